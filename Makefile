@@ -1,0 +1,46 @@
+# `make demo` and `make test` set themselves up; nothing is installed twice.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
+export HF_HUB_OFFLINE ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+ifneq ($(wildcard ../shared/data/README.md),)
+export PREFINE_TEST_DATA ?= $(abspath ../shared/data)
+endif
+
+.PHONY: demo test check setup torture format clean help
+
+help:  ## Show the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+demo: setup  ## From prompts to a better model and a report, on the embedded playground
+	@$(BIN)/prefine demo $(ARGS)
+
+test: setup  ## The test suite
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: setup  ## Lint and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/mypy
+
+torture: setup  ## Long runs by hand: 20 kills at random moments
+	@$(BIN)/python -m pytest -m torture $(ARGS)
+
+format: setup  ## Let ruff format the code
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format --quiet .
+
+setup: $(STAMP)  ## Prepare .venv
+
+# One process at a time: two `make` in one checkout would install over each other.
+$(STAMP): pyproject.toml constraints.txt
+	@echo "setting up $(VENV) (once; a few minutes)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[all,dev]'
+	@rm -f $(VENV)/.installed-*
+	@touch $@
+
+clean:  ## Remove the environment and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

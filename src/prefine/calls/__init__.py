@@ -1,0 +1,1 @@
+"""One engine for everything that is asked of a model or judge: journal, limits, accounting."""

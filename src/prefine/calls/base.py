@@ -1,0 +1,59 @@
+"""What a call is, and what the engine needs of a journal."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Generic, NamedTuple, Protocol, TypeVar
+
+from prefine.records import Record
+
+A = TypeVar("A", bound=Record)
+P = TypeVar("P")
+
+
+class Call(NamedTuple, Generic[P]):
+    """One thing to ask: `key` identifies question, judge or model, settings and sample."""
+
+    key: str
+    payload: P
+
+
+class Failure(NamedTuple):
+    """A call without a usable answer, and why."""
+
+    reason: str
+
+
+class AnswerLog(Protocol):
+    """Where answers are kept; `prefine.store.journal.Journal` is one on disk."""
+
+    def answers(self, keys: Iterable[str]) -> dict[str, str]:
+        """The stored answers among `keys`."""
+        ...
+
+    def interrupted(self, keys: Iterable[str]) -> int:
+        """How many of `keys` were asked before and never answered."""
+        ...
+
+    def note_asked(self, keys: Iterable[str]) -> None:
+        """Note that these calls are about to go out."""
+        ...
+
+    def store(self, answers: Mapping[str, str]) -> None:
+        """Keep answers for good."""
+        ...
+
+    def forget_asked(self, keys: Iterable[str]) -> None:
+        """Take back the note on calls that failed."""
+        ...
+
+
+class Asker(Protocol):
+    """The engine as seen by those who ask through it."""
+
+    def ask(
+        self,
+        calls: Sequence[Call[P]],
+        kind: type[A],
+        answer: Callable[[list[Call[P]]], Iterable[Mapping[str, A | Failure]]],
+    ) -> dict[str, A | Failure]:
+        """Answers by key."""
+        ...

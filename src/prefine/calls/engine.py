@@ -1,0 +1,94 @@
+"""The call engine: an answer that was journaled is never asked for again.
+
+A call is a key and whatever its answerer needs. The engine looks the keys up, asks only for the rest, and
+journals what comes back before anybody sees it. Failures come back as failures and are not journaled.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from prefine.calls.base import A, AnswerLog, Call, Failure, P
+from prefine.errors import LimitError
+from prefine.records import Usage
+
+
+class CallEngine:
+    """Asks, journals and counts.
+
+    Args:
+        journal: Where answers are kept.
+        max_calls: Stop with LimitError before more calls than this are made in this run.
+    """
+
+    def __init__(self, journal: AnswerLog, *, max_calls: int | None = None) -> None:
+        self.journal = journal
+        self.max_calls = max_calls
+        self.asked = 0
+        self.replayed = 0
+        self.repeated = 0
+        self.failures: Counter[str] = Counter()
+        self.failed_keys: list[str] = []
+        self.usage = Usage()
+
+    def ask(
+        self,
+        calls: Sequence[Call[P]],
+        kind: type[A],
+        answer: Callable[[list[Call[P]]], Iterable[Mapping[str, A | Failure]]],
+    ) -> dict[str, A | Failure]:
+        """Answers by key, from the journal where they are there.
+
+        Args:
+            calls: What to ask; equal keys are asked once.
+            kind: The record that an answer is.
+            answer: Given the calls that are not journaled, yields mappings of answers; each mapping is journaled,
+                in one transaction, when it is yielded.
+
+        Raises:
+            LimitError: `max_calls` would be exceeded; nothing was asked.
+        """
+        unique = {call.key: call for call in calls}
+        stored = self.journal.answers(unique)
+        results: dict[str, A | Failure] = {key: kind.model_validate_json(text) for key, text in stored.items()}
+        open_calls = [call for key, call in unique.items() if key not in stored]
+        self.replayed += len(stored)
+        if not open_calls:
+            return results
+        self._stay_within_limit(len(open_calls))
+        self.repeated += self.journal.interrupted(call.key for call in open_calls)
+        self.journal.note_asked(call.key for call in open_calls)
+        self.asked += len(open_calls)
+        for answered in answer(open_calls):
+            good = {key: value for key, value in answered.items() if not isinstance(value, Failure)}
+            bad = {key: value for key, value in answered.items() if isinstance(value, Failure)}
+            self.journal.store({key: value.model_dump_json() for key, value in good.items()})
+            if bad:
+                self.journal.forget_asked(bad)
+                self.failures.update(failure.reason for failure in bad.values())
+                self.failed_keys += bad
+            for value in good.values():
+                self.usage += getattr(value, "usage", Usage(calls=1))
+            results.update(answered)
+        return results
+
+    def _stay_within_limit(self, more: int) -> None:
+        if self.max_calls is not None and self.asked + more > self.max_calls:
+            raise LimitError(
+                f"max_calls: {self.asked} calls made, {more} more needed, limit {self.max_calls}. "
+                "Everything answered so far is journaled; raise the limit and run the same command again"
+            )
+
+    def check_failures(self, total: int, allowed: float, *, where: str) -> None:
+        """Stop when too large a share of `total` calls failed.
+
+        Raises:
+            LimitError: With the top reasons and three keys.
+        """
+        failed = sum(self.failures.values())
+        if total and failed / total > allowed:
+            reasons = "; ".join(f"{count} × {reason}" for reason, count in self.failures.most_common(3))
+            raise LimitError(
+                f"{where}: {failed} of {total} calls failed, more than max_failed_fraction {allowed:g} allows "
+                f"({reasons}); first ids: {', '.join(self.failed_keys[:3])}. "
+                "What was answered is journaled; mend the cause or raise the limit, and run the same command again"
+            )

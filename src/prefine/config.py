@@ -1,0 +1,187 @@
+"""The configuration: one strict model per stage. It knows components by name and imports none of them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+
+from prefine.registry import Kind, bind, lookup
+
+PositiveInt = Annotated[int, Field(gt=0)]
+Seed = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, unknown keys are errors, no NaN."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Component(BaseModel):
+    """A component by name; every other key is one of its options, checked when it is resolved."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
+    name: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keys beside `name`."""
+        return dict(self.__pydantic_extra__ or {})
+
+    def resolve(self, kind: Kind, *, where: str, given: tuple[str, ...] = ()) -> Any:
+        """Import the component and check its options; `where` is the config path for messages."""
+        return bind(kind, self.name, self.options, where=where, given=given)
+
+    def lookup(self, kind: Kind, *, where: str) -> Any:
+        """The component itself, its options unchecked."""
+        return lookup(kind, self.name, where=where)
+
+
+class Decoding(Section):
+    """How completions are drawn. Temperature 0 is greedy."""
+
+    temperature: Annotated[float, Field(ge=0)] = 0.9
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    max_new_tokens: PositiveInt = 512
+    seed: Seed = 0
+
+
+class SampleConfig(Decoding):
+    """Stage `sample`: M completions for every prompt."""
+
+    completions_per_prompt: Annotated[int, Field(ge=2)] = 8
+    shard_prompts: PositiveInt = 256
+    max_failed_fraction: Share = 0.02
+
+
+class RankConfig(Section):
+    """Stage `rank`: a strategy asks a judge for duels."""
+
+    strategy: Component = Component(name="iterative")
+    judge: Component
+    seed: Seed = 0
+    max_calls: PositiveInt | None = None
+    max_failed_fraction: Share = 0.02
+
+
+class PairConfig(Section):
+    """Stage `pair`: a ranking becomes preference pairs.
+
+    `held_out_prompts` prompts, chosen by a hash of their id, go to `heldout_pairs/` and are not trained on.
+    `labels: shuffled` is the control experiment: chosen and rejected change places by a fair coin.
+    """
+
+    selector: Component = Component(name="best_vs_random")
+    held_out_prompts: Annotated[int, Field(ge=0)] = 0
+    labels: Literal["judged", "shuffled"] = "judged"
+    seed: Seed = 0
+
+
+class TrainConfig(Section):
+    """Stage `train`. A step is `pairs_per_step` pairs, however many micro-batches it takes."""
+
+    loss: Component = Component(name="dpo")
+    regularizer: Component | None = None
+    regularizer_weight: Annotated[float, Field(ge=0)] = 0.1
+    reference: Literal["initial"] | Component = "initial"
+    pairs_per_step: PositiveInt = 64
+    micro_batch_pairs: PositiveInt = 8
+    epochs: PositiveInt = 1
+    max_steps: PositiveInt | None = None
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-6
+    schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    warmup_fraction: Share = 0.1
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    adam_betas: tuple[Share, Share] = (0.9, 0.999)
+    max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    max_prompt_tokens: PositiveInt = 1024
+    max_completion_tokens: PositiveInt = 1024
+    train_on_truncated: bool = False
+    checkpoint_every: PositiveInt = 50
+    keep_checkpoints: PositiveInt = 2
+    seed: Seed = 0
+
+
+class EvaluateConfig(Section):
+    """Stage `evaluate`: the trained model against a baseline on prompts it has not seen.
+
+    `prompts` None evaluates only what the held-out pairs allow (reward accuracy). `decoding` None is that of
+    `sample`, `judge` None the training judge; `gold` adds a computable score by constraint.
+    """
+
+    model: Literal["trained"] | Component = "trained"
+    baseline: Literal["initial"] | Component = "initial"
+    prompts: Component | None = None
+    decoding: Decoding | None = None
+    judge: Component | None = None
+    gold: Component | None = None
+    bootstrap_samples: PositiveInt = 2000
+    seed: Seed = 0
+
+
+class ReportConfig(Section):
+    """Stage `report`."""
+
+    title: str = "prefine run"
+    examples: Annotated[int, Field(ge=0)] = 10
+
+
+class RunConfig(Section):
+    """A whole run. The road can be entered with `prompts`, with `completions` or with `pairs`."""
+
+    run_dir: Path
+    policy: Component
+    prompts: Component | None = None
+    completions: Component | None = None
+    pairs: Component | None = None
+    sample: SampleConfig | None = None
+    rank: RankConfig | None = None
+    pair: PairConfig = PairConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    report: ReportConfig = ReportConfig()
+
+    @model_validator(mode="after")
+    def _entered_once(self) -> Self:
+        entries = [name for name in ("prompts", "completions", "pairs") if getattr(self, name) is not None]
+        if len(entries) != 1:
+            given = " and ".join(entries) or "none"
+            raise ValueError(f"give exactly one of prompts, completions and pairs (got {given})")
+        if self.pairs is None and self.rank is None:
+            raise ValueError("rank is missing: completions need a judge; add rank: {judge: {name: ...}}")
+        if self.prompts is not None and self.sample is None:
+            raise ValueError("sample is missing: prompts need completions; add sample: {completions_per_prompt: 8}")
+        return self
+
+    def resolved(self) -> dict[str, JsonValue]:
+        """The whole configuration, defaults filled in, as JSON values; `run_dir` is left out: a run may be moved."""
+        return self.model_dump(mode="json", exclude={"run_dir"})
+
+
+def components(config: RunConfig) -> Iterator[tuple[str, Kind, Component]]:
+    """Every component that a configuration names: its path, its kind, itself."""
+    yield "policy", "backend", config.policy
+    for entry in ("prompts", "completions", "pairs"):
+        if (source := getattr(config, entry)) is not None:
+            yield entry, "source", source
+    if config.rank is not None:
+        yield "rank.strategy", "strategy", config.rank.strategy
+        yield "rank.judge", "judge", config.rank.judge
+    yield "pair.selector", "selector", config.pair.selector
+    yield "train.loss", "loss", config.train.loss
+    if config.train.regularizer is not None:
+        yield "train.regularizer", "regularizer", config.train.regularizer
+    if isinstance(config.train.reference, Component):
+        yield "train.reference", "backend", config.train.reference
+    for name in ("model", "baseline"):
+        if isinstance(component := getattr(config.evaluate, name), Component):
+            yield f"evaluate.{name}", "backend", component
+    if config.evaluate.prompts is not None:
+        yield "evaluate.prompts", "source", config.evaluate.prompts
+    if config.evaluate.judge is not None:
+        yield "evaluate.judge", "judge", config.evaluate.judge
+    if config.evaluate.gold is not None:
+        yield "evaluate.gold", "gold", config.evaluate.gold

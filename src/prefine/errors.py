@@ -1,0 +1,48 @@
+"""What can go wrong, and the exit code that the command line gives for it.
+
+One item failing is data (a record with its reason); the run failing is one of these exceptions.
+"""
+
+from typing import ClassVar
+
+
+class PrefineError(Exception):
+    """A failure that the user can act on; its text names what is wrong, the value, where, and the remedy."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class ConfigError(PrefineError):
+    """The configuration or the command line cannot be carried out; nothing has been spent."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class DataError(PrefineError):
+    """A user's data file holds something that cannot be used."""
+
+    exit_code: ClassVar[int] = 3
+
+
+class BackendError(PrefineError):
+    """A model, or the server behind it, cannot be loaded or stopped answering."""
+
+    exit_code: ClassVar[int] = 4
+
+
+class LimitError(PrefineError):
+    """A limit was reached: too many failed calls, no space on the disk, too little data left."""
+
+    exit_code: ClassVar[int] = 5
+
+
+class NumericsError(PrefineError):
+    """Training met a loss or gradient that is not finite; the optimizer step was not taken."""
+
+    exit_code: ClassVar[int] = 5
+
+
+class Interrupted(PrefineError):
+    """The user stopped the run; the same command resumes it."""
+
+    exit_code: ClassVar[int] = 6

@@ -1,0 +1,141 @@
+"""The playground's judge: a simulated one whose accuracy, noise and biases are known.
+
+It knows the gold score and sees it through noise, so everything that is measured about a run on the playground (the
+judge's accuracy, its slot preference, what they do to the trained model) can be held against the truth.
+"""
+
+import math
+from statistics import NormalDist
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from prefine.errors import DataError
+from prefine.judges.base import Verdict
+from prefine.playground.world import gold, parse
+from prefine.records import Completion, Prompt, content_hash
+
+GOLD_SD = 0.16
+"""Standard deviation of the gold score among the world's demonstrations for one prompt: the unit of quality."""
+
+LENGTH_SD = 30.0
+"""Standard deviation of their length among the same [characters]: the unit of `length_bias`."""
+
+_NORMAL = NormalDist()
+
+
+def noise_sd(accuracy: float) -> float:
+    """The judge's noise [quality sd] at which it judges two random completions rightly with probability `accuracy`.
+
+    Qualities are N(0, 1), so their difference is d ~ N(0, 2); with noise e ~ N(0, sigma^2) the verdict is right when
+    d + e has the sign of d: accuracy = 1/2 + arctan(sqrt(2) / sigma) / pi. So sigma = sqrt(2) tan(pi (1 - accuracy)),
+    which is sqrt(2) at .75 and 0 at 1. Biases are not in it.
+
+    Raises:
+        ValueError: The accuracy is not in (0.5, 1].
+    """
+    if not 0.5 < accuracy <= 1:
+        raise ValueError(f"accuracy must be in (0.5, 1], got {accuracy}")
+    return 0.0 if accuracy == 1 else math.sqrt(2) * math.tan(math.pi * (1 - accuracy))
+
+
+class PlaygroundJudge:
+    """Compares two completions by the gold score plus noise; the same question always gets the same answer.
+
+    margin = gold gap / GOLD_SD + length_bias * length gap / LENGTH_SD
+             + sigma * (sqrt(1 - order_noise) * pair noise + sqrt(order_noise) * order noise + first_slot_bias)
+
+    and the first completion wins if it is above 0. Pair noise is what both orders get wrong together, order noise is
+    drawn anew for each order; both are standard normal and hashes of (seed, prompt id, texts). Source: the judge of the
+    ranking simulations.
+
+    Args:
+        accuracy: Probability that two random completions are judged rightly when there is no bias. It sets sigma, and
+            is exact for normally distributed qualities only: on texts, with their ties and their limits, measure it.
+        first_slot_bias: What the first slot adds to the margin [sigma].
+        length_bias: What LENGTH_SD more characters add to the margin [quality sd].
+        order_noise: Share of the noise variance that is drawn anew for each order; 0 makes both orders agree but for
+            the slot bias.
+        verdict: "hard" answers 0 or 1, "soft" sigmoid(3 margin / sigma). A margin of exactly 0, which noise makes
+            impossible, is .5: at accuracy 1 that is every tie in gold.
+        seed: Names the judge's noise; another seed is another judge of the same kind.
+    """
+
+    def __init__(
+        self,
+        *,
+        accuracy: Annotated[float, Field(gt=0.5, le=1)] = 0.75,
+        first_slot_bias: float = 0.5,
+        length_bias: float = 0.0,
+        order_noise: Annotated[float, Field(ge=0, le=1)] = 0.5,
+        verdict: Literal["hard", "soft"] = "hard",
+        seed: Annotated[int, Field(ge=0)] = 0,
+    ) -> None:
+        self.sigma = noise_sd(accuracy)
+        self._slot_bias = first_slot_bias
+        self._length_bias = length_bias
+        self._order_noise = order_noise
+        self._verdict = verdict
+        self._seed = seed
+        self.fingerprint = content_hash(
+            "playground", GOLD_SD, LENGTH_SD, accuracy, first_slot_bias, length_bias, order_noise, verdict, seed
+        )
+
+    @property
+    def first_slot_bias(self) -> float:
+        """The log-odds for the first slot between two equals [logit], as one would measure it on this judge.
+
+        Exactly 3 * the bias in sigma for soft verdicts; logit(Phi(bias in sigma)) for hard ones. Without noise, 0.
+        """
+        if self.sigma == 0:
+            return 0.0
+        if self._verdict == "soft":
+            return 3 * self._slot_bias
+        # Phi at the negative side, so that a large bias does not round to probability 1.
+        against = _NORMAL.cdf(-abs(self._slot_bias))
+        logit = math.log1p(-against) - math.log(max(against, 1e-300))
+        return math.copysign(logit, self._slot_bias)
+
+    def check(self, prompt: Prompt, completions: list[Completion]) -> None:
+        """Nothing, for a prompt of the playground.
+
+        Raises:
+            DataError: The prompt is not of the playground, so it has no gold score.
+        """
+        try:
+            parse(prompt.text)
+        except ValueError as error:
+            raise DataError(
+                f"prompt {prompt.id}: {error}. The playground judge knows no other prompts; "
+                "rank these with another judge (rank.judge.name), or take prompts: {name: playground}"
+            ) from error
+
+    def compare(self, prompt: Prompt, first: Completion, second: Completion) -> Verdict:
+        """The verdict on two completions in the order shown."""
+        quality_gap = (gold(prompt.text, first.text) - gold(prompt.text, second.text)) / GOLD_SD
+        return Verdict(self.p_first(prompt.id, first.text, second.text, quality_gap))
+
+    def p_first(self, prompt_id: str, first: str, second: str, quality_gap: float) -> float:
+        """P(first is better) of two texts whose qualities, first minus second, differ by `quality_gap` [quality sd]."""
+        margin = quality_gap + self._length_bias * (len(first) - len(second)) / LENGTH_SD
+        if self.sigma > 0:
+            shared = math.sqrt(1 - self._order_noise) * self._pair_noise(prompt_id, first, second)
+            own = math.sqrt(self._order_noise) * _standard_normal(self._seed, "order", prompt_id, first, second)
+            margin += self.sigma * (shared + own + self._slot_bias)
+            if self._verdict == "soft":
+                return 0.5 + 0.5 * math.tanh(1.5 * margin / self.sigma)
+        return 0.5 if margin == 0 else float(margin > 0)
+
+    def _pair_noise(self, prompt_id: str, first: str, second: str) -> float:
+        """The noise that both orders share: the same number with the opposite sign when the two change places."""
+        if first == second:
+            return 0.0
+        noise = _standard_normal(self._seed, "pair", prompt_id, *sorted((first, second)))
+        return noise if first < second else -noise
+
+
+def _standard_normal(*parts: str | int) -> float:
+    """A standard normal number that is a function of `parts`."""
+    # 52 bits and a half lie strictly between 0 and 1 and are exact in a float.
+    uniform = ((int(content_hash(*parts), 16) >> 12) + 0.5) / 2**52
+    return _NORMAL.inv_cdf(uniform)

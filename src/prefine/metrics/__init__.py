@@ -1,0 +1,1 @@
+"""What is measured, each number with its uncertainty: pure functions of arrays, numpy only."""

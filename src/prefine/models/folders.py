@@ -1,0 +1,121 @@
+"""Loading Hugging Face models and tokenizers, with errors that name the folder and the remedy."""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers.utils import cached_file
+
+from prefine.errors import BackendError, ConfigError
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+class Loaded(NamedTuple):
+    """A causal language model in eval mode, its tokenizer, and the hash of its weights and tokenizer."""
+
+    model: Any
+    tokenizer: Any
+    fingerprint: str
+
+
+def default_device() -> str:
+    """The accelerator when there is one, else the CPU."""
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    return "cpu" if accelerator is None else accelerator.type
+
+
+def load_tokenizer(path: str) -> Any:
+    """The tokenizer of a model folder or hub id.
+
+    Raises:
+        BackendError: There is none, or it is damaged.
+        ConfigError: It has no chat template.
+    """
+    _check_folder(path, ("tokenizer.json", "tokenizer_config.json"), "tokenizer")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+    except Exception as error:
+        raise BackendError(f"{path}: the tokenizer cannot be loaded: {error}") from error
+    if not tokenizer.chat_template:
+        raise ConfigError(
+            f"{path}: the tokenizer has no chat template, so messages cannot be turned into tokens; use an "
+            "instruction-tuned model, or add chat_template.jinja to the folder"
+        )
+    return tokenizer
+
+
+def load_model(path: str, *, dtype: Dtype, device: str) -> Any:
+    """The model of a folder or hub id, in eval mode, without running code that comes with it.
+
+    Raises:
+        BackendError: There is none, or it is damaged.
+    """
+    _check_folder(path, ("config.json",), "model")
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            path,
+            dtype=dtype if dtype == "auto" else getattr(torch, dtype),
+            trust_remote_code=False,
+            use_safetensors=True,
+        )
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        raise BackendError(
+            f"{path}: the model cannot be loaded: {error}; restore or download the folder again"
+        ) from error
+    return model.to(device).eval()
+
+
+def load_generation_config(path: str) -> Any:
+    """The generation configuration of a folder or hub id; made from the model's own where there is no file."""
+    try:
+        return GenerationConfig.from_pretrained(path)
+    except OSError:
+        return GenerationConfig.from_model_config(AutoConfig.from_pretrained(path))
+
+
+def check_model(path: str) -> None:
+    """Find out before any work whether the folder holds a model and a usable tokenizer; loads no weights."""
+    _check_folder(path, ("config.json",), "model")
+    try:
+        AutoConfig.from_pretrained(path)
+    except (OSError, ValueError, KeyError) as error:
+        raise BackendError(f"{path}: no model configuration can be read: {error}") from error
+    load_tokenizer(path)
+
+
+def weights_fingerprint(path: str) -> str:
+    """Hash of the safetensors bytes and the tokenizer of a folder or hub id."""
+    folder = Path(path)
+    if not folder.is_dir():
+        config = cached_file(path, "config.json")
+        if config is None:
+            raise BackendError(f"{path}: not a folder, and not found on the hub")
+        folder = Path(config).parent
+    files = sorted([*folder.glob("*.safetensors"), *folder.glob("tokenizer*.json"), *folder.glob("*.jinja")])
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.name.encode())
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+def _check_folder(path: str, needed: tuple[str, ...], what: str) -> None:
+    """A path on this machine must be a model folder; anything else is taken for a hub id."""
+    folder = Path(path)
+    looks_local = folder.exists() or path.startswith((os.sep, ".", "~")) or path.count("/") != 1
+    if not looks_local:
+        return
+    if not folder.is_dir():
+        raise BackendError(f"{path}: no such model folder; give a Hugging Face model folder or a hub id like org/name")
+    if not any((folder / name).exists() for name in needed):
+        raise BackendError(f"{path}: no {what} here ({' or '.join(needed)} is missing); it has: {_listing(folder)}")
+
+
+def _listing(folder: Path) -> str:
+    return ", ".join(sorted(item.name for item in folder.iterdir())[:10]) or "nothing"

@@ -1,0 +1,184 @@
+"""Hugging Face models in this process."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from prefine import chat
+from prefine.calls.base import Call, Failure
+from prefine.config import Decoding
+from prefine.errors import BackendError
+from prefine.models.base import SampleRequest, decoding_settings
+from prefine.models.folders import (
+    Dtype,
+    check_model,
+    default_device,
+    load_generation_config,
+    load_model,
+    load_tokenizer,
+    weights_fingerprint,
+)
+from prefine.models.generation import draw, padded_length, uniforms
+from prefine.records import Completion, Message, Prompt, content_hash
+
+
+class HfModel:
+    """A causal language model from a folder or the hub.
+
+    Args:
+        path: Folder or hub id.
+        dtype: "auto" is the dtype that the weights are stored in.
+        device: "auto" is the accelerator when there is one.
+        batch_rows: Completions drawn at a time. It is part of how a run is cut into batches.
+        label: Name for people; the path's last part when not given.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: str,
+        dtype: Dtype = "auto",
+        device: str = "auto",
+        batch_rows: Annotated[int, Field(gt=0)] = 128,
+        label: str | None = None,
+    ) -> None:
+        self.path = path
+        self.dtype = dtype
+        self.batch_rows = batch_rows
+        self.label = label or path.rstrip("/").rsplit("/", 1)[-1]
+        self._device = device
+
+    def check(self) -> None:
+        """Raise before any work when the folder cannot be used; loads no weights."""
+        check_model(self.path)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of weights, tokenizer, dtype and batch size."""
+        return content_hash("hf", weights_fingerprint(self.path), self.dtype, self.batch_rows)
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The tokenizer, loaded on first use."""
+        return load_tokenizer(self.path)
+
+    @cached_property
+    def model(self) -> Any:
+        """The model in eval mode, loaded on first use."""
+        return load_model(self.path, dtype=self.dtype, device=self.device)
+
+    @cached_property
+    def generation_config(self) -> Any:
+        """What stops generation; read without loading weights."""
+        return load_generation_config(self.path)
+
+    @cached_property
+    def device(self) -> str:
+        """Where it runs."""
+        return default_device() if self._device == "auto" else self._device
+
+    def sample(
+        self,
+        shard: Sequence[Prompt],
+        samples: int,
+        wanted: Sequence[Call[SampleRequest]],
+        decoding: Decoding,
+        *,
+        group: int,
+    ) -> Iterable[Mapping[str, Completion | Failure]]:
+        """Draw the wanted completions in batches of fixed shape and fixed places.
+
+        Prompts of one length bucket are blocked in the order of the shard, samples in groups of `group`, so
+        neither more prompts nor a larger M moves a completion to another place.
+        """
+        keys = {(call.payload.prompt.id, call.payload.sample_index): call.key for call in wanted}
+        ids = {prompt.id: self._prompt_ids(prompt, decoding) for prompt in shard}
+        for block in self._blocks(shard, ids):
+            for start in range(0, samples, group):
+                indices = range(start, start + group)
+                if any((prompt.id, index) in keys for prompt in block for index in indices):
+                    yield self._draw_block(block, indices, ids, keys, decoding)
+
+    def _prompt_ids(self, prompt: Prompt, decoding: Decoding) -> list[int]:
+        ids = chat.prompt_ids(self.tokenizer, prompt)
+        longest = getattr(self.model.config, "max_position_embeddings", None)
+        if longest is not None and len(ids) + decoding.max_new_tokens > longest:
+            raise BackendError(
+                f"prompt {prompt.id} ({prompt.source}): {len(ids)} tokens and {decoding.max_new_tokens} new ones "
+                f"exceed the model's {longest} positions; lower max_new_tokens or shorten the prompt"
+            )
+        return ids
+
+    def _blocks(self, shard: Sequence[Prompt], ids: Mapping[str, list[int]]) -> Iterator[list[Prompt]]:
+        buckets: dict[int, list[Prompt]] = {}
+        for prompt in shard:
+            buckets.setdefault(padded_length(len(ids[prompt.id])), []).append(prompt)
+        size = max(1, self.batch_rows // 2)
+        for bucket in sorted(buckets):
+            prompts = buckets[bucket]
+            for start in range(0, len(prompts), size):
+                yield prompts[start : start + size]
+
+    def _draw_block(
+        self,
+        block: list[Prompt],
+        indices: range,
+        ids: Mapping[str, list[int]],
+        keys: Mapping[tuple[str, int], str],
+        decoding: Decoding,
+    ) -> dict[str, Completion | Failure]:
+        # A short block is filled up with its first prompt: the shape must not depend on what follows in the file.
+        size = max(1, self.batch_rows // 2)
+        rows = block + [block[0]] * (size - len(block))
+        places = [(prompt, index) for prompt in rows for index in indices]
+        real = len(block) * len(indices)
+        wanted = [place < real and (p.id, i) in keys for place, (p, i) in enumerate(places)]
+        streams = uniforms([content_hash("stream", decoding.seed, p.id, i) for p, i in places], decoding.max_new_tokens)
+        drawn = draw(
+            self.model,
+            [ids[prompt.id] for prompt in rows],
+            group=len(indices),
+            streams=streams,
+            wanted=wanted,
+            temperature=decoding.temperature,
+            top_p=decoding.top_p,
+            stop_ids=self._stop_ids,
+            pad_id=self._pad_id,
+        )
+        answers: dict[str, Completion | Failure] = {}
+        for (prompt, index), one in zip(places, drawn, strict=True):
+            if one is not None:
+                text_ids = one.token_ids[:-1] if one.stopped else one.token_ids
+                text = self.tokenizer.decode(list(text_ids), skip_special_tokens=True)
+                answers[keys[prompt.id, index]] = Completion(
+                    id=content_hash("sampled", keys[prompt.id, index], one.token_ids),
+                    prompt_id=prompt.id,
+                    sample_index=index,
+                    message=Message(role="assistant", content=text),
+                    token_ids=one.token_ids,
+                    tokenizer_hash=self._tokenizer_hash,
+                    sampled_logp=one.logp,
+                    model=self.label,
+                    sampling=dict(decoding_settings(decoding)),
+                    seed=decoding.seed,
+                    finish_reason="stop" if one.stopped else "length",
+                )
+        return answers
+
+    @cached_property
+    def _tokenizer_hash(self) -> str:
+        return chat.tokenizer_hash(self.tokenizer)
+
+    @cached_property
+    def _stop_ids(self) -> frozenset[int]:
+        eos = self.generation_config.eos_token_id
+        named = eos if isinstance(eos, list) else [eos]
+        stop = chat.stop_token_id(self.tokenizer, self.generation_config)
+        return frozenset([stop, *(token for token in named if token is not None)])
+
+    @cached_property
+    def _pad_id(self) -> int:
+        pad = self.tokenizer.pad_token_id
+        return int(min(self._stop_ids) if pad is None else pad)

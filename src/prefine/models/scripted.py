@@ -1,0 +1,82 @@
+"""A model that answers from a script and can misbehave: for dry runs and tests, without torch."""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated
+
+from pydantic import Field
+
+from prefine.calls.base import Call, Failure
+from prefine.config import Decoding, Share
+from prefine.models.base import SampleRequest, decoding_settings
+from prefine.records import Completion, Message, Prompt, content_hash
+
+_HASH_RANGE = float(16**16)
+
+
+class ScriptedModel:
+    """Answers each (prompt, sample) with one of `replies`, chosen by hash.
+
+    Args:
+        replies: The texts to choose from; `{prompt}` and `{sample}` are filled in.
+        fail_share: Share of calls that fail, chosen by hash, the same ones every time.
+        fail_reason: The reason such a call gives.
+        truncate_share: Share of answers that end with finish_reason "length".
+        delay_s: Seconds to wait before each batch.
+        batch: Calls per batch.
+    """
+
+    def __init__(
+        self,
+        *,
+        replies: Annotated[list[str], Field(min_length=1)],
+        fail_share: Share = 0.0,
+        fail_reason: str = "scripted failure",
+        truncate_share: Share = 0.0,
+        delay_s: Annotated[float, Field(ge=0)] = 0.0,
+        batch: Annotated[int, Field(gt=0)] = 32,
+    ) -> None:
+        self.replies = replies
+        self.fail_share = fail_share
+        self.fail_reason = fail_reason
+        self.truncate_share = truncate_share
+        self.delay_s = delay_s
+        self.batch = batch
+        self.label = "scripted"
+        self.fingerprint = content_hash("scripted", replies, fail_share, truncate_share)
+
+    def sample(
+        self,
+        shard: Sequence[Prompt],
+        samples: int,
+        wanted: Sequence[Call[SampleRequest]],
+        decoding: Decoding,
+        *,
+        group: int,
+    ) -> Iterable[Mapping[str, Completion | Failure]]:
+        """Answer the wanted calls, `batch` at a time."""
+        for start in range(0, len(wanted), self.batch):
+            time.sleep(self.delay_s)
+            yield {call.key: self._answer(call, decoding) for call in wanted[start : start + self.batch]}
+
+    def _answer(self, call: Call[SampleRequest], decoding: Decoding) -> Completion | Failure:
+        if self._chance("fail", call.key) < self.fail_share:
+            return Failure(self.fail_reason)
+        prompt, index = call.payload
+        reply = self.replies[int(content_hash("reply", call.key), 16) % len(self.replies)]
+        return Completion(
+            id=content_hash("scripted", call.key),
+            prompt_id=prompt.id,
+            sample_index=index,
+            message=Message(
+                role="assistant", content=reply.replace("{prompt}", prompt.text).replace("{sample}", str(index))
+            ),
+            model=self.label,
+            sampling=dict(decoding_settings(decoding)),
+            seed=decoding.seed,
+            finish_reason="length" if self._chance("truncate", call.key) < self.truncate_share else "stop",
+        )
+
+    @staticmethod
+    def _chance(purpose: str, key: str) -> float:
+        return int(content_hash(purpose, key), 16) / _HASH_RANGE

@@ -1,0 +1,1 @@
+"""Selectors: a stored ranking → preference pairs; re-runnable without one judge call."""

@@ -1,0 +1,173 @@
+"""Training the embedded model on demonstrations, and measuring what its samples are worth."""
+
+import random
+from collections.abc import Callable, Iterator
+from itertools import chain, islice
+from math import cos, pi
+from statistics import fmean, stdev
+from typing import Any
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from prefine.playground.tokenizer import END, PAD, ChatTokenizer
+from prefine.playground.world import Split, demonstrate, draw_prompts, draw_task, gold, gold_parts, render, split_of
+
+CausalLM = Any
+"""A `LlamaForCausalLM`, whose own annotations do not admit its documented calls."""
+
+IGNORED = -100
+"""The label of a token that carries no loss, by the convention of Hugging Face models."""
+
+MAX_NEW_TOKENS = 64
+
+
+def conversation(prompt: str) -> list[dict[str, str]]:
+    """The messages that ask a prompt."""
+    return [{"role": "user", "content": prompt}]
+
+
+def demonstrations(rng: random.Random) -> Iterator[tuple[str, str]]:
+    """Endless (prompt, imperfect answer) pairs of the train split."""
+    while True:
+        task = draw_task(rng)
+        prompt = render(task)
+        if split_of(prompt) == "train":
+            yield prompt, demonstrate(task, rng)
+
+
+def new_model(tokenizer: ChatTokenizer, *, context_tokens: int) -> CausalLM:
+    """A Llama of about 1.4 million parameters with random weights."""
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        intermediate_size=384,
+        num_hidden_layers=6,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=context_tokens,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.convert_tokens_to_ids(END),
+        pad_token_id=tokenizer.convert_tokens_to_ids(PAD),
+    )
+    return LlamaForCausalLM(config)
+
+
+def train(
+    model: CausalLM,
+    tokenizer: ChatTokenizer,
+    *,
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    rng: random.Random,
+    on_step: Callable[[int, float], None],
+) -> None:
+    """Fit the model to fresh demonstrations; only the answer and its end token carry loss.
+
+    Args:
+        model: Trained in place.
+        tokenizer: Its chat template is what the model learns to follow.
+        steps: Optimizer steps.
+        batch_size: Demonstrations per step.
+        learning_rate: Peak of AdamW's rate, after a twentieth of the steps; it falls to a tenth along a cosine.
+        rng: Source of the demonstrations.
+        on_step: Told each step and its mean loss in nats per token.
+    """
+    decay = [parameter for parameter in model.parameters() if parameter.ndim > 1]
+    keep = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
+    groups = [{"params": decay, "weight_decay": 0.1}, {"params": keep, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.98))
+    warmup = max(1, steps // 20)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min((step + 1) / warmup, 0.55 + 0.45 * cos(pi * step / steps))
+    )
+    model.train()
+    for step, (ids, labels) in enumerate(islice(_batches(tokenizer, batch_size, rng), steps)):
+        loss = model(input_ids=ids, labels=labels).loss
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        on_step(step, loss.item())
+    model.eval()
+
+
+def measure(
+    model: CausalLM, tokenizer: ChatTokenizer, *, split: Split, prompts: int, samples: int, seed: int
+) -> dict[str, float]:
+    """What the model's samples at temperature 1 and its greedy answers are worth, on prompts of one split."""
+    questions = draw_prompts(prompts, split=split, seed=seed)
+    torch.manual_seed(seed)
+    sampled = generate(model, tokenizer, questions, samples=samples, temperature=1.0)
+    greedy = list(chain.from_iterable(generate(model, tokenizer, questions, samples=1, temperature=0.0)))
+    golds = [[gold(prompt, text) for text, _ in texts] for prompt, texts in zip(questions, sampled, strict=True)]
+    forms = [gold_parts(prompt, text)["form"] for prompt, (text, _) in zip(questions, greedy, strict=True)]
+    tokens = [length for texts in sampled for _, length in texts]
+    return {
+        "gold_of_samples": round(fmean(chain.from_iterable(golds)), 4),
+        "gold_sd_within_prompt": round(fmean(stdev(values) for values in golds), 4),
+        "tokens_per_sample": round(fmean(tokens), 2),
+        "finished_share": round(fmean(length < MAX_NEW_TOKENS for length in tokens), 4),
+        "distinct_share": round(fmean(len(set(texts)) / samples for texts in sampled), 4),
+        "gold_of_greedy": round(fmean(gold(p, text) for p, (text, _) in zip(questions, greedy, strict=True)), 4),
+        "greedy_form": round(fmean(forms), 4),
+    }
+
+
+@torch.inference_mode()
+def generate(
+    model: CausalLM,
+    tokenizer: ChatTokenizer,
+    prompts: list[str],
+    *,
+    samples: int,
+    temperature: float,
+    batch_prompts: int = 64,
+) -> list[list[tuple[str, int]]]:
+    """Answers with their lengths in tokens, `samples` per prompt; temperature 0 is greedy."""
+    how: dict[str, Any] = {"do_sample": False}
+    if temperature > 0:
+        how = {"do_sample": True, "temperature": temperature, "top_k": 0, "num_return_sequences": samples}
+    answers: list[list[tuple[str, int]]] = []
+    for start in range(0, len(prompts), batch_prompts):
+        conversations = [conversation(prompt) for prompt in prompts[start : start + batch_prompts]]
+        inputs = tokenizer.apply_chat_template(
+            conversations, add_generation_prompt=True, return_tensors="pt", return_dict=True, padding=True
+        )
+        output = model.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS, **how)[:, inputs["input_ids"].shape[1] :]
+        lengths = (output != tokenizer.pad_token_id).sum(dim=1).tolist()
+        pairs = list(zip(tokenizer.batch_decode(output, skip_special_tokens=True), lengths, strict=True))
+        answers.extend(pairs[i : i + samples] for i in range(0, len(pairs), samples))
+    return answers
+
+
+def _batches(
+    tokenizer: ChatTokenizer, batch_size: int, rng: random.Random
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Endless batches of token ids and labels [batch_size, T], padded on the right."""
+    stream = demonstrations(rng)
+    batches_sorted_together = 16
+    while True:
+        # Neighbours in length share a batch: a third of the positions would be padding otherwise.
+        pool = sorted(
+            (_encode(tokenizer, *pair) for pair in islice(stream, batch_size * batches_sorted_together)),
+            key=lambda row: len(row[0]),
+        )
+        batches = [pool[i : i + batch_size] for i in range(0, len(pool), batch_size)]
+        rng.shuffle(batches)
+        for batch in batches:
+            longest = len(batch[-1][0])
+            # Padding follows every real token, so causal attention never looks at it and no mask is needed.
+            ids = [row + [tokenizer.pad_token_id] * (longest - len(row)) for row, _ in batch]
+            labels = [row + [IGNORED] * (longest - len(row)) for _, row in batch]
+            yield torch.tensor(ids), torch.tensor(labels)
+
+
+def _encode(tokenizer: ChatTokenizer, prompt: str, answer: str) -> tuple[list[int], list[int]]:
+    asked = f"<|user|>{prompt}{END}<|assistant|>"
+    prefix = tokenizer(asked, add_special_tokens=False)["input_ids"]
+    suffix = tokenizer(answer + END, add_special_tokens=False)["input_ids"]
+    return prefix + suffix, [IGNORED] * len(prefix) + suffix

@@ -1,0 +1,66 @@
+"""Progress bars on stderr, and stopping at a safe place when the user asks to."""
+
+import signal
+from types import FrameType, TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+
+class RichProgress:
+    """A bar per stage. The first SIGINT or SIGTERM asks the stage to stop at the next safe place."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self._bars = Progress(
+            TextColumn("{task.description:<9}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[unit]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}", style="dim"),
+            console=self._console,
+        )
+        self._task: TaskID | None = None
+        self.stopping = False
+
+    def __enter__(self) -> Self:
+        self._before = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def start(self, stage: str, total: int, unit: str) -> None:
+        """Add the bar of a stage."""
+        self._task = self._bars.add_task(stage, total=total, unit=unit, note="")
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """Move the current bar."""
+        if self._task is not None:
+            self._bars.update(self._task, advance=count, note=note)
+
+    def say(self, text: str) -> None:
+        """Print a line above the bars."""
+        self._console.print(text, markup=False, highlight=False)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        if self.stopping:
+            raise KeyboardInterrupt
+        self.stopping = True
+        self.say("stopping at the next safe place; press Ctrl-C again to stop at once")

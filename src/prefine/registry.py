@@ -1,0 +1,143 @@
+"""Names in a configuration → functions and classes, imported on first use.
+
+A component's keyword-only arguments are its configuration: their annotations (with pydantic `Field` bounds)
+are checked, their defaults are the vetted setting. To add one: write its file and add a line to its table,
+or name your own as `module:attribute` and fork nothing.
+"""
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from functools import partial
+from typing import Any, Literal, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+
+from prefine.errors import ConfigError
+
+Kind = Literal["loss", "regularizer", "strategy", "judge", "selector", "backend", "source", "gold"]
+
+TABLES: dict[Kind, dict[str, str]] = {
+    "loss": {
+        "dpo": "prefine.losses.dpo:dpo",
+        "ipo": "prefine.losses.ipo:ipo",
+        "simpo": "prefine.losses.simpo:simpo",
+    },
+    "regularizer": {
+        "nll": "prefine.regularizers.nll:nll",
+        "budget": "prefine.regularizers.budget:budget",
+    },
+    "strategy": {
+        "iterative": "prefine.ranking.iterative:iterative",
+        "round_robin": "prefine.ranking.round_robin:round_robin",
+    },
+    "judge": {
+        "playground": "prefine.judges.playground:PlaygroundJudge",
+        "recorded": "prefine.judges.recorded:RecordedJudge",
+    },
+    "selector": {
+        "best_vs_random": "prefine.pairing.best_vs_random:best_vs_random",
+        "best_vs_last_loser": "prefine.pairing.best_vs_last_loser:best_vs_last_loser",
+        "best_vs_worst": "prefine.pairing.best_vs_worst:best_vs_worst",
+        "all_pairs": "prefine.pairing.all_pairs:all_pairs",
+    },
+    "backend": {
+        "hf": "prefine.models.hf:HfModel",
+        "playground": "prefine.models.playground:playground",
+        "scripted": "prefine.models.scripted:ScriptedModel",
+    },
+    "source": {
+        "file": "prefine.store.sources:file",
+        "playground": "prefine.store.sources:playground",
+    },
+    "gold": {
+        "playground": "prefine.playground.world:gold_parts",
+    },
+}
+
+
+def suggest(word: str, known: Mapping[str, Any] | list[str]) -> str:
+    """A hint for a mistyped word: the nearest known one, and all of them."""
+    near = get_close_matches(word, list(known), n=1)
+    return (f"did you mean {near[0]!r}? " if near else "") + "Allowed: " + ", ".join(sorted(known))
+
+
+def lookup(kind: Kind, name: str, *, where: str) -> Any:
+    """The component called `name`, imported now.
+
+    Raises:
+        ConfigError: The name is in no table and is no importable `module:attribute`.
+    """
+    target = TABLES[kind].get(name, name)
+    if ":" not in target:
+        raise ConfigError(f"{where}.name: unknown {kind} {name!r}; {suggest(name, TABLES[kind])}, or module:attribute")
+    module_name, _, attribute = target.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if name in TABLES[kind]:
+            raise ConfigError(
+                f"{where}: {kind} {name!r} needs the package {error.name!r}; install prefine[train]"
+            ) from error
+        raise ConfigError(f"{where}.name: cannot import {module_name!r} of {name!r}: {error}") from error
+    try:
+        return getattr(module, attribute)
+    except AttributeError as error:
+        raise ConfigError(f"{where}.name: module {module_name!r} has no {attribute!r}") from error
+
+
+def options_model(component: Callable[..., Any], *, given: tuple[str, ...] = ()) -> type[BaseModel]:
+    """The pydantic model of a component's keyword-only arguments, without those that are `given` by the caller."""
+    function = component.__init__ if inspect.isclass(component) else component  # type: ignore[misc]
+    hints = get_type_hints(function, include_extras=True)
+    fields: dict[str, Any] = {
+        name: (hints.get(name, Any), ... if parameter.default is inspect.Parameter.empty else parameter.default)
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name not in given
+    }
+    return create_model(
+        f"{getattr(component, '__name__', 'component')}_options",
+        __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False),
+        **fields,
+    )
+
+
+def bind(
+    kind: Kind, name: str, options: Mapping[str, Any], *, where: str, given: tuple[str, ...] = ()
+) -> Callable[..., Any]:
+    """The component with its options checked and filled in.
+
+    Args:
+        kind: Which table.
+        name: A table's name, or `module:attribute`.
+        options: Keyword-only arguments from the configuration.
+        where: Config path for messages, such as "train.loss".
+        given: Keyword-only arguments that the caller supplies itself, so not the user's to set.
+    Returns: A partial; calling it needs only the positional and the `given` arguments.
+
+    Raises:
+        ConfigError: An option is unknown, missing or out of its bounds; the message has its path and value.
+    """
+    component = lookup(kind, name, where=where)
+    model = options_model(component, given=given)
+    for option in options:
+        if option not in model.model_fields:
+            raise ConfigError(
+                f"{where}.{option}: unknown option of {kind} {name!r}; {suggest(option, list(model.model_fields))}"
+            )
+    try:
+        checked = model.model_validate(dict(options))
+    except ValidationError as error:
+        raise ConfigError(describe(error.errors(), where)) from error
+    return partial(component, **{field: getattr(checked, field) for field in model.model_fields})
+
+
+def describe(problems: list[Any], where: str) -> str:
+    """Pydantic's problems, one line each: path, value, what is allowed."""
+    lines = []
+    for problem in problems:
+        path = ".".join([where, *map(str, problem["loc"])] if where else map(str, problem["loc"]))
+        value = "" if problem["type"] == "missing" else f" (got {problem['input']!r})"
+        lines.append(f"{path}: {problem['msg']}{value}")
+    return "\n".join(lines)

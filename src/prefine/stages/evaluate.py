@@ -1,0 +1,233 @@
+"""Stage `evaluate`: is the trained model better, in whose eyes, and by how much, with intervals."""
+
+import json
+from collections.abc import Callable, Sequence
+from statistics import fmean
+from typing import NamedTuple, TypeAlias
+
+from prefine.calls.engine import CallEngine
+from prefine.config import Component, Decoding, RunConfig
+from prefine.errors import ConfigError, Interrupted, LimitError
+from prefine.judges.base import ComputedJudge
+from prefine.judging.computed import Matchup, judge_all
+from prefine.metrics.intervals import mean_value
+from prefine.metrics.judge_facts import first_slot_rate, swap_consistency
+from prefine.metrics.win_rates import both_order_wins, win_rate
+from prefine.models.base import Sampler
+from prefine.records import Completion, Judgment, Manifest, MetricValue, Prompt
+from prefine.stages.base import Progress, StageRun, chunks
+from prefine.stages.report_data import ConstraintScore, Contest, Evaluation, Example
+from prefine.stages.sampling import read_prompts, sample_shard
+from prefine.store.base import write_text
+from prefine.store.folder import RunFolder
+from prefine.store.rows import completion_row
+from prefine.store.tables import part_path, remove_parts_from, shard_key, table_hash, write_part
+
+GoldParts: TypeAlias = dict[str, float]
+OUTCOMES = "evaluation/outcomes.jsonl"
+_SHARD = 256
+_TIE = 1e-9  # gold scores are means of a few fractions; closer than this they differ by rounding only
+
+
+class Answered(NamedTuple):
+    """One evaluation prompt with the answers of baseline and trained model."""
+
+    prompt: Prompt
+    before: Completion
+    after: Completion
+
+
+def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
+    """Write `metrics.json`, and the completions and outcomes under `evaluation/`.
+
+    Raises:
+        ConfigError: There is nothing to evaluate on.
+        LimitError: A model failed on every evaluation prompt.
+    """
+    settings = config.evaluate
+    after = _sampler(settings.model, Component.model_validate({"name": "hf", "path": str(folder / "model")}), "model")
+    before = _sampler(settings.baseline, config.policy, "baseline")
+    held_out = table_hash(folder / "heldout_pairs")
+    inputs = {"trained": after.fingerprint, "baseline": before.fingerprint, "heldout_pairs": held_out}
+    stage = StageRun(folder, "evaluate", config, inputs)
+    if stage.finished:
+        return stage.finished
+    stage.begin(settings.seed)
+    engine = CallEngine(folder.journal())
+    metrics: list[MetricValue] = []
+    contests: list[Contest] = []
+    constraints: list[ConstraintScore] = []
+    answered: list[Answered] = []
+    if settings.prompts is not None:
+        answered = _answers(settings.prompts, before, after, config, folder, engine, progress)
+        p_after, facts = _judged(answered, config, engine, contests)
+        metrics += facts + _lengths(answered, config)
+        gold = _gold(answered, config, contests, constraints)
+        lines = [
+            Example(
+                prompt_id=one.prompt.id,
+                prompt=one.prompt.text,
+                before=one.before.text,
+                after=one.after.text,
+                p_after=p,
+                gold_before=parts[0] if parts else None,
+                gold_after=parts[1] if parts else None,
+            ).model_dump_json()
+            for one, p, parts in zip(answered, p_after, gold or [None] * len(answered), strict=True)
+        ]
+        write_text(folder / OUTCOMES, "\n".join(lines) + "\n")
+    if (folder / "heldout_pairs").is_dir():
+        # Here and not above: an evaluation of prompts alone must not import the training engine.
+        from prefine.stages.held_out import reward_metrics
+
+        metrics += reward_metrics(config, folder, after)
+    if not metrics:
+        raise ConfigError("evaluate: nothing to evaluate on; give evaluate.prompts, or pair.held_out_prompts")
+    evaluation = Evaluation(
+        policy=after.label,
+        baseline=before.label,
+        contests=tuple(contests),
+        constraints=tuple(constraints),
+        metrics=tuple(metrics),
+    )
+    write_text(folder / "metrics.json", json.dumps(evaluation.model_dump(mode="json"), indent=1) + "\n")
+    stage.failed.update(engine.failures)
+    return stage.end(taken=len(answered), produced=len(answered), outputs={}, engine=engine)
+
+
+def _sampler(choice: str | Component, default: Component, name: str) -> Sampler:
+    component = default if isinstance(choice, str) else choice
+    sampler: Sampler = component.resolve("backend", where=f"evaluate.{name}")()
+    return sampler
+
+
+def _answers(
+    source: Component,
+    before: Sampler,
+    after: Sampler,
+    config: RunConfig,
+    folder: RunFolder,
+    engine: CallEngine,
+    progress: Progress,
+) -> list[Answered]:
+    """One answer of each model to each prompt, drawn with the same settings from independent random streams."""
+    decoding = config.evaluate.decoding or config.sample or Decoding()
+    prompts = list(read_prompts(source, where="evaluate.prompts"))
+    progress.start("evaluate", 2 * len(prompts), "answers")
+    tables: dict[str, dict[str, Completion]] = {}
+    for offset, (name, sampler) in enumerate((("baseline", before), ("trained", after))):
+        own = Decoding(
+            temperature=decoding.temperature,
+            top_p=decoding.top_p,
+            max_new_tokens=decoding.max_new_tokens,
+            seed=decoding.seed + offset,
+        )
+        tables[name] = {}
+        number = 0
+        for number, shard in enumerate(chunks(prompts, _SHARD)):
+            if progress.stopping:
+                raise Interrupted("stopped while evaluating; the same command goes on from here")
+            drawn = sample_shard(engine, sampler, shard, 1, own, group=1)
+            rows = [completion_row(completion, prompt) for prompt in shard for completion in drawn[prompt.id]]
+            key = shard_key("evaluate", sampler.fingerprint, own.model_dump(), [prompt.id for prompt in shard])
+            write_part(part_path(folder / "evaluation" / name, number), "completions", rows, key=key)
+            tables[name] |= {id_: found[0] for id_, found in drawn.items() if found}
+            progress.advance(len(shard))
+        remove_parts_from(folder / "evaluation" / name, number + 1)
+    answered = [
+        Answered(prompt, tables["baseline"][prompt.id], tables["trained"][prompt.id])
+        for prompt in prompts
+        if prompt.id in tables["baseline"] and prompt.id in tables["trained"]
+    ]
+    if not answered:
+        reasons = ", ".join(f"{count} × {reason}" for reason, count in engine.failures.most_common(3))
+        raise LimitError(f"evaluate: none of {len(prompts)} prompts was answered by both models ({reasons})")
+    return answered
+
+
+def _judged(
+    answered: Sequence[Answered], config: RunConfig, engine: CallEngine, contests: list[Contest]
+) -> tuple[list[float | None], list[MetricValue]]:
+    """Each prompt's P(after is better) in the judge's eyes, both orders averaged; and facts about the judge."""
+    component = config.evaluate.judge or (config.rank.judge if config.rank else None)
+    if component is None:
+        return [None] * len(answered), []
+    settings = config.evaluate
+    judge: ComputedJudge = component.resolve("judge", where="evaluate.judge")()
+    for one in answered:
+        judge.check(one.prompt, [one.before, one.after])
+    shown_first = judge_all(engine, judge, [Matchup(one.prompt, one.after, one.before) for one in answered])
+    shown_second = judge_all(engine, judge, [Matchup(one.prompt, one.before, one.after) for one in answered])
+    first, second = _p_first(shown_first), _p_first(shown_second)
+    both = both_order_wins(first, second)
+    p_after: list[float | None] = [None] * len(answered)
+    for place, value in zip((i for i, ok in enumerate(both.answered) if ok), both.wins, strict=True):
+        p_after[place] = float(value)
+    if not len(both.wins):
+        raise LimitError(f"evaluate: the judge gave no verdict in both orders on any of {len(answered)} prompts")
+    contests.append(_contest(component.name, "judge", list(map(float, both.wins)), config))
+    ids = [one.prompt.id for one in answered]
+    judged = [(p, id_) for p, id_ in zip(first + second, ids + ids, strict=True) if p is not None]
+    rates = {"samples": settings.bootstrap_samples, "seed": settings.seed}
+    return p_after, [
+        first_slot_rate([p for p, _ in judged], prompt_ids=[id_ for _, id_ in judged], **rates),
+        swap_consistency(first, [None if p is None else p for p in second], prompt_ids=ids, **rates),
+    ]
+
+
+def _p_first(judgments: Sequence[Judgment]) -> list[float | None]:
+    return [judgment.p_first for judgment in judgments]
+
+
+def _gold(
+    answered: Sequence[Answered], config: RunConfig, contests: list[Contest], constraints: list[ConstraintScore]
+) -> list[tuple[GoldParts, GoldParts]] | None:
+    """The gold parts of both answers to each prompt, when the configuration names a gold score."""
+    component = config.evaluate.gold
+    if component is None:
+        return None
+    score: Callable[[str, str], GoldParts] = component.resolve("gold", where="evaluate.gold")
+    parts = [(score(one.prompt.text, one.before.text), score(one.prompt.text, one.after.text)) for one in answered]
+    gaps = [fmean(after.values()) - fmean(before.values()) for before, after in parts]
+    contests.append(_contest("gold", "gold", [0.5 if abs(g) < _TIE else float(g > 0) for g in gaps], config))
+    for name in sorted({name for before, _ in parts for name in before}):
+        having = [(before[name], after[name]) for before, after in parts if name in before]
+        constraints.append(
+            ConstraintScore(
+                name=name,
+                before=_mean(f"{name}_before", [before for before, _ in having], config),
+                after=_mean(f"{name}_after", [after for _, after in having], config),
+            )
+        )
+    return parts
+
+
+def _contest(judge: str, role: str, wins: Sequence[float], config: RunConfig) -> Contest:
+    rate = win_rate(
+        wins,
+        samples=config.evaluate.bootstrap_samples,
+        seed=config.evaluate.seed,
+        name="gold_win_rate" if role == "gold" else "win_rate",
+    )
+    return Contest.model_validate(
+        {
+            "judge": judge,
+            "role": role,
+            "win_rate": rate,
+            "wins": sum(w > 0.5 for w in wins),
+            "ties": sum(w == 0.5 for w in wins),
+            "losses": sum(w < 0.5 for w in wins),
+        }
+    )
+
+
+def _lengths(answered: Sequence[Answered], config: RunConfig) -> list[MetricValue]:
+    return [
+        _mean("mean_length_before", [len(one.before.text) for one in answered], config, unit="characters"),
+        _mean("mean_length_after", [len(one.after.text) for one in answered], config, unit="characters"),
+    ]
+
+
+def _mean(name: str, values: Sequence[float], config: RunConfig, *, unit: str = "") -> MetricValue:
+    settings = config.evaluate
+    return mean_value(name, values, samples=settings.bootstrap_samples, seed=settings.seed, unit=unit)

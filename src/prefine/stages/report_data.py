@@ -1,0 +1,108 @@
+"""What the report shows, and nothing of how it is drawn. Stages fill it from the run folder."""
+
+from typing import Literal
+
+from prefine.records import SCHEMA_VERSION, Counts, Finite, MetricValue, Record
+
+
+class RoadStep(Record):
+    """One stage on the way from prompts to the trained model."""
+
+    stage: str
+    takes: str
+    makes: str
+    counts: Counts
+    calls: int = 0
+    repeated_after_interruption: int = 0
+    seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+
+
+class TrainPoint(Record):
+    """One optimizer step. Log-probabilities in nats per answer, means over the step's pairs.
+
+    `fall` is initial minus policy log-probability of the chosen answers (positive: less likely than before);
+    `fall_low`, `fall_high` are its 10 % and 90 % quantiles over the step's pairs.
+    """
+
+    step: int
+    loss: Finite
+    chosen_logp: Finite
+    rejected_logp: Finite
+    chosen_change: Finite
+    rejected_change: Finite
+    margin: Finite
+    accuracy: Finite
+    fall: Finite
+    fall_low: Finite
+    fall_high: Finite
+    beyond_delta: Finite | None = None
+    grad_norm: Finite
+
+
+class Contest(Record):
+    """Trained against baseline in the eyes of one judge: win rate in %, ties half."""
+
+    judge: str
+    role: Literal["judge", "gold"]
+    win_rate: MetricValue
+    wins: int
+    ties: int
+    losses: int
+
+
+class ConstraintScore(Record):
+    """Mean gold score [0, 1] of one constraint, before and after, over the prompts that have it."""
+
+    name: str
+    before: MetricValue
+    after: MetricValue
+
+
+class Example(Record):
+    """One prompt with both answers. `p_after` is the judge's P(after is better), both orders averaged."""
+
+    prompt: str
+    before: str
+    after: str
+    prompt_id: str = ""
+    p_after: float | None = None
+    gold_before: dict[str, float] | None = None
+    gold_after: dict[str, float] | None = None
+
+
+class Evaluation(Record):
+    """What stage `evaluate` found; the content of `metrics.json`."""
+
+    schema_version: int = SCHEMA_VERSION
+    policy: str
+    baseline: str
+    contests: tuple[Contest, ...] = ()
+    constraints: tuple[ConstraintScore, ...] = ()
+    metrics: tuple[MetricValue, ...] = ()
+
+
+class ReportData(Record):
+    """Everything on the page.
+
+    `prompts_also_trained_on` counts the contests' prompts that training has seen; None when that is not known.
+    """
+
+    title: str
+    run_name: str
+    policy: str
+    baseline: str
+    road: tuple[RoadStep, ...]
+    training: tuple[TrainPoint, ...] = ()
+    delta: float | None = None
+    delta_per: Literal["sequence", "token"] = "sequence"
+    loss_name: str = ""
+    regularizer_name: str | None = None
+    contests: tuple[Contest, ...] = ()
+    prompts_also_trained_on: int | None = None
+    constraints: tuple[ConstraintScore, ...] = ()
+    metrics: tuple[MetricValue, ...] = ()
+    examples: tuple[Example, ...] = ()
+    warnings: tuple[str, ...] = ()
+    config_yaml: str = ""
+    versions: dict[str, str] = {}

@@ -1,0 +1,1 @@
+"""The run folder: journals, Parquet shards, manifest, leases; and the readers of users' files."""

@@ -1,0 +1,148 @@
+"""The run folder: who may write in it, what it was made from, and where things lie."""
+
+import fcntl
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import JsonValue, ValidationError
+
+from prefine.errors import ConfigError, DataError
+from prefine.records import SCHEMA_VERSION, Manifest
+from prefine.store.base import disk_errors, write_text
+from prefine.store.journal import Journal
+
+# What each stage reads of the configuration. A section may still change while no stage that reads it has begun.
+STAGE_SECTIONS: dict[str, tuple[str, ...]] = {
+    "sample": ("policy", "prompts", "completions", "sample"),
+    "rank": ("rank",),
+    "pair": ("pair", "pairs"),
+    "train": ("policy", "train"),
+    "evaluate": ("evaluate",),
+    "report": ("report",),
+}
+# Growing these extends a run; shrinking or changing anything else would mix two runs in one folder.
+_MAY_GROW = {"sample.completions_per_prompt", "prompts.count", "prompts.limit", "completions.limit", "rank.max_calls"}
+# These say how hard to try or what to show, not what to compute.
+_FREE = {"sample.max_failed_fraction", "rank.max_failed_fraction", "report.title", "report.examples"}
+
+
+class RunFolder:
+    """An open run folder, under a lease: one process at a time.
+
+    Raises:
+        ConfigError: It cannot be written, or another process holds it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with disk_errors(path):
+            path.mkdir(parents=True, exist_ok=True)
+            self._lease = (path / ".lease").open("a+")
+        try:
+            fcntl.flock(self._lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._lease.seek(0)
+            holder = self._lease.read().strip() or "unknown"
+            self._lease.close()
+            raise ConfigError(
+                f"{path}: another process (pid {holder}) is using this run folder; wait for it, or use another --run-dir"
+            ) from error
+        with disk_errors(path):
+            self._lease.truncate(0)
+            self._lease.write(str(os.getpid()))
+            self._lease.flush()
+
+    def __enter__(self) -> "RunFolder":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._lease.close()
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    def journal(self) -> Journal:
+        """The journal of this process."""
+        return Journal(self.path / "journal" / "part-00000.sqlite")
+
+    def adopt_config(self, resolved: dict[str, JsonValue]) -> None:
+        """Write the configuration, or compare it with the one this folder was begun with.
+
+        Raises:
+            ConfigError: A section that a begun stage reads has changed; the message shows the difference.
+        """
+        path = self.path / "config.json"
+        if path.exists():
+            before = _read_json(path)["config"]
+            begun = {section for stage in self.manifests() for section in STAGE_SECTIONS.get(stage, ())}
+            changes = [
+                f"  {name}: {_show(old)} → {_show(new)}"
+                for name, (old, new) in _differences(before, resolved).items()
+                if name.split(".")[0] in begun and not _allowed(name, old, new)
+            ]
+            if changes:
+                raise ConfigError(
+                    f"{self.path}: this folder was begun with another configuration:\n" + "\n".join(changes) + "\n"
+                    "Use another --run-dir for the new configuration, or take the change back to resume"
+                )
+        write_text(path, json.dumps({"schema_version": SCHEMA_VERSION, "config": resolved}, indent=1) + "\n")
+
+    def manifests(self) -> dict[str, Manifest]:
+        """The manifests of the stages that have begun."""
+        path = self.path / "manifest.json"
+        if not path.exists():
+            return {}
+        value = _read_json(path)
+        if value.get("schema_version") != SCHEMA_VERSION:
+            raise DataError(
+                f"{path}: schema version {value.get('schema_version')}, this prefine reads {SCHEMA_VERSION}"
+            )
+        try:
+            return {name: Manifest.model_validate(item) for name, item in value["stages"].items()}
+        except (KeyError, ValidationError) as error:
+            raise DataError(f"{path}: not a manifest ({error}); restore it or use another --run-dir") from error
+
+    def write_manifest(self, manifest: Manifest) -> None:
+        """Store one stage's manifest beside the others'."""
+        stages = self.manifests() | {manifest.stage: manifest}
+        value = {
+            "schema_version": SCHEMA_VERSION,
+            "stages": {name: item.model_dump(mode="json") for name, item in stages.items()},
+        }
+        write_text(self.path / "manifest.json", json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: damaged ({error}); restore it or use another --run-dir") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: damaged (no object); restore it or use another --run-dir")
+    return value
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
+    found: dict[str, tuple[Any, Any]] = {}
+    for name in sorted(old.keys() | new.keys()):
+        before, after = old.get(name), new.get(name)
+        if isinstance(before, dict) and isinstance(after, dict):
+            found |= _differences(before, after, f"{prefix}{name}.")
+        elif before != after:
+            found[prefix + name] = (before, after)
+    return found
+
+
+def _allowed(name: str, old: Any, new: Any) -> bool:
+    if name in _FREE:
+        return True
+    if name not in _MAY_GROW:
+        return False
+    return old is not None and (new is None or new >= old)
+
+
+def _show(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,102 @@
+"""Records ↔ rows of the Parquet tables."""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from prefine.records import Completion, Message, PreferencePair, Prompt, Ranking
+from prefine.store.tables import parse
+
+
+def completion_row(completion: Completion, prompt: Prompt) -> dict[str, Any]:
+    """A completion as a row; the prompt travels with it, so that a table can be read alone."""
+    row = completion.model_dump(mode="json")
+    row["text"] = completion.text
+    row["message"] = completion.message.model_dump_json(exclude_none=True)
+    row["sampling"] = _text(row["sampling"])
+    row["metadata"] = _text(row["metadata"])
+    row["prompt"] = prompt.model_dump_json(exclude_none=True)
+    return row
+
+
+def completion_of(row: dict[str, Any]) -> tuple[Prompt, Completion]:
+    """The records of a row."""
+    values = {name: row[name] for name in Completion.model_fields}
+    for field in ("message", "sampling", "metadata"):
+        values[field] = json.loads(row[field])
+    where = f"completion {row['id']}"
+    return parse(Prompt, json.loads(row["prompt"]), where=where), parse(Completion, values, where=where)
+
+
+def grouped_completions(rows: Iterable[dict[str, Any]]) -> list[tuple[Prompt, list[Completion]]]:
+    """The completions of each prompt, in the order in which prompts first appear."""
+    groups: dict[str, tuple[Prompt, list[Completion]]] = {}
+    for row in rows:
+        prompt, completion = completion_of(row)
+        groups.setdefault(prompt.id, (prompt, []))[1].append(completion)
+    return list(groups.values())
+
+
+def ranking_of(row: dict[str, Any]) -> Ranking:
+    """The record of a row."""
+    return parse(Ranking, row, where=f"ranking of prompt {row['prompt_id']}")
+
+
+def pair_row(pair: PreferencePair) -> dict[str, Any]:
+    """A pair as a row: `prompt, chosen, rejected` as trainers read them, the rest in `prefine_*` columns."""
+    return {
+        "prompt": [_visible(message) for message in pair.prompt.messages],
+        "chosen": [_visible(pair.chosen.message)],
+        "rejected": [_visible(pair.rejected.message)],
+        "prefine_prompt_id": pair.prompt.id,
+        "prefine_chosen_id": pair.chosen.id,
+        "prefine_rejected_id": pair.rejected.id,
+        "prefine_p_chosen": pair.p_chosen,
+        "prefine_score_gap": pair.score_gap,
+        "prefine_weight": pair.weight,
+        "prefine_chosen_token_ids": _ids(pair.chosen),
+        "prefine_rejected_token_ids": _ids(pair.rejected),
+        "prefine_extra": _text(
+            {
+                "prompt": pair.prompt.model_dump(mode="json"),
+                "rejected_prompt": pair.rejected_prompt and pair.rejected_prompt.model_dump(mode="json"),
+                "chosen": pair.chosen.model_dump(mode="json", exclude={"token_ids"}),
+                "rejected": pair.rejected.model_dump(mode="json", exclude={"token_ids"}),
+            }
+        ),
+    }
+
+
+def pair_of(row: dict[str, Any]) -> PreferencePair:
+    """The record of a row. A text that was edited in its visible column counts as edited: its token ids are dropped."""
+    extra = json.loads(row["prefine_extra"])
+    prompt = dict(extra["prompt"])
+    if [_visible(Message.model_validate(m)) for m in prompt["messages"]] != row["prompt"]:
+        prompt["messages"] = row["prompt"]
+    sides = {}
+    for side in ("chosen", "rejected"):
+        completion = dict(extra[side], token_ids=row[f"prefine_{side}_token_ids"])
+        if [_visible(Message.model_validate(completion["message"]))] != row[side]:
+            completion |= {"message": row[side][-1], "token_ids": None}
+        sides[side] = completion
+    values = {
+        "prompt": prompt,
+        "rejected_prompt": extra["rejected_prompt"],
+        "p_chosen": row["prefine_p_chosen"],
+        "score_gap": row["prefine_score_gap"],
+        "weight": row["prefine_weight"],
+        **sides,
+    }
+    return parse(PreferencePair, values, where=f"pair of prompt {row['prefine_prompt_id']}")
+
+
+def _visible(message: Message) -> dict[str, str]:
+    return {"role": message.role, "content": message.content}
+
+
+def _ids(completion: Completion) -> list[int] | None:
+    return None if completion.token_ids is None else list(completion.token_ids)
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, sort_keys=True)

@@ -1,0 +1,1 @@
+"""Training: token ids, log-probabilities, reference values, the exact step, the loop and its checkpoints."""

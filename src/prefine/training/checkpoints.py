@@ -1,0 +1,158 @@
+"""Checkpoints: complete, written whole or not at all, checked when read.
+
+A checkpoint is a folder `step-00100` of safetensors files and two JSON files. `hashes.json` names the SHA-256 of every
+other file, so a damaged one is noticed and the one before it is used. The schedule and the order of the pairs are
+functions of the step number and need no state.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from prefine.errors import ConfigError
+from prefine.records import SCHEMA_VERSION
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where training stood after `step` updates."""
+
+    step: int
+    weights: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+    rng: Tensor
+
+
+def parameter_state(model: torch.nn.Module) -> dict[str, Tensor]:
+    """All parameters by name, tied ones once."""
+    return {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's tensors, keyed `parameter number.name`."""
+    state = optimizer.state_dict()["state"]
+    return {f"{index}.{name}": value for index, entry in state.items() for name, value in entry.items()}
+
+
+@torch.no_grad()
+def restore(checkpoint: Checkpoint, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Put model, optimizer and random state back, in place."""
+    for name, parameter in model.named_parameters():
+        parameter.copy_(checkpoint.weights[name])
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in checkpoint.optimizer.items():
+        index, _, name = key.partition(".")
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    torch.set_rng_state(checkpoint.rng)
+
+
+def save(
+    folder: Path, *, step: int, run_key: str, model: torch.nn.Module, optimizer: torch.optim.Optimizer, keep: int
+) -> Path:
+    """Write the checkpoint of `step`, then delete all but the newest `keep`.
+
+    Args:
+        folder: Where the run's checkpoints lie.
+        step: Updates made so far.
+        run_key: Hash of everything that decides the training; another key cannot resume from it.
+        model: Its parameters are saved.
+        optimizer: Its tensors are saved.
+        keep: How many checkpoints to keep.
+    Returns: The checkpoint's folder.
+    """
+    target = folder / f"step-{step:05d}"
+    temporary = folder / f".step-{step:05d}.{os.getpid()}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    contiguous = {name: tensor.contiguous() for name, tensor in parameter_state(model).items()}
+    save_file(contiguous, temporary / "model.safetensors", metadata={"format": "pt"})
+    save_file(optimizer_state(optimizer), temporary / "optimizer.safetensors")
+    save_file({"torch": torch.get_rng_state()}, temporary / "rng.safetensors")
+    state = {"schema_version": SCHEMA_VERSION, "step": step, "run_key": run_key, "torch": torch.__version__}
+    (temporary / "state.json").write_text(json.dumps(state), encoding="utf-8")
+    hashes = {file.name: _sha256(file) for file in sorted(temporary.iterdir())}
+    (temporary / "hashes.json").write_text(json.dumps(hashes), encoding="utf-8")
+    for path in [*temporary.iterdir(), temporary]:
+        _fsync(path)
+    # A folder cannot be renamed over a full one. What stands there is of the same step, or was found damaged.
+    shutil.rmtree(target, ignore_errors=True)
+    temporary.rename(target)
+    _fsync(folder)
+    for old in _existing(folder)[:-keep]:
+        shutil.rmtree(old)
+    return target
+
+
+def load_newest(folder: Path, *, run_key: str) -> tuple[Checkpoint | None, tuple[str, ...]]:
+    """The newest undamaged checkpoint, and a note for each damaged one that was passed over.
+
+    Raises:
+        ConfigError: The checkpoint belongs to other data or another configuration.
+    """
+    notes: list[str] = []
+    for path in reversed(_existing(folder)):
+        damage = _damage(path)
+        if damage is not None:
+            notes.append(f"checkpoint {path.name} is damaged ({damage}) and was passed over")
+            continue
+        state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        if state["schema_version"] != SCHEMA_VERSION:
+            raise ConfigError(
+                f"checkpoint {path.name} has schema version {state['schema_version']}, this is {SCHEMA_VERSION}; "
+                "finish the run with the version that wrote it, or start in another folder"
+            )
+        if state["run_key"] != run_key:
+            raise ConfigError(
+                f"{path} was written with other pairs, another policy or another configuration; "
+                "use another run folder, or delete its checkpoints to train anew"
+            )
+        checkpoint = Checkpoint(
+            step=state["step"],
+            weights=load_file(path / "model.safetensors"),
+            optimizer=load_file(path / "optimizer.safetensors"),
+            rng=load_file(path / "rng.safetensors")["torch"],
+        )
+        return checkpoint, tuple(notes)
+    return None, tuple(notes)
+
+
+def _existing(folder: Path) -> list[Path]:
+    """Checkpoint folders, oldest first."""
+    return sorted(folder.glob("step-*"), key=lambda path: int(path.name.removeprefix("step-")))
+
+
+def _damage(path: Path) -> str | None:
+    listing = path / "hashes.json"
+    if not listing.is_file():
+        return "hashes.json is missing"
+    try:
+        hashes = json.loads(listing.read_text(encoding="utf-8"))
+    except ValueError:
+        return "hashes.json is not JSON"
+    for name, expected in hashes.items():
+        if not (path / name).is_file():
+            return f"{name} is missing"
+        if _sha256(path / name) != expected:
+            return f"{name} has changed"
+    return None
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

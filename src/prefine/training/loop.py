@@ -1,0 +1,263 @@
+"""The training loop: a step is a fixed number of pairs, a row of the log, and nothing that a resumed run would lose."""
+
+import json
+import math
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from prefine.config import TrainConfig
+from prefine.errors import ConfigError, DataError, Interrupted, NumericsError
+from prefine.losses.base import LossFunction, PairLogps
+from prefine.records import SCHEMA_VERSION
+from prefine.training import checkpoints
+from prefine.training.batches import Plan, micro_batches
+from prefine.training.examples import Example
+from prefine.training.figures import StepRow, TrainSummary, final_figures, step_row
+from prefine.training.logprobs import ComputeDtype, SideLogps
+from prefine.training.objective import Objective, PairTable, accumulate_gradients
+from prefine.training.reference import cached_sides, check_start, score_sides
+from prefine.training.schedule import factor
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+LOG_NAME = "train_log.jsonl"
+FINAL_NAME = "train_final.json"
+
+
+def train(
+    model: "PreTrainedModel",
+    examples: Sequence[Example],
+    config: TrainConfig,
+    *,
+    loss: LossFunction,
+    regularizer: LossFunction | None,
+    out_dir: Path,
+    run_key: str,
+    ref_model: "PreTrainedModel | None" = None,
+    on_step: Callable[[StepRow], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> TrainSummary:
+    """Train all weights of `model` in place; calling it again with the same arguments resumes.
+
+    `out_dir` receives `train_log.jsonl` (a row per step, the same bytes however often the run was interrupted),
+    `train_final.json`, `checkpoints/` and `reference/`. Weights are kept in float32; `config.dtype` is what the layers
+    compute in. Dropout is off.
+
+    Args:
+        model: The policy with its initial weights, also when resuming.
+        examples: What to train on.
+        config: The settings; its loss and regularizer are taken from the arguments.
+        loss: Needs only `PairLogps`.
+        regularizer: The same, or None.
+        out_dir: The run's folder.
+        run_key: Hash of policy, data and configuration; a checkpoint with another one is refused.
+        ref_model: The reference; None is the policy's initial weights.
+        on_step: Called with every new row.
+        should_stop: Asked before every step; if true, a checkpoint is written and the run stops.
+
+    Raises:
+        ConfigError: The folder holds a checkpoint of another run, or a pair is longer than the model reads.
+        NumericsError: A loss or gradient is not finite; the step's update was not made.
+        Interrupted: `should_stop` became true.
+    """
+    device = _prepare(model, examples)
+    torch.manual_seed(config.seed)
+    objective = Objective(loss, regularizer, config.regularizer_weight)
+    table, reused = _start_values(model, ref_model, examples, config, objective, out_dir / "reference", should_stop)
+    plan = Plan(len(examples), config.pairs_per_step, config.epochs, config.seed, config.max_steps)
+    optimizer = _optimizer(model, config)
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+    checkpoint, notes = checkpoints.load_newest(out_dir / "checkpoints", run_key=run_key)
+    if checkpoint is not None:
+        checkpoints.restore(checkpoint, model, optimizer)
+    start = 0 if checkpoint is None else checkpoint.step
+
+    def save(step: int) -> None:
+        log.sync()
+        checkpoints.save(
+            out_dir / "checkpoints",
+            step=step,
+            run_key=run_key,
+            model=model,
+            optimizer=optimizer,
+            keep=config.keep_checkpoints,
+        )
+
+    with _Log(out_dir / LOG_NAME, rows=start) as log:
+        for step in range(start, plan.steps):
+            if should_stop is not None and should_stop():
+                save(step)
+                raise Interrupted(f"stopped after step {step} of {plan.steps}; the same command resumes")
+            learning_rate = config.learning_rate * factor(
+                step, steps=plan.steps, schedule=config.schedule, warmup_fraction=config.warmup_fraction
+            )
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate
+            optimizer.zero_grad(set_to_none=True)
+            batches = [b.to(device) for b in micro_batches(examples, plan.pairs_of(step), config.micro_batch_pairs)]
+            terms = accumulate_gradients(
+                model, batches, table, objective, examples=examples, step=step + 1, dtype=config.dtype
+            )
+            ids = [examples[int(index)].id for index in terms.pairs]
+            if step == 0 and ref_model is None:
+                tokens = terms.logps.chosen_tokens + terms.logps.rejected_tokens
+                check_start(terms.logps.margin, tokens, ids, dtype=config.dtype)
+            norm = float(torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm or math.inf))
+            if not math.isfinite(norm):
+                raise NumericsError(
+                    f"step {step + 1}: the gradient is not finite ({norm}) though every loss is; no update was made. "
+                    f"Its {len(ids)} pairs begin with {', '.join(ids[:8])}. Lower the learning rate, or look at them"
+                )
+            optimizer.step()
+            row = step_row(
+                terms,
+                step=step + 1,
+                epoch=1 + step // plan.steps_per_epoch,
+                learning_rate=learning_rate,
+                objective=objective.value(terms.loss, terms.regularizer),
+                regularizer=regularizer,
+                grad_norm=norm,
+            )
+            log.write(row)
+            if on_step is not None:
+                on_step(row)
+            if (step + 1) % config.checkpoint_every == 0 or step + 1 == plan.steps:
+                save(step + 1)
+
+    logps = score_pairs(model, examples, table, micro_batch_pairs=config.micro_batch_pairs, dtype=config.dtype)
+    summary = TrainSummary(
+        steps=plan.steps,
+        steps_per_epoch=plan.steps_per_epoch,
+        pairs=len(examples),
+        resumed_from=None if checkpoint is None else checkpoint.step,
+        reference_reused=reused,
+        notes=notes,
+        final=final_figures(logps, table, regularizer),
+    )
+    content = {"schema_version": SCHEMA_VERSION, "steps": plan.steps, "final": summary.final.model_dump()}
+    _write_whole(out_dir / FINAL_NAME, json.dumps(content, indent=2, allow_nan=False) + "\n")
+    return summary
+
+
+def score_pairs(
+    model: "PreTrainedModel",
+    examples: Sequence[Example],
+    table: PairTable,
+    *,
+    micro_batch_pairs: int,
+    dtype: ComputeDtype = "float32",
+) -> PairLogps:
+    """Values of all pairs under `model` [n], in the order of `examples`; `.margin` is their reward margin.
+
+    Args:
+        model: The policy.
+        examples: The pairs, in training or held out.
+        table: What the initial policy and the reference said of them.
+        micro_batch_pairs: Pairs per forward pass.
+        dtype: What the layers compute in.
+    """
+    policy = score_sides(model, examples, micro_batch_pairs=micro_batch_pairs, dtype=dtype)
+    return table.join(policy, pairs_in_step=len(examples), chosen_tokens_in_step=int(table.chosen_tokens.sum()))
+
+
+def _prepare(model: "PreTrainedModel", examples: Sequence[Example]) -> torch.device:
+    """Float32 (or float64) master weights, dropout off; the model's device."""
+    if not examples:
+        raise DataError("there is no example to train on")
+    if next(model.parameters()).dtype != torch.float64:
+        model.float()
+    model.eval()
+    limit = getattr(model.config, "max_position_embeddings", None)
+    longest = max(examples, key=lambda example: example.longest)
+    if limit is not None and longest.longest > limit:
+        raise ConfigError(
+            f"pair {longest.id} takes {longest.longest} positions, the model reads {limit}; "
+            "lower train.max_prompt_tokens or train.max_completion_tokens"
+        )
+    return next(model.parameters()).device
+
+
+def _start_values(
+    model: "PreTrainedModel",
+    ref_model: "PreTrainedModel | None",
+    examples: Sequence[Example],
+    config: TrainConfig,
+    objective: Objective,
+    folder: Path,
+    should_stop: Callable[[], bool] | None,
+) -> tuple[PairTable, bool]:
+    """Values under the initial policy and the reference, and whether all of them were already known."""
+
+    def values(scored: "PreTrainedModel") -> tuple[SideLogps, bool]:
+        return cached_sides(
+            scored,
+            examples,
+            folder=folder,
+            micro_batch_pairs=config.micro_batch_pairs,
+            dtype=config.dtype,
+            should_stop=should_stop,
+        )
+
+    initial, reused = values(model)
+    if ref_model is None:
+        return PairTable.of(examples, initial=initial, reference=initial), reused
+    _prepare(ref_model, examples)
+    reference, reference_reused = values(ref_model)
+    reference = SideLogps(*(side.to(initial.chosen) for side in reference))
+    return PairTable.of(examples, initial=initial, reference=reference), reused and reference_reused
+
+
+def _optimizer(model: "PreTrainedModel", config: TrainConfig) -> torch.optim.Optimizer:
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.dim() >= 2], "weight_decay": config.weight_decay},
+        # Norm scales and biases are not drawn towards 0.
+        {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.adam_betas, fused=True)
+
+
+class _Log:
+    """The rows of a training; opening it cuts it back to the rows that a checkpoint knows of."""
+
+    def __init__(self, file: Path, *, rows: int) -> None:
+        lines = file.read_bytes().splitlines(keepends=True)[:rows] if file.is_file() else []
+        if len(lines) < rows:
+            raise DataError(
+                f"{file} has {len(lines)} rows, its newest checkpoint is of step {rows}; "
+                "restore the file, or delete the checkpoints to train anew"
+            )
+        file.parent.mkdir(parents=True, exist_ok=True)
+        self._handle = file.open("r+b" if file.is_file() else "w+b")
+        self._handle.truncate(sum(map(len, lines)))
+        self._handle.seek(0, os.SEEK_END)
+
+    def __enter__(self) -> "_Log":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._handle.close()
+
+    def write(self, row: StepRow) -> None:
+        """Append a row; it can be read at once."""
+        self._handle.write(row.model_dump_json().encode() + b"\n")
+        self._handle.flush()
+
+    def sync(self) -> None:
+        """Make sure that the rows survive a crash."""
+        os.fsync(self._handle.fileno())
+
+
+def _write_whole(file: Path, text: str) -> None:
+    temporary = file.with_suffix(f".{os.getpid()}.tmp")
+    with temporary.open("w", encoding="utf-8") as handle:
+        handle.write(text)
+        handle.flush()
+        os.fsync(handle.fileno())
+    temporary.replace(file)

@@ -1,0 +1,53 @@
+"""Offline and deterministic, everywhere; and a run in CI fails on a skip that nobody agreed to."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# Runs of the command in subprocesses must not ask the library for its hub either.
+os.environ["HF_DATASETS_OFFLINE"] = "1"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--strict-skips", metavar="FILE", help="fail on a skip whose reason is not a line of FILE")
+
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Torture is run by name only."""
+    if "torture" not in (config.getoption("-m") or ""):
+        kept = [item for item in items if "torture" not in item.keywords]
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = kept
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.skipped and isinstance(report.longrepr, tuple):
+        _SEEN.append((report.nodeid, report.longrepr[2].removeprefix("Skipped: ")))
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    listed = session.config.getoption("--strict-skips")
+    if not listed:
+        return
+    allowed = {line for line in Path(listed).read_text().splitlines() if line and not line.startswith("#")}
+    unlisted = [(test, reason) for test, reason in _SEEN if reason not in allowed]
+    for test, reason in unlisted:
+        print(f"\nskip without agreement: {test}: {reason}")
+    if unlisted and exitstatus == 0:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+_SEEN: list[tuple[str, str]] = []
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real data; a test that needs it is skipped where it is absent."""
+    folder = os.environ.get("PREFINE_TEST_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("PREFINE_TEST_DATA is not set")
+    return Path(folder)
