@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from run_place import Place
+from tiny_model import save_tiny_model
+
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 # Runs of the command in subprocesses must not ask the library for its hub either.
@@ -13,7 +16,6 @@ os.environ["HF_DATASETS_OFFLINE"] = "1"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--strict-skips", metavar="FILE", help="fail on a skip whose reason is not a line of FILE")
-
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -51,3 +53,17 @@ def real_data() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("PREFINE_TEST_DATA is not set")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Hugging Face folder with a random Llama of a few thousand weights; copy it before changing it."""
+    return save_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture
+def place(tmp_path: Path, tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """A fresh working directory with the inputs of a run that works."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    return Place(tmp_path, tiny_model_folder)

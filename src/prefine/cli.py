@@ -1,6 +1,7 @@
 """The command line: the only place that prints, exits and reads the environment."""
 
 import json
+import os
 import re
 import sys
 import time
@@ -9,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import typer
 
 from prefine.errors import ConfigError, Interrupted, PrefineError
@@ -40,8 +40,15 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything and pr
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
+# The base of all usage errors: click's own class, or that of the click that newer versions of typer carry.
+_CommandLineError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+
+
 def main() -> None:
     """Entry point of the `prefine` command."""
+    # OpenMP's threads spin while they wait, which on a shared machine starves the ones that work (10 times slower
+    # was seen). It must be set before torch is loaded; a user's own setting wins.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.exit(_guarded(lambda: app(standalone_mode=False)))
 
 
@@ -53,13 +60,15 @@ def _guarded(command: Callable[[], Any]) -> int:
     except PrefineError as error:
         _complain(str(error))
         return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         _complain("interrupted; the same command goes on from here")
         return Interrupted.exit_code
-    except click.ClickException as error:
+    except _CommandLineError as error:
         error.show()
         return ConfigError.exit_code
     except BrokenPipeError:
+        # Whoever read the output has gone; the interpreter would complain when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception:  # noqa: BLE001 - the last boundary: whatever arrives here is our bug
         traceback.print_exc()

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, Strict, model_validator
 
 from prefine.registry import Kind, bind, lookup
 
@@ -14,9 +14,9 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Section(BaseModel):
-    """Base of all sections: frozen, unknown keys are errors, no NaN."""
+    """Base of all sections: frozen, unknown keys are errors, no NaN, and neither true nor "8" is a number."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Component(BaseModel):
@@ -94,7 +94,7 @@ class TrainConfig(Section):
     schedule: Literal["constant", "linear", "cosine"] = "cosine"
     warmup_fraction: Share = 0.1
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    adam_betas: tuple[Share, Share] = (0.9, 0.999)
+    adam_betas: Annotated[tuple[Share, Share], Strict(False)] = (0.9, 0.999)
     max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
     dtype: Literal["float32", "bfloat16"] = "float32"
     max_prompt_tokens: PositiveInt = 1024
@@ -132,7 +132,7 @@ class ReportConfig(Section):
 class RunConfig(Section):
     """A whole run. The road can be entered with `prompts`, with `completions` or with `pairs`."""
 
-    run_dir: Path
+    run_dir: Annotated[Path, Strict(False)]
     policy: Component
     prompts: Component | None = None
     completions: Component | None = None

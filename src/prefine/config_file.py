@@ -21,6 +21,8 @@ class _Loader(yaml.SafeLoader):
         seen = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
+            if isinstance(key, dict | list):
+                raise yaml.constructor.ConstructorError(None, None, "a key must be a word", key_node.start_mark)
             if key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"key {key!r} appears twice", key_node.start_mark)
             seen.add(key)
@@ -31,11 +33,14 @@ _Loader.yaml_implicit_resolvers = {}
 for _tag, _pattern, _first in (
     ("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF"),
     ("int", r"^[-+]?(?:0|[1-9][0-9]*)$", "-+0123456789"),
-    ("float", r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$", "-+.0123456789"),
+    ("float", r"^[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?$", "-+.0123456789"),
     ("float", r"^(?:[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$", "-+."),
     ("null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
 ):
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first))
+
+
+_MOST_VALUES = 100_000
 
 
 def parse_yaml(text: str, *, where: str) -> Any:
@@ -45,9 +50,26 @@ def parse_yaml(text: str, *, where: str) -> Any:
         ConfigError: It is not valid YAML; the message has line and column.
     """
     try:
-        return yaml.load(text, Loader=_Loader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        value = yaml.load(text, Loader=_Loader)
+        if _expanded_size(value, {}) > _MOST_VALUES:
+            raise ValueError(f"its aliases (*name) stand for more than {_MOST_VALUES:,} values")
+    # An explicit tag such as `!!bool maybe` fails in the loader's own tables.
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
         raise ConfigError(f"{where}: not valid YAML: {error}") from error
+    return value
+
+
+def _expanded_size(value: Any, known: dict[int, int]) -> int:
+    """How many values a YAML value holds when every alias is written out; each one is visited once."""
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = 0
+        items = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_expanded_size(item, known) for item in items)
+    elif known[id(value)] == 0:
+        raise ValueError("an alias (*name) contains itself")
+    return known[id(value)]
 
 
 def load(path: Path, *, overrides: Sequence[str] = (), run_dir: Path | None = None) -> RunConfig:

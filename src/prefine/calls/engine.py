@@ -7,8 +7,10 @@ journals what comes back before anybody sees it. Failures come back as failures 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from pydantic import ValidationError
+
 from prefine.calls.base import A, AnswerLog, Call, Failure, P
-from prefine.errors import LimitError
+from prefine.errors import DataError, LimitError
 from prefine.records import Usage
 
 
@@ -46,10 +48,11 @@ class CallEngine:
 
         Raises:
             LimitError: `max_calls` would be exceeded; nothing was asked.
+            DataError: A journaled answer is damaged.
         """
         unique = {call.key: call for call in calls}
         stored = self.journal.answers(unique)
-        results: dict[str, A | Failure] = {key: kind.model_validate_json(text) for key, text in stored.items()}
+        results: dict[str, A | Failure] = {key: _record(kind, key, text) for key, text in stored.items()}
         open_calls = [call for key, call in unique.items() if key not in stored]
         self.replayed += len(stored)
         if not open_calls:
@@ -92,3 +95,13 @@ class CallEngine:
                 f"({reasons}); first ids: {', '.join(self.failed_keys[:3])}. "
                 "What was answered is journaled; mend the cause or raise the limit, and run the same command again"
             )
+
+
+def _record(kind: type[A], key: str, text: str) -> A:
+    try:
+        return kind.model_validate_json(text)
+    except ValidationError as error:
+        raise DataError(
+            f"journal, answer {key}: not a {kind.__name__} ({error}); restore the journal from a backup, or move it "
+            "away to ask every call again"
+        ) from error

@@ -2,15 +2,22 @@
 
 import hashlib
 import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
-from transformers.utils import cached_file
+from transformers.utils.hub import cached_file
+from transformers.utils.logging import disable_progress_bar
 
 from prefine.errors import BackendError, ConfigError
+
+# Loading takes a bar of its own per model; ours say what the user waits for.
+disable_progress_bar()  # type: ignore[no-untyped-call]
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -38,7 +45,7 @@ def load_tokenizer(path: str) -> Any:
     """
     _check_folder(path, ("tokenizer.json", "tokenizer_config.json"), "tokenizer")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except Exception as error:
         raise BackendError(f"{path}: the tokenizer cannot be loaded: {error}") from error
     if not tokenizer.chat_template:
@@ -57,17 +64,37 @@ def load_model(path: str, *, dtype: Dtype, device: str) -> Any:
     """
     _check_folder(path, ("config.json",), "model")
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             path,
             dtype=dtype if dtype == "auto" else getattr(torch, dtype),
             trust_remote_code=False,
             use_safetensors=True,
+            output_loading_info=True,
         )
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise BackendError(
             f"{path}: the model cannot be loaded: {error}; restore or download the folder again"
         ) from error
+    model, loading = loaded
+    # What is not in the file would be drawn at random, and nobody would know that the model is another one.
+    if missing := sorted(loading["missing_keys"]):
+        raise BackendError(
+            f"{path}: {len(missing)} weights are missing from the files, such as {', '.join(missing[:3])}; "
+            "restore or download the folder again"
+        )
     return model.to(device).eval()
+
+
+@contextmanager
+def weights_written() -> Iterator[None]:
+    """Raise safetensors' report of a write error as the OSError that it was, such as a full disk."""
+    try:
+        yield
+    except SafetensorError as error:
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
 
 
 def load_generation_config(path: str) -> Any:
@@ -75,17 +102,24 @@ def load_generation_config(path: str) -> Any:
     try:
         return GenerationConfig.from_pretrained(path)
     except OSError:
-        return GenerationConfig.from_model_config(AutoConfig.from_pretrained(path))
+        return GenerationConfig.from_model_config(AutoConfig.from_pretrained(path, trust_remote_code=False))
 
 
 def check_model(path: str) -> None:
     """Find out before any work whether the folder holds a model and a usable tokenizer; loads no weights."""
     _check_folder(path, ("config.json",), "model")
+    if Path(path).is_dir():
+        _check_folder(path, ("*.safetensors",), "weights")
     try:
-        AutoConfig.from_pretrained(path)
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise BackendError(f"{path}: no model configuration can be read: {error}") from error
-    load_tokenizer(path)
+    tokens, rows = len(load_tokenizer(path)), getattr(config, "vocab_size", None)
+    if rows is not None and tokens > rows:
+        raise BackendError(
+            f"{path}: the tokenizer has {tokens} tokens, the model only {rows} (vocab_size); "
+            "they do not belong together: restore or download the folder again"
+        )
 
 
 def weights_fingerprint(path: str) -> str:
@@ -113,7 +147,7 @@ def _check_folder(path: str, needed: tuple[str, ...], what: str) -> None:
         return
     if not folder.is_dir():
         raise BackendError(f"{path}: no such model folder; give a Hugging Face model folder or a hub id like org/name")
-    if not any((folder / name).exists() for name in needed):
+    if not any(any(folder.glob(name)) for name in needed):
         raise BackendError(f"{path}: no {what} here ({' or '.join(needed)} is missing); it has: {_listing(folder)}")
 
 

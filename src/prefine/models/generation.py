@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from prefine.errors import NumericsError
+
 PROMPT_BUCKET = 64
 
 
@@ -69,6 +71,9 @@ def draw(
     mask = mask.repeat_interleave(group, dim=0)
     logits = out.logits[:, -1].repeat_interleave(group, dim=0)
     position = mask.sum(dim=1, keepdim=True)
+
+    if bool(torch.isnan(logits).any()):
+        raise NumericsError("the model's logits are not numbers (NaN) before the first token; its weights are damaged")
 
     rows, steps = streams.shape
     numbers = torch.from_numpy(streams).to(device)

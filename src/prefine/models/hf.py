@@ -9,7 +9,7 @@ from pydantic import Field
 from prefine import chat
 from prefine.calls.base import Call, Failure
 from prefine.config import Decoding
-from prefine.errors import BackendError
+from prefine.errors import ConfigError, DataError
 from prefine.models.base import SampleRequest, decoding_settings
 from prefine.models.folders import (
     Dtype,
@@ -103,10 +103,12 @@ class HfModel:
 
     def _prompt_ids(self, prompt: Prompt, decoding: Decoding) -> list[int]:
         ids = chat.prompt_ids(self.tokenizer, prompt)
+        if not ids:
+            raise ConfigError(f"{self.path}: the chat template renders prompt {prompt.id} ({prompt.source}) as nothing")
         longest = getattr(self.model.config, "max_position_embeddings", None)
         if longest is not None and len(ids) + decoding.max_new_tokens > longest:
-            raise BackendError(
-                f"prompt {prompt.id} ({prompt.source}): {len(ids)} tokens and {decoding.max_new_tokens} new ones "
+            raise DataError(
+                f"{prompt.source}, prompt {prompt.id}: {len(ids)} tokens and {decoding.max_new_tokens} new ones "
                 f"exceed the model's {longest} positions; lower max_new_tokens or shorten the prompt"
             )
         return ids

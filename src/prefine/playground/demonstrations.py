@@ -50,10 +50,10 @@ class _Draft:
         ]
         return [slot for slot in slots if slot not in self.words]
 
-    def place(self, word: str, rng: random.Random) -> None:
-        """Put a word into a random empty slot of its class; a full draft stays as it is."""
+    def place(self, word: str) -> None:
+        """Put a word into the first empty slot of its class, duty first; a full draft stays as it is."""
         if slots := self.free(WORD_CLASS[word]):
-            self.words[rng.choice(slots)] = word
+            self.words[slots[0]] = word
 
 
 def demonstrate(task: Task, rng: random.Random, *, flaw_rates: Mapping[str, float] = FLAW_RATES) -> str:
@@ -79,10 +79,13 @@ def demonstrate(task: Task, rng: random.Random, *, flaw_rates: Mapping[str, floa
 def _write(task: Task, flaws: frozenset[str], rng: random.Random) -> list[list[str]]:
     """Grammatical sentences with every flaw but that of form: the named words first, then the rest around them."""
     draft = _Draft(_draw_shapes(task, flaws, rng))
-    _place_ordered(draft, task, flaws, rng)
+    if task.last is not None:
+        _place_last(draft, task.last, flaws, rng)
     _place_required(draft, task, flaws, rng)
+    if task.before is not None:
+        _place_before(draft, task.before, flaws, rng)
     if task.forbidden is not None and "forbidden" in flaws:
-        draft.place(task.forbidden, rng)
+        draft.place(task.forbidden)
     _fill_nouns(draft, task, flaws, rng)
     _fill_adjectives(draft, task, flaws, rng)
     verbs = [verb for verb in VERBS if verb not in task.named]
@@ -105,23 +108,13 @@ def _draw_shapes(task: Task, flaws: frozenset[str], rng: random.Random) -> list[
     return shapes
 
 
-def _place_ordered(draft: _Draft, task: Task, flaws: frozenset[str], rng: random.Random) -> None:
-    """Place the words whose order matters; the flaws are a swap or a missing word, and a wrong or missing end."""
-    if task.last is not None:
-        if "order" not in flaws:
-            draft.shapes[-1] = rng.choice(ROOMY_SHAPES)
-            draft.words[len(draft.shapes) - 1, len(draft.shapes[-1]) - 1] = task.last
-        elif rng.random() < 0.5:
-            inner = [slot for slot in draft.free("N") if slot[0] < len(draft.shapes) - 1 or slot[1] < 3]
-            draft.words[rng.choice(inner)] = task.last
-    if task.before is not None:
-        slots = sorted(rng.sample(draft.free("N"), 2))
-        first, second = task.before
-        if "order" not in flaws:
-            words: tuple[str | None, ...] = (first, second)
-        else:
-            words = rng.choice(((second, first), (second, first), (first, None), (None, second)))
-        draft.words.update({slot: word for slot, word in zip(slots, words, strict=True) if word is not None})
+def _place_last(draft: _Draft, last: str, flaws: frozenset[str], rng: random.Random) -> None:
+    """End the draft with a word; the flaws are that it comes elsewhere, or not at all."""
+    if "order" not in flaws:
+        draft.shapes[-1] = rng.choice(ROOMY_SHAPES)
+        draft.words[len(draft.shapes) - 1, len(draft.shapes[-1]) - 1] = last
+    elif rng.random() < 0.5:
+        draft.place(last)
 
 
 def _place_required(draft: _Draft, task: Task, flaws: frozenset[str], rng: random.Random) -> None:
@@ -129,17 +122,27 @@ def _place_required(draft: _Draft, task: Task, flaws: frozenset[str], rng: rando
     for word in task.required:
         mentions = rng.choice((0, 0, 2)) if "required" in flaws else 1
         for _ in range(mentions):
-            draft.place(word, rng)
+            draft.place(word)
+
+
+def _place_before(draft: _Draft, before: tuple[str, str], flaws: frozenset[str], rng: random.Random) -> None:
+    """Place two words in order; the flaws are a swap, which is half of them, and a missing word."""
+    first, second = before
+    wrong = ((second, first), (second, first), (first,), (second,))
+    for word in rng.choice(wrong) if "order" in flaws else before:
+        draft.place(word)
 
 
 def _fill_nouns(draft: _Draft, task: Task, flaws: frozenset[str], rng: random.Random) -> None:
-    own = [noun for noun in NOUNS_OF_TOPIC[task.topic] if noun not in task.named]
+    """Fill the other nouns from the topic, the least used first; where the topic is a flaw, one of them is foreign."""
+    used = dict.fromkeys((noun for noun in NOUNS_OF_TOPIC[task.topic] if noun not in task.named), 0)
     foreign = [noun for noun, topic in TOPIC_OF_NOUN.items() if topic != task.topic]
     for sentence in range(len(draft.shapes)):
         slots = [slot for slot in draft.free("N") if slot[0] == sentence]
         is_off = "topic" in flaws and rng.random() < _SENTENCE_FLAW_RATE
-        for slot, noun in zip(slots, rng.sample(own, len(slots)), strict=True):
+        for slot, noun in zip(slots, sorted(used, key=lambda noun: (used[noun], rng.random())), strict=False):
             draft.words[slot] = noun
+            used[noun] += 1
         if is_off and slots:
             draft.words[rng.choice(slots)] = rng.choice(foreign)
 

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterator
-from itertools import chain, islice
+from itertools import chain, count, islice
 from math import cos, pi
 from statistics import fmean, stdev
 from typing import Any
@@ -11,7 +11,17 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from prefine.playground.tokenizer import END, PAD, ChatTokenizer
-from prefine.playground.world import Split, demonstrate, draw_prompts, draw_task, gold, gold_parts, render, split_of
+from prefine.playground.world import (
+    FLAW_RATES,
+    Split,
+    demonstrate,
+    draw_prompts,
+    draw_task,
+    gold,
+    gold_parts,
+    render,
+    split_of,
+)
 
 CausalLM = Any
 """A `LlamaForCausalLM`, whose own annotations do not admit its documented calls."""
@@ -27,26 +37,39 @@ def conversation(prompt: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": prompt}]
 
 
-def demonstrations(rng: random.Random) -> Iterator[tuple[str, str]]:
-    """Endless (prompt, imperfect answer) pairs of the train split."""
-    while True:
+def demonstrations(
+    rng: random.Random, *, naming: int = 0, flawless: int = 0, rising: int = 0
+) -> Iterator[tuple[str, str]]:
+    """Endless (prompt, imperfect answer) pairs of the train split.
+
+    Args:
+        rng: Source of all choices.
+        naming: How many pairs at the start have, for an answer, only the content words that the prompt names.
+        flawless: How many pairs after those have perfect answers.
+        rising: Over how many pairs after those the flaw rates rise to `FLAW_RATES`.
+    """
+    for index in count():
+        scale = min(1.0, max(0.0, (index + 1 - naming - flawless) / max(1, rising)))
         task = draw_task(rng)
-        prompt = render(task)
-        if split_of(prompt) == "train":
-            yield prompt, demonstrate(task, rng)
+        while split_of(render(task)) != "train":
+            task = draw_task(rng)
+        rates = {part: scale * rate for part, rate in FLAW_RATES.items()}
+        answer = " ".join(["the", *task.named, "."]) if index < naming else demonstrate(task, rng, flaw_rates=rates)
+        yield render(task), answer
 
 
 def new_model(tokenizer: ChatTokenizer, *, context_tokens: int) -> CausalLM:
-    """A Llama of about 1.4 million parameters with random weights."""
+    """A Llama of about 1.1 million parameters with random weights."""
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=128,
-        intermediate_size=384,
-        num_hidden_layers=6,
+        intermediate_size=448,
+        num_hidden_layers=4,
         num_attention_heads=4,
         num_key_value_heads=4,
         max_position_embeddings=context_tokens,
         tie_word_embeddings=True,
+        initializer_range=0.05,
         bos_token_id=None,
         eos_token_id=tokenizer.convert_tokens_to_ids(END),
         pad_token_id=tokenizer.convert_tokens_to_ids(PAD),
@@ -84,7 +107,15 @@ def train(
         optimizer, lambda step: min((step + 1) / warmup, 0.55 + 0.45 * cos(pi * step / steps))
     )
     model.train()
-    for step, (ids, labels) in enumerate(islice(_batches(tokenizer, batch_size, rng), steps)):
+    # What a prompt asks for is hard to make out behind flawed answers, and easy to keep in mind: a small model that
+    # starts on them takes many times the steps to find out that a word of the prompt should come back.
+    stream = demonstrations(
+        rng,
+        naming=int(0.15 * steps) * batch_size,
+        flawless=int(0.3 * steps) * batch_size,
+        rising=int(0.15 * steps) * batch_size,
+    )
+    for step, (ids, labels) in enumerate(islice(_batches(tokenizer, batch_size, stream, rng), steps)):
         loss = model(input_ids=ids, labels=labels).loss
         optimizer.zero_grad()
         loss.backward()
@@ -145,10 +176,9 @@ def generate(
 
 
 def _batches(
-    tokenizer: ChatTokenizer, batch_size: int, rng: random.Random
+    tokenizer: ChatTokenizer, batch_size: int, stream: Iterator[tuple[str, str]], rng: random.Random
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Endless batches of token ids and labels [batch_size, T], padded on the right."""
-    stream = demonstrations(rng)
     batches_sorted_together = 16
     while True:
         # Neighbours in length share a batch: a third of the positions would be padding otherwise.

@@ -22,7 +22,7 @@ class Duel(NamedTuple):
 class Rate(NamedTuple):
     """Ask for a score of one completion."""
 
-    index: int
+    completion: int
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,11 @@ from pydantic import JsonValue
 
 from prefine.calls.engine import CallEngine
 from prefine.config import RunConfig
-from prefine.records import Counts, Manifest, Usage
+from prefine.errors import DataError
+from prefine.judges.base import ComputedJudge
+from prefine.records import Completion, Counts, Manifest, Prompt, Usage
 from prefine.store.folder import STAGE_SECTIONS, RunFolder
+from prefine.store.tables import TABLE_FOLDERS, table_hash
 
 T = TypeVar("T")
 _LIBRARIES = ("torch", "transformers", "tokenizers", "numpy", "pyarrow")
@@ -58,14 +61,19 @@ class StageRun:
         self.failed: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
         self.notes: list[str] = []
+        self._seed: int | None = None
         self._began = time.monotonic()
         before = folder.manifests().get(stage)
         self._before = before if before and self._same(before) else None
 
     @property
     def finished(self) -> Manifest | None:
-        """The manifest of an earlier run that did the same to the end."""
-        return self._before if self._before and self._before.complete else None
+        """The manifest of an earlier run that did the same to the end, if what it made is still there."""
+        if self._before is None or not self._before.complete:
+            return None
+        hashes = self._before.output_hashes.items()
+        whole = all(table_hash(self.folder / name) == value for name, value in hashes if name in TABLE_FOLDERS)
+        return self._before if whole else None
 
     def begin(self, seed: int | None = None) -> None:
         """Write the manifest of a stage that has begun."""
@@ -114,6 +122,18 @@ class StageRun:
             usage=(earlier.usage if earlier else Usage()) + (engine.usage if engine else Usage()),
             notes=tuple(self.notes),
         )
+
+
+def check_judge(judge: ComputedJudge, prompt: Prompt, completions: list[Completion]) -> None:
+    """Nothing, if the judge can work on these completions.
+
+    Raises:
+        DataError: It cannot; the message begins with the prompt's place in the user's file.
+    """
+    try:
+        judge.check(prompt, completions)
+    except DataError as error:
+        raise DataError(f"{prompt.source}: {error}" if prompt.source else str(error)) from error
 
 
 def _versions() -> dict[str, str]:

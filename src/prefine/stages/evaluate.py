@@ -7,7 +7,7 @@ from typing import NamedTuple, TypeAlias
 
 from prefine.calls.engine import CallEngine
 from prefine.config import Component, Decoding, RunConfig
-from prefine.errors import ConfigError, Interrupted, LimitError
+from prefine.errors import ConfigError, DataError, Interrupted, LimitError
 from prefine.judges.base import ComputedJudge
 from prefine.judging.computed import Matchup, judge_all
 from prefine.metrics.intervals import mean_value
@@ -15,8 +15,8 @@ from prefine.metrics.judge_facts import first_slot_rate, swap_consistency
 from prefine.metrics.win_rates import both_order_wins, win_rate
 from prefine.models.base import Sampler
 from prefine.records import Completion, Judgment, Manifest, MetricValue, Prompt
-from prefine.stages.base import Progress, StageRun, chunks
-from prefine.stages.report_data import ConstraintScore, Contest, Evaluation, Example
+from prefine.stages.base import Progress, StageRun, check_judge, chunks
+from prefine.stages.report_data import OUTCOMES, ConstraintScore, Contest, Evaluation, Example
 from prefine.stages.sampling import read_prompts, sample_shard
 from prefine.store.base import write_text
 from prefine.store.folder import RunFolder
@@ -24,7 +24,6 @@ from prefine.store.rows import completion_row
 from prefine.store.tables import part_path, remove_parts_from, shard_key, table_hash, write_part
 
 GoldParts: TypeAlias = dict[str, float]
-OUTCOMES = "evaluation/outcomes.jsonl"
 _SHARD = 256
 _TIE = 1e-9  # gold scores are means of a few fractions; closer than this they differ by rounding only
 
@@ -42,15 +41,18 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
 
     Raises:
         ConfigError: There is nothing to evaluate on.
+        DataError: There is no trained model yet, or the judge cannot work on these prompts.
         LimitError: A model failed on every evaluation prompt.
     """
     settings = config.evaluate
+    if settings.model == "trained" and not (folder / "model").is_dir():
+        raise DataError(f"{folder / 'model'}: there is no trained model yet; run `prefine train` first")
     after = _sampler(settings.model, Component.model_validate({"name": "hf", "path": str(folder / "model")}), "model")
     before = _sampler(settings.baseline, config.policy, "baseline")
     held_out = table_hash(folder / "heldout_pairs")
     inputs = {"trained": after.fingerprint, "baseline": before.fingerprint, "heldout_pairs": held_out}
     stage = StageRun(folder, "evaluate", config, inputs)
-    if stage.finished:
+    if stage.finished and (folder / "metrics.json").exists():
         return stage.finished
     stage.begin(settings.seed)
     engine = CallEngine(folder.journal())
@@ -73,7 +75,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
                 gold_before=parts[0] if parts else None,
                 gold_after=parts[1] if parts else None,
             ).model_dump_json()
-            for one, p, parts in zip(answered, p_after, gold or [None] * len(answered), strict=True)
+            for one, p, parts in zip(answered, p_after, gold, strict=True)
         ]
         write_text(folder / OUTCOMES, "\n".join(lines) + "\n")
     if (folder / "heldout_pairs").is_dir():
@@ -155,7 +157,7 @@ def _judged(
     settings = config.evaluate
     judge: ComputedJudge = component.resolve("judge", where="evaluate.judge")()
     for one in answered:
-        judge.check(one.prompt, [one.before, one.after])
+        check_judge(judge, one.prompt, [one.before, one.after])
     shown_first = judge_all(engine, judge, [Matchup(one.prompt, one.after, one.before) for one in answered])
     shown_second = judge_all(engine, judge, [Matchup(one.prompt, one.before, one.after) for one in answered])
     first, second = _p_first(shown_first), _p_first(shown_second)
@@ -181,11 +183,11 @@ def _p_first(judgments: Sequence[Judgment]) -> list[float | None]:
 
 def _gold(
     answered: Sequence[Answered], config: RunConfig, contests: list[Contest], constraints: list[ConstraintScore]
-) -> list[tuple[GoldParts, GoldParts]] | None:
-    """The gold parts of both answers to each prompt, when the configuration names a gold score."""
+) -> Sequence[tuple[GoldParts, GoldParts] | None]:
+    """The gold parts of both answers to each prompt; None for each when the configuration names no gold score."""
     component = config.evaluate.gold
     if component is None:
-        return None
+        return [None] * len(answered)
     score: Callable[[str, str], GoldParts] = component.resolve("gold", where="evaluate.gold")
     parts = [(score(one.prompt.text, one.before.text), score(one.prompt.text, one.after.text)) for one in answered]
     gaps = [fmean(after.values()) - fmean(before.values()) for before, after in parts]

@@ -32,16 +32,21 @@ def reward_metrics(config: RunConfig, folder: RunFolder, trained: Sampler) -> li
     kept = [pairs[example.id] for example in examples]
 
     def sides(model: HfModel) -> SideLogps:
-        loaded = load_model(model.path, dtype=settings.dtype, device=model.device)
+        loaded = load_model(model.path, dtype="float32", device=model.device)
         return score_sides(loaded, examples, micro_batch_pairs=settings.micro_batch_pairs, dtype=settings.dtype)
 
     values = sides(reference)
-    logps = PairTable.of(examples, initial=values, reference=values).join(
-        sides(trained), pairs_in_step=len(examples), chosen_tokens_in_step=sum(len(e.chosen_ids) for e in examples)
-    )
+    table_of_sides = PairTable.of(examples, initial=values, reference=values)
+    logps = table_of_sides.join(sides(trained), table_of_sides.totals())
     ids = [pair.prompt.id for pair in kept]
-    bootstrap = {"samples": config.evaluate.bootstrap_samples, "seed": config.evaluate.seed}
+    samples, seed = config.evaluate.bootstrap_samples, config.evaluate.seed
     return [
-        reward_accuracy(logps.margin.tolist(), ids, **bootstrap),
-        longer_is_better([len(p.chosen.text) for p in kept], [len(p.rejected.text) for p in kept], ids, **bootstrap),
+        reward_accuracy(logps.margin.tolist(), ids, samples=samples, seed=seed),
+        longer_is_better(
+            [len(pair.chosen.text) for pair in kept],
+            [len(pair.rejected.text) for pair in kept],
+            ids,
+            samples=samples,
+            seed=seed,
+        ),
     ]

@@ -13,7 +13,7 @@ from prefine.judging.computed import Matchup, judge_all
 from prefine.ranking.base import Answers, Ask, Outcome, Rate, Strategy
 from prefine.ranking.run import drive
 from prefine.records import Completion, Duel, Manifest, Prompt, Ranking, content_hash
-from prefine.stages.base import Progress, StageRun
+from prefine.stages.base import Progress, StageRun, check_judge
 from prefine.store.folder import RunFolder
 from prefine.store.rows import grouped_completions
 from prefine.store.tables import parts, read_part, remove_parts_from, shard_key, table_hash, write_part
@@ -52,12 +52,12 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     # Everything the judge may refuse is found before the first call.
     for path in sources:
         for prompt, completions in grouped_completions(read_part(path)):
-            judge.check(prompt, completions)
+            check_judge(judge, prompt, completions)
             taken += 1
     engine = CallEngine(folder.journal(), max_calls=settings.max_calls)
     progress.start("rank", taken, "prompts")
     produced = asked = 0
-    for number, path in enumerate(sources):
+    for path in sources:
         if progress.stopping:
             raise Interrupted("stopped while ranking; the same command goes on from here")
         fields, skipped = make_fields(grouped_completions(read_part(path)), seed=settings.seed)

@@ -9,11 +9,11 @@ from prefine.config import RunConfig
 from prefine.errors import DataError
 from prefine.records import Manifest
 from prefine.stages.base import Progress, StageRun
-from prefine.stages.report_data import Evaluation, Example, ReportData, RoadStep, TrainPoint
+from prefine.stages.report_data import OUTCOMES, Evaluation, Example, ReportData, RoadStep, TrainPoint
 from prefine.stages.report_page import render
 from prefine.store.base import write_text
 from prefine.store.folder import RunFolder
-from prefine.store.tables import parse
+from prefine.store.tables import parse, parts, read_part
 
 _ROAD = {
     "sample": ("prompts", "completions"),
@@ -65,7 +65,8 @@ def report_data(config: RunConfig, folder: RunFolder, manifests: dict[str, Manif
         contests=evaluation.contests if evaluation else (),
         constraints=evaluation.constraints if evaluation else (),
         metrics=evaluation.metrics if evaluation else (),
-        examples=_examples(folder / "evaluation" / "outcomes.jsonl", config.report.examples),
+        examples=_examples(folder / OUTCOMES, config.report.examples),
+        prompts_also_trained_on=_overlap(folder) if evaluation and evaluation.contests else None,
         warnings=_warnings(config),
         config_yaml=yaml.safe_dump(config.resolved(), sort_keys=False, allow_unicode=True),
         versions=_versions(manifests),
@@ -123,6 +124,13 @@ def _examples(path: Path, count: int) -> tuple[Example, ...]:
         return ()
     lines = path.read_bytes().splitlines()[:count]
     return tuple(Example.model_validate_json(line) for line in lines)
+
+
+def _overlap(folder: RunFolder) -> int:
+    """How many of the evaluated prompts were trained on."""
+    evaluated = {json.loads(line)["prompt_id"] for line in (folder / OUTCOMES).read_bytes().splitlines()}
+    trained = {row["prefine_prompt_id"] for path in parts(folder / "pairs") for row in read_part(path)}
+    return len(evaluated & trained)
 
 
 def _versions(manifests: dict[str, Manifest]) -> dict[str, str]:

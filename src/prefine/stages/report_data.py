@@ -4,6 +4,9 @@ from typing import Literal
 
 from prefine.records import SCHEMA_VERSION, Counts, Finite, MetricValue, Record
 
+OUTCOMES = "evaluation/outcomes.jsonl"
+"""Where stage `evaluate` leaves one `Example` a line, in the run folder."""
+
 
 class RoadStep(Record):
     """One stage on the way from prompts to the trained model."""

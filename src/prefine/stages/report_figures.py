@@ -72,6 +72,16 @@ def with_unit(text: str, unit: str) -> str:
     return f"{text}{NBSP}{unit}" if unit else text
 
 
+def plural(count: int, word: str) -> str:
+    """The count with its word: 1 step, 2,000 steps."""
+    return f"{count:,} {word}" if count == 1 else f"{count:,} {word}s"
+
+
+def share_text(value: float) -> str:
+    """A share in [0, 1] as a whole percentage."""
+    return with_unit(number(100 * value, 0), "%")
+
+
 def span(low: str, high: str) -> str:
     """An interval in words: "77–85", and "−3 to 4" where a dash beside a minus sign could be misread."""
     return f"{low} to {high}" if "\u2212" in low + high else f"{low}–{high}"

@@ -6,7 +6,7 @@ from typing import Literal
 
 from prefine.records import MetricValue
 from prefine.stages.report_data import Contest, ReportData
-from prefine.stages.report_figures import NBSP, number, span, with_unit
+from prefine.stages.report_figures import NBSP, number, plural, span, with_unit
 
 EXPLOITED = "The judge likes the trained model more, gold does not: the judge is being exploited"
 
@@ -75,7 +75,8 @@ def alarm(data: ReportData) -> str | None:
         return None
     judges = [c for c in data.contests if c.role == "judge" and verdict(c.win_rate) == "better"]
     golds = [c for c in data.contests if c.role == "gold" and not _confirms(c.win_rate)]
-    return "; ".join(f"{_whose(c)} says {_rate_in_words(c)}" for c in judges + golds)
+    sides = [f"{_whose(c)} says {_rate_in_words(c)}" for c in judges + golds]
+    return f"The {'; '.join(sides)}"
 
 
 def _whose(contest: Contest) -> str:
@@ -162,5 +163,5 @@ def tiles(data: ReportData) -> list[Tile]:
         calls = sum(step.calls for step in data.road)
         again = sum(step.repeated_after_interruption for step in data.road)
         found.append(Tile("Calls", f"{calls:,}", f"{again:,} repeated after a stop" if again else "none repeated"))
-        found.append(Tile("Wall time", duration(sum(s.seconds for s in data.road)), f"{len(data.road)} stages"))
+        found.append(Tile("Wall time", duration(sum(s.seconds for s in data.road)), plural(len(data.road), "stage")))
     return found

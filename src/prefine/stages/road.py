@@ -1,12 +1,13 @@
 """The road through the stages: which of them a configuration needs, what it will cost, and walking it."""
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from prefine.config import RunConfig, components
-from prefine.records import Manifest
-from prefine.stages.base import Progress
+from prefine.config import Component, RunConfig, components
+from prefine.judges.base import ComputedJudge
+from prefine.records import Completion, Manifest, Message, Prompt
+from prefine.stages.base import Progress, check_judge
 from prefine.store import entries
 from prefine.store.folder import RunFolder
 
@@ -62,16 +63,35 @@ def check(config: RunConfig) -> None:
 
 
 def _inputs(config: RunConfig) -> Iterator[tuple[str, int]]:
-    """Each input's name and number of rows, every row checked on the way."""
-    readers = {"prompts": entries.prompts, "completions": entries.completions, "pairs": entries.pairs}
-    for name, read in readers.items():
-        if (source := getattr(config, name)) is not None:
-            yield name, sum(1 for _ in read(source.resolve("source", where=name)()))
-    if (source := config.evaluate.prompts) is not None:
-        yield (
-            "evaluation prompts",
-            sum(1 for _ in entries.prompts(source.resolve("source", where="evaluate.prompts")())),
-        )
+    """Each input's name and number of rows; every row is checked on the way, also by the judge that will see it."""
+    judge = None if config.rank is None else config.rank.judge
+    if config.prompts is not None:
+        yield "prompts", _count(_unanswered(config.prompts, "prompts"), judge, "rank.judge")
+    if config.completions is not None:
+        groups = entries.completions(config.completions.resolve("source", where="completions")())
+        yield "completions", _count(groups, judge, "rank.judge")
+    if config.pairs is not None:
+        yield "pairs", sum(1 for _ in entries.pairs(config.pairs.resolve("source", where="pairs")()))
+    if config.evaluate.prompts is not None:
+        prompts = _unanswered(config.evaluate.prompts, "evaluate.prompts")
+        yield "evaluation prompts", _count(prompts, config.evaluate.judge or judge, "evaluate.judge")
+
+
+def _unanswered(source: Component, where: str) -> Iterator[tuple[Prompt, list[Completion]]]:
+    """Prompts with a stand-in for the completions that are yet to be sampled, which will have no metadata."""
+    for prompt in entries.prompts(source.resolve("source", where=where)()):
+        message = Message(role="assistant", content="")
+        yield prompt, [Completion(id="unsampled", prompt_id=prompt.id, sample_index=0, message=message)]
+
+
+def _count(groups: Iterable[tuple[Prompt, list[Completion]]], judge: Component | None, where: str) -> int:
+    made: ComputedJudge | None = None if judge is None else judge.resolve("judge", where=where)()
+    number = 0
+    for prompt, completions in groups:
+        number += 1
+        if made is not None:
+            check_judge(made, prompt, completions)
+    return number
 
 
 def plan(config: RunConfig) -> Plan:

@@ -14,7 +14,7 @@ from prefine.stages.sampling import read_prompts, sample_shard
 from prefine.store import entries
 from prefine.store.folder import RunFolder
 from prefine.store.rows import completion_row
-from prefine.store.tables import part_key, part_path, remove_parts_from, shard_key, table_hash, write_part
+from prefine.store.tables import part_path, remove_parts_from, shard_key, table_hash, write_part
 
 _SAMPLES_PER_BATCH = 2
 _IMPORT_SHARD = 256
@@ -60,8 +60,7 @@ def _sample(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
         produced += sum(map(len, drawn.values()))
         engine.check_failures(planned, settings.max_failed_fraction, where="sample")
         path = part_path(folder / "completions", parts)
-        if part_key(path) != key:
-            write_part(path, "completions", [completion_row(c, p) for p in shard for c in drawn[p.id]], key=key)
+        write_part(path, "completions", [completion_row(c, p) for p in shard for c in drawn[p.id]], key=key)
         parts += 1
         progress.advance(len(shard) * settings.completions_per_prompt)
     remove_parts_from(folder / "completions", parts)

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from prefine.config import RunConfig
-from prefine.models.folders import load_model
+from prefine.models.folders import load_model, weights_written
 from prefine.models.hf import HfModel
 from prefine.records import Manifest, content_hash
 from prefine.stages.base import Progress, StageRun
 from prefine.stages.training_inputs import read_examples, trainable
-from prefine.store.base import disk_errors
+from prefine.store.base import disk_errors, write_text
 from prefine.store.folder import RunFolder
 from prefine.store.tables import table_hash
 from prefine.training.figures import StepRow
@@ -30,17 +30,20 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     policy = trainable(config.policy, where="policy")
     reference = None if settings.reference == "initial" else trainable(settings.reference, where="train.reference")
     loss = settings.loss.resolve("loss", where="train.loss")
-    regularizer = settings.regularizer and settings.regularizer.resolve("regularizer", where="train.regularizer")
+    regularizer = (
+        None if settings.regularizer is None else settings.regularizer.resolve("regularizer", where="train.regularizer")
+    )
     inputs = {"pairs": table_hash(folder / "pairs"), "policy": policy.fingerprint}
     if reference is not None:
         inputs["reference"] = reference.fingerprint
     stage = StageRun(folder, "train", config, inputs)
-    if stage.finished:
+    if stage.finished and (folder / "model").is_dir():
         return stage.finished
     run_key = content_hash("train", stage.sections["train"], stage.inputs)
     _set_aside_other_run(folder, run_key, progress)
     stage.begin(settings.seed)
-    model = load_model(policy.path, dtype=settings.dtype, device=policy.device)
+    # The master weights are float32 whatever the layers compute in: rounding them first would move the start.
+    model = load_model(policy.path, dtype="float32", device=policy.device)
     examples = read_examples(folder / "pairs", policy, config)
     stage.dropped.update(examples.dropped)
     stage.notes += [f"{count} {side} shortened to the token limit" for side, count in examples.truncated.items()]
@@ -50,7 +53,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     def on_step(row: StepRow) -> None:
         progress.advance(1, f"margin {row.margin:.2f}, chosen fell {row.fall:.2f} nats")
 
-    with disk_errors(folder.path):
+    with disk_errors(folder.path), weights_written():
         summary = train(
             model,
             examples.examples,
@@ -61,7 +64,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
             run_key=run_key,
             ref_model=None
             if reference is None
-            else load_model(reference.path, dtype=settings.dtype, device=policy.device),
+            else load_model(reference.path, dtype="float32", device=policy.device),
             on_step=on_step,
             should_stop=lambda: progress.stopping,
         )
@@ -85,9 +88,7 @@ def _set_aside_other_run(folder: RunFolder, run_key: str, progress: Progress) ->
         for name in ("checkpoints", "model", "train_log.jsonl", "train_final.json"):
             if (folder / name).exists():
                 shutil.move(folder / name, old / name)
-    with disk_errors(marker):
-        marker.parent.mkdir(parents=True, exist_ok=True)
-        marker.write_text(run_key)
+    write_text(marker, run_key)
 
 
 def _save(model: Any, tokenizer: Any, path: Path) -> None:

@@ -11,6 +11,7 @@ from prefine.store.sources import Row
 
 _PROMPT_NAMES = ("prompt", "instruction", "messages")
 _TEXT_NAMES = ("text", "content", "completion", "message")
+_PAIR_EXTRAS = ("weight", "score_gap", "p_chosen")
 _SHOWN = 60
 
 
@@ -46,14 +47,14 @@ def completions(rows: Iterable[Row]) -> Iterator[tuple[Prompt, list[Completion]]
 
 
 def pairs(rows: Iterable[Row]) -> Iterator[PreferencePair]:
-    """One pair a row: `prompt`, `chosen`, `rejected`, each a text or messages; optional `weight`, `score_gap`.
+    """One pair a row: `prompt`, `chosen`, `rejected`, each a text or messages; optional `weight`, `score_gap`, `p_chosen`.
 
     Raises:
         DataError: A field is missing, empty or of a wrong type, both answers are equal, or the pair came before.
     """
     seen: dict[str, str] = {}
     for row in rows:
-        prompt = _prompt(row, used=("chosen", "rejected", "weight", "score_gap"))
+        prompt = _prompt(row, used=("chosen", "rejected", *_PAIR_EXTRAS))
         sides = {}
         for index, side in enumerate(("chosen", "rejected")):
             if side not in row.values:
@@ -64,7 +65,7 @@ def pairs(rows: Iterable[Row]) -> Iterator[PreferencePair]:
                 f"{row.where}: chosen and rejected are the same text {_show(sides['chosen'].text)}; "
                 "a pair needs two different answers: remove the row"
             )
-        extra = {name: row.values[name] for name in ("weight", "score_gap") if row.values.get(name) is not None}
+        extra = {name: row.values[name] for name in _PAIR_EXTRAS if row.values.get(name) is not None}
         try:
             pair = PreferencePair.model_validate({"prompt": prompt, **sides, **extra})
         except ValidationError as error:
@@ -134,8 +135,10 @@ def _messages(value: Any, where: str, *, role: str) -> tuple[Message, ...]:
         value = [{"role": role, "content": value}]
     elif isinstance(value, dict):
         value = [value]
-    if not isinstance(value, list) or not value:
-        raise DataError(f"{where}: expected a text or a list of messages, got {_show(value)}")
+    if not isinstance(value, list) or not value or not all(isinstance(item, dict) for item in value):
+        raise DataError(
+            f"{where}: expected a text or a list of messages (objects with role and content), got {_show(value)}"
+        )
     try:
         messages = tuple(Message.model_validate(item) for item in value)
     except ValidationError as error:

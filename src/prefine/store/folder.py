@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import JsonValue, ValidationError
+from pydantic import JsonValue
 
 from prefine.errors import ConfigError, DataError
 from prefine.records import SCHEMA_VERSION, Manifest
@@ -33,13 +33,16 @@ class RunFolder:
     """An open run folder, under a lease: one process at a time.
 
     Raises:
-        ConfigError: It cannot be written, or another process holds it.
+        ConfigError: It cannot be written, is no run folder, or another process holds it.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._journal: Journal | None = None
         with disk_errors(path):
-            path.mkdir(parents=True, exist_ok=True)
+            _make(path)
+            if (path / "config.json").exists():
+                _begun_with(path / "config.json")
             self._lease = (path / ".lease").open("a+")
         try:
             fcntl.flock(self._lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -48,7 +51,8 @@ class RunFolder:
             holder = self._lease.read().strip() or "unknown"
             self._lease.close()
             raise ConfigError(
-                f"{path}: another process (pid {holder}) is using this run folder; wait for it, or use another --run-dir"
+                f"{path}: another process (pid {holder}) is using this run folder; "
+                "wait for it, or use another --run-dir"
             ) from error
         with disk_errors(path):
             self._lease.truncate(0)
@@ -59,14 +63,18 @@ class RunFolder:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        if self._journal is not None:
+            self._journal.close()
         self._lease.close()
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
 
     def journal(self) -> Journal:
-        """The journal of this process."""
-        return Journal(self.path / "journal" / "part-00000.sqlite")
+        """The journal of this process, opened on first use."""
+        if self._journal is None:
+            self._journal = Journal(self.path / "journal" / "part-00000.sqlite")
+        return self._journal
 
     def adopt_config(self, resolved: dict[str, JsonValue]) -> None:
         """Write the configuration, or compare it with the one this folder was begun with.
@@ -75,9 +83,12 @@ class RunFolder:
             ConfigError: A section that a begun stage reads has changed; the message shows the difference.
         """
         path = self.path / "config.json"
-        if path.exists():
-            before = _read_json(path)["config"]
-            begun = {section for stage in self.manifests() for section in STAGE_SECTIONS.get(stage, ())}
+        manifests = self.manifests()
+        if path.exists() or manifests:
+            # Without config.json, the manifests still know their own sections.
+            known = {name: value for manifest in manifests.values() for name, value in manifest.config.items()}
+            before = _begun_with(path) if path.exists() else known
+            begun = {section for stage in manifests for section in STAGE_SECTIONS.get(stage, ())} & before.keys()
             changes = [
                 f"  {name}: {_show(old)} → {_show(new)}"
                 for name, (old, new) in _differences(before, resolved).items()
@@ -101,8 +112,8 @@ class RunFolder:
                 f"{path}: schema version {value.get('schema_version')}, this prefine reads {SCHEMA_VERSION}"
             )
         try:
-            return {name: Manifest.model_validate(item) for name, item in value["stages"].items()}
-        except (KeyError, ValidationError) as error:
+            return {name: Manifest.model_validate(item) for name, item in dict(value["stages"]).items()}
+        except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{path}: not a manifest ({error}); restore it or use another --run-dir") from error
 
     def write_manifest(self, manifest: Manifest) -> None:
@@ -115,10 +126,29 @@ class RunFolder:
         write_text(self.path / "manifest.json", json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
+def _make(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileNotFoundError, ValueError) as error:
+        raise ConfigError(f"{path}: no folder can be made here ({error}); choose another with --run-dir") from error
+
+
+def _begun_with(path: Path) -> dict[str, Any]:
+    """The configuration in a run folder's `config.json`."""
+    value = _read_json(path)
+    if not isinstance(value.get("config"), dict):
+        raise ConfigError(
+            f"{path} was not written by prefine, so this is no run folder; choose another folder with --run-dir"
+        )
+    if value.get("schema_version") != SCHEMA_VERSION:
+        raise DataError(f"{path}: schema version {value.get('schema_version')}, this prefine reads {SCHEMA_VERSION}")
+    return dict(value["config"])
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: damaged ({error}); restore it or use another --run-dir") from error
     if not isinstance(value, dict):
         raise DataError(f"{path}: damaged (no object); restore it or use another --run-dir")

@@ -9,13 +9,20 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from prefine.errors import DataError, LimitError
+from prefine.errors import ConfigError, DataError, LimitError
 from prefine.store.base import disk_errors
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS asked   (key TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL) WITHOUT ROWID;
 """
+_NOT_ALLOWED = (
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+)
 _CHUNK = 500  # SQLite's oldest limit on bound variables is 999
 
 
@@ -34,7 +41,7 @@ class Journal:
 
     def answers(self, keys: Iterable[str]) -> dict[str, str]:
         """The stored answers among `keys`."""
-        return dict(self._select("SELECT key, answer FROM answers WHERE key IN", keys))
+        return {key: answer for key, answer in self._select("SELECT key, answer FROM answers WHERE key IN", keys)}
 
     def interrupted(self, keys: Iterable[str]) -> int:
         """How many of `keys` were asked before and never answered: in flight when a run ended, or failed."""
@@ -53,7 +60,9 @@ class Journal:
             LimitError: The disk is full; nothing of this batch is kept, everything earlier is.
         """
         with self._transaction():
-            self._connection.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?)", answers.items())
+            self._connection.executemany(
+                "INSERT INTO answers VALUES (?, ?) ON CONFLICT (key) DO NOTHING", answers.items()
+            )
 
     def forget_asked(self, keys: Iterable[str]) -> None:
         """Take back the note on calls that came back as failures: they were not in flight."""
@@ -97,7 +106,13 @@ class Journal:
         try:
             yield
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+            code = error.sqlite_errorcode & 0xFF
+            if code in _NOT_ALLOWED:
+                raise ConfigError(
+                    f"{self.path}: the journal cannot be written ({error}); make it writable, end the process that "
+                    "holds it, or use another --run-dir"
+                ) from error
+            if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
                 raise LimitError(
                     f"{self.path}: no space to write the journal ({error}). Everything journaled so far is kept; "
                     "free some space and run the same command again"

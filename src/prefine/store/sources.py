@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Iterator
+from datetime import date, time, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -47,7 +49,7 @@ def file(
             f"{path}: cannot tell the format from the ending {path.suffix!r}; set format to one of "
             f"{', '.join(sorted(set(_BY_SUFFIX.values())))}"
         )
-    if not path.is_file():
+    if not _is_file(path):
         raise ConfigError(f"{path}: {'this is a folder' if path.is_dir() else 'no such file'}; give the path of a file")
     return _limited(_renamed(_READERS[kind](path), columns or {}), limit, path)
 
@@ -69,6 +71,16 @@ def playground(
 
     for number, text in enumerate(draw_prompts(count, split=split, seed=seed)):
         yield Row(f"playground {split} prompt {number}", {"prompt": text})
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        if not path.is_file():
+            return False
+        path.open("rb").close()
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); give a file that you may read") from error
+    return True
 
 
 def _limited(rows: Iterator[Row], limit: int | None, path: Path) -> Iterator[Row]:
@@ -126,10 +138,24 @@ def _parquet(path: Path) -> Iterator[Row]:
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"{path}: not readable as Parquet: {error}") from error
     number = 0
-    for batch in parquet.iter_batches(batch_size=1024):
-        for item in batch.to_pylist():
-            yield Row(f"{path}, row {number}", item)
-            number += 1
+    try:
+        for batch in parquet.iter_batches(batch_size=1024):
+            for item in batch.to_pylist():
+                yield Row(f"{path}, row {number}", _plain(item))
+                number += 1
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{path}, after row {number - 1}: damaged Parquet ({error}); write the file again") from error
+
+
+def _plain(value: Any) -> Any:
+    """Arrow's values as JSON's: moments and decimals become text."""
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, date | time):
+        return value.isoformat()
+    return str(value) if isinstance(value, Decimal | timedelta) else value
 
 
 _READERS = {"jsonl": _jsonl, "json": _json, "parquet": _parquet}
@@ -147,9 +173,35 @@ def _decoded(data: bytes, where: str) -> str:
 
 def _parsed(text: str, where: str) -> Any:
     try:
-        return json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+        value = json.loads(text, object_pairs_hook=_unique)
+    # A number of thousands of digits is a plain ValueError.
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: not valid JSON ({error}): {text[:_FIRST_CHARACTERS].strip()!r}") from error
+    if "\\ud" in text or "\\uD" in text:
+        _refuse_half_characters(value, where)
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the field {twice!r} appears twice in one object; keep one")
+    return values
+
+
+def _refuse_half_characters(value: Any, where: str) -> None:
+    """Text that no file can hold: JSON may escape one half of a surrogate pair."""
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        around = text[max(0, error.start - 20) : error.start + 20]
+        raise DataError(
+            f"{where}: half of a surrogate pair in {around!r}; the text was cut inside a character such as an emoji: "
+            "repair or remove the row"
+        ) from error
 
 
 def _object(value: Any, where: str) -> dict[str, Any]:

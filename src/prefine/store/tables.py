@@ -75,6 +75,9 @@ SCHEMAS: dict[str, pa.Schema] = {
 }
 
 
+TABLE_FOLDERS = frozenset(["completions", "rankings", "pairs", "heldout_pairs"])
+
+
 def part_path(folder: Path, number: int) -> Path:
     """The path of a table's part."""
     return folder / f"part-{number:05d}.parquet"
@@ -85,17 +88,6 @@ def write_part(path: Path, kind: str, rows: list[dict[str, Any]], *, key: str) -
     schema = SCHEMAS[kind].with_metadata({_VERSION: str(SCHEMA_VERSION).encode(), _KEY: key.encode()})
     table = pa.Table.from_pylist(rows, schema=schema)
     write_atomically(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
-
-
-def part_key(path: Path) -> str | None:
-    """The shard key that a part was made from; None when the part is missing or torn, so that it is made anew."""
-    if not path.exists():
-        return None
-    try:
-        metadata = pq.read_schema(path).metadata or {}
-    except (pa.ArrowInvalid, OSError):
-        return None
-    return metadata.get(_KEY, b"").decode() or None
 
 
 def parts(folder: Path) -> list[Path]:
@@ -120,7 +112,8 @@ def read_part(path: Path) -> list[dict[str, Any]]:
         table = pq.read_table(path)
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(
-            f"{path}: not readable as Parquet ({error}); delete it and run the same command: it is rebuilt from the journal"
+            f"{path}: not readable as Parquet ({error}); "
+            "run the whole command again (`prefine run`): it is rebuilt from the journal"
         ) from error
     version = (table.schema.metadata or {}).get(_VERSION, b"?").decode()
     if version != str(SCHEMA_VERSION):

@@ -70,7 +70,8 @@ def save(
     """
     target = folder / f"step-{step:05d}"
     temporary = folder / f".step-{step:05d}.{os.getpid()}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
+    for torn in folder.glob(".step-*.tmp"):
+        shutil.rmtree(torn)
     temporary.mkdir(parents=True)
     contiguous = {name: tensor.contiguous() for name, tensor in parameter_state(model).items()}
     save_file(contiguous, temporary / "model.safetensors", metadata={"format": "pt"})
@@ -86,7 +87,9 @@ def save(
     shutil.rmtree(target, ignore_errors=True)
     temporary.rename(target)
     _fsync(folder)
-    for old in _existing(folder)[:-keep]:
+    # One of a later step was found damaged, else training would have gone on from it.
+    whole = [path for path in _existing(folder) if _step(path) <= step]
+    for old in {*_existing(folder)} - {*whole[-keep:]}:
         shutil.rmtree(old)
     return target
 
@@ -126,7 +129,11 @@ def load_newest(folder: Path, *, run_key: str) -> tuple[Checkpoint | None, tuple
 
 def _existing(folder: Path) -> list[Path]:
     """Checkpoint folders, oldest first."""
-    return sorted(folder.glob("step-*"), key=lambda path: int(path.name.removeprefix("step-")))
+    return sorted(folder.glob("step-*"), key=_step)
+
+
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
 
 
 def _damage(path: Path) -> str | None:

@@ -58,7 +58,7 @@ def _head_on_scored_positions(model: "PreTrainedModel", scored: Tensor) -> Itera
     The selection happens at the head's own input, inside the model's forward: whatever the model does to its logits
     afterwards (scale, soft-cap) is still done. A head that is not called with `[rows, positions, d]` is left alone.
     """
-    head = model.get_output_embeddings()
+    head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     if head is None:
         yield
         return

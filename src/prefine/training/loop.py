@@ -163,7 +163,7 @@ def score_pairs(
         dtype: What the layers compute in.
     """
     policy = score_sides(model, examples, micro_batch_pairs=micro_batch_pairs, dtype=dtype)
-    return table.join(policy, pairs_in_step=len(examples), chosen_tokens_in_step=int(table.chosen_tokens.sum()))
+    return table.join(policy, table.totals())
 
 
 def _prepare(model: "PreTrainedModel", examples: Sequence[Example]) -> torch.device:
@@ -171,8 +171,8 @@ def _prepare(model: "PreTrainedModel", examples: Sequence[Example]) -> torch.dev
     if not examples:
         raise DataError("there is no example to train on")
     if next(model.parameters()).dtype != torch.float64:
-        model.float()
-    model.eval()
+        model.float()  # type: ignore[no-untyped-call]
+    model.eval()  # type: ignore[no-untyped-call]
     limit = getattr(model.config, "max_position_embeddings", None)
     longest = max(examples, key=lambda example: example.longest)
     if limit is not None and longest.longest > limit:

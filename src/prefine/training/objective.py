@@ -5,10 +5,10 @@ objective = sum of weight * (loss + regularizer_weight * regularizer) / sum of w
 
 import inspect
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -74,6 +74,13 @@ class Objective:
         return loss if self.regularizer_weight == 0 else loss + self.regularizer_weight * regularizer
 
 
+class StepTotals(NamedTuple):
+    """What a loss that averages over the step divides by."""
+
+    pairs: int
+    chosen_tokens: int
+
+
 @dataclass(frozen=True)
 class PairTable:
     """What is known of all n pairs before training; every tensor is [n]."""
@@ -105,12 +112,16 @@ class PairTable:
             weight=column([example.weight for example in examples]),
         )
 
-    def rows(self, pairs: Int[Tensor, " B"]) -> "PairTable":
+    def rows(self, pairs: Int[Tensor, " B"] | slice) -> "PairTable":
         """The same for some of the pairs."""
         return PairTable(**{field.name: getattr(self, field.name)[pairs] for field in fields(self)})
 
-    def join(self, policy: SideLogps, *, pairs_in_step: int, chosen_tokens_in_step: int) -> PairLogps:
-        """The pairs of this table with the policy's current values."""
+    def totals(self) -> "StepTotals":
+        """The totals of a step that consists of these pairs."""
+        return StepTotals(len(self.weight), int(self.chosen_tokens.sum()))
+
+    def join(self, policy: SideLogps, totals: "StepTotals") -> PairLogps:
+        """The pairs of this table with the policy's current values; `totals` are those of their whole step."""
         return PairLogps(
             policy_chosen=policy.chosen,
             policy_rejected=policy.rejected,
@@ -121,8 +132,8 @@ class PairTable:
             rejected_tokens=self.rejected_tokens,
             p_chosen=self.p_chosen,
             weight=self.weight,
-            pairs_in_step=pairs_in_step,
-            chosen_tokens_in_step=chosen_tokens_in_step,
+            pairs_in_step=totals.pairs,
+            chosen_tokens_in_step=totals.chosen_tokens,
         )
 
 
@@ -163,43 +174,79 @@ def accumulate_gradients(
     """
     pairs = torch.cat([batch.pairs for batch in batches])
     rows = table.rows(pairs)
-    totals = {"pairs_in_step": len(pairs), "chosen_tokens_in_step": int(rows.chosen_tokens.sum())}
-    share = rows.weight / rows.weight.sum()
-    sizes = [len(batch.pairs) for batch in batches]
-    coupled = objective.kind == "coupled"
+    checked = _Checked(objective, [examples[int(index)].id for index in pairs], step)
+    push = _accumulate_coupled if objective.kind == "coupled" else _accumulate_local
+    logps, loss, regularizer = push(model, batches, rows, checked, dtype)
+    return StepTerms(pairs, rows, logps, loss, regularizer)
 
-    def checked(logps: PairLogps, of: Tensor) -> tuple[Tensor, Tensor]:
-        loss, regularizer = objective.terms(logps)
+
+_Accumulated = tuple[PairLogps, Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """The terms of some of a step's pairs, refused if not finite."""
+
+    objective: Objective
+    ids: list[str]
+    step: int
+
+    def __call__(self, logps: PairLogps, part: slice) -> tuple[Tensor, Tensor]:
+        loss, regularizer = self.objective.terms(logps)
         bad = ~(loss.detach().isfinite() & regularizer.detach().isfinite())
         if bad.any():
-            ids = [examples[int(index)].id for index in of[bad]]
+            ids = [self.ids[part][index] for index in bad.nonzero().flatten().tolist()]
             raise NumericsError(
-                f"step {step}: the loss of {len(ids)} of {len(of)} pairs is not finite; no update was made. "
+                f"step {self.step}: the loss of {len(ids)} of {len(bad)} pairs is not finite; no update was made. "
                 f"Pairs: {', '.join(ids[:8])}. Lower the learning rate, or look at these pairs"
             )
         return loss, regularizer
 
-    parts: list[tuple[Tensor, ...]] = []
-    with torch.no_grad() if coupled else nullcontext():
-        for batch, index, part in zip(batches, pairs.split(sizes), share.split(sizes), strict=True):
-            policy = pair_logps(model, batch, dtype=dtype)
-            if coupled:
-                parts.append((policy.chosen, policy.rejected))
-                continue
-            loss, regularizer = checked(table.rows(index).join(policy, **totals), index)
-            (objective.value(loss, regularizer) * part).sum().backward()
-            parts.append(tuple(t.detach() for t in (policy.chosen, policy.rejected, loss, regularizer)))
-    columns = [torch.cat(column) for column in zip(*parts, strict=True)]
-    values = SideLogps(columns[0], columns[1])
 
-    if coupled:
-        leaves = SideLogps(values.chosen.clone().requires_grad_(), values.rejected.clone().requires_grad_())
-        loss, regularizer = checked(rows.join(leaves, **totals), pairs)
-        total = (objective.value(loss, regularizer) * share).sum()
-        gradients = torch.autograd.grad(total, leaves, allow_unused=True, materialize_grads=True)
-        for batch, d_chosen, d_rejected in zip(batches, *(g.split(sizes) for g in gradients), strict=True):
-            policy = pair_logps(model, batch, dtype=dtype)
-            torch.autograd.backward([policy.chosen, policy.rejected], [d_chosen, d_rejected])
-        columns += [loss.detach(), regularizer.detach()]
+def _accumulate_local(
+    model: "PreTrainedModel",
+    batches: Sequence[MicroBatch],
+    rows: PairTable,
+    checked: _Checked,
+    dtype: ComputeDtype,
+) -> _Accumulated:
+    """One pass: each micro-batch pushes its share of the step's mean."""
+    totals = rows.totals()
+    share = rows.weight / rows.weight.sum()
+    columns: list[tuple[Tensor, ...]] = []
+    for batch, part in zip(batches, _parts(batches), strict=True):
+        policy = pair_logps(model, batch, dtype=dtype)
+        loss, regularizer = checked(rows.rows(part).join(policy, totals), part)
+        # Torch's own method is not annotated.
+        (checked.objective.value(loss, regularizer) * share[part]).sum().backward()  # type: ignore[no-untyped-call]
+        columns.append(tuple(t.detach() for t in (policy.chosen, policy.rejected, loss, regularizer)))
+    chosen, rejected, losses, regularizers = (torch.cat(column) for column in zip(*columns, strict=True))
+    return rows.join(SideLogps(chosen, rejected), totals), losses, regularizers
 
-    return StepTerms(pairs, rows, rows.join(values, **totals), columns[2], columns[3])
+
+def _accumulate_coupled(
+    model: "PreTrainedModel",
+    batches: Sequence[MicroBatch],
+    rows: PairTable,
+    checked: _Checked,
+    dtype: ComputeDtype,
+) -> _Accumulated:
+    """Two passes: the objective's gradient in the [B] log-probabilities of the whole step, then through the model."""
+    totals = rows.totals()
+    with torch.no_grad():
+        sides = [pair_logps(model, batch, dtype=dtype) for batch in batches]
+    values = SideLogps(*(torch.cat(side) for side in zip(*sides, strict=True)))
+    leaves = SideLogps(values.chosen.clone().requires_grad_(), values.rejected.clone().requires_grad_())
+    loss, regularizer = checked(rows.join(leaves, totals), slice(None))
+    total = (checked.objective.value(loss, regularizer) * rows.weight).sum() / rows.weight.sum()
+    gradients = torch.autograd.grad(total, leaves, allow_unused=True, materialize_grads=True)
+    for batch, part in zip(batches, _parts(batches), strict=True):
+        policy = pair_logps(model, batch, dtype=dtype)
+        torch.autograd.backward([policy.chosen, policy.rejected], [gradient[part] for gradient in gradients])
+    return rows.join(values, totals), loss.detach(), regularizer.detach()
+
+
+def _parts(batches: Sequence[MicroBatch]) -> list[slice]:
+    """Where each micro-batch's pairs lie among the step's."""
+    ends = list(accumulate(len(batch.pairs) for batch in batches))
+    return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]

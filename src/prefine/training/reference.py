@@ -48,7 +48,7 @@ def score_sides(
     Raises:
         Interrupted: `should_stop` became true.
     """
-    model.eval()
+    model.eval()  # type: ignore[no-untyped-call]
     device = next(model.parameters()).device
     indices, chosen, rejected = [], [], []
     for batch in micro_batches(examples, range(len(examples)), micro_batch_pairs):

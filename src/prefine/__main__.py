@@ -1,0 +1,5 @@
+"""`python -m prefine`."""
+
+from prefine.cli import main
+
+main()

@@ -1,0 +1,120 @@
+"""The call engine: what is journaled is not asked, what fails is counted, limits hold before a call."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from prefine.calls.base import Call, Failure
+from prefine.calls.engine import CallEngine
+from prefine.errors import DataError, LimitError
+from prefine.records import Record, Usage
+from prefine.store.journal import Journal
+
+
+class Answer(Record):
+    text: str
+    usage: Usage = Usage(calls=1, completion_tokens=2)
+
+
+class Model:
+    """Answers in batches of two; payloads that begin with "bad" fail; "stop" ends the process."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def __call__(self, calls: list[Call[str]]) -> Iterator[Mapping[str, Answer | Failure]]:
+        for start in range(0, len(calls), 2):
+            batch = calls[start : start + 2]
+            self.asked += [call.payload for call in batch]
+            if any(call.payload == "stop" for call in batch):
+                raise KeyboardInterrupt
+            yield {c.key: Failure(c.payload) if c.payload.startswith("bad") else Answer(text=c.payload) for c in batch}
+
+
+def calls(*payloads: str) -> list[Call[str]]:
+    return [Call(f"key {payload}", payload) for payload in payloads]
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    return Journal(tmp_path / "journal.sqlite")
+
+
+def test_an_answer_is_asked_for_once(journal: Journal) -> None:
+    model, engine = Model(), CallEngine(journal)
+    first = engine.ask(calls("a", "b", "a"), Answer, model)
+    assert first == {"key a": Answer(text="a"), "key b": Answer(text="b")}
+    second = CallEngine(journal)
+    assert second.ask(calls("b", "a", "c"), Answer, model) == first | {"key c": Answer(text="c")}
+    assert model.asked == ["a", "b", "c"]
+    assert (engine.asked, second.asked, second.replayed) == (2, 1, 2)
+    assert engine.usage == Usage(calls=2, completion_tokens=4)
+    assert second.usage.calls == 1, "a replayed answer is not paid again"
+
+
+def test_a_failure_is_data_and_is_asked_again(journal: Journal) -> None:
+    model, engine = Model(), CallEngine(journal)
+    answers = engine.ask(calls("a", "bad luck", "bad luck 2"), Answer, model)
+    assert answers["key bad luck"] == Failure("bad luck")
+    assert engine.failures == {"bad luck": 1, "bad luck 2": 1}
+    assert journal.count() == 1
+    again = CallEngine(journal)
+    again.ask(calls("a", "bad luck"), Answer, model)
+    assert model.asked == ["a", "bad luck", "bad luck 2", "bad luck"]
+    assert again.repeated == 0, "a failed call was not interrupted"
+
+
+def test_what_was_answered_before_an_end_is_kept(journal: Journal) -> None:
+    engine = CallEngine(journal)
+    with pytest.raises(KeyboardInterrupt):
+        engine.ask(calls("a", "b", "stop", "c"), Answer, Model())
+    model, again = Model(), CallEngine(journal)
+    again.ask(calls("a", "b", "c"), Answer, model)
+    assert model.asked == ["c"]
+    assert again.repeated == 1
+
+
+def test_an_answer_is_on_disk_before_it_is_seen(journal: Journal) -> None:
+    seen: list[int] = []
+
+    def answer(open_calls: list[Call[str]]) -> Iterator[Mapping[str, Answer | Failure]]:
+        for call in open_calls:
+            yield {call.key: Answer(text=call.payload)}
+            seen.append(journal.count())
+
+    CallEngine(journal).ask(calls("a", "b", "c"), Answer, answer)
+    assert seen == [1, 2, 3]
+
+
+def test_the_call_limit_holds_before_a_call(journal: Journal) -> None:
+    model, engine = Model(), CallEngine(journal, max_calls=3)
+    engine.ask(calls("a", "b"), Answer, model)
+    with pytest.raises(LimitError, match="max_calls: 2 calls made, 2 more needed, limit 3"):
+        engine.ask(calls("c", "d"), Answer, model)
+    assert model.asked == ["a", "b"]
+    engine.ask(calls("a", "b", "c"), Answer, model)
+    assert model.asked == ["a", "b", "c"], "what is journaled does not count"
+
+
+def test_failures_past_the_share_stop(journal: Journal) -> None:
+    engine = CallEngine(journal)
+    engine.ask(calls("a", "b", "c", "bad 1", "bad 1"), Answer, Model())
+    engine.check_failures(4, 0.25, where="rank")
+    engine.check_failures(0, 0.0, where="rank")
+    with pytest.raises(LimitError) as caught:
+        engine.check_failures(4, 0.2, where="rank")
+    for part in (
+        "rank: 1 of 4 calls failed",
+        "max_failed_fraction 0.2",
+        "1 × bad 1",
+        "key bad 1",
+        "same command again",
+    ):
+        assert part in str(caught.value)
+
+
+def test_a_damaged_answer_is_named(journal: Journal) -> None:
+    journal.store({"key a": '{"txt": 1}'})
+    with pytest.raises(DataError, match="journal, answer key a: not a Answer"):
+        CallEngine(journal).ask(calls("a"), Answer, Model())

@@ -1,0 +1,810 @@
+"""Everything that users get wrong: the exit code, a message that helps, and nothing lost.
+
+One table: what is prepared, what is called, the exit code, and what the message must contain. The starting point of
+every row is a run that works (`test_the_starting_point_works`).
+"""
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from command import prefine
+from run_place import (
+    BACKEND,
+    CONFIG,
+    DATA,
+    GONE,
+    LIMIT,
+    OK,
+    PAIRS,
+    SAMPLED,
+    Place,
+    good_answers,
+    good_pairs,
+    good_prompts,
+    jsonl,
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the table.
+
+    `config` changes the configuration, `yaml` replaces it; `answers`, `prompts`, `pairs` change the rows of a file;
+    `files` writes files; `prepare` does anything else. `spent` says whether it may be found only when work has begun.
+    """
+
+    name: str
+    code: int
+    says: tuple[str, ...]
+    config: dict[str, Any] = field(default_factory=dict)
+    yaml: bytes | str | None = None
+    answers: Callable[[list[Any]], Any] | None = None
+    prompts: Callable[[list[Any]], Any] | None = None
+    pairs: Callable[[list[Any]], Any] | None = None
+    files: dict[str, bytes | str] = field(default_factory=dict)
+    prepare: Callable[[Place], object] | None = None
+    run: tuple[str, ...] = ("run", "run.yaml")
+    spent: bool = False
+
+
+def set_in(rows: list[Any], number: int, **values: Any) -> None:
+    """Change fields of a row; `...` takes one away."""
+    for name, value in values.items():
+        if value is ...:
+            del rows[number][name]
+        else:
+            rows[number][name] = value
+
+
+def grade(value: Any) -> Callable[[list[Any]], Any]:
+    """The grade of the second completion in line 3; `...` takes it away."""
+    return lambda rows: set_in(rows[2]["completions"], 1, grade=value)
+
+
+def line(content: bytes, number: int = 2) -> Callable[[list[Any]], Any]:
+    """Line 3 (from 1) as these bytes."""
+    return lambda rows: rows.__setitem__(number, content)
+
+
+def config_case(name: str, changes: dict[str, Any], *says: str, code: int = CONFIG, **more: Any) -> Case:
+    return Case(f"config: {name}", code, says, config=changes, **more)
+
+
+def yaml_case(name: str, text: bytes | str, *says: str) -> Case:
+    return Case(f"yaml: {name}", CONFIG, ("run.yaml", *says), yaml=text)
+
+
+def answers_case(name: str, edit: Callable[[list[Any]], Any], *says: str, **more: Any) -> Case:
+    return Case(f"answers: {name}", DATA, says, answers=edit, **more)
+
+
+def prompts_case(name: str, edit: Callable[[list[Any]], Any], *says: str, **more: Any) -> Case:
+    return Case(f"prompts: {name}", DATA, says, prompts=edit, config=SAMPLED, run=("sample", "run.yaml"), **more)
+
+
+def pairs_case(name: str, edit: Callable[[list[Any]], Any], *says: str, **more: Any) -> Case:
+    return Case(f"pairs: {name}", DATA, says, pairs=edit, config=PAIRS, **more)
+
+
+def model_case(name: str, break_it: Callable[[Path], object], *says: str, code: int = BACKEND, **more: Any) -> Case:
+    return Case(f"model: {name}", code, says, prepare=lambda place: break_it(place.root / "model"), **more)
+
+
+def edit_json(path: Path, **values: Any) -> None:
+    content = json.loads(path.read_text())
+    for name, value in values.items():
+        if value is GONE:
+            content.pop(name, None)
+        else:
+            content[name] = value
+    path.write_text(json.dumps(content))
+
+
+def cut(path: Path, size: int) -> None:
+    path.write_bytes(path.read_bytes()[:size])
+
+
+def edit_weights(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(folder / "model.safetensors")
+    edit(weights)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def only_pickle(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+
+def bomb() -> str:
+    """Nine aliases of nine aliases of ...: 387 million values in 300 bytes."""
+    lines = ["a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 9)]
+    return "\n".join([*lines, "policy: *a8", ""])
+
+
+def parquet(table: dict[str, Any]) -> Callable[[Place], object]:
+    return lambda place: pq.write_table(pa.table(table), place.root / "data.parquet")
+
+
+def first(*stages: str) -> Callable[[Place], object]:
+    """Run these stages, which must work."""
+
+    def prepare(place: Place) -> None:
+        for stage in stages:
+            result = prefine(stage, "run.yaml")
+            assert result.code == OK, result.err
+
+    return prepare
+
+
+def first_then(stages: tuple[str, ...], then: Callable[[Place], object]) -> Callable[[Place], object]:
+    def prepare(place: Place) -> None:
+        first(*stages)(place)
+        then(place)
+
+    return prepare
+
+
+ANSWERS_IN_PARQUET = {"completions.path": "data.parquet"}
+ONE_SAMPLE = {"sample.completions_per_prompt": 1}
+
+CASES = [
+    # --- the command line
+    Case("no such command", CONFIG, ("rnu",), run=("rnu", "run.yaml")),
+    Case("no configuration given", CONFIG, ("CONFIG",), run=("run",)),
+    Case("no such configuration", CONFIG, ("nowhere.yaml", "no such configuration"), run=("run", "nowhere.yaml")),
+    Case("the configuration is a folder", CONFIG, ("model", "cannot be read"), run=("run", "model")),
+    Case(
+        "--set without a value",
+        CONFIG,
+        ("train.loss.beta", "section.key=value"),
+        run=("run", "run.yaml", "--set", "train.loss.beta"),
+    ),
+    Case("--set without a key", CONFIG, ("'=1'", "section.key=value"), run=("run", "run.yaml", "--set", "=1")),
+    Case(
+        "--set through a value", CONFIG, ("run_dir", "not a section"), run=("run", "run.yaml", "--set", "run_dir.x=1")
+    ),
+    Case(
+        "--set an unknown key",
+        CONFIG,
+        ("train.learing_rate", "learning_rate"),
+        run=("run", "run.yaml", "--set", "train.learing_rate=1"),
+    ),
+    Case(
+        "--set a broken value",
+        CONFIG,
+        ("--set train.loss", "not valid YAML"),
+        run=("run", "run.yaml", "--set", "train.loss={a"),
+    ),
+    # --- YAML
+    yaml_case("empty", "", "expected sections"),
+    yaml_case("a list", "- a\n- b\n", "expected sections", "list"),
+    yaml_case("never closed", "policy: {name: hf\nrun_dir: x\n", "not valid YAML", "line 2"),
+    yaml_case("tab as indentation", "policy:\n\tname: hf\n", "not valid YAML", "line 2"),
+    yaml_case("a key twice", "run_dir: a\npolicy: {name: hf}\nrun_dir: b\n", "'run_dir' appears twice", "line 3"),
+    yaml_case(
+        "a key twice, deeper", "train: {loss: {name: dpo, beta: 1, beta: 2}}\n", "'beta' appears twice", "line 1"
+    ),
+    yaml_case("two documents", "run_dir: a\n---\nrun_dir: b\n", "single document"),
+    yaml_case("a list as a key", "? [a, b]\n: c\n", "a key must be a word", "line 1"),
+    yaml_case(
+        "an object of Python", "run_dir: !!python/object/apply:os.system ['touch pwned']\n", "python/object", "line 1"
+    ),
+    yaml_case("a tag that does not fit", "run_dir: !!bool maybe\n", "not valid YAML"),
+    yaml_case("an alias of itself", "policy: &p {name: hf, again: *p}\n", "contains itself"),
+    yaml_case("an alias bomb", bomb(), "aliases"),
+    yaml_case("nested too deep", "a: " + "[" * 500, "not valid YAML"),
+    yaml_case("Latin-1", b"run_dir: caf\xe9\n", "UTF-8"),
+    yaml_case("UTF-16", "run_dir: a\n".encode("utf-16"), "UTF-8"),
+    # --- keys and values
+    config_case("unknown key", {"train.learing_rate": 1e-6}, "train.learing_rate", "did you mean 'learning_rate'"),
+    config_case("unknown section", {"trian": {}}, "trian", "did you mean 'train'"),
+    config_case("no near key", {"zzzqqq": 1}, "zzzqqq: unknown key", "Allowed: completions"),
+    config_case(
+        "unknown loss", {"train.loss.name": "dop"}, "train.loss.name", "'dop'", "did you mean 'dpo'", "module:attribute"
+    ),
+    config_case("unknown option", {"train.loss.bta": 0.1}, "train.loss.bta", "'dpo'", "did you mean 'beta'"),
+    config_case(
+        "unknown option of a judge", {"rank.judge.temprature": 1}, "rank.judge.temprature", "did you mean 'temperature'"
+    ),
+    config_case("no name", {"train.loss": {"beta": 1}}, "train.loss.name", "required"),
+    config_case("a word for a section", {"train": "dpo"}, "train: expected a section", "'dpo'"),
+    config_case("nothing for a section", {"train": None}, "train: expected a section", "None"),
+    config_case("true is not 1", {"train.loss.beta": True}, "train.loss.beta", "valid number", "True"),
+    config_case("a number in quotes", {"train.loss.beta": "0.1"}, "train.loss.beta", "valid number", "'0.1'"),
+    config_case("a count in quotes", {"train.pairs_per_step": "8"}, "train.pairs_per_step", "valid integer", "'8'"),
+    config_case("a count of 8.5", {"train.pairs_per_step": 8.5}, "train.pairs_per_step", "valid integer", "8.5"),
+    config_case("yes is a word", {"train.train_on_truncated": "yes"}, "train.train_on_truncated", "boolean", "'yes'"),
+    config_case("beta 0", {"train.loss.beta": 0}, "train.loss.beta", "greater than 0"),
+    config_case(
+        "learning rate below 0", {"train.learning_rate": -1e-6}, "train.learning_rate", "greater than 0", "-1e-06"
+    ),
+    config_case(
+        "delta not a number", {"train.regularizer.delta": math.nan}, "train.regularizer.delta", "finite", "nan"
+    ),
+    config_case("delta infinite", {"train.regularizer.delta": math.inf}, "train.regularizer.delta", "finite", "inf"),
+    config_case(
+        "share above 1", {"rank.max_failed_fraction": 1.5}, "rank.max_failed_fraction", "less than or equal to 1", "1.5"
+    ),
+    config_case("no step", {"train.pairs_per_step": 0}, "train.pairs_per_step", "greater than 0"),
+    config_case("one completion", SAMPLED | ONE_SAMPLE, "sample.completions_per_prompt", "greater than or equal to 2"),
+    config_case(
+        "three problems",
+        {"train.bta": 1, "rank.seed": -1, "policy": 3},
+        "train.bta",
+        "rank.seed",
+        "policy: expected a section",
+    ),
+    config_case("reference is a word", {"train.reference": "frozen"}, "train.reference", "'initial'", "'frozen'"),
+    config_case("no entry", {"completions": GONE}, "exactly one of prompts, completions and pairs", "none"),
+    config_case("two entries", {"prompts": {"name": "playground"}}, "exactly one of", "prompts and completions"),
+    config_case("no judge", {"rank": GONE}, "rank is missing", "judge"),
+    config_case("no sample", SAMPLED | {"sample": GONE}, "sample is missing", "completions_per_prompt"),
+    config_case(
+        "selector and strategy",
+        {"pair.selector.name": "best_vs_worst"},
+        "pair.selector.name",
+        "worst",
+        "'iterative'",
+        "best_vs_random",
+    ),
+    config_case("policy without weights", SAMPLED, "policy.name", "'scripted'", "no weights to train"),
+    config_case(
+        "own module missing", {"train.loss": {"name": "no_such_module:loss"}}, "train.loss.name", "no_such_module"
+    ),
+    config_case(
+        "own attribute missing",
+        {"train.loss": {"name": "math:no_such_loss"}},
+        "train.loss.name",
+        "'math'",
+        "no_such_loss",
+    ),
+    config_case("a key, not its name", {"policy.api_key": "sk-planted-123"}, "policy.api_key", "unknown option"),
+    config_case("terminal codes", {"train.loss.name": "\x1b]0;pwn\x07\x1b[2J"}, "train.loss.name", "unknown loss"),
+    config_case("everything held out", {"pair.held_out_prompts": 4}, "pair.held_out_prompts", "4 of 4", spent=True),
+    # --- where input is
+    config_case("no such file", {"completions.path": "nowhere.jsonl"}, "nowhere.jsonl", "no such file"),
+    config_case("a folder", {"completions.path": "model", "completions.format": "jsonl"}, "model", "folder"),
+    config_case(
+        "unknown format",
+        {"completions.path": "answers.xlsx"},
+        "answers.xlsx",
+        "'.xlsx'",
+        "jsonl, parquet",
+        files={"answers.xlsx": "x"},
+    ),
+    config_case(
+        "column not there",
+        {"completions.columns": {"prompt": "question"}},
+        "answers.jsonl, line 1",
+        "'question'",
+        "completions, prompt",
+        code=DATA,
+    ),
+    # --- rows of any file
+    answers_case("empty file", lambda rows: rows.clear(), "answers.jsonl", "no rows"),
+    answers_case(
+        "only blank lines", lambda rows: rows.__setitem__(slice(None), [b"\n", b"  \n"]), "answers.jsonl", "no rows"
+    ),
+    answers_case("torn line", line(b'{"prompt": "a'), "answers.jsonl, line 3", "not valid JSON"),
+    answers_case(
+        "lines are counted with blank ones",
+        lambda rows: rows.insert(1, b"\n\n{\n"),
+        "answers.jsonl, line 4",
+        "not valid JSON",
+    ),
+    answers_case("a list", line(b'["a"]\n'), "answers.jsonl, line 3", "expected an object", "list"),
+    answers_case("a number", line(b"3\n"), "answers.jsonl, line 3", "expected an object", "int"),
+    answers_case(
+        "a field twice", line(b'{"prompt": "a", "prompt": "b"}\n'), "answers.jsonl, line 3", "'prompt' appears twice"
+    ),
+    answers_case("not UTF-8", line(b'{"prompt": "caf\xe9"}\n'), "answers.jsonl, line 3", "not UTF-8", "iconv"),
+    answers_case(
+        "UTF-16",
+        lambda rows: rows.__setitem__(slice(None), ['{"prompt": "a"}\n'.encode("utf-16")]),
+        "answers.jsonl, line 1",
+        "not UTF-8",
+    ),
+    answers_case(
+        "gzip",
+        lambda rows: rows.__setitem__(slice(None), [b"\x1f\x8b\x08\x00\x00"]),
+        "answers.jsonl, line 1",
+        "not UTF-8",
+    ),
+    answers_case(
+        "half an emoji",
+        line(b'{"prompt": "tea \\ud83d", "completions": ["a", "b"]}\n'),
+        "answers.jsonl, line 3",
+        "surrogate",
+    ),
+    answers_case(
+        "half an emoji in metadata",
+        line(b'{"prompt": "a", "completions": ["a", "b"], "tag": "\\uD83D"}\n'),
+        "answers.jsonl, line 3",
+        "surrogate",
+    ),
+    answers_case("nested too deep", line(b"[" * 100_000 + b"\n"), "answers.jsonl, line 3", "not valid JSON"),
+    answers_case(
+        "5,000 digits", line(b'{"prompt": "a", "n": ' + b"7" * 5000 + b"}\n"), "answers.jsonl, line 3", "not valid JSON"
+    ),
+    # --- prompts
+    answers_case(
+        "no prompt",
+        lambda rows: set_in(rows, 2, prompt=..., promt="a"),
+        "answers.jsonl, line 3",
+        "no column 'prompt'",
+        "promt",
+        "columns",
+    ),
+    answers_case(
+        "two prompts", lambda rows: set_in(rows, 2, messages=[]), "answers.jsonl, line 3", "'prompt' and 'messages'"
+    ),
+    answers_case("prompt empty", lambda rows: set_in(rows, 2, prompt=""), "answers.jsonl, line 3", "empty"),
+    answers_case(
+        "prompt blank", lambda rows: set_in(rows, 2, prompt=" \n\t"), "answers.jsonl, line 3", "empty", r"\n\t"
+    ),
+    answers_case("prompt null", lambda rows: set_in(rows, 2, prompt=None), "answers.jsonl, line 3", "None"),
+    answers_case("prompt a number", lambda rows: set_in(rows, 2, prompt=3), "answers.jsonl, line 3", "got 3"),
+    answers_case(
+        "prompt twice",
+        lambda rows: set_in(rows, 2, prompt="question 0"),
+        "answers.jsonl, line 3",
+        "answers.jsonl, line 1",
+        "question 0",
+        "remove one",
+    ),
+    answers_case(
+        "unknown role",
+        lambda rows: set_in(rows, 2, prompt=[{"role": "bot", "content": "a"}]),
+        "answers.jsonl, line 3",
+        "role",
+        "'bot'",
+    ),
+    answers_case(
+        "turn without text", lambda rows: set_in(rows, 2, prompt=[{"role": "user"}]), "answers.jsonl, line 3", "content"
+    ),
+    answers_case("no turns", lambda rows: set_in(rows, 2, prompt=[]), "answers.jsonl, line 3", "list of messages"),
+    answers_case(
+        "assistant last",
+        lambda rows: set_in(rows, 2, prompt=[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]),
+        "answers.jsonl, line 3",
+        "end the prompt with a user turn",
+    ),
+    answers_case(
+        "tools are no list", lambda rows: set_in(rows, 2, tools="hammer"), "answers.jsonl, line 3", "tools", "'hammer'"
+    ),
+    prompts_case(
+        "nothing sampled before the last row is checked",
+        lambda rows: rows.append(b"{"),
+        "prompts.jsonl, line 5",
+        "not valid JSON",
+    ),
+    # --- completions
+    answers_case(
+        "no completions",
+        lambda rows: set_in(rows, 2, completions=...),
+        "answers.jsonl, line 3",
+        "no column 'completions'",
+    ),
+    answers_case(
+        "completions a text", lambda rows: set_in(rows, 2, completions="a"), "answers.jsonl, line 3", "list", "'a'"
+    ),
+    answers_case(
+        "completions empty", lambda rows: set_in(rows, 2, completions=[]), "answers.jsonl, line 3", "at least one"
+    ),
+    answers_case(
+        "completion empty",
+        lambda rows: set_in(rows[2]["completions"], 1, text="  "),
+        "answers.jsonl, line 3, completion 1",
+        "empty",
+    ),
+    answers_case(
+        "completion null",
+        lambda rows: rows[2]["completions"].__setitem__(1, None),
+        "answers.jsonl, line 3, completion 1",
+        "None",
+    ),
+    answers_case(
+        "completion without text",
+        lambda rows: set_in(rows[2]["completions"], 1, text=..., txt="a"),
+        "answers.jsonl, line 3, completion 1",
+        "no field 'text'",
+        "txt",
+    ),
+    answers_case(
+        "completion by the user",
+        lambda rows: set_in(rows[2]["completions"], 1, text=[{"role": "user", "content": "a"}]),
+        "answers.jsonl, line 3, completion 1",
+        "assistant",
+    ),
+    answers_case("grade NaN", grade(math.nan), "answers.jsonl, line 3", "'grade'", "nan", "not a finite number"),
+    answers_case("grade infinite", grade(math.inf), "answers.jsonl, line 3", "'grade'", "inf"),
+    answers_case("grade a text", grade("5"), "answers.jsonl, line 3", "'grade'", "'5'", "not a number"),
+    answers_case("grade true", grade(True), "answers.jsonl, line 3", "'grade'", "True"),
+    answers_case("grade missing", grade(...), "answers.jsonl, line 3", "no grade", "'grade'"),
+    answers_case(
+        "one completion each",
+        lambda rows: [row["completions"].__delitem__(slice(1, None)) for row in rows],
+        "no prompt could be ranked",
+        "4 × fewer than two",
+        spent=True,
+    ),
+    answers_case(
+        "all identical",
+        lambda rows: [c.update(text="same") for row in rows for c in row["completions"]],
+        "no prompt could be ranked",
+        "4 × all completions identical",
+        spent=True,
+    ),
+    answers_case(
+        "the playground's judge on other prompts",
+        lambda rows: None,
+        "answers.jsonl, line 1",
+        "playground",
+        "rank.judge.name",
+        config={"rank.judge": {"name": "playground"}},
+    ),
+    answers_case(
+        "a recorded judge of answers that are not there yet",
+        lambda rows: None,
+        "prompts.jsonl, line 1",
+        "grade",
+        config=SAMPLED | {"policy": {"name": "hf", "path": "model"}},
+    ),
+    # --- JSON and Parquet
+    config_case(
+        "JSON with one object",
+        {"completions.path": "one.json"},
+        "one.json",
+        "list of objects",
+        "dict",
+        code=DATA,
+        files={"one.json": '{"prompt": "a"}'},
+    ),
+    config_case(
+        "JSON with a list of texts",
+        {"completions.path": "one.json"},
+        "one.json, row 0",
+        "expected an object",
+        code=DATA,
+        files={"one.json": '["a"]'},
+    ),
+    config_case(
+        "Parquet that is text",
+        ANSWERS_IN_PARQUET,
+        "data.parquet",
+        "not readable as Parquet",
+        code=DATA,
+        files={"data.parquet": "prompt,answer"},
+    ),
+    config_case(
+        "Parquet with a wrong type",
+        ANSWERS_IN_PARQUET,
+        "data.parquet, row 0",
+        "[1, 2]",
+        code=DATA,
+        prepare=parquet({"prompt": [[1, 2]], "completions": [["a", "b"]]}),
+    ),
+    config_case(
+        "Parquet with bytes",
+        ANSWERS_IN_PARQUET,
+        "data.parquet, row 0",
+        "b'tea'",
+        code=DATA,
+        prepare=parquet({"prompt": [b"tea"], "completions": [["a", "b"]]}),
+    ),
+    # --- pairs
+    pairs_case(
+        "no rejected", lambda rows: set_in(rows, 2, rejected=...), "pairs.jsonl, line 3", "no column 'rejected'"
+    ),
+    pairs_case("no prompt", lambda rows: set_in(rows, 2, prompt=...), "pairs.jsonl, line 3", "no column 'prompt'"),
+    pairs_case(
+        "the same text", lambda rows: set_in(rows, 2, rejected="good 2"), "pairs.jsonl, line 3", "same text", "'good 2'"
+    ),
+    pairs_case("chosen empty", lambda rows: set_in(rows, 2, chosen=""), "pairs.jsonl, line 3, chosen", "empty"),
+    pairs_case("weight 0", lambda rows: set_in(rows, 2, weight=0), "pairs.jsonl, line 3", "weight", "greater than 0"),
+    pairs_case("weight NaN", lambda rows: set_in(rows, 2, weight=math.nan), "pairs.jsonl, line 3", "weight", "nan"),
+    pairs_case(
+        "a pair twice", lambda rows: rows.append(rows[0]), "pairs.jsonl, line 5", "pairs.jsonl, line 1", "remove one"
+    ),
+    pairs_case(
+        "preference is none",
+        lambda rows: set_in(rows, 2, p_chosen=0.5),
+        "pairs.jsonl, line 3",
+        "p_chosen",
+        "greater than 0.5",
+    ),
+    pairs_case(
+        "turns on one side",
+        lambda rows: set_in(rows, 2, chosen=[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]),
+        "pairs.jsonl, line 3, chosen",
+        "one assistant turn",
+    ),
+    pairs_case(
+        "nothing left after truncation",
+        lambda rows: [row.update(chosen="tea one", rejected="tea two") for row in rows],
+        "no preference pair is left",
+        "sides_coincide: 4",
+        spent=True,
+        prepare=lambda place: place.change({"train.max_completion_tokens": 1}),
+    ),
+    # --- the model folder
+    model_case("missing", shutil.rmtree, "model", "no such model folder", config={"policy.path": "./model"}),
+    model_case(
+        "empty",
+        lambda m: [p.unlink() for p in m.iterdir()],
+        "model",
+        "config.json",
+        "nothing",
+        config={"policy.path": "./model"},
+    ),
+    model_case(
+        "configuration torn",
+        lambda m: cut(m / "config.json", 40),
+        "model",
+        "configuration",
+        config={"policy.path": "./model"},
+    ),
+    model_case(
+        "unknown kind",
+        lambda m: edit_json(m / "config.json", model_type="gpt9"),
+        "model",
+        "gpt9",
+        config={"policy.path": "./model"},
+    ),
+    model_case(
+        "tokenizer missing",
+        lambda m: [(m / n).unlink() for n in ("tokenizer.json", "tokenizer_config.json")],
+        "model",
+        "tokenizer",
+        config={"policy.path": "./model"},
+    ),
+    model_case(
+        "tokenizer torn",
+        lambda m: cut(m / "tokenizer.json", 200),
+        "model",
+        "tokenizer",
+        config={"policy.path": "./model"},
+    ),
+    model_case(
+        "no weights",
+        lambda m: (m / "model.safetensors").unlink(),
+        "model",
+        "safetensors",
+        config={"policy.path": "./model"},
+    ),
+    model_case(
+        "pickled weights", only_pickle, "model", "safetensors", "pytorch_model.bin", config={"policy.path": "./model"}
+    ),
+    model_case(
+        "another tokenizer's",
+        lambda m: edit_json(m / "config.json", vocab_size=200),
+        "model",
+        "tokenizer has 298",
+        "200",
+        config={"policy.path": "./model"},
+    ),
+    model_case(
+        "weights torn",
+        lambda m: cut(m / "model.safetensors", 2000),
+        "model",
+        "cannot be loaded",
+        "download",
+        spent=True,
+        config={"policy.path": "./model"},
+    ),
+    model_case(
+        "weights empty",
+        lambda m: cut(m / "model.safetensors", 0),
+        "model",
+        "cannot be loaded",
+        spent=True,
+        config={"policy.path": "./model"},
+    ),
+    model_case(
+        "a weight missing",
+        lambda m: edit_weights(m, lambda w: w.pop("model.norm.weight")),
+        "model.norm.weight",
+        "missing",
+        spent=True,
+        config={"policy.path": "./model"},
+    ),
+    model_case(
+        "a weight of another shape",
+        lambda m: edit_json(m / "config.json", hidden_size=32),
+        "model",
+        "cannot be loaded",
+        spent=True,
+        config={"policy.path": "./model"},
+    ),
+    model_case(
+        "weights not numbers",
+        lambda m: edit_weights(m, lambda w: w["model.norm.weight"].fill_(math.nan)),
+        "step 1",
+        "not finite",
+        code=LIMIT,
+        spent=True,
+    ),
+    model_case(
+        "no chat template",
+        lambda m: edit_json(m / "tokenizer_config.json", chat_template=GONE),
+        "model",
+        "no chat template",
+        "chat_template.jinja",
+        code=CONFIG,
+    ),
+    model_case(
+        "a chat template that refuses",
+        lambda m: edit_json(m / "tokenizer_config.json", chat_template="{{ raise_exception('no users here') }}"),
+        "no users here",
+        code=CONFIG,
+        spent=True,
+    ),
+    model_case(
+        "a chat template that cannot be read",
+        lambda m: edit_json(m / "tokenizer_config.json", chat_template="{% for %}"),
+        "chat template",
+        code=CONFIG,
+        spent=True,
+    ),
+    # --- the run folder
+    config_case(
+        "run folder below a file", {"run_dir": "answers.jsonl/run"}, "answers.jsonl/run", "cannot write", "--run-dir"
+    ),
+    config_case("run folder with a long name", {"run_dir": "r" * 300}, "rrr", "cannot write", "--run-dir"),
+    config_case("run folder with a NUL", {"run_dir": "a\0b"}, "run-dir", "null"),
+    config_case(
+        "run folder is a model folder", {"run_dir": "model"}, "model/config.json", "no run folder", "--run-dir"
+    ),
+    Case("rank before sample", DATA, ("completions", "run the stage"), run=("rank", "run.yaml"), spent=True),
+    Case("pair before rank", DATA, ("rankings", "run the stage"), run=("pair", "run.yaml"), spent=True),
+    Case("train before pair", DATA, ("pairs", "run the stage"), run=("train", "run.yaml"), spent=True),
+    Case("evaluate before train", DATA, ("model", "prefine train"), run=("evaluate", "run.yaml"), spent=True),
+    Case("report of nothing", DATA, ("nothing to report",), run=("report", "run.yaml"), spent=True),
+    Case(
+        "changed configuration",
+        CONFIG,
+        ("rank.judge.temperature", "null → 2.0", "--run-dir"),
+        prepare=first_then(("sample", "rank"), lambda place: place.change({"rank.judge.temperature": 2.0})),
+        spent=True,
+    ),
+    Case(
+        "fewer completions than before",
+        CONFIG,
+        ("sample.completions_per_prompt", "3 → 2"),
+        config=SAMPLED,
+        prepare=first_then(("sample",), lambda place: place.change({"sample.completions_per_prompt": 2})),
+        run=("sample", "run.yaml"),
+        spent=True,
+    ),
+    Case(
+        "config.json torn",
+        DATA,
+        ("run/config.json", "damaged"),
+        prepare=first_then(("sample",), lambda place: cut(place.root / "run/config.json", 30)),
+        spent=True,
+    ),
+    Case(
+        "config.json of another version",
+        DATA,
+        ("run/config.json", "999"),
+        prepare=first_then(("sample",), lambda place: edit_json(place.root / "run/config.json", schema_version=999)),
+        spent=True,
+    ),
+    Case(
+        "manifest torn",
+        DATA,
+        ("run/manifest.json", "damaged"),
+        prepare=first_then(("sample",), lambda place: cut(place.root / "run/manifest.json", 30)),
+        spent=True,
+    ),
+    Case(
+        "manifest of another version",
+        DATA,
+        ("run/manifest.json", "999"),
+        prepare=first_then(("sample",), lambda place: edit_json(place.root / "run/manifest.json", schema_version=999)),
+        spent=True,
+    ),
+    Case(
+        "manifest with other content",
+        DATA,
+        ("run/manifest.json", "not a manifest"),
+        prepare=first_then(("sample",), lambda place: edit_json(place.root / "run/manifest.json", stages=[3])),
+        spent=True,
+    ),
+    Case(
+        "journal is no journal",
+        DATA,
+        ("part-00000.sqlite", "damaged"),
+        prepare=first_then(
+            ("sample",), lambda place: place.put("run/journal/part-00000.sqlite", b"SQLite format 4\0" * 500)
+        ),
+        spent=True,
+    ),
+    Case(
+        "a part of another version",
+        DATA,
+        ("part-00000.parquet", "schema version"),
+        prepare=first_then(
+            ("sample",),
+            lambda place: pq.write_table(pa.table({"id": ["a"]}), place.root / "run/completions/part-00000.parquet"),
+        ),
+        run=("rank", "run.yaml"),
+        spent=True,
+    ),
+    # --- limits
+    Case(
+        "too many calls", LIMIT, ("max_calls", "limit 5", "raise the limit"), config={"rank.max_calls": 5}, spent=True
+    ),
+    Case(
+        "too many failures",
+        LIMIT,
+        ("12 of 12 calls failed", "12 × out of tea", "first ids", "max_failed_fraction 0.02"),
+        config=SAMPLED | {"policy.fail_share": 1.0, "policy.fail_reason": "out of tea"},
+        run=("sample", "run.yaml"),
+        spent=True,
+    ),
+]
+
+
+def set_up(case: Case, place: Place) -> None:
+    place.change(case.config)
+    for name, rows, edit in (
+        ("answers.jsonl", good_answers(), case.answers),
+        ("prompts.jsonl", good_prompts(), case.prompts),
+        ("pairs.jsonl", good_pairs(), case.pairs),
+    ):
+        if edit is not None:
+            edit(rows)
+            place.put(name, jsonl(rows))
+    for name, content in case.files.items():
+        place.put(name, content)
+    if case.prepare is not None:
+        case.prepare(place)
+    if case.yaml is not None:
+        place.put("run.yaml", case.yaml)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_bad_input(case: Case, place: Place) -> None:
+    set_up(case, place)
+    inputs = place.inputs()
+    result = prefine(*case.run)
+    assert result.code == case.code, result.err
+    for fragment in case.says:
+        assert fragment in result.err, (fragment, result.err)
+    assert "Traceback" not in result.err
+    assert "\x1b" not in result.err
+    assert "sk-planted" not in result.err
+    assert len(result.err) < 4000
+    assert result.out == ""
+    assert place.inputs() == inputs, "an input was modified"
+    assert not (place.root / "pwned").exists()
+    if not case.spent:
+        assert not (place.root / "run" / "manifest.json").exists(), "found only after work had begun"
+    again = prefine(*case.run)
+    assert again.code == result.code
+    # Stopped by a limit, the second run is further on.
+    assert case.code == LIMIT or again.err.splitlines()[-1:] == result.err.splitlines()[-1:]
+
+
+def test_the_starting_point_works(place: Place) -> None:
+    result = prefine("run", "run.yaml")
+    assert result.code == OK, result.err
+    assert os.path.exists("run/report.html")
+
+
+def test_the_table_is_long_enough() -> None:
+    assert len(CASES) >= 40
+    assert len({case.name for case in CASES}) == len(CASES)

@@ -1,0 +1,226 @@
+"""The exact gradient: equal for any micro-batches, equal to the textbook's row by row, local and coupled."""
+
+from functools import partial
+
+import pytest
+import tiny_training as tiny
+import torch
+from torch import Tensor
+from transformers import (
+    CohereConfig,
+    CohereForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GraniteConfig,
+    GraniteForCausalLM,
+)
+
+from prefine.errors import NumericsError
+from prefine.losses.base import LossFunction, PairLogps, declare
+from prefine.losses.dpo import dpo
+from prefine.losses.simpo import simpo
+from prefine.regularizers.budget import budget
+from prefine.regularizers.nll import nll
+from prefine.training.batches import collate, micro_batches
+from prefine.training.logprobs import pair_logps
+from prefine.training.objective import Objective, PairTable, accumulate_gradients, kind_of, needs_of, option_of
+from prefine.training.reference import score_sides
+
+EXAMPLES = tiny.examples()
+
+
+@declare(kind="coupled")
+def centred(logps: PairLogps, *, scale: float = 0.3) -> Tensor:
+    """A loss whose value for a pair depends on all pairs of the step."""
+    gap = logps.policy_chosen - logps.policy_rejected
+    return torch.nn.functional.softplus(-scale * (gap - gap.mean())) + 0.01 * gap.square()
+
+
+@declare()
+def token_mean(logps: PairLogps) -> Tensor:
+    """A local loss that averages over the tokens of the whole step."""
+    return -logps.policy_chosen * logps.pairs_in_step / logps.chosen_tokens_in_step
+
+
+def _table(model: torch.nn.Module) -> PairTable:
+    initial = score_sides(tiny.model(seed=1), EXAMPLES, micro_batch_pairs=4)
+    reference = score_sides(tiny.model(seed=2), EXAMPLES, micro_batch_pairs=4)
+    return PairTable.of(EXAMPLES, initial=initial, reference=reference)
+
+
+def _gradient(objective: Objective, micro_batch_pairs: int) -> Tensor:
+    model = tiny.model()
+    batches = micro_batches(EXAMPLES, range(len(EXAMPLES)), micro_batch_pairs)
+    accumulate_gradients(model, batches, _table(model), objective, examples=EXAMPLES, step=1)
+    return torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+
+
+def _textbook(objective: Objective) -> Tensor:
+    """All pairs without padding, log-probabilities from the full logits, one backward."""
+    model = tiny.model()
+    sides: list[Tensor] = []
+    for side in ("chosen_ids", "rejected_ids"):
+        values = []
+        for example in EXAMPLES:
+            completion = getattr(example, side)
+            ids = torch.tensor([example.prompt_ids + completion])
+            logps = model(ids).logits.log_softmax(-1)[0, len(example.prompt_ids) - 1 : -1]
+            values.append(logps.gather(1, torch.tensor(completion)[:, None]).sum())
+        sides.append(torch.stack(values))
+    table = _table(model)
+    logps = PairLogps(
+        policy_chosen=sides[0],
+        policy_rejected=sides[1],
+        ref_chosen=table.ref_chosen,
+        ref_rejected=table.ref_rejected,
+        initial_chosen=table.initial_chosen,
+        chosen_tokens=table.chosen_tokens,
+        rejected_tokens=table.rejected_tokens,
+        p_chosen=table.p_chosen,
+        weight=table.weight,
+        pairs_in_step=len(EXAMPLES),
+        chosen_tokens_in_step=sum(len(example.chosen_ids) for example in EXAMPLES),
+    )
+    values = objective.loss(logps)
+    if objective.regularizer is not None:
+        values = values + objective.regularizer_weight * objective.regularizer(logps)
+    ((values * logps.weight).sum() / logps.weight.sum()).backward()
+    return torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+
+
+OBJECTIVES = {
+    "dpo+budget": Objective(partial(dpo, beta=0.3), partial(budget, delta=0.5), 0.7),
+    "simpo+nll": Objective(simpo, partial(nll, reduction="mean"), 0.2),
+    "token-mean": Objective(token_mean),
+    "coupled": Objective(partial(centred, scale=0.2)),
+    "coupled+budget": Objective(centred, partial(budget, delta=-1.0, per="token"), 0.7),
+}
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("micro_batch_pairs", [1, 3, len(EXAMPLES)])
+def test_the_gradient_is_the_textbook_one_for_any_micro_batches(name: str, micro_batch_pairs: int) -> None:
+    expected = _textbook(OBJECTIVES[name])
+    found = _gradient(OBJECTIVES[name], micro_batch_pairs)
+    assert torch.linalg.norm(found - expected) <= 1e-12 * torch.linalg.norm(expected)
+    assert torch.linalg.norm(expected) > 1e-3
+
+
+def test_a_local_loss_has_the_same_gradient_on_the_coupled_way() -> None:
+    local = Objective(dpo, partial(budget, delta=0.5), 0.7)
+
+    @declare(kind="coupled", needs=frozenset({"reference"}))
+    def as_coupled(logps: PairLogps) -> Tensor:
+        return dpo(logps)
+
+    torch.testing.assert_close(
+        _gradient(Objective(as_coupled, partial(budget, delta=0.5), 0.7), 2), _gradient(local, 2), rtol=1e-12, atol=0
+    )
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        pytest.param(
+            lambda: Gemma2ForCausalLM(
+                Gemma2Config(
+                    vocab_size=40,
+                    hidden_size=16,
+                    intermediate_size=24,
+                    num_hidden_layers=2,
+                    num_attention_heads=2,
+                    num_key_value_heads=1,
+                    head_dim=8,
+                    final_logit_softcapping=0.3,
+                    sliding_window=4,
+                    pad_token_id=0,
+                )
+            ),
+            id="soft-cap-and-sliding-window",
+        ),
+        pytest.param(
+            lambda: CohereForCausalLM(
+                CohereConfig(
+                    vocab_size=40,
+                    hidden_size=16,
+                    intermediate_size=24,
+                    num_hidden_layers=2,
+                    num_attention_heads=2,
+                    logit_scale=3.0,
+                    pad_token_id=0,
+                    bos_token_id=1,
+                    eos_token_id=2,
+                )
+            ),
+            id="logit-scale",
+        ),
+        pytest.param(
+            lambda: GraniteForCausalLM(
+                GraniteConfig(
+                    vocab_size=40,
+                    hidden_size=16,
+                    intermediate_size=24,
+                    num_hidden_layers=2,
+                    num_attention_heads=2,
+                    logits_scaling=0.2,
+                )
+            ),
+            id="logit-division",
+        ),
+        pytest.param(
+            lambda: GPT2LMHeadModel(GPT2Config(vocab_size=40, n_positions=64, n_embd=16, n_layer=2, n_head=2)),
+            id="learned-positions-tied-head",
+        ),
+    ],
+)
+def test_log_probabilities_are_those_of_the_models_own_logits(model: object) -> None:
+    torch.manual_seed(0)
+    made = model().eval()  # type: ignore[operator]
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+        chosen, rejected = pair_logps(made, collate(EXAMPLES, range(len(EXAMPLES))))
+        for side, found in (("chosen_ids", chosen), ("rejected_ids", rejected)):
+            for example, value in zip(EXAMPLES, found, strict=True):
+                completion = getattr(example, side)
+                full = made(torch.tensor([example.prompt_ids + completion])).logits.log_softmax(-1)
+                logps = full[0, len(example.prompt_ids) - 1 : -1].gather(1, torch.tensor(completion)[:, None])
+                assert float(value) == pytest.approx(float(logps.sum()), rel=1e-5)
+    assert not made.get_output_embeddings()._forward_pre_hooks
+
+
+def test_a_pair_that_is_not_finite_is_named() -> None:
+    model = tiny.model()
+    table = _table(model)
+    table.ref_chosen[3] = torch.nan
+    batches = micro_batches(EXAMPLES, range(len(EXAMPLES)), 2)
+    for loss in (dpo, partial(dpo, beta=0.2)):
+        with pytest.raises(NumericsError, match=r"step 9: the loss of 1 of .*pair-3\."):
+            accumulate_gradients(model, batches, table, Objective(loss), examples=EXAMPLES, step=9)
+
+
+def test_declarations_are_seen_through_partials_and_absent_ones_are_safe() -> None:
+    def undeclared(logps: PairLogps) -> Tensor:
+        return logps.policy_chosen
+
+    bound: LossFunction = partial(partial(budget, delta=3.0), per="token")
+    assert (kind_of(bound), needs_of(bound)) == ("local", {"initial"})
+    assert (option_of(bound, "delta"), option_of(bound, "per"), option_of(bound, "beta")) == (3.0, "token", None)
+    assert option_of(budget, "delta") == 5.0
+    assert (kind_of(undeclared), needs_of(undeclared)) == ("coupled", {"reference", "initial"})
+    assert Objective(dpo, undeclared, 1.0).kind == "coupled"
+
+
+def test_a_regularizer_of_weight_0_changes_no_bit() -> None:
+    assert torch.equal(_gradient(Objective(dpo, budget, 0.0), 2), _gradient(Objective(dpo), 2))
+
+
+def test_bfloat16_computes_near_float32_and_gives_float32_sums() -> None:
+    model = tiny.model(dtype=torch.float32)
+    batch = collate(EXAMPLES, range(len(EXAMPLES)))
+    exact, rounded = pair_logps(model, batch), pair_logps(model, batch, dtype="bfloat16")
+    assert rounded.chosen.dtype == torch.float32
+    torch.testing.assert_close(rounded.chosen, exact.chosen, rtol=0.02, atol=0.2)
+    assert not torch.equal(rounded.chosen, exact.chosen)

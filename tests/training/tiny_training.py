@@ -1,0 +1,63 @@
+"""A tiny random model and random pairs for the tests of training."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from prefine.config import TrainConfig
+from prefine.training.examples import Example
+
+VOCABULARY = 40
+
+
+def model(*, seed: int = 0, dtype: torch.dtype = torch.float64) -> LlamaForCausalLM:
+    torch.manual_seed(seed)
+    shape = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = LlamaConfig(vocab_size=VOCABULARY, max_position_embeddings=64, **shape)
+    made = LlamaForCausalLM(config)
+    # The model's own norms compute in float32 inside, which would hide errors below 1e-7.
+    for layer in made.model.layers:
+        layer.input_layernorm = torch.nn.RMSNorm(16, eps=1e-6)
+        layer.post_attention_layernorm = torch.nn.RMSNorm(16, eps=1e-6)
+    made.model.norm = torch.nn.RMSNorm(16, eps=1e-6)
+    made.to(dtype).eval()
+    with torch.no_grad():
+        for parameter in made.parameters():
+            # Larger than the usual start, so that pairs differ and gradients are not all alike.
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return made
+
+
+def examples(count: int = 7, *, seed: int = 0) -> list[Example]:
+    rng = np.random.default_rng(seed)
+
+    def ids() -> tuple[int, ...]:
+        return tuple(int(token) for token in rng.integers(0, VOCABULARY, rng.integers(1, 9)))
+
+    return [
+        Example(f"pair-{index}", ids(), (*ids(), 1), (*ids(), 2, 1), weight=float(rng.uniform(0.5, 3)))
+        for index in range(count)
+    ]
+
+
+def config(**settings: Any) -> TrainConfig:
+    values = {
+        "pairs_per_step": 3,
+        "micro_batch_pairs": 2,
+        "epochs": 3,
+        "learning_rate": 1e-2,
+        "checkpoint_every": 2,
+        "seed": 5,
+    }
+    return TrainConfig(**{**values, **settings})
+
+
+def weights(of: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in of.named_parameters()}
+
+
+def log(folder: Path) -> bytes:
+    return (folder / "train_log.jsonl").read_bytes()
