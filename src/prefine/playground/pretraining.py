@@ -37,25 +37,28 @@ def conversation(prompt: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": prompt}]
 
 
-def demonstrations(
-    rng: random.Random, *, naming: int = 0, flawless: int = 0, rising: int = 0
-) -> Iterator[tuple[str, str]]:
-    """Endless (prompt, imperfect answer) pairs of the train split.
+def demonstrations(rng: random.Random, *, lessons: int = 0) -> Iterator[tuple[str, str]]:
+    """Endless (prompt, imperfect answer) pairs of the train split, after some lessons.
+
+    What a prompt asks for is hard to make out behind flawed answers, and easy to keep in mind: a small model that
+    starts on them takes many times the steps to find out that a word of the prompt should come back. So the lessons
+    begin with perfect answers, every other of which only names the content words of the prompt; over their last third
+    the naming ceases and the flaw rates rise to `FLAW_RATES`.
 
     Args:
         rng: Source of all choices.
-        naming: How many pairs at the start have, for an answer, only the content words that the prompt names.
-        flawless: How many pairs after those have perfect answers.
-        rising: Over how many pairs after those the flaw rates rise to `FLAW_RATES`.
+        lessons: How many pairs come before the first that is drawn as all later ones are.
     """
     for index in count():
-        scale = min(1.0, max(0.0, (index + 1 - naming - flawless) / max(1, rising)))
         task = draw_task(rng)
         while split_of(render(task)) != "train":
             task = draw_task(rng)
-        rates = {part: scale * rate for part, rate in FLAW_RATES.items()}
-        answer = " ".join(["the", *task.named, "."]) if index < naming else demonstrate(task, rng, flaw_rates=rates)
-        yield render(task), answer
+        maturity = min(1.0, max(0.0, 3 * index / lessons - 2)) if lessons else 1.0
+        if rng.random() < 0.5 * (1 - maturity):
+            yield render(task), " ".join([*task.named, "."])
+        else:
+            rates = {part: maturity * rate for part, rate in FLAW_RATES.items()}
+            yield render(task), demonstrate(task, rng, flaw_rates=rates)
 
 
 def new_model(tokenizer: ChatTokenizer, *, context_tokens: int) -> CausalLM:
@@ -107,14 +110,7 @@ def train(
         optimizer, lambda step: min((step + 1) / warmup, 0.55 + 0.45 * cos(pi * step / steps))
     )
     model.train()
-    # What a prompt asks for is hard to make out behind flawed answers, and easy to keep in mind: a small model that
-    # starts on them takes many times the steps to find out that a word of the prompt should come back.
-    stream = demonstrations(
-        rng,
-        naming=int(0.15 * steps) * batch_size,
-        flawless=int(0.3 * steps) * batch_size,
-        rising=int(0.15 * steps) * batch_size,
-    )
+    stream = demonstrations(rng, lessons=steps * batch_size * 6 // 10)
     for step, (ids, labels) in enumerate(islice(_batches(tokenizer, batch_size, stream, rng), steps)):
         loss = model(input_ids=ids, labels=labels).loss
         optimizer.zero_grad()

@@ -62,9 +62,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
             regularizer=regularizer,
             out_dir=folder.path,
             run_key=run_key,
-            ref_model=None
-            if reference is None
-            else load_model(reference.path, dtype="float32", device=policy.device),
+            ref_model=None if reference is None else load_model(reference.path, dtype="float32", device=policy.device),
             on_step=on_step,
             should_stop=lambda: progress.stopping,
         )

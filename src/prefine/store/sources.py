@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from datetime import date, time, timedelta
 from decimal import Decimal
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -85,9 +86,7 @@ def _is_file(path: Path) -> bool:
 
 def _limited(rows: Iterator[Row], limit: int | None, path: Path) -> Iterator[Row]:
     empty = True
-    for number, row in enumerate(rows):
-        if limit is not None and number >= limit:
-            return
+    for row in islice(rows, limit):
         empty = False
         yield row
     if empty:

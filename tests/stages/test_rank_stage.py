@@ -1,0 +1,153 @@
+"""Stages `sample`, `rank` and `pair` over a scripted model and judges that need no call to anybody."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prefine.config_file import validate
+from prefine.errors import DataError
+from prefine.records import Manifest, PreferencePair, Ranking
+from prefine.stages.base import Silent
+from prefine.stages.road import plan, run_stage
+from prefine.store.folder import RunFolder
+from prefine.store.rows import completion_of, pair_of, ranking_of
+from prefine.store.tables import parts, read_part
+
+REPLIES = ["the kettle is bright .", "tea is warm .", "{prompt}", "i like tea . i like tea .", "no"]
+
+
+def walk(
+    tmp_path: Path, *, stages: tuple[str, ...] = ("sample", "rank", "pair"), **sections: Any
+) -> dict[str, Manifest]:
+    values: dict[str, Any] = {
+        "run_dir": str(tmp_path / "run"),
+        "policy": {"name": "scripted", "replies": REPLIES},
+        "prompts": {"name": "playground", "count": 40},
+        "sample": {"completions_per_prompt": 4, "shard_prompts": 16},
+        "rank": {"judge": {"name": "playground", "accuracy": 1.0}},
+    }
+    config = validate(values | sections, where="test")
+    with RunFolder(config.run_dir) as folder:
+        folder.adopt_config(config.resolved())
+        return {stage: run_stage(stage, config, folder, Silent()) for stage in stages}
+
+
+def rows(tmp_path: Path, table: str) -> list[dict[str, Any]]:
+    return [row for path in parts(tmp_path / "run" / table) for row in read_part(path)]
+
+
+def rankings(tmp_path: Path) -> list[Ranking]:
+    return [ranking_of(row) for row in rows(tmp_path, "rankings")]
+
+
+def pairs(tmp_path: Path) -> list[PreferencePair]:
+    return [pair_of(row) for row in rows(tmp_path, "pairs")]
+
+
+def test_counts_add_up(tmp_path: Path) -> None:
+    manifests = walk(tmp_path)
+    sample, rank, pair = (manifests[stage].counts for stage in ("sample", "rank", "pair"))
+    assert (sample.taken, sample.produced, sample.failed) == (40, 160, {})
+    assert rank.taken == 40 == rank.produced + sum(rank.dropped.values()) + sum(rank.failed.values())
+    assert set(rank.dropped) <= {"all completions identical"}
+    assert pair.taken == rank.produced
+    assert pair.produced + pair.dropped.get("no pair selected", 0) == pair.taken
+    assert len(rows(tmp_path, "pairs")) == pair.produced
+    assert len(list(parts(tmp_path / "run" / "completions"))) == 3
+
+
+def test_a_sure_judge_finds_the_best(tmp_path: Path) -> None:
+    from prefine.playground.world import gold
+
+    walk(tmp_path)
+    texts = {}
+    for row in rows(tmp_path, "completions"):
+        prompt, completion = completion_of(row)
+        texts[completion.id] = gold(prompt.text, completion.text)
+    for ranking in rankings(tmp_path):
+        assert ranking.champion is not None
+        assert texts[ranking.champion] == pytest.approx(max(texts[id_] for id_ in ranking.completions))
+    for pair in pairs(tmp_path):
+        assert texts[pair.chosen.id] >= texts[pair.rejected.id]
+
+
+def test_equal_answers_are_merged_and_never_judged(tmp_path: Path) -> None:
+    manifests = walk(tmp_path, sample={"completions_per_prompt": 8})
+    for row in rows(tmp_path, "completions"):
+        completion_of(row)
+    for ranking in rankings(tmp_path):
+        assert 2 <= len(ranking.completions) <= len(REPLIES)
+        assert len({duel.first for duel in ranking.duels} | {duel.second for duel in ranking.duels}) <= len(REPLIES)
+    for pair in pairs(tmp_path):
+        assert pair.chosen.text != pair.rejected.text
+    assert manifests["rank"].usage.calls == sum(ranking.calls for ranking in rankings(tmp_path))
+
+
+def test_a_plan_is_an_upper_bound(tmp_path: Path, tiny_model_folder: Path) -> None:
+    made = walk(tmp_path)["rank"].usage.calls
+    config = validate(
+        {
+            "run_dir": str(tmp_path / "other"),
+            "policy": {"name": "hf", "path": str(tiny_model_folder)},
+            "prompts": {"name": "playground", "count": 40},
+            "sample": {"completions_per_prompt": 4},
+            "rank": {"judge": {"name": "playground"}},
+        },
+        where="test",
+    )
+    lines = dict(plan(config).lines)
+    assert lines["completions to sample"] == "160"
+    assert made <= int(lines["judge calls, at most"].replace(",", ""))
+
+
+def test_a_second_run_asks_nothing(tmp_path: Path) -> None:
+    first = walk(tmp_path)
+    assert walk(tmp_path) == first
+
+
+def test_strategies_and_selectors_meet(tmp_path: Path) -> None:
+    judge = {"name": "playground", "accuracy": 1.0, "first_slot_bias": 0.0}
+    rank = {"strategy": {"name": "round_robin"}, "judge": judge}
+    walk(tmp_path, rank=rank, pair={"selector": {"name": "best_vs_worst"}})
+    for ranking in rankings(tmp_path):
+        assert ranking.order is not None
+        assert sorted(ranking.order) == sorted(ranking.completions)
+        assert (ranking.order[0], ranking.order[-1]) == (ranking.champion, ranking.worst)
+
+
+def test_the_control_swaps_about_half(tmp_path: Path) -> None:
+    walk(tmp_path / "a", prompts={"name": "playground", "count": 200})
+    shuffled = {"labels": "shuffled", "seed": 3}
+    walk(tmp_path / "b", prompts={"name": "playground", "count": 200}, pair=shuffled)
+    judged = {(pair.chosen.text, pair.rejected.text, pair.prompt.id) for pair in pairs(tmp_path / "a")}
+    kept = [(p.chosen.text, p.rejected.text, p.prompt.id) in judged for p in pairs(tmp_path / "b")]
+    assert 0.35 < sum(kept) / len(kept) < 0.65
+    assert all(p.p_chosen is None for p, same in zip(pairs(tmp_path / "b"), kept, strict=True) if not same)
+
+
+def test_held_out_prompts_are_kept_apart(tmp_path: Path) -> None:
+    walk(tmp_path, pair={"held_out_prompts": 5, "selector": {"name": "best_vs_random"}})
+    trained = {pair.prompt.id for pair in pairs(tmp_path)}
+    held = {pair_of(row).prompt.id for row in rows(tmp_path, "heldout_pairs")}
+    assert trained
+    assert not trained & held
+    assert len(held) <= 5
+
+
+def test_another_seed_meets_the_completions_in_another_order(tmp_path: Path) -> None:
+    judge = {"name": "playground", "accuracy": 1.0}
+    walk(tmp_path / "a", rank={"judge": judge, "seed": 0})
+    walk(tmp_path / "b", rank={"judge": judge, "seed": 1})
+    orders = Counter(
+        one.completions == other.completions
+        for one, other in zip(rankings(tmp_path / "a"), rankings(tmp_path / "b"), strict=True)
+    )
+    assert orders[False] > orders[True]
+
+
+def test_a_judge_that_cannot_work_is_found_before_a_call(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="playground train prompt 0"):
+        walk(tmp_path, rank={"judge": {"name": "recorded"}})
+    assert not (tmp_path / "run" / "rankings").exists()
