@@ -77,7 +77,7 @@ def completion_ids(
         ids = list(completion.token_ids or ())
     else:
         # A model that writes "<|im_end|>" as text did not stop there, so text never becomes a special token.
-        encoded = tokenizer(completion.text, add_special_tokens=False, split_special_tokens=True)
+        encoded = tokenizer(completion.text, add_special_tokens=False, split_special_tokens=True, verbose=False)
         ids = list(encoded["input_ids"])
     if completion.finish_reason != "length" and ids[-1:] != [stop_token_id]:
         ids.append(stop_token_id)

@@ -18,9 +18,7 @@ from prefine.store.tables import parts, read_part
 REPLIES = ["the kettle is bright .", "tea is warm .", "{prompt}", "i like tea . i like tea .", "no"]
 
 
-def walk(
-    tmp_path: Path, *, stages: tuple[str, ...] = ("sample", "rank", "pair"), **sections: Any
-) -> dict[str, Manifest]:
+def walk(tmp_path: Path, **sections: Any) -> dict[str, Manifest]:
     values: dict[str, Any] = {
         "run_dir": str(tmp_path / "run"),
         "policy": {"name": "scripted", "replies": REPLIES},
@@ -31,7 +29,7 @@ def walk(
     config = validate(values | sections, where="test")
     with RunFolder(config.run_dir) as folder:
         folder.adopt_config(config.resolved())
-        return {stage: run_stage(stage, config, folder, Silent()) for stage in stages}
+        return {stage: run_stage(stage, config, folder, Silent()) for stage in ("sample", "rank", "pair")}
 
 
 def rows(tmp_path: Path, table: str) -> list[dict[str, Any]]:
@@ -119,7 +117,7 @@ def test_strategies_and_selectors_meet(tmp_path: Path) -> None:
 
 def test_the_control_swaps_about_half(tmp_path: Path) -> None:
     walk(tmp_path / "a", prompts={"name": "playground", "count": 200})
-    shuffled = {"labels": "shuffled", "seed": 3}
+    shuffled = {"labels": "shuffled"}
     walk(tmp_path / "b", prompts={"name": "playground", "count": 200}, pair=shuffled)
     judged = {(pair.chosen.text, pair.rejected.text, pair.prompt.id) for pair in pairs(tmp_path / "a")}
     kept = [(p.chosen.text, p.rejected.text, p.prompt.id) in judged for p in pairs(tmp_path / "b")]

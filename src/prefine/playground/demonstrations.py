@@ -98,8 +98,9 @@ def _write(task: Task, flaws: frozenset[str], rng: random.Random) -> list[list[s
     verbs = [verb for verb in VERBS if verb not in task.named]
     for slot in draft.free("V"):
         draft.words[slot] = rng.choice(verbs)
+    # One determiner, though the grammar has two: the choice would be noise that no constraint depends on.
     for slot in draft.free("D"):
-        draft.words[slot] = rng.choice(DETERMINERS)
+        draft.words[slot] = DETERMINERS[0]
     for slot in draft.free("I"):
         draft.words[slot] = "is"
     return [[draft.words[i, j] for j in range(len(shape))] for i, shape in enumerate(draft.shapes)]

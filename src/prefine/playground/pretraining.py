@@ -42,7 +42,7 @@ def demonstrations(rng: random.Random, *, lessons: int = 0) -> Iterator[tuple[st
 
     What a prompt asks for is hard to make out behind flawed answers, and easy to keep in mind: a small model that
     starts on them takes many times the steps to find out that a word of the prompt should come back. So the lessons
-    begin with perfect answers, every other of which only names the content words of the prompt; over their last third
+    begin with perfect answers, every other of which only names the words that the prompt wants; over their last third
     the naming ceases and the flaw rates rise to `FLAW_RATES`.
 
     Args:
@@ -55,7 +55,8 @@ def demonstrations(rng: random.Random, *, lessons: int = 0) -> Iterator[tuple[st
             task = draw_task(rng)
         maturity = min(1.0, max(0.0, 3 * index / lessons - 2)) if lessons else 1.0
         if rng.random() < 0.5 * (1 - maturity):
-            yield render(task), " ".join([*task.named, "."])
+            wanted = [*task.required, *(task.before or ()), *([task.last] if task.last else []), "."]
+            yield render(task), " ".join(wanted)
         else:
             rates = {part: maturity * rate for part, rate in FLAW_RATES.items()}
             yield render(task), demonstrate(task, rng, flaw_rates=rates)

@@ -78,11 +78,14 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
             for one, p, parts in zip(answered, p_after, gold, strict=True)
         ]
         write_text(folder / OUTCOMES, "\n".join(lines) + "\n")
+    scored = 0
     if (folder / "heldout_pairs").is_dir():
         # Here and not above: an evaluation of prompts alone must not import the training engine.
         from prefine.stages.held_out import reward_metrics
 
-        metrics += reward_metrics(config, folder, after)
+        rewards = reward_metrics(config, folder, after)
+        scored = rewards[0].n
+        metrics += rewards
     if not metrics:
         raise ConfigError("evaluate: nothing to evaluate on; give evaluate.prompts, or pair.held_out_prompts")
     evaluation = Evaluation(
@@ -94,7 +97,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     )
     write_text(folder / "metrics.json", json.dumps(evaluation.model_dump(mode="json"), indent=1) + "\n")
     stage.failed.update(engine.failures)
-    return stage.end(taken=len(answered), produced=len(answered), outputs={}, engine=engine)
+    return stage.end(taken=len(answered) or scored, produced=len(answered) or scored, outputs={}, engine=engine)
 
 
 def _sampler(choice: str | Component, default: Component, name: str) -> Sampler:

@@ -78,6 +78,8 @@ def _step(name: str, manifest: Manifest, config: RunConfig) -> RoadStep:
     for entry, words in _IMPORTED.items():
         if getattr(config, entry) is not None and name in words:
             takes, makes = words[name]
+    if name == "evaluate" and config.evaluate.prompts is None:
+        takes, makes = "held-out pairs", "pairs scored"
     return RoadStep(
         stage=name,
         takes=takes,

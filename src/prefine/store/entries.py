@@ -47,7 +47,9 @@ def completions(rows: Iterable[Row]) -> Iterator[tuple[Prompt, list[Completion]]
 
 
 def pairs(rows: Iterable[Row]) -> Iterator[PreferencePair]:
-    """One pair a row: `prompt`, `chosen`, `rejected`, each a text or messages; optional `weight`, `score_gap`, `p_chosen`.
+    """One pair a row: `prompt`, `chosen`, `rejected`, each a text or messages.
+
+    Optional are `weight`, `score_gap` and `p_chosen`; other columns are metadata of the prompt.
 
     Raises:
         DataError: A field is missing, empty or of a wrong type, both answers are equal, or the pair came before.
