@@ -116,7 +116,11 @@ def main() -> None:
     budget, plain = results["seed-0"], run(DEMO, options.out / "plain", "train.regularizer_weight=0")
     results["plain"] = plain
     delta = budget["delta"]
-    row("without regularizer: fall", f"{plain['chosen_fall']:.2f} nats, 2 delta {2 * delta:g}", plain["chosen_fall"] >= 2 * delta)
+    row(
+        "without regularizer: fall",
+        f"{plain['chosen_fall']:.2f} nats, 2 delta {2 * delta:g}",
+        plain["chosen_fall"] >= 2 * delta,
+    )
     row("without regularizer: gold win rate", shown(contest(plain, "gold")), True)
     half = plain["log"][-1]["margin"] / 2
     falls = [half_way_fall(result["log"], half) for result in (budget, plain)]

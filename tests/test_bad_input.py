@@ -226,6 +226,33 @@ CASES = [
     config_case("a count in quotes", {"train.pairs_per_step": "8"}, "train.pairs_per_step", "valid integer", "'8'"),
     config_case("a count of 8.5", {"train.pairs_per_step": 8.5}, "train.pairs_per_step", "valid integer", "8.5"),
     config_case("yes is a word", {"train.train_on_truncated": "yes"}, "train.train_on_truncated", "boolean", "'yes'"),
+    config_case("no run folder's name", {"run_dir": ""}, "run_dir", "working directory", "runs/mine"),
+    Case(
+        "command: no run folder's name",
+        CONFIG,
+        ("run_dir", "working directory"),
+        run=("run", "run.yaml", "--run-dir", ""),
+    ),
+    config_case("beta 1 of Adam", {"train.adam_betas": [0.9, 1.0]}, "train.adam_betas.1", "less than 1", "1.0"),
+    config_case("one bootstrap sample", {"evaluate.bootstrap_samples": 1}, "evaluate.bootstrap_samples", "equal to 2"),
+    config_case("an endless seed", {"train.seed": 2**64}, "train.seed", "less than", "18446744073709551616"),
+    config_case("all prompts held out", {"pair.held_out_prompts": 4}, "pair.held_out_prompts: 4 of 4 prompts"),
+    config_case(
+        "all prompts of pairs held out", PAIRS | {"pair.held_out_prompts": 5}, "pair.held_out_prompts: 5 of 4 prompts"
+    ),
+    config_case(
+        "a reference without weights",
+        {"train.reference": {"name": "scripted", "replies": ["a"]}},
+        "train.reference.name",
+        "'scripted' has no weights",
+    ),
+    config_case(
+        "a strategy that states no facts",
+        {"rank.strategy": {"name": "random:random"}, "pair.selector.name": "best_vs_random"},
+        "rank.strategy.name",
+        "does not state its facts",
+    ),
+    config_case("no module's name", {"train.loss": {"name": ":loss"}}, "train.loss.name", "':loss' fails"),
     config_case("beta 0", {"train.loss.beta": 0}, "train.loss.beta", "greater than 0"),
     config_case(
         "learning rate below 0", {"train.learning_rate": -1e-6}, "train.learning_rate", "greater than 0", "-1e-06"

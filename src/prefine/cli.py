@@ -33,7 +33,7 @@ ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML confi
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, e.g. train.loss.beta=0.05.")
 ]
-RunDir = Annotated[Path | None, typer.Option("--run-dir", metavar="DIR", help="Where the run lives.")]
+RunDir = Annotated[str | None, typer.Option("--run-dir", metavar="DIR", help="Where the run lives.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything and print the plan; do nothing.")]
 
@@ -81,7 +81,7 @@ def _complain(text: str) -> None:
     sys.stderr.write(f"prefine: {_CONTROL.sub('�', text)}\n")
 
 
-def _load(path: Path, overrides: list[str] | None, run_dir: Path | None) -> "RunConfig":
+def _load(path: Path, overrides: list[str] | None, run_dir: str | None) -> "RunConfig":
     from prefine.config_file import load
 
     return load(path, overrides=overrides or (), run_dir=run_dir)
@@ -104,7 +104,7 @@ def run(
 
 @app.command()
 def demo(
-    run_dir: Annotated[Path, typer.Option("--run-dir", metavar="DIR", help="Where the run lives.")] = Path("runs/demo"),
+    run_dir: Annotated[str, typer.Option("--run-dir", metavar="DIR", help="Where the run lives.")] = "runs/demo",
     set_: Overrides = None,
     json_: AsJson = False,
 ) -> None:
@@ -247,14 +247,15 @@ def _print_result(
     *,
     demo: bool,
 ) -> None:
-    from prefine.stages.results import result_of
+    from prefine.stages.results import lines_of, result_of
 
     result = result_of(config, folder, seconds)
     if as_json:
-        keys = ("win_rate", "interval", "chosen_fall", "delta", "seconds", "report")
-        typer.echo(json.dumps({key: result[key] for key in keys} if demo else result))
+        keys = {"win_rate", "interval", "chosen_fall", "delta", "seconds", "report"} if demo else None
+        typer.echo(json.dumps(result.model_dump(mode="json", include=keys), ensure_ascii=False))
         return
     _print_manifests(manifests, False)
-    for line in result["lines"]:
+    typer.echo("")
+    for line in lines_of(result):
         typer.echo(line)
-    typer.echo(f"\nreport: {result['report']}")
+    typer.echo(f"\nreport: {result.report}")

@@ -4,13 +4,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, Strict, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, Strict, model_validator
 
 from prefine.registry import Kind, bind, lookup
 
 PositiveInt = Annotated[int, Field(gt=0)]
-Seed = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**53)]  # every reader of JSON keeps these exactly
 Share = Annotated[float, Field(ge=0, le=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Section(BaseModel):
@@ -94,7 +95,7 @@ class TrainConfig(Section):
     schedule: Literal["constant", "linear", "cosine"] = "cosine"
     warmup_fraction: Share = 0.1
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    adam_betas: Annotated[tuple[Share, Share], Strict(False)] = (0.9, 0.999)
+    adam_betas: Annotated[tuple[Decay, Decay], Strict(False)] = (0.9, 0.999)
     max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
     dtype: Literal["float32", "bfloat16"] = "float32"
     max_prompt_tokens: PositiveInt = 1024
@@ -118,7 +119,8 @@ class EvaluateConfig(Section):
     decoding: Decoding | None = None
     judge: Component | None = None
     gold: Component | None = None
-    bootstrap_samples: PositiveInt = 2000
+    bootstrap_samples: Annotated[int, Field(ge=2)] = 2000
+    max_failed_fraction: Share = 0.02
     seed: Seed = 0
 
 
@@ -129,10 +131,16 @@ class ReportConfig(Section):
     examples: Annotated[int, Field(ge=0)] = 10
 
 
+def _named(path: Any) -> Any:
+    if isinstance(path, str) and not path.strip():
+        raise ValueError("is empty, which would be the working directory; name a folder such as runs/mine")
+    return path
+
+
 class RunConfig(Section):
     """A whole run. The road can be entered with `prompts`, with `completions` or with `pairs`."""
 
-    run_dir: Annotated[Path, Strict(False)]
+    run_dir: Annotated[Path, Strict(False), BeforeValidator(_named)]
     policy: Component
     prompts: Component | None = None
     completions: Component | None = None

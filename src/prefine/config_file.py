@@ -72,7 +72,7 @@ def _expanded_size(value: Any, known: dict[int, int]) -> int:
     return known[id(value)]
 
 
-def load(path: Path, *, overrides: Sequence[str] = (), run_dir: Path | None = None) -> RunConfig:
+def load(path: Path, *, overrides: Sequence[str] = (), run_dir: str | Path | None = None) -> RunConfig:
     """The configuration of a file, with `--set a.b=value` applied and everything but the components checked.
 
     Raises:

@@ -83,6 +83,8 @@ def lookup(kind: Kind, name: str, *, where: str) -> Any:
                 f"{where}: {kind} {name!r} needs the package {error.name!r}; install prefine[train]"
             ) from error
         raise ConfigError(f"{where}.name: cannot import {module_name!r} of {name!r}: {error}") from error
+    except (ImportError, SyntaxError, ValueError) as error:
+        raise ConfigError(f"{where}.name: importing {module_name!r} of {name!r} fails: {error}") from error
     try:
         return getattr(module, attribute)
     except AttributeError as error:

@@ -1,11 +1,12 @@
 """The call engine: what is journaled is not asked, what fails is counted, limits hold before a call."""
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from prefine.calls.base import Call, Failure
+from prefine.calls.base import Batch, Call, Failure
 from prefine.calls.engine import CallEngine
 from prefine.errors import DataError, LimitError
 from prefine.records import Record, Usage
@@ -23,13 +24,16 @@ class Model:
     def __init__(self) -> None:
         self.asked: list[str] = []
 
-    def __call__(self, calls: list[Call[str]]) -> Iterator[Mapping[str, Answer | Failure]]:
+    def __call__(self, calls: list[Call[str]]) -> Iterator[Batch[Answer]]:
         for start in range(0, len(calls), 2):
             batch = calls[start : start + 2]
-            self.asked += [call.payload for call in batch]
-            if any(call.payload == "stop" for call in batch):
-                raise KeyboardInterrupt
-            yield {c.key: Failure(c.payload) if c.payload.startswith("bad") else Answer(text=c.payload) for c in batch}
+            yield Batch([call.key for call in batch], partial(self._answer, batch))
+
+    def _answer(self, batch: list[Call[str]]) -> Mapping[str, Answer | Failure]:
+        self.asked += [call.payload for call in batch]
+        if any(call.payload == "stop" for call in batch):
+            raise KeyboardInterrupt
+        return {c.key: Failure(c.payload) if c.payload.startswith("bad") else Answer(text=c.payload) for c in batch}
 
 
 def calls(*payloads: str) -> list[Call[str]]:
@@ -75,12 +79,20 @@ def test_what_was_answered_before_an_end_is_kept(journal: Journal) -> None:
     assert again.repeated == 1
 
 
+def test_only_calls_in_flight_count_as_repeated(journal: Journal) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        CallEngine(journal).ask(calls("stop", "a", "b", "c", "d", "e"), Answer, Model())
+    again = CallEngine(journal)
+    again.ask(calls("x", "a", "b", "c", "d", "e"), Answer, Model())
+    assert again.repeated == 1, "only a was in the batch that went out with stop"
+
+
 def test_an_answer_is_on_disk_before_it_is_seen(journal: Journal) -> None:
     seen: list[int] = []
 
-    def answer(open_calls: list[Call[str]]) -> Iterator[Mapping[str, Answer | Failure]]:
+    def answer(open_calls: list[Call[str]]) -> Iterator[Batch[Answer]]:
         for call in open_calls:
-            yield {call.key: Answer(text=call.payload)}
+            yield Batch([call.key], lambda call=call: {call.key: Answer(text=call.payload)})  # type: ignore[misc]
             seen.append(journal.count())
 
     CallEngine(journal).ask(calls("a", "b", "c"), Answer, answer)

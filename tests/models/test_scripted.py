@@ -16,8 +16,10 @@ def answers(model: ScriptedModel, prompts: list[Prompt] = PROMPTS, **decoding: A
     requests = [SampleRequest(prompt, index) for prompt in prompts for index in range(4)]
     calls = [Call(sample_key(model.fingerprint, request, settings), request) for request in requests]
     batches = list(model.sample(prompts, 4, calls, settings, group=2))
-    assert max(map(len, batches)) <= model.batch
-    return {key: answer for batch in batches for key, answer in batch.items()}
+    assert max(len(batch.keys) for batch in batches) <= model.batch
+    answered = [batch.answer() for batch in batches]
+    assert [list(found) for found in answered] == [list(batch.keys) for batch in batches]
+    return {key: answer for found in answered for key, answer in found.items()}
 
 
 def test_answers_depend_on_the_question_alone() -> None:

@@ -90,7 +90,7 @@ def test_a_plan_is_an_upper_bound(tmp_path: Path, tiny_model_folder: Path) -> No
             "run_dir": str(tmp_path / "other"),
             "policy": {"name": "hf", "path": str(tiny_model_folder)},
             "prompts": {"name": "playground", "count": 40},
-            "sample": {"completions_per_prompt": 4},
+            "sample": {"completions_per_prompt": 4, "max_new_tokens": 8},
             "rank": {"judge": {"name": "playground"}},
         },
         where="test",

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from prefine.errors import DataError
-from prefine.records import Prompt
+from prefine.records import Completion, Message, PreferencePair, Prompt
 from prefine.store import entries
+from prefine.store.rows import pair_of, pair_row
 from prefine.store.sources import Row
 
 
@@ -92,3 +93,71 @@ def test_a_long_value_is_clipped_in_the_message() -> None:
     with pytest.raises(DataError) as caught:
         list(entries.prompts(rows({"prompt": ["x" * 100_000]})))
     assert len(str(caught.value)) < 300
+
+
+def own_row(**changes: Any) -> dict[str, Any]:
+    """A row of a `pairs/` table of ours, sampled with log-probabilities and cut by the limit on one side."""
+    prompt = Prompt.make(
+        (Message(role="system", content="be brief"), Message(role="user", content="q")), source="p.jsonl, line 7"
+    )
+
+    def completion(text: str, finish: str) -> Completion:
+        return Completion.model_validate(
+            {
+                "id": f"id {text}",
+                "prompt_id": prompt.id,
+                "sample_index": 3,
+                "message": {"role": "assistant", "content": text},
+                "token_ids": [5, 6],
+                "tokenizer_hash": "t",
+                "sampled_logp": -2.5,
+                "finish_reason": finish,
+            }
+        )
+
+    pair = PreferencePair(
+        prompt=prompt, chosen=completion("good", "stop"), rejected=completion("", "length"), p_chosen=0.8, weight=2.5
+    )
+    return pair_row(pair) | changes
+
+
+def test_our_own_pairs_come_back_whole() -> None:
+    row = own_row()
+    (pair,) = entries.pairs(rows(row))
+    assert pair_row(pair) == row
+    assert (pair.weight, pair.p_chosen, pair.rejected.finish_reason) == (2.5, 0.8, "length")
+    assert pair.prompt.metadata == {}
+
+
+def test_an_edited_text_of_our_own_pairs_is_another_text() -> None:
+    before, row = pair_of(own_row()), own_row()
+    row["chosen"] = [{"role": "assistant", "content": "better"}]
+    (pair,) = entries.pairs(rows(row))
+    assert pair.chosen.text == "better"
+    assert (pair.chosen.token_ids, pair.chosen.sampled_logp) == (None, None)
+    assert pair.rejected == before.rejected
+    assert pair.id != before.id
+    row["prompt"] = [{"role": "user", "content": "q"}]
+    (pair,) = entries.pairs(rows(row))
+    assert pair.prompt.id == Prompt.from_text("q").id == pair.chosen.prompt_id == pair.rejected.prompt_id
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"prefine_extra": "{"}, "Expecting"),
+        ({"prefine_extra": None}, "None"),
+        ({"prefine_p_chosen": 0.2}, "p_chosen"),
+        ({"chosen": []}, "chosen must be one assistant turn"),
+        ({"chosen": "good"}, "chosen must be one assistant turn"),
+    ],
+)
+def test_our_own_pairs_spoilt(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(DataError, match=says) as caught:
+        list(entries.pairs(rows(own_row(**changes))))
+    for part in ("f.jsonl, line 1", "do not fit together", "remove all of them"):
+        assert part in str(caught.value)
+    missing = own_row()
+    del missing["prefine_weight"]
+    with pytest.raises(DataError, match="no column 'prefine_weight'"):
+        list(entries.pairs(rows(missing)))

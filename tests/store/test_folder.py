@@ -74,6 +74,7 @@ def test_what_may_grow(tmp_path: Path, path: str, value: Any) -> None:
         ("sample.seed", 1, "sample.seed: 0 → 1"),
         ("sample.completions_per_prompt", 2, "sample.completions_per_prompt: 4 → 2"),
         ("prompts.limit", 5, "prompts.limit: 10 → 5"),
+        ("prompts.limit", "20", 'prompts.limit: 10 → "20"'),
         ("rank.max_calls", 5, "rank.max_calls: 100 → 5"),
         ("policy.name", "q", 'policy.name: "p" → "q"'),
         ("sample.new", 1, "sample.new: null → 1"),

@@ -22,6 +22,13 @@ class Failure(NamedTuple):
     reason: str
 
 
+class Batch(NamedTuple, Generic[A]):
+    """Calls that go out together: `answer` makes them, once the engine has noted `keys` as asked."""
+
+    keys: Sequence[str]
+    answer: Callable[[], Mapping[str, A | Failure]]
+
+
 class AnswerLog(Protocol):
     """Where answers are kept; `prefine.store.journal.Journal` is one on disk."""
 
@@ -53,7 +60,7 @@ class Asker(Protocol):
         self,
         calls: Sequence[Call[P]],
         kind: type[A],
-        answer: Callable[[list[Call[P]]], Iterable[Mapping[str, A | Failure]]],
+        batches: Callable[[list[Call[P]]], Iterable[Batch[A]]],
     ) -> dict[str, A | Failure]:
         """Answers by key."""
         ...

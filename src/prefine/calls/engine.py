@@ -1,15 +1,16 @@
 """The call engine: an answer that was journaled is never asked for again.
 
-A call is a key and whatever its answerer needs. The engine looks the keys up, asks only for the rest, and
-journals what comes back before anybody sees it. Failures come back as failures and are not journaled.
+A call is a key and whatever its answerer needs. The engine looks the keys up and asks only for the rest, batch by
+batch: it notes a batch's keys, lets it go out, and journals what comes back before anybody sees it. So what a kill
+leaves noted and unanswered is what was in flight. Failures come back as failures and are not journaled.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from pydantic import ValidationError
 
-from prefine.calls.base import A, AnswerLog, Call, Failure, P
+from prefine.calls.base import A, AnswerLog, Batch, Call, Failure, P
 from prefine.errors import DataError, LimitError
 from prefine.records import Usage
 
@@ -36,15 +37,15 @@ class CallEngine:
         self,
         calls: Sequence[Call[P]],
         kind: type[A],
-        answer: Callable[[list[Call[P]]], Iterable[Mapping[str, A | Failure]]],
+        batches: Callable[[list[Call[P]]], Iterable[Batch[A]]],
     ) -> dict[str, A | Failure]:
         """Answers by key, from the journal where they are there.
 
         Args:
             calls: What to ask; equal keys are asked once.
             kind: The record that an answer is.
-            answer: Given the calls that are not journaled, yields mappings of answers; each mapping is journaled,
-                in one transaction, when it is yielded.
+            batches: Given the calls that are not journaled, yields batches of them; the answers of each are journaled
+                in one transaction.
 
         Raises:
             LimitError: `max_calls` would be exceeded; nothing was asked.
@@ -58,10 +59,11 @@ class CallEngine:
         if not open_calls:
             return results
         self._stay_within_limit(len(open_calls))
-        self.repeated += self.journal.interrupted(call.key for call in open_calls)
-        self.journal.note_asked(call.key for call in open_calls)
-        self.asked += len(open_calls)
-        for answered in answer(open_calls):
+        for batch in batches(open_calls):
+            self.repeated += self.journal.interrupted(batch.keys)
+            self.journal.note_asked(batch.keys)
+            self.asked += len(batch.keys)
+            answered = batch.answer()
             good = {key: value for key, value in answered.items() if not isinstance(value, Failure)}
             bad = {key: value for key, value in answered.items() if isinstance(value, Failure)}
             self.journal.store({key: value.model_dump_json() for key, value in good.items()})

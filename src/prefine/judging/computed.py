@@ -1,9 +1,10 @@
 """Judgments of a judge that computes its verdicts; they go through the same journal as paid ones."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
-from prefine.calls.base import Asker, Call, Failure
+from prefine.calls.base import Asker, Batch, Call, Failure
 from prefine.judges.base import ComputedJudge
 from prefine.records import Comparison, Completion, Judgment, Prompt, Usage, content_hash
 
@@ -34,12 +35,17 @@ def judge_all(asker: Asker, judge: ComputedJudge, matchups: Sequence[Matchup]) -
     """One judgment per matchup, in order; a failed one has no `p_first` and says why."""
     calls = [Call(judgment_key(judge.fingerprint, matchup), matchup) for matchup in matchups]
 
-    def answer(open_calls: list[Call[Matchup]]) -> Iterator[Mapping[str, Judgment | Failure]]:
+    def batches(open_calls: list[Call[Matchup]]) -> Iterator[Batch[Judgment]]:
         for start in range(0, len(open_calls), _BATCH):
-            yield {call.key: _judged(judge, call.payload) for call in open_calls[start : start + _BATCH]}
+            batch = open_calls[start : start + _BATCH]
+            yield Batch([call.key for call in batch], partial(_answers, judge, batch))
 
-    answers = asker.ask(calls, Judgment, answer)
+    answers = asker.ask(calls, Judgment, batches)
     return [_judgment(answers[call.key], judge, call.payload) for call in calls]
+
+
+def _answers(judge: ComputedJudge, calls: Sequence[Call[Matchup]]) -> Mapping[str, Judgment | Failure]:
+    return {call.key: _judged(judge, call.payload) for call in calls}
 
 
 def _judged(judge: ComputedJudge, matchup: Matchup) -> Judgment | Failure:

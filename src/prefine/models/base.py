@@ -1,9 +1,9 @@
 """What a backend that samples is."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
-from prefine.calls.base import Call, Failure
+from prefine.calls.base import Batch, Call
 from prefine.config import Decoding
 from prefine.records import Completion, Prompt, content_hash
 
@@ -31,6 +31,13 @@ class Sampler(Protocol):
         """A short name for people."""
         ...
 
+    def check_prompt(self, prompt: Prompt, decoding: Decoding, *, where: str) -> None:
+        """Raise DataError when the model cannot answer this prompt, before anything is drawn.
+
+        `where` is the config path of `decoding`, for the message.
+        """
+        ...
+
     def sample(
         self,
         shard: Sequence[Prompt],
@@ -39,8 +46,8 @@ class Sampler(Protocol):
         decoding: Decoding,
         *,
         group: int,
-    ) -> Iterable[Mapping[str, Completion | Failure]]:
-        """Draw the wanted completions of a shard, batch by batch.
+    ) -> Iterable[Batch[Completion]]:
+        """The batches in which the wanted completions of a shard are drawn.
 
         Args:
             shard: All prompts of the shard, in order: together with `samples` and `group` they fix the batches.

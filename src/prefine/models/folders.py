@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -15,25 +15,21 @@ from transformers.utils.hub import cached_file
 from transformers.utils.logging import disable_progress_bar
 
 from prefine.errors import BackendError, ConfigError
+from prefine.records import content_hash
 
 # Loading takes a bar of its own per model; ours say what the user waits for.
 disable_progress_bar()  # type: ignore[no-untyped-call]
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
-
-class Loaded(NamedTuple):
-    """A causal language model in eval mode, its tokenizer, and the hash of its weights and tokenizer."""
-
-    model: Any
-    tokenizer: Any
-    fingerprint: str
+# What a model folder's answers depend on: weights, shape, stop tokens, tokenizer, chat template.
+_DECIDING_FILES = ("*.safetensors", "*config.json", "tokenizer.*", "vocab.*", "merges.txt", "*_tokens*.json", "*.jinja")
 
 
 def default_device() -> str:
-    """The accelerator when there is one, else the CPU."""
+    """The accelerator when there is one that knows float64 (Apple's does not), which sampling needs; else the CPU."""
     accelerator = torch.accelerator.current_accelerator(check_available=True)
-    return "cpu" if accelerator is None else accelerator.type
+    return "cpu" if accelerator is None or accelerator.type == "mps" else accelerator.type
 
 
 def load_tokenizer(path: str) -> Any:
@@ -102,7 +98,13 @@ def load_generation_config(path: str) -> Any:
     try:
         return GenerationConfig.from_pretrained(path)
     except OSError:
-        return GenerationConfig.from_model_config(AutoConfig.from_pretrained(path, trust_remote_code=False))
+        return GenerationConfig.from_model_config(_load_config(path))
+
+
+def load_positions(path: str) -> int | None:
+    """How many positions the model of a folder or hub id has, None where its configuration does not say."""
+    positions: int | None = getattr(_load_config(path), "max_position_embeddings", None)
+    return positions
 
 
 def check_model(path: str) -> None:
@@ -110,11 +112,8 @@ def check_model(path: str) -> None:
     _check_folder(path, ("config.json",), "model")
     if Path(path).is_dir():
         _check_folder(path, ("*.safetensors",), "weights")
-    try:
-        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise BackendError(f"{path}: no model configuration can be read: {error}") from error
-    tokens, rows = len(load_tokenizer(path)), getattr(config, "vocab_size", None)
+    rows = getattr(_load_config(path), "vocab_size", None)
+    tokens = len(load_tokenizer(path))
     if rows is not None and tokens > rows:
         raise BackendError(
             f"{path}: the tokenizer has {tokens} tokens, the model only {rows} (vocab_size); "
@@ -122,15 +121,29 @@ def check_model(path: str) -> None:
         )
 
 
+def _load_config(path: str) -> Any:
+    try:
+        return AutoConfig.from_pretrained(path, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise BackendError(f"{path}: no model configuration can be read: {error}") from error
+
+
 def weights_fingerprint(path: str) -> str:
-    """Hash of the safetensors bytes and the tokenizer of a folder or hub id."""
+    """Hash of the weights, configurations and tokenizer of a folder; for a hub id, of its commit.
+
+    Raises:
+        BackendError: It is neither.
+    """
     folder = Path(path)
     if not folder.is_dir():
-        config = cached_file(path, "config.json")
-        if config is None:
-            raise BackendError(f"{path}: not a folder, and not found on the hub")
-        folder = Path(config).parent
-    files = sorted([*folder.glob("*.safetensors"), *folder.glob("tokenizer*.json"), *folder.glob("*.jinja")])
+        _check_folder(path, ("config.json",), "model")
+        try:
+            config = cached_file(path, "config.json")
+        except OSError as error:
+            raise BackendError(f"{path}: not a folder, and not found on the hub: {error}") from error
+        # The weights may not be here yet, and reading them must not change the hash; a snapshot is named by its commit.
+        return content_hash("hub", path, Path(str(config)).parent.name)
+    files = sorted(file for pattern in _DECIDING_FILES for file in folder.glob(pattern))
     digest = hashlib.sha256()
     for file in files:
         digest.update(file.name.encode())

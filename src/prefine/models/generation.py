@@ -72,7 +72,7 @@ def draw(
     logits = out.logits[:, -1].repeat_interleave(group, dim=0)
     position = mask.sum(dim=1, keepdim=True)
 
-    if bool(torch.isnan(logits).any()):
+    if bool(torch.isnan(logits).any(dim=-1).all()):
         raise NumericsError("the model's logits are not numbers (NaN) before the first token; its weights are damaged")
 
     rows, steps = streams.shape

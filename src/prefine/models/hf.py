@@ -1,13 +1,14 @@
 """Hugging Face models in this process."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Annotated, Any
 
 from pydantic import Field
 
 from prefine import chat
-from prefine.calls.base import Call, Failure
+from prefine.calls.base import Batch, Call, Failure
 from prefine.config import Decoding
 from prefine.errors import ConfigError, DataError
 from prefine.models.base import SampleRequest, decoding_settings
@@ -17,6 +18,7 @@ from prefine.models.folders import (
     default_device,
     load_generation_config,
     load_model,
+    load_positions,
     load_tokenizer,
     weights_fingerprint,
 )
@@ -50,6 +52,10 @@ class HfModel:
         self.label = label or path.rstrip("/").rsplit("/", 1)[-1]
         self._device = device
 
+    def at(self, path: str) -> "HfModel":
+        """Another folder's model, run with the same settings."""
+        return HfModel(path=path, dtype=self.dtype, device=self._device, batch_rows=self.batch_rows)
+
     def check(self) -> None:
         """Raise before any work when the folder cannot be used; loads no weights."""
         check_model(self.path)
@@ -75,9 +81,27 @@ class HfModel:
         return load_generation_config(self.path)
 
     @cached_property
+    def positions(self) -> int | None:
+        """How many tokens the model reads, where it says so; read without loading weights."""
+        return load_positions(self.path)
+
+    @cached_property
     def device(self) -> str:
         """Where it runs."""
         return default_device() if self._device == "auto" else self._device
+
+    def check_prompt(self, prompt: Prompt, decoding: Decoding, *, where: str) -> None:
+        """Nothing, if prompt and answer fit into the model's positions; loads no weights.
+
+        Raises:
+            DataError: They do not.
+        """
+        tokens = len(self._prompt_ids(prompt))
+        if self.positions is not None and tokens + decoding.max_new_tokens > self.positions:
+            raise DataError(
+                f"{prompt.source}, prompt {prompt.id}: {tokens} tokens and {decoding.max_new_tokens} new ones exceed "
+                f"the model's {self.positions} positions; lower {where}.max_new_tokens or shorten the prompt"
+            )
 
     def sample(
         self,
@@ -87,30 +111,25 @@ class HfModel:
         decoding: Decoding,
         *,
         group: int,
-    ) -> Iterable[Mapping[str, Completion | Failure]]:
-        """Draw the wanted completions in batches of fixed shape and fixed places.
+    ) -> Iterable[Batch[Completion]]:
+        """The wanted completions in batches of fixed shape and fixed places.
 
         Prompts of one length bucket are blocked in the order of the shard, samples in groups of `group`, so
         neither more prompts nor a larger M moves a completion to another place.
         """
         keys = {(call.payload.prompt.id, call.payload.sample_index): call.key for call in wanted}
-        ids = {prompt.id: self._prompt_ids(prompt, decoding) for prompt in shard}
+        ids = {prompt.id: self._prompt_ids(prompt) for prompt in shard}
         for block in self._blocks(shard, ids):
             for start in range(0, samples, group):
                 indices = range(start, start + group)
-                if any((prompt.id, index) in keys for prompt in block for index in indices):
-                    yield self._draw_block(block, indices, ids, keys, decoding)
+                places = [(prompt.id, index) for prompt in block for index in indices]
+                if open_keys := [keys[place] for place in places if place in keys]:
+                    yield Batch(open_keys, partial(self._draw_block, block, indices, ids, keys, decoding))
 
-    def _prompt_ids(self, prompt: Prompt, decoding: Decoding) -> list[int]:
+    def _prompt_ids(self, prompt: Prompt) -> list[int]:
         ids = chat.prompt_ids(self.tokenizer, prompt)
         if not ids:
             raise ConfigError(f"{self.path}: the chat template renders prompt {prompt.id} ({prompt.source}) as nothing")
-        longest = getattr(self.model.config, "max_position_embeddings", None)
-        if longest is not None and len(ids) + decoding.max_new_tokens > longest:
-            raise DataError(
-                f"{prompt.source}, prompt {prompt.id}: {len(ids)} tokens and {decoding.max_new_tokens} new ones "
-                f"exceed the model's {longest} positions; lower max_new_tokens or shorten the prompt"
-            )
         return ids
 
     def _blocks(self, shard: Sequence[Prompt], ids: Mapping[str, list[int]]) -> Iterator[list[Prompt]]:
@@ -151,22 +170,26 @@ class HfModel:
         )
         answers: dict[str, Completion | Failure] = {}
         for (prompt, index), one in zip(places, drawn, strict=True):
-            if one is not None:
-                text_ids = one.token_ids[:-1] if one.stopped else one.token_ids
-                text = self.tokenizer.decode(list(text_ids), skip_special_tokens=True)
-                answers[keys[prompt.id, index]] = Completion(
-                    id=content_hash("sampled", keys[prompt.id, index], one.token_ids),
-                    prompt_id=prompt.id,
-                    sample_index=index,
-                    message=Message(role="assistant", content=text),
-                    token_ids=one.token_ids,
-                    tokenizer_hash=self._tokenizer_hash,
-                    sampled_logp=one.logp,
-                    model=self.label,
-                    sampling=dict(decoding_settings(decoding)),
-                    seed=decoding.seed,
-                    finish_reason="stop" if one.stopped else "length",
-                )
+            if one is None:
+                continue
+            if not math.isfinite(one.logp):
+                answers[keys[prompt.id, index]] = Failure("the model's log-probabilities are not finite")
+                continue
+            text_ids = one.token_ids[:-1] if one.stopped else one.token_ids
+            text = self.tokenizer.decode(list(text_ids), skip_special_tokens=True)
+            answers[keys[prompt.id, index]] = Completion(
+                id=content_hash("sampled", keys[prompt.id, index], one.token_ids),
+                prompt_id=prompt.id,
+                sample_index=index,
+                message=Message(role="assistant", content=text),
+                token_ids=one.token_ids,
+                tokenizer_hash=self._tokenizer_hash,
+                sampled_logp=one.logp,
+                model=self.label,
+                sampling=dict(decoding_settings(decoding)),
+                seed=decoding.seed,
+                finish_reason="stop" if one.stopped else "length",
+            )
         return answers
 
     @cached_property

@@ -2,11 +2,12 @@
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Annotated
 
 from pydantic import Field
 
-from prefine.calls.base import Call, Failure
+from prefine.calls.base import Batch, Call, Failure
 from prefine.config import Decoding, Share
 from prefine.models.base import SampleRequest, decoding_settings
 from prefine.records import Completion, Message, Prompt, content_hash
@@ -45,6 +46,9 @@ class ScriptedModel:
         self.label = "scripted"
         self.fingerprint = content_hash("scripted", replies, fail_share, truncate_share)
 
+    def check_prompt(self, prompt: Prompt, decoding: Decoding, *, where: str) -> None:
+        """A script answers every prompt."""
+
     def sample(
         self,
         shard: Sequence[Prompt],
@@ -53,11 +57,15 @@ class ScriptedModel:
         decoding: Decoding,
         *,
         group: int,
-    ) -> Iterable[Mapping[str, Completion | Failure]]:
-        """Answer the wanted calls, `batch` at a time."""
+    ) -> Iterable[Batch[Completion]]:
+        """The wanted calls, `batch` at a time."""
         for start in range(0, len(wanted), self.batch):
-            time.sleep(self.delay_s)
-            yield {call.key: self._answer(call, decoding) for call in wanted[start : start + self.batch]}
+            calls = wanted[start : start + self.batch]
+            yield Batch([call.key for call in calls], partial(self._answers, calls, decoding))
+
+    def _answers(self, calls: Sequence[Call[SampleRequest]], decoding: Decoding) -> Mapping[str, Completion | Failure]:
+        time.sleep(self.delay_s)
+        return {call.key: self._answer(call, decoding) for call in calls}
 
     def _answer(self, call: Call[SampleRequest], decoding: Decoding) -> Completion | Failure:
         if self._chance("fail", call.key) < self.fail_share:

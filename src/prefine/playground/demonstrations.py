@@ -21,19 +21,21 @@ from prefine.playground.vocabulary import (
 )
 
 FLAW_RATES: Mapping[str, float] = MappingProxyType(
-    {"count": 0.85, "topic": 0.85, "required": 0.8, "forbidden": 0.8, "tone": 0.85, "order": 0.75, "form": 0.5}
+    {"count": 0.65, "topic": 0.65, "required": 0.55, "forbidden": 0.5, "tone": 0.65, "order": 0.55, "form": 0.35}
 )
-"""How often an ordinary demonstration violates each constraint, independently of the others.
+"""How often a demonstration violates each constraint, on average over careful and careless answers.
 
 A model trained on such answers has seen each constraint both kept and broken, so its samples of one prompt differ in
 quality and preference training has something to sharpen.
 """
 
-CAREFUL_SHARE = 0.25
-CAREFUL_FACTOR = 0.2
-"""A quarter of the demonstrations are careful: all their flaw rates are this many times the ordinary ones."""
+CARE = (0.5, 1.5)
+"""Each demonstration is careful or careless with even odds: all its flaw rates are multiplied by one of these.
 
-_SENTENCE_FLAW_RATE = 0.85
+Given the care, the violations are independent of each other.
+"""
+
+_SENTENCE_FLAW_RATE = 0.75
 """Where topic or tone is violated, the share of sentences that are off: some answers are half right."""
 
 Slot = tuple[int, int]
@@ -61,17 +63,17 @@ class _Draft:
 
 
 def demonstrate(task: Task, rng: random.Random, *, flaw_rates: Mapping[str, float] = FLAW_RATES) -> str:
-    """An answer to a task that breaks each of its constraints independently; a quarter of the answers are careful.
+    """An answer to a task that breaks each of its constraints at the given rates, more or less by its care.
 
     Args:
         task: What is asked.
         rng: Source of all choices.
-        flaw_rates: How often an ordinary answer breaks each part of the gold score; all 0 gives perfect answers.
+        flaw_rates: Mean probability of breaking each part of the gold score; all 0 gives perfect answers.
 
     Returns: Sentences of the world, separated by spaces.
     """
-    factor = CAREFUL_FACTOR if rng.random() < CAREFUL_SHARE else 1.0
-    flaws = frozenset(part for part in parts_of(task) if rng.random() < factor * flaw_rates[part])
+    care = rng.choice(CARE)
+    flaws = frozenset(part for part in parts_of(task) if rng.random() < care * flaw_rates[part])
     sentences = _write(task, flaws, rng)
     # Repetition is a flaw of form: one that happened by chance would make the rates depend on each other.
     while len({tuple(sentence) for sentence in sentences}) < len(sentences):

@@ -9,6 +9,8 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias, TypeVar
 
+from prefine.errors import ConfigError
+
 Guarantee = Literal["best", "worst", "order", "scores", "last_loser"]
 
 
@@ -79,9 +81,11 @@ def facts_of(function: Callable[..., Strategy]) -> StrategyFacts:
     """The facts attached by `strategy`.
 
     Raises:
-        TypeError: The function was not declared as a strategy.
+        ConfigError: The function was not declared as a strategy.
     """
     facts = getattr(function, "facts", None)
     if not isinstance(facts, StrategyFacts):
-        raise TypeError(f"{function} is no strategy: decorate it with prefine.ranking.base.strategy")
+        raise ConfigError(
+            f"rank.strategy.name: {function} does not state its facts; decorate it with prefine.ranking.base.strategy"
+        )
     return facts

@@ -1,7 +1,7 @@
 """Stage `evaluate`: is the trained model better, in whose eyes, and by how much, with intervals."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import NamedTuple, TypeAlias
 
@@ -13,8 +13,8 @@ from prefine.judging.computed import Matchup, judge_all
 from prefine.metrics.intervals import mean_value
 from prefine.metrics.judge_facts import first_slot_rate, swap_consistency
 from prefine.metrics.win_rates import both_order_wins, win_rate
-from prefine.models.base import Sampler
-from prefine.records import Completion, Judgment, Manifest, MetricValue, Prompt
+from prefine.models.base import Sampler, decoding_settings
+from prefine.records import Completion, Judgment, Manifest, MetricValue, Prompt, content_hash
 from prefine.stages.base import Progress, StageRun, check_judge, chunks
 from prefine.stages.report_data import OUTCOMES, ConstraintScore, Contest, Evaluation, Example
 from prefine.stages.sampling import read_prompts, sample_shard
@@ -47,22 +47,36 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     settings = config.evaluate
     if settings.model == "trained" and not (folder / "model").is_dir():
         raise DataError(f"{folder / 'model'}: there is no trained model yet; run `prefine train` first")
-    after = _sampler(settings.model, Component.model_validate({"name": "hf", "path": str(folder / "model")}), "model")
-    before = _sampler(settings.baseline, config.policy, "baseline")
-    held_out = table_hash(folder / "heldout_pairs")
-    inputs = {"trained": after.fingerprint, "baseline": before.fingerprint, "heldout_pairs": held_out}
+    after, before = _models(config, folder)
+    prompts = [] if settings.prompts is None else list(read_prompts(settings.prompts, where="evaluate.prompts"))
+    judge = _judge(config)
+    decoding = settings.decoding or config.sample or Decoding()
+    inputs = {
+        "trained": after.fingerprint,
+        "baseline": before.fingerprint,
+        "heldout_pairs": table_hash(folder / "heldout_pairs"),
+        # These may come from sections of other stages, or from a file.
+        "prompts": content_hash([prompt.id for prompt in prompts]),
+        "judge": judge.fingerprint if judge else "",
+        "decoding": content_hash(decoding_settings(decoding)),
+    }
     stage = StageRun(folder, "evaluate", config, inputs)
-    if stage.finished and (folder / "metrics.json").exists():
+    if stage.finished and all((folder / name).exists() for name in ("metrics.json", *([OUTCOMES] if prompts else []))):
         return stage.finished
+    for prompt in prompts:
+        for sampler in (before, after):
+            sampler.check_prompt(prompt, decoding, where="evaluate.decoding")
     stage.begin(settings.seed)
     engine = CallEngine(folder.journal())
     metrics: list[MetricValue] = []
     contests: list[Contest] = []
     constraints: list[ConstraintScore] = []
     answered: list[Answered] = []
-    if settings.prompts is not None:
-        answered = _answers(settings.prompts, before, after, config, folder, engine, progress)
-        p_after, facts = _judged(answered, config, engine, contests)
+    if prompts:
+        answered = _answers(prompts, {"baseline": before, "trained": after}, decoding, folder, engine, progress)
+        engine.check_failures(2 * len(prompts), settings.max_failed_fraction, where="evaluate")
+        p_after, facts = _judged(answered, judge, config, engine, contests)
+        engine.check_failures(2 * (len(prompts) + len(answered)), settings.max_failed_fraction, where="evaluate")
         metrics += facts + _lengths(answered, config)
         gold = _gold(answered, config, contests, constraints)
         lines = [
@@ -83,44 +97,64 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
         # Here and not above: an evaluation of prompts alone must not import the training engine.
         from prefine.stages.held_out import reward_metrics
 
-        rewards = reward_metrics(config, folder, after)
-        scored = rewards[0].n
-        metrics += rewards
+        rewards = reward_metrics(config, folder, after, should_stop=lambda: progress.stopping)
+        scored = rewards.metrics[0].n
+        metrics += rewards.metrics
+        stage.dropped.update({f"held-out pair: {reason}": count for reason, count in rewards.dropped.items()})
     if not metrics:
         raise ConfigError("evaluate: nothing to evaluate on; give evaluate.prompts, or pair.held_out_prompts")
     evaluation = Evaluation(
-        policy=after.label,
-        baseline=before.label,
+        policy=f"{config.policy.name} {before.label}, trained" if settings.model == "trained" else after.label,
+        baseline="initial" if settings.baseline == "initial" else before.label,
         contests=tuple(contests),
         constraints=tuple(constraints),
         metrics=tuple(metrics),
     )
     write_text(folder / "metrics.json", json.dumps(evaluation.model_dump(mode="json"), indent=1) + "\n")
     stage.failed.update(engine.failures)
-    return stage.end(taken=len(answered) or scored, produced=len(answered) or scored, outputs={}, engine=engine)
+    taken = len(prompts) or scored + sum(stage.dropped.values())
+    return stage.end(taken=taken, produced=len(answered) or scored, outputs={}, engine=engine)
 
 
-def _sampler(choice: str | Component, default: Component, name: str) -> Sampler:
-    component = default if isinstance(choice, str) else choice
-    sampler: Sampler = component.resolve("backend", where=f"evaluate.{name}")()
-    return sampler
+def _models(config: RunConfig, folder: RunFolder) -> tuple[Sampler, Sampler]:
+    """The model and its baseline."""
+    choice, other = config.evaluate.model, config.evaluate.baseline
+    after: Sampler
+    if isinstance(choice, Component):
+        after = choice.resolve("backend", where="evaluate.model")()
+    else:
+        # Here and not above: models of other kinds must not import torch.
+        from prefine.stages.training_inputs import trainable
+
+        # With the policy's own device, dtype and batch size: what fits one of the two fits the other.
+        after = trainable(config.policy, where="policy").at(str(folder / "model"))
+    baseline = other if isinstance(other, Component) else config.policy
+    before: Sampler = baseline.resolve("backend", where="evaluate.baseline")()
+    return after, before
+
+
+def _judge(config: RunConfig) -> ComputedJudge | None:
+    component = _judge_component(config)
+    judge: ComputedJudge | None = None if component is None else component.resolve("judge", where="evaluate.judge")()
+    return judge
+
+
+def _judge_component(config: RunConfig) -> Component | None:
+    return config.evaluate.judge or (config.rank.judge if config.rank else None)
 
 
 def _answers(
-    source: Component,
-    before: Sampler,
-    after: Sampler,
-    config: RunConfig,
+    prompts: list[Prompt],
+    samplers: Mapping[str, Sampler],
+    decoding: Decoding,
     folder: RunFolder,
     engine: CallEngine,
     progress: Progress,
 ) -> list[Answered]:
     """One answer of each model to each prompt, drawn with the same settings from independent random streams."""
-    decoding = config.evaluate.decoding or config.sample or Decoding()
-    prompts = list(read_prompts(source, where="evaluate.prompts"))
     progress.start("evaluate", 2 * len(prompts), "answers")
     tables: dict[str, dict[str, Completion]] = {}
-    for offset, (name, sampler) in enumerate((("baseline", before), ("trained", after))):
+    for offset, (name, sampler) in enumerate(samplers.items()):
         own = Decoding(
             temperature=decoding.temperature,
             top_p=decoding.top_p,
@@ -151,14 +185,17 @@ def _answers(
 
 
 def _judged(
-    answered: Sequence[Answered], config: RunConfig, engine: CallEngine, contests: list[Contest]
+    answered: Sequence[Answered],
+    judge: ComputedJudge | None,
+    config: RunConfig,
+    engine: CallEngine,
+    contests: list[Contest],
 ) -> tuple[list[float | None], list[MetricValue]]:
     """Each prompt's P(after is better) in the judge's eyes, both orders averaged; and facts about the judge."""
-    component = config.evaluate.judge or (config.rank.judge if config.rank else None)
-    if component is None:
+    component = _judge_component(config)
+    if judge is None or component is None:
         return [None] * len(answered), []
     settings = config.evaluate
-    judge: ComputedJudge = component.resolve("judge", where="evaluate.judge")()
     for one in answered:
         check_judge(judge, one.prompt, [one.before, one.after])
     shown_first = judge_all(engine, judge, [Matchup(one.prompt, one.after, one.before) for one in answered])
@@ -192,7 +229,7 @@ def _gold(
     if component is None:
         return [None] * len(answered)
     score: Callable[[str, str], GoldParts] = component.resolve("gold", where="evaluate.gold")
-    parts = [(score(one.prompt.text, one.before.text), score(one.prompt.text, one.after.text)) for one in answered]
+    parts = [_scored(score, one) for one in answered]
     gaps = [fmean(after.values()) - fmean(before.values()) for before, after in parts]
     contests.append(_contest("gold", "gold", [0.5 if abs(g) < _TIE else float(g > 0) for g in gaps], config))
     for name in sorted({name for before, _ in parts for name in before}):
@@ -205,6 +242,16 @@ def _gold(
             )
         )
     return parts
+
+
+def _scored(score: Callable[[str, str], GoldParts], one: Answered) -> tuple[GoldParts, GoldParts]:
+    try:
+        return score(one.prompt.text, one.before.text), score(one.prompt.text, one.after.text)
+    except ValueError as error:
+        raise DataError(
+            f"{one.prompt.source}: evaluate.gold cannot score this prompt: {error}; "
+            "evaluate on prompts that it knows, or leave evaluate.gold out"
+        ) from error
 
 
 def _contest(judge: str, role: str, wins: Sequence[float], config: RunConfig) -> Contest:

@@ -1,6 +1,10 @@
 """How well the trained model's implicit reward orders pairs of prompts that were held out."""
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 from prefine.config import RunConfig
+from prefine.errors import ConfigError
 from prefine.metrics.rewards import longer_is_better, reward_accuracy
 from prefine.models.base import Sampler
 from prefine.models.folders import load_model
@@ -15,32 +19,55 @@ from prefine.training.objective import PairTable
 from prefine.training.reference import score_sides
 
 
-def reward_metrics(config: RunConfig, folder: RunFolder, trained: Sampler) -> list[MetricValue]:
+class Rewards(NamedTuple):
+    """The metrics, and how many held-out pairs could not be scored, by reason."""
+
+    metrics: list[MetricValue]
+    dropped: dict[str, int]
+
+
+def reward_metrics(
+    config: RunConfig, folder: RunFolder, trained: Sampler, *, should_stop: Callable[[], bool]
+) -> Rewards:
     """Reward accuracy (share of held-out pairs with a positive margin), beside that of preferring the longer answer.
 
     The margin is the difference of log-ratios to the reference, whatever score the loss optimised. Intervals are
     bootstraps over prompts.
+
+    Raises:
+        ConfigError: The model has no weights to score pairs with.
+        Interrupted: `should_stop` became true.
     """
-    assert isinstance(trained, HfModel), "train made it"
+    if not isinstance(trained, HfModel):
+        raise ConfigError(
+            f"evaluate.model: {trained.label!r} has no weights to score the held-out pairs with; "
+            "use {name: hf, path: FOLDER}, or set pair.held_out_prompts: 0"
+        )
     settings = config.train
     reference = trainable(config.policy, where="policy")
     if settings.reference != "initial":
         reference = trainable(settings.reference, where="train.reference")
     table = folder / "heldout_pairs"
-    examples = read_examples(table, trained, config).examples
+    examples, dropped, _ = read_examples(table, trained, config)
     pairs = {pair.id: pair for path in parts(table) for row in read_part(path) if (pair := pair_of(row))}
     kept = [pairs[example.id] for example in examples]
 
     def sides(model: HfModel) -> SideLogps:
         loaded = load_model(model.path, dtype="float32", device=model.device)
-        return score_sides(loaded, examples, micro_batch_pairs=settings.micro_batch_pairs, dtype=settings.dtype)
+        return score_sides(
+            loaded,
+            examples,
+            micro_batch_pairs=settings.micro_batch_pairs,
+            dtype=settings.dtype,
+            should_stop=should_stop,
+        )
 
     values = sides(reference)
     table_of_sides = PairTable.of(examples, initial=values, reference=values)
     logps = table_of_sides.join(sides(trained), table_of_sides.totals())
     ids = [pair.prompt.id for pair in kept]
     samples, seed = config.evaluate.bootstrap_samples, config.evaluate.seed
-    return [
+    metrics = [
         reward_accuracy(logps.margin.tolist(), ids, samples=samples, seed=seed),
         longer_is_better(
             [len(pair.chosen.text) for pair in kept],
@@ -50,3 +77,4 @@ def reward_metrics(config: RunConfig, folder: RunFolder, trained: Sampler) -> li
             seed=seed,
         ),
     ]
+    return Rewards(metrics, dropped)

@@ -58,7 +58,7 @@ def held_out(prompt_ids: Iterable[str], settings: PairConfig) -> frozenset[str]:
         ConfigError: Not one prompt would be left to train on.
     """
     ids = sorted(set(prompt_ids), key=lambda id_: content_hash("held out", settings.seed, id_))
-    if settings.held_out_prompts >= len(ids):
+    if ids and settings.held_out_prompts >= len(ids):
         raise ConfigError(
             f"pair.held_out_prompts: {settings.held_out_prompts} of {len(ids)} prompts leaves none to train on"
         )
@@ -83,7 +83,9 @@ def _select(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
     stage.begin(settings.seed)
     sources = parts(folder / "rankings")
     rankings = {path.name: [ranking_of(row) for row in read_part(path)] for path in sources}
-    kept_out = held_out((ranking.prompt_id for part in rankings.values() for ranking in part), settings)
+    # A prompt without a pair could be held out, but nothing measured on it.
+    choices = {ranking.prompt_id: select(ranking) for part in rankings.values() for ranking in part}
+    kept_out = held_out((prompt_id for prompt_id, found in choices.items() if found), settings)
     taken = sum(map(len, rankings.values()))
     progress.start("pair", taken, "rankings")
     produced = 0
@@ -91,7 +93,7 @@ def _select(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
         groups = {prompt.id: (prompt, answers) for prompt, answers in _completions(folder, path.name)}
         pairs: list[PreferencePair] = []
         for ranking in rankings[path.name]:
-            chosen = select(ranking)
+            chosen = choices[ranking.prompt_id]
             if not chosen:
                 stage.dropped["no pair selected"] += 1
             prompt, answers = groups[ranking.prompt_id]
@@ -110,7 +112,7 @@ def _import(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
     assert config.pairs is not None, "checked by run"
     settings = config.pair
     pairs = list(entries.pairs(config.pairs.resolve("source", where="pairs")()))
-    content = content_hash([[pair.id, pair.weight, pair.score_gap] for pair in pairs])
+    content = content_hash([pair.model_dump_json() for pair in pairs])
     stage = StageRun(folder, "pair", config, {"pairs": content})
     if stage.finished:
         return stage.finished

@@ -53,7 +53,7 @@ def report_data(config: RunConfig, folder: RunFolder, manifests: dict[str, Manif
     bound = regularizer.resolve("regularizer", where="train.regularizer") if regularizer and is_budget else None
     return ReportData(
         title=config.report.title,
-        run_name=folder.path.name,
+        run_name=folder.path.resolve().name,
         policy=evaluation.policy if evaluation else config.policy.name,
         baseline=evaluation.baseline if evaluation else "initial",
         road=tuple(_step(name, manifests[name], config) for name in _ROAD if name in manifests),
@@ -66,7 +66,9 @@ def report_data(config: RunConfig, folder: RunFolder, manifests: dict[str, Manif
         constraints=evaluation.constraints if evaluation else (),
         metrics=evaluation.metrics if evaluation else (),
         examples=_examples(folder / OUTCOMES, config.report.examples),
-        prompts_also_trained_on=_overlap(folder) if evaluation and evaluation.contests else None,
+        prompts_also_trained_on=_overlap(folder)
+        if evaluation and evaluation.contests and "pair" in manifests
+        else None,
         warnings=_warnings(config),
         config_yaml=yaml.safe_dump(config.resolved(), sort_keys=False, allow_unicode=True),
         versions=_versions(manifests),

@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from pydantic import Field
+
 from prefine.records import SCHEMA_VERSION, Counts, Finite, MetricValue, Record
 
 OUTCOMES = "evaluation/outcomes.jsonl"
@@ -108,4 +110,4 @@ class ReportData(Record):
     examples: tuple[Example, ...] = ()
     warnings: tuple[str, ...] = ()
     config_yaml: str = ""
-    versions: dict[str, str] = {}
+    versions: dict[str, str] = Field(default_factory=dict)

@@ -4,56 +4,76 @@ import json
 from typing import Any
 
 from prefine.config import RunConfig
-from prefine.records import MetricValue
-from prefine.stages.report_data import Evaluation
+from prefine.records import MetricValue, Record
+from prefine.stages.report_data import ConstraintScore, Contest, Evaluation
 from prefine.store.folder import RunFolder
 from prefine.store.tables import parse
 
 
-def result_of(config: RunConfig, folder: RunFolder, seconds: float) -> dict[str, Any]:
-    """Win rate, fall of the chosen answers, time and report of a run, and the same as lines to print.
+class RunResult(Record):
+    """What a run came to.
 
-    `win_rate` and `interval` are by gold where there is one, else by the judge; in %.
+    `win_rate` and `interval` are by gold where there is one, else by the judge; in %. `chosen_fall` is in nats per
+    answer, or per token where the budget is (`delta_per`).
     """
-    metrics_path, final_path = folder / "metrics.json", folder / "train_final.json"
-    evaluation = (
-        parse(Evaluation, json.loads(metrics_path.read_text()), where=str(metrics_path))
-        if metrics_path.exists()
-        else None
-    )
-    final = json.loads(final_path.read_text())["final"] if final_path.exists() else None
+
+    win_rate: float | None
+    interval: tuple[float, float] | None
+    chosen_fall: float | None
+    chosen_fall_standard_error: float | None
+    delta: float | None
+    delta_per: str
+    seconds: float
+    report: str
+    contests: tuple[Contest, ...] = ()
+    constraints: tuple[ConstraintScore, ...] = ()
+    metrics: tuple[MetricValue, ...] = ()
+
+
+def result_of(config: RunConfig, folder: RunFolder, seconds: float) -> RunResult:
+    """Win rate, fall of the chosen answers, time and report of a run."""
+    metrics, final = _json(folder, "metrics.json"), _json(folder, "train_final.json")
+    evaluation = parse(Evaluation, metrics, where=str(folder / "metrics.json")) if metrics else None
     contests = {contest.role: contest.win_rate for contest in evaluation.contests} if evaluation else {}
     main = contests.get("gold") or contests.get("judge")
-    delta = config.train.regularizer.options.get("delta") if config.train.regularizer else None
-    lines = [""]
-    if evaluation:
-        lines += [
-            _line(f"win rate by {contest.judge} ({contest.role})", contest.win_rate) for contest in evaluation.contests
-        ]
-        for constraint in evaluation.constraints:
-            before, after = constraint.before.value, constraint.after.value
-            lines.append(f"  {'gold: ' + constraint.name:<38} {before:.3f} → {after:.3f}")
-        lines += [_line(metric.name, metric) for metric in evaluation.metrics]
-    if final:
-        budget = f", budget {delta:g}" if delta is not None else ""
-        lines.append(
-            f"  {'fall of chosen answers [nats]':<38} {final['fall']:.2f} ± {final['fall_se'] or 0:.2f}{budget}"
-        )
-    return {
-        "win_rate": main.value if main else None,
-        "interval": list(main.interval) if main and main.interval else None,
-        "chosen_fall": final["fall"] if final else None,
-        "chosen_fall_standard_error": final["fall_se"] if final else None,
-        "delta": delta,
-        "seconds": round(seconds, 1),
-        "report": str((folder / "report.html").resolve()),
-        "contests": [contest.model_dump(mode="json") for contest in evaluation.contests] if evaluation else [],
-        "constraints": [constraint.model_dump(mode="json") for constraint in evaluation.constraints]
-        if evaluation
-        else [],
-        "metrics": [metric.model_dump(mode="json") for metric in evaluation.metrics] if evaluation else [],
-        "lines": lines,
-    }
+    regularizer = config.train.regularizer
+    options = regularizer.resolve("regularizer", where="train.regularizer").keywords if regularizer else {}
+    per = str(options.get("per", "sequence"))
+    fall = "token_fall" if per == "token" else "fall"
+    return RunResult(
+        win_rate=main.value if main else None,
+        interval=main.interval if main else None,
+        chosen_fall=final["final"][fall] if final else None,
+        chosen_fall_standard_error=final["final"][f"{fall}_se"] if final else None,
+        delta=options.get("delta"),
+        delta_per=per,
+        seconds=round(seconds, 1),
+        report=str((folder / "report.html").resolve()),
+        contests=evaluation.contests if evaluation else (),
+        constraints=evaluation.constraints if evaluation else (),
+        metrics=evaluation.metrics if evaluation else (),
+    )
+
+
+def lines_of(result: RunResult) -> list[str]:
+    """The result as lines to print."""
+    lines = [_line(f"win rate by {contest.judge} ({contest.role})", contest.win_rate) for contest in result.contests]
+    for constraint in result.constraints:
+        name = f"gold: {constraint.name}"
+        lines.append(f"  {name:<38} {constraint.before.value:.3f} → {constraint.after.value:.3f}")
+    lines += [_line(metric.name, metric) for metric in result.metrics]
+    if result.chosen_fall is not None:
+        unit = "nats per token" if result.delta_per == "token" else "nats"
+        error = result.chosen_fall_standard_error
+        spread = f" ± {error:.2f}" if error is not None else ""
+        budget = f", budget {result.delta:g}" if result.delta is not None else ""
+        lines.append(f"  {f'fall of chosen answers [{unit}]':<38} {result.chosen_fall:.2f}{spread}{budget}")
+    return lines
+
+
+def _json(folder: RunFolder, name: str) -> Any:
+    path = folder / name
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def _line(name: str, metric: MetricValue) -> str:

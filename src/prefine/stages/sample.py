@@ -38,10 +38,11 @@ def _sample(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
     # A first pass finds every bad row before a second of sampling is spent, and keeps no prompt in memory.
     digest = hashlib.sha256()
     total = 0
+    sampler: Sampler = config.policy.resolve("backend", where="policy")()
     for prompt in read_prompts(config.prompts, where="prompts"):
+        sampler.check_prompt(prompt, settings, where="sample")
         digest.update(prompt.id.encode())
         total += 1
-    sampler: Sampler = config.policy.resolve("backend", where="policy")()
     stage = StageRun(folder, "sample", config, {"prompts": digest.hexdigest()[:16], "policy": sampler.fingerprint})
     if stage.finished:
         return stage.finished
@@ -74,7 +75,8 @@ def _import(source: Component, config: RunConfig, folder: RunFolder, progress: P
     digest = hashlib.sha256()
     total = 0
     for prompt, completions in _read_completions(source):
-        digest.update(repr((prompt.id, [(c.id, c.metadata) for c in completions])).encode())
+        for record in (prompt, *completions):
+            digest.update(record.model_dump_json().encode())
         total += 1
     stage = StageRun(folder, "sample", config, {"completions": digest.hexdigest()[:16]})
     if stage.finished:

@@ -83,7 +83,7 @@ def _set_aside_other_run(folder: RunFolder, run_key: str, progress: Progress) ->
         old = folder / f"training-before-{run_key}"
         progress.say(f"the pairs have changed since the last training, which is kept in {old}")
         old.mkdir(exist_ok=True)
-        for name in ("checkpoints", "model", "train_log.jsonl", "train_final.json"):
+        for name in ("checkpoints", "model", "train_log.jsonl", "train_final.json", "metrics.json"):
             if (folder / name).exists():
                 shutil.move(folder / name, old / name)
     write_text(marker, run_key)

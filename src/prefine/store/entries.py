@@ -7,11 +7,13 @@ from pydantic import ValidationError
 
 from prefine.errors import DataError
 from prefine.records import Completion, Message, PreferencePair, Prompt, content_hash
+from prefine.store.rows import pair_of
 from prefine.store.sources import Row
 
 _PROMPT_NAMES = ("prompt", "instruction", "messages")
 _TEXT_NAMES = ("text", "content", "completion", "message")
 _PAIR_EXTRAS = ("weight", "score_gap", "p_chosen")
+_OWN_COLUMN = "prefine_extra"
 _SHOWN = 60
 
 
@@ -49,31 +51,50 @@ def completions(rows: Iterable[Row]) -> Iterator[tuple[Prompt, list[Completion]]
 def pairs(rows: Iterable[Row]) -> Iterator[PreferencePair]:
     """One pair a row: `prompt`, `chosen`, `rejected`, each a text or messages.
 
-    Optional are `weight`, `score_gap` and `p_chosen`; other columns are metadata of the prompt.
+    Optional are `weight`, `score_gap` and `p_chosen`; other columns are metadata of the prompt. Rows of a `pairs/` of
+    ours come back whole, with all that their `prefine_*` columns say.
 
     Raises:
         DataError: A field is missing, empty or of a wrong type, both answers are equal, or the pair came before.
     """
     seen: dict[str, str] = {}
     for row in rows:
-        prompt = _prompt(row, used=("chosen", "rejected", *_PAIR_EXTRAS))
-        sides = {}
-        for index, side in enumerate(("chosen", "rejected")):
-            if side not in row.values:
-                raise DataError(f"{row.where}: no column {side!r}; {_has(row.values)}; map it with columns")
-            sides[side] = _completion(prompt, index, {"text": row.values[side]}, f"{row.where}, {side}")
-        if sides["chosen"].message == sides["rejected"].message:
-            raise DataError(
-                f"{row.where}: chosen and rejected are the same text {_show(sides['chosen'].text)}; "
-                "a pair needs two different answers: remove the row"
-            )
-        extra = {name: row.values[name] for name in _PAIR_EXTRAS if row.values.get(name) is not None}
-        try:
-            pair = PreferencePair.model_validate({"prompt": prompt, **sides, **extra})
-        except ValidationError as error:
-            raise DataError(f"{row.where}: {_reason(error)}") from error
-        _must_be_new(pair.id, row.where, seen, "pair", prompt.text)
+        pair = _own_pair(row) if _OWN_COLUMN in row.values else _pair(row)
+        _must_be_new(pair.id, row.where, seen, "pair", pair.prompt.text)
         yield pair
+
+
+def _own_pair(row: Row) -> PreferencePair:
+    """The pair in a row that stage `pair` wrote."""
+    try:
+        return pair_of(row.values)
+    except KeyError as error:
+        problem = f"no column {error.args[0]!r}"
+    except (DataError, ValueError, TypeError) as error:
+        problem = _reason(error)
+    raise DataError(
+        f"{row.where}: the prefine_* columns do not fit together ({problem}); restore them, or remove all of them to "
+        "read prompt, chosen and rejected alone"
+    )
+
+
+def _pair(row: Row) -> PreferencePair:
+    prompt = _prompt(row, used=("chosen", "rejected", *_PAIR_EXTRAS))
+    sides = {}
+    for index, side in enumerate(("chosen", "rejected")):
+        if side not in row.values:
+            raise DataError(f"{row.where}: no column {side!r}; {_has(row.values)}; map it with columns")
+        sides[side] = _completion(prompt, index, {"text": row.values[side]}, f"{row.where}, {side}")
+    if sides["chosen"].message == sides["rejected"].message:
+        raise DataError(
+            f"{row.where}: chosen and rejected are the same text {_show(sides['chosen'].text)}; "
+            "a pair needs two different answers: remove the row"
+        )
+    extra = {name: row.values[name] for name in _PAIR_EXTRAS if row.values.get(name) is not None}
+    try:
+        return PreferencePair.model_validate({"prompt": prompt, **sides, **extra})
+    except ValidationError as error:
+        raise DataError(f"{row.where}: {_reason(error)}") from error
 
 
 def _prompt(row: Row, *, used: tuple[str, ...]) -> Prompt:

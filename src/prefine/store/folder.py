@@ -26,7 +26,13 @@ STAGE_SECTIONS: dict[str, tuple[str, ...]] = {
 # Growing these extends a run; shrinking or changing anything else would mix two runs in one folder.
 _MAY_GROW = {"sample.completions_per_prompt", "prompts.count", "prompts.limit", "completions.limit", "rank.max_calls"}
 # These say how hard to try or what to show, not what to compute.
-_FREE = {"sample.max_failed_fraction", "rank.max_failed_fraction", "report.title", "report.examples"}
+_FREE = {
+    "sample.max_failed_fraction",
+    "rank.max_failed_fraction",
+    "evaluate.max_failed_fraction",
+    "report.title",
+    "report.examples",
+}
 
 
 class RunFolder:
@@ -169,9 +175,10 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "
 def _allowed(name: str, old: Any, new: Any) -> bool:
     if name in _FREE:
         return True
-    if name not in _MAY_GROW:
+    # Options of components are checked later, so what should be a number may still be anything.
+    if name not in _MAY_GROW or not isinstance(old, int):
         return False
-    return old is not None and (new is None or new >= old)
+    return new is None or (isinstance(new, int) and new >= old)
 
 
 def _show(value: Any) -> str:

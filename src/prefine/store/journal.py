@@ -44,7 +44,7 @@ class Journal:
         return {key: answer for key, answer in self._select("SELECT key, answer FROM answers WHERE key IN", keys)}
 
     def interrupted(self, keys: Iterable[str]) -> int:
-        """How many of `keys` were asked before and never answered: in flight when a run ended, or failed."""
+        """How many of `keys` were asked before and never answered: in flight when a run ended."""
         known = {row[0] for row in self._select("SELECT key FROM asked WHERE key IN", keys)}
         return len(known - self.answers(known).keys())
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from prefine.records import Completion, Message, PreferencePair, Prompt, Ranking
+from prefine.records import Completion, Message, PreferencePair, Prompt, Ranking, content_hash
 from prefine.store.tables import parse
 
 
@@ -68,16 +68,28 @@ def pair_row(pair: PreferencePair) -> dict[str, Any]:
 
 
 def pair_of(row: dict[str, Any]) -> PreferencePair:
-    """The record of a row. A text that was edited in its visible column counts as edited: its token ids are dropped."""
+    """The record of a row.
+
+    A text that was edited in its visible column counts as edited: it gets an id of its own, and the token ids and the
+    log-probability of what was sampled are dropped.
+    """
     extra = json.loads(row["prefine_extra"])
-    prompt = dict(extra["prompt"])
-    if [_visible(Message.model_validate(m)) for m in prompt["messages"]] != row["prompt"]:
-        prompt["messages"] = row["prompt"]
+    prompt = Prompt.model_validate(extra["prompt"])
+    if [_visible(message) for message in prompt.messages] != row["prompt"]:
+        prompt = Prompt.make(
+            tuple(Message.model_validate(message) for message in row["prompt"]),
+            tools=prompt.tools,
+            chat_template_kwargs=prompt.chat_template_kwargs,
+            source=prompt.source,
+            metadata=prompt.metadata,
+        )
     sides = {}
     for side in ("chosen", "rejected"):
-        completion = dict(extra[side], token_ids=row[f"prefine_{side}_token_ids"])
+        completion = dict(extra[side], token_ids=row[f"prefine_{side}_token_ids"], prompt_id=prompt.id)
         if [_visible(Message.model_validate(completion["message"]))] != row[side]:
-            completion |= {"message": row[side][-1], "token_ids": None}
+            message = _only_turn(row[side], side)
+            completion |= {"message": message, "token_ids": None, "sampled_logp": None, "finish_reason": "unknown"}
+            completion["id"] = content_hash("edited", completion["id"], message)
         sides[side] = completion
     values = {
         "prompt": prompt,
@@ -88,6 +100,12 @@ def pair_of(row: dict[str, Any]) -> PreferencePair:
         **sides,
     }
     return parse(PreferencePair, values, where=f"pair of prompt {row['prefine_prompt_id']}")
+
+
+def _only_turn(messages: Any, side: str) -> dict[str, str]:
+    if not isinstance(messages, list) or len(messages) != 1 or messages[0].get("role") != "assistant":
+        raise ValueError(f"{side} must be one assistant turn")
+    return dict(messages[0])
 
 
 def _visible(message: Message) -> dict[str, str]:
