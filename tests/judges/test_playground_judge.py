@@ -7,12 +7,16 @@ from statistics import NormalDist, fmean, variance
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from prefine.errors import DataError
 from prefine.judges.base import ComputedJudge
 from prefine.judges.playground import GOLD_SD, LENGTH_SD, PlaygroundJudge, noise_sd
+from prefine.playground.build import MODEL_DIR
+from prefine.playground.pretraining import generate
 from prefine.playground.world import demonstrate, draw_prompts, gold, parse
 from prefine.records import Completion, Message, Prompt, content_hash
 
@@ -147,13 +151,15 @@ def test_it_compares_by_the_gold_score():
 FLAWS = ("count", "topic", "required", "forbidden", "tone", "order", "form")
 
 
-def test_the_units_are_those_of_the_world():
-    rng = random.Random(0)
-    gold_variances, length_variances = [], []
-    for prompt in draw_prompts(300, split="train", seed=1):
-        answers = [demonstrate(parse(prompt), rng) for _ in range(8)]
-        gold_variances.append(variance(gold(prompt, answer) for answer in answers))
-        length_variances.append(variance(len(answer) for answer in answers))
+def test_the_units_are_those_of_the_embedded_models_samples():
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_pretrained(MODEL_DIR, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(MODEL_DIR)
+    prompts = draw_prompts(60, split="test", seed=2)
+    samples = generate(model, tokenizer, prompts, samples=6, temperature=1.0)
+    texts = {prompt: [text for text, _ in answers] for prompt, answers in zip(prompts, samples, strict=True)}
+    gold_variances = [variance(gold(prompt, text) for text in of_one) for prompt, of_one in texts.items()]
+    length_variances = [variance(len(text) for text in of_one) for of_one in texts.values()]
     assert math.sqrt(fmean(gold_variances)) == pytest.approx(GOLD_SD, rel=0.15)
     assert math.sqrt(fmean(length_variances)) == pytest.approx(LENGTH_SD, rel=0.15)
 

@@ -16,7 +16,7 @@ from prefine.playground.world import gold, parse
 from prefine.records import Completion, Prompt, content_hash
 
 GOLD_SD = 0.16
-"""Standard deviation of the gold score among the world's demonstrations for one prompt: the unit of quality."""
+"""Standard deviation of the gold score among the embedded model's samples for one prompt: the unit of quality."""
 
 LENGTH_SD = 30.0
 """Standard deviation of their length among the same [characters]: the unit of `length_bias`."""
