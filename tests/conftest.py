@@ -3,6 +3,9 @@
 import os
 from pathlib import Path
 
+# Before anything loads torch: OpenMP threads that spin while they wait starve the ones that work on shared cores.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import pytest
 
 from run_place import Place
