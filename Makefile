@@ -28,13 +28,14 @@ check: setup  ## Lint and types
 	@$(BIN)/mypy
 
 torture: setup  ## Long runs by hand: 20 kills at random moments
-	@$(BIN)/python -m pytest -m torture $(ARGS)
+	@$(BIN)/python -m pytest -s -m torture $(ARGS)
 
 format: setup  ## Let ruff format the code
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format --quiet .
 
 setup: $(STAMP)  ## Prepare .venv
+	@:
 
 # One process at a time: two `make` in one checkout would install over each other.
 $(STAMP): pyproject.toml constraints.txt
