@@ -110,7 +110,7 @@ def demo(
 ) -> None:
     """Make the embedded playground model measurably better, on this machine, without any download.
 
-    About 2 minutes on two CPU cores. `--json` prints win_rate, interval, chosen_fall, delta, seconds and report.
+    A few minutes on two CPU cores. `--json` prints win_rate, interval, chosen_fall, delta, seconds and report.
     """
     from importlib.resources import files
 
