@@ -104,7 +104,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     if not metrics:
         raise ConfigError("evaluate: nothing to evaluate on; give evaluate.prompts, or pair.held_out_prompts")
     evaluation = Evaluation(
-        policy=f"{config.policy.name} {before.label}, trained" if settings.model == "trained" else after.label,
+        policy=f"{before.label}, trained" if settings.model == "trained" else after.label,
         baseline="initial" if settings.baseline == "initial" else before.label,
         contests=tuple(contests),
         constraints=tuple(constraints),
