@@ -41,6 +41,8 @@ class Message(Record):
     content: str
     reasoning: str | None = None
     tool_calls: tuple[dict[str, JsonValue], ...] | None = None
+    tool_call_id: str | None = None
+    name: str | None = None
 
     def chat(self) -> dict[str, Any]:
         """The message as chat templates expect it, without the fields that are not set."""
@@ -89,28 +91,6 @@ class Prompt(Record):
         return next((m.content for m in reversed(self.messages) if m.role == "user"), self.messages[-1].content)
 
 
-class Completion(Record):
-    """One answer to a prompt, sampled here or imported."""
-
-    id: str
-    prompt_id: str
-    sample_index: int = Field(ge=0)
-    message: Message
-    token_ids: tuple[int, ...] | None = None
-    tokenizer_hash: str | None = None
-    sampled_logp: float | None = None
-    model: str = ""
-    sampling: dict[str, JsonValue] = {}
-    seed: int | None = None
-    finish_reason: FinishReason = "unknown"
-    metadata: dict[str, JsonValue] = {}
-
-    @property
-    def text(self) -> str:
-        """The answer's text, without reasoning."""
-        return self.message.content
-
-
 class Usage(Record):
     """What calls cost. Tokens are as counted by whoever answered."""
 
@@ -126,6 +106,33 @@ class Usage(Record):
             completion_tokens=self.completion_tokens + other.completion_tokens,
             cost=self.cost + other.cost,
         )
+
+
+class Completion(Record):
+    """One answer to a prompt, sampled here or imported.
+
+    `usage` is what the request cost that it came with; of several completions from one request the first bears it all.
+    It is in the journal, not in tables.
+    """
+
+    id: str
+    prompt_id: str
+    sample_index: int = Field(ge=0)
+    message: Message
+    token_ids: tuple[int, ...] | None = None
+    tokenizer_hash: str | None = None
+    sampled_logp: float | None = None
+    model: str = ""
+    sampling: dict[str, JsonValue] = {}
+    seed: int | None = None
+    finish_reason: FinishReason = "unknown"
+    usage: Usage | None = None
+    metadata: dict[str, JsonValue] = {}
+
+    @property
+    def text(self) -> str:
+        """The answer's text, without reasoning."""
+        return self.message.content
 
 
 class Comparison(Record):
@@ -155,6 +162,23 @@ class Judgment(Record):
     def _failure_has_a_reason(self) -> Self:
         if (self.p_first is None) != (self.error is not None):
             raise ValueError("a judgment has either p_first or the reason (error) why there is none")
+        return self
+
+
+class Score(Record):
+    """A scorer's answer on one completion: its value [the scorer's own unit], higher is better."""
+
+    completion_id: str
+    judge: str
+    value: Finite | None = None
+    raw_text: str | None = None
+    error: str | None = None
+    usage: Usage = Usage()
+
+    @model_validator(mode="after")
+    def _failure_has_a_reason(self) -> Self:
+        if (self.value is None) != (self.error is not None):
+            raise ValueError("a score has either a value or the reason (error) why there is none")
         return self
 
 

@@ -1,5 +1,7 @@
 """The call engine: what is journaled is not asked, what fails is counted, limits hold before a call."""
 
+import threading
+import time
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -8,7 +10,7 @@ import pytest
 
 from prefine.calls.base import Batch, Call, Failure
 from prefine.calls.engine import CallEngine
-from prefine.errors import DataError, LimitError
+from prefine.errors import BackendError, DataError, LimitError
 from prefine.records import Record, Usage
 from prefine.store.journal import Journal
 
@@ -130,3 +132,57 @@ def test_a_damaged_answer_is_named(journal: Journal) -> None:
     journal.store({"key a": '{"txt": 1}'})
     with pytest.raises(DataError, match="journal, answer key a: not a Answer"):
         CallEngine(journal).ask(calls("a"), Answer, Model())
+
+
+class Together:
+    """Answers each call in a batch of its own and knows how many were under way at once."""
+
+    def __init__(self, *, fails: str = "") -> None:
+        self.under_way = self.most = 0
+        self.lock = threading.Lock()
+        self.fails = fails
+
+    def __call__(self, calls: list[Call[str]]) -> Iterator[Batch[Answer]]:
+        for call in calls:
+            yield Batch([call.key], partial(self._answer, call))
+
+    def _answer(self, call: Call[str]) -> Mapping[str, Answer | Failure]:
+        with self.lock:
+            self.under_way += 1
+            self.most = max(self.most, self.under_way)
+        time.sleep(0.01)
+        with self.lock:
+            self.under_way -= 1
+        if call.payload == self.fails:
+            raise BackendError("the server is gone")
+        return {call.key: Answer(text=call.payload)}
+
+
+def test_batches_in_flight_are_bounded_and_answers_are_the_same(journal: Journal) -> None:
+    model = Together()
+    names = [f"{n}" for n in range(20)]
+    answers = CallEngine(journal).ask(calls(*names), Answer, model, concurrency=5)
+    assert answers == {f"key {name}": Answer(text=name) for name in names}
+    assert 2 <= model.most <= 5
+    assert journal.count() == 20
+
+
+def test_when_one_batch_ends_the_run_the_others_in_flight_are_kept(journal: Journal) -> None:
+    names = [f"{n}" for n in range(20)]
+    with pytest.raises(BackendError):
+        CallEngine(journal).ask(calls(*names), Answer, Together(fails="7"), concurrency=4)
+    kept = journal.count()
+    assert 7 <= kept <= 11, "what was asked beside it has been paid for"
+    again = CallEngine(journal)
+    again.ask(calls(*names), Answer, Together(), concurrency=4)
+    assert (again.replayed, again.repeated) == (kept, 1), "only the one that ended the run was in flight unanswered"
+
+
+def test_usage_of_failures_counts(journal: Journal) -> None:
+    def batches(open_calls: list[Call[str]]) -> Iterator[Batch[Answer]]:
+        for call in open_calls:
+            yield Batch([call.key], lambda call=call: {call.key: Failure("cut", Usage(calls=1, cost=0.5))})  # type: ignore[misc]
+
+    engine = CallEngine(journal)
+    engine.ask(calls("a", "b"), Answer, batches)
+    assert engine.usage == Usage(calls=2, cost=1.0)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
-from prefine.records import Record
+from prefine.records import Record, Usage
 
 A = TypeVar("A", bound=Record)
 P = TypeVar("P")
@@ -17,13 +17,17 @@ class Call(NamedTuple, Generic[P]):
 
 
 class Failure(NamedTuple):
-    """A call without a usable answer, and why."""
+    """A call without a usable answer: why, in words that many failures share, and what it cost all the same."""
 
     reason: str
+    usage: Usage = Usage()
 
 
 class Batch(NamedTuple, Generic[A]):
-    """Calls that go out together: `answer` makes them, once the engine has noted `keys` as asked."""
+    """Calls that go out together: `answer` makes them, once the engine has noted `keys` as asked.
+
+    With a concurrency above 1, `answer` is called in a thread of its own.
+    """
 
     keys: Sequence[str]
     answer: Callable[[], Mapping[str, A | Failure]]
@@ -61,6 +65,8 @@ class Asker(Protocol):
         calls: Sequence[Call[P]],
         kind: type[A],
         batches: Callable[[list[Call[P]]], Iterable[Batch[A]]],
+        *,
+        concurrency: int = 1,
     ) -> dict[str, A | Failure]:
         """Answers by key."""
         ...

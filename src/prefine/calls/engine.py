@@ -3,15 +3,19 @@
 A call is a key and whatever its answerer needs. The engine looks the keys up and asks only for the rest, batch by
 batch: it notes a batch's keys, lets it go out, and journals what comes back before anybody sees it. So what a kill
 leaves noted and unanswered is what was in flight. Failures come back as failures and are not journaled.
+
+Up to `concurrency` batches are in flight at a time, each in its own thread; the journal is written by this thread only.
+Whatever ends the asking early, what is in flight is waited for and journaled: it has been paid for.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from pydantic import ValidationError
 
 from prefine.calls.base import A, AnswerLog, Batch, Call, Failure, P
-from prefine.errors import DataError, LimitError
+from prefine.errors import DataError, Interrupted, LimitError
 from prefine.records import Usage
 
 
@@ -21,11 +25,19 @@ class CallEngine:
     Args:
         journal: Where answers are kept.
         max_calls: Stop with LimitError before more calls than this are made in this run.
+        should_stop: Asked before every batch; if true, no further one goes out.
     """
 
-    def __init__(self, journal: AnswerLog, *, max_calls: int | None = None) -> None:
+    def __init__(
+        self,
+        journal: AnswerLog,
+        *,
+        max_calls: int | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.journal = journal
         self.max_calls = max_calls
+        self._should_stop = should_stop
         self.asked = 0
         self.replayed = 0
         self.repeated = 0
@@ -38,6 +50,8 @@ class CallEngine:
         calls: Sequence[Call[P]],
         kind: type[A],
         batches: Callable[[list[Call[P]]], Iterable[Batch[A]]],
+        *,
+        concurrency: int = 1,
     ) -> dict[str, A | Failure]:
         """Answers by key, from the journal where they are there.
 
@@ -46,10 +60,12 @@ class CallEngine:
             kind: The record that an answer is.
             batches: Given the calls that are not journaled, yields batches of them; the answers of each are journaled
                 in one transaction.
+            concurrency: How many batches may be in flight.
 
         Raises:
             LimitError: `max_calls` would be exceeded; nothing was asked.
             DataError: A journaled answer is damaged.
+            Interrupted: `should_stop` became true; what was in flight is journaled.
         """
         unique = {call.key: call for call in calls}
         stored = self.journal.answers(unique)
@@ -59,22 +75,56 @@ class CallEngine:
         if not open_calls:
             return results
         self._stay_within_limit(len(open_calls))
-        for batch in batches(open_calls):
-            self.repeated += self.journal.interrupted(batch.keys)
-            self.journal.note_asked(batch.keys)
-            self.asked += len(batch.keys)
-            answered = batch.answer()
-            good = {key: value for key, value in answered.items() if not isinstance(value, Failure)}
-            bad = {key: value for key, value in answered.items() if isinstance(value, Failure)}
-            self.journal.store({key: value.model_dump_json() for key, value in good.items()})
-            if bad:
-                self.journal.forget_asked(bad)
-                self.failures.update(failure.reason for failure in bad.values())
-                self.failed_keys += bad
-            for value in good.values():
-                self.usage += getattr(value, "usage", Usage(calls=1))
-            results.update(answered)
+        if concurrency == 1:
+            for batch in batches(open_calls):
+                self._note(batch)
+                results |= self._keep(batch.answer())
+            return results
+        flying: set[Future[Mapping[str, A | Failure]]] = set()
+        with ThreadPoolExecutor(concurrency, thread_name_prefix="call") as pool:
+            try:
+                for batch in batches(open_calls):
+                    self._note(batch)
+                    flying.add(pool.submit(batch.answer))
+                    if len(flying) >= concurrency:
+                        results |= self._land(flying, FIRST_COMPLETED)
+            finally:
+                results |= self._land(flying, ALL_COMPLETED)
         return results
+
+    def _note(self, batch: Batch[A]) -> None:
+        """The last moment before a batch goes out."""
+        if self._should_stop():
+            raise Interrupted("stopped; what was answered is journaled, the same command goes on from here")
+        self.repeated += self.journal.interrupted(batch.keys)
+        self.journal.note_asked(batch.keys)
+        self.asked += len(batch.keys)
+
+    def _land(self, flying: set[Future[Mapping[str, A | Failure]]], when: str) -> dict[str, A | Failure]:
+        """Keep what has come back; the first error is raised only after that."""
+        landed, _ = wait(flying, return_when=when)
+        flying -= landed
+        errors = [error for future in landed if (error := future.exception()) is not None]
+        answers: dict[str, A | Failure] = {}
+        for future in landed:
+            if future.exception() is None:
+                answers |= self._keep(future.result())
+        if errors:
+            raise errors[0]
+        return answers
+
+    def _keep(self, answered: Mapping[str, A | Failure]) -> Mapping[str, A | Failure]:
+        """Journal and count what a batch gave."""
+        good = {key: value for key, value in answered.items() if not isinstance(value, Failure)}
+        bad = {key: value for key, value in answered.items() if isinstance(value, Failure)}
+        self.journal.store({key: value.model_dump_json() for key, value in good.items()})
+        if bad:
+            self.journal.forget_asked(bad)
+            self.failures.update(failure.reason for failure in bad.values())
+            self.failed_keys += bad
+        for value in answered.values():
+            self.usage += getattr(value, "usage", None) or Usage(calls=1)
+        return answered
 
     def _stay_within_limit(self, more: int) -> None:
         if self.max_calls is not None and self.asked + more > self.max_calls:

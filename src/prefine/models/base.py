@@ -1,11 +1,16 @@
 """What a backend that samples is."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from prefine.calls.base import Batch, Call
+from prefine.calls.base import Batch, Call, Failure
 from prefine.config import Decoding
-from prefine.records import Completion, Prompt, content_hash
+from prefine.errors import DataError
+from prefine.records import Completion, FinishReason, Message, Prompt, Usage, content_hash
+
+
+class PromptTooLong(DataError):
+    """A prompt and its answer do not fit into the model; such a prompt is set aside and counted."""
 
 
 class SampleRequest(NamedTuple):
@@ -19,7 +24,19 @@ class Sampler(Protocol):
     """A model that completions can be drawn from.
 
     `fingerprint` hashes everything that its completions depend on beside prompt, decoding and sample index.
+    `concurrency` is how many batches may be in flight; `notes` is what the user should be told once, such as what a
+    server ignores, and grows while the model is asked.
     """
+
+    @property
+    def concurrency(self) -> int:
+        """Batches in flight."""
+        ...
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What turned out while asking."""
+        ...
 
     @property
     def fingerprint(self) -> str:
@@ -55,6 +72,68 @@ class Sampler(Protocol):
             wanted: The calls that are still open; the rest of the shard is journaled.
             decoding: Temperature and the like.
             group: How many samples of one prompt share a batch.
+        """
+        ...
+
+
+class Reply(NamedTuple):
+    """What a model wrote in its own turn.
+
+    `first_token_logps` has the likeliest tokens of the first position with their log-probabilities [nat]; None where
+    the model does not tell.
+    """
+
+    text: str
+    finish_reason: FinishReason
+    first_token_logps: Mapping[str, float] | None
+    usage: Usage
+
+
+class Replier(Protocol):
+    """A model that answers one conversation at a time, as a judge is asked."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of weights, tokenizer and settings."""
+        ...
+
+    @property
+    def label(self) -> str:
+        """A short name for people."""
+        ...
+
+    @property
+    def concurrency(self) -> int:
+        """Batches in flight."""
+        ...
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What turned out while asking."""
+        ...
+
+    @property
+    def conversations_per_batch(self) -> int:
+        """How many conversations are answered together."""
+        ...
+
+    def respond(
+        self,
+        conversations: Sequence[tuple[Message, ...]],
+        *,
+        max_new_tokens: int,
+        temperature: float,
+        seed: int,
+        first_token: bool,
+    ) -> Sequence[Reply | Failure]:
+        """One reply per conversation, in order.
+
+        Args:
+            conversations: Messages that end with a user's turn.
+            max_new_tokens: The longest reply.
+            temperature: 0 is greedy.
+            seed: Of the drawing.
+            first_token: Whether the likeliest first tokens are wanted.
         """
         ...
 

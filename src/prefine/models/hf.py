@@ -5,13 +5,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Annotated, Any
 
+import numpy as np
 from pydantic import Field
 
 from prefine import chat
 from prefine.calls.base import Batch, Call, Failure
 from prefine.config import Decoding
-from prefine.errors import ConfigError, DataError
-from prefine.models.base import SampleRequest, decoding_settings
+from prefine.errors import ConfigError
+from prefine.models.base import PromptTooLong, Reply, SampleRequest, decoding_settings
+from prefine.models.first_token import first_token_logps
 from prefine.models.folders import (
     Dtype,
     check_model,
@@ -23,7 +25,7 @@ from prefine.models.folders import (
     weights_fingerprint,
 )
 from prefine.models.generation import draw, padded_length, uniforms
-from prefine.records import Completion, Message, Prompt, content_hash
+from prefine.records import Completion, Message, Prompt, Usage, content_hash
 
 
 class HfModel:
@@ -36,6 +38,9 @@ class HfModel:
         batch_rows: Completions drawn at a time. It is part of how a run is cut into batches.
         label: Name for people; the path's last part when not given.
     """
+
+    concurrency = 1
+    notes: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -94,11 +99,11 @@ class HfModel:
         """Nothing, if prompt and answer fit into the model's positions; loads no weights.
 
         Raises:
-            DataError: They do not.
+            PromptTooLong: They do not.
         """
         tokens = len(self._prompt_ids(prompt))
         if self.positions is not None and tokens + decoding.max_new_tokens > self.positions:
-            raise DataError(
+            raise PromptTooLong(
                 f"{prompt.source}, prompt {prompt.id}: {tokens} tokens and {decoding.max_new_tokens} new ones exceed "
                 f"the model's {self.positions} positions; lower {where}.max_new_tokens or shorten the prompt"
             )
@@ -125,6 +130,60 @@ class HfModel:
                 places = [(prompt.id, index) for prompt in block for index in indices]
                 if open_keys := [keys[place] for place in places if place in keys]:
                     yield Batch(open_keys, partial(self._draw_block, block, indices, ids, keys, decoding))
+
+    @property
+    def conversations_per_batch(self) -> int:
+        """A judge's prompts are many times as long as those that completions are sampled for."""
+        return max(1, self.batch_rows // 8)
+
+    def respond(
+        self,
+        conversations: Sequence[tuple[Message, ...]],
+        *,
+        max_new_tokens: int,
+        temperature: float,
+        seed: int,
+        first_token: bool,
+    ) -> list[Reply | Failure]:
+        """One reply per conversation, in one batch; with `first_token` one forward pass and its likeliest tokens."""
+        ids = [self._prompt_ids(Prompt.make(messages)) for messages in conversations]
+        room = [self.positions is None or len(row) + max_new_tokens <= self.positions for row in ids]
+        fitting = [row for row, fits in zip(ids, room, strict=True) if fits]
+        answered = iter(
+            (self._first_tokens(fitting) if first_token else self._written(fitting, max_new_tokens, temperature, seed))
+            if fitting
+            else ()
+        )
+        too_long = Failure(f"the judge's prompt does not fit into the {self.positions} positions of {self.label}")
+        return [next(answered) if fits else too_long for fits in room]
+
+    def _first_tokens(self, rows: list[list[int]]) -> Iterator[Reply]:
+        for row, logps in zip(rows, first_token_logps(self.model, rows, pad_id=self._pad_id), strict=True):
+            texts: dict[str, float] = {}
+            for token, logp in logps.items():
+                text = self.tokenizer.decode([token])
+                # Pieces of characters all decode to the same sign.
+                texts[text] = float(np.logaddexp(texts.get(text, -math.inf), logp))
+            first = self.tokenizer.decode([next(iter(logps))])
+            yield Reply(first, "length", texts, Usage(calls=1, prompt_tokens=len(row), completion_tokens=1))
+
+    def _written(self, rows: list[list[int]], max_new_tokens: int, temperature: float, seed: int) -> Iterator[Reply]:
+        drawn = draw(
+            self.model,
+            rows,
+            group=1,
+            streams=uniforms([content_hash("reply", seed, row) for row in rows], max_new_tokens),
+            wanted=[True] * len(rows),
+            temperature=temperature,
+            top_p=1.0,
+            stop_ids=self._stop_ids,
+            pad_id=self._pad_id,
+        )
+        for row, one in zip(rows, drawn, strict=True):
+            assert one is not None, "every row is wanted"
+            text = self.tokenizer.decode(list(one.token_ids), skip_special_tokens=True)
+            usage = Usage(calls=1, prompt_tokens=len(row), completion_tokens=len(one.token_ids))
+            yield Reply(text, "stop" if one.stopped else "length", None, usage)
 
     def _prompt_ids(self, prompt: Prompt) -> list[int]:
         ids = chat.prompt_ids(self.tokenizer, prompt)

@@ -9,14 +9,14 @@ from pydantic import Field
 
 from prefine.calls.base import Batch, Call, Failure
 from prefine.config import Decoding, Share
-from prefine.models.base import SampleRequest, decoding_settings
-from prefine.records import Completion, Message, Prompt, content_hash
+from prefine.models.base import Reply, SampleRequest, decoding_settings
+from prefine.records import Completion, Message, Prompt, Usage, content_hash
 
 _HASH_RANGE = float(16**16)
 
 
 class ScriptedModel:
-    """Answers each (prompt, sample) with one of `replies`, chosen by hash.
+    """Answers each (prompt, sample), and each conversation of a judge, with one of `replies`, chosen by hash.
 
     Args:
         replies: The texts to choose from; `{prompt}` and `{sample}` are filled in.
@@ -26,6 +26,9 @@ class ScriptedModel:
         delay_s: Seconds to wait before each batch.
         batch: Calls per batch.
     """
+
+    concurrency = 1
+    notes: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -63,6 +66,33 @@ class ScriptedModel:
             calls = wanted[start : start + self.batch]
             yield Batch([call.key for call in calls], partial(self._answers, calls, decoding))
 
+    @property
+    def conversations_per_batch(self) -> int:
+        """The same as for completions."""
+        return self.batch
+
+    def respond(
+        self,
+        conversations: Sequence[tuple[Message, ...]],
+        *,
+        max_new_tokens: int,
+        temperature: float,
+        seed: int,
+        first_token: bool,
+    ) -> list[Reply | Failure]:
+        """One of `replies` for each conversation; it gives no log-probabilities."""
+        time.sleep(self.delay_s)
+        return [self._reply_to(content_hash([message.chat() for message in chat], seed)) for chat in conversations]
+
+    def _reply_to(self, key: str) -> Reply | Failure:
+        if self._chance("fail", key) < self.fail_share:
+            return Failure(self.fail_reason)
+        cut = self._chance("truncate", key) < self.truncate_share
+        return Reply(self._scripted(key), "length" if cut else "stop", None, Usage(calls=1))
+
+    def _scripted(self, key: str) -> str:
+        return self.replies[int(content_hash("reply", key), 16) % len(self.replies)]
+
     def _answers(self, calls: Sequence[Call[SampleRequest]], decoding: Decoding) -> Mapping[str, Completion | Failure]:
         time.sleep(self.delay_s)
         return {call.key: self._answer(call, decoding) for call in calls}
@@ -71,7 +101,7 @@ class ScriptedModel:
         if self._chance("fail", call.key) < self.fail_share:
             return Failure(self.fail_reason)
         prompt, index = call.payload
-        reply = self.replies[int(content_hash("reply", call.key), 16) % len(self.replies)]
+        reply = self._scripted(call.key)
         return Completion(
             id=content_hash("scripted", call.key),
             prompt_id=prompt.id,

@@ -7,10 +7,12 @@ from typing import Any
 from prefine.records import Completion, Message, PreferencePair, Prompt, Ranking, content_hash
 from prefine.store.tables import parse
 
+_NOT_STORED = {"usage"}
+
 
 def completion_row(completion: Completion, prompt: Prompt) -> dict[str, Any]:
     """A completion as a row; the prompt travels with it, so that a table can be read alone."""
-    row = completion.model_dump(mode="json")
+    row = completion.model_dump(mode="json", exclude=_NOT_STORED)
     row["text"] = completion.text
     row["message"] = completion.message.model_dump_json(exclude_none=True)
     row["sampling"] = _text(row["sampling"])
@@ -21,7 +23,7 @@ def completion_row(completion: Completion, prompt: Prompt) -> dict[str, Any]:
 
 def completion_of(row: dict[str, Any]) -> tuple[Prompt, Completion]:
     """The records of a row."""
-    values = {name: row[name] for name in Completion.model_fields}
+    values = {name: row[name] for name in Completion.model_fields if name not in _NOT_STORED}
     for field in ("message", "sampling", "metadata"):
         values[field] = json.loads(row[field])
     where = f"completion {row['id']}"
@@ -60,8 +62,8 @@ def pair_row(pair: PreferencePair) -> dict[str, Any]:
             {
                 "prompt": pair.prompt.model_dump(mode="json"),
                 "rejected_prompt": pair.rejected_prompt and pair.rejected_prompt.model_dump(mode="json"),
-                "chosen": pair.chosen.model_dump(mode="json", exclude={"token_ids"}),
-                "rejected": pair.rejected.model_dump(mode="json", exclude={"token_ids"}),
+                "chosen": pair.chosen.model_dump(mode="json", exclude={"token_ids", *_NOT_STORED}),
+                "rejected": pair.rejected.model_dump(mode="json", exclude={"token_ids", *_NOT_STORED}),
             }
         ),
     }

@@ -1,0 +1,47 @@
+"""Calls → batches → answers, the same way for every judge."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+
+from prefine.calls.base import A, Asker, Batch, Call, Failure, P
+
+
+def ask_in_groups(
+    asker: Asker,
+    calls: Sequence[Call[P]],
+    kind: type[A],
+    answer: Callable[[Sequence[Call[P]]], Mapping[str, A | Failure]],
+    *,
+    size: int,
+    concurrency: int = 1,
+) -> dict[str, A | Failure]:
+    """Answers by key.
+
+    The groups are cut from all calls and not from those that are still open, and a group is answered whole: what a
+    model computes may depend on what else is in its batch, and a resumed run must give the bytes of a fresh one.
+
+    Args:
+        asker: The engine.
+        calls: What to ask; equal keys once.
+        kind: The record that an answer is.
+        answer: Answers one group, by key.
+        size: Calls per group.
+        concurrency: Groups in flight.
+    """
+    unique = list({call.key: call for call in calls}.values())
+
+    def batches(open_calls: list[Call[P]]) -> Iterator[Batch[A]]:
+        still_open = {call.key for call in open_calls}
+        for start in range(0, len(unique), size):
+            group = unique[start : start + size]
+            if keys := [call.key for call in group if call.key in still_open]:
+                yield Batch(keys, partial(_only, answer, group, keys))
+
+    return asker.ask(calls, kind, batches, concurrency=concurrency)
+
+
+def _only(
+    answer: Callable[[Sequence[Call[P]]], Mapping[str, A | Failure]], group: Sequence[Call[P]], keys: Sequence[str]
+) -> dict[str, A | Failure]:
+    answers = answer(group)
+    return {key: answers[key] for key in keys}

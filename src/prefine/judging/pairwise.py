@@ -1,0 +1,238 @@
+"""The judge that asks a language model which of two completions is better."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from prefine.calls.base import Asker, Call, Failure
+from prefine.config import Component
+from prefine.errors import ConfigError
+from prefine.judges import pairwise, verdicts
+from prefine.judges.base import Verdict
+from prefine.judging.asking import ask_in_groups
+from prefine.judging.base import Matchup, judgment_key, judgments
+from prefine.models.base import Replier, Reply
+from prefine.records import Completion, Judgment, Message, Prompt, Usage, content_hash
+
+_CUT = "the judge's reply was cut by the length limit: raise the judge's max_new_tokens"
+_REPAIR = "Your reply does not end with a verdict line. Write that line now, exactly as asked for, and nothing else."
+
+
+class PairwiseJudge:
+    """Asks `model` which of two completions is better, in the order shown.
+
+    With one token and its log-probabilities the verdict is soft: P(first) from the probabilities of the two labels,
+    summed over their spellings. Where the model gives none, it is asked to reason briefly and to end with a verdict.
+
+    Args:
+        model: A backend that answers conversations: `openai`, `hf`, `scripted`.
+        prompt: A built-in prompt: "helpfulness", or "rubric" with a rubric of yours.
+        prompt_file: A Jinja file with a prompt of yours, instead.
+        rubric: What makes a completion better, for the prompts that take one.
+        answer: "label" reads the label's probabilities from the first token, "text" a verdict from reasoned text;
+            "auto" is "label" until a reply comes without log-probabilities, "text" from then on.
+        temperature: Of the judge's text.
+        max_new_tokens: The longest reasoned reply.
+        first_slot_bias: The judge's preference for the first slot [logit], where it was measured.
+        seed: Of the nonces and of the judge's sampling.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: Component,
+        prompt: Literal["helpfulness", "rubric"] | None = None,
+        prompt_file: Path | None = None,
+        rubric: str | None = None,
+        answer: Literal["auto", "label", "text"] = "auto",
+        temperature: Annotated[float, Field(ge=0)] = 0.0,
+        max_new_tokens: Annotated[int, Field(gt=0)] = 1024,
+        first_slot_bias: float = 0.0,
+        seed: Annotated[int, Field(ge=0)] = 0,
+    ) -> None:
+        self._model = _replier(model)
+        self._template = _template(prompt, prompt_file, rubric)
+        self._rubric = rubric
+        self._answer = answer
+        self._temperature = temperature
+        self._max_new_tokens = max_new_tokens
+        self._seed = seed
+        self._reads_text = answer == "text"
+        self._flagged = 0
+        self.first_slot_bias = first_slot_bias
+        # A template that cannot be rendered is found now, not at the first call.
+        self._conversation(_PROBE, "label")
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the model, the prompt's text and how the reply is read."""
+        return content_hash(
+            "pairwise",
+            self._model.fingerprint,
+            self._template,
+            self._rubric,
+            self._answer,
+            self._temperature,
+            self._max_new_tokens,
+            self._seed,
+            pairwise.LAYOUT_VERSION,
+            verdicts.PARSER_VERSION,
+        )
+
+    @property
+    def label(self) -> str:
+        """The model's name."""
+        return self._model.label
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What turned out about the model, its server and the completions."""
+        flagged = f"{self._flagged:,} completions contain what reads like a verdict or an instruction to the judge"
+        return [*self._model.notes, *([flagged] if self._flagged else ())]
+
+    def check(self, prompt: Prompt, completions: list[Completion]) -> None:
+        """Nothing: a language model can be asked about everything. Counts completions that talk to the judge."""
+        self._flagged += sum(verdicts.suspicious(completion.text) for completion in completions)
+
+    def check_model(self) -> None:
+        """Raise before any work when the model's settings or folder cannot be used."""
+        if hasattr(self._model, "check"):
+            self._model.check()
+
+    def judge(self, asker: Asker, matchups: Sequence[Matchup]) -> list[Judgment]:
+        """One judgment per matchup, in order."""
+        fingerprint = self.fingerprint
+        calls = [Call(judgment_key(fingerprint, matchup), matchup) for matchup in matchups]
+        # Prompts of one length together waste least on padding.
+        ordered = sorted(calls, key=lambda call: (_length(call.payload), call.key))
+        answers = ask_in_groups(
+            asker,
+            ordered,
+            Judgment,
+            self._answers,
+            size=self._model.conversations_per_batch,
+            concurrency=self._model.concurrency,
+        )
+        return judgments(fingerprint, calls, answers)
+
+    def _answers(self, calls: Sequence[Call[Matchup]]) -> Mapping[str, Judgment | Failure]:
+        answers: dict[str, Judgment | Failure] = {}
+        spent = {call.key: Usage() for call in calls}
+        if not self._reads_text:
+            for call, reply in zip(calls, self._ask(calls, "label"), strict=True):
+                if isinstance(reply, Reply) and reply.first_token_logps is None and self._answer == "auto":
+                    # The model tells no probabilities: from now on it is asked for text, this comparison too.
+                    self._reads_text = True
+                    spent[call.key] = reply.usage
+                else:
+                    answers[call.key] = self._judgment(call.payload, reply, "label", Usage())
+        rest = [call for call in calls if call.key not in answers]
+        if rest:
+            for call, reply in zip(rest, self._ask(rest, "text"), strict=True):
+                answers[call.key] = self._judgment(call.payload, reply, "text", spent[call.key])
+        return answers
+
+    def _ask(self, calls: Sequence[Call[Matchup]], style: pairwise.Style) -> Sequence[Reply | Failure]:
+        return self._model.respond(
+            [self._conversation(call.payload, style) for call in calls],
+            max_new_tokens=1 if style == "label" else self._max_new_tokens,
+            temperature=self._temperature,
+            seed=self._seed,
+            first_token=style == "label",
+        )
+
+    def _judgment(
+        self, matchup: Matchup, reply: Reply | Failure, style: pairwise.Style, spent: Usage
+    ) -> Judgment | Failure:
+        if isinstance(reply, Failure):
+            return Failure(reply.reason, spent + reply.usage)
+        verdict, raw = self._read(matchup, reply), reply.text
+        spent += reply.usage
+        if verdict.p_first is None and style == "text" and reply.finish_reason != "length":
+            again = self._repaired(matchup, reply)
+            if isinstance(again, Failure):
+                return Failure(again.reason, spent + again.usage)
+            verdict, raw = self._read(matchup, again), f"{raw}\n\n{again.text}"
+            spent += again.usage
+        if verdict.p_first is None:
+            cut = style == "text" and reply.finish_reason == "length"
+            return Failure(_CUT if cut else _countable(verdict.error or "no verdict"), spent)
+        return Judgment(
+            comparison=matchup.comparison,
+            judge=self.fingerprint,
+            p_first=verdict.p_first,
+            raw_text=raw,
+            usage=spent,
+        )
+
+    def _repaired(self, matchup: Matchup, reply: Reply) -> Reply | Failure:
+        """One more turn for a reply that has reasons and no verdict."""
+        conversation = (
+            *self._conversation(matchup, "text"),
+            Message(role="assistant", content=reply.text),
+            Message(role="user", content=_REPAIR),
+        )
+        (again,) = self._model.respond(
+            [conversation],
+            max_new_tokens=self._max_new_tokens,
+            temperature=self._temperature,
+            seed=self._seed,
+            first_token=False,
+        )
+        return again
+
+    def _read(self, matchup: Matchup, reply: Reply) -> Verdict:
+        if reply.first_token_logps is not None:
+            return verdicts.read_label(reply.first_token_logps)
+        return verdicts.read_text(reply.text, nonce=self._nonce(matchup))
+
+    def _nonce(self, matchup: Matchup) -> str:
+        return pairwise.nonce(self._seed, *matchup)
+
+    def _conversation(self, matchup: Matchup, style: pairwise.Style) -> tuple[Message, ...]:
+        return pairwise.render(self._template, *matchup, nonce=self._nonce(matchup), style=style, rubric=self._rubric)
+
+
+def _replier(model: Component) -> Replier:
+    backend: Replier = model.resolve("backend", where="judge.model")()
+    if not hasattr(backend, "respond"):
+        raise ConfigError(f"judge.model.name: {model.name!r} answers no conversations; use openai, hf or scripted")
+    return backend
+
+
+def _template(prompt: str | None, prompt_file: Path | None, rubric: str | None) -> str:
+    if prompt is not None and prompt_file is not None:
+        raise ConfigError("judge: both prompt and prompt_file are given; keep one")
+    if prompt_file is None:
+        name = prompt or ("helpfulness" if rubric is None else "rubric")
+        if (name == "rubric") != (rubric is not None):
+            raise ConfigError(
+                "judge: prompt: rubric needs a rubric: ... with what makes an answer better"
+                if rubric is None
+                else f"judge.rubric: the prompt {name!r} takes no rubric; use prompt: rubric"
+            )
+        return pairwise.prompt_text(name)
+    try:
+        return prompt_file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"judge.prompt_file: {prompt_file}: cannot be read ({error}); give a text file") from error
+
+
+def _countable(reason: str) -> str:
+    """A reason without what it quotes: reasons are counted."""
+    return re.sub(r"""(['"]).*\1""", "…", reason)
+
+
+def _length(matchup: Matchup) -> int:
+    return sum(len(m.content) for m in matchup.prompt.messages) + len(matchup.first.text) + len(matchup.second.text)
+
+
+def _stand_in(index: int) -> Completion:
+    text = Message(role="assistant", content=f"answer {index}")
+    return Completion(id=f"probe {index}", prompt_id="probe", sample_index=index, message=text)
+
+
+_PROBE = Matchup(Prompt.from_text("question"), _stand_in(0), _stand_in(1))

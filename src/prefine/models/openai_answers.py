@@ -1,0 +1,65 @@
+"""What is read of a chat completion; what servers send beside it is ignored, what is malformed is refused."""
+
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class ToldMessage(_Part):
+    """The assistant's turn. Servers give reasoning under either of two names."""
+
+    content: str | None = None
+    tool_calls: list[dict[str, JsonValue]] | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+
+
+class TokenLogp(_Part):
+    """A token as text, with its log-probability [nat]."""
+
+    token: str
+    logprob: float
+
+
+class PositionLogps(TokenLogp):
+    """The token that was written at a position, and the likeliest ones there."""
+
+    top_logprobs: list[TokenLogp] = []
+
+
+class TextLogps(_Part):
+    """The positions of an answer."""
+
+    content: list[PositionLogps] | None = None
+
+
+class Choice(_Part):
+    """One of the completions of a request."""
+
+    message: ToldMessage
+    finish_reason: str | None = None
+    logprobs: TextLogps | None = None
+
+    @property
+    def first_token(self) -> dict[str, float] | None:
+        """The likeliest tokens of the first position with their log-probabilities, None where they were not sent."""
+        positions = self.logprobs.content if self.logprobs else None
+        if not positions:
+            return None
+        return {item.token: item.logprob for item in (positions[0], *positions[0].top_logprobs)}
+
+
+class Tokens(_Part):
+    """How many tokens were used."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+class Answer(_Part):
+    """A chat completion."""
+
+    choices: list[Choice]
+    usage: Tokens | None = None

@@ -1,0 +1,186 @@
+"""Scorers as judges: functions of the user's and reward models; each completion is scored once."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chat_tokenizers import chatml
+from prefine.calls.engine import CallEngine
+from prefine.calls.memory import MemoryLog
+from prefine.config import Component
+from prefine.errors import BackendError, ConfigError
+from prefine.judging.base import Judge, Matchup
+from prefine.judging.choose import make_judge
+from prefine.records import Completion, Judgment, Message, Prompt
+
+PROMPT = Prompt.from_text("Tell me a story.")
+
+
+def completion(number: int, text: str) -> Completion:
+    message = Message(role="assistant", content=text)
+    return Completion(id=f"c{number}", prompt_id=PROMPT.id, sample_index=number, message=message)
+
+
+ANSWERS = [completion(n, "word " * (n + 1)) for n in range(4)]
+ALL = [Matchup(PROMPT, a, b) for a in ANSWERS for b in ANSWERS if a.id != b.id]
+
+
+def judge_of(**component: Any) -> Judge:
+    return make_judge(Component.model_validate(component), where="rank.judge")
+
+
+def ask(judge: Judge, matchups: list[Matchup], engine: CallEngine | None = None) -> list[Judgment]:
+    return judge.judge(engine or CallEngine(MemoryLog()), matchups)
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "my_scores.py").write_text(
+        "calls = []\n"
+        "def words(prompt, completion, *, weight: float = 1.0):\n"
+        "    calls.append(completion.id)\n"
+        "    return weight * len(completion.text.split())\n"
+        "def fragile(prompt, completion):\n"
+        "    if completion.sample_index == 0: return None\n"
+        "    if completion.sample_index == 1: raise ValueError('cannot read it')\n"
+        "    if completion.sample_index == 2: return float('nan')\n"
+        "    return 1.0\n"
+        "class Judge:\n"
+        "    fingerprint, first_slot_bias = 'mine', 0.0\n"
+        "    def check(self, prompt, completions): pass\n"
+        "    def compare(self, prompt, first, second):\n"
+        "        from prefine.judges.base import Verdict\n"
+        "        return Verdict(float(len(first.text) > len(second.text)))\n"
+        "class NoJudge: pass\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return "my_scores"
+
+
+@pytest.fixture(autouse=True)
+def forget_my_scores() -> Any:
+    yield
+    import sys
+
+    sys.modules.pop("my_scores", None)
+
+
+def test_a_function_of_ones_own_is_a_judge(module: str) -> None:
+    judge = judge_of(name=f"{module}:words", temperature=2.0, weight=3.0)
+    engine = CallEngine(MemoryLog())
+    judgments = ask(judge, ALL, engine)
+    gaps = [3.0 * (m.first.sample_index - m.second.sample_index) for m in ALL]
+    assert [j.p_first for j in judgments] == pytest.approx([1 / (1 + math.exp(-gap / 2)) for gap in gaps])
+    import my_scores
+
+    assert sorted(my_scores.calls) == ["c0", "c1", "c2", "c3"], "each completion is scored once"
+    assert engine.asked == 4
+    ask(judge, ALL, engine)
+    assert engine.asked == 4
+
+
+def test_a_changed_function_does_not_find_its_old_scores(module: str, tmp_path: Path) -> None:
+    before = judge_of(name=f"{module}:words").fingerprint
+    assert before == judge_of(name=f"{module}:words").fingerprint
+    assert before != judge_of(name=f"{module}:words", weight=2.0).fingerprint
+    assert before != judge_of(name=f"{module}:words", temperature=2.0).fingerprint
+    file = tmp_path / "my_scores.py"
+    file.write_text(file.read_text() + "\n# another version\n")
+    assert before != judge_of(name=f"{module}:words").fingerprint
+
+
+def test_what_a_function_cannot_score_is_missing_and_says_why(module: str) -> None:
+    engine = CallEngine(MemoryLog())
+    judgments = {
+        j.comparison.first + j.comparison.second: j for j in ask(judge_of(name=f"{module}:fragile"), ALL, engine)
+    }
+    assert judgments["c3c0"].error == "the scorer gave no score"
+    assert judgments["c1c3"].error == "the scorer raised ValueError: cannot read it"
+    assert judgments["c2c3"].error == "the score is no finite number"
+    assert sum(engine.failures.values()) == 3
+
+
+def test_a_class_of_ones_own_compares(module: str) -> None:
+    judgments = ask(judge_of(name=f"{module}:Judge"), ALL[:3])
+    assert [judgment.p_first for judgment in judgments] == [0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("component", "says"),
+    [
+        ({"name": "my_scores:NoJudge"}, "is no judge"),
+        ({"name": "my_scores:missing"}, "has no 'missing'"),
+        ({"name": "my_scores:words", "temperature": 0}, "rank.judge.temperature"),
+        ({"name": "my_scores:words", "temperature": True}, "rank.judge.temperature"),
+        ({"name": "my_scores:words", "wieght": 1.0}, "did you mean 'weight'"),
+        ({"name": "reward", "path": "x/y", "temperature": -1.0}, "rank.judge.temperature"),
+    ],
+)
+def test_judges_that_cannot_work_are_refused(module: str, component: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        judge_of(**component)
+
+
+def save_reward_model(folder: Path, *, labels: int = 1, pad: str = "<|im_end|>") -> Path:
+    """A tiny random classifier; padding is the end of a turn, as in many published reward models."""
+    import torch
+    from transformers import LlamaConfig, LlamaForSequenceClassification
+
+    tokenizer = chatml(eos_token="<|im_end|>", pad_token=pad)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+        initializer_range=0.3,
+        num_labels=labels,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    LlamaForSequenceClassification(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_a_reward_model_in_batches_scores_as_one_by_one(tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    folder = save_reward_model(tmp_path / "reward")
+    judgments = ask(judge_of(name="reward", path=str(folder), temperature=0.5, batch_rows=3), ALL)
+    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    rewards = []
+    for answer in ANSWERS:
+        chat = [{"role": "user", "content": PROMPT.text}, {"role": "assistant", "content": answer.text}]
+        ids = tokenizer.apply_chat_template(chat, return_tensors="pt", return_dict=False)
+        with torch.no_grad():
+            rewards.append(model(ids).logits.item())
+    assert len({round(reward, 3) for reward in rewards}) == 4
+    gaps = [rewards[m.first.sample_index] - rewards[m.second.sample_index] for m in ALL]
+    expected = [1 / (1 + math.exp(-gap / 0.5)) for gap in gaps]
+    assert [judgment.p_first for judgment in judgments] == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_conversation_that_is_too_long_is_a_failure(tmp_path: Path) -> None:
+    folder = save_reward_model(tmp_path / "reward")
+    long = Matchup(PROMPT, completion(9, "x" * 200), ANSWERS[0])
+    judgments = ask(judge_of(name="reward", path=str(folder)), [long, ALL[0]])
+    assert judgments[0].error is not None and "128 tokens" in judgments[0].error
+    assert judgments[1].p_first is not None
+
+
+def test_what_is_no_reward_model_is_refused(tmp_path: Path) -> None:
+    from tiny_judge import save_tiny_judge
+
+    causal = save_tiny_judge(tmp_path / "causal")
+    with pytest.raises(BackendError, match="this is no reward model"):
+        ask(judge_of(name="reward", path=str(causal)), ALL)
+    classes = save_reward_model(tmp_path / "classes", labels=3)
+    with pytest.raises(ConfigError, match="this has 3 labels"):
+        ask(judge_of(name="reward", path=str(classes)), ALL)
