@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 from typing import Any
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 CHATML = (
@@ -21,6 +21,50 @@ ALTERNATING = (
     "{% for message in messages %}"
     "{% if message['role'] == 'system' %}{{ raise_exception('no system turns') }}{% endif %}"
     "{{ message['role'] }}: {{ message['content'] }}</s>{% endfor %}"
+)
+GEMMA = (
+    "{{ bos_token }}"
+    "{% for message in messages %}"
+    "{% if message.role == 'system' %}{{ raise_exception('a system turn is not known') }}{% endif %}"
+    "{% if (message.role == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('turns must alternate') }}{% endif %}"
+    "{{ '<start_of_turn>' + ('model' if message.role == 'assistant' else 'user') + '\n' }}"
+    "{{ message.content | trim }}{{ '<end_of_turn>\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
+)
+MISTRAL = (
+    "{{ bos_token }}"
+    "{% for message in messages %}"
+    "{% if (message.role == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('user and assistant must take turns') }}{% endif %}"
+    "{% if message.role == 'user' %}{{ '[INST] ' + message.content + ' [/INST]' }}"
+    "{% else %}{{ ' ' + message.content + eos_token }}{% endif %}"
+    "{% endfor %}"
+)
+REASONING = (
+    "{% set last = namespace(user=-1) %}"
+    "{% for message in messages %}"
+    "{% if message.role == 'user' %}{% set last.user = loop.index0 %}{% endif %}"
+    "{% endfor %}"
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message.role + '\n' }}"
+    "{% set said = message.content %}"
+    "{% set thought = message.reasoning_content or '' %}"
+    "{% if message.role == 'assistant' and '</think>' in said %}"
+    "{% set thought = said.split('</think>')[0].split('<think>')[-1] | trim %}"
+    "{% set said = said.split('</think>')[-1] | trim %}"
+    "{% endif %}"
+    "{% if thought and loop.index0 > last.user %}{{ '<think>\n' + thought + '\n</think>\n\n' }}{% endif %}"
+    "{{ said }}"
+    "{% for call in message.tool_calls or [] %}{{ '\n<tool_call>\n' + (call.function | tojson) + '\n</tool_call>' }}"
+    "{% endfor %}"
+    "{{ '<|im_end|>\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+OPENED_REASONING = REASONING.replace("assistant\n' }}{% endif %}", "assistant\n<think>\n' }}{% endif %}").replace(
+    "{% if thought and", "{% if false and"
 )
 
 
@@ -55,6 +99,43 @@ def llama3() -> PreTrainedTokenizerFast:
 def alternating() -> PreTrainedTokenizerFast:
     """A template that refuses system turns."""
     return _bytes(["</s>"], eos_token="</s>", chat_template=ALTERNATING)
+
+
+def gemma() -> PreTrainedTokenizerFast:
+    """Turns of "user" and "model"; two tokens that stop generation, of which the tokenizer names the other one."""
+    special = ["<bos>", "<eos>", "<start_of_turn>", "<end_of_turn>"]
+    return _bytes(special, bos_token="<bos>", eos_token="<eos>", chat_template=GEMMA)
+
+
+def reasoning(*, opened: bool = False) -> PreTrainedTokenizerFast:
+    """Forgets the reasoning of earlier turns; `opened` also begins the reasoning for the model, and forgets all."""
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    template = OPENED_REASONING if opened else REASONING
+    made = _bytes(special, eos_token="<|im_end|>", chat_template=template)
+    made.add_tokens(["<think>", "</think>", "<tool_call>", "</tool_call>"])
+    return made
+
+
+def mistral() -> PreTrainedTokenizerFast:
+    """In the manner of SentencePiece: a space before every text, characters it does not know as bytes."""
+    special = ["<unk>", "<s>", "</s>", "[INST]", "[/INST]"]
+    tokens = [*special, *(f"<0x{byte:02X}>" for byte in range(256)), "▁", *map(chr, range(33, 127))]
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    words = ["▁a", "▁an", "▁t", "he", "▁the"]
+    merges = [("▁", "a"), ("▁a", "n"), ("▁", "t"), ("h", "e"), ("▁t", "he")]
+    vocabulary |= {word: len(vocabulary) + index for index, word in enumerate(words)}
+    backend = Tokenizer(
+        models.BPE(vocab=vocabulary, merges=merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True)
+    )
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    backend.add_special_tokens(special)
+    backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>", chat_template=MISTRAL
+    )
 
 
 def without_template() -> PreTrainedTokenizerFast:

@@ -1,6 +1,7 @@
 """Offline and deterministic, everywhere; and a run in CI fails on a skip that nobody agreed to."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # Before anything loads torch: OpenMP threads that spin while they wait starve the ones that work on shared cores.
@@ -8,7 +9,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import pytest
 
+import transformers_server
 from run_place import Place
+from tiny_judge import save_tiny_judge
 from tiny_model import save_tiny_model
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -62,6 +65,21 @@ def real_data() -> Path:
 def tiny_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Hugging Face folder with a random Llama of a few thousand weights; copy it before changing it."""
     return save_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture(scope="session")
+def tiny_judge_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Hugging Face folder with a tiny Llama that answers any prompt with A or B; copy it before changing it."""
+    return save_tiny_judge(tmp_path_factory.mktemp("tiny-judge") / "model")
+
+
+@pytest.fixture(scope="session")
+def hf_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The base URL of a running `transformers serve`; any local model folder can be asked for as its model."""
+    if not transformers_server.is_installed():
+        pytest.skip(transformers_server.SKIP_REASON)
+    with transformers_server.transformers_server(tmp_path_factory.mktemp("served")) as url:
+        yield url
 
 
 @pytest.fixture

@@ -40,6 +40,7 @@ FLOORS = {
     "prefine.metrics": 1,
     "prefine.chat": 1,
     "prefine.playground": 1,
+    "prefine.secrets": 2,
     "prefine.config": 2,
     "prefine.config_file": 2,
     "prefine.models": 2,
@@ -52,6 +53,7 @@ FLOORS = {
     "prefine.playground.build": 3,
     "prefine.playground.pretraining": 3,
     "prefine.playground.tokenizer": 3,
+    "prefine.api": 4,
     "prefine.cli": 4,
     "prefine.progress": 4,
     "prefine.__main__": 4,
@@ -61,6 +63,8 @@ FLOORS = {
 NEIGHBOURS = (
     ("prefine.", "prefine.errors", "every module raises them"),
     ("prefine.", "prefine.config", "the models of the sections are plain values that floor 2 takes as arguments"),
+    ("prefine.", "prefine.secrets", "keys are read and hidden in one place"),
+    ("prefine.judging.reward", "prefine.models.reward", "a reward model is loaded like any other model"),
     ("prefine.judges.playground", "prefine.playground.world", "the judge knows the gold score"),
     ("prefine.__main__", "prefine.cli", "python -m prefine is the command"),
     ("prefine.cli", "prefine.progress", "the command line draws its bars"),
@@ -71,9 +75,13 @@ MAY_IMPORT_TORCH = (
     "prefine.losses",
     "prefine.regularizers",
     "prefine.training",
+    "prefine.models.adapters",
     "prefine.models.hf",
     "prefine.models.folders",
     "prefine.models.generation",
+    "prefine.store.hub",
+    "prefine.models.first_token",
+    "prefine.models.reward",
     "prefine.playground.build",
     "prefine.playground.pretraining",
     "prefine.playground.tokenizer",
@@ -211,7 +219,11 @@ def test_the_lower_floors_are_pure(module: Module) -> None:
 
 
 # Beside the command line, a module that is run with `python -m` speaks for itself.
-SPEAKERS = {"prefine.cli": "the command line", "prefine.playground.build": "python -m prefine.playground.build"}
+SPEAKERS = {
+    "prefine.cli": "the command line",
+    "prefine.playground.build": "python -m prefine.playground.build",
+    "prefine.secrets": "reads the one variable that holds a key",
+}
 
 
 @pytest.mark.parametrize("module", [m for m in MODULES.values() if m.name not in SPEAKERS], ids=by_name)

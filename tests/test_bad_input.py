@@ -156,6 +156,7 @@ def first_then(stages: tuple[str, ...], then: Callable[[Place], object]) -> Call
     return prepare
 
 
+STRICT = ("run", "run.yaml", "--strict")
 ANSWERS_IN_PARQUET = {"completions.path": "data.parquet"}
 ONE_SAMPLE = {"sample.completions_per_prompt": 1}
 
@@ -297,7 +298,7 @@ CASES = [
         "'math'",
         "no_such_loss",
     ),
-    config_case("a key, not its name", {"policy.api_key": "sk-planted-123"}, "policy.api_key", "unknown option"),
+    config_case("a key, not its name", {"policy.api_key": "sk-planted-123"}, "policy.api_key", "api_key_env"),
     config_case("terminal codes", {"train.loss.name": "\x1b]0;pwn\x07\x1b[2J"}, "train.loss.name", "unknown loss"),
     config_case("everything held out", {"pair.held_out_prompts": 4}, "pair.held_out_prompts", "4 of 4", spent=True),
     # --- where input is
@@ -377,9 +378,14 @@ CASES = [
     answers_case(
         "two prompts", lambda rows: set_in(rows, 2, messages=[]), "answers.jsonl, line 3", "'prompt' and 'messages'"
     ),
-    answers_case("prompt empty", lambda rows: set_in(rows, 2, prompt=""), "answers.jsonl, line 3", "empty"),
+    answers_case("prompt empty", lambda rows: set_in(rows, 2, prompt=""), "answers.jsonl, line 3", "empty", run=STRICT),
     answers_case(
-        "prompt blank", lambda rows: set_in(rows, 2, prompt=" \n\t"), "answers.jsonl, line 3", "empty", r"\n\t"
+        "prompt blank",
+        lambda rows: set_in(rows, 2, prompt=" \n\t"),
+        "answers.jsonl, line 3",
+        "empty",
+        r"\n\t",
+        run=STRICT,
     ),
     answers_case("prompt null", lambda rows: set_in(rows, 2, prompt=None), "answers.jsonl, line 3", "None"),
     answers_case("prompt a number", lambda rows: set_in(rows, 2, prompt=3), "answers.jsonl, line 3", "got 3"),
@@ -390,6 +396,7 @@ CASES = [
         "answers.jsonl, line 1",
         "question 0",
         "remove one",
+        run=STRICT,
     ),
     answers_case(
         "unknown role",
@@ -428,13 +435,18 @@ CASES = [
         "completions a text", lambda rows: set_in(rows, 2, completions="a"), "answers.jsonl, line 3", "list", "'a'"
     ),
     answers_case(
-        "completions empty", lambda rows: set_in(rows, 2, completions=[]), "answers.jsonl, line 3", "at least one"
+        "completions empty",
+        lambda rows: set_in(rows, 2, completions=[]),
+        "answers.jsonl, line 3",
+        "no text at all ([])",
+        run=STRICT,
     ),
     answers_case(
         "completion empty",
         lambda rows: set_in(rows[2]["completions"], 1, text="  "),
         "answers.jsonl, line 3, completion 1",
         "empty",
+        run=STRICT,
     ),
     answers_case(
         "completion null",
@@ -537,13 +549,32 @@ CASES = [
     ),
     pairs_case("no prompt", lambda rows: set_in(rows, 2, prompt=...), "pairs.jsonl, line 3", "no column 'prompt'"),
     pairs_case(
-        "the same text", lambda rows: set_in(rows, 2, rejected="good 2"), "pairs.jsonl, line 3", "same text", "'good 2'"
+        "the same text",
+        lambda rows: set_in(rows, 2, rejected="good 2"),
+        "pairs.jsonl, line 3",
+        "same text",
+        "'good 2'",
+        run=STRICT,
     ),
-    pairs_case("chosen empty", lambda rows: set_in(rows, 2, chosen=""), "pairs.jsonl, line 3, chosen", "empty"),
+    pairs_case(
+        "chosen empty", lambda rows: set_in(rows, 2, chosen=""), "pairs.jsonl, line 3, chosen", "empty", run=STRICT
+    ),
+    pairs_case(
+        "nothing but empty answers",
+        lambda rows: [row.update(chosen="") for row in rows],
+        "nothing is left of 4 rows",
+        "4 × empty answer",
+        "pairs.jsonl, line 1",
+    ),
     pairs_case("weight 0", lambda rows: set_in(rows, 2, weight=0), "pairs.jsonl, line 3", "weight", "greater than 0"),
     pairs_case("weight NaN", lambda rows: set_in(rows, 2, weight=math.nan), "pairs.jsonl, line 3", "weight", "nan"),
     pairs_case(
-        "a pair twice", lambda rows: rows.append(rows[0]), "pairs.jsonl, line 5", "pairs.jsonl, line 1", "remove one"
+        "a pair twice",
+        lambda rows: rows.append(rows[0]),
+        "pairs.jsonl, line 5",
+        "pairs.jsonl, line 1",
+        "remove one",
+        run=STRICT,
     ),
     pairs_case(
         "preference is none",

@@ -136,7 +136,7 @@ def test_stopping_at_a_safe_place(place: Place, number: signal.Signals) -> None:
     assert process.returncode == INTERRUPTED, err
     assert "the same command" in err
     assert "Traceback" not in err
-    assert answers() % 3 == 0, "it stops between shards"
+    assert answers() < 36, "it stops after the calls in flight, not after the shard"
     assert prefine("sample", "run.yaml").code == OK
     assert manifest("sample")["repeated_after_interruption"] == 0
     assert tables() == fresh_run(place, "sample")

@@ -1,10 +1,59 @@
 """prefine: preference optimization, end to end.
 
 Sample completions, rank them by pairwise judging, make preference pairs, train under a likelihood budget,
-evaluate with honest intervals, report. The stable surface is `__all__`.
+evaluate with honest intervals, report. The stable surface is `__all__`; what is in it is imported on first use.
 """
 
+import importlib
 from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from prefine import losses, metrics, ranking, regularizers
+    from prefine.api.reading import read_completions, read_pairs, read_prompts
+    from prefine.api.steps import Trained, evaluate, make_pairs, rank, sample, train
+    from prefine.config import TrainConfig
+    from prefine.records import Completion, PreferencePair, Prompt, Ranking
 
 __version__ = version("prefine")
-__all__ = ["__version__"]
+__all__ = [
+    "Completion",
+    "PreferencePair",
+    "Prompt",
+    "Ranking",
+    "TrainConfig",
+    "Trained",
+    "__version__",
+    "evaluate",
+    "losses",
+    "make_pairs",
+    "metrics",
+    "rank",
+    "ranking",
+    "read_completions",
+    "read_pairs",
+    "read_prompts",
+    "regularizers",
+    "sample",
+    "train",
+]
+
+_HOMES = {
+    "prefine.api.reading": ("read_completions", "read_pairs", "read_prompts"),
+    "prefine.api.steps": ("Trained", "evaluate", "make_pairs", "rank", "sample", "train"),
+    "prefine.config": ("TrainConfig",),
+    "prefine.records": ("Completion", "PreferencePair", "Prompt", "Ranking"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME_OF:
+        return getattr(importlib.import_module(_HOME_OF[name]), name)
+    if name in __all__:
+        return importlib.import_module(f"prefine.{name}")
+    raise AttributeError(f"module 'prefine' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -5,13 +5,14 @@ whole and no text of it is scored.
 """
 
 import hashlib
+import inspect
 import json
 from typing import Any, Protocol
 
 from jinja2 import TemplateError
 
 from prefine.errors import ConfigError, DataError
-from prefine.records import Completion, Prompt
+from prefine.records import Completion, Message, Prompt
 
 _PROBE_USER = "Question?"
 _PROBE_ANSWER = "Answer"
@@ -23,6 +24,10 @@ class Tokenizer(Protocol):
     chat_template: Any
     eos_token_id: Any
     all_special_ids: Any
+    added_tokens_decoder: Any
+
+    def decode(self, token_ids: Any, **options: Any) -> Any:
+        """Text of token ids."""
 
     def __call__(self, text: str, **options: Any) -> Any:
         """Encode a text."""
@@ -34,47 +39,49 @@ class Tokenizer(Protocol):
 def prompt_ids(tokenizer: Tokenizer, prompt: Prompt) -> list[int]:
     """Token ids of the prompt up to where the assistant starts to write.
 
-    A last message of the assistant is a prefill: the model continues it instead of opening a turn.
+    A last message of the assistant is a prefill: the model continues it instead of opening a turn. Special tokens
+    that are written in the messages stay text: only the template's own take effect.
 
     Raises:
-        ConfigError: The tokenizer has no chat template.
-        DataError: The template refuses these messages.
+        ConfigError: The tokenizer has no chat template, or transformers is too old to keep a special token as text.
+        DataError: The template refuses these messages, or the tokenizer cannot keep a special token as text.
     """
-    _require_template(tokenizer)
-    prefilled = prompt.messages[-1].role == "assistant"
+    options = {"tokenize": True, "return_dict": False}
+    if _mentions_special(tokenizer, prompt.model_dump_json(include={"messages", "tools", "chat_template_kwargs"})):
+        # Only then: the library's safeguard also turns words such as a prefilled <think> into text.
+        _require_safeguard(tokenizer, prompt)
+        options["sanitize_control_tokens"] = True
     try:
-        ids = tokenizer.apply_chat_template(
-            [message.chat() for message in prompt.messages],
-            tools=list(prompt.tools) if prompt.tools is not None else None,
-            add_generation_prompt=not prefilled,
-            continue_final_message=prefilled,
-            tokenize=True,
-            return_dict=False,
-            **prompt.chat_template_kwargs,
-        )
-    except TemplateError as error:
-        raise DataError(f"prompt {prompt.id}: the chat template refuses its messages: {error}") from error
-    return list(ids)
-
-
-def is_scorable(completion: Completion, *, tokenizer_hash: str) -> bool:
-    """Whether `completion_ids` gives what was sampled: reasoning and tool calls exist only as stored token ids."""
-    return _has_ids(completion, tokenizer_hash) or not (completion.message.reasoning or completion.message.tool_calls)
+        return list(_rendered(tokenizer, prompt, **options))
+    except ValueError as error:
+        raise DataError(f"{_name(prompt)}: cannot be turned into tokens: {error}") from error
 
 
 def completion_ids(
-    tokenizer: Tokenizer, completion: Completion, *, tokenizer_hash: str, stop_token_id: int
-) -> list[int]:
+    tokenizer: Tokenizer, prompt: Prompt, completion: Completion, *, tokenizer_hash: str, stop_token_id: int
+) -> list[int] | None:
     """Token ids of the completion as sampled, with the stop token unless a length limit cut it.
+
+    Stored token ids of this tokenizer are taken as they are, else the text. Reasoning and tool calls are no text: they
+    are taken as the chat template writes them after the prompt.
 
     Args:
         tokenizer: The policy's tokenizer.
-        completion: Its stored token ids are used when they came from this tokenizer, else its text.
+        prompt: What was asked.
+        completion: The answer.
         tokenizer_hash: Hash of `tokenizer`, computed once by the caller.
         stop_token_id: What generation stops on, see `stop_token_id`.
+    Returns: None if there are reasoning or tool calls which the template does not write after this prompt.
     """
-    if _has_ids(completion, tokenizer_hash):
+    message = completion.message
+    if has_stored_ids(completion, tokenizer_hash=tokenizer_hash):
         ids = list(completion.token_ids or ())
+    elif message.reasoning or message.tool_calls:
+        written = _written_by_template(tokenizer, prompt, message, stop_token_id)
+        if written is None:
+            return None
+        # The template's own tokens take effect; there are no others, or it would be None.
+        ids = list(tokenizer(written, add_special_tokens=False, verbose=False)["input_ids"])
     else:
         # A model that writes "<|im_end|>" as text did not stop there, so text never becomes a special token.
         encoded = tokenizer(completion.text, add_special_tokens=False, split_special_tokens=True, verbose=False)
@@ -82,6 +89,17 @@ def completion_ids(
     if completion.finish_reason != "length" and ids[-1:] != [stop_token_id]:
         ids.append(stop_token_id)
     return ids
+
+
+def joint_ids(tokenizer: Tokenizer, prompt: Prompt, text: str) -> list[int]:
+    """Token ids of the rendered prompt and a text behind it, tokenised together: for comparison, not for training."""
+    rendered = _rendered(tokenizer, prompt, tokenize=False) + text
+    return list(tokenizer(rendered, add_special_tokens=False, verbose=False)["input_ids"])
+
+
+def has_stored_ids(completion: Completion, *, tokenizer_hash: str) -> bool:
+    """Whether the completion carries token ids of this tokenizer."""
+    return completion.token_ids is not None and completion.tokenizer_hash == tokenizer_hash
 
 
 def tokenizer_hash(tokenizer: Any) -> str:
@@ -121,16 +139,71 @@ def stop_token_id(tokenizer: Tokenizer, generation_config: Any = None) -> int:
     raise ConfigError("the tokenizer names no end-of-sequence token and the model has no generation config with one")
 
 
-def _require_template(tokenizer: Tokenizer) -> None:
+def _rendered(tokenizer: Tokenizer, prompt: Prompt, *answer: Message, **options: Any) -> Any:
+    """What the template makes of the prompt, and of an answer behind it; text or token ids, as `options` say."""
     if not tokenizer.chat_template:
         raise ConfigError(
             "the policy's tokenizer has no chat template, so messages cannot be rendered; "
             "use an instruction-tuned model or add chat_template.jinja to the model folder"
         )
+    prefilled = not answer and prompt.messages[-1].role == "assistant"
+    try:
+        return tokenizer.apply_chat_template(
+            [_as_templates_read(message) for message in (*prompt.messages, *answer)],
+            tools=list(prompt.tools) if prompt.tools is not None else None,
+            add_generation_prompt=not answer and not prefilled,
+            continue_final_message=prefilled,
+            **prompt.chat_template_kwargs,
+            **options,
+        )
+    except TemplateError as error:
+        raise DataError(f"{_name(prompt)}: the chat template refuses its messages: {error}") from error
 
 
-def _has_ids(completion: Completion, tokenizer_hash: str) -> bool:
-    return completion.token_ids is not None and completion.tokenizer_hash == tokenizer_hash
+def _as_templates_read(message: Message) -> dict[str, Any]:
+    """The message with its reasoning under the name that templates know."""
+    fields = message.chat()
+    return fields | {"reasoning_content": message.reasoning} if message.reasoning else fields
+
+
+def _written_by_template(tokenizer: Tokenizer, prompt: Prompt, message: Message, stop_token_id: int) -> str | None:
+    """What the template writes between the prompt and the end of the turn, if the prompt stays as it was."""
+    if prompt.messages[-1].role == "assistant" or _mentions_special(tokenizer, message.model_dump_json()):
+        return None
+    before = _rendered(tokenizer, prompt, tokenize=False)
+    try:
+        whole = _rendered(tokenizer, prompt, message, tokenize=False)
+    except DataError:
+        return None
+    if not whole.startswith(before):
+        return None
+    written, end, after = whole[len(before) :].rpartition(tokenizer.decode([stop_token_id]))
+    # A template may pass over what it does not know, and the answer would be another one.
+    parts = [message.reasoning or "", *(_function_name(call) for call in message.tool_calls or ())]
+    complete = all(part.strip() in written for part in parts)
+    return written if end and complete and not after.strip() else None
+
+
+def _function_name(call: Any) -> str:
+    function = call.get("function", call)
+    return str(function.get("name", "")) if isinstance(function, dict) else ""
+
+
+def _mentions_special(tokenizer: Tokenizer, text: str) -> bool:
+    added = tokenizer.added_tokens_decoder.values()
+    return any(token.special and token.content in text for token in added if token.content.strip())
+
+
+def _require_safeguard(tokenizer: Tokenizer, prompt: Prompt) -> None:
+    if "sanitize_control_tokens" not in inspect.signature(tokenizer.apply_chat_template).parameters:
+        raise ConfigError(
+            f"{_name(prompt)}: it has a special token in its text, which this version of transformers would obey; "
+            "install a newer one (5.23 is known to do), or take the row out"
+        )
+
+
+def _name(prompt: Prompt) -> str:
+    return f"{prompt.source}, prompt {prompt.id}" if prompt.source else f"prompt {prompt.id}"
 
 
 def _ids_after_answer(tokenizer: Tokenizer) -> list[int]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from prefine.errors import ConfigError, Interrupted, PrefineError
+from prefine.secrets import redact
 
 if TYPE_CHECKING:
     from prefine.config import RunConfig
@@ -35,6 +36,9 @@ Overrides = Annotated[
 ]
 RunDir = Annotated[str | None, typer.Option("--run-dir", metavar="DIR", help="Where the run lives.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Refuse rows that are empty, repeated, ties or too long, instead of counting.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything and print the plan; do nothing.")]
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -71,14 +75,14 @@ def _guarded(command: Callable[[], Any]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception:  # noqa: BLE001 - the last boundary: whatever arrives here is our bug
-        traceback.print_exc()
+        sys.stderr.write(redact(traceback.format_exc()))
         _complain("this is a bug in prefine; what was journaled is kept. Please report the lines above")
         return PrefineError.exit_code
 
 
 def _complain(text: str) -> None:
     # Messages quote users' data and models' texts, which must not drive the terminal.
-    sys.stderr.write(f"prefine: {_CONTROL.sub('�', text)}\n")
+    sys.stderr.write(f"prefine: {_CONTROL.sub('�', redact(text))}\n")
 
 
 def _load(path: Path, overrides: list[str] | None, run_dir: str | None) -> "RunConfig":
@@ -89,7 +93,12 @@ def _load(path: Path, overrides: list[str] | None, run_dir: str | None) -> "RunC
 
 @app.command()
 def run(
-    config: ConfigPath, set_: Overrides = None, run_dir: RunDir = None, dry_run: DryRun = False, json_: AsJson = False
+    config: ConfigPath,
+    set_: Overrides = None,
+    run_dir: RunDir = None,
+    dry_run: DryRun = False,
+    strict: Strict = False,
+    json_: AsJson = False,
 ) -> None:
     """Walk the whole road, from whatever the configuration starts with to the report.
 
@@ -97,9 +106,9 @@ def run(
     """
     loaded = _load(config, set_, run_dir)
     if dry_run:
-        _print_plan(loaded)
+        _print_plan(loaded, strict)
         return
-    _walk(loaded, json_)
+    _walk(loaded, json_, strict=strict)
 
 
 @app.command()
@@ -119,16 +128,38 @@ def demo(
 
 def _stage_command(stage: str, text: str) -> None:
     def command(config: ConfigPath, set_: Overrides = None, run_dir: RunDir = None, json_: AsJson = False) -> None:
-        from prefine.progress import RichProgress
-        from prefine.stages.road import run_stage
+        _run_stage(stage, config, set_, run_dir, json_)
 
-        loaded = _load(config, set_, run_dir)
-        with _folder(loaded) as folder, RichProgress() as progress:
-            manifest = run_stage(stage, loaded, folder, progress)
-        _print_manifests([manifest], json_)
+    def reading_command(
+        config: ConfigPath,
+        set_: Overrides = None,
+        run_dir: RunDir = None,
+        strict: Strict = False,
+        json_: AsJson = False,
+    ) -> None:
+        _run_stage(stage, config, set_, run_dir, json_, strict=strict)
 
-    command.__doc__ = text
-    app.command(name=stage)(command)
+    chosen = reading_command if stage in _READING else command
+    chosen.__doc__ = text
+    app.command(name=stage)(chosen)
+
+
+def _run_stage(
+    stage: str, config: Path, set_: list[str] | None, run_dir: str | None, json_: bool, *, strict: bool = False
+) -> None:
+    from prefine.progress import RichProgress
+    from prefine.stages.road import check, run_stage
+
+    loaded = _load(config, set_, run_dir)
+    if strict:
+        check(loaded, strict=True)
+    with _folder(loaded) as folder, RichProgress() as progress:
+        manifest = run_stage(stage, loaded, folder, progress)
+    _print_manifests([manifest], json_)
+
+
+# The stages that read users' rows.
+_READING = ("sample", "pair", "evaluate")
 
 
 for _stage, _text in (
@@ -142,12 +173,72 @@ for _stage, _text in (
     _stage_command(_stage, _text)
 
 
+@app.command(name="import")
+def import_(
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="INPUT...", help="Files, patterns or folders; or one hub:org/name.")
+    ],
+    entry: Annotated[str, typer.Option("--as", metavar="ENTRY", help="prompts, completions or pairs.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The JSON Lines file to write.")],
+    layout: Annotated[
+        str | None, typer.Option("--layout", metavar="NAME", help="How the rows are laid out, instead of by itself.")
+    ] = None,
+    columns: Annotated[
+        list[str] | None, typer.Option("--columns", metavar="OURS=THEIRS", help="A column that is called otherwise.")
+    ] = None,
+    questions: Annotated[
+        str | None, typer.Option("--questions", metavar="FILE", help="The questions of Arena-Hard answers.")
+    ] = None,
+    split: Annotated[str | None, typer.Option("--split", metavar="NAME", help="Which split of a hub data set.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", metavar="N", help="Take the first prompts or pairs.")] = None,
+    strict: Strict = False,
+) -> None:
+    """Convert data of any known layout to JSON Lines in our own columns."""
+    from prefine.config import Component
+    from prefine.store.convert import ENTRIES, write_entries
+    from prefine.store.screen import Screen
+    from prefine.store.sources import read, read_files
+
+    if entry not in ENTRIES:
+        raise ConfigError(f"--as {entry}: unknown; choose one of {', '.join(ENTRIES)}")
+    if out.suffix.lower() != ".jsonl":
+        raise ConfigError(f"--out {out}: what is written is JSON Lines; give the file the ending .jsonl")
+    if any(out.exists() and Path(one).exists() and out.samefile(one) for one in inputs):
+        raise ConfigError(f"--out {out}: this is an input; give another file")
+    hub = inputs[0].removeprefix("hub:") if inputs[0].startswith("hub:") else None
+    if (hub is None and split) or (hub is not None and (questions or len(inputs) > 1)):
+        raise ConfigError("--split is for one hub:org/name, --questions for files")
+    mapping = dict(_mapped(text) for text in columns) if columns else None
+    options = {"layout": layout, "columns": mapping, "questions": questions, "split": split, "limit": limit}
+    given = {name: value for name, value in options.items() if value is not None}
+    if hub is None:
+        rows = read_files(map(Path, inputs), given, where="import")
+    else:
+        rows = read(Component.model_validate({"name": "hub", "path": hub, **given}), where="import")
+    screen = Screen(strict=strict)
+    recognised = write_entries(rows, entry, out, screen)
+    typer.echo(f"layout   {recognised}")
+    unit = "prompts with completions" if entry == "completions" else entry
+    typer.echo(f"read     {screen.read:>9,} {unit}")
+    typer.echo(f"written  {screen.kept:>9,} {unit} to {out}")
+    for note in screen.notes():
+        typer.echo(_CONTROL.sub("�", note))
+
+
+def _mapped(text: str) -> tuple[str, str]:
+    ours, equals, theirs = text.partition("=")
+    if not (ours and equals and theirs):
+        raise ConfigError(f"--columns {text!r}: expected ours=theirs, such as prompt=question")
+    return ours, theirs
+
+
 @config_app.command("check")
-def config_check(config: ConfigPath, set_: Overrides = None, run_dir: RunDir = None) -> None:
+def config_check(config: ConfigPath, set_: Overrides = None, run_dir: RunDir = None, strict: Strict = False) -> None:
     """Check a configuration: every key, every component and its options, every input that is on disk."""
     from prefine.stages.road import check
 
-    check(_load(config, set_, run_dir))
+    for note in check(_load(config, set_, run_dir), strict=strict).notes:
+        typer.echo(_CONTROL.sub("�", note))
     typer.echo("ok")
 
 
@@ -198,12 +289,13 @@ def _folder(config: "RunConfig") -> "RunFolder":
     return folder
 
 
-def _walk(config: "RunConfig", as_json: bool, *, demo: bool = False) -> None:
+def _walk(config: "RunConfig", as_json: bool, *, strict: bool = False, demo: bool = False) -> None:
     from prefine.progress import RichProgress
     from prefine.stages.road import check, run_stage, stages_of
 
     began = time.monotonic()
-    check(config)
+    for note in check(config, strict=strict).notes:
+        _complain(note)
     with _folder(config) as folder:
         with RichProgress() as progress:
             manifests = [run_stage(stage, config, folder, progress) for stage in stages_of(config)]
@@ -211,15 +303,17 @@ def _walk(config: "RunConfig", as_json: bool, *, demo: bool = False) -> None:
         _print_result(config, folder, manifests, seconds, as_json, demo=demo)
 
 
-def _print_plan(config: "RunConfig") -> None:
+def _print_plan(config: "RunConfig", strict: bool) -> None:
     from prefine.stages.road import plan, stages_of
 
-    made = plan(config)
+    made = plan(config, strict=strict)
     width = max(len(name) for name, _ in made.lines)
     typer.echo(f"stages: {' → '.join(stages_of(config))}")
     typer.echo(f"folder: {config.run_dir}")
     for name, amount in made.lines:
         typer.echo(f"{name:<{width}}  {amount:>12}")
+    for note in made.notes:
+        typer.echo(_CONTROL.sub("�", note))
     for name in made.imports:
         typer.echo(f"imports your code: {name}")
 

@@ -1,17 +1,20 @@
 """The configuration: one strict model per stage. It knows components by name and imports none of them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, Strict, model_validator
 
 from prefine.registry import Kind, bind, lookup
+from prefine.secrets import refuse_secrets
 
 PositiveInt = Annotated[int, Field(gt=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**53)]  # every reader of JSON keeps these exactly
 Share = Annotated[float, Field(ge=0, le=1)]
+Cost = Annotated[float, Field(gt=0)]  # in the unit of the user's prices
 Decay = Annotated[float, Field(ge=0, lt=1)]
+ModuleNames = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Strict(False), Field(min_length=1)]
 
 
 class Section(BaseModel):
@@ -25,6 +28,12 @@ class Component(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
     name: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_secrets(cls, values: Any) -> Any:
+        refuse_secrets(values)
+        return values
 
     @property
     def options(self) -> dict[str, Any]:
@@ -50,10 +59,13 @@ class Decoding(Section):
 
 
 class SampleConfig(Decoding):
-    """Stage `sample`: M completions for every prompt."""
+    """Stage `sample`: M completions for every prompt, by the policy or by `model`, such as a server that runs it."""
+
+    model: Component | None = None
 
     completions_per_prompt: Annotated[int, Field(ge=2)] = 8
     shard_prompts: PositiveInt = 256
+    max_cost: Cost | None = None
     max_failed_fraction: Share = 0.02
 
 
@@ -64,6 +76,7 @@ class RankConfig(Section):
     judge: Component
     seed: Seed = 0
     max_calls: PositiveInt | None = None
+    max_cost: Cost | None = None
     max_failed_fraction: Share = 0.02
 
 
@@ -80,13 +93,31 @@ class PairConfig(Section):
     seed: Seed = 0
 
 
+class AdapterConfig(Section):
+    """What is trained instead of the weights: matrices of low rank beside them (LoRA), which can be saved alone.
+
+    `target_modules` are names of linear layers such as q_proj, or all of them but the output head. `save: merged`
+    leaves a whole model.
+    """
+
+    name: Literal["lora"]
+    rank: PositiveInt = 16
+    alpha: PositiveInt = 32
+    target_modules: Literal["all-linear"] | ModuleNames = "all-linear"
+    save: Literal["adapter", "merged"] = "adapter"
+
+
 class TrainConfig(Section):
-    """Stage `train`. A step is `pairs_per_step` pairs, however many micro-batches it takes."""
+    """Stage `train`. A step is `pairs_per_step` pairs, however many micro-batches it takes.
+
+    Without `adapter` all weights are trained.
+    """
 
     loss: Component = Component(name="dpo")
     regularizer: Component | None = None
     regularizer_weight: Annotated[float, Field(ge=0)] = 0.1
     reference: Literal["initial"] | Component = "initial"
+    adapter: AdapterConfig | None = None
     pairs_per_step: PositiveInt = 64
     micro_batch_pairs: PositiveInt = 8
     epochs: PositiveInt = 1
@@ -172,12 +203,14 @@ class RunConfig(Section):
 def components(config: RunConfig) -> Iterator[tuple[str, Kind, Component]]:
     """Every component that a configuration names: its path, its kind, itself."""
     yield "policy", "backend", config.policy
+    if config.sample is not None and config.sample.model is not None:
+        yield "sample.model", "backend", config.sample.model
     for entry in ("prompts", "completions", "pairs"):
         if (source := getattr(config, entry)) is not None:
             yield entry, "source", source
     if config.rank is not None:
         yield "rank.strategy", "strategy", config.rank.strategy
-        yield "rank.judge", "judge", config.rank.judge
+        yield from _judge("rank.judge", config.rank.judge)
     yield "pair.selector", "selector", config.pair.selector
     yield "train.loss", "loss", config.train.loss
     if config.train.regularizer is not None:
@@ -190,6 +223,14 @@ def components(config: RunConfig) -> Iterator[tuple[str, Kind, Component]]:
     if config.evaluate.prompts is not None:
         yield "evaluate.prompts", "source", config.evaluate.prompts
     if config.evaluate.judge is not None:
-        yield "evaluate.judge", "judge", config.evaluate.judge
+        yield from _judge("evaluate.judge", config.evaluate.judge)
     if config.evaluate.gold is not None:
         yield "evaluate.gold", "gold", config.evaluate.gold
+
+
+def _judge(where: str, judge: Component) -> Iterator[tuple[str, Kind, Component]]:
+    """A judge, and the model that it asks."""
+    yield where, "judge", judge
+    model = judge.options.get("model")
+    if isinstance(model, Mapping) and isinstance(model.get("name"), str):
+        yield f"{where}.model", "backend", Component.model_validate(dict(model))

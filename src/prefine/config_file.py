@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from prefine.config import RunConfig
 from prefine.errors import ConfigError
 from prefine.registry import describe, suggest
+from prefine.secrets import refuse_secrets
 
 
 class _Loader(yaml.SafeLoader):
@@ -91,6 +92,7 @@ def load(path: Path, *, overrides: Sequence[str] = (), run_dir: str | Path | Non
         raise ConfigError(f"{path}: expected sections such as policy: and train:, found {type(values).__name__}")
     for override in overrides:
         _set(values, override)
+    refuse_secrets(values)
     if run_dir is not None:
         values["run_dir"] = str(run_dir)
     return validate(values, where=str(path))

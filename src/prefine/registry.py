@@ -37,6 +37,8 @@ TABLES: dict[Kind, dict[str, str]] = {
     "judge": {
         "playground": "prefine.judges.playground:PlaygroundJudge",
         "recorded": "prefine.judges.recorded:RecordedJudge",
+        "pairwise": "prefine.judging.pairwise:PairwiseJudge",
+        "reward": "prefine.judging.reward:reward",
     },
     "selector": {
         "best_vs_random": "prefine.pairing.best_vs_random:best_vs_random",
@@ -46,11 +48,13 @@ TABLES: dict[Kind, dict[str, str]] = {
     },
     "backend": {
         "hf": "prefine.models.hf:HfModel",
+        "openai": "prefine.models.openai:OpenAIModel",
         "playground": "prefine.models.playground:playground",
         "scripted": "prefine.models.scripted:ScriptedModel",
     },
     "source": {
         "file": "prefine.store.sources:file",
+        "hub": "prefine.store.hub:hub",
         "playground": "prefine.store.sources:playground",
     },
     "gold": {
@@ -145,7 +149,11 @@ def describe(problems: list[Any], where: str) -> str:
     lines = []
     for problem in problems:
         # Pydantic adds the members of a union to the path, which is no place in the file.
-        places = [str(part) for part in problem["loc"] if part != "Component" and not str(part).startswith("literal[")]
+        places = [
+            str(part)
+            for part in problem["loc"]
+            if part != "Component" and not str(part).startswith(("literal[", "tuple["))
+        ]
         path = ".".join([where, *places] if where else places)
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "model_type":

@@ -29,40 +29,45 @@ def read_secret(name: str) -> str:
     return value
 
 
-def require_name(name: str) -> None:
-    """Nothing, if this is the name of an environment variable.
+def require_name(name: str, where: str = "api_key_env") -> None:
+    """Nothing, if this is the name of an environment variable; `where` is its config path.
 
     Raises:
         ConfigError: It is not; the message does not repeat it, since it may be a key.
     """
     if not _NAME.fullmatch(name):
         raise ConfigError(
-            "api_key_env: this is no name of an environment variable (capital letters, digits and _). Keys are never "
+            f"{where}: this is no name of an environment variable (capital letters, digits and _). Keys are never "
             "written into a configuration: export MY_KEY=... and write api_key_env: MY_KEY"
         )
 
 
-def refuse_secrets(options: Any) -> None:
+def refuse_secrets(options: Any, where: str = "") -> None:
     """Nothing, if a configuration's values hold no key: what is in them is written into the run folder.
+
+    Args:
+        options: A section, a component, or whatever is in one.
+        where: Its config path, for the message.
 
     Raises:
         ConfigError: There is a literal key, or a password in a URL; the message does not repeat it.
     """
     if isinstance(options, list):
         for value in options:
-            refuse_secrets(value)
+            refuse_secrets(value, where)
     if not isinstance(options, dict):
         return
     for name, value in options.items():
+        path = f"{where}.{name}" if where else str(name)
         if name in _LITERAL_KEYS:
             raise ConfigError(
-                f"{name}: keys are never written into a configuration; export MY_KEY=... and write api_key_env: MY_KEY"
+                f"{path}: keys are never written into a configuration; export MY_KEY=... and write api_key_env: MY_KEY"
             )
         if name == "api_key_env" and isinstance(value, str):
-            require_name(value)
+            require_name(value, path)
         if isinstance(value, str) and _URL_PASSWORD.match(value):
-            raise ConfigError(f"{name}: the URL holds a password; take it out and use api_key_env")
-        refuse_secrets(value)
+            raise ConfigError(f"{path}: the URL holds a password; take it out and use api_key_env")
+        refuse_secrets(value, path)
 
 
 def redact(text: str) -> str:

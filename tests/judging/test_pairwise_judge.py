@@ -62,7 +62,7 @@ def test_the_verdict_is_the_probability_of_the_label() -> None:
         judge = judge_at(at)
         judgments = ask(judge, MATCHUPS)
     assert [judgment.p_first for judgment in judgments] == pytest.approx([0.8] * 4)
-    assert judge.notes == ()
+    assert not judge.notes
     assert all(body["max_tokens"] == 1 and body["logprobs"] is True for body in at.bodies)
     assert [judgment.comparison for judgment in judgments] == [matchup.comparison for matchup in MATCHUPS]
 

@@ -8,6 +8,7 @@ from prefine.errors import DataError
 from prefine.records import Completion, Message, PreferencePair, Prompt
 from prefine.store import entries
 from prefine.store.rows import pair_of, pair_row
+from prefine.store.screen import Screen
 from prefine.store.sources import Row
 
 
@@ -84,9 +85,78 @@ def test_reasoning_and_tool_calls_are_kept() -> None:
 
 
 @pytest.mark.parametrize("value", [{"prompt": "q"}, {"instruction": "q"}])
-def test_the_second_of_two_equal_prompts_is_named_with_the_first(value: dict[str, Any]) -> None:
-    with pytest.raises(DataError, match=r"f\.jsonl, line 2: the same prompt as in f\.jsonl, line 1"):
-        list(entries.prompts(rows({"prompt": "q"}, value)))
+def test_the_second_of_two_equal_prompts_is_counted_and_strictly_named_with_the_first(value: dict[str, Any]) -> None:
+    screen = Screen()
+    assert len(list(entries.prompts(rows({"prompt": "q"}, value, {"prompt": "r"}), screen))) == 2
+    assert (screen.read, screen.kept, screen.dropped) == (3, 2, {"duplicate prompt": 1})
+    assert screen.notes() == ("set aside: 1 × duplicate prompt (f.jsonl, line 2)",)
+    with pytest.raises(DataError, match=r"f\.jsonl, line 2: the same prompt as in f\.jsonl, line 1.*--strict"):
+        list(entries.prompts(rows({"prompt": "q"}, value), Screen(strict=True)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"prompt": " "}, "empty prompt"),
+        ({"prompt": [{"role": "system", "content": ""}, {"role": "user", "content": "q"}]}, "empty prompt"),
+        ({"chosen": ""}, "empty answer"),
+        ({"rejected": "\n"}, "empty answer"),
+        ({"rejected": "a"}, "identical answers"),
+        ({"score_gap": 0}, "tie"),
+        ({"prompt": "first"}, "duplicate pair"),
+    ],
+)
+def test_worthless_pairs_are_counted(changes: dict[str, Any], reason: str) -> None:
+    pair = {"prompt": "q", "chosen": "a", "rejected": "b"}
+    given = rows(pair | {"prompt": "first"}, pair | changes, pair | {"prompt": "last"})
+    screen = Screen()
+    assert [found.prompt.text for found in entries.pairs(given, screen)] == ["first", "last"]
+    assert screen.dropped == {reason: 1}
+    with pytest.raises(DataError, match=r"f\.jsonl, line 2"):
+        list(entries.pairs(given, Screen(strict=True)))
+
+
+def test_a_prompt_whose_answers_are_all_empty_is_set_aside() -> None:
+    screen = Screen()
+    given = rows({"prompt": "q", "completions": ["", " "]}, {"prompt": "r", "completions": ["", "a"]})
+    ((prompt, (answer,)),) = entries.completions(given, screen)
+    assert (prompt.text, answer.text, answer.sample_index) == ("r", "a", 0)
+    assert screen.dropped == {"empty answer": 3, "no answer left": 1}
+
+
+def test_nothing_left_is_an_error_with_counts_places_and_remedy() -> None:
+    with pytest.raises(DataError, match="nothing is left of 5 rows") as caught:
+        list(entries.prompts(rows(*[{"prompt": ""}] * 5)))
+    for part in ("5 × empty prompt", "line 1; f.jsonl, line 2; f.jsonl, line 3; …", "remove the row or fill it"):
+        assert part in str(caught.value)
+
+
+def test_prompts_can_be_read_from_pairs_and_completions() -> None:
+    pair = {"prompt": "q", "chosen": "a", "rejected": "b", "topic": "tea"}
+    answers = {"prompt": "r", "completions": ["a"]}
+    found = list(entries.prompts(rows(pair, answers, own_row())))
+    assert [prompt.metadata for prompt in found] == [{"topic": "tea"}, {}, {}]
+
+
+def test_tools_and_template_arguments_are_kept_also_as_json_text() -> None:
+    tools, arguments = [{"type": "function"}], {"thinking": False}
+    (one,) = entries.prompts(rows({"prompt": "q", "tools": tools, "chat_template_kwargs": arguments}))
+    (two,) = entries.prompts(
+        rows({"prompt": "q", "tools": '[{"type": "function"}]', "chat_template_kwargs": '{"thinking": false}'})
+    )
+    assert one.id == two.id
+    assert (one.tools, one.chat_template_kwargs) == (({"type": "function"},), {"thinking": False})
+    assert one.id != Prompt.from_text("q").id
+
+
+def test_fields_that_a_table_fills_with_none_are_not_there() -> None:
+    call = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f"}}], "name": None}
+    answer = {"role": "tool", "content": "4", "name": "f", "tool_call_id": "1"}
+    turns = [{"role": "user", "content": "q", "tool_calls": None}, call, answer]
+    (prompt,) = entries.prompts(rows({"prompt": turns}))
+    assert [message.role for message in prompt.messages] == ["user", "assistant", "tool"]
+    assert prompt.messages[1].tool_calls == ({"function": {"name": "f"}},)
+    assert prompt.messages[2].chat() == answer
 
 
 def test_a_long_value_is_clipped_in_the_message() -> None:

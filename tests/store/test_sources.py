@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from prefine.errors import ConfigError, DataError
-from prefine.store import sources
+from prefine.store import files
 from prefine.store.sources import Row, file, playground
 
 
@@ -92,7 +92,7 @@ def test_an_escaped_emoji_is_no_half(jsonl: Path) -> None:
 
 
 def test_a_line_without_end_is_refused_before_it_is_read(jsonl: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "MAX_LINE_BYTES", 2**20)
+    monkeypatch.setattr(files, "MAX_LINE_BYTES", 2**20)
     with pytest.raises(DataError, match="line 1: longer than 1 MiB"):
         rows_of(jsonl, b'{"a": "' + b"x" * 2**21)
 
@@ -119,7 +119,8 @@ def test_a_file_without_rows(jsonl: Path, content: bytes) -> None:
 def test_files_that_are_not_there(tmp_path: Path) -> None:
     for path, says in (
         (tmp_path / "absent.jsonl", "no such file"),
-        (tmp_path, "cannot tell the format"),
+        (tmp_path, "folder without a file of a known format"),
+        (tmp_path / "*.jsonl", "no file has a name like this"),
         (tmp_path / "a\0b.jsonl", "no such file"),
         (tmp_path / ("x" * 300 + ".jsonl"), "cannot be read"),
     ):

@@ -86,3 +86,20 @@ def test_nothing_left_says_why() -> None:
 def test_another_prompt_for_the_rejected_side_is_refused() -> None:
     with pytest.raises(DataError, match="rejected_prompt"):
         _make(_pair("good", "bad", rejected_prompt=Prompt.from_text("Who?")))
+
+
+def test_a_prefilled_answer_is_scored_from_where_the_model_went_on() -> None:
+    prompt = Prompt.make((Message(role="user", content="Why?"), Message(role="assistant", content="Because")))
+    pair = _pair(" of rain", " of tea").model_copy(update={"prompt": prompt})
+    (example,) = _make(pair).examples
+    assert TOKENIZER.decode(example.prompt_ids).endswith("assistant\nBecause")
+    assert TOKENIZER.decode(example.chosen_ids) == " of rain<|im_end|>"
+
+
+def test_reasoning_is_trained_on_where_the_template_writes_it() -> None:
+    tokenizer = chat_tokenizers.reasoning()
+    stop = chat.stop_token_id(tokenizer)
+    pairs = [_pair(_side("so", reasoning="Hm."), "no")]
+    made = make_examples(pairs, tokenizer, stop_token_id=stop, max_prompt_tokens=99, max_completion_tokens=99)
+    assert made.dropped == {}
+    assert tokenizer.decode(made.examples[0].chosen_ids) == "<think>\nHm.\n</think>\n\nso<|im_end|>"

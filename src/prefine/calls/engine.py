@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from prefine.calls.base import A, AnswerLog, Batch, Call, Failure, P
 from prefine.errors import DataError, Interrupted, LimitError
-from prefine.records import Usage
+from prefine.records import Record, Usage
 
 
 class CallEngine:
@@ -25,7 +25,10 @@ class CallEngine:
     Args:
         journal: Where answers are kept.
         max_calls: Stop with LimitError before more calls than this are made in this run.
+        max_cost: Stop with LimitError once what was asked for has cost this much, journaled answers included
+            [the unit of the user's prices].
         should_stop: Asked before every batch; if true, no further one goes out.
+        on_answers: Told how many calls have been answered whenever some are, from the journal or by asking.
     """
 
     def __init__(
@@ -33,10 +36,14 @@ class CallEngine:
         journal: AnswerLog,
         *,
         max_calls: int | None = None,
+        max_cost: float | None = None,
         should_stop: Callable[[], bool] = lambda: False,
+        on_answers: Callable[[int], None] = lambda count: None,
     ) -> None:
         self.journal = journal
         self.max_calls = max_calls
+        self.max_cost = max_cost
+        self._on_answers = on_answers
         self._should_stop = should_stop
         self.asked = 0
         self.replayed = 0
@@ -44,6 +51,7 @@ class CallEngine:
         self.failures: Counter[str] = Counter()
         self.failed_keys: list[str] = []
         self.usage = Usage()
+        self._cost_before = 0.0
 
     def ask(
         self,
@@ -63,7 +71,7 @@ class CallEngine:
             concurrency: How many batches may be in flight.
 
         Raises:
-            LimitError: `max_calls` would be exceeded; nothing was asked.
+            LimitError: `max_calls` would be exceeded and nothing was asked; or `max_cost` is reached.
             DataError: A journaled answer is damaged.
             Interrupted: `should_stop` became true; what was in flight is journaled.
         """
@@ -72,6 +80,9 @@ class CallEngine:
         results: dict[str, A | Failure] = {key: _record(kind, key, text) for key, text in stored.items()}
         open_calls = [call for key, call in unique.items() if key not in stored]
         self.replayed += len(stored)
+        self._cost_before += sum(_usage(answer).cost for answer in results.values())
+        if stored:
+            self._on_answers(len(stored))
         if not open_calls:
             return results
         self._stay_within_limit(len(open_calls))
@@ -96,6 +107,11 @@ class CallEngine:
         """The last moment before a batch goes out."""
         if self._should_stop():
             raise Interrupted("stopped; what was answered is journaled, the same command goes on from here")
+        if self.max_cost is not None and self._cost_before + self.usage.cost >= self.max_cost:
+            raise LimitError(
+                f"max_cost: {self._cost_before + self.usage.cost:.4g} spent, limit {self.max_cost:g}. "
+                "Everything answered so far is journaled; raise the limit and run the same command again"
+            )
         self.repeated += self.journal.interrupted(batch.keys)
         self.journal.note_asked(batch.keys)
         self.asked += len(batch.keys)
@@ -123,7 +139,8 @@ class CallEngine:
             self.failures.update(failure.reason for failure in bad.values())
             self.failed_keys += bad
         for value in answered.values():
-            self.usage += getattr(value, "usage", None) or Usage(calls=1)
+            self.usage += _usage(value)
+        self._on_answers(len(answered))
         return answered
 
     def _stay_within_limit(self, more: int) -> None:
@@ -147,6 +164,11 @@ class CallEngine:
                 f"({reasons}); first ids: {', '.join(self.failed_keys[:3])}. "
                 "What was answered is journaled; mend the cause or raise the limit, and run the same command again"
             )
+
+
+def _usage(answer: Record | Failure) -> Usage:
+    """What an answer cost; one that does not say is a call."""
+    return getattr(answer, "usage", None) or Usage(calls=1)
 
 
 def _record(kind: type[A], key: str, text: str) -> A:

@@ -1,10 +1,15 @@
-"""Loading Hugging Face models and tokenizers, with errors that name the folder and the remedy."""
+"""Loading Hugging Face models and tokenizers, with errors that name the folder and the remedy.
+
+A folder holds a whole model, or an adapter that names the model it belongs to; what an adapter folder lacks
+(configuration, tokenizer) is that of its base.
+"""
 
 import hashlib
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +20,7 @@ from transformers.utils.hub import cached_file
 from transformers.utils.logging import disable_progress_bar
 
 from prefine.errors import BackendError, ConfigError
+from prefine.models.adapters import adapter_settings, base_of, linear_layers, load_onto
 from prefine.records import content_hash
 
 # Loading takes a bar of its own per model; ours say what the user waits for.
@@ -23,6 +29,7 @@ disable_progress_bar()  # type: ignore[no-untyped-call]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 # What a model folder's answers depend on: weights, shape, stop tokens, tokenizer, chat template.
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 _DECIDING_FILES = ("*.safetensors", "*config.json", "tokenizer.*", "vocab.*", "merges.txt", "*_tokens*.json", "*.jinja")
 
 
@@ -39,7 +46,10 @@ def load_tokenizer(path: str) -> Any:
         BackendError: There is none, or it is damaged.
         ConfigError: It has no chat template.
     """
-    _check_folder(path, ("tokenizer.json", "tokenizer_config.json"), "tokenizer")
+    base = base_of(path)
+    if base is not None and not any((Path(path) / name).is_file() for name in _TOKENIZER_FILES):
+        return load_tokenizer(base)
+    _check_folder(path, _TOKENIZER_FILES, "tokenizer")
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except Exception as error:
@@ -55,9 +65,14 @@ def load_tokenizer(path: str) -> Any:
 def load_model(path: str, *, dtype: Dtype, device: str) -> Any:
     """The model of a folder or hub id, in eval mode, without running code that comes with it.
 
+    An adapter stays beside the weights of its base: `adapters.whole` merges it.
+
     Raises:
         BackendError: There is none, or it is damaged.
     """
+    base = base_of(path)
+    if base is not None:
+        return load_onto(load_model(base, dtype=dtype, device=device), path).eval()
     _check_folder(path, ("config.json",), "model")
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -98,6 +113,8 @@ def load_generation_config(path: str) -> Any:
     try:
         return GenerationConfig.from_pretrained(path)
     except OSError:
+        if (base := base_of(path)) is not None:
+            return load_generation_config(base)
         return GenerationConfig.from_model_config(_load_config(path))
 
 
@@ -109,9 +126,13 @@ def load_positions(path: str) -> int | None:
 
 def check_model(path: str) -> None:
     """Find out before any work whether the folder holds a model and a usable tokenizer; loads no weights."""
-    _check_folder(path, ("config.json",), "model")
-    if Path(path).is_dir():
-        _check_folder(path, ("*.safetensors",), "weights")
+    base = base_of(path) or path
+    try:
+        _check_folder(base, ("config.json",), "model")
+        if Path(base).is_dir():
+            _check_folder(base, ("*.safetensors",), "weights")
+    except BackendError as error:
+        raise error if base == path else BackendError(f"{path}: its base model is not usable: {error}") from error
     rows = getattr(_load_config(path), "vocab_size", None)
     tokens = len(load_tokenizer(path))
     if rows is not None and tokens > rows:
@@ -121,15 +142,24 @@ def check_model(path: str) -> None:
         )
 
 
+def layer_names(path: str) -> list[str]:
+    """Names of the linear layers of the model of a folder or hub id; loads no weights."""
+    auto: Any = AutoModelForCausalLM
+    with torch.device("meta"):
+        return linear_layers(auto.from_config(_load_config(path), trust_remote_code=False))
+
+
 def _load_config(path: str) -> Any:
     try:
-        return AutoConfig.from_pretrained(path, trust_remote_code=False)
+        return AutoConfig.from_pretrained(base_of(path) or path, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise BackendError(f"{path}: no model configuration can be read: {error}") from error
 
 
 def weights_fingerprint(path: str) -> str:
     """Hash of the weights, configurations and tokenizer of a folder; for a hub id, of its commit.
+
+    That of an adapter folder covers its base, wherever it lies.
 
     Raises:
         BackendError: It is neither.
@@ -145,11 +175,23 @@ def weights_fingerprint(path: str) -> str:
         return content_hash("hub", path, Path(str(config)).parent.name)
     files = sorted(file for pattern in _DECIDING_FILES for file in folder.glob(pattern))
     digest = hashlib.sha256()
+    if (base := base_of(path)) is not None:
+        settings = {name: value for name, value in adapter_settings(path).items() if name != "base_model_name_or_path"}
+        digest.update(content_hash(settings, weights_fingerprint(base)).encode())
+        files = [file for file in files if file.name != "adapter_config.json"]
     for file in files:
         digest.update(file.name.encode())
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+        facts = file.stat()
+        digest.update(_file_digest(str(file.resolve()), facts.st_size, facts.st_mtime_ns))
     return digest.hexdigest()[:16]
+
+
+@cache
+def _file_digest(file: str, size: int, changed: int) -> bytes:
+    """SHA-256 of a file, read once while size and time of change are the same: a base serves many adapters."""
+    del size, changed
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").digest()
 
 
 def _check_folder(path: str, needed: tuple[str, ...], what: str) -> None:

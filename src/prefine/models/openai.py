@@ -64,6 +64,7 @@ class OpenAIModel:
         self._server = Server(
             base_url=base_url,
             model=model,
+            label=self.label,
             api_key_env=api_key_env,
             timeout_s=timeout_s,
             max_retries=max_retries,

@@ -55,6 +55,7 @@ class Server:
     Args:
         base_url: Up to and including `/v1`.
         model: Its name there.
+        label: Name for people, in notes.
         api_key_env: Name of the environment variable that holds the key; None sends no key.
         timeout_s: For one request.
         max_retries: Of one request, with exponential backoff, after 408, 409, 429, 5xx and connection errors.
@@ -66,6 +67,7 @@ class Server:
         *,
         base_url: str,
         model: str,
+        label: str,
         api_key_env: str | None,
         timeout_s: float,
         max_retries: int,
@@ -73,6 +75,7 @@ class Server:
     ) -> None:
         self.base_url = base_url
         self.model = model
+        self._label = label
         self._api_key_env = api_key_env
         self._timeout_s = timeout_s
         self._max_retries = max_retries
@@ -91,7 +94,7 @@ class Server:
     def note(self, text: str) -> None:
         """Keep something that the user should be told once."""
         with self._lock:
-            self._notes.setdefault(f"{self.model}: {text}")
+            self._notes.setdefault(f"{self._label}: {text}")
 
     def check(self) -> None:
         """Nothing, if the settings can work; asks the server nothing.
@@ -129,8 +132,8 @@ class Server:
                 response = self._client.chat.completions.with_raw_response.create(
                     model=self.model, messages=conversation, extra_body=extra_body or None, **sent
                 )
-                # The client itself takes any JSON for a completion.
-                return self._succeeded(Answer.model_validate_json(response.content))
+                # The client itself takes any JSON for a completion. A server may repeat what it was sent, the key too.
+                return self._succeeded(Answer.model_validate_json(redact(response.text)))
             except openai.APIStatusError as error:
                 if not self._adapted(error, sent):
                     return self._status(error)

@@ -12,9 +12,10 @@ from pydantic import JsonValue
 from prefine.calls.engine import CallEngine
 from prefine.config import RunConfig
 from prefine.errors import DataError
-from prefine.judges.base import ComputedJudge
+from prefine.judging.base import Judge
 from prefine.records import Completion, Counts, Manifest, Prompt, Usage
 from prefine.store.folder import STAGE_SECTIONS, RunFolder
+from prefine.store.screen import Screen
 from prefine.store.tables import TABLE_FOLDERS, table_hash
 
 T = TypeVar("T")
@@ -75,6 +76,11 @@ class StageRun:
         whole = all(table_hash(self.folder / name) == value for name, value in hashes if name in TABLE_FOLDERS)
         return self._before if whole else None
 
+    def set_aside(self, screen: Screen) -> None:
+        """Count what was read and set aside, and note the first places."""
+        self.dropped.update(screen.dropped)
+        self.notes += screen.notes()
+
     def begin(self, seed: int | None = None) -> None:
         """Write the manifest of a stage that has begun."""
         self._seed = seed
@@ -124,7 +130,7 @@ class StageRun:
         )
 
 
-def check_judge(judge: ComputedJudge, prompt: Prompt, completions: list[Completion]) -> None:
+def check_judge(judge: Judge, prompt: Prompt, completions: list[Completion]) -> None:
     """Nothing, if the judge can work on these completions.
 
     Raises:

@@ -2,38 +2,30 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from statistics import fmean
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from prefine.calls.engine import CallEngine
 from prefine.config import Component, Decoding, RunConfig
 from prefine.errors import ConfigError, DataError, Interrupted, LimitError
-from prefine.judges.base import ComputedJudge
-from prefine.judging.computed import Matchup, judge_all
-from prefine.metrics.intervals import mean_value
-from prefine.metrics.judge_facts import first_slot_rate, swap_consistency
-from prefine.metrics.win_rates import both_order_wins, win_rate
+from prefine.judging.choose import make_judge
 from prefine.models.base import Sampler, decoding_settings
-from prefine.records import Completion, Judgment, Manifest, MetricValue, Prompt, content_hash
-from prefine.stages.base import Progress, StageRun, check_judge, chunks
+from prefine.records import Completion, Manifest, MetricValue, Prompt, content_hash
+from prefine.stages.base import Progress, StageRun, chunks
+from prefine.stages.contests import Answered, contest, in_the_eyes_of, lengths, mean
+from prefine.stages.inputs import read_prompts, short_enough, trained_on, unseen
 from prefine.stages.report_data import OUTCOMES, ConstraintScore, Contest, Evaluation, Example
-from prefine.stages.sampling import read_prompts, sample_shard
+from prefine.stages.sampling import sample_shard
 from prefine.store.base import write_text
 from prefine.store.folder import RunFolder
 from prefine.store.rows import completion_row
+from prefine.store.screen import Screen
 from prefine.store.tables import part_path, remove_parts_from, shard_key, table_hash, write_part
 
 GoldParts: TypeAlias = dict[str, float]
 _SHARD = 256
 _TIE = 1e-9  # gold scores are means of a few fractions; closer than this they differ by rounding only
-
-
-class Answered(NamedTuple):
-    """One evaluation prompt with the answers of baseline and trained model."""
-
-    prompt: Prompt
-    before: Completion
-    after: Completion
 
 
 def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
@@ -48,8 +40,13 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     if settings.model == "trained" and not (folder / "model").is_dir():
         raise DataError(f"{folder / 'model'}: there is no trained model yet; run `prefine train` first")
     after, before = _models(config, folder)
-    prompts = [] if settings.prompts is None else list(read_prompts(settings.prompts, where="evaluate.prompts"))
-    judge = _judge(config)
+    screen = Screen()
+    prompts: list[Prompt] = []
+    if settings.prompts is not None:
+        found = read_prompts(settings.prompts, where="evaluate.prompts", screen=screen)
+        prompts = list(unseen(found, trained_on(folder), screen))
+    component = settings.judge or (config.rank.judge if config.rank else None)
+    judge = None if component is None else make_judge(component, where="evaluate.judge")
     decoding = settings.decoding or config.sample or Decoding()
     inputs = {
         "trained": after.fingerprint,
@@ -63,11 +60,14 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     stage = StageRun(folder, "evaluate", config, inputs)
     if stage.finished and all((folder / name).exists() for name in ("metrics.json", *([OUTCOMES] if prompts else []))):
         return stage.finished
-    for prompt in prompts:
-        for sampler in (before, after):
-            sampler.check_prompt(prompt, decoding, where="evaluate.decoding")
+    for sampler in (before, after):
+        prompts = list(short_enough(prompts, partial(_fits, sampler, decoding), screen))
     stage.begin(settings.seed)
-    engine = CallEngine(folder.journal())
+    engine = CallEngine(
+        folder.journal(),
+        should_stop=lambda: progress.stopping,
+        on_answers=lambda count: progress.advance(0, f"{engine.asked:,} calls"),
+    )
     metrics: list[MetricValue] = []
     contests: list[Contest] = []
     constraints: list[ConstraintScore] = []
@@ -75,9 +75,14 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     if prompts:
         answered = _answers(prompts, {"baseline": before, "trained": after}, decoding, folder, engine, progress)
         engine.check_failures(2 * len(prompts), settings.max_failed_fraction, where="evaluate")
-        p_after, facts = _judged(answered, judge, config, engine, contests)
-        engine.check_failures(2 * (len(prompts) + len(answered)), settings.max_failed_fraction, where="evaluate")
-        metrics += facts + _lengths(answered, config)
+        p_after: list[float | None] = [None] * len(answered)
+        if judge is not None and component is not None:
+            eyes = in_the_eyes_of(judge, component.name, answered, engine, settings)
+            p_after = eyes.p_after
+            contests.append(eyes.contest)
+            metrics += eyes.facts
+            engine.check_failures(2 * (len(prompts) + len(answered)), settings.max_failed_fraction, where="evaluate")
+        metrics += lengths(answered, settings)
         gold = _gold(answered, config, contests, constraints)
         lines = [
             Example(
@@ -112,8 +117,14 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     )
     write_text(folder / "metrics.json", json.dumps(evaluation.model_dump(mode="json"), indent=1) + "\n")
     stage.failed.update(engine.failures)
-    taken = len(prompts) or scored + sum(stage.dropped.values())
+    stage.set_aside(screen)
+    stage.notes += [*before.notes, *after.notes, *(judge.notes if judge else ())]
+    taken = screen.read or scored + sum(stage.dropped.values())
     return stage.end(taken=taken, produced=len(answered) or scored, outputs={}, engine=engine)
+
+
+def _fits(sampler: Sampler, decoding: Decoding, prompt: Prompt) -> None:
+    sampler.check_prompt(prompt, decoding, where="evaluate.decoding")
 
 
 def _models(config: RunConfig, folder: RunFolder) -> tuple[Sampler, Sampler]:
@@ -131,16 +142,6 @@ def _models(config: RunConfig, folder: RunFolder) -> tuple[Sampler, Sampler]:
     baseline = other if isinstance(other, Component) else config.policy
     before: Sampler = baseline.resolve("backend", where="evaluate.baseline")()
     return after, before
-
-
-def _judge(config: RunConfig) -> ComputedJudge | None:
-    component = _judge_component(config)
-    judge: ComputedJudge | None = None if component is None else component.resolve("judge", where="evaluate.judge")()
-    return judge
-
-
-def _judge_component(config: RunConfig) -> Component | None:
-    return config.evaluate.judge or (config.rank.judge if config.rank else None)
 
 
 def _answers(
@@ -184,43 +185,6 @@ def _answers(
     return answered
 
 
-def _judged(
-    answered: Sequence[Answered],
-    judge: ComputedJudge | None,
-    config: RunConfig,
-    engine: CallEngine,
-    contests: list[Contest],
-) -> tuple[list[float | None], list[MetricValue]]:
-    """Each prompt's P(after is better) in the judge's eyes, both orders averaged; and facts about the judge."""
-    component = _judge_component(config)
-    if judge is None or component is None:
-        return [None] * len(answered), []
-    settings = config.evaluate
-    for one in answered:
-        check_judge(judge, one.prompt, [one.before, one.after])
-    shown_first = judge_all(engine, judge, [Matchup(one.prompt, one.after, one.before) for one in answered])
-    shown_second = judge_all(engine, judge, [Matchup(one.prompt, one.before, one.after) for one in answered])
-    first, second = _p_first(shown_first), _p_first(shown_second)
-    both = both_order_wins(first, second)
-    p_after: list[float | None] = [None] * len(answered)
-    for place, value in zip((i for i, ok in enumerate(both.answered) if ok), both.wins, strict=True):
-        p_after[place] = float(value)
-    if not len(both.wins):
-        raise LimitError(f"evaluate: the judge gave no verdict in both orders on any of {len(answered)} prompts")
-    contests.append(_contest(component.name, "judge", list(map(float, both.wins)), config))
-    ids = [one.prompt.id for one in answered]
-    judged = [(p, id_) for p, id_ in zip(first + second, ids + ids, strict=True) if p is not None]
-    rates = {"samples": settings.bootstrap_samples, "seed": settings.seed}
-    return p_after, [
-        first_slot_rate([p for p, _ in judged], prompt_ids=[id_ for _, id_ in judged], **rates),
-        swap_consistency(first, [None if p is None else p for p in second], prompt_ids=ids, **rates),
-    ]
-
-
-def _p_first(judgments: Sequence[Judgment]) -> list[float | None]:
-    return [judgment.p_first for judgment in judgments]
-
-
 def _gold(
     answered: Sequence[Answered], config: RunConfig, contests: list[Contest], constraints: list[ConstraintScore]
 ) -> Sequence[tuple[GoldParts, GoldParts] | None]:
@@ -231,14 +195,14 @@ def _gold(
     score: Callable[[str, str], GoldParts] = component.resolve("gold", where="evaluate.gold")
     parts = [_scored(score, one) for one in answered]
     gaps = [fmean(after.values()) - fmean(before.values()) for before, after in parts]
-    contests.append(_contest("gold", "gold", [0.5 if abs(g) < _TIE else float(g > 0) for g in gaps], config))
+    contests.append(contest("gold", "gold", [0.5 if abs(g) < _TIE else float(g > 0) for g in gaps], config.evaluate))
     for name in sorted({name for before, _ in parts for name in before}):
         having = [(before[name], after[name]) for before, after in parts if name in before]
         constraints.append(
             ConstraintScore(
                 name=name,
-                before=_mean(f"{name}_before", [before for before, _ in having], config),
-                after=_mean(f"{name}_after", [after for _, after in having], config),
+                before=mean(f"{name}_before", [before for before, _ in having], config.evaluate),
+                after=mean(f"{name}_after", [after for _, after in having], config.evaluate),
             )
         )
     return parts
@@ -252,34 +216,3 @@ def _scored(score: Callable[[str, str], GoldParts], one: Answered) -> tuple[Gold
             f"{one.prompt.source}: evaluate.gold cannot score this prompt: {error}; "
             "evaluate on prompts that it knows, or leave evaluate.gold out"
         ) from error
-
-
-def _contest(judge: str, role: str, wins: Sequence[float], config: RunConfig) -> Contest:
-    rate = win_rate(
-        wins,
-        samples=config.evaluate.bootstrap_samples,
-        seed=config.evaluate.seed,
-        name="gold_win_rate" if role == "gold" else "win_rate",
-    )
-    return Contest.model_validate(
-        {
-            "judge": judge,
-            "role": role,
-            "win_rate": rate,
-            "wins": sum(w > 0.5 for w in wins),
-            "ties": sum(w == 0.5 for w in wins),
-            "losses": sum(w < 0.5 for w in wins),
-        }
-    )
-
-
-def _lengths(answered: Sequence[Answered], config: RunConfig) -> list[MetricValue]:
-    return [
-        _mean("mean_length_before", [len(one.before.text) for one in answered], config, unit="characters"),
-        _mean("mean_length_after", [len(one.after.text) for one in answered], config, unit="characters"),
-    ]
-
-
-def _mean(name: str, values: Sequence[float], config: RunConfig, *, unit: str = "") -> MetricValue:
-    settings = config.evaluate
-    return mean_value(name, values, samples=settings.bootstrap_samples, seed=settings.seed, unit=unit)

@@ -1,22 +1,25 @@
 """Stage `pair`: rankings → preference pairs; or, entered later, the import of pairs that exist."""
 
+import hashlib
 import inspect
 from collections.abc import Callable, Iterable, Sequence
 
-from prefine.config import PairConfig, RunConfig
+from prefine.config import Component, PairConfig, RunConfig
 from prefine.errors import ConfigError, DataError
 from prefine.pairing.base import Choice
 from prefine.pairing.select import check_selector, to_pair
 from prefine.ranking.base import facts_of
 from prefine.records import Completion, Manifest, PreferencePair, Prompt, Ranking, content_hash
 from prefine.registry import TABLES, lookup
-from prefine.stages.base import Progress, StageRun
-from prefine.store import entries
+from prefine.stages.base import Progress, StageRun, chunks
+from prefine.stages.inputs import read_pairs
 from prefine.store.folder import RunFolder
 from prefine.store.rows import grouped_completions, pair_row, ranking_of
-from prefine.store.tables import parts, read_part, remove_parts_from, shard_key, table_hash, write_part
+from prefine.store.screen import Screen
+from prefine.store.tables import part_path, parts, read_part, remove_parts_from, shard_key, table_hash, write_part
 
 PAIRS, HELD_OUT = "pairs", "heldout_pairs"
+_IMPORT_SHARD = 4096
 
 
 def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
@@ -29,26 +32,24 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     return _select(config, folder, progress) if config.pairs is None else _import(config, folder, progress)
 
 
-def bound_selector(config: RunConfig) -> Callable[[Ranking], list[Choice]]:
-    """The configured selector, checked against the strategy.
+def bound_selector(selector: Component, strategy: Component | None, *, seed: int) -> Callable[[Ranking], list[Choice]]:
+    """The configured selector, checked against the strategy that made the rankings.
 
     Raises:
         ConfigError: It needs what the strategy does not guarantee.
     """
-    component = config.pair.selector
-    function = component.lookup("selector", where="pair.selector")
+    function = selector.lookup("selector", where="pair.selector")
     takes_seed = "seed" in inspect.signature(function).parameters
-    bound = component.resolve("selector", where="pair.selector", given=("seed",))
-    if config.rank is not None:
-        strategy = config.rank.strategy
+    bound = selector.resolve("selector", where="pair.selector", given=("seed",))
+    if strategy is not None:
         check_selector(
-            component.name,
+            selector.name,
             function,
             strategy.name,
             facts_of(strategy.lookup("strategy", where="rank.strategy")),
             {name: lookup("selector", name, where="pair.selector") for name in TABLES["selector"]},
         )
-    return (lambda ranking: bound(ranking, seed=config.pair.seed)) if takes_seed else (lambda ranking: bound(ranking))
+    return (lambda ranking: bound(ranking, seed=seed)) if takes_seed else (lambda ranking: bound(ranking))
 
 
 def held_out(prompt_ids: Iterable[str], settings: PairConfig) -> frozenset[str]:
@@ -76,7 +77,8 @@ def relabelled(pair: PreferencePair, settings: PairConfig) -> PreferencePair:
 
 def _select(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     settings = config.pair
-    select = bound_selector(config)
+    strategy = None if config.rank is None else config.rank.strategy
+    select = bound_selector(settings.selector, strategy, seed=settings.seed)
     stage = StageRun(folder, "pair", config, {"rankings": table_hash(folder / "rankings")})
     if stage.finished:
         return stage.finished
@@ -111,27 +113,45 @@ def _completions(folder: RunFolder, part: str) -> Sequence[tuple[Prompt, list[Co
 def _import(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     assert config.pairs is not None, "checked by run"
     settings = config.pair
-    pairs = list(entries.pairs(config.pairs.resolve("source", where="pairs")()))
-    content = content_hash([pair.model_dump_json() for pair in pairs])
-    stage = StageRun(folder, "pair", config, {"pairs": content})
+    # A first pass checks every row and knows all prompts; no pair stays in memory.
+    screen = Screen()
+    digest = hashlib.sha256()
+    prompt_ids: set[str] = set()
+    for pair in read_pairs(config.pairs, screen=screen):
+        digest.update(pair.model_dump_json().encode())
+        prompt_ids.add(pair.prompt.id)
+    stage = StageRun(folder, "pair", config, {"pairs": digest.hexdigest()[:16]})
     if stage.finished:
         return stage.finished
     stage.begin(settings.seed)
-    progress.start("pair", len(pairs), "pairs imported")
-    kept_out = held_out((pair.prompt.id for pair in pairs), settings)
-    produced = _write(folder, 0, [relabelled(pair, settings) for pair in pairs], kept_out)
-    progress.advance(len(pairs))
-    return _end(stage, folder, 1, taken=len(pairs), produced=produced)
+    progress.start("pair", screen.kept, "pairs imported")
+    kept_out = held_out(prompt_ids, settings)
+    produced = count = 0
+    for shard in chunks(read_pairs(config.pairs), _IMPORT_SHARD):
+        produced += _write(folder, count, [relabelled(pair, settings) for pair in shard], kept_out)
+        count += 1
+        progress.advance(len(shard))
+    stage.set_aside(screen)
+    return _end(stage, folder, count, taken=screen.read, produced=produced)
+
+
+def write_pairs(folder: RunFolder, pairs: Iterable[PreferencePair]) -> int:
+    """Fill `pairs/` with pairs from memory; returns how many there are."""
+    written = count = 0
+    for shard in chunks(pairs, _IMPORT_SHARD):
+        written += _write(folder, count, shard, frozenset())
+        count += 1
+    remove_parts_from(folder / PAIRS, count)
+    return written
 
 
 def _write(folder: RunFolder, number: int, pairs: list[PreferencePair], kept_out: frozenset[str]) -> int:
-    name = f"part-{number:05d}.parquet"
     key = shard_key("pair", [pair.id for pair in pairs])
     train = [pair_row(pair) for pair in pairs if pair.prompt.id not in kept_out]
-    write_part(folder / PAIRS / name, "pairs", train, key=key)
+    write_part(part_path(folder / PAIRS, number), "pairs", train, key=key)
     if kept_out:
         rest = [pair_row(pair) for pair in pairs if pair.prompt.id in kept_out]
-        write_part(folder / HELD_OUT / name, "pairs", rest, key=key)
+        write_part(part_path(folder / HELD_OUT, number), "pairs", rest, key=key)
     return len(train)
 
 
@@ -142,5 +162,5 @@ def _end(stage: StageRun, folder: RunFolder, count: int, *, taken: int, produced
         outputs[name] = table_hash(folder / name)
     if not produced:
         reasons = ", ".join(f"{number} × {reason}" for reason, number in stage.dropped.items()) or "there was none"
-        raise DataError(f"{folder / PAIRS}: no pair came out of {taken} rankings ({reasons}); loosen the selector")
+        raise DataError(f"{folder / PAIRS}: no pair came out of {taken} rows ({reasons}); loosen the selector")
     return stage.end(taken=taken, produced=produced, outputs=outputs)

@@ -8,8 +8,8 @@ from typing import NamedTuple
 from prefine.calls.engine import CallEngine
 from prefine.config import Component, RunConfig
 from prefine.errors import DataError, Interrupted
-from prefine.judges.base import ComputedJudge
-from prefine.judging.computed import Matchup, judge_all
+from prefine.judging.base import Judge, Matchup
+from prefine.judging.choose import make_judge
 from prefine.ranking.base import Answers, Ask, Outcome, Rate, Strategy
 from prefine.ranking.run import drive
 from prefine.records import Completion, Duel, Manifest, Prompt, Ranking, content_hash
@@ -39,7 +39,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     """
     assert config.rank is not None, "checked by RunConfig"
     settings = config.rank
-    judge: ComputedJudge = settings.judge.resolve("judge", where="rank.judge")()
+    judge = make_judge(settings.judge, where="rank.judge")
     make_strategy = strategy_maker(settings.strategy, judge)
     stage = StageRun(
         folder, "rank", config, {"completions": table_hash(folder / "completions"), "judge": judge.fingerprint}
@@ -54,7 +54,13 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
         for prompt, completions in grouped_completions(read_part(path)):
             check_judge(judge, prompt, completions)
             taken += 1
-    engine = CallEngine(folder.journal(), max_calls=settings.max_calls)
+    engine = CallEngine(
+        folder.journal(),
+        max_calls=settings.max_calls,
+        max_cost=settings.max_cost,
+        should_stop=lambda: progress.stopping,
+        on_answers=lambda count: progress.advance(0, f"{engine.asked:,} calls"),
+    )
     progress.start("rank", taken, "prompts")
     produced = asked = 0
     for path in sources:
@@ -80,12 +86,13 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
         )
     if engine.failures:
         stage.notes.append(f"{sum(engine.failures.values())} judgments failed and count as missing, not as ties")
+    stage.notes += judge.notes
     return stage.end(
         taken=taken, produced=produced, outputs={"rankings": table_hash(folder / "rankings")}, engine=engine
     )
 
 
-def strategy_maker(strategy: Component, judge: ComputedJudge) -> Callable[[int], Strategy]:
+def strategy_maker(strategy: Component, judge: Judge) -> Callable[[int], Strategy]:
     """The configured strategy as a function of the number of completions, told the judge's slot bias if it asks."""
     given = ("first_slot_bias",)
     make = strategy.resolve("strategy", where="rank.strategy", given=given)
@@ -110,7 +117,7 @@ def make_fields(groups: Sequence[tuple[Prompt, list[Completion]]], *, seed: int)
 
 def rank_shard(
     engine: CallEngine,
-    judge: ComputedJudge,
+    judge: Judge,
     fields: Sequence[Field],
     make_strategy: Callable[[int], Strategy],
     *,
@@ -121,7 +128,7 @@ def rank_shard(
     duels: dict[str, list[Duel]] = {id_: [] for id_ in by_id}
 
     def answer(asks: list[tuple[str, Ask]]) -> Answers:
-        judgments = judge_all(engine, judge, [_matchup(by_id[id_], ask) for id_, ask in asks])
+        judgments = judge.judge(engine, [_matchup(by_id[id_], ask) for id_, ask in asks])
         for (id_, _), judgment in zip(asks, judgments, strict=True):
             comparison = judgment.comparison
             duels[id_].append(Duel(first=comparison.first, second=comparison.second, p_first=judgment.p_first))

@@ -1,26 +1,37 @@
 """The road through the stages: which of them a configuration needs, what it will cost, and walking it."""
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 from prefine.config import Component, Decoding, RunConfig, components
 from prefine.errors import ConfigError
-from prefine.judges.base import ComputedJudge
+from prefine.judging.choose import make_judge
 from prefine.models.base import Sampler
 from prefine.records import Completion, Manifest, Message, Prompt
 from prefine.stages.base import Progress, check_judge
-from prefine.store import entries
+from prefine.stages.inputs import read_completions, read_pairs, read_prompts, short_enough, unseen
+from prefine.stages.sampling import sampler_of
 from prefine.store.folder import RunFolder
+from prefine.store.screen import Screen
+from prefine.store.sources import open_source
 
 STAGES = ("sample", "rank", "pair", "train", "evaluate", "report")
 
 
 class Plan(NamedTuple):
-    """What a run would do, as lines of (what, how much)."""
+    """What a run would do, as lines of (what, how much); what is set aside of the inputs."""
 
     lines: tuple[tuple[str, str], ...]
     imports: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+class Inputs(NamedTuple):
+    """The inputs of a run: how many usable rows each has, by its name, and what was set aside."""
+
+    counts: dict[str, int]
+    notes: tuple[str, ...]
 
 
 def stages_of(config: RunConfig) -> tuple[str, ...]:
@@ -38,96 +49,121 @@ def run_stage(stage: str, config: RunConfig, folder: RunFolder, progress: Progre
     return manifest
 
 
-def check(config: RunConfig) -> dict[str, int]:
+def check(config: RunConfig, *, strict: bool = False) -> Inputs:
     """Resolve every component and look at every input that is on disk, before anything is spent.
 
-    Returns: The number of rows of each input, by its name.
+    Args:
+        config: The configuration.
+        strict: Refuse the first row that would be set aside.
 
     Raises:
         ConfigError: A name or option is wrong, or two components do not go together.
-        DataError: An input file has a bad row.
+        DataError: An input has a bad row.
         BackendError: A model folder cannot be used.
     """
     for where, kind, component in components(config):
+        if kind == "judge":
+            judge = make_judge(component, where=where)
+            if hasattr(judge, "check_model"):
+                judge.check_model()
+            continue
+        if kind == "source":
+            open_source(component, where=where)
+            continue
         given = {"strategy": ("first_slot_bias",), "selector": ("seed",)}.get(kind, ())
         made = component.resolve(kind, where=where, given=given)
         if kind == "backend" and hasattr(backend := made(), "check"):
             backend.check()
-        elif kind == "judge":
-            made()
     if config.pairs is None:
         from prefine.stages.pair import bound_selector
 
-        bound_selector(config)
-    from prefine.stages.training_inputs import trainable
+        strategy = None if config.rank is None else config.rank.strategy
+        bound_selector(config.pair.selector, strategy, seed=config.pair.seed)
+    from prefine.stages.training_inputs import check_adapter, trainable
 
-    trainable(config.policy, where="policy")
+    check_adapter(config, trainable(config.policy, where="policy"))
     if isinstance(config.train.reference, Component):
         trainable(config.train.reference, where="train.reference")
-    counts = dict(_inputs(config))
+    counts: dict[str, int] = {}
+    notes = [f"{name}: {note}" for name, screen in _inputs(config, counts, strict=strict) for note in screen.notes()]
     prompts = next(counts[name] for name in ("prompts", "completions", "prompts of pairs") if name in counts)
     if config.pair.held_out_prompts >= prompts:
         raise ConfigError(
             f"pair.held_out_prompts: {config.pair.held_out_prompts} of {prompts} prompts leaves none to train on"
         )
-    return counts
+    return Inputs(counts, tuple(notes))
 
 
 Groups = Iterator[tuple[Prompt, list[Completion]]]
 
 
-def _inputs(config: RunConfig) -> Iterator[tuple[str, int]]:
-    """Each input's name and number of rows; every row is checked on the way, also by those who will work on it."""
+def _inputs(config: RunConfig, counts: dict[str, int], *, strict: bool) -> Iterator[tuple[str, Screen]]:
+    """Each input with what was set aside; every row is checked on the way, also by those who will work on it."""
     judge = None if config.rank is None else config.rank.judge
+    ids: set[str] = set()
     if config.prompts is not None:
         assert config.sample is not None, "checked by RunConfig"
-        groups = _judgeable(_unanswered(config.prompts, "prompts"), judge, "rank.judge")
-        yield "prompts", _count(_answerable(groups, config, config.sample, "sample"))
+        screen = Screen(strict=strict)
+        groups = _judgeable(_unanswered(config.prompts, "prompts", screen), judge, "rank.judge")
+        counts["prompts"] = _count(_answerable(groups, config, config.sample, "sample", screen), ids)
+        yield "prompts", screen
     if config.completions is not None:
-        groups = entries.completions(config.completions.resolve("source", where="completions")())
-        yield "completions", _count(_judgeable(groups, judge, "rank.judge"))
+        screen = Screen(strict=strict)
+        counts["completions"] = _count(
+            _judgeable(read_completions(config.completions, screen=screen), judge, "rank.judge"), ids
+        )
+        yield "completions", screen
     if config.pairs is not None:
-        ids = [pair.prompt.id for pair in entries.pairs(config.pairs.resolve("source", where="pairs")())]
-        yield "pairs", len(ids)
-        yield "prompts of pairs", len(set(ids))
+        screen = Screen(strict=strict)
+        ids |= {pair.prompt.id for pair in read_pairs(config.pairs, screen=screen)}
+        counts |= {"pairs": screen.kept, "prompts of pairs": len(ids)}
+        yield "pairs", screen
     if config.evaluate.prompts is not None:
-        groups = _unanswered(config.evaluate.prompts, "evaluate.prompts")
+        screen = Screen(strict=strict)
+        # Which prompts will be held out is not known yet; without any, an evaluation prompt among them is a leak.
+        trained_on = frozenset() if config.pair.held_out_prompts and not strict else ids
+        groups = _unanswered(config.evaluate.prompts, "evaluate.prompts", screen, trained_on)
         groups = _judgeable(groups, config.evaluate.judge or judge, "evaluate.judge")
         decoding = config.evaluate.decoding or config.sample or Decoding()
-        yield "evaluation prompts", _count(_answerable(groups, config, decoding, "evaluate.decoding"))
+        answerable = _answerable(groups, config, decoding, "evaluate.decoding", screen)
+        counts["evaluation prompts"] = _count(answerable, set())
+        yield "evaluation prompts", screen
 
 
-def _unanswered(source: Component, where: str) -> Groups:
+def _unanswered(source: Component, where: str, screen: Screen, trained_on: Collection[str] = ()) -> Groups:
     """Prompts with a stand-in for the completions that are yet to be sampled, which will have no metadata."""
-    for prompt in entries.prompts(source.resolve("source", where=where)()):
+    for prompt in unseen(read_prompts(source, where=where, screen=screen), trained_on, screen):
         message = Message(role="assistant", content="")
         yield prompt, [Completion(id="unsampled", prompt_id=prompt.id, sample_index=0, message=message)]
 
 
 def _judgeable(groups: Groups, judge: Component | None, where: str) -> Groups:
     """The same, each checked by the judge."""
-    made: ComputedJudge | None = None if judge is None else judge.resolve("judge", where=where)()
+    made = None if judge is None else make_judge(judge, where=where)
     for prompt, completions in groups:
         if made is not None:
             check_judge(made, prompt, completions)
         yield prompt, completions
 
 
-def _answerable(groups: Groups, config: RunConfig, decoding: Decoding, where: str) -> Groups:
-    """The same, each checked by the policy, whose tokenizer and length the trained model will have."""
-    policy: Sampler = config.policy.resolve("backend", where="policy")()
-    for prompt, completions in groups:
-        policy.check_prompt(prompt, decoding, where=where)
-        yield prompt, completions
+def _answerable(groups: Groups, config: RunConfig, decoding: Decoding, where: str, screen: Screen) -> Groups:
+    """The same, each checked by what will answer it; the trained model has the policy's tokenizer and length."""
+    policy: Sampler = sampler_of(config) if where == "sample" else config.policy.resolve("backend", where="policy")()
+    prompts = (prompt for prompt, _ in groups)
+    for prompt in short_enough(prompts, lambda prompt: policy.check_prompt(prompt, decoding, where=where), screen):
+        yield prompt, []
 
 
-def _count(groups: Groups) -> int:
-    return sum(1 for _ in groups)
+def _count(groups: Groups, ids: set[str]) -> int:
+    """How many there are; their ids are added to `ids`."""
+    before = len(ids)
+    ids |= {prompt.id for prompt, _ in groups}
+    return len(ids) - before
 
 
-def plan(config: RunConfig) -> Plan:
+def plan(config: RunConfig, *, strict: bool = False) -> Plan:
     """What the run would do, counted from the inputs; nothing is sampled, judged or trained."""
-    counts = check(config)
+    counts, notes = check(config, strict=strict)
     lines = [(name, f"{count:,}") for name, count in counts.items()]
     rows = counts.get("prompts", counts.get("completions", 0))
     if config.prompts is not None and config.sample is not None:
@@ -144,7 +180,7 @@ def plan(config: RunConfig) -> Plan:
         steps = -(-(pairs - config.pair.held_out_prompts) // config.train.pairs_per_step) * config.train.epochs
         lines.append(("training steps, at most", f"{min(steps, config.train.max_steps or steps):,}"))
     own = [component.name for _, _, component in components(config) if ":" in component.name]
-    return Plan(tuple(lines), tuple(own))
+    return Plan(tuple(lines), tuple(own), notes)
 
 
 def _most_calls(config: RunConfig, rows: int) -> int:
@@ -156,5 +192,5 @@ def _most_calls(config: RunConfig, rows: int) -> int:
     if config.prompts is not None and config.sample is not None:
         return rows * facts.max_asks(config.sample.completions_per_prompt, **strategy.options)
     assert config.completions is not None, "checked by RunConfig"
-    groups = entries.completions(config.completions.resolve("source", where="completions")())
+    groups = read_completions(config.completions)
     return sum(facts.max_asks(len(found), **strategy.options) for _, found in groups if len(found) > 1)

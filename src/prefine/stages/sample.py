@@ -7,13 +7,13 @@ from typing import Any
 from prefine.calls.engine import CallEngine
 from prefine.config import Component, RunConfig
 from prefine.errors import Interrupted
-from prefine.models.base import Sampler
-from prefine.records import Completion, Manifest, Prompt
+from prefine.records import Manifest, Prompt
 from prefine.stages.base import Progress, StageRun, chunks
-from prefine.stages.sampling import read_prompts, sample_shard
-from prefine.store import entries
+from prefine.stages.inputs import read_completions, read_prompts, short_enough
+from prefine.stages.sampling import sample_shard, sampler_of
 from prefine.store.folder import RunFolder
 from prefine.store.rows import completion_row
+from prefine.store.screen import Screen
 from prefine.store.tables import part_path, remove_parts_from, shard_key, table_hash, write_part
 
 _SAMPLES_PER_BATCH = 2
@@ -34,23 +34,33 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
 
 def _sample(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     assert config.prompts is not None and config.sample is not None, "checked by RunConfig"
-    settings = config.sample
+    settings, source = config.sample, config.prompts
     # A first pass finds every bad row before a second of sampling is spent, and keeps no prompt in memory.
     digest = hashlib.sha256()
     total = 0
-    sampler: Sampler = config.policy.resolve("backend", where="policy")()
-    for prompt in read_prompts(config.prompts, where="prompts"):
-        sampler.check_prompt(prompt, settings, where="sample")
+    sampler = sampler_of(config)
+
+    def prompts(screen: Screen) -> Iterator[Prompt]:
+        found = read_prompts(source, where="prompts", screen=screen)
+        return short_enough(found, lambda prompt: sampler.check_prompt(prompt, settings, where="sample"), screen)
+
+    screen = Screen()
+    for prompt in prompts(screen):
         digest.update(prompt.id.encode())
         total += 1
     stage = StageRun(folder, "sample", config, {"prompts": digest.hexdigest()[:16], "policy": sampler.fingerprint})
     if stage.finished:
         return stage.finished
     stage.begin(settings.seed)
-    engine = CallEngine(folder.journal())
+    engine = CallEngine(
+        folder.journal(),
+        max_cost=settings.max_cost,
+        should_stop=lambda: progress.stopping,
+        on_answers=progress.advance,
+    )
     progress.start("sample", total * settings.completions_per_prompt, "completions")
-    planned = produced = parts = 0
-    for shard in chunks(read_prompts(config.prompts, where="prompts"), settings.shard_prompts):
+    planned = produced = parts = alike = 0
+    for shard in chunks(prompts(Screen()), settings.shard_prompts):
         if progress.stopping:
             raise Interrupted("stopped while sampling; the same command goes on from here")
         key = shard_key("sample", stage.sections["sample"], sampler.fingerprint, [prompt.id for prompt in shard])
@@ -59,22 +69,30 @@ def _sample(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
             engine, sampler, shard, settings.completions_per_prompt, settings, group=_SAMPLES_PER_BATCH
         )
         produced += sum(map(len, drawn.values()))
+        alike += sum(len({completion.text for completion in found}) < len(found) for found in drawn.values())
         engine.check_failures(planned, settings.max_failed_fraction, where="sample")
         path = part_path(folder / "completions", parts)
         write_part(path, "completions", [completion_row(c, p) for p in shard for c in drawn[p.id]], key=key)
         parts += 1
-        progress.advance(len(shard) * settings.completions_per_prompt)
     remove_parts_from(folder / "completions", parts)
     stage.failed.update(engine.failures)
+    stage.set_aside(screen)
+    stage.notes += sampler.notes
+    if alike:
+        stage.notes.append(f"{alike} of {total} prompts have completions that are identical; ranking merges them")
     return stage.end(
-        taken=total, produced=produced, outputs={"completions": table_hash(folder / "completions")}, engine=engine
+        taken=screen.read,
+        produced=produced,
+        outputs={"completions": table_hash(folder / "completions")},
+        engine=engine,
     )
 
 
 def _import(source: Component, config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     digest = hashlib.sha256()
     total = 0
-    for prompt, completions in _read_completions(source):
+    screen = Screen()
+    for prompt, completions in read_completions(source, screen=screen):
         for record in (prompt, *completions):
             digest.update(record.model_dump_json().encode())
         total += 1
@@ -84,15 +102,12 @@ def _import(source: Component, config: RunConfig, folder: RunFolder, progress: P
     stage.begin()
     progress.start("sample", total, "prompts imported")
     produced = parts = 0
-    for shard in chunks(_read_completions(source), _IMPORT_SHARD):
+    for shard in chunks(read_completions(source), _IMPORT_SHARD):
         rows: list[dict[str, Any]] = [completion_row(c, prompt) for prompt, completions in shard for c in completions]
         write_part(part_path(folder / "completions", parts), "completions", rows, key=shard_key("import", parts))
         produced += len(rows)
         parts += 1
         progress.advance(len(shard))
     remove_parts_from(folder / "completions", parts)
-    return stage.end(taken=total, produced=produced, outputs={"completions": table_hash(folder / "completions")})
-
-
-def _read_completions(source: Component) -> Iterator[tuple[Prompt, list[Completion]]]:
-    return entries.completions(source.resolve("source", where="completions")())
+    stage.set_aside(screen)
+    return stage.end(taken=screen.read, produced=produced, outputs={"completions": table_hash(folder / "completions")})

@@ -1,18 +1,18 @@
 """A shard of prompts → completions, through the journal; shared by the stages that sample."""
 
-from collections.abc import Iterator
-
 from prefine.calls.base import Call, Failure
 from prefine.calls.engine import CallEngine
-from prefine.config import Component, Decoding
+from prefine.config import Decoding, RunConfig
 from prefine.models.base import Sampler, SampleRequest, sample_key
 from prefine.records import Completion, Prompt
-from prefine.store import entries
 
 
-def read_prompts(source: Component, *, where: str) -> Iterator[Prompt]:
-    """The prompts of a source, checked row by row as they are read."""
-    return entries.prompts(source.resolve("source", where=where)())
+def sampler_of(config: RunConfig) -> Sampler:
+    """What draws the completions to rank: `sample.model`, by default the policy."""
+    own = config.sample.model if config.sample is not None else None
+    component, where = (config.policy, "policy") if own is None else (own, "sample.model")
+    sampler: Sampler = component.resolve("backend", where=where)()
+    return sampler
 
 
 def sample_shard(
@@ -31,7 +31,10 @@ def sample_shard(
     requests = [SampleRequest(prompt, index) for prompt in prompts for index in range(samples)]
     calls = [Call(sample_key(sampler.fingerprint, request, decoding), request) for request in requests]
     answers = engine.ask(
-        calls, Completion, lambda wanted: sampler.sample(prompts, samples, wanted, decoding, group=group)
+        calls,
+        Completion,
+        lambda wanted: sampler.sample(prompts, samples, wanted, decoding, group=group),
+        concurrency=sampler.concurrency,
     )
     drawn: dict[str, list[Completion]] = {prompt.id: [] for prompt in prompts}
     for call in calls:

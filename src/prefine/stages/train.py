@@ -4,12 +4,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from prefine.config import RunConfig
+from prefine.config import AdapterConfig, RunConfig, TrainConfig
+from prefine.models.adapters import base_of, merge, save_adapter, whole
 from prefine.models.folders import load_model, weights_written
 from prefine.models.hf import HfModel
 from prefine.records import Manifest, content_hash
 from prefine.stages.base import Progress, StageRun
-from prefine.stages.training_inputs import read_examples, trainable
+from prefine.stages.training_inputs import check_adapter, check_first_rows, read_examples, trainable
 from prefine.store.base import disk_errors, write_text
 from prefine.store.folder import RunFolder
 from prefine.store.tables import table_hash
@@ -29,6 +30,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     settings = config.train
     policy = trainable(config.policy, where="policy")
     reference = None if settings.reference == "initial" else trainable(settings.reference, where="train.reference")
+    check_adapter(config, policy)
     loss = settings.loss.resolve("loss", where="train.loss")
     regularizer = (
         None if settings.regularizer is None else settings.regularizer.resolve("regularizer", where="train.regularizer")
@@ -42,10 +44,11 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     run_key = content_hash("train", stage.sections["train"], stage.inputs)
     _set_aside_other_run(folder, run_key, progress)
     stage.begin(settings.seed)
-    # The master weights are float32 whatever the layers compute in: rounding them first would move the start.
-    model = load_model(policy.path, dtype="float32", device=policy.device)
     examples = read_examples(folder / "pairs", policy, config)
+    notes = check_first_rows(folder / "pairs", examples.examples, policy)
+    model = _load(policy, settings)
     stage.dropped.update(examples.dropped)
+    stage.notes += notes
     stage.notes += [f"{count} {side} shortened to the token limit" for side, count in examples.truncated.items()]
     total = -(-len(examples.examples) // settings.pairs_per_step) * settings.epochs
     progress.start("train", min(total, settings.max_steps or total), "steps")
@@ -66,7 +69,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
             on_step=on_step,
             should_stop=lambda: progress.stopping,
         )
-        _save(model, policy.tokenizer, folder / "model")
+        _save(model, policy, settings.adapter, folder / "model")
     stage.notes += summary.notes
     trained = HfModel(path=str(folder / "model"))
     return stage.end(
@@ -89,11 +92,24 @@ def _set_aside_other_run(folder: RunFolder, run_key: str, progress: Progress) ->
     write_text(marker, run_key)
 
 
-def _save(model: Any, tokenizer: Any, path: Path) -> None:
-    """An ordinary Hugging Face folder, there whole or not at all."""
+def _load(policy: HfModel, settings: TrainConfig) -> Any:
+    """The policy's weights at the start; an adapter that it was loaded with is part of them."""
+    # The master weights are float32 whatever the layers compute in: rounding them first would move the start.
+    # Those that stay frozen and are rounded anyway need no more memory than their file.
+    frozen = settings.adapter is not None and settings.dtype == "bfloat16" and base_of(policy.path) is None
+    return whole(load_model(policy.path, dtype="auto" if frozen else "float32", device=policy.device))
+
+
+def _save(model: Any, policy: HfModel, adapter: AdapterConfig | None, path: Path) -> None:
+    """An ordinary Hugging Face folder, of a whole model or of an adapter; there whole or not at all."""
     temporary = path.with_name(".model.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    model.save_pretrained(temporary)
-    tokenizer.save_pretrained(temporary)
+    if adapter is not None and adapter.save == "adapter":
+        save_adapter(model, temporary, base=policy.path)
+    else:
+        if adapter is not None:
+            merge(model)
+        model.save_pretrained(temporary)
+    policy.tokenizer.save_pretrained(temporary)
     shutil.rmtree(path, ignore_errors=True)
     temporary.rename(path)

@@ -1,14 +1,20 @@
 """The policy and the pairs as training reads them."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from prefine import chat
 from prefine.config import Component, RunConfig
 from prefine.errors import ConfigError
+from prefine.models.adapters import base_of, require_peft
+from prefine.models.folders import layer_names
 from prefine.models.hf import HfModel
+from prefine.records import PreferencePair
+from prefine.registry import suggest
 from prefine.store.rows import pair_of
 from prefine.store.tables import parts, read_part
-from prefine.training.examples import ExampleSet, make_examples
+from prefine.training.examples import Example, ExampleSet, make_examples
+from prefine.training.token_check import check_tokens
 
 
 def trainable(component: Component, *, where: str) -> HfModel:
@@ -23,15 +29,53 @@ def trainable(component: Component, *, where: str) -> HfModel:
     return backend
 
 
+def check_adapter(config: RunConfig, policy: HfModel) -> None:
+    """Find out before any work whether the adapter that `train` asks for can be put beside the policy's weights.
+
+    Raises:
+        ConfigError: A target module does not exist, or nothing could be named as the base of the saved adapter.
+    """
+    settings = config.train.adapter
+    if settings is None:
+        return
+    require_peft("train.adapter")
+    if settings.save == "adapter" and (base := base_of(policy.path)) is not None:
+        raise ConfigError(
+            f"train.adapter.save: the policy {policy.path} is itself an adapter (of {base}), so no folder holds the "
+            "weights that a new adapter would belong to; use save: merged"
+        )
+    if settings.target_modules == "all-linear":
+        return
+    layers = layer_names(policy.path)
+    for name in settings.target_modules:
+        if not any(layer == name or layer.endswith(f".{name}") for layer in layers):
+            known = sorted({layer.rsplit(".", 1)[-1] for layer in layers})
+            raise ConfigError(
+                f"train.adapter.target_modules: {policy.path} has no layer {name!r}; {suggest(name, known)}"
+            )
+
+
 def read_examples(table: Path, policy: HfModel, config: RunConfig) -> ExampleSet:
     """The pairs of a table as the policy reads them."""
     settings = config.train
-    pairs = (pair_of(row) for path in parts(table) for row in read_part(path))
     return make_examples(
-        pairs,
+        _pairs(table),
         policy.tokenizer,
-        stop_token_id=chat.stop_token_id(policy.tokenizer, policy.generation_config),
+        stop_token_id=_stop(policy),
         max_prompt_tokens=settings.max_prompt_tokens,
         max_completion_tokens=settings.max_completion_tokens,
         train_on_truncated=settings.train_on_truncated,
     )
+
+
+def check_first_rows(table: Path, examples: Sequence[Example], policy: HfModel) -> list[str]:
+    """Notes on the tokens of the first rows; see `token_check.check_tokens` for what is refused."""
+    return check_tokens(_pairs(table), examples, policy.tokenizer, stop_token_id=_stop(policy))
+
+
+def _pairs(table: Path) -> Iterator[PreferencePair]:
+    return (pair_of(row) for path in parts(table) for row in read_part(path))
+
+
+def _stop(policy: HfModel) -> int:
+    return chat.stop_token_id(policy.tokenizer, policy.generation_config)

@@ -24,7 +24,15 @@ STAGE_SECTIONS: dict[str, tuple[str, ...]] = {
     "report": ("report",),
 }
 # Growing these extends a run; shrinking or changing anything else would mix two runs in one folder.
-_MAY_GROW = {"sample.completions_per_prompt", "prompts.count", "prompts.limit", "completions.limit", "rank.max_calls"}
+_MAY_GROW = {
+    "sample.completions_per_prompt",
+    "prompts.count",
+    "prompts.limit",
+    "completions.limit",
+    "rank.max_calls",
+    "rank.max_cost",
+    "sample.max_cost",
+}
 # These say how hard to try or what to show, not what to compute.
 _FREE = {
     "sample.max_failed_fraction",
@@ -176,9 +184,9 @@ def _allowed(name: str, old: Any, new: Any) -> bool:
     if name in _FREE:
         return True
     # Options of components are checked later, so what should be a number may still be anything.
-    if name not in _MAY_GROW or not isinstance(old, int):
+    if name not in _MAY_GROW or not isinstance(old, int | float):
         return False
-    return new is None or (isinstance(new, int) and new >= old)
+    return new is None or (isinstance(new, int | float) and new >= old)
 
 
 def _show(value: Any) -> str:

@@ -1,58 +1,53 @@
-"""Where rows come from: a user's file, or the embedded playground. Each row knows its place, for messages."""
+"""Where rows come from: files, the hub, the embedded playground, a user's function. Rows come out in our columns."""
 
-import json
-from collections.abc import Iterator
-from datetime import date, time, timedelta
-from decimal import Decimal
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain, islice
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
-from prefine.errors import ConfigError, DataError
+from prefine.config import Component
+from prefine.errors import ConfigError, DataError, PrefineError
+from prefine.registry import describe, options_model
+from prefine.store.files import Format, files_at, plain, rows_in
+from prefine.store.grouping import by_prompt
+from prefine.store.layouts.base import Row
+from prefine.store.layouts.leaderboards import question_of
+from prefine.store.layouts.table import BY_NAME, LayoutName, convert, recognise
 
-Format = Literal["jsonl", "json", "parquet"]
-_BY_SUFFIX: dict[str, Format] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".parquet": "parquet"}
-MAX_LINE_BYTES = 64 * 1024 * 1024
-_FIRST_CHARACTERS = 80
+__all__ = ["Columns", "Limit", "Row", "file", "open_source", "playground", "read", "read_files", "shaped"]
 
-
-class Row(NamedTuple):
-    """One row of a source: its place ("prompts.jsonl, line 3"), and its fields."""
-
-    where: str
-    values: dict[str, Any]
+Columns = dict[str, str]
+Limit = Annotated[int, Field(gt=0)]
+_KIND: Literal["source"] = "source"
 
 
 def file(
     *,
     path: Path,
     format: Format | None = None,
-    columns: dict[str, str] | None = None,
-    limit: Annotated[int, Field(gt=0)] | None = None,
+    columns: Columns | None = None,
+    layout: LayoutName = "auto",
+    questions: Path | None = None,
+    limit: Limit | None = None,
 ) -> Iterator[Row]:
-    """Rows of a JSON Lines, JSON (a list of objects) or Parquet file.
+    """Rows of JSON Lines, JSON (a list of objects), CSV, Parquet or Arrow files.
 
     Args:
-        path: The file; a relative one is looked up from the working directory.
+        path: A file, a pattern such as data/*.jsonl, or a folder of parts; relative to the working directory.
         format: Needed only when the file's ending does not say it.
         columns: Our name → the file's name, for columns that are called otherwise there.
-        limit: Take the first rows only.
+        layout: "auto" recognises it by the names of the columns of the first row.
+        questions: The file of questions, for Arena-Hard answers that have only the question's id.
+        limit: Take the first prompts or pairs only.
 
     Raises:
         ConfigError: There is no such file, or its format is unknown.
-        DataError: The file is empty, or a row is not an object; the message has the line.
+        DataError: A file is empty, or a row is not an object; the message has the line.
     """
-    kind = format or _BY_SUFFIX.get(path.suffix.lower())
-    if kind is None:
-        raise ConfigError(
-            f"{path}: cannot tell the format from the ending {path.suffix!r}; set format to one of "
-            f"{', '.join(sorted(set(_BY_SUFFIX.values())))}"
-        )
-    if not _is_file(path):
-        raise ConfigError(f"{path}: {'this is a folder' if path.is_dir() else 'no such file'}; give the path of a file")
-    return _limited(_renamed(_READERS[kind](path), columns or {}), limit, path)
+    files = files_at(path, format)
+    return shaped(rows_in(files), columns=columns, layout=layout, questions=questions, limit=limit)
 
 
 def playground(
@@ -74,27 +69,116 @@ def playground(
         yield Row(f"playground {split} prompt {number}", {"prompt": text})
 
 
-def _is_file(path: Path) -> bool:
+def shaped(
+    rows: Iterable[Row],
+    *,
+    columns: Columns | None = None,
+    layout: LayoutName = "auto",
+    questions: Path | None = None,
+    limit: Limit | None = None,
+) -> Iterator[Row]:
+    """Rows of any layout in our own columns: prompt; prompt and completions; prompt, chosen and rejected.
+
+    Args:
+        rows: As they are in the source; nothing is read ahead, unless rows have to be grouped by prompt.
+        columns: Our name → the source's name.
+        layout: "auto" recognises it by the names of the columns of the first row.
+        questions: The file of questions, for Arena-Hard answers that have only the question's id.
+        limit: Take the first prompts or pairs only.
+
+    Raises:
+        ConfigError: The layout needs `questions`.
+        DataError: A row is not what its layout says; or two layouts fit.
+    """
+    renamed = _renamed(rows, columns or {})
+    first = next(renamed, None)
+    if first is None:
+        return
+    kind = recognise(first) if layout == "auto" else BY_NAME[layout]
+    if kind.needs_questions and questions is None and "messages" not in first.values:
+        raise ConfigError(
+            f"{first.where}: the layout {kind.name} has no questions in it; name the file that has them with "
+            "questions: path/to/question.jsonl"
+        )
+    known = dict(map(question_of, rows_in(files_at(questions, None)))) if questions is not None else {}
+    converted = (convert(kind, row, known) for row in chain([first], renamed))
+    yield from islice(by_prompt(converted) if kind.grouped else converted, limit)
+
+
+def open_source(component: Component, *, where: str) -> Callable[[], Iterator[Row]]:
+    """What gives the rows of a configured source; its options are checked now, nothing is read.
+
+    A user's `module:function` may yield plain objects. It takes the options that it declares; `columns`, `layout`,
+    `questions` and `limit` are ours where it does not.
+
+    Raises:
+        ConfigError: The source is unknown, or an option is.
+    """
+    if ":" not in component.name:
+        bound: Callable[[], Iterator[Row]] = component.resolve(_KIND, where=where)
+        return bound
+    declared = options_model(component.lookup(_KIND, where=where)).model_fields
+    known = options_model(shaped).model_fields
+    ours = {k: v for k, v in component.options.items() if k in known and k not in declared}
+    theirs = {k: v for k, v in component.options.items() if k not in ours}
+    function = Component(name=component.name, **theirs).resolve(_KIND, where=where)
+    options = _checked(ours, where)
+    return lambda: shaped(_placed(function, component.name), **options)
+
+
+def read(component: Component, *, where: str) -> Iterator[Row]:
+    """The rows of a configured source, in our own columns.
+
+    Raises:
+        ConfigError: The source or an option is unknown, or there is no such file.
+        DataError: A row cannot be used.
+    """
+    return open_source(component, where=where)()
+
+
+def read_files(paths: Iterable[Path], options: Mapping[str, Any], *, where: str) -> Iterator[Row]:
+    """The rows of several files, patterns or folders as one source; `options` are those of `shaped`.
+
+    Raises:
+        ConfigError: An option is wrong, or there is no such file.
+        DataError: A row cannot be used.
+    """
+    checked = _checked(options, where)
+    return shaped(rows_in([one for path in paths for one in files_at(path, None)]), **checked)
+
+
+def _checked(options: Mapping[str, Any], where: str) -> dict[str, Any]:
+    model = options_model(shaped)
     try:
-        if not path.is_file():
-            return False
-        path.open("rb").close()
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); give a file that you may read") from error
-    return True
+        checked = model.model_validate(dict(options))
+    except ValidationError as error:
+        raise ConfigError(describe(error.errors(), where)) from error
+    return {name: getattr(checked, name) for name in model.model_fields}
 
 
-def _limited(rows: Iterator[Row], limit: int | None, path: Path) -> Iterator[Row]:
-    empty = True
-    for row in islice(rows, limit):
-        empty = False
-        yield row
-    if empty:
-        raise DataError(f"{path}: the file has no rows; give a file with at least one")
+def _placed(function: Callable[[], Any], name: str) -> Iterator[Row]:
+    """What a user's function yields, as rows that know their place."""
+    number = -1
+    try:
+        for number, item in enumerate(function()):
+            if isinstance(item, Row):
+                yield item
+                continue
+            where = f"{name}, row {number}"
+            if not isinstance(item, Mapping) or not all(isinstance(key, str) for key in item):
+                raise DataError(f"{where}: expected an object with named fields, got {type(item).__name__}")
+            yield Row(where, plain(dict(item)))
+    except PrefineError:
+        raise
+    except Exception as error:  # the user's own code may raise anything
+        raise DataError(f"{name}, after row {number}: the function fails: {type(error).__name__}: {error}") from error
+    if number < 0:
+        raise DataError(f"{name}: the function yields no rows; yield at least one")
 
 
-def _renamed(rows: Iterator[Row], columns: dict[str, str]) -> Iterator[Row]:
-    for where, values in rows:
+def _renamed(rows: Iterable[Row], columns: Columns) -> Iterator[Row]:
+    for row in rows:
+        where, values = row.where, row.values
         for ours, theirs in columns.items():
             if theirs not in values:
                 raise DataError(
@@ -102,112 +186,3 @@ def _renamed(rows: Iterator[Row], columns: dict[str, str]) -> Iterator[Row]:
                 )
         renamed = {ours: values[theirs] for ours, theirs in columns.items()}
         yield Row(where, {k: v for k, v in values.items() if k not in columns.values()} | renamed)
-
-
-def _jsonl(path: Path) -> Iterator[Row]:
-    # Lines end at \n only: texts contain U+2028 and the like, at which str.splitlines would cut.
-    with path.open("rb") as lines:
-        number = 0
-        while line := lines.readline(MAX_LINE_BYTES + 1):
-            number += 1
-            where = f"{path}, line {number}"
-            if len(line) > MAX_LINE_BYTES:
-                raise DataError(f"{where}: longer than {MAX_LINE_BYTES // 2**20} MiB; is this one JSON object a line?")
-            if number == 1:
-                line = line.removeprefix(b"\xef\xbb\xbf")
-            if line.strip():
-                yield Row(where, _object(_parsed(_decoded(line, where), where), where))
-
-
-def _json(path: Path) -> Iterator[Row]:
-    value = _parsed(_decoded(path.read_bytes().removeprefix(b"\xef\xbb\xbf"), str(path)), str(path))
-    if not isinstance(value, list):
-        raise DataError(f"{path}: a JSON file must hold a list of objects, this one holds {_kind(value)}")
-    for number, item in enumerate(value):
-        where = f"{path}, row {number}"
-        yield Row(where, _object(item, where))
-
-
-def _parquet(path: Path) -> Iterator[Row]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        parquet = pq.ParquetFile(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path}: not readable as Parquet: {error}") from error
-    number = 0
-    try:
-        for batch in parquet.iter_batches(batch_size=1024):
-            for item in batch.to_pylist():
-                yield Row(f"{path}, row {number}", _plain(item))
-                number += 1
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path}, after row {number - 1}: damaged Parquet ({error}); write the file again") from error
-
-
-def _plain(value: Any) -> Any:
-    """Arrow's values as JSON's: moments and decimals become text."""
-    if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    if isinstance(value, date | time):
-        return value.isoformat()
-    return str(value) if isinstance(value, Decimal | timedelta) else value
-
-
-_READERS = {"jsonl": _jsonl, "json": _json, "parquet": _parquet}
-
-
-def _decoded(data: bytes, where: str) -> str:
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{where}: byte {error.start} is not UTF-8 ({data[error.start : error.start + 4]!r}); "
-            "convert the file, for example with iconv -t UTF-8"
-        ) from error
-
-
-def _parsed(text: str, where: str) -> Any:
-    try:
-        value = json.loads(text, object_pairs_hook=_unique)
-    # A number of thousands of digits is a plain ValueError.
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: not valid JSON ({error}): {text[:_FIRST_CHARACTERS].strip()!r}") from error
-    if "\\ud" in text or "\\uD" in text:
-        _refuse_half_characters(value, where)
-    return value
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the field {twice!r} appears twice in one object; keep one")
-    return values
-
-
-def _refuse_half_characters(value: Any, where: str) -> None:
-    """Text that no file can hold: JSON may escape one half of a surrogate pair."""
-    text = json.dumps(value, ensure_ascii=False)
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        around = text[max(0, error.start - 20) : error.start + 20]
-        raise DataError(
-            f"{where}: half of a surrogate pair in {around!r}; the text was cut inside a character such as an emoji: "
-            "repair or remove the row"
-        ) from error
-
-
-def _object(value: Any, where: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise DataError(f"{where}: expected an object with named fields, found {_kind(value)}")
-    return value
-
-
-def _kind(value: Any) -> str:
-    return f"{type(value).__name__} {str(value)[:_FIRST_CHARACTERS]!r}"

@@ -108,8 +108,23 @@ def read_part(path: Path) -> list[dict[str, Any]]:
     Raises:
         DataError: The part is damaged, or was written by another schema version.
     """
+    rows: list[dict[str, Any]] = _read(path).to_pylist()
+    return rows
+
+
+def column(path: Path, name: str) -> list[Any]:
+    """One column of a part.
+
+    Raises:
+        DataError: As for `read_part`.
+    """
+    values: list[Any] = _read(path, [name]).column(name).to_pylist()
+    return values
+
+
+def _read(path: Path, columns: list[str] | None = None) -> pa.Table:
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(path, columns=columns)
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(
             f"{path}: not readable as Parquet ({error}); "
@@ -118,8 +133,7 @@ def read_part(path: Path) -> list[dict[str, Any]]:
     version = (table.schema.metadata or {}).get(_VERSION, b"?").decode()
     if version != str(SCHEMA_VERSION):
         raise DataError(f"{path}: schema version {version}, this prefine reads {SCHEMA_VERSION}")
-    rows: list[dict[str, Any]] = table.to_pylist()
-    return rows
+    return table
 
 
 def remove_parts_from(folder: Path, number: int) -> None:

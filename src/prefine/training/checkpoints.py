@@ -31,8 +31,8 @@ class Checkpoint:
 
 
 def parameter_state(model: torch.nn.Module) -> dict[str, Tensor]:
-    """All parameters by name, tied ones once."""
-    return {name: parameter.detach() for name, parameter in model.named_parameters()}
+    """All parameters that are trained, by name, tied ones once; the frozen ones are those of the policy's folder."""
+    return {name: parameter.detach() for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -44,7 +44,7 @@ def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 @torch.no_grad()
 def restore(checkpoint: Checkpoint, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Put model, optimizer and random state back, in place."""
-    for name, parameter in model.named_parameters():
+    for name, parameter in parameter_state(model).items():
         parameter.copy_(checkpoint.weights[name])
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in checkpoint.optimizer.items():
@@ -63,7 +63,7 @@ def save(
         folder: Where the run's checkpoints lie.
         step: Updates made so far.
         run_key: Hash of everything that decides the training; another key cannot resume from it.
-        model: Its parameters are saved.
+        model: Its trained parameters are saved.
         optimizer: Its tensors are saved.
         keep: How many checkpoints to keep.
     Returns: The checkpoint's folder.

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from prefine import chat
 from prefine.errors import DataError
-from prefine.records import Completion, PreferencePair
+from prefine.records import PreferencePair
 
 
 @dataclass(frozen=True)
@@ -66,17 +66,21 @@ def make_examples(
         if pair.rejected_prompt is not None:
             raise DataError(f"pair {pair.id}: rejected_prompt is set; only joint losses compare answers to two prompts")
         sides = (pair.chosen, pair.rejected)
-        reason = _unusable(sides, tokenizer_hash, train_on_truncated)
-        if reason is not None:
-            dropped[reason] += 1
+        if not train_on_truncated and any(side.finish_reason == "length" for side in sides):
+            dropped["cut_by_generation_limit"] += 1
             continue
         if pair.prompt.id not in prompts:
             prompts[pair.prompt.id] = chat.prompt_ids(tokenizer, pair.prompt)
         prompt = prompts[pair.prompt.id]
         chosen, rejected = (
-            chat.completion_ids(tokenizer, side, tokenizer_hash=tokenizer_hash, stop_token_id=stop_token_id)
+            chat.completion_ids(
+                tokenizer, pair.prompt, side, tokenizer_hash=tokenizer_hash, stop_token_id=stop_token_id
+            )
             for side in sides
         )
+        if chosen is None or rejected is None:
+            dropped["reasoning_or_tool_calls_without_token_ids"] += 1
+            continue
         if not prompt:
             dropped["empty_prompt"] += 1
             continue
@@ -103,11 +107,3 @@ def make_examples(
         reasons = ", ".join(f"{reason}: {count}" for reason, count in sorted(dropped.items())) or "there was none"
         raise DataError(f"no preference pair is left to train on ({reasons})")
     return ExampleSet(examples, dict(dropped), {reason: count for reason, count in truncated.items() if count})
-
-
-def _unusable(sides: tuple[Completion, ...], tokenizer_hash: str, train_on_truncated: bool) -> str | None:
-    if not train_on_truncated and any(side.finish_reason == "length" for side in sides):
-        return "cut_by_generation_limit"
-    if not all(chat.is_scorable(side, tokenizer_hash=tokenizer_hash) for side in sides):
-        return "reasoning_or_tool_calls_without_token_ids"
-    return None

@@ -13,7 +13,7 @@ from prefine.config import TrainConfig
 from prefine.errors import ConfigError, DataError, Interrupted, NumericsError
 from prefine.losses.base import LossFunction, PairLogps
 from prefine.records import SCHEMA_VERSION
-from prefine.training import checkpoints
+from prefine.training import adapter, checkpoints
 from prefine.training.batches import Plan, micro_batches
 from prefine.training.examples import Example
 from prefine.training.figures import StepRow, TrainSummary, final_figures, step_row
@@ -42,11 +42,12 @@ def train(
     on_step: Callable[[StepRow], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> TrainSummary:
-    """Train all weights of `model` in place; calling it again with the same arguments resumes.
+    """Train all weights of `model` in place, or an adapter; calling it again with the same arguments resumes.
 
     `out_dir` receives `train_log.jsonl` (a row per step, the same bytes however often the run was interrupted),
-    `train_final.json`, `checkpoints/` and `reference/`. Weights are kept in float32; `config.dtype` is what the layers
-    compute in. Dropout is off.
+    `train_final.json`, `checkpoints/` and `reference/`. What is trained is kept in float32; `config.dtype` is what the
+    layers compute in. Dropout is off. With `config.adapter` the weights are frozen, and `model` comes back with the
+    adapter attached.
 
     Args:
         model: The policy with its initial weights, also when resuming.
@@ -65,10 +66,13 @@ def train(
         NumericsError: A loss or gradient is not finite; the step's update was not made.
         Interrupted: `should_stop` became true.
     """
-    device = _prepare(model, examples)
+    device = _prepare(model, examples, config)
     torch.manual_seed(config.seed)
     objective = Objective(loss, regularizer, config.regularizer_weight)
     table, reused = _start_values(model, ref_model, examples, config, objective, out_dir / "reference", should_stop)
+    # After scoring: the reference is the model without the adapter, whatever the adapter's settings.
+    if config.adapter is not None:
+        adapter.attach(model, config.adapter, seed=config.seed)
     plan = Plan(len(examples), config.pairs_per_step, config.epochs, config.seed, config.max_steps)
     optimizer = _optimizer(model, config)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -166,11 +170,13 @@ def score_pairs(
     return table.join(policy, table.totals())
 
 
-def _prepare(model: "PreTrainedModel", examples: Sequence[Example]) -> torch.device:
+def _prepare(model: "PreTrainedModel", examples: Sequence[Example], config: TrainConfig) -> torch.device:
     """Float32 (or float64) master weights, dropout off; the model's device."""
     if not examples:
         raise DataError("there is no example to train on")
-    if next(model.parameters()).dtype != torch.float64:
+    # Frozen weights that the layers round anyway stay as they were stored, which halves their memory.
+    frozen = config.adapter is not None and config.dtype == "bfloat16"
+    if not frozen and next(model.parameters()).dtype != torch.float64:
         model.float()  # type: ignore[no-untyped-call]
     model.eval()  # type: ignore[no-untyped-call]
     limit = getattr(model.config, "max_position_embeddings", None)
@@ -207,7 +213,7 @@ def _start_values(
     initial, reused = values(model)
     if ref_model is None:
         return PairTable.of(examples, initial=initial, reference=initial), reused
-    _prepare(ref_model, examples)
+    _prepare(ref_model, examples, config)
     reference, reference_reused = values(ref_model)
     reference = SideLogps(*(side.to(initial.chosen) for side in reference))
     return PairTable.of(examples, initial=initial, reference=reference), reused and reference_reused

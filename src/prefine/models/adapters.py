@@ -1,0 +1,137 @@
+"""Adapter folders: small matrices beside the weights of a base model that lies elsewhere (PEFT's layout).
+
+peft is imported where it is used: it takes seconds, and most runs have no adapter.
+"""
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+
+from prefine.errors import BackendError, ConfigError
+
+_CONFIG = "adapter_config.json"
+_WEIGHTS = "adapter_model.safetensors"
+
+
+def base_of(path: str) -> str | None:
+    """Folder or hub id of the base model, if `path` is an adapter folder; else None.
+
+    Raises:
+        BackendError: It is one, but its configuration is damaged or its base is not there.
+    """
+    file = Path(path) / _CONFIG
+    if not file.is_file():
+        return None
+    if not (Path(path) / _WEIGHTS).is_file():
+        raise BackendError(f"{path}: no adapter weights here ({_WEIGHTS} is missing); restore or train it again")
+    base = adapter_settings(path).get("base_model_name_or_path")
+    if not isinstance(base, str) or not base:
+        raise BackendError(f"{file}: names no base model (base_model_name_or_path); add the folder or hub id of one")
+    if (Path(base) / _CONFIG).is_file():
+        raise BackendError(f"{path}: its base model {base} is an adapter folder too; merge that one first")
+    if not Path(base).exists() and base.count("/") != 1:
+        raise BackendError(
+            f"{path}: this is an adapter, and its base model {base} is not there; put it back, "
+            f"or write where it is into base_model_name_or_path of {file}"
+        )
+    return base
+
+
+def adapter_settings(path: str) -> dict[str, Any]:
+    """What an adapter folder's configuration says.
+
+    Raises:
+        BackendError: It is no JSON object.
+    """
+    file = Path(path) / _CONFIG
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BackendError(f"{file}: damaged ({error}); restore the folder") from error
+    if not isinstance(settings, dict):
+        raise BackendError(f"{file}: damaged (no object); restore the folder")
+    return settings
+
+
+def load_onto(model: Any, path: str) -> Any:
+    """The base model with the adapter of a folder, not merged: its matrices keep their own precision.
+
+    Raises:
+        BackendError: The adapter does not fit the model.
+    """
+    require_peft(path)
+    from peft import PeftModel, get_peft_model_state_dict
+
+    try:
+        adapted = PeftModel.from_pretrained(model, path, is_trainable=False)
+        with safe_open(Path(path) / _WEIGHTS, framework="pt") as file:
+            stored = set(file.keys())
+    except Exception as error:
+        raise BackendError(
+            f"{path}: the adapter cannot be loaded onto its base model: {error}; train it again, or restore the base"
+        ) from error
+    # What is not in the file keeps its random start, which would be another model.
+    if missing := sorted(set(get_peft_model_state_dict(adapted)) - stored):
+        raise BackendError(
+            f"{path}: {len(missing)} adapter weights are missing from {_WEIGHTS}, such as {', '.join(missing[:3])}; "
+            "restore the folder"
+        )
+    return adapted
+
+
+def whole(model: Any) -> Any:
+    """The model itself, any adapter that it was loaded with folded into its weights."""
+    # Loading the adapter froze the weights beside it.
+    return model.merge_and_unload().requires_grad_(True) if hasattr(model, "merge_and_unload") else model
+
+
+def save_adapter(model: Any, folder: Path, *, base: str) -> None:
+    """Write the adapter that was attached to `model` as an ordinary PEFT folder.
+
+    Args:
+        model: With one adapter, see `training.adapter.attach`.
+        folder: Is made.
+        base: Folder or hub id of the model that it belongs to; a folder is named by its whole path.
+    """
+    (settings,) = model.peft_config.values()
+    settings.base_model_name_or_path = str(Path(base).resolve()) if Path(base).is_dir() else base
+    settings.inference_mode = True
+    # A set has another order in every process; the same training writes the same bytes.
+    settings.target_modules = sorted(settings.target_modules)
+    model.save_pretrained(folder)
+
+
+def merge(model: Any) -> None:
+    """Fold the adapter that was attached to `model` into its weights, in float32, in place."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    if next(model.parameters()).dtype != torch.float64:
+        model.float()
+    for name, module in list(model.named_modules()):
+        if isinstance(module, BaseTunerLayer):
+            module.merge()
+            model.set_submodule(name, module.get_base_layer())
+    model.delete_adapter(list(model.peft_config))
+
+
+def linear_layers(model: Any) -> list[str]:
+    """Names of the layers that an adapter can be put beside: the linear ones, without the output head."""
+    from transformers.pytorch_utils import Conv1D
+
+    head = model.get_output_embeddings()
+    kinds = (torch.nn.Linear, Conv1D)
+    return [name for name, module in model.named_modules() if isinstance(module, kinds) and module is not head]
+
+
+def require_peft(where: str) -> None:
+    """Find out without importing it whether the package is there; `where` begins the message.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if find_spec("peft") is None:
+        raise ConfigError(f"{where}: adapters need the package 'peft'; install prefine[train]")

@@ -1,0 +1,118 @@
+"""A look at the first rows as the model reads them, before anything is spent on training."""
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+
+from prefine import chat
+from prefine.errors import ConfigError, DataError
+from prefine.records import Completion, PreferencePair
+from prefine.training.examples import Example
+
+ROWS = 100
+
+
+def check_tokens(
+    pairs: Iterable[PreferencePair], examples: Sequence[Example], tokenizer: chat.Tokenizer, *, stop_token_id: int
+) -> list[str]:
+    """Check the rows of up to 100 pairs: texts come back, one start token, the last scored token ends the turn.
+
+    Args:
+        pairs: In any order; those that were dropped are passed over. No more are read than are checked.
+        examples: What was made of them.
+        tokenizer: What they were made with.
+        stop_token_id: What generation stops on.
+    Returns: Notes for the manifest: what differs without being wrong.
+
+    Raises:
+        ConfigError: The template writes two start tokens.
+        DataError: A row's text cannot be got back from its token ids, or a turn ends where it should not.
+    """
+    by_id = {example.id: example for example in examples}
+    own = chat.tokenizer_hash(tokenizer)
+    checked = together = 0
+    for pair in pairs:
+        example = by_id.get(pair.id)
+        if example is None:
+            continue
+        where = f"{pair.prompt.source}, pair {pair.id}" if pair.prompt.source else f"pair {pair.id}"
+        _check_start(tokenizer, example, where)
+        differs = False
+        for name, side, ids in (
+            ("chosen", pair.chosen, example.chosen_ids),
+            ("rejected", pair.rejected, example.rejected_ids),
+        ):
+            full = chat.completion_ids(tokenizer, pair.prompt, side, tokenizer_hash=own, stop_token_id=stop_token_id)
+            # A part of the row: the start of the completion, the end of the prompt.
+            whole = len(full or ()) == len(ids)
+            _check_end(ids, side, stop_token_id, f"{where}, {name}", whole=whole)
+            text = _text(tokenizer, ids, stop_token_id, stored=chat.has_stored_ids(side, tokenizer_hash=own))
+            _check_text(text, side, f"{where}, {name}", whole=whole)
+            if whole:
+                differs |= _differs_together(tokenizer, pair, text, example.prompt_ids, ids, stop_token_id)
+        checked, together = checked + 1, together + differs
+        if checked == ROWS:
+            break
+    if not together:
+        return []
+    share = f"{together} of the first {checked} rows ({100 * together / checked:.0f} %)"
+    return [f"{share} would have other tokens if prompt and answer were tokenised together; they are joined as sampled"]
+
+
+def _check_start(tokenizer: chat.Tokenizer, example: Example, where: str) -> None:
+    start = getattr(tokenizer, "bos_token_id", None)
+    if start is not None and example.prompt_ids[:2] == (start, start):
+        raise ConfigError(
+            f"{where}: the prompt begins with two start tokens (id {start}); the chat template writes them, "
+            "or one of them is in the text: take it out there"
+        )
+
+
+def _check_end(ids: Sequence[int], side: Completion, stop_token_id: int, where: str, *, whole: bool) -> None:
+    inside = ids[:-1] if whole and side.finish_reason != "length" else ids
+    if stop_token_id in inside:
+        raise DataError(
+            f"{where}: the token that ends a turn (id {stop_token_id}) is also inside the completion, after "
+            f"{list(inside).index(stop_token_id)} tokens; these token ids hold more than one turn: cut them there, "
+            "or leave them out so that the text is used"
+        )
+    if whole and side.finish_reason != "length" and ids[-1] != stop_token_id:
+        raise DataError(f"{where}: the last token (id {ids[-1]}) is not the one that ends a turn (id {stop_token_id})")
+
+
+def _text(tokenizer: chat.Tokenizer, ids: Sequence[int], stop_token_id: int, *, stored: bool) -> str:
+    """The text of a completion's tokens; sampled ids were turned into text without special tokens."""
+    body = ids[:-1] if ids[-1] == stop_token_id else ids
+    options = {"skip_special_tokens": stored, "clean_up_tokenization_spaces": False}
+    return str(tokenizer.decode(list(body), **options))
+
+
+def _check_text(text: str, side: Completion, where: str, *, whole: bool) -> None:
+    if side.message.reasoning or side.message.tool_calls:
+        return
+    found, expected = _loosely(text), _loosely(side.text)
+    # A cut may fall inside a character, whose bytes then decode to a replacement mark.
+    same = found == expected if whole and side.finish_reason != "length" else expected.startswith(found.rstrip("�"))
+    if not same:
+        raise DataError(
+            f"{where}: the text does not come back from its token ids: {side.text[:80]!r} became {text[:80]!r}; "
+            "the tokenizer does not know these characters, or the stored token ids belong to another text"
+        )
+
+
+def _loosely(text: str) -> str:
+    """The text without what tokenizers normalise: composition of characters, spaces."""
+    return "".join(unicodedata.normalize("NFKC", text).split())
+
+
+def _differs_together(
+    tokenizer: chat.Tokenizer,
+    pair: PreferencePair,
+    text: str,
+    prompt_ids: tuple[int, ...],
+    ids: tuple[int, ...],
+    stop_token_id: int,
+) -> bool:
+    body = ids[:-1] if ids[-1] == stop_token_id else ids
+    together = tuple(chat.joint_ids(tokenizer, pair.prompt, text))
+    # Of a prompt that lost its beginning there is only the end to compare.
+    return together[-len(prompt_ids) - len(body) :] != prompt_ids + body

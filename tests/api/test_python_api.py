@@ -1,0 +1,177 @@
+"""The Python API: the road on objects in memory, and the promise of its names and signatures."""
+
+import inspect
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import prefine
+from prefine.errors import ConfigError, DataError, LimitError
+from prefine.records import Completion, Message, Prompt
+from tiny_model import save_tiny_model
+
+SIGNATURES = {
+    "sample": (
+        "(model, prompts, *, completions_per_prompt=8, temperature=0.9, top_p=1.0, max_new_tokens=512, seed=0, "
+        "max_failed_fraction=0.02, progress=None)"
+    ),
+    "rank": (
+        "(prompts, completions, *, judge, strategy='iterative', seed=0, max_calls=None, max_failed_fraction=0.02, "
+        "progress=None)"
+    ),
+    "make_pairs": "(prompts, completions, rankings, *, selector='best_vs_random', seed=0)",
+    "train": "(policy, pairs, *, output_dir, settings=None, progress=None)",
+    "evaluate": (
+        "(model, prompts, *, baseline, judge, temperature=0.9, max_new_tokens=512, settings=None, progress=None)"
+    ),
+    "read_completions": "(source, *, strict=False)",
+    "read_pairs": "(source, *, strict=False)",
+    "read_prompts": "(source, *, strict=False)",
+}
+
+
+def words(prompt: Prompt, completion: Completion, *, wanted: int = 12) -> float:
+    """A scorer of ours: as near to the wanted number of words as possible."""
+    return -abs(len(completion.text.split()) - wanted)
+
+
+def bare(function: Any) -> str:
+    """A signature without annotations."""
+    signature = inspect.signature(function)
+    parameters = [p.replace(annotation=inspect.Parameter.empty) for p in signature.parameters.values()]
+    return str(signature.replace(parameters=parameters, return_annotation=inspect.Signature.empty))
+
+
+def test_the_stable_surface() -> None:
+    """A change here is a change for every user: it belongs into the changelog."""
+    assert {name: bare(getattr(prefine, name)) for name in SIGNATURES} == SIGNATURES
+    assert set(prefine.__all__) == {
+        *SIGNATURES,
+        *("Completion", "PreferencePair", "Prompt", "Ranking", "TrainConfig", "Trained", "__version__"),
+        *("losses", "metrics", "ranking", "regularizers"),
+    }
+    for name in prefine.__all__:
+        assert getattr(prefine, name) is not None
+    assert callable(prefine.losses.dpo) and callable(prefine.regularizers.budget)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        prefine.nothing  # noqa: B018
+
+
+def test_every_public_function_says_what_it_takes_and_raises() -> None:
+    for name in SIGNATURES:
+        text = inspect.getdoc(getattr(prefine, name)) or ""
+        parameters = inspect.signature(getattr(prefine, name)).parameters
+        assert "Raises:" in text and all(f"{parameter}:" in text for parameter in parameters), name
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(save_tiny_model(tmp_path_factory.mktemp("api") / "model"))
+
+
+TASKS = ["write about tea", "write about the kettle", "a short answer", "the bright answer"]
+
+
+def test_the_road_in_memory(tiny: str, tmp_path: Path) -> None:
+    completions = prefine.sample(tiny, TASKS, completions_per_prompt=4, temperature=1.0, max_new_tokens=12)
+    assert len(completions) == 16
+    assert completions == prefine.sample(tiny, TASKS, completions_per_prompt=4, temperature=1.0, max_new_tokens=12)
+    rankings = prefine.rank(TASKS, completions, judge=words)
+    assert [ranking.prompt_id for ranking in rankings] == [Prompt.from_text(task).id for task in TASKS]
+    by_id = {completion.id: completion for completion in completions}
+    for ranking in rankings:
+        scores = [words(Prompt.from_text(""), by_id[id_]) for id_ in ranking.completions]
+        assert ranking.champion is not None
+        assert words(Prompt.from_text(""), by_id[ranking.champion]) == max(scores)
+    pairs = prefine.make_pairs(TASKS, completions, rankings)
+    settings = {
+        "adapter": {"name": "lora", "rank": 2},
+        "pairs_per_step": 2,
+        "learning_rate": 1e-2,
+        "train_on_truncated": True,
+    }
+    trained = prefine.train(tiny, pairs, output_dir=tmp_path / "run", settings=settings)
+    assert [step.step for step in trained.steps] == list(range(1, 1 + -(-len(pairs) // 2)))
+    assert trained.final.pairs == len(pairs)
+    assert trained.final.margin > 0
+    # Again: nothing is trained anew.
+    stamp = (trained.path / "adapter_model.safetensors").stat().st_mtime_ns
+    assert prefine.train(tiny, pairs, output_dir=tmp_path / "run", settings=settings) == trained
+    assert (trained.path / "adapter_model.safetensors").stat().st_mtime_ns == stamp
+    found = prefine.evaluate(trained.path, TASKS, baseline=tiny, judge=words, max_new_tokens=12)
+    (contest,) = found.contests
+    assert contest.wins + contest.ties + contest.losses == len(TASKS)
+    assert {metric.name for metric in found.metrics} >= {"first_slot_rate", "mean_length_after", "mean_tokens_after"}
+
+
+def test_other_strategies_and_selectors(tiny: str) -> None:
+    completions = prefine.sample(tiny, TASKS, completions_per_prompt=3, temperature=1.0, max_new_tokens=12)
+    rankings = prefine.rank(TASKS, completions, judge=words, strategy={"name": "round_robin", "order": "both"})
+    pairs = prefine.make_pairs(TASKS, completions, rankings, selector={"name": "all_pairs", "min_gap": 0.0})
+    assert pairs
+    scanned = prefine.rank(TASKS, completions, judge=words)
+    with pytest.raises(ConfigError, match="does not guarantee"):
+        prefine.make_pairs(TASKS, completions, scanned, selector="best_vs_worst")
+
+
+def test_messages_records_and_models_by_mapping() -> None:
+    replies = {"name": "scripted", "replies": ["short", "a much longer answer {sample}", "middle one"]}
+    prompt = Prompt.from_text("hello")
+    chat = [{"role": "system", "content": "be kind"}, {"role": "user", "content": "hi"}]
+    completions = prefine.sample(replies, [prompt, chat], completions_per_prompt=5)
+    assert [completion.prompt_id for completion in completions[:5]] == [prompt.id] * 5
+    (first, _) = prefine.rank([prompt, chat], completions, judge={"name": f"{__name__}:words", "wanted": 1})
+    assert {completion.id: completion.text for completion in completions}[first.champion or ""] == "short"
+
+
+def test_rows_in_memory_and_files(tmp_path: Path) -> None:
+    rows = [{"prompt": "a", "chosen": "b", "rejected": "c"}, {"prompt": "d", "chosen": "e", "rejected": "f"}]
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pairs = prefine.read_pairs(rows)
+    assert [pair.id for pair in pairs] == [pair.id for pair in prefine.read_pairs(file)]
+    assert [pair.id for pair in prefine.read_pairs({"name": "file", "path": str(file), "limit": 1})] == [pairs[0].id]
+    with pytest.warns(UserWarning, match="set aside: 1"):
+        assert len(prefine.read_pairs([*rows, rows[0]])) == 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(DataError, match="row 2"):
+            prefine.read_pairs([*rows, rows[0]], strict=True)
+    prompts, completions = prefine.read_completions([{"prompt": "p", "completions": ["x", "y"]}])
+    assert [completion.prompt_id for completion in completions] == [prompts[0].id] * 2
+    assert [prompt.text for prompt in prefine.read_prompts([{"prompt": "p"}])] == ["p"]
+
+
+def orphan() -> Completion:
+    message = Message(role="assistant", content="x")
+    return Completion(id="c", prompt_id="nobody", sample_index=0, message=message)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "says"),
+    [
+        (lambda: prefine.sample("no/such/folder", ["p"]), Exception, "no such model folder"),
+        (lambda: prefine.sample({"name": "scripted"}, ["p"]), ConfigError, "model.replies"),
+        (lambda: prefine.sample("playground", ["p"], temperature=-1), ConfigError, "sample.temperature"),
+        (lambda: prefine.sample("playground", [[{"role": "king", "content": "x"}]]), ConfigError, "prompt.role"),
+        (lambda: prefine.rank(["p"], [orphan()], judge=words), DataError, "not among those given"),
+        (lambda: prefine.rank(["p"], [], judge=lambda prompt, completion: 0.0), ConfigError, "no name to import"),
+        (lambda: prefine.rank(["p"], [], judge=7), ConfigError, "is no judge"),
+        (lambda: prefine.rank(["p"], [], judge="wise"), ConfigError, "unknown judge 'wise'"),
+        (lambda: prefine.train("playground", [], output_dir="x", settings={"beta": 1}), ConfigError, "settings.beta"),
+    ],
+)
+def test_what_does_not_fit_is_refused(call: Any, error: type[Exception], says: str, tmp_path: Path) -> None:
+    with pytest.raises(error, match=says):
+        call()
+
+
+def test_failures_are_not_hidden() -> None:
+    broken = {"name": "scripted", "replies": ["a"], "fail_share": 0.5}
+    with pytest.raises(LimitError, match="scripted failure"):
+        prefine.sample(broken, ["a", "b", "c"], completions_per_prompt=8)
+    found = prefine.sample(broken, ["a", "b", "c"], completions_per_prompt=8, max_failed_fraction=1.0)
+    assert 0 < len(found) < 24

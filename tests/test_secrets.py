@@ -1,0 +1,143 @@
+"""A planted API key is nowhere: not in the run folder, the logs, tracebacks, the report; not in what a server echoes."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import openai_server as server
+from command import Result, prefine, start
+from openai_server import Choice, OpenAIServer, Reply
+from run_place import BACKEND, CONFIG, GONE, OK, Place
+from tiny_model import save_tiny_model
+
+KEY = "sk-planted-4b1d5e9c7f"
+NAME = "PREFINE_PLANTED_KEY"
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    monkeypatch.chdir(tmp_path)
+    return Place(tmp_path, save_tiny_model(tmp_path / "stock" / "model"))
+
+
+def at_server(at: OpenAIServer, key: str = NAME) -> dict[str, Any]:
+    return {"name": "openai", "model": "m", "base_url": at.url, "api_key_env": key, "max_retries": 0}
+
+
+def served(at: OpenAIServer, **changes: Any) -> dict[str, Any]:
+    """Completions and verdicts from a server; everything else as in the run that works."""
+    return {
+        "completions": GONE,
+        "prompts": {"name": "file", "path": "prompts.jsonl"},
+        "sample": {"model": at_server(at), "completions_per_prompt": 3, "max_new_tokens": 8},
+        "rank.judge": {"name": "pairwise", "model": at_server(at)},
+        "train.train_on_truncated": True,
+        **changes,
+    }
+
+
+def run_apart(*arguments: str, verbose: bool = False) -> Result:
+    """The command in its own process with the key in its environment, and the client's own log on if wanted."""
+    extra = {NAME: KEY, **({"OPENAI_LOG": "debug"} if verbose else {})}
+    before = {name: os.environ.get(name) for name in extra}
+    os.environ.update(extra)
+    try:
+        process = start(*arguments)
+        out, err = process.communicate(timeout=120)
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+    return Result(process.returncode, out, err)
+
+
+def assert_nowhere(folder: Path, *outputs: Result) -> None:
+    for output in outputs:
+        assert KEY not in output.out + output.err
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert not [path for path in files if KEY.encode() in path.read_bytes()]
+
+
+def echoing(request: dict[str, Any], number: int) -> Reply:
+    """A server whose answers repeat the key, completions and verdicts alike."""
+    if request.get("logprobs"):
+        return Reply([Choice("A", first_logps={"A": -0.1, KEY: -5.0})])
+    return Reply(server.texts(*(f"{number}.{index} your key is {KEY}" for index in range(request.get("n") or 1))))
+
+
+def test_a_whole_road_leaves_no_trace_of_the_key(place: Place) -> None:
+    with OpenAIServer(echoing) as at:
+        place.change(served(at))
+        result = run_apart("run", "run.yaml", verbose=True)
+        assert result.code == OK, result.err
+        assert all(request.headers["authorization"] == f"Bearer {KEY}" for request in at.requests)
+    assert (place.root / "run" / "report.html").is_file()
+    assert "DEBUG" in result.err or "debug" in result.err.lower(), "the client's log was on"
+    assert_nowhere(place.root, result)
+
+
+def test_a_server_that_repeats_the_key_in_its_refusal(place: Place) -> None:
+    with OpenAIServer(server.unauthorized) as at:
+        place.change(served(at))
+        result = run_apart("run", "run.yaml")
+    assert result.code == BACKEND
+    assert "the key is refused" in result.err and "[key]" in result.err
+    assert_nowhere(place.root, result)
+
+
+def test_a_traceback_has_no_key(place: Place) -> None:
+    """Code of the user's that fails with the key in its message, after the key was read."""
+    place.put(
+        "my_prompts.py",
+        "import os\n"
+        "class Bug(BaseException): pass\n"
+        f"def rows():\n    yield {{'prompt': 'one'}}\n    raise RuntimeError(os.environ['{NAME}'])\n",
+    )
+    with OpenAIServer() as at:
+        place.change(served(at) | {"prompts": {"name": "my_prompts:rows"}})
+        os.environ["PYTHONPATH"] = str(place.root)
+        try:
+            result = run_apart("run", "run.yaml")
+        finally:
+            del os.environ["PYTHONPATH"]
+    assert result.code != OK
+    assert "[key]" in result.err
+    assert_nowhere(place.root, result)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"sample.model.api_key": KEY}, "keys are never written into a configuration"),
+        ({"sample.model.api_key_env": KEY}, "no name of an environment variable"),
+        ({"sample.model.base_url": f"https://me:{KEY}@localhost/v1"}, "the URL holds a password"),
+        ({"rank.judge.model.api_key": KEY}, "keys are never written into a configuration"),
+        ({"rank.judge.model.api_key_env": KEY}, "no name of an environment variable"),
+    ],
+)
+@pytest.mark.parametrize("command", ["run", "sample", "rank"])
+def test_a_key_in_the_configuration_is_refused_and_not_repeated(
+    place: Place, changes: dict[str, Any], says: str, command: str
+) -> None:
+    with OpenAIServer() as at:
+        place.change(served(at))
+        place.change(changes)
+        result = prefine(command, "run.yaml")
+    assert result.code == CONFIG
+    assert says in result.err
+    assert KEY not in result.err + result.out
+    assert not (place.root / "run").exists()
+    assert not at.requests
+
+
+def test_a_key_that_is_not_there_is_found_before_anything_is_asked(place: Place) -> None:
+    with OpenAIServer() as at:
+        place.change(served(at))
+        result = prefine("run", "run.yaml")
+    assert result.code == CONFIG
+    assert f"the environment variable {NAME} is not set" in result.err
+    assert not at.requests
