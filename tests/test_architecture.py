@@ -55,6 +55,7 @@ FLOORS = {
     "prefine.playground.tokenizer": 3,
     "prefine.api": 4,
     "prefine.cli": 4,
+    "prefine.cli_import": 4,
     "prefine.progress": 4,
     "prefine.__main__": 4,
 }
@@ -68,6 +69,7 @@ NEIGHBOURS = (
     ("prefine.judges.playground", "prefine.playground.world", "the judge knows the gold score"),
     ("prefine.__main__", "prefine.cli", "python -m prefine is the command"),
     ("prefine.cli", "prefine.progress", "the command line draws its bars"),
+    ("prefine.cli", "prefine.cli_import", "a command with much to check"),
 )
 
 TORCH = {"torch", "transformers", "tokenizers", "safetensors", "accelerate", "peft", "datasets", "jaxtyping"}
@@ -362,7 +364,10 @@ COMMITTED = [*sorted((REPOSITORY / "configs").rglob("*.yaml")), SOURCE / "playgr
 
 
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.name)
-def test_every_committed_configuration_loads_and_round_trips(path: Path, tmp_path: Path) -> None:
+def test_every_committed_configuration_loads_and_round_trips(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(path.parent))
     config = load(path)
     shown = prefine("config", "show", str(path))
     assert shown.code == 0, shown.err
@@ -374,6 +379,12 @@ def test_every_committed_configuration_loads_and_round_trips(path: Path, tmp_pat
         component.resolve(kind, where=where, given=given)
 
 
-def test_nothing_but_configurations_lies_in_configs() -> None:
-    strays = [path for path in (REPOSITORY / "configs").rglob("*") if path.is_file() and path.suffix != ".yaml"]
-    assert not strays
+def test_nothing_but_configurations_and_the_modules_that_they_name_lies_in_configs() -> None:
+    named = {
+        f"{component.name.partition(':')[0]}.py"
+        for path in COMMITTED
+        for _, _, component in components(load(path))
+        if ":" in component.name
+    }
+    files = [path for path in (REPOSITORY / "configs").rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    assert not [path for path in files if path.suffix != ".yaml" and path.name not in named]

@@ -82,7 +82,12 @@ def _guarded(command: Callable[[], Any]) -> int:
 
 def _complain(text: str) -> None:
     # Messages quote users' data and models' texts, which must not drive the terminal.
-    sys.stderr.write(f"prefine: {_CONTROL.sub('�', redact(text))}\n")
+    sys.stderr.write(f"prefine: {_visible(redact(text))}\n")
+
+
+def _visible(text: str) -> str:
+    """The text without what would drive the terminal."""
+    return _CONTROL.sub("�", text)
 
 
 def _load(path: Path, overrides: list[str] | None, run_dir: str | None) -> "RunConfig":
@@ -194,42 +199,11 @@ def import_(
     strict: Strict = False,
 ) -> None:
     """Convert data of any known layout to JSON Lines in our own columns."""
-    from prefine.config import Component
-    from prefine.store.convert import ENTRIES, write_entries
-    from prefine.store.screen import Screen
-    from prefine.store.sources import read, read_files
+    from prefine.cli_import import convert
 
-    if entry not in ENTRIES:
-        raise ConfigError(f"--as {entry}: unknown; choose one of {', '.join(ENTRIES)}")
-    if out.suffix.lower() != ".jsonl":
-        raise ConfigError(f"--out {out}: what is written is JSON Lines; give the file the ending .jsonl")
-    if any(out.exists() and Path(one).exists() and out.samefile(one) for one in inputs):
-        raise ConfigError(f"--out {out}: this is an input; give another file")
-    hub = inputs[0].removeprefix("hub:") if inputs[0].startswith("hub:") else None
-    if (hub is None and split) or (hub is not None and (questions or len(inputs) > 1)):
-        raise ConfigError("--split is for one hub:org/name, --questions for files")
-    mapping = dict(_mapped(text) for text in columns) if columns else None
-    options = {"layout": layout, "columns": mapping, "questions": questions, "split": split, "limit": limit}
-    given = {name: value for name, value in options.items() if value is not None}
-    if hub is None:
-        rows = read_files(map(Path, inputs), given, where="import")
-    else:
-        rows = read(Component.model_validate({"name": "hub", "path": hub, **given}), where="import")
-    screen = Screen(strict=strict)
-    recognised = write_entries(rows, entry, out, screen)
-    typer.echo(f"layout   {recognised}")
-    unit = "prompts with completions" if entry == "completions" else entry
-    typer.echo(f"read     {screen.read:>9,} {unit}")
-    typer.echo(f"written  {screen.kept:>9,} {unit} to {out}")
-    for note in screen.notes():
-        typer.echo(_CONTROL.sub("�", note))
-
-
-def _mapped(text: str) -> tuple[str, str]:
-    ours, equals, theirs = text.partition("=")
-    if not (ours and equals and theirs):
-        raise ConfigError(f"--columns {text!r}: expected ours=theirs, such as prompt=question")
-    return ours, theirs
+    options = {"layout": layout, "columns": columns, "questions": questions, "split": split, "limit": limit}
+    for line in convert(inputs, entry, out, options, strict=strict):
+        typer.echo(_visible(line))
 
 
 @config_app.command("check")
@@ -238,7 +212,7 @@ def config_check(config: ConfigPath, set_: Overrides = None, run_dir: RunDir = N
     from prefine.stages.road import check
 
     for note in check(_load(config, set_, run_dir), strict=strict).notes:
-        typer.echo(_CONTROL.sub("�", note))
+        typer.echo(_visible(note))
     typer.echo("ok")
 
 
@@ -313,7 +287,7 @@ def _print_plan(config: "RunConfig", strict: bool) -> None:
     for name, amount in made.lines:
         typer.echo(f"{name:<{width}}  {amount:>12}")
     for note in made.notes:
-        typer.echo(_CONTROL.sub("�", note))
+        typer.echo(_visible(note))
     for name in made.imports:
         typer.echo(f"imports your code: {name}")
 
@@ -323,13 +297,15 @@ def _print_manifests(manifests: "list[Manifest]", as_json: bool) -> None:
         typer.echo(json.dumps([manifest.model_dump(mode="json") for manifest in manifests], ensure_ascii=False))
         return
     for manifest in manifests:
-        losses = ", ".join(
-            f"{count} {reason}" for reason, count in (manifest.counts.failed | manifest.counts.dropped).items()
-        )
+        asides = [f"{count:,} {why}" for why, count in (manifest.counts.failed | manifest.counts.dropped).items()]
+        if manifest.usage.cost:
+            asides.append(f"{manifest.usage.calls:,} calls, cost {manifest.usage.cost:.4g}")
         typer.echo(
             f"{manifest.stage:<9} {manifest.counts.taken:>7,} → {manifest.counts.produced:>7,}"
-            f"  {manifest.wall_time_s:7.1f} s" + (f"  ({losses})" if losses else "")
+            f"  {manifest.wall_time_s:7.1f} s" + (f"  ({_visible(', '.join(asides))})" if asides else "")
         )
+        for note in manifest.notes:
+            typer.echo(f"          {_visible(note)}")
 
 
 def _print_result(

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from chat_tokenizers import chatml
 from prefine.calls.engine import CallEngine
 from prefine.calls.memory import MemoryLog
 from prefine.config import Component
@@ -14,6 +13,7 @@ from prefine.errors import BackendError, ConfigError
 from prefine.judging.base import Judge, Matchup
 from prefine.judging.choose import make_judge
 from prefine.records import Completion, Judgment, Message, Prompt
+from tiny_reward import save_reward_model
 
 PROMPT = Prompt.from_text("Tell me a story.")
 
@@ -121,30 +121,6 @@ def test_a_class_of_ones_own_compares(module: str) -> None:
 def test_judges_that_cannot_work_are_refused(module: str, component: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         judge_of(**component)
-
-
-def save_reward_model(folder: Path, *, labels: int = 1, pad: str = "<|im_end|>") -> Path:
-    """A tiny random classifier; padding is the end of a turn, as in many published reward models."""
-    import torch
-    from transformers import LlamaConfig, LlamaForSequenceClassification
-
-    tokenizer = chatml(eos_token="<|im_end|>", pad_token=pad)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        max_position_embeddings=128,
-        initializer_range=0.3,
-        num_labels=labels,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    LlamaForSequenceClassification(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 def test_a_reward_model_in_batches_scores_as_one_by_one(tmp_path: Path) -> None:

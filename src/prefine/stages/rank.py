@@ -10,6 +10,7 @@ from prefine.config import Component, RunConfig
 from prefine.errors import DataError, Interrupted
 from prefine.judging.base import Judge, Matchup
 from prefine.judging.choose import make_judge
+from prefine.judging.kinship import same_family
 from prefine.ranking.base import Answers, Ask, Outcome, Rate, Strategy
 from prefine.ranking.run import drive
 from prefine.records import Completion, Duel, Manifest, Prompt, Ranking, content_hash
@@ -86,7 +87,8 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
         )
     if engine.failures:
         stage.notes.append(f"{sum(engine.failures.values())} judgments failed and count as missing, not as ties")
-    stage.notes += judge.notes
+    kinship = same_family(config.policy, settings.judge)
+    stage.notes += [*judge.notes, *([kinship] if kinship else ())]
     return stage.end(
         taken=taken, produced=produced, outputs={"rankings": table_hash(folder / "rankings")}, engine=engine
     )

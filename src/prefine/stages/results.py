@@ -61,7 +61,7 @@ def lines_of(result: RunResult) -> list[str]:
     for constraint in result.constraints:
         name = f"gold: {constraint.name}"
         lines.append(f"  {name:<38} {constraint.before.value:.3f} → {constraint.after.value:.3f}")
-    lines += [_line(metric.name, metric) for metric in result.metrics]
+    lines += [_line(metric.name.replace("_", " "), metric) for metric in result.metrics]
     if result.chosen_fall is not None:
         unit = "nats per token" if result.delta_per == "token" else "nats"
         error = result.chosen_fall_standard_error
@@ -78,4 +78,4 @@ def _json(folder: RunFolder, name: str) -> Any:
 
 def _line(name: str, metric: MetricValue) -> str:
     interval = f"  [{metric.interval[0]:.1f}, {metric.interval[1]:.1f}]" if metric.interval else ""
-    return f"  {name.replace('_', ' '):<38} {metric.value:.1f} {metric.unit}{interval}  n={metric.n}"
+    return f"  {name:<38} {metric.value:.1f} {metric.unit}{interval}  n={metric.n}"

@@ -41,6 +41,8 @@ _FREE = {
     "report.title",
     "report.examples",
 }
+# Where a server is and how it is asked change no answer, and people move servers.
+_TRANSPORT = {"base_url", "api_key_env", "concurrency", "timeout_s", "max_retries", "prices"}
 
 
 class RunFolder:
@@ -181,7 +183,7 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "
 
 
 def _allowed(name: str, old: Any, new: Any) -> bool:
-    if name in _FREE:
+    if name in _FREE or _TRANSPORT & set(name.split(".")):
         return True
     # Options of components are checked later, so what should be a number may still be anything.
     if name not in _MAY_GROW or not isinstance(old, int | float):

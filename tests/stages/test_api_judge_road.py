@@ -1,0 +1,101 @@
+"""Ranking with a judge behind a URL: no torch, costs in the manifest, limits that hold over runs."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import openai_server as server
+from command import prefine
+from openai_server import OpenAIServer
+from run_place import BACKEND, GONE, LIMIT, OK, Place
+
+RANK_ALONE = """
+import sys
+sys.argv = ["prefine", "{stage}", "run.yaml"]
+from prefine.cli import main
+try:
+    main()
+except SystemExit as end:
+    assert end.code == 0, end.code
+print(sorted({{"torch", "transformers", "peft", "datasets"}} & set(sys.modules)))
+"""
+
+
+def judged_at(at: OpenAIServer, **options: Any) -> dict[str, Any]:
+    model = {"name": "openai", "model": "m", "base_url": at.url, "max_retries": 0, **options}
+    return {"rank.judge": {"name": "pairwise", "model": model}}
+
+
+def manifest(stage: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(Path("run/manifest.json").read_text())["stages"][stage]
+    return found
+
+
+def test_sampling_and_ranking_at_a_server_never_import_torch(place: Place) -> None:
+    def both(request: dict[str, Any], number: int) -> server.Reply:
+        script = server.label_judge(0.7) if request.get("logprobs") else server.honours_n
+        return script(request, number)
+
+    with OpenAIServer(both) as at:
+        place.change(judged_at(at))
+        model = {"name": "openai", "model": "m", "base_url": at.url}
+        place.change(
+            {
+                "completions": GONE,
+                "prompts": {"name": "file", "path": "prompts.jsonl"},
+                "sample": {"model": model, "completions_per_prompt": 3},
+            }
+        )
+        for stage in ("sample", "rank"):
+            code = RANK_ALONE.format(stage=stage)
+            done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+            assert done.stdout.splitlines()[-1] == "[]"
+    assert manifest("rank")["counts"]["produced"] == 4
+
+
+def test_cost_is_counted_and_limited_over_runs(place: Place) -> None:
+    prices = {"prompt": 1e6, "completion": 0.0}  # one a token
+    with OpenAIServer(server.label_judge(0.7)) as at:
+        place.change(judged_at(at, prices=prices, concurrency=1))
+        assert prefine("sample", "run.yaml").code == OK
+        first = prefine("rank", "run.yaml", "--set", "rank.max_cost=20")
+        assert first.code == LIMIT
+        assert "max_cost" in first.err and "limit 20" in first.err
+        asked = len(at.requests)
+        assert asked > 0
+        again = prefine("rank", "run.yaml", "--set", "rank.max_cost=21")
+        assert again.code == LIMIT
+        assert len(at.requests) <= asked + 1, "what earlier runs spent counts"
+        done = prefine("rank", "run.yaml", "--set", "rank.max_cost=null")
+        assert done.code == OK, done.err
+    assert "cost" in done.out
+    duels = sum(1 for request in at.requests if request.body.get("logprobs"))
+    assert duels == len(at.requests), "no comparison was asked twice"
+
+
+def test_a_server_may_move_between_runs(place: Place) -> None:
+    with OpenAIServer(server.label_judge(0.7)) as at:
+        place.change(judged_at(at))
+        assert prefine("sample", "run.yaml").code == OK
+        assert prefine("rank", "run.yaml", "--set", "rank.max_calls=3").code == LIMIT
+        assert prefine("rank", "run.yaml").code == OK
+        count = len(at.requests)
+    with OpenAIServer(server.label_judge(0.7)) as elsewhere:
+        result = prefine("rank", "run.yaml", "--set", f"rank.judge.model.base_url={elsewhere.url}")
+        assert result.code == OK, result.err
+        assert not elsewhere.requests, "every verdict was journaled"
+        assert count > 0
+        changed = prefine("rank", "run.yaml", "--set", "rank.judge.model.model=other")
+        assert changed.code == 2, "another model is another run"
+
+
+def test_a_judge_that_is_not_there_costs_nothing_but_a_message(place: Place) -> None:
+    with OpenAIServer() as at:
+        gone = at.url
+    place.change({"rank.judge": {"name": "pairwise", "model": {"name": "openai", "model": "m", "base_url": gone}}})
+    place.change({"rank.judge.model.max_retries": 0})
+    result = prefine("run", "run.yaml")
+    assert result.code == BACKEND
+    assert gone in result.err and "cannot be reached" in result.err
