@@ -21,6 +21,7 @@ from command import prefine
 from prefine import config as config_module
 from prefine.config import components
 from prefine.config_file import load
+from prefine.judging.choose import make_judge
 from prefine.registry import TABLES, lookup, options_model
 from prefine.stages.road import STAGES
 
@@ -375,6 +376,9 @@ def test_every_committed_configuration_loads_and_round_trips(
     assert load(tmp_path / "shown.yaml") == config
     assert yaml.safe_load(shown.out)["run_dir"] == str(config.run_dir)
     for where, kind, component in components(config):
+        if kind == "judge":
+            make_judge(component, where=where)
+            continue
         given = {"strategy": ("first_slot_bias",), "selector": ("seed",)}.get(kind, ())
         component.resolve(kind, where=where, given=given)
 

@@ -6,6 +6,7 @@ import re
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -53,6 +54,8 @@ def main() -> None:
     # OpenMP's threads spin while they wait, which on a shared machine starves the ones that work (10 times slower
     # was seen). It must be set before torch is loaded; a user's own setting wins.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # What libraries will change in their next version is for us to act on, not for who runs the command.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|torch)\.")
     sys.exit(_guarded(lambda: app(standalone_mode=False)))
 
 

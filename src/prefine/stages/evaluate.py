@@ -77,7 +77,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
         engine.check_failures(2 * len(prompts), settings.max_failed_fraction, where="evaluate")
         p_after: list[float | None] = [None] * len(answered)
         if judge is not None and component is not None:
-            eyes = in_the_eyes_of(judge, component.name, answered, engine, settings)
+            eyes = in_the_eyes_of(judge, getattr(judge, "label", component.name), answered, engine, settings)
             p_after = eyes.p_after
             contests.append(eyes.contest)
             metrics += eyes.facts
