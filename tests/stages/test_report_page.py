@@ -293,6 +293,14 @@ def test_repetition_is_measured() -> None:
     assert repeated_share("a b c " * 4) == pytest.approx(0.7)
 
 
+def test_repetition_is_measured_in_languages_without_spaces() -> None:
+    once = "日本の四季はそれぞれに美しく、春には桜が咲き、夏には花火が夜空を彩ります。"
+    assert repeated_share(once) == 0
+    assert repeated_share(once * 4) == pytest.approx(1 - len(once) / (4 * len(once) - 7))
+    assert repeated_share("とても短い文です。") is None
+    assert repeated_share("الفصول الأربعة جميلة في اليابان وكل فصل له طابعه الخاص") == 0
+
+
 def test_many_steps_are_averaged_to_few_points() -> None:
     page = render(REPORT.model_copy(update={"training": training(1000)}))
     assert "Each point is the mean of 9 steps." in words(page)
@@ -334,6 +342,24 @@ def test_hostile_texts_stay_visible_text_in_a_browser(browser: BrowserContext, t
             assert seen.page.title() == visible(text)
             assert seen.page.evaluate("document.documentElement.scrollWidth") <= 420
             assert (seen.requests, seen.complaints) == ([path.as_uri()], [])
+
+
+def test_each_paragraph_runs_in_the_direction_of_its_own_language(browser: BrowserContext, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    text = "日本語の一行。\nسطر بالعربية.\nA line in English."
+    example = Example(prompt=text, before=text, after="نص عربي\nEnglish")
+    path.write_text(render(REPORT.model_copy(update={"examples": (example,)})), encoding="utf-8")
+    with visit(browser, path) as seen:
+        sides = seen.page.evaluate(
+            """() => [...document.querySelectorAll('.text')].map(box => {
+                const range = document.createRange();
+                range.selectNodeContents(box);
+                const around = box.getBoundingClientRect();
+                return [...range.getClientRects()].filter(line => line.width > 0).map(
+                    line => line.left - around.left < 2 ? 'left' : around.right - line.right < 2 ? 'right' : 'neither');
+            })"""
+        )
+    assert sides == [["left", "right", "left"], ["left", "right", "left"], ["right", "left"]]
 
 
 def test_pointing_at_a_step_reads_its_values(browser: BrowserContext, tmp_path: Path) -> None:

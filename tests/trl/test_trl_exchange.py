@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import trl_runs as runs
 
+import prefine
 from run_place import Place
 
 ROWS: dict[str, Any] = {
@@ -69,3 +70,10 @@ def test_a_newline_after_the_turn_is_scored_there_and_not_here(place: Place) -> 
     for mine, row in zip(ours, theirs, strict=True):
         assert list(mine.chosen_ids) == row["chosen_ids"][:-1]
         assert policy.tokenizer.decode(row["chosen_ids"][-2:]) == "<|end|>\n"
+
+
+@pytest.mark.parametrize("form", ["conversational", "multi-turn"])
+def test_implicit_prompts_are_the_same_pairs(form: str) -> None:
+    explicit = ROWS[form]
+    implicit = [{side: row["prompt"] + row[side] for side in ("chosen", "rejected")} for row in explicit]
+    assert [pair.id for pair in prefine.read_pairs(implicit)] == [pair.id for pair in prefine.read_pairs(explicit)]

@@ -39,6 +39,7 @@ from prefine.stages.report_training import training
 
 LONG_TEXT_CHARACTERS = 700
 LONG_TEXT_LINES = 14
+_LONGEST_MEAN_WORD = 15  # characters; what is longer on average are no words, but a language without spaces
 PERCENT = Axis(0, 100)
 UNIT = Axis(0, 1)
 
@@ -318,8 +319,13 @@ def _is_long(text: str) -> bool:
     return len(text) > LONG_TEXT_CHARACTERS or text.count("\n") > LONG_TEXT_LINES
 
 
-def repeated_share(text: str, words: int = 3) -> float | None:
-    """The share of a text's runs of `words` words that occurred in it before; None for a text too short to tell."""
-    parts = text.split()
-    runs = [tuple(parts[i : i + words]) for i in range(len(parts) - words + 1)]
+def repeated_share(text: str) -> float | None:
+    """The share of a text's runs of 3 words that occurred in it before; None for a text too short to tell.
+
+    Of a text that is written without spaces it is the share of runs of 8 characters, which is about as much text.
+    """
+    parts, length = text.split(), 3
+    if sum(map(len, parts)) > _LONGEST_MEAN_WORD * len(parts):
+        parts, length = list("".join(parts)), 8
+    runs = [tuple(parts[i : i + length]) for i in range(len(parts) - length + 1)]
     return 1 - len(set(runs)) / len(runs) if len(runs) >= 8 else None
