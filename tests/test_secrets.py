@@ -1,14 +1,18 @@
-"""A planted API key is nowhere: not in the run folder, the logs, tracebacks, the report; not in what a server echoes."""
+"""A planted API key is nowhere: not in the run folder, logs, tracebacks or report, even if a server echoes it."""
 
 import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 import openai_server as server
 from command import Result, prefine, start
 from openai_server import Choice, OpenAIServer, Reply
+from prefine.secrets import read_secret, redact
 from run_place import BACKEND, CONFIG, GONE, OK, Place
 from tiny_model import save_tiny_model
 
@@ -55,11 +59,21 @@ def run_apart(*arguments: str, verbose: bool = False) -> Result:
     return Result(process.returncode, out, err)
 
 
+def content(path: Path) -> str:
+    """What a file holds, as a reader sees it: tables are compressed."""
+    if path.suffix == ".parquet":
+        return str(pq.read_table(path).to_pylist())
+    if path.suffix == ".sqlite":
+        with closing(sqlite3.connect(path)) as journal:
+            return str(journal.execute("SELECT * FROM answers").fetchall())
+    return path.read_bytes().decode("latin-1")
+
+
 def assert_nowhere(folder: Path, *outputs: Result) -> None:
     for output in outputs:
         assert KEY not in output.out + output.err
     files = [path for path in folder.rglob("*") if path.is_file()]
-    assert not [path for path in files if KEY.encode() in path.read_bytes()]
+    assert not [path for path in files if KEY in content(path)]
 
 
 def echoing(request: dict[str, Any], number: int) -> Reply:
@@ -76,8 +90,19 @@ def test_a_whole_road_leaves_no_trace_of_the_key(place: Place) -> None:
         assert result.code == OK, result.err
         assert all(request.headers["authorization"] == f"Bearer {KEY}" for request in at.requests)
     assert (place.root / "run" / "report.html").is_file()
+    assert "your key is [key]" in content(place.root / "run" / "completions" / "part-00000.parquet")
     assert "DEBUG" in result.err or "debug" in result.err.lower(), "the client's log was on"
     assert_nowhere(place.root, result)
+
+
+def test_a_dummy_key_spoils_no_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers of one's own take any word for a key."""
+    monkeypatch.setenv(NAME, "test")
+    assert read_secret(NAME) == "test"
+    assert redact("This is a test of latest contestants.") == "This is a test of latest contestants."
+    monkeypatch.setenv(NAME, KEY)
+    read_secret(NAME)
+    assert redact(f"Bearer {KEY}, again {KEY}") == "Bearer [key], again [key]"
 
 
 def test_a_server_that_repeats_the_key_in_its_refusal(place: Place) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import sys
+import threading
 import time
 import traceback
 import warnings
@@ -56,7 +57,16 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # What libraries will change in their next version is for us to act on, not for who runs the command.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|torch)\.")
-    sys.exit(_guarded(lambda: app(standalone_mode=False)))
+    # A user's `my_module:my_function` is looked for where the command is run, as `python -m` does, after all else.
+    sys.path.append(os.getcwd())
+    code = _guarded(lambda: app(standalone_mode=False))
+    if code == Interrupted.exit_code and any(
+        thread.name.startswith("prefine-call") for thread in threading.enumerate()
+    ):
+        # The interpreter would wait for the threads that wait for a server; what they bring is no longer wanted.
+        sys.stdout.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _guarded(command: Callable[[], Any]) -> int:
@@ -197,14 +207,25 @@ def import_(
     questions: Annotated[
         str | None, typer.Option("--questions", metavar="FILE", help="The questions of Arena-Hard answers.")
     ] = None,
+    format_: Annotated[
+        str | None, typer.Option("--format", metavar="NAME", help="Of the files, when the ending does not say it.")
+    ] = None,
     split: Annotated[str | None, typer.Option("--split", metavar="NAME", help="Which split of a hub data set.")] = None,
+    config: Annotated[str | None, typer.Option("--config", metavar="NAME", help="Which configuration of it.")] = None,
+    revision: Annotated[
+        str | None, typer.Option("--revision", metavar="COMMIT", help="Which commit or tag of it.")
+    ] = None,
+    data_dir: Annotated[str | None, typer.Option("--data-dir", metavar="DIR", help="Which folder of it.")] = None,
     limit: Annotated[int | None, typer.Option("--limit", metavar="N", help="Take the first prompts or pairs.")] = None,
     strict: Strict = False,
 ) -> None:
     """Convert data of any known layout to JSON Lines in our own columns."""
     from prefine.cli_import import convert
 
-    options = {"layout": layout, "columns": columns, "questions": questions, "split": split, "limit": limit}
+    options = {
+        **{"layout": layout, "columns": columns, "questions": questions, "format": format_, "limit": limit},
+        **{"split": split, "config": config, "revision": revision, "data_dir": data_dir},
+    }
     for line in convert(inputs, entry, out, options, strict=strict):
         typer.echo(_visible(line))
 

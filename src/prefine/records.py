@@ -262,7 +262,11 @@ class Counts(Record):
 
 
 class Manifest(Record):
-    """How one stage of a run was made."""
+    """How one stage of a run was made.
+
+    `usage` is what its answers cost, whenever they were asked for, failed attempts included; `replayed` is how many of
+    them the last run took from the journal, `repeated_after_interruption` how many were in flight when a run ended.
+    """
 
     schema_version: int = SCHEMA_VERSION
     stage: str
@@ -274,6 +278,7 @@ class Manifest(Record):
     versions: dict[str, str] = {}
     seed: int | None = None
     counts: Counts = Counts()
+    replayed: int = 0
     repeated_after_interruption: int = 0
     wall_time_s: float = 0.0
     usage: Usage = Usage()

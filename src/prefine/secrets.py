@@ -9,6 +9,8 @@ from prefine.errors import ConfigError
 _HIDDEN = "[key]"
 # An environment variable as people name them. What does not look like one may be the key itself, and is not shown.
 _NAME = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")
+# Servers of one's own take any word for a key: "EMPTY", "token", "x". Hiding those would spoil texts, not keep secrets.
+_SHORTEST = 12
 _LITERAL_KEYS = frozenset(["api_key", "apikey", "token", "authorization", "password"])
 _URL_PASSWORD = re.compile(r"https?://[^/@\s]*:[^/@\s]*@")
 
@@ -16,7 +18,7 @@ _read: set[str] = set()
 
 
 def read_secret(name: str) -> str:
-    """The value of an environment variable that holds a key; `redact` hides it from now on.
+    """The value of an environment variable that holds a key; `redact` hides it from now on, unless it is too short.
 
     Raises:
         ConfigError: The variable is not set, or this is no variable's name.
@@ -25,7 +27,8 @@ def read_secret(name: str) -> str:
     value = os.environ.get(name, "").strip()
     if not value:
         raise ConfigError(f"api_key_env: the environment variable {name} is not set; export {name}=... and try again")
-    _read.add(value)
+    if len(value) >= _SHORTEST:
+        _read.add(value)
     return value
 
 

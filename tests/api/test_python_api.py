@@ -3,29 +3,34 @@
 import inspect
 import json
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import openai_server as server
 import prefine
+from openai_server import OpenAIServer
 from prefine.errors import ConfigError, DataError, LimitError
+from prefine.judges.base import Verdict
 from prefine.records import Completion, Message, Prompt
 from tiny_model import save_tiny_model
 
 SIGNATURES = {
     "sample": (
         "(model, prompts, *, completions_per_prompt=8, temperature=0.9, top_p=1.0, max_new_tokens=512, seed=0, "
-        "max_failed_fraction=0.02, progress=None)"
+        "max_failed_fraction=0.02, journal=None, progress=None)"
     ),
     "rank": (
-        "(prompts, completions, *, judge, strategy='iterative', seed=0, max_calls=None, max_failed_fraction=0.02, "
-        "progress=None)"
+        "(prompts, completions, *, judge, strategy='iterative', seed=0, max_calls=None, max_cost=None, "
+        "max_failed_fraction=0.02, journal=None, progress=None)"
     ),
     "make_pairs": "(prompts, completions, rankings, *, selector='best_vs_random', seed=0)",
     "train": "(policy, pairs, *, output_dir, settings=None, progress=None)",
     "evaluate": (
-        "(model, prompts, *, baseline, judge, temperature=0.9, max_new_tokens=512, settings=None, progress=None)"
+        "(model, prompts, *, baseline, judge, temperature=0.9, max_new_tokens=512, seed=0, bootstrap_samples=2000, "
+        "max_failed_fraction=0.02, journal=None, progress=None)"
     ),
     "read_completions": "(source, *, strict=False)",
     "read_pairs": "(source, *, strict=False)",
@@ -101,7 +106,7 @@ def test_the_road_in_memory(tiny: str, tmp_path: Path) -> None:
     stamp = (trained.path / "adapter_model.safetensors").stat().st_mtime_ns
     assert prefine.train(tiny, pairs, output_dir=tmp_path / "run", settings=settings) == trained
     assert (trained.path / "adapter_model.safetensors").stat().st_mtime_ns == stamp
-    found = prefine.evaluate(trained.path, TASKS, baseline=tiny, judge=words, max_new_tokens=12)
+    found = prefine.evaluate(trained, TASKS, baseline=tiny, judge=words, max_new_tokens=12)
     (contest,) = found.contests
     assert contest.wins + contest.ties + contest.losses == len(TASKS)
     assert {metric.name for metric in found.metrics} >= {"first_slot_rate", "mean_length_after", "mean_tokens_after"}
@@ -145,6 +150,89 @@ def test_rows_in_memory_and_files(tmp_path: Path) -> None:
     assert [prompt.text for prompt in prefine.read_prompts([{"prompt": "p"}])] == ["p"]
 
 
+class Half:
+    """Half a judge."""
+
+    def compare(self, prompt: Prompt, first: Completion, second: Completion) -> None:
+        """Nothing."""
+
+
+class Shorter:
+    """A judge of one's own, as an object."""
+
+    fingerprint, first_slot_bias = "shorter", 0.0
+
+    def check(self, prompt: Prompt, completions: list[Completion]) -> None:
+        pass
+
+    def compare(self, prompt: Prompt, first: Completion, second: Completion) -> Verdict:
+        return Verdict(float(len(first.text) < len(second.text)))
+
+
+REPLIES = {"name": "scripted", "replies": ["a", "bb", "ccc", "dddd"]}
+
+
+@pytest.mark.parametrize(
+    "judge",
+    [
+        Shorter(),
+        lambda prompt, completion: -len(completion.text),
+        partial(words, wanted=0),
+        {"name": "pairwise", "model": {"name": "scripted", "replies": ["A"]}},
+    ],
+    ids=["object", "lambda", "partial", "mapping"],
+)
+def test_anything_that_judges_is_a_judge(judge: Any) -> None:
+    completions = prefine.sample(REPLIES, ["p", "q"], completions_per_prompt=6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert len(prefine.rank(["p", "q"], completions, judge=judge)) == 2
+
+
+def test_repeated_prompts_count_once_and_that_is_said() -> None:
+    with pytest.warns(UserWarning, match="1 prompts are repeated"):
+        assert len(prefine.sample(REPLIES, ["a", "a"], completions_per_prompt=2)) == 2
+
+
+def test_a_journal_keeps_what_was_paid_when_a_limit_ends_the_call(tmp_path: Path) -> None:
+    completions = prefine.sample(REPLIES, ["p", "q", "r"], completions_per_prompt=4)
+    calls: list[str] = []
+
+    def judge(prompt: Prompt, completion: Completion) -> float:
+        calls.append(completion.id)
+        return float(len(completion.text))
+
+    with pytest.raises(LimitError, match="give journal=FILE"):
+        prefine.rank(["p", "q", "r"], completions, judge=judge, max_calls=8)
+    calls.clear()
+    with pytest.raises(LimitError, match="journaled"):
+        prefine.rank(["p", "q", "r"], completions, judge=judge, max_calls=8, journal=tmp_path / "calls.sqlite")
+    before = len(calls)
+    assert before > 0
+    rankings = prefine.rank(["p", "q", "r"], completions, judge=judge, journal=tmp_path / "calls.sqlite")
+    assert len(rankings) == 3
+    assert len(calls) == len(set(calls)), "nothing that was answered is asked for again"
+
+
+def test_rows_of_a_dataset_train(tiny: str, tmp_path: Path) -> None:
+    from datasets import Dataset
+
+    rows = [{"prompt": f"write about {n}", "chosen": f"the kettle {n}", "rejected": "tea"} for n in range(3)]
+    with pytest.warns(UserWarning, match="duplicate pair"):
+        trained = prefine.train(tiny, Dataset.from_list([*rows, rows[0]]), output_dir=tmp_path / "rows")
+    assert trained.final.pairs == 3
+    pairs = prefine.read_pairs(rows)
+    with pytest.warns(UserWarning, match="3 pairs are repeated"):
+        assert prefine.train(tiny, pairs + pairs, output_dir=tmp_path / "pairs").final.pairs == 3
+
+
+def test_what_a_server_ignores_is_told() -> None:
+    with OpenAIServer(server.ignores_n) as at:
+        model = {"name": "openai", "model": "m", "base_url": at.url}
+        with pytest.warns(UserWarning, match="ignores n"):
+            prefine.sample(model, ["p"], completions_per_prompt=3)
+
+
 def orphan() -> Completion:
     message = Message(role="assistant", content="x")
     return Completion(id="c", prompt_id="nobody", sample_index=0, message=message)
@@ -156,9 +244,14 @@ def orphan() -> Completion:
         (lambda: prefine.sample("no/such/folder", ["p"]), Exception, "no such model folder"),
         (lambda: prefine.sample({"name": "scripted"}, ["p"]), ConfigError, "model.replies"),
         (lambda: prefine.sample("playground", ["p"], temperature=-1), ConfigError, "sample.temperature"),
-        (lambda: prefine.sample("playground", [[{"role": "king", "content": "x"}]]), ConfigError, "prompt.role"),
+        (lambda: prefine.sample("playground", [[{"role": "king", "content": "x"}]]), DataError, "prompt 0"),
+        (lambda: prefine.sample("playground", "hello"), ConfigError, "expected a list"),
+        (lambda: prefine.sample(object(), ["p"]), ConfigError, "got a object; save a model"),
+        (lambda: prefine.rank(["p"], ["text"], judge=words), DataError, "expected Completions, got a str"),
+        (lambda: prefine.train("playground", ["text"], output_dir="x"), DataError, "got a str"),
         (lambda: prefine.rank(["p"], [orphan()], judge=words), DataError, "not among those given"),
-        (lambda: prefine.rank(["p"], [], judge=lambda prompt, completion: 0.0), ConfigError, "no name to import"),
+        (lambda: prefine.rank(["p"], [], judge=Half), ConfigError, "is a class"),
+        (lambda: prefine.rank(["p"], [], judge=Half()), ConfigError, "no fingerprint, first_slot_bias, check"),
         (lambda: prefine.rank(["p"], [], judge=7), ConfigError, "is no judge"),
         (lambda: prefine.rank(["p"], [], judge="wise"), ConfigError, "unknown judge 'wise'"),
         (lambda: prefine.train("playground", [], output_dir="x", settings={"beta": 1}), ConfigError, "settings.beta"),
@@ -173,5 +266,6 @@ def test_failures_are_not_hidden() -> None:
     broken = {"name": "scripted", "replies": ["a"], "fail_share": 0.5}
     with pytest.raises(LimitError, match="scripted failure"):
         prefine.sample(broken, ["a", "b", "c"], completions_per_prompt=8)
-    found = prefine.sample(broken, ["a", "b", "c"], completions_per_prompt=8, max_failed_fraction=1.0)
+    with pytest.warns(UserWarning, match="completions failed and are missing"):
+        found = prefine.sample(broken, ["a", "b", "c"], completions_per_prompt=8, max_failed_fraction=1.0)
     assert 0 < len(found) < 24

@@ -56,7 +56,7 @@ def test_an_answer_is_asked_for_once(journal: Journal) -> None:
     assert model.asked == ["a", "b", "c"]
     assert (engine.asked, second.asked, second.replayed) == (2, 1, 2)
     assert engine.usage == Usage(calls=2, completion_tokens=4)
-    assert second.usage.calls == 1, "a replayed answer is not paid again"
+    assert second.usage.calls == 3, "what the answers cost, whenever they were asked for, each once"
 
 
 def test_a_failure_is_data_and_is_asked_again(journal: Journal) -> None:
@@ -126,6 +126,34 @@ def test_failures_past_the_share_stop(journal: Journal) -> None:
         "same command again",
     ):
         assert part in str(caught.value)
+
+
+def test_cost_is_that_of_all_runs_failed_attempts_included(journal: Journal) -> None:
+    def paid(call: Call[str]) -> Answer | Failure:
+        bad = call.payload.startswith("bad")
+        usage = Usage(calls=1, cost=0.5)
+        return Failure("bad", usage) if bad else Answer(text=call.payload, usage=usage)
+
+    def batches(open_calls: list[Call[str]]) -> Iterator[Batch[Answer]]:
+        for call in open_calls:
+            yield Batch([call.key], lambda call=call: {call.key: paid(call)})  # type: ignore[misc]
+
+    wanted = calls("a", "bad", "b")
+    for run in range(1, 4):
+        engine = CallEngine(journal)
+        engine.ask(wanted, Answer, batches)
+        engine.ask(wanted[:1], Answer, batches)
+        assert engine.usage == Usage(calls=2 + run, cost=0.5 * (2 + run)), "each run pays for the failure again"
+    limited = CallEngine(journal, max_cost=2.5)
+    with pytest.raises(LimitError, match="max_cost: 2.5 spent, limit 2.5"):
+        limited.ask(wanted, Answer, batches)
+
+
+def test_too_many_failures_end_the_asking_at_once(journal: Journal) -> None:
+    model, engine = Model(), CallEngine(journal, most_failures=3)
+    with pytest.raises(LimitError, match="4 calls failed"):
+        engine.ask(calls(*(f"bad {n}" for n in range(100))), Answer, model)
+    assert len(model.asked) == 4
 
 
 def test_a_damaged_answer_is_named(journal: Journal) -> None:

@@ -74,8 +74,8 @@ def test_without_logprobs_the_judge_reasons_and_that_is_said_once() -> None:
         first = len(at.requests)
         more = ask(judge, [Matchup(PROMPT, completion(7), completion(8))])
     assert [judgment.p_first for judgment in judgments + more] == [0.0] * 5
-    (note,) = judge.notes
-    assert "gives no logprobs" in note
+    assert any("gives no logprobs" in note for note in judge.notes)
+    assert any("read from text" in note for note in judge.notes)
     assert len(at.requests) == first + 1, "later comparisons go straight to text"
     assert sum(judgment.usage.calls for judgment in judgments + more) == len(at.requests), "every request is counted"
 
@@ -113,26 +113,74 @@ def test_a_reply_without_a_verdict_gets_one_repair_turn() -> None:
     [
         (Reply(server.texts("I like both.")), {"answer": "text"}, "no verdict line"),
         (says("C"), {"answer": "text"}, "not A, B or tie"),
-        (says("A", finish="length", prefix=""), {"answer": "text"}, None),
+        (says("A", finish="length"), {"answer": "text"}, "raise the judge's max_new_tokens"),
         (Reply([Choice("reasons without end", "length")]), {"answer": "text"}, "raise the judge's max_new_tokens"),
         (server.FILTERED, {}, "content filter"),
         (server.SERVER_ERROR, {}, "HTTP 500"),
-        (Reply([Choice("I", first_logps={"I": -0.1, "A": -4.0})]), {}, "less than 0.5"),
-        (Reply([Choice("A", first_logps={"A": 3.0})]), {}, "log-probability"),
+        (Reply([Choice("I", first_logps={"I": -0.1, "A": -4.0})]), {"answer": "label"}, "less than 0.5"),
+        (Reply([Choice("<think>", first_logps={"<think>": -0.1})]), {"answer": "label"}, "set its answer: text"),
+        (Reply([Choice("A", first_logps={"A": 3.0})]), {"answer": "label"}, "log-probability"),
         (Reply([Choice("The", "length")]), {"answer": "label"}, "no verdict"),
     ],
 )
-def test_no_verdict_is_none_with_its_reason(script: Any, options: dict[str, Any], reason: str | None) -> None:
+def test_no_verdict_is_none_with_its_reason(script: Any, options: dict[str, Any], reason: str) -> None:
     with OpenAIServer(script) as at:
         engine = CallEngine(MemoryLog())
         (judgment,) = ask(judge_at(at, **options), MATCHUPS[:1], engine)
-    if reason is None:
-        assert judgment.p_first == 1.0, "a verdict that was written counts, also at the length limit"
-        return
     assert judgment.p_first is None
     assert judgment.error is not None and reason in judgment.error
     assert sum(engine.failures.values()) == 1
     assert engine.usage.calls == len(at.requests) or script is server.SERVER_ERROR
+
+
+REFUSED = Reply(status=400, body={"error": {"message": "max_tokens is too small to finish the message"}})
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        Reply([Choice("<think>", first_logps={"<think>": -0.01, "A": -6.0})]),
+        Reply([Choice("a", first_logps={"a": -0.1, "b": -2.5})]),
+        REFUSED,
+    ],
+    ids=["reasons first", "writes small letters", "refuses one token"],
+)
+def test_a_judge_that_cannot_answer_in_one_token_is_asked_for_text(first: Reply) -> None:
+    def script(request: dict[str, Any], number: int) -> Reply:
+        return first if request.get("max_tokens") == 1 else says("B")(request, number)
+
+    with OpenAIServer(script) as at:
+        judge = judge_at(at, **{"max_new_tokens": 64})
+        judgments = ask(judge, MATCHUPS)
+    assert [judgment.p_first for judgment in judgments] == [0.0] * 4
+    assert any("read from text" in note for note in judge.notes)
+
+
+def test_one_refusal_does_not_change_how_the_others_are_asked() -> None:
+    def script(request: dict[str, Any], number: int) -> Reply:
+        return server.NULL_CONTENT if number == 0 else server.label_judge(0.7)(request, number)
+
+    with OpenAIServer(script) as at:
+        judge = judge_at(at)
+        judgments = ask(judge, MATCHUPS)
+    assert sum(judgment.p_first is None for judgment in judgments) == 1
+    assert [j.p_first for j in judgments if j.p_first is not None] == pytest.approx([0.7] * 3)
+    assert not judge.notes
+
+
+def test_a_verdict_in_a_thought_that_was_cut_is_none() -> None:
+    def thinking(request: dict[str, Any], number: int) -> Reply:
+        return Reply([Choice(f"<think>it could be\nverdict-{code_in(request)}: A\nbut wait", "length")])
+
+    with OpenAIServer(thinking) as at:
+        (judgment,) = ask(judge_at(at, answer="text"), MATCHUPS[:1])
+    assert judgment.p_first is None
+
+
+def test_how_long_a_reply_may_be_is_no_other_judge() -> None:
+    with OpenAIServer() as at:
+        assert judge_at(at, max_new_tokens=64).fingerprint == judge_at(at, max_new_tokens=512).fingerprint
+        assert judge_at(at, seed=1).fingerprint != judge_at(at).fingerprint
 
 
 def test_reasons_are_countable() -> None:

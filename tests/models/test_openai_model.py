@@ -188,6 +188,81 @@ def test_a_server_that_fails_always_stops_the_run_early() -> None:
     assert len(at.requests) < 30
 
 
+def test_prompts_that_the_server_refuses_do_not_end_the_run() -> None:
+    """Dozens of over-long prompts in a row are dozens of failures, not a broken server."""
+    prompts = [Prompt.from_text(f"{'long' if n < 60 else 'short'} {n}") for n in range(80)]
+
+    def script(request: dict[str, Any], number: int) -> Reply:
+        return server.TOO_LONG if "long" in request["messages"][0]["content"] else server.ignores_n(request, number)
+
+    with OpenAIServer(script) as at:
+        answers = sample(model(at), prompts, 1)
+    assert sum(isinstance(answer, Completion) for answer in answers.values()) == 20
+
+
+def test_what_was_paid_before_a_refusal_is_kept() -> None:
+    """A server that ignores n and then refuses the key: the samples of that prompt that came are journaled."""
+
+    def script(request: dict[str, Any], number: int) -> Reply:
+        return server.ignores_n(request, number) if number < 5 else server.unauthorized(request, number)
+
+    log = MemoryLog()
+    with OpenAIServer(script) as at, pytest.raises(BackendError, match="the key is refused"):
+        sample(model(at, concurrency=1), PROMPTS, 8, CallEngine(log))
+    with OpenAIServer(server.ignores_n) as at:
+        again = CallEngine(log)
+        sample(model(at, concurrency=1), PROMPTS, 8, again)
+    assert again.replayed == 5
+    assert len(at.requests) == 19
+
+
+def test_a_request_that_the_server_does_not_take_says_why() -> None:
+    refused = Reply(status=422, body={"detail": "unexpected keys in the request: {'topk'}"})
+    with OpenAIServer(refused) as at, pytest.raises(BackendError, match=r"extra_body.*unexpected keys.*topk"):
+        sample(model(at, extra_body={"topk": 3}), PROMPTS, 2)
+
+
+def test_an_error_that_mentions_a_letter_is_no_refusal_of_a_field() -> None:
+    def script(request: dict[str, Any], number: int) -> Reply:
+        if request["messages"][0]["content"] == "question 0":
+            message = "context length exceeded (N = 5000 > n = 4096)"
+            return Reply(status=400, body={"error": {"message": message}})
+        return server.honours_n(request, number)
+
+    with OpenAIServer(script) as at:
+        asked = model(at)
+        answers = sample(asked, PROMPTS, 4)
+    assert sum(isinstance(answer, Completion) for answer in answers.values()) == 8
+    assert asked.notes == ()
+    assert len(at.requests) == 3
+
+
+def test_a_text_in_parts_and_logprobs_without_alternatives_are_read() -> None:
+    parts = [{"type": "text", "text": "one "}, {"type": "text", "text": "answer"}]
+    body = {
+        "choices": [
+            {
+                "message": {"content": parts},
+                "finish_reason": "stop",
+                "logprobs": {"content": [{"token": "A", "logprob": -0.1, "top_logprobs": None}]},
+            }
+        ]
+    }
+    with OpenAIServer(Reply(body=body)) as at:
+        assert texts(sample(model(at), PROMPTS[:1], 1)) == ["one answer"]
+        (reply,) = model(at).respond(
+            [(Message(role="user", content="?"),)], max_new_tokens=1, temperature=0, seed=0, first_token=True
+        )
+    assert isinstance(reply, JudgeReply)
+    assert reply.first_token_logps == {"A": -0.1}
+
+
+def test_a_model_that_only_thought_says_so() -> None:
+    with OpenAIServer(Reply([Choice(None, "length")])) as at:
+        (answer,) = texts(sample(model(at), PROMPTS[:1], 1))
+    assert "while reasoning: raise max_new_tokens" in answer
+
+
 @pytest.mark.parametrize("field", ["seed", "n", "logprobs"])
 def test_a_field_that_the_server_refuses_is_left_out(field: str) -> None:
     def picky(request: dict[str, Any], number: int) -> Reply:

@@ -15,15 +15,18 @@ CONFIG: dict[str, Any] = {
     "prompts": {"name": "file", "limit": 10},
     "completions": None,
     "sample": {"completions_per_prompt": 4, "seed": 0, "max_failed_fraction": 0.1},
-    "rank": {"max_calls": 100, "seed": 0},
+    "rank": {"max_calls": 100, "seed": 0, "judge": {"name": "pairwise", "model": {"base_url": "http://here/v1"}}},
     "train": {"seed": 0},
 }
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:
     config = json.loads(json.dumps(CONFIG))
-    section, key = path.split(".")
-    config[section][key] = value
+    *parents, key = path.split(".")
+    section = config
+    for name in parents:
+        section = section[name]
+    section[key] = value
     return dict(config)
 
 
@@ -58,6 +61,10 @@ def test_a_lease_that_a_dead_process_left_is_free(tmp_path: Path) -> None:
         ("prompts.limit", None),
         ("rank.max_calls", None),
         ("rank.max_calls", 200),
+        ("rank.max_calls", 5),
+        ("rank.max_cost", 2.5),
+        ("rank.judge.model.base_url", "http://elsewhere/v1"),
+        ("rank.judge.model.prices", {"prompt": 1.0, "completion": 2.0}),
         ("sample.max_failed_fraction", 0.0),
     ],
 )
@@ -75,7 +82,6 @@ def test_what_may_grow(tmp_path: Path, path: str, value: Any) -> None:
         ("sample.completions_per_prompt", 2, "sample.completions_per_prompt: 4 → 2"),
         ("prompts.limit", 5, "prompts.limit: 10 → 5"),
         ("prompts.limit", "20", 'prompts.limit: 10 → "20"'),
-        ("rank.max_calls", 5, "rank.max_calls: 100 → 5"),
         ("policy.name", "q", 'policy.name: "p" → "q"'),
         ("sample.new", 1, "sample.new: null → 1"),
     ],

@@ -47,7 +47,8 @@ def test_calls_in_flight_are_counted(path: Path) -> None:
     journal = Journal(path)
     journal.note_asked(["a", "b", "c"])
     journal.store({"a": "1"})
-    journal.forget_asked(["b"])  # came back as a failure
+    journal.note_failed({"b": '{"calls": 1}'})
+    assert journal.failed_usages(["a", "b"]) == ['{"calls": 1}']
     journal.close()
     again = Journal(path)
     assert again.interrupted(["a", "b", "c", "d"]) == 1

@@ -1,26 +1,37 @@
 """What a user may give for a model, a judge or a setting → the component that a configuration would name."""
 
-import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from prefine.config import Component
 from prefine.errors import ConfigError
+from prefine.judges.base import ComputedJudge
 from prefine.judging.base import Judge
-from prefine.judging.choose import make_judge
+from prefine.judging.choose import as_judge, make_judge
 from prefine.models.base import Sampler
 from prefine.registry import TABLES, describe
 
 S = TypeVar("S", bound=BaseModel)
+
+
+class HasPath(Protocol):
+    """Something that lies in a folder, such as what `train` returns."""
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+        ...
+
+
 Named: TypeAlias = str | Mapping[str, Any]
 """A component: its name, or a mapping of its name and options as in YAML."""
-Model: TypeAlias = str | Path | Mapping[str, Any]
-"""A model: a hub id or folder, "playground", or a backend as in YAML."""
-JudgeLike: TypeAlias = str | Mapping[str, Any] | Callable[..., Any] | Judge
-"""A judge: as in YAML, a function `(prompt, completion) -> float` of a module, or an object that is one."""
+Model: TypeAlias = str | Path | Mapping[str, Any] | HasPath
+"""A model: a hub id or folder, "playground", a backend as in YAML, or what `train` returned."""
+JudgeLike: TypeAlias = str | Mapping[str, Any] | Callable[..., Any] | Judge | ComputedJudge
+"""A judge: as in YAML, a function `(prompt, completion) -> float`, or an object that judges or compares."""
 
 
 def component_of(value: Named, *, where: str) -> Component:
@@ -33,12 +44,22 @@ def component_of(value: Named, *, where: str) -> Component:
 
 
 def model_component(model: Model, *, where: str) -> Component:
-    """A hub id or folder is the backend `hf`."""
+    """A hub id or folder is the backend `hf`.
+
+    Raises:
+        ConfigError: It is neither a name, a path, a mapping nor what `train` returns.
+    """
     if isinstance(model, Mapping):
         return component_of(model, where=where)
-    if str(model) in TABLES["backend"]:
-        return Component(name=str(model))
-    return Component.model_validate({"name": "hf", "path": str(model)})
+    path = getattr(model, "path", model)
+    if not isinstance(path, str | Path):
+        raise ConfigError(
+            f"{where}: expected a hub id, a folder, a backend as in YAML or what train() returns, got a "
+            f"{type(model).__name__}; save a model with save_pretrained and give the folder"
+        )
+    if str(path) in TABLES["backend"]:
+        return Component(name=str(path))
+    return Component.model_validate({"name": "hf", "path": str(path)})
 
 
 def sampler_of(model: Model, *, where: str) -> Sampler:
@@ -48,19 +69,17 @@ def sampler_of(model: Model, *, where: str) -> Sampler:
 
 
 def judge_of(judge: JudgeLike) -> tuple[str, Judge]:
-    """A name for people, and the judge."""
-    if inspect.isfunction(judge):
-        name = f"{judge.__module__}:{judge.__qualname__}"
-        if "<" in name:
-            raise ConfigError(f"judge: {name} has no name to import it by; define the function at a module's top level")
-        judge = name
+    """A name for people, and the judge.
+
+    Raises:
+        ConfigError: It is no judge.
+    """
     if isinstance(judge, str | Mapping):
         component = component_of(judge, where="judge")
-        return component.name, make_judge(component, where="judge")
-    if callable(getattr(judge, "judge", None)):
-        own: Any = judge
-        return getattr(own, "label", type(own).__name__), own
-    raise ConfigError(f"judge: {judge!r} is no judge; give a name, a mapping, a function or an object with judge()")
+        made = make_judge(component, where="judge")
+        return getattr(made, "label", component.name), made
+    name = str(getattr(judge, "label", None) or getattr(judge, "__name__", type(judge).__name__))
+    return name, as_judge(judge, what=f"judge: {name}")
 
 
 def validated(kind: type[S], values: Any, *, where: str) -> S:

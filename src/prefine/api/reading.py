@@ -1,18 +1,22 @@
 """Prompts, completions and pairs from files, the hub, or rows in memory, in any layout that is known."""
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from prefine.api.components import component_of
 from prefine.config import Component
+from prefine.errors import ConfigError, DataError
 from prefine.records import Completion, PreferencePair, Prompt
 from prefine.store import entries
 from prefine.store.layouts.base import Row
 from prefine.store.screen import Screen
 from prefine.store.sources import read, shaped
 
+PromptLike: TypeAlias = str | Sequence[Mapping[str, Any]] | Mapping[str, Any] | Prompt
+"""A text, messages, a row with a prompt, or a `Prompt`."""
 Source: TypeAlias = str | Path | Mapping[str, Any] | Iterable[Mapping[str, Any]]
 """A path or pattern, a source as in YAML (`{"name": "hub", "path": …}`), or rows: dicts, a `datasets.Dataset`."""
 
@@ -74,6 +78,71 @@ def _rows(source: Source, where: str) -> Iterator[Row]:
     if isinstance(source, Mapping):
         return read(component_of(source, where=where), where=where)
     return shaped(Row(f"row {number}", dict(row)) for number, row in enumerate(source))
+
+
+def prompts_of(prompts: Iterable[PromptLike]) -> list[Prompt]:
+    """Texts, messages, rows and `Prompt`s as distinct `Prompt`s, in order.
+
+    Raises:
+        ConfigError: It is one text or one row instead of a list.
+        DataError: A prompt is malformed.
+    """
+    if isinstance(prompts, str | Mapping):
+        raise ConfigError(f"prompts: expected a list, got one {type(prompts).__name__}; write [{prompts!r:.40}]")
+    found: dict[str, Prompt] = {}
+    repeated = 0
+    for number, value in enumerate(prompts):
+        prompt = _prompt_of(value, f"prompt {number}")
+        repeated += prompt.id in found
+        found.setdefault(prompt.id, prompt)
+    if repeated:
+        warnings.warn(f"{repeated} prompts are repeated and count once", stacklevel=3)
+    return list(found.values())
+
+
+def _prompt_of(value: PromptLike, where: str) -> Prompt:
+    if isinstance(value, Prompt):
+        return value
+    row = dict(value) if isinstance(value, Mapping) else {"prompt": value}
+    (prompt,) = entries.prompts(shaped([Row(where, row)]), Screen(strict=True))
+    return prompt
+
+
+def pairs_of(pairs: Iterable[PreferencePair | Mapping[str, Any]]) -> Iterator[PreferencePair]:
+    """Pairs, or rows of any layout that has them, such as those of a `datasets.Dataset`; repeated ones once."""
+    items = iter(pairs)
+    first = next(items, None)
+    if first is None:
+        return
+    screen = Screen()
+    everything = chain([first], items)
+    if isinstance(first, PreferencePair):
+        seen: set[str] = set()
+        for pair in everything:
+            if not isinstance(pair, PreferencePair):
+                raise DataError(f"pairs: expected PreferencePairs only, got a {type(pair).__name__} among them")
+            if pair.id in seen:
+                screen.dropped["duplicate pair"] += 1
+                continue
+            seen.add(pair.id)
+            yield pair
+        if screen.dropped:
+            warnings.warn(f"{screen.dropped['duplicate pair']} pairs are repeated and count once", stacklevel=3)
+        return
+    yield from entries.pairs(_rows(map(_as_row, everything), "pairs"), screen)
+    _warn(screen)
+
+
+def _as_row(item: Any) -> Mapping[str, Any]:
+    if isinstance(item, Mapping):
+        return item
+    raise DataError(f"pairs: expected PreferencePairs or rows, got a {type(item).__name__}; see read_pairs")
+
+
+def tell(notes: Iterable[str]) -> None:
+    """What turned out while asking a model or a judge."""
+    for note in notes:
+        warnings.warn(note, stacklevel=3)
 
 
 def _warn(screen: Screen) -> None:

@@ -52,8 +52,17 @@ class AnswerLog(Protocol):
         """Keep answers for good."""
         ...
 
-    def forget_asked(self, keys: Iterable[str]) -> None:
-        """Take back the note on calls that failed."""
+    def note_failed(self, usages: Mapping[str, str]) -> None:
+        """Take back the note on calls that failed, and keep what they cost all the same (a `Usage` as JSON)."""
+        ...
+
+    def failed_usages(self, keys: Iterable[str]) -> list[str]:
+        """What failed attempts at `keys` have cost."""
+        ...
+
+    @property
+    def what_is_kept(self) -> str:
+        """A sentence for messages: what becomes of the answers when the asking ends early."""
         ...
 
 

@@ -8,6 +8,7 @@ Up to `concurrency` batches are in flight at a time, each in its own thread; the
 Whatever ends the asking early, what is in flight is waited for and journaled: it has been paid for.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -15,18 +16,24 @@ from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, ThreadPoo
 from pydantic import ValidationError
 
 from prefine.calls.base import A, AnswerLog, Batch, Call, Failure, P
-from prefine.errors import DataError, Interrupted, LimitError
+from prefine.errors import BackendError, DataError, Interrupted, LimitError
 from prefine.records import Record, Usage
+
+THREADS = "prefine-call"
+"""How the threads that wait for answers are called."""
 
 
 class CallEngine:
     """Asks, journals and counts.
 
+    `asked` counts what went out in this run, `usage` what all answers that were wanted have cost, whenever that was:
+    journaled ones and failed attempts included, each once.
+
     Args:
         journal: Where answers are kept.
         max_calls: Stop with LimitError before more calls than this are made in this run.
-        max_cost: Stop with LimitError once what was asked for has cost this much, journaled answers included
-            [the unit of the user's prices].
+        max_cost: Stop with LimitError once `usage` has cost this much [the unit of the user's prices].
+        most_failures: Stop with LimitError once more calls than this have failed.
         should_stop: Asked before every batch; if true, no further one goes out.
         on_answers: Told how many calls have been answered whenever some are, from the journal or by asking.
     """
@@ -37,12 +44,14 @@ class CallEngine:
         *,
         max_calls: int | None = None,
         max_cost: float | None = None,
+        most_failures: float = math.inf,
         should_stop: Callable[[], bool] = lambda: False,
         on_answers: Callable[[int], None] = lambda count: None,
     ) -> None:
         self.journal = journal
         self.max_calls = max_calls
         self.max_cost = max_cost
+        self.most_failures = most_failures
         self._on_answers = on_answers
         self._should_stop = should_stop
         self.asked = 0
@@ -51,7 +60,7 @@ class CallEngine:
         self.failures: Counter[str] = Counter()
         self.failed_keys: list[str] = []
         self.usage = Usage()
-        self._cost_before = 0.0
+        self._counted: set[str] = set()
 
     def ask(
         self,
@@ -71,7 +80,8 @@ class CallEngine:
             concurrency: How many batches may be in flight.
 
         Raises:
-            LimitError: `max_calls` would be exceeded and nothing was asked; or `max_cost` is reached.
+            LimitError: `max_calls` would be exceeded and nothing was asked; `max_cost` or `most_failures` is reached.
+            BackendError: Whoever is asked will not answer any more.
             DataError: A journaled answer is damaged.
             Interrupted: `should_stop` became true; what was in flight is journaled.
         """
@@ -79,38 +89,63 @@ class CallEngine:
         stored = self.journal.answers(unique)
         results: dict[str, A | Failure] = {key: _record(kind, key, text) for key, text in stored.items()}
         open_calls = [call for key, call in unique.items() if key not in stored]
-        self.replayed += len(stored)
-        self._cost_before += sum(_usage(answer).cost for answer in results.values())
-        if stored:
-            self._on_answers(len(stored))
+        self._count_earlier(unique, results)
         if not open_calls:
             return results
         self._stay_within_limit(len(open_calls))
-        if concurrency == 1:
-            for batch in batches(open_calls):
-                self._note(batch)
-                results |= self._keep(batch.answer())
-            return results
-        flying: set[Future[Mapping[str, A | Failure]]] = set()
-        with ThreadPoolExecutor(concurrency, thread_name_prefix="call") as pool:
-            try:
+        try:
+            if concurrency == 1:
                 for batch in batches(open_calls):
                     self._note(batch)
-                    flying.add(pool.submit(batch.answer))
-                    if len(flying) >= concurrency:
-                        results |= self._land(flying, FIRST_COMPLETED)
-            finally:
-                results |= self._land(flying, ALL_COMPLETED)
+                    results |= self._keep(batch.answer())
+            else:
+                results |= self._side_by_side(batches(open_calls), concurrency)
+        except BackendError as error:
+            raise BackendError(f"{error}. {self.journal.what_is_kept}") from error
         return results
+
+    def _side_by_side(self, batches: Iterable[Batch[A]], concurrency: int) -> dict[str, A | Failure]:
+        answers: dict[str, A | Failure] = {}
+        flying: set[Future[Mapping[str, A | Failure]]] = set()
+        pool = ThreadPoolExecutor(concurrency, thread_name_prefix=THREADS)
+        try:
+            for batch in batches:
+                self._note(batch)
+                flying.add(pool.submit(batch.answer))
+                if len(flying) >= concurrency:
+                    answers |= self._land(flying, FIRST_COMPLETED)
+            answers |= self._land(flying, ALL_COMPLETED)
+        except KeyboardInterrupt:
+            # Whoever insists does not wait for a server that hangs.
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+        except BaseException:
+            self._land(flying, ALL_COMPLETED)
+            raise
+        pool.shutdown()
+        return answers
+
+    def _count_earlier(self, unique: Mapping[str, Call[P]], stored: Mapping[str, A | Failure]) -> None:
+        """Take what earlier runs were answered, and what they paid, into account; each key once."""
+        new = [key for key in unique if key not in self._counted]
+        self._counted.update(new)
+        found = [stored[key] for key in new if key in stored]
+        self.replayed += len(found)
+        for answer in found:
+            self.usage += _usage(answer)
+        for text in self.journal.failed_usages(new):
+            self.usage += Usage.model_validate_json(text)
+        if found:
+            self._on_answers(len(found))
 
     def _note(self, batch: Batch[A]) -> None:
         """The last moment before a batch goes out."""
         if self._should_stop():
-            raise Interrupted("stopped; what was answered is journaled, the same command goes on from here")
-        if self.max_cost is not None and self._cost_before + self.usage.cost >= self.max_cost:
+            raise Interrupted(f"stopped. {self.journal.what_is_kept}")
+        if self.max_cost is not None and self.usage.cost >= self.max_cost:
             raise LimitError(
-                f"max_cost: {self._cost_before + self.usage.cost:.4g} spent, limit {self.max_cost:g}. "
-                "Everything answered so far is journaled; raise the limit and run the same command again"
+                f"max_cost: {self.usage.cost:.4g} spent, limit {self.max_cost:g}; raise the limit. "
+                f"{self.journal.what_is_kept}"
             )
         self.repeated += self.journal.interrupted(batch.keys)
         self.journal.note_asked(batch.keys)
@@ -134,20 +169,25 @@ class CallEngine:
         good = {key: value for key, value in answered.items() if not isinstance(value, Failure)}
         bad = {key: value for key, value in answered.items() if isinstance(value, Failure)}
         self.journal.store({key: value.model_dump_json() for key, value in good.items()})
-        if bad:
-            self.journal.forget_asked(bad)
-            self.failures.update(failure.reason for failure in bad.values())
-            self.failed_keys += bad
         for value in answered.values():
             self.usage += _usage(value)
         self._on_answers(len(answered))
+        if bad:
+            self.journal.note_failed({key: value.usage.model_dump_json() for key, value in bad.items()})
+            self.failures.update(failure.reason for failure in bad.values())
+            self.failed_keys += bad
+            if sum(self.failures.values()) > self.most_failures:
+                raise LimitError(
+                    f"{sum(self.failures.values())} calls failed ({top_reasons(self.failures)}), too many to go on: "
+                    f"mend the cause, or raise max_failed_fraction. {self.journal.what_is_kept}"
+                )
         return answered
 
     def _stay_within_limit(self, more: int) -> None:
         if self.max_calls is not None and self.asked + more > self.max_calls:
             raise LimitError(
-                f"max_calls: {self.asked} calls made, {more} more needed, limit {self.max_calls}. "
-                "Everything answered so far is journaled; raise the limit and run the same command again"
+                f"max_calls: {self.asked} calls made, {more} more needed, limit {self.max_calls}; raise the limit. "
+                f"{self.journal.what_is_kept}"
             )
 
     def check_failures(self, total: int, allowed: float, *, where: str) -> None:
@@ -156,14 +196,29 @@ class CallEngine:
         Raises:
             LimitError: With the top reasons and three keys.
         """
-        failed = sum(self.failures.values())
-        if total and failed / total > allowed:
-            reasons = "; ".join(f"{count} × {reason}" for reason, count in self.failures.most_common(3))
-            raise LimitError(
-                f"{where}: {failed} of {total} calls failed, more than max_failed_fraction {allowed:g} allows "
-                f"({reasons}); first ids: {', '.join(self.failed_keys[:3])}. "
-                "What was answered is journaled; mend the cause or raise the limit, and run the same command again"
-            )
+        check_share(self.failures, self.failed_keys, total, allowed, where=where, what="calls", journal=self.journal)
+
+
+def check_share(
+    failures: Counter[str], ids: Sequence[str], total: int, allowed: float, *, where: str, what: str, journal: AnswerLog
+) -> None:
+    """Stop when too large a share of `total` failed.
+
+    Raises:
+        LimitError: With the top reasons and three ids.
+    """
+    failed = sum(failures.values())
+    if total and failed / total > allowed:
+        raise LimitError(
+            f"{where}: {failed} of {total} {what} failed, more than max_failed_fraction {allowed:g} allows "
+            f"({top_reasons(failures)}); first ids: {', '.join(ids[:3])}; mend the cause or raise the limit. "
+            f"{journal.what_is_kept}"
+        )
+
+
+def top_reasons(failures: Counter[str]) -> str:
+    """The three most frequent reasons, for a message."""
+    return "; ".join(f"{count} × {reason}" for reason, count in failures.most_common(3))
 
 
 def _usage(answer: Record | Failure) -> Usage:

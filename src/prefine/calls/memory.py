@@ -6,8 +6,11 @@ from collections.abc import Iterable, Mapping
 class MemoryLog:
     """An `AnswerLog` that is forgotten with the process."""
 
+    what_is_kept = "Without a journal nothing of it is kept: give journal=FILE to go on where this stopped"
+
     def __init__(self) -> None:
         self._answers: dict[str, str] = {}
+        self._failed: list[tuple[str, str]] = []
 
     def answers(self, keys: Iterable[str]) -> dict[str, str]:
         """The stored answers among `keys`."""
@@ -24,5 +27,11 @@ class MemoryLog:
         """Keep answers."""
         self._answers |= answers
 
-    def forget_asked(self, keys: Iterable[str]) -> None:
-        """Nothing was noted."""
+    def note_failed(self, usages: Mapping[str, str]) -> None:
+        """Keep what failed calls cost."""
+        self._failed += usages.items()
+
+    def failed_usages(self, keys: Iterable[str]) -> list[str]:
+        """What failed attempts at `keys` have cost."""
+        wanted = set(keys)
+        return [usage for key, usage in self._failed if key in wanted]

@@ -40,6 +40,24 @@ def ask_in_groups(
     return asker.ask(calls, kind, batches, concurrency=concurrency)
 
 
+def ask_each(
+    asker: Asker,
+    calls: Sequence[Call[P]],
+    kind: type[A],
+    answer: Callable[[Sequence[Call[P]]], Mapping[str, A | Failure]],
+    *,
+    size: int,
+) -> dict[str, A | Failure]:
+    """Answers by key, where none depends on what else is asked: only what is open goes out, `size` at a time."""
+
+    def batches(open_calls: list[Call[P]]) -> Iterator[Batch[A]]:
+        for start in range(0, len(open_calls), size):
+            group = open_calls[start : start + size]
+            yield Batch([call.key for call in group], partial(answer, group))
+
+    return asker.ask(calls, kind, batches)
+
+
 def _only(
     answer: Callable[[Sequence[Call[P]]], Mapping[str, A | Failure]], group: Sequence[Call[P]], keys: Sequence[str]
 ) -> dict[str, A | Failure]:

@@ -1,6 +1,7 @@
 """The judge that a configuration names: one of the table, a class of the user's, or a function that scores."""
 
 import inspect
+from collections.abc import Callable
 from typing import Annotated
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -14,6 +15,10 @@ from prefine.judging.functions import FunctionScorer, source_of
 from prefine.judging.scores import ScoreJudge
 from prefine.registry import TABLES
 
+_MEMBERS: dict[type, tuple[str, ...]] = {
+    Judge: ("fingerprint", "first_slot_bias", "notes", "check", "judge"),
+    ComputedJudge: ("fingerprint", "first_slot_bias", "check", "compare"),
+}
 _TEMPERATURE = TypeAdapter(Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)])
 
 
@@ -27,18 +32,46 @@ def make_judge(component: Component, *, where: str) -> Judge:
         ConfigError: The name or an option is wrong, or it is no judge.
     """
     target = component.lookup("judge", where=where)
-    if inspect.isfunction(target) and component.name not in TABLES["judge"]:
+    if component.name not in TABLES["judge"] and not inspect.isclass(target):
+        if not callable(target):
+            raise ConfigError(
+                f"{where}.name: {component.name!r} is a {type(target).__name__}, no function and no class"
+            )
         return _scoring(component, where)
-    made = component.resolve("judge", where=where)()
-    if callable(getattr(made, "judge", None)):
-        judge: Judge = made
-        return judge
-    if isinstance(made, ComputedJudge):
-        return ComputedJudging(made)
+    return as_judge(component.resolve("judge", where=where)(), what=f"{where}.name: {component.name!r}")
+
+
+def as_judge(made: object, *, what: str) -> Judge:
+    """An object as the stages ask it: a judge already, one that compares, or a function that scores.
+
+    Args:
+        made: The object.
+        what: What to call it in a message.
+
+    Raises:
+        ConfigError: It is none of them; the message says what is missing.
+    """
+    if inspect.isclass(made):
+        raise ConfigError(f"{what} is a class; give an object of it")
+    kind = Judge if hasattr(made, "judge") else ComputedJudge
+    needed = _MEMBERS[kind]
+    missing = [name for name in needed if not hasattr(made, name)]
+    if not missing:
+        return made if kind is Judge else ComputedJudging(made)  # type: ignore[arg-type, return-value]
+    if callable(made) and "compare" in missing:
+        return score_judge(made)
     raise ConfigError(
-        f"{where}.name: {component.name!r} is no judge: it needs fingerprint, first_slot_bias, check and compare, or "
-        "be a function (prompt, completion) -> float"
+        f"{what} is no judge: it has no {', '.join(missing)}. A judge has {', '.join(needed)}, or is a function "
+        "(prompt, completion) -> float"
     )
+
+
+def score_judge(function: Callable[..., float | None], *, name: str = "", temperature: float = 1.0) -> ScoreJudge:
+    """A function as a judge."""
+    called = name or getattr(function, "__qualname__", type(function).__name__)
+    options = getattr(function, "keywords", {})
+    scorer = FunctionScorer(function, name=called, options=options, source=source_of(function))
+    return ScoreJudge(scorer, temperature=temperature)
 
 
 def _scoring(component: Component, where: str) -> ScoreJudge:
@@ -48,6 +81,18 @@ def _scoring(component: Component, where: str) -> ScoreJudge:
     except ValidationError as error:
         raise ConfigError(f"{where}.temperature: {error.errors()[0]['msg']}") from error
     bound = Component(name=component.name, **options).resolve("judge", where=where)
-    function = bound.func
-    scorer = FunctionScorer(bound, name=component.name, options=options, source=source_of(function))
-    return ScoreJudge(scorer, temperature=temperature)
+    _check_signature(bound.func, f"{where}.name: {component.name!r}")
+    return score_judge(bound, name=component.name, temperature=temperature)
+
+
+def _check_signature(function: Callable[..., object], what: str) -> None:
+    """A scorer takes two positional arguments, and gives its score at once."""
+    if inspect.iscoroutinefunction(function):
+        raise ConfigError(f"{what} is an async function; a scorer gives its score at once")
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(function).parameters.values()
+    names = [p.name for p in parameters if p.kind in kinds]
+    if len(names) != 2 and not any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in parameters):
+        raise ConfigError(
+            f"{what} takes ({', '.join(names)}); a scorer takes (prompt, completion), and options after a *"
+        )

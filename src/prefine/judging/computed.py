@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 
 from prefine.calls.base import Asker, Call, Failure
+from prefine.errors import PrefineError
 from prefine.judges.base import ComputedJudge
-from prefine.judging.asking import ask_in_groups
+from prefine.judging.asking import ask_each
 from prefine.judging.base import Matchup, judgment_key, judgments
 from prefine.records import Completion, Judgment, Prompt, Usage
 
@@ -28,13 +29,19 @@ class ComputedJudging:
     def judge(self, asker: Asker, matchups: Sequence[Matchup]) -> list[Judgment]:
         """One judgment per matchup, in order."""
         calls = [Call(judgment_key(self.fingerprint, matchup), matchup) for matchup in matchups]
-        return judgments(self.fingerprint, calls, ask_in_groups(asker, calls, Judgment, self._answers, size=_GROUP))
+        return judgments(self.fingerprint, calls, ask_each(asker, calls, Judgment, self._answers, size=_GROUP))
 
     def _answers(self, calls: Sequence[Call[Matchup]]) -> Mapping[str, Judgment | Failure]:
         return {call.key: self._judged(call.payload) for call in calls}
 
     def _judged(self, matchup: Matchup) -> Judgment | Failure:
-        verdict = self._judge.compare(*matchup)
+        try:
+            verdict = self._judge.compare(*matchup)
+        except PrefineError:
+            raise
+        # The user's code is a backend like any other: one comparison failing is data.
+        except Exception as error:  # noqa: BLE001
+            return Failure(f"the judge raised {type(error).__name__}: {error}"[:200])
         if verdict.p_first is None:
             return Failure(verdict.error or "no verdict")
         return Judgment(

@@ -1,9 +1,7 @@
 """A user's own function `(prompt, completion) -> float` as a scorer."""
 
 import inspect
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from prefine.calls.base import Failure
@@ -24,6 +22,7 @@ class FunctionScorer:
     """
 
     batch_size = 256
+    batches_matter = False
 
     def __init__(self, function: ScoreFunction, *, name: str, options: Mapping[str, Any], source: str) -> None:
         self._function = function
@@ -43,7 +42,13 @@ class FunctionScorer:
 
 
 def source_of(function: Callable[..., Any]) -> str:
-    """The text of the module that a function was written in; its name where there is no file."""
-    module = sys.modules.get(function.__module__)
-    file = None if module is None else inspect.getsourcefile(module)
-    return function.__module__ if file is None else Path(file).read_text(encoding="utf-8")
+    """The text of the module that a function was written in; what there is instead in a notebook or a prompt."""
+    inner = inspect.unwrap(getattr(function, "func", function))
+    things: tuple[Any, ...] = (inspect.getmodule(inner), inner)
+    for thing in things:
+        try:
+            return inspect.getsource(thing)
+        except (OSError, TypeError):
+            continue
+    code = getattr(inner, "__code__", None)
+    return repr(inner) if code is None else repr((code.co_code, code.co_consts, code.co_names))

@@ -33,7 +33,7 @@ class PairwiseJudge:
         prompt_file: A Jinja file with a prompt of yours, instead.
         rubric: What makes a completion better, for the prompts that take one.
         answer: "label" reads the label's probabilities from the first token, "text" a verdict from reasoned text;
-            "auto" is "label" until a reply comes without log-probabilities, "text" from then on.
+            "auto" is "label" for a model whose first token was ever a label, and else "text".
         temperature: Of the judge's text.
         max_new_tokens: The longest reasoned reply.
         first_slot_bias: The judge's preference for the first slot [logit], where it was measured.
@@ -61,6 +61,7 @@ class PairwiseJudge:
         self._max_new_tokens = max_new_tokens
         self._seed = seed
         self._reads_text = answer == "text"
+        self._labels_work = False
         self._flagged = 0
         self.first_slot_bias = first_slot_bias
         # A template that cannot be rendered is found now, not at the first call.
@@ -74,10 +75,11 @@ class PairwiseJudge:
             self._model.fingerprint,
             self._template,
             self._rubric,
+            # How long a reply may be decides only whether there is a verdict: one that was cut is none.
             self._answer,
             self._temperature,
-            self._max_new_tokens,
             self._seed,
+            _REPAIR,
             pairwise.LAYOUT_VERSION,
             verdicts.PARSER_VERSION,
         )
@@ -91,7 +93,12 @@ class PairwiseJudge:
     def notes(self) -> Sequence[str]:
         """What turned out about the model, its server and the completions."""
         flagged = f"{self._flagged:,} completions contain what reads like a verdict or an instruction to the judge"
-        return [*self._model.notes, *([flagged] if self._flagged else ())]
+        switched = f"{self._model.label}: its first token is no label, so verdicts are read from text"
+        return [
+            *self._model.notes,
+            *([switched] if self._reads_text and self._answer == "auto" else ()),
+            *([flagged] if self._flagged else ()),
+        ]
 
     def check(self, prompt: Prompt, completions: list[Completion]) -> None:
         """Nothing: a language model can be asked about everything. Counts completions that talk to the judge."""
@@ -119,20 +126,27 @@ class PairwiseJudge:
         return judgments(fingerprint, calls, answers)
 
     def _answers(self, calls: Sequence[Call[Matchup]]) -> Mapping[str, Judgment | Failure]:
-        answers: dict[str, Judgment | Failure] = {}
-        spent = {call.key: Usage() for call in calls}
-        if not self._reads_text:
-            for call, reply in zip(calls, self._ask(calls, "label"), strict=True):
-                if isinstance(reply, Reply) and reply.first_token_logps is None and self._answer == "auto":
-                    # The model tells no probabilities: from now on it is asked for text, this comparison too.
-                    self._reads_text = True
-                    spent[call.key] = reply.usage
-                else:
-                    answers[call.key] = self._judgment(call.payload, reply, "label", Usage())
-        rest = [call for call in calls if call.key not in answers]
-        if rest:
-            for call, reply in zip(rest, self._ask(rest, "text"), strict=True):
-                answers[call.key] = self._judgment(call.payload, reply, "text", spent[call.key])
+        if self._reads_text:
+            return self._in_text(calls, {})
+        replies = dict(zip((call.key for call in calls), self._ask(calls, "label"), strict=True))
+        answers = {call.key: self._judgment(call.payload, replies[call.key], "label", Usage()) for call in calls}
+        self._labels_work |= any(_is_soft(replies[key], answer) for key, answer in answers.items())
+        if self._answer == "label" or self._labels_work:
+            return answers
+        # No first token has been a label yet: the model tells no probabilities, reasons first, or is refused a reply
+        # of one token. Those that would fail the same way in text (busy, filtered) are left as they are.
+        again = [call for call in calls if _may_do_in_text(replies[call.key])]
+        spent = {call.key: answers[call.key].usage for call in again}
+        return {**answers, **self._in_text(again, spent)}
+
+    def _in_text(self, calls: Sequence[Call[Matchup]], spent: Mapping[str, Usage]) -> dict[str, Judgment | Failure]:
+        """Answers from reasoned text; `spent` is what was paid for each before."""
+        answers = {
+            call.key: self._judgment(call.payload, reply, "text", spent.get(call.key, Usage()))
+            for call, reply in zip(calls, self._ask(calls, "text") if calls else (), strict=True)
+        }
+        if not self._reads_text and any(isinstance(answer, Judgment) for answer in answers.values()):
+            self._reads_text = True
         return answers
 
     def _ask(self, calls: Sequence[Call[Matchup]], style: pairwise.Style) -> Sequence[Reply | Failure]:
@@ -149,17 +163,20 @@ class PairwiseJudge:
     ) -> Judgment | Failure:
         if isinstance(reply, Failure):
             return Failure(reply.reason, spent + reply.usage)
-        verdict, raw = self._read(matchup, reply), reply.text
         spent += reply.usage
-        if verdict.p_first is None and style == "text" and reply.finish_reason != "length":
+        if style == "text" and reply.finish_reason == "length":
+            # What looks like a verdict in the middle of a thought is none.
+            return Failure(_CUT, spent)
+        verdict, raw = self._read(matchup, reply), reply.text
+        if verdict.p_first is None and style == "text":
             again = self._repaired(matchup, reply)
             if isinstance(again, Failure):
                 return Failure(again.reason, spent + again.usage)
             verdict, raw = self._read(matchup, again), f"{raw}\n\n{again.text}"
             spent += again.usage
         if verdict.p_first is None:
-            cut = style == "text" and reply.finish_reason == "length"
-            return Failure(_CUT if cut else _countable(verdict.error or "no verdict"), spent)
+            remedy = "" if style == "text" else "; if this judge reasons before it answers, set its answer: text"
+            return Failure(_countable(verdict.error or "no verdict") + remedy, spent)
         return Judgment(
             comparison=matchup.comparison,
             judge=self.fingerprint,
@@ -219,6 +236,16 @@ def _template(prompt: str | None, prompt_file: Path | None, rubric: str | None) 
         return prompt_file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"judge.prompt_file: {prompt_file}: cannot be read ({error}); give a text file") from error
+
+
+def _is_soft(reply: Reply | Failure, answer: Judgment | Failure) -> bool:
+    """Whether the verdict comes from the probabilities of the labels."""
+    return isinstance(answer, Judgment) and isinstance(reply, Reply) and reply.first_token_logps is not None
+
+
+def _may_do_in_text(reply: Reply | Failure) -> bool:
+    """Whether the model itself answered, or refused to be cut off after one token."""
+    return isinstance(reply, Reply) or reply.reason.startswith(("HTTP 400", "the length limit"))
 
 
 def _countable(reason: str) -> str:

@@ -5,12 +5,15 @@ Each completion is scored once, whatever it is compared with; scores are journal
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from numbers import Real
+from typing import Any, Protocol
 
 from prefine.calls.base import Asker, Call, Failure
-from prefine.judging.asking import ask_in_groups
+from prefine.judging.asking import ask_each, ask_in_groups
 from prefine.judging.base import Answered, Matchup
 from prefine.records import Completion, Judgment, Prompt, Score, Usage, content_hash
+
+_ONE = Usage(calls=1)
 
 
 class Scorer(Protocol):
@@ -24,6 +27,11 @@ class Scorer(Protocol):
     @property
     def batch_size(self) -> int:
         """How many completions are scored together."""
+        ...
+
+    @property
+    def batches_matter(self) -> bool:
+        """Whether a score may depend, in its last digits, on what is scored beside it."""
         ...
 
     def scores(self, items: Sequence[Answered]) -> Sequence[float | Failure]:
@@ -45,6 +53,7 @@ class ScoreJudge:
     def __init__(self, scorer: Scorer, *, temperature: float) -> None:
         self._scorer = scorer
         self._temperature = temperature
+        self._failed: dict[str, Failure] = {}
 
     @property
     def fingerprint(self) -> str:
@@ -63,9 +72,15 @@ class ScoreJudge:
         """One score per item, in order; a failed one has no value and says why."""
         fingerprint = self._scorer.fingerprint
         calls = [Call(_score_key(fingerprint, item), item) for item in items]
-        ordered = sorted(calls, key=lambda call: (len(call.payload.completion.text), call.key))
-        answers = ask_in_groups(asker, ordered, Score, self._answers, size=self._scorer.batch_size)
-        found = [(call.payload.completion.id, answers[call.key]) for call in calls]
+        # What has failed once in this run is not tried in every round again.
+        ordered = sorted(
+            (call for call in calls if call.key not in self._failed),
+            key=lambda call: (len(call.payload.completion.text), call.key),
+        )
+        ask = ask_in_groups if self._scorer.batches_matter else ask_each
+        answers = ask(asker, ordered, Score, self._answers, size=self._scorer.batch_size)
+        self._failed |= {key: answer for key, answer in answers.items() if isinstance(answer, Failure)}
+        found = [(call.payload.completion.id, self._failed.get(call.key) or answers[call.key]) for call in calls]
         return [
             Score(completion_id=id_, judge=fingerprint, error=answer.reason) if isinstance(answer, Failure) else answer
             for id_, answer in found
@@ -88,14 +103,27 @@ class ScoreJudge:
         values = self._scorer.scores([call.payload for call in calls])
         return {call.key: self._score(call.payload, value) for call, value in zip(calls, values, strict=True)}
 
-    def _score(self, item: Answered, value: float | Failure) -> Score | Failure:
+    def _score(self, item: Answered, value: object) -> Score | Failure:
         if isinstance(value, Failure):
             return value
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        number = _number(value)
+        if number is None:
+            return Failure(f"the score is a {type(value).__name__} and no number")
+        if not math.isfinite(number):
             return Failure("the score is no finite number")
-        return Score(
-            completion_id=item.completion.id, judge=self._scorer.fingerprint, value=float(value), usage=Usage(calls=1)
-        )
+        return Score(completion_id=item.completion.id, judge=self._scorer.fingerprint, value=number, usage=_ONE)
+
+
+def _number(value: Any) -> float | None:
+    """A number of Python, or one value of numpy or torch; True is none."""
+    if hasattr(value, "item"):
+        try:
+            value = value.item()
+        except (ValueError, RuntimeError):  # more than one value
+            return None
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return None
+    return float(value)
 
 
 def _score_key(fingerprint: str, item: Answered) -> str:

@@ -12,6 +12,7 @@ from pydantic import Field, JsonValue
 
 from prefine.calls.base import Batch, Call, Failure
 from prefine.config import Decoding
+from prefine.errors import BackendError
 from prefine.models.base import Reply, SampleRequest, decoding_settings
 from prefine.models.openai_answers import Choice
 from prefine.models.openai_server import OPENAI_URL, TOP_LOGPROBS, Exchange, Prices, Server
@@ -20,7 +21,7 @@ from prefine.records import Completion, FinishReason, Message, Prompt, Usage, co
 _SEEDS = 2**31
 _FINISH: Mapping[str, FinishReason] = {"stop": "stop", "tool_calls": "stop", "length": "length"}
 _MANY = "the server ignores n, so each completion is a request of its own"
-_NO_LOGPROBS = "the server gives no logprobs, so verdicts are read from text"
+_NO_LOGPROBS = "the server gives no logprobs"
 _SAME = "several samples of one request are identical; the server may ignore temperature or seed"
 
 
@@ -61,6 +62,7 @@ class OpenAIModel:
         self.fingerprint = content_hash("openai", model, extra_body)
         self._extra_body = extra_body or {}
         self._honours_n = True
+        self._refusal: BackendError | None = None
         self._server = Server(
             base_url=base_url,
             model=model,
@@ -133,6 +135,8 @@ class OpenAIModel:
         choice = exchange.choices[0]
         if choice.finish_reason == "content_filter":
             return Failure("content filter", exchange.usage)
+        if not (choice.message.content or "").strip():
+            return Failure(_empty(choice), exchange.usage)
         logps = choice.first_token if first_token else None
         if first_token and logps is None:
             self._server.note(_NO_LOGPROBS)
@@ -142,11 +146,20 @@ class OpenAIModel:
 
     def _draw(self, calls: Sequence[Call[SampleRequest]], decoding: Decoding) -> dict[str, Completion | Failure]:
         """Completions of one prompt: by one request, and by further ones for what the first did not bring."""
+        if self._refusal is not None:
+            raise self._refusal
         answers: dict[str, Completion | Failure] = {}
         while len(answers) < len(calls):
             still = calls[len(answers) :]
             together = still if self._honours_n else still[:1]
-            exchange = self._ask(together, decoding)
+            try:
+                exchange = self._ask(together, decoding)
+            except BackendError as error:
+                if not answers:
+                    raise
+                # What came before it is paid for and must be kept; the next batch is told.
+                self._refusal = error
+                return answers | {call.key: Failure(str(error)) for call in still}
             if isinstance(exchange, Failure):
                 # The request was one, so it is paid once.
                 costs = [exchange.usage, *[Usage()] * (len(together) - 1)]
@@ -194,7 +207,7 @@ class OpenAIModel:
         tool_calls = tuple(message.tool_calls or ())
         text = message.content or ""
         if not text.strip() and not tool_calls:
-            return Failure("the completion is empty", usage)
+            return Failure(_empty(choice), usage)
         return Completion(
             id=content_hash("sampled", call.key, text, tool_calls),
             prompt_id=call.payload.prompt.id,
@@ -211,6 +224,13 @@ class OpenAIModel:
             finish_reason=_FINISH.get(choice.finish_reason or "", "unknown"),
             usage=usage,
         )
+
+
+def _empty(choice: Choice) -> str:
+    """Why there is no text."""
+    if choice.finish_reason == "length":
+        return "the length limit was reached before the answer began, while reasoning: raise max_new_tokens"
+    return "the completion is empty"
 
 
 def _sent(message: Message) -> dict[str, Any]:

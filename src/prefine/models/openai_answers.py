@@ -1,16 +1,25 @@
 """What is read of a chat completion; what servers send beside it is ignored, what is malformed is refused."""
 
-from pydantic import BaseModel, ConfigDict, JsonValue
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, JsonValue
 
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
+def _joined(content: Any) -> Any:
+    """A text that comes in parts."""
+    if isinstance(content, list) and all(isinstance(part, dict) and "text" in part for part in content):
+        return "".join(str(part["text"]) for part in content)
+    return content
+
+
 class ToldMessage(_Part):
     """The assistant's turn. Servers give reasoning under either of two names."""
 
-    content: str | None = None
+    content: Annotated[str | None, BeforeValidator(_joined)] = None
     tool_calls: list[dict[str, JsonValue]] | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
@@ -26,7 +35,7 @@ class TokenLogp(_Part):
 class PositionLogps(TokenLogp):
     """The token that was written at a position, and the likeliest ones there."""
 
-    top_logprobs: list[TokenLogp] = []
+    top_logprobs: list[TokenLogp] | None = None
 
 
 class TextLogps(_Part):
@@ -48,7 +57,7 @@ class Choice(_Part):
         positions = self.logprobs.content if self.logprobs else None
         if not positions:
             return None
-        return {item.token: item.logprob for item in (positions[0], *positions[0].top_logprobs)}
+        return {item.token: item.logprob for item in (positions[0], *(positions[0].top_logprobs or ()))}
 
 
 class Tokens(_Part):

@@ -29,6 +29,14 @@ _DISPENSABLE = ("logprobs", "seed", "n")
 _GOES_WITH = {"logprobs": ("top_logprobs",)}
 
 
+_FATAL: Mapping[int, str] = {
+    401: "the key is refused",
+    403: "the key may not do this",
+    404: "there is no model {model!r}, or base_url is wrong",
+    422: "the server does not take such requests; look at extra_body",
+}
+
+
 class Prices(BaseModel):
     """What the server charges, in the user's currency per million tokens."""
 
@@ -142,10 +150,10 @@ class Server:
             except openai.APIConnectionError as error:
                 raise BackendError(
                     f"{self.base_url}: the server cannot be reached ({redact(str(error.__cause__ or error))}); "
-                    "start it, or mend base_url. What was answered is journaled"
+                    "start it, or mend base_url"
                 ) from None
-            except ValidationError:
-                return self._failed("the server's answer is no chat completion; does base_url end in /v1?")
+            except ValidationError as error:
+                return self._failed(_malformed(error))
 
     @cached_property
     def _client(self) -> openai.OpenAI:
@@ -175,7 +183,7 @@ class Server:
         if "max_tokens" in sent and "max_completion_tokens" in text:
             self._renamed["max_tokens"] = "max_completion_tokens"
             return True
-        name = next((n for n in _DISPENSABLE if n in sent and re.search(rf"\b(top_)?{n}\b", text)), None)
+        name = next((n for n in _DISPENSABLE if n in sent and _refuses(n, text, error)), None)
         if name is None:
             return False
         with self._lock:
@@ -185,16 +193,15 @@ class Server:
 
     def _status(self, error: openai.APIStatusError) -> Failure:
         words = _message(error)
-        if error.status_code in (401, 403, 404):
-            what = {401: "the key is refused", 403: "the key may not do this"}.get(
-                error.status_code, f"there is no model {self.model!r}, or base_url is wrong"
-            )
+        if what := _FATAL.get(error.status_code):
             raise BackendError(
-                f"{self.base_url}: {what} (HTTP {error.status_code}: {words}). What was answered is journaled"
+                f"{self.base_url}: {what.format(model=self.model)} (HTTP {error.status_code}: {words})"
             ) from None
-        # Reasons are counted, and numbers differ from call to call.
-        told = f": {re.sub(r'[0-9]{2,}', '#', words)}" if error.status_code == 400 else ""
-        return self._failed(f"HTTP {error.status_code}{told}")
+        if error.status_code != 400:
+            return self._failed(f"HTTP {error.status_code}")
+        # This conversation was refused, such as one that is too long; the server is well. Reasons are counted, and
+        # numbers differ from call to call.
+        return Failure(f"HTTP 400: {re.sub(r'[0-9]{2,}', '#', words)}")
 
     def _failed(self, reason: str) -> Failure:
         with self._lock:
@@ -202,10 +209,29 @@ class Server:
             count = self._failed_in_a_row
         if count >= _FAILURES_IN_A_ROW:
             raise BackendError(
-                f"{self.base_url}: {count} requests in a row failed, the last one with: {reason}. "
-                "What was answered is journaled; mend the server or the settings and run the same command again"
+                f"{self.base_url}: {count} requests in a row failed, the last one with: {reason}; "
+                "mend the server or the settings"
             )
         return Failure(reason)
+
+
+def _refuses(name: str, text: str, error: openai.APIStatusError) -> bool:
+    """Whether an error is about this field of the request, and not about something else that has its name in it."""
+    if isinstance(error.body, dict) and error.body.get("param"):
+        return str(error.body["param"]) in (name, *_GOES_WITH.get(name, ()))
+    word = rf"(?<![\w=<>] )['\"`]?\b(?:top_)?{name}\b['\"`]?"
+    after = r"\s+(?:is|are|must|should|not|cannot|can't|parameter|param|field|option|unsupported)\b"
+    before = r"\b(?:parameter|param|field|argument|option|support|supports)s?\b:?\s+"
+    return bool(re.search(f"{word}{after}|{before}{word}", text, re.IGNORECASE))
+
+
+def _malformed(error: ValidationError) -> str:
+    """What is wrong with a body, without its content."""
+    problem = error.errors(include_input=False, include_url=False)[0]
+    if problem["type"] == "json_invalid" or not problem["loc"]:
+        return "the server's answer is no chat completion; does base_url end in /v1?"
+    place = ".".join(str(part) for part in problem["loc"] if not isinstance(part, int))
+    return f"the server's answer is no chat completion: {place}: {problem['msg'].lower()}"
 
 
 def _message(error: openai.APIStatusError) -> str:

@@ -35,6 +35,8 @@ class RewardModel:
         max_tokens: Longer conversations are failures; None is what the model reads.
     """
 
+    batches_matter = True
+
     def __init__(self, *, path: str, dtype: Dtype, device: str, batch_size: int, max_tokens: int | None) -> None:
         self.path = path
         self.batch_size = batch_size

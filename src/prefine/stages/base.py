@@ -1,5 +1,6 @@
 """What all stages share: progress, resuming, and the manifest that says how a stage was made."""
 
+import inspect
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,7 +15,7 @@ from prefine.config import RunConfig
 from prefine.errors import DataError
 from prefine.judging.base import Judge
 from prefine.records import Completion, Counts, Manifest, Prompt, Usage
-from prefine.store.folder import STAGE_SECTIONS, RunFolder
+from prefine.store.folder import STAGE_SECTIONS, RunFolder, deciding
 from prefine.store.screen import Screen
 from prefine.store.tables import TABLE_FOLDERS, table_hash
 
@@ -58,6 +59,7 @@ class StageRun:
         self.folder = folder
         self.stage = stage
         self.sections: dict[str, JsonValue] = {name: resolved[name] for name in STAGE_SECTIONS[stage]}
+        self.deciding = deciding(self.sections)
         self.inputs = dict(inputs)
         self.failed: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
@@ -100,7 +102,7 @@ class StageRun:
         return manifest
 
     def _same(self, manifest: Manifest) -> bool:
-        return manifest.config == self.sections and manifest.input_hashes == self.inputs
+        return deciding(manifest.config) == self.deciding and manifest.input_hashes == self.inputs
 
     def _manifest(
         self,
@@ -125,7 +127,8 @@ class StageRun:
             repeated_after_interruption=(earlier.repeated_after_interruption if earlier else 0)
             + (engine.repeated if engine else 0),
             wall_time_s=round((earlier.wall_time_s if earlier else 0.0) + time.monotonic() - self._began, 3),
-            usage=(earlier.usage if earlier else Usage()) + (engine.usage if engine else Usage()),
+            replayed=engine.replayed if engine else 0,
+            usage=engine.usage if engine else Usage(),
             notes=tuple(self.notes),
         )
 
@@ -140,6 +143,15 @@ def check_judge(judge: Judge, prompt: Prompt, completions: list[Completion]) -> 
         judge.check(prompt, completions)
     except DataError as error:
         raise DataError(f"{prompt.source}: {error}" if prompt.source else str(error)) from error
+
+
+def check_model(backend: object) -> None:
+    """Raise before any work when the settings or the folder of a model, or of a judge's model, cannot be used."""
+    for name in ("check_model", "check"):
+        own = getattr(backend, name, None)
+        if own is not None and not inspect.signature(own).parameters:
+            own()
+            return
 
 
 def _versions() -> dict[str, str]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from prefine.calls.base import Asker
+from prefine.calls.engine import CallEngine
 from prefine.config import EvaluateConfig
 from prefine.errors import LimitError
 from prefine.judging.base import Judge, Matchup
@@ -12,6 +12,7 @@ from prefine.metrics.judge_facts import first_slot_rate, swap_consistency
 from prefine.metrics.win_rates import both_order_wins, win_rate
 from prefine.records import Completion, Judgment, MetricValue, Prompt
 from prefine.stages.base import check_judge
+from prefine.stages.failures import Failures
 from prefine.stages.report_data import Contest
 
 
@@ -29,21 +30,25 @@ class Eyes(NamedTuple):
     p_after: list[float | None]
     contest: Contest
     facts: list[MetricValue]
+    failures: Failures
 
 
 def in_the_eyes_of(
-    judge: Judge, name: str, answered: Sequence[Answered], asker: Asker, settings: EvaluateConfig
+    judge: Judge, name: str, answered: Sequence[Answered], engine: CallEngine, settings: EvaluateConfig
 ) -> Eyes:
     """Each prompt judged in both orders and averaged, and facts about the judge.
 
     Raises:
         DataError: The judge cannot work on a prompt.
-        LimitError: It gave no verdict in both orders on any prompt.
+        LimitError: Too many judgments failed, or there is no prompt with a verdict in both orders.
     """
     for one in answered:
         check_judge(judge, one.prompt, [one.before, one.after])
-    shown_first = judge.judge(asker, [Matchup(one.prompt, one.after, one.before) for one in answered])
-    shown_second = judge.judge(asker, [Matchup(one.prompt, one.before, one.after) for one in answered])
+    shown_first = judge.judge(engine, [Matchup(one.prompt, one.after, one.before) for one in answered])
+    shown_second = judge.judge(engine, [Matchup(one.prompt, one.before, one.after) for one in answered])
+    failures = Failures()
+    failures.count([*shown_first, *shown_second])
+    failures.check(settings.max_failed_fraction, where="evaluate", journal=engine.journal)
     first, second = _p_first(shown_first), _p_first(shown_second)
     both = both_order_wins(first, second)
     if not len(both.wins):
@@ -58,7 +63,7 @@ def in_the_eyes_of(
         first_slot_rate([p for p, _ in judged], prompt_ids=[id_ for _, id_ in judged], **rates),
         swap_consistency(first, second, prompt_ids=ids, **rates),
     ]
-    return Eyes(p_after, contest(name, "judge", list(map(float, both.wins)), settings), facts)
+    return Eyes(p_after, contest(name, "judge", list(map(float, both.wins)), settings), facts, failures)
 
 
 def contest(judge: str, role: Literal["judge", "gold"], wins: Sequence[float], settings: EvaluateConfig) -> Contest:

@@ -75,13 +75,14 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     if prompts:
         answered = _answers(prompts, {"baseline": before, "trained": after}, decoding, folder, engine, progress)
         engine.check_failures(2 * len(prompts), settings.max_failed_fraction, where="evaluate")
+        stage.failed.update(engine.failures)
         p_after: list[float | None] = [None] * len(answered)
         if judge is not None and component is not None:
             eyes = in_the_eyes_of(judge, getattr(judge, "label", component.name), answered, engine, settings)
             p_after = eyes.p_after
             contests.append(eyes.contest)
             metrics += eyes.facts
-            engine.check_failures(2 * (len(prompts) + len(answered)), settings.max_failed_fraction, where="evaluate")
+            stage.notes += eyes.failures.notes()
         metrics += lengths(answered, settings)
         gold = _gold(answered, config, contests, constraints)
         lines = [
@@ -116,7 +117,6 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
         metrics=tuple(metrics),
     )
     write_text(folder / "metrics.json", json.dumps(evaluation.model_dump(mode="json"), indent=1) + "\n")
-    stage.failed.update(engine.failures)
     stage.set_aside(screen)
     stage.notes += [*before.notes, *after.notes, *(judge.notes if judge else ())]
     taken = screen.read or scored + sum(stage.dropped.values())

@@ -11,10 +11,11 @@ from prefine.errors import DataError, Interrupted
 from prefine.judging.base import Judge, Matchup
 from prefine.judging.choose import make_judge
 from prefine.judging.kinship import same_family
-from prefine.ranking.base import Answers, Ask, Outcome, Rate, Strategy
+from prefine.ranking.base import Answers, Ask, Outcome, Rate, Strategy, facts_of
 from prefine.ranking.run import drive
 from prefine.records import Completion, Duel, Manifest, Prompt, Ranking, content_hash
-from prefine.stages.base import Progress, StageRun, check_judge
+from prefine.stages.base import Progress, StageRun, check_judge, check_model
+from prefine.stages.failures import Failures
 from prefine.store.folder import RunFolder
 from prefine.store.rows import grouped_completions
 from prefine.store.tables import parts, read_part, remove_parts_from, shard_key, table_hash, write_part
@@ -22,6 +23,7 @@ from prefine.store.tables import parts, read_part, remove_parts_from, shard_key,
 _ONE_COMPLETION = "fewer than two completions"
 _ALL_IDENTICAL = "all completions identical"
 _NO_VERDICT = "every duel failed"
+_PATIENCE = 20
 
 
 class Field(NamedTuple):
@@ -41,6 +43,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     assert config.rank is not None, "checked by RunConfig"
     settings = config.rank
     judge = make_judge(settings.judge, where="rank.judge")
+    check_model(judge)
     make_strategy = strategy_maker(settings.strategy, judge)
     stage = StageRun(
         folder, "rank", config, {"completions": table_hash(folder / "completions"), "judge": judge.fingerprint}
@@ -49,32 +52,36 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
         return stage.finished
     stage.begin(settings.seed)
     sources = parts(folder / "completions")
-    taken = 0
+    facts = facts_of(settings.strategy.lookup("strategy", where="rank.strategy"))
+    taken = most_calls = 0
     # Everything the judge may refuse is found before the first call.
     for path in sources:
         for prompt, completions in grouped_completions(read_part(path)):
             check_judge(judge, prompt, completions)
             taken += 1
+            most_calls += facts.max_asks(len(completions), **settings.strategy.options) if len(completions) > 1 else 0
     engine = CallEngine(
         folder.journal(),
         max_calls=settings.max_calls,
         max_cost=settings.max_cost,
+        # Far beyond what the share below can allow: a judge that never answers is not asked thousands of times.
+        most_failures=2 * settings.max_failed_fraction * most_calls + _PATIENCE,
         should_stop=lambda: progress.stopping,
         on_answers=lambda count: progress.advance(0, f"{engine.asked:,} calls"),
     )
     progress.start("rank", taken, "prompts")
-    produced = asked = 0
+    failures = Failures()
+    produced = 0
     for path in sources:
         if progress.stopping:
             raise Interrupted("stopped while ranking; the same command goes on from here")
         fields, skipped = make_fields(grouped_completions(read_part(path)), seed=settings.seed)
-        rankings = rank_shard(engine, judge, fields, make_strategy, name=settings.strategy.name)
-        asked += sum(ranking.calls for ranking in rankings)
-        engine.check_failures(asked, settings.max_failed_fraction, where="rank")
+        rankings = rank_shard(engine, judge, fields, make_strategy, name=settings.strategy.name, failures=failures)
+        failures.check(settings.max_failed_fraction, where="rank", journal=engine.journal)
         stage.dropped.update(skipped)
         good = [ranking for ranking in rankings if ranking.champion is not None or ranking.order is not None]
         stage.failed.update({_NO_VERDICT: len(rankings) - len(good)} if len(good) < len(rankings) else {})
-        key = shard_key("rank", stage.sections, judge.fingerprint, [f.prompt.id for f in fields])
+        key = shard_key("rank", stage.deciding, judge.fingerprint, [f.prompt.id for f in fields])
         write_part(folder / "rankings" / path.name, "rankings", [r.model_dump(mode="json") for r in good], key=key)
         produced += len(good)
         progress.advance(len(fields) + sum(skipped.values()))
@@ -85,10 +92,8 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
             f"({', '.join(f'{count} × {reason}' for reason, count in (stage.dropped + stage.failed).items())}); "
             "each prompt needs at least two different completions"
         )
-    if engine.failures:
-        stage.notes.append(f"{sum(engine.failures.values())} judgments failed and count as missing, not as ties")
     kinship = same_family(config.policy, settings.judge)
-    stage.notes += [*judge.notes, *([kinship] if kinship else ())]
+    stage.notes += [*failures.notes(), *judge.notes, *([kinship] if kinship else ())]
     return stage.end(
         taken=taken, produced=produced, outputs={"rankings": table_hash(folder / "rankings")}, engine=engine
     )
@@ -124,13 +129,18 @@ def rank_shard(
     make_strategy: Callable[[int], Strategy],
     *,
     name: str,
+    failures: Failures,
 ) -> list[Ranking]:
-    """Run every prompt's strategy, round by round together; all asks of a round go out as one batch."""
+    """Run every prompt's strategy, round by round together; all asks of a round go out as one batch.
+
+    Judgments are counted in `failures`, those without a verdict by reason.
+    """
     by_id = {field.prompt.id: field for field in fields}
     duels: dict[str, list[Duel]] = {id_: [] for id_ in by_id}
 
     def answer(asks: list[tuple[str, Ask]]) -> Answers:
         judgments = judge.judge(engine, [_matchup(by_id[id_], ask) for id_, ask in asks])
+        failures.count(judgments)
         for (id_, _), judgment in zip(asks, judgments, strict=True):
             comparison = judgment.comparison
             duels[id_].append(Duel(first=comparison.first, second=comparison.second, p_first=judgment.p_first))

@@ -9,7 +9,7 @@ from prefine.errors import ConfigError
 from prefine.judging.choose import make_judge
 from prefine.models.base import Sampler
 from prefine.records import Completion, Manifest, Message, Prompt
-from prefine.stages.base import Progress, check_judge
+from prefine.stages.base import Progress, check_judge, check_model
 from prefine.stages.inputs import read_completions, read_pairs, read_prompts, short_enough, unseen
 from prefine.stages.sampling import sampler_of
 from prefine.store.folder import RunFolder
@@ -17,6 +17,7 @@ from prefine.store.screen import Screen
 from prefine.store.sources import open_source
 
 STAGES = ("sample", "rank", "pair", "train", "evaluate", "report")
+_BEFORE_PAIRS = STAGES[:2]
 
 
 class Plan(NamedTuple):
@@ -36,14 +37,23 @@ class Inputs(NamedTuple):
 
 def stages_of(config: RunConfig) -> tuple[str, ...]:
     """The stages that a configuration walks through."""
-    skipped = {"sample", "rank"} if config.pairs is not None else set()
+    skipped = set(_BEFORE_PAIRS) if config.pairs is not None else set()
     if config.evaluate.prompts is None and config.pair.held_out_prompts == 0:
         skipped.add("evaluate")
     return tuple(stage for stage in STAGES if stage not in skipped)
 
 
 def run_stage(stage: str, config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
-    """Run one stage; its module is imported now and not before."""
+    """Run one stage; its module is imported now and not before.
+
+    Raises:
+        ConfigError: The configuration begins behind this stage.
+        PrefineError: As the stage says.
+    """
+    if config.pairs is not None and stage in _BEFORE_PAIRS:
+        raise ConfigError(
+            f"{stage}: this configuration starts with pairs, so there is nothing to {stage}; run prefine pair"
+        )
     module = importlib.import_module(f"prefine.stages.{stage}")
     manifest: Manifest = module.run(config, folder, progress)
     return manifest
@@ -63,17 +73,15 @@ def check(config: RunConfig, *, strict: bool = False) -> Inputs:
     """
     for where, kind, component in components(config):
         if kind == "judge":
-            judge = make_judge(component, where=where)
-            if hasattr(judge, "check_model"):
-                judge.check_model()
+            check_model(make_judge(component, where=where))
             continue
         if kind == "source":
             open_source(component, where=where)
             continue
         given = {"strategy": ("first_slot_bias",), "selector": ("seed",)}.get(kind, ())
         made = component.resolve(kind, where=where, given=given)
-        if kind == "backend" and hasattr(backend := made(), "check"):
-            backend.check()
+        if kind == "backend":
+            check_model(made())
     if config.pairs is None:
         from prefine.stages.pair import bound_selector
 
@@ -115,7 +123,12 @@ def _inputs(config: RunConfig, counts: dict[str, int], *, strict: bool) -> Itera
         yield "completions", screen
     if config.pairs is not None:
         screen = Screen(strict=strict)
-        ids |= {pair.prompt.id for pair in read_pairs(config.pairs, screen=screen)}
+        pairs = read_pairs(config.pairs, screen=screen)
+        if strict:
+            from prefine.stages.training_inputs import readable_whole
+
+            pairs = readable_whole(pairs, config, screen)
+        ids |= {pair.prompt.id for pair in pairs}
         counts |= {"pairs": screen.kept, "prompts of pairs": len(ids)}
         yield "pairs", screen
     if config.evaluate.prompts is not None:

@@ -8,7 +8,7 @@ from prefine.calls.engine import CallEngine
 from prefine.config import Component, RunConfig
 from prefine.errors import Interrupted
 from prefine.records import Manifest, Prompt
-from prefine.stages.base import Progress, StageRun, chunks
+from prefine.stages.base import Progress, StageRun, check_model, chunks
 from prefine.stages.inputs import read_completions, read_prompts, short_enough
 from prefine.stages.sampling import sample_shard, sampler_of
 from prefine.store.folder import RunFolder
@@ -39,6 +39,7 @@ def _sample(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
     digest = hashlib.sha256()
     total = 0
     sampler = sampler_of(config)
+    check_model(sampler)
 
     def prompts(screen: Screen) -> Iterator[Prompt]:
         found = read_prompts(source, where="prompts", screen=screen)
@@ -63,7 +64,7 @@ def _sample(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
     for shard in chunks(prompts(Screen()), settings.shard_prompts):
         if progress.stopping:
             raise Interrupted("stopped while sampling; the same command goes on from here")
-        key = shard_key("sample", stage.sections["sample"], sampler.fingerprint, [prompt.id for prompt in shard])
+        key = shard_key("sample", stage.deciding["sample"], sampler.fingerprint, [prompt.id for prompt in shard])
         planned += len(shard) * settings.completions_per_prompt
         drawn = sample_shard(
             engine, sampler, shard, settings.completions_per_prompt, settings, group=_SAMPLES_PER_BATCH

@@ -29,20 +29,39 @@ _MAY_GROW = {
     "prompts.count",
     "prompts.limit",
     "completions.limit",
-    "rank.max_calls",
-    "rank.max_cost",
-    "sample.max_cost",
+    "rank.judge.max_new_tokens",
+    "evaluate.judge.max_new_tokens",
 }
-# These say how hard to try or what to show, not what to compute.
+# These say how hard to try, what to spend or what to show, not what to compute.
 _FREE = {
     "sample.max_failed_fraction",
+    "sample.max_cost",
     "rank.max_failed_fraction",
+    "rank.max_calls",
+    "rank.max_cost",
     "evaluate.max_failed_fraction",
     "report.title",
     "report.examples",
 }
 # Where a server is and how it is asked change no answer, and people move servers.
 _TRANSPORT = {"base_url", "api_key_env", "concurrency", "timeout_s", "max_retries", "prices"}
+
+
+def deciding(sections: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """What of a configuration decides what is computed."""
+    found: dict[str, JsonValue] = _without_free(sections, "")
+    return found
+
+
+def _without_free(value: Any, path: str) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    places = {name: f"{path}.{name}" if path else name for name in value}
+    return {name: _without_free(value[name], place) for name, place in places.items() if not _is_free(place)}
+
+
+def _is_free(path: str) -> bool:
+    return path in _FREE or bool(_TRANSPORT & set(path.split(".")))
 
 
 class RunFolder:
@@ -183,7 +202,7 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "
 
 
 def _allowed(name: str, old: Any, new: Any) -> bool:
-    if name in _FREE or _TRANSPORT & set(name.split(".")):
+    if _is_free(name):
         return True
     # Options of components are checked later, so what should be a number may still be anything.
     if name not in _MAY_GROW or not isinstance(old, int | float):

@@ -1,7 +1,7 @@
 """The journal: every paid answer, on disk before it is used.
 
 One SQLite file, one writer. A key is noted as asked before its call goes out, so that after a kill the calls
-that were in flight can be counted. Failures are never stored: the next run asks again.
+that were in flight can be counted. Of failures only the cost is stored: the next run asks again.
 """
 
 import sqlite3
@@ -15,6 +15,8 @@ from prefine.store.base import disk_errors
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS asked   (key TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS failed  (key TEXT NOT NULL, usage TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS failed_key ON failed (key);
 """
 _NOT_ALLOWED = (
     sqlite3.SQLITE_CANTOPEN,
@@ -28,6 +30,8 @@ _CHUNK = 500  # SQLite's oldest limit on bound variables is 999
 
 class Journal:
     """An append-only map from call key to answer (JSON text)."""
+
+    what_is_kept = "What was answered is journaled; run the same command again to go on from there"
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -64,10 +68,15 @@ class Journal:
                 "INSERT INTO answers VALUES (?, ?) ON CONFLICT (key) DO NOTHING", answers.items()
             )
 
-    def forget_asked(self, keys: Iterable[str]) -> None:
-        """Take back the note on calls that came back as failures: they were not in flight."""
+    def note_failed(self, usages: Mapping[str, str]) -> None:
+        """Take back the note on calls that came back as failures, which were not in flight; keep what they cost."""
         with self._transaction():
-            self._connection.executemany("DELETE FROM asked WHERE key = ?", ((key,) for key in keys))
+            self._connection.executemany("DELETE FROM asked WHERE key = ?", ((key,) for key in usages))
+            self._connection.executemany("INSERT INTO failed VALUES (?, ?)", usages.items())
+
+    def failed_usages(self, keys: Iterable[str]) -> list[str]:
+        """What failed attempts at `keys` have cost, each a `Usage` as JSON."""
+        return [usage for (usage,) in self._select("SELECT usage FROM failed WHERE key IN", keys)]
 
     def count(self) -> int:
         """How many answers are stored."""
