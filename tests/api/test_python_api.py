@@ -257,7 +257,10 @@ def orphan() -> Completion:
         (lambda: prefine.train("playground", [], output_dir="x", settings={"beta": 1}), ConfigError, "settings.beta"),
     ],
 )
-def test_what_does_not_fit_is_refused(call: Any, error: type[Exception], says: str, tmp_path: Path) -> None:
+def test_what_does_not_fit_is_refused(
+    call: Any, error: type[Exception], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(error, match=says):
         call()
 
