@@ -46,6 +46,8 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything and pr
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
+_INTERRUPTED = 130  # what typer makes of Ctrl-C, as shells do
+
 # The base of all usage errors: click's own class, or that of the click that newer versions of typer carry.
 _CommandLineError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
@@ -73,6 +75,8 @@ def _guarded(command: Callable[[], Any]) -> int:
     """Run a command; its exit code. Errors go to stderr, without a traceback unless the fault is ours."""
     try:
         code = command()
+        if code == _INTERRUPTED:
+            raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
     except PrefineError as error:
         _complain(str(error))

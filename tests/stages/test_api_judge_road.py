@@ -1,18 +1,21 @@
 """Ranking with a judge behind a URL: no torch, costs in the manifest, limits that hold over runs."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import openai_server as server
-from command import prefine
+from command import prefine, start
 from openai_server import OpenAIServer
 from run_place import BACKEND, GONE, LIMIT, OK, Place
 
 RANK_ALONE = """
 import sys
+import time
 sys.argv = ["prefine", "{stage}", "run.yaml"]
 from prefine.cli import main
 try:
@@ -99,3 +102,39 @@ def test_a_judge_that_is_not_there_costs_nothing_but_a_message(place: Place) -> 
     result = prefine("run", "run.yaml")
     assert result.code == BACKEND
     assert gone in result.err and "cannot be reached" in result.err
+
+
+def test_a_second_interrupt_does_not_wait_for_a_server_that_hangs(place: Place) -> None:
+    with OpenAIServer(server.HANGS) as at:
+        place.change(judged_at(at, timeout_s=100))
+        assert prefine("sample", "run.yaml").code == OK
+        process = start("rank", "run.yaml")
+        while not at.requests:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 6
+    assert "press Ctrl-C again" in err and "Traceback" not in err
+
+
+def test_the_dry_run_estimates_what_the_prices_make_of_it(place: Place) -> None:
+    with OpenAIServer() as at:
+        place.change(judged_at(at, prices={"prompt": 1e6, "completion": 0.0}))
+        model = {"name": "openai", "model": "m", "base_url": at.url, "prices": {"prompt": 0.0, "completion": 1e6}}
+        place.change(
+            {
+                "completions": GONE,
+                "prompts": {"name": "file", "path": "prompts.jsonl"},
+                "sample": {"model": model, "completions_per_prompt": 3, "max_new_tokens": 100},
+            }
+        )
+        result = prefine("run", "run.yaml", "--dry-run")
+    assert result.code == OK, result.err
+    lines = dict(line.rsplit("  ", 1) for line in result.out.splitlines() if "cost" in line)
+    amounts = {name.strip(): float(value.replace(",", "")) for name, value in lines.items()}
+    assert amounts["cost of sampling, about, at most"] == 4 * 3 * 100
+    # 16 calls, each with two answers of 100 tokens, a question of 10 characters, and instructions.
+    assert 16 * 200 < amounts["cost of judging in one token, about, at most"] < 16 * 2000
+    assert not at.requests

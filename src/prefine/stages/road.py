@@ -10,6 +10,7 @@ from prefine.judging.choose import make_judge
 from prefine.models.base import Sampler
 from prefine.records import Completion, Manifest, Message, Prompt
 from prefine.stages.base import Progress, check_judge, check_model
+from prefine.stages.costs import estimates
 from prefine.stages.inputs import read_completions, read_pairs, read_prompts, short_enough, unseen
 from prefine.stages.sampling import sampler_of
 from prefine.store.folder import RunFolder
@@ -184,7 +185,9 @@ def plan(config: RunConfig, *, strict: bool = False) -> Plan:
         lines.append(("completions to sample", f"{rows * config.sample.completions_per_prompt:,}"))
         lines.append(("tokens to sample, at most", f"{tokens:,}"))
     if config.rank is not None and config.pairs is None:
-        lines.append(("judge calls, at most", f"{_most_calls(config, rows):,}"))
+        most = _most_calls(config, rows)
+        lines.append(("judge calls, at most", f"{most:,}"))
+        lines += estimates(config, _groups(config), judge_calls=most)
     if config.evaluate.prompts is not None:
         lines.append(("evaluation answers to sample", f"{2 * counts['evaluation prompts']:,}"))
         lines.append(("evaluation judge calls", f"{2 * counts['evaluation prompts']:,}"))
@@ -194,6 +197,14 @@ def plan(config: RunConfig, *, strict: bool = False) -> Plan:
         lines.append(("training steps, at most", f"{min(steps, config.train.max_steps or steps):,}"))
     own = [component.name for _, _, component in components(config) if ":" in component.name]
     return Plan(tuple(lines), tuple(own), notes)
+
+
+def _groups(config: RunConfig) -> Groups:
+    """Prompts with the completions that exist."""
+    if config.completions is not None:
+        return read_completions(config.completions)
+    assert config.prompts is not None, "checked by RunConfig"
+    return ((prompt, []) for prompt in read_prompts(config.prompts, where="prompts"))
 
 
 def _most_calls(config: RunConfig, rows: int) -> int:
