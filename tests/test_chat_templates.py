@@ -6,7 +6,7 @@ import pytest
 
 import chat_tokenizers as made
 from prefine import chat
-from prefine.errors import DataError
+from prefine.errors import ConfigError, DataError
 from prefine.records import Completion, Message, Prompt
 
 TOKENIZERS: dict[str, Any] = {
@@ -53,14 +53,47 @@ def _scored(name: str, prompt: Prompt, completion: Completion) -> list[int] | No
         ("gemma", "<bos><start_of_turn>user\nWhy?<end_of_turn>\n<start_of_turn>model\n", "Hi there<end_of_turn>"),
         ("mistral", "<s>[INST] Why? [/INST]", "Hi there</s>"),
         ("reasoning", "<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n", "Hi there<|im_end|>"),
-        ("opened", "<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n<think>\n", "Hi there<|im_end|>"),
+        (
+            "opened",
+            "<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n<think>\n",
+            "Hm.\n</think>\n\nHi there<|im_end|>",
+        ),
     ],
 )
 def test_what_is_read_and_what_is_scored(name: str, prompt: str, completion: str) -> None:
     tokenizer, asked = TOKENIZERS[name], Prompt.from_text("Why?")
     decoded = tokenizer.decode(chat.prompt_ids(tokenizer, asked))
     assert decoded.replace("[INST]  ", "[INST] ") == prompt
-    assert tokenizer.decode(_scored(name, asked, _answer("Hi there"))) == completion
+    text = completion.removesuffix(tokenizer.decode([chat.stop_token_id(tokenizer)]))
+    assert tokenizer.decode(_scored(name, asked, _answer(text))) == completion
+
+
+@pytest.mark.parametrize(
+    "text", ["<think>\nHm.\n</think>\n\nSo.", "\n<think>Hm.\n</think>\n\nSo.", "Hm.\n</think>\n\nSo."]
+)
+def test_reasoning_that_the_template_opened_is_not_opened_twice(text: str) -> None:
+    tokenizer = TOKENIZERS["opened"]
+    ids = _scored("opened", Prompt.from_text("Why?"), _answer(text))
+    assert ids is not None
+    assert tokenizer.decode(ids) == "Hm.\n</think>\n\nSo.<|im_end|>"
+
+
+def test_an_answer_that_never_leaves_the_opened_reasoning_is_no_text_unless_it_was_cut() -> None:
+    asked, plain = Prompt.from_text("Why?"), _answer("Hi there")
+    assert _scored("opened", asked, plain) is None
+    assert _scored("opened", asked, plain.model_copy(update={"finish_reason": "length"})) is not None
+    assert _scored("reasoning", asked, plain) is not None
+
+
+@pytest.mark.parametrize("template", ["{{ messages + 1 }}", {"rag": "{{ messages }}"}])
+def test_a_template_that_fails_in_its_own_way_is_named_with_the_row(template: Any) -> None:
+    tokenizer = made.chatml(chat_template=None)
+    tokenizer.chat_template = template
+    prompt = Prompt.make((Message(role="user", content="?"),), source="prompts.jsonl, line 7")
+    with pytest.raises(DataError, match=r"prompts\.jsonl, line 7, .* the chat template refuses its messages: \w+Error"):
+        chat.prompt_ids(tokenizer, prompt)
+    with pytest.raises(ConfigError, match="cannot render a user and an assistant turn"):
+        chat.stop_token_id(tokenizer)
 
 
 @pytest.mark.parametrize("name", ["llama3", "gemma", "mistral"])
@@ -77,9 +110,10 @@ def test_the_start_token_is_read_once_though_tokenizer_and_template_both_write_i
 def test_no_text_of_the_prompt_is_scored(name: str) -> None:
     tokenizer = TOKENIZERS[name]
     prompt = _turns(("user", "first question"), ("assistant", "first answer"), ("user", "second question"))
-    ids = _scored(name, prompt, _answer("the answer"))
+    said = "</think>the answer" if name == "opened" else "the answer"
+    ids = _scored(name, prompt, _answer(said))
     text = tokenizer.decode(ids, skip_special_tokens=True)
-    assert text == "the answer"
+    assert text == said
     assert "question" in tokenizer.decode(chat.prompt_ids(tokenizer, prompt))
 
 

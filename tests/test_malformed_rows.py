@@ -70,10 +70,13 @@ GOOD: dict[str, Values] = {
     "arena": {"uid": "1", "model": "m", "messages": [user("q"), assistant({"answer": "good"})]},
     "arena_old": {"question_id": "1", "model_id": "m", "choices": [{"index": 0, "turns": [{"content": "good"}]}]},
     "completions": {"prompt": "q", "completions": ["good", "bad"]},
+    "samples": {"prompt": "q", "response": "good"},
 }
 ENTRY = {
     **dict.fromkeys(("trl", "implicit", "hh", "binarized", "helpsteer2", "helpsteer3"), "pairs"),
-    **dict.fromkeys(("ultrafeedback", "helpsteer", "alpaca_eval", "arena", "arena_old", "completions"), "completions"),
+    **dict.fromkeys(
+        ("ultrafeedback", "helpsteer", "alpaca_eval", "arena", "arena_old", "completions", "samples"), "completions"
+    ),
 }
 
 
@@ -98,6 +101,7 @@ def aside(name: str, layout: str, changes: Values, reason: str) -> Case:
     return Case(name, layout, changes, ("line 2", f"1 × {reason}"), code=OK)
 
 
+SPLIT = "cannot be split at one answer"
 TOOL_TURN = [assistant("let me look"), {"role": "tool", "content": "4"}, assistant("four")]
 CASES = [
     # --- explicit prompts
@@ -113,7 +117,10 @@ CASES = [
     refused("chosen by the user", "trl", {"chosen": [user("good")]}, "one assistant turn", "'user'"),
     refused("unknown role", "trl", {"prompt": [{"role": "bot", "content": "q"}]}, "role", "'bot'"),
     refused("message without content", "trl", {"prompt": [{"role": "user"}]}, "content"),
-    refused("message with parts", "trl", {"prompt": [user([{"type": "text", "text": "q"}])]}, "content", "string"),
+    refused("an image in a message", "trl", {"prompt": [user([{"type": "image", "image": "i"}])]}, "parts", "'image'"),
+    refused("messages in other words", "trl", {"prompt": [{"from": "human", "value": "q"}]}, "no role", "from, value"),
+    refused("score_gap below 0", "trl", {"score_gap": -0.5}, "score_gap -0.5", "swap"),
+    refused("template arguments of ours", "trl", {"chat_template_kwargs": {"tokenize": False}}, "has tokenize"),
     refused("message is a text", "trl", {"prompt": ["q"]}, "list of messages"),
     refused("prompt ends with an answer", "trl", {"prompt": [user("q"), assistant("a")]}, "end the prompt"),
     refused("weight below 0", "trl", {"weight": -1}, "weight", "-1"),
@@ -126,6 +133,11 @@ CASES = [
     aside("prompt empty", "trl", {"prompt": ""}, "empty prompt"),
     aside("the same pair again", "trl", {}, "duplicate pair"),
     aside("no preference", "trl", {"score_gap": 0.0, "prompt": "p"}, "tie"),
+    aside("as likely as not", "trl", {"p_chosen": 0.5}, "tie"),
+    aside("equal ratings", "trl", {"chosen-rating": 4, "rejected-rating": "4.0"}, "tie"),
+    aside("ratings the wrong way round", "trl", {"rating_chosen": 1, "rating_rejected": 4}, "scores say the opposite"),
+    aside("the opposite of the other", "trl", {"chosen": "bad", "rejected": "good"}, "contradictory pair"),
+    aside("a field of no message", "trl", {"prompt": [user("p") | {"id": 7}]}, "without the message field 'id'"),
     # --- implicit prompts
     refused(
         "texts that share a last character",
@@ -154,37 +166,23 @@ CASES = [
     ),
     refused("one side a text", "implicit", {"rejected": "bad"}, "text without turns", "'bad'"),
     refused("one side None", "implicit", {"rejected": None}, "rejected", "list of messages", "None"),
-    refused("no common message", "implicit", {"chosen": [user("p"), assistant("good")]}, "begin with the same"),
-    refused(
-        "tool turns inside chosen",
-        "implicit",
-        {"chosen": [user("q"), *TOOL_TURN]},
-        "line 2, chosen",
-        "exactly one assistant turn",
-        "'tool'",
-    ),
-    refused(
+    aside("no common message", "implicit", {"chosen": [user("p"), assistant("good")]}, SPLIT),
+    aside("tool turns inside chosen", "implicit", {"chosen": [user("q"), *TOOL_TURN]}, SPLIT),
+    aside(
         "longer conversation on one side",
         "implicit",
         {"chosen": [user("q"), assistant("good"), user("more"), assistant("better")]},
-        "exactly one assistant turn",
-        "'user'",
+        SPLIT,
     ),
-    refused(
-        "one side ends where the other begins to differ",
-        "implicit",
-        {"rejected": [user("q")]},
-        "line 2, rejected",
-        "exactly one assistant turn",
-        "[]",
-    ),
-    refused("a prompt as well", "implicit", {"prompt": "q"}, "a prompt beside whole conversations"),
+    aside("one side ends where the other begins to differ", "implicit", {"rejected": [user("q")]}, SPLIT),
+    refused("another prompt as well", "implicit", {"prompt": "p"}, "'p'", "not a user turn"),
+    aside("equal scores of conversations", "implicit", {"score_chosen": 3.0, "score_rejected": 3.0}, "tie"),
     aside("both conversations the same", "implicit", {"rejected": [user("q"), assistant("good")]}, "identical answers"),
     # --- Anthropic HH
     refused("no marks in a later row", "hh", {"chosen": "good"}, "line 2, chosen", "Human:", "'good'"),
     refused("text before the first mark", "hh", {"chosen": "Hi " + HH.format("q", "good")}, "must begin with"),
-    refused("the last turn is the human's", "hh", {"chosen": HH.format("q", "good\n\nHuman: thanks")}, "'user'"),
-    refused("other questions", "hh", {"chosen": HH.format("another", "good")}, "begin with the same message"),
+    aside("the last turn is the human's", "hh", {"chosen": HH.format("q", "good\n\nHuman: thanks")}, SPLIT),
+    aside("other questions", "hh", {"chosen": HH.format("another", "good")}, SPLIT),
     refused("a number for a text", "hh", {"rejected": 3}, "rejected", "got 3"),
     aside("empty last turn", "hh", {"chosen": "\n\nHuman: q\n\nAssistant:"}, "empty answer"),
     # --- UltraFeedback
@@ -211,15 +209,16 @@ CASES = [
         {"instruction": "p", "completions": [{"response": ""}, {"response": "a"}]},
         "empty answer",
     ),
+    aside("one response None", "ultrafeedback", {"completions": [{"response": None}]}, "empty answer"),
     refused("the prompt is another", "binarized", {"prompt": "p"}, "'p'", "not a user turn"),
-    refused("scores the wrong way round", "binarized", {"score_chosen": 1.0}, "below score_rejected", "swap"),
+    aside("scores the wrong way round", "binarized", {"score_chosen": 1.0}, "scores say the opposite"),
     refused("no score", "binarized", {"score_chosen": ...}, "no column 'score_chosen'"),
     refused("score missing", "binarized", {"score_chosen": None}, "score_chosen", "None"),
     aside("equal scores", "binarized", {"score_chosen": 3.0}, "tie"),
     # --- HelpSteer
     refused("no response", "helpsteer", {"response": ...}, "no column 'response'", "helpsteer"),
     refused("grade true", "helpsteer", {"helpfulness": True}, "helpfulness", "True"),
-    refused("response None", "helpsteer", {"response": None}, "response", "None"),
+    aside("response None", "helpsteer", {"response": None}, "empty answer"),
     aside("response empty", "helpsteer", {"response": ""}, "empty answer"),
     refused("strength out of range", "helpsteer2", {"preference_strength": -100}, "between -3 and 3", "-100"),
     refused("strength None", "helpsteer2", {"preference_strength": None}, "preference_strength", "None"),
@@ -229,7 +228,7 @@ CASES = [
     aside("context of nothing", "helpsteer3", {"context": [user("")]}, "empty prompt"),
     # --- AlpacaEval, Arena-Hard
     refused("no generator", "alpaca_eval", {"generator": ...}, "no column 'generator'", "alpaca_eval"),
-    refused("output None", "alpaca_eval", {"output": None}, "output", "None"),
+    aside("output None", "alpaca_eval", {"output": None}, "empty answer"),
     aside("output empty", "alpaca_eval", {"output": ""}, "empty answer"),
     refused("no answer in the messages", "arena", {"messages": [user("q")]}, "messages", "assistant's answer"),
     refused("an answer without text", "arena", {"messages": [user("q"), assistant({"text": "a"})]}, "expected a text"),
@@ -267,7 +266,9 @@ CASES = [
     refused("completion None", "completions", {"completions": [None]}, "line 2, completion 0", "None"),
     refused("not completions at all", "completions", {"completions": ...}, "no column 'completions'"),
     aside("all completions empty", "completions", {"prompt": "p", "completions": ["", " "]}, "no answer left"),
-    aside("the same prompt again", "completions", {"completions": ["other"]}, "duplicate prompt"),
+    refused("answer a number", "samples", {"response": 7}, "expected a text", "7"),
+    refused("no response", "samples", {"response": ...}, "no column 'completion', which the layout samples needs"),
+    aside("answer empty", "samples", {"response": ""}, "empty answer"),
 ]
 
 
@@ -341,6 +342,10 @@ def test_import_of_several_files_of_several_models(here: Path) -> None:
         (("rows.jsonl", "--as", "pairs", "--out", "o.csv"), "--out o.csv"),
         (("rows.jsonl", "--as", "pairs", "--out", "rows.jsonl"), "--out rows.jsonl: this is an input"),
         (("rows.jsonl", "--as", "pairs", "--out", "o.jsonl", "--split", "train"), "--split is for"),
+        (("rows.jsonl", "--as", "pairs", "--out", "o.jsonl", "--data-dir", "d"), "--data-dir is for hub:"),
+        (("hub:a/b", "--as", "pairs", "--out", "o.jsonl", "--format", "json"), "--format is for files"),
+        (("rows.jsonl", "--as", "pairs", "--out", "o.jsonl", "--format", "xml"), "--format xml: unknown"),
+        (("rows.jsonl", "hub:a/b", "--as", "pairs", "--out", "o.jsonl"), "only one hub:"),
         (("rows.jsonl", "--as", "pairs", "--out", "o.jsonl", "--limit", "0"), "import.limit"),
         (("nowhere.jsonl", "--as", "pairs", "--out", "o.jsonl"), "nowhere.jsonl: no such file"),
     ],
@@ -357,6 +362,19 @@ def test_import_from_the_hub_names_what_is_missing(here: Path) -> None:
     result = prefine("import", "hub:no/such-data", "--as", "prompts", "--out", "o.jsonl")
     assert (result.code, result.out) == (BACKEND, "")
     assert "hub:no/such-data: cannot be loaded" in result.err
+
+
+def test_import_does_not_read_what_it_wrote(here: Path) -> None:
+    (here / "parts").mkdir()
+    (here / "parts" / "a.jsonl").write_bytes(jsonl([GOOD["trl"]]))
+    command = ("import", "parts", "--as", "pairs", "--out", "parts/all.jsonl")
+    assert prefine(*command).code == OK
+    again = prefine(*command)
+    assert (again.code, "all.jsonl: this is an input" in again.err) == (CONFIG, True)
+    (here / "rows.json").write_bytes(jsonl([GOOD["trl"]] * 2))
+    hinted = prefine("import", "rows.json", "--as", "pairs", "--out", "o.jsonl")
+    assert (hinted.code, "--format jsonl" in hinted.err) == (DATA, True)
+    assert prefine("import", "rows.json", "--as", "pairs", "--out", "o.jsonl", "--format", "jsonl").code == OK
 
 
 # --- a run counts what it sets aside, and says so
@@ -402,6 +420,31 @@ def test_prompts_that_are_too_long_are_counted(place: Place) -> None:
     }
     again = prefine("sample", "run.yaml")
     assert json.loads((place.root / "run/manifest.json").read_text())["stages"]["sample"] == manifest, again.err
+
+
+def test_strict_refuses_pairs_that_training_would_not_read_whole(place: Place) -> None:
+    place.change(PAIRS | {"train.max_completion_tokens": 12})
+    for changes, says in (
+        ({"chosen": "tea " * 40}, "shorten it to the token limit"),
+        (
+            {"chosen": "the same beginning of both " * 9, "rejected": "the same beginning of both " * 8},
+            "sides_coincide",
+        ),
+    ):
+        place.put("pairs.jsonl", jsonl([*good_pairs(), good_pairs()[0] | changes]))
+        assert prefine("config", "check", "run.yaml").code == OK
+        strict = prefine("run", "run.yaml", "--strict")
+        assert strict.code == DATA
+        assert "pairs.jsonl, line 5" in strict.err and says in strict.err and "--strict" in strict.err
+    place.put("pairs.jsonl", jsonl(good_pairs()))
+    assert prefine("config", "check", "run.yaml", "--strict").code == OK
+
+
+@pytest.mark.parametrize("stage", ["sample", "rank"])
+def test_a_stage_before_the_pairs_says_where_the_run_begins(place: Place, stage: str) -> None:
+    place.change(PAIRS)
+    result = prefine(stage, "run.yaml")
+    assert (result.code, "starts with pairs" in result.err) == (CONFIG, True)
 
 
 def test_evaluation_prompts_that_were_trained_on_are_set_aside(place: Place) -> None:

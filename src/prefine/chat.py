@@ -7,6 +7,7 @@ whole and no text of it is scored.
 import hashlib
 import inspect
 import json
+import re
 from typing import Any, Protocol
 
 from jinja2 import TemplateError
@@ -16,6 +17,7 @@ from prefine.records import Completion, Message, Prompt
 
 _PROBE_USER = "Question?"
 _PROBE_ANSWER = "Answer"
+_OPENED = re.compile(r"<((?:think|reason|thought)\w*)>(\s*)\Z")
 
 
 class Tokenizer(Protocol):
@@ -71,7 +73,8 @@ def completion_ids(
         completion: The answer.
         tokenizer_hash: Hash of `tokenizer`, computed once by the caller.
         stop_token_id: What generation stops on, see `stop_token_id`.
-    Returns: None if there are reasoning or tool calls which the template does not write after this prompt.
+    Returns: None if there are reasoning or tool calls which the template does not write after this prompt, or if the
+        prompt ends inside reasoning that the text never leaves.
     """
     message = completion.message
     if has_stored_ids(completion, tokenizer_hash=tokenizer_hash):
@@ -83,12 +86,53 @@ def completion_ids(
         # The template's own tokens take effect; there are no others, or it would be None.
         ids = list(tokenizer(written, add_special_tokens=False, verbose=False)["input_ids"])
     else:
+        text = continued_text(tokenizer, prompt, completion)
+        if text is None:
+            return None
         # A model that writes "<|im_end|>" as text did not stop there, so text never becomes a special token.
-        encoded = tokenizer(completion.text, add_special_tokens=False, split_special_tokens=True, verbose=False)
+        encoded = tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)
         ids = list(encoded["input_ids"])
     if completion.finish_reason != "length" and ids[-1:] != [stop_token_id]:
         ids.append(stop_token_id)
     return ids
+
+
+def continued_text(tokenizer: Tokenizer, prompt: Prompt, completion: Completion) -> str | None:
+    """The text of a completion as it goes on behind the prompt.
+
+    A template may open the reasoning itself, as a last "<think>" of the prompt. An answer that was stored with that tag
+    must not open it twice.
+
+    Returns: None if the prompt ends inside reasoning that a finished text never leaves.
+    """
+    text = completion.text
+    # Rendering takes long, and few templates do this; a prefill was written by somebody who knows how it goes on.
+    if not re.search(r"<(?:think|reason|thought)", str(tokenizer.chat_template)) or _is_prefilled(prompt):
+        return text
+    opened = _OPENED.search(_rendered(tokenizer, prompt, tokenize=False))
+    if opened is None:
+        return text
+    tag, space = opened.groups()
+    if text.lstrip().startswith(f"<{tag}>"):
+        text = text.lstrip().removeprefix(f"<{tag}>").removeprefix(space)
+    return text if f"</{tag}>" in text or completion.finish_reason == "length" else None
+
+
+def text_after_answer(tokenizer: Tokenizer, prompt: Prompt, completion: Completion) -> str | None:
+    """What the template writes behind this answer: the end of a turn; for comparison, not for training.
+
+    Returns: None if it does not write the answer right behind the prompt.
+    """
+    if _is_prefilled(prompt):
+        return None
+    before = _rendered(tokenizer, prompt, tokenize=False)
+    try:
+        whole = _rendered(tokenizer, prompt, completion.message, tokenize=False)
+    except DataError:
+        return None
+    # Templates may strip an answer, and put a space before it.
+    written, answer = whole[len(before) :].lstrip(), completion.text.strip()
+    return written[len(answer) :] if whole.startswith(before) and written.startswith(answer) else None
 
 
 def joint_ids(tokenizer: Tokenizer, prompt: Prompt, text: str) -> list[int]:
@@ -146,7 +190,7 @@ def _rendered(tokenizer: Tokenizer, prompt: Prompt, *answer: Message, **options:
             "the policy's tokenizer has no chat template, so messages cannot be rendered; "
             "use an instruction-tuned model or add chat_template.jinja to the model folder"
         )
-    prefilled = not answer and prompt.messages[-1].role == "assistant"
+    prefilled = not answer and _is_prefilled(prompt)
     try:
         return tokenizer.apply_chat_template(
             [_as_templates_read(message) for message in (*prompt.messages, *answer)],
@@ -156,8 +200,13 @@ def _rendered(tokenizer: Tokenizer, prompt: Prompt, *answer: Message, **options:
             **prompt.chat_template_kwargs,
             **options,
         )
-    except TemplateError as error:
-        raise DataError(f"{_name(prompt)}: the chat template refuses its messages: {error}") from error
+    except Exception as error:  # a template is a program, which may raise anything
+        reason = str(error) if isinstance(error, TemplateError) else f"{type(error).__name__}: {error}"
+        raise DataError(f"{_name(prompt)}: the chat template refuses its messages: {reason}") from error
+
+
+def _is_prefilled(prompt: Prompt) -> bool:
+    return prompt.messages[-1].role == "assistant"
 
 
 def _as_templates_read(message: Message) -> dict[str, Any]:
@@ -168,7 +217,7 @@ def _as_templates_read(message: Message) -> dict[str, Any]:
 
 def _written_by_template(tokenizer: Tokenizer, prompt: Prompt, message: Message, stop_token_id: int) -> str | None:
     """What the template writes between the prompt and the end of the turn, if the prompt stays as it was."""
-    if prompt.messages[-1].role == "assistant" or _mentions_special(tokenizer, message.model_dump_json()):
+    if _is_prefilled(prompt) or _mentions_special(tokenizer, message.model_dump_json()):
         return None
     before = _rendered(tokenizer, prompt, tokenize=False)
     try:
@@ -213,7 +262,10 @@ def _ids_after_answer(tokenizer: Tokenizer) -> list[int]:
     turns = [{"role": "user", "content": _PROBE_USER}, {"role": "assistant", "content": _PROBE_ANSWER}]
     try:
         text = tokenizer.apply_chat_template(turns, tokenize=False)
-    except TemplateError as error:
-        raise ConfigError(f"the chat template cannot render a user and an assistant turn: {error}") from error
+    except Exception as error:  # as above
+        raise ConfigError(
+            f"the chat template cannot render a user and an assistant turn ({type(error).__name__}: {error}); "
+            "repair chat_template.jinja in the model folder"
+        ) from error
     _, _, tail = text.rpartition(_PROBE_ANSWER)
     return list(tokenizer(tail, add_special_tokens=False)["input_ids"])

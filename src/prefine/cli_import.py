@@ -7,10 +7,12 @@ from typing import Any
 from prefine.config import Component
 from prefine.errors import ConfigError
 from prefine.store.convert import ENTRIES, write_entries
+from prefine.store.files import FORMATS, files_at
 from prefine.store.screen import Screen
 from prefine.store.sources import read, read_files
 
 _HUB = "hub:"
+_OF_THE_HUB, _OF_FILES = {"split", "config", "revision", "data_dir"}, {"questions", "format"}
 
 
 def convert(inputs: Sequence[str], entry: str, out: Path, options: Mapping[str, Any], *, strict: bool) -> list[str]:
@@ -20,7 +22,8 @@ def convert(inputs: Sequence[str], entry: str, out: Path, options: Mapping[str, 
         inputs: Files, patterns or folders, or one `hub:org/name`.
         entry: prompts, completions or pairs.
         out: The JSON Lines file to write.
-        options: layout, columns (as OURS=THEIRS), questions, split and limit; None where not given.
+        options: layout, columns (as OURS=THEIRS) and limit; of files format and questions; of the hub split, config,
+            revision and data_dir. None where not given.
         strict: Refuse what would be set aside.
 
     Raises:
@@ -28,20 +31,25 @@ def convert(inputs: Sequence[str], entry: str, out: Path, options: Mapping[str, 
         DataError: A row is malformed.
     """
     hub = inputs[0].removeprefix(_HUB) if inputs[0].startswith(_HUB) else None
-    _check(inputs, entry, out, options, hub)
     given = {name: value for name, value in options.items() if value is not None}
+    _check(inputs, entry, out, given, hub)
     if "columns" in given:
         given["columns"] = dict(map(_mapped, given["columns"]))
     if hub is None:
-        rows = read_files(map(Path, inputs), given, where="import")
+        format = given.pop("format", None)
+        files = [one for path in inputs for one in files_at(Path(path), format)]
+        if any(out.resolve() == path.resolve() for path, _ in files):
+            raise ConfigError(f"--out {out}: this is an input; give another file")
+        rows = read_files(files, given, where="import")
     else:
         rows = read(Component.model_validate({"name": "hub", "path": hub, **given}), where="import")
     screen = Screen(strict=strict)
     recognised = write_entries(rows, entry, out, screen)
+    unit = "pairs" if entry == "pairs" else "prompts"
     return [
         f"layout   {recognised}",
-        f"read     {screen.read:>9,} {entry}",
-        f"written  {screen.kept:>9,} {entry} to {out}",
+        f"read     {screen.read:>9,} {unit}",
+        f"written  {screen.kept:>9,} {unit} to {out}",
         *screen.notes(),
     ]
 
@@ -51,10 +59,12 @@ def _check(inputs: Sequence[str], entry: str, out: Path, options: Mapping[str, A
         raise ConfigError(f"--as {entry}: unknown; choose one of {', '.join(ENTRIES)}")
     if out.suffix.lower() != ".jsonl":
         raise ConfigError(f"--out {out}: what is written is JSON Lines; give the file the ending .jsonl")
-    if any(out.exists() and Path(one).exists() and out.samefile(one) for one in inputs):
-        raise ConfigError(f"--out {out}: this is an input; give another file")
-    if (hub is None and options["split"]) or (hub is not None and (options["questions"] or len(inputs) > 1)):
-        raise ConfigError("--split is for one hub:org/name, --questions for files")
+    if (format := options.get("format", FORMATS[0])) not in FORMATS:
+        raise ConfigError(f"--format {format}: unknown; choose one of {', '.join(FORMATS)}")
+    if len(inputs) > 1 and any(one.startswith(_HUB) for one in inputs):
+        raise ConfigError("only one hub:org/name can be read at a time, and no file beside it")
+    for name in sorted(options.keys() & (_OF_THE_HUB if hub is None else _OF_FILES)):
+        raise ConfigError(f"--{name.replace('_', '-')} is for {'hub:org/name' if hub is None else 'files'}")
 
 
 def _mapped(text: str) -> tuple[str, str]:

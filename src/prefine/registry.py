@@ -86,7 +86,10 @@ def lookup(kind: Kind, name: str, *, where: str) -> Any:
             raise ConfigError(
                 f"{where}: {kind} {name!r} needs the package {error.name!r}; install prefine[train]"
             ) from error
-        raise ConfigError(f"{where}.name: cannot import {module_name!r} of {name!r}: {error}") from error
+        raise ConfigError(
+            f"{where}.name: cannot import {module_name!r} of {name!r}: {error}; "
+            "put the folder of your module on PYTHONPATH"
+        ) from error
     except (ImportError, SyntaxError, ValueError) as error:
         raise ConfigError(f"{where}.name: importing {module_name!r} of {name!r} fails: {error}") from error
     try:

@@ -145,7 +145,7 @@ def test_cost_is_that_of_all_runs_failed_attempts_included(journal: Journal) -> 
         engine.ask(wanted[:1], Answer, batches)
         assert engine.usage == Usage(calls=2 + run, cost=0.5 * (2 + run)), "each run pays for the failure again"
     limited = CallEngine(journal, max_cost=2.5)
-    with pytest.raises(LimitError, match="max_cost: 2.5 spent, limit 2.5"):
+    with pytest.raises(LimitError, match=r"max_cost: 2\.5 spent, limit 2\.5"):
         limited.ask(wanted, Answer, batches)
 
 

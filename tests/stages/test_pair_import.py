@@ -29,7 +29,7 @@ def test_many_pairs_are_written_in_shards(tmp_path: Path) -> None:
         assert (len(trained), len(held_out)) == (4000, 100)
         assert not set(trained) & set(held_out)
         assert (manifest.counts.taken, manifest.counts.produced) == (4101, 4000)
-        assert manifest.counts.dropped == {"duplicate pair": 1}
+        assert manifest.counts.dropped == {"duplicate pair": 1, "held out": 100}
         before = table_hash(folder / "pairs")
         parts(folder / "pairs")[1].unlink()
         assert run(config, folder, Silent()).counts == manifest.counts

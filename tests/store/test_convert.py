@@ -9,9 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prefine.errors import DataError
+from prefine.records import Completion, Message, PreferencePair, Prompt
 from prefine.store import entries
 from prefine.store.convert import ENTRIES, write_entries
 from prefine.store.layouts.base import Row
+from prefine.store.rows import pair_row
 from prefine.store.screen import Screen
 from prefine.store.sources import file, shaped
 
@@ -89,3 +91,37 @@ def test_nothing_is_left_behind_when_a_row_is_refused(tmp_path: Path) -> None:
         write_entries(rows, "prompts", tmp_path / "out.jsonl", Screen())
     assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl"]
     assert (tmp_path / "out.jsonl").read_text() == "before"
+
+
+def test_pairs_of_ours_stay_whole(tmp_path: Path) -> None:
+    prompt = Prompt.from_text("q", source="p.jsonl, line 7")
+    sides = {
+        side: Completion(
+            id=f"id {side}",
+            prompt_id=prompt.id,
+            sample_index=3,
+            message=Message(role="assistant", content=side),
+            token_ids=(5, 6),
+            tokenizer_hash="t",
+            sampled_logp=-2.5,
+        )
+        for side in ("chosen", "rejected")
+    }
+    pair = PreferencePair(prompt=prompt, p_chosen=0.8, **sides)
+    plain = {"prompt": "p", "chosen": "a", "rejected": "b", "topic": "t"}
+    rows = iter([Row("r", pair_row(pair)), Row("s", plain)])
+    write_entries(rows, "pairs", tmp_path / "out.jsonl", Screen())
+    written = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert written == [pair_row(pair), plain]
+    found, _ = entries.pairs(file(path=tmp_path / "out.jsonl"))
+    assert found == pair
+
+
+@pytest.mark.parametrize(
+    "prompt", ["\n\nHuman: q\n\nAssistant:", [{"role": "user", "content": "\n\nHuman: q\n\nAssistant:"}]]
+)
+def test_a_text_that_looks_like_marked_turns_is_read_as_it_was_written(prompt: Any, tmp_path: Path) -> None:
+    rows = [Row("r", {"prompt": prompt, "chosen": "a", "rejected": "b"})]
+    before = ids("pairs", rows)
+    write_entries(iter(rows), "pairs", tmp_path / "out.jsonl", Screen())
+    assert ids("pairs", file(path=tmp_path / "out.jsonl")) == before

@@ -231,3 +231,35 @@ def test_our_own_pairs_spoilt(changes: dict[str, Any], says: str) -> None:
     del missing["prefine_weight"]
     with pytest.raises(DataError, match="no column 'prefine_weight'"):
         list(entries.pairs(rows(missing)))
+
+
+def test_answers_that_differ_only_in_their_calls_or_their_model_are_different() -> None:
+    def calling(name: str) -> dict[str, Any]:
+        return {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": name}}]}
+
+    sides = [("f", "g"), ("g", "h"), ("f", "h")]
+    pairs = [{"prompt": "q", "chosen": [calling(one)], "rejected": [calling(other)]} for one, other in sides]
+    screen = Screen()
+    assert len(list(entries.pairs(rows(*pairs), screen))) == 3
+    assert screen.notes() == ()
+    models = [{"prompt": "q", "completions": [{"text": "a", "model": model}]} for model in ("m", "n")]
+    first, second = (next(entries.completions(rows(row)))[1][0].id for row in models)
+    assert first != second
+
+
+def test_pairs_that_contradict_one_another_are_both_kept_with_a_remark() -> None:
+    pair = {"prompt": "q", "chosen": "a", "rejected": "b"}
+    opposite = {"prompt": "q", "chosen": "b", "rejected": "a"}
+    screen = Screen()
+    assert len(list(entries.pairs(rows(pair, opposite, pair | {"prompt": "p"}), screen))) == 3
+    assert screen.notes() == ("kept: 1 × contradictory pair (f.jsonl, line 2)",)
+    with pytest.raises(DataError, match=r"line 2: prefers the opposite of f\.jsonl, line 1.*--strict"):
+        list(entries.pairs(rows(pair, opposite), Screen(strict=True)))
+
+
+def test_a_prompt_that_ends_in_the_assistants_words_needs_to_say_so() -> None:
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "Because"}]
+    (prompt,) = entries.prompts(rows({"prompt": turns, "prefill": True}))
+    assert prompt.messages[-1].content == "Because"
+    with pytest.raises(DataError, match="prefill: true"):
+        list(entries.prompts(rows({"prompt": turns, "prefill": False})))

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from prefine.errors import ConfigError, DataError
-from prefine.store import entries
+from prefine.store import entries, files
 from prefine.store.sources import file
 
 ODD = 'a "quoted", text\nwith\r\nlines\u2028and commas'
@@ -132,3 +134,49 @@ def test_json_with_a_list_for_each_split_is_refused(tmp_path: Path) -> None:
     (tmp_path / "r.json").write_text('{"train": [{"prompt": "q"}], "test": []}')
     with pytest.raises(DataError, match=r"one object with lists \(train, test\).*list of objects"):
         values(tmp_path / "r.json")
+
+
+@pytest.mark.parametrize(
+    "cell", ["[{'role': 'user', 'content': 'q'}]", "[{'content': 'q'}\n {'role': 'x'}]", "{'role': 1}"]
+)
+def test_csv_cells_that_python_printed_are_refused(tmp_path: Path, cell: str) -> None:
+    (tmp_path / "r.csv").write_text(f'prompt\nplain\n"{cell}"\n')
+    with pytest.raises(
+        DataError, match=r"row 1 .*the cell prompt holds messages as Python prints.*JSON Lines or Parquet"
+    ):
+        values(tmp_path / "r.csv")
+
+
+def test_lines_in_a_json_file_name_the_format(tmp_path: Path) -> None:
+    path = lines(tmp_path / "r.json", {"prompt": "q"}, {"prompt": "p"})
+    with pytest.raises(DataError, match="format: jsonl"):
+        values(path)
+    assert values(path, format="jsonl") == [{"prompt": "q"}, {"prompt": "p"}]
+
+
+def test_what_is_no_number_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "r.jsonl").write_text('{"prompt": "q", "chosen": "a", "rejected": "b", "weight": NaN, "x": [NaN, 1]}\n')
+    table = pa.table({"prompt": ["q"], "chosen": ["a"], "rejected": ["b"], "weight": [float("nan")], "x": [[None, 1]]})
+    pq.write_table(table, tmp_path / "r.parquet")
+    for name in ("r.jsonl", "r.parquet"):
+        (pair,) = entries.pairs(file(path=tmp_path / name))
+        assert (pair.weight, pair.prompt.metadata) == (1.0, {"x": [None, 1]})
+    (tmp_path / "h.jsonl").write_text(
+        '{"prompt": "q", "response_1": "a", "response_2": "b", "preference_strength": NaN}'
+    )
+    with pytest.raises(DataError, match="preference_strength is missing"):
+        values(tmp_path / "h.jsonl")
+
+
+def test_the_same_tools_from_a_table_and_from_lines_are_the_same_prompt(tmp_path: Path) -> None:
+    tools = [{"name": "f", "parameters": {"x": {"type": "int"}}}, {"name": "g", "parameters": {"y": {"type": "int"}}}]
+    rows = [{"prompt": "q", "tools": [tool]} for tool in tools]
+    lines(tmp_path / "r.jsonl", *rows)
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "r.parquet")
+    found = [[one.id for one in entries.prompts(file(path=tmp_path / name))] for name in ("r.jsonl", "r.parquet")]
+    assert found[0] == found[1]
+
+
+def test_arrays_and_their_numbers_are_plain() -> None:
+    row = {"prompt": "q", "n": np.int64(3), "x": np.array([1.5, np.nan]), "t": (np.float32(0.5), np.bool_(True))}
+    assert files.plain(row) == {"prompt": "q", "n": 3, "x": [1.5, None], "t": [0.5, True]}

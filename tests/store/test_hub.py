@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from command import prefine
 from prefine.config import Component
 from prefine.errors import BackendError, ConfigError, DataError
 from prefine.registry import bind
@@ -44,6 +45,17 @@ def test_a_data_set_is_read_by_split(data_set: str, streaming: bool) -> None:
     assert [len(found) for _, found in entries.completions(rows)] == [2, 2, 2]
     assert len(hub(data_set, split="test", streaming=streaming)) == 1
     assert len(hub(data_set, limit=2, streaming=streaming)) == 2
+
+
+def test_a_folder_or_files_of_a_data_set(data_set: str) -> None:
+    part = Path(data_set) / "part"
+    part.mkdir()
+    (part / "train.jsonl").write_text('{"prompt": "of the part"}\n')
+    assert [row.values["prompt"] for row in hub(data_set, data_dir="part")] == ["of the part"]
+    assert len(hub(data_set, data_files="test.jsonl")) == 1
+    out = Path(data_set).parent / "out.jsonl"
+    found = prefine("import", f"hub:{data_set}", "--as", "prompts", "--out", str(out), "--data-dir", "part")
+    assert (found.code, json.loads(out.read_text())) == (0, {"prompt": "of the part"})
 
 
 def test_what_is_not_there(data_set: str, tmp_path: Path) -> None:

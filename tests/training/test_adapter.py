@@ -7,10 +7,12 @@ import pytest
 import tiny_training as tiny
 import torch
 from safetensors.torch import load_file
+from transformers import GPT2Config, GPT2LMHeadModel, MixtralConfig, MixtralForCausalLM
 
 from prefine.config import AdapterConfig
-from prefine.errors import Interrupted
+from prefine.errors import ConfigError, Interrupted
 from prefine.losses.dpo import dpo
+from prefine.models.adapters import merge
 from prefine.training.adapter import attach
 from prefine.training.figures import StepRow
 from prefine.training.loop import train
@@ -57,6 +59,39 @@ def test_only_named_modules_get_matrices() -> None:
     model = tiny.model()
     attach(model, LORA.model_copy(update={"target_modules": ("q_proj", "v_proj")}), seed=0)
     assert {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in _trained(model)} == {"q_proj", "v_proj"}
+
+
+@pytest.mark.parametrize("kind", ["experts", "transposed"])
+def test_merged_weights_are_the_adapted_model(kind: str, tmp_path: Path) -> None:
+    """Experts are wrapped once for each of their weights; GPT-2's matrices lie the other way round."""
+    torch.manual_seed(0)
+    if kind == "experts":
+        shape = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+        config = MixtralConfig(vocab_size=40, num_key_value_heads=2, num_local_experts=2, **shape)
+        model: Any = MixtralForCausalLM(config)
+    else:
+        model = GPT2LMHeadModel(GPT2Config(vocab_size=40, n_embd=16, n_layer=1, n_head=2, n_positions=32))
+    model.eval()
+    names, ids = set(model.state_dict()), torch.arange(12)[None]
+    with torch.no_grad():
+        before = model(input_ids=ids).logits
+        attach(model, LORA, seed=0)
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.1)
+        adapted = model(input_ids=ids).logits
+        merge(model)
+        assert not torch.allclose(adapted, before, atol=1e-3)
+        assert torch.allclose(model(input_ids=ids).logits, adapted, atol=1e-5)
+        assert set(model.state_dict()) == names
+        model.save_pretrained(tmp_path)
+        again = type(model).from_pretrained(tmp_path)
+        assert torch.allclose(again(input_ids=ids).logits, adapted, atol=1e-5)
+
+
+def test_the_output_head_cannot_carry_an_adapter() -> None:
+    with pytest.raises(ConfigError, match=r"lm_head is the output head, which cannot carry an adapter"):
+        attach(tiny.model(), LORA.model_copy(update={"target_modules": ("q_proj", "lm_head")}), seed=0)
 
 
 def test_the_gradient_is_that_of_the_merged_weights() -> None:

@@ -196,9 +196,9 @@ def test_an_adapter_is_a_policy_and_its_own_reference(place: Place) -> None:
         (
             {"name": "lora", "target_modules": ["q_prj"]},
             CONFIG,
-            "no layer 'q_prj'; did you mean 'q_proj'? Allowed: down",
+            "no layer 'q_prj' that can carry an adapter (the output head cannot); did you mean 'q_proj'? Allowed: down",
         ),
-        ({"name": "lora", "target_modules": ["lm_head"]}, CONFIG, "no layer 'lm_head'"),
+        ({"name": "lora", "target_modules": ["lm_head"]}, CONFIG, "no layer 'lm_head' that can carry an adapter"),
         ({"name": "lora", "target_modules": "q_proj"}, CONFIG, "train.adapter.target_modules"),
         ({"name": "lora", "target_modules": []}, CONFIG, "train.adapter.target_modules"),
         ({"name": "lora", "rank": 0}, CONFIG, "train.adapter.rank: Input should be greater than 0"),

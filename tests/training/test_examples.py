@@ -8,7 +8,7 @@ import chat_tokenizers
 from prefine import chat
 from prefine.errors import DataError
 from prefine.records import Completion, Message, PreferencePair, Prompt
-from prefine.training.examples import ExampleSet, make_examples
+from prefine.training.examples import ExampleSet, PairReader, make_examples
 
 TOKENIZER = chat_tokenizers.chatml()
 STOP = chat.stop_token_id(TOKENIZER)
@@ -28,7 +28,7 @@ def _pair(chosen: Completion | str, rejected: Completion | str, **fields: Any) -
 
 def _make(*pairs: PreferencePair, **settings: Any) -> ExampleSet:
     limits = {"max_prompt_tokens": 100, "max_completion_tokens": 100, **settings}
-    return make_examples(pairs, TOKENIZER, stop_token_id=STOP, **limits)
+    return make_examples(pairs, PairReader(TOKENIZER, stop_token_id=STOP, **limits))
 
 
 def test_a_pair_becomes_prompt_and_completions() -> None:
@@ -100,6 +100,8 @@ def test_reasoning_is_trained_on_where_the_template_writes_it() -> None:
     tokenizer = chat_tokenizers.reasoning()
     stop = chat.stop_token_id(tokenizer)
     pairs = [_pair(_side("so", reasoning="Hm."), "no")]
-    made = make_examples(pairs, tokenizer, stop_token_id=stop, max_prompt_tokens=99, max_completion_tokens=99)
+    made = make_examples(
+        pairs, PairReader(tokenizer, stop_token_id=stop, max_prompt_tokens=99, max_completion_tokens=99)
+    )
     assert made.dropped == {}
     assert tokenizer.decode(made.examples[0].chosen_ids) == "<think>\nHm.\n</think>\n\nso<|im_end|>"

@@ -119,6 +119,21 @@ def test_training_twice_gives_the_same_bytes(whole: Any, tmp_path: Path) -> None
     _assert_same(tmp_path, model, whole)
 
 
+def test_a_loss_that_draws_numbers_draws_those_of_the_seed(tmp_path: Path) -> None:
+    @declare(kind="coupled")
+    def noisy(logps: PairLogps) -> Tensor:
+        return dpo(logps) * (1 + torch.rand(1, dtype=torch.float64))
+
+    def log(name: str, before: int, seed: int = 5) -> bytes:
+        model = tiny.model()
+        torch.manual_seed(before)
+        _train(tmp_path / name, model, loss=noisy, settings={"max_steps": 2, "seed": seed})
+        return tiny.log(tmp_path / name)
+
+    assert log("one", 1) == log("two", 2)
+    assert log("three", 1, seed=6) != log("one", 1)
+
+
 @pytest.mark.parametrize("after", [1, 4, 8])
 def test_an_interrupted_run_resumes_to_the_same_bytes(whole: Any, tmp_path: Path, after: int) -> None:
     _interrupted(tmp_path, after)

@@ -8,7 +8,7 @@ import chat_tokenizers
 from prefine import chat
 from prefine.errors import ConfigError, DataError
 from prefine.records import Completion, Message, PreferencePair, Prompt
-from prefine.training.examples import make_examples
+from prefine.training.examples import PairReader, make_examples
 from prefine.training.token_check import ROWS, check_tokens
 
 CHATML, MISTRAL = chat_tokenizers.chatml(), chat_tokenizers.mistral()
@@ -31,7 +31,7 @@ def _pair(number: int = 1, chosen: Any = None, rejected: Any = None) -> Preferen
 def _checked(*pairs: PreferencePair, tokenizer: Any = CHATML, **limits: int) -> list[str]:
     stop = chat.stop_token_id(tokenizer)
     sizes = {"max_prompt_tokens": 200, "max_completion_tokens": 200} | limits
-    made = make_examples(pairs, tokenizer, stop_token_id=stop, train_on_truncated=True, **sizes)
+    made = make_examples(pairs, PairReader(tokenizer, stop_token_id=stop, train_on_truncated=True, **sizes))
     return check_tokens(pairs, made.examples, tokenizer, stop_token_id=stop)
 
 
@@ -100,10 +100,33 @@ def test_two_start_tokens_are_refused() -> None:
         _checked(_pair(1), tokenizer=tokenizer)
 
 
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (("<|im_end|>\n{% endfor %}", "\n{% endfor %}"), "ends an answer with '\\\\n', training with '<|endoftext|>'"),
+        (("{% if add_generation_prompt %}", "{% if false %}"), "does not write an answer right behind the prompt"),
+    ],
+)
+def test_a_template_that_goes_on_otherwise_is_noted(change: tuple[str, str], says: str) -> None:
+    tokenizer = chat_tokenizers.chatml()
+    tokenizer.chat_template = tokenizer.chat_template.replace(*change)
+    (note,) = _checked(_pair(1), _pair(2), tokenizer=tokenizer)
+    assert says.replace("\\\\", "\\") in note
+
+
+def test_opened_reasoning_is_compared_with_what_is_trained_on() -> None:
+    prompt = _pair().prompt
+    pair = PreferencePair(
+        prompt=prompt, chosen=_side("<think>\nHm.</think>a", prompt), rejected=_side("Hm.</think>b", prompt)
+    )
+    (note,) = _checked(pair, tokenizer=chat_tokenizers.reasoning(opened=True))
+    assert "does not write an answer right behind the prompt" in note
+
+
 def test_only_the_first_rows_are_read() -> None:
     pairs = [_pair(number) for number in range(ROWS + 20)]
     stop = chat.stop_token_id(CHATML)
-    made = make_examples(pairs, CHATML, stop_token_id=stop, max_prompt_tokens=99, max_completion_tokens=99)
+    made = make_examples(pairs, PairReader(CHATML, stop_token_id=stop, max_prompt_tokens=99, max_completion_tokens=99))
     rest = iter(pairs)
     check_tokens(rest, made.examples, CHATML, stop_token_id=stop)
     assert len(list(rest)) == 20

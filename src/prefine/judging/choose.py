@@ -53,9 +53,9 @@ def as_judge(made: object, *, what: str) -> Judge:
     """
     if inspect.isclass(made):
         raise ConfigError(f"{what} is a class; give an object of it")
-    kind = Judge if hasattr(made, "judge") else ComputedJudge
+    kind = Judge if _has(made, "judge") else ComputedJudge
     needed = _MEMBERS[kind]
-    missing = [name for name in needed if not hasattr(made, name)]
+    missing = [name for name in needed if not _has(made, name)]
     if not missing:
         return made if kind is Judge else ComputedJudging(made)  # type: ignore[arg-type, return-value]
     if callable(made) and "compare" in missing:
@@ -64,6 +64,15 @@ def as_judge(made: object, *, what: str) -> Judge:
         f"{what} is no judge: it has no {', '.join(missing)}. A judge has {', '.join(needed)}, or is a function "
         "(prompt, completion) -> float"
     )
+
+
+def _has(made: object, name: str) -> bool:
+    """Whether it has the member, without computing it: a fingerprint may read all weights of a model."""
+    try:
+        inspect.getattr_static(made, name)
+    except AttributeError:
+        return False
+    return True
 
 
 def score_judge(function: Callable[..., float | None], *, name: str = "", temperature: float = 1.0) -> ScoreJudge:

@@ -111,9 +111,11 @@ def merge(model: Any) -> None:
 
     if next(model.parameters()).dtype != torch.float64:
         model.float()
-    for name, module in list(model.named_modules()):
-        if isinstance(module, BaseTunerLayer):
-            module.merge()
+    wrapped = {name: module for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)}
+    for name, module in wrapped.items():
+        module.merge()
+        # A layer with several weights (experts) is wrapped once for each; what was within the outermost goes with it.
+        if not any(name.startswith(f"{other}.") for other in wrapped):
             model.set_submodule(name, module.get_base_layer())
     model.delete_adapter(list(model.peft_config))
 

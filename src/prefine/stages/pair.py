@@ -2,6 +2,7 @@
 
 import hashlib
 import inspect
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 from prefine.config import Component, PairConfig, RunConfig
@@ -88,8 +89,9 @@ def _select(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
     # A prompt without a pair could be held out, but nothing measured on it.
     choices = {ranking.prompt_id: select(ranking) for part in rankings.values() for ranking in part}
     kept_out = held_out((prompt_id for prompt_id, found in choices.items() if found), settings)
-    taken = sum(map(len, rankings.values()))
-    progress.start("pair", taken, "rankings")
+    # Counted in pairs; a ranking that gives none counts as one that was dropped.
+    taken = sum(max(1, len(found)) for found in choices.values())
+    progress.start("pair", len(choices), "rankings")
     produced = 0
     for number, path in enumerate(sources):
         groups = {prompt.id: (prompt, answers) for prompt, answers in _completions(folder, path.name)}
@@ -101,7 +103,7 @@ def _select(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
             prompt, answers = groups[ranking.prompt_id]
             by_id = {answer.id: answer for answer in answers}
             pairs += [relabelled(to_pair(prompt, by_id, ranking, choice), settings) for choice in chosen]
-        produced += _write(folder, number, pairs, kept_out)
+        produced += _write(folder, number, pairs, kept_out, stage.dropped)
         progress.advance(len(rankings[path.name]))
     return _end(stage, folder, len(sources), taken=taken, produced=produced)
 
@@ -128,7 +130,7 @@ def _import(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
     kept_out = held_out(prompt_ids, settings)
     produced = count = 0
     for shard in chunks(read_pairs(config.pairs), _IMPORT_SHARD):
-        produced += _write(folder, count, [relabelled(pair, settings) for pair in shard], kept_out)
+        produced += _write(folder, count, [relabelled(pair, settings) for pair in shard], kept_out, stage.dropped)
         count += 1
         progress.advance(len(shard))
     stage.set_aside(screen)
@@ -139,19 +141,23 @@ def write_pairs(folder: RunFolder, pairs: Iterable[PreferencePair]) -> int:
     """Fill `pairs/` with pairs from memory; returns how many there are."""
     written = count = 0
     for shard in chunks(pairs, _IMPORT_SHARD):
-        written += _write(folder, count, shard, frozenset())
+        written += _write(folder, count, shard, frozenset(), Counter())
         count += 1
     remove_parts_from(folder / PAIRS, count)
     return written
 
 
-def _write(folder: RunFolder, number: int, pairs: list[PreferencePair], kept_out: frozenset[str]) -> int:
+def _write(
+    folder: RunFolder, number: int, pairs: list[PreferencePair], kept_out: frozenset[str], dropped: Counter[str]
+) -> int:
+    """Write a shard; returns how many pairs are there to train on, and counts the others."""
     key = shard_key("pair", [pair.id for pair in pairs])
     train = [pair_row(pair) for pair in pairs if pair.prompt.id not in kept_out]
     write_part(part_path(folder / PAIRS, number), "pairs", train, key=key)
     if kept_out:
         rest = [pair_row(pair) for pair in pairs if pair.prompt.id in kept_out]
         write_part(part_path(folder / HELD_OUT, number), "pairs", rest, key=key)
+        dropped["held out"] += len(rest)
     return len(train)
 
 
@@ -163,4 +169,5 @@ def _end(stage: StageRun, folder: RunFolder, count: int, *, taken: int, produced
     if not produced:
         reasons = ", ".join(f"{number} × {reason}" for reason, number in stage.dropped.items()) or "there was none"
         raise DataError(f"{folder / PAIRS}: no pair came out of {taken} rows ({reasons}); loosen the selector")
+    assert taken == produced + stage.dropped.total(), "every pair is written or counted"
     return stage.end(taken=taken, produced=produced, outputs=outputs)

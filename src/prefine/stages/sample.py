@@ -111,4 +111,6 @@ def _import(source: Component, config: RunConfig, folder: RunFolder, progress: P
         progress.advance(len(shard))
     remove_parts_from(folder / "completions", parts)
     stage.set_aside(screen)
-    return stage.end(taken=screen.read, produced=produced, outputs={"completions": table_hash(folder / "completions")})
+    # Counted in completions; a prompt that was set aside whole counts as one.
+    taken = produced + stage.dropped.total()
+    return stage.end(taken=taken, produced=produced, outputs={"completions": table_hash(folder / "completions")})

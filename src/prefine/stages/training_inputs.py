@@ -1,6 +1,6 @@
 """The policy and the pairs as training reads them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from prefine import chat
@@ -12,8 +12,9 @@ from prefine.models.hf import HfModel
 from prefine.records import PreferencePair
 from prefine.registry import suggest
 from prefine.store.rows import pair_of
+from prefine.store.screen import Screen, UselessRow
 from prefine.store.tables import parts, read_part
-from prefine.training.examples import Example, ExampleSet, make_examples
+from prefine.training.examples import Example, ExampleSet, PairReader, make_examples
 from prefine.training.token_check import check_tokens
 
 
@@ -51,15 +52,39 @@ def check_adapter(config: RunConfig, policy: HfModel) -> None:
         if not any(layer == name or layer.endswith(f".{name}") for layer in layers):
             known = sorted({layer.rsplit(".", 1)[-1] for layer in layers})
             raise ConfigError(
-                f"train.adapter.target_modules: {policy.path} has no layer {name!r}; {suggest(name, known)}"
+                f"train.adapter.target_modules: {policy.path} has no layer {name!r} that can carry an adapter (the "
+                f"output head cannot); {suggest(name, known)}"
             )
 
 
 def read_examples(table: Path, policy: HfModel, config: RunConfig) -> ExampleSet:
     """The pairs of a table as the policy reads them."""
+    return make_examples(_pairs(table), _reader(policy, config))
+
+
+def readable_whole(pairs: Iterable[PreferencePair], config: RunConfig, screen: Screen) -> Iterator[PreferencePair]:
+    """The pairs that training would read as they are; the others are set aside.
+
+    Raises:
+        DataError: The screen is strict and there is another.
+    """
+    reader = _reader(trainable(config.policy, where="policy"), config)
+    for pair in pairs:
+        where = pair.prompt.source
+        reading = reader.read(pair)
+        shortened = reading.long_prompts + reading.long_completions
+        if reading.example is not None and not shortened:
+            yield pair
+            continue
+        why = reading.dropped or "training would shorten it to the token limit"
+        remedy = "raise train.max_prompt_tokens or train.max_completion_tokens, or remove the row"
+        screen.kept -= 1
+        screen.drop(UselessRow(f"not read whole ({why})", f"{where}: {why}; {remedy}"), where)
+
+
+def _reader(policy: HfModel, config: RunConfig) -> PairReader:
     settings = config.train
-    return make_examples(
-        _pairs(table),
+    return PairReader(
         policy.tokenizer,
         stop_token_id=_stop(policy),
         max_prompt_tokens=settings.max_prompt_tokens,

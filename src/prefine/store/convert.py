@@ -6,12 +6,14 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from prefine.errors import DataError
 from prefine.records import Completion, Message, PreferencePair, Prompt
 from prefine.store import entries
 from prefine.store.base import write_atomically
 from prefine.store.layouts.base import Row
 from prefine.store.layouts.own import MARK
 from prefine.store.layouts.table import has_own_columns
+from prefine.store.rows import pair_row
 from prefine.store.screen import Screen
 
 Values = dict[str, Any]
@@ -51,7 +53,9 @@ def _completions(rows: Iterable[Row], screen: Screen) -> Iterator[Values]:
 
 def _pairs(rows: Iterable[Row], screen: Screen) -> Iterator[Values]:
     for pair in entries.pairs(rows, screen):
-        yield pair_values(pair)
+        values = pair_values(pair)
+        # Pairs of ours have more than users' columns can say: token ids, log-probabilities, ids.
+        yield values if _says_all(values, pair) else pair_row(pair)
 
 
 def prompt_values(prompt: Prompt) -> Values:
@@ -74,6 +78,14 @@ def pair_values(pair: PreferencePair) -> Values:
         values |= {"chosen": pair.chosen.text, "rejected": pair.rejected.text}
     extra = {"weight": pair.weight, "score_gap": pair.score_gap, "p_chosen": pair.p_chosen}
     return values | {k: v for k, v in extra.items() if v is not None and (k, v) != ("weight", 1.0)}
+
+
+def _says_all(values: Values, pair: PreferencePair) -> bool:
+    try:
+        again = entries.pair_in(Row(pair.prompt.source, values), Screen())
+    except DataError:
+        return False
+    return again == pair
 
 
 def _answer_values(answer: Completion) -> Values:

@@ -3,22 +3,28 @@
 What is well-formed but worthless (empty, a repetition, a tie) is set aside on the `Screen`.
 """
 
-import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pydantic import ValidationError
 
 from prefine.errors import DataError
-from prefine.records import Completion, Message, PreferencePair, Prompt, content_hash
-from prefine.store.layouts.base import Row, has, show
+from prefine.records import Completion, PreferencePair, Prompt, content_hash
+from prefine.store.layouts.base import PROMPT_NAMES, Row, has, show
+from prefine.store.messages import messages_of, reason, storable, structured
+from prefine.store.preferences import score_gap
 from prefine.store.rows import pair_of
 from prefine.store.screen import Screen, UselessRow
 
-_PROMPT_NAMES = ("prompt", "instruction", "messages")
 _TEXT_NAMES = ("text", "content", "completion", "message")
 _PAIR_EXTRAS = ("weight", "score_gap", "p_chosen")
 _OWN_COLUMN = "prefine_extra"
+# What `apply_chat_template` itself takes, or is given by us.
+_RESERVED = {
+    *("conversation", "messages", "tools", "chat_template", "add_generation_prompt", "continue_final_message"),
+    *("tokenize", "padding", "truncation", "max_length", "return_tensors", "return_dict", "tokenizer_kwargs"),
+    *("return_assistant_tokens_mask", "sanitize_control_tokens"),
+}
 
 
 def prompts(rows: Iterable[Row], screen: Screen | None = None) -> Iterator[Prompt]:
@@ -38,8 +44,7 @@ def prompts(rows: Iterable[Row], screen: Screen | None = None) -> Iterator[Promp
     for row in rows:
         screen.read += 1
         try:
-            own = _OWN_COLUMN in row.values
-            prompt = _own_pair(row).prompt if own else _prompt(row, used=("completions", "chosen", "rejected"))
+            prompt = _prompt_in(row, screen)
             _must_be_new(prompt.id, row.where, seen, "prompt", prompt.text)
         except UselessRow as useless:
             screen.drop(useless, row.where)
@@ -63,10 +68,11 @@ def completions(rows: Iterable[Row], screen: Screen | None = None) -> Iterator[t
     seen: dict[str, str] = {}
     for row in rows:
         screen.read += 1
-        if "completions" not in row.values:
-            raise DataError(f"{row.where}: no column 'completions'; {has(row.values)}; map it with columns")
         try:
-            prompt = _prompt(row, used=("completions",))
+            _must_be_of_use(row)
+            if "completions" not in row.values:
+                raise DataError(f"{row.where}: no column 'completions'; {has(row.values)}; map it with columns")
+            prompt = _prompt(row, screen, used=("completions",))
             # The answers first: a malformed one must not hide behind a prompt that came before.
             found = _answers(prompt, row, screen)
             _must_be_new(prompt.id, row.where, seen, "prompt", prompt.text)
@@ -81,29 +87,63 @@ def completions(rows: Iterable[Row], screen: Screen | None = None) -> Iterator[t
 def pairs(rows: Iterable[Row], screen: Screen | None = None) -> Iterator[PreferencePair]:
     """One pair a row: `prompt`, `chosen`, `rejected`, each a text or messages.
 
-    Optional are `weight`, `score_gap` and `p_chosen`; other columns are metadata of the prompt. Rows of a `pairs/` of
-    ours come back whole, with all that their `prefine_*` columns say.
+    Optional are `weight`, `score_gap` (or two scores) and `p_chosen`; other columns are metadata of the prompt. Rows of
+    a `pairs/` of ours come back whole, with all that their `prefine_*` columns say.
 
     Args:
         rows: In our own columns.
-        screen: Where empty texts, equal answers, ties (`score_gap` 0) and repeated pairs are counted.
+        screen: Where empty texts, equal answers, ties and repeated pairs are counted; pairs that contradict one
+            another are kept with a remark.
 
     Raises:
         DataError: A field is missing or of a wrong type, or no row is left.
     """
     screen = screen or Screen()
     seen: dict[str, str] = {}
+    preferred: dict[str, str] = {}
     for row in rows:
         screen.read += 1
         try:
-            pair = _own_pair(row) if _OWN_COLUMN in row.values else _pair(row)
+            pair = pair_in(row, screen)
             _must_be_new(pair.id, row.where, seen, "pair", pair.prompt.text)
+            _remark_contradiction(pair, row.where, preferred, screen)
         except UselessRow as useless:
             screen.drop(useless, row.where)
             continue
         screen.kept += 1
         yield pair
     screen.require_some("pairs")
+
+
+def pair_in(row: Row, screen: Screen) -> PreferencePair:
+    """The pair of one row.
+
+    Raises:
+        UselessRow: It teaches nothing.
+        DataError: It is malformed.
+    """
+    _must_be_of_use(row)
+    return _own_pair(row) if _OWN_COLUMN in row.values else _pair(row, screen)
+
+
+def _prompt_in(row: Row, screen: Screen) -> Prompt:
+    _must_be_of_use(row)
+    if _OWN_COLUMN in row.values:
+        return _own_pair(row).prompt
+    return _prompt(row, screen, used=("completions", "chosen", "rejected"))
+
+
+def _must_be_of_use(row: Row) -> None:
+    if row.useless is not None:
+        raise row.useless
+
+
+def _remark_contradiction(pair: PreferencePair, where: str, preferred: dict[str, str], screen: Screen) -> None:
+    sides = [pair.chosen.message.chat(), pair.rejected.message.chat()]
+    if (opposite := preferred.get(content_hash(pair.prompt.id, *reversed(sides)))) is not None:
+        says = f"{where}: prefers the opposite of {opposite} ({show(pair.prompt.text)}): remove one, or both"
+        screen.remark(UselessRow("contradictory pair", says), where)
+    preferred.setdefault(content_hash(pair.prompt.id, *sides), where)
 
 
 def _own_pair(row: Row) -> PreferencePair:
@@ -113,23 +153,23 @@ def _own_pair(row: Row) -> PreferencePair:
     except KeyError as error:
         problem = f"no column {error.args[0]!r}"
     except (DataError, ValueError, TypeError) as error:
-        problem = _reason(error)
+        problem = reason(error)
     raise DataError(
         f"{row.where}: the prefine_* columns do not fit together ({problem}); restore them, or remove all of them to "
         "read prompt, chosen and rejected alone"
     )
 
 
-def _pair(row: Row) -> PreferencePair:
+def _pair(row: Row, screen: Screen) -> PreferencePair:
     for side in ("chosen", "rejected"):
         if side not in row.values:
             remedy = "map it with columns"
             if "completions" in row.values:
                 remedy = "these rows are read with completions: instead of pairs:, and a judge such as recorded"
             raise DataError(f"{row.where}: no column {side!r}; {has(row.values)}; {remedy}")
-    prompt = _prompt(row, used=("chosen", "rejected", *_PAIR_EXTRAS))
+    prompt = _prompt(row, screen, used=("chosen", "rejected", *_PAIR_EXTRAS))
     sides = {
-        side: _completion(prompt, index, {"text": row.values[side]}, f"{row.where}, {side}")
+        side: _completion(prompt, index, {"text": row.values[side]}, f"{row.where}, {side}", screen)
         for index, side in enumerate(("chosen", "rejected"))
     }
     if sides["chosen"].message == sides["rejected"].message:
@@ -139,17 +179,30 @@ def _pair(row: Row) -> PreferencePair:
             "a pair needs two different answers: remove the row",
         )
     extra = {name: row.values[name] for name in _PAIR_EXTRAS if row.values.get(name) is not None}
+    if "score_gap" not in extra and (gap := score_gap(row)) is not None:
+        extra["score_gap"] = gap
+    if extra.get("p_chosen") in (0.5, "0.5"):
+        raise _tie(row)
     try:
         pair = PreferencePair.model_validate({"prompt": prompt, **sides, **extra})
     except ValidationError as error:
-        raise DataError(f"{row.where}: {_reason(error)}") from error
+        raise DataError(f"{row.where}: {reason(error)}") from error
     if pair.score_gap == 0:
-        raise UselessRow("tie", f"{row.where}: both answers are equally good, which is no preference: remove the row")
+        raise _tie(row)
+    if pair.score_gap is not None and pair.score_gap < 0:
+        raise DataError(
+            f"{row.where}: score_gap {pair.score_gap} says that the rejected answer is better; swap the sides or "
+            "remove the row"
+        )
     return pair
 
 
-def _prompt(row: Row, *, used: tuple[str, ...]) -> Prompt:
-    present = [name for name in _PROMPT_NAMES if name in row.values]
+def _tie(row: Row) -> UselessRow:
+    return UselessRow("tie", f"{row.where}: both answers are equally good, which is no preference: remove the row")
+
+
+def _prompt(row: Row, screen: Screen, *, used: tuple[str, ...]) -> Prompt:
+    present = [name for name in PROMPT_NAMES if name in row.values]
     if not present:
         raise DataError(
             f"{row.where}: no column 'prompt' (nor 'instruction' or 'messages'); {has(row.values)}; "
@@ -157,36 +210,33 @@ def _prompt(row: Row, *, used: tuple[str, ...]) -> Prompt:
         )
     if len(present) > 1:
         raise DataError(
-            f"{row.where}: both {' and '.join(map(repr, present))} could be the prompt; map one with columns"
+            f"{row.where}: both {' and '.join(map(repr, present))} could be the prompt; map one with columns, "
+            f"such as {{prompt: {present[0]}}}, and the other becomes metadata"
         )
     (name,) = present
-    messages = _messages(row.values[name], f"{row.where}, {name}", role="user")
-    if messages[-1].role == "assistant":
+    messages = messages_of(row.values[name], f"{row.where}, {name}", role="user", screen=screen)
+    if messages[-1].role == "assistant" and row.values.get("prefill") not in (True, "true", "True"):
         raise DataError(
             f"{row.where}, {name}: the last message is the assistant's, so there is nothing to answer; "
-            "end the prompt with a user turn"
+            "end the prompt with a user turn, or add a column prefill: true if the answer goes on from there"
+        )
+    arguments = structured(row.values.get("chat_template_kwargs"))
+    if isinstance(arguments, dict) and (reserved := sorted(_RESERVED & arguments.keys())):
+        raise DataError(
+            f"{row.where}: chat_template_kwargs has {', '.join(reserved)}, which prefine sets itself; only arguments "
+            "of the template itself belong there, such as enable_thinking: remove it"
         )
     metadata = {k: v for k, v in row.values.items() if k not in (name, "tools", "chat_template_kwargs", *used)}
     try:
         return Prompt.make(
             messages,
-            tools=_structured(row.values.get("tools")),
-            chat_template_kwargs=_structured(row.values.get("chat_template_kwargs")),
+            tools=structured(row.values.get("tools")),
+            chat_template_kwargs=arguments,
             source=row.where,
-            metadata=metadata,
+            metadata=storable(metadata, row.where, screen),
         )
-    except (ValidationError, ValueError, TypeError) as error:
-        raise DataError(f"{row.where}: {_reason(error)}") from error
-
-
-def _structured(value: Any) -> Any:
-    """A column that trainers also take as JSON text."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value)
-    except (ValueError, RecursionError):
-        return value
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{row.where}: {reason(error)}") from error
 
 
 def _answers(prompt: Prompt, row: Row, screen: Screen) -> list[Completion]:
@@ -198,7 +248,7 @@ def _answers(prompt: Prompt, row: Row, screen: Screen) -> list[Completion]:
     for number, item in enumerate(items):
         where = row.places[number] if row.places else f"{row.where}, completion {number}"
         try:
-            found.append(_completion(prompt, len(found), item, where))
+            found.append(_completion(prompt, len(found), item, where, screen))
         except UselessRow as useless:
             screen.drop(useless, where)
     if not found:
@@ -208,14 +258,14 @@ def _answers(prompt: Prompt, row: Row, screen: Screen) -> list[Completion]:
     return found
 
 
-def _completion(prompt: Prompt, index: int, item: Any, where: str) -> Completion:
+def _completion(prompt: Prompt, index: int, item: Any, where: str, screen: Screen) -> Completion:
     values = {"text": item} if isinstance(item, str) else item
     if not isinstance(values, dict):
         raise DataError(f"{where}: expected a text or an object with a text, got {show(item)}")
     name = next((n for n in _TEXT_NAMES if n in values), None)
     if name is None:
         raise DataError(f"{where}: no field 'text' (nor {', '.join(_TEXT_NAMES[1:])}); {has(values)}")
-    messages = _messages(values[name], where, role="assistant")
+    messages = messages_of(values[name], where, role="assistant", screen=screen)
     if len(messages) != 1 or messages[0].role != "assistant":
         raise DataError(
             f"{where}: an answer must be one assistant turn, got roles {[m.role for m in messages]}; "
@@ -225,54 +275,17 @@ def _completion(prompt: Prompt, index: int, item: Any, where: str) -> Completion
     try:
         return Completion.model_validate(
             {
-                "id": content_hash(prompt.id, index, str(values.get("model", "")), messages[0].content),
+                "id": content_hash(prompt.id, index, str(values.get("model") or ""), messages[0].chat()),
                 "prompt_id": prompt.id,
                 "sample_index": index,
                 "message": messages[0],
                 "model": values.get("model") or "",
                 "finish_reason": values.get("finish_reason") or "unknown",
-                "metadata": rest,
+                "metadata": storable(rest, where, screen),
             }
         )
-    except ValidationError as error:
-        raise DataError(f"{where}: {_reason(error)}") from error
-
-
-def _messages(value: Any, where: str, *, role: str) -> tuple[Message, ...]:
-    if isinstance(value, str):
-        value = [{"role": role, "content": value}]
-    elif isinstance(value, dict):
-        value = [value]
-    if not isinstance(value, list) or not value or not all(isinstance(item, dict) for item in value):
-        raise DataError(
-            f"{where}: expected a text or a list of messages (objects with role and content), got {show(value)}"
-        )
-    try:
-        messages = tuple(Message.model_validate(_filled(item)) for item in value)
-    except ValidationError as error:
-        raise DataError(f"{where}: {_reason(error)}") from error
-    for message in messages:
-        if not message.content.strip() and not message.tool_calls:
-            raise UselessRow(
-                "empty prompt" if role == "user" else "empty answer",
-                f"{where}: the text is empty ({show(message.content)}); remove the row or fill it",
-            )
-        try:
-            message.content.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise DataError(
-                f"{where}: character {error.start} is half of a surrogate pair ({message.content[error.start]!r}); "
-                "the file was cut inside an emoji: repair or remove the row"
-            ) from error
-    return messages
-
-
-def _filled(message: dict[str, Any]) -> dict[str, Any]:
-    """A message as tables hold it: a field that only other rows have is None here, and a call needs no text."""
-    known = {k: v for k, v in message.items() if v is not None}
-    if known.get("tool_calls"):
-        known.setdefault("content", "")
-    return known
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{where}: {reason(error)}") from error
 
 
 def _must_be_new(key: str, where: str, seen: dict[str, str], what: str, text: str) -> None:
@@ -283,11 +296,3 @@ def _must_be_new(key: str, where: str, seen: dict[str, str], what: str, text: st
             "so each may appear once: remove one",
         )
     seen[key] = where
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        return "; ".join(
-            f"{'.'.join(map(str, e['loc'])) or 'row'}: {e['msg']} (got {show(e.get('input'))})" for e in error.errors()
-        )
-    return str(error)

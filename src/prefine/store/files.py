@@ -5,19 +5,22 @@ import glob
 import gzip
 import io
 import json
+import math
+import re
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from datetime import date, time, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from prefine.errors import ConfigError, DataError
 from prefine.store.json_text import decoded, kind_of, object_of, parsed
 from prefine.store.layouts.base import Row
 
 Format = Literal["jsonl", "json", "csv", "parquet", "arrow"]
+FORMATS: tuple[Format, ...] = get_args(Format)
 _BY_SUFFIX: dict[str, Format] = {
     ".jsonl": "jsonl",
     ".jsonl.gz": "jsonl",
@@ -32,6 +35,8 @@ _ROWS_AT_A_TIME = 1024
 _MARK = b"\xef\xbb\xbf"
 # Cells of a CSV file are texts. These columns are never one, and a list of messages is recognised in any.
 _STRUCTURED = {"completions", "tools", "chat_template_kwargs", "models", "choices", "turns"}
+# What str() makes of messages; a table of objects that was written as CSV is full of it.
+_PYTHON_MESSAGES = re.compile(r"\[?\s*\{'(role|content)':")
 _OPTIONAL = {"weight", "score_gap", "p_chosen", "tools", "chat_template_kwargs"}
 
 
@@ -149,7 +154,16 @@ def _jsonl(path: Path) -> Iterator[Row]:
 
 
 def _json(path: Path) -> Iterator[Row]:
-    value = parsed(decoded(path.read_bytes().removeprefix(_MARK), str(path)), str(path))
+    text = decoded(path.read_bytes().removeprefix(_MARK), str(path))
+    try:
+        value = parsed(text, str(path))
+    except DataError as error:
+        if isinstance(error.__cause__, json.JSONDecodeError) and error.__cause__.msg == "Extra data":
+            raise DataError(
+                f"{path}: a JSON file holds one value, and here is another behind it; if every line is an object, set "
+                "format: jsonl (--format jsonl)"
+            ) from error
+        raise
     if isinstance(value, dict) and value and all(isinstance(item, list) for item in value.values()):
         raise DataError(
             f"{path}: one object with lists ({', '.join(list(value)[:5])}), such as one for each split or column; "
@@ -182,7 +196,7 @@ def _csv(path: Path) -> Iterator[Row]:
                         f"{where}: {len(cells)} cells for {len(names)} columns ({', '.join(names)}); "
                         "quote cells that hold commas or line ends"
                     )
-                values = {name: _cell(name, cell) for name, cell in zip(names, cells, strict=True)}
+                values = {name: _cell(name, cell, where) for name, cell in zip(names, cells, strict=True)}
                 yield Row(where, values)
                 number += 1
         except UnicodeDecodeError as error:
@@ -194,9 +208,14 @@ def _csv(path: Path) -> Iterator[Row]:
             raise DataError(f"{path}, line {reader.line_num}: not valid CSV ({error})") from error
 
 
-def _cell(name: str, cell: str) -> Any:
+def _cell(name: str, cell: str, where: str) -> Any:
     if not cell and name in _OPTIONAL:
         return None
+    if _PYTHON_MESSAGES.match(cell):
+        raise DataError(
+            f"{where}: the cell {name} holds messages as Python prints them ({cell[:40]!r}), not as JSON; "
+            "write the table as JSON Lines or Parquet"
+        )
     if cell[:1] not in ("[", "{"):
         return cell
     try:
@@ -254,14 +273,22 @@ def _batches(batches: Iterable[Any], path: Path, kind: str) -> Iterator[Row]:
 
 
 def plain(value: Any) -> Any:
-    """A value of Arrow or Python as JSON has it: moments and decimals become text."""
+    """A value of Arrow or Python as JSON has it: moments and decimals become text, what is no number None.
+
+    What JSON cannot hold, such as bytes, stays what it is.
+    """
     if isinstance(value, dict):
         return {name: plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
+    if isinstance(value, float) and math.isnan(value):
+        return None
     if isinstance(value, date | time):
         return value.isoformat()
-    return str(value) if isinstance(value, Decimal | timedelta) else value
+    if isinstance(value, Decimal | timedelta):
+        return str(value)
+    # Arrays, and the numbers in them.
+    return plain(value.tolist()) if hasattr(value, "tolist") else value
 
 
 _READERS = {"jsonl": _jsonl, "json": _json, "csv": _csv, "parquet": _parquet, "arrow": _arrow}

@@ -17,6 +17,8 @@ def hub(
     split: str = "train",
     config: str | None = None,
     revision: str | None = None,
+    data_dir: str | None = None,
+    data_files: str | list[str] | None = None,
     streaming: bool = False,
     columns: Columns | None = None,
     layout: LayoutName = "auto",
@@ -29,26 +31,29 @@ def hub(
         split: Which split.
         config: Which configuration, where it has several.
         revision: A commit or tag, so that the data stay the same.
+        data_dir: Which folder of it, such as helpful-base.
+        data_files: Which files of it, by path or pattern.
         streaming: Read over the network as needed instead of downloading all of it first.
         columns: Our name → the data set's name, for columns that are called otherwise there.
         layout: "auto" recognises it by the names of the columns of the first row.
-        limit: Take the first prompts or pairs only.
+        limit: Take the first rows only; of prompts whose answers are rows, the first prompts.
 
     Raises:
         ConfigError: The package `datasets` is missing, or there is no such split.
         BackendError: The data set cannot be loaded.
     """
-    rows = _rows(path, split, config, revision, streaming)
+    chosen = {"name": config, "data_dir": data_dir, "data_files": data_files, "revision": revision}
+    rows = _rows(path, split, chosen | {"streaming": streaming})
     return shaped(rows, columns=columns, layout=layout, limit=limit)
 
 
-def _rows(path: str, split: str, config: str | None, revision: str | None, streaming: bool) -> Iterator[Row]:
-    loaded = _load(path, split, config, revision, streaming)
+def _rows(path: str, split: str, options: dict[str, Any]) -> Iterator[Row]:
+    loaded = _load(path, split, options)
     for number, values in enumerate(_guarded(iter(loaded), path)):
         yield Row(f"hub:{path} {split}, row {number}", plain(values))
 
 
-def _load(path: str, split: str, config: str | None, revision: str | None, streaming: bool) -> Any:
+def _load(path: str, split: str, options: dict[str, Any]) -> Any:
     try:
         import datasets
     except ModuleNotFoundError as error:
@@ -56,7 +61,7 @@ def _load(path: str, split: str, config: str | None, revision: str | None, strea
             f"hub:{path}: reading from the hub needs the package {error.name!r}; install prefine[train]"
         ) from error
     try:
-        return datasets.load_dataset(path, name=config, split=split, revision=revision, streaming=streaming)
+        return datasets.load_dataset(path, split=split, **options)
     except Exception as error:  # the library raises its own errors, the network's and its parsers'
         first = next(iter(str(error).splitlines()), "")
         if first.startswith(("Unknown split", "Bad split")):

@@ -6,6 +6,8 @@ from typing import Any
 from prefine.errors import DataError
 
 _FIRST_CHARACTERS = 80
+# Python writes these though JSON has none of them; what is no number is missing.
+_CONSTANTS = {"NaN": None, "Infinity": float("inf"), "-Infinity": float("-inf")}
 
 
 def decoded(data: bytes, where: str) -> str:
@@ -30,7 +32,7 @@ def parsed(text: str, where: str) -> Any:
         DataError: It is not valid, names a field twice, or holds text that no file can hold.
     """
     try:
-        value = json.loads(text, object_pairs_hook=_unique)
+        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_CONSTANTS.get)
     # A number of thousands of digits is a plain ValueError.
     except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: not valid JSON ({error}): {text[:_FIRST_CHARACTERS].strip()!r}") from error

@@ -21,7 +21,7 @@ class UselessRow(DataError):
 
 
 class Screen:
-    """Counts of what was set aside; strict, the first such row is an error.
+    """Counts of what was set aside, and of what was kept with a remark; strict, the first of either is an error.
 
     Args:
         strict: Refuse instead of counting.
@@ -32,6 +32,7 @@ class Screen:
         self.read = 0
         self.kept = 0
         self.dropped: Counter[str] = Counter()
+        self.remarked: Counter[str] = Counter()
         self._places: dict[str, list[str]] = {}
         self._first: dict[str, str] = {}
 
@@ -41,9 +42,20 @@ class Screen:
         Raises:
             DataError: The screen is strict.
         """
+        self._count(self.dropped, row, where)
+
+    def remark(self, row: UselessRow, where: str) -> None:
+        """Keep a row that somebody should look at, or one that lost a field which cannot be stored.
+
+        Raises:
+            DataError: The screen is strict.
+        """
+        self._count(self.remarked, row, where)
+
+    def _count(self, counts: Counter[str], row: UselessRow, where: str) -> None:
         if self.strict:
             raise DataError(f"{row} (refused because of --strict)") from row
-        self.dropped[row.reason] += 1
+        counts[row.reason] += 1
         self._first.setdefault(row.reason, str(row))
         places = self._places.setdefault(row.reason, [])
         if len(places) < _PLACES:
@@ -51,10 +63,13 @@ class Screen:
 
     def notes(self) -> tuple[str, ...]:
         """One line for each reason, with the first places."""
-        return tuple(
-            f"set aside: {count:,} × {reason} ({'; '.join(self._places[reason])}{'; …' if count > _PLACES else ''})"
-            for reason, count in sorted(self.dropped.items())
-        )
+        return (*self._lines("set aside", self.dropped), *self._lines("kept", self.remarked))
+
+    def _lines(self, what: str, counts: Counter[str]) -> list[str]:
+        return [
+            f"{what}: {count:,} × {reason} ({'; '.join(self._places[reason])}{'; …' if count > _PLACES else ''})"
+            for reason, count in sorted(counts.items())
+        ]
 
     def require_some(self, what: str) -> None:
         """Nothing, if something was kept or nothing was set aside.
@@ -63,6 +78,6 @@ class Screen:
             DataError: Everything was set aside.
         """
         if self.dropped and not self.kept:
-            lines = (*self.notes(), *(self._first[reason] for reason in sorted(self._first)))
+            lines = (*self.notes(), *(self._first[reason] for reason in sorted(self.dropped)))
             reasons = "\n".join(f"  {line}" for line in lines)
             raise DataError(f"{what}: nothing is left of {self.read:,} rows; give rows that can be used:\n{reasons}")

@@ -12,8 +12,9 @@ from prefine.errors import ConfigError, DataError, PrefineError
 from prefine.registry import describe, options_model
 from prefine.store.files import Format, files_at, plain, rows_in
 from prefine.store.grouping import by_prompt
-from prefine.store.layouts.base import Row
+from prefine.store.layouts.base import PROMPT_NAMES, Row
 from prefine.store.layouts.leaderboards import question_of
+from prefine.store.layouts.prompts import put_aside
 from prefine.store.layouts.table import BY_NAME, LayoutName, convert, recognise
 
 __all__ = ["Columns", "Limit", "Row", "file", "open_source", "playground", "read", "read_files", "shaped"]
@@ -40,7 +41,7 @@ def file(
         columns: Our name → the file's name, for columns that are called otherwise there.
         layout: "auto" recognises it by the names of the columns of the first row.
         questions: The file of questions, for Arena-Hard answers that have only the question's id.
-        limit: Take the first prompts or pairs only.
+        limit: Take the first rows only; of prompts whose answers are rows, the first prompts.
 
     Raises:
         ConfigError: There is no such file, or its format is unknown.
@@ -80,11 +81,12 @@ def shaped(
     """Rows of any layout in our own columns: prompt; prompt and completions; prompt, chosen and rejected.
 
     Args:
-        rows: As they are in the source; nothing is read ahead, unless rows have to be grouped by prompt.
+        rows: As they are in the source; nothing is read ahead, unless answers have to be grouped by prompt.
         columns: Our name → the source's name.
         layout: "auto" recognises it by the names of the columns of the first row.
         questions: The file of questions, for Arena-Hard answers that have only the question's id.
-        limit: Take the first prompts or pairs only.
+        limit: Take the first rows only; where a row is one answer, the first prompts, with all of their answers: all
+            rows are read for them.
 
     Raises:
         ConfigError: The layout needs `questions`.
@@ -102,7 +104,13 @@ def shaped(
         )
     known = dict(map(question_of, rows_in(files_at(questions, None)))) if questions is not None else {}
     converted = (convert(kind, row, known) for row in chain([first], renamed))
-    yield from islice(by_prompt(converted) if kind.grouped else converted, limit)
+    if kind.grouped:
+        yield from by_prompt(converted, limit)
+    elif "completions" in first.values and "chosen" not in first.values:
+        # A row has all answers of a prompt, as a rule; where another has more of them they belong together.
+        yield from by_prompt(islice(converted, limit))
+    else:
+        yield from islice(converted, limit)
 
 
 def open_source(component: Component, *, where: str) -> Callable[[], Iterator[Row]]:
@@ -136,15 +144,15 @@ def read(component: Component, *, where: str) -> Iterator[Row]:
     return open_source(component, where=where)()
 
 
-def read_files(paths: Iterable[Path], options: Mapping[str, Any], *, where: str) -> Iterator[Row]:
-    """The rows of several files, patterns or folders as one source; `options` are those of `shaped`.
+def read_files(files: list[tuple[Path, Format]], options: Mapping[str, Any], *, where: str) -> Iterator[Row]:
+    """The rows of several files as one source; `options` are those of `shaped`.
 
     Raises:
         ConfigError: An option is wrong, or there is no such file.
         DataError: A row cannot be used.
     """
     checked = _checked(options, where)
-    return shaped(rows_in([one for path in paths for one in files_at(path, None)]), **checked)
+    return shaped(rows_in(files), **checked)
 
 
 def _checked(options: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -185,4 +193,8 @@ def _renamed(rows: Iterable[Row], columns: Columns) -> Iterator[Row]:
                     f"{where}: no column {theirs!r} (mapped to {ours!r}); this row has {', '.join(sorted(values))}"
                 )
         renamed = {ours: values[theirs] for ours, theirs in columns.items()}
-        yield Row(where, {k: v for k, v in values.items() if k not in columns.values()} | renamed)
+        others = {k: v for k, v in values.items() if k not in columns.values()}
+        for name in PROMPT_NAMES:
+            if name in columns:
+                others = put_aside(others, keep=name)
+        yield Row(where, others | renamed)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from prefine.config import AdapterConfig
+from prefine.errors import ConfigError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -17,11 +18,20 @@ def attach(model: "PreTrainedModel", settings: AdapterConfig, *, seed: int) -> N
         model: Without an adapter, on its device.
         settings: Rank, scale and layers.
         seed: Decides the adapter's start.
+
+    Raises:
+        ConfigError: It would be put beside the output head, which may share its weights with the input.
     """
     # Here and not above: peft takes seconds to import.
     from peft import LoraConfig
 
     named = settings.target_modules
+    head: object = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    for name, module in model.named_modules():
+        if module is head and named != "all-linear" and any(f".{name}".endswith(f".{target}") for target in named):
+            raise ConfigError(
+                f"train.adapter.target_modules: {name} is the output head, which cannot carry an adapter; take it out"
+            )
     torch.manual_seed(seed)
     model.add_adapter(
         LoraConfig(

@@ -35,74 +35,102 @@ class ExampleSet(NamedTuple):
     truncated: dict[str, int]
 
 
-def make_examples(
-    pairs: Iterable[PreferencePair],
-    tokenizer: chat.Tokenizer,
-    *,
-    stop_token_id: int,
-    max_prompt_tokens: int,
-    max_completion_tokens: int,
-    train_on_truncated: bool = False,
-) -> ExampleSet:
-    """Tokenise pairs; keep the end of a long prompt and the start of a long completion.
+class Reading(NamedTuple):
+    """What became of one pair: an example or why there is none, and how much of it was shortened."""
+
+    example: Example | None
+    dropped: str = ""
+    long_prompts: int = 0
+    long_completions: int = 0
+
+
+class PairReader:
+    """Turns pairs into token ids; keeps the end of a long prompt and the start of a long completion.
 
     Args:
-        pairs: Preference pairs with one prompt for both sides.
         tokenizer: The policy's.
         stop_token_id: What generation stops on, see `chat.stop_token_id`.
         max_prompt_tokens: Longer prompts lose their beginning.
         max_completion_tokens: Longer completions lose their end, and with it the stop token.
         train_on_truncated: Keep completions that were cut by the generation limit.
-
-    Raises:
-        DataError: A pair has another prompt for its rejected side, or nothing is left to train on.
     """
-    tokenizer_hash = chat.tokenizer_hash(tokenizer)
-    prompts: dict[str, list[int]] = {}
-    examples: list[Example] = []
-    dropped: Counter[str] = Counter()
-    truncated: Counter[str] = Counter()
-    for pair in pairs:
+
+    def __init__(
+        self,
+        tokenizer: chat.Tokenizer,
+        *,
+        stop_token_id: int,
+        max_prompt_tokens: int,
+        max_completion_tokens: int,
+        train_on_truncated: bool = False,
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._tokenizer_hash = chat.tokenizer_hash(tokenizer)
+        self._stop = stop_token_id
+        self._max_prompt, self._max_completion = max_prompt_tokens, max_completion_tokens
+        self._train_on_truncated = train_on_truncated
+        self._prompts: dict[str, list[int]] = {}
+
+    def read(self, pair: PreferencePair) -> Reading:
+        """One pair.
+
+        Raises:
+            DataError: It has another prompt for its rejected side.
+        """
         if pair.rejected_prompt is not None:
             raise DataError(f"pair {pair.id}: rejected_prompt is set; only joint losses compare answers to two prompts")
         sides = (pair.chosen, pair.rejected)
-        if not train_on_truncated and any(side.finish_reason == "length" for side in sides):
-            dropped["cut_by_generation_limit"] += 1
-            continue
-        if pair.prompt.id not in prompts:
-            prompts[pair.prompt.id] = chat.prompt_ids(tokenizer, pair.prompt)
-        prompt = prompts[pair.prompt.id]
+        if not self._train_on_truncated and any(side.finish_reason == "length" for side in sides):
+            return Reading(None, "cut_by_generation_limit")
+        if pair.prompt.id not in self._prompts:
+            self._prompts[pair.prompt.id] = chat.prompt_ids(self._tokenizer, pair.prompt)
+        prompt = self._prompts[pair.prompt.id]
         chosen, rejected = (
             chat.completion_ids(
-                tokenizer, pair.prompt, side, tokenizer_hash=tokenizer_hash, stop_token_id=stop_token_id
+                self._tokenizer, pair.prompt, side, tokenizer_hash=self._tokenizer_hash, stop_token_id=self._stop
             )
             for side in sides
         )
         if chosen is None or rejected is None:
-            dropped["reasoning_or_tool_calls_without_token_ids"] += 1
-            continue
+            return Reading(None, "reasoning_or_tool_calls_without_token_ids")
         if not prompt:
-            dropped["empty_prompt"] += 1
-            continue
-        if any(ids in ([], [stop_token_id]) for ids in (chosen, rejected)):
-            dropped["empty_side"] += 1
-            continue
-        if chosen[:max_completion_tokens] == rejected[:max_completion_tokens]:
-            dropped["sides_coincide"] += 1
-            continue
-        truncated["prompts"] += len(prompt) > max_prompt_tokens
-        truncated["completions"] += sum(len(ids) > max_completion_tokens for ids in (chosen, rejected))
-        examples.append(
-            Example(
-                id=pair.id,
-                prompt_ids=tuple(prompt[-max_prompt_tokens:]),
-                chosen_ids=tuple(chosen[:max_completion_tokens]),
-                rejected_ids=tuple(rejected[:max_completion_tokens]),
-                # A pair that states no probability was stated as certain.
-                p_chosen=1.0 if pair.p_chosen is None else pair.p_chosen,
-                weight=pair.weight,
-            )
+            return Reading(None, "empty_prompt")
+        if any(ids in ([], [self._stop]) for ids in (chosen, rejected)):
+            return Reading(None, "empty_side")
+        if chosen[: self._max_completion] == rejected[: self._max_completion]:
+            return Reading(None, "sides_coincide")
+        example = Example(
+            id=pair.id,
+            prompt_ids=tuple(prompt[-self._max_prompt :]),
+            chosen_ids=tuple(chosen[: self._max_completion]),
+            rejected_ids=tuple(rejected[: self._max_completion]),
+            # A pair that states no probability was stated as certain.
+            p_chosen=1.0 if pair.p_chosen is None else pair.p_chosen,
+            weight=pair.weight,
         )
+        return Reading(
+            example,
+            long_prompts=int(len(prompt) > self._max_prompt),
+            long_completions=sum(len(ids) > self._max_completion for ids in (chosen, rejected)),
+        )
+
+
+def make_examples(pairs: Iterable[PreferencePair], reader: PairReader) -> ExampleSet:
+    """All pairs that can be trained on, and counts of the rest.
+
+    Raises:
+        DataError: A pair has another prompt for its rejected side, or nothing is left to train on.
+    """
+    examples: list[Example] = []
+    dropped: Counter[str] = Counter()
+    truncated: Counter[str] = Counter()
+    for pair in pairs:
+        reading = reader.read(pair)
+        truncated.update(prompts=reading.long_prompts, completions=reading.long_completions)
+        if reading.example is None:
+            dropped[reading.dropped] += 1
+        else:
+            examples.append(reading.example)
     if not examples:
         reasons = ", ".join(f"{reason}: {count}" for reason, count in sorted(dropped.items())) or "there was none"
         raise DataError(f"no preference pair is left to train on ({reasons})")

@@ -14,7 +14,7 @@ ROWS = 100
 def check_tokens(
     pairs: Iterable[PreferencePair], examples: Sequence[Example], tokenizer: chat.Tokenizer, *, stop_token_id: int
 ) -> list[str]:
-    """Check the rows of up to 100 pairs: texts come back, one start token, the last scored token ends the turn.
+    """Check the rows of up to 100 pairs: texts come back, one start token, no end of a turn before the last token.
 
     Args:
         pairs: In any order; those that were dropped are passed over. No more are read than are checked.
@@ -30,6 +30,7 @@ def check_tokens(
     by_id = {example.id: example for example in examples}
     own = chat.tokenizer_hash(tokenizer)
     checked = together = 0
+    notes: list[str] = []
     for pair in pairs:
         example = by_id.get(pair.id)
         if example is None:
@@ -45,17 +46,37 @@ def check_tokens(
             # A part of the row: the start of the completion, the end of the prompt.
             whole = len(full or ()) == len(ids)
             _check_end(ids, side, stop_token_id, f"{where}, {name}", whole=whole)
-            text = _text(tokenizer, ids, stop_token_id, stored=chat.has_stored_ids(side, tokenizer_hash=own))
-            _check_text(text, side, f"{where}, {name}", whole=whole)
+            stored = chat.has_stored_ids(side, tokenizer_hash=own)
+            text = _text(tokenizer, ids, stop_token_id, stored=stored)
+            expected = side.text if stored else chat.continued_text(tokenizer, pair.prompt, side)
+            _check_text(text, side, expected or "", f"{where}, {name}", whole=whole)
+            if not notes and not side.message.reasoning and not side.message.tool_calls:
+                notes = [_turn_end(tokenizer, pair, side, stop_token_id)]
             if whole:
                 differs |= _differs_together(tokenizer, pair, text, example.prompt_ids, ids, stop_token_id)
         checked, together = checked + 1, together + differs
         if checked == ROWS:
             break
-    if not together:
-        return []
-    share = f"{together} of the first {checked} rows ({100 * together / checked:.0f} %)"
-    return [f"{share} would have other tokens if prompt and answer were tokenised together; they are joined as sampled"]
+    if together:
+        share = f"{together} of the first {checked} rows ({100 * together / checked:.0f} %)"
+        notes.append(
+            f"{share} would have other tokens if prompt and answer were tokenised together; they are joined as sampled"
+        )
+    return list(filter(None, notes))
+
+
+def _turn_end(tokenizer: chat.Tokenizer, pair: PreferencePair, side: Completion, stop_token_id: int) -> str:
+    """A note where the template goes on otherwise than training does: behind the prompt, or behind the answer."""
+    stop = str(tokenizer.decode([stop_token_id]))
+    after = chat.text_after_answer(tokenizer, pair.prompt, side)
+    if after is None:
+        return (
+            "the chat template does not write an answer right behind the prompt as the model reads it (it opens "
+            "reasoning, or ignores add_generation_prompt); look at the first rows"
+        )
+    if not after.lstrip().startswith(stop):
+        return f"the chat template ends an answer with {after!r}, training with {stop!r}, on which generation stops"
+    return ""
 
 
 def _check_start(tokenizer: chat.Tokenizer, example: Example, where: str) -> None:
@@ -75,8 +96,6 @@ def _check_end(ids: Sequence[int], side: Completion, stop_token_id: int, where: 
             f"{list(inside).index(stop_token_id)} tokens; these token ids hold more than one turn: cut them there, "
             "or leave them out so that the text is used"
         )
-    if whole and side.finish_reason != "length" and ids[-1] != stop_token_id:
-        raise DataError(f"{where}: the last token (id {ids[-1]}) is not the one that ends a turn (id {stop_token_id})")
 
 
 def _text(tokenizer: chat.Tokenizer, ids: Sequence[int], stop_token_id: int, *, stored: bool) -> str:
@@ -86,15 +105,15 @@ def _text(tokenizer: chat.Tokenizer, ids: Sequence[int], stop_token_id: int, *, 
     return str(tokenizer.decode(list(body), **options))
 
 
-def _check_text(text: str, side: Completion, where: str, *, whole: bool) -> None:
+def _check_text(text: str, side: Completion, given: str, where: str, *, whole: bool) -> None:
     if side.message.reasoning or side.message.tool_calls:
         return
-    found, expected = _loosely(text), _loosely(side.text)
+    found, expected = _loosely(text), _loosely(given)
     # A cut may fall inside a character, whose bytes then decode to a replacement mark.
     same = found == expected if whole and side.finish_reason != "length" else expected.startswith(found.rstrip("�"))
     if not same:
         raise DataError(
-            f"{where}: the text does not come back from its token ids: {side.text[:80]!r} became {text[:80]!r}; "
+            f"{where}: the text does not come back from its token ids: {given[:80]!r} became {text[:80]!r}; "
             "the tokenizer does not know these characters, or the stored token ids belong to another text"
         )
 

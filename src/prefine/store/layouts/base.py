@@ -1,31 +1,37 @@
 """What a layout is, and what its functions share."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from prefine.errors import DataError
+from prefine.store.screen import UselessRow
 
 Values = dict[str, Any]
+PROMPT_NAMES = ("prompt", "instruction", "messages")
 _SHOWN = 60
 
 
 class Row(NamedTuple):
     """One row of a source: its place ("prompts.jsonl, line 3"), its fields, and the layout that they came in.
 
-    `places` has the place of each completion, where they were rows of their own.
+    `places` has the place of each completion, where they were rows of their own. `useless` says why a row that was
+    understood has no fields in our columns; whoever counts rows sets it aside.
     """
 
     where: str
     values: Values
     layout: str = "prefine"
     places: tuple[str, ...] = ()
+    useless: UselessRow | None = None
 
 
 class Layout(NamedTuple):
     """A layout: its name, by which columns it is recognised, and how a row becomes one of ours.
 
     `columns` are alternatives; a row with all columns of one of them has the layout. `fits` looks at the values where
-    the names do not tell. `grouped`: rows of one prompt become one. `needs_questions`: the prompts are in another file.
+    the names do not tell. `grouped`: a row is one answer, and rows of one prompt become one. `needs_questions`: the
+    prompts are in another file.
     """
 
     name: str
@@ -59,9 +65,20 @@ def text(row: Row, name: str) -> str:
         DataError: It is not.
     """
     value = row.values[name]
+    if value is None:
+        raise DataError(f"{row.where}: {name} is missing (got None); fill it, or remove the row")
     if not isinstance(value, str):
         raise DataError(f"{row.where}: {name} must be a text, got {show(value)}")
     return value
+
+
+def answer(row: Row, name: str) -> str:
+    """A text that somebody wrote; where nobody did there is none, which counts as empty.
+
+    Raises:
+        DataError: It is something else.
+    """
+    return "" if row.values[name] is None else text(row, name)
 
 
 def number(row: Row, name: str) -> float | int:
@@ -71,6 +88,8 @@ def number(row: Row, name: str) -> float | int:
         DataError: It is not.
     """
     value = row.values[name]
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        raise DataError(f"{row.where}: {name} is missing (got {value}); fill it, or remove the row")
     if isinstance(value, str):
         try:
             value = float(value)

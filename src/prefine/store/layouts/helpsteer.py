@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from prefine.errors import DataError
-from prefine.store.layouts.base import Row, Values, number, rest, show, text
+from prefine.store.layouts.base import Row, Values, answer, number, rest, show, text
 
 _TURN = re.compile(r"\n?<extra_id_1>(User|Assistant)\n")
 _STRONGEST = 3
@@ -16,9 +16,11 @@ _STRONGEST = 3
 
 def graded(row: Row, _: Mapping[str, Any]) -> Values:
     """One answer with its five grades; `helpfulness` is the one that counts."""
-    answer = rest(row.values, "prompt", "response", "helpfulness")
-    answer |= {"text": text(row, "response"), "grade": number(row, "helpfulness")}
-    return {"prompt": _prompt(row), "completions": [answer]}
+    graded = {"text": answer(row, "response"), "grade": number(row, "helpfulness")}
+    return {
+        "prompt": _prompt(row),
+        "completions": [rest(row.values, "prompt", "response", "helpfulness") | graded],
+    }
 
 
 def preference_2(row: Row, _: Mapping[str, Any]) -> Values:

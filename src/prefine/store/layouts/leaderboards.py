@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from prefine.errors import DataError
-from prefine.store.layouts.base import Row, Values, conversation, has, rest, show, text
+from prefine.store.layouts.base import Row, Values, answer, conversation, has, rest, show, text
 
 
 def alpaca_eval(row: Row, _: Mapping[str, Any]) -> Values:
     """`instruction`, `output` and the `generator` that wrote it."""
-    answer = rest(row.values, "instruction", "output", "generator")
-    answer |= {"text": text(row, "output"), "model": text(row, "generator")}
-    return {"prompt": text(row, "instruction"), "completions": [answer]}
+    own = rest(row.values, "instruction", "output", "generator")
+    written = own | {"text": answer(row, "output"), "model": text(row, "generator")}
+    return {"prompt": text(row, "instruction"), "completions": [written]}
 
 
 def arena_hard_questions(row: Row, _: Mapping[str, Any]) -> Values:
@@ -36,7 +36,7 @@ def arena_hard_answers(row: Row, questions: Mapping[str, Any]) -> Values:
             raise DataError(f"{row.where}: {name} {show(key)} is not among the {len(questions):,} questions")
         prompt = questions[str(key)]
         texts = _texts(row)
-    return {"prompt": prompt, "completions": [own | {"text": answer, "model": model} for answer in texts]}
+    return {"prompt": prompt, "completions": [own | {"text": one, "model": model} for one in texts]}
 
 
 def question_of(row: Row) -> tuple[str, Any]:

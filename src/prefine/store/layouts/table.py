@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from prefine.errors import DataError
-from prefine.store.layouts import conversations, helpsteer, leaderboards, own, ultrafeedback
+from prefine.store.layouts import conversations, helpsteer, leaderboards, own, samples, ultrafeedback
 from prefine.store.layouts.base import Layout, Row, Values, has
+from prefine.store.layouts.prompts import settled
+from prefine.store.screen import UselessRow
 
 LayoutName = Literal[
     "auto",
@@ -14,6 +16,7 @@ LayoutName = Literal[
     "anthropic_hh",
     "ultrafeedback",
     "ultrafeedback_binarized",
+    "samples",
     "helpsteer",
     "helpsteer2_preference",
     "helpsteer3_preference",
@@ -39,6 +42,7 @@ LAYOUTS = (
             "messages completions",
         ),
         own.unchanged,
+        fits=lambda values: not conversations.repeat_the_prompt(values),
     ),
     Layout(
         "trl_implicit",
@@ -50,8 +54,16 @@ LAYOUTS = (
     Layout("ultrafeedback", _columns("instruction models completions"), ultrafeedback.raw),
     Layout(
         "ultrafeedback_binarized",
-        _columns("prompt chosen rejected score_chosen score_rejected"),
-        ultrafeedback.binarized,
+        _columns("prompt chosen rejected"),
+        conversations.binarized,
+        fits=conversations.repeat_the_prompt,
+    ),
+    Layout(
+        "samples",
+        _columns(*(f"{prompt} {name}" for prompt in ("prompt", "instruction") for name in samples.ANSWERS)),
+        samples.one_sample,
+        fits=lambda values: not values.keys() & {"chosen", "rejected", "completions"},
+        grouped=True,
     ),
     Layout("helpsteer", _columns("prompt response helpfulness"), helpsteer.graded, grouped=True),
     Layout(
@@ -74,6 +86,7 @@ LAYOUTS = (
     ),
     Layout("arena_hard_questions", _columns("question_id turns"), leaderboards.arena_hard_questions),
 )
+_LEAVES_THE_PROMPT = {"prefine", "samples"}
 BY_NAME = {layout.name: layout for layout in LAYOUTS}
 
 
@@ -103,7 +116,7 @@ def recognise(row: Row) -> Layout:
 
 
 def convert(layout: Layout, row: Row, questions: Mapping[str, Any]) -> Row:
-    """The row in our own columns.
+    """The row in our own columns; one that was understood and cannot be used says so in `useless`.
 
     Raises:
         DataError: A column is missing, or a field is not what the layout says.
@@ -115,7 +128,15 @@ def convert(layout: Layout, row: Row, questions: Mapping[str, Any]) -> Row:
             f"{row.where}: no column {' and '.join(map(repr, missing))}, which the layout {layout.name} needs; "
             f"{has(row.values)}; map it with columns, or name another layout"
         )
-    return Row(row.where, layout.convert(row, questions), layout.name)
+    try:
+        values = layout.convert(row, questions)
+    except UselessRow as useless:
+        return Row(row.where, {}, layout.name, useless=useless)
+    if own.MARK not in row.values:
+        values = settled(values, made_prompt=layout.name not in _LEAVES_THE_PROMPT)
+    return Row(
+        row.where, values, layout.name, places=(row.where,) * len(values["completions"]) if layout.grouped else ()
+    )
 
 
 def _most(layout: Layout, values: Values) -> frozenset[str] | None:
@@ -124,8 +145,10 @@ def _most(layout: Layout, values: Values) -> frozenset[str] | None:
 
 
 def has_own_columns(values: Values) -> bool:
-    """Whether a row would be recognised as one in our own columns."""
+    """Whether a row would be read as it is."""
+    row = Row("", values)
     try:
-        return recognise(Row("", values)).name == "prefine"
+        layout = recognise(row)
+        return layout.name == "prefine" and convert(layout, row, {}).values == values
     except DataError:
         return False
