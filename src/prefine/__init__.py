@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from prefine import losses, metrics, ranking, regularizers
+    from prefine.api.data import make_pairs, rank, sample
+    from prefine.api.evaluating import evaluate
     from prefine.api.reading import read_completions, read_pairs, read_prompts
-    from prefine.api.steps import Trained, evaluate, make_pairs, rank, sample, train
+    from prefine.api.training import Trained, train
     from prefine.config import TrainConfig
     from prefine.records import Completion, PreferencePair, Prompt, Ranking
 
@@ -40,7 +42,9 @@ __all__ = [
 
 _HOMES = {
     "prefine.api.reading": ("read_completions", "read_pairs", "read_prompts"),
-    "prefine.api.steps": ("Trained", "evaluate", "make_pairs", "rank", "sample", "train"),
+    "prefine.api.data": ("make_pairs", "rank", "sample"),
+    "prefine.api.evaluating": ("evaluate",),
+    "prefine.api.training": ("Trained", "train"),
     "prefine.config": ("TrainConfig",),
     "prefine.records": ("Completion", "PreferencePair", "Prompt", "Ranking"),
 }

@@ -1,52 +1,23 @@
-"""The road, step by step, on objects in memory; the same code that the stages call."""
+"""From prompts to preference pairs, on objects in memory; the same code that the stages call."""
 
-import json
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
 
-from prefine.api.components import (
-    JudgeLike,
-    Model,
-    Named,
-    component_of,
-    judge_of,
-    model_component,
-    sampler_of,
-    validated,
-)
-from prefine.api.reading import PromptLike, pairs_of, prompts_of, tell
-from prefine.calls.base import AnswerLog
+from prefine.api.components import JudgeLike, Model, Named, component_of, judge_of, sampler_of, validated
+from prefine.api.journals import answer_log
+from prefine.api.reading import PromptLike, prompts_of, tell
 from prefine.calls.engine import CallEngine
-from prefine.calls.memory import MemoryLog
-from prefine.config import Component, Decoding, EvaluateConfig, RunConfig, TrainConfig
-from prefine.errors import DataError, LimitError
-from prefine.models.base import Sampler
+from prefine.config import Component, Decoding
+from prefine.errors import DataError
 from prefine.pairing.select import to_pair
 from prefine.records import Completion, PreferencePair, Prompt, Ranking
 from prefine.stages.base import Progress, Silent, check_judge, check_model, chunks
-from prefine.stages.contests import Answered, in_the_eyes_of, lengths
 from prefine.stages.failures import Failures
-from prefine.stages.pair import bound_selector, write_pairs
+from prefine.stages.pair import bound_selector
 from prefine.stages.rank import make_fields, rank_shard, strategy_maker
-from prefine.stages.report_data import Evaluation
 from prefine.stages.sampling import sample_shard
-from prefine.store.folder import RunFolder
-from prefine.store.journal import Journal
-
-if TYPE_CHECKING:
-    from prefine.training.figures import FinalFigures, StepRow
 
 _SHARD = 256
-
-
-class Trained(NamedTuple):
-    """A trained model: its folder, which transformers loads, a row per step, and the figures at the end."""
-
-    path: Path
-    steps: "tuple[StepRow, ...]"
-    final: "FinalFigures"
 
 
 def sample(
@@ -96,7 +67,7 @@ def sample(
     total = len(asked) * completions_per_prompt
     shown.start("sample", total, "completions")
     drawn: list[Completion] = []
-    with _log(journal) as log:
+    with answer_log(journal) as log:
         engine = CallEngine(
             log,
             most_failures=max_failed_fraction * total,
@@ -157,7 +128,7 @@ def rank(
     shown.start("rank", len(groups), "prompts")
     rankings: list[Ranking] = []
     failures = Failures()
-    with _log(journal) as log:
+    with answer_log(journal) as log:
         engine = CallEngine(log, max_calls=max_calls, max_cost=max_cost, should_stop=lambda: shown.stopping)
         for shard in chunks(groups, _SHARD):
             fields, skipped = make_fields(shard, seed=seed)
@@ -203,160 +174,6 @@ def make_pairs(
         prompt, answers = groups[ranking.prompt_id]
         pairs += [to_pair(prompt, answers, ranking, choice) for choice in select(ranking)]
     return pairs
-
-
-def train(
-    policy: Model,
-    pairs: Iterable[PreferencePair | Mapping[str, Any]],
-    *,
-    output_dir: str | Path,
-    settings: TrainConfig | Mapping[str, Any] | None = None,
-    progress: Progress | None = None,
-) -> Trained:
-    """Train a model on preference pairs; called again with the same arguments it resumes, or returns what is there.
-
-    Args:
-        policy: A hub id or folder, or a backend with weights as in YAML.
-        pairs: From `make_pairs` or `read_pairs`, or rows of a known layout such as a `datasets.Dataset`.
-        output_dir: Becomes a run folder: pairs, log, checkpoints, and the model in `model/`.
-        settings: The section `train` of a configuration: loss, regularizer, adapter, learning_rate, ….
-        progress: Where to say how far it is.
-
-    Raises:
-        ConfigError: A setting is wrong, or the folder holds the run of another configuration.
-        DataError: No pair can be trained on.
-        NumericsError: A loss or gradient is not finite.
-        Interrupted: The user asked to stop; a checkpoint was saved.
-    """
-    from prefine.stages import train as stage
-
-    config = RunConfig(
-        run_dir=Path(output_dir),
-        policy=model_component(policy, where="policy"),
-        pairs=Component(name="given"),
-        train=validated(TrainConfig, settings or {}, where="settings"),
-    )
-    with RunFolder(config.run_dir) as folder:
-        folder.adopt_config(config.resolved())
-        write_pairs(folder, pairs_of(pairs))
-        stage.run(config, folder, progress or Silent())
-        return _trained(folder.path)
-
-
-def evaluate(
-    model: Model,
-    prompts: Iterable[PromptLike],
-    *,
-    baseline: Model,
-    judge: JudgeLike,
-    temperature: float = 0.9,
-    max_new_tokens: int = 512,
-    seed: int = 0,
-    bootstrap_samples: int = 2000,
-    max_failed_fraction: float = 0.02,
-    journal: str | Path | None = None,
-    progress: Progress | None = None,
-) -> Evaluation:
-    """The win rate of a model against a baseline, each answering every prompt once, judged in both orders.
-
-    Args:
-        model: The model in question; what `train` returned will do.
-        prompts: What to answer; better none that it was trained on. Repeated ones count once.
-        baseline: What it is compared with.
-        judge: Who compares.
-        temperature: 0 is greedy.
-        max_new_tokens: The longest answer [tokens].
-        seed: Of the drawing and of the bootstrap; the two models draw from different streams.
-        bootstrap_samples: For the intervals.
-        max_failed_fraction: Stop when a larger share of the answers, or of the judgments, fails.
-        journal: A file that keeps every answer: called again, nothing that was answered is asked for again.
-        progress: Where to say how far it is.
-    Returns: The contest with wins, ties and losses, and metrics with their intervals.
-
-    Raises:
-        ConfigError: A setting is wrong.
-        DataError: A model or the judge cannot work on a prompt.
-        BackendError: A model cannot be loaded, or a server will not answer.
-        LimitError: Too many answers or judgments failed.
-    """
-    given = {"seed": seed, "bootstrap_samples": bootstrap_samples, "max_failed_fraction": max_failed_fraction}
-    settings = validated(EvaluateConfig, given, where="evaluate")
-    shown = progress or Silent()
-    asked = prompts_of(prompts)
-    name, eyes = judge_of(judge)
-    samplers = [sampler_of(baseline, where="baseline"), sampler_of(model, where="model")]
-    for backend in (eyes, *samplers):
-        check_model(backend)
-    shown.start("evaluate", 2 * len(asked), "answers")
-    with _log(journal) as log:
-        engine = CallEngine(log, should_stop=lambda: shown.stopping)
-        before, after = (
-            _answers(
-                engine,
-                sampler,
-                asked,
-                validated(
-                    Decoding,
-                    {"temperature": temperature, "max_new_tokens": max_new_tokens, "seed": seed + offset},
-                    where="evaluate",
-                ),
-                shown,
-            )
-            for offset, sampler in enumerate(samplers)
-        )
-        engine.check_failures(2 * len(asked), max_failed_fraction, where="evaluate")
-        answered = [
-            Answered(prompt, before[prompt.id], after[prompt.id])
-            for prompt in asked
-            if prompt.id in before and prompt.id in after
-        ]
-        if not answered:
-            raise LimitError(f"evaluate: none of {len(asked)} prompts was answered by both models")
-        seen = in_the_eyes_of(eyes, name, answered, engine, settings)
-    tell([*samplers[0].notes, *samplers[1].notes, *eyes.notes, *seen.failures.notes()])
-    return Evaluation(
-        policy=samplers[1].label,
-        baseline=samplers[0].label,
-        contests=(seen.contest,),
-        constraints=(),
-        metrics=(*seen.facts, *lengths(answered, settings)),
-    )
-
-
-def _answers(
-    engine: CallEngine, sampler: Sampler, asked: list[Prompt], decoding: Decoding, shown: Progress
-) -> dict[str, Completion]:
-    """One answer to each prompt, by prompt id."""
-    drawn: dict[str, Completion] = {}
-    for prompt in asked:
-        sampler.check_prompt(prompt, decoding, where="evaluate")
-    for shard in chunks(asked, _SHARD):
-        found = sample_shard(engine, sampler, shard, 1, decoding, group=1)
-        drawn |= {id_: answers[0] for id_, answers in found.items() if answers}
-        shown.advance(len(shard))
-    return drawn
-
-
-@contextmanager
-def _log(journal: str | Path | None) -> Iterator[AnswerLog]:
-    """Where answers are kept: a file, or this process."""
-    if journal is None:
-        yield MemoryLog()
-        return
-    kept = Journal(Path(journal))
-    try:
-        yield kept
-    finally:
-        kept.close()
-
-
-def _trained(folder: Path) -> Trained:
-    from prefine.training.figures import FinalFigures, StepRow
-    from prefine.training.loop import FINAL_NAME, LOG_NAME
-
-    rows = (folder / LOG_NAME).read_text(encoding="utf-8").rstrip("\n").split("\n")
-    final = json.loads((folder / FINAL_NAME).read_text(encoding="utf-8"))["final"]
-    return Trained(folder / "model", tuple(map(StepRow.model_validate_json, rows)), FinalFigures.model_validate(final))
 
 
 def _grouped(prompts: Iterable[PromptLike], completions: Iterable[Completion]) -> list[tuple[Prompt, list[Completion]]]:

@@ -1,0 +1,72 @@
+"""From preference pairs to a trained model; the same code that the stage calls."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from prefine.api.components import Model, model_component, validated
+from prefine.api.reading import pairs_of
+from prefine.config import Component, RunConfig, TrainConfig
+from prefine.records import PreferencePair
+from prefine.stages.base import Progress, Silent
+from prefine.stages.pair import write_pairs
+from prefine.store.folder import RunFolder
+
+if TYPE_CHECKING:
+    from prefine.training.figures import FinalFigures, StepRow
+
+
+class Trained(NamedTuple):
+    """A trained model: its folder, which transformers loads, a row per step, and the figures at the end."""
+
+    path: Path
+    steps: "tuple[StepRow, ...]"
+    final: "FinalFigures"
+
+
+def train(
+    policy: Model,
+    pairs: Iterable[PreferencePair | Mapping[str, Any]],
+    *,
+    output_dir: str | Path,
+    settings: TrainConfig | Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> Trained:
+    """Train a model on preference pairs; called again with the same arguments it resumes, or returns what is there.
+
+    Args:
+        policy: A hub id or folder, or a backend with weights as in YAML.
+        pairs: From `make_pairs` or `read_pairs`, or rows of a known layout such as a `datasets.Dataset`.
+        output_dir: Becomes a run folder: pairs, log, checkpoints, and the model in `model/`.
+        settings: The section `train` of a configuration: loss, regularizer, adapter, learning_rate, ….
+        progress: Where to say how far it is.
+
+    Raises:
+        ConfigError: A setting is wrong, or the folder holds the run of another configuration.
+        DataError: No pair can be trained on.
+        NumericsError: A loss or gradient is not finite.
+        Interrupted: The user asked to stop; a checkpoint was saved.
+    """
+    from prefine.stages import train as stage
+
+    config = RunConfig(
+        run_dir=Path(output_dir),
+        policy=model_component(policy, where="policy"),
+        pairs=Component(name="given"),
+        train=validated(TrainConfig, settings or {}, where="settings"),
+    )
+    with RunFolder(config.run_dir) as folder:
+        folder.adopt_config(config.resolved())
+        write_pairs(folder, pairs_of(pairs))
+        stage.run(config, folder, progress or Silent())
+        return _trained(folder.path)
+
+
+def _trained(folder: Path) -> Trained:
+    from prefine.training.figures import FinalFigures, StepRow
+    from prefine.training.loop import FINAL_NAME, LOG_NAME
+
+    rows = (folder / LOG_NAME).read_text(encoding="utf-8").rstrip("\n").split("\n")
+    final = json.loads((folder / FINAL_NAME).read_text(encoding="utf-8"))["final"]
+    return Trained(folder / "model", tuple(map(StepRow.model_validate_json, rows)), FinalFigures.model_validate(final))
