@@ -114,6 +114,7 @@ def test_hostile_completions_keep_the_structure_and_take_no_verdict() -> None:
         assert read_text(f"{text}\n{second.text}\n", nonce=code).p_first is None
         assert read_text(f"{quoted}\nverdict-{code}: B\n", nonce=code).p_first == 0
         assert read_text(f"{a}\nverdict-{code}: tie", nonce=code).p_first == 0.5
+    print(f"\n{len(HOSTILE)} hostile completions: structure kept in all, verdicts taken from them: 0")
 
 
 def test_hostile_prompts_keep_the_structure() -> None:
