@@ -325,14 +325,18 @@ def _print_manifests(manifests: "list[Manifest]", as_json: bool) -> None:
         typer.echo(json.dumps([manifest.model_dump(mode="json") for manifest in manifests], ensure_ascii=False))
         return
     for manifest in manifests:
-        asides = [f"{count:,} {why}" for why, count in (manifest.counts.failed | manifest.counts.dropped).items()]
+        asides = [
+            f"{count:,} {why.replace('_', ' ')}"
+            for why, count in (manifest.counts.failed | manifest.counts.dropped).items()
+        ]
         if manifest.usage.cost:
             asides.append(f"{manifest.usage.calls:,} calls, cost {manifest.usage.cost:.4g}")
         typer.echo(
             f"{manifest.stage:<9} {manifest.counts.taken:>7,} → {manifest.counts.produced:>7,}"
             f"  {manifest.wall_time_s:7.1f} s" + (f"  ({_visible(', '.join(asides))})" if asides else "")
         )
-        for note in manifest.notes:
+        # What was set aside has been said before the run.
+        for note in (note for note in manifest.notes if not note.startswith("set aside")):
             typer.echo(f"          {_visible(note)}")
 
 

@@ -34,7 +34,7 @@ def convert(inputs: Sequence[str], entry: str, out: Path, options: Mapping[str, 
     given = {name: value for name, value in options.items() if value is not None}
     _check(inputs, entry, out, given, hub)
     if "columns" in given:
-        given["columns"] = dict(map(_mapped, given["columns"]))
+        given["columns"] = dict(_mapped(one) for text in given["columns"] for one in text.split(","))
     if hub is None:
         format = given.pop("format", None)
         files = [one for path in inputs for one in files_at(Path(path), format)]

@@ -11,7 +11,7 @@ from typing import Any
 import openai_server as server
 from command import prefine, start
 from openai_server import OpenAIServer
-from run_place import BACKEND, GONE, LIMIT, OK, Place
+from run_place import BACKEND, DATA, GONE, LIMIT, OK, Place, jsonl
 
 RANK_ALONE = """
 import sys
@@ -92,6 +92,37 @@ def test_a_server_may_move_between_runs(place: Place) -> None:
         assert count > 0
         changed = prefine("rank", "run.yaml", "--set", "rank.judge.model.model=other")
         assert changed.code == 2, "another model is another run"
+
+
+def test_a_wrong_name_that_nothing_answered_to_freezes_nothing(place: Place) -> None:
+    with OpenAIServer(server.label_judge(0.7), model="m") as at:
+        place.change(judged_at(at, model="typo"))
+        assert prefine("sample", "run.yaml").code == OK
+        wrong = prefine("rank", "run.yaml")
+        assert wrong.code == BACKEND
+        assert "there is no model 'typo'" in wrong.err and "journaled" not in wrong.err
+        mended = prefine("rank", "run.yaml", "--set", "rank.judge.model.model=m")
+        assert mended.code == OK, mended.err
+
+
+def test_a_selector_that_found_nothing_may_be_changed(place: Place) -> None:
+    place.change({"rank.strategy": {"name": "round_robin"}, "pair.selector": {"name": "all_pairs", "min_gap": 100.0}})
+    for stage in ("sample", "rank"):
+        assert prefine(stage, "run.yaml").code == OK
+    assert prefine("pair", "run.yaml").code == DATA
+    assert prefine("pair", "run.yaml", "--set", "pair.selector.min_gap=0.0").code == OK
+
+
+def test_a_judge_that_only_sees_the_slot_is_noticed(place: Place) -> None:
+    rows = [{"prompt": f"q {n}", "completions": [f"answer {n} {m}" for m in range(6)]} for n in range(12)]
+    place.put("answers.jsonl", jsonl(rows))
+    with OpenAIServer(server.label_judge(0.8)) as at:
+        place.change(judged_at(at))
+        for stage in ("sample", "rank"):
+            result = prefine(stage, "run.yaml")
+            assert result.code == OK, result.err
+    assert "chose the first slot in 100%" in result.out
+    assert any("hardly looks at the answers" in note for note in manifest("rank")["notes"])
 
 
 def test_a_judge_that_is_not_there_costs_nothing_but_a_message(place: Place) -> None:

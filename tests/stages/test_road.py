@@ -149,7 +149,7 @@ def test_the_result_is_that_of_the_files(done: Any) -> None:
     final = json.loads((done.run_dir / "train_final.json").read_text())["final"]
     assert found.chosen_fall == final["fall"]
     text = "\n".join(lines_of(found))
-    for part in ("win rate by gold", "reward accuracy", "fall of chosen answers [nats]", "budget 5"):
+    for part in ("win rate by gold", "reward accuracy", "change of chosen answers [nats]", "may fall by 5"):
         assert part in text
 
 

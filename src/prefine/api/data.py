@@ -16,6 +16,7 @@ from prefine.stages.failures import Failures
 from prefine.stages.pair import bound_selector
 from prefine.stages.rank import make_fields, rank_shard, strategy_maker
 from prefine.stages.sampling import sample_shard
+from prefine.stages.slots import Slots
 
 _SHARD = 256
 
@@ -127,16 +128,19 @@ def rank(
         check_judge(asked, prompt, answers)
     shown.start("rank", len(groups), "prompts")
     rankings: list[Ranking] = []
-    failures = Failures()
+    failures, slots = Failures(), Slots()
     with answer_log(journal) as log:
         engine = CallEngine(log, max_calls=max_calls, max_cost=max_cost, should_stop=lambda: shown.stopping)
         for shard in chunks(groups, _SHARD):
             fields, skipped = make_fields(shard, seed=seed)
-            rankings += rank_shard(engine, asked, fields, make_strategy, name=chosen.name, failures=failures)
+            found, judgments = rank_shard(engine, asked, fields, make_strategy, name=chosen.name)
+            rankings += found
+            failures.count(judgments)
+            slots.count(judgments)
             failures.check(max_failed_fraction, where="rank", journal=log)
             tell(f"{count} prompts have no ranking: {reason}" for reason, count in skipped.items())
             shown.advance(len(shard))
-    tell([*failures.notes(), *asked.notes])
+    tell([*failures.notes(), *slots.notes(), *asked.notes])
     return [ranking for ranking in rankings if ranking.champion is not None or ranking.order is not None]
 
 

@@ -101,7 +101,8 @@ class CallEngine:
             else:
                 results |= self._side_by_side(batches(open_calls), concurrency)
         except BackendError as error:
-            raise BackendError(f"{error}. {self.journal.what_is_kept}") from error
+            kept = f". {self.journal.what_is_kept}" if self.usage.calls else ""
+            raise BackendError(f"{error}{kept}") from error
         return results
 
     def _side_by_side(self, batches: Iterable[Batch[A]], concurrency: int) -> dict[str, A | Failure]:

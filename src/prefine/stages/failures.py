@@ -14,14 +14,14 @@ class Failures:
     def __init__(self) -> None:
         self.judged = 0
         self.reasons: Counter[str] = Counter()
-        self._prompts: list[str] = []
+        self._prompts: dict[str, None] = {}
 
     def count(self, judgments: Sequence[Judgment]) -> None:
         """Take these into account."""
         failed = [judgment for judgment in judgments if judgment.p_first is None]
         self.judged += len(judgments)
         self.reasons.update(judgment.error or "no verdict" for judgment in failed)
-        self._prompts += [judgment.comparison.prompt_id for judgment in failed]
+        self._prompts |= dict.fromkeys(judgment.comparison.prompt_id for judgment in failed)
 
     def check(self, allowed: float, *, where: str, journal: AnswerLog) -> None:
         """Stop when too large a share has no verdict.
@@ -29,7 +29,9 @@ class Failures:
         Raises:
             LimitError: With the top reasons and three prompts.
         """
-        check_share(self.reasons, self._prompts, self.judged, allowed, where=where, what="judgments", journal=journal)
+        check_share(
+            self.reasons, list(self._prompts), self.judged, allowed, where=where, what="judgments", journal=journal
+        )
 
     def notes(self) -> list[str]:
         """What to tell the user, if anything failed."""

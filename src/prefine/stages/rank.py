@@ -13,9 +13,10 @@ from prefine.judging.choose import make_judge
 from prefine.judging.kinship import same_family
 from prefine.ranking.base import Answers, Ask, Outcome, Rate, Strategy, facts_of
 from prefine.ranking.run import drive
-from prefine.records import Completion, Duel, Manifest, Prompt, Ranking, content_hash
+from prefine.records import Completion, Duel, Judgment, Manifest, Prompt, Ranking, content_hash
 from prefine.stages.base import Progress, StageRun, check_judge, check_model
 from prefine.stages.failures import Failures
+from prefine.stages.slots import Slots
 from prefine.store.folder import RunFolder
 from prefine.store.rows import grouped_completions
 from prefine.store.tables import parts, read_part, remove_parts_from, shard_key, table_hash, write_part
@@ -70,13 +71,15 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
         on_answers=lambda count: progress.advance(0, f"{engine.asked:,} calls"),
     )
     progress.start("rank", taken, "prompts")
-    failures = Failures()
+    failures, slots = Failures(), Slots()
     produced = 0
     for path in sources:
         if progress.stopping:
             raise Interrupted("stopped while ranking; the same command goes on from here")
         fields, skipped = make_fields(grouped_completions(read_part(path)), seed=settings.seed)
-        rankings = rank_shard(engine, judge, fields, make_strategy, name=settings.strategy.name, failures=failures)
+        rankings, judgments = rank_shard(engine, judge, fields, make_strategy, name=settings.strategy.name)
+        failures.count(judgments)
+        slots.count(judgments)
         failures.check(settings.max_failed_fraction, where="rank", journal=engine.journal)
         stage.dropped.update(skipped)
         good = [ranking for ranking in rankings if ranking.champion is not None or ranking.order is not None]
@@ -93,7 +96,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
             "each prompt needs at least two different completions"
         )
     kinship = same_family(config.policy, settings.judge)
-    stage.notes += [*failures.notes(), *judge.notes, *([kinship] if kinship else ())]
+    stage.notes += [*failures.notes(), *slots.notes(), *judge.notes, *([kinship] if kinship else ())]
     return stage.end(
         taken=taken, produced=produced, outputs={"rankings": table_hash(folder / "rankings")}, engine=engine
     )
@@ -129,25 +132,25 @@ def rank_shard(
     make_strategy: Callable[[int], Strategy],
     *,
     name: str,
-    failures: Failures,
-) -> list[Ranking]:
+) -> tuple[list[Ranking], list[Judgment]]:
     """Run every prompt's strategy, round by round together; all asks of a round go out as one batch.
 
-    Judgments are counted in `failures`, those without a verdict by reason.
+    Returns: The rankings, and all judgments behind them.
     """
     by_id = {field.prompt.id: field for field in fields}
     duels: dict[str, list[Duel]] = {id_: [] for id_ in by_id}
+    asked: list[Judgment] = []
 
     def answer(asks: list[tuple[str, Ask]]) -> Answers:
         judgments = judge.judge(engine, [_matchup(by_id[id_], ask) for id_, ask in asks])
-        failures.count(judgments)
+        asked.extend(judgments)
         for (id_, _), judgment in zip(asks, judgments, strict=True):
             comparison = judgment.comparison
             duels[id_].append(Duel(first=comparison.first, second=comparison.second, p_first=judgment.p_first))
         return [judgment.p_first for judgment in judgments]
 
     outcomes = drive({id_: make_strategy(len(field.completions)) for id_, field in by_id.items()}, answer)
-    return [_ranking(by_id[id_], outcome, duels[id_], name) for id_, outcome in outcomes.items()]
+    return [_ranking(by_id[id_], outcome, duels[id_], name) for id_, outcome in outcomes.items()], asked
 
 
 def _matchup(field: Field, ask: Ask) -> Matchup:

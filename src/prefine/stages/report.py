@@ -9,7 +9,7 @@ from prefine.config import RunConfig
 from prefine.errors import DataError
 from prefine.records import Manifest
 from prefine.stages.base import Progress, StageRun
-from prefine.stages.report_data import OUTCOMES, Evaluation, Example, ReportData, RoadStep, TrainPoint
+from prefine.stages.report_data import OUTCOMES, Evaluation, Example, ReportData, RoadStep, TrainEnd, TrainPoint
 from prefine.stages.report_page import render
 from prefine.store.base import write_text
 from prefine.store.folder import RunFolder
@@ -58,6 +58,7 @@ def report_data(config: RunConfig, folder: RunFolder, manifests: dict[str, Manif
         baseline=evaluation.baseline if evaluation else "initial",
         road=tuple(_step(name, manifests[name], config) for name in _ROAD if name in manifests),
         training=_training(folder / "train_log.jsonl", per_token=bool(bound and bound.keywords["per"] == "token")),
+        trained=_trained(folder / "train_final.json", per_token=bool(bound and bound.keywords["per"] == "token")),
         delta=bound.keywords["delta"] if bound else None,
         delta_per=bound.keywords["per"] if bound else "sequence",
         loss_name=config.train.loss.name,
@@ -116,6 +117,20 @@ def _training(path: Path, *, per_token: bool) -> tuple[TrainPoint, ...]:
             )
         )
     return tuple(points)
+
+
+def _trained(path: Path, *, per_token: bool) -> TrainEnd | None:
+    """Where all pairs stand after the last update, which no row of the log has seen."""
+    if not path.exists():
+        return None
+    final = json.loads(path.read_text(encoding="utf-8"))["final"]
+    values = {
+        "chosen_change": final["chosen_change"],
+        "rejected_change": final["rejected_change"],
+        "fall": final["token_fall" if per_token else "fall"],
+        "beyond_delta": final["beyond_budget"],
+    }
+    return parse(TrainEnd, values, where=str(path))
 
 
 def _evaluation(path: Path) -> Evaluation | None:

@@ -45,6 +45,15 @@ class TrainPoint(Record):
     grad_norm: Finite
 
 
+class TrainEnd(Record):
+    """All training pairs after the last update; units as in `TrainPoint`."""
+
+    chosen_change: Finite
+    rejected_change: Finite
+    fall: Finite
+    beyond_delta: Finite | None = None
+
+
 class Contest(Record):
     """Trained against baseline in the eyes of one judge: win rate in %, ties half."""
 
@@ -99,6 +108,7 @@ class ReportData(Record):
     baseline: str
     road: tuple[RoadStep, ...]
     training: tuple[TrainPoint, ...] = ()
+    trained: TrainEnd | None = None
     delta: float | None = None
     delta_per: Literal["sequence", "token"] = "sequence"
     loss_name: str = ""

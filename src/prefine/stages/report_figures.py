@@ -9,6 +9,7 @@ import math
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from markupsafe import Markup, escape
 
@@ -115,6 +116,13 @@ def ticks(low: float, high: float, count: int = 5, *, whole: bool = False) -> li
     return [i * step for i in range(first, last + 1)]
 
 
+def _decimals(values: Sequence[float]) -> int | None:
+    """As many as it takes to tell neighbouring ticks apart."""
+    if len(values) < 2:
+        return None
+    return max(0, -math.floor(math.log10(abs(values[1] - values[0])) + 1e-9))
+
+
 @dataclass(frozen=True)
 class Axis:
     """A range of values laid over 0–100 % of a picture's width, or of its height upside down."""
@@ -194,10 +202,13 @@ def line_chart(
         tick_form: How these are written.
     """
     across = Axis(steps[0], steps[-1]) if len(steps) > 1 else Axis(steps[0] - 1, steps[0] + 1)
+    named = ticks(axis.low, axis.high, tick_count)
+    # Neighbours that round to the same text name nothing.
+    form = partial(number, decimals=_decimals(named)) if tick_form is number else tick_form
     grid = [
         element("line", x1="0", x2="100%", y1=axis.y(t), y2=axis.y(t), class_="zero" if t == 0 else "grid")
-        + element("text", tick_form(t), x="-8", y=axis.y(t), dy="4", class_="tick end")
-        for t in ticks(axis.low, axis.high, tick_count)
+        + element("text", form(t), x="-8", y=axis.y(t), dy="4", class_="tick end")
+        for t in named
     ]
     grid += [
         element("text", number(t, 0), x=across.x(t), y="100%", dy="20", class_="tick middle")

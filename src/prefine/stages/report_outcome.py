@@ -146,13 +146,17 @@ def tiles(data: ReportData) -> list[Tile]:
             value, interval = rate_texts(contest.win_rate)
             found.append(Tile(f"Win rate, {role}", value, f"interval {interval}" if interval else ""))
     if data.training:
-        last = data.training[-1]
+        last = data.trained or data.training[-1]
         per_answer = data.delta is not None and data.delta_per == "sequence"
         note = f"nats at the end; budget{NBSP}{number(-(data.delta or 0.0))}" if per_answer else "nats at the end"
         found.append(Tile("Chosen log-prob.", number(last.chosen_change, signed=True), note))
         if last.beyond_delta is not None:
             found.append(
-                Tile("Beyond the budget", with_unit(number(100 * last.beyond_delta, 0), "%"), "of pairs, last step")
+                Tile(
+                    "Beyond the budget",
+                    with_unit(number(100 * last.beyond_delta, 0), "%"),
+                    "of pairs, at the end" if data.trained else "of pairs, last step",
+                )
             )
     pairs = next((step for step in data.road if step.stage == "pair"), None)
     if pairs is not None:

@@ -8,7 +8,7 @@ from statistics import fmean
 
 from markupsafe import Markup
 
-from prefine.stages.report_data import ReportData, TrainPoint
+from prefine.stages.report_data import ReportData, TrainEnd, TrainPoint
 from prefine.stages.report_figures import Axis, Band, Line, Rule, line_chart, number, plural, share_text, span
 
 MAX_POINTS = 120
@@ -57,7 +57,7 @@ def training(data: ReportData) -> Training:
         notes.append(f"The budget line at {number(-delta)} nats lies outside this picture.")
     fields = _columns(points)
     return Training(
-        finding=_finding(data.training, delta),
+        finding=_finding(data.training, data.trained, delta),
         likelihood=likelihood,
         budget=f"budget, −delta = {number(-delta)} nats" if delta is not None and seen else "",
         note=" ".join(notes),
@@ -100,8 +100,8 @@ def _mean_point(points: Sequence[TrainPoint]) -> TrainPoint:
     return TrainPoint.model_validate(values | {"step": points[-1].step})
 
 
-def _finding(training: Sequence[TrainPoint], delta: float | None) -> str:
-    last = training[-1]
+def _finding(training: Sequence[TrainPoint], trained: TrainEnd | None, delta: float | None) -> str:
+    last = trained or training[-1]
     end, rejected = (number(abs(v)) for v in (last.chosen_change, last.rejected_change))
     way, rejected_way = ("below" if v < 0 else "above" for v in (last.chosen_change, last.rejected_change))
     text = f"After {plural(len(training), 'step')} the chosen answers are {end} nats {way} where they began"
@@ -110,7 +110,7 @@ def _finding(training: Sequence[TrainPoint], delta: float | None) -> str:
         place = "inside" if last.fall <= delta else "beyond"
         text += f" On average that is {place} the budget of {number(delta)} nats"
         beyond = last.beyond_delta
-        text += f"; {share_text(beyond)} of the last step’s pairs lie beyond it." if beyond is not None else "."
+        text += f"; {share_text(beyond)} of the pairs lie beyond it." if beyond is not None else "."
     return text
 
 

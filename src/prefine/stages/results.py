@@ -66,8 +66,9 @@ def lines_of(result: RunResult) -> list[str]:
         unit = "nats per token" if result.delta_per == "token" else "nats"
         error = result.chosen_fall_standard_error
         spread = f" ± {error:.2f}" if error is not None else ""
-        budget = f", budget {result.delta:g}" if result.delta is not None else ""
-        lines.append(f"  {f'fall of chosen answers [{unit}]':<38} {result.chosen_fall:.2f}{spread}{budget}")
+        budget = f", may fall by {result.delta:g}" if result.delta is not None else ""
+        change = f"{-result.chosen_fall:+.2f}".replace("-0.00", "0.00").replace("+0.00", "0.00")
+        lines.append(f"  {f'change of chosen answers [{unit}]':<38} {change}{spread}{budget}")
     return lines
 
 

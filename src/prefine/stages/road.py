@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 from prefine.config import Component, Decoding, RunConfig, components
-from prefine.errors import ConfigError
+from prefine.errors import BackendError, ConfigError, DataError, LimitError
 from prefine.judging.choose import make_judge
 from prefine.models.base import Sampler
 from prefine.records import Completion, Manifest, Message, Prompt
@@ -56,7 +56,14 @@ def run_stage(stage: str, config: RunConfig, folder: RunFolder, progress: Progre
             f"{stage}: this configuration starts with pairs, so there is nothing to {stage}; run prefine pair"
         )
     module = importlib.import_module(f"prefine.stages.{stage}")
-    manifest: Manifest = module.run(config, folder, progress)
+    new, answers = stage not in folder.manifests(), folder.answers()
+    try:
+        manifest: Manifest = module.run(config, folder, progress)
+    except (ConfigError, DataError, BackendError, LimitError):
+        # A wrong name that is found at the first call must not freeze the configuration that holds it.
+        if new and folder.answers() == answers and not any((folder / "checkpoints").glob("step-*")):
+            folder.forget(stage)
+        raise
     return manifest
 
 
@@ -196,6 +203,8 @@ def plan(config: RunConfig, *, strict: bool = False) -> Plan:
         steps = -(-(pairs - config.pair.held_out_prompts) // config.train.pairs_per_step) * config.train.epochs
         lines.append(("training steps, at most", f"{min(steps, config.train.max_steps or steps):,}"))
     own = [component.name for _, _, component in components(config) if ":" in component.name]
+    if "evaluate" not in stages_of(config):
+        notes = (*notes, "nothing will be evaluated: give evaluate.prompts, or pair.held_out_prompts: 100")
     return Plan(tuple(lines), tuple(own), notes)
 
 

@@ -53,8 +53,15 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     total = -(-len(examples.examples) // settings.pairs_per_step) * settings.epochs
     progress.start("train", min(total, settings.max_steps or total), "steps")
 
+    shown = 0
+
     def on_step(row: StepRow) -> None:
-        progress.advance(1, f"margin {row.margin:.2f}, chosen fell {row.fall:.2f} nats")
+        nonlocal shown
+        if shown == 0 and row.step > 1:
+            progress.say(f"training goes on after step {row.step - 1}")
+        # A resumed training begins where it was.
+        progress.advance(row.step - shown, f"margin {row.margin:.2f}, chosen answers {-row.fall:+.2f} nats")
+        shown = row.step
 
     with disk_errors(folder.path), weights_written():
         summary = train(

@@ -163,9 +163,11 @@ def _own_pair(row: Row) -> PreferencePair:
 def _pair(row: Row, screen: Screen) -> PreferencePair:
     for side in ("chosen", "rejected"):
         if side not in row.values:
-            remedy = "map it with columns"
+            remedy = "map it with columns, or add it to this row if the others have it"
             if "completions" in row.values:
-                remedy = "these rows are read with completions: instead of pairs:, and a judge such as recorded"
+                remedy = (
+                    "these rows are read with completions: (import: --as completions), and a judge such as recorded"
+                )
             raise DataError(f"{row.where}: no column {side!r}; {has(row.values)}; {remedy}")
     prompt = _prompt(row, screen, used=("chosen", "rejected", *_PAIR_EXTRAS))
     sides = {

@@ -151,9 +151,23 @@ class RunFolder:
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{path}: not a manifest ({error}); restore it or use another --run-dir") from error
 
+    def answers(self) -> int:
+        """How many answers are journaled."""
+        return self.journal().count() if (self.path / "journal").is_dir() else 0
+
+    def forget(self, stage: str) -> None:
+        """Take back that a stage has begun, since it left nothing; its sections may change again."""
+        others = {name: item for name, item in self.manifests().items() if name != stage}
+        if others:
+            self._write_manifests(others)
+        else:
+            (self.path / "manifest.json").unlink(missing_ok=True)
+
     def write_manifest(self, manifest: Manifest) -> None:
         """Store one stage's manifest beside the others'."""
-        stages = self.manifests() | {manifest.stage: manifest}
+        self._write_manifests(self.manifests() | {manifest.stage: manifest})
+
+    def _write_manifests(self, stages: Mapping[str, Manifest]) -> None:
         value = {
             "schema_version": SCHEMA_VERSION,
             "stages": {name: item.model_dump(mode="json") for name, item in stages.items()},

@@ -34,7 +34,8 @@ def messages_of(value: Any, where: str, *, role: str, screen: Screen) -> tuple[M
         value = [value]
     if not isinstance(value, list) or not value or not all(isinstance(item, dict) for item in value):
         raise DataError(
-            f"{where}: expected a text or a list of messages (objects with role and content), got {show(value)}"
+            f"{where}: expected a text or a list of messages (objects with role and content), got {show(value)}; "
+            "fill it, or remove the row"
         )
     try:
         messages = tuple(Message.model_validate(_as_ours(item, where, screen)) for item in value)
