@@ -62,13 +62,18 @@ def main() -> None:
     # A user's `my_module:my_function` is looked for where the command is run, as `python -m` does, after all else.
     sys.path.append(os.getcwd())
     code = _guarded(lambda: app(standalone_mode=False))
-    if code == Interrupted.exit_code and any(
-        thread.name.startswith("prefine-call") for thread in threading.enumerate()
-    ):
-        # The interpreter would wait for the threads that wait for a server; what they bring is no longer wanted.
+    if code == Interrupted.exit_code:
+        _leave_threads(code)
+    sys.exit(code)
+
+
+def _leave_threads(code: int) -> None:
+    """End now if a thread waits for a server: the interpreter would wait for it, and nobody wants what it brings."""
+    from prefine.calls.engine import THREADS
+
+    if any(thread.name.startswith(THREADS) for thread in threading.enumerate()):
         sys.stdout.flush()
         os._exit(code)
-    sys.exit(code)
 
 
 def _guarded(command: Callable[[], Any]) -> int:

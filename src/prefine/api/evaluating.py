@@ -8,11 +8,10 @@ from prefine.api.journals import answer_log
 from prefine.api.reading import PromptLike, prompts_of, tell
 from prefine.calls.engine import CallEngine
 from prefine.config import Decoding, EvaluateConfig
-from prefine.errors import LimitError
 from prefine.models.base import Sampler
 from prefine.records import Completion, Prompt
 from prefine.stages.base import Progress, Silent, check_model, chunks
-from prefine.stages.contests import Answered, in_the_eyes_of, lengths
+from prefine.stages.contests import answered_by_both, in_the_eyes_of, lengths
 from prefine.stages.report_data import Evaluation
 from prefine.stages.sampling import sample_shard
 
@@ -81,13 +80,7 @@ def evaluate(
             for offset, sampler in enumerate(samplers)
         )
         engine.check_failures(2 * len(asked), max_failed_fraction, where="evaluate")
-        answered = [
-            Answered(prompt, before[prompt.id], after[prompt.id])
-            for prompt in asked
-            if prompt.id in before and prompt.id in after
-        ]
-        if not answered:
-            raise LimitError(f"evaluate: none of {len(asked)} prompts was answered by both models")
+        answered = answered_by_both(asked, before, after, engine)
         seen = in_the_eyes_of(eyes, name, answered, engine, settings)
     tell([*samplers[0].notes, *samplers[1].notes, *eyes.notes, *seen.failures.notes()])
     return Evaluation(

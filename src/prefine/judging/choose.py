@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
@@ -57,7 +57,9 @@ def as_judge(made: object, *, what: str) -> Judge:
     needed = _MEMBERS[kind]
     missing = [name for name in needed if not _has(made, name)]
     if not missing:
-        return made if kind is Judge else ComputedJudging(made)  # type: ignore[arg-type, return-value]
+        judge: Any = made
+        whole: Judge = judge if kind is Judge else ComputedJudging(judge)
+        return whole
     if callable(made) and "compare" in missing:
         return score_judge(made)
     raise ConfigError(

@@ -39,8 +39,7 @@ class ComputedJudging:
             verdict = self._judge.compare(*matchup)
         except PrefineError:
             raise
-        # The user's code is a backend like any other: one comparison failing is data.
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001 - the user's code is a backend: one comparison failing is data
             return Failure(f"the judge raised {type(error).__name__}: {error}"[:200])
         if verdict.p_first is None:
             return Failure(verdict.error or "no verdict")

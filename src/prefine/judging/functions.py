@@ -35,8 +35,7 @@ class FunctionScorer:
     def _score(self, item: Answered) -> float | Failure:
         try:
             value = self._function(item.prompt, item.completion)
-        # The user's code is a backend like any other: one item failing is data.
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001 - the user's code is a backend: one item failing is data
             return Failure(f"the scorer raised {type(error).__name__}: {error}"[:200])
         return Failure("the scorer gave no score") if value is None else value
 

@@ -1,6 +1,6 @@
 """Two models' answers to the same prompts: who wins in whose eyes, and how long the answers are."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from prefine.calls.engine import CallEngine
@@ -31,6 +31,25 @@ class Eyes(NamedTuple):
     contest: Contest
     facts: list[MetricValue]
     failures: Failures
+
+
+def answered_by_both(
+    prompts: Sequence[Prompt], before: Mapping[str, Completion], after: Mapping[str, Completion], engine: CallEngine
+) -> list[Answered]:
+    """The prompts that both models answered; the answers are given by prompt id.
+
+    Raises:
+        LimitError: There is none.
+    """
+    answered = [
+        Answered(prompt, before[prompt.id], after[prompt.id])
+        for prompt in prompts
+        if prompt.id in before and prompt.id in after
+    ]
+    if not answered:
+        reasons = ", ".join(f"{count} × {reason}" for reason, count in engine.failures.most_common(3))
+        raise LimitError(f"evaluate: none of {len(prompts)} prompts was answered by both models ({reasons})")
+    return answered
 
 
 def in_the_eyes_of(

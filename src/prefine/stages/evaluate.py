@@ -8,12 +8,12 @@ from typing import TypeAlias
 
 from prefine.calls.engine import CallEngine
 from prefine.config import Component, Decoding, RunConfig
-from prefine.errors import ConfigError, DataError, Interrupted, LimitError
+from prefine.errors import ConfigError, DataError, Interrupted
 from prefine.judging.choose import make_judge
 from prefine.models.base import Sampler, decoding_settings
 from prefine.records import Completion, Manifest, MetricValue, Prompt, content_hash
 from prefine.stages.base import Progress, StageRun, chunks
-from prefine.stages.contests import Answered, contest, in_the_eyes_of, lengths, mean
+from prefine.stages.contests import Answered, answered_by_both, contest, in_the_eyes_of, lengths, mean
 from prefine.stages.inputs import read_prompts, short_enough, trained_on, unseen
 from prefine.stages.report_data import OUTCOMES, ConstraintScore, Contest, Evaluation, Example
 from prefine.stages.sampling import sample_shard
@@ -174,15 +174,7 @@ def _answers(
             tables[name] |= {id_: found[0] for id_, found in drawn.items() if found}
             progress.advance(len(shard))
         remove_parts_from(folder / "evaluation" / name, number + 1)
-    answered = [
-        Answered(prompt, tables["baseline"][prompt.id], tables["trained"][prompt.id])
-        for prompt in prompts
-        if prompt.id in tables["baseline"] and prompt.id in tables["trained"]
-    ]
-    if not answered:
-        reasons = ", ".join(f"{count} × {reason}" for reason, count in engine.failures.most_common(3))
-        raise LimitError(f"evaluate: none of {len(prompts)} prompts was answered by both models ({reasons})")
-    return answered
+    return answered_by_both(prompts, tables["baseline"], tables["trained"], engine)
 
 
 def _gold(
