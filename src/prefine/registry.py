@@ -32,7 +32,18 @@ TABLES: dict[Kind, dict[str, str]] = {
     },
     "strategy": {
         "iterative": "prefine.ranking.iterative:iterative",
+        "knockout": "prefine.ranking.knockout:knockout",
+        "minmax": "prefine.ranking.minmax:minmax",
+        "insertion": "prefine.ranking.insertion:insertion",
+        "merge": "prefine.ranking.merge:merge",
         "round_robin": "prefine.ranking.round_robin:round_robin",
+        "circulant": "prefine.ranking.circulant:circulant",
+        "swiss": "prefine.ranking.swiss:swiss",
+        "halving": "prefine.ranking.halving:halving",
+        "top_two": "prefine.ranking.top_two:top_two",
+        "eubo": "prefine.ranking.eubo:eubo",
+        "pointwise": "prefine.ranking.pointwise:pointwise",
+        "score_then_duel": "prefine.ranking.score_then_duel:score_then_duel",
     },
     "judge": {
         "playground": "prefine.judges.playground:PlaygroundJudge",
@@ -42,9 +53,14 @@ TABLES: dict[Kind, dict[str, str]] = {
     },
     "selector": {
         "best_vs_random": "prefine.pairing.best_vs_random:best_vs_random",
+        "best_vs_runner_up": "prefine.pairing.best_vs_runner_up:best_vs_runner_up",
         "best_vs_last_loser": "prefine.pairing.best_vs_last_loser:best_vs_last_loser",
         "best_vs_worst": "prefine.pairing.best_vs_worst:best_vs_worst",
+        "best_vs_mu_minus_2sigma": "prefine.pairing.best_vs_mu_minus_2sigma:best_vs_mu_minus_2sigma",
         "all_pairs": "prefine.pairing.all_pairs:all_pairs",
+        "rejection_sampling": "prefine.pairing.rejection_sampling:rejection_sampling",
+        "joint": "prefine.pairing.joint:joint",
+        "lists": "prefine.pairing.lists:lists",
     },
     "backend": {
         "hf": "prefine.models.hf:HfModel",

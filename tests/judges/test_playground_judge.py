@@ -182,3 +182,19 @@ def test_fingerprint_depends_on_every_setting():
     judges = [PlaygroundJudge(), *(PlaygroundJudge(**{name: value}) for name, value in other.items())]
     assert len({judge.fingerprint for judge in judges}) == 7
     assert PlaygroundJudge().fingerprint == PlaygroundJudge().fingerprint
+
+
+def test_ratings_are_quality_with_half_of_the_noise_variance_of_a_verdict():
+    judge = PlaygroundJudge(accuracy=0.75, length_bias=0.2)
+    prompts = [Prompt.from_text(text) for text in draw_prompts(400, split="train", seed=3)]
+    answers = [completion(prompt, text) for prompt in prompts for text in ("tea is warm .", "no")]
+    noise = [
+        judge.score(p, a) - gold(p.text, a.text) / GOLD_SD - 0.2 * len(a.text) / LENGTH_SD
+        for p, a in zip([prompt for prompt in prompts for _ in range(2)], answers, strict=True)
+    ]
+    assert np.mean(noise) == pytest.approx(0, abs=3 / math.sqrt(len(noise)))
+    assert np.var(noise) == pytest.approx(judge.sigma**2 / 2, rel=3 * math.sqrt(2 / len(noise)))
+    assert judge.score(prompts[0], answers[0]) == judge.score(prompts[0], answers[0])
+    assert (
+        PlaygroundJudge(accuracy=1.0).score(prompts[0], answers[0]) == gold(prompts[0].text, answers[0].text) / GOLD_SD
+    )

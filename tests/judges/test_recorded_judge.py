@@ -74,6 +74,12 @@ def test_a_missing_grade_is_refused():
         RecordedJudge().check(PROMPT, [graded(0, score=1), graded(1)])
 
 
+def test_the_rating_is_the_grade():
+    assert RecordedJudge().score(PROMPT, graded(0, rating=2.5)) == 2.5
+    with pytest.raises(DataError, match="no grade in metadata field 'stars'"):
+        RecordedJudge(field="stars").score(PROMPT, graded(0, rating=2.5))
+
+
 def test_fingerprint_depends_on_every_setting():
     judges = [RecordedJudge(), RecordedJudge(field="score"), RecordedJudge(temperature=2.0)]
     assert len({judge.fingerprint for judge in judges}) == 3

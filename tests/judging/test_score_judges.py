@@ -10,7 +10,7 @@ from prefine.calls.engine import CallEngine
 from prefine.calls.memory import MemoryLog
 from prefine.config import Component
 from prefine.errors import BackendError, ConfigError
-from prefine.judging.base import Judge, Matchup
+from prefine.judging.base import Answered, Judge, Matchup, Rater
 from prefine.judging.choose import make_judge
 from prefine.records import Completion, Judgment, Message, Prompt
 from tiny_reward import save_reward_model
@@ -105,6 +105,38 @@ def test_what_a_function_cannot_score_is_missing_and_says_why(module: str) -> No
 def test_a_class_of_ones_own_compares(module: str) -> None:
     judgments = ask(judge_of(name=f"{module}:Judge"), ALL[:3])
     assert [judgment.p_first for judgment in judgments] == [0.0, 0.0, 0.0]
+
+
+def test_who_can_rate(module: str) -> None:
+    """A function and a computed judge that scores; what only compares cannot."""
+    assert isinstance(judge_of(name=f"{module}:words"), Rater)
+    assert not isinstance(judge_of(name=f"{module}:Judge"), Rater)
+    pairwise = judge_of(name="pairwise", model={"name": "scripted", "replies": ["A"]})
+    assert not isinstance(pairwise, Rater)
+
+
+def test_a_class_that_scores_rates_and_still_compares(module: str, tmp_path: Path) -> None:
+    (tmp_path / "my_scores.py").write_text(
+        (tmp_path / "my_scores.py").read_text().replace("class NoJudge", SCORING_CLASS + "class NoJudge")
+    )
+    judge = judge_of(name=f"{module}:Both")
+    assert isinstance(judge, Rater) and isinstance(judge, Judge)
+    engine = CallEngine(MemoryLog())
+    scores = judge.rate(engine, [Answered(PROMPT, answer) for answer in ANSWERS])
+    assert [score.completion_id for score in scores] == ["c0", "c1", "c2", "c3"]
+    assert [score.value for score in scores] == [None, 1.0, 2.0, 3.0]
+    assert scores[0].error == "the scorer gave no score"
+    assert engine.asked == 4
+    assert [judgment.p_first for judgment in ask(judge, ALL[:3], engine)] == [0.0, 0.0, 0.0]
+    judge.rate(engine, [Answered(PROMPT, answer) for answer in ANSWERS[1:]])
+    assert engine.asked == 4 + 3, "scores are journaled"
+
+
+SCORING_CLASS = (
+    "class Both(Judge):\n"
+    "    def score(self, prompt, completion):\n"
+    "        return float(completion.sample_index) or None\n"
+)
 
 
 @pytest.mark.parametrize(

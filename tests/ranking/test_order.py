@@ -5,7 +5,7 @@ from itertools import product
 import pytest
 
 from prefine.ranking.base import Answers, Duel, OrderPolicy, Outcome, Strategy
-from prefine.ranking.order import ORDERS, Policy, Slot, both, favoured_slot, lazy, single
+from prefine.ranking.order import ORDERS, Policy, Slot, balanced, both, favoured_slot, lazy, single, together
 from prefine.ranking.run import drive
 
 ANSWERS = (0.0, 0.3, 0.5, 0.8, 1.0, None)
@@ -89,3 +89,38 @@ def test_favoured_slot_follows_the_sign_of_the_bias(bias, slot):
 def test_table_names_the_policies():
     policies: dict[str, Policy] = {name: facts.policy for name, facts in ORDERS.items()}
     assert policies == {"single": single, "both": both, "lazy": lazy}
+
+
+def test_together_runs_in_lock_step_and_keeps_the_order():
+    rounds: list[list[Duel]] = []
+    results: list[list[bool | None]] = []
+
+    def duels() -> Strategy:
+        results.append((yield from together([lazy(0, 1), both(2, 3), single(4, 5), lazy(6, 7)])))
+        return Outcome()
+
+    def answer(asks) -> Answers:
+        rounds.append([ask for _, ask in asks])
+        return [{0: 0.0, 1: 1.0, 4: None, 6: 0.9}.get(ask.first, 0.5) for _, ask in asks]
+
+    drive({"a": duels()}, answer)
+    assert rounds == [[Duel(0, 1), Duel(2, 3), Duel(3, 2), Duel(4, 5), Duel(6, 7)], [Duel(1, 0)]]
+    assert results == [[True, False, None, False]]
+
+
+def test_together_of_nothing_asks_nothing():
+    with pytest.raises(StopIteration) as end:
+        next(together([]))
+    assert end.value.value == []
+
+
+def test_balanced_duels_show_first_whom_they_have_shown_first_less_often():
+    duel = balanced(4, "single", 0.0)
+    asked = [next(duel(*pair)) for pair in ((0, 1), (0, 2), (0, 2), (1, 3), (1, 3))]
+    # 0 is one ahead of 2, then level: challengers of even index come first. 1 and 3 take turns.
+    assert asked == [[Duel(0, 1)], [Duel(2, 0)], [Duel(2, 0)], [Duel(1, 3)], [Duel(3, 1)]]
+
+
+@pytest.mark.parametrize("order", ["both", "lazy"])
+def test_balanced_leaves_the_other_orders_as_they_are(order):
+    assert next(balanced(2, order, -1.0)(0, 1)) == next(ORDERS[order].policy(0, 1, favoured="second"))

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from prefine.config_file import validate
-from prefine.errors import DataError
-from prefine.records import Manifest, PreferencePair, Ranking
+from prefine.errors import ConfigError, DataError, LimitError
+from prefine.judges.playground import PlaygroundJudge
+from prefine.records import Completion, Manifest, PreferencePair, Prompt, Ranking
 from prefine.stages.base import Silent
-from prefine.stages.road import plan, run_stage
+from prefine.stages.road import check, plan, run_stage
 from prefine.store.folder import RunFolder
 from prefine.store.rows import completion_of, pair_of, ranking_of
 from prefine.store.tables import parts, read_part
@@ -148,4 +149,100 @@ def test_another_seed_meets_the_completions_in_another_order(tmp_path: Path) -> 
 def test_a_judge_that_cannot_work_is_found_before_a_call(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="playground train prompt 0"):
         walk(tmp_path, rank={"judge": {"name": "recorded"}})
+    assert not (tmp_path / "run" / "rankings").exists()
+
+
+PAIRWISE = {"name": "pairwise", "answer": "text", "model": {"name": "scripted", "replies": ["It is a tie."]}}
+
+
+def long(prompt: Prompt, completion: Completion) -> float:
+    """A scorer: the longer the better."""
+    return float(len(completion.text))
+
+
+def unsure(prompt: Prompt, completion: Completion) -> float | None:
+    """A scorer that cannot say anything about an answer with tea."""
+    return None if "tea" in completion.text else 1.0
+
+
+def test_ratings_of_a_judge_that_can_rate(tmp_path: Path) -> None:
+    rank = {"strategy": {"name": "pointwise"}, "judge": {"name": "playground", "accuracy": 0.8}}
+    manifests = walk(tmp_path, rank=rank, pair={"selector": {"name": "best_vs_worst"}})
+    judge = PlaygroundJudge(accuracy=0.8)
+    answers: dict[str, tuple[Prompt, Completion]] = {}
+    for row in rows(tmp_path, "completions"):
+        prompt, completion = completion_of(row)
+        answers[completion.id] = prompt, completion
+    for ranking in rankings(tmp_path):
+        assert ranking.scores == pytest.approx([judge.score(*answers[id_]) for id_ in ranking.completions])
+        assert ranking.order is not None and ranking.champion == ranking.order[0]
+        assert ranking.calls == len(ranking.completions)
+        assert (ranking.duels, ranking.failed_calls) == ((), 0)
+    assert manifests["rank"].usage.calls == sum(ranking.calls for ranking in rankings(tmp_path))
+    assert walk(tmp_path, rank=rank, pair={"selector": {"name": "best_vs_worst"}}) == manifests
+
+
+def test_ratings_of_a_scorer_and_duels_of_the_judge(tmp_path: Path) -> None:
+    judge = {"name": "playground", "accuracy": 1.0}
+    rank = {"strategy": {"name": "score_then_duel", "k": 2}, "judge": judge, "scorer": {"name": f"{__name__}:long"}}
+    manifests = walk(tmp_path, rank=rank)
+    texts = {completion.id: completion.text for _, completion in map(completion_of, rows(tmp_path, "completions"))}
+    for ranking in rankings(tmp_path):
+        longest = sorted((len(texts[id_]) for id_ in ranking.completions), reverse=True)[:2]
+        met = {id_ for duel in ranking.duels for id_ in (duel.first, duel.second)}
+        assert sorted((len(texts[id_]) for id_ in met), reverse=True) == longest
+        assert len(ranking.duels) == 2
+        assert ranking.calls == 2 + len(ranking.completions)
+    assert manifests["rank"].usage.calls == sum(ranking.calls for ranking in rankings(tmp_path))
+    assert manifests["rank"].input_hashes.keys() == {"completions", "judge", "scorer"}
+
+
+def test_another_scorer_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+    rank = {"strategy": {"name": "pointwise"}, "judge": {"name": "playground"}, "scorer": {"name": f"{__name__}:long"}}
+    walk(tmp_path, rank=rank)
+    with pytest.raises(ConfigError, match=r"rank\.scorer"):
+        walk(tmp_path, rank={**rank, "scorer": None})
+
+
+def test_failed_ratings_are_counted_and_limited(tmp_path: Path) -> None:
+    strategy = {"name": "score_then_duel"}
+    rank = {"strategy": strategy, "judge": {"name": "playground"}, "scorer": {"name": f"{__name__}:unsure"}}
+    with pytest.raises(LimitError, match="the scorer gave no score"):
+        walk(tmp_path / "strict", rank=rank)
+    manifest = walk(tmp_path, rank={**rank, "max_failed_fraction": 1.0})["rank"]
+    assert any("judgments and ratings have no verdict" in note for note in manifest.notes)
+    assert manifest.counts.taken == manifest.counts.produced + sum(manifest.counts.dropped.values()) + sum(
+        manifest.counts.failed.values()
+    )
+    texts = {completion.id: completion.text for _, completion in map(completion_of, rows(tmp_path, "completions"))}
+    for ranking in rankings(tmp_path):
+        assert ranking.failed_calls == sum("tea" in texts[id_] for id_ in ranking.completions)
+        assert ranking.champion is not None and "tea" not in texts[ranking.champion]
+
+
+@pytest.mark.parametrize(
+    ("rank", "says"),
+    [
+        ({"strategy": {"name": "pointwise"}, "judge": PAIRWISE}, "'pointwise' asks for ratings.*give rank.scorer"),
+        (
+            {"strategy": {"name": "pointwise"}, "judge": {"name": "playground"}, "scorer": PAIRWISE},
+            "rank.scorer: this judge only compares",
+        ),
+        (
+            {"judge": {"name": "playground"}, "scorer": {"name": f"{__name__}:long"}},
+            "rank.scorer: strategy 'iterative' asks for no ratings",
+        ),
+        ({"judge": {"name": "playground"}, "scorer": {"name": "wise"}}, "rank.scorer.name: unknown judge 'wise'"),
+    ],
+)
+def test_ratings_that_nobody_gives_or_wants_are_found_before_a_call(
+    rank: dict[str, Any], says: str, tmp_path: Path, tiny_model_folder: Path
+) -> None:
+    policy = {"name": "hf", "path": str(tiny_model_folder)}
+    values = {"run_dir": str(tmp_path / "run"), "policy": policy, "prompts": {"name": "playground", "count": 4}}
+    config = validate(values | {"sample": {}, "rank": rank}, where="test")
+    with pytest.raises(ConfigError, match=says):
+        check(config)
+    with pytest.raises(ConfigError, match=says):
+        walk(tmp_path, rank=rank)
     assert not (tmp_path / "run" / "rankings").exists()

@@ -41,3 +41,12 @@ class ComputedJudge(Protocol):
     def compare(self, prompt: Prompt, first: Completion, second: Completion) -> Verdict:
         """The verdict on two completions in the order shown; pure."""
         ...
+
+
+@runtime_checkable
+class ComputedScorer(Protocol):
+    """What a `ComputedJudge` may do beside: a number for one completion, for the strategies that ask for ratings."""
+
+    def score(self, prompt: Prompt, completion: Completion) -> float | None:
+        """The rating, higher is better, None where there is none; pure."""
+        ...

@@ -6,12 +6,13 @@ judge's accuracy, its slot preference, what they do to the trained model) can be
 
 import math
 from statistics import NormalDist
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
 from prefine.errors import DataError
 from prefine.judges.base import Verdict
+from prefine.judges.noise import SOFTNESS, Verdicts, first_slot_logit, noise_sd
 from prefine.playground.world import gold, parse
 from prefine.records import Completion, Prompt, content_hash
 
@@ -22,21 +23,6 @@ LENGTH_SD = 30.0
 """Standard deviation of their length among the same [characters]: the unit of `length_bias`."""
 
 _NORMAL = NormalDist()
-
-
-def noise_sd(accuracy: float) -> float:
-    """The judge's noise [quality sd] at which it judges two random completions rightly with probability `accuracy`.
-
-    Qualities are N(0, 1), so their difference is d ~ N(0, 2); with noise e ~ N(0, sigma^2) the verdict is right when
-    d + e has the sign of d: accuracy = 1/2 + arctan(sqrt(2) / sigma) / pi. So sigma = sqrt(2) tan(pi (1 - accuracy)),
-    which is sqrt(2) at .75 and 0 at 1. Biases are not in it.
-
-    Raises:
-        ValueError: The accuracy is not in (0.5, 1].
-    """
-    if not 0.5 < accuracy <= 1:
-        raise ValueError(f"accuracy must be in (0.5, 1], got {accuracy}")
-    return 0.0 if accuracy == 1 else math.sqrt(2) * math.tan(math.pi * (1 - accuracy))
 
 
 class PlaygroundJudge:
@@ -68,7 +54,7 @@ class PlaygroundJudge:
         first_slot_bias: float = 0.5,
         length_bias: float = 0.0,
         order_noise: Annotated[float, Field(ge=0, le=1)] = 0.5,
-        verdict: Literal["hard", "soft"] = "hard",
+        verdict: Verdicts = "hard",
         seed: Annotated[int, Field(ge=0)] = 0,
     ) -> None:
         self.sigma = noise_sd(accuracy)
@@ -89,12 +75,7 @@ class PlaygroundJudge:
         """
         if self.sigma == 0:
             return 0.0
-        if self._verdict == "soft":
-            return 3 * self._slot_bias
-        # Phi at the negative side, so that a large bias does not round to probability 1.
-        against = _NORMAL.cdf(-abs(self._slot_bias))
-        logit = math.log1p(-against) - math.log(max(against, 1e-300))
-        return math.copysign(logit, self._slot_bias)
+        return first_slot_logit(self._slot_bias, self._verdict)
 
     def check(self, prompt: Prompt, completions: list[Completion]) -> None:
         """Nothing, for a prompt of the playground.
@@ -115,6 +96,15 @@ class PlaygroundJudge:
         quality_gap = (gold(prompt.text, first.text) - gold(prompt.text, second.text)) / GOLD_SD
         return Verdict(self.p_first(prompt.id, first.text, second.text, quality_gap))
 
+    def score(self, prompt: Prompt, completion: Completion) -> float:
+        """The rating of one completion: its quality, with the length bias, plus N(0, sigma^2 / 2) [quality sd].
+
+        The difference of two ratings has the noise variance of a verdict, so ratings are as accurate as verdicts.
+        """
+        quality = gold(prompt.text, completion.text) / GOLD_SD + self._length_bias * len(completion.text) / LENGTH_SD
+        noise = _standard_normal(self._seed, "score", prompt.id, completion.text)
+        return quality + self.sigma * math.sqrt(0.5) * noise
+
     def p_first(self, prompt_id: str, first: str, second: str, quality_gap: float) -> float:
         """P(first is better) of two texts whose qualities, first minus second, differ by `quality_gap` [quality sd]."""
         margin = quality_gap + self._length_bias * (len(first) - len(second)) / LENGTH_SD
@@ -123,7 +113,7 @@ class PlaygroundJudge:
             own = math.sqrt(self._order_noise) * _standard_normal(self._seed, "order", prompt_id, first, second)
             margin += self.sigma * (shared + own + self._slot_bias)
             if self._verdict == "soft":
-                return 0.5 + 0.5 * math.tanh(1.5 * margin / self.sigma)
+                return 0.5 + 0.5 * math.tanh(SOFTNESS / 2 * margin / self.sigma)
         return 0.5 if margin == 0 else float(margin > 0)
 
     def _pair_noise(self, prompt_id: str, first: str, second: str) -> float:

@@ -48,6 +48,14 @@ class RecordedJudge:
         gap = _grade(prompt, first, field) - _grade(prompt, second, field)
         return Verdict(0.5 + 0.5 * math.tanh(gap / self._temperature / 2))
 
+    def score(self, prompt: Prompt, completion: Completion) -> float:
+        """The grade.
+
+        Raises:
+            DataError: As for `check`.
+        """
+        return _grade(prompt, completion, self._field_of(prompt, [completion]))
+
     def _field_of(self, prompt: Prompt, completions: list[Completion]) -> str:
         if self._field is not None:
             return self._field

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from prefine.calls.base import Asker, Call, Failure
-from prefine.records import Comparison, Completion, Judgment, Prompt, content_hash
+from prefine.records import Comparison, Completion, Judgment, Prompt, Score, content_hash
 
 
 class Matchup(NamedTuple):
@@ -57,6 +57,15 @@ class Judge(Protocol):
 
     def judge(self, asker: Asker, matchups: Sequence[Matchup]) -> list[Judgment]:
         """One judgment per matchup, in order; a failed one has no `p_first` and says why."""
+        ...
+
+
+@runtime_checkable
+class Rater(Protocol):
+    """A judge that can also give a completion a number, for the strategies that ask for ratings."""
+
+    def rate(self, asker: Asker, items: Sequence[Answered]) -> list[Score]:
+        """One score per item, in order, higher is better; a failed one has no value and says why."""
         ...
 
 

@@ -9,10 +9,11 @@ from pydantic import Field, TypeAdapter, ValidationError
 from prefine.config import Component
 from prefine.errors import ConfigError
 from prefine.judges.base import ComputedJudge
-from prefine.judging.base import Judge
-from prefine.judging.computed import ComputedJudging
+from prefine.judging.base import Judge, Rater
+from prefine.judging.computed import computed
 from prefine.judging.functions import FunctionScorer, source_of
 from prefine.judging.scores import ScoreJudge
+from prefine.ranking.base import StrategyFacts
 from prefine.registry import TABLES
 
 _MEMBERS: dict[type, tuple[str, ...]] = {
@@ -58,7 +59,7 @@ def as_judge(made: object, *, what: str) -> Judge:
     missing = [name for name in needed if not _has(made, name)]
     if not missing:
         judge: Any = made
-        whole: Judge = judge if kind is Judge else ComputedJudging(judge)
+        whole: Judge = judge if kind is Judge else computed(judge)
         return whole
     if callable(made) and "compare" in missing:
         return score_judge(made)
@@ -66,6 +67,44 @@ def as_judge(made: object, *, what: str) -> Judge:
         f"{what} is no judge: it has no {', '.join(missing)}. A judge has {', '.join(needed)}, or is a function "
         "(prompt, completion) -> float"
     )
+
+
+def choose_rater(
+    judge: Judge, scorer: Judge | None, *, strategy: str, facts: StrategyFacts, section: str = "rank."
+) -> Rater | None:
+    """Who gives the ratings that a strategy asks for: the scorer, or the judge itself; None if it asks for none.
+
+    Args:
+        judge: The judge.
+        scorer: The judge of `rank.scorer`, if there is one.
+        strategy: What the configuration calls the strategy.
+        facts: The strategy's facts.
+        section: What stands before the names of settings in a message.
+
+    Raises:
+        ConfigError: Ratings are asked for and nobody can give them, or the scorer is not asked for any.
+    """
+    remedies = (
+        f"give {section}scorer, such as {{name: reward, path: …}} or a function (prompt, completion) -> float as "
+        "my_module:my_function"
+    )
+    if "ratings" not in facts.asks:
+        if scorer is not None:
+            raise ConfigError(
+                f"{section}scorer: strategy {strategy!r} asks for no ratings, so this scorer would never be used; take "
+                f"it out, or choose a {section}strategy that asks for ratings, such as score_then_duel"
+            )
+        return None
+    if scorer is None:
+        if isinstance(judge, Rater):
+            return judge
+        raise ConfigError(
+            f"{section}strategy: {strategy!r} asks for ratings, and the judge only compares; {remedies}, or a reward "
+            f"model as {section}judge"
+        )
+    if not isinstance(scorer, Rater):
+        raise ConfigError(f"{section}scorer: this judge only compares, it cannot rate one completion; {remedies}")
+    return scorer
 
 
 def _has(made: object, name: str) -> bool:

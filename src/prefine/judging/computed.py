@@ -4,12 +4,19 @@ from collections.abc import Mapping, Sequence
 
 from prefine.calls.base import Asker, Call, Failure
 from prefine.errors import PrefineError
-from prefine.judges.base import ComputedJudge
+from prefine.judges.base import ComputedJudge, ComputedScorer
 from prefine.judging.asking import ask_each
-from prefine.judging.base import Matchup, judgment_key, judgments
-from prefine.records import Completion, Judgment, Prompt, Usage
+from prefine.judging.base import Answered, Judge, Matchup, judgment_key, judgments
+from prefine.judging.functions import FunctionScorer
+from prefine.judging.scores import ScoreJudge
+from prefine.records import Completion, Judgment, Prompt, Score, Usage
 
 _GROUP = 256
+
+
+def computed(judge: ComputedJudge) -> Judge:
+    """The judge as the stages ask it; one that can score rates, too."""
+    return ComputedRating(judge, judge) if isinstance(judge, ComputedScorer) else ComputedJudging(judge)
 
 
 class ComputedJudging:
@@ -46,3 +53,36 @@ class ComputedJudging:
         return Judgment(
             comparison=matchup.comparison, judge=self.fingerprint, p_first=verdict.p_first, usage=Usage(calls=1)
         )
+
+
+class ComputedRating:
+    """A `ComputedJudge` that scores as well, as the stages ask it.
+
+    Args:
+        judge: Compares.
+        scorer: Scores; the same object.
+    """
+
+    notes: tuple[str, ...] = ()
+
+    def __init__(self, judge: ComputedJudge, scorer: ComputedScorer) -> None:
+        self._comparing = ComputedJudging(judge)
+        # The judge's fingerprint stands for its settings and its code.
+        options = {"judge": judge.fingerprint}
+        self._scoring = ScoreJudge(
+            FunctionScorer(scorer.score, name="score", options=options, source=""), temperature=1
+        )
+        self.fingerprint = judge.fingerprint
+        self.first_slot_bias = judge.first_slot_bias
+
+    def check(self, prompt: Prompt, completions: list[Completion]) -> None:
+        """Raise DataError when the judge cannot work on this prompt's completions."""
+        self._comparing.check(prompt, completions)
+
+    def judge(self, asker: Asker, matchups: Sequence[Matchup]) -> list[Judgment]:
+        """One judgment per matchup, in order."""
+        return self._comparing.judge(asker, matchups)
+
+    def rate(self, asker: Asker, items: Sequence[Answered]) -> list[Score]:
+        """One score per item, in order."""
+        return self._scoring.rate(asker, items)

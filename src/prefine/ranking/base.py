@@ -5,13 +5,14 @@ answer per ask, in order (P(first is better), a rating, or None for a failed cal
 It does no IO and knows no model, so the same code runs against an API, a journal or a simulator.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias, TypeVar
 
 from prefine.errors import ConfigError
 
 Guarantee = Literal["best", "worst", "order", "scores", "last_loser"]
+AskKind = Literal["duels", "ratings"]
 
 
 class Duel(NamedTuple):
@@ -31,7 +32,8 @@ class Rate(NamedTuple):
 class Outcome:
     """What a strategy found, completions by index. What it does not guarantee is None.
 
-    `order` is best first; `scores` has one value per completion.
+    `order` is best first; `scores` has one value per completion, and `score_unit` is "log_odds" where the sigmoid of a
+    gap is P(better).
     """
 
     champion: int | None = None
@@ -40,6 +42,7 @@ class Outcome:
     order: tuple[int, ...] | None = None
     scores: tuple[float, ...] | None = None
     standard_errors: tuple[float, ...] | None = None
+    score_unit: Literal["log_odds"] | None = None
     cyclic_triads: int | None = None
 
 
@@ -54,24 +57,30 @@ class StrategyFacts:
     """What is known of a strategy before it runs.
 
     `max_asks` and `rounds` are functions of the number of completions and of the strategy's options, given as
-    keyword arguments (the same ones that the strategy takes).
+    keyword arguments (the same ones that the strategy takes). `asks` says what it asks for: a judge that only compares
+    cannot serve a strategy that asks for ratings.
     """
 
     guarantees: frozenset[Guarantee]
     max_asks: Callable[..., int]
     rounds: Callable[..., int]
+    asks: frozenset[AskKind] = frozenset({"duels"})
 
 
 S = TypeVar("S", bound=Callable[..., Strategy])
 
 
 def strategy(
-    *, guarantees: set[Guarantee], max_asks: Callable[..., int], rounds: Callable[..., int]
+    *,
+    guarantees: set[Guarantee],
+    max_asks: Callable[..., int],
+    rounds: Callable[..., int],
+    asks: Iterable[AskKind] = ("duels",),
 ) -> Callable[[S], S]:
     """Attach a strategy's facts to its function, where it is written."""
 
     def attach(function: S) -> S:
-        function.facts = StrategyFacts(frozenset(guarantees), max_asks, rounds)  # type: ignore[attr-defined]
+        function.facts = StrategyFacts(frozenset(guarantees), max_asks, rounds, frozenset(asks))  # type: ignore[attr-defined]
         return function
 
     return attach
@@ -89,3 +98,14 @@ def facts_of(function: Callable[..., Strategy]) -> StrategyFacts:
             f"rank.strategy.name: {function} does not state its facts; decorate it with prefine.ranking.base.strategy"
         )
     return facts
+
+
+def duel_limit(name: str, m: int, limit: int | None, *, default: int) -> int:
+    """How many duels a strategy with a limit asks for at most: each of m (m - 1), at the most.
+
+    Raises:
+        ValueError: The limit is too small for everyone but one to lose.
+    """
+    if limit is not None and limit < m - 1:
+        raise ValueError(f"{name}'s limit must be at least {m - 1} for {m} completions, got {limit}")
+    return min(default if limit is None else limit, m * (m - 1))

@@ -5,14 +5,18 @@ False when the champion stays. A tie is no win: the champion stays. It returns N
 open: the duel is missing data, so the champion stays but nobody has lost.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
-from prefine.ranking.base import Duel, OrderPolicy
+from prefine.ranking.base import Answers, Ask, Duel, OrderPolicy
 
+T = TypeVar("T")
 Order = Literal["single", "both", "lazy"]
 Slot = Literal["first", "second"]
+Duels: TypeAlias = Callable[[int, int], OrderPolicy]
+"""A duel of champion and challenger, by index."""
 
 
 class Policy(Protocol):
@@ -89,6 +93,59 @@ class OrderFacts(NamedTuple):
 ORDERS: Mapping[Order, OrderFacts] = MappingProxyType(
     {"single": OrderFacts(single, 1, 1), "both": OrderFacts(both, 2, 1), "lazy": OrderFacts(lazy, 2, 2)}
 )
+
+
+def balanced(completions: int, order: Order, first_slot_bias: float) -> Duels:
+    """The duels of a tournament under an order policy, `single` with its slots dealt out by what has been shown.
+
+    Asked once, a duel shows first whom fewer duels have shown first so far; where it is the same number, the champion
+    to challengers of odd index. Somebody who has won from the worse slot is likely the better one, and would otherwise
+    stand there again as often as not: a knockout of 16 finds champions that are worse by a tenth of their regret.
+
+    Args:
+        completions: How many there are.
+        order: The order policy.
+        first_slot_bias: The judge's known preference for the first slot [logit]; only its sign matters here.
+    """
+    if order != "single":
+        return partial(ORDERS[order].policy, favoured=favoured_slot(first_slot_bias))
+    times_first = [0] * completions
+
+    def duel(champion: int, challenger: int) -> OrderPolicy:
+        lead = times_first[champion] - times_first[challenger] or (0.5 if challenger % 2 == 0 else -0.5)
+        times_first[champion if lead < 0 else challenger] += 1
+        return _ask(champion, challenger, champion_in="first" if lead < 0 else "second")
+
+    return duel
+
+
+def together(steps: Sequence[Generator[list[Ask], Answers, T]]) -> Generator[list[Ask], Answers, list[T]]:
+    """The results of several sub-generators, in order; they run in lock step, all that are open in one round.
+
+    Args:
+        steps: Such as the order policies of duels that do not depend on each other. One that needs fewer rounds than
+            the others waits for them.
+    """
+    found: dict[int, T] = {}
+    running: list[tuple[int, list[Ask]]] = []
+    for number, step in enumerate(steps):
+        try:
+            running.append((number, next(step)))
+        except StopIteration as end:
+            found[number] = end.value
+    while running:
+        answers = yield [ask for _, asks in running for ask in asks]
+        still_running: list[tuple[int, list[Ask]]] = []
+        start = 0
+        for number, asks in running:
+            end_of_step = start + len(asks)
+            try:
+                still_running.append((number, steps[number].send(answers[start:end_of_step])))
+            except StopIteration as end:
+                found[number] = end.value
+            start = end_of_step
+        running = still_running
+    return [found[number] for number in range(len(steps))]
 
 
 def _ask(champion: int, challenger: int, *, champion_in: Slot) -> OrderPolicy:

@@ -1,14 +1,16 @@
 """Round robin: everyone meets everyone, in one round."""
 
-from itertools import combinations
+import math
+from functools import cache
 from math import comb
-from statistics import fmean
-from typing import Literal
+from typing import Literal, NamedTuple
+
+import numpy as np
 
 from prefine.ranking.base import Duel, Outcome, Strategy, strategy
+from prefine.ranking.tournament import Floats, Indices, copeland, cyclic_triads, points, two_sided
 
 PairOrder = Literal["single", "both", "average"]
-Pair = tuple[int, int]
 
 
 def _max_asks(m: int, *, order: PairOrder = "single") -> int:
@@ -63,63 +65,53 @@ def balanced_duels(num_completions: int) -> list[Duel]:
     return duels
 
 
-def _play(m: int, order: PairOrder) -> Strategy:
+class _Schedule(NamedTuple):
+    """The balanced duels, and the indices of their first and second [D]."""
+
+    duels: tuple[Duel, ...]
+    first: Indices
+    second: Indices
+
+
+@cache
+def _schedule(m: int) -> _Schedule:
     duels = balanced_duels(m)
+    first, second = np.array(duels).T
+    return _Schedule(tuple(duels), first, second)
+
+
+def _play(m: int, order: PairOrder) -> Strategy:
+    duels, first, second = _schedule(m)
     if order == "single":
-        answers = yield list(duels)
-        singles = {(d.first, d.second): p for d, p in zip(duels, answers, strict=True) if p is not None}
-        return _outcome(m, singles, {pair: _points(p) for pair, p in singles.items()})
-    answers = yield [*duels, *(Duel(d.second, d.first) for d in duels)]
-    means: dict[Pair, float] = {}
-    points: dict[Pair, float] = {}
-    for duel, p_shown, p_swapped in zip(duels, answers[: len(duels)], answers[len(duels) :], strict=True):
-        if p_shown is None or p_swapped is None:
-            # One order alone carries the judge's preference for a slot, which the other pairs have averaged out.
-            continue
-        # Rounded, because the mean of .8 and 1 - .8 must be a tie in floating point too.
-        means[duel] = round((p_shown + 1 - p_swapped) / 2, 12)
-        one, other = _points(p_shown), 1 - _points(p_swapped)
-        points[duel] = _points(means[duel]) if order == "average" else one if one == other else 0.5
-    return _outcome(m, means, points)
+        # What is not there becomes NaN, and so does all that is made of it.
+        p_better = np.array((yield list(duels)), dtype=np.float64)
+        wins = points(p_better)
+    else:
+        answers = yield [*duels, *(Duel(b, a) for a, b in duels)]
+        p_shown, p_swapped = np.array(answers, dtype=np.float64).reshape(2, -1)
+        # One order alone carries the judge's preference for a slot, which the other pairs have averaged out: a pair
+        # with one answer is missing. Rounded, because the mean of .8 and 1 - .8 must be a tie in floating point too.
+        p_better = np.round((p_shown + 1 - p_swapped) / 2, 12)
+        one, other = points(p_shown), 1 - points(p_swapped)
+        unanimous = np.where(one == other, one, np.where(np.isnan(p_better), np.nan, 0.5))
+        wins = points(p_better) if order == "average" else unanimous
+    return _outcome(two_sided(first, second, wins, completions=m), two_sided(first, second, p_better, completions=m))
 
 
-def _points(p: float) -> float:
-    return 0.5 if p == 0.5 else float(p > 0.5)
-
-
-def _outcome(m: int, means: dict[Pair, float], points: dict[Pair, float]) -> Outcome:
-    """The outcome of P(first better) and points for the first, by answered pair."""
-    answered = sorted({index for pair in points for index in pair})
-    if not answered:
-        return Outcome()
-    scores = {i: fmean(_of(i, points)) for i in answered}
-    mean_p = {i: fmean(_of(i, means)) for i in answered}
+def _outcome(wins: Floats, p_better: Floats) -> Outcome:
+    """The outcome of points and of P(better), of each against each [M, M]."""
+    m = len(wins)
+    scores, chances = copeland(wins).tolist(), copeland(p_better).tolist()
     # Rounding must not break a tie that the index is there to break.
-    ranked = sorted(answered, key=lambda i: (-round(scores[i], 12), -round(mean_p[i], 12), i))
-    complete = len(answered) == m
+    ranked = sorted((-round(scores[i], 12), -round(chances[i], 12), i) for i in range(m) if not math.isnan(scores[i]))
+    if not ranked:
+        return Outcome()
+    complete = len(ranked) == m
+    missing = int(np.isnan(wins).sum()) - m
     return Outcome(
-        champion=ranked[0],
-        worst=ranked[-1],
-        order=tuple(ranked) if complete else None,
-        scores=tuple(scores[i] for i in range(m)) if complete else None,
-        cyclic_triads=_cyclic_triads(m, points) if len(points) == comb(m, 2) else None,
-    )
-
-
-def _of(index: int, values: dict[Pair, float]) -> list[float]:
-    """The values of all pairs with this completion, seen from its side."""
-    return [
-        value if first == index else 1 - value for (first, second), value in values.items() if index in (first, second)
-    ]
-
-
-def _cyclic_triads(m: int, points: dict[Pair, float]) -> int:
-    """The number of three-cycles of strict wins when every pair is answered."""
-    wins = {pair if value == 1 else pair[::-1] for pair, value in points.items() if value != 0.5}
-    if len(wins) == comb(m, 2):
-        out_degrees = [sum(winner == index for winner, _ in wins) for index in range(m)]
-        return comb(m, 3) - sum(comb(degree, 2) for degree in out_degrees)
-    # With ties the out-degrees no longer tell: look at every triad.
-    return sum(
-        {(a, b), (b, c), (c, a)} <= wins or {(b, a), (c, b), (a, c)} <= wins for a, b, c in combinations(range(m), 3)
+        champion=ranked[0][2],
+        worst=ranked[-1][2],
+        order=tuple(i for *_, i in ranked) if complete else None,
+        scores=tuple(scores) if complete else None,
+        cyclic_triads=None if missing else cyclic_triads(wins),
     )

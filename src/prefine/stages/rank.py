@@ -1,4 +1,4 @@
-"""Stage `rank`: a strategy asks a judge which of a prompt's completions are better."""
+"""Stage `rank`: a strategy asks a judge which of a prompt's completions are better, or how good each is."""
 
 import inspect
 from collections import Counter
@@ -8,12 +8,12 @@ from typing import NamedTuple
 from prefine.calls.engine import CallEngine
 from prefine.config import Component, RunConfig
 from prefine.errors import DataError, Interrupted
-from prefine.judging.base import Judge, Matchup
-from prefine.judging.choose import make_judge
+from prefine.judging.base import Answered, Judge, Matchup, Rater
+from prefine.judging.choose import choose_rater, make_judge
 from prefine.judging.kinship import same_family
-from prefine.ranking.base import Answers, Ask, Outcome, Rate, Strategy, facts_of
+from prefine.ranking.base import Answers, Ask, Outcome, Rate, Strategy, StrategyFacts, facts_of
 from prefine.ranking.run import drive
-from prefine.records import Completion, Duel, Judgment, Manifest, Prompt, Ranking, content_hash
+from prefine.records import Completion, Duel, Judgment, Manifest, Prompt, Ranking, Score, content_hash
 from prefine.stages.base import Progress, StageRun, check_judge, check_model
 from prefine.stages.failures import Failures
 from prefine.stages.slots import Slots
@@ -23,7 +23,7 @@ from prefine.store.tables import parts, read_part, remove_parts_from, shard_key,
 
 _ONE_COMPLETION = "fewer than two completions"
 _ALL_IDENTICAL = "all completions identical"
-_NO_VERDICT = "every duel failed"
+_NOTHING_FOUND = "failed calls left no champion and no order"
 _PATIENCE = 20
 
 
@@ -34,31 +34,44 @@ class Field(NamedTuple):
     completions: tuple[Completion, ...]
 
 
+class Ranked(NamedTuple):
+    """The rankings of a shard, and all answers behind them."""
+
+    rankings: list[Ranking]
+    judgments: list[Judgment]
+    scores: list[Score]
+
+
 def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     """Fill `rankings/`, one part for each part of `completions/`.
 
     Raises:
+        ConfigError: The strategy asks for ratings and nobody can give them.
         DataError: The judge cannot work on a prompt's completions, or no prompt can be ranked.
         LimitError: More judgments failed than `max_failed_fraction` allows, or `max_calls` is reached.
     """
     assert config.rank is not None, "checked by RunConfig"
     settings = config.rank
     judge = make_judge(settings.judge, where="rank.judge")
-    check_model(judge)
+    scorer = None if settings.scorer is None else make_judge(settings.scorer, where="rank.scorer")
+    facts = strategy_facts(settings.strategy)
+    rater = choose_rater(judge, scorer, strategy=settings.strategy.name, facts=facts)
+    askable = [judge] if scorer is None else [judge, scorer]
+    for one in askable:
+        check_model(one)
     make_strategy = strategy_maker(settings.strategy, judge)
-    stage = StageRun(
-        folder, "rank", config, {"completions": table_hash(folder / "completions"), "judge": judge.fingerprint}
-    )
+    fingerprints = {"judge": judge.fingerprint} | ({} if scorer is None else {"scorer": scorer.fingerprint})
+    stage = StageRun(folder, "rank", config, {"completions": table_hash(folder / "completions"), **fingerprints})
     if stage.finished:
         return stage.finished
     stage.begin(settings.seed)
     sources = parts(folder / "completions")
-    facts = facts_of(settings.strategy.lookup("strategy", where="rank.strategy"))
     taken = most_calls = 0
     # Everything the judge may refuse is found before the first call.
     for path in sources:
         for prompt, completions in grouped_completions(read_part(path)):
-            check_judge(judge, prompt, completions)
+            for one in askable:
+                check_judge(one, prompt, completions)
             taken += 1
             most_calls += facts.max_asks(len(completions), **settings.strategy.options) if len(completions) > 1 else 0
     engine = CallEngine(
@@ -77,14 +90,17 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
         if progress.stopping:
             raise Interrupted("stopped while ranking; the same command goes on from here")
         fields, skipped = make_fields(grouped_completions(read_part(path)), seed=settings.seed)
-        rankings, judgments = rank_shard(engine, judge, fields, make_strategy, name=settings.strategy.name)
+        rankings, judgments, scores = rank_shard(
+            engine, judge, rater, fields, make_strategy, name=settings.strategy.name
+        )
         failures.count(judgments)
+        failures.count_scores(scores)
         slots.count(judgments)
         failures.check(settings.max_failed_fraction, where="rank", journal=engine.journal)
         stage.dropped.update(skipped)
         good = [ranking for ranking in rankings if ranking.champion is not None or ranking.order is not None]
-        stage.failed.update({_NO_VERDICT: len(rankings) - len(good)} if len(good) < len(rankings) else {})
-        key = shard_key("rank", stage.deciding, judge.fingerprint, [f.prompt.id for f in fields])
+        stage.failed.update({_NOTHING_FOUND: len(rankings) - len(good)} if len(good) < len(rankings) else {})
+        key = shard_key("rank", stage.deciding, *fingerprints.values(), [f.prompt.id for f in fields])
         write_part(folder / "rankings" / path.name, "rankings", [r.model_dump(mode="json") for r in good], key=key)
         produced += len(good)
         progress.advance(len(fields) + sum(skipped.values()))
@@ -96,10 +112,20 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
             "each prompt needs at least two different completions"
         )
     kinship = same_family(config.policy, settings.judge)
-    stage.notes += [*failures.notes(), *slots.notes(), *judge.notes, *([kinship] if kinship else ())]
+    told = [note for one in askable for note in one.notes]
+    stage.notes += [*failures.notes(), *slots.notes(), *told, *([kinship] if kinship else ())]
     return stage.end(
         taken=taken, produced=produced, outputs={"rankings": table_hash(folder / "rankings")}, engine=engine
     )
+
+
+def strategy_facts(strategy: Component) -> StrategyFacts:
+    """What is known of the configured strategy before it runs.
+
+    Raises:
+        ConfigError: There is no such strategy, or it does not state its facts.
+    """
+    return facts_of(strategy.lookup("strategy", where="rank.strategy"))
 
 
 def strategy_maker(strategy: Component, judge: Judge) -> Callable[[int], Strategy]:
@@ -128,38 +154,63 @@ def make_fields(groups: Sequence[tuple[Prompt, list[Completion]]], *, seed: int)
 def rank_shard(
     engine: CallEngine,
     judge: Judge,
+    rater: Rater | None,
     fields: Sequence[Field],
     make_strategy: Callable[[int], Strategy],
     *,
     name: str,
-) -> tuple[list[Ranking], list[Judgment]]:
-    """Run every prompt's strategy, round by round together; all asks of a round go out as one batch.
+) -> Ranked:
+    """Run every prompt's strategy, round by round together; all duels of a round go out as one batch, all ratings too.
 
-    Returns: The rankings, and all judgments behind them.
+    Args:
+        engine: Asks, and journals what is answered.
+        judge: Answers duels.
+        rater: Answers ratings; None if the strategy asks for none.
+        fields: Prompts with their completions.
+        make_strategy: The strategy for so many completions.
+        name: What the configuration calls it.
     """
     by_id = {field.prompt.id: field for field in fields}
     duels: dict[str, list[Duel]] = {id_: [] for id_ in by_id}
-    asked: list[Judgment] = []
+    rated: dict[str, list[Score]] = {id_: [] for id_ in by_id}
 
     def answer(asks: list[tuple[str, Ask]]) -> Answers:
-        judgments = judge.judge(engine, [_matchup(by_id[id_], ask) for id_, ask in asks])
-        asked.extend(judgments)
-        for (id_, _), judgment in zip(asks, judgments, strict=True):
-            comparison = judgment.comparison
-            duels[id_].append(Duel(first=comparison.first, second=comparison.second, p_first=judgment.p_first))
-        return [judgment.p_first for judgment in judgments]
+        matchups: list[Matchup] = []
+        items: list[Answered] = []
+        for id_, ask in asks:
+            prompt, completions = by_id[id_]
+            if isinstance(ask, Rate):
+                items.append(Answered(prompt, completions[ask.completion]))
+            else:
+                matchups.append(Matchup(prompt, completions[ask.first], completions[ask.second]))
+        if items and rater is None:
+            raise TypeError(f"strategy {name!r} asks for a rating, which its declaration (asks=…) does not say")
+        judgments = judge.judge(engine, matchups) if matchups else []
+        scores = rater.rate(engine, items) if items and rater is not None else []
+        all_judgments.extend(judgments)
+        all_scores.extend(scores)
+        next_judgment, next_score = iter(judgments), iter(scores)
+        answers: Answers = []
+        for id_, ask in asks:
+            if isinstance(ask, Rate):
+                score = next(next_score)
+                rated[id_].append(score)
+                answers.append(score.value)
+            else:
+                judgment = next(next_judgment)
+                shown = judgment.comparison
+                duels[id_].append(Duel(first=shown.first, second=shown.second, p_first=judgment.p_first))
+                answers.append(judgment.p_first)
+        return answers
 
+    all_judgments: list[Judgment] = []
+    all_scores: list[Score] = []
     outcomes = drive({id_: make_strategy(len(field.completions)) for id_, field in by_id.items()}, answer)
-    return [_ranking(by_id[id_], outcome, duels[id_], name) for id_, outcome in outcomes.items()], asked
+    rankings = [_ranking(by_id[id_], outcome, duels[id_], rated[id_], name) for id_, outcome in outcomes.items()]
+    return Ranked(rankings, all_judgments, all_scores)
 
 
-def _matchup(field: Field, ask: Ask) -> Matchup:
-    if isinstance(ask, Rate):
-        raise TypeError("this judge compares; a strategy that asks for ratings needs a scorer")
-    return Matchup(field.prompt, field.completions[ask.first], field.completions[ask.second])
-
-
-def _ranking(field: Field, outcome: Outcome, duels: list[Duel], name: str) -> Ranking:
+def _ranking(field: Field, outcome: Outcome, duels: list[Duel], rated: list[Score], name: str) -> Ranking:
     ids = tuple(completion.id for completion in field.completions)
 
     def named(index: int | None) -> str | None:
@@ -175,8 +226,9 @@ def _ranking(field: Field, outcome: Outcome, duels: list[Duel], name: str) -> Ra
         order=None if outcome.order is None else tuple(ids[index] for index in outcome.order),
         scores=outcome.scores,
         standard_errors=outcome.standard_errors,
+        score_unit=outcome.score_unit,
         duels=tuple(duels),
-        calls=len(duels),
-        failed_calls=sum(duel.p_first is None for duel in duels),
+        calls=len(duels) + len(rated),
+        failed_calls=sum(duel.p_first is None for duel in duels) + sum(score.value is None for score in rated),
         cyclic_triads=outcome.cyclic_triads,
     )

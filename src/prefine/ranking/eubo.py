@@ -1,0 +1,251 @@
+"""EUBO: the next duel is the one whose better side is expected to be best, by all that the verdicts have said."""
+
+from collections.abc import Generator
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+
+from prefine.ranking.base import Answers, Ask, Duel, Outcome, Strategy, duel_limit, strategy
+from prefine.ranking.belief import Belief
+
+Accuracy = Annotated[float, Field(gt=0.5, lt=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+_SPARE, _BIASED = 1.5, 0.4
+_OUTDONE = 0.2
+_PROMISE = 0.001
+
+
+def _max_asks(
+    m: int,
+    *,
+    limit: int | None = None,
+    batch: int = 1,
+    accuracy: float = 0.75,
+    order_noise: float = 0.5,
+    stop_below: float = _PROMISE,
+    first_slot_bias: float = 0.0,
+) -> int:
+    """The most calls for m completions; `limit` changes it. Fewer only if the strategy stops early.
+
+    Raises:
+        ValueError: `limit` is too small for m completions.
+    """
+    return duel_limit("eubo", m, limit, default=3 * m)
+
+
+def _rounds(
+    m: int,
+    *,
+    limit: int | None = None,
+    batch: int = 1,
+    accuracy: float = 0.75,
+    order_noise: float = 0.5,
+    stop_below: float = _PROMISE,
+    first_slot_bias: float = 0.0,
+) -> int:
+    """The most rounds for m completions, whatever the bias: those of the start, and the rest of the limit in batches.
+
+    Raises:
+        ValueError: `limit` is too small for m completions.
+    """
+    most = duel_limit("eubo", m, limit, default=3 * m)
+    start = m - 1 if most < _SPARE * m else (m - 1).bit_length()
+    return start - (m - 1 - most) // batch
+
+
+@strategy(guarantees={"best", "scores"}, max_asks=_max_asks, rounds=_rounds)
+def eubo(
+    num_completions: int,
+    *,
+    limit: Annotated[int, Field(ge=1)] | None = None,
+    batch: Annotated[int, Field(ge=1)] = 1,
+    accuracy: Accuracy = 0.75,
+    order_noise: Share = 0.5,
+    stop_below: Annotated[float, Field(ge=0)] = _PROMISE,
+    first_slot_bias: float = 0.0,
+) -> Strategy:
+    """Find the best of M completions, and everyone's score, with few duels, each chosen by a belief over all.
+
+    The belief (`ranking.belief`) starts from M - 1 duels in which all but one lose: a knockout; or, when the limit is
+    below 1.5 M and the judge favours a slot, a scan in which the champion stands in the favoured slot, so that a
+    challenger who wins is far better. Then each duel is the one whose better side is expected to be best, the better
+    one in the slot that the judge does not favour, where the verdict is most open. A pair's other order is asked too,
+    when that is worth more than another pair; of pairs whose verdict was a probability, only when all have been asked.
+    The last duel, and after a scan all of them, are those after which the best is expected to look best: an exact look
+    one step ahead.
+
+    The champion is the winner of the start until it loses a duel, or stated probabilities make another one better by
+    0.2 standard errors; then it is whoever has the highest expected quality. So a judge without doubts or noise leads
+    to the best one. `scores` are expected qualities as log-odds of the judge's preference, `standard_errors` their
+    standard deviations.
+
+    A failed duel says nothing; in the start the one expected to be better goes on, else the lower index, as after a
+    tie. If a completion has no answered duel, its place is unknown: the champion is that of the others, and there are
+    no scores. Without any answer, nothing was found.
+
+    Args:
+        num_completions: M, at least 2.
+        limit: The most duels, at least M - 1; by default 3 M. There are no more than M (M - 1), each pair twice.
+        batch: Duels in a round after the start.
+        accuracy: How often the judge is right on two random completions, as measured or believed.
+        order_noise: Share of the judge's errors that the other order does not repeat.
+        stop_below: Stop when no duel promises a champion better by so much [quality sd]; 0 spends the limit. It is one
+            duel's promise, so it must be far below the regret that is accepted.
+        first_slot_bias: The judge's known preference for the first slot [logit].
+
+    Raises:
+        ValueError: M is below 2, `limit` below M - 1, or another option out of its bounds.
+    Source: arXiv:2303.15746 (the choice of duels) and doi:10.1137/070693424 (the last ones). Deviation: see
+        `Belief.best_of_two`; starts, order-aware asking and the errors of pairs are ours.
+    """
+    if num_completions < 2:
+        raise ValueError(f"eubo needs at least 2 completions, got {num_completions}")
+    if batch < 1 or not 0.5 < accuracy < 1 or not 0 <= order_noise <= 1 or stop_below < 0:
+        raise ValueError(
+            "eubo needs batch >= 1, accuracy in (0.5, 1), order_noise in [0, 1] and stop_below >= 0, got "
+            f"{batch}, {accuracy}, {order_noise} and {stop_below}"
+        )
+    most = duel_limit("eubo", num_completions, limit, default=3 * num_completions)
+    belief = Belief(num_completions, most, accuracy=accuracy, order_noise=order_noise, first_slot_bias=first_slot_bias)
+    return _play(_Duels(num_completions, belief, first_slot_bias), most, batch, stop_below)
+
+
+class _Duels:
+    """What has been asked, and who stands where."""
+
+    def __init__(self, completions: int, belief: Belief, first_slot_bias: float) -> None:
+        self.m, self.belief, self.bias = completions, belief, first_slot_bias
+        self.asked = np.eye(completions, dtype=bool)
+        self.stated = np.zeros((completions, completions), dtype=bool)
+        self.count = 0
+        self.answered: set[int] = set()
+        self.times_first = [0] * completions
+        self.winner: int | None = None
+
+    def ask(self, duels: list[Duel]) -> Generator[list[Ask], Answers, list[int]]:
+        """Ask a round; who goes on from each duel."""
+        for duel in duels:
+            self.asked[duel] = True
+            self.times_first[duel.first] += 1
+        self.count += len(duels)
+        answers = yield list(duels)
+        return [self._take(duel, p_first) for duel, p_first in zip(duels, answers, strict=True)]
+
+    def _take(self, duel: Duel, p_first: float | None) -> int:
+        if p_first is None:
+            means = self.belief.mean
+            return min(duel, key=lambda i: (-means[i], i))
+        self.answered.update(duel)
+        self.belief.take(duel, p_first)
+        if 0 < p_first < 1:
+            self.stated[duel] = self.stated[duel.second, duel.first] = True
+        # A stated probability is compared with what the bias alone would say; a sign is believed as it is.
+        even = 0.5 + 0.5 * np.tanh(self.bias / 2) if 0 < p_first < 1 and p_first != 0.5 else 0.5
+        if abs(p_first - even) < 1e-12:
+            return min(duel)
+        loser = duel.second if p_first > even else duel.first
+        if loser == self.winner:
+            self.winner = None
+        return duel.first if p_first > even else duel.second
+
+    def balanced(self, one: int, other: int) -> Duel:
+        """The one that was first less often is shown first."""
+        return Duel(one, other) if self.times_first[one] <= self.times_first[other] else Duel(other, one)
+
+    def guarded(self, champion: int, challenger: int) -> Duel:
+        """The champion in the favoured slot."""
+        return Duel(champion, challenger) if self.bias >= 0 else Duel(challenger, champion)
+
+    def _outdone(self, winner: int) -> bool:
+        """Whether stated margins make somebody else better, though nobody has beaten the winner."""
+        return bool(self.stated.any() and self.belief.leads(winner).max() > _OUTDONE)
+
+    def outcome(self) -> Outcome:
+        """What was found; without scores, if one has no answered duel: its score would be the prior's."""
+        means = self.belief.mean
+        by_mean = sorted(self.answered, key=lambda i: (-round(float(means[i]), 9), i))
+        if not by_mean:
+            return Outcome()
+        champion = by_mean[0] if self.winner is None or self._outdone(self.winner) else self.winner
+        if len(by_mean) < self.m:
+            return Outcome(champion=champion)
+        scores, errors = self.belief.log_odds()
+        return Outcome(
+            champion=champion,
+            scores=tuple(scores.tolist()),
+            standard_errors=tuple(errors.tolist()),
+            score_unit="log_odds",
+        )
+
+    def open(self, one: int, other: int) -> Duel:
+        """The better one, as expected, in the slot that is not favoured; of a pair asked once, the other order."""
+        means = self.belief.mean
+        better, worse = (one, other) if means[one] >= means[other] else (other, one)
+        duel = (
+            Duel(worse, better)
+            if self.bias > 0
+            else Duel(better, worse)
+            if self.bias < 0
+            else self.balanced(one, other)
+        )
+        return Duel(duel.second, duel.first) if self.asked[duel] else duel
+
+
+def _play(duels: _Duels, limit: int, batch: int, stop_below: float) -> Strategy:
+    tight = limit < _SPARE * duels.m and abs(duels.bias) >= _BIASED
+    winner = yield from _scan(duels) if tight else _knockout(duels, list(range(duels.m)))
+    # A winner without a verdict is only the lowest index.
+    duels.winner = winner if winner in duels.answered else None
+    while duels.count < limit:
+        size = min(batch, limit - duels.count)
+        look_ahead = tight or size == limit - duels.count
+        chosen = _worth_asking(duels, size, stop_below, look_ahead=look_ahead)
+        if not chosen:
+            break
+        yield from duels.ask(chosen)
+    return duels.outcome()
+
+
+def _knockout(duels: _Duels, left: list[int]) -> Generator[list[Ask], Answers, int]:
+    """Winners meet winners; whoever has a bye stands first in the next round."""
+    while len(left) > 1:
+        winners = yield from duels.ask([duels.balanced(*two) for two in zip(left[::2], left[1::2], strict=False)])
+        left = [left[-1], *winners] if len(left) % 2 else winners
+    return left[0]
+
+
+def _scan(duels: _Duels) -> Generator[list[Ask], Answers, int]:
+    """The champion meets each in turn, in the favoured slot; from a stated margin on it is a knockout."""
+    champion = 0
+    for challenger in range(1, duels.m):
+        (champion,) = yield from duels.ask([duels.guarded(champion, challenger)])
+        if duels.stated.any():
+            # The bias is taken off a stated margin, so no slot is worth more than the other.
+            return (yield from _knockout(duels, [champion, *range(challenger + 1, duels.m)]))
+    return champion
+
+
+def _worth_asking(duels: _Duels, size: int, stop_below: float, *, look_ahead: bool) -> list[Duel]:
+    """The next duels; none when the best of them promises less than `stop_below`."""
+    belief = duels.belief.copy() if size > 1 else duels.belief
+    # The look ahead is about verdicts that are signs.
+    look_ahead = look_ahead and not duels.stated.any()
+    chosen: list[Duel] = []
+    while len(chosen) < size and not duels.asked.all():
+        values = belief.best_of_two()
+        if look_ahead:
+            # Often no single verdict would change who looks best: then the other criterion decides.
+            values = belief.best_after() + 1e-6 * values
+        # A stated margin leaves only its order's own error to be asked for again.
+        allowed = ~duels.asked & ~duels.stated
+        values = np.where(allowed if allowed.any() else ~duels.asked, values, -np.inf)
+        one, other = divmod(int(values.argmax()), duels.m)
+        if not chosen and 0 < stop_below > values[one, other] - belief.mean.max():
+            break
+        duel = Duel(one, other) if look_ahead else duels.open(one, other)
+        duels.asked[duel] = True
+        chosen.append(duel)
+        if len(chosen) < size:
+            belief.suppose(duel)
+    return chosen
