@@ -287,6 +287,17 @@ CASES = [
         "'iterative'",
         "best_vs_random",
     ),
+    config_case(
+        "gap without scores", {"pair.min_gap": 0.5}, "pair.min_gap", "needs scores", "'iterative'", "min_p_chosen"
+    ),
+    config_case(
+        "lists for a loss of pairs",
+        {"rank.strategy": {"name": "round_robin"}, "pair.selector": {"name": "lists"}},
+        "train.loss.name",
+        "'dpo'",
+        "only list losses read",
+    ),
+    config_case("ratio below 1", {"pair.max_length_ratio": 0.5}, "pair.max_length_ratio", "greater than or equal to 1"),
     config_case("policy without weights", SAMPLED, "policy.name", "'scripted'", "no weights to train"),
     config_case(
         "own module missing", {"train.loss": {"name": "no_such_module:loss"}}, "train.loss.name", "no_such_module"

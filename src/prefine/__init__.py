@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from prefine import losses, metrics, ranking, regularizers
-    from prefine.api.data import make_pairs, rank, sample
+    from prefine.api.data import make_lists, make_pairs, rank, sample
     from prefine.api.evaluating import evaluate
     from prefine.api.reading import read_completions, read_pairs, read_prompts
     from prefine.api.training import Trained, train
     from prefine.config import TrainConfig
-    from prefine.records import Completion, PreferencePair, Prompt, Ranking
+    from prefine.records import Completion, PreferenceList, PreferencePair, Prompt, Ranking
 
 __version__ = version("prefine")
 __all__ = [
     "Completion",
+    "PreferenceList",
     "PreferencePair",
     "Prompt",
     "Ranking",
@@ -28,6 +29,7 @@ __all__ = [
     "__version__",
     "evaluate",
     "losses",
+    "make_lists",
     "make_pairs",
     "metrics",
     "rank",
@@ -42,11 +44,11 @@ __all__ = [
 
 _HOMES = {
     "prefine.api.reading": ("read_completions", "read_pairs", "read_prompts"),
-    "prefine.api.data": ("make_pairs", "rank", "sample"),
+    "prefine.api.data": ("make_lists", "make_pairs", "rank", "sample"),
     "prefine.api.evaluating": ("evaluate",),
     "prefine.api.training": ("Trained", "train"),
     "prefine.config": ("TrainConfig",),
-    "prefine.records": ("Completion", "PreferencePair", "Prompt", "Ranking"),
+    "prefine.records": ("Completion", "PreferenceList", "PreferencePair", "Prompt", "Ranking"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

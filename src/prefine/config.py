@@ -70,10 +70,14 @@ class SampleConfig(Decoding):
 
 
 class RankConfig(Section):
-    """Stage `rank`: a strategy asks a judge for duels."""
+    """Stage `rank`: a strategy asks a judge for duels, or for ratings.
+
+    `scorer`, a judge that can rate, gives the ratings; None is the judge itself.
+    """
 
     strategy: Component = Component(name="iterative")
     judge: Component
+    scorer: Component | None = None
     seed: Seed = 0
     max_calls: PositiveInt | None = None
     max_cost: Cost | None = None
@@ -83,11 +87,19 @@ class RankConfig(Section):
 class PairConfig(Section):
     """Stage `pair`: a ranking becomes preference pairs.
 
+    What a selector proposes is taken if it meets the options here, `pairs_per_prompt` of it (None: the selector's own
+    number). `length_penalty` is per character, subtracted from the scores before anything is selected.
     `held_out_prompts` prompts, chosen by a hash of their id, go to `heldout_pairs/` and are not trained on.
     `labels: shuffled` is the control experiment: chosen and rejected change places by a fair coin.
     """
 
     selector: Component = Component(name="best_vs_random")
+    min_gap: Annotated[float, Field(ge=0)] | None = None
+    min_p_chosen: Annotated[float, Field(gt=0.5, le=1)] | None = None
+    max_length_ratio: Annotated[float, Field(ge=1)] | None = None
+    length_penalty: Annotated[float, Field(ge=0)] = 0.0
+    drop_truncated: bool = False
+    pairs_per_prompt: PositiveInt | None = None
     held_out_prompts: Annotated[int, Field(ge=0)] = 0
     labels: Literal["judged", "shuffled"] = "judged"
     seed: Seed = 0
@@ -211,6 +223,8 @@ def components(config: RunConfig) -> Iterator[tuple[str, Kind, Component]]:
     if config.rank is not None:
         yield "rank.strategy", "strategy", config.rank.strategy
         yield from _judge("rank.judge", config.rank.judge)
+        if config.rank.scorer is not None:
+            yield from _judge("rank.scorer", config.rank.scorer)
     yield "pair.selector", "selector", config.pair.selector
     yield "train.loss", "loss", config.train.loss
     if config.train.regularizer is not None:

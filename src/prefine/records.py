@@ -194,7 +194,8 @@ class Ranking(Record):
     """What a strategy found for one prompt. Fields that the strategy does not guarantee are None.
 
     `completions` are the ids that took part (identical texts merged); `order` is best first;
-    `scores` and `standard_errors` go with `completions`.
+    `scores` and `standard_errors` go with `completions`. `score_unit` says what a gap of the scores means: "log_odds"
+    if the sigmoid of it is P(better), as Bradley-Terry fits it; None if it is no probability.
     """
 
     prompt_id: str
@@ -206,6 +207,7 @@ class Ranking(Record):
     order: tuple[str, ...] | None = None
     scores: tuple[float, ...] | None = None
     standard_errors: tuple[float, ...] | None = None
+    score_unit: Literal["log_odds"] | None = None
     duels: tuple[Duel, ...] = ()
     calls: int = 0
     failed_calls: int = 0
@@ -233,6 +235,34 @@ class PreferencePair(Record):
     def id(self) -> str:
         """A hash of what is compared."""
         return content_hash(self.prompt.id, self.chosen.id, self.rejected.id)
+
+
+class PreferenceList(Record):
+    """Several answers to one prompt, best first, with the scores or the ranks (1 is the best) that say so."""
+
+    prompt: Prompt
+    completions: Annotated[tuple[Completion, ...], Field(min_length=2)]
+    scores: tuple[Finite, ...] | None = None
+    ranks: tuple[Annotated[int, Field(ge=1)], ...] | None = None
+    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+
+    @model_validator(mode="after")
+    def _is_a_preference(self) -> Self:
+        if (self.scores is None) == (self.ranks is None):
+            raise ValueError("a list has either scores or ranks")
+        badness = self.ranks or [-score for score in self.scores or ()]
+        if len(badness) != len(self.completions):
+            raise ValueError(f"{len(self.completions)} completions, but {len(badness)} scores or ranks")
+        if list(badness) != sorted(badness) or badness[0] == badness[-1]:
+            raise ValueError("the completions are not ordered best first, or all of them are equally good")
+        if len({completion.message.model_dump_json() for completion in self.completions}) < len(self.completions):
+            raise ValueError("two completions are the same text")
+        return self
+
+    @property
+    def id(self) -> str:
+        """A hash of what is compared."""
+        return content_hash("list", self.prompt.id, [completion.id for completion in self.completions])
 
 
 class MetricValue(Record):

@@ -23,10 +23,17 @@ SIGNATURES = {
         "max_failed_fraction=0.02, journal=None, progress=None)"
     ),
     "rank": (
-        "(prompts, completions, *, judge, strategy='iterative', seed=0, max_calls=None, max_cost=None, "
+        "(prompts, completions, *, judge, strategy='iterative', scorer=None, seed=0, max_calls=None, max_cost=None, "
         "max_failed_fraction=0.02, journal=None, progress=None)"
     ),
-    "make_pairs": "(prompts, completions, rankings, *, selector='best_vs_random', seed=0)",
+    "make_pairs": (
+        "(prompts, completions, rankings, *, selector='best_vs_random', min_gap=None, min_p_chosen=None, "
+        "max_length_ratio=None, length_penalty=0.0, drop_truncated=False, pairs_per_prompt=None, seed=0)"
+    ),
+    "make_lists": (
+        "(prompts, completions, rankings, *, selector='lists', min_gap=None, max_length_ratio=None, "
+        "length_penalty=0.0, drop_truncated=False, seed=0)"
+    ),
     "train": "(policy, pairs, *, output_dir, settings=None, progress=None)",
     "evaluate": (
         "(model, prompts, *, baseline, judge, temperature=0.9, max_new_tokens=512, seed=0, bootstrap_samples=2000, "
@@ -55,7 +62,8 @@ def test_the_stable_surface() -> None:
     assert {name: bare(getattr(prefine, name)) for name in SIGNATURES} == SIGNATURES
     assert set(prefine.__all__) == {
         *SIGNATURES,
-        *("Completion", "PreferencePair", "Prompt", "Ranking", "TrainConfig", "Trained", "__version__"),
+        *("Completion", "PreferenceList", "PreferencePair", "Prompt", "Ranking", "TrainConfig", "Trained"),
+        "__version__",
         *("losses", "metrics", "ranking", "regularizers"),
     }
     for name in prefine.__all__:
@@ -115,11 +123,30 @@ def test_the_road_in_memory(tiny: str, tmp_path: Path) -> None:
 def test_other_strategies_and_selectors(tiny: str) -> None:
     completions = prefine.sample(tiny, TASKS, completions_per_prompt=3, temperature=1.0, max_new_tokens=12)
     rankings = prefine.rank(TASKS, completions, judge=words, strategy={"name": "round_robin", "order": "both"})
-    pairs = prefine.make_pairs(TASKS, completions, rankings, selector={"name": "all_pairs", "min_gap": 0.0})
+    pairs = prefine.make_pairs(TASKS, completions, rankings, selector="all_pairs", min_gap=0.0)
     assert pairs
+    lists = prefine.make_lists(TASKS, completions, rankings)
+    assert {found.prompt.id for found in lists} == {pair.prompt.id for pair in pairs}
+    with pytest.raises(ConfigError, match=r"'lists' makes lists; call make_lists"):
+        prefine.make_pairs(TASKS, completions, rankings, selector="lists")
+    with pytest.raises(ConfigError, match=r"'all_pairs' makes pairs; call make_pairs"):
+        prefine.make_lists(TASKS, completions, rankings, selector="all_pairs")
     scanned = prefine.rank(TASKS, completions, judge=words)
     with pytest.raises(ConfigError, match="does not guarantee"):
         prefine.make_pairs(TASKS, completions, scanned, selector="best_vs_worst")
+
+
+def test_ratings_come_from_the_scorer_or_from_a_judge_that_can_rate() -> None:
+    completions = prefine.sample(REPLIES, ["p", "q"], completions_per_prompt=6)
+    texts = {completion.id: completion.text for completion in completions}
+    for judge, scorer in ((Shorter(), words), (words, None)):
+        rankings = prefine.rank(["p", "q"], completions, judge=judge, scorer=scorer, strategy="pointwise")
+        for ranking in rankings:
+            assert ranking.scores == tuple(-abs(len(texts[id_].split()) - 12) for id_ in ranking.completions)
+    with pytest.raises(ConfigError, match=r"strategy: 'pointwise' asks for ratings.*give scorer"):
+        prefine.rank(["p", "q"], completions, judge=Shorter(), strategy="pointwise")
+    with pytest.raises(ConfigError, match="scorer: strategy 'iterative' asks for no ratings"):
+        prefine.rank(["p", "q"], completions, judge=Shorter(), scorer=words)
 
 
 def test_messages_records_and_models_by_mapping() -> None:

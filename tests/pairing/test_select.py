@@ -3,17 +3,19 @@
 import pytest
 
 from prefine.errors import ConfigError, DataError
-from prefine.pairing.base import Choice
-from prefine.pairing.select import check_selector, needs_of, to_pair
-from prefine.ranking.base import facts_of
+from prefine.pairing.base import Choice, selector_facts
+from prefine.pairing.select import check_selector, to_pair
+from prefine.ranking.base import StrategyFacts, facts_of
 from prefine.records import Completion, Duel, Message, Prompt, Ranking
 from prefine.registry import TABLES, lookup
 
 PROMPT = Prompt.from_text("Say something.")
 TABLE = {name: lookup("selector", name, where="pair.selector") for name in TABLES["selector"]}
 FITTING = {
-    "iterative": {"best_vs_random", "best_vs_last_loser"},
-    "round_robin": {"best_vs_random", "best_vs_worst", "all_pairs"},
+    "iterative": {"best_vs_random", "best_vs_last_loser", "joint"},
+    "minmax": {"best_vs_random", "best_vs_worst", "joint"},
+    "merge": {"best_vs_random", "best_vs_worst", "best_vs_runner_up", "joint", "lists"},
+    "round_robin": set(TABLE) - {"best_vs_last_loser"},
 }
 
 
@@ -25,13 +27,14 @@ def completion(id_: str, text: str, *, reasoning: str | None = None, prompt_id: 
 COMPLETIONS = {c.id: c for c in (completion("a", "x"), completion("b", "y"), completion("c", "z"))}
 
 
-def ranking(*duels: tuple[str, str, float | None], scores=None) -> Ranking:
+def ranking(*duels: tuple[str, str, float | None], scores=None, score_unit=None) -> Ranking:
     return Ranking(
         prompt_id=PROMPT.id,
         strategy="s",
         completions=("a", "b", "c"),
         champion="a",
         scores=scores,
+        score_unit=score_unit,
         duels=tuple(Duel(first=f, second=s, p_first=p) for f, s, p in duels),
     )
 
@@ -47,12 +50,13 @@ def test_a_selector_fits_or_the_error_names_those_that_do(strategy, name):
         check_selector(name, TABLE[name], strategy, facts, TABLE)
     message = str(error.value)
     assert message.startswith(f"pair.selector.name: '{name}' needs ")
+    assert "needs , " not in message
     assert f"Selectors that fit: {', '.join(sorted(FITTING[strategy]))};" in message
 
 
 def test_an_undeclared_selector_is_refused():
     with pytest.raises(ConfigError, match=r"decorate it with prefine\.pairing\.base\.selector"):
-        needs_of(lambda ranking: [])
+        selector_facts(lambda ranking: [])
 
 
 @pytest.mark.parametrize(
@@ -75,6 +79,30 @@ def test_p_chosen_is_the_mean_over_the_direct_duels_if_it_favours_the_chosen(due
     )
 
 
+@pytest.mark.parametrize(
+    ("unit", "scores", "duels", "expected"),
+    [
+        ("log_odds", (2.0, 0.0, 0.0), [], 0.8807970779778823),
+        ("log_odds", (2.0, 0.0, 0.0), [("a", "b", 0.6)], 0.6),
+        ("log_odds", (2.0, 0.0, 0.0), [("a", "b", None)], 0.8807970779778823),
+        ("log_odds", (0.0, 2.0, 0.0), [], None),
+        ("log_odds", (0.0, 0.0, 0.0), [], None),
+        ("log_odds", (2000.0, -2000.0, 0.0), [], 1.0),
+        ("log_odds", (-2000.0, 2000.0, 0.0), [], None),
+        (None, (2.0, 0.0, 0.0), [], None),
+        ("log_odds", None, [], None),
+    ],
+)
+def test_log_odds_say_p_chosen_where_the_two_never_met(unit, scores, duels, expected):
+    pair = to_pair(PROMPT, COMPLETIONS, ranking(*duels, scores=scores, score_unit=unit), Choice("a", "b"))
+    assert pair.p_chosen == (None if expected is None else pytest.approx(expected))
+
+
+def test_a_gap_against_the_chosen_one_is_not_stored():
+    assert to_pair(PROMPT, COMPLETIONS, ranking(scores=(0.0, 1.0, 0.0)), Choice("a", "b")).score_gap is None
+    assert to_pair(PROMPT, COMPLETIONS, ranking(scores=(0.0, 0.0, 0.0)), Choice("a", "b")).score_gap == 0
+
+
 def test_score_gap_and_records_of_the_pair():
     pair = to_pair(PROMPT, COMPLETIONS, ranking(scores=(1.0, 0.25, 0.5)), Choice("a", "b"))
     assert (pair.prompt, pair.chosen, pair.rejected) == (PROMPT, COMPLETIONS["a"], COMPLETIONS["b"])
@@ -95,3 +123,11 @@ def test_an_unknown_or_foreign_completion_is_refused():
     foreign = COMPLETIONS | {"b": completion("b", "y", prompt_id="other")}
     with pytest.raises(DataError, match="names completion b, which answers prompt other"):
         to_pair(PROMPT, foreign, ranking(), Choice("a", "b"))
+
+
+def test_order_and_scores_alone_are_enough_for_those_that_need_no_champion():
+    facts = StrategyFacts(frozenset({"order", "scores"}), max_asks=lambda m: m, rounds=lambda m: 1)
+    fitting = {name for name, function in TABLE.items() if selector_facts(function).fits(facts.guarantees)}
+    assert fitting == {"all_pairs", "rejection_sampling", "lists"}
+    with pytest.raises(ConfigError, match="'lists' needs order or scores, which strategy 'x'"):
+        check_selector("lists", TABLE["lists"], "x", StrategyFacts(frozenset({"best"}), len, len), TABLE)

@@ -106,11 +106,12 @@ def test_a_wrong_name_that_nothing_answered_to_freezes_nothing(place: Place) -> 
 
 
 def test_a_selector_that_found_nothing_may_be_changed(place: Place) -> None:
-    place.change({"rank.strategy": {"name": "round_robin"}, "pair.selector": {"name": "all_pairs", "min_gap": 100.0}})
+    pair = {"selector": {"name": "all_pairs"}, "min_gap": 100.0}
+    place.change({"rank.strategy": {"name": "round_robin"}, "pair": pair})
     for stage in ("sample", "rank"):
         assert prefine(stage, "run.yaml").code == OK
     assert prefine("pair", "run.yaml").code == DATA
-    assert prefine("pair", "run.yaml", "--set", "pair.selector.min_gap=0.0").code == OK
+    assert prefine("pair", "run.yaml", "--set", "pair.min_gap=0.0").code == OK
 
 
 def test_a_judge_that_only_sees_the_slot_is_noticed(place: Place) -> None:

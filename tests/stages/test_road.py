@@ -285,7 +285,7 @@ def test_real_completions(real_data: Path, tmp_path: Path, pool: str) -> None:
         "train.max_prompt_tokens": 24,
         "train.max_completion_tokens": 24,
         "pair.held_out_prompts": 5,
-        "pair.selector.max_pairs": 2,
+        "pair.pairs_per_prompt": 2,
         "evaluate.bootstrap_samples": 50,
     }
     real = Path(__file__).parents[2] / "configs" / "real.yaml"

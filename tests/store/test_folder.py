@@ -149,3 +149,20 @@ def test_the_journal_is_one(tmp_path: Path) -> None:
         assert folder.journal() is folder.journal()
     with RunFolder(tmp_path) as folder:
         assert folder.journal().answers(["a"]) == {"a": "1"}
+
+
+def test_the_section_pair_may_change_until_training_has_begun(tmp_path: Path) -> None:
+    other = {**CONFIG, "pair": {"seed": 1}}
+    first = {**CONFIG, "pair": {"seed": 0}}
+    with RunFolder(tmp_path) as folder:
+        folder.adopt_config(first)
+        folder.write_manifest(Manifest(stage="pair", config={}, code_version="1"))
+        folder.adopt_config(other)
+        folder.adopt_config(first)
+        folder.write_manifest(Manifest(stage="train", config={}, code_version="1"))
+        (tmp_path / "rankings").mkdir()
+        with pytest.raises(ConfigError, match=r"pair\.seed: 0 → 1(.|\n)*cp -r .*/rankings NEW.*--run-dir NEW"):
+            folder.adopt_config(other)
+        with pytest.raises(ConfigError) as caught:
+            folder.adopt_config({**other, "train": {"seed": 5}})
+        assert "cp -r" not in str(caught.value), "another training is no matter of pairs"

@@ -68,18 +68,18 @@ def sampler_of(model: Model, *, where: str) -> Sampler:
     return sampler
 
 
-def judge_of(judge: JudgeLike) -> tuple[str, Judge]:
-    """A name for people, and the judge.
+def judge_of(judge: JudgeLike, *, where: str = "judge") -> tuple[str, Judge]:
+    """A name for people, and the judge; `where` is the argument's name, for messages.
 
     Raises:
         ConfigError: It is no judge.
     """
     if isinstance(judge, str | Mapping):
-        component = component_of(judge, where="judge")
-        made = make_judge(component, where="judge")
+        component = component_of(judge, where=where)
+        made = make_judge(component, where=where)
         return getattr(made, "label", component.name), made
     name = str(getattr(judge, "label", None) or getattr(judge, "__name__", type(judge).__name__))
-    return name, as_judge(judge, what=f"judge: {name}")
+    return name, as_judge(judge, what=f"{where}: {name}")
 
 
 def validated(kind: type[S], values: Any, *, where: str) -> S:

@@ -2,20 +2,21 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from prefine.api.components import JudgeLike, Model, Named, component_of, judge_of, sampler_of, validated
 from prefine.api.journals import answer_log
 from prefine.api.reading import PromptLike, prompts_of, tell
 from prefine.calls.engine import CallEngine
-from prefine.config import Component, Decoding
-from prefine.errors import DataError
-from prefine.pairing.select import to_pair
-from prefine.records import Completion, PreferencePair, Prompt, Ranking
+from prefine.config import Component, Decoding, PairConfig
+from prefine.errors import ConfigError, DataError
+from prefine.judging.choose import choose_rater
+from prefine.records import Completion, PreferenceList, PreferencePair, Prompt, Ranking
 from prefine.stages.base import Progress, Silent, check_judge, check_model, chunks
 from prefine.stages.failures import Failures
-from prefine.stages.pair import bound_selector
-from prefine.stages.rank import make_fields, rank_shard, strategy_maker
+from prefine.stages.rank import make_fields, rank_shard, strategy_facts, strategy_maker
 from prefine.stages.sampling import sample_shard
+from prefine.stages.selection import BoundSelector, Ranked, Tally
 from prefine.stages.slots import Slots
 
 _SHARD = 256
@@ -91,6 +92,7 @@ def rank(
     *,
     judge: JudgeLike,
     strategy: Named = "iterative",
+    scorer: JudgeLike | None = None,
     seed: int = 0,
     max_calls: int | None = None,
     max_cost: float | None = None,
@@ -105,27 +107,32 @@ def rank(
         completions: Answers; each names its prompt by `prompt_id`.
         judge: As in YAML, or a function `(prompt, completion) -> float`, or an object that is a judge.
         strategy: As in YAML, such as "iterative" or `{"name": "round_robin", "order": "both"}`.
+        scorer: Gives the ratings that a strategy asks for: a function, or a reward model as in YAML; None is the judge.
         seed: Of the order in which completions are met.
         max_calls: Stop before more judge calls than this.
         max_cost: Stop once the calls have cost this much, by the prices that were given for the judge's model.
-        max_failed_fraction: Stop when a larger share of the judgments fails.
+        max_failed_fraction: Stop when a larger share of the judgments and ratings fails.
         journal: A file that keeps every answer: called again, nothing that was answered is asked for again.
         progress: Where to say how far it is.
 
     Raises:
-        ConfigError: A setting is wrong.
+        ConfigError: A setting is wrong; or the strategy asks for ratings and nobody can give them.
         DataError: A completion belongs to no prompt, or the judge cannot work on these completions.
         BackendError: The judge's model cannot be loaded, or its server will not answer.
         LimitError: Too many judgments failed, or a limit is reached.
     """
     shown = progress or Silent()
     _, asked = judge_of(judge)
-    check_model(asked)
+    scoring = None if scorer is None else judge_of(scorer, where="scorer")[1]
     chosen = component_of(strategy, where="strategy")
+    rater = choose_rater(asked, scoring, strategy=chosen.name, facts=strategy_facts(chosen), section="")
     make_strategy = strategy_maker(chosen, asked)
+    askable = [asked] if scoring is None else [asked, scoring]
     groups = _grouped(prompts, completions)
-    for prompt, answers in groups:
-        check_judge(asked, prompt, answers)
+    for one in askable:
+        check_model(one)
+        for prompt, answers in groups:
+            check_judge(one, prompt, answers)
     shown.start("rank", len(groups), "prompts")
     rankings: list[Ranking] = []
     failures, slots = Failures(), Slots()
@@ -133,14 +140,15 @@ def rank(
         engine = CallEngine(log, max_calls=max_calls, max_cost=max_cost, should_stop=lambda: shown.stopping)
         for shard in chunks(groups, _SHARD):
             fields, skipped = make_fields(shard, seed=seed)
-            found, judgments = rank_shard(engine, asked, fields, make_strategy, name=chosen.name)
+            found, judgments, scores = rank_shard(engine, asked, rater, fields, make_strategy, name=chosen.name)
             rankings += found
             failures.count(judgments)
+            failures.count_scores(scores)
             slots.count(judgments)
             failures.check(max_failed_fraction, where="rank", journal=log)
             tell(f"{count} prompts have no ranking: {reason}" for reason, count in skipped.items())
             shown.advance(len(shard))
-    tell([*failures.notes(), *slots.notes(), *asked.notes])
+    tell([*failures.notes(), *slots.notes(), *(note for one in askable for note in one.notes)])
     return [ranking for ranking in rankings if ranking.champion is not None or ranking.order is not None]
 
 
@@ -150,6 +158,12 @@ def make_pairs(
     rankings: Iterable[Ranking],
     *,
     selector: Named = "best_vs_random",
+    min_gap: float | None = None,
+    min_p_chosen: float | None = None,
+    max_length_ratio: float | None = None,
+    length_penalty: float = 0.0,
+    drop_truncated: bool = False,
+    pairs_per_prompt: int | None = None,
     seed: int = 0,
 ) -> list[PreferencePair]:
     """The preference pairs that a selector takes from rankings; asks no judge.
@@ -159,25 +173,112 @@ def make_pairs(
         completions: What was ranked.
         rankings: From `rank`.
         selector: As in YAML.
+        min_gap: The gap [scores] that a pair must exceed.
+        min_p_chosen: The P(chosen is better) that a pair must at least have.
+        max_length_ratio: How many times as long as the shorter answer the longer one may be.
+        length_penalty: Subtracted from the scores for every character, before anything is selected.
+        drop_truncated: Leave out completions that the generation limit has cut.
+        pairs_per_prompt: Take so many; None is the selector's own number.
         seed: Of selectors that draw.
 
     Raises:
-        ConfigError: The selector needs what the strategy of the rankings does not guarantee.
+        ConfigError: The selector or an option needs what the strategy of the rankings does not guarantee.
         DataError: A ranking's prompt or completion is not among those given.
     """
-    groups = {
-        prompt.id: (prompt, {answer.id: answer for answer in answers})
-        for prompt, answers in _grouped(prompts, completions)
-    }
-    chosen = component_of(selector, where="selector")
-    pairs: list[PreferencePair] = []
+    settings = _pair_settings(
+        selector,
+        {
+            "min_gap": min_gap,
+            "min_p_chosen": min_p_chosen,
+            "max_length_ratio": max_length_ratio,
+            "length_penalty": length_penalty,
+            "drop_truncated": drop_truncated,
+            "pairs_per_prompt": pairs_per_prompt,
+            "seed": seed,
+        },
+    )
+    groups = _ranked(prompts, completions, rankings)
+    bound = _bound(settings, groups)
+    if bound.facts.makes == "lists":
+        raise ConfigError(f"selector.name: {settings.selector.name!r} makes lists; call make_lists")
+    tally = Tally()
+    pairs = bound.pairs(groups, frozenset(), tally)
+    tell(tally.notes())
+    return pairs
+
+
+def make_lists(
+    prompts: Iterable[PromptLike],
+    completions: Iterable[Completion],
+    rankings: Iterable[Ranking],
+    *,
+    selector: Named = "lists",
+    min_gap: float | None = None,
+    max_length_ratio: float | None = None,
+    length_penalty: float = 0.0,
+    drop_truncated: bool = False,
+    seed: int = 0,
+) -> list[PreferenceList]:
+    """The preference lists that a selector takes from rankings, for list losses; asks no judge.
+
+    Args:
+        prompts: What was answered.
+        completions: What was ranked.
+        rankings: From `rank`.
+        selector: As in YAML.
+        min_gap: The gap [scores] by which each completion of a list must be below the one before it.
+        max_length_ratio: How many times as long, or as short, as the best answer another one may be.
+        length_penalty: Subtracted from the scores for every character, before anything is selected.
+        drop_truncated: Leave out completions that the generation limit has cut.
+        seed: Of selectors that draw.
+
+    Raises:
+        ConfigError: The selector or an option needs what the strategy of the rankings does not guarantee.
+        DataError: A ranking's prompt or completion is not among those given.
+    """
+    settings = _pair_settings(
+        selector,
+        {
+            "min_gap": min_gap,
+            "max_length_ratio": max_length_ratio,
+            "length_penalty": length_penalty,
+            "drop_truncated": drop_truncated,
+            "seed": seed,
+        },
+    )
+    groups = _ranked(prompts, completions, rankings)
+    bound = _bound(settings, groups)
+    if bound.facts.makes != "lists":
+        raise ConfigError(f"selector.name: {settings.selector.name!r} makes pairs; call make_pairs")
+    tally = Tally()
+    lists = bound.lists(groups, tally)
+    tell(tally.notes())
+    return lists
+
+
+def _pair_settings(selector: Named, values: dict[str, Any]) -> PairConfig:
+    return validated(PairConfig, {"selector": component_of(selector, where="selector"), **values}, where="pair")
+
+
+def _bound(settings: PairConfig, groups: Iterable[Ranked]) -> BoundSelector:
+    """The selector, checked against every strategy that made one of the rankings."""
+    strategies = sorted({group.ranking.strategy for group in groups})
+    made = [BoundSelector(settings, Component(name=strategy)) for strategy in strategies]
+    return made[0] if made else BoundSelector(settings, None)
+
+
+def _ranked(
+    prompts: Iterable[PromptLike], completions: Iterable[Completion], rankings: Iterable[Ranking]
+) -> list[Ranked]:
+    """Each ranking with its prompt and completions; joined by id."""
+    groups = {prompt.id: (prompt, answers) for prompt, answers in _grouped(prompts, completions)}
+    ranked = []
     for ranking in rankings:
-        select = bound_selector(chosen, Component(name=ranking.strategy), seed=seed)
         if ranking.prompt_id not in groups:
             raise DataError(f"ranking of prompt {ranking.prompt_id}: that prompt is not among those given")
         prompt, answers = groups[ranking.prompt_id]
-        pairs += [to_pair(prompt, answers, ranking, choice) for choice in select(ranking)]
-    return pairs
+        ranked.append(Ranked(prompt, {answer.id: answer for answer in answers}, ranking))
+    return ranked
 
 
 def _grouped(prompts: Iterable[PromptLike], completions: Iterable[Completion]) -> list[tuple[Prompt, list[Completion]]]:

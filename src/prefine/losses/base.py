@@ -12,6 +12,7 @@ from torch import Tensor
 
 Need = Literal["reference", "initial"]
 LossKind = Literal["local", "coupled"]
+Reads = Literal["pairs", "joint", "lists"]
 LossFunction = Callable[..., Tensor]
 F = TypeVar("F", bound=LossFunction)
 
@@ -59,18 +60,22 @@ class PairLogps:
         return replace(self, **tensors)
 
 
-def declare(*, kind: LossKind = "local", needs: frozenset[Need] = frozenset()) -> Callable[[F], F]:
+def declare(
+    *, kind: LossKind = "local", needs: frozenset[Need] = frozenset(), reads: Reads = "pairs"
+) -> Callable[[F], F]:
     """State a loss's facts where it is written.
 
     Args:
         kind: "local" when a pair's value depends on that pair alone, else "coupled": the engine then
             evaluates it once per step on all pairs.
         needs: Which values of `PairLogps` it reads beyond the policy's.
+        reads: "pairs" compares two answers to one prompt; "joint" also answers to two prompts; "lists" whole rankings.
     """
 
     def attach(function: F) -> F:
         function.kind = kind  # type: ignore[attr-defined]
         function.needs = needs  # type: ignore[attr-defined]
+        function.reads = reads  # type: ignore[attr-defined]
         return function
 
     return attach

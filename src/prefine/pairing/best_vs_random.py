@@ -4,15 +4,16 @@ from prefine.pairing.base import Choice, selector
 from prefine.records import Ranking, content_hash
 
 
-@selector(needs={"best"})
-def best_vs_random(ranking: Ranking, *, seed: int = 0) -> list[Choice]:
-    """The champion over one of the others, each with the same chance; nothing when there is no champion.
-
-    The draw is a function of (seed, prompt id, the completions), so it changes neither with the other prompts nor with
-    the order of the completions.
-    """
+@selector(needs={"best"}, pairs_per_prompt=1)
+def best_vs_random(ranking: Ranking, *, seed: int) -> list[Choice]:
+    """The champion over the others in random order, each with the same chance to be the first."""
     others = sorted(set(ranking.completions) - {ranking.champion})
     if ranking.champion is None or not others:
         return []
-    draw = int(content_hash("best_vs_random", seed, ranking.prompt_id), 16)
-    return [Choice(ranking.champion, others[draw % len(others)])]
+    drawn = others.pop(seed % len(others))
+    return [Choice(ranking.champion, id_) for id_ in (drawn, *shuffled(others, seed))]
+
+
+def shuffled(ids: list[str], seed: int) -> list[str]:
+    """The ids in an order that depends on them and on the seed alone."""
+    return sorted(ids, key=lambda id_: content_hash(seed, id_))

@@ -4,9 +4,9 @@ import importlib
 from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
-from prefine.config import Component, Decoding, RunConfig, components
+from prefine.config import Component, Decoding, RankConfig, RunConfig, components
 from prefine.errors import BackendError, ConfigError, DataError, LimitError
-from prefine.judging.choose import make_judge
+from prefine.judging.choose import choose_rater, make_judge
 from prefine.models.base import Sampler
 from prefine.records import Completion, Manifest, Message, Prompt
 from prefine.stages.base import Progress, check_judge, check_model
@@ -67,12 +67,13 @@ def run_stage(stage: str, config: RunConfig, folder: RunFolder, progress: Progre
     return manifest
 
 
-def check(config: RunConfig, *, strict: bool = False) -> Inputs:
+def check(config: RunConfig, *, strict: bool = False, through: str = STAGES[-1]) -> Inputs:
     """Resolve every component and look at every input that is on disk, before anything is spent.
 
     Args:
         config: The configuration.
         strict: Refuse the first row that would be set aside.
+        through: The last stage that will run; pairs that no loss can read are no fault of a run that ends before.
 
     Raises:
         ConfigError: A name or option is wrong, or two components do not go together.
@@ -90,13 +91,13 @@ def check(config: RunConfig, *, strict: bool = False) -> Inputs:
         made = component.resolve(kind, where=where, given=given)
         if kind == "backend":
             check_model(made())
-    if config.pairs is None:
-        from prefine.stages.pair import bound_selector
+    if config.rank is not None:
+        _check_ratings(config.rank)
+    _check_pairing(config)
+    from prefine.stages.training_inputs import check_adapter, check_loss_reads, trainable
 
-        strategy = None if config.rank is None else config.rank.strategy
-        bound_selector(config.pair.selector, strategy, seed=config.pair.seed)
-    from prefine.stages.training_inputs import check_adapter, trainable
-
+    if STAGES.index(through) >= STAGES.index("train"):
+        check_loss_reads(config)
     check_adapter(config, trainable(config.policy, where="policy"))
     if isinstance(config.train.reference, Component):
         trainable(config.train.reference, where="train.reference")
@@ -110,24 +111,43 @@ def check(config: RunConfig, *, strict: bool = False) -> Inputs:
     return Inputs(counts, tuple(notes))
 
 
+def _check_ratings(settings: RankConfig) -> None:
+    """Nothing, if somebody gives the ratings that the strategy asks for."""
+    from prefine.stages.rank import strategy_facts
+
+    judge = make_judge(settings.judge, where="rank.judge")
+    scorer = None if settings.scorer is None else make_judge(settings.scorer, where="rank.scorer")
+    choose_rater(judge, scorer, strategy=settings.strategy.name, facts=strategy_facts(settings.strategy))
+
+
+def _check_pairing(config: RunConfig) -> None:
+    """Nothing, if the strategy knows what the selector and its options need."""
+    from prefine.stages.selection import BoundSelector, check_imported
+
+    if config.pairs is not None:
+        check_imported(config.pair)
+    else:
+        BoundSelector(config.pair, None if config.rank is None else config.rank.strategy)
+
+
 Groups = Iterator[tuple[Prompt, list[Completion]]]
 
 
 def _inputs(config: RunConfig, counts: dict[str, int], *, strict: bool) -> Iterator[tuple[str, Screen]]:
     """Each input with what was set aside; every row is checked on the way, also by those who will work on it."""
-    judge = None if config.rank is None else config.rank.judge
+    judge, scorer = (None, None) if config.rank is None else (config.rank.judge, config.rank.scorer)
     ids: set[str] = set()
     if config.prompts is not None:
         assert config.sample is not None, "checked by RunConfig"
         screen = Screen(strict=strict)
         groups = _judgeable(_unanswered(config.prompts, "prompts", screen), judge, "rank.judge")
+        groups = _judgeable(groups, scorer, "rank.scorer")
         counts["prompts"] = _count(_answerable(groups, config, config.sample, "sample", screen), ids)
         yield "prompts", screen
     if config.completions is not None:
         screen = Screen(strict=strict)
-        counts["completions"] = _count(
-            _judgeable(read_completions(config.completions, screen=screen), judge, "rank.judge"), ids
-        )
+        groups = _judgeable(read_completions(config.completions, screen=screen), judge, "rank.judge")
+        counts["completions"] = _count(_judgeable(groups, scorer, "rank.scorer"), ids)
         yield "completions", screen
     if config.pairs is not None:
         screen = Screen(strict=strict)
@@ -198,9 +218,9 @@ def plan(config: RunConfig, *, strict: bool = False) -> Plan:
     if config.evaluate.prompts is not None:
         lines.append(("evaluation answers to sample", f"{2 * counts['evaluation prompts']:,}"))
         lines.append(("evaluation judge calls", f"{2 * counts['evaluation prompts']:,}"))
-    pairs = counts.get("pairs", rows if config.pair.selector.name.startswith("best_vs") else None)
+    pairs = counts.get("pairs", _most_pairs(config, rows))
     if pairs is not None:
-        steps = -(-(pairs - config.pair.held_out_prompts) // config.train.pairs_per_step) * config.train.epochs
+        steps = -(-pairs // config.train.pairs_per_step) * config.train.epochs
         lines.append(("training steps, at most", f"{min(steps, config.train.max_steps or steps):,}"))
     own = [component.name for _, _, component in components(config) if ":" in component.name]
     if "evaluate" not in stages_of(config):
@@ -214,6 +234,14 @@ def _groups(config: RunConfig) -> Groups:
         return read_completions(config.completions)
     assert config.prompts is not None, "checked by RunConfig"
     return ((prompt, []) for prompt in read_prompts(config.prompts, where="prompts"))
+
+
+def _most_pairs(config: RunConfig, rows: int) -> int | None:
+    """The pairs to train on, if the selector takes a number of each prompt."""
+    from prefine.stages.selection import BoundSelector
+
+    limit = BoundSelector(config.pair, None).limit
+    return None if limit is None else limit * (rows - config.pair.held_out_prompts)
 
 
 def _most_calls(config: RunConfig, rows: int) -> int:

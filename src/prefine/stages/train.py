@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from prefine.config import AdapterConfig, RunConfig, TrainConfig
+from prefine.errors import DataError
 from prefine.models.adapters import base_of, merge, save_adapter, whole
 from prefine.models.folders import load_model, weights_written
 from prefine.models.hf import HfModel
 from prefine.records import Manifest, content_hash
 from prefine.stages.base import Progress, StageRun
-from prefine.stages.training_inputs import check_adapter, check_first_rows, read_examples, trainable
+from prefine.stages.training_inputs import check_adapter, check_first_rows, check_loss_reads, read_examples, trainable
 from prefine.store.base import disk_errors, write_text
 from prefine.store.folder import RunFolder
 from prefine.store.tables import table_hash
@@ -22,8 +23,8 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     """Fill `model/`, `train_log.jsonl`, `train_final.json` and `checkpoints/`.
 
     Raises:
-        ConfigError: The policy is no model that can be trained here.
-        DataError: No pair can be trained on.
+        ConfigError: The policy is no model that can be trained here, or its loss cannot read what the selector makes.
+        DataError: No pair can be trained on, or not all of them are there.
         NumericsError: A loss or gradient is not finite.
         Interrupted: The user asked to stop; a checkpoint was saved.
     """
@@ -31,6 +32,12 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     policy = trainable(config.policy, where="policy")
     reference = None if settings.reference == "initial" else trainable(settings.reference, where="train.reference")
     check_adapter(config, policy)
+    check_loss_reads(config)
+    made = folder.manifests().get("pair")
+    if made is not None and not made.complete:
+        raise DataError(
+            f"{folder / 'pairs'}: stage pair has begun and not ended, so pairs are missing; run prefine pair"
+        )
     loss = settings.loss.resolve("loss", where="train.loss")
     regularizer = (
         None if settings.regularizer is None else settings.regularizer.resolve("regularizer", where="train.regularizer")

@@ -9,6 +9,7 @@ from prefine.errors import ConfigError
 from prefine.models.adapters import base_of, require_peft
 from prefine.models.folders import layer_names
 from prefine.models.hf import HfModel
+from prefine.pairing.base import selector_facts
 from prefine.records import PreferencePair
 from prefine.registry import suggest
 from prefine.store.rows import pair_of
@@ -55,6 +56,30 @@ def check_adapter(config: RunConfig, policy: HfModel) -> None:
                 f"train.adapter.target_modules: {policy.path} has no layer {name!r} that can carry an adapter (the "
                 f"output head cannot); {suggest(name, known)}"
             )
+
+
+def check_loss_reads(config: RunConfig) -> None:
+    """Find out before any work whether the loss can read what the selector makes.
+
+    Raises:
+        ConfigError: It cannot.
+    """
+    makes = "pairs"
+    if config.pairs is None:
+        makes = selector_facts(config.pair.selector.lookup("selector", where="pair.selector")).makes
+    reads = getattr(config.train.loss.lookup("loss", where="train.loss"), "reads", "pairs")
+    if makes == reads or (makes, reads) == ("pairs", "joint"):
+        return
+    what = {
+        "pairs": "pairs of answers to one prompt",
+        "joint": "pairs across prompts, which only joint losses compare",
+        "lists": "lists, which only list losses read",
+    }
+    raise ConfigError(
+        f"train.loss.name: {config.train.loss.name!r} cannot be trained on what pair.selector "
+        f"{config.pair.selector.name!r} makes: {what[makes]}; choose another pair.selector or train.loss. "
+        "`prefine pair` alone makes them"
+    )
 
 
 def read_examples(table: Path, policy: HfModel, config: RunConfig) -> ExampleSet:

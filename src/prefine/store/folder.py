@@ -23,6 +23,8 @@ STAGE_SECTIONS: dict[str, tuple[str, ...]] = {
     "evaluate": ("evaluate",),
     "report": ("report",),
 }
+# Making pairs costs nothing, so this section may change until a later stage has worked on what it made.
+_SETTLED_BY = {"pair": "train"}
 # Growing these extends a run; shrinking or changing anything else would mix two runs in one folder.
 _MAY_GROW = {
     "sample.completions_per_prompt",
@@ -124,6 +126,7 @@ class RunFolder:
             known = {name: value for manifest in manifests.values() for name, value in manifest.config.items()}
             before = _begun_with(path) if path.exists() else known
             begun = {section for stage in manifests for section in STAGE_SECTIONS.get(stage, ())} & before.keys()
+            begun -= {section for section, stage in _SETTLED_BY.items() if stage not in manifests}
             changes = [
                 f"  {name}: {_show(old)} → {_show(new)}"
                 for name, (old, new) in _differences(before, resolved).items()
@@ -133,6 +136,7 @@ class RunFolder:
                 raise ConfigError(
                     f"{self.path}: this folder was begun with another configuration:\n" + "\n".join(changes) + "\n"
                     "Use another --run-dir for the new configuration, or take the change back to resume"
+                    + (_other_pairs(self.path) if all(line.startswith("  pair.") for line in changes) else "")
                 )
         write_text(path, json.dumps({"schema_version": SCHEMA_VERSION, "config": resolved}, indent=1) + "\n")
 
@@ -173,6 +177,18 @@ class RunFolder:
             "stages": {name: item.model_dump(mode="json") for name, item in stages.items()},
         }
         write_text(self.path / "manifest.json", json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def _other_pairs(path: Path) -> str:
+    """How other pairs are made of rankings that have been paid for, once a model was trained on the first ones."""
+    kept = ",".join(name for name in ("journal", "completions", "rankings") if (path / name).is_dir())
+    if not kept:
+        return ""
+    copied = f"{path}/{kept}" if "," not in kept else f"{path}/{{{kept}}}"
+    return (
+        f". What was sampled and judged need not be paid for again: mkdir NEW && cp -r {copied} NEW, "
+        "then the same command with --run-dir NEW"
+    )
 
 
 def _make(path: Path) -> None:

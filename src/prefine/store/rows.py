@@ -4,7 +4,8 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from prefine.records import Completion, Message, PreferencePair, Prompt, Ranking, content_hash
+from prefine.errors import DataError
+from prefine.records import Completion, Message, PreferenceList, PreferencePair, Prompt, Ranking, content_hash
 from prefine.store.tables import parse
 
 _NOT_STORED = {"usage"}
@@ -53,6 +54,7 @@ def pair_row(pair: PreferencePair) -> dict[str, Any]:
         "prefine_prompt_id": pair.prompt.id,
         "prefine_chosen_id": pair.chosen.id,
         "prefine_rejected_id": pair.rejected.id,
+        "prefine_rejected_prompt_id": pair.rejected_prompt and pair.rejected_prompt.id,
         "prefine_p_chosen": pair.p_chosen,
         "prefine_score_gap": pair.score_gap,
         "prefine_weight": pair.weight,
@@ -87,7 +89,8 @@ def pair_of(row: dict[str, Any]) -> PreferencePair:
         )
     sides = {}
     for side in ("chosen", "rejected"):
-        completion = dict(extra[side], token_ids=row[f"prefine_{side}_token_ids"], prompt_id=prompt.id)
+        asked = extra["rejected_prompt"]["id"] if side == "rejected" and extra["rejected_prompt"] else prompt.id
+        completion = dict(extra[side], token_ids=row[f"prefine_{side}_token_ids"], prompt_id=asked)
         if [_visible(Message.model_validate(completion["message"]))] != row[side]:
             message = _only_turn(row[side], side)
             completion |= {"message": message, "token_ids": None, "sampled_logp": None, "finish_reason": "unknown"}
@@ -102,6 +105,44 @@ def pair_of(row: dict[str, Any]) -> PreferencePair:
         **sides,
     }
     return parse(PreferencePair, values, where=f"pair of prompt {row['prefine_prompt_id']}")
+
+
+def list_row(found: PreferenceList) -> dict[str, Any]:
+    """A list as a row: what list losses read, the rest in `prefine_*` columns."""
+    return {
+        "prompt": [_visible(message) for message in found.prompt.messages],
+        "completions": [[_visible(completion.message)] for completion in found.completions],
+        "scores": found.scores,
+        "ranks": found.ranks,
+        "prefine_prompt_id": found.prompt.id,
+        "prefine_completion_ids": [completion.id for completion in found.completions],
+        "prefine_weight": found.weight,
+        "prefine_token_ids": [_ids(completion) for completion in found.completions],
+        "prefine_extra": _text(
+            {
+                "prompt": found.prompt.model_dump(mode="json"),
+                "completions": [
+                    completion.model_dump(mode="json", exclude={"token_ids", *_NOT_STORED})
+                    for completion in found.completions
+                ],
+            }
+        ),
+    }
+
+
+def list_of(row: dict[str, Any]) -> PreferenceList:
+    """The record of a row."""
+    where = f"list of prompt {row['prefine_prompt_id']}"
+    extra = json.loads(row["prefine_extra"])
+    visible = [[_visible(Message.model_validate(answer["message"]))] for answer in extra["completions"]]
+    if visible != row["completions"]:
+        raise DataError(f"{where}: its visible completions were changed; make the lists again with prefine pair")
+    answers = [
+        answer | {"token_ids": token_ids}
+        for answer, token_ids in zip(extra["completions"], row["prefine_token_ids"], strict=True)
+    ]
+    values = {name: row[name] for name in ("scores", "ranks")} | {"weight": row["prefine_weight"]}
+    return parse(PreferenceList, values | {"prompt": extra["prompt"], "completions": answers}, where=where)
 
 
 def _only_turn(messages: Any, side: str) -> dict[str, str]:

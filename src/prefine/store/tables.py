@@ -50,6 +50,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("order", pa.list_(pa.string())),
             ("scores", pa.list_(pa.float64())),
             ("standard_errors", pa.list_(pa.float64())),
+            ("score_unit", pa.string()),
             ("duels", pa.list_(_DUEL)),
             ("calls", pa.int64()),
             ("failed_calls", pa.int64()),
@@ -64,6 +65,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("prefine_prompt_id", pa.string()),
             ("prefine_chosen_id", pa.string()),
             ("prefine_rejected_id", pa.string()),
+            ("prefine_rejected_prompt_id", pa.string()),
             ("prefine_p_chosen", pa.float64()),
             ("prefine_score_gap", pa.float64()),
             ("prefine_weight", pa.float64()),
@@ -72,10 +74,23 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("prefine_extra", pa.string()),
         ]
     ),
+    "lists": pa.schema(
+        [
+            ("prompt", pa.list_(_MESSAGE)),
+            ("completions", pa.list_(pa.list_(_MESSAGE))),
+            ("scores", pa.list_(pa.float64())),
+            ("ranks", pa.list_(pa.int64())),
+            ("prefine_prompt_id", pa.string()),
+            ("prefine_completion_ids", pa.list_(pa.string())),
+            ("prefine_weight", pa.float64()),
+            ("prefine_token_ids", pa.list_(pa.list_(pa.int32()))),
+            ("prefine_extra", pa.string()),
+        ]
+    ),
 }
 
 
-TABLE_FOLDERS = frozenset(["completions", "rankings", "pairs", "heldout_pairs"])
+TABLE_FOLDERS = frozenset(["completions", "rankings", "pairs", "heldout_pairs", "lists", "heldout_lists"])
 
 
 def part_path(folder: Path, number: int) -> Path:
