@@ -57,6 +57,8 @@ FLOORS = {
     "prefine.api": 4,
     "prefine.cli": 4,
     "prefine.cli_import": 4,
+    "prefine.cli_simulate": 4,
+    "prefine.cli_simulate_plot": 4,
     "prefine.progress": 4,
     "prefine.__main__": 4,
 }
@@ -71,6 +73,10 @@ NEIGHBOURS = (
     ("prefine.__main__", "prefine.cli", "python -m prefine is the command"),
     ("prefine.cli", "prefine.progress", "the command line draws its bars"),
     ("prefine.cli", "prefine.cli_import", "a command with much to check"),
+    ("prefine.cli", "prefine.cli_simulate", "another one"),
+    ("prefine.cli_simulate", "prefine.cli_simulate_plot", "its plot"),
+    ("prefine.cli_simulate", "prefine.api.simulating", "the command prints what the Python API computes"),
+    ("prefine.ranking", "prefine.judges.noise", "the simulated judge, and a strategy that reckons with its noise"),
 )
 
 TORCH = {"torch", "transformers", "tokenizers", "safetensors", "accelerate", "peft", "datasets", "jaxtyping"}

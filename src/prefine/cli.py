@@ -179,7 +179,7 @@ def _run_stage(
 
     loaded = _load(config, set_, run_dir)
     if strict:
-        check(loaded, strict=True)
+        check(loaded, strict=True, through=stage)
     with _folder(loaded) as folder, RichProgress() as progress:
         manifest = run_stage(stage, loaded, folder, progress)
     _print_manifests([manifest], json_)
@@ -237,6 +237,50 @@ def import_(
     }
     for line in convert(inputs, entry, out, options, strict=strict):
         typer.echo(_visible(line))
+
+
+@app.command()
+def simulate(
+    completions: Annotated[int, typer.Option("--completions", metavar="M", help="Completions per prompt.")] = 8,
+    accuracy: Annotated[
+        float, typer.Option(help="How often the judge is right about two random completions, without its bias.")
+    ] = 0.75,
+    first_slot_bias: Annotated[float, typer.Option(help="What the first slot adds, in sd of the noise.")] = 0.5,
+    order_noise: Annotated[float, typer.Option(help="Share of the noise that another order draws anew.")] = 0.5,
+    verdicts: Annotated[str, typer.Option(metavar="hard|soft", help="One of the two, or a probability.")] = "hard",
+    price: Annotated[float, typer.Option(help="Of a call that compares.")] = 1.0,
+    rating_price: Annotated[
+        float | None, typer.Option(help="Of a call that rates one completion; the same if not given.")
+    ] = None,
+    worlds: Annotated[int, typer.Option(help="Simulated prompts, the same for every strategy.")] = 2000,
+    seed: Annotated[int, typer.Option(help="Of the simulated prompts.")] = 0,
+    strategy: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME[:KEY=VALUE,…]", help="Compare these (repeat it) instead of all of them."),
+    ] = None,
+    max_calls: Annotated[float | None, typer.Option(help="Recommend within so many calls per prompt.")] = None,
+    max_cost: Annotated[float | None, typer.Option(help="Recommend within such a cost per prompt.")] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write a plot of cost against regret.")
+    ] = None,
+    json_: AsJson = False,
+) -> None:
+    """Choose a ranking strategy before paying for it: what each takes and finds, with a judge like yours.
+
+    `--json` prints {"strategies": [...]}, each with strategy, order, calls, regret, p_best, gap (of the selector with
+    the widest pairs; all of them in gaps), standard_errors, frontier and recommended.
+    """
+    from prefine.cli_simulate import as_json, as_text, run
+
+    options = {
+        **{"completions": completions, "accuracy": accuracy, "first_slot_bias": first_slot_bias},
+        **{"order_noise": order_noise, "verdicts": verdicts, "price": price, "rating_price": rating_price},
+        **{"worlds": worlds, "seed": seed, "strategy": strategy, "max_calls": max_calls, "max_cost": max_cost},
+    }
+    simulation = run(options, html=html)
+    typer.echo(as_json(simulation) if json_ else _visible(as_text(simulation, options)))
+    if html is not None and not json_:
+        typer.echo(f"\nplot: {html}")
 
 
 @config_app.command("check")

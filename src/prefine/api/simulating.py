@@ -117,8 +117,8 @@ def default_strategies(completions: int) -> list[Component]:
         "minmax": [{"order": "single"}, {"order": "lazy"}],
         "round_robin": [{"order": "single"}, {"order": "both"}],
         "top_two": [{"limit": 2 * m - 2}, {"limit": 3 * m}],
-        # The first limit is about what a lazy scan takes.
-        "eubo": [{"limit": 9 * m // 8}, {"limit": 2 * m - 2}, {"limit": 3 * m}],
+        # What it spends is set by what a duel must promise; about what a lazy scan takes, and more.
+        "eubo": [{"stop_below": 0.01}, {}, {"limit": 6 * m, "stop_below": 0.0003}],
     }
     return [
         Component.model_validate({"name": name, **options})
@@ -128,15 +128,20 @@ def default_strategies(completions: int) -> list[Component]:
 
 
 def contestant_of(component: Component, judge: JudgeModel, completions: int) -> Contestant:
-    """A strategy with its options, told the judge's slot bias if it asks, and the selectors that fit it.
+    """A strategy with its options, told what it asks of the judge and was not set, and the selectors that fit it.
 
     Raises:
         ConfigError: It is unknown, an option is wrong, or it cannot play so many completions.
     """
     function = _function(component.name)
+    parameters = inspect.signature(function).parameters
+    # Whoever has measured the judge would set these; 1 is no noise at all, which no measurement can show.
+    measured = {"accuracy": min(judge.accuracy, 0.99), "order_noise": judge.order_noise}
+    told = {name: value for name, value in measured.items() if name in parameters and value != parameters[name].default}
+    component = Component.model_validate({"name": component.name, **told, **component.options})
     given = ("first_slot_bias",)
     make = component.resolve("strategy", where=_WHERE, given=given)
-    if "first_slot_bias" in inspect.signature(function).parameters:
+    if "first_slot_bias" in parameters:
         make.keywords["first_slot_bias"] = judge.first_slot_logit
     guarantees = facts_of(function).guarantees
     fitting = tuple(

@@ -7,7 +7,8 @@ assumed: the pair errors are variables of the belief beside the qualities.
 
 A verdict strictly between 0 and 1 states a margin, and the update is exact. One of 0 or 1 states the margin's sign:
 the posterior is replaced by the Gaussian with the same mean and covariance (assumed-density filtering), which depends a
-little on the order of the verdicts.
+little on the order of the verdicts. Its slot bias is that of a judge who only says which: a judge who states
+probabilities has another one at the same log-odds, so its rare verdicts of 0 or 1 are corrected somewhat too much.
 """
 
 import math
@@ -27,6 +28,11 @@ Places: TypeAlias = npt.NDArray[np.intp]
 _NORMAL = NormalDist()
 _EDGE = 1e-6  # the nearest to 0 or 1 at which a probability is still taken at its word
 _LOGITS_PER_SD = 1.702  # the normal and the logistic distribution function differ by less than .01 at this scale
+
+
+def states_margin(p_first: float) -> bool:
+    """Whether a verdict is a probability to be taken at its word; else it is a sign."""
+    return _EDGE <= p_first <= 1 - _EDGE
 
 
 class Belief:
@@ -69,7 +75,7 @@ class Belief:
     def take(self, duel: Duel, p_first: float) -> None:
         """Learn from a verdict."""
         along, expected, variance = self._margin(duel)
-        if _EDGE <= p_first <= 1 - _EDGE:
+        if states_margin(p_first):
             margin = self.sigma * (math.log(p_first / (1 - p_first)) - self._bias_logit) / SOFTNESS
             self._update(along, (margin - expected) / variance, 1 / variance)
             return

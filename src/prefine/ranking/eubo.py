@@ -1,5 +1,6 @@
 """EUBO: the next duel is the one whose better side is expected to be best, by all that the verdicts have said."""
 
+import math
 from collections.abc import Generator
 from typing import Annotated
 
@@ -7,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from prefine.ranking.base import Answers, Ask, Duel, Outcome, Strategy, duel_limit, strategy
-from prefine.ranking.belief import Belief
+from prefine.ranking.belief import Belief, states_margin
 
 Accuracy = Annotated[float, Field(gt=0.5, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -47,9 +48,11 @@ def _rounds(
     """The most rounds for m completions, whatever the bias: those of the start, and the rest of the limit in batches.
 
     Raises:
-        ValueError: `limit` is too small for m completions.
+        ValueError: `limit` is too small for m completions, or `batch` below 1.
     """
     most = duel_limit("eubo", m, limit, default=3 * m)
+    if batch < 1:
+        raise ValueError(f"eubo's batch must be at least 1, got {batch}")
     start = m - 1 if most < _SPARE * m else (m - 1).bit_length()
     return start - (m - 1 - most) // batch
 
@@ -101,10 +104,11 @@ def eubo(
     """
     if num_completions < 2:
         raise ValueError(f"eubo needs at least 2 completions, got {num_completions}")
-    if batch < 1 or not 0.5 < accuracy < 1 or not 0 <= order_noise <= 1 or stop_below < 0:
+    in_bounds = batch >= 1 and 0.5 < accuracy < 1 and 0 <= order_noise <= 1 and stop_below >= 0
+    if not in_bounds or not math.isfinite(first_slot_bias):
         raise ValueError(
-            "eubo needs batch >= 1, accuracy in (0.5, 1), order_noise in [0, 1] and stop_below >= 0, got "
-            f"{batch}, {accuracy}, {order_noise} and {stop_below}"
+            "eubo needs batch >= 1, accuracy in (0.5, 1), order_noise in [0, 1], stop_below >= 0 and a finite "
+            f"first_slot_bias, got {batch}, {accuracy}, {order_noise}, {stop_below} and {first_slot_bias}"
         )
     most = duel_limit("eubo", num_completions, limit, default=3 * num_completions)
     belief = Belief(num_completions, most, accuracy=accuracy, order_noise=order_noise, first_slot_bias=first_slot_bias)
@@ -138,10 +142,11 @@ class _Duels:
             return min(duel, key=lambda i: (-means[i], i))
         self.answered.update(duel)
         self.belief.take(duel, p_first)
-        if 0 < p_first < 1:
+        stated = states_margin(p_first)
+        if stated:
             self.stated[duel] = self.stated[duel.second, duel.first] = True
         # A stated probability is compared with what the bias alone would say; a sign is believed as it is.
-        even = 0.5 + 0.5 * np.tanh(self.bias / 2) if 0 < p_first < 1 and p_first != 0.5 else 0.5
+        even = 0.5 + 0.5 * np.tanh(self.bias / 2) if stated and p_first != 0.5 else 0.5
         if abs(p_first - even) < 1e-12:
             return min(duel)
         loser = duel.second if p_first > even else duel.first
@@ -182,13 +187,10 @@ class _Duels:
         """The better one, as expected, in the slot that is not favoured; of a pair asked once, the other order."""
         means = self.belief.mean
         better, worse = (one, other) if means[one] >= means[other] else (other, one)
-        duel = (
-            Duel(worse, better)
-            if self.bias > 0
-            else Duel(better, worse)
-            if self.bias < 0
-            else self.balanced(one, other)
-        )
+        if self.bias == 0:
+            duel = self.balanced(one, other)
+        else:
+            duel = Duel(worse, better) if self.bias > 0 else Duel(better, worse)
         return Duel(duel.second, duel.first) if self.asked[duel] else duel
 
 
@@ -219,6 +221,9 @@ def _scan(duels: _Duels) -> Generator[list[Ask], Answers, int]:
     """The champion meets each in turn, in the favoured slot; from a stated margin on it is a knockout."""
     champion = 0
     for challenger in range(1, duels.m):
+        if champion not in duels.answered:
+            # Nobody waits for one that the judge cannot be asked about.
+            champion = challenger - 1
         (champion,) = yield from duels.ask([duels.guarded(champion, challenger)])
         if duels.stated.any():
             # The bias is taken off a stated margin, so no slot is worth more than the other.
@@ -233,16 +238,15 @@ def _worth_asking(duels: _Duels, size: int, stop_below: float, *, look_ahead: bo
     look_ahead = look_ahead and not duels.stated.any()
     chosen: list[Duel] = []
     while len(chosen) < size and not duels.asked.all():
-        values = belief.best_of_two()
+        # A stated margin leaves only its order's own error to be asked for again.
+        allowed = ~duels.asked & ~duels.stated
+        values = np.where(allowed if allowed.any() else ~duels.asked, belief.best_of_two(), -np.inf)
+        if not chosen and 0 < stop_below > values.max() - belief.mean.max():
+            break
         if look_ahead:
             # Often no single verdict would change who looks best: then the other criterion decides.
             values = belief.best_after() + 1e-6 * values
-        # A stated margin leaves only its order's own error to be asked for again.
-        allowed = ~duels.asked & ~duels.stated
-        values = np.where(allowed if allowed.any() else ~duels.asked, values, -np.inf)
         one, other = divmod(int(values.argmax()), duels.m)
-        if not chosen and 0 < stop_below > values[one, other] - belief.mean.max():
-            break
         duel = Duel(one, other) if look_ahead else duels.open(one, other)
         duels.asked[duel] = True
         chosen.append(duel)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from prefine.calls.engine import CallEngine
 from prefine.config import Component, RunConfig
-from prefine.errors import DataError, Interrupted
+from prefine.errors import ConfigError, DataError, Interrupted
 from prefine.judging.base import Answered, Judge, Matchup, Rater
 from prefine.judging.choose import choose_rater, make_judge
 from prefine.judging.kinship import same_family
@@ -73,7 +73,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
             for one in askable:
                 check_judge(one, prompt, completions)
             taken += 1
-            most_calls += facts.max_asks(len(completions), **settings.strategy.options) if len(completions) > 1 else 0
+            most_calls += most_asks(settings.strategy, len(completions))
     engine = CallEngine(
         folder.journal(),
         max_calls=settings.max_calls,
@@ -126,6 +126,18 @@ def strategy_facts(strategy: Component) -> StrategyFacts:
         ConfigError: There is no such strategy, or it does not state its facts.
     """
     return facts_of(strategy.lookup("strategy", where="rank.strategy"))
+
+
+def most_asks(strategy: Component, completions: int) -> int:
+    """The most calls that the configured strategy takes for one prompt with so many completions.
+
+    Raises:
+        ConfigError: It cannot play so many with these options.
+    """
+    try:
+        return strategy_facts(strategy).max_asks(completions, **strategy.options) if completions > 1 else 0
+    except ValueError as error:
+        raise ConfigError(f"rank.strategy: {error}") from error
 
 
 def strategy_maker(strategy: Component, judge: Judge) -> Callable[[int], Strategy]:

@@ -245,13 +245,12 @@ def _most_pairs(config: RunConfig, rows: int) -> int | None:
 
 
 def _most_calls(config: RunConfig, rows: int) -> int:
-    from prefine.ranking.base import facts_of
+    from prefine.stages.rank import most_asks
 
     assert config.rank is not None, "checked by the caller"
     strategy = config.rank.strategy
-    facts = facts_of(strategy.lookup("strategy", where="rank.strategy"))
     if config.prompts is not None and config.sample is not None:
-        return rows * facts.max_asks(config.sample.completions_per_prompt, **strategy.options)
+        return rows * most_asks(strategy, config.sample.completions_per_prompt)
     assert config.completions is not None, "checked by RunConfig"
     groups = read_completions(config.completions)
-    return sum(facts.max_asks(len(found), **strategy.options) for _, found in groups if len(found) > 1)
+    return sum(most_asks(strategy, len(found)) for _, found in groups)

@@ -1,0 +1,23 @@
+"""What a strategy would cost and find, by a simulated judge of known accuracy, noise and slot bias."""
+
+from prefine.ranking.simulator.playing import Contestant, Played, chunks_of, joined, play, play_one
+from prefine.ranking.simulator.summary import Advice, Estimate, Prices, Row, advise, summarise
+from prefine.ranking.simulator.worlds import JudgeModel, Worlds, draw_worlds
+
+__all__ = [
+    "Advice",
+    "Contestant",
+    "Estimate",
+    "JudgeModel",
+    "Played",
+    "Prices",
+    "Row",
+    "Worlds",
+    "advise",
+    "chunks_of",
+    "draw_worlds",
+    "joined",
+    "play",
+    "play_one",
+    "summarise",
+]

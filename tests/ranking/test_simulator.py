@@ -1,0 +1,204 @@
+"""The simulator: its worlds, what it counts, and that what it says does not depend on how it is run."""
+
+import inspect
+import math
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pytest
+
+from prefine.judges.noise import first_slot_logit, noise_sd
+from prefine.pairing.base import selector_facts
+from prefine.ranking.base import Duel, Outcome, Rate, Strategy, facts_of
+from prefine.ranking.iterative import iterative
+from prefine.ranking.round_robin import round_robin
+from prefine.ranking.run import drive
+from prefine.ranking.simulator import Contestant, JudgeModel, chunks_of, draw_worlds, joined, play, play_one
+from prefine.ranking.simulator.gaps import GAPS
+from prefine.ranking.simulator.playing import WORLDS_PER_CHUNK
+from prefine.records import Ranking
+from prefine.registry import lookup
+
+
+def worlds(judge: JudgeModel, completions: int = 6, count: int = 3000, seed: int = 0) -> Any:
+    return draw_worlds(judge, completions, count, np.random.default_rng(seed))
+
+
+def upper(table: Any) -> Any:
+    above = np.triu_indices(table.shape[1], 1)
+    return table[:, above[0], above[1]]
+
+
+@pytest.mark.parametrize("accuracy", [0.6, 0.75, 0.9])
+def test_the_accuracy_is_the_share_of_random_pairs_judged_rightly(accuracy: float) -> None:
+    drawn = worlds(JudgeModel(accuracy=accuracy, first_slot_bias=0.0))
+    right = upper(drawn.p_first > 0.5) == (upper(drawn.quality[:, :, None] - drawn.quality[:, None, :]) > 0)
+    # Worlds are independent, the pairs of one are not.
+    error = right.mean(1).std() / math.sqrt(len(right))
+    assert abs(right.mean() - accuracy) < 4 * error
+
+
+def test_a_judge_without_noise_is_always_right() -> None:
+    drawn = worlds(JudgeModel(accuracy=1, verdicts="soft"), count=50)
+    gap = drawn.quality[:, :, None] - drawn.quality[:, None, :]
+    assert np.array_equal(drawn.p_first, (np.sign(gap) + 1) / 2)
+    assert JudgeModel(accuracy=1).first_slot_logit == 0
+
+
+@pytest.mark.parametrize(("share", "consistency"), [(0.0, 1.0), (0.5, 0.75), (1.0, 0.5)])
+def test_the_order_noise_is_what_the_two_orders_do_not_share(share: float, consistency: float) -> None:
+    """Noise alone, by a judge that is hardly right: the two orders agree as often as their noises have one sign.
+
+    For normal noises of correlation r that is 1/2 + arcsin(r) / pi, and r = 1 - share.
+    """
+    assert consistency == pytest.approx(0.5 + math.asin(1 - share) / math.pi, abs=0.1)
+    drawn = worlds(JudgeModel(accuracy=0.5001, first_slot_bias=0.0, order_noise=share), count=2000)
+    agree = (upper(drawn.p_first) > 0.5) == (upper(drawn.p_first.transpose(0, 2, 1)) < 0.5)
+    assert agree.mean() == pytest.approx(0.5 + math.asin(1 - share) / math.pi, abs=0.01)
+
+
+@pytest.mark.parametrize("verdicts", ["hard", "soft"])
+@pytest.mark.parametrize("bias", [-0.7, 0.5])
+def test_the_bias_in_logits_is_what_one_would_measure(verdicts: Any, bias: float) -> None:
+    """Hard: the rate of firsts between equals. Soft: the mean logit, less the noise that both orders share."""
+    drawn = worlds(JudgeModel(accuracy=0.5001, first_slot_bias=bias, verdicts=verdicts), count=2000)
+    logit = JudgeModel(first_slot_bias=bias, verdicts=verdicts).first_slot_logit
+    if verdicts == "hard":
+        assert 1 / (1 + math.exp(-logit)) == pytest.approx(
+            float(np.mean([upper(drawn.p_first), upper(drawn.p_first.transpose(0, 2, 1))])), abs=0.01
+        )
+    else:
+        clipped = np.clip(drawn.p_first, 1e-12, 1 - 1e-12)
+        measured = np.log(clipped / (1 - clipped))
+        assert np.mean([upper(measured), upper(measured.transpose(0, 2, 1))]) == pytest.approx(logit, abs=0.1)
+
+
+def test_soft_and_hard_verdicts_are_of_the_same_margins() -> None:
+    hard, soft = (worlds(JudgeModel(verdicts=kind), count=20) for kind in ("hard", "soft"))
+    assert np.array_equal(upper(hard.p_first), (upper(soft.p_first) > 0.5).astype(float))
+    # P = sigmoid(3 margin / sigma): at bias 0 and without noise of its own it is known from the qualities.
+    sigma = noise_sd(0.75)
+    assert sigma == pytest.approx(math.sqrt(2))
+    assert first_slot_logit(0.5, "soft") == 1.5
+    assert first_slot_logit(0.5, "hard") == pytest.approx(math.log(0.691462 / 0.308538), abs=1e-5)
+
+
+def test_grades_are_whole_numbers_from_one_to_five_and_see_as_much_as_the_judge() -> None:
+    drawn = worlds(JudgeModel())
+    assert set(np.unique(drawn.ratings)) == {1.0, 2.0, 3.0, 4.0, 5.0}
+    seen = worlds(JudgeModel(graded=False)).ratings
+    assert np.array_equal(drawn.ratings, np.clip(np.round(2.5 + 0.9 * seen), 1, 5))
+    right = upper(seen[:, :, None] > seen[:, None, :]) == (upper(drawn.quality[:, :, None] > drawn.quality[:, None, :]))
+    assert right.mean() == pytest.approx(0.75, abs=0.02)
+
+
+def test_more_worlds_begin_with_the_same_ones() -> None:
+    few = [chunk().quality for chunk in chunks_of(JudgeModel(), 4, 100, seed=3)]
+    many = [chunk().quality for chunk in chunks_of(JudgeModel(), 4, WORLDS_PER_CHUNK + 30, seed=3)]
+    assert np.array_equal(np.concatenate(many)[:100], np.concatenate(few))
+    assert sum(map(len, many)) == WORLDS_PER_CHUNK + 30
+    assert not np.array_equal(many[0][:30], many[1])
+    other = next(iter(chunks_of(JudgeModel(), 4, 100, seed=4)))().quality
+    assert not np.array_equal(other, few[0])
+
+
+def test_playing_gives_what_the_stage_would_give() -> None:
+    drawn = worlds(JudgeModel(), count=40)
+
+    def answer(asks: list[Any]) -> list[float | None]:
+        return [float(drawn.p_first[int(key), ask.first, ask.second]) for key, ask in asks]
+
+    outcomes = drive({str(n): iterative(6) for n in range(40)}, answer)
+    (played,) = play([Contestant("iterative", (), iterative, ("best_vs_random",))], drawn)
+    champions = [outcomes[str(n)].champion for n in range(40)]
+    regret = drawn.quality.max(1) - drawn.quality[np.arange(40), champions]
+    assert played.regret == pytest.approx(regret)
+    others = (drawn.quality.sum(1) - drawn.quality[np.arange(40), champions]) / 5
+    assert played.gaps["best_vs_random"] == pytest.approx(drawn.quality[np.arange(40), champions] - others)
+
+
+def mixed(num_completions: int) -> Strategy:
+    ratings = yield [Rate(0), Rate(1)]
+    assert ratings == [4.0, 2.0]
+    answers = yield [Duel(0, 1)]
+    assert answers == [0.25]
+    answers = yield [Duel(1, 0), Duel(0, 2)]
+    assert answers == [0.5, 0.75]
+    return Outcome(order=(2, 0, 1))
+
+
+def test_calls_ratings_and_rounds_are_counted() -> None:
+    table = [[0.5, 0.25, 0.75], [0.5, 0.5, 0.5], [0.5, 0.5, 0.5]]
+    outcome, calls, ratings, rounds = play_one(mixed(3), table, [4.0, 2.0, 3.0])
+    assert (calls, ratings, rounds) == (5, 2, 3)
+    assert outcome.order == (2, 0, 1)
+
+
+def found_nothing(num_completions: int) -> Strategy:
+    yield [Duel(0, 1)]
+    return Outcome()
+
+
+def test_a_strategy_that_finds_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="'nothing' found neither a champion nor an order"):
+        play([Contestant("nothing", (), found_nothing)], worlds(JudgeModel(), count=2))
+
+
+def test_parts_join_to_the_whole() -> None:
+    contestant = Contestant("round_robin", (), round_robin, ("best_vs_worst",))
+    drawn = list(chunks_of(JudgeModel(), 3, WORLDS_PER_CHUNK + 5, seed=0))
+    whole = joined([play([contestant], chunk())[0] for chunk in drawn])
+    assert whole.calls.shape == whole.regret.shape == whole.gaps["best_vs_worst"].shape == (WORLDS_PER_CHUNK + 5,)
+
+
+# --- gaps
+
+
+@pytest.mark.parametrize("name", sorted(GAPS))
+def test_a_gap_is_that_of_the_pairs_which_the_selector_makes(name: str) -> None:
+    """The selectors themselves, on the same outcomes; of those that draw, the mean over many seeds."""
+    select, m = lookup("selector", name, where="test"), 6
+    drawn = worlds(JudgeModel(), completions=m, count=6)
+    make = iterative if name == "best_vs_last_loser" else round_robin
+    assert selector_facts(select).fits(facts_of(make).guarantees)
+    for table, quality in zip(drawn.p_first.tolist(), drawn.quality.tolist(), strict=True):
+        outcome, *_ = play_one(make(m), table, [])
+        quality_of = {str(i): q for i, q in enumerate(quality)}
+        seeds = range(300) if name == "best_vs_random" else [0]
+        given = {"seed"} & set(inspect.signature(select).parameters)
+        proposed = [select(ranking(outcome, m), **{key: seed for key in given}) for seed in seeds]
+        choices = [choice for one in proposed for choice in list(one)[: selector_facts(select).pairs_per_prompt]]
+        gaps = [quality_of[choice.chosen] - quality_of[choice.rejected] for choice in choices]
+        tolerance = 5 * np.std(gaps) / math.sqrt(300) if name == "best_vs_random" else 1e-12
+        assert GAPS[name](outcome, quality) == pytest.approx(np.mean(gaps), abs=tolerance)
+
+
+def ranking(outcome: Outcome, completions: int) -> Ranking:
+    """The outcome as a stored ranking; the index is the id."""
+
+    def named(index: int | None) -> str | None:
+        return None if index is None else str(index)
+
+    return Ranking(
+        prompt_id="any",
+        strategy="any",
+        completions=tuple(map(str, range(completions))),
+        champion=named(outcome.champion),
+        worst=named(outcome.worst),
+        last_loser=named(outcome.last_loser),
+        order=None if outcome.order is None else tuple(map(str, outcome.order)),
+        scores=outcome.scores,
+    )
+
+
+def test_all_pairs_leaves_out_equal_scores() -> None:
+    quality, scores = [1.0, 0.25, -2.0, 0.5], (2.0, 1.0, 1.0, 0.0)
+    expected = [quality[a] - quality[b] for a, b in combinations(range(4), 2) if scores[a] > scores[b]]
+    assert GAPS["all_pairs"](Outcome(scores=scores), quality) == pytest.approx(np.mean(expected))
+    assert GAPS["all_pairs"](Outcome(scores=(1.0, 1.0)), [0.0, 1.0]) is None
+
+
+def test_a_gap_is_none_where_there_is_no_pair() -> None:
+    assert GAPS["best_vs_worst"](Outcome(champion=1, worst=1), [0.0, 1.0]) is None
+    assert all(gap(Outcome(), [0.0, 1.0]) is None for gap in GAPS.values())
