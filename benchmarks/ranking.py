@@ -20,6 +20,7 @@ from ranking_line import Line
 
 ROWS: dict[str, Callable[[int], Iterator[Line]]] = {
     "table": ranking_table.table,
+    "why": ranking_table.why,
     "soft": ranking_table.soft,
     "gaps": ranking_table.gaps,
     "lazy": ranking_checks.lazy_is_both,

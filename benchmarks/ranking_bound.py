@@ -19,7 +19,7 @@ from prefine.ranking.simulator.playing import WORLDS_PER_CHUNK
 from ranking_line import Line, cell
 from ranking_table import HARD
 
-M, DRAWN, EVERYTHING = 4, 400_000, 1000
+M, DRAWN, PLAYED, EVERYTHING = 4, 400_000, 10_000, 1000
 
 
 def bound(processes: int) -> Iterator[Line]:
@@ -27,7 +27,7 @@ def bound(processes: int) -> Iterator[Line]:
     least = least_regret(HARD, M, DRAWN)
     for calls in (3, 4, 5, 6, 8, 12):
         rivals = [{"name": "eubo", "limit": calls, "stop_below": 0.0}, {"name": "top_two", "limit": calls}]
-        rows = cell(M, [*rivals, {"name": "iterative", "order": "lazy"}], processes, judge=HARD).rows
+        rows = cell(M, [*rivals, {"name": "iterative", "order": "lazy"}], processes, judge=HARD, worlds=PLAYED).rows
         reached = ", ".join(f"{row.contestant.name} {row.regret.mean:.3f}" for row in rows[:2])
         lazy = f"; lazy {rows[2].regret.mean:.3f} in {rows[2].calls.mean:.1f}" if calls == 4 else ""
         yield Line(

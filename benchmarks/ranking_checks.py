@@ -96,7 +96,7 @@ def real_verdicts(processes: int) -> Iterator[Line]:
         for component in default_strategies(len(prompts[0])):
             if "best" not in facts_of(lookup("strategy", component.name, where="benchmark")).guarantees:
                 continue
-            contestant = contestant_of(component, JudgeModel(accuracy=1.0), len(prompts[0]))
+            contestant = contestant_of(component, JudgeModel(first_slot_bias=0.0), len(prompts[0]))
             top = sum(_finds_top(contestant, grades, seed) for grades in prompts for seed in range(SHUFFLES))
             asked = len(prompts) * SHUFFLES
             name = " ".join([contestant.name, *(f"{key}={value}" for key, value in contestant.options)])

@@ -24,9 +24,9 @@ class Goal(NamedTuple):
 
 
 GOALS = (
-    Goal("hard", HARD, 30, 0.36, ({"name": "eubo", "limit": 30}, {"name": "eubo"}, {"name": "top_two", "limit": 30})),
+    Goal("hard", HARD, 30, 0.36, ({"name": "eubo", "limit": 30}, {"name": "eubo"})),
     Goal("hard", HARD, 18, 0.42, ({"name": "eubo", "limit": 18}, {"name": "eubo", "limit": 23, "stop_below": 0.01})),
-    Goal("soft", SOFT, 30, 0.27, ({"name": "eubo", "limit": 30}, {"name": "eubo"}, {"name": "top_two", "limit": 30})),
+    Goal("soft", SOFT, 30, 0.27, ({"name": "eubo", "limit": 30}, {"name": "eubo"})),
 )
 
 
@@ -34,12 +34,11 @@ def goals(processes: int) -> Iterator[Line]:
     """The regret within the calls, M = 16, accuracy .75, bias .5; `eubo` with the limit as a limit, and as a mean."""
     for goal in GOALS:
         for row in cell(M, list(goal.strategies), processes, judge=goal.judge).rows:
-            ours = row.contestant.name == "eubo"
             yield Line(
                 f"goal: {goal.name} verdicts, {goal.max_calls:g} calls, regret {goal.regret}",
                 f"{label(row.contestant)}: {row.calls.mean:.1f} calls, regret {row.regret.mean:.3f} ± "
                 f"{row.regret.standard_error:.3f}",
-                row.regret.mean <= goal.regret and row.calls.mean <= goal.max_calls if ours else None,
+                row.regret.mean <= goal.regret and row.calls.mean <= goal.max_calls,
             )
 
 
