@@ -456,34 +456,19 @@ def test_a_judge_without_noise_leads_to_the_best(quality, extra, bias, accuracy,
 
 @given(quality=st.lists(st.integers(-20, 20), min_size=2, max_size=9), bias=biases)
 @settings(max_examples=60)
-def test_margins_stated_without_noise_lead_to_the_best_or_the_highest_score(quality, bias):
-    """The judge is expected to be noisy, so the best may lose its place to a clearly higher score, and to no other."""
+def test_margins_stated_without_noise_lead_to_the_best(quality, bias):
+    """The judge is expected to be noisy, and so to be shrunk; but nothing it says contradicts the order."""
     game = play(len(quality), stating(np.array(quality) / 10, bias), first_slot_bias=bias)
-    scores = game.outcome.scores
-    assert quality[game.outcome.champion] == max(quality) or scores[game.outcome.champion] >= max(scores) - 1e-6
+    assert quality[game.outcome.champion] == max(quality)
 
 
-def test_margins_stated_without_noise_lead_nearly_to_the_best():
-    world = noisy_world(150, 9, sigma=math.sqrt(2), bias=0.0, soft=True, seed=13)
-    gaps = world.quality[:, :, None] - world.quality[:, None, :]
-    exact = World(world.quality, 1 / (1 + np.exp(-3 * gaps / math.sqrt(2))))
-    assert lost(exact, exact.run(eubo)).mean() < 0.1 * lost(world, world.run(eubo)).mean()
-
-
-def test_a_winner_stays_while_somebody_elses_stated_lead_is_small():
-    """Of three, the last one has a bye into the final, and may win it by less than the other had won by before."""
-    stayed, outdone = 0, 0
-    for seed in range(200):
-        quality = np.random.default_rng(seed).normal(size=3) * (0.3 if seed % 2 else 1.5)
-        game = play(3, stating(quality), limit=2)
-        belief = Belief(3, 2, accuracy=0.75, order_noise=0.5, first_slot_bias=0.0)
-        for duel, p_first in game.verdicts:
-            belief.take(duel, p_first)
-        best, lead = int(np.argmax(quality)), belief.leads(int(np.argmax(quality))).max()
-        assert game.outcome.champion == (best if lead <= 0.2 else int(np.argmax(belief.mean)))
-        stayed += 0 < lead <= 0.2
-        outdone += lead > 0.2
-    assert stayed > 0 and outdone > 0
+@pytest.mark.parametrize("link", [lambda gap: 2 * gap, lambda gap: gap / 5, lambda gap: gap**3, np.cbrt])
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("m", [3, 8, 9])
+def test_margins_stated_without_noise_lead_to_the_best_whatever_the_link(link, batch, m):
+    quality = np.random.default_rng(m).normal(size=(150, m))
+    world = World(quality, 1 / (1 + np.exp(-link(quality[:, :, None] - quality[:, None, :]))))
+    assert lost(world, world.run(lambda m: eubo(m, batch=batch))).max() == 0
 
 
 def test_stated_probabilities_can_outdo_a_winner_that_never_lost():

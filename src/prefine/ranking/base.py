@@ -52,19 +52,26 @@ Strategy: TypeAlias = Generator[list[Ask], Answers, Outcome]
 OrderPolicy: TypeAlias = Generator[list[Ask], Answers, bool | None]
 
 
+def _none(m: int, **options: object) -> int:
+    """The ratings of a strategy that only duels."""
+    return 0
+
+
 @dataclass(frozen=True)
 class StrategyFacts:
     """What is known of a strategy before it runs.
 
-    `max_asks` and `rounds` are functions of the number of completions and of the strategy's options, given as
-    keyword arguments (the same ones that the strategy takes). `asks` says what it asks for: a judge that only compares
-    cannot serve a strategy that asks for ratings.
+    `max_asks`, `max_ratings` and `rounds` are functions of the number of completions and of the strategy's options,
+    given as keyword arguments (the same ones that the strategy takes). `asks` says what it asks for: a judge that only
+    compares cannot serve a strategy that asks for ratings. `max_ratings` is how many of `max_asks` are ratings; the
+    others are duels.
     """
 
     guarantees: frozenset[Guarantee]
     max_asks: Callable[..., int]
     rounds: Callable[..., int]
     asks: frozenset[AskKind] = frozenset({"duels"})
+    max_ratings: Callable[..., int] = _none
 
 
 S = TypeVar("S", bound=Callable[..., Strategy])
@@ -76,11 +83,21 @@ def strategy(
     max_asks: Callable[..., int],
     rounds: Callable[..., int],
     asks: Iterable[AskKind] = ("duels",),
+    max_ratings: Callable[..., int] | None = None,
 ) -> Callable[[S], S]:
-    """Attach a strategy's facts to its function, where it is written."""
+    """Attach a strategy's facts to its function, where it is written.
+
+    Raises:
+        TypeError: It asks for duels and for ratings, and does not say how many are ratings.
+    """
+    kinds = frozenset(asks)
+    if max_ratings is None and len(kinds) > 1:
+        raise TypeError("a strategy that asks for duels and for ratings declares max_ratings=…, too")
+    ratings = max_ratings or (max_asks if "ratings" in kinds else _none)
 
     def attach(function: S) -> S:
-        function.facts = StrategyFacts(frozenset(guarantees), max_asks, rounds, frozenset(asks))  # type: ignore[attr-defined]
+        facts = StrategyFacts(frozenset(guarantees), max_asks, rounds, kinds, ratings)
+        function.facts = facts  # type: ignore[attr-defined]
         return function
 
     return attach

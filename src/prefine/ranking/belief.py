@@ -26,13 +26,20 @@ from prefine.ranking.normal import Array
 Places: TypeAlias = npt.NDArray[np.intp]
 
 _NORMAL = NormalDist()
-_EDGE = 1e-6  # the nearest to 0 or 1 at which a probability is still taken at its word
+_MOST_LOGITS = math.log(1e6)  # what is stated beyond counts as this: nobody is that sure, and digits run out
 _LOGITS_PER_SD = 1.702  # the normal and the logistic distribution function differ by less than .01 at this scale
 
 
 def states_margin(p_first: float) -> bool:
     """Whether a verdict is a probability to be taken at its word; else it is a sign."""
-    return _EDGE <= p_first <= 1 - _EDGE
+    return 0 < p_first < 1
+
+
+def stated_logit(p_first: float) -> float:
+    """The log-odds that a verdict states, within bounds; a sign states the most."""
+    if not states_margin(p_first):
+        return _MOST_LOGITS if p_first > 0.5 else -_MOST_LOGITS
+    return min(max(math.log(p_first) - math.log1p(-p_first), -_MOST_LOGITS), _MOST_LOGITS)
 
 
 class Belief:
@@ -60,6 +67,7 @@ class Belief:
         # What sign verdicts are shifted by, so that equals go to the first slot with the odds that were measured.
         odds = 0.5 + 0.5 * math.tanh(max(-30.0, min(30.0, first_slot_bias)) / 2)
         self._bias = self.sigma * _NORMAL.inv_cdf(min(max(odds, 1e-12), 1 - 1e-12))
+        capacity = min(capacity, completions * (completions - 1) // 2)
         size = completions + capacity
         self._mean = np.zeros(size)
         self._cov = np.zeros((size, size))
@@ -76,7 +84,7 @@ class Belief:
         """Learn from a verdict."""
         along, expected, variance = self._margin(duel)
         if states_margin(p_first):
-            margin = self.sigma * (math.log(p_first / (1 - p_first)) - self._bias_logit) / SOFTNESS
+            margin = self.sigma * (stated_logit(p_first) - self._bias_logit) / SOFTNESS
             self._update(along, (margin - expected) / variance, 1 / variance)
             return
         sd = math.sqrt(variance)
@@ -108,14 +116,6 @@ class Belief:
         scale = _LOGITS_PER_SD / self.sigma
         variance = cov.diagonal() - 2 * cov.mean(axis=0) + cov.mean()
         return scale * (self.mean - self.mean.mean()), scale * np.sqrt(np.maximum(variance, 0))
-
-    def leads(self, one: int) -> Array:
-        """By how many standard deviations of the difference each is expected to be better than one of them [M]."""
-        cov = self._cov[: self._m, : self._m]
-        own = cov.diagonal()
-        variance = own + own[one] - 2 * cov[one]
-        leads: Array = (self.mean - self.mean[one]) / np.sqrt(np.maximum(variance, 1e-12))
-        return leads
 
     def best_of_two(self) -> Array:
         """The quality to expect of whichever of two will look better after one more verdict on them [M, M].

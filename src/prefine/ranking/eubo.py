@@ -7,13 +7,15 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from prefine.ranking.base import Answers, Ask, Duel, Outcome, Strategy, duel_limit, strategy
-from prefine.ranking.belief import Belief, states_margin
+from prefine.ranking.base import Answers, Ask, Duel, Strategy, duel_limit, strategy
+from prefine.ranking.belief import Belief
+from prefine.ranking.duel_log import DuelLog
 
 Accuracy = Annotated[float, Field(gt=0.5, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
+# Below so many calls per completion, and from such a bias [logit] on, a scan was a better start than a knockout; the
+# promise is where going on cost calls and hardly lowered regret. All three by simulation, see docs/decisions/0009.
 _SPARE, _BIASED = 1.5, 0.4
-_OUTDONE = 0.2
 _PROMISE = 0.001
 
 
@@ -78,10 +80,10 @@ def eubo(
     The last duel, and after a scan all of them, are those after which the best is expected to look best: an exact look
     one step ahead.
 
-    The champion is the winner of the start until it loses a duel, or stated probabilities make another one better by
-    0.2 standard errors; then it is whoever has the highest expected quality. So a judge without doubts or noise leads
-    to the best one. `scores` are expected qualities as log-odds of the judge's preference, `standard_errors` their
-    standard deviations.
+    The champion is the winner of the start until it loses a duel, or stated probabilities contradict each other: A
+    above B above C, but A above C by less than one of the two. Then it is whoever has the highest expected quality. So
+    a judge without noise leads to the best one, whatever its probabilities make of a difference. `scores` are expected
+    qualities as log-odds of the judge's preference, `standard_errors` their standard deviations.
 
     A failed duel says nothing; in the start the one expected to be better goes on, else the lower index, as after a
     tie. If a completion has no answered duel, its place is unknown: the champion is that of the others, and there are
@@ -112,89 +114,10 @@ def eubo(
         )
     most = duel_limit("eubo", num_completions, limit, default=3 * num_completions)
     belief = Belief(num_completions, most, accuracy=accuracy, order_noise=order_noise, first_slot_bias=first_slot_bias)
-    return _play(_Duels(num_completions, belief, first_slot_bias), most, batch, stop_below)
+    return _play(DuelLog(num_completions, belief, first_slot_bias), most, batch, stop_below)
 
 
-class _Duels:
-    """What has been asked, and who stands where."""
-
-    def __init__(self, completions: int, belief: Belief, first_slot_bias: float) -> None:
-        self.m, self.belief, self.bias = completions, belief, first_slot_bias
-        self.asked = np.eye(completions, dtype=bool)
-        self.stated = np.zeros((completions, completions), dtype=bool)
-        self.count = 0
-        self.answered: set[int] = set()
-        self.times_first = [0] * completions
-        self.winner: int | None = None
-
-    def ask(self, duels: list[Duel]) -> Generator[list[Ask], Answers, list[int]]:
-        """Ask a round; who goes on from each duel."""
-        for duel in duels:
-            self.asked[duel] = True
-            self.times_first[duel.first] += 1
-        self.count += len(duels)
-        answers = yield list(duels)
-        return [self._take(duel, p_first) for duel, p_first in zip(duels, answers, strict=True)]
-
-    def _take(self, duel: Duel, p_first: float | None) -> int:
-        if p_first is None:
-            means = self.belief.mean
-            return min(duel, key=lambda i: (-means[i], i))
-        self.answered.update(duel)
-        self.belief.take(duel, p_first)
-        stated = states_margin(p_first)
-        if stated:
-            self.stated[duel] = self.stated[duel.second, duel.first] = True
-        # A stated probability is compared with what the bias alone would say; a sign is believed as it is.
-        even = 0.5 + 0.5 * np.tanh(self.bias / 2) if stated and p_first != 0.5 else 0.5
-        if abs(p_first - even) < 1e-12:
-            return min(duel)
-        loser = duel.second if p_first > even else duel.first
-        if loser == self.winner:
-            self.winner = None
-        return duel.first if p_first > even else duel.second
-
-    def balanced(self, one: int, other: int) -> Duel:
-        """The one that was first less often is shown first."""
-        return Duel(one, other) if self.times_first[one] <= self.times_first[other] else Duel(other, one)
-
-    def guarded(self, champion: int, challenger: int) -> Duel:
-        """The champion in the favoured slot."""
-        return Duel(champion, challenger) if self.bias >= 0 else Duel(challenger, champion)
-
-    def _outdone(self, winner: int) -> bool:
-        """Whether stated margins make somebody else better, though nobody has beaten the winner."""
-        return bool(self.stated.any() and self.belief.leads(winner).max() > _OUTDONE)
-
-    def outcome(self) -> Outcome:
-        """What was found; without scores, if one has no answered duel: its score would be the prior's."""
-        means = self.belief.mean
-        by_mean = sorted(self.answered, key=lambda i: (-round(float(means[i]), 9), i))
-        if not by_mean:
-            return Outcome()
-        champion = by_mean[0] if self.winner is None or self._outdone(self.winner) else self.winner
-        if len(by_mean) < self.m:
-            return Outcome(champion=champion)
-        scores, errors = self.belief.log_odds()
-        return Outcome(
-            champion=champion,
-            scores=tuple(scores.tolist()),
-            standard_errors=tuple(errors.tolist()),
-            score_unit="log_odds",
-        )
-
-    def open(self, one: int, other: int) -> Duel:
-        """The better one, as expected, in the slot that is not favoured; of a pair asked once, the other order."""
-        means = self.belief.mean
-        better, worse = (one, other) if means[one] >= means[other] else (other, one)
-        if self.bias == 0:
-            duel = self.balanced(one, other)
-        else:
-            duel = Duel(worse, better) if self.bias > 0 else Duel(better, worse)
-        return Duel(duel.second, duel.first) if self.asked[duel] else duel
-
-
-def _play(duels: _Duels, limit: int, batch: int, stop_below: float) -> Strategy:
+def _play(duels: DuelLog, limit: int, batch: int, stop_below: float) -> Strategy:
     tight = limit < _SPARE * duels.m and abs(duels.bias) >= _BIASED
     winner = yield from _scan(duels) if tight else _knockout(duels, list(range(duels.m)))
     # A winner without a verdict is only the lowest index.
@@ -209,7 +132,7 @@ def _play(duels: _Duels, limit: int, batch: int, stop_below: float) -> Strategy:
     return duels.outcome()
 
 
-def _knockout(duels: _Duels, left: list[int]) -> Generator[list[Ask], Answers, int]:
+def _knockout(duels: DuelLog, left: list[int]) -> Generator[list[Ask], Answers, int]:
     """Winners meet winners; whoever has a bye stands first in the next round."""
     while len(left) > 1:
         winners = yield from duels.ask([duels.balanced(*two) for two in zip(left[::2], left[1::2], strict=False)])
@@ -217,7 +140,7 @@ def _knockout(duels: _Duels, left: list[int]) -> Generator[list[Ask], Answers, i
     return left[0]
 
 
-def _scan(duels: _Duels) -> Generator[list[Ask], Answers, int]:
+def _scan(duels: DuelLog) -> Generator[list[Ask], Answers, int]:
     """The champion meets each in turn, in the favoured slot; from a stated margin on it is a knockout."""
     champion = 0
     for challenger in range(1, duels.m):
@@ -231,7 +154,7 @@ def _scan(duels: _Duels) -> Generator[list[Ask], Answers, int]:
     return champion
 
 
-def _worth_asking(duels: _Duels, size: int, stop_below: float, *, look_ahead: bool) -> list[Duel]:
+def _worth_asking(duels: DuelLog, size: int, stop_below: float, *, look_ahead: bool) -> list[Duel]:
     """The next duels; none when the best of them promises less than `stop_below`."""
     belief = duels.belief.copy() if size > 1 else duels.belief
     # The look ahead is about verdicts that are signs.

@@ -54,7 +54,7 @@ class Played:
         """Who lost, as `unbeaten` counts it; None without an answer."""
         if p_first is None:
             return None
-        if p_first == 0.5 or abs(p_first - self._even) < 1e-12:
+        if p_first == 0.5 or (0 < p_first < 1 and abs(p_first - self._even) < 1e-12):
             return max(duel)
         return duel.second if p_first > self._even else duel.first
 

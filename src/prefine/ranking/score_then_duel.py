@@ -18,12 +18,17 @@ def _max_asks(m: int, *, k: int = 4) -> int:
     return m + top * (top - 1)
 
 
+def _max_ratings(m: int, *, k: int = 4) -> int:
+    """One of each."""
+    return m
+
+
 def _rounds(m: int, *, k: int = 4) -> int:
     """Ratings, then duels."""
     return 2
 
 
-@strategy(guarantees={"best"}, max_asks=_max_asks, rounds=_rounds, asks=("ratings", "duels"))
+@strategy(guarantees={"best"}, max_asks=_max_asks, rounds=_rounds, asks=("ratings", "duels"), max_ratings=_max_ratings)
 def score_then_duel(num_completions: int, *, k: Annotated[int, Field(ge=2)] = 4) -> Strategy:
     """Find the best of M completions: ratings pick the top k, and duels of all ordered pairs among them decide.
 
