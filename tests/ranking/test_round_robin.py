@@ -10,7 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from judge_worlds import noisy_world, table_world, transitive_table
 
-from prefine.ranking.base import Outcome, facts_of
+from prefine.ranking.base import Duel, Outcome, facts_of
+from prefine.ranking.bradley_terry import fit_duels
 from prefine.ranking.round_robin import balanced_duels, round_robin
 
 ORDERS = ("single", "both", "average")
@@ -160,3 +161,25 @@ def test_figures_of_the_simulated_judge():
     assert world.calls == 28 * 3_000
     assert world.p_best(outcomes) == pytest.approx(0.53, abs=3 * np.hypot(0.011, 0.009))
     assert world.regret(outcomes) == pytest.approx(0.29, abs=3 * np.hypot(0.012, 0.009))
+
+
+@pytest.mark.parametrize("order", ["single", "both", "average"])
+def test_bradley_terry_scores_are_the_fit_of_every_answer(order):
+    world = noisy_world(1, 6, sigma=1.0, bias=0.5, soft=True, seed=4)
+    (outcome,) = world.run(lambda m: round_robin(m, order=order, scores="bradley_terry"))
+    (copeland,) = world.run(lambda m: round_robin(m, order=order))
+    duels = balanced_duels(6)
+    duels = duels if order == "single" else [*duels, *(Duel(b, a) for a, b in duels)]
+    fit = fit_duels(6, duels, [float(world.p_first[0][duel]) for duel in duels])
+    assert outcome.scores == pytest.approx(fit.scores.tolist(), abs=1e-8)
+    assert outcome.standard_errors == pytest.approx(fit.standard_errors.tolist(), abs=1e-8)
+    assert outcome.score_unit == "log_odds"
+    assert outcome.order == tuple(np.argsort(-fit.scores)) and outcome.champion == outcome.order[0]
+    assert outcome.worst == outcome.order[-1] and outcome.cyclic_triads == copeland.cyclic_triads
+
+
+def test_bradley_terry_scores_need_an_answer_for_everyone():
+    table = transitive_table([3, 2, 1, 0])
+    table[3, :] = table[:, 3] = np.nan
+    (outcome,) = table_world(table).run(lambda m: round_robin(m, scores="bradley_terry"))
+    assert outcome.champion == 0 and outcome.scores is None and outcome.order is None

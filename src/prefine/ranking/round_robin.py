@@ -1,6 +1,7 @@
 """Round robin: everyone meets everyone, in one round."""
 
 import math
+from dataclasses import replace
 from functools import cache
 from math import comb
 from typing import Literal, NamedTuple
@@ -8,27 +9,32 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from prefine.ranking.base import Duel, Outcome, Strategy, strategy
+from prefine.ranking.bradley_terry import PRIOR_SD
+from prefine.ranking.played import Played
 from prefine.ranking.tournament import Floats, Indices, copeland, cyclic_triads, points, two_sided
 
 PairOrder = Literal["single", "both", "average"]
+ScoreKind = Literal["copeland", "bradley_terry"]
 
 
-def _max_asks(m: int, *, order: PairOrder = "single") -> int:
+def _max_asks(m: int, *, order: PairOrder = "single", scores: ScoreKind = "copeland") -> int:
     """The number of calls for m completions."""
     return comb(m, 2) * (1 if order == "single" else 2)
 
 
-def _rounds(m: int, *, order: PairOrder = "single") -> int:
+def _rounds(m: int, *, order: PairOrder = "single", scores: ScoreKind = "copeland") -> int:
     """One round, whatever the number of completions."""
     return 1
 
 
 @strategy(guarantees={"best", "worst", "order", "scores"}, max_asks=_max_asks, rounds=_rounds)
-def round_robin(num_completions: int, *, order: PairOrder = "single") -> Strategy:
-    """Rank M completions by Copeland score from all M (M - 1) / 2 duels, asked in one round.
+def round_robin(num_completions: int, *, order: PairOrder = "single", scores: ScoreKind = "copeland") -> Strategy:
+    """Rank M completions from all M (M - 1) / 2 duels, asked in one round.
 
-    A completion's score is its mean over the opponents for which there is an answer: 1 for a win, 1/2 for a tie, 0 for
-    a loss. Equal scores are ordered by mean P(better) over those opponents, then by index.
+    A completion's Copeland score is its mean over the opponents for which there is an answer: 1 for a win, 1/2 for a
+    tie, 0 for a loss. Equal scores are ordered by mean P(better) over those opponents, then by index. Bradley-Terry
+    scores are log-odds with standard errors; of scores that differ by less than the fit's accuracy the lower index is
+    first.
 
     A duel of which a call failed is missing: it counts for nobody. If a completion has no answered duel, its place is
     unknown: champion and worst are those of the others, `order` and `scores` are None. If no duel was answered, nothing
@@ -42,6 +48,8 @@ def round_robin(num_completions: int, *, order: PairOrder = "single") -> Strateg
         order: "single" asks each pair once, every completion being shown first in half of its duels, or the nearest
             whole number. "both" asks both orders; a win needs both of them, all else is a tie. "average" asks both
             orders and takes the mean of the two P(better); exactly 1/2 is a tie.
+        scores: "copeland" counts wins, "bradley_terry" fits every answer. Neither needs to know the judge's preference
+            for a slot: the slots are balanced.
 
     Raises:
         ValueError: M is below 2.
@@ -49,7 +57,7 @@ def round_robin(num_completions: int, *, order: PairOrder = "single") -> Strateg
     """
     if num_completions < 2:
         raise ValueError(f"a round robin needs at least 2 completions, got {num_completions}")
-    return _play(num_completions, order)
+    return _play(num_completions, order, None if scores == "copeland" else Played(num_completions, 0.0, PRIOR_SD))
 
 
 def balanced_duels(num_completions: int) -> list[Duel]:
@@ -80,14 +88,16 @@ def _schedule(m: int) -> _Schedule:
     return _Schedule(tuple(duels), first, second)
 
 
-def _play(m: int, order: PairOrder) -> Strategy:
+def _play(m: int, order: PairOrder, played: Played | None) -> Strategy:
+    """Without `played` the scores are Copeland's."""
     duels, first, second = _schedule(m)
+    asks = list(duels) if order == "single" else [*duels, *(Duel(b, a) for a, b in duels)]
+    answers = yield list(asks)
     if order == "single":
         # What is not there becomes NaN, and so does all that is made of it.
-        p_better = np.array((yield list(duels)), dtype=np.float64)
+        p_better = np.array(answers, dtype=np.float64)
         wins = points(p_better)
     else:
-        answers = yield [*duels, *(Duel(b, a) for a, b in duels)]
         p_shown, p_swapped = np.array(answers, dtype=np.float64).reshape(2, -1)
         # One order alone carries the judge's preference for a slot, which the other pairs have averaged out: a pair
         # with one answer is missing. Rounded, because the mean of .8 and 1 - .8 must be a tie in floating point too.
@@ -95,7 +105,13 @@ def _play(m: int, order: PairOrder) -> Strategy:
         one, other = points(p_shown), 1 - points(p_swapped)
         unanimous = np.where(one == other, one, np.where(np.isnan(p_better), np.nan, 0.5))
         wins = points(p_better) if order == "average" else unanimous
-    return _outcome(two_sided(first, second, wins, completions=m), two_sided(first, second, p_better, completions=m))
+    found = _outcome(two_sided(first, second, wins, completions=m), two_sided(first, second, p_better, completions=m))
+    if played is None or found.scores is None:
+        return found
+    played.take(asks, answers)
+    fitted = played.outcome(ordered=True)
+    assert fitted.order is not None, "everyone has an answered duel"
+    return replace(fitted, champion=fitted.order[0], worst=fitted.order[-1], cyclic_triads=found.cyclic_triads)
 
 
 def _outcome(wins: Floats, p_better: Floats) -> Outcome:
