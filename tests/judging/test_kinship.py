@@ -28,3 +28,11 @@ def test_by_name(policy: str, asked: str, alike: bool) -> None:
 
 def test_judges_without_a_model_have_no_family() -> None:
     assert same_family(Component(name="playground"), Component(name="recorded")) is None
+
+
+def test_a_reward_model_is_of_a_family_too() -> None:
+    policy = Component.model_validate({"name": "hf", "path": "Qwen/Qwen3-0.6B"})
+    reward = Component.model_validate({"name": "reward", "path": "Qwen/Qwen2.5-Math-RM"})
+    note = same_family(policy, reward, role="scorer")
+    assert note is not None and note.startswith("scorer (Qwen/Qwen2.5-Math-RM) and policy")
+    assert same_family(policy, Component.model_validate({"name": "mine:score", "path": "qwen.txt"})) is None

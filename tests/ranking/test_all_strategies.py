@@ -132,9 +132,12 @@ def test_facts_take_the_options_of_the_strategy(name: str) -> None:
     assert {p.kind for p in options.values()} <= {inspect.Parameter.KEYWORD_ONLY}
     without_default = {key for key, p in options.items() if p.default is p.empty}
     assert without_default == REQUIRED.get(name, {}).keys()
-    for function in (facts.max_asks, facts.rounds):
-        taken = dict(list(inspect.signature(function).parameters.items())[1:])
-        assert {key: p.default for key, p in taken.items()} == {key: p.default for key, p in options.items()}
+    defaults = REQUIRED.get(name, {}) | {key: p.default for key, p in options.items() if p.default is not p.empty}
+    for function in (facts.max_asks, facts.rounds, facts.max_ratings):
+        for m in range(2, 13):
+            assert function(m, **defaults) == function(m, **REQUIRED.get(name, {}))
+        with pytest.raises(TypeError, match=f"{name} takes no nonsense"):
+            function(8, nonsense=1)
     assert facts.guarantees <= FIELDS.keys()
     assert facts.asks and facts.asks <= {"duels", "ratings"}
 

@@ -35,4 +35,4 @@ def test_fewer_than_two_ratings_find_nothing(ratings):
 
 def test_facts():
     facts = facts_of(pointwise)
-    assert (facts.max_asks(7), facts.rounds(7), facts.asks) == (7, 1, {"ratings"})
+    assert (facts.max_asks(7), facts.max_ratings(7), facts.rounds(7), facts.asks) == (7, 7, 1, {"ratings"})

@@ -30,7 +30,7 @@ def test_the_best_rated_meet_in_both_orders(k, top):
     assert sorted(duels) == [Duel(*pair) for pair in permutations(top, 2)]
     assert outcome == Outcome(champion=1)  # all tie: the highest rating
     facts = facts_of(score_then_duel)
-    assert (facts.max_asks(5, k=k), facts.rounds(5, k=k)) == (5 + len(duels), 2)
+    assert (facts.max_asks(5, k=k), facts.max_ratings(5, k=k), facts.rounds(5, k=k)) == (5 + len(duels), 5, 2)
 
 
 def test_duels_overrule_ratings():

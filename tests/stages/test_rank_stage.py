@@ -210,7 +210,7 @@ def test_failed_ratings_are_counted_and_limited(tmp_path: Path) -> None:
     with pytest.raises(LimitError, match="the scorer gave no score"):
         walk(tmp_path / "strict", rank=rank)
     manifest = walk(tmp_path, rank={**rank, "max_failed_fraction": 1.0})["rank"]
-    assert any("judgments and ratings have no verdict" in note for note in manifest.notes)
+    assert any("ratings failed and count as missing" in note for note in manifest.notes)
     assert manifest.counts.taken == manifest.counts.produced + sum(manifest.counts.dropped.values()) + sum(
         manifest.counts.failed.values()
     )

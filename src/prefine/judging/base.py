@@ -1,5 +1,6 @@
 """What a judge is to the stages: it answers comparisons through the call engine, so each is journaled."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -69,11 +70,29 @@ class Rater(Protocol):
         ...
 
 
-def judgment_key(judge_fingerprint: str, matchup: Matchup, sample_index: int = 0) -> str:
-    """The journal's key: judge, contents and order, sample; never a position in a file."""
+def judgment_key(judge_fingerprint: str, matchup: Matchup, *, beside: Sequence[str] = ()) -> str:
+    """The journal's key: judge, contents and order; never a position in a file.
+
+    Args:
+        judge_fingerprint: Of the judge.
+        matchup: What it is asked.
+        beside: `beside_the_texts` for a judge that reads it; nothing for one that is shown texts only.
+    """
     prompt, first, second = matchup
     shown = [[side.id, side.message.chat()] for side in (first, second)]
-    return content_hash("judgment", judge_fingerprint, prompt.id, shown, sample_index)
+    return content_hash("judgment", judge_fingerprint, prompt.id, shown, 0, *beside)
+
+
+def beside_the_texts(prompt: Prompt, *completions: Completion) -> str:
+    """What a judge that reads our records may go by beside the texts: metadata, and why a completion ended.
+
+    It belongs in the keys of judges that compute, or an edited grade would find its old verdicts; and not in those of
+    judges that ask a model, which never see it: their paid answers outlive an edit. A prompt's place in a file counts
+    for neither.
+    """
+    # Not the canonical JSON, which refuses the NaN that a user's metadata may hold.
+    ended = [[completion.metadata, completion.finish_reason] for completion in completions]
+    return json.dumps([prompt.metadata, ended], sort_keys=True)
 
 
 def judgments(

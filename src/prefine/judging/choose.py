@@ -107,6 +107,13 @@ def choose_rater(
     return scorer
 
 
+def who_is_asked(judge: Judge, scorer: Judge | None, facts: StrategyFacts) -> list[Judge]:
+    """Judge and scorer, as far as a strategy asks them: the judge of one that only rates is idle beside a scorer."""
+    if scorer is None:
+        return [judge]
+    return [judge, scorer] if "duels" in facts.asks else [scorer]
+
+
 def _has(made: object, name: str) -> bool:
     """Whether it has the member, without computing it: a fingerprint may read all weights of a model."""
     try:

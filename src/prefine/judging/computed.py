@@ -6,7 +6,7 @@ from prefine.calls.base import Asker, Call, Failure
 from prefine.errors import PrefineError
 from prefine.judges.base import ComputedJudge, ComputedScorer
 from prefine.judging.asking import ask_each
-from prefine.judging.base import Answered, Judge, Matchup, judgment_key, judgments
+from prefine.judging.base import Answered, Judge, Matchup, beside_the_texts, judgment_key, judgments
 from prefine.judging.functions import FunctionScorer
 from prefine.judging.scores import ScoreJudge
 from prefine.records import Completion, Judgment, Prompt, Score, Usage
@@ -35,7 +35,10 @@ class ComputedJudging:
 
     def judge(self, asker: Asker, matchups: Sequence[Matchup]) -> list[Judgment]:
         """One judgment per matchup, in order."""
-        calls = [Call(judgment_key(self.fingerprint, matchup), matchup) for matchup in matchups]
+        calls = [
+            Call(judgment_key(self.fingerprint, matchup, beside=[beside_the_texts(*matchup)]), matchup)
+            for matchup in matchups
+        ]
         return judgments(self.fingerprint, calls, ask_each(asker, calls, Judgment, self._answers, size=_GROUP))
 
     def _answers(self, calls: Sequence[Call[Matchup]]) -> Mapping[str, Judgment | Failure]:

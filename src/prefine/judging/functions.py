@@ -23,6 +23,7 @@ class FunctionScorer:
 
     batch_size = 256
     batches_matter = False
+    reads_records = True
 
     def __init__(self, function: ScoreFunction, *, name: str, options: Mapping[str, Any], source: str) -> None:
         self._function = function

@@ -1,4 +1,4 @@
-"""Whether judge and policy are of one family: models prefer what they would have written themselves."""
+"""Whether judge or scorer and policy are of one family: models prefer what they would have written themselves."""
 
 import re
 from collections.abc import Mapping
@@ -8,17 +8,23 @@ from prefine.config import Component
 _NOT_A_FAMILY = frozenset(["model", "models", "checkpoint", "run", "runs", "policy", "judge", "trained"])
 
 
-def same_family(policy: Component, judge: Component) -> str | None:
-    """A note for the user when the judge asks a model of the policy's family, by the models' names."""
-    asked = judge.options.get("model")
+def same_family(policy: Component, judge: Component, *, role: str = "judge") -> str | None:
+    """A note for the user when a judge or scorer is, or asks, a model of the policy's family, by the models' names.
+
+    Args:
+        policy: Wrote the answers.
+        judge: Judges or rates them.
+        role: What to call it.
+    """
+    asked = judge.options if judge.name == "reward" else judge.options.get("model")
     if not isinstance(asked, Mapping):
         return None
     one, other = _name(policy.options), _name(asked)
     if not one or not other or (one != other and (_family(one) != _family(other) or _family(one) is None)):
         return None
     return (
-        f"judge ({other}) and policy ({one}) are of one family; judges prefer answers of their own kind: "
-        "compare with another judge before you trust the win rate"
+        f"{role} ({other}) and policy ({one}) are of one family; models prefer answers of their own kind: "
+        f"compare with another {role} before you trust the win rate"
     )
 
 

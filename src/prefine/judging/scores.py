@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from prefine.calls.base import Asker, Call, Failure
 from prefine.judging.asking import ask_each, ask_in_groups
-from prefine.judging.base import Answered, Matchup
+from prefine.judging.base import Answered, Matchup, beside_the_texts
 from prefine.records import Completion, Judgment, Prompt, Score, Usage, content_hash
 
 _ONE = Usage(calls=1)
@@ -32,6 +32,11 @@ class Scorer(Protocol):
     @property
     def batches_matter(self) -> bool:
         """Whether a score may depend, in its last digits, on what is scored beside it."""
+        ...
+
+    @property
+    def reads_records(self) -> bool:
+        """Whether a score may depend on more than the texts, such as metadata."""
         ...
 
     def scores(self, items: Sequence[Answered]) -> Sequence[float | Failure]:
@@ -71,7 +76,7 @@ class ScoreJudge:
     def rate(self, asker: Asker, items: Sequence[Answered]) -> list[Score]:
         """One score per item, in order; a failed one has no value and says why."""
         fingerprint = self._scorer.fingerprint
-        calls = [Call(_score_key(fingerprint, item), item) for item in items]
+        calls = [Call(_score_key(fingerprint, item, self._scorer.reads_records), item) for item in items]
         # What has failed once in this run is not tried in every round again.
         ordered = sorted(
             (call for call in calls if call.key not in self._failed),
@@ -126,6 +131,7 @@ def _number(value: Any) -> float | None:
     return float(value)
 
 
-def _score_key(fingerprint: str, item: Answered) -> str:
+def _score_key(fingerprint: str, item: Answered, reads_records: bool) -> str:
     prompt, completion = item
-    return content_hash("score", fingerprint, prompt.id, completion.id, completion.message.chat())
+    beside = [beside_the_texts(prompt, completion)] if reads_records else []
+    return content_hash("score", fingerprint, prompt.id, completion.id, completion.message.chat(), *beside)

@@ -36,6 +36,7 @@ class RewardModel:
     """
 
     batches_matter = True
+    reads_records = False
 
     def __init__(self, *, path: str, dtype: Dtype, device: str, batch_size: int, max_tokens: int | None) -> None:
         self.path = path

@@ -5,6 +5,7 @@ answer per ask, in order (P(first is better), a rating, or None for a failed cal
 It does no IO and knows no model, so the same code runs against an API, a journal or a simulator.
 """
 
+import inspect
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias, TypeVar
@@ -52,9 +53,21 @@ Strategy: TypeAlias = Generator[list[Ask], Answers, Outcome]
 OrderPolicy: TypeAlias = Generator[list[Ask], Answers, bool | None]
 
 
-def _none(m: int, **options: object) -> int:
+def _none(m: int) -> int:
     """The ratings of a strategy that only duels."""
     return 0
+
+
+def _told_what_it_takes(count: Callable[..., int], of: Callable[..., Strategy]) -> Callable[..., int]:
+    """The same function, called with all of the strategy's options; it is passed those that it names."""
+    options, taken = inspect.signature(of).parameters.keys(), inspect.signature(count).parameters.keys()
+
+    def counted(m: int, **given: object) -> int:
+        if unknown := given.keys() - options:
+            raise TypeError(f"{of.__name__} takes no {', '.join(sorted(unknown))}")
+        return count(m, **{name: value for name, value in given.items() if name in taken})
+
+    return counted
 
 
 @dataclass(frozen=True)
@@ -87,6 +100,13 @@ def strategy(
 ) -> Callable[[S], S]:
     """Attach a strategy's facts to its function, where it is written.
 
+    Args:
+        guarantees: What its outcome always has, when every call is answered.
+        max_asks: The most calls for m completions; takes m, and by keyword those of the strategy's options that matter.
+        rounds: The most rounds, likewise.
+        asks: What it asks for.
+        max_ratings: How many of `max_asks` are ratings, likewise; where it asks for duels and for ratings.
+
     Raises:
         TypeError: It asks for duels and for ratings, and does not say how many are ratings.
     """
@@ -96,7 +116,8 @@ def strategy(
     ratings = max_ratings or (max_asks if "ratings" in kinds else _none)
 
     def attach(function: S) -> S:
-        facts = StrategyFacts(frozenset(guarantees), max_asks, rounds, kinds, ratings)
+        counts = [_told_what_it_takes(count, function) for count in (max_asks, rounds, ratings)]
+        facts = StrategyFacts(frozenset(guarantees), counts[0], counts[1], kinds, counts[2])
         function.facts = facts  # type: ignore[attr-defined]
         return function
 

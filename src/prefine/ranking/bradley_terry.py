@@ -24,9 +24,9 @@ Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
 
 PRIOR_SD = 1.5
-"""A weak prior [logit]: scores of this spread are what a judge has who is right on 79 % of random pairs.
+"""A weak prior [logit]: it keeps a few verdicts from counting as certainty.
 
-For a simulated judge that is right on 75 %, `top_two` loses least with 1 … 1.5 (hard verdicts), 1.5 … 2 (soft ones).
+What a wider one, and a bias that is not told, cost `top_two` is printed by the row `why` of benchmarks/ranking.py.
 """
 
 # The error after a full step is below the step's square: 1e-10 after one of 1e-5.

@@ -11,16 +11,12 @@ from prefine.ranking.played import Played
 CirculantOrder = Literal["single", "both"]
 
 
-def _max_asks(
-    m: int, *, k: int = 2, order: CirculantOrder = "single", first_slot_bias: float = 0.0, prior_sd: float = PRIOR_SD
-) -> int:
-    """The number of calls for m completions; the bias and the prior do not change it."""
+def _max_asks(m: int, *, k: int = 2, order: CirculantOrder = "single") -> int:
+    """The number of calls for m completions."""
     return len(circle(m, k)) * (1 if order == "single" else 2)
 
 
-def _rounds(
-    m: int, *, k: int = 2, order: CirculantOrder = "single", first_slot_bias: float = 0.0, prior_sd: float = PRIOR_SD
-) -> int:
+def _rounds(m: int) -> int:
     """One round, whatever the number of completions."""
     return 1
 

@@ -19,17 +19,8 @@ _SPARE, _BIASED = 1.5, 0.4
 _PROMISE = 0.001
 
 
-def _max_asks(
-    m: int,
-    *,
-    limit: int | None = None,
-    batch: int = 1,
-    accuracy: float = 0.75,
-    order_noise: float = 0.5,
-    stop_below: float = _PROMISE,
-    first_slot_bias: float = 0.0,
-) -> int:
-    """The most calls for m completions; `limit` changes it. Fewer only if the strategy stops early.
+def _max_asks(m: int, *, limit: int | None = None) -> int:
+    """The most calls for m completions. Fewer only if the strategy stops early.
 
     Raises:
         ValueError: `limit` is too small for m completions.
@@ -37,17 +28,8 @@ def _max_asks(
     return duel_limit("eubo", m, limit, default=3 * m)
 
 
-def _rounds(
-    m: int,
-    *,
-    limit: int | None = None,
-    batch: int = 1,
-    accuracy: float = 0.75,
-    order_noise: float = 0.5,
-    stop_below: float = _PROMISE,
-    first_slot_bias: float = 0.0,
-) -> int:
-    """The most rounds for m completions, whatever the bias: those of the start, and the rest of the limit in batches.
+def _rounds(m: int, *, limit: int | None = None, batch: int = 1) -> int:
+    """The most rounds for m completions, by either start: those of the start, and the rest of the limit in batches.
 
     Raises:
         ValueError: `limit` is too small for m completions, or `batch` below 1.

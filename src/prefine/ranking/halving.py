@@ -9,15 +9,15 @@ from prefine.ranking.bradley_terry import PRIOR_SD
 from prefine.ranking.played import Played, best_first
 
 
-def _max_asks(m: int, *, first_slot_bias: float = 0.0, prior_sd: float = PRIOR_SD) -> int:
-    """The most calls for m completions; the bias and the prior do not change it."""
+def _max_asks(m: int) -> int:
+    """The most calls for m completions."""
     asks = 0
     while m > 1:
         asks, m = asks + m, (m + 1) // 2
     return asks
 
 
-def _rounds(m: int, *, first_slot_bias: float = 0.0, prior_sd: float = PRIOR_SD) -> int:
+def _rounds(m: int) -> int:
     """The most rounds for m completions."""
     return (m - 1).bit_length()
 

@@ -10,12 +10,12 @@ def _duels(m: int) -> int:
     return sum(n.bit_length() for n in range(1, m))
 
 
-def _max_asks(m: int, *, order: Order = "lazy", first_slot_bias: float = 0.0) -> int:
-    """The most calls for m completions; the bias does not change it."""
+def _max_asks(m: int, *, order: Order = "lazy") -> int:
+    """The most calls for m completions."""
     return _duels(m) * ORDERS[order].max_asks
 
 
-def _rounds(m: int, *, order: Order = "lazy", first_slot_bias: float = 0.0) -> int:
+def _rounds(m: int, *, order: Order = "lazy") -> int:
     """The most rounds for m completions: every duel waits for the one before it."""
     return _duels(m) * ORDERS[order].rounds
 

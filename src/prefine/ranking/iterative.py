@@ -4,13 +4,13 @@ from prefine.ranking.base import Outcome, Strategy, strategy
 from prefine.ranking.order import ORDERS, Order, OrderFacts, Slot, favoured_slot
 
 
-def _max_asks(m: int, *, order: Order = "lazy", first_slot_bias: float = 0.0) -> int:
-    """The most calls for m completions; the bias does not change it."""
+def _max_asks(m: int, *, order: Order = "lazy") -> int:
+    """The most calls for m completions."""
     return (m - 1) * ORDERS[order].max_asks
 
 
-def _rounds(m: int, *, order: Order = "lazy", first_slot_bias: float = 0.0) -> int:
-    """The most rounds for m completions; the bias does not change it."""
+def _rounds(m: int, *, order: Order = "lazy") -> int:
+    """The most rounds for m completions."""
     return (m - 1) * ORDERS[order].rounds
 
 

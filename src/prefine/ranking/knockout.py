@@ -6,12 +6,12 @@ from prefine.ranking.base import Answers, Ask, Outcome, Strategy, strategy
 from prefine.ranking.order import ORDERS, Duels, Order, balanced, together
 
 
-def _max_asks(m: int, *, order: Order = "lazy", first_slot_bias: float = 0.0) -> int:
-    """The most calls for m completions; the bias does not change it."""
+def _max_asks(m: int, *, order: Order = "lazy") -> int:
+    """The most calls for m completions."""
     return (m - 1) * ORDERS[order].max_asks
 
 
-def _rounds(m: int, *, order: Order = "lazy", first_slot_bias: float = 0.0) -> int:
+def _rounds(m: int, *, order: Order = "lazy") -> int:
     """The most rounds for m completions: ceil(log2 m) rounds of duels."""
     return (m - 1).bit_length() * ORDERS[order].rounds
 

@@ -10,13 +10,13 @@ from prefine.ranking.tournament import sorted_outcome
 Runs = Generator[list[Ask], Answers, list[int]]
 
 
-def _max_asks(m: int, *, order: Order = "lazy", first_slot_bias: float = 0.0) -> int:
-    """The most calls for m completions: m ceil(log2 m) - 2^ceil(log2 m) + 1 duels; the bias does not change it."""
+def _max_asks(m: int, *, order: Order = "lazy") -> int:
+    """The most calls for m completions: m ceil(log2 m) - 2^ceil(log2 m) + 1 duels."""
     levels = (m - 1).bit_length()
     return (m * levels - (1 << levels) + 1) * ORDERS[order].max_asks
 
 
-def _rounds(m: int, *, order: Order = "lazy", first_slot_bias: float = 0.0) -> int:
+def _rounds(m: int, *, order: Order = "lazy") -> int:
     """The most rounds for m completions: the duels of the longest merge of every level, about 2 m."""
     duels, longest = 0, m
     while longest > 1:

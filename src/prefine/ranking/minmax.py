@@ -5,12 +5,12 @@ from prefine.ranking.knockout import bracket
 from prefine.ranking.order import ORDERS, Duels, Order, balanced, together
 
 
-def _max_asks(m: int, *, order: Order = "lazy", first_slot_bias: float = 0.0) -> int:
-    """The most calls for m completions: ceil(1.5 m) - 2 duels; the bias does not change it."""
+def _max_asks(m: int, *, order: Order = "lazy") -> int:
+    """The most calls for m completions: ceil(1.5 m) - 2 duels."""
     return ((3 * m + 1) // 2 - 2) * ORDERS[order].max_asks
 
 
-def _rounds(m: int, *, order: Order = "lazy", first_slot_bias: float = 0.0) -> int:
+def _rounds(m: int, *, order: Order = "lazy") -> int:
     """The most rounds for m completions: ceil(log2 m) rounds of duels, and one more for odd m."""
     pairing = 1 + m % 2
     return (pairing + ((m + 1) // 2 - 1).bit_length()) * ORDERS[order].rounds

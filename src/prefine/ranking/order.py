@@ -100,7 +100,7 @@ def balanced(completions: int, order: Order, first_slot_bias: float) -> Duels:
 
     Asked once, a duel shows first whom fewer duels have shown first so far; where it is the same number, the champion
     to challengers of odd index. Somebody who has won from the worse slot is likely the better one, and would otherwise
-    stand there again as often as not: a knockout of 16 finds champions that are worse by a tenth of their regret.
+    stand there again as often as not, which costs a knockout some of its champions.
 
     Args:
         completions: How many there are.

@@ -17,12 +17,12 @@ PairOrder = Literal["single", "both", "average"]
 ScoreKind = Literal["copeland", "bradley_terry"]
 
 
-def _max_asks(m: int, *, order: PairOrder = "single", scores: ScoreKind = "copeland") -> int:
+def _max_asks(m: int, *, order: PairOrder = "single") -> int:
     """The number of calls for m completions."""
     return comb(m, 2) * (1 if order == "single" else 2)
 
 
-def _rounds(m: int, *, order: PairOrder = "single", scores: ScoreKind = "copeland") -> int:
+def _rounds(m: int) -> int:
     """One round, whatever the number of completions."""
     return 1
 

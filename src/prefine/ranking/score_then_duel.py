@@ -18,12 +18,12 @@ def _max_asks(m: int, *, k: int = 4) -> int:
     return m + top * (top - 1)
 
 
-def _max_ratings(m: int, *, k: int = 4) -> int:
+def _max_ratings(m: int) -> int:
     """One of each."""
     return m
 
 
-def _rounds(m: int, *, k: int = 4) -> int:
+def _rounds(m: int) -> int:
     """Ratings, then duels."""
     return 2
 

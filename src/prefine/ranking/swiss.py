@@ -11,27 +11,13 @@ from prefine.ranking.played import Played, best_first
 SwissOrder = Literal["single", "both"]
 
 
-def _max_asks(
-    m: int,
-    *,
-    num_rounds: int | None = None,
-    order: SwissOrder = "single",
-    first_slot_bias: float = 0.0,
-    prior_sd: float = PRIOR_SD,
-) -> int:
-    """The number of calls for m completions; the bias and the prior do not change it."""
+def _max_asks(m: int, *, num_rounds: int | None = None, order: SwissOrder = "single") -> int:
+    """The number of calls for m completions."""
     return (m // 2) * _num_rounds(m, num_rounds) * (1 if order == "single" else 2)
 
 
-def _rounds(
-    m: int,
-    *,
-    num_rounds: int | None = None,
-    order: SwissOrder = "single",
-    first_slot_bias: float = 0.0,
-    prior_sd: float = PRIOR_SD,
-) -> int:
-    """The number of rounds for m completions; only `num_rounds` changes it."""
+def _rounds(m: int, *, num_rounds: int | None = None) -> int:
+    """The number of rounds for m completions."""
     return _num_rounds(m, num_rounds)
 
 

@@ -13,17 +13,8 @@ from prefine.ranking.played import Played, best_first
 _EXPLORATION = 1.5
 
 
-def _max_asks(
-    m: int,
-    *,
-    limit: int | None = None,
-    batch: int | None = None,
-    stop_at: float | None = None,
-    exploration: float = _EXPLORATION,
-    first_slot_bias: float = 0.0,
-    prior_sd: float = PRIOR_SD,
-) -> int:
-    """The most calls for m completions; `limit` changes it. Fewer only if the strategy stops early.
+def _max_asks(m: int, *, limit: int | None = None) -> int:
+    """The most calls for m completions. Fewer only if the strategy stops early.
 
     Raises:
         ValueError: `limit` is too small for m completions.
@@ -31,16 +22,7 @@ def _max_asks(
     return duel_limit("top_two", m, limit, default=2 * m - 2)
 
 
-def _rounds(
-    m: int,
-    *,
-    limit: int | None = None,
-    batch: int | None = None,
-    stop_at: float | None = None,
-    exploration: float = _EXPLORATION,
-    first_slot_bias: float = 0.0,
-    prior_sd: float = PRIOR_SD,
-) -> int:
+def _rounds(m: int, *, limit: int | None = None, batch: int | None = None) -> int:
     """The most rounds for m completions: those of the knockout, and the rest of the limit in batches.
 
     Raises:
@@ -81,8 +63,7 @@ def top_two(
         limit: Number of duels, at least M - 1; by default 2 M - 2. There are no more than M (M - 1), each pair twice.
         batch: Duels in a round after the knockout; by default M / 4 rounded down, at least 1.
         stop_at: Stop when the leader is ahead of everyone else by so many standard errors of the difference; by default
-            never. At 1 it takes 17 of 24 calls for M = 8 and a simulated judge that is right on 75 % of pairs, for .01
-            sd more regret; 2 is hardly ever reached, since each pair can be asked twice only.
+            never. Much above 1 is hardly ever reached, since each pair can be asked twice only.
         exploration: Weight of having met few [logit]; 0 sends the leader against the highest scores alone.
         first_slot_bias: The judge's known preference for the first slot [logit], taken off in the fit.
         prior_sd: Standard deviation of a score a priori [logit].

@@ -13,19 +13,20 @@ _FRAME = 1500  # tags and instructions around the texts in a judge's prompt [cha
 
 
 def estimates(
-    config: RunConfig, groups: Iterable[tuple[Prompt, list[Completion]]], *, judge_calls: int
+    config: RunConfig, groups: Iterable[tuple[Prompt, list[Completion]]], *, duels: int, ratings: int
 ) -> list[tuple[str, str]]:
     """Lines of (what, how much) for the plan; none without prices.
 
     Args:
         config: The configuration; its prices have been checked.
         groups: Prompts with their completions, or with none where they are still to be sampled.
-        judge_calls: The most calls of the ranking.
+        duels: The most duels of the ranking; the judge answers them.
+        ratings: The most ratings; the scorer gives them, or else the judge.
     """
     sampling = _prices(config.sample.model if config.sample else None)
-    asked = config.rank.judge.options.get("model") if config.rank else None
-    judging = _prices(Component.model_validate(dict(asked))) if isinstance(asked, Mapping) else None
-    if sampling is None and judging is None:
+    judging = _prices_of_judge(config.rank.judge) if config.rank and duels else None
+    rating = _prices_of_judge(config.rank.scorer or config.rank.judge) if config.rank and ratings else None
+    if sampling is None and judging is None and rating is None:
         return []
     count, prompt_tokens, answer_tokens, answers = 0, 0.0, 0.0, 0
     for prompt, completions in groups:
@@ -40,12 +41,20 @@ def estimates(
         if sampling is not None:
             cost = sampling["prompt"] * prompt_tokens + sampling["completion"] * answer_tokens
             lines.append(("cost of sampling, about, at most", f"{cost / 1e6:,.2f}"))
-    if judging is not None and config.rank is not None and count and answers:
+    if count and answers:
         frame = (len(pairwise.prompt_text("rubric")) + _FRAME) / CHARACTERS_PER_TOKEN
-        per_call = frame + prompt_tokens / count + 2 * answer_tokens / answers
-        cost = judge_calls * (judging["prompt"] * per_call + judging["completion"])
-        lines.append(("cost of judging in one token, about, at most", f"{cost / 1e6:,.2f}"))
+        for what, prices, calls, shown in (("judging", judging, duels, 2), ("rating", rating, ratings, 1)):
+            if prices is not None:
+                per_call = frame + prompt_tokens / count + shown * answer_tokens / answers
+                cost = calls * (prices["prompt"] * per_call + prices["completion"])
+                lines.append((f"cost of {what} in one token, about, at most", f"{cost / 1e6:,.2f}"))
     return lines
+
+
+def _prices_of_judge(judge: Component) -> Mapping[str, float] | None:
+    """The prices of the model that a judge asks, if it asks one."""
+    asked = judge.options.get("model")
+    return _prices(Component.model_validate(dict(asked))) if isinstance(asked, Mapping) else None
 
 
 def _prices(model: Component | None) -> Mapping[str, float] | None:

@@ -53,7 +53,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
         "baseline": before.fingerprint,
         "heldout_pairs": table_hash(folder / "heldout_pairs"),
         # These may come from sections of other stages, or from a file.
-        "prompts": content_hash([prompt.id for prompt in prompts]),
+        "prompts": content_hash([[prompt.id, prompt.metadata] for prompt in prompts]),
         "judge": judge.fingerprint if judge else "",
         "decoding": content_hash(decoding_settings(decoding)),
     }

@@ -12,25 +12,21 @@ class Failures:
     """Counts judgments and scores as they come."""
 
     def __init__(self) -> None:
-        self.judged = 0
-        self._what = "judgments"
+        self._judgments = self._ratings = 0
         self.reasons: Counter[str] = Counter()
         self._ids: dict[str, None] = {}
 
     def count(self, judgments: Sequence[Judgment]) -> None:
         """Take these into account."""
         failed = [judgment for judgment in judgments if judgment.p_first is None]
-        self.judged += len(judgments)
+        self._judgments += len(judgments)
         self.reasons.update(judgment.error or "no verdict" for judgment in failed)
         self._ids |= dict.fromkeys(judgment.comparison.prompt_id for judgment in failed)
 
     def count_scores(self, scores: Sequence[Score]) -> None:
         """Take these into account."""
-        if not scores:
-            return
         failed = [score for score in scores if score.value is None]
-        self._what = "judgments and ratings"
-        self.judged += len(scores)
+        self._ratings += len(scores)
         self.reasons.update(score.error or "no rating" for score in failed)
         self._ids |= dict.fromkeys(score.completion_id for score in failed)
 
@@ -40,13 +36,20 @@ class Failures:
         Raises:
             LimitError: With the top reasons and three ids, of prompts or of rated completions.
         """
-        check_share(self.reasons, list(self._ids), self.judged, allowed, where=where, what=self._what, journal=journal)
+        total = self._judgments + self._ratings
+        check_share(self.reasons, list(self._ids), total, allowed, where=where, what=self._what, journal=journal)
 
     def notes(self) -> list[str]:
         """What to tell the user, if anything failed."""
         if not self.reasons:
             return []
         return [
-            f"{sum(self.reasons.values()):,} of {self.judged:,} {self._what} have no verdict and count as missing, not "
-            f"as ties: {top_reasons(self.reasons)}"
+            f"{sum(self.reasons.values()):,} of {self._judgments + self._ratings:,} {self._what} failed and count as "
+            f"missing, not as {'ties' if self._judgments else 'low ratings'}: {top_reasons(self.reasons)}"
         ]
+
+    @property
+    def _what(self) -> str:
+        """What was asked for."""
+        counted = {"judgments": self._judgments, "ratings": self._ratings}
+        return " and ".join(kind for kind, count in counted.items() if count)

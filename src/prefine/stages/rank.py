@@ -9,11 +9,11 @@ from prefine.calls.engine import CallEngine
 from prefine.config import Component, RunConfig
 from prefine.errors import ConfigError, DataError, Interrupted
 from prefine.judging.base import Answered, Judge, Matchup, Rater
-from prefine.judging.choose import choose_rater, make_judge
+from prefine.judging.choose import choose_rater, make_judge, who_is_asked
 from prefine.judging.kinship import same_family
 from prefine.ranking.base import Answers, Ask, Outcome, Rate, Strategy, StrategyFacts, facts_of
 from prefine.ranking.run import drive
-from prefine.records import Completion, Duel, Judgment, Manifest, Prompt, Ranking, Score, content_hash
+from prefine.records import Completion, Duel, Judgment, Manifest, Prompt, Ranking, Score, canonical_json, content_hash
 from prefine.stages.base import Progress, StageRun, check_judge, check_model
 from prefine.stages.failures import Failures
 from prefine.stages.slots import Slots
@@ -32,6 +32,13 @@ class Field(NamedTuple):
 
     prompt: Prompt
     completions: tuple[Completion, ...]
+
+
+class Asks(NamedTuple):
+    """How many duels and ratings a strategy asks for."""
+
+    duels: int
+    ratings: int
 
 
 class Ranked(NamedTuple):
@@ -56,11 +63,11 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     scorer = None if settings.scorer is None else make_judge(settings.scorer, where="rank.scorer")
     facts = strategy_facts(settings.strategy)
     rater = choose_rater(judge, scorer, strategy=settings.strategy.name, facts=facts)
-    askable = [judge] if scorer is None else [judge, scorer]
-    for one in askable:
+    asked = who_is_asked(judge, scorer, facts)
+    for one in asked:
         check_model(one)
     make_strategy = strategy_maker(settings.strategy, judge)
-    fingerprints = {"judge": judge.fingerprint} | ({} if scorer is None else {"scorer": scorer.fingerprint})
+    fingerprints = {"scorer" if one is scorer else "judge": one.fingerprint for one in asked}
     stage = StageRun(folder, "rank", config, {"completions": table_hash(folder / "completions"), **fingerprints})
     if stage.finished:
         return stage.finished
@@ -70,10 +77,10 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     # Everything the judge may refuse is found before the first call.
     for path in sources:
         for prompt, completions in grouped_completions(read_part(path)):
-            for one in askable:
+            for one in asked:
                 check_judge(one, prompt, completions)
             taken += 1
-            most_calls += most_asks(settings.strategy, len(completions))
+            most_calls += sum(most_asks(settings.strategy, len(completions)))
     engine = CallEngine(
         folder.journal(),
         max_calls=settings.max_calls,
@@ -111,9 +118,11 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
             f"({', '.join(f'{count} × {reason}' for reason, count in (stage.dropped + stage.failed).items())}); "
             "each prompt needs at least two different completions"
         )
-    kinship = same_family(config.policy, settings.judge)
-    told = [note for one in askable for note in one.notes]
-    stage.notes += [*failures.notes(), *slots.notes(), *told, *([kinship] if kinship else ())]
+    told = [note for one in asked for note in one.notes]
+    kin = [same_family(config.policy, settings.judge)]
+    if settings.scorer is not None:
+        kin.append(same_family(config.policy, settings.scorer, role="scorer"))
+    stage.notes += [*failures.notes(), *slots.notes(), *told, *filter(None, kin)]
     return stage.end(
         taken=taken, produced=produced, outputs={"rankings": table_hash(folder / "rankings")}, engine=engine
     )
@@ -128,14 +137,18 @@ def strategy_facts(strategy: Component) -> StrategyFacts:
     return facts_of(strategy.lookup("strategy", where="rank.strategy"))
 
 
-def most_asks(strategy: Component, completions: int) -> int:
-    """The most calls that the configured strategy takes for one prompt with so many completions.
+def most_asks(strategy: Component, completions: int) -> Asks:
+    """The most that the configured strategy asks for one prompt with so many completions.
 
     Raises:
         ConfigError: It cannot play so many with these options.
     """
+    facts = strategy_facts(strategy)
+    if completions < 2:
+        return Asks(0, 0)
     try:
-        return strategy_facts(strategy).max_asks(completions, **strategy.options) if completions > 1 else 0
+        ratings = facts.max_ratings(completions, **strategy.options)
+        return Asks(facts.max_asks(completions, **strategy.options) - ratings, ratings)
     except ValueError as error:
         raise ConfigError(f"rank.strategy: {error}") from error
 
@@ -150,17 +163,25 @@ def strategy_maker(strategy: Component, judge: Judge) -> Callable[[int], Strateg
 
 
 def make_fields(groups: Sequence[tuple[Prompt, list[Completion]]], *, seed: int) -> tuple[list[Field], Counter[str]]:
-    """Merge identical answers and shuffle the rest by a hash; prompts without two answers are counted by reason."""
+    """Merge identical answers and shuffle the rest by a hash; prompts without two answers are counted by reason.
+
+    Answers are identical if text and tool calls are, whatever was reasoned before; the first of them takes part.
+    """
     fields: list[Field] = []
     skipped: Counter[str] = Counter()
     for prompt, completions in groups:
-        distinct = {completion.message.model_dump_json(): completion for completion in reversed(completions)}
+        distinct = {_answer(completion): completion for completion in reversed(completions)}
         if len(distinct) < 2:
             skipped[_ONE_COMPLETION if len(completions) < 2 else _ALL_IDENTICAL] += 1
             continue
         order = sorted(distinct.values(), key=lambda c: content_hash("shuffle", seed, prompt.id, c.id))
         fields.append(Field(prompt, tuple(order)))
     return fields, skipped
+
+
+def _answer(completion: Completion) -> str:
+    """What two completions have in common that answer the same."""
+    return canonical_json([completion.message.content, completion.message.tool_calls])
 
 
 def rank_shard(

@@ -6,11 +6,12 @@ from typing import NamedTuple
 
 from prefine.config import Component, Decoding, RankConfig, RunConfig, components
 from prefine.errors import BackendError, ConfigError, DataError, LimitError
-from prefine.judging.choose import choose_rater, make_judge
+from prefine.judging.choose import choose_rater, make_judge, who_is_asked
 from prefine.models.base import Sampler
 from prefine.records import Completion, Manifest, Message, Prompt
 from prefine.stages.base import Progress, check_judge, check_model
 from prefine.stages.costs import estimates
+from prefine.stages.imported_pairs import readable_by_loss
 from prefine.stages.inputs import read_completions, read_pairs, read_prompts, short_enough, unseen
 from prefine.stages.sampling import sampler_of
 from prefine.store.folder import RunFolder
@@ -80,19 +81,21 @@ def check(config: RunConfig, *, strict: bool = False, through: str = STAGES[-1])
         DataError: An input has a bad row.
         BackendError: A model folder cannot be used.
     """
+    ranked_by = () if config.rank is None else _asked_in_ranking(config.rank)
+    idle = _idle(config, ranked_by, through)
     for where, kind, component in components(config):
         if kind == "judge":
-            check_model(make_judge(component, where=where))
+            judge = make_judge(component, where=where)
+            if where not in idle:
+                check_model(judge)
             continue
         if kind == "source":
             open_source(component, where=where)
             continue
         given = {"strategy": ("first_slot_bias",), "selector": ("seed",)}.get(kind, ())
         made = component.resolve(kind, where=where, given=given)
-        if kind == "backend":
+        if kind == "backend" and where not in idle:
             check_model(made())
-    if config.rank is not None:
-        _check_ratings(config.rank)
     _check_pairing(config)
     from prefine.stages.training_inputs import check_adapter, check_loss_reads, trainable
 
@@ -102,7 +105,11 @@ def check(config: RunConfig, *, strict: bool = False, through: str = STAGES[-1])
     if isinstance(config.train.reference, Component):
         trainable(config.train.reference, where="train.reference")
     counts: dict[str, int] = {}
-    notes = [f"{name}: {note}" for name, screen in _inputs(config, counts, strict=strict) for note in screen.notes()]
+    notes = [
+        f"{name}: {note}"
+        for name, screen in _inputs(config, counts, ranked_by, strict=strict)
+        for note in screen.notes()
+    ]
     prompts = next(counts[name] for name in ("prompts", "completions", "prompts of pairs") if name in counts)
     if config.pair.held_out_prompts >= prompts:
         raise ConfigError(
@@ -111,18 +118,29 @@ def check(config: RunConfig, *, strict: bool = False, through: str = STAGES[-1])
     return Inputs(counts, tuple(notes))
 
 
-def _check_ratings(settings: RankConfig) -> None:
-    """Nothing, if somebody gives the ratings that the strategy asks for."""
+def _asked_in_ranking(settings: RankConfig) -> tuple[str, ...]:
+    """Where the judges stand that the strategy asks, if somebody gives the ratings that it asks for."""
     from prefine.stages.rank import strategy_facts
 
     judge = make_judge(settings.judge, where="rank.judge")
     scorer = None if settings.scorer is None else make_judge(settings.scorer, where="rank.scorer")
-    choose_rater(judge, scorer, strategy=settings.strategy.name, facts=strategy_facts(settings.strategy))
+    facts = strategy_facts(settings.strategy)
+    choose_rater(judge, scorer, strategy=settings.strategy.name, facts=facts)
+    return tuple("rank.scorer" if one is scorer else "rank.judge" for one in who_is_asked(judge, scorer, facts))
+
+
+def _idle(config: RunConfig, ranked_by: Collection[str], through: str) -> tuple[str, ...]:
+    """What is configured and never asked, so that its key and its folder are not needed: a judge beside a scorer."""
+    evaluates = config.evaluate.prompts is not None and STAGES.index(through) >= STAGES.index("evaluate")
+    if "rank.judge" in ranked_by or (evaluates and config.evaluate.judge is None):
+        return ()
+    return ("rank.judge", "rank.judge.model")
 
 
 def _check_pairing(config: RunConfig) -> None:
     """Nothing, if the strategy knows what the selector and its options need."""
-    from prefine.stages.selection import BoundSelector, check_imported
+    from prefine.stages.imported_pairs import check_imported
+    from prefine.stages.selection import BoundSelector
 
     if config.pairs is not None:
         check_imported(config.pair)
@@ -133,9 +151,13 @@ def _check_pairing(config: RunConfig) -> None:
 Groups = Iterator[tuple[Prompt, list[Completion]]]
 
 
-def _inputs(config: RunConfig, counts: dict[str, int], *, strict: bool) -> Iterator[tuple[str, Screen]]:
+def _inputs(
+    config: RunConfig, counts: dict[str, int], ranked_by: Collection[str], *, strict: bool
+) -> Iterator[tuple[str, Screen]]:
     """Each input with what was set aside; every row is checked on the way, also by those who will work on it."""
-    judge, scorer = (None, None) if config.rank is None else (config.rank.judge, config.rank.scorer)
+    rank = config.rank
+    judge = rank.judge if rank is not None and "rank.judge" in ranked_by else None
+    scorer = None if rank is None else rank.scorer
     ids: set[str] = set()
     if config.prompts is not None:
         assert config.sample is not None, "checked by RunConfig"
@@ -151,7 +173,7 @@ def _inputs(config: RunConfig, counts: dict[str, int], *, strict: bool) -> Itera
         yield "completions", screen
     if config.pairs is not None:
         screen = Screen(strict=strict)
-        pairs = read_pairs(config.pairs, screen=screen)
+        pairs = readable_by_loss(read_pairs(config.pairs, screen=screen), config.train, screen)
         if strict:
             from prefine.stages.training_inputs import readable_whole
 
@@ -164,7 +186,7 @@ def _inputs(config: RunConfig, counts: dict[str, int], *, strict: bool) -> Itera
         # Which prompts will be held out is not known yet; without any, an evaluation prompt among them is a leak.
         trained_on = frozenset() if config.pair.held_out_prompts and not strict else ids
         groups = _unanswered(config.evaluate.prompts, "evaluate.prompts", screen, trained_on)
-        groups = _judgeable(groups, config.evaluate.judge or judge, "evaluate.judge")
+        groups = _judgeable(groups, config.evaluate.judge or (rank.judge if rank else None), "evaluate.judge")
         decoding = config.evaluate.decoding or config.sample or Decoding()
         answerable = _answerable(groups, config, decoding, "evaluate.decoding", screen)
         counts["evaluation prompts"] = _count(answerable, set())
@@ -212,9 +234,10 @@ def plan(config: RunConfig, *, strict: bool = False) -> Plan:
         lines.append(("completions to sample", f"{rows * config.sample.completions_per_prompt:,}"))
         lines.append(("tokens to sample, at most", f"{tokens:,}"))
     if config.rank is not None and config.pairs is None:
-        most = _most_calls(config, rows)
-        lines.append(("judge calls, at most", f"{most:,}"))
-        lines += estimates(config, _groups(config), judge_calls=most)
+        duels, ratings = _most_asks(config, rows)
+        lines += [("judge calls, at most", f"{duels:,}")] if duels or not ratings else []
+        lines += [("ratings, at most", f"{ratings:,}")] if ratings else []
+        lines += estimates(config, _groups(config), duels=duels, ratings=ratings)
     if config.evaluate.prompts is not None:
         lines.append(("evaluation answers to sample", f"{2 * counts['evaluation prompts']:,}"))
         lines.append(("evaluation judge calls", f"{2 * counts['evaluation prompts']:,}"))
@@ -244,13 +267,16 @@ def _most_pairs(config: RunConfig, rows: int) -> int | None:
     return None if limit is None else limit * (rows - config.pair.held_out_prompts)
 
 
-def _most_calls(config: RunConfig, rows: int) -> int:
+def _most_asks(config: RunConfig, rows: int) -> tuple[int, int]:
+    """The duels and the ratings of all prompts."""
     from prefine.stages.rank import most_asks
 
     assert config.rank is not None, "checked by the caller"
     strategy = config.rank.strategy
     if config.prompts is not None and config.sample is not None:
-        return rows * most_asks(strategy, config.sample.completions_per_prompt)
+        duels, ratings = most_asks(strategy, config.sample.completions_per_prompt)
+        return rows * duels, rows * ratings
     assert config.completions is not None, "checked by RunConfig"
     groups = read_completions(config.completions)
-    return sum(most_asks(strategy, len(found)) for _, found in groups)
+    asks = [most_asks(strategy, len(found)) for _, found in groups]
+    return sum(one.duels for one in asks), sum(one.ratings for one in asks)

@@ -7,7 +7,7 @@ from typing import Any
 from prefine.calls.engine import CallEngine
 from prefine.config import Component, RunConfig
 from prefine.errors import Interrupted
-from prefine.records import Manifest, Prompt
+from prefine.records import Manifest, Prompt, content_hash
 from prefine.stages.base import Progress, StageRun, check_model, chunks
 from prefine.stages.inputs import read_completions, read_prompts, short_enough
 from prefine.stages.sampling import sample_shard, sampler_of
@@ -47,7 +47,8 @@ def _sample(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
 
     screen = Screen()
     for prompt in prompts(screen):
-        digest.update(prompt.id.encode())
+        # Metadata decides no completion, but it is stored beside each, and judges may read it.
+        digest.update(content_hash(prompt.id, prompt.metadata).encode())
         total += 1
     stage = StageRun(folder, "sample", config, {"prompts": digest.hexdigest()[:16], "policy": sampler.fingerprint})
     if stage.finished:
