@@ -6,8 +6,9 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import Field
 
+from prefine.config import PairConfig
 from prefine.errors import ConfigError
-from prefine.registry import bind, describe, lookup, options_model, suggest
+from prefine.registry import SHARED_BY_SELECTORS, bind, describe, lookup, options_model, suggest
 
 
 def component(
@@ -88,6 +89,26 @@ def test_names_that_are_none(name: str, says: str) -> None:
         lookup("loss", name, where="train.loss")
     assert says in str(caught.value)
     assert "train.loss" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ("min_gap", "all selectors share it: set pair.min_gap instead"),
+        ("max_pairs", "all selectors share it: set pair.pairs_per_prompt instead"),
+        ("other", "it has no options"),
+    ],
+)
+def test_an_option_that_is_elsewhere(option: str, says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        bind("selector", "all_pairs", {option: 1}, where="pair.selector", given=("seed",))
+    assert str(caught.value) == f"pair.selector.{option}: unknown option of selector 'all_pairs'; {says}"
+
+
+def test_where_options_are_instead_is_true() -> None:
+    assert {path.removeprefix("pair.") for path in SHARED_BY_SELECTORS.values()} == PairConfig.model_fields.keys() - {
+        "selector"
+    }
 
 
 def test_a_suggestion_only_where_one_is_near() -> None:

@@ -255,8 +255,9 @@ class PreferenceList(Record):
             raise ValueError(f"{len(self.completions)} completions, but {len(badness)} scores or ranks")
         if list(badness) != sorted(badness) or badness[0] == badness[-1]:
             raise ValueError("the completions are not ordered best first, or all of them are equally good")
-        if len({completion.message.model_dump_json() for completion in self.completions}) < len(self.completions):
-            raise ValueError("two completions are the same text")
+        answers = {canonical_json([answer.text, answer.message.tool_calls]) for answer in self.completions}
+        if len(answers) < len(self.completions):
+            raise ValueError("two completions are the same answer")
         return self
 
     @property

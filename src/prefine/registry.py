@@ -78,6 +78,18 @@ TABLES: dict[Kind, dict[str, str]] = {
     },
 }
 
+# Options that people look for at a selector, and where they are.
+SHARED_BY_SELECTORS = {
+    **{
+        name: f"pair.{name}"
+        for name in (
+            *("min_gap", "min_p_chosen", "max_length_ratio", "length_penalty", "drop_truncated", "pairs_per_prompt"),
+            *("held_out_prompts", "labels", "seed"),
+        )
+    },
+    "max_pairs": "pair.pairs_per_prompt",
+}
+
 
 def suggest(word: str, known: Mapping[str, Any] | list[str]) -> str:
     """A hint for a mistyped word: the nearest known one, and all of them."""
@@ -153,14 +165,19 @@ def bind(
     model = options_model(component, given=given)
     for option in options:
         if option not in model.model_fields:
-            raise ConfigError(
-                f"{where}.{option}: unknown option of {kind} {name!r}; {suggest(option, list(model.model_fields))}"
-            )
+            instead = _instead(kind, option, list(model.model_fields))
+            raise ConfigError(f"{where}.{option}: unknown option of {kind} {name!r}; {instead}")
     try:
         checked = model.model_validate(dict(options))
     except ValidationError as error:
         raise ConfigError(describe(error.errors(), where)) from error
     return partial(component, **{field: getattr(checked, field) for field in model.model_fields})
+
+
+def _instead(kind: Kind, option: str, known: list[str]) -> str:
+    if kind == "selector" and (shared := SHARED_BY_SELECTORS.get(option)):
+        return f"all selectors share it: set {shared} instead"
+    return suggest(option, known) if known else "it has no options"
 
 
 def describe(problems: list[Any], where: str) -> str:

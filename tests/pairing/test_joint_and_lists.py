@@ -13,17 +13,17 @@ from prefine.pairing.joint import joint
 from prefine.pairing.options import TOO_CLOSE, TOO_UNEQUAL
 from prefine.pairing.select_lists import NOTHING
 from prefine.records import PreferenceList, Prompt
-from prefine.stages.selection import WITHOUT_PARTNER, BoundSelector, Ranked, Tally
+from prefine.stages.selection import WITHOUT_PARTNER, BoundSelector, RankedPrompt, Tally
 from prefine.store.rows import list_of, list_row, pair_of, pair_row
 
 LETTERS = "abcd"
 
 
-def world(number: int, *, scores=(3.0, 2.0, 1.0, 0.0), width=1) -> Ranked:
+def world(number: int, *, scores=(3.0, 2.0, 1.0, 0.0), width=1) -> RankedPrompt:
     """One prompt; its completions are called a to d, with texts of its own."""
     prompt = Prompt.from_text(f"question {number}")
     texts = {i: completion(i, f"{i}{number}" * width, prompt=prompt) for i in LETTERS}
-    return Ranked(prompt, texts, ranked(scores, prompt=prompt))
+    return RankedPrompt(prompt, texts, ranked(scores, prompt=prompt))
 
 
 def bound(selector="joint", *, strategy=None, options=None, **settings) -> BoundSelector:
@@ -68,9 +68,37 @@ def test_joint_never_touches_what_is_held_out():
     kept_out = {groups[0].prompt.id, groups[3].prompt.id}
     pairs = bound().pairs(groups, kept_out, Tally())
     beside = [pair for pair in pairs if pair.prompt.id in kept_out]
-    assert len(beside) == 2
+    assert len(beside) == 4, "as many as pairs_per_prompt says, which is 2 by default"
     assert all(pair.rejected_prompt is None for pair in beside)
+    more = bound(pairs_per_prompt=3).pairs(groups, kept_out, Tally())
+    assert sum(pair.prompt.id in kept_out for pair in more) == 6
     assert not {pair.rejected_prompt.id for pair in pairs if pair.rejected_prompt} & kept_out
+
+
+def test_it_is_noted_that_no_pair_joins_two_prompts():
+    groups, tally = [world(n) for n in range(3)], Tally()
+    pairs = bound(pairs_per_prompt=1).pairs(groups, (), tally)
+    assert {pair.rejected_prompt for pair in pairs} == {None}
+    assert any("no pair joins two prompts: raise pair.pairs_per_prompt" in note for note in tally.notes())
+    tally = Tally()
+    bound().pairs(groups, (), tally)
+    assert tally.notes() == []
+
+
+def test_joint_looks_at_a_few_partners_only():
+    """Counted, not timed: each prompt's proposals are read from the ring without walking it."""
+
+    class Counting(dict):
+        looked = 0
+
+        def __getitem__(self, key):
+            self.looked += 1
+            return super().__getitem__(key)
+
+    choices = Counting({f"p{n}": [Choice("a", "b")] for n in range(500)})
+    for proposals in joint(choices, seed=1).values():
+        next(proposals), next(proposals)
+    assert choices.looked < 500 * 10
 
 
 def test_options_hold_across_prompts_too():
@@ -97,7 +125,7 @@ def test_a_new_prompt_changes_the_partner_of_one_other():
     assert sum(before[id_] != after[id_] for id_ in before) == 1
 
 
-def lists_of(group: Ranked, **settings) -> tuple[list[PreferenceList], Tally]:
+def lists_of(group: RankedPrompt, **settings) -> tuple[list[PreferenceList], Tally]:
     tally = Tally()
     return bound("lists", **settings).lists([group], tally), tally
 
@@ -125,6 +153,16 @@ def test_a_list_is_thinned_by_gap_and_length():
     (found,), tally = lists_of(group._replace(completions=cut), drop_truncated=True)
     assert [c.id for c in found.completions] == ["b", "c", "d"]
     assert tally.truncated == 1
+
+
+def test_a_list_holds_each_answer_once():
+    group = world(0)
+    thought = group.completions["b"].message.model_copy(update={"reasoning": "hm", "content": "a0"})
+    texts = group.completions | {"b": group.completions["b"].model_copy(update={"message": thought})}
+    (found,), _ = lists_of(group._replace(completions=texts))
+    assert [c.id for c in found.completions] == ["a", "c", "d"]
+    with pytest.raises(ValidationError, match="the same answer"):
+        PreferenceList(prompt=group.prompt, completions=(texts["a"], texts["b"]), ranks=(1, 2))
 
 
 @pytest.mark.parametrize(

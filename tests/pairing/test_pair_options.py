@@ -1,6 +1,7 @@
 """The options that all selectors share: restricted rankings, refused proposals, limits, and options that do not fit."""
 
 from collections import Counter
+from itertools import combinations
 from typing import Any
 
 import pytest
@@ -13,12 +14,13 @@ from prefine.errors import ConfigError, DataError
 from prefine.pairing.base import Choice, SelectorFacts
 from prefine.pairing.best_vs_random import best_vs_random
 from prefine.pairing.best_vs_worst import best_vs_worst
-from prefine.pairing.options import TOO_CLOSE, TOO_UNEQUAL, TOO_UNSURE, PairOptions, check_options
+from prefine.pairing.options import SAME_ANSWER, TOO_CLOSE, TOO_UNEQUAL, TOO_UNSURE, PairOptions, check_options
 from prefine.pairing.select import CHAMPION_CUT, NOTHING, select_pairs
 from prefine.pairing.view import narrowed
 from prefine.ranking.base import StrategyFacts
+from prefine.records import Duel, Ranking
 from prefine.registry import TABLES
-from prefine.stages.selection import BoundSelector, Ranked, Tally
+from prefine.stages.selection import BoundSelector, RankedPrompt, Tally
 
 FIVE = {c.id: c for c in (completion(id_, id_ * 10) for id_ in "abcde")}
 SCORES = (5.0, 4.0, 3.0, 2.0, 0.0)
@@ -85,6 +87,35 @@ def test_a_length_penalty_moves_champion_and_worst_to_where_the_scores_then_are(
 
 def test_a_selector_that_repeats_itself_gives_a_pair_once():
     assert chosen(select(ranked(SCORES), lambda _: [Choice("a", "b")] * 3, limit=None)) == [("a", "b")]
+
+
+def test_the_same_answer_with_other_reasoning_is_passed_over_and_counted():
+    thought = FIVE["e"].message.model_copy(update={"content": "a" * 10, "reasoning": "hm"})
+    same = FIVE | {"e": FIVE["e"].model_copy(update={"message": thought})}
+    found = select(ranked(SCORES), completions=same)
+    assert chosen(found) == [("a", "d")]
+    assert found.dropped == {SAME_ANSWER: 1}
+
+
+def test_what_a_ranking_knows_is_looked_up_once():
+    """Counted, not timed: 32 completions have 496 duels and 496 pairs, and no pair may look through all duels."""
+
+    class Counting(tuple):
+        walks = 0
+
+        def __iter__(self):
+            Counting.walks += 1
+            return super().__iter__()
+
+    ids = [f"c{n:02d}" for n in range(12)]
+    texts = {id_: completion(id_, id_) for id_ in ids}
+    duels = Counting(Duel(first=a, second=b, p_first=0.75) for a, b in combinations(ids, 2))
+    full = Ranking(prompt_id=PROMPT.id, strategy="s", completions=tuple(ids), champion=ids[0])
+    full = full.model_copy(update={"duels": duels})
+    pairs = [Choice(a, b) for a, b in combinations(ids, 2)]
+    found = select(full, lambda _: pairs, limit=None, completions=texts).pairs
+    assert [pair.p_chosen for pair in found] == [0.75] * 66
+    assert Counting.walks == 1
 
 
 def test_an_unknown_completion_is_refused():
@@ -183,7 +214,7 @@ def test_every_selector_keeps_to_every_option(name, scores, lengths, cut, met, l
         for id_, length in zip("abcdef", lengths, strict=True)
     }
     tally = Tally()
-    pairs = bound.pairs([Ranked(PROMPT, texts, full)], (), tally)
+    pairs = bound.pairs([RankedPrompt(PROMPT, texts, full)], (), tally)
     assert len(pairs) <= limit
     assert len({pair.id for pair in pairs}) == len(pairs)
     assert bool(pairs) or sum(tally.dropped.values()) > 0
@@ -212,10 +243,16 @@ def test_every_selector_keeps_to_every_option(name, scores, lengths, cut, met, l
             "standard_errors": tuple(0.1 for _ in order),
         }
     )
-    assert bound.pairs([Ranked(PROMPT, texts, shuffled), Ranked(PROMPT, texts, full)], (), Tally()) == pairs * 2
+    assert (
+        bound.pairs([RankedPrompt(PROMPT, texts, shuffled), RankedPrompt(PROMPT, texts, full)], (), Tally())
+        == pairs * 2
+    )
 
 
 def test_counts_of_the_tally_become_notes():
     assert Tally().notes() == []
     notes = Tally(Counter(), prompts_without=2, truncated=3).notes()
+    unknown = Tally()
+    unknown.look_at([completion("a", "x", finish="unknown"), completion("b", "x")])
+    assert "1 completions do not say whether they were cut" in unknown.notes()[0]
     assert notes == ["2 prompts give nothing to train on", "3 completions left out: cut by the generation limit"]

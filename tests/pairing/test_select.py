@@ -4,6 +4,7 @@ import pytest
 
 from prefine.errors import ConfigError, DataError
 from prefine.pairing.base import Choice, selector_facts
+from prefine.pairing.known import Known
 from prefine.pairing.select import check_selector, to_pair
 from prefine.ranking.base import StrategyFacts, facts_of
 from prefine.records import Completion, Duel, Message, Prompt, Ranking
@@ -37,6 +38,10 @@ def ranking(*duels: tuple[str, str, float | None], scores=None, score_unit=None)
         score_unit=score_unit,
         duels=tuple(Duel(first=f, second=s, p_first=p) for f, s, p in duels),
     )
+
+
+def paired(found: Ranking, completions: dict[str, Completion] = COMPLETIONS):
+    return to_pair(PROMPT, completions, Known(found, judged=found), Choice("a", "b"))
 
 
 @pytest.mark.parametrize("strategy", FITTING)
@@ -74,9 +79,7 @@ def test_an_undeclared_selector_is_refused():
     ],
 )
 def test_p_chosen_is_the_mean_over_the_direct_duels_if_it_favours_the_chosen(duels, expected):
-    assert to_pair(PROMPT, COMPLETIONS, ranking(*duels), Choice("a", "b")).p_chosen == (
-        None if expected is None else pytest.approx(expected)
-    )
+    assert paired(ranking(*duels)).p_chosen == (None if expected is None else pytest.approx(expected))
 
 
 @pytest.mark.parametrize(
@@ -94,35 +97,34 @@ def test_p_chosen_is_the_mean_over_the_direct_duels_if_it_favours_the_chosen(due
     ],
 )
 def test_log_odds_say_p_chosen_where_the_two_never_met(unit, scores, duels, expected):
-    pair = to_pair(PROMPT, COMPLETIONS, ranking(*duels, scores=scores, score_unit=unit), Choice("a", "b"))
+    pair = paired(ranking(*duels, scores=scores, score_unit=unit))
     assert pair.p_chosen == (None if expected is None else pytest.approx(expected))
 
 
 def test_a_gap_against_the_chosen_one_is_not_stored():
-    assert to_pair(PROMPT, COMPLETIONS, ranking(scores=(0.0, 1.0, 0.0)), Choice("a", "b")).score_gap is None
-    assert to_pair(PROMPT, COMPLETIONS, ranking(scores=(0.0, 0.0, 0.0)), Choice("a", "b")).score_gap == 0
+    assert paired(ranking(scores=(0.0, 1.0, 0.0))).score_gap is None
+    assert paired(ranking(scores=(0.0, 0.0, 0.0))).score_gap is None
 
 
 def test_score_gap_and_records_of_the_pair():
-    pair = to_pair(PROMPT, COMPLETIONS, ranking(scores=(1.0, 0.25, 0.5)), Choice("a", "b"))
+    pair = paired(ranking(scores=(1.0, 0.25, 0.5)))
     assert (pair.prompt, pair.chosen, pair.rejected) == (PROMPT, COMPLETIONS["a"], COMPLETIONS["b"])
     assert (pair.score_gap, pair.weight) == (0.75, 1.0)
-    assert to_pair(PROMPT, COMPLETIONS, ranking(), Choice("a", "b")).score_gap is None
+    assert paired(ranking()).score_gap is None
 
 
 @pytest.mark.parametrize("reasoning", [None, "because"])
 def test_the_same_answer_never_forms_a_pair(reasoning):
     same = {"a": completion("a", "x"), "b": completion("b", "x", reasoning=reasoning)}
-    with pytest.raises(DataError, match=f"{PROMPT.id}: completions a and b are the same answer"):
-        to_pair(PROMPT, same, ranking(), Choice("a", "b"))
+    assert paired(ranking(), same) is None
 
 
 def test_an_unknown_or_foreign_completion_is_refused():
     with pytest.raises(DataError, match="names completion b, which is not among the completions"):
-        to_pair(PROMPT, {"a": COMPLETIONS["a"]}, ranking(), Choice("a", "b"))
+        paired(ranking(), {"a": COMPLETIONS["a"]})
     foreign = COMPLETIONS | {"b": completion("b", "y", prompt_id="other")}
     with pytest.raises(DataError, match="names completion b, which answers prompt other"):
-        to_pair(PROMPT, foreign, ranking(), Choice("a", "b"))
+        paired(ranking(), foreign)
 
 
 def test_order_and_scores_alone_are_enough_for_those_that_need_no_champion():

@@ -1,13 +1,15 @@
 """Pairs from a file: shard by shard, with prompts held out over all shards, and the same again."""
 
+import json
 from pathlib import Path
 
+from command import prefine
 from prefine.config_file import validate
 from prefine.stages.base import Silent
 from prefine.stages.pair import run
 from prefine.store.folder import RunFolder
 from prefine.store.tables import column, parts, table_hash
-from run_place import jsonl
+from run_place import CONFIG, OK, PAIRS, Place, jsonl
 
 
 def test_many_pairs_are_written_in_shards(tmp_path: Path) -> None:
@@ -34,3 +36,16 @@ def test_many_pairs_are_written_in_shards(tmp_path: Path) -> None:
         parts(folder / "pairs")[1].unlink()
         assert run(config, folder, Silent()).counts == manifest.counts
         assert table_hash(folder / "pairs") == before
+
+
+def test_a_selector_beside_pairs_is_checked_and_noted(place: Place) -> None:
+    place.change(PAIRS)
+    place.change({"pair": {"selector": {"name": "best_vs_worst"}, "drop_truncated": True}})
+    made = prefine("pair", "run.yaml", "--json")
+    assert made.code == OK, made.err
+    (manifest,) = json.loads(made.out)
+    assert "pair.selector 'best_vs_worst' is not used: this configuration starts with pairs" in manifest["notes"]
+    assert any("do not say whether they were cut" in note for note in manifest["notes"])
+    refused = prefine("pair", "run.yaml", "--set", "pair.selector.beta=1")
+    assert refused.code == CONFIG
+    assert "it has no options" in refused.err

@@ -11,6 +11,7 @@ import pytest
 import openai_server as server
 from command import prefine
 from openai_server import OpenAIServer
+from prefine.api.training import train
 from prefine.config_file import validate
 from prefine.errors import ConfigError, DataError
 from prefine.records import Manifest
@@ -226,3 +227,64 @@ def test_half_of_the_pairs_is_not_trained_on(tmp_path: Path, tiny_model_folder: 
     with pytest.raises(DataError, match="stage pair has begun and not ended"):
         walk(config, "train")
     walk(config, "pair", "train")
+
+
+def test_pairs_of_other_settings_are_not_trained_on(tmp_path: Path, tiny_model_folder: Path) -> None:
+    first = configured(tmp_path, tiny_model_folder, selector={"name": "best_vs_worst"}, seed=0)
+    walk(first, "sample", "rank", "pair")
+    other = configured(tmp_path, tiny_model_folder, selector={"name": "best_vs_random"}, seed=0)
+    says = r'stage pair was made with pair\.selector\.name: "best_vs_worst", now "best_vs_random"; run `prefine pair'
+    with pytest.raises(ConfigError, match=says):
+        walk(other, "train")
+    walk(other, "pair", "train")
+
+
+def test_a_folder_from_before_today_s_keys_resumes(tmp_path: Path, tiny_model_folder: Path) -> None:
+    """What an older version wrote lacks the keys that came later: they had their defaults, so nothing is made again."""
+    config = configured(tmp_path, tiny_model_folder, selector={"name": "best_vs_worst"})
+    stages = ("sample", "rank", "pair", "train")
+    walk(config, *stages)
+    later = {
+        "pair": {"min_gap", "min_p_chosen", "max_length_ratio", "length_penalty", "drop_truncated", "pairs_per_prompt"},
+        "rank": {"scorer"},
+        "train": {"adapter"},
+    }
+    for name in ("config.json", "manifest.json"):
+        path = config.run_dir / name
+        value = json.loads(path.read_text())
+        for sections in [value["config"]] if "config" in value else [one["config"] for one in value["stages"].values()]:
+            for section, keys in later.items():
+                if section in sections:
+                    sections[section] = {key: v for key, v in sections[section].items() if key not in keys}
+        path.write_text(json.dumps(value))
+    with RunFolder(config.run_dir) as folder:
+        before = folder.manifests()
+    assert "min_gap" not in before["pair"].config["pair"]
+    assert walk(config, *stages) == before, "every stage is finished as it was"
+    changed = configured(tmp_path, tiny_model_folder, selector={"name": "best_vs_worst"}, min_gap=0.5)
+    with pytest.raises(ConfigError, match=r"pair\.min_gap: null → 0\.5"):
+        walk(changed, "pair")
+
+
+def test_pairs_across_prompts_are_refused_where_they_come_in(place: Place) -> None:
+    place.change({"rank.strategy": {"name": "round_robin"}, "pair": {"selector": {"name": "joint"}}})
+    for stage in ("sample", "rank", "pair"):
+        assert prefine(stage, "run.yaml").code == OK
+    pairs = [pair_of(row) for path in parts(Path("run/pairs")) for row in read_part(path)]
+    with pytest.raises(DataError, match=r"its rejected answer is to another prompt.*not joint"):
+        train("playground", pairs, output_dir="trained")
+    shutil.copytree("run/pairs", "joint")
+    place.change(PAIRS)
+    place.change({"pairs": {"name": "file", "path": "joint/*.parquet"}, "run_dir": "other", "pair": GONE})
+    for command in (("config", "check"), ("pair",)):
+        refused = prefine(*command, "run.yaml")
+        assert refused.code == DATA, refused.err
+        assert "its rejected answer is to another prompt" in refused.err
+        first = next(n for n, pair in enumerate(pairs, start=1) if pair.rejected_prompt)
+        assert f"pairs, row {first} (" in refused.err
+
+
+def test_no_list_is_called_a_list(tmp_path: Path, tiny_model_folder: Path) -> None:
+    config = configured(tmp_path, tiny_model_folder, selector={"name": "lists"}, min_gap=99.0)
+    with pytest.raises(DataError, match="no list came out of 12 that were looked at"):
+        walk(config, "sample", "rank", "pair")

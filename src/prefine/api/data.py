@@ -1,6 +1,6 @@
 """From prompts to preference pairs, on objects in memory; the same code that the stages call."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,13 @@ from prefine.api.reading import PromptLike, prompts_of, tell
 from prefine.calls.engine import CallEngine
 from prefine.config import Component, Decoding, PairConfig
 from prefine.errors import ConfigError, DataError
-from prefine.judging.choose import choose_rater
+from prefine.judging.choose import choose_rater, who_is_asked
 from prefine.records import Completion, PreferenceList, PreferencePair, Prompt, Ranking
 from prefine.stages.base import Progress, Silent, check_judge, check_model, chunks
 from prefine.stages.failures import Failures
 from prefine.stages.rank import make_fields, rank_shard, strategy_facts, strategy_maker
 from prefine.stages.sampling import sample_shard
-from prefine.stages.selection import BoundSelector, Ranked, Tally
+from prefine.stages.selection import BoundSelector, RankedPrompt, Tally
 from prefine.stages.slots import Slots
 
 _SHARD = 256
@@ -127,7 +127,7 @@ def rank(
     chosen = component_of(strategy, where="strategy")
     rater = choose_rater(asked, scoring, strategy=chosen.name, facts=strategy_facts(chosen), section="")
     make_strategy = strategy_maker(chosen, asked)
-    askable = [asked] if scoring is None else [asked, scoring]
+    askable = who_is_asked(asked, scoring, strategy_facts(chosen))
     groups = _grouped(prompts, completions)
     for one in askable:
         check_model(one)
@@ -185,7 +185,8 @@ def make_pairs(
         ConfigError: The selector or an option needs what the strategy of the rankings does not guarantee.
         DataError: A ranking's prompt or completion is not among those given.
     """
-    settings = _pair_settings(
+    bound, groups = _selecting(
+        (prompts, completions, rankings),
         selector,
         {
             "min_gap": min_gap,
@@ -197,10 +198,8 @@ def make_pairs(
             "seed": seed,
         },
     )
-    groups = _ranked(prompts, completions, rankings)
-    bound = _bound(settings, groups)
     if bound.facts.makes == "lists":
-        raise ConfigError(f"selector.name: {settings.selector.name!r} makes lists; call make_lists")
+        raise ConfigError(f"selector.name: {bound.name!r} makes lists; call make_lists")
     tally = Tally()
     pairs = bound.pairs(groups, frozenset(), tally)
     tell(tally.notes())
@@ -236,7 +235,8 @@ def make_lists(
         ConfigError: The selector or an option needs what the strategy of the rankings does not guarantee.
         DataError: A ranking's prompt or completion is not among those given.
     """
-    settings = _pair_settings(
+    bound, groups = _selecting(
+        (prompts, completions, rankings),
         selector,
         {
             "min_gap": min_gap,
@@ -246,30 +246,34 @@ def make_lists(
             "seed": seed,
         },
     )
-    groups = _ranked(prompts, completions, rankings)
-    bound = _bound(settings, groups)
     if bound.facts.makes != "lists":
-        raise ConfigError(f"selector.name: {settings.selector.name!r} makes pairs; call make_pairs")
+        raise ConfigError(f"selector.name: {bound.name!r} makes pairs; call make_pairs")
     tally = Tally()
     lists = bound.lists(groups, tally)
     tell(tally.notes())
     return lists
 
 
-def _pair_settings(selector: Named, values: dict[str, Any]) -> PairConfig:
-    return validated(PairConfig, {"selector": component_of(selector, where="selector"), **values}, where="pair")
+def _selecting(
+    inputs: tuple[Iterable[PromptLike], Iterable[Completion], Iterable[Ranking]],
+    selector: Named,
+    values: Mapping[str, Any],
+) -> tuple[BoundSelector, list[RankedPrompt]]:
+    """The selector with the shared options, and the rankings with what they are about."""
+    chosen = component_of(selector, where="selector")
+    groups = _ranked(*inputs)
+    return _bound(validated(PairConfig, {"selector": chosen, **values}, where="pair"), groups), groups
 
 
-def _bound(settings: PairConfig, groups: Iterable[Ranked]) -> BoundSelector:
+def _bound(settings: PairConfig, groups: Iterable[RankedPrompt]) -> BoundSelector:
     """The selector, checked against every strategy that made one of the rankings."""
-    strategies = sorted({group.ranking.strategy for group in groups})
-    made = [BoundSelector(settings, Component(name=strategy)) for strategy in strategies]
+    made = [BoundSelector(settings, Component(name=name)) for name in sorted({one.ranking.strategy for one in groups})]
     return made[0] if made else BoundSelector(settings, None)
 
 
 def _ranked(
     prompts: Iterable[PromptLike], completions: Iterable[Completion], rankings: Iterable[Ranking]
-) -> list[Ranked]:
+) -> list[RankedPrompt]:
     """Each ranking with its prompt and completions; joined by id."""
     groups = {prompt.id: (prompt, answers) for prompt, answers in _grouped(prompts, completions)}
     ranked = []
@@ -277,7 +281,7 @@ def _ranked(
         if ranking.prompt_id not in groups:
             raise DataError(f"ranking of prompt {ranking.prompt_id}: that prompt is not among those given")
         prompt, answers = groups[ranking.prompt_id]
-        ranked.append(Ranked(prompt, {answer.id: answer for answer in answers}, ranking))
+        ranked.append(RankedPrompt(prompt, {answer.id: answer for answer in answers}, ranking))
     return ranked
 
 

@@ -10,6 +10,7 @@ from prefine.api.reading import pairs_of
 from prefine.config import Component, RunConfig, TrainConfig
 from prefine.records import PreferencePair
 from prefine.stages.base import Progress, Silent
+from prefine.stages.imported_pairs import readable_by_loss
 from prefine.stages.pair import write_pairs
 from prefine.store.folder import RunFolder
 
@@ -44,7 +45,7 @@ def train(
 
     Raises:
         ConfigError: A setting is wrong, or the folder holds the run of another configuration.
-        DataError: No pair can be trained on.
+        DataError: No pair can be trained on, or one is of answers to two prompts and the loss is not joint.
         NumericsError: A loss or gradient is not finite.
         Interrupted: The user asked to stop; a checkpoint was saved.
     """
@@ -58,7 +59,7 @@ def train(
     )
     with RunFolder(config.run_dir) as folder:
         folder.adopt_config(config.resolved())
-        write_pairs(folder, pairs_of(pairs))
+        write_pairs(folder, readable_by_loss(pairs_of(pairs), config.train))
         stage.run(config, folder, progress or Silent())
         return _trained(folder.path)
 

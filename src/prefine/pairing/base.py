@@ -6,7 +6,7 @@ to the ranking before the selector sees it and to its proposals afterwards, and 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 from prefine.errors import ConfigError
 from prefine.ranking.base import Guarantee
@@ -62,7 +62,17 @@ def selector(
     - "pairs": `(Ranking, *, …) -> Iterable[Choice]`, the completions of the ranking being in the order of their ids.
     - "joint": `(choices by prompt id, *, …) -> choices by prompt id`; it is given what was chosen within each prompt.
     - "lists": `(Ranking, *, …) -> list of completion ids`, best first.
+
+    Raises:
+        ValueError: There is no such guarantee, nothing of the kind can be made, or no pair would be taken.
     """
+    known, kinds = set(get_args(Guarantee)), get_args(Makes)
+    if unknown := (set(needs) | set(needs_one_of)) - known:
+        raise ValueError(f"selector: no strategy guarantees {sorted(unknown)}; choose of {', '.join(sorted(known))}")
+    if makes not in kinds:
+        raise ValueError(f"selector: makes={makes!r}; choose one of {', '.join(kinds)}")
+    if pairs_per_prompt is not None and pairs_per_prompt < 1:
+        raise ValueError(f"selector: pairs_per_prompt={pairs_per_prompt}; give 1 or more, or None for all")
 
     def attach(function: F) -> F:
         function.facts = SelectorFacts(  # type: ignore[attr-defined]

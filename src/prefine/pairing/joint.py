@@ -27,22 +27,27 @@ def joint(
     (instruction, answer) pairs; here the standing within each prompt decides, so no call is needed.
     """
     ring = sorted(choices, key=lambda id_: (content_hash(seed, id_), id_))
-    return {id_: _in_turns(choices, ring, place, keep) for place, id_ in enumerate(ring)}
+    turns = max(map(len, choices.values()), default=0)
+    return {id_: _in_turns(choices, ring, place, turns, keep) for place, id_ in enumerate(ring)}
 
 
-def _in_turns(choices: Mapping[str, Sequence[Choice]], ring: list[str], place: int, keep: str) -> Iterator[Choice]:
+def _in_turns(
+    choices: Mapping[str, Sequence[Choice]], ring: list[str], place: int, turns: int, keep: str
+) -> Iterator[Choice]:
     own = choices[ring[place]]
-    across = _across(own[0].chosen, choices, [*ring[place + 1 :], *ring[:place]])
-    for within, beyond in zip_longest(own if keep == "merged" else (), across):
+    for within, beyond in zip_longest(own if keep == "merged" else (), _across(choices, ring, place, turns)):
         if within is not None:
             yield within
         if beyond is not None:
             yield beyond
 
 
-def _across(chosen: str, choices: Mapping[str, Sequence[Choice]], others: list[str]) -> Iterator[Choice]:
-    """One loser of each other prompt, then a second one of each, and so on."""
-    for turn in range(max((len(choices[id_]) for id_ in others), default=0)):
-        for id_ in others:
+def _across(choices: Mapping[str, Sequence[Choice]], ring: list[str], place: int, turns: int) -> Iterator[Choice]:
+    """One loser of each other prompt, from the next in the ring on, then a second one of each, and so on."""
+    chosen = choices[ring[place]][0].chosen
+    # Nothing is copied or looked through before it is asked for: a prompt mostly takes one loser of thousands.
+    for turn in range(turns):
+        for step in range(1, len(ring)):
+            id_ = ring[(place + step) % len(ring)]
             if turn < len(choices[id_]):
                 yield Choice(chosen, choices[id_][turn].rejected, id_)

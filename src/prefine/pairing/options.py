@@ -7,6 +7,7 @@ from prefine.pairing.base import SelectorFacts
 from prefine.ranking.base import StrategyFacts
 from prefine.records import Completion, PreferencePair
 
+SAME_ANSWER = "same answer"
 TOO_CLOSE = "score gap too small or not known"
 TOO_UNSURE = "p_chosen too small or not known"
 TOO_UNEQUAL = "lengths differ too much"
@@ -34,7 +35,7 @@ class PairOptions:
     pairs_per_prompt: int | None = None
 
 
-def check_options(options: PairOptions, makes: SelectorFacts, strategy_name: str, facts: StrategyFacts) -> None:
+def check_options(options: PairOptions, selector: SelectorFacts, strategy_name: str, facts: StrategyFacts) -> None:
     """Nothing, if every option that is set can be applied.
 
     Raises:
@@ -51,7 +52,7 @@ def check_options(options: PairOptions, makes: SelectorFacts, strategy_name: str
         raise ConfigError(
             f"pair.min_p_chosen: strategy {strategy_name!r} compares no two completions; use pair.min_gap"
         )
-    if makes.makes != "lists":
+    if selector.makes != "lists":
         return
     for name in ("min_p_chosen", "pairs_per_prompt"):
         if getattr(options, name) is not None:

@@ -44,7 +44,8 @@ def rejection_sampling(
     if ranking.scores is None or len(ranking.completions) < 2:
         return []
     rng = np.random.default_rng(seed)
-    # Algorithm 1 favours who stands first when a pass has more than are wanted, so nobody may stand there by merit.
+    # Algorithm 1 favours who stands first when a pass has more than are wanted: with scores in ascending order it would
+    # accept worse ones than with the same scores shuffled, so nobody may stand there by merit.
     order = rng.permutation(len(ranking.scores)).tolist()
     drawn = accept([ranking.scores[place] for place in order], k=accepted, beta=beta, rng=rng)
     players = [order[drawn.indices[place]] for place in rng.permutation(len(drawn.indices))]

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Mapping
 
-from prefine.pairing.options import TOO_CLOSE, TOO_UNEQUAL, PairOptions, lengths_match
+from prefine.pairing.known import same_answer
+from prefine.pairing.options import SAME_ANSWER, TOO_CLOSE, TOO_UNEQUAL, PairOptions, lengths_match
 from prefine.pairing.view import find, narrowed
 from prefine.records import Completion, PreferenceList, Prompt, Ranking
 
@@ -19,7 +20,7 @@ def select_list(
     """The list of a prompt, with scores where there are any and else with ranks; or why there is none.
 
     From the best downwards, a completion whose score is not below the last kept one's by more than the minimum gap is
-    left out, and so is one whose length does not match the best one's.
+    left out, and so is one whose length does not match the best one's, or whose answer stands there already.
 
     Args:
         prompt: What was answered.
@@ -34,22 +35,26 @@ def select_list(
     view = narrowed(ranking, completions, options)
     scores = None if view.scores is None else dict(zip(view.completions, view.scores, strict=True))
     kept: list[str] = []
+    found: list[Completion] = []
     left_out = NOTHING
     for id_ in propose(view):
-        best, next_ = (find(prompt.id, completions, i) for i in (kept[0] if kept else id_, id_))
-        if kept and not lengths_match(best, next_, options):
+        next_ = find(prompt.id, completions, id_)
+        if any(same_answer(one, next_) for one in found):
+            left_out = SAME_ANSWER
+        elif kept and not lengths_match(found[0], next_, options):
             left_out = TOO_UNEQUAL
         elif kept and options.min_gap is not None and (not scores or scores[kept[-1]] - scores[id_] <= options.min_gap):
             left_out = TOO_CLOSE
         else:
             kept.append(id_)
+            found.append(next_)
     if len(kept) < 2:
         return left_out
     if scores is not None and scores[kept[0]] == scores[kept[-1]]:
         return TOO_CLOSE
     return PreferenceList(
         prompt=prompt,
-        completions=tuple(find(prompt.id, completions, id_) for id_ in kept),
+        completions=tuple(found),
         scores=None if scores is None else tuple(scores[id_] for id_ in kept),
         ranks=None if scores is not None else tuple(range(1, len(kept) + 1)),
     )

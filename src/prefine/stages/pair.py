@@ -9,8 +9,9 @@ from prefine.config import PairConfig, RunConfig
 from prefine.errors import ConfigError, DataError
 from prefine.records import Manifest, PreferenceList, PreferencePair, content_hash
 from prefine.stages.base import Progress, StageRun, chunks
+from prefine.stages.imported_pairs import check_imported, readable_by_loss, wanted
 from prefine.stages.inputs import read_pairs
-from prefine.stages.selection import BoundSelector, Ranked, Tally, check_imported, options_of, wanted
+from prefine.stages.selection import BoundSelector, RankedPrompt, Tally, options_of
 from prefine.store.folder import RunFolder
 from prefine.store.rows import grouped_completions, list_row, pair_row, ranking_of
 from prefine.store.screen import Screen
@@ -92,13 +93,13 @@ def _select(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
     return _end(stage, folder, taken=produced + stage.dropped.total(), produced=produced)
 
 
-def _ranked(folder: RunFolder, part: str) -> list[Ranked]:
+def _ranked(folder: RunFolder, part: str) -> list[RankedPrompt]:
     """The rankings of a part with their completions; joined by the prompt's id."""
     groups = {prompt.id: (prompt, found) for prompt, found in grouped_completions(_rows(folder, "completions", part))}
     ranked = []
     for ranking in map(ranking_of, _rows(folder, "rankings", part)):
         prompt, found = groups[ranking.prompt_id]
-        ranked.append(Ranked(prompt, {completion.id: completion for completion in found}, ranking))
+        ranked.append(RankedPrompt(prompt, {completion.id: completion for completion in found}, ranking))
     return ranked
 
 
@@ -109,10 +110,10 @@ def _rows(folder: RunFolder, table: str, part: str) -> Sequence[dict[str, Any]]:
 def _import(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     assert config.pairs is not None, "checked by run"
     source, settings = config.pairs, config.pair
-    check_imported(settings)
+    notes, options, tally = check_imported(settings), options_of(settings), Tally()
 
     def read(screen: Screen | None, dropped: Counter[str]) -> Iterator[PreferencePair]:
-        return wanted(read_pairs(source, screen=screen), options_of(settings), dropped)
+        return wanted(readable_by_loss(read_pairs(source, screen=screen), config.train, screen), options, dropped)
 
     # A first pass checks every row and knows all prompts; no pair stays in memory.
     screen = Screen()
@@ -121,6 +122,8 @@ def _import(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
     for pair in read(screen, Counter()):
         digest.update(pair.model_dump_json().encode())
         prompt_ids.add(pair.prompt.id)
+        if options.drop_truncated:
+            tally.look_at((pair.chosen, pair.rejected))
     stage = StageRun(folder, "pair", config, {"pairs": digest.hexdigest()[:16]})
     if stage.finished:
         return stage.finished
@@ -132,6 +135,7 @@ def _import(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
         produced += _write(folder, number, [relabelled(pair, settings) for pair in shard], kept_out, stage.dropped)
         progress.advance(len(shard))
     stage.set_aside(screen)
+    stage.notes += [*notes, *tally.notes()]
     assert screen.read == produced + stage.dropped.total(), "every pair is written or counted"
     return _end(stage, folder, taken=screen.read, produced=produced)
 
@@ -186,7 +190,8 @@ def _end(stage: StageRun, folder: RunFolder, *, taken: int, produced: int) -> Ma
     }
     if not produced:
         reasons = ", ".join(f"{number} × {reason}" for reason, number in stage.dropped.items()) or "there was none"
+        what = "list" if "lists" in outputs else "pair"
         raise DataError(
-            f"{folder.path}: no pair came out of {taken} that were looked at ({reasons}); loosen the section pair"
+            f"{folder.path}: no {what} came out of {taken} that were looked at ({reasons}); loosen the section pair"
         )
     return stage.end(taken=taken, produced=produced, outputs=outputs)

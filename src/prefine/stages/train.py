@@ -1,11 +1,12 @@
 """Stage `train`: pairs → a trained model."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 from prefine.config import AdapterConfig, RunConfig, TrainConfig
-from prefine.errors import DataError
+from prefine.errors import ConfigError, DataError
 from prefine.models.adapters import base_of, merge, save_adapter, whole
 from prefine.models.folders import load_model, weights_written
 from prefine.models.hf import HfModel
@@ -13,7 +14,8 @@ from prefine.records import Manifest, content_hash
 from prefine.stages.base import Progress, StageRun
 from prefine.stages.training_inputs import check_adapter, check_first_rows, check_loss_reads, read_examples, trainable
 from prefine.store.base import disk_errors, write_text
-from prefine.store.folder import RunFolder
+from prefine.store.begun import differences
+from prefine.store.folder import RunFolder, deciding
 from prefine.store.tables import table_hash
 from prefine.training.figures import StepRow
 from prefine.training.loop import train
@@ -23,7 +25,8 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     """Fill `model/`, `train_log.jsonl`, `train_final.json` and `checkpoints/`.
 
     Raises:
-        ConfigError: The policy is no model that can be trained here, or its loss cannot read what the selector makes.
+        ConfigError: The policy is no model that can be trained here, its loss cannot read what the selector makes, or
+            other settings than today's have made the pairs.
         DataError: No pair can be trained on, or not all of them are there.
         NumericsError: A loss or gradient is not finite.
         Interrupted: The user asked to stop; a checkpoint was saved.
@@ -33,11 +36,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     reference = None if settings.reference == "initial" else trainable(settings.reference, where="train.reference")
     check_adapter(config, policy)
     check_loss_reads(config)
-    made = folder.manifests().get("pair")
-    if made is not None and not made.complete:
-        raise DataError(
-            f"{folder / 'pairs'}: stage pair has begun and not ended, so pairs are missing; run prefine pair"
-        )
+    _check_pairs_made(config, folder)
     loss = settings.loss.resolve("loss", where="train.loss")
     regularizer = (
         None if settings.regularizer is None else settings.regularizer.resolve("regularizer", where="train.regularizer")
@@ -91,6 +90,32 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
         produced=summary.pairs,
         outputs={"model": trained.fingerprint},
     )
+
+
+def _check_pairs_made(config: RunConfig, folder: RunFolder) -> None:
+    """Nothing, if the pairs in the folder are all there and those that the configuration asks for.
+
+    Raises:
+        ConfigError: Other settings have made them.
+        DataError: The stage that makes them has not ended.
+    """
+    made = folder.manifests().get("pair")
+    if made is None:
+        return
+    if not made.complete:
+        raise DataError(
+            f"{folder / 'pairs'}: stage pair has begun and not ended, so pairs are missing; run prefine pair"
+        )
+    resolved = config.resolved()
+    wanted = deciding({name: resolved[name] for name in made.config if name in resolved})
+    changes = [
+        f"{name}: {json.dumps(before, ensure_ascii=False)}, now {json.dumps(now, ensure_ascii=False)}"
+        for name, (before, now) in differences(deciding(made.config), wanted).items()
+    ]
+    if changes:
+        raise ConfigError(
+            f"{folder / 'pairs'}: stage pair was made with {'; '.join(changes)}; run `prefine pair CONFIG` first"
+        )
 
 
 def _set_aside_other_run(folder: RunFolder, run_key: str, progress: Progress) -> None:

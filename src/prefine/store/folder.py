@@ -12,6 +12,7 @@ from pydantic import JsonValue
 from prefine.errors import ConfigError, DataError
 from prefine.records import SCHEMA_VERSION, Manifest
 from prefine.store.base import disk_errors, write_text
+from prefine.store.begun import differences, with_later_keys
 from prefine.store.journal import Journal
 
 # What each stage reads of the configuration. A section may still change while no stage that reads it has begun.
@@ -50,8 +51,8 @@ _TRANSPORT = {"base_url", "api_key_env", "concurrency", "timeout_s", "max_retrie
 
 
 def deciding(sections: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """What of a configuration decides what is computed."""
-    found: dict[str, JsonValue] = _without_free(sections, "")
+    """What of a configuration decides what is computed; of an older version's too, whose missing keys are defaults."""
+    found: dict[str, JsonValue] = _without_free(with_later_keys(sections), "")
     return found
 
 
@@ -124,12 +125,12 @@ class RunFolder:
         if path.exists() or manifests:
             # Without config.json, the manifests still know their own sections.
             known = {name: value for manifest in manifests.values() for name, value in manifest.config.items()}
-            before = _begun_with(path) if path.exists() else known
+            before = with_later_keys(_begun_with(path) if path.exists() else known)
             begun = {section for stage in manifests for section in STAGE_SECTIONS.get(stage, ())} & before.keys()
             begun -= {section for section, stage in _SETTLED_BY.items() if stage not in manifests}
             changes = [
                 f"  {name}: {_show(old)} → {_show(new)}"
-                for name, (old, new) in _differences(before, resolved).items()
+                for name, (old, new) in differences(before, with_later_keys(resolved)).items()
                 if name.split(".")[0] in begun and not _allowed(name, old, new)
             ]
             if changes:
@@ -218,17 +219,6 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise DataError(f"{path}: damaged (no object); restore it or use another --run-dir")
     return value
-
-
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
-    found: dict[str, tuple[Any, Any]] = {}
-    for name in sorted(old.keys() | new.keys()):
-        before, after = old.get(name), new.get(name)
-        if isinstance(before, dict) and isinstance(after, dict):
-            found |= _differences(before, after, f"{prefix}{name}.")
-        elif before != after:
-            found[prefix + name] = (before, after)
-    return found
 
 
 def _allowed(name: str, old: Any, new: Any) -> bool:

@@ -1,0 +1,38 @@
+"""The tables of the documentation name everything that the registry has, and nothing else."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from prefine.ranking.base import facts_of
+from prefine.registry import TABLES, Kind, lookup
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def rows(page: str, heading: str) -> dict[str, list[str]]:
+    """The cells of the table under a heading row, by the name in the first cell."""
+    _, found, after = (DOCS / page).read_text(encoding="utf-8").partition(heading)
+    assert found, f"{page} has no table {heading!r}"
+    lines = re.match(r"[^\n]*\n\|[-|]+\|\n((?:\|.*\n)+)", after)
+    assert lines is not None
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[1].splitlines()]
+    return {name.strip("`"): rest for name, *rest in cells}
+
+
+@pytest.mark.parametrize(
+    ("page", "heading", "kind"),
+    [
+        ("configuration.md", "| `strategy.name` |", "strategy"),
+        ("pairs.md", "| `name` | proposes |", "selector"),
+    ],
+)
+def test_a_table_names_all_of_them(page: str, heading: str, kind: Kind) -> None:
+    assert rows(page, heading).keys() == TABLES[kind].keys()
+
+
+def test_what_strategies_know_is_what_they_guarantee() -> None:
+    for name, (*_, knows) in rows("configuration.md", "| `strategy.name` |").items():
+        facts = facts_of(lookup("strategy", name, where="docs"))
+        assert {one.replace(" ", "_") for one in knows.split(", ")} == facts.guarantees, name
