@@ -1,4 +1,4 @@
-"""What must hold exactly, on real verdicts, or within a time."""
+"""What must hold exactly, on verdicts from recorded grades, or within a time."""
 
 import json
 import math
@@ -84,11 +84,11 @@ def rejection_sampling(processes: int) -> Iterator[Line]:
 
 
 def real_verdicts(processes: int) -> Iterator[Line]:
-    """Every strategy that guarantees a best one, on recorded grades: the higher one wins, equal ones tie."""
+    """Every strategy that guarantees a best one, on verdicts from recorded grades: the higher wins, equal ones tie."""
     del processes
     folder = os.environ.get("PREFINE_TEST_DATA")
     if not folder:
-        yield Line("real verdicts", "PREFINE_TEST_DATA is not set: not run")
+        yield Line("verdicts from recorded grades", "not run: PREFINE_TEST_DATA is not set", False)
         return
     for pool, field in GRADES.items():
         lines = (Path(folder) / pool / "pool.jsonl").read_text(encoding="utf-8").split("\n")
@@ -100,7 +100,11 @@ def real_verdicts(processes: int) -> Iterator[Line]:
             top = sum(_finds_top(contestant, grades, seed) for grades in prompts for seed in range(SHUFFLES))
             asked = len(prompts) * SHUFFLES
             name = " ".join([contestant.name, *(f"{key}={value}" for key, value in contestant.options)])
-            yield Line(f"{pool}: {name}", f"a top grade for {top} of {asked} shuffled prompts", top == asked)
+            yield Line(
+                f"grades of {pool}: {name}",
+                f"a top grade for {top} of {asked} shuffled prompts",
+                top == asked,
+            )
 
 
 def _finds_top(contestant: Contestant, grades: list[float], seed: int) -> bool:

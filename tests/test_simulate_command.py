@@ -12,7 +12,8 @@ import pytest
 from browser import chromium, visit
 from command import Result, prefine
 from prefine.api.simulating import default_strategies, simulate
-from prefine.cli_simulate import named
+from prefine.cli_simulate import as_text, named
+from prefine.errors import ConfigError, Interrupted
 from prefine.ranking.simulator import JudgeModel
 from prefine.registry import TABLES
 
@@ -47,10 +48,13 @@ def test_the_json_has_a_row_for_every_strategy_of_the_registry() -> None:
         beaten = [
             other
             for other in rows
-            if (other["calls"] <= row["calls"] and other["regret"] <= row["regret"])
+            if other["finds_best"]
+            and (other["calls"] <= row["calls"] and other["regret"] <= row["regret"])
             and (other["calls"] < row["calls"] or other["regret"] < row["regret"])
         ]
-        assert row["frontier"] == (not beaten)
+        assert row["frontier"] == (row["finds_best"] and not beaten)
+        assert row["choice"] <= row["frontier"]
+        assert row["recommended"] <= row["choice"]
 
 
 def test_lazy_and_both_find_the_same_for_fewer_calls() -> None:
@@ -134,25 +138,34 @@ def test_a_limit_is_kept() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--completions", "1"), "--completions 1: must be from 2 to 128"),
+        (("--completions", "1"), "--completions 1: must be a whole number from 2 to 128"),
         (("--accuracy", "0.5"), "--accuracy 0.5: must be above 0.5 and at most 1"),
         (("--accuracy", "nan"), "--accuracy nan: must be above 0.5"),
         (("--first-slot-bias", "inf"), "--first-slot-bias inf: must be from -10 to 10"),
         (("--order-noise", "1.5"), "--order-noise 1.5: must be from 0 to 1"),
         (("--verdicts", "firm"), "--verdicts firm: choose hard"),
         (("--price", "0"), "--price 0.0: must be above 0"),
-        (("--rating-price", "-1"), "--rating-price -1.0: must be at least 0"),
-        (("--worlds", "1"), "--worlds 1: must be from 2 to 1,000,000"),
-        (("--seed", "-1"), "--seed -1: must be at least 0"),
+        (("--rating-price", "0"), "--rating-price 0.0: must be above 0"),
+        (("--worlds", "1"), "--worlds 1: must be a whole number from 2 to 1,000,000"),
+        (("--seed", "-1"), "--seed -1: must be a whole number of at least 0"),
         (("--max-calls", "0"), "--max-calls 0.0: must be above 0"),
-        (("--strategy", "iterativ"), "unknown strategy 'iterativ'; did you mean 'iterative'?"),
-        (("--strategy", "iterative:order=twice"), "order: Input should be 'single', 'both' or 'lazy' (got 'twice')"),
-        (("--strategy", "iterative:bouts=2"), "bouts: unknown option of strategy 'iterative'; Allowed: order"),
+        (("--strategy", "iterativ"), "--strategy iterativ: unknown strategy 'iterativ'; did you mean 'iterative'?"),
+        (
+            ("--strategy", "iterative:order=twice"),
+            "--strategy iterative:order: Input should be 'single', 'both' or 'la",
+        ),
+        (
+            ("--strategy", "iterative:bouts=2"),
+            "--strategy iterative:bouts: unknown option of strategy 'iterative'; Al",
+        ),
         (("--strategy", "iterative:order"), "'order' is no option"),
         (("--strategy", "iterative:order=lazy,both"), "'both' is no option"),
         (("--strategy", ":order=lazy"), "expected name:key=value"),
         (("--html", "plot.pdf"), "give the file the ending .html"),
-        (("--html", "no/such/folder/plot.html"), "must be a folder that exists"),
+        (("--strategy", "eubo:batch=0"), "--strategy eubo:batch: Input should be greater than or equal to 1 (got 0)"),
+        (("--strategy", "eubo:limit=2"), "--strategy eubo with 8 completions: eubo's limit must be at least 7"),
+        (("--strategy", "os:getcwd"), "--strategy os:getcwd: it does not say what it guarantees and asks"),
+        (("--html", "no/such/folder/plot.html"), "plot.html: no file can be written there: No such file or directory"),
     ],
     ids=lambda part: " ".join(part) if isinstance(part, tuple) else "",
 )
@@ -187,6 +200,124 @@ def test_a_strategy_of_the_users_own_is_compared(tmp_path: Path, monkeypatch: py
     assert (row["strategy"], row["order"], row["options"]) == ("one_duel:once", None, {"reverse": True})
     assert row["calls"] == 1
     assert set(row["gaps"]) == {"best_vs_random"}
+
+
+BROKEN = """
+from prefine.ranking.base import Duel, Outcome, strategy
+
+def facts(f):
+    return strategy(guarantees={"best"}, max_asks=lambda m: m, rounds=lambda m: m)(f)
+
+@facts
+def outside(m):
+    yield [Duel(0, m)]
+
+@facts
+def endless(m):
+    while True:
+        yield [Duel(0, 1)]
+
+@facts
+def no_generator(m):
+    return Outcome(champion=0)
+
+@facts
+def stuck(m):
+    yield [Duel(0, 1)]
+    while True:
+        pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("outside", "strategy 'broken_ones:outside': Duel(first=0, second=5) is no duel"),
+        ("endless", "strategy 'broken_ones:endless': it asked 6 times, and its max_asks says 5"),
+        ("no_generator", "--strategy broken_ones:no_generator with 5 completions: it is no generator"),
+    ],
+)
+def test_a_broken_strategy_of_the_users_own_is_named(
+    name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_ones.py").write_text(BROKEN)
+    monkeypatch.syspath_prepend(tmp_path)
+    result = prefine("simulate", *SMALL, "--strategy", f"broken_ones:{name}")
+    assert result.code == 2, result.err
+    assert message in result.err
+    assert "bug in prefine" not in result.err
+
+
+class Stopping:
+    """A progress whose user has pressed Ctrl-C."""
+
+    stopping = True
+
+    def start(self, stage: str, total: int, unit: str) -> None:
+        """Ignore."""
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """Ignore."""
+
+    def say(self, text: str) -> None:
+        """Ignore."""
+
+
+def test_an_interrupt_does_not_wait_for_the_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even for a strategy that never comes back."""
+    (tmp_path / "stuck_ones.py").write_text(BROKEN)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(Interrupted):
+        simulate(4, strategies=["stuck_ones:stuck"], worlds=600, processes=2, progress=Stopping())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"completions": 1}, "completions 1: must be a whole number from 2 to 128"),
+        ({"completions": 4.0}, "completions 4.0: must be a whole number"),
+        ({"worlds": 1}, "worlds 1: must be"),
+        ({"seed": -1}, "seed -1: must be a whole number of at least 0"),
+        ({"max_calls": math.nan}, "max_calls nan: must be above 0"),
+        ({"max_cost": 0}, "max_cost 0: must be above 0"),
+        ({"processes": 0}, "processes 0: must be"),
+        ({"judge": {"accuracy": 0.8}}, "judge: expected a prefine.JudgeModel, got a dict"),
+        ({"prices": (1, 1)}, "prices: expected a prefine.Prices, got a tuple"),
+        ({"strategies": ["eubo", {"name": "eubo", "batch": 0}]}, "strategies: eubo.batch: Input should be"),
+    ],
+)
+def test_python_is_told_what_is_not_allowed(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        simulate(**({"completions": 4, "worlds": 2} | arguments))
+
+
+def test_a_plot_that_cannot_be_written_is_found_first_or_costs_no_table(tmp_path: Path) -> None:
+    folder = tmp_path / "folder.html"
+    folder.mkdir()
+    result = prefine("simulate", *SMALL, "--html", str(folder))
+    assert (result.code, result.out) == (2, "")
+    assert "no file can be written there: Is a directory" in result.err
+    assert "worlds" not in result.err  # nothing was simulated
+    if Path("/dev/full").exists():
+        full = tmp_path / "full.html"
+        full.symlink_to("/dev/full")
+        result = prefine("simulate", *SMALL, *TWO, "--html", str(full))
+        assert result.code == 2
+        assert "Recommended: " in result.out
+        assert "the plot cannot be written: No space left on device" in result.err
+
+
+def test_a_terminal_of_eighty_columns_holds_the_tables() -> None:
+    simulation = simulate(5, worlds=60)
+    options: dict[str, Any] = {"completions": 5, "worlds": 60, "seed": 0, "verdicts": "hard", "accuracy": 0.75}
+    options |= {"first_slot_bias": 0.5, "order_noise": 0.5, "max_calls": None, "max_cost": None}
+    text = as_text(simulation, options, columns=80)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+    for row in simulation.rows:
+        assert f"{row.regret.mean:.3f} ± {row.regret.standard_error:.3f}" in text
+        assert all(f" {gap.mean:.2f}" in text for gap in row.gaps.values())
+    assert "Standard errors are at most 0." in text
 
 
 def test_the_plot_needs_nothing_beside_itself_and_shows_every_name(tmp_path: Path) -> None:

@@ -13,15 +13,19 @@ if TYPE_CHECKING:
     from prefine.api.data import make_lists, make_pairs, rank, sample
     from prefine.api.evaluating import evaluate
     from prefine.api.reading import read_completions, read_pairs, read_prompts
+    from prefine.api.simulating import simulate
     from prefine.api.training import Trained, train
     from prefine.config import TrainConfig
+    from prefine.ranking.simulator import JudgeModel, Prices
     from prefine.records import Completion, PreferenceList, PreferencePair, Prompt, Ranking
 
 __version__ = version("prefine")
 __all__ = [
     "Completion",
+    "JudgeModel",
     "PreferenceList",
     "PreferencePair",
+    "Prices",
     "Prompt",
     "Ranking",
     "TrainConfig",
@@ -39,6 +43,7 @@ __all__ = [
     "read_prompts",
     "regularizers",
     "sample",
+    "simulate",
     "train",
 ]
 
@@ -46,8 +51,10 @@ _HOMES = {
     "prefine.api.reading": ("read_completions", "read_pairs", "read_prompts"),
     "prefine.api.data": ("make_lists", "make_pairs", "rank", "sample"),
     "prefine.api.evaluating": ("evaluate",),
+    "prefine.api.simulating": ("simulate",),
     "prefine.api.training": ("Trained", "train"),
     "prefine.config": ("TrainConfig",),
+    "prefine.ranking.simulator": ("JudgeModel", "Prices"),
     "prefine.records": ("Completion", "PreferenceList", "PreferencePair", "Prompt", "Ranking"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

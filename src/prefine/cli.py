@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import sys
 import threading
 import time
@@ -270,17 +271,24 @@ def simulate(
     `--json` prints {"strategies": [...]}, each with strategy, order, calls, regret, p_best, gap (of the selector with
     the widest pairs; all of them in gaps), standard_errors, frontier and recommended.
     """
-    from prefine.cli_simulate import as_json, as_text, run
+    from prefine.cli_simulate import as_json, as_text, run, write_plot
 
     options = {
         **{"completions": completions, "accuracy": accuracy, "first_slot_bias": first_slot_bias},
         **{"order_noise": order_noise, "verdicts": verdicts, "price": price, "rating_price": rating_price},
         **{"worlds": worlds, "seed": seed, "strategy": strategy, "max_calls": max_calls, "max_cost": max_cost},
+        "html": html,
     }
-    simulation = run(options, html=html)
-    typer.echo(as_json(simulation) if json_ else _visible(as_text(simulation, options)))
-    if html is not None and not json_:
-        typer.echo(f"\nplot: {html}")
+    simulation = run(options)
+    if json_:
+        typer.echo(as_json(simulation))
+    else:
+        columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else 100
+        typer.echo(_visible(as_text(simulation, options, columns=columns)))
+    if html is not None:
+        write_plot(simulation, options, html)
+        if not json_:
+            typer.echo(f"\nplot: {html}")
 
 
 @config_app.command("check")

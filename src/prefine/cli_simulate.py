@@ -6,23 +6,23 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from prefine.api.simulating import Simulation, simulate
+from prefine.api.simulating import Simulation, contestant_of, place, simulate
 from prefine.config_file import parse_yaml
 from prefine.errors import ConfigError
 from prefine.progress import RichProgress
-from prefine.ranking.simulator import JudgeModel, Prices, Row
+from prefine.ranking.simulator import Contestant, JudgeModel, Prices, Row, check
 from prefine.ranking.simulator.gaps import GAPS
 from prefine.ranking.simulator.summary import Estimate, label
 from prefine.registry import TABLES
 
-WIDTH = 100
-"""Columns of the table."""
+WIDTH, NARROWEST = 100, 80
+"""Columns of the tables: as many as a terminal has, within these."""
 
 _TITLES = {
     "best_vs_random": "best vs\nrandom",
@@ -35,81 +35,86 @@ _TITLES = {
 """Names of selectors that fit over a column."""
 
 
-class _Range(NamedTuple):
-    """What an option may be: bounds, and whether the lower one itself is allowed."""
-
-    low: float
-    high: float
-    open: bool = False
-
-    def holds(self, value: float) -> bool:
-        # NaN is in no range.
-        return (self.low < value if self.open else self.low <= value) and value <= self.high and math.isfinite(value)
-
-    def __str__(self) -> str:
-        if self.high == math.inf:
-            return f"{'above' if self.open else 'at least'} {self.low:g}"
-        return f"{'above' if self.open else 'from'} {self.low:g} {'and at most' if self.open else 'to'} {self.high:,}"
+_CHECKED = ("completions", "accuracy", "first_slot_bias", "order_noise", "verdicts", "worlds", "seed")
+_CHECKED_IF_GIVEN = {"price": "duel", "rating_price": "rating", "max_calls": "max_calls", "max_cost": "max_cost"}
 
 
-RANGES: Mapping[str, _Range] = {
-    "completions": _Range(2, 128),
-    "accuracy": _Range(0.5, 1, open=True),
-    "first_slot_bias": _Range(-10, 10),
-    "order_noise": _Range(0, 1),
-    "price": _Range(0, math.inf, open=True),
-    "rating_price": _Range(0, math.inf),
-    "worlds": _Range(2, 1_000_000),
-    "seed": _Range(0, math.inf),
-    "max_calls": _Range(0, math.inf, open=True),
-    "max_cost": _Range(0, math.inf, open=True),
-}
-
-
-def run(options: Mapping[str, Any], *, html: Path | None) -> Simulation:
-    """Simulate, with a progress bar, and write the plot.
+def run(options: Mapping[str, Any]) -> Simulation:
+    """Simulate, with a progress bar.
 
     Args:
-        options: The command's options by name, None where not given: those of `RANGES`, verdicts and strategy.
-        html: Where to write the plot.
+        options: The command's options by name, None where not given; `html`, a file for the plot, is only checked.
 
     Raises:
         ConfigError: An option is not allowed, or a strategy is unknown or cannot rank so many completions.
     """
-    for name, allowed in RANGES.items():
-        value = options[name]
-        if value is not None and not allowed.holds(value):
-            raise ConfigError(f"--{name.replace('_', '-')} {value}: must be {allowed}")
-    if options["verdicts"] not in ("hard", "soft"):
-        raise ConfigError(f"--verdicts {options['verdicts']}: choose hard (one of the two) or soft (a probability)")
-    if html is not None:
-        _check_file(html)
-    price = options["price"]
-    rating_price = price if options["rating_price"] is None else options["rating_price"]
+    for name in _CHECKED:
+        check(name, options[name], where=_option(name))
+    for name, setting in _CHECKED_IF_GIVEN.items():
+        if options[name] is not None:
+            check(setting, options[name], where=_option(name))
+    if options["html"] is not None:
+        _check_file(options["html"])
     judge = JudgeModel(
         accuracy=options["accuracy"],
         first_slot_bias=options["first_slot_bias"],
         order_noise=options["order_noise"],
         verdicts=options["verdicts"],
     )
+    strategies = [named(text) for text in options["strategy"]] if options["strategy"] else None
+    for strategy in strategies or ():
+        _check_strategy(strategy, judge, options["completions"])
     with RichProgress() as progress:
-        simulation = simulate(
+        return simulate(
             options["completions"],
             judge=judge,
-            strategies=[named(text) for text in options["strategy"]] if options["strategy"] else None,
+            strategies=strategies,
             worlds=options["worlds"],
             seed=options["seed"],
-            prices=Prices(price, rating_price),
+            prices=_prices(options),
             max_calls=options["max_calls"],
             max_cost=options["max_cost"],
             processes=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
             progress=progress,
         )
-    if html is not None:
-        from prefine.cli_simulate_plot import page
 
-        html.write_text(page(simulation, settings(options), in_calls=price == rating_price == 1), encoding="utf-8")
-    return simulation
+
+def write_plot(simulation: Simulation, options: Mapping[str, Any], path: Path) -> None:
+    """The plot as a page; called when the table has been printed, which must not be lost with the plot.
+
+    Raises:
+        ConfigError: The file cannot be written.
+    """
+    from prefine.cli_simulate_plot import page
+
+    text = page(simulation, settings(options), in_calls=_prices(options) == Prices())
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"--html {path}: the plot cannot be written: {error.strerror}") from error
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _prices(options: Mapping[str, Any]) -> Prices:
+    return Prices(options["price"], options["price"] if options["rating_price"] is None else options["rating_price"])
+
+
+def _check_strategy(strategy: Mapping[str, Any], judge: JudgeModel, completions: int) -> None:
+    """Nothing, if it can be simulated; otherwise the error names the option of the command."""
+    name = strategy["name"]
+    try:
+        contestant_of(strategy, judge, completions)
+    except ConfigError as error:
+        lines = []
+        for line in str(error).split("\n"):
+            for theirs, ours in ((".name:", ":"), (".", ":"), ("", "")):
+                if line.startswith(place(name) + theirs):
+                    line = f"--strategy {name}{ours}{line.removeprefix(place(name) + theirs)}"
+            lines.append(line)
+        raise ConfigError("\n".join(lines)) from error
 
 
 def named(text: str) -> dict[str, Any]:
@@ -133,10 +138,19 @@ def named(text: str) -> dict[str, Any]:
 
 
 def _check_file(path: Path) -> None:
+    """Nothing, if a page can be written there; tried before the work, by opening the file."""
     if path.suffix.lower() not in (".html", ".htm"):
         raise ConfigError(f"--html {path}: what is written is a page; give the file the ending .html")
-    if not path.parent.is_dir() or path.is_dir():
-        raise ConfigError(f"--html {path}: no file can be written there; {path.parent} must be a folder that exists")
+    try:
+        new = not path.exists()
+        path.open("ab").close()
+        if new:
+            path.unlink()
+    except OSError as error:
+        raise ConfigError(
+            f"--html {path}: no file can be written there: {error.strerror}; name one in a folder that exists and that "
+            "you may write to"
+        ) from error
 
 
 def settings(options: Mapping[str, Any]) -> str:
@@ -171,7 +185,7 @@ def as_json(simulation: Simulation) -> str:
                 "gap_standard_errors": {name: _number(value.standard_error) for name, value in row.gaps.items()},
                 "finds_best": row.finds_best,
                 "frontier": row.frontier,
-                "clear": row.clear,
+                "choice": row.choice,
                 "recommended": recommended,
                 "reason": simulation.advice.reason if recommended else None,
             }
@@ -183,26 +197,30 @@ def _number(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def as_text(simulation: Simulation, options: Mapping[str, Any]) -> str:
-    """Two tables for people, within 100 columns, what their marks mean, and the advice."""
+def as_text(simulation: Simulation, options: Mapping[str, Any], *, columns: int = WIDTH) -> str:
+    """Two tables for people, what their marks mean, and the advice; within the columns of the terminal, or 80."""
+    width = max(NARROWEST, min(WIDTH, columns))
     rows = simulation.rows
     priced = any(row.cost.mean != row.calls.mean for row in rows)
     written = io.StringIO()
-    console = Console(file=written, width=WIDTH, highlight=False, markup=False)
+    console = Console(file=written, width=width, highlight=False, markup=False)
     console.print(settings(options))
     console.print()
     console.print(_found(simulation, priced=priced))
+    limited = options["max_calls"] is not None or options["max_cost"] is not None
     console.print(
-        f"● on the frontier of {'cost' if priced else 'calls'} and regret; ○ also, but not clearly better (2 standard "
-        "errors) than the ● before it; → recommended. Depth: calls that wait for one another."
+        f"● what to choose at some limit on {'cost' if priced else 'calls'}: the cheapest that nothing within it "
+        "clearly beats (2 standard errors of the difference); ○ also on the frontier"
+        f"{', within the limit' if limited else ''}; → recommended. Depth: calls that wait for one another."
     )
     if not all(row.finds_best for row in rows):
-        console.print("* guarantees no champion; the first of its order stands in.")
+        console.print("* guarantees no champion; the first of its order stands in. Neither marked nor recommended.")
     if any(row.gaps for row in rows):
         console.print()
-        console.print(_widths(rows))
+        console.print(_widths(rows, errors=width >= WIDTH))
         console.print(
             "Quality of chosen minus rejected [sd]; – where the selector needs more than the strategy guarantees."
+            + ("" if width >= WIDTH else f" Standard errors are at most {_largest_error(rows):.3f}.")
         )
     for note in simulation.notes:
         console.print(note)
@@ -210,7 +228,15 @@ def as_text(simulation: Simulation, options: Mapping[str, Any]) -> str:
     advice = simulation.advice
     chosen = "" if advice.row is None else f"Recommended: {label(rows[advice.row].contestant)}. "
     console.print(chosen + advice.reason)
+    if advice.row is not None:
+        console.print(f"In a configuration: {_as_yaml(rows[advice.row].contestant)}")
     return "\n".join(line.rstrip() for line in written.getvalue().splitlines())
+
+
+def _as_yaml(contestant: Contestant) -> str:
+    """The line that makes a run use the strategy."""
+    options = "".join(f", {key}: {json.dumps(value)}" for key, value in contestant.options)
+    return f"rank: {{strategy: {{name: {contestant.name}{options}}}}}"
 
 
 def _found(simulation: Simulation, *, priced: bool) -> Table:
@@ -218,7 +244,7 @@ def _found(simulation: Simulation, *, priced: bool) -> Table:
     table = _table("", "strategy", "calls", *(["cost"] if priced else []), "depth", "best found %", "regret [sd]")
     for index, row in enumerate(simulation.rows):
         table.add_row(
-            ("→" if index == simulation.advice.row else " ") + ("●" if row.clear else "○" if row.frontier else " "),
+            ("→" if index == simulation.advice.row else " ") + ("●" if row.choice else "○" if row.frontier else " "),
             label(row.contestant),
             f"{row.calls.mean:.1f}",
             *([f"{row.cost.mean:.4g}"] if priced else []),
@@ -229,18 +255,25 @@ def _found(simulation: Simulation, *, priced: bool) -> Table:
     return table
 
 
-def _widths(rows: Sequence[Row]) -> Table:
-    """How wide each strategy's pairs are, by selector."""
+def _widths(rows: Sequence[Row], *, errors: bool) -> Table:
+    """How wide each strategy's pairs are, by selector; with standard errors where there is room."""
     selectors = [name for name in GAPS if any(name in row.gaps for row in rows)]
     table = _table("  ", "strategy", *(_TITLES.get(name, name) for name in selectors))
     for row in rows:
-        cells = [_gap_text(row.gaps[name]) if name in row.gaps else "–" for name in selectors]
+        cells = [_gap_text(row.gaps[name], errors=errors) if name in row.gaps else "–" for name in selectors]
         table.add_row("", label(row.contestant), *cells)
     return table
 
 
-def _gap_text(gap: Estimate) -> str:
-    return "–" if math.isnan(gap.mean) else f"{gap.mean:.2f} ±{gap.standard_error:.2f}"
+def _gap_text(gap: Estimate, *, errors: bool) -> str:
+    if math.isnan(gap.mean):
+        return "–"
+    return f"{gap.mean:.2f} ±{gap.standard_error:.2f}" if errors else f"{gap.mean:.2f}"
+
+
+def _largest_error(rows: Sequence[Row]) -> float:
+    errors = (gap.standard_error for row in rows for gap in row.gaps.values())
+    return max((error for error in errors if not math.isnan(error)), default=math.nan)
 
 
 def _table(mark: str, name: str, *numbers: str) -> Table:

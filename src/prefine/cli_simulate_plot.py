@@ -50,22 +50,22 @@ def page(simulation: Simulation, settings: str, *, in_calls: bool) -> str:
     rows = simulation.rows
     figure = go.Figure()
     low, high, top = _ranges(rows)
-    clear = [row for row in rows if row.clear]
+    choices = [row for row in rows if row.choice]
     chosen = [rows[simulation.advice.row]] if simulation.advice.row is not None else []
-    rest = [row for row in rows if not row.clear and row not in chosen]
-    clear.sort(key=lambda row: row.cost.mean)
+    rest = [row for row in rows if not row.choice and row not in chosen]
+    choices.sort(key=lambda row: row.cost.mean)
     groups = [
         ("beaten, or not clearly better", rest, _PALE, "markers", 7),
-        ("frontier", clear, _FRONTIER, "lines+markers", 9),
+        ("choice at some limit", choices, _FRONTIER, "lines+markers", 9),
         ("recommended", chosen, _CHOSEN, "markers", 14),
     ]
     for name, members, colour, mode, size in groups:
         if members:
             figure.add_trace(_trace(name, members, colour, mode, size))
     # The important ones choose their places first.
-    order = [*chosen, *(row for row in clear if row not in chosen), *rest]
+    order = [*chosen, *(row for row in choices if row not in chosen), *rest]
     for row, anchor, shift in _labels(order, low, high, top):
-        colour = _CHOSEN if row in chosen else _FRONTIER if row.clear else "#57606a"
+        colour = _CHOSEN if row in chosen else _FRONTIER if row.choice else "#57606a"
         figure.add_annotation(
             x=math.log10(row.cost.mean),
             y=row.regret.mean,
@@ -103,8 +103,9 @@ def page(simulation: Simulation, settings: str, *, in_calls: bool) -> str:
         f"<style>body{{margin:24px auto;max-width:{WIDTH}px;font:15px/1.5 system-ui,sans-serif;color:{_INK};"
         "background:#fff}</style></head>\n<body>\n"
         f"{drawn}\n<p>{html.escape(_words(simulation))}</p>\n"
-        "<p>Bars are one standard error. The line joins the strategies of the frontier whose regret is lower than that "
-        "of the one before by more than two standard errors of the difference, world by world.</p>\n</body></html>\n"
+        "<p>Bars are one standard error. The line joins what to choose at some limit: the cheapest strategy of the "
+        "frontier that nothing within the limit beats by more than two standard errors of the difference, world by "
+        "world.</p>\n</body></html>\n"
     )
 
 
@@ -168,7 +169,7 @@ def _labels(rows: Sequence[Row], low: float, high: float, top: float) -> Iterato
         if row.cost.mean > 0
     }
     taken = [_Box(x - _DOT, y - _DOT, x + _DOT, y + _DOT) for x, y in spots.values()]
-    joined = sorted((spots[id(row)] for row in rows if row.clear and id(row) in spots), key=lambda spot: spot.x)
+    joined = sorted((spots[id(row)] for row in rows if row.choice and id(row) in spots), key=lambda spot: spot.x)
     taken += [_Box(x - 2, y - 2, x + 2, y + 2) for one, other in pairwise(joined) for x, y in _between(one, other)]
     for row in rows:
         if id(row) not in spots:

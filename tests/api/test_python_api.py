@@ -42,6 +42,10 @@ SIGNATURES = {
     "read_completions": "(source, *, strict=False)",
     "read_pairs": "(source, *, strict=False)",
     "read_prompts": "(source, *, strict=False)",
+    "simulate": (
+        "(completions, *, judge=None, strategies=None, worlds=2000, seed=0, prices=None, max_calls=None, "
+        "max_cost=None, processes=1, progress=None)"
+    ),
 }
 
 
@@ -62,6 +66,7 @@ def test_the_stable_surface() -> None:
     assert {name: bare(getattr(prefine, name)) for name in SIGNATURES} == SIGNATURES
     assert set(prefine.__all__) == {
         *SIGNATURES,
+        *("JudgeModel", "Prices"),
         *("Completion", "PreferenceList", "PreferencePair", "Prompt", "Ranking", "TrainConfig", "Trained"),
         "__version__",
         *("losses", "metrics", "ranking", "regularizers"),

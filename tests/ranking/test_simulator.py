@@ -8,13 +8,23 @@ from typing import Any
 import numpy as np
 import pytest
 
+from prefine.errors import ConfigError
 from prefine.judges.noise import first_slot_logit, noise_sd
 from prefine.pairing.base import selector_facts
 from prefine.ranking.base import Duel, Outcome, Rate, Strategy, facts_of
 from prefine.ranking.iterative import iterative
 from prefine.ranking.round_robin import round_robin
 from prefine.ranking.run import drive
-from prefine.ranking.simulator import Contestant, JudgeModel, chunks_of, draw_worlds, joined, play, play_one
+from prefine.ranking.simulator import (
+    Contestant,
+    JudgeModel,
+    chunks_of,
+    draw_worlds,
+    joined,
+    play,
+    play_one,
+    worlds_per_chunk,
+)
 from prefine.ranking.simulator.gaps import GAPS
 from prefine.ranking.simulator.playing import WORLDS_PER_CHUNK
 from prefine.records import Ranking
@@ -140,9 +150,70 @@ def found_nothing(num_completions: int) -> Strategy:
     return Outcome()
 
 
-def test_a_strategy_that_finds_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="'nothing' found neither a champion nor an order"):
-        play([Contestant("nothing", (), found_nothing)], worlds(JudgeModel(), count=2))
+def asks(*rounds: Any, found: Any = None) -> Any:
+    def make(num_completions: int) -> Any:
+        yield from rounds
+        return Outcome(champion=0) if found is None else found
+
+    return make
+
+
+def endless(num_completions: int) -> Strategy:
+    while True:
+        yield [Duel(0, 1)]
+
+
+def failing(num_completions: int) -> Strategy:
+    yield [Duel(0, 1)]
+    raise KeyError("lost")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (found_nothing, "it found neither a champion nor an order"),
+        (asks([Duel(0, 6)]), r"Duel\(first=0, second=6\) is no duel of two of the completions 0 to 5"),
+        (asks([Duel(-1, 0)]), r"Duel\(first=-1, second=0\) is no duel"),
+        (asks([Duel(2, 2)]), r"Duel\(first=2, second=2\) is no duel"),
+        (asks([Rate(-1)]), r"Rate\(completion=-1\) is none of the completions"),
+        (asks([(0, 1)]), r"\(0, 1\) is neither a Duel nor a Rate"),
+        (asks([]), r"a round is a list of at least one Duel or Rate, got \[\]"),
+        (asks(3), "a round is a list of at least one Duel or Rate, got 3"),
+        (endless, "it asked 21 times, and its max_asks says 20 for 6 completions"),
+        (asks(found=0.5), "it returned 0.5, and not an Outcome"),
+        (asks(found=Outcome(champion=6)), "its champion 6 is none of"),
+        (asks(found=Outcome(order=(0, 1))), r"its order \(0, 1\) does not name each of 6 completions once"),
+        (asks(found=Outcome(champion=0, scores=(1.0,))), "its scores are 1"),
+        (failing, r"KeyError: 'lost' \(.*test_simulator.py, line \d+\)"),
+    ],
+)
+def test_a_strategy_that_breaks_the_rules_is_named(make: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=f"strategy 'my:own': {message}"):
+        play([Contestant("my:own", (), make, (), max_asks=20)], worlds(JudgeModel(), count=2))
+
+
+def test_chunks_are_smaller_where_a_world_takes_longer() -> None:
+    """The worlds of up to 32 completions are those of the published figures, and stay as they are."""
+    assert [worlds_per_chunk(m) for m in (2, 32, 64, 128)] == [250, 250, 62, 15]
+    drawn = [chunk().quality for chunk in chunks_of(JudgeModel(), 64, 100, seed=0)]
+    assert [len(part) for part in drawn] == [62, 38]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"accuracy": 0.5}, "accuracy 0.5: must be above 0.5 and at most 1"),
+        ({"accuracy": math.nan}, "accuracy nan: must be above 0.5"),
+        ({"accuracy": "0.8"}, "accuracy 0.8: must be above"),
+        ({"first_slot_bias": math.inf}, "first_slot_bias inf: must be from -10 to 10"),
+        ({"order_noise": 1.5}, "order_noise 1.5: must be from 0 to 1"),
+        ({"verdicts": "Soft"}, "verdicts Soft: choose hard"),
+        ({"graded": 1}, "graded 1: must be True or False"),
+    ],
+)
+def test_a_judge_that_cannot_be_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        JudgeModel(**settings)
 
 
 def test_parts_join_to_the_whole() -> None:

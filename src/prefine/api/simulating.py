@@ -3,7 +3,7 @@
 import inspect
 import multiprocessing
 import signal
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,7 @@ from prefine.api.components import Named, component_of
 from prefine.config import Component
 from prefine.errors import ConfigError, Interrupted
 from prefine.pairing.base import selector_facts
-from prefine.ranking.base import facts_of
+from prefine.ranking.base import StrategyFacts, facts_of
 from prefine.ranking.simulator import (
     Advice,
     Contestant,
@@ -21,7 +21,7 @@ from prefine.ranking.simulator import (
     Prices,
     Row,
     Worlds,
-    advise,
+    check,
     chunks_of,
     joined,
     play,
@@ -32,6 +32,7 @@ from prefine.registry import TABLES, lookup
 from prefine.stages.base import Progress, Silent
 
 _WHERE = "strategies"
+_POLL_S = 0.2  # how long after an interrupt the work is stopped, at most
 
 
 @dataclass(frozen=True)
@@ -60,13 +61,13 @@ def simulate(
     """Play strategies on the same simulated prompts; what each takes and finds, and which to choose.
 
     Args:
-        completions: M, completions per prompt.
-        judge: The judge to simulate; None takes accuracy .75 and a slot bias of half its noise.
+        completions: M, completions per prompt; 2 to 128.
+        judge: The judge to simulate, a `JudgeModel`; None takes accuracy .75 and a slot bias of half its noise.
         strategies: Names, or mappings of a name and options as in YAML; None takes all that the registry has, in the
             orders and limits that make sense.
-        worlds: Simulated prompts.
+        worlds: Simulated prompts, 2 to 1,000,000.
         seed: Of the worlds. The same seed gives the same numbers, whatever the number of processes.
-        prices: Of a duel and of a rating; None counts both as 1.
+        prices: Of a duel and of a rating, as `Prices`; None counts both as 1.
         max_calls: Advise within so many calls per prompt, on average.
         max_cost: Advise within such a cost per prompt, on average.
         processes: Above 1, so many processes share the work. As always with processes, a script that asks for them
@@ -74,11 +75,15 @@ def simulate(
         progress: Where to say how far it is.
 
     Raises:
-        ConfigError: A strategy is unknown, an option is wrong, or it cannot play so many completions.
+        ConfigError: A setting is not allowed; a strategy is unknown, an option of it is wrong, it cannot play so many
+            completions, or one of the user's own fails.
         Interrupted: `progress` asked to stop.
     """
-    if worlds < 1:
-        raise ConfigError(f"worlds {worlds}: must be at least 1")
+    _check(completions=completions, worlds=worlds, seed=seed, processes=processes)
+    _check(**{name: limit for name, limit in (("max_calls", max_calls), ("max_cost", max_cost)) if limit is not None})
+    for name, given, kind in (("judge", judge, JudgeModel), ("prices", prices, Prices)):
+        if given is not None and not isinstance(given, kind):
+            raise ConfigError(f"{name}: expected a prefine.{kind.__name__}, got a {type(given).__name__}")
     model, shown = judge or JudgeModel(), progress or Silent()
     notes: list[str] = []
     if strategies is None:
@@ -87,25 +92,35 @@ def simulate(
             try:
                 contestants.append(contestant_of(component, model, completions))
             except ConfigError as error:
-                notes.append(f"left out: {error}")
+                notes.append(f"left out: {str(error).removeprefix(f'{_WHERE}: ')}")
     else:
-        components = [component_of(named, where=_WHERE) for named in strategies]
-        contestants = [contestant_of(component, model, completions) for component in components]
+        contestants = [contestant_of(named, model, completions) for named in strategies]
     if not contestants:
         raise ConfigError(f"{_WHERE}: there is none that can rank {completions} completions; " + "; ".join(notes))
     chunks = list(chunks_of(model, completions, worlds, seed))
     parts: list[list[Played]] = []
     shown.start("simulate", worlds, "worlds")
     with _workers(min(processes, len(chunks))) as apply:
-        for part in apply(_Play(contestants), chunks):
+        for part in apply(_Play(contestants), chunks, shown):
             parts.append(part)
             shown.advance(len(part[0].calls))
-            if shown.stopping:
-                raise Interrupted("stopped while simulating; nothing is kept")
+            _go_on(shown)
     played = [joined(same) for same in zip(*parts, strict=True)]
-    finds_best = ["best" in facts_of(_function(c.name)).guarantees for c in contestants]
-    rows = summarise(contestants, played, finds_best, prices or Prices())
-    return Simulation(rows, played, advise(rows, played, max_calls=max_calls, max_cost=max_cost), tuple(notes))
+    finds_best = ["best" in facts_of(lookup("strategy", c.name, where=_WHERE)).guarantees for c in contestants]
+    rows, advice = summarise(
+        contestants, played, finds_best, prices or Prices(), max_calls=max_calls, max_cost=max_cost
+    )
+    return Simulation(rows, played, advice, tuple(notes))
+
+
+def _check(**settings: object) -> None:
+    for name, value in settings.items():
+        check(name, value)
+
+
+def _go_on(progress: Progress) -> None:
+    if progress.stopping:
+        raise Interrupted("stopped while simulating; nothing is kept")
 
 
 def default_strategies(completions: int) -> list[Component]:
@@ -127,36 +142,46 @@ def default_strategies(completions: int) -> list[Component]:
     ]
 
 
-def contestant_of(component: Component, judge: JudgeModel, completions: int) -> Contestant:
+def contestant_of(strategy: Named | Component, judge: JudgeModel, completions: int) -> Contestant:
     """A strategy with its options, told what it asks of the judge and was not set, and the selectors that fit it.
 
     Raises:
         ConfigError: It is unknown, an option is wrong, or it cannot play so many completions.
     """
-    function = _function(component.name)
-    parameters = inspect.signature(function).parameters
+    component = strategy if isinstance(strategy, Component) else component_of(strategy, where=_WHERE)
+    where = place(component.name)
+    function = lookup("strategy", component.name, where=where)
+    if not isinstance(getattr(function, "facts", None), StrategyFacts):
+        raise ConfigError(
+            f"{where}: it does not say what it guarantees and asks; decorate it with prefine.ranking.base.strategy"
+        )
+    facts, parameters = facts_of(function), inspect.signature(function).parameters
     # Whoever has measured the judge would set these; 1 is no noise at all, which no measurement can show.
     measured = {"accuracy": min(judge.accuracy, 0.99), "order_noise": judge.order_noise}
     told = {name: value for name, value in measured.items() if name in parameters and value != parameters[name].default}
     component = Component.model_validate({"name": component.name, **told, **component.options})
-    given = ("first_slot_bias",)
-    make = component.resolve("strategy", where=_WHERE, given=given)
+    make = component.resolve("strategy", where=where, given=("first_slot_bias",))
     if "first_slot_bias" in parameters:
         make.keywords["first_slot_bias"] = judge.first_slot_logit
-    guarantees = facts_of(function).guarantees
     fitting = tuple(
-        name for name in GAPS if selector_facts(lookup("selector", name, where="selectors")).fits(guarantees)
+        name for name in GAPS if selector_facts(lookup("selector", name, where="selectors")).fits(facts.guarantees)
     )
     order = {"order": make.keywords["order"]} if "order" in make.keywords else {}
     try:
-        make(completions)
-    except ValueError as error:
-        raise ConfigError(f"{_WHERE}: {component.name} with {completions} completions: {error}") from error
-    return Contestant(component.name, tuple((order | component.options).items()), make, fitting)
+        if not isinstance(make(completions), Generator):
+            raise ValueError("it is no generator; it must yield rounds of Duels and Rates")
+        most = facts.max_asks(completions, **make.keywords)
+    except Exception as error:
+        if component.name in TABLES["strategy"] and not isinstance(error, ValueError):
+            raise  # ours: a bug, whose traceback is wanted
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        raise ConfigError(f"{where} with {completions} completions: {kind}{error}") from error
+    return Contestant(component.name, tuple((order | component.options).items()), make, fitting, most)
 
 
-def _function(name: str) -> Any:
-    return lookup("strategy", name, where=_WHERE)
+def place(name: str) -> str:
+    """What messages about a strategy begin with."""
+    return f"{_WHERE}: {name}"
 
 
 @dataclass(frozen=True)
@@ -169,18 +194,35 @@ class _Play:
         return play(self.contestants, draw())
 
 
-Apply = Callable[[_Play, Sequence[Callable[[], Worlds]]], Iterable[list[Played]]]
+Apply = Callable[[_Play, Sequence[Callable[[], Worlds]], Progress], Iterable[list[Played]]]
 
 
 @contextmanager
 def _workers(count: int) -> Iterator[Apply]:
     """A map over chunks, in order: in this process, or in `count` others."""
     if count < 2:
-        yield map
+        yield lambda work, chunks, progress: map(work, chunks)
         return
     # Processes that begin afresh: a copy of this one, made while its progress bar's thread holds a lock, could hang.
     with multiprocessing.get_context("spawn").Pool(count, _leave_interrupts_to_the_parent) as pool:
-        yield pool.imap
+
+        def apply(work: _Play, chunks: Sequence[Callable[[], Worlds]], progress: Progress) -> Iterator[list[Played]]:
+            parts = pool.imap(work, chunks)
+            for _ in chunks:
+                yield _awaited(parts, progress)
+
+        yield apply
+
+
+def _awaited(parts: Any, progress: Progress) -> list[Played]:
+    """The next part; meanwhile an interrupt is heeded, however long a worker takes."""
+    while True:
+        try:
+            part: list[Played] = parts.next(_POLL_S)
+        except multiprocessing.TimeoutError:
+            _go_on(progress)
+        else:
+            return part
 
 
 def _leave_interrupts_to_the_parent() -> None:

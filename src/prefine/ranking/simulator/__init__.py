@@ -1,7 +1,8 @@
 """What a strategy would cost and find, by a simulated judge of known accuracy, noise and slot bias."""
 
-from prefine.ranking.simulator.playing import Contestant, Played, chunks_of, joined, play, play_one
-from prefine.ranking.simulator.summary import Advice, Estimate, Prices, Row, advise, summarise
+from prefine.ranking.simulator.bounds import check
+from prefine.ranking.simulator.playing import Contestant, Played, chunks_of, joined, play, play_one, worlds_per_chunk
+from prefine.ranking.simulator.summary import Advice, Estimate, Prices, Row, summarise
 from prefine.ranking.simulator.worlds import JudgeModel, Worlds, draw_worlds
 
 __all__ = [
@@ -13,11 +14,12 @@ __all__ = [
     "Prices",
     "Row",
     "Worlds",
-    "advise",
+    "check",
     "chunks_of",
     "draw_worlds",
     "joined",
     "play",
     "play_one",
     "summarise",
+    "worlds_per_chunk",
 ]

@@ -17,8 +17,11 @@ def best_vs_random(outcome: Outcome, quality: Sequence[float]) -> float | None:
 
 
 def best_vs_worst(outcome: Outcome, quality: Sequence[float]) -> float | None:
-    """The champion over the worst."""
-    return _gap(outcome.champion, outcome.worst, quality)
+    """The champion over the worst; where they are the same, over the last of the order that is another one."""
+    worst = outcome.worst
+    if worst is not None and worst == outcome.champion:
+        worst = next((i for i in reversed(outcome.order or ()) if i != worst), None)
+    return _gap(outcome.champion, worst, quality)
 
 
 def best_vs_last_loser(outcome: Outcome, quality: Sequence[float]) -> float | None:

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 
+from prefine.ranking.simulator.bounds import check
 from prefine.ranking.simulator.playing import Contestant, Played
 from prefine.ranking.simulator.worlds import Array
 
@@ -21,11 +22,20 @@ class Estimate(NamedTuple):
     standard_error: float
 
 
-class Prices(NamedTuple):
-    """What one duel and one rating cost."""
+@dataclass(frozen=True)
+class Prices:
+    """What one duel and one rating cost, both above 0.
+
+    Raises:
+        ConfigError: One of them is not.
+    """
 
     duel: float = 1.0
     rating: float = 1.0
+
+    def __post_init__(self) -> None:
+        check("duel", self.duel)
+        check("rating", self.rating)
 
 
 @dataclass(frozen=True)
@@ -42,8 +52,11 @@ class Row:
         regret: Quality that the champion lacks [sd].
         gaps: Quality of chosen minus rejected [sd], by selector, over the worlds in which there is a pair.
         frontier: No other row costs as little and has as little regret, with one of the two lower.
-        clear: On the frontier, and its regret is clearly lower than that of the clear row before it: by more than 2
-            standard errors of the difference, world by world. The cheapest row of the frontier is clear.
+        choice: On the frontier, and for some limit on the cost what to choose: the cheapest row of the frontier whose
+            regret nothing within that limit clearly beats, by more than 2 standard errors of the difference, world by
+            world.
+
+    `frontier` and `choice` are among the strategies that find a best one and keep the limits; false for the others.
     """
 
     contestant: Contestant
@@ -55,7 +68,7 @@ class Row:
     regret: Estimate
     gaps: dict[str, Estimate]
     frontier: bool
-    clear: bool
+    choice: bool
 
 
 @dataclass(frozen=True)
@@ -75,28 +88,77 @@ def estimate(values: Array) -> Estimate:
     return Estimate(float(known.mean()), error)
 
 
+def share(hits: Array) -> Estimate:
+    """The share of worlds, and its standard error: after two more of each kind, so that all or none is not certain."""
+    count = len(hits)
+    wide = (float(hits.sum()) + 2) / (count + 4)
+    return Estimate(float(hits.mean()), math.sqrt(wide * (1 - wide) / (count + 4)))
+
+
 def summarise(
-    contestants: Sequence[Contestant], played: Sequence[Played], finds_best: Sequence[bool], prices: Prices
-) -> list[Row]:
-    """One row per contestant, in their order; all of them must have played the same worlds."""
+    contestants: Sequence[Contestant],
+    played: Sequence[Played],
+    finds_best: Sequence[bool],
+    prices: Prices,
+    *,
+    max_calls: float | None = None,
+    max_cost: float | None = None,
+) -> tuple[list[Row], Advice]:
+    """One row per contestant, in their order, and which of them to choose; all must have played the same worlds.
+
+    Within a limit the choice is the cheapest row of the frontier that nothing within it clearly beats. Without one it
+    is, of the rows that are the choice at some limit, the one with the smallest cost * regret^2: a rule of thumb for
+    the knee of the curve, at which half the regret is worth four times the cost.
+
+    Args:
+        contestants: What was played.
+        played: What came of each.
+        finds_best: Whether it guarantees a champion; the others are neither marked nor advised.
+        prices: Of the calls.
+        max_calls: Mean calls per prompt that are allowed.
+        max_cost: Mean cost per prompt that is allowed.
+    """
     costs = [prices.duel * (p.calls - p.ratings) + prices.rating * p.ratings for p in played]
-    frontier = frontier_of([float(cost.mean()) for cost in costs], [float(p.regret.mean()) for p in played])
-    clear = clear_steps(frontier, played)
-    return [
+    rows = [
         Row(
             contestant=contestant,
             finds_best=finds,
             calls=estimate(p.calls),
             rounds=estimate(p.rounds),
             cost=estimate(cost),
-            p_best=estimate((p.regret == 0).astype(np.float64)),
+            p_best=share((p.regret == 0).astype(np.float64)),
             regret=estimate(p.regret),
             gaps={name: estimate(values) for name, values in p.gaps.items()},
-            frontier=index in frontier,
-            clear=index in clear,
+            frontier=False,
+            choice=False,
         )
-        for index, (contestant, p, cost, finds) in enumerate(zip(contestants, played, costs, finds_best, strict=True))
+        for contestant, p, cost, finds in zip(contestants, played, costs, finds_best, strict=True)
     ]
+    finders = [i for i, row in enumerate(rows) if row.finds_best]
+    allowed = [
+        i
+        for i in finders
+        if (max_calls is None or rows[i].calls.mean <= max_calls)
+        and (max_cost is None or rows[i].cost.mean <= max_cost)
+    ]
+    limits = [(max_calls, "calls"), (max_cost, "cost")]
+    given = " and ".join(f"{limit:g} {unit}" for limit, unit in limits if limit is not None)
+    # Where nothing keeps the limits, the marks are those without them.
+    among = allowed or finders
+    costs_of, regrets = [rows[i].cost.mean for i in among], [rows[i].regret.mean for i in among]
+    frontier = [among[i] for i in frontier_of(costs_of, regrets)]
+    choices = choices_of(among, frontier, [row.cost.mean for row in rows], played)
+    marked = [replace(row, frontier=i in frontier, choice=i in choices) for i, row in enumerate(rows)]
+    if not finders:
+        return marked, Advice(None, "No strategy here guarantees a champion.")
+    if not allowed:
+        least = marked[choices[0]]
+        return marked, Advice(
+            None,
+            f"No strategy here does with {given} per prompt; the cheapest, {label(least.contestant)}, takes "
+            f"{least.calls.mean:.1f} calls at a cost of {least.cost.mean:.4g}.",
+        )
+    return marked, _advice(marked, played, frontier, choices, given)
 
 
 def frontier_of(costs: Sequence[float], regrets: Sequence[float]) -> list[int]:
@@ -111,68 +173,53 @@ def frontier_of(costs: Sequence[float], regrets: Sequence[float]) -> list[int]:
     return sorted((i for i in range(len(costs)) if not beaten(i)), key=lambda i: (costs[i], i))
 
 
-def clear_steps(frontier: Sequence[int], played: Sequence[Played]) -> list[int]:
-    """The rows of a frontier whose regret is clearly lower than that of the one kept before them."""
-    kept: list[int] = []
-    for index in frontier:
-        if not kept or _is_clear(estimate(played[kept[-1]].regret - played[index].regret)):
-            kept.append(index)
-    return kept
+def choices_of(
+    among: Sequence[int], frontier: Sequence[int], costs: Sequence[float], played: Sequence[Played]
+) -> list[int]:
+    """For each limit on the cost, the cheapest of the frontier that nothing within the limit clearly beats.
+
+    There always is one: the row with the least regret of all within the limit.
+    """
+    beaten_from = {
+        i: min((costs[other] for other in among if _beats(other, i, played)), default=math.inf) for i in frontier
+    }
+    found = [next(i for i in frontier if limit < beaten_from[i]) for limit in sorted({costs[i] for i in among})]
+    return list(dict.fromkeys(found))
 
 
-def _is_clear(gain: Estimate) -> bool:
-    # NaN, the error of a single world, makes nothing clear.
+def _beats(one: int, other: int, played: Sequence[Played]) -> bool:
+    """Whether the regret of one is clearly lower. NaN, the error of a single world, makes nothing clear."""
+    gain = estimate(played[other].regret - played[one].regret)
     return gain.mean > CLEAR * gain.standard_error
 
 
-def advise(rows: Sequence[Row], played: Sequence[Played], *, max_calls: float | None, max_cost: float | None) -> Advice:
-    """Which strategy to take.
-
-    With a limit, it is the lowest regret within it, less what is not clearly lower than for a cheaper one. Without, it
-    is the row of the clear frontier with the smallest cost * regret^2. Averaging repeated calls halves regret for four
-    times the cost, which leaves that product as it is: a dearer row has to do better than that.
-
-    Args:
-        rows: The table. Only strategies that guarantee a champion are advised.
-        played: What the rows were made of.
-        max_calls: Mean calls per prompt that are allowed.
-        max_cost: Mean cost per prompt that is allowed.
-    """
-    limits = [(max_calls, "calls", "calls"), (max_cost, "cost", "in cost")]
-    given = " and ".join(f"{limit:g} {unit}" for limit, _, unit in limits if limit is not None)
-    finders = [i for i, row in enumerate(rows) if row.finds_best]
-    if not finders:
-        return Advice(None, "No strategy here guarantees a champion.")
-    allowed = [
-        i
-        for i in finders
-        if (max_calls is None or rows[i].calls.mean <= max_calls)
-        and (max_cost is None or rows[i].cost.mean <= max_cost)
-    ]
-    if not allowed:
-        least = min(finders, key=lambda i: (rows[i].cost.mean, rows[i].regret.mean))
-        calls, cost = rows[least].calls.mean, rows[least].cost.mean
-        return Advice(
-            None,
-            f"No strategy here does with {given} per prompt; the cheapest, {label(rows[least].contestant)}, takes "
-            f"{calls:.1f} calls at a cost of {cost:.4g}.",
-        )
-    nobody_beats = frontier_of([rows[i].cost.mean for i in allowed], [rows[i].regret.mean for i in allowed])
-    steps = clear_steps([allowed[i] for i in nobody_beats], played)
+def _advice(
+    rows: Sequence[Row], played: Sequence[Played], frontier: Sequence[int], choices: Sequence[int], given: str
+) -> Advice:
+    """The choice and its reason, in words that hold for it."""
     if given:
-        chosen = steps[-1]
-        why = f"Within {given} per prompt nothing has clearly less regret, and what costs less has clearly more."
+        chosen = choices[-1]
+        why = [f"Within {given} per prompt nothing has clearly less regret."]
+        cheaper = frontier[: frontier.index(chosen)]
+        if cheaper:
+            one = len(cheaper) == 1
+            which = "The one of the frontier that costs less is" if one else "Those of the frontier that cost less are"
+            why.append(f"{which}{'' if one else ' all'} clearly beaten by something within it.")
     else:
-        chosen = min(steps, key=lambda i: rows[i].cost.mean * rows[i].regret.mean ** 2)
-        why = (
-            "Of the frontier it makes the most of its calls (smallest cost × regret²: asking more often lowers regret "
-            "by the square root at best)."
+        # What is free would be the choice whatever it finds.
+        chosen = min(
+            [i for i in choices if rows[i].cost.mean > 0] or choices,
+            key=lambda i: rows[i].cost.mean * rows[i].regret.mean ** 2,
         )
-    place = steps.index(chosen)
-    around = [_step(chosen, other, rows, played) for other in (*steps[:place][-1:], *steps[place + 1 :][:1])]
+        why = [
+            "Of those that are the choice at some limit, it has the smallest cost × regret²: a rule of thumb for the "
+            "knee of the curve, where half the regret is worth four times the cost."
+        ]
+    place = choices.index(chosen)
+    why += [_step(chosen, other, rows, played) for other in (*choices[:place][-1:], *choices[place + 1 :][:1])]
     if played[chosen].ratings.any():
-        around.append("It asks for ratings, and was simulated with a scorer that sees as much as the judge.")
-    return Advice(chosen, " ".join([why, *around]))
+        why.append("It asks for ratings, and was simulated with a scorer that sees as much as the judge.")
+    return Advice(chosen, " ".join(why))
 
 
 def _step(chosen: int, other: int, rows: Sequence[Row], played: Sequence[Played]) -> str:

@@ -6,7 +6,9 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from prefine.errors import ConfigError
 from prefine.judges.noise import SOFTNESS, Verdicts, first_slot_logit, noise_sd
+from prefine.ranking.simulator.bounds import check
 
 Array: TypeAlias = npt.NDArray[np.float64]
 
@@ -17,10 +19,13 @@ class JudgeModel:
 
     Attributes:
         accuracy: Probability that two random completions are judged rightly when there is no bias; in (0.5, 1].
-        first_slot_bias: What the first slot adds to the margin [sigma].
+        first_slot_bias: What the first slot adds to the margin [sigma]; from -10 to 10.
         order_noise: Share of the noise variance that is drawn anew for each order; in [0, 1].
         verdicts: "hard" answers 0 or 1, "soft" sigmoid(3 margin / sigma).
         graded: The scorer gives grades from 1 to 5, many of them equal, instead of what it sees.
+
+    Raises:
+        ConfigError: One of them is not allowed.
     """
 
     accuracy: float = 0.75
@@ -28,6 +33,12 @@ class JudgeModel:
     order_noise: float = 0.5
     verdicts: Verdicts = "hard"
     graded: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("accuracy", "first_slot_bias", "order_noise", "verdicts"):
+            check(name, getattr(self, name))
+        if not isinstance(self.graded, bool):
+            raise ConfigError(f"graded {self.graded!r}: must be True or False")
 
     @property
     def sigma(self) -> float:
