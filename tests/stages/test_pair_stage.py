@@ -239,6 +239,16 @@ def test_pairs_of_other_settings_are_not_trained_on(tmp_path: Path, tiny_model_f
     walk(other, "pair", "train")
 
 
+def test_pairs_of_other_rankings_are_not_trained_on(tmp_path: Path, tiny_model_folder: Path) -> None:
+    config = configured(tmp_path, tiny_model_folder)
+    made = walk(config, "sample", "rank", "pair")["pair"]
+    with RunFolder(config.run_dir) as folder:
+        folder.write_manifest(made.model_copy(update={"input_hashes": {"rankings": "of fewer prompts"}}))
+    with pytest.raises(DataError, match=r"rankings: changed since stage pair .* run `prefine pair"):
+        walk(config, "train")
+    walk(config, "pair", "train")
+
+
 def test_a_folder_from_before_today_s_keys_resumes(tmp_path: Path, tiny_model_folder: Path) -> None:
     """What an older version wrote lacks the keys that came later: they had their defaults, so nothing is made again."""
     config = configured(tmp_path, tiny_model_folder, selector={"name": "best_vs_worst"})

@@ -146,7 +146,7 @@ def _worth_asking(duels: DuelLog, size: int, stop_below: float, *, look_ahead: b
         # A stated margin leaves only its order's own error to be asked for again.
         allowed = ~duels.asked & ~duels.stated
         values = np.where(allowed if allowed.any() else ~duels.asked, belief.best_of_two(), -np.inf)
-        if not chosen and 0 < stop_below > values.max() - belief.mean.max():
+        if not chosen and stop_below > 0 and values.max() - belief.mean.max() < stop_below:
             break
         if look_ahead:
             # Often no single verdict would change who looks best: then the other criterion decides.

@@ -97,7 +97,7 @@ def _check_pairs_made(config: RunConfig, folder: RunFolder) -> None:
 
     Raises:
         ConfigError: Other settings have made them.
-        DataError: The stage that makes them has not ended.
+        DataError: The stage that makes them has not ended, or other rankings have made them.
     """
     made = folder.manifests().get("pair")
     if made is None:
@@ -105,6 +105,11 @@ def _check_pairs_made(config: RunConfig, folder: RunFolder) -> None:
     if not made.complete:
         raise DataError(
             f"{folder / 'pairs'}: stage pair has begun and not ended, so pairs are missing; run prefine pair"
+        )
+    ranked = made.input_hashes.get("rankings")
+    if ranked is not None and ranked != table_hash(folder / "rankings"):
+        raise DataError(
+            f"{folder / 'rankings'}: changed since stage pair made pairs of them; run `prefine pair CONFIG` first"
         )
     resolved = config.resolved()
     wanted = deciding({name: resolved[name] for name in made.config if name in resolved})
