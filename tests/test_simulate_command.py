@@ -358,3 +358,18 @@ def test_standard_errors_shrink_with_the_root_of_the_worlds() -> None:
     few, many = (simulate(4, strategies=["iterative"], worlds=count).rows[0].regret for count in (200, 3200))
     assert many.standard_error == pytest.approx(few.standard_error / 4, rel=0.2)
     assert abs(few.mean - many.mean) < 4 * math.hypot(few.standard_error, many.standard_error)
+
+
+def test_one_name_is_no_list_of_strategies() -> None:
+    with pytest.raises(ConfigError, match=r"expected a list of strategies, got 'eubo'"):
+        simulate(5, strategies="eubo", worlds=10)
+    with pytest.raises(ConfigError, match="none was named"):
+        simulate(5, strategies=[], worlds=10)
+
+
+def test_the_recommendation_says_how_to_configure_it_and_what_it_was_told() -> None:
+    shown = prefine("simulate", *SMALL, "--strategy", "eubo:limit=9", "--first-slot-bias", "0.5").out
+    assert "In a configuration: rank: {strategy: {name: eubo, limit: 9}}" in shown
+    assert "set first_slot_bias: 0.81 (logits) on your judge" in shown
+    unbiased = prefine("simulate", *SMALL, "--strategy", "eubo:limit=9", "--first-slot-bias", "0").out
+    assert "told the judge's bias" not in unbiased

@@ -229,7 +229,11 @@ def as_text(simulation: Simulation, options: Mapping[str, Any], *, columns: int 
     chosen = "" if advice.row is None else f"Recommended: {label(rows[advice.row].contestant)}. "
     console.print(chosen + advice.reason)
     if advice.row is not None:
-        console.print(f"In a configuration: {_as_yaml(rows[advice.row].contestant)}")
+        contestant = rows[advice.row].contestant
+        console.print(f"In a configuration: {_as_yaml(contestant)}")
+        # The stage passes on what the judge is set to have; nothing is measured there.
+        if told := getattr(contestant.make, "keywords", {}).get("first_slot_bias"):
+            console.print(f"It was told the judge's bias: set first_slot_bias: {told:.2f} (logits) on your judge.")
     return "\n".join(line.rstrip() for line in written.getvalue().splitlines())
 
 

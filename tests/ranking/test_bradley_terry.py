@@ -1,7 +1,5 @@
 """Bradley-Terry: an independent objective and its derivatives, symmetries, extremes, one prompt against many."""
 
-import time
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -208,18 +206,6 @@ def test_true_scores_are_within_the_errors():
     found = bradley_terry(first, second, answers.astype(float), completions=m, first_slot_bias=0.4)
     off = (found.scores - truth + truth.mean(axis=1, keepdims=True)) / found.standard_errors
     assert np.mean(np.abs(off) < 2) == pytest.approx(0.954, abs=0.02)
-
-
-def test_ten_thousand_prompts_take_seconds_at_most():
-    rng = np.random.default_rng(3)
-    first = rng.integers(0, 16, (10_000, 30))
-    second = (first + rng.integers(1, 16, (10_000, 30))) % 16
-    answers = (rng.random((10_000, 30)) < 0.5).astype(float)
-    begin = time.process_time()
-    bradley_terry(first, second, answers, completions=16)
-    seconds = time.process_time() - begin
-    print(f"Bradley-Terry, 10,000 prompts x 30 duels, M = 16: {seconds:.2f} s")
-    assert seconds < 4  # the goal is 2 s on an idle core
 
 
 def test_strategies_get_the_same_scores():

@@ -3,7 +3,7 @@
 import inspect
 import multiprocessing
 import signal
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -94,9 +94,12 @@ def simulate(
             except ConfigError as error:
                 notes.append(f"left out: {str(error).removeprefix(f'{_WHERE}: ')}")
     else:
+        if isinstance(strategies, str | Mapping):
+            raise ConfigError(f"{_WHERE}: expected a list of strategies, got {strategies!r}; put it in brackets")
         contestants = [contestant_of(named, model, completions) for named in strategies]
     if not contestants:
-        raise ConfigError(f"{_WHERE}: there is none that can rank {completions} completions; " + "; ".join(notes))
+        why = "; ".join(notes) or "none was named"
+        raise ConfigError(f"{_WHERE}: there is none that can rank {completions} completions: {why}")
     chunks = list(chunks_of(model, completions, worlds, seed))
     parts: list[list[Played]] = []
     shown.start("simulate", worlds, "worlds")
