@@ -10,6 +10,7 @@ import numpy as np
 
 from prefine.ranking.base import Duel, Outcome, Strategy, strategy
 from prefine.ranking.bradley_terry import PRIOR_SD
+from prefine.ranking.circulant import circle
 from prefine.ranking.played import Played
 from prefine.ranking.tournament import Floats, Indices, copeland, cyclic_triads, points, two_sided
 
@@ -66,11 +67,7 @@ def balanced_duels(num_completions: int) -> list[Duel]:
     The scheme is a circle: each is shown first against the half of the others that follows it. For even M the one
     opposite is left over, and the lower of the two is first.
     """
-    m = num_completions
-    duels = [Duel(i, (i + step) % m) for i in range(m) for step in range(1, (m + 1) // 2)]
-    if m % 2 == 0:
-        duels += [Duel(i, i + m // 2) for i in range(m // 2)]
-    return duels
+    return circle(num_completions, num_completions // 2)
 
 
 class _Schedule(NamedTuple):
