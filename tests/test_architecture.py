@@ -33,6 +33,7 @@ FLOORS = {
     "prefine.errors": 0,
     "prefine.registry": 0,
     "prefine.records": 0,
+    "prefine.schedules": 0,
     "prefine.losses": 1,
     "prefine.regularizers": 1,
     "prefine.ranking": 1,
@@ -66,6 +67,8 @@ FLOORS = {
 # Imports within a floor, beside a neighbour's base.py: who, whom, why.
 NEIGHBOURS = (
     ("prefine.", "prefine.errors", "every module raises them"),
+    ("prefine.registry", "prefine.schedules", "a schedule may stand where a component takes a number"),
+    ("prefine.losses", "prefine.regularizers.nll", "CPO and RPO have it inside the loss"),
     ("prefine.", "prefine.config", "the models of the sections are plain values that floor 2 takes as arguments"),
     ("prefine.", "prefine.secrets", "keys are read and hidden in one place"),
     ("prefine.judging.reward", "prefine.models.reward", "a reward model is loaded like any other model"),

@@ -4,9 +4,21 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, Strict, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    JsonValue,
+    Strict,
+    Tag,
+    model_validator,
+)
 
 from prefine.registry import Kind, bind, lookup
+from prefine.schedules import Schedule
 from prefine.secrets import refuse_secrets
 
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -14,7 +26,26 @@ Seed = Annotated[int, Field(ge=0, lt=2**53)]  # every reader of JSON keeps these
 Share = Annotated[float, Field(ge=0, le=1)]
 Cost = Annotated[float, Field(gt=0)]  # in the unit of the user's prices
 Decay = Annotated[float, Field(ge=0, lt=1)]
+
+
 ModuleNames = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Strict(False), Field(min_length=1)]
+
+
+def _number_or_schedule(value: Any) -> str:
+    return "(schedule)" if isinstance(value, Mapping | Schedule) else "(number)"
+
+
+def _not_negative(schedule: Schedule) -> Schedule:
+    if min(schedule.ends) < 0:
+        raise ValueError("start and end must be at least 0")
+    return schedule
+
+
+MovingWeight = Annotated[
+    Annotated[float, Field(ge=0), Tag("(number)")]
+    | Annotated[Schedule, AfterValidator(_not_negative), Tag("(schedule)")],
+    Discriminator(_number_or_schedule),
+]
 
 
 class Section(BaseModel):
@@ -122,12 +153,13 @@ class AdapterConfig(Section):
 class TrainConfig(Section):
     """Stage `train`. A step is `pairs_per_step` pairs, however many micro-batches it takes.
 
-    Without `adapter` all weights are trained.
+    Without `adapter` all weights are trained. A hyper-parameter of the loss or the regularizer, and the latter's
+    weight, may be a schedule: `{schedule: linear, start: 0.1, end: 0.01}`.
     """
 
     loss: Component = Component(name="dpo")
     regularizer: Component | None = None
-    regularizer_weight: Annotated[float, Field(ge=0)] = 0.1
+    regularizer_weight: MovingWeight = 0.1
     reference: Literal["initial"] | Component = "initial"
     adapter: AdapterConfig | None = None
     pairs_per_step: PositiveInt = 64
@@ -226,9 +258,9 @@ def components(config: RunConfig) -> Iterator[tuple[str, Kind, Component]]:
         if config.rank.scorer is not None:
             yield from _judge("rank.scorer", config.rank.scorer)
     yield "pair.selector", "selector", config.pair.selector
-    yield "train.loss", "loss", config.train.loss
+    yield from _with_parts("train.loss", "loss", config.train.loss)
     if config.train.regularizer is not None:
-        yield "train.regularizer", "regularizer", config.train.regularizer
+        yield from _with_parts("train.regularizer", "regularizer", config.train.regularizer)
     if isinstance(config.train.reference, Component):
         yield "train.reference", "backend", config.train.reference
     for name in ("model", "baseline"):
@@ -240,6 +272,16 @@ def components(config: RunConfig) -> Iterator[tuple[str, Kind, Component]]:
         yield from _judge("evaluate.judge", config.evaluate.judge)
     if config.evaluate.gold is not None:
         yield "evaluate.gold", "gold", config.evaluate.gold
+
+
+def _with_parts(where: str, kind: Kind, component: Component) -> Iterator[tuple[str, Kind, Component]]:
+    """A loss, and the losses within it."""
+    yield where, kind, component
+    for option, value in component.options.items():
+        for index, part in enumerate(value) if isinstance(value, list) else [(None, value)]:
+            if isinstance(part, Mapping) and isinstance(part.get("name"), str):
+                path = f"{where}.{option}" if index is None else f"{where}.{option}.{index}"
+                yield from _with_parts(path, "loss", Component.model_validate(dict(part)))
 
 
 def _judge(where: str, judge: Component) -> Iterator[tuple[str, Kind, Component]]:

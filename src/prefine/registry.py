@@ -9,6 +9,7 @@ import importlib
 import inspect
 import reprlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
 from types import UnionType
@@ -17,18 +18,56 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from pydantic import BaseModel, ConfigDict, Strict, ValidationError, create_model
 
 from prefine.errors import ConfigError
+from prefine.schedules import Schedule
 
 Kind = Literal["loss", "regularizer", "strategy", "judge", "selector", "backend", "source", "gold"]
 
 TABLES: dict[Kind, dict[str, str]] = {
     "loss": {
         "dpo": "prefine.losses.dpo:dpo",
+        "soft_dpo": "prefine.losses.soft_dpo:soft_dpo",
+        "odpo": "prefine.losses.odpo:odpo",
+        "robust": "prefine.losses.robust:robust",
+        "r_dpo": "prefine.losses.r_dpo:r_dpo",
+        "dpo_gamma": "prefine.losses.dpo_gamma:dpo_gamma",
+        "exo": "prefine.losses.exo:exo",
+        "discopop": "prefine.losses.discopop:discopop",
+        "sigmoid_norm": "prefine.losses.sigmoid_norm:sigmoid_norm",
+        "ld_dpo": "prefine.losses.ld_dpo:ld_dpo",
         "ipo": "prefine.losses.ipo:ipo",
+        "cal_dpo": "prefine.losses.cal_dpo:cal_dpo",
+        "sppo": "prefine.losses.sppo:sppo",
+        "sppo_hard": "prefine.losses.sppo_hard:sppo_hard",
+        "hinge": "prefine.losses.hinge:hinge",
+        "slic": "prefine.losses.slic:slic",
         "simpo": "prefine.losses.simpo:simpo",
+        "cpo": "prefine.losses.cpo:cpo",
+        "orpo": "prefine.losses.orpo:orpo",
+        "alpha_po": "prefine.losses.alpha_po:alpha_po",
+        "apo_zero": "prefine.losses.apo_zero:apo_zero",
+        "apo_down": "prefine.losses.apo_down:apo_down",
+        "nca": "prefine.losses.nca:nca",
+        "bco": "prefine.losses.bco:bco",
+        "kto_pair": "prefine.losses.kto_pair:kto_pair",
+        "rpo": "prefine.losses.rpo:rpo",
+        "dpop": "prefine.losses.dpop:dpop",
+        "dpo_shift": "prefine.losses.dpo_shift:dpo_shift",
+        "bdpo": "prefine.losses.bdpo:bdpo",
+        "f_dpo": "prefine.losses.f_dpo:f_dpo",
+        "f_dpo_alpha": "prefine.losses.f_dpo_alpha:f_dpo_alpha",
+        "chi_po": "prefine.losses.chi_po:chi_po",
+        "aot": "prefine.losses.aot:aot",
+        "aot_unpaired": "prefine.losses.aot_unpaired:aot_unpaired",
+        "beta_dpo": "prefine.losses.beta_dpo:beta_dpo",
+        "mixture": "prefine.losses.mixture:mixture",
+        "wpo": "prefine.losses.wpo:wpo",
+        "bmc": "prefine.losses.bmc:bmc",
+        "nll": "prefine.regularizers.nll:nll",
     },
     "regularizer": {
         "nll": "prefine.regularizers.nll:nll",
         "budget": "prefine.regularizers.budget:budget",
+        "step_budget": "prefine.regularizers.step_budget:step_budget",
     },
     "strategy": {
         "iterative": "prefine.ranking.iterative:iterative",
@@ -128,7 +167,7 @@ def lookup(kind: Kind, name: str, *, where: str) -> Any:
 
 def options_model(component: Callable[..., Any], *, given: tuple[str, ...] = ()) -> type[BaseModel]:
     """The pydantic model of a component's keyword-only arguments, without those that are `given` by the caller."""
-    function = component.__init__ if inspect.isclass(component) else component
+    function = _signed(component)
     hints = get_type_hints(function, include_extras=True)
     fields: dict[str, Any] = {
         name: (
@@ -143,6 +182,13 @@ def options_model(component: Callable[..., Any], *, given: tuple[str, ...] = ())
         __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False),
         **fields,
     )
+
+
+@dataclass(frozen=True)
+class Nested:
+    """In an annotation: the option is itself a component, `{name: …}` with options of its own."""
+
+    kind: Kind
 
 
 def bind(
@@ -162,16 +208,77 @@ def bind(
         ConfigError: An option is unknown, missing or out of its bounds; the message has its path and value.
     """
     component = lookup(kind, name, where=where)
-    model = options_model(component, given=given)
+    # What a controller moves is not the user's to set either.
+    model = options_model(component, given=(*given, *getattr(component, "given", ())))
     for option in options:
         if option not in model.model_fields:
             instead = _instead(kind, option, list(model.model_fields))
             raise ConfigError(f"{where}.{option}: unknown option of {kind} {name!r}; {instead}")
+    hints = get_type_hints(_signed(component), include_extras=True)
+    bound = {option: _parsed(value, hints[option], f"{where}.{option}") for option, value in options.items()}
+    values = _checked(component, model, _ends(bound, 0), where)
+    # Where a schedule ends is held to the same bounds as where it starts.
+    _checked(component, model, _ends(bound, 1), where)
+    return partial(component, **{field: _kept(bound.get(field), value) for field, value in values.items()})
+
+
+def _signed(component: Callable[..., Any]) -> Callable[..., Any]:
+    """What carries the signature: a class is called by its constructor."""
+    return component.__init__ if inspect.isclass(component) else component
+
+
+def _checked(
+    component: Callable[..., Any], model: type[BaseModel], options: Mapping[str, Any], where: str
+) -> dict[str, Any]:
+    """All options, defaults filled in, within their bounds and compatible with each other."""
     try:
         checked = model.model_validate(dict(options))
     except ValidationError as error:
         raise ConfigError(describe(error.errors(), where)) from error
-    return partial(component, **{field: getattr(checked, field) for field in model.model_fields})
+    values = {field: getattr(checked, field) for field in model.model_fields}
+    try:
+        if (check := getattr(component, "check", None)) is not None:
+            check(**{name: values[name] for name in inspect.signature(check).parameters})
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    return values
+
+
+def _parsed(value: Any, hint: Any, where: str) -> Any:
+    """The option with components in it bound and schedules in it read."""
+    marks = getattr(hint, "__metadata__", ())
+    inner = get_args(hint)[0] if marks else hint
+    if nested := next((mark for mark in marks if isinstance(mark, Nested)), None):
+        if isinstance(value, Mapping) and isinstance(value.get("name"), str):
+            options = {key: option for key, option in value.items() if key != "name"}
+            return bind(nested.kind, value["name"], options, where=where)
+        raise ConfigError(f"{where}: expected a {nested.kind} such as {{name: …}} (got {_CLIPPED.repr(value)})")
+    if get_origin(inner) is tuple and isinstance(value, list | tuple):
+        return tuple(_parsed(item, get_args(inner)[0], f"{where}.{index}") for index, item in enumerate(value))
+    if isinstance(value, Mapping) and "schedule" in value:
+        if inner is not float:
+            raise ConfigError(f"{where}: has no schedule; only options that take any number can move")
+        try:
+            return Schedule.model_validate(value)
+        except ValidationError as error:
+            raise ConfigError(describe(error.errors(), where)) from error
+    return value
+
+
+def _ends(value: Any, end: Literal[0, 1]) -> Any:
+    """The value with its schedules at their first or last number."""
+    if isinstance(value, Schedule):
+        return value.ends[end]
+    if isinstance(value, dict):
+        return {name: _ends(item, end) for name, item in value.items()}
+    return tuple(_ends(item, end) for item in value) if isinstance(value, tuple) else value
+
+
+def _kept(given: Any, checked: Any) -> Any:
+    """The checked value, or the schedules that were given for it."""
+    if isinstance(given, tuple) and any(isinstance(item, Schedule) for item in given):
+        return given
+    return given if isinstance(given, Schedule) else checked
 
 
 def _instead(kind: Kind, option: str, known: list[str]) -> str:
@@ -188,7 +295,7 @@ def describe(problems: list[Any], where: str) -> str:
         places = [
             str(part)
             for part in problem["loc"]
-            if part != "Component" and not str(part).startswith(("literal[", "tuple["))
+            if part not in ("Component", "(number)", "(schedule)") and not str(part).startswith(("literal[", "tuple["))
         ]
         path = ".".join([where, *places] if where else places)
         message = problem["msg"].removeprefix("Value error, ")

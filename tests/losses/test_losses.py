@@ -14,11 +14,11 @@ from pair_values import gradient
 import reference
 from prefine.losses.base import LossFunction, PairLogps
 from prefine.losses.dpo import dpo
+from prefine.losses.facts import kind_of, needs_of
 from prefine.losses.ipo import ipo
 from prefine.losses.simpo import simpo
 from prefine.regularizers.budget import budget
 from prefine.regularizers.nll import nll
-from prefine.training.objective import kind_of, needs_of
 
 COLUMNS: dict[str, tuple[str, ...]] = {
     "dpo": ("policy_chosen", "policy_rejected", "ref_chosen", "ref_rejected"),

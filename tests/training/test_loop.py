@@ -21,9 +21,9 @@ from prefine.regularizers.budget import budget
 from prefine.training import checkpoints
 from prefine.training.figures import StepRow, TrainSummary
 from prefine.training.loop import score_pairs, train
-from prefine.training.objective import PairTable
 from prefine.training.reference import score_sides
 from prefine.training.schedule import factor
+from prefine.training.table import PairTable
 
 EXAMPLES = tiny.examples()
 STEPS = 9

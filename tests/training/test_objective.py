@@ -20,13 +20,15 @@ from transformers import (
 from prefine.errors import NumericsError
 from prefine.losses.base import LossFunction, PairLogps, declare
 from prefine.losses.dpo import dpo
+from prefine.losses.facts import kind_of, needs_of, option_of
 from prefine.losses.simpo import simpo
 from prefine.regularizers.budget import budget
 from prefine.regularizers.nll import nll
 from prefine.training.batches import collate, micro_batches
 from prefine.training.logprobs import pair_logps
-from prefine.training.objective import Objective, PairTable, accumulate_gradients, kind_of, needs_of, option_of
+from prefine.training.objective import Objective, accumulate_gradients
 from prefine.training.reference import score_sides
+from prefine.training.table import PairTable
 
 EXAMPLES = tiny.examples()
 

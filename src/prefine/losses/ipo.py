@@ -9,21 +9,19 @@ from torch import Tensor
 from prefine.losses.base import PairLogps, declare
 
 
-@declare(needs=frozenset({"reference"}))
+@declare(family="regression", needs=frozenset({"reference"}))
 def ipo(
     logps: PairLogps, *, beta: Annotated[float, Field(gt=0)] = 0.1, average: Literal["token", "sum"] = "token"
 ) -> Float[Tensor, " B"]:
-    """(margin - 1 / (2 beta))^2: regression of the margin to a finite optimum.
+    """(D - 1 / (2 beta))^2, D = margin: regression of the margin to a finite optimum.
 
     Args:
         logps: Summed completion log-probabilities [B], nats; the reference ones are required.
-        beta: Regularization strength tau of the paper [1/nat]; the optimal margin is 1 / (2 beta).
+        beta: Regularization strength tau of the paper [1/nat]; the optimal margin is 1 / (2 beta). Default: ours.
         average: "token" divides each side's log-ratio by its own length before the difference (the authors'
-            published results), "sum" is the paper's equation as printed.
+            published results), "sum" is the paper's equation as printed. Default: paper.
     Returns: Loss per pair [B], nats squared.
     Source: arXiv:2310.12036, eq. 17.
     """
-    margin = logps.margin
-    if average == "token":
-        margin = logps.chosen_logratio / logps.chosen_tokens - logps.rejected_logratio / logps.rejected_tokens
+    margin = logps.token_margin if average == "token" else logps.margin
     return (margin - 1 / (2 * beta)).square()

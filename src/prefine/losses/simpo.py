@@ -10,19 +10,19 @@ from torch.nn.functional import logsigmoid
 from prefine.losses.base import PairLogps, declare
 
 
-@declare()
+@declare(family="reference-free")
 def simpo(
     logps: PairLogps, *, beta: Annotated[float, Field(gt=0)] = 2.0, gamma: Annotated[float, Field(ge=0)] = 1.6
 ) -> Float[Tensor, " B"]:
-    """-log sigmoid(beta * (mean chosen logp - mean rejected logp) - gamma).
+    """-log sigmoid(beta * (lw / |w| - ll / |l|) - gamma), l log-probabilities, |w| and |l| token counts.
+
+    The push on each answer is divided by its own length: a long rejected one is pushed less per token.
 
     Args:
         logps: Summed completion log-probabilities [B], nats, and token counts; no reference is read.
-        beta: Scale of the length-averaged log-probability [1/nat].
-        gamma: Target reward margin (not its ratio to beta); the paper's Mistral-base setting is .8 beta.
+        beta: Scale of the length-averaged log-probability [tokens/nat]. Default: paper.
+        gamma: Target reward margin (not its ratio to beta); the Mistral-base setting is .8 beta. Default: paper.
     Returns: Loss per pair [B], nats.
     Source: arXiv:2405.14734, eq. 6.
     """
-    chosen = logps.policy_chosen / logps.chosen_tokens
-    rejected = logps.policy_rejected / logps.rejected_tokens
-    return -logsigmoid(beta * (chosen - rejected) - gamma)
+    return -logsigmoid(beta * (logps.mean_chosen_logp - logps.mean_rejected_logp) - gamma)

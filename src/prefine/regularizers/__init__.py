@@ -2,5 +2,6 @@
 
 from prefine.regularizers.budget import budget
 from prefine.regularizers.nll import nll
+from prefine.regularizers.step_budget import step_budget
 
-__all__ = ["budget", "nll"]
+__all__ = ["budget", "nll", "step_budget"]

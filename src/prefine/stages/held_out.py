@@ -15,8 +15,8 @@ from prefine.store.folder import RunFolder
 from prefine.store.rows import pair_of
 from prefine.store.tables import parts, read_part
 from prefine.training.logprobs import SideLogps
-from prefine.training.objective import PairTable
 from prefine.training.reference import score_sides
+from prefine.training.table import PairTable
 
 
 class Rewards(NamedTuple):

@@ -59,8 +59,9 @@ def readable_by_loss(
     for number, pair in enumerate(pairs, start=1):
         if pair.rejected_prompt is not None:
             # The loss is imported for such a pair only: reading others needs no torch.
-            reads = getattr(settings.loss.lookup("loss", where="train.loss"), "reads", "pairs")
-            if reads != "joint":
+            from prefine.losses.facts import reads_of
+
+            if reads_of(settings.loss.resolve("loss", where="train.loss")) != "joint":
                 raise DataError(
                     f"pairs, row {number if screen is None else screen.read} ({pair.prompt.text[:40]!r}): its rejected "
                     f"answer is to another prompt, and train.loss {settings.loss.name!r} is not joint (none in the "

@@ -8,6 +8,7 @@ import yaml
 from prefine.config import RunConfig
 from prefine.errors import DataError
 from prefine.records import Manifest
+from prefine.schedules import last
 from prefine.stages.base import Progress, StageRun
 from prefine.stages.report_data import OUTCOMES, Evaluation, Example, ReportData, RoadStep, TrainEnd, TrainPoint
 from prefine.stages.report_page import render
@@ -49,7 +50,7 @@ def report_data(config: RunConfig, folder: RunFolder, manifests: dict[str, Manif
     """Everything on the page, read from the run folder."""
     evaluation = _evaluation(folder / "metrics.json") if "evaluate" in manifests else None
     regularizer = config.train.regularizer
-    is_budget = regularizer is not None and regularizer.name == "budget"
+    is_budget = regularizer is not None and regularizer.name in ("budget", "step_budget")
     bound = regularizer.resolve("regularizer", where="train.regularizer") if regularizer and is_budget else None
     return ReportData(
         title=config.report.title,
@@ -59,7 +60,7 @@ def report_data(config: RunConfig, folder: RunFolder, manifests: dict[str, Manif
         road=tuple(_step(name, manifests[name], config) for name in _ROAD if name in manifests),
         training=_training(folder / "train_log.jsonl", per_token=bool(bound and bound.keywords["per"] == "token")),
         trained=_trained(folder / "train_final.json", per_token=bool(bound and bound.keywords["per"] == "token")),
-        delta=bound.keywords["delta"] if bound else None,
+        delta=last(bound.keywords["delta"]) if bound else None,
         delta_per=bound.keywords["per"] if bound else "sequence",
         loss_name=config.train.loss.name,
         regularizer_name=regularizer.name if regularizer else None,

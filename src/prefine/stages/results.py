@@ -5,6 +5,7 @@ from typing import Any
 
 from prefine.config import RunConfig
 from prefine.records import MetricValue, Record
+from prefine.schedules import last
 from prefine.stages.report_data import ConstraintScore, Contest, Evaluation
 from prefine.store.folder import RunFolder
 from prefine.store.tables import parse
@@ -45,7 +46,7 @@ def result_of(config: RunConfig, folder: RunFolder, seconds: float) -> RunResult
         interval=main.interval if main else None,
         chosen_fall=final["final"][fall] if final else None,
         chosen_fall_standard_error=final["final"][f"{fall}_se"] if final else None,
-        delta=options.get("delta"),
+        delta=last(options.get("delta")),
         delta_per=per,
         seconds=round(seconds, 1),
         report=str((folder / "report.html").resolve()),

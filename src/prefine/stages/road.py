@@ -97,10 +97,10 @@ def check(config: RunConfig, *, strict: bool = False, through: str = STAGES[-1])
         if kind == "backend" and where not in idle:
             check_model(made())
     _check_pairing(config)
-    from prefine.stages.training_inputs import check_adapter, check_loss_reads, trainable
+    from prefine.stages.training_inputs import check_adapter, check_loss, trainable
 
     if STAGES.index(through) >= STAGES.index("train"):
-        check_loss_reads(config)
+        check_loss(config)
     check_adapter(config, trainable(config.policy, where="policy"))
     if isinstance(config.train.reference, Component):
         trainable(config.train.reference, where="train.reference")

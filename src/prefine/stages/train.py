@@ -12,7 +12,7 @@ from prefine.models.folders import load_model, weights_written
 from prefine.models.hf import HfModel
 from prefine.records import Manifest, content_hash
 from prefine.stages.base import Progress, StageRun
-from prefine.stages.training_inputs import check_adapter, check_first_rows, check_loss_reads, read_examples, trainable
+from prefine.stages.training_inputs import check_adapter, check_first_rows, check_loss, read_examples, trainable
 from prefine.store.base import disk_errors, write_text
 from prefine.store.begun import differences
 from prefine.store.folder import RunFolder, deciding
@@ -35,7 +35,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     policy = trainable(config.policy, where="policy")
     reference = None if settings.reference == "initial" else trainable(settings.reference, where="train.reference")
     check_adapter(config, policy)
-    check_loss_reads(config)
+    check_loss(config)
     _check_pairs_made(config, folder)
     loss = settings.loss.resolve("loss", where="train.loss")
     regularizer = (

@@ -6,6 +6,7 @@ from pathlib import Path
 from prefine import chat
 from prefine.config import Component, RunConfig
 from prefine.errors import ConfigError
+from prefine.losses.facts import reads_of
 from prefine.models.adapters import base_of, require_peft
 from prefine.models.folders import layer_names
 from prefine.models.hf import HfModel
@@ -15,6 +16,7 @@ from prefine.registry import suggest
 from prefine.store.rows import pair_of
 from prefine.store.screen import Screen, UselessRow
 from prefine.store.tables import parts, read_part
+from prefine.training.demands import check_needs
 from prefine.training.examples import Example, ExampleSet, PairReader, make_examples
 from prefine.training.token_check import check_tokens
 
@@ -58,16 +60,21 @@ def check_adapter(config: RunConfig, policy: HfModel) -> None:
             )
 
 
-def check_loss_reads(config: RunConfig) -> None:
-    """Find out before any work whether the loss can read what the selector makes.
+def check_loss(config: RunConfig) -> None:
+    """Find out before any work whether training can give loss and regularizer what they need.
 
     Raises:
-        ConfigError: It cannot.
+        ConfigError: Something that they need is not computed, or the loss cannot read what the selector makes.
     """
+    loss = config.train.loss.resolve("loss", where="train.loss")
+    check_needs(loss, where="train.loss", name=config.train.loss.name)
+    if (regularizer := config.train.regularizer) is not None:
+        function = regularizer.resolve("regularizer", where="train.regularizer")
+        check_needs(function, where="train.regularizer", name=regularizer.name)
     makes = "pairs"
     if config.pairs is None:
         makes = selector_facts(config.pair.selector.lookup("selector", where="pair.selector")).makes
-    reads = getattr(config.train.loss.lookup("loss", where="train.loss"), "reads", "pairs")
+    reads = reads_of(loss)
     if makes == reads or (makes, reads) == ("pairs", "joint"):
         return
     what = {

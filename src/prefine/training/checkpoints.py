@@ -1,8 +1,8 @@
 """Checkpoints: complete, written whole or not at all, checked when read.
 
 A checkpoint is a folder `step-00100` of safetensors files and two JSON files. `hashes.json` names the SHA-256 of every
-other file, so a damaged one is noticed and the one before it is used. The schedule and the order of the pairs are
-functions of the step number and need no state.
+other file, so a damaged one is noticed and the one before it is used. Schedules and the order of the pairs are
+functions of the step number and need no state; controllers have theirs.
 """
 
 import hashlib
@@ -28,6 +28,7 @@ class Checkpoint:
     weights: dict[str, Tensor]
     optimizer: dict[str, Tensor]
     rng: Tensor
+    controllers: dict[str, dict[str, float]]
 
 
 def parameter_state(model: torch.nn.Module) -> dict[str, Tensor]:
@@ -55,7 +56,14 @@ def restore(checkpoint: Checkpoint, model: torch.nn.Module, optimizer: torch.opt
 
 
 def save(
-    folder: Path, *, step: int, run_key: str, model: torch.nn.Module, optimizer: torch.optim.Optimizer, keep: int
+    folder: Path,
+    *,
+    step: int,
+    run_key: str,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    controllers: dict[str, dict[str, float]],
+    keep: int,
 ) -> Path:
     """Write the checkpoint of `step`, then delete all but the newest `keep`.
 
@@ -65,6 +73,7 @@ def save(
         run_key: Hash of everything that decides the training; another key cannot resume from it.
         model: Its trained parameters are saved.
         optimizer: Its tensors are saved.
+        controllers: States of what moves hyper-parameters.
         keep: How many checkpoints to keep.
     Returns: The checkpoint's folder.
     """
@@ -78,7 +87,7 @@ def save(
     save_file(optimizer_state(optimizer), temporary / "optimizer.safetensors")
     save_file({"torch": torch.get_rng_state()}, temporary / "rng.safetensors")
     state = {"schema_version": SCHEMA_VERSION, "step": step, "run_key": run_key, "torch": torch.__version__}
-    (temporary / "state.json").write_text(json.dumps(state), encoding="utf-8")
+    (temporary / "state.json").write_text(json.dumps(state | {"controllers": controllers}), encoding="utf-8")
     hashes = {file.name: _sha256(file) for file in sorted(temporary.iterdir())}
     (temporary / "hashes.json").write_text(json.dumps(hashes), encoding="utf-8")
     for path in [*temporary.iterdir(), temporary]:
@@ -122,6 +131,8 @@ def load_newest(folder: Path, *, run_key: str) -> tuple[Checkpoint | None, tuple
             weights=load_file(path / "model.safetensors"),
             optimizer=load_file(path / "optimizer.safetensors"),
             rng=load_file(path / "rng.safetensors")["torch"],
+            # One from before there were controllers has none.
+            controllers=state.get("controllers", {}),
         )
         return checkpoint, tuple(notes)
     return None, tuple(notes)

@@ -20,6 +20,7 @@ class Example:
     rejected_ids: tuple[int, ...]
     p_chosen: float = 1.0
     weight: float = 1.0
+    score_gap: float | None = None
 
     @property
     def longest(self) -> int:
@@ -107,6 +108,7 @@ class PairReader:
             # A pair that states no probability was stated as certain.
             p_chosen=1.0 if pair.p_chosen is None else pair.p_chosen,
             weight=pair.weight,
+            score_gap=pair.score_gap,
         )
         return Reading(
             example,

@@ -5,11 +5,14 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor
 
 from prefine.losses.base import LossFunction, PairLogps
+from prefine.losses.facts import option_of
 from prefine.records import Record
-from prefine.training.objective import PairTable, StepTerms, option_of
+from prefine.training.objective import StepTerms
+from prefine.training.table import PairTable
 
 QUANTILES = (0.1, 0.5, 0.9)
 
@@ -21,6 +24,7 @@ class StepRow(Record):
     difference of log-ratios, whatever score the loss optimises. `fall` is the initial minus the current
     log-probability of the chosen answer, `token_fall` the same per token, in nats; `beyond_budget` is the share of
     pairs whose fall, in the regularizer's own unit, exceeds its delta. `tokens` counts scored tokens.
+    `hyper_parameters` are those that move during training, by their paths.
     """
 
     step: int
@@ -47,6 +51,7 @@ class StepRow(Record):
     grad_norm: float
     pairs: int
     tokens: int
+    hyper_parameters: dict[str, float] = Field(default_factory=dict)
 
 
 class FinalFigures(Record):
@@ -97,12 +102,12 @@ def step_row(
     step: int,
     epoch: int,
     learning_rate: float,
-    objective: Float[Tensor, " B"],
-    regularizer: LossFunction | None,
+    hyper_parameters: dict[str, float],
     grad_norm: float,
 ) -> StepRow:
     """The row of a step from what it saw before its update."""
     share = terms.logps.weight / terms.logps.weight.sum()
+    objective = terms.objective.value(terms.loss, terms.regularizer)
     return StepRow(
         step=step,
         epoch=epoch,
@@ -113,7 +118,8 @@ def step_row(
         grad_norm=grad_norm,
         pairs=len(terms.pairs),
         tokens=int(terms.logps.chosen_tokens.sum() + terms.logps.rejected_tokens.sum()),
-        **_describe(terms.logps, terms.table, regularizer),
+        hyper_parameters=hyper_parameters,
+        **_describe(terms.logps, terms.table, terms.objective.regularizer),
     )
 
 

@@ -12,15 +12,20 @@ import torch
 from prefine.config import TrainConfig
 from prefine.errors import ConfigError, DataError, Interrupted, NumericsError
 from prefine.losses.base import LossFunction, PairLogps
+from prefine.losses.facts import needs_of
 from prefine.records import SCHEMA_VERSION
 from prefine.training import adapter, checkpoints
 from prefine.training.batches import Plan, micro_batches
+from prefine.training.demands import check_examples
 from prefine.training.examples import Example
 from prefine.training.figures import StepRow, TrainSummary, final_figures, step_row
 from prefine.training.logprobs import ComputeDtype, SideLogps
-from prefine.training.objective import Objective, PairTable, accumulate_gradients
+from prefine.training.mismatched import mismatched_examples
+from prefine.training.objective import accumulate_gradients
 from prefine.training.reference import cached_sides, check_start, score_sides
 from prefine.training.schedule import factor
+from prefine.training.steering import Steering
+from prefine.training.table import PairTable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -53,7 +58,7 @@ def train(
         model: The policy with its initial weights, also when resuming.
         examples: What to train on.
         config: The settings; its loss and regularizer are taken from the arguments.
-        loss: Needs only `PairLogps`.
+        loss: Needs only `PairLogps`; its hyper-parameters may be schedules.
         regularizer: The same, or None.
         out_dir: The run's folder.
         run_key: Hash of policy, data and configuration; a checkpoint with another one is refused.
@@ -68,18 +73,22 @@ def train(
     """
     device = _prepare(model, examples, config)
     torch.manual_seed(config.seed)
-    objective = Objective(loss, regularizer, config.regularizer_weight)
-    table, reused = _start_values(model, ref_model, examples, config, objective, out_dir / "reference", should_stop)
+    functions = [loss] if regularizer is None else [loss, regularizer]
+    check_examples(functions, examples)
+    others = mismatched_examples(examples) if any("mismatched" in needs_of(f) for f in functions) else []
+    table, reused = _start_values(model, ref_model, examples, others, config, out_dir / "reference", should_stop)
     # After scoring: the reference is the model without the adapter, whatever the adapter's settings.
     if config.adapter is not None:
         adapter.attach(model, config.adapter, seed=config.seed)
     plan = Plan(len(examples), config.pairs_per_step, config.epochs, config.seed, config.max_steps)
+    steering = Steering(loss, regularizer, config.regularizer_weight, steps=plan.steps)
     optimizer = _optimizer(model, config)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
     checkpoint, notes = checkpoints.load_newest(out_dir / "checkpoints", run_key=run_key)
     if checkpoint is not None:
         checkpoints.restore(checkpoint, model, optimizer)
+        steering.load_state_dict(checkpoint.controllers)
     start = 0 if checkpoint is None else checkpoint.step
 
     def save(step: int) -> None:
@@ -90,6 +99,7 @@ def train(
             run_key=run_key,
             model=model,
             optimizer=optimizer,
+            controllers=steering.state_dict(),
             keep=config.keep_checkpoints,
         )
 
@@ -104,9 +114,22 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate
             optimizer.zero_grad(set_to_none=True)
-            batches = [b.to(device) for b in micro_batches(examples, plan.pairs_of(step), config.micro_batch_pairs)]
+            batches, mismatched = (
+                [batch.to(device) for batch in micro_batches(some, plan.pairs_of(step), config.micro_batch_pairs)]
+                if some
+                else []
+                for some in (examples, others)
+            )
             terms = accumulate_gradients(
-                model, batches, table, objective, examples=examples, step=step + 1, dtype=config.dtype
+                model,
+                batches,
+                table,
+                steering.at(step),
+                examples=examples,
+                step=step + 1,
+                dtype=config.dtype,
+                mismatched=mismatched,
+                control=steering.control,
             )
             ids = [examples[int(index)].id for index in terms.pairs]
             if step == 0 and ref_model is None:
@@ -124,8 +147,7 @@ def train(
                 step=step + 1,
                 epoch=1 + step // plan.steps_per_epoch,
                 learning_rate=learning_rate,
-                objective=objective.value(terms.loss, terms.regularizer),
-                regularizer=regularizer,
+                hyper_parameters=steering.moved(terms.objective),
                 grad_norm=norm,
             )
             log.write(row)
@@ -142,7 +164,7 @@ def train(
         resumed_from=None if checkpoint is None else checkpoint.step,
         reference_reused=reused,
         notes=notes,
-        final=final_figures(logps, table, regularizer),
+        final=final_figures(logps, table, steering.at(plan.steps - 1).regularizer),
     )
     content = {"schema_version": SCHEMA_VERSION, "steps": plan.steps, "final": summary.final.model_dump()}
     _write_whole(out_dir / FINAL_NAME, json.dumps(content, indent=2, allow_nan=False) + "\n")
@@ -193,30 +215,40 @@ def _start_values(
     model: "PreTrainedModel",
     ref_model: "PreTrainedModel | None",
     examples: Sequence[Example],
+    others: Sequence[Example],
     config: TrainConfig,
-    objective: Objective,
     folder: Path,
     should_stop: Callable[[], bool] | None,
 ) -> tuple[PairTable, bool]:
-    """Values under the initial policy and the reference, and whether all of them were already known."""
+    """Values under the initial policy and the reference, and whether all of them were already known.
 
-    def values(scored: "PreTrainedModel") -> tuple[SideLogps, bool]:
-        return cached_sides(
+    `others` are the prompts with other pairs' completions, if a loss reads them.
+    """
+    known: list[bool] = []
+
+    def values(scored: "PreTrainedModel", rows: Sequence[Example]) -> SideLogps:
+        sides, reused = cached_sides(
             scored,
-            examples,
+            rows,
             folder=folder,
             micro_batch_pairs=config.micro_batch_pairs,
             dtype=config.dtype,
             should_stop=should_stop,
         )
+        known.append(reused)
+        return sides
 
-    initial, reused = values(model)
-    if ref_model is None:
-        return PairTable.of(examples, initial=initial, reference=initial), reused
-    _prepare(ref_model, examples, config)
-    reference, reference_reused = values(ref_model)
-    reference = SideLogps(*(side.to(initial.chosen) for side in reference))
-    return PairTable.of(examples, initial=initial, reference=reference), reused and reference_reused
+    initial = reference = values(model, examples)
+    if ref_model is not None:
+        _prepare(ref_model, examples, config)
+        reference = SideLogps(*(side.to(initial.chosen) for side in values(ref_model, examples)))
+    mismatched_ref = None
+    if others:
+        _prepare(ref_model or model, others, config)
+        away = values(ref_model or model, others)
+        mismatched_ref = ((away.chosen + away.rejected) / 2).to(initial.chosen)
+    table = PairTable.of(examples, initial=initial, reference=reference, mismatched_ref=mismatched_ref)
+    return table, all(known)
 
 
 def _optimizer(model: "PreTrainedModel", config: TrainConfig) -> torch.optim.Optimizer:

@@ -1,57 +1,32 @@
-"""The exact gradient of a step: the weighted mean over its pairs, whatever the micro-batches.
+"""The exact gradient of a step: the weighted mean over its pairs, whatever the micro-batches and processes.
 
 objective = sum of weight * (loss + regularizer_weight * regularizer) / sum of weight
 """
 
-import inspect
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from functools import partial
-from itertools import accumulate
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from prefine.errors import NumericsError
-from prefine.losses.base import LossFunction, LossKind, Need, PairLogps
+from prefine.losses.base import LossFunction, LossKind, PairLogps
+from prefine.losses.facts import kind_of
 from prefine.training.batches import MicroBatch
 from prefine.training.examples import Example
 from prefine.training.logprobs import ComputeDtype, SideLogps, pair_logps
+from prefine.training.processes import add_up_gradients, gather
+from prefine.training.table import PairTable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def bare(function: LossFunction) -> LossFunction:
-    """The function that was decorated, under any partials that fill in its hyper-parameters."""
-    while isinstance(function, partial):
-        function = function.func
-    return function
-
-
-def kind_of(function: LossFunction) -> LossKind:
-    """What the function declared itself to be; undeclared is coupled, which is right for every function."""
-    kind: LossKind = getattr(bare(function), "kind", "coupled")
-    return kind
-
-
-def needs_of(function: LossFunction) -> frozenset[Need]:
-    """Which values beyond the policy's the function declared to read; undeclared is all of them."""
-    needs: frozenset[Need] = getattr(bare(function), "needs", frozenset({"reference", "initial"}))
-    return needs
-
-
-def option_of(function: LossFunction, name: str) -> Any:
-    """The value a hyper-parameter will have when the function is called, None if it has no such parameter."""
-    parameter = inspect.signature(function).parameters.get(name)
-    return None if parameter is None or parameter.default is inspect.Parameter.empty else parameter.default
-
-
 @dataclass(frozen=True)
 class Objective:
-    """A loss, an optional regularizer and its weight; both local or the whole is coupled."""
+    """A loss, an optional regularizer and its weight, every hyper-parameter a number."""
 
     loss: LossFunction
     regularizer: LossFunction | None = None
@@ -74,78 +49,23 @@ class Objective:
         return loss if self.regularizer_weight == 0 else loss + self.regularizer_weight * regularizer
 
 
-class StepTotals(NamedTuple):
-    """What a loss that averages over the step divides by."""
-
-    pairs: int
-    chosen_tokens: int
-
-
-@dataclass(frozen=True)
-class PairTable:
-    """What is known of all n pairs before training; every tensor is [n]."""
-
-    ref_chosen: Float[Tensor, " n"]
-    ref_rejected: Float[Tensor, " n"]
-    initial_chosen: Float[Tensor, " n"]
-    initial_rejected: Float[Tensor, " n"]
-    chosen_tokens: Float[Tensor, " n"]
-    rejected_tokens: Float[Tensor, " n"]
-    p_chosen: Float[Tensor, " n"]
-    weight: Float[Tensor, " n"]
-
-    @classmethod
-    def of(cls, examples: Sequence[Example], *, initial: SideLogps, reference: SideLogps) -> "PairTable":
-        """Join examples with their values under the initial policy and the reference."""
-
-        def column(values: Sequence[float]) -> Tensor:
-            return torch.tensor(values, dtype=initial.chosen.dtype, device=initial.chosen.device)
-
-        return cls(
-            ref_chosen=reference.chosen,
-            ref_rejected=reference.rejected,
-            initial_chosen=initial.chosen,
-            initial_rejected=initial.rejected,
-            chosen_tokens=column([len(example.chosen_ids) for example in examples]),
-            rejected_tokens=column([len(example.rejected_ids) for example in examples]),
-            p_chosen=column([example.p_chosen for example in examples]),
-            weight=column([example.weight for example in examples]),
-        )
-
-    def rows(self, pairs: Int[Tensor, " B"] | slice) -> "PairTable":
-        """The same for some of the pairs."""
-        return PairTable(**{field.name: getattr(self, field.name)[pairs] for field in fields(self)})
-
-    def totals(self) -> "StepTotals":
-        """The totals of a step that consists of these pairs."""
-        return StepTotals(len(self.weight), int(self.chosen_tokens.sum()))
-
-    def join(self, policy: SideLogps, totals: "StepTotals") -> PairLogps:
-        """The pairs of this table with the policy's current values; `totals` are those of their whole step."""
-        return PairLogps(
-            policy_chosen=policy.chosen,
-            policy_rejected=policy.rejected,
-            ref_chosen=self.ref_chosen,
-            ref_rejected=self.ref_rejected,
-            initial_chosen=self.initial_chosen,
-            chosen_tokens=self.chosen_tokens,
-            rejected_tokens=self.rejected_tokens,
-            p_chosen=self.p_chosen,
-            weight=self.weight,
-            pairs_in_step=totals.pairs,
-            chosen_tokens_in_step=totals.chosen_tokens,
-        )
+Control = Callable[[Objective, PairLogps], Objective]
+"""What gives an objective the hyper-parameters that depend on the values of the whole step, see `Steering`."""
 
 
 @dataclass(frozen=True)
 class StepTerms:
-    """What a step saw before its update: indices of its pairs, their values, loss and regularizer, all detached."""
+    """What a step saw before its update, all detached: indices of its pairs in ascending order, and their values.
+
+    `objective` is the one that was minimised, with the hyper-parameters of this step.
+    """
 
     pairs: Int[Tensor, " B"]
     table: PairTable
     logps: PairLogps
     loss: Float[Tensor, " B"]
     regularizer: Float[Tensor, " B"]
+    objective: Objective
 
 
 def accumulate_gradients(
@@ -157,96 +77,122 @@ def accumulate_gradients(
     examples: Sequence[Example],
     step: int,
     dtype: ComputeDtype = "float32",
+    mismatched: Sequence[MicroBatch] = (),
+    control: Control | None = None,
 ) -> StepTerms:
     """Add the gradient of the step's objective to the parameters' `.grad`.
 
+    With several processes (an initialised `torch.distributed`), each is given its share of the micro-batches, and all
+    end with the whole step's gradient; `.grad` must be empty before.
+
     Args:
         model: The policy.
-        batches: All micro-batches of the step.
+        batches: The micro-batches of the step, or this process's share of them.
         table: All pairs, indexed by `MicroBatch.pairs`.
         objective: What is minimised.
         examples: All examples, for their ids in messages.
         step: Its number, for messages.
         dtype: What the layers compute in.
+        mismatched: The same pairs' prompts with other pairs' completions, if a loss reads them.
+        control: Called once with the whole step's values if the objective is coupled.
 
     Raises:
         NumericsError: A pair's loss or regularizer is not finite.
     """
-    pairs = torch.cat([batch.pairs for batch in batches])
-    rows = table.rows(pairs)
-    checked = _Checked(objective, [examples[int(index)].id for index in pairs], step)
-    push = _accumulate_coupled if objective.kind == "coupled" else _accumulate_local
-    logps, loss, regularizer = push(model, batches, rows, checked, dtype)
-    return StepTerms(pairs, rows, logps, loss, regularizer)
+    run = _Step(model, table, objective, [example.id for example in examples], step, dtype)
+    terms = run.local(batches) if objective.kind == "local" else run.coupled(batches, mismatched, control)
+    add_up_gradients(model.parameters())
+    return terms
 
 
-_Accumulated = tuple[PairLogps, Tensor, Tensor]
+class _Values(NamedTuple):
+    """The summed log-probabilities of all pairs of a step, by ascending index."""
+
+    pairs: Int[Tensor, " B"]
+    sides: SideLogps
 
 
 @dataclass(frozen=True)
-class _Checked:
-    """The terms of some of a step's pairs, refused if not finite."""
+class _Step:
+    """What both ways through a step share."""
 
+    model: "PreTrainedModel"
+    table: PairTable
     objective: Objective
     ids: list[str]
-    step: int
+    number: int
+    dtype: ComputeDtype
 
-    def __call__(self, logps: PairLogps, part: slice) -> tuple[Tensor, Tensor]:
-        loss, regularizer = self.objective.terms(logps)
+    def local(self, batches: Sequence[MicroBatch]) -> StepTerms:
+        """One pass: each micro-batch pushes its share of the step's mean."""
+        own = _pairs(batches, self.table)
+        pairs = gather(own).sort().values
+        whole = self.table.rows(pairs)
+        totals, weights = whole.totals(), whole.weight.sum()
+        parts: list[tuple[Tensor, ...]] = []
+        for batch in batches:
+            rows = self.table.rows(batch.pairs)
+            policy = pair_logps(self.model, batch, dtype=self.dtype)
+            loss, regularizer = self._checked(self.objective, rows.join(policy, totals), batch.pairs)
+            share = rows.weight / weights
+            # Torch's own method is not annotated.
+            (self.objective.value(loss, regularizer) * share).sum().backward()  # type: ignore[no-untyped-call]
+            parts.append(tuple(t.detach() for t in (policy.chosen, policy.rejected, loss, regularizer)))
+        chosen, rejected, losses, regularizers = _whole(own, parts, columns=4, like=whole.weight)
+        logps = whole.join(SideLogps(chosen, rejected), totals)
+        return StepTerms(pairs, whole, logps, losses, regularizers, self.objective)
+
+    def coupled(
+        self, batches: Sequence[MicroBatch], mismatched: Sequence[MicroBatch], control: Control | None
+    ) -> StepTerms:
+        """Two passes: the objective's gradient in the [B] log-probabilities of the step, then through the model."""
+        pairs, values = self._values(batches)
+        whole = self.table.rows(pairs)
+        other = self._values(mismatched).sides if whole.mismatched_ref is not None else None
+        away = None if other is None else (other.chosen + other.rejected) / 2
+        totals = whole.totals()
+        seen = whole.join(values, totals, mismatched=away)
+        objective = self.objective if control is None else control(self.objective, seen)
+        leaves = SideLogps(values.chosen.clone().requires_grad_(), values.rejected.clone().requires_grad_())
+        loss, regularizer = self._checked(objective, whole.join(leaves, totals, mismatched=away), pairs)
+        total = (objective.value(loss, regularizer) * whole.weight).sum() / whole.weight.sum()
+        gradients = torch.autograd.grad(total, leaves, allow_unused=True, materialize_grads=True)
+        for batch in batches:
+            policy = pair_logps(self.model, batch, dtype=self.dtype)
+            at = torch.searchsorted(pairs, batch.pairs)
+            torch.autograd.backward([policy.chosen, policy.rejected], [gradient[at] for gradient in gradients])
+        return StepTerms(pairs, whole, seen, loss.detach(), regularizer.detach(), objective)
+
+    @torch.no_grad()
+    def _values(self, batches: Sequence[MicroBatch]) -> _Values:
+        own = _pairs(batches, self.table)
+        sides = [pair_logps(self.model, batch, dtype=self.dtype) for batch in batches]
+        chosen, rejected = _whole(own, sides, columns=2, like=self.table.weight)
+        return _Values(gather(own).sort().values, SideLogps(chosen, rejected))
+
+    def _checked(self, objective: Objective, logps: PairLogps, pairs: Tensor) -> tuple[Tensor, Tensor]:
+        """The terms of some of the step's pairs, refused if not finite."""
+        loss, regularizer = objective.terms(logps)
         bad = ~(loss.detach().isfinite() & regularizer.detach().isfinite())
         if bad.any():
-            ids = [self.ids[part][index] for index in bad.nonzero().flatten().tolist()]
+            ids = [self.ids[index] for index in pairs[bad].tolist()]
             raise NumericsError(
-                f"step {self.step}: the loss of {len(ids)} of {len(bad)} pairs is not finite; no update was made. "
+                f"step {self.number}: the loss of {len(ids)} of {len(bad)} pairs is not finite; no update was made. "
                 f"Pairs: {', '.join(ids[:8])}. Lower the learning rate, or look at these pairs"
             )
         return loss, regularizer
 
 
-def _accumulate_local(
-    model: "PreTrainedModel",
-    batches: Sequence[MicroBatch],
-    rows: PairTable,
-    checked: _Checked,
-    dtype: ComputeDtype,
-) -> _Accumulated:
-    """One pass: each micro-batch pushes its share of the step's mean."""
-    totals = rows.totals()
-    share = rows.weight / rows.weight.sum()
-    columns: list[tuple[Tensor, ...]] = []
-    for batch, part in zip(batches, _parts(batches), strict=True):
-        policy = pair_logps(model, batch, dtype=dtype)
-        loss, regularizer = checked(rows.rows(part).join(policy, totals), part)
-        # Torch's own method is not annotated.
-        (checked.objective.value(loss, regularizer) * share[part]).sum().backward()  # type: ignore[no-untyped-call]
-        columns.append(tuple(t.detach() for t in (policy.chosen, policy.rejected, loss, regularizer)))
-    chosen, rejected, losses, regularizers = (torch.cat(column) for column in zip(*columns, strict=True))
-    return rows.join(SideLogps(chosen, rejected), totals), losses, regularizers
+def _pairs(batches: Sequence[MicroBatch], table: PairTable) -> Int[Tensor, " b"]:
+    """The indices of the pairs in these micro-batches, one after the other."""
+    none = torch.empty(0, dtype=torch.long, device=table.weight.device)
+    return torch.cat([none, *(batch.pairs for batch in batches)])
 
 
-def _accumulate_coupled(
-    model: "PreTrainedModel",
-    batches: Sequence[MicroBatch],
-    rows: PairTable,
-    checked: _Checked,
-    dtype: ComputeDtype,
-) -> _Accumulated:
-    """Two passes: the objective's gradient in the [B] log-probabilities of the whole step, then through the model."""
-    totals = rows.totals()
-    with torch.no_grad():
-        sides = [pair_logps(model, batch, dtype=dtype) for batch in batches]
-    values = SideLogps(*(torch.cat(side) for side in zip(*sides, strict=True)))
-    leaves = SideLogps(values.chosen.clone().requires_grad_(), values.rejected.clone().requires_grad_())
-    loss, regularizer = checked(rows.join(leaves, totals), slice(None))
-    total = (checked.objective.value(loss, regularizer) * rows.weight).sum() / rows.weight.sum()
-    gradients = torch.autograd.grad(total, leaves, allow_unused=True, materialize_grads=True)
-    for batch, part in zip(batches, _parts(batches), strict=True):
-        policy = pair_logps(model, batch, dtype=dtype)
-        torch.autograd.backward([policy.chosen, policy.rejected], [gradient[part] for gradient in gradients])
-    return rows.join(values, totals), loss.detach(), regularizer.detach()
-
-
-def _parts(batches: Sequence[MicroBatch]) -> list[slice]:
-    """Where each micro-batch's pairs lie among the step's."""
-    ends = list(accumulate(len(batch.pairs) for batch in batches))
-    return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
+def _whole(
+    own: Int[Tensor, " b"], parts: Sequence[tuple[Tensor, ...]], *, columns: int, like: Tensor
+) -> list[Float[Tensor, " B"]]:
+    """The columns of all processes' pairs, by ascending index; a process without pairs has no part."""
+    order = gather(own).argsort()
+    joined = [torch.cat([like.new_empty(0), *(part[column] for part in parts)]) for column in range(columns)]
+    return [gather(column)[order] for column in joined]

@@ -1,0 +1,53 @@
+"""Numbers that move over training: constant, linear, cosine."""
+
+import math
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Shape = Literal["constant", "linear", "cosine"]
+
+
+def remaining(shape: Shape, progress: float) -> float:
+    """Share of the way that is left at `progress` in [0, 1]; 1 for a constant."""
+    if shape == "linear":
+        return 1 - progress
+    if shape == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * progress))
+    return 1.0
+
+
+class Schedule(BaseModel):
+    """A hyper-parameter that goes from `start` at the first step to `end`, reached at the share `until` of the steps.
+
+    In a configuration it stands where a number would: `beta: {schedule: linear, start: 0.1, end: 0.01}`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    schedule: Shape
+    start: float
+    end: float | None = None
+    until: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+    @model_validator(mode="after")
+    def _has_an_end(self) -> Self:
+        if (self.end is None) != (self.schedule == "constant"):
+            raise ValueError("a constant has only start" if self.schedule == "constant" else "end is missing")
+        return self
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """First and last value; all others lie between them."""
+        return self.start, self.start if self.end is None else self.end
+
+    def at(self, step: int, steps: int) -> float:
+        """The value at update number `step` (from 0) of `steps`."""
+        left = remaining(self.schedule, min(1.0, step / max(1, steps - 1) / self.until))
+        first, last = self.ends
+        return first * left + last * (1 - left)
+
+
+def last(value: Any) -> Any:
+    """Where a value ends: a schedule's last number, anything else as it is."""
+    return value.ends[1] if isinstance(value, Schedule) else value
