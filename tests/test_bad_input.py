@@ -213,7 +213,12 @@ CASES = [
     config_case("unknown section", {"trian": {}}, "trian", "did you mean 'train'"),
     config_case("no near key", {"zzzqqq": 1}, "zzzqqq: unknown key", "Allowed: completions"),
     config_case(
-        "unknown loss", {"train.loss.name": "dop"}, "train.loss.name", "'dop'", "did you mean 'dpo'", "module:attribute"
+        "unknown loss",
+        {"train.loss.name": "dpoo"},
+        "train.loss.name",
+        "'dpoo'",
+        "did you mean 'dpo'",
+        "module:attribute",
     ),
     config_case("unknown option", {"train.loss.bta": 0.1}, "train.loss.bta", "'dpo'", "did you mean 'beta'"),
     config_case(

@@ -78,8 +78,8 @@ def test_what_the_caller_gives_is_no_option() -> None:
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("dop", "did you mean 'dpo'"),
-        ("", "Allowed: dpo, ipo, simpo"),
+        ("dpoo", "did you mean 'dpo'"),
+        ("", "Allowed: alpha_po, aot, "),
         ("no.such.module:loss", "cannot import 'no.such.module'"),
         (f"{HERE}:absent", "has no 'absent'"),
     ],

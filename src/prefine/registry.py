@@ -209,7 +209,7 @@ def bind(
     """
     component = lookup(kind, name, where=where)
     # What a controller moves is not the user's to set either.
-    model = options_model(component, given=(*given, *getattr(component, "given", ())))
+    model = options_model(component, given=(*given, *getattr(component, "controlled", ())))
     for option in options:
         if option not in model.model_fields:
             instead = _instead(kind, option, list(model.model_fields))
@@ -237,7 +237,7 @@ def _checked(
         raise ConfigError(describe(error.errors(), where)) from error
     values = {field: getattr(checked, field) for field in model.model_fields}
     try:
-        if (check := getattr(component, "check", None)) is not None:
+        if (check := getattr(component, "check_options", None)) is not None:
             check(**{name: values[name] for name in inspect.signature(check).parameters})
     except ValueError as error:
         raise ConfigError(f"{where}: {error}") from error

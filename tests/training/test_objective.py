@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 import tiny_training as tiny
 import torch
+from step_gradients import CASES, EXAMPLES, Case, engine, table, textbook
 from torch import Tensor
 from transformers import (
     CohereConfig,
@@ -21,91 +22,22 @@ from prefine.errors import NumericsError
 from prefine.losses.base import LossFunction, PairLogps, declare
 from prefine.losses.dpo import dpo
 from prefine.losses.facts import kind_of, needs_of, option_of
-from prefine.losses.simpo import simpo
 from prefine.regularizers.budget import budget
-from prefine.regularizers.nll import nll
 from prefine.training.batches import collate, micro_batches
 from prefine.training.logprobs import pair_logps
 from prefine.training.objective import Objective, accumulate_gradients
-from prefine.training.reference import score_sides
-from prefine.training.table import PairTable
-
-EXAMPLES = tiny.examples()
-
-
-@declare(kind="coupled")
-def centred(logps: PairLogps, *, scale: float = 0.3) -> Tensor:
-    """A loss whose value for a pair depends on all pairs of the step."""
-    gap = logps.policy_chosen - logps.policy_rejected
-    return torch.nn.functional.softplus(-scale * (gap - gap.mean())) + 0.01 * gap.square()
-
-
-@declare()
-def token_mean(logps: PairLogps) -> Tensor:
-    """A local loss that averages over the tokens of the whole step."""
-    return -logps.policy_chosen * logps.pairs_in_step / logps.chosen_tokens_in_step
-
-
-def _table(model: torch.nn.Module) -> PairTable:
-    initial = score_sides(tiny.model(seed=1), EXAMPLES, micro_batch_pairs=4)
-    reference = score_sides(tiny.model(seed=2), EXAMPLES, micro_batch_pairs=4)
-    return PairTable.of(EXAMPLES, initial=initial, reference=reference)
 
 
 def _gradient(objective: Objective, micro_batch_pairs: int) -> Tensor:
-    model = tiny.model()
-    batches = micro_batches(EXAMPLES, range(len(EXAMPLES)), micro_batch_pairs)
-    accumulate_gradients(model, batches, _table(model), objective, examples=EXAMPLES, step=1)
-    return torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+    case = Case(objective.loss, objective.regularizer, objective.regularizer_weight)
+    return engine(case, micro_batch_pairs)[1]
 
 
-def _textbook(objective: Objective) -> Tensor:
-    """All pairs without padding, log-probabilities from the full logits, one backward."""
-    model = tiny.model()
-    sides: list[Tensor] = []
-    for side in ("chosen_ids", "rejected_ids"):
-        values = []
-        for example in EXAMPLES:
-            completion = getattr(example, side)
-            ids = torch.tensor([example.prompt_ids + completion])
-            logps = model(ids).logits.log_softmax(-1)[0, len(example.prompt_ids) - 1 : -1]
-            values.append(logps.gather(1, torch.tensor(completion)[:, None]).sum())
-        sides.append(torch.stack(values))
-    table = _table(model)
-    logps = PairLogps(
-        policy_chosen=sides[0],
-        policy_rejected=sides[1],
-        ref_chosen=table.ref_chosen,
-        ref_rejected=table.ref_rejected,
-        initial_chosen=table.initial_chosen,
-        chosen_tokens=table.chosen_tokens,
-        rejected_tokens=table.rejected_tokens,
-        p_chosen=table.p_chosen,
-        weight=table.weight,
-        pairs_in_step=len(EXAMPLES),
-        chosen_tokens_in_step=sum(len(example.chosen_ids) for example in EXAMPLES),
-    )
-    values = objective.loss(logps)
-    if objective.regularizer is not None:
-        values = values + objective.regularizer_weight * objective.regularizer(logps)
-    ((values * logps.weight).sum() / logps.weight.sum()).backward()
-    return torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
-
-
-OBJECTIVES = {
-    "dpo+budget": Objective(partial(dpo, beta=0.3), partial(budget, delta=0.5), 0.7),
-    "simpo+nll": Objective(simpo, partial(nll, reduction="mean"), 0.2),
-    "token-mean": Objective(token_mean),
-    "coupled": Objective(partial(centred, scale=0.2)),
-    "coupled+budget": Objective(centred, partial(budget, delta=-1.0, per="token"), 0.7),
-}
-
-
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("micro_batch_pairs", [1, 3, len(EXAMPLES)])
 def test_the_gradient_is_the_textbook_one_for_any_micro_batches(name: str, micro_batch_pairs: int) -> None:
-    expected = _textbook(OBJECTIVES[name])
-    found = _gradient(OBJECTIVES[name], micro_batch_pairs)
+    expected = textbook(CASES[name])
+    _, found = engine(CASES[name], micro_batch_pairs)
     assert torch.linalg.norm(found - expected) <= 1e-12 * torch.linalg.norm(expected)
     assert torch.linalg.norm(expected) > 1e-3
 
@@ -195,12 +127,12 @@ def test_log_probabilities_are_those_of_the_models_own_logits(model: object) -> 
 
 def test_a_pair_that_is_not_finite_is_named() -> None:
     model = tiny.model()
-    table = _table(model)
-    table.ref_chosen[3] = torch.nan
+    known = table()
+    known.ref_chosen[3] = torch.nan
     batches = micro_batches(EXAMPLES, range(len(EXAMPLES)), 2)
     for loss in (dpo, partial(dpo, beta=0.2)):
         with pytest.raises(NumericsError, match=r"step 9: the loss of 1 of .*pair-3\."):
-            accumulate_gradients(model, batches, table, Objective(loss), examples=EXAMPLES, step=9)
+            accumulate_gradients(model, batches, known, Objective(loss), examples=EXAMPLES, step=9)
 
 
 def test_declarations_are_seen_through_partials_and_absent_ones_are_safe() -> None:
@@ -211,7 +143,7 @@ def test_declarations_are_seen_through_partials_and_absent_ones_are_safe() -> No
     assert (kind_of(bound), needs_of(bound)) == ("local", {"initial"})
     assert (option_of(bound, "delta"), option_of(bound, "per"), option_of(bound, "beta")) == (3.0, "token", None)
     assert option_of(budget, "delta") == 5.0
-    assert (kind_of(undeclared), needs_of(undeclared)) == ("coupled", {"reference", "initial"})
+    assert (kind_of(undeclared), needs_of(undeclared)) == ("coupled", {"reference", "initial", "p_chosen"})
     assert Objective(dpo, undeclared, 1.0).kind == "coupled"
 
 

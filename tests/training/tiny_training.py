@@ -38,7 +38,15 @@ def examples(count: int = 7, *, seed: int = 0) -> list[Example]:
         return tuple(int(token) for token in rng.integers(0, VOCABULARY, rng.integers(1, 9)))
 
     return [
-        Example(f"pair-{index}", ids(), (*ids(), 1), (*ids(), 2, 1), weight=float(rng.uniform(0.5, 3)))
+        Example(
+            f"pair-{index}",
+            ids(),
+            (*ids(), 1),
+            (*ids(), 2, 1),
+            weight=float(rng.uniform(0.5, 3)),
+            p_chosen=0.6 + 0.05 * (index % 8),
+            score_gap=0.3 * index - 0.2,
+        )
         for index in range(count)
     ]
 

@@ -200,7 +200,8 @@ def declare(
     def attach(function: F) -> F:
         facts = {
             **{"family": family, "kind": kind, "needs": needs, "reads": reads, "per_pair": per_pair},
-            **{"controller": controller, "given": () if controller is None else controller.gives, "check": check},
+            **{"controller": controller, "controlled": () if controller is None else controller.gives},
+            "check_options": check,
         }
         for name, fact in facts.items():
             setattr(function, name, fact)

@@ -54,18 +54,26 @@ def readable_by_loss(
         screen: Counts the rows that they come from, if they do: some rows give no pair.
 
     Raises:
-        DataError: A pair's rejected answer is to another prompt, and the loss is not joint.
+        DataError: A pair's rejected answer is to another prompt, and the loss is not joint; or it states no score gap,
+            and the loss reads it.
     """
-    for number, pair in enumerate(pairs, start=1):
-        if pair.rejected_prompt is not None:
-            # The loss is imported for such a pair only: reading others needs no torch.
-            from prefine.losses.facts import reads_of
+    # The loss brings torch, which only training needs: whoever only reads this module does not pay for it.
+    from prefine.losses.facts import needs_of, reads_of
 
-            if reads_of(settings.loss.resolve("loss", where="train.loss")) != "joint":
-                raise DataError(
-                    f"pairs, row {number if screen is None else screen.read} ({pair.prompt.text[:40]!r}): its rejected "
-                    f"answer is to another prompt, and train.loss {settings.loss.name!r} is not joint (none in the "
-                    "tables is; one of your own declares reads='joint'). Remove the rows whose rejected_prompt is set "
-                    "(prefine_rejected_prompt_id in another run's pairs/), or make the pairs without selector joint"
-                )
+    name = settings.loss.name
+    loss = settings.loss.resolve("loss", where="train.loss")
+    joint, by_gap = reads_of(loss) == "joint", "score_gap" in needs_of(loss)
+    for number, pair in enumerate(pairs, start=1):
+        where = f"pairs, row {number if screen is None else screen.read} ({pair.prompt.text[:40]!r})"
+        if pair.rejected_prompt is not None and not joint:
+            raise DataError(
+                f"{where}: its rejected answer is to another prompt, and train.loss {name!r} is not joint (none in the "
+                "tables is; one of your own declares reads='joint'). Remove the rows whose rejected_prompt is set "
+                "(prefine_rejected_prompt_id in another run's pairs/), or make the pairs without selector joint"
+            )
+        if by_gap and pair.score_gap is None:
+            raise DataError(
+                f"{where}: states no score_gap, which train.loss {name!r} reads; give all rows the column score_gap, "
+                "or score_chosen and score_rejected, or choose another train.loss"
+            )
         yield pair

@@ -6,13 +6,15 @@ from pathlib import Path
 from prefine import chat
 from prefine.config import Component, RunConfig
 from prefine.errors import ConfigError
-from prefine.losses.facts import reads_of
+from prefine.losses.base import LossFunction
+from prefine.losses.facts import needs_of, reads_of
 from prefine.models.adapters import base_of, require_peft
 from prefine.models.folders import layer_names
 from prefine.models.hf import HfModel
 from prefine.pairing.base import selector_facts
+from prefine.ranking.base import facts_of
 from prefine.records import PreferencePair
-from prefine.registry import suggest
+from prefine.registry import TABLES, lookup, suggest
 from prefine.store.rows import pair_of
 from prefine.store.screen import Screen, UselessRow
 from prefine.store.tables import parts, read_part
@@ -71,6 +73,7 @@ def check_loss(config: RunConfig) -> None:
     if (regularizer := config.train.regularizer) is not None:
         function = regularizer.resolve("regularizer", where="train.regularizer")
         check_needs(function, where="train.regularizer", name=regularizer.name)
+    _check_score_gaps(config, loss)
     makes = "pairs"
     if config.pairs is None:
         makes = selector_facts(config.pair.selector.lookup("selector", where="pair.selector")).makes
@@ -87,6 +90,24 @@ def check_loss(config: RunConfig) -> None:
         f"{config.pair.selector.name!r} makes: {what[makes]}; choose another pair.selector or train.loss. "
         "`prefine pair` alone makes them"
     )
+
+
+def _check_score_gaps(config: RunConfig, loss: LossFunction) -> None:
+    """Nothing, if rankings will have the scores whose gap the loss reads; existing pairs are looked at one by one."""
+    if config.rank is None or "score_gap" not in needs_of(loss):
+        return
+    strategy = config.rank.strategy
+    if "scores" not in facts_of(strategy.lookup("strategy", where="rank.strategy")).guarantees:
+        able = [
+            name
+            for name in TABLES["strategy"]
+            if "scores" in facts_of(lookup("strategy", name, where="rank.strategy")).guarantees
+        ]
+        raise ConfigError(
+            f"train.loss.name: {config.train.loss.name!r} reads the score_gap of pairs, which needs scores, and "
+            f"strategy {strategy.name!r} does not guarantee them; choose rank.strategy {', '.join(able)}, or another "
+            "train.loss"
+        )
 
 
 def read_examples(table: Path, policy: HfModel, config: RunConfig) -> ExampleSet:

@@ -1,0 +1,60 @@
+"""What training cannot give a loss is said before it begins."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import tiny_training as tiny
+
+from prefine.errors import ConfigError, DataError
+from prefine.losses import aot, dpo, kto_pair, odpo
+from prefine.losses.base import declare
+from prefine.registry import bind
+from prefine.training.demands import check_examples, check_needs
+
+EXAMPLES = tiny.examples()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "says"),
+    [
+        ("ld_dpo", {}, "the log-probability of every token (tokens)"),
+        ("bmc", {}, "the log-probability of every token (tokens)"),
+        ("wpo", {}, "statistics over the vocabulary at every token (vocabulary)"),
+        ("mixture", {"losses": [{"name": "dpo"}, {"name": "ld_dpo"}], "weights": [1, 1]}, "of every token (tokens)"),
+    ],
+)
+def test_a_need_that_is_not_provided_is_named(name: str, options: dict[str, Any], says: str) -> None:
+    function = bind("loss", name, options, where="train.loss")
+    with pytest.raises(ConfigError) as caught:
+        check_needs(function, where="train.loss", name=name)
+    assert str(caught.value).startswith(f"train.loss.name: {name!r} needs ")
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize("function", [dpo, odpo, kto_pair, aot])
+def test_what_is_provided_passes(function: Any) -> None:
+    check_needs(function, where="train.loss", name="loss")
+
+
+def test_prompts_are_not_scored_yet() -> None:
+    @declare(needs=frozenset({"prompt"}))
+    def joint(logps: object) -> None: ...
+
+    with pytest.raises(ConfigError, match=r"log-probabilities of the prompts \(prompt\)"):
+        check_needs(joint, where="train.loss", name="own:joint")
+
+
+def test_a_pair_without_a_score_gap_is_named() -> None:
+    check_examples([odpo], EXAMPLES)
+    rows = [*EXAMPLES[:3], replace(EXAMPLES[3], score_gap=None), *EXAMPLES[4:]]
+    check_examples([dpo], rows)
+    with pytest.raises(DataError, match=r"1 of 7 pairs state no score_gap.*pair-3"):
+        check_examples([dpo, odpo], rows)
+
+
+def test_sorted_pairs_cannot_be_weighted() -> None:
+    check_examples([aot], [replace(example, weight=2.0) for example in EXAMPLES])
+    check_examples([dpo], EXAMPLES)
+    with pytest.raises(ConfigError, match="sorts the pairs of a step"):
+        check_examples([aot], EXAMPLES)

@@ -1,0 +1,51 @@
+"""Two processes, each with some of a step's micro-batches, end with the gradient that one alone has."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import step_gradients
+import torch
+from step_gradients import CASES, EXAMPLES, engine
+
+from prefine.training.processes import add_up_gradients, gather
+
+Found = list[dict[str, list[list[float]]]]
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Found:
+    """What each of two gloo processes found; they meet in a file, so no port is opened."""
+    folder = tmp_path_factory.mktemp("processes")
+    script = [sys.executable, step_gradients.__file__]
+    started = [
+        subprocess.Popen([*script, str(rank), "2", str(folder / "meet"), str(folder / f"{rank}.json")])
+        for rank in range(2)
+    ]
+    try:
+        assert [process.wait(timeout=300) for process in started] == [0, 0]
+    finally:
+        for process in started:
+            process.kill()
+    return [json.loads((folder / f"{rank}.json").read_text(encoding="utf-8")) for rank in range(2)]
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("cut", [1, 3, len(EXAMPLES)])
+def test_two_processes_have_the_gradient_of_one(both: Found, name: str, cut: int) -> None:
+    alone, expected = engine(CASES[name], len(EXAMPLES))
+    for found in both:
+        gradient, loss, pairs = found[f"{name}/{cut}"]
+        apart = torch.tensor(gradient, dtype=torch.float64) - expected
+        assert torch.linalg.norm(apart) <= 1e-12 * torch.linalg.norm(expected)
+        assert loss == pytest.approx(alone.loss.tolist(), rel=1e-12, abs=1e-14)
+        assert pairs == alone.pairs.tolist() == list(range(len(EXAMPLES)))
+
+
+def test_one_process_gathers_nothing() -> None:
+    rows = torch.arange(3.0)
+    assert gather(rows) is rows
+    parameter = torch.nn.Parameter(rows)
+    add_up_gradients([parameter])
+    assert parameter.grad is None
