@@ -11,7 +11,7 @@ ifneq ($(wildcard ../shared/data/README.md),)
 export PREFINE_TEST_DATA ?= $(abspath ../shared/data)
 endif
 
-.PHONY: demo test check setup torture format clean help
+.PHONY: demo test check setup torture format docs clean help
 
 help:  ## Show the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -33,6 +33,9 @@ torture: setup  ## Long runs by hand: 20 kills at random moments
 format: setup  ## Let ruff format the code
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format --quiet .
+
+docs: setup  ## Write docs/losses.md anew from the code
+	@$(BIN)/python docs/make_losses.py
 
 setup: $(STAMP)  ## Prepare .venv
 	@:

@@ -291,6 +291,25 @@ def simulate(
             typer.echo(f"\nplot: {html}")
 
 
+@app.command()
+def losses(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="One of them, or module:function of your own.")
+    ] = None,
+    json_: AsJson = False,
+) -> None:
+    """List the losses and regularizers, or print all about one: formula, options, what it does to each answer."""
+    from prefine.cli_losses import as_json, as_list, as_text, read
+
+    cards = read(name)
+    if json_:
+        typer.echo(as_json(cards, one=name is not None))
+        return
+    # What another program reads has a row for each, however long.
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    typer.echo(_visible(as_list(cards, columns) if name is None else as_text(cards[0], columns)))
+
+
 @config_app.command("check")
 def config_check(config: ConfigPath, set_: Overrides = None, run_dir: RunDir = None, strict: Strict = False) -> None:
     """Check a configuration: every key, every component and its options, every input that is on disk."""

@@ -12,7 +12,7 @@ from prefine.losses.base import PairLogps, declare
 
 @declare(family="batch", needs=frozenset({"reference"}), kind="coupled", per_pair=False)
 def aot(logps: PairLogps, *, beta: Annotated[float, Field(gt=0)] = 0.01) -> Float[Tensor, " B"]:
-    """-log sigmoid(beta * (sorted(lw - ll) - sorted(rw - rl))), sorted over the step, l policy and r reference.
+    """-log sigmoid(beta * (sorted(lw - ll) - sorted(rw - rl))), l policy, r reference, sorted over the step.
 
     The distribution of the policy's differences must lie above that of the reference's.
     Value i belongs to the i-th smallest, not to pair i, so pairs cannot be weighted.

@@ -12,7 +12,7 @@ NllReduction = Literal["sum", "mean", "token_mean"]
 
 @declare(family="regularizer")
 def nll(logps: PairLogps, *, reduction: NllReduction = "sum") -> Float[Tensor, " B"]:
-    """-lw, the log-probability of chosen: any fall of its likelihood is resisted.
+    """-lw, lw the log-probability of chosen: any fall of its likelihood is resisted.
 
     Args:
         logps: Summed completion log-probabilities [B], nats.
