@@ -20,6 +20,8 @@ def odpo(
 ) -> Float[Tensor, " B"]:
     """-log sigmoid(beta * D - alpha * f(score_gap)), D = margin.
 
+    With "log", a gap below 1 asks for less than DPO does, and a gap of nearly 0 for next to nothing.
+
     Args:
         logps: Summed completion log-probabilities [B], nats; the reference ones and `score_gap` are required.
         beta: Inverse temperature [1/nat]; smaller trusts the reference less. Default: ours.
