@@ -93,6 +93,8 @@ _OPPOSITE: dict[type[ast.AST], list[type[Any]]] = {
     ast.NotEq: [ast.Eq],
     ast.Is: [ast.IsNot],
     ast.IsNot: [ast.Is],
+    ast.In: [ast.NotIn],
+    ast.NotIn: [ast.In],
 }
 _KEYWORDS = {"min": "max", "max": "min", "gt": "ge", "ge": "gt", "lt": "le", "le": "lt"}
 _WORDS = (("chosen", "rejected"), ("rejected", "chosen"), ("policy", "ref"), ("ref", "policy"))

@@ -164,3 +164,34 @@ def test_schema_is_json() -> None:
     result = prefine("config", "schema")
     assert result.code == 0
     assert json.loads(result.out)["additionalProperties"] is False
+
+
+def test_set_reaches_into_lists(file: Path) -> None:
+    losses = "{name: mixture, losses: [{name: dpo}, {name: ipo, beta: 0.3}], weights: [1, 2]}"
+    overrides = [f"train.loss={losses}", "train.loss.losses.1.beta=0.7", "train.loss.weights.0=0.5"]
+    options = load(file, overrides=overrides).train.loss.options
+    assert options["losses"][1] == {"name": "ipo", "beta": 0.7}
+    assert options["weights"] == [0.5, 2]
+    for wrong in ("train.loss.losses.2.beta=1", "train.loss.losses.x.beta=1", "train.loss.weights.2=1"):
+        with pytest.raises(ConfigError, match="has no item"):
+            load(file, overrides=[overrides[0], wrong])
+
+
+def test_an_unknown_key_of_a_schedule_is_at_its_place(file: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(file, overrides=["train.regularizer_weight={schedule: linear, start: 0.1, end: 1, unti: 1}"])
+    assert "train.regularizer_weight.unti: unknown key; did you mean 'until'?" in str(caught.value)
+
+
+def test_a_key_within_a_list_is_refused_at_its_place(file: Path) -> None:
+    losses = "{name: mixture, losses: [{name: dpo}, {name: ipo, api_key: abc}], weights: [1, 2]}"
+    with pytest.raises(ConfigError, match=r"train\.loss\.losses\.1\.api_key: keys are never written"):
+        load(file, overrides=[f"train.loss={losses}"])
+
+
+@pytest.mark.parametrize("losses", [[len], ({"name": "dpo", "beta": len},)])
+def test_functions_are_named(losses: Any) -> None:
+    with pytest.raises(ConfigError, match="'len' is a function; name it"):
+        validate(
+            {**MINIMAL, "train": {"loss": {"name": "mixture", "losses": losses, "weights": [1]}}}, where="settings"
+        )

@@ -119,3 +119,22 @@ def test_a_suggestion_only_where_one_is_near() -> None:
 def test_a_long_value_is_clipped() -> None:
     problem = {"loc": ("a",), "msg": "wrong", "type": "x", "input": "x" * 10_000}
     assert len(describe([problem], "w")) < 200
+
+
+def unhinted(data: int, *, beta=0.1, extra: dict[str, Any] | None = None) -> tuple[Any, ...]:  # type: ignore[no-untyped-def]
+    return data, beta, extra
+
+
+def test_an_option_without_annotation_takes_what_is_given() -> None:
+    assert bind("loss", f"{HERE}:unhinted", {"beta": 0.2}, where="w")(1) == (1, 0.2, None)
+
+
+def test_only_losses_and_regularizers_have_schedules() -> None:
+    schedule = {"schedule": "linear", "start": 0.1, "end": 0.2}
+    assert (
+        bind("regularizer", f"{HERE}:component", {"needed": 1, "beta": schedule}, where="w").keywords["beta"].end == 0.2
+    )
+    with pytest.raises(ConfigError, match=r"w\.beta: Input should be a valid number"):
+        bind("selector", f"{HERE}:component", {"needed": 1, "beta": schedule}, where="w")
+    # What is called so in an option of another kind is the option's own.
+    assert bind("backend", f"{HERE}:unhinted", {"extra": schedule}, where="w")(1) == (1, 0.1, schedule)

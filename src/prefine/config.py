@@ -26,9 +26,21 @@ Seed = Annotated[int, Field(ge=0, lt=2**53)]  # every reader of JSON keeps these
 Share = Annotated[float, Field(ge=0, le=1)]
 Cost = Annotated[float, Field(gt=0)]  # in the unit of the user's prices
 Decay = Annotated[float, Field(ge=0, lt=1)]
-
-
 ModuleNames = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Strict(False), Field(min_length=1)]
+
+
+def _refuse_functions(value: Any) -> None:
+    """Nothing, if a component is named: a run's configuration is written down."""
+    if isinstance(value, Mapping):
+        value = tuple(value.values())
+    if isinstance(value, list | tuple):
+        for item in value:
+            _refuse_functions(item)
+    elif callable(value):
+        raise ValueError(
+            f"{getattr(value, '__qualname__', value)!r} is a function; name it, such as {{name: dpo}} or "
+            "{name: my_module:my_loss}"
+        )
 
 
 def _number_or_schedule(value: Any) -> str:
@@ -64,6 +76,7 @@ class Component(BaseModel):
     @classmethod
     def _without_secrets(cls, values: Any) -> Any:
         refuse_secrets(values)
+        _refuse_functions(values)
         return values
 
     @property
@@ -278,7 +291,7 @@ def _with_parts(where: str, kind: Kind, component: Component) -> Iterator[tuple[
     """A loss, and the losses within it."""
     yield where, kind, component
     for option, value in component.options.items():
-        for index, part in enumerate(value) if isinstance(value, list) else [(None, value)]:
+        for index, part in enumerate(value) if isinstance(value, list | tuple) else [(None, value)]:
             if isinstance(part, Mapping) and isinstance(part.get("name"), str):
                 path = f"{where}.{option}" if index is None else f"{where}.{option}.{index}"
                 yield from _with_parts(path, "loss", Component.model_validate(dict(part)))

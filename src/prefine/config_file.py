@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from prefine.config import RunConfig
 from prefine.errors import ConfigError
-from prefine.registry import describe, suggest
+from prefine.registry import describe, places_of, suggest
 from prefine.secrets import refuse_secrets
 
 
@@ -110,7 +110,7 @@ def validate(values: Mapping[str, Any], *, where: str) -> RunConfig:
         lines = describe([e for e in error.errors() if e["type"] != "extra_forbidden"], "").splitlines()
         for problem in error.errors():
             if problem["type"] == "extra_forbidden":
-                *parents, key = map(str, problem["loc"])
+                *parents, key = places_of(problem)
                 known = sorted(_section(parents).model_fields)
                 lines.append(f"{'.'.join([*parents, key])}: unknown key; {suggest(key, known)}")
         raise ConfigError(f"{where}:\n" + "\n".join(f"  {line}" for line in lines)) from error
@@ -138,13 +138,24 @@ def _set(values: dict[str, Any], override: str) -> None:
     if not equals or not all(path.split(".")):
         raise ConfigError(f"--set {override!r}: expected section.key=value, such as train.loss.beta=0.05")
     *parents, key = path.split(".")
-    place = values
+    place: Any = values
     for number, name in enumerate(parents):
-        if place.get(name) is None:
-            place[name] = {}
-        if not isinstance(place[name], dict):
-            raise ConfigError(
-                f"--set {override!r}: {'.'.join(parents[: number + 1])} is {place[name]!r}, not a section"
-            )
-        place = place[name]
-    place[key] = parse_yaml(text, where=f"--set {path}")
+        at = _key_in(place, name)
+        if at is None or (isinstance(place, dict) and place.get(at) is None):
+            if at is None:
+                raise ConfigError(f"--set {override!r}: {'.'.join(parents[:number])} has no item {name}")
+            place[at] = {}
+        if not isinstance(place[at], dict | list):
+            raise ConfigError(f"--set {override!r}: {'.'.join(parents[: number + 1])} is {place[at]!r}, not a section")
+        place = place[at]
+    at = _key_in(place, key)
+    if at is None:
+        raise ConfigError(f"--set {override!r}: {'.'.join(parents)} has no item {key}")
+    place[at] = parse_yaml(text, where=f"--set {path}")
+
+
+def _key_in(place: Any, name: str) -> str | int | None:
+    """The key of a section, or the number of an item of a list; None where the list has no such item."""
+    if isinstance(place, dict):
+        return name
+    return int(name) if name.isdecimal() and int(name) < len(place) else None

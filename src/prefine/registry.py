@@ -215,7 +215,9 @@ def bind(
             instead = _instead(kind, option, list(model.model_fields))
             raise ConfigError(f"{where}.{option}: unknown option of {kind} {name!r}; {instead}")
     hints = get_type_hints(_signed(component), include_extras=True)
-    bound = {option: _parsed(value, hints[option], f"{where}.{option}") for option, value in options.items()}
+    bound = {
+        option: _parsed(kind, value, hints.get(option, Any), f"{where}.{option}") for option, value in options.items()
+    }
     values = _checked(component, model, _ends(bound, 0), where)
     # Where a schedule ends is held to the same bounds as where it starts.
     _checked(component, model, _ends(bound, 1), where)
@@ -244,8 +246,8 @@ def _checked(
     return values
 
 
-def _parsed(value: Any, hint: Any, where: str) -> Any:
-    """The option with components in it bound and schedules in it read."""
+def _parsed(kind: Kind, value: Any, hint: Any, where: str) -> Any:
+    """The option with components in it bound and schedules in it read; only losses and regularizers have those."""
     marks = getattr(hint, "__metadata__", ())
     inner = get_args(hint)[0] if marks else hint
     if nested := next((mark for mark in marks if isinstance(mark, Nested)), None):
@@ -254,10 +256,14 @@ def _parsed(value: Any, hint: Any, where: str) -> Any:
             return bind(nested.kind, value["name"], options, where=where)
         raise ConfigError(f"{where}: expected a {nested.kind} such as {{name: …}} (got {_CLIPPED.repr(value)})")
     if get_origin(inner) is tuple and isinstance(value, list | tuple):
-        return tuple(_parsed(item, get_args(inner)[0], f"{where}.{index}") for index, item in enumerate(value))
-    if isinstance(value, Mapping) and "schedule" in value:
+        return tuple(_parsed(kind, item, get_args(inner)[0], f"{where}.{index}") for index, item in enumerate(value))
+    written = isinstance(value, Mapping) and "schedule" in value
+    if kind in ("loss", "regularizer") and (written or isinstance(value, Schedule)):
         if inner is not float:
             raise ConfigError(f"{where}: has no schedule; only options that take any number can move")
+        for key in value if isinstance(value, Mapping) else ():
+            if key not in Schedule.model_fields:
+                raise ConfigError(f"{where}.{key}: unknown key; {suggest(key, list(Schedule.model_fields))}")
         try:
             return Schedule.model_validate(value)
         except ValidationError as error:
@@ -291,12 +297,7 @@ def describe(problems: list[Any], where: str) -> str:
     """Pydantic's problems, one line each: path, value, what is allowed."""
     lines = []
     for problem in problems:
-        # Pydantic adds the members of a union to the path, which is no place in the file.
-        places = [
-            str(part)
-            for part in problem["loc"]
-            if part not in ("Component", "(number)", "(schedule)") and not str(part).startswith(("literal[", "tuple["))
-        ]
+        places = places_of(problem)
         path = ".".join([where, *places] if where else places)
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "model_type":
@@ -305,6 +306,15 @@ def describe(problems: list[Any], where: str) -> str:
         value = "" if problem["type"] == "missing" or not places else f" (got {_CLIPPED.repr(problem['input'])})"
         lines.append(f"{path}: {message}{value}" if path else f"{message}{value}")
     return "\n".join(lines)
+
+
+def places_of(problem: Any) -> list[str]:
+    """Where a problem of pydantic is, without the members of unions, which are no place in the file."""
+    return [
+        str(part)
+        for part in problem["loc"]
+        if part not in ("Component", "(number)", "(schedule)") and not str(part).startswith(("literal[", "tuple["))
+    ]
 
 
 _CLIPPED = reprlib.Repr()

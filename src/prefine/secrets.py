@@ -55,9 +55,9 @@ def refuse_secrets(options: Any, where: str = "") -> None:
     Raises:
         ConfigError: There is a literal key, or a password in a URL; the message does not repeat it.
     """
-    if isinstance(options, list):
-        for value in options:
-            refuse_secrets(value, where)
+    if isinstance(options, list | tuple):
+        for number, value in enumerate(options):
+            refuse_secrets(value, f"{where}.{number}" if where else "")
     if not isinstance(options, dict):
         return
     for name, value in options.items():

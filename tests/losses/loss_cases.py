@@ -100,7 +100,7 @@ OTHERS: dict[str, list[dict[str, Any]]] = {
     "bdpo": [{"beta": 0.7}, {"lam": 0.2}, {"lam": 0.0}, {"lam": 1.0}],
     "f_dpo": [{"beta": 0.7}, {"divergence": "forward_kl"}, {"divergence": "reverse_kl"}],
     "f_dpo_alpha": [{"beta": 0.7}, {"alpha": 0.0}, {"alpha": 0.2}, {"alpha": 1.0}],
-    "chi_po": [{"beta": 0.3}, {"r_max": 0.2}],
+    "chi_po": [{"beta": 0.3}, {"r_max": 0.2}, {"r_max": 1e10}],
     "aot": [{"beta": 0.7}],
     "aot_unpaired": [{"beta": 0.7}],
     "beta_dpo": [

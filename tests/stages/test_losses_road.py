@@ -1,6 +1,9 @@
 """Losses through the real command: what trains, and what is refused before anything is spent."""
 
 import json
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -124,3 +127,60 @@ def test_nested_functions_of_the_users_own_are_listed(place: Place) -> None:
     assert found.code == OK, found.err
     assert "imports your code: mine:loss" in found.out
     assert prefine("run", "run.yaml").code == OK
+
+
+@pytest.mark.parametrize(
+    ("loss", "rows", "code", "says"),
+    [
+        ("sppo", good_pairs(), DATA, "no pair states p_chosen, which train.loss 'sppo' reads"),
+        ("kto_pair", [row | {"prompt": "one"} for row in good_pairs()], DATA, "all pairs have the same prompt"),
+        (
+            "aot",
+            [row | {"weight": 1 + n} for n, row in enumerate(good_pairs())],
+            CONFIG,
+            "row 2 ('question 1'): has weight 2",
+        ),
+    ],
+)
+def test_what_pairs_must_state_is_found_before_anything_is_done(
+    place: Place, loss: str, rows: list[Any], code: int, says: str
+) -> None:
+    place.put("pairs.jsonl", jsonl(rows))
+    place.change(PAIRS | {"train.loss": {"name": loss}})
+    for command in (("config", "check", "run.yaml"), ("run", "run.yaml")):
+        found = prefine(*command)
+        assert found.code == code, found.err
+        assert says in found.err
+    assert not (place.root / "run" / "pairs").exists()
+
+
+def test_pairs_that_state_no_probability_are_counted(place: Place) -> None:
+    rows = [row | ({"p_chosen": 0.8} if n else {}) for n, row in enumerate(good_pairs())]
+    place.put("pairs.jsonl", jsonl(rows))
+    place.change(PAIRS | {"train.loss": {"name": "soft_dpo"}})
+    found = prefine("run", "run.yaml")
+    assert found.code == OK, found.err
+    assert "1 of 4 pairs state no p_chosen and count as certain" in found.out
+
+
+def test_a_regularizer_that_reads_score_gaps_is_asked_too(place: Place) -> None:
+    place.put(
+        "gaps.py",
+        "from prefine.losses.base import declare\n\n\n@declare(needs=frozenset({'score_gap'}))\n"
+        "def gap(logps):\n    return -logps.policy_chosen * logps.score_gap\n",
+    )
+    place.change({"train.regularizer": {"name": "gaps:gap"}})
+    found = prefine("config", "check", "run.yaml")
+    assert found.code == CONFIG
+    assert "train.regularizer 'gaps:gap' reads the score_gap of pairs" in found.err
+
+
+def test_making_pairs_of_a_file_needs_neither_torch_nor_the_loss(place: Place) -> None:
+    (place.root / "stub").mkdir()
+    place.put("stub/torch.py", "raise ModuleNotFoundError('no torch', name='torch')\n")
+    place.change(PAIRS | {"train.loss": {"name": "dpo", "bta": 1}})
+    environment = {**os.environ, "PYTHONPATH": str(place.root / "stub")}
+    command = [sys.executable, "-m", "prefine", "pair", "run.yaml"]
+    found = subprocess.run(command, cwd=place.root, env=environment, capture_output=True, text=True, check=False)
+    assert found.returncode == OK, found.stderr
+    assert "4" in found.stdout

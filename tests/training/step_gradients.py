@@ -149,8 +149,8 @@ def textbook(case: Case) -> Tensor:
         rejected_tokens=known.rejected_tokens,
         p_chosen=known.p_chosen,
         weight=known.weight,
-        pairs_in_step=len(EXAMPLES),
-        chosen_tokens_in_step=sum(len(example.chosen_ids) for example in EXAMPLES),
+        pairs_in_step=sum(example.weight for example in EXAMPLES),
+        chosen_tokens_in_step=sum(example.weight * len(example.chosen_ids) for example in EXAMPLES),
         score_gap=known.score_gap,
         mismatched_logratio=away - known.mismatched_ref,
     )

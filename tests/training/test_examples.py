@@ -38,7 +38,7 @@ def test_a_pair_becomes_prompt_and_completions() -> None:
     assert list(first.prompt_ids) == chat.prompt_ids(TOKENIZER, PROMPT)
     assert TOKENIZER.decode(first.chosen_ids) == "good<|im_end|>"
     assert TOKENIZER.decode(first.rejected_ids) == "bad<|im_end|>"
-    assert (first.p_chosen, first.weight, second.p_chosen, second.weight) == (0.8, 2.0, 1.0, 1.0)
+    assert (first.p_chosen, first.weight, second.p_chosen, second.weight) == (0.8, 2.0, None, 1.0)
     assert (made.dropped, made.truncated) == ({}, {})
 
 

@@ -39,7 +39,10 @@ def test_a_single_prompt_has_no_answers_to_others() -> None:
         mismatched_examples(_rows("aaa"))
 
 
-def test_nothing_else_of_a_pair_changes() -> None:
+def test_nothing_else_of_a_pair_changes_but_what_it_is_called() -> None:
     rows = tiny.examples()
-    for before, after in zip(rows, mismatched_examples(rows), strict=True):
-        assert replace(after, chosen_ids=before.chosen_ids, rejected_ids=before.rejected_ids) == before
+    found = mismatched_examples(rows)
+    assert found[0].id == "pair-0 with the answers of pair-1"
+    for before, after in zip(rows, found, strict=True):
+        answers = {"chosen_ids": before.chosen_ids, "rejected_ids": before.rejected_ids}
+        assert replace(after, id=before.id, **answers) == before

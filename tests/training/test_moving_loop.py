@@ -9,12 +9,13 @@ import pytest
 import tiny_training as tiny
 import torch
 
-from prefine.errors import Interrupted
+from prefine.errors import ConfigError, Interrupted
 from prefine.losses import bco, beta_dpo, dpo, kto_pair, mixture
 from prefine.losses.base import LossFunction
 from prefine.regularizers import budget, step_budget
 from prefine.schedules import Schedule
 from prefine.training.checkpoints import load_newest
+from prefine.training.examples import Example
 from prefine.training.figures import StepRow, TrainSummary
 from prefine.training.loop import train
 
@@ -121,3 +122,25 @@ def test_answers_to_other_prompts_are_scored_once_by_the_reference(tmp_path: Pat
     # The pairs themselves, and the prompts with other pairs' answers.
     assert len(list((tmp_path / "reference").iterdir())) == 2
     assert _train(tmp_path, tiny.model(), loss=kto_pair).reference_reused
+
+
+def test_the_policy_must_be_able_to_read_the_answers_to_other_prompts_too(tmp_path: Path) -> None:
+    """Whatever the reference can read."""
+    rows = [
+        Example("long prompt", tuple(range(3, 33)) * 2, (1,), (2, 1)),
+        Example("long answer", (4,), (*range(3, 12), 1), (2, 1)),
+    ]
+    for reference in (None, tiny.model(seed=1)):
+        if reference is not None:
+            reference.config.max_position_embeddings = 500
+        with pytest.raises(ConfigError, match="pair long prompt with the answers of long answer takes 69 positions"):
+            train(
+                tiny.model(),
+                rows,
+                tiny.config(),
+                loss=kto_pair,
+                regularizer=None,
+                out_dir=tmp_path,
+                run_key="key",
+                ref_model=reference,
+            )

@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from prefine.errors import NumericsError
+from prefine.losses.aot import aot
 from prefine.losses.base import LossFunction, PairLogps, declare
 from prefine.losses.dpo import dpo
 from prefine.losses.facts import kind_of, needs_of, option_of
@@ -135,6 +136,14 @@ def test_a_pair_that_is_not_finite_is_named() -> None:
             accumulate_gradients(model, batches, known, Objective(loss), examples=EXAMPLES, step=9)
 
 
+def test_of_a_loss_that_sorts_the_pair_that_is_not_finite_is_named() -> None:
+    model, known = tiny.model(), table()
+    known.ref_rejected[4] = -torch.inf
+    batches = micro_batches(EXAMPLES, range(len(EXAMPLES)), 2)
+    with pytest.raises(NumericsError, match=r"the loss of 1 of 7 pairs is not finite.*Pairs: pair-4\."):
+        accumulate_gradients(model, batches, known, Objective(aot), examples=EXAMPLES, step=9)
+
+
 def test_declarations_are_seen_through_partials_and_absent_ones_are_safe() -> None:
     def undeclared(logps: PairLogps) -> Tensor:
         return logps.policy_chosen
@@ -143,7 +152,7 @@ def test_declarations_are_seen_through_partials_and_absent_ones_are_safe() -> No
     assert (kind_of(bound), needs_of(bound)) == ("local", {"initial"})
     assert (option_of(bound, "delta"), option_of(bound, "per"), option_of(bound, "beta")) == (3.0, "token", None)
     assert option_of(budget, "delta") == 5.0
-    assert (kind_of(undeclared), needs_of(undeclared)) == ("coupled", {"reference", "initial", "p_chosen"})
+    assert (kind_of(undeclared), needs_of(undeclared)) == ("coupled", {"reference", "initial"})
     assert Objective(dpo, undeclared, 1.0).kind == "coupled"
 
 

@@ -11,8 +11,9 @@ from step_gradients import CASES, EXAMPLES, engine
 
 from prefine.errors import ConfigError
 from prefine.losses import bco, dpo, mixture
-from prefine.losses.base import PairLogps
-from prefine.losses.facts import option_of
+from prefine.losses.base import PairLogps, declare
+from prefine.losses.controllers import RunningReward
+from prefine.losses.facts import option_of, parts_of
 from prefine.registry import bind
 from prefine.regularizers import budget
 from prefine.schedules import Schedule, last
@@ -79,6 +80,13 @@ def test_what_is_no_schedule_is_refused(written: dict[str, Any]) -> None:
         ("mixture", {"losses": [{"name": "dpo", "beta": 0}], "weights": [1]}, "losses.0.beta: Input should be greater"),
         ("mixture", {"losses": ["dpo"], "weights": [1]}, "losses.0: expected a loss such as {name: …} (got 'dpo')"),
         ("mixture", {"losses": [{"name": "dpo"}], "weights": [-1]}, "weights.0: Input should be greater than or equal"),
+        (
+            "dpo",
+            {"beta": {"schedule": "linear", "start": 1, "end": 2, "unti": 1}},
+            "beta.unti: unknown key; did you mean",
+        ),
+        ("bmc", {"loss": {"name": "ld_dpo"}}, "'ld_dpo' does not read the weighted sums"),
+        ("bmc", {"loss": {"name": "beta_dpo"}}, "'beta_dpo' does not read the weighted sums"),
         ("wpo", {"loss": {"name": "aot"}}, "this loss sorts the pairs of a step"),
     ],
 )
@@ -155,3 +163,22 @@ def test_the_log_of_a_step_has_the_objective_that_was_minimised() -> None:
     assert option_of(terms.objective.loss, "delta") != 0
     assert torch.equal(terms.objective.loss(terms.logps), terms.loss)
     assert len(terms.loss) == len(EXAMPLES)
+
+
+def test_an_option_may_be_a_function_that_is_no_loss() -> None:
+    def linked(logps: PairLogps, *, link: Any = torch.nn.functional.logsigmoid, scale: Any = 2.0) -> torch.Tensor:
+        return -scale * link(logps.margin)
+
+    steering = Steering(linked, steps=3)
+    objective = steering.at(1)
+    assert [path for path, _ in parts_of(linked)] == [""]
+    assert option_of(objective.loss, "link") is torch.nn.functional.logsigmoid
+    values = _values(3.0, -1.0)
+    assert torch.equal(objective.loss(values), linked(values))
+
+
+@pytest.mark.parametrize("facts", [{"controller": RunningReward}, {"needs": frozenset({"mismatched"})}])
+def test_what_reads_the_whole_step_cannot_be_declared_local(facts: Any) -> None:
+    with pytest.raises(ValueError, match="reads the whole step"):
+        declare(kind="local", **facts)
+    declare(kind="coupled", **facts)

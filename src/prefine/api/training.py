@@ -10,7 +10,7 @@ from prefine.api.reading import pairs_of
 from prefine.config import Component, RunConfig, TrainConfig
 from prefine.records import PreferencePair
 from prefine.stages.base import Progress, Silent
-from prefine.stages.imported_pairs import readable_by_loss
+from prefine.stages.imported_pairs import readable_by_loss, stating_enough
 from prefine.stages.pair import write_pairs
 from prefine.store.folder import RunFolder
 
@@ -59,7 +59,7 @@ def train(
     )
     with RunFolder(config.run_dir) as folder:
         folder.adopt_config(config.resolved())
-        write_pairs(folder, readable_by_loss(pairs_of(pairs), config.train))
+        write_pairs(folder, stating_enough(readable_by_loss(pairs_of(pairs), config.train), config.train))
         stage.run(config, folder, progress or Silent())
         return _trained(folder.path)
 

@@ -19,6 +19,6 @@ def apo_zero(logps: PairLogps, *, beta: Annotated[float, Field(gt=0)] = 0.1) -> 
         logps: Summed completion log-probabilities [B], nats; the reference ones are required.
         beta: Inverse temperature [1/nat]; smaller trusts the reference less. Default: field.
     Returns: Loss per pair [B].
-    Source: arXiv:2408.06266, eq. 7.
+    Source: arXiv:2408.06266.
     """
     return (-beta * logps.chosen_logratio).sigmoid() + (beta * logps.rejected_logratio).sigmoid()

@@ -50,7 +50,8 @@ class TokenLogps:
     """Per-token values of B pairs, right-padded with 0 to the longest of each side, nats.
 
     `*_log_sum_p2` is the logarithm of the sum of squared probabilities over the vocabulary at the token's position;
-    `*_marked` is 1 for tokens that only this side has (`bmc.difference_marks`), else 0. None where not provided.
+    `*_marked` is 1 for tokens that only this side has (`token_marks.difference_marks`), else 0. None where not
+    provided.
     """
 
     policy_chosen: Float[Tensor, "B Tw"]
@@ -73,9 +74,10 @@ class PairLogps:
 
     `initial_chosen` is the chosen completion's value under the policy at step 0. It equals `ref_chosen` unless
     another model was named as reference. Token counts include the end-of-turn token and exclude the prompt.
-    `pairs_in_step` and `chosen_tokens_in_step` are the totals of the whole optimizer step, so that a loss that
-    averages over tokens does not depend on the micro-batches. `score_gap` is NaN where a pair states none;
-    `mismatched_logratio` is the mean log-ratio of another pair's two completions under this pair's prompt.
+    `pairs_in_step` and `chosen_tokens_in_step` are the totals of the whole optimizer step, each pair counted by its
+    weight, so that a loss that averages over tokens does not depend on the micro-batches. `score_gap` is NaN where a
+    pair states none; `mismatched_logratio` is the mean log-ratio of another pair's two completions under this pair's
+    prompt.
     """
 
     policy_chosen: Float[Tensor, " B"]
@@ -87,8 +89,8 @@ class PairLogps:
     rejected_tokens: Float[Tensor, " B"]
     p_chosen: Float[Tensor, " B"]
     weight: Float[Tensor, " B"]
-    pairs_in_step: int
-    chosen_tokens_in_step: int
+    pairs_in_step: float
+    chosen_tokens_in_step: float
     score_gap: Float[Tensor, " B"] | None = None
     mismatched_logratio: Float[Tensor, " B"] | None = None
     tokens: TokenLogps | None = None
@@ -195,7 +197,14 @@ def declare(
         per_pair: Whether value i belongs to pair i, so that it can be weighted; false for losses that sort.
         controller: What moves some of its hyper-parameters; those are then no options of a configuration.
         check: Called with all options when they are configured; a ValueError refuses their combination.
+
+    Raises:
+        ValueError: It is local and yet needs the whole step: for a controller, or for answers to other prompts.
     """
+    if kind == "local" and (controller is not None or "mismatched" in needs):
+        raise ValueError(
+            "a loss with a controller, or one that needs 'mismatched', reads the whole step: kind='coupled'"
+        )
 
     def attach(function: F) -> F:
         facts = {

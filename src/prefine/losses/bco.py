@@ -15,7 +15,8 @@ from prefine.losses.controllers import RunningReward
 def bco(logps: PairLogps, *, beta: Annotated[float, Field(gt=0)] = 0.1, delta: float = 0.0) -> Float[Tensor, " B"]:
     """-log sigmoid(beta * a - delta) - log sigmoid(-(beta * c - delta)), a and c the log-ratios.
 
-    In training delta is the mean of all rewards beta * a and beta * c so far, those of this step included.
+    In training delta is the mean of all rewards beta * a and beta * c so far, those of this step included
+    and all alike, whatever the pairs' weights.
 
     Args:
         logps: Summed completion log-probabilities [B], nats; the reference ones are required.

@@ -29,11 +29,12 @@ def beta_dpo(
     """-log sigmoid(b * D) of the kept pairs, b = max(.001, beta * (1 + alpha * (mean kept D - margin_mean))).
 
     A share rho of the pairs is left out, at random, with weights exp(-((D - margin_mean) / margin_std)^2 / 2) for
-    those that stay; the values of the others are scaled so that the mean over all B is the mean over the kept.
+    those that stay; the values of the others are scaled so that the plain mean over all B is that over the kept. No
+    average here is weighted.
 
     Args:
         logps: All pairs of the step [B], nats; the reference values are required.
-        beta: Inverse temperature at the usual margin [1/nat]. Default: paper.
+        beta: Inverse temperature at the usual margin [1/nat]. Default: ours.
         alpha: How strongly beta follows the margins [1/nat]; 0 with rho 0 is DPO. Default: paper.
         rho: Share of pairs left out. Default: paper.
         momentum: Of the moving averages that the controller keeps. Default: paper.

@@ -9,9 +9,16 @@ from torch import Tensor
 
 from prefine.losses.base import Loss, PairLogps, declare, provided
 from prefine.losses.dpo import dpo
+from prefine.losses.facts import bare, needs_of, parts_of
 
 
-@declare(family="composite", needs=frozenset({"reference", "tokens"}))
+def _reads_sums(*, loss: Loss) -> None:
+    for _, part in parts_of(loss):
+        if "tokens" in needs_of(part) or bool(getattr(bare(part), "controlled", ())):
+            raise ValueError(f"{bare(part).__name__!r} does not read the weighted sums; choose another loss within bmc")
+
+
+@declare(family="composite", needs=frozenset({"reference", "tokens"}), check=_reads_sums)
 def bmc(
     logps: PairLogps,
     *,

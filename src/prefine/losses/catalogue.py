@@ -30,7 +30,7 @@ FAMILIES: Mapping[Family, tuple[str, str]] = MappingProxyType(
         "anchored": ("Anchored", "Each answer has a push of its own, beside the margin or instead of it."),
         "guarded": ("Guarded", "DPO that keeps chosen from falling: it is pushed more than rejected."),
         "divergence": ("Other divergences", "DPO with another distance from the reference than KL."),
-        "batch": ("Over the step", "All pairs of a step together; a step of one pair is DPO."),
+        "batch": ("Over the step", "All pairs of a step are looked at together."),
         "composite": ("Losses of losses", "They take other losses as options."),
         "regularizer": ("Regularizers", "Added to any loss, times `regularizer_weight`."),
         "other": ("Others", "Not declared."),

@@ -25,7 +25,7 @@ def cpo(
         logps: Summed completion log-probabilities [B], nats; no reference is read.
         beta: Scale of the difference [1/nat]. Default: paper.
         alpha: Weight of the next-token term. Default: paper.
-        nll_reduction: How that term averages, see the regularizer `nll`. Default: paper.
+        nll_reduction: How that term averages, see the regularizer `nll`. Default: field.
     Returns: Loss per pair [B], nats.
     Source: arXiv:2401.08417.
     """

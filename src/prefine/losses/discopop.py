@@ -23,7 +23,7 @@ def discopop(
         beta: Inverse temperature [1/nat]. Default: paper.
         tau: Width of the change from one part to the other, in units of x. Default: paper.
     Returns: Loss per pair [B], nats.
-    Source: arXiv:2406.08414, eq. 5.
+    Source: arXiv:2406.08414.
     """
     logits = beta * logps.margin
     modulation = logits / tau

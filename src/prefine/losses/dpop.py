@@ -24,7 +24,7 @@ def dpop(
         logps: Summed completion log-probabilities [B], nats; the reference ones are required.
         beta: Inverse temperature [1/nat]; smaller trusts the reference less. Default: paper.
         lam: Weight of the fall; 0 is DPO. Default: paper.
-        delta: How far chosen may fall for free [nats]; 0 is the paper's loss. Default: paper.
+        delta: How far chosen may fall for free [nats]; 0 is the paper's loss. Default: ours.
     Returns: Loss per pair [B], nats.
     Source: arXiv:2402.13228; the budget delta is ours.
     """

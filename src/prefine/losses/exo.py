@@ -27,7 +27,7 @@ def exo(
         beta: Inverse temperature [1/nat]; smaller trusts the reference less. Default: field.
         epsilon: Probability that the label leaves to the rejected answer. Default: paper.
     Returns: Loss per pair [B], nats.
-    Source: arXiv:2402.00856, eq. 16.
+    Source: arXiv:2402.00856.
     """
     logits = beta * logps.margin
     log_chosen, log_rejected = logsigmoid(logits), logsigmoid(-logits)

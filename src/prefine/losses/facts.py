@@ -2,10 +2,11 @@
 
 import inspect
 from collections.abc import Iterator
-from functools import partial
-from typing import Any, get_args
+from functools import cache, partial
+from typing import Any, get_args, get_type_hints
 
 from prefine.losses.base import LossFunction, LossKind, Need, Reads
+from prefine.registry import Nested
 
 
 def bare(function: LossFunction) -> LossFunction:
@@ -26,16 +27,29 @@ def option_of(function: LossFunction, name: str) -> Any:
     return options_of(function).get(name)
 
 
+@cache
+def nested_options(function: LossFunction) -> frozenset[str]:
+    """The names of the options that are losses, or several, by their annotation; of the bare function."""
+    hints = get_type_hints(function, include_extras=True)
+    return frozenset(name for name, hint in hints.items() if _holds_losses(hint))
+
+
+def _holds_losses(hint: Any) -> bool:
+    if any(isinstance(mark, Nested) for mark in getattr(hint, "__metadata__", ())):
+        return True
+    return any(_holds_losses(part) for part in get_args(hint) if part is not ...)
+
+
 def parts_of(function: LossFunction, path: str = "") -> Iterator[tuple[str, LossFunction]]:
     """The function and all losses within it, each with its path, such as `losses.1.loss`."""
     yield path, function
-    for name, value in options_of(function).items():
-        inner = f"{path}.{name}" if path else name
+    options = options_of(function)
+    for name in sorted(nested_options(bare(function)) & options.keys()):
+        inner, value = f"{path}.{name}" if path else name, options[name]
         if isinstance(value, tuple):
             for index, part in enumerate(value):
-                if callable(part):
-                    yield from parts_of(part, f"{inner}.{index}")
-        elif callable(value):
+                yield from parts_of(part, f"{inner}.{index}")
+        else:
             yield from parts_of(value, inner)
 
 
@@ -49,8 +63,8 @@ def kind_of(function: LossFunction) -> LossKind:
 
 
 def needs_of(function: LossFunction) -> frozenset[Need]:
-    """Which values beyond the policy's it reads; undeclared is all that summed log-probabilities can offer."""
-    everything: frozenset[Need] = frozenset({"reference", "initial", "p_chosen"})
+    """Which values beyond the policy's it reads; undeclared is all that other models say of the pair itself."""
+    everything: frozenset[Need] = frozenset({"reference", "initial"})
     return frozenset().union(*_facts(function, "needs", everything))
 
 

@@ -13,11 +13,13 @@ from prefine.losses.base import PairLogps, declare
 def ipo(
     logps: PairLogps, *, beta: Annotated[float, Field(gt=0)] = 0.1, average: Literal["token", "sum"] = "token"
 ) -> Float[Tensor, " B"]:
-    """(D - 1 / (2 beta))^2, D = margin: regression of the margin to a finite optimum.
+    """(d - 1 / (2 beta))^2, d = a / |w| - c / |l|, a and c the log-ratios, |w| and |l| the token counts.
+
+    With average "sum", d is the margin D = a - c.
 
     Args:
         logps: Summed completion log-probabilities [B], nats; the reference ones are required.
-        beta: Regularization strength tau of the paper [1/nat]; the optimal margin is 1 / (2 beta). Default: ours.
+        beta: Regularization strength tau of the paper [1/nat]; the optimal d is 1 / (2 beta). Default: ours.
         average: "token" divides each side's log-ratio by its own length before the difference (the authors'
             published results), "sum" is the paper's equation as printed. Default: paper.
     Returns: Loss per pair [B], nats squared.

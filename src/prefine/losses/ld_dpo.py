@@ -19,7 +19,7 @@ def ld_dpo(
     alpha: Annotated[float, Field(ge=0, le=1)] = 0.5,
     apply_to: Literal["both", "policy"] = "both",
 ) -> Float[Tensor, " B"]:
-    """-log sigmoid(beta * D), D from log-probabilities prefix + alpha * tail.
+    """-log sigmoid(beta * D'), D' = margin of the log-probabilities prefix + alpha * tail.
 
     The prefix of each answer has min(|w|, |l|) tokens, the tail is the rest.
 

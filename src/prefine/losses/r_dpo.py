@@ -20,7 +20,7 @@ def r_dpo(
 
     Args:
         logps: Summed completion log-probabilities [B], nats, and token counts; the reference ones are required.
-        beta: Inverse temperature [1/nat]; smaller trusts the reference less. Default: paper.
+        beta: Inverse temperature [1/nat]; smaller trusts the reference less. Default: ours.
         alpha: What a token of extra length is worth [1/token]; 0 is DPO. Default: field.
     Returns: Loss per pair [B], nats.
     Source: arXiv:2403.19159.

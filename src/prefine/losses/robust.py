@@ -23,7 +23,7 @@ def robust(
 
     Args:
         logps: Summed completion log-probabilities [B], nats; the reference ones are required.
-        beta: Inverse temperature [1/nat]; smaller trusts the reference less. Default: paper.
+        beta: Inverse temperature [1/nat]; smaller trusts the reference less. Default: ours.
         label_smoothing: Chance that a pair is labelled the wrong way round; 0 is DPO. Default: ours.
     Returns: Loss per pair [B], nats.
     Source: arXiv:2403.00409.

@@ -23,7 +23,7 @@ def rpo(
 
     Args:
         logps: Summed completion log-probabilities [B], nats; the reference ones are required.
-        beta: Inverse temperature [1/nat]; smaller trusts the reference less. Default: paper.
+        beta: Inverse temperature [1/nat]; smaller trusts the reference less. Default: ours.
         alpha: Weight of the next-token term. Default: paper.
         nll_reduction: How that term averages, see the regularizer `nll`. Default: paper.
     Returns: Loss per pair [B], nats.

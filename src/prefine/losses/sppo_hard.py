@@ -19,7 +19,7 @@ def sppo_hard(logps: PairLogps, *, beta: Annotated[float, Field(gt=0)] = 0.001) 
         logps: Summed completion log-probabilities [B], nats; the reference ones are required.
         beta: 1 / eta of the paper [1/nat]. Default: paper.
     Returns: Loss per pair [B], nats squared.
-    Source: arXiv:2405.00675, eq. 4.7, with 1 and 0 as the win probabilities.
+    Source: arXiv:2405.00675, with 1 and 0 as the win probabilities.
     """
     target = 0.5 / beta
     return (logps.chosen_logratio - target).square() + (logps.rejected_logratio + target).square()

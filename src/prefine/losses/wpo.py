@@ -23,7 +23,7 @@ def wpo(logps: PairLogps, *, loss: Loss = dpo) -> Float[Tensor, " B"]:
         logps: `tokens` with the vocabulary statistics is required, and what the loss needs.
         loss: What is weighted. Default: paper.
     Returns: Loss per pair [B].
-    Source: arXiv:2406.11827, eq. 2.
+    Source: arXiv:2406.11827.
     """
     return pair_weight(logps) * loss(logps)
 

@@ -54,26 +54,47 @@ def readable_by_loss(
         screen: Counts the rows that they come from, if they do: some rows give no pair.
 
     Raises:
-        DataError: A pair's rejected answer is to another prompt, and the loss is not joint; or it states no score gap,
-            and the loss reads it.
+        DataError: A pair's rejected answer is to another prompt, and the loss is not joint.
     """
-    # The loss brings torch, which only training needs: whoever only reads this module does not pay for it.
-    from prefine.losses.facts import needs_of, reads_of
-
-    name = settings.loss.name
-    loss = settings.loss.resolve("loss", where="train.loss")
-    joint, by_gap = reads_of(loss) == "joint", "score_gap" in needs_of(loss)
     for number, pair in enumerate(pairs, start=1):
-        where = f"pairs, row {number if screen is None else screen.read} ({pair.prompt.text[:40]!r})"
-        if pair.rejected_prompt is not None and not joint:
-            raise DataError(
-                f"{where}: its rejected answer is to another prompt, and train.loss {name!r} is not joint (none in the "
-                "tables is; one of your own declares reads='joint'). Remove the rows whose rejected_prompt is set "
-                "(prefine_rejected_prompt_id in another run's pairs/), or make the pairs without selector joint"
-            )
-        if by_gap and pair.score_gap is None:
-            raise DataError(
-                f"{where}: states no score_gap, which train.loss {name!r} reads; give all rows the column score_gap, "
-                "or score_chosen and score_rejected, or choose another train.loss"
-            )
+        # The loss is imported for such a pair only: reading others needs no torch.
+        if pair.rejected_prompt is not None:
+            from prefine.losses.facts import reads_of
+
+            if reads_of(settings.loss.resolve("loss", where="train.loss")) != "joint":
+                raise DataError(
+                    f"{_place(number, pair, screen)}: its rejected answer is to another prompt, and train.loss "
+                    f"{settings.loss.name!r} is not joint (none in the tables is; one of your own declares "
+                    "reads='joint'). Remove the rows whose rejected_prompt is set (prefine_rejected_prompt_id in "
+                    "another run's pairs/), or make the pairs without selector joint"
+                )
         yield pair
+
+
+def stating_enough(
+    pairs: Iterable[PreferencePair], settings: TrainConfig, screen: Screen | None = None
+) -> Iterator[PreferencePair]:
+    """The same pairs on their way to training, each with all that the loss and the regularizer read of it.
+
+    Args:
+        pairs: The pairs as they are read.
+        settings: Has loss and regularizer.
+        screen: Counts the rows that they come from, if they do.
+
+    Raises:
+        DataError: A pair states no score gap, none states a probability, or all have one prompt, and that is read.
+        ConfigError: Pairs have different weights, and the loss sorts the pairs of a step.
+    """
+    from prefine.training.demands import Stated, parts_that_train
+
+    stated = Stated(parts_that_train(settings))
+    for number, pair in enumerate(pairs, start=1):
+        where = _place(number, pair, screen)
+        stated.see(pair.prompt.id, pair.score_gap, pair.p_chosen, pair.weight, where=where)
+        yield pair
+    stated.check_all("pairs")
+
+
+def _place(number: int, pair: PreferencePair, screen: Screen | None) -> str:
+    """The row that a pair comes from, for messages."""
+    return f"pairs, row {number if screen is None else screen.read} ({pair.prompt.text[:40]!r})"

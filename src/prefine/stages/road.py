@@ -11,7 +11,7 @@ from prefine.models.base import Sampler
 from prefine.records import Completion, Manifest, Message, Prompt
 from prefine.stages.base import Progress, check_judge, check_model
 from prefine.stages.costs import estimates
-from prefine.stages.imported_pairs import readable_by_loss
+from prefine.stages.imported_pairs import readable_by_loss, stating_enough
 from prefine.stages.inputs import read_completions, read_pairs, read_prompts, short_enough, unseen
 from prefine.stages.sampling import sampler_of
 from prefine.store.folder import RunFolder
@@ -99,7 +99,8 @@ def check(config: RunConfig, *, strict: bool = False, through: str = STAGES[-1])
     _check_pairing(config)
     from prefine.stages.training_inputs import check_adapter, check_loss, trainable
 
-    if STAGES.index(through) >= STAGES.index("train"):
+    trains = STAGES.index(through) >= STAGES.index("train")
+    if trains:
         check_loss(config)
     check_adapter(config, trainable(config.policy, where="policy"))
     if isinstance(config.train.reference, Component):
@@ -107,7 +108,7 @@ def check(config: RunConfig, *, strict: bool = False, through: str = STAGES[-1])
     counts: dict[str, int] = {}
     notes = [
         f"{name}: {note}"
-        for name, screen in _inputs(config, counts, ranked_by, strict=strict)
+        for name, screen in _inputs(config, counts, ranked_by, strict=strict, trains=trains)
         for note in screen.notes()
     ]
     prompts = next(counts[name] for name in ("prompts", "completions", "prompts of pairs") if name in counts)
@@ -152,7 +153,7 @@ Groups = Iterator[tuple[Prompt, list[Completion]]]
 
 
 def _inputs(
-    config: RunConfig, counts: dict[str, int], ranked_by: Collection[str], *, strict: bool
+    config: RunConfig, counts: dict[str, int], ranked_by: Collection[str], *, strict: bool, trains: bool
 ) -> Iterator[tuple[str, Screen]]:
     """Each input with what was set aside; every row is checked on the way, also by those who will work on it."""
     rank = config.rank
@@ -174,6 +175,8 @@ def _inputs(
     if config.pairs is not None:
         screen = Screen(strict=strict)
         pairs = readable_by_loss(read_pairs(config.pairs, screen=screen), config.train, screen)
+        if trains:
+            pairs = stating_enough(pairs, config.train, screen)
         if strict:
             from prefine.stages.training_inputs import readable_whole
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from prefine import chat
 from prefine.config import Component, RunConfig
 from prefine.errors import ConfigError
-from prefine.losses.base import LossFunction
 from prefine.losses.facts import needs_of, reads_of
 from prefine.models.adapters import base_of, require_peft
 from prefine.models.folders import layer_names
@@ -18,7 +17,7 @@ from prefine.registry import TABLES, lookup, suggest
 from prefine.store.rows import pair_of
 from prefine.store.screen import Screen, UselessRow
 from prefine.store.tables import parts, read_part
-from prefine.training.demands import check_needs
+from prefine.training.demands import check_needs, parts_that_train
 from prefine.training.examples import Example, ExampleSet, PairReader, make_examples
 from prefine.training.token_check import check_tokens
 
@@ -73,7 +72,7 @@ def check_loss(config: RunConfig) -> None:
     if (regularizer := config.train.regularizer) is not None:
         function = regularizer.resolve("regularizer", where="train.regularizer")
         check_needs(function, where="train.regularizer", name=regularizer.name)
-    _check_score_gaps(config, loss)
+    _check_score_gaps(config)
     makes = "pairs"
     if config.pairs is None:
         makes = selector_facts(config.pair.selector.lookup("selector", where="pair.selector")).makes
@@ -92,9 +91,10 @@ def check_loss(config: RunConfig) -> None:
     )
 
 
-def _check_score_gaps(config: RunConfig, loss: LossFunction) -> None:
-    """Nothing, if rankings will have the scores whose gap the loss reads; existing pairs are looked at one by one."""
-    if config.rank is None or "score_gap" not in needs_of(loss):
+def _check_score_gaps(config: RunConfig) -> None:
+    """Nothing, if rankings will have the scores whose gap is read; existing pairs are looked at one by one."""
+    readers = [name for name, function in parts_that_train(config.train) if "score_gap" in needs_of(function)]
+    if config.rank is None or not readers:
         return
     strategy = config.rank.strategy
     if "scores" not in facts_of(strategy.lookup("strategy", where="rank.strategy")).guarantees:
@@ -104,9 +104,8 @@ def _check_score_gaps(config: RunConfig, loss: LossFunction) -> None:
             if "scores" in facts_of(lookup("strategy", name, where="rank.strategy")).guarantees
         ]
         raise ConfigError(
-            f"train.loss.name: {config.train.loss.name!r} reads the score_gap of pairs, which needs scores, and "
-            f"strategy {strategy.name!r} does not guarantee them; choose rank.strategy {', '.join(able)}, or another "
-            "train.loss"
+            f"{readers[0]} reads the score_gap of pairs, which needs scores, and strategy {strategy.name!r} does not "
+            f"guarantee them; choose rank.strategy {', '.join(able)}, or another train.loss"
         )
 
 

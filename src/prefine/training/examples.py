@@ -18,7 +18,7 @@ class Example:
     prompt_ids: tuple[int, ...]
     chosen_ids: tuple[int, ...]
     rejected_ids: tuple[int, ...]
-    p_chosen: float = 1.0
+    p_chosen: float | None = None
     weight: float = 1.0
     score_gap: float | None = None
 
@@ -105,8 +105,7 @@ class PairReader:
             prompt_ids=tuple(prompt[-self._max_prompt :]),
             chosen_ids=tuple(chosen[: self._max_completion]),
             rejected_ids=tuple(rejected[: self._max_completion]),
-            # A pair that states no probability was stated as certain.
-            p_chosen=1.0 if pair.p_chosen is None else pair.p_chosen,
+            p_chosen=pair.p_chosen,
             weight=pair.weight,
             score_gap=pair.score_gap,
         )

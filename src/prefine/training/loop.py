@@ -74,7 +74,7 @@ def train(
     device = _prepare(model, examples, config)
     torch.manual_seed(config.seed)
     functions = [loss] if regularizer is None else [loss, regularizer]
-    check_examples(functions, examples)
+    notes = check_examples(functions, examples)
     others = mismatched_examples(examples) if any("mismatched" in needs_of(f) for f in functions) else []
     table, reused = _start_values(model, ref_model, examples, others, config, out_dir / "reference", should_stop)
     # After scoring: the reference is the model without the adapter, whatever the adapter's settings.
@@ -85,7 +85,7 @@ def train(
     optimizer = _optimizer(model, config)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
-    checkpoint, notes = checkpoints.load_newest(out_dir / "checkpoints", run_key=run_key)
+    checkpoint, passed_over = checkpoints.load_newest(out_dir / "checkpoints", run_key=run_key)
     if checkpoint is not None:
         checkpoints.restore(checkpoint, model, optimizer)
         steering.load_state_dict(checkpoint.controllers)
@@ -163,7 +163,7 @@ def train(
         pairs=len(examples),
         resumed_from=None if checkpoint is None else checkpoint.step,
         reference_reused=reused,
-        notes=notes,
+        notes=(*notes, *passed_over),
         final=final_figures(logps, table, steering.at(plan.steps - 1).regularizer),
     )
     content = {"schema_version": SCHEMA_VERSION, "steps": plan.steps, "final": summary.final.model_dump()}
@@ -244,7 +244,8 @@ def _start_values(
         reference = SideLogps(*(side.to(initial.chosen) for side in values(ref_model, examples)))
     mismatched_ref = None
     if others:
-        _prepare(ref_model or model, others, config)
+        for read in (model,) if ref_model is None else (model, ref_model):
+            _prepare(read, others, config)
         away = values(ref_model or model, others)
         mismatched_ref = ((away.chosen + away.rejected) / 2).to(initial.chosen)
     table = PairTable.of(examples, initial=initial, reference=reference, mismatched_ref=mismatched_ref)

@@ -28,6 +28,11 @@ def mismatched_examples(examples: Sequence[Example]) -> list[Example]:
         same = examples[neighbour].prompt_ids == examples[index].prompt_ids
         following[index] = following[neighbour] if same else neighbour
     return [
-        replace(example, chosen_ids=examples[other].chosen_ids, rejected_ids=examples[other].rejected_ids)
+        replace(
+            example,
+            id=f"{example.id} with the answers of {examples[other].id}",
+            chosen_ids=examples[other].chosen_ids,
+            rejected_ids=examples[other].rejected_ids,
+        )
         for example, other in zip(examples, following, strict=True)
     ]

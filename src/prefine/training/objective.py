@@ -12,8 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from prefine.errors import NumericsError
-from prefine.losses.base import LossFunction, LossKind, PairLogps
-from prefine.losses.facts import kind_of
+from prefine.losses.base import LossFunction, LossKind, Need, PairLogps
+from prefine.losses.facts import kind_of, needs_of, per_pair
 from prefine.training.batches import MicroBatch
 from prefine.training.examples import Example
 from prefine.training.logprobs import ComputeDtype, SideLogps, pair_logps
@@ -37,6 +37,11 @@ class Objective:
         """Coupled if either part is."""
         parts = [self.loss] if self.regularizer is None else [self.loss, self.regularizer]
         return "coupled" if any(kind_of(part) == "coupled" for part in parts) else "local"
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """What either part reads."""
+        return needs_of(self.loss) | (frozenset() if self.regularizer is None else needs_of(self.regularizer))
 
     def terms(self, logps: PairLogps) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
         """Loss and regularizer (unweighted) per pair."""
@@ -148,7 +153,7 @@ class _Step:
         """Two passes: the objective's gradient in the [B] log-probabilities of the step, then through the model."""
         pairs, values = self._values(batches)
         whole = self.table.rows(pairs)
-        other = self._values(mismatched).sides if whole.mismatched_ref is not None else None
+        other = self._values(mismatched).sides if "mismatched" in self.objective.needs else None
         away = None if other is None else (other.chosen + other.rejected) / 2
         totals = whole.totals()
         seen = whole.join(values, totals, mismatched=away)
@@ -175,6 +180,11 @@ class _Step:
         loss, regularizer = objective.terms(logps)
         bad = ~(loss.detach().isfinite() & regularizer.detach().isfinite())
         if bad.any():
+            if not all(per_pair(part) for part in (objective.loss, objective.regularizer) if part is not None):
+                # Value i is that of a rank: the pairs to look at are those whose own values are not finite, or all.
+                read = torch.stack([logps.policy_chosen, logps.policy_rejected, logps.ref_chosen, logps.ref_rejected])
+                culprits = ~read.isfinite().all(dim=0)
+                bad = culprits if culprits.any() else torch.ones_like(bad)
             ids = [self.ids[index] for index in pairs[bad].tolist()]
             raise NumericsError(
                 f"step {self.number}: the loss of {len(ids)} of {len(bad)} pairs is not finite; no update was made. "

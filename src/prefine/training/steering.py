@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from prefine.losses.base import Controller, LossFunction, PairLogps
-from prefine.losses.facts import bare, options_of, parts_of
+from prefine.losses.facts import bare, nested_options, options_of, parts_of
 from prefine.schedules import Schedule
 from prefine.training.objective import Objective
 
@@ -84,13 +84,14 @@ class Steering:
 
 def _settled(function: LossFunction, number: Any) -> LossFunction:
     """The function with `number` applied to every hyper-parameter, also of losses within it."""
+    losses = nested_options(bare(function))
 
-    def settle(value: Any) -> Any:
-        if callable(value):
-            return _settled(value, number)
-        return tuple(map(settle, value)) if isinstance(value, tuple) else number(value)
+    def settle(name: str, value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(settle(name, item) for item in value)
+        return _settled(value, number) if name in losses else number(value)
 
-    return partial(function, **{name: settle(value) for name, value in options_of(function).items()})
+    return partial(function, **{name: settle(name, value) for name, value in options_of(function).items()})
 
 
 def _with(function: LossFunction, path: str, given: Mapping[str, float]) -> LossFunction:

@@ -15,10 +15,10 @@ from prefine.training.logprobs import SideLogps
 
 
 class StepTotals(NamedTuple):
-    """What a loss that averages over the step divides by."""
+    """What a loss that averages over the step divides by, each pair counted by its weight."""
 
-    pairs: int
-    chosen_tokens: int
+    pairs: float
+    chosen_tokens: float
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,8 @@ class PairTable:
             initial_rejected=initial.rejected,
             chosen_tokens=column([len(example.chosen_ids) for example in examples]),
             rejected_tokens=column([len(example.rejected_ids) for example in examples]),
-            p_chosen=column([example.p_chosen for example in examples]),
+            # A pair that states no probability was stated as certain.
+            p_chosen=column([1.0 if e.p_chosen is None else e.p_chosen for e in examples]),
             weight=column([example.weight for example in examples]),
             score_gap=column([math.nan if e.score_gap is None else e.score_gap for e in examples]),
             mismatched_ref=mismatched_ref,
@@ -73,7 +74,7 @@ class PairTable:
 
     def totals(self) -> "StepTotals":
         """The totals of a step that consists of these pairs."""
-        return StepTotals(len(self.weight), int(self.chosen_tokens.sum()))
+        return StepTotals(float(self.weight.sum()), float((self.weight * self.chosen_tokens).sum()))
 
     def join(
         self, policy: SideLogps, totals: "StepTotals", *, mismatched: Float[Tensor, " n"] | None = None
