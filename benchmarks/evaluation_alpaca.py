@@ -19,10 +19,11 @@ from prefine.metrics.length_control import (
     length_controlled_win_rate,
     predicted_win_rate,
 )
-from prefine.metrics.preferences import preference_rates
+from prefine.metrics.preferences import DRAW, preference_rates
 from prefine.metrics.win_rates import win_rate
 from prefine.store.annotations.alpaca import AlpacaRows, read_annotation_table
 from prefine.store.annotations.alpaca_calibration import read_calibration_folder
+from prefine.store.annotations.reading import rows_of
 from ranking_line import Line
 
 INCONSISTENT = ("dbrx-instruct", "NullModel")
@@ -98,6 +99,24 @@ def by_instruction(
             )
             figure = f"{by_row:.2f} by row, {right:.2f} by instruction"
             yield Line(f"LC of {model} ({len(rows.ids)} rows)", figure, None)
+
+
+def order(folder: Path, annotations: dict[str, AlpacaRows], published: Published) -> Iterator[Line]:
+    """What the order in which the judge saw a pair does to difficulties and to win rates."""
+    table = {
+        int(row.values["instruction_id"]): row.values for row in rows_of(folder / "instruction_difficulty.parquet")
+    }
+    first = {id_: bool(values["model_shown_first"]) for id_, values in table.items()}
+    difficulty = np.array([values["difficulty"] for values in table.values()])
+    explained = float(np.corrcoef(difficulty, list(first.values()))[0, 1]) ** 2
+    yield Line("of the difficulties' variance, order explains", f"{100 * explained:.1f} %", None)
+    gaps = []
+    for model in published:
+        y = np.array(annotations[model].preferences, dtype=np.float64)
+        shown_first = np.array([first[int(id_)] for id_ in annotations[model].ids])
+        if (y != DRAW).any():
+            gaps.append(100 * float(y[shown_first].mean() - y[~shown_first].mean()))
+    yield Line(f"win rate shown first minus second, mean of {len(gaps)}", f"{np.mean(gaps):+.1f} points", None)
 
 
 def from_weights(
@@ -238,6 +257,7 @@ def rows() -> Iterator[Line]:
     with (folder / "expected.csv").open(encoding="utf-8", newline="") as table:
         published = {row["model"]: row for row in csv.DictReader(table)}
     yield from plain(annotations, published)
+    yield from order(folder, annotations, published)
     for part in (length_controlled, by_instruction, from_weights, properties, bad_input):
         yield from part(annotations, published, calibration)
 
