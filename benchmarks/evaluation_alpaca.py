@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from line import Line
 from prefine.metrics.calibration import AlpacaCalibration
 from prefine.metrics.length_control import (
     LengthControl,
@@ -24,7 +25,6 @@ from prefine.metrics.win_rates import win_rate
 from prefine.store.annotations.alpaca import AlpacaRows, read_annotation_table
 from prefine.store.annotations.alpaca_calibration import read_calibration_folder
 from prefine.store.annotations.reading import rows_of
-from ranking_line import Line
 
 INCONSISTENT = ("dbrx-instruct", "NullModel")
 """Published numbers that contradict their own weights."""

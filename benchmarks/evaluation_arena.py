@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow.parquet as pq
 
+from line import Line
 from prefine.errors import DataError
 from prefine.metrics.arena_hard import Battles, arena_hard_elo, arena_hard_scores, battles, expanded_battles
 from prefine.metrics.leaderboard import bradley_terry_leaderboard
 from prefine.metrics.style import StyleCounts, markdown_counts, style_features
 from prefine.metrics.style_control import StyleLeaderboard, style_controlled_score, style_controlled_scores
 from prefine.store.annotations.arena_hard import ArenaJudgment, battles_of, read_battles
-from ranking_line import Line
 
 V1_SCORES = {
     "gpt-4o": 86.823,

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow.parquet as pq
 
+from line import Line
 from prefine.metrics.intervals import mean_value
 from prefine.metrics.judge_agreement import rater_agreement
 from prefine.metrics.judge_calibration import cyclic_triads, expected_calibration_error
@@ -26,7 +27,6 @@ from prefine.metrics.reward_bench import best_of, reward_bench_v1
 from prefine.metrics.subsets import weighted_subsets
 from prefine.records import MetricValue
 from prefine.store.annotations.llmbar import read_instances
-from ranking_line import Line
 
 JUDGES = ("GPT-4", "ChatGPT", "Falcon")
 ADVERSARIAL = ("Neighbor", "GPTInst", "GPTOut", "Manual")

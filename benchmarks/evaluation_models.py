@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from evaluation_statistics import IDS, PROMPTS, judged
+from line import Line
 from prefine.metrics.diversity import ngrams
 from prefine.metrics.likelihood_indicators import token_spread
 from prefine.metrics.model_rewards import log_ratio_margins
@@ -21,7 +22,6 @@ from prefine.metrics.ranking_accuracy import (
     ranking_accuracy,
 )
 from prefine.metrics.win_rates import win_rate
-from ranking_line import Line
 
 
 def properties() -> Iterator[Line]:

@@ -1,6 +1,6 @@
 """AlpacaEval's files: `annotations.json` and `model_outputs.json`, to and from our records."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,8 +8,8 @@ from pydantic import Field, JsonValue
 
 from prefine.errors import DataError
 from prefine.records import Comparison, Completion, Judgment, Prompt, Record
-from prefine.store.annotations.reading import answer_to, field, rows_of, text_field, write_list
-from prefine.store.layouts.base import Row, number, rest, show
+from prefine.store.annotations.reading import answer_to, field, number_field, rows_of, text_field, write_list
+from prefine.store.layouts.base import Row, rest, show
 
 NO_ANNOTATION = "no annotation"
 _OWN = ("instruction", "output_1", "generator_1", "output_2", "generator_2", "annotator", "preference")
@@ -43,17 +43,28 @@ class AlpacaRows(NamedTuple):
     ids: list[int] | list[str]
 
 
-def read_annotations(path: Path) -> list[AlpacaAnnotation]:
+Outputs = Mapping[str, Completion]
+"""A model's answers by instruction."""
+
+
+def read_annotations(
+    path: Path, *, outputs: Outputs | None = None, baseline_outputs: Outputs | None = None
+) -> list[AlpacaAnnotation]:
     """The rows of an `annotations.json` of one model against one baseline by one judge.
 
+    Args:
+        path: The file.
+        outputs: The model's answers, for rows that lack them; None: every row has its own.
+        baseline_outputs: The same of the baseline.
+
     Raises:
-        DataError: A field is missing, a preference is none, an instruction is there twice, or there are several
-            models, baselines or judges; the message has the row.
+        DataError: A field is missing, a preference is none, an instruction is there twice, an answer is not the one of
+            the outputs, or there are several models, baselines or judges; the message has the row.
     """
     found: list[AlpacaAnnotation] = []
     seen: dict[str, str] = {}
     for row in rows_of(path):
-        one = _annotation(row)
+        one = _annotation(row, outputs, baseline_outputs)
         if (before := seen.setdefault(one.prompt.id, row.where)) != row.where:
             raise DataError(f"{row.where}: the same instruction as in {before} ({show(one.prompt.text)}); remove one")
         for what, name, first in (
@@ -139,7 +150,9 @@ def read_annotation_table(path: Path) -> dict[str, AlpacaRows]:
     seen: dict[tuple[str, int], str] = {}
     for row in rows_of(path):
         model = text_field(row, "model")
-        id_, length, baseline = (int(number(row, name)) for name in ("instruction_id", "len_model", "len_baseline"))
+        id_, length, baseline = (
+            int(number_field(row, name)) for name in ("instruction_id", "len_model", "len_baseline")
+        )
         if (before := seen.setdefault((model, id_), row.where)) != row.where:
             raise DataError(f"{row.where}: {model} has instruction {id_} in {before}, too; remove one")
         rows = found.setdefault(model, AlpacaRows([], [], [], []))
@@ -199,10 +212,10 @@ def write_model_outputs(path: Path, answers: Sequence[tuple[Prompt, Completion]]
     write_list(path, rows)
 
 
-def _annotation(row: Row) -> AlpacaAnnotation:
+def _annotation(row: Row, outputs: Outputs | None, baseline_outputs: Outputs | None) -> AlpacaAnnotation:
     prompt = Prompt.from_text(text_field(row, "instruction"), source=row.where)
-    baseline = answer_to(prompt, 0, text_field(row, "output_1"), text_field(row, "generator_1"))
-    model = answer_to(prompt, 1, text_field(row, "output_2"), text_field(row, "generator_2"))
+    baseline = answer_to(prompt, 0, *_side(row, prompt, 1, baseline_outputs))
+    model = answer_to(prompt, 1, *_side(row, prompt, 2, outputs))
     p_first = _p_baseline(row)
     judgment = Judgment(
         comparison=Comparison(prompt_id=prompt.id, first=baseline.id, second=model.id),
@@ -215,11 +228,30 @@ def _annotation(row: Row) -> AlpacaAnnotation:
     )
 
 
+def _side(row: Row, prompt: Prompt, number: int, outputs: Outputs | None) -> tuple[str, str]:
+    """Text and model of an answer: the row's own, or that of the outputs, which must be the same."""
+    text, model = f"output_{number}", f"generator_{number}"
+    if outputs is None:
+        return text_field(row, text), text_field(row, model)
+    if prompt.text not in outputs:
+        raise DataError(
+            f"{row.where}: {show(prompt.text)} is not among the {len(outputs)} instructions of the outputs; give those "
+            "that were annotated"
+        )
+    answer = outputs[prompt.text]
+    for name, other in ((text, answer.text), (model, answer.model)):
+        if (own := row.values.get(name)) not in (None, other):
+            raise DataError(
+                f"{row.where}: {name} is {show(own)}, but {show(other)} in the outputs; give those that were annotated"
+            )
+    return answer.text, answer.model
+
+
 def _p_baseline(row: Row) -> float | None:
     """P(the baseline is better), None where the judge gave no preference."""
     if field(row, "preference") is None:
         return None
-    value = number(row, "preference")
+    value = number_field(row, "preference")
     if value != 0 and not 1 <= value <= 2:
         raise DataError(
             f"{row.where}: preference must be in [1, 2] (2 is the model's answer), 0 for a draw or null for no "

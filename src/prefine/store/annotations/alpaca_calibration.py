@@ -2,15 +2,16 @@
 
 import csv
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from prefine.errors import ConfigError, DataError
 from prefine.metrics.calibration import AlpacaCalibration
-from prefine.store.annotations.reading import rows_of
+from prefine.store.annotations.reading import number_field, rows_of
 from prefine.store.json_text import decoded
-from prefine.store.layouts.base import Row, has, number
+from prefine.store.layouts.base import Row
 
 DIFFICULTY, GAMED = "instruction_difficulty", "gamed_baselines"
 
@@ -31,8 +32,8 @@ def read_calibration(difficulty: Path, gamed: Path) -> AlpacaCalibration:
     gamed_rows = _cells(gamed)
     return _calibration(
         by_id,
-        np.tanh([_number(row, "std_delta_len") for row in gamed_rows]).tolist(),
-        [_number(row, "instruction_difficulty") for row in gamed_rows],
+        np.tanh([number_field(row, "std_delta_len") for row in gamed_rows]).tolist(),
+        [number_field(row, "instruction_difficulty") for row in gamed_rows],
         [_label(row, "preference") for row in gamed_rows],
         gamed,
     )
@@ -51,17 +52,37 @@ def read_calibration_folder(folder: Path) -> AlpacaCalibration:
     path, gamed = folder / f"{DIFFICULTY}.parquet", folder / f"{GAMED}.parquet"
     by_id = _by_id(rows_of(path), "instruction_id", "difficulty", path)
     rows = rows_of(gamed)
-    ids = [int(_number(row, "instruction_id")) for row in rows]
+    ids = [int(number_field(row, "instruction_id")) for row in rows]
     for row, id_ in zip(rows, ids, strict=True):
         if not 0 <= id_ < len(by_id):
             raise DataError(f"{row.where}: instruction_id {id_} has no difficulty in {path}; take both from one place")
     return _calibration(
         by_id,
-        [_number(row, "tanh_std_delta_len") for row in rows],
+        [number_field(row, "tanh_std_delta_len") for row in rows],
         [by_id[id_] for id_ in ids],
         [_label(row, "surrogate_y") for row in rows],
         gamed,
     )
+
+
+def read_calibration_at(paths: Sequence[Path]) -> AlpacaCalibration:
+    """The calibration of a folder, which may hold either pair of files, or of upstream's two files in this order.
+
+    Raises:
+        ConfigError: There are no such files.
+        DataError: As for `read_calibration`.
+    """
+    if len(paths) == 2:
+        return read_calibration(paths[0], paths[1])
+    if len(paths) != 1 or not paths[0].is_dir():
+        raise ConfigError(
+            f"calibration {', '.join(map(str, paths))}: expected a folder, or instruction_difficulty.csv and "
+            "df_gamed.csv, one after the other"
+        )
+    (folder,) = paths
+    if (folder / f"{DIFFICULTY}.parquet").is_file():
+        return read_calibration_folder(folder)
+    return read_calibration(folder / f"{DIFFICULTY}.csv", folder / "df_gamed.csv")
 
 
 def _calibration(
@@ -78,10 +99,10 @@ def _calibration(
 def _by_id(rows: list[Row], id_name: str, name: str, path: Path) -> list[float]:
     found: dict[int, float] = {}
     for row in rows:
-        id_ = int(_number(row, id_name))
+        id_ = int(number_field(row, id_name))
         if id_ in found:
             raise DataError(f"{row.where}: instruction {id_} is there twice; remove one")
-        found[id_] = _number(row, name)
+        found[id_] = number_field(row, name)
     if sorted(found) != list(range(len(found))):
         missing = min(set(range(len(found))) - set(found))
         raise DataError(f"{path}: {len(found)} instructions, but none with number {missing}; restore the file")
@@ -91,13 +112,7 @@ def _by_id(rows: list[Row], id_name: str, name: str, path: Path) -> list[float]:
 def _label(row: Row, name: str) -> float:
     if name in row.values and row.values[name] in (None, ""):
         return float("nan")
-    return _number(row, name)
-
-
-def _number(row: Row, name: str) -> float:
-    if name not in row.values:
-        raise DataError(f"{row.where}: no column {name!r}; {has(row.values)}; is it the file of this name?")
-    return float(number(row, name))
+    return number_field(row, name)
 
 
 def _cells(path: Path) -> list[Row]:

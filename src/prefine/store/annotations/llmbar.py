@@ -14,6 +14,7 @@ from prefine.store.layouts.base import Row, rest, show
 _OWN = ("input", "instruction", "output_1", "output_2", "label", "subset", "results")
 _ORDERS = ("swap = False", "swap = True")
 NO_VERDICT = "no verdict"
+_P_ONE = {0: None, 1: 1.0, 2: 0.0}
 
 
 class LabelledPair(Record):
@@ -119,6 +120,24 @@ def write_results(path: Path, judged: Sequence[JudgedPair]) -> None:
     write_list(path, rows)
 
 
+def read_verdict_table(path: Path) -> dict[tuple[str, str, str], LabelledVerdicts]:
+    """Verdicts by (dataset, judge, strategy), columns that may be missing; the names are empty then.
+
+    `label` is 1 or 2, `winner_orig` and `winner_swap` are 1, 2, or 0 for no verdict.
+
+    Raises:
+        DataError: A row lacks a field, or a label or winner is something else.
+    """
+    found: dict[tuple[str, str, str], LabelledVerdicts] = {}
+    for row in rows_of(path):
+        dataset, judge, strategy = (str(row.values.get(name) or "") for name in ("dataset", "judge", "strategy"))
+        entry = found.setdefault((dataset, judge, strategy), LabelledVerdicts([], [], []))
+        entry.labels.append(_number_of(row, "label", (1, 2)))
+        entry.p_one.append(_P_ONE[_number_of(row, "winner_orig", (0, 1, 2))])
+        entry.p_one_swapped.append(_P_ONE[_number_of(row, "winner_swap", (0, 1, 2))])
+    return found
+
+
 def p_answer_one(pair: LabelledPair, judgment: Judgment) -> float | None:
     """P(answer 1 is better) of a judgment in whichever order it was asked."""
     if judgment.p_first is None:
@@ -133,6 +152,13 @@ def verdicts_of(judged: Sequence[JudgedPair]) -> LabelledVerdicts:
         [p_answer_one(pair, original) for pair, original, _ in judged],
         [p_answer_one(pair, swapped) for pair, _, swapped in judged],
     )
+
+
+def _number_of(row: Row, name: str, allowed: tuple[int, ...]) -> int:
+    value = field(row, name)
+    if isinstance(value, bool) or str(value) not in map(str, allowed):
+        raise DataError(f"{row.where}: {name} must be one of {', '.join(map(str, allowed))}; got {show(value)}")
+    return int(value)
 
 
 def _pair(row: Row) -> LabelledPair:

@@ -9,7 +9,7 @@ from prefine.errors import DataError
 from prefine.records import Completion, Message, Prompt, content_hash
 from prefine.store.base import write_text
 from prefine.store.files import files_at, rows_in
-from prefine.store.layouts.base import Row, has, show
+from prefine.store.layouts.base import Row, has, number, show
 
 
 def rows_of(path: Path) -> list[Row]:
@@ -44,6 +44,16 @@ def text_field(row: Row, *names: str) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise DataError(f"{row.where}: {names[0]} must be a text, got {show(value)}")
     return str(value)
+
+
+def number_field(row: Row, name: str) -> float | int:
+    """A field that must be a finite number; a CSV file has it as text.
+
+    Raises:
+        DataError: It is missing, or something else.
+    """
+    field(row, name)
+    return number(row, name)
 
 
 def texts_field(row: Row, name: str) -> list[str]:

@@ -1,6 +1,6 @@
 """RewardBench instances: v1 with one chosen and one rejected answer, v2 with the right answers and the wrong ones."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -84,17 +84,34 @@ def ties_of(items: Sequence[RewardBenchItem], scores: Mapping[str, float]) -> Ti
     Raises:
         DataError: A prompt lacks its other version, an id is of another form, or a completion has no score.
     """
-    found: dict[str, dict[int, tuple[list[float], int]]] = {"ref": {}, "tied": {}}
+    prompts = []
     for item in items:
         if item.subset.lower() != TIES.lower():
             continue
-        kind, _, number = item.id.partition(":")
-        if kind not in found or not number.isdigit():
-            raise DataError(f"id {item.id!r} of the Ties subset must be ref:NUMBER or tied:NUMBER")
         lacking = [completion.id for completion in item.completions if completion.id not in scores]
         if lacking:
             raise DataError(f"item {item.id}: {len(lacking)} completions without a score, first {lacking[0]}")
-        found[kind][int(number)] = ([scores[completion.id] for completion in item.completions], item.num_correct)
+        prompts.append((item.id, [scores[completion.id] for completion in item.completions], item.num_correct))
+    return paired_ties(prompts)
+
+
+def paired_ties(prompts: Iterable[tuple[str, Sequence[float], int]]) -> TiesScores:
+    """Tied and reference prompts brought together by their number.
+
+    Args:
+        prompts: Id ("ref:NUMBER" or "tied:NUMBER"), scores with the right answers first, and how many are right.
+
+    Raises:
+        DataError: A prompt lacks its other version or is there twice, or an id is of another form.
+    """
+    found: dict[str, dict[int, tuple[Sequence[float], int]]] = {"ref": {}, "tied": {}}
+    for id_, values, count in prompts:
+        kind, _, number = id_.partition(":")
+        if kind not in found or not number.isdigit():
+            raise DataError(f"id {id_!r} of the Ties subset must be ref:NUMBER or tied:NUMBER")
+        if int(number) in found[kind]:
+            raise DataError(f"id {id_!r} of the Ties subset is there twice; keep one")
+        found[kind][int(number)] = (values, count)
     alone = found["ref"].keys() ^ found["tied"].keys()
     if alone or not found["ref"]:
         raise DataError(
