@@ -24,8 +24,19 @@ if TYPE_CHECKING:
     from prefine.records import Manifest
     from prefine.store.folder import RunFolder
 
+
+class _AlongTheRoad(TyperGroup):
+    """Commands in the order of the road, though one of its stages is a group."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        names = [name for name in super().list_commands(ctx) if name != "evaluate"]
+        names.insert(names.index("report"), "evaluate")
+        return names
+
+
 app = typer.Typer(
     name="prefine",
+    cls=_AlongTheRoad,
     help="Preference optimization, end to end: sample, rank, pair, train, evaluate, report.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -187,7 +198,7 @@ def _stage_command(stage: str, text: str) -> None:
     if stage == "evaluate":
         evaluate_app.command(name=_STAGE, hidden=True)(chosen)
         more = "Or print the metrics of public annotation files. `prefine evaluate stage -h` has the stage's options."
-        app.add_typer(evaluate_app, name=stage, help=f"{text} {more}")
+        app.add_typer(evaluate_app, name=stage, help=f"{text} {more}", short_help=f"{text} Or measure public files.")
     else:
         app.command(name=stage)(chosen)
 

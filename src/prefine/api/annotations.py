@@ -158,7 +158,11 @@ def _preferences(
 
 def _arena_hard(path: Path) -> Iterator[Figures]:
     rows = arena_hard.read_judgments(path)
-    yield from _scores(arena_hard.battles_of(rows), rows[0].baseline or UNNAMED)
+    try:
+        battles = arena_hard.battles_of(rows)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    yield from _scores(battles, rows[0].baseline or UNNAMED)
     games = [(one.prompt_id, one.judgments(one.baseline or UNNAMED)) for one in rows]
     yield judge_annotations.habits(
         f"judge {rows[0].judge}".strip(),

@@ -59,7 +59,10 @@ def read_item_results(path: Path) -> ItemResults:
                 f"{row.where}: {len(values)} scores, {count} of right answers; {subset} has four answers, one right"
             )
         scores.setdefault(subset, []).append(values)
-    return ItemResults(scores, paired_ties(ties) if ties else None)
+    try:
+        return ItemResults(scores, paired_ties(ties) if ties else None)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
 
 
 def _outcome(row: Row) -> float:
