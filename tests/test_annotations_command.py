@@ -382,7 +382,7 @@ def test_rows_that_cannot_be_used(tmp_path: Path, change: dict[str, Any], said: 
     [
         (arena("m", [("A>>>B", "A>B")]), ("line 1, game 0", "A>>>B")),
         (arena("m", [("A>B", "A>B")]) * 2, ("line 2", "line 1", "p0")),
-        (arena("m", [("A>B", "A>B")]) + [arena("n", [("A>B", "A>B")])[0] | {"baseline": "c"}], ("'b', 'c'",)),
+        ([*arena("m", [("A>B", "A>B")]), arena("n", [("A>B", "A>B")])[0] | {"baseline": "c"}], ("'b', 'c'",)),
         ([{"model_a": "b", "model_b": "m", "question_id": 1, "winner": "both"}], ("line 1", "'both'")),
         (llmbar([("3", "1")]), ("line 1", "'3'")),
         ([{"label": 3, "winner_orig": 1, "winner_swap": 1}], ("line 1", "label", "3")),

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prefine.metrics.intervals import Array, Groups, mean_value, percentage
-from prefine.metrics.model_rewards import same_length
+from prefine.metrics.model_rewards import log_ratios, same_length
 from prefine.records import MetricValue
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -74,14 +74,7 @@ def displacement(
     """
     if not delta >= 0:
         raise ValueError(f"delta must be at least 0, got {delta}")
-    given = {
-        "policy_chosen": policy_chosen,
-        "policy_rejected": policy_rejected,
-        "ref_chosen": ref_chosen,
-        "ref_rejected": ref_rejected,
-    }
-    lw, ll, rw, rl = same_length(given)
-    a, c = lw - rw, ll - rl
+    a, c = log_ratios(policy_chosen, policy_rejected, ref_chosen, ref_rejected)
 
     def spread(name: str, values: Array) -> Spread:
         mean = mean_value(f"{name}_mean", values, samples=samples, seed=seed, unit="nats", groups=prompt_ids)

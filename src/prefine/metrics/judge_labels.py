@@ -86,7 +86,7 @@ def labelled_accuracy(
         labels: The better answer of each pair [n], 1 or 2.
         p_one: P(answer 1 is better) with answer 1 shown first [n].
         p_one_swapped: P(answer 1 is better) with answer 2 shown first [n].
-        samples: Number of bootstrap samples.
+        samples: Number of bootstrap samples of the standard error; without prompt_ids nothing is drawn.
         seed: Seed of the bootstrap.
         prompt_ids: Prompt of each pair [n], to resample prompts; None if there is one pair per prompt.
 
@@ -160,7 +160,7 @@ def verdict_rates(
 
     Args:
         p_one: P(one answer is better) of each judgment [n], in any order.
-        samples: Number of bootstrap samples.
+        samples: Number of bootstrap samples of the standard error; without prompt_ids nothing is drawn.
         seed: Seed of the bootstrap.
         prompt_ids: Prompt of each judgment [n], to resample prompts.
 
@@ -197,7 +197,7 @@ def length_preference(
         p_one: P(answer 1 is better) [n], best the mean of both orders; None or NaN for no verdict.
         lengths_one: Length of each answer 1 [n], in any unit.
         lengths_two: Length of each answer 2 [n].
-        samples: Number of bootstrap samples.
+        samples: Number of bootstrap samples of the standard error; without prompt_ids nothing is drawn.
         seed: Seed of the bootstrap.
         prompt_ids: Prompt of each pair [n], to resample prompts.
         name: Name of the metric.

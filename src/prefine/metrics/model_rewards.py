@@ -38,6 +38,17 @@ def log_ratio_margins(
     Raises:
         ValueError: No pair, lengths that differ, or a number that is not finite.
     """
+    chosen, rejected = log_ratios(policy_chosen, policy_rejected, ref_chosen, ref_rejected)
+    return chosen - rejected
+
+
+def log_ratios(
+    policy_chosen: npt.ArrayLike, policy_rejected: npt.ArrayLike, ref_chosen: npt.ArrayLike, ref_rejected: npt.ArrayLike
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """(lw - rw, ll - rl), the log-ratios of the chosen and of the rejected completion [B], nats.
+
+    Args and Raises: as for `log_ratio_margins`.
+    """
     given = {
         "policy_chosen": policy_chosen,
         "policy_rejected": policy_rejected,
@@ -45,7 +56,7 @@ def log_ratio_margins(
         "ref_rejected": ref_rejected,
     }
     lw, ll, rw, rl = same_length(given)
-    return (lw - rw) - (ll - rl)
+    return lw - rw, ll - rl
 
 
 def reward_accuracies(
@@ -66,7 +77,7 @@ def reward_accuracies(
         log_ratio_margins: Chosen minus rejected log-ratio of each pair [B], see the function of this name.
         prompt_ids: Prompt of each pair [B].
         score: What the optimised score is called; the metric is SCORE_accuracy.
-        samples: Number of bootstrap samples.
+        samples: Number of bootstrap samples of the standard error; the interval needs none.
         seed: Seed of the bootstrap.
 
     Returns: Metrics SCORE_accuracy, log_ratio_accuracy and same_order.

@@ -67,7 +67,7 @@ def ranking_accuracy(
         logp_chosen: Summed log-probability of each chosen completion [B], nats.
         logp_rejected: That of each rejected one [B].
         prompt_ids: Prompt of each pair [B].
-        samples: Number of bootstrap samples.
+        samples: Number of bootstrap samples of the standard error; the interval needs none.
         seed: Seed of the bootstrap.
         name: Name of the metric.
 
@@ -97,7 +97,7 @@ def length_normalised_ranking_accuracy(
         chosen_tokens: Number of tokens of each chosen completion [B].
         rejected_tokens: That of each rejected one [B].
         prompt_ids: Prompt of each pair [B].
-        samples: Number of bootstrap samples.
+        samples: Number of bootstrap samples of the standard error; the interval needs none.
         seed: Seed of the bootstrap.
 
     Raises:
@@ -126,7 +126,7 @@ def list_ranking_accuracy(logps: Sequence[npt.ArrayLike], *, samples: int = 2000
 
     Args:
         logps: For each prompt the log-probabilities of its completions, best completion first [N >= 2], nats.
-        samples: Number of bootstrap samples.
+        samples: Without effect, as nothing is drawn at random.
         seed: Seed of the bootstrap.
 
     Raises:
@@ -164,7 +164,7 @@ def idealised_ranking_accuracy(
         prompt_ids: Prompt of each pair [B].
         betas: The values of beta, each positive.
         clip: alpha is held in [clip, 1 - clip]: raters who agree would make the optimum infinite.
-        samples: Number of bootstrap samples.
+        samples: Number of bootstrap samples of the standard error; the interval needs none.
         seed: Seed of the bootstrap.
 
     Raises:
@@ -210,7 +210,7 @@ def flip_table(
         right_before: Whether each pair was ranked right before training [B], see `ranked_right`.
         right_after: Whether it is after training [B].
         prompt_ids: Prompt of each pair [B].
-        samples: Number of bootstrap samples.
+        samples: Number of bootstrap samples of the standard error; the interval needs none.
         seed: Seed of the bootstrap.
 
     Raises:

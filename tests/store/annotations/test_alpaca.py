@@ -190,7 +190,7 @@ def test_the_calibration_in_upstreams_two_files(tmp_path, name):
         ({"difficulty": ",instruction_difficulty\n0,x\n"}, "row 0: instruction_difficulty must be a finite number"),
         ({"difficulty": ",instruction_difficulty\n"}, "the file has no rows"),
         ({"difficulty": GAMED}, "row 0: model must be a finite number"),
-        ({"gamed": DIFFICULTY}, "row 0: no column 'std_delta_len'"),
+        ({"gamed": DIFFICULTY}, "row 0: no field 'std_delta_len'"),
         ({"gamed": GAMED.replace("0.75", "1.75")}, r"df_gamed.csv: gamed_preference must be in \[0, 1\]"),
         ({"gamed": GAMED + "verbose,1\n"}, "row 3: 2 cells for 6 columns"),
     ],

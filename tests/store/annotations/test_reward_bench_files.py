@@ -103,7 +103,7 @@ def test_more_refusals(tmp_path: Path) -> None:
         read_items(lines(tmp_path / "r.jsonl", V1, V1))
     items = read_items(lines(tmp_path / "r.jsonl", v2("tied", ["a", "b"], ["c"])))
     with pytest.raises(DataError, match="id 'tied' of the Ties subset must be ref:NUMBER or tied:NUMBER"):
-        ties_of(items, {})
+        ties_of(items, {completion.id: 1.0 for completion in items[0].completions})
     with pytest.raises(DataError, match="item tied: 3 answers; version 1 has one right and one wrong"):
         write_items(tmp_path / "out.jsonl", items, version=1)
     with pytest.raises(ValueError, match="version must be 1 or 2, got 3"):
