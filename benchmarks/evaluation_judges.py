@@ -45,7 +45,7 @@ P_ONE = {0: None, 1: 1.0, 2: 0.0}
 class Verdicts(NamedTuple):
     """Labels and P(answer 1 is better) in both orders, and the two ratings where there were any; by pair."""
 
-    index: list[int]
+    ids: list[int]
     labels: list[int]
     one: list[float | None]
     other: list[float | None]
@@ -131,9 +131,7 @@ def habits(data: Path, recorded: Recorded) -> Iterator[Line]:
         rates = verdict_rates([*found.one, *found.other])
         ties = "none" if rates.ties is None else f"{rates.ties.value:.2f} %"
         yield Line(f"{judge}: ties, failures", f"{ties}, {rates.failures.value:.2f} % of {rates.failures.n}")
-        sides = [
-            pairs[subset, index] for subset in SUBSETS for index in recorded[subset, judge, "Vanilla_NoRules"].index
-        ]
+        sides = [pairs[subset, index] for subset in SUBSETS for index in recorded[subset, judge, "Vanilla_NoRules"].ids]
         lengths = [[len(pair.one.text) for pair in sides], [len(pair.two.text) for pair in sides]]
         judged, truth = length_preference(_mean_of_orders(found), *lengths), length_preference(labels, *lengths)
         yield Line(f"{judge}: the longer answer wins, by the labels", f"{_short(judged)}, {_short(truth)}")
@@ -213,7 +211,7 @@ def _recorded(data: Path) -> Recorded:
     found: Recorded = {}
     for row in pq.read_table(data / "verdicts.parquet").to_pylist():
         entry = found.setdefault((row["dataset"], row["judge"], row["strategy"]), Verdicts([], [], [], [], []))
-        entry.index.append(row["index"])
+        entry.ids.append(row["index"])
         entry.labels.append(row["label"])
         entry.one.append(P_ONE[row["winner_orig"]])
         entry.other.append(P_ONE[row["winner_swap"]])

@@ -309,6 +309,13 @@ def test_reward_bench_scores(tmp_path: Path) -> None:
     assert values(part) == {"hep-go": 62.5}
 
 
+def test_a_table_of_texts(tmp_path: Path) -> None:
+    path = tmp_path / "results.csv"
+    path.write_text("subset,results\nhep-go,1\nhep-go,0.5\n")
+    (part,) = measured(str(path))["parts"]
+    assert values(part) == {"hep-go": 75}
+
+
 def items(subsets: Sequence[str]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = [
         {"id": str(n), "subset": subset, "num_correct": 1, "scores": [[3.0 - n], [1.5], [0.0], [0.0]]}
@@ -388,6 +395,7 @@ def test_rows_that_cannot_be_used(tmp_path: Path, change: dict[str, Any], said: 
         ([{"label": 3, "winner_orig": 1, "winner_swap": 1}], ("line 1", "label", "3")),
         ([{"label": 1, "winner_orig": 1, "winner_swap": None}], ("line 1", "winner_swap", "None")),
         ([{"subset": "hep-go", "results": 2}], ("line 1", "results", "2")),
+        ([{"subset": "hep-go", "results": "won"}], ("line 1", "results", "'won'")),
         ([{"subset": "hep-go", "scores_chosen": None, "scores_rejected": 1}], ("line 1", "scores_chosen", "None")),
         ([{"subset": "Math", "num_correct": 4, "scores": [1, 2, 3, 4]}], ("line 1", "num_correct", "4")),
         ([{"subset": "Math", "num_correct": 1, "scores": "high"}], ("line 1", "scores", "'high'")),

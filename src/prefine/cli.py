@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
+from prefine.cli_groups import STAGE, AlongTheRoad, StageUnlessNamed
 from prefine.errors import ConfigError, Interrupted, PrefineError
 from prefine.secrets import redact
 
@@ -24,19 +24,9 @@ if TYPE_CHECKING:
     from prefine.records import Manifest
     from prefine.store.folder import RunFolder
 
-
-class _AlongTheRoad(TyperGroup):
-    """Commands in the order of the road, though one of its stages is a group."""
-
-    def list_commands(self, ctx: Any) -> list[str]:
-        names = [name for name in super().list_commands(ctx) if name != "evaluate"]
-        names.insert(names.index("report"), "evaluate")
-        return names
-
-
 app = typer.Typer(
     name="prefine",
-    cls=_AlongTheRoad,
+    cls=AlongTheRoad,
     help="Preference optimization, end to end: sample, rank, pair, train, evaluate, report.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -45,19 +35,7 @@ app = typer.Typer(
 config_app = typer.Typer(no_args_is_help=True, help="Look at configurations.")
 app.add_typer(config_app, name="config")
 
-_STAGE = "stage"
-
-
-class _StageUnlessNamed(TyperGroup):
-    """A group of commands that is a stage, too: what does not begin with the name of a command is the stage's."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if not args or args[0] not in (*self.commands, *ctx.help_option_names):
-            args = [_STAGE, *args]
-        return super().parse_args(ctx, args)
-
-
-evaluate_app = typer.Typer(cls=_StageUnlessNamed, subcommand_metavar="CONFIG | annotations FILE...")
+evaluate_app = typer.Typer(cls=StageUnlessNamed, subcommand_metavar="CONFIG | annotations FILE...")
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML configuration.")]
 Overrides = Annotated[
@@ -196,7 +174,7 @@ def _stage_command(stage: str, text: str) -> None:
     chosen = reading_command if stage in _READING else command
     chosen.__doc__ = text
     if stage == "evaluate":
-        evaluate_app.command(name=_STAGE, hidden=True)(chosen)
+        evaluate_app.command(name=STAGE, hidden=True)(chosen)
         more = "Or print the metrics of public annotation files. `prefine evaluate stage -h` has the stage's options."
         app.add_typer(evaluate_app, name=stage, help=f"{text} {more}", short_help=f"{text} Or measure public files.")
     else:

@@ -68,7 +68,8 @@ def read_item_results(path: Path) -> ItemResults:
 def _outcome(row: Row) -> float:
     if "results" in row.values:
         value = row.values["results"]
-        if not isinstance(value, bool | int | float) or value not in (0, 0.5, 1):
+        value = value if isinstance(value, bool) else number_field(row, "results")
+        if value not in (0, 0.5, 1):
             raise DataError(f"{row.where}: results must be 1, 0, or 0.5 for equal scores, got {show(value)}")
         return float(value)
     chosen, rejected = number_field(row, "scores_chosen"), number_field(row, "scores_rejected")
