@@ -16,7 +16,7 @@ import ranking_bound
 import ranking_checks
 import ranking_goals
 import ranking_table
-from ranking_line import Line
+from line import Line
 
 ROWS: dict[str, Callable[[int], Iterator[Line]]] = {
     "table": ranking_table.table,

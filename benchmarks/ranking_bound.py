@@ -12,11 +12,12 @@ from itertools import permutations
 
 import numpy as np
 
+from line import Line
 from prefine.ranking.base import Duel
 from prefine.ranking.belief import Belief
 from prefine.ranking.simulator import JudgeModel, draw_worlds
 from prefine.ranking.simulator.playing import WORLDS_PER_CHUNK
-from ranking_line import Line, cell
+from ranking_cell import cell
 from ranking_table import HARD
 
 M, DRAWN, PLAYED, EVERYTHING = 4, 400_000, 10_000, 1000

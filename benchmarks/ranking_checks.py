@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from line import Line
 from prefine.api.simulating import contestant_of, default_strategies
 from prefine.pairing.rejection_sampling import accept
 from prefine.ranking.base import facts_of
@@ -19,7 +20,7 @@ from prefine.ranking.bradley_terry import bradley_terry
 from prefine.ranking.iterative import iterative
 from prefine.ranking.simulator import Contestant, JudgeModel, Worlds, play, play_one
 from prefine.registry import lookup
-from ranking_line import Line, cell
+from ranking_cell import cell
 from ranking_table import HARD, SOFT
 
 MANY = 100_000

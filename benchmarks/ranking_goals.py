@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from line import Line
 from prefine.ranking.simulator import JudgeModel
 from prefine.ranking.simulator.summary import CLEAR, estimate, label
-from ranking_line import Line, cell
+from ranking_cell import cell
 from ranking_table import HARD, SOFT
 
 M = 16

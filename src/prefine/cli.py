@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from prefine.cli_groups import STAGE, AlongTheRoad, StageUnlessNamed
 from prefine.errors import ConfigError, Interrupted, PrefineError
 from prefine.secrets import redact
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="prefine",
+    cls=AlongTheRoad,
     help="Preference optimization, end to end: sample, rank, pair, train, evaluate, report.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -32,6 +34,8 @@ app = typer.Typer(
 )
 config_app = typer.Typer(no_args_is_help=True, help="Look at configurations.")
 app.add_typer(config_app, name="config")
+
+evaluate_app = typer.Typer(cls=StageUnlessNamed, subcommand_metavar="CONFIG | annotations FILE...")
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML configuration.")]
 Overrides = Annotated[
@@ -169,7 +173,12 @@ def _stage_command(stage: str, text: str) -> None:
 
     chosen = reading_command if stage in _READING else command
     chosen.__doc__ = text
-    app.command(name=stage)(chosen)
+    if stage == "evaluate":
+        evaluate_app.command(name=STAGE, hidden=True)(chosen)
+        more = "Or print the metrics of public annotation files. `prefine evaluate stage -h` has the stage's options."
+        app.add_typer(evaluate_app, name=stage, help=f"{text} {more}", short_help=f"{text} Or measure public files.")
+    else:
+        app.command(name=stage)(chosen)
 
 
 def _run_stage(
@@ -199,6 +208,39 @@ for _stage, _text in (
     ("report", "Write report.html from what the run folder holds."),
 ):
     _stage_command(_stage, _text)
+
+
+@evaluate_app.command("annotations")
+def evaluate_annotations(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Files, or folders of parts.")],
+    kind: Annotated[
+        str | None, typer.Option("--kind", metavar="NAME", help="What the files are, instead of by themselves.")
+    ] = None,
+    outputs: Annotated[
+        Path | None, typer.Option("--outputs", metavar="FILE", help="AlpacaEval: the model's model_outputs.json.")
+    ] = None,
+    baseline_outputs: Annotated[
+        Path | None, typer.Option("--baseline-outputs", metavar="FILE", help="AlpacaEval: the baseline's.")
+    ] = None,
+    calibration: Annotated[
+        list[Path] | None,
+        typer.Option("--calibration", metavar="FOLDER", help="AlpacaEval: of length control; or two files, two times."),
+    ] = None,
+    json_: AsJson = False,
+) -> None:
+    """Print the metrics of public files: AlpacaEval, Arena-Hard, LLMBar, RewardBench, or judgments of ours.
+
+    The kind is recognised from the first row. `--json` prints {"files": [...]}, each with file, kind and parts, a part
+    of each model or judge with its metrics and notes.
+    """
+    from prefine.cli_annotations import as_json, as_text, figures
+
+    found = figures(files, kind=kind, outputs=outputs, baseline_outputs=baseline_outputs, calibration=calibration or ())
+    if json_:
+        typer.echo(as_json(found))
+    else:
+        columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else 100
+        typer.echo(_visible(as_text(found, columns=columns)))
 
 
 @app.command(name="import")

@@ -42,7 +42,7 @@ def evaluate(
         temperature: 0 is greedy.
         max_new_tokens: The longest answer [tokens].
         seed: Of the drawing and of the bootstrap; the two models draw from different streams.
-        bootstrap_samples: For the intervals.
+        bootstrap_samples: For the uncertainty of what is drawn anew from the prompts.
         max_failed_fraction: Stop when a larger share of the answers, or of the judgments, fails.
         journal: A file that keeps every answer: called again, nothing that was answered is asked for again.
         progress: Where to say how far it is.

@@ -17,7 +17,7 @@ def first_slot_rate(
 
     Args:
         p_first: P(first is better) of each judgment [n]; leave failed ones out.
-        samples: Number of bootstrap samples.
+        samples: Number of bootstrap samples of the standard error; without prompt_ids nothing is drawn.
         seed: Seed of the bootstrap.
         prompt_ids: Prompt of each judgment [n], to resample prompts; None if there is one judgment per prompt.
 
@@ -38,7 +38,7 @@ def swap_consistency(
     Args:
         p_first: P(first is better) of each pair in one order [n]; None or NaN for no verdict.
         p_first_swapped: The same pairs with the two completions swapped [n].
-        samples: Number of bootstrap samples.
+        samples: Number of bootstrap samples of the standard error; without prompt_ids nothing is drawn.
         seed: Seed of the bootstrap.
         prompt_ids: Prompt of each pair [n], to resample prompts; None if there is one pair per prompt.
 

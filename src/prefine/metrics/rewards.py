@@ -15,7 +15,7 @@ def reward_accuracy(
     Args:
         margins: Chosen minus rejected implicit reward of each pair [B]; only the sign matters.
         prompt_ids: Prompt of each pair [B].
-        samples: Number of bootstrap samples.
+        samples: Number of bootstrap samples of the standard error; without prompt_ids nothing is drawn.
         seed: Seed of the bootstrap.
         name: Name of the metric.
 
@@ -40,7 +40,7 @@ def longer_is_better(
         chosen_lengths: Length of each chosen completion [B], in any unit.
         rejected_lengths: Length of each rejected completion [B], in the same unit.
         prompt_ids: Prompt of each pair [B].
-        samples: Number of bootstrap samples.
+        samples: Number of bootstrap samples of the standard error; without prompt_ids nothing is drawn.
         seed: Seed of the bootstrap.
 
     Raises:

@@ -24,19 +24,19 @@ class BothOrderWins(NamedTuple):
 
 
 def win_rate(wins: npt.ArrayLike, *, samples: int = 2000, seed: int = 0, name: str = "win_rate") -> MetricValue:
-    """The mean win over prompts, with standard error sd / sqrt(n) (ddof 1) and a 95 % bootstrap interval over prompts.
+    """The mean win over prompts, with standard error sd / sqrt(n) (ddof 1) and the 95 % `score_interval`.
 
     Args:
         wins: P(the model is better) of each prompt [n], in [0, 1]; a tie is 1/2.
-        samples: Number of bootstrap samples.
-        seed: Seed of the bootstrap.
+        samples: Without effect, as nothing is drawn at random; other metrics have it.
+        seed: The same.
         name: Name of the metric.
 
     Returns: The win rate in %; for a single prompt without error and interval.
 
     Raises:
         ValueError: No prompt, or a value that is not in [0, 1].
-    Source: standard error as in AlpacaEval 2.
+    Source: standard error as in AlpacaEval 2; the interval is ours.
     """
     return percentage(name, wins, samples=samples, seed=seed)
 

@@ -31,8 +31,8 @@ def reward_metrics(
 ) -> Rewards:
     """Reward accuracy (share of held-out pairs with a positive margin), beside that of preferring the longer answer.
 
-    The margin is the difference of log-ratios to the reference, whatever score the loss optimised. Intervals are
-    bootstraps over prompts.
+    The margin is the difference of log-ratios to the reference, whatever score the loss optimised. Uncertainty is that
+    over prompts.
 
     Raises:
         ConfigError: The model has no weights to score pairs with.

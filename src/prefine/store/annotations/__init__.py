@@ -1,0 +1,1 @@
+"""Files of public benchmarks, to and from our records."""

@@ -1,0 +1,90 @@
+"""What readers of public files share: rows with their place, fields of a kind, and answers as records."""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from prefine.errors import DataError
+from prefine.records import Completion, Message, Prompt, content_hash
+from prefine.store.base import write_text
+from prefine.store.files import files_at, rows_in
+from prefine.store.layouts.base import Row, has, number, show
+
+
+def rows_of(path: Path) -> list[Row]:
+    """The rows of a file, a pattern or a folder of parts.
+
+    Raises:
+        ConfigError: There is no such file.
+        DataError: It is empty or damaged.
+    """
+    return list(rows_in(files_at(path, None)))
+
+
+def field(row: Row, *names: str) -> Any:
+    """The value under the first of these names that the row has.
+
+    Raises:
+        DataError: It has none of them.
+    """
+    for name in names:
+        if name in row.values:
+            return row.values[name]
+    raise DataError(f"{row.where}: no field {' or '.join(map(repr, names))}; {has(row.values)}")
+
+
+def text_field(row: Row, *names: str) -> str:
+    """A field that must be text; a number, such as an id, is taken as text.
+
+    Raises:
+        DataError: It is missing, or something else.
+    """
+    value = field(row, *names)
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise DataError(f"{row.where}: {names[0]} must be a text, got {show(value)}")
+    return str(value)
+
+
+def number_field(row: Row, name: str) -> float | int:
+    """A field that must be a finite number; a CSV file has it as text.
+
+    Raises:
+        DataError: It is missing, or something else.
+    """
+    field(row, name)
+    return number(row, name)
+
+
+def texts_field(row: Row, name: str) -> list[str]:
+    """A field that must be a list of texts, with at least one.
+
+    Raises:
+        DataError: It is not.
+    """
+    value = field(row, name)
+    if not isinstance(value, list) or not value or not all(isinstance(item, str) for item in value):
+        raise DataError(f"{row.where}: {name} must be a list of texts with at least one, got {show(value)}")
+    return value
+
+
+def answer_to(prompt: Prompt, index: int, text: str, model: str = "") -> Completion:
+    """An answer as a record, with the id that `prefine import` gives it."""
+    message = Message(role="assistant", content=text)
+    return Completion(
+        id=content_hash(prompt.id, index, model, message.chat()),
+        prompt_id=prompt.id,
+        sample_index=index,
+        message=message,
+        model=model,
+    )
+
+
+def write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write rows as JSON Lines, whole or not at all."""
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def write_list(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write rows as one JSON list, whole or not at all."""
+    write_text(path, json.dumps(list(rows), ensure_ascii=False, indent=2) + "\n")

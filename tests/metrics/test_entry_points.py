@@ -1,0 +1,36 @@
+"""What `prefine.metrics` offers: each entry says what it gives, and no heavy library comes with it."""
+
+import inspect
+import subprocess
+import sys
+
+import pytest
+
+from prefine import metrics
+
+
+def test_the_list_is_sorted_and_complete() -> None:
+    assert metrics.__all__ == sorted(set(metrics.__all__))
+    public = {
+        name
+        for name, value in vars(metrics).items()
+        if not name.startswith("_") and (inspect.isfunction(value) or inspect.isclass(value))
+    }
+    assert public == set(metrics.__all__)
+
+
+@pytest.mark.parametrize("name", metrics.__all__)
+def test_each_says_what_it_gives_in_its_first_line(name: str) -> None:
+    text = inspect.getdoc(getattr(metrics, name)) or ""
+    first = text.partition("\n\n")[0]
+    # A dataclass or a NamedTuple without one has its signature there.
+    assert not first.startswith(f"{name}(")
+    assert len(first.split()) > 3
+    assert first.endswith((".", ":"))
+
+
+def test_arrays_go_in_without_any_framework() -> None:
+    code = "import sys, prefine.metrics as m; m.win_rate([1, 0])\n"
+    code += "print(sorted({'torch', 'pyarrow', 'scipy'} & set(sys.modules)))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
