@@ -460,3 +460,99 @@ def test_no_framework_is_loaded(tmp_path: Path) -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stderr.strip() == "[]"
+
+
+# --- what a hostile reading found
+
+
+def test_ties_without_the_other_subsets_are_still_printed(tmp_path: Path) -> None:
+    rows = [
+        {"id": f"{version}:{n}", "subset": "Ties", "scores": [3.0 + n, 2.5, 0.1], "num_correct": right}
+        for n in range(4)
+        for version, right in (("ref", 1), ("tied", 2))
+    ]
+    (part,) = measured(written(tmp_path / "ties.jsonl", rows))["parts"]
+    assert set(values(part)) == {"Ties"}
+    assert "without Factuality" in part["notes"][0]
+
+
+def test_reward_bench_as_one_object_of_columns(tmp_path: Path) -> None:
+    columns = {
+        "id": [1, 2, 1],
+        "subset": ["llmbar-natural", "llmbar-natural", "llmbar-adver-manual"],
+        "scores_chosen": [[1.0], [0.5], [2.0]],
+        "scores_rejected": [[0.0], [0.7], [1.0]],
+        "model": "mine",
+    }
+    path = tmp_path / "scores.json"
+    path.write_text(json.dumps(columns), encoding="utf-8")
+    file = measured(str(path))
+    assert file["kind"] == "reward_bench"
+    assert values(file["parts"][0]) == {"llmbar-natural": 50.0, "llmbar-adver-manual": 100.0}
+    path.write_text(json.dumps(columns | {"id": [1, 2]}), encoding="utf-8")
+    refused(prefine("evaluate", "annotations", str(path)), 3, "columns have different numbers of rows")
+    path.write_text(json.dumps(columns | {"id": [1, 1, 1]}), encoding="utf-8")
+    refused(prefine("evaluate", "annotations", str(path)), 3, "row 2", "llmbar-natural, 1 is already in", "row 1")
+
+
+def test_rows_that_are_there_twice_are_refused(tmp_path: Path) -> None:
+    verdict = {"label": 1, "winner_orig": 1, "winner_swap": 2, "index": 5, "judge": "j"}
+    refused(
+        prefine("evaluate", "annotations", written(tmp_path / "verdicts.jsonl", [verdict, verdict])),
+        3,
+        "line 2: pair , j, , 5 is already in",
+    )
+    battle = {"question_id": "q", "model_a": "base", "model_b": "m", "winner": "tie"}
+    other = battle | {"question_id": "r", "winner": "model_a"}
+    refused(
+        prefine("evaluate", "annotations", written(tmp_path / "battles.jsonl", [battle] * 7 + [other])),
+        3,
+        "'m' has 7 verdicts on question 'q'; two games give at most 6",
+    )
+
+
+def of_category(category: str, baseline: str, count: int = 8) -> list[dict[str, Any]]:
+    scores = ("A>B", "B>A", "A=B", "B>>A")
+    return [
+        {
+            **{"uid": f"{category}{n}", "model": "m", "baseline": baseline, "judge": "j", "category": category},
+            "games": [{"score": scores[n % 4]}, {"score": scores[(n + 1) % 4]}],
+        }
+        for n in range(count)
+    ]
+
+
+def test_each_category_of_arena_hard_has_a_board(tmp_path: Path) -> None:
+    rows = of_category("hard_prompt", "o3-mini") + of_category("creative_writing", "gemini")
+    parts = measured(written(tmp_path / "v2.jsonl", rows))["parts"]
+    assert {part["of"] for part in parts} >= {"hard_prompt: m against o3-mini", "creative_writing: m against gemini"}
+    (part, *_) = measured(written(tmp_path / "one.jsonl", of_category("hard_prompt", "o3-mini")))["parts"]
+    assert part["of"] == "m against o3-mini"
+
+
+def test_an_elo_without_interval_says_why(tmp_path: Path) -> None:
+    rows = [row | {"games": [{"score": "A=B"}, {"score": "A=B"}]} for row in of_category("x", "b", 3)]
+    rows[0]["games"] = [{"score": "A<B"}, {"score": "A<B"}]
+    rows[1]["games"] = [{"score": "A>B"}, {"score": "A<B"}]
+    parts = measured(written(tmp_path / "few.jsonl", rows))["parts"]
+    elo = [metric for metric in parts[0]["metrics"] if metric["name"] == "arena_hard_elo"]
+    assert all(metric["interval"] is not None for metric in elo) or any("Elo" in note for note in parts[0]["notes"])
+
+
+def test_an_empty_cell_of_a_csv_table_is_no_annotation(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    with path.open("w", newline="", encoding="utf-8") as handle:
+        writer = csv.writer(handle)
+        writer.writerow(["model", "instruction_id", "len_model", "len_baseline", "preference"])
+        for n in range(6):
+            writer.writerow(["m", n, 10 + n, 12 - n, "" if n == 2 else 1.2 + 0.1 * n])
+        writer.writerow(["other", 0, 10, 12, 1.5])
+        writer.writerow(["other", 1, 13, 12, 1.1])
+    first, second = measured(str(path))["parts"]
+    assert first["metrics"][0]["n"] == 5
+    assert "4 of the 6 instructions of this file are not among this model's" in second["notes"]
+
+
+def test_preferences_that_are_0_or_1_raise_a_doubt(tmp_path: Path) -> None:
+    (part,) = measured(written(tmp_path / "annotations.json", alpaca([1.0, 0.0, 1.0, 1.0, 0.0])))["parts"]
+    assert any("preferences are in [1, 2]" in note for note in part["notes"])

@@ -214,6 +214,17 @@ def table_of(name: str) -> Literal["loss", "regularizer"]:
 
 def bound(name: str, given: Options) -> LossFunction:
     """Ours with its options as a configuration would give them, and those that a controller gives."""
+    # Making the model that checks options takes longer than most tests.
+    key = f"{name} {given}"
+    if key not in _BOUND:
+        _BOUND[key] = _bound(name, given)
+    return _BOUND[key]
+
+
+_BOUND: dict[str, LossFunction] = {}
+
+
+def _bound(name: str, given: Options) -> LossFunction:
     kind = table_of(name)
     controlled = getattr(lookup(kind, name, where=kind), "controlled", ())
     function = bind(kind, name, {key: given[key] for key in given if key not in controlled}, where=kind)

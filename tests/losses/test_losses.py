@@ -444,6 +444,17 @@ def test_what_sorts_cannot_be_weighted(name: str) -> None:
     assert not _accepts(name, {"loss": {"name": "mixture", "losses": [{"name": "aot"}], "weights": [1.0]}})
 
 
+@pytest.mark.parametrize("name", ["bmc"])
+def test_what_reads_no_sums_is_not_weighted_by_tokens(name: str) -> None:
+    for loss in TABLES["loss"]:
+        if loss not in REQUIRED:
+            reads_sums = loss not in ("ld_dpo", "wpo", "bmc", "bco", "beta_dpo")
+            assert _accepts(name, {"loss": {"name": loss}}) == reads_sums, loss
+    for part, taken in (("simpo", True), ("ld_dpo", False), ("bco", False)):
+        mixture = {"name": "mixture", "losses": [{"name": "dpo"}, {"name": part}], "weights": [1.0, 1.0]}
+        assert _accepts(name, {"loss": mixture}) == taken
+
+
 # --- what beta-DPO leaves out
 
 

@@ -39,7 +39,7 @@ def test_some_tokens_are_never_marked() -> None:
 def test_frequent_tokens_are_compared_as_well() -> None:
     # SequenceMatcher by itself leaves out what makes up more than 1 % of a long sequence.
     rejected = [1, 2] * 150
-    assert difference_marks([*rejected, 3], rejected) == ([0] * 300 + [1], [0] * 300)
+    assert difference_marks([3, *rejected], rejected) == ([1] + [0] * 300, [0] * 300)
 
 
 @drawn

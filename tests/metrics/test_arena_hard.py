@@ -126,3 +126,11 @@ def test_refusals() -> None:
         arena_hard_scores(battles(["m"], ["a"], [None], ["A>B"]), baseline="b")
     with pytest.raises(ValueError, match="is of the baseline 'm' itself"):
         arena_hard_scores(won, baseline="m")
+
+
+def test_a_model_that_won_everything_has_an_interval_with_a_width() -> None:
+    count = 50
+    rows = battles(["m"] * count, [f"p{n}" for n in range(count)], ["B>A"] * count, ["A>B"] * count)
+    score = arena_hard_scores(rows, baseline="b").scores[0]
+    assert score.value == 100 and score.interval is not None
+    assert score.interval[1] == 100 and 90 < score.interval[0] < 99

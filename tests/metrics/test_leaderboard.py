@@ -172,3 +172,15 @@ def test_the_matrix_of_wins() -> None:
     assert matrix.cells[b][a].value == pytest.approx(37.5)  # type: ignore[union-attr]
     assert matrix.cells[a][a] is None and matrix.cells[a][c] is None
     assert matrix.missing == 1
+
+
+def test_a_cell_of_the_win_matrix_counts_the_prompts_on_which_the_two_met() -> None:
+    """Also where most prompts are of other pairs."""
+    prompts = [f"p{n}" for n in range(100)] + ["q0", "q1"]
+    found = win_matrix(prompts, ["a"] * 102, ["b"] * 100 + ["c"] * 2, [n % 2 for n in range(100)] + [1.0, 1.0])
+    at = {name: number for number, name in enumerate(found.models)}
+    cell, mirror = found.cells[at["a"]][at["c"]], found.cells[at["c"]][at["a"]]
+    assert cell is not None and mirror is not None and cell.interval is not None and mirror.interval is not None
+    assert (cell.n, cell.value, mirror.value) == (2, 100, 0)
+    assert cell.interval[1] == 100 and 0 < cell.interval[0] < 50
+    assert mirror.interval == (0, pytest.approx(100 - cell.interval[0]))

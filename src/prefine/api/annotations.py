@@ -114,8 +114,12 @@ def _alpaca(path: Path, extras: Extras) -> Iterator[Figures]:
 
 def _alpaca_table(path: Path, extras: Extras) -> Iterator[Figures]:
     calibration = read_calibration_at(extras.calibration) if extras.calibration else None
-    for model, rows in alpaca.read_annotation_table(path).items():
-        yield _preferences(model, rows, calibration, [])
+    table = alpaca.read_annotation_table(path)
+    everything = {id_ for rows in table.values() for id_ in rows.ids}
+    for model, rows in table.items():
+        absent = len(everything - set(rows.ids))
+        of_other_models = f"{absent:,} of the {len(everything):,} instructions of this file are not among this model's"
+        yield _preferences(model, rows, calibration, [of_other_models] if absent else [])
 
 
 def _preferences(
@@ -127,6 +131,8 @@ def _preferences(
         raise ValueError(f"{of}: {error}") from error
     metrics = [rates.win_rate, rates.discrete_win_rate]
     metrics += [rates.draw_rate] if rates.decided_win_rate is None else [rates.decided_win_rate, rates.draw_rate]
+    if all(value in (0, 0.5) for value in rows.preferences if value is not None):
+        notes = [*notes, "no answer of the model is preferred: preferences are in [1, 2], and 0 and 1.5 are draws"]
     said = [*notes, f"{rates.wins:,} wins, {rates.losses:,} losses, {rates.draws:,} draws"]
     try:
         controlled = length_controlled_win_rate(
@@ -157,12 +163,22 @@ def _preferences(
 
 
 def _arena_hard(path: Path) -> Iterator[Figures]:
-    rows = arena_hard.read_judgments(path)
+    boards: dict[str, list[arena_hard.ArenaJudgment]] = {}
+    for one in arena_hard.read_judgments(path):
+        boards.setdefault(one.category, []).append(one)
+    for category, rows in boards.items():
+        named = len(boards) > 1
+        for figures in _arena_hard_board(path, rows, rows[0].baseline or UNNAMED):
+            yield figures._replace(of=f"{category or 'no category'}: {figures.of}") if named else figures
+
+
+def _arena_hard_board(path: Path, rows: Sequence[arena_hard.ArenaJudgment], baseline: str) -> Iterator[Figures]:
+    """One category: it has a baseline of its own, and scores against different ones do not compare."""
     try:
         battles = arena_hard.battles_of(rows)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
-    yield from _scores(battles, rows[0].baseline or UNNAMED)
+    yield from _scores(battles, baseline)
     games = [(one.prompt_id, one.judgments(one.baseline or UNNAMED)) for one in rows]
     yield judge_annotations.habits(
         f"judge {rows[0].judge}".strip(),
@@ -184,6 +200,8 @@ def _scores(battles: Battles, baseline: str) -> Iterator[Figures]:
     try:
         fitted = arena_hard_elo(battles, baseline=baseline, samples=SAMPLES, seed=SEED)
         elo = dict(zip(fitted.models, fitted.elo, strict=True))
+        if fitted.unbounded:
+            why = f"no interval of Elo: {fitted.unbounded:,} of {SAMPLES:,} bootstrap samples have no finite fit"
     except ValueError as error:
         why = f"no Elo: {error}"
     for model, score, missing in zip(board.models, board.scores, board.missing, strict=True):

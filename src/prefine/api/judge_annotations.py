@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from prefine.metrics.intervals import mean_value, percentage
+from prefine.metrics.intervals import percentage
 from prefine.metrics.judge_facts import first_slot_rate, swap_consistency
 from prefine.metrics.judge_labels import labelled_accuracy, order_agreement, slot_preference, verdict_rates
-from prefine.metrics.reward_bench import SECTIONS, V2_SUBSETS, best_of, reward_bench_v1, reward_bench_v2
+from prefine.metrics.reward_bench import SECTIONS, V2_SUBSETS, best_of, reward_bench_v1, reward_bench_v2, ties_score
 from prefine.records import MetricValue
 from prefine.store.annotations.judgments import read_judgments
 from prefine.store.annotations.llmbar import LabelledVerdicts, read_results, read_verdict_table, verdicts_of
@@ -115,9 +115,10 @@ def reward_bench_2(path: Path) -> Iterator[Figures]:
         yield Figures("RewardBench 2", (board.overall, *board.subsets.values()))
         return
     subsets = [
-        mean_value(subset, 100 * best_of(scores), samples=SAMPLES, seed=SEED, unit="%")
-        for subset, scores in rows.scores.items()
+        percentage(subset, best_of(scores), samples=SAMPLES, seed=SEED) for subset, scores in rows.scores.items()
     ]
+    if rows.ties is not None:
+        subsets.append(ties_score(*rows.ties, samples=SAMPLES, seed=SEED))
     yield Figures("RewardBench 2", tuple(subsets), (_partial(absent, more),))
 
 

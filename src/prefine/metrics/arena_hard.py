@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from prefine.metrics.intervals import Array, Groups, bootstrap_ratio
+from prefine.metrics.intervals import Array, Groups, bootstrap_ratio, ratio_interval
 from prefine.metrics.leaderboard import rating_draws
 from prefine.metrics.resampling import spread
 from prefine.metrics.style_control import same_prompts
@@ -144,7 +144,7 @@ def expanded_battles(models: Sequence[str], prompt_ids: Sequence[str], scores: n
 
 
 def arena_hard_scores(rows: Battles, *, baseline: str, samples: int = 2000, seed: int = 0) -> ArenaHardScores:
-    """The mean weighted score of each model, in %, with intervals from a bootstrap over prompts.
+    """The mean weighted score of each model, in %; standard errors from a bootstrap over prompts, score intervals.
 
     Args:
         rows: Of `battles`, without rows of the baseline.
@@ -165,7 +165,8 @@ def arena_hard_scores(rows: Battles, *, baseline: str, samples: int = 2000, seed
         sums, counts = (rows.scores * rows.weights)[mine], rows.weights[mine]
         error, interval = None, None
         if mine.sum() > 1:
-            spread_, (low, high) = bootstrap_ratio(sums, counts, samples=samples, seed=seed)
+            spread_, _ = bootstrap_ratio(sums, counts, samples=samples, seed=seed)
+            low, high = ratio_interval(sums, counts)
             error, interval = 100 * spread_, (100 * low, 100 * high)
         values.append(
             MetricValue(

@@ -126,12 +126,19 @@ def score_interval(values: npt.ArrayLike, *, groups: Groups | None = None) -> tu
         removal of skewness by transformation", at the 95 % level. The combination is ours; docs/metrics.md says how
         often it covers.
     """
-    array = probabilities(values, name="values")
-    sums, counts = _by_group(array, groups)
+    return ratio_interval(*_by_group(probabilities(values, name="values"), groups))
+
+
+def ratio_interval(sums: Array, counts: Array) -> tuple[float, float]:
+    """The same of sum / count over groups [G]: of weighted values in [0, 1], their sums and their weights.
+
+    Raises:
+        ValueError: Fewer than two groups.
+    """
     if sums.size < 2:
         raise ValueError("an interval needs at least two groups; one group has no measurable spread")
-    size, mean = sums.size, float(array.mean())
-    around = (sums - mean * counts) * (size / array.size)
+    size, mean = sums.size, float(sums.sum() / counts.sum())
+    around = (sums - mean * counts) * (size / float(counts.sum()))
     variance, third, binomial = float(np.mean(around**2)), float(np.mean(around**3)), mean * (1 - mean)
     if binomial <= 0:
         variance, slope, curvature = 0.0, 1 - 2 * mean, 1.0

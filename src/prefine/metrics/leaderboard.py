@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from prefine.metrics.intervals import Array, Groups, Values
+from prefine.metrics.intervals import Array, Groups, Values, percentage
 from prefine.metrics.meetings import Meetings, Prompts, meetings
 from prefine.metrics.resampling import drawn_prompts, spread
 from prefine.records import MetricValue
@@ -177,34 +177,22 @@ def win_matrix(
     samples: int = 1000,
     seed: int = 0,
 ) -> WinMatrix:
-    """How often each model beats each other one that it met, with intervals from a bootstrap over prompts.
+    """How often each model beats each other one that it met, over the prompts on which they met.
 
-    Args and Raises: as for `bradley_terry_leaderboard`, with any prompts; every cell says how many it has.
+    Args and Raises: as for `bradley_terry_leaderboard`, with any prompts; every cell says how many it has. Its interval
+    is a score interval, for which nothing is drawn.
     """
     met = meetings(prompt_ids, first, second, p_first, weights=None, prompts="any")
     m = len(met.models)
     counts = met.wins.sum(axis=2)
     asked = counts > 0
     won = np.where(asked, met.wins[:, :, 0] / np.where(asked, counts, 1.0), 0.0)
-    drawn = [
-        (block @ won) / np.maximum(block @ asked, 1e-300)
-        for block in (drawn_prompts(len(won), samples=samples, seed=seed) if len(won) > 1 else ())
-    ]
-    draws = np.concatenate(drawn) if drawn else np.zeros((0, won.shape[1]))
     cells: list[list[MetricValue | None]] = [[None] * m for _ in range(m)]
     for e, (i, j) in enumerate(met.pairs):
-        n = int(asked[:, e].sum())
-        if not n:
-            continue
-        values, value = won[asked[:, e], e], float(won[asked[:, e], e].mean())
-        for row, column, share, sample in ((i, j, value, draws[:, e]), (j, i, 1 - value, 1 - draws[:, e])):
-            error, interval = None, None
-            if n > 1:
-                _, (low, high) = spread(sample)
-                error, interval = 100 * float(values.std(ddof=1)) / float(np.sqrt(n)), (100 * low, 100 * high)
-            cells[row][column] = MetricValue(
-                name="win_rate", value=100 * share, standard_error=error, interval=interval, n=n, unit="%"
-            )
+        values = won[asked[:, e], e]
+        if values.size:
+            for row, column, mine in ((i, j, values), (j, i, 1 - values)):
+                cells[row][column] = percentage("win_rate", mine, samples=samples, seed=seed)
     return WinMatrix(met.models, tuple(map(tuple, cells)), met.missing)
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from prefine.metrics.intervals import Array, Groups, Values, mean_value
+from prefine.metrics.intervals import Array, Groups, Values, mean_value, percentage
 from prefine.metrics.resampling import spread
 from prefine.metrics.subsets import subset_means, weighted_subsets
 from prefine.records import MetricValue
@@ -250,7 +250,7 @@ def reward_bench_v2(
     if set(scores) != wanted:
         raise ValueError(f"subsets must be {', '.join(sorted(wanted))}; got {', '.join(sorted(scores)) or 'none'}")
     found = {
-        subset: mean_value(subset, 100 * best_of(scores[subset]), samples=samples, seed=seed, unit="%")
+        subset: percentage(subset, best_of(scores[subset]), samples=samples, seed=seed)
         for subset in V2_SUBSETS
         if subset != "Ties"
     }

@@ -249,7 +249,7 @@ def _side(row: Row, prompt: Prompt, number: int, outputs: Outputs | None) -> tup
 
 def _p_baseline(row: Row) -> float | None:
     """P(the baseline is better), None where the judge gave no preference."""
-    if field(row, "preference") is None:
+    if field(row, "preference") in (None, ""):  # a CSV file has no null
         return None
     value = number_field(row, "preference")
     if value != 0 and not 1 <= value <= 2:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import numpy as np
 from pydantic import Field, JsonValue
 
 from prefine.errors import DataError
@@ -160,6 +161,12 @@ def read_battles(path: Path) -> tuple[Battles, str]:
     found = expanded_battles(
         [text_field(row, "model_b") for row in rows], [text_field(row, "question_id", "uid") for row in rows], scores
     )
+    if (found.weights > 2 * STRONG_WEIGHT).any():
+        often = int(np.argmax(found.weights))
+        raise DataError(
+            f"{path}: {found.models[often]!r} has {found.weights[often]:g} verdicts on question "
+            f"{found.prompt_ids[often]!r}; two games give at most {2 * STRONG_WEIGHT}, so rows are there twice"
+        )
     return found, baselines[0]
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from prefine.errors import ConfigError, DataError
-from prefine.store.files import files_at, rows_in
+from prefine.store.annotations.reading import first_row
 from prefine.store.layouts.base import Values, has
 
 Kind = Literal[
@@ -53,7 +53,7 @@ def kind_of(path: Path) -> Kind:
         ConfigError: There is no such file.
         DataError: It is empty or damaged, or its columns are of no kind.
     """
-    row = next(rows_in(files_at(path, None)))
+    row = first_row(path)
     if (kind := _kind(row.values)) is not None:
         return kind
     raise DataError(

@@ -8,7 +8,7 @@ from pydantic import Field, JsonValue
 
 from prefine.errors import DataError
 from prefine.records import Comparison, Completion, Judgment, PreferencePair, Prompt, Record
-from prefine.store.annotations.reading import answer_to, field, rows_of, text_field, write_list
+from prefine.store.annotations.reading import Once, answer_to, field, rows_of, text_field, write_list
 from prefine.store.layouts.base import Row, rest, show
 
 _OWN = ("input", "instruction", "output_1", "output_2", "label", "subset", "results")
@@ -81,9 +81,10 @@ def read_results(path: Path, *, judge: str) -> list[JudgedPair]:
     Raises:
         DataError: A row lacks a field, or a winner is not "1", "2", "None" or null.
     """
-    found = []
+    found, once = [], Once("pair")
     for row in rows_of(path):
         pair, stages = _pair(row), field(row, "results")
+        once.see(row, pair.prompt.id, pair.one.id, pair.two.id)
         if not isinstance(stages, list) or not stages or not isinstance(stages[-1], dict):
             raise DataError(f"{row.where}: results must be a list of stages with at least one, got {show(stages)}")
         shown = Comparison(prompt_id=pair.prompt.id, first=pair.one.id, second=pair.two.id)
@@ -129,8 +130,11 @@ def read_verdict_table(path: Path) -> dict[tuple[str, str, str], LabelledVerdict
         DataError: A row lacks a field, or a label or winner is something else.
     """
     found: dict[tuple[str, str, str], LabelledVerdicts] = {}
+    once = Once("pair")
     for row in rows_of(path):
         dataset, judge, strategy = (str(row.values.get(name) or "") for name in ("dataset", "judge", "strategy"))
+        if "index" in row.values:
+            once.see(row, dataset, judge, strategy, text_field(row, "index"))
         entry = found.setdefault((dataset, judge, strategy), LabelledVerdicts([], [], []))
         entry.labels.append(_number_of(row, "label", (1, 2)))
         entry.p_one.append(_P_ONE[_number_of(row, "winner_orig", (0, 1, 2))])

@@ -19,7 +19,63 @@ def rows_of(path: Path) -> list[Row]:
         ConfigError: There is no such file.
         DataError: It is empty or damaged.
     """
-    return list(rows_in(files_at(path, None)))
+    return list(_rows_in_columns(path) or rows_in(files_at(path, None)))
+
+
+def first_row(path: Path) -> Row:
+    """The first of `rows_of`, without reading the others where that can be.
+
+    Raises:
+        ConfigError: There is no such file.
+        DataError: It is empty or damaged.
+    """
+    return next(iter(_rows_in_columns(path) or rows_in(files_at(path, None))))
+
+
+def _rows_in_columns(path: Path) -> list[Row]:
+    """The rows of a JSON file that holds one object of columns; none if it holds something else.
+
+    A value that is no list is that of every row.
+    """
+    if not path.is_file() or path.suffix != ".json":
+        return []
+    with path.open(encoding="utf-8") as handle:
+        if handle.read(1) != "{":
+            return []
+    try:
+        columns = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path}: not valid JSON: {error}") from error
+    lengths = {name: len(value) for name, value in columns.items() if isinstance(value, list)}
+    if not lengths:
+        return []
+    if len(set(lengths.values())) > 1:
+        raise DataError(f"{path}: its columns have different numbers of rows ({show(lengths)})")
+    return [
+        Row(f"{path}, row {number + 1}", {n: v[number] if isinstance(v, list) else v for n, v in columns.items()})
+        for number in range(next(iter(lengths.values())))
+    ]
+
+
+class Once:
+    """Refuses a row whose key another row had.
+
+    Args:
+        what: What is keyed, such as "item".
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._seen: dict[tuple[str, ...], str] = {}
+
+    def see(self, row: Row, *key: str) -> None:
+        """The next row.
+
+        Raises:
+            DataError: It was there before.
+        """
+        if (before := self._seen.setdefault(key, row.where)) != row.where:
+            raise DataError(f"{row.where}: {self._what} {', '.join(key)} is already in {before}; keep one")
 
 
 def field(row: Row, *names: str) -> Any:

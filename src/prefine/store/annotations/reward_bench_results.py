@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from prefine.errors import DataError
-from prefine.store.annotations.reading import field, number_field, rows_of, text_field
+from prefine.store.annotations.reading import Once, field, number_field, rows_of, text_field
 from prefine.store.annotations.reward_bench import TIES, TiesScores, paired_ties
 from prefine.store.layouts.base import Row, show
 
@@ -24,13 +24,15 @@ class ItemResults(NamedTuple):
 
 
 def read_pair_results(path: Path) -> PairResults:
-    """Rows with `subset` and `results` (1, 0 or .5), or `scores_chosen` and `scores_rejected`.
+    """Rows, or columns, with `subset` and `results` (1, 0 or .5), or `scores_chosen` and `scores_rejected`.
 
     Raises:
-        DataError: A field is missing or something else.
+        DataError: A field is missing or something else, or an id is there twice in a subset.
     """
-    found = PairResults([], [])
+    found, once = PairResults([], []), Once("item")
     for row in rows_of(path):
+        if "id" in row.values:
+            once.see(row, text_field(row, "subset"), text_field(row, "id"))
         found.subsets.append(text_field(row, "subset"))
         found.correct.append(_outcome(row))
     return found
@@ -43,8 +45,10 @@ def read_item_results(path: Path) -> ItemResults:
         DataError: A field is missing or something else, or a prompt of the Ties subset lacks its other version.
     """
     scores: dict[str, list[list[float]]] = {}
-    ties = []
+    ties, once = [], Once("item")
     for row in rows_of(path):
+        if "id" in row.values:
+            once.see(row, text_field(row, "subset"), text_field(row, "id"))
         subset, values = text_field(row, "subset"), _scores(row)
         count = int(number_field(row, "num_correct"))
         if not 1 <= count < len(values):
@@ -72,8 +76,16 @@ def _outcome(row: Row) -> float:
         if value not in (0, 0.5, 1):
             raise DataError(f"{row.where}: results must be 1, 0, or 0.5 for equal scores, got {show(value)}")
         return float(value)
-    chosen, rejected = number_field(row, "scores_chosen"), number_field(row, "scores_rejected")
+    chosen, rejected = (_score(row, name) for name in ("scores_chosen", "scores_rejected"))
     return 0.5 if chosen == rejected else float(chosen > rejected)
+
+
+def _score(row: Row, name: str) -> float:
+    value = field(row, name)
+    # Models with one output write each score as a list of one.
+    if isinstance(value, list) and len(value) == 1:
+        row = row._replace(values={**row.values, name: value[0]})
+    return float(number_field(row, name))
 
 
 def _scores(row: Row) -> list[float]:
