@@ -301,7 +301,7 @@ class Hunt:
                 alive.append(mutant)
             elif ended == -signal.SIGALRM:
                 print(f"{mutant} took longer than {SECONDS} s")
-        return sorted(alive, key=lambda mutant: mutant.line)
+        return sorted(alive, key=lambda mutant: (mutant.line, mutant.what))
 
 
 def _fork(mutant: Mutant | None, items: list[pytest.Item]) -> int:
