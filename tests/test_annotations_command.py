@@ -556,3 +556,10 @@ def test_an_empty_cell_of_a_csv_table_is_no_annotation(tmp_path: Path) -> None:
 def test_preferences_that_are_0_or_1_raise_a_doubt(tmp_path: Path) -> None:
     (part,) = measured(written(tmp_path / "annotations.json", alpaca([1.0, 0.0, 1.0, 1.0, 0.0])))["parts"]
     assert any("preferences are in [1, 2]" in note for note in part["notes"])
+
+
+@pytest.mark.parametrize("content", [b'{"subset": "caf\xe9"}', b'{"subset": ', b'{"subset": "x"}'])
+def test_a_json_file_that_holds_no_columns_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "scores.json"
+    path.write_bytes(content)
+    refused(prefine("evaluate", "annotations", str(path)), 3, "scores.json")

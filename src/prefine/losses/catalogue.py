@@ -135,7 +135,8 @@ def function_of(name: str) -> LossFunction:
     function = lookup(role, name, where="losses")
     if not callable(function) or inspect.isclass(function):
         raise ConfigError(f"{name}: a loss is a function of PairLogps, this is {type(function).__name__}")
-    return function  # type: ignore[no-any-return]
+    found: LossFunction = function
+    return found
 
 
 def amount(value: float) -> str:

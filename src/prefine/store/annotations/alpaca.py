@@ -160,7 +160,7 @@ def read_annotation_table(path: Path) -> dict[str, AlpacaRows]:
         rows.preferences.append(None if p_baseline is None else 1 - p_baseline)
         rows.model_lengths.append(length)
         rows.baseline_lengths.append(baseline)
-        rows.ids.append(id_)  # type: ignore[arg-type]
+        rows.ids.append(id_)  # type: ignore[arg-type]  # a table's ids are numbers, all of them
     return found
 
 

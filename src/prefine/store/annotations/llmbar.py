@@ -81,10 +81,10 @@ def read_results(path: Path, *, judge: str) -> list[JudgedPair]:
     Raises:
         DataError: A row lacks a field, or a winner is not "1", "2", "None" or null.
     """
-    found, once = [], Once("pair")
+    found, once = [], Once()
     for row in rows_of(path):
         pair, stages = _pair(row), field(row, "results")
-        once.see(row, pair.prompt.id, pair.one.id, pair.two.id)
+        once.see(row, f"pair {pair.prompt.id}, {pair.one.id}, {pair.two.id}")
         if not isinstance(stages, list) or not stages or not isinstance(stages[-1], dict):
             raise DataError(f"{row.where}: results must be a list of stages with at least one, got {show(stages)}")
         shown = Comparison(prompt_id=pair.prompt.id, first=pair.one.id, second=pair.two.id)
@@ -130,11 +130,11 @@ def read_verdict_table(path: Path) -> dict[tuple[str, str, str], LabelledVerdict
         DataError: A row lacks a field, or a label or winner is something else.
     """
     found: dict[tuple[str, str, str], LabelledVerdicts] = {}
-    once = Once("pair")
+    once = Once()
     for row in rows_of(path):
         dataset, judge, strategy = (str(row.values.get(name) or "") for name in ("dataset", "judge", "strategy"))
         if "index" in row.values:
-            once.see(row, dataset, judge, strategy, text_field(row, "index"))
+            once.see(row, f"pair {', '.join([dataset, judge, strategy, text_field(row, 'index')])}")
         entry = found.setdefault((dataset, judge, strategy), LabelledVerdicts([], [], []))
         entry.labels.append(_number_of(row, "label", (1, 2)))
         entry.p_one.append(_P_ONE[_number_of(row, "winner_orig", (0, 1, 2))])

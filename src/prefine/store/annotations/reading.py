@@ -35,17 +35,17 @@ def first_row(path: Path) -> Row:
 def _rows_in_columns(path: Path) -> list[Row]:
     """The rows of a JSON file that holds one object of columns; none if it holds something else.
 
-    A value that is no list is that of every row.
+    A value that is no list is that of every row. What is wrong with any other file, the reader of rows says.
     """
     if not path.is_file() or path.suffix != ".json":
         return []
-    with path.open(encoding="utf-8") as handle:
-        if handle.read(1) != "{":
+    with path.open("rb") as handle:
+        if handle.read(1) != b"{":
             return []
     try:
         columns = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path}: not valid JSON: {error}") from error
+    except ValueError:
+        return []
     lengths = {name: len(value) for name, value in columns.items() if isinstance(value, list)}
     if not lengths:
         return []
@@ -58,24 +58,19 @@ def _rows_in_columns(path: Path) -> list[Row]:
 
 
 class Once:
-    """Refuses a row whose key another row had.
+    """Refuses a row that says of itself what another row has said."""
 
-    Args:
-        what: What is keyed, such as "item".
-    """
+    def __init__(self) -> None:
+        self._seen: dict[str, str] = {}
 
-    def __init__(self, what: str) -> None:
-        self._what = what
-        self._seen: dict[tuple[str, ...], str] = {}
-
-    def see(self, row: Row, *key: str) -> None:
-        """The next row.
+    def see(self, row: Row, what: str) -> None:
+        """The next row; `what` is its key in words, such as "id 3 of Math".
 
         Raises:
             DataError: It was there before.
         """
-        if (before := self._seen.setdefault(key, row.where)) != row.where:
-            raise DataError(f"{row.where}: {self._what} {', '.join(key)} is already in {before}; keep one")
+        if (before := self._seen.setdefault(what, row.where)) != row.where:
+            raise DataError(f"{row.where}: {what} is already in {before}; keep one")
 
 
 def field(row: Row, *names: str) -> Any:

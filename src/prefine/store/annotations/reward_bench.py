@@ -9,7 +9,7 @@ from pydantic import Field, JsonValue
 from prefine.errors import DataError
 from prefine.metrics.reward_bench import TiesPrompts, ties_prompts
 from prefine.records import Completion, PreferencePair, Prompt, Record
-from prefine.store.annotations.reading import answer_to, rows_of, text_field, texts_field, write_lines
+from prefine.store.annotations.reading import Once, answer_to, rows_of, text_field, texts_field, write_lines
 from prefine.store.layouts.base import Row, rest, show
 
 _V1 = ("id", "prompt", "chosen", "rejected", "chosen_model", "rejected_model", "subset")
@@ -51,14 +51,10 @@ def read_items(path: Path) -> list[RewardBenchItem]:
     Raises:
         DataError: A field is missing or of another kind, numbers of answers contradict each other, or an id repeats.
     """
-    seen: dict[str, str] = {}
-    items = []
+    once, items = Once(), []
     for row in rows_of(path):
         item = _v2(row) if isinstance(row.values.get("chosen"), list) else _v1(row)
-        key = f"{item.subset} {item.id}"
-        if key in seen:
-            raise DataError(f"{row.where}: id {item.id} of {item.subset} is already in {seen[key]}; keep one")
-        seen[key] = row.where
+        once.see(row, f"id {item.id} of {item.subset}")
         items.append(item)
     return items
 

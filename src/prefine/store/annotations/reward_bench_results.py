@@ -29,10 +29,10 @@ def read_pair_results(path: Path) -> PairResults:
     Raises:
         DataError: A field is missing or something else, or an id is there twice in a subset.
     """
-    found, once = PairResults([], []), Once("item")
+    found, once = PairResults([], []), Once()
     for row in rows_of(path):
         if "id" in row.values:
-            once.see(row, text_field(row, "subset"), text_field(row, "id"))
+            once.see(row, f"item {text_field(row, 'subset')}, {text_field(row, 'id')}")
         found.subsets.append(text_field(row, "subset"))
         found.correct.append(_outcome(row))
     return found
@@ -45,10 +45,10 @@ def read_item_results(path: Path) -> ItemResults:
         DataError: A field is missing or something else, or a prompt of the Ties subset lacks its other version.
     """
     scores: dict[str, list[list[float]]] = {}
-    ties, once = [], Once("item")
+    ties, once = [], Once()
     for row in rows_of(path):
         if "id" in row.values:
-            once.see(row, text_field(row, "subset"), text_field(row, "id"))
+            once.see(row, f"item {text_field(row, 'subset')}, {text_field(row, 'id')}")
         subset, values = text_field(row, "subset"), _scores(row)
         count = int(number_field(row, "num_correct"))
         if not 1 <= count < len(values):
