@@ -24,7 +24,6 @@ rank: {judge: {name: playground}}
 train:
   regularizer: {name: budget, delta: 1}
   pairs_per_step: 8
-  micro_batch_pairs: 8
   epochs: 2
   learning_rate: 1e-4
   checkpoint_every: 2

@@ -164,7 +164,9 @@ class AdapterConfig(Section):
 
 
 class TrainConfig(Section):
-    """Stage `train`. A step is `pairs_per_step` pairs, however many micro-batches it takes.
+    """Stage `train`. A step is `pairs_per_step` pairs, however many micro-batches of `micro_batch_tokens` it takes.
+
+    With `sharing: auto` a prompt is computed once for all its completions wherever the model allows it.
 
     Without `adapter` all weights are trained. A hyper-parameter of the loss or the regularizer, and the latter's
     weight, may be a schedule: `{schedule: linear, start: 0.1, end: 0.01}`.
@@ -176,12 +178,14 @@ class TrainConfig(Section):
     reference: Literal["initial"] | Component = "initial"
     adapter: AdapterConfig | None = None
     pairs_per_step: PositiveInt = 64
-    micro_batch_pairs: PositiveInt = 8
+    micro_batch_tokens: PositiveInt = 2048
+    sharing: Literal["auto", "off"] = "auto"
     epochs: PositiveInt = 1
     max_steps: PositiveInt | None = None
     learning_rate: Annotated[float, Field(gt=0)] = 1e-6
-    schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    schedule: Literal["constant", "linear", "cosine", "wsd"] = "cosine"
     warmup_fraction: Share = 0.1
+    decay_fraction: Share = 0.2
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     adam_betas: Annotated[tuple[Decay, Decay], Strict(False)] = (0.9, 0.999)
     max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0

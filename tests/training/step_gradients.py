@@ -17,7 +17,7 @@ from prefine.losses import aot, aot_unpaired, bco, beta_dpo, dpo, ipo, kto_pair,
 from prefine.losses.base import LossFunction, PairLogps, declare
 from prefine.regularizers import budget, nll, step_budget
 from prefine.schedules import Schedule
-from prefine.training.batches import micro_batches
+from prefine.training.forward import Forward
 from prefine.training.mismatched import mismatched_examples
 from prefine.training.objective import StepTerms, accumulate_gradients
 from prefine.training.reference import score_sides
@@ -27,6 +27,8 @@ from prefine.training.table import PairTable
 EXAMPLES = tiny.examples()
 OTHERS = mismatched_examples(EXAMPLES)
 STEP, STEPS = 3, 9
+TOKENS = (1, 40, 1000)
+"""Limits of a row: one prompt in each, a few, all in one."""
 
 
 @declare(kind="coupled")
@@ -84,26 +86,27 @@ CASES = {
 def table() -> PairTable:
     """The initial policy and the reference are other models than the one that is trained."""
     reference = tiny.model(seed=2)
-    away = score_sides(reference, OTHERS, micro_batch_pairs=4)
+    away = score_sides(Forward(reference), OTHERS)
     return PairTable.of(
         EXAMPLES,
-        initial=score_sides(tiny.model(seed=1), EXAMPLES, micro_batch_pairs=4),
-        reference=score_sides(reference, EXAMPLES, micro_batch_pairs=4),
+        initial=score_sides(Forward(tiny.model(seed=1)), EXAMPLES),
+        reference=score_sides(Forward(reference), EXAMPLES),
         mismatched_ref=(away.chosen + away.rejected) / 2,
     )
 
 
 def engine(
-    case: Case, micro_batch_pairs: int, *, share: Callable[[int], bool] = lambda number: True
+    case: Case, tokens: int, *, shared: bool = True, share: Callable[[int], bool] = lambda number: True
 ) -> tuple[StepTerms, Tensor]:
     """One step by the engine and its gradient; `share` picks this process's micro-batches."""
     model, steering = tiny.model(), case.steering()
+    forward = Forward(model, shared=shared, tokens=tokens)
     batches, others = (
-        [b for number, b in enumerate(micro_batches(some, range(len(EXAMPLES)), micro_batch_pairs)) if share(number)]
+        [b for number, b in enumerate(forward.cut(some, range(len(EXAMPLES)))) if share(number)]
         for some in (EXAMPLES, OTHERS)
     )
     terms = accumulate_gradients(
-        model,
+        forward,
         batches,
         table(),
         steering.at(STEP),
@@ -168,7 +171,7 @@ def main(rank: int, world: int, rendezvous: str, out: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=world)
     found: dict[str, Any] = {}
     for name, case in CASES.items():
-        for cut in (1, 3, len(EXAMPLES)):
+        for cut in TOKENS:
             # The first process has one micro-batch of a step; with a single one, the others have none.
             terms, gradient = engine(case, cut, share=lambda number: (number > 0) == (rank > 0))
             found[f"{name}/{cut}"] = [gradient.tolist(), terms.loss.tolist(), terms.pairs.tolist()]

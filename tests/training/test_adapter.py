@@ -15,6 +15,7 @@ from prefine.losses.dpo import dpo
 from prefine.models.adapters import merge
 from prefine.training.adapter import attach
 from prefine.training.figures import StepRow
+from prefine.training.forward import Forward
 from prefine.training.loop import train
 from prefine.training.reference import score_sides, weights_fingerprint
 
@@ -33,9 +34,9 @@ def _trained(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 def test_an_adapter_changes_nothing_at_first_and_is_all_that_is_trained() -> None:
     model = tiny.model()
-    before = score_sides(model, EXAMPLES, micro_batch_pairs=3)
+    before = score_sides(Forward(model), EXAMPLES)
     attach(model, LORA, seed=0)
-    after = score_sides(model, EXAMPLES, micro_batch_pairs=3)
+    after = score_sides(Forward(model), EXAMPLES)
     assert torch.equal(before.chosen, after.chosen) and torch.equal(before.rejected, after.rejected)
     assert {name.split(".")[-3] for name in _trained(model)} == {"lora_A", "lora_B"}
     shapes = {name: tuple(p.shape) for name, p in _trained(model).items() if "layers.0.self_attn.q_proj" in name}
@@ -163,7 +164,7 @@ def test_reference_values_are_those_of_the_weights_without_an_adapter(done: tupl
     """So that another rank, or training all weights, reads the same file."""
     (stored,) = (done[0] / "reference").glob("*.safetensors")
     values = load_file(stored)
-    plain = score_sides(tiny.model(dtype=torch.float32), EXAMPLES, micro_batch_pairs=2)
+    plain = score_sides(Forward(tiny.model(dtype=torch.float32)), EXAMPLES)
     assert torch.equal(values["chosen"], plain.chosen) and torch.equal(values["rejected"], plain.rejected)
 
 

@@ -20,6 +20,7 @@ from prefine.losses.ipo import ipo
 from prefine.regularizers.budget import budget
 from prefine.training import checkpoints
 from prefine.training.figures import StepRow, TrainSummary
+from prefine.training.forward import Forward
 from prefine.training.loop import score_pairs, train
 from prefine.training.reference import score_sides
 from prefine.training.schedule import factor
@@ -99,9 +100,9 @@ def test_final_figures_are_exact_over_all_pairs(whole: tuple[Path, dict[str, Ten
     with torch.no_grad():
         for name, parameter in trained.named_parameters():
             parameter.copy_(whole[1][name])
-    initial = score_sides(start, EXAMPLES, micro_batch_pairs=1)
+    initial = score_sides(Forward(start), EXAMPLES)
     table = PairTable.of(EXAMPLES, initial=initial, reference=initial)
-    logps = score_pairs(trained, EXAMPLES, table, micro_batch_pairs=3)
+    logps = score_pairs(Forward(trained), EXAMPLES, table)
     fall = initial.chosen - logps.policy_chosen
     assert final.pairs == whole[2].pairs == 7
     assert final.fall == pytest.approx(float(fall.mean()), abs=1e-5)
@@ -225,8 +226,8 @@ def test_training_stops_before_an_update_that_is_not_finite(tmp_path: Path, wher
     def breaks(logps: PairLogps) -> Tensor:
         nonlocal calls
         calls += 1
-        # Two micro-batches for each of the first two steps.
-        if calls < 4:
+        # The head takes all pairs of the first step together.
+        if calls < 2:
             return dpo(logps)
         if where == "loss":
             return dpo(logps) * torch.tensor([torch.nan])
@@ -247,7 +248,7 @@ def test_training_stops_before_an_update_that_is_not_finite(tmp_path: Path, wher
 def test_a_wrong_reference_is_noticed_at_the_first_step(tmp_path: Path) -> None:
     _train(tmp_path, settings={"max_steps": 1})
     (stored,) = (tmp_path / "reference").iterdir()
-    other = score_sides(tiny.model(seed=3, dtype=torch.float32), EXAMPLES, micro_batch_pairs=2)
+    other = score_sides(Forward(tiny.model(seed=3, dtype=torch.float32)), EXAMPLES)
     save_file({"chosen": other.chosen, "rejected": other.rejected}, stored)
     shutil.rmtree(tmp_path / "checkpoints")
     model = tiny.model(dtype=torch.float32)

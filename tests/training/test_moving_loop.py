@@ -67,7 +67,7 @@ def test_micro_batches_change_nothing(tmp_path: Path) -> None:
     found = []
     for size in (1, 3):
         model = tiny.model()
-        _train(tmp_path / str(size), model, settings={"micro_batch_pairs": size})
+        _train(tmp_path / str(size), model, settings={"micro_batch_tokens": size})
         found.append(torch.cat([weight.flatten() for weight in tiny.weights(model).values()]))
     torch.testing.assert_close(*found, rtol=1e-9, atol=1e-11)
     one, three = (_rows(tmp_path / str(size)) for size in (1, 3))

@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import tiny_training as tiny
 import torch
-from step_gradients import CASES, EXAMPLES, Case, engine, table, textbook
+from step_gradients import CASES, EXAMPLES, TOKENS, Case, engine, table, textbook
 from torch import Tensor
 from transformers import (
     CohereConfig,
@@ -24,21 +24,22 @@ from prefine.losses.base import LossFunction, PairLogps, declare
 from prefine.losses.dpo import dpo
 from prefine.losses.facts import kind_of, needs_of, option_of
 from prefine.regularizers.budget import budget
-from prefine.training.batches import collate, micro_batches
-from prefine.training.logprobs import pair_logps
+from prefine.training.forward import Forward
 from prefine.training.objective import Objective, accumulate_gradients
+from prefine.training.reference import score_sides
 
 
-def _gradient(objective: Objective, micro_batch_pairs: int) -> Tensor:
+def _gradient(objective: Objective) -> Tensor:
     case = Case(objective.loss, objective.regularizer, objective.regularizer_weight)
-    return engine(case, micro_batch_pairs)[1]
+    return engine(case, 40)[1]
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("micro_batch_pairs", [1, 3, len(EXAMPLES)])
-def test_the_gradient_is_the_textbook_one_for_any_micro_batches(name: str, micro_batch_pairs: int) -> None:
+@pytest.mark.parametrize("tokens", TOKENS)
+@pytest.mark.parametrize("shared", [True, False], ids=["packed", "padded"])
+def test_the_gradient_is_the_textbook_one_for_any_rows(name: str, tokens: int, shared: bool) -> None:
     expected = textbook(CASES[name])
-    _, found = engine(CASES[name], micro_batch_pairs)
+    _, found = engine(CASES[name], tokens, shared=shared)
     assert torch.linalg.norm(found - expected) <= 1e-12 * torch.linalg.norm(expected)
     assert torch.linalg.norm(expected) > 1e-3
 
@@ -51,7 +52,7 @@ def test_a_local_loss_has_the_same_gradient_on_the_coupled_way() -> None:
         return dpo(logps)
 
     torch.testing.assert_close(
-        _gradient(Objective(as_coupled, partial(budget, delta=0.5), 0.7), 2), _gradient(local, 2), rtol=1e-12, atol=0
+        _gradient(Objective(as_coupled, partial(budget, delta=0.5), 0.7)), _gradient(local), rtol=1e-12, atol=0
     )
 
 
@@ -110,38 +111,42 @@ def test_a_local_loss_has_the_same_gradient_on_the_coupled_way() -> None:
         ),
     ],
 )
-def test_log_probabilities_are_those_of_the_models_own_logits(model: object) -> None:
+@pytest.mark.parametrize("shared", [True, False], ids=["packed", "padded"])
+def test_log_probabilities_are_those_of_the_models_own_logits(model: object, shared: bool) -> None:
     torch.manual_seed(0)
     made = model().eval()  # type: ignore[operator]
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
-        chosen, rejected = pair_logps(made, collate(EXAMPLES, range(len(EXAMPLES))))
+        chosen, rejected = score_sides(Forward(made, shared=shared), EXAMPLES)
         for side, found in (("chosen_ids", chosen), ("rejected_ids", rejected)):
             for example, value in zip(EXAMPLES, found, strict=True):
                 completion = getattr(example, side)
                 full = made(torch.tensor([example.prompt_ids + completion])).logits.log_softmax(-1)
                 logps = full[0, len(example.prompt_ids) - 1 : -1].gather(1, torch.tensor(completion)[:, None])
                 assert float(value) == pytest.approx(float(logps.sum()), rel=1e-5)
-    assert not made.get_output_embeddings()._forward_pre_hooks
+    assert "forward" not in vars(made.base_model)
+    assert made.config._attn_implementation != "prefine_tree"
 
 
 def test_a_pair_that_is_not_finite_is_named() -> None:
     model = tiny.model()
     known = table()
     known.ref_chosen[3] = torch.nan
-    batches = micro_batches(EXAMPLES, range(len(EXAMPLES)), 2)
+    forward = Forward(model, tokens=50)
+    batches = forward.cut(EXAMPLES, range(len(EXAMPLES)))
     for loss in (dpo, partial(dpo, beta=0.2)):
         with pytest.raises(NumericsError, match=r"step 9: the loss of 1 of .*pair-3\."):
-            accumulate_gradients(model, batches, known, Objective(loss), examples=EXAMPLES, step=9)
+            accumulate_gradients(forward, batches, known, Objective(loss), examples=EXAMPLES, step=9)
 
 
 def test_of_a_loss_that_sorts_the_pair_that_is_not_finite_is_named() -> None:
     model, known = tiny.model(), table()
     known.ref_rejected[4] = -torch.inf
-    batches = micro_batches(EXAMPLES, range(len(EXAMPLES)), 2)
+    forward = Forward(model, tokens=50)
+    batches = forward.cut(EXAMPLES, range(len(EXAMPLES)))
     with pytest.raises(NumericsError, match=r"the loss of 1 of 7 pairs is not finite.*Pairs: pair-4\."):
-        accumulate_gradients(model, batches, known, Objective(aot), examples=EXAMPLES, step=9)
+        accumulate_gradients(forward, batches, known, Objective(aot), examples=EXAMPLES, step=9)
 
 
 def test_declarations_are_seen_through_partials_and_absent_ones_are_safe() -> None:
@@ -157,13 +162,12 @@ def test_declarations_are_seen_through_partials_and_absent_ones_are_safe() -> No
 
 
 def test_a_regularizer_of_weight_0_changes_no_bit() -> None:
-    assert torch.equal(_gradient(Objective(dpo, budget, 0.0), 2), _gradient(Objective(dpo), 2))
+    assert torch.equal(_gradient(Objective(dpo, budget, 0.0)), _gradient(Objective(dpo)))
 
 
 def test_bfloat16_computes_near_float32_and_gives_float32_sums() -> None:
     model = tiny.model(dtype=torch.float32)
-    batch = collate(EXAMPLES, range(len(EXAMPLES)))
-    exact, rounded = pair_logps(model, batch), pair_logps(model, batch, dtype="bfloat16")
+    exact, rounded = score_sides(Forward(model), EXAMPLES), score_sides(Forward(model, "bfloat16"), EXAMPLES)
     assert rounded.chosen.dtype == torch.float32
     torch.testing.assert_close(rounded.chosen, exact.chosen, rtol=0.02, atol=0.2)
     assert not torch.equal(rounded.chosen, exact.chosen)

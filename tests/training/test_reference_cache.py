@@ -8,25 +8,26 @@ import tiny_training as tiny
 import torch
 
 from prefine.errors import Interrupted, NumericsError
+from prefine.training.forward import Forward
 from prefine.training.reference import cached_sides, check_start, score_sides, weights_fingerprint
 
 EXAMPLES = tiny.examples()
 
 
 def test_values_come_back_in_the_order_of_the_examples() -> None:
-    together = score_sides(tiny.model(), EXAMPLES, micro_batch_pairs=3)
+    together = score_sides(Forward(tiny.model()), EXAMPLES)
     for index, example in enumerate(EXAMPLES):
-        alone = score_sides(tiny.model(), [example], micro_batch_pairs=1)
+        alone = score_sides(Forward(tiny.model()), [example])
         assert float(together.chosen[index]) == pytest.approx(float(alone.chosen[0]), rel=1e-12)
         assert float(together.rejected[index]) == pytest.approx(float(alone.rejected[0]), rel=1e-12)
     assert not together.chosen.requires_grad
 
 
 def test_the_same_question_is_read_from_the_file(tmp_path: Path) -> None:
-    first, reused = cached_sides(tiny.model(), EXAMPLES, folder=tmp_path, micro_batch_pairs=3)
+    first, reused = cached_sides(Forward(tiny.model()), EXAMPLES, folder=tmp_path)
     assert not reused
     heavier = [replace(example, weight=9.0, id=f"other-{example.id}") for example in EXAMPLES]
-    again, reused = cached_sides(tiny.model(), heavier, folder=tmp_path, micro_batch_pairs=1)
+    again, reused = cached_sides(Forward(tiny.model()), heavier, folder=tmp_path)
     assert reused
     assert torch.equal(first.chosen, again.chosen) and torch.equal(first.rejected, again.rejected)
 
@@ -34,7 +35,7 @@ def test_the_same_question_is_read_from_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("change", ["weights", "dtype", "model dtype", "tokens", "boundary", "settings"])
 def test_anything_that_changes_the_values_is_computed_anew(tmp_path: Path, change: str) -> None:
     model = tiny.model(dtype=torch.float32)
-    cached_sides(model, EXAMPLES, folder=tmp_path, micro_batch_pairs=3)
+    cached_sides(Forward(model), EXAMPLES, folder=tmp_path)
     examples, dtype = list(EXAMPLES), "float32"
     if change == "weights":
         with torch.no_grad():
@@ -52,7 +53,7 @@ def test_anything_that_changes_the_values_is_computed_anew(tmp_path: Path, chang
         examples[0] = replace(example, prompt_ids=moved, chosen_ids=example.chosen_ids[1:])
     else:
         model.config.rope_parameters = {**model.config.rope_parameters, "rope_theta": 77.0}
-    _, reused = cached_sides(model, examples, folder=tmp_path, micro_batch_pairs=3, dtype=dtype)  # type: ignore[arg-type]
+    _, reused = cached_sides(Forward(model, dtype), examples, folder=tmp_path)  # type: ignore[arg-type]
     assert not reused
 
 
@@ -64,7 +65,7 @@ def test_the_fingerprint_is_of_the_content() -> None:
 
 def test_a_stop_while_scoring_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
-        cached_sides(tiny.model(), EXAMPLES, folder=tmp_path, micro_batch_pairs=3, should_stop=lambda: True)
+        cached_sides(Forward(tiny.model()), EXAMPLES, folder=tmp_path, should_stop=lambda: True)
     assert list(tmp_path.iterdir()) == []
 
 

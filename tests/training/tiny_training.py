@@ -54,7 +54,7 @@ def examples(count: int = 7, *, seed: int = 0) -> list[Example]:
 def config(**settings: Any) -> TrainConfig:
     values = {
         "pairs_per_step": 3,
-        "micro_batch_pairs": 2,
+        "micro_batch_tokens": 50,
         "epochs": 3,
         "learning_rate": 1e-2,
         "checkpoint_every": 2,

@@ -14,9 +14,9 @@ from prefine.stages.training_inputs import read_examples, trainable
 from prefine.store.folder import RunFolder
 from prefine.store.rows import pair_of
 from prefine.store.tables import parts, read_part
-from prefine.training.logprobs import SideLogps
+from prefine.training.loop import forward_of
 from prefine.training.reference import score_sides
-from prefine.training.table import PairTable
+from prefine.training.table import PairTable, SideLogps
 
 
 class Rewards(NamedTuple):
@@ -54,13 +54,8 @@ def reward_metrics(
 
     def sides(model: HfModel) -> SideLogps:
         loaded = load_model(model.path, dtype="float32", device=model.device)
-        return score_sides(
-            loaded,
-            examples,
-            micro_batch_pairs=settings.micro_batch_pairs,
-            dtype=settings.dtype,
-            should_stop=should_stop,
-        )
+        forward, _ = forward_of(loaded, examples, settings)
+        return score_sides(forward, examples, should_stop=should_stop)
 
     values = sides(reference)
     table_of_sides = PairTable.of(examples, initial=values, reference=values)

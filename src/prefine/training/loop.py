@@ -15,17 +15,18 @@ from prefine.losses.base import LossFunction, PairLogps
 from prefine.losses.facts import needs_of
 from prefine.records import SCHEMA_VERSION
 from prefine.training import adapter, checkpoints
-from prefine.training.batches import Plan, micro_batches
 from prefine.training.demands import check_examples
 from prefine.training.examples import Example
 from prefine.training.figures import StepRow, TrainSummary, final_figures, step_row
-from prefine.training.logprobs import ComputeDtype, SideLogps
+from prefine.training.forward import Forward
 from prefine.training.mismatched import mismatched_examples
 from prefine.training.objective import accumulate_gradients
+from prefine.training.plan import Plan
 from prefine.training.reference import cached_sides, check_start, score_sides
 from prefine.training.schedule import factor
+from prefine.training.sharing import why_not_shared
 from prefine.training.steering import Steering
-from prefine.training.table import PairTable
+from prefine.training.table import PairTable, SideLogps
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -71,12 +72,14 @@ def train(
         NumericsError: A loss or gradient is not finite; the step's update was not made.
         Interrupted: `should_stop` became true.
     """
-    device = _prepare(model, examples, config)
+    _prepare(model, examples, config)
     torch.manual_seed(config.seed)
     functions = [loss] if regularizer is None else [loss, regularizer]
     notes = check_examples(functions, examples)
     others = mismatched_examples(examples) if any("mismatched" in needs_of(f) for f in functions) else []
-    table, reused = _start_values(model, ref_model, examples, others, config, out_dir / "reference", should_stop)
+    forward, unshared = forward_of(model, examples, config)
+    notes += unshared
+    table, reused = _start_values(forward, ref_model, examples, others, config, out_dir / "reference", should_stop)
     # After scoring: the reference is the model without the adapter, whatever the adapter's settings.
     if config.adapter is not None:
         adapter.attach(model, config.adapter, seed=config.seed)
@@ -109,25 +112,25 @@ def train(
                 save(step)
                 raise Interrupted(f"stopped after step {step} of {plan.steps}; the same command resumes")
             learning_rate = config.learning_rate * factor(
-                step, steps=plan.steps, schedule=config.schedule, warmup_fraction=config.warmup_fraction
+                step,
+                steps=plan.steps,
+                schedule=config.schedule,
+                warmup_fraction=config.warmup_fraction,
+                decay_fraction=config.decay_fraction,
             )
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate
             optimizer.zero_grad(set_to_none=True)
             batches, mismatched = (
-                [batch.to(device) for batch in micro_batches(some, plan.pairs_of(step), config.micro_batch_pairs)]
-                if some
-                else []
-                for some in (examples, others)
+                forward.cut(some, plan.pairs_of(step)) if some else [] for some in (examples, others)
             )
             terms = accumulate_gradients(
-                model,
+                forward,
                 batches,
                 table,
                 steering.at(step),
                 examples=examples,
                 step=step + 1,
-                dtype=config.dtype,
                 mismatched=mismatched,
                 control=steering.control,
             )
@@ -156,7 +159,7 @@ def train(
             if (step + 1) % config.checkpoint_every == 0 or step + 1 == plan.steps:
                 save(step + 1)
 
-    logps = score_pairs(model, examples, table, micro_batch_pairs=config.micro_batch_pairs, dtype=config.dtype)
+    logps = score_pairs(forward, examples, table)
     summary = TrainSummary(
         steps=plan.steps,
         steps_per_epoch=plan.steps_per_epoch,
@@ -171,29 +174,29 @@ def train(
     return summary
 
 
-def score_pairs(
-    model: "PreTrainedModel",
-    examples: Sequence[Example],
-    table: PairTable,
-    *,
-    micro_batch_pairs: int,
-    dtype: ComputeDtype = "float32",
-) -> PairLogps:
-    """Values of all pairs under `model` [n], in the order of `examples`; `.margin` is their reward margin.
+def score_pairs(forward: Forward, examples: Sequence[Example], table: PairTable) -> PairLogps:
+    """Values of all pairs [n], in the order of `examples`; `.margin` is their reward margin.
 
     Args:
-        model: The policy.
+        forward: The passes through the policy.
         examples: The pairs, in training or held out.
         table: What the initial policy and the reference said of them.
-        micro_batch_pairs: Pairs per forward pass.
-        dtype: What the layers compute in.
     """
-    policy = score_sides(model, examples, micro_batch_pairs=micro_batch_pairs, dtype=dtype)
-    return table.join(policy, table.totals())
+    return table.join(score_sides(forward, examples), table.totals())
 
 
-def _prepare(model: "PreTrainedModel", examples: Sequence[Example], config: TrainConfig) -> torch.device:
-    """Float32 (or float64) master weights, dropout off; the model's device."""
+def forward_of(
+    model: "PreTrainedModel", examples: Sequence[Example], config: TrainConfig
+) -> tuple[Forward, tuple[str, ...]]:
+    """The passes through a model, and a note if its prompts are not shared though they should be."""
+    why = "train.sharing is off" if config.sharing == "off" else why_not_shared(model, examples)
+    forward = Forward(model, dtype=config.dtype, shared=why is None, tokens=config.micro_batch_tokens)
+    noted = why is not None and config.sharing != "off"
+    return forward, (f"every completion is computed with its own copy of the prompt: {why}",) if noted else ()
+
+
+def _prepare(model: "PreTrainedModel", examples: Sequence[Example], config: TrainConfig) -> None:
+    """Float32 (or float64) master weights, dropout off."""
     if not examples:
         raise DataError("there is no example to train on")
     # Frozen weights that the layers round anyway stay as they were stored, which halves their memory.
@@ -208,11 +211,10 @@ def _prepare(model: "PreTrainedModel", examples: Sequence[Example], config: Trai
             f"pair {longest.id} takes {longest.longest} positions, the model reads {limit}; "
             "lower train.max_prompt_tokens or train.max_completion_tokens"
         )
-    return next(model.parameters()).device
 
 
 def _start_values(
-    model: "PreTrainedModel",
+    forward: Forward,
     ref_model: "PreTrainedModel | None",
     examples: Sequence[Example],
     others: Sequence[Example],
@@ -226,27 +228,22 @@ def _start_values(
     """
     known: list[bool] = []
 
-    def values(scored: "PreTrainedModel", rows: Sequence[Example]) -> SideLogps:
-        sides, reused = cached_sides(
-            scored,
-            rows,
-            folder=folder,
-            micro_batch_pairs=config.micro_batch_pairs,
-            dtype=config.dtype,
-            should_stop=should_stop,
-        )
+    def values(scored: Forward, rows: Sequence[Example]) -> SideLogps:
+        sides, reused = cached_sides(scored, rows, folder=folder, should_stop=should_stop)
         known.append(reused)
         return sides
 
-    initial = reference = values(model, examples)
+    initial = reference = values(forward, examples)
+    ref_forward = forward
     if ref_model is not None:
         _prepare(ref_model, examples, config)
-        reference = SideLogps(*(side.to(initial.chosen) for side in values(ref_model, examples)))
+        ref_forward, _ = forward_of(ref_model, examples, config)
+        reference = SideLogps(*(side.to(initial.chosen) for side in values(ref_forward, examples)))
     mismatched_ref = None
     if others:
-        for read in (model,) if ref_model is None else (model, ref_model):
-            _prepare(read, others, config)
-        away = values(ref_model or model, others)
+        for read in (forward, ref_forward):
+            _prepare(read.model, others, config)
+        away = values(ref_forward, others)
         mismatched_ref = ((away.chosen + away.rejected) / 2).to(initial.chosen)
     table = PairTable.of(examples, initial=initial, reference=reference, mismatched_ref=mismatched_ref)
     return table, all(known)

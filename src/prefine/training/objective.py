@@ -5,7 +5,8 @@ objective = sum of weight * (loss + regularizer_weight * regularizer) / sum of w
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -14,14 +15,12 @@ from torch import Tensor
 from prefine.errors import NumericsError
 from prefine.losses.base import LossFunction, LossKind, Need, PairLogps
 from prefine.losses.facts import kind_of, needs_of, per_pair
-from prefine.training.batches import MicroBatch
 from prefine.training.examples import Example
-from prefine.training.logprobs import ComputeDtype, SideLogps, pair_logps
+from prefine.training.forward import Forward
 from prefine.training.processes import add_up_gradients, gather
-from prefine.training.table import PairTable
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+from prefine.training.rows import Rows, Span
+from prefine.training.table import PairTable, SideLogps
+from prefine.training.token_values import TokenValues, segment_sums
 
 
 @dataclass(frozen=True)
@@ -74,40 +73,45 @@ class StepTerms:
 
 
 def accumulate_gradients(
-    model: "PreTrainedModel",
-    batches: Sequence[MicroBatch],
+    forward: Forward,
+    batches: Sequence[Rows],
     table: PairTable,
     objective: Objective,
     *,
     examples: Sequence[Example],
     step: int,
-    dtype: ComputeDtype = "float32",
-    mismatched: Sequence[MicroBatch] = (),
+    mismatched: Sequence[Rows] = (),
     control: Control | None = None,
 ) -> StepTerms:
     """Add the gradient of the step's objective to the parameters' `.grad`.
 
-    With several processes (an initialised `torch.distributed`), each is given its share of the micro-batches, and all
-    end with the whole step's gradient; `.grad` must be empty before.
+    With several processes (an initialised `torch.distributed`), each is given its share of the rows, and all end with
+    the whole step's gradient; `.grad` must be empty before.
 
     Args:
-        model: The policy.
-        batches: The micro-batches of the step, or this process's share of them.
-        table: All pairs, indexed by `MicroBatch.pairs`.
+        forward: The passes through the policy.
+        batches: The rows of the step, or this process's share of them.
+        table: All pairs, indexed by `Rows.pairs`.
         objective: What is minimised.
         examples: All examples, for their ids in messages.
         step: Its number, for messages.
-        dtype: What the layers compute in.
         mismatched: The same pairs' prompts with other pairs' completions, if a loss reads them.
         control: Called once with the whole step's values if the objective is coupled.
 
     Raises:
         NumericsError: A pair's loss or regularizer is not finite.
     """
-    run = _Step(model, table, objective, [example.id for example in examples], step, dtype)
+    run = _Step(forward, table, objective, [example.id for example in examples], step)
     terms = run.local(batches) if objective.kind == "local" else run.coupled(batches, mismatched, control)
-    add_up_gradients(model.parameters())
+    add_up_gradients(forward.model.parameters())
     return terms
+
+
+def sides_of(rows: Rows, span: Span, logps: Float[Tensor, " n"]) -> SideLogps:
+    """Summed log-probabilities of both sides of a span's pairs, from those of its tokens."""
+    sums = segment_sums(logps, rows.lengths[span.completions].to(logps.device))
+    chosen, rejected = (side[span.pairs] - span.completions.start for side in (rows.chosen, rows.rejected))
+    return SideLogps(sums[chosen.to(logps.device)], sums[rejected.to(logps.device)])
 
 
 class _Values(NamedTuple):
@@ -121,35 +125,38 @@ class _Values(NamedTuple):
 class _Step:
     """What both ways through a step share."""
 
-    model: "PreTrainedModel"
+    forward: Forward
     table: PairTable
     objective: Objective
     ids: list[str]
     number: int
-    dtype: ComputeDtype
 
-    def local(self, batches: Sequence[MicroBatch]) -> StepTerms:
-        """One pass: each micro-batch pushes its share of the step's mean."""
-        own = _pairs(batches, self.table)
+    def local(self, batches: Sequence[Rows]) -> StepTerms:
+        """One pass: as soon as a pair's log-probabilities are known, its share of the step's mean is pushed."""
+        own = self._pairs(batches)
         pairs = gather(own).sort().values
         whole = self.table.rows(pairs)
         totals, weights = whole.totals(), whole.weight.sum()
         parts: list[tuple[Tensor, ...]] = []
-        for batch in batches:
-            rows = self.table.rows(batch.pairs)
-            policy = pair_logps(self.model, batch, dtype=self.dtype)
-            loss, regularizer = self._checked(self.objective, rows.join(policy, totals), batch.pairs)
-            share = rows.weight / weights
-            # Torch's own method is not annotated.
-            (self.objective.value(loss, regularizer) * share).sum().backward()  # type: ignore[no-untyped-call]
-            parts.append(tuple(t.detach() for t in (policy.chosen, policy.rejected, loss, regularizer)))
+
+        def coefficients(rows: Rows, span: Span, values: TokenValues) -> Tensor:
+            known = self.table.rows(rows.pairs[span.pairs].to(weights.device))
+            with torch.enable_grad():
+                leaf = values.logps.detach().requires_grad_()
+                policy = sides_of(rows, span, leaf)
+                loss, regularizer = self._checked(self.objective, known.join(policy, totals), rows.pairs[span.pairs])
+                total = (self.objective.value(loss, regularizer) * known.weight / weights).sum()
+                (gradient,) = torch.autograd.grad(total, leaf)
+            parts.append(tuple(t.detach() for t in (*policy, loss, regularizer)))
+            return gradient
+
+        for rows in batches:
+            self.forward.push(rows, partial(coefficients, rows))
         chosen, rejected, losses, regularizers = _whole(own, parts, columns=4, like=whole.weight)
         logps = whole.join(SideLogps(chosen, rejected), totals)
         return StepTerms(pairs, whole, logps, losses, regularizers, self.objective)
 
-    def coupled(
-        self, batches: Sequence[MicroBatch], mismatched: Sequence[MicroBatch], control: Control | None
-    ) -> StepTerms:
+    def coupled(self, batches: Sequence[Rows], mismatched: Sequence[Rows], control: Control | None) -> StepTerms:
         """Two passes: the objective's gradient in the [B] log-probabilities of the step, then through the model."""
         pairs, values = self._values(batches)
         whole = self.table.rows(pairs)
@@ -162,18 +169,29 @@ class _Step:
         loss, regularizer = self._checked(objective, whole.join(leaves, totals, mismatched=away), pairs)
         total = (objective.value(loss, regularizer) * whole.weight).sum() / whole.weight.sum()
         gradients = torch.autograd.grad(total, leaves, allow_unused=True, materialize_grads=True)
-        for batch in batches:
-            policy = pair_logps(self.model, batch, dtype=self.dtype)
-            at = torch.searchsorted(pairs, batch.pairs)
-            torch.autograd.backward([policy.chosen, policy.rejected], [gradient[at] for gradient in gradients])
+
+        def coefficients(rows: Rows, span: Span, values: TokenValues) -> Tensor:
+            at = torch.searchsorted(pairs, rows.pairs[span.pairs].to(pairs.device))
+            with torch.enable_grad():
+                leaf = values.logps.detach().requires_grad_()
+                found = torch.autograd.grad(sides_of(rows, span, leaf), leaf, [gradient[at] for gradient in gradients])
+            return found[0]
+
+        for rows in batches:
+            self.forward.push(rows, partial(coefficients, rows))
         return StepTerms(pairs, whole, seen, loss.detach(), regularizer.detach(), objective)
 
-    @torch.no_grad()
-    def _values(self, batches: Sequence[MicroBatch]) -> _Values:
-        own = _pairs(batches, self.table)
-        sides = [pair_logps(self.model, batch, dtype=self.dtype) for batch in batches]
+    def _values(self, batches: Sequence[Rows]) -> _Values:
+        own = self._pairs(batches)
+        sides = [sides_of(rows, rows.whole, self.forward.values(rows).logps) for rows in batches]
         chosen, rejected = _whole(own, sides, columns=2, like=self.table.weight)
         return _Values(gather(own).sort().values, SideLogps(chosen, rejected))
+
+    def _pairs(self, batches: Sequence[Rows]) -> Int[Tensor, " b"]:
+        """The indices of the pairs in these rows, one after the other."""
+        device = self.table.weight.device
+        none = torch.empty(0, dtype=torch.long, device=device)
+        return torch.cat([none, *(rows.pairs.to(device) for rows in batches)])
 
     def _checked(self, objective: Objective, logps: PairLogps, pairs: Tensor) -> tuple[Tensor, Tensor]:
         """The terms of some of the step's pairs, refused if not finite."""
@@ -191,12 +209,6 @@ class _Step:
                 f"Pairs: {', '.join(ids[:8])}. Lower the learning rate, or look at these pairs"
             )
         return loss, regularizer
-
-
-def _pairs(batches: Sequence[MicroBatch], table: PairTable) -> Int[Tensor, " b"]:
-    """The indices of the pairs in these micro-batches, one after the other."""
-    none = torch.empty(0, dtype=torch.long, device=table.weight.device)
-    return torch.cat([none, *(batch.pairs for batch in batches)])
 
 
 def _whole(

@@ -12,9 +12,11 @@ from safetensors.torch import load_file, save_file
 
 from prefine.errors import Interrupted, NumericsError
 from prefine.records import content_hash
-from prefine.training.batches import micro_batches
 from prefine.training.examples import Example
-from prefine.training.logprobs import ComputeDtype, SideLogps, pair_logps
+from prefine.training.forward import Forward
+from prefine.training.head import ComputeDtype
+from prefine.training.objective import sides_of
+from prefine.training.table import SideLogps
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -34,42 +36,31 @@ def weights_fingerprint(model: "PreTrainedModel") -> str:
     return digest.hexdigest()
 
 
-@torch.no_grad()
 def score_sides(
-    model: "PreTrainedModel",
-    examples: Sequence[Example],
-    *,
-    micro_batch_pairs: int,
-    dtype: ComputeDtype = "float32",
-    should_stop: Callable[[], bool] | None = None,
+    forward: Forward, examples: Sequence[Example], *, should_stop: Callable[[], bool] | None = None
 ) -> SideLogps:
     """Summed completion log-probabilities of all examples, in their order, without gradients.
 
     Raises:
         Interrupted: `should_stop` became true.
     """
-    model.eval()  # type: ignore[no-untyped-call]
-    device = next(model.parameters()).device
-    indices, chosen, rejected = [], [], []
-    for batch in micro_batches(examples, range(len(examples)), micro_batch_pairs):
+    forward.model.eval()  # type: ignore[no-untyped-call]
+    pairs, sides = [], []
+    for rows in forward.cut(examples, range(len(examples))):
         if should_stop is not None and should_stop():
             raise Interrupted("stopped while scoring the pairs; the same command resumes")
-        sides = pair_logps(model, batch.to(device), dtype=dtype)
-        indices.append(batch.pairs)
-        chosen.append(sides.chosen)
-        rejected.append(sides.rejected)
+        pairs.append(rows.pairs)
+        sides.append(sides_of(rows, rows.whole, forward.values(rows).logps))
     # The inverse of a permutation is its argsort.
-    restore = torch.cat(indices).argsort().to(device)
-    return SideLogps(torch.cat(chosen)[restore], torch.cat(rejected)[restore])
+    restore = torch.cat(pairs).argsort().to(forward.device)
+    return SideLogps(*(torch.cat(side)[restore] for side in zip(*sides, strict=True)))
 
 
 def cached_sides(
-    model: "PreTrainedModel",
+    forward: Forward,
     examples: Sequence[Example],
     *,
     folder: Path,
-    micro_batch_pairs: int,
-    dtype: ComputeDtype = "float32",
     should_stop: Callable[[], bool] | None = None,
 ) -> tuple[SideLogps, bool]:
     """`score_sides`, kept in `folder` and reused while weights, compute dtype and token ids are the same.
@@ -77,16 +68,15 @@ def cached_sides(
     Returns: The values, and whether they were read instead of computed.
     """
     key = content_hash(
-        weights_fingerprint(model),
-        dtype,
+        weights_fingerprint(forward.model),
+        forward.dtype,
         [[example.prompt_ids, example.chosen_ids, example.rejected_ids] for example in examples],
     )
     file = folder / f"{key}.safetensors"
-    device = next(model.parameters()).device
     if file.is_file():
         stored = load_file(file)
-        return SideLogps(stored["chosen"].to(device), stored["rejected"].to(device)), True
-    sides = score_sides(model, examples, micro_batch_pairs=micro_batch_pairs, dtype=dtype, should_stop=should_stop)
+        return SideLogps(stored["chosen"].to(forward.device), stored["rejected"].to(forward.device)), True
+    sides = score_sides(forward, examples, should_stop=should_stop)
     folder.mkdir(parents=True, exist_ok=True)
     temporary = file.with_suffix(f".{os.getpid()}.tmp")
     save_file({"chosen": sides.chosen.cpu(), "rejected": sides.rejected.cpu()}, temporary)

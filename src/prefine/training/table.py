@@ -11,7 +11,13 @@ from torch import Tensor
 
 from prefine.losses.base import PairLogps
 from prefine.training.examples import Example
-from prefine.training.logprobs import SideLogps
+
+
+class SideLogps(NamedTuple):
+    """Summed completion log-probabilities of both sides, nats."""
+
+    chosen: Float[Tensor, " B"]
+    rejected: Float[Tensor, " B"]
 
 
 class StepTotals(NamedTuple):

@@ -1,0 +1,94 @@
+"""A model as training uses it: rows in, values of scored tokens out, and gradients from coefficients."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from prefine.training import head as heads
+from prefine.training.examples import Example
+from prefine.training.head import Chunked, Coefficients, ComputeDtype, computing_in, head_of, unwrapped
+from prefine.training.rows import Rows, pack, pad
+from prefine.training.token_values import LOGPS_ONLY, TokenValues, Wanted
+from prefine.training.tree_attention import TREE, attending
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass
+class Forward:
+    """The passes through one model.
+
+    Args:
+        model: A causal language model, dropout off.
+        dtype: What layers and head compute in; "bfloat16" keeps the weights as they are.
+        shared: Whether a prompt is computed once for all its completions, see `sharing.shares_prompts`.
+        tokens: Most positions of a row that is packed, or of padded rows together; a larger group is alone.
+        attention: The attention of packed rows.
+    """
+
+    model: "PreTrainedModel"
+    dtype: ComputeDtype = "float32"
+    shared: bool = True
+    tokens: int = 2048
+    attention: str = TREE
+    _head: Chunked | None = field(default=None, init=False, repr=False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+    def cut(self, examples: Sequence[Example], pairs: Sequence[int]) -> list[Rows]:
+        """The pairs as rows that one pass can take; depends on the arguments and the settings alone."""
+        return (pack if self.shared else pad)(examples, pairs, self.tokens)
+
+    @torch.no_grad()
+    def values(self, rows: Rows, wanted: Wanted = LOGPS_ONLY) -> TokenValues:
+        """Values of all scored tokens, without gradients."""
+        rows = rows.to(self.device)
+        return heads.score(self._head_now(), self._hidden(rows), rows.targets, wanted)
+
+    def push(self, rows: Rows, coefficients: Coefficients, wanted: Wanted = LOGPS_ONLY) -> TokenValues:
+        """Values of all scored tokens; what `coefficients` makes of them is pushed into the parameters' `.grad`.
+
+        Args:
+            rows: One pass.
+            coefficients: The objective's derivative in each token's log-probability.
+            wanted: Which statistics the coefficients depend on.
+        """
+        rows = rows.to(self.device)
+        hidden = self._hidden(rows)
+        values, gradient = heads.push(self._head_now(), hidden, rows.targets, rows.spans, coefficients, wanted)
+        if hidden.requires_grad:
+            # Torch's own method is not annotated.
+            hidden.backward(gradient)  # type: ignore[no-untyped-call]
+        return values
+
+    def _hidden(self, rows: Rows) -> Float[Tensor, "S d"]:
+        """What the head is given at the scored positions."""
+        layout: dict[str, Any] = {} if rows.trees is None else {"trees": rows.trees}
+        with computing_in(self.dtype, self.device), self._attending(rows):
+            given = unwrapped(self.model).base_model(
+                input_ids=rows.input_ids, position_ids=rows.position_ids, use_cache=False, **layout
+            )
+        hidden: Tensor = given.last_hidden_state
+        return hidden.flatten(0, 1).index_select(0, rows.scored)
+
+    @contextmanager
+    def _attending(self, rows: Rows) -> Iterator[None]:
+        if rows.trees is None:
+            yield
+        else:
+            with attending(unwrapped(self.model), self.attention):
+                yield
+
+    def _head_now(self) -> Chunked:
+        if self._head is None:
+            self._head = head_of(self.model, self.dtype)
+        return self._head

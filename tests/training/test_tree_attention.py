@@ -1,0 +1,88 @@
+"""Tree attention in blocks against one dense mask over the row, values and gradients."""
+
+import pytest
+import torch
+from torch import nn
+
+from prefine.training import tree_kernel
+from prefine.training.tree import Tree
+from prefine.training.tree_attention import _by_tree, dense_tree_attention, tree_attention, visible
+from prefine.training.tree_kernel import QUERIES
+
+SHAPES = {
+    "one-token-everything": [(1, (0, 1)), (1, (1, 1))],
+    "mixed": [(37, (5, 0, 30)), (1, (1, 2)), (20, (50,)), (64, (16, 16, 32))],
+    "long": [(2 * QUERIES + 3, (QUERIES, QUERIES + 1, 7))],
+    "list-of-32": [(9, (4,) * 32)],
+    "no-completion-input": [(5, (0, 0))],
+}
+
+
+def _layout(shape: list[tuple[int, tuple[int, ...]]]) -> tuple[tuple[Tree, ...], int]:
+    at, trees = 0, []
+    for prompt, completions in shape:
+        start, at = at, at + prompt
+        branches = []
+        for length in completions:
+            branches.append((at, at + length))
+            at += length
+        trees.append(Tree(start, prompt, tuple(branches)))
+    return tuple(trees), at
+
+
+def _inputs(length: int, *, heads: int = 4, kv_heads: int = 2) -> list[torch.Tensor]:
+    torch.manual_seed(0)
+    # As models give them: a view of [1, T, heads, d].
+    return [
+        torch.randn(1, length, n, 8, dtype=torch.float64).transpose(1, 2).requires_grad_()
+        for n in (heads, kv_heads, kv_heads)
+    ]
+
+
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("kept", [512, 0], ids=["kept", "computed-again"])
+@pytest.mark.parametrize(
+    "rule",
+    [{}, {"sliding_window": 9}, {"softcap": 1.5}, {"sliding_window": 150, "softcap": 2.0}, {"scaling": 0.7}],
+    ids=["plain", "window", "soft-cap", "both", "scale"],
+)
+def test_blocks_equal_the_dense_mask(
+    name: str, rule: dict[str, float], kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tree_kernel, "KEPT_KEYS", kept)
+    trees, length = _layout(SHAPES[name])
+    inputs = _inputs(length)
+    upstream = torch.randn(1, length, 4, 8, dtype=torch.float64)
+    found = []
+    for attention in (tree_attention, dense_tree_attention):
+        mixed, _ = attention(nn.Module(), *inputs, None, trees=trees, **rule)
+        found.append([mixed, *torch.autograd.grad(mixed, inputs, upstream)])
+    for blocks, dense in zip(*found, strict=True):
+        torch.testing.assert_close(blocks, dense, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_torchs_own_kernels_tree_by_tree_equal_the_dense_mask(name: str) -> None:
+    trees, length = _layout(SHAPES[name])
+    inputs = _inputs(length)
+    expected, _ = dense_tree_attention(nn.Module(), *inputs, None, trees=trees, scaling=0.3)
+    found = _by_tree(*inputs, trees, 0.3)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-13)
+
+
+def test_siblings_and_other_trees_are_never_seen() -> None:
+    seen = visible((Tree(0, 2, ((2, 3), (3, 5))), Tree(5, 1, ((6, 7),))))
+    expected = ["1000000", "1100000", "1110000", "1101000", "1101100", "0000010", "0000011"]
+    assert ["".join(str(int(x)) for x in row) for row in seen] == expected
+    near = visible((Tree(0, 2, ((2, 3), (3, 5))),), window=2)
+    # The second completion's first token is one position after the prompt's end, wherever it stands in the row.
+    assert ["".join(str(int(x)) for x in row) for row in near] == ["10000", "11000", "01100", "01010", "00011"]
+
+
+def test_what_would_change_the_result_is_refused() -> None:
+    trees, length = _layout(SHAPES["mixed"])
+    inputs = _inputs(length)
+    with pytest.raises(NotImplementedError, match="asks for s_aux"):
+        tree_attention(nn.Module(), *inputs, None, trees=trees, s_aux=torch.zeros(4))
+    with pytest.raises(NotImplementedError, match="layout of the trees does not reach"):
+        tree_attention(nn.Module(), *inputs, None)
