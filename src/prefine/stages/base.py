@@ -121,7 +121,7 @@ class StageRun:
             input_hashes=self.inputs,
             output_hashes=dict(outputs or {}),
             code_version=version("prefine"),
-            versions=_versions(),
+            versions=versions(),
             seed=self._seed,
             counts=Counts(taken=taken, produced=produced, failed=dict(self.failed), dropped=dict(self.dropped)),
             repeated_after_interruption=(earlier.repeated_after_interruption if earlier else 0)
@@ -154,7 +154,8 @@ def check_model(backend: object) -> None:
             return
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Versions of the libraries that decide results."""
     found = {}
     for name in _LIBRARIES:
         try:

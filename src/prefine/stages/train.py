@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from prefine.models.adapters import base_of, merge, save_adapter, whole
 from prefine.models.folders import load_model, weights_written
 from prefine.models.hf import HfModel
 from prefine.records import Manifest, content_hash
-from prefine.stages.base import Progress, StageRun
+from prefine.stages.base import Progress, StageRun, versions
 from prefine.stages.training_inputs import check_adapter, check_first_rows, check_loss, read_examples, trainable
 from prefine.store.base import disk_errors, write_text
 from prefine.store.begun import differences
@@ -19,6 +20,7 @@ from prefine.store.folder import RunFolder, deciding
 from prefine.store.tables import table_hash
 from prefine.training.figures import StepRow
 from prefine.training.loop import train
+from prefine.training.model_card import CARD_NAME, foreign_card, model_card, write_card
 
 
 def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
@@ -82,7 +84,19 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
             on_step=on_step,
             should_stop=lambda: progress.stopping,
         )
-        _save(model, policy, settings.adapter, folder / "model")
+        card = model_card(
+            # Not the run's folder: the same training writes the same bytes anywhere.
+            name=f"{Path(policy.path).name}-{settings.loss.name}",
+            base_model=policy.path,
+            base_on_hub=not Path(policy.path).exists(),
+            adapter=settings.adapter is not None and settings.adapter.save == "adapter",
+            train=settings.model_dump(mode="json"),
+            summary=summary,
+            dropped=examples.dropped,
+            versions={"prefine": version("prefine"), **versions()},
+            datasets=_hub_datasets(config),
+        )
+        _save(model, policy, settings.adapter, folder / "model", card=card)
     stage.notes += summary.notes
     trained = HfModel(path=str(folder / "model"))
     return stage.end(
@@ -144,7 +158,15 @@ def _load(policy: HfModel, settings: TrainConfig) -> Any:
     return whole(load_model(policy.path, dtype="auto" if frozen else "float32", device=policy.device))
 
 
-def _save(model: Any, policy: HfModel, adapter: AdapterConfig | None, path: Path) -> None:
+def _hub_datasets(config: RunConfig) -> tuple[str, ...]:
+    """The hub's name of the pairs, if they came from there."""
+    if config.pairs is None or config.pairs.name != "hub":
+        return ()
+    path = str(config.pairs.options.get("path", ""))
+    return () if Path(path).exists() else (path,)
+
+
+def _save(model: Any, policy: HfModel, adapter: AdapterConfig | None, path: Path, *, card: str) -> None:
     """An ordinary Hugging Face folder, of a whole model or of an adapter; there whole or not at all."""
     temporary = path.with_name(".model.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -155,5 +177,9 @@ def _save(model: Any, policy: HfModel, adapter: AdapterConfig | None, path: Path
             merge(model)
         model.save_pretrained(temporary)
     policy.tokenizer.save_pretrained(temporary)
+    # Libraries leave an empty form of a card; one that the user has written or changed stays.
+    (temporary / CARD_NAME).unlink(missing_ok=True)
+    own = foreign_card(path)
+    write_card(temporary, card if own is None else own)
     shutil.rmtree(path, ignore_errors=True)
     temporary.rename(path)
