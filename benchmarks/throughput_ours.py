@@ -2,7 +2,7 @@
 
     python benchmarks/throughput_ours.py '{"vocab": 4096, "drawn_pairs": 12, "pairs_per_step": 4, …}'  # see `Work`
 
-Efficiency is ideal time over measured time. The ideal is what a step cannot do without (`throughput_data.needed`) at
+Efficiency is ideal time over measured time. The ideal is what a step cannot do without (`needed`) at
 the rate of matrix products of the same shapes, measured in this process right before and right after the training.
 """
 

@@ -265,7 +265,7 @@ def main() -> int:
     parser.add_argument("--pairs-per-step", type=int, nargs="+", choices=(SMALL, LARGE), help="default 4 32")
     options = parser.parse_args()
     if importlib.util.find_spec("trl") is None:
-        print("this benchmark needs TRL: pip install 'prefine[train,trl]'", file=sys.stderr)
+        print("this benchmark needs TRL: pip install 'prefine[bench]'", file=sys.stderr)
         return 2
     effort = QUICK if options.quick else FULL
     effort = effort._replace(rounds=options.rounds or effort.rounds)
