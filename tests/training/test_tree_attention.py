@@ -7,7 +7,7 @@ from torch import nn
 from prefine.training import tree_kernel
 from prefine.training.tree import Tree
 from prefine.training.tree_attention import _by_tree, dense_tree_attention, tree_attention, visible
-from prefine.training.tree_kernel import QUERIES
+from prefine.training.tree_kernel import QUERIES, Rule
 
 SHAPES = {
     "one-token-everything": [(1, (0, 1)), (1, (1, 1))],
@@ -53,19 +53,19 @@ def test_blocks_equal_the_dense_mask(
     trees, length = _layout(SHAPES[name])
     inputs = _inputs(length)
     upstream = torch.randn(1, length, 4, 8, dtype=torch.float64)
-    found = []
-    for attention in (tree_attention, dense_tree_attention):
-        mixed, _ = attention(nn.Module(), *inputs, None, trees=trees, **rule)
-        found.append([mixed, *torch.autograd.grad(mixed, inputs, upstream)])
-    for blocks, dense in zip(*found, strict=True):
-        torch.testing.assert_close(blocks, dense, rtol=1e-12, atol=1e-13)
+    blocks, _ = tree_attention(nn.Module(), *inputs, None, trees=trees, **rule)
+    as_rule = Rule(rule.get("scaling", 8**-0.5), rule.get("sliding_window"), rule.get("softcap"))
+    dense = dense_tree_attention(*inputs, trees, as_rule)
+    found = [[mixed, *torch.autograd.grad(mixed, inputs, upstream)] for mixed in (blocks, dense)]
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-13)
 
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_torchs_own_kernels_tree_by_tree_equal_the_dense_mask(name: str) -> None:
     trees, length = _layout(SHAPES[name])
     inputs = _inputs(length)
-    expected, _ = dense_tree_attention(nn.Module(), *inputs, None, trees=trees, scaling=0.3)
+    expected = dense_tree_attention(*inputs, trees, Rule(0.3))
     found = _by_tree(*inputs, trees, 0.3)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-13)
 

@@ -1,7 +1,7 @@
 """A model as training uses it: rows in, values of scored tokens out, and gradients from coefficients."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from prefine.training.examples import Example
 from prefine.training.head import Chunked, Coefficients, ComputeDtype, computing_in, head_of, unwrapped
 from prefine.training.rows import Rows, pack, pad
 from prefine.training.token_values import LOGPS_ONLY, TokenValues, Wanted
-from prefine.training.tree_attention import TREE, attending
+from prefine.training.tree_attention import attending_trees
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -27,16 +27,14 @@ class Forward:
     Args:
         model: A causal language model, dropout off.
         dtype: What layers and head compute in; "bfloat16" keeps the weights as they are.
-        shared: Whether a prompt is computed once for all its completions, see `sharing.shares_prompts`.
+        shared: Whether a prompt is computed once for all its completions, see `sharing.why_not_shared`.
         tokens: Most positions of a row that is packed, or of padded rows together; a larger group is alone.
-        attention: The attention of packed rows.
     """
 
     model: "PreTrainedModel"
     dtype: ComputeDtype = "float32"
     shared: bool = True
     tokens: int = 2048
-    attention: str = TREE
     _head: Chunked | None = field(default=None, init=False, repr=False)
 
     @property
@@ -72,21 +70,15 @@ class Forward:
 
     def _hidden(self, rows: Rows) -> Float[Tensor, "S d"]:
         """What the head is given at the scored positions."""
+        model = unwrapped(self.model)
         layout: dict[str, Any] = {} if rows.trees is None else {"trees": rows.trees}
-        with computing_in(self.dtype, self.device), self._attending(rows):
-            given = unwrapped(self.model).base_model(
+        attention = nullcontext() if rows.trees is None else attending_trees(model)
+        with computing_in(self.dtype, self.device), attention:
+            given = model.base_model(
                 input_ids=rows.input_ids, position_ids=rows.position_ids, use_cache=False, **layout
             )
         hidden: Tensor = given.last_hidden_state
         return hidden.flatten(0, 1).index_select(0, rows.scored)
-
-    @contextmanager
-    def _attending(self, rows: Rows) -> Iterator[None]:
-        if rows.trees is None:
-            yield
-        else:
-            with attending(unwrapped(self.model), self.attention):
-                yield
 
     def _head_now(self) -> Chunked:
         if self._head is None:

@@ -9,7 +9,6 @@ import torch
 
 from prefine.training.examples import Example
 from prefine.training.forward import Forward
-from prefine.training.rows import pack, pad
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -90,9 +89,9 @@ def _shortened(example: Example) -> Example:
 
 
 def _token_logps(forward: Forward, examples: Sequence[Example]) -> torch.Tensor:
-    """All completions' token log-probabilities, in the order of the groups."""
+    """All completions' token log-probabilities, in the order of the examples."""
     found = {}
-    for rows in (pack if forward.shared else pad)(examples, range(len(examples)), forward.tokens):
+    for rows in forward.cut(examples, range(len(examples))):
         values = torch.split(forward.values(rows).logps, rows.lengths.tolist())
         for index, chosen, rejected in zip(rows.pairs.tolist(), rows.chosen, rows.rejected, strict=True):
             found[index] = torch.cat([values[int(chosen)], values[int(rejected)]])

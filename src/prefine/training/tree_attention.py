@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,8 +16,8 @@ from prefine.training.tree_kernel import Rule, TreeAttention
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-TREE, TREE_DENSE = "prefine_tree", "prefine_tree_dense"
-"""The names under which the attention functions are registered; the dense one is for tests."""
+TREE = "prefine_tree"
+"""The name under which the attention is registered."""
 
 # What attention functions are given in transformers beside scaling, window and soft-cap, and what it may be here.
 _WITHOUT_EFFECT = {"position_ids", "cache_position", "is_causal", "use_cache", "dropout", "output_attentions"}
@@ -66,29 +67,15 @@ def tree_attention(
     return mixed[None].to(query.dtype), None
 
 
-def dense_tree_attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    *,
-    trees: Layout | None = None,
-    scaling: float | None = None,
-    sliding_window: int | None = None,
-    softcap: float | None = None,
-    **others: Any,
-) -> tuple[Tensor, None]:
-    """The same with one mask over the whole row: quadratic, for tests only."""
-    rule = _rule(query, attention_mask, trees, scaling, sliding_window, softcap, others)
-    assert trees is not None
+def dense_tree_attention(query: Tensor, key: Tensor, value: Tensor, trees: Layout, rule: Rule) -> Tensor:
+    """The mixed values by one mask over the whole row: quadratic, for tests only."""
     heads = query.shape[1] // key.shape[1]
     key, value = (t.repeat_interleave(heads, dim=1) for t in (key, value))
     scores = query @ key.transpose(2, 3) * rule.scale
     if rule.softcap is not None:
         scores = rule.softcap * torch.tanh(scores / rule.softcap)
     scores = scores.masked_fill(~visible(trees, rule.window).to(scores.device), float("-inf"))
-    return (scores.softmax(-1) @ value).transpose(1, 2).contiguous(), None
+    return (scores.softmax(-1) @ value).transpose(1, 2).contiguous()
 
 
 def visible(trees: Layout, window: int | None = None) -> Tensor:
@@ -105,20 +92,25 @@ def visible(trees: Layout, window: int | None = None) -> Tensor:
 
 
 @contextmanager
-def attending(model: "PreTrainedModel", name: str) -> Iterator[None]:
-    """Let the model use another attention function until the end of the block."""
-    from transformers import AttentionInterface
-    from transformers.masking_utils import AttentionMaskInterface
-
-    for own, function in ((TREE, tree_attention), (TREE_DENSE, dense_tree_attention)):
-        AttentionInterface.register(own, function)
-        AttentionMaskInterface.register(own, _no_mask)
+def attending_trees(model: "PreTrainedModel") -> Iterator[None]:
+    """Let the model's attention be that of packed trees until the end of the block."""
+    _register()
     before = model.config._attn_implementation
-    model.set_attn_implementation(name)
+    model.set_attn_implementation(TREE)
     try:
         yield
     finally:
         model.set_attn_implementation(before)
+
+
+@cache
+def _register() -> None:
+    """Make the attention known to `transformers`; not above, as importing that takes seconds."""
+    from transformers import AttentionInterface
+    from transformers.masking_utils import AttentionMaskInterface
+
+    AttentionInterface.register(TREE, tree_attention)
+    AttentionMaskInterface.register(TREE, _no_mask)
 
 
 def _no_mask(*_: Any, **__: Any) -> None:
