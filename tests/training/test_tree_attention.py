@@ -6,14 +6,15 @@ from torch import nn
 
 from prefine.training import tree_kernel
 from prefine.training.tree import Tree
-from prefine.training.tree_attention import _by_tree, dense_tree_attention, tree_attention, visible
-from prefine.training.tree_kernel import QUERIES, Rule
+from prefine.training.tree_attention import _by_tree, dense_tree_attention, tree_attention
+from prefine.training.tree_kernel import QUERIES, Rule, visible
 
 SHAPES = {
     "one-token-everything": [(1, (0, 1)), (1, (1, 1))],
     "mixed": [(37, (5, 0, 30)), (1, (1, 2)), (20, (50,)), (64, (16, 16, 32))],
     "long": [(2 * QUERIES + 3, (QUERIES, QUERIES + 1, 7))],
     "list-of-32": [(9, (4,) * 32)],
+    "short-and-long": [(9, (4, 5)), (30, (60, 2)), (QUERIES, (50, 90)), (3, (2,)), (QUERIES - 4, (2, 3))],
     "no-completion-input": [(5, (0, 0))],
 }
 

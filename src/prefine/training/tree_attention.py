@@ -11,7 +11,7 @@ from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 
 from prefine.training.tree import Layout
-from prefine.training.tree_kernel import Rule, TreeAttention
+from prefine.training.tree_kernel import Rule, TreeAttention, visible
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -76,19 +76,6 @@ def dense_tree_attention(query: Tensor, key: Tensor, value: Tensor, trees: Layou
         scores = rule.softcap * torch.tanh(scores / rule.softcap)
     scores = scores.masked_fill(~visible(trees, rule.window).to(scores.device), float("-inf"))
     return (scores.softmax(-1) @ value).transpose(1, 2).contiguous()
-
-
-def visible(trees: Layout, window: int | None = None) -> Tensor:
-    """Who sees whom in a row, [T, T], true where the row's token sees the column's."""
-    length = max(tree.stop for tree in trees)
-    seen = torch.zeros(length, length, dtype=torch.bool)
-    position = torch.zeros(length, dtype=torch.long)
-    for start, prompt, branches in trees:
-        for a, b, before in ((start, start + prompt, 0), *((*branch, prompt) for branch in branches)):
-            seen[a:b, a:b] = torch.ones(b - a, b - a, dtype=torch.bool).tril()
-            seen[a:b, start : start + before] = True
-            position[a:b] = torch.arange(before, before + b - a)
-    return seen if window is None else seen & (position[:, None] - position < window)
 
 
 @contextmanager

@@ -2,21 +2,23 @@
 
 A completion sees its prompt and its own past, so its keys are laid behind its prompt's in one buffer whose index is the
 position. The queries of a prompt, and those of a completion, are then plain causal attention on that buffer, cut into
-blocks of queries that each meet the keys up to their own end.
+blocks of queries that each meet the keys up to their own end. Short trees side by side are one block under a mask: a
+few idle products cost less than many calls.
 """
 
 import math
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from prefine.training.tree import Layout, Tree
 
 QUERIES = 128
-"""Queries in a block: fewer waste less above the diagonal, more make better products."""
+"""Queries in a block, and tokens of trees that are one: fewer waste less, more make better products and fewer calls."""
 KEPT_KEYS = 512
 """Up to this many keys, a block's probabilities are kept for the backward pass; more are computed again."""
 
@@ -27,6 +29,31 @@ class Rule(NamedTuple):
     scale: float
     window: int | None = None
     softcap: float | None = None
+
+
+def visible(trees: Layout, window: int | None = None) -> Bool[Tensor, "T T"]:
+    """Who sees whom in a row: true where the row's token sees the column's."""
+    begin, length = trees[0].start, trees[-1].stop - trees[0].start
+    seen = torch.zeros(length, length, dtype=torch.bool)
+    position = torch.zeros(length, dtype=torch.long)
+    for tree in trees:
+        start, prompt = tree.start - begin, tree.prompt
+        own = [(start, start + prompt, 0), *((a - begin, b - begin, prompt) for a, b in tree.branches)]
+        for a, b, before in own:
+            seen[a:b, a:b] = torch.ones(b - a, b - a, dtype=torch.bool).tril()
+            seen[a:b, start : start + before] = True
+            position[a:b] = torch.arange(before, before + b - a)
+    return seen if window is None else seen & (position[:, None] - position < window)
+
+
+def _bundles(layout: Layout) -> Iterator[Layout]:
+    """Neighbouring trees together while they have at most `QUERIES` tokens; a longer tree alone."""
+    start = 0
+    for at, tree in enumerate(layout):
+        if at > start and tree.stop - layout[start].start > QUERIES:
+            yield layout[start:at]
+            start = at
+    yield layout[start:]
 
 
 class _Block(NamedTuple):
@@ -80,21 +107,14 @@ class TreeAttention(torch.autograd.Function):
             layout: The trees that fill the row.
             rule: Scale, window and soft-cap.
         """
-        heads, length, _ = q.shape
-        out = q.new_empty(length, heads, v.shape[-1])
+        out = q.new_empty(q.shape[1], q.shape[0], v.shape[-1])
         kept: list[Tensor | None] = []
-        needed = any(ctx.needs_input_grad)
-        for tree in layout:
-            keys, values = _buffer(k, tree), _buffer(v, tree)
-            for segment in _segments(tree, rule.window):
-                _lay(keys, k, segment)
-                _lay(values, v, segment)
-                for block in segment.blocks:
-                    p = _probabilities(_queries(q, block, k.shape[0], rule.scale), keys, block, rule)
-                    mixed = torch.bmm(p, values[:, block.first : block.last])
-                    out[slice(*block.rows)] = mixed.view(heads, -1, mixed.shape[-1]).transpose(0, 1)
-                    keep = needed and rule.softcap is None and block.last - block.first <= KEPT_KEYS
-                    kept.append(p if keep else None)
+        keeping = any(ctx.needs_input_grad) and rule.softcap is None
+        for step in _steps(layout, k, v, rule):
+            p = _probabilities(_queries(q, step, k.shape[0], rule), step, rule)
+            mixed = torch.bmm(p, step.values)
+            out[step.rows] = mixed.view(q.shape[0], -1, mixed.shape[-1]).transpose(0, 1)
+            kept.append(p if keeping and p.shape[-1] <= KEPT_KEYS else None)
         ctx.save_for_backward(q, k, v)
         ctx.kept, ctx.layout, ctx.rule = kept, layout, rule
         return out
@@ -104,44 +124,76 @@ class TreeAttention(torch.autograd.Function):
         """The three gradients, block by block."""
         q, k, v = ctx.saved_tensors
         rule: Rule = ctx.rule
-        groups = k.shape[0]
-        # Every token is a query of exactly one block, and a key of exactly one segment.
-        dq, dk, dv = (torch.empty_like(t) for t in (q, k, v))
-        number = 0
-        for tree in ctx.layout:
-            keys, values = _buffer(k, tree), _buffer(v, tree)
-            d_keys, d_values = torch.zeros_like(keys), torch.zeros_like(values)
-            prompt = slice(tree.start, tree.start + tree.prompt)
-            for segment in _segments(tree, rule.window):
-                _lay(keys, k, segment)
-                _lay(values, v, segment)
-                own = slice(segment.position, segment.position + segment.rows[1] - segment.rows[0])
-                if segment.position:
-                    d_keys[:, own] = 0
-                    d_values[:, own] = 0
-                for block in segment.blocks:
-                    seen = slice(block.first, block.last)
-                    queries = _queries(q, block, groups, rule.scale)
-                    p = ctx.kept[number]
-                    p = _probabilities(queries, keys, block, rule) if p is None else p
-                    ctx.kept[number] = None
-                    number += 1
-                    g = grad[slice(*block.rows)].transpose(0, 1).reshape(groups, -1, grad.shape[-1])
-                    d_values[:, seen] += torch.bmm(p.transpose(1, 2), g)
-                    ds = torch.bmm(g, values[:, seen].transpose(1, 2))
-                    ds = torch._softmax_backward_data(ds, p, -1, ds.dtype)
-                    if rule.softcap is not None:
-                        capped = torch.bmm(queries, keys[:, seen].transpose(1, 2)).div_(rule.softcap).tanh_()
-                        ds.mul_(capped.square_().neg_().add_(1))
-                    d_keys[:, seen] += torch.bmm(ds.transpose(1, 2), queries)
-                    d_block = torch.bmm(ds, keys[:, seen]).mul_(rule.scale)
-                    dq[:, slice(*block.rows)] = d_block.view(q.shape[0], -1, q.shape[-1])
-                if segment.position:
-                    dk[:, slice(*segment.rows)] = d_keys[:, own]
-                    dv[:, slice(*segment.rows)] = d_values[:, own]
-            dk[:, prompt] = d_keys[:, : tree.prompt]
-            dv[:, prompt] = d_values[:, : tree.prompt]
+        # Every token is a query of exactly one block; as a key, a prompt's token is met by many.
+        dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        for number, step in enumerate(_steps(ctx.layout, k, v, rule)):
+            queries = _queries(q, step, k.shape[0], rule)
+            p = ctx.kept[number]
+            p = _probabilities(queries, step, rule) if p is None else p
+            ctx.kept[number] = None
+            g = grad[step.rows].transpose(0, 1).reshape(k.shape[0], -1, grad.shape[-1])
+            ds = torch.bmm(g, step.values.transpose(1, 2))
+            ds = torch._softmax_backward_data(ds, p, -1, ds.dtype)
+            if rule.softcap is not None:
+                capped = torch.bmm(queries, step.keys.transpose(1, 2)).div_(rule.softcap).tanh_()
+                ds.mul_(capped.square_().neg_().add_(1))
+            _give_back(dv, torch.bmm(p.transpose(1, 2), g), step.places)
+            _give_back(dk, torch.bmm(ds.transpose(1, 2), queries), step.places)
+            dq[:, step.rows] = torch.bmm(ds, step.keys).mul_(rule.scale).view(q.shape[0], -1, q.shape[-1])
         return dq, dk, dv, None, None
+
+
+class _Step(NamedTuple):
+    """A block with what it meets: its keys and values [kv_heads, n, d], their places in the row, and who is hidden.
+
+    `hidden` is added to the scores' last columns, as many as it has.
+    """
+
+    rows: slice
+    keys: Tensor
+    values: Tensor
+    places: tuple[slice, ...]
+    hidden: Tensor
+
+
+def _steps(layout: Layout, k: Tensor, v: Tensor, rule: Rule) -> Iterator[_Step]:
+    """All blocks of a row; a step's keys and values hold until the next one is asked for."""
+    for trees in _bundles(layout):
+        start, stop = trees[0].start, trees[-1].stop
+        if stop - start <= QUERIES:
+            rows = slice(start, stop)
+            moved = tuple(_moved(tree, start) for tree in trees)
+            yield _Step(rows, k[:, rows], v[:, rows], (rows,), _unseen(moved, rule.window, k.dtype, k.device))
+        else:
+            yield from _long_steps(trees[0], k, v, rule)
+
+
+def _long_steps(tree: Tree, k: Tensor, v: Tensor, rule: Rule) -> Iterator[_Step]:
+    """The blocks of one tree."""
+    keys, values = _buffer(k, tree), _buffer(v, tree)
+    for segment in _segments(tree, rule.window):
+        start, stop = segment.rows
+        own = slice(segment.position, segment.position + stop - start)
+        keys[:, own], values[:, own] = k[:, start:stop], v[:, start:stop]
+        for block in segment.blocks:
+            count, seen = block.rows[1] - block.rows[0], slice(block.first, block.last)
+            prompt = slice(tree.start + block.first, tree.start + segment.position)
+            late = slice(start + max(0, block.first - segment.position), block.rows[1])
+            if rule.window is not None and block.last - block.first > rule.window:
+                hidden = _banded(count, block.last - block.first, rule.window, k)
+            else:
+                hidden = _causal(count, k.dtype, k.device)
+            places = tuple(place for place in (prompt, late) if place.stop > place.start)
+            yield _Step(slice(*block.rows), keys[:, seen], values[:, seen], places, hidden)
+
+
+def _give_back(to: Tensor, gradient: Tensor, places: tuple[slice, ...]) -> None:
+    """Add the gradient of a block's keys or values at their places in the row."""
+    start = 0
+    for place in places:
+        stop = start + place.stop - place.start
+        to[:, place] += gradient[:, start:stop]
+        start = stop
 
 
 def _buffer(rows: Tensor, tree: Tree) -> Tensor:
@@ -149,34 +201,37 @@ def _buffer(rows: Tensor, tree: Tree) -> Tensor:
     return rows.new_empty(rows.shape[0], tree.longest, rows.shape[2])
 
 
-def _lay(buffer: Tensor, rows: Tensor, segment: _Segment) -> None:
-    """Put a segment at its positions; one completion takes the place of the one before."""
-    start, stop = segment.rows
-    buffer[:, segment.position : segment.position + stop - start] = rows[:, start:stop]
-
-
-def _queries(q: Tensor, block: _Block, groups: int, scale: float) -> Tensor:
+def _queries(q: Tensor, step: _Step, groups: int, rule: Rule) -> Tensor:
     """The block's scaled queries [kv_heads, queries of all heads that share these keys, d]."""
-    return (q[:, slice(*block.rows)] * scale).reshape(groups, -1, q.shape[-1])
+    return (q[:, step.rows] * rule.scale).reshape(groups, -1, q.shape[-1])
 
 
-def _probabilities(queries: Tensor, keys: Tensor, block: _Block, rule: Rule) -> Tensor:
+def _probabilities(queries: Tensor, step: _Step, rule: Rule) -> Tensor:
     """Attention probabilities [kv_heads, queries, keys]."""
-    scores = torch.bmm(queries, keys[:, block.first : block.last].transpose(1, 2))
+    scores = torch.bmm(queries, step.keys.transpose(1, 2))
     if rule.softcap is not None:
         scores.div_(rule.softcap).tanh_().mul_(rule.softcap)
-    count, width = block.rows[1] - block.rows[0], block.last - block.first
-    by_head = scores.view(-1, count, width)
-    if rule.window is not None and width > rule.window:
-        by_head += _banded(count, width, rule.window, scores)
-    elif count > 1:
-        by_head[:, :, width - count :] += _causal(count, scores)
+    count, width = step.hidden.shape
+    scores.view(-1, count, scores.shape[-1])[:, :, scores.shape[-1] - width :] += step.hidden
     return torch._softmax(scores, -1, False, out=scores) if scores.is_cpu else torch.softmax(scores, -1)
 
 
-def _causal(count: int, like: Tensor) -> Tensor:
+def _moved(tree: Tree, by: int) -> Tree:
+    """The same tree `by` places to the left."""
+    return Tree(tree.start - by, tree.prompt, tuple((a - by, b - by) for a, b in tree.branches))
+
+
+@lru_cache(maxsize=64)
+def _unseen(trees: Layout, window: int | None, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """-inf where a token does not see another one; the same for all layers and both directions."""
+    hidden = ~visible(trees, window).to(device)
+    return torch.zeros(hidden.shape, dtype=dtype, device=device).masked_fill_(hidden, -math.inf)
+
+
+@lru_cache(maxsize=2 * QUERIES)
+def _causal(count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """-inf where a query would see a later key."""
-    return torch.full((count, count), -math.inf, dtype=like.dtype, device=like.device).triu_(1)
+    return torch.full((count, count), -math.inf, dtype=dtype, device=device).triu_(1)
 
 
 def _banded(count: int, width: int, window: int, like: Tensor) -> Tensor:
