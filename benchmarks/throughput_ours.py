@@ -64,7 +64,7 @@ def train_once(model: "PreTrainedModel", examples: Sequence[Example], work: Work
     from prefine.losses import dpo
     from prefine.training.forward import Forward
     from prefine.training.objective import Objective, accumulate_gradients
-    from prefine.training.reference import score_sides
+    from prefine.training.scoring import score_sides
     from prefine.training.table import PairTable
 
     model.eval()  # type: ignore[no-untyped-call]

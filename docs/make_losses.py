@@ -9,7 +9,6 @@ from prefine.losses.base import NEED_WORDS, Family
 from prefine.losses.catalogue import FAMILIES, Card, Option, amount, arrow, as_yaml, cards
 from prefine.losses.displaced import CHOSEN, CHOSEN_TOKENS, P_CHOSEN, REFERENCE, REJECTED, REJECTED_TOKENS, SCORE_GAP
 from prefine.losses.docstrings import linked
-from prefine.training.demands import PROVIDED
 
 DOCS = Path(__file__).parent
 
@@ -36,8 +35,7 @@ loss + `regularizer_weight` · regularizer.
 **Kind.** The value of a *local* loss depends on its own pair alone, so that pairs can be computed one by one. A
 *coupled* loss looks at all pairs of a step, whatever the micro-batches.
 
-**Needs** are what a loss reads beside the policy's log-probabilities. What training does not provide yet, the
-configuration refuses; such a loss works as a function on tensors ([Python](python.md#pure-functions)).
+**Needs** are what a loss reads beside the policy's log-probabilities; training computes what is needed and no more.
 
 @NEEDS@
 
@@ -144,10 +142,10 @@ def pages() -> dict[str, str]:
 
 
 def _needs() -> Iterator[str]:
-    yield "| need | | provided by training |"
-    yield "|---|---|---|"
+    yield "| need | |"
+    yield "|---|---|"
     for need, words in NEED_WORDS.items():
-        yield f"| `{need}` | {words} | {'yes' if need in PROVIDED else 'not yet'} |"
+        yield f"| `{need}` | {words} |"
 
 
 def _index(shelf: list[tuple[Family, list[Card]]]) -> Iterator[str]:
@@ -191,8 +189,6 @@ def _entry(card: Card) -> Iterator[str]:
         explained.append(_text(card.details))
     if "loss" in card.roles and "regularizer" in card.roles:
         explained.append("It is a loss, too, as a part of mixtures.")
-    if missing := [NEED_WORDS[need] for need in card.needs if need not in PROVIDED]:
-        explained.append(f"Training does not provide {' and '.join(missing)} yet.")
     if explained:
         yield " ".join(explained) + "\n"
     yield "| option | default | from | takes | |"

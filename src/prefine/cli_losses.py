@@ -14,7 +14,6 @@ from rich.table import Table
 from prefine.errors import ConfigError
 
 if TYPE_CHECKING:
-    from prefine.losses.base import Need
     from prefine.losses.catalogue import Card, Option
 
 NARROWEST, WIDEST, ENDLESS = 80, 100, 400
@@ -48,7 +47,7 @@ def as_json(cards: "list[Card]", *, one: bool) -> str:
 
 
 def _row(card: "Card") -> dict[str, Any]:
-    row = dataclasses.asdict(card) | {"provided": not _missing(card)}
+    row = dataclasses.asdict(card)
     if card.pushes is not None:
         ratio = card.pushes.ratio
         row["pushes"]["ratio"] = None if ratio is None or math.isinf(ratio) else ratio
@@ -113,8 +112,6 @@ def _needs(card: "Card") -> str:
     from prefine.losses.base import NEED_WORDS
 
     words = "; ".join(f"{need} ({NEED_WORDS[need]})" for need in card.needs) or "only the policy's log-probabilities"
-    if missing := _missing(card):
-        words += f". Training does not provide {' and '.join(missing)} yet: use it as a function"
     return words
 
 
@@ -170,12 +167,6 @@ def _use(card: "Card") -> list[Any]:
     name = card.name if card.roles else f'"{card.name}"'
     role = card.roles[-1] if card.roles else "loss"
     return ["In a configuration", _indented(f"train: {{{role}: {{name: {name}{given}}}}}")]
-
-
-def _missing(card: "Card") -> "list[Need]":
-    from prefine.training.demands import PROVIDED
-
-    return [need for need in card.needs if need not in PROVIDED]
 
 
 def _symbols() -> Table:

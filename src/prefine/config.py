@@ -167,6 +167,8 @@ class TrainConfig(Section):
     """Stage `train`. A step is `pairs_per_step` pairs, however many micro-batches of `micro_batch_tokens` it takes.
 
     With `sharing: auto` a prompt is computed once for all its completions wherever the model allows it.
+    `reference_cache` is the folder of the reference's values; without it they are beside the run folder, where other
+    runs find them.
 
     Without `adapter` all weights are trained. A hyper-parameter of the loss or the regularizer, and the latter's
     weight, may be a schedule: `{schedule: linear, start: 0.1, end: 0.01}`.
@@ -176,6 +178,7 @@ class TrainConfig(Section):
     regularizer: Component | None = None
     regularizer_weight: MovingWeight = 0.1
     reference: Literal["initial"] | Component = "initial"
+    reference_cache: Annotated[Path, Strict(False)] | None = None
     adapter: AdapterConfig | None = None
     pairs_per_step: PositiveInt = 64
     micro_batch_tokens: PositiveInt = 2048

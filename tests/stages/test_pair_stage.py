@@ -1,6 +1,7 @@
 """Stage `pair` over rankings that are there: made again without a call, other kinds of pairs, and what may follow."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import openai_server as server
 from command import prefine
 from openai_server import OpenAIServer
 from prefine.api.training import train
+from prefine.config import Component
 from prefine.config_file import validate
 from prefine.errors import ConfigError, DataError
 from prefine.records import Manifest
@@ -143,6 +145,34 @@ def test_joint_pairs_are_made_but_no_loss_of_pairs_is_trained_on_them(tmp_path: 
     for pair in (pair_of(row) for row in rows(shuffled, "pairs")):
         assert pair.chosen.prompt_id == pair.prompt.id
         assert pair.rejected.prompt_id == (pair.rejected_prompt or pair.prompt).id
+
+
+OWN_JOINT = """
+from torch.nn.functional import logsigmoid
+from prefine.losses.base import declare
+
+@declare(needs=frozenset({"reference", "prompt"}), reads="joint")
+def jpo(logps, *, beta: float = 0.1):
+    prompts = logps.require_prompts()
+    moved = prompts.policy_chosen - prompts.ref_chosen - prompts.policy_rejected + prompts.ref_rejected
+    return -logsigmoid(beta * (logps.margin + moved))
+"""
+
+
+def test_a_joint_loss_of_ones_own_trains_on_pairs_across_prompts(
+    tmp_path: Path, tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "joint_losses.py").write_text(OWN_JOINT, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    config = configured(tmp_path, tiny_model_folder, selector={"name": "joint"}, held_out_prompts=3)
+    trained = {"loss": Component(name="joint_losses:jpo"), "max_steps": 2, "learning_rate": 1e-3}
+    config = config.model_copy(update={"train": config.train.model_copy(update=trained)})
+    walk(config, "sample", "rank", "pair", "train")
+    first, second = (json.loads(line) for line in (config.run_dir / "train_log.jsonl").read_text().splitlines())
+    assert first["loss"] == pytest.approx(math.log(2), abs=1e-5)
+    assert second["margin"] != 0
+    table = [pair_of(row) for row in rows(config, "pairs")]
+    assert json.loads((config.run_dir / "train_final.json").read_text())["final"]["pairs"] == len(table)
 
 
 @pytest.mark.parametrize("selector", ["joint", "lists"])

@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,18 +13,43 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from prefine.losses import aot, aot_unpaired, bco, beta_dpo, dpo, ipo, kto_pair, mixture, odpo, simpo, sppo
-from prefine.losses.base import LossFunction, PairLogps, declare
+from prefine.losses import (
+    aot,
+    aot_unpaired,
+    bco,
+    beta_dpo,
+    bmc,
+    dpo,
+    ipo,
+    kto_pair,
+    ld_dpo,
+    mixture,
+    odpo,
+    simpo,
+    sppo,
+    wpo,
+)
+from prefine.losses.base import LossFunction, PairLogps, PromptLogps, TokenLogps, declare
+from prefine.losses.facts import needs_of
+from prefine.losses.token_marks import difference_marks
 from prefine.regularizers import budget, nll, step_budget
 from prefine.schedules import Schedule
+from prefine.training.examples import Example
 from prefine.training.forward import Forward
 from prefine.training.mismatched import mismatched_examples
 from prefine.training.objective import StepTerms, accumulate_gradients
-from prefine.training.reference import score_sides
+from prefine.training.scoring import score_sides, score_tokens
 from prefine.training.steering import Steering
 from prefine.training.table import PairTable
 
 EXAMPLES = tiny.examples()
+# Answers to two prompts, answers to one of these, and a pair without a neighbour.
+JOINT = [
+    replace(EXAMPLES[0], rejected_prompt_ids=EXAMPLES[1].prompt_ids),
+    *EXAMPLES[1:5],
+    replace(EXAMPLES[5], rejected_prompt_ids=(9, 8, 7)),
+    replace(EXAMPLES[6], prompt_ids=EXAMPLES[1].prompt_ids, chosen_ids=EXAMPLES[1].rejected_ids),
+]
 OTHERS = mismatched_examples(EXAMPLES)
 STEP, STEPS = 3, 9
 TOKENS = (1, 40, 1000)
@@ -38,6 +63,15 @@ def centred(logps: PairLogps, *, scale: float = 0.3) -> Tensor:
     return torch.nn.functional.softplus(-scale * (gap - gap.mean())) + 0.01 * gap.square()
 
 
+@declare(needs=frozenset({"reference", "prompt"}), reads="joint")
+def jpo(logps: PairLogps, *, beta: float = 0.3) -> Tensor:
+    """DPO of answers together with their prompts, and a share of the prompts' own likelihood."""
+    prompts = logps.require_prompts()
+    chosen = logps.chosen_logratio + prompts.policy_chosen - prompts.ref_chosen
+    rejected = logps.rejected_logratio + prompts.policy_rejected - prompts.ref_rejected
+    return -torch.nn.functional.logsigmoid(beta * (chosen - rejected)) - 0.1 * prompts.policy_chosen
+
+
 @dataclass(frozen=True)
 class Case:
     """An objective, its hyper-parameters possibly moving."""
@@ -45,6 +79,14 @@ class Case:
     loss: LossFunction
     regularizer: LossFunction | None = None
     weight: float | Schedule = 0.0
+
+    @property
+    def reads_prompts(self) -> bool:
+        return "prompt" in needs_of(self.loss)
+
+    @property
+    def examples(self) -> list[Example]:
+        return JOINT if self.reads_prompts else EXAMPLES
 
     def steering(self) -> Steering:
         return Steering(self.loss, self.regularizer, self.weight, steps=STEPS)
@@ -72,6 +114,16 @@ CASES = {
     "bco": Case(partial(bco, beta=0.4)),
     "dpo+step_budget": Case(dpo, partial(step_budget, delta=-1.0), 0.7),
     "mixture": Case(MPO, budget, 0.1),
+    "ld_dpo": Case(partial(ld_dpo, beta=0.3, alpha=0.4), partial(budget, delta=0.5), 0.7),
+    "wpo": Case(partial(wpo, loss=partial(dpo, beta=0.3))),
+    "bmc": Case(partial(bmc, loss=partial(dpo, beta=0.3), delta=1.5, ref_weights="own"), budget, 0.1),
+    "tokens-coupled": Case(
+        partial(mixture, losses=(partial(wpo, loss=ipo), partial(bmc, delta=3.0), beta_dpo), weights=(0.5, 1.0, 0.7)),
+        partial(step_budget, delta=-1.0),
+        0.7,
+    ),
+    "joint": Case(jpo, budget, 0.2),
+    "joint-coupled": Case(partial(mixture, losses=(jpo, partial(bco, beta=0.4)), weights=(1.0, 0.5))),
     "scheduled": Case(
         partial(dpo, beta=_moving(0.5, 0.05)), partial(budget, delta=_moving(-2.0, 1.0)), _moving(0.0, 1.0, "linear")
     ),
@@ -83,15 +135,18 @@ CASES = {
 }
 
 
-def table() -> PairTable:
+def table(case: Case | None = None) -> PairTable:
     """The initial policy and the reference are other models than the one that is trained."""
+    case = case or Case(dpo)
     reference = tiny.model(seed=2)
     away = score_sides(Forward(reference), OTHERS)
+    tokens = score_tokens(Forward(reference, score_prompts=case.reads_prompts), case.examples)
     return PairTable.of(
-        EXAMPLES,
-        initial=score_sides(Forward(tiny.model(seed=1)), EXAMPLES),
-        reference=score_sides(Forward(reference), EXAMPLES),
+        case.examples,
+        initial=score_sides(Forward(tiny.model(seed=1)), case.examples),
+        reference=tokens.sides(),
         mismatched_ref=(away.chosen + away.rejected) / 2,
+        ref_tokens=tokens,
     )
 
 
@@ -100,17 +155,17 @@ def engine(
 ) -> tuple[StepTerms, Tensor]:
     """One step by the engine and its gradient; `share` picks this process's micro-batches."""
     model, steering = tiny.model(), case.steering()
-    forward = Forward(model, shared=shared, tokens=tokens)
+    forward = Forward(model, shared=shared, tokens=tokens, score_prompts=case.reads_prompts)
     batches, others = (
         [b for number, b in enumerate(forward.cut(some, range(len(EXAMPLES)))) if share(number)]
-        for some in (EXAMPLES, OTHERS)
+        for some in (case.examples, OTHERS)
     )
     terms = accumulate_gradients(
         forward,
         batches,
-        table(),
+        table(case),
         steering.at(STEP),
-        examples=EXAMPLES,
+        examples=case.examples,
         step=STEP + 1,
         mismatched=others,
         control=steering.control,
@@ -122,26 +177,64 @@ def flat(model: torch.nn.Module) -> Tensor:
     return torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
 
 
-def _sums(model: torch.nn.Module, examples: list[Any]) -> list[Tensor]:
-    """Log-probabilities of both sides, each answer alone, from the full logits."""
-    sides = []
-    for side in ("chosen_ids", "rejected_ids"):
-        values = []
-        for example in examples:
-            completion = getattr(example, side)
-            ids = torch.tensor([example.prompt_ids + completion])
-            logps = model(ids).logits.log_softmax(-1)[0, len(example.prompt_ids) - 1 : -1]
-            values.append(logps.gather(1, torch.tensor(completion)[:, None]).sum())
-        sides.append(torch.stack(values))
-    return sides
+def _distributions(model: torch.nn.Module, before: tuple[int, ...], text: tuple[int, ...]) -> Tensor:
+    """Log-probabilities over the vocabulary [tokens, V] at each token of a text, from the full logits."""
+    return model(torch.tensor([before + text])).logits.log_softmax(-1)[0, len(before) - 1 : -1]
+
+
+def _of(distributions: Tensor, text: tuple[int, ...]) -> Tensor:
+    return distributions.gather(1, torch.tensor(text, dtype=torch.long)[:, None])[:, 0]
+
+
+def _sums(model: torch.nn.Module, examples: list[Example]) -> list[Tensor]:
+    """Log-probabilities of both sides, each answer alone."""
+    return [torch.stack([_of(*side).sum() for side in both]) for both in _sides(model, examples)]
+
+
+def _sides(model: torch.nn.Module, examples: list[Example]) -> list[list[tuple[Tensor, tuple[int, ...]]]]:
+    chosen = [(_distributions(model, e.prompt_ids, e.chosen_ids), e.chosen_ids) for e in examples]
+    prompts = [e.rejected_prompt_ids or e.prompt_ids for e in examples]
+    rejected = [
+        (_distributions(model, prompt, e.rejected_ids), e.rejected_ids)
+        for prompt, e in zip(prompts, examples, strict=True)
+    ]
+    return [chosen, rejected]
+
+
+def _prompts(model: torch.nn.Module, examples: list[Example]) -> list[Tensor]:
+    sides = [[e.prompt_ids for e in examples], [e.rejected_prompt_ids or e.prompt_ids for e in examples]]
+    return [
+        torch.stack([_of(_distributions(model, ids[:1], ids[1:]), ids[1:]).sum() for ids in side]) for side in sides
+    ]
+
+
+def _tokens(model: torch.nn.Module, reference: torch.nn.Module, examples: list[Example]) -> TokenLogps:
+    """Every token's value, padded with 0; a token is marked if a longest common run does not hold it."""
+
+    def padded(rows: list[Tensor]) -> Tensor:
+        width = max(map(len, rows))
+        return torch.stack([torch.cat([row, row.new_zeros(width - len(row))]) for row in rows])
+
+    found: dict[str, Tensor] = {}
+    for whose, asked in (("policy", model), ("ref", reference)):
+        for side, rows in zip(("chosen", "rejected"), _sides(asked, examples), strict=True):
+            found[f"{whose}_{side}"] = padded([_of(*row) for row in rows])
+            if whose == "policy":
+                found[f"{side}_log_sum_p2"] = padded([(2 * row).logsumexp(-1) for row, _ in rows])
+    marks = [difference_marks(e.chosen_ids, e.rejected_ids) for e in examples]
+    for side, rows in zip(("chosen", "rejected"), zip(*marks, strict=True), strict=True):
+        found[f"{side}_marked"] = padded([torch.tensor(row, dtype=torch.float64) for row in rows])
+    return TokenLogps(**found)
 
 
 def textbook(case: Case) -> Tensor:
     """All pairs without padding, log-probabilities from the full logits, one backward."""
-    model, known, steering = tiny.model(), table(), case.steering()
-    chosen, rejected = _sums(model, EXAMPLES)
+    model, known, steering = tiny.model(), table(case), case.steering()
+    chosen, rejected = _sums(model, case.examples)
+    reference = tiny.model(seed=2)
     with torch.no_grad():
         away = sum(_sums(model, OTHERS)) / 2
+        ref_prompts = _prompts(reference, case.examples)
     logps = PairLogps(
         policy_chosen=chosen,
         policy_rejected=rejected,
@@ -152,10 +245,12 @@ def textbook(case: Case) -> Tensor:
         rejected_tokens=known.rejected_tokens,
         p_chosen=known.p_chosen,
         weight=known.weight,
-        pairs_in_step=sum(example.weight for example in EXAMPLES),
-        chosen_tokens_in_step=sum(example.weight * len(example.chosen_ids) for example in EXAMPLES),
+        pairs_in_step=sum(example.weight for example in case.examples),
+        chosen_tokens_in_step=sum(example.weight * len(example.chosen_ids) for example in case.examples),
         score_gap=known.score_gap,
         mismatched_logratio=away - known.mismatched_ref,
+        tokens=_tokens(model, reference, case.examples),
+        prompts=PromptLogps(*_prompts(model, case.examples), *ref_prompts),
     )
     objective = steering.control(steering.at(STEP), logps)
     values = objective.loss(logps)

@@ -17,7 +17,8 @@ from prefine.training.adapter import attach
 from prefine.training.figures import StepRow
 from prefine.training.forward import Forward
 from prefine.training.loop import train
-from prefine.training.reference import score_sides, weights_fingerprint
+from prefine.training.reference import weights_fingerprint
+from prefine.training.scoring import score_sides, score_tokens
 
 EXAMPLES = tiny.examples()
 LORA = AdapterConfig(name="lora", rank=3, alpha=5)
@@ -162,10 +163,9 @@ def test_an_interrupted_training_resumes_to_the_same_bytes(done: tuple[Path, Any
 
 def test_reference_values_are_those_of_the_weights_without_an_adapter(done: tuple[Path, Any]) -> None:
     """So that another rank, or training all weights, reads the same file."""
-    (stored,) = (done[0] / "reference").glob("*.safetensors")
-    values = load_file(stored)
-    plain = score_sides(Forward(tiny.model(dtype=torch.float32)), EXAMPLES)
-    assert torch.equal(values["chosen"], plain.chosen) and torch.equal(values["rejected"], plain.rejected)
+    (stored,) = (done[0] / "reference").rglob("*.safetensors")
+    plain = score_tokens(Forward(tiny.model(dtype=torch.float32), tokens=50), EXAMPLES)
+    assert torch.equal(load_file(stored)["logps"], plain.values)
 
 
 def test_another_rank_reuses_the_reference(done: tuple[Path, Any], tmp_path: Path) -> None:

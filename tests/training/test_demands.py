@@ -1,7 +1,6 @@
-"""What training cannot give a loss is said before it begins."""
+"""What a loss reads and the pairs do not state is said before training begins."""
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import tiny_training as tiny
@@ -9,45 +8,14 @@ import tiny_training as tiny
 from prefine.errors import ConfigError, DataError
 from prefine.losses import aot, dpo, kto_pair, odpo, sppo
 from prefine.losses.base import declare
-from prefine.registry import bind
-from prefine.training.demands import check_examples, check_needs
+from prefine.training.demands import check_examples
 
 EXAMPLES = tiny.examples()
 
 
-@pytest.mark.parametrize(
-    ("name", "options", "says"),
-    [
-        ("ld_dpo", {}, "the log-probability of every token (tokens)"),
-        ("bmc", {}, "the log-probability of every token (tokens)"),
-        ("wpo", {}, "statistics over the vocabulary at every token (vocabulary)"),
-    ],
-)
-def test_a_need_that_is_not_provided_is_named(name: str, options: dict[str, Any], says: str) -> None:
-    function = bind("loss", name, options, where="train.loss")
-    with pytest.raises(ConfigError) as caught:
-        check_needs(function, where="train.loss", name=name)
-    assert str(caught.value).startswith(f"train.loss.name: {name!r} needs ")
-    assert says in str(caught.value)
-
-
-@pytest.mark.parametrize("function", [dpo, odpo, kto_pair, aot])
-def test_what_is_provided_passes(function: Any) -> None:
-    check_needs(function, where="train.loss", name="loss")
-
-
-def test_prompts_are_not_scored_yet() -> None:
-    @declare(needs=frozenset({"prompt"}))
-    def joint(logps: object) -> None: ...
-
-    with pytest.raises(ConfigError, match=r"log-probabilities of the prompts \(prompt\)"):
-        check_needs(joint, where="train.loss", name="own:joint")
-
-
-def test_the_part_of_a_mixture_that_needs_more_is_named() -> None:
-    options = {"losses": [{"name": "dpo"}, {"name": "ld_dpo"}], "weights": [1, 1]}
-    with pytest.raises(ConfigError, match="'mixture' with ld_dpo in it needs the log-probability of every token"):
-        check_needs(bind("loss", "mixture", options, where="train.loss"), where="train.loss", name="mixture")
+def test_a_need_that_there_is_not_is_refused_where_it_is_declared() -> None:
+    with pytest.raises(ValueError, match="needs: hessian is none of reference, "):
+        declare(needs=frozenset({"reference", "hessian"}))  # type: ignore[arg-type]
 
 
 def test_a_pair_without_a_score_gap_is_named() -> None:

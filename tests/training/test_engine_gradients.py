@@ -12,8 +12,9 @@ from prefine.training.examples import Example
 from prefine.training.forward import Forward
 from prefine.training.head import LinearHead, ModuleHead
 from prefine.training.objective import Objective, accumulate_gradients
+from prefine.training.pair_tokens import SideLogps
 from prefine.training.sharing import why_not_shared
-from prefine.training.table import PairTable, SideLogps
+from prefine.training.table import PairTable
 
 BETA = 0.3
 NAMES = [*architectures.ATTENTION_ONLY]

@@ -22,8 +22,8 @@ from prefine.training import checkpoints
 from prefine.training.figures import StepRow, TrainSummary
 from prefine.training.forward import Forward
 from prefine.training.loop import score_pairs, train
-from prefine.training.reference import score_sides
 from prefine.training.schedule import factor
+from prefine.training.scoring import score_sides, score_tokens
 from prefine.training.table import PairTable
 
 EXAMPLES = tiny.examples()
@@ -247,9 +247,9 @@ def test_training_stops_before_an_update_that_is_not_finite(tmp_path: Path, wher
 
 def test_a_wrong_reference_is_noticed_at_the_first_step(tmp_path: Path) -> None:
     _train(tmp_path, settings={"max_steps": 1})
-    (stored,) = (tmp_path / "reference").iterdir()
-    other = score_sides(Forward(tiny.model(seed=3, dtype=torch.float32)), EXAMPLES)
-    save_file({"chosen": other.chosen, "rejected": other.rejected}, stored)
+    (stored,) = (tmp_path / "reference").rglob("*.safetensors")
+    other = score_tokens(Forward(tiny.model(seed=3, dtype=torch.float32)), EXAMPLES)
+    save_file({"logps": other.values, "lengths": other.lengths}, stored)
     shutil.rmtree(tmp_path / "checkpoints")
     model = tiny.model(dtype=torch.float32)
     before = tiny.weights(model)
@@ -264,7 +264,7 @@ def test_a_named_reference_is_used_and_the_budget_stays_with_the_initial_policy(
     _train(tmp_path, ref_model=reference, loss=ipo, on_step=rows.append, settings={"max_steps": 1})
     assert abs(rows[0].margin) > 0.1
     assert rows[0].fall == pytest.approx(0, abs=1e-5)
-    assert len(list((tmp_path / "reference").iterdir())) == 2
+    assert len(list((tmp_path / "reference").rglob("*.safetensors"))) == 2
 
 
 def test_weights_of_bfloat16_are_trained_in_float32(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from prefine.losses.facts import kind_of, needs_of, option_of
 from prefine.regularizers.budget import budget
 from prefine.training.forward import Forward
 from prefine.training.objective import Objective, accumulate_gradients
-from prefine.training.reference import score_sides
+from prefine.training.scoring import score_sides
 
 
 def _gradient(objective: Objective) -> Tensor:

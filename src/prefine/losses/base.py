@@ -12,7 +12,9 @@ from torch import Tensor
 
 from prefine.registry import Nested
 
-Need = Literal["reference", "initial", "p_chosen", "score_gap", "mismatched", "tokens", "vocabulary", "prompt"]
+Need = Literal[
+    "reference", "initial", "p_chosen", "score_gap", "mismatched", "tokens", "vocabulary", "differences", "prompt"
+]
 LossKind = Literal["local", "coupled"]
 Reads = Literal["pairs", "joint", "lists"]
 Family = Literal[
@@ -41,6 +43,7 @@ NEED_WORDS: dict[Need, str] = {
     "mismatched": "log-ratios of answers to other prompts",
     "tokens": "the log-probability of every token",
     "vocabulary": "statistics over the vocabulary at every token",
+    "differences": "the tokens in which two answers differ",
     "prompt": "log-probabilities of the prompts",
 }
 
@@ -49,9 +52,9 @@ NEED_WORDS: dict[Need, str] = {
 class TokenLogps:
     """Per-token values of B pairs, right-padded with 0 to the longest of each side, nats.
 
-    `*_log_sum_p2` is the logarithm of the sum of squared probabilities over the vocabulary at the token's position;
-    `*_marked` is 1 for tokens that only this side has (`token_marks.difference_marks`), else 0. None where not
-    provided.
+    `*_log_sum_p2` is the logarithm of the sum of squared probabilities over the vocabulary at the token's position, in
+    training without a gradient; `*_marked` is 1 for tokens that only this side has (`token_marks.difference_marks`),
+    else 0. None where not provided.
     """
 
     policy_chosen: Float[Tensor, "B Tw"]
@@ -66,6 +69,23 @@ class TokenLogps:
     def rows(self, index: slice | Tensor) -> "TokenLogps":
         """The same for some of the pairs."""
         return replace(self, **{name: value[index] for name, value in vars(self).items() if value is not None})
+
+
+@dataclass(frozen=True)
+class PromptLogps:
+    """Summed log-probabilities of both sides' prompts but for their first tokens, nats; every tensor is [B].
+
+    The two sides' values are equal unless the pair is joint, an answer to one prompt against an answer to another.
+    """
+
+    policy_chosen: Float[Tensor, " B"]
+    policy_rejected: Float[Tensor, " B"]
+    ref_chosen: Float[Tensor, " B"]
+    ref_rejected: Float[Tensor, " B"]
+
+    def rows(self, index: slice | Tensor) -> "PromptLogps":
+        """The same for some of the pairs."""
+        return replace(self, **{name: value[index] for name, value in vars(self).items()})
 
 
 @dataclass(frozen=True)
@@ -94,6 +114,7 @@ class PairLogps:
     score_gap: Float[Tensor, " B"] | None = None
     mismatched_logratio: Float[Tensor, " B"] | None = None
     tokens: TokenLogps | None = None
+    prompts: PromptLogps | None = None
 
     @property
     def chosen_logratio(self) -> Float[Tensor, " B"]:
@@ -128,7 +149,9 @@ class PairLogps:
     def rows(self, index: slice | Tensor) -> "PairLogps":
         """The same for some of the pairs."""
         some: dict[str, Any] = {name: value[index] for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return replace(self, **some, tokens=None if self.tokens is None else self.tokens.rows(index))
+        tokens = None if self.tokens is None else self.tokens.rows(index)
+        prompts = None if self.prompts is None else self.prompts.rows(index)
+        return replace(self, **some, tokens=tokens, prompts=prompts)
 
     def require_tokens(self) -> TokenLogps:
         """The per-token values.
@@ -137,6 +160,14 @@ class PairLogps:
             ValueError: They were not provided.
         """
         return provided(self.tokens, "tokens")
+
+    def require_prompts(self) -> PromptLogps:
+        """The values of the prompts.
+
+        Raises:
+            ValueError: They were not provided.
+        """
+        return provided(self.prompts, "prompt")
 
 
 T = TypeVar("T")
@@ -199,8 +230,11 @@ def declare(
         check: Called with all options when they are configured; a ValueError refuses their combination.
 
     Raises:
-        ValueError: It is local and yet needs the whole step: for a controller, or for answers to other prompts.
+        ValueError: It is local and yet needs the whole step: for a controller, or for answers to other prompts; or it
+            needs something that there is not.
     """
+    if unknown := sorted(needs - NEED_WORDS.keys()):
+        raise ValueError(f"needs: {', '.join(unknown)} is none of {', '.join(NEED_WORDS)}")
     if kind == "local" and (controller is not None or "mismatched" in needs):
         raise ValueError(
             "a loss with a controller, or one that needs 'mismatched', reads the whole step: kind='coupled'"

@@ -18,7 +18,7 @@ def _reads_sums(*, loss: Loss) -> None:
             raise ValueError(f"{bare(part).__name__!r} does not read the weighted sums; choose another loss within bmc")
 
 
-@declare(family="composite", needs=frozenset({"reference", "tokens"}), check=_reads_sums)
+@declare(family="composite", needs=frozenset({"reference", "tokens", "differences"}), check=_reads_sums)
 def bmc(
     logps: PairLogps,
     *,
@@ -40,7 +40,7 @@ def bmc(
 
     def weighted(logp: Tensor, weighing: Tensor, marked: Tensor | None) -> Tensor:
         extra = (-weighing.detach()).exp().clamp(max=delta)
-        return (logp * (1 + provided(marked, "tokens") * extra)).sum(dim=1)
+        return (logp * (1 + provided(marked, "differences") * extra)).sum(dim=1)
 
     own = ref_weights == "own"
     chosen, rejected = tokens.policy_chosen, tokens.policy_rejected

@@ -15,8 +15,9 @@ from prefine.store.folder import RunFolder
 from prefine.store.rows import pair_of
 from prefine.store.tables import parts, read_part
 from prefine.training.loop import forward_of
-from prefine.training.reference import score_sides
-from prefine.training.table import PairTable, SideLogps
+from prefine.training.pair_tokens import SideLogps
+from prefine.training.scoring import score_sides
+from prefine.training.table import PairTable
 
 
 class Rewards(NamedTuple):

@@ -1,6 +1,7 @@
 """Stage `train`: pairs → a trained model."""
 
 import json
+import os
 import shutil
 from importlib.metadata import version
 from pathlib import Path
@@ -49,7 +50,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     stage = StageRun(folder, "train", config, inputs)
     if stage.finished and (folder / "model").is_dir():
         return stage.finished
-    run_key = content_hash("train", stage.sections["train"], stage.inputs)
+    run_key = content_hash("train", stage.deciding["train"], stage.inputs)
     _set_aside_other_run(folder, run_key, progress)
     stage.begin(settings.seed)
     examples = read_examples(folder / "pairs", policy, config)
@@ -81,6 +82,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
             out_dir=folder.path,
             run_key=run_key,
             ref_model=None if reference is None else load_model(reference.path, dtype="float32", device=policy.device),
+            reference_dir=settings.reference_cache or _beside(folder.path),
             on_step=on_step,
             should_stop=lambda: progress.stopping,
         )
@@ -90,7 +92,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
             base_model=policy.path,
             base_on_hub=not Path(policy.path).exists(),
             adapter=settings.adapter is not None and settings.adapter.save == "adapter",
-            train=settings.model_dump(mode="json"),
+            train=settings.model_dump(mode="json", exclude={"reference_cache"}),
             summary=summary,
             dropped=examples.dropped,
             versions={"prefine": version("prefine"), **versions()},
@@ -156,6 +158,13 @@ def _load(policy: HfModel, settings: TrainConfig) -> Any:
     # Those that stay frozen and are rounded anyway need no more memory than their file.
     frozen = settings.adapter is not None and settings.dtype == "bfloat16" and base_of(policy.path) is None
     return whole(load_model(policy.path, dtype="auto" if frozen else "float32", device=policy.device))
+
+
+def _beside(run: Path) -> Path:
+    """Where runs beside each other share the reference's values; the run's own folder if that cannot be written."""
+    parent = run.resolve().parent
+    shared = parent / ".prefine" / "reference"
+    return shared if os.access(shared if shared.is_dir() else parent, os.W_OK) else run / "reference"
 
 
 def _hub_datasets(config: RunConfig) -> tuple[str, ...]:

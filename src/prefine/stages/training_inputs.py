@@ -17,7 +17,7 @@ from prefine.registry import TABLES, lookup, suggest
 from prefine.store.rows import pair_of
 from prefine.store.screen import Screen, UselessRow
 from prefine.store.tables import parts, read_part
-from prefine.training.demands import check_needs, parts_that_train
+from prefine.training.demands import parts_that_train
 from prefine.training.examples import Example, ExampleSet, PairReader, make_examples
 from prefine.training.token_check import check_tokens
 
@@ -62,16 +62,12 @@ def check_adapter(config: RunConfig, policy: HfModel) -> None:
 
 
 def check_loss(config: RunConfig) -> None:
-    """Find out before any work whether training can give loss and regularizer what they need.
+    """Find out before any work whether the loss can read what the selector makes.
 
     Raises:
-        ConfigError: Something that they need is not computed, or the loss cannot read what the selector makes.
+        ConfigError: It cannot.
     """
     loss = config.train.loss.resolve("loss", where="train.loss")
-    check_needs(loss, where="train.loss", name=config.train.loss.name)
-    if (regularizer := config.train.regularizer) is not None:
-        function = regularizer.resolve("regularizer", where="train.regularizer")
-        check_needs(function, where="train.regularizer", name=regularizer.name)
     _check_score_gaps(config)
     makes = "pairs"
     if config.pairs is None:
@@ -142,6 +138,7 @@ def _reader(policy: HfModel, config: RunConfig) -> PairReader:
         max_prompt_tokens=settings.max_prompt_tokens,
         max_completion_tokens=settings.max_completion_tokens,
         train_on_truncated=settings.train_on_truncated,
+        joint=reads_of(settings.loss.resolve("loss", where="train.loss")) == "joint",
     )
 
 

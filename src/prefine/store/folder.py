@@ -42,6 +42,7 @@ _FREE = {
     "rank.max_failed_fraction",
     "rank.max_calls",
     "rank.max_cost",
+    "train.reference_cache",
     "evaluate.max_failed_fraction",
     "report.title",
     "report.examples",

@@ -1,15 +1,12 @@
-"""Whether training can give a loss what it needs, and the pairs what it reads."""
+"""Whether the pairs state what a loss reads of them."""
 
 from collections.abc import Sequence
 
 from prefine.config import TrainConfig
 from prefine.errors import ConfigError, DataError
-from prefine.losses.base import NEED_WORDS, LossFunction, Need
-from prefine.losses.facts import bare, needs_of, parts_of, per_pair
+from prefine.losses.base import LossFunction
+from prefine.losses.facts import bare, needs_of, per_pair
 from prefine.training.examples import Example
-
-PROVIDED: frozenset[Need] = frozenset({"reference", "initial", "p_chosen", "score_gap", "mismatched"})
-"""What this engine computes or reads for a loss."""
 
 Named = Sequence[tuple[str, LossFunction]]
 """What is minimised, each with its config path and name for messages, such as "train.loss 'dpo'"."""
@@ -22,24 +19,6 @@ def parts_that_train(settings: TrainConfig) -> Named:
         function = regularizer.resolve("regularizer", where="train.regularizer")
         parts.append((f"train.regularizer {regularizer.name!r}", function))
     return parts
-
-
-def check_needs(function: LossFunction, *, where: str, name: str) -> None:
-    """Nothing, if training provides all that a loss or regularizer declares to need.
-
-    Raises:
-        ConfigError: It does not; the message says what is missing.
-    """
-    missing = sorted(needs_of(function) - PROVIDED)
-    if missing:
-        inner = sorted({bare(part).__name__ for path, part in parts_of(function) if path and needs_of(part) - PROVIDED})
-        within = f" with {', '.join(inner)} in it" if inner else ""
-        words = " and ".join(f"{NEED_WORDS[need]} ({need})" for need in missing)
-        raise ConfigError(
-            f"{where}.name: {name!r}{within} needs {words}, "
-            "which training does not compute yet; choose another one. As a function on tensors it works "
-            "(`prefine.losses`)"
-        )
 
 
 class Stated:

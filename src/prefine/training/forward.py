@@ -29,12 +29,14 @@ class Forward:
         dtype: What layers and head compute in; "bfloat16" keeps the weights as they are.
         shared: Whether a prompt is computed once for all its completions, see `sharing.why_not_shared`.
         tokens: Most positions of a row that is packed, or of padded rows together; a larger group is alone.
+        score_prompts: Whether prompts are scored, too.
     """
 
     model: "PreTrainedModel"
     dtype: ComputeDtype = "float32"
     shared: bool = True
     tokens: int = 2048
+    score_prompts: bool = False
     _head: Chunked | None = field(default=None, init=False, repr=False)
 
     @property
@@ -44,7 +46,7 @@ class Forward:
 
     def cut(self, examples: Sequence[Example], pairs: Sequence[int]) -> list[Rows]:
         """The pairs as rows that one pass can take; depends on the arguments and the settings alone."""
-        return (pack if self.shared else pad)(examples, pairs, self.tokens)
+        return (pack if self.shared else pad)(examples, pairs, self.tokens, score_prompts=self.score_prompts)
 
     @torch.no_grad()
     def values(self, rows: Rows, wanted: Wanted = LOGPS_ONLY) -> TokenValues:

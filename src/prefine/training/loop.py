@@ -4,6 +4,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import torch
 
 from prefine.config import TrainConfig
 from prefine.errors import ConfigError, DataError, Interrupted, NumericsError
-from prefine.losses.base import LossFunction, PairLogps
+from prefine.losses.base import LossFunction, Need, PairLogps
 from prefine.losses.facts import needs_of
 from prefine.records import SCHEMA_VERSION
 from prefine.training import adapter, checkpoints
@@ -21,12 +22,14 @@ from prefine.training.figures import StepRow, TrainSummary, final_figures, step_
 from prefine.training.forward import Forward
 from prefine.training.mismatched import mismatched_examples
 from prefine.training.objective import accumulate_gradients
+from prefine.training.pair_tokens import PairTokens
 from prefine.training.plan import Plan
-from prefine.training.reference import cached_sides, check_start, score_sides
+from prefine.training.reference import cached_tokens, check_start
 from prefine.training.schedule import factor
+from prefine.training.scoring import score_sides
 from prefine.training.sharing import why_not_shared
 from prefine.training.steering import Steering
-from prefine.training.table import PairTable, SideLogps
+from prefine.training.table import PairTable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -45,13 +48,14 @@ def train(
     out_dir: Path,
     run_key: str,
     ref_model: "PreTrainedModel | None" = None,
+    reference_dir: Path | None = None,
     on_step: Callable[[StepRow], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> TrainSummary:
     """Train all weights of `model` in place, or an adapter; calling it again with the same arguments resumes.
 
     `out_dir` receives `train_log.jsonl` (a row per step, the same bytes however often the run was interrupted),
-    `train_final.json`, `checkpoints/` and `reference/`. What is trained is kept in float32; `config.dtype` is what the
+    `train_final.json` and `checkpoints/`. What is trained is kept in float32; `config.dtype` is what the
     layers compute in. Dropout is off. With `config.adapter` the weights are frozen, and `model` comes back with the
     adapter attached.
 
@@ -64,6 +68,8 @@ def train(
         out_dir: The run's folder.
         run_key: Hash of policy, data and configuration; a checkpoint with another one is refused.
         ref_model: The reference; None is the policy's initial weights.
+        reference_dir: Where values of the initial policy and the reference are kept and looked up, for this training
+            and others; None is `reference/` in `out_dir`.
         on_step: Called with every new row.
         should_stop: Asked before every step; if true, a checkpoint is written and the run stops.
 
@@ -76,10 +82,12 @@ def train(
     torch.manual_seed(config.seed)
     functions = [loss] if regularizer is None else [loss, regularizer]
     notes = check_examples(functions, examples)
-    others = mismatched_examples(examples) if any("mismatched" in needs_of(f) for f in functions) else []
-    forward, unshared = forward_of(model, examples, config)
+    needs = frozenset[Need]().union(*map(needs_of, functions))
+    forward, unshared = forward_of(model, examples, config, score_prompts="prompt" in needs)
     notes += unshared
-    table, reused = _start_values(forward, ref_model, examples, others, config, out_dir / "reference", should_stop)
+    others = mismatched_examples(examples) if "mismatched" in needs else []
+    known = _Known(reference_dir or out_dir / "reference", should_stop)
+    table = _start_values(forward, ref_model, examples, others, config, needs, known)
     # After scoring: the reference is the model without the adapter, whatever the adapter's settings.
     if config.adapter is not None:
         adapter.attach(model, config.adapter, seed=config.seed)
@@ -165,7 +173,7 @@ def train(
         steps_per_epoch=plan.steps_per_epoch,
         pairs=len(examples),
         resumed_from=None if checkpoint is None else checkpoint.step,
-        reference_reused=reused,
+        reference_reused=known.all_known,
         notes=(*notes, *passed_over),
         final=final_figures(logps, table, steering.at(plan.steps - 1).regularizer),
     )
@@ -186,11 +194,17 @@ def score_pairs(forward: Forward, examples: Sequence[Example], table: PairTable)
 
 
 def forward_of(
-    model: "PreTrainedModel", examples: Sequence[Example], config: TrainConfig
+    model: "PreTrainedModel", examples: Sequence[Example], config: TrainConfig, *, score_prompts: bool = False
 ) -> tuple[Forward, tuple[str, ...]]:
     """The passes through a model, and a note if its prompts are not shared though they should be."""
     why = "train.sharing is off" if config.sharing == "off" else why_not_shared(model, examples)
-    forward = Forward(model, dtype=config.dtype, shared=why is None, tokens=config.micro_batch_tokens)
+    forward = Forward(
+        model,
+        dtype=config.dtype,
+        shared=why is None,
+        tokens=config.micro_batch_tokens,
+        score_prompts=score_prompts,
+    )
     noted = why is not None and config.sharing != "off"
     return forward, (f"every completion is computed with its own copy of the prompt: {why}",) if noted else ()
 
@@ -213,40 +227,54 @@ def _prepare(model: "PreTrainedModel", examples: Sequence[Example], config: Trai
         )
 
 
+@dataclass
+class _Known:
+    """Values that are kept in a folder, and whether all that were asked for had been there."""
+
+    folder: Path
+    should_stop: Callable[[], bool] | None
+    all_known: bool = True
+
+    def of(self, forward: Forward, examples: Sequence[Example]) -> PairTokens:
+        """Of some pairs, computed if they are not there."""
+        tokens, reused = cached_tokens(forward, examples, folder=self.folder, should_stop=self.should_stop)
+        self.all_known &= reused
+        return tokens
+
+
 def _start_values(
     forward: Forward,
     ref_model: "PreTrainedModel | None",
     examples: Sequence[Example],
     others: Sequence[Example],
     config: TrainConfig,
-    folder: Path,
-    should_stop: Callable[[], bool] | None,
-) -> tuple[PairTable, bool]:
-    """Values under the initial policy and the reference, and whether all of them were already known.
+    needs: frozenset[Need],
+    known: _Known,
+) -> PairTable:
+    """Values under the initial policy and the reference.
 
     `others` are the prompts with other pairs' completions, if a loss reads them.
     """
-    known: list[bool] = []
-
-    def values(scored: Forward, rows: Sequence[Example]) -> SideLogps:
-        sides, reused = cached_sides(scored, rows, folder=folder, should_stop=should_stop)
-        known.append(reused)
-        return sides
-
-    initial = reference = values(forward, examples)
+    initial = reference = known.of(forward, examples)
     ref_forward = forward
     if ref_model is not None:
         _prepare(ref_model, examples, config)
-        ref_forward, _ = forward_of(ref_model, examples, config)
-        reference = SideLogps(*(side.to(initial.chosen) for side in values(ref_forward, examples)))
+        ref_forward, _ = forward_of(ref_model, examples, config, score_prompts=forward.score_prompts)
+        reference = known.of(ref_forward, examples)
+        reference = reference._replace(values=reference.values.to(initial.values))
     mismatched_ref = None
     if others:
         for read in (forward, ref_forward):
             _prepare(read.model, others, config)
-        away = values(ref_forward, others)
-        mismatched_ref = ((away.chosen + away.rejected) / 2).to(initial.chosen)
-    table = PairTable.of(examples, initial=initial, reference=reference, mismatched_ref=mismatched_ref)
-    return table, all(known)
+        away = known.of(ref_forward, others).sides()
+        mismatched_ref = ((away.chosen + away.rejected) / 2).to(initial.values)
+    return PairTable.of(
+        examples,
+        initial=initial.sides(),
+        reference=reference.sides(),
+        mismatched_ref=mismatched_ref,
+        ref_tokens=reference if needs & {"tokens", "prompt"} else None,
+    )
 
 
 def _optimizer(model: "PreTrainedModel", config: TrainConfig) -> torch.optim.Optimizer:

@@ -33,6 +33,7 @@ def mismatched_examples(examples: Sequence[Example]) -> list[Example]:
             id=f"{example.id} with the answers of {examples[other].id}",
             chosen_ids=examples[other].chosen_ids,
             rejected_ids=examples[other].rejected_ids,
+            rejected_prompt_ids=None,
         )
         for example, other in zip(examples, following, strict=True)
     ]

@@ -11,16 +11,19 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from prefine.errors import NumericsError
-from prefine.losses.base import LossFunction, LossKind, Need, PairLogps
+from prefine.losses.base import LossFunction, LossKind, Need, PairLogps, PromptLogps, TokenLogps
 from prefine.losses.facts import kind_of, needs_of, per_pair
+from prefine.losses.token_marks import difference_marks
 from prefine.training.examples import Example
 from prefine.training.forward import Forward
+from prefine.training.pair_tokens import PairTokens, Places, SideLogps, joined, places
 from prefine.training.processes import add_up_gradients, gather
 from prefine.training.rows import Rows, Span
-from prefine.training.table import PairTable, SideLogps
-from prefine.training.token_values import TokenValues, segment_sums
+from prefine.training.table import PairTable, StepTotals
+from prefine.training.token_values import TokenValues, Wanted
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ def accumulate_gradients(
         batches: The rows of the step, or this process's share of them.
         table: All pairs, indexed by `Rows.pairs`.
         objective: What is minimised.
-        examples: All examples, for their ids in messages.
+        examples: All examples.
         step: Its number, for messages.
         mismatched: The same pairs' prompts with other pairs' completions, if a loss reads them.
         control: Called once with the whole step's values if the objective is coupled.
@@ -101,24 +104,22 @@ def accumulate_gradients(
     Raises:
         NumericsError: A pair's loss or regularizer is not finite.
     """
-    run = _Step(forward, table, objective, [example.id for example in examples], step)
+    run = _Step(forward, table, objective, examples, step)
     terms = run.local(batches) if objective.kind == "local" else run.coupled(batches, mismatched, control)
     add_up_gradients(forward.model.parameters())
     return terms
 
 
-def sides_of(rows: Rows, span: Span, logps: Float[Tensor, " n"]) -> SideLogps:
-    """Summed log-probabilities of both sides of a span's pairs, from those of its tokens."""
-    sums = segment_sums(logps, rows.lengths[span.completions].to(logps.device))
-    chosen, rejected = (side[span.pairs] - span.completions.start for side in (rows.chosen, rows.rejected))
-    return SideLogps(sums[chosen.to(logps.device)], sums[rejected.to(logps.device)])
+class _Read(NamedTuple):
+    """What a loss may read of the policy's scored tokens, by pair; the sums of p^2 only if it does."""
 
+    logps: PairTokens
+    log_sum_p2: PairTokens | None
 
-class _Values(NamedTuple):
-    """The summed log-probabilities of all pairs of a step, by ascending index."""
-
-    pairs: Int[Tensor, " B"]
-    sides: SideLogps
+    @classmethod
+    def of(cls, values: TokenValues, at: Places) -> "_Read":
+        """From the values of scored positions."""
+        return cls(at.of(values.logps), None if values.log_sum_p2 is None else at.of(values.log_sum_p2))
 
 
 @dataclass(frozen=True)
@@ -128,8 +129,13 @@ class _Step:
     forward: Forward
     table: PairTable
     objective: Objective
-    ids: list[str]
+    examples: Sequence[Example]
     number: int
+
+    @property
+    def wanted(self) -> Wanted:
+        """What the head computes beside log-probabilities."""
+        return Wanted(sum_p2="vocabulary" in self.objective.needs)
 
     def local(self, batches: Sequence[Rows]) -> StepTerms:
         """One pass: as soon as a pair's log-probabilities are known, its share of the step's mean is pushed."""
@@ -140,58 +146,122 @@ class _Step:
         parts: list[tuple[Tensor, ...]] = []
 
         def coefficients(rows: Rows, span: Span, values: TokenValues) -> Tensor:
-            known = self.table.rows(rows.pairs[span.pairs].to(weights.device))
+            indices = rows.pairs[span.pairs]
+            known = self.table.rows(indices.to(weights.device))
             with torch.enable_grad():
                 leaf = values.logps.detach().requires_grad_()
-                policy = sides_of(rows, span, leaf)
-                loss, regularizer = self._checked(self.objective, known.join(policy, totals), rows.pairs[span.pairs])
+                read = _Read.of(values._replace(logps=leaf), places(rows, span))
+                logps = self._join(known, indices, read, totals)
+                loss, regularizer = self._checked(self.objective, logps, indices)
                 total = (self.objective.value(loss, regularizer) * known.weight / weights).sum()
                 (gradient,) = torch.autograd.grad(total, leaf)
-            parts.append(tuple(t.detach() for t in (*policy, loss, regularizer)))
+            columns = (logps.policy_chosen, logps.policy_rejected, loss, regularizer)
+            parts.append(tuple(t.detach() for t in columns))
             return gradient
 
         for rows in batches:
-            self.forward.push(rows, partial(coefficients, rows))
+            self.forward.push(rows, partial(coefficients, rows), self.wanted)
         chosen, rejected, losses, regularizers = _whole(own, parts, columns=4, like=whole.weight)
         logps = whole.join(SideLogps(chosen, rejected), totals)
         return StepTerms(pairs, whole, logps, losses, regularizers, self.objective)
 
     def coupled(self, batches: Sequence[Rows], mismatched: Sequence[Rows], control: Control | None) -> StepTerms:
-        """Two passes: the objective's gradient in the [B] log-probabilities of the step, then through the model."""
-        pairs, values = self._values(batches)
+        """Two passes: the objective's gradient in all token log-probabilities of the step, then through the model."""
+        pairs, read = self._values(batches)
         whole = self.table.rows(pairs)
-        other = self._values(mismatched).sides if "mismatched" in self.objective.needs else None
-        away = None if other is None else (other.chosen + other.rejected) / 2
+        away = None
+        if "mismatched" in self.objective.needs:
+            other = self._values(mismatched)[1].logps.sides()
+            away = (other.chosen + other.rejected) / 2
         totals = whole.totals()
-        seen = whole.join(values, totals, mismatched=away)
+        seen = self._join(whole, pairs, read, totals, away)
         objective = self.objective if control is None else control(self.objective, seen)
-        leaves = SideLogps(values.chosen.clone().requires_grad_(), values.rejected.clone().requires_grad_())
-        loss, regularizer = self._checked(objective, whole.join(leaves, totals, mismatched=away), pairs)
+        leaf = read.logps.values.clone().requires_grad_()
+        moving = read._replace(logps=read.logps._replace(values=leaf))
+        logps = self._join(whole, pairs, moving, totals, away)
+        loss, regularizer = self._checked(objective, logps, pairs)
         total = (objective.value(loss, regularizer) * whole.weight).sum() / whole.weight.sum()
-        gradients = torch.autograd.grad(total, leaves, allow_unused=True, materialize_grads=True)
+        (found,) = torch.autograd.grad(total, leaf, allow_unused=True, materialize_grads=True)
+        gradient = read.logps._replace(values=found)
 
         def coefficients(rows: Rows, span: Span, values: TokenValues) -> Tensor:
             at = torch.searchsorted(pairs, rows.pairs[span.pairs].to(pairs.device))
-            with torch.enable_grad():
-                leaf = values.logps.detach().requires_grad_()
-                found = torch.autograd.grad(sides_of(rows, span, leaf), leaf, [gradient[at] for gradient in gradients])
-            return found[0]
+            place = places(rows, span).at.to(values.logps.device)
+            # A completion of several pairs has the sum of what they make of it.
+            return torch.zeros_like(values.logps).index_put_((place,), gradient.rows(at).values, accumulate=True)
 
         for rows in batches:
             self.forward.push(rows, partial(coefficients, rows))
         return StepTerms(pairs, whole, seen, loss.detach(), regularizer.detach(), objective)
 
-    def _values(self, batches: Sequence[Rows]) -> _Values:
+    def _values(self, batches: Sequence[Rows]) -> tuple[Int[Tensor, " B"], _Read]:
+        """What is read of all pairs of the step, by ascending index."""
         own = self._pairs(batches)
-        sides = [sides_of(rows, rows.whole, self.forward.values(rows).logps) for rows in batches]
-        chosen, rejected = _whole(own, sides, columns=2, like=self.table.weight)
-        return _Values(gather(own).sort().values, SideLogps(chosen, rejected))
+        parts = [_Read.of(self.forward.values(rows, self.wanted), places(rows, rows.whole)) for rows in batches]
+        order = gather(own).argsort()
+
+        def whole(some: list[PairTokens]) -> PairTokens:
+            none = PairTokens(self.table.weight.new_empty(0), torch.empty(0, self._texts, dtype=torch.long))
+            values, lengths = joined([none, *some])
+            everywhere = gather(lengths.flatten().to(values.device)).view(-1, self._texts).cpu()
+            return PairTokens(gather(values), everywhere).rows(order)
+
+        squares = None
+        if self.wanted.sum_p2:
+            squares = whole([part.log_sum_p2 for part in parts if part.log_sum_p2 is not None])
+        return gather(own).sort().values, _Read(whole([part.logps for part in parts]), squares)
+
+    @property
+    def _texts(self) -> int:
+        """How many scored texts a pair has: two completions, and two prompts if they are scored."""
+        return 4 if self.forward.score_prompts else 2
 
     def _pairs(self, batches: Sequence[Rows]) -> Int[Tensor, " b"]:
         """The indices of the pairs in these rows, one after the other."""
         device = self.table.weight.device
         none = torch.empty(0, dtype=torch.long, device=device)
         return torch.cat([none, *(rows.pairs.to(device) for rows in batches)])
+
+    def _join(
+        self,
+        known: PairTable,
+        pairs: Int[Tensor, " B"],
+        read: _Read,
+        totals: StepTotals,
+        mismatched: Float[Tensor, " B"] | None = None,
+    ) -> PairLogps:
+        """All that the objective reads of some pairs."""
+        needs = self.objective.needs
+        reference, policy = known.ref_tokens, read.logps
+        tokens = prompts = None
+        if needs & {"tokens", "prompt"} and reference is None:
+            raise ValueError("the loss reads single tokens or prompts, and the table has no reference values of them")
+        if "tokens" in needs and reference is not None:
+            squares = read.log_sum_p2
+            chosen, rejected = self._marks(pairs, like=policy.values) if "differences" in needs else (None, None)
+            tokens = TokenLogps(
+                policy_chosen=policy.padded(0),
+                policy_rejected=policy.padded(1),
+                ref_chosen=reference.padded(0),
+                ref_rejected=reference.padded(1),
+                chosen_log_sum_p2=None if squares is None else squares.padded(0),
+                rejected_log_sum_p2=None if squares is None else squares.padded(1),
+                chosen_marked=chosen,
+                rejected_marked=rejected,
+            )
+        if "prompt" in needs and reference is not None:
+            prompts = PromptLogps(*policy.prompts(), *reference.prompts())
+        return known.join(policy.sides(), totals, mismatched=mismatched, tokens=tokens, prompts=prompts)
+
+    def _marks(self, pairs: Int[Tensor, " B"], like: Tensor) -> tuple[Tensor, Tensor]:
+        """Which tokens of either side only it has, padded as the values are."""
+        some = [self.examples[index] for index in pairs.tolist()]
+        marks = [difference_marks(example.chosen_ids, example.rejected_ids) for example in some]
+        chosen, rejected = (
+            pad_sequence([torch.tensor(own, dtype=like.dtype) for own in side], batch_first=True).to(like.device)
+            for side in zip(*marks, strict=True)
+        )
+        return chosen, rejected
 
     def _checked(self, objective: Objective, logps: PairLogps, pairs: Tensor) -> tuple[Tensor, Tensor]:
         """The terms of some of the step's pairs, refused if not finite."""
@@ -203,7 +273,7 @@ class _Step:
                 read = torch.stack([logps.policy_chosen, logps.policy_rejected, logps.ref_chosen, logps.ref_rejected])
                 culprits = ~read.isfinite().all(dim=0)
                 bad = culprits if culprits.any() else torch.ones_like(bad)
-            ids = [self.ids[index] for index in pairs[bad].tolist()]
+            ids = [self.examples[index].id for index in pairs[bad].tolist()]
             raise NumericsError(
                 f"step {self.number}: the loss of {len(ids)} of {len(bad)} pairs is not finite; no update was made. "
                 f"Pairs: {', '.join(ids[:8])}. Lower the learning rate, or look at these pairs"

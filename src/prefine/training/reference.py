@@ -7,22 +7,25 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from prefine.errors import Interrupted, NumericsError
+from prefine.errors import NumericsError
 from prefine.records import content_hash
 from prefine.training.examples import Example
 from prefine.training.forward import Forward
 from prefine.training.head import ComputeDtype
-from prefine.training.objective import sides_of
-from prefine.training.table import SideLogps
+from prefine.training.pair_tokens import PairTokens, joined
+from prefine.training.scoring import score_tokens
+from prefine.training.token_values import slices
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 # Per scored token [nats]: what other padding changes in a sum, with room to spare; a wrong reference is far outside.
 _TOLERANCE: dict[torch.dtype, float] = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 3e-2}
+_PART = 256
 _VOLATILE = {"_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype", "use_cache"}
 
 
@@ -36,54 +39,53 @@ def weights_fingerprint(model: "PreTrainedModel") -> str:
     return digest.hexdigest()
 
 
-def score_sides(
-    forward: Forward, examples: Sequence[Example], *, should_stop: Callable[[], bool] | None = None
-) -> SideLogps:
-    """Summed completion log-probabilities of all examples, in their order, without gradients.
-
-    Raises:
-        Interrupted: `should_stop` became true.
-    """
-    forward.model.eval()  # type: ignore[no-untyped-call]
-    pairs, sides = [], []
-    for rows in forward.cut(examples, range(len(examples))):
-        if should_stop is not None and should_stop():
-            raise Interrupted("stopped while scoring the pairs; the same command resumes")
-        pairs.append(rows.pairs)
-        sides.append(sides_of(rows, rows.whole, forward.values(rows).logps))
-    # The inverse of a permutation is its argsort.
-    restore = torch.cat(pairs).argsort().to(forward.device)
-    return SideLogps(*(torch.cat(side)[restore] for side in zip(*sides, strict=True)))
-
-
-def cached_sides(
+def cached_tokens(
     forward: Forward,
     examples: Sequence[Example],
     *,
     folder: Path,
     should_stop: Callable[[], bool] | None = None,
-) -> tuple[SideLogps, bool]:
-    """`score_sides`, kept in `folder` and reused while weights, compute dtype and token ids are the same.
+) -> tuple[PairTokens, bool]:
+    """`score_tokens`, kept in `folder` and reused by whoever asks the same of the same weights.
 
-    Returns: The values, and whether they were read instead of computed.
+    The examples are scored and kept in parts of 256, each whole or not at all, so that a pass that was interrupted goes
+    on after its last part, and that what is read is to the bit what would be computed. The name of a part's file is the
+    hash of the weights, of how they compute (dtype, cut of the rows) and of the token ids.
+
+    Returns: The values, and whether all were read instead of computed.
     """
-    key = content_hash(
-        weights_fingerprint(forward.model),
-        forward.dtype,
-        [[example.prompt_ids, example.chosen_ids, example.rejected_ids] for example in examples],
+    how = content_hash(
+        weights_fingerprint(forward.model), forward.dtype, forward.shared, forward.tokens, forward.score_prompts
     )
-    file = folder / f"{key}.safetensors"
-    if file.is_file():
+    found: list[PairTokens] = []
+    reused = True
+    for at in slices(len(examples), _PART):
+        some = examples[at]
+        file = folder / how[:16] / f"{_ids_hash(some)}.safetensors"
+        if not file.is_file():
+            reused = False
+            _keep(score_tokens(forward, some, should_stop=should_stop), file)
         stored = load_file(file)
-        return SideLogps(stored["chosen"].to(forward.device), stored["rejected"].to(forward.device)), True
-    sides = score_sides(forward, examples, should_stop=should_stop)
-    folder.mkdir(parents=True, exist_ok=True)
+        found.append(PairTokens(stored["logps"].to(forward.device), stored["lengths"]))
+    return joined(found), reused
+
+
+def _keep(tokens: PairTokens, file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_suffix(f".{os.getpid()}.tmp")
-    save_file({"chosen": sides.chosen.cpu(), "rejected": sides.rejected.cpu()}, temporary)
+    save_file({"logps": tokens.values.cpu(), "lengths": tokens.lengths}, temporary)
     with temporary.open("rb") as handle:
         os.fsync(handle.fileno())
     temporary.replace(file)
-    return sides, False
+
+
+def _ids_hash(examples: Sequence[Example]) -> str:
+    """Hash of what is read and what of it is scored."""
+    digest = hashlib.sha256()
+    for example in examples:
+        for ids in (example.prompt_ids, example.chosen_ids, example.rejected_ids, example.rejected_prompt_ids):
+            digest.update(b"none" if ids is None else b"%d:" % len(ids) + np.asarray(ids, dtype="<i8").tobytes())
+    return digest.hexdigest()[:32]
 
 
 def check_start(

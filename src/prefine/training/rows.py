@@ -17,30 +17,45 @@ from torch import Tensor
 from prefine.training.examples import Example
 from prefine.training.tree import Layout, Tree
 
+Ids = tuple[int, ...]
+Place = tuple[int, int]
+"""Of a completion within a group: which prompt, and which of its completions."""
+
+
+class Prompted(NamedTuple):
+    """A prompt and its distinct completions."""
+
+    prompt: Ids
+    completions: tuple[Ids, ...]
+
 
 class Group(NamedTuple):
-    """One prompt, its distinct completions, and per pair: its index and those of its two completions in here."""
+    """What belongs together: one prompt, or the two of a joint pair, and per pair its index and its two completions."""
 
-    prompt: tuple[int, ...]
-    completions: tuple[tuple[int, ...], ...]
-    pairs: tuple[tuple[int, int, int], ...]
+    prompted: tuple[Prompted, ...]
+    pairs: tuple[tuple[int, Place, Place], ...]
 
     @property
     def tokens(self) -> int:
-        """Positions when the prompt is shared: the last token of a completion is no input."""
-        return len(self.prompt) + sum(map(len, self.completions)) - len(self.completions)
+        """Positions when a prompt is shared: the last token of a completion is no input."""
+        return sum(len(prompt) + sum(len(ids) - 1 for ids in completions) for prompt, completions in self.prompted)
 
     @property
     def longest(self) -> int:
-        """Positions of the prompt with its longest completion."""
-        return len(self.prompt) + max(map(len, self.completions)) - 1
+        """Positions of a prompt with its longest completion."""
+        return max(len(prompt) + max(map(len, completions)) - 1 for prompt, completions in self.prompted)
+
+    @property
+    def num_completions(self) -> int:
+        """How many completions all prompts have together."""
+        return sum(len(completions) for _, completions in self.prompted)
 
 
 class Span(NamedTuple):
-    """Whole groups within `Rows`: which of its pairs, completions and scored positions are theirs, as slices."""
+    """Whole groups within `Rows`: which of its pairs, scored texts and scored positions are theirs, as slices."""
 
     pairs: slice
-    completions: slice
+    texts: slice
     scored: slice
 
     @property
@@ -51,12 +66,13 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True)
 class Rows:
-    """b pairs, C completions, S scored positions: what one pass through the layers takes.
+    """b pairs, C scored texts, S scored positions: what one pass through the layers takes.
 
-    `scored` are the positions (in the flattened rows) whose next token belongs to a completion, `targets` those tokens,
-    both completion after completion; `lengths` says how many a completion has. `chosen` and `rejected` number each
-    pair's completions. `spans` are the groups. Only a packed row has `trees`. Padding needs no mask: it
-    stands after all that is read, and no layer looks ahead.
+    The scored texts are completions, and if asked for, prompts from their second token on. `scored` are the positions
+    (in the flattened rows) whose next token belongs to one, `targets` those tokens, both text after text; `lengths`
+    says how many a text has. `chosen` and `rejected` number each pair's completions among the texts, `prompts` the
+    prompts of both. `spans` are the groups. Only a packed row has `trees`. Padding needs no mask: it stands after all
+    that is read, and no layer looks ahead.
     """
 
     pairs: Int[Tensor, " b"]
@@ -68,6 +84,7 @@ class Rows:
     scored: Int[Tensor, " S"]
     targets: Int[Tensor, " S"]
     spans: tuple[Span, ...] = field(repr=False)
+    prompts: tuple[Int[Tensor, " b"], Int[Tensor, " b"]] | None = None
     trees: Layout | None = None
 
     @property
@@ -91,17 +108,24 @@ class Rows:
 def groups_of(examples: Sequence[Example], pairs: Sequence[int], tokens: int) -> list[Group]:
     """The pairs by prompt, in the order of their first pair; a prompt with more than `tokens` becomes several groups.
 
+    A joint pair, whose answers are to two prompts, is a group of its own.
+
     Args:
         examples: All examples.
         pairs: Indices of those that are wanted.
         tokens: Most positions of a group, if it has more than one pair.
     """
-    open_groups: dict[tuple[int, ...], list[int]] = {}
+    open_groups: dict[Ids, list[int]] = {}
     members: list[list[int]] = []
     sizes: list[int] = []
-    seen: list[set[tuple[int, ...]]] = []
+    seen: list[set[Ids]] = []
     for index in pairs:
         example = examples[index]
+        if example.rejected_prompt_ids is not None:
+            members.append([index])
+            sizes.append(tokens)
+            seen.append(set())
+            continue
         sides = {example.chosen_ids, example.rejected_ids}
         found = open_groups.setdefault(example.prompt_ids, [])
         for at in found:
@@ -121,16 +145,21 @@ def groups_of(examples: Sequence[Example], pairs: Sequence[int], tokens: int) ->
 
 
 def _group(examples: Sequence[Example], pairs: Sequence[int]) -> Group:
-    numbers: dict[tuple[int, ...], int] = {}
+    numbers: dict[Ids, tuple[int, dict[Ids, int]]] = {}
 
-    def number(ids: tuple[int, ...]) -> int:
-        return numbers.setdefault(ids, len(numbers))
+    def place(prompt: Ids, completion: Ids) -> Place:
+        at, known = numbers.setdefault(prompt, (len(numbers), {}))
+        return at, known.setdefault(completion, len(known))
 
-    sides = [(index, number(examples[index].chosen_ids), number(examples[index].rejected_ids)) for index in pairs]
-    return Group(examples[pairs[0]].prompt_ids, tuple(numbers), tuple(sides))
+    placed = []
+    for index in pairs:
+        example = examples[index]
+        chosen = place(example.prompt_ids, example.chosen_ids)
+        placed.append((index, chosen, place(example.rejected_prompt_ids or example.prompt_ids, example.rejected_ids)))
+    return Group(tuple(Prompted(prompt, tuple(known)) for prompt, (_, known) in numbers.items()), tuple(placed))
 
 
-def pack(examples: Sequence[Example], pairs: Sequence[int], tokens: int) -> list[Rows]:
+def pack(examples: Sequence[Example], pairs: Sequence[int], tokens: int, *, score_prompts: bool = False) -> list[Rows]:
     """Packed rows of at most `tokens` positions, longest group first into the first row with room; no padding.
 
     A longer group has a row of its own. The result depends on the arguments alone.
@@ -145,28 +174,28 @@ def pack(examples: Sequence[Example], pairs: Sequence[int], tokens: int) -> list
         else:
             bins[at].append(group)
             room[at] -= group.tokens
-    return [_packed(groups) for groups in bins]
+    return [_packed(groups, score_prompts) for groups in bins]
 
 
-def pad(examples: Sequence[Example], pairs: Sequence[int], tokens: int) -> list[Rows]:
+def pad(examples: Sequence[Example], pairs: Sequence[int], tokens: int, *, score_prompts: bool = False) -> list[Rows]:
     """Padded rows, of like length together: at most `tokens` positions with padding, but for a group that has more."""
     cut: list[list[Group]] = []
     rows = 0
     for group in sorted(groups_of(examples, pairs, tokens), key=lambda group: -group.longest):
-        rows += len(group.completions)
+        rows += group.num_completions
         if not cut or rows * cut[-1][0].longest > tokens:
             cut.append([])
-            rows = len(group.completions)
+            rows = group.num_completions
         cut[-1].append(group)
-    return [_padded(groups) for groups in cut]
+    return [_padded(groups, score_prompts) for groups in cut]
 
 
-def _packed(groups: Sequence[Group]) -> Rows:
+def _packed(groups: Sequence[Group], score_prompts: bool) -> Rows:
     ids: list[int] = []
     positions: list[int] = []
     scored: list[int] = []
     trees: list[Tree] = []
-    for prompt, completions, _ in groups:
+    for prompt, completions in _prompted(groups):
         start, end = len(ids), len(ids) + len(prompt)
         ids.extend(prompt)
         positions.extend(range(len(prompt)))
@@ -178,9 +207,11 @@ def _packed(groups: Sequence[Group]) -> Rows:
             scored.append(end - 1)
             scored.extend(range(a, len(ids)))
             branches.append((a, len(ids)))
+        if score_prompts:
+            scored.extend(range(start, end - 1))
         trees.append(Tree(start, len(prompt), tuple(branches)))
     return Rows(
-        **_sides(groups),
+        **_texts(groups, score_prompts),
         input_ids=torch.tensor([ids]),
         position_ids=torch.tensor([positions]),
         scored=torch.tensor(scored),
@@ -188,42 +219,58 @@ def _packed(groups: Sequence[Group]) -> Rows:
     )
 
 
-def _padded(groups: Sequence[Group]) -> Rows:
-    sequences = [(prompt, completion) for prompt, completions, _ in groups for completion in completions]
-    width = max(len(prompt) + len(completion) - 1 for prompt, completion in sequences)
-    input_ids = np.zeros((len(sequences), width), dtype=np.int64)
+def _padded(groups: Sequence[Group], score_prompts: bool) -> Rows:
+    width = max(group.longest for group in groups)
+    rows: list[Ids] = []
     scored: list[int] = []
-    for row, (prompt, completion) in enumerate(sequences):
-        length = len(prompt) + len(completion) - 1
-        input_ids[row, :length] = prompt + completion[:-1]
-        scored.extend(range(row * width + len(prompt) - 1, row * width + length))
+    for prompt, completions in _prompted(groups):
+        for completion in completions:
+            start = len(rows) * width + len(prompt) - 1
+            scored.extend(range(start, start + len(completion)))
+            rows.append(prompt + completion[:-1])
+        if score_prompts:
+            scored.extend(range((len(rows) - 1) * width, (len(rows) - 1) * width + len(prompt) - 1))
+    input_ids = np.zeros((len(rows), width), dtype=np.int64)
+    for row, ids in enumerate(rows):
+        input_ids[row, : len(ids)] = ids
     return Rows(
-        **_sides(groups),
+        **_texts(groups, score_prompts),
         input_ids=torch.from_numpy(input_ids),
-        position_ids=torch.arange(width).repeat(len(sequences), 1),
+        position_ids=torch.arange(width).repeat(len(rows), 1),
         scored=torch.tensor(scored),
     )
 
 
-def _sides(groups: Sequence[Group]) -> dict[str, Any]:
+def _prompted(groups: Sequence[Group]) -> Iterator[Prompted]:
+    return (prompted for group in groups for prompted in group.prompted)
+
+
+def _texts(groups: Sequence[Group], score_prompts: bool) -> dict[str, Any]:
     """What packed and padded rows have in common."""
-    pairs: list[tuple[int, int, int]] = []
+    columns: list[tuple[int, ...]] = []
     lengths: list[int] = []
     targets: list[int] = []
     spans = []
     for group in groups:
-        before = len(pairs), len(lengths), len(targets)
-        pairs += [(index, len(lengths) + chosen, len(lengths) + rejected) for index, chosen, rejected in group.pairs]
-        for completion in group.completions:
-            lengths.append(len(completion))
-            targets.extend(completion)
-        after = len(pairs), len(lengths), len(targets)
+        before = len(columns), len(lengths), len(targets)
+        first: list[int] = []
+        for prompt, completions in group.prompted:
+            first.append(len(lengths))
+            for text in (*completions, prompt[1:]) if score_prompts else completions:
+                lengths.append(len(text))
+                targets.extend(text)
+        for index, *sides in group.pairs:
+            own = [first[prompt] + completion for prompt, completion in sides]
+            theirs = [first[prompt] + len(group.prompted[prompt].completions) for prompt, _ in sides]
+            columns.append((index, *own, *theirs))
+        after = len(columns), len(lengths), len(targets)
         spans.append(Span(*(slice(a, b) for a, b in zip(before, after, strict=True))))
-    index, chosen, rejected = torch.tensor(pairs).T.contiguous()
+    index, chosen, rejected, *prompts = torch.tensor(columns).T.contiguous()
     return {
         "pairs": index,
         "chosen": chosen,
         "rejected": rejected,
+        "prompts": tuple(prompts) if score_prompts else None,
         "lengths": torch.tensor(lengths),
         "targets": torch.tensor(targets),
         "spans": tuple(spans),

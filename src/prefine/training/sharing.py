@@ -9,6 +9,7 @@ import torch
 
 from prefine.training.examples import Example
 from prefine.training.forward import Forward
+from prefine.training.scoring import score_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -36,9 +37,9 @@ def why_not_shared(model: "PreTrainedModel", examples: Sequence[Example]) -> str
     telling = sorted(range(len(examples)), key=lambda i: min(len(examples[i].chosen_ids), 2), reverse=True)[:PAIRS]
     first = [_shortened(examples[index]) for index in telling]
     plain, shared = (Forward(model, shared=some) for some in (False, True))
-    expected = _token_logps(plain, first)
+    expected = score_tokens(plain, first).values
     try:
-        found = _token_logps(shared, first)
+        found = score_tokens(shared, first).values
     except NotImplementedError as error:
         return str(error)
     difference = float((found - expected).abs().max())
@@ -83,16 +84,7 @@ def _shortened(example: Example) -> Example:
     return replace(
         example,
         prompt_ids=example.prompt_ids[-_POSITIONS:],
+        rejected_prompt_ids=example.rejected_prompt_ids and example.rejected_prompt_ids[-_POSITIONS:],
         chosen_ids=example.chosen_ids[:_POSITIONS],
         rejected_ids=example.rejected_ids[:_POSITIONS],
     )
-
-
-def _token_logps(forward: Forward, examples: Sequence[Example]) -> torch.Tensor:
-    """All completions' token log-probabilities, in the order of the examples."""
-    found = {}
-    for rows in forward.cut(examples, range(len(examples))):
-        values = torch.split(forward.values(rows).logps, rows.lengths.tolist())
-        for index, chosen, rejected in zip(rows.pairs.tolist(), rows.chosen, rows.rejected, strict=True):
-            found[index] = torch.cat([values[int(chosen)], values[int(rejected)]])
-    return torch.cat([found[index] for index in sorted(found)])

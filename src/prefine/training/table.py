@@ -3,21 +3,15 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from prefine.losses.base import PairLogps
+from prefine.losses.base import PairLogps, PromptLogps, TokenLogps
 from prefine.training.examples import Example
-
-
-class SideLogps(NamedTuple):
-    """Summed completion log-probabilities of both sides, nats."""
-
-    chosen: Float[Tensor, " B"]
-    rejected: Float[Tensor, " B"]
+from prefine.training.pair_tokens import PairTokens, SideLogps
 
 
 class StepTotals(NamedTuple):
@@ -32,7 +26,8 @@ class PairTable:
     """What is known of all n pairs before training; every tensor is [n].
 
     `score_gap` is NaN where a pair states none. `mismatched_ref` is the mean of another pair's two completions under
-    this pair's prompt, by the reference; None if no loss reads it.
+    this pair's prompt, by the reference; `ref_tokens` are the reference's values of single tokens. Both are None if no
+    loss reads them.
     """
 
     ref_chosen: Float[Tensor, " n"]
@@ -45,6 +40,7 @@ class PairTable:
     weight: Float[Tensor, " n"]
     score_gap: Float[Tensor, " n"]
     mismatched_ref: Float[Tensor, " n"] | None = None
+    ref_tokens: PairTokens | None = None
 
     @classmethod
     def of(
@@ -54,6 +50,7 @@ class PairTable:
         initial: SideLogps,
         reference: SideLogps,
         mismatched_ref: Float[Tensor, " n"] | None = None,
+        ref_tokens: PairTokens | None = None,
     ) -> "PairTable":
         """Join examples with their values under the initial policy and the reference."""
 
@@ -72,18 +69,26 @@ class PairTable:
             weight=column([example.weight for example in examples]),
             score_gap=column([math.nan if e.score_gap is None else e.score_gap for e in examples]),
             mismatched_ref=mismatched_ref,
+            ref_tokens=ref_tokens,
         )
 
-    def rows(self, pairs: Int[Tensor, " B"] | slice) -> "PairTable":
+    def rows(self, pairs: Int[Tensor, " B"]) -> "PairTable":
         """The same for some of the pairs."""
-        return replace(self, **{name: value[pairs] for name, value in vars(self).items() if value is not None})
+        some: dict[str, Any] = {name: value[pairs] for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **some, ref_tokens=None if self.ref_tokens is None else self.ref_tokens.rows(pairs))
 
     def totals(self) -> "StepTotals":
         """The totals of a step that consists of these pairs."""
         return StepTotals(float(self.weight.sum()), float((self.weight * self.chosen_tokens).sum()))
 
     def join(
-        self, policy: SideLogps, totals: "StepTotals", *, mismatched: Float[Tensor, " n"] | None = None
+        self,
+        policy: SideLogps,
+        totals: "StepTotals",
+        *,
+        mismatched: Float[Tensor, " n"] | None = None,
+        tokens: TokenLogps | None = None,
+        prompts: PromptLogps | None = None,
     ) -> PairLogps:
         """The pairs of this table with the policy's current values; `totals` are those of their whole step.
 
@@ -91,6 +96,8 @@ class PairTable:
             policy: Summed log-probabilities of both sides.
             totals: What a loss that averages over the step divides by.
             mismatched: The counterpart of `mismatched_ref` under the policy.
+            tokens: Values of single tokens, if the loss reads them.
+            prompts: Values of the prompts, if the loss reads them.
         """
         return PairLogps(
             policy_chosen=policy.chosen,
@@ -108,4 +115,6 @@ class PairTable:
             mismatched_logratio=None
             if mismatched is None or self.mismatched_ref is None
             else mismatched - self.mismatched_ref,
+            tokens=tokens,
+            prompts=prompts,
         )

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from prefine import chat
 from prefine.errors import ConfigError, DataError
-from prefine.records import Completion, PreferencePair
+from prefine.records import Completion, PreferencePair, Prompt
 from prefine.training.examples import Example
 
 ROWS = 100
@@ -38,22 +38,28 @@ def check_tokens(
         where = f"{pair.prompt.source}, pair {pair.id}" if pair.prompt.source else f"pair {pair.id}"
         _check_start(tokenizer, example, where)
         differs = False
-        for name, side, ids in (
-            ("chosen", pair.chosen, example.chosen_ids),
-            ("rejected", pair.rejected, example.rejected_ids),
+        for name, prompt, read, side, ids in (
+            ("chosen", pair.prompt, example.prompt_ids, pair.chosen, example.chosen_ids),
+            (
+                "rejected",
+                pair.rejected_prompt or pair.prompt,
+                example.rejected_prompt_ids or example.prompt_ids,
+                pair.rejected,
+                example.rejected_ids,
+            ),
         ):
-            full = chat.completion_ids(tokenizer, pair.prompt, side, tokenizer_hash=own, stop_token_id=stop_token_id)
+            full = chat.completion_ids(tokenizer, prompt, side, tokenizer_hash=own, stop_token_id=stop_token_id)
             # A part of the row: the start of the completion, the end of the prompt.
             whole = len(full or ()) == len(ids)
             _check_end(ids, side, stop_token_id, f"{where}, {name}", whole=whole)
             stored = chat.has_stored_ids(side, tokenizer_hash=own)
             text = _text(tokenizer, ids, stop_token_id, stored=stored)
-            expected = side.text if stored else chat.continued_text(tokenizer, pair.prompt, side)
+            expected = side.text if stored else chat.continued_text(tokenizer, prompt, side)
             _check_text(text, side, expected or "", f"{where}, {name}", whole=whole)
             if not notes and not side.message.reasoning and not side.message.tool_calls:
-                notes = [_turn_end(tokenizer, pair, side, stop_token_id)]
+                notes = [_turn_end(tokenizer, prompt, side, stop_token_id)]
             if whole:
-                differs |= _differs_together(tokenizer, pair, text, example.prompt_ids, ids, stop_token_id)
+                differs |= _differs_together(tokenizer, prompt, text, read, ids, stop_token_id)
         checked, together = checked + 1, together + differs
         if checked == ROWS:
             break
@@ -65,10 +71,10 @@ def check_tokens(
     return list(filter(None, notes))
 
 
-def _turn_end(tokenizer: chat.Tokenizer, pair: PreferencePair, side: Completion, stop_token_id: int) -> str:
+def _turn_end(tokenizer: chat.Tokenizer, prompt: Prompt, side: Completion, stop_token_id: int) -> str:
     """A note where the template goes on otherwise than training does: behind the prompt, or behind the answer."""
     stop = str(tokenizer.decode([stop_token_id]))
-    after = chat.text_after_answer(tokenizer, pair.prompt, side)
+    after = chat.text_after_answer(tokenizer, prompt, side)
     if after is None:
         return (
             "the chat template does not write an answer right behind the prompt as the model reads it (it opens "
@@ -125,13 +131,13 @@ def _loosely(text: str) -> str:
 
 def _differs_together(
     tokenizer: chat.Tokenizer,
-    pair: PreferencePair,
+    prompt: Prompt,
     text: str,
     prompt_ids: tuple[int, ...],
     ids: tuple[int, ...],
     stop_token_id: int,
 ) -> bool:
     body = ids[:-1] if ids[-1] == stop_token_id else ids
-    together = tuple(chat.joint_ids(tokenizer, pair.prompt, text))
+    together = tuple(chat.joint_ids(tokenizer, prompt, text))
     # Of a prompt that lost its beginning there is only the end to compare.
     return together[-len(prompt_ids) - len(body) :] != prompt_ids + body

@@ -60,6 +60,5 @@ def slices(total: int, size: int) -> Iterator[slice]:
 
 
 def segment_sums(values: Float[Tensor, " S"], lengths: Int[Tensor, " C"]) -> Float[Tensor, " C"]:
-    """Sums over neighbouring runs of the given lengths."""
-    owner = torch.repeat_interleave(torch.arange(len(lengths), device=values.device), lengths)
-    return values.new_zeros(len(lengths)).index_add(0, owner, values)
+    """Sums over neighbouring runs of the given lengths, in a fixed order of additions on every device."""
+    return torch.segment_reduce(values, "sum", lengths=lengths, initial=0)
