@@ -241,6 +241,7 @@ def _undeclared(function: LossFunction) -> set[str]:
         "score_gap": ["score_gap"],
         "mismatched": ["mismatched_logratio"],
         "vocabulary": ["tokens.chosen_log_sum_p2", "tokens.rejected_log_sum_p2"],
+        "differences": ["tokens.chosen_marked", "tokens.rejected_marked"],
     }.items():
         if need not in needs:
             hidden |= set(columns_)
@@ -253,7 +254,9 @@ def _undeclared(function: LossFunction) -> set[str]:
 @pytest.mark.parametrize("filler", [torch.nan, 7.0, None], ids=["NaN", "other", "none"])
 def test_what_is_not_declared_is_not_read(name: str, options: Options, filler: float | None) -> None:
     function, values = bound(name, options), pair_logps(columns())
-    optional = ("score_gap", "mismatched_logratio", "tokens.chosen_log_sum_p2", "tokens.rejected_log_sum_p2")
+    statistics = ("log_sum_p2", "marked")
+    optional = {"score_gap", "mismatched_logratio"}
+    optional |= {f"tokens.{side}_{name}" for side in ("chosen", "rejected") for name in statistics}
     hidden: dict[str, torch.Tensor | None] = {}
     for column in _undeclared(function):
         if filler is not None:
@@ -279,6 +282,7 @@ def test_what_is_declared_is_read(name: str, options: Options) -> None:
         "mismatched": ["mismatched_logratio"],
         "tokens": ["tokens.policy_chosen", "tokens.policy_rejected"],
         "vocabulary": ["tokens.chosen_log_sum_p2", "tokens.rejected_log_sum_p2"],
+        "differences": ["tokens.chosen_marked", "tokens.rejected_marked"],
     }
     for need in needs_of(function):
         if need == "reference" and options.get("loss", {}).get("name") == "simpo":
@@ -292,7 +296,7 @@ def test_what_is_declared_is_read(name: str, options: Options) -> None:
     ("name", "needs"),
     [
         ("wpo", {"reference", "tokens", "vocabulary"}),
-        ("bmc", {"reference", "tokens"}),
+        ("bmc", {"reference", "tokens", "differences"}),
         ("ld_dpo", {"reference", "tokens"}),
     ],
 )
@@ -316,8 +320,8 @@ def test_a_mixture_takes_as_many_weights_as_losses(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["bmc"])
 def test_sums_of_weighted_tokens_are_made_whatever_reads_them(name: str) -> None:
-    assert needs_of(bound(name, {"loss": {"name": "simpo"}})) == {"reference", "tokens"}
-    assert needs_of(bound(name, {"loss": {"name": "soft_dpo"}})) == {"reference", "tokens", "p_chosen"}
+    assert needs_of(bound(name, {"loss": {"name": "simpo"}})) == {"reference", "tokens", "differences"}
+    assert needs_of(bound(name, {"loss": {"name": "soft_dpo"}})) == {"reference", "tokens", "differences", "p_chosen"}
 
 
 @cases
@@ -327,6 +331,7 @@ def test_what_is_missing_is_named(name: str, options: Options) -> None:
         "score_gap": ["score_gap"],
         "mismatched": ["mismatched_logratio"],
         "vocabulary": ["tokens.chosen_log_sum_p2", "tokens.rejected_log_sum_p2"],
+        "differences": ["tokens.chosen_marked", "tokens.rejected_marked"],
     }
     for need in needs_of(function) & missing.keys():
         for column in missing[need]:
@@ -335,10 +340,6 @@ def test_what_is_missing_is_named(name: str, options: Options) -> None:
     if "tokens" in needs_of(function):
         with pytest.raises(ValueError, match=NEED_WORDS["tokens"]):
             function(replace(values, tokens=None))
-    if bare(function).__name__ == "bmc":
-        for column in ("tokens.chosen_marked", "tokens.rejected_marked"):
-            with pytest.raises(ValueError, match=NEED_WORDS["tokens"]):
-                function(with_tensors(values, {column: None}))
 
 
 @cases
