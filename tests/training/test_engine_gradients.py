@@ -1,5 +1,6 @@
 """The engine's gradient of every architecture against the textbook: each answer alone, full logits, one backward."""
 
+import copy
 from functools import partial
 
 import architectures
@@ -74,6 +75,18 @@ def test_every_architecture_has_the_textbook_gradient(name: str) -> None:
         for tokens in (1, 100, 10_000):
             errors = _errors(model, pairs, expected, tokens=tokens, shared=shared)
             assert max(errors.values()) <= allowed, max(errors, key=errors.__getitem__)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in architectures.FLOAT32_ONLY])
+def test_in_float32_the_gradient_is_as_near_to_the_exact_one_as_the_textbooks(name: str) -> None:
+    """The bound is derived from what float32 does to the textbook's own gradient of the same weights."""
+    model, pairs = architectures.ATTENTION_ONLY[name](dtype=torch.float32), _pairs()
+    exact = _textbook(copy.deepcopy(model).double(), pairs)
+    rounding = textbook.relative_errors(_textbook(copy.deepcopy(model), pairs), exact)
+    for shared in (True, False):
+        for tokens in (100, 10_000):
+            errors = _errors(model, pairs, exact, tokens=tokens, shared=shared)
+            assert max(errors.values()) <= 4 * max(rounding.values()) < 1e-3, max(errors, key=errors.__getitem__)
 
 
 @pytest.mark.parametrize("name", architectures.MIXING_OTHERWISE)
