@@ -22,7 +22,10 @@ from prefine.training.examples import Example, ExampleSet, PairReader, make_exam
 from prefine.training.token_check import check_tokens
 from prefine.training.trackers import check_installed
 
-_HOLD_OUT = "give pair.held_out_prompts, such as 100, and make the pairs anew, or take train.evaluate_every out"
+_HOLD_OUT = (
+    "give pair.held_out_prompts, such as 100, and make the pairs anew (in Python: train(…, held_out=…)), or take "
+    "train.evaluate_every out"
+)
 
 
 def trainable(component: Component, *, where: str) -> HfModel:
