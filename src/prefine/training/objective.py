@@ -319,10 +319,12 @@ class _Step:
                 culprits = ~read.isfinite().all(dim=0)
                 bad = culprits if culprits.any() else torch.ones_like(bad)
             ids = [self.examples[index].id for index in pairs[bad].tolist()]
-            training = self.spread_of is None
+            when, effect = f"step {self.number}", "; no update was made"
+            if self.spread_of is not None:
+                when, effect = f"evaluation after step {self.number}", ""
             raise NumericsError(
-                f"{'' if training else 'evaluation after '}step {self.number}: the loss of {len(ids)} of {len(bad)} "
-                f"pairs is not finite{'; no update was made' if training else ''}. Pairs: {', '.join(ids[:8])}. Lower the learning rate, or look at these pairs"
+                f"{when}: the loss of {len(ids)} of {len(bad)} pairs is not finite{effect}. "
+                f"Pairs: {', '.join(ids[:8])}. Lower the learning rate, or look at these pairs"
             )
         return loss, regularizer
 
