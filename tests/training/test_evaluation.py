@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -15,12 +16,17 @@ from torch import Tensor
 
 from prefine.config import AdapterConfig, EarlyStopConfig
 from prefine.errors import DataError, Interrupted, NumericsError
+from prefine.losses.aot import aot
 from prefine.losses.base import LossFunction, PairLogps, declare
 from prefine.losses.bco import bco
+from prefine.losses.bmc import bmc
 from prefine.losses.dpo import dpo
 from prefine.losses.kto_pair import kto_pair
+from prefine.losses.ld_dpo import ld_dpo
+from prefine.losses.wpo import wpo
 from prefine.metrics.likelihood_indicators import token_spread
 from prefine.regularizers.budget import budget
+from prefine.regularizers.nll import nll
 from prefine.training.evaluation import EvaluationRow
 from prefine.training.figures import TrainSummary
 from prefine.training.loop import train
@@ -36,13 +42,14 @@ def _train(
     model: torch.nn.Module | None = None,
     *,
     loss: LossFunction = dpo,
+    examples: Any = EXAMPLES,
     held_out: Any = HELD_OUT,
     settings: dict[str, Any] | None = None,
     **options: Any,
 ) -> TrainSummary:
     return train(
         tiny.model(dtype=torch.float32) if model is None else model,
-        EXAMPLES,
+        examples,
         tiny.config(**{"evaluate_every": 2, **(settings or {})}),
         loss=loss,
         regularizer=partial(budget, delta=0.05),
@@ -103,6 +110,31 @@ def test_the_figures_are_those_of_plain_passes(tmp_path: Path) -> None:
     spread = token_spread(torch.cat(logits).numpy(), [True] * sum(map(len, logits)), k=10)
     for name, values in spread._asdict().items():
         assert getattr(row, name) == pytest.approx(float(values.mean())), name
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        dpo,
+        kto_pair,
+        aot,
+        ld_dpo,
+        partial(nll, reduction="token_mean"),
+        partial(wpo, loss=dpo),
+        partial(bmc, loss=dpo),
+    ],
+    ids=lambda loss: getattr(loss, "func", loss).__name__,
+)
+def test_every_kind_of_loss_is_what_a_step_of_the_same_pairs_sees(tmp_path: Path, loss: LossFunction) -> None:
+    same = [replace(example, weight=1.0) for example in EXAMPLES]
+    settings = {"evaluate_every": 1, "max_steps": 3, "pairs_per_step": len(same)}
+    _train(tmp_path, tiny.model(), loss=loss, examples=same, held_out=same, settings=settings)
+    steps = [json.loads(line) for line in tiny.log(tmp_path).splitlines()]
+    # A step's row is of the moment before its update.
+    for step, row in zip(steps, _rows(tmp_path), strict=False):
+        assert row.step == step["step"] - 1
+        for name in ("loss", "regularizer", "objective", "margin", "accuracy", "chosen_logp", "fall_q90", "token_fall"):
+            assert getattr(row, name) == pytest.approx(step[name], rel=1e-9, abs=1e-9), name
 
 
 def test_standard_errors_are_those_of_means_and_of_ratios_of_means(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Files of rows that grow during training, and are the same bytes however often it was interrupted."""
 
 import os
+from io import BufferedRandom
 from pathlib import Path
 
 from prefine.errors import DataError
@@ -11,7 +12,7 @@ class RowLog:
     """A file with a row a line; opening it cuts it back to the rows that a checkpoint knows of.
 
     Args:
-        file: Made if it is missing.
+        file: Made if it is missing; None keeps nothing.
         rows: How many were there when the checkpoint was written.
         step: That checkpoint's step, for the message.
 
@@ -19,7 +20,10 @@ class RowLog:
         DataError: The file has fewer rows.
     """
 
-    def __init__(self, file: Path, *, rows: int, step: int) -> None:
+    def __init__(self, file: Path | None, *, rows: int, step: int) -> None:
+        self._handle: BufferedRandom | None = None
+        if file is None:
+            return
         lines = file.read_bytes().splitlines(keepends=True)[:rows] if file.is_file() else []
         if len(lines) < rows:
             raise DataError(
@@ -39,13 +43,16 @@ class RowLog:
 
     def close(self) -> None:
         """Write what is left."""
-        self._handle.close()
+        if self._handle is not None:
+            self._handle.close()
 
     def write(self, row: Record) -> None:
         """Append a row; it can be read at once."""
-        self._handle.write(row.model_dump_json().encode() + b"\n")
-        self._handle.flush()
+        if self._handle is not None:
+            self._handle.write(row.model_dump_json().encode() + b"\n")
+            self._handle.flush()
 
     def sync(self) -> None:
         """Make sure that the rows survive a crash."""
-        os.fsync(self._handle.fileno())
+        if self._handle is not None:
+            os.fsync(self._handle.fileno())
