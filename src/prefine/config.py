@@ -163,6 +163,33 @@ class AdapterConfig(Section):
     save: Literal["adapter", "merged"] = "adapter"
 
 
+class TrackingConfig(Section):
+    """Where the rows of a training are shown, beside the log; they decide nothing.
+
+    `run_name` None is the name of the run folder.
+    """
+
+    trackers: Annotated[tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...], Strict(False)] = ()
+    project: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")] = "prefine"
+    run_name: str | None = None
+
+
+class EarlyStopConfig(Section):
+    """What ends a training early: alarms of likelihood over-optimisation, on at `patience` evaluations in a row.
+
+    `keep` is how much of its moving average each evaluation keeps, the falls are shares of the height.
+    """
+
+    alarms: Annotated[tuple[Literal["collapse", "diffusion"], ...], Strict(False), Field(min_length=1)] = (
+        "collapse",
+        "diffusion",
+    )
+    patience: PositiveInt = 2
+    keep: Decay = 0.9
+    entropy_fall: Share = 0.2
+    mass_fall: Share = 0.05
+
+
 class TrainConfig(Section):
     """Stage `train`. A step is `pairs_per_step` pairs, however many micro-batches of `micro_batch_tokens` it takes.
 
@@ -172,6 +199,8 @@ class TrainConfig(Section):
 
     Without `adapter` all weights are trained. A hyper-parameter of the loss or the regularizer, and the latter's
     weight, may be a schedule: `{schedule: linear, start: 0.1, end: 0.01}`.
+
+    Every `evaluate_every` steps the held-out pairs of section `pair` are evaluated.
     """
 
     loss: Component = Component(name="dpo")
@@ -198,7 +227,16 @@ class TrainConfig(Section):
     train_on_truncated: bool = False
     checkpoint_every: PositiveInt = 50
     keep_checkpoints: PositiveInt = 2
+    evaluate_every: PositiveInt | None = None
+    early_stop: EarlyStopConfig | None = None
+    tracking: TrackingConfig = TrackingConfig()
     seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _stops_on_evaluations(self) -> Self:
+        if self.early_stop is not None and self.evaluate_every is None:
+            raise ValueError("early_stop needs evaluations to stop on; give train.evaluate_every, such as 20")
+        return self
 
 
 class EvaluateConfig(Section):

@@ -38,7 +38,14 @@ FINAL = FinalFigures(
     }
 )
 SUMMARY = TrainSummary(
-    steps=12, steps_per_epoch=6, pairs=90, resumed_from=None, reference_reused=False, notes=(), final=FINAL
+    steps=12,
+    planned_steps=12,
+    steps_per_epoch=6,
+    pairs=90,
+    resumed_from=None,
+    reference_reused=False,
+    notes=(),
+    final=FINAL,
 )
 
 

@@ -15,15 +15,20 @@ from prefine.stages.pair import write_pairs
 from prefine.store.folder import RunFolder
 
 if TYPE_CHECKING:
+    from prefine.training.evaluation import EvaluationRow
     from prefine.training.figures import FinalFigures, StepRow
 
 
 class Trained(NamedTuple):
-    """A trained model: its folder, which transformers loads, a row per step, and the figures at the end."""
+    """A trained model: its folder, which transformers loads, a row per step, and the figures at the end.
+
+    `evaluations` has a row for each time that held-out pairs were evaluated.
+    """
 
     path: Path
     steps: "tuple[StepRow, ...]"
     final: "FinalFigures"
+    evaluations: "tuple[EvaluationRow, ...]" = ()
 
 
 def train(
@@ -32,6 +37,7 @@ def train(
     *,
     output_dir: str | Path,
     settings: TrainConfig | Mapping[str, Any] | None = None,
+    held_out: Iterable[PreferencePair | Mapping[str, Any]] = (),
     progress: Progress | None = None,
 ) -> Trained:
     """Train a model on preference pairs; called again with the same arguments it resumes, or returns what is there.
@@ -41,11 +47,14 @@ def train(
         pairs: From `make_pairs` or `read_pairs`, or rows of a known layout such as a `datasets.Dataset`.
         output_dir: Becomes a run folder: pairs, log, checkpoints, and the model in `model/`.
         settings: The section `train` of a configuration: loss, regularizer, adapter, learning_rate, ….
+        held_out: Pairs of other prompts, as `pairs`, which the setting `evaluate_every` evaluates during training.
         progress: Where to say how far it is.
 
     Raises:
         ConfigError: A setting is wrong, or the folder holds the run of another configuration.
-        DataError: No pair can be trained on, or one is of answers to two prompts and the loss is not joint.
+        DataError: No pair can be trained on, or one is of answers to two prompts and the loss is not joint, or its
+            prompt is held out.
+        BackendError: An experiment tracker does not start.
         NumericsError: A loss or gradient is not finite.
         Interrupted: The user asked to stop; a checkpoint was saved.
     """
@@ -59,15 +68,27 @@ def train(
     )
     with RunFolder(config.run_dir) as folder:
         folder.adopt_config(config.resolved())
-        write_pairs(folder, stating_enough(readable_by_loss(pairs_of(pairs), config.train), config.train))
+        read, apart = (
+            stating_enough(readable_by_loss(pairs_of(some), config.train), config.train) for some in (pairs, held_out)
+        )
+        write_pairs(folder, read, apart)
         stage.run(config, folder, progress or Silent())
         return _trained(folder.path)
 
 
 def _trained(folder: Path) -> Trained:
+    from prefine.training.evaluation import EVALUATION_LOG_NAME, EvaluationRow
     from prefine.training.figures import FinalFigures, StepRow
     from prefine.training.loop import FINAL_NAME, LOG_NAME
 
-    rows = (folder / LOG_NAME).read_text(encoding="utf-8").rstrip("\n").split("\n")
     final = json.loads((folder / FINAL_NAME).read_text(encoding="utf-8"))["final"]
-    return Trained(folder / "model", tuple(map(StepRow.model_validate_json, rows)), FinalFigures.model_validate(final))
+    return Trained(
+        folder / "model",
+        tuple(map(StepRow.model_validate_json, _lines(folder / LOG_NAME))),
+        FinalFigures.model_validate(final),
+        tuple(map(EvaluationRow.model_validate_json, _lines(folder / EVALUATION_LOG_NAME))),
+    )
+
+
+def _lines(file: Path) -> list[bytes]:
+    return file.read_bytes().splitlines() if file.exists() else []

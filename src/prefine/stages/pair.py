@@ -3,6 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any, Literal
 
 from prefine.config import PairConfig, RunConfig
@@ -140,13 +141,27 @@ def _import(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
     return _end(stage, folder, taken=screen.read, produced=produced)
 
 
-def write_pairs(folder: RunFolder, pairs: Iterable[PreferencePair]) -> int:
-    """Fill `pairs/` with pairs from memory; returns how many there are."""
+def write_pairs(folder: RunFolder, pairs: Iterable[PreferencePair], held_out: Iterable[PreferencePair] = ()) -> int:
+    """Fill `pairs/` with pairs from memory, `heldout_pairs/` with others; returns how many there are to train on.
+
+    Raises:
+        DataError: A prompt is to be trained on and held out.
+    """
+    apart = list(held_out)
+    kept_out = frozenset(pair.prompt.id for pair in apart)
+
+    def trained_on() -> Iterator[PreferencePair]:
+        for pair in pairs:
+            if pair.prompt.id in kept_out:
+                raise DataError(f"pair {pair.id}: its prompt is held out, too; take it out of one of the two")
+            yield pair
+
     written = count = 0
-    for shard in chunks(pairs, _IMPORT_SHARD):
-        written += _write(folder, count, shard, frozenset(), Counter())
+    for shard in chunks(chain(trained_on(), apart), _IMPORT_SHARD):
+        written += _write(folder, count, shard, kept_out, Counter())
         count += 1
-    remove_parts_from(folder / "pairs", count)
+    for name in TABLES["pairs"]:
+        remove_parts_from(folder / name, count if kept_out or name == "pairs" else 0)
     return written
 
 

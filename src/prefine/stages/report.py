@@ -10,7 +10,16 @@ from prefine.errors import DataError
 from prefine.records import Manifest
 from prefine.schedules import last
 from prefine.stages.base import Progress, StageRun
-from prefine.stages.report_data import OUTCOMES, Evaluation, Example, ReportData, RoadStep, TrainEnd, TrainPoint
+from prefine.stages.report_data import (
+    OUTCOMES,
+    Evaluation,
+    EvaluationPoint,
+    Example,
+    ReportData,
+    RoadStep,
+    TrainEnd,
+    TrainPoint,
+)
 from prefine.stages.report_page import render
 from prefine.store.base import write_text
 from prefine.store.folder import RunFolder
@@ -60,6 +69,7 @@ def report_data(config: RunConfig, folder: RunFolder, manifests: dict[str, Manif
         road=tuple(_step(name, manifests[name], config) for name in _ROAD if name in manifests),
         training=_training(folder / "train_log.jsonl", per_token=bool(bound and bound.keywords["per"] == "token")),
         trained=_trained(folder / "train_final.json", per_token=bool(bound and bound.keywords["per"] == "token")),
+        evaluations=_evaluations(folder / "eval_log.jsonl"),
         delta=last(bound.keywords["delta"]) if bound else None,
         delta_per=bound.keywords["per"] if bound else "sequence",
         loss_name=config.train.loss.name,
@@ -124,14 +134,25 @@ def _trained(path: Path, *, per_token: bool) -> TrainEnd | None:
     """Where all pairs stand after the last update, which no row of the log has seen."""
     if not path.exists():
         return None
-    final = json.loads(path.read_text(encoding="utf-8"))["final"]
+    content = json.loads(path.read_text(encoding="utf-8"))
+    final = content["final"]
     values = {
+        "stopped_by": content.get("stopped_by"),
         "chosen_change": final["chosen_change"],
         "rejected_change": final["rejected_change"],
         "fall": final["token_fall" if per_token else "fall"],
         "beyond_delta": final["beyond_budget"],
     }
     return parse(TrainEnd, values, where=str(path))
+
+
+def _evaluations(path: Path) -> tuple[EvaluationPoint, ...]:
+    """The held-out pairs during training."""
+    if not path.exists():
+        return ()
+    rows = map(json.loads, path.read_bytes().splitlines())
+    names = EvaluationPoint.model_fields
+    return tuple(parse(EvaluationPoint, {name: row[name] for name in names}, where=str(path)) for row in rows)
 
 
 def _evaluation(path: Path) -> Evaluation | None:

@@ -46,12 +46,39 @@ class TrainPoint(Record):
 
 
 class TrainEnd(Record):
-    """All training pairs after the last update; units as in `TrainPoint`."""
+    """All training pairs after the last update; units as in `TrainPoint`.
 
+    `stopped_by` is the alarm that ended training early.
+    """
+
+    stopped_by: str | None = None
     chosen_change: Finite
     rejected_change: Finite
     fall: Finite
     beyond_delta: Finite | None = None
+
+
+class EvaluationPoint(Record):
+    """Held-out pairs after `step` updates; units as in `TrainPoint`, standard errors over pairs.
+
+    `top_mass` is the probability of the likeliest tokens of the chosen answers, `top_entropy_renormalised` their
+    entropy among themselves, in nats.
+    """
+
+    step: int
+    pairs: int
+    loss: Finite
+    loss_se: Finite | None = None
+    margin: Finite
+    margin_se: Finite | None = None
+    accuracy: Finite
+    accuracy_se: Finite | None = None
+    chosen_change: Finite
+    rejected_change: Finite
+    top_mass: Finite
+    top_mass_se: Finite | None = None
+    top_entropy_renormalised: Finite
+    top_entropy_renormalised_se: Finite | None = None
 
 
 class Contest(Record):
@@ -109,6 +136,7 @@ class ReportData(Record):
     road: tuple[RoadStep, ...]
     training: tuple[TrainPoint, ...] = ()
     trained: TrainEnd | None = None
+    evaluations: tuple[EvaluationPoint, ...] = ()
     delta: float | None = None
     delta_per: Literal["sequence", "token"] = "sequence"
     loss_name: str = ""

@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 from prefine.records import MetricValue
 from prefine.stages.report_data import Contest, Example, ReportData, RoadStep
+from prefine.stages.report_evaluations import held_out
 from prefine.stages.report_figures import (
     NBSP,
     Axis,
@@ -60,6 +61,7 @@ def render(data: ReportData) -> str:
         hero=_hero(data.contests),
         road=_road(data.road),
         training=training(data) if data.training else None,
+        held_out=held_out(data),
         contests=_contests(data.contests),
         metrics=[_metric(metric) for metric in data.metrics],
         constraints=_constraints(data),

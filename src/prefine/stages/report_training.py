@@ -14,6 +14,7 @@ from prefine.stages.report_figures import Axis, Band, Line, Rule, line_chart, nu
 MAX_POINTS = 120
 """More training steps than this are averaged in bins: a picture has no more room, and a page should open at once."""
 UNIT = Axis(0, 1)
+ACCURACY, MARGIN = "Accuracy: chosen over rejected", "Margin [nats]"
 
 
 @dataclass(frozen=True)
@@ -136,35 +137,37 @@ def _likelihood(points: Sequence[TrainPoint], delta: float | None) -> tuple[Mark
 
 
 def _small_charts(points: Sequence[TrainPoint]) -> list[Chart]:
-    measured = [p for p in points if p.beyond_delta is not None]
+    steps, measured = [p.step for p in points], [p for p in points if p.beyond_delta is not None]
     charts = []
     if measured:
         shares = [p.beyond_delta or 0.0 for p in measured]
-        charts.append(_small("Share of pairs beyond the budget", measured, shares, share_text, UNIT))
-    charts.append(_small("Accuracy: chosen over rejected", points, [p.accuracy for p in points], share_text, UNIT, 0.5))
+        title = "Share of pairs beyond the budget"
+        charts.append(small_chart(title, [p.step for p in measured], shares, share_text, UNIT))
+    charts.append(small_chart(ACCURACY, steps, [p.accuracy for p in points], share_text, UNIT, 0.5))
     for title, values in (
-        ("Margin [nats]", [p.margin for p in points]),
+        (MARGIN, [p.margin for p in points]),
         ("Loss", [p.loss for p in points]),
         ("Gradient norm", [p.grad_norm for p in points]),
     ):
-        charts.append(_small(title, points, values, number, Axis.around(values)))
+        charts.append(small_chart(title, steps, values))
     return charts
 
 
-def _small(
+def small_chart(
     title: str,
-    points: Sequence[TrainPoint],
+    steps: Sequence[int],
     values: Sequence[float],
-    form: Callable[[float], str],
-    axis: Axis,
+    form: Callable[[float], str] = number,
+    axis: Axis | None = None,
     middle: float | None = None,
 ) -> Chart:
-    label = f"{title}: from {form(values[0])} at step {points[0].step} to {form(values[-1])} at step {points[-1].step}"
+    """One curve over training steps; the axis is around the values unless it is given."""
+    label = f"{title}: from {form(values[0])} at step {steps[0]} to {form(values[-1])} at step {steps[-1]}"
     picture = line_chart(
         label,
-        [float(p.step) for p in points],
+        [float(step) for step in steps],
         [Line("", "chosen", tuple(values), form)],
-        axis=axis,
+        axis=axis or Axis.around(values),
         rules=[] if middle is None else [Rule("", "middle", middle)],
         tick_count=4,
         tick_form=form,

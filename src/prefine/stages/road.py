@@ -97,11 +97,12 @@ def check(config: RunConfig, *, strict: bool = False, through: str = STAGES[-1])
         if kind == "backend" and where not in idle:
             check_model(made())
     _check_pairing(config)
-    from prefine.stages.training_inputs import check_adapter, check_loss, trainable
+    from prefine.stages.training_inputs import check_adapter, check_evaluation, check_loss, trainable
 
     trains = STAGES.index(through) >= STAGES.index("train")
     if trains:
         check_loss(config)
+        check_evaluation(config)
     check_adapter(config, trainable(config.policy, where="policy"))
     if isinstance(config.train.reference, Component):
         trainable(config.train.reference, where="train.reference")

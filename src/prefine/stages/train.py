@@ -14,23 +14,37 @@ from prefine.models.folders import load_model, weights_written
 from prefine.models.hf import HfModel
 from prefine.records import Manifest, content_hash
 from prefine.stages.base import Progress, StageRun, versions
-from prefine.stages.training_inputs import check_adapter, check_first_rows, check_loss, read_examples, trainable
+from prefine.stages.training_inputs import (
+    check_adapter,
+    check_first_rows,
+    check_loss,
+    read_examples,
+    read_held_out,
+    trainable,
+)
 from prefine.store.base import disk_errors, write_text
 from prefine.store.begun import differences
 from prefine.store.folder import RunFolder, deciding
 from prefine.store.tables import table_hash
-from prefine.training.figures import StepRow
+from prefine.training.evaluation import EVALUATION_LOG_NAME, EvaluationRow
+from prefine.training.examples import Example
+from prefine.training.figures import StepRow, TrainSummary
 from prefine.training.loop import train
 from prefine.training.model_card import CARD_NAME, foreign_card, model_card, write_card
+from prefine.training.trackers import Trackers, check_installed, open_trackers
+
+_TRAINING = ("checkpoints", "model", "train_log.jsonl", EVALUATION_LOG_NAME, "train_final.json", "trackers")
+"""What a training leaves in the run folder, its reference values aside."""
 
 
 def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
-    """Fill `model/`, `train_log.jsonl`, `train_final.json` and `checkpoints/`.
+    """Fill `model/`, `train_log.jsonl`, `eval_log.jsonl`, `train_final.json` and `checkpoints/`.
 
     Raises:
         ConfigError: The policy is no model that can be trained here, its loss cannot read what the selector makes, or
             other settings than today's have made the pairs.
-        DataError: No pair can be trained on, or not all of them are there.
+        DataError: No pair can be trained on or evaluated, or not all of them are there.
+        BackendError: An experiment tracker does not start.
         NumericsError: A loss or gradient is not finite.
         Interrupted: The user asked to stop; a checkpoint was saved.
     """
@@ -39,6 +53,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     reference = None if settings.reference == "initial" else trainable(settings.reference, where="train.reference")
     check_adapter(config, policy)
     check_loss(config)
+    check_installed(settings.tracking.trackers)
     _check_pairs_made(config, folder)
     loss = settings.loss.resolve("loss", where="train.loss")
     regularizer = (
@@ -47,6 +62,8 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     inputs = {"pairs": table_hash(folder / "pairs"), "policy": policy.fingerprint}
     if reference is not None:
         inputs["reference"] = reference.fingerprint
+    if settings.evaluate_every is not None:
+        inputs["heldout_pairs"] = table_hash(folder / "heldout_pairs")
     stage = StageRun(folder, "train", config, inputs)
     if stage.finished and (folder / "model").is_dir():
         return stage.finished
@@ -55,6 +72,10 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     stage.begin(settings.seed)
     examples = read_examples(folder / "pairs", policy, config)
     notes = check_first_rows(folder / "pairs", examples.examples, policy)
+    held_out: list[Example] = []
+    if settings.evaluate_every is not None:
+        held_out, left_out, _ = read_held_out(folder / "heldout_pairs", policy, config)
+        notes += [f"held-out pairs: {count} × {why}" for why, count in left_out.items()]
     model = _load(policy, settings)
     stage.dropped.update(examples.dropped)
     stage.notes += notes
@@ -72,6 +93,21 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
         progress.advance(row.step - shown, f"margin {row.margin:.2f}, chosen answers {-row.fall:+.2f} nats")
         shown = row.step
 
+    def on_evaluation(row: EvaluationRow) -> None:
+        figures = f"loss {row.loss:.3f}, margin {row.margin:.2f}, accuracy {row.accuracy:.0%}"
+        progress.say(f"{row.pairs} held-out pairs after step {row.step}: {figures}")
+
+    def trackers(first_step: int) -> Trackers:
+        return open_trackers(
+            settings.tracking.trackers,
+            project=settings.tracking.project,
+            run_name=settings.tracking.run_name or folder.path.resolve().name,
+            config=config.resolved(),
+            folder=folder / "trackers",
+            run_key=run_key,
+            first_step=first_step,
+        )
+
     with disk_errors(folder.path), weights_written():
         summary = train(
             model,
@@ -83,7 +119,10 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
             run_key=run_key,
             ref_model=None if reference is None else load_model(reference.path, dtype="float32", device=policy.device),
             reference_dir=settings.reference_cache or _beside(folder.path),
+            held_out=held_out,
+            trackers=trackers,
             on_step=on_step,
+            on_evaluation=on_evaluation,
             should_stop=lambda: progress.stopping,
         )
         card = model_card(
@@ -92,20 +131,28 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
             base_model=policy.path,
             base_on_hub=not Path(policy.path).exists(),
             adapter=settings.adapter is not None and settings.adapter.save == "adapter",
-            train=settings.model_dump(mode="json", exclude={"reference_cache"}),
+            # Where it was shown and what it kept beside itself is nothing of the model's.
+            train=settings.model_dump(mode="json", exclude={"reference_cache", "tracking"}),
             summary=summary,
             dropped=examples.dropped,
+            stopped_by=summary.stopped_by,
             versions={"prefine": version("prefine"), **versions()},
             datasets=_hub_datasets(config),
         )
         _save(model, policy, settings.adapter, folder / "model", card=card)
-    stage.notes += summary.notes
+    stage.notes += [*_early_end(summary), *summary.notes]
     trained = HfModel(path=str(folder / "model"))
     return stage.end(
         taken=len(examples.examples) + sum(examples.dropped.values()),
         produced=summary.pairs,
         outputs={"model": trained.fingerprint},
     )
+
+
+def _early_end(summary: TrainSummary) -> list[str]:
+    if summary.stopped_by is None:
+        return []
+    return [f"the alarm {summary.stopped_by} ended training after step {summary.steps} of {summary.planned_steps}"]
 
 
 def _check_pairs_made(config: RunConfig, folder: RunFolder) -> None:
@@ -146,7 +193,7 @@ def _set_aside_other_run(folder: RunFolder, run_key: str, progress: Progress) ->
         old = folder / f"training-before-{run_key}"
         progress.say(f"the pairs have changed since the last training, which is kept in {old}")
         old.mkdir(exist_ok=True)
-        for name in ("checkpoints", "model", "train_log.jsonl", "train_final.json", "metrics.json"):
+        for name in (*_TRAINING, "metrics.json"):
             if (folder / name).exists():
                 shutil.move(folder / name, old / name)
     write_text(marker, run_key)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from prefine import chat
 from prefine.config import Component, RunConfig
-from prefine.errors import ConfigError
+from prefine.errors import ConfigError, DataError
 from prefine.losses.facts import needs_of, reads_of
 from prefine.models.adapters import base_of, require_peft
 from prefine.models.folders import layer_names
@@ -20,6 +20,12 @@ from prefine.store.tables import parts, read_part
 from prefine.training.demands import parts_that_train
 from prefine.training.examples import Example, ExampleSet, PairReader, make_examples
 from prefine.training.token_check import check_tokens
+from prefine.training.trackers import check_installed
+
+_HOLD_OUT = (
+    "give pair.held_out_prompts, such as 100, and make the pairs anew (in Python: train(…, held_out=…)), or take "
+    "train.evaluate_every out"
+)
 
 
 def trainable(component: Component, *, where: str) -> HfModel:
@@ -59,6 +65,17 @@ def check_adapter(config: RunConfig, policy: HfModel) -> None:
                 f"train.adapter.target_modules: {policy.path} has no layer {name!r} that can carry an adapter (the "
                 f"output head cannot); {suggest(name, known)}"
             )
+
+
+def check_evaluation(config: RunConfig) -> None:
+    """Find out before any work whether there will be pairs to evaluate during training, and trackers to show it.
+
+    Raises:
+        ConfigError: No prompt is held out, or a tracker is not installed.
+    """
+    check_installed(config.train.tracking.trackers)
+    if config.train.evaluate_every is not None and not config.pair.held_out_prompts:
+        raise ConfigError(f"train.evaluate_every: no pairs are held out to evaluate; {_HOLD_OUT}")
 
 
 def check_loss(config: RunConfig) -> None:
@@ -108,6 +125,18 @@ def _check_score_gaps(config: RunConfig) -> None:
 def read_examples(table: Path, policy: HfModel, config: RunConfig) -> ExampleSet:
     """The pairs of a table as the policy reads them."""
     return make_examples(_pairs(table), _reader(policy, config))
+
+
+def read_held_out(table: Path, policy: HfModel, config: RunConfig) -> ExampleSet:
+    """The held-out pairs as the policy reads them.
+
+    Raises:
+        DataError: There is none, or none that can be read.
+    """
+    try:
+        return read_examples(table, policy, config)
+    except DataError as error:
+        raise DataError(f"train.evaluate_every: no held-out pair can be evaluated: {error}; {_HOLD_OUT}") from error
 
 
 def readable_whole(pairs: Iterable[PreferencePair], config: RunConfig, screen: Screen) -> Iterator[PreferencePair]:

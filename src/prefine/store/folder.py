@@ -46,6 +46,7 @@ _FREE = {
     "evaluate.max_failed_fraction",
     "report.title",
     "report.examples",
+    "train.tracking",
 }
 # Where a server is and how it is asked change no answer, and people move servers.
 _TRANSPORT = {"base_url", "api_key_env", "concurrency", "timeout_s", "max_retries", "prices"}
@@ -65,7 +66,9 @@ def _without_free(value: Any, path: str) -> Any:
 
 
 def _is_free(path: str) -> bool:
-    return path in _FREE or bool(_TRANSPORT & set(path.split(".")))
+    names = path.split(".")
+    within = {".".join(names[:depth]) for depth in range(1, len(names) + 1)}
+    return bool(within & _FREE or _TRANSPORT & set(names))
 
 
 class RunFolder:

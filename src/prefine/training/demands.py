@@ -90,8 +90,10 @@ class Stated:
         )
 
 
-def check_examples(functions: Sequence[LossFunction], examples: Sequence[Example]) -> tuple[str, ...]:
-    """Notes on what the examples state of what the functions read.
+def check_examples(
+    functions: Sequence[LossFunction], examples: Sequence[Example], *, what: str = "pairs"
+) -> tuple[str, ...]:
+    """Notes on what the examples state of what the functions read; `what` they are is for messages.
 
     Raises:
         DataError: A pair does not state what is read, or all have one prompt and others are read.
@@ -100,4 +102,4 @@ def check_examples(functions: Sequence[LossFunction], examples: Sequence[Example
     stated = Stated([(f"the loss {bare(function).__name__!r}", function) for function in functions])
     for e in examples:
         stated.see(e.prompt_ids, e.score_gap, e.p_chosen, e.weight, where=f"pair {e.id}")
-    return stated.check_all("pairs")
+    return stated.check_all(what)

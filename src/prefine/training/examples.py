@@ -149,5 +149,5 @@ def make_examples(pairs: Iterable[PreferencePair], reader: PairReader) -> Exampl
             examples.append(reading.example)
     if not examples:
         reasons = ", ".join(f"{reason}: {count}" for reason, count in sorted(dropped.items())) or "there was none"
-        raise DataError(f"no preference pair is left to train on ({reasons})")
+        raise DataError(f"no preference pair is left ({reasons})")
     return ExampleSet(examples, dict(dropped), {reason: count for reason, count in truncated.items() if count})

@@ -80,13 +80,20 @@ class FinalFigures(Record):
 
 
 class TrainSummary(Record):
-    """What a training did. `resumed_from` is the step of the checkpoint it went on from."""
+    """What a training did. `resumed_from` is the step of the checkpoint it went on from.
+
+    `stopped_by` is the alarm that ended it before `planned_steps`. `row_fill` is the share of the positions that the
+    layers computed in its steps that were needed: each prompt once, and no padding.
+    """
 
     steps: int
+    planned_steps: int
     steps_per_epoch: int
     pairs: int
     resumed_from: int | None
     reference_reused: bool
+    stopped_by: str | None = None
+    row_fill: float | None = None
     notes: tuple[str, ...]
     final: FinalFigures
 

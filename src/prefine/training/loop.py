@@ -17,6 +17,7 @@ from prefine.losses.facts import needs_of
 from prefine.records import SCHEMA_VERSION
 from prefine.training import adapter, checkpoints
 from prefine.training.demands import check_examples
+from prefine.training.evaluation import EVALUATION_LOG_NAME, EvaluationRow, Evaluations, HeldOut
 from prefine.training.examples import Example
 from prefine.training.figures import StepRow, TrainSummary, final_figures, step_row
 from prefine.training.forward import Forward
@@ -25,11 +26,14 @@ from prefine.training.objective import accumulate_gradients
 from prefine.training.pair_tokens import PairTokens
 from prefine.training.plan import Plan
 from prefine.training.reference import cached_tokens, check_start
+from prefine.training.row_fill import RowFill, needed_positions
+from prefine.training.row_log import RowLog
 from prefine.training.schedule import factor
 from prefine.training.scoring import score_sides
 from prefine.training.sharing import why_not_shared
 from prefine.training.steering import Steering
 from prefine.training.table import PairTable
+from prefine.training.trackers import Trackers, untracked
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -49,15 +53,18 @@ def train(
     run_key: str,
     ref_model: "PreTrainedModel | None" = None,
     reference_dir: Path | None = None,
+    held_out: Sequence[Example] = (),
+    trackers: Callable[[int], Trackers] = untracked,
     on_step: Callable[[StepRow], None] | None = None,
+    on_evaluation: Callable[[EvaluationRow], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> TrainSummary:
     """Train all weights of `model` in place, or an adapter; calling it again with the same arguments resumes.
 
-    `out_dir` receives `train_log.jsonl` (a row per step, the same bytes however often the run was interrupted),
-    `train_final.json` and `checkpoints/`. What is trained is kept in float32; `config.dtype` is what the
-    layers compute in. Dropout is off. With `config.adapter` the weights are frozen, and `model` comes back with the
-    adapter attached.
+    `out_dir` receives `train_log.jsonl` and `eval_log.jsonl` (a row per step or evaluation, the same bytes however
+    often the run was interrupted), `train_final.json` and `checkpoints/`. What is trained is kept in float32;
+    `config.dtype` is what the layers compute in. Dropout is off. With `config.adapter` the weights are frozen, and
+    `model` comes back with the adapter attached.
 
     Args:
         model: The policy with its initial weights, also when resuming.
@@ -70,24 +77,43 @@ def train(
         ref_model: The reference; None is the policy's initial weights.
         reference_dir: Where values of the initial policy and the reference are kept and looked up, for this training
             and others; None is `reference/` in `out_dir`.
+        held_out: What is evaluated every `config.evaluate_every` steps.
+        trackers: Opens the experiment trackers, given the number of the first step (from 1) that will be logged.
         on_step: Called with every new row.
+        on_evaluation: Called with every new row on the held-out pairs.
         should_stop: Asked before every step; if true, a checkpoint is written and the run stops.
 
     Raises:
         ConfigError: The folder holds a checkpoint of another run, or a pair is longer than the model reads.
+        DataError: There is nothing to train on or to evaluate, or a pair does not state what the loss reads.
+        BackendError: A tracker does not start.
         NumericsError: A loss or gradient is not finite; the step's update was not made.
         Interrupted: `should_stop` became true.
     """
-    _prepare(model, examples, config)
+    if not examples:
+        raise DataError("there is no example to train on")
+    if config.evaluate_every is None:
+        held_out = ()
+    elif not held_out:
+        raise DataError("train.evaluate_every: there are no held-out pairs to evaluate")
+    _prepare(model, [*examples, *held_out], config)
     torch.manual_seed(config.seed)
     functions = [loss] if regularizer is None else [loss, regularizer]
     notes = check_examples(functions, examples)
     needs = frozenset[Need]().union(*map(needs_of, functions))
-    forward, unshared = forward_of(model, examples, config, score_prompts="prompt" in needs)
+    forward, unshared = forward_of(model, [*examples, *held_out], config, score_prompts="prompt" in needs)
     notes += unshared
-    others = mismatched_examples(examples) if "mismatched" in needs else []
+    others, beside = (
+        mismatched_examples(some) if some and "mismatched" in needs else [] for some in (examples, held_out)
+    )
     known = _Known(reference_dir or out_dir / "reference", should_stop)
     table = _start_values(forward, ref_model, examples, others, config, needs, known)
+    probes: HeldOut | None = None
+    if held_out:
+        stated = check_examples(functions, held_out, what="held-out pairs")
+        notes += tuple(f"held-out pairs: {note}" for note in stated)
+        own = _start_values(forward, ref_model, held_out, beside, config, needs, known)
+        probes = HeldOut(forward, held_out, own, beside)
     # After scoring: the reference is the model without the adapter, whatever the adapter's settings.
     if config.adapter is not None:
         adapter.attach(model, config.adapter, seed=config.seed)
@@ -101,6 +127,13 @@ def train(
         checkpoints.restore(checkpoint, model, optimizer)
         steering.load_state_dict(checkpoint.controllers)
     start = 0 if checkpoint is None else checkpoint.step
+    state = {} if checkpoint is None else checkpoint.controllers
+    fill = RowFill(state.get("row_fill"))
+
+    def evaluated(row: EvaluationRow) -> None:
+        tracked.log_evaluation(row.step, row.model_dump(exclude={"step"}))
+        if on_evaluation is not None:
+            on_evaluation(row)
 
     def save(step: int) -> None:
         log.sync()
@@ -110,12 +143,29 @@ def train(
             run_key=run_key,
             model=model,
             optimizer=optimizer,
-            controllers=steering.state_dict(),
+            controllers={**steering.state_dict(), **evaluations.state_dict(), "row_fill": fill.state_dict()},
             keep=config.keep_checkpoints,
         )
 
-    with _Log(out_dir / LOG_NAME, rows=start) as log:
+    done = start
+    with (
+        trackers(start + 1) as tracked,
+        RowLog(out_dir / LOG_NAME, rows=start, step=start) as log,
+        Evaluations(
+            probes,
+            config,
+            file=out_dir / EVALUATION_LOG_NAME,
+            steps=plan.steps,
+            start=start,
+            state=state,
+            on_row=evaluated,
+        ) as evaluations,
+    ):
+        if start == 0:
+            evaluations.after(0, steering.at(0))
         for step in range(start, plan.steps):
+            if evaluations.stopped_by is not None:
+                break
             if should_stop is not None and should_stop():
                 save(step)
                 raise Interrupted(f"stopped after step {step} of {plan.steps}; the same command resumes")
@@ -131,6 +181,10 @@ def train(
             optimizer.zero_grad(set_to_none=True)
             batches, mismatched = (
                 forward.cut(some, plan.pairs_of(step)) if some else [] for some in (examples, others)
+            )
+            fill.add(
+                [*batches, *mismatched],
+                needed=sum(needed_positions(some, plan.pairs_of(step)) for some in (examples, others) if some),
             )
             terms = accumulate_gradients(
                 forward,
@@ -161,23 +215,32 @@ def train(
                 hyper_parameters=steering.moved(terms.objective),
                 grad_norm=norm,
             )
+            done = step + 1
             log.write(row)
+            tracked.log_step(row)
             if on_step is not None:
                 on_step(row)
-            if (step + 1) % config.checkpoint_every == 0 or step + 1 == plan.steps:
-                save(step + 1)
+            evaluations.after(done, terms.objective)
+            if done % config.checkpoint_every == 0 or done == plan.steps or evaluations.stopped_by is not None:
+                save(done)
 
     logps = score_pairs(forward, examples, table)
     summary = TrainSummary(
-        steps=plan.steps,
+        steps=done,
+        planned_steps=plan.steps,
         steps_per_epoch=plan.steps_per_epoch,
         pairs=len(examples),
         resumed_from=None if checkpoint is None else checkpoint.step,
         reference_reused=known.all_known,
-        notes=(*notes, *passed_over),
-        final=final_figures(logps, table, steering.at(plan.steps - 1).regularizer),
+        stopped_by=evaluations.stopped_by,
+        row_fill=fill.share,
+        notes=(*notes, *passed_over, *fill.notes(), *tracked.notes),
+        final=final_figures(logps, table, steering.at(done - 1).regularizer),
     )
-    content = {"schema_version": SCHEMA_VERSION, "steps": plan.steps, "final": summary.final.model_dump()}
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        **summary.model_dump(include={"steps", "stopped_by", "row_fill", "final"}),
+    }
     _write_whole(out_dir / FINAL_NAME, json.dumps(content, indent=2, allow_nan=False) + "\n")
     return summary
 
@@ -211,8 +274,6 @@ def forward_of(
 
 def _prepare(model: "PreTrainedModel", examples: Sequence[Example], config: TrainConfig) -> None:
     """Float32 (or float64) master weights, dropout off."""
-    if not examples:
-        raise DataError("there is no example to train on")
     # Frozen weights that the layers round anyway stay as they were stored, which halves their memory.
     frozen = config.adapter is not None and config.dtype == "bfloat16"
     if not frozen and next(model.parameters()).dtype != torch.float64:
@@ -285,37 +346,6 @@ def _optimizer(model: "PreTrainedModel", config: TrainConfig) -> torch.optim.Opt
         {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.adam_betas, fused=True)
-
-
-class _Log:
-    """The rows of a training; opening it cuts it back to the rows that a checkpoint knows of."""
-
-    def __init__(self, file: Path, *, rows: int) -> None:
-        lines = file.read_bytes().splitlines(keepends=True)[:rows] if file.is_file() else []
-        if len(lines) < rows:
-            raise DataError(
-                f"{file} has {len(lines)} rows, its newest checkpoint is of step {rows}; "
-                "restore the file, or delete the checkpoints to train anew"
-            )
-        file.parent.mkdir(parents=True, exist_ok=True)
-        self._handle = file.open("r+b" if file.is_file() else "w+b")
-        self._handle.truncate(sum(map(len, lines)))
-        self._handle.seek(0, os.SEEK_END)
-
-    def __enter__(self) -> "_Log":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._handle.close()
-
-    def write(self, row: StepRow) -> None:
-        """Append a row; it can be read at once."""
-        self._handle.write(row.model_dump_json().encode() + b"\n")
-        self._handle.flush()
-
-    def sync(self) -> None:
-        """Make sure that the rows survive a crash."""
-        os.fsync(self._handle.fileno())
 
 
 def _write_whole(file: Path, text: str) -> None:

@@ -110,32 +110,72 @@ def accumulate_gradients(
     return terms
 
 
-class _Read(NamedTuple):
-    """What a loss may read of the policy's scored tokens, by pair; the sums of p^2 only if it does."""
+def evaluate(
+    forward: Forward,
+    batches: Sequence[Rows],
+    table: PairTable,
+    objective: Objective,
+    *,
+    examples: Sequence[Example],
+    step: int,
+    spread_of: int,
+    mismatched: Sequence[Rows] = (),
+) -> tuple[StepTerms, "PolicyTokens"]:
+    """What a step of these pairs would see, without gradients, and how the distributions over the next token spread.
+
+    Args:
+        forward: The passes through the policy.
+        batches: The rows of all pairs, or this process's share of them.
+        table: All pairs, indexed by `Rows.pairs`.
+        objective: What would be minimised.
+        examples: All examples.
+        step: Updates made so far, for messages.
+        spread_of: How many of the likeliest tokens are looked at.
+        mismatched: The same pairs' prompts with other pairs' completions, if a loss reads them.
+
+    Raises:
+        NumericsError: A pair's loss or regularizer is not finite.
+    """
+    run = _Step(forward, table, objective, examples, step, spread_of)
+    pairs, read = run.values(batches)
+    whole = table.rows(pairs)
+    with torch.no_grad():
+        logps = run.join(whole, pairs, read, whole.totals(), run.away(mismatched))
+        loss, regularizer = run.checked(objective, logps, pairs)
+    return StepTerms(pairs, whole, logps, loss, regularizer, objective), read
+
+
+class PolicyTokens(NamedTuple):
+    """The columns of `TokenValues`, by pair; None where one was not wanted."""
 
     logps: PairTokens
-    log_sum_p2: PairTokens | None
+    log_sum_p2: PairTokens | None = None
+    top_mass: PairTokens | None = None
+    top_entropy: PairTokens | None = None
+    entropy: PairTokens | None = None
 
     @classmethod
-    def of(cls, values: TokenValues, at: Places) -> "_Read":
+    def of(cls, values: TokenValues, at: Places) -> "PolicyTokens":
         """From the values of scored positions."""
-        return cls(at.of(values.logps), None if values.log_sum_p2 is None else at.of(values.log_sum_p2))
+        logps, *others = values
+        return cls(at.of(logps), *(None if column is None else at.of(column) for column in others))
 
 
 @dataclass(frozen=True)
 class _Step:
-    """What both ways through a step share."""
+    """What all ways through a step share; one that looks at the spread only evaluates."""
 
     forward: Forward
     table: PairTable
     objective: Objective
     examples: Sequence[Example]
     number: int
+    spread_of: int | None = None
 
     @property
     def wanted(self) -> Wanted:
         """What the head computes beside log-probabilities."""
-        return Wanted(sum_p2="vocabulary" in self.objective.needs)
+        return Wanted(sum_p2="vocabulary" in self.objective.needs, spread_of=self.spread_of)
 
     def local(self, batches: Sequence[Rows]) -> StepTerms:
         """One pass: as soon as a pair's log-probabilities are known, its share of the step's mean is pushed."""
@@ -150,9 +190,9 @@ class _Step:
             known = self.table.rows(indices.to(weights.device))
             with torch.enable_grad():
                 leaf = values.logps.detach().requires_grad_()
-                read = _Read.of(values._replace(logps=leaf), places(rows, span))
-                logps = self._join(known, indices, read, totals)
-                loss, regularizer = self._checked(self.objective, logps, indices)
+                read = PolicyTokens.of(values._replace(logps=leaf), places(rows, span))
+                logps = self.join(known, indices, read, totals)
+                loss, regularizer = self.checked(self.objective, logps, indices)
                 total = (self.objective.value(loss, regularizer) * known.weight / weights).sum()
                 (gradient,) = torch.autograd.grad(total, leaf)
             columns = (logps.policy_chosen, logps.policy_rejected, loss, regularizer)
@@ -167,19 +207,16 @@ class _Step:
 
     def coupled(self, batches: Sequence[Rows], mismatched: Sequence[Rows], control: Control | None) -> StepTerms:
         """Two passes: the objective's gradient in all token log-probabilities of the step, then through the model."""
-        pairs, read = self._values(batches)
+        pairs, read = self.values(batches)
         whole = self.table.rows(pairs)
-        away = None
-        if "mismatched" in self.objective.needs:
-            other = self._values(mismatched)[1].logps.sides()
-            away = (other.chosen + other.rejected) / 2
+        away = self.away(mismatched)
         totals = whole.totals()
-        seen = self._join(whole, pairs, read, totals, away)
+        seen = self.join(whole, pairs, read, totals, away)
         objective = self.objective if control is None else control(self.objective, seen)
         leaf = read.logps.values.clone().requires_grad_()
         moving = read._replace(logps=read.logps._replace(values=leaf))
-        logps = self._join(whole, pairs, moving, totals, away)
-        loss, regularizer = self._checked(objective, logps, pairs)
+        logps = self.join(whole, pairs, moving, totals, away)
+        loss, regularizer = self.checked(objective, logps, pairs)
         total = (objective.value(loss, regularizer) * whole.weight).sum() / whole.weight.sum()
         (found,) = torch.autograd.grad(total, leaf, allow_unused=True, materialize_grads=True)
         gradient = read.logps._replace(values=found)
@@ -194,10 +231,17 @@ class _Step:
             self.forward.push(rows, partial(coefficients, rows))
         return StepTerms(pairs, whole, seen, loss.detach(), regularizer.detach(), objective)
 
-    def _values(self, batches: Sequence[Rows]) -> tuple[Int[Tensor, " B"], _Read]:
+    def away(self, mismatched: Sequence[Rows]) -> Float[Tensor, " B"] | None:
+        """The mean of both mismatched completions under the policy, if it is read."""
+        if "mismatched" not in self.objective.needs:
+            return None
+        chosen, rejected = self.values(mismatched)[1].logps.sides()
+        return (chosen + rejected) / 2
+
+    def values(self, batches: Sequence[Rows]) -> tuple[Int[Tensor, " B"], PolicyTokens]:
         """What is read of all pairs of the step, by ascending index."""
         own = self._pairs(batches)
-        parts = [_Read.of(self.forward.values(rows, self.wanted), places(rows, rows.whole)) for rows in batches]
+        parts = [PolicyTokens.of(self.forward.values(rows, self.wanted), places(rows, rows.whole)) for rows in batches]
         order = gather(own).argsort()
 
         def whole(some: list[PairTokens]) -> PairTokens:
@@ -206,10 +250,11 @@ class _Step:
             everywhere = gather(lengths.flatten().to(values.device)).view(-1, self._texts).cpu()
             return PairTokens(gather(values), everywhere).rows(order)
 
-        squares = None
-        if self.wanted.sum_p2:
-            squares = whole([part.log_sum_p2 for part in parts if part.log_sum_p2 is not None])
-        return gather(own).sort().values, _Read(whole([part.logps for part in parts]), squares)
+        # The same columns on all processes, also on one without pairs.
+        names = ["log_sum_p2"] * self.wanted.sum_p2
+        names += ["top_mass", "top_entropy", "entropy"] * (self.spread_of is not None)
+        columns = {name: whole([getattr(part, name) for part in parts]) for name in names}
+        return gather(own).sort().values, PolicyTokens(whole([part.logps for part in parts]), **columns)
 
     @property
     def _texts(self) -> int:
@@ -222,11 +267,11 @@ class _Step:
         none = torch.empty(0, dtype=torch.long, device=device)
         return torch.cat([none, *(rows.pairs.to(device) for rows in batches)])
 
-    def _join(
+    def join(
         self,
         known: PairTable,
         pairs: Int[Tensor, " B"],
-        read: _Read,
+        read: PolicyTokens,
         totals: StepTotals,
         mismatched: Float[Tensor, " B"] | None = None,
     ) -> PairLogps:
@@ -263,7 +308,7 @@ class _Step:
         )
         return chosen, rejected
 
-    def _checked(self, objective: Objective, logps: PairLogps, pairs: Tensor) -> tuple[Tensor, Tensor]:
+    def checked(self, objective: Objective, logps: PairLogps, pairs: Tensor) -> tuple[Tensor, Tensor]:
         """The terms of some of the step's pairs, refused if not finite."""
         loss, regularizer = objective.terms(logps)
         bad = ~(loss.detach().isfinite() & regularizer.detach().isfinite())
@@ -274,8 +319,11 @@ class _Step:
                 culprits = ~read.isfinite().all(dim=0)
                 bad = culprits if culprits.any() else torch.ones_like(bad)
             ids = [self.examples[index].id for index in pairs[bad].tolist()]
+            when, effect = f"step {self.number}", "; no update was made"
+            if self.spread_of is not None:
+                when, effect = f"evaluation after step {self.number}", ""
             raise NumericsError(
-                f"step {self.number}: the loss of {len(ids)} of {len(bad)} pairs is not finite; no update was made. "
+                f"{when}: the loss of {len(ids)} of {len(bad)} pairs is not finite{effect}. "
                 f"Pairs: {', '.join(ids[:8])}. Lower the learning rate, or look at these pairs"
             )
         return loss, regularizer

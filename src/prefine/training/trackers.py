@@ -134,6 +134,11 @@ class Trackers:
             )
 
 
+def untracked(first_step: int) -> Trackers:
+    """None at all."""
+    return Trackers({}, TrackerRecord(None, run_key=""))
+
+
 def check_installed(names: Sequence[TrackerName], *, where: str = "train.tracking.trackers") -> None:
     """Nothing, if all trackers are installed; nothing is imported.
 

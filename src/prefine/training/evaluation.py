@@ -1,0 +1,229 @@
+"""Evaluation during training: held-out pairs under the policy of the moment, and stopping on what they say."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from prefine.config import EarlyStopConfig, TrainConfig
+from prefine.metrics.likelihood_indicators import Reading
+from prefine.training.early_stop import Alarm, EarlyStop
+from prefine.training.examples import Example
+from prefine.training.figures import FinalFigures, final_figures
+from prefine.training.forward import Forward
+from prefine.training.objective import Objective, PolicyTokens, evaluate
+from prefine.training.row_log import RowLog
+from prefine.training.table import PairTable
+
+EVALUATION_LOG_NAME = "eval_log.jsonl"
+TOP_TOKENS = 10
+"""How many of the likeliest tokens the indicators look at (k). Ours."""
+
+
+class EvaluationRow(FinalFigures):
+    """The held-out pairs after `step` updates; standard errors are over pairs, None for a single one.
+
+    `loss`, `regularizer` and `objective` are weighted as in training, all pairs taken as one step, with the
+    hyper-parameters of the last update. The indicators are means over the tokens of the chosen answers, k = 10:
+    `top_mass` the probability of the k likeliest tokens, `top_entropy` minus the sum of p log p over them,
+    `top_entropy_renormalised` their entropy among themselves, `entropy` that over the whole vocabulary, in nats.
+    """
+
+    step: int
+    loss: float
+    loss_se: float | None
+    regularizer: float
+    objective: float
+    top_mass: float
+    top_mass_se: float | None
+    top_entropy: float
+    top_entropy_se: float | None
+    top_entropy_renormalised: float
+    top_entropy_renormalised_se: float | None
+    entropy: float
+    entropy_se: float | None
+
+
+class _Mean(NamedTuple):
+    """A mean with its standard error, None if there is only one value."""
+
+    value: float
+    error: float | None
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Pairs that are not trained on, and what the initial policy and the reference said of them.
+
+    Args:
+        forward: The passes through the policy that is trained.
+        examples: The pairs.
+        table: What is known of them.
+        mismatched: Their prompts with other pairs' completions, if a loss reads them.
+    """
+
+    forward: Forward
+    examples: Sequence[Example]
+    table: PairTable
+    mismatched: Sequence[Example] = ()
+
+    def evaluate(self, objective: Objective, step: int) -> EvaluationRow:
+        """The row of this moment; weights and random state stay as they are.
+
+        Args:
+            objective: With the hyper-parameters of the moment.
+            step: Updates made so far.
+
+        Raises:
+            NumericsError: A loss is not finite.
+        """
+        rows, mismatched = (
+            self.forward.cut(some, range(len(some))) if some else [] for some in (self.examples, self.mismatched)
+        )
+        device = self.forward.device
+        # A loss may draw random numbers, which training would then lack.
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            terms, tokens = evaluate(
+                self.forward,
+                rows,
+                self.table,
+                objective,
+                examples=self.examples,
+                step=step,
+                spread_of=TOP_TOKENS,
+                mismatched=mismatched,
+            )
+        weight = terms.logps.weight
+        loss = _ratio(terms.loss * weight, weight)
+        return EvaluationRow(
+            **final_figures(terms.logps, terms.table, objective.regularizer).model_dump(),
+            step=step,
+            loss=loss.value,
+            loss_se=loss.error,
+            regularizer=_ratio(terms.regularizer * weight, weight).value,
+            objective=_ratio(objective.value(terms.loss, terms.regularizer) * weight, weight).value,
+            **_indicators(tokens, terms.logps.chosen_tokens),
+        )
+
+
+class Evaluations:
+    """The evaluations of a training: before the first update, every so many, and after the last.
+
+    The rows go to a file that is the same bytes however often training was interrupted. Without held-out pairs nothing
+    ever happens.
+
+    Args:
+        held_out: What is evaluated; None if nothing is.
+        config: When, and what stops training.
+        file: Where the rows go.
+        steps: Updates of the whole training.
+        start: Updates made so far.
+        state: What `state_dict` gave when so many were made.
+        on_row: Called with every new row.
+
+    Raises:
+        DataError: The file lacks rows that were there.
+    """
+
+    def __init__(
+        self,
+        held_out: HeldOut | None,
+        config: TrainConfig,
+        *,
+        file: Path,
+        steps: int,
+        start: int,
+        state: Mapping[str, Mapping[str, float]],
+        on_row: Callable[[EvaluationRow], None],
+    ) -> None:
+        self._held_out, self._every, self._steps, self._on_row = held_out, config.evaluate_every, steps, on_row
+        self._stop = None if config.early_stop is None else _early_stop(config.early_stop)
+        # What comes before the first update is made anew if none was made.
+        if self._stop is not None and start:
+            self._stop.load_state_dict(state.get("early_stop", {}))
+        self._log = None if held_out is None else RowLog(file, rows=self._rows(start), step=start)
+        self._over = start == steps
+
+    def __enter__(self) -> "Evaluations":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._log is not None:
+            self._log.close()
+
+    def after(self, step: int, objective: Objective) -> None:
+        """Evaluate, if it is time after update number `step`.
+
+        Raises:
+            NumericsError: A loss is not finite, or what early stopping reads.
+        """
+        self._over = step == self._steps
+        if self._held_out is None or self._log is None or not (self._due(step) or self._over):
+            return
+        row = self._held_out.evaluate(objective, step)
+        self._log.write(row)
+        self._on_row(row)
+        if self._stop is not None:
+            self._stop.update(Reading(row.top_entropy_renormalised, row.top_mass, row.margin))
+
+    @property
+    def stopped_by(self) -> Alarm | None:
+        """The alarm that ends training before its last update."""
+        return None if self._stop is None or self._over else self._stop.stopped_by
+
+    def state_dict(self) -> dict[str, dict[str, float]]:
+        """For a checkpoint; the rows so far then survive a crash."""
+        if self._log is not None:
+            self._log.sync()
+        return {} if self._stop is None else {"early_stop": self._stop.state_dict()}
+
+    def _due(self, step: int) -> bool:
+        return self._every is not None and step % self._every == 0
+
+    def _rows(self, start: int) -> int:
+        """How many evaluations lie behind when `start` updates have been made."""
+        if self._every is None or not start:
+            return 0
+        return 1 + start // self._every + int(start == self._steps and not self._due(start))
+
+
+def _early_stop(settings: EarlyStopConfig) -> EarlyStop:
+    return EarlyStop(
+        settings.alarms,
+        patience=settings.patience,
+        keep=settings.keep,
+        entropy_fall=settings.entropy_fall,
+        mass_fall=settings.mass_fall,
+    )
+
+
+def _indicators(tokens: PolicyTokens, sizes: Float[Tensor, " n"]) -> dict[str, float | None]:
+    """Means over the tokens of the chosen answers, with their errors."""
+    mass, raw, entropy = tokens.top_mass, tokens.top_entropy, tokens.entropy
+    assert mass is not None and raw is not None and entropy is not None, "the spread was wanted"
+    # With q = p / mass: -sum q log q = (-sum p log p) / mass + log mass.
+    renormalised = raw._replace(values=raw.values / mass.values + mass.values.log())
+    found: dict[str, float | None] = {}
+    for name, column in (
+        ("top_mass", mass),
+        ("top_entropy", raw),
+        ("top_entropy_renormalised", renormalised),
+        ("entropy", entropy),
+    ):
+        found[name], found[f"{name}_se"] = _ratio(column.sides().chosen, sizes)
+    return found
+
+
+def _ratio(sums: Float[Tensor, " n"], sizes: Float[Tensor, " n"]) -> _Mean:
+    """The sum of sums over the sum of sizes; its error is that of a ratio of means, to first order."""
+    top, bottom = sums.double(), sizes.double()
+    value = top.sum() / bottom.sum()
+    if len(top) < 2:
+        return _Mean(float(value), None)
+    error = (top - value * bottom).std() * math.sqrt(len(top)) / bottom.sum()
+    return _Mean(float(value), float(error))
