@@ -184,15 +184,25 @@ def _stage_command(stage: str, text: str) -> None:
 def _run_stage(
     stage: str, config: Path, set_: list[str] | None, run_dir: str | None, json_: bool, *, strict: bool = False
 ) -> None:
+    from prefine.cli_processes import launched, refuse_several, train_together
     from prefine.progress import RichProgress
     from prefine.stages.road import check, run_stage
 
-    loaded = _load(config, set_, run_dir)
-    if strict:
-        check(loaded, strict=True, through=stage)
-    with _folder(loaded) as folder, RichProgress() as progress:
-        manifest = run_stage(stage, loaded, folder, progress)
-    _print_manifests([manifest], json_)
+    def walk(loaded: "RunConfig") -> None:
+        if strict:
+            check(loaded, strict=True, through=stage)
+        with _folder(loaded) as folder, RichProgress() as progress:
+            manifest = run_stage(stage, loaded, folder, progress)
+        _print_manifests([manifest], json_)
+
+    def load() -> "RunConfig":
+        return _load(config, set_, run_dir)
+
+    if stage == "train" and launched():
+        train_together(load, walk)
+        return
+    refuse_several(f"prefine {stage}")
+    walk(load())
 
 
 # The stages that read users' rows.
@@ -410,9 +420,11 @@ def _folder(config: "RunConfig") -> "RunFolder":
 
 
 def _walk(config: "RunConfig", as_json: bool, *, strict: bool = False, demo: bool = False) -> None:
+    from prefine.cli_processes import refuse_several
     from prefine.progress import RichProgress
     from prefine.stages.road import check, run_stage, stages_of
 
+    refuse_several("prefine demo" if demo else "prefine run")
     began = time.monotonic()
     for note in check(config, strict=strict).notes:
         _complain(note)

@@ -9,7 +9,8 @@ import step_gradients
 import torch
 from step_gradients import CASES, EXAMPLES, TOKENS, engine
 
-from prefine.training.processes import add_up_gradients, gather
+from prefine.training import processes
+from prefine.training.processes import add_up_gradients, deal, gather, own_pairs
 
 Found = list[dict[str, list[list[float]]]]
 
@@ -49,3 +50,22 @@ def test_one_process_gathers_nothing() -> None:
     parameter = torch.nn.Parameter(rows)
     add_up_gradients([parameter])
     assert parameter.grad is None
+    assert own_pairs(EXAMPLES, [4, 2]) == [4, 2]
+    assert processes.agree(True) and not processes.agree(False)
+    assert processes.from_main("key") == "key"
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8])
+def test_tokens_are_dealt_evenly(count: int) -> None:
+    tokens = [100, 7, 30, 30, 1, 60, 59, 13]
+    dealt = deal(tokens, count)
+    loads = [sum(size for size, rank in zip(tokens, dealt, strict=True) if rank == one) for one in range(count)]
+    assert sum(loads) == sum(tokens)
+    assert max(loads) <= max(100, sum(tokens) / count + 30)
+    assert min(loads) > 0
+    assert deal(tokens, count) == dealt
+
+
+def test_some_processes_get_nothing_when_there_is_little() -> None:
+    assert deal([5], 3) == [0]
+    assert deal([], 2) == []

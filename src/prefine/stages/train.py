@@ -3,12 +3,14 @@
 import json
 import os
 import shutil
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from prefine.config import AdapterConfig, RunConfig, TrainConfig
 from prefine.errors import ConfigError, DataError
+from prefine.losses.base import LossFunction
 from prefine.models.adapters import base_of, merge, save_adapter, whole
 from prefine.models.folders import load_model, weights_written
 from prefine.models.hf import HfModel
@@ -19,9 +21,11 @@ from prefine.store.base import disk_errors, write_text
 from prefine.store.begun import differences
 from prefine.store.folder import RunFolder, deciding
 from prefine.store.tables import table_hash
-from prefine.training.figures import StepRow
+from prefine.training.examples import Example
+from prefine.training.figures import StepRow, TrainSummary
 from prefine.training.loop import train
 from prefine.training.model_card import CARD_NAME, foreign_card, model_card, write_card
+from prefine.training.processes import from_main
 
 
 def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
@@ -35,24 +39,22 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
         Interrupted: The user asked to stop; a checkpoint was saved.
     """
     settings = config.train
-    policy = trainable(config.policy, where="policy")
-    reference = None if settings.reference == "initial" else trainable(settings.reference, where="train.reference")
+    parts = _parts(config)
+    policy = parts.policy
     check_adapter(config, policy)
     check_loss(config)
     _check_pairs_made(config, folder)
-    loss = settings.loss.resolve("loss", where="train.loss")
-    regularizer = (
-        None if settings.regularizer is None else settings.regularizer.resolve("regularizer", where="train.regularizer")
-    )
     inputs = {"pairs": table_hash(folder / "pairs"), "policy": policy.fingerprint}
-    if reference is not None:
-        inputs["reference"] = reference.fingerprint
+    if parts.reference is not None:
+        inputs["reference"] = parts.reference.fingerprint
     stage = StageRun(folder, "train", config, inputs)
     if stage.finished and (folder / "model").is_dir():
+        from_main(None)
         return stage.finished
     run_key = content_hash("train", stage.deciding["train"], stage.inputs)
     _set_aside_other_run(folder, run_key, progress)
     stage.begin(settings.seed)
+    from_main(run_key)
     examples = read_examples(folder / "pairs", policy, config)
     notes = check_first_rows(folder / "pairs", examples.examples, policy)
     model = _load(policy, settings)
@@ -73,19 +75,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
         shown = row.step
 
     with disk_errors(folder.path), weights_written():
-        summary = train(
-            model,
-            examples.examples,
-            settings,
-            loss=loss,
-            regularizer=regularizer,
-            out_dir=folder.path,
-            run_key=run_key,
-            ref_model=None if reference is None else load_model(reference.path, dtype="float32", device=policy.device),
-            reference_dir=settings.reference_cache or _beside(folder.path),
-            on_step=on_step,
-            should_stop=lambda: progress.stopping,
-        )
+        summary = _train(parts, model, examples.examples, config, run_key, progress, on_step)
         card = model_card(
             # Not the run's folder: the same training writes the same bytes anywhere.
             name=f"{Path(policy.path).name}-{settings.loss.name}",
@@ -105,6 +95,68 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
         taken=len(examples.examples) + sum(examples.dropped.values()),
         produced=summary.pairs,
         outputs={"model": trained.fingerprint},
+    )
+
+
+def follow(config: RunConfig, progress: Progress) -> None:
+    """Do the part of another process of a training: the first one does `run`, keeps the folder and says what there is.
+
+    Raises:
+        PrefineError: As `run`.
+    """
+    run_key: str | None = from_main(None)
+    if run_key is None:
+        return  # it was finished before
+    parts = _parts(config)
+    examples = read_examples(config.run_dir / "pairs", parts.policy, config).examples
+    _train(parts, _load(parts.policy, config.train), examples, config, run_key, progress)
+
+
+class _Parts(NamedTuple):
+    """What is trained, beside which reference, by what."""
+
+    policy: HfModel
+    reference: HfModel | None
+    loss: LossFunction
+    regularizer: LossFunction | None
+
+
+def _parts(config: RunConfig) -> _Parts:
+    settings = config.train
+    return _Parts(
+        policy=trainable(config.policy, where="policy"),
+        reference=None if settings.reference == "initial" else trainable(settings.reference, where="train.reference"),
+        loss=settings.loss.resolve("loss", where="train.loss"),
+        regularizer=None
+        if settings.regularizer is None
+        else settings.regularizer.resolve("regularizer", where="train.regularizer"),
+    )
+
+
+def _train(
+    parts: _Parts,
+    model: Any,
+    examples: Sequence[Example],
+    config: RunConfig,
+    run_key: str,
+    progress: Progress,
+    on_step: Callable[[StepRow], None] | None = None,
+) -> TrainSummary:
+    """What all processes of a training do."""
+    return train(
+        model,
+        examples,
+        config.train,
+        loss=parts.loss,
+        regularizer=parts.regularizer,
+        out_dir=config.run_dir,
+        run_key=run_key,
+        ref_model=None
+        if parts.reference is None
+        else load_model(parts.reference.path, dtype="float32", device=parts.policy.device),
+        reference_dir=config.train.reference_cache or _beside(config.run_dir),
+        on_step=on_step,
+        should_stop=lambda: progress.stopping,
     )
 
 

@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from io import BufferedRandom
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from prefine.errors import ConfigError, DataError, Interrupted, NumericsError
 from prefine.losses.base import LossFunction, Need, PairLogps
 from prefine.losses.facts import needs_of
 from prefine.records import SCHEMA_VERSION
-from prefine.training import adapter, checkpoints
+from prefine.training import adapter, checkpoints, processes
 from prefine.training.demands import check_examples
 from prefine.training.examples import Example
 from prefine.training.figures import StepRow, TrainSummary, final_figures, step_row
@@ -59,6 +60,9 @@ def train(
     layers compute in. Dropout is off. With `config.adapter` the weights are frozen, and `model` comes back with the
     adapter attached.
 
+    Several processes (see `processes`) each call it with the same arguments; they share the work, the first one writes.
+    Any number of them goes on from what any number has left.
+
     Args:
         model: The policy with its initial weights, also when resuming.
         examples: What to train on.
@@ -76,7 +80,7 @@ def train(
     Raises:
         ConfigError: The folder holds a checkpoint of another run, or a pair is longer than the model reads.
         NumericsError: A loss or gradient is not finite; the step's update was not made.
-        Interrupted: `should_stop` became true.
+        Interrupted: `should_stop` became true, in any process.
     """
     _prepare(model, examples, config)
     torch.manual_seed(config.seed)
@@ -103,6 +107,9 @@ def train(
     start = 0 if checkpoint is None else checkpoint.step
 
     def save(step: int) -> None:
+        processes.check_same_weights(parameters, step=step)
+        if not processes.is_main():
+            return
         log.sync()
         checkpoints.save(
             out_dir / "checkpoints",
@@ -114,9 +121,10 @@ def train(
             keep=config.keep_checkpoints,
         )
 
-    with _Log(out_dir / LOG_NAME, rows=start) as log:
+    processes.check_same_weights(parameters, step=start)
+    with _Log(out_dir / LOG_NAME if processes.is_main() else None, rows=start) as log:
         for step in range(start, plan.steps):
-            if should_stop is not None and should_stop():
+            if processes.agree(should_stop is not None and should_stop()):
                 save(step)
                 raise Interrupted(f"stopped after step {step} of {plan.steps}; the same command resumes")
             learning_rate = config.learning_rate * factor(
@@ -130,7 +138,8 @@ def train(
                 group["lr"] = learning_rate
             optimizer.zero_grad(set_to_none=True)
             batches, mismatched = (
-                forward.cut(some, plan.pairs_of(step)) if some else [] for some in (examples, others)
+                forward.cut(some, processes.own_pairs(some, plan.pairs_of(step))) if some else []
+                for some in (examples, others)
             )
             terms = accumulate_gradients(
                 forward,
@@ -177,8 +186,9 @@ def train(
         notes=(*notes, *passed_over),
         final=final_figures(logps, table, steering.at(plan.steps - 1).regularizer),
     )
-    content = {"schema_version": SCHEMA_VERSION, "steps": plan.steps, "final": summary.final.model_dump()}
-    _write_whole(out_dir / FINAL_NAME, json.dumps(content, indent=2, allow_nan=False) + "\n")
+    if processes.is_main():
+        content = {"schema_version": SCHEMA_VERSION, "steps": plan.steps, "final": summary.final.model_dump()}
+        _write_whole(out_dir / FINAL_NAME, json.dumps(content, indent=2, allow_nan=False) + "\n")
     return summary
 
 
@@ -288,9 +298,12 @@ def _optimizer(model: "PreTrainedModel", config: TrainConfig) -> torch.optim.Opt
 
 
 class _Log:
-    """The rows of a training; opening it cuts it back to the rows that a checkpoint knows of."""
+    """The rows of a training; opening it cuts it back to the rows that a checkpoint knows of. Without a file, none."""
 
-    def __init__(self, file: Path, *, rows: int) -> None:
+    def __init__(self, file: Path | None, *, rows: int) -> None:
+        self._handle: BufferedRandom | None = None
+        if file is None:
+            return
         lines = file.read_bytes().splitlines(keepends=True)[:rows] if file.is_file() else []
         if len(lines) < rows:
             raise DataError(
@@ -306,16 +319,19 @@ class _Log:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._handle.close()
+        if self._handle is not None:
+            self._handle.close()
 
     def write(self, row: StepRow) -> None:
         """Append a row; it can be read at once."""
-        self._handle.write(row.model_dump_json().encode() + b"\n")
-        self._handle.flush()
+        if self._handle is not None:
+            self._handle.write(row.model_dump_json().encode() + b"\n")
+            self._handle.flush()
 
     def sync(self) -> None:
         """Make sure that the rows survive a crash."""
-        os.fsync(self._handle.fileno())
+        if self._handle is not None:
+            os.fsync(self._handle.fileno())
 
 
 def _write_whole(file: Path, text: str) -> None:
