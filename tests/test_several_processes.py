@@ -17,6 +17,7 @@ from run_place import PAIRS, Place, jsonl
 
 CONFIG, BACKEND, LIMIT, INTERRUPTED = 2, 4, 5, 6
 STEPS = 6
+DDP = Path(__file__).parents[1] / "configs" / "accelerate" / "ddp.yaml"
 
 LOSS = """
 import os, signal, time
@@ -92,10 +93,9 @@ def test_a_launcher_trains_what_one_process_trains(training: Place) -> None:
     assert prefine("train", "run.yaml", "--run-dir", "run").code == 0
     Path("run").rename("alone")
     assert prefine("pair", "run.yaml").code == 0
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-    own = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(DDP), "--num_processes", "2"]
     done = subprocess.run(
-        [*launcher, *own, "-m", "prefine", "train", "run.yaml", "--json"], capture_output=True, text=True, timeout=120
+        [*launcher, "-m", "prefine", "train", "run.yaml", "--json"], capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
     (manifest,) = json.loads(done.stdout)
@@ -150,12 +150,24 @@ def test_a_wrong_configuration_is_told_once(training: Place) -> None:
     assert said.count("dpoo") == 1
 
 
+@pytest.mark.parametrize("name", ["FSDP", "DeepSpeed"])
+def test_sharded_models_are_refused(place: Place, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    refusal = refused_in_both("train", monkeypatch, {f"ACCELERATE_USE_{name.upper()}": "true"})
+    assert f"{name} is not supported" in refusal and "ddp.yaml" in refusal and "train.adapter" in refusal
+
+
 @pytest.mark.parametrize("command", ["run", "pair"])
-def test_only_training_is_shared(training: Place, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("RANK", "0")
+def test_only_training_is_shared(place: Place, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    refusal = refused_in_both(command, monkeypatch, {})
+    assert f"`prefine {command}` works in one process" in refusal and "prefine train" in refusal
+
+
+def refused_in_both(command: str, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> str:
+    """What the first of two processes says; the other says nothing."""
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0", **variables}.items():
+        monkeypatch.setenv(name, value)
     first = prefine(command, "run.yaml")
     assert first.code == CONFIG
-    assert f"`prefine {command}` works in one process" in first.err and "prefine train" in first.err
     monkeypatch.setenv("RANK", "1")
     assert prefine(command, "run.yaml") == (CONFIG, "", "")
+    return first.err

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from prefine.cli_groups import STAGE, AlongTheRoad, StageUnlessNamed
+from prefine.cli_processes import launched, leave, refuse_several, train_together
 from prefine.errors import ConfigError, Interrupted, PrefineError
 from prefine.secrets import redact
 
@@ -67,6 +68,7 @@ def main() -> None:
     # A user's `my_module:my_function` is looked for where the command is run, as `python -m` does, after all else.
     sys.path.append(os.getcwd())
     code = _guarded(lambda: app(standalone_mode=False))
+    leave(code)
     if code == Interrupted.exit_code:
         _leave_threads(code)
     sys.exit(code)
@@ -184,7 +186,6 @@ def _stage_command(stage: str, text: str) -> None:
 def _run_stage(
     stage: str, config: Path, set_: list[str] | None, run_dir: str | None, json_: bool, *, strict: bool = False
 ) -> None:
-    from prefine.cli_processes import launched, refuse_several, train_together
     from prefine.progress import RichProgress
     from prefine.stages.road import check, run_stage
 
@@ -420,7 +421,6 @@ def _folder(config: "RunConfig") -> "RunFolder":
 
 
 def _walk(config: "RunConfig", as_json: bool, *, strict: bool = False, demo: bool = False) -> None:
-    from prefine.cli_processes import refuse_several
     from prefine.progress import RichProgress
     from prefine.stages.road import check, run_stage, stages_of
 

@@ -1,8 +1,9 @@
 """Commands that a launcher has started several times: training is shared, all else is refused; one process speaks."""
 
 import os
+import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
@@ -30,15 +31,12 @@ def refuse_several(command: str) -> None:
         ConfigError: It is the first of several.
         typer.Exit: It is another of them.
     """
-    if not launched():
-        return
-    if os.environ["RANK"] != "0":
-        raise typer.Exit(ConfigError.exit_code)
-    raise ConfigError(
-        f"`{command}` works in one process, and a launcher has started {os.environ['WORLD_SIZE']}; only "
-        "`prefine train` is shared among processes: run the stages before and after it, or `prefine run` once the "
-        "model is trained, without the launcher"
-    )
+    if launched():
+        _refuse(
+            f"`{command}` works in one process, and a launcher has started {os.environ['WORLD_SIZE']}; only "
+            "`prefine train` is shared among processes: run the stages before and after it, or `prefine run` once the "
+            "model is trained, without the launcher"
+        )
 
 
 def train_together(load: Callable[[], "RunConfig"], lead: Callable[["RunConfig"], None]) -> None:
@@ -52,13 +50,13 @@ def train_together(load: Callable[[], "RunConfig"], lead: Callable[["RunConfig"]
         PrefineError: This process failed, and is the one to say so.
         typer.Exit: Another one has said it.
     """
+    _refuse_sharded()
     from prefine.training import processes
 
     processes.join()
     code = PrefineError.exit_code
     try:
         processes.take_device(int(os.environ.get("LOCAL_RANK") or 0))
-        _refuse_sharded()
         config = load()
         if processes.is_main():
             lead(config)
@@ -78,6 +76,18 @@ def train_together(load: Callable[[], "RunConfig"], lead: Callable[["RunConfig"]
         raise
 
 
+def leave(code: int) -> None:
+    """End now, if this process has met others; what it has written is closed.
+
+    Torch's threads for them can abort a process that ends in the usual way, after its work is done.
+    """
+    met = sys.modules.get("prefine.training.processes")
+    if met is not None and met.together():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
 def _follow(config: "RunConfig") -> None:
     from prefine.progress import RichProgress
     from prefine.stages.train import follow
@@ -89,9 +99,16 @@ def _follow(config: "RunConfig") -> None:
 def _refuse_sharded() -> None:
     for variable, name in _SHARDED.items():
         if os.environ.get(variable, "").lower() == "true":
-            raise ConfigError(
+            _refuse(
                 f"{name} is not supported: every process holds the whole model. Launch with "
                 "configs/accelerate/ddp.yaml; for a model that does not fit one GPU use train.adapter with "
                 "train.dtype: bfloat16, which keeps the frozen weights in half the memory and gives only the adapter "
                 "gradients and optimizer states"
             )
+
+
+def _refuse(why: str) -> NoReturn:
+    """End all processes, before they have met, with one message."""
+    if os.environ["RANK"] != "0":
+        raise typer.Exit(ConfigError.exit_code)
+    raise ConfigError(why)

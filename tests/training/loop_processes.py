@@ -1,6 +1,5 @@
-"""One of two processes that train the tiny model: `python loop_processes.py RANK MEETING_FILE FOLDER`."""
+"""Trainings of the tiny model, by one process or by two."""
 
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,6 @@ from typing import Any
 import tiny_training as tiny
 import torch
 from safetensors.torch import save_file
-from torch import distributed as dist
 
 from prefine.errors import Interrupted, NumericsError
 from prefine.losses import dpo
@@ -48,13 +46,11 @@ def stopped(folder: Path, *, asks: bool = True) -> None:
     raise AssertionError("it was not stopped")
 
 
-def main(rank: int, meet: str, folder: Path) -> None:
-    """Every part of the test, one after the other; both processes write their weights."""
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{meet}", rank=rank, world_size=2)
+def trainings(rank: int, folder: Path) -> None:
+    """Every training of the test, one after the other; both processes write their weights."""
     whole = training(folder / "whole")
     save_file(tiny.weights(whole), folder / f"whole-{rank}.safetensors")
-    # Only one of the two is asked to stop, by which process is told.
+    # Only one of the two is asked to stop.
     stopped(folder / "two-then-one", asks=rank == 1)
     resumed = training(folder / "one-then-two")
     save_file(tiny.weights(resumed), folder / f"resumed-{rank}.safetensors")
@@ -64,8 +60,3 @@ def main(rank: int, meet: str, folder: Path) -> None:
         check_same_weights(resumed.parameters(), step=7)
     except NumericsError as error:
         (folder / f"differs-{rank}").write_text(str(error), encoding="utf-8")
-    dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2], Path(sys.argv[3]))

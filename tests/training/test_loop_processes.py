@@ -1,15 +1,12 @@
 """A training by two processes is the training by one: weights, log, stopping, and going on in any number."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
-import loop_processes
 import pytest
 import tiny_training as tiny
 import torch
-from loop_processes import STOPS_AFTER, stopped, training
+from loop_processes import STOPS_AFTER, training
 from safetensors.torch import load_file
 
 Weights = dict[str, torch.Tensor]
@@ -19,21 +16,6 @@ Weights = dict[str, torch.Tensor]
 def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Weights]:
     folder = tmp_path_factory.mktemp("alone")
     return folder, tiny.weights(training(folder))
-
-
-@pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What two processes left that meet in a file, so no port is opened."""
-    folder = tmp_path_factory.mktemp("both")
-    stopped(folder / "one-then-two")
-    script = [sys.executable, loop_processes.__file__]
-    started = [subprocess.Popen([*script, str(rank), str(folder / "meet"), str(folder)]) for rank in range(2)]
-    try:
-        assert [process.wait(timeout=300) for process in started] == [0, 0]
-    finally:
-        for process in started:
-            process.kill()
-    return folder
 
 
 def assert_close(found: Weights, expected: Weights) -> None:
@@ -47,30 +29,32 @@ def rows(folder: Path) -> list[dict[str, object]]:
 
 
 @pytest.mark.parametrize("name", ["whole", "resumed"])
-def test_both_have_the_weights_of_one(both: Path, alone: tuple[Path, Weights], name: str) -> None:
-    first, second = (load_file(both / f"{name}-{rank}.safetensors") for rank in range(2))
+def test_both_have_the_weights_of_one(two_processes: Path, alone: tuple[Path, Weights], name: str) -> None:
+    first, second = (load_file(two_processes / f"{name}-{rank}.safetensors") for rank in range(2))
     assert all(torch.equal(weight, second[key]) for key, weight in first.items())
     assert_close(first, alone[1])
 
 
 @pytest.mark.parametrize("name", ["whole", "one-then-two"])
-def test_one_log_and_the_same_figures(both: Path, alone: tuple[Path, Weights], name: str) -> None:
-    found, expected = rows(both / name), rows(alone[0])
+def test_one_log_and_the_same_figures(two_processes: Path, alone: tuple[Path, Weights], name: str) -> None:
+    found, expected = rows(two_processes / name), rows(alone[0])
     assert [row["step"] for row in found] == list(range(1, 10))
     for row, other in zip(found, expected, strict=True):
         for key, value in other.items():
             assert row[key] == (pytest.approx(value, rel=1e-9, abs=1e-11) if isinstance(value, float) else value)
-    final, other_final = (json.loads((at / "train_final.json").read_text())["final"] for at in (both / name, alone[0]))
+    final, other_final = (
+        json.loads((at / "train_final.json").read_text())["final"] for at in (two_processes / name, alone[0])
+    )
     assert final == pytest.approx(other_final, rel=1e-9, abs=1e-11)
 
 
-def test_one_goes_on_where_two_were_stopped(both: Path, alone: tuple[Path, Weights]) -> None:
-    folder = both / "two-then-one"
+def test_one_goes_on_where_two_were_stopped(two_processes: Path, alone: tuple[Path, Weights]) -> None:
+    folder = two_processes / "two-then-one"
     assert [path.name for path in (folder / "checkpoints").iterdir() if path.name == f"step-{STOPS_AFTER:05d}"]
     assert len(rows(folder)) == STOPS_AFTER
     assert_close(tiny.weights(training(folder)), alone[1])
 
 
-def test_weights_that_differ_are_noticed_by_both(both: Path) -> None:
+def test_weights_that_differ_are_noticed_by_both(two_processes: Path) -> None:
     for rank in range(2):
-        assert "different weights after step 7" in (both / f"differs-{rank}").read_text(encoding="utf-8")
+        assert "different weights after step 7" in (two_processes / f"differs-{rank}").read_text(encoding="utf-8")

@@ -1,11 +1,9 @@
 """Two processes, each with some of a step's micro-batches, end with the gradient that one alone has."""
 
 import json
-import subprocess
-import sys
+from pathlib import Path
 
 import pytest
-import step_gradients
 import torch
 from step_gradients import CASES, EXAMPLES, TOKENS, engine
 
@@ -16,20 +14,9 @@ Found = list[dict[str, list[list[float]]]]
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> Found:
-    """What each of two gloo processes found; they meet in a file, so no port is opened."""
-    folder = tmp_path_factory.mktemp("processes")
-    script = [sys.executable, step_gradients.__file__]
-    started = [
-        subprocess.Popen([*script, str(rank), "2", str(folder / "meet"), str(folder / f"{rank}.json")])
-        for rank in range(2)
-    ]
-    try:
-        assert [process.wait(timeout=300) for process in started] == [0, 0]
-    finally:
-        for process in started:
-            process.kill()
-    return [json.loads((folder / f"{rank}.json").read_text(encoding="utf-8")) for rank in range(2)]
+def both(two_processes: Path) -> Found:
+    """What each process found."""
+    return [json.loads((two_processes / f"gradients-{rank}.json").read_text(encoding="utf-8")) for rank in range(2)]
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -4,7 +4,6 @@ They do the same things in the same order. Every exchange begins with a word of 
 cannot go on says so in its next exchange, whatever the others are about to exchange, so nobody waits for it in vain.
 """
 
-import atexit
 import sys
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -41,7 +40,6 @@ def join() -> None:
         dist.init_process_group(backend, timeout=PATIENCE)
     except (RuntimeError, ValueError) as error:
         raise ConfigError(f"the processes of this training cannot meet: {error}") from error
-    atexit.register(_part)
 
 
 def take_device(local_rank: int) -> None:
@@ -251,8 +249,3 @@ def _bits(values: Tensor) -> Tensor:
     """The bit patterns of numbers, as integers of the same width."""
     widths = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
     return values.contiguous().view(widths[values.element_size()])
-
-
-def _part() -> None:
-    if dist.is_initialized() and not _lost:
-        dist.destroy_process_group()
