@@ -27,7 +27,7 @@ check: setup  ## Lint and types
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy
 
-torture: setup  ## Long runs by hand: 20 kills at random moments
+torture: setup  ## Long runs by hand: kills at random moments and steps
 	@$(BIN)/python -m pytest -s -m torture $(ARGS)
 
 format: setup  ## Let ruff format the code

@@ -4,7 +4,7 @@ import io
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from typing import NamedTuple
 
@@ -33,15 +33,23 @@ def prefine(*arguments: str) -> Result:
     raise AssertionError("the command did not exit")
 
 
-def start(*arguments: str, limits: Callable[[], None] | None = None) -> "subprocess.Popen[str]":
-    """Start the command in a process of its own; `limits` is called in it before the command begins."""
+def start(
+    *arguments: str, limits: Callable[[], None] | None = None, env: Mapping[str, str] | None = None
+) -> "subprocess.Popen[str]":
+    """Start the command in a process of its own.
+
+    Args:
+        arguments: Of the command.
+        limits: Called in the process before the command begins.
+        env: Variables beside those of this process.
+    """
     return subprocess.Popen(
         [*_COMMAND, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=limits,
-        env=os.environ | {"COLUMNS": "200"},
+        env=os.environ | {"COLUMNS": "200"} | (env or {}),
     )
 
 

@@ -61,6 +61,7 @@ FLOORS = {
     "prefine.cli_groups": 4,
     "prefine.cli_import": 4,
     "prefine.cli_losses": 4,
+    "prefine.cli_processes": 4,
     "prefine.cli_simulate": 4,
     "prefine.cli_simulate_plot": 4,
     "prefine.progress": 4,
@@ -83,6 +84,8 @@ NEIGHBOURS = (
     ("prefine.cli", "prefine.cli_simulate", "another one"),
     ("prefine.cli", "prefine.cli_losses", "one with much to print"),
     ("prefine.cli", "prefine.cli_annotations", "and another"),
+    ("prefine.cli", "prefine.cli_processes", "a command in several processes"),
+    ("prefine.cli_processes", "prefine.progress", "the others take signals too"),
     ("prefine.cli_annotations", "prefine.api.annotations", "the command prints what a function computes"),
     ("prefine.cli_simulate", "prefine.cli_simulate_plot", "its plot"),
     ("prefine.cli_simulate", "prefine.api.simulating", "the command prints what the Python API computes"),
@@ -241,6 +244,7 @@ def test_the_lower_floors_are_pure(module: Module) -> None:
 SPEAKERS = {
     "prefine.cli": "the command line",
     "prefine.playground.build": "python -m prefine.playground.build",
+    "prefine.cli_processes": "reads what a launcher says of the processes",
     "prefine.secrets": "reads the one variable that holds a key",
 }
 
@@ -377,7 +381,7 @@ def test_no_setting_takes_a_secret() -> None:
     assert not {name for name in names if SECRET.search(name) and not name.endswith("_env")}
 
 
-COMMITTED = [*sorted((REPOSITORY / "configs").rglob("*.yaml")), SOURCE / "playground" / "demo.yaml"]
+COMMITTED = [*sorted((REPOSITORY / "configs").glob("*.yaml")), SOURCE / "playground" / "demo.yaml"]
 
 
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.name)

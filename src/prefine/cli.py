@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from prefine.cli_groups import STAGE, AlongTheRoad, StageUnlessNamed
+from prefine.cli_processes import launched, leave, refuse_several, train_together
 from prefine.errors import ConfigError, Interrupted, PrefineError
 from prefine.secrets import redact
 
@@ -67,6 +68,7 @@ def main() -> None:
     # A user's `my_module:my_function` is looked for where the command is run, as `python -m` does, after all else.
     sys.path.append(os.getcwd())
     code = _guarded(lambda: app(standalone_mode=False))
+    leave(code)
     if code == Interrupted.exit_code:
         _leave_threads(code)
     sys.exit(code)
@@ -187,12 +189,21 @@ def _run_stage(
     from prefine.progress import RichProgress
     from prefine.stages.road import check, run_stage
 
-    loaded = _load(config, set_, run_dir)
-    if strict:
-        check(loaded, strict=True, through=stage)
-    with _folder(loaded) as folder, RichProgress() as progress:
-        manifest = run_stage(stage, loaded, folder, progress)
-    _print_manifests([manifest], json_)
+    def walk(loaded: "RunConfig") -> None:
+        if strict:
+            check(loaded, strict=True, through=stage)
+        with _folder(loaded) as folder, RichProgress() as progress:
+            manifest = run_stage(stage, loaded, folder, progress)
+        _print_manifests([manifest], json_)
+
+    def load() -> "RunConfig":
+        return _load(config, set_, run_dir)
+
+    if stage == "train" and launched():
+        train_together(load, walk)
+        return
+    refuse_several(f"prefine {stage}")
+    walk(load())
 
 
 # The stages that read users' rows.
@@ -413,6 +424,7 @@ def _walk(config: "RunConfig", as_json: bool, *, strict: bool = False, demo: boo
     from prefine.progress import RichProgress
     from prefine.stages.road import check, run_stage, stages_of
 
+    refuse_several("prefine demo" if demo else "prefine run")
     began = time.monotonic()
     for note in check(config, strict=strict).notes:
         _complain(note)

@@ -46,3 +46,12 @@ class Interrupted(PrefineError):
     """The user stopped the run; the same command resumes it."""
 
     exit_code: ClassVar[int] = 6
+
+
+class EndedElsewhere(Exception):
+    """Another process of the same training has ended, and says why; `rank` is its number, `code` its exit code."""
+
+    def __init__(self, rank: int, code: int) -> None:
+        super().__init__(f"process {rank} has ended with exit code {code}")
+        self.rank = rank
+        self.code = code

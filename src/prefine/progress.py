@@ -1,6 +1,7 @@
 """Progress bars on stderr, and stopping at a safe place when the user asks to."""
 
 import signal
+import time
 from types import FrameType, TracebackType
 from typing import Self
 
@@ -8,12 +9,18 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Column
 
+_ONE_SIGNAL_S = 0.3
+
 
 class RichProgress:
-    """A bar per stage. The first SIGINT or SIGTERM asks the stage to stop at the next safe place."""
+    """A bar per stage. The first SIGINT or SIGTERM asks the stage to stop at the next safe place.
 
-    def __init__(self) -> None:
-        self._console = Console(stderr=True)
+    Args:
+        quiet: Draw and say nothing; of several processes one speaks.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._console = Console(stderr=True, quiet=quiet)
         self._bars = Progress(
             TextColumn("{task.description:<9}"),
             BarColumn(bar_width=16),
@@ -27,6 +34,7 @@ class RichProgress:
         )
         self._task: TaskID | None = None
         self.stopping = False
+        self._asked = 0.0
 
     def __enter__(self) -> Self:
         self._before = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -55,6 +63,9 @@ class RichProgress:
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         if self.stopping:
-            raise KeyboardInterrupt
-        self.stopping = True
+            # What launches several processes passes on the signal that they had from the terminal already.
+            if time.monotonic() - self._asked > _ONE_SIGNAL_S:
+                raise KeyboardInterrupt
+            return
+        self.stopping, self._asked = True, time.monotonic()
         self.say("stopping at the next safe place; press Ctrl-C again to stop at once")

@@ -1,17 +1,13 @@
 """Objectives on the tiny model, their gradient by the engine in any cut of the step, and the textbook's."""
 
-import json
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import tiny_training as tiny
 import torch
 from torch import Tensor
-from torch import distributed as dist
 
 from prefine.losses import (
     aot,
@@ -260,19 +256,12 @@ def textbook(case: Case) -> Tensor:
     return flat(model)
 
 
-def main(rank: int, world: int, rendezvous: str, out: str) -> None:
-    """One of several processes: the gradient of every case, with the micro-batches dealt unevenly."""
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=world)
+def gradients(rank: int) -> dict[str, Any]:
+    """One of two processes: the gradient of every case, with the micro-batches dealt unevenly."""
     found: dict[str, Any] = {}
     for name, case in CASES.items():
         for cut in TOKENS:
-            # The first process has one micro-batch of a step; with a single one, the others have none.
+            # The first process has one micro-batch of a step; with a single one, the other has none.
             terms, gradient = engine(case, cut, share=lambda number: (number > 0) == (rank > 0))
             found[f"{name}/{cut}"] = [gradient.tolist(), terms.loss.tolist(), terms.pairs.tolist()]
-    Path(out).write_text(json.dumps(found), encoding="utf-8")
-    dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4])
+    return found

@@ -1,34 +1,22 @@
 """Two processes, each with some of a step's micro-batches, end with the gradient that one alone has."""
 
 import json
-import subprocess
-import sys
+from pathlib import Path
 
 import pytest
-import step_gradients
 import torch
 from step_gradients import CASES, EXAMPLES, TOKENS, engine
 
-from prefine.training.processes import add_up_gradients, gather
+from prefine.training import processes
+from prefine.training.processes import add_up_gradients, deal, gather, own_pairs
 
 Found = list[dict[str, list[list[float]]]]
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> Found:
-    """What each of two gloo processes found; they meet in a file, so no port is opened."""
-    folder = tmp_path_factory.mktemp("processes")
-    script = [sys.executable, step_gradients.__file__]
-    started = [
-        subprocess.Popen([*script, str(rank), "2", str(folder / "meet"), str(folder / f"{rank}.json")])
-        for rank in range(2)
-    ]
-    try:
-        assert [process.wait(timeout=300) for process in started] == [0, 0]
-    finally:
-        for process in started:
-            process.kill()
-    return [json.loads((folder / f"{rank}.json").read_text(encoding="utf-8")) for rank in range(2)]
+def both(two_processes: Path) -> Found:
+    """What each process found."""
+    return [json.loads((two_processes / f"gradients-{rank}.json").read_text(encoding="utf-8")) for rank in range(2)]
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -49,3 +37,22 @@ def test_one_process_gathers_nothing() -> None:
     parameter = torch.nn.Parameter(rows)
     add_up_gradients([parameter])
     assert parameter.grad is None
+    assert own_pairs(EXAMPLES, [4, 2]) == [4, 2]
+    assert processes.agree(True) and not processes.agree(False)
+    assert processes.from_main("key") == "key"
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8])
+def test_tokens_are_dealt_evenly(count: int) -> None:
+    tokens = [100, 7, 30, 30, 1, 60, 59, 13]
+    dealt = deal(tokens, count)
+    loads = [sum(size for size, rank in zip(tokens, dealt, strict=True) if rank == one) for one in range(count)]
+    assert sum(loads) == sum(tokens)
+    assert max(loads) <= max(100, sum(tokens) / count + 30)
+    assert min(loads) > 0
+    assert deal(tokens, count) == dealt
+
+
+def test_some_processes_get_nothing_when_there_is_little() -> None:
+    assert deal([5], 3) == [0]
+    assert deal([], 2) == []

@@ -3,12 +3,14 @@
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from prefine.config import AdapterConfig, RunConfig, TrainConfig
 from prefine.errors import ConfigError, DataError
+from prefine.losses.base import LossFunction
 from prefine.models.adapters import base_of, merge, save_adapter, whole
 from prefine.models.folders import load_model, weights_written
 from prefine.models.hf import HfModel
@@ -31,6 +33,7 @@ from prefine.training.examples import Example
 from prefine.training.figures import StepRow, TrainSummary
 from prefine.training.loop import train
 from prefine.training.model_card import CARD_NAME, foreign_card, model_card, write_card
+from prefine.training.processes import from_main
 from prefine.training.trackers import Trackers, check_installed, open_trackers
 
 _TRAINING = ("checkpoints", "model", "train_log.jsonl", EVALUATION_LOG_NAME, "train_final.json", "trackers")
@@ -49,33 +52,29 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
         Interrupted: The user asked to stop; a checkpoint was saved.
     """
     settings = config.train
-    policy = trainable(config.policy, where="policy")
-    reference = None if settings.reference == "initial" else trainable(settings.reference, where="train.reference")
+    parts = _parts(config)
+    policy = parts.policy
     check_adapter(config, policy)
     check_loss(config)
     check_installed(settings.tracking.trackers)
     _check_pairs_made(config, folder)
-    loss = settings.loss.resolve("loss", where="train.loss")
-    regularizer = (
-        None if settings.regularizer is None else settings.regularizer.resolve("regularizer", where="train.regularizer")
-    )
     inputs = {"pairs": table_hash(folder / "pairs"), "policy": policy.fingerprint}
-    if reference is not None:
-        inputs["reference"] = reference.fingerprint
+    if parts.reference is not None:
+        inputs["reference"] = parts.reference.fingerprint
     if settings.evaluate_every is not None:
         inputs["heldout_pairs"] = table_hash(folder / "heldout_pairs")
     stage = StageRun(folder, "train", config, inputs)
     if stage.finished and (folder / "model").is_dir():
+        from_main(None)
         return stage.finished
     run_key = content_hash("train", stage.deciding["train"], stage.inputs)
     _set_aside_other_run(folder, run_key, progress)
     stage.begin(settings.seed)
+    from_main(run_key)
     examples = read_examples(folder / "pairs", policy, config)
     notes = check_first_rows(folder / "pairs", examples.examples, policy)
-    held_out: list[Example] = []
-    if settings.evaluate_every is not None:
-        held_out, left_out, _ = read_held_out(folder / "heldout_pairs", policy, config)
-        notes += [f"held-out pairs: {count} × {why}" for why, count in left_out.items()]
+    held_out, left_out = _held_out(config, policy)
+    notes += [f"held-out pairs: {count} × {why}" for why, count in left_out.items()]
     model = _load(policy, settings)
     stage.dropped.update(examples.dropped)
     stage.notes += notes
@@ -109,21 +108,17 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
         )
 
     with disk_errors(folder.path), weights_written():
-        summary = train(
+        summary = _train(
+            parts,
             model,
             examples.examples,
-            settings,
-            loss=loss,
-            regularizer=regularizer,
-            out_dir=folder.path,
-            run_key=run_key,
-            ref_model=None if reference is None else load_model(reference.path, dtype="float32", device=policy.device),
-            reference_dir=settings.reference_cache or _beside(folder.path),
-            held_out=held_out,
+            held_out,
+            config,
+            run_key,
+            progress,
             trackers=trackers,
             on_step=on_step,
             on_evaluation=on_evaluation,
-            should_stop=lambda: progress.stopping,
         )
         card = model_card(
             # Not the run's folder: the same training writes the same bytes anywhere.
@@ -153,6 +148,79 @@ def _early_end(summary: TrainSummary) -> list[str]:
     if summary.stopped_by is None:
         return []
     return [f"the alarm {summary.stopped_by} ended training after step {summary.steps} of {summary.planned_steps}"]
+
+
+def follow(config: RunConfig, progress: Progress) -> None:
+    """Do the part of another process of a training: the first one does `run`, keeps the folder and says what there is.
+
+    Raises:
+        PrefineError: As `run`.
+    """
+    run_key: str | None = from_main(None)
+    if run_key is None:
+        return  # it was finished before
+    parts = _parts(config)
+    examples = read_examples(config.run_dir / "pairs", parts.policy, config).examples
+    held_out, _ = _held_out(config, parts.policy)
+    _train(parts, _load(parts.policy, config.train), examples, held_out, config, run_key, progress)
+
+
+def _held_out(config: RunConfig, policy: HfModel) -> tuple[list[Example], dict[str, int]]:
+    """The pairs that are evaluated during training, if any are, and how many were left out, by reason."""
+    if config.train.evaluate_every is None:
+        return [], {}
+    examples, left_out, _ = read_held_out(config.run_dir / "heldout_pairs", policy, config)
+    return examples, left_out
+
+
+class _Parts(NamedTuple):
+    """What is trained, beside which reference, by what."""
+
+    policy: HfModel
+    reference: HfModel | None
+    loss: LossFunction
+    regularizer: LossFunction | None
+
+
+def _parts(config: RunConfig) -> _Parts:
+    settings = config.train
+    return _Parts(
+        policy=trainable(config.policy, where="policy"),
+        reference=None if settings.reference == "initial" else trainable(settings.reference, where="train.reference"),
+        loss=settings.loss.resolve("loss", where="train.loss"),
+        regularizer=None
+        if settings.regularizer is None
+        else settings.regularizer.resolve("regularizer", where="train.regularizer"),
+    )
+
+
+def _train(
+    parts: _Parts,
+    model: Any,
+    examples: Sequence[Example],
+    held_out: Sequence[Example],
+    config: RunConfig,
+    run_key: str,
+    progress: Progress,
+    **told: Any,
+) -> TrainSummary:
+    """What all processes of a training do."""
+    return train(
+        model,
+        examples,
+        config.train,
+        loss=parts.loss,
+        regularizer=parts.regularizer,
+        out_dir=config.run_dir,
+        run_key=run_key,
+        ref_model=None
+        if parts.reference is None
+        else load_model(parts.reference.path, dtype="float32", device=parts.policy.device),
+        reference_dir=config.train.reference_cache or _beside(config.run_dir),
+        held_out=held_out,
+        should_stop=lambda: progress.stopping,
+        **told,
+    )
 
 
 def _check_pairs_made(config: RunConfig, folder: RunFolder) -> None:

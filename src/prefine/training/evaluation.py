@@ -17,6 +17,7 @@ from prefine.training.examples import Example
 from prefine.training.figures import FinalFigures, final_figures
 from prefine.training.forward import Forward
 from prefine.training.objective import Objective, PolicyTokens, evaluate
+from prefine.training.processes import own_pairs
 from prefine.training.row_log import RowLog
 from prefine.training.table import PairTable
 
@@ -83,7 +84,7 @@ class HeldOut:
             NumericsError: A loss is not finite.
         """
         rows, mismatched = (
-            self.forward.cut(some, range(len(some))) if some else [] for some in (self.examples, self.mismatched)
+            self.forward.cut(some, own_pairs(some, range(len(some)))) for some in (self.examples, self.mismatched)
         )
         device = self.forward.device
         # A loss may draw random numbers, which training would then lack.
@@ -120,7 +121,7 @@ class Evaluations:
     Args:
         held_out: What is evaluated; None if nothing is.
         config: When, and what stops training.
-        file: Where the rows go.
+        file: Where the rows go; None keeps none.
         steps: Updates of the whole training.
         start: Updates made so far.
         state: What `state_dict` gave when so many were made.
@@ -135,7 +136,7 @@ class Evaluations:
         held_out: HeldOut | None,
         config: TrainConfig,
         *,
-        file: Path,
+        file: Path | None,
         steps: int,
         start: int,
         state: Mapping[str, Mapping[str, float]],
@@ -146,15 +147,14 @@ class Evaluations:
         # What comes before the first update is made anew if none was made.
         if self._stop is not None and start:
             self._stop.load_state_dict(state.get("early_stop", {}))
-        self._log = None if held_out is None else RowLog(file, rows=self._rows(start), step=start)
+        self._log = RowLog(None if held_out is None else file, rows=self._rows(start), step=start)
         self._over = start == steps
 
     def __enter__(self) -> "Evaluations":
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._log is not None:
-            self._log.close()
+        self._log.close()
 
     def after(self, step: int, objective: Objective) -> None:
         """Evaluate, if it is time after update number `step`.
@@ -163,7 +163,7 @@ class Evaluations:
             NumericsError: A loss is not finite, or what early stopping reads.
         """
         self._over = step == self._steps
-        if self._held_out is None or self._log is None or not (self._due(step) or self._over):
+        if self._held_out is None or not (self._due(step) or self._over):
             return
         row = self._held_out.evaluate(objective, step)
         self._log.write(row)
@@ -178,8 +178,7 @@ class Evaluations:
 
     def state_dict(self) -> dict[str, dict[str, float]]:
         """For a checkpoint; the rows so far then survive a crash."""
-        if self._log is not None:
-            self._log.sync()
+        self._log.sync()
         return {} if self._stop is None else {"early_stop": self._stop.state_dict()}
 
     def _due(self, step: int) -> bool:

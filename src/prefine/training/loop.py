@@ -15,7 +15,7 @@ from prefine.errors import ConfigError, DataError, Interrupted, NumericsError
 from prefine.losses.base import LossFunction, Need, PairLogps
 from prefine.losses.facts import needs_of
 from prefine.records import SCHEMA_VERSION
-from prefine.training import adapter, checkpoints
+from prefine.training import adapter, checkpoints, processes
 from prefine.training.demands import check_examples
 from prefine.training.evaluation import EVALUATION_LOG_NAME, EvaluationRow, Evaluations, HeldOut
 from prefine.training.examples import Example
@@ -66,6 +66,9 @@ def train(
     `config.dtype` is what the layers compute in. Dropout is off. With `config.adapter` the weights are frozen, and
     `model` comes back with the adapter attached.
 
+    Several processes (see `processes`) each call it with the same arguments; they share the work, the first one writes.
+    Any number of them goes on from what any number has left.
+
     Args:
         model: The policy with its initial weights, also when resuming.
         examples: What to train on.
@@ -88,7 +91,7 @@ def train(
         DataError: There is nothing to train on or to evaluate, or a pair does not state what the loss reads.
         BackendError: A tracker does not start.
         NumericsError: A loss or gradient is not finite; the step's update was not made.
-        Interrupted: `should_stop` became true.
+        Interrupted: `should_stop` became true, in any process.
     """
     if not examples:
         raise DataError("there is no example to train on")
@@ -136,6 +139,11 @@ def train(
             on_evaluation(row)
 
     def save(step: int) -> None:
+        processes.check_same_weights(parameters, step=step)
+        # An exchange, so before the others leave.
+        controllers = {**steering.state_dict(), **evaluations.state_dict(), "row_fill": fill.state_dict()}
+        if not processes.is_main():
+            return
         log.sync()
         checkpoints.save(
             out_dir / "checkpoints",
@@ -143,18 +151,19 @@ def train(
             run_key=run_key,
             model=model,
             optimizer=optimizer,
-            controllers={**steering.state_dict(), **evaluations.state_dict(), "row_fill": fill.state_dict()},
+            controllers=controllers,
             keep=config.keep_checkpoints,
         )
 
+    processes.check_same_weights(parameters, step=start)
     done = start
     with (
         trackers(start + 1) as tracked,
-        RowLog(out_dir / LOG_NAME, rows=start, step=start) as log,
+        RowLog(out_dir / LOG_NAME if processes.is_main() else None, rows=start, step=start) as log,
         Evaluations(
             probes,
             config,
-            file=out_dir / EVALUATION_LOG_NAME,
+            file=out_dir / EVALUATION_LOG_NAME if processes.is_main() else None,
             steps=plan.steps,
             start=start,
             state=state,
@@ -166,7 +175,7 @@ def train(
         for step in range(start, plan.steps):
             if evaluations.stopped_by is not None:
                 break
-            if should_stop is not None and should_stop():
+            if processes.agree(should_stop is not None and should_stop()):
                 save(step)
                 raise Interrupted(f"stopped after step {step} of {plan.steps}; the same command resumes")
             learning_rate = config.learning_rate * factor(
@@ -179,13 +188,11 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate
             optimizer.zero_grad(set_to_none=True)
-            batches, mismatched = (
-                forward.cut(some, plan.pairs_of(step)) if some else [] for some in (examples, others)
-            )
-            fill.add(
-                [*batches, *mismatched],
-                needed=sum(needed_positions(some, plan.pairs_of(step)) for some in (examples, others) if some),
-            )
+            shares = [
+                (some, processes.own_pairs(some, plan.pairs_of(step)) if some else []) for some in (examples, others)
+            ]
+            batches, mismatched = (forward.cut(some, own) for some, own in shares)
+            fill.add([*batches, *mismatched], needed=sum(needed_positions(some, own) for some, own in shares))
             terms = accumulate_gradients(
                 forward,
                 batches,
@@ -237,11 +244,12 @@ def train(
         notes=(*notes, *passed_over, *fill.notes(), *tracked.notes),
         final=final_figures(logps, table, steering.at(done - 1).regularizer),
     )
-    content = {
-        "schema_version": SCHEMA_VERSION,
-        **summary.model_dump(include={"steps", "stopped_by", "row_fill", "final"}),
-    }
-    _write_whole(out_dir / FINAL_NAME, json.dumps(content, indent=2, allow_nan=False) + "\n")
+    if processes.is_main():
+        content = {
+            "schema_version": SCHEMA_VERSION,
+            **summary.model_dump(include={"steps", "stopped_by", "row_fill", "final"}),
+        }
+        _write_whole(out_dir / FINAL_NAME, json.dumps(content, indent=2, allow_nan=False) + "\n")
     return summary
 
 

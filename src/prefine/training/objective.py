@@ -88,8 +88,8 @@ def accumulate_gradients(
 ) -> StepTerms:
     """Add the gradient of the step's objective to the parameters' `.grad`.
 
-    With several processes (an initialised `torch.distributed`), each is given its share of the rows, and all end with
-    the whole step's gradient; `.grad` must be empty before.
+    With several processes, each is given its share of the rows, and all end with the whole step's gradient; `.grad`
+    must be empty before.
 
     Args:
         forward: The passes through the policy.
@@ -335,4 +335,4 @@ def _whole(
     """The columns of all processes' pairs, by ascending index; a process without pairs has no part."""
     order = gather(own).argsort()
     joined = [torch.cat([like.new_empty(0), *(part[column] for part in parts)]) for column in range(columns)]
-    return [gather(column)[order] for column in joined]
+    return list(gather(torch.stack(joined, dim=1))[order].unbind(1))

@@ -17,6 +17,7 @@ from prefine.training.examples import Example
 from prefine.training.forward import Forward
 from prefine.training.head import ComputeDtype
 from prefine.training.pair_tokens import PairTokens, joined
+from prefine.training.processes import from_main, is_main
 from prefine.training.scoring import score_tokens
 from prefine.training.token_values import slices
 
@@ -62,11 +63,14 @@ def cached_tokens(
     for at in slices(len(examples), _PART):
         some = examples[at]
         file = folder / how[:16] / f"{_ids_hash(some)}.safetensors"
-        if not file.is_file():
-            reused = False
-            _keep(score_tokens(forward, some, should_stop=should_stop), file)
-        stored = load_file(file)
-        found.append(PairTokens(stored["logps"].to(forward.device), stored["lengths"]))
+        if from_main(file.is_file()):
+            stored = load_file(file)
+            found.append(PairTokens(stored["logps"].to(forward.device), stored["lengths"]))
+            continue
+        reused = False
+        found.append(score_tokens(forward, some, should_stop=should_stop))
+        if is_main():
+            _keep(found[-1], file)
     return joined(found), reused
 
 

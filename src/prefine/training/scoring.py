@@ -1,13 +1,17 @@
 """Values of many pairs without gradients."""
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from prefine.errors import Interrupted
 from prefine.training.examples import Example
 from prefine.training.forward import Forward
 from prefine.training.pair_tokens import PairTokens, SideLogps, joined, places
+from prefine.training.processes import gather, own_pairs
 
 
 def score_tokens(
@@ -15,18 +19,46 @@ def score_tokens(
 ) -> PairTokens:
     """Log-probabilities of all scored tokens, in the order of the examples.
 
+    Several processes share the work, and all have all values.
+
     Raises:
         Interrupted: `should_stop` became true.
     """
+    own = own_pairs(examples, range(len(examples)))
+    found = _score(forward, examples, own, should_stop)
+    values, lengths, pairs = found.tokens.values, found.tokens.lengths.to(forward.device), found.pairs
+    # The inverse of a permutation is its argsort.
+    return PairTokens(gather(values), gather(lengths).cpu()).rows(gather(pairs).argsort().cpu())
+
+
+def score_tokens_here(forward: Forward, examples: Sequence[Example]) -> PairTokens:
+    """The same, all in this process; what it raises the others need not know."""
+    found = _score(forward, examples, range(len(examples)), None)
+    return found.tokens.rows(found.pairs.argsort().cpu())
+
+
+class _Scored(NamedTuple):
+    """Values of some pairs, and which they are."""
+
+    pairs: Int[Tensor, " b"]
+    tokens: PairTokens
+
+
+def _score(
+    forward: Forward, examples: Sequence[Example], wanted: Sequence[int], should_stop: Callable[[], bool] | None
+) -> _Scored:
     forward.model.eval()  # type: ignore[no-untyped-call]
-    pairs, parts = [], []
-    for rows in forward.cut(examples, range(len(examples))):
+    # A process without pairs has no value that would say the dtype.
+    dtype = torch.promote_types(next(forward.model.parameters()).dtype, torch.float32)
+    none = torch.empty(0, dtype=dtype, device=forward.device)
+    texts = 4 if forward.score_prompts else 2
+    pairs, parts = [none.long()], [PairTokens(none, torch.empty(0, texts, dtype=torch.long))]
+    for rows in forward.cut(examples, wanted):
         if should_stop is not None and should_stop():
             raise Interrupted("stopped while scoring the pairs; the same command resumes")
-        pairs.append(rows.pairs)
+        pairs.append(rows.pairs.to(forward.device))
         parts.append(places(rows, rows.whole).of(forward.values(rows).logps))
-    # The inverse of a permutation is its argsort.
-    return joined(parts).rows(torch.cat(pairs).argsort())
+    return _Scored(torch.cat(pairs), joined(parts))
 
 
 def score_sides(

@@ -9,7 +9,7 @@ import torch
 
 from prefine.training.examples import Example
 from prefine.training.forward import Forward
-from prefine.training.scoring import score_tokens
+from prefine.training.scoring import score_tokens_here
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -37,9 +37,9 @@ def why_not_shared(model: "PreTrainedModel", examples: Sequence[Example]) -> str
     telling = sorted(range(len(examples)), key=lambda i: min(len(examples[i].chosen_ids), 2), reverse=True)[:PAIRS]
     first = [_shortened(examples[index]) for index in telling]
     plain, shared = (Forward(model, shared=some) for some in (False, True))
-    expected = score_tokens(plain, first).values
+    expected = score_tokens_here(plain, first).values
     try:
-        found = score_tokens(shared, first).values
+        found = score_tokens_here(shared, first).values
     except NotImplementedError as error:
         return str(error)
     difference = float((found - expected).abs().max())

@@ -22,12 +22,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from torch import distributed as dist
-
 from prefine.errors import BackendError, ConfigError
 from prefine.secrets import redact, refuse_secrets
 from prefine.training.figures import StepRow
-from prefine.training.processes import together
+from prefine.training.processes import is_main
 from prefine.training.tracker_record import RECORD_NAME, TrackerRecord
 
 TrackerName = Literal["tensorboard", "wandb", "mlflow", "trackio"]
@@ -185,7 +183,7 @@ def open_trackers(
     """
     check_installed(names)
     refuse_secrets(dict(config))
-    if not names or not _main_process():
+    if not names or not is_main():
         return Trackers({}, TrackerRecord(None, run_key=run_key))
     folder.mkdir(parents=True, exist_ok=True)
     record = TrackerRecord(folder / RECORD_NAME, run_key=run_key)
@@ -288,10 +286,6 @@ def _finish(name: str, tracker: Tracker) -> None:
         import_module("trackio").finish()
     else:
         tracker.finish()
-
-
-def _main_process() -> bool:
-    return not together() or dist.get_rank() == 0
 
 
 def _importable(package: str) -> bool:

@@ -1,0 +1,74 @@
+"""`prefine train` killed without warning at random steps, again and again: the bytes of a run that nobody killed."""
+
+import os
+import random
+import time
+from pathlib import Path
+
+import pytest
+
+from command import prefine, start
+from run_place import PAIRS, Place
+
+# A step takes long enough to be hit.
+LOSS = """
+import time
+from prefine.losses import dpo
+from prefine.losses.base import declare
+
+@declare()
+def slow(logps, *, pause: float):
+    time.sleep(pause)
+    return dpo(logps)
+"""
+
+
+def contents(folder: str) -> dict[str, bytes]:
+    files = [*Path(folder, "model").iterdir(), Path(folder, "train_log.jsonl"), Path(folder, "train_final.json")]
+    return {path.name: path.read_bytes() for path in files}
+
+
+def log_rows(folder: str) -> int:
+    path = Path(folder, "train_log.jsonl")
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def kill_at(step: int) -> None:
+    """Start the training, and kill it when a row of this step is there."""
+    process = start("train", "run.yaml")
+    end = time.monotonic() + 120
+    while log_rows("run") < step:
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < end, "the step never came"
+        time.sleep(0.002)
+    process.kill()
+    process.communicate()
+
+
+def survive(place: Place, *, kills: int, steps: int, seed: int) -> None:
+    """Kill one training at so many random steps, and compare what it leaves with an undisturbed one."""
+    settings = {"pairs_per_step": 2, "epochs": steps // 2, "checkpoint_every": 3, "learning_rate": 1e-3}
+    place.put("losses_here.py", LOSS)
+    place.change(PAIRS | {f"train.{name}": value for name, value in settings.items()} | {"train.max_steps": None})
+    place.change({"train.loss": {"name": "losses_here:slow", "pause": 0.02}})
+    for folder in ("run", "whole"):
+        assert prefine("pair", "run.yaml", "--run-dir", folder).code == 0
+    assert prefine("train", "run.yaml", "--run-dir", "whole").code == 0
+    moments = sorted(random.Random(seed).sample(range(1, steps), kills))
+    for moment in moments:
+        kill_at(moment)
+        checkpoints = sorted(path.name for path in Path("run/checkpoints").glob("*step-*"))
+        print(f"killed after step {log_rows('run')}, waited for {moment}; checkpoints: {', '.join(checkpoints)}")
+    result = prefine("train", "run.yaml")
+    assert result.code == 0, result.err
+    assert log_rows("run") == steps
+    assert contents("run") == contents("whole")
+
+
+def test_three_kills_at_random_steps(place: Place) -> None:
+    survive(place, kills=3, steps=24, seed=7)
+
+
+@pytest.mark.torture
+def test_ten_kills_at_random_steps(place: Place) -> None:
+    survive(place, kills=10, steps=80, seed=int(os.environ.get("PREFINE_TORTURE_SEED", "0")))

@@ -1,0 +1,173 @@
+"""`prefine train` in two processes: what one would make, and an end for both whatever ends one of them."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from command import prefine, start
+from run_place import PAIRS, Place, jsonl
+
+CONFIG, BACKEND, LIMIT, INTERRUPTED = 2, 4, 5, 6
+STEPS = 6
+DDP = Path(__file__).parents[1] / "configs" / "accelerate" / "ddp.yaml"
+
+LOSS = """
+import os, signal, time
+from torch import distributed as dist
+from prefine.errors import LimitError
+from prefine.losses import dpo
+from prefine.losses.base import declare
+
+@declare()
+def slow(logps, *, pause: float = 0.0):
+    time.sleep(pause)
+    return dpo(logps)
+
+@declare()
+def faulty(logps, *, rank: int, fault: str):
+    loss = dpo(logps)
+    # Before the first update all margins are 0.
+    if dist.is_initialized() and dist.get_rank() == rank and float(logps.margin.abs().max()) > 1e-5:
+        if fault == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if fault == "nan":
+            return loss * float("nan")
+        raise LimitError("the fault that was asked for")
+    return loss
+"""
+
+
+@pytest.fixture
+def training(place: Place) -> Place:
+    """Pairs of very different lengths that are ready to train on; the last step of an epoch has a single one."""
+    rows = [{"prompt": f"question {n}", "chosen": "good tea " * (1 + 3 * n), "rejected": f"bad {n}"} for n in range(7)]
+    train = {"pairs_per_step": 3, "epochs": 2, "learning_rate": 1e-3, "checkpoint_every": 2, "seed": 3}
+    place.change(PAIRS | {f"train.{name}": value for name, value in train.items()} | {"train.max_steps": None})
+    place.put("pairs.jsonl", jsonl(rows))
+    place.put("losses_here.py", LOSS)
+    assert prefine("pair", "run.yaml").code == 0
+    return place
+
+
+def launch(*arguments: str) -> "list[subprocess.Popen[str]]":
+    """Start the command twice, as launchers do."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    meet = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    return [start(*arguments, env=meet | {"RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(2)]
+
+
+def ends(processes: "list[subprocess.Popen[str]]", *, within_s: float = 60) -> tuple[list[int], str]:
+    """Exit codes, and what was said."""
+    try:
+        said = [process.communicate(timeout=within_s)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [process.returncode for process in processes], "".join(said)
+
+
+def log_rows(folder: str) -> list[dict[str, float]]:
+    path = Path(folder) / "train_log.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def assert_same_model(one: str, other: str) -> None:
+    first, second = (load_file(Path(name) / "model" / "model.safetensors") for name in (one, other))
+    assert first.keys() == second.keys()
+    for name, weights in first.items():
+        # Adam divides a gradient by its own size, so rounding is felt as a share of an update.
+        assert np.abs(weights - second[name]).max() <= 1e-3 * STEPS * 1e-2, name
+
+
+def test_a_launcher_trains_what_one_process_trains(training: Place) -> None:
+    assert prefine("train", "run.yaml", "--run-dir", "run").code == 0
+    Path("run").rename("alone")
+    assert prefine("pair", "run.yaml").code == 0
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(DDP), "--num_processes", "2"]
+    done = subprocess.run(
+        [*launcher, "-m", "prefine", "train", "run.yaml", "--json"], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    (manifest,) = json.loads(done.stdout)
+    assert manifest["complete"] and manifest["counts"]["produced"] == 7
+    assert_same_model("run", "alone")
+    assert [row["step"] for row in log_rows("run")] == list(range(1, STEPS + 1))
+    for row, other in zip(log_rows("run"), log_rows("alone"), strict=True):
+        assert row["loss"] == pytest.approx(other["loss"], rel=1e-4)
+        assert row["tokens"] == other["tokens"]
+    # What is finished is finished for all.
+    codes, said = ends(launch("train", "run.yaml"))
+    assert codes == [0, 0], said
+
+
+def test_both_stop_at_the_same_step_and_one_goes_on(training: Place) -> None:
+    training.change({"train.loss": {"name": "losses_here:slow", "pause": 0.1}})
+    processes = launch("train", "run.yaml")
+    while len(log_rows("run")) < 2 and all(process.poll() is None for process in processes):
+        time.sleep(0.01)
+    for process in processes:
+        process.send_signal(signal.SIGTERM)
+    codes, said = ends(processes)
+    assert codes == [INTERRUPTED, INTERRUPTED], said
+    assert said.count("the same command resumes") == 1
+    reached = len(log_rows("run"))
+    assert 2 <= reached < STEPS
+    assert (Path("run/checkpoints") / f"step-{reached:05d}" / "hashes.json").exists()
+    assert prefine("train", "run.yaml").code == 0
+    assert len(log_rows("run")) == STEPS
+
+
+@pytest.mark.parametrize(
+    ("fault", "rank", "code", "words"),
+    [
+        ("nan", 1, LIMIT, "the loss of"),
+        ("raise", 0, LIMIT, "the fault that was asked for"),
+        ("kill", 1, BACKEND, "has ended without a word"),
+    ],
+)
+def test_what_ends_one_process_ends_both(training: Place, fault: str, rank: int, code: int, words: str) -> None:
+    training.change({"train.loss": {"name": "losses_here:faulty", "rank": rank, "fault": fault}})
+    codes, said = ends(launch("train", "run.yaml"))
+    assert codes == [code, -signal.SIGKILL if fault == "kill" else code], said
+    assert said.count(words) == 1
+    assert "Traceback" not in said
+
+
+def test_a_wrong_configuration_is_told_once(training: Place) -> None:
+    training.change({"train.loss": {"name": "dpoo"}})
+    codes, said = ends(launch("train", "run.yaml"))
+    assert codes == [CONFIG, CONFIG]
+    assert said.count("dpoo") == 1
+
+
+@pytest.mark.parametrize("name", ["FSDP", "DeepSpeed"])
+def test_sharded_models_are_refused(place: Place, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    refusal = refused_in_both("train", monkeypatch, {f"ACCELERATE_USE_{name.upper()}": "true"})
+    assert f"{name} is not supported" in refusal and "ddp.yaml" in refusal and "train.adapter" in refusal
+
+
+@pytest.mark.parametrize("command", ["run", "pair"])
+def test_only_training_is_shared(place: Place, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    refusal = refused_in_both(command, monkeypatch, {})
+    assert f"`prefine {command}` works in one process" in refusal and "prefine train" in refusal
+
+
+def refused_in_both(command: str, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> str:
+    """What the first of two processes says; the other says nothing."""
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0", **variables}.items():
+        monkeypatch.setenv(name, value)
+    first = prefine(command, "run.yaml")
+    assert first.code == CONFIG
+    monkeypatch.setenv("RANK", "1")
+    assert prefine(command, "run.yaml") == (CONFIG, "", "")
+    return first.err

@@ -1,0 +1,18 @@
+"""One of two processes, for all tests that need two: `python two_processes.py RANK MEETING_FILE FOLDER`."""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from loop_processes import trainings
+from step_gradients import gradients
+from torch import distributed as dist
+
+if __name__ == "__main__":
+    rank, meet, folder = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{meet}", rank=rank, world_size=2)
+    (folder / f"gradients-{rank}.json").write_text(json.dumps(gradients(rank)), encoding="utf-8")
+    trainings(rank, folder)
+    dist.destroy_process_group()
