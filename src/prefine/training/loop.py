@@ -20,11 +20,13 @@ from prefine.training.demands import check_examples
 from prefine.training.examples import Example
 from prefine.training.figures import StepRow, TrainSummary, final_figures, step_row
 from prefine.training.forward import Forward
+from prefine.training.memory import within_memory
 from prefine.training.mismatched import mismatched_examples
-from prefine.training.objective import accumulate_gradients
+from prefine.training.objective import StepTerms, accumulate_gradients
 from prefine.training.pair_tokens import PairTokens
 from prefine.training.plan import Plan
 from prefine.training.reference import cached_tokens, check_start
+from prefine.training.rows import Rows
 from prefine.training.schedule import factor
 from prefine.training.scoring import score_sides
 from prefine.training.sharing import why_not_shared
@@ -100,6 +102,7 @@ def train(
     if checkpoint is not None:
         checkpoints.restore(checkpoint, model, optimizer)
         steering.load_state_dict(checkpoint.controllers)
+        forward.tokens = checkpoint.row_tokens or forward.tokens
     start = 0 if checkpoint is None else checkpoint.step
 
     def save(step: int) -> None:
@@ -111,7 +114,39 @@ def train(
             model=model,
             optimizer=optimizer,
             controllers=steering.state_dict(),
+            row_tokens=forward.tokens,
             keep=config.keep_checkpoints,
+        )
+
+    def cut(pairs: Sequence[int]) -> tuple[list[Rows], list[Rows]]:
+        return forward.cut(examples, pairs), forward.cut(others, pairs) if others else []
+
+    def step_terms(step: int) -> StepTerms:
+        """The gradient of a step, in rows that memory has room for."""
+        random, controllers, pairs = torch.get_rng_state(), steering.state_dict(), plan.pairs_of(step)
+
+        def attempt() -> StepTerms:
+            optimizer.zero_grad(set_to_none=True)
+            batches, mismatched = cut(pairs)
+            return accumulate_gradients(
+                forward,
+                batches,
+                table,
+                steering.at(step),
+                examples=examples,
+                step=step + 1,
+                mismatched=mismatched,
+                control=steering.control,
+            )
+
+        def begin_again() -> None:
+            torch.set_rng_state(random)
+            steering.load_state_dict(controllers)
+            # Kept at once: a run that is interrupted cuts its rows from here on as this one does.
+            save(step)
+
+        return within_memory(
+            attempt, forward, lambda: [rows for some in cut(pairs) for rows in some], examples, before_again=begin_again
         )
 
     with _Log(out_dir / LOG_NAME, rows=start) as log:
@@ -128,20 +163,7 @@ def train(
             )
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate
-            optimizer.zero_grad(set_to_none=True)
-            batches, mismatched = (
-                forward.cut(some, plan.pairs_of(step)) if some else [] for some in (examples, others)
-            )
-            terms = accumulate_gradients(
-                forward,
-                batches,
-                table,
-                steering.at(step),
-                examples=examples,
-                step=step + 1,
-                mismatched=mismatched,
-                control=steering.control,
-            )
+            terms = step_terms(step)
             ids = [examples[int(index)].id for index in terms.pairs]
             if step == 0 and ref_model is None:
                 tokens = terms.logps.chosen_tokens + terms.logps.rejected_tokens
@@ -167,7 +189,15 @@ def train(
             if (step + 1) % config.checkpoint_every == 0 or step + 1 == plan.steps:
                 save(step + 1)
 
-    logps = score_pairs(forward, examples, table)
+    every = range(len(examples))
+    logps = within_memory(
+        lambda: score_pairs(forward, examples, table), forward, lambda: forward.cut(examples, every), examples
+    )
+    if forward.tokens < config.micro_batch_tokens:
+        notes += (
+            f"memory was short: rows took at most {forward.tokens} tokens in the end, not {config.micro_batch_tokens} "
+            "(train.micro_batch_tokens)",
+        )
     summary = TrainSummary(
         steps=plan.steps,
         steps_per_epoch=plan.steps_per_epoch,
@@ -204,6 +234,7 @@ def forward_of(
         shared=why is None,
         tokens=config.micro_batch_tokens,
         score_prompts=score_prompts,
+        gradient_checkpointing=config.gradient_checkpointing,
     )
     noted = why is not None and config.sharing != "off"
     return forward, (f"every completion is computed with its own copy of the prompt: {why}",) if noted else ()

@@ -36,3 +36,12 @@ def add_up_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
             # A process without pairs takes part all the same.
             parameter.grad = torch.zeros_like(parameter)
         dist.all_reduce(parameter.grad)
+
+
+def anywhere(here: bool) -> bool:
+    """Whether something is so in any of the processes; all of them ask."""
+    if not together():
+        return here
+    flag = torch.tensor([here], dtype=torch.int32, device="cuda" if dist.get_backend() == "nccl" else "cpu")
+    dist.all_reduce(flag, op=dist.ReduceOp.MAX)
+    return bool(flag)

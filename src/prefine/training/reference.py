@@ -16,6 +16,7 @@ from prefine.records import content_hash
 from prefine.training.examples import Example
 from prefine.training.forward import Forward
 from prefine.training.head import ComputeDtype
+from prefine.training.memory import within_memory
 from prefine.training.pair_tokens import PairTokens, joined
 from prefine.training.scoring import score_tokens
 from prefine.training.token_values import slices
@@ -64,10 +65,24 @@ def cached_tokens(
         file = folder / how[:16] / f"{_ids_hash(some)}.safetensors"
         if not file.is_file():
             reused = False
-            _keep(score_tokens(forward, some, should_stop=should_stop), file)
+            _keep(_scored(forward, some, should_stop), file)
         stored = load_file(file)
         found.append(PairTokens(stored["logps"].to(forward.device), stored["lengths"]))
     return joined(found), reused
+
+
+def _scored(forward: Forward, examples: Sequence[Example], should_stop: Callable[[], bool] | None) -> PairTokens:
+    """Their values; rows may be smaller for want of memory, and then only here."""
+    limit = forward.tokens
+    try:
+        return within_memory(
+            lambda: score_tokens(forward, examples, should_stop=should_stop),
+            forward,
+            lambda: forward.cut(examples, range(len(examples))),
+            examples,
+        )
+    finally:
+        forward.tokens = limit
 
 
 def _keep(tokens: PairTokens, file: Path) -> None:

@@ -7,6 +7,7 @@ import torch
 from prefine.errors import Interrupted
 from prefine.training.examples import Example
 from prefine.training.forward import Forward
+from prefine.training.memory import shared_fate
 from prefine.training.pair_tokens import PairTokens, SideLogps, joined, places
 
 
@@ -17,14 +18,16 @@ def score_tokens(
 
     Raises:
         Interrupted: `should_stop` became true.
+        OutOfMemory: There is no room for a row.
     """
     forward.model.eval()  # type: ignore[no-untyped-call]
     pairs, parts = [], []
-    for rows in forward.cut(examples, range(len(examples))):
-        if should_stop is not None and should_stop():
-            raise Interrupted("stopped while scoring the pairs; the same command resumes")
-        pairs.append(rows.pairs)
-        parts.append(places(rows, rows.whole).of(forward.values(rows).logps))
+    with shared_fate():
+        for rows in forward.cut(examples, range(len(examples))):
+            if should_stop is not None and should_stop():
+                raise Interrupted("stopped while scoring the pairs; the same command resumes")
+            pairs.append(rows.pairs)
+            parts.append(places(rows, rows.whole).of(forward.values(rows).logps))
     # The inverse of a permutation is its argsort.
     return joined(parts).rows(torch.cat(pairs).argsort())
 

@@ -1,0 +1,53 @@
+"""Gradient checkpointing: a layer keeps its input only, and is computed again in the backward pass."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from prefine.errors import ConfigError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@contextmanager
+def recomputed_layers(model: "PreTrainedModel") -> Iterator[None]:
+    """Compute the model's layers again in backward passes; these have to end within the block as well.
+
+    `transformers` would do so in training mode only, which turns dropout on.
+
+    Raises:
+        ConfigError: The model names no layers for it.
+    """
+    layers = _layers(model)
+    for layer in layers:
+        # Nothing here draws random numbers, so their state need not be kept.
+        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.forward = layer.forward.args[0]
+            if getattr(layer.forward, "__func__", None) is type(layer).forward:
+                del layer.forward
+
+
+def _layers(model: nn.Module) -> list[nn.Module]:
+    """The outermost modules that `transformers` would checkpoint."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    found: dict[str, nn.Module] = {}
+    for name, module in model.named_modules():
+        within = any(name.startswith(f"{outer}.") for outer in found)
+        if isinstance(module, GradientCheckpointingLayer) and not within:
+            found[name] = module
+    if not found:
+        raise ConfigError(
+            f"train.gradient_checkpointing: {type(model).__name__} has no layers that can be computed again; "
+            "set it to false, and lower train.micro_batch_tokens if memory is short"
+        )
+    return list(found.values())
