@@ -57,7 +57,8 @@ def flex_tree_attention(
     length = query.shape[2]
     padded = -(-length // BLOCK) * BLOCK
     query, key, value = (pad(rows, (0, 0, 0, padded - length)) for rows in (query, key, value))
-    mixed: Tensor = (_compiled() if attend is None else attend)(
+    mixed: Tensor
+    mixed = (_compiled() if attend is None else attend)(
         query,
         key,
         value,
