@@ -28,7 +28,7 @@ from prefine.training.examples import Example
 from prefine.training.forward import Forward
 from prefine.training.memory import within_memory
 from prefine.training.objective import Objective, accumulate_gradients
-from prefine.training.reference import score_sides
+from prefine.training.scoring import score_sides
 from prefine.training.table import PairTable
 from throughput_data import BETA, LEARNING_RATE, MAX_GRAD_NORM, PAD, STOP, Law, counts, random_pairs
 
@@ -159,12 +159,12 @@ def examples_of(case: Case) -> list[Example]:
     return random_pairs(count, vocab=case.shape.vocab, prompt=case.prompt, completion=case.completion)
 
 
-def train_ours(case: Case, examples: list[Example]) -> tuple[Measured, float]:
+def train_ours(case: Case, examples: list[Example], *, compile: bool) -> tuple[Measured, float]:
     """The engine's own functions, as `prefine train` calls them; also the pairs per second of the reference pass."""
     fresh()
     model = make_model(case)
     model.eval()  # type: ignore[no-untyped-call]
-    forward = Forward(model, dtype="bfloat16", tokens=case.row_tokens)
+    forward = Forward(model, dtype="bfloat16", tokens=case.row_tokens, compile=compile)
     every = range(len(examples))
     # A few pairs first, as kernels are compiled then.
     score_sides(forward, examples[:2])
@@ -246,7 +246,7 @@ def run(*, tiny: bool, only: list[str] | None) -> int:
             continue
         examples = examples_of(case)
         timed = examples[WARM_STEPS * PAIRS_PER_STEP :]
-        ours, reference = train_ours(case, examples)
+        ours, reference = train_ours(case, examples, compile=True)
         fresh()
         flops = needed(case, timed) / case.timed
         utilisation = flops * ours.pairs_per_second / PAIRS_PER_STEP / rate

@@ -6,7 +6,6 @@ says all, windows included, so one compiled kernel serves every layout.
 
 from collections.abc import Callable
 from functools import cache, lru_cache
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -42,7 +41,7 @@ def flex_tree_attention(
     trees: Layout,
     rule: Rule,
     *,
-    attend: Callable[..., Any] | None = None,
+    attend: Callable[..., Tensor] | None = None,
 ) -> Float[Tensor, "1 T heads d"]:
     """The mixed values of one row.
 
@@ -57,8 +56,8 @@ def flex_tree_attention(
     length = query.shape[2]
     padded = -(-length // BLOCK) * BLOCK
     query, key, value = (pad(rows, (0, 0, 0, padded - length)) for rows in (query, key, value))
-    mixed: Tensor
-    mixed = (_compiled() if attend is None else attend)(
+    kernel: Callable[..., Tensor] = _compiled() if attend is None else attend
+    mixed = kernel(
         query,
         key,
         value,
@@ -76,7 +75,8 @@ def block_mask(trees: Layout, length: int, window: int | None, device: torch.dev
     first, stop, own = runs = seen_runs(trees, length, window).to(device)
 
     def sees(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        return ((key >= first[query]) & (key < stop[query])) | ((key >= own[query]) & (key <= query))
+        seen: Tensor = ((key >= first[query]) & (key < stop[query])) | ((key >= own[query]) & (key <= query))
+        return seen
 
     some, whole = _blocks(runs)
     return BlockMask.from_kv_blocks(
@@ -123,8 +123,9 @@ def _numbered(blocks: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @cache
-def _compiled() -> Callable[..., Any]:
-    return torch.compile(flex_attention, dynamic=True)
+def _compiled() -> Callable[..., Tensor]:
+    attend: Callable[..., Tensor] = torch.compile(flex_attention, dynamic=True)
+    return attend
 
 
 @cache
