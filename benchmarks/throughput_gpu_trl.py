@@ -18,7 +18,7 @@ from throughput_data import BETA, LEARNING_RATE, MAX_GRAD_NORM
 from throughput_gpu import LORA, PAIRS_PER_STEP, WARM_STEPS, Case, Measured, device, fresh, make_model, now, peak_gb
 from throughput_trl import check_tokens, text_of, tokenizer_for
 
-MICRO_BATCHES = (1, 2, 4)
+MICRO_BATCHES = (4, 2, 1)
 
 
 class Clock(TrainerCallback):
@@ -42,7 +42,10 @@ class Precomputed(DPOTrainer):
 
 
 def best_of_trl(case: Case, examples: list[Example]) -> Measured | None:
-    """The fastest of the micro-batches, with gradient checkpointing only if none fits without; None if none does."""
+    """The fastest of the micro-batches, with gradient checkpointing only if none fits without; None if none does.
+
+    Smaller ones are tried until one is slower.
+    """
     for checkpointing in (False, True):
         found = []
         for pairs in MICRO_BATCHES:
@@ -53,9 +56,10 @@ def best_of_trl(case: Case, examples: list[Example]) -> Measured | None:
             how = f"{pairs} pairs a micro-batch{', gradient checkpointing' if checkpointing else ''}"
             speed = "out of memory" if measured is None else f"{measured.pairs_per_second:.1f} pairs/s"
             print(f"     . {case.name}: TRL, {how}: {speed} ({seconds})", flush=True)
-            if measured is None:
+            if measured is not None:
+                found.append(measured._replace(how=how))
+            if len(found) > 1 and found[-1].pairs_per_second < found[-2].pairs_per_second:
                 break
-            found.append(measured._replace(how=how))
         if found:
             return max(found, key=lambda measured: measured.pairs_per_second)
     return None

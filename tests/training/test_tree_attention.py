@@ -6,7 +6,7 @@ from packed import SHAPES, layout
 from torch import nn
 
 from prefine.training import tree_kernel
-from prefine.training.tree import Carried, Tree
+from prefine.training.tree import Tree
 from prefine.training.tree_attention import _by_tree, dense_tree_attention, tree_attention
 from prefine.training.tree_kernel import Rule, visible
 
@@ -34,7 +34,7 @@ def test_blocks_equal_the_dense_mask(
     trees, length = layout(SHAPES[name])
     inputs = _inputs(length)
     upstream = torch.randn(1, length, 4, 8, dtype=torch.float64)
-    blocks, _ = tree_attention(nn.Module(), *inputs, None, trees=Carried(trees), **rule)
+    blocks, _ = tree_attention(nn.Module(), *inputs, None, trees=trees, **rule)
     as_rule = Rule(rule.get("scaling", 8**-0.5), rule.get("sliding_window"), rule.get("softcap"))
     dense = dense_tree_attention(*inputs, trees, as_rule)
     found = [[mixed, *torch.autograd.grad(mixed, inputs, upstream)] for mixed in (blocks, dense)]
@@ -64,6 +64,6 @@ def test_what_would_change_the_result_is_refused() -> None:
     trees, length = layout(SHAPES["mixed"])
     inputs = _inputs(length)
     with pytest.raises(NotImplementedError, match="asks for s_aux"):
-        tree_attention(nn.Module(), *inputs, None, trees=Carried(trees), s_aux=torch.zeros(4))
+        tree_attention(nn.Module(), *inputs, None, trees=trees, s_aux=torch.zeros(4))
     with pytest.raises(NotImplementedError, match="layout of the trees does not reach"):
         tree_attention(nn.Module(), *inputs, None)

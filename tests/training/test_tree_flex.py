@@ -5,9 +5,8 @@ import torch
 from packed import SHAPES, layout
 from torch.nn.attention.flex_attention import flex_attention
 
-from prefine.training.tree import Carried
 from prefine.training.tree_attention import dense_tree_attention, tree_attention
-from prefine.training.tree_flex import BLOCK, block_mask, flex_tree_attention, seen_runs
+from prefine.training.tree_flex import BLOCK, block_mask, flex_tree_attention, padded_length, seen_runs
 from prefine.training.tree_kernel import Rule, visible
 
 WINDOWS = [None, 1, 9, 150]
@@ -70,7 +69,7 @@ def test_the_compiled_kernel_equals_the_dense_mask(name: str, width: int, rule: 
     # The reference computes on the same rounded numbers.
     rounded = [rows.detach().float().requires_grad_() for rows in given]
     settings = {"scaling": rule.scale, "sliding_window": rule.window, "softcap": rule.softcap}
-    mixed, _ = tree_attention(torch.nn.Module(), *given, None, trees=Carried(trees), **settings)
+    mixed, _ = tree_attention(torch.nn.Module(), *given, None, trees=trees, **settings)
     expected = dense_tree_attention(*rounded, trees, rule)
     upstream = upstream.bfloat16()
     found = [mixed, *torch.autograd.grad(mixed, given, upstream)]
@@ -83,8 +82,17 @@ def test_the_compiled_kernel_equals_the_dense_mask(name: str, width: int, rule: 
 @on_cuda
 def test_other_layouts_do_not_compile_it_again() -> None:
     torch._dynamo.reset()
-    for name in ("long", "mixed", "short-and-long"):
+    torch._dynamo.utils.counters.clear()
+    for name in SHAPES:
         trees, length = layout(SHAPES[name])
         q, k, v = (torch.randn(1, h, length, 64, device="cuda", dtype=torch.bfloat16) for h in (4, 2, 2))
         flex_tree_attention(q, k, v, trees, Rule(0.1))
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+    # Rows of one block are a case of their own.
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 2
+
+
+def test_rows_that_are_nearly_a_power_of_two_long_become_that() -> None:
+    assert padded_length(8192) == padded_length(7700) == (8192, False)
+    assert padded_length(7600) == (7680, True)
+    assert padded_length(1025) == (1152, True)
+    assert padded_length(500) == (512, True)

@@ -12,10 +12,9 @@ from torch import Tensor
 from prefine.training import head as heads
 from prefine.training.examples import Example
 from prefine.training.head import Chunked, Coefficients, ComputeDtype, computing_in, head_of, unwrapped
-from prefine.training.layers import changed_layers, compiled, recomputed
+from prefine.training.recompute import recomputed_layers
 from prefine.training.rows import Rows, pack, pad
 from prefine.training.token_values import LOGPS_ONLY, TokenValues, Wanted
-from prefine.training.tree import Carried
 from prefine.training.tree_attention import attending_trees
 
 if TYPE_CHECKING:
@@ -33,7 +32,6 @@ class Forward:
         tokens: Most positions of a row that is packed, or of padded rows together; a larger group is alone.
         score_prompts: Whether prompts are scored, too.
         gradient_checkpointing: Whether layers are computed again in the backward pass instead of kept.
-        compile: Whether layers are compiled.
     """
 
     model: "PreTrainedModel"
@@ -42,7 +40,6 @@ class Forward:
     tokens: int = 2048
     score_prompts: bool = False
     gradient_checkpointing: bool = False
-    compile: bool = False
     _head: Chunked | None = field(default=None, init=False, repr=False)
 
     @property
@@ -85,13 +82,13 @@ class Forward:
         with ExitStack() as stack:
             if rows.trees is not None:
                 stack.enter_context(attending_trees(model))
-            changes = [compiled] * self.compile + [recomputed] * checkpointing
-            stack.enter_context(changed_layers(model, *changes))
+            if checkpointing:
+                stack.enter_context(recomputed_layers(model))
             return stack.pop_all()
 
     def _hidden(self, rows: Rows) -> Float[Tensor, "S d"]:
         """What the head is given at the scored positions."""
-        layout: dict[str, Any] = {} if rows.trees is None else {"trees": Carried(rows.trees)}
+        layout: dict[str, Any] = {} if rows.trees is None else {"trees": rows.trees}
         with computing_in(self.dtype, self.device):
             given = unwrapped(self.model).base_model(
                 input_ids=rows.input_ids, position_ids=rows.position_ids, use_cache=False, **layout

@@ -235,7 +235,6 @@ def forward_of(
         tokens=config.micro_batch_tokens,
         score_prompts=score_prompts,
         gradient_checkpointing=config.gradient_checkpointing,
-        compile=config.compile,
     )
     noted = why is not None and config.sharing != "off"
     return forward, (f"every completion is computed with its own copy of the prompt: {why}",) if noted else ()

@@ -27,13 +27,3 @@ class Tree(NamedTuple):
 
 Layout = tuple[Tree, ...]
 """The trees of a row, which fill it from left to right."""
-
-
-class Carried:
-    """A layout on its way through a model's layers: an object that torch.compile does not look into.
-
-    A tuple would be, and each new layout would compile the layers anew.
-    """
-
-    def __init__(self, trees: Layout) -> None:
-        self.trees = trees

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 
-from prefine.training.tree import Carried, Layout
+from prefine.training.tree import Layout
 from prefine.training.tree_flex import flex_dtype, flex_tree_attention
 from prefine.training.tree_kernel import Rule, TreeAttention, visible
 
@@ -31,7 +31,7 @@ def tree_attention(
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    trees: Carried | None = None,
+    trees: Layout | None = None,
     scaling: float | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
@@ -58,17 +58,16 @@ def tree_attention(
     """
     rule = _rule(query, attention_mask, trees, scaling, sliding_window, softcap, others)
     assert trees is not None
-    layout = trees.trees
     if (dtype := flex_dtype(query)) is not None:
         query, key, value = (rows.to(dtype) for rows in (query, key, value))
-        return flex_tree_attention(query, key, value, layout, rule), None
+        return flex_tree_attention(query, key, value, trees, rule), None
     if query.is_cuda and rule.window is None and rule.softcap is None:
-        return _by_tree(query, key, value, layout, rule.scale), None
+        return _by_tree(query, key, value, trees, rule.scale), None
     # Half precision gains nothing here: the products are small and the sums want float32.
     exact = torch.promote_types(query.dtype, torch.float32)
     rows = (t[0].to(exact) for t in (query, key, value))
     with torch.autocast(query.device.type, enabled=False):
-        mixed: Tensor = TreeAttention.apply(*rows, layout, rule)  # type: ignore[no-untyped-call]
+        mixed: Tensor = TreeAttention.apply(*rows, trees, rule)  # type: ignore[no-untyped-call]
     return mixed[None].to(query.dtype), None
 
 
@@ -101,8 +100,7 @@ def _register() -> None:
     from transformers import AttentionInterface
     from transformers.masking_utils import AttentionMaskInterface
 
-    # Compiled layers call it as it is: what it does differs from row to row.
-    AttentionInterface.register(TREE, torch.compiler.disable(tree_attention))  # type: ignore[no-untyped-call]
+    AttentionInterface.register(TREE, tree_attention)
     AttentionMaskInterface.register(TREE, _no_mask)
 
 
@@ -113,7 +111,7 @@ def _no_mask(*_: Any, **__: Any) -> None:
 def _rule(
     query: Tensor,
     attention_mask: Tensor | None,
-    trees: Carried | None,
+    trees: Layout | None,
     scaling: float | None,
     sliding_window: int | None,
     softcap: float | None,
