@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -29,8 +29,10 @@ PAD, UNKNOWN, STOP, FIRST_WORD = 0, 1, 2, 3
 THREADS = 2
 PAIRS = 96
 LEARNING_RATE, BETA, MAX_GRAD_NORM = 1e-5, 0.1, 1.0
-PROMPT_LENGTHS = (128.0, 0.9, 8, 1024)
-COMPLETION_LENGTHS = (128.0, 0.7, 4, 768)
+Law = tuple[float, float, int, int]
+"""Median, sigma, least and most of a lognormal length."""
+PROMPT_LENGTHS: Law = (128.0, 0.9, 8, 1024)
+COMPLETION_LENGTHS: Law = (128.0, 0.7, 4, 768)
 WARM_LONGEST = 48
 LIST_PROMPT, LIST_COMPLETION, LIST_SIZE = 512, 64, 8
 
@@ -105,15 +107,23 @@ def examples_for(work: Work) -> list[Example]:
     return warm + draw(work.drawn_pairs, vocab=work.vocab)[:used]
 
 
-def random_pairs(count: int, *, vocab: int, seed: int = 0, longest: int | None = None) -> list[Example]:
+def random_pairs(
+    count: int,
+    *,
+    vocab: int,
+    seed: int = 0,
+    longest: int | None = None,
+    prompt: Law = PROMPT_LENGTHS,
+    completion: Law = COMPLETION_LENGTHS,
+) -> list[Example]:
     """Random token ids with lognormal lengths, stratified so that a few pairs have the mean and spread of many.
 
     With `longest`, no prompt and no completion is longer.
     """
     generator = np.random.default_rng(seed)
-    laws = (PROMPT_LENGTHS, COMPLETION_LENGTHS, COMPLETION_LENGTHS)
     prompts, chosen, rejected = (
-        [min(length, longest or length) for length in _lengths(generator, count, law)] for law in laws
+        [min(length, longest or length) for length in _lengths(generator, count, law)]
+        for law in (prompt, completion, completion)
     )
     return [
         Example(
@@ -138,7 +148,7 @@ def random_lists(pairs: int, *, vocab: int, seed: int = 0) -> list[Example]:
     return examples
 
 
-def _lengths(generator: np.random.Generator, count: int, law: tuple[float, float, int, int]) -> list[int]:
+def _lengths(generator: np.random.Generator, count: int, law: Law) -> list[int]:
     """One length from each of `count` equal slices of the distribution, shuffled."""
     median, sigma, low, high = law
     shares = (generator.permutation(count) + generator.uniform(size=count)) / count
@@ -175,6 +185,29 @@ def make_model(vocab: int) -> "PreTrainedModel":
     model: PreTrainedModel = LlamaForCausalLM(config)
     assert model.config._attn_implementation == "sdpa" and model.dtype == torch.float32
     return model
+
+
+class Counts(NamedTuple):
+    """What steps read: positions, a prompt's once per step; (query, key) pairs of attention; scored positions."""
+
+    inputs: int
+    seen: int
+    scored: int
+
+
+def counts(examples: Sequence[Example], pairs_per_step: int) -> Counts:
+    """Of all steps together. A completion's last token is predicted but never read."""
+    inputs = seen = 0
+    for step in steps_of(examples, pairs_per_step):
+        for prompt in {example.prompt_ids for example in step}:
+            inputs += len(prompt)
+            seen += len(prompt) * (len(prompt) + 1) // 2
+        for example in step:
+            for side in (example.chosen_ids, example.rejected_ids):
+                read = len(side) - 1
+                inputs += read
+                seen += read * len(example.prompt_ids) + read * (read + 1) // 2
+    return Counts(inputs, seen, scored_tokens(examples))
 
 
 def unique_tokens(examples: Sequence[Example], pairs_per_step: int) -> int:

@@ -26,12 +26,12 @@ from throughput_data import (
     Outcome,
     Work,
     answer,
+    counts,
     examples_for,
     make_model,
     peak_mb,
     scored_tokens,
     step_seconds,
-    steps_of,
     unique_tokens,
 )
 
@@ -103,23 +103,14 @@ def needed(examples: Sequence[Example], *, vocab: int, pairs_per_step: int) -> N
     """FLOPs of forward and backward over all steps, a prompt counted once per step and no padding.
 
     A matrix product is 2 FLOPs per weight and token forward and 4 backward; a (query, key) pair of attention 4·hidden
-    forward and 8·hidden backward per layer. A completion's last token is predicted but never read.
+    forward and 8·hidden backward per layer.
     """
-    inputs = seen = 0
-    for step in steps_of(examples, pairs_per_step):
-        for prompt in {example.prompt_ids for example in step}:
-            inputs += len(prompt)
-            seen += len(prompt) * (len(prompt) + 1) // 2
-        for example in step:
-            for side in (example.chosen_ids, example.rejected_ids):
-                read = len(side) - 1
-                inputs += read
-                seen += read * len(example.prompt_ids) + read * (read + 1) // 2
+    read = counts(examples, pairs_per_step)
     weights = LAYERS * (4 * HIDDEN * HIDDEN + 3 * HIDDEN * INTERMEDIATE)
     return Needed(
-        layers=6.0 * weights * inputs,
-        head=6.0 * HIDDEN * vocab * scored_tokens(examples),
-        attention=12.0 * HIDDEN * LAYERS * seen,
+        layers=6.0 * weights * read.inputs,
+        head=6.0 * HIDDEN * vocab * read.scored,
+        attention=12.0 * HIDDEN * LAYERS * read.seen,
     )
 
 

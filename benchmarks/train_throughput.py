@@ -1,6 +1,7 @@
 """Pairs per second and memory of a training step, beside TRL's DPOTrainer in the same run.
 
     python benchmarks/train_throughput.py [--quick] [--json] [--v V…] [--rounds N] [--pairs-per-step B…]
+    python benchmarks/train_throughput.py --gpu [CASE…] [--tiny]    # see `throughput_gpu.py`
 
 Same random Llama (6 layers, hidden 256, float32), same pairs, same pairs per step, two CPU threads. Every measurement
 is a process of its own; a round measures TRL and us in turn, every figure is a median over rounds. TRL runs as its
@@ -263,10 +264,16 @@ def main() -> int:
     parser.add_argument("--v", type=int, nargs="+", choices=SIZES, default=list(SIZES), help="vocabularies")
     parser.add_argument("--rounds", type=int, help="default 3")
     parser.add_argument("--pairs-per-step", type=int, nargs="+", choices=(SMALL, LARGE), help="default 4 32")
+    parser.add_argument("--gpu", nargs="*", metavar="CASE", help="large models on a GPU; all cases or those named")
+    parser.add_argument("--tiny", action="store_true", help="with --gpu: the same on a CPU, with tiny models")
     options = parser.parse_args()
     if importlib.util.find_spec("trl") is None:
         print("this benchmark needs TRL: pip install 'prefine[bench]'", file=sys.stderr)
         return 2
+    if options.gpu is not None:
+        from throughput_gpu import run
+
+        return 1 if run(tiny=options.tiny, only=options.gpu) else 0
     effort = QUICK if options.quick else FULL
     effort = effort._replace(rounds=options.rounds or effort.rounds)
     facts, began = machine(), time.monotonic()

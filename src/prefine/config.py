@@ -193,7 +193,8 @@ class EarlyStopConfig(Section):
 class TrainConfig(Section):
     """Stage `train`. A step is `pairs_per_step` pairs, however many micro-batches of `micro_batch_tokens` it takes.
 
-    With `sharing: auto` a prompt is computed once for all its completions wherever the model allows it.
+    With `sharing: auto` a prompt is computed once for all its completions wherever the model allows it. With
+    `gradient_checkpointing` layers are computed again in the backward pass: a third more time, far less memory.
     `reference_cache` is the folder of the reference's values; without it they are beside the run folder, where other
     runs find them.
 
@@ -212,6 +213,7 @@ class TrainConfig(Section):
     pairs_per_step: PositiveInt = 64
     micro_batch_tokens: PositiveInt = 2048
     sharing: Literal["auto", "off"] = "auto"
+    gradient_checkpointing: bool = False
     epochs: PositiveInt = 1
     max_steps: PositiveInt | None = None
     learning_rate: Annotated[float, Field(gt=0)] = 1e-6

@@ -2,33 +2,13 @@
 
 import pytest
 import torch
+from packed import SHAPES, layout
 from torch import nn
 
 from prefine.training import tree_kernel
 from prefine.training.tree import Tree
 from prefine.training.tree_attention import _by_tree, dense_tree_attention, tree_attention
-from prefine.training.tree_kernel import QUERIES, Rule, visible
-
-SHAPES = {
-    "one-token-everything": [(1, (0, 1)), (1, (1, 1))],
-    "mixed": [(37, (5, 0, 30)), (1, (1, 2)), (20, (50,)), (64, (16, 16, 32))],
-    "long": [(2 * QUERIES + 3, (QUERIES, QUERIES + 1, 7))],
-    "list-of-32": [(9, (4,) * 32)],
-    "short-and-long": [(9, (4, 5)), (30, (60, 2)), (QUERIES, (50, 90)), (3, (2,)), (QUERIES - 4, (2, 3))],
-    "no-completion-input": [(5, (0, 0))],
-}
-
-
-def _layout(shape: list[tuple[int, tuple[int, ...]]]) -> tuple[tuple[Tree, ...], int]:
-    at, trees = 0, []
-    for prompt, completions in shape:
-        start, at = at, at + prompt
-        branches = []
-        for length in completions:
-            branches.append((at, at + length))
-            at += length
-        trees.append(Tree(start, prompt, tuple(branches)))
-    return tuple(trees), at
+from prefine.training.tree_kernel import Rule, visible
 
 
 def _inputs(length: int, *, heads: int = 4, kv_heads: int = 2) -> list[torch.Tensor]:
@@ -51,7 +31,7 @@ def test_blocks_equal_the_dense_mask(
     name: str, rule: dict[str, float], kept: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tree_kernel, "KEPT_KEYS", kept)
-    trees, length = _layout(SHAPES[name])
+    trees, length = layout(SHAPES[name])
     inputs = _inputs(length)
     upstream = torch.randn(1, length, 4, 8, dtype=torch.float64)
     blocks, _ = tree_attention(nn.Module(), *inputs, None, trees=trees, **rule)
@@ -64,7 +44,7 @@ def test_blocks_equal_the_dense_mask(
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_torchs_own_kernels_tree_by_tree_equal_the_dense_mask(name: str) -> None:
-    trees, length = _layout(SHAPES[name])
+    trees, length = layout(SHAPES[name])
     inputs = _inputs(length)
     expected = dense_tree_attention(*inputs, trees, Rule(0.3))
     found = _by_tree(*inputs, trees, 0.3)
@@ -81,7 +61,7 @@ def test_siblings_and_other_trees_are_never_seen() -> None:
 
 
 def test_what_would_change_the_result_is_refused() -> None:
-    trees, length = _layout(SHAPES["mixed"])
+    trees, length = layout(SHAPES["mixed"])
     inputs = _inputs(length)
     with pytest.raises(NotImplementedError, match="asks for s_aux"):
         tree_attention(nn.Module(), *inputs, None, trees=trees, s_aux=torch.zeros(4))

@@ -22,13 +22,18 @@ from prefine.records import SCHEMA_VERSION
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where training stood after `step` updates."""
+    """Where training stood after `step` updates.
+
+    `row_tokens` is the limit of a row, which lies below the configured one where memory was short; None in a
+    checkpoint from before it was kept.
+    """
 
     step: int
     weights: dict[str, Tensor]
     optimizer: dict[str, Tensor]
     rng: Tensor
     controllers: dict[str, dict[str, float]]
+    row_tokens: int | None = None
 
 
 def parameter_state(model: torch.nn.Module) -> dict[str, Tensor]:
@@ -63,6 +68,7 @@ def save(
     model: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
     controllers: dict[str, dict[str, float]],
+    row_tokens: int,
     keep: int,
 ) -> Path:
     """Write the checkpoint of `step`, then delete all but the newest `keep`.
@@ -74,6 +80,7 @@ def save(
         model: Its trained parameters are saved.
         optimizer: Its tensors are saved.
         controllers: States of what moves hyper-parameters.
+        row_tokens: The limit of a row.
         keep: How many checkpoints to keep.
     Returns: The checkpoint's folder.
     """
@@ -87,7 +94,8 @@ def save(
     save_file(optimizer_state(optimizer), temporary / "optimizer.safetensors")
     save_file({"torch": torch.get_rng_state()}, temporary / "rng.safetensors")
     state = {"schema_version": SCHEMA_VERSION, "step": step, "run_key": run_key, "torch": torch.__version__}
-    (temporary / "state.json").write_text(json.dumps(state | {"controllers": controllers}), encoding="utf-8")
+    state |= {"controllers": controllers, "row_tokens": row_tokens}
+    (temporary / "state.json").write_text(json.dumps(state), encoding="utf-8")
     hashes = {file.name: _sha256(file) for file in sorted(temporary.iterdir())}
     (temporary / "hashes.json").write_text(json.dumps(hashes), encoding="utf-8")
     for path in [*temporary.iterdir(), temporary]:
@@ -133,6 +141,7 @@ def load_newest(folder: Path, *, run_key: str) -> tuple[Checkpoint | None, tuple
             rng=load_file(path / "rng.safetensors")["torch"],
             # One from before there were controllers has none.
             controllers=state.get("controllers", {}),
+            row_tokens=state.get("row_tokens"),
         )
         return checkpoint, tuple(notes)
     return None, tuple(notes)

@@ -16,9 +16,11 @@ from prefine.training.early_stop import Alarm, EarlyStop
 from prefine.training.examples import Example
 from prefine.training.figures import FinalFigures, final_figures
 from prefine.training.forward import Forward
-from prefine.training.objective import Objective, PolicyTokens, evaluate
+from prefine.training.memory import within_memory
+from prefine.training.objective import Objective, PolicyTokens, StepTerms, evaluate
 from prefine.training.processes import own_pairs
 from prefine.training.row_log import RowLog
+from prefine.training.rows import Rows
 from prefine.training.table import PairTable
 
 EVALUATION_LOG_NAME = "eval_log.jsonl"
@@ -83,22 +85,31 @@ class HeldOut:
         Raises:
             NumericsError: A loss is not finite.
         """
-        rows, mismatched = (
-            self.forward.cut(some, own_pairs(some, range(len(some)))) for some in (self.examples, self.mismatched)
-        )
         device = self.forward.device
-        # A loss may draw random numbers, which training would then lack.
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            terms, tokens = evaluate(
-                self.forward,
-                rows,
-                self.table,
-                objective,
-                examples=self.examples,
-                step=step,
-                spread_of=TOP_TOKENS,
-                mismatched=mismatched,
+
+        def attempt() -> tuple[StepTerms, PolicyTokens]:
+            rows, mismatched = (
+                self.forward.cut(some, own_pairs(some, range(len(some)))) for some in (self.examples, self.mismatched)
             )
+            # A loss may draw random numbers, which training would then lack.
+            with torch.random.fork_rng([device] if device.type == "cuda" else []):
+                return evaluate(
+                    self.forward,
+                    rows,
+                    self.table,
+                    objective,
+                    examples=self.examples,
+                    step=step,
+                    spread_of=TOP_TOKENS,
+                    mismatched=mismatched,
+                )
+
+        def all_rows() -> list[Rows]:
+            return [
+                rows for some in (self.examples, self.mismatched) for rows in self.forward.cut(some, range(len(some)))
+            ]
+
+        terms, tokens = within_memory(attempt, self.forward, all_rows, self.examples)
         weight = terms.logps.weight
         loss = _ratio(terms.loss * weight, weight)
         return EvaluationRow(

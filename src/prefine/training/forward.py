@@ -1,7 +1,7 @@
 """A model as training uses it: rows in, values of scored tokens out, and gradients from coefficients."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from prefine.training import head as heads
 from prefine.training.examples import Example
 from prefine.training.head import Chunked, Coefficients, ComputeDtype, computing_in, head_of, unwrapped
+from prefine.training.recompute import recomputed_layers
 from prefine.training.rows import Rows, pack, pad
 from prefine.training.token_values import LOGPS_ONLY, TokenValues, Wanted
 from prefine.training.tree_attention import attending_trees
@@ -30,6 +31,7 @@ class Forward:
         shared: Whether a prompt is computed once for all its completions, see `sharing.why_not_shared`.
         tokens: Most positions of a row that is packed, or of padded rows together; a larger group is alone.
         score_prompts: Whether prompts are scored, too.
+        gradient_checkpointing: Whether layers are computed again in the backward pass instead of kept.
     """
 
     model: "PreTrainedModel"
@@ -37,6 +39,7 @@ class Forward:
     shared: bool = True
     tokens: int = 2048
     score_prompts: bool = False
+    gradient_checkpointing: bool = False
     _head: Chunked | None = field(default=None, init=False, repr=False)
 
     @property
@@ -52,7 +55,8 @@ class Forward:
     def values(self, rows: Rows, wanted: Wanted = LOGPS_ONLY) -> TokenValues:
         """Values of all scored tokens, without gradients."""
         rows = rows.to(self.device)
-        return heads.score(self._head_now(), self._hidden(rows), rows.targets, wanted)
+        with self._ready(rows):
+            return heads.score(self._head_now(), self._hidden(rows), rows.targets, wanted)
 
     def push(self, rows: Rows, coefficients: Coefficients, wanted: Wanted = LOGPS_ONLY) -> TokenValues:
         """Values of all scored tokens; what `coefficients` makes of them is pushed into the parameters' `.grad`.
@@ -63,20 +67,30 @@ class Forward:
             wanted: Which statistics the coefficients depend on.
         """
         rows = rows.to(self.device)
-        hidden = self._hidden(rows)
-        values, gradient = heads.push(self._head_now(), hidden, rows.targets, rows.spans, coefficients, wanted)
-        if hidden.requires_grad:
-            # Torch's own method is not annotated.
-            hidden.backward(gradient)  # type: ignore[no-untyped-call]
+        # The backward pass is within: layers that it computes again must attend as they did.
+        with self._ready(rows, checkpointing=self.gradient_checkpointing):
+            hidden = self._hidden(rows)
+            values, gradient = heads.push(self._head_now(), hidden, rows.targets, rows.spans, coefficients, wanted)
+            if hidden.requires_grad:
+                # Torch's own method is not annotated.
+                hidden.backward(gradient)  # type: ignore[no-untyped-call]
         return values
+
+    def _ready(self, rows: Rows, *, checkpointing: bool = False) -> ExitStack:
+        """The model made to attend as these rows need it, until the end of the block."""
+        model = unwrapped(self.model)
+        with ExitStack() as stack:
+            if rows.trees is not None:
+                stack.enter_context(attending_trees(model))
+            if checkpointing:
+                stack.enter_context(recomputed_layers(model))
+            return stack.pop_all()
 
     def _hidden(self, rows: Rows) -> Float[Tensor, "S d"]:
         """What the head is given at the scored positions."""
-        model = unwrapped(self.model)
         layout: dict[str, Any] = {} if rows.trees is None else {"trees": rows.trees}
-        attention = nullcontext() if rows.trees is None else attending_trees(model)
-        with computing_in(self.dtype, self.device), attention:
-            given = model.base_model(
+        with computing_in(self.dtype, self.device):
+            given = unwrapped(self.model).base_model(
                 input_ids=rows.input_ids, position_ids=rows.position_ids, use_cache=False, **layout
             )
         hidden: Tensor = given.last_hidden_state

@@ -30,7 +30,7 @@ ComputeDtype = Literal["float32", "bfloat16"]
 Coefficients = Callable[[Span, TokenValues], Float[Tensor, " n"]]
 """What the objective's derivative in each token's log-probability is, once those of a span are known."""
 
-_WORKSPACE_BYTES = 2**26
+_WORKSPACE_BYTES = {"cpu": 2**26, "cuda": 2**30}
 _LEAST_POSITIONS = 512
 # A probability below this has lost digits or is 0; its logarithm is then computed from the logits.
 _SMALL = 1e-30
@@ -122,7 +122,7 @@ class LinearHead:
 
     def positions(self) -> int:
         """About how many positions a chunk has."""
-        return max(_LEAST_POSITIONS, _WORKSPACE_BYTES // (4 * self.layer.out_features))
+        return _chunk(self.layer.out_features, self.layer.weight.device)
 
     def values(self, hidden: Tensor, targets: Tensor, wanted: Wanted) -> TokenValues:
         """What the head says of one chunk."""
@@ -206,7 +206,7 @@ class ModuleHead:
 
     def positions(self) -> int:
         """About how many positions a chunk has."""
-        return max(_LEAST_POSITIONS, _WORKSPACE_BYTES // (4 * int(self.model.config.get_text_config().vocab_size)))
+        return _chunk(int(self.model.config.get_text_config().vocab_size), self.model.device)
 
     def values(self, hidden: Tensor, targets: Tensor, wanted: Wanted) -> TokenValues:
         """What the head says of one chunk."""
@@ -232,6 +232,11 @@ class ModuleHead:
         chosen = logps.gather(1, targets[:, None]).squeeze(1)
         with torch.no_grad():
             return statistics(logps.exp(), chosen, wanted) if wanted != LOGPS_ONLY else TokenValues(chosen)
+
+
+def _chunk(vocabulary: int, device: torch.device) -> int:
+    """About how many positions a chunk has: more where there are many processors to keep busy."""
+    return max(_LEAST_POSITIONS, _WORKSPACE_BYTES.get(device.type, _WORKSPACE_BYTES["cpu"]) // (4 * vocabulary))
 
 
 def head_of(model: "PreTrainedModel", dtype: ComputeDtype = "float32") -> Chunked:

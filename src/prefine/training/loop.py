@@ -21,13 +21,15 @@ from prefine.training.evaluation import EVALUATION_LOG_NAME, EvaluationRow, Eval
 from prefine.training.examples import Example
 from prefine.training.figures import StepRow, TrainSummary, final_figures, step_row
 from prefine.training.forward import Forward
+from prefine.training.memory import within_memory
 from prefine.training.mismatched import mismatched_examples
-from prefine.training.objective import accumulate_gradients
+from prefine.training.objective import StepTerms, accumulate_gradients
 from prefine.training.pair_tokens import PairTokens
 from prefine.training.plan import Plan
 from prefine.training.reference import cached_tokens, check_start
 from prefine.training.row_fill import RowFill, needed_positions
 from prefine.training.row_log import RowLog
+from prefine.training.rows import Rows
 from prefine.training.schedule import factor
 from prefine.training.scoring import score_sides
 from prefine.training.sharing import why_not_shared
@@ -129,6 +131,7 @@ def train(
     if checkpoint is not None:
         checkpoints.restore(checkpoint, model, optimizer)
         steering.load_state_dict(checkpoint.controllers)
+        forward.tokens = checkpoint.row_tokens or forward.tokens
     start = 0 if checkpoint is None else checkpoint.step
     state = {} if checkpoint is None else checkpoint.controllers
     fill = RowFill(state.get("row_fill"))
@@ -152,8 +155,49 @@ def train(
             model=model,
             optimizer=optimizer,
             controllers=controllers,
+            row_tokens=forward.tokens,
             keep=config.keep_checkpoints,
         )
+
+    def cut(pairs: Sequence[int], *, own: bool = True) -> tuple[list[Rows], list[Rows]]:
+        """The rows of a step, and those of its mismatched pairs: all, or this process's share."""
+        rows, away = (
+            forward.cut(some, processes.own_pairs(some, pairs) if own else pairs) if some else []
+            for some in (examples, others)
+        )
+        return rows, away
+
+    def step_terms(step: int) -> StepTerms:
+        """The gradient of a step, in rows that memory has room for."""
+        random, controllers, pairs = torch.get_rng_state(), steering.state_dict(), plan.pairs_of(step)
+
+        def attempt() -> StepTerms:
+            optimizer.zero_grad(set_to_none=True)
+            batches, mismatched = cut(pairs)
+            return accumulate_gradients(
+                forward,
+                batches,
+                table,
+                steering.at(step),
+                examples=examples,
+                step=step + 1,
+                mismatched=mismatched,
+                control=steering.control,
+            )
+
+        def begin_again() -> None:
+            torch.set_rng_state(random)
+            steering.load_state_dict(controllers)
+            # Kept at once: a run that is interrupted cuts its rows from here on as this one does.
+            save(step)
+
+        def all_rows() -> list[Rows]:
+            return [rows for some in cut(pairs, own=False) for rows in some]
+
+        terms = within_memory(attempt, forward, all_rows, examples, before_again=begin_again)
+        needed = (needed_positions(some, processes.own_pairs(some, pairs)) for some in (examples, others) if some)
+        fill.add([rows for some in cut(pairs) for rows in some], needed=sum(needed))
+        return terms
 
     processes.check_same_weights(parameters, step=start)
     done = start
@@ -187,22 +231,7 @@ def train(
             )
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate
-            optimizer.zero_grad(set_to_none=True)
-            shares = [
-                (some, processes.own_pairs(some, plan.pairs_of(step)) if some else []) for some in (examples, others)
-            ]
-            batches, mismatched = (forward.cut(some, own) for some, own in shares)
-            fill.add([*batches, *mismatched], needed=sum(needed_positions(some, own) for some, own in shares))
-            terms = accumulate_gradients(
-                forward,
-                batches,
-                table,
-                steering.at(step),
-                examples=examples,
-                step=step + 1,
-                mismatched=mismatched,
-                control=steering.control,
-            )
+            terms = step_terms(step)
             ids = [examples[int(index)].id for index in terms.pairs]
             if step == 0 and ref_model is None:
                 tokens = terms.logps.chosen_tokens + terms.logps.rejected_tokens
@@ -231,7 +260,15 @@ def train(
             if done % config.checkpoint_every == 0 or done == plan.steps or evaluations.stopped_by is not None:
                 save(done)
 
-    logps = score_pairs(forward, examples, table)
+    every = range(len(examples))
+    logps = within_memory(
+        lambda: score_pairs(forward, examples, table), forward, lambda: forward.cut(examples, every), examples
+    )
+    if forward.tokens < config.micro_batch_tokens:
+        notes += (
+            f"memory was short: rows took at most {forward.tokens} tokens in the end, not {config.micro_batch_tokens} "
+            "(train.micro_batch_tokens)",
+        )
     summary = TrainSummary(
         steps=done,
         planned_steps=plan.steps,
@@ -275,6 +312,7 @@ def forward_of(
         shared=why is None,
         tokens=config.micro_batch_tokens,
         score_prompts=score_prompts,
+        gradient_checkpointing=config.gradient_checkpointing,
     )
     noted = why is not None and config.sharing != "off"
     return forward, (f"every completion is computed with its own copy of the prompt: {why}",) if noted else ()

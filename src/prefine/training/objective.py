@@ -19,6 +19,7 @@ from prefine.losses.facts import kind_of, needs_of, per_pair
 from prefine.losses.token_marks import difference_marks
 from prefine.training.examples import Example
 from prefine.training.forward import Forward
+from prefine.training.memory import shared_fate
 from prefine.training.pair_tokens import PairTokens, Places, SideLogps, joined, places
 from prefine.training.processes import add_up_gradients, gather
 from prefine.training.rows import Rows, Span
@@ -103,6 +104,7 @@ def accumulate_gradients(
 
     Raises:
         NumericsError: A pair's loss or regularizer is not finite.
+        OutOfMemory: There is no room for a row; `.grad` holds part of the gradient.
     """
     run = _Step(forward, table, objective, examples, step)
     terms = run.local(batches) if objective.kind == "local" else run.coupled(batches, mismatched, control)
@@ -199,8 +201,9 @@ class _Step:
             parts.append(tuple(t.detach() for t in columns))
             return gradient
 
-        for rows in batches:
-            self.forward.push(rows, partial(coefficients, rows), self.wanted)
+        with shared_fate():
+            for rows in batches:
+                self.forward.push(rows, partial(coefficients, rows), self.wanted)
         chosen, rejected, losses, regularizers = _whole(own, parts, columns=4, like=whole.weight)
         logps = whole.join(SideLogps(chosen, rejected), totals)
         return StepTerms(pairs, whole, logps, losses, regularizers, self.objective)
@@ -227,8 +230,9 @@ class _Step:
             # A completion of several pairs has the sum of what they make of it.
             return torch.zeros_like(values.logps).index_put_((place,), gradient.rows(at).values, accumulate=True)
 
-        for rows in batches:
-            self.forward.push(rows, partial(coefficients, rows))
+        with shared_fate():
+            for rows in batches:
+                self.forward.push(rows, partial(coefficients, rows))
         return StepTerms(pairs, whole, seen, loss.detach(), regularizer.detach(), objective)
 
     def away(self, mismatched: Sequence[Rows]) -> Float[Tensor, " B"] | None:
@@ -241,7 +245,10 @@ class _Step:
     def values(self, batches: Sequence[Rows]) -> tuple[Int[Tensor, " B"], PolicyTokens]:
         """What is read of all pairs of the step, by ascending index."""
         own = self._pairs(batches)
-        parts = [PolicyTokens.of(self.forward.values(rows, self.wanted), places(rows, rows.whole)) for rows in batches]
+        with shared_fate():
+            parts = [
+                PolicyTokens.of(self.forward.values(rows, self.wanted), places(rows, rows.whole)) for rows in batches
+            ]
         order = gather(own).argsort()
 
         def whole(some: list[PairTokens]) -> PairTokens:

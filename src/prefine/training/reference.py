@@ -16,6 +16,7 @@ from prefine.records import content_hash
 from prefine.training.examples import Example
 from prefine.training.forward import Forward
 from prefine.training.head import ComputeDtype
+from prefine.training.memory import within_memory
 from prefine.training.pair_tokens import PairTokens, joined
 from prefine.training.processes import from_main, is_main
 from prefine.training.scoring import score_tokens
@@ -68,10 +69,24 @@ def cached_tokens(
             found.append(PairTokens(stored["logps"].to(forward.device), stored["lengths"]))
             continue
         reused = False
-        found.append(score_tokens(forward, some, should_stop=should_stop))
+        found.append(_scored(forward, some, should_stop))
         if is_main():
             _keep(found[-1], file)
     return joined(found), reused
+
+
+def _scored(forward: Forward, examples: Sequence[Example], should_stop: Callable[[], bool] | None) -> PairTokens:
+    """Their values; rows may be smaller for want of memory, and then only here."""
+    limit = forward.tokens
+    try:
+        return within_memory(
+            lambda: score_tokens(forward, examples, should_stop=should_stop),
+            forward,
+            lambda: forward.cut(examples, range(len(examples))),
+            examples,
+        )
+    finally:
+        forward.tokens = limit
 
 
 def _keep(tokens: PairTokens, file: Path) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from prefine.errors import Interrupted
 from prefine.training.examples import Example
 from prefine.training.forward import Forward
+from prefine.training.memory import shared_fate
 from prefine.training.pair_tokens import PairTokens, SideLogps, joined, places
 from prefine.training.processes import gather, own_pairs
 
@@ -23,9 +24,11 @@ def score_tokens(
 
     Raises:
         Interrupted: `should_stop` became true.
+        OutOfMemory: There is no room for a row.
     """
     own = own_pairs(examples, range(len(examples)))
-    found = _score(forward, examples, own, should_stop)
+    with shared_fate():
+        found = _score(forward, examples, own, should_stop)
     values, lengths, pairs = found.tokens.values, found.tokens.lengths.to(forward.device), found.pairs
     # The inverse of a permutation is its argsort.
     return PairTokens(gather(values), gather(lengths).cpu()).rows(gather(pairs).argsort().cpu())

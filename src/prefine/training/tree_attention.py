@@ -11,6 +11,7 @@ from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 
 from prefine.training.tree import Layout
+from prefine.training.tree_flex import flex_dtype, flex_tree_attention
 from prefine.training.tree_kernel import Rule, TreeAttention, visible
 
 if TYPE_CHECKING:
@@ -57,6 +58,9 @@ def tree_attention(
     """
     rule = _rule(query, attention_mask, trees, scaling, sliding_window, softcap, others)
     assert trees is not None
+    if (dtype := flex_dtype(query)) is not None:
+        query, key, value = (rows.to(dtype) for rows in (query, key, value))
+        return flex_tree_attention(query, key, value, trees, rule), None
     if query.is_cuda and rule.window is None and rule.softcap is None:
         return _by_tree(query, key, value, trees, rule.scale), None
     # Half precision gains nothing here: the products are small and the sums want float32.

@@ -115,22 +115,22 @@ class TreeAttention(torch.autograd.Function):
             mixed = torch.bmm(p, step.values)
             out[step.rows] = mixed.view(q.shape[0], -1, mixed.shape[-1]).transpose(0, 1)
             kept.append(p if keeping and p.shape[-1] <= KEPT_KEYS else None)
-        ctx.save_for_backward(q, k, v)
-        ctx.kept, ctx.layout, ctx.rule = kept, layout, rule
+        # All by torch's own way, or gradient checkpointing would keep what it is there to drop.
+        ctx.save_for_backward(q, k, v, *kept)
+        ctx.layout, ctx.rule = layout, rule
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """The three gradients, block by block."""
-        q, k, v = ctx.saved_tensors
+        q, k, v, *kept = ctx.saved_tensors
         rule: Rule = ctx.rule
         # Every token is a query of exactly one block; as a key, a prompt's token is met by many.
         dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
         for number, step in enumerate(_steps(ctx.layout, k, v, rule)):
             queries = _queries(q, step, k.shape[0], rule)
-            p = ctx.kept[number]
+            p = kept[number]
             p = _probabilities(queries, step, rule) if p is None else p
-            ctx.kept[number] = None
             g = grad[step.rows].transpose(0, 1).reshape(k.shape[0], -1, grad.shape[-1])
             ds = torch.bmm(g, step.values.transpose(1, 2))
             ds = torch._softmax_backward_data(ds, p, -1, ds.dtype)

@@ -1,0 +1,97 @@
+"""When memory is short: which errors say so, and the same work again in smaller rows."""
+
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+
+from prefine.errors import LimitError
+from prefine.training.examples import Example
+from prefine.training.forward import Forward
+from prefine.training.processes import agree
+from prefine.training.rows import Rows
+
+Result = TypeVar("Result")
+
+# What torch raises as a plain RuntimeError: the CPU's allocator, CUDA outside torch's own, the matrix library's.
+_WORDS = ("DefaultCPUAllocator", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+
+
+class OutOfMemory(LimitError):
+    """This process or another one had no room for a pass."""
+
+
+@contextmanager
+def shared_fate() -> Iterator[None]:
+    """Passes during which processes do not wait for each other; if one has no room, all leave the block alike.
+
+    Raises:
+        OutOfMemory: In all processes, where one of them ran out of memory.
+    """
+    short: str | None = None
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not _is_short(error):
+            raise
+        short = str(error).strip().partition("\n")[0]
+    if agree(short is not None):
+        raise OutOfMemory(short or "another process ran out of memory")
+
+
+def within_memory(
+    attempt: Callable[[], Result],
+    forward: Forward,
+    cut: Callable[[], list[Rows]],
+    examples: Sequence[Example],
+    *,
+    before_again: Callable[[], None] = lambda: None,
+) -> Result:
+    """What `attempt` returns. While memory is too short for it, the row limit of `forward` is halved for good.
+
+    Args:
+        attempt: Makes its passes within `shared_fate`; may be called again.
+        forward: The passes through a model.
+        cut: The rows of these passes in all processes together, under the limit of the moment.
+        examples: What `Rows.pairs` number.
+        before_again: Called after each halving.
+
+    Raises:
+        LimitError: There is no room for the largest pair alone.
+    """
+    while True:
+        try:
+            return attempt()
+        except OutOfMemory as error:
+            reason = str(error)
+        # Only here is the error gone, and with it the tensors of the frames that it passed through.
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        _halve(forward, cut, examples, reason)
+        before_again()
+
+
+def _halve(forward: Forward, cut: Callable[[], list[Rows]], examples: Sequence[Example], reason: str) -> None:
+    """Halve the limit until the largest row is smaller."""
+    largest = max(cut(), key=_size)
+    while forward.tokens > 1:
+        forward.tokens //= 2
+        if max(map(_size, cut())) < _size(largest):
+            return
+    pair = examples[int(largest.pairs[0])]
+    raise LimitError(
+        f"there is no memory for pair {pair.id} alone, {_size(largest)} tokens ({reason}). Set "
+        "train.gradient_checkpointing: true, lower train.max_prompt_tokens or train.max_completion_tokens, "
+        "or train an adapter (train.adapter)"
+    )
+
+
+def _size(rows: Rows) -> int:
+    return rows.positions
+
+
+def _is_short(error: BaseException) -> bool:
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(words in str(error) for words in _WORDS)

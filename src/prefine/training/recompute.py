@@ -1,0 +1,55 @@
+"""Gradient checkpointing: a layer keeps its inputs only, and is computed again in the backward pass."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from prefine.errors import ConfigError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@contextmanager
+def recomputed_layers(model: "PreTrainedModel") -> Iterator[None]:
+    """Compute the model's layers again in backward passes; these have to end within the block as well.
+
+    `transformers` itself would do so in training mode only, which turns dropout on.
+
+    Raises:
+        ConfigError: The model does not say what its layers are.
+    """
+    layers = _layers(model)
+    before = [vars(layer).get("forward") for layer in layers]
+    for layer in layers:
+        # Nothing here draws random numbers, so their state need not be kept.
+        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)
+    try:
+        yield
+    finally:
+        for layer, own in zip(layers, before, strict=True):
+            if own is None:
+                del layer.forward
+            else:
+                layer.forward = own
+
+
+def _layers(model: nn.Module) -> list[nn.Module]:
+    """The outermost modules that `transformers` would checkpoint."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    found: dict[str, nn.Module] = {}
+    for name, module in model.named_modules():
+        within = any(name.startswith(f"{outer}.") for outer in found)
+        if isinstance(module, GradientCheckpointingLayer) and not within:
+            found[name] = module
+    if not found:
+        raise ConfigError(
+            f"train.gradient_checkpointing: {type(model).__name__} does not say what its layers are; "
+            "set it to false, and lower train.micro_batch_tokens if memory is short"
+        )
+    return list(found.values())
