@@ -6,6 +6,7 @@ says all, windows included, so one compiled kernel serves every layout.
 
 from collections.abc import Callable
 from functools import cache, lru_cache
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -56,7 +57,8 @@ def flex_tree_attention(
     """
     length = query.shape[2]
     padded, dynamic = padded_length(length)
-    query, key, value = (pad(rows, (0, 0, 0, padded - length)) for rows in (query, key, value))
+    # Rows that need no padding come as the model laid them: other strides are another kernel to the compiler.
+    query, key, value = (pad(rows, (0, 0, 0, padded - length)).contiguous() for rows in (query, key, value))
     kernel: Callable[..., Tensor] = _compiled(dynamic) if attend is None else attend
     mixed = kernel(
         query,
@@ -135,8 +137,18 @@ def _numbered(blocks: Tensor) -> tuple[Tensor, Tensor]:
     return count[None, None], numbers[None, None].contiguous()
 
 
+_KERNELS = 64
+"""Kernels that may be compiled: lengths of full rows, with gradients and without, each shape of a model."""
+
+
 @cache
 def _compiled(dynamic: bool) -> Callable[..., Tensor]:
+    # Beyond the limit, eight as torch has it, FlexAttention silently makes all scores of a row at once.
+    # Not above: it takes seconds to import.
+    from torch import _dynamo
+
+    limits: Any = _dynamo.config
+    limits.recompile_limit = max(limits.recompile_limit, _KERNELS)
     attend: Callable[..., Tensor] = torch.compile(flex_attention, dynamic=dynamic)
     return attend
 
