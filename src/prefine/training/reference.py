@@ -70,7 +70,8 @@ def cached_tokens(
             continue
         reused = False
         found.append(_scored(forward, some, should_stop))
-        if is_main():
+        # What is not finite ends the training, and would end every later one that read it.
+        if is_main() and bool(found[-1].values.isfinite().all()):
             _keep(found[-1], file)
     return joined(found), reused
 

@@ -57,19 +57,44 @@ def _bundles(layout: Layout) -> Iterator[Layout]:
 
 
 class _Block(NamedTuple):
-    """Queries `rows[0]:rows[1]` of the row, at positions up to `last`, on the keys `first:last` of the buffer."""
+    """Some queries: which they are, the keys of the buffer that they meet, and where these are in the row.
 
-    rows: tuple[int, int]
-    first: int
-    last: int
+    `banded` if the window hides some of the keys, else only the causal diagonal does.
+    """
+
+    rows: slice
+    queries: int
+    seen: slice
+    places: tuple[slice, ...]
+    banded: bool
 
 
 class _Segment(NamedTuple):
-    """A prompt or a completion: its place in the row, its first position, its blocks."""
+    """A prompt or a completion: its place in the row, that in the buffer, its blocks."""
 
-    rows: tuple[int, int]
-    position: int
+    rows: slice
+    own: slice
     blocks: tuple[_Block, ...]
+
+
+class _Bundle(NamedTuple):
+    """Short trees that are one block, moved to 0, or one longer tree in segments."""
+
+    rows: slice
+    trees: Layout
+    segments: tuple[_Segment, ...]
+
+
+@lru_cache(maxsize=8)
+def _plan(layout: Layout, window: int | None) -> tuple[_Bundle, ...]:
+    """What is done for a row; the same for all layers with this window, and both directions."""
+    plan = []
+    for trees in _bundles(layout):
+        start, stop = trees[0].start, trees[-1].stop
+        short = stop - start <= QUERIES
+        moved = tuple(_moved(tree, start) for tree in trees) if short else trees
+        plan.append(_Bundle(slice(start, stop), moved, () if short else tuple(_segments(trees[0], window))))
+    return tuple(plan)
 
 
 def _segments(tree: Tree, window: int | None) -> Iterator[_Segment]:
@@ -80,9 +105,14 @@ def _segments(tree: Tree, window: int | None) -> Iterator[_Segment]:
         for a in range(start, stop, QUERIES):
             b = min(a + QUERIES, stop)
             begin, end = position + a - start, position + b - start
-            blocks.append(_Block((a, b), 0 if window is None else max(0, begin - window + 1), end))
+            first = 0 if window is None else max(0, begin - window + 1)
+            prompt = slice(tree.start + first, tree.start + position)
+            late = slice(start + max(0, first - position), b)
+            places = tuple(place for place in (prompt, late) if place.stop > place.start)
+            banded = window is not None and end - first > window
+            blocks.append(_Block(slice(a, b), b - a, slice(first, end), places, banded))
         if blocks:
-            yield _Segment((start, stop), position, tuple(blocks))
+            yield _Segment(slice(start, stop), slice(position, position + stop - start), tuple(blocks))
 
 
 class TreeAttention(torch.autograd.Function):
@@ -158,33 +188,20 @@ class _Step(NamedTuple):
 
 def _steps(layout: Layout, k: Tensor, v: Tensor, rule: Rule) -> Iterator[_Step]:
     """All blocks of a row; a step's keys and values hold until the next one is asked for."""
-    for trees in _bundles(layout):
-        start, stop = trees[0].start, trees[-1].stop
-        if stop - start <= QUERIES:
-            rows = slice(start, stop)
-            moved = tuple(_moved(tree, start) for tree in trees)
-            yield _Step(rows, k[:, rows], v[:, rows], (rows,), _unseen(moved, rule.window, k.dtype, k.device))
-        else:
-            yield from _long_steps(trees[0], k, v, rule)
-
-
-def _long_steps(tree: Tree, k: Tensor, v: Tensor, rule: Rule) -> Iterator[_Step]:
-    """The blocks of one tree."""
-    keys, values = _buffer(k, tree), _buffer(v, tree)
-    for segment in _segments(tree, rule.window):
-        start, stop = segment.rows
-        own = slice(segment.position, segment.position + stop - start)
-        keys[:, own], values[:, own] = k[:, start:stop], v[:, start:stop]
-        for block in segment.blocks:
-            count, seen = block.rows[1] - block.rows[0], slice(block.first, block.last)
-            prompt = slice(tree.start + block.first, tree.start + segment.position)
-            late = slice(start + max(0, block.first - segment.position), block.rows[1])
-            if rule.window is not None and block.last - block.first > rule.window:
-                hidden = _banded(count, block.last - block.first, rule.window, k)
-            else:
-                hidden = _causal(count, k.dtype, k.device)
-            places = tuple(place for place in (prompt, late) if place.stop > place.start)
-            yield _Step(slice(*block.rows), keys[:, seen], values[:, seen], places, hidden)
+    for rows, trees, segments in _plan(layout, rule.window):
+        if not segments:
+            yield _Step(rows, k[:, rows], v[:, rows], (rows,), _unseen(trees, rule.window, k.dtype, k.device))
+            continue
+        keys, values = _buffer(k, trees[0]), _buffer(v, trees[0])
+        for segment in segments:
+            keys[:, segment.own], values[:, segment.own] = k[:, segment.rows], v[:, segment.rows]
+            for block in segment.blocks:
+                seen = block.seen
+                if block.banded and rule.window is not None:
+                    hidden = _banded(block.queries, seen.stop - seen.start, rule.window, k)
+                else:
+                    hidden = _causal(block.queries, k.dtype, k.device)
+                yield _Step(block.rows, keys[:, seen], values[:, seen], block.places, hidden)
 
 
 def _give_back(to: Tensor, gradient: Tensor, places: tuple[slice, ...]) -> None:
