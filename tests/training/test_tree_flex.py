@@ -87,8 +87,8 @@ def test_other_layouts_do_not_compile_it_again() -> None:
         trees, length = layout(SHAPES[name])
         q, k, v = (torch.randn(1, h, length, 64, device="cuda", dtype=torch.bfloat16) for h in (4, 2, 2))
         flex_tree_attention(q, k, v, trees, Rule(0.1))
-    # Rows of one block are a case of their own.
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 2
+    # One for the full row, one for rows of a single block, one for all others.
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 3
 
 
 def test_rows_that_are_nearly_a_power_of_two_long_become_that() -> None:
