@@ -1,5 +1,7 @@
 """The command line: the only place that prints, exits and reads the environment."""
 
+import atexit
+import gc
 import json
 import os
 import re
@@ -63,6 +65,10 @@ def main() -> None:
     # OpenMP's threads spin while they wait, which on a shared machine starves the ones that work (10 times slower
     # was seen). It must be set before torch is loaded; a user's own setting wins.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # More than 2 of the 9 seconds of a tiny training were Python's collector, which looks for cycles again and again
+    # among the modules that are loaded, and once more among all of them at the end.
+    gc.set_threshold(50_000, 20, 20)
+    atexit.register(gc.freeze)
     # What libraries will change in their next version is for us to act on, not for who runs the command.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|torch)\.")
     # A user's `my_module:my_function` is looked for where the command is run, as `python -m` does, after all else.

@@ -139,7 +139,9 @@ def column(path: Path, name: str) -> list[Any]:
 
 def _read(path: Path, columns: list[str] | None = None) -> pa.Table:
     try:
-        table = pq.read_table(path, columns=columns)
+        # Not `read_table`: that imports pyarrow.dataset and pandas, half a second for nothing.
+        with pq.ParquetFile(path) as file:
+            table = file.read(columns=columns)
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(
             f"{path}: not readable as Parquet ({error}); "
