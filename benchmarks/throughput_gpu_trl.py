@@ -16,7 +16,7 @@ from trl.trainer.dpo_trainer import DPOTrainer
 from prefine.training.examples import Example
 from throughput_data import BETA, LEARNING_RATE, MAX_GRAD_NORM
 from throughput_gpu import LORA, PAIRS_PER_STEP, WARM_STEPS, Case, Measured, device, fresh, make_model, now, peak_gb
-from throughput_trl import check_tokens, text_of, tokenizer_for
+from throughput_trl import check_tokens, texts_of, tokenizer_for
 
 MICRO_BATCHES = (4, 2, 1)
 
@@ -85,14 +85,7 @@ def _train(case: Case, examples: list[Example], pairs: int, *, checkpointing: bo
 def _trainer(
     case: Case, examples: list[Example], clock: Clock, folder: str, pairs: int, *, checkpointing: bool
 ) -> DPOTrainer:
-    texts = [
-        {
-            "prompt": text_of(example.prompt_ids),
-            "chosen": text_of(example.chosen_ids),
-            "rejected": text_of(example.rejected_ids),
-        }
-        for example in examples
-    ]
+    texts = texts_of(examples)
     datasets.disable_progress_bars()
     settings = DPOConfig(
         output_dir=folder,

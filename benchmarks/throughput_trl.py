@@ -71,6 +71,18 @@ def text_of(ids: tuple[int, ...]) -> str:
     return "".join(f" t{number}" if number >= FIRST_WORD else f" {SPECIAL[number]}" for number in ids)
 
 
+def texts_of(examples: list[Example]) -> list[dict[str, str]]:
+    """The pairs as rows of TRL's format."""
+    return [
+        {
+            "prompt": text_of(example.prompt_ids),
+            "chosen": text_of(example.chosen_ids),
+            "rejected": text_of(example.rejected_ids),
+        }
+        for example in examples
+    ]
+
+
 def settings(work: Work, folder: str) -> DPOConfig:
     """DPO's defaults with all that costs time on a CPU switched off: checkpointing, logging, saving, progress bars."""
     return DPOConfig(
@@ -128,14 +140,7 @@ def run(work: Work) -> Outcome:
     assert work.pairs_per_step % work.micro_batch_pairs == 0
     examples = examples_for(work)
     model, clock = make_model(work.vocab), Clock()
-    texts = [
-        {
-            "prompt": text_of(example.prompt_ids),
-            "chosen": text_of(example.chosen_ids),
-            "rejected": text_of(example.rejected_ids),
-        }
-        for example in examples
-    ]
+    texts = texts_of(examples)
     datasets.disable_progress_bars()
     with tempfile.TemporaryDirectory() as folder:
         trainer = DPOTrainer(

@@ -111,8 +111,7 @@ def _kind(card: "Card") -> str:
 def _needs(card: "Card") -> str:
     from prefine.losses.base import NEED_WORDS
 
-    words = "; ".join(f"{need} ({NEED_WORDS[need]})" for need in card.needs) or "only the policy's log-probabilities"
-    return words
+    return "; ".join(f"{need} ({NEED_WORDS[need]})" for need in card.needs) or "only the policy's log-probabilities"
 
 
 def _options(options: "tuple[Option, ...]") -> Table:

@@ -194,7 +194,7 @@ class TrainConfig(Section):
     """Stage `train`. A step is `pairs_per_step` pairs, however many micro-batches of `micro_batch_tokens` it takes.
 
     With `sharing: auto` a prompt is computed once for all its completions wherever the model allows it. With
-    `gradient_checkpointing` layers are computed again in the backward pass: a third more time, far less memory.
+    `gradient_checkpointing` layers are computed again in the backward pass: more time, less memory.
     `reference_cache` is the folder of the reference's values; without it they are beside the run folder, where other
     runs find them.
 

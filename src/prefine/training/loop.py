@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from prefine.errors import ConfigError, DataError, Interrupted, NumericsError
 from prefine.losses.base import LossFunction, Need, PairLogps
 from prefine.losses.facts import needs_of
 from prefine.records import SCHEMA_VERSION
+from prefine.store.base import write_text
 from prefine.training import adapter, checkpoints, processes
 from prefine.training.demands import check_examples
 from prefine.training.evaluation import EVALUATION_LOG_NAME, EvaluationRow, Evaluations, HeldOut
@@ -171,10 +171,10 @@ def train(
         """The gradient of a step, in rows that memory has room for."""
         random, controllers, pairs = torch.get_rng_state(), steering.state_dict(), plan.pairs_of(step)
 
-        def attempt() -> StepTerms:
+        def attempt() -> tuple[StepTerms, list[Rows]]:
             optimizer.zero_grad(set_to_none=True)
             batches, mismatched = cut(pairs)
-            return accumulate_gradients(
+            terms = accumulate_gradients(
                 forward,
                 batches,
                 table,
@@ -184,6 +184,7 @@ def train(
                 mismatched=mismatched,
                 control=steering.control,
             )
+            return terms, [*batches, *mismatched]
 
         def begin_again() -> None:
             torch.set_rng_state(random)
@@ -194,9 +195,9 @@ def train(
         def all_rows() -> list[Rows]:
             return [rows for some in cut(pairs, own=False) for rows in some]
 
-        terms = within_memory(attempt, forward, all_rows, examples, before_again=begin_again)
+        terms, rows = within_memory(attempt, forward, all_rows, examples, before_again=begin_again)
         needed = (needed_positions(some, processes.own_pairs(some, pairs)) for some in (examples, others) if some)
-        fill.add([rows for some in cut(pairs) for rows in some], needed=sum(needed))
+        fill.add(rows, needed=sum(needed))
         return terms
 
     processes.check_same_weights(parameters, step=start)
@@ -260,10 +261,7 @@ def train(
             if done % config.checkpoint_every == 0 or done == plan.steps or evaluations.stopped_by is not None:
                 save(done)
 
-    every = range(len(examples))
-    logps = within_memory(
-        lambda: score_pairs(forward, examples, table), forward, lambda: forward.cut(examples, every), examples
-    )
+    logps = score_pairs(forward, examples, table)
     if forward.tokens < config.micro_batch_tokens:
         notes += (
             f"memory was short: rows took at most {forward.tokens} tokens in the end, not {config.micro_batch_tokens} "
@@ -286,7 +284,7 @@ def train(
             "schema_version": SCHEMA_VERSION,
             **summary.model_dump(include={"steps", "stopped_by", "row_fill", "final"}),
         }
-        _write_whole(out_dir / FINAL_NAME, json.dumps(content, indent=2, allow_nan=False) + "\n")
+        write_text(out_dir / FINAL_NAME, json.dumps(content, indent=2, allow_nan=False) + "\n")
     return summary
 
 
@@ -392,12 +390,3 @@ def _optimizer(model: "PreTrainedModel", config: TrainConfig) -> torch.optim.Opt
         {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.adam_betas, fused=True)
-
-
-def _write_whole(file: Path, text: str) -> None:
-    temporary = file.with_suffix(f".{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as handle:
-        handle.write(text)
-        handle.flush()
-        os.fsync(handle.fileno())
-    temporary.replace(file)

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,10 +12,10 @@ from safetensors.torch import load_file, save_file
 
 from prefine.errors import NumericsError
 from prefine.records import content_hash
+from prefine.store.base import write_atomically
 from prefine.training.examples import Example
 from prefine.training.forward import Forward
 from prefine.training.head import ComputeDtype
-from prefine.training.memory import within_memory
 from prefine.training.pair_tokens import PairTokens, joined
 from prefine.training.processes import from_main, is_main
 from prefine.training.scoring import score_tokens
@@ -80,23 +79,14 @@ def _scored(forward: Forward, examples: Sequence[Example], should_stop: Callable
     """Their values; rows may be smaller for want of memory, and then only here."""
     limit = forward.tokens
     try:
-        return within_memory(
-            lambda: score_tokens(forward, examples, should_stop=should_stop),
-            forward,
-            lambda: forward.cut(examples, range(len(examples))),
-            examples,
-        )
+        return score_tokens(forward, examples, should_stop=should_stop)
     finally:
         forward.tokens = limit
 
 
 def _keep(tokens: PairTokens, file: Path) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_suffix(f".{os.getpid()}.tmp")
-    save_file({"logps": tokens.values.cpu(), "lengths": tokens.lengths}, temporary)
-    with temporary.open("rb") as handle:
-        os.fsync(handle.fileno())
-    temporary.replace(file)
+    held = {"logps": tokens.values.cpu(), "lengths": tokens.lengths}
+    write_atomically(file, lambda temporary: save_file(held, temporary))
 
 
 def _ids_hash(examples: Sequence[Example]) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor
 from prefine.errors import Interrupted
 from prefine.training.examples import Example
 from prefine.training.forward import Forward
-from prefine.training.memory import shared_fate
+from prefine.training.memory import shared_fate, within_memory
 from prefine.training.pair_tokens import PairTokens, SideLogps, joined, places
 from prefine.training.processes import gather, own_pairs
 
@@ -20,15 +20,20 @@ def score_tokens(
 ) -> PairTokens:
     """Log-probabilities of all scored tokens, in the order of the examples.
 
-    Several processes share the work, and all have all values.
+    Several processes share the work, and all have all values. Where memory is short, `forward` keeps the smaller rows.
 
     Raises:
         Interrupted: `should_stop` became true.
-        OutOfMemory: There is no room for a row.
+        LimitError: There is no room for a pair alone.
     """
-    own = own_pairs(examples, range(len(examples)))
-    with shared_fate():
-        found = _score(forward, examples, own, should_stop)
+    every = range(len(examples))
+    own = own_pairs(examples, every)
+
+    def attempt() -> _Scored:
+        with shared_fate():
+            return _score(forward, examples, own, should_stop)
+
+    found = within_memory(attempt, forward, lambda: forward.cut(examples, every), examples)
     values, lengths, pairs = found.tokens.values, found.tokens.lengths.to(forward.device), found.pairs
     # The inverse of a permutation is its argsort.
     return PairTokens(gather(values), gather(lengths).cpu()).rows(gather(pairs).argsort().cpu())
