@@ -14,9 +14,9 @@ from prefine.stages.training_inputs import read_examples, trainable
 from prefine.store.folder import RunFolder
 from prefine.store.rows import pair_of
 from prefine.store.tables import parts, read_part
-from prefine.training.loop import forward_of
 from prefine.training.pair_tokens import SideLogps
 from prefine.training.scoring import score_sides
+from prefine.training.start_values import forward_of
 from prefine.training.table import PairTable
 
 

@@ -3,14 +3,13 @@
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from prefine.config import TrainConfig
-from prefine.errors import ConfigError, DataError, Interrupted, NumericsError
+from prefine.errors import DataError, Interrupted, NumericsError
 from prefine.losses.base import LossFunction, Need, PairLogps
 from prefine.losses.facts import needs_of
 from prefine.records import SCHEMA_VERSION
@@ -24,15 +23,14 @@ from prefine.training.forward import Forward
 from prefine.training.memory import within_memory
 from prefine.training.mismatched import mismatched_examples
 from prefine.training.objective import StepTerms, accumulate_gradients
-from prefine.training.pair_tokens import PairTokens
 from prefine.training.plan import Plan
-from prefine.training.reference import cached_tokens, check_start
+from prefine.training.reference import check_start
 from prefine.training.row_fill import RowFill, needed_positions
 from prefine.training.row_log import RowLog
 from prefine.training.rows import Rows
 from prefine.training.schedule import factor
 from prefine.training.scoring import score_sides
-from prefine.training.sharing import why_not_shared
+from prefine.training.start_values import Known, forward_of, prepare, start_values
 from prefine.training.steering import Steering
 from prefine.training.table import PairTable
 from prefine.training.trackers import Trackers, untracked
@@ -101,7 +99,7 @@ def train(
         held_out = ()
     elif not held_out:
         raise DataError("train.evaluate_every: there are no held-out pairs to evaluate")
-    _prepare(model, [*examples, *held_out], config)
+    prepare(model, [*examples, *held_out], config)
     torch.manual_seed(config.seed)
     functions = [loss] if regularizer is None else [loss, regularizer]
     notes = check_examples(functions, examples)
@@ -111,13 +109,13 @@ def train(
     others, beside = (
         mismatched_examples(some) if some and "mismatched" in needs else [] for some in (examples, held_out)
     )
-    known = _Known(reference_dir or out_dir / "reference", should_stop)
-    table = _start_values(forward, ref_model, examples, others, config, needs, known)
+    known = Known(reference_dir or out_dir / "reference", should_stop)
+    table = start_values(forward, ref_model, examples, others, config, needs, known)
     probes: HeldOut | None = None
     if held_out:
         stated = check_examples(functions, held_out, what="held-out pairs")
         notes += tuple(f"held-out pairs: {note}" for note in stated)
-        own = _start_values(forward, ref_model, held_out, beside, config, needs, known)
+        own = start_values(forward, ref_model, held_out, beside, config, needs, known)
         probes = HeldOut(forward, held_out, own, beside)
     # After scoring: the reference is the model without the adapter, whatever the adapter's settings.
     if config.adapter is not None:
@@ -297,89 +295,6 @@ def score_pairs(forward: Forward, examples: Sequence[Example], table: PairTable)
         table: What the initial policy and the reference said of them.
     """
     return table.join(score_sides(forward, examples), table.totals())
-
-
-def forward_of(
-    model: "PreTrainedModel", examples: Sequence[Example], config: TrainConfig, *, score_prompts: bool = False
-) -> tuple[Forward, tuple[str, ...]]:
-    """The passes through a model, and a note if its prompts are not shared though they should be."""
-    why = "train.sharing is off" if config.sharing == "off" else why_not_shared(model, examples)
-    forward = Forward(
-        model,
-        dtype=config.dtype,
-        shared=why is None,
-        tokens=config.micro_batch_tokens,
-        score_prompts=score_prompts,
-        gradient_checkpointing=config.gradient_checkpointing,
-    )
-    noted = why is not None and config.sharing != "off"
-    return forward, (f"every completion is computed with its own copy of the prompt: {why}",) if noted else ()
-
-
-def _prepare(model: "PreTrainedModel", examples: Sequence[Example], config: TrainConfig) -> None:
-    """Float32 (or float64) master weights, dropout off."""
-    # Frozen weights that the layers round anyway stay as they were stored, which halves their memory.
-    frozen = config.adapter is not None and config.dtype == "bfloat16"
-    if not frozen and next(model.parameters()).dtype != torch.float64:
-        model.float()  # type: ignore[no-untyped-call]
-    model.eval()  # type: ignore[no-untyped-call]
-    limit = getattr(model.config, "max_position_embeddings", None)
-    longest = max(examples, key=lambda example: example.longest)
-    if limit is not None and longest.longest > limit:
-        raise ConfigError(
-            f"pair {longest.id} takes {longest.longest} positions, the model reads {limit}; "
-            "lower train.max_prompt_tokens or train.max_completion_tokens"
-        )
-
-
-@dataclass
-class _Known:
-    """Values that are kept in a folder, and whether all that were asked for had been there."""
-
-    folder: Path
-    should_stop: Callable[[], bool] | None
-    all_known: bool = True
-
-    def of(self, forward: Forward, examples: Sequence[Example]) -> PairTokens:
-        """Of some pairs, computed if they are not there."""
-        tokens, reused = cached_tokens(forward, examples, folder=self.folder, should_stop=self.should_stop)
-        self.all_known &= reused
-        return tokens
-
-
-def _start_values(
-    forward: Forward,
-    ref_model: "PreTrainedModel | None",
-    examples: Sequence[Example],
-    others: Sequence[Example],
-    config: TrainConfig,
-    needs: frozenset[Need],
-    known: _Known,
-) -> PairTable:
-    """Values under the initial policy and the reference.
-
-    `others` are the prompts with other pairs' completions, if a loss reads them.
-    """
-    initial = reference = known.of(forward, examples)
-    ref_forward = forward
-    if ref_model is not None:
-        _prepare(ref_model, examples, config)
-        ref_forward, _ = forward_of(ref_model, examples, config, score_prompts=forward.score_prompts)
-        reference = known.of(ref_forward, examples)
-        reference = reference._replace(values=reference.values.to(initial.values))
-    mismatched_ref = None
-    if others:
-        for read in (forward, ref_forward):
-            _prepare(read.model, others, config)
-        away = known.of(ref_forward, others).sides()
-        mismatched_ref = ((away.chosen + away.rejected) / 2).to(initial.values)
-    return PairTable.of(
-        examples,
-        initial=initial.sides(),
-        reference=reference.sides(),
-        mismatched_ref=mismatched_ref,
-        ref_tokens=reference if needs & {"tokens", "prompt"} else None,
-    )
 
 
 def _optimizer(model: "PreTrainedModel", config: TrainConfig) -> torch.optim.Optimizer:
