@@ -7,12 +7,17 @@ from pathlib import Path
 # Before anything loads torch: OpenMP threads that spin while they wait starve the ones that work on shared cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import hypothesis
 import pytest
 
 import transformers_server
 from run_place import Place
 from tiny_judge import save_tiny_judge
 from tiny_model import save_tiny_model
+
+# The same examples in every run, whatever the machine's speed.
+hypothesis.settings.register_profile("prefine", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("prefine")
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
