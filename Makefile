@@ -5,8 +5,6 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
-# OpenMP threads that spin while they wait starve the ones that work on shared cores.
-export OMP_WAIT_POLICY ?= PASSIVE
 ifneq ($(wildcard ../shared/data/README.md),)
 export PREFINE_TEST_DATA ?= $(abspath ../shared/data)
 endif

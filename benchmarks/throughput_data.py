@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from prefine.openmp import SPINS
 from prefine.training.examples import Example
 
 if TYPE_CHECKING:
@@ -36,7 +37,13 @@ COMPLETION_LENGTHS: Law = (128.0, 0.7, 4, 768)
 WARM_LONGEST = 48
 LIST_PROMPT, LIST_COMPLETION, LIST_SIZE = 512, 64, 8
 
-Wait = Literal["ACTIVE", "PASSIVE"]
+Wait = Literal["ACTIVE", "PASSIVE", "SHORT"]
+"""How OpenMP's threads wait for work: they spin, they sleep, or they spin shortly and then sleep."""
+_WAITS: dict[Wait, dict[str, str]] = {
+    "ACTIVE": {"OMP_WAIT_POLICY": "ACTIVE"},
+    "PASSIVE": {"OMP_WAIT_POLICY": "PASSIVE"},
+    "SHORT": {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": SPINS},
+}
 OUTCOME = "outcome "
 
 
@@ -305,7 +312,7 @@ class Children:
             **os.environ,
             "OMP_NUM_THREADS": str(THREADS),
             "MKL_NUM_THREADS": str(THREADS),
-            "OMP_WAIT_POLICY": wait,
+            **_WAITS[wait],
             "HF_HUB_OFFLINE": "1",
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
             "TOKENIZERS_PARALLELISM": "false",

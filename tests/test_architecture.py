@@ -42,6 +42,7 @@ FLOORS = {
     "prefine.metrics": 1,
     "prefine.chat": 1,
     "prefine.playground": 1,
+    "prefine.openmp": 2,
     "prefine.secrets": 2,
     "prefine.config": 2,
     "prefine.config_file": 2,

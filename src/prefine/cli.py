@@ -20,6 +20,7 @@ import typer
 from prefine.cli_groups import STAGE, AlongTheRoad, StageUnlessNamed
 from prefine.cli_processes import launched, leave, refuse_several, train_together
 from prefine.errors import ConfigError, Interrupted, PrefineError
+from prefine.openmp import choose_waiting
 from prefine.secrets import redact
 
 if TYPE_CHECKING:
@@ -62,9 +63,7 @@ _CommandLineError: Any = next(kind for kind in typer.BadParameter.__mro__ if kin
 
 def main() -> None:
     """Entry point of the `prefine` command."""
-    # OpenMP's threads spin while they wait, which on a shared machine starves the ones that work (10 times slower
-    # was seen). It must be set before torch is loaded; a user's own setting wins.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    choose_waiting(os.environ)
     # More than 2 of the 9 seconds of a tiny training were Python's collector, which looks for cycles again and again
     # among the modules that are loaded, and once more among all of them at the end.
     gc.set_threshold(50_000, 20, 20)
