@@ -43,6 +43,26 @@ def test_blocks_equal_the_dense_mask(
 
 
 @pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("window", [None, 9])
+def test_what_nothing_reads_may_be_left_out(name: str, window: int | None) -> None:
+    """Where only a prompt's last token and the completions are read, these are the same, and so are all gradients."""
+    trees, length = layout(SHAPES[name])
+    read = [at for tree in trees for at in range(tree.start + tree.prompt - 1, tree.stop)]
+    inputs = _inputs(length)
+    upstream = torch.randn(1, len(read), 4, 8, dtype=torch.float64)
+    found = []
+    for only_scored in (False, True):
+        mixed, _ = tree_attention(
+            nn.Module(), *inputs, None, trees=trees, sliding_window=window, only_scored=only_scored
+        )
+        found.append([mixed[:, read], *torch.autograd.grad(mixed[:, read], inputs, upstream)])
+        left_out = int((mixed == 0).all(-1).all(-1).sum())
+    assert left_out >= sum((tree.prompt - 1) // tree_kernel.QUERIES for tree in trees) * tree_kernel.QUERIES
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("name", SHAPES)
 def test_torchs_own_kernels_tree_by_tree_equal_the_dense_mask(name: str) -> None:
     trees, length = layout(SHAPES[name])
     inputs = _inputs(length)

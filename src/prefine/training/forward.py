@@ -16,6 +16,7 @@ from prefine.training.recompute import recomputed_layers
 from prefine.training.rows import Rows, pack, pad
 from prefine.training.token_values import LOGPS_ONLY, TokenValues, Wanted
 from prefine.training.tree_attention import attending_trees
+from prefine.training.unread import only_scored_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -82,6 +83,8 @@ class Forward:
         with ExitStack() as stack:
             if rows.trees is not None:
                 stack.enter_context(attending_trees(model))
+                if not self.score_prompts:
+                    stack.enter_context(only_scored_tokens(model, rows.scored, rows.positions))
             if checkpointing:
                 stack.enter_context(recomputed_layers(model))
             return stack.pop_all()

@@ -35,6 +35,7 @@ def tree_attention(
     scaling: float | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
+    only_scored: bool = False,
     **others: Any,
 ) -> tuple[Tensor, None]:
     """Attention of one packed row, in the form of `transformers`' AttentionInterface.
@@ -49,6 +50,7 @@ def tree_attention(
         scaling: Factor of the scores; None is 1 / sqrt(d).
         sliding_window: How many positions a token sees, itself included.
         softcap: Bound of the scores.
+        only_scored: Whether nothing reads what is given to a prompt's tokens but the last one.
         others: What other layers give; refused if it would change the result.
 
     Returns: The mixed values [1, T, heads, d], and None for the weights.
@@ -67,7 +69,8 @@ def tree_attention(
     exact = torch.promote_types(query.dtype, torch.float32)
     rows = (t[0].to(exact) for t in (query, key, value))
     with torch.autocast(query.device.type, enabled=False):
-        mixed: Tensor = TreeAttention.apply(*rows, trees, rule)  # type: ignore[no-untyped-call]
+        asked = rule._replace(only_scored=only_scored)
+        mixed: Tensor = TreeAttention.apply(*rows, trees, asked)  # type: ignore[no-untyped-call]
     return mixed[None].to(query.dtype), None
 
 

@@ -1,9 +1,9 @@
 """Attention of packed trees as products of blocks: no mask over the row, no product above the causal diagonal.
 
-A completion sees its prompt and its own past, so its keys are laid behind its prompt's in one buffer whose index is the
-position. The queries of a prompt, and those of a completion, are then plain causal attention on that buffer, cut into
-blocks of queries that each meet the keys up to their own end. Short trees side by side are one block under a mask: a
-few idle products cost less than many calls.
+A completion sees its prompt and its own past. The first one lies behind its prompt, as it is read; the keys of every
+other one are laid behind its prompt's in a buffer whose index is the position. All are then plain causal attention,
+cut into blocks of queries that each meet the keys up to their own end. Short trees side by side are one block under a
+mask: a few idle products cost less than many calls.
 """
 
 import math
@@ -24,11 +24,15 @@ KEPT_KEYS = 512
 
 
 class Rule(NamedTuple):
-    """How scores become probabilities: their scale, the positions in sight (None: all), and the soft-cap (None: no)."""
+    """How scores become probabilities: their scale, the positions in sight (None: all), and the soft-cap (None: no).
+
+    `only_scored` if nothing reads what prompts are given but by their last token: these values need not be there.
+    """
 
     scale: float
     window: int | None = None
     softcap: float | None = None
+    only_scored: bool = False
 
 
 def visible(trees: Layout, window: int | None = None) -> Bool[Tensor, "T T"]:
@@ -57,7 +61,7 @@ def _bundles(layout: Layout) -> Iterator[Layout]:
 
 
 class _Block(NamedTuple):
-    """Some queries: which they are, the keys of the buffer that they meet, and where these are in the row.
+    """Some queries: which they are, the keys that they meet, by position, and where these are in the row.
 
     `banded` if the window hides some of the keys, else only the causal diagonal does.
     """
@@ -70,10 +74,14 @@ class _Block(NamedTuple):
 
 
 class _Segment(NamedTuple):
-    """A prompt or a completion: its place in the row, that in the buffer, its blocks."""
+    """Tokens that are plain causal attention, and their blocks.
+
+    A prompt and its first completion lie in the row as they are read. For each other completion, `own` is its place in
+    the buffer behind its prompt.
+    """
 
     rows: slice
-    own: slice
+    own: slice | None
     blocks: tuple[_Block, ...]
 
 
@@ -85,34 +93,51 @@ class _Bundle(NamedTuple):
     segments: tuple[_Segment, ...]
 
 
-@lru_cache(maxsize=8)
-def _plan(layout: Layout, window: int | None) -> tuple[_Bundle, ...]:
+@lru_cache(maxsize=16)
+def _plan(layout: Layout, rule: Rule) -> tuple[_Bundle, ...]:
     """What is done for a row; the same for all layers with this window, and both directions."""
     plan = []
     for trees in _bundles(layout):
         start, stop = trees[0].start, trees[-1].stop
         short = stop - start <= QUERIES
         moved = tuple(_moved(tree, start) for tree in trees) if short else trees
-        plan.append(_Bundle(slice(start, stop), moved, () if short else tuple(_segments(trees[0], window))))
+        plan.append(_Bundle(slice(start, stop), moved, () if short else tuple(_segments(trees[0], rule))))
     return tuple(plan)
 
 
-def _segments(tree: Tree, window: int | None) -> Iterator[_Segment]:
-    """The prompt, then the completions that have inputs."""
-    spans = [(tree.start, tree.start + tree.prompt, 0), *((*branch, tree.prompt) for branch in tree.branches)]
-    for start, stop, position in spans:
+def _segments(tree: Tree, rule: Rule) -> Iterator[_Segment]:
+    """The prompt with its first completion, then the other completions that have inputs."""
+    ends = [stop for _, stop in tree.branches] or [tree.start + tree.prompt]
+    # Nothing reads what a prompt's tokens but the last one are given by the last layer.
+    asked = tree.prompt - 1 if rule.only_scored else 0
+    first = tuple(
+        _Block(slice(tree.start + begin, tree.start + end), end - begin, seen, (_shifted(seen, tree.start),), banded)
+        for begin, end, seen, banded in _blocks(0, ends[0] - tree.start, rule.window)
+        if end > asked
+    )
+    yield _Segment(slice(tree.start, ends[0]), None, first)
+    for start, stop in tree.branches[1:]:
+        to_row = start - tree.prompt
         blocks = []
-        for a in range(start, stop, QUERIES):
-            b = min(a + QUERIES, stop)
-            begin, end = position + a - start, position + b - start
-            first = 0 if window is None else max(0, begin - window + 1)
-            prompt = slice(tree.start + first, tree.start + position)
-            late = slice(start + max(0, first - position), b)
+        for begin, end, seen, banded in _blocks(tree.prompt, tree.prompt + stop - start, rule.window):
+            prompt = slice(tree.start + seen.start, tree.start + tree.prompt)
+            late = slice(to_row + max(seen.start, tree.prompt), to_row + end)
             places = tuple(place for place in (prompt, late) if place.stop > place.start)
-            banded = window is not None and end - first > window
-            blocks.append(_Block(slice(a, b), b - a, slice(first, end), places, banded))
+            blocks.append(_Block(slice(to_row + begin, to_row + end), end - begin, seen, places, banded))
         if blocks:
-            yield _Segment(slice(start, stop), slice(position, position + stop - start), tuple(blocks))
+            yield _Segment(slice(start, stop), slice(tree.prompt, tree.prompt + stop - start), tuple(blocks))
+
+
+def _blocks(start: int, stop: int, window: int | None) -> Iterator[tuple[int, int, slice, bool]]:
+    """From, to, the keys in sight and whether the window hides some of them, all by position."""
+    for begin in range(start, stop, QUERIES):
+        end = min(begin + QUERIES, stop)
+        first = 0 if window is None else max(0, begin - window + 1)
+        yield begin, end, slice(first, end), window is not None and end - first > window
+
+
+def _shifted(place: slice, by: int) -> slice:
+    return slice(place.start + by, place.stop + by)
 
 
 class TreeAttention(torch.autograd.Function):
@@ -135,15 +160,19 @@ class TreeAttention(torch.autograd.Function):
             k: Keys.
             v: Values.
             layout: The trees that fill the row.
-            rule: Scale, window and soft-cap.
+            rule: Scale, window and soft-cap, and whose values are asked for; those of others are 0.
         """
-        out = q.new_empty(q.shape[1], q.shape[0], v.shape[-1])
+        heads, tokens, _ = q.shape
+        make = q.new_zeros if rule.only_scored else q.new_empty
+        out = make(tokens, heads, v.shape[-1])
+        to = _grouped(out.transpose(0, 1), len(k))
+        queries = _dense(_grouped(q, len(k)) * rule.scale)
         kept: list[Tensor | None] = []
         keeping = any(ctx.needs_input_grad) and rule.softcap is None
         for step in _steps(layout, k, v, rule):
-            p = _probabilities(_queries(q, step, k.shape[0], rule), step, rule)
+            p = _probabilities(queries[:, step.rows].flatten(1, 2), step, rule)
             mixed = torch.bmm(p, step.values)
-            out[step.rows] = mixed.view(q.shape[0], -1, mixed.shape[-1]).transpose(0, 1)
+            to[:, step.rows] = mixed.view(len(k), -1, heads // len(k), mixed.shape[-1])
             kept.append(p if keeping and p.shape[-1] <= KEPT_KEYS else None)
         # All by torch's own way, or gradient checkpointing would keep what it is there to drop.
         ctx.save_for_backward(q, k, v, *kept)
@@ -155,22 +184,25 @@ class TreeAttention(torch.autograd.Function):
         """The three gradients, block by block."""
         q, k, v, *kept = ctx.saved_tensors
         rule: Rule = ctx.rule
-        # Every token is a query of exactly one block; as a key, a prompt's token is met by many.
-        dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        # Every token is a query of at most one block; as a key, a prompt's token is met by many.
+        dq = torch.zeros_like(q) if rule.only_scored else torch.empty_like(q)
+        dk, dv = torch.zeros_like(k), torch.zeros_like(v)
+        to = _grouped(dq, len(k))
+        queries = _dense(_grouped(q, len(k)) * rule.scale)
+        gradients = _dense(_grouped(grad.transpose(0, 1), len(k)))
         for number, step in enumerate(_steps(ctx.layout, k, v, rule)):
-            queries = _queries(q, step, k.shape[0], rule)
+            asked, g = (rows[:, step.rows].flatten(1, 2) for rows in (queries, gradients))
             p = kept[number]
-            p = _probabilities(queries, step, rule) if p is None else p
-            g = grad[step.rows].transpose(0, 1).reshape(k.shape[0], -1, grad.shape[-1])
+            p = _probabilities(asked, step, rule) if p is None else p
             ds = torch.bmm(g, step.values.transpose(1, 2))
             ds = torch._softmax_backward_data(ds, p, -1, ds.dtype)
             if rule.softcap is not None:
-                capped = torch.bmm(queries, step.keys.transpose(1, 2)).div_(rule.softcap).tanh_()
+                capped = torch.bmm(asked, step.keys.transpose(1, 2)).div_(rule.softcap).tanh_()
                 ds.mul_(capped.square_().neg_().add_(1))
             _give_back(dv, torch.bmm(p.transpose(1, 2), g), step.places)
-            _give_back(dk, torch.bmm(ds.transpose(1, 2), queries), step.places)
-            dq[:, step.rows] = torch.bmm(ds, step.keys).mul_(rule.scale).view(q.shape[0], -1, q.shape[-1])
-        return dq, dk, dv, None, None
+            _give_back(dk, torch.bmm(ds.transpose(1, 2), asked), step.places)
+            to[:, step.rows] = torch.bmm(ds, step.keys).view(len(k), -1, *to.shape[2:])
+        return dq.mul_(rule.scale), dk, dv, None, None
 
 
 class _Step(NamedTuple):
@@ -188,13 +220,16 @@ class _Step(NamedTuple):
 
 def _steps(layout: Layout, k: Tensor, v: Tensor, rule: Rule) -> Iterator[_Step]:
     """All blocks of a row; a step's keys and values hold until the next one is asked for."""
-    for rows, trees, segments in _plan(layout, rule.window):
+    for rows, trees, segments in _plan(layout, rule):
         if not segments:
             yield _Step(rows, k[:, rows], v[:, rows], (rows,), _unseen(trees, rule.window, k.dtype, k.device))
             continue
-        keys, values = _buffer(k, trees[0]), _buffer(v, trees[0])
-        for segment in segments:
-            keys[:, segment.own], values[:, segment.own] = k[:, segment.rows], v[:, segment.rows]
+        keys, values = k[:, rows], v[:, rows]
+        for number, segment in enumerate(segments):
+            if number == 1:
+                keys, values = _buffer(k, trees[0]), _buffer(v, trees[0])
+            if segment.own is not None:
+                keys[:, segment.own], values[:, segment.own] = k[:, segment.rows], v[:, segment.rows]
             for block in segment.blocks:
                 seen = block.seen
                 if block.banded and rule.window is not None:
@@ -214,13 +249,20 @@ def _give_back(to: Tensor, gradient: Tensor, places: tuple[slice, ...]) -> None:
 
 
 def _buffer(rows: Tensor, tree: Tree) -> Tensor:
-    """Room for the prompt with its longest completion, by position."""
-    return rows.new_empty(rows.shape[0], tree.longest, rows.shape[2])
+    """The prompt, and room for its longest completion behind it."""
+    room = rows.new_empty(rows.shape[0], tree.longest, rows.shape[2])
+    room[:, : tree.prompt] = rows[:, tree.start : tree.start + tree.prompt]
+    return room
 
 
-def _queries(q: Tensor, step: _Step, groups: int, rule: Rule) -> Tensor:
-    """The block's scaled queries [kv_heads, queries of all heads that share these keys, d]."""
-    return (q[:, step.rows] * rule.scale).reshape(groups, -1, q.shape[-1])
+def _grouped(rows: Tensor, groups: int) -> Float[Tensor, "kv_heads T shared d"]:
+    """A view [heads, T, d] by the key head that a token's queries share."""
+    return rows.view(groups, -1, *rows.shape[1:]).transpose(1, 2)
+
+
+def _dense(rows: Float[Tensor, "kv_heads T shared d"]) -> Float[Tensor, "kv_heads T shared d"]:
+    """The same so that the queries of neighbouring tokens are one matrix; with one query to a key they are already."""
+    return rows if rows.shape[2] == 1 else rows.contiguous()
 
 
 def _probabilities(queries: Tensor, step: _Step, rule: Rule) -> Tensor:
@@ -229,7 +271,8 @@ def _probabilities(queries: Tensor, step: _Step, rule: Rule) -> Tensor:
     if rule.softcap is not None:
         scores.div_(rule.softcap).tanh_().mul_(rule.softcap)
     count, width = step.hidden.shape
-    scores.view(-1, count, scores.shape[-1])[:, :, scores.shape[-1] - width :] += step.hidden
+    # Side by side are the queries of a token that share its keys.
+    scores.view(len(scores), count, -1, scores.shape[-1])[..., scores.shape[-1] - width :] += step.hidden[:, None]
     return torch._softmax(scores, -1, False, out=scores) if scores.is_cpu else torch.softmax(scores, -1)
 
 
