@@ -50,8 +50,8 @@ OUTCOME = "outcome "
 class Work(BaseModel):
     """What a child is to do. `micro_batch_pairs` and `precompute` are TRL's, `sharing` is ours.
 
-    The steps that warm up have short pairs of their own. The timed ones take the first of `drawn_pairs`, which are
-    drawn whatever the steps are: a child that makes fewer steps makes the same ones.
+    The steps that warm up have short pairs of their own. The timed ones are those of `drawn_pairs` from `first_step`
+    on. The pairs are drawn whatever the steps are: a child that makes fewer steps makes the same ones.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -61,6 +61,7 @@ class Work(BaseModel):
     pairs_per_step: int
     warm_steps: int
     timed_steps: int
+    first_step: int = 0
     data: Literal["pairs", "lists"] = "pairs"
     micro_batch_pairs: int = 1
     precompute: bool = True
@@ -108,10 +109,29 @@ class Outcome(BaseModel):
 def examples_for(work: Work) -> list[Example]:
     """The pairs of all steps in the order in which they are trained on; the same for every child with this work."""
     draw = random_pairs if work.data == "pairs" else random_lists
-    used = work.timed_steps * work.pairs_per_step
-    assert used <= work.drawn_pairs, f"{work.timed_steps} timed steps need {used} pairs"
+    start = work.first_step * work.pairs_per_step
+    stop = start + work.timed_steps * work.pairs_per_step
+    assert stop <= work.drawn_pairs, f"the timed steps end with pair {stop} of {work.drawn_pairs}"
     warm = random_pairs(work.warm_steps * work.pairs_per_step, vocab=work.vocab, seed=1, longest=WARM_LONGEST)
-    return warm + draw(work.drawn_pairs, vocab=work.vocab)[:used]
+    return warm + draw(work.drawn_pairs, vocab=work.vocab)[start:stop]
+
+
+def typical_step(pairs: int, pairs_per_step: int, count: int) -> int:
+    """Where `count` neighbouring steps begin that are most like all of them.
+
+    Alike in what costs time: unique tokens, their (query, key) pairs, scored tokens, and positions with padding.
+    """
+    steps = steps_of(random_pairs(pairs, vocab=FIRST_WORD + 1), pairs_per_step)
+    costs = np.array([(*counts(step, pairs_per_step), _padded(step)) for step in steps])
+    runs = np.stack([costs[start : start + count].mean(0) for start in range(len(steps) - count + 1)])
+    return int(np.abs(runs / costs.mean(0) - 1).max(1).argmin())
+
+
+def _padded(step: Sequence[Example]) -> int:
+    """Positions of both answers of all pairs, each behind its own copy of the prompt, in one batch."""
+    answers = [max(len(example.chosen_ids), len(example.rejected_ids)) for example in step]
+    longest = max(len(example.prompt_ids) + answer for example, answer in zip(step, answers, strict=True))
+    return 2 * len(step) * longest
 
 
 def random_pairs(

@@ -23,7 +23,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from line import Line
-from throughput_data import PAIRS, THREADS, Children, Outcome, Wait, Work
+from throughput_data import PAIRS, THREADS, Children, Outcome, Wait, Work, typical_step
 
 SIZES = (4096, 32000)
 OURS, TRL = "throughput_ours.py", "throughput_trl.py"
@@ -135,10 +135,11 @@ def rounds(report: Report, vocab: int, pairs_per_step: int, effort: Effort, wait
     warm, timed = (effort.warm, effort.timed) if small else (1, PAIRS // pairs_per_step)
     work = Work(
         vocab=vocab,
-        drawn_pairs=timed * pairs_per_step,
+        drawn_pairs=PAIRS,
         pairs_per_step=pairs_per_step,
         warm_steps=warm,
         timed_steps=timed,
+        first_step=typical_step(PAIRS, pairs_per_step, timed),
     )
     for _ in range(effort.rounds):
         online: Outcome | None = None
