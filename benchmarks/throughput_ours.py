@@ -38,7 +38,7 @@ from throughput_data import (
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-ROW_TOKENS, HEAD_TOKENS = 2048, 512  # the default of `train.micro_batch_tokens`, and what a chunk of the head has
+ROW_TOKENS, HEAD_TOKENS = 1024, 512
 PROBE_SECONDS = 0.1
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from prefine.training.tree import Layout, Tree
 
-QUERIES = 192
+QUERIES = 128
 """Queries in a block, and tokens of trees that are one: fewer waste less, more make better products and fewer calls."""
 KEPT_KEYS = 512
 """Up to this many keys, a block's probabilities are kept for the backward pass; more are computed again."""
