@@ -9,8 +9,8 @@ c * (one-hot - P); c multiplies rows of width d, never of width V:
 Three matrix products, nothing kept. Where a group has more positions than the workspace, its logits are computed twice.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from prefine.training.calling import calling
 from prefine.training.rows import Span, joined
 from prefine.training.token_values import LOGPS_ONLY, TokenValues, Wanted, concatenated, slices, statistics
 
@@ -291,25 +292,11 @@ class _Body:
 
 def after_layers(model: "PreTrainedModel", hidden: Float[Tensor, "n d"]) -> Float[Tensor, "n V"]:
     """The logits that the model's own forward makes of what its layers gave."""
-    with _layers_give(unwrapped(model), hidden[None]):
+    with calling(unwrapped(model).base_model, lambda *_, **__: _Body(hidden[None])):
         logits: Tensor = unwrapped(model)(
             input_ids=torch.zeros(1, len(hidden), dtype=torch.long), use_cache=False
         ).logits
     return logits[0]
-
-
-@contextmanager
-def _layers_give(model: "PreTrainedModel", hidden: Tensor) -> Iterator[None]:
-    body = model.base_model
-    before = vars(body).get("forward")
-    body.forward = lambda *_, **__: _Body(hidden)
-    try:
-        yield
-    finally:
-        if before is None:
-            del body.forward
-        else:
-            body.forward = before
 
 
 def computing_in(dtype: ComputeDtype, device: torch.device) -> AbstractContextManager[Any]:

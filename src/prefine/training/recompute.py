@@ -1,7 +1,7 @@
 """Gradient checkpointing: a layer keeps its inputs only, and is computed again in the backward pass."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from prefine.errors import ConfigError
+from prefine.training.calling import calling
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -23,19 +24,12 @@ def recomputed_layers(model: "PreTrainedModel") -> Iterator[None]:
     Raises:
         ConfigError: The model does not say what its layers are.
     """
-    layers = _layers(model)
-    before = [vars(layer).get("forward") for layer in layers]
-    for layer in layers:
-        # Nothing here draws random numbers, so their state need not be kept.
-        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)
-    try:
+    with ExitStack() as stack:
+        for layer in _layers(model):
+            # Nothing here draws random numbers, so their state need not be kept.
+            again = partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)
+            stack.enter_context(calling(layer, again))
         yield
-    finally:
-        for layer, own in zip(layers, before, strict=True):
-            if own is None:
-                del layer.forward
-            else:
-                layer.forward = own
 
 
 def _layers(model: nn.Module) -> list[nn.Module]:

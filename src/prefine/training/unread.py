@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from prefine.training.calling import calling
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -37,8 +39,8 @@ def only_scored_tokens(model: "PreTrainedModel", scored: Int[Tensor, " S"], posi
     with ExitStack() as stack:
         if len(read) <= _MOST_READ * positions and (layer := _last_layer(model)) is not None:
             attention, network = layer.self_attn, layer.mlp
-            stack.enter_context(_calling(attention, partial(attention.forward, only_scored=True)))
-            stack.enter_context(_calling(network, partial(_of_some, network.forward, read)))
+            stack.enter_context(calling(attention, partial(attention.forward, only_scored=True)))
+            stack.enter_context(calling(network, partial(_of_some, network.forward, read)))
         yield
 
 
@@ -62,17 +64,3 @@ def _last_layer(model: "PreTrainedModel") -> Any | None:
         return None
     handed_on = any(some.kind is some.VAR_KEYWORD for some in signature(attention.forward).parameters.values())
     return layers[-1] if handed_on else None
-
-
-@contextmanager
-def _calling(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    """Another forward for the module until the end of the block."""
-    own = vars(module).get("forward")
-    module.forward = forward
-    try:
-        yield
-    finally:
-        if own is None:
-            del module.forward
-        else:
-            module.forward = own
