@@ -59,6 +59,7 @@ FLOORS = {
     "prefine.api": 4,
     "prefine.cli": 4,
     "prefine.cli_annotations": 4,
+    "prefine.cli_ending": 4,
     "prefine.cli_groups": 4,
     "prefine.cli_import": 4,
     "prefine.cli_losses": 4,
@@ -80,6 +81,7 @@ NEIGHBOURS = (
     ("prefine.judges.playground", "prefine.playground.world", "the judge knows the gold score"),
     ("prefine.__main__", "prefine.cli", "python -m prefine is the command"),
     ("prefine.cli", "prefine.progress", "the command line draws its bars"),
+    ("prefine.cli", "prefine.cli_ending", "what becomes of errors"),
     ("prefine.cli", "prefine.cli_groups", "which commands stand together"),
     ("prefine.cli", "prefine.cli_import", "a command with much to check"),
     ("prefine.cli", "prefine.cli_simulate", "another one"),
@@ -244,6 +246,7 @@ def test_the_lower_floors_are_pure(module: Module) -> None:
 # Beside the command line, a module that is run with `python -m` speaks for itself.
 SPEAKERS = {
     "prefine.cli": "the command line",
+    "prefine.cli_ending": "what it says when it ends",
     "prefine.playground.build": "python -m prefine.playground.build",
     "prefine.cli_processes": "reads what a launcher says of the processes",
     "prefine.secrets": "reads the one variable that holds a key",

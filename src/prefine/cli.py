@@ -4,24 +4,20 @@ import atexit
 import gc
 import json
 import os
-import re
 import shutil
 import sys
-import threading
 import time
-import traceback
 import warnings
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from prefine.cli_ending import complain, guarded, leave_threads, visible
 from prefine.cli_groups import STAGE, AlongTheRoad, StageUnlessNamed
 from prefine.cli_processes import launched, leave, refuse_several, train_together
-from prefine.errors import ConfigError, Interrupted, PrefineError
+from prefine.errors import Interrupted
 from prefine.openmp import choose_waiting
-from prefine.secrets import redact
 
 if TYPE_CHECKING:
     from prefine.config import RunConfig
@@ -52,14 +48,6 @@ Strict = Annotated[
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything and print the plan; do nothing.")]
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-
-
-_INTERRUPTED = 130  # what typer makes of Ctrl-C, as shells do
-
-# The base of all usage errors: click's own class, or that of the click that newer versions of typer carry.
-_CommandLineError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
-
 
 def main() -> None:
     """Entry point of the `prefine` command."""
@@ -72,56 +60,11 @@ def main() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|torch)\.")
     # A user's `my_module:my_function` is looked for where the command is run, as `python -m` does, after all else.
     sys.path.append(os.getcwd())
-    code = _guarded(lambda: app(standalone_mode=False))
+    code = guarded(lambda: app(standalone_mode=False))
     leave(code)
     if code == Interrupted.exit_code:
-        _leave_threads(code)
+        leave_threads(code)
     sys.exit(code)
-
-
-def _leave_threads(code: int) -> None:
-    """End now if a thread waits for a server: the interpreter would wait for it, and nobody wants what it brings."""
-    from prefine.calls.engine import THREADS
-
-    if any(thread.name.startswith(THREADS) for thread in threading.enumerate()):
-        sys.stdout.flush()
-        os._exit(code)
-
-
-def _guarded(command: Callable[[], Any]) -> int:
-    """Run a command; its exit code. Errors go to stderr, without a traceback unless the fault is ours."""
-    try:
-        code = command()
-        if code == _INTERRUPTED:
-            raise KeyboardInterrupt
-        return code if isinstance(code, int) else 0
-    except PrefineError as error:
-        _complain(str(error))
-        return error.exit_code
-    except (KeyboardInterrupt, typer.Abort):
-        _complain("interrupted; the same command goes on from here")
-        return Interrupted.exit_code
-    except _CommandLineError as error:
-        error.show()
-        return ConfigError.exit_code
-    except BrokenPipeError:
-        # Whoever read the output has gone; the interpreter would complain when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except Exception:  # noqa: BLE001 - the last boundary: whatever arrives here is our bug
-        sys.stderr.write(redact(traceback.format_exc()))
-        _complain("this is a bug in prefine; what was journaled is kept. Please report the lines above")
-        return PrefineError.exit_code
-
-
-def _complain(text: str) -> None:
-    # Messages quote users' data and models' texts, which must not drive the terminal.
-    sys.stderr.write(f"prefine: {_visible(redact(text))}\n")
-
-
-def _visible(text: str) -> str:
-    """The text without what would drive the terminal."""
-    return _CONTROL.sub("�", text)
 
 
 def _load(path: Path, overrides: list[str] | None, run_dir: str | None) -> "RunConfig":
@@ -256,7 +199,7 @@ def evaluate_annotations(
         typer.echo(as_json(found))
     else:
         columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else 100
-        typer.echo(_visible(as_text(found, columns=columns)))
+        typer.echo(visible(as_text(found, columns=columns)))
 
 
 @app.command(name="import")
@@ -295,7 +238,7 @@ def import_(
         **{"split": split, "config": config, "revision": revision, "data_dir": data_dir},
     }
     for line in convert(inputs, entry, out, options, strict=strict):
-        typer.echo(_visible(line))
+        typer.echo(visible(line))
 
 
 @app.command()
@@ -342,7 +285,7 @@ def simulate(
         typer.echo(as_json(simulation))
     else:
         columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else 100
-        typer.echo(_visible(as_text(simulation, options, columns=columns)))
+        typer.echo(visible(as_text(simulation, options, columns=columns)))
     if html is not None:
         write_plot(simulation, options, html)
         if not json_:
@@ -365,7 +308,7 @@ def losses(
         return
     # What another program reads has a row for each, however long.
     columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    typer.echo(_visible(as_list(cards, columns) if name is None else as_text(cards[0], columns)))
+    typer.echo(visible(as_list(cards, columns) if name is None else as_text(cards[0], columns)))
 
 
 @config_app.command("check")
@@ -374,7 +317,7 @@ def config_check(config: ConfigPath, set_: Overrides = None, run_dir: RunDir = N
     from prefine.stages.road import check
 
     for note in check(_load(config, set_, run_dir), strict=strict).notes:
-        typer.echo(_visible(note))
+        typer.echo(visible(note))
     typer.echo("ok")
 
 
@@ -432,7 +375,7 @@ def _walk(config: "RunConfig", as_json: bool, *, strict: bool = False, demo: boo
     refuse_several("prefine demo" if demo else "prefine run")
     began = time.monotonic()
     for note in check(config, strict=strict).notes:
-        _complain(note)
+        complain(note)
     with _folder(config) as folder:
         with RichProgress() as progress:
             manifests = [run_stage(stage, config, folder, progress) for stage in stages_of(config)]
@@ -450,7 +393,7 @@ def _print_plan(config: "RunConfig", strict: bool) -> None:
     for name, amount in made.lines:
         typer.echo(f"{name:<{width}}  {amount:>12}")
     for note in made.notes:
-        typer.echo(_visible(note))
+        typer.echo(visible(note))
     for name in made.imports:
         typer.echo(f"imports your code: {name}")
 
@@ -468,11 +411,11 @@ def _print_manifests(manifests: "list[Manifest]", as_json: bool) -> None:
             asides.append(f"{manifest.usage.calls:,} calls, cost {manifest.usage.cost:.4g}")
         typer.echo(
             f"{manifest.stage:<9} {manifest.counts.taken:>7,} → {manifest.counts.produced:>7,}"
-            f"  {manifest.wall_time_s:7.1f} s" + (f"  ({_visible(', '.join(asides))})" if asides else "")
+            f"  {manifest.wall_time_s:7.1f} s" + (f"  ({visible(', '.join(asides))})" if asides else "")
         )
         # What was set aside has been said before the run.
         for note in (note for note in manifest.notes if not note.startswith("set aside")):
-            typer.echo(f"          {_visible(note)}")
+            typer.echo(f"          {visible(note)}")
 
 
 def _print_result(

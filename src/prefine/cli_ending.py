@@ -1,0 +1,66 @@
+"""How a command ends: one clear line and an exit code, whatever happened."""
+
+import os
+import re
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+from prefine.errors import ConfigError, Interrupted, PrefineError
+from prefine.secrets import redact
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_INTERRUPTED = 130  # what typer makes of Ctrl-C, as shells do
+
+# The base of all usage errors: click's own class, or that of the click that newer versions of typer carry.
+_CommandLineError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+
+
+def guarded(command: Callable[[], Any]) -> int:
+    """Run a command; its exit code. Errors go to stderr, without a traceback unless the fault is ours."""
+    try:
+        code = command()
+        if code == _INTERRUPTED:
+            raise KeyboardInterrupt
+        return code if isinstance(code, int) else 0
+    except PrefineError as error:
+        complain(str(error))
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        complain("interrupted; the same command goes on from here")
+        return Interrupted.exit_code
+    except _CommandLineError as error:
+        error.show()
+        return ConfigError.exit_code
+    except BrokenPipeError:
+        # Whoever read the output has gone; the interpreter would complain when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception:  # noqa: BLE001 - the last boundary: whatever arrives here is our bug
+        sys.stderr.write(redact(traceback.format_exc()))
+        complain("this is a bug in prefine; what was journaled is kept. Please report the lines above")
+        return PrefineError.exit_code
+
+
+def complain(text: str) -> None:
+    """One line on stderr."""
+    # Messages quote users' data and models' texts, which must not drive the terminal.
+    sys.stderr.write(f"prefine: {visible(redact(text))}\n")
+
+
+def visible(text: str) -> str:
+    """The text without what would drive the terminal."""
+    return _CONTROL.sub("�", text)
+
+
+def leave_threads(code: int) -> None:
+    """End now if a thread waits for a server: the interpreter would wait for it, and nobody wants what it brings."""
+    from prefine.calls.engine import THREADS
+
+    if any(thread.name.startswith(THREADS) for thread in threading.enumerate()):
+        sys.stdout.flush()
+        os._exit(code)
