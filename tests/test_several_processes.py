@@ -17,7 +17,8 @@ from run_place import PAIRS, Place, jsonl
 
 CONFIG, BACKEND, LIMIT, INTERRUPTED = 2, 4, 5, 6
 STEPS = 6
-DDP = Path(__file__).parents[1] / "configs" / "accelerate" / "ddp.yaml"
+FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+ACCELERATE = Path(__file__).parents[1] / "configs" / "accelerate"
 
 LOSS = """
 import os, signal, time
@@ -57,12 +58,13 @@ def training(place: Place) -> Place:
     return place
 
 
-def launch(*arguments: str) -> "list[subprocess.Popen[str]]":
+def launch(*arguments: str, fsdp: bool = False) -> "list[subprocess.Popen[str]]":
     """Start the command twice, as launchers do."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     meet = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    meet |= FSDP2 if fsdp else {}
     return [start(*arguments, env=meet | {"RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(2)]
 
 
@@ -89,13 +91,17 @@ def assert_same_model(one: str, other: str) -> None:
         assert np.abs(weights - second[name]).max() <= 1e-3 * STEPS * 1e-2, name
 
 
-def test_a_launcher_trains_what_one_process_trains(training: Place) -> None:
+@pytest.mark.parametrize("file", ["ddp.yaml", "fsdp2.yaml"])
+def test_a_launcher_trains_what_one_process_trains(training: Place, file: str) -> None:
     assert prefine("train", "run.yaml", "--run-dir", "run").code == 0
     Path("run").rename("alone")
     assert prefine("pair", "run.yaml").code == 0
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(DDP), "--num_processes", "2"]
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(ACCELERATE / file)]
     done = subprocess.run(
-        [*launcher, "-m", "prefine", "train", "run.yaml", "--json"], capture_output=True, text=True, timeout=120
+        [*launcher, "--num_processes", "2", "-m", "prefine", "train", "run.yaml", "--json"],
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr
     (manifest,) = json.loads(done.stdout)
@@ -110,9 +116,10 @@ def test_a_launcher_trains_what_one_process_trains(training: Place) -> None:
     assert codes == [0, 0], said
 
 
-def test_both_stop_at_the_same_step_and_one_goes_on(training: Place) -> None:
+@pytest.mark.parametrize("fsdp", [False, True], ids=["ddp", "fsdp2"])
+def test_both_stop_at_the_same_step_and_one_goes_on(training: Place, fsdp: bool) -> None:
     training.change({"train.loss": {"name": "losses_here:slow", "pause": 0.1}})
-    processes = launch("train", "run.yaml")
+    processes = launch("train", "run.yaml", fsdp=fsdp)
     while len(log_rows("run")) < 2 and all(process.poll() is None for process in processes):
         time.sleep(0.01)
     for process in processes:
@@ -150,10 +157,47 @@ def test_a_wrong_configuration_is_told_once(training: Place) -> None:
     assert said.count("train.lossy") == 1
 
 
-@pytest.mark.parametrize("name", ["FSDP", "DeepSpeed"])
-def test_sharded_models_are_refused(place: Place, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    refusal = refused_in_both("train", monkeypatch, {f"ACCELERATE_USE_{name.upper()}": "true"})
-    assert f"{name} is not supported" in refusal and "ddp.yaml" in refusal and "train.adapter" in refusal
+def test_an_adapter_of_divided_layers_is_merged_into_whole_ones(training: Place) -> None:
+    training.change({"train.adapter": {"name": "lora", "rank": 2, "alpha": 4, "save": "merged"}})
+    assert prefine("train", "run.yaml").code == 0
+    Path("run").rename("alone")
+    assert prefine("pair", "run.yaml").code == 0
+    codes, said = ends(launch("train", "run.yaml", fsdp=True))
+    assert codes == [0, 0], said
+    assert_same_model("run", "alone")
+
+
+@pytest.mark.parametrize(
+    ("fault", "rank", "code", "words"),
+    [
+        ("nan", 1, LIMIT, "the loss of"),
+        ("kill", 1, -signal.SIGKILL, "has ended without a word"),
+    ],
+)
+def test_what_ends_one_process_ends_all_that_share_layers(
+    training: Place, fault: str, rank: int, code: int, words: str
+) -> None:
+    training.change({"train.loss": {"name": "losses_here:faulty", "rank": rank, "fault": fault}})
+    codes, said = ends(launch("train", "run.yaml", fsdp=True))
+    # The other one loses it in the midst of a pass.
+    assert codes[rank] == code and codes[1 - rank] == BACKEND, said
+    assert words in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("variables", "remedy"),
+    [
+        ({"ACCELERATE_USE_DEEPSPEED": "true"}, "fsdp2.yaml"),
+        ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "1"}, "fsdp_version: 2"),
+        (FSDP2 | {"FSDP_OFFLOAD_PARAMS": "true"}, "fsdp_offload_params is not supported"),
+        (FSDP2 | {"FSDP_ACTIVATION_CHECKPOINTING": "true"}, "train.gradient_checkpointing: true"),
+    ],
+)
+def test_other_ways_to_divide_a_model_are_refused(
+    place: Place, variables: dict[str, str], remedy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert remedy in refused_in_both("train", monkeypatch, variables)
 
 
 @pytest.mark.parametrize("command", ["run", "pair"])

@@ -12,8 +12,7 @@ from prefine.errors import ConfigError, EndedElsewhere, Interrupted, PrefineErro
 if TYPE_CHECKING:
     from prefine.config import RunConfig
 
-_SHARDED = {
-    "ACCELERATE_USE_FSDP": "FSDP",
+_OTHERS = {
     "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
     "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
 }
@@ -50,10 +49,11 @@ def train_together(load: Callable[[], "RunConfig"], lead: Callable[["RunConfig"]
         PrefineError: This process failed, and is the one to say so.
         typer.Exit: Another one has said it.
     """
-    _refuse_sharded()
+    _refuse_others()
+    sharded = _fsdp()
     from prefine.training import processes
 
-    processes.join()
+    processes.join(None if sharded is None else processes.Sharding(**sharded))
     code = PrefineError.exit_code
     try:
         processes.take_device(int(os.environ.get("LOCAL_RANK") or 0))
@@ -96,15 +96,35 @@ def _follow(config: "RunConfig") -> None:
         follow(config, progress)
 
 
-def _refuse_sharded() -> None:
-    for variable, name in _SHARDED.items():
-        if os.environ.get(variable, "").lower() == "true":
+def _refuse_others() -> None:
+    for variable, name in _OTHERS.items():
+        if _asked(variable):
             _refuse(
-                f"{name} is not supported: every process holds the whole model. Launch with "
-                "configs/accelerate/ddp.yaml; for a model that does not fit one GPU use train.adapter with "
-                "train.dtype: bfloat16, which keeps the frozen weights in half the memory and gives only the adapter "
-                "gradients and optimizer states"
+                f"{name} is not supported; launch with configs/accelerate/fsdp2.yaml, which divides the layers among "
+                "the processes, or with configs/accelerate/ddp.yaml, where each has the whole model"
             )
+
+
+def _fsdp() -> dict[str, bool] | None:
+    """What the launcher says of dividing the layers, if it says to."""
+    if not _asked("ACCELERATE_USE_FSDP"):
+        return None
+    if os.environ.get("FSDP_VERSION") != "2":
+        _refuse(
+            "FSDP is supported in its version 2 only; write `fsdp_version: 2` as configs/accelerate/fsdp2.yaml does"
+        )
+    if _asked("FSDP_OFFLOAD_PARAMS"):
+        _refuse("fsdp_offload_params is not supported: weights stay on the GPUs; take it out of the launcher's file")
+    if _asked("FSDP_ACTIVATION_CHECKPOINTING"):
+        _refuse(
+            "fsdp_activation_checkpointing is not read; take it out of the launcher's file and set "
+            "train.gradient_checkpointing: true"
+        )
+    return {"reshard": os.environ.get("FSDP_RESHARD_AFTER_FORWARD", "true").lower() != "false"}
+
+
+def _asked(variable: str) -> bool:
+    return os.environ.get(variable, "").lower() in {"true", "1", "yes"}
 
 
 def _refuse(why: str) -> NoReturn:

@@ -14,7 +14,8 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from loop_processes import stopped
 
     folder = tmp_path_factory.mktemp("two-processes")
-    stopped(folder / "one-then-two")
+    for name in ("one-then-two", "one-then-sharded"):
+        stopped(folder / name)
     script = [sys.executable, str(Path(__file__).with_name("two_processes.py"))]
     started = [subprocess.Popen([*script, str(rank), str(folder / "meet"), str(folder)]) for rank in range(2)]
     try:

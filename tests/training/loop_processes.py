@@ -7,26 +7,33 @@ from typing import Any
 import tiny_training as tiny
 import torch
 from safetensors.torch import save_file
+from torch.distributed.fsdp import FSDPModule
 
 from prefine.errors import Interrupted, NumericsError
-from prefine.losses import dpo
+from prefine.losses import bco, dpo
 from prefine.losses.base import LossFunction
 from prefine.regularizers import budget
 from prefine.training.figures import StepRow
 from prefine.training.loop import train
-from prefine.training.processes import check_same_weights
+from prefine.training.processes import Sharding, check_same_weights, divide_layers
 
 STOPS_AFTER = 4
 
 
-def training(folder: Path, *, loss: LossFunction = dpo, **options: Any) -> torch.nn.Module:
+def training(
+    folder: Path,
+    *,
+    loss: LossFunction = dpo,
+    intermediate: int = 24,
+    settings: dict[str, Any] | None = None,
+    **options: Any,
+) -> torch.nn.Module:
     """Train the tiny model in float64, with one budget for all; the trained model."""
-    model = tiny.model()
-    settings = tiny.config(micro_batch_tokens=40)
+    model = tiny.model(intermediate=intermediate)
     train(
         model,
         tiny.examples(),
-        settings,
+        tiny.config(**{"micro_batch_tokens": 40, **(settings or {})}),
         loss=loss,
         regularizer=partial(budget, delta=0.05),
         out_dir=folder,
@@ -46,12 +53,39 @@ def stopped(folder: Path, *, asks: bool = True) -> None:
     raise AssertionError("it was not stopped")
 
 
+SHARDED: dict[str, dict[str, Any]] = {
+    "local": {},
+    "coupled": {"loss": bco},
+    "uneven": {"intermediate": 23},
+    "recomputed": {"settings": {"gradient_checkpointing": True}},
+    "adapter": {
+        "settings": {"adapter": {"name": "lora", "rank": 3, "alpha": 6, "target_modules": ["q_proj", "down_proj"]}}
+    },
+    # So small that every pair is a row of its own, and a process has more passes than the other.
+    "many-rows": {"settings": {"micro_batch_tokens": 1, "evaluate_every": 3}, "held_out": tiny.examples(4, seed=1)},
+}
+
+
+def sharded_trainings(rank: int, folder: Path) -> None:
+    """Trainings with divided layers."""
+    for name, case in SHARDED.items():
+        divide_layers(Sharding(reshard=name != "local"))
+        trained = training(folder / f"sharded-{name}", **case)
+        assert not any(isinstance(module, FSDPModule) for module in trained.modules())
+        save_file(tiny.weights(trained), folder / f"sharded-{name}-{rank}.safetensors")
+    stopped(folder / "sharded-then-one", asks=rank == 1)
+    resumed = training(folder / "one-then-sharded")
+    save_file(tiny.weights(resumed), folder / f"one-then-sharded-{rank}.safetensors")
+    divide_layers(None)
+
+
 def trainings(rank: int, folder: Path) -> None:
     """Every training of the test, one after the other; both processes write their weights."""
     whole = training(folder / "whole")
     save_file(tiny.weights(whole), folder / f"whole-{rank}.safetensors")
     # Only one of the two is asked to stop.
     stopped(folder / "two-then-one", asks=rank == 1)
+    sharded_trainings(rank, folder)
     resumed = training(folder / "one-then-two")
     save_file(tiny.weights(resumed), folder / f"resumed-{rank}.safetensors")
     with torch.no_grad():

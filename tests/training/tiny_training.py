@@ -13,9 +13,9 @@ from prefine.training.examples import Example
 VOCABULARY = 40
 
 
-def model(*, seed: int = 0, dtype: torch.dtype = torch.float64) -> LlamaForCausalLM:
+def model(*, seed: int = 0, dtype: torch.dtype = torch.float64, intermediate: int = 24) -> LlamaForCausalLM:
     torch.manual_seed(seed)
-    shape = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+    shape = {"hidden_size": 16, "intermediate_size": intermediate, "num_hidden_layers": 2, "num_attention_heads": 2}
     config = LlamaConfig(vocab_size=VOCABULARY, max_position_embeddings=64, **shape)
     made = LlamaForCausalLM(config)
     # The model's own norms compute in float32 inside, which would hide errors below 1e-7.

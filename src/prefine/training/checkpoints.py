@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,37 +37,13 @@ class Checkpoint:
     row_tokens: int | None = None
 
 
-def parameter_state(model: torch.nn.Module) -> dict[str, Tensor]:
-    """All parameters that are trained, by name, tied ones once; the frozen ones are those of the policy's folder."""
-    return {name: parameter.detach() for name, parameter in model.named_parameters() if parameter.requires_grad}
-
-
-def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's tensors, keyed `parameter number.name`."""
-    state = optimizer.state_dict()["state"]
-    return {f"{index}.{name}": value for index, entry in state.items() for name, value in entry.items()}
-
-
-@torch.no_grad()
-def restore(checkpoint: Checkpoint, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Put model, optimizer and random state back, in place."""
-    for name, parameter in parameter_state(model).items():
-        parameter.copy_(checkpoint.weights[name])
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in checkpoint.optimizer.items():
-        index, _, name = key.partition(".")
-        state.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    torch.set_rng_state(checkpoint.rng)
-
-
 def save(
     folder: Path,
     *,
     step: int,
     run_key: str,
-    model: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
+    weights: Mapping[str, Tensor],
+    optimizer: Mapping[str, Tensor],
     controllers: dict[str, dict[str, float]],
     row_tokens: int,
     keep: int,
@@ -77,8 +54,8 @@ def save(
         folder: Where the run's checkpoints lie.
         step: Updates made so far.
         run_key: Hash of everything that decides the training; another key cannot resume from it.
-        model: Its trained parameters are saved.
-        optimizer: Its tensors are saved.
+        weights: The trained parameters, by name; the frozen ones are those of the policy's folder.
+        optimizer: Its tensors.
         controllers: States of what moves hyper-parameters.
         row_tokens: The limit of a row.
         keep: How many checkpoints to keep.
@@ -89,9 +66,9 @@ def save(
     for torn in folder.glob(".step-*.tmp"):
         shutil.rmtree(torn)
     temporary.mkdir(parents=True)
-    contiguous = {name: tensor.contiguous() for name, tensor in parameter_state(model).items()}
+    contiguous = {name: tensor.contiguous() for name, tensor in weights.items()}
     save_file(contiguous, temporary / "model.safetensors", metadata={"format": "pt"})
-    save_file(optimizer_state(optimizer), temporary / "optimizer.safetensors")
+    save_file(dict(optimizer), temporary / "optimizer.safetensors")
     save_file({"torch": torch.get_rng_state()}, temporary / "rng.safetensors")
     state = {"schema_version": SCHEMA_VERSION, "step": step, "run_key": run_key, "torch": torch.__version__}
     state |= {"controllers": controllers, "row_tokens": row_tokens}

@@ -1,7 +1,7 @@
 """A model as training uses it: rows in, values of scored tokens out, and gradients from coefficients."""
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from prefine.training import head as heads
 from prefine.training.examples import Example
 from prefine.training.head import Chunked, Coefficients, ComputeDtype, computing_in, head_of, unwrapped
+from prefine.training.processes import most
 from prefine.training.recompute import recomputed_layers
 from prefine.training.rows import Rows, pack, pad
 from prefine.training.token_values import LOGPS_ONLY, TokenValues, Wanted
@@ -33,6 +34,7 @@ class Forward:
         tokens: Most positions of a row that is packed, or of padded rows together; a larger group is alone.
         score_prompts: Whether prompts are scored, too.
         gradient_checkpointing: Whether layers are computed again in the backward pass instead of kept.
+        in_step: Whether layers are divided among processes, so that each pass needs all of these.
     """
 
     model: "PreTrainedModel"
@@ -41,6 +43,7 @@ class Forward:
     tokens: int = 2048
     score_prompts: bool = False
     gradient_checkpointing: bool = False
+    in_step: bool = False
     _head: Chunked | None = field(default=None, init=False, repr=False)
 
     @property
@@ -51,6 +54,18 @@ class Forward:
     def cut(self, examples: Sequence[Example], pairs: Sequence[int]) -> list[Rows]:
         """The pairs as rows that one pass can take; depends on the arguments and the settings alone."""
         return (pack if self.shared else pad)(examples, pairs, self.tokens, score_prompts=self.score_prompts)
+
+    def passes(self, batches: Sequence[Rows], *, backward: bool = False) -> Iterator[Rows]:
+        """The rows, one for each pass; in step, followed by idle passes while another process has rows.
+
+        Args:
+            batches: This process's rows.
+            backward: Whether each is pushed, or only read.
+        """
+        idle = most(len(batches)) - len(batches) if self.in_step else 0
+        yield from batches
+        for _ in range(idle):
+            self._pass_idly(backward=backward)
 
     @torch.no_grad()
     def values(self, rows: Rows, wanted: Wanted = LOGPS_ONLY) -> TokenValues:
@@ -76,6 +91,16 @@ class Forward:
                 # Torch's own method is not annotated.
                 hidden.backward(gradient)  # type: ignore[no-untyped-call]
         return values
+
+    def _pass_idly(self, *, backward: bool) -> None:
+        """A pass of one token that nothing is asked of: its gradient is 0."""
+        model = unwrapped(self.model)
+        token = torch.zeros(1, 1, dtype=torch.long, device=self.device)
+        with recomputed_layers(model) if backward and self.gradient_checkpointing else nullcontext():
+            with torch.set_grad_enabled(backward), computing_in(self.dtype, self.device):
+                hidden = model.base_model(input_ids=token, position_ids=token, use_cache=False).last_hidden_state
+            if hidden.requires_grad:
+                hidden.backward(torch.zeros_like(hidden))
 
     def _ready(self, rows: Rows, *, checkpointing: bool = False) -> ExitStack:
         """The model made to attend as these rows need it, until the end of the block."""

@@ -30,10 +30,12 @@ from prefine.training.row_log import RowLog
 from prefine.training.rows import Rows
 from prefine.training.schedule import factor
 from prefine.training.scoring import score_sides
+from prefine.training.sharded import ShardedLayers
 from prefine.training.start_values import Known, forward_of, prepare, start_values
 from prefine.training.steering import Steering
 from prefine.training.table import PairTable
 from prefine.training.trackers import Trackers, untracked
+from prefine.training.weights import Trained
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -122,12 +124,18 @@ def train(
         adapter.attach(model, config.adapter, seed=config.seed)
     plan = Plan(len(examples), config.pairs_per_step, config.epochs, config.seed, config.max_steps)
     steering = Steering(loss, regularizer, config.regularizer_weight, steps=plan.steps)
-    optimizer = _optimizer(model, config)
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    sharded: ShardedLayers | None = None
+    if (sharding := processes.sharding()) is not None:
+        # Each process makes shares of its own copy.
+        processes.check_same_weights(model.parameters(), step=0)
+        sharded = ShardedLayers(model, reshard=sharding.reshard)
+        forward.in_step = True
+    trained = Trained.of(model, config)
 
     checkpoint, passed_over = checkpoints.load_newest(out_dir / "checkpoints", run_key=run_key)
     if checkpoint is not None:
-        checkpoints.restore(checkpoint, model, optimizer)
+        trained.restore(checkpoint.weights, checkpoint.optimizer)
+        torch.set_rng_state(checkpoint.rng)
         steering.load_state_dict(checkpoint.controllers)
         forward.tokens = checkpoint.row_tokens or forward.tokens
     start = 0 if checkpoint is None else checkpoint.step
@@ -140,9 +148,10 @@ def train(
             on_evaluation(row)
 
     def save(step: int) -> None:
-        processes.check_same_weights(parameters, step=step)
-        # An exchange, so before the others leave.
+        processes.check_same_weights(trained.parameters.values(), step=step)
+        # Exchanges, so before the others leave.
         controllers = {**steering.state_dict(), **evaluations.state_dict(), "row_fill": fill.state_dict()}
+        weights, optimizer_state = trained.weights(), trained.optimizer_state()
         if not processes.is_main():
             return
         log.sync()
@@ -150,8 +159,8 @@ def train(
             out_dir / "checkpoints",
             step=step,
             run_key=run_key,
-            model=model,
-            optimizer=optimizer,
+            weights=weights,
+            optimizer=optimizer_state,
             controllers=controllers,
             row_tokens=forward.tokens,
             keep=config.keep_checkpoints,
@@ -170,7 +179,7 @@ def train(
         random, controllers, pairs = torch.get_rng_state(), steering.state_dict(), plan.pairs_of(step)
 
         def attempt() -> tuple[StepTerms, list[Rows]]:
-            optimizer.zero_grad(set_to_none=True)
+            trained.drop_gradients()
             batches, mismatched = cut(pairs)
             terms = accumulate_gradients(
                 forward,
@@ -198,7 +207,7 @@ def train(
         fill.add(rows, needed=sum(needed))
         return terms
 
-    processes.check_same_weights(parameters, step=start)
+    processes.check_same_weights(trained.parameters.values(), step=start)
     done = start
     with (
         trackers(start + 1) as tracked,
@@ -228,20 +237,20 @@ def train(
                 warmup_fraction=config.warmup_fraction,
                 decay_fraction=config.decay_fraction,
             )
-            for group in optimizer.param_groups:
+            for group in trained.optimizer.param_groups:
                 group["lr"] = learning_rate
             terms = step_terms(step)
             ids = [examples[int(index)].id for index in terms.pairs]
             if step == 0 and ref_model is None:
                 tokens = terms.logps.chosen_tokens + terms.logps.rejected_tokens
                 check_start(terms.logps.margin, tokens, ids, dtype=config.dtype)
-            norm = float(torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm or math.inf))
+            norm = trained.clip(config.max_grad_norm or math.inf)
             if not math.isfinite(norm):
                 raise NumericsError(
                     f"step {step + 1}: the gradient is not finite ({norm}) though every loss is; no update was made. "
                     f"Its {len(ids)} pairs begin with {', '.join(ids[:8])}. Lower the learning rate, or look at them"
                 )
-            optimizer.step()
+            trained.optimizer.step()
             row = step_row(
                 terms,
                 step=step + 1,
@@ -260,6 +269,9 @@ def train(
                 save(done)
 
     logps = score_pairs(forward, examples, table)
+    if sharded is not None:
+        sharded.join()
+        forward.in_step = False
     if forward.tokens < config.micro_batch_tokens:
         notes += (
             f"memory was short: rows took at most {forward.tokens} tokens in the end, not {config.micro_batch_tokens} "
@@ -295,13 +307,3 @@ def score_pairs(forward: Forward, examples: Sequence[Example], table: PairTable)
         table: What the initial policy and the reference said of them.
     """
     return table.join(score_sides(forward, examples), table.totals())
-
-
-def _optimizer(model: "PreTrainedModel", config: TrainConfig) -> torch.optim.Optimizer:
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.dim() >= 2], "weight_decay": config.weight_decay},
-        # Norm scales and biases are not drawn towards 0.
-        {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.adam_betas, fused=True)

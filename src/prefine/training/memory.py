@@ -10,7 +10,7 @@ import torch
 from prefine.errors import LimitError
 from prefine.training.examples import Example
 from prefine.training.forward import Forward
-from prefine.training.processes import agree
+from prefine.training.processes import agree, exchanging_weights
 from prefine.training.rows import Rows
 
 Result = TypeVar("Result")
@@ -24,12 +24,21 @@ class OutOfMemory(LimitError):
 
 
 @contextmanager
-def shared_fate() -> Iterator[None]:
+def shared_fate(*, in_step: bool = False) -> Iterator[None]:
     """Passes during which processes do not wait for each other; if one has no room, all leave the block alike.
+
+    Args:
+        in_step: They do wait: each pass needs all of them. One that has no room cannot tell them, and all end.
 
     Raises:
         OutOfMemory: In all processes, where one of them ran out of memory.
+        LimitError: The same, in step.
+        BackendError: Another process has ended, in step.
     """
+    if in_step:
+        with exchanging_weights(), _ending():
+            yield
+        return
     short: str | None = None
     try:
         yield
@@ -72,6 +81,19 @@ def within_memory(
             torch.cuda.empty_cache()
         _halve(forward, cut, examples, reason)
         before_again()
+
+
+@contextmanager
+def _ending() -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not _is_short(error):
+            raise
+        raise LimitError(
+            f"there is no memory for a row ({str(error).strip().partition(chr(10))[0]}); lower "
+            "train.micro_batch_tokens, which divided layers leave to you, or set train.gradient_checkpointing: true"
+        ) from error
 
 
 def _halve(forward: Forward, cut: Callable[[], list[Rows]], examples: Sequence[Example], reason: str) -> None:

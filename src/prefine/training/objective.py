@@ -201,8 +201,8 @@ class _Step:
             parts.append(tuple(t.detach() for t in columns))
             return gradient
 
-        with shared_fate():
-            for rows in batches:
+        with shared_fate(in_step=self.forward.in_step):
+            for rows in self.forward.passes(batches, backward=True):
                 self.forward.push(rows, partial(coefficients, rows), self.wanted)
         chosen, rejected, losses, regularizers = _whole(own, parts, columns=4, like=whole.weight)
         logps = whole.join(SideLogps(chosen, rejected), totals)
@@ -230,8 +230,8 @@ class _Step:
             # A completion of several pairs has the sum of what they make of it.
             return torch.zeros_like(values.logps).index_put_((place,), gradient.rows(at).values, accumulate=True)
 
-        with shared_fate():
-            for rows in batches:
+        with shared_fate(in_step=self.forward.in_step):
+            for rows in self.forward.passes(batches, backward=True):
                 self.forward.push(rows, partial(coefficients, rows))
         return StepTerms(pairs, whole, seen, loss.detach(), regularizer.detach(), objective)
 
@@ -245,9 +245,10 @@ class _Step:
     def values(self, batches: Sequence[Rows]) -> tuple[Int[Tensor, " B"], PolicyTokens]:
         """What is read of all pairs of the step, by ascending index."""
         own = self._pairs(batches)
-        with shared_fate():
+        with shared_fate(in_step=self.forward.in_step):
             parts = [
-                PolicyTokens.of(self.forward.values(rows, self.wanted), places(rows, rows.whole)) for rows in batches
+                PolicyTokens.of(self.forward.values(rows, self.wanted), places(rows, rows.whole))
+                for rows in self.forward.passes(batches)
             ]
         order = gather(own).argsort()
 

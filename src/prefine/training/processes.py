@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeGuard, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,27 +19,53 @@ from prefine.errors import BackendError, ConfigError, EndedElsewhere, NumericsEr
 from prefine.training.examples import Example
 from prefine.training.rows import groups_of
 
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
+
 T = TypeVar("T")
 
 PATIENCE = timedelta(minutes=30)
 """How long a process waits for the others, such as for the one that writes a checkpoint."""
 
 _BUCKET = 2**23  # numbers that are added up at a time
+_BROKEN = ("gloo", "NCCL", "Connection")  # what torch says of a peer that has gone, in the midst of other errors
 _lost = False
+_sharding: "Sharding | None" = None
 
 
-def join() -> None:
+class Sharding(NamedTuple):
+    """That layers are divided among the processes, and whether one is given back after its forward pass."""
+
+    reshard: bool
+
+
+def join(sharding: "Sharding | None" = None) -> None:
     """Join the processes that a launcher has started, as `torchrun` says in the environment.
+
+    Args:
+        sharding: How they divide the layers of the model that they train, if they do.
 
     Raises:
         ConfigError: They cannot be reached.
     """
+    divide_layers(sharding)
     # Words and flags are exchanged on the CPU whatever the gradients need.
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     try:
         dist.init_process_group(backend, timeout=PATIENCE)
     except (RuntimeError, ValueError) as error:
         raise ConfigError(f"the processes of this training cannot meet: {error}") from error
+
+
+def divide_layers(sharding: "Sharding | None") -> None:
+    """Let trainings from now on divide the layers of their model, or not."""
+    global _sharding
+    _sharding = sharding
+
+
+def sharding() -> "Sharding | None":
+    """How the processes divide the layers of the model that they train, if they do."""
+    return _sharding if together() else None
 
 
 def take_device(local_rank: int) -> None:
@@ -79,7 +105,7 @@ def from_main(value: T) -> T:
         return value
     _exchange("from_main")
     given = [value]
-    with _peers_at_hand():
+    with peers_at_hand():
         dist.broadcast_object_list(given, src=0, device=torch.device("cpu"))
     return given[0]
 
@@ -92,22 +118,32 @@ def gather(rows: Tensor) -> Tensor:
     padded = rows.new_zeros(max(counts), *rows.shape[1:])
     padded[: len(rows)] = rows.detach()
     parts = [torch.zeros_like(padded) for _ in counts]
-    with _peers_at_hand():
+    with peers_at_hand():
         dist.all_gather(parts, padded)
     return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
 
+def most(number: int) -> int:
+    """The largest of the processes' numbers."""
+    return max(_exchange("most", number)) if together() else number
+
+
+def add_up(value: Tensor) -> Tensor:
+    """The sum of the processes' values."""
+    return gather(value[None]).sum(dim=0)
+
+
 def add_up_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
-    """Replace each trained parameter's `.grad` by its sum over all processes.
+    """Replace each trained parameter's `.grad` by its sum over all processes; that of a share is a sum already.
 
     One that no process has a gradient for keeps none, since an optimizer moves even what has a gradient of 0.
     """
     if not together():
         return
-    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    trained = [parameter for parameter in parameters if parameter.requires_grad and not is_share(parameter)]
     _exchange("gradients", len(trained))
     reached = torch.tensor([parameter.grad is not None for parameter in trained], dtype=torch.uint8)
-    with _peers_at_hand():
+    with peers_at_hand():
         dist.all_reduce(reached, op=dist.ReduceOp.MAX)
         found: list[Tensor] = []
         for parameter, any_has in zip(trained, reached.tolist(), strict=True):
@@ -148,7 +184,7 @@ def deal(tokens: Sequence[int], processes: int) -> list[int]:
 
 
 def check_same_weights(parameters: Iterable[torch.nn.Parameter], *, step: int) -> None:
-    """Check that all processes have the same weights, to the bit.
+    """Check that all processes have the same weights, to the bit, as far as each has a whole copy.
 
     Args:
         parameters: What is trained.
@@ -159,8 +195,9 @@ def check_same_weights(parameters: Iterable[torch.nn.Parameter], *, step: int) -
     """
     if not together():
         return
-    sums = [_bits(parameter.detach()).sum(dtype=torch.int64) for parameter in parameters]
-    word = zlib.crc32(torch.stack(sums).cpu().numpy().tobytes())
+    whole = (parameter.detach() for parameter in parameters if not is_share(parameter))
+    sums = [_bits(values).sum(dtype=torch.int64) for values in whole]
+    word = zlib.crc32(torch.stack(sums).cpu().numpy().tobytes()) if sums else 0
     if len(set(_exchange("weights", word))) > 1:
         raise NumericsError(
             f"the processes have different weights after step {step}; every process must read the same policy and the "
@@ -192,6 +229,33 @@ def end(code: int) -> bool:
     return True
 
 
+def go_silently() -> None:
+    """End without a word to the others, who wait for this process where no word can be given."""
+    global _lost
+    _lost = True
+
+
+@contextmanager
+def exchanging_weights() -> Iterator[None]:
+    """Passes through divided layers: a process that fails in them has no word to say so, and the others lose it.
+
+    Raises:
+        BackendError: Another process has failed.
+    """
+    try:
+        yield
+    except BaseException as error:
+        go_silently()
+        if isinstance(error, RuntimeError) and any(word in str(error) for word in _BROKEN):
+            raise _gone(error) from error
+        raise
+
+
+def is_share(parameter: Tensor) -> "TypeGuard[DTensor]":
+    """Whether this process has a share of the parameter only."""
+    return hasattr(parameter, "placements")
+
+
 def wait_until_gone() -> None:
     """Return when another process has gone, or joins in: a launcher ends all as soon as the first has ended."""
     with suppress(BackendError, EndedElsewhere):
@@ -207,7 +271,7 @@ def _exchange(kind: str, word: int = 0, *, code: int = 0) -> list[int]:
     """
     own = torch.tensor([code, zlib.crc32(kind.encode()), word])
     rows = [torch.empty_like(own) for _ in range(dist.get_world_size())]
-    with _peers_at_hand():
+    with peers_at_hand():
         dist.all_gather(rows, own)
     codes, kinds, words = torch.stack(rows).T.tolist()
     if any(codes):
@@ -219,17 +283,21 @@ def _exchange(kind: str, word: int = 0, *, code: int = 0) -> list[int]:
 
 
 @contextmanager
-def _peers_at_hand() -> Iterator[None]:
+def peers_at_hand() -> Iterator[None]:
     """Say that another process has gone where torch reports a broken connection."""
     global _lost
     try:
         yield
     except RuntimeError as error:
         _lost = True
-        raise BackendError(
-            f"another process of this training has ended without a word ({str(error).splitlines()[0]}); "
-            "the same command resumes from the newest checkpoint"
-        ) from error
+        raise _gone(error) from error
+
+
+def _gone(error: RuntimeError) -> BackendError:
+    return BackendError(
+        f"another process of this training has ended without a word ({str(error).splitlines()[0]}); "
+        "the same command resumes from the newest checkpoint"
+    )
 
 
 def _buckets(gradients: Sequence[Tensor]) -> Iterator[list[Tensor]]:

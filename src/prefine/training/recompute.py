@@ -25,15 +25,23 @@ def recomputed_layers(model: "PreTrainedModel") -> Iterator[None]:
         ConfigError: The model does not say what its layers are.
     """
     with ExitStack() as stack:
-        for layer in _layers(model):
+        for layer in layers_of(model, why="train.gradient_checkpointing"):
             # Nothing here draws random numbers, so their state need not be kept.
             again = partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)
             stack.enter_context(calling(layer, again))
         yield
 
 
-def _layers(model: nn.Module) -> list[nn.Module]:
-    """The outermost modules that `transformers` would checkpoint."""
+def layers_of(model: nn.Module, *, why: str) -> list[nn.Module]:
+    """The outermost modules that `transformers` would checkpoint.
+
+    Args:
+        model: From `transformers`.
+        why: What they are asked for, for the message.
+
+    Raises:
+        ConfigError: The model does not say what its layers are.
+    """
     from transformers.modeling_layers import GradientCheckpointingLayer
 
     found: dict[str, nn.Module] = {}
@@ -43,7 +51,7 @@ def _layers(model: nn.Module) -> list[nn.Module]:
             found[name] = module
     if not found:
         raise ConfigError(
-            f"train.gradient_checkpointing: {type(model).__name__} does not say what its layers are; "
-            "set it to false, and lower train.micro_batch_tokens if memory is short"
+            f"{why}: {type(model).__name__} does not say what its layers are; do without, and lower "
+            "train.micro_batch_tokens if memory is short"
         )
     return list(found.values())

@@ -30,7 +30,7 @@ def score_tokens(
     own = own_pairs(examples, every)
 
     def attempt() -> _Scored:
-        with shared_fate():
+        with shared_fate(in_step=forward.in_step):
             return _score(forward, examples, own, should_stop)
 
     found = within_memory(attempt, forward, lambda: forward.cut(examples, every), examples)
@@ -61,7 +61,7 @@ def _score(
     none = torch.empty(0, dtype=dtype, device=forward.device)
     texts = 4 if forward.score_prompts else 2
     pairs, parts = [none.long()], [PairTokens(none, torch.empty(0, texts, dtype=torch.long))]
-    for rows in forward.cut(examples, wanted):
+    for rows in forward.passes(forward.cut(examples, wanted)):
         if should_stop is not None and should_stop():
             raise Interrupted("stopped while scoring the pairs; the same command resumes")
         pairs.append(rows.pairs.to(forward.device))
