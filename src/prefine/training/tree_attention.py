@@ -67,7 +67,8 @@ def tree_attention(
         return _by_tree(query, key, value, trees, rule.scale), None
     # Half precision gains nothing here: the products are small and the sums want float32.
     exact = torch.promote_types(query.dtype, torch.float32)
-    rows = (t[0].to(exact) for t in (query, key, value))
+    # The backward pass of an index would fill a tensor of its own with zeros.
+    rows = (t.squeeze(0).to(exact) for t in (query, key, value))
     with torch.autocast(query.device.type, enabled=False):
         asked = rule._replace(only_scored=only_scored)
         mixed: Tensor = TreeAttention.apply(*rows, trees, asked)  # type: ignore[no-untyped-call]

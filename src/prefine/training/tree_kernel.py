@@ -63,21 +63,20 @@ def _bundles(layout: Layout) -> Iterator[Layout]:
 class _Block(NamedTuple):
     """Some queries: which they are, the keys that they meet, by position, and where these are in the row.
 
-    `banded` if the window hides some of the keys, else only the causal diagonal does.
+    `hidden` is added to the scores' last columns, as many as it has; None where the window hides some of the keys.
     """
 
     rows: slice
-    queries: int
     seen: slice
     places: tuple[slice, ...]
-    banded: bool
+    hidden: Tensor | None
 
 
 class _Segment(NamedTuple):
     """Tokens that are plain causal attention, and their blocks.
 
-    A prompt and its first completion lie in the row as they are read. For each other completion, `own` is its place in
-    the buffer behind its prompt.
+    A prompt and its first completion lie in the row as they are read, and so do short trees, all in one block. For each
+    other completion, `own` is its place in the buffer behind its prompt.
     """
 
     rows: slice
@@ -86,54 +85,72 @@ class _Segment(NamedTuple):
 
 
 class _Bundle(NamedTuple):
-    """Short trees that are one block, moved to 0, or one longer tree in segments."""
+    """A tree, or several short ones that are one segment."""
 
     rows: slice
-    trees: Layout
+    tree: Tree
     segments: tuple[_Segment, ...]
 
 
+class _Kind(NamedTuple):
+    """What masks are like: queries side by side that share a key, dtype and device."""
+
+    shared: int
+    dtype: torch.dtype
+    device: torch.device
+
+
 @lru_cache(maxsize=16)
-def _plan(layout: Layout, rule: Rule) -> tuple[_Bundle, ...]:
+def _plan(layout: Layout, rule: Rule, kind: _Kind) -> tuple[_Bundle, ...]:
     """What is done for a row; the same for all layers with this window, and both directions."""
     plan = []
     for trees in _bundles(layout):
-        start, stop = trees[0].start, trees[-1].stop
-        short = stop - start <= QUERIES
-        moved = tuple(_moved(tree, start) for tree in trees) if short else trees
-        plan.append(_Bundle(slice(start, stop), moved, () if short else tuple(_segments(trees[0], rule))))
+        rows = slice(trees[0].start, trees[-1].stop)
+        if rows.stop - rows.start <= QUERIES:
+            hidden = _additive(~visible(trees, rule.window), kind)
+            alone = _Block(rows, slice(0, rows.stop - rows.start), (rows,), hidden)
+            segments: tuple[_Segment, ...] = (_Segment(rows, None, (alone,)),)
+        else:
+            segments = tuple(_segments(trees[0], rule, kind))
+        plan.append(_Bundle(rows, trees[0], segments))
     return tuple(plan)
 
 
-def _segments(tree: Tree, rule: Rule) -> Iterator[_Segment]:
+def _segments(tree: Tree, rule: Rule, kind: _Kind) -> Iterator[_Segment]:
     """The prompt with its first completion, then the other completions that have inputs."""
     ends = [stop for _, stop in tree.branches] or [tree.start + tree.prompt]
     # Nothing reads what a prompt's tokens but the last one are given by the last layer.
     asked = tree.prompt - 1 if rule.only_scored else 0
     first = tuple(
-        _Block(slice(tree.start + begin, tree.start + end), end - begin, seen, (_shifted(seen, tree.start),), banded)
-        for begin, end, seen, banded in _blocks(0, ends[0] - tree.start, rule.window)
-        if end > asked
+        _Block(_shifted(queries, tree.start), seen, (_shifted(seen, tree.start),), hidden)
+        for queries, seen, hidden in _blocks(asked, ends[0] - tree.start, rule.window, kind)
     )
     yield _Segment(slice(tree.start, ends[0]), None, first)
     for start, stop in tree.branches[1:]:
         to_row = start - tree.prompt
         blocks = []
-        for begin, end, seen, banded in _blocks(tree.prompt, tree.prompt + stop - start, rule.window):
+        for queries, seen, hidden in _blocks(tree.prompt, tree.prompt + stop - start, rule.window, kind):
             prompt = slice(tree.start + seen.start, tree.start + tree.prompt)
-            late = slice(to_row + max(seen.start, tree.prompt), to_row + end)
+            late = slice(to_row + max(seen.start, tree.prompt), to_row + seen.stop)
             places = tuple(place for place in (prompt, late) if place.stop > place.start)
-            blocks.append(_Block(slice(to_row + begin, to_row + end), end - begin, seen, places, banded))
+            blocks.append(_Block(_shifted(queries, to_row), seen, places, hidden))
         if blocks:
             yield _Segment(slice(start, stop), slice(tree.prompt, tree.prompt + stop - start), tuple(blocks))
 
 
-def _blocks(start: int, stop: int, window: int | None) -> Iterator[tuple[int, int, slice, bool]]:
-    """From, to, the keys in sight and whether the window hides some of them, all by position."""
-    for begin in range(start, stop, QUERIES):
-        end = min(begin + QUERIES, stop)
+def _blocks(start: int, stop: int, window: int | None, kind: _Kind) -> Iterator[tuple[slice, slice, Tensor | None]]:
+    """The queries and the keys in sight of each block, by position, and what is hidden of these.
+
+    Blocks are about equally long: a long and a short one would waste more above the diagonal, and products like
+    multiples of 16.
+    """
+    count = -(-(stop - start) // QUERIES)
+    size = -(-(stop - start) // max(count, 1) // 16) * 16
+    for begin in range(start, stop, max(size, 1)):
+        end = min(begin + size, stop)
         first = 0 if window is None else max(0, begin - window + 1)
-        yield begin, end, slice(first, end), window is not None and end - first > window
+        banded = window is not None and end - first > window
+        yield slice(begin, end), slice(first, end), None if banded else _causal(end - begin, kind)
 
 
 def _shifted(place: slice, by: int) -> slice:
@@ -169,10 +186,9 @@ class TreeAttention(torch.autograd.Function):
         queries = _dense(_grouped(q, len(k)) * rule.scale)
         kept: list[Tensor | None] = []
         keeping = any(ctx.needs_input_grad) and rule.softcap is None
-        for step in _steps(layout, k, v, rule):
-            p = _probabilities(queries[:, step.rows].flatten(1, 2), step, rule)
-            mixed = torch.bmm(p, step.values)
-            to[:, step.rows] = mixed.view(len(k), -1, heads // len(k), mixed.shape[-1])
+        for block, keys, values in _steps(layout, k, v, rule, heads // len(k)):
+            p = _probabilities(_rows(queries, block), keys, block, rule)
+            to[:, block.rows] = torch.bmm(p, values).view(len(k), -1, heads // len(k), v.shape[-1])
             kept.append(p if keeping and p.shape[-1] <= KEPT_KEYS else None)
         # All by torch's own way, or gradient checkpointing would keep what it is there to drop.
         ctx.save_for_backward(q, k, v, *kept)
@@ -190,53 +206,32 @@ class TreeAttention(torch.autograd.Function):
         to = _grouped(dq, len(k))
         queries = _dense(_grouped(q, len(k)) * rule.scale)
         gradients = _dense(_grouped(grad.transpose(0, 1), len(k)))
-        for number, step in enumerate(_steps(ctx.layout, k, v, rule)):
-            asked, g = (rows[:, step.rows].flatten(1, 2) for rows in (queries, gradients))
-            p = kept[number]
-            p = _probabilities(asked, step, rule) if p is None else p
-            ds = torch.bmm(g, step.values.transpose(1, 2))
+        steps = _steps(ctx.layout, k, v, rule, len(q) // len(k))
+        for p, (block, keys, values) in zip(kept, steps, strict=True):
+            asked, g = _rows(queries, block), _rows(gradients, block)
+            p = _probabilities(asked, keys, block, rule) if p is None else p
+            ds = torch.bmm(g, values.transpose(1, 2))
             ds = torch._softmax_backward_data(ds, p, -1, ds.dtype)
             if rule.softcap is not None:
-                capped = torch.bmm(asked, step.keys.transpose(1, 2)).div_(rule.softcap).tanh_()
+                capped = torch.bmm(asked, keys.transpose(1, 2)).div_(rule.softcap).tanh_()
                 ds.mul_(capped.square_().neg_().add_(1))
-            _give_back(dv, torch.bmm(p.transpose(1, 2), g), step.places)
-            _give_back(dk, torch.bmm(ds.transpose(1, 2), asked), step.places)
-            to[:, step.rows] = torch.bmm(ds, step.keys).view(len(k), -1, *to.shape[2:])
+            _give_back(dv, torch.bmm(p.transpose(1, 2), g), block.places)
+            _give_back(dk, torch.bmm(ds.transpose(1, 2), asked), block.places)
+            to[:, block.rows] = torch.bmm(ds, keys).view(len(k), -1, *to.shape[2:])
         return dq.mul_(rule.scale), dk, dv, None, None
 
 
-class _Step(NamedTuple):
-    """A block with what it meets: its keys and values [kv_heads, n, d], their places in the row, and who is hidden.
-
-    `hidden` is added to the scores' last columns, as many as it has.
-    """
-
-    rows: slice
-    keys: Tensor
-    values: Tensor
-    places: tuple[slice, ...]
-    hidden: Tensor
-
-
-def _steps(layout: Layout, k: Tensor, v: Tensor, rule: Rule) -> Iterator[_Step]:
-    """All blocks of a row; a step's keys and values hold until the next one is asked for."""
-    for rows, trees, segments in _plan(layout, rule):
-        if not segments:
-            yield _Step(rows, k[:, rows], v[:, rows], (rows,), _unseen(trees, rule.window, k.dtype, k.device))
-            continue
+def _steps(layout: Layout, k: Tensor, v: Tensor, rule: Rule, shared: int) -> Iterator[tuple[_Block, Tensor, Tensor]]:
+    """All blocks of a row with their keys and values [kv_heads, n, d], which hold until the next one is asked for."""
+    for rows, tree, segments in _plan(layout, rule, _Kind(shared, k.dtype, k.device)):
         keys, values = k[:, rows], v[:, rows]
         for number, segment in enumerate(segments):
             if number == 1:
-                keys, values = _buffer(k, trees[0]), _buffer(v, trees[0])
+                keys, values = _buffer(k, tree), _buffer(v, tree)
             if segment.own is not None:
                 keys[:, segment.own], values[:, segment.own] = k[:, segment.rows], v[:, segment.rows]
             for block in segment.blocks:
-                seen = block.seen
-                if block.banded and rule.window is not None:
-                    hidden = _banded(block.queries, seen.stop - seen.start, rule.window, k)
-                else:
-                    hidden = _causal(block.queries, k.dtype, k.device)
-                yield _Step(block.rows, keys[:, seen], values[:, seen], block.places, hidden)
+                yield block, keys[:, block.seen], values[:, block.seen]
 
 
 def _give_back(to: Tensor, gradient: Tensor, places: tuple[slice, ...]) -> None:
@@ -265,38 +260,39 @@ def _dense(rows: Float[Tensor, "kv_heads T shared d"]) -> Float[Tensor, "kv_head
     return rows if rows.shape[2] == 1 else rows.contiguous()
 
 
-def _probabilities(queries: Tensor, step: _Step, rule: Rule) -> Tensor:
-    """Attention probabilities [kv_heads, queries, keys]."""
-    scores = torch.bmm(queries, step.keys.transpose(1, 2))
+def _rows(tokens: Float[Tensor, "kv_heads T shared d"], block: _Block) -> Float[Tensor, "kv_heads n d"]:
+    """What belongs to a block's queries."""
+    return tokens[:, block.rows].flatten(1, 2)
+
+
+def _probabilities(queries: Tensor, keys: Tensor, block: _Block, rule: Rule) -> Float[Tensor, "kv_heads n keys"]:
+    """Attention probabilities of a block."""
+    scores = torch.bmm(queries, keys.transpose(1, 2))
     if rule.softcap is not None:
         scores.div_(rule.softcap).tanh_().mul_(rule.softcap)
-    count, width = step.hidden.shape
-    # Side by side are the queries of a token that share its keys.
-    scores.view(len(scores), count, -1, scores.shape[-1])[..., scores.shape[-1] - width :] += step.hidden[:, None]
+    hidden = block.hidden
+    if hidden is None:
+        count = block.rows.stop - block.rows.start
+        hidden = _banded(count, rule, _Kind(scores.shape[1] // count, scores.dtype, scores.device), scores.shape[-1])
+    scores[..., scores.shape[-1] - hidden.shape[1] :] += hidden
     return torch._softmax(scores, -1, False, out=scores) if scores.is_cpu else torch.softmax(scores, -1)
 
 
-def _moved(tree: Tree, by: int) -> Tree:
-    """The same tree `by` places to the left."""
-    return Tree(tree.start - by, tree.prompt, tuple((a - by, b - by) for a, b in tree.branches))
-
-
-@lru_cache(maxsize=64)
-def _unseen(trees: Layout, window: int | None, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """-inf where a token does not see another one; the same for all layers and both directions."""
-    hidden = ~visible(trees, window).to(device)
-    return torch.zeros(hidden.shape, dtype=dtype, device=device).masked_fill_(hidden, -math.inf)
-
-
 @lru_cache(maxsize=2 * QUERIES)
-def _causal(count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+def _causal(count: int, kind: _Kind) -> Tensor:
     """-inf where a query would see a later key."""
-    return torch.full((count, count), -math.inf, dtype=dtype, device=device).triu_(1)
+    return _additive(torch.ones(count, count, dtype=torch.bool).triu_(1), kind)
 
 
-def _banded(count: int, width: int, window: int, like: Tensor) -> Tensor:
-    """-inf where a key is later than the query, or `window` positions or more before it."""
-    query = torch.arange(width - count, width, device=like.device)[:, None]
-    key = torch.arange(width, device=like.device)
-    hidden = (key > query) | (key <= query - window)
-    return torch.zeros(count, width, dtype=like.dtype, device=like.device).masked_fill_(hidden, -math.inf)
+def _banded(count: int, rule: Rule, kind: _Kind, width: int) -> Tensor:
+    """-inf where a key is later than the query, or a window or more before it."""
+    assert rule.window is not None
+    query = torch.arange(width - count, width, device=kind.device)[:, None]
+    key = torch.arange(width, device=kind.device)
+    return _additive((key > query) | (key <= query - rule.window), kind)
+
+
+def _additive(hidden: Bool[Tensor, "n keys"], kind: _Kind) -> Tensor:
+    """-inf where a key is hidden, a row for each query; those of a token stand side by side."""
+    hidden = hidden.to(kind.device).repeat_interleave(kind.shared, dim=0)
+    return torch.zeros(hidden.shape, dtype=kind.dtype, device=kind.device).masked_fill_(hidden, -math.inf)
