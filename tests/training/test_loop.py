@@ -199,22 +199,20 @@ def test_a_lost_log_is_not_papered_over(tmp_path: Path) -> None:
 
 
 def test_old_checkpoints_are_deleted_only_when_the_new_one_stands(tmp_path: Path) -> None:
-    model = tiny.model()
-    optimizer = torch.optim.AdamW(model.parameters())
+    weights = tiny.weights(tiny.model())
     (tmp_path / ".step-00009.1.tmp").mkdir()
     for step in range(1, 5):
         checkpoints.save(
-            tmp_path, step=step, run_key="k", model=model, optimizer=optimizer, controllers={}, row_tokens=9, keep=3
+            tmp_path, step=step, run_key="k", weights=weights, optimizer={}, controllers={}, row_tokens=9, keep=3
         )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00002", "step-00003", "step-00004"]
 
 
 def test_a_damaged_later_checkpoint_never_crowds_out_a_whole_one(tmp_path: Path) -> None:
-    model = tiny.model()
-    optimizer = torch.optim.AdamW(model.parameters())
+    weights = tiny.weights(tiny.model())
     (tmp_path / "step-00006").mkdir()
     checkpoints.save(
-        tmp_path, step=5, run_key="k", model=model, optimizer=optimizer, controllers={}, row_tokens=9, keep=1
+        tmp_path, step=5, run_key="k", weights=weights, optimizer={}, controllers={}, row_tokens=9, keep=1
     )
     found, _ = checkpoints.load_newest(tmp_path, run_key="k")
     assert found is not None and found.step == 5
