@@ -18,7 +18,7 @@ demo: setup  ## From prompts to a better model and a report, on the embedded pla
 	@$(BIN)/prefine demo $(ARGS)
 
 test: setup  ## The test suite
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile $(ARGS)
 
 check: setup  ## Lint and types
 	@$(BIN)/ruff check .
