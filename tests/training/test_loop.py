@@ -211,9 +211,7 @@ def test_old_checkpoints_are_deleted_only_when_the_new_one_stands(tmp_path: Path
 def test_a_damaged_later_checkpoint_never_crowds_out_a_whole_one(tmp_path: Path) -> None:
     weights = tiny.weights(tiny.model())
     (tmp_path / "step-00006").mkdir()
-    checkpoints.save(
-        tmp_path, step=5, run_key="k", weights=weights, optimizer={}, controllers={}, row_tokens=9, keep=1
-    )
+    checkpoints.save(tmp_path, step=5, run_key="k", weights=weights, optimizer={}, controllers={}, row_tokens=9, keep=1)
     found, _ = checkpoints.load_newest(tmp_path, run_key="k")
     assert found is not None and found.step == 5
 

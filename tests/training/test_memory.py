@@ -8,8 +8,9 @@ import pytest
 import tiny_training as tiny
 import torch
 
-from prefine.errors import LimitError
+from prefine.errors import BackendError, LimitError
 from prefine.losses import dpo, kto_pair
+from prefine.training import processes
 from prefine.training.figures import TrainSummary
 from prefine.training.forward import Forward
 from prefine.training.loop import train
@@ -105,3 +106,14 @@ def test_other_errors_are_not_taken_for_it() -> None:
         raise RuntimeError("shapes cannot be multiplied")
     with pytest.raises(OutOfMemory, match="DefaultCPUAllocator"), shared_fate():
         raise CPU
+
+
+def test_in_step_a_process_without_room_ends_silently_for_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "_lost", False)
+    with pytest.raises(LimitError, match=r"DefaultCPUAllocator.*train\.micro_batch_tokens"), shared_fate(in_step=True):
+        raise CPU
+    assert processes._lost
+    with pytest.raises(BackendError, match="has ended without a word"), shared_fate(in_step=True):
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer")
+    with pytest.raises(RuntimeError, match="shapes"), shared_fate(in_step=True):
+        raise RuntimeError("shapes cannot be multiplied")

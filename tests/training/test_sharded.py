@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import tiny_training as tiny
 import torch
+from architectures import ATTENTION_ONLY, FLOAT32_ONLY
 from loop_processes import SHARDED, STOPS_AFTER, training
 from safetensors.torch import load_file
 from test_loop_processes import assert_close, rows
@@ -27,6 +28,14 @@ def test_divided_layers_have_the_weights_of_one_process(two_processes: Path, tmp
         json.loads((at / "train_final.json").read_text()) for at in (two_processes / f"sharded-{name}", tmp_path)
     )
     assert final["final"] == pytest.approx(alone["final"], rel=1e-9, abs=1e-11)
+
+
+@pytest.mark.parametrize("name", ATTENTION_ONLY)
+def test_divided_layers_of_any_architecture_have_the_gradient_of_one_process(two_processes: Path, name: str) -> None:
+    for rank in range(2):
+        apart = json.loads((two_processes / f"apart-{rank}.json").read_text(encoding="utf-8"))
+        # The same stock code in both, so that nothing but the order of sums differs.
+        assert apart[name] <= (1e-6 if name in FLOAT32_ONLY else 1e-12)
 
 
 def test_checkpoints_hold_whole_tensors(two_processes: Path, tmp_path: Path) -> None:

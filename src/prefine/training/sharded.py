@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from prefine.training.head import unwrapped
 from prefine.training.processes import is_share
 from prefine.training.recompute import layers_of
 
@@ -41,7 +42,7 @@ class ShardedLayers:
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard
 
-        self._base = model.base_model
+        self._base = unwrapped(model).base_model
         self._before = {module: _Before(type(module), _kept(module)) for module in self._base.modules()}
         layers = layers_of(self._base, why="FSDP")
         mesh = init_device_mesh(model.device.type, (dist.get_world_size(),))
