@@ -8,7 +8,7 @@ is a process of its own; a round measures TRL and us in turn, every figure is a 
 defaults go (micro-batch 4, a reference forward at each step) and at its best on a CPU (micro-batches of 1, reference
 values computed beforehand, the best way for OpenMP threads to wait). Prints one line for each figure: ok, MISS, or
 nothing for one without a mark to meet. `--quick` times the two steps that are most like all of them, in less than ten
-minutes on two free cores; all of it takes an hour.
+minutes on two free cores; all of it takes some two hours, `--v 4096` half an hour.
 """
 
 import argparse
