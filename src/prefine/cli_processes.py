@@ -50,10 +50,10 @@ def train_together(load: Callable[[], "RunConfig"], lead: Callable[["RunConfig"]
         typer.Exit: Another one has said it.
     """
     _refuse_others()
-    sharded = _fsdp()
+    reshard = _fsdp()
     from prefine.training import processes
 
-    processes.join(None if sharded is None else processes.Sharding(**sharded))
+    processes.join(None if reshard is None else processes.Sharding(reshard))
     code = PrefineError.exit_code
     try:
         processes.take_device(int(os.environ.get("LOCAL_RANK") or 0))
@@ -105,8 +105,8 @@ def _refuse_others() -> None:
             )
 
 
-def _fsdp() -> dict[str, bool] | None:
-    """What the launcher says of dividing the layers, if it says to."""
+def _fsdp() -> bool | None:
+    """None if the launcher does not ask to divide the layers, else whether one is given back after its forward pass."""
     if not _asked("ACCELERATE_USE_FSDP"):
         return None
     if os.environ.get("FSDP_VERSION") != "2":
@@ -120,7 +120,7 @@ def _fsdp() -> dict[str, bool] | None:
             "fsdp_activation_checkpointing is not read; take it out of the launcher's file and set "
             "train.gradient_checkpointing: true"
         )
-    return {"reshard": os.environ.get("FSDP_RESHARD_AFTER_FORWARD", "true").lower() != "false"}
+    return os.environ.get("FSDP_RESHARD_AFTER_FORWARD", "true").lower() != "false"
 
 
 def _asked(variable: str) -> bool:

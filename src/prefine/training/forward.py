@@ -97,8 +97,8 @@ class Forward:
         model = unwrapped(self.model)
         token = torch.zeros(1, 1, dtype=torch.long, device=self.device)
         with recomputed_layers(model) if backward and self.gradient_checkpointing else nullcontext():
-            with torch.set_grad_enabled(backward), computing_in(self.dtype, self.device):
-                hidden = model.base_model(input_ids=token, position_ids=token, use_cache=False).last_hidden_state
+            with torch.set_grad_enabled(backward):
+                hidden = self._layers(token, token)
             if hidden.requires_grad:
                 hidden.backward(torch.zeros_like(hidden))
 
@@ -117,12 +117,17 @@ class Forward:
     def _hidden(self, rows: Rows) -> Float[Tensor, "S d"]:
         """What the head is given at the scored positions."""
         layout: dict[str, Any] = {} if rows.trees is None else {"trees": rows.trees}
+        hidden = self._layers(rows.input_ids, rows.position_ids, **layout)
+        return hidden.flatten(0, 1).index_select(0, rows.scored)
+
+    def _layers(self, input_ids: Tensor, position_ids: Tensor, **layout: Any) -> Float[Tensor, "n T d"]:
+        """What all layers make of some rows."""
         with computing_in(self.dtype, self.device):
             given = unwrapped(self.model).base_model(
-                input_ids=rows.input_ids, position_ids=rows.position_ids, use_cache=False, **layout
+                input_ids=input_ids, position_ids=position_ids, use_cache=False, **layout
             )
         hidden: Tensor = given.last_hidden_state
-        return hidden.flatten(0, 1).index_select(0, rows.scored)
+        return hidden
 
     def _head_now(self) -> Chunked:
         if self._head is None:

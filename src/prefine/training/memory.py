@@ -45,7 +45,7 @@ def shared_fate(*, in_step: bool = False) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not _is_short(error):
             raise
-        short = str(error).strip().partition("\n")[0]
+        short = _reason(error)
     if agree(short is not None):
         raise OutOfMemory(short or "another process ran out of memory")
 
@@ -85,14 +85,15 @@ def within_memory(
 
 @contextmanager
 def _ending() -> Iterator[None]:
+    """Say what helps where memory is short and nothing can be tried again."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not _is_short(error):
             raise
         raise LimitError(
-            f"there is no memory for a row ({str(error).strip().partition(chr(10))[0]}); lower "
-            "train.micro_batch_tokens, which divided layers leave to you, or set train.gradient_checkpointing: true"
+            f"there is no memory for a row ({_reason(error)}); lower train.micro_batch_tokens, which divided layers "
+            "leave to you, or set train.gradient_checkpointing: true"
         ) from error
 
 
@@ -113,6 +114,10 @@ def _halve(forward: Forward, cut: Callable[[], list[Rows]], examples: Sequence[E
 
 def _size(rows: Rows) -> int:
     return rows.positions
+
+
+def _reason(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]
 
 
 def _is_short(error: BaseException) -> bool:

@@ -144,9 +144,12 @@ def _blocks(start: int, stop: int, window: int | None, kind: _Kind) -> Iterator[
     Blocks are about equally long: a long and a short one would waste more above the diagonal, and products like
     multiples of 16.
     """
-    count = -(-(stop - start) // QUERIES)
-    size = -(-(stop - start) // max(count, 1) // 16) * 16
-    for begin in range(start, stop, max(size, 1)):
+    length = stop - start
+    if length == 0:
+        return
+    count = math.ceil(length / QUERIES)
+    size = 16 * math.ceil(length / (16 * count))
+    for begin in range(start, stop, size):
         end = min(begin + size, stop)
         first = 0 if window is None else max(0, begin - window + 1)
         banded = window is not None and end - first > window

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.nn.utils import clip_grad_norm_, clip_grads_with_norm_, get_total_norm
 
 from prefine.config import TrainConfig
 from prefine.training.processes import add_up, is_main, is_share
@@ -50,14 +50,19 @@ class Trained:
 
     def clip(self, most: float) -> float:
         """Hand the step's gradient to the optimizer, no longer than `most`; how long it was."""
+        shares: list[Tensor] = []
+        whole: list[Tensor] = []
         for name, parameter in self.parameters.items():
-            if parameter.grad is not None and is_share(parameter.grad):
+            if parameter.grad is None:
+                continue
+            if is_share(parameter.grad):
                 self.parts[name].grad = parameter.grad.to_local()
-        shares = [self.parts[name] for name, parameter in self.parameters.items() if is_share(parameter)]
+                shares.append(parameter.grad.to_local())
+            else:
+                whole.append(parameter.grad)
         if not shares:
-            return float(torch.nn.utils.clip_grad_norm_(self.parts.values(), most))
-        whole = [part for name, part in self.parts.items() if not is_share(self.parameters[name])]
-        ours, everywhere = (get_total_norm([p.grad for p in some if p.grad is not None]) for some in (shares, whole))
+            return float(clip_grad_norm_(self.parts.values(), most))
+        ours, everywhere = get_total_norm(shares), get_total_norm(whole)
         norm = (add_up(ours.double().square()) + everywhere.double().square()).sqrt().to(ours.dtype)
         clip_grads_with_norm_(self.parts.values(), most, norm)
         return float(norm)
@@ -68,7 +73,7 @@ class Trained:
         for name, part in self.parts.items():
             whole = whole_of(self.parameters[name], part.detach())
             if is_main():
-                found[name] = _kept(whole, self.parameters[name])
+                found[name] = _to_store(whole, self.parameters[name])
         return found
 
     def optimizer_state(self) -> dict[str, Tensor]:
@@ -81,7 +86,7 @@ class Trained:
                 parameter = self.parameters[names[index]]
                 whole = whole_of(parameter, value) if value.dim() else value
                 if is_main():
-                    found[f"{index}.{key}"] = _kept(whole, parameter)
+                    found[f"{index}.{key}"] = _to_store(whole, parameter)
         return found
 
     @torch.no_grad()
@@ -103,6 +108,6 @@ class Trained:
         return [names[id(part)] for group in self.optimizer.param_groups for part in group["params"]]
 
 
-def _kept(whole: Tensor, parameter: Tensor) -> Tensor:
+def _to_store(whole: Tensor, parameter: Tensor) -> Tensor:
     """The tensor where it may stay: a GPU that has a share of everything has no room for all of it."""
     return whole.cpu() if is_share(parameter) else whole
