@@ -12,19 +12,19 @@ from pathlib import Path
 import numpy as np
 
 from line import Line
-from prefine.metrics.calibration import AlpacaCalibration
-from prefine.metrics.length_control import (
+from prefine.metrics.win_rates.calibration import AlpacaCalibration
+from prefine.metrics.win_rates.length_control import (
     LengthControl,
     Weights,
     controlled_against,
     length_controlled_win_rate,
     predicted_win_rate,
 )
-from prefine.metrics.preferences import DRAW, preference_rates
-from prefine.metrics.win_rates import win_rate
-from prefine.store.annotations.alpaca import AlpacaRows, read_annotation_table
-from prefine.store.annotations.alpaca_calibration import read_calibration_folder
-from prefine.store.annotations.reading import rows_of
+from prefine.metrics.win_rates.preferences import DRAW, preference_rates
+from prefine.metrics.win_rates.win_rates import win_rate
+from prefine.suites.alpaca import AlpacaRows, read_annotation_table
+from prefine.suites.alpaca_calibration import read_calibration_folder
+from prefine.suites.reading import rows_of
 
 INCONSISTENT = ("dbrx-instruct", "NullModel")
 """Published numbers that contradict their own weights."""

@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 
 from line import Line
 from prefine.errors import DataError
-from prefine.metrics.arena_hard import Battles, arena_hard_elo, arena_hard_scores, battles, expanded_battles
-from prefine.metrics.leaderboard import bradley_terry_leaderboard
-from prefine.metrics.style import StyleCounts, markdown_counts, style_features
-from prefine.metrics.style_control import StyleLeaderboard, style_controlled_score, style_controlled_scores
-from prefine.store.annotations.arena_hard import ArenaJudgment, battles_of, read_battles
+from prefine.metrics.win_rates.arena_hard import Battles, arena_hard_elo, arena_hard_scores, battles, expanded_battles
+from prefine.metrics.win_rates.leaderboard import bradley_terry_leaderboard
+from prefine.metrics.win_rates.style import StyleCounts, markdown_counts, style_features
+from prefine.metrics.win_rates.style_control import StyleLeaderboard, style_controlled_score, style_controlled_scores
+from prefine.suites.arena_hard import ArenaJudgment, battles_of, read_battles
 
 V1_SCORES = {
     "gpt-4o": 86.823,

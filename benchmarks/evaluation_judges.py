@@ -13,20 +13,20 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from line import Line
-from prefine.metrics.intervals import mean_value
-from prefine.metrics.judge_agreement import rater_agreement
-from prefine.metrics.judge_calibration import cyclic_triads, expected_calibration_error
-from prefine.metrics.judge_labels import (
+from prefine.metrics.judges.agreement import rater_agreement
+from prefine.metrics.judges.calibration import cyclic_triads, expected_calibration_error
+from prefine.metrics.judges.labels import (
     labelled_accuracy,
     length_preference,
     order_agreement,
     slot_preference,
     verdict_rates,
 )
-from prefine.metrics.reward_bench import best_of, reward_bench_v1
-from prefine.metrics.subsets import weighted_subsets
+from prefine.metrics.judges.reward_bench import best_of, reward_bench_v1
+from prefine.metrics.judges.subsets import weighted_subsets
+from prefine.metrics.statistics.intervals import mean_value
 from prefine.records import MetricValue
-from prefine.store.annotations.llmbar import read_instances
+from prefine.suites.llmbar import read_instances
 
 JUDGES = ("GPT-4", "ChatGPT", "Falcon")
 ADVERSARIAL = ("Neighbor", "GPTInst", "GPTOut", "Manual")

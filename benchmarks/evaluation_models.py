@@ -10,18 +10,18 @@ import numpy as np
 
 from evaluation_statistics import IDS, PROMPTS, judged
 from line import Line
-from prefine.metrics.diversity import ngrams
-from prefine.metrics.likelihood_indicators import token_spread
-from prefine.metrics.model_rewards import log_ratio_margins
-from prefine.metrics.overlap import near_overlap, normalised
-from prefine.metrics.paired import Outcomes, compare
-from prefine.metrics.ranking_accuracy import (
+from prefine.metrics.rewards.likelihood_indicators import token_spread
+from prefine.metrics.rewards.model_rewards import log_ratio_margins
+from prefine.metrics.rewards.ranking_accuracy import (
     dpo_loss_threshold,
     idealised_ranking_accuracy,
     ranked_right,
     ranking_accuracy,
 )
-from prefine.metrics.win_rates import win_rate
+from prefine.metrics.statistics.paired import Outcomes, compare
+from prefine.metrics.texts.diversity import ngrams
+from prefine.metrics.texts.overlap import near_overlap, normalised
+from prefine.metrics.win_rates.win_rates import win_rate
 
 
 def properties() -> Iterator[Line]:

@@ -36,8 +36,8 @@ def surface() -> Any:
 
     import prefine
     from prefine import losses, metrics, ranking, regularizers
-    from prefine.cli import app
-    from prefine.registry import TABLES
+    from prefine.cli.app import app
+    from prefine.config.components import TABLES
 
     return {
         "components": {kind: sorted(table) for kind, table in TABLES.items()},
@@ -60,8 +60,8 @@ def _commands(command: Any, name: str) -> dict[str, list[str]]:
 
 def asks() -> Any:
     """Every ask of every strategy on 200 simulated prompts, hashed, with the outcomes."""
-    from prefine.ranking.base import Duel
-    from prefine.registry import TABLES, lookup
+    from prefine.config.components import TABLES, lookup
+    from prefine.ranking.protocol import Duel
 
     found = {}
     for name in sorted(TABLES["strategy"]):
@@ -100,15 +100,15 @@ def asks() -> Any:
 
 def keys() -> Any:
     """Hashes by which the committed configurations are known: of each stage, the training, judges and calls."""
-    from prefine.config import components
-    from prefine.config_file import load
+    from prefine.config.sections import components
+    from prefine.config.yaml import load
     from prefine.errors import BackendError
-    from prefine.judging.base import Matchup, judgment_key
     from prefine.judging.choose import make_judge
-    from prefine.models.base import SampleRequest, sample_key
+    from prefine.judging.protocol import Matchup, judgment_key
+    from prefine.models.protocol import SampleRequest, sample_key
     from prefine.records import Completion, Message, Prompt, content_hash
+    from prefine.run.folder import STAGE_SECTIONS, deciding
     from prefine.stages.sampling import sampler_of
-    from prefine.store.folder import STAGE_SECTIONS, deciding
 
     sys.path.append(str(ROOT / "configs"))
     os.environ.setdefault("JUDGE_API_KEY", "golden")

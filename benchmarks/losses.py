@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 
-from prefine.losses.base import LossFunction, PairLogps, TokenLogps
+from prefine.config.components import TABLES, bind
 from prefine.losses.facts import needs_of
-from prefine.registry import TABLES, bind
-from prefine.regularizers import budget
+from prefine.losses.protocol import LossFunction, PairLogps, TokenLogps
+from prefine.losses.regularizers import budget
 
 PAIRS, TOKENS, GOAL_MS, REPEATS = 4096, 64, 5.0, 200
 SORTS = ("aot", "aot_unpaired", "beta_dpo")

@@ -28,17 +28,17 @@ import pytest
 import torch
 from _pytest.runner import runtestprotocol
 
-from prefine.registry import TABLES
+from prefine.config.components import TABLES
 
 ROOT = Path(__file__).parents[1]
 GOAL, SECONDS = 0.95, 300
-SHARED = {name: f"prefine.losses.{name}" for name in ("base", "controllers", "token_marks")}
+SHARED = {name: f"prefine.losses.{name}" for name in ("protocol", "controllers", "token_diff")}
 NAMES = [*sorted({**TABLES["loss"], **TABLES["regularizer"]}), *SHARED]
-TESTS = ("tests/losses", "tests/regularizers")
+TESTS = ("tests/losses",)
 # Tests of pages and commands say nothing of the maths, and take long.
 LEFT_OUT = ("test_catalogue",)
 # A long run that says something of these alone.
-TOY, OF_THE_TOY = "test_budget_toy", ("dpo", "budget", "base")
+TOY, OF_THE_TOY = "test_budget_toy", ("dpo", "budget", "protocol")
 SLOW = ("drawn_pairs", "hostile", "float32", "central", "gradients_are_those", "which_pairs", "1e4", "test_token_marks")
 # Facts are declared, and messages written, before any mutant is there.
 NOT_CHANGED = ("declare", "NEED_WORDS")

@@ -17,8 +17,8 @@ from typing import Any
 
 from prefine.judges.playground import PlaygroundJudge
 from prefine.playground.world import gold
-from prefine.store.rows import grouped_completions
-from prefine.store.tables import parts, read_part
+from prefine.run.rows import grouped_completions
+from prefine.run.tables import parts, read_part
 
 DEMO = str(files("prefine.playground") / "demo.yaml")
 HACKING = str(Path(__file__).parent.parent / "configs" / "hacking.yaml")

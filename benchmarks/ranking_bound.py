@@ -13,10 +13,10 @@ from itertools import permutations
 import numpy as np
 
 from line import Line
-from prefine.ranking.base import Duel
-from prefine.ranking.belief import Belief
-from prefine.ranking.simulator import JudgeModel, draw_worlds
-from prefine.ranking.simulator.playing import WORLDS_PER_CHUNK
+from prefine.ranking.fitting.belief import Belief
+from prefine.ranking.protocol import Duel
+from prefine.simulator import JudgeModel, draw_worlds
+from prefine.simulator.playing import WORLDS_PER_CHUNK
 from ranking_cell import cell
 from ranking_table import HARD
 

@@ -2,7 +2,7 @@
 
 from prefine.api.components import Named
 from prefine.api.simulating import Simulation, simulate
-from prefine.ranking.simulator import JudgeModel
+from prefine.simulator import JudgeModel
 
 WORLDS = 20_000
 """Shared worlds of each cell."""

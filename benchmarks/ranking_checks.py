@@ -14,12 +14,12 @@ import numpy as np
 
 from line import Line
 from prefine.api.simulating import contestant_of, default_strategies
-from prefine.pairing.rejection_sampling import accept
-from prefine.ranking.base import facts_of
-from prefine.ranking.bradley_terry import bradley_terry
-from prefine.ranking.iterative import iterative
-from prefine.ranking.simulator import Contestant, JudgeModel, Worlds, play, play_one
-from prefine.registry import lookup
+from prefine.config.components import lookup
+from prefine.pairing.selectors.rejection_sampling import accept
+from prefine.ranking.fitting.bradley_terry import bradley_terry
+from prefine.ranking.protocol import facts_of
+from prefine.ranking.strategies.iterative import iterative
+from prefine.simulator import Contestant, JudgeModel, Worlds, play, play_one
 from ranking_cell import cell
 from ranking_table import HARD, SOFT
 

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from line import Line
-from prefine.ranking.simulator import JudgeModel
-from prefine.ranking.simulator.summary import CLEAR, estimate, label
+from prefine.simulator import JudgeModel
+from prefine.simulator.summary import CLEAR, estimate, label
 from ranking_cell import cell
 from ranking_table import HARD, SOFT
 

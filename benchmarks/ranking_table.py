@@ -6,9 +6,9 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from line import Line
-from prefine.ranking.simulator import Contestant, JudgeModel, chunks_of, joined, play
-from prefine.ranking.simulator.summary import estimate
-from prefine.ranking.top_two import top_two
+from prefine.ranking.strategies.top_two import top_two
+from prefine.simulator import Contestant, JudgeModel, chunks_of, joined, play
+from prefine.simulator.summary import estimate
 from ranking_cell import WORLDS, cell
 
 HARD = JudgeModel(accuracy=0.75, first_slot_bias=0.5, order_noise=0.5)

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from prefine.openmp import SPINS
-from prefine.training.examples import Example
+from prefine.cli.openmp import SPINS
+from prefine.training.items import Example
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

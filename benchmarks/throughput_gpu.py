@@ -21,15 +21,15 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from line import Line
-from prefine.config import AdapterConfig
+from prefine.config.sections import AdapterConfig
 from prefine.losses import dpo
 from prefine.training import adapter
-from prefine.training.examples import Example
-from prefine.training.forward import Forward
+from prefine.training.forward.forward import Forward
+from prefine.training.items import Example
 from prefine.training.memory import within_memory
-from prefine.training.objective import Objective, accumulate_gradients
-from prefine.training.scoring import score_sides
-from prefine.training.table import PairTable
+from prefine.training.objective.step import Objective, accumulate_gradients
+from prefine.training.objective.table import PairTable
+from prefine.training.reference.scoring import score_sides
 from throughput_data import BETA, LEARNING_RATE, MAX_GRAD_NORM, PAD, STOP, Law, counts, random_pairs
 
 PAIRS_PER_STEP = 16

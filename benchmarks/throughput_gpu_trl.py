@@ -13,7 +13,7 @@ from trl.trainer import dpo_trainer
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
-from prefine.training.examples import Example
+from prefine.training.items import Example
 from throughput_data import BETA, LEARNING_RATE, MAX_GRAD_NORM
 from throughput_gpu import LORA, PAIRS_PER_STEP, WARM_STEPS, Case, Measured, device, fresh, make_model, now, peak_gb
 from throughput_trl import check_tokens, texts_of, tokenizer_for

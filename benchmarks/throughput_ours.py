@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from prefine.training.examples import Example
+from prefine.training.items import Example
 from throughput_data import (
     BETA,
     HIDDEN,
@@ -62,10 +62,10 @@ def train_once(model: "PreTrainedModel", examples: Sequence[Example], work: Work
     on TRL's side; steps are `work.pairs_per_step` consecutive examples, `work.steps` of them, unshuffled.
     """
     from prefine.losses import dpo
-    from prefine.training.forward import Forward
-    from prefine.training.objective import Objective, accumulate_gradients
-    from prefine.training.scoring import score_sides
-    from prefine.training.table import PairTable
+    from prefine.training.forward.forward import Forward
+    from prefine.training.objective.step import Objective, accumulate_gradients
+    from prefine.training.objective.table import PairTable
+    from prefine.training.reference.scoring import score_sides
 
     model.eval()  # type: ignore[no-untyped-call]
     forward = Forward(model, shared=work.sharing == "auto", tokens=ROW_TOKENS)

@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerFast, TrainerCallback
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
-from prefine.training.examples import Example
+from prefine.training.items import Example
 from throughput_data import (
     BETA,
     FIRST_WORD,

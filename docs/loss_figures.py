@@ -10,8 +10,8 @@ from decimal import ROUND_HALF_UP, Decimal
 from html import escape
 from itertools import pairwise
 
-from prefine.losses.catalogue import Card, function_of
-from prefine.losses.displaced import CHOSEN, REJECTED, Pushes, along
+from prefine.losses.cards.catalogue import Card, function_of
+from prefine.losses.cards.logp_gradients import CHOSEN, REJECTED, Pushes, along
 
 WIDTH, HEAD, FOOT = 840, 74, 30
 LEFT, RIGHT, TOP, HEIGHT, BOTTOM = 50, 60, 34, 116, 26  # of a panel, around its plot

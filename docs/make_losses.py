@@ -5,10 +5,18 @@ from itertools import groupby
 from pathlib import Path
 
 from loss_figures import figure
-from prefine.losses.base import NEED_WORDS, Family
-from prefine.losses.catalogue import FAMILIES, Card, Option, amount, arrow, as_yaml, cards
-from prefine.losses.displaced import CHOSEN, CHOSEN_TOKENS, P_CHOSEN, REFERENCE, REJECTED, REJECTED_TOKENS, SCORE_GAP
-from prefine.losses.docstrings import linked
+from prefine.losses.cards.catalogue import FAMILIES, Card, Option, amount, arrow, as_yaml, cards
+from prefine.losses.cards.docstrings import linked
+from prefine.losses.cards.logp_gradients import (
+    CHOSEN,
+    CHOSEN_TOKENS,
+    P_CHOSEN,
+    REFERENCE,
+    REJECTED,
+    REJECTED_TOKENS,
+    SCORE_GAP,
+)
+from prefine.losses.protocol import NEED_WORDS, Family
 
 DOCS = Path(__file__).parent
 
@@ -98,7 +106,7 @@ from typing import Annotated
 from pydantic import Field
 from torch.nn.functional import logsigmoid
 
-from prefine.losses.base import declare
+from prefine.losses.protocol import declare
 
 
 @declare(kind="local", needs=frozenset({"reference"}))

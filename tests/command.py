@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from typing import NamedTuple
 
-from prefine import cli
+from prefine.cli import app
 
 
 class Result(NamedTuple):
@@ -25,7 +25,7 @@ def prefine(*arguments: str) -> Result:
     sys.argv = ["prefine", *arguments]
     try:
         with redirect_stdout(out), redirect_stderr(err):
-            cli.main()
+            app.main()
     except SystemExit as end:
         return Result(end.code, out.getvalue(), err.getvalue())
     finally:
@@ -60,4 +60,4 @@ def prefine_process(*arguments: str, limits: Callable[[], None] | None = None) -
     return Result(process.returncode, out, err)
 
 
-_COMMAND = (sys.executable, "-c", "from prefine.cli import main; main()")
+_COMMAND = (sys.executable, "-c", "from prefine.cli.app import main; main()")

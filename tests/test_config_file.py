@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from command import prefine
-from prefine.config import Component, RunConfig
-from prefine.config_file import load, parse_yaml, validate
+from prefine.config.sections import Component, RunConfig
+from prefine.config.yaml import load, parse_yaml, validate
 from prefine.errors import ConfigError
 
 MINIMAL: dict[str, Any] = {

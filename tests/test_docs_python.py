@@ -12,7 +12,7 @@ import pytest
 import openai_server as server
 from openai_server import OpenAIServer
 from phrase_model import save_phrase_model
-from prefine.config_file import parse_yaml, validate
+from prefine.config.yaml import parse_yaml, validate
 from prefine.judging.choose import make_judge
 
 REPOSITORY = Path(__file__).parents[1]

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from prefine.ranking.base import facts_of
-from prefine.registry import TABLES, Kind, lookup
+from prefine.config.components import TABLES, Kind, lookup
+from prefine.ranking.protocol import facts_of
 
 DOCS = Path(__file__).parents[1] / "docs"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from command import prefine, prefine_process, start
-from prefine.store.journal import Journal
+from prefine.run.journal import Journal
 from run_place import DATA, LIMIT, OK, SAMPLED, Place, jsonl
 
 JOURNAL = Path("run/journal/part-00000.sqlite")

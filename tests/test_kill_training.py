@@ -14,7 +14,7 @@ from run_place import PAIRS, Place
 LOSS = """
 import time
 from prefine.losses import dpo
-from prefine.losses.base import declare
+from prefine.losses.protocol import declare
 
 @declare()
 def slow(logps, *, pause: float):

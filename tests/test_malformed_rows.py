@@ -14,11 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from command import prefine
+from prefine.data import entries
+from prefine.data.layouts.protocol import Row
+from prefine.data.layouts.table import LAYOUTS
+from prefine.data.sources import shaped
 from prefine.errors import ConfigError, DataError
-from prefine.store import entries
-from prefine.store.layouts.base import Row
-from prefine.store.layouts.table import LAYOUTS
-from prefine.store.sources import shaped
 from run_place import BACKEND, CONFIG, DATA, OK, PAIRS, SAMPLED, Place, good_pairs, jsonl
 
 Values = dict[str, Any]

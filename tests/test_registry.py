@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import Field
 
-from prefine.config import PairConfig
+from prefine.config.components import SHARED_BY_SELECTORS, bind, describe, lookup, options_model, suggest
+from prefine.config.sections import PairConfig
 from prefine.errors import ConfigError
-from prefine.registry import SHARED_BY_SELECTORS, bind, describe, lookup, options_model, suggest
 
 
 def component(

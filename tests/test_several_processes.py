@@ -25,7 +25,7 @@ import os, signal, time
 from torch import distributed as dist
 from prefine.errors import LimitError
 from prefine.losses import dpo
-from prefine.losses.base import declare
+from prefine.losses.protocol import declare
 
 @declare()
 def slow(logps, *, pause: float = 0.0):

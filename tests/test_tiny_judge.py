@@ -4,7 +4,7 @@ import random
 from collections import Counter
 from pathlib import Path
 
-from prefine.judges.pairwise import nonce, prompt_text, render
+from prefine.judges.prompts import nonce, prompt_text, render
 from prefine.judges.verdicts import MIN_LABEL_MASS
 from prefine.records import Completion, Message, Prompt
 from tiny_judge import POSITIONS, save_tiny_judge

@@ -11,7 +11,7 @@ from typing import Any
 import openai
 import pytest
 
-from prefine.judges.pairwise import nonce, prompt_text, render
+from prefine.judges.prompts import nonce, prompt_text, render
 from prefine.judges.verdicts import read_text
 from prefine.records import Completion, Message, Prompt
 from transformers_server import sampling_folder

@@ -1,5 +1,5 @@
 """`python -m prefine`."""
 
-from prefine.cli import main
+from prefine.cli.app import main
 
 main()

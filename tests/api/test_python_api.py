@@ -13,7 +13,7 @@ import openai_server as server
 import prefine
 from openai_server import OpenAIServer
 from prefine.errors import ConfigError, DataError, LimitError
-from prefine.judges.base import Verdict
+from prefine.judges.protocol import Verdict
 from prefine.records import Completion, Message, Prompt
 from tiny_model import save_tiny_model
 
@@ -73,7 +73,7 @@ def test_the_stable_surface() -> None:
     }
     for name in prefine.__all__:
         assert getattr(prefine, name) is not None
-    assert callable(prefine.losses.dpo) and callable(prefine.regularizers.budget)
+    assert callable(prefine.losses.pairs.dpo) and callable(prefine.losses.regularizers.budget)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         prefine.nothing  # noqa: B018
 

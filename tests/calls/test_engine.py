@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from prefine.calls.base import Batch, Call, Failure
 from prefine.calls.engine import CallEngine
+from prefine.calls.protocol import Batch, Call, Failure
 from prefine.errors import BackendError, DataError, LimitError
 from prefine.records import Record, Usage
-from prefine.store.journal import Journal
+from prefine.run.journal import Journal
 
 
 class Answer(Record):

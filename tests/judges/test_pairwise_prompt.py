@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from chat_tokenizers import chatml, llama3
 from prefine.errors import ConfigError
-from prefine.judges.pairwise import PROMPTS, Style, nonce, plain, prompt_text, render
+from prefine.judges.prompts import PROMPTS, Style, nonce, plain, prompt_text, render
 from prefine.judges.verdicts import read_text, suspicious
 from prefine.records import Completion, Message, Prompt
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from prefine.errors import DataError
-from prefine.judges.base import ComputedJudge
 from prefine.judges.playground import GOLD_SD, LENGTH_SD, PlaygroundJudge, noise_sd
+from prefine.judges.protocol import ComputedJudge
 from prefine.playground.build import MODEL_DIR
 from prefine.playground.pretraining import generate
 from prefine.playground.world import demonstrate, draw_prompts, gold, parse

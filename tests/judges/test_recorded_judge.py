@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prefine.errors import DataError
-from prefine.judges.base import ComputedJudge
+from prefine.judges.protocol import ComputedJudge
 from prefine.judges.recorded import KNOWN_FIELDS, RecordedJudge
 from prefine.records import Completion, Message, Prompt
 

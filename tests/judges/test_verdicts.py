@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prefine.judges.base import Verdict
+from prefine.judges.protocol import Verdict
 from prefine.judges.verdicts import MIN_LABEL_MASS, label_of, read_label, read_text, suspicious
 
 NONCE = "0123456789abcdef"

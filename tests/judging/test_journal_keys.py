@@ -7,10 +7,10 @@ from typing import Any
 from openai_server import OpenAIServer, label_judge
 from prefine.calls.engine import CallEngine
 from prefine.calls.memory import MemoryLog
-from prefine.config import Component
-from prefine.judges.base import Verdict
-from prefine.judging.base import Answered, Judge, Matchup, Rater, judgment_key
+from prefine.config.sections import Component
+from prefine.judges.protocol import Verdict
 from prefine.judging.choose import as_judge, make_judge
+from prefine.judging.protocol import Answered, Judge, Matchup, Rater, judgment_key
 from prefine.records import Completion, Message, Prompt
 from tiny_reward import save_reward_model
 

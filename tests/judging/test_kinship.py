@@ -2,8 +2,8 @@
 
 import pytest
 
-from prefine.config import Component
-from prefine.judging.kinship import same_family
+from prefine.config.sections import Component
+from prefine.judging.family import same_family
 
 
 def judge(**model: str) -> Component:

@@ -12,10 +12,10 @@ import openai_server as server
 from openai_server import Choice, OpenAIServer, Reply
 from prefine.calls.engine import CallEngine
 from prefine.calls.memory import MemoryLog
-from prefine.config import Component
+from prefine.config.sections import Component
 from prefine.errors import ConfigError
-from prefine.judging.base import Judge, Matchup
 from prefine.judging.choose import make_judge
+from prefine.judging.protocol import Judge, Matchup
 from prefine.records import Completion, Judgment, Message, Prompt
 from tiny_judge import save_tiny_judge
 
@@ -249,7 +249,7 @@ def test_the_same_judge_in_process(folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from prefine.judges import pairwise
+    from prefine.judges import prompts
 
     matchups = [Matchup(PROMPT, completion(n, "word " * (1 + 7 * n)), completion(n + 1)) for n in range(7)]
     judgments = ask(in_process(folder), matchups)
@@ -257,10 +257,10 @@ def test_the_same_judge_in_process(folder: Path) -> None:
     a, b = tokenizer.convert_tokens_to_ids(["A", "B"])
     expected = []
     for matchup in matchups:
-        messages = pairwise.render(
-            pairwise.prompt_text("helpfulness"),
+        messages = prompts.render(
+            prompts.prompt_text("helpfulness"),
             *matchup,
-            nonce=pairwise.nonce(0, *matchup),
+            nonce=prompts.nonce(0, *matchup),
             style="label",
             rubric=None,
         )

@@ -8,10 +8,10 @@ import pytest
 
 from prefine.calls.engine import CallEngine
 from prefine.calls.memory import MemoryLog
-from prefine.config import Component
+from prefine.config.sections import Component
 from prefine.errors import BackendError, ConfigError
-from prefine.judging.base import Answered, Judge, Matchup, Rater
 from prefine.judging.choose import make_judge
+from prefine.judging.protocol import Answered, Judge, Matchup, Rater
 from prefine.records import Completion, Judgment, Message, Prompt
 from tiny_reward import save_reward_model
 
@@ -51,7 +51,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         "    fingerprint, first_slot_bias = 'mine', 0.0\n"
         "    def check(self, prompt, completions): pass\n"
         "    def compare(self, prompt, first, second):\n"
-        "        from prefine.judges.base import Verdict\n"
+        "        from prefine.judges.protocol import Verdict\n"
         "        return Verdict(float(len(first.text) > len(second.text)))\n"
         "class NoJudge: pass\n"
     )

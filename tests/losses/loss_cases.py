@@ -9,8 +9,8 @@ from typing import Any, Literal
 import numpy as np
 
 import reference
-from prefine.losses.base import LossFunction
-from prefine.registry import TABLES, bind, lookup
+from prefine.config.components import TABLES, bind, lookup
+from prefine.losses.protocol import LossFunction
 from reference import Array, Columns
 
 Options = Mapping[str, Any]

@@ -9,7 +9,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from prefine.losses.base import LossFunction, PairLogps, TokenLogps
+from prefine.losses.protocol import LossFunction, PairLogps, TokenLogps
 from reference import Array, Columns, TokenColumns
 
 PAIRS = 32

@@ -12,8 +12,8 @@ from pair_values import pair_logps, tensors_of, with_tensors
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from prefine.losses.base import LossFunction, PairLogps
 from prefine.losses.facts import kind_of
+from prefine.losses.protocol import LossFunction, PairLogps
 from reference import Array, Columns
 
 ULPS = 2

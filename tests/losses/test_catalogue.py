@@ -12,16 +12,16 @@ import yaml
 from pydantic import Field
 
 import make_losses
-from prefine.config import TrainConfig
+from prefine.config.components import TABLES, bind
+from prefine.config.sections import TrainConfig
 from prefine.errors import ConfigError
-from prefine.losses.base import Loss, LossFunction, PairLogps
-from prefine.losses.catalogue import ROLES, allowed, amount, arrow, as_yaml, card, cards, function_of
-from prefine.losses.displaced import CHOSEN, REFERENCE, REJECTED, Pushes, along, pair_at, pushes
-from prefine.losses.docstrings import parse
-from prefine.losses.dpo import dpo
+from prefine.losses.cards.catalogue import ROLES, allowed, amount, arrow, as_yaml, card, cards, function_of
+from prefine.losses.cards.docstrings import parse
+from prefine.losses.cards.logp_gradients import CHOSEN, REFERENCE, REJECTED, Pushes, along, pair_at, pushes
 from prefine.losses.facts import bare, options_of
-from prefine.losses.wpo import pair_weight
-from prefine.registry import TABLES, bind
+from prefine.losses.pairs.dpo import dpo
+from prefine.losses.pairs.wpo import pair_weight
+from prefine.losses.protocol import Loss, LossFunction, PairLogps
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "losses.md").read_text(encoding="utf-8")

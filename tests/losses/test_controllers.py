@@ -10,10 +10,10 @@ import torch
 from pair_values import columns, pair_logps
 
 import reference
-from prefine.losses.base import Controller
-from prefine.losses.bco import bco
-from prefine.losses.beta_dpo import beta_dpo
 from prefine.losses.controllers import MarginAverage, RunningReward
+from prefine.losses.pairs.bco import bco
+from prefine.losses.pairs.beta_dpo import beta_dpo
+from prefine.losses.protocol import Controller
 from reference import Columns
 
 STEPS = [columns(seed=seed, pairs=pairs) for seed, pairs in enumerate((5, 1, 32, 8))]

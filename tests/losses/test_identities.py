@@ -59,12 +59,12 @@ from prefine.losses import (
     sppo_hard,
     wpo,
 )
-from prefine.losses.base import LossFunction, PairLogps
 from prefine.losses.facts import kind_of
-from prefine.regularizers.budget import budget
-from prefine.regularizers.nll import nll
-from prefine.regularizers.step_budget import step_budget
-from prefine.training.objective import Objective
+from prefine.losses.protocol import LossFunction, PairLogps
+from prefine.losses.regularizers.budget import budget
+from prefine.losses.regularizers.nll import nll
+from prefine.losses.regularizers.step_budget import step_budget
+from prefine.training.objective.step import Objective
 
 VALUES = logps()
 AT_START = replace(

@@ -40,12 +40,12 @@ from pair_values import (
 )
 
 import reference
+from prefine.config.components import TABLES, bind, lookup
 from prefine.errors import ConfigError
-from prefine.losses.base import NEED_WORDS, LossFunction
-from prefine.losses.dpo import dpo
 from prefine.losses.facts import bare, kind_of, needs_of, options_of, per_pair
-from prefine.registry import TABLES, bind, lookup
-from prefine.regularizers.nll import nll
+from prefine.losses.pairs.dpo import dpo
+from prefine.losses.protocol import NEED_WORDS, LossFunction
+from prefine.losses.regularizers.nll import nll
 from reference import Array, Columns
 
 cases = pytest.mark.parametrize(("name", "options"), CASES, ids=IDS)

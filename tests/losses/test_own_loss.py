@@ -8,12 +8,12 @@ import pytest
 import torch
 from pair_values import gradient, logps
 
+from prefine.config.components import TABLES, bind, lookup
 from prefine.errors import ConfigError
-from prefine.losses.dpo import dpo
 from prefine.losses.facts import bare, kind_of, needs_of, options_of, parts_of, per_pair, reads_of
-from prefine.registry import TABLES, bind, lookup
-from prefine.regularizers.budget import budget
-from prefine.training.objective import Objective
+from prefine.losses.pairs.dpo import dpo
+from prefine.losses.regularizers.budget import budget
+from prefine.training.objective.step import Objective
 
 LONGEST = 60
 """Lines of a file with a loss, docstrings included."""
@@ -26,7 +26,7 @@ OWN = '''
     from pydantic import Field
     from torch.nn.functional import logsigmoid
 
-    from prefine.losses.base import Loss, declare
+    from prefine.losses.protocol import Loss, declare
 
 
     def tilted(logps, *, beta: Annotated[float, Field(gt=0)] = 0.1, side: Literal["left", "right"] = "left"):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prefine.losses.token_marks import difference_marks
+from prefine.losses.token_diff import difference_marks
 
 ids = st.lists(st.integers(0, 5), max_size=12)
 drawn = settings(max_examples=200, derandomize=True, database=None, deadline=None)

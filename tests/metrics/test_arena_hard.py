@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prefine.metrics.arena_hard import arena_hard_elo, arena_hard_scores, battles, expanded_battles
-from prefine.store.annotations.arena_hard import read_battles
+from prefine.metrics.win_rates.arena_hard import arena_hard_elo, arena_hard_scores, battles, expanded_battles
+from prefine.suites.arena_hard import read_battles
 
 VERDICTS = ["A>>B", "A>B", "A=B", "B>A", "B>>A", None]
 SWAPPED = dict(zip(VERDICTS, ["B>>A", "B>A", "A=B", "A>B", "A>>B", None], strict=True))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from prefine.metrics.displacement import displacement, quantile_values
+from prefine.metrics.rewards.displacement import displacement, quantile_values
 
 
 def ids(n: int) -> list[str]:

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from prefine.metrics.diversity import diversity, ngrams
+from prefine.metrics.texts.diversity import diversity, ngrams
 
 WORDS = ["a", "b", "c", "d", "e", "f", "g"]
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prefine.metrics.glm import (
+from prefine.metrics.statistics.glm import (
     STRENGTHS,
     cross_validated_strength,
     optimality_gap,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from prefine.metrics.intervals import bootstrap_mean
+from prefine.metrics.statistics.intervals import bootstrap_mean
 
 VALUES = np.random.default_rng(0).normal(3.0, 2.0, 400)
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prefine.metrics.judge_agreement import rater_agreement
+from prefine.metrics.judges.agreement import rater_agreement
 
 
 def test_the_textbook_example() -> None:

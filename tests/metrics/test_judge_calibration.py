@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prefine.metrics.judge_calibration import brier_score, cyclic_triads, expected_calibration_error, reliability_curve
+from prefine.metrics.judges.calibration import brier_score, cyclic_triads, expected_calibration_error, reliability_curve
 
 
 def test_known_answers() -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from prefine.metrics.judge_facts import first_slot_rate, swap_consistency
+from prefine.metrics.judges.answers import first_slot_rate, swap_consistency
 
 
 def test_first_slot_rate_counts_a_tie_half_and_takes_soft_verdicts_by_their_side():

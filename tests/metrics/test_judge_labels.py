@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prefine.metrics.judge_facts import swap_consistency
-from prefine.metrics.judge_labels import (
+from prefine.metrics.judges.answers import swap_consistency
+from prefine.metrics.judges.labels import (
     labelled_accuracy,
     length_preference,
     order_agreement,

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prefine.metrics.leaderboard import bradley_terry_leaderboard, rating_draws, win_matrix
-from prefine.ranking.base import Duel
-from prefine.ranking.bradley_terry import fit_duels
+from prefine.metrics.win_rates.leaderboard import bradley_terry_leaderboard, rating_draws, win_matrix
+from prefine.ranking.fitting.bradley_terry import fit_duels
+from prefine.ranking.protocol import Duel
 
 Rows = tuple[list[str], list[str], list[str], list[float]]
 

@@ -6,16 +6,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from prefine.metrics.calibration import AlpacaCalibration
-from prefine.metrics.glm import optimality_gap, sigmoid
-from prefine.metrics.length_control import (
+from prefine.metrics.statistics.glm import optimality_gap, sigmoid
+from prefine.metrics.win_rates.calibration import AlpacaCalibration
+from prefine.metrics.win_rates.length_control import (
     Weights,
     controlled_against,
     length_controlled_win_rate,
     predicted_win_rate,
 )
-from prefine.store.annotations.alpaca import read_annotation_table
-from prefine.store.annotations.alpaca_calibration import read_calibration_folder
+from prefine.suites.alpaca import read_annotation_table
+from prefine.suites.alpaca_calibration import read_calibration_folder
 
 N = 120
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prefine.metrics.likelihood_indicators import (
+from prefine.metrics.rewards.likelihood_indicators import (
     Reading,
     likelihood_indicators,
     log_likelihood,

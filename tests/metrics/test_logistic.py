@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prefine.metrics.logistic import NoFiniteFitError, logistic_regression
+from prefine.metrics.statistics.logistic import NoFiniteFitError, logistic_regression
 
 
 def gradient(x: np.ndarray, y: np.ndarray, w: np.ndarray, beta: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from prefine.metrics.model_rewards import log_ratio_margins, reward_accuracies
+from prefine.metrics.rewards.model_rewards import log_ratio_margins, reward_accuracies
 
 PROMPTS = ["p", "p", "q", "r"]
 

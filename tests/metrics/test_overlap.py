@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from prefine.errors import ConfigError
-from prefine.metrics.diversity import ngrams
-from prefine.metrics.overlap import HASHES, bands, exact_overlap, near_overlap, normalised
+from prefine.metrics.texts.diversity import ngrams
+from prefine.metrics.texts.overlap import HASHES, bands, exact_overlap, near_overlap, normalised
 
 
 def grams(text: str) -> set[str]:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prefine.metrics.paired import Outcomes, compare, compare_all, holm, sign_test
+from prefine.metrics.statistics.paired import Outcomes, compare, compare_all, holm, sign_test
 
 unit = st.sampled_from((0.0, 0.25, 0.5, 1.0))
 both = st.lists(st.tuples(unit, unit), min_size=2, max_size=12)

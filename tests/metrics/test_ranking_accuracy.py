@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prefine.metrics.ranking_accuracy import (
+from prefine.metrics.rewards.ranking_accuracy import (
     dpo_loss_threshold,
     flip_table,
     idealised_ranking_accuracy,

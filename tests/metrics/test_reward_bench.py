@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prefine.metrics.reward_bench import (
+from prefine.metrics.judges.reward_bench import (
     SECTIONS,
     V2_SUBSETS,
     TiesPrompts,
@@ -15,7 +15,7 @@ from prefine.metrics.reward_bench import (
     ties_prompts,
     ties_score,
 )
-from prefine.metrics.subsets import weighted_subsets
+from prefine.metrics.judges.subsets import weighted_subsets
 
 PAIRS = {subset: count for group in SECTIONS.values() for subset, count in group.items()} | {"math-prm": 447}
 

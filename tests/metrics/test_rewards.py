@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from prefine.metrics.rewards import longer_is_better, reward_accuracy
+from prefine.metrics.rewards.accuracy import longer_is_better, reward_accuracy
 
 PROMPTS = ["p", "p", "q", "r"]
 

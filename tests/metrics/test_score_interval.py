@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prefine.metrics.intervals import bootstrap_ratio, mean_value, percentage, score_interval
+from prefine.metrics.statistics.intervals import bootstrap_ratio, mean_value, percentage, score_interval
 
 unit_values = st.lists(st.sampled_from((0.0, 0.1, 0.5, 0.9, 1.0)), min_size=2, max_size=40)
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from prefine.metrics.screens import (
+from prefine.metrics.texts.screens import (
     empty_outputs,
     identical_outputs,
     truncated_outputs,

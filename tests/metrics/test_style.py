@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prefine.metrics.logistic import NoFiniteFitError
-from prefine.metrics.style import MarkdownCounts, StyleCounts, markdown_counts, style_features
-from prefine.metrics.style_control import style_controlled_score, style_controlled_scores
+from prefine.metrics.statistics.logistic import NoFiniteFitError
+from prefine.metrics.win_rates.style import MarkdownCounts, StyleCounts, markdown_counts, style_features
+from prefine.metrics.win_rates.style_control import style_controlled_score, style_controlled_scores
 
 
 def published_counts(text: str) -> MarkdownCounts:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prefine.metrics.win_rates import both_order_wins, win_rate
+from prefine.metrics.win_rates.win_rates import both_order_wins, win_rate
 
 answers = st.sampled_from((0.0, 0.25, 0.5, 1.0, None))
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from prefine import chat
-from prefine.calls.base import Call, Failure
-from prefine.config import Decoding
+from prefine.calls.protocol import Call, Failure
+from prefine.config.sections import Decoding
 from prefine.errors import NumericsError
-from prefine.models.base import SampleRequest, sample_key
-from prefine.models.generation import PROMPT_BUCKET, _choose, draw
-from prefine.models.hf import HfModel
+from prefine.models.hf.backend import HfModel
+from prefine.models.hf.generation import PROMPT_BUCKET, _choose, draw
+from prefine.models.protocol import SampleRequest, sample_key
 from prefine.records import Completion, Prompt
 
 # Of very different lengths, so that most are padded and there are two buckets.

@@ -9,15 +9,15 @@ import pytest
 
 import openai_server as server
 from openai_server import Choice, OpenAIServer, Reply
-from prefine.calls.base import Call, Failure
 from prefine.calls.engine import CallEngine
 from prefine.calls.memory import MemoryLog
-from prefine.config import Decoding
+from prefine.calls.protocol import Call, Failure
+from prefine.config.sections import Decoding
 from prefine.errors import BackendError, ConfigError, Interrupted
-from prefine.models.base import Reply as JudgeReply
-from prefine.models.base import SampleRequest, sample_key
-from prefine.models.openai import OpenAIModel
-from prefine.models.openai_server import Prices
+from prefine.models.openai.backend import OpenAIModel
+from prefine.models.openai.server import Prices
+from prefine.models.protocol import Reply as JudgeReply
+from prefine.models.protocol import SampleRequest, sample_key
 from prefine.records import Completion, Message, Prompt
 
 DECODING = Decoding(temperature=0.9, max_new_tokens=16, seed=3)

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from prefine.calls.base import Call, Failure
-from prefine.config import Decoding
-from prefine.models.base import SampleRequest, sample_key
+from prefine.calls.protocol import Call, Failure
+from prefine.config.sections import Decoding
+from prefine.models.protocol import SampleRequest, sample_key
 from prefine.models.scripted import ScriptedModel
 from prefine.records import Completion, Prompt
 

@@ -6,15 +6,15 @@ from hypothesis import strategies as st
 from pair_worlds import PROMPT, completion, ranked
 from pydantic import ValidationError
 
-from prefine.config import Component, PairConfig
+from prefine.config.sections import Component, PairConfig
 from prefine.errors import ConfigError
-from prefine.pairing.base import Choice
-from prefine.pairing.joint import joint
-from prefine.pairing.options import TOO_CLOSE, TOO_UNEQUAL
-from prefine.pairing.select_lists import NOTHING
+from prefine.pairing.filters import TOO_CLOSE, TOO_UNEQUAL
+from prefine.pairing.lists import NOTHING
+from prefine.pairing.protocol import Choice
+from prefine.pairing.selectors.joint import joint
 from prefine.records import PreferenceList, Prompt
+from prefine.run.rows import list_of, list_row, pair_of, pair_row
 from prefine.stages.selection import WITHOUT_PARTNER, BoundSelector, RankedPrompt, Tally
-from prefine.store.rows import list_of, list_row, pair_of, pair_row
 
 LETTERS = "abcd"
 

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from pair_worlds import PROMPT, completion, ranked
 
-from prefine.config import Component, PairConfig
+from prefine.config.sections import Component, PairConfig
 from prefine.errors import ConfigError
-from prefine.pairing.base import Choice, selector
+from prefine.pairing.protocol import Choice, selector
 from prefine.records import Ranking
 from prefine.stages.selection import BoundSelector, RankedPrompt, Tally
 

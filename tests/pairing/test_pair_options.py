@@ -9,17 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pair_worlds import PROMPT, completion, ranked
 
-from prefine.config import Component, PairConfig
+from prefine.config.components import TABLES
+from prefine.config.sections import Component, PairConfig
 from prefine.errors import ConfigError, DataError
-from prefine.pairing.base import Choice, SelectorFacts
-from prefine.pairing.best_vs_random import best_vs_random
-from prefine.pairing.best_vs_worst import best_vs_worst
-from prefine.pairing.options import SAME_ANSWER, TOO_CLOSE, TOO_UNEQUAL, TOO_UNSURE, PairOptions, check_options
+from prefine.pairing.filters import SAME_ANSWER, TOO_CLOSE, TOO_UNEQUAL, TOO_UNSURE, PairOptions, check_options
+from prefine.pairing.protocol import Choice, SelectorFacts
 from prefine.pairing.select import CHAMPION_CUT, NOTHING, select_pairs
+from prefine.pairing.selectors.best_vs_random import best_vs_random
+from prefine.pairing.selectors.best_vs_worst import best_vs_worst
 from prefine.pairing.view import narrowed
-from prefine.ranking.base import StrategyFacts
+from prefine.ranking.protocol import StrategyFacts
 from prefine.records import Duel, Ranking
-from prefine.registry import TABLES
 from prefine.stages.selection import BoundSelector, RankedPrompt, Tally
 
 FIVE = {c.id: c for c in (completion(id_, id_ * 10) for id_ in "abcde")}

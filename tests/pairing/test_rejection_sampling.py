@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prefine.pairing.base import Choice
-from prefine.pairing.rejection_sampling import accept, rejection_sampling
+from prefine.pairing.protocol import Choice
+from prefine.pairing.selectors.rejection_sampling import accept, rejection_sampling
 from prefine.records import Ranking
 
 EIGHT = [n / 2 for n in range(8)]

@@ -2,13 +2,13 @@
 
 import pytest
 
+from prefine.config.components import TABLES, lookup
 from prefine.errors import ConfigError, DataError
-from prefine.pairing.base import Choice, selector_facts
-from prefine.pairing.known import Known
+from prefine.pairing.evidence import Known
+from prefine.pairing.protocol import Choice, selector_facts
 from prefine.pairing.select import check_selector, to_pair
-from prefine.ranking.base import StrategyFacts, facts_of
+from prefine.ranking.protocol import StrategyFacts, facts_of
 from prefine.records import Completion, Duel, Message, Prompt, Ranking
-from prefine.registry import TABLES, lookup
 
 PROMPT = Prompt.from_text("Say something.")
 TABLE = {name: lookup("selector", name, where="pair.selector") for name in TABLES["selector"]}
@@ -60,7 +60,7 @@ def test_a_selector_fits_or_the_error_names_those_that_do(strategy, name):
 
 
 def test_an_undeclared_selector_is_refused():
-    with pytest.raises(ConfigError, match=r"decorate it with prefine\.pairing\.base\.selector"):
+    with pytest.raises(ConfigError, match=r"decorate it with prefine\.pairing\.protocol\.selector"):
         selector_facts(lambda ranking: [])
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from prefine.ranking.base import Answers, Ask, Duel, Outcome, Strategy
+from prefine.ranking.protocol import Answers, Ask, Duel, Outcome, Strategy
 from prefine.ranking.run import drive
 
 Array = npt.NDArray[np.float64]

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prefine.ranking.base import Ask, Duel, Outcome, Rate, StrategyFacts, facts_of
-from prefine.registry import TABLES, lookup
+from prefine.config.components import TABLES, lookup
+from prefine.ranking.protocol import Ask, Duel, Outcome, Rate, StrategyFacts, facts_of
 
 # Options without a default, by strategy; a strategy should rather have vetted settings.
 REQUIRED: dict[str, dict[str, Any]] = {}

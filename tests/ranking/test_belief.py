@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prefine.judges.noise import first_slot_logit
-from prefine.ranking.base import Duel
-from prefine.ranking.belief import Belief
+from prefine.ranking.fitting.belief import Belief
+from prefine.ranking.noise import first_slot_logit
+from prefine.ranking.protocol import Duel
 
 PHI = NormalDist().cdf
 # accuracy, order_noise, first_slot_bias

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prefine.ranking.base import Duel
-from prefine.ranking.bradley_terry import bradley_terry, fit_duels, map_scores, posterior
+from prefine.ranking.fitting.bradley_terry import bradley_terry, fit_duels, map_scores, posterior
+from prefine.ranking.protocol import Duel
 
 NAN = float("nan")
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from judge_worlds import noisy_world, table_world, transitive_table
 
-from prefine.ranking.base import Duel, Outcome, facts_of
-from prefine.ranking.bradley_terry import fit_duels
-from prefine.ranking.circulant import circle, circulant
+from prefine.ranking.fitting.bradley_terry import fit_duels
+from prefine.ranking.protocol import Duel, Outcome, facts_of
+from prefine.ranking.strategies.circulant import circle, circulant
 
 CASES = [(m, k) for m in range(2, 14) for k in (1, 2, 3, 5, 20)]
 

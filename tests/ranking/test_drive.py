@@ -2,10 +2,10 @@
 
 import pytest
 
-from prefine.ranking.base import Duel, Outcome, Rate, Strategy
-from prefine.ranking.iterative import iterative
-from prefine.ranking.round_robin import round_robin
+from prefine.ranking.protocol import Duel, Outcome, Rate, Strategy
 from prefine.ranking.run import drive
+from prefine.ranking.strategies.iterative import iterative
+from prefine.ranking.strategies.round_robin import round_robin
 
 
 def rate_all(m: int) -> Strategy:

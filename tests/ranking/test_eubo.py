@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from judge_worlds import World, noisy_world, table_world, transitive_table
 
-from prefine.judges.noise import first_slot_logit
-from prefine.ranking.base import Duel, Outcome, facts_of
-from prefine.ranking.belief import Belief
-from prefine.ranking.eubo import eubo
-from prefine.ranking.iterative import iterative
+from prefine.ranking.fitting.belief import Belief
+from prefine.ranking.noise import first_slot_logit
+from prefine.ranking.protocol import Duel, Outcome, facts_of
+from prefine.ranking.strategies.eubo import eubo
+from prefine.ranking.strategies.iterative import iterative
 
 FACTS = facts_of(eubo)
 Judge = Callable[[Duel], float | None]

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from judge_worlds import noisy_world, table_world, transitive_table
 
-from prefine.ranking.base import Outcome, facts_of
-from prefine.ranking.halving import halving
+from prefine.ranking.protocol import Outcome, facts_of
+from prefine.ranking.strategies.halving import halving
 
 
 def play(m, answer, **options):

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from judge_worlds import table_world, transitive_table
 
-from prefine.ranking.base import Outcome, facts_of
-from prefine.ranking.insertion import insertion
+from prefine.ranking.protocol import Outcome, facts_of
+from prefine.ranking.strategies.insertion import insertion
 
 
 @pytest.mark.parametrize("m", range(2, 7))

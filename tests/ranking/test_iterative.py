@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from judge_worlds import World, noisy_world, table_world, transitive_table
 
-from prefine.ranking.base import Outcome, facts_of
-from prefine.ranking.iterative import iterative
+from prefine.ranking.protocol import Outcome, facts_of
+from prefine.ranking.strategies.iterative import iterative
 from reference import scan_p_best
 
 ORDERS = ("single", "both", "lazy")

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from judge_worlds import noisy_world, table_world, transitive_table
 
-from prefine.ranking.base import Duel, Outcome, facts_of
-from prefine.ranking.knockout import knockout
+from prefine.ranking.protocol import Duel, Outcome, facts_of
 from prefine.ranking.run import drive
+from prefine.ranking.strategies.knockout import knockout
 
 NAN = float("nan")
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from judge_worlds import table_world, transitive_table
 
-from prefine.ranking.base import Outcome, facts_of
-from prefine.ranking.merge import merge
+from prefine.ranking.protocol import Outcome, facts_of
+from prefine.ranking.strategies.merge import merge
 
 
 @pytest.mark.parametrize("m", range(2, 7))

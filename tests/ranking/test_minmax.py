@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from judge_worlds import noisy_world, table_world, transitive_table
 
-from prefine.ranking.base import Outcome, facts_of
-from prefine.ranking.minmax import minmax
+from prefine.ranking.protocol import Outcome, facts_of
+from prefine.ranking.strategies.minmax import minmax
 
 NAN = float("nan")
 

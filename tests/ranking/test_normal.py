@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from prefine.ranking import normal
+from prefine.ranking.fitting import normal
 
 STEP = 1e-3
 HERE = np.random.default_rng(0).uniform(-8, 8, 400)  # between the points of any table

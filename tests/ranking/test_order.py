@@ -4,8 +4,8 @@ from itertools import product
 
 import pytest
 
-from prefine.ranking.base import Answers, Duel, OrderPolicy, Outcome, Strategy
-from prefine.ranking.order import ORDERS, Policy, Slot, balanced, both, favoured_slot, lazy, single, together
+from prefine.ranking.orders import ORDERS, Policy, Slot, balanced, both, favoured_slot, lazy, single, together
+from prefine.ranking.protocol import Answers, Duel, OrderPolicy, Outcome, Strategy
 from prefine.ranking.run import drive
 
 ANSWERS = (0.0, 0.3, 0.5, 0.8, 1.0, None)

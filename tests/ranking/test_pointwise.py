@@ -2,9 +2,9 @@
 
 import pytest
 
-from prefine.ranking.base import Outcome, Rate, facts_of
-from prefine.ranking.pointwise import pointwise
+from prefine.ranking.protocol import Outcome, Rate, facts_of
 from prefine.ranking.run import drive
+from prefine.ranking.strategies.pointwise import pointwise
 
 
 def run(ratings) -> Outcome:

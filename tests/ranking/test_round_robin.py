@@ -10,9 +10,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from judge_worlds import noisy_world, table_world, transitive_table
 
-from prefine.ranking.base import Duel, Outcome, facts_of
-from prefine.ranking.bradley_terry import fit_duels
-from prefine.ranking.round_robin import balanced_duels, round_robin
+from prefine.ranking.fitting.bradley_terry import fit_duels
+from prefine.ranking.protocol import Duel, Outcome, facts_of
+from prefine.ranking.strategies.round_robin import balanced_duels, round_robin
 
 ORDERS = ("single", "both", "average")
 orders = st.sampled_from(ORDERS)

@@ -5,9 +5,9 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from prefine.ranking.base import Duel, Outcome, Rate, facts_of
+from prefine.ranking.protocol import Duel, Outcome, Rate, facts_of
 from prefine.ranking.run import drive
-from prefine.ranking.score_then_duel import score_then_duel
+from prefine.ranking.strategies.score_then_duel import score_then_duel
 
 
 def run(ratings, p_first, **options):

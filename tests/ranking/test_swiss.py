@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from judge_worlds import noisy_world, table_world, transitive_table
 
-from prefine.ranking.base import Duel, Outcome, facts_of
-from prefine.ranking.bradley_terry import fit_duels
-from prefine.ranking.swiss import pairing, swiss
+from prefine.ranking.fitting.bradley_terry import fit_duels
+from prefine.ranking.protocol import Duel, Outcome, facts_of
+from prefine.ranking.strategies.swiss import pairing, swiss
 
 
 def play(m, answer, **options):

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from judge_worlds import noisy_world, table_world, transitive_table
 
-from prefine.ranking.base import Duel, Outcome, facts_of
-from prefine.ranking.bradley_terry import fit_duels
-from prefine.ranking.top_two import top_two
+from prefine.ranking.fitting.bradley_terry import fit_duels
+from prefine.ranking.protocol import Duel, Outcome, facts_of
+from prefine.ranking.strategies.top_two import top_two
 
 FACTS = facts_of(top_two)
 

@@ -8,8 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prefine.ranking.base import Outcome
-from prefine.ranking.tournament import copeland, cyclic_triads, kendall_distance, points, sorted_outcome, two_sided
+from prefine.ranking.protocol import Outcome
+from prefine.ranking.strategies.tournament import (
+    copeland,
+    cyclic_triads,
+    kendall_distance,
+    points,
+    sorted_outcome,
+    two_sided,
+)
 
 NAN = float("nan")
 

@@ -17,7 +17,7 @@ RANK_ALONE = """
 import sys
 import time
 sys.argv = ["prefine", "{stage}", "run.yaml"]
-from prefine.cli import main
+from prefine.cli.app import main
 try:
     main()
 except SystemExit as end:

@@ -13,14 +13,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import prefine as library
 from command import prefine
-from prefine.config_file import load
+from prefine.config.yaml import load
 from prefine.errors import DataError, Interrupted
-from prefine.stages.base import Silent
-from prefine.stages.report_data import EvaluationPoint, TrainEnd
-from prefine.stages.report_evaluations import held_out
-from prefine.stages.report_page import render
-from prefine.stages.road import run_stage
-from prefine.store.folder import RunFolder
+from prefine.report.data import EvaluationPoint, TrainEnd
+from prefine.report.page import render
+from prefine.report.sections.held_out import held_out
+from prefine.run.folder import RunFolder
+from prefine.stages.plan import run_stage
+from prefine.stages.stage_run import Silent
 from run_place import CONFIG, DATA, OK, PAIRS, Place, good_pairs
 
 WATCHED = PAIRS | {

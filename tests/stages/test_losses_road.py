@@ -182,7 +182,7 @@ def test_pairs_that_state_no_probability_are_counted(place: Place) -> None:
 def test_a_regularizer_that_reads_score_gaps_is_asked_too(place: Place) -> None:
     place.put(
         "gaps.py",
-        "from prefine.losses.base import declare\n\n\n@declare(needs=frozenset({'score_gap'}))\n"
+        "from prefine.losses.protocol import declare\n\n\n@declare(needs=frozenset({'score_gap'}))\n"
         "def gap(logps):\n    return -logps.policy_chosen * logps.score_gap\n",
     )
     place.change({"train.regularizer": {"name": "gaps:gap"}})

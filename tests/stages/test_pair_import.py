@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 from command import prefine
-from prefine.config_file import validate
-from prefine.stages.base import Silent
+from prefine.config.yaml import validate
+from prefine.run.folder import RunFolder
+from prefine.run.tables import column, parts, table_hash
 from prefine.stages.pair import run
-from prefine.store.folder import RunFolder
-from prefine.store.tables import column, parts, table_hash
+from prefine.stages.stage_run import Silent
 from run_place import CONFIG, OK, PAIRS, Place, jsonl
 
 

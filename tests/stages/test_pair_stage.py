@@ -13,15 +13,15 @@ import openai_server as server
 from command import prefine
 from openai_server import OpenAIServer
 from prefine.api.training import train
-from prefine.config import Component
-from prefine.config_file import validate
+from prefine.config.sections import Component
+from prefine.config.yaml import validate
 from prefine.errors import ConfigError, DataError
 from prefine.records import Manifest
-from prefine.stages.base import Silent
-from prefine.stages.road import check, plan, run_stage
-from prefine.store.folder import RunFolder
-from prefine.store.rows import list_of, pair_of
-from prefine.store.tables import parts, read_part, table_hash
+from prefine.run.folder import RunFolder
+from prefine.run.rows import list_of, pair_of
+from prefine.run.tables import parts, read_part, table_hash
+from prefine.stages.plan import check, plan, run_stage
+from prefine.stages.stage_run import Silent
 from run_place import CONFIG, DATA, GONE, OK, PAIRS, Place, jsonl
 
 GRADES = [
@@ -149,7 +149,7 @@ def test_joint_pairs_are_made_but_no_loss_of_pairs_is_trained_on_them(tmp_path: 
 
 OWN_JOINT = """
 from torch.nn.functional import logsigmoid
-from prefine.losses.base import declare
+from prefine.losses.protocol import declare
 
 @declare(needs=frozenset({"reference", "prompt"}), reads="joint")
 def jpo(logps, *, beta: float = 0.1):

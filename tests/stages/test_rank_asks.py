@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from prefine.config_file import validate
+from prefine.config.yaml import validate
 from prefine.errors import ConfigError, LimitError
 from prefine.records import Completion, Message, Prompt, Ranking
-from prefine.stages.base import Silent
+from prefine.run.folder import RunFolder
+from prefine.run.rows import completion_of, ranking_of
+from prefine.run.tables import parts, read_part
+from prefine.stages.plan import check, plan, run_stage
 from prefine.stages.rank import make_fields
-from prefine.stages.road import check, plan, run_stage
-from prefine.store.folder import RunFolder
-from prefine.store.rows import completion_of, ranking_of
-from prefine.store.tables import parts, read_part
+from prefine.stages.stage_run import Silent
 from run_place import jsonl
 
 SCRIPTED = {"name": "scripted", "replies": ["10", "20", "30", "40"]}

@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from prefine.config_file import validate
+from prefine.config.yaml import validate
 from prefine.errors import ConfigError, DataError, LimitError
 from prefine.judges.playground import PlaygroundJudge
 from prefine.records import Completion, Manifest, PreferencePair, Prompt, Ranking
-from prefine.stages.base import Silent
-from prefine.stages.road import check, plan, run_stage
-from prefine.store.folder import RunFolder
-from prefine.store.rows import completion_of, pair_of, ranking_of
-from prefine.store.tables import parts, read_part
+from prefine.run.folder import RunFolder
+from prefine.run.rows import completion_of, pair_of, ranking_of
+from prefine.run.tables import parts, read_part
+from prefine.stages.plan import check, plan, run_stage
+from prefine.stages.stage_run import Silent
 
 REPLIES = ["the kettle is bright .", "tea is warm .", "{prompt}", "i like tea . i like tea .", "no"]
 

@@ -7,17 +7,17 @@ from typing import Any
 import datasets
 import pytest
 
-from prefine.config_file import load, validate
+from prefine.config.yaml import load, validate
 from prefine.errors import ConfigError, DataError, Interrupted, LimitError
-from prefine.judges.base import Verdict
+from prefine.judges.protocol import Verdict
 from prefine.records import Completion, Manifest, Prompt
-from prefine.stages.base import Silent
-from prefine.stages.report_data import OUTCOMES, Evaluation, Example
+from prefine.report.data import OUTCOMES, Evaluation, Example
+from prefine.run.folder import RunFolder
+from prefine.run.rows import pair_of
+from prefine.run.tables import parts, read_part
+from prefine.stages.plan import check, plan, run_stage, stages_of
 from prefine.stages.results import RunResult, lines_of, result_of
-from prefine.stages.road import check, plan, run_stage, stages_of
-from prefine.store.folder import RunFolder
-from prefine.store.rows import pair_of
-from prefine.store.tables import parts, read_part
+from prefine.stages.stage_run import Silent
 
 TINY: dict[str, Any] = {
     "prompts": {"name": "playground", "count": 16},

@@ -11,11 +11,11 @@ from torch.distributed.fsdp import FSDPModule
 
 from prefine.errors import Interrupted, NumericsError
 from prefine.losses import bco, dpo
-from prefine.losses.base import LossFunction
-from prefine.regularizers import budget
-from prefine.training.figures import StepRow
+from prefine.losses.protocol import LossFunction
+from prefine.losses.regularizers import budget
+from prefine.training.distributed.processes import Sharding, check_same_weights, divide_layers
+from prefine.training.logging.figures import StepRow
 from prefine.training.loop import train
-from prefine.training.processes import Sharding, check_same_weights, divide_layers
 
 STOPS_AFTER = 4
 

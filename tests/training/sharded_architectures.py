@@ -11,12 +11,12 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from prefine.losses import dpo
-from prefine.training.forward import Forward
-from prefine.training.objective import Objective, accumulate_gradients
-from prefine.training.processes import own_pairs
-from prefine.training.scoring import score_sides
-from prefine.training.sharded import ShardedLayers
-from prefine.training.table import PairTable
+from prefine.training.distributed.processes import own_pairs
+from prefine.training.distributed.sharded import ShardedLayers
+from prefine.training.forward.forward import Forward
+from prefine.training.objective.step import Objective, accumulate_gradients
+from prefine.training.objective.table import PairTable
+from prefine.training.reference.scoring import score_sides
 
 EXAMPLES = tiny.examples()
 # Every prompt is a row of its own, so one of the two processes has a pass more than the other.

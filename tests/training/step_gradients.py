@@ -25,18 +25,18 @@ from prefine.losses import (
     sppo,
     wpo,
 )
-from prefine.losses.base import LossFunction, PairLogps, PromptLogps, TokenLogps, declare
 from prefine.losses.facts import needs_of
-from prefine.losses.token_marks import difference_marks
-from prefine.regularizers import budget, nll, step_budget
+from prefine.losses.protocol import LossFunction, PairLogps, PromptLogps, TokenLogps, declare
+from prefine.losses.regularizers import budget, nll, step_budget
+from prefine.losses.token_diff import difference_marks
 from prefine.schedules import Schedule
-from prefine.training.examples import Example
-from prefine.training.forward import Forward
-from prefine.training.mismatched import mismatched_examples
-from prefine.training.objective import StepTerms, accumulate_gradients
-from prefine.training.scoring import score_sides, score_tokens
-from prefine.training.steering import Steering
-from prefine.training.table import PairTable
+from prefine.training.cross_prompt import mismatched_examples
+from prefine.training.forward.forward import Forward
+from prefine.training.items import Example
+from prefine.training.objective.hyperparameters import Steering
+from prefine.training.objective.step import StepTerms, accumulate_gradients
+from prefine.training.objective.table import PairTable
+from prefine.training.reference.scoring import score_sides, score_tokens
 
 EXAMPLES = tiny.examples()
 # Answers to two prompts, answers to one of these, and a pair without a neighbour.

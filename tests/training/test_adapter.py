@@ -9,16 +9,16 @@ import torch
 from safetensors.torch import load_file
 from transformers import GPT2Config, GPT2LMHeadModel, MixtralConfig, MixtralForCausalLM
 
-from prefine.config import AdapterConfig
+from prefine.config.sections import AdapterConfig
 from prefine.errors import ConfigError, Interrupted
-from prefine.losses.dpo import dpo
-from prefine.models.adapters import merge
+from prefine.losses.pairs.dpo import dpo
+from prefine.models.hf.adapters import merge
 from prefine.training.adapter import attach
-from prefine.training.figures import StepRow
-from prefine.training.forward import Forward
+from prefine.training.forward.forward import Forward
+from prefine.training.logging.figures import StepRow
 from prefine.training.loop import train
-from prefine.training.reference import weights_fingerprint
-from prefine.training.scoring import score_sides, score_tokens
+from prefine.training.reference.cache import weights_fingerprint
+from prefine.training.reference.scoring import score_sides, score_tokens
 
 EXAMPLES = tiny.examples()
 LORA = AdapterConfig(name="lora", rank=3, alpha=5)

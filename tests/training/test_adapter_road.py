@@ -14,11 +14,11 @@ import yaml
 from transformers import AutoModelForCausalLM
 
 from command import prefine
-from prefine.config import AdapterConfig
+from prefine.config.sections import AdapterConfig
 from prefine.errors import BackendError
-from prefine.losses.dpo import dpo
-from prefine.models.adapters import merge, save_adapter
-from prefine.models.folders import (
+from prefine.losses.pairs.dpo import dpo
+from prefine.models.hf.adapters import merge, save_adapter
+from prefine.models.hf.loading import (
     check_model,
     load_generation_config,
     load_model,

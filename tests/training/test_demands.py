@@ -7,8 +7,8 @@ import tiny_training as tiny
 
 from prefine.errors import ConfigError, DataError
 from prefine.losses import aot, dpo, kto_pair, odpo, sppo
-from prefine.losses.base import declare
-from prefine.training.demands import check_examples
+from prefine.losses.protocol import declare
+from prefine.training.objective.loss_inputs import check_examples
 
 EXAMPLES = tiny.examples()
 

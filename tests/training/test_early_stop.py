@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from prefine.errors import NumericsError
-from prefine.metrics.likelihood_indicators import Reading, watch_all
+from prefine.metrics.rewards.likelihood_indicators import Reading, watch_all
 from prefine.training.early_stop import EarlyStop
 
 STEPS = np.arange(30)

@@ -9,13 +9,13 @@ import textbook
 import torch
 
 from prefine.losses import dpo
-from prefine.training.examples import Example
-from prefine.training.forward import Forward
-from prefine.training.head import LinearHead, ModuleHead
-from prefine.training.objective import Objective, accumulate_gradients
-from prefine.training.pair_tokens import SideLogps
-from prefine.training.sharing import why_not_shared
-from prefine.training.table import PairTable
+from prefine.training.forward.forward import Forward
+from prefine.training.forward.head import LinearHead, ModuleHead
+from prefine.training.forward.sharing import why_not_shared
+from prefine.training.items import Example
+from prefine.training.objective.pair_tokens import SideLogps
+from prefine.training.objective.step import Objective, accumulate_gradients
+from prefine.training.objective.table import PairTable
 
 BETA = 0.3
 NAMES = [*architectures.ATTENTION_ONLY]

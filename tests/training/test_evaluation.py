@@ -14,21 +14,21 @@ import tiny_training as tiny
 import torch
 from torch import Tensor
 
-from prefine.config import AdapterConfig, EarlyStopConfig
+from prefine.config.sections import AdapterConfig, EarlyStopConfig
 from prefine.errors import DataError, Interrupted, NumericsError
-from prefine.losses.aot import aot
-from prefine.losses.base import LossFunction, PairLogps, declare
-from prefine.losses.bco import bco
-from prefine.losses.bmc import bmc
-from prefine.losses.dpo import dpo
-from prefine.losses.kto_pair import kto_pair
-from prefine.losses.ld_dpo import ld_dpo
-from prefine.losses.wpo import wpo
-from prefine.metrics.likelihood_indicators import token_spread
-from prefine.regularizers.budget import budget
-from prefine.regularizers.nll import nll
+from prefine.losses.pairs.aot import aot
+from prefine.losses.pairs.bco import bco
+from prefine.losses.pairs.bmc import bmc
+from prefine.losses.pairs.dpo import dpo
+from prefine.losses.pairs.kto_pair import kto_pair
+from prefine.losses.pairs.ld_dpo import ld_dpo
+from prefine.losses.pairs.wpo import wpo
+from prefine.losses.protocol import LossFunction, PairLogps, declare
+from prefine.losses.regularizers.budget import budget
+from prefine.losses.regularizers.nll import nll
+from prefine.metrics.rewards.likelihood_indicators import token_spread
 from prefine.training.evaluation import EvaluationRow
-from prefine.training.figures import TrainSummary
+from prefine.training.logging.figures import TrainSummary
 from prefine.training.loop import train
 
 EXAMPLES, HELD_OUT = tiny.examples(), tiny.examples(5, seed=1)

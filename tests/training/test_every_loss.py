@@ -8,7 +8,7 @@ import pytest
 import tiny_training as tiny
 import torch
 
-from prefine.registry import TABLES, bind
+from prefine.config.components import TABLES, bind
 from prefine.training.loop import train
 
 GIVEN: dict[str, dict[str, Any]] = {

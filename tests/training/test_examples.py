@@ -8,7 +8,7 @@ import chat_tokenizers
 from prefine import chat
 from prefine.errors import DataError
 from prefine.records import Completion, Message, PreferencePair, Prompt
-from prefine.training.examples import ExampleSet, PairReader, make_examples
+from prefine.training.items import ExampleSet, PairReader, make_examples
 
 TOKENIZER = chat_tokenizers.chatml()
 STOP = chat.stop_token_id(TOKENIZER)

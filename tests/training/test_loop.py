@@ -14,17 +14,17 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from prefine.errors import ConfigError, DataError, Interrupted, NumericsError
-from prefine.losses.base import LossFunction, PairLogps, declare
-from prefine.losses.dpo import dpo
-from prefine.losses.ipo import ipo
-from prefine.regularizers.budget import budget
+from prefine.losses.pairs.dpo import dpo
+from prefine.losses.pairs.ipo import ipo
+from prefine.losses.protocol import LossFunction, PairLogps, declare
+from prefine.losses.regularizers.budget import budget
 from prefine.training import checkpoints
-from prefine.training.figures import StepRow, TrainSummary
-from prefine.training.forward import Forward
+from prefine.training.forward.forward import Forward
+from prefine.training.learning_rate import factor
+from prefine.training.logging.figures import StepRow, TrainSummary
 from prefine.training.loop import score_pairs, train
-from prefine.training.schedule import factor
-from prefine.training.scoring import score_sides, score_tokens
-from prefine.training.table import PairTable
+from prefine.training.objective.table import PairTable
+from prefine.training.reference.scoring import score_sides, score_tokens
 
 EXAMPLES = tiny.examples()
 STEPS = 9

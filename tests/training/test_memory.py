@@ -10,12 +10,12 @@ import torch
 
 from prefine.errors import BackendError, LimitError
 from prefine.losses import dpo, kto_pair
-from prefine.training import processes
-from prefine.training.figures import TrainSummary
-from prefine.training.forward import Forward
+from prefine.training.batches.packing import Rows
+from prefine.training.distributed import processes
+from prefine.training.forward.forward import Forward
+from prefine.training.logging.figures import TrainSummary
 from prefine.training.loop import train
 from prefine.training.memory import OutOfMemory, shared_fate
-from prefine.training.rows import Rows
 
 EXAMPLES = tiny.examples()
 CUDA = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")

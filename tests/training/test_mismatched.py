@@ -6,8 +6,8 @@ import pytest
 import tiny_training as tiny
 
 from prefine.errors import DataError
-from prefine.training.examples import Example
-from prefine.training.mismatched import mismatched_examples
+from prefine.training.cross_prompt import mismatched_examples
+from prefine.training.items import Example
 
 
 def _rows(prompts: str) -> list[Example]:

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from prefine.config import TrainConfig
+from prefine.config.sections import TrainConfig
 from prefine.secrets import read_secret
-from prefine.training.figures import FinalFigures, TrainSummary
-from prefine.training.model_card import foreign_card, is_ours, model_card, write_card
+from prefine.training.logging.figures import FinalFigures, TrainSummary
+from prefine.training.logging.model_card import foreign_card, is_ours, model_card, write_card
 
 HOSTILE = (
     "a|b\nc",

@@ -11,12 +11,12 @@ import torch
 
 from prefine.errors import ConfigError, Interrupted
 from prefine.losses import bco, beta_dpo, dpo, kto_pair, mixture
-from prefine.losses.base import LossFunction
-from prefine.regularizers import budget, step_budget
+from prefine.losses.protocol import LossFunction
+from prefine.losses.regularizers import budget, step_budget
 from prefine.schedules import Schedule
 from prefine.training.checkpoints import load_newest
-from prefine.training.examples import Example
-from prefine.training.figures import StepRow, TrainSummary
+from prefine.training.items import Example
+from prefine.training.logging.figures import StepRow, TrainSummary
 from prefine.training.loop import train
 
 STEPS = 9

@@ -19,14 +19,14 @@ from transformers import (
 )
 
 from prefine.errors import NumericsError
-from prefine.losses.aot import aot
-from prefine.losses.base import LossFunction, PairLogps, declare
-from prefine.losses.dpo import dpo
 from prefine.losses.facts import kind_of, needs_of, option_of
-from prefine.regularizers.budget import budget
-from prefine.training.forward import Forward
-from prefine.training.objective import Objective, accumulate_gradients
-from prefine.training.scoring import score_sides
+from prefine.losses.pairs.aot import aot
+from prefine.losses.pairs.dpo import dpo
+from prefine.losses.protocol import LossFunction, PairLogps, declare
+from prefine.losses.regularizers.budget import budget
+from prefine.training.forward.forward import Forward
+from prefine.training.objective.step import Objective, accumulate_gradients
+from prefine.training.reference.scoring import score_sides
 
 
 def _gradient(objective: Objective) -> Tensor:

@@ -1,6 +1,6 @@
 """Which pairs a step takes."""
 
-from prefine.training.plan import Plan
+from prefine.training.batches.step_schedule import Plan
 
 
 def test_every_epoch_takes_every_pair_once_in_another_order() -> None:

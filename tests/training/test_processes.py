@@ -7,8 +7,8 @@ import pytest
 import torch
 from step_gradients import CASES, EXAMPLES, TOKENS, engine
 
-from prefine.training import processes
-from prefine.training.processes import add_up_gradients, deal, gather, own_pairs
+from prefine.training.distributed import processes
+from prefine.training.distributed.processes import add_up_gradients, deal, gather, own_pairs
 
 Found = list[dict[str, list[list[float]]]]
 

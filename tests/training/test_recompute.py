@@ -10,13 +10,13 @@ import torch
 from step_gradients import EXAMPLES, flat, table
 from torch import Tensor
 
-from prefine.config import AdapterConfig
+from prefine.config.sections import AdapterConfig
 from prefine.errors import ConfigError
 from prefine.losses import dpo
-from prefine.training.forward import Forward
+from prefine.training.forward.forward import Forward
+from prefine.training.forward.recompute import recomputed_layers
 from prefine.training.loop import train
-from prefine.training.objective import Objective, accumulate_gradients
-from prefine.training.recompute import recomputed_layers
+from prefine.training.objective.step import Objective, accumulate_gradients
 
 ARCHITECTURES = ["llama", "gemma2", "gpt2"]
 

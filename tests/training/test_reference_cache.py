@@ -8,15 +8,15 @@ import pytest
 import tiny_training as tiny
 import torch
 
+from prefine.config.components import bind
 from prefine.errors import Interrupted, NumericsError
 from prefine.losses import dpo
-from prefine.registry import bind
-from prefine.regularizers import budget
-from prefine.training import reference
-from prefine.training.forward import Forward
+from prefine.losses.regularizers import budget
+from prefine.training.forward.forward import Forward
 from prefine.training.loop import train
-from prefine.training.reference import cached_tokens, check_start, weights_fingerprint
-from prefine.training.scoring import score_sides, score_tokens
+from prefine.training.reference import cache
+from prefine.training.reference.cache import cached_tokens, check_start, weights_fingerprint
+from prefine.training.reference.scoring import score_sides, score_tokens
 
 EXAMPLES = tiny.examples()
 
@@ -101,7 +101,7 @@ def test_the_fingerprint_is_of_the_content() -> None:
 
 
 def test_a_stop_while_scoring_keeps_the_parts_that_are_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reference, "_PART", 2)
+    monkeypatch.setattr(cache, "_PART", 2)
     whole, _ = cached_tokens(Forward(tiny.model()), EXAMPLES, folder=tmp_path / "whole")
     asked = 0
 
@@ -127,7 +127,7 @@ def test_a_sweep_runs_the_pass_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         passes.append(forward)
         return score_tokens(forward, *args, **kwargs)
 
-    monkeypatch.setattr(reference, "score_tokens", counted)
+    monkeypatch.setattr(cache, "score_tokens", counted)
     for delta in (0.0, 1.0, 2.0, 5.0, 20.0):
         summary = train(
             tiny.model(),

@@ -8,13 +8,13 @@ import tiny_training as tiny
 import torch
 
 from prefine.errors import Interrupted
-from prefine.losses.dpo import dpo
-from prefine.losses.kto_pair import kto_pair
-from prefine.training.examples import Example
-from prefine.training.figures import TrainSummary
+from prefine.losses.pairs.dpo import dpo
+from prefine.losses.pairs.kto_pair import kto_pair
+from prefine.training.batches.fill import RowFill, needed_positions
+from prefine.training.batches.packing import pack, pad
+from prefine.training.items import Example
+from prefine.training.logging.figures import TrainSummary
 from prefine.training.loop import train
-from prefine.training.row_fill import RowFill, needed_positions
-from prefine.training.rows import pack, pad
 
 PAIRS = [
     Example("a", (1, 2, 3), (4, 5), (6, 7, 8)),

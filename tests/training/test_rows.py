@@ -5,9 +5,9 @@ from itertools import pairwise
 import tiny_training as tiny
 import torch
 
-from prefine.training.examples import Example
-from prefine.training.rows import groups_of, joined, pack, pad
-from prefine.training.tree import Tree
+from prefine.training.batches.packing import groups_of, joined, pack, pad
+from prefine.training.batches.tree import Tree
+from prefine.training.items import Example
 
 TWO = [Example("a", (5, 6), (7, 1), (8, 9, 1)), Example("b", (3,), (4,), (2, 1))]
 

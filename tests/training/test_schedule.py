@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prefine.training.schedule import factor
+from prefine.training.learning_rate import factor
 
 SHAPES = ("constant", "linear", "cosine", "wsd")
 

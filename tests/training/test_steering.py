@@ -9,15 +9,15 @@ import torch
 from pydantic import ValidationError
 from step_gradients import CASES, EXAMPLES, engine
 
+from prefine.config.components import bind
 from prefine.errors import ConfigError
 from prefine.losses import bco, dpo, mixture
-from prefine.losses.base import PairLogps, declare
 from prefine.losses.controllers import RunningReward
 from prefine.losses.facts import option_of, parts_of
-from prefine.registry import bind
-from prefine.regularizers import budget
+from prefine.losses.protocol import PairLogps, declare
+from prefine.losses.regularizers import budget
 from prefine.schedules import Schedule, last
-from prefine.training.steering import Steering
+from prefine.training.objective.hyperparameters import Steering
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import chat_tokenizers
 from prefine import chat
 from prefine.errors import ConfigError, DataError
 from prefine.records import Completion, Message, PreferencePair, Prompt
-from prefine.training.examples import PairReader, make_examples
+from prefine.training.items import PairReader, make_examples
 from prefine.training.token_check import ROWS, check_tokens
 
 CHATML, MISTRAL = chat_tokenizers.chatml(), chat_tokenizers.mistral()

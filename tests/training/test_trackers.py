@@ -15,8 +15,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from prefine.errors import BackendError, ConfigError
 from prefine.secrets import read_secret
-from prefine.training.figures import StepRow
-from prefine.training.trackers import PACKAGES, Trackers, check_installed, flat_config, flat_row, open_trackers
+from prefine.training.logging.figures import StepRow
+from prefine.training.logging.trackers import PACKAGES, Trackers, check_installed, flat_config, flat_row, open_trackers
 
 SERVED: Any = ("wandb", "mlflow", "trackio")
 KEY = "sk-very-secret-key-1234"

@@ -5,10 +5,10 @@ import torch
 from packed import SHAPES, layout
 from torch import nn
 
-from prefine.training import tree_kernel
-from prefine.training.tree import Tree
-from prefine.training.tree_attention import _by_tree, dense_tree_attention, tree_attention
-from prefine.training.tree_kernel import Rule, visible
+from prefine.training.batches.tree import Tree
+from prefine.training.forward.attention import blocks as attention_blocks
+from prefine.training.forward.attention.blocks import Rule, visible
+from prefine.training.forward.attention.tree import _by_tree, dense_tree_attention, tree_attention
 
 
 def _inputs(length: int, *, heads: int = 4, kv_heads: int = 2) -> list[torch.Tensor]:
@@ -30,7 +30,7 @@ def _inputs(length: int, *, heads: int = 4, kv_heads: int = 2) -> list[torch.Ten
 def test_blocks_equal_the_dense_mask(
     name: str, rule: dict[str, float], kept: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tree_kernel, "KEPT_KEYS", kept)
+    monkeypatch.setattr(attention_blocks, "KEPT_KEYS", kept)
     trees, length = layout(SHAPES[name])
     inputs = _inputs(length)
     upstream = torch.randn(1, length, 4, 8, dtype=torch.float64)
@@ -57,7 +57,7 @@ def test_what_nothing_reads_may_be_left_out(name: str, window: int | None) -> No
         )
         found.append([mixed[:, read], *torch.autograd.grad(mixed[:, read], inputs, upstream)])
         left_out = int((mixed == 0).all(-1).all(-1).sum())
-    long = (tree for tree in trees if tree.stop - tree.start > tree_kernel.QUERIES)
+    long = (tree for tree in trees if tree.stop - tree.start > attention_blocks.QUERIES)
     assert left_out >= sum(tree.prompt - 1 for tree in long)
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-13)

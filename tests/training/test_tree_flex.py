@@ -5,9 +5,9 @@ import torch
 from packed import SHAPES, layout
 from torch.nn.attention.flex_attention import flex_attention
 
-from prefine.training.tree_attention import dense_tree_attention, tree_attention
-from prefine.training.tree_flex import BLOCK, block_mask, flex_tree_attention, padded_length, seen_runs
-from prefine.training.tree_kernel import Rule, visible
+from prefine.training.forward.attention.blocks import Rule, visible
+from prefine.training.forward.attention.flex import BLOCK, block_mask, flex_tree_attention, padded_length, seen_runs
+from prefine.training.forward.attention.tree import dense_tree_attention, tree_attention
 
 WINDOWS = [None, 1, 9, 150]
 on_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

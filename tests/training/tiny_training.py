@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from prefine.config import TrainConfig
-from prefine.training.examples import Example
+from prefine.config.sections import TrainConfig
+from prefine.training.items import Example
 
 VOCABULARY = 40
 

@@ -21,9 +21,9 @@ from torch.nn.functional import logsigmoid
 from trl_losses import cpo_loss, dpo_loss, leaves_of
 
 from prefine import losses
-from prefine.losses.base import LossFunction, PairLogps
 from prefine.losses.controllers import RunningReward
 from prefine.losses.facts import bare, options_of
+from prefine.losses.protocol import LossFunction, PairLogps
 
 # Of the first, policy and reference order the pairs differently, which is what sorting is about.
 SEED = 2

@@ -40,7 +40,7 @@ def test_rows_in_trls_format_train_here(place: Place, form: str) -> None:
 @pytest.mark.parametrize("form", ["conversational", "multi-turn"])
 def test_both_read_and_score_the_same_tokens(place: Place, form: str) -> None:
     """Of a template that ends a turn with its stop token and writes nothing behind it."""
-    from prefine.config_file import load
+    from prefine.config.yaml import load
     from prefine.stages.training_inputs import read_examples, trainable
 
     run = runs.walked(place, ROWS[form])
@@ -55,7 +55,7 @@ def test_both_read_and_score_the_same_tokens(place: Place, form: str) -> None:
 
 def test_a_newline_after_the_turn_is_scored_there_and_not_here(place: Place) -> None:
     """Nothing is generated after the stop token, so nothing behind it is scored here."""
-    from prefine.config_file import load
+    from prefine.config.yaml import load
     from prefine.stages.training_inputs import read_examples, trainable
 
     template = place.root / "model" / "tokenizer_config.json"

@@ -5,7 +5,7 @@ import json
 import pytest
 import trl_runs as runs
 
-from prefine.training.plan import Plan
+from prefine.training.batches.step_schedule import Plan
 from run_place import Place
 
 PAIRS, STEPS, SEED = 12, 10, 3

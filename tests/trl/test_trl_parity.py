@@ -21,8 +21,8 @@ from trl.experimental.cpo import CPOConfig, CPOTrainer
 from trl_losses import leaves_of
 
 from prefine import losses
-from prefine.losses.base import LossFunction
-from prefine.regularizers.nll import nll
+from prefine.losses.protocol import LossFunction
+from prefine.losses.regularizers.nll import nll
 
 SEEDS = range(3)
 # The promise is 1e-6. In float64 the order of the sums leaves 1e-14; where two slopes of one pair nearly cancel, as

@@ -15,7 +15,7 @@ from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 from trl.experimental.cpo import CPOConfig, CPOTrainer
 from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
-from prefine.losses.base import PairLogps, TokenLogps
+from prefine.losses.protocol import PairLogps, TokenLogps
 
 PAIRS = 6
 T = TypeVar("T")

@@ -6,13 +6,13 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from prefine.config import Component
+from prefine.config.components import TABLES, describe
+from prefine.config.sections import Component
 from prefine.errors import ConfigError
-from prefine.judges.base import ComputedJudge
-from prefine.judging.base import Judge
+from prefine.judges.protocol import ComputedJudge
 from prefine.judging.choose import as_judge, make_judge
-from prefine.models.base import Sampler
-from prefine.registry import TABLES, describe
+from prefine.judging.protocol import Judge
+from prefine.models.protocol import Sampler
 
 S = TypeVar("S", bound=BaseModel)
 

@@ -8,16 +8,16 @@ from prefine.api.components import JudgeLike, Model, Named, component_of, judge_
 from prefine.api.journals import answer_log
 from prefine.api.reading import PromptLike, prompts_of, tell
 from prefine.calls.engine import CallEngine
-from prefine.config import Component, Decoding, PairConfig
+from prefine.config.sections import Component, Decoding, PairConfig
 from prefine.errors import ConfigError, DataError
 from prefine.judging.choose import choose_rater, who_is_asked
 from prefine.records import Completion, PreferenceList, PreferencePair, Prompt, Ranking
-from prefine.stages.base import Progress, Silent, check_judge, check_model, chunks
 from prefine.stages.failures import Failures
 from prefine.stages.rank import make_fields, rank_shard, strategy_facts, strategy_maker
 from prefine.stages.sampling import sample_shard
 from prefine.stages.selection import BoundSelector, RankedPrompt, Tally
 from prefine.stages.slots import Slots
+from prefine.stages.stage_run import Progress, Silent, check_judge, check_model, chunks
 
 _SHARD = 256
 

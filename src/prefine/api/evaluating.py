@@ -7,13 +7,13 @@ from prefine.api.components import JudgeLike, Model, judge_of, sampler_of, valid
 from prefine.api.journals import answer_log
 from prefine.api.reading import PromptLike, prompts_of, tell
 from prefine.calls.engine import CallEngine
-from prefine.config import Decoding, EvaluateConfig
-from prefine.models.base import Sampler
+from prefine.config.sections import Decoding, EvaluateConfig
+from prefine.models.protocol import Sampler
 from prefine.records import Completion, Prompt
-from prefine.stages.base import Progress, Silent, check_model, chunks
-from prefine.stages.contests import answered_by_both, in_the_eyes_of, lengths
-from prefine.stages.report_data import Evaluation
+from prefine.report.data import Evaluation
+from prefine.stages.head_to_head import answered_by_both, in_the_eyes_of, lengths
 from prefine.stages.sampling import sample_shard
+from prefine.stages.stage_run import Progress, Silent, check_model, chunks
 
 _SHARD = 256
 

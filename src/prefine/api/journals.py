@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from prefine.calls.base import AnswerLog
 from prefine.calls.memory import MemoryLog
-from prefine.store.journal import Journal
+from prefine.calls.protocol import AnswerLog
+from prefine.run.journal import Journal
 
 
 @contextmanager

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from prefine.api.components import component_of
-from prefine.config import Component
+from prefine.config.sections import Component
+from prefine.data import entries
+from prefine.data.import_report import Screen
+from prefine.data.layouts.protocol import Row
+from prefine.data.sources import read, shaped
 from prefine.errors import ConfigError, DataError
 from prefine.records import Completion, PreferencePair, Prompt
-from prefine.store import entries
-from prefine.store.layouts.base import Row
-from prefine.store.screen import Screen
-from prefine.store.sources import read, shaped
 
 PromptLike: TypeAlias = str | Sequence[Mapping[str, Any]] | Mapping[str, Any] | Prompt
 """A text, messages, a row with a prompt, or a `Prompt`."""

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from prefine.api.components import Named, component_of
-from prefine.config import Component
+from prefine.config.components import TABLES, lookup
+from prefine.config.sections import Component
 from prefine.errors import ConfigError, Interrupted
-from prefine.pairing.base import selector_facts
-from prefine.ranking.base import StrategyFacts, facts_of
-from prefine.ranking.simulator import (
+from prefine.pairing.protocol import selector_facts
+from prefine.ranking.protocol import StrategyFacts, facts_of
+from prefine.simulator import (
     Advice,
     Contestant,
     JudgeModel,
@@ -27,9 +28,8 @@ from prefine.ranking.simulator import (
     play,
     summarise,
 )
-from prefine.ranking.simulator.gaps import GAPS
-from prefine.registry import TABLES, lookup
-from prefine.stages.base import Progress, Silent
+from prefine.simulator.gaps import GAPS
+from prefine.stages.stage_run import Progress, Silent
 
 _WHERE = "strategies"
 _POLL_S = 0.2  # how long after an interrupt the work is stopped, at most
@@ -156,7 +156,7 @@ def contestant_of(strategy: Named | Component, judge: JudgeModel, completions: i
     function = lookup("strategy", component.name, where=where)
     if not isinstance(getattr(function, "facts", None), StrategyFacts):
         raise ConfigError(
-            f"{where}: it does not say what it guarantees and asks; decorate it with prefine.ranking.base.strategy"
+            f"{where}: it does not say what it guarantees and asks; decorate it with prefine.ranking.strategy"
         )
     facts, parameters = facts_of(function), inspect.signature(function).parameters
     # Whoever has measured the judge would set these; 1 is no noise at all, which no measurement can show.

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prefine.api.components import Model, model_component, validated
 from prefine.api.reading import pairs_of
-from prefine.config import Component, RunConfig, TrainConfig
+from prefine.config.sections import Component, RunConfig, TrainConfig
 from prefine.records import PreferencePair
-from prefine.stages.base import Progress, Silent
+from prefine.run.folder import RunFolder
 from prefine.stages.imported_pairs import readable_by_loss, stating_enough
 from prefine.stages.pair import write_pairs
-from prefine.store.folder import RunFolder
+from prefine.stages.stage_run import Progress, Silent
 
 if TYPE_CHECKING:
     from prefine.training.evaluation import EvaluationRow
-    from prefine.training.figures import FinalFigures, StepRow
+    from prefine.training.logging.figures import FinalFigures, StepRow
 
 
 class Trained(NamedTuple):
@@ -78,7 +78,7 @@ def train(
 
 def _trained(folder: Path) -> Trained:
     from prefine.training.evaluation import EVALUATION_LOG_NAME, EvaluationRow
-    from prefine.training.figures import FinalFigures, StepRow
+    from prefine.training.logging.figures import FinalFigures, StepRow
     from prefine.training.loop import FINAL_NAME, LOG_NAME
 
     final = json.loads((folder / FINAL_NAME).read_text(encoding="utf-8"))["final"]

@@ -15,7 +15,7 @@ from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, ThreadPoo
 
 from pydantic import ValidationError
 
-from prefine.calls.base import A, AnswerLog, Batch, Call, Failure, P
+from prefine.calls.protocol import A, AnswerLog, Batch, Call, Failure, P
 from prefine.errors import BackendError, DataError, Interrupted, LimitError
 from prefine.records import Record, Usage
 

@@ -11,9 +11,9 @@ from typing import Annotated
 from pydantic import Field
 
 from prefine.errors import DataError
-from prefine.judges.base import Verdict
-from prefine.judges.noise import SOFTNESS, Verdicts, first_slot_logit, noise_sd
+from prefine.judges.protocol import Verdict
 from prefine.playground.world import gold, parse
+from prefine.ranking.noise import SOFTNESS, Verdicts, first_slot_logit, noise_sd
 from prefine.records import Completion, Prompt, content_hash
 
 GOLD_SD = 0.16

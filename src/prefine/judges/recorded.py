@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import Field
 
 from prefine.errors import DataError
-from prefine.judges.base import Verdict
+from prefine.judges.protocol import Verdict
 from prefine.records import Completion, Prompt, content_hash
 
 KNOWN_FIELDS = ("preference", "grade", "score", "rating")

@@ -9,7 +9,7 @@ import re
 import unicodedata
 from collections.abc import Mapping
 
-from prefine.judges.base import Verdict
+from prefine.judges.protocol import Verdict
 
 PARSER_VERSION = 1
 """Part of the key of a judgment: what is read from an answer may change with it."""

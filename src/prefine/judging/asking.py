@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
-from prefine.calls.base import A, Asker, Batch, Call, Failure, P
+from prefine.calls.protocol import A, Asker, Batch, Call, Failure, P
 
 
 def ask_in_groups(

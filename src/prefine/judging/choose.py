@@ -6,15 +6,15 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from prefine.config import Component
+from prefine.config.components import TABLES
+from prefine.config.sections import Component
 from prefine.errors import ConfigError
-from prefine.judges.base import ComputedJudge
-from prefine.judging.base import Judge, Rater
+from prefine.judges.protocol import ComputedJudge
 from prefine.judging.computed import computed
 from prefine.judging.functions import FunctionScorer, source_of
+from prefine.judging.protocol import Judge, Rater
 from prefine.judging.scores import ScoreJudge
-from prefine.ranking.base import StrategyFacts
-from prefine.registry import TABLES
+from prefine.ranking.protocol import StrategyFacts
 
 _MEMBERS: dict[type, tuple[str, ...]] = {
     Judge: ("fingerprint", "first_slot_bias", "notes", "check", "judge"),

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 
-from prefine.calls.base import Asker, Call, Failure
+from prefine.calls.protocol import Asker, Call, Failure
 from prefine.errors import PrefineError
-from prefine.judges.base import ComputedJudge, ComputedScorer
+from prefine.judges.protocol import ComputedJudge, ComputedScorer
 from prefine.judging.asking import ask_each
-from prefine.judging.base import Answered, Judge, Matchup, beside_the_texts, judgment_key, judgments
 from prefine.judging.functions import FunctionScorer
+from prefine.judging.protocol import Answered, Judge, Matchup, beside_the_texts, judgment_key, judgments
 from prefine.judging.scores import ScoreJudge
 from prefine.records import Completion, Judgment, Prompt, Score, Usage
 

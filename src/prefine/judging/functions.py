@@ -4,8 +4,8 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from prefine.calls.base import Failure
-from prefine.judging.base import Answered
+from prefine.calls.protocol import Failure
+from prefine.judging.protocol import Answered
 from prefine.records import Completion, Prompt, content_hash
 
 ScoreFunction = Callable[[Prompt, Completion], float | None]

@@ -7,14 +7,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from prefine.calls.base import Asker, Call, Failure
-from prefine.config import Component
+from prefine.calls.protocol import Asker, Call, Failure
+from prefine.config.sections import Component
 from prefine.errors import ConfigError
-from prefine.judges import pairwise, verdicts
-from prefine.judges.base import Verdict
+from prefine.judges import prompts, verdicts
+from prefine.judges.protocol import Verdict
 from prefine.judging.asking import ask_in_groups
-from prefine.judging.base import Matchup, judgment_key, judgments
-from prefine.models.base import Replier, Reply
+from prefine.judging.protocol import Matchup, judgment_key, judgments
+from prefine.models.protocol import Replier, Reply
 from prefine.records import Completion, Judgment, Message, Prompt, Usage, content_hash
 
 _CUT = "the judge's reply was cut by the length limit: raise the judge's max_new_tokens"
@@ -80,7 +80,7 @@ class PairwiseJudge:
             self._temperature,
             self._seed,
             _REPAIR,
-            pairwise.LAYOUT_VERSION,
+            prompts.LAYOUT_VERSION,
             verdicts.PARSER_VERSION,
         )
 
@@ -149,7 +149,7 @@ class PairwiseJudge:
             self._reads_text = True
         return answers
 
-    def _ask(self, calls: Sequence[Call[Matchup]], style: pairwise.Style) -> Sequence[Reply | Failure]:
+    def _ask(self, calls: Sequence[Call[Matchup]], style: prompts.Style) -> Sequence[Reply | Failure]:
         return self._model.respond(
             [self._conversation(call.payload, style) for call in calls],
             max_new_tokens=1 if style == "label" else self._max_new_tokens,
@@ -159,7 +159,7 @@ class PairwiseJudge:
         )
 
     def _judgment(
-        self, matchup: Matchup, reply: Reply | Failure, style: pairwise.Style, spent: Usage
+        self, matchup: Matchup, reply: Reply | Failure, style: prompts.Style, spent: Usage
     ) -> Judgment | Failure:
         if isinstance(reply, Failure):
             return Failure(reply.reason, spent + reply.usage)
@@ -207,10 +207,10 @@ class PairwiseJudge:
         return verdicts.read_text(reply.text, nonce=self._nonce(matchup))
 
     def _nonce(self, matchup: Matchup) -> str:
-        return pairwise.nonce(self._seed, *matchup)
+        return prompts.nonce(self._seed, *matchup)
 
-    def _conversation(self, matchup: Matchup, style: pairwise.Style) -> tuple[Message, ...]:
-        return pairwise.render(self._template, *matchup, nonce=self._nonce(matchup), style=style, rubric=self._rubric)
+    def _conversation(self, matchup: Matchup, style: prompts.Style) -> tuple[Message, ...]:
+        return prompts.render(self._template, *matchup, nonce=self._nonce(matchup), style=style, rubric=self._rubric)
 
 
 def _replier(model: Component) -> Replier:
@@ -231,7 +231,7 @@ def _template(prompt: str | None, prompt_file: Path | None, rubric: str | None) 
                 if rubric is None
                 else f"judge.rubric: the prompt {name!r} takes no rubric; use prompt: rubric"
             )
-        return pairwise.prompt_text(name)
+        return prompts.prompt_text(name)
     try:
         return prompt_file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

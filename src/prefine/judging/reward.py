@@ -26,7 +26,7 @@ def reward(
         batch_rows: Conversations scored at a time.
         max_tokens: Longer conversations are failures; None is what the model reads.
     """
-    from prefine.models.reward import RewardModel
+    from prefine.models.hf.reward import RewardModel
 
     scorer = RewardModel(path=path, dtype=dtype, device=device, batch_size=batch_rows, max_tokens=max_tokens)
     return ScoreJudge(scorer, temperature=temperature)

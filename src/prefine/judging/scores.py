@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any, Protocol
 
-from prefine.calls.base import Asker, Call, Failure
+from prefine.calls.protocol import Asker, Call, Failure
 from prefine.judging.asking import ask_each, ask_in_groups
-from prefine.judging.base import Answered, Matchup, beside_the_texts
+from prefine.judging.protocol import Answered, Matchup, beside_the_texts
 from prefine.records import Completion, Judgment, Prompt, Score, Usage, content_hash
 
 _ONE = Usage(calls=1)

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from prefine.losses.base import PairLogps
+from prefine.losses.protocol import PairLogps
 
 
 class RunningReward:

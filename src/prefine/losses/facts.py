@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from functools import cache, partial
 from typing import Any, get_args, get_type_hints
 
-from prefine.losses.base import LossFunction, LossKind, Need, Reads
-from prefine.registry import Nested
+from prefine.config.components import Nested
+from prefine.losses.protocol import LossFunction, LossKind, Need, Reads
 
 
 def bare(function: LossFunction) -> LossFunction:

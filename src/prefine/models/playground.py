@@ -3,7 +3,7 @@
 from importlib.resources import files
 from pathlib import Path
 
-from prefine.models.hf import HfModel
+from prefine.models.hf.backend import HfModel
 
 
 def playground() -> HfModel:

@@ -7,9 +7,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from prefine.calls.base import Batch, Call, Failure
-from prefine.config import Decoding, Share
-from prefine.models.base import Reply, SampleRequest, decoding_settings
+from prefine.calls.protocol import Batch, Call, Failure
+from prefine.config.sections import Decoding, Share
+from prefine.models.protocol import Reply, SampleRequest, decoding_settings
 from prefine.records import Completion, Message, Prompt, Usage, content_hash
 
 _HASH_RANGE = float(16**16)

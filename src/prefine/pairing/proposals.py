@@ -5,7 +5,7 @@ from itertools import pairwise
 from typing import Any
 
 from prefine.errors import ConfigError
-from prefine.pairing.base import Choice
+from prefine.pairing.protocol import Choice
 from prefine.records import Ranking
 
 

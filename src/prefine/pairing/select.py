@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from prefine.errors import ConfigError
-from prefine.pairing.base import Choice, Selector, selector_facts
-from prefine.pairing.known import Known, same_answer
-from prefine.pairing.options import SAME_ANSWER, TOO_UNEQUAL, TRUNCATED, PairOptions, lengths_match, refusal
+from prefine.pairing.evidence import Known, same_answer
+from prefine.pairing.filters import SAME_ANSWER, TOO_UNEQUAL, TRUNCATED, PairOptions, lengths_match, refusal
+from prefine.pairing.protocol import Choice, Selector, selector_facts
 from prefine.pairing.view import find, narrowed
-from prefine.ranking.base import StrategyFacts
+from prefine.ranking.protocol import StrategyFacts
 from prefine.records import Completion, PreferencePair, Prompt, Ranking
 
 NOTHING = "no pair selected"

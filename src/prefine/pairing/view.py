@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from prefine.errors import DataError
-from prefine.pairing.options import PairOptions
+from prefine.pairing.filters import PairOptions
 from prefine.records import Completion, Ranking
 
 

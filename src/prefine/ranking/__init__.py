@@ -1,46 +1,39 @@
 """Ranking strategies: pure generators that ask for duels and return what they found; and what aggregates duels."""
 
-from prefine.ranking.base import Duel, Outcome, Rate, strategy
-from prefine.ranking.bradley_terry import Fit, bradley_terry, fit_duels
-from prefine.ranking.circulant import circulant
-from prefine.ranking.eubo import eubo
-from prefine.ranking.halving import halving
-from prefine.ranking.insertion import insertion
-from prefine.ranking.iterative import iterative
-from prefine.ranking.knockout import knockout
-from prefine.ranking.merge import merge
-from prefine.ranking.minmax import minmax
-from prefine.ranking.pointwise import pointwise
-from prefine.ranking.round_robin import round_robin
-from prefine.ranking.run import drive
-from prefine.ranking.score_then_duel import score_then_duel
-from prefine.ranking.swiss import swiss
-from prefine.ranking.top_two import top_two
-from prefine.ranking.tournament import copeland, cyclic_triads, kendall_distance
+from prefine.lazy import lazy_exports
 
-__all__ = [
-    "Duel",
-    "Fit",
-    "Outcome",
-    "Rate",
-    "bradley_terry",
-    "circulant",
-    "copeland",
-    "cyclic_triads",
-    "drive",
-    "eubo",
-    "fit_duels",
-    "halving",
-    "insertion",
-    "iterative",
-    "kendall_distance",
-    "knockout",
-    "merge",
-    "minmax",
-    "pointwise",
-    "round_robin",
-    "score_then_duel",
-    "strategy",
-    "swiss",
-    "top_two",
-]
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "prefine.ranking.fitting.bradley_terry": (
+            "Fit",
+            "bradley_terry",
+            "fit_duels",
+        ),
+        "prefine.ranking.protocol": (
+            "Duel",
+            "Outcome",
+            "Rate",
+            "strategy",
+        ),
+        "prefine.ranking.run": ("drive",),
+        "prefine.ranking.strategies.circulant": ("circulant",),
+        "prefine.ranking.strategies.eubo": ("eubo",),
+        "prefine.ranking.strategies.halving": ("halving",),
+        "prefine.ranking.strategies.insertion": ("insertion",),
+        "prefine.ranking.strategies.iterative": ("iterative",),
+        "prefine.ranking.strategies.knockout": ("knockout",),
+        "prefine.ranking.strategies.merge": ("merge",),
+        "prefine.ranking.strategies.minmax": ("minmax",),
+        "prefine.ranking.strategies.pointwise": ("pointwise",),
+        "prefine.ranking.strategies.round_robin": ("round_robin",),
+        "prefine.ranking.strategies.score_then_duel": ("score_then_duel",),
+        "prefine.ranking.strategies.swiss": ("swiss",),
+        "prefine.ranking.strategies.top_two": ("top_two",),
+        "prefine.ranking.strategies.tournament": (
+            "copeland",
+            "cyclic_triads",
+            "kendall_distance",
+        ),
+    },
+)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 
-from prefine.ranking.base import Answers, Ask, Duel, Outcome, Strategy
+from prefine.ranking.protocol import Answers, Ask, Duel, Outcome, Strategy
 
 
 def drive(strategies: Mapping[str, Strategy], answer: Callable[[list[tuple[str, Ask]]], Answers]) -> dict[str, Outcome]:

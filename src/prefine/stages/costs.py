@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 
-from prefine.config import Component, RunConfig
-from prefine.judges import pairwise
+from prefine.config.sections import Component, RunConfig
+from prefine.judges import prompts
 from prefine.records import Completion, Prompt
 
 CHARACTERS_PER_TOKEN = 4
@@ -42,7 +42,7 @@ def estimates(
             cost = sampling["prompt"] * prompt_tokens + sampling["completion"] * answer_tokens
             lines.append(("cost of sampling, about, at most", f"{cost / 1e6:,.2f}"))
     if count and answers:
-        frame = (len(pairwise.prompt_text("rubric")) + _FRAME) / CHARACTERS_PER_TOKEN
+        frame = (len(prompts.prompt_text("rubric")) + _FRAME) / CHARACTERS_PER_TOKEN
         for what, prices, calls, shown in (("judging", judging, duels, 2), ("rating", rating, ratings, 1)):
             if prices is not None:
                 per_call = frame + prompt_tokens / count + shown * answer_tokens / answers

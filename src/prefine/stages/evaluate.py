@@ -6,22 +6,22 @@ from functools import partial
 from statistics import fmean
 from typing import TypeAlias
 
+from prefine.atomic import write_text
 from prefine.calls.engine import CallEngine
-from prefine.config import Component, Decoding, RunConfig
+from prefine.config.sections import Component, Decoding, RunConfig
+from prefine.data.import_report import Screen
 from prefine.errors import ConfigError, DataError, Interrupted
 from prefine.judging.choose import make_judge
-from prefine.models.base import Sampler, decoding_settings
+from prefine.models.protocol import Sampler, decoding_settings
 from prefine.records import Completion, Manifest, MetricValue, Prompt, content_hash
-from prefine.stages.base import Progress, StageRun, chunks
-from prefine.stages.contests import Answered, answered_by_both, contest, in_the_eyes_of, lengths, mean
+from prefine.report.data import OUTCOMES, ConstraintScore, Contest, Evaluation, Example
+from prefine.run.folder import RunFolder
+from prefine.run.rows import completion_row
+from prefine.run.tables import part_path, remove_parts_from, shard_key, table_hash, write_part
+from prefine.stages.head_to_head import Answered, answered_by_both, contest, in_the_eyes_of, lengths, mean
 from prefine.stages.inputs import read_prompts, short_enough, trained_on, unseen
-from prefine.stages.report_data import OUTCOMES, ConstraintScore, Contest, Evaluation, Example
 from prefine.stages.sampling import sample_shard
-from prefine.store.base import write_text
-from prefine.store.folder import RunFolder
-from prefine.store.rows import completion_row
-from prefine.store.screen import Screen
-from prefine.store.tables import part_path, remove_parts_from, shard_key, table_hash, write_part
+from prefine.stages.stage_run import Progress, StageRun, chunks
 
 GoldParts: TypeAlias = dict[str, float]
 _SHARD = 256

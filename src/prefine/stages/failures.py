@@ -3,8 +3,8 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from prefine.calls.base import AnswerLog
 from prefine.calls.engine import check_share, top_reasons
+from prefine.calls.protocol import AnswerLog
 from prefine.records import Judgment, Score
 
 

@@ -3,21 +3,21 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from prefine.config import RunConfig
+from prefine.config.sections import RunConfig
 from prefine.errors import ConfigError
-from prefine.metrics.rewards import longer_is_better, reward_accuracy
-from prefine.models.base import Sampler
-from prefine.models.folders import load_model
-from prefine.models.hf import HfModel
+from prefine.metrics.rewards.accuracy import longer_is_better, reward_accuracy
+from prefine.models.hf.backend import HfModel
+from prefine.models.hf.loading import load_model
+from prefine.models.protocol import Sampler
 from prefine.records import MetricValue
+from prefine.run.folder import RunFolder
+from prefine.run.rows import pair_of
+from prefine.run.tables import parts, read_part
 from prefine.stages.training_inputs import read_examples, trainable
-from prefine.store.folder import RunFolder
-from prefine.store.rows import pair_of
-from prefine.store.tables import parts, read_part
-from prefine.training.pair_tokens import SideLogps
-from prefine.training.scoring import score_sides
-from prefine.training.start_values import forward_of
-from prefine.training.table import PairTable
+from prefine.training.objective.pair_tokens import SideLogps
+from prefine.training.objective.table import PairTable
+from prefine.training.reference.scoring import score_sides
+from prefine.training.reference.start_values import forward_of
 
 
 class Rewards(NamedTuple):

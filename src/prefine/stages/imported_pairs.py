@@ -3,11 +3,11 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from prefine.config import PairConfig, TrainConfig
+from prefine.config.sections import PairConfig, TrainConfig
+from prefine.data.import_report import Screen
 from prefine.errors import ConfigError, DataError
-from prefine.pairing.options import PairOptions, refusal
+from prefine.pairing.filters import PairOptions, refusal
 from prefine.records import PreferencePair
-from prefine.store.screen import Screen
 
 ENOUGH = "enough pairs of the prompt"
 
@@ -85,7 +85,7 @@ def stating_enough(
         DataError: A pair states no score gap, none states a probability, or all have one prompt, and that is read.
         ConfigError: Pairs have different weights, and the loss sorts the pairs of a step.
     """
-    from prefine.training.demands import Stated, parts_that_train
+    from prefine.training.objective.loss_inputs import Stated, parts_that_train
 
     stated = Stated(parts_that_train(settings))
     for number, pair in enumerate(pairs, start=1):

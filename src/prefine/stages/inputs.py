@@ -2,15 +2,15 @@
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 
-from prefine.config import Component
+from prefine.config.sections import Component
+from prefine.data import entries
+from prefine.data.import_report import Screen, UselessRow
+from prefine.data.sources import read
 from prefine.errors import DataError
-from prefine.models.base import PromptTooLong
+from prefine.models.protocol import PromptTooLong
 from prefine.records import Completion, PreferencePair, Prompt
-from prefine.store import entries
-from prefine.store.folder import RunFolder
-from prefine.store.screen import Screen, UselessRow
-from prefine.store.sources import read
-from prefine.store.tables import column, parts
+from prefine.run.folder import RunFolder
+from prefine.run.tables import column, parts
 
 
 def read_prompts(source: Component, *, where: str, screen: Screen | None = None) -> Iterator[Prompt]:

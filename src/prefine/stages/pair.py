@@ -6,17 +6,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any, Literal
 
-from prefine.config import PairConfig, RunConfig
+from prefine.config.sections import PairConfig, RunConfig
+from prefine.data.import_report import Screen
 from prefine.errors import ConfigError, DataError
 from prefine.records import Manifest, PreferenceList, PreferencePair, content_hash
-from prefine.stages.base import Progress, StageRun, chunks
-from prefine.stages.imported_pairs import check_imported, readable_by_loss, wanted
-from prefine.stages.inputs import read_pairs
-from prefine.stages.selection import BoundSelector, RankedPrompt, Tally, options_of
-from prefine.store.folder import RunFolder
-from prefine.store.rows import grouped_completions, list_row, pair_row, ranking_of
-from prefine.store.screen import Screen
-from prefine.store.tables import (
+from prefine.run.folder import RunFolder
+from prefine.run.rows import grouped_completions, list_row, pair_row, ranking_of
+from prefine.run.tables import (
     column,
     part_path,
     parts,
@@ -26,6 +22,10 @@ from prefine.store.tables import (
     table_hash,
     write_part,
 )
+from prefine.stages.imported_pairs import check_imported, readable_by_loss, wanted
+from prefine.stages.inputs import read_pairs
+from prefine.stages.selection import BoundSelector, RankedPrompt, Tally, options_of
+from prefine.stages.stage_run import Progress, StageRun, chunks
 
 # What is trained on, and beside it what is held out, by what a selector makes.
 TABLES = {"pairs": ("pairs", "heldout_pairs"), "lists": ("lists", "heldout_lists")}

@@ -6,20 +6,20 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from prefine.calls.engine import CallEngine
-from prefine.config import Component, RunConfig
+from prefine.config.sections import Component, RunConfig
 from prefine.errors import ConfigError, DataError, Interrupted
-from prefine.judging.base import Answered, Judge, Matchup, Rater
 from prefine.judging.choose import choose_rater, make_judge, who_is_asked
-from prefine.judging.kinship import same_family
-from prefine.ranking.base import Answers, Ask, Outcome, Rate, Strategy, StrategyFacts, facts_of
+from prefine.judging.family import same_family
+from prefine.judging.protocol import Answered, Judge, Matchup, Rater
+from prefine.ranking.protocol import Answers, Ask, Outcome, Rate, Strategy, StrategyFacts, facts_of
 from prefine.ranking.run import drive
 from prefine.records import Completion, Duel, Judgment, Manifest, Prompt, Ranking, Score, canonical_json, content_hash
-from prefine.stages.base import Progress, StageRun, check_judge, check_model
+from prefine.run.folder import RunFolder
+from prefine.run.rows import grouped_completions
+from prefine.run.tables import parts, read_part, remove_parts_from, shard_key, table_hash, write_part
 from prefine.stages.failures import Failures
 from prefine.stages.slots import Slots
-from prefine.store.folder import RunFolder
-from prefine.store.rows import grouped_completions
-from prefine.store.tables import parts, read_part, remove_parts_from, shard_key, table_hash, write_part
+from prefine.stages.stage_run import Progress, StageRun, check_judge, check_model
 
 _ONE_COMPLETION = "fewer than two completions"
 _ALL_IDENTICAL = "all completions identical"

@@ -5,12 +5,11 @@ from pathlib import Path
 
 import yaml
 
-from prefine.config import RunConfig
+from prefine.atomic import write_text
+from prefine.config.sections import RunConfig
 from prefine.errors import DataError
 from prefine.records import Manifest
-from prefine.schedules import last
-from prefine.stages.base import Progress, StageRun
-from prefine.stages.report_data import (
+from prefine.report.data import (
     OUTCOMES,
     Evaluation,
     EvaluationPoint,
@@ -20,10 +19,11 @@ from prefine.stages.report_data import (
     TrainEnd,
     TrainPoint,
 )
-from prefine.stages.report_page import render
-from prefine.store.base import write_text
-from prefine.store.folder import RunFolder
-from prefine.store.tables import parse, parts, read_part
+from prefine.report.page import render
+from prefine.run.folder import RunFolder
+from prefine.run.tables import parse, parts, read_part
+from prefine.schedules import last
+from prefine.stages.stage_run import Progress, StageRun
 
 _ROAD = {
     "sample": ("prompts", "completions"),

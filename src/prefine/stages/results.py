@@ -3,12 +3,12 @@
 import json
 from typing import Any
 
-from prefine.config import RunConfig
+from prefine.config.sections import RunConfig
 from prefine.records import MetricValue, Record
+from prefine.report.data import ConstraintScore, Contest, Evaluation
+from prefine.run.folder import RunFolder
+from prefine.run.tables import parse
 from prefine.schedules import last
-from prefine.stages.report_data import ConstraintScore, Contest, Evaluation
-from prefine.store.folder import RunFolder
-from prefine.store.tables import parse
 
 
 class RunResult(Record):

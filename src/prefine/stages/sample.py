@@ -5,16 +5,16 @@ from collections.abc import Iterator
 from typing import Any
 
 from prefine.calls.engine import CallEngine
-from prefine.config import Component, RunConfig
+from prefine.config.sections import Component, RunConfig
+from prefine.data.import_report import Screen
 from prefine.errors import Interrupted
 from prefine.records import Manifest, Prompt, content_hash
-from prefine.stages.base import Progress, StageRun, check_model, chunks
+from prefine.run.folder import RunFolder
+from prefine.run.rows import completion_row
+from prefine.run.tables import part_path, remove_parts_from, shard_key, table_hash, write_part
 from prefine.stages.inputs import read_completions, read_prompts, short_enough
 from prefine.stages.sampling import sample_shard, sampler_of
-from prefine.store.folder import RunFolder
-from prefine.store.rows import completion_row
-from prefine.store.screen import Screen
-from prefine.store.tables import part_path, remove_parts_from, shard_key, table_hash, write_part
+from prefine.stages.stage_run import Progress, StageRun, check_model, chunks
 
 _SAMPLES_PER_BATCH = 2
 _IMPORT_SHARD = 256

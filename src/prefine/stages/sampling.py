@@ -1,9 +1,9 @@
 """A shard of prompts → completions, through the journal; shared by the stages that sample."""
 
-from prefine.calls.base import Call, Failure
 from prefine.calls.engine import CallEngine
-from prefine.config import Decoding, RunConfig
-from prefine.models.base import Sampler, SampleRequest, sample_key
+from prefine.calls.protocol import Call, Failure
+from prefine.config.sections import Decoding, RunConfig
+from prefine.models.protocol import Sampler, SampleRequest, sample_key
 from prefine.records import Completion, Prompt
 
 

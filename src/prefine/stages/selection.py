@@ -6,17 +6,17 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from prefine.config import Component, PairConfig
+from prefine.config.components import TABLES, lookup
+from prefine.config.sections import Component, PairConfig
 from prefine.errors import ConfigError, PrefineError
-from prefine.pairing.base import Choice, SelectorFacts, selector_facts
-from prefine.pairing.best_vs_random import best_vs_random
-from prefine.pairing.options import TRUNCATED, PairOptions, check_options
+from prefine.pairing.filters import TRUNCATED, PairOptions, check_options
+from prefine.pairing.lists import select_list
 from prefine.pairing.proposals import checked_choices, checked_list
+from prefine.pairing.protocol import Choice, SelectorFacts, selector_facts
 from prefine.pairing.select import Selected, across, check_selector, select_pairs
-from prefine.pairing.select_lists import select_list
-from prefine.ranking.base import facts_of
+from prefine.pairing.selectors.best_vs_random import best_vs_random
+from prefine.ranking.protocol import facts_of
 from prefine.records import Completion, PreferenceList, PreferencePair, Prompt, Ranking, content_hash
-from prefine.registry import TABLES, lookup
 
 WITHOUT_PARTNER = "no other prompt to pair with"
 

@@ -8,14 +8,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from prefine.config import AdapterConfig, RunConfig, TrainConfig
+from prefine.atomic import disk_errors, write_text
+from prefine.config.sections import AdapterConfig, RunConfig, TrainConfig
 from prefine.errors import ConfigError, DataError
-from prefine.losses.base import LossFunction
-from prefine.models.adapters import base_of, merge, save_adapter, whole
-from prefine.models.folders import load_model, weights_written
-from prefine.models.hf import HfModel
+from prefine.losses.protocol import LossFunction
+from prefine.models.hf.adapters import base_of, merge, save_adapter, whole
+from prefine.models.hf.backend import HfModel
+from prefine.models.hf.loading import load_model, weights_written
 from prefine.records import Manifest, content_hash
-from prefine.stages.base import Progress, StageRun, versions
+from prefine.run.config_diff import differences
+from prefine.run.folder import RunFolder, deciding
+from prefine.run.tables import table_hash
+from prefine.stages.stage_run import Progress, StageRun, versions
 from prefine.stages.training_inputs import (
     check_adapter,
     check_first_rows,
@@ -24,17 +28,13 @@ from prefine.stages.training_inputs import (
     read_held_out,
     trainable,
 )
-from prefine.store.base import disk_errors, write_text
-from prefine.store.begun import differences
-from prefine.store.folder import RunFolder, deciding
-from prefine.store.tables import table_hash
+from prefine.training.distributed.processes import from_main
 from prefine.training.evaluation import EVALUATION_LOG_NAME, EvaluationRow
-from prefine.training.examples import Example
-from prefine.training.figures import StepRow, TrainSummary
+from prefine.training.items import Example
+from prefine.training.logging.figures import StepRow, TrainSummary
+from prefine.training.logging.model_card import CARD_NAME, foreign_card, model_card, write_card
+from prefine.training.logging.trackers import Trackers, check_installed, open_trackers
 from prefine.training.loop import train
-from prefine.training.model_card import CARD_NAME, foreign_card, model_card, write_card
-from prefine.training.processes import from_main
-from prefine.training.trackers import Trackers, check_installed, open_trackers
 
 _TRAINING = ("checkpoints", "model", "train_log.jsonl", EVALUATION_LOG_NAME, "train_final.json", "trackers")
 """What a training leaves in the run folder, its reference values aside."""

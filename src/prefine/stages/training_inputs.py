@@ -4,23 +4,23 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from prefine import chat
-from prefine.config import Component, RunConfig
+from prefine.config.components import TABLES, lookup, suggest
+from prefine.config.sections import Component, RunConfig
+from prefine.data.import_report import Screen, UselessRow
 from prefine.errors import ConfigError, DataError
 from prefine.losses.facts import needs_of, reads_of
-from prefine.models.adapters import base_of, require_peft
-from prefine.models.folders import layer_names
-from prefine.models.hf import HfModel
-from prefine.pairing.base import selector_facts
-from prefine.ranking.base import facts_of
+from prefine.models.hf.adapters import base_of, require_peft
+from prefine.models.hf.backend import HfModel
+from prefine.models.hf.loading import layer_names
+from prefine.pairing.protocol import selector_facts
+from prefine.ranking.protocol import facts_of
 from prefine.records import PreferencePair
-from prefine.registry import TABLES, lookup, suggest
-from prefine.store.rows import pair_of
-from prefine.store.screen import Screen, UselessRow
-from prefine.store.tables import parts, read_part
-from prefine.training.demands import parts_that_train
-from prefine.training.examples import Example, ExampleSet, PairReader, make_examples
+from prefine.run.rows import pair_of
+from prefine.run.tables import parts, read_part
+from prefine.training.items import Example, ExampleSet, PairReader, make_examples
+from prefine.training.logging.trackers import check_installed
+from prefine.training.objective.loss_inputs import parts_that_train
 from prefine.training.token_check import check_tokens
-from prefine.training.trackers import check_installed
 
 _HOLD_OUT = (
     "give pair.held_out_prompts, such as 100, and make the pairs anew (in Python: train(…, held_out=…)), or take "

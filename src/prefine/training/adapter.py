@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from prefine.config import AdapterConfig
+from prefine.config.sections import AdapterConfig
 from prefine.errors import ConfigError
 
 if TYPE_CHECKING:

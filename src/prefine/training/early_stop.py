@@ -5,7 +5,7 @@ from dataclasses import fields
 from typing import Literal
 
 from prefine.errors import NumericsError
-from prefine.metrics.likelihood_indicators import Reading, Watch, watch
+from prefine.metrics.rewards.likelihood_indicators import Reading, Watch, watch
 
 Alarm = Literal["collapse", "diffusion"]
 ALARMS: tuple[Alarm, ...] = ("collapse", "diffusion")

@@ -10,18 +10,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from prefine.config import EarlyStopConfig, TrainConfig
-from prefine.metrics.likelihood_indicators import Reading
+from prefine.config.sections import EarlyStopConfig, TrainConfig
+from prefine.metrics.rewards.likelihood_indicators import Reading
+from prefine.training.batches.packing import Rows
+from prefine.training.distributed.processes import own_pairs
 from prefine.training.early_stop import Alarm, EarlyStop
-from prefine.training.examples import Example
-from prefine.training.figures import FinalFigures, final_figures
-from prefine.training.forward import Forward
+from prefine.training.forward.forward import Forward
+from prefine.training.items import Example
+from prefine.training.logging.figures import FinalFigures, final_figures
+from prefine.training.logging.row_log import RowLog
 from prefine.training.memory import within_memory
-from prefine.training.objective import Objective, PolicyTokens, StepTerms, evaluate
-from prefine.training.processes import own_pairs
-from prefine.training.row_log import RowLog
-from prefine.training.rows import Rows
-from prefine.training.table import PairTable
+from prefine.training.objective.step import Objective, PolicyTokens, StepTerms, evaluate
+from prefine.training.objective.table import PairTable
 
 EVALUATION_LOG_NAME = "eval_log.jsonl"
 TOP_TOKENS = 10

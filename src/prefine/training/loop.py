@@ -8,34 +8,35 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from prefine.config import TrainConfig
+from prefine.atomic import write_text
+from prefine.config.sections import TrainConfig
 from prefine.errors import DataError, Interrupted, NumericsError
-from prefine.losses.base import LossFunction, Need, PairLogps
 from prefine.losses.facts import needs_of
+from prefine.losses.protocol import LossFunction, Need, PairLogps
 from prefine.records import SCHEMA_VERSION
-from prefine.store.base import write_text
-from prefine.training import adapter, checkpoints, processes
-from prefine.training.demands import check_examples
+from prefine.training import adapter, checkpoints
+from prefine.training.batches.fill import RowFill, needed_positions
+from prefine.training.batches.packing import Rows
+from prefine.training.batches.step_schedule import Plan
+from prefine.training.cross_prompt import mismatched_examples
+from prefine.training.distributed import processes
+from prefine.training.distributed.sharded import ShardedLayers
+from prefine.training.distributed.weights import Trained
 from prefine.training.evaluation import EVALUATION_LOG_NAME, EvaluationRow, Evaluations, HeldOut
-from prefine.training.examples import Example
-from prefine.training.figures import StepRow, TrainSummary, final_figures, step_row
-from prefine.training.forward import Forward
+from prefine.training.forward.forward import Forward
+from prefine.training.items import Example
+from prefine.training.learning_rate import factor
+from prefine.training.logging.figures import StepRow, TrainSummary, final_figures, step_row
+from prefine.training.logging.row_log import RowLog
+from prefine.training.logging.trackers import Trackers, untracked
 from prefine.training.memory import within_memory
-from prefine.training.mismatched import mismatched_examples
-from prefine.training.objective import StepTerms, accumulate_gradients
-from prefine.training.plan import Plan
-from prefine.training.reference import check_start
-from prefine.training.row_fill import RowFill, needed_positions
-from prefine.training.row_log import RowLog
-from prefine.training.rows import Rows
-from prefine.training.schedule import factor
-from prefine.training.scoring import score_sides
-from prefine.training.sharded import ShardedLayers
-from prefine.training.start_values import Known, forward_of, prepare, start_values
-from prefine.training.steering import Steering
-from prefine.training.table import PairTable
-from prefine.training.trackers import Trackers, untracked
-from prefine.training.weights import Trained
+from prefine.training.objective.hyperparameters import Steering
+from prefine.training.objective.loss_inputs import check_examples
+from prefine.training.objective.step import StepTerms, accumulate_gradients
+from prefine.training.objective.table import PairTable
+from prefine.training.reference.cache import check_start
+from prefine.training.reference.scoring import score_sides
+from prefine.training.reference.start_values import Known, forward_of, prepare, start_values
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -8,10 +8,10 @@ from typing import TypeVar
 import torch
 
 from prefine.errors import LimitError
-from prefine.training.examples import Example
-from prefine.training.forward import Forward
-from prefine.training.processes import agree, exchanging_weights
-from prefine.training.rows import Rows
+from prefine.training.batches.packing import Rows
+from prefine.training.distributed.processes import agree, exchanging_weights
+from prefine.training.forward.forward import Forward
+from prefine.training.items import Example
 
 Result = TypeVar("Result")
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from prefine import chat
 from prefine.errors import ConfigError, DataError
 from prefine.records import Completion, PreferencePair, Prompt
-from prefine.training.examples import Example
+from prefine.training.items import Example
 
 ROWS = 100
 

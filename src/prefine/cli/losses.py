@@ -1,0 +1,200 @@
+"""What `prefine losses` prints: the shelf as a table, one card as text, either as JSON."""
+
+import dataclasses
+import io
+import json
+import math
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+
+from prefine.errors import ConfigError
+
+if TYPE_CHECKING:
+    from prefine.losses.cards.catalogue import Card, Option
+
+NARROWEST, WIDEST, ENDLESS = 80, 100, 400
+"""Columns of what is printed: as many as a terminal has, within the first two; a list that is piped is not folded."""
+
+_SYMBOLS = (
+    ("lw, ll", "log-probability of chosen and of rejected under the policy [nats]"),
+    ("rw, rl", "the same under the reference"),
+    ("a, c", "log-ratios lw - rw and ll - rl; D = a - c is the margin"),
+    ("|w|, |l|", "tokens; Lw, Ll: log-probability per token"),
+)
+
+
+def read(name: str | None) -> "list[Card]":
+    """The card of this name, or all of them.
+
+    Raises:
+        ConfigError: There is none, or torch is not installed.
+    """
+    try:
+        from prefine.losses.cards.catalogue import card, cards
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"losses need the package {error.name!r}; install prefine[train]") from error
+    return cards() if name is None else [card(name)]
+
+
+def as_json(cards: "list[Card]", *, one: bool) -> str:
+    """For machines. A ratio that is infinite or does not exist is null."""
+    rows = [_row(card) for card in cards]
+    return json.dumps(rows[0] if one else {"losses": rows}, ensure_ascii=False, allow_nan=False, default=str)
+
+
+def _row(card: "Card") -> dict[str, Any]:
+    row = dataclasses.asdict(card)
+    if card.pushes is not None:
+        ratio = card.pushes.ratio
+        row["pushes"]["ratio"] = None if ratio is None or math.isinf(ratio) else ratio
+    return row
+
+
+def as_list(cards: "list[Card]", columns: int | None) -> str:
+    """All of them under the headings of their families: name, formula, kind, needs.
+
+    Args:
+        cards: In the order of the families.
+        columns: Of the terminal; None does not fold lines.
+    """
+    from prefine.losses.cards.catalogue import FAMILIES
+
+    folded = columns is not None
+    name, kind, needs = max(len(card.name) for card in cards), 8, 11
+    formula = _width(columns) - name - kind - needs - 6 if folded else max(len(card.formula) for card in cards)
+    parts: list[Any] = []
+    for family, group in groupby(cards, key=lambda card: card.family):
+        title, sentence = FAMILIES[family]
+        table = _grid(name, formula, kind, needs if folded else None)
+        for card in group:
+            facts = (card.kind, " ".join(card.needs)) if not card.open else ("as parts", "as parts")
+            table.add_row(card.name, card.formula, *facts)
+        parts += [f"{title.upper()}. {sentence}", table, ""]
+    parts += [_symbols(), "", "All about one, and what it does to each answer: prefine losses NAME"]
+    return _printed(parts, columns, folded=folded)
+
+
+def as_text(card: "Card", columns: int | None) -> str:
+    """Everything about one."""
+    from prefine.losses.cards.catalogue import FAMILIES
+
+    parts: list[Any] = [f"{card.name} – {card.title}" if card.title else card.name, ""]
+    parts.append(_indented(card.formula or "(its docstring has no formula)"))
+    parts += [_indented(f"with {card.where}")] if card.where else []
+    parts += ["", card.details] if card.details else []
+    facts = _grid(7, None)
+    facts.add_row("what", " and ".join(card.roles) or "your own function")
+    if card.family != "other":
+        facts.add_row("family", FAMILIES[card.family][0])
+    facts.add_row("kind", "that of its parts" if card.open else _kind(card))
+    facts.add_row("needs", "what its parts need" if card.open else _needs(card))
+    if card.source:
+        facts.add_row("source", " ".join([card.source, *card.links]))
+    if card.returns:
+        facts.add_row("returns", card.returns)
+    parts += ["", facts]
+    if card.options:
+        parts += ["", "Options", Padding(_options(card.options), (0, 0, 0, 2))]
+    return _printed([*parts, "", *_pushes(card), "", *_use(card), "", _symbols()], columns, folded=True)
+
+
+def _kind(card: "Card") -> str:
+    if card.kind == "local":
+        return "local: a pair's value depends on that pair alone"
+    return "coupled: looks at all pairs of a step" + ("" if card.per_pair else "; pairs cannot be weighted")
+
+
+def _needs(card: "Card") -> str:
+    from prefine.losses.protocol import NEED_WORDS
+
+    return "; ".join(f"{need} ({NEED_WORDS[need]})" for need in card.needs) or "only the policy's log-probabilities"
+
+
+def _options(options: "tuple[Option, ...]") -> Table:
+    from prefine.losses.cards.catalogue import as_yaml
+
+    table = _grid(max(len(option.name) for option in options), None)
+    for option in options:
+        if option.moved:
+            first = "moves in training, set by a controller"
+        elif option.required:
+            first = f"required; {option.allowed or 'any number'}"
+        else:
+            origin = f" ({option.origin})" if option.origin else ""
+            first = f"{as_yaml(option.default)}{origin}; {option.allowed or 'any number'}"
+        table.add_row(option.name, "\n".join(filter(None, (first, option.meaning))))
+    return table
+
+
+def _pushes(card: "Card") -> list[Any]:
+    from prefine.losses.cards.catalogue import amount, arrow
+    from prefine.losses.cards.logp_gradients import CHOSEN, CHOSEN_TOKENS, REJECTED, REJECTED_TOKENS
+
+    title = "What it does to a pair that lost likelihood on both sides"
+    if card.pushes is None:
+        return [f"{title}: {card.unknown}."]
+    table = _grid(8, None, None)
+    for side, push in (("chosen", card.pushes.chosen), ("rejected", card.pushes.rejected)):
+        words = "made likelier" if push > 0 else "made less likely" if push < 0 else "not pushed"
+        table.add_row(side, arrow(push), words)
+    if (ratio := card.pushes.ratio) is not None:
+        table.add_row("ratio", amount(ratio), _ratio_words(ratio))
+    point = (
+        f"a = {CHOSEN:g}, c = {REJECTED:g}, {CHOSEN_TOKENS} and {REJECTED_TOKENS} tokens, default options; "
+        "negative gradient [loss per nat]"
+    )
+    return [title, Padding(table, (0, 0, 0, 2)), _indented(point)]
+
+
+def _ratio_words(ratio: float) -> str:
+    if ratio <= 0:
+        return "chosen falls even where the gradients of the two do not overlap"
+    if math.isinf(ratio):
+        return "rejected does not pull chosen down"
+    return "chosen falls where the gradients of the two overlap more"
+
+
+def _use(card: "Card") -> list[Any]:
+    from prefine.losses.cards.catalogue import as_yaml
+
+    options = [option for option in card.options if not option.moved]
+    given = "".join(f", {one.name}: {'…' if one.required else as_yaml(one.default)}" for one in options)
+    name = card.name if card.roles else f'"{card.name}"'
+    role = card.roles[-1] if card.roles else "loss"
+    return ["In a configuration", _indented(f"train: {{{role}: {{name: {name}{given}}}}}")]
+
+
+def _symbols() -> Table:
+    table = _grid(8, None)
+    for row in _SYMBOLS:
+        table.add_row(*row)
+    return table
+
+
+def _grid(*widths: int | None) -> Table:
+    """An empty table without lines; a width that is None is what the text takes."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=False)
+    for width in widths:
+        table.add_column(width=width, overflow="fold")
+    return table
+
+
+def _indented(text: str) -> Padding:
+    return Padding(text, (0, 0, 0, 2))
+
+
+def _width(columns: int | None) -> int:
+    return max(NARROWEST, min(WIDEST, columns or WIDEST))
+
+
+def _printed(parts: list[Any], columns: int | None, *, folded: bool) -> str:
+    written = io.StringIO()
+    width = _width(columns) if folded else ENDLESS
+    console = Console(file=written, width=width, highlight=False, markup=False, emoji=False)
+    for part in parts:
+        console.print(part)
+    return "\n".join(line.rstrip() for line in written.getvalue().splitlines())

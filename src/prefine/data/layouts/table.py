@@ -1,0 +1,154 @@
+"""The table of layouts, and which of them a row has."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from prefine.data.import_report import UselessRow
+from prefine.data.layouts import conversations, helpsteer, leaderboards, own, samples, ultrafeedback
+from prefine.data.layouts.prompts import settled
+from prefine.data.layouts.protocol import Layout, Row, Values, has
+from prefine.errors import DataError
+
+LayoutName = Literal[
+    "auto",
+    "prefine",
+    "trl_implicit",
+    "anthropic_hh",
+    "ultrafeedback",
+    "ultrafeedback_binarized",
+    "samples",
+    "helpsteer",
+    "helpsteer2_preference",
+    "helpsteer3_preference",
+    "alpaca_eval",
+    "arena_hard_answers",
+    "arena_hard_questions",
+]
+
+
+def _columns(*alternatives: str) -> tuple[frozenset[str], ...]:
+    return tuple(frozenset(alternative.split()) for alternative in alternatives)
+
+
+LAYOUTS = (
+    Layout(
+        "prefine",
+        _columns(
+            "prompt chosen rejected",
+            "instruction chosen rejected",
+            "messages chosen rejected",
+            "prompt completions",
+            "instruction completions",
+            "messages completions",
+        ),
+        own.unchanged,
+        fits=lambda values: not conversations.repeat_the_prompt(values),
+    ),
+    Layout(
+        "trl_implicit",
+        _columns("chosen rejected"),
+        conversations.trl_implicit,
+        fits=lambda values: not conversations.has_marks(values),
+    ),
+    Layout("anthropic_hh", _columns("chosen rejected"), conversations.anthropic_hh, fits=conversations.has_marks),
+    Layout("ultrafeedback", _columns("instruction models completions"), ultrafeedback.raw),
+    Layout(
+        "ultrafeedback_binarized",
+        _columns("prompt chosen rejected"),
+        conversations.binarized,
+        fits=conversations.repeat_the_prompt,
+    ),
+    Layout(
+        "samples",
+        _columns(*(f"{prompt} {name}" for prompt in ("prompt", "instruction") for name in samples.ANSWERS)),
+        samples.one_sample,
+        fits=lambda values: not values.keys() & {"chosen", "rejected", "completions"},
+        grouped=True,
+    ),
+    Layout("helpsteer", _columns("prompt response helpfulness"), helpsteer.graded, grouped=True),
+    Layout(
+        "helpsteer2_preference",
+        _columns("prompt response_1 response_2 preference_strength"),
+        helpsteer.preference_2,
+    ),
+    Layout(
+        "helpsteer3_preference",
+        _columns("context response1 response2 overall_preference"),
+        helpsteer.preference_3,
+    ),
+    Layout("alpaca_eval", _columns("instruction output generator"), leaderboards.alpaca_eval, grouped=True),
+    Layout(
+        "arena_hard_answers",
+        _columns("uid model messages", "question_id model_id choices", "uid model answer"),
+        leaderboards.arena_hard_answers,
+        grouped=True,
+        needs_questions=True,
+    ),
+    Layout("arena_hard_questions", _columns("question_id turns"), leaderboards.arena_hard_questions),
+)
+_LEAVES_THE_PROMPT = {"prefine", "samples"}
+BY_NAME = {layout.name: layout for layout in LAYOUTS}
+
+
+def recognise(row: Row) -> Layout:
+    """The layout of a row, by the names of its columns; our own where none is recognised.
+
+    A layout whose columns another one has all and more gives way to it.
+
+    Raises:
+        DataError: Two layouts fit.
+    """
+    if own.MARK in row.values:
+        return BY_NAME["prefine"]
+    matches = {
+        layout: columns
+        for layout in LAYOUTS
+        if (columns := _most(layout, row.values)) is not None and layout.fits(row.values)
+    }
+    found = [layout for layout, columns in matches.items() if not any(columns < other for other in matches.values())]
+    if len(found) > 1:
+        names = [layout.name for layout in found]
+        raise DataError(
+            f"{row.where}: the columns fit {' and '.join(names)} ({has(row.values)}); "
+            f"say which it is with layout: {names[-1]}"
+        )
+    return found[0] if found else BY_NAME["prefine"]
+
+
+def convert(layout: Layout, row: Row, questions: Mapping[str, Any]) -> Row:
+    """The row in our own columns; one that was understood and cannot be used says so in `useless`.
+
+    Raises:
+        DataError: A column is missing, or a field is not what the layout says.
+    """
+    if layout.name != "prefine" and _most(layout, row.values) is None:
+        nearest = max(layout.columns, key=lambda columns: len(columns & row.values.keys()))
+        missing = sorted(nearest - row.values.keys())
+        raise DataError(
+            f"{row.where}: no column {' and '.join(map(repr, missing))}, which the layout {layout.name} needs; "
+            f"{has(row.values)}; map it with columns, or name another layout"
+        )
+    try:
+        values = layout.convert(row, questions)
+    except UselessRow as useless:
+        return Row(row.where, {}, layout.name, useless=useless)
+    if own.MARK not in row.values:
+        values = settled(values, made_prompt=layout.name not in _LEAVES_THE_PROMPT)
+    return Row(
+        row.where, values, layout.name, places=(row.where,) * len(values["completions"]) if layout.grouped else ()
+    )
+
+
+def _most(layout: Layout, values: Values) -> frozenset[str] | None:
+    fitting = [columns for columns in layout.columns if columns <= values.keys()]
+    return max(fitting, key=len) if fitting else None
+
+
+def has_own_columns(values: Values) -> bool:
+    """Whether a row would be read as it is."""
+    row = Row("", values)
+    try:
+        layout = recognise(row)
+        return layout.name == "prefine" and convert(layout, row, {}).values == values
+    except DataError:
+        return False

@@ -1,0 +1,200 @@
+"""Where rows come from: files, the hub, the embedded playground, a user's function. Rows come out in our columns."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain, islice
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from prefine.config.components import describe, options_model
+from prefine.config.sections import Component
+from prefine.data.files import Format, files_at, plain, rows_in
+from prefine.data.grouping import by_prompt
+from prefine.data.layouts.leaderboards import question_of
+from prefine.data.layouts.prompts import put_aside
+from prefine.data.layouts.protocol import PROMPT_NAMES, Row
+from prefine.data.layouts.table import BY_NAME, LayoutName, convert, recognise
+from prefine.errors import ConfigError, DataError, PrefineError
+
+__all__ = ["Columns", "Limit", "Row", "file", "open_source", "playground", "read", "read_files", "shaped"]
+
+Columns = dict[str, str]
+Limit = Annotated[int, Field(gt=0)]
+_KIND: Literal["source"] = "source"
+
+
+def file(
+    *,
+    path: Path,
+    format: Format | None = None,
+    columns: Columns | None = None,
+    layout: LayoutName = "auto",
+    questions: Path | None = None,
+    limit: Limit | None = None,
+) -> Iterator[Row]:
+    """Rows of JSON Lines, JSON (a list of objects), CSV, Parquet or Arrow files.
+
+    Args:
+        path: A file, a pattern such as data/*.jsonl, or a folder of parts; relative to the working directory.
+        format: Needed only when the file's ending does not say it.
+        columns: Our name → the file's name, for columns that are called otherwise there.
+        layout: "auto" recognises it by the names of the columns of the first row.
+        questions: The file of questions, for Arena-Hard answers that have only the question's id.
+        limit: Take the first rows only; of prompts whose answers are rows, the first prompts.
+
+    Raises:
+        ConfigError: There is no such file, or its format is unknown.
+        DataError: A file is empty, or a row is not an object; the message has the line.
+    """
+    files = files_at(path, format)
+    return shaped(rows_in(files), columns=columns, layout=layout, questions=questions, limit=limit)
+
+
+def playground(
+    *,
+    count: Annotated[int, Field(gt=0)] = 256,
+    split: Literal["train", "test"] = "train",
+    seed: Annotated[int, Field(ge=0)] = 0,
+) -> Iterator[Row]:
+    """Prompts of the embedded world; train and test prompts never coincide.
+
+    Args:
+        count: How many distinct prompts; asking for more only appends.
+        split: Which side of the split.
+        seed: Of the drawing.
+    """
+    from prefine.playground.world import draw_prompts
+
+    for number, text in enumerate(draw_prompts(count, split=split, seed=seed)):
+        yield Row(f"playground {split} prompt {number}", {"prompt": text})
+
+
+def shaped(
+    rows: Iterable[Row],
+    *,
+    columns: Columns | None = None,
+    layout: LayoutName = "auto",
+    questions: Path | None = None,
+    limit: Limit | None = None,
+) -> Iterator[Row]:
+    """Rows of any layout in our own columns: prompt; prompt and completions; prompt, chosen and rejected.
+
+    Args:
+        rows: As they are in the source; nothing is read ahead, unless answers have to be grouped by prompt.
+        columns: Our name → the source's name.
+        layout: "auto" recognises it by the names of the columns of the first row.
+        questions: The file of questions, for Arena-Hard answers that have only the question's id.
+        limit: Take the first rows only; where a row is one answer, the first prompts, with all of their answers: all
+            rows are read for them.
+
+    Raises:
+        ConfigError: The layout needs `questions`.
+        DataError: A row is not what its layout says; or two layouts fit.
+    """
+    renamed = _renamed(rows, columns or {})
+    first = next(renamed, None)
+    if first is None:
+        return
+    kind = recognise(first) if layout == "auto" else BY_NAME[layout]
+    if kind.needs_questions and questions is None and "messages" not in first.values:
+        raise ConfigError(
+            f"{first.where}: the layout {kind.name} has no questions in it; name the file that has them with "
+            "questions: path/to/question.jsonl"
+        )
+    known = dict(map(question_of, rows_in(files_at(questions, None)))) if questions is not None else {}
+    converted = (convert(kind, row, known) for row in chain([first], renamed))
+    if kind.grouped:
+        yield from by_prompt(converted, limit)
+    elif "completions" in first.values and "chosen" not in first.values:
+        # A row has all answers of a prompt, as a rule; where another has more of them they belong together.
+        yield from by_prompt(islice(converted, limit))
+    else:
+        yield from islice(converted, limit)
+
+
+def open_source(component: Component, *, where: str) -> Callable[[], Iterator[Row]]:
+    """What gives the rows of a configured source; its options are checked now, nothing is read.
+
+    A user's `module:function` may yield plain objects. It takes the options that it declares; `columns`, `layout`,
+    `questions` and `limit` are ours where it does not.
+
+    Raises:
+        ConfigError: The source is unknown, or an option is.
+    """
+    if ":" not in component.name:
+        bound: Callable[[], Iterator[Row]] = component.resolve(_KIND, where=where)
+        return bound
+    declared = options_model(component.lookup(_KIND, where=where)).model_fields
+    known = options_model(shaped).model_fields
+    ours = {k: v for k, v in component.options.items() if k in known and k not in declared}
+    theirs = {k: v for k, v in component.options.items() if k not in ours}
+    function = Component(name=component.name, **theirs).resolve(_KIND, where=where)
+    options = _checked(ours, where)
+    return lambda: shaped(_placed(function, component.name), **options)
+
+
+def read(component: Component, *, where: str) -> Iterator[Row]:
+    """The rows of a configured source, in our own columns.
+
+    Raises:
+        ConfigError: The source or an option is unknown, or there is no such file.
+        DataError: A row cannot be used.
+    """
+    return open_source(component, where=where)()
+
+
+def read_files(files: list[tuple[Path, Format]], options: Mapping[str, Any], *, where: str) -> Iterator[Row]:
+    """The rows of several files as one source; `options` are those of `shaped`.
+
+    Raises:
+        ConfigError: An option is wrong, or there is no such file.
+        DataError: A row cannot be used.
+    """
+    checked = _checked(options, where)
+    return shaped(rows_in(files), **checked)
+
+
+def _checked(options: Mapping[str, Any], where: str) -> dict[str, Any]:
+    model = options_model(shaped)
+    try:
+        checked = model.model_validate(dict(options))
+    except ValidationError as error:
+        raise ConfigError(describe(error.errors(), where)) from error
+    return {name: getattr(checked, name) for name in model.model_fields}
+
+
+def _placed(function: Callable[[], Any], name: str) -> Iterator[Row]:
+    """What a user's function yields, as rows that know their place."""
+    number = -1
+    try:
+        for number, item in enumerate(function()):
+            if isinstance(item, Row):
+                yield item
+                continue
+            where = f"{name}, row {number}"
+            if not isinstance(item, Mapping) or not all(isinstance(key, str) for key in item):
+                raise DataError(f"{where}: expected an object with named fields, got {type(item).__name__}")
+            yield Row(where, plain(dict(item)))
+    except PrefineError:
+        raise
+    except Exception as error:  # the user's own code may raise anything
+        raise DataError(f"{name}, after row {number}: the function fails: {type(error).__name__}: {error}") from error
+    if number < 0:
+        raise DataError(f"{name}: the function yields no rows; yield at least one")
+
+
+def _renamed(rows: Iterable[Row], columns: Columns) -> Iterator[Row]:
+    for row in rows:
+        where, values = row.where, row.values
+        for ours, theirs in columns.items():
+            if theirs not in values:
+                raise DataError(
+                    f"{where}: no column {theirs!r} (mapped to {ours!r}); this row has {', '.join(sorted(values))}"
+                )
+        renamed = {ours: values[theirs] for ours, theirs in columns.items()}
+        others = {k: v for k, v in values.items() if k not in columns.values()}
+        for name in PROMPT_NAMES:
+            if name in columns:
+                others = put_aside(others, keep=name)
+        yield Row(where, others | renamed)

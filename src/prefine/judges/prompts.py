@@ -1,0 +1,199 @@
+"""What a language model is asked about two completions: one user message that untrusted text cannot restructure.
+
+Instructions and conversation come first, so that all comparisons of a prompt share a prefix that servers can cache;
+then the two candidates, each between tags that carry the nonce; then how to answer. A prompt template is Jinja text
+with the variables `conversation`, `first`, `second`, `answer`, each once and in this order, and `rubric` where there is
+one. It is rendered without the texts, which are put in afterwards: no text is ever read as a template, and no filter of
+a template can touch a candidate's tags.
+"""
+
+import hashlib
+import hmac
+import re
+from functools import lru_cache
+from importlib.resources import files
+from typing import Literal
+
+from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, meta
+from jinja2.sandbox import SandboxedEnvironment
+
+from prefine.errors import ConfigError
+from prefine.records import Completion, Message, Prompt, canonical_json
+
+Style = Literal["label", "text"]
+
+PROMPTS = ("helpfulness", "rubric")
+"""Names of the built-in prompts."""
+
+LAYOUT_VERSION = 1
+"""Part of a judge's fingerprint beside the template: what this module writes around and into texts may change."""
+
+BREAK = "\u200b"
+"""ZERO WIDTH SPACE: what `plain` puts into a control token."""
+
+_PLACES = ("conversation", "first", "second", "answer")
+
+_CONTROL = re.compile(
+    r"""
+    <(?=[|｜])              # <|im_start|>, <|eot_id|>, <｜User｜>
+  | <(?=[^\s<>=]+>)         # <s>, </s>, <start_of_turn>, <think>, <seed:bos>; other bare tags with them
+  | \[(?=/?[a-z]?[A-Z][A-Z0-9_]*\])  # [INST], [/INST], [TOOL_CALLS], [gMASK]
+  | \[(?=\w?~) | \](?=~)    # ]~b], [e~[
+  | >(?=>[A-Z]+<<)          # >>TITLE<<
+    """,
+    re.VERBOSE,
+)
+
+
+def prompt_text(name: str) -> str:
+    """Template source of a built-in prompt.
+
+    Raises:
+        ValueError: There is no prompt of that name.
+    """
+    if name not in PROMPTS:
+        raise ValueError(f"no built-in judge prompt is called {name!r}; there are {', '.join(PROMPTS)}")
+    return (files("prefine.judges") / "templates" / f"{name}.jinja").read_text(encoding="utf-8")
+
+
+def plain(text: str) -> str:
+    """The text with the control tokens of chat templates broken up, so that no tokenizer takes them for special ones.
+
+    Which tokens a judge's tokenizer has is unknown behind a URL, so their shapes count, not their names. A zero-width
+    space after the first character is enough: special tokens are matched letter by letter. A reader sees the same text,
+    and nothing is replaced or removed. Bare tags of markup (<b>, </div>, vector<int>) have the shape of control tokens
+    and get one too.
+    """
+    return _CONTROL.sub(rf"\g<0>{BREAK}", text)
+
+
+def nonce(seed: int, prompt: Prompt, first: Completion, second: Completion) -> str:
+    """The code of one comparison in one order, 16 hex digits: a keyed hash, so that it can be replayed.
+
+    A candidate cannot contain it: it depends on the candidate itself, on its opponent and on the run's seed.
+    """
+    shown = [prompt.id, *([c.id, c.message.chat()] for c in (first, second))]
+    text = canonical_json(shown).encode("utf-8", "surrogatepass")
+    return hmac.new(str(seed).encode(), text, hashlib.sha256).hexdigest()[:16]
+
+
+def render(
+    template: str,
+    prompt: Prompt,
+    first: Completion,
+    second: Completion,
+    *,
+    nonce: str,
+    style: Style,
+    rubric: str | None,
+) -> tuple[Message, ...]:
+    """The judge's messages about two completions in the order shown; one user message, nothing truncated.
+
+    Of a completion its text and its tool calls (as JSON) are shown, its reasoning is not.
+
+    Args:
+        template: Jinja source, see the module.
+        prompt: What both completions answer.
+        first: The candidate shown as A.
+        second: The candidate shown as B.
+        nonce: The code in tags and verdict line, from `nonce`.
+        style: "label" asks for one letter, "text" for brief reasons and a verdict line.
+        rubric: What decides, for a template that has the variable `rubric`; else None.
+
+    Raises:
+        ConfigError: The template is no valid Jinja, misses a variable, has an unknown one, or repeats or reorders them.
+        ValueError: A text contains the nonce, which only a nonce from elsewhere makes possible.
+    """
+    pieces = _skeleton(template, rubric)
+    for what, text in (("the prompt", _conversation(prompt)), ("the first", _all(first)), ("the second", _all(second))):
+        if nonce in text:
+            raise ValueError(f"prompt {prompt.id}: {what} contains the nonce {nonce}; take it from pairwise.nonce")
+    blocks = (
+        _conversation(prompt),
+        _candidate("A", first, nonce),
+        _candidate("B", second, nonce),
+        _answer(style, nonce),
+    )
+    text = pieces[0] + "".join(block + piece for block, piece in zip(blocks, pieces[1:], strict=True))
+    return (Message(role="user", content=text),)
+
+
+def _all(completion: Completion) -> str:
+    """Everything of a completion that is shown."""
+    return "\n".join([completion.text, *_calls(completion.message)])
+
+
+def _calls(message: Message) -> list[str]:
+    """Tool calls as JSON, one per line."""
+    return [plain(canonical_json(call)) for call in message.tool_calls or ()]
+
+
+def _conversation(prompt: Prompt) -> str:
+    """The prompt between tags that its own text cannot write: `plain` breaks every bare tag in there."""
+    lines = ["<the:conversation>"]
+    if prompt.tools:
+        tools = [plain(canonical_json(tool)) for tool in prompt.tools]
+        lines += ["<tools:available>", *tools, "</tools:available>"]
+    for message in prompt.messages:
+        calls = _calls(message)
+        lines += [f"<turn:{message.role}>", plain(message.content)]
+        lines += ["<tools:called>", *calls, "</tools:called>"] if calls else []
+        lines += [f"</turn:{message.role}>"]
+    lines.append("</the:conversation>")
+    if prompt.messages[-1].role == "assistant":
+        lines.append("The last turn was begun for the assistant; each candidate continues it.")
+    return "\n".join(lines)
+
+
+def _candidate(label: str, completion: Completion, nonce: str) -> str:
+    """One candidate between its tags, its tool calls in tags of their own."""
+    calls = _calls(completion.message)
+    lines = [f"<answer-{label}-{nonce}>", plain(completion.text)]
+    if calls:
+        lines += [f"<tools-called-{label}-{nonce}>", *calls, f"</tools-called-{label}-{nonce}>"]
+    return "\n".join([*lines, f"</answer-{label}-{nonce}>"])
+
+
+def _answer(style: Style, nonce: str) -> str:
+    """How to answer. The verdict line is named in a form that is no verdict, so that an echo of it is none either."""
+    if style == "label":
+        return "Which candidate is better? Answer with A or B: one letter and nothing else."
+    return (
+        "Which candidate is better? First weigh them against each other in a few sentences. Then end with one line of "
+        "exactly this form, with a single word after the colon: A or B for the better candidate, tie only if you can "
+        f"find no difference that counts.\nverdict-{nonce}: A|B|tie"
+    )
+
+
+@lru_cache(maxsize=16)
+def _skeleton(template: str, rubric: str | None) -> tuple[str, ...]:
+    """The template's own text around its four places; five pieces.
+
+    Raises:
+        ConfigError: As for `render`.
+    """
+    known = (*_PLACES, "rubric")
+    environment = SandboxedEnvironment(autoescape=False, undefined=StrictUndefined)
+    try:
+        names = meta.find_undeclared_variables(environment.parse(template))
+    except TemplateSyntaxError as error:
+        raise ConfigError(f"the judge's prompt template is no valid Jinja: line {error.lineno}: {error}") from error
+    if unknown := sorted(names - set(known)):
+        raise ConfigError(f"the judge's prompt template has no variable {unknown[0]!r}; it has {', '.join(known)}")
+    if missing := [name for name in _PLACES if name not in names]:
+        raise ConfigError(f"the judge's prompt template misses {{{{ {missing[0]} }}}}; it needs {', '.join(_PLACES)}")
+    if "rubric" in names and not (rubric and rubric.strip()):
+        raise ConfigError("the judge's prompt template shows a rubric, but none is given: set rubric")
+    if rubric is not None and "rubric" not in names:
+        raise ConfigError("a rubric is given, but the judge's prompt template does not show it: add {{ rubric }}")
+    marks = {name: f"\0{name}\0" for name in _PLACES}
+    try:
+        text = environment.from_string(template).render(marks, rubric=plain((rubric or "").strip()))
+    except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
+        raise ConfigError(f"the judge's prompt template cannot be rendered: {error}") from error
+    places = [text.find(mark) for mark in marks.values()]
+    if any(text.count(mark) != 1 for mark in marks.values()) or places != sorted(places):
+        raise ConfigError(
+            f"the judge's prompt template must show {', '.join(_PLACES)} once each, unchanged and in this order"
+        )
+    return tuple(re.split("|".join(marks.values()), text.strip()))

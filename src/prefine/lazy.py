@@ -1,0 +1,27 @@
+"""Names that a package exports and whose modules are imported on first use."""
+
+import importlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+
+def lazy_exports(
+    package: str, homes: Mapping[str, Iterable[str]]
+) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
+    """Return a package's `__getattr__`, `__dir__` and `__all__`.
+
+    Args:
+        package: The package's `__name__`.
+        homes: The exported names by the module that defines them.
+    """
+    home_of = {name: home for home, names in homes.items() for name in names}
+    exported = sorted(home_of)
+
+    def getattr_(name: str) -> Any:
+        if name in home_of:
+            home = importlib.import_module(home_of[name])
+            # A module of a package is an attribute of it once it has been imported, and not before.
+            return vars(home)[name] if name in vars(home) else importlib.import_module(f"{home.__name__}.{name}")
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
+    return getattr_, lambda: exported, exported

@@ -1,0 +1,112 @@
+"""What a loss does to the two answers of a pair that has been displaced: both have become less likely."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from prefine.losses.facts import bare, options_of
+from prefine.losses.protocol import LossFunction, PairLogps, TokenLogps
+
+CHOSEN, REJECTED = -3.0, -7.0
+"""Log-ratios of the displaced pair [nats]: its margin is 4, and yet chosen is less likely than at the start."""
+
+CHOSEN_TOKENS, REJECTED_TOKENS = 40, 60
+REFERENCE = -60.0
+"""Log-probability of either answer under the reference, which is the policy at step 0 [nats]."""
+
+P_CHOSEN, SCORE_GAP, MISMATCHED, LOG_SUM_P2 = 0.8, 1.0, 0.0, -1.0
+"""What else some losses read; every other token counts as differing."""
+
+# Below this a push is rounding.
+_NOTHING = 1e-15
+
+
+@dataclass(frozen=True)
+class Pushes:
+    """The negative gradient in the two log-probabilities [loss per nat]: above 0, descent makes the answer likelier."""
+
+    chosen: float
+    rejected: float
+
+    @property
+    def ratio(self) -> float | None:
+        """The overlap of the two gradients from which chosen falls, in units of the chosen gradient's own square.
+
+        Infinite where rejected is not pushed, below 0 where chosen falls without any overlap; None where nothing
+        pushes chosen up and rejected down.
+        """
+        if self.rejected < 0:
+            return self.chosen / -self.rejected
+        return math.inf if self.rejected == 0 and self.chosen > 0 else None
+
+
+def pushes(function: LossFunction) -> Pushes:
+    """What the function does to the displaced pair, alone in the first step.
+
+    Args:
+        function: A loss or regularizer whose hyper-parameters all have values.
+    """
+    return at(function, CHOSEN, REJECTED)
+
+
+def along(function: LossFunction, margin: float) -> Pushes:
+    """The same where the mean of both log-ratios is that of the displaced pair, and they differ by the margin."""
+    mean = (CHOSEN + REJECTED) / 2
+    return at(function, mean + margin / 2, mean - margin / 2)
+
+
+def at(function: LossFunction, chosen: float, rejected: float) -> Pushes:
+    """The same at any log-ratios; a controller, if the function has one, sees the pair before."""
+    leaves = tuple(
+        torch.tensor([REFERENCE + logratio], dtype=torch.float64, requires_grad=True) for logratio in (chosen, rejected)
+    )
+    pair = pair_at(leaves[0], leaves[1])
+    given: dict[str, float] = {}
+    if controller := getattr(bare(function), "controller", None):
+        with torch.no_grad():
+            given = controller().update(pair, options_of(function))
+    slopes = torch.autograd.grad(function(pair, **given).sum(), leaves, allow_unused=True, materialize_grads=True)
+    push, pull = (0.0 if abs(float(slope)) < _NOTHING else -float(slope) for slope in slopes)
+    return Pushes(push, pull)
+
+
+def pair_at(policy_chosen: Tensor, policy_rejected: Tensor) -> PairLogps:
+    """The pair with these log-probabilities [1], which all tokens of an answer share alike."""
+
+    def one(value: float) -> Tensor:
+        return torch.full_like(policy_chosen, value)
+
+    def shared(total: Tensor, count: int) -> Tensor:
+        return (total / count).unsqueeze(1).expand(-1, count)
+
+    def alternating(count: int) -> Tensor:
+        return (torch.arange(count, dtype=policy_chosen.dtype) % 2).unsqueeze(0)
+
+    reference = one(REFERENCE)
+    return PairLogps(
+        policy_chosen=policy_chosen,
+        policy_rejected=policy_rejected,
+        ref_chosen=reference,
+        ref_rejected=reference,
+        initial_chosen=reference,
+        chosen_tokens=one(CHOSEN_TOKENS),
+        rejected_tokens=one(REJECTED_TOKENS),
+        p_chosen=one(P_CHOSEN),
+        weight=one(1),
+        pairs_in_step=1,
+        chosen_tokens_in_step=CHOSEN_TOKENS,
+        score_gap=one(SCORE_GAP),
+        mismatched_logratio=one(MISMATCHED),
+        tokens=TokenLogps(
+            policy_chosen=shared(policy_chosen, CHOSEN_TOKENS),
+            policy_rejected=shared(policy_rejected, REJECTED_TOKENS),
+            ref_chosen=shared(reference, CHOSEN_TOKENS),
+            ref_rejected=shared(reference, REJECTED_TOKENS),
+            chosen_log_sum_p2=shared(one(LOG_SUM_P2 * CHOSEN_TOKENS), CHOSEN_TOKENS),
+            rejected_log_sum_p2=shared(one(LOG_SUM_P2 * REJECTED_TOKENS), REJECTED_TOKENS),
+            chosen_marked=alternating(CHOSEN_TOKENS),
+            rejected_marked=alternating(REJECTED_TOKENS),
+        ),
+    )

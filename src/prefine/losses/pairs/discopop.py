@@ -1,0 +1,32 @@
+"""Discovered preference optimization: logistic where the margin is wrong, exponential where it is right."""
+
+from typing import Annotated
+
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from prefine.losses.protocol import PairLogps, declare
+
+
+@declare(family="logistic", needs=frozenset({"reference"}))
+def discopop(
+    logps: PairLogps, *, beta: Annotated[float, Field(gt=0)] = 0.05, tau: Annotated[float, Field(gt=0, le=1)] = 0.05
+) -> Float[Tensor, " B"]:
+    """(1 - m) * -log sigmoid(x) + m * exp(-x), x = beta * D, m = sigmoid(x / tau), D = margin.
+
+    Not convex around 0. The gradient flows through m, too.
+
+    Args:
+        logps: Summed completion log-probabilities [B], nats; the reference ones are required.
+        beta: Inverse temperature [1/nat]. Default: paper.
+        tau: Width of the change from one part to the other, in units of x. Default: paper.
+    Returns: Loss per pair [B], nats.
+    Source: arXiv:2406.08414.
+    """
+    logits = beta * logps.margin
+    modulation = logits / tau
+    # One exponential of both factors: apart, they are 0 times infinity far out.
+    exponential = (logsigmoid(modulation) - logits).exp()
+    return -logsigmoid(logits) * (-modulation).sigmoid() + exponential

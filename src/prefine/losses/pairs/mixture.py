@@ -1,0 +1,37 @@
+"""A weighted sum of losses is a loss."""
+
+from typing import Annotated
+
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+
+from prefine.losses.protocol import Loss, PairLogps, declare
+
+
+def _as_many(*, losses: tuple[Loss, ...], weights: tuple[float, ...]) -> None:
+    if len(losses) != len(weights):
+        raise ValueError(f"losses has {len(losses)} parts, weights has {len(weights)}; give each loss one weight")
+
+
+@declare(family="composite", check=_as_many)
+def mixture(
+    logps: PairLogps,
+    *,
+    losses: Annotated[tuple[Loss, ...], Field(min_length=1)],
+    weights: tuple[Annotated[float, Field(ge=0)], ...],
+) -> Float[Tensor, " B"]:
+    """Sum of weight * loss.
+
+    MPO, for example, is dpo, bco and nll (reduction "token_mean") with weights .8, .2 and 1. Kind and needs are those
+    of the parts together.
+
+    Args:
+        logps: What the parts need.
+        losses: The parts, each with its own hyper-parameters.
+        weights: One per part.
+    Returns: Loss per pair [B].
+    Source: arXiv:2411.10442 (MPO).
+    """
+    values = [weight * loss(logps) for loss, weight in zip(losses, weights, strict=True)]
+    return sum(values[1:], start=values[0])

@@ -1,0 +1,1 @@
+"""How good a judge or a reward model is."""

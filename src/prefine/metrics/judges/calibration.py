@@ -1,0 +1,217 @@
+"""Whether a judge's probabilities mean what they say, and whether its preferences can be put in an order."""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from prefine.metrics.statistics.intervals import Array, Groups, mean_value, percentage, probabilities
+from prefine.metrics.statistics.resampling import drawn_prompts, spread
+from prefine.records import MetricValue
+
+
+class ReliabilityBin(NamedTuple):
+    """Verdicts whose probability lies in one range.
+
+    Attributes:
+        low: Lower end of the range.
+        high: Upper end; it belongs to the range in the last bin only.
+        mean_probability: What the judge said, on average, in %.
+        frequency: How often that was so, in %.
+    """
+
+    low: float
+    high: float
+    mean_probability: float
+    frequency: MetricValue
+
+
+class CyclicTriads(NamedTuple):
+    """Three answers of which each loses to another one of them.
+
+    Attributes:
+        rate: Cyclic ones among the strict triads, in %; None where no triad is strict.
+        cyclic: How many.
+        strict: Triads whose three duels all have a winner.
+        tied: Triads with all three duels but a tie among them. They are neither cyclic nor not, and are left out.
+        unmet: Triads that lack a duel.
+    """
+
+    rate: MetricValue | None
+    cyclic: int
+    strict: int
+    tied: int
+    unmet: int
+
+
+def expected_calibration_error(
+    p: npt.ArrayLike,
+    outcomes: npt.ArrayLike,
+    *,
+    bins: int = 10,
+    samples: int = 2000,
+    seed: int = 0,
+    prompt_ids: Groups | None = None,
+) -> MetricValue:
+    """The mean distance between what a judge says and what is so, in points of 100: sum_b n_b / n |mean p - mean y|.
+
+    Args:
+        p: The judge's probability of an event [n], such as that answer 1 is better; leave failures out.
+        outcomes: Whether it was so [n], in [0, 1]; 0.5 where the truth is a tie.
+        bins: Number of ranges of equal width.
+        samples: Number of bootstrap samples.
+        seed: Seed of the bootstrap.
+        prompt_ids: Prompt of each verdict [n], to resample prompts; None makes each verdict its own.
+
+    Raises:
+        ValueError: No verdict, lengths that differ, a value outside [0, 1], or bins below 1.
+    Source: Guo et al., arXiv:1706.04599, eq. 5, for the probability of one event.
+    """
+    chance, truth = _pairs(p, outcomes, prompt_ids)
+    index = _bins(chance, bins)
+    groups = np.arange(chance.size) if prompt_ids is None else np.asarray(prompt_ids)
+    _, group = np.unique(groups, return_inverse=True)
+    size = int(group.max()) + 1
+    gaps = np.bincount(group * bins + index, weights=chance - truth, minlength=size * bins).reshape(size, bins)
+    counts = np.bincount(group, minlength=size).astype(np.float64)
+    value = float(np.abs(gaps.sum(axis=0)).sum() / chance.size)
+    error, interval = None, None
+    if size > 1:
+        drawn = [
+            np.abs(block @ gaps).sum(axis=1) / (block @ counts)
+            for block in drawn_prompts(size, samples=samples, seed=seed)
+        ]
+        error, (low, high) = spread(100 * np.concatenate(drawn))
+        interval = (low, high)
+    return MetricValue(
+        name="expected_calibration_error",
+        value=100 * value,
+        standard_error=error,
+        interval=interval,
+        n=chance.size,
+        unit="%",
+    )
+
+
+def reliability_curve(
+    p: npt.ArrayLike,
+    outcomes: npt.ArrayLike,
+    *,
+    bins: int = 10,
+    samples: int = 2000,
+    seed: int = 0,
+    prompt_ids: Groups | None = None,
+) -> list[ReliabilityBin]:
+    """How often what a judge says is so, by what it says; ranges without a verdict are left out.
+
+    Args and Raises: as for `expected_calibration_error`.
+    """
+    chance, truth = _pairs(p, outcomes, prompt_ids)
+    index = _bins(chance, bins)
+    curve = []
+    for b in range(bins):
+        inside = index == b
+        if inside.any():
+            groups = None if prompt_ids is None else np.asarray(prompt_ids)[inside]
+            frequency = percentage("frequency", truth[inside], samples=samples, seed=seed, groups=groups)
+            curve.append(ReliabilityBin(b / bins, (b + 1) / bins, 100 * float(chance[inside].mean()), frequency))
+    return curve
+
+
+def brier_score(
+    p: npt.ArrayLike,
+    outcomes: npt.ArrayLike,
+    *,
+    samples: int = 2000,
+    seed: int = 0,
+    prompt_ids: Groups | None = None,
+) -> MetricValue:
+    """The mean squared distance of p and outcome: 0 is perfect, 0.25 is what always saying .5 gets on hard outcomes.
+
+    Args and Raises: as for `expected_calibration_error`.
+    Source: Brier 1950.
+    """
+    chance, truth = _pairs(p, outcomes, prompt_ids)
+    return mean_value("brier_score", (chance - truth) ** 2, samples=samples, seed=seed, groups=prompt_ids)
+
+
+def cyclic_triads(p_row_better: npt.ArrayLike, *, samples: int = 2000, seed: int = 0) -> CyclicTriads:
+    """How many triads of duels contradict every order, over N prompts; prompts are resampled.
+
+    In a tournament without ties and gaps this is C(M, 3) - sum_i C(s_i, 2), with s_i the wins of completion i. Triads
+    with a tie are left out and counted, since a tie fits every order.
+
+    Args:
+        p_row_better: P(row is better than column) of each prompt [N, M, M], or of one [M, M]; NaN for no duel. Only
+            one of two mirrored cells is needed; where both are there, they must add up to 1.
+        samples: Number of bootstrap samples.
+        seed: Seed of the bootstrap.
+
+    Raises:
+        ValueError: Not square, fewer than three completions, a value outside [0, 1], or mirrored cells that disagree.
+    Source: Kendall and Babington Smith 1940.
+    """
+    wins = _signs(np.asarray(p_row_better, dtype=np.float64))
+    m = wins.shape[-1]
+    met = (~np.isnan(wins)).astype(np.float64)
+    strict_met = np.where(np.isnan(wins), 0.0, np.abs(wins))
+    beats = np.where(wins > 0, 1.0, 0.0)
+    # A closed walk of three steps visits a triad three times in each direction.
+    cyclic = np.trace(beats @ beats @ beats, axis1=1, axis2=2) / 3
+    strict = np.trace(strict_met @ strict_met @ strict_met, axis1=1, axis2=2) / 6
+    complete = np.trace(met @ met @ met, axis1=1, axis2=2) / 6
+    total = len(wins) * m * (m - 1) * (m - 2) // 6
+    counts = [round(float(part.sum())) for part in (cyclic, strict, complete)]
+    rate = None
+    if counts[1]:
+        error, interval = None, None
+        if (strict > 0).sum() > 1:
+            used = strict > 0
+            drawn = [
+                (block @ cyclic[used]) / (block @ strict[used])
+                for block in drawn_prompts(int(used.sum()), samples=samples, seed=seed)
+            ]
+            error, interval = spread(100 * np.concatenate(drawn))
+        rate = MetricValue(
+            name="cyclic_triads",
+            value=100 * counts[0] / counts[1],
+            standard_error=error,
+            interval=interval,
+            n=counts[1],
+            unit="%",
+        )
+    return CyclicTriads(rate, counts[0], counts[1], counts[2] - counts[1], total - counts[2])
+
+
+def _pairs(p: npt.ArrayLike, outcomes: npt.ArrayLike, prompt_ids: Groups | None) -> tuple[Array, Array]:
+    chance, truth = probabilities(p, name="p"), probabilities(outcomes, name="outcomes")
+    if chance.size != truth.size or (prompt_ids is not None and len(prompt_ids) != chance.size):
+        raise ValueError(f"{chance.size} probabilities, but {truth.size} outcomes; one of each per verdict")
+    return chance, truth
+
+
+def _bins(p: Array, bins: int) -> npt.NDArray[np.intp]:
+    if bins < 1:
+        raise ValueError(f"bins must be at least 1, got {bins}")
+    return np.minimum((p * bins).astype(np.intp), bins - 1)
+
+
+def _signs(p: Array) -> Array:
+    """1 where row beats column, -1 where it loses, 0 a tie, NaN no duel [N, M, M]; the diagonal is NaN."""
+    if p.ndim == 2:
+        p = p[None]
+    if p.ndim != 3 or p.shape[1] != p.shape[2] or p.shape[1] < 3:
+        raise ValueError(f"p_row_better must be [N, M, M] with M of at least 3, got shape {p.shape}")
+    bad = np.argwhere((p < 0) | (p > 1))
+    if len(bad):
+        raise ValueError(f"p_row_better must be in [0, 1], got {p[tuple(bad[0])]} at {bad[0].tolist()}")
+    mirrored = 1 - p.transpose(0, 2, 1)
+    off = ~np.eye(p.shape[1], dtype=np.bool_)
+    both = np.argwhere((np.abs(p - mirrored) > 1e-9) & off)
+    if len(both):
+        raise ValueError(
+            f"cells at {both[0].tolist()} and mirrored do not add up to 1; give the mean of both orders, and its mirror"
+        )
+    filled = np.where(np.isnan(p), mirrored, p)
+    signs: Array = np.where(off, np.sign(filled - 0.5), np.nan)
+    return signs

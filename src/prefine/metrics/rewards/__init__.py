@@ -1,0 +1,1 @@
+"""Implicit rewards and likelihoods of a trained model."""

@@ -1,0 +1,1 @@
+"""Intervals, resampling, regressions and tests that all metrics share."""

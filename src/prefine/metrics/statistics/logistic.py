@@ -1,0 +1,142 @@
+"""Unpenalised logistic regression, exact; where no finite fit exists it says so instead of returning a large number."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from prefine.metrics.statistics.intervals import Array
+
+# The error after a full step is below the step's square: 1e-10 after one of 1e-5.
+_LAST_STEP = 1e-5
+_MOST_STEPS = 200
+# A step that moves every row to its outcome's side, but for rounding, is a direction in which the likelihood rises on.
+_ROUNDING = 1e-9
+
+
+class NoFiniteFitError(ValueError):
+    """The likelihood has no single finite maximum: outcomes are separated, or features depend on each other."""
+
+
+class LogisticFit(NamedTuple):
+    """A maximum of the likelihood.
+
+    Attributes:
+        coefficients: [K], in the order of the features.
+        covariance: Inverse of the negative log-likelihood's Hessian [K, K]; a covariance if rows are independent.
+    """
+
+    coefficients: Array
+    covariance: Array
+
+
+def logistic_regression(
+    features: npt.ArrayLike,
+    outcomes: npt.ArrayLike,
+    *,
+    weights: npt.ArrayLike | None = None,
+    names: Sequence[str] | None = None,
+    start: Array | None = None,
+) -> LogisticFit:
+    """The coefficients b [K] that maximise sum_i w_i [y_i log sigmoid(x_i b) + (1 - y_i) log sigmoid(-x_i b)].
+
+    Newton's method. A step that changes a logit by d > 1 and does not climb is shortened to log(1 + d) / d of itself,
+    which is sure to.
+    There is no intercept unless a feature is 1 everywhere.
+
+    Args:
+        features: [N, K].
+        outcomes: [N], in [0, 1]; 0.5 a tie, other values a target of the cross-entropy.
+        weights: How much each row counts [N], not negative; None is 1.
+        names: Names of the features [K], for messages.
+        start: Coefficients to start from [K]; the result does not depend on them.
+
+    Raises:
+        NoFiniteFitError: The outcomes are separated: some direction of the coefficients predicts them ever better
+            without end. Or a feature is a combination of others, so that many coefficients fit equally well.
+        ValueError: Shapes that do not fit, a value that is not finite, an outcome outside [0, 1], a negative weight.
+    Source: the step, arXiv:1703.04599 (generalised self-concordant functions).
+    """
+    x, y, w = _checked(features, outcomes, weights)
+    labels = list(names) if names is not None else [f"feature {k}" for k in range(x.shape[1])]
+    x, y, w = x[w > 0], y[w > 0], w[w > 0]
+    _refuse_dependent(x, labels)
+    side = np.where(y == 1, 1.0, -1.0)
+    soft = (y > 0) & (y < 1)
+    beta: Array = np.zeros(x.shape[1]) if start is None else start.astype(np.float64)
+    for _ in range(_MOST_STEPS):
+        q = 0.5 + 0.5 * np.tanh(0.5 * (x @ beta))
+        try:
+            solved = np.linalg.solve((x.T * (w * q * (1 - q))) @ x, x.T @ (w * (y - q)))
+        except np.linalg.LinAlgError:
+            break
+        step = solved.astype(np.float64, copy=False)
+        change = x @ step
+        size = float(np.abs(change).max())
+        if size > 1 and not _climbs(x, y, w, beta, step):
+            step = step * (np.log1p(size) / size)
+        beta = beta + step
+        if size < _LAST_STEP:
+            q = 0.5 + 0.5 * np.tanh(0.5 * (x @ beta))
+            hessian: Array = (x.T * (w * q * (1 - q))) @ x
+            return LogisticFit(beta, np.linalg.inv(hessian).astype(np.float64, copy=False))
+        towards = np.where(soft, -np.abs(change), side * change)
+        if towards.min() >= -_ROUNDING * size:
+            raise NoFiniteFitError(_separated(x, step, labels))
+    raise NoFiniteFitError(
+        f"no logistic fit of {len(y)} rows after {_MOST_STEPS} steps; the features hardly identify it"
+    )
+
+
+def _checked(
+    features: npt.ArrayLike, outcomes: npt.ArrayLike, weights: npt.ArrayLike | None
+) -> tuple[Array, Array, Array]:
+    x, y = np.asarray(features, dtype=np.float64), np.asarray(outcomes, dtype=np.float64)
+    w = np.ones(len(y)) if weights is None else np.asarray(weights, dtype=np.float64)
+    if x.ndim != 2 or y.shape != x.shape[:1] or w.shape != y.shape or not x.size:
+        raise ValueError(f"need features [N, K], outcomes [N] and weights [N], got {x.shape}, {y.shape} and {w.shape}")
+    for name, array in (("features", x), ("outcomes", y), ("weights", w)):
+        infinite = np.argwhere(~np.isfinite(array))
+        if len(infinite):
+            place = ", ".join(str(k) for k in infinite[0])
+            raise ValueError(f"{name}: {len(infinite)} values are not finite numbers, first at [{place}]")
+    outside = np.flatnonzero((y < 0) | (y > 1))
+    if outside.size:
+        raise ValueError(f"outcomes must be in [0, 1], got {y[outside[0]]} at index {outside[0]}")
+    negative = np.flatnonzero(w < 0)
+    if negative.size:
+        raise ValueError(f"weights must not be negative, got {w[negative[0]]} at index {negative[0]}")
+    if not (w > 0).any():
+        raise ValueError("all weights are 0, so there is nothing to fit")
+    return x, y, w
+
+
+def _climbs(x: Array, y: Array, w: Array, beta: Array, step: Array) -> bool:
+    """Whether the full step gains a tenth of what its slope promises."""
+    here, there = x @ beta, x @ (beta + step)
+    gain = w @ (y * (there - here) - np.logaddexp(0, there) + np.logaddexp(0, here))
+    slope = (w * (y - (0.5 + 0.5 * np.tanh(0.5 * here)))) @ (there - here)
+    return bool(gain >= 0.1 * slope)
+
+
+def _refuse_dependent(x: Array, labels: list[str]) -> None:
+    scale = np.sqrt((x**2).sum(axis=0))
+    scaled = x / np.where(scale > 0, scale, 1.0)
+    if np.linalg.matrix_rank(scaled, tol=1e-9) == x.shape[1]:
+        return
+    # The first column that adds nothing to those before it.
+    k = next(k for k in range(x.shape[1]) if np.linalg.matrix_rank(scaled[:, : k + 1], tol=1e-9) <= k)
+    raise NoFiniteFitError(
+        f"{labels[k]} is the same in all {len(x)} rows as a combination of {', '.join(labels[:k]) or 'nothing'}: "
+        "its coefficient cannot be told from theirs"
+    )
+
+
+def _separated(x: Array, step: Array, labels: list[str]) -> str:
+    moved = np.abs(x * step).max(axis=0)
+    names = [label for label, size in zip(labels, moved, strict=True) if size > 1e-3 * moved.max()]
+    return (
+        f"the outcomes of {len(x)} rows are separated by {', '.join(names)}: the likelihood rises without end and no "
+        "finite fit exists; add rows, or take these features out"
+    )

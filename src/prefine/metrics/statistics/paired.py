@@ -1,0 +1,219 @@
+"""Two or more models on the same prompts: how much better, and whether that can be told from chance."""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from prefine.metrics.statistics.intervals import Array, bootstrap_mean, probabilities
+from prefine.records import MetricValue
+
+_SIGNS_AT_ONCE = 1_000_000
+
+
+class Outcomes(NamedTuple):
+    """How well one model did on each prompt.
+
+    Attributes:
+        prompt_ids: Each prompt's id [n], no two the same; any order, models are matched by id.
+        values: The outcome of each prompt [n], in [0, 1], such as P(better than the baseline).
+    """
+
+    prompt_ids: Sequence[str]
+    values: npt.ArrayLike
+
+
+class PairedComparison(NamedTuple):
+    """One model against another on the same prompts.
+
+    Attributes:
+        difference: Mean outcome of the first minus that of the second, in points of 100.
+        wins: On how many prompts the first has the greater outcome.
+        losses: On how many the second has.
+        ties: On how many they are the same.
+        sign_test: Two-sided p of the exact sign test, blind to the size of a difference.
+        mean_test: Two-sided p of the sign-flip test of the mean difference.
+    """
+
+    difference: MetricValue
+    wins: int
+    losses: int
+    ties: int
+    sign_test: float
+    mean_test: float
+
+
+class Verdict(NamedTuple):
+    """What many comparisons at once allow to say about two models.
+
+    Attributes:
+        first: Name of the first model.
+        second: Name of the second model.
+        comparison: Their comparison.
+        corrected: Its `mean_test`, corrected for the number of pairs of models by Holm's method.
+        better: The name of the one that is better, or None where that is not decided.
+    """
+
+    first: str
+    second: str
+    comparison: PairedComparison
+    corrected: float
+    better: str | None
+
+
+def compare(
+    first: Outcomes, second: Outcomes, *, samples: int = 2000, flips: int = 9_999, seed: int = 0
+) -> PairedComparison:
+    """How much better the first model is than the second on the same prompts.
+
+    The interval is a bootstrap over prompts, each with both models' outcomes (95 %, percentiles); the standard error
+    is sd / sqrt(n) of the differences (ddof 1).
+
+    Args:
+        first: Outcomes of the first model.
+        second: Outcomes of the second model, on the same prompts.
+        samples: Number of bootstrap samples.
+        flips: Number of random sign patterns of the test of the mean.
+        seed: Seed of both.
+
+    Raises:
+        ValueError: The prompts differ, one is there twice, there are fewer than two, or an outcome is not in [0, 1].
+    """
+    (verdict,) = compare_all({"first": first, "second": second}, samples=samples, flips=flips, seed=seed)
+    return verdict.comparison
+
+
+def compare_all(
+    outcomes: Mapping[str, Outcomes], *, level: float = 0.05, samples: int = 2000, flips: int = 9_999, seed: int = 0
+) -> tuple[Verdict, ...]:
+    """Every pair of models on the same prompts, with the chance of any false "better" held at `level`.
+
+    Args:
+        outcomes: Each model's outcomes, two models or more, all on the same prompts.
+        level: Probability that one or more of several equal models are called better.
+        samples: Number of bootstrap samples.
+        flips: Number of random sign patterns; 1 / (flips + 1) is the smallest p that can come out, so it must be well
+            below `level` divided by the number of pairs.
+        seed: Seed of both.
+
+    Returns: One verdict for each pair, in the order of the names given.
+
+    Raises:
+        ValueError: Fewer than two models, prompts that differ or repeat, fewer than two prompts, an outcome that is
+            not in [0, 1], or too few flips for this level and number of pairs.
+    """
+    names = list(outcomes)
+    if len(names) < 2:
+        raise ValueError(f"a comparison needs at least two models, got {len(names)}")
+    table = _on_the_same_prompts(outcomes)
+    pairs = list(itertools.combinations(range(len(names)), 2))
+    if len(pairs) / (flips + 1) > level:
+        raise ValueError(f"flips: {flips} sign patterns cannot reach {level:g} with {len(pairs)} pairs; give more")
+    differences = np.stack([table[i] - table[j] for i, j in pairs])
+    tests = _sign_flips(differences, flips=flips, seed=seed)
+    verdicts = []
+    for (i, j), difference, test, corrected in zip(pairs, differences, tests, holm(tests), strict=True):
+        comparison = _compared(difference, float(test), samples=samples, seed=seed)
+        ahead = names[i] if comparison.difference.value > 0 else names[j]
+        better = ahead if corrected <= level and comparison.difference.value else None
+        verdicts.append(Verdict(names[i], names[j], comparison, float(corrected), better))
+    return tuple(verdicts)
+
+
+def sign_test(wins: int, losses: int) -> float:
+    """Two-sided p of the exact sign test: wins out of wins + losses, each as likely as the other; ties are left out.
+
+    Twice the smaller binomial tail, at most 1; without a win or a loss it is 1.
+
+    Raises:
+        ValueError: A count is negative.
+    """
+    if wins < 0 or losses < 0:
+        raise ValueError(f"wins and losses must not be negative, got {wins} and {losses}")
+    tries, few = wins + losses, min(wins, losses)
+    tail: int = 1
+    term: int = 1
+    for k in range(few):
+        term = term * (tries - k) // (k + 1)
+        tail += term
+    # Integers of any size; their quotient is rounded once.
+    return min(1.0, float(2 * tail / (1 << tries)))
+
+
+def holm(p_values: npt.ArrayLike) -> Array:
+    """The p values [m] corrected for their number: rejecting those <= level keeps the chance of any false one there.
+
+    Raises:
+        ValueError: None, or one outside [0, 1].
+    Source: Holm (1979), "A simple sequentially rejective multiple test procedure".
+    """
+    p = probabilities(p_values, name="p_values")
+    order = np.argsort(p, kind="stable")
+    grown = np.maximum.accumulate(p[order] * np.arange(p.size, 0, -1))
+    corrected = np.empty_like(p)
+    corrected[order] = np.minimum(grown, 1.0)
+    return corrected
+
+
+def _compared(difference: Array, mean_test: float, *, samples: int, seed: int) -> PairedComparison:
+    _, (low, high) = bootstrap_mean(difference, samples=samples, seed=seed)
+    wins, losses = int((difference > 0).sum()), int((difference < 0).sum())
+    metric = MetricValue(
+        name="difference",
+        value=100 * float(difference.mean()),
+        standard_error=100 * float(difference.std(ddof=1)) / math.sqrt(difference.size),
+        interval=(100 * low, 100 * high),
+        n=difference.size,
+        unit="points",
+    )
+    return PairedComparison(metric, wins, losses, difference.size - wins - losses, sign_test(wins, losses), mean_test)
+
+
+def _sign_flips(differences: Array, *, flips: int, seed: int) -> Array:
+    """Two-sided p of each row's mean [m], from random signs on the prompts: equal models could be exchanged on each."""
+    rng = np.random.default_rng(seed)
+    observed = np.abs(differences.sum(axis=1))
+    # Sums that are equal but for rounding count as equal.
+    least = observed - 1e-12 * np.abs(differences).sum(axis=1)
+    reached = np.ones(len(differences))
+    n = differences.shape[1]
+    step = max(1, _SIGNS_AT_ONCE // n)
+    for start in range(0, flips, step):
+        signs = 2.0 * rng.integers(0, 2, size=(min(step, flips - start), n)) - 1.0
+        reached += (np.abs(signs @ differences.T) >= least).sum(axis=0)
+    return reached / (flips + 1)
+
+
+def _on_the_same_prompts(outcomes: Mapping[str, Outcomes]) -> Array:
+    """Outcomes [models, n], prompts in the order of their ids: that of the rows must not change a result."""
+    reference = next(iter(outcomes))
+    known = set(outcomes[reference].prompt_ids)
+    order = sorted(known)
+    rows = []
+    for name, (prompt_ids, raw) in outcomes.items():
+        values = probabilities(raw, name=f"outcomes of {name!r}")
+        if len(prompt_ids) != values.size:
+            raise ValueError(f"model {name!r} has {values.size} outcomes, but {len(prompt_ids)} prompt ids")
+        place = {id_: index for index, id_ in enumerate(prompt_ids)}
+        if len(place) < len(prompt_ids):
+            index = next(i for i, id_ in enumerate(prompt_ids) if place[id_] != i)
+            raise ValueError(f"model {name!r} has prompt {prompt_ids[index]!r} twice, first at index {index}")
+        if known != set(place):
+            raise ValueError(_difference_of(reference, known, name, set(place)))
+        rows.append(values[[place[id_] for id_ in order]])
+    if len(order) < 2:
+        raise ValueError(f"a paired comparison needs at least two prompts, got {len(order)}")
+    return np.stack(rows)
+
+
+def _difference_of(one: str, of_one: set[str], other: str, of_other: set[str]) -> str:
+    """What two sets of prompts have that the other lacks, in words."""
+    parts = [
+        f"{len(extra)} only of {name!r}, such as {min(extra)!r}"
+        for name, extra in ((one, of_one - of_other), (other, of_other - of_one))
+        if extra
+    ]
+    return f"models {one!r} and {other!r} have different prompts: {'; '.join(parts)}"

@@ -1,0 +1,1 @@
+"""Figures of texts: diversity, overlap with training data, suspicious outputs."""

@@ -1,0 +1,254 @@
+"""Scores against a baseline with the style's share taken out: one model alone, or many that share the judge's taste."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from prefine.metrics.statistics.intervals import Array, Groups, Values
+from prefine.metrics.statistics.logistic import NoFiniteFitError, logistic_regression
+from prefine.metrics.statistics.resampling import drawn_prompts, spread
+from prefine.metrics.win_rates.style import STYLE_FEATURES
+from prefine.metrics.win_rates.win_rates import verdicts
+from prefine.records import MetricValue
+
+
+class StyleControl(NamedTuple):
+    """One model's score against the baseline at equal style.
+
+    Attributes:
+        score: In %.
+        coefficients: What one unit of each of `STYLE_FEATURES` adds to the logit; None where no answer has any of it.
+        missing: Prompts without a score; `n` counts the others.
+        unbounded: Bootstrap samples without a finite fit. If there is any, the score has no error and no interval.
+    """
+
+    score: MetricValue
+    coefficients: tuple[float | None, ...]
+    missing: int
+    unbounded: int
+
+
+class StyleLeaderboard(NamedTuple):
+    """Scores of many models against one baseline, the judge's taste in style shared by all.
+
+    Attributes:
+        models: Best first, with the baseline.
+        scores: In %; the baseline's is 50.
+        coefficients: What a standard deviation of each of `STYLE_FEATURES` adds to the logit; None as above.
+        missing: Rows without a score.
+        unbounded: As in `StyleControl`.
+    """
+
+    models: tuple[str, ...]
+    scores: tuple[MetricValue, ...]
+    coefficients: tuple[float | None, ...]
+    missing: int
+    unbounded: int
+
+
+def style_controlled_score(
+    scores: Values,
+    features: npt.ArrayLike,
+    *,
+    weights: npt.ArrayLike | None = None,
+    samples: int = 1000,
+    seed: int = 0,
+) -> StyleControl:
+    """The score of one model at equal style, 100 sigmoid(c) of the fit logit P(win) = c + features · w.
+
+    The style's weights are fitted on this model's own battles, so the score cannot depend on which other models are
+    looked at. The price is a wider interval than `style_controlled_scores` has.
+
+    Args:
+        scores: P(the model is better) of each prompt [N]; None or NaN for no verdict.
+        features: Of `style_features` [N, 4].
+        weights: How often each prompt's score counts [N]; None is once.
+        samples: Number of bootstrap samples; prompts are resampled.
+        seed: Seed of the bootstrap.
+
+    Raises:
+        NoFiniteFitError: The model wins all, loses all, or its style alone says which; or its difference of style is
+            the same on every prompt, so that it cannot be told from quality.
+        ValueError: Shapes that do not fit, a score outside [0, 1], no score at all, a value that is not finite.
+    Deviation: Arena-Hard v2.0 shares the style's weights between models, `style_controlled_scores`.
+    """
+    y, x, w, known = _rows(scores, features, weights)
+    rows = np.arange(known.sum())
+    design = np.column_stack([np.ones(len(rows)), x[known]])
+    found, draws, unbounded = _fit(design, y[known], w[known], rows, 1, ["the score"], samples, seed)
+    (score,) = _score_values(found[:1], draws, unbounded, [int(known.sum())], "style_controlled_score")
+    return StyleControl(score, _coefficients(found[1:], x[known]), int((~known).sum()), unbounded)
+
+
+def style_controlled_scores(
+    models: Sequence[str],
+    prompt_ids: Groups,
+    scores: Values,
+    features: npt.ArrayLike,
+    *,
+    baseline: str,
+    weights: npt.ArrayLike | None = None,
+    center: bool = False,
+    samples: int = 1000,
+    seed: int = 0,
+) -> StyleLeaderboard:
+    """Scores of many models at equal style, 100 sigmoid(c_m) of logit P(win) = c_m + features · w with one w for all.
+
+    Args:
+        models: Model of each row [B], never the baseline.
+        prompt_ids: Prompt of each row [B].
+        scores: P(the model is better than the baseline) [B]; None or NaN for no verdict.
+        features: Of `style_features` [B, 4].
+        baseline: Name of the baseline.
+        weights: How often each row's score counts [B]; None is once.
+        center: Subtract the mean style of all loaded rows, as published. Then a score is at that mean style, and moves
+            when another model is loaded. Without it, it is at equal style, and another model only adds to what is known
+            of the judge's taste: one whose style differs from the baseline's by the same on all prompts adds nothing.
+        samples: Number of bootstrap samples; prompts are resampled, with all their rows.
+        seed: Seed of the bootstrap.
+
+    Raises:
+        NoFiniteFitError: As for `style_controlled_score`.
+        ValueError: As there; or a model has a prompt twice, prompts that others lack, or is the baseline.
+    Source: Arena-Hard v2.0 (`center=True`).
+    Deviation: the score is the fit's own, not the median of a bootstrap over rows.
+    """
+    y, x, w, known = _rows(scores, features, weights)
+    names = same_prompts(models, prompt_ids, len(y), baseline=baseline)
+    of = np.searchsorted(names, np.asarray(models))[known]
+    answered = np.bincount(of, minlength=len(names))
+    if (answered == 0).any():
+        raise ValueError(f"{names[int(answered.argmin())]} has no score at all")
+    size = w[known].sum()
+    mean = (w[known] @ x[known]) / size
+    sd = np.sqrt(w[known] @ (x[known] - mean) ** 2 / max(size - 1, 1e-300))
+    moving = sd > 1e-12 * np.maximum(np.abs(mean), 1e-300)
+    scaled = (x[known] - (mean if center else 0)) / np.where(moving, sd, 1.0)
+    if center:
+        scaled[:, ~moving] = 0
+    design = np.column_stack([of[:, None] == np.arange(len(names)), scaled])
+    _, prompt = np.unique(np.asarray(prompt_ids), return_inverse=True)
+    found, draws, unbounded = _fit(design, y[known], w[known], prompt[known], len(names), names, samples, seed)
+    values = _score_values(
+        found[: len(names)],
+        draws,
+        unbounded,
+        answered.tolist(),
+        f"style_controlled_score{'_centred' if center else ''}",
+    )
+    board = [*zip(names, values, strict=True)]
+    board.append((baseline, MetricValue(name=values[0].name, value=50, n=len(np.unique(prompt)), unit="%")))
+    board.sort(key=lambda row: -row[1].value)
+    return StyleLeaderboard(
+        tuple(name for name, _ in board),
+        tuple(value for _, value in board),
+        _coefficients(found[len(names) :], scaled),
+        int((~known).sum()),
+        unbounded,
+    )
+
+
+def same_prompts(models: Sequence[str], prompt_ids: Groups, rows: int, *, baseline: str) -> list[str]:
+    """The names of the models, sorted, if each has the same prompts, each once.
+
+    Raises:
+        ValueError: One has a prompt twice, prompts that another lacks, is the baseline, or lengths differ.
+    """
+    if len(models) != rows or len(prompt_ids) != rows:
+        raise ValueError(f"{rows} scores, but {len(models)} models and {len(prompt_ids)} prompt ids")
+    prompts: dict[str, set[object]] = {}
+    for index, (model, prompt) in enumerate(zip(models, np.asarray(prompt_ids).tolist(), strict=True)):
+        if model == baseline:
+            raise ValueError(f"row {index} is of the baseline {baseline!r} itself; leave its rows out, its score is 50")
+        seen = prompts.setdefault(str(model), set())
+        if prompt in seen:
+            raise ValueError(f"{model} has prompt {prompt!r} twice, again at index {index}")
+        seen.add(prompt)
+    names = sorted(prompts)
+    for name in names[1:]:
+        if odd := prompts[name] ^ prompts[names[0]]:
+            raise ValueError(
+                f"{names[0]} and {name} have different prompts ({len(odd)}, such as {min(map(str, odd))!r}): "
+                "compare models on the same ones"
+            )
+    return names
+
+
+def _rows(
+    scores: Values, features: npt.ArrayLike, weights: npt.ArrayLike | None
+) -> tuple[Array, Array, Array, npt.NDArray[np.bool_]]:
+    y, x = verdicts(scores, name="scores"), np.asarray(features, dtype=np.float64)
+    w = np.ones(len(y)) if weights is None else np.asarray(weights, dtype=np.float64)
+    if x.shape != (len(y), len(STYLE_FEATURES)) or w.shape != y.shape:
+        raise ValueError(f"{len(y)} scores need features [N, 4] and weights [N], got {x.shape} and {w.shape}")
+    known = ~np.isnan(y)
+    if not known.any():
+        raise ValueError("no prompt has a score")
+    return y, x, w, known
+
+
+def _fit(
+    design: Array,
+    y: Array,
+    w: Array,
+    prompt: npt.NDArray[np.integer],
+    scores: int,
+    names: list[str],
+    samples: int,
+    seed: int,
+) -> tuple[Array, Array, int]:
+    """Coefficients [K], the scores' ones on bootstrap samples [S, scores], how many samples had no finite fit."""
+    labels = [*names, *STYLE_FEATURES]
+    found = _fit_moving(design, y, w, labels, None)
+    prompts = int(prompt.max()) + 1
+    draws, unbounded = [], 0
+    if prompts >= 2:
+        for block in drawn_prompts(prompts, samples=samples, seed=seed):
+            for drawn in block:
+                try:
+                    draws.append(_fit_moving(design, y, w * drawn[prompt], labels, found)[:scores])
+                except NoFiniteFitError:
+                    unbounded += 1
+    return found, np.array(draws).reshape(-1, scores), unbounded
+
+
+def _fit_moving(design: Array, y: Array, w: Array, labels: list[str], start: Array | None) -> Array:
+    """The coefficients, 0 for a feature that is 0 in all rows: there is nothing to control."""
+    used = np.flatnonzero((design[w > 0] != 0).any(axis=0))
+    if missing := [labels[k] for k in range(len(labels) - len(STYLE_FEATURES)) if k not in used]:
+        raise NoFiniteFitError(f"{', '.join(missing)}: no row")
+    fit = logistic_regression(
+        design[:, used], y, weights=w, names=[labels[k] for k in used], start=None if start is None else start[used]
+    )
+    found = np.zeros(design.shape[1])
+    found[used] = fit.coefficients
+    return found
+
+
+def _coefficients(found: Array, features: Array) -> tuple[float | None, ...]:
+    return tuple(float(value) if (column != 0).any() else None for value, column in zip(found, features.T, strict=True))
+
+
+def _score_values(found: Array, draws: Array, unbounded: int, n: list[int], name: str) -> list[MetricValue]:
+    def percent(logits: Array) -> Array:
+        p: Array = 50 + 50 * np.tanh(0.5 * logits)
+        return p
+
+    values = []
+    for k, size in enumerate(n):
+        error, interval = None, None
+        if not unbounded and len(draws):
+            error, interval = spread(percent(draws[:, k]))
+        values.append(
+            MetricValue(
+                name=name,
+                value=float(percent(found[k : k + 1])[0]),
+                standard_error=error,
+                interval=interval,
+                n=size,
+                unit="%",
+            )
+        )
+    return values

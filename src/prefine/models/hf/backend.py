@@ -1,0 +1,268 @@
+"""Hugging Face models in this process."""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property, partial
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import Field
+
+from prefine import chat
+from prefine.calls.protocol import Batch, Call, Failure
+from prefine.config.sections import Decoding
+from prefine.errors import ConfigError
+from prefine.models.hf.first_token import first_token_logps
+from prefine.models.hf.generation import draw, padded_length, uniforms
+from prefine.models.hf.loading import (
+    Dtype,
+    check_model,
+    default_device,
+    load_generation_config,
+    load_model,
+    load_positions,
+    load_tokenizer,
+    weights_fingerprint,
+)
+from prefine.models.protocol import PromptTooLong, Reply, SampleRequest, decoding_settings
+from prefine.records import Completion, Message, Prompt, Usage, content_hash
+
+
+class HfModel:
+    """A causal language model from a folder or the hub.
+
+    Args:
+        path: Folder or hub id.
+        dtype: "auto" is the dtype that the weights are stored in.
+        device: "auto" is the accelerator when there is one.
+        batch_rows: Completions drawn at a time. It is part of how a run is cut into batches.
+        label: Name for people; the path's last part when not given.
+    """
+
+    concurrency = 1
+    notes: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        *,
+        path: str,
+        dtype: Dtype = "auto",
+        device: str = "auto",
+        batch_rows: Annotated[int, Field(gt=0)] = 128,
+        label: str | None = None,
+    ) -> None:
+        self.path = path
+        self.dtype = dtype
+        self.batch_rows = batch_rows
+        self.label = label or path.rstrip("/").rsplit("/", 1)[-1]
+        self._device = device
+
+    def at(self, path: str) -> "HfModel":
+        """Another folder's model, run with the same settings."""
+        return HfModel(path=path, dtype=self.dtype, device=self._device, batch_rows=self.batch_rows)
+
+    def check(self) -> None:
+        """Raise before any work when the folder cannot be used; loads no weights."""
+        check_model(self.path)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of weights, tokenizer, dtype and batch size."""
+        return content_hash("hf", weights_fingerprint(self.path), self.dtype, self.batch_rows)
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The tokenizer, loaded on first use."""
+        return load_tokenizer(self.path)
+
+    @cached_property
+    def model(self) -> Any:
+        """The model in eval mode, loaded on first use."""
+        return load_model(self.path, dtype=self.dtype, device=self.device)
+
+    @cached_property
+    def generation_config(self) -> Any:
+        """What stops generation; read without loading weights."""
+        return load_generation_config(self.path)
+
+    @cached_property
+    def positions(self) -> int | None:
+        """How many tokens the model reads, where it says so; read without loading weights."""
+        return load_positions(self.path)
+
+    @cached_property
+    def device(self) -> str:
+        """Where it runs."""
+        return default_device() if self._device == "auto" else self._device
+
+    def check_prompt(self, prompt: Prompt, decoding: Decoding, *, where: str) -> None:
+        """Nothing, if prompt and answer fit into the model's positions; loads no weights.
+
+        Raises:
+            PromptTooLong: They do not.
+        """
+        tokens = len(self._prompt_ids(prompt))
+        if self.positions is not None and tokens + decoding.max_new_tokens > self.positions:
+            raise PromptTooLong(
+                f"{prompt.source}, prompt {prompt.id}: {tokens} tokens and {decoding.max_new_tokens} new ones exceed "
+                f"the model's {self.positions} positions; lower {where}.max_new_tokens or shorten the prompt"
+            )
+
+    def sample(
+        self,
+        shard: Sequence[Prompt],
+        samples: int,
+        wanted: Sequence[Call[SampleRequest]],
+        decoding: Decoding,
+        *,
+        group: int,
+    ) -> Iterable[Batch[Completion]]:
+        """The wanted completions in batches of fixed shape and fixed places.
+
+        Prompts of one length bucket are blocked in the order of the shard, samples in groups of `group`, so
+        neither more prompts nor a larger M moves a completion to another place.
+        """
+        keys = {(call.payload.prompt.id, call.payload.sample_index): call.key for call in wanted}
+        ids = {prompt.id: self._prompt_ids(prompt) for prompt in shard}
+        for block in self._blocks(shard, ids):
+            for start in range(0, samples, group):
+                indices = range(start, start + group)
+                places = [(prompt.id, index) for prompt in block for index in indices]
+                if open_keys := [keys[place] for place in places if place in keys]:
+                    yield Batch(open_keys, partial(self._draw_block, block, indices, ids, keys, decoding))
+
+    @property
+    def conversations_per_batch(self) -> int:
+        """A judge's prompts are many times as long as those that completions are sampled for."""
+        return max(1, self.batch_rows // 8)
+
+    def respond(
+        self,
+        conversations: Sequence[tuple[Message, ...]],
+        *,
+        max_new_tokens: int,
+        temperature: float,
+        seed: int,
+        first_token: bool,
+    ) -> list[Reply | Failure]:
+        """One reply per conversation, in one batch; with `first_token` one forward pass and its likeliest tokens."""
+        ids = [self._prompt_ids(Prompt.make(messages)) for messages in conversations]
+        room = [self.positions is None or len(row) + max_new_tokens <= self.positions for row in ids]
+        fitting = [row for row, fits in zip(ids, room, strict=True) if fits]
+        answered = iter(
+            (self._first_tokens(fitting) if first_token else self._written(fitting, max_new_tokens, temperature, seed))
+            if fitting
+            else ()
+        )
+        too_long = Failure(f"the judge's prompt does not fit into the {self.positions} positions of {self.label}")
+        return [next(answered) if fits else too_long for fits in room]
+
+    def _first_tokens(self, rows: list[list[int]]) -> Iterator[Reply]:
+        for row, logps in zip(rows, first_token_logps(self.model, rows, pad_id=self._pad_id), strict=True):
+            texts: dict[str, float] = {}
+            for token, logp in logps.items():
+                text = self.tokenizer.decode([token])
+                # Pieces of characters all decode to the same sign.
+                texts[text] = float(np.logaddexp(texts.get(text, -math.inf), logp))
+            first = self.tokenizer.decode([next(iter(logps))])
+            yield Reply(first, "length", texts, Usage(calls=1, prompt_tokens=len(row), completion_tokens=1))
+
+    def _written(self, rows: list[list[int]], max_new_tokens: int, temperature: float, seed: int) -> Iterator[Reply]:
+        drawn = draw(
+            self.model,
+            rows,
+            group=1,
+            streams=uniforms([content_hash("reply", seed, row) for row in rows], max_new_tokens),
+            wanted=[True] * len(rows),
+            temperature=temperature,
+            top_p=1.0,
+            stop_ids=self._stop_ids,
+            pad_id=self._pad_id,
+        )
+        for row, one in zip(rows, drawn, strict=True):
+            assert one is not None, "every row is wanted"
+            text = self.tokenizer.decode(list(one.token_ids), skip_special_tokens=True)
+            usage = Usage(calls=1, prompt_tokens=len(row), completion_tokens=len(one.token_ids))
+            yield Reply(text, "stop" if one.stopped else "length", None, usage)
+
+    def _prompt_ids(self, prompt: Prompt) -> list[int]:
+        ids = chat.prompt_ids(self.tokenizer, prompt)
+        if not ids:
+            raise ConfigError(f"{self.path}: the chat template renders prompt {prompt.id} ({prompt.source}) as nothing")
+        return ids
+
+    def _blocks(self, shard: Sequence[Prompt], ids: Mapping[str, list[int]]) -> Iterator[list[Prompt]]:
+        buckets: dict[int, list[Prompt]] = {}
+        for prompt in shard:
+            buckets.setdefault(padded_length(len(ids[prompt.id])), []).append(prompt)
+        size = max(1, self.batch_rows // 2)
+        for bucket in sorted(buckets):
+            prompts = buckets[bucket]
+            for start in range(0, len(prompts), size):
+                yield prompts[start : start + size]
+
+    def _draw_block(
+        self,
+        block: list[Prompt],
+        indices: range,
+        ids: Mapping[str, list[int]],
+        keys: Mapping[tuple[str, int], str],
+        decoding: Decoding,
+    ) -> dict[str, Completion | Failure]:
+        # A short block is filled up with its first prompt: the shape must not depend on what follows in the file.
+        size = max(1, self.batch_rows // 2)
+        rows = block + [block[0]] * (size - len(block))
+        places = [(prompt, index) for prompt in rows for index in indices]
+        real = len(block) * len(indices)
+        wanted = [place < real and (p.id, i) in keys for place, (p, i) in enumerate(places)]
+        streams = uniforms([content_hash("stream", decoding.seed, p.id, i) for p, i in places], decoding.max_new_tokens)
+        drawn = draw(
+            self.model,
+            [ids[prompt.id] for prompt in rows],
+            group=len(indices),
+            streams=streams,
+            wanted=wanted,
+            temperature=decoding.temperature,
+            top_p=decoding.top_p,
+            stop_ids=self._stop_ids,
+            pad_id=self._pad_id,
+        )
+        answers: dict[str, Completion | Failure] = {}
+        for (prompt, index), one in zip(places, drawn, strict=True):
+            if one is None:
+                continue
+            if not math.isfinite(one.logp):
+                answers[keys[prompt.id, index]] = Failure("the model's log-probabilities are not finite")
+                continue
+            text_ids = one.token_ids[:-1] if one.stopped else one.token_ids
+            text = self.tokenizer.decode(list(text_ids), skip_special_tokens=True)
+            answers[keys[prompt.id, index]] = Completion(
+                id=content_hash("sampled", keys[prompt.id, index], one.token_ids),
+                prompt_id=prompt.id,
+                sample_index=index,
+                message=Message(role="assistant", content=text),
+                token_ids=one.token_ids,
+                tokenizer_hash=self._tokenizer_hash,
+                sampled_logp=one.logp,
+                model=self.label,
+                sampling=dict(decoding_settings(decoding)),
+                seed=decoding.seed,
+                finish_reason="stop" if one.stopped else "length",
+            )
+        return answers
+
+    @cached_property
+    def _tokenizer_hash(self) -> str:
+        return chat.tokenizer_hash(self.tokenizer)
+
+    @cached_property
+    def _stop_ids(self) -> frozenset[int]:
+        eos = self.generation_config.eos_token_id
+        named = eos if isinstance(eos, list) else [eos]
+        stop = chat.stop_token_id(self.tokenizer, self.generation_config)
+        return frozenset([stop, *(token for token in named if token is not None)])
+
+    @cached_property
+    def _pad_id(self) -> int:
+        pad = self.tokenizer.pad_token_id
+        return int(min(self._stop_ids) if pad is None else pad)

@@ -1,0 +1,210 @@
+"""Loading Hugging Face models and tokenizers, with errors that name the folder and the remedy.
+
+A folder holds a whole model, or an adapter that names the model it belongs to; what an adapter folder lacks
+(configuration, tokenizer) is that of its base.
+"""
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers.utils.hub import cached_file
+from transformers.utils.logging import disable_progress_bar
+
+from prefine.errors import BackendError, ConfigError
+from prefine.models.hf.adapters import adapter_settings, base_of, linear_layers, load_onto
+from prefine.records import content_hash
+
+# Loading takes a bar of its own per model; ours say what the user waits for.
+disable_progress_bar()  # type: ignore[no-untyped-call]
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+# What a model folder's answers depend on: weights, shape, stop tokens, tokenizer, chat template.
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+_DECIDING_FILES = ("*.safetensors", "*config.json", "tokenizer.*", "vocab.*", "merges.txt", "*_tokens*.json", "*.jinja")
+
+
+def default_device() -> str:
+    """The accelerator when there is one that knows float64 (Apple's does not), which sampling needs; else the CPU."""
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    return "cpu" if accelerator is None or accelerator.type == "mps" else accelerator.type
+
+
+def load_tokenizer(path: str) -> Any:
+    """The tokenizer of a model folder or hub id.
+
+    Raises:
+        BackendError: There is none, or it is damaged.
+        ConfigError: It has no chat template.
+    """
+    base = base_of(path)
+    if base is not None and not any((Path(path) / name).is_file() for name in _TOKENIZER_FILES):
+        return load_tokenizer(base)
+    _check_folder(path, _TOKENIZER_FILES, "tokenizer")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    except Exception as error:
+        raise BackendError(f"{path}: the tokenizer cannot be loaded: {error}") from error
+    if not tokenizer.chat_template:
+        raise ConfigError(
+            f"{path}: the tokenizer has no chat template, so messages cannot be turned into tokens; use an "
+            "instruction-tuned model, or add chat_template.jinja to the folder"
+        )
+    return tokenizer
+
+
+def load_model(path: str, *, dtype: Dtype, device: str) -> Any:
+    """The model of a folder or hub id, in eval mode, without running code that comes with it.
+
+    An adapter stays beside the weights of its base: `adapters.whole` merges it.
+
+    Raises:
+        BackendError: There is none, or it is damaged.
+    """
+    base = base_of(path)
+    if base is not None:
+        return load_onto(load_model(base, dtype=dtype, device=device), path).eval()
+    _check_folder(path, ("config.json",), "model")
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            path,
+            dtype=dtype if dtype == "auto" else getattr(torch, dtype),
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        raise BackendError(
+            f"{path}: the model cannot be loaded: {error}; restore or download the folder again"
+        ) from error
+    model, loading = loaded
+    # What is not in the file would be drawn at random, and nobody would know that the model is another one.
+    if missing := sorted(loading["missing_keys"]):
+        raise BackendError(
+            f"{path}: {len(missing)} weights are missing from the files, such as {', '.join(missing[:3])}; "
+            "restore or download the folder again"
+        )
+    return model.to(device).eval()
+
+
+@contextmanager
+def weights_written() -> Iterator[None]:
+    """Raise safetensors' report of a write error as the OSError that it was, such as a full disk."""
+    try:
+        yield
+    except SafetensorError as error:
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+
+
+def load_generation_config(path: str) -> Any:
+    """The generation configuration of a folder or hub id; made from the model's own where there is no file."""
+    try:
+        return GenerationConfig.from_pretrained(path)
+    except OSError:
+        if (base := base_of(path)) is not None:
+            return load_generation_config(base)
+        return GenerationConfig.from_model_config(_load_config(path))
+
+
+def load_positions(path: str) -> int | None:
+    """How many positions the model of a folder or hub id has, None where its configuration does not say."""
+    positions: int | None = getattr(_load_config(path), "max_position_embeddings", None)
+    return positions
+
+
+def check_model(path: str) -> None:
+    """Find out before any work whether the folder holds a model and a usable tokenizer; loads no weights."""
+    base = base_of(path) or path
+    try:
+        _check_folder(base, ("config.json",), "model")
+        if Path(base).is_dir():
+            _check_folder(base, ("*.safetensors",), "weights")
+    except BackendError as error:
+        raise error if base == path else BackendError(f"{path}: its base model is not usable: {error}") from error
+    rows = getattr(_load_config(path), "vocab_size", None)
+    tokens = len(load_tokenizer(path))
+    if rows is not None and tokens > rows:
+        raise BackendError(
+            f"{path}: the tokenizer has {tokens} tokens, the model only {rows} (vocab_size); "
+            "they do not belong together: restore or download the folder again"
+        )
+
+
+def layer_names(path: str) -> list[str]:
+    """Names of the linear layers of the model of a folder or hub id; loads no weights."""
+    auto: Any = AutoModelForCausalLM
+    with torch.device("meta"):
+        return linear_layers(auto.from_config(_load_config(path), trust_remote_code=False))
+
+
+def _load_config(path: str) -> Any:
+    try:
+        return AutoConfig.from_pretrained(base_of(path) or path, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise BackendError(f"{path}: no model configuration can be read: {error}") from error
+
+
+def weights_fingerprint(path: str) -> str:
+    """Hash of the weights, configurations and tokenizer of a folder; for a hub id, of its commit.
+
+    That of an adapter folder covers its base, wherever it lies.
+
+    Raises:
+        BackendError: It is neither.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        _check_folder(path, ("config.json",), "model")
+        try:
+            config = cached_file(path, "config.json")
+        except OSError as error:
+            raise BackendError(f"{path}: not a folder, and not found on the hub: {error}") from error
+        # The weights may not be here yet, and reading them must not change the hash; a snapshot is named by its commit.
+        return content_hash("hub", path, Path(str(config)).parent.name)
+    files = sorted(file for pattern in _DECIDING_FILES for file in folder.glob(pattern))
+    digest = hashlib.sha256()
+    if (base := base_of(path)) is not None:
+        settings = {name: value for name, value in adapter_settings(path).items() if name != "base_model_name_or_path"}
+        digest.update(content_hash(settings, weights_fingerprint(base)).encode())
+        files = [file for file in files if file.name != "adapter_config.json"]
+    for file in files:
+        digest.update(file.name.encode())
+        facts = file.stat()
+        digest.update(_file_digest(str(file.resolve()), facts.st_size, facts.st_mtime_ns))
+    return digest.hexdigest()[:16]
+
+
+@cache
+def _file_digest(file: str, size: int, changed: int) -> bytes:
+    """SHA-256 of a file, read once while size and time of change are the same: a base serves many adapters."""
+    del size, changed
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").digest()
+
+
+def _check_folder(path: str, needed: tuple[str, ...], what: str) -> None:
+    """A path on this machine must be a model folder; anything else is taken for a hub id."""
+    folder = Path(path)
+    looks_local = folder.exists() or path.startswith((os.sep, ".", "~")) or path.count("/") != 1
+    if not looks_local:
+        return
+    if not folder.is_dir():
+        raise BackendError(f"{path}: no such model folder; give a Hugging Face model folder or a hub id like org/name")
+    if not any(any(folder.glob(name)) for name in needed):
+        raise BackendError(f"{path}: no {what} here ({' or '.join(needed)} is missing); it has: {_listing(folder)}")
+
+
+def _listing(folder: Path) -> str:
+    return ", ".join(sorted(item.name for item in folder.iterdir())[:10]) or "nothing"

@@ -1,0 +1,238 @@
+"""Models behind an OpenAI-compatible server: vLLM, SGLang, llama.cpp, `transformers serve`, OpenAI itself.
+
+Servers differ in what they honour, and some ignore a field without a word. So what came back is looked at: how many
+choices, whether log-probabilities are there, whether samples differ; what is missing is worked around and noted once.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import Annotated, Any
+
+from pydantic import Field, JsonValue
+
+from prefine.calls.protocol import Batch, Call, Failure
+from prefine.config.sections import Decoding
+from prefine.errors import BackendError
+from prefine.models.openai.answers import Choice
+from prefine.models.openai.server import OPENAI_URL, TOP_LOGPROBS, Exchange, Prices, Server
+from prefine.models.protocol import Reply, SampleRequest, decoding_settings
+from prefine.records import Completion, FinishReason, Message, Prompt, Usage, content_hash
+
+_SEEDS = 2**31
+_FINISH: Mapping[str, FinishReason] = {"stop": "stop", "tool_calls": "stop", "length": "length"}
+_MANY = "the server ignores n, so each completion is a request of its own"
+_NO_LOGPROBS = "the server gives no logprobs"
+_SAME = "several samples of one request are identical; the server may ignore temperature or seed"
+
+
+class OpenAIModel:
+    """A chat model at a URL.
+
+    Args:
+        model: Its name at the server.
+        base_url: Where the server is, up to and including `/v1`.
+        api_key_env: Name of the environment variable that holds the key; without it no key is sent.
+        concurrency: Requests in flight.
+        timeout_s: For one request.
+        max_retries: Of one request, with exponential backoff and the server's Retry-After.
+        prices: What the server charges, for the cost in the manifest.
+        extra_body: Further fields of the request, such as vLLM's `top_k`.
+        label: Name for people; the model's name when not given.
+    """
+
+    conversations_per_batch = 1
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        base_url: str = OPENAI_URL,
+        api_key_env: str | None = None,
+        concurrency: Annotated[int, Field(gt=0, le=512)] = 16,
+        timeout_s: Annotated[float, Field(gt=0)] = 120.0,
+        max_retries: Annotated[int, Field(ge=0)] = 5,
+        prices: Prices | None = None,
+        extra_body: dict[str, JsonValue] | None = None,
+        label: str | None = None,
+    ) -> None:
+        self.concurrency = concurrency
+        self.label = label or model
+        self.name = model
+        # Where the server is and how hard it is asked change no answer, and people move servers.
+        self.fingerprint = content_hash("openai", model, extra_body)
+        self._extra_body = extra_body or {}
+        self._honours_n = True
+        self._refusal: BackendError | None = None
+        self._server = Server(
+            base_url=base_url,
+            model=model,
+            label=self.label,
+            api_key_env=api_key_env,
+            timeout_s=timeout_s,
+            max_retries=max_retries,
+            prices=prices,
+        )
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the server ignores, refuses or leaves out."""
+        return self._server.notes
+
+    def check(self) -> None:
+        """Raise ConfigError when the key's variable is not set or the URL is none; asks the server nothing."""
+        self._server.check()
+
+    def check_prompt(self, prompt: Prompt, decoding: Decoding, *, where: str) -> None:
+        """Nothing: how long a prompt may be, the server knows."""
+
+    def sample(
+        self,
+        shard: Sequence[Prompt],
+        samples: int,
+        wanted: Sequence[Call[SampleRequest]],
+        decoding: Decoding,
+        *,
+        group: int,
+    ) -> Iterable[Batch[Completion]]:
+        """A request per prompt for all of its samples, by `n`; once the server has ignored that, one per sample."""
+        by_prompt: dict[str, list[Call[SampleRequest]]] = {}
+        for call in wanted:
+            by_prompt.setdefault(call.payload.prompt.id, []).append(call)
+        for calls in by_prompt.values():
+            # Looked at anew for every prompt: earlier requests may have found out meanwhile.
+            for together in [calls] if self._honours_n else [[call] for call in calls]:
+                yield Batch([call.key for call in together], partial(self._draw, together, decoding))
+
+    def respond(
+        self,
+        conversations: Sequence[tuple[Message, ...]],
+        *,
+        max_new_tokens: int,
+        temperature: float,
+        seed: int,
+        first_token: bool,
+    ) -> list[Reply | Failure]:
+        """One reply per conversation; with `first_token`, the likeliest first tokens where the server tells them."""
+        return [
+            self._reply(messages, max_new_tokens, temperature, seed, first_token=first_token)
+            for messages in conversations
+        ]
+
+    def _reply(
+        self, messages: tuple[Message, ...], max_new_tokens: int, temperature: float, seed: int, *, first_token: bool
+    ) -> Reply | Failure:
+        exchange = self._server.chat(
+            [_sent(message) for message in messages],
+            extra_body=self._extra_body,
+            max_tokens=max_new_tokens,
+            temperature=temperature,
+            seed=seed % _SEEDS,
+            logprobs=True if first_token else None,
+            top_logprobs=TOP_LOGPROBS if first_token else None,
+        )
+        if isinstance(exchange, Failure):
+            return exchange
+        choice = exchange.choices[0]
+        if choice.finish_reason == "content_filter":
+            return Failure("content filter", exchange.usage)
+        if not (choice.message.content or "").strip():
+            return Failure(_empty(choice), exchange.usage)
+        logps = choice.first_token if first_token else None
+        if first_token and logps is None:
+            self._server.note(_NO_LOGPROBS)
+        return Reply(
+            choice.message.content or "", _FINISH.get(choice.finish_reason or "", "unknown"), logps, exchange.usage
+        )
+
+    def _draw(self, calls: Sequence[Call[SampleRequest]], decoding: Decoding) -> dict[str, Completion | Failure]:
+        """Completions of one prompt: by one request, and by further ones for what the first did not bring."""
+        if self._refusal is not None:
+            raise self._refusal
+        answers: dict[str, Completion | Failure] = {}
+        while len(answers) < len(calls):
+            still = calls[len(answers) :]
+            together = still if self._honours_n else still[:1]
+            try:
+                exchange = self._ask(together, decoding)
+            except BackendError as error:
+                if not answers:
+                    raise
+                # What came before it is paid for and must be kept; the next batch is told.
+                self._refusal = error
+                return answers | {call.key: Failure(str(error)) for call in still}
+            if isinstance(exchange, Failure):
+                # The request was one, so it is paid once.
+                costs = [exchange.usage, *[Usage()] * (len(together) - 1)]
+                answers |= {
+                    call.key: Failure(exchange.reason, cost) for call, cost in zip(together, costs, strict=True)
+                }
+                continue
+            choices = exchange.choices[: len(together)]
+            if len(choices) < len(together):
+                self._honours_n = False
+                self._server.note(_MANY)
+            texts = [choice.message.content for choice in choices]
+            if decoding.temperature > 0 and len(texts) > 1 and len(set(texts)) == 1:
+                self._server.note(_SAME)
+            for number, (call, choice) in enumerate(zip(together, choices, strict=False)):
+                usage = Usage() if number else exchange.usage
+                answers[call.key] = self._completion(call, choice, decoding, usage)
+        return answers
+
+    def _ask(self, calls: Sequence[Call[SampleRequest]], decoding: Decoding) -> Exchange | Failure:
+        prompt, index = calls[0].payload
+        extra = dict(self._extra_body)
+        if prompt.chat_template_kwargs:
+            extra["chat_template_kwargs"] = prompt.chat_template_kwargs
+        if prompt.messages[-1].role == "assistant":
+            extra |= {"add_generation_prompt": False, "continue_final_message": True}
+        return self._server.chat(
+            [_sent(message) for message in prompt.messages],
+            extra_body=extra,
+            n=len(calls) if len(calls) > 1 else None,
+            max_tokens=decoding.max_new_tokens,
+            temperature=decoding.temperature,
+            top_p=decoding.top_p,
+            # A stream of its own for each sample, also where a server seeds all requests alike.
+            seed=int(content_hash("stream", decoding.seed, prompt.id, index), 16) % _SEEDS,
+            tools=list(prompt.tools) if prompt.tools else None,
+        )
+
+    def _completion(
+        self, call: Call[SampleRequest], choice: Choice, decoding: Decoding, usage: Usage
+    ) -> Completion | Failure:
+        if choice.finish_reason == "content_filter":
+            return Failure("content filter", usage)
+        message = choice.message
+        tool_calls = tuple(message.tool_calls or ())
+        text = message.content or ""
+        if not text.strip() and not tool_calls:
+            return Failure(_empty(choice), usage)
+        return Completion(
+            id=content_hash("sampled", call.key, text, tool_calls),
+            prompt_id=call.payload.prompt.id,
+            sample_index=call.payload.sample_index,
+            message=Message(
+                role="assistant",
+                content=text,
+                reasoning=message.reasoning_content or message.reasoning or None,
+                tool_calls=tool_calls or None,
+            ),
+            model=self.label,
+            sampling=dict(decoding_settings(decoding)),
+            seed=decoding.seed,
+            finish_reason=_FINISH.get(choice.finish_reason or "", "unknown"),
+            usage=usage,
+        )
+
+
+def _empty(choice: Choice) -> str:
+    """Why there is no text."""
+    if choice.finish_reason == "length":
+        return "the length limit was reached before the answer began, while reasoning: raise max_new_tokens"
+    return "the completion is empty"
+
+
+def _sent(message: Message) -> dict[str, Any]:
+    """A message in the API's own form; earlier reasoning is not sent."""
+    return message.model_dump(mode="json", exclude_none=True, exclude={"reasoning"})

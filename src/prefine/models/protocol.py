@@ -1,0 +1,155 @@
+"""What a backend that samples is."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from prefine.calls.protocol import Batch, Call, Failure
+from prefine.config.sections import Decoding
+from prefine.errors import DataError
+from prefine.records import Completion, FinishReason, Message, Prompt, Usage, content_hash
+
+
+class PromptTooLong(DataError):
+    """A prompt and its answer do not fit into the model; such a prompt is set aside and counted."""
+
+
+class SampleRequest(NamedTuple):
+    """One completion to draw: the prompt, and which of its M samples."""
+
+    prompt: Prompt
+    sample_index: int
+
+
+class Sampler(Protocol):
+    """A model that completions can be drawn from.
+
+    `fingerprint` hashes everything that its completions depend on beside prompt, decoding and sample index.
+    `concurrency` is how many batches may be in flight; `notes` is what the user should be told once, such as what a
+    server ignores, and grows while the model is asked.
+    """
+
+    @property
+    def concurrency(self) -> int:
+        """Batches in flight."""
+        ...
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What turned out while asking."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of weights, tokenizer and settings."""
+        ...
+
+    @property
+    def label(self) -> str:
+        """A short name for people."""
+        ...
+
+    def check_prompt(self, prompt: Prompt, decoding: Decoding, *, where: str) -> None:
+        """Raise DataError when the model cannot answer this prompt, before anything is drawn.
+
+        `where` is the config path of `decoding`, for the message.
+        """
+        ...
+
+    def sample(
+        self,
+        shard: Sequence[Prompt],
+        samples: int,
+        wanted: Sequence[Call[SampleRequest]],
+        decoding: Decoding,
+        *,
+        group: int,
+    ) -> Iterable[Batch[Completion]]:
+        """The batches in which the wanted completions of a shard are drawn.
+
+        Args:
+            shard: All prompts of the shard, in order: together with `samples` and `group` they fix the batches.
+            samples: M.
+            wanted: The calls that are still open; the rest of the shard is journaled.
+            decoding: Temperature and the like.
+            group: How many samples of one prompt share a batch.
+        """
+        ...
+
+
+class Reply(NamedTuple):
+    """What a model wrote in its own turn.
+
+    `first_token_logps` has the likeliest tokens of the first position with their log-probabilities [nat]; None where
+    the model does not tell.
+    """
+
+    text: str
+    finish_reason: FinishReason
+    first_token_logps: Mapping[str, float] | None
+    usage: Usage
+
+
+class Replier(Protocol):
+    """A model that answers one conversation at a time, as a judge is asked."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of weights, tokenizer and settings."""
+        ...
+
+    @property
+    def label(self) -> str:
+        """A short name for people."""
+        ...
+
+    @property
+    def concurrency(self) -> int:
+        """Batches in flight."""
+        ...
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What turned out while asking."""
+        ...
+
+    @property
+    def conversations_per_batch(self) -> int:
+        """How many conversations are answered together."""
+        ...
+
+    def respond(
+        self,
+        conversations: Sequence[tuple[Message, ...]],
+        *,
+        max_new_tokens: int,
+        temperature: float,
+        seed: int,
+        first_token: bool,
+    ) -> Sequence[Reply | Failure]:
+        """One reply per conversation, in order.
+
+        Args:
+            conversations: Messages that end with a user's turn.
+            max_new_tokens: The longest reply.
+            temperature: 0 is greedy.
+            seed: Of the drawing.
+            first_token: Whether the likeliest first tokens are wanted.
+        """
+        ...
+
+
+def sample_key(model_fingerprint: str, request: SampleRequest, decoding: Decoding) -> str:
+    """The journal's key of one completion: nothing about its position in a file or batch."""
+    return content_hash(
+        "completion", model_fingerprint, request.prompt.id, request.sample_index, decoding_settings(decoding)
+    )
+
+
+def decoding_settings(decoding: Decoding) -> dict[str, float | int]:
+    """The settings that a completion depends on; sections that extend `Decoding` add nothing here."""
+    return {
+        "temperature": decoding.temperature,
+        "top_p": decoding.top_p,
+        "max_new_tokens": decoding.max_new_tokens,
+        "seed": decoding.seed,
+    }

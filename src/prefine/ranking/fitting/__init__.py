@@ -1,0 +1,1 @@
+"""Fits of qualities to duels: Bradley-Terry, and a Gaussian belief."""

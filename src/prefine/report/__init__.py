@@ -1,0 +1,1 @@
+"""The report: its data, its page and its figures."""

@@ -1,0 +1,1 @@
+"""Rows that go through the model, and which items a step takes."""

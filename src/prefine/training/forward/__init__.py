@@ -1,0 +1,1 @@
+"""The forward and backward pass: layers, attention, head."""

@@ -1,0 +1,1 @@
+"""The exact gradient of a step."""

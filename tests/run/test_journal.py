@@ -1,0 +1,96 @@
+"""The journal: what is stored survives, what was asked is counted, what failed is asked again."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from prefine.errors import ConfigError, DataError
+from prefine.run.journal import Journal
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "journal" / "part-00000.sqlite"
+
+
+def test_answers_come_back_in_another_process_too(path: Path) -> None:
+    first = Journal(path)
+    first.store({"a": '{"text": "\u2028 \u00e9"}', "b": "2"})
+    child = os.fork()
+    if child == 0:
+        # No farewell: nothing may depend on closing.
+        Journal(path).store({"c": "3"})
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert Journal(path).answers(["a", "b", "c", "d"]) == {"a": '{"text": "\u2028 \u00e9"}', "b": "2", "c": "3"}
+    assert first.count() == 3
+
+
+def test_an_answer_is_never_overwritten(path: Path) -> None:
+    journal = Journal(path)
+    journal.store({"a": "1"})
+    journal.store({"a": "2", "b": "3"})
+    assert journal.answers(["a", "b"]) == {"a": "1", "b": "3"}
+
+
+def test_a_batch_is_stored_whole_or_not_at_all(path: Path) -> None:
+    journal = Journal(path)
+    with pytest.raises(DataError):
+        journal.store({"a": "1", "b": None})  # type: ignore[dict-item]
+    assert journal.count() == 0
+    journal.store({"a": "1"})
+    assert journal.count() == 1
+
+
+def test_calls_in_flight_are_counted(path: Path) -> None:
+    journal = Journal(path)
+    journal.note_asked(["a", "b", "c"])
+    journal.store({"a": "1"})
+    journal.note_failed({"b": '{"calls": 1}'})
+    assert journal.failed_usages(["a", "b"]) == ['{"calls": 1}']
+    journal.close()
+    again = Journal(path)
+    assert again.interrupted(["a", "b", "c", "d"]) == 1
+    assert again.interrupted([]) == 0
+    again.note_asked(["c"])
+    assert again.interrupted(["c"]) == 1
+
+
+def test_more_keys_than_sqlite_takes_at_once(path: Path) -> None:
+    journal = Journal(path)
+    keys = [f"key {n}" for n in range(2500)]
+    journal.note_asked(keys)
+    journal.store({key: str(n) for n, key in enumerate(keys)})
+    assert len(journal.answers(iter(keys))) == 2500
+    assert journal.interrupted(iter(keys)) == 0
+
+
+def test_a_damaged_file_is_named_and_left_alone(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_bytes(b"no database at all\n" * 500)
+    before = path.read_bytes()
+    with pytest.raises(DataError, match="journal is damaged") as caught:
+        Journal(path)
+    assert str(path) in str(caught.value)
+    assert path.read_bytes() == before
+
+
+def test_a_damaged_page_is_named(path: Path) -> None:
+    journal = Journal(path)
+    journal.store({f"{n}": "x" * 1000 for n in range(100)})
+    journal.close()
+    content = bytearray(path.read_bytes())
+    content[8192:40960] = b"\xff" * (40960 - 8192)
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="damaged"):
+        Journal(path).answers([str(n) for n in range(100)])
+
+
+def test_places_where_no_journal_can_be(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="--run-dir"):
+        Journal(tmp_path / "file" / "part.sqlite")
+    (tmp_path / "folder.sqlite").mkdir()
+    with pytest.raises(ConfigError, match="--run-dir"):
+        Journal(tmp_path / "folder.sqlite")
