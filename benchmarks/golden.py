@@ -107,7 +107,7 @@ def keys() -> Any:
     from prefine.judging.protocol import Matchup, judgment_key
     from prefine.models.protocol import SampleRequest, sample_key
     from prefine.records import Completion, Message, Prompt, content_hash
-    from prefine.run.folder import STAGE_SECTIONS, deciding
+    from prefine.run.folder import STAGE_SECTIONS, fingerprinted
     from prefine.stages.sampling import sampler_of
 
     sys.path.append(str(ROOT / "configs"))
@@ -122,7 +122,8 @@ def keys() -> Any:
         config = load(path)
         resolved = config.resolved()
         of_stages = {
-            stage: deciding({name: resolved[name] for name in sections}) for stage, sections in STAGE_SECTIONS.items()
+            stage: fingerprinted({name: resolved[name] for name in sections})
+            for stage, sections in STAGE_SECTIONS.items()
         }
         entry: dict[str, Any] = {stage: content_hash(settings) for stage, settings in of_stages.items()}
         entry["training"] = content_hash("train", of_stages["train"]["train"], {"pairs": "x"})

@@ -20,7 +20,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from prefine.cli.openmp import SPINS
-from prefine.training.items import Example
+from prefine.training.items import TokenizedPair
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -106,7 +106,7 @@ class Outcome(BaseModel):
         return self.reference_seconds / self.pairs
 
 
-def examples_for(work: Work) -> list[Example]:
+def examples_for(work: Work) -> list[TokenizedPair]:
     """The pairs of all steps in the order in which they are trained on; the same for every child with this work."""
     draw = random_pairs if work.data == "pairs" else random_lists
     start = work.first_step * work.pairs_per_step
@@ -127,7 +127,7 @@ def typical_step(pairs: int, pairs_per_step: int, count: int) -> int:
     return int(np.abs(runs / costs.mean(0) - 1).max(1).argmin())
 
 
-def _padded(step: Sequence[Example]) -> int:
+def _padded(step: Sequence[TokenizedPair]) -> int:
     """Positions of both answers of all pairs, each behind its own copy of the prompt, in one batch."""
     answers = [max(len(example.chosen_ids), len(example.rejected_ids)) for example in step]
     longest = max(len(example.prompt_ids) + answer for example, answer in zip(step, answers, strict=True))
@@ -142,7 +142,7 @@ def random_pairs(
     longest: int | None = None,
     prompt: Law = PROMPT_LENGTHS,
     completion: Law = COMPLETION_LENGTHS,
-) -> list[Example]:
+) -> list[TokenizedPair]:
     """Random token ids with lognormal lengths, stratified so that a few pairs have the mean and spread of many.
 
     With `longest`, no prompt and no completion is longer.
@@ -153,7 +153,7 @@ def random_pairs(
         for law in (prompt, completion, completion)
     )
     return [
-        Example(
+        TokenizedPair(
             id=f"pair-{seed}-{number}",
             prompt_ids=_words(generator, prompts[number], vocab),
             chosen_ids=(*_words(generator, chosen[number] - 1, vocab), STOP),
@@ -163,7 +163,7 @@ def random_pairs(
     ]
 
 
-def random_lists(pairs: int, *, vocab: int, seed: int = 0) -> list[Example]:
+def random_lists(pairs: int, *, vocab: int, seed: int = 0) -> list[TokenizedPair]:
     """Lists of completions of one prompt as disjoint pairs, one list after the other."""
     generator = np.random.default_rng(seed)
     examples = []
@@ -171,7 +171,7 @@ def random_lists(pairs: int, *, vocab: int, seed: int = 0) -> list[Example]:
         if number % (LIST_SIZE // 2) == 0:
             prompt = _words(generator, LIST_PROMPT, vocab)
         chosen, rejected = ((*_words(generator, LIST_COMPLETION - 1, vocab), STOP) for _ in range(2))
-        examples.append(Example(id=f"pair-{number}", prompt_ids=prompt, chosen_ids=chosen, rejected_ids=rejected))
+        examples.append(TokenizedPair(id=f"pair-{number}", prompt_ids=prompt, chosen_ids=chosen, rejected_ids=rejected))
     return examples
 
 
@@ -222,7 +222,7 @@ class Counts(NamedTuple):
     scored: int
 
 
-def counts(examples: Sequence[Example], pairs_per_step: int) -> Counts:
+def counts(examples: Sequence[TokenizedPair], pairs_per_step: int) -> Counts:
     """Of all steps together. A completion's last token is predicted but never read."""
     inputs = seen = 0
     for step in steps_of(examples, pairs_per_step):
@@ -237,7 +237,7 @@ def counts(examples: Sequence[Example], pairs_per_step: int) -> Counts:
     return Counts(inputs, seen, scored_tokens(examples))
 
 
-def unique_tokens(examples: Sequence[Example], pairs_per_step: int) -> int:
+def unique_tokens(examples: Sequence[TokenizedPair], pairs_per_step: int) -> int:
     """Tokens of all pairs, a prompt counted once per step."""
     return sum(
         sum(len(prompt) for prompt in {example.prompt_ids for example in step}) + scored_tokens(step)
@@ -245,12 +245,12 @@ def unique_tokens(examples: Sequence[Example], pairs_per_step: int) -> int:
     )
 
 
-def scored_tokens(examples: Sequence[Example]) -> int:
+def scored_tokens(examples: Sequence[TokenizedPair]) -> int:
     """Tokens of the completions."""
     return sum(len(example.chosen_ids) + len(example.rejected_ids) for example in examples)
 
 
-def steps_of(examples: Sequence[Example], pairs_per_step: int) -> list[Sequence[Example]]:
+def steps_of(examples: Sequence[TokenizedPair], pairs_per_step: int) -> list[Sequence[TokenizedPair]]:
     """The examples of each step."""
     return [examples[start : start + pairs_per_step] for start in range(0, len(examples), pairs_per_step)]
 

@@ -25,8 +25,8 @@ from prefine.config.sections import AdapterConfig
 from prefine.losses import dpo
 from prefine.training import adapter
 from prefine.training.forward.forward import Forward
-from prefine.training.items import Example
-from prefine.training.memory import within_memory
+from prefine.training.items import TokenizedPair
+from prefine.training.memory import retry_smaller_batches
 from prefine.training.objective.step import Objective, accumulate_gradients
 from prefine.training.objective.table import PairTable
 from prefine.training.reference.scoring import score_sides
@@ -153,13 +153,13 @@ def make_model(case: Case) -> PreTrainedModel:
     return model
 
 
-def examples_of(case: Case) -> list[Example]:
+def examples_of(case: Case) -> list[TokenizedPair]:
     """The pairs of all steps, in order."""
     count = (WARM_STEPS + case.timed) * PAIRS_PER_STEP
     return random_pairs(count, vocab=case.shape.vocab, prompt=case.prompt, completion=case.completion)
 
 
-def train_ours(case: Case, examples: list[Example]) -> tuple[Measured, float]:
+def train_ours(case: Case, examples: list[TokenizedPair]) -> tuple[Measured, float]:
     """The engine's own functions, as `prefine train` calls them; also the pairs per second of the reference pass."""
     fresh()
     model = make_model(case)
@@ -172,7 +172,7 @@ def train_ours(case: Case, examples: list[Example]) -> tuple[Measured, float]:
     for index in alone:
         score_sides(forward, [examples[index]])
     began = now()
-    sides = within_memory(
+    sides = retry_smaller_batches(
         lambda: score_sides(forward, examples), forward, lambda: forward.cut(examples, every), examples
     )
     scored_per_second = len(examples) / (now() - began)
@@ -193,7 +193,7 @@ def train_ours(case: Case, examples: list[Example]) -> tuple[Measured, float]:
             optimizer.zero_grad(set_to_none=True)
             accumulate_gradients(forward, cut(), table, objective, examples=examples, step=step + 1)
 
-        within_memory(gradients, forward, cut, examples)
+        retry_smaller_batches(gradients, forward, cut, examples)
         torch.nn.utils.clip_grad_norm_(parameters, MAX_GRAD_NORM)
         optimizer.step()
         ends.append(now())
@@ -204,7 +204,7 @@ def train_ours(case: Case, examples: list[Example]) -> tuple[Measured, float]:
     return Measured(steps, peak_gb(), f"rows of {forward.tokens}"), scored_per_second
 
 
-def needed(case: Case, examples: list[Example]) -> float:
+def needed(case: Case, examples: list[TokenizedPair]) -> float:
     """FLOPs of the steps over these examples that no way of training can do without.
 
     2 FLOPs per weight and token forward and 2 for the gradient of the input; 2 more for that of a weight that is

@@ -13,7 +13,7 @@ from trl.trainer import dpo_trainer
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
-from prefine.training.items import Example
+from prefine.training.items import TokenizedPair
 from throughput_data import BETA, LEARNING_RATE, MAX_GRAD_NORM
 from throughput_gpu import LORA, PAIRS_PER_STEP, WARM_STEPS, Case, Measured, device, fresh, make_model, now, peak_gb
 from throughput_trl import check_tokens, texts_of, tokenizer_for
@@ -41,7 +41,7 @@ class Precomputed(DPOTrainer):
         return dataset
 
 
-def best_of_trl(case: Case, examples: list[Example]) -> Measured | None:
+def best_of_trl(case: Case, examples: list[TokenizedPair]) -> Measured | None:
     """The fastest of the micro-batches, with gradient checkpointing only if none fits without; None if none does.
 
     Smaller ones are tried until one is slower.
@@ -65,7 +65,7 @@ def best_of_trl(case: Case, examples: list[Example]) -> Measured | None:
     return None
 
 
-def _train(case: Case, examples: list[Example], pairs: int, *, checkpointing: bool) -> Measured | None:
+def _train(case: Case, examples: list[TokenizedPair], pairs: int, *, checkpointing: bool) -> Measured | None:
     """None if memory is short."""
     fresh()
     clock = Clock()
@@ -83,7 +83,7 @@ def _train(case: Case, examples: list[Example], pairs: int, *, checkpointing: bo
 
 
 def _trainer(
-    case: Case, examples: list[Example], clock: Clock, folder: str, pairs: int, *, checkpointing: bool
+    case: Case, examples: list[TokenizedPair], clock: Clock, folder: str, pairs: int, *, checkpointing: bool
 ) -> DPOTrainer:
     texts = texts_of(examples)
     datasets.disable_progress_bars()

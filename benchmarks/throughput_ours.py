@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from prefine.training.items import Example
+from prefine.training.items import TokenizedPair
 from throughput_data import (
     BETA,
     HIDDEN,
@@ -55,7 +55,7 @@ class Passes(NamedTuple):
     row_fill: float
 
 
-def train_once(model: "PreTrainedModel", examples: Sequence[Example], work: Work) -> Passes:
+def train_once(model: "PreTrainedModel", examples: Sequence[TokenizedPair], work: Work) -> Passes:
     """The one place that knows the engine: the same functions that `prefine train` calls.
 
     DPO with `BETA`, AdamW (fused, `LEARNING_RATE`, constant, no weight decay), gradients clipped at `MAX_GRAD_NORM` as
@@ -99,7 +99,7 @@ class Needed(NamedTuple):
     attention: float
 
 
-def needed(examples: Sequence[Example], *, vocab: int, pairs_per_step: int) -> Needed:
+def needed(examples: Sequence[TokenizedPair], *, vocab: int, pairs_per_step: int) -> Needed:
     """FLOPs of forward and backward over all steps, a prompt counted once per step and no padding.
 
     A matrix product is 2 FLOPs per weight and token forward and 4 backward; a (query, key) pair of attention 4·hidden

@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerFast, TrainerCallback
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
-from prefine.training.items import Example
+from prefine.training.items import TokenizedPair
 from throughput_data import (
     BETA,
     FIRST_WORD,
@@ -71,7 +71,7 @@ def text_of(ids: tuple[int, ...]) -> str:
     return "".join(f" t{number}" if number >= FIRST_WORD else f" {SPECIAL[number]}" for number in ids)
 
 
-def texts_of(examples: list[Example]) -> list[dict[str, str]]:
+def texts_of(examples: list[TokenizedPair]) -> list[dict[str, str]]:
     """The pairs as rows of TRL's format."""
     return [
         {
@@ -112,7 +112,7 @@ def settings(work: Work, folder: str) -> DPOConfig:
     )
 
 
-def check_tokens(trainer: DPOTrainer, examples: list[Example], micro_batch_pairs: int, warm_pairs: int) -> int:
+def check_tokens(trainer: DPOTrainer, examples: list[TokenizedPair], micro_batch_pairs: int, warm_pairs: int) -> int:
     """How many positions of the timed steps the trainer sends through the model, padding included.
 
     Raises:

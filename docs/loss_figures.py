@@ -11,7 +11,7 @@ from html import escape
 from itertools import pairwise
 
 from prefine.losses.cards.catalogue import Card, function_of
-from prefine.losses.cards.logp_gradients import CHOSEN, REJECTED, Pushes, along
+from prefine.losses.cards.logp_gradients import CHOSEN, REJECTED, LogpGradients, along
 
 WIDTH, HEAD, FOOT = 840, 74, 30
 LEFT, RIGHT, TOP, HEIGHT, BOTTOM = 50, 60, 34, 116, 26  # of a panel, around its plot
@@ -43,7 +43,7 @@ class Panel:
 
     name: str
     margins: tuple[float, ...]
-    found: tuple[Pushes, ...]
+    found: tuple[LogpGradients, ...]
     limit: float
 
 

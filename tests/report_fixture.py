@@ -4,7 +4,7 @@ import math
 import random
 
 from prefine.records import Counts, MetricValue
-from prefine.report.data import ConstraintScore, Contest, Example, ReportData, RoadStep, TrainPoint
+from prefine.report.data import AnswerExample, ConstraintScore, HeadToHead, ReportData, RoadStep, TrainPoint
 
 
 def win_rate(value: float, low: float, high: float, n: int = 300) -> MetricValue:
@@ -13,8 +13,8 @@ def win_rate(value: float, low: float, high: float, n: int = 300) -> MetricValue
     )
 
 
-def contest(judge: str, role: str, rate: MetricValue, wins: int, ties: int, losses: int) -> Contest:
-    return Contest.model_validate(
+def contest(judge: str, role: str, rate: MetricValue, wins: int, ties: int, losses: int) -> HeadToHead:
+    return HeadToHead.model_validate(
         {"judge": judge, "role": role, "win_rate": rate, "wins": wins, "ties": ties, "losses": losses}
     )
 
@@ -57,7 +57,7 @@ def constraint(name: str, before: float, after: float, n: int) -> ConstraintScor
 
 
 EXAMPLES = (
-    Example(
+    AnswerExample(
         prompt="write 3 sentences about tea . use the word kettle . be cheerful .",
         before="the cup is on the table . the cup is grey . the cup is on the table .",
         after="the bright kettle sings . warm tea meets the happy cup . what a lovely morning it is !",
@@ -65,7 +65,7 @@ EXAMPLES = (
         gold_before={"count": 1.0, "topic": 0.33, "keyword": 0.0, "cheerful": 0.0, "no repetition": 0.66},
         gold_after={"count": 1.0, "topic": 1.0, "keyword": 1.0, "cheerful": 1.0, "no repetition": 1.0},
     ),
-    Example(
+    AnswerExample(
         prompt="write 2 sentences about the sea .",
         before="the sea is wide . the ship leaves the harbour .",
         after="the sea is wide and the sea is blue . " * 26,
@@ -73,7 +73,7 @@ EXAMPLES = (
         gold_before={"count": 1.0, "topic": 1.0, "no repetition": 1.0},
         gold_after={"count": 0.0, "topic": 1.0, "no repetition": 0.08},
     ),
-    Example(
+    AnswerExample(
         prompt="اكتب جملتين عن الشاي .",
         before="الشاي ساخن .",
         after="الشاي ساخن في الصباح .\nرائحة النعناع تملأ البيت .",

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from command import prefine
 from prefine.data import entries
-from prefine.data.layouts.protocol import Row
+from prefine.data.layouts.protocol import SourceRow
 from prefine.data.layouts.table import LAYOUTS
 from prefine.data.sources import shaped
 from prefine.errors import ConfigError, DataError
@@ -490,7 +490,7 @@ ROWS = st.lists(st.dictionaries(st.sampled_from(NAMES), JUNK, max_size=7), min_s
 def test_junk_is_refused_and_never_a_crash(values: list[Values], layout: Any) -> None:
     for entry in (entries.prompts, entries.completions, entries.pairs):
         try:
-            rows = [Row(f"junk, row {number}", row) for number, row in enumerate(values)]
+            rows = [SourceRow(f"junk, row {number}", row) for number, row in enumerate(values)]
             list(entry(shaped(rows, layout=layout)))
         except (DataError, ConfigError) as error:
             assert "junk" in str(error)
@@ -502,7 +502,7 @@ def test_junk_is_refused_and_never_a_crash(values: list[Values], layout: Any) ->
 def test_real_pools_are_read(real_data: Path) -> None:
     for name, grade in (("alpaca_eval_pool", "preference"), ("arena_bench_pool", "score")):
         lines = (real_data / name / "pool.jsonl").read_text(encoding="utf-8").split("\n")
-        rows = [Row(f"{name}, line {number}", json.loads(line)) for number, line in enumerate(lines, 1) if line]
+        rows = [SourceRow(f"{name}, line {number}", json.loads(line)) for number, line in enumerate(lines, 1) if line]
         groups = list(entries.completions(shaped(rows)))
         assert (len(groups), {len(found) for _, found in groups}) == (60, {12})
         assert all(grade in answer.metadata and answer.model for _, found in groups for answer in found)

@@ -182,7 +182,7 @@ class Score(Record):
         return self
 
 
-class Duel(Record):
+class DuelRecord(Record):
     """One answered duel inside a ranking, completions by id in the order shown."""
 
     first: str
@@ -208,7 +208,7 @@ class Ranking(Record):
     scores: tuple[float, ...] | None = None
     standard_errors: tuple[float, ...] | None = None
     score_unit: Literal["log_odds"] | None = None
-    duels: tuple[Duel, ...] = ()
+    duels: tuple[DuelRecord, ...] = ()
     calls: int = 0
     failed_calls: int = 0
     cyclic_triads: int | None = None

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from prefine.data import entries
 from prefine.data.convert import ENTRIES, write_entries
-from prefine.data.import_report import Screen
-from prefine.data.layouts.protocol import Row
+from prefine.data.import_report import ImportReport
+from prefine.data.layouts.protocol import SourceRow
 from prefine.data.sources import file, shaped
 from prefine.errors import DataError
 from prefine.records import Completion, Message, PreferencePair, Prompt
@@ -62,20 +62,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(ROWS)
 def test_what_is_written_is_read_as_the_same(folder: Path, values: list[dict[str, Any]]) -> None:
-    rows = list(shaped([Row(f"r, row {n}", row) for n, row in enumerate(values)], layout="prefine"))
+    rows = list(shaped([SourceRow(f"r, row {n}", row) for n, row in enumerate(values)], layout="prefine"))
     for entry in ENTRIES:
         try:
             before = ids(entry, rows)
         except DataError:
             continue
-        write_entries(iter(rows), entry, folder / f"{entry}.jsonl", Screen())
+        write_entries(iter(rows), entry, folder / f"{entry}.jsonl", ImportReport())
         assert ids(entry, file(path=folder / f"{entry}.jsonl")) == before
 
 
 def test_one_user_turn_is_written_as_a_text(tmp_path: Path) -> None:
     row = {"prompt": [{"role": "user", "content": "q"}], "chosen": [{"role": "assistant", "content": "a"}]}
-    rows = iter([Row("r", row | {"rejected": "b", "weight": 2.0})])
-    assert write_entries(rows, "pairs", tmp_path / "out.jsonl", Screen()) == "prefine"
+    rows = iter([SourceRow("r", row | {"rejected": "b", "weight": 2.0})])
+    assert write_entries(rows, "pairs", tmp_path / "out.jsonl", ImportReport()) == "prefine"
     assert json.loads((tmp_path / "out.jsonl").read_text()) == {
         "prompt": "q",
         "chosen": "a",
@@ -86,9 +86,9 @@ def test_one_user_turn_is_written_as_a_text(tmp_path: Path) -> None:
 
 def test_nothing_is_left_behind_when_a_row_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out.jsonl").write_text("before")
-    rows = iter([Row("r", {"prompt": "q"}), Row("s", {"prompt": 3})])
+    rows = iter([SourceRow("r", {"prompt": "q"}), SourceRow("s", {"prompt": 3})])
     with pytest.raises(DataError):
-        write_entries(rows, "prompts", tmp_path / "out.jsonl", Screen())
+        write_entries(rows, "prompts", tmp_path / "out.jsonl", ImportReport())
     assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl"]
     assert (tmp_path / "out.jsonl").read_text() == "before"
 
@@ -109,8 +109,8 @@ def test_pairs_of_ours_stay_whole(tmp_path: Path) -> None:
     }
     pair = PreferencePair(prompt=prompt, p_chosen=0.8, **sides)
     plain = {"prompt": "p", "chosen": "a", "rejected": "b", "topic": "t"}
-    rows = iter([Row("r", pair_row(pair)), Row("s", plain)])
-    write_entries(rows, "pairs", tmp_path / "out.jsonl", Screen())
+    rows = iter([SourceRow("r", pair_row(pair)), SourceRow("s", plain)])
+    write_entries(rows, "pairs", tmp_path / "out.jsonl", ImportReport())
     written = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert written == [pair_row(pair), plain]
     found, _ = entries.pairs(file(path=tmp_path / "out.jsonl"))
@@ -121,7 +121,7 @@ def test_pairs_of_ours_stay_whole(tmp_path: Path) -> None:
     "prompt", ["\n\nHuman: q\n\nAssistant:", [{"role": "user", "content": "\n\nHuman: q\n\nAssistant:"}]]
 )
 def test_a_text_that_looks_like_marked_turns_is_read_as_it_was_written(prompt: Any, tmp_path: Path) -> None:
-    rows = [Row("r", {"prompt": prompt, "chosen": "a", "rejected": "b"})]
+    rows = [SourceRow("r", {"prompt": prompt, "chosen": "a", "rejected": "b"})]
     before = ids("pairs", rows)
-    write_entries(iter(rows), "pairs", tmp_path / "out.jsonl", Screen())
+    write_entries(iter(rows), "pairs", tmp_path / "out.jsonl", ImportReport())
     assert ids("pairs", file(path=tmp_path / "out.jsonl")) == before

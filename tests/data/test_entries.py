@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from prefine.data import entries
-from prefine.data.import_report import Screen
+from prefine.data.import_report import ImportReport
 from prefine.data.sources import Row
 from prefine.errors import DataError
 from prefine.records import Completion, Message, PreferencePair, Prompt
@@ -86,12 +86,12 @@ def test_reasoning_and_tool_calls_are_kept() -> None:
 
 @pytest.mark.parametrize("value", [{"prompt": "q"}, {"instruction": "q"}])
 def test_the_second_of_two_equal_prompts_is_counted_and_strictly_named_with_the_first(value: dict[str, Any]) -> None:
-    screen = Screen()
+    screen = ImportReport()
     assert len(list(entries.prompts(rows({"prompt": "q"}, value, {"prompt": "r"}), screen))) == 2
     assert (screen.read, screen.kept, screen.dropped) == (3, 2, {"duplicate prompt": 1})
     assert screen.notes() == ("set aside: 1 × duplicate prompt (f.jsonl, line 2)",)
     with pytest.raises(DataError, match=r"f\.jsonl, line 2: the same prompt as in f\.jsonl, line 1.*--strict"):
-        list(entries.prompts(rows({"prompt": "q"}, value), Screen(strict=True)))
+        list(entries.prompts(rows({"prompt": "q"}, value), ImportReport(strict=True)))
 
 
 @pytest.mark.parametrize(
@@ -109,15 +109,15 @@ def test_the_second_of_two_equal_prompts_is_counted_and_strictly_named_with_the_
 def test_worthless_pairs_are_counted(changes: dict[str, Any], reason: str) -> None:
     pair = {"prompt": "q", "chosen": "a", "rejected": "b"}
     given = rows(pair | {"prompt": "first"}, pair | changes, pair | {"prompt": "last"})
-    screen = Screen()
+    screen = ImportReport()
     assert [found.prompt.text for found in entries.pairs(given, screen)] == ["first", "last"]
     assert screen.dropped == {reason: 1}
     with pytest.raises(DataError, match=r"f\.jsonl, line 2"):
-        list(entries.pairs(given, Screen(strict=True)))
+        list(entries.pairs(given, ImportReport(strict=True)))
 
 
 def test_a_prompt_whose_answers_are_all_empty_is_set_aside() -> None:
-    screen = Screen()
+    screen = ImportReport()
     given = rows({"prompt": "q", "completions": ["", " "]}, {"prompt": "r", "completions": ["", "a"]})
     ((prompt, (answer,)),) = entries.completions(given, screen)
     assert (prompt.text, answer.text, answer.sample_index) == ("r", "a", 0)
@@ -239,7 +239,7 @@ def test_answers_that_differ_only_in_their_calls_or_their_model_are_different() 
 
     sides = [("f", "g"), ("g", "h"), ("f", "h")]
     pairs = [{"prompt": "q", "chosen": [calling(one)], "rejected": [calling(other)]} for one, other in sides]
-    screen = Screen()
+    screen = ImportReport()
     assert len(list(entries.pairs(rows(*pairs), screen))) == 3
     assert screen.notes() == ()
     models = [{"prompt": "q", "completions": [{"text": "a", "model": model}]} for model in ("m", "n")]
@@ -250,11 +250,11 @@ def test_answers_that_differ_only_in_their_calls_or_their_model_are_different() 
 def test_pairs_that_contradict_one_another_are_both_kept_with_a_remark() -> None:
     pair = {"prompt": "q", "chosen": "a", "rejected": "b"}
     opposite = {"prompt": "q", "chosen": "b", "rejected": "a"}
-    screen = Screen()
+    screen = ImportReport()
     assert len(list(entries.pairs(rows(pair, opposite, pair | {"prompt": "p"}), screen))) == 3
     assert screen.notes() == ("kept: 1 × contradictory pair (f.jsonl, line 2)",)
     with pytest.raises(DataError, match=r"line 2: prefers the opposite of f\.jsonl, line 1.*--strict"):
-        list(entries.pairs(rows(pair, opposite), Screen(strict=True)))
+        list(entries.pairs(rows(pair, opposite), ImportReport(strict=True)))
 
 
 def test_a_prompt_that_ends_in_the_assistants_words_needs_to_say_so() -> None:

@@ -12,7 +12,7 @@ from command import prefine
 from prefine.config.components import bind
 from prefine.config.sections import Component
 from prefine.data import entries
-from prefine.data.layouts.protocol import Row
+from prefine.data.layouts.protocol import SourceRow
 from prefine.data.sources import read
 from prefine.errors import BackendError, ConfigError, DataError
 
@@ -33,7 +33,7 @@ def data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return str(folder)
 
 
-def hub(path: str, **options: Any) -> list[Row]:
+def hub(path: str, **options: Any) -> list[SourceRow]:
     return list(read(Component.model_validate({"name": "hub", "path": path, **options}), where="completions"))
 
 
@@ -82,7 +82,7 @@ def own(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
-def from_function(**options: Any) -> list[Row]:
+def from_function(**options: Any) -> list[SourceRow]:
     return list(read(Component.model_validate({"name": "my_rows_module:rows", **options}), where="prompts"))
 
 
@@ -105,7 +105,7 @@ def test_a_function_may_yield_plain_objects(own: ModuleType) -> None:
 
 def test_a_function_may_have_an_option_of_ours(own: ModuleType) -> None:
     def rows(*, limit: int) -> Any:
-        return [Row(f"mine {n}", {"prompt": f"q{n}"}) for n in range(limit * 2)]
+        return [SourceRow(f"mine {n}", {"prompt": f"q{n}"}) for n in range(limit * 2)]
 
     own.rows = rows  # type: ignore[attr-defined]
     assert [row.where for row in from_function(limit=1)] == ["mine 0", "mine 1"]

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from prefine.data import entries
-from prefine.data.import_report import Screen
-from prefine.data.layouts.protocol import Row
+from prefine.data.import_report import ImportReport
+from prefine.data.layouts.protocol import SourceRow
 from prefine.data.sources import shaped
 from prefine.errors import ConfigError, DataError
 
@@ -23,7 +23,7 @@ def assistant(text: Any) -> dict[str, Any]:
 
 
 def own(*rows: dict[str, Any], **options: Any) -> list[dict[str, Any]]:
-    return [row.values for row in shaped((Row(f"f, line {n}", row) for n, row in enumerate(rows, 1)), **options)]
+    return [row.values for row in shaped((SourceRow(f"f, line {n}", row) for n, row in enumerate(rows, 1)), **options)]
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_marked_turns_become_messages() -> None:
 def test_ultrafeedback_grades_and_keeps_the_rest() -> None:
     answer = {"model": "m", "response": "a", "overall_score": 8, "fine-grained_score": 4.5, "custom_system_prompt": "s"}
     (row,) = own({"source": "x", "instruction": "q", "models": ["m"], "completions": [answer]})
-    ((prompt, (found,)),) = entries.completions([Row("f", row)])
+    ((prompt, (found,)),) = entries.completions([SourceRow("f", row)])
     assert (prompt.text, prompt.metadata) == ("q", {"source": "x"})
     assert (found.text, found.model) == ("a", "m")
     assert found.metadata == {"grade": 8, "fine-grained_score": 4.5, "custom_system_prompt": "s"}
@@ -70,10 +70,10 @@ def test_binarized_answers_do_not_repeat_the_question() -> None:
         "score_chosen": 8.0,
         "score_rejected": 6.5,
     }
-    (pair,) = entries.pairs([Row("f", value) for value in own(row)])
+    (pair,) = entries.pairs([SourceRow("f", value) for value in own(row)])
     assert (pair.prompt.text, pair.chosen.text, pair.rejected.text, pair.score_gap) == ("q", "a", "b", 1.5)
     plain = {"prompt": "q", "chosen": "a", "rejected": "b", "score_chosen": 8.0, "score_rejected": 6.5}
-    (same,) = entries.pairs([Row("f", value) for value in own(plain)])
+    (same,) = entries.pairs([SourceRow("f", value) for value in own(plain)])
     assert same.id == pair.id
 
 
@@ -103,7 +103,7 @@ def test_alpaca_eval_outputs_of_several_models() -> None:
     rows = [
         {"instruction": q, "output": f"{m} {q}", "generator": m, "dataset": "d"} for m in ("m", "n") for q in ("q", "p")
     ]
-    groups = list(entries.completions(shaped(Row(f"f, line {n}", row) for n, row in enumerate(rows))))
+    groups = list(entries.completions(shaped(SourceRow(f"f, line {n}", row) for n, row in enumerate(rows))))
     assert [(prompt.text, [answer.model for answer in found]) for prompt, found in groups] == [
         ("q", ["m", "n"]),
         ("p", ["m", "n"]),
@@ -173,12 +173,12 @@ def test_a_prompt_beside_conversations_that_repeat_it(before: list[dict[str, Any
 def test_one_row_that_cannot_be_split_does_not_end_the_others() -> None:
     good = {"chosen": [user("q"), assistant("good")], "rejected": [user("q"), assistant("bad")]}
     early = {"chosen": [user("q"), assistant("x"), user("r"), assistant("y")], "rejected": good["rejected"]}
-    screen = Screen()
-    rows = shaped([Row("f, line 1", early), Row("f, line 2", good)])
+    screen = ImportReport()
+    rows = shaped([SourceRow("f, line 1", early), SourceRow("f, line 2", good)])
     assert [pair.chosen.text for pair in entries.pairs(rows, screen)] == ["good"]
     assert (screen.read, dict(screen.dropped)) == (2, {"cannot be split at one answer": 1})
     with pytest.raises(DataError, match=r"nothing is left of 1 rows(.|\n)*exactly one assistant turn"):
-        list(entries.pairs(shaped([Row("f, line 1", early)])))
+        list(entries.pairs(shaped([SourceRow("f, line 1", early)])))
 
 
 def test_rows_of_one_sample_are_grouped() -> None:
@@ -199,8 +199,8 @@ def test_rows_of_one_sample_are_grouped() -> None:
 
 def test_completions_of_equal_prompts_come_together_and_are_numbered_as_they_stand() -> None:
     rows = [{"prompt": q, "completions": list(answers)} for q, answers in (("q", "ab"), ("p", "c"), ("q", "bd"))]
-    given = [Row(f"f, line {n}", row) for n, row in enumerate(rows, 1)]
-    screen = Screen()
+    given = [SourceRow(f"f, line {n}", row) for n, row in enumerate(rows, 1)]
+    screen = ImportReport()
     found = list(entries.completions(shaped(given), screen))
     assert [(prompt.text, [(a.sample_index, a.text) for a in answers]) for prompt, answers in found] == [
         ("q", [(0, "a"), (1, "b"), (2, "b"), (3, "d")]),
@@ -209,7 +209,7 @@ def test_completions_of_equal_prompts_come_together_and_are_numbered_as_they_sta
     assert len({answer.id for _, answers in found for answer in answers}) == 5
     assert (screen.read, screen.dropped) == (2, {})
     given[2].values["completions"][1] = ""
-    list(entries.completions(shaped(given), screen := Screen()))
+    list(entries.completions(shaped(given), screen := ImportReport()))
     assert screen.notes() == ("set aside: 1 × empty answer (f, line 3, completion 1)",)
     assert len(list(shaped(given, limit=1))) == 1
 
@@ -234,7 +234,7 @@ def test_messages_that_begin_with_the_prompt_are_metadata() -> None:
     assert own(row) == [{"prompt": "q", "unused_messages": row["messages"]}]
     other = {"prompt": "q", "messages": [user("p"), assistant("a")]}
     with pytest.raises(DataError, match=r"both 'prompt' and 'messages' could be the prompt.*columns, such as"):
-        list(entries.prompts([Row("f", value) for value in own(other)]))
+        list(entries.prompts([SourceRow("f", value) for value in own(other)]))
     (mapped,) = own(other, columns={"prompt": "prompt"})
     assert mapped == {"prompt": "q", "unused_messages": other["messages"]}
     pairs = {"messages": [user("q")], "chosen": [user("q"), assistant("a")], "rejected": [user("q"), assistant("b")]}
@@ -255,15 +255,17 @@ def test_two_scores_are_a_gap_whatever_the_layout(better: str, worse: str) -> No
     implicit = {"chosen": [user("q"), assistant("a")], "rejected": [user("q"), assistant("b")]}
     marked = {"chosen": "\n\nHuman: q\n\nAssistant: a", "rejected": "\n\nHuman: q\n\nAssistant: b"}
     for row in (explicit, implicit, marked, implicit | {"prompt": "q"}):
-        (pair,) = entries.pairs(shaped([Row("f", row | {better: "8", worse: 6.5})]))
+        (pair,) = entries.pairs(shaped([SourceRow("f", row | {better: "8", worse: 6.5})]))
         assert pair.score_gap == 1.5
-        (pair,) = entries.pairs(shaped([Row("f", row | {better: None, worse: None})]))
+        (pair,) = entries.pairs(shaped([SourceRow("f", row | {better: None, worse: None})]))
         assert pair.score_gap is None
         for scores, reason in (((3, 3), "tie"), ((2, 3), "scores say the opposite")):
-            screen = Screen()
+            screen = ImportReport()
             with pytest.raises(DataError, match="nothing is left"):
-                list(entries.pairs(shaped([Row("f", row | {better: scores[0], worse: scores[1]})]), screen))
+                list(entries.pairs(shaped([SourceRow("f", row | {better: scores[0], worse: scores[1]})]), screen))
             assert screen.dropped == {reason: 1}
-            assert len(list(entries.prompts(shaped([Row("f", row | {better: scores[0], worse: scores[1]})])))) == 1
-    (stated,) = entries.pairs([Row("f", explicit | {"score_gap": 0.5, better: 1, worse: 3})])
+            assert (
+                len(list(entries.prompts(shaped([SourceRow("f", row | {better: scores[0], worse: scores[1]})])))) == 1
+            )
+    (stated,) = entries.pairs([SourceRow("f", explicit | {"score_gap": 0.5, better: 1, worse: 3})])
     assert stated.score_gap == 0.5

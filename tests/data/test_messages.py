@@ -5,14 +5,14 @@ from typing import Any
 import pytest
 
 from prefine.data import entries
-from prefine.data.import_report import Screen
-from prefine.data.layouts.protocol import Row
+from prefine.data.import_report import ImportReport
+from prefine.data.layouts.protocol import SourceRow
 from prefine.data.sources import shaped
 from prefine.errors import DataError
 
 
-def rows(*values: dict[str, Any]) -> list[Row]:
-    return [Row(f"f.jsonl, line {number}", value) for number, value in enumerate(values, 1)]
+def rows(*values: dict[str, Any]) -> list[SourceRow]:
+    return [SourceRow(f"f.jsonl, line {number}", value) for number, value in enumerate(values, 1)]
 
 
 def test_fields_that_only_other_tools_have_change_no_id() -> None:
@@ -36,7 +36,7 @@ def test_messages_in_the_words_of_chat_services(name: str) -> None:
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     answer = {"role": "assistant", "content": parts, name: "hm", "tool_calls": [], "refusal": None, "id": "x"}
     prompt = [{"role": "developer", "content": "be brief"}, {"role": "user", "content": parts[:1]}]
-    screen = Screen()
+    screen = ImportReport()
     ((asked, (found,)),) = entries.completions(rows({"prompt": prompt, "completions": [{"message": answer}]}), screen)
     assert [(m.role, m.content) for m in asked.messages] == [("system", "be brief"), ("user", "a")]
     assert found.message.chat() == {"role": "assistant", "content": "ab", "reasoning": "hm"}
@@ -46,13 +46,13 @@ def test_messages_in_the_words_of_chat_services(name: str) -> None:
 
 def test_metadata_that_no_file_can_hold_is_left_out_and_counted() -> None:
     odd = {"image": b"\xff\xd8", "loss": float("inf"), "topic": "tea"}
-    screen = Screen()
+    screen = ImportReport()
     (prompt,) = entries.prompts(rows({"prompt": "q"} | odd), screen)
     assert prompt.metadata == {"topic": "tea"}
     assert screen.remarked.total() == 2
     assert screen.notes()[0].startswith("kept: 1 × without the column 'image' (bytes, which JSON cannot hold)")
     answers = {"prompt": "q", "completions": [{"text": "a", "image": b"\xff", "grade": 3}]}
-    ((_, (answer,)),) = entries.completions(shaped(rows(answers)), screen := Screen())
+    ((_, (answer,)),) = entries.completions(shaped(rows(answers)), screen := ImportReport())
     assert answer.metadata == {"grade": 3}
     with pytest.raises(DataError, match=r"line 1: the column 'image' holds bytes"):
-        list(entries.prompts(rows({"prompt": "q"} | odd), Screen(strict=True)))
+        list(entries.prompts(rows({"prompt": "q"} | odd), ImportReport(strict=True)))

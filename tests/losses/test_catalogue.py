@@ -17,7 +17,15 @@ from prefine.config.sections import TrainConfig
 from prefine.errors import ConfigError
 from prefine.losses.cards.catalogue import ROLES, allowed, amount, arrow, as_yaml, card, cards, function_of
 from prefine.losses.cards.docstrings import parse
-from prefine.losses.cards.logp_gradients import CHOSEN, REFERENCE, REJECTED, Pushes, along, pair_at, pushes
+from prefine.losses.cards.logp_gradients import (
+    CHOSEN,
+    REFERENCE,
+    REJECTED,
+    LogpGradients,
+    along,
+    logp_gradients,
+    pair_at,
+)
 from prefine.losses.facts import bare, options_of
 from prefine.losses.pairs.dpo import dpo
 from prefine.losses.pairs.wpo import pair_weight
@@ -99,11 +107,11 @@ def test_pushes_are_finite_differences(name: str) -> None:
 
 
 def test_pushes_of_what_weights_dpo() -> None:
-    plain = pushes(dpo)
+    plain = logp_gradients(dpo)
     assert plain.chosen == pytest.approx(0.1 / (1 + math.exp(0.1 * (CHOSEN - REJECTED))), rel=1e-12)
-    assert pushes(function_of("beta_dpo")) == plain
+    assert logp_gradients(function_of("beta_dpo")) == plain
     weight = float(pair_weight(pair_at(*(torch.tensor([REFERENCE + x], dtype=torch.float64) for x in (-3, -7)))))
-    assert pushes(function_of("wpo")).chosen == pytest.approx(weight * plain.chosen, rel=1e-12)
+    assert logp_gradients(function_of("wpo")).chosen == pytest.approx(weight * plain.chosen, rel=1e-12)
 
 
 def test_ratios_are_those_of_the_formulas() -> None:
@@ -124,7 +132,7 @@ def test_ratios_are_those_of_the_formulas() -> None:
 
 
 def test_the_curve_passes_through_the_point_of_the_table() -> None:
-    assert along(dpo, CHOSEN - REJECTED) == pushes(dpo)
+    assert along(dpo, CHOSEN - REJECTED) == logp_gradients(dpo)
 
 
 def test_the_tokens_of_the_pair_make_up_its_sums() -> None:
@@ -237,8 +245,8 @@ def test_the_loss_of_the_page_has_a_card(tmp_path: Path, monkeypatch: pytest.Mon
     one = card("page_loss:my_loss")
     assert (one.roles, one.kind, one.needs) == ((), "local", ("reference",))
     assert one.formula == "-log sigmoid(beta * D) + keep * max(0, -a)"
-    plain = pushes(dpo)
-    assert one.pushes == Pushes(pytest.approx(plain.chosen + 0.2), pytest.approx(plain.rejected))
+    plain = logp_gradients(dpo)
+    assert one.pushes == LogpGradients(pytest.approx(plain.chosen + 0.2), pytest.approx(plain.rejected))
     assert bind("loss", "page_loss:my_loss", {"keep": 0.5}, where="w")
 
 
@@ -264,7 +272,7 @@ class Klass:
 def test_cards_of_own_functions() -> None:
     one = card(f"{HERE}:undeclared")
     assert (one.family, one.kind, one.formula, one.source) == ("other", "coupled", "", "")
-    assert one.pushes == Pushes(-2.0, 2.0)
+    assert one.pushes == LogpGradients(-2.0, 2.0)
     assert "not today" in card(f"{HERE}:broken").unknown
     assert card(f"{HERE}:needing").unknown == "depends on how_much, without default"
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prefine.metrics.rewards.likelihood_indicators import (
-    Reading,
+    IndicatorReading,
     likelihood_indicators,
     log_likelihood,
     token_spread,
@@ -108,7 +108,7 @@ def test_log_likelihood_of_tokens_and_of_sequences():
 
 
 def readings(entropies, masses, margins):
-    return [Reading(*one) for one in zip(entropies, masses, margins, strict=True)]
+    return [IndicatorReading(*one) for one in zip(entropies, masses, margins, strict=True)]
 
 
 def test_a_collapse_is_narrowing_while_the_margin_rises():
@@ -134,12 +134,12 @@ def test_nothing_moves_and_nothing_rings():
 
 
 def test_averages_by_hand():
-    first = watch(None, Reading(2.0, 0.8, 0.0), keep=0.5)
-    second = watch(first, Reading(1.0, 0.4, 1.0), keep=0.5, entropy_fall=0.2, mass_fall=0.3)
+    first = watch(None, IndicatorReading(2.0, 0.8, 0.0), keep=0.5)
+    second = watch(first, IndicatorReading(1.0, 0.4, 1.0), keep=0.5, entropy_fall=0.2, mass_fall=0.3)
     assert (second.top_entropy, second.top_mass, second.margin) == pytest.approx((1.5, 0.6, 0.5))
     assert (second.highest_entropy, second.highest_mass) == (2.0, 0.8)
     assert (second.collapse, second.diffusion) == (True, False)
-    third = watch(second, Reading(1.5, 0.5, 0.5), keep=0.5, entropy_fall=0.2, mass_fall=0.3)
+    third = watch(second, IndicatorReading(1.5, 0.5, 0.5), keep=0.5, entropy_fall=0.2, mass_fall=0.3)
     assert (third.collapse, third.diffusion) == (False, True)
 
 
@@ -156,8 +156,8 @@ def test_averages_by_hand():
         (lambda: token_spread([[-np.inf] * 9], ALL, k=2), "first at position 0"),
         (lambda: log_likelihood("x", [1.0], [0], ["p"]), "tokens must be at least 1, got 0 at index 0"),
         (lambda: log_likelihood("x", [1.0], [1], []), "1 values, but 0 groups"),
-        (lambda: watch(None, Reading(np.nan, 1, 1)), "reading: 1 of 3 values are not finite"),
-        (lambda: watch(None, Reading(1, 1, 1), keep=1.0), r"keep must be in \[0, 1\)"),
+        (lambda: watch(None, IndicatorReading(np.nan, 1, 1)), "reading: 1 of 3 values are not finite"),
+        (lambda: watch(None, IndicatorReading(1, 1, 1), keep=1.0), r"keep must be in \[0, 1\)"),
     ],
 )
 def test_refusals(call, message):

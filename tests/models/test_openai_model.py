@@ -15,7 +15,7 @@ from prefine.calls.protocol import Call, Failure
 from prefine.config.sections import Decoding
 from prefine.errors import BackendError, ConfigError, Interrupted
 from prefine.models.openai.backend import OpenAIModel
-from prefine.models.openai.server import Prices
+from prefine.models.openai.server import TokenPrices
 from prefine.models.protocol import Reply as JudgeReply
 from prefine.models.protocol import SampleRequest, sample_key
 from prefine.records import Completion, Message, Prompt
@@ -290,7 +290,7 @@ def test_max_tokens_goes_by_its_newer_name_where_that_is_wanted() -> None:
 
 
 def test_usage_and_cost_by_the_price_table() -> None:
-    prices = Prices(prompt=2.0, completion=10.0)
+    prices = TokenPrices(prompt=2.0, completion=10.0)
     with OpenAIServer(server.honours_n) as at:
         engine = CallEngine(MemoryLog())
         sample(model(at, prices=prices), PROMPTS, 4, engine)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-from prefine.records import Completion, Duel, Message, Prompt, Ranking
+from prefine.records import Completion, DuelRecord, Message, Prompt, Ranking
 
 PROMPT = Prompt.from_text("Say something.")
 
@@ -32,6 +32,6 @@ def ranked(scores: Sequence[float], /, *, prompt: Prompt = PROMPT, **fields: Any
         "scores": tuple(scores),
         "standard_errors": tuple(0.1 for _ in scores),
         "score_unit": "log_odds",
-        "duels": tuple(Duel(first=a, second=b, p_first=0.75) for a, b in pairwise(order)),
+        "duels": tuple(DuelRecord(first=a, second=b, p_first=0.75) for a, b in pairwise(order)),
     }
     return Ranking(**{"prompt_id": prompt.id, "strategy": "s", "completions": ids, **known, **fields})

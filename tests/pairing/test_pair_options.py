@@ -19,7 +19,7 @@ from prefine.pairing.selectors.best_vs_random import best_vs_random
 from prefine.pairing.selectors.best_vs_worst import best_vs_worst
 from prefine.pairing.view import narrowed
 from prefine.ranking.protocol import StrategyFacts
-from prefine.records import Duel, Ranking
+from prefine.records import DuelRecord, Ranking
 from prefine.stages.selection import BoundSelector, RankedPrompt, Tally
 
 FIVE = {c.id: c for c in (completion(id_, id_ * 10) for id_ in "abcde")}
@@ -109,7 +109,7 @@ def test_what_a_ranking_knows_is_looked_up_once():
 
     ids = [f"c{n:02d}" for n in range(12)]
     texts = {id_: completion(id_, id_) for id_ in ids}
-    duels = Counting(Duel(first=a, second=b, p_first=0.75) for a, b in combinations(ids, 2))
+    duels = Counting(DuelRecord(first=a, second=b, p_first=0.75) for a, b in combinations(ids, 2))
     full = Ranking(prompt_id=PROMPT.id, strategy="s", completions=tuple(ids), champion=ids[0])
     full = full.model_copy(update={"duels": duels})
     pairs = [Choice(a, b) for a, b in combinations(ids, 2)]

@@ -4,11 +4,11 @@ import pytest
 
 from prefine.config.components import TABLES, lookup
 from prefine.errors import ConfigError, DataError
-from prefine.pairing.evidence import Known
+from prefine.pairing.evidence import PairEvidence
 from prefine.pairing.protocol import Choice, selector_facts
 from prefine.pairing.select import check_selector, to_pair
 from prefine.ranking.protocol import StrategyFacts, facts_of
-from prefine.records import Completion, Duel, Message, Prompt, Ranking
+from prefine.records import Completion, DuelRecord, Message, Prompt, Ranking
 
 PROMPT = Prompt.from_text("Say something.")
 TABLE = {name: lookup("selector", name, where="pair.selector") for name in TABLES["selector"]}
@@ -36,12 +36,12 @@ def ranking(*duels: tuple[str, str, float | None], scores=None, score_unit=None)
         champion="a",
         scores=scores,
         score_unit=score_unit,
-        duels=tuple(Duel(first=f, second=s, p_first=p) for f, s, p in duels),
+        duels=tuple(DuelRecord(first=f, second=s, p_first=p) for f, s, p in duels),
     )
 
 
 def paired(found: Ranking, completions: dict[str, Completion] = COMPLETIONS):
-    return to_pair(PROMPT, completions, Known(found, judged=found), Choice("a", "b"))
+    return to_pair(PROMPT, completions, PairEvidence(found, judged=found), Choice("a", "b"))
 
 
 @pytest.mark.parametrize("strategy", FITTING)

@@ -9,7 +9,7 @@ from playwright.sync_api import BrowserContext
 
 from browser import chromium, visit
 from prefine.records import MetricValue
-from prefine.report.data import Example, ReportData
+from prefine.report.data import AnswerExample, ReportData
 from prefine.report.page import render, repeated_share
 from prefine.report.sections import outcome
 from prefine.report.sections.training import MAX_POINTS
@@ -54,7 +54,9 @@ def hostile(text: str) -> ReportData:
             "constraints": (REPORT.constraints[0].model_copy(update={"name": text}),),
             "metrics": (metric,),
             "examples": (
-                Example(prompt=text, before=text, after=text + "!", gold_before={text: 0.5}, gold_after={text: 1.0}),
+                AnswerExample(
+                    prompt=text, before=text, after=text + "!", gold_before={text: 0.5}, gold_after={text: 1.0}
+                ),
             ),
             "warnings": (text,),
             "config_yaml": text,
@@ -248,7 +250,7 @@ def test_without_gold_or_interval_nothing_is_claimed_about_them() -> None:
         ("delta", 500.0, "The budget line at −500 nats lies outside this picture."),
         ("training", training(1), "After 1 step the"),
         ("training", training(40, delta=None), "the chosen answers are"),
-        ("examples", (Example(prompt="", before="", after="x"),), "an empty text"),
+        ("examples", (AnswerExample(prompt="", before="", after="x"),), "an empty text"),
     ],
 )
 def test_missing_parts_are_said_to_be_missing(field: str, value: object, says: str) -> None:
@@ -347,7 +349,7 @@ def test_hostile_texts_stay_visible_text_in_a_browser(browser: BrowserContext, t
 def test_each_paragraph_runs_in_the_direction_of_its_own_language(browser: BrowserContext, tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     text = "日本語の一行。\nسطر بالعربية.\nA line in English."
-    example = Example(prompt=text, before=text, after="نص عربي\nEnglish")
+    example = AnswerExample(prompt=text, before=text, after="نص عربي\nEnglish")
     path.write_text(render(REPORT.model_copy(update={"examples": (example,)})), encoding="utf-8")
     with visit(browser, path) as seen:
         sides = seen.page.evaluate(

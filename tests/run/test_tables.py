@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from prefine.errors import DataError
-from prefine.records import Completion, Duel, Message, PreferencePair, Prompt, Ranking
+from prefine.records import Completion, DuelRecord, Message, PreferencePair, Prompt, Ranking
 from prefine.run.rows import completion_of, completion_row, grouped_completions, pair_of, pair_row, ranking_of
 from prefine.run.tables import part_path, parts, read_part, remove_parts_from, shard_key, table_hash, write_part
 from test_records import COMPLETIONS, MESSAGES, PROMPTS
@@ -51,7 +51,7 @@ def test_rankings_come_back(tmp_path: Path) -> None:
         strategy="iterative",
         completions=("a", "b"),
         champion="b",
-        duels=(Duel(first="a", second="b", p_first=0.25), Duel(first="b", second="a", p_first=None)),
+        duels=(DuelRecord(first="a", second="b", p_first=0.25), DuelRecord(first="b", second="a", p_first=None)),
         calls=2,
         failed_calls=1,
     )

@@ -8,7 +8,7 @@ import pytest
 
 from prefine.errors import ConfigError
 from prefine.ranking.protocol import Strategy
-from prefine.simulator import Advice, Contestant, Played, Prices, Row, summarise
+from prefine.simulator import Advice, Contestant, Prices, SimulatedGames, StrategyResult, summarise
 from prefine.simulator.summary import estimate, frontier_of, share
 
 
@@ -20,9 +20,9 @@ def contestants(count: int) -> list[Contestant]:
     return [Contestant(name, (), nothing) for name in "abcdefgh"[:count]]
 
 
-def played(calls: float, regret: list[float], ratings: float = 0.0) -> Played:
+def played(calls: float, regret: list[float], ratings: float = 0.0) -> SimulatedGames:
     ones = np.ones(len(regret))
-    return Played(calls * ones, ratings * ones, ones, np.array(regret), {})
+    return SimulatedGames(calls * ones, ratings * ones, ones, np.array(regret), {})
 
 
 def noise(seed: int, mean: float, worlds: int = 4000) -> list[float]:
@@ -30,12 +30,14 @@ def noise(seed: int, mean: float, worlds: int = 4000) -> list[float]:
     return list(drawn * mean / drawn.mean())
 
 
-def table(parts: list[Played], prices: Prices | None = None, finds_best: list[bool] | None = None) -> list[Row]:
+def table(
+    parts: list[SimulatedGames], prices: Prices | None = None, finds_best: list[bool] | None = None
+) -> list[StrategyResult]:
     return summarise(contestants(len(parts)), parts, finds_best or [True] * len(parts), prices or Prices())[0]
 
 
 def advice(
-    parts: list[Played],
+    parts: list[SimulatedGames],
     *,
     max_calls: float | None = None,
     max_cost: float | None = None,
@@ -159,7 +161,7 @@ def test_what_the_advice_says_is_so(seed: int) -> None:
         assert not allowed
         return
 
-    def beats(one: Played, other: Played) -> bool:
+    def beats(one: SimulatedGames, other: SimulatedGames) -> bool:
         gain = other.regret - one.regret
         return bool(gain.mean() > 2 * gain.std(ddof=1) / math.sqrt(len(gain)))
 

@@ -13,7 +13,7 @@ from prefine.run.folder import RunFolder
 from prefine.run.rows import completion_of, ranking_of
 from prefine.run.tables import parts, read_part
 from prefine.stages.plan import check, plan, run_stage
-from prefine.stages.rank import make_fields
+from prefine.stages.rank import make_candidates
 from prefine.stages.stage_run import Silent
 from run_place import jsonl
 
@@ -109,10 +109,10 @@ def test_answers_that_differ_in_their_reasoning_only_are_one() -> None:
         Completion(id=f"c{n}", prompt_id=prompt.id, sample_index=n, message=message)
         for n, message in enumerate(messages)
     ]
-    fields, skipped = make_fields([(prompt, answers)], seed=0)
+    fields, skipped = make_candidates([(prompt, answers)], seed=0)
     assert {completion.id for completion in fields[0].completions} == {"c0", "c3", "c4"}
     assert not skipped
-    fields, skipped = make_fields([(prompt, answers[:3])], seed=0)
+    fields, skipped = make_candidates([(prompt, answers[:3])], seed=0)
     assert (fields, dict(skipped)) == ([], {"all completions identical": 1})
 
 

@@ -11,7 +11,7 @@ from prefine.config.yaml import load, validate
 from prefine.errors import ConfigError, DataError, Interrupted, LimitError
 from prefine.judges.protocol import Verdict
 from prefine.records import Completion, Manifest, Prompt
-from prefine.report.data import OUTCOMES, Evaluation, Example
+from prefine.report.data import OUTCOMES, AnswerExample, Evaluation
 from prefine.run.folder import RunFolder
 from prefine.run.rows import pair_of
 from prefine.run.tables import parts, read_part
@@ -106,7 +106,7 @@ def test_pairs_load_with_datasets(done: Any) -> None:
 def test_evaluation_adds_up(done: Any) -> None:
     found = evaluation(done)
     assert [contest.role for contest in found.contests] == ["judge", "gold"]
-    outcomes = [Example.model_validate_json(line) for line in (done.run_dir / OUTCOMES).read_bytes().splitlines()]
+    outcomes = [AnswerExample.model_validate_json(line) for line in (done.run_dir / OUTCOMES).read_bytes().splitlines()]
     assert len(outcomes) == 12
     for contest in found.contests:
         assert contest.wins + contest.ties + contest.losses == contest.win_rate.n == 12

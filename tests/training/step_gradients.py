@@ -32,8 +32,8 @@ from prefine.losses.token_diff import difference_marks
 from prefine.schedules import Schedule
 from prefine.training.cross_prompt import mismatched_examples
 from prefine.training.forward.forward import Forward
-from prefine.training.items import Example
-from prefine.training.objective.hyperparameters import Steering
+from prefine.training.items import TokenizedPair
+from prefine.training.objective.hyperparameters import HyperparameterController
 from prefine.training.objective.step import StepTerms, accumulate_gradients
 from prefine.training.objective.table import PairTable
 from prefine.training.reference.scoring import score_sides, score_tokens
@@ -81,11 +81,11 @@ class Case:
         return "prompt" in needs_of(self.loss)
 
     @property
-    def examples(self) -> list[Example]:
+    def examples(self) -> list[TokenizedPair]:
         return JOINT if self.reads_prompts else EXAMPLES
 
-    def steering(self) -> Steering:
-        return Steering(self.loss, self.regularizer, self.weight, steps=STEPS)
+    def steering(self) -> HyperparameterController:
+        return HyperparameterController(self.loss, self.regularizer, self.weight, steps=STEPS)
 
 
 def _moving(start: float, end: float, schedule: Any = "cosine") -> Any:
@@ -182,12 +182,12 @@ def _of(distributions: Tensor, text: tuple[int, ...]) -> Tensor:
     return distributions.gather(1, torch.tensor(text, dtype=torch.long)[:, None])[:, 0]
 
 
-def _sums(model: torch.nn.Module, examples: list[Example]) -> list[Tensor]:
+def _sums(model: torch.nn.Module, examples: list[TokenizedPair]) -> list[Tensor]:
     """Log-probabilities of both sides, each answer alone."""
     return [torch.stack([_of(*side).sum() for side in both]) for both in _sides(model, examples)]
 
 
-def _sides(model: torch.nn.Module, examples: list[Example]) -> list[list[tuple[Tensor, tuple[int, ...]]]]:
+def _sides(model: torch.nn.Module, examples: list[TokenizedPair]) -> list[list[tuple[Tensor, tuple[int, ...]]]]:
     chosen = [(_distributions(model, e.prompt_ids, e.chosen_ids), e.chosen_ids) for e in examples]
     prompts = [e.rejected_prompt_ids or e.prompt_ids for e in examples]
     rejected = [
@@ -197,14 +197,14 @@ def _sides(model: torch.nn.Module, examples: list[Example]) -> list[list[tuple[T
     return [chosen, rejected]
 
 
-def _prompts(model: torch.nn.Module, examples: list[Example]) -> list[Tensor]:
+def _prompts(model: torch.nn.Module, examples: list[TokenizedPair]) -> list[Tensor]:
     sides = [[e.prompt_ids for e in examples], [e.rejected_prompt_ids or e.prompt_ids for e in examples]]
     return [
         torch.stack([_of(_distributions(model, ids[:1], ids[1:]), ids[1:]).sum() for ids in side]) for side in sides
     ]
 
 
-def _tokens(model: torch.nn.Module, reference: torch.nn.Module, examples: list[Example]) -> TokenLogps:
+def _tokens(model: torch.nn.Module, reference: torch.nn.Module, examples: list[TokenizedPair]) -> TokenLogps:
     """Every token's value, padded with 0; a token is marked if a longest common run does not hold it."""
 
     def padded(rows: list[Tensor]) -> Tensor:

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 
 from prefine.errors import NumericsError
-from prefine.metrics.rewards.likelihood_indicators import Reading, watch_all
+from prefine.metrics.rewards.likelihood_indicators import IndicatorReading, watch_all
 from prefine.training.early_stop import EarlyStop
 
 STEPS = np.arange(30)
-NARROWING = [Reading(float(h), 0.9, float(m)) for h, m in zip(2.0 * np.exp(-STEPS / 10), STEPS, strict=True)]
-NARROWING_UNLEARNED = [Reading(r.top_entropy, r.top_mass, -r.margin) for r in NARROWING]
-LEAKING = [Reading(2.0, float(mass), 0.0) for mass in np.linspace(0.95, 0.5, 30)]
-STILL = [Reading(2.0, 0.9, float(margin)) for margin in range(30)]
+NARROWING = [IndicatorReading(float(h), 0.9, float(m)) for h, m in zip(2.0 * np.exp(-STEPS / 10), STEPS, strict=True)]
+NARROWING_UNLEARNED = [IndicatorReading(r.top_entropy, r.top_mass, -r.margin) for r in NARROWING]
+LEAKING = [IndicatorReading(2.0, float(mass), 0.0) for mass in np.linspace(0.95, 0.5, 30)]
+STILL = [IndicatorReading(2.0, 0.9, float(margin)) for margin in range(30)]
 
 
-def first_stop(stop: EarlyStop, readings: list[Reading]) -> tuple[int, str] | None:
+def first_stop(stop: EarlyStop, readings: list[IndicatorReading]) -> tuple[int, str] | None:
     """Number of the reading that stops, from 0, and the alarm."""
     for number, reading in enumerate(readings):
         if (alarm := stop.update(reading)) is not None:
@@ -28,20 +28,24 @@ def first_stop(stop: EarlyStop, readings: list[Reading]) -> tuple[int, str] | No
 
 @pytest.mark.parametrize(("readings", "alarm"), [(NARROWING, "collapse"), (LEAKING, "diffusion")])
 @pytest.mark.parametrize("patience", [1, 2, 4])
-def test_an_alarm_stops_when_it_has_been_on_long_enough(readings: list[Reading], alarm: str, patience: int) -> None:
+def test_an_alarm_stops_when_it_has_been_on_long_enough(
+    readings: list[IndicatorReading], alarm: str, patience: int
+) -> None:
     on = [getattr(state, alarm) for state in watch_all(readings)].index(True)
     assert first_stop(EarlyStop(patience=patience), readings) == (on + patience - 1, alarm)
 
 
 @pytest.mark.parametrize("readings", [NARROWING_UNLEARNED, STILL])
-def test_other_trainings_go_on(readings: list[Reading]) -> None:
+def test_other_trainings_go_on(readings: list[IndicatorReading]) -> None:
     assert first_stop(EarlyStop(patience=1), readings) is None
 
 
 def test_only_the_chosen_alarms_stop() -> None:
     assert first_stop(EarlyStop(("diffusion",), patience=1), NARROWING) is None
     assert first_stop(EarlyStop(("collapse",), patience=1), LEAKING) is None
-    both = [Reading(r.top_entropy, leak.top_mass, r.margin) for r, leak in zip(NARROWING, LEAKING, strict=True)]
+    both = [
+        IndicatorReading(r.top_entropy, leak.top_mass, r.margin) for r, leak in zip(NARROWING, LEAKING, strict=True)
+    ]
     for order in (("collapse", "diffusion"), ("diffusion", "collapse")):
         stop = EarlyStop(order, patience=1)
         for reading in both:
@@ -51,7 +55,7 @@ def test_only_the_chosen_alarms_stop() -> None:
 
 def test_a_reading_without_alarm_starts_the_count_anew() -> None:
     settings: Any = {"keep": 0.0, "mass_fall": 0.1, "patience": 2}
-    low, high = Reading(1.0, 0.5, 0.0), Reading(1.0, 1.0, 0.0)
+    low, high = IndicatorReading(1.0, 0.5, 0.0), IndicatorReading(1.0, 1.0, 0.0)
     assert first_stop(EarlyStop(**settings), [high, low, high, low, high]) is None
     assert first_stop(EarlyStop(**settings), [high, low, high, low, low]) == (4, "diffusion")
 
@@ -65,7 +69,7 @@ def test_the_settings_of_the_watch_are_used() -> None:
 
 
 @pytest.mark.parametrize("readings", [NARROWING, LEAKING, STILL])
-def test_a_resumed_training_stops_where_the_uninterrupted_one_does(readings: list[Reading]) -> None:
+def test_a_resumed_training_stops_where_the_uninterrupted_one_does(readings: list[IndicatorReading]) -> None:
     whole, expected = EarlyStop(), []
     for reading in readings:
         expected.append(whole.update(reading))
@@ -96,7 +100,7 @@ def test_a_reading_that_is_no_number_ends_the_run(value: float) -> None:
     stop.update(STILL[0])
     before = stop.state_dict()
     with pytest.raises(NumericsError, match="margin of the probe pairs is not finite"):
-        stop.update(Reading(2.0, 0.9, value))
+        stop.update(IndicatorReading(2.0, 0.9, value))
     assert stop.state_dict() == before
 
 

@@ -12,7 +12,7 @@ from prefine.losses import dpo
 from prefine.training.forward.forward import Forward
 from prefine.training.forward.head import LinearHead, ModuleHead
 from prefine.training.forward.sharing import why_not_shared
-from prefine.training.items import Example
+from prefine.training.items import TokenizedPair
 from prefine.training.objective.pair_tokens import SideLogps
 from prefine.training.objective.step import Objective, accumulate_gradients
 from prefine.training.objective.table import PairTable
@@ -21,8 +21,8 @@ BETA = 0.3
 NAMES = [*architectures.ATTENTION_ONLY]
 
 
-def _examples(pairs: list[textbook.Pair]) -> list[Example]:
-    return [Example(str(n), tuple(p), tuple(c), tuple(r), weight=1 + n % 3) for n, (p, c, r) in enumerate(pairs)]
+def _examples(pairs: list[textbook.Pair]) -> list[TokenizedPair]:
+    return [TokenizedPair(str(n), tuple(p), tuple(c), tuple(r), weight=1 + n % 3) for n, (p, c, r) in enumerate(pairs)]
 
 
 def _pairs(seed: int = 3) -> list[textbook.Pair]:

@@ -8,7 +8,7 @@ import chat_tokenizers
 from prefine import chat
 from prefine.errors import DataError
 from prefine.records import Completion, Message, PreferencePair, Prompt
-from prefine.training.items import ExampleSet, PairReader, make_examples
+from prefine.training.items import PairReader, TokenizedPairs, make_examples
 
 TOKENIZER = chat_tokenizers.chatml()
 STOP = chat.stop_token_id(TOKENIZER)
@@ -26,7 +26,7 @@ def _pair(chosen: Completion | str, rejected: Completion | str, **fields: Any) -
     return PreferencePair(prompt=PROMPT, chosen=sides[0], rejected=sides[1], **fields)
 
 
-def _make(*pairs: PreferencePair, **settings: Any) -> ExampleSet:
+def _make(*pairs: PreferencePair, **settings: Any) -> TokenizedPairs:
     limits = {"max_prompt_tokens": 100, "max_completion_tokens": 100, **settings}
     return make_examples(pairs, PairReader(TOKENIZER, stop_token_id=STOP, **limits))
 

@@ -10,12 +10,12 @@ import torch
 
 from prefine.errors import BackendError, LimitError
 from prefine.losses import dpo, kto_pair
-from prefine.training.batches.packing import Rows
+from prefine.training.batches.packing import PackedBatch
 from prefine.training.distributed import processes
 from prefine.training.forward.forward import Forward
 from prefine.training.logging.figures import TrainSummary
 from prefine.training.loop import train
-from prefine.training.memory import OutOfMemory, shared_fate
+from prefine.training.memory import OutOfMemory, synchronized_oom
 
 EXAMPLES = tiny.examples()
 CUDA = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
@@ -28,7 +28,7 @@ def _short_of_memory(monkeypatch: pytest.MonkeyPatch, method: str, room: int, er
     tried: list[int] = []
     original: Callable[..., Any] = getattr(Forward, method)
 
-    def limited(self: Forward, rows: Rows, *args: Any, **options: Any) -> Any:
+    def limited(self: Forward, rows: PackedBatch, *args: Any, **options: Any) -> Any:
         tried.append(rows.positions)
         if rows.positions > room:
             raise error
@@ -102,18 +102,21 @@ def test_a_pair_without_room_is_named_with_what_helps(tmp_path: Path, monkeypatc
 
 
 def test_other_errors_are_not_taken_for_it() -> None:
-    with pytest.raises(RuntimeError, match="shapes"), shared_fate():
+    with pytest.raises(RuntimeError, match="shapes"), synchronized_oom():
         raise RuntimeError("shapes cannot be multiplied")
-    with pytest.raises(OutOfMemory, match="DefaultCPUAllocator"), shared_fate():
+    with pytest.raises(OutOfMemory, match="DefaultCPUAllocator"), synchronized_oom():
         raise CPU
 
 
 def test_in_step_a_process_without_room_ends_silently_for_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "_lost", False)
-    with pytest.raises(LimitError, match=r"DefaultCPUAllocator.*train\.micro_batch_tokens"), shared_fate(in_step=True):
+    monkeypatch.setattr(processes, "_disconnected", False)
+    with (
+        pytest.raises(LimitError, match=r"DefaultCPUAllocator.*train\.micro_batch_tokens"),
+        synchronized_oom(in_step=True),
+    ):
         raise CPU
-    assert processes._lost
-    with pytest.raises(BackendError, match="has ended without a word"), shared_fate(in_step=True):
+    assert processes._disconnected
+    with pytest.raises(BackendError, match="has ended without a word"), synchronized_oom(in_step=True):
         raise RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer")
-    with pytest.raises(RuntimeError, match="shapes"), shared_fate(in_step=True):
+    with pytest.raises(RuntimeError, match="shapes"), synchronized_oom(in_step=True):
         raise RuntimeError("shapes cannot be multiplied")

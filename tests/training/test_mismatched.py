@@ -7,11 +7,11 @@ import tiny_training as tiny
 
 from prefine.errors import DataError
 from prefine.training.cross_prompt import mismatched_examples
-from prefine.training.items import Example
+from prefine.training.items import TokenizedPair
 
 
-def _rows(prompts: str) -> list[Example]:
-    return [Example(f"pair-{i}", (ord(p),), (i, 1), (i, 2)) for i, p in enumerate(prompts)]
+def _rows(prompts: str) -> list[TokenizedPair]:
+    return [TokenizedPair(f"pair-{i}", (ord(p),), (i, 1), (i, 2)) for i, p in enumerate(prompts)]
 
 
 @pytest.mark.parametrize(

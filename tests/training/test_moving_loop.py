@@ -15,7 +15,7 @@ from prefine.losses.protocol import LossFunction
 from prefine.losses.regularizers import budget, step_budget
 from prefine.schedules import Schedule
 from prefine.training.checkpoints import load_newest
-from prefine.training.items import Example
+from prefine.training.items import TokenizedPair
 from prefine.training.logging.figures import StepRow, TrainSummary
 from prefine.training.loop import train
 
@@ -127,8 +127,8 @@ def test_answers_to_other_prompts_are_scored_once_by_the_reference(tmp_path: Pat
 def test_the_policy_must_be_able_to_read_the_answers_to_other_prompts_too(tmp_path: Path) -> None:
     """Whatever the reference can read."""
     rows = [
-        Example("long prompt", tuple(range(3, 33)) * 2, (1,), (2, 1)),
-        Example("long answer", (4,), (*range(3, 12), 1), (2, 1)),
+        TokenizedPair("long prompt", tuple(range(3, 33)) * 2, (1,), (2, 1)),
+        TokenizedPair("long answer", (4,), (*range(3, 12), 1), (2, 1)),
     ]
     for reference in (None, tiny.model(seed=1)):
         if reference is not None:

@@ -12,14 +12,14 @@ from prefine.losses.pairs.dpo import dpo
 from prefine.losses.pairs.kto_pair import kto_pair
 from prefine.training.batches.fill import RowFill, needed_positions
 from prefine.training.batches.packing import pack, pad
-from prefine.training.items import Example
+from prefine.training.items import TokenizedPair
 from prefine.training.logging.figures import TrainSummary
 from prefine.training.loop import train
 
 PAIRS = [
-    Example("a", (1, 2, 3), (4, 5), (6, 7, 8)),
-    Example("b", (1, 2, 3), (4, 5), (9,)),
-    Example("c", (1,), (4,), (5, 6, 7, 8, 9, 10)),
+    TokenizedPair("a", (1, 2, 3), (4, 5), (6, 7, 8)),
+    TokenizedPair("b", (1, 2, 3), (4, 5), (9,)),
+    TokenizedPair("c", (1,), (4,), (5, 6, 7, 8, 9, 10)),
 ]
 
 

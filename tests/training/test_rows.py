@@ -7,9 +7,9 @@ import torch
 
 from prefine.training.batches.packing import groups_of, joined, pack, pad
 from prefine.training.batches.tree import Tree
-from prefine.training.items import Example
+from prefine.training.items import TokenizedPair
 
-TWO = [Example("a", (5, 6), (7, 1), (8, 9, 1)), Example("b", (3,), (4,), (2, 1))]
+TWO = [TokenizedPair("a", (5, 6), (7, 1), (8, 9, 1)), TokenizedPair("b", (3,), (4,), (2, 1))]
 
 
 def test_a_packed_row_has_each_prompt_once_and_positions_that_start_again_after_it() -> None:
@@ -33,9 +33,9 @@ def test_padded_rows_have_each_completion_with_its_own_prompt() -> None:
 
 def test_pairs_of_one_prompt_share_it_and_a_completion_that_two_pairs_name_is_there_once() -> None:
     examples = [
-        Example("a", (5, 6), (7, 1), (8, 1)),
-        Example("b", (9,), (7, 1), (8, 1)),
-        Example("c", (5, 6), (8, 1), (4, 4, 1)),
+        TokenizedPair("a", (5, 6), (7, 1), (8, 1)),
+        TokenizedPair("b", (9,), (7, 1), (8, 1)),
+        TokenizedPair("c", (5, 6), (8, 1), (4, 4, 1)),
     ]
     first, second = groups_of(examples, [0, 1, 2], 100)
     assert first == ((((5, 6), ((7, 1), (8, 1), (4, 4, 1))),), ((0, (0, 0), (0, 1)), (2, (0, 1), (0, 2))))
@@ -46,7 +46,7 @@ def test_pairs_of_one_prompt_share_it_and_a_completion_that_two_pairs_name_is_th
 
 
 def test_a_prompt_with_more_completions_than_fit_becomes_several_groups() -> None:
-    examples = [Example(str(n), (1, 2, 3), (n, 5, 5, 5), (n, 6, 6, 6)) for n in range(10, 20)]
+    examples = [TokenizedPair(str(n), (1, 2, 3), (n, 5, 5, 5), (n, 6, 6, 6)) for n in range(10, 20)]
     groups = groups_of(examples, range(10), 16)
     assert [len(group.pairs) for group in groups] == [2] * 5
     assert all(group.tokens <= 16 for group in groups)
@@ -66,7 +66,7 @@ def test_rows_keep_the_limit_and_lose_no_pair_and_do_not_depend_on_chance() -> N
 
 
 def test_a_group_longer_than_the_limit_is_alone() -> None:
-    examples = [*tiny.examples(3), Example("long", tuple(range(30)), (1,) * 30, (2,) * 30)]
+    examples = [*tiny.examples(3), TokenizedPair("long", tuple(range(30)), (1,) * 30, (2,) * 30)]
     rows = pack(examples, range(4), 40)
     (alone,) = [some for some in rows if 3 in some.pairs.tolist()]
     assert alone.pairs.tolist() == [3]

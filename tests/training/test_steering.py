@@ -17,7 +17,7 @@ from prefine.losses.facts import option_of, parts_of
 from prefine.losses.protocol import PairLogps, declare
 from prefine.losses.regularizers import budget
 from prefine.schedules import Schedule, last
-from prefine.training.objective.hyperparameters import Steering
+from prefine.training.objective.hyperparameters import HyperparameterController
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_every_number_within_a_mixture_can_move() -> None:
         "weights": [half, 0.5],
     }
     loss = bind("loss", "mixture", options, where="train.loss")
-    steering = Steering(loss, partial(budget, delta=2.0), Schedule.model_validate(half), steps=5)
+    steering = HyperparameterController(loss, partial(budget, delta=2.0), Schedule.model_validate(half), steps=5)
     objective = steering.at(2)
     first, second = option_of(objective.loss, "losses")
     assert option_of(first, "beta") == pytest.approx(0.2)
@@ -128,7 +128,7 @@ def test_a_controller_sees_the_step_before_the_loss_does() -> None:
     loss = partial(
         mixture, losses=(dpo, partial(bco, beta=Schedule(schedule="linear", start=1.0, end=0.5))), weights=(1.0, 1.0)
     )
-    steering = Steering(loss, steps=2)
+    steering = HyperparameterController(loss, steps=2)
 
     def delta(step: int, values: PairLogps) -> float:
         settled = steering.control(steering.at(step), values)
@@ -137,7 +137,7 @@ def test_a_controller_sees_the_step_before_the_loss_does() -> None:
     assert delta(0, _values(3.0, -1.0)) == pytest.approx(1.0)
     state = steering.state_dict()
     assert delta(1, _values(-2.0, -6.0)) == pytest.approx((1.0 + 0.5 * -4.0) / 2)
-    again = Steering(loss, steps=2)
+    again = HyperparameterController(loss, steps=2)
     again.load_state_dict(state)
     settled = again.control(again.at(1), _values(-2.0, -6.0))
     assert again.moved(settled)["loss.losses.1.delta"] == pytest.approx(-0.5)
@@ -146,7 +146,7 @@ def test_a_controller_sees_the_step_before_the_loss_does() -> None:
 def test_the_filter_of_beta_dpo_draws_anew_at_every_step_and_for_every_seed() -> None:
     def kept(seed: int, step: int) -> list[bool]:
         loss = bind("loss", "beta_dpo", {"rho": 0.5, "seed": seed}, where="train.loss")
-        steering = Steering(loss, steps=9)
+        steering = HyperparameterController(loss, steps=9)
         logps = _values(0.0, 0.0).rows(torch.zeros(40, dtype=torch.long))
         for _ in range(step + 1):
             objective = steering.control(steering.at(0), logps)
@@ -169,7 +169,7 @@ def test_an_option_may_be_a_function_that_is_no_loss() -> None:
     def linked(logps: PairLogps, *, link: Any = torch.nn.functional.logsigmoid, scale: Any = 2.0) -> torch.Tensor:
         return -scale * link(logps.margin)
 
-    steering = Steering(linked, steps=3)
+    steering = HyperparameterController(linked, steps=3)
     objective = steering.at(1)
     assert [path for path, _ in parts_of(linked)] == [""]
     assert option_of(objective.loss, "link") is torch.nn.functional.logsigmoid

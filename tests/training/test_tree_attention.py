@@ -7,7 +7,7 @@ from torch import nn
 
 from prefine.training.batches.tree import Tree
 from prefine.training.forward.attention import blocks as attention_blocks
-from prefine.training.forward.attention.blocks import Rule, visible
+from prefine.training.forward.attention.blocks import AttentionRule, visible
 from prefine.training.forward.attention.tree import _by_tree, dense_tree_attention, tree_attention
 
 
@@ -35,7 +35,7 @@ def test_blocks_equal_the_dense_mask(
     inputs = _inputs(length)
     upstream = torch.randn(1, length, 4, 8, dtype=torch.float64)
     blocks, _ = tree_attention(nn.Module(), *inputs, None, trees=trees, **rule)
-    as_rule = Rule(rule.get("scaling", 8**-0.5), rule.get("sliding_window"), rule.get("softcap"))
+    as_rule = AttentionRule(rule.get("scaling", 8**-0.5), rule.get("sliding_window"), rule.get("softcap"))
     dense = dense_tree_attention(*inputs, trees, as_rule)
     found = [[mixed, *torch.autograd.grad(mixed, inputs, upstream)] for mixed in (blocks, dense)]
     for one, other in zip(*found, strict=True):
@@ -67,7 +67,7 @@ def test_what_nothing_reads_may_be_left_out(name: str, window: int | None) -> No
 def test_torchs_own_kernels_tree_by_tree_equal_the_dense_mask(name: str) -> None:
     trees, length = layout(SHAPES[name])
     inputs = _inputs(length)
-    expected = dense_tree_attention(*inputs, trees, Rule(0.3))
+    expected = dense_tree_attention(*inputs, trees, AttentionRule(0.3))
     found = _by_tree(*inputs, trees, 0.3)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-13)
 

@@ -5,7 +5,7 @@ import torch
 from packed import SHAPES, layout
 from torch.nn.attention.flex_attention import flex_attention
 
-from prefine.training.forward.attention.blocks import Rule, visible
+from prefine.training.forward.attention.blocks import AttentionRule, visible
 from prefine.training.forward.attention.flex import BLOCK, block_mask, flex_tree_attention, padded_length, seen_runs
 from prefine.training.forward.attention.tree import dense_tree_attention, tree_attention
 
@@ -46,8 +46,10 @@ def _listed(count: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", ["mixed", "long"])
-@pytest.mark.parametrize("rule", [Rule(0.3), Rule(0.3, 9), Rule(0.3, 150, 2.0)], ids=["plain", "window", "both"])
-def test_uncompiled_it_equals_the_dense_mask(name: str, rule: Rule) -> None:
+@pytest.mark.parametrize(
+    "rule", [AttentionRule(0.3), AttentionRule(0.3, 9), AttentionRule(0.3, 150, 2.0)], ids=["plain", "window", "both"]
+)
+def test_uncompiled_it_equals_the_dense_mask(name: str, rule: AttentionRule) -> None:
     trees, length = layout(SHAPES[name])
     torch.manual_seed(0)
     q, k, v = (torch.randn(1, heads, length, 16) for heads in (4, 2, 2))
@@ -58,8 +60,10 @@ def test_uncompiled_it_equals_the_dense_mask(name: str, rule: Rule) -> None:
 @on_cuda
 @pytest.mark.parametrize("name", SHAPES)
 @pytest.mark.parametrize("width", [64, 128])
-@pytest.mark.parametrize("rule", [Rule(0.1), Rule(0.1, 150), Rule(0.1, 150, 2.0)], ids=["plain", "window", "both"])
-def test_the_compiled_kernel_equals_the_dense_mask(name: str, width: int, rule: Rule) -> None:
+@pytest.mark.parametrize(
+    "rule", [AttentionRule(0.1), AttentionRule(0.1, 150), AttentionRule(0.1, 150, 2.0)], ids=["plain", "window", "both"]
+)
+def test_the_compiled_kernel_equals_the_dense_mask(name: str, width: int, rule: AttentionRule) -> None:
     trees, length = layout(SHAPES[name])
     torch.manual_seed(0)
     # As models give them: a view of [1, T, heads, d].
@@ -86,7 +90,7 @@ def test_other_layouts_do_not_compile_it_again() -> None:
     for name in SHAPES:
         trees, length = layout(SHAPES[name])
         q, k, v = (torch.randn(1, h, length, 64, device="cuda", dtype=torch.bfloat16) for h in (4, 2, 2))
-        flex_tree_attention(q, k, v, trees, Rule(0.1))
+        flex_tree_attention(q, k, v, trees, AttentionRule(0.1))
     # One for the full row, one for rows of a single block, one for all others.
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 3
 

@@ -9,13 +9,13 @@ from step_gradients import EXAMPLES, flat, table
 from torch import Tensor, nn
 
 from prefine.losses import dpo
-from prefine.training.batches.packing import Rows
+from prefine.training.batches.packing import PackedBatch
 from prefine.training.forward import skip_unscored
 from prefine.training.forward.forward import Forward
 from prefine.training.objective.step import Objective, accumulate_gradients
 
 
-def _forward(model: nn.Module, **settings: Any) -> tuple[Forward, Rows]:
+def _forward(model: nn.Module, **settings: Any) -> tuple[Forward, PackedBatch]:
     forward = Forward(model, tokens=10_000, **settings)  # type: ignore[arg-type]
     (rows,) = forward.cut(EXAMPLES, range(len(EXAMPLES)))
     return forward, rows

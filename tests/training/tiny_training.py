@@ -8,7 +8,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from prefine.config.sections import TrainConfig
-from prefine.training.items import Example
+from prefine.training.items import TokenizedPair
 
 VOCABULARY = 40
 
@@ -31,14 +31,14 @@ def model(*, seed: int = 0, dtype: torch.dtype = torch.float64, intermediate: in
     return made
 
 
-def examples(count: int = 7, *, seed: int = 0) -> list[Example]:
+def examples(count: int = 7, *, seed: int = 0) -> list[TokenizedPair]:
     rng = np.random.default_rng(seed)
 
     def ids() -> tuple[int, ...]:
         return tuple(int(token) for token in rng.integers(0, VOCABULARY, rng.integers(1, 9)))
 
     return [
-        Example(
+        TokenizedPair(
             f"pair-{index}",
             ids(),
             (*ids(), 1),

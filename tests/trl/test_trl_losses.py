@@ -5,7 +5,7 @@ import json
 import pytest
 import trl_runs as runs
 
-from prefine.training.batches.step_schedule import Plan
+from prefine.training.batches.step_schedule import StepSchedule
 from run_place import Place
 
 PAIRS, STEPS, SEED = 12, 10, 3
@@ -32,7 +32,7 @@ def test_the_first_ten_losses_agree(place: Place) -> None:
         seed=SEED,
     )
     ours = [json.loads(line) for line in (run / "train_log.jsonl").read_text().splitlines()]
-    plan = Plan(PAIRS, 2, 2, SEED, STEPS)
+    plan = StepSchedule(PAIRS, 2, 2, SEED, STEPS)
     order = [index for step in range(STEPS) for index in plan.pairs_of(step)]
     trainer = runs.trainer(
         place,

@@ -13,7 +13,7 @@ from prefine.errors import ConfigError, DataError
 from prefine.judging.choose import choose_rater, who_is_asked
 from prefine.records import Completion, PreferenceList, PreferencePair, Prompt, Ranking
 from prefine.stages.failures import Failures
-from prefine.stages.rank import make_fields, rank_shard, strategy_facts, strategy_maker
+from prefine.stages.rank import make_candidates, rank_shard, strategy_facts, strategy_maker
 from prefine.stages.sampling import sample_shard
 from prefine.stages.selection import BoundSelector, RankedPrompt, Tally
 from prefine.stages.slots import Slots
@@ -139,7 +139,7 @@ def rank(
     with answer_log(journal) as log:
         engine = CallEngine(log, max_calls=max_calls, max_cost=max_cost, should_stop=lambda: shown.stopping)
         for shard in chunks(groups, _SHARD):
-            fields, skipped = make_fields(shard, seed=seed)
+            fields, skipped = make_candidates(shard, seed=seed)
             found, judgments, scores = rank_shard(engine, asked, rater, fields, make_strategy, name=chosen.name)
             rankings += found
             failures.count(judgments)

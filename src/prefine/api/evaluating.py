@@ -11,7 +11,7 @@ from prefine.config.sections import Decoding, EvaluateConfig
 from prefine.models.protocol import Sampler
 from prefine.records import Completion, Prompt
 from prefine.report.data import Evaluation
-from prefine.stages.head_to_head import answered_by_both, in_the_eyes_of, lengths
+from prefine.stages.head_to_head import according_to, answered_by_both, lengths
 from prefine.stages.sampling import sample_shard
 from prefine.stages.stage_run import Progress, Silent, check_model, chunks
 
@@ -81,12 +81,12 @@ def evaluate(
         )
         engine.check_failures(2 * len(asked), max_failed_fraction, where="evaluate")
         answered = answered_by_both(asked, before, after, engine)
-        seen = in_the_eyes_of(eyes, name, answered, engine, settings)
+        seen = according_to(eyes, name, answered, engine, settings)
     tell([*samplers[0].notes, *samplers[1].notes, *eyes.notes, *seen.failures.notes()])
     return Evaluation(
         policy=samplers[1].label,
         baseline=samplers[0].label,
-        contests=(seen.contest,),
+        contests=(seen.head_to_head,),
         constraints=(),
         metrics=(*seen.facts, *lengths(answered, settings)),
     )

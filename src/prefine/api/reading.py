@@ -9,8 +9,8 @@ from typing import Any, TypeAlias
 from prefine.api.components import component_of
 from prefine.config.sections import Component
 from prefine.data import entries
-from prefine.data.import_report import Screen
-from prefine.data.layouts.protocol import Row
+from prefine.data.import_report import ImportReport
+from prefine.data.layouts.protocol import SourceRow
 from prefine.data.sources import read, shaped
 from prefine.errors import ConfigError, DataError
 from prefine.records import Completion, PreferencePair, Prompt
@@ -32,7 +32,7 @@ def read_prompts(source: Source, *, strict: bool = False) -> list[Prompt]:
         ConfigError: There is no such source.
         DataError: A row is malformed; the message has its place and the remedy.
     """
-    screen = Screen(strict=strict)
+    screen = ImportReport(strict=strict)
     prompts = list(entries.prompts(_rows(source, "prompts"), screen))
     _warn(screen)
     return prompts
@@ -49,7 +49,7 @@ def read_completions(source: Source, *, strict: bool = False) -> tuple[list[Prom
         ConfigError: There is no such source.
         DataError: A row is malformed.
     """
-    screen = Screen(strict=strict)
+    screen = ImportReport(strict=strict)
     groups = list(entries.completions(_rows(source, "completions"), screen))
     _warn(screen)
     return [prompt for prompt, _ in groups], [completion for _, found in groups for completion in found]
@@ -66,18 +66,18 @@ def read_pairs(source: Source, *, strict: bool = False) -> list[PreferencePair]:
         ConfigError: There is no such source.
         DataError: A row is malformed.
     """
-    screen = Screen(strict=strict)
+    screen = ImportReport(strict=strict)
     pairs = list(entries.pairs(_rows(source, "pairs"), screen))
     _warn(screen)
     return pairs
 
 
-def _rows(source: Source, where: str) -> Iterator[Row]:
+def _rows(source: Source, where: str) -> Iterator[SourceRow]:
     if isinstance(source, str | Path):
         return read(Component.model_validate({"name": "file", "path": str(source)}), where=where)
     if isinstance(source, Mapping):
         return read(component_of(source, where=where), where=where)
-    return shaped(Row(f"row {number}", dict(row)) for number, row in enumerate(source))
+    return shaped(SourceRow(f"row {number}", dict(row)) for number, row in enumerate(source))
 
 
 def prompts_of(prompts: Iterable[PromptLike]) -> list[Prompt]:
@@ -104,7 +104,7 @@ def _prompt_of(value: PromptLike, where: str) -> Prompt:
     if isinstance(value, Prompt):
         return value
     row = dict(value) if isinstance(value, Mapping) else {"prompt": value}
-    (prompt,) = entries.prompts(shaped([Row(where, row)]), Screen(strict=True))
+    (prompt,) = entries.prompts(shaped([SourceRow(where, row)]), ImportReport(strict=True))
     return prompt
 
 
@@ -114,7 +114,7 @@ def pairs_of(pairs: Iterable[PreferencePair | Mapping[str, Any]]) -> Iterator[Pr
     first = next(items, None)
     if first is None:
         return
-    screen = Screen()
+    screen = ImportReport()
     everything = chain([first], items)
     if isinstance(first, PreferencePair):
         seen: set[str] = set()
@@ -145,6 +145,6 @@ def tell(notes: Iterable[str]) -> None:
         warnings.warn(note, stacklevel=3)
 
 
-def _warn(screen: Screen) -> None:
+def _warn(screen: ImportReport) -> None:
     for note in screen.notes():
         warnings.warn(note, stacklevel=3)

@@ -18,9 +18,9 @@ from prefine.simulator import (
     Advice,
     Contestant,
     JudgeModel,
-    Played,
     Prices,
-    Row,
+    SimulatedGames,
+    StrategyResult,
     Worlds,
     check,
     chunks_of,
@@ -39,8 +39,8 @@ _POLL_S = 0.2  # how long after an interrupt the work is stopped, at most
 class Simulation:
     """The table, what it was made of (world by world, as many as there are rows), the advice, and what was left out."""
 
-    rows: list[Row]
-    played: list[Played]
+    rows: list[StrategyResult]
+    played: list[SimulatedGames]
     advice: Advice
     notes: tuple[str, ...]
 
@@ -101,7 +101,7 @@ def simulate(
         why = "; ".join(notes) or "none was named"
         raise ConfigError(f"{_WHERE}: there is none that can rank {completions} completions: {why}")
     chunks = list(chunks_of(model, completions, worlds, seed))
-    parts: list[list[Played]] = []
+    parts: list[list[SimulatedGames]] = []
     shown.start("simulate", worlds, "worlds")
     with _workers(min(processes, len(chunks))) as apply:
         for part in apply(_Play(contestants), chunks, shown):
@@ -193,11 +193,11 @@ class _Play:
 
     contestants: Sequence[Contestant]
 
-    def __call__(self, draw: Callable[[], Worlds]) -> list[Played]:
+    def __call__(self, draw: Callable[[], Worlds]) -> list[SimulatedGames]:
         return play(self.contestants, draw())
 
 
-Apply = Callable[[_Play, Sequence[Callable[[], Worlds]], Progress], Iterable[list[Played]]]
+Apply = Callable[[_Play, Sequence[Callable[[], Worlds]], Progress], Iterable[list[SimulatedGames]]]
 
 
 @contextmanager
@@ -209,7 +209,9 @@ def _workers(count: int) -> Iterator[Apply]:
     # Processes that begin afresh: a copy of this one, made while its progress bar's thread holds a lock, could hang.
     with multiprocessing.get_context("spawn").Pool(count, _leave_interrupts_to_the_parent) as pool:
 
-        def apply(work: _Play, chunks: Sequence[Callable[[], Worlds]], progress: Progress) -> Iterator[list[Played]]:
+        def apply(
+            work: _Play, chunks: Sequence[Callable[[], Worlds]], progress: Progress
+        ) -> Iterator[list[SimulatedGames]]:
             parts = pool.imap(work, chunks)
             for _ in chunks:
                 yield _awaited(parts, progress)
@@ -217,11 +219,11 @@ def _workers(count: int) -> Iterator[Apply]:
         yield apply
 
 
-def _awaited(parts: Any, progress: Progress) -> list[Played]:
+def _awaited(parts: Any, progress: Progress) -> list[SimulatedGames]:
     """The next part; meanwhile an interrupt is heeded, however long a worker takes."""
     while True:
         try:
-            part: list[Played] = parts.next(_POLL_S)
+            part: list[SimulatedGames] = parts.next(_POLL_S)
         except multiprocessing.TimeoutError:
             _go_on(progress)
         else:

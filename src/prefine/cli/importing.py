@@ -7,7 +7,7 @@ from typing import Any
 from prefine.config.sections import Component
 from prefine.data.convert import ENTRIES, write_entries
 from prefine.data.files import FORMATS, files_at
-from prefine.data.import_report import Screen
+from prefine.data.import_report import ImportReport
 from prefine.data.sources import read, read_files
 from prefine.errors import ConfigError
 
@@ -43,7 +43,7 @@ def convert(inputs: Sequence[str], entry: str, out: Path, options: Mapping[str, 
         rows = read_files(files, given, where="import")
     else:
         rows = read(Component.model_validate({"name": "hub", "path": hub, **given}), where="import")
-    screen = Screen(strict=strict)
+    screen = ImportReport(strict=strict)
     recognised = write_entries(rows, entry, out, screen)
     unit = "pairs" if entry == "pairs" else "prompts"
     return [

@@ -62,7 +62,7 @@ def train_together(load: Callable[[], "RunConfig"], lead: Callable[["RunConfig"]
             lead(config)
         else:
             _follow(config)
-        processes.end(0)
+        processes.report_exit(0)
     except EndedElsewhere as other:
         processes.wait_until_gone()
         raise typer.Exit(other.code) from other
@@ -71,7 +71,7 @@ def train_together(load: Callable[[], "RunConfig"], lead: Callable[["RunConfig"]
             code = error.exit_code
         elif isinstance(error, KeyboardInterrupt):
             code = Interrupted.exit_code
-        if not processes.end(code):
+        if not processes.report_exit(code):
             raise typer.Exit(code) from error
         raise
 

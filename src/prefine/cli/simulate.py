@@ -17,7 +17,7 @@ from prefine.cli.progress import RichProgress
 from prefine.config.components import TABLES
 from prefine.config.yaml import parse_yaml
 from prefine.errors import ConfigError
-from prefine.simulator import Contestant, JudgeModel, Prices, Row, check
+from prefine.simulator import Contestant, JudgeModel, Prices, StrategyResult, check
 from prefine.simulator.gaps import GAPS
 from prefine.simulator.summary import Estimate, label
 
@@ -259,7 +259,7 @@ def _found(simulation: Simulation, *, priced: bool) -> Table:
     return table
 
 
-def _widths(rows: Sequence[Row], *, errors: bool) -> Table:
+def _widths(rows: Sequence[StrategyResult], *, errors: bool) -> Table:
     """How wide each strategy's pairs are, by selector; with standard errors where there is room."""
     selectors = [name for name in GAPS if any(name in row.gaps for row in rows)]
     table = _table("  ", "strategy", *(_TITLES.get(name, name) for name in selectors))
@@ -275,7 +275,7 @@ def _gap_text(gap: Estimate, *, errors: bool) -> str:
     return f"{gap.mean:.2f} ±{gap.standard_error:.2f}" if errors else f"{gap.mean:.2f}"
 
 
-def _largest_error(rows: Sequence[Row]) -> float:
+def _largest_error(rows: Sequence[StrategyResult]) -> float:
     errors = (gap.standard_error for row in rows for gap in row.gaps.values())
     return max((error for error in errors if not math.isnan(error)), default=math.nan)
 

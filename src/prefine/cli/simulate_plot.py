@@ -9,7 +9,7 @@ from typing import NamedTuple
 import plotly.graph_objects as go
 
 from prefine.api.simulating import Simulation
-from prefine.simulator import Row
+from prefine.simulator import StrategyResult
 from prefine.simulator.summary import label
 
 WIDTH, HEIGHT = 1080, 640
@@ -115,7 +115,7 @@ def _words(simulation: Simulation) -> str:
     return chosen + advice.reason
 
 
-def _trace(name: str, rows: Sequence[Row], colour: str, mode: str, size: int) -> go.Scatter:
+def _trace(name: str, rows: Sequence[StrategyResult], colour: str, mode: str, size: int) -> go.Scatter:
     return go.Scatter(
         name=name,
         mode=mode,
@@ -134,7 +134,7 @@ def _bars(errors: list[float], colour: str) -> dict[str, object]:
     return {"type": "data", "array": errors, "color": colour, "thickness": 1.2, "width": 3}
 
 
-def _reading(row: Row) -> str:
+def _reading(row: StrategyResult) -> str:
     lines = [
         f"<b>{html.escape(label(row.contestant))}</b>",
         f"calls {row.calls.mean:.1f}, depth {row.rounds.mean:.1f}, cost {row.cost.mean:.4g}",
@@ -145,7 +145,7 @@ def _reading(row: Row) -> str:
     return "<br>".join(lines)
 
 
-def _ranges(rows: Sequence[Row]) -> tuple[float, float, float]:
+def _ranges(rows: Sequence[StrategyResult]) -> tuple[float, float, float]:
     """The horizontal range in decades, and the top of the vertical one; with room for lettering."""
     decades = [math.log10(row.cost.mean) for row in rows if row.cost.mean > 0]
     low, high = min(decades, default=0.0), max(decades, default=1.0)
@@ -158,7 +158,9 @@ def _ticks(low: float, high: float) -> Iterator[float]:
         yield from (m * 10.0**decade for m in _TICKS if low <= math.log10(m * 10.0**decade) <= high)
 
 
-def _labels(rows: Sequence[Row], low: float, high: float, top: float) -> Iterator[tuple[Row, str, _Spot]]:
+def _labels(
+    rows: Sequence[StrategyResult], low: float, high: float, top: float
+) -> Iterator[tuple[StrategyResult, str, _Spot]]:
     """Where each row's name goes: the first place beside its dot that is free. A crowded one is left to hovering."""
     plot = _Box(0, 0, WIDTH - _LEFT - _RIGHT, HEIGHT - _TOP - _BOTTOM)
     spots = {

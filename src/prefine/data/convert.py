@@ -8,9 +8,9 @@ from typing import Any
 
 from prefine.atomic import write_atomically
 from prefine.data import entries
-from prefine.data.import_report import Screen
+from prefine.data.import_report import ImportReport
 from prefine.data.layouts.own import MARK
-from prefine.data.layouts.protocol import Row
+from prefine.data.layouts.protocol import SourceRow
 from prefine.data.layouts.table import has_own_columns
 from prefine.errors import DataError
 from prefine.records import Completion, Message, PreferencePair, Prompt
@@ -19,7 +19,7 @@ from prefine.run.rows import pair_row
 Values = dict[str, Any]
 
 
-def write_entries(rows: Iterator[Row], entry: str, out: Path, screen: Screen) -> str:
+def write_entries(rows: Iterator[SourceRow], entry: str, out: Path, screen: ImportReport) -> str:
     """Write the rows that can be used, as one of `ENTRIES`, whole or not at all.
 
     Returns: The layout that the rows came in.
@@ -41,17 +41,17 @@ def _write(path: Path, values: Iterator[Values]) -> None:
             file.write(json.dumps(one if has_own_columns(one) else one | {MARK: "prefine"}, ensure_ascii=False) + "\n")
 
 
-def _prompts(rows: Iterable[Row], screen: Screen) -> Iterator[Values]:
+def _prompts(rows: Iterable[SourceRow], screen: ImportReport) -> Iterator[Values]:
     for prompt in entries.prompts(rows, screen):
         yield prompt_values(prompt)
 
 
-def _completions(rows: Iterable[Row], screen: Screen) -> Iterator[Values]:
+def _completions(rows: Iterable[SourceRow], screen: ImportReport) -> Iterator[Values]:
     for prompt, answers in entries.completions(rows, screen):
         yield prompt_values(prompt) | {"completions": [_answer_values(answer) for answer in answers]}
 
 
-def _pairs(rows: Iterable[Row], screen: Screen) -> Iterator[Values]:
+def _pairs(rows: Iterable[SourceRow], screen: ImportReport) -> Iterator[Values]:
     for pair in entries.pairs(rows, screen):
         values = pair_values(pair)
         # Pairs of ours have more than users' columns can say: token ids, log-probabilities, ids.
@@ -82,7 +82,7 @@ def pair_values(pair: PreferencePair) -> Values:
 
 def _says_all(values: Values, pair: PreferencePair) -> bool:
     try:
-        again = entries.pair_in(Row(pair.prompt.source, values), Screen())
+        again = entries.pair_in(SourceRow(pair.prompt.source, values), ImportReport())
     except DataError:
         return False
     return again == pair

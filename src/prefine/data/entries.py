@@ -1,6 +1,6 @@
 """Rows in our own columns → prompts, completions and pairs, or an error that names the row and the remedy.
 
-What is well-formed but worthless (empty, a repetition, a tie) is set aside on the `Screen`.
+What is well-formed but worthless (empty, a repetition, a tie) is set aside on the `ImportReport`.
 """
 
 from collections.abc import Iterable, Iterator
@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from prefine.data.import_report import Screen, UselessRow
-from prefine.data.layouts.protocol import PROMPT_NAMES, Row, has, show
+from prefine.data.import_report import ImportReport, UselessRow
+from prefine.data.layouts.protocol import PROMPT_NAMES, SourceRow, has, show
 from prefine.data.messages import messages_of, reason, storable, structured
 from prefine.data.preferences import score_gap
 from prefine.errors import DataError
@@ -27,7 +27,7 @@ _RESERVED = {
 }
 
 
-def prompts(rows: Iterable[Row], screen: Screen | None = None) -> Iterator[Prompt]:
+def prompts(rows: Iterable[SourceRow], screen: ImportReport | None = None) -> Iterator[Prompt]:
     """One prompt a row: `prompt` or `instruction` (text or messages), or `messages`; other columns are metadata.
 
     Answers that are there are left out, so prompts can be read from completions and from pairs.
@@ -39,7 +39,7 @@ def prompts(rows: Iterable[Row], screen: Screen | None = None) -> Iterator[Promp
     Raises:
         DataError: The prompt is missing or of a wrong type, or no row is left.
     """
-    screen = screen or Screen()
+    screen = screen or ImportReport()
     seen: dict[str, str] = {}
     for row in rows:
         screen.read += 1
@@ -54,7 +54,9 @@ def prompts(rows: Iterable[Row], screen: Screen | None = None) -> Iterator[Promp
     screen.require_some("prompts")
 
 
-def completions(rows: Iterable[Row], screen: Screen | None = None) -> Iterator[tuple[Prompt, list[Completion]]]:
+def completions(
+    rows: Iterable[SourceRow], screen: ImportReport | None = None
+) -> Iterator[tuple[Prompt, list[Completion]]]:
     """One prompt with its `completions` a row; each is a text, or an object with `text` whose rest is metadata.
 
     Args:
@@ -64,7 +66,7 @@ def completions(rows: Iterable[Row], screen: Screen | None = None) -> Iterator[t
     Raises:
         DataError: As for prompts, or the list is missing, or a completion has no field with a text.
     """
-    screen = screen or Screen()
+    screen = screen or ImportReport()
     seen: dict[str, str] = {}
     for row in rows:
         screen.read += 1
@@ -84,7 +86,7 @@ def completions(rows: Iterable[Row], screen: Screen | None = None) -> Iterator[t
     screen.require_some("completions")
 
 
-def pairs(rows: Iterable[Row], screen: Screen | None = None) -> Iterator[PreferencePair]:
+def pairs(rows: Iterable[SourceRow], screen: ImportReport | None = None) -> Iterator[PreferencePair]:
     """One pair a row: `prompt`, `chosen`, `rejected`, each a text or messages.
 
     Optional are `weight`, `score_gap` (or two scores) and `p_chosen`; other columns are metadata of the prompt. Rows of
@@ -98,7 +100,7 @@ def pairs(rows: Iterable[Row], screen: Screen | None = None) -> Iterator[Prefere
     Raises:
         DataError: A field is missing or of a wrong type, or no row is left.
     """
-    screen = screen or Screen()
+    screen = screen or ImportReport()
     seen: dict[str, str] = {}
     preferred: dict[str, str] = {}
     for row in rows:
@@ -115,7 +117,7 @@ def pairs(rows: Iterable[Row], screen: Screen | None = None) -> Iterator[Prefere
     screen.require_some("pairs")
 
 
-def pair_in(row: Row, screen: Screen) -> PreferencePair:
+def pair_in(row: SourceRow, screen: ImportReport) -> PreferencePair:
     """The pair of one row.
 
     Raises:
@@ -126,19 +128,19 @@ def pair_in(row: Row, screen: Screen) -> PreferencePair:
     return _own_pair(row) if _OWN_COLUMN in row.values else _pair(row, screen)
 
 
-def _prompt_in(row: Row, screen: Screen) -> Prompt:
+def _prompt_in(row: SourceRow, screen: ImportReport) -> Prompt:
     _must_be_of_use(row)
     if _OWN_COLUMN in row.values:
         return _own_pair(row).prompt
     return _prompt(row, screen, used=("completions", "chosen", "rejected"))
 
 
-def _must_be_of_use(row: Row) -> None:
+def _must_be_of_use(row: SourceRow) -> None:
     if row.useless is not None:
         raise row.useless
 
 
-def _remark_contradiction(pair: PreferencePair, where: str, preferred: dict[str, str], screen: Screen) -> None:
+def _remark_contradiction(pair: PreferencePair, where: str, preferred: dict[str, str], screen: ImportReport) -> None:
     sides = [pair.chosen.message.chat(), pair.rejected.message.chat()]
     if (opposite := preferred.get(content_hash(pair.prompt.id, *reversed(sides)))) is not None:
         says = f"{where}: prefers the opposite of {opposite} ({show(pair.prompt.text)}): remove one, or both"
@@ -146,7 +148,7 @@ def _remark_contradiction(pair: PreferencePair, where: str, preferred: dict[str,
     preferred.setdefault(content_hash(pair.prompt.id, *sides), where)
 
 
-def _own_pair(row: Row) -> PreferencePair:
+def _own_pair(row: SourceRow) -> PreferencePair:
     """The pair in a row that stage `pair` wrote."""
     try:
         return pair_of(row.values)
@@ -160,7 +162,7 @@ def _own_pair(row: Row) -> PreferencePair:
     )
 
 
-def _pair(row: Row, screen: Screen) -> PreferencePair:
+def _pair(row: SourceRow, screen: ImportReport) -> PreferencePair:
     for side in ("chosen", "rejected"):
         if side not in row.values:
             remedy = "map it with columns, or add it to this row if the others have it"
@@ -199,11 +201,11 @@ def _pair(row: Row, screen: Screen) -> PreferencePair:
     return pair
 
 
-def _tie(row: Row) -> UselessRow:
+def _tie(row: SourceRow) -> UselessRow:
     return UselessRow("tie", f"{row.where}: both answers are equally good, which is no preference: remove the row")
 
 
-def _prompt(row: Row, screen: Screen, *, used: tuple[str, ...]) -> Prompt:
+def _prompt(row: SourceRow, screen: ImportReport, *, used: tuple[str, ...]) -> Prompt:
     present = [name for name in PROMPT_NAMES if name in row.values]
     if not present:
         raise DataError(
@@ -241,7 +243,7 @@ def _prompt(row: Row, screen: Screen, *, used: tuple[str, ...]) -> Prompt:
         raise DataError(f"{row.where}: {reason(error)}") from error
 
 
-def _answers(prompt: Prompt, row: Row, screen: Screen) -> list[Completion]:
+def _answers(prompt: Prompt, row: SourceRow, screen: ImportReport) -> list[Completion]:
     """The answers with a text, numbered anew: an id must not depend on what was set aside before it."""
     items = row.values["completions"]
     if not isinstance(items, list):
@@ -260,7 +262,7 @@ def _answers(prompt: Prompt, row: Row, screen: Screen) -> list[Completion]:
     return found
 
 
-def _completion(prompt: Prompt, index: int, item: Any, where: str, screen: Screen) -> Completion:
+def _completion(prompt: Prompt, index: int, item: Any, where: str, screen: ImportReport) -> Completion:
     values = {"text": item} if isinstance(item, str) else item
     if not isinstance(values, dict):
         raise DataError(f"{where}: expected a text or an object with a text, got {show(item)}")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from prefine.data.json_text import decoded, kind_of, object_of, parsed
-from prefine.data.layouts.protocol import Row
+from prefine.data.layouts.protocol import SourceRow
 from prefine.errors import ConfigError, DataError
 
 Format = Literal["jsonl", "json", "csv", "parquet", "arrow"]
@@ -50,7 +50,7 @@ def files_at(path: Path, format: Format | None) -> list[tuple[Path, Format]]:
     return [(one, format or _format_of(one)) for one in found]
 
 
-def rows_in(files: list[tuple[Path, Format]]) -> Iterator[Row]:
+def rows_in(files: list[tuple[Path, Format]]) -> Iterator[SourceRow]:
     """The rows of several files, one after the other, each file with at least one.
 
     Raises:
@@ -133,7 +133,7 @@ def _is_file(path: Path) -> bool:
     return True
 
 
-def _jsonl(path: Path) -> Iterator[Row]:
+def _jsonl(path: Path) -> Iterator[SourceRow]:
     # Lines end at \n only: texts contain U+2028 and the like, at which str.splitlines would cut.
     with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as lines:
         number = 0
@@ -148,12 +148,12 @@ def _jsonl(path: Path) -> Iterator[Row]:
                 if number == 1:
                     line = line.removeprefix(_MARK)
                 if line.strip():
-                    yield Row(where, object_of(parsed(decoded(line, where), where), where))
+                    yield SourceRow(where, object_of(parsed(decoded(line, where), where), where))
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise DataError(f"{path}, after line {number}: damaged gzip ({error}); compress the file again") from error
 
 
-def _json(path: Path) -> Iterator[Row]:
+def _json(path: Path) -> Iterator[SourceRow]:
     text = decoded(path.read_bytes().removeprefix(_MARK), str(path))
     try:
         value = parsed(text, str(path))
@@ -173,10 +173,10 @@ def _json(path: Path) -> Iterator[Row]:
         raise DataError(f"{path}: a JSON file must hold a list of objects, this one holds {kind_of(value)}")
     for number, item in enumerate(value):
         where = f"{path}, row {number}"
-        yield Row(where, object_of(item, where))
+        yield SourceRow(where, object_of(item, where))
 
 
-def _csv(path: Path) -> Iterator[Row]:
+def _csv(path: Path) -> Iterator[SourceRow]:
     # The module's own limit is 128 KiB, which one long answer exceeds.
     csv.field_size_limit(MAX_LINE_BYTES)
     with path.open("rb") as binary:
@@ -197,7 +197,7 @@ def _csv(path: Path) -> Iterator[Row]:
                         "quote cells that hold commas or line ends"
                     )
                 values = {name: _cell(name, cell, where) for name, cell in zip(names, cells, strict=True)}
-                yield Row(where, values)
+                yield SourceRow(where, values)
                 number += 1
         except UnicodeDecodeError as error:
             raise DataError(
@@ -227,7 +227,7 @@ def _cell(name: str, cell: str, where: str) -> Any:
     return value if messages or name in _STRUCTURED else cell
 
 
-def _parquet(path: Path) -> Iterator[Row]:
+def _parquet(path: Path) -> Iterator[SourceRow]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -239,7 +239,7 @@ def _parquet(path: Path) -> Iterator[Row]:
         yield from _batches(parquet.iter_batches(batch_size=_ROWS_AT_A_TIME), path, "Parquet")
 
 
-def _arrow(path: Path) -> Iterator[Row]:
+def _arrow(path: Path) -> Iterator[SourceRow]:
     """An IPC file, or the stream that `datasets` writes."""
     import pyarrow as pa
 
@@ -259,14 +259,14 @@ def _arrow(path: Path) -> Iterator[Row]:
         yield from _batches(slices, path, "Arrow")
 
 
-def _batches(batches: Iterable[Any], path: Path, kind: str) -> Iterator[Row]:
+def _batches(batches: Iterable[Any], path: Path, kind: str) -> Iterator[SourceRow]:
     import pyarrow as pa
 
     number = 0
     try:
         for batch in batches:
             for item in batch.to_pylist():
-                yield Row(f"{path}, row {number}", plain(item))
+                yield SourceRow(f"{path}, row {number}", plain(item))
                 number += 1
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"{path}, after row {number - 1}: damaged {kind} ({error}); write the file again") from error

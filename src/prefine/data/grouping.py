@@ -6,14 +6,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing
 from typing import Any
 
-from prefine.data.layouts.protocol import PROMPT_NAMES, Row, Values
+from prefine.data.layouts.protocol import PROMPT_NAMES, SourceRow, Values
 from prefine.errors import DataError
 from prefine.records import content_hash
 
 _DECIDES = (*PROMPT_NAMES, "tools", "chat_template_kwargs")
 
 
-def by_prompt(rows: Iterable[Row], limit: int | None = None) -> Iterator[Row]:
+def by_prompt(rows: Iterable[SourceRow], limit: int | None = None) -> Iterator[SourceRow]:
     """One row for each prompt, in the order of their first rows, with the completions of all.
 
     The place is that of the first row, and so are other columns. A row without a prompt and completions comes as it is.
@@ -44,10 +44,10 @@ def by_prompt(rows: Iterable[Row], limit: int | None = None) -> Iterator[Row]:
         found = database.execute(
             "SELECT groups.first, content FROM answers JOIN groups USING (key) ORDER BY groups.first, answers.rowid"
         )
-        group: Row | None = None
+        group: SourceRow | None = None
         last = -1
         for first, content in found:
-            row = Row(*pickle.loads(content))
+            row = SourceRow(*pickle.loads(content))
             if group is None or first != last:
                 if group is not None:
                     yield group
@@ -59,7 +59,7 @@ def by_prompt(rows: Iterable[Row], limit: int | None = None) -> Iterator[Row]:
             yield group
 
 
-def _key(row: Row) -> str | None:
+def _key(row: SourceRow) -> str | None:
     decides: dict[str, Any] = {name: row.values[name] for name in _DECIDES if row.values.get(name) is not None}
     try:
         return content_hash(decides)
@@ -67,7 +67,7 @@ def _key(row: Row) -> str | None:
         return None  # whoever reads the prompt will name what is wrong with it
 
 
-def _packed(row: Row) -> bytes:
+def _packed(row: SourceRow) -> bytes:
     values: Values = row.values
     try:
         return pickle.dumps((row.where, values, row.layout, row.places))
@@ -75,5 +75,5 @@ def _packed(row: Row) -> bytes:
         raise DataError(f"{row.where}: holds a value that cannot be copied ({error}); remove or convert it") from error
 
 
-def _places(row: Row) -> tuple[str, ...]:
+def _places(row: SourceRow) -> tuple[str, ...]:
     return row.places or tuple(f"{row.where}, completion {n}" for n in range(len(row.values["completions"])))

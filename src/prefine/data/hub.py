@@ -5,7 +5,7 @@ from itertools import islice
 from typing import Any
 
 from prefine.data.files import plain
-from prefine.data.layouts.protocol import Row
+from prefine.data.layouts.protocol import SourceRow
 from prefine.data.layouts.table import LayoutName
 from prefine.data.sources import Columns, Limit, shaped
 from prefine.errors import BackendError, ConfigError
@@ -23,7 +23,7 @@ def hub(
     columns: Columns | None = None,
     layout: LayoutName = "auto",
     limit: Limit | None = None,
-) -> Iterator[Row]:
+) -> Iterator[SourceRow]:
     """Rows of a data set on the hub. Code that comes with a data set is never run.
 
     Args:
@@ -47,10 +47,10 @@ def hub(
     return shaped(rows, columns=columns, layout=layout, limit=limit)
 
 
-def _rows(path: str, split: str, options: dict[str, Any]) -> Iterator[Row]:
+def _rows(path: str, split: str, options: dict[str, Any]) -> Iterator[SourceRow]:
     loaded = _load(path, split, options)
     for number, values in enumerate(_guarded(iter(loaded), path)):
-        yield Row(f"hub:{path} {split}, row {number}", plain(values))
+        yield SourceRow(f"hub:{path} {split}, row {number}", plain(values))
 
 
 def _load(path: str, split: str, options: dict[str, Any]) -> Any:

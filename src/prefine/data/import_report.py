@@ -20,7 +20,7 @@ class UselessRow(DataError):
         self.reason = reason
 
 
-class Screen:
+class ImportReport:
     """Counts of what was set aside, and of what was kept with a remark; strict, the first of either is an error.
 
     Args:

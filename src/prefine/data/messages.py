@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from prefine.data.import_report import Screen, UselessRow
+from prefine.data.import_report import ImportReport, UselessRow
 from prefine.data.layouts.protocol import has, show
 from prefine.errors import DataError
 from prefine.records import Message
@@ -15,7 +15,7 @@ _REASONING = ("reasoning_content", "thinking")
 _ROLES = {"developer": "system"}
 
 
-def messages_of(value: Any, where: str, *, role: str, screen: Screen) -> tuple[Message, ...]:
+def messages_of(value: Any, where: str, *, role: str, screen: ImportReport) -> tuple[Message, ...]:
     """The messages of a field.
 
     Args:
@@ -67,7 +67,7 @@ def structured(value: Any) -> Any:
     return _without_none(value)
 
 
-def storable(values: Mapping[str, Any], where: str, screen: Screen) -> dict[str, Any]:
+def storable(values: Mapping[str, Any], where: str, screen: ImportReport) -> dict[str, Any]:
     """The metadata that a file of ours can hold; the rest is left out and counted."""
     kept = {}
     for name, value in values.items():
@@ -91,7 +91,7 @@ def reason(error: Exception) -> str:
     return str(error)
 
 
-def _as_ours(message: dict[str, Any], where: str, screen: Screen) -> dict[str, Any]:
+def _as_ours(message: dict[str, Any], where: str, screen: ImportReport) -> dict[str, Any]:
     """A message as chat services and tables hold it: other names, parts of a text, fields that are None."""
     # A field that only other rows have is None, or an empty list.
     known = {name: value for name, value in message.items() if value is not None and value != []}

@@ -3,7 +3,7 @@
 import re
 
 from prefine.data.import_report import UselessRow
-from prefine.data.layouts.protocol import Row, has, number
+from prefine.data.layouts.protocol import SourceRow, has, number
 from prefine.errors import DataError
 
 _SCORE = re.compile(
@@ -11,7 +11,7 @@ _SCORE = re.compile(
 )
 
 
-def score_gap(row: Row) -> float | int | None:
+def score_gap(row: SourceRow) -> float | int | None:
     """The score of the chosen answer minus that of the rejected one; None where there are no scores.
 
     Raises:

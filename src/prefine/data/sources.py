@@ -13,11 +13,11 @@ from prefine.data.files import Format, files_at, plain, rows_in
 from prefine.data.grouping import by_prompt
 from prefine.data.layouts.leaderboards import question_of
 from prefine.data.layouts.prompts import put_aside
-from prefine.data.layouts.protocol import PROMPT_NAMES, Row
+from prefine.data.layouts.protocol import PROMPT_NAMES, SourceRow
 from prefine.data.layouts.table import BY_NAME, LayoutName, convert, recognise
 from prefine.errors import ConfigError, DataError, PrefineError
 
-__all__ = ["Columns", "Limit", "Row", "file", "open_source", "playground", "read", "read_files", "shaped"]
+__all__ = ["Columns", "Limit", "SourceRow", "file", "open_source", "playground", "read", "read_files", "shaped"]
 
 Columns = dict[str, str]
 Limit = Annotated[int, Field(gt=0)]
@@ -32,7 +32,7 @@ def file(
     layout: LayoutName = "auto",
     questions: Path | None = None,
     limit: Limit | None = None,
-) -> Iterator[Row]:
+) -> Iterator[SourceRow]:
     """Rows of JSON Lines, JSON (a list of objects), CSV, Parquet or Arrow files.
 
     Args:
@@ -56,7 +56,7 @@ def playground(
     count: Annotated[int, Field(gt=0)] = 256,
     split: Literal["train", "test"] = "train",
     seed: Annotated[int, Field(ge=0)] = 0,
-) -> Iterator[Row]:
+) -> Iterator[SourceRow]:
     """Prompts of the embedded world; train and test prompts never coincide.
 
     Args:
@@ -67,17 +67,17 @@ def playground(
     from prefine.playground.world import draw_prompts
 
     for number, text in enumerate(draw_prompts(count, split=split, seed=seed)):
-        yield Row(f"playground {split} prompt {number}", {"prompt": text})
+        yield SourceRow(f"playground {split} prompt {number}", {"prompt": text})
 
 
 def shaped(
-    rows: Iterable[Row],
+    rows: Iterable[SourceRow],
     *,
     columns: Columns | None = None,
     layout: LayoutName = "auto",
     questions: Path | None = None,
     limit: Limit | None = None,
-) -> Iterator[Row]:
+) -> Iterator[SourceRow]:
     """Rows of any layout in our own columns: prompt; prompt and completions; prompt, chosen and rejected.
 
     Args:
@@ -113,7 +113,7 @@ def shaped(
         yield from islice(converted, limit)
 
 
-def open_source(component: Component, *, where: str) -> Callable[[], Iterator[Row]]:
+def open_source(component: Component, *, where: str) -> Callable[[], Iterator[SourceRow]]:
     """What gives the rows of a configured source; its options are checked now, nothing is read.
 
     A user's `module:function` may yield plain objects. It takes the options that it declares; `columns`, `layout`,
@@ -123,7 +123,7 @@ def open_source(component: Component, *, where: str) -> Callable[[], Iterator[Ro
         ConfigError: The source is unknown, or an option is.
     """
     if ":" not in component.name:
-        bound: Callable[[], Iterator[Row]] = component.resolve(_KIND, where=where)
+        bound: Callable[[], Iterator[SourceRow]] = component.resolve(_KIND, where=where)
         return bound
     declared = options_model(component.lookup(_KIND, where=where)).model_fields
     known = options_model(shaped).model_fields
@@ -134,7 +134,7 @@ def open_source(component: Component, *, where: str) -> Callable[[], Iterator[Ro
     return lambda: shaped(_placed(function, component.name), **options)
 
 
-def read(component: Component, *, where: str) -> Iterator[Row]:
+def read(component: Component, *, where: str) -> Iterator[SourceRow]:
     """The rows of a configured source, in our own columns.
 
     Raises:
@@ -144,7 +144,7 @@ def read(component: Component, *, where: str) -> Iterator[Row]:
     return open_source(component, where=where)()
 
 
-def read_files(files: list[tuple[Path, Format]], options: Mapping[str, Any], *, where: str) -> Iterator[Row]:
+def read_files(files: list[tuple[Path, Format]], options: Mapping[str, Any], *, where: str) -> Iterator[SourceRow]:
     """The rows of several files as one source; `options` are those of `shaped`.
 
     Raises:
@@ -164,18 +164,18 @@ def _checked(options: Mapping[str, Any], where: str) -> dict[str, Any]:
     return {name: getattr(checked, name) for name in model.model_fields}
 
 
-def _placed(function: Callable[[], Any], name: str) -> Iterator[Row]:
+def _placed(function: Callable[[], Any], name: str) -> Iterator[SourceRow]:
     """What a user's function yields, as rows that know their place."""
     number = -1
     try:
         for number, item in enumerate(function()):
-            if isinstance(item, Row):
+            if isinstance(item, SourceRow):
                 yield item
                 continue
             where = f"{name}, row {number}"
             if not isinstance(item, Mapping) or not all(isinstance(key, str) for key in item):
                 raise DataError(f"{where}: expected an object with named fields, got {type(item).__name__}")
-            yield Row(where, plain(dict(item)))
+            yield SourceRow(where, plain(dict(item)))
     except PrefineError:
         raise
     except Exception as error:  # the user's own code may raise anything
@@ -184,7 +184,7 @@ def _placed(function: Callable[[], Any], name: str) -> Iterator[Row]:
         raise DataError(f"{name}: the function yields no rows; yield at least one")
 
 
-def _renamed(rows: Iterable[Row], columns: Columns) -> Iterator[Row]:
+def _renamed(rows: Iterable[SourceRow], columns: Columns) -> Iterator[SourceRow]:
     for row in rows:
         where, values = row.where, row.values
         for ours, theirs in columns.items():
@@ -197,4 +197,4 @@ def _renamed(rows: Iterable[Row], columns: Columns) -> Iterator[Row]:
         for name in PROMPT_NAMES:
             if name in columns:
                 others = put_aside(others, keep=name)
-        yield Row(where, others | renamed)
+        yield SourceRow(where, others | renamed)

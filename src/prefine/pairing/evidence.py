@@ -7,7 +7,7 @@ from prefine.pairing.protocol import Choice
 from prefine.records import Completion, Ranking
 
 
-class Known:
+class PairEvidence:
     """Probabilities and gaps of a ranking's pairs.
 
     Args:

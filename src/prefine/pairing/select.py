@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from prefine.errors import ConfigError
-from prefine.pairing.evidence import Known, same_answer
+from prefine.pairing.evidence import PairEvidence, same_answer
 from prefine.pairing.filters import SAME_ANSWER, TOO_UNEQUAL, TRUNCATED, PairOptions, lengths_match, refusal
 from prefine.pairing.protocol import Choice, Selector, selector_facts
 from prefine.pairing.view import find, narrowed
@@ -76,7 +76,7 @@ def select_pairs(
         DataError: The ranking names an unknown completion.
     """
     view = narrowed(ranking, completions, options)
-    known = Known(view, judged=ranking)
+    known = PairEvidence(view, judged=ranking)
     found: dict[Choice, PreferencePair] = {}
     dropped: Counter[str] = Counter()
     for choice in propose(view):
@@ -97,7 +97,7 @@ def select_pairs(
 
 
 def to_pair(
-    prompt: Prompt, completions: Mapping[str, Completion], known: Known, choice: Choice
+    prompt: Prompt, completions: Mapping[str, Completion], known: PairEvidence, choice: Choice
 ) -> PreferencePair | None:
     """The preference pair of a selected pair, with what the ranking knows about the two; None for the same answer.
 

@@ -7,7 +7,7 @@ from pydantic import Field
 from prefine.records import SCHEMA_VERSION, Counts, Finite, MetricValue, Record
 
 OUTCOMES = "evaluation/outcomes.jsonl"
-"""Where stage `evaluate` leaves one `Example` a line, in the run folder."""
+"""Where stage `evaluate` leaves one `AnswerExample` a line, in the run folder."""
 
 
 class RoadStep(Record):
@@ -81,7 +81,7 @@ class EvaluationPoint(Record):
     top_entropy_renormalised_se: Finite | None = None
 
 
-class Contest(Record):
+class HeadToHead(Record):
     """Trained against baseline in the eyes of one judge: win rate in %, ties half."""
 
     judge: str
@@ -100,7 +100,7 @@ class ConstraintScore(Record):
     after: MetricValue
 
 
-class Example(Record):
+class AnswerExample(Record):
     """One prompt with both answers. `p_after` is the judge's P(after is better), both orders averaged."""
 
     prompt: str
@@ -118,7 +118,7 @@ class Evaluation(Record):
     schema_version: int = SCHEMA_VERSION
     policy: str
     baseline: str
-    contests: tuple[Contest, ...] = ()
+    contests: tuple[HeadToHead, ...] = ()
     constraints: tuple[ConstraintScore, ...] = ()
     metrics: tuple[MetricValue, ...] = ()
 
@@ -141,11 +141,11 @@ class ReportData(Record):
     delta_per: Literal["sequence", "token"] = "sequence"
     loss_name: str = ""
     regularizer_name: str | None = None
-    contests: tuple[Contest, ...] = ()
+    contests: tuple[HeadToHead, ...] = ()
     prompts_also_trained_on: int | None = None
     constraints: tuple[ConstraintScore, ...] = ()
     metrics: tuple[MetricValue, ...] = ()
-    examples: tuple[Example, ...] = ()
+    examples: tuple[AnswerExample, ...] = ()
     warnings: tuple[str, ...] = ()
     config_yaml: str = ""
     versions: dict[str, str] = Field(default_factory=dict)

@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from prefine.records import MetricValue
-from prefine.report.data import Contest, Example, ReportData, RoadStep
+from prefine.report.data import AnswerExample, HeadToHead, ReportData, RoadStep
 from prefine.report.sections.held_out import held_out
 from prefine.report.sections.outcome import EXPLOITED, alarm, duration, outcome, tiles, verdict
 from prefine.report.sections.training import training
@@ -89,7 +89,7 @@ def _environment() -> Environment:
     )
 
 
-def _parts(contest: Contest) -> list[tuple[str, int, str]]:
+def _parts(contest: HeadToHead) -> list[tuple[str, int, str]]:
     return [("won", contest.wins, "win"), ("tied", contest.ties, "tie"), ("lost", contest.losses, "loss")]
 
 
@@ -102,7 +102,7 @@ class Hero:
     whose: str
 
 
-def _hero(contests: Sequence[Contest]) -> Hero | None:
+def _hero(contests: Sequence[HeadToHead]) -> Hero | None:
     ordered = sorted((c for c in contests if c.wins + c.ties + c.losses), key=lambda c: c.role != "gold")
     if not ordered:
         return None
@@ -163,7 +163,7 @@ def _by_count(reasons: Mapping[str, int]) -> list[tuple[str, int]]:
 
 
 @dataclass(frozen=True)
-class Row:
+class ReportRow:
     """A contest, a metric or a constraint: a name, its words, its picture."""
 
     name: str
@@ -186,14 +186,14 @@ _VERDICT_WORDS = {
 }
 
 
-def _contests(contests: Sequence[Contest]) -> list[Row]:
+def _contests(contests: Sequence[HeadToHead]) -> list[ReportRow]:
     rows = []
     for contest in contests:
         value, interval = value_text(contest.win_rate), interval_text(contest.win_rate)
         label = f"{contest.judge}: win rate {value}" + (f", 95 % interval {interval}" if interval else "")
         words = ", ".join(f"{count:,} {name}" for name, count, _ in _parts(contest))
         rows.append(
-            Row(
+            ReportRow(
                 name=contest.judge,
                 tag=contest.role,
                 value=value,
@@ -209,14 +209,14 @@ def _contests(contests: Sequence[Contest]) -> list[Row]:
     return rows
 
 
-def _metric(metric: MetricValue) -> Row:
+def _metric(metric: MetricValue) -> ReportRow:
     name = metric.name.replace("_", " ").replace("/", " / ")
     value, interval = value_text(metric), interval_text(metric)
     if not interval and metric.standard_error is not None:
         interval = f"± {with_unit(number(metric.standard_error), metric.unit)} (standard error)"
     inside = metric.unit == "%" and all(0 <= v <= 100 for v in (metric.value, *(metric.interval or ())))
     label = f"{name}: {value}" + (f", {interval}" if interval else "")
-    return Row(
+    return ReportRow(
         name=name[:1].upper() + name[1:],
         value=value,
         interval=interval,
@@ -230,7 +230,7 @@ class Constraints:
     """The constraints' rows, most improved first, and the sentence over them."""
 
     finding: str
-    rows: list[Row]
+    rows: list[ReportRow]
 
 
 def _constraints(data: ReportData) -> Constraints | None:
@@ -243,7 +243,7 @@ def _constraints(data: ReportData) -> Constraints | None:
         words = f"{number(before.value, 2)} → {number(after.value, 2)}"
         change = round(after.value - before.value, 2)
         rows.append(
-            Row(
+            ReportRow(
                 name=constraint.name,
                 value=words,
                 interval=f"{interval_text(before, 2)} → {interval_text(after, 2)}"
@@ -285,7 +285,7 @@ class ExampleView:
     sides: tuple[Side, Side]
 
 
-def _example(example: Example) -> ExampleView:
+def _example(example: AnswerExample) -> ExampleView:
     longest = max(len(example.before), len(example.after), 1)
     return ExampleView(
         prompt=example.prompt,

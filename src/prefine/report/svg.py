@@ -170,7 +170,7 @@ class Band:
 
 
 @dataclass(frozen=True)
-class Rule:
+class ReferenceLine:
     """A horizontal line at a value, with its label below it."""
 
     label: str
@@ -185,7 +185,7 @@ def line_chart(
     *,
     axis: Axis,
     band: Band | None = None,
-    rules: Sequence[Rule] = (),
+    rules: Sequence[ReferenceLine] = (),
     tick_count: int = 5,
     tick_form: Callable[[float], str] = number,
 ) -> Markup:

@@ -9,19 +9,19 @@ from pydantic_core import to_jsonable_python
 from prefine.config.sections import RunConfig, Section
 
 
-def with_later_keys(sections: Mapping[str, Any]) -> dict[str, Any]:
+def with_new_defaults(sections: Mapping[str, Any]) -> dict[str, Any]:
     """The sections with the keys that did not exist when they were written, which therefore had their defaults."""
     models = {name: list(_sections(field.annotation)) for name, field in RunConfig.model_fields.items()}
     return {name: _filled(value, models.get(name, [])) for name, value in sections.items()}
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
+def config_diff(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
     """Where two configurations differ: the path of each value, and the two values."""
     found: dict[str, tuple[Any, Any]] = {}
     for name in sorted(old.keys() | new.keys()):
         before, after = old.get(name), new.get(name)
         if isinstance(before, dict) and isinstance(after, dict):
-            found |= differences(before, after, f"{prefix}{name}.")
+            found |= config_diff(before, after, f"{prefix}{name}.")
         elif before != after:
             found[prefix + name] = (before, after)
     return found

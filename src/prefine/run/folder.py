@@ -12,7 +12,7 @@ from pydantic import JsonValue
 from prefine.atomic import disk_errors, write_text
 from prefine.errors import ConfigError, DataError
 from prefine.records import SCHEMA_VERSION, Manifest
-from prefine.run.config_diff import differences, with_later_keys
+from prefine.run.config_diff import config_diff, with_new_defaults
 from prefine.run.journal import Journal
 
 # What each stage reads of the configuration. A section may still change while no stage that reads it has begun.
@@ -52,9 +52,9 @@ _FREE = {
 _TRANSPORT = {"base_url", "api_key_env", "concurrency", "timeout_s", "max_retries", "prices"}
 
 
-def deciding(sections: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+def fingerprinted(sections: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     """What of a configuration decides what is computed; of an older version's too, whose missing keys are defaults."""
-    found: dict[str, JsonValue] = _without_free(with_later_keys(sections), "")
+    found: dict[str, JsonValue] = _without_free(with_new_defaults(sections), "")
     return found
 
 
@@ -129,12 +129,12 @@ class RunFolder:
         if path.exists() or manifests:
             # Without config.json, the manifests still know their own sections.
             known = {name: value for manifest in manifests.values() for name, value in manifest.config.items()}
-            before = with_later_keys(_begun_with(path) if path.exists() else known)
+            before = with_new_defaults(_begun_with(path) if path.exists() else known)
             begun = {section for stage in manifests for section in STAGE_SECTIONS.get(stage, ())} & before.keys()
             begun -= {section for section, stage in _SETTLED_BY.items() if stage not in manifests}
             changes = [
                 f"  {name}: {_show(old)} → {_show(new)}"
-                for name, (old, new) in differences(before, with_later_keys(resolved)).items()
+                for name, (old, new) in config_diff(before, with_new_defaults(resolved)).items()
                 if name.split(".")[0] in begun and not _allowed(name, old, new)
             ]
             if changes:

@@ -1,8 +1,8 @@
 """What a strategy would cost and find, by a simulated judge of known accuracy, noise and slot bias."""
 
 from prefine.simulator.bounds import check
-from prefine.simulator.playing import Contestant, Played, chunks_of, joined, play, play_one, worlds_per_chunk
-from prefine.simulator.summary import Advice, Estimate, Prices, Row, summarise
+from prefine.simulator.playing import Contestant, SimulatedGames, chunks_of, joined, play, play_one, worlds_per_chunk
+from prefine.simulator.summary import Advice, Estimate, Prices, StrategyResult, summarise
 from prefine.simulator.worlds import JudgeModel, Worlds, draw_worlds
 
 __all__ = [
@@ -10,9 +10,9 @@ __all__ = [
     "Contestant",
     "Estimate",
     "JudgeModel",
-    "Played",
     "Prices",
-    "Row",
+    "SimulatedGames",
+    "StrategyResult",
     "Worlds",
     "check",
     "chunks_of",

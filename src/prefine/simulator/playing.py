@@ -39,7 +39,7 @@ class Contestant:
 
 
 @dataclass(frozen=True)
-class Played:
+class SimulatedGames:
     """What came of W worlds: calls [W], ratings among them [W], rounds [W], regret [W] and gaps by selector [W].
 
     Regret is what the champion lacks in quality [sd]; where none is guaranteed, what the first of the order does. A gap
@@ -84,7 +84,7 @@ class _Chunk:
         return Worlds(drawn.quality[: self.count], drawn.p_first[: self.count], drawn.ratings[: self.count])
 
 
-def play(contestants: Sequence[Contestant], worlds: Worlds) -> list[Played]:
+def play(contestants: Sequence[Contestant], worlds: Worlds) -> list[SimulatedGames]:
     """Play every contestant in every world.
 
     Raises:
@@ -105,7 +105,7 @@ def play(contestants: Sequence[Contestant], worlds: Worlds) -> list[Played]:
                 widths[name].append(gap(outcome, quality))
         calls, asked_ratings, rounds = np.array(counts, dtype=np.float64).T
         found = {name: np.array(values, dtype=np.float64) for name, values in widths.items()}
-        played.append(Played(calls, asked_ratings, rounds, np.array(regrets), found))
+        played.append(SimulatedGames(calls, asked_ratings, rounds, np.array(regrets), found))
     return played
 
 
@@ -169,9 +169,9 @@ def play_one(
         return end.value, calls, rated, rounds
 
 
-def joined(parts: Sequence[Played]) -> Played:
+def joined(parts: Sequence[SimulatedGames]) -> SimulatedGames:
     """What came of all worlds, from what came of each chunk."""
-    return Played(
+    return SimulatedGames(
         calls=np.concatenate([part.calls for part in parts]),
         ratings=np.concatenate([part.ratings for part in parts]),
         rounds=np.concatenate([part.rounds for part in parts]),

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from prefine.simulator.bounds import check
-from prefine.simulator.playing import Contestant, Played
+from prefine.simulator.playing import Contestant, SimulatedGames
 from prefine.simulator.worlds import Array
 
 CLEAR = 2.0
@@ -39,7 +39,7 @@ class Prices:
 
 
 @dataclass(frozen=True)
-class Row:
+class StrategyResult:
     """What one strategy takes and finds, per prompt.
 
     Attributes:
@@ -97,13 +97,13 @@ def share(hits: Array) -> Estimate:
 
 def summarise(
     contestants: Sequence[Contestant],
-    played: Sequence[Played],
+    played: Sequence[SimulatedGames],
     finds_best: Sequence[bool],
     prices: Prices,
     *,
     max_calls: float | None = None,
     max_cost: float | None = None,
-) -> tuple[list[Row], Advice]:
+) -> tuple[list[StrategyResult], Advice]:
     """One row per contestant, in their order, and which of them to choose; all must have played the same worlds.
 
     Within a limit the choice is the cheapest row of the frontier that nothing within it clearly beats. Without one it
@@ -120,7 +120,7 @@ def summarise(
     """
     costs = [prices.duel * (p.calls - p.ratings) + prices.rating * p.ratings for p in played]
     rows = [
-        Row(
+        StrategyResult(
             contestant=contestant,
             finds_best=finds,
             calls=estimate(p.calls),
@@ -174,7 +174,7 @@ def frontier_of(costs: Sequence[float], regrets: Sequence[float]) -> list[int]:
 
 
 def choices_of(
-    among: Sequence[int], frontier: Sequence[int], costs: Sequence[float], played: Sequence[Played]
+    among: Sequence[int], frontier: Sequence[int], costs: Sequence[float], played: Sequence[SimulatedGames]
 ) -> list[int]:
     """For each limit on the cost, the cheapest of the frontier that nothing within the limit clearly beats.
 
@@ -187,14 +187,18 @@ def choices_of(
     return list(dict.fromkeys(found))
 
 
-def _beats(one: int, other: int, played: Sequence[Played]) -> bool:
+def _beats(one: int, other: int, played: Sequence[SimulatedGames]) -> bool:
     """Whether the regret of one is clearly lower. NaN, the error of a single world, makes nothing clear."""
     gain = estimate(played[other].regret - played[one].regret)
     return gain.mean > CLEAR * gain.standard_error
 
 
 def _advice(
-    rows: Sequence[Row], played: Sequence[Played], frontier: Sequence[int], choices: Sequence[int], given: str
+    rows: Sequence[StrategyResult],
+    played: Sequence[SimulatedGames],
+    frontier: Sequence[int],
+    choices: Sequence[int],
+    given: str,
 ) -> Advice:
     """The choice and its reason, in words that hold for it."""
     if given:
@@ -222,7 +226,7 @@ def _advice(
     return Advice(chosen, " ".join(why))
 
 
-def _step(chosen: int, other: int, rows: Sequence[Row], played: Sequence[Played]) -> str:
+def _step(chosen: int, other: int, rows: Sequence[StrategyResult], played: Sequence[SimulatedGames]) -> str:
     """What another row would save or buy."""
     name, change = label(rows[other].contestant), estimate(played[other].regret - played[chosen].regret)
     cost = rows[other].cost.mean - rows[chosen].cost.mean

@@ -1,4 +1,4 @@
-"""Stage `evaluate`: is the trained model better, in whose eyes, and by how much, with intervals."""
+"""Stage `evaluate`: is the trained model better, according to whom, and by how much, with intervals."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -9,16 +9,16 @@ from typing import TypeAlias
 from prefine.atomic import write_text
 from prefine.calls.engine import CallEngine
 from prefine.config.sections import Component, Decoding, RunConfig
-from prefine.data.import_report import Screen
+from prefine.data.import_report import ImportReport
 from prefine.errors import ConfigError, DataError, Interrupted
 from prefine.judging.choose import make_judge
 from prefine.models.protocol import Sampler, decoding_settings
 from prefine.records import Completion, Manifest, MetricValue, Prompt, content_hash
-from prefine.report.data import OUTCOMES, ConstraintScore, Contest, Evaluation, Example
+from prefine.report.data import OUTCOMES, AnswerExample, ConstraintScore, Evaluation, HeadToHead
 from prefine.run.folder import RunFolder
 from prefine.run.rows import completion_row
 from prefine.run.tables import part_path, remove_parts_from, shard_key, table_hash, write_part
-from prefine.stages.head_to_head import Answered, answered_by_both, contest, in_the_eyes_of, lengths, mean
+from prefine.stages.head_to_head import AnsweredByBoth, according_to, answered_by_both, head_to_head, lengths, mean
 from prefine.stages.inputs import read_prompts, short_enough, trained_on, unseen
 from prefine.stages.sampling import sample_shard
 from prefine.stages.stage_run import Progress, StageRun, chunks
@@ -40,7 +40,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     if settings.model == "trained" and not (folder / "model").is_dir():
         raise DataError(f"{folder / 'model'}: there is no trained model yet; run `prefine train` first")
     after, before = _models(config, folder)
-    screen = Screen()
+    screen = ImportReport()
     prompts: list[Prompt] = []
     if settings.prompts is not None:
         found = read_prompts(settings.prompts, where="evaluate.prompts", screen=screen)
@@ -69,24 +69,24 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
         on_answers=lambda count: progress.advance(0, f"{engine.asked:,} calls"),
     )
     metrics: list[MetricValue] = []
-    contests: list[Contest] = []
+    contests: list[HeadToHead] = []
     constraints: list[ConstraintScore] = []
-    answered: list[Answered] = []
+    answered: list[AnsweredByBoth] = []
     if prompts:
         answered = _answers(prompts, {"baseline": before, "trained": after}, decoding, folder, engine, progress)
         engine.check_failures(2 * len(prompts), settings.max_failed_fraction, where="evaluate")
         stage.failed.update(engine.failures)
         p_after: list[float | None] = [None] * len(answered)
         if judge is not None and component is not None:
-            eyes = in_the_eyes_of(judge, getattr(judge, "label", component.name), answered, engine, settings)
-            p_after = eyes.p_after
-            contests.append(eyes.contest)
-            metrics += eyes.facts
-            stage.notes += eyes.failures.notes()
+            result = according_to(judge, getattr(judge, "label", component.name), answered, engine, settings)
+            p_after = result.p_after
+            contests.append(result.head_to_head)
+            metrics += result.facts
+            stage.notes += result.failures.notes()
         metrics += lengths(answered, settings)
         gold = _gold(answered, config, contests, constraints)
         lines = [
-            Example(
+            AnswerExample(
                 prompt_id=one.prompt.id,
                 prompt=one.prompt.text,
                 before=one.before.text,
@@ -151,7 +151,7 @@ def _answers(
     folder: RunFolder,
     engine: CallEngine,
     progress: Progress,
-) -> list[Answered]:
+) -> list[AnsweredByBoth]:
     """One answer of each model to each prompt, drawn with the same settings from independent random streams."""
     progress.start("evaluate", 2 * len(prompts), "answers")
     tables: dict[str, dict[str, Completion]] = {}
@@ -178,7 +178,10 @@ def _answers(
 
 
 def _gold(
-    answered: Sequence[Answered], config: RunConfig, contests: list[Contest], constraints: list[ConstraintScore]
+    answered: Sequence[AnsweredByBoth],
+    config: RunConfig,
+    contests: list[HeadToHead],
+    constraints: list[ConstraintScore],
 ) -> Sequence[tuple[GoldParts, GoldParts] | None]:
     """The gold parts of both answers to each prompt; None for each when the configuration names no gold score."""
     component = config.evaluate.gold
@@ -187,7 +190,9 @@ def _gold(
     score: Callable[[str, str], GoldParts] = component.resolve("gold", where="evaluate.gold")
     parts = [_scored(score, one) for one in answered]
     gaps = [fmean(after.values()) - fmean(before.values()) for before, after in parts]
-    contests.append(contest("gold", "gold", [0.5 if abs(g) < _TIE else float(g > 0) for g in gaps], config.evaluate))
+    contests.append(
+        head_to_head("gold", "gold", [0.5 if abs(g) < _TIE else float(g > 0) for g in gaps], config.evaluate)
+    )
     for name in sorted({name for before, _ in parts for name in before}):
         having = [(before[name], after[name]) for before, after in parts if name in before]
         constraints.append(
@@ -200,7 +205,7 @@ def _gold(
     return parts
 
 
-def _scored(score: Callable[[str, str], GoldParts], one: Answered) -> tuple[GoldParts, GoldParts]:
+def _scored(score: Callable[[str, str], GoldParts], one: AnsweredByBoth) -> tuple[GoldParts, GoldParts]:
     try:
         return score(one.prompt.text, one.before.text), score(one.prompt.text, one.after.text)
     except ValueError as error:

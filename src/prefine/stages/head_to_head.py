@@ -11,12 +11,12 @@ from prefine.metrics.judges.answers import first_slot_rate, swap_consistency
 from prefine.metrics.statistics.intervals import mean_value
 from prefine.metrics.win_rates.win_rates import both_order_wins, win_rate
 from prefine.records import Completion, Judgment, MetricValue, Prompt
-from prefine.report.data import Contest
+from prefine.report.data import HeadToHead
 from prefine.stages.failures import Failures
 from prefine.stages.stage_run import check_judge
 
 
-class Answered(NamedTuple):
+class AnsweredByBoth(NamedTuple):
     """One evaluation prompt with the answers of baseline and trained model."""
 
     prompt: Prompt
@@ -24,25 +24,25 @@ class Answered(NamedTuple):
     after: Completion
 
 
-class Eyes(NamedTuple):
+class JudgeResult(NamedTuple):
     """What a judge saw: each prompt's P(after is better), None without a verdict in both orders, and the figures."""
 
     p_after: list[float | None]
-    contest: Contest
+    head_to_head: HeadToHead
     facts: list[MetricValue]
     failures: Failures
 
 
 def answered_by_both(
     prompts: Sequence[Prompt], before: Mapping[str, Completion], after: Mapping[str, Completion], engine: CallEngine
-) -> list[Answered]:
+) -> list[AnsweredByBoth]:
     """The prompts that both models answered; the answers are given by prompt id.
 
     Raises:
         LimitError: There is none.
     """
     answered = [
-        Answered(prompt, before[prompt.id], after[prompt.id])
+        AnsweredByBoth(prompt, before[prompt.id], after[prompt.id])
         for prompt in prompts
         if prompt.id in before and prompt.id in after
     ]
@@ -52,9 +52,9 @@ def answered_by_both(
     return answered
 
 
-def in_the_eyes_of(
-    judge: Judge, name: str, answered: Sequence[Answered], engine: CallEngine, settings: EvaluateConfig
-) -> Eyes:
+def according_to(
+    judge: Judge, name: str, answered: Sequence[AnsweredByBoth], engine: CallEngine, settings: EvaluateConfig
+) -> JudgeResult:
     """Each prompt judged in both orders and averaged, and facts about the judge.
 
     Raises:
@@ -82,10 +82,12 @@ def in_the_eyes_of(
         first_slot_rate([p for p, _ in judged], prompt_ids=[id_ for _, id_ in judged], **rates),
         swap_consistency(first, second, prompt_ids=ids, **rates),
     ]
-    return Eyes(p_after, contest(name, "judge", list(map(float, both.wins)), settings), facts, failures)
+    return JudgeResult(p_after, head_to_head(name, "judge", list(map(float, both.wins)), settings), facts, failures)
 
 
-def contest(judge: str, role: Literal["judge", "gold"], wins: Sequence[float], settings: EvaluateConfig) -> Contest:
+def head_to_head(
+    judge: str, role: Literal["judge", "gold"], wins: Sequence[float], settings: EvaluateConfig
+) -> HeadToHead:
     """The win rate over prompts, ties half."""
     rate = win_rate(
         wins,
@@ -93,7 +95,7 @@ def contest(judge: str, role: Literal["judge", "gold"], wins: Sequence[float], s
         seed=settings.seed,
         name="gold_win_rate" if role == "gold" else "win_rate",
     )
-    return Contest(
+    return HeadToHead(
         judge=judge,
         role=role,
         win_rate=rate,
@@ -103,7 +105,7 @@ def contest(judge: str, role: Literal["judge", "gold"], wins: Sequence[float], s
     )
 
 
-def lengths(answered: Sequence[Answered], settings: EvaluateConfig) -> list[MetricValue]:
+def lengths(answered: Sequence[AnsweredByBoth], settings: EvaluateConfig) -> list[MetricValue]:
     """Mean lengths of the answers before and after, in characters, and in tokens where all of them are known."""
     sides = {"before": [one.before for one in answered], "after": [one.after for one in answered]}
     found = [

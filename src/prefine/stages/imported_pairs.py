@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from prefine.config.sections import PairConfig, TrainConfig
-from prefine.data.import_report import Screen
+from prefine.data.import_report import ImportReport
 from prefine.errors import ConfigError, DataError
 from prefine.pairing.filters import PairOptions, refusal
 from prefine.records import PreferencePair
@@ -44,7 +44,7 @@ def wanted(pairs: Iterable[PreferencePair], options: PairOptions, dropped: Count
 
 
 def readable_by_loss(
-    pairs: Iterable[PreferencePair], settings: TrainConfig, screen: Screen | None = None
+    pairs: Iterable[PreferencePair], settings: TrainConfig, screen: ImportReport | None = None
 ) -> Iterator[PreferencePair]:
     """The same pairs, each of one prompt unless the loss compares answers to two.
 
@@ -72,7 +72,7 @@ def readable_by_loss(
 
 
 def stating_enough(
-    pairs: Iterable[PreferencePair], settings: TrainConfig, screen: Screen | None = None
+    pairs: Iterable[PreferencePair], settings: TrainConfig, screen: ImportReport | None = None
 ) -> Iterator[PreferencePair]:
     """The same pairs on their way to training, each with all that the loss and the regularizer read of it.
 
@@ -85,9 +85,9 @@ def stating_enough(
         DataError: A pair states no score gap, none states a probability, or all have one prompt, and that is read.
         ConfigError: Pairs have different weights, and the loss sorts the pairs of a step.
     """
-    from prefine.training.objective.loss_inputs import Stated, parts_that_train
+    from prefine.training.objective.loss_inputs import LossInputCheck, parts_that_train
 
-    stated = Stated(parts_that_train(settings))
+    stated = LossInputCheck(parts_that_train(settings))
     for number, pair in enumerate(pairs, start=1):
         where = _place(number, pair, screen)
         stated.see(pair.prompt.id, pair.score_gap, pair.p_chosen, pair.weight, where=where)
@@ -95,6 +95,6 @@ def stating_enough(
     stated.check_all("pairs")
 
 
-def _place(number: int, pair: PreferencePair, screen: Screen | None) -> str:
+def _place(number: int, pair: PreferencePair, screen: ImportReport | None) -> str:
     """The row that a pair comes from, for messages."""
     return f"pairs, row {number if screen is None else screen.read} ({pair.prompt.text[:40]!r})"

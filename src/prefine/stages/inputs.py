@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 
 from prefine.config.sections import Component
 from prefine.data import entries
-from prefine.data.import_report import Screen, UselessRow
+from prefine.data.import_report import ImportReport, UselessRow
 from prefine.data.sources import read
 from prefine.errors import DataError
 from prefine.models.protocol import PromptTooLong
@@ -13,24 +13,26 @@ from prefine.run.folder import RunFolder
 from prefine.run.tables import column, parts
 
 
-def read_prompts(source: Component, *, where: str, screen: Screen | None = None) -> Iterator[Prompt]:
+def read_prompts(source: Component, *, where: str, screen: ImportReport | None = None) -> Iterator[Prompt]:
     """The prompts of a source."""
     return entries.prompts(read(source, where=where), screen)
 
 
 def read_completions(
-    source: Component, *, where: str = "completions", screen: Screen | None = None
+    source: Component, *, where: str = "completions", screen: ImportReport | None = None
 ) -> Iterator[tuple[Prompt, list[Completion]]]:
     """The prompts of a source with their completions."""
     return entries.completions(read(source, where=where), screen)
 
 
-def read_pairs(source: Component, *, where: str = "pairs", screen: Screen | None = None) -> Iterator[PreferencePair]:
+def read_pairs(
+    source: Component, *, where: str = "pairs", screen: ImportReport | None = None
+) -> Iterator[PreferencePair]:
     """The pairs of a source."""
     return entries.pairs(read(source, where=where), screen)
 
 
-def short_enough(prompts: Iterable[Prompt], check: Callable[[Prompt], None], screen: Screen) -> Iterator[Prompt]:
+def short_enough(prompts: Iterable[Prompt], check: Callable[[Prompt], None], screen: ImportReport) -> Iterator[Prompt]:
     """The prompts that fit into the model, by its own check.
 
     Raises:
@@ -47,7 +49,7 @@ def short_enough(prompts: Iterable[Prompt], check: Callable[[Prompt], None], scr
     screen.require_some("prompts")
 
 
-def unseen(prompts: Iterable[Prompt], trained_on: Collection[str], screen: Screen) -> Iterator[Prompt]:
+def unseen(prompts: Iterable[Prompt], trained_on: Collection[str], screen: ImportReport) -> Iterator[Prompt]:
     """The evaluation prompts that are not among those trained on.
 
     Raises:

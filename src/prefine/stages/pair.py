@@ -7,7 +7,7 @@ from itertools import chain
 from typing import Any, Literal
 
 from prefine.config.sections import PairConfig, RunConfig
-from prefine.data.import_report import Screen
+from prefine.data.import_report import ImportReport
 from prefine.errors import ConfigError, DataError
 from prefine.records import Manifest, PreferenceList, PreferencePair, content_hash
 from prefine.run.folder import RunFolder
@@ -113,11 +113,11 @@ def _import(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
     source, settings = config.pairs, config.pair
     notes, options, tally = check_imported(settings), options_of(settings), Tally()
 
-    def read(screen: Screen | None, dropped: Counter[str]) -> Iterator[PreferencePair]:
+    def read(screen: ImportReport | None, dropped: Counter[str]) -> Iterator[PreferencePair]:
         return wanted(readable_by_loss(read_pairs(source, screen=screen), config.train, screen), options, dropped)
 
     # A first pass checks every row and knows all prompts; no pair stays in memory.
-    screen = Screen()
+    screen = ImportReport()
     digest = hashlib.sha256()
     prompt_ids: set[str] = set()
     for pair in read(screen, Counter()):

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 from prefine.config.sections import Component, Decoding, RankConfig, RunConfig, components
-from prefine.data.import_report import Screen
+from prefine.data.import_report import ImportReport
 from prefine.data.sources import open_source
 from prefine.errors import BackendError, ConfigError, DataError, LimitError
 from prefine.judging.choose import choose_rater, make_judge, who_is_asked
@@ -22,7 +22,7 @@ STAGES = ("sample", "rank", "pair", "train", "evaluate", "report")
 _BEFORE_PAIRS = STAGES[:2]
 
 
-class Plan(NamedTuple):
+class DryRunPlan(NamedTuple):
     """What a run would do, as lines of (what, how much); what is set aside of the inputs."""
 
     lines: tuple[tuple[str, str], ...]
@@ -155,7 +155,7 @@ Groups = Iterator[tuple[Prompt, list[Completion]]]
 
 def _inputs(
     config: RunConfig, counts: dict[str, int], ranked_by: Collection[str], *, strict: bool, trains: bool
-) -> Iterator[tuple[str, Screen]]:
+) -> Iterator[tuple[str, ImportReport]]:
     """Each input with what was set aside; every row is checked on the way, also by those who will work on it."""
     rank = config.rank
     judge = rank.judge if rank is not None and "rank.judge" in ranked_by else None
@@ -163,18 +163,18 @@ def _inputs(
     ids: set[str] = set()
     if config.prompts is not None:
         assert config.sample is not None, "checked by RunConfig"
-        screen = Screen(strict=strict)
+        screen = ImportReport(strict=strict)
         groups = _judgeable(_unanswered(config.prompts, "prompts", screen), judge, "rank.judge")
         groups = _judgeable(groups, scorer, "rank.scorer")
         counts["prompts"] = _count(_answerable(groups, config, config.sample, "sample", screen), ids)
         yield "prompts", screen
     if config.completions is not None:
-        screen = Screen(strict=strict)
+        screen = ImportReport(strict=strict)
         groups = _judgeable(read_completions(config.completions, screen=screen), judge, "rank.judge")
         counts["completions"] = _count(_judgeable(groups, scorer, "rank.scorer"), ids)
         yield "completions", screen
     if config.pairs is not None:
-        screen = Screen(strict=strict)
+        screen = ImportReport(strict=strict)
         pairs = readable_by_loss(read_pairs(config.pairs, screen=screen), config.train, screen)
         if trains:
             pairs = stating_enough(pairs, config.train, screen)
@@ -186,7 +186,7 @@ def _inputs(
         counts |= {"pairs": screen.kept, "prompts of pairs": len(ids)}
         yield "pairs", screen
     if config.evaluate.prompts is not None:
-        screen = Screen(strict=strict)
+        screen = ImportReport(strict=strict)
         # Which prompts will be held out is not known yet; without any, an evaluation prompt among them is a leak.
         trained_on = frozenset() if config.pair.held_out_prompts and not strict else ids
         groups = _unanswered(config.evaluate.prompts, "evaluate.prompts", screen, trained_on)
@@ -197,7 +197,7 @@ def _inputs(
         yield "evaluation prompts", screen
 
 
-def _unanswered(source: Component, where: str, screen: Screen, trained_on: Collection[str] = ()) -> Groups:
+def _unanswered(source: Component, where: str, screen: ImportReport, trained_on: Collection[str] = ()) -> Groups:
     """Prompts with a stand-in for the completions that are yet to be sampled, which will have no metadata."""
     for prompt in unseen(read_prompts(source, where=where, screen=screen), trained_on, screen):
         message = Message(role="assistant", content="")
@@ -213,7 +213,7 @@ def _judgeable(groups: Groups, judge: Component | None, where: str) -> Groups:
         yield prompt, completions
 
 
-def _answerable(groups: Groups, config: RunConfig, decoding: Decoding, where: str, screen: Screen) -> Groups:
+def _answerable(groups: Groups, config: RunConfig, decoding: Decoding, where: str, screen: ImportReport) -> Groups:
     """The same, each checked by what will answer it; the trained model has the policy's tokenizer and length."""
     policy: Sampler = sampler_of(config) if where == "sample" else config.policy.resolve("backend", where="policy")()
     prompts = (prompt for prompt, _ in groups)
@@ -228,7 +228,7 @@ def _count(groups: Groups, ids: set[str]) -> int:
     return len(ids) - before
 
 
-def plan(config: RunConfig, *, strict: bool = False) -> Plan:
+def plan(config: RunConfig, *, strict: bool = False) -> DryRunPlan:
     """What the run would do, counted from the inputs; nothing is sampled, judged or trained."""
     counts, notes = check(config, strict=strict)
     lines = [(name, f"{count:,}") for name, count in counts.items()]
@@ -252,7 +252,7 @@ def plan(config: RunConfig, *, strict: bool = False) -> Plan:
     own = [component.name for _, _, component in components(config) if ":" in component.name]
     if "evaluate" not in stages_of(config):
         notes = (*notes, "nothing will be evaluated: give evaluate.prompts, or pair.held_out_prompts: 100")
-    return Plan(tuple(lines), tuple(own), notes)
+    return DryRunPlan(tuple(lines), tuple(own), notes)
 
 
 def _groups(config: RunConfig) -> Groups:

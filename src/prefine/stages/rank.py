@@ -13,7 +13,17 @@ from prefine.judging.family import same_family
 from prefine.judging.protocol import Answered, Judge, Matchup, Rater
 from prefine.ranking.protocol import Answers, Ask, Outcome, Rate, Strategy, StrategyFacts, facts_of
 from prefine.ranking.run import drive
-from prefine.records import Completion, Duel, Judgment, Manifest, Prompt, Ranking, Score, canonical_json, content_hash
+from prefine.records import (
+    Completion,
+    DuelRecord,
+    Judgment,
+    Manifest,
+    Prompt,
+    Ranking,
+    Score,
+    canonical_json,
+    content_hash,
+)
 from prefine.run.folder import RunFolder
 from prefine.run.rows import grouped_completions
 from prefine.run.tables import parts, read_part, remove_parts_from, shard_key, table_hash, write_part
@@ -27,7 +37,7 @@ _NOTHING_FOUND = "failed calls left no champion and no order"
 _PATIENCE = 20
 
 
-class Field(NamedTuple):
+class Candidates(NamedTuple):
     """A prompt's distinct completions in the order in which the strategy meets them."""
 
     prompt: Prompt
@@ -96,7 +106,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     for path in sources:
         if progress.stopping:
             raise Interrupted("stopped while ranking; the same command goes on from here")
-        fields, skipped = make_fields(grouped_completions(read_part(path)), seed=settings.seed)
+        fields, skipped = make_candidates(grouped_completions(read_part(path)), seed=settings.seed)
         rankings, judgments, scores = rank_shard(
             engine, judge, rater, fields, make_strategy, name=settings.strategy.name
         )
@@ -162,12 +172,14 @@ def strategy_maker(strategy: Component, judge: Judge) -> Callable[[int], Strateg
     return lambda number: make(number)
 
 
-def make_fields(groups: Sequence[tuple[Prompt, list[Completion]]], *, seed: int) -> tuple[list[Field], Counter[str]]:
+def make_candidates(
+    groups: Sequence[tuple[Prompt, list[Completion]]], *, seed: int
+) -> tuple[list[Candidates], Counter[str]]:
     """Merge identical answers and shuffle the rest by a hash; prompts without two answers are counted by reason.
 
     Answers are identical if text and tool calls are, whatever was reasoned before; the first of them takes part.
     """
-    fields: list[Field] = []
+    fields: list[Candidates] = []
     skipped: Counter[str] = Counter()
     for prompt, completions in groups:
         distinct = {_answer(completion): completion for completion in reversed(completions)}
@@ -175,7 +187,7 @@ def make_fields(groups: Sequence[tuple[Prompt, list[Completion]]], *, seed: int)
             skipped[_ONE_COMPLETION if len(completions) < 2 else _ALL_IDENTICAL] += 1
             continue
         order = sorted(distinct.values(), key=lambda c: content_hash("shuffle", seed, prompt.id, c.id))
-        fields.append(Field(prompt, tuple(order)))
+        fields.append(Candidates(prompt, tuple(order)))
     return fields, skipped
 
 
@@ -188,7 +200,7 @@ def rank_shard(
     engine: CallEngine,
     judge: Judge,
     rater: Rater | None,
-    fields: Sequence[Field],
+    fields: Sequence[Candidates],
     make_strategy: Callable[[int], Strategy],
     *,
     name: str,
@@ -204,7 +216,7 @@ def rank_shard(
         name: What the configuration calls it.
     """
     by_id = {field.prompt.id: field for field in fields}
-    duels: dict[str, list[Duel]] = {id_: [] for id_ in by_id}
+    duels: dict[str, list[DuelRecord]] = {id_: [] for id_ in by_id}
     rated: dict[str, list[Score]] = {id_: [] for id_ in by_id}
 
     def answer(asks: list[tuple[str, Ask]]) -> Answers:
@@ -232,7 +244,7 @@ def rank_shard(
             else:
                 judgment = next(next_judgment)
                 shown = judgment.comparison
-                duels[id_].append(Duel(first=shown.first, second=shown.second, p_first=judgment.p_first))
+                duels[id_].append(DuelRecord(first=shown.first, second=shown.second, p_first=judgment.p_first))
                 answers.append(judgment.p_first)
         return answers
 
@@ -243,7 +255,7 @@ def rank_shard(
     return Ranked(rankings, all_judgments, all_scores)
 
 
-def _ranking(field: Field, outcome: Outcome, duels: list[Duel], rated: list[Score], name: str) -> Ranking:
+def _ranking(field: Candidates, outcome: Outcome, duels: list[DuelRecord], rated: list[Score], name: str) -> Ranking:
     ids = tuple(completion.id for completion in field.completions)
 
     def named(index: int | None) -> str | None:

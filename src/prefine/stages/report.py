@@ -11,9 +11,9 @@ from prefine.errors import DataError
 from prefine.records import Manifest
 from prefine.report.data import (
     OUTCOMES,
+    AnswerExample,
     Evaluation,
     EvaluationPoint,
-    Example,
     ReportData,
     RoadStep,
     TrainEnd,
@@ -159,12 +159,12 @@ def _evaluation(path: Path) -> Evaluation | None:
     return parse(Evaluation, json.loads(path.read_text()), where=str(path)) if path.exists() else None
 
 
-def _examples(path: Path, count: int) -> tuple[Example, ...]:
+def _examples(path: Path, count: int) -> tuple[AnswerExample, ...]:
     """The first prompts, which are a random sample: nobody picked them."""
     if not path.exists():
         return ()
     lines = path.read_bytes().splitlines()[:count]
-    return tuple(Example.model_validate_json(line) for line in lines)
+    return tuple(AnswerExample.model_validate_json(line) for line in lines)
 
 
 def _overlap(folder: RunFolder) -> int:

@@ -5,7 +5,7 @@ from typing import Any
 
 from prefine.config.sections import RunConfig
 from prefine.records import MetricValue, Record
-from prefine.report.data import ConstraintScore, Contest, Evaluation
+from prefine.report.data import ConstraintScore, Evaluation, HeadToHead
 from prefine.run.folder import RunFolder
 from prefine.run.tables import parse
 from prefine.schedules import last
@@ -26,7 +26,7 @@ class RunResult(Record):
     delta_per: str
     seconds: float
     report: str
-    contests: tuple[Contest, ...] = ()
+    contests: tuple[HeadToHead, ...] = ()
     constraints: tuple[ConstraintScore, ...] = ()
     metrics: tuple[MetricValue, ...] = ()
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from prefine.calls.engine import CallEngine
 from prefine.config.sections import Component, RunConfig
-from prefine.data.import_report import Screen
+from prefine.data.import_report import ImportReport
 from prefine.errors import Interrupted
 from prefine.records import Manifest, Prompt, content_hash
 from prefine.run.folder import RunFolder
@@ -41,11 +41,11 @@ def _sample(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
     sampler = sampler_of(config)
     check_model(sampler)
 
-    def prompts(screen: Screen) -> Iterator[Prompt]:
+    def prompts(screen: ImportReport) -> Iterator[Prompt]:
         found = read_prompts(source, where="prompts", screen=screen)
         return short_enough(found, lambda prompt: sampler.check_prompt(prompt, settings, where="sample"), screen)
 
-    screen = Screen()
+    screen = ImportReport()
     for prompt in prompts(screen):
         # Metadata decides no completion, but it is stored beside each, and judges may read it.
         digest.update(content_hash(prompt.id, prompt.metadata).encode())
@@ -62,7 +62,7 @@ def _sample(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
     )
     progress.start("sample", total * settings.completions_per_prompt, "completions")
     planned = produced = parts = alike = 0
-    for shard in chunks(prompts(Screen()), settings.shard_prompts):
+    for shard in chunks(prompts(ImportReport()), settings.shard_prompts):
         if progress.stopping:
             raise Interrupted("stopped while sampling; the same command goes on from here")
         key = shard_key("sample", stage.deciding["sample"], sampler.fingerprint, [prompt.id for prompt in shard])
@@ -93,7 +93,7 @@ def _sample(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
 def _import(source: Component, config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     digest = hashlib.sha256()
     total = 0
-    screen = Screen()
+    screen = ImportReport()
     for prompt, completions in read_completions(source, screen=screen):
         for record in (prompt, *completions):
             digest.update(record.model_dump_json().encode())

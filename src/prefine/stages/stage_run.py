@@ -12,11 +12,11 @@ from pydantic import JsonValue
 
 from prefine.calls.engine import CallEngine
 from prefine.config.sections import RunConfig
-from prefine.data.import_report import Screen
+from prefine.data.import_report import ImportReport
 from prefine.errors import DataError
 from prefine.judging.protocol import Judge
 from prefine.records import Completion, Counts, Manifest, Prompt, Usage
-from prefine.run.folder import STAGE_SECTIONS, RunFolder, deciding
+from prefine.run.folder import STAGE_SECTIONS, RunFolder, fingerprinted
 from prefine.run.tables import TABLE_FOLDERS, table_hash
 
 T = TypeVar("T")
@@ -59,7 +59,7 @@ class StageRun:
         self.folder = folder
         self.stage = stage
         self.sections: dict[str, JsonValue] = {name: resolved[name] for name in STAGE_SECTIONS[stage]}
-        self.deciding = deciding(self.sections)
+        self.deciding = fingerprinted(self.sections)
         self.inputs = dict(inputs)
         self.failed: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
@@ -78,7 +78,7 @@ class StageRun:
         whole = all(table_hash(self.folder / name) == value for name, value in hashes if name in TABLE_FOLDERS)
         return self._before if whole else None
 
-    def set_aside(self, screen: Screen) -> None:
+    def set_aside(self, screen: ImportReport) -> None:
         """Count what was read and set aside, and note the first places."""
         self.dropped.update(screen.dropped)
         self.notes += screen.notes()
@@ -102,7 +102,7 @@ class StageRun:
         return manifest
 
     def _same(self, manifest: Manifest) -> bool:
-        return deciding(manifest.config) == self.deciding and manifest.input_hashes == self.inputs
+        return fingerprinted(manifest.config) == self.deciding and manifest.input_hashes == self.inputs
 
     def _manifest(
         self,

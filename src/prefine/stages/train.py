@@ -16,8 +16,8 @@ from prefine.models.hf.adapters import base_of, merge, save_adapter, whole
 from prefine.models.hf.backend import HfModel
 from prefine.models.hf.loading import load_model, weights_written
 from prefine.records import Manifest, content_hash
-from prefine.run.config_diff import differences
-from prefine.run.folder import RunFolder, deciding
+from prefine.run.config_diff import config_diff
+from prefine.run.folder import RunFolder, fingerprinted
 from prefine.run.tables import table_hash
 from prefine.stages.stage_run import Progress, StageRun, versions
 from prefine.stages.training_inputs import (
@@ -30,7 +30,7 @@ from prefine.stages.training_inputs import (
 )
 from prefine.training.distributed.processes import from_main
 from prefine.training.evaluation import EVALUATION_LOG_NAME, EvaluationRow
-from prefine.training.items import Example
+from prefine.training.items import TokenizedPair
 from prefine.training.logging.figures import StepRow, TrainSummary
 from prefine.training.logging.model_card import CARD_NAME, foreign_card, model_card, write_card
 from prefine.training.logging.trackers import Trackers, check_installed, open_trackers
@@ -165,7 +165,7 @@ def follow(config: RunConfig, progress: Progress) -> None:
     _train(parts, _load(parts.policy, config.train), examples, held_out, config, run_key, progress)
 
 
-def _held_out(config: RunConfig, policy: HfModel) -> tuple[list[Example], dict[str, int]]:
+def _held_out(config: RunConfig, policy: HfModel) -> tuple[list[TokenizedPair], dict[str, int]]:
     """The pairs that are evaluated during training, if any are, and how many were left out, by reason."""
     if config.train.evaluate_every is None:
         return [], {}
@@ -197,8 +197,8 @@ def _parts(config: RunConfig) -> _Parts:
 def _train(
     parts: _Parts,
     model: Any,
-    examples: Sequence[Example],
-    held_out: Sequence[Example],
+    examples: Sequence[TokenizedPair],
+    held_out: Sequence[TokenizedPair],
     config: RunConfig,
     run_key: str,
     progress: Progress,
@@ -243,10 +243,10 @@ def _check_pairs_made(config: RunConfig, folder: RunFolder) -> None:
             f"{folder / 'rankings'}: changed since stage pair made pairs of them; run `prefine pair CONFIG` first"
         )
     resolved = config.resolved()
-    wanted = deciding({name: resolved[name] for name in made.config if name in resolved})
+    wanted = fingerprinted({name: resolved[name] for name in made.config if name in resolved})
     changes = [
         f"{name}: {json.dumps(before, ensure_ascii=False)}, now {json.dumps(now, ensure_ascii=False)}"
-        for name, (before, now) in differences(deciding(made.config), wanted).items()
+        for name, (before, now) in config_diff(fingerprinted(made.config), wanted).items()
     ]
     if changes:
         raise ConfigError(

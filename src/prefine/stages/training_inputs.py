@@ -6,7 +6,7 @@ from pathlib import Path
 from prefine import chat
 from prefine.config.components import TABLES, lookup, suggest
 from prefine.config.sections import Component, RunConfig
-from prefine.data.import_report import Screen, UselessRow
+from prefine.data.import_report import ImportReport, UselessRow
 from prefine.errors import ConfigError, DataError
 from prefine.losses.facts import needs_of, reads_of
 from prefine.models.hf.adapters import base_of, require_peft
@@ -17,7 +17,7 @@ from prefine.ranking.protocol import facts_of
 from prefine.records import PreferencePair
 from prefine.run.rows import pair_of
 from prefine.run.tables import parts, read_part
-from prefine.training.items import Example, ExampleSet, PairReader, make_examples
+from prefine.training.items import PairReader, TokenizedPair, TokenizedPairs, make_examples
 from prefine.training.logging.trackers import check_installed
 from prefine.training.objective.loss_inputs import parts_that_train
 from prefine.training.token_check import check_tokens
@@ -122,12 +122,12 @@ def _check_score_gaps(config: RunConfig) -> None:
         )
 
 
-def read_examples(table: Path, policy: HfModel, config: RunConfig) -> ExampleSet:
+def read_examples(table: Path, policy: HfModel, config: RunConfig) -> TokenizedPairs:
     """The pairs of a table as the policy reads them."""
     return make_examples(_pairs(table), _reader(policy, config))
 
 
-def read_held_out(table: Path, policy: HfModel, config: RunConfig) -> ExampleSet:
+def read_held_out(table: Path, policy: HfModel, config: RunConfig) -> TokenizedPairs:
     """The held-out pairs as the policy reads them.
 
     Raises:
@@ -139,7 +139,9 @@ def read_held_out(table: Path, policy: HfModel, config: RunConfig) -> ExampleSet
         raise DataError(f"train.evaluate_every: no held-out pair can be evaluated: {error}; {_HOLD_OUT}") from error
 
 
-def readable_whole(pairs: Iterable[PreferencePair], config: RunConfig, screen: Screen) -> Iterator[PreferencePair]:
+def readable_whole(
+    pairs: Iterable[PreferencePair], config: RunConfig, screen: ImportReport
+) -> Iterator[PreferencePair]:
     """The pairs that training would read as they are; the others are set aside.
 
     Raises:
@@ -171,7 +173,7 @@ def _reader(policy: HfModel, config: RunConfig) -> PairReader:
     )
 
 
-def check_first_rows(table: Path, examples: Sequence[Example], policy: HfModel) -> list[str]:
+def check_first_rows(table: Path, examples: Sequence[TokenizedPair], policy: HfModel) -> list[str]:
     """Notes on the tokens of the first rows; see `token_check.check_tokens` for what is refused."""
     return check_tokens(_pairs(table), examples, policy.tokenizer, stop_token_id=_stop(policy))
 

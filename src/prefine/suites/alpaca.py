@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from pydantic import Field, JsonValue
 
-from prefine.data.layouts.protocol import Row, rest, show
+from prefine.data.layouts.protocol import SourceRow, rest, show
 from prefine.errors import DataError
 from prefine.records import Comparison, Completion, Judgment, Prompt, Record
 from prefine.suites.reading import answer_to, field, number_field, rows_of, text_field, write_list
@@ -212,7 +212,7 @@ def write_model_outputs(path: Path, answers: Sequence[tuple[Prompt, Completion]]
     write_list(path, rows)
 
 
-def _annotation(row: Row, outputs: Outputs | None, baseline_outputs: Outputs | None) -> AlpacaAnnotation:
+def _annotation(row: SourceRow, outputs: Outputs | None, baseline_outputs: Outputs | None) -> AlpacaAnnotation:
     prompt = Prompt.from_text(text_field(row, "instruction"), source=row.where)
     baseline = answer_to(prompt, 0, *_side(row, prompt, 1, baseline_outputs))
     model = answer_to(prompt, 1, *_side(row, prompt, 2, outputs))
@@ -228,7 +228,7 @@ def _annotation(row: Row, outputs: Outputs | None, baseline_outputs: Outputs | N
     )
 
 
-def _side(row: Row, prompt: Prompt, number: int, outputs: Outputs | None) -> tuple[str, str]:
+def _side(row: SourceRow, prompt: Prompt, number: int, outputs: Outputs | None) -> tuple[str, str]:
     """Text and model of an answer: the row's own, or that of the outputs, which must be the same."""
     text, model = f"output_{number}", f"generator_{number}"
     if outputs is None:
@@ -247,7 +247,7 @@ def _side(row: Row, prompt: Prompt, number: int, outputs: Outputs | None) -> tup
     return answer.text, answer.model
 
 
-def _p_baseline(row: Row) -> float | None:
+def _p_baseline(row: SourceRow) -> float | None:
     """P(the baseline is better), None where the judge gave no preference."""
     if field(row, "preference") in (None, ""):  # a CSV file has no null
         return None

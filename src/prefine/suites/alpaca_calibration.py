@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from prefine.data.json_text import decoded
-from prefine.data.layouts.protocol import Row
+from prefine.data.layouts.protocol import SourceRow
 from prefine.errors import ConfigError, DataError
 from prefine.metrics.win_rates.calibration import AlpacaCalibration
 from prefine.suites.reading import number_field, rows_of
@@ -96,7 +96,7 @@ def _calibration(
         raise DataError(f"{path}: {error}; take the file from upstream again") from error
 
 
-def _by_id(rows: list[Row], id_name: str, name: str, path: Path) -> list[float]:
+def _by_id(rows: list[SourceRow], id_name: str, name: str, path: Path) -> list[float]:
     found: dict[int, float] = {}
     for row in rows:
         id_ = int(number_field(row, id_name))
@@ -109,13 +109,13 @@ def _by_id(rows: list[Row], id_name: str, name: str, path: Path) -> list[float]:
     return [found[id_] for id_ in range(len(found))]
 
 
-def _label(row: Row, name: str) -> float:
+def _label(row: SourceRow, name: str) -> float:
     if name in row.values and row.values[name] in (None, ""):
         return float("nan")
     return number_field(row, name)
 
 
-def _cells(path: Path) -> list[Row]:
+def _cells(path: Path) -> list[SourceRow]:
     """The rows of a CSV file whose first column need not have a name."""
     try:
         data = path.read_bytes()
@@ -131,5 +131,5 @@ def _cells(path: Path) -> list[Row]:
         where = f"{path}, row {place}"
         if len(cells) != len(names):
             raise DataError(f"{where}: {len(cells)} cells for {len(names)} columns; take the file from upstream again")
-        rows.append(Row(where, dict(zip(names, cells, strict=True))))
+        rows.append(SourceRow(where, dict(zip(names, cells, strict=True))))
     return rows

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from pydantic import Field, JsonValue
 
-from prefine.data.layouts.protocol import Row, rest, show
+from prefine.data.layouts.protocol import SourceRow, rest, show
 from prefine.errors import DataError
 from prefine.metrics.win_rates.arena_hard import STRONG_WEIGHT, Battles, battles, expanded_battles
 from prefine.records import Comparison, Judgment, Record, content_hash
@@ -170,7 +170,7 @@ def read_battles(path: Path) -> tuple[Battles, str]:
     return found, baselines[0]
 
 
-def _judgment(row: Row) -> ArenaJudgment:
+def _judgment(row: SourceRow) -> ArenaJudgment:
     games = field(row, "games")
     if not isinstance(games, list) or len(games) != 2:
         raise DataError(f"{row.where}: games must be two, baseline first and model first; got {show(games)}")

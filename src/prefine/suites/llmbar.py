@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, JsonValue
 
-from prefine.data.layouts.protocol import Row, rest, show
+from prefine.data.layouts.protocol import SourceRow, rest, show
 from prefine.errors import DataError
 from prefine.records import Comparison, Completion, Judgment, PreferencePair, Prompt, Record
 from prefine.suites.reading import Once, answer_to, field, rows_of, text_field, write_list
@@ -158,14 +158,14 @@ def verdicts_of(judged: Sequence[JudgedPair]) -> LabelledVerdicts:
     )
 
 
-def _number_of(row: Row, name: str, allowed: tuple[int, ...]) -> int:
+def _number_of(row: SourceRow, name: str, allowed: tuple[int, ...]) -> int:
     value = field(row, name)
     if isinstance(value, bool) or str(value) not in map(str, allowed):
         raise DataError(f"{row.where}: {name} must be one of {', '.join(map(str, allowed))}; got {show(value)}")
     return int(value)
 
 
-def _pair(row: Row) -> LabelledPair:
+def _pair(row: SourceRow) -> LabelledPair:
     label = field(row, "label")
     if str(label) not in ("1", "2") or isinstance(label, bool):
         raise DataError(f"{row.where}: label must be 1 or 2, the better output; got {show(label)}")

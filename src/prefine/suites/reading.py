@@ -7,12 +7,12 @@ from typing import Any
 
 from prefine.atomic import write_text
 from prefine.data.files import files_at, rows_in
-from prefine.data.layouts.protocol import Row, has, number, show
+from prefine.data.layouts.protocol import SourceRow, has, number, show
 from prefine.errors import DataError
 from prefine.records import Completion, Message, Prompt, content_hash
 
 
-def rows_of(path: Path) -> list[Row]:
+def rows_of(path: Path) -> list[SourceRow]:
     """The rows of a file, a pattern or a folder of parts.
 
     Raises:
@@ -22,7 +22,7 @@ def rows_of(path: Path) -> list[Row]:
     return list(_rows_in_columns(path) or rows_in(files_at(path, None)))
 
 
-def first_row(path: Path) -> Row:
+def first_row(path: Path) -> SourceRow:
     """The first of `rows_of`, without reading the others where that can be.
 
     Raises:
@@ -32,7 +32,7 @@ def first_row(path: Path) -> Row:
     return next(iter(_rows_in_columns(path) or rows_in(files_at(path, None))))
 
 
-def _rows_in_columns(path: Path) -> list[Row]:
+def _rows_in_columns(path: Path) -> list[SourceRow]:
     """The rows of a JSON file that holds one object of columns; none if it holds something else.
 
     A value that is no list is that of every row. What is wrong with any other file, the reader of rows says.
@@ -52,7 +52,7 @@ def _rows_in_columns(path: Path) -> list[Row]:
     if len(set(lengths.values())) > 1:
         raise DataError(f"{path}: its columns have different numbers of rows ({show(lengths)})")
     return [
-        Row(f"{path}, row {number + 1}", {n: v[number] if isinstance(v, list) else v for n, v in columns.items()})
+        SourceRow(f"{path}, row {number + 1}", {n: v[number] if isinstance(v, list) else v for n, v in columns.items()})
         for number in range(next(iter(lengths.values())))
     ]
 
@@ -63,7 +63,7 @@ class Once:
     def __init__(self) -> None:
         self._seen: dict[str, str] = {}
 
-    def see(self, row: Row, what: str) -> None:
+    def see(self, row: SourceRow, what: str) -> None:
         """The next row; `what` is its key in words, such as "id 3 of Math".
 
         Raises:
@@ -73,7 +73,7 @@ class Once:
             raise DataError(f"{row.where}: {what} is already in {before}; keep one")
 
 
-def field(row: Row, *names: str) -> Any:
+def field(row: SourceRow, *names: str) -> Any:
     """The value under the first of these names that the row has.
 
     Raises:
@@ -85,7 +85,7 @@ def field(row: Row, *names: str) -> Any:
     raise DataError(f"{row.where}: no field {' or '.join(map(repr, names))}; {has(row.values)}")
 
 
-def text_field(row: Row, *names: str) -> str:
+def text_field(row: SourceRow, *names: str) -> str:
     """A field that must be text; a number, such as an id, is taken as text.
 
     Raises:
@@ -97,7 +97,7 @@ def text_field(row: Row, *names: str) -> str:
     return str(value)
 
 
-def number_field(row: Row, name: str) -> float | int:
+def number_field(row: SourceRow, name: str) -> float | int:
     """A field that must be a finite number; a CSV file has it as text.
 
     Raises:
@@ -107,7 +107,7 @@ def number_field(row: Row, name: str) -> float | int:
     return number(row, name)
 
 
-def texts_field(row: Row, name: str) -> list[str]:
+def texts_field(row: SourceRow, name: str) -> list[str]:
     """A field that must be a list of texts, with at least one.
 
     Raises:

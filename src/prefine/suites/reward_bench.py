@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from pydantic import Field, JsonValue
 
-from prefine.data.layouts.protocol import Row, rest, show
+from prefine.data.layouts.protocol import SourceRow, rest, show
 from prefine.errors import DataError
 from prefine.metrics.judges.reward_bench import TiesPrompts, ties_prompts
 from prefine.records import Completion, PreferencePair, Prompt, Record
@@ -119,7 +119,7 @@ def paired_ties(prompts: Iterable[tuple[str, Sequence[float], int]]) -> TiesScor
     return TiesScores(reference, tied)
 
 
-def _v1(row: Row) -> RewardBenchItem:
+def _v1(row: SourceRow) -> RewardBenchItem:
     prompt = Prompt.from_text(text_field(row, "prompt"), source=row.where)
     answers = [
         answer_to(prompt, index, text_field(row, side), str(row.values.get(f"{side}_model") or ""))
@@ -135,7 +135,7 @@ def _v1(row: Row) -> RewardBenchItem:
     )
 
 
-def _v2(row: Row) -> RewardBenchItem:
+def _v2(row: SourceRow) -> RewardBenchItem:
     prompt = Prompt.from_text(text_field(row, "prompt"), source=row.where)
     chosen, rejected = texts_field(row, "chosen"), texts_field(row, "rejected")
     for name, size in (

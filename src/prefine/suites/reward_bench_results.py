@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from prefine.data.layouts.protocol import Row, show
+from prefine.data.layouts.protocol import SourceRow, show
 from prefine.errors import DataError
 from prefine.suites.reading import Once, field, number_field, rows_of, text_field
 from prefine.suites.reward_bench import TIES, TiesScores, paired_ties
@@ -69,7 +69,7 @@ def read_item_results(path: Path) -> ItemResults:
         raise DataError(f"{path}: {error}") from error
 
 
-def _outcome(row: Row) -> float:
+def _outcome(row: SourceRow) -> float:
     if "results" in row.values:
         value = row.values["results"]
         value = value if isinstance(value, bool) else number_field(row, "results")
@@ -80,7 +80,7 @@ def _outcome(row: Row) -> float:
     return 0.5 if chosen == rejected else float(chosen > rejected)
 
 
-def _score(row: Row, name: str) -> float:
+def _score(row: SourceRow, name: str) -> float:
     value = field(row, name)
     # Models with one output write each score as a list of one.
     if isinstance(value, list) and len(value) == 1:
@@ -88,7 +88,7 @@ def _score(row: Row, name: str) -> float:
     return float(number_field(row, name))
 
 
-def _scores(row: Row) -> list[float]:
+def _scores(row: SourceRow) -> list[float]:
     values: Any = field(row, "scores")
     if not isinstance(values, list) or not values:
         raise DataError(f"{row.where}: scores must be a list of numbers, one for each answer; got {show(values)}")

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from prefine.errors import DataError
-from prefine.training.items import Example
+from prefine.training.items import TokenizedPair
 
 
-def mismatched_examples(examples: Sequence[Example]) -> list[Example]:
+def mismatched_examples(examples: Sequence[TokenizedPair]) -> list[TokenizedPair]:
     """Each prompt with the two completions of the next pair (in a circle) that has another prompt.
 
     Partners are fixed for the whole training, so that the reference scores each once.

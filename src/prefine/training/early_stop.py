@@ -5,7 +5,7 @@ from dataclasses import fields
 from typing import Literal
 
 from prefine.errors import NumericsError
-from prefine.metrics.rewards.likelihood_indicators import Reading, Watch, watch
+from prefine.metrics.rewards.likelihood_indicators import IndicatorReading, Watch, watch
 
 Alarm = Literal["collapse", "diffusion"]
 ALARMS: tuple[Alarm, ...] = ("collapse", "diffusion")
@@ -58,7 +58,7 @@ class EarlyStop:
         """The alarm that is due, also after `load_state_dict`: a training that was stopped stays so when resumed."""
         return next((alarm for alarm in self._alarms if self._on[alarm] >= self._patience), None)
 
-    def update(self, reading: Reading) -> Alarm | None:
+    def update(self, reading: IndicatorReading) -> Alarm | None:
         """Take in one more reading of the same probes.
 
         Returns: The alarm that stops training, or None.

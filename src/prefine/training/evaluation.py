@@ -11,15 +11,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from prefine.config.sections import EarlyStopConfig, TrainConfig
-from prefine.metrics.rewards.likelihood_indicators import Reading
-from prefine.training.batches.packing import Rows
+from prefine.metrics.rewards.likelihood_indicators import IndicatorReading
+from prefine.training.batches.packing import PackedBatch
 from prefine.training.distributed.processes import own_pairs
 from prefine.training.early_stop import Alarm, EarlyStop
 from prefine.training.forward.forward import Forward
-from prefine.training.items import Example
+from prefine.training.items import TokenizedPair
 from prefine.training.logging.figures import FinalFigures, final_figures
 from prefine.training.logging.row_log import RowLog
-from prefine.training.memory import within_memory
+from prefine.training.memory import retry_smaller_batches
 from prefine.training.objective.step import Objective, PolicyTokens, StepTerms, evaluate
 from prefine.training.objective.table import PairTable
 
@@ -60,7 +60,7 @@ class _Mean(NamedTuple):
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class HeldOutPairs:
     """Pairs that are not trained on, and what the initial policy and the reference said of them.
 
     Args:
@@ -71,9 +71,9 @@ class HeldOut:
     """
 
     forward: Forward
-    examples: Sequence[Example]
+    examples: Sequence[TokenizedPair]
     table: PairTable
-    mismatched: Sequence[Example] = ()
+    mismatched: Sequence[TokenizedPair] = ()
 
     def evaluate(self, objective: Objective, step: int) -> EvaluationRow:
         """The row of this moment; weights and random state stay as they are.
@@ -104,12 +104,12 @@ class HeldOut:
                     mismatched=mismatched,
                 )
 
-        def all_rows() -> list[Rows]:
+        def all_rows() -> list[PackedBatch]:
             return [
                 rows for some in (self.examples, self.mismatched) for rows in self.forward.cut(some, range(len(some)))
             ]
 
-        terms, tokens = within_memory(attempt, self.forward, all_rows, self.examples)
+        terms, tokens = retry_smaller_batches(attempt, self.forward, all_rows, self.examples)
         weight = terms.logps.weight
         loss = _ratio(terms.loss * weight, weight)
         return EvaluationRow(
@@ -144,7 +144,7 @@ class Evaluations:
 
     def __init__(
         self,
-        held_out: HeldOut | None,
+        held_out: HeldOutPairs | None,
         config: TrainConfig,
         *,
         file: Path | None,
@@ -180,7 +180,7 @@ class Evaluations:
         self._log.write(row)
         self._on_row(row)
         if self._stop is not None:
-            self._stop.update(Reading(row.top_entropy_renormalised, row.top_mass, row.margin))
+            self._stop.update(IndicatorReading(row.top_entropy_renormalised, row.top_mass, row.margin))
 
     @property
     def stopped_by(self) -> Alarm | None:

@@ -11,7 +11,7 @@ from prefine.records import PreferencePair, Prompt
 
 
 @dataclass(frozen=True)
-class Example:
+class TokenizedPair:
     """A pair as the model reads it. Completions end with the stop token unless they were cut.
 
     `rejected_prompt_ids` is None unless the pair is joint: its rejected completion answers another prompt.
@@ -33,18 +33,18 @@ class Example:
         return max(len(self.prompt_ids) + len(self.chosen_ids), len(rejected_prompt) + len(self.rejected_ids)) - 1
 
 
-class ExampleSet(NamedTuple):
+class TokenizedPairs(NamedTuple):
     """What can be trained on, and what happened to the rest, by reason."""
 
-    examples: list[Example]
+    examples: list[TokenizedPair]
     dropped: dict[str, int]
     truncated: dict[str, int]
 
 
-class Reading(NamedTuple):
+class TokenizedOrNot(NamedTuple):
     """What became of one pair: an example or why there is none, and how much of it was shortened."""
 
-    example: Example | None
+    example: TokenizedPair | None
     dropped: str = ""
     long_prompts: int = 0
     long_completions: int = 0
@@ -80,7 +80,7 @@ class PairReader:
         self._joint = joint
         self._prompts: dict[str, list[int]] = {}
 
-    def read(self, pair: PreferencePair) -> Reading:
+    def read(self, pair: PreferencePair) -> TokenizedOrNot:
         """One pair.
 
         Raises:
@@ -90,7 +90,7 @@ class PairReader:
             raise DataError(f"pair {pair.id}: rejected_prompt is set; only joint losses compare answers to two prompts")
         sides = (pair.chosen, pair.rejected)
         if not self._train_on_truncated and any(side.finish_reason == "length" for side in sides):
-            return Reading(None, "cut_by_generation_limit")
+            return TokenizedOrNot(None, "cut_by_generation_limit")
         prompts = (pair.prompt, pair.rejected_prompt or pair.prompt)
         prompt, other = map(self._prompt, prompts)
         chosen, rejected = (
@@ -100,15 +100,15 @@ class PairReader:
             for whose, side in zip(prompts, sides, strict=True)
         )
         if chosen is None or rejected is None:
-            return Reading(None, "reasoning_or_tool_calls_without_token_ids")
+            return TokenizedOrNot(None, "reasoning_or_tool_calls_without_token_ids")
         if not prompt or not other:
-            return Reading(None, "empty_prompt")
+            return TokenizedOrNot(None, "empty_prompt")
         if any(ids in ([], [self._stop]) for ids in (chosen, rejected)):
-            return Reading(None, "empty_side")
+            return TokenizedOrNot(None, "empty_side")
         kept, other_kept = (tuple(ids[-self._max_prompt :]) for ids in (prompt, other))
         if kept == other_kept and chosen[: self._max_completion] == rejected[: self._max_completion]:
-            return Reading(None, "sides_coincide")
-        example = Example(
+            return TokenizedOrNot(None, "sides_coincide")
+        example = TokenizedPair(
             id=pair.id,
             prompt_ids=kept,
             chosen_ids=tuple(chosen[: self._max_completion]),
@@ -119,7 +119,7 @@ class PairReader:
             rejected_prompt_ids=None if pair.rejected_prompt is None else other_kept,
         )
         read = (prompt,) if pair.rejected_prompt is None else (prompt, other)
-        return Reading(
+        return TokenizedOrNot(
             example,
             long_prompts=sum(len(ids) > self._max_prompt for ids in read),
             long_completions=sum(len(ids) > self._max_completion for ids in (chosen, rejected)),
@@ -131,13 +131,13 @@ class PairReader:
         return self._prompts[prompt.id]
 
 
-def make_examples(pairs: Iterable[PreferencePair], reader: PairReader) -> ExampleSet:
+def make_examples(pairs: Iterable[PreferencePair], reader: PairReader) -> TokenizedPairs:
     """All pairs that can be trained on, and counts of the rest.
 
     Raises:
         DataError: A pair that is not read jointly has another prompt for its rejected side, or no pair is left.
     """
-    examples: list[Example] = []
+    examples: list[TokenizedPair] = []
     dropped: Counter[str] = Counter()
     truncated: Counter[str] = Counter()
     for pair in pairs:
@@ -150,4 +150,4 @@ def make_examples(pairs: Iterable[PreferencePair], reader: PairReader) -> Exampl
     if not examples:
         reasons = ", ".join(f"{reason}: {count}" for reason, count in sorted(dropped.items())) or "there was none"
         raise DataError(f"no preference pair is left ({reasons})")
-    return ExampleSet(examples, dict(dropped), {reason: count for reason, count in truncated.items() if count})
+    return TokenizedPairs(examples, dict(dropped), {reason: count for reason, count in truncated.items() if count})

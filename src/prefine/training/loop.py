@@ -16,27 +16,27 @@ from prefine.losses.protocol import LossFunction, Need, PairLogps
 from prefine.records import SCHEMA_VERSION
 from prefine.training import adapter, checkpoints
 from prefine.training.batches.fill import RowFill, needed_positions
-from prefine.training.batches.packing import Rows
-from prefine.training.batches.step_schedule import Plan
+from prefine.training.batches.packing import PackedBatch
+from prefine.training.batches.step_schedule import StepSchedule
 from prefine.training.cross_prompt import mismatched_examples
 from prefine.training.distributed import processes
 from prefine.training.distributed.sharded import ShardedLayers
-from prefine.training.distributed.weights import Trained
-from prefine.training.evaluation import EVALUATION_LOG_NAME, EvaluationRow, Evaluations, HeldOut
+from prefine.training.distributed.weights import TrainableWeights
+from prefine.training.evaluation import EVALUATION_LOG_NAME, EvaluationRow, Evaluations, HeldOutPairs
 from prefine.training.forward.forward import Forward
-from prefine.training.items import Example
+from prefine.training.items import TokenizedPair
 from prefine.training.learning_rate import factor
 from prefine.training.logging.figures import StepRow, TrainSummary, final_figures, step_row
 from prefine.training.logging.row_log import RowLog
 from prefine.training.logging.trackers import Trackers, untracked
-from prefine.training.memory import within_memory
-from prefine.training.objective.hyperparameters import Steering
+from prefine.training.memory import retry_smaller_batches
+from prefine.training.objective.hyperparameters import HyperparameterController
 from prefine.training.objective.loss_inputs import check_examples
 from prefine.training.objective.step import StepTerms, accumulate_gradients
 from prefine.training.objective.table import PairTable
 from prefine.training.reference.cache import check_start
 from prefine.training.reference.scoring import score_sides
-from prefine.training.reference.start_values import Known, forward_of, prepare, start_values
+from prefine.training.reference.start_values import ReferenceCache, forward_of, prepare, start_values
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -47,7 +47,7 @@ FINAL_NAME = "train_final.json"
 
 def train(
     model: "PreTrainedModel",
-    examples: Sequence[Example],
+    examples: Sequence[TokenizedPair],
     config: TrainConfig,
     *,
     loss: LossFunction,
@@ -56,7 +56,7 @@ def train(
     run_key: str,
     ref_model: "PreTrainedModel | None" = None,
     reference_dir: Path | None = None,
-    held_out: Sequence[Example] = (),
+    held_out: Sequence[TokenizedPair] = (),
     trackers: Callable[[int], Trackers] = untracked,
     on_step: Callable[[StepRow], None] | None = None,
     on_evaluation: Callable[[EvaluationRow], None] | None = None,
@@ -112,26 +112,26 @@ def train(
     others, beside = (
         mismatched_examples(some) if some and "mismatched" in needs else [] for some in (examples, held_out)
     )
-    known = Known(reference_dir or out_dir / "reference", should_stop)
+    known = ReferenceCache(reference_dir or out_dir / "reference", should_stop)
     table = start_values(forward, ref_model, examples, others, config, needs, known)
-    probes: HeldOut | None = None
+    probes: HeldOutPairs | None = None
     if held_out:
         stated = check_examples(functions, held_out, what="held-out pairs")
         notes += tuple(f"held-out pairs: {note}" for note in stated)
         own = start_values(forward, ref_model, held_out, beside, config, needs, known)
-        probes = HeldOut(forward, held_out, own, beside)
+        probes = HeldOutPairs(forward, held_out, own, beside)
     # After scoring: the reference is the model without the adapter, whatever the adapter's settings.
     if config.adapter is not None:
         adapter.attach(model, config.adapter, seed=config.seed)
-    plan = Plan(len(examples), config.pairs_per_step, config.epochs, config.seed, config.max_steps)
-    steering = Steering(loss, regularizer, config.regularizer_weight, steps=plan.steps)
+    plan = StepSchedule(len(examples), config.pairs_per_step, config.epochs, config.seed, config.max_steps)
+    steering = HyperparameterController(loss, regularizer, config.regularizer_weight, steps=plan.steps)
     sharded: ShardedLayers | None = None
     if (sharding := processes.sharding()) is not None:
         # Each process makes shares of its own copy.
         processes.check_same_weights(model.parameters(), step=0)
         sharded = ShardedLayers(model, reshard=sharding.reshard)
         forward.in_step = True
-    trained = Trained.of(model, config)
+    trained = TrainableWeights.of(model, config)
 
     checkpoint, passed_over = checkpoints.load_newest(out_dir / "checkpoints", run_key=run_key)
     if checkpoint is not None:
@@ -167,7 +167,7 @@ def train(
             keep=config.keep_checkpoints,
         )
 
-    def cut(pairs: Sequence[int], *, own: bool = True) -> tuple[list[Rows], list[Rows]]:
+    def cut(pairs: Sequence[int], *, own: bool = True) -> tuple[list[PackedBatch], list[PackedBatch]]:
         """The rows of a step, and those of its mismatched pairs: all, or this process's share."""
         rows, away = (
             forward.cut(some, processes.own_pairs(some, pairs) if own else pairs) if some else []
@@ -179,7 +179,7 @@ def train(
         """The gradient of a step, in rows that memory has room for."""
         random, controllers, pairs = torch.get_rng_state(), steering.state_dict(), plan.pairs_of(step)
 
-        def attempt() -> tuple[StepTerms, list[Rows]]:
+        def attempt() -> tuple[StepTerms, list[PackedBatch]]:
             trained.drop_gradients()
             batches, mismatched = cut(pairs)
             terms = accumulate_gradients(
@@ -200,10 +200,10 @@ def train(
             # Kept at once: a run that is interrupted cuts its rows from here on as this one does.
             save(step)
 
-        def all_rows() -> list[Rows]:
+        def all_rows() -> list[PackedBatch]:
             return [rows for some in cut(pairs, own=False) for rows in some]
 
-        terms, rows = within_memory(attempt, forward, all_rows, examples, before_again=begin_again)
+        terms, rows = retry_smaller_batches(attempt, forward, all_rows, examples, on_retry=begin_again)
         needed = (needed_positions(some, processes.own_pairs(some, pairs)) for some in (examples, others) if some)
         fill.add(rows, needed=sum(needed))
         return terms
@@ -299,7 +299,7 @@ def train(
     return summary
 
 
-def score_pairs(forward: Forward, examples: Sequence[Example], table: PairTable) -> PairLogps:
+def score_pairs(forward: Forward, examples: Sequence[TokenizedPair], table: PairTable) -> PairLogps:
     """Values of all pairs [n], in the order of `examples`; `.margin` is their reward margin.
 
     Args:

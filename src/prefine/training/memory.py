@@ -8,10 +8,10 @@ from typing import TypeVar
 import torch
 
 from prefine.errors import LimitError
-from prefine.training.batches.packing import Rows
+from prefine.training.batches.packing import PackedBatch
 from prefine.training.distributed.processes import agree, exchanging_weights
 from prefine.training.forward.forward import Forward
-from prefine.training.items import Example
+from prefine.training.items import TokenizedPair
 
 Result = TypeVar("Result")
 
@@ -24,7 +24,7 @@ class OutOfMemory(LimitError):
 
 
 @contextmanager
-def shared_fate(*, in_step: bool = False) -> Iterator[None]:
+def synchronized_oom(*, in_step: bool = False) -> Iterator[None]:
     """Passes during which processes do not wait for each other; if one has no room, all leave the block alike.
 
     Args:
@@ -50,22 +50,22 @@ def shared_fate(*, in_step: bool = False) -> Iterator[None]:
         raise OutOfMemory(short or "another process ran out of memory")
 
 
-def within_memory(
+def retry_smaller_batches(
     attempt: Callable[[], Result],
     forward: Forward,
-    cut: Callable[[], list[Rows]],
-    examples: Sequence[Example],
+    cut: Callable[[], list[PackedBatch]],
+    examples: Sequence[TokenizedPair],
     *,
-    before_again: Callable[[], None] = lambda: None,
+    on_retry: Callable[[], None] = lambda: None,
 ) -> Result:
     """What `attempt` returns. While memory is too short for it, the row limit of `forward` is halved for good.
 
     Args:
-        attempt: Makes its passes within `shared_fate`; may be called again.
+        attempt: Makes its passes within `synchronized_oom`; may be called again.
         forward: The passes through a model.
         cut: The rows of these passes in all processes together, under the limit of the moment.
         examples: What `Rows.pairs` number.
-        before_again: Called after each halving.
+        on_retry: Called after each halving.
 
     Raises:
         LimitError: There is no room for the largest pair alone.
@@ -80,7 +80,7 @@ def within_memory(
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         _halve(forward, cut, examples, reason)
-        before_again()
+        on_retry()
 
 
 @contextmanager
@@ -97,7 +97,9 @@ def _ending() -> Iterator[None]:
         ) from error
 
 
-def _halve(forward: Forward, cut: Callable[[], list[Rows]], examples: Sequence[Example], reason: str) -> None:
+def _halve(
+    forward: Forward, cut: Callable[[], list[PackedBatch]], examples: Sequence[TokenizedPair], reason: str
+) -> None:
     """Halve the limit until the largest row is smaller."""
     largest = max(cut(), key=_size)
     while forward.tokens > 1:
@@ -112,7 +114,7 @@ def _halve(forward: Forward, cut: Callable[[], list[Rows]], examples: Sequence[E
     )
 
 
-def _size(rows: Rows) -> int:
+def _size(rows: PackedBatch) -> int:
     return rows.positions
 
 

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Sequence
 from prefine import chat
 from prefine.errors import ConfigError, DataError
 from prefine.records import Completion, PreferencePair, Prompt
-from prefine.training.items import Example
+from prefine.training.items import TokenizedPair
 
 ROWS = 100
 
 
 def check_tokens(
-    pairs: Iterable[PreferencePair], examples: Sequence[Example], tokenizer: chat.Tokenizer, *, stop_token_id: int
+    pairs: Iterable[PreferencePair], examples: Sequence[TokenizedPair], tokenizer: chat.Tokenizer, *, stop_token_id: int
 ) -> list[str]:
     """Check the rows of up to 100 pairs: texts come back, one start token, no end of a turn before the last token.
 
@@ -85,7 +85,7 @@ def _turn_end(tokenizer: chat.Tokenizer, prompt: Prompt, side: Completion, stop_
     return ""
 
 
-def _check_start(tokenizer: chat.Tokenizer, example: Example, where: str) -> None:
+def _check_start(tokenizer: chat.Tokenizer, example: TokenizedPair, where: str) -> None:
     start = getattr(tokenizer, "bos_token_id", None)
     if start is not None and example.prompt_ids[:2] == (start, start):
         raise ConfigError(

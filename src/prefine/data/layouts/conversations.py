@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from prefine.data.import_report import UselessRow
-from prefine.data.layouts.protocol import PROMPT_NAMES, Row, Values, conversation, has, rest, show
+from prefine.data.layouts.protocol import PROMPT_NAMES, SourceRow, Values, conversation, has, rest, show
 from prefine.errors import DataError
 
 _TURN = re.compile(r"(?:\A|\n\n)(Human|Assistant):")
@@ -16,7 +16,7 @@ _MARKED_PROMPT = re.compile(r"\A(\n\n)?(Human|Assistant):.*\n\nAssistant:\s*\Z",
 _ROLES = {"Human": "user", "Assistant": "assistant"}
 
 
-def trl_implicit(row: Row, _: Mapping[str, Any]) -> Values:
+def trl_implicit(row: SourceRow, _: Mapping[str, Any]) -> Values:
     """Lists of messages without a prompt."""
     for side in ("chosen", "rejected"):
         if isinstance(row.values[side], str):
@@ -30,16 +30,16 @@ def trl_implicit(row: Row, _: Mapping[str, Any]) -> Values:
     return split(row)
 
 
-def anthropic_hh(row: Row, _: Mapping[str, Any]) -> Values:
+def anthropic_hh(row: SourceRow, _: Mapping[str, Any]) -> Values:
     r"""Texts with turns marked by "\n\nHuman: " and "\n\nAssistant: "."""
     turns = {side: _turns(row.values[side], f"{row.where}, {side}") for side in ("chosen", "rejected")}
-    return split(Row(row.where, row.values | turns))
+    return split(SourceRow(row.where, row.values | turns))
 
 
-def binarized(row: Row, _: Mapping[str, Any]) -> Values:
+def binarized(row: SourceRow, _: Mapping[str, Any]) -> Values:
     """`prompt` beside conversations that repeat it; `messages` are the chosen one once more."""
     values = rest(row.values, "messages") if row.values.get("messages") == row.values["chosen"] else row.values
-    return split(Row(row.where, values)) if repeat_the_prompt(values) else values
+    return split(SourceRow(row.where, values)) if repeat_the_prompt(values) else values
 
 
 def repeat_the_prompt(values: Values) -> bool:
@@ -50,7 +50,7 @@ def repeat_the_prompt(values: Values) -> bool:
     )
 
 
-def split(row: Row) -> Values:
+def split(row: SourceRow) -> Values:
     """The common first messages as the prompt, and the one assistant turn that each side adds.
 
     Raises:

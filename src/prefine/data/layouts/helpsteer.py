@@ -7,14 +7,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from prefine.data.layouts.protocol import Row, Values, answer, number, rest, show, text
+from prefine.data.layouts.protocol import SourceRow, Values, answer, number, rest, show, text
 from prefine.errors import DataError
 
 _TURN = re.compile(r"\n?<extra_id_1>(User|Assistant)\n")
 _STRONGEST = 3
 
 
-def graded(row: Row, _: Mapping[str, Any]) -> Values:
+def graded(row: SourceRow, _: Mapping[str, Any]) -> Values:
     """One answer with its five grades; `helpfulness` is the one that counts."""
     graded = {"text": answer(row, "response"), "grade": number(row, "helpfulness")}
     return {
@@ -23,20 +23,20 @@ def graded(row: Row, _: Mapping[str, Any]) -> Values:
     }
 
 
-def preference_2(row: Row, _: Mapping[str, Any]) -> Values:
+def preference_2(row: SourceRow, _: Mapping[str, Any]) -> Values:
     """`response_1` and `response_2` with their `preference_strength`."""
     values = rest(row.values, "prompt", "response_1", "response_2", "preference_strength")
     return values | {"prompt": _prompt(row)} | _pair(row, "response_1", "response_2", "preference_strength")
 
 
-def preference_3(row: Row, _: Mapping[str, Any]) -> Values:
+def preference_3(row: SourceRow, _: Mapping[str, Any]) -> Values:
     """`context` with `response1` and `response2`, and their `overall_preference`."""
     values = rest(row.values, "context", "response1", "response2", "overall_preference")
     pair = _pair(row, "response1", "response2", "overall_preference")
     return values | {"prompt": row.values["context"]} | pair
 
 
-def _pair(row: Row, first: str, second: str, name: str) -> Values:
+def _pair(row: SourceRow, first: str, second: str, name: str) -> Values:
     strength = number(row, name)
     if abs(strength) > _STRONGEST:
         raise DataError(f"{row.where}: {name} must be between -3 and 3, got {show(row.values[name])}")
@@ -44,7 +44,7 @@ def _pair(row: Row, first: str, second: str, name: str) -> Values:
     return {"chosen": text(row, better), "rejected": text(row, worse), "score_gap": abs(strength)}
 
 
-def _prompt(row: Row) -> str | list[dict[str, str]]:
+def _prompt(row: SourceRow) -> str | list[dict[str, str]]:
     """Several turns are in one text, with marks between them."""
     first, *parts = _TURN.split(text(row, "prompt"))
     if not parts:

@@ -3,23 +3,23 @@
 from collections.abc import Mapping
 from typing import Any
 
-from prefine.data.layouts.protocol import Row, Values, answer, conversation, has, rest, show, text
+from prefine.data.layouts.protocol import SourceRow, Values, answer, conversation, has, rest, show, text
 from prefine.errors import DataError
 
 
-def alpaca_eval(row: Row, _: Mapping[str, Any]) -> Values:
+def alpaca_eval(row: SourceRow, _: Mapping[str, Any]) -> Values:
     """`instruction`, `output` and the `generator` that wrote it."""
     own = rest(row.values, "instruction", "output", "generator")
     written = own | {"text": answer(row, "output"), "model": text(row, "generator")}
     return {"prompt": text(row, "instruction"), "completions": [written]}
 
 
-def arena_hard_questions(row: Row, _: Mapping[str, Any]) -> Values:
+def arena_hard_questions(row: SourceRow, _: Mapping[str, Any]) -> Values:
     """`turns` of the first version; later ones have a column `prompt`."""
     return rest(row.values, "turns") | {"prompt": _only_turn(row.values["turns"], f"{row.where}, turns")}
 
 
-def arena_hard_answers(row: Row, questions: Mapping[str, Any]) -> Values:
+def arena_hard_answers(row: SourceRow, questions: Mapping[str, Any]) -> Values:
     """`messages` with question and answer; or `choices` or `answer`, whose questions are in another file."""
     name = "question_id" if "question_id" in row.values else "uid"
     model = text(row, "model_id" if "model_id" in row.values else "model")
@@ -39,7 +39,7 @@ def arena_hard_answers(row: Row, questions: Mapping[str, Any]) -> Values:
     return {"prompt": prompt, "completions": [own | {"text": one, "model": model} for one in texts]}
 
 
-def question_of(row: Row) -> tuple[str, Any]:
+def question_of(row: SourceRow) -> tuple[str, Any]:
     """The id and the prompt of a row of the file of questions."""
     values = row.values
     key = values.get("uid", values.get("question_id"))
@@ -49,7 +49,7 @@ def question_of(row: Row) -> tuple[str, Any]:
     return str(key), prompt
 
 
-def _texts(row: Row) -> list[str]:
+def _texts(row: SourceRow) -> list[str]:
     if "choices" not in row.values:
         return [_answer(row.values["answer"], row.where)]
     choices = row.values["choices"]

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from prefine.data.layouts.protocol import Row, Values, rest
+from prefine.data.layouts.protocol import SourceRow, Values, rest
 
 MARK = "prefine_layout"
 
 
-def unchanged(row: Row, _: Mapping[str, Any]) -> Values:
+def unchanged(row: SourceRow, _: Mapping[str, Any]) -> Values:
     """The row itself."""
     return rest(row.values, MARK)

@@ -12,7 +12,7 @@ PROMPT_NAMES = ("prompt", "instruction", "messages")
 _SHOWN = 60
 
 
-class Row(NamedTuple):
+class SourceRow(NamedTuple):
     """One row of a source: its place ("prompts.jsonl, line 3"), its fields, and the layout that they came in.
 
     `places` has the place of each completion, where they were rows of their own. `useless` says why a row that was
@@ -36,7 +36,7 @@ class Layout(NamedTuple):
 
     name: str
     columns: tuple[frozenset[str], ...]
-    convert: Callable[[Row, Mapping[str, Any]], Values]
+    convert: Callable[[SourceRow, Mapping[str, Any]], Values]
     fits: Callable[[Values], bool] = lambda values: True
     grouped: bool = False
     needs_questions: bool = False
@@ -58,7 +58,7 @@ def rest(values: Values, *used: str) -> Values:
     return {name: value for name, value in values.items() if name not in used}
 
 
-def text(row: Row, name: str) -> str:
+def text(row: SourceRow, name: str) -> str:
     """A field that must be text.
 
     Raises:
@@ -72,7 +72,7 @@ def text(row: Row, name: str) -> str:
     return value
 
 
-def answer(row: Row, name: str) -> str:
+def answer(row: SourceRow, name: str) -> str:
     """A text that somebody wrote; where nobody did there is none, which counts as empty.
 
     Raises:
@@ -81,7 +81,7 @@ def answer(row: Row, name: str) -> str:
     return "" if row.values[name] is None else text(row, name)
 
 
-def number(row: Row, name: str) -> float | int:
+def number(row: SourceRow, name: str) -> float | int:
     """A field that must be a finite number; a CSV file has it as text.
 
     Raises:

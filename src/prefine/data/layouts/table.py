@@ -6,7 +6,7 @@ from typing import Any, Literal
 from prefine.data.import_report import UselessRow
 from prefine.data.layouts import conversations, helpsteer, leaderboards, own, samples, ultrafeedback
 from prefine.data.layouts.prompts import settled
-from prefine.data.layouts.protocol import Layout, Row, Values, has
+from prefine.data.layouts.protocol import Layout, SourceRow, Values, has
 from prefine.errors import DataError
 
 LayoutName = Literal[
@@ -90,7 +90,7 @@ _LEAVES_THE_PROMPT = {"prefine", "samples"}
 BY_NAME = {layout.name: layout for layout in LAYOUTS}
 
 
-def recognise(row: Row) -> Layout:
+def recognise(row: SourceRow) -> Layout:
     """The layout of a row, by the names of its columns; our own where none is recognised.
 
     A layout whose columns another one has all and more gives way to it.
@@ -115,7 +115,7 @@ def recognise(row: Row) -> Layout:
     return found[0] if found else BY_NAME["prefine"]
 
 
-def convert(layout: Layout, row: Row, questions: Mapping[str, Any]) -> Row:
+def convert(layout: Layout, row: SourceRow, questions: Mapping[str, Any]) -> SourceRow:
     """The row in our own columns; one that was understood and cannot be used says so in `useless`.
 
     Raises:
@@ -131,10 +131,10 @@ def convert(layout: Layout, row: Row, questions: Mapping[str, Any]) -> Row:
     try:
         values = layout.convert(row, questions)
     except UselessRow as useless:
-        return Row(row.where, {}, layout.name, useless=useless)
+        return SourceRow(row.where, {}, layout.name, useless=useless)
     if own.MARK not in row.values:
         values = settled(values, made_prompt=layout.name not in _LEAVES_THE_PROMPT)
-    return Row(
+    return SourceRow(
         row.where, values, layout.name, places=(row.where,) * len(values["completions"]) if layout.grouped else ()
     )
 
@@ -146,7 +146,7 @@ def _most(layout: Layout, values: Values) -> frozenset[str] | None:
 
 def has_own_columns(values: Values) -> bool:
     """Whether a row would be read as it is."""
-    row = Row("", values)
+    row = SourceRow("", values)
     try:
         layout = recognise(row)
         return layout.name == "prefine" and convert(layout, row, {}).values == values

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from prefine.data.layouts.protocol import Row, Values, answer, number, rest, show, text
+from prefine.data.layouts.protocol import SourceRow, Values, answer, number, rest, show, text
 from prefine.errors import DataError
 
 
-def raw(row: Row, _: Mapping[str, Any]) -> Values:
+def raw(row: SourceRow, _: Mapping[str, Any]) -> Values:
     """`instruction`, `models` and `completions`, graded by `overall_score`."""
     items = row.values["completions"]
     if not isinstance(items, list):
@@ -19,8 +19,8 @@ def raw(row: Row, _: Mapping[str, Any]) -> Values:
             raise DataError(f"{where}: expected an object with model and response, got {show(item)}")
         own = rest(item, "response", "overall_score")
         if item.get("overall_score") is not None:
-            own["grade"] = number(Row(where, item), "overall_score")
-        completions.append(own | {"text": answer(Row(where, item), "response")})
+            own["grade"] = number(SourceRow(where, item), "overall_score")
+        completions.append(own | {"text": answer(SourceRow(where, item), "response")})
     return rest(row.values, "instruction", "models", "completions") | {
         "prompt": text(row, "instruction"),
         "completions": completions,

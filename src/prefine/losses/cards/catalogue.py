@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 from prefine.config.components import TABLES, Nested, lookup, suggest
 from prefine.errors import ConfigError
 from prefine.losses.cards.docstrings import links, parse
-from prefine.losses.cards.logp_gradients import Pushes, pushes
+from prefine.losses.cards.logp_gradients import LogpGradients, logp_gradients
 from prefine.losses.facts import bare, kind_of, needs_of, per_pair, reads_of
 from prefine.losses.protocol import Family, LossFunction, LossKind, Need, Reads
 
@@ -70,7 +70,7 @@ class Card:
     returns: str
     source: str
     links: tuple[str, ...]
-    pushes: Pushes | None
+    pushes: LogpGradients | None
     unknown: str
 
     @property
@@ -171,13 +171,13 @@ def _title(function: LossFunction) -> str:
     return (getattr(module, "__doc__", None) or "").strip().split("\n")[0].removesuffix(".")
 
 
-def _pushes(function: LossFunction, options: tuple[Option, ...], *, ours: bool) -> tuple[Pushes | None, str]:
+def _pushes(function: LossFunction, options: tuple[Option, ...], *, ours: bool) -> tuple[LogpGradients | None, str]:
     if lacking := [option.name for option in options if option.required]:
         return None, "depends on its parts" if ours else f"depends on {' and '.join(lacking)}, without default"
     if ours:
-        return pushes(function), ""
+        return logp_gradients(function), ""
     try:
-        return pushes(function), ""
+        return logp_gradients(function), ""
     except Exception as error:  # noqa: BLE001 - a user's function may raise anything
         return None, f"it cannot be computed: {type(error).__name__}: {error}"
 

@@ -24,7 +24,7 @@ _NOTHING = 1e-15
 
 
 @dataclass(frozen=True)
-class Pushes:
+class LogpGradients:
     """The negative gradient in the two log-probabilities [loss per nat]: above 0, descent makes the answer likelier."""
 
     chosen: float
@@ -42,7 +42,7 @@ class Pushes:
         return math.inf if self.rejected == 0 and self.chosen > 0 else None
 
 
-def pushes(function: LossFunction) -> Pushes:
+def logp_gradients(function: LossFunction) -> LogpGradients:
     """What the function does to the displaced pair, alone in the first step.
 
     Args:
@@ -51,13 +51,13 @@ def pushes(function: LossFunction) -> Pushes:
     return at(function, CHOSEN, REJECTED)
 
 
-def along(function: LossFunction, margin: float) -> Pushes:
+def along(function: LossFunction, margin: float) -> LogpGradients:
     """The same where the mean of both log-ratios is that of the displaced pair, and they differ by the margin."""
     mean = (CHOSEN + REJECTED) / 2
     return at(function, mean + margin / 2, mean - margin / 2)
 
 
-def at(function: LossFunction, chosen: float, rejected: float) -> Pushes:
+def at(function: LossFunction, chosen: float, rejected: float) -> LogpGradients:
     """The same at any log-ratios; a controller, if the function has one, sees the pair before."""
     leaves = tuple(
         torch.tensor([REFERENCE + logratio], dtype=torch.float64, requires_grad=True) for logratio in (chosen, rejected)
@@ -69,7 +69,7 @@ def at(function: LossFunction, chosen: float, rejected: float) -> Pushes:
             given = controller().update(pair, options_of(function))
     slopes = torch.autograd.grad(function(pair, **given).sum(), leaves, allow_unused=True, materialize_grads=True)
     push, pull = (0.0 if abs(float(slope)) < _NOTHING else -float(slope) for slope in slopes)
-    return Pushes(push, pull)
+    return LogpGradients(push, pull)
 
 
 def pair_at(policy_chosen: Tensor, policy_rejected: Tensor) -> PairLogps:

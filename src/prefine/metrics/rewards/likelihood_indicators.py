@@ -44,7 +44,7 @@ class LogLikelihood(NamedTuple):
     per_sequence: MetricValue
 
 
-class Reading(NamedTuple):
+class IndicatorReading(NamedTuple):
     """What was measured at one moment of training, on the same probes each time.
 
     Attributes:
@@ -186,7 +186,7 @@ def log_likelihood(
 
 def watch(
     before: Watch | None,
-    reading: Reading,
+    reading: IndicatorReading,
     *,
     keep: float = 0.9,
     entropy_fall: float = 0.2,
@@ -232,7 +232,7 @@ def watch(
 
 
 def watch_all(
-    readings: Iterable[Reading], *, keep: float = 0.9, entropy_fall: float = 0.2, mass_fall: float = 0.05
+    readings: Iterable[IndicatorReading], *, keep: float = 0.9, entropy_fall: float = 0.2, mass_fall: float = 0.05
 ) -> tuple[Watch, ...]:
     """Where the alarms stand after each of the readings, see `watch`.
 

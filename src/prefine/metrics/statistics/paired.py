@@ -46,7 +46,7 @@ class PairedComparison(NamedTuple):
     mean_test: float
 
 
-class Verdict(NamedTuple):
+class PairedVerdict(NamedTuple):
     """What many comparisons at once allow to say about two models.
 
     Attributes:
@@ -88,7 +88,7 @@ def compare(
 
 def compare_all(
     outcomes: Mapping[str, Outcomes], *, level: float = 0.05, samples: int = 2000, flips: int = 9_999, seed: int = 0
-) -> tuple[Verdict, ...]:
+) -> tuple[PairedVerdict, ...]:
     """Every pair of models on the same prompts, with the chance of any false "better" held at `level`.
 
     Args:
@@ -119,7 +119,7 @@ def compare_all(
         comparison = _compared(difference, float(test), samples=samples, seed=seed)
         ahead = names[i] if comparison.difference.value > 0 else names[j]
         better = ahead if corrected <= level and comparison.difference.value else None
-        verdicts.append(Verdict(names[i], names[j], comparison, float(corrected), better))
+        verdicts.append(PairedVerdict(names[i], names[j], comparison, float(corrected), better))
     return tuple(verdicts)
 
 

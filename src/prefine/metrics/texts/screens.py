@@ -9,7 +9,7 @@ from prefine.metrics.statistics.intervals import percentage
 from prefine.records import FinishReason, MetricValue
 
 
-class Screen(NamedTuple):
+class OutputScreen(NamedTuple):
     """What one screen found.
 
     Attributes:
@@ -29,7 +29,7 @@ class CutScreen(NamedTuple):
         unknown: How many outputs say nothing about how they ended; they are not in the rate.
     """
 
-    truncated: Screen | None
+    truncated: OutputScreen | None
     unknown: int
 
 
@@ -52,7 +52,7 @@ _VERDICTS = {
 _VERDICT_LIKE = {what: re.compile(pattern, re.IGNORECASE) for what, pattern in _VERDICTS.items()}
 
 
-def identical_outputs(outputs: Mapping[str, str]) -> Screen:
+def identical_outputs(outputs: Mapping[str, str]) -> OutputScreen:
     """The outputs that are, but for white space around them, the output of another prompt too; empty ones do not count.
 
     A few short ones ("Yes.") are nothing; a constant text for every prompt once scored far above real models.
@@ -69,7 +69,7 @@ def identical_outputs(outputs: Mapping[str, str]) -> Screen:
     )
 
 
-def verdict_like_outputs(outputs: Mapping[str, str]) -> Screen:
+def verdict_like_outputs(outputs: Mapping[str, str]) -> OutputScreen:
     """The outputs with text that a judge would write, or that is written to it: verdicts, rankings, chat templates.
 
     Patterns only: an answer about judges or chat templates is caught, too, and a verdict in other words is not. Read
@@ -89,7 +89,7 @@ def verdict_marks(text: str) -> tuple[str, ...]:
     return tuple(what for what, pattern in _VERDICT_LIKE.items() if pattern.search(text))
 
 
-def empty_outputs(outputs: Mapping[str, str]) -> Screen:
+def empty_outputs(outputs: Mapping[str, str]) -> OutputScreen:
     """The outputs that are empty, or white space only.
 
     Args:
@@ -116,9 +116,9 @@ def truncated_outputs(finish_reasons: Mapping[str, FinishReason]) -> CutScreen:
     return CutScreen(_screen("truncated_outputs", known) if known else None, len(finish_reasons) - len(known))
 
 
-def _screen(name: str, flags: Mapping[str, bool]) -> Screen:
+def _screen(name: str, flags: Mapping[str, bool]) -> OutputScreen:
     if not flags:
         raise ValueError(f"{name}: there is no output to screen")
     # Each output is its own group: nothing is resampled.
     rate = percentage(name, list(flags.values()), samples=2, seed=0)
-    return Screen(rate, tuple(id_ for id_, caught in flags.items() if caught))
+    return OutputScreen(rate, tuple(id_ for id_, caught in flags.items() if caught))

@@ -10,7 +10,7 @@ from prefine.metrics.statistics.glm import STRENGTHS, cross_validated_strength, 
 from prefine.metrics.statistics.intervals import NORMAL_QUANTILE, Array, Values, finite_values
 from prefine.metrics.statistics.resampling import drawn_prompts
 from prefine.metrics.win_rates.calibration import GAMED_WEIGHT, AlpacaCalibration
-from prefine.metrics.win_rates.length_rows import Index, Rows, checked_rows
+from prefine.metrics.win_rates.length_rows import Index, LengthTable, checked_rows
 from prefine.metrics.win_rates.win_rates import win_rate
 from prefine.records import MetricValue
 
@@ -205,7 +205,7 @@ def predicted_win_rate(weights: Weights, difficulty: npt.ArrayLike, *, against: 
     return _metric("length_controlled_win_rate_of_weights", difference, np.zeros((0, 4)), d, n=d.size, seed=0)
 
 
-def _difficulties(rows: Rows, calibration: AlpacaCalibration, alignment: Alignment) -> Array:
+def _difficulties(rows: LengthTable, calibration: AlpacaCalibration, alignment: Alignment) -> Array:
     known, numbers = len(calibration.difficulty), []
     for place, id_ in enumerate(rows.ids):
         if not isinstance(id_, int) or not 0 <= id_ < known:
@@ -215,7 +215,7 @@ def _difficulties(rows: Rows, calibration: AlpacaCalibration, alignment: Alignme
 
 
 def _fit(
-    rows: Rows,
+    rows: LengthTable,
     difficulty: Array,
     calibration: AlpacaCalibration | None,
     strength: float | None,
@@ -279,7 +279,7 @@ def _logit(p: Array) -> Array:
     return logits
 
 
-def _warnings(plain: float, controlled: float, rows: Rows) -> tuple[str, ...]:
+def _warnings(plain: float, controlled: float, rows: LengthTable) -> tuple[str, ...]:
     found = []
     if controlled < min(plain - plain / _PART, plain - _FAR) or controlled > max(
         plain + (100 - plain) / _PART, plain + _FAR

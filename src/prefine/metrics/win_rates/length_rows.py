@@ -13,7 +13,7 @@ from prefine.metrics.win_rates.win_rates import verdicts
 Index = Sequence[int] | Sequence[str] | npt.NDArray[np.generic]
 
 
-class Rows(NamedTuple):
+class LengthTable(NamedTuple):
     """One model's rows [n].
 
     Attributes:
@@ -40,7 +40,7 @@ class Rows(NamedTuple):
         """It is the baseline against itself: no answer is longer, no preference is other than 1/2."""
         return not self.length.any() and bool((self.preferences[self.known] == DRAW).all())
 
-    def sorted(self) -> "Rows":
+    def sorted(self) -> "LengthTable":
         """The rows in the order of their ids."""
         order = np.array(sorted(range(len(self.ids)), key=self.ids.__getitem__))
         ids = tuple(self.ids[place] for place in order)
@@ -55,7 +55,7 @@ def checked_rows(
     baseline_lengths: npt.ArrayLike,
     index: Index,
     shown_first: npt.ArrayLike | None,
-) -> Rows:
+) -> LengthTable:
     """The rows, in the order given.
 
     Raises:
@@ -89,7 +89,7 @@ def checked_rows(
         # Sorted, so that the last digit does not depend on the order of rows.
         length = np.tanh(longer / np.sort(longer).std(ddof=1))
     constant = bool((model == model[0]).all()) and not (baseline == baseline[0]).all()
-    return Rows(ids, y, length, _order(shown_first, y.size), constant)
+    return LengthTable(ids, y, length, _order(shown_first, y.size), constant)
 
 
 def _refuse_twice(ids: tuple[int | str, ...]) -> None:

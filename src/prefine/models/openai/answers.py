@@ -44,7 +44,7 @@ class TextLogps(_Part):
     content: list[PositionLogps] | None = None
 
 
-class Choice(_Part):
+class ResponseChoice(_Part):
     """One of the completions of a request."""
 
     message: ToldMessage
@@ -70,5 +70,5 @@ class Tokens(_Part):
 class Answer(_Part):
     """A chat completion."""
 
-    choices: list[Choice]
+    choices: list[ResponseChoice]
     usage: Tokens | None = None

@@ -13,8 +13,8 @@ from pydantic import Field, JsonValue
 from prefine.calls.protocol import Batch, Call, Failure
 from prefine.config.sections import Decoding
 from prefine.errors import BackendError
-from prefine.models.openai.answers import Choice
-from prefine.models.openai.server import OPENAI_URL, TOP_LOGPROBS, Exchange, Prices, Server
+from prefine.models.openai.answers import ResponseChoice
+from prefine.models.openai.server import OPENAI_URL, TOP_LOGPROBS, Exchange, Server, TokenPrices
 from prefine.models.protocol import Reply, SampleRequest, decoding_settings
 from prefine.records import Completion, FinishReason, Message, Prompt, Usage, content_hash
 
@@ -51,7 +51,7 @@ class OpenAIModel:
         concurrency: Annotated[int, Field(gt=0, le=512)] = 16,
         timeout_s: Annotated[float, Field(gt=0)] = 120.0,
         max_retries: Annotated[int, Field(ge=0)] = 5,
-        prices: Prices | None = None,
+        prices: TokenPrices | None = None,
         extra_body: dict[str, JsonValue] | None = None,
         label: str | None = None,
     ) -> None:
@@ -199,7 +199,7 @@ class OpenAIModel:
         )
 
     def _completion(
-        self, call: Call[SampleRequest], choice: Choice, decoding: Decoding, usage: Usage
+        self, call: Call[SampleRequest], choice: ResponseChoice, decoding: Decoding, usage: Usage
     ) -> Completion | Failure:
         if choice.finish_reason == "content_filter":
             return Failure("content filter", usage)
@@ -226,7 +226,7 @@ class OpenAIModel:
         )
 
 
-def _empty(choice: Choice) -> str:
+def _empty(choice: ResponseChoice) -> str:
     """Why there is no text."""
     if choice.finish_reason == "length":
         return "the length limit was reached before the answer began, while reasoning: raise max_new_tokens"

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from prefine.calls.protocol import Failure
 from prefine.errors import BackendError, ConfigError
-from prefine.models.openai.answers import Answer, Choice
+from prefine.models.openai.answers import Answer, ResponseChoice
 from prefine.records import Usage
 from prefine.secrets import read_secret, redact
 
@@ -37,7 +37,7 @@ _FATAL: Mapping[int, str] = {
 }
 
 
-class Prices(BaseModel):
+class TokenPrices(BaseModel):
     """What the server charges, in the user's currency per million tokens."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -53,7 +53,7 @@ class Prices(BaseModel):
 class Exchange(NamedTuple):
     """The choices that came back, and what the request cost."""
 
-    choices: Sequence[Choice]
+    choices: Sequence[ResponseChoice]
     usage: Usage
 
 
@@ -79,7 +79,7 @@ class Server:
         api_key_env: str | None,
         timeout_s: float,
         max_retries: int,
-        prices: Prices | None,
+        prices: TokenPrices | None,
     ) -> None:
         self.base_url = base_url
         self.model = model

@@ -213,7 +213,7 @@ def _climb(design: Array, p: Array, bias: float, precision: float, start: Array 
     raise ArithmeticError(f"no Bradley-Terry fit of {len(p)} duels after {_MOST_STEPS} steps; take a smaller prior_sd")
 
 
-class _Block(NamedTuple):
+class _FitBlock(NamedTuple):
     """Duels of some prompts: who was first, who second, P(first is better), and 1 where that is known, [n, D] each."""
 
     first: Indices
@@ -221,9 +221,9 @@ class _Block(NamedTuple):
     p: Array
     known: Array
 
-    def of(self, rows: Indices) -> "_Block":
+    def of(self, rows: Indices) -> "_FitBlock":
         """The duels of these prompts."""
-        return _Block(self.first[rows], self.second[rows], self.p[rows], self.known[rows])
+        return _FitBlock(self.first[rows], self.second[rows], self.p[rows], self.known[rows])
 
     def change(self, scores: Array) -> Array:
         """Score of the first minus score of the second [n, D]."""
@@ -234,7 +234,7 @@ class _Block(NamedTuple):
 
 def _fit_block(first: Indices, second: Indices, p_first: Array, completions: int, bias: float, prior_sd: float) -> Fit:
     known = ~np.isnan(p_first)
-    block = _Block(first, second, np.where(known, p_first, 0.5), known.astype(np.float64))
+    block = _FitBlock(first, second, np.where(known, p_first, 0.5), known.astype(np.float64))
     precision = _precision(prior_sd)
     scores = np.zeros((len(first), completions))
     rows, left = np.arange(len(first)), block
@@ -259,7 +259,7 @@ def _fit_block(first: Indices, second: Indices, p_first: Array, completions: int
     return Fit(scores - scores.mean(axis=1, keepdims=True), _centred_errors(covariance, prior_sd))
 
 
-def _spread(block: _Block, values: Array, completions: int) -> Array:
+def _spread(block: _FitBlock, values: Array, completions: int) -> Array:
     """Each duel's value added to its first and taken from its second [n, M]."""
     n = len(values)
     row = np.arange(n)[:, None] * completions
@@ -268,7 +268,7 @@ def _spread(block: _Block, values: Array, completions: int) -> Array:
     return (gained - lost).astype(np.float64).reshape(n, completions)
 
 
-def _hessians(block: _Block, weights: Array, completions: int, precision: float) -> Array:
+def _hessians(block: _FitBlock, weights: Array, completions: int, precision: float) -> Array:
     """The Hessian of the negative log-posterior [n, M, M]: a graph's Laplacian plus the prior."""
     n, m = len(weights), completions
     cell = (np.arange(n)[:, None] * m + block.first) * m + block.second

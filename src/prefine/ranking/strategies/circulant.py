@@ -6,7 +6,7 @@ from pydantic import Field
 
 from prefine.ranking.fitting.bradley_terry import PRIOR_SD
 from prefine.ranking.protocol import Duel, Strategy, strategy
-from prefine.ranking.strategies.duel_history import Played
+from prefine.ranking.strategies.duel_history import DuelHistory
 
 CirculantOrder = Literal["single", "both"]
 
@@ -51,7 +51,7 @@ def circulant(
     """
     if num_completions < 2 or k < 1:
         raise ValueError(f"circulant needs at least 2 completions and k of at least 1, got {num_completions} and {k}")
-    return _play(circle(num_completions, k), order, Played(num_completions, first_slot_bias, prior_sd))
+    return _play(circle(num_completions, k), order, DuelHistory(num_completions, first_slot_bias, prior_sd))
 
 
 def circle(num_completions: int, k: int) -> list[Duel]:
@@ -63,7 +63,7 @@ def circle(num_completions: int, k: int) -> list[Duel]:
     return duels
 
 
-def _play(duels: list[Duel], order: CirculantOrder, played: Played) -> Strategy:
+def _play(duels: list[Duel], order: CirculantOrder, played: DuelHistory) -> Strategy:
     if order == "both":
         duels = [*duels, *(Duel(second, first) for first, second in duels)]
     played.take(duels, (yield list(duels)))

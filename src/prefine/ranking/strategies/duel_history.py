@@ -9,7 +9,7 @@ from prefine.ranking.fitting.bradley_terry import Array, fit_duels, map_scores, 
 from prefine.ranking.protocol import Answers, Duel, Outcome
 
 
-class Played:
+class DuelHistory:
     """Who met whom, how it was answered, and what follows from it.
 
     Attributes:

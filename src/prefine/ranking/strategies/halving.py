@@ -6,7 +6,7 @@ from pydantic import Field
 
 from prefine.ranking.fitting.bradley_terry import PRIOR_SD
 from prefine.ranking.protocol import Duel, Strategy, strategy
-from prefine.ranking.strategies.duel_history import Played, best_first
+from prefine.ranking.strategies.duel_history import DuelHistory, best_first
 
 
 def _max_asks(m: int) -> int:
@@ -55,10 +55,10 @@ def halving(
     """
     if num_completions < 2:
         raise ValueError(f"halving needs at least 2 completions, got {num_completions}")
-    return _play(num_completions, Played(num_completions, first_slot_bias, prior_sd))
+    return _play(num_completions, DuelHistory(num_completions, first_slot_bias, prior_sd))
 
 
-def _play(m: int, played: Played) -> Strategy:
+def _play(m: int, played: DuelHistory) -> Strategy:
     survivors = list(range(m))
     seen: set[Duel] = set()
     while len(survivors) > 1:

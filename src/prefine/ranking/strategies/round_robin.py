@@ -11,7 +11,7 @@ import numpy as np
 from prefine.ranking.fitting.bradley_terry import PRIOR_SD
 from prefine.ranking.protocol import Duel, Outcome, Strategy, strategy
 from prefine.ranking.strategies.circulant import circle
-from prefine.ranking.strategies.duel_history import Played
+from prefine.ranking.strategies.duel_history import DuelHistory
 from prefine.ranking.strategies.tournament import Floats, Indices, copeland, cyclic_triads, points, two_sided
 
 PairOrder = Literal["single", "both", "average"]
@@ -58,7 +58,7 @@ def round_robin(num_completions: int, *, order: PairOrder = "single", scores: Sc
     """
     if num_completions < 2:
         raise ValueError(f"a round robin needs at least 2 completions, got {num_completions}")
-    return _play(num_completions, order, None if scores == "copeland" else Played(num_completions, 0.0, PRIOR_SD))
+    return _play(num_completions, order, None if scores == "copeland" else DuelHistory(num_completions, 0.0, PRIOR_SD))
 
 
 def balanced_duels(num_completions: int) -> list[Duel]:
@@ -70,7 +70,7 @@ def balanced_duels(num_completions: int) -> list[Duel]:
     return circle(num_completions, num_completions // 2)
 
 
-class _Schedule(NamedTuple):
+class _RoundSchedule(NamedTuple):
     """The balanced duels, and the indices of their first and second [D]."""
 
     duels: tuple[Duel, ...]
@@ -79,13 +79,13 @@ class _Schedule(NamedTuple):
 
 
 @cache
-def _schedule(m: int) -> _Schedule:
+def _schedule(m: int) -> _RoundSchedule:
     duels = balanced_duels(m)
     first, second = np.array(duels).T
-    return _Schedule(tuple(duels), first, second)
+    return _RoundSchedule(tuple(duels), first, second)
 
 
-def _play(m: int, order: PairOrder, played: Played | None) -> Strategy:
+def _play(m: int, order: PairOrder, played: DuelHistory | None) -> Strategy:
     """Without `played` the scores are Copeland's."""
     duels, first, second = _schedule(m)
     asks = list(duels) if order == "single" else [*duels, *(Duel(b, a) for a, b in duels)]

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from prefine.ranking.fitting.bradley_terry import PRIOR_SD
 from prefine.ranking.protocol import Duel, Strategy, strategy
-from prefine.ranking.strategies.duel_history import Played, best_first
+from prefine.ranking.strategies.duel_history import DuelHistory, best_first
 
 SwissOrder = Literal["single", "both"]
 
@@ -54,7 +54,7 @@ def swiss(
     """
     if num_completions < 2 or (num_rounds is not None and num_rounds < 1):
         raise ValueError(f"swiss needs at least 2 completions and 1 round, got {num_completions} and {num_rounds}")
-    played = Played(num_completions, first_slot_bias, prior_sd)
+    played = DuelHistory(num_completions, first_slot_bias, prior_sd)
     return _play(num_completions, _num_rounds(num_completions, num_rounds), order, played)
 
 
@@ -99,7 +99,7 @@ def _num_rounds(m: int, num_rounds: int | None) -> int:
     return max(2 if m % 2 else 1, min(most, (m - 1).bit_length() + 1 if num_rounds is None else num_rounds))
 
 
-def _play(m: int, num_rounds: int, order: SwissOrder, played: Played) -> Strategy:
+def _play(m: int, num_rounds: int, order: SwissOrder, played: DuelHistory) -> Strategy:
     # For odd M, whoever is paired with number M sits out: a player who comes last and whom everyone meets once.
     sits_out = m if m % 2 else None
     standings = list(range(m))

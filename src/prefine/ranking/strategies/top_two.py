@@ -8,7 +8,7 @@ from pydantic import Field
 
 from prefine.ranking.fitting.bradley_terry import PRIOR_SD, Array
 from prefine.ranking.protocol import Answers, Ask, Duel, Strategy, duel_limit, strategy
-from prefine.ranking.strategies.duel_history import Played, best_first
+from prefine.ranking.strategies.duel_history import DuelHistory, best_first
 
 _EXPLORATION = 1.5
 
@@ -76,7 +76,7 @@ def top_two(
         raise ValueError(f"top_two needs at least 2 completions, got {num_completions}")
     if stop_at is not None and stop_at <= 0:
         raise ValueError(f"stop_at must be above 0 standard errors, got {stop_at}")
-    played = Played(num_completions, first_slot_bias, prior_sd)
+    played = DuelHistory(num_completions, first_slot_bias, prior_sd)
     return _play(
         num_completions,
         duel_limit("top_two", num_completions, limit, default=2 * num_completions - 2),
@@ -93,7 +93,7 @@ def _batch(m: int, batch: int | None) -> int:
     return max(1, m // 4) if batch is None else batch
 
 
-def _play(m: int, limit: int, batch: int, stop_at: float | None, exploration: float, played: Played) -> Strategy:
+def _play(m: int, limit: int, batch: int, stop_at: float | None, exploration: float, played: DuelHistory) -> Strategy:
     winner = yield from _knockout(m, played)
     while True:
         scores = played.scores()
@@ -110,7 +110,7 @@ def _play(m: int, limit: int, batch: int, stop_at: float | None, exploration: fl
     return played.outcome(champion=next((i for i in ranked if i in answered), None))
 
 
-def _knockout(m: int, played: Played) -> Generator[list[Ask], Answers, int]:
+def _knockout(m: int, played: DuelHistory) -> Generator[list[Ask], Answers, int]:
     """The winner of a single-order knockout; a last one without a neighbour is first in the next round."""
     left = list(range(m))
     while len(left) > 1:
@@ -124,7 +124,7 @@ def _knockout(m: int, played: Played) -> Generator[list[Ask], Answers, int]:
     return left[0]
 
 
-def _doubtful(ranked: list[int], hopes: Array, count: int, played: Played) -> list[Duel]:
+def _doubtful(ranked: list[int], hopes: Array, count: int, played: DuelHistory) -> list[Duel]:
     """The next duels, `count` of them unless fewer are left: of the leader first, each of them not asked before."""
     asked = set(played.duels)
     hopeful = np.argsort(-hopes, kind="stable").tolist()

@@ -15,7 +15,7 @@ _ALARMS = {
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class HeldOutSection:
     """The pictures of the held-out pairs, and the sentence over them."""
 
     finding: str
@@ -26,14 +26,14 @@ class HeldOut:
     table: list[list[str]]
 
 
-def held_out(data: ReportData) -> HeldOut | None:
+def held_out(data: ReportData) -> HeldOutSection | None:
     """The part on held-out pairs, if they were evaluated during training."""
     if not data.evaluations:
         return None
     every = math.ceil(len(data.evaluations) / MAX_POINTS)
     # Counted from the end, so that the last one is there.
     points = data.evaluations[::-every][::-1]
-    return HeldOut(
+    return HeldOutSection(
         finding=_finding(data.evaluations),
         stop=_stop(data.trained.stopped_by, points[-1].step) if data.trained and data.trained.stopped_by else "",
         charts=_charts(points),

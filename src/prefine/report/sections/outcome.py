@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from prefine.records import MetricValue
-from prefine.report.data import Contest, ReportData
+from prefine.report.data import HeadToHead, ReportData
 from prefine.report.svg import NBSP, number, plural, span, with_unit
 
 EXPLOITED = "The judge likes the trained model more, gold does not: the judge is being exploited"
@@ -14,7 +14,7 @@ Verdict = Literal["better", "worse", "undecided", "unknown"]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Headline:
     """The claim, its interval, and a line of context."""
 
     tone: Verdict
@@ -58,7 +58,7 @@ def rate_texts(rate: MetricValue) -> tuple[str, str]:
     return value, with_unit(span(low, high), rate.unit)
 
 
-def exploited(contests: Sequence[Contest]) -> bool:
+def exploited(contests: Sequence[HeadToHead]) -> bool:
     """Whether a judge sees a clear win that gold does not confirm."""
     judge_wins = any(c.role == "judge" and verdict(c.win_rate) == "better" for c in contests)
     gold_doubts = any(c.role == "gold" and not _confirms(c.win_rate) for c in contests)
@@ -79,21 +79,21 @@ def alarm(data: ReportData) -> str | None:
     return f"The {'; '.join(sides)}"
 
 
-def _whose(contest: Contest) -> str:
+def _whose(contest: HeadToHead) -> str:
     return f"{contest.role} “{contest.judge}”"
 
 
-def _rate_in_words(contest: Contest) -> str:
+def _rate_in_words(contest: HeadToHead) -> str:
     value, interval = rate_texts(contest.win_rate)
     return f"{value} ({interval})" if interval else value
 
 
-def outcome(data: ReportData) -> Outcome:
+def outcome(data: ReportData) -> Headline:
     """The one sentence at the head of the page. Gold speaks before judges; without a contest nothing is claimed."""
     ordered = sorted(data.contests, key=lambda c: c.role != "gold")
     if not ordered:
         done = "The model was trained, but" if data.training else "Nothing is decided:"
-        return Outcome("unknown", f"{done} no contest between the trained model and the baseline was held", "")
+        return Headline("unknown", f"{done} no contest between the trained model and the baseline was held", "")
     first, *others = ordered
     found = verdict(first.win_rate)
     value, interval = rate_texts(first.win_rate)
@@ -112,7 +112,7 @@ def outcome(data: ReportData) -> Outcome:
     context = (
         f"{eyes}; {' and '.join(f'{_whose(c)} says {_rate_in_words(c)}' for c in others)}." if others else f"{eyes}."
     )
-    return Outcome(found, claim, bounds, f"{context} A tie counts half.")
+    return Headline(found, claim, bounds, f"{context} A tie counts half.")
 
 
 def _prompts(data: ReportData) -> str:

@@ -9,7 +9,7 @@ from statistics import fmean
 from markupsafe import Markup
 
 from prefine.report.data import ReportData, TrainEnd, TrainPoint
-from prefine.report.svg import Axis, Band, Line, Rule, line_chart, number, plural, share_text, span
+from prefine.report.svg import Axis, Band, Line, ReferenceLine, line_chart, number, plural, share_text, span
 
 MAX_POINTS = 120
 """More training steps than this are averaged in bins: a picture has no more room, and a page should open at once."""
@@ -126,7 +126,9 @@ def _likelihood(points: Sequence[TrainPoint], delta: float | None) -> tuple[Mark
     rules = []
     if delta is not None and seen:
         values.append(-delta)
-        rules.append(Rule(f"budget −{number(delta)}" if delta >= 0 else f"budget +{number(-delta)}", "budget", -delta))
+        rules.append(
+            ReferenceLine(f"budget −{number(delta)}" if delta >= 0 else f"budget +{number(-delta)}", "budget", -delta)
+        )
     label = (
         f"Change of log-probability over {len(points)} points up to step {points[-1].step}: chosen answers end at "
         f"{number(chosen.values[-1], signed=True)} nats, rejected at {number(rejected.values[-1], signed=True)} nats"
@@ -168,7 +170,7 @@ def small_chart(
         [float(step) for step in steps],
         [Line("", "chosen", tuple(values), form)],
         axis=axis or Axis.around(values),
-        rules=[] if middle is None else [Rule("", "middle", middle)],
+        rules=[] if middle is None else [ReferenceLine("", "middle", middle)],
         tick_count=4,
         tick_form=form,
     )

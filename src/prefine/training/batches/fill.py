@@ -5,12 +5,12 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
-from prefine.training.batches.packing import Rows, groups_of
+from prefine.training.batches.packing import PackedBatch, groups_of
 from prefine.training.distributed.processes import gather
-from prefine.training.items import Example
+from prefine.training.items import TokenizedPair
 
 
-def needed_positions(examples: Sequence[Example], pairs: Sequence[int]) -> int:
+def needed_positions(examples: Sequence[TokenizedPair], pairs: Sequence[int]) -> int:
     """Positions of some pairs with each prompt, and each completion of a prompt, once and without padding."""
     return sum(group.tokens for group in groups_of(examples, pairs, sys.maxsize))
 
@@ -29,7 +29,7 @@ class RowFill:
         self._before = torch.tensor([int(state.get(name, 0)) for name in ("needed", "computed")])
         self._own = torch.zeros_like(self._before)
 
-    def add(self, rows: Iterable[Rows], *, needed: int) -> None:
+    def add(self, rows: Iterable[PackedBatch], *, needed: int) -> None:
         """Count the rows that this process has of a step."""
         self._own += torch.tensor([needed, sum(one.positions for one in rows)])
 

@@ -15,7 +15,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from prefine.training.batches.tree import Layout, Tree
-from prefine.training.items import Example
+from prefine.training.items import TokenizedPair
 
 Ids = tuple[int, ...]
 Place = tuple[int, int]
@@ -52,7 +52,7 @@ class Group(NamedTuple):
 
 
 class Span(NamedTuple):
-    """Whole groups within `Rows`: which of its pairs, scored texts and scored positions are theirs, as slices."""
+    """Whole groups within a `PackedBatch`: the slices of its pairs, scored texts and scored positions that are theirs."""
 
     pairs: slice
     texts: slice
@@ -65,7 +65,7 @@ class Span(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Rows:
+class PackedBatch:
     """b pairs, C scored texts, S scored positions: what one pass through the layers takes.
 
     The scored texts are completions, and if asked for, prompts from their second token on. `scored` are the positions
@@ -97,7 +97,7 @@ class Rows:
         """All of it."""
         return Span(slice(0, len(self.pairs)), slice(0, len(self.lengths)), slice(0, len(self.targets)))
 
-    def to(self, device: torch.device) -> "Rows":
+    def to(self, device: torch.device) -> "PackedBatch":
         """The same on another device."""
         moved: dict[str, Any] = {
             name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)
@@ -105,7 +105,7 @@ class Rows:
         return replace(self, **moved)
 
 
-def groups_of(examples: Sequence[Example], pairs: Sequence[int], tokens: int) -> list[Group]:
+def groups_of(examples: Sequence[TokenizedPair], pairs: Sequence[int], tokens: int) -> list[Group]:
     """The pairs by prompt, in the order of their first pair; a prompt with more than `tokens` becomes several groups.
 
     A joint pair, whose answers are to two prompts, is a group of its own.
@@ -144,7 +144,7 @@ def groups_of(examples: Sequence[Example], pairs: Sequence[int], tokens: int) ->
     return [_group(examples, some) for some in members]
 
 
-def _group(examples: Sequence[Example], pairs: Sequence[int]) -> Group:
+def _group(examples: Sequence[TokenizedPair], pairs: Sequence[int]) -> Group:
     numbers: dict[Ids, tuple[int, dict[Ids, int]]] = {}
 
     def place(prompt: Ids, completion: Ids) -> Place:
@@ -159,7 +159,9 @@ def _group(examples: Sequence[Example], pairs: Sequence[int]) -> Group:
     return Group(tuple(Prompted(prompt, tuple(known)) for prompt, (_, known) in numbers.items()), tuple(placed))
 
 
-def pack(examples: Sequence[Example], pairs: Sequence[int], tokens: int, *, score_prompts: bool = False) -> list[Rows]:
+def pack(
+    examples: Sequence[TokenizedPair], pairs: Sequence[int], tokens: int, *, score_prompts: bool = False
+) -> list[PackedBatch]:
     """Packed rows of at most `tokens` positions, longest group first into the first row with room; no padding.
 
     A longer group has a row of its own. The result depends on the arguments alone.
@@ -177,7 +179,9 @@ def pack(examples: Sequence[Example], pairs: Sequence[int], tokens: int, *, scor
     return [_packed(groups, score_prompts) for groups in bins]
 
 
-def pad(examples: Sequence[Example], pairs: Sequence[int], tokens: int, *, score_prompts: bool = False) -> list[Rows]:
+def pad(
+    examples: Sequence[TokenizedPair], pairs: Sequence[int], tokens: int, *, score_prompts: bool = False
+) -> list[PackedBatch]:
     """Padded rows, of like length together: at most `tokens` positions with padding, but for a group that has more."""
     cut: list[list[Group]] = []
     rows = 0
@@ -190,7 +194,7 @@ def pad(examples: Sequence[Example], pairs: Sequence[int], tokens: int, *, score
     return [_padded(groups, score_prompts) for groups in cut]
 
 
-def _packed(groups: Sequence[Group], score_prompts: bool) -> Rows:
+def _packed(groups: Sequence[Group], score_prompts: bool) -> PackedBatch:
     ids: list[int] = []
     positions: list[int] = []
     scored: list[int] = []
@@ -210,7 +214,7 @@ def _packed(groups: Sequence[Group], score_prompts: bool) -> Rows:
         if score_prompts:
             scored.extend(range(start, end - 1))
         trees.append(Tree(start, len(prompt), tuple(branches)))
-    return Rows(
+    return PackedBatch(
         **_texts(groups, score_prompts),
         input_ids=torch.tensor([ids]),
         position_ids=torch.tensor([positions]),
@@ -219,7 +223,7 @@ def _packed(groups: Sequence[Group], score_prompts: bool) -> Rows:
     )
 
 
-def _padded(groups: Sequence[Group], score_prompts: bool) -> Rows:
+def _padded(groups: Sequence[Group], score_prompts: bool) -> PackedBatch:
     width = max(group.longest for group in groups)
     rows: list[Ids] = []
     scored: list[int] = []
@@ -233,7 +237,7 @@ def _padded(groups: Sequence[Group], score_prompts: bool) -> Rows:
     input_ids = np.zeros((len(rows), width), dtype=np.int64)
     for row, ids in enumerate(rows):
         input_ids[row, : len(ids)] = ids
-    return Rows(
+    return PackedBatch(
         **_texts(groups, score_prompts),
         input_ids=torch.from_numpy(input_ids),
         position_ids=torch.arange(width).repeat(len(rows), 1),

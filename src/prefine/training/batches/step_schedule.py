@@ -6,7 +6,7 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Plan:
+class StepSchedule:
     """The order of the pairs over all epochs. The last step of an epoch may be smaller; none is left out."""
 
     num_pairs: int

@@ -17,7 +17,7 @@ from torch import distributed as dist
 
 from prefine.errors import BackendError, ConfigError, EndedElsewhere, NumericsError
 from prefine.training.batches.packing import groups_of
-from prefine.training.items import Example
+from prefine.training.items import TokenizedPair
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
@@ -29,7 +29,7 @@ PATIENCE = timedelta(minutes=30)
 
 _BUCKET = 2**23  # numbers that are added up at a time
 _BROKEN = ("gloo", "NCCL", "Connection")  # what torch says of a peer that has gone, in the midst of other errors
-_lost = False
+_disconnected = False
 _sharding: "Sharding | None" = None
 
 
@@ -105,7 +105,7 @@ def from_main(value: T) -> T:
         return value
     _exchange("from_main")
     given = [value]
-    with peers_at_hand():
+    with peer_errors():
         dist.broadcast_object_list(given, src=0, device=torch.device("cpu"))
     return given[0]
 
@@ -118,14 +118,14 @@ def gather(rows: Tensor) -> Tensor:
     padded = rows.new_zeros(max(counts), *rows.shape[1:])
     padded[: len(rows)] = rows.detach()
     parts = [torch.zeros_like(padded) for _ in counts]
-    with peers_at_hand():
+    with peer_errors():
         dist.all_gather(parts, padded)
     return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
 
-def most(number: int) -> int:
+def all_max(number: int) -> int:
     """The largest of the processes' numbers."""
-    return max(_exchange("most", number)) if together() else number
+    return max(_exchange("all_max", number)) if together() else number
 
 
 def add_up(value: Tensor) -> Tensor:
@@ -143,7 +143,7 @@ def add_up_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
     trained = [parameter for parameter in parameters if parameter.requires_grad and not is_share(parameter)]
     _exchange("gradients", len(trained))
     reached = torch.tensor([parameter.grad is not None for parameter in trained], dtype=torch.uint8)
-    with peers_at_hand():
+    with peer_errors():
         dist.all_reduce(reached, op=dist.ReduceOp.MAX)
         found: list[Tensor] = []
         for parameter, any_has in zip(trained, reached.tolist(), strict=True):
@@ -160,7 +160,7 @@ def add_up_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
                 gradient.copy_(part.view_as(gradient))
 
 
-def own_pairs(examples: Sequence[Example], pairs: Sequence[int]) -> list[int]:
+def own_pairs(examples: Sequence[TokenizedPair], pairs: Sequence[int]) -> list[int]:
     """Those of the pairs that this process computes: whole prompts, as they share their computation; perhaps none.
 
     The result depends on the arguments alone, not on how a process cuts its pairs into rows.
@@ -205,7 +205,7 @@ def check_same_weights(parameters: Iterable[torch.nn.Parameter], *, step: int) -
         )
 
 
-def end(code: int) -> bool:
+def report_exit(code: int) -> bool:
     """Say to the others that this process ends with this exit code, and whether it is the one to say why.
 
     With 0 it waits for the others to say the same. One that is not to say why returns when the one that is has gone.
@@ -213,7 +213,7 @@ def end(code: int) -> bool:
     Raises:
         EndedElsewhere: This one is well, and another is not.
     """
-    if not together() or _lost:
+    if not together() or _disconnected:
         return True
     try:
         _exchange("end", code=code)
@@ -229,10 +229,10 @@ def end(code: int) -> bool:
     return True
 
 
-def go_silently() -> None:
+def abandon_group() -> None:
     """End without a word to the others, who wait for this process where no word can be given."""
-    global _lost
-    _lost = True
+    global _disconnected
+    _disconnected = True
 
 
 @contextmanager
@@ -245,7 +245,7 @@ def exchanging_weights() -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        go_silently()
+        abandon_group()
         if isinstance(error, RuntimeError) and any(word in str(error) for word in _BROKEN):
             raise _gone(error) from error
         raise
@@ -271,7 +271,7 @@ def _exchange(kind: str, word: int = 0, *, code: int = 0) -> list[int]:
     """
     own = torch.tensor([code, zlib.crc32(kind.encode()), word])
     rows = [torch.empty_like(own) for _ in range(dist.get_world_size())]
-    with peers_at_hand():
+    with peer_errors():
         dist.all_gather(rows, own)
     codes, kinds, words = torch.stack(rows).T.tolist()
     if any(codes):
@@ -283,13 +283,13 @@ def _exchange(kind: str, word: int = 0, *, code: int = 0) -> list[int]:
 
 
 @contextmanager
-def peers_at_hand() -> Iterator[None]:
+def peer_errors() -> Iterator[None]:
     """Say that another process has gone where torch reports a broken connection."""
-    global _lost
+    global _disconnected
     try:
         yield
     except RuntimeError as error:
-        _lost = True
+        _disconnected = True
         raise _gone(error) from error
 
 

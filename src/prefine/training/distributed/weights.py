@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainableWeights:
     """The trained parameters, and the optimizer that updates this process's part of each.
 
     Args:
@@ -31,7 +31,7 @@ class Trained:
     optimizer: torch.optim.Optimizer
 
     @classmethod
-    def of(cls, model: "PreTrainedModel", config: TrainConfig) -> "Trained":
+    def of(cls, model: "PreTrainedModel", config: TrainConfig) -> "TrainableWeights":
         """What of the model is not frozen; the frozen weights are those of the policy's folder."""
         parameters = {name: one for name, one in model.named_parameters() if one.requires_grad}
         parts = {name: own_part(one) for name, one in parameters.items()}

@@ -9,15 +9,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from prefine.training.batches.packing import Rows, pack, pad
-from prefine.training.distributed.processes import most
+from prefine.training.batches.packing import PackedBatch, pack, pad
+from prefine.training.distributed.processes import all_max
 from prefine.training.forward import head as heads
 from prefine.training.forward.attention.tree import attending_trees
 from prefine.training.forward.head import Chunked, Coefficients, ComputeDtype, computing_in, head_of, unwrapped
 from prefine.training.forward.recompute import recomputed_layers
-from prefine.training.forward.skip_unscored import only_scored_tokens
+from prefine.training.forward.skip_unscored import skip_unscored
 from prefine.training.forward.token_values import LOGPS_ONLY, TokenValues, Wanted
-from prefine.training.items import Example
+from prefine.training.items import TokenizedPair
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -51,30 +51,30 @@ class Forward:
         """Where the model is."""
         return next(self.model.parameters()).device
 
-    def cut(self, examples: Sequence[Example], pairs: Sequence[int]) -> list[Rows]:
+    def cut(self, examples: Sequence[TokenizedPair], pairs: Sequence[int]) -> list[PackedBatch]:
         """The pairs as rows that one pass can take; depends on the arguments and the settings alone."""
         return (pack if self.shared else pad)(examples, pairs, self.tokens, score_prompts=self.score_prompts)
 
-    def passes(self, batches: Sequence[Rows], *, backward: bool = False) -> Iterator[Rows]:
+    def passes(self, batches: Sequence[PackedBatch], *, backward: bool = False) -> Iterator[PackedBatch]:
         """The rows, one for each pass; in step, followed by idle passes while another process has rows.
 
         Args:
             batches: This process's rows.
             backward: Whether each is pushed, or only read.
         """
-        idle = most(len(batches)) - len(batches) if self.in_step else 0
+        idle = all_max(len(batches)) - len(batches) if self.in_step else 0
         yield from batches
         for _ in range(idle):
             self._pass_idly(backward=backward)
 
     @torch.no_grad()
-    def values(self, rows: Rows, wanted: Wanted = LOGPS_ONLY) -> TokenValues:
+    def values(self, rows: PackedBatch, wanted: Wanted = LOGPS_ONLY) -> TokenValues:
         """Values of all scored tokens, without gradients."""
         rows = rows.to(self.device)
         with self._ready(rows):
             return heads.score(self._head_now(), self._hidden(rows), rows.targets, wanted)
 
-    def push(self, rows: Rows, coefficients: Coefficients, wanted: Wanted = LOGPS_ONLY) -> TokenValues:
+    def push(self, rows: PackedBatch, coefficients: Coefficients, wanted: Wanted = LOGPS_ONLY) -> TokenValues:
         """Values of all scored tokens; what `coefficients` makes of them is pushed into the parameters' `.grad`.
 
         Args:
@@ -102,19 +102,19 @@ class Forward:
             if hidden.requires_grad:
                 hidden.backward(torch.zeros_like(hidden))  # type: ignore[no-untyped-call]
 
-    def _ready(self, rows: Rows, *, checkpointing: bool = False) -> ExitStack:
+    def _ready(self, rows: PackedBatch, *, checkpointing: bool = False) -> ExitStack:
         """The model made to attend as these rows need it, until the end of the block."""
         model = unwrapped(self.model)
         with ExitStack() as stack:
             if rows.trees is not None:
                 stack.enter_context(attending_trees(model))
                 if not self.score_prompts:
-                    stack.enter_context(only_scored_tokens(model, rows.scored, rows.positions))
+                    stack.enter_context(skip_unscored(model, rows.scored, rows.positions))
             if checkpointing:
                 stack.enter_context(recomputed_layers(model))
             return stack.pop_all()
 
-    def _hidden(self, rows: Rows) -> Float[Tensor, "S d"]:
+    def _hidden(self, rows: PackedBatch) -> Float[Tensor, "S d"]:
         """What the head is given at the scored positions."""
         layout: dict[str, Any] = {} if rows.trees is None else {"trees": rows.trees}
         hidden = self._layers(rows.input_ids, rows.position_ids, **layout)

@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from prefine.training.batches.packing import Span, joined
-from prefine.training.forward.patched_forward import calling
+from prefine.training.forward.patched_forward import patched_forward
 from prefine.training.forward.token_values import LOGPS_ONLY, TokenValues, Wanted, concatenated, slices, statistics
 
 if TYPE_CHECKING:
@@ -292,7 +292,7 @@ class _Body:
 
 def after_layers(model: "PreTrainedModel", hidden: Float[Tensor, "n d"]) -> Float[Tensor, "n V"]:
     """The logits that the model's own forward makes of what its layers gave."""
-    with calling(unwrapped(model).base_model, lambda *_, **__: _Body(hidden[None])):
+    with patched_forward(unwrapped(model).base_model, lambda *_, **__: _Body(hidden[None])):
         logits: Tensor = unwrapped(model)(
             input_ids=torch.zeros(1, len(hidden), dtype=torch.long), use_cache=False
         ).logits

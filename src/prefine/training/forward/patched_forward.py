@@ -8,7 +8,7 @@ from torch import nn
 
 
 @contextmanager
-def calling(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+def patched_forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
     """Let the module call `forward` until the end of the block; one that others put there before is put back."""
     own = vars(module).get("forward")
     module.forward = forward

@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from prefine.errors import ConfigError
-from prefine.training.forward.patched_forward import calling
+from prefine.training.forward.patched_forward import patched_forward
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -28,7 +28,7 @@ def recomputed_layers(model: "PreTrainedModel") -> Iterator[None]:
         for layer in layers_of(model, why="train.gradient_checkpointing"):
             # Nothing here draws random numbers, so their state need not be kept.
             again = partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)
-            stack.enter_context(calling(layer, again))
+            stack.enter_context(patched_forward(layer, again))
         yield
 
 

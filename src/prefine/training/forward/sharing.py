@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from prefine.training.forward.forward import Forward
-from prefine.training.items import Example
+from prefine.training.items import TokenizedPair
 from prefine.training.reference.scoring import score_tokens_here
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ PAIRS = 8
 _POSITIONS = 512
 
 
-def why_not_shared(model: "PreTrainedModel", examples: Sequence[Example]) -> str | None:
+def why_not_shared(model: "PreTrainedModel", examples: Sequence[TokenizedPair]) -> str | None:
     """Why the prompts of these examples cannot be computed once for all their completions; None if they can.
 
     Compares, in the weights' own precision, the log-probabilities of packed trees with those of plain rows.
@@ -79,7 +79,7 @@ def _by_position(settings: object, longest: int) -> str | None:
     return None
 
 
-def _shortened(example: Example) -> Example:
+def _shortened(example: TokenizedPair) -> TokenizedPair:
     """A long example's own tokens, fewer of them."""
     return replace(
         example,

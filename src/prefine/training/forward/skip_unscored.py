@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from prefine.training.forward.patched_forward import calling
+from prefine.training.forward.patched_forward import patched_forward
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -24,7 +24,7 @@ _MOST_READ = 0.9
 
 
 @contextmanager
-def only_scored_tokens(model: "PreTrainedModel", scored: Int[Tensor, " S"], positions: int) -> Iterator[None]:
+def skip_unscored(model: "PreTrainedModel", scored: Int[Tensor, " S"], positions: int) -> Iterator[None]:
     """Let the last layer leave out what is not read until the end of the block; backward passes are to be within, too.
 
     What the model gives elsewhere is without meaning. A model whose layers are not called as most of `transformers`
@@ -39,8 +39,8 @@ def only_scored_tokens(model: "PreTrainedModel", scored: Int[Tensor, " S"], posi
     with ExitStack() as stack:
         if len(read) <= _MOST_READ * positions and (layer := _last_layer(model)) is not None:
             attention, network = layer.self_attn, layer.mlp
-            stack.enter_context(calling(attention, partial(attention.forward, only_scored=True)))
-            stack.enter_context(calling(network, partial(_of_some, network.forward, read)))
+            stack.enter_context(patched_forward(attention, partial(attention.forward, only_scored=True)))
+            stack.enter_context(patched_forward(network, partial(_of_some, network.forward, read)))
         yield
 
 

@@ -11,7 +11,7 @@ from prefine.schedules import Schedule
 from prefine.training.objective.step import Objective
 
 
-class Steering:
+class HyperparameterController:
     """An objective whose hyper-parameters move, named by paths such as `loss.beta` and `loss.losses.1.delta`.
 
     Args:

@@ -6,7 +6,7 @@ from prefine.config.sections import TrainConfig
 from prefine.errors import ConfigError, DataError
 from prefine.losses.facts import bare, needs_of, per_pair
 from prefine.losses.protocol import LossFunction
-from prefine.training.items import Example
+from prefine.training.items import TokenizedPair
 
 Named = Sequence[tuple[str, LossFunction]]
 """What is minimised, each with its config path and name for messages, such as "train.loss 'dpo'"."""
@@ -21,7 +21,7 @@ def parts_that_train(settings: TrainConfig) -> Named:
     return parts
 
 
-class Stated:
+class LossInputCheck:
     """What the pairs state, seen one by one, against what the loss and the regularizer read of them.
 
     Args:
@@ -91,7 +91,7 @@ class Stated:
 
 
 def check_examples(
-    functions: Sequence[LossFunction], examples: Sequence[Example], *, what: str = "pairs"
+    functions: Sequence[LossFunction], examples: Sequence[TokenizedPair], *, what: str = "pairs"
 ) -> tuple[str, ...]:
     """Notes on what the examples state of what the functions read; `what` they are is for messages.
 
@@ -99,7 +99,7 @@ def check_examples(
         DataError: A pair does not state what is read, or all have one prompt and others are read.
         ConfigError: Pairs have different weights, and a function sorts the pairs of a step.
     """
-    stated = Stated([(f"the loss {bare(function).__name__!r}", function) for function in functions])
+    stated = LossInputCheck([(f"the loss {bare(function).__name__!r}", function) for function in functions])
     for e in examples:
         stated.see(e.prompt_ids, e.score_gap, e.p_chosen, e.weight, where=f"pair {e.id}")
     return stated.check_all(what)

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from prefine.training.batches.packing import Rows, Span
+from prefine.training.batches.packing import PackedBatch, Span
 from prefine.training.forward.token_values import segment_sums
 
 
@@ -68,7 +68,7 @@ class Places(NamedTuple):
         return PairTokens(values[self.at.to(values.device)], self.lengths)
 
 
-def places(rows: Rows, span: Span) -> Places:
+def places(rows: PackedBatch, span: Span) -> Places:
     """Where the tokens of a span's pairs are.
 
     Args:

@@ -17,12 +17,12 @@ from prefine.errors import NumericsError
 from prefine.losses.facts import kind_of, needs_of, per_pair
 from prefine.losses.protocol import LossFunction, LossKind, Need, PairLogps, PromptLogps, TokenLogps
 from prefine.losses.token_diff import difference_marks
-from prefine.training.batches.packing import Rows, Span
+from prefine.training.batches.packing import PackedBatch, Span
 from prefine.training.distributed.processes import add_up_gradients, gather
 from prefine.training.forward.forward import Forward
 from prefine.training.forward.token_values import TokenValues, Wanted
-from prefine.training.items import Example
-from prefine.training.memory import shared_fate
+from prefine.training.items import TokenizedPair
+from prefine.training.memory import synchronized_oom
 from prefine.training.objective.pair_tokens import PairTokens, Places, SideLogps, joined, places
 from prefine.training.objective.table import PairTable, StepTotals
 
@@ -78,13 +78,13 @@ class StepTerms:
 
 def accumulate_gradients(
     forward: Forward,
-    batches: Sequence[Rows],
+    batches: Sequence[PackedBatch],
     table: PairTable,
     objective: Objective,
     *,
-    examples: Sequence[Example],
+    examples: Sequence[TokenizedPair],
     step: int,
-    mismatched: Sequence[Rows] = (),
+    mismatched: Sequence[PackedBatch] = (),
     control: Control | None = None,
 ) -> StepTerms:
     """Add the gradient of the step's objective to the parameters' `.grad`.
@@ -114,14 +114,14 @@ def accumulate_gradients(
 
 def evaluate(
     forward: Forward,
-    batches: Sequence[Rows],
+    batches: Sequence[PackedBatch],
     table: PairTable,
     objective: Objective,
     *,
-    examples: Sequence[Example],
+    examples: Sequence[TokenizedPair],
     step: int,
     spread_of: int,
-    mismatched: Sequence[Rows] = (),
+    mismatched: Sequence[PackedBatch] = (),
 ) -> tuple[StepTerms, "PolicyTokens"]:
     """What a step of these pairs would see, without gradients, and how the distributions over the next token spread.
 
@@ -170,7 +170,7 @@ class _Step:
     forward: Forward
     table: PairTable
     objective: Objective
-    examples: Sequence[Example]
+    examples: Sequence[TokenizedPair]
     number: int
     spread_of: int | None = None
 
@@ -179,7 +179,7 @@ class _Step:
         """What the head computes beside log-probabilities."""
         return Wanted(sum_p2="vocabulary" in self.objective.needs, spread_of=self.spread_of)
 
-    def local(self, batches: Sequence[Rows]) -> StepTerms:
+    def local(self, batches: Sequence[PackedBatch]) -> StepTerms:
         """One pass: as soon as a pair's log-probabilities are known, its share of the step's mean is pushed."""
         own = self._pairs(batches)
         pairs = gather(own).sort().values
@@ -187,7 +187,7 @@ class _Step:
         totals, weights = whole.totals(), whole.weight.sum()
         parts: list[tuple[Tensor, ...]] = []
 
-        def coefficients(rows: Rows, span: Span, values: TokenValues) -> Tensor:
+        def coefficients(rows: PackedBatch, span: Span, values: TokenValues) -> Tensor:
             indices = rows.pairs[span.pairs]
             known = self.table.rows(indices.to(weights.device))
             with torch.enable_grad():
@@ -201,14 +201,16 @@ class _Step:
             parts.append(tuple(t.detach() for t in columns))
             return gradient
 
-        with shared_fate(in_step=self.forward.in_step):
+        with synchronized_oom(in_step=self.forward.in_step):
             for rows in self.forward.passes(batches, backward=True):
                 self.forward.push(rows, partial(coefficients, rows), self.wanted)
         chosen, rejected, losses, regularizers = _whole(own, parts, columns=4, like=whole.weight)
         logps = whole.join(SideLogps(chosen, rejected), totals)
         return StepTerms(pairs, whole, logps, losses, regularizers, self.objective)
 
-    def coupled(self, batches: Sequence[Rows], mismatched: Sequence[Rows], control: Control | None) -> StepTerms:
+    def coupled(
+        self, batches: Sequence[PackedBatch], mismatched: Sequence[PackedBatch], control: Control | None
+    ) -> StepTerms:
         """Two passes: the objective's gradient in all token log-probabilities of the step, then through the model."""
         pairs, read = self.values(batches)
         whole = self.table.rows(pairs)
@@ -224,28 +226,28 @@ class _Step:
         (found,) = torch.autograd.grad(total, leaf, allow_unused=True, materialize_grads=True)
         gradient = read.logps._replace(values=found)
 
-        def coefficients(rows: Rows, span: Span, values: TokenValues) -> Tensor:
+        def coefficients(rows: PackedBatch, span: Span, values: TokenValues) -> Tensor:
             at = torch.searchsorted(pairs, rows.pairs[span.pairs].to(pairs.device))
             place = places(rows, span).at.to(values.logps.device)
             # A completion of several pairs has the sum of what they make of it.
             return torch.zeros_like(values.logps).index_put_((place,), gradient.rows(at).values, accumulate=True)
 
-        with shared_fate(in_step=self.forward.in_step):
+        with synchronized_oom(in_step=self.forward.in_step):
             for rows in self.forward.passes(batches, backward=True):
                 self.forward.push(rows, partial(coefficients, rows))
         return StepTerms(pairs, whole, seen, loss.detach(), regularizer.detach(), objective)
 
-    def away(self, mismatched: Sequence[Rows]) -> Float[Tensor, " B"] | None:
+    def away(self, mismatched: Sequence[PackedBatch]) -> Float[Tensor, " B"] | None:
         """The mean of both mismatched completions under the policy, if it is read."""
         if "mismatched" not in self.objective.needs:
             return None
         chosen, rejected = self.values(mismatched)[1].logps.sides()
         return (chosen + rejected) / 2
 
-    def values(self, batches: Sequence[Rows]) -> tuple[Int[Tensor, " B"], PolicyTokens]:
+    def values(self, batches: Sequence[PackedBatch]) -> tuple[Int[Tensor, " B"], PolicyTokens]:
         """What is read of all pairs of the step, by ascending index."""
         own = self._pairs(batches)
-        with shared_fate(in_step=self.forward.in_step):
+        with synchronized_oom(in_step=self.forward.in_step):
             parts = [
                 PolicyTokens.of(self.forward.values(rows, self.wanted), places(rows, rows.whole))
                 for rows in self.forward.passes(batches)
@@ -269,7 +271,7 @@ class _Step:
         """How many scored texts a pair has: two completions, and two prompts if they are scored."""
         return 4 if self.forward.score_prompts else 2
 
-    def _pairs(self, batches: Sequence[Rows]) -> Int[Tensor, " b"]:
+    def _pairs(self, batches: Sequence[PackedBatch]) -> Int[Tensor, " b"]:
         """The indices of the pairs in these rows, one after the other."""
         device = self.table.weight.device
         none = torch.empty(0, dtype=torch.long, device=device)

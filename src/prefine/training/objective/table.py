@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from prefine.losses.protocol import PairLogps, PromptLogps, TokenLogps
-from prefine.training.items import Example
+from prefine.training.items import TokenizedPair
 from prefine.training.objective.pair_tokens import PairTokens, SideLogps
 
 
@@ -45,7 +45,7 @@ class PairTable:
     @classmethod
     def of(
         cls,
-        examples: Sequence[Example],
+        examples: Sequence[TokenizedPair],
         *,
         initial: SideLogps,
         reference: SideLogps,

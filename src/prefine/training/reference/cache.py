@@ -17,7 +17,7 @@ from prefine.training.distributed.processes import from_main, is_main
 from prefine.training.forward.forward import Forward
 from prefine.training.forward.head import ComputeDtype
 from prefine.training.forward.token_values import slices
-from prefine.training.items import Example
+from prefine.training.items import TokenizedPair
 from prefine.training.objective.pair_tokens import PairTokens, joined
 from prefine.training.reference.scoring import score_tokens
 
@@ -42,7 +42,7 @@ def weights_fingerprint(model: "PreTrainedModel") -> str:
 
 def cached_tokens(
     forward: Forward,
-    examples: Sequence[Example],
+    examples: Sequence[TokenizedPair],
     *,
     folder: Path,
     should_stop: Callable[[], bool] | None = None,
@@ -75,7 +75,7 @@ def cached_tokens(
     return joined(found), reused
 
 
-def _scored(forward: Forward, examples: Sequence[Example], should_stop: Callable[[], bool] | None) -> PairTokens:
+def _scored(forward: Forward, examples: Sequence[TokenizedPair], should_stop: Callable[[], bool] | None) -> PairTokens:
     """Their values; rows may be smaller for want of memory, and then only here."""
     limit = forward.tokens
     try:
@@ -89,7 +89,7 @@ def _keep(tokens: PairTokens, file: Path) -> None:
     write_atomically(file, lambda temporary: save_file(held, temporary))
 
 
-def _ids_hash(examples: Sequence[Example]) -> str:
+def _ids_hash(examples: Sequence[TokenizedPair]) -> str:
     """Hash of what is read and what of it is scored."""
     digest = hashlib.sha256()
     for example in examples:

@@ -10,13 +10,13 @@ from torch import Tensor
 from prefine.errors import Interrupted
 from prefine.training.distributed.processes import gather, own_pairs
 from prefine.training.forward.forward import Forward
-from prefine.training.items import Example
-from prefine.training.memory import shared_fate, within_memory
+from prefine.training.items import TokenizedPair
+from prefine.training.memory import retry_smaller_batches, synchronized_oom
 from prefine.training.objective.pair_tokens import PairTokens, SideLogps, joined, places
 
 
 def score_tokens(
-    forward: Forward, examples: Sequence[Example], *, should_stop: Callable[[], bool] | None = None
+    forward: Forward, examples: Sequence[TokenizedPair], *, should_stop: Callable[[], bool] | None = None
 ) -> PairTokens:
     """Log-probabilities of all scored tokens, in the order of the examples.
 
@@ -30,16 +30,16 @@ def score_tokens(
     own = own_pairs(examples, every)
 
     def attempt() -> _Scored:
-        with shared_fate(in_step=forward.in_step):
+        with synchronized_oom(in_step=forward.in_step):
             return _score(forward, examples, own, should_stop)
 
-    found = within_memory(attempt, forward, lambda: forward.cut(examples, every), examples)
+    found = retry_smaller_batches(attempt, forward, lambda: forward.cut(examples, every), examples)
     values, lengths, pairs = found.tokens.values, found.tokens.lengths.to(forward.device), found.pairs
     # The inverse of a permutation is its argsort.
     return PairTokens(gather(values), gather(lengths).cpu()).rows(gather(pairs).argsort().cpu())
 
 
-def score_tokens_here(forward: Forward, examples: Sequence[Example]) -> PairTokens:
+def score_tokens_here(forward: Forward, examples: Sequence[TokenizedPair]) -> PairTokens:
     """The same, all in this process; what it raises the others need not know."""
     found = _score(forward, examples, range(len(examples)), None)
     return found.tokens.rows(found.pairs.argsort().cpu())
@@ -53,7 +53,7 @@ class _Scored(NamedTuple):
 
 
 def _score(
-    forward: Forward, examples: Sequence[Example], wanted: Sequence[int], should_stop: Callable[[], bool] | None
+    forward: Forward, examples: Sequence[TokenizedPair], wanted: Sequence[int], should_stop: Callable[[], bool] | None
 ) -> _Scored:
     forward.model.eval()  # type: ignore[no-untyped-call]
     # A process without pairs has no value that would say the dtype.
@@ -70,7 +70,7 @@ def _score(
 
 
 def score_sides(
-    forward: Forward, examples: Sequence[Example], *, should_stop: Callable[[], bool] | None = None
+    forward: Forward, examples: Sequence[TokenizedPair], *, should_stop: Callable[[], bool] | None = None
 ) -> SideLogps:
     """Summed completion log-probabilities of all examples, as `score_tokens`."""
     return score_tokens(forward, examples, should_stop=should_stop).sides()

@@ -12,7 +12,7 @@ from prefine.errors import ConfigError
 from prefine.losses.protocol import Need
 from prefine.training.forward.forward import Forward
 from prefine.training.forward.sharing import why_not_shared
-from prefine.training.items import Example
+from prefine.training.items import TokenizedPair
 from prefine.training.objective.pair_tokens import PairTokens
 from prefine.training.objective.table import PairTable
 from prefine.training.reference.cache import cached_tokens
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def forward_of(
-    model: "PreTrainedModel", examples: Sequence[Example], config: TrainConfig, *, score_prompts: bool = False
+    model: "PreTrainedModel", examples: Sequence[TokenizedPair], config: TrainConfig, *, score_prompts: bool = False
 ) -> tuple[Forward, tuple[str, ...]]:
     """The passes through a model, and a note if its prompts are not shared though they should be."""
     why = "train.sharing is off" if config.sharing == "off" else why_not_shared(model, examples)
@@ -38,7 +38,7 @@ def forward_of(
     return forward, (f"every completion is computed with its own copy of the prompt: {why}",) if noted else ()
 
 
-def prepare(model: "PreTrainedModel", examples: Sequence[Example], config: TrainConfig) -> None:
+def prepare(model: "PreTrainedModel", examples: Sequence[TokenizedPair], config: TrainConfig) -> None:
     """Float32 (or float64) master weights, dropout off.
 
     Raises:
@@ -59,14 +59,14 @@ def prepare(model: "PreTrainedModel", examples: Sequence[Example], config: Train
 
 
 @dataclass
-class Known:
+class ReferenceCache:
     """Values that are kept in a folder, and whether all that were asked for had been there."""
 
     folder: Path
     should_stop: Callable[[], bool] | None
     all_known: bool = True
 
-    def of(self, forward: Forward, examples: Sequence[Example]) -> PairTokens:
+    def of(self, forward: Forward, examples: Sequence[TokenizedPair]) -> PairTokens:
         """Of some pairs, computed if they are not there."""
         tokens, reused = cached_tokens(forward, examples, folder=self.folder, should_stop=self.should_stop)
         self.all_known &= reused
@@ -76,11 +76,11 @@ class Known:
 def start_values(
     forward: Forward,
     ref_model: "PreTrainedModel | None",
-    examples: Sequence[Example],
-    others: Sequence[Example],
+    examples: Sequence[TokenizedPair],
+    others: Sequence[TokenizedPair],
     config: TrainConfig,
     needs: frozenset[Need],
-    known: Known,
+    known: ReferenceCache,
 ) -> PairTable:
     """Values under the initial policy and the reference.
 

@@ -23,7 +23,7 @@ KEPT_KEYS = 512
 """Up to this many keys, a block's probabilities are kept for the backward pass; more are computed again."""
 
 
-class Rule(NamedTuple):
+class AttentionRule(NamedTuple):
     """How scores become probabilities: their scale, the positions in sight (None: all), and the soft-cap (None: no).
 
     `only_scored` if nothing reads what prompts are given but by their last token: these values need not be there.
@@ -60,7 +60,7 @@ def _bundles(layout: Layout) -> Iterator[Layout]:
     yield layout[start:]
 
 
-class _Block(NamedTuple):
+class _QueryBlock(NamedTuple):
     """Some queries: which they are, the keys that they meet, by position, and where these are in the row.
 
     `hidden` is added to the scores' last columns, as many as it has; None where the window hides some of the keys.
@@ -81,7 +81,7 @@ class _Segment(NamedTuple):
 
     rows: slice
     own: slice | None
-    blocks: tuple[_Block, ...]
+    blocks: tuple[_QueryBlock, ...]
 
 
 class _Bundle(NamedTuple):
@@ -101,14 +101,14 @@ class _Kind(NamedTuple):
 
 
 @lru_cache(maxsize=16)
-def _plan(layout: Layout, rule: Rule, kind: _Kind) -> tuple[_Bundle, ...]:
+def _plan(layout: Layout, rule: AttentionRule, kind: _Kind) -> tuple[_Bundle, ...]:
     """What is done for a row; the same for all layers with this window, and both directions."""
     plan = []
     for trees in _bundles(layout):
         rows = slice(trees[0].start, trees[-1].stop)
         if rows.stop - rows.start <= QUERIES:
             hidden = _additive(~visible(trees, rule.window), kind)
-            alone = _Block(rows, slice(0, rows.stop - rows.start), (rows,), hidden)
+            alone = _QueryBlock(rows, slice(0, rows.stop - rows.start), (rows,), hidden)
             segments: tuple[_Segment, ...] = (_Segment(rows, None, (alone,)),)
         else:
             segments = tuple(_segments(trees[0], rule, kind))
@@ -116,13 +116,13 @@ def _plan(layout: Layout, rule: Rule, kind: _Kind) -> tuple[_Bundle, ...]:
     return tuple(plan)
 
 
-def _segments(tree: Tree, rule: Rule, kind: _Kind) -> Iterator[_Segment]:
+def _segments(tree: Tree, rule: AttentionRule, kind: _Kind) -> Iterator[_Segment]:
     """The prompt with its first completion, then the other completions that have inputs."""
     ends = [stop for _, stop in tree.branches] or [tree.start + tree.prompt]
     # Nothing reads what a prompt's tokens but the last one are given by the last layer.
     asked = tree.prompt - 1 if rule.only_scored else 0
     first = tuple(
-        _Block(_shifted(queries, tree.start), seen, (_shifted(seen, tree.start),), hidden)
+        _QueryBlock(_shifted(queries, tree.start), seen, (_shifted(seen, tree.start),), hidden)
         for queries, seen, hidden in _blocks(asked, ends[0] - tree.start, rule.window, kind)
     )
     yield _Segment(slice(tree.start, ends[0]), None, first)
@@ -133,7 +133,7 @@ def _segments(tree: Tree, rule: Rule, kind: _Kind) -> Iterator[_Segment]:
             prompt = slice(tree.start + seen.start, tree.start + tree.prompt)
             late = slice(to_row + max(seen.start, tree.prompt), to_row + seen.stop)
             places = tuple(place for place in (prompt, late) if place.stop > place.start)
-            blocks.append(_Block(_shifted(queries, to_row), seen, places, hidden))
+            blocks.append(_QueryBlock(_shifted(queries, to_row), seen, places, hidden))
         if blocks:
             yield _Segment(slice(start, stop), slice(tree.prompt, tree.prompt + stop - start), tuple(blocks))
 
@@ -170,7 +170,7 @@ class TreeAttention(torch.autograd.Function):
         k: Float[Tensor, "kv_heads T d"],
         v: Float[Tensor, "kv_heads T d"],
         layout: Layout,
-        rule: Rule,
+        rule: AttentionRule,
     ) -> Float[Tensor, "T heads d"]:
         """Attention of one row; query heads may be a multiple of the key heads.
 
@@ -202,7 +202,7 @@ class TreeAttention(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """The three gradients, block by block."""
         q, k, v, *kept = ctx.saved_tensors
-        rule: Rule = ctx.rule
+        rule: AttentionRule = ctx.rule
         # Every token is a query of at most one block; as a key, a prompt's token is met by many.
         dq = torch.zeros_like(q) if rule.only_scored else torch.empty_like(q)
         dk, dv = torch.zeros_like(k), torch.zeros_like(v)
@@ -224,7 +224,9 @@ class TreeAttention(torch.autograd.Function):
         return dq.mul_(rule.scale), dk, dv, None, None
 
 
-def _steps(layout: Layout, k: Tensor, v: Tensor, rule: Rule, shared: int) -> Iterator[tuple[_Block, Tensor, Tensor]]:
+def _steps(
+    layout: Layout, k: Tensor, v: Tensor, rule: AttentionRule, shared: int
+) -> Iterator[tuple[_QueryBlock, Tensor, Tensor]]:
     """All blocks of a row with their keys and values [kv_heads, n, d], which hold until the next one is asked for."""
     for rows, tree, segments in _plan(layout, rule, _Kind(shared, k.dtype, k.device)):
         keys, values = k[:, rows], v[:, rows]
@@ -263,12 +265,14 @@ def _dense(rows: Float[Tensor, "kv_heads T shared d"]) -> Float[Tensor, "kv_head
     return rows if rows.shape[2] == 1 else rows.contiguous()
 
 
-def _rows(tokens: Float[Tensor, "kv_heads T shared d"], block: _Block) -> Float[Tensor, "kv_heads n d"]:
+def _rows(tokens: Float[Tensor, "kv_heads T shared d"], block: _QueryBlock) -> Float[Tensor, "kv_heads n d"]:
     """What belongs to a block's queries."""
     return tokens[:, block.rows].flatten(1, 2)
 
 
-def _probabilities(queries: Tensor, keys: Tensor, block: _Block, rule: Rule) -> Float[Tensor, "kv_heads n keys"]:
+def _probabilities(
+    queries: Tensor, keys: Tensor, block: _QueryBlock, rule: AttentionRule
+) -> Float[Tensor, "kv_heads n keys"]:
     """Attention probabilities of a block."""
     scores = torch.bmm(queries, keys.transpose(1, 2))
     if rule.softcap is not None:
@@ -287,7 +291,7 @@ def _causal(count: int, kind: _Kind) -> Tensor:
     return _additive(torch.ones(count, count, dtype=torch.bool).triu_(1), kind)
 
 
-def _banded(count: int, rule: Rule, kind: _Kind, width: int) -> Tensor:
+def _banded(count: int, rule: AttentionRule, kind: _Kind, width: int) -> Tensor:
     """-inf where a key is later than the query, or a window or more before it."""
     assert rule.window is not None
     query = torch.arange(width - count, width, device=kind.device)[:, None]

@@ -15,7 +15,7 @@ from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from torch.nn.functional import pad
 
 from prefine.training.batches.tree import Layout
-from prefine.training.forward.attention.blocks import Rule
+from prefine.training.forward.attention.blocks import AttentionRule
 
 BLOCK = 128
 """Rows are padded to a multiple of it; blocks of so many queries and keys are skipped, whole or looked at."""
@@ -41,7 +41,7 @@ def flex_tree_attention(
     key: Float[Tensor, "1 kv_heads T d"],
     value: Float[Tensor, "1 kv_heads T d"],
     trees: Layout,
-    rule: Rule,
+    rule: AttentionRule,
     *,
     attend: Callable[..., Tensor] | None = None,
 ) -> Float[Tensor, "1 T heads d"]:

@@ -11,7 +11,7 @@ from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 
 from prefine.training.batches.tree import Layout
-from prefine.training.forward.attention.blocks import Rule, TreeAttention, visible
+from prefine.training.forward.attention.blocks import AttentionRule, TreeAttention, visible
 from prefine.training.forward.attention.flex import flex_dtype, flex_tree_attention
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def tree_attention(
     return mixed[None].to(query.dtype), None
 
 
-def dense_tree_attention(query: Tensor, key: Tensor, value: Tensor, trees: Layout, rule: Rule) -> Tensor:
+def dense_tree_attention(query: Tensor, key: Tensor, value: Tensor, trees: Layout, rule: AttentionRule) -> Tensor:
     """The mixed values by one mask over the whole row: quadratic, for tests only."""
     heads = query.shape[1] // key.shape[1]
     key, value = (t.repeat_interleave(heads, dim=1) for t in (key, value))
@@ -120,14 +120,14 @@ def _rule(
     sliding_window: int | None,
     softcap: float | None,
     others: dict[str, Any],
-) -> Rule:
+) -> AttentionRule:
     """Scale, window and soft-cap; what else a layer asks for is refused."""
     asked = sorted(name for name, value in others.items() if value is not None and name not in _WITHOUT_EFFECT)
     if trees is None or attention_mask is not None or len(query) != 1:
         raise NotImplementedError("the layout of the trees does not reach the model's attention")
     if asked:
         raise NotImplementedError(f"the model's attention asks for {', '.join(asked)}")
-    return Rule(query.shape[-1] ** -0.5 if scaling is None else scaling, sliding_window or None, softcap)
+    return AttentionRule(query.shape[-1] ** -0.5 if scaling is None else scaling, sliding_window or None, softcap)
 
 
 def _by_tree(query: Tensor, key: Tensor, value: Tensor, trees: Layout, scale: float) -> Tensor:
