@@ -2,9 +2,9 @@
 
     python benchmarks/evaluation.py [--processes 2] [PART...]
 
-Prints one line for each figure, failures included: ok, MISS, or nothing for one without a mark to meet. PART is a name
-from the list that --help prints; without any, all run, in less than ten minutes on two cores. The parts on real
-annotations need the folder that PREFINE_TEST_DATA names.
+Prints one line for each figure, failures included: ok, MISS, or nothing for one without a mark to
+meet. PART is a name from the list that --help prints; without any, all run, in less than ten
+minutes on two cores. The parts on real annotations need the folder that PREFINE_TEST_DATA names.
 """
 
 import argparse
@@ -32,7 +32,9 @@ PARTS: dict[str, Callable[[], Iterator[Line]]] = {
 
 def main() -> None:
     """Run the parts that were named and print their lines, in this order whichever is done first."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"any of {', '.join(PARTS)}")
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
     options = parser.parse_args()

@@ -54,7 +54,11 @@ def plain(annotations: dict[str, AlpacaRows], published: Published) -> Iterator[
         for name, value in found.items():
             errors.setdefault(name, []).append(abs(value - float(row[name])))
     for name, each in errors.items():
-        yield Line(f"{name}, {len(each)} models", f"largest error {max(each):.1e}, wanted 1e-9", max(each) <= 1e-9)
+        yield Line(
+            f"{name}, {len(each)} models",
+            f"largest error {max(each):.1e}, wanted 1e-9",
+            max(each) <= 1e-9,
+        )
 
 
 def length_controlled(
@@ -69,21 +73,37 @@ def length_controlled(
         chosen[model] = abs(found.win_rate.value - float(row["length_controlled_winrate"]))
         if row["C_published_inferred"]:
             found = controlled(
-                annotations[model], calibration, alignment="row", strength=float(row["C_published_inferred"])
+                annotations[model],
+                calibration,
+                alignment="row",
+                strength=float(row["C_published_inferred"]),
             )
             given[model] = abs(found.win_rate.value - float(row["length_controlled_winrate"]))
-    for what, errors, most in (("C by cross-validation", chosen, 0.15), ("the published C", given, 0.02)):
+    for what, errors, most in (
+        ("C by cross-validation", chosen, 0.15),
+        ("the published C", given, 0.02),
+    ):
         median = float(np.median(list(errors.values())))
-        figure = f"largest error {_largest(errors)}, wanted {most}; median {median:.4f}, wanted .005"
+        figure = (
+            f"largest error {_largest(errors)}, wanted {most}; median {median:.4f}, wanted .005"
+        )
         ok = max(errors.values()) <= most and median <= 0.005
         yield Line(f"LC win rate, {what}, {len(errors)} models", figure, ok)
     slowest = max(seconds.values())
-    yield Line("LC with cross-validation, one core, slowest model", f"{slowest:.3f} s, wanted .3", slowest <= 0.3)
+    yield Line(
+        "LC with cross-validation, one core, slowest model",
+        f"{slowest:.3f} s, wanted .3",
+        slowest <= 0.3,
+    )
     began = time.process_time()
     found = controlled(annotations["claude-2"], calibration, samples=1000)
-    yield Line("the same with 1,000 refits for the interval", f"{time.process_time() - began:.2f} s", None)
+    yield Line(
+        "the same with 1,000 refits for the interval", f"{time.process_time() - began:.2f} s", None
+    )
     low, high = found.win_rate.interval or (np.nan, np.nan)
-    yield Line("claude-2 with its interval", f"{found.win_rate.value:.2f} %, {low:.2f} to {high:.2f}", None)
+    yield Line(
+        "claude-2 with its interval", f"{found.win_rate.value:.2f} %, {low:.2f} to {high:.2f}", None
+    )
 
 
 def by_instruction(
@@ -104,7 +124,8 @@ def by_instruction(
 def order(folder: Path, annotations: dict[str, AlpacaRows], published: Published) -> Iterator[Line]:
     """What the order in which the judge saw a pair does to difficulties and to win rates."""
     table = {
-        int(row.values["instruction_id"]): row.values for row in rows_of(folder / "instruction_difficulty.parquet")
+        int(row.values["instruction_id"]): row.values
+        for row in rows_of(folder / "instruction_difficulty.parquet")
     }
     first = {id_: bool(values["model_shown_first"]) for id_, values in table.items()}
     difficulty = np.array([values["difficulty"] for values in table.values()])
@@ -116,7 +137,11 @@ def order(folder: Path, annotations: dict[str, AlpacaRows], published: Published
         shown_first = np.array([first[int(id_)] for id_ in annotations[model].ids])
         if (y != DRAW).any():
             gaps.append(100 * float(y[shown_first].mean() - y[~shown_first].mean()))
-    yield Line(f"win rate shown first minus second, mean of {len(gaps)}", f"{np.mean(gaps):+.1f} points", None)
+    yield Line(
+        f"win rate shown first minus second, mean of {len(gaps)}",
+        f"{np.mean(gaps):+.1f} points",
+        None,
+    )
 
 
 def from_weights(
@@ -126,7 +151,9 @@ def from_weights(
     errors = {}
     for model, row in published.items():
         if row["theta_len"] and model not in INCONSISTENT:
-            weights = Weights(*(float(row[name]) for name in ("theta_len", "psi_difficulty", "phi_const")))
+            weights = Weights(
+                *(float(row[name]) for name in ("theta_len", "psi_difficulty", "phi_const"))
+            )
             difficulty = calibration.difficulty[: len(annotations[model].ids)]
             value = predicted_win_rate(weights, difficulty).value
             errors[model] = abs(value - float(row["length_controlled_winrate"]))
@@ -150,7 +177,9 @@ def properties(
         one, other = (controlled(each, calibration, samples=20) for each in (rows, shuffled))
         permuted += (one.win_rate, one.weights) == (other.win_rate, other.weights)
         y = np.array(rows.preferences, dtype=np.float64)
-        rates, twice, turned = (preference_rates(each) for each in (y, np.concatenate([y, y]), 1 - y))
+        rates, twice, turned = (
+            preference_rates(each) for each in (y, np.concatenate([y, y]), 1 - y)
+        )
         copied += (
             abs(twice.win_rate.value - rates.win_rate.value) < 1e-9
             and twice.discrete_win_rate.value == rates.discrete_win_rate.value
@@ -161,7 +190,9 @@ def properties(
             and (rates.wins, rates.draws) == (turned.losses, turned.draws)
         )
     total = len(published)
-    yield Line("rows in another order: same LC, same interval", f"{permuted} of {total}", permuted == total)
+    yield Line(
+        "rows in another order: same LC, same interval", f"{permuted} of {total}", permuted == total
+    )
     yield Line("every prompt twice: same win rates", f"{copied} of {total}", copied == total)
     yield Line("models swapped: win rates add up to 100", f"{swapped} of {total}", swapped == total)
     itself = controlled(annotations["gpt4_1106_preview"], calibration, samples=100)
@@ -191,9 +222,13 @@ def bad_input(
         "a length that is NaN": lambda: length_controlled_win_rate(
             y, [np.nan, *model[1:]], baseline, index=ids, calibration=calibration
         ),
-        "length differences all the same": lambda: controlled(AlpacaRows(y, model, model, ids), calibration),
+        "length differences all the same": lambda: controlled(
+            AlpacaRows(y, model, model, ids), calibration
+        ),
         "one row": lambda: controlled(taken(rows, [0]), calibration),
-        "an unread verdict (-1)": lambda: controlled(AlpacaRows([-1.0, *y[1:]], model, baseline, ids), calibration),
+        "an unread verdict (-1)": lambda: controlled(
+            AlpacaRows([-1.0, *y[1:]], model, baseline, ids), calibration
+        ),
         "no annotation at all": lambda: preference_rates([None] * 5),
         "NaN given to win_rate": lambda: win_rate([0.5, np.nan]),
     }
@@ -249,7 +284,9 @@ def rows() -> Iterator[Line]:
     """All of them."""
     data = os.environ.get("PREFINE_TEST_DATA")
     if not data:
-        yield Line("AlpacaEval 2 on real annotations", "not run: PREFINE_TEST_DATA is not set", False)
+        yield Line(
+            "AlpacaEval 2 on real annotations", "not run: PREFINE_TEST_DATA is not set", False
+        )
         return
     folder = Path(data) / "alpaca_eval_dev"
     annotations = read_annotation_table(folder / "annotations.parquet")

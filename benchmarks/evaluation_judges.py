@@ -31,7 +31,8 @@ from prefine.suites.llmbar import read_instances
 JUDGES = ("GPT-4", "ChatGPT", "Falcon")
 ADVERSARIAL = ("Neighbor", "GPTInst", "GPTOut", "Manual")
 SUBSETS = ("Natural", *ADVERSARIAL)
-# What a judge was asked to do with both answers at once, and with one answer at a time, under the same prompt.
+# What a judge was asked to do with both answers at once, and with one answer at a time, under the
+# same prompt.
 RATED = (
     ("Vanilla_NoRules", "Rating_NoRules"),
     ("Vanilla", "Rating"),
@@ -100,14 +101,20 @@ def known(recorded: Recorded) -> Iterator[Line]:
         ok = round(value, 1) == natural and round(mean, 1) == adversarial
         yield Line(f"{judge}, Natural and adversarial accuracy", figure, ok)
     slots, agreement = _slots(recorded, "Falcon", "Vanilla_NoRules")
-    figure = f"pick_first {slots.pick_first.value / 100:.3f}, agreement {agreement.all_pairs.value / 100:.3f}"
+    figure = (
+        f"pick_first {slots.pick_first.value / 100:.3f}, agreement "
+        f"{agreement.all_pairs.value / 100:.3f}"
+    )
     ok = (round(slots.pick_first.value, 1), round(agreement.all_pairs.value, 1)) == (76.7, 44.2)
     yield Line("Falcon, expected .767 and .442", figure, ok)
 
 
 def habits(data: Path, recorded: Recorded) -> Iterator[Line]:
     """Slots, agreement, kappas, failures and length of the three judges, plain comparing."""
-    pairs = {(pair.subset, int(str(pair.metadata["index"]))): pair for pair in read_instances(data / "llmbar.jsonl")}
+    pairs = {
+        (pair.subset, int(str(pair.metadata["index"]))): pair
+        for pair in read_instances(data / "llmbar.jsonl")
+    }
     for judge in JUDGES:
         slots, agreement = _slots(recorded, judge, "Vanilla_NoRules")
         found = _joined(recorded, judge, "Vanilla_NoRules")
@@ -130,23 +137,38 @@ def habits(data: Path, recorded: Recorded) -> Iterator[Line]:
         yield Line(f"{judge}: kappa with labels (two orders), of orders", shown)
         rates = verdict_rates([*found.one, *found.other])
         ties = "none" if rates.ties is None else f"{rates.ties.value:.2f} %"
-        yield Line(f"{judge}: ties, failures", f"{ties}, {rates.failures.value:.2f} % of {rates.failures.n}")
-        sides = [pairs[subset, index] for subset in SUBSETS for index in recorded[subset, judge, "Vanilla_NoRules"].ids]
+        yield Line(
+            f"{judge}: ties, failures",
+            f"{ties}, {rates.failures.value:.2f} % of {rates.failures.n}",
+        )
+        sides = [
+            pairs[subset, index]
+            for subset in SUBSETS
+            for index in recorded[subset, judge, "Vanilla_NoRules"].ids
+        ]
         lengths = [[len(pair.one.text) for pair in sides], [len(pair.two.text) for pair in sides]]
-        judged, truth = length_preference(_mean_of_orders(found), *lengths), length_preference(labels, *lengths)
-        yield Line(f"{judge}: the longer answer wins, by the labels", f"{_short(judged)}, {_short(truth)}")
+        judged, truth = (
+            length_preference(_mean_of_orders(found), *lengths),
+            length_preference(labels, *lengths),
+        )
+        yield Line(
+            f"{judge}: the longer answer wins, by the labels", f"{_short(judged)}, {_short(truth)}"
+        )
     for one, two in (("GPT-4", "ChatGPT"), ("GPT-4", "Falcon"), ("ChatGPT", "Falcon")):
         sides_ = [_joined(recorded, judge, "Vanilla_NoRules") for judge in (one, two)]
         agreement_ = rater_agreement(*(_mean_of_orders(side) for side in sides_))
         kappa = "none" if agreement_.kappa is None else f"{agreement_.kappa.value:.3f}"
-        figure = f"agreement {_short(agreement_.agreement)}, kappa {kappa}, {agreement_.missing} missing"
+        figure = (
+            f"agreement {_short(agreement_.agreement)}, kappa {kappa}, {agreement_.missing} missing"
+        )
         yield Line(f"{one} and {two}, mean of both orders", figure)
 
 
 def rating_against_comparing(recorded: Recorded) -> Iterator[Line]:
     """Accuracy of one rating per answer minus accuracy of comparing, under the same prompt, by subset and judge.
 
-    LLMBar's records give equal ratings to the second slot in both orders, so that each counts half in the mean.
+    LLMBar's records give equal ratings to the second slot in both orders, so that each counts half
+    in the mean.
     """
     for judge in JUDGES:
         for comparing, rating in RATED:
@@ -160,13 +182,16 @@ def rating_against_comparing(recorded: Recorded) -> Iterator[Line]:
                 low, high = gap.interval or (np.nan, np.nan)
                 ties = sum(one is not None and one == other for one, other in rated.ratings)
                 parts.append(
-                    f"{subset} {100 * ours.mean():.1f} - {100 * theirs.mean():.1f} = {gap.value:+.1f} "
+                    f"{subset} {100 * ours.mean():.1f} - {100 * theirs.mean():.1f} = "
+                    f"{gap.value:+.1f} "
                     f"[{low:+.1f}, {high:+.1f}], {ties} equal"
                 )
                 if subset in ADVERSARIAL:
                     gaps.append((ours - theirs + 1) / 2)
                     groups += [subset] * len(ours)
-            mean = weighted_subsets("gap", np.concatenate(gaps), groups, dict.fromkeys(ADVERSARIAL, 1.0))
+            mean = weighted_subsets(
+                "gap", np.concatenate(gaps), groups, dict.fromkeys(ADVERSARIAL, 1.0)
+            )
             low, high = mean.interval or (np.nan, np.nan)
             for part in parts:
                 yield Line(f"{judge}, {rating} - {comparing}"[:52], part)
@@ -185,7 +210,11 @@ class Bad(NamedTuple):
 def bad_input() -> Iterator[Line]:
     """Every kind of bad input: the message, or what is counted."""
     for bad in (
-        Bad("different numbers of pairs", lambda: labelled_accuracy([1, 2], [1.0, 0.0], [1.0]), "2 pairs in one order"),
+        Bad(
+            "different numbers of pairs",
+            lambda: labelled_accuracy([1, 2], [1.0, 0.0], [1.0]),
+            "2 pairs in one order",
+        ),
         Bad("a label that is none", lambda: labelled_accuracy([0], [1.0], [1.0]), "1 or 2"),
         Bad("a verdict that is none", lambda: labelled_accuracy([1], [2.0], [1.0]), "[0, 1]"),
         Bad("NaN probability", lambda: expected_calibration_error([np.nan], [1]), "not finite"),
@@ -210,7 +239,9 @@ def bad_input() -> Iterator[Line]:
 def _recorded(data: Path) -> Recorded:
     found: Recorded = {}
     for row in pq.read_table(data / "verdicts.parquet").to_pylist():
-        entry = found.setdefault((row["dataset"], row["judge"], row["strategy"]), Verdicts([], [], [], [], []))
+        entry = found.setdefault(
+            (row["dataset"], row["judge"], row["strategy"]), Verdicts([], [], [], [], [])
+        )
         entry.ids.append(row["index"])
         entry.labels.append(row["label"])
         entry.one.append(P_ONE[row["winner_orig"]])
@@ -240,7 +271,9 @@ def _accuracy(recorded: Recorded, judge: str, strategy: str) -> dict[str, Metric
 def _adversarial(recorded: Recorded, judge: str, strategy: str) -> MetricValue:
     values = {subset: _right(recorded[subset, judge, strategy]) for subset in ADVERSARIAL}
     groups = [subset for subset, part in values.items() for _ in part]
-    return weighted_subsets("adversarial", np.concatenate([*values.values()]), groups, dict.fromkeys(ADVERSARIAL, 1.0))
+    return weighted_subsets(
+        "adversarial", np.concatenate([*values.values()]), groups, dict.fromkeys(ADVERSARIAL, 1.0)
+    )
 
 
 def _slots(recorded: Recorded, judge: str, strategy: str) -> tuple[Any, Any]:

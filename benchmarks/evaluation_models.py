@@ -33,20 +33,27 @@ def properties() -> Iterator[Line]:
         one, other = Outcomes(IDS, a), Outcomes(IDS, b)
         base = compare(one, other, samples=100, flips=99)
         order = rng.permutation(PROMPTS)
-        permuted += compare(Outcomes([IDS[i] for i in order], a[order]), other, samples=100, flips=99) == base
+        permuted += (
+            compare(Outcomes([IDS[i] for i in order], a[order]), other, samples=100, flips=99)
+            == base
+        )
         turned = compare(other, one, samples=100, flips=99)
         low, high = base.difference.interval or (0, 0)
         turned_low, turned_high = turned.difference.interval or (0, 0)
         swapped += (
             abs(base.difference.value + turned.difference.value) < 1e-9
             and abs(low + turned_high) + abs(high + turned_low) < 1e-9
-            and (base.wins, base.sign_test, base.mean_test) == (turned.losses, turned.sign_test, turned.mean_test)
+            and (base.wins, base.sign_test, base.mean_test)
+            == (turned.losses, turned.sign_test, turned.mean_test)
         )
         self_difference = compare(one, one, samples=100, flips=99).difference
         itself += self_difference.value == 0 and self_difference.interval == (0, 0)
         ids = IDS + [f"{id_} again" for id_ in IDS]
         double = compare(
-            Outcomes(ids, np.concatenate([a, a])), Outcomes(ids, np.concatenate([b, b])), samples=2, flips=99
+            Outcomes(ids, np.concatenate([a, a])),
+            Outcomes(ids, np.concatenate([b, b])),
+            samples=2,
+            flips=99,
         )
         same_rate = abs(win_rate(np.concatenate([a, a])).value - win_rate(a).value) < 1e-9
         copied += same_rate and abs(double.difference.value - base.difference.value) < 1e-9
@@ -73,16 +80,27 @@ def bad_input() -> Iterator[Line]:
     one = Outcomes(["p"], [1.0])
     yield _refused("paired: one row", lambda: compare(one, one))
     yield _refused("win rate: NaN", lambda: win_rate([1.0, math.nan]))
-    yield _refused("ranking accuracy: lengths that differ", lambda: ranking_accuracy([1.0, 2.0], [1.0], ["p", "q"]))
+    yield _refused(
+        "ranking accuracy: lengths that differ",
+        lambda: ranking_accuracy([1.0, 2.0], [1.0], ["p", "q"]),
+    )
     single = win_rate([1.0])
     shown = f"n = {single.n}, interval {single.interval}"
-    yield Line("win rate: one row has no interval", shown, single.n == 1 and single.interval is None)
+    yield Line(
+        "win rate: one row has no interval", shown, single.n == 1 and single.interval is None
+    )
 
 
 def known_answers() -> Iterator[Line]:
     """The worked numbers of the papers' formulas."""
-    mass, raw, shape, _ = (float(part[0]) for part in token_spread(np.zeros((1, 100)), [True], k=10))
-    ok = abs(mass - 0.1) < 1e-12 and abs(raw + math.log(0.01) / 10) < 1e-12 and abs(shape - math.log(10)) < 1e-12
+    mass, raw, shape, _ = (
+        float(part[0]) for part in token_spread(np.zeros((1, 100)), [True], k=10)
+    )
+    ok = (
+        abs(mass - 0.1) < 1e-12
+        and abs(raw + math.log(0.01) / 10) < 1e-12
+        and abs(shape - math.log(10)) < 1e-12
+    )
     figure = f"mass {mass:.3f}, H {raw:.4f}, renormalised {shape:.4f}; expected .1, .4605, 2.3026"
     yield Line("uniform over 100 tokens, k = 10", figure, ok)
     threshold = float(dpo_loss_threshold([-30.0], [0.0], beta=0.1)[0])
@@ -90,7 +108,11 @@ def known_answers() -> Iterator[Line]:
     yield Line("loss threshold, beta .1, c 30", figure, abs(threshold - 0.0485874) < 5e-8)
     found = idealised_ranking_accuracy([-2.0], [0.0], [0.75], ["p"], betas=(0.1, 0.5, 1.0))
     right = [metric.value for _, metric in found.by_beta]
-    yield Line("idealised: alpha .75, log-ratio -2", f"{right}, expected right, right, wrong", right == [100, 100, 0])
+    yield Line(
+        "idealised: alpha .75, log-ratio -2",
+        f"{right}, expected right, right, wrong",
+        right == [100, 100, 0],
+    )
     rng, pairs = np.random.default_rng(6), 100_000
     lw, ll, rw, rl = rng.normal(-50, 20, (4, pairs))
     loss = np.logaddexp(0, -0.1 * log_ratio_margins(lw, ll, rw, rl))
@@ -109,7 +131,10 @@ def overlap() -> Iterator[Line]:
         for place in rng.integers(0, len(changed), rng.integers(0, 9)):
             changed[place] = str(rng.choice(words))
         test[f"test{i}"] = " ".join(changed)
-    sets = [frozenset(ngrams(normalised(text), n=3, grams="words")) for text in (*train.values(), *test.values())]
+    sets = [
+        frozenset(ngrams(normalised(text), n=3, grams="words"))
+        for text in (*train.values(), *test.values())
+    ]
     for threshold in (0.5, 0.7, 0.9):
         near = {
             f"test{i}"

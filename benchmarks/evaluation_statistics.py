@@ -118,11 +118,17 @@ def many_models() -> Iterator[Line]:
     wrong = uncorrected = 0
     for seed in range(EVALUATIONS):
         easy = rng.normal(0, 2, PROMPTS)
-        outcomes = {f"m{m}": Outcomes(IDS, 1.0 * (rng.random(PROMPTS) < _sigmoid(easy))) for m in range(6)}
+        outcomes = {
+            f"m{m}": Outcomes(IDS, 1.0 * (rng.random(PROMPTS) < _sigmoid(easy))) for m in range(6)
+        }
         verdicts = compare_all(outcomes, samples=2, flips=1_999, seed=seed)
         wrong += any(verdict.better for verdict in verdicts)
         uncorrected += any(verdict.comparison.mean_test <= 0.05 for verdict in verdicts)
-    yield _level("any false 'better' among six equal models", wrong, note=f"; uncorrected {_percent(uncorrected)}")
+    yield _level(
+        "any false 'better' among six equal models",
+        wrong,
+        note=f"; uncorrected {_percent(uncorrected)}",
+    )
 
 
 def bradley_terry_coverage() -> Iterator[Line]:
@@ -164,7 +170,9 @@ def length_controlled_coverage() -> Iterator[Line]:
         covered: dict[float | None, int] = dict.fromkeys((None, 1e4) if calibrated else (None,), 0)
         values = []
         for seed in range(EVALUATIONS):
-            evaluation = _evaluation(np.random.default_rng((9, seed)), theta, psi, phi, calibrated=calibrated)
+            evaluation = _evaluation(
+                np.random.default_rng((9, seed)), theta, psi, phi, calibrated=calibrated
+            )
             for strength in covered:
                 found = length_controlled_win_rate(
                     *evaluation[:3],
@@ -196,7 +204,12 @@ def _evaluation(
     if not calibrated:
         return wins, model, baseline, None
     gamed = np.tanh(rng.normal(0, 1, 2 * PROMPTS))
-    return wins, model, baseline, AlpacaCalibration(difficulty, gamed, np.tile(difficulty, 2), _sigmoid(theta * gamed))
+    return (
+        wins,
+        model,
+        baseline,
+        AlpacaCalibration(difficulty, gamed, np.tile(difficulty, 2), _sigmoid(theta * gamed)),
+    )
 
 
 PARTS: dict[str, Callable[[], Iterator[Line]]] = {
@@ -233,7 +246,9 @@ def _percent(count: int) -> str:
 def _coverage(what: str, covered: int, *, note: str = "", asked: bool = True) -> Line:
     ok = 0.93 <= covered / EVALUATIONS <= 0.97
     wanted = ", wanted 93 to 97" if asked else ""
-    return Line(what, f"covers {_percent(covered)} of {EVALUATIONS:,}{wanted}{note}", ok if asked else None)
+    return Line(
+        what, f"covers {_percent(covered)} of {EVALUATIONS:,}{wanted}{note}", ok if asked else None
+    )
 
 
 def _level(what: str, rejected: int, *, note: str = "", asked: bool = True) -> Line:

@@ -3,9 +3,10 @@
     python benchmarks/golden.py record FILE [PART...]
     python benchmarks/golden.py check FILE [PART...]
 
-PART is one of surface, asks, keys, trl, demo, ranking, evaluation; without any, all run, in about ten minutes on two
-cores. `check` prints one line for each part, with the places that differ, and exits with 1 if any does. Numbers are
-compared to the last bit, so record and check on the same machine with the same libraries.
+PART is one of surface, asks, keys, trl, demo, ranking, evaluation; without any, all run, in about
+ten minutes on two cores. `check` prints one line for each part, with the places that differ, and
+exits with 1 if any does. Numbers are compared to the last bit, so record and check on the same
+machine with the same libraries.
 """
 
 import argparse
@@ -51,7 +52,11 @@ def surface() -> Any:
 
 
 def _commands(command: Any, name: str) -> dict[str, list[str]]:
-    options = sorted(option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts))
+    options = sorted(
+        option
+        for parameter in command.params
+        for option in (*parameter.opts, *parameter.secondary_opts)
+    )
     found = {name: options}
     for inner in getattr(command, "commands", {}).values():
         found |= _commands(inner, f"{name} {inner.name}")
@@ -114,7 +119,12 @@ def keys() -> Any:
     os.environ.setdefault("JUDGE_API_KEY", "golden")
     prompt = Prompt.from_text("Tell me a story.")
     answers = [
-        Completion(id=f"c{n}", prompt_id=prompt.id, sample_index=n, message=Message(role="assistant", content=f"s{n}"))
+        Completion(
+            id=f"c{n}",
+            prompt_id=prompt.id,
+            sample_index=n,
+            message=Message(role="assistant", content=f"s{n}"),
+        )
         for n in range(2)
     ]
     found: dict[str, Any] = {}
@@ -125,7 +135,9 @@ def keys() -> Any:
             stage: fingerprinted({name: resolved[name] for name in sections})
             for stage, sections in STAGE_SECTIONS.items()
         }
-        entry: dict[str, Any] = {stage: content_hash(settings) for stage, settings in of_stages.items()}
+        entry: dict[str, Any] = {
+            stage: content_hash(settings) for stage, settings in of_stages.items()
+        }
         entry["training"] = content_hash("train", of_stages["train"]["train"], {"pairs": "x"})
         for where, kind, component in components(config):
             if kind != "judge":
@@ -140,14 +152,20 @@ def keys() -> Any:
                 fingerprint = sampler_of(config).fingerprint
             except BackendError:  # a model of the hub
                 continue
-            entry["sample call"] = [fingerprint, sample_key(fingerprint, SampleRequest(prompt, 3), config.sample)]
+            entry["sample call"] = [
+                fingerprint,
+                sample_key(fingerprint, SampleRequest(prompt, 3), config.sample),
+            ]
         found[path.name] = entry
     return found
 
 
 def trl() -> Any:
     """The first ten losses, margins and gradient norms on rows as TRL's are, by several losses."""
-    words = re.findall(r"\w+", "the kettle is bright and warm today while a small cup of tea stands near some books")
+    words = re.findall(
+        r"\w+",
+        "the kettle is bright and warm today while a small cup of tea stands near some books",
+    )
     rows = [
         {
             "prompt": f"question {n} about {words[n % 17]}",
@@ -157,7 +175,18 @@ def trl() -> Any:
         for n in range(12)
     ]
     found = {}
-    for loss in ("dpo", "ipo", "simpo", "cpo", "orpo", "kto_pair", "bco", "aot", "beta_dpo", "f_dpo_alpha"):
+    for loss in (
+        "dpo",
+        "ipo",
+        "simpo",
+        "cpo",
+        "orpo",
+        "kto_pair",
+        "bco",
+        "aot",
+        "beta_dpo",
+        "f_dpo_alpha",
+    ):
         with tempfile.TemporaryDirectory() as folder:
             pairs, run = Path(folder) / "pairs.jsonl", Path(folder) / "run"
             pairs.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
@@ -165,11 +194,18 @@ def trl() -> Any:
                 "run_dir": str(run),
                 "policy": {"name": "playground"},
                 "pairs": {"name": "file", "path": str(pairs)},
-                "train": {"loss": {"name": loss}, "max_steps": 10, "epochs": 10, "pairs_per_step": 4},
+                "train": {
+                    "loss": {"name": loss},
+                    "max_steps": 10,
+                    "epochs": 10,
+                    "pairs_per_step": 4,
+                },
             }
             (Path(folder) / "run.yaml").write_text(json.dumps(config), encoding="utf-8")
             _prefine("run", str(Path(folder) / "run.yaml"))
-            found[loss] = [json.loads(line) for line in (run / "train_log.jsonl").read_text().splitlines()]
+            found[loss] = [
+                json.loads(line) for line in (run / "train_log.jsonl").read_text().splitlines()
+            ]
     return found
 
 
@@ -179,7 +215,9 @@ def demo() -> Any:
         run = Path(folder) / "run"
         printed = json.loads(_prefine("demo", "--run-dir", str(run), "--json"))
         return {
-            "log": [json.loads(line) for line in (run / "train_log.jsonl").read_text().splitlines()],
+            "log": [
+                json.loads(line) for line in (run / "train_log.jsonl").read_text().splitlines()
+            ],
             "json": _without_time(printed, folder),
             "journal": _journal(run),
             "tables": {str(p.relative_to(run)): _table(p) for p in sorted(run.rglob("*.parquet"))},
@@ -202,13 +240,25 @@ def _journal(run: Path) -> list[Any]:
 
 def _table(path: Path) -> list[Any]:
     table = pq.read_table(path)
-    metadata = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items() if k != b"ARROW:schema"}
-    return [table.column_names, metadata, hashlib.sha256(repr(table.to_pylist()).encode()).hexdigest()]
+    metadata = {
+        k.decode(): v.decode()
+        for k, v in (table.schema.metadata or {}).items()
+        if k != b"ARROW:schema"
+    }
+    return [
+        table.column_names,
+        metadata,
+        hashlib.sha256(repr(table.to_pylist()).encode()).hexdigest(),
+    ]
 
 
 def _without_time(value: Any, folder: str) -> Any:
     if isinstance(value, dict):
-        return {k: _without_time(v, folder) for k, v in value.items() if k not in ("seconds", "wall_time_s")}
+        return {
+            k: _without_time(v, folder)
+            for k, v in value.items()
+            if k not in ("seconds", "wall_time_s")
+        }
     if isinstance(value, list):
         return [_without_time(item, folder) for item in value]
     return value.replace(folder, "") if isinstance(value, str) else value
@@ -241,7 +291,9 @@ def differences(before: Any, after: Any, place: str = "") -> list[str]:
         return [
             line
             for key in sorted({*before, *after})
-            for line in differences(before.get(key, "(none)"), after.get(key, "(none)"), f"{place}.{key}".strip("."))
+            for line in differences(
+                before.get(key, "(none)"), after.get(key, "(none)"), f"{place}.{key}".strip(".")
+            )
         ]
     if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
         pairs = enumerate(zip(before, after, strict=True))
@@ -261,7 +313,9 @@ PARTS: dict[str, Callable[[], Any]] = {
 
 def main() -> None:
     """Record, or check against a recording."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=("record", "check"))
     parser.add_argument("file", type=Path)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"any of {', '.join(PARTS)}")
@@ -272,12 +326,17 @@ def main() -> None:
         now = json.loads(json.dumps(PARTS[part]()))
         if options.what == "record":
             known[part] = now
-            options.file.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+            options.file.write_text(
+                json.dumps(known, indent=1, sort_keys=True) + "\n", encoding="utf-8"
+            )
             print(f"recorded {part}", flush=True)
             continue
         found = differences(known[part], now)
         failed |= bool(found)
-        print(f"{'MISS' if found else 'ok  '} {part}" + (f": {len(found)} differ" if found else ""), flush=True)
+        print(
+            f"{'MISS' if found else 'ok  '} {part}" + (f": {len(found)} differ" if found else ""),
+            flush=True,
+        )
         for line in found[:20]:
             print(f"       {line}", flush=True)
     sys.exit(1 if failed else 0)

@@ -2,8 +2,9 @@
 
     python benchmarks/losses.py [NAME…]
 
-One row per loss: the median over many calls, and ok or miss. Losses that sort the pairs are named. Those that read
-[4096, 64] tokens have other input than the goal is about, and are printed without one. It takes half a minute.
+One row per loss: the median over many calls, and ok or miss. Losses that sort the pairs are named.
+Those that read [4096, 64] tokens have other input than the goal is about, and are printed without
+one. It takes half a minute.
 """
 
 import argparse
@@ -24,7 +25,10 @@ PAIRS, TOKENS, GOAL_MS, REPEATS = 4096, 64, 5.0, 200
 SORTS = ("aot", "aot_unpaired", "beta_dpo")
 READS_TOKENS = ("ld_dpo", "wpo", "bmc")
 OPTIONS: dict[str, dict[str, Any]] = {
-    "mixture": {"losses": [{"name": "dpo"}, {"name": "bco"}, {"name": "nll"}], "weights": [0.8, 0.2, 1.0]},
+    "mixture": {
+        "losses": [{"name": "dpo"}, {"name": "bco"}, {"name": "nll"}],
+        "weights": [0.8, 0.2, 1.0],
+    },
 }
 
 
@@ -35,8 +39,13 @@ def pairs() -> PairLogps:
     def draw(*shape: int, low: float, high: float) -> torch.Tensor:
         return torch.rand(*shape, generator=generator) * (high - low) + low
 
-    tokens = {side: draw(PAIRS, TOKENS, low=-3, high=-0.01) for side in ("a", "b", "c", "d", "e", "f")}
-    marks = {side: (draw(PAIRS, TOKENS, low=0, high=1) < 0.3).float() for side in ("chosen_marked", "rejected_marked")}
+    tokens = {
+        side: draw(PAIRS, TOKENS, low=-3, high=-0.01) for side in ("a", "b", "c", "d", "e", "f")
+    }
+    marks = {
+        side: (draw(PAIRS, TOKENS, low=0, high=1) < 0.3).float()
+        for side in ("chosen_marked", "rejected_marked")
+    }
     rows = TokenLogps(
         policy_chosen=tokens["a"],
         policy_rejected=tokens["b"],
@@ -84,11 +93,16 @@ def milliseconds(loss: LossFunction, values: PairLogps) -> float:
 
 def main() -> None:
     """Print a row for every loss."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("names", nargs="*", metavar="NAME", help="These instead of all")
     names = parser.parse_args().names or list(TABLES["loss"])
     torch.set_num_threads(1)
-    print(f"python {platform.python_version()}, torch {torch.__version__}, 1 thread; median of {REPEATS} calls")
+    print(
+        f"python {platform.python_version()}, torch {torch.__version__}, 1 thread; median of "
+        f"{REPEATS} calls"
+    )
     values, missed = pairs(), 0
     for name in names:
         loss = bind("loss", name, OPTIONS.get(name, {}), where="loss")
@@ -97,7 +111,10 @@ def main() -> None:
         missed += goal and found >= GOAL_MS
         mark = "    " if not goal else "ok  " if found < GOAL_MS else "miss"
         note = f"goal {GOAL_MS:g}" if goal else f"reads [{PAIRS}, {TOKENS}] tokens"
-        print(f"{mark} {name + ' + budget':<24} {found:6.3f} ms, {note}{', sorts' if name in SORTS else ''}")
+        print(
+            f"{mark} {name + ' + budget':<24} {found:6.3f} ms, "
+            f"{note}{', sorts' if name in SORTS else ''}"
+        )
     print(f"{missed} rows missed")
 
 

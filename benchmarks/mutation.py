@@ -2,10 +2,11 @@
 
     python benchmarks/mutation.py [NAME…] [--jobs 2]
 
-A mutant is a file with one sign, comparison, constant, bound, default, side (chosen and rejected), model (policy and
-reference), `detach`, branch or declared fact changed. The tests are collected once; every mutant is then installed in a
-fork of this process, which runs the tests of that loss first and then all others of `tests/losses`, until one fails.
-Prints a row per file, the survivors with reasons, and the share of mutants that were noticed; the goal is 95 %.
+A mutant is a file with one sign, comparison, constant, bound, default, side (chosen and rejected),
+model (policy and reference), `detach`, branch or declared fact changed. The tests are collected
+once; every mutant is then installed in a fork of this process, which runs the tests of that loss
+first and then all others of `tests/losses`, until one fails. Prints a row per file, the survivors
+with reasons, and the share of mutants that were noticed; the goal is 95 %.
 """
 
 import argparse
@@ -39,7 +40,16 @@ TESTS = ("tests/losses",)
 LEFT_OUT = ("test_catalogue",)
 # A long run that says something of these alone.
 TOY, OF_THE_TOY = "test_budget_toy", ("dpo", "budget", "protocol")
-SLOW = ("drawn_pairs", "hostile", "float32", "central", "gradients_are_those", "which_pairs", "1e4", "test_token_marks")
+SLOW = (
+    "drawn_pairs",
+    "hostile",
+    "float32",
+    "central",
+    "gradients_are_those",
+    "which_pairs",
+    "1e4",
+    "test_token_marks",
+)
 # Facts are declared, and messages written, before any mutant is there.
 NOT_CHANGED = ("declare", "NEED_WORDS")
 
@@ -47,7 +57,9 @@ SURVIVORS: dict[str, str] = {
     "bdpo logps.policy_chosen -> .policy_rejected": "only its dtype and device are taken",
     "bdpo logps.policy_chosen -> .ref_chosen": "only its dtype and device are taken",
     "beta_dpo rho > 0: Gt -> GtE": "at rho 0 the draw keeps all pairs",
-    "beta_dpo margin.detach(): .detach() dropped": "only the order is read, and an order has no gradient",
+    ("beta_dpo margin.detach(): .detach() dropped"): (
+        "only the order is read, and an order has no gradient"
+    ),
     "beta_dpo 1e-09 -> 2e-09": "it only has to exceed rounding, up to 1e8 pairs",
     "chi_po 88 -> 89": "beside the log-ratio, exp(-88) is nothing",
     "orpo mean_logp > -math.log(2): Gt -> GtE": "at log 1/2 both forms are equal",
@@ -119,17 +131,27 @@ _REMOVED = ("detach", "relu", "square", "abs", "mean", "log", "exp")
 def _sites(tree: ast.Module) -> Iterator[tuple[Any, str, Edit]]:
     """Every place that can be changed: the node, a description and the change."""
     parents = {child: parent for parent in ast.walk(tree) for child in ast.iter_child_nodes(parent)}
-    skipped = {inner for node in ast.walk(tree) for part in _not_maths(node) for inner in ast.walk(part)}
+    skipped = {
+        inner for node in ast.walk(tree) for part in _not_maths(node) for inner in ast.walk(part)
+    }
     for node in ast.walk(tree):
         if node in skipped:
             continue
         if isinstance(node, ast.BinOp) and type(node.op) in _OPPOSITE:
             for new in _OPPOSITE[type(node.op)]:
-                yield node, f"{{}}: {type(node.op).__name__} -> {new.__name__}", _set(node, "op", new())
+                yield (
+                    node,
+                    f"{{}}: {type(node.op).__name__} -> {new.__name__}",
+                    _set(node, "op", new()),
+                )
         elif isinstance(node, ast.Compare):
             for at, op in enumerate(node.ops):
                 for new in _OPPOSITE[type(op)]:
-                    yield node, f"{{}}: {type(op).__name__} -> {new.__name__}", _set_item(node.ops, at, new())
+                    yield (
+                        node,
+                        f"{{}}: {type(op).__name__} -> {new.__name__}",
+                        _set_item(node.ops, at, new()),
+                    )
         elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
             yield node, "{}: minus dropped", _replace(parents, node, node.operand)
         elif isinstance(node, ast.Constant):
@@ -138,7 +160,9 @@ def _sites(tree: ast.Module) -> Iterator[tuple[Any, str, Edit]]:
         elif isinstance(node, ast.Attribute):
             for old, new_word in _WORDS:
                 if old in node.attr.split("_"):
-                    changed = "_".join(new_word if word == old else word for word in node.attr.split("_"))
+                    changed = "_".join(
+                        new_word if word == old else word for word in node.attr.split("_")
+                    )
                     yield node, f"{{}} -> .{changed}", _set(node, "attr", changed)
         elif isinstance(node, ast.IfExp):
             yield node, "{}: branches swapped", _swap(node)
@@ -146,9 +170,21 @@ def _sites(tree: ast.Module) -> Iterator[tuple[Any, str, Edit]]:
             negated = ast.UnaryOp(op=ast.USub(), operand=node.value)
             yield node, "{}: negated", _set(node, "value", ast.copy_location(negated, node.value))
         if isinstance(node, ast.keyword) and node.arg in _KEYWORDS:
-            yield node.value, f"{node.arg}={{}} -> {_KEYWORDS[node.arg]}=", _set(node, "arg", _KEYWORDS[node.arg])
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _REMOVED:
-            yield node, f"{{}}: .{node.func.attr}() dropped", _replace(parents, node, node.func.value)
+            yield (
+                node.value,
+                f"{node.arg}={{}} -> {_KEYWORDS[node.arg]}=",
+                _set(node, "arg", _KEYWORDS[node.arg]),
+            )
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr in _REMOVED
+        ):
+            yield (
+                node,
+                f"{{}}: .{node.func.attr}() dropped",
+                _replace(parents, node, node.func.value),
+            )
         if isinstance(node, ast.Set) and all(isinstance(item, ast.Constant) for item in node.elts):
             for at in range(len(node.elts)):
                 yield node, f"{{}}: need {at + 1} dropped", _drop(node, at)
@@ -229,14 +265,21 @@ def install(mutant: Mutant) -> None:
         old = vars(module).get(key)
         if key.startswith("__") or old is new:
             continue
-        if isinstance(old, FunctionType) and isinstance(new, FunctionType) and old.__module__ == module.__name__:
+        if (
+            isinstance(old, FunctionType)
+            and isinstance(new, FunctionType)
+            and old.__module__ == module.__name__
+        ):
             _refit(old, new)
         elif isinstance(old, type) and old.__module__ == module.__name__:
             for attribute, method in vars(new).items():
                 before = vars(old).get(attribute)
                 if isinstance(before, property):
                     before, method = before.fget, method.fget
-                if isinstance(before, FunctionType) and before.__code__.co_filename == module.__file__:
+                if (
+                    isinstance(before, FunctionType)
+                    and before.__code__.co_filename == module.__file__
+                ):
                     _refit(before, method)
         elif not isinstance(new, FunctionType | ModuleType | type):
             setattr(module, key, new)
@@ -257,8 +300,12 @@ class Hunt:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Hunt, and tell pytest that the tests have been run."""
-        session.config.option.tbstyle = "native"  # nobody reads how they fail, and the full form is slow
-        items = [item for item in session.items if not any(word in item.nodeid for word in LEFT_OUT)]
+        session.config.option.tbstyle = (
+            "native"  # nobody reads how they fail, and the full form is slow
+        )
+        items = [
+            item for item in session.items if not any(word in item.nodeid for word in LEFT_OUT)
+        ]
         began, total, noticed, survivors = time.monotonic(), 0, 0, []
         # Tests that fail by themselves would notice everything.
         parts = [items[part :: self._jobs] for part in range(self._jobs)]
@@ -283,7 +330,10 @@ class Hunt:
             print(f"  {mutant}\n      {SURVIVORS.get(mutant.key, 'NO REASON IS KNOWN')}")
         share = noticed / max(1, total)
         mark = "ok  " if share >= GOAL else "MISS"
-        print(f"\n{mark} {noticed} of {total} mutants noticed, {100 * share:.1f} %, goal {100 * GOAL:g} %")
+        print(
+            f"\n{mark} {noticed} of {total} mutants noticed, {100 * share:.1f} %, goal "
+            f"{100 * GOAL:g} %"
+        )
         print(f"{time.monotonic() - began:.0f} s with {self._jobs} processes")
         return True
 
@@ -318,7 +368,9 @@ def _fork(mutant: Mutant | None, items: list[pytest.Item]) -> int:
         os.dup2(quiet, 2)
         if mutant is not None:
             install(mutant)
-        code = int(any(report.failed for item in items for report in runtestprotocol(item, log=False)))
+        code = int(
+            any(report.failed for item in items for report in runtestprotocol(item, log=False))
+        )
     os._exit(code)
 
 
@@ -330,10 +382,15 @@ def _ordered(items: list[pytest.Item], name: str) -> list[pytest.Item]:
     if name not in OF_THE_TOY:
         items = [item for item in items if TOY not in item.nodeid]
     if name in SHARED:
-        return sorted((i for i in items if not (_named(i) and _slow(i))), key=lambda item: _named(item) is not None)
+        return sorted(
+            (i for i in items if not (_named(i) and _slow(i))),
+            key=lambda item: _named(item) is not None,
+        )
     own = [item for item in items if _named(item) == name]
     values_first = sorted(own, key=lambda item: "test_losses.py" not in item.nodeid)
-    return sorted(values_first, key=_slow) + sorted((item for item in items if _named(item) is None), key=_slow)
+    return sorted(values_first, key=_slow) + sorted(
+        (item for item in items if _named(item) is None), key=_slow
+    )
 
 
 def _slow(item: pytest.Item) -> bool:
@@ -349,7 +406,9 @@ def _named(item: pytest.Item) -> str | None:
 
 def main() -> int:
     """Hunt the mutants of some losses, or of all."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("names", nargs="*", metavar="NAME", help="These instead of all")
     parser.add_argument("--jobs", type=int, default=2, help="Processes at a time")
     options = parser.parse_args()

@@ -2,8 +2,8 @@
 
     python benchmarks/playground.py [--out DIR] [--seeds 3]
 
-Every run is the real command in its own process. Prints one row for each claim, failures included, and writes
-`results.json` into the output folder.
+Every run is the real command in its own process. Prints one row for each claim, failures included,
+and writes `results.json` into the output folder.
 """
 
 import argparse
@@ -22,7 +22,16 @@ from prefine.run.tables import parts, read_part
 
 DEMO = str(files("prefine.playground") / "demo.yaml")
 HACKING = str(Path(__file__).parent.parent / "configs" / "hacking.yaml")
-SEEDED = ("prompts", "sample", "rank", "rank.judge", "pair", "train", "evaluate", "evaluate.prompts")
+SEEDED = (
+    "prompts",
+    "sample",
+    "rank",
+    "rank.judge",
+    "pair",
+    "train",
+    "evaluate",
+    "evaluate.prompts",
+)
 
 
 def run(config: str, folder: Path, *overrides: str) -> dict[str, Any]:
@@ -32,7 +41,9 @@ def run(config: str, folder: Path, *overrides: str) -> dict[str, Any]:
         command += ["--set", override]
     printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     result: dict[str, Any] = json.loads(printed)
-    result["log"] = [json.loads(line) for line in (folder / "train_log.jsonl").read_text().splitlines()]
+    result["log"] = [
+        json.loads(line) for line in (folder / "train_log.jsonl").read_text().splitlines()
+    ]
     result["judge"] = json.loads((folder / "config.json").read_text())["config"]["rank"]["judge"]
     return result
 
@@ -43,7 +54,11 @@ def judge_accuracy(folder: Path, settings: dict[str, Any], pairs: int = 4000) ->
     Pairs of equal gold have no right answer and are left out.
     """
     judge = PlaygroundJudge(**{name: value for name, value in settings.items() if name != "name"})
-    groups = [group for path in parts(folder / "completions") for group in grouped_completions(read_part(path))]
+    groups = [
+        group
+        for path in parts(folder / "completions")
+        for group in grouped_completions(read_part(path))
+    ]
     rng = random.Random(0)
     right = asked = 0
     while asked < pairs:
@@ -82,14 +97,26 @@ def shown(rate: dict[str, Any]) -> str:
 def show_seed(name: str, result: dict[str, Any]) -> None:
     """The rows about one seed of the demo."""
     rate = contest(result, "gold")
-    row(f"{name}: gold win rate, 300 unseen prompts", shown(rate), rate["value"] >= 70 and rate["interval"][0] > 50)
+    row(
+        f"{name}: gold win rate, 300 unseen prompts",
+        shown(rate),
+        rate["value"] >= 70 and rate["interval"][0] > 50,
+    )
     changes = {c["name"]: c["after"]["value"] - c["before"]["value"] for c in result["constraints"]}
     worst = min(changes, key=lambda constraint: changes[constraint])
-    row(f"{name}: constraint that changed worst", f"{worst} {changes[worst]:+.3f}", changes[worst] >= -0.02)
+    row(
+        f"{name}: constraint that changed worst",
+        f"{worst} {changes[worst]:+.3f}",
+        changes[worst] >= -0.02,
+    )
     lengths = {metric["name"]: metric["value"] for metric in result["metrics"]}
     change = 100 * (lengths["mean_length_after"] / lengths["mean_length_before"] - 1)
     row(f"{name}: mean answer length", f"{change:+.1f} %", abs(change) < 15)
-    row(f"{name}: seconds from prompts to report", f"{result['seconds']:.0f}", result["seconds"] <= 180)
+    row(
+        f"{name}: seconds from prompts to report",
+        f"{result['seconds']:.0f}",
+        result["seconds"] <= 180,
+    )
     limit = 1.1 * result["delta"] + result["chosen_fall_standard_error"]
     fall = f"{result['chosen_fall']:.2f} nats, delta {result['delta']:g}, limit {limit:.2f}"
     row(f"{name}: fall of the chosen answers", fall, result["chosen_fall"] <= limit)
@@ -97,7 +124,9 @@ def show_seed(name: str, result: dict[str, Any]) -> None:
 
 def main() -> None:
     """Run everything and print one row for each claim."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark-playground"))
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
@@ -113,7 +142,10 @@ def main() -> None:
     rate = contest(results["control"], "gold")
     row("control: chosen and rejected shuffled", shown(rate), 45 <= rate["value"] <= 55)
 
-    budget, plain = results["seed-0"], run(DEMO, options.out / "plain", "train.regularizer_weight=0")
+    budget, plain = (
+        results["seed-0"],
+        run(DEMO, options.out / "plain", "train.regularizer_weight=0"),
+    )
     results["plain"] = plain
     delta = budget["delta"]
     row(
@@ -125,7 +157,9 @@ def main() -> None:
     half = plain["log"][-1]["margin"] / 2
     falls = [half_way_fall(result["log"], half) for result in (budget, plain)]
     figure = f"margin {half:.2f}: budget {falls[0]}, plain {falls[1]} nats"
-    row("fall at the plain run's half-way margin", figure, None not in falls and falls[0] < falls[1])
+    row(
+        "fall at the plain run's half-way margin", figure, None not in falls and falls[0] < falls[1]
+    )
 
     hacking = results["hacking"] = run(HACKING, options.out / "hacking")
     judged, true = contest(hacking, "judge"), contest(hacking, "gold")

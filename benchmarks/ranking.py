@@ -2,8 +2,9 @@
 
     python benchmarks/ranking.py [--processes 2] [ROW...]
 
-Prints one line for each figure, failures included: ok, MISS, or nothing for one without a mark to meet. ROW is a name
-from the list that --help prints; without any, all run, in less than ten minutes on two cores.
+Prints one line for each figure, failures included: ok, MISS, or nothing for one without a mark to
+meet. ROW is a name from the list that --help prints; without any, all run, in less than ten minutes
+on two cores.
 """
 
 import argparse
@@ -37,7 +38,9 @@ ROWS: dict[str, Callable[[int], Iterator[Line]]] = {
 
 def main() -> None:
     """Run the rows that were named and print their lines."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"any of {', '.join(ROWS)}")
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
     options = parser.parse_args()

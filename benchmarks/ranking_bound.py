@@ -1,10 +1,10 @@
 """How far from the best possible: dynamic programming over everything that could be asked, for few completions.
 
-With M completions there are M (M - 1) duels to ask, and 3 ** (M (M - 1)) states of what was asked and answered: 531,441
-for M = 4. Working backwards from all of them gives the lowest regret that any strategy can have which knows the judge's
-accuracy, noise and bias. The expectations behind it are means over simulated worlds, and the best choice is made on the
-same worlds, which flatters the bound a little. For M = 16 there is no such bound; what all 240 verdicts together allow
-is one.
+With M completions there are M (M - 1) duels to ask, and 3 ** (M (M - 1)) states of what was asked
+and answered: 531,441 for M = 4. Working backwards from all of them gives the lowest regret that any
+strategy can have which knows the judge's accuracy, noise and bias. The expectations behind it are
+means over simulated worlds, and the best choice is made on the same worlds, which flatters the
+bound a little. For M = 16 there is no such bound; what all 240 verdicts together allow is one.
 """
 
 from collections.abc import Iterator
@@ -27,8 +27,17 @@ def bound(processes: int) -> Iterator[Line]:
     """The least regret that M = 4 allows by number of calls, what strategies reach, and what all verdicts allow."""
     least = least_regret(HARD, M, DRAWN)
     for calls in (3, 4, 5, 6, 8, 12):
-        rivals = [{"name": "eubo", "limit": calls, "stop_below": 0.0}, {"name": "top_two", "limit": calls}]
-        rows = cell(M, [*rivals, {"name": "iterative", "order": "lazy"}], processes, judge=HARD, worlds=PLAYED).rows
+        rivals = [
+            {"name": "eubo", "limit": calls, "stop_below": 0.0},
+            {"name": "top_two", "limit": calls},
+        ]
+        rows = cell(
+            M,
+            [*rivals, {"name": "iterative", "order": "lazy"}],
+            processes,
+            judge=HARD,
+            worlds=PLAYED,
+        ).rows
         reached = ", ".join(f"{row.contestant.name} {row.regret.mean:.3f}" for row in rows[:2])
         lazy = f"; lazy {rows[2].regret.mean:.3f} in {rows[2].calls.mean:.1f}" if calls == 4 else ""
         yield Line(
@@ -51,7 +60,10 @@ def least_regret(judge: JudgeModel, completions: int, worlds: int) -> list[float
         # Every world counts under all names that its completions could have.
         for names in map(list, permutations(range(m))):
             quality, wins = drawn.quality[:, names], drawn.p_first[:, names][:, :, names] > 0.5
-            code = sum(wins[:, i, j].astype(np.int64) << place for place, (i, j) in enumerate(reversed(pairs)))
+            code = sum(
+                wins[:, i, j].astype(np.int64) << place
+                for place, (i, j) in enumerate(reversed(pairs))
+            )
             for k in range(m):
                 sums[k] += np.bincount(code, weights=quality[:, k], minlength=len(sums[k]))
     count = worlds * len(list(permutations(range(m))))

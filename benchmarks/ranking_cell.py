@@ -18,4 +18,11 @@ def cell(
     seed: int = 1,
 ) -> Simulation:
     """Strategies on shared worlds."""
-    return simulate(completions, judge=judge, strategies=strategies, worlds=worlds, seed=seed, processes=processes)
+    return simulate(
+        completions,
+        judge=judge,
+        strategies=strategies,
+        worlds=worlds,
+        seed=seed,
+        processes=processes,
+    )

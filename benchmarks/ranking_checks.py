@@ -35,7 +35,11 @@ def lazy_is_both(processes: int) -> Iterator[Line]:
         lazy, both = cell(8, orders, processes, judge=judge, worlds=MANY).played
         same = int((lazy.regret == both.regret).sum())
         calls = f"{lazy.calls.mean():.2f} calls instead of {both.calls.mean():g}"
-        yield Line(f"lazy = both, {verdicts} verdicts, M=8", f"{same:,} of {MANY:,} worlds, {calls}", same == MANY)
+        yield Line(
+            f"lazy = both, {verdicts} verdicts, M=8",
+            f"{same:,} of {MANY:,} worlds, {calls}",
+            same == MANY,
+        )
 
 
 def scan_formula(processes: int) -> Iterator[Line]:
@@ -68,20 +72,30 @@ def rejection_sampling(processes: int) -> Iterator[Line]:
     del processes
     rewards, rng, runs = [0.5 * i for i in range(8)], np.random.default_rng(0), 20_000
     sharp = [sorted(accept(rewards, k=3, beta=1e-9, rng=rng).indices) for _ in range(100)]
-    yield Line("RSO, beta -> 0: the top 3", f"{sum(s == [5, 6, 7] for s in sharp)} of 100", sharp == [[5, 6, 7]] * 100)
+    yield Line(
+        "RSO, beta -> 0: the top 3",
+        f"{sum(s == [5, 6, 7] for s in sharp)} of 100",
+        sharp == [[5, 6, 7]] * 100,
+    )
     drawn = [accept(rewards, k=3, beta=0.5, rng=rng) for _ in range(runs)]
     means = np.array([np.mean([rewards[i] for i in one.indices]) for one in drawn])
     shares = np.array([one.first_pass_acceptance for one in drawn])
     mean, share = float(means.mean()), float(shares.mean())
     error = float(shares.std()) / math.sqrt(runs)
-    yield Line("RSO, beta .5: mean reward", f"{mean:.4f}, published 2.86 ± .02", abs(mean - 2.86) <= 0.02)
+    yield Line(
+        "RSO, beta .5: mean reward", f"{mean:.4f}, published 2.86 ± .02", abs(mean - 2.86) <= 0.02
+    )
     yield Line(
         "RSO, beta .5: first-pass acceptance",
         f"{share:.5f} ± {error:.5f}, exact .19768",
         abs(share - 0.19768) <= 3 * error,
     )
     twins = [sorted(accept([1.0, 1.0, 1.0], k=5, beta=0.5, rng=rng).indices) for _ in range(100)]
-    yield Line("RSO, k above the number of (equal) candidates", "each of them once", twins == [[0, 1, 2]] * 100)
+    yield Line(
+        "RSO, k above the number of (equal) candidates",
+        "each of them once",
+        twins == [[0, 1, 2]] * 100,
+    )
 
 
 def real_verdicts(processes: int) -> Iterator[Line]:
@@ -93,14 +107,25 @@ def real_verdicts(processes: int) -> Iterator[Line]:
         return
     for pool, field in GRADES.items():
         lines = (Path(folder) / pool / "pool.jsonl").read_text(encoding="utf-8").split("\n")
-        prompts = [[float(c[field]) for c in json.loads(line)["completions"]] for line in lines if line]
+        prompts = [
+            [float(c[field]) for c in json.loads(line)["completions"]] for line in lines if line
+        ]
         for component in default_strategies(len(prompts[0])):
-            if "best" not in facts_of(lookup("strategy", component.name, where="benchmark")).guarantees:
+            if (
+                "best"
+                not in facts_of(lookup("strategy", component.name, where="benchmark")).guarantees
+            ):
                 continue
             contestant = contestant_of(component, JudgeModel(first_slot_bias=0.0), len(prompts[0]))
-            top = sum(_finds_top(contestant, grades, seed) for grades in prompts for seed in range(SHUFFLES))
+            top = sum(
+                _finds_top(contestant, grades, seed)
+                for grades in prompts
+                for seed in range(SHUFFLES)
+            )
             asked = len(prompts) * SHUFFLES
-            name = " ".join([contestant.name, *(f"{key}={value}" for key, value in contestant.options)])
+            name = " ".join(
+                [contestant.name, *(f"{key}={value}" for key, value in contestant.options)]
+            )
             yield Line(
                 f"grades of {pool}: {name}",
                 f"a top grade for {top} of {asked} shuffled prompts",
@@ -125,7 +150,11 @@ def speed_of_the_fit(processes: int) -> Iterator[Line]:
     began = time.process_time()
     bradley_terry(first, second, p_first, completions=m)
     seconds = time.process_time() - began
-    yield Line("Bradley-Terry, 10,000 prompts x 30 duels, M=16", f"{seconds:.2f} s of one core, limit 2", seconds <= 2)
+    yield Line(
+        "Bradley-Terry, 10,000 prompts x 30 duels, M=16",
+        f"{seconds:.2f} s of one core, limit 2",
+        seconds <= 2,
+    )
 
 
 def speed_of_simulate(processes: int) -> Iterator[Line]:
@@ -133,10 +162,23 @@ def speed_of_simulate(processes: int) -> Iterator[Line]:
     del processes
     for arguments in (
         [],
-        ["--completions", "16", "--accuracy", "0.75", "--first-slot-bias", "0.5", "--worlds", "4000"],
+        [
+            "--completions",
+            "16",
+            "--accuracy",
+            "0.75",
+            "--first-slot-bias",
+            "0.5",
+            "--worlds",
+            "4000",
+        ],
     ):
         command = [sys.executable, "-m", "prefine", "simulate", *arguments, "--json"]
         began = time.monotonic()
         subprocess.run(command, check=True, capture_output=True)
         seconds = time.monotonic() - began
-        yield Line(f"simulate {' '.join(arguments[:2])}".strip(), f"{seconds:.1f} s, limit 60", seconds <= 60)
+        yield Line(
+            f"simulate {' '.join(arguments[:2])}".strip(),
+            f"{seconds:.1f} s, limit 60",
+            seconds <= 60,
+        )

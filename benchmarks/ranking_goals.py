@@ -29,7 +29,13 @@ class Goal(NamedTuple):
 
 GOALS = (
     Goal("hard", HARD, 30, 0.36, ({"name": "eubo", "limit": 30}, {"name": "eubo"})),
-    Goal("hard", HARD, 18, 0.42, ({"name": "eubo", "limit": 18}, {"name": "eubo", "limit": 23, "stop_below": 0.01})),
+    Goal(
+        "hard",
+        HARD,
+        18,
+        0.42,
+        ({"name": "eubo", "limit": 18}, {"name": "eubo", "limit": 23, "stop_below": 0.01}),
+    ),
     Goal("soft", SOFT, 30, 0.27, ({"name": "eubo", "limit": 30}, {"name": "eubo"})),
 )
 
@@ -40,7 +46,8 @@ def goals(processes: int) -> Iterator[Line]:
         for row in cell(M, list(goal.strategies), processes, judge=goal.judge).rows:
             yield Line(
                 f"goal: {goal.name} verdicts, {goal.max_calls:g} calls, regret {goal.regret}",
-                f"{label(row.contestant)}: {row.calls.mean:.1f} calls, regret {row.regret.mean:.3f} ± "
+                f"{label(row.contestant)}: {row.calls.mean:.1f} calls, regret "
+                f"{row.regret.mean:.3f} ± "
                 f"{row.regret.standard_error:.3f}",
                 row.regret.mean <= goal.regret and row.calls.mean <= goal.max_calls,
             )
@@ -49,9 +56,10 @@ def goals(processes: int) -> Iterator[Line]:
 def grid(processes: int) -> Iterator[Line]:
     """`eubo` against `lazy` at no more calls, over 27 judges; differences world by world.
 
-    What a duel must promise, `stop_below`, is not tuned by what is compared: of `STOPS` it is the smallest at which
-    `eubo` takes no more calls than `lazy` on 300 worlds of another seed, whatever its regret there. All cells have the
-    same seed, so the pooled difference is taken over cells first and then over worlds.
+    What a duel must promise, `stop_below`, is not tuned by what is compared: of `STOPS` it is the
+    smallest at which `eubo` takes no more calls than `lazy` on 300 worlds of another seed, whatever
+    its regret there. All cells have the same seed, so the pooled difference is taken over cells
+    first and then over worlds.
     """
     lazy: dict[str, Any] = {"name": "iterative", "order": "lazy"}
     changes = []
@@ -61,7 +69,9 @@ def grid(processes: int) -> Iterator[Line]:
         what = f"acc {accuracy}, bias {bias}, order noise {noise}: eubo, lazy"
         rival = _as_cheap_as(lazy, judge, processes)
         if rival is None:
-            yield Line(what, f"with no stop_below of {STOPS} eubo takes as few calls as lazy", False)
+            yield Line(
+                what, f"with no stop_below of {STOPS} eubo takes as few calls as lazy", False
+            )
             continue
         run = cell(M, [lazy, rival], processes, judge=judge, worlds=GRID_WORLDS)
         theirs, ours = run.rows
@@ -69,9 +79,11 @@ def grid(processes: int) -> Iterator[Line]:
         change = estimate(changes[-1])
         yield Line(
             what,
-            f"regret {ours.regret.mean:.3f} in {ours.calls.mean:.1f} calls, {theirs.regret.mean:.3f} in "
+            f"regret {ours.regret.mean:.3f} in {ours.calls.mean:.1f} calls, "
+            f"{theirs.regret.mean:.3f} in "
             f"{theirs.calls.mean:.1f}; {change.mean:+.3f} ± {change.standard_error:.3f}",
-            change.mean <= CLEAR * change.standard_error and ours.calls.mean <= theirs.calls.mean + 0.1,
+            change.mean <= CLEAR * change.standard_error
+            and ours.calls.mean <= theirs.calls.mean + 0.1,
         )
     if changes:
         cells = [estimate(change) for change in changes]
@@ -88,6 +100,10 @@ def grid(processes: int) -> Iterator[Line]:
 def _as_cheap_as(lazy: dict[str, Any], judge: JudgeModel, processes: int) -> dict[str, Any] | None:
     """The first of `eubo`'s settings that takes no more calls, if there is one."""
     tried = [{"name": "eubo", "limit": 23, "stop_below": stop} for stop in STOPS]
-    theirs, *ours = cell(M, [lazy, *tried], processes, judge=judge, worlds=TUNING_WORLDS, seed=2).rows
-    fitting = (rival for rival, row in zip(tried, ours, strict=True) if row.calls.mean <= theirs.calls.mean)
+    theirs, *ours = cell(
+        M, [lazy, *tried], processes, judge=judge, worlds=TUNING_WORLDS, seed=2
+    ).rows
+    fitting = (
+        rival for rival, row in zip(tried, ours, strict=True) if row.calls.mean <= theirs.calls.mean
+    )
     return next(fitting, None)

@@ -32,7 +32,10 @@ class Published(NamedTuple):
 
 def strategy(published: Published, completions: int) -> dict[str, Any]:
     """The strategy of a row; options may depend on M."""
-    return {key: value(completions) if callable(value) else value for key, value in published.options.items()}
+    return {
+        key: value(completions) if callable(value) else value
+        for key, value in published.options.items()
+    }
 
 
 TABLE = (
@@ -71,7 +74,11 @@ TABLE = (
         {"name": "round_robin", "order": "single"},
         {8: (28, 53, 0.29), 16: (120, 54, 0.23), 32: (496, 61, 0.15)},
     ),
-    Published("score 1-5", {"name": "pointwise"}, {8: (8, 41, 0.49), 16: (16, 34, 0.65), 32: (32, 23, 0.76)}),
+    Published(
+        "score 1-5",
+        {"name": "pointwise"},
+        {8: (8, 41, 0.49), 16: (16, 34, 0.65), 32: (32, 23, 0.76)},
+    ),
     Published(
         "score 1-5, then top-4 duels",
         {"name": "score_then_duel", "k": 4},
@@ -82,7 +89,11 @@ SOFT_REGRET = {8: 0.28, 16: 0.31, 32: 0.29}
 """`top_two` at 2M-2 calls, soft verdicts of one order, known bias subtracted."""
 
 GAPS = {
-    "scan, random rejected": ({"name": "iterative", "order": "lazy"}, "best_vs_random", (1.2, 1.4, 1.6)),
+    "scan, random rejected": (
+        {"name": "iterative", "order": "lazy"},
+        "best_vs_random",
+        (1.2, 1.4, 1.6),
+    ),
     "minmax": ({"name": "minmax", "order": "single"}, "best_vs_worst", (2.05, 2.54, 3.10)),
     "round robin": ({"name": "round_robin"}, "best_vs_worst", (2.25, 3.09, 3.83)),
 }
@@ -91,7 +102,8 @@ GAPS = {
 def table(processes: int) -> Iterator[Line]:
     """Calls, P(best) and regret of every row and M, ours with standard errors beside the published ones.
 
-    Ours must lie within 3 standard errors of the published figures, or be better by a difference that is named.
+    Ours must lie within 3 standard errors of the published figures, or be better by a difference
+    that is named.
     """
     for m in SIZES:
         simulation = cell(m, [strategy(row, m) for row in TABLE], processes, judge=HARD)
@@ -103,7 +115,8 @@ def table(processes: int) -> Iterator[Line]:
             better = published.name in WHY and p >= p_best and r <= regret
             yield Line(
                 f"M={m} {published.name}",
-                f"{row.calls.mean:.1f} / {p:.1f} ± {100 * row.p_best.standard_error:.1f} / {r:.3f} ± "
+                f"{row.calls.mean:.1f} / {p:.1f} ± {100 * row.p_best.standard_error:.1f} / "
+                f"{r:.3f} ± "
                 f"{row.regret.standard_error:.3f}, published {calls:g} / {p_best} / {regret}"
                 + (f" ({WHY[published.name]})" if better and not near else ""),
                 (near or better) and abs(row.calls.mean - calls) <= 0.5,
@@ -114,7 +127,9 @@ def why(processes: int) -> Iterator[Line]:
     """What makes our `top_two` better than the published one: a narrower prior, and knowing the slot bias."""
     del processes
     untold = (("prior_sd", 3.0), ("first_slot_bias", 0.0))
-    contestant = Contestant("top_two", untold, partial(top_two, limit=30, prior_sd=3.0, first_slot_bias=0.0))
+    contestant = Contestant(
+        "top_two", untold, partial(top_two, limit=30, prior_sd=3.0, first_slot_bias=0.0)
+    )
     played = joined([play([contestant], draw())[0] for draw in chunks_of(HARD, 16, WORLDS // 4, 1)])
     regret = estimate(played.regret)
     yield Line(
@@ -130,7 +145,8 @@ def soft(processes: int) -> Iterator[Line]:
         (row,) = cell(m, [{"name": "top_two", "limit": 2 * m - 2}], processes, judge=SOFT).rows
         yield Line(
             f"M={m} soft verdicts: top_two, 2M-2 calls",
-            f"regret {row.regret.mean:.3f} ± {row.regret.standard_error:.3f}, published {SOFT_REGRET[m]}",
+            f"regret {row.regret.mean:.3f} ± {row.regret.standard_error:.3f}, published "
+            f"{SOFT_REGRET[m]}",
             abs(row.regret.mean - SOFT_REGRET[m]) <= 3 * ERRORS[m][1],
         )
 
@@ -146,6 +162,8 @@ def gaps(processes: int) -> Iterator[Line]:
             calls = f", {row.calls.mean:g} calls for {1.5 * m - 2:g}" if name == "minmax" else ""
             yield Line(
                 f"M={m} gap of {name}",
-                f"{gap.mean:.3f} ± {gap.standard_error:.3f}, published {figure} ± {error:.3f}{calls}",
-                abs(gap.mean - figure) <= 3 * error + digit and (name != "minmax" or row.calls.mean == 1.5 * m - 2),
+                f"{gap.mean:.3f} ± {gap.standard_error:.3f}, published {figure} ± "
+                f"{error:.3f}{calls}",
+                abs(gap.mean - figure) <= 3 * error + digit
+                and (name != "minmax" or row.calls.mean == 1.5 * m - 2),
             )

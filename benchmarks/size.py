@@ -2,10 +2,11 @@
 
     python benchmarks/size.py [--json]
 
-Prints, for every package, its files, the lines of code, docstring and comment, the tokens of its source (names,
-operators, numbers and strings of Python's `tokenize`; from Python 3.12 on f-strings count differently) and the lines of
-its tests; then the files and tokens of prefine that are loaded by a run from preference pairs to a LoRA adapter trained
-by DPO under a likelihood budget, report included.
+Prints, for every package, its files, the lines of code, docstring and comment, the tokens of its
+source (names, operators, numbers and strings of Python's `tokenize`; from Python 3.12 on f-strings
+count differently) and the lines of its tests; then the files and tokens of prefine that are loaded
+by a run from preference pairs to a LoRA adapter trained by DPO under a likelihood budget, report
+included.
 """
 
 import argparse
@@ -47,7 +48,10 @@ def lines(path: Path) -> tuple[int, int, int]:
     text = path.read_text(encoding="utf-8")
     docstrings: set[int] = set()
     for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+        if (
+            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+            and ast.get_docstring(node) is not None
+        ):
             first = node.body[0]
             docstrings |= set(range(first.lineno, (first.end_lineno or first.lineno) + 1))
     code: set[int] = set()
@@ -63,7 +67,10 @@ def lines(path: Path) -> tuple[int, int, int]:
 
 def loaded() -> list[Path]:
     """The files of prefine that a run from pairs to a LoRA adapter under a budget loads."""
-    rows = [{"prompt": f"question {n}", "chosen": f"a good answer {n}", "rejected": f"bad {n}"} for n in range(8)]
+    rows = [
+        {"prompt": f"question {n}", "chosen": f"a good answer {n}", "rejected": f"bad {n}"}
+        for n in range(8)
+    ]
     with tempfile.TemporaryDirectory() as folder:
         pairs, config = Path(folder) / "pairs.jsonl", Path(folder) / "run.yaml"
         pairs.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
@@ -81,7 +88,9 @@ def loaded() -> list[Path]:
         }
         config.write_text(json.dumps(settings), encoding="utf-8")
         subprocess.run([sys.executable, "-c", RUN, str(config)], check=True, capture_output=True)
-        return [Path(name) for name in json.loads(Path(f"{config}.loaded").read_text(encoding="utf-8"))]
+        return [
+            Path(name) for name in json.loads(Path(f"{config}.loaded").read_text(encoding="utf-8"))
+        ]
 
 
 def packages() -> dict[str, dict[str, int]]:
@@ -90,7 +99,12 @@ def packages() -> dict[str, dict[str, int]]:
     for path in sorted(SOURCE.rglob("*.py")):
         row = found["/".join(path.relative_to(SOURCE).parts[:-1]) or "prefine"]
         code, docstring, comment = lines(path)
-        for name, count in (("files", 1), ("code", code), ("docstring", docstring), ("comment", comment)):
+        for name, count in (
+            ("files", 1),
+            ("code", code),
+            ("docstring", docstring),
+            ("comment", comment),
+        ):
             row[name] += count
         row["tokens"] += tokens(path)
     for path in sorted((ROOT / "tests").rglob("*.py")):
@@ -101,14 +115,25 @@ def packages() -> dict[str, dict[str, int]]:
 
 def main() -> None:
     """Print the table and the two figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     options = parser.parse_args()
     table, used = packages(), loaded()
     total = sum(row.get("tokens", 0) for row in table.values())
     read = sum(tokens(path) for path in used)
     if options.json:
-        print(json.dumps({"packages": table, "tokens": total, "loaded_files": len(used), "loaded_tokens": read}))
+        print(
+            json.dumps(
+                {
+                    "packages": table,
+                    "tokens": total,
+                    "loaded_files": len(used),
+                    "loaded_tokens": read,
+                }
+            )
+        )
         return
     columns = ("files", "code", "docstring", "comment", "tokens", "tests")
     print(f"{'':<30}" + "".join(f"{column:>11}" for column in columns))

@@ -2,10 +2,10 @@
 
     python benchmarks/startup.py [--runs 5] [--adapter]
 
-Every run is the real command in its own process on the embedded playground model and a handful of pairs. The first step
-is there with the first row of `train_log.jsonl`; the whole training ends with its process: model, card and manifest are
-written. Beside it what importing the libraries alone takes. Prints every run, then one line for each promise: ok or
-MISS, of the median.
+Every run is the real command in its own process on the embedded playground model and a handful of
+pairs. The first step is there with the first row of `train_log.jsonl`; the whole training ends with
+its process: model, card and manifest are written. Beside it what importing the libraries alone
+takes. Prints every run, then one line for each promise: ok or MISS, of the median.
 """
 
 import argparse
@@ -30,8 +30,13 @@ IMPORTS = "import torch, transformers"
 
 def prepared(folder: Path, *, adapter: bool) -> Path:
     """A configuration beside a run folder whose pairs are ready; the configuration's path."""
-    rows = [{"prompt": f"write about tea {n} .", "chosen": f"good tea {n} .", "rejected": f"no {n}"} for n in range(16)]
-    (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    rows = [
+        {"prompt": f"write about tea {n} .", "chosen": f"good tea {n} .", "rejected": f"no {n}"}
+        for n in range(16)
+    ]
+    (folder / "pairs.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8"
+    )
     config = {
         "run_dir": str(folder / "run"),
         "policy": {"name": "playground"},
@@ -46,7 +51,9 @@ def prepared(folder: Path, *, adapter: bool) -> Path:
     }
     path = folder / "run.yaml"
     path.write_text(yaml.safe_dump(config), encoding="utf-8")
-    subprocess.run([sys.executable, "-m", "prefine", "pair", str(path)], check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-m", "prefine", "pair", str(path)], check=True, capture_output=True
+    )
     return path
 
 
@@ -67,7 +74,9 @@ def seconds_to_train(config: Path, run_dir: Path) -> Seconds:
     log = run_dir / "train_log.jsonl"
     command = [sys.executable, "-m", "prefine", "train", str(config), "--run-dir", str(run_dir)]
     began = time.monotonic()
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
         while process.poll() is None and not (log.exists() and b"\n" in log.read_bytes()):
             time.sleep(0.005)
         first = time.monotonic() - began
@@ -87,9 +96,13 @@ def seconds_to_import() -> float:
 
 def main() -> int:
     """Measure and print; 1 if the promise is not kept."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--adapter", action="store_true", help="train an adapter, which needs one library more")
+    parser.add_argument(
+        "--adapter", action="store_true", help="train an adapter, which needs one library more"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         config = prepared(Path(name), adapter=options.adapter)
@@ -102,7 +115,9 @@ def main() -> int:
                 f"{found[-1].whole:.2f} s, imports alone {imports[-1]:.2f} s",
                 flush=True,
             )
-    note = f"<= {PROMISED_S:g} s; median of {options.runs}; `{IMPORTS}` alone {median(imports):.2f} s"
+    note = (
+        f"<= {PROMISED_S:g} s; median of {options.runs}; `{IMPORTS}` alone {median(imports):.2f} s"
+    )
     kept = True
     for what, seconds in (
         ("tiny model, first step of `prefine train`", median(run.first_step for run in found)),

@@ -1,7 +1,7 @@
 """What both sides of `train_throughput.py` share: the model, the pairs, what a step needs, and how a child is measured.
 
-Nothing here imports torch until a model is asked for: a child begins with the peak memory of the process that started
-it, so that process stays small.
+Nothing here imports torch until a model is asked for: a child begins with the peak memory of the
+process that started it, so that process stays small.
 """
 
 import importlib
@@ -50,8 +50,9 @@ OUTCOME = "outcome "
 class Work(BaseModel):
     """What a child is to do. `micro_batch_pairs` and `precompute` are TRL's, `sharing` is ours.
 
-    The steps that warm up have short pairs of their own. The timed ones are those of `drawn_pairs` from `first_step`
-    on. The pairs are drawn whatever the steps are: a child that makes fewer steps makes the same ones.
+    The steps that warm up have short pairs of their own. The timed ones are those of `drawn_pairs`
+    from `first_step` on. The pairs are drawn whatever the steps are: a child that makes fewer steps
+    makes the same ones.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -76,9 +77,10 @@ class Work(BaseModel):
 class Outcome(BaseModel):
     """What a child measured.
 
-    `step_seconds` are those of the timed steps, `pairs` and tokens what they train on; `unique_tokens` counts a prompt
-    once per step, `positions` are all that went through the model. `reference_seconds` is a pass over the timed pairs,
-    None where it was not measured alone. `rates` are GFLOP/s of matrix products.
+    `step_seconds` are those of the timed steps, `pairs` and tokens what they train on;
+    `unique_tokens` counts a prompt once per step, `positions` are all that went through the model.
+    `reference_seconds` is a pass over the timed pairs, None where it was not measured alone.
+    `rates` are GFLOP/s of matrix products.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -112,25 +114,32 @@ def examples_for(work: Work) -> list[TokenizedPair]:
     start = work.first_step * work.pairs_per_step
     stop = start + work.timed_steps * work.pairs_per_step
     assert stop <= work.drawn_pairs, f"the timed steps end with pair {stop} of {work.drawn_pairs}"
-    warm = random_pairs(work.warm_steps * work.pairs_per_step, vocab=work.vocab, seed=1, longest=WARM_LONGEST)
+    warm = random_pairs(
+        work.warm_steps * work.pairs_per_step, vocab=work.vocab, seed=1, longest=WARM_LONGEST
+    )
     return warm + draw(work.drawn_pairs, vocab=work.vocab)[start:stop]
 
 
 def typical_step(pairs: int, pairs_per_step: int, count: int) -> int:
     """Where `count` neighbouring steps begin that are most like all of them.
 
-    Alike in what costs time: unique tokens, their (query, key) pairs, scored tokens, and positions with padding.
+    Alike in what costs time: unique tokens, their (query, key) pairs, scored tokens, and positions
+    with padding.
     """
     steps = steps_of(random_pairs(pairs, vocab=FIRST_WORD + 1), pairs_per_step)
     costs = np.array([(*counts(step, pairs_per_step), _padded(step)) for step in steps])
-    runs = np.stack([costs[start : start + count].mean(0) for start in range(len(steps) - count + 1)])
+    runs = np.stack(
+        [costs[start : start + count].mean(0) for start in range(len(steps) - count + 1)]
+    )
     return int(np.abs(runs / costs.mean(0) - 1).max(1).argmin())
 
 
 def _padded(step: Sequence[TokenizedPair]) -> int:
     """Positions of both answers of all pairs, each behind its own copy of the prompt, in one batch."""
     answers = [max(len(example.chosen_ids), len(example.rejected_ids)) for example in step]
-    longest = max(len(example.prompt_ids) + answer for example, answer in zip(step, answers, strict=True))
+    longest = max(
+        len(example.prompt_ids) + answer for example, answer in zip(step, answers, strict=True)
+    )
     return 2 * len(step) * longest
 
 
@@ -170,8 +179,14 @@ def random_lists(pairs: int, *, vocab: int, seed: int = 0) -> list[TokenizedPair
     for number in range(pairs):
         if number % (LIST_SIZE // 2) == 0:
             prompt = _words(generator, LIST_PROMPT, vocab)
-        chosen, rejected = ((*_words(generator, LIST_COMPLETION - 1, vocab), STOP) for _ in range(2))
-        examples.append(TokenizedPair(id=f"pair-{number}", prompt_ids=prompt, chosen_ids=chosen, rejected_ids=rejected))
+        chosen, rejected = (
+            (*_words(generator, LIST_COMPLETION - 1, vocab), STOP) for _ in range(2)
+        )
+        examples.append(
+            TokenizedPair(
+                id=f"pair-{number}", prompt_ids=prompt, chosen_ids=chosen, rejected_ids=rejected
+            )
+        )
     return examples
 
 
@@ -180,7 +195,10 @@ def _lengths(generator: np.random.Generator, count: int, law: Law) -> list[int]:
     median, sigma, low, high = law
     shares = (generator.permutation(count) + generator.uniform(size=count)) / count
     normal = NormalDist()
-    return [int(np.clip(round(median * np.exp(sigma * normal.inv_cdf(share))), low, high)) for share in shares]
+    return [
+        int(np.clip(round(median * np.exp(sigma * normal.inv_cdf(share))), low, high))
+        for share in shares
+    ]
 
 
 def _words(generator: np.random.Generator, count: int, vocab: int) -> tuple[int, ...]:
@@ -240,7 +258,8 @@ def counts(examples: Sequence[TokenizedPair], pairs_per_step: int) -> Counts:
 def unique_tokens(examples: Sequence[TokenizedPair], pairs_per_step: int) -> int:
     """Tokens of all pairs, a prompt counted once per step."""
     return sum(
-        sum(len(prompt) for prompt in {example.prompt_ids for example in step}) + scored_tokens(step)
+        sum(len(prompt) for prompt in {example.prompt_ids for example in step})
+        + scored_tokens(step)
         for step in steps_of(examples, pairs_per_step)
     )
 
@@ -250,15 +269,23 @@ def scored_tokens(examples: Sequence[TokenizedPair]) -> int:
     return sum(len(example.chosen_ids) + len(example.rejected_ids) for example in examples)
 
 
-def steps_of(examples: Sequence[TokenizedPair], pairs_per_step: int) -> list[Sequence[TokenizedPair]]:
+def steps_of(
+    examples: Sequence[TokenizedPair], pairs_per_step: int
+) -> list[Sequence[TokenizedPair]]:
     """The examples of each step."""
-    return [examples[start : start + pairs_per_step] for start in range(0, len(examples), pairs_per_step)]
+    return [
+        examples[start : start + pairs_per_step]
+        for start in range(0, len(examples), pairs_per_step)
+    ]
 
 
 def step_seconds(ends: Sequence[float], work: Work) -> list[float]:
     """Seconds of each timed step from the moments at which all steps ended."""
     assert len(ends) == work.steps, f"{len(ends)} steps were made, not {work.steps}"
-    return [after - before for before, after in zip(ends[work.warm_steps - 1 :], ends[work.warm_steps :], strict=False)]
+    return [
+        after - before
+        for before, after in zip(ends[work.warm_steps - 1 :], ends[work.warm_steps :], strict=False)
+    ]
 
 
 def peak_mb() -> float:
@@ -269,8 +296,8 @@ def peak_mb() -> float:
 def answer(run: Callable[[Work], Outcome]) -> None:
     """The main of a child script: do the work that the command line names, or else every line of standard input.
 
-    Each line is done by a fork of this process, which has imported all and computed nothing, so every measurement has
-    its own memory and threads and none waits ten seconds for the imports.
+    Each line is done by a fork of this process, which has imported all and computed nothing, so
+    every measurement has its own memory and threads and none waits ten seconds for the imports.
     """
     if len(sys.argv) > 1:
         print(run(Work.model_validate_json(sys.argv[1])).model_dump_json())
@@ -340,4 +367,6 @@ class Children:
         }
         command = [sys.executable, str(Path(__file__).with_name(script))]
         pipe = subprocess.PIPE
-        return subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, stderr=self._messages, text=True)
+        return subprocess.Popen(
+            command, env=environment, stdin=pipe, stdout=pipe, stderr=self._messages, text=True
+        )

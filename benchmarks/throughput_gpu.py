@@ -1,10 +1,11 @@
 """`train_throughput.py --gpu`: Llama-3-shaped models with random weights on one GPU, in bfloat16, beside TRL.
 
-Full training keeps float32 weights on both sides, LoRA bfloat16 ones with adapters in float32. TRL is tried with
-micro-batches of 4, 2 and 1 pairs, without gradient checkpointing if one of them fits, else with it; the fastest counts.
-Both are timed on the same steps of 16 pairs, without the reference's values, which are known beforehand. Model-FLOP
-utilisation is what a step cannot do without (a prompt once, no padding, no gradient of frozen weights) per second,
-over the rate of a large bfloat16 matrix product in the same run. `--tiny` runs all of it on a CPU in a minute.
+Full training keeps float32 weights on both sides, LoRA bfloat16 ones with adapters in float32. TRL
+is tried with micro-batches of 4, 2 and 1 pairs, without gradient checkpointing if one of them fits,
+else with it; the fastest counts. Both are timed on the same steps of 16 pairs, without the
+reference's values, which are known beforehand. Model-FLOP utilisation is what a step cannot do
+without (a prompt once, no padding, no gradient of frozen weights) per second, over the rate of a
+large bfloat16 matrix product in the same run. `--tiny` runs all of it on a CPU in a minute.
 """
 
 import gc
@@ -98,7 +99,15 @@ CASES = [
     Case("1B LoRA 2048", ONE, True, PROMPTS["2048"], COMPLETIONS, 2, 8192),
 ]
 SMALL = [
-    Case(f"tiny {'LoRA' if lora else 'full'}", TINY, lora, (24.0, 0.5, 4, 64), (12.0, 0.5, 4, 32), 2, 512)
+    Case(
+        f"tiny {'LoRA' if lora else 'full'}",
+        TINY,
+        lora,
+        (24.0, 0.5, 4, 64),
+        (12.0, 0.5, 4, 32),
+        2,
+        512,
+    )
     for lora in (False, True)
 ]
 
@@ -156,7 +165,9 @@ def make_model(case: Case) -> PreTrainedModel:
 def examples_of(case: Case) -> list[TokenizedPair]:
     """The pairs of all steps, in order."""
     count = (WARM_STEPS + case.timed) * PAIRS_PER_STEP
-    return random_pairs(count, vocab=case.shape.vocab, prompt=case.prompt, completion=case.completion)
+    return random_pairs(
+        count, vocab=case.shape.vocab, prompt=case.prompt, completion=case.completion
+    )
 
 
 def train_ours(case: Case, examples: list[TokenizedPair]) -> tuple[Measured, float]:
@@ -166,14 +177,20 @@ def train_ours(case: Case, examples: list[TokenizedPair]) -> tuple[Measured, flo
     model.eval()  # type: ignore[no-untyped-call]
     forward = Forward(model, dtype="bfloat16", tokens=case.row_tokens)
     every = range(len(examples))
-    # A step's pairs and some alone first, as kernels are compiled then: for full rows, and for any length.
+    # A step's pairs and some alone first, as kernels are compiled then: for full rows, and for any
+    # length.
     score_sides(forward, examples[:PAIRS_PER_STEP])
-    alone = sorted(range(len(examples)), key=lambda index: examples[index].longest)[len(examples) // 4 :][:2]
+    alone = sorted(range(len(examples)), key=lambda index: examples[index].longest)[
+        len(examples) // 4 :
+    ][:2]
     for index in alone:
         score_sides(forward, [examples[index]])
     began = now()
     sides = retry_smaller_batches(
-        lambda: score_sides(forward, examples), forward, lambda: forward.cut(examples, every), examples
+        lambda: score_sides(forward, examples),
+        forward,
+        lambda: forward.cut(examples, every),
+        examples,
     )
     scored_per_second = len(examples) / (now() - began)
     table = PairTable.of(examples, initial=sides, reference=sides)
@@ -183,7 +200,9 @@ def train_ours(case: Case, examples: list[TokenizedPair]) -> tuple[Measured, flo
     optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=0.0, fused=True)
     objective = Objective(partial(dpo, beta=BETA))
     for index in alone:
-        accumulate_gradients(forward, forward.cut(examples, [index]), table, objective, examples=examples, step=0)
+        accumulate_gradients(
+            forward, forward.cut(examples, [index]), table, objective, examples=examples, step=0
+        )
     ends = [now()]
     for step in range(len(examples) // PAIRS_PER_STEP):
         pairs = range(step * PAIRS_PER_STEP, (step + 1) * PAIRS_PER_STEP)
@@ -200,19 +219,27 @@ def train_ours(case: Case, examples: list[TokenizedPair]) -> tuple[Measured, flo
         if step + 1 == WARM_STEPS and torch.cuda.is_available():
             # Rows that did not fit are no part of what the others take.
             torch.cuda.reset_peak_memory_stats()
-    steps = [after - before for before, after in zip(ends[WARM_STEPS:], ends[WARM_STEPS + 1 :], strict=False)]
+    steps = [
+        after - before
+        for before, after in zip(ends[WARM_STEPS:], ends[WARM_STEPS + 1 :], strict=False)
+    ]
     return Measured(steps, peak_gb(), f"rows of {forward.tokens}"), scored_per_second
 
 
 def needed(case: Case, examples: list[TokenizedPair]) -> float:
     """FLOPs of the steps over these examples that no way of training can do without.
 
-    2 FLOPs per weight and token forward and 2 for the gradient of the input; 2 more for that of a weight that is
-    trained. A (query, key) pair of attention costs 4·hidden forward and 8·hidden backward per layer.
+    2 FLOPs per weight and token forward and 2 for the gradient of the input; 2 more for that of a
+    weight that is trained. A (query, key) pair of attention costs 4·hidden forward and 8·hidden
+    backward per layer.
     """
     shape, read = case.shape, counts(examples, PAIRS_PER_STEP)
     weights = sum(wide_in * wide_out for wide_in, wide_out in shape.linear)
-    beside = sum(LORA.rank * (wide_in + wide_out) for wide_in, wide_out in shape.linear) if case.lora else 0
+    beside = (
+        sum(LORA.rank * (wide_in + wide_out) for wide_in, wide_out in shape.linear)
+        if case.lora
+        else 0
+    )
     per_weight = 4.0 if case.lora else 6.0
     layers = shape.layers * read.inputs * (per_weight * weights + 6.0 * beside)
     attention = 12.0 * shape.hidden * shape.layers * read.seen
@@ -237,7 +264,11 @@ def machine() -> str:
     """Hardware and versions."""
     card = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
     packages = ("torch", "triton", "transformers", "peft", "trl", "accelerate")
-    found = [f"{name} {importlib.metadata.version(name)}" for name in packages if importlib.util.find_spec(name)]
+    found = [
+        f"{name} {importlib.metadata.version(name)}"
+        for name in packages
+        if importlib.util.find_spec(name)
+    ]
     cuda = f", CUDA {torch.version.cuda}" if torch.version.cuda else ""
     return f"{card}{cuda}, Python {platform.python_version()}, {', '.join(found)}"
 
@@ -259,12 +290,17 @@ def run(*, tiny: bool, only: list[str] | None) -> int:
         flops = needed(case, timed) / case.timed
         utilisation = flops * ours.pairs_per_second / PAIRS_PER_STEP / rate
         what = f"{case.name}: model-FLOP utilisation"
-        note = f"(>= {LEAST_UTILISATION}); {utilisation * rate / DATA_SHEET:.2f} of {DATA_SHEET / 1e12:.0f} TFLOP/s"
+        note = (
+            f"(>= {LEAST_UTILISATION}); {utilisation * rate / DATA_SHEET:.2f} of "
+            f"{DATA_SHEET / 1e12:.0f} TFLOP/s"
+        )
         lines = [Line(what, f"{utilisation:.2f} {note}", utilisation >= LEAST_UTILISATION)]
         trl = best_of_trl(case, examples)
         if trl is not None:
             ratio = ours.pairs_per_second / trl.pairs_per_second
-            note = f"{ours.pairs_per_second:.1f} pairs/s, TRL {trl.pairs_per_second:.1f} ({trl.how})"
+            note = (
+                f"{ours.pairs_per_second:.1f} pairs/s, TRL {trl.pairs_per_second:.1f} ({trl.how})"
+            )
             lines.append(
                 Line(
                     f"{case.name}: against TRL",
@@ -273,7 +309,12 @@ def run(*, tiny: bool, only: list[str] | None) -> int:
                 )
             )
         else:
-            lines.append(Line(f"{case.name}: against TRL", f"{ours.pairs_per_second:.1f} pairs/s; TRL does not fit"))
+            lines.append(
+                Line(
+                    f"{case.name}: against TRL",
+                    f"{ours.pairs_per_second:.1f} pairs/s; TRL does not fit",
+                )
+            )
         peaks = f"{ours.peak:.1f} GB with {ours.how}" + (f", TRL {trl.peak:.1f} GB" if trl else "")
         lines.append(Line(f"{case.name}: peak memory", peaks))
         lines.append(Line(f"{case.name}: reference pass", f"{reference:.1f} pairs/s"))

@@ -15,7 +15,18 @@ from trl.trainer.dpo_trainer import DPOTrainer
 
 from prefine.training.items import TokenizedPair
 from throughput_data import BETA, LEARNING_RATE, MAX_GRAD_NORM
-from throughput_gpu import LORA, PAIRS_PER_STEP, WARM_STEPS, Case, Measured, device, fresh, make_model, now, peak_gb
+from throughput_gpu import (
+    LORA,
+    PAIRS_PER_STEP,
+    WARM_STEPS,
+    Case,
+    Measured,
+    device,
+    fresh,
+    make_model,
+    now,
+    peak_gb,
+)
 from throughput_trl import check_tokens, texts_of, tokenizer_for
 
 MICRO_BATCHES = (4, 2, 1)
@@ -53,8 +64,12 @@ def best_of_trl(case: Case, examples: list[TokenizedPair]) -> Measured | None:
             measured = _train(case, examples, pairs, checkpointing=checkpointing)
             fresh()
             seconds = f"{time.monotonic() - began:.0f} s"
-            how = f"{pairs} pairs a micro-batch{', gradient checkpointing' if checkpointing else ''}"
-            speed = "out of memory" if measured is None else f"{measured.pairs_per_second:.1f} pairs/s"
+            how = (
+                f"{pairs} pairs a micro-batch{', gradient checkpointing' if checkpointing else ''}"
+            )
+            speed = (
+                "out of memory" if measured is None else f"{measured.pairs_per_second:.1f} pairs/s"
+            )
             print(f"     . {case.name}: TRL, {how}: {speed} ({seconds})", flush=True)
             if measured is not None:
                 found.append(measured._replace(how=how))
@@ -65,7 +80,9 @@ def best_of_trl(case: Case, examples: list[TokenizedPair]) -> Measured | None:
     return None
 
 
-def _train(case: Case, examples: list[TokenizedPair], pairs: int, *, checkpointing: bool) -> Measured | None:
+def _train(
+    case: Case, examples: list[TokenizedPair], pairs: int, *, checkpointing: bool
+) -> Measured | None:
     """None if memory is short."""
     fresh()
     clock = Clock()
@@ -76,14 +93,23 @@ def _train(case: Case, examples: list[TokenizedPair], pairs: int, *, checkpointi
     except torch.OutOfMemoryError:
         return None
     steps = [
-        after - before for before, after in zip(clock.ends[WARM_STEPS - 1 :], clock.ends[WARM_STEPS:], strict=False)
+        after - before
+        for before, after in zip(
+            clock.ends[WARM_STEPS - 1 :], clock.ends[WARM_STEPS:], strict=False
+        )
     ]
     assert len(steps) == case.timed
     return Measured(steps, peak_gb(), "")
 
 
 def _trainer(
-    case: Case, examples: list[TokenizedPair], clock: Clock, folder: str, pairs: int, *, checkpointing: bool
+    case: Case,
+    examples: list[TokenizedPair],
+    clock: Clock,
+    folder: str,
+    pairs: int,
+    *,
+    checkpointing: bool,
 ) -> DPOTrainer:
     texts = texts_of(examples)
     datasets.disable_progress_bars()
@@ -112,7 +138,11 @@ def _trainer(
         disable_tqdm=True,
     )
     lora = LoraConfig(
-        task_type="CAUSAL_LM", r=LORA.rank, lora_alpha=LORA.alpha, lora_dropout=0.0, target_modules="all-linear"
+        task_type="CAUSAL_LM",
+        r=LORA.rank,
+        lora_alpha=LORA.alpha,
+        lora_dropout=0.0,
+        target_modules="all-linear",
     )
     # The hash of the weights is for the file of the reference's values.
     with patch.object(dpo_trainer, "hash_module", lambda module: "random"):

@@ -1,9 +1,11 @@
 """A child of `train_throughput.py`: prefine's training engine. Its last line is the outcome as JSON.
 
-    python benchmarks/throughput_ours.py '{"vocab": 4096, "drawn_pairs": 12, "pairs_per_step": 4, …}'  # see `Work`
+    python benchmarks/throughput_ours.py '{"vocab": 4096, "drawn_pairs": 12, "pairs_per_step": 4,
+    …}'  # see `Work`
 
-Efficiency is ideal time over measured time. The ideal is what a step cannot do without (`needed`) at
-the rate of matrix products of the same shapes, measured in this process right before and right after the training.
+Efficiency is ideal time over measured time. The ideal is what a step cannot do without (`needed`)
+at the rate of matrix products of the same shapes, measured in this process right before and right
+after the training.
 """
 
 import math
@@ -45,8 +47,9 @@ PROBE_SECONDS = 0.1
 class Passes(NamedTuple):
     """What the engine did: one reference pass over all pairs, then one epoch.
 
-    `ends` are `time.perf_counter()` at the end of every optimizer step, those that warm up included. `positions` are
-    the tokens that went through the model in the epoch, `row_fill` the share of the rows' room that they filled.
+    `ends` are `time.perf_counter()` at the end of every optimizer step, those that warm up
+    included. `positions` are the tokens that went through the model in the epoch, `row_fill` the
+    share of the rows' room that they filled.
     """
 
     reference_seconds: float
@@ -58,8 +61,9 @@ class Passes(NamedTuple):
 def train_once(model: "PreTrainedModel", examples: Sequence[TokenizedPair], work: Work) -> Passes:
     """The one place that knows the engine: the same functions that `prefine train` calls.
 
-    DPO with `BETA`, AdamW (fused, `LEARNING_RATE`, constant, no weight decay), gradients clipped at `MAX_GRAD_NORM` as
-    on TRL's side; steps are `work.pairs_per_step` consecutive examples, `work.steps` of them, unshuffled.
+    DPO with `BETA`, AdamW (fused, `LEARNING_RATE`, constant, no weight decay), gradients clipped at
+    `MAX_GRAD_NORM` as on TRL's side; steps are `work.pairs_per_step` consecutive examples,
+    `work.steps` of them, unshuffled.
     """
     from prefine.losses import dpo
     from prefine.training.forward.forward import Forward
@@ -73,7 +77,9 @@ def train_once(model: "PreTrainedModel", examples: Sequence[TokenizedPair], work
     sides = score_sides(forward, examples)
     reference_seconds = time.perf_counter() - began
     table = PairTable.of(examples, initial=sides, reference=sides)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.0, fused=True)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=LEARNING_RATE, weight_decay=0.0, fused=True
+    )
     objective = Objective(partial(dpo, beta=BETA))
     ends: list[float] = []
     positions = room = 0
@@ -102,8 +108,8 @@ class Needed(NamedTuple):
 def needed(examples: Sequence[TokenizedPair], *, vocab: int, pairs_per_step: int) -> Needed:
     """FLOPs of forward and backward over all steps, a prompt counted once per step and no padding.
 
-    A matrix product is 2 FLOPs per weight and token forward and 4 backward; a (query, key) pair of attention 4·hidden
-    forward and 8·hidden backward per layer.
+    A matrix product is 2 FLOPs per weight and token forward and 4 backward; a (query, key) pair of
+    attention 4·hidden forward and 8·hidden backward per layer.
     """
     read = counts(examples, pairs_per_step)
     weights = LAYERS * (4 * HIDDEN * HIDDEN + 3 * HIDDEN * INTERMEDIATE)
@@ -132,7 +138,11 @@ def products(vocab: int) -> Iterator[Product]:
         ("head", 1, HEAD_TOKENS, HIDDEN, vocab),
     ]
     for kind, weight, tokens, wide_in, wide_out in shapes:
-        x, y, w = torch.randn(tokens, wide_in), torch.randn(tokens, wide_out), torch.randn(wide_out, wide_in)
+        x, y, w = (
+            torch.randn(tokens, wide_in),
+            torch.randn(tokens, wide_out),
+            torch.randn(wide_out, wide_in),
+        )
         flops = 2.0 * tokens * wide_in * wide_out
         out_y, out_x, out_w = torch.empty_like(y), torch.empty_like(x), torch.empty_like(w)
         yield Product(kind, weight, flops, partial(torch.mm, x, w.t(), out=out_y))
@@ -152,7 +162,9 @@ def rates(vocab: int) -> dict[str, float]:
             calls, passed = calls + 1, time.perf_counter() - began
         share = product.weight * product.flops
         flops[product.kind] = flops.get(product.kind, 0.0) + share
-        seconds[product.kind] = seconds.get(product.kind, 0.0) + share * passed / (calls * product.flops)
+        seconds[product.kind] = seconds.get(product.kind, 0.0) + share * passed / (
+            calls * product.flops
+        )
     return {kind: flops[kind] / seconds[kind] for kind in flops}
 
 

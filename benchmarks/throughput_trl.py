@@ -1,9 +1,11 @@
 """A child of `train_throughput.py`: TRL's DPOTrainer on the same pairs. Its last line is the outcome as JSON.
 
-    python benchmarks/throughput_trl.py '{"vocab": 4096, "drawn_pairs": 12, "pairs_per_step": 4, …}'  # see `Work`
+    python benchmarks/throughput_trl.py '{"vocab": 4096, "drawn_pairs": 12, "pairs_per_step": 4, …}'
+    # see `Work`
 
-The trainer is the published one, nothing in it is replaced: it reads text whose words are the token ids, by a tokenizer
-that knows one word per id. What it makes of them is compared with the ids before anything is timed.
+The trainer is the published one, nothing in it is replaced: it reads text whose words are the token
+ids, by a tokenizer that knows one word per id. What it makes of them is compared with the ids
+before anything is timed.
 """
 
 import copy
@@ -68,7 +70,9 @@ def tokenizer_for(vocab: int) -> PreTrainedTokenizerFast:
 
 def text_of(ids: tuple[int, ...]) -> str:
     """Every token's word and a space before it; the stop token is last, as the trainer wants it."""
-    return "".join(f" t{number}" if number >= FIRST_WORD else f" {SPECIAL[number]}" for number in ids)
+    return "".join(
+        f" t{number}" if number >= FIRST_WORD else f" {SPECIAL[number]}" for number in ids
+    )
 
 
 def texts_of(examples: list[TokenizedPair]) -> list[dict[str, str]]:
@@ -112,7 +116,9 @@ def settings(work: Work, folder: str) -> DPOConfig:
     )
 
 
-def check_tokens(trainer: DPOTrainer, examples: list[TokenizedPair], micro_batch_pairs: int, warm_pairs: int) -> int:
+def check_tokens(
+    trainer: DPOTrainer, examples: list[TokenizedPair], micro_batch_pairs: int, warm_pairs: int
+) -> int:
     """How many positions of the timed steps the trainer sends through the model, padding included.
 
     Raises:
@@ -123,13 +129,17 @@ def check_tokens(trainer: DPOTrainer, examples: list[TokenizedPair], micro_batch
     rows = [{column: row[column] for column in columns} for row in trainer.train_dataset]
     for row, example in zip(rows, examples, strict=True):
         for column in columns:
-            assert tuple(row[column]) == getattr(example, column), f"{example.id}: the trainer reads another {column}"
+            assert tuple(row[column]) == getattr(example, column), (
+                f"{example.id}: the trainer reads another {column}"
+            )
     for start in range(0, len(rows), micro_batch_pairs):
         batch = trainer.data_collator(rows[start : start + micro_batch_pairs])
         ours = examples[start : start + micro_batch_pairs]
         scored = scored_tokens(ours)
         assert batch["completion_mask"].sum().item() == scored
-        assert batch["attention_mask"].sum().item() == scored + 2 * sum(len(example.prompt_ids) for example in ours)
+        assert batch["attention_mask"].sum().item() == scored + 2 * sum(
+            len(example.prompt_ids) for example in ours
+        )
         if start >= warm_pairs:
             positions += batch["input_ids"].numel()
     return positions
@@ -151,7 +161,9 @@ def run(work: Work) -> Outcome:
             processing_class=tokenizer_for(work.vocab),
             callbacks=[clock],
         )
-        positions = check_tokens(trainer, examples, work.micro_batch_pairs, work.warm_steps * work.pairs_per_step)
+        positions = check_tokens(
+            trainer, examples, work.micro_batch_pairs, work.warm_steps * work.pairs_per_step
+        )
         assert not any(getattr(layer, "gradient_checkpointing", False) for layer in model.modules())
         trainer.train()
     timed = examples[work.warm_steps * work.pairs_per_step :]

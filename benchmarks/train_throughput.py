@@ -1,14 +1,15 @@
 """Pairs per second and memory of a training step, beside TRL's DPOTrainer in the same run.
 
-    python benchmarks/train_throughput.py [--quick] [--json] [--v V…] [--rounds N] [--pairs-per-step B…]
-    python benchmarks/train_throughput.py --gpu [CASE…] [--tiny]    # see `throughput_gpu.py`
+    python benchmarks/train_throughput.py [--quick] [--json] [--v V…] [--rounds N] [--pairs-per-step
+    B…] python benchmarks/train_throughput.py --gpu [CASE…] [--tiny]    # see `throughput_gpu.py`
 
-Same random Llama (6 layers, hidden 256, float32), same pairs, same pairs per step, two CPU threads. Every measurement
-is a process of its own; a round measures TRL and us in turn, every figure is a median over rounds. TRL runs as its
-defaults go (micro-batch 4, a reference forward at each step) and at its best on a CPU (micro-batches of 1, reference
-values computed beforehand, the best way for OpenMP threads to wait). Prints one line for each figure: ok, MISS, or
-nothing for one without a mark to meet. `--quick` times the two steps that are most like all of them, in less than ten
-minutes on two free cores; all of it takes some two hours, `--v 4096` half an hour.
+Same random Llama (6 layers, hidden 256, float32), same pairs, same pairs per step, two CPU threads.
+Every measurement is a process of its own; a round measures TRL and us in turn, every figure is a
+median over rounds. TRL runs as its defaults go (micro-batch 4, a reference forward at each step)
+and at its best on a CPU (micro-batches of 1, reference values computed beforehand, the best way for
+OpenMP threads to wait). Prints one line for each figure: ok, MISS, or nothing for one without a
+mark to meet. `--quick` times the two steps that are most like all of them, in less than ten minutes
+on two free cores; all of it takes some two hours, `--v 4096` half an hour.
 """
 
 import argparse
@@ -43,7 +44,9 @@ class Mark(NamedTuple):
         """The printed line of a measured value."""
         sign = "<=" if self.smaller else ">="
         goal = f", goal {self.goal:g}" if self.goal is not None else ""
-        return Line(what, f"{value:.2f}{unit} ({sign} {self.least:g}{goal}); {note}", self.kept(value))
+        return Line(
+            what, f"{value:.2f}{unit} ({sign} {self.least:g}{goal}); {note}", self.kept(value)
+        )
 
     def kept(self, value: float) -> bool:
         """Whether a value is at least what has to be reached."""
@@ -60,7 +63,8 @@ EFFICIENCY = {4096: Mark(0.60, 0.78), 32000: Mark(0.68, 0.82)}
 class Effort(NamedTuple):
     """How much is measured. TRL online is the slowest, and compared on its first steps.
 
-    `thorough` measures us twice a round, and every way to wait in every round instead of in the first.
+    `thorough` measures us twice a round, and every way to wait in every round instead of in the
+    first.
     """
 
     rounds: int
@@ -106,11 +110,20 @@ class Report:
         print(line, flush=True)
 
     def figure(
-        self, part: str, key: str, mark: Mark | None, value: float, what: str, note: str, unit: str = ""
+        self,
+        part: str,
+        key: str,
+        mark: Mark | None,
+        value: float,
+        what: str,
+        note: str,
+        unit: str = "",
     ) -> None:
         """Keep a value and print its line."""
         self.values.setdefault(part, {})[key] = value
-        self.add(mark.line(what, value, note, unit) if mark else Line(what, f"{value:.2f}{unit}; {note}"))
+        self.add(
+            mark.line(what, value, note, unit) if mark else Line(what, f"{value:.2f}{unit}; {note}")
+        )
 
     def measured(self, script: str, work: Work, wait: Wait) -> Outcome:
         """A child's outcome, kept for the record."""
@@ -118,10 +131,23 @@ class Report:
         outcome = self._children.measure(script, work, wait=wait)
         seconds = time.monotonic() - began
         self.raw.append(
-            {"script": script, "wait": wait, "seconds": seconds, **work.model_dump(), **outcome.model_dump()}
+            {
+                "script": script,
+                "wait": wait,
+                "seconds": seconds,
+                **work.model_dump(),
+                **outcome.model_dump(),
+            }
         )
-        speed = f"{1 / outcome.seconds_per_pair():.2f} pairs/s, {outcome.peak_mb:.0f} MB, {seconds:.0f} s"
-        print(f"     . {script} {work.data} {_name(work, script)} {wait}: {speed}", file=sys.stderr, flush=True)
+        speed = (
+            f"{1 / outcome.seconds_per_pair():.2f} pairs/s, {outcome.peak_mb:.0f} MB, "
+            f"{seconds:.0f} s"
+        )
+        print(
+            f"     . {script} {work.data} {_name(work, script)} {wait}: {speed}",
+            file=sys.stderr,
+            flush=True,
+        )
         return outcome
 
 
@@ -130,7 +156,9 @@ def _name(work: Work, script: str) -> str:
     return f"V={work.vocab} B={work.pairs_per_step} {how}"
 
 
-def rounds(report: Report, vocab: int, pairs_per_step: int, effort: Effort, waits: list[Wait]) -> Iterator[Round]:
+def rounds(
+    report: Report, vocab: int, pairs_per_step: int, effort: Effort, waits: list[Wait]
+) -> Iterator[Round]:
     """Measure TRL and us in turn."""
     small = pairs_per_step == SMALL
     warm, timed = (effort.warm, effort.timed) if small else (1, PAIRS // pairs_per_step)
@@ -148,7 +176,11 @@ def rounds(report: Report, vocab: int, pairs_per_step: int, effort: Effort, wait
         ours: list[Outcome] = []
         if small:
             other = work.model_copy(
-                update={"micro_batch_pairs": SMALL, "precompute": False, "timed_steps": effort.timed_online}
+                update={
+                    "micro_batch_pairs": SMALL,
+                    "precompute": False,
+                    "timed_steps": effort.timed_online,
+                }
             )
             online = report.measured(TRL, other, OUR_WAIT)
         if effort.thorough and small:
@@ -157,18 +189,32 @@ def rounds(report: Report, vocab: int, pairs_per_step: int, effort: Effort, wait
             best[wait] = report.measured(TRL, work, wait)
         ours.append(report.measured(OURS, work, OUR_WAIT))
         if not effort.thorough:
-            waits = [min(waits, key={wait: best[wait].seconds_per_pair() for wait in waits}.__getitem__)]
+            waits = [
+                min(waits, key={wait: best[wait].seconds_per_pair() for wait in waits}.__getitem__)
+            ]
         yield Round(online, best, ours)
 
 
-def compare(report: Report, vocab: int, pairs_per_step: int, effort: Effort, waits: list[Wait]) -> Wait:
+def compare(
+    report: Report, vocab: int, pairs_per_step: int, effort: Effort, waits: list[Wait]
+) -> Wait:
     """All figures of one vocabulary and step size; the better way to wait."""
     done = list(rounds(report, vocab, pairs_per_step, effort, waits))
-    by_wait = {wait: [r.best[wait].seconds_per_pair() for r in done if wait in r.best] for wait in done[0].best}
+    by_wait = {
+        wait: [r.best[wait].seconds_per_pair() for r in done if wait in r.best]
+        for wait in done[0].best
+    }
     most = max(len(values) for values in by_wait.values())
     # A wait that was dropped after the first round has too few values for a median.
-    better = min((wait for wait in by_wait if len(by_wait[wait]) == most), key=lambda wait: median(by_wait[wait]))
-    small, start, key = pairs_per_step == SMALL, f"V={vocab:,}, {pairs_per_step} per step: ", f"v{vocab}"
+    better = min(
+        (wait for wait in by_wait if len(by_wait[wait]) == most),
+        key=lambda wait: median(by_wait[wait]),
+    )
+    small, start, key = (
+        pairs_per_step == SMALL,
+        f"V={vocab:,}, {pairs_per_step} per step: ",
+        f"v{vocab}",
+    )
     ours = [outcome for r in done for outcome in r.ours]
     our_rate = 1 / median(r.our_seconds() for r in done)
     counted = 1 / median(r.our_seconds() + r.our_reference_seconds() for r in done)
@@ -179,7 +225,8 @@ def compare(report: Report, vocab: int, pairs_per_step: int, effort: Effort, wai
     if small:
         pairs = [(r, r.online) for r in done if r.online is not None]
         ratios = [
-            online.seconds_per_pair() / (r.our_seconds(len(online.step_seconds)) + r.our_reference_seconds())
+            online.seconds_per_pair()
+            / (r.our_seconds(len(online.step_seconds)) + r.our_reference_seconds())
             for r, online in pairs
         ]
         rate = 1 / median(online.seconds_per_pair() for _, online in pairs)
@@ -188,23 +235,39 @@ def compare(report: Report, vocab: int, pairs_per_step: int, effort: Effort, wai
         report.figure("ratios", f"{key}_vs_online", ONLINE[vocab], median(ratios), what, note, "x")
         report.values.setdefault("pairs_per_second", {})[f"{key}_trl_online"] = rate
     ratios = [r.best[better].seconds_per_pair() / r.our_seconds() for r in done]
-    note = f"{our_rate:.2f} pairs/s, TRL 1x{pairs_per_step} {better} {best_rate:.2f}; rounds {_all(ratios)}"
+    note = (
+        f"{our_rate:.2f} pairs/s, TRL 1x{pairs_per_step} {better} {best_rate:.2f}; rounds "
+        f"{_all(ratios)}"
+    )
     mark = BEST[vocab] if small else None
     report.figure(
-        "ratios", f"{key}_vs_best{suffix}", mark, median(ratios), start + "TRL's best, no reference", note, "x"
+        "ratios",
+        f"{key}_vs_best{suffix}",
+        mark,
+        median(ratios),
+        start + "TRL's best, no reference",
+        note,
+        "x",
     )
 
     peaks = [median(outcome.peak_mb for outcome in outcomes) for outcomes in (ours, best)]
     note = f"{peaks[0]:,.0f} MB, TRL 1x{pairs_per_step} {peaks[1]:,.0f} MB"
     mark = MEMORY[vocab] if small else None
-    report.figure("memory", key + suffix, mark, peaks[0] / peaks[1], start + "peak memory", note, "x")
+    report.figure(
+        "memory", key + suffix, mark, peaks[0] / peaks[1], start + "peak memory", note, "x"
+    )
 
     efficiencies = [outcome.efficiency for outcome in ours if outcome.efficiency is not None]
-    rates = ", ".join(f"{kind} {median(outcome.rates[kind] for outcome in ours):.0f} GFLOP/s" for kind in ours[0].rates)
+    rates = ", ".join(
+        f"{kind} {median(outcome.rates[kind] for outcome in ours):.0f} GFLOP/s"
+        for kind in ours[0].rates
+    )
     fill = [outcome.row_fill for outcome in ours if outcome.row_fill is not None]
     note = f"{rates}; rows {median(fill):.0%} full" if fill else rates
     mark = EFFICIENCY[vocab] if small else None
-    report.figure("efficiency", key + suffix, mark, median(efficiencies), start + "efficiency", note)
+    report.figure(
+        "efficiency", key + suffix, mark, median(efficiencies), start + "efficiency", note
+    )
     report.values.setdefault("pairs_per_second", {}).update(
         {
             f"{key}_ours{suffix}": our_rate,
@@ -230,9 +293,15 @@ def lists(report: Report, vocab: int, effort: Effort) -> None:
         shared.append(report.measured(OURS, work, OUR_WAIT))
         apart.append(report.measured(OURS, work.model_copy(update={"sharing": "off"}), OUR_WAIT))
         ratios.append(apart[-1].seconds_per_pair() / shared[-1].seconds_per_pair())
-    rate = [1 / median(outcome.seconds_per_pair() for outcome in outcomes) for outcomes in (shared, apart)]
+    rate = [
+        1 / median(outcome.seconds_per_pair() for outcome in outcomes)
+        for outcomes in (shared, apart)
+    ]
     peaks = [median(outcome.peak_mb for outcome in outcomes) for outcomes in (shared, apart)]
-    note = f"{rate[0]:.2f} and {rate[1]:.2f} pairs/s, {peaks[0]:,.0f} and {peaks[1]:,.0f} MB; rounds {_all(ratios)}"
+    note = (
+        f"{rate[0]:.2f} and {rate[1]:.2f} pairs/s, {peaks[0]:,.0f} and {peaks[1]:,.0f} MB; "
+        f"rounds {_all(ratios)}"
+    )
     what = f"V={vocab:,}, lists of 8: shared against separate"
     report.figure("lists", f"v{vocab}", LISTS[vocab], median(ratios), what, note, "x")
 
@@ -260,14 +329,26 @@ def machine() -> dict[str, Any]:
 
 def main() -> int:
     """Measure and print; 1 if a figure is missed, 2 if TRL is not there."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="fewer steps; only 4 pairs per step")
-    parser.add_argument("--json", action="store_true", help="the last line is everything as one JSON object")
-    parser.add_argument("--v", type=int, nargs="+", choices=SIZES, default=list(SIZES), help="vocabularies")
+    parser.add_argument(
+        "--json", action="store_true", help="the last line is everything as one JSON object"
+    )
+    parser.add_argument(
+        "--v", type=int, nargs="+", choices=SIZES, default=list(SIZES), help="vocabularies"
+    )
     parser.add_argument("--rounds", type=int, help="default 3")
-    parser.add_argument("--pairs-per-step", type=int, nargs="+", choices=(SMALL, LARGE), help="default 4 32")
-    parser.add_argument("--gpu", nargs="*", metavar="CASE", help="large models on a GPU; all cases or those named")
-    parser.add_argument("--tiny", action="store_true", help="with --gpu: the same on a CPU, with tiny models")
+    parser.add_argument(
+        "--pairs-per-step", type=int, nargs="+", choices=(SMALL, LARGE), help="default 4 32"
+    )
+    parser.add_argument(
+        "--gpu", nargs="*", metavar="CASE", help="large models on a GPU; all cases or those named"
+    )
+    parser.add_argument(
+        "--tiny", action="store_true", help="with --gpu: the same on a CPU, with tiny models"
+    )
     options = parser.parse_args()
     if importlib.util.find_spec("trl") is None:
         print("this benchmark needs TRL: pip install 'prefine[bench]'", file=sys.stderr)
@@ -280,13 +361,18 @@ def main() -> int:
     effort = effort._replace(rounds=options.rounds or effort.rounds)
     facts, began = machine(), time.monotonic()
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
-    print(f"{facts['cpu']}, {THREADS} threads, load {facts['load']:.1f}; {versions}; median of {effort.rounds} rounds")
+    print(
+        f"{facts['cpu']}, {THREADS} threads, load {facts['load']:.1f}; {versions}; median of "
+        f"{effort.rounds} rounds"
+    )
     waits: list[Wait] = ["ACTIVE", "PASSIVE", "SHORT"]
     with Children() as children:
         report = Report(children)
         for vocab in options.v:
             here = waits
-            for pairs_per_step in sorted(options.pairs_per_step or ((SMALL,) if options.quick else (SMALL, LARGE))):
+            for pairs_per_step in sorted(
+                options.pairs_per_step or ((SMALL,) if options.quick else (SMALL, LARGE))
+            ):
                 here = [compare(report, vocab, pairs_per_step, effort, here)]
             waits = waits if effort.thorough else here
             lists(report, vocab, effort)

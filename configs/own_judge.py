@@ -15,7 +15,9 @@ from prefine import Completion, Prompt
 _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 
 
-def solved(prompt: Prompt, completion: Completion, *, tolerance: Annotated[float, Field(ge=0)] = 1e-6) -> float | None:
+def solved(
+    prompt: Prompt, completion: Completion, *, tolerance: Annotated[float, Field(ge=0)] = 1e-6
+) -> float | None:
     """1 if the answer's last number is the prompt's column `answer`, else 0; None without such a column.
 
     Args:

@@ -1,7 +1,7 @@
 """The pictures of docs/losses.md: what each loss of a family does to the two answers, over the margin.
 
-No background and middle tones: the pictures lie on white pages and on dark ones. Coordinates are rounded so that every
-machine writes the same bytes.
+No background and middle tones: the pictures lie on white pages and on dark ones. Coordinates are
+rounded so that every machine writes the same bytes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,7 +21,8 @@ TICKS = (-20, 0, 20)
 HERE = CHOSEN - REJECTED
 STYLE = (
     f"text{{font:12px system-ui,-apple-system,'Segoe UI',Helvetica,Arial,sans-serif;fill:{INK}}}"
-    ".head{font-size:15px;font-weight:600}.name{font:600 13px ui-monospace,SFMono-Regular,Menlo,monospace}"
+    ".head{font-size:15px;font-weight:600}.name{font:600 13px "
+    "ui-monospace,SFMono-Regular,Menlo,monospace}"
     ".tick{font-size:11px}.end{text-anchor:end}.middle{text-anchor:middle}.label{font-weight:600}"
     f".grid{{stroke:{INK};stroke-width:1;opacity:.25}}.zero{{stroke:{INK};stroke-width:1;opacity:.8}}"
     ".curve{fill:none;stroke-width:2.2;stroke-linejoin:round}"
@@ -69,9 +70,11 @@ def figure(title: str, cards: Sequence[Card]) -> str:
     mean = _number((CHOSEN + REJECTED) / 2)
     parts = [
         f'<text class="head" x="8" y="20">{escape(title)}: the push on each answer</text>',
-        '<text x="8" y="40">Push on the log-probability, the negative gradient [loss per nat]: above the line '
+        '<text x="8" y="40">Push on the log-probability, the negative gradient [loss per nat]: '
+        "above the line "
         "an answer becomes likelier, below it less likely.</text>",
-        f'<text x="8" y="58">Both answers have moved by {mean} nats on average and differ by the margin D. '
+        f'<text x="8" y="58">Both answers have moved by {mean} nats on average and differ by the '
+        "margin D. "
         f"Circles: D = {_number(HERE)}, the pair of the table. Default options.</text>",
     ]
     for index, one in enumerate(panels):
@@ -79,10 +82,10 @@ def figure(title: str, cards: Sequence[Card]) -> str:
         lowest = index + columns >= len(panels)
         parts += _panel(one, column * wide, HEAD + row * high, wide, named=lowest, key=f"c{index}")
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
-        f'role="img"><title>{escape(title)}: gradients over the margin</title><style>{STYLE}</style>\n'
-        + "\n".join(parts)
-        + "\n</svg>\n"
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" '
+        f'height="{height}" '
+        f'role="img"><title>{escape(title)}: gradients over the '
+        f"margin</title><style>{STYLE}</style>\n" + "\n".join(parts) + "\n</svg>\n"
     )
 
 
@@ -105,24 +108,37 @@ def _panel(one: Panel, left: int, top: int, wide: int, *, named: bool, key: str)
         yield f'<line class="grid" x1="{x(tick)}" x2="{x(tick)}" y1="{y0}" y2="{y1}"/>'
         yield f'<text class="tick middle" x="{x(tick)}" y="{y1 + 16}">{_number(tick)}</text>'
     if named:
-        yield f'<text class="tick middle" x="{(x0 + x1) / 2:g}" y="{y1 + 34}">margin D [nats]</text>'
-    yield f'<clipPath id="{key}"><rect x="{x0}" y="{y0 - 2}" width="{x1 - x0}" height="{y1 - y0 + 4}"/></clipPath>'
+        yield (
+            f'<text class="tick middle" x="{(x0 + x1) / 2:g}" y="{y1 + 34}">margin D [nats]</text>'
+        )
+    yield (
+        f'<clipPath id="{key}"><rect x="{x0}" y="{y0 - 2}" width="{x1 - x0}" '
+        f'height="{y1 - y0 + 4}"/></clipPath>'
+    )
     here = min(range(len(one.margins)), key=lambda i: abs(one.margins[i] - HERE))
     sides = {"rejected": [p.rejected for p in one.found], "chosen": [p.chosen for p in one.found]}
     for side, values in sides.items():
-        points = _thinned([(x(margin), y(value)) for margin, value in zip(one.margins, values, strict=True)])
+        points = _thinned(
+            [(x(margin), y(value)) for margin, value in zip(one.margins, values, strict=True)]
+        )
         path = "L".join(f"{px} {py}" for px, py in points)
         yield f'<path class="curve {side}" clip-path="url(#{key})" d="M{path}"/>'
     for side, values in sides.items():
         yield f'<circle class="dot {side}" cx="{x(HERE)}" cy="{y(values[here])}" r="4"/>'
-    ends = {side: min(max(y(values[-1]), Decimal(y0)), Decimal(y1)) for side, values in sides.items()}
+    ends = {
+        side: min(max(y(values[-1]), Decimal(y0)), Decimal(y1)) for side, values in sides.items()
+    }
     for side, place in _apart(ends).items():
         yield f'<text class="label {side}" x="{x1 + 5}" y="{place + 4}">{side}</text>'
 
 
 def _thinned(points: list[tuple[Decimal, Decimal]]) -> list[tuple[Decimal, Decimal]]:
     """Without what lies on a horizontal line between its neighbours."""
-    inner = [b for a, b, c in zip(points, points[1:], points[2:], strict=False) if not a[1] == b[1] == c[1]]
+    inner = [
+        b
+        for a, b, c in zip(points, points[1:], points[2:], strict=False)
+        if not a[1] == b[1] == c[1]
+    ]
     return [points[0], *inner, points[-1]]
 
 

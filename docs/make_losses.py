@@ -133,7 +133,9 @@ FACTS = {
 
 def pages() -> dict[str, str]:
     """The text of every file, by its path under docs/."""
-    shelf = [(family, list(group)) for family, group in groupby(cards(), key=lambda card: card.family)]
+    shelf = [
+        (family, list(group)) for family, group in groupby(cards(), key=lambda card: card.family)
+    ]
     head = HEAD
     for mark, fact in (FACTS | {"NEEDS": "\n".join(_needs())}).items():
         head = head.replace(f"@{mark}@", fact)
@@ -143,7 +145,9 @@ def pages() -> dict[str, str]:
         title, sentence = FAMILIES[family]
         pushed = [card for card in group if card.pushes is not None]
         written[f"losses/{family}.svg"] = figure(title, pushed)
-        picture = f"![{title}: the push on chosen and rejected over the margin](losses/{family}.svg)"
+        picture = (
+            f"![{title}: the push on chosen and rejected over the margin](losses/{family}.svg)"
+        )
         parts.append(f"## {title}\n\n{sentence}\n\n" + "\n".join(_table(group)) + f"\n\n{picture}")
         parts += ["\n".join(_entry(card)) for card in group]
     return {"losses.md": "\n\n".join(part.strip("\n") for part in parts) + "\n", **written}

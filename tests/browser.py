@@ -1,4 +1,6 @@
-"""A headless browser for tests of pages: no network, a fresh profile, skipped where chromium is not installed."""
+"""A headless browser for tests of pages: no network, a fresh profile, skipped where chromium is
+not installed.
+"""
 
 import shutil
 import tempfile
@@ -29,7 +31,10 @@ def chromium() -> Iterator[BrowserContext]:
     executable = next((path for name in NAMES if (path := shutil.which(name))), None)
     if executable is None:
         pytest.skip("chromium is not installed")
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile, sync_playwright() as playwright:
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile,
+        sync_playwright() as playwright,
+    ):
         context = playwright.chromium.launch_persistent_context(
             profile, executable_path=executable, headless=True, args=FLAGS, offline=True
         )
@@ -50,9 +55,15 @@ class Visit:
 
 @contextmanager
 def visit(
-    context: BrowserContext, path: Path, *, width: int = 1280, scheme: Literal["light", "dark"] = "light"
+    context: BrowserContext,
+    path: Path,
+    *,
+    width: int = 1280,
+    scheme: Literal["light", "dark"] = "light",
 ) -> Iterator[Visit]:
-    """Open a file and listen: console messages, page errors and requests, security policy violations included."""
+    """Open a file and listen: console messages, page errors and requests, security policy
+    violations included.
+    """
     page = context.new_page()
     seen = Visit(page)
     page.on("console", lambda message: seen.complaints.append(message.text))

@@ -1,4 +1,6 @@
-"""Runs the `prefine` command: in this process, which is fast, or in its own, which can be killed and starved."""
+"""Runs the `prefine` command: in this process, which is fast, or in its own, which can be
+killed and starved.
+"""
 
 import io
 import os

@@ -4,7 +4,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-# Before anything loads torch: OpenMP threads that spin while they wait starve the ones that work on shared cores.
+# Before anything loads torch: OpenMP threads that spin while they wait starve the ones that work on
+# shared cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import hypothesis
@@ -26,7 +27,9 @@ os.environ["HF_DATASETS_OFFLINE"] = "1"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--strict-skips", metavar="FILE", help="fail on a skip whose reason is not a line of FILE")
+    parser.addoption(
+        "--strict-skips", metavar="FILE", help="fail on a skip whose reason is not a line of FILE"
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -46,7 +49,9 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     listed = session.config.getoption("--strict-skips")
     if not listed:
         return
-    allowed = {line for line in Path(listed).read_text().splitlines() if line and not line.startswith("#")}
+    allowed = {
+        line for line in Path(listed).read_text().splitlines() if line and not line.startswith("#")
+    }
     unlisted = [(test, reason) for test, reason in _SEEN if reason not in allowed]
     for test, reason in unlisted:
         print(f"\nskip without agreement: {test}: {reason}")
@@ -68,19 +73,25 @@ def real_data() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Hugging Face folder with a random Llama of a few thousand weights; copy it before changing it."""
+    """A Hugging Face folder with a random Llama of a few thousand weights; copy it before
+    changing it.
+    """
     return save_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
 
 
 @pytest.fixture(scope="session")
 def tiny_judge_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Hugging Face folder with a tiny Llama that answers any prompt with A or B; copy it before changing it."""
+    """A Hugging Face folder with a tiny Llama that answers any prompt with A or B; copy it
+    before changing it.
+    """
     return save_tiny_judge(tmp_path_factory.mktemp("tiny-judge") / "model")
 
 
 @pytest.fixture(scope="session")
 def hf_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The base URL of a running `transformers serve`; any local model folder can be asked for as its model."""
+    """The base URL of a running `transformers serve`; any local model folder can be asked for
+    as its model.
+    """
     if not transformers_server.is_installed():
         pytest.skip(transformers_server.SKIP_REASON)
     with transformers_server.transformers_server(tmp_path_factory.mktemp("served")) as url:

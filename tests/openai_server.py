@@ -3,8 +3,8 @@
     with OpenAIServer(lambda request, number: Reply(texts("blue", "red"))) as server:
         client = openai.OpenAI(base_url=server.url, api_key="planted")
 
-`number` counts requests from 0. A list of replies is worked off in order, the last one repeats. Every request is
-recorded, with the largest number that were under way at once.
+`number` counts requests from 0. A list of replies is worked off in order, the last one repeats.
+Every request is recorded, with the largest number that were under way at once.
 """
 
 import json
@@ -20,7 +20,9 @@ from typing import Any, Self
 
 @dataclass(frozen=True)
 class Choice:
-    """One choice: its text (None is `null`), finish reason, and what the first position's top_logprobs are."""
+    """One choice: its text (None is `null`), finish reason, and what the first position's
+    top_logprobs are.
+    """
 
     text: str | None = ""
     finish_reason: str = "stop"
@@ -30,7 +32,9 @@ class Choice:
 
 @dataclass(frozen=True)
 class Reply:
-    """What is sent back. `body` replaces the completion that is made of `choices` (a string is sent as it is)."""
+    """What is sent back. `body` replaces the completion that is made of `choices` (a string is
+    sent as it is).
+    """
 
     choices: Sequence[Choice] = (Choice("an answer"),)
     status: int = 200
@@ -71,7 +75,9 @@ def ignores_n(request: dict[str, Any], number: int) -> Reply:
 
 
 def duplicates(request: dict[str, Any], number: int) -> Reply:
-    """As many choices as asked for, all the same, in every request: a server that samples greedily."""
+    """As many choices as asked for, all the same, in every request: a server that samples
+    greedily.
+    """
     return Reply(texts(*["the same answer"] * (request.get("n") or 1)))
 
 
@@ -104,17 +110,24 @@ def _error(message: str, kind: str, code: str | None = None) -> dict[str, Any]:
 
 
 RATE_LIMITED = Reply(
-    status=429, headers={"Retry-After": "0.05"}, body=_error("Rate limit reached", "requests", "rate_limit_exceeded")
+    status=429,
+    headers={"Retry-After": "0.05"},
+    body=_error("Rate limit reached", "requests", "rate_limit_exceeded"),
 )
 SERVER_ERROR = Reply(status=500, body=_error("The server had an error", "server_error"))
 OVERLOADED = Reply(status=503, body="<html>upstream connect error</html>")
 NO_SUCH_MODEL = Reply(
-    status=404, body=_error("The model `x` does not exist", "invalid_request_error", "model_not_found")
+    status=404,
+    body=_error("The model `x` does not exist", "invalid_request_error", "model_not_found"),
 )
 BAD_REQUEST = Reply(status=400, body=_error("n must be 1", "invalid_request_error"))
 TOO_LONG = Reply(
     status=400,
-    body=_error("This model's maximum context length is 8 tokens", "invalid_request_error", "context_length_exceeded"),
+    body=_error(
+        "This model's maximum context length is 8 tokens",
+        "invalid_request_error",
+        "context_length_exceeded",
+    ),
 )
 INVALID_JSON = Reply(body='{"id": "chatcmpl-1", "choices": [{"index"')
 EMPTY_CHOICES = Reply(choices=())
@@ -129,8 +142,12 @@ HANGS = Reply(delay_s=60.0)
 
 
 def unauthorized(request: dict[str, Any], number: int) -> Reply:
-    """A 401 whose body repeats the key that was sent; the server fills it in for {authorization}."""
-    return Reply(status=401, body=_error("Incorrect API key: {authorization}", "auth", "invalid_api_key"))
+    """A 401 whose body repeats the key that was sent; the server fills it in for
+    {authorization}.
+    """
+    return Reply(
+        status=401, body=_error("Incorrect API key: {authorization}", "auth", "invalid_api_key")
+    )
 
 
 # --- the server
@@ -139,7 +156,9 @@ def unauthorized(request: dict[str, Any], number: int) -> Reply:
 class OpenAIServer:
     """Serves `POST {url}/chat/completions` and `GET {url}/models` until the `with` block ends."""
 
-    def __init__(self, reply: Script | Reply | Sequence[Reply] = honours_n, *, model: str | None = None) -> None:
+    def __init__(
+        self, reply: Script | Reply | Sequence[Reply] = honours_n, *, model: str | None = None
+    ) -> None:
         """With `model`, requests that name another one get a 404, and are recorded too."""
         if isinstance(reply, Reply):
             self._script = in_turn(reply)
@@ -152,7 +171,9 @@ class OpenAIServer:
         self.requests: list[Request] = []
         self.most_at_once = 0
         self._server = _Listener(("127.0.0.1", 0), _handler(self))
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+        )
 
     @property
     def url(self) -> str:
@@ -174,7 +195,10 @@ class OpenAIServer:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._stopping.set()
         self._server.shutdown()
@@ -210,7 +234,9 @@ class _Listener(ThreadingHTTPServer):
 
 
 def _completion(reply: Reply, request: dict[str, Any], number: int) -> dict[str, Any]:
-    prompt_tokens = sum(len(str(m.get("content") or "").split()) for m in request.get("messages", []))
+    prompt_tokens = sum(
+        len(str(m.get("content") or "").split()) for m in request.get("messages", [])
+    )
     completion_tokens = sum(len((choice.text or "").split()) for choice in reply.choices)
     usage = {
         "prompt_tokens": prompt_tokens,
@@ -238,7 +264,12 @@ def _choice(choice: Choice, index: int) -> dict[str, Any]:
             for token, logp in sorted(choice.first_logps.items(), key=lambda item: -item[1])
         ]
         logprobs = {"content": [{**top[0], "top_logprobs": top}] if top else [], "refusal": None}
-    return {"index": index, "message": message, "finish_reason": choice.finish_reason, "logprobs": logprobs}
+    return {
+        "index": index,
+        "message": message,
+        "finish_reason": choice.finish_reason,
+        "logprobs": logprobs,
+    }
 
 
 def _handler(server: OpenAIServer) -> type[BaseHTTPRequestHandler]:
@@ -255,8 +286,17 @@ def _handler(server: OpenAIServer) -> type[BaseHTTPRequestHandler]:
             self._send(*server.answer(Request(self.path, headers, json.loads(content))))
 
         def do_GET(self) -> None:
-            models = {"object": "list", "data": [{"id": server._model or "any", "object": "model", "owned_by": "test"}]}
-            self._send(*((200, {}, json.dumps(models).encode()) if self.path == "/v1/models" else (404, {}, b"{}")))
+            models = {
+                "object": "list",
+                "data": [{"id": server._model or "any", "object": "model", "owned_by": "test"}],
+            }
+            self._send(
+                *(
+                    (200, {}, json.dumps(models).encode())
+                    if self.path == "/v1/models"
+                    else (404, {}, b"{}")
+                )
+            )
 
         def _send(self, status: int, headers: Mapping[str, str], content: bytes) -> None:
             if server.stopped:

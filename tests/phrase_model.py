@@ -1,8 +1,9 @@
 """A tiny Llama, built and not trained, that writes phrases of a given list in random order and stops.
 
-Every phrase is a token of its own beside the 256 bytes, so any text can be read and what is written is text. One
-dimension of the residual stream is constant, and only the rows of the phrases and of the stop token read it; the other
-dimensions make a phrase more or less likely after what came before, which is what training can change.
+Every phrase is a token of its own beside the 256 bytes, so any text can be read and what is written
+is text. One dimension of the residual stream is constant, and only the rows of the phrases and of
+the stop token read it; the other dimensions make a phrase more or less likely after what came
+before, which is what training can change.
 """
 
 from collections.abc import Sequence
@@ -21,7 +22,9 @@ def save_phrase_model(folder: Path, phrases: Sequence[str], *, seed: int = 0) ->
 
     from chat_tokenizers import chatml
 
-    tokenizer = chatml(eos_token="<|im_end|>", pad_token="<|endoftext|>", model_max_length=POSITIONS)
+    tokenizer = chatml(
+        eos_token="<|im_end|>", pad_token="<|endoftext|>", model_max_length=POSITIONS
+    )
     tokenizer.add_tokens([AddedToken(phrase, normalized=False) for phrase in phrases])
     torch.manual_seed(seed)
     config = LlamaConfig(

@@ -1,9 +1,10 @@
 """Independent float64 numpy formulas of losses, regularizers and ranking figures, to test the library against.
 
-Log-probabilities are summed over a completion, in nats, [B]; lw, ll are the policy's of the chosen and the rejected
-completion, rw, rl the reference's; a = lw - rw, c = ll - rl, D = a - c, s = sigmoid, |w| and |l| count tokens. A
-function returns one value per pair. A `*_grad` function is the hand-derived gradient of the *sum* of its function's
-values, so row i depends on pair i alone. Written from METHODS.md only, never from the library.
+Log-probabilities are summed over a completion, in nats, [B]; lw, ll are the policy's of the chosen
+and the rejected completion, rw, rl the reference's; a = lw - rw, c = ll - rl, D = a - c, s =
+sigmoid, |w| and |l| count tokens. A function returns one value per pair. A `*_grad` function is the
+hand-derived gradient of the *sum* of its function's values, so row i depends on pair i alone.
+Written from METHODS.md only, never from the library.
 """
 
 import math
@@ -20,13 +21,16 @@ Per = Literal["sequence", "token"]
 Reduction = Literal["sum", "mean", "token_mean"]
 
 LARGEST_EXPONENT = 80.0
-# A token-averaged log-probability above this one counts as this one: the log-odds of a certain completion stay finite.
+# A token-averaged log-probability above this one counts as this one: the log-odds of a certain
+# completion stay finite.
 CERTAIN = -(2.0**-126)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenColumns:
-    """Per token, [B, T], right-padded with 0; marked is 1 where the token differs from the other completion's."""
+    """Per token, [B, T], right-padded with 0; marked is 1 where the token differs from the
+    other completion's.
+    """
 
     policy_chosen: Array
     policy_rejected: Array
@@ -75,7 +79,9 @@ class Sums(NamedTuple):
 
 
 class Toy(NamedTuple):
-    """Where the toy run ended: mean drop of the chosen log-probability over the last steps, and the last margin."""
+    """Where the toy run ended: mean drop of the chosen log-probability over the last steps, and
+    the last margin.
+    """
 
     drop: float
     margin: float
@@ -90,7 +96,9 @@ def dpo(columns: Columns, *, beta: float, label_smoothing: float) -> Array:
 
 
 def dpo_grad(columns: Columns, *, beta: float, label_smoothing: float) -> Grad:
-    """beta (-(1 - e) s(-beta D) + e s(beta D)) for the chosen side, its opposite for the rejected one."""
+    """beta (-(1 - e) s(-beta D) + e s(beta D)) for the chosen side, its opposite for the
+    rejected one.
+    """
     x = beta * _margin(columns)
     slope = beta * (label_smoothing * _sigmoid(x) - (1.0 - label_smoothing) * _sigmoid(-x))
     return Grad(slope, -slope)
@@ -126,7 +134,8 @@ def hinge(columns: Columns, *, beta: float) -> Array:
 def exo(columns: Columns, *, beta: float, epsilon: float) -> Array:
     """KL([s(x), s(-x)] || [1 - e, e]), x = beta D.
 
-    Written sum_i q_i phi(log(p_i / q_i)) with phi(u) = u e^u - e^u + 1 >= 0, so that nothing cancels near the zero.
+    Written sum_i q_i phi(log(p_i / q_i)) with phi(u) = u e^u - e^u + 1 >= 0, so that nothing
+    cancels near the zero.
     """
     x = beta * _margin(columns)
     chosen = -_minus_log_sigmoid(x) - math.log1p(-epsilon)
@@ -135,9 +144,12 @@ def exo(columns: Columns, *, beta: float, epsilon: float) -> Array:
 
 
 def discopop(columns: Columns, *, beta: float, tau: float) -> Array:
-    """(1 - m) (-log s(x)) + m exp(-x), m = s(x / tau), x = beta D; the second term is exp(log s(x / tau) - x)."""
+    """(1 - m) (-log s(x)) + m exp(-x), m = s(x / tau), x = beta D; the second term is exp(log
+    s(x / tau) - x).
+    """
     x = beta * _margin(columns)
-    # log s(y) = min(y, 0) - log1p(exp(-|y|)): on the wrong side x / tau - x is one product, not a difference.
+    # log s(y) = min(y, 0) - log1p(exp(-|y|)): on the wrong side x / tau - x is one product, not a
+    # difference.
     exponent = np.where(x < 0.0, x * ((1.0 - tau) / tau), -x) - np.log1p(np.exp(-np.abs(x / tau)))
     return _sigmoid(-x / tau) * _minus_log_sigmoid(x) + _exp(exponent)
 
@@ -155,17 +167,23 @@ def aot_unpaired(columns: Columns, *, beta: float) -> Array:
     return _minus_log_sigmoid(beta * (np.sort(a) - np.sort(c)))
 
 
-def beta_dpo(columns: Columns, *, beta: float, alpha: float, gap_mean: float, kept: npt.NDArray[np.bool_]) -> Array:
+def beta_dpo(
+    columns: Columns, *, beta: float, alpha: float, gap_mean: float, kept: npt.NDArray[np.bool_]
+) -> Array:
     """-log s(b D) B / (number kept) for the kept pairs, 0 for the others.
 
     b = max(1e-3, beta (1 + alpha (mean of D over the kept - gap_mean))).
     """
     margin = _margin(columns)
     b = _batch_beta(margin, beta, alpha, gap_mean, kept)
-    return np.where(kept, _minus_log_sigmoid(b * margin) * (margin.size / np.count_nonzero(kept)), 0.0)
+    return np.where(
+        kept, _minus_log_sigmoid(b * margin) * (margin.size / np.count_nonzero(kept)), 0.0
+    )
 
 
-def beta_dpo_grad(columns: Columns, *, beta: float, alpha: float, gap_mean: float, kept: npt.NDArray[np.bool_]) -> Grad:
+def beta_dpo_grad(
+    columns: Columns, *, beta: float, alpha: float, gap_mean: float, kept: npt.NDArray[np.bool_]
+) -> Grad:
     """The gradient of DPO at the beta of the batch, which is held constant."""
     margin = _margin(columns)
     b = _batch_beta(margin, beta, alpha, gap_mean, kept)
@@ -177,7 +195,9 @@ def beta_dpo_grad(columns: Columns, *, beta: float, alpha: float, gap_mean: floa
 
 
 def ipo(columns: Columns, *, beta: float, average: Average) -> Array:
-    """(D - 1 / (2 beta))^2; "token": D = a / |w| - c / |l|. Source: arXiv:2310.12036, eq. 17 ("sum")."""
+    """(D - 1 / (2 beta))^2; "token": D = a / |w| - c / |l|. Source: arXiv:2310.12036, eq. 17
+    ("sum").
+    """
     return np.square(_ipo_residual(columns, beta, average))
 
 
@@ -196,25 +216,33 @@ def simpo(columns: Columns, *, beta: float, gamma: float) -> Array:
 
 
 def simpo_grad(columns: Columns, *, beta: float, gamma: float) -> Grad:
-    """Logistic slope, divided by each side's own token count: a long rejected one is pushed less."""
+    """Logistic slope, divided by each side's own token count: a long rejected one is pushed
+    less.
+    """
     chosen, rejected = _averages(columns)
     push = beta * _sigmoid(gamma - beta * (chosen - rejected))
     return Grad(-push / _f64(columns.chosen_tokens), push / _f64(columns.rejected_tokens))
 
 
 def alpha_po(columns: Columns, *, beta: float, alpha: float, gamma: float) -> Array:
-    """-log s(beta (r_w - r_l) - gamma), r = (1 - exp(-alpha L)) / alpha of the averaged L; alpha = 0: r = L."""
+    """-log s(beta (r_w - r_l) - gamma), r = (1 - exp(-alpha L)) / alpha of the averaged L;
+    alpha = 0: r = L.
+    """
     return _minus_log_sigmoid(beta * _alpha_gap(*_averages(columns), alpha) - gamma)
 
 
 def sigmoid_norm(columns: Columns, *, beta: float) -> Array:
     """-log s(beta (a / |w| - c / |l|))."""
     a, c = _ratios(columns)
-    return _minus_log_sigmoid(beta * (a / _f64(columns.chosen_tokens) - c / _f64(columns.rejected_tokens)))
+    return _minus_log_sigmoid(
+        beta * (a / _f64(columns.chosen_tokens) - c / _f64(columns.rejected_tokens))
+    )
 
 
 def orpo(columns: Columns, *, lam: float) -> Array:
-    """-Lw - lam log s(Lw - Ll - log(1 - exp Lw) + log(1 - exp Ll)), L averaged over the tokens, kept below CERTAIN."""
+    """-Lw - lam log s(Lw - Ll - log(1 - exp Lw) + log(1 - exp Ll)), L averaged over the tokens,
+    kept below CERTAIN.
+    """
     chosen, rejected = (np.minimum(average, CERTAIN) for average in _averages(columns))
     log_odds = (chosen - rejected) - (_log1mexp(chosen) - _log1mexp(rejected))
     return -_averages(columns)[0] + lam * _minus_log_sigmoid(log_odds)
@@ -226,9 +254,16 @@ def r_dpo(columns: Columns, *, beta: float, alpha: float) -> Array:
     return _minus_log_sigmoid(beta * _margin(columns) + alpha * lengths)
 
 
-def ld_dpo(columns: Columns, *, beta: float, alpha: float, apply_to: Literal["both", "policy"]) -> Array:
-    """DPO on prefix + alpha tail of each completion; the prefix is its first min(|w|, |l|) tokens."""
-    tokens, shorter = columns.tokens, np.minimum(_f64(columns.chosen_tokens), _f64(columns.rejected_tokens))
+def ld_dpo(
+    columns: Columns, *, beta: float, alpha: float, apply_to: Literal["both", "policy"]
+) -> Array:
+    """DPO on prefix + alpha tail of each completion; the prefix is its first min(|w|, |l|)
+    tokens.
+    """
+    tokens, shorter = (
+        columns.tokens,
+        np.minimum(_f64(columns.chosen_tokens), _f64(columns.rejected_tokens)),
+    )
     weights = np.where(np.arange(tokens.policy_chosen.shape[1]) < shorter[:, None], 1.0, alpha)
     terms = [weights * _f64(tokens.policy_chosen), -weights * _f64(tokens.policy_rejected)]
     if apply_to == "both":
@@ -250,23 +285,31 @@ def slic(columns: Columns, *, delta: float, lam: float) -> Array:
 
 def cpo(columns: Columns, *, beta: float, alpha: float, nll_reduction: Reduction) -> Array:
     """-log s(beta (lw - ll)) + alpha nll."""
-    preference = _minus_log_sigmoid(beta * (_f64(columns.policy_chosen) - _f64(columns.policy_rejected)))
+    preference = _minus_log_sigmoid(
+        beta * (_f64(columns.policy_chosen) - _f64(columns.policy_rejected))
+    )
     return preference + alpha * nll(columns, reduction=nll_reduction)
 
 
 def rpo(columns: Columns, *, beta: float, alpha: float, nll_reduction: Reduction) -> Array:
     """-log s(beta D) + alpha nll. Source: arXiv:2405.16436."""
-    return _minus_log_sigmoid(beta * _margin(columns)) + alpha * nll(columns, reduction=nll_reduction)
+    return _minus_log_sigmoid(beta * _margin(columns)) + alpha * nll(
+        columns, reduction=nll_reduction
+    )
 
 
 def dpo_gamma(columns: Columns, *, beta: float, gamma: float) -> Array:
     """-log s(beta [(lw - ll) + gamma (rl - rw)]). Source: arXiv:2405.19534."""
     policy = _f64(columns.policy_chosen) - _f64(columns.policy_rejected)
-    return _minus_log_sigmoid(beta * (policy - gamma * (_f64(columns.ref_chosen) - _f64(columns.ref_rejected))))
+    return _minus_log_sigmoid(
+        beta * (policy - gamma * (_f64(columns.ref_chosen) - _f64(columns.ref_rejected)))
+    )
 
 
 def nll(columns: Columns, *, reduction: Reduction) -> Array:
-    """-lw ("sum"), -lw / |w| ("mean") or -lw (pairs in the step) / (chosen tokens in the step) ("token_mean")."""
+    """-lw ("sum"), -lw / |w| ("mean") or -lw (pairs in the step) / (chosen tokens in the step)
+    ("token_mean").
+    """
     return -_f64(columns.policy_chosen) * _nll_scale(columns, reduction)
 
 
@@ -323,7 +366,9 @@ def bdpo(columns: Columns, *, beta: float, lam: float) -> Array:
     log_rest = math.log1p(-lam) if lam < 1.0 else -math.inf
     # Against the larger of e^c and 1, so that a large a and c do not cancel.
     above = (a - c) - np.logaddexp(log_lam, log_rest - c)
-    return _minus_log_sigmoid(beta * np.where(c > 0.0, above, a - np.logaddexp(log_lam + c, log_rest)))
+    return _minus_log_sigmoid(
+        beta * np.where(c > 0.0, above, a - np.logaddexp(log_lam + c, log_rest))
+    )
 
 
 def apo_zero(columns: Columns, *, beta: float) -> Array:
@@ -363,14 +408,23 @@ def bco_grad(columns: Columns, *, beta: float, delta: float) -> Grad:
     return Grad(-beta * _sigmoid(delta - beta * a), beta * _sigmoid(beta * c - delta))
 
 
-def kto_pair(columns: Columns, *, beta: float, desirable_weight: float, undesirable_weight: float) -> Array:
-    """[w_d (1 - s(beta (a - z))) + w_u (1 - s(beta (z - c)))] / 2, z = max(0, mean mismatched log-ratio)."""
+def kto_pair(
+    columns: Columns, *, beta: float, desirable_weight: float, undesirable_weight: float
+) -> Array:
+    """[w_d (1 - s(beta (a - z))) + w_u (1 - s(beta (z - c)))] / 2, z = max(0, mean mismatched
+    log-ratio).
+    """
     a, c = _ratios(columns)
     z = _kto_baseline(columns)
-    return (desirable_weight * _sigmoid(-beta * (a - z)) + undesirable_weight * _sigmoid(-beta * (z - c))) / 2.0
+    return (
+        desirable_weight * _sigmoid(-beta * (a - z))
+        + undesirable_weight * _sigmoid(-beta * (z - c))
+    ) / 2.0
 
 
-def kto_pair_grad(columns: Columns, *, beta: float, desirable_weight: float, undesirable_weight: float) -> Grad:
+def kto_pair_grad(
+    columns: Columns, *, beta: float, desirable_weight: float, undesirable_weight: float
+) -> Grad:
     """Half the weight times beta s(x) s(-x), x = beta (a - z) or beta (z - c); z is a constant."""
     a, c = _ratios(columns)
     z = _kto_baseline(columns)
@@ -394,8 +448,15 @@ def sppo_hard(columns: Columns, *, beta: float) -> Array:
     return np.square(a - 0.5 / beta) + np.square(c + 0.5 / beta)
 
 
-def f_dpo(columns: Columns, *, beta: float, divergence: Literal["reverse_kl", "forward_kl", "js_divergence"]) -> Array:
-    """-log s(beta (f'(e^a) - f'(e^c))); f'(u) = log u, -1 / u or log(u / (1 + u)); exponents of at most 80."""
+def f_dpo(
+    columns: Columns,
+    *,
+    beta: float,
+    divergence: Literal["reverse_kl", "forward_kl", "js_divergence"],
+) -> Array:
+    """-log s(beta (f'(e^a) - f'(e^c))); f'(u) = log u, -1 / u or log(u / (1 + u)); exponents of
+    at most 80.
+    """
     a, c = _ratios(columns)
     if divergence == "reverse_kl":
         gap = a - c
@@ -407,14 +468,22 @@ def f_dpo(columns: Columns, *, beta: float, divergence: Literal["reverse_kl", "f
 
 
 def f_dpo_alpha(columns: Columns, *, beta: float, alpha: float) -> Array:
-    """-log s(beta (f'(e^a) - f'(e^c))), f'(u) = (1 - u^-alpha) / alpha; alpha = 0: log u; exponents of at most 80."""
+    """-log s(beta (f'(e^a) - f'(e^c))), f'(u) = (1 - u^-alpha) / alpha; alpha = 0: log u;
+    exponents of at most 80.
+    """
     return _minus_log_sigmoid(beta * _alpha_gap(*_ratios(columns), alpha))
 
 
 def chi_po(columns: Columns, *, beta: float, r_max: float) -> Array:
-    """-log s(k(a) - k(c)), k(x) = beta e^x + beta x clipped to 2 r_max on each side. Source: arXiv:2407.13399."""
+    """-log s(k(a) - k(c)), k(x) = beta e^x + beta x clipped to 2 r_max on each side. Source:
+    arXiv:2407.13399.
+    """
     a, c = (
-        np.clip(np.exp(np.clip(math.log(beta) + ratio, -88.0, 20.0)) + beta * ratio, -2.0 * r_max, 2.0 * r_max)
+        np.clip(
+            np.exp(np.clip(math.log(beta) + ratio, -88.0, 20.0)) + beta * ratio,
+            -2.0 * r_max,
+            2.0 * r_max,
+        )
         for ratio in _ratios(columns)
     )
     return _minus_log_sigmoid(a - c)
@@ -455,7 +524,9 @@ def bmc_sums(columns: Columns, *, delta: float, ref_weights: Literal["policy", "
 
 
 def running_mean(batches: Sequence[npt.ArrayLike]) -> list[float]:
-    """After each batch, the mean of all values so far (every value counts once, not every batch)."""
+    """After each batch, the mean of all values so far (every value counts once, not every
+    batch).
+    """
     seen: list[float] = []
     means = []
     for batch in batches:
@@ -488,11 +559,14 @@ def objective(values: npt.ArrayLike, weights: npt.ArrayLike) -> float:
     return float(np.sum(_f64(weights) * _f64(values)) / np.sum(_f64(weights)))
 
 
-def toy(delta: float, lam: float, *, beta: float = 0.5, lr: float = 0.01, steps: int = 20_000) -> Toy:
+def toy(
+    delta: float, lam: float, *, beta: float = 0.5, lr: float = 0.01, steps: int = 20_000
+) -> Toy:
     """DPO with a budget by gradient descent on a softmax over three outcomes whose logits are features @ theta.
 
-    The first outcome is the chosen one, the second the rejected one; the reference is theta = 0. The drop is
-    the mean over the last 2,000 steps: at the end the hinge chatters in a band of width O(lr * lam) around delta.
+    The first outcome is the chosen one, the second the rejected one; the reference is theta = 0.
+    The drop is the mean over the last 2,000 steps: at the end the hinge chatters in a band of width
+    O(lr * lam) around delta.
     """
     features = np.array([[1.0, 0.1], [1.0, -0.1], [0.0, 5.0]])
     theta = np.zeros(2)
@@ -538,7 +612,9 @@ def _minus_log_sigmoid(x: Array) -> Array:
 
 
 def _smoothed(x: Array, right: npt.ArrayLike, wrong: npt.ArrayLike) -> Array:
-    """-right log s(x) - wrong log s(-x): two terms of one sign for weights that are not negative."""
+    """-right log s(x) - wrong log s(-x): two terms of one sign for weights that are not
+    negative.
+    """
     return _f64(right) * _minus_log_sigmoid(x) + _f64(wrong) * _minus_log_sigmoid(-x)
 
 
@@ -549,7 +625,9 @@ def _log1mexp(x: Array) -> Array:
 
 
 def _entropy_excess(u: Array) -> Array:
-    """t log t - t + 1 at t = e^u: sum over k >= 2 of u^k / (k (k - 2)!) near 0, where the plain form cancels."""
+    """t log t - t + 1 at t = e^u: sum over k >= 2 of u^k / (k (k - 2)!) near 0, where the plain
+    form cancels.
+    """
     small = np.clip(u, -0.5, 0.5)
     series = np.sum([small**k / (k * math.factorial(k - 2)) for k in range(16, 1, -1)], axis=0)
     return np.where(np.abs(u) < 0.5, series, u * np.exp(u) - np.expm1(u))
@@ -562,7 +640,10 @@ def _alpha_gap(chosen: Array, rejected: Array, alpha: float) -> Array:
     """
     if alpha == 0.0:
         return chosen - rejected
-    u, v = np.minimum(-alpha * chosen, LARGEST_EXPONENT), np.minimum(-alpha * rejected, LARGEST_EXPONENT)
+    u, v = (
+        np.minimum(-alpha * chosen, LARGEST_EXPONENT),
+        np.minimum(-alpha * rejected, LARGEST_EXPONENT),
+    )
     larger = np.maximum(u, v)
     distance = np.where(larger < LARGEST_EXPONENT, alpha * (chosen - rejected), v - u)
     return np.sign(distance) * np.exp(larger) * -np.expm1(-np.abs(distance)) / alpha
@@ -608,7 +689,9 @@ def _kto_baseline(columns: Columns) -> float:
     return max(0.0, float(np.mean(_f64(columns.mismatched_logratio))))
 
 
-def _batch_beta(margin: Array, beta: float, alpha: float, gap_mean: float, kept: npt.NDArray[np.bool_]) -> float:
+def _batch_beta(
+    margin: Array, beta: float, alpha: float, gap_mean: float, kept: npt.NDArray[np.bool_]
+) -> float:
     return max(1e-3, beta * (1.0 + alpha * (float(np.mean(margin[kept])) - gap_mean)))
 
 

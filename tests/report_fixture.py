@@ -4,18 +4,39 @@ import math
 import random
 
 from prefine.records import Counts, MetricValue
-from prefine.report.data import AnswerExample, ConstraintScore, HeadToHead, ReportData, RoadStep, TrainPoint
+from prefine.report.data import (
+    AnswerExample,
+    ConstraintScore,
+    HeadToHead,
+    ReportData,
+    RoadStep,
+    TrainPoint,
+)
 
 
 def win_rate(value: float, low: float, high: float, n: int = 300) -> MetricValue:
     return MetricValue(
-        name="win_rate", value=value, standard_error=(high - low) / 3.92, interval=(low, high), n=n, unit="%"
+        name="win_rate",
+        value=value,
+        standard_error=(high - low) / 3.92,
+        interval=(low, high),
+        n=n,
+        unit="%",
     )
 
 
-def contest(judge: str, role: str, rate: MetricValue, wins: int, ties: int, losses: int) -> HeadToHead:
+def contest(
+    judge: str, role: str, rate: MetricValue, wins: int, ties: int, losses: int
+) -> HeadToHead:
     return HeadToHead.model_validate(
-        {"judge": judge, "role": role, "win_rate": rate, "wins": wins, "ties": ties, "losses": losses}
+        {
+            "judge": judge,
+            "role": role,
+            "win_rate": rate,
+            "wins": wins,
+            "ties": ties,
+            "losses": losses,
+        }
     )
 
 
@@ -40,7 +61,9 @@ def training(steps: int = 200, delta: float | None = 5.0) -> tuple[TrainPoint, .
                 fall=fall,
                 fall_low=fall - 2.1 - 0.6 * t,
                 fall_high=fall + 1.4 + 1.3 * t,
-                beyond_delta=None if delta is None else max(0.0, 0.24 * t * math.exp(1 - 2 * t) + rng.gauss(0, 0.012)),
+                beyond_delta=None
+                if delta is None
+                else max(0.0, 0.24 * t * math.exp(1 - 2 * t) + rng.gauss(0, 0.012)),
                 grad_norm=2.8 * math.exp(-1.2 * t) + 0.6 + rng.gauss(0, 0.1),
             )
         )
@@ -60,10 +83,24 @@ EXAMPLES = (
     AnswerExample(
         prompt="write 3 sentences about tea . use the word kettle . be cheerful .",
         before="the cup is on the table . the cup is grey . the cup is on the table .",
-        after="the bright kettle sings . warm tea meets the happy cup . what a lovely morning it is !",
+        after=(
+            "the bright kettle sings . warm tea meets the happy cup . what a lovely morning it is !"
+        ),
         p_after=0.94,
-        gold_before={"count": 1.0, "topic": 0.33, "keyword": 0.0, "cheerful": 0.0, "no repetition": 0.66},
-        gold_after={"count": 1.0, "topic": 1.0, "keyword": 1.0, "cheerful": 1.0, "no repetition": 1.0},
+        gold_before={
+            "count": 1.0,
+            "topic": 0.33,
+            "keyword": 0.0,
+            "cheerful": 0.0,
+            "no repetition": 0.66,
+        },
+        gold_after={
+            "count": 1.0,
+            "topic": 1.0,
+            "keyword": 1.0,
+            "cheerful": 1.0,
+            "no repetition": 1.0,
+        },
     ),
     AnswerExample(
         prompt="write 2 sentences about the sea .",
@@ -159,15 +196,34 @@ REPORT = ReportData(
     ),
     metrics=(
         MetricValue(
-            name="judge_first_slot_rate", value=56.3, standard_error=1.4, interval=(53.5, 59.0), n=1200, unit="%"
+            name="judge_first_slot_rate",
+            value=56.3,
+            standard_error=1.4,
+            interval=(53.5, 59.0),
+            n=1200,
+            unit="%",
         ),
-        MetricValue(name="length_controlled_win_rate", value=79.8, interval=(75.0, 84.1), n=300, unit="%"),
-        MetricValue(name="judge_gold_agreement", value=87.4, interval=(83.1, 91.0), n=300, unit="%"),
         MetricValue(
-            name="mean_length_before", value=18.3, standard_error=0.31, interval=(17.7, 18.9), n=300, unit="tokens"
+            name="length_controlled_win_rate", value=79.8, interval=(75.0, 84.1), n=300, unit="%"
         ),
         MetricValue(
-            name="mean_length_after", value=21.9, standard_error=0.36, interval=(21.2, 22.6), n=300, unit="tokens"
+            name="judge_gold_agreement", value=87.4, interval=(83.1, 91.0), n=300, unit="%"
+        ),
+        MetricValue(
+            name="mean_length_before",
+            value=18.3,
+            standard_error=0.31,
+            interval=(17.7, 18.9),
+            n=300,
+            unit="tokens",
+        ),
+        MetricValue(
+            name="mean_length_after",
+            value=21.9,
+            standard_error=0.36,
+            interval=(21.2, 22.6),
+            n=300,
+            unit="tokens",
         ),
         MetricValue(name="kl_from_initial", value=6.214, standard_error=0.21, n=300, unit="nats"),
         MetricValue(name="order_inconsistency", value=11.7, n=300, unit="%"),
@@ -181,10 +237,14 @@ REPORT = ReportData(
 EXPLOITED = REPORT.model_copy(
     update={
         "contests": (
-            contest("pairwise (playground judge)", "judge", win_rate(91.0, 87.4, 94.0), 268, 10, 22),
+            contest(
+                "pairwise (playground judge)", "judge", win_rate(91.0, 87.4, 94.0), 268, 10, 22
+            ),
             contest("computed gold score", "gold", win_rate(48.7, 43.0, 54.3), 131, 30, 139),
         )
     }
 )
 
-BARE = ReportData(title="Nothing yet", run_name="empty", policy="playground-3M", baseline="initial", road=())
+BARE = ReportData(
+    title="Nothing yet", run_name="empty", policy="playground-3M", baseline="initial", road=()
+)

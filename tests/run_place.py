@@ -45,7 +45,10 @@ PAIRS = {"completions": GONE, "rank": GONE, "pairs": {"name": "file", "path": "p
 
 def good_answers() -> list[dict[str, Any]]:
     return [
-        {"prompt": f"question {n}", "completions": [{"text": f"answer {n} {m}", "grade": m} for m in range(3)]}
+        {
+            "prompt": f"question {n}",
+            "completions": [{"text": f"answer {n} {m}", "grade": m} for m in range(3)],
+        }
         for n in range(4)
     ]
 
@@ -55,12 +58,16 @@ def good_prompts() -> list[dict[str, Any]]:
 
 
 def good_pairs() -> list[dict[str, Any]]:
-    return [{"prompt": f"question {n}", "chosen": f"good {n}", "rejected": f"bad {n}"} for n in range(4)]
+    return [
+        {"prompt": f"question {n}", "chosen": f"good {n}", "rejected": f"bad {n}"} for n in range(4)
+    ]
 
 
 def jsonl(rows: list[Any]) -> bytes:
     """Rows as JSON Lines; a row of bytes is a line as it is."""
-    return b"".join(row if isinstance(row, bytes) else json.dumps(row).encode() + b"\n" for row in rows)
+    return b"".join(
+        row if isinstance(row, bytes) else json.dumps(row).encode() + b"\n" for row in rows
+    )
 
 
 class Place:

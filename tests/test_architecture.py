@@ -1,4 +1,6 @@
-"""What the design promises about the shape of the house: floors, lazy imports, file lengths, tables, configurations."""
+"""What the design promises about the shape of the house: floors, lazy imports, file lengths,
+tables, configurations.
+"""
 
 import ast
 import importlib
@@ -28,8 +30,8 @@ from prefine.stages.plan import STAGES
 SOURCE = Path(package.__file__).parent
 REPOSITORY = SOURCE.parents[1]
 
-# A room may import itself and the rooms above it in this list, and no other. The longest prefix of a module's name
-# decides. The package itself hands on names of all floors and stands in no room.
+# A room may import itself and the rooms above it in this list, and no other. The longest prefix of
+# a module's name decides. The package itself hands on names of all floors and stands in no room.
 FLOORS = {
     0: ("errors", "lazy", "schedules", "records", "secrets", "atomic", "config", "chat"),
     1: ("playground.world", "losses", "ranking", "simulator", "judges", "pairing", "metrics"),
@@ -41,14 +43,28 @@ WORLD = ("vocabulary", "tasks", "demonstrations", "scoring", "world")
 """The pure half of the playground; the other half trains its model."""
 
 EXCEPTIONS = {
-    ("prefine.models.hf.reward", "prefine.judging.protocol"): "a reward model scores what judges are asked about",
+    (
+        "prefine.models.hf.reward",
+        "prefine.judging.protocol",
+    ): "a reward model scores what judges are asked about",
     ("prefine.cli.app", "prefine"): "prefine --version",
 }
 ROOMS = [f"prefine.{room}" for rooms in FLOORS.values() for room in rooms]
 IMPURE = ("prefine.secrets", "prefine.atomic", "prefine.config.yaml", "prefine.config.sections")
-"""What floor 0 has of the outside world: the variable of a key, files written whole, configurations and their paths."""
+"""What floor 0 has of the outside world: the variable of a key, files written whole,
+configurations and their paths.
+"""
 
-TORCH = {"torch", "transformers", "tokenizers", "safetensors", "accelerate", "peft", "datasets", "jaxtyping"}
+TORCH = {
+    "torch",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "accelerate",
+    "peft",
+    "datasets",
+    "jaxtyping",
+}
 MAY_IMPORT_TORCH = (
     "prefine.losses",
     "prefine.training",
@@ -64,14 +80,27 @@ MAY_IMPORT_TORCH = (
     "prefine.playground.tokenizer",
 )
 
-# Files, network, clock, environment, logging; reading package data through importlib.resources is no such thing.
+# Files, network, clock, environment, logging; reading package data through importlib.resources is
+# no such thing.
 OUTSIDE_WORLD = {
     *("os", "pathlib", "io", "shutil", "tempfile", "glob", "fcntl", "sqlite3", "pyarrow"),
-    *("socket", "urllib", "http", "requests", "subprocess", "threading", "asyncio", "multiprocessing", "signal"),
+    *(
+        "socket",
+        "urllib",
+        "http",
+        "requests",
+        "subprocess",
+        "threading",
+        "asyncio",
+        "multiprocessing",
+        "signal",
+    ),
     *("time", "logging", "warnings", "secrets", "uuid", "sys"),
 }
 OWN_RANDOM = {"random.Random", "np.random.default_rng", "np.random.Generator", "np.random.Philox"}
-GLOBAL_RANDOM = re.compile(r"^(random|(np|numpy)\.random)\.\w+$|^torch\.(manual_seed|rand\w*|bernoulli|multinomial)$")
+GLOBAL_RANDOM = re.compile(
+    r"^(random|(np|numpy)\.random)\.\w+$|^torch\.(manual_seed|rand\w*|bernoulli|multinomial)$"
+)
 CLOCK = re.compile(r"\.(now|today|utcnow)$")
 
 
@@ -98,7 +127,9 @@ def by_name(module: Module) -> str:
 
 
 def imports(module: Module) -> set[str]:
-    """Dotted names of everything it imports, inside functions too; `from a import b` is a.b where that is a module."""
+    """Dotted names of everything it imports, inside functions too; `from a import b` is a.b
+    where that is a module.
+    """
     found = set()
     for node in ast.walk(module.tree):
         if isinstance(node, ast.Import):
@@ -122,7 +153,11 @@ def room(name: str) -> int:
 
 
 def floor(name: str) -> int:
-    return next(floor for floor, rooms in FLOORS.items() if ROOMS[room(name)].removeprefix("prefine.") in rooms)
+    return next(
+        floor
+        for floor, rooms in FLOORS.items()
+        if ROOMS[room(name)].removeprefix("prefine.") in rooms
+    )
 
 
 def dotted(node: ast.AST) -> str:
@@ -141,14 +176,20 @@ def used(module: Module) -> set[str]:
 
 
 def may_import(importer: str, imported: str) -> bool:
-    return (importer, imported) in EXCEPTIONS or (imported != "prefine" and room(imported) <= room(importer))
+    return (importer, imported) in EXCEPTIONS or (
+        imported != "prefine" and room(imported) <= room(importer)
+    )
 
 
-@pytest.mark.parametrize("module", [m for m in MODULES.values() if m.name != "prefine"], ids=by_name)
+@pytest.mark.parametrize(
+    "module", [m for m in MODULES.values() if m.name != "prefine"], ids=by_name
+)
 def test_imports_go_down(module: Module) -> None:
     ours = {name for name in imports(module) if name.split(".")[0] == "prefine"}
     wrong = {name for name in ours if not may_import(module.name, name)}
-    assert not wrong, f"floor {floor(module.name)} imports " + ", ".join(f"{n} (floor {floor(n)})" for n in wrong)
+    assert not wrong, f"floor {floor(module.name)} imports " + ", ".join(
+        f"{n} (floor {floor(n)})" for n in wrong
+    )
 
 
 def test_exceptions_are_few_and_needed() -> None:
@@ -163,7 +204,9 @@ def test_a_forbidden_import_would_be_seen() -> None:
     assert not may_import("prefine.run.tables", "prefine.data.files")
     assert may_import("prefine.stages.rank", "prefine.calls.engine")
     assert may_import("prefine.pairing.pairs", "prefine.ranking.protocol")
-    inside = Module("x", Path(), ast.parse("def f():\n    from prefine.run import journal\n    import torch.nn"))
+    inside = Module(
+        "x", Path(), ast.parse("def f():\n    from prefine.run import journal\n    import torch.nn")
+    )
     assert imports(inside) == {"prefine.run.journal", "torch.nn"}
 
 
@@ -187,7 +230,9 @@ def test_torch_stays_in_its_rooms(module: Module) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", [m for m in MODULES.values() if m.name not in ("prefine", *IMPURE) and floor(m.name) < 2], ids=by_name
+    "module",
+    [m for m in MODULES.values() if m.name not in ("prefine", *IMPURE) and floor(m.name) < 2],
+    ids=by_name,
 )
 def test_the_lower_floors_are_pure(module: Module) -> None:
     assert not {name.split(".")[0] for name in imports(module)} & OUTSIDE_WORLD
@@ -207,7 +252,9 @@ SPEAKERS = {
 }
 
 
-@pytest.mark.parametrize("module", [m for m in MODULES.values() if m.name not in SPEAKERS], ids=by_name)
+@pytest.mark.parametrize(
+    "module", [m for m in MODULES.values() if m.name not in SPEAKERS], ids=by_name
+)
 def test_only_the_command_line_prints_exits_and_reads_the_environment(module: Module) -> None:
     assert not used(module) & {
         "print",
@@ -222,8 +269,13 @@ def test_only_the_command_line_prints_exits_and_reads_the_environment(module: Mo
 
 
 def _heavy_after(code: str) -> str:
-    check = f"import sys; print(sorted(set(sys.modules) & {TORCH | {'pyarrow', 'numpy'}!r}), file=sys.stderr)"
-    run = subprocess.run([sys.executable, "-c", f"{code}\n{check}"], capture_output=True, text=True, check=True)
+    check = (
+        f"import sys; print(sorted(set(sys.modules) & {TORCH | {'pyarrow', 'numpy'}!r}), "
+        "file=sys.stderr)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", f"{code}\n{check}"], capture_output=True, text=True, check=True
+    )
     return run.stderr.strip().splitlines()[-1]
 
 
@@ -244,13 +296,18 @@ def test_start_up_loads_nothing_heavy(code: str) -> None:
 
 
 def test_stages_without_a_local_model_do_not_load_torch() -> None:
-    names = ", ".join(f"prefine.stages.{stage}" for stage in ("sample", "rank", "pair", "evaluate", "report", "plan"))
+    names = ", ".join(
+        f"prefine.stages.{stage}"
+        for stage in ("sample", "rank", "pair", "evaluate", "report", "plan")
+    )
     loaded = _heavy_after(f"import {names}")
     assert not TORCH & set(re.findall(r"\w+", loaded))
 
 
 def test_help_answers_fast() -> None:
-    """Half a second is promised; the check is of processor time with room for a slow or busy machine."""
+    """Half a second is promised; the check is of processor time with room for a slow or busy
+    machine.
+    """
 
     def seconds() -> float:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -298,8 +355,12 @@ def test_every_entry_loads_and_its_options_are_keywords(kind: Any, name: str) ->
     parameters = inspect.signature(component).parameters.values()
     for parameter in parameters:
         assert parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD), parameter
-        assert parameter.default is parameter.empty or parameter.kind is parameter.KEYWORD_ONLY, parameter
-    assert set(options_model(component).model_fields) == {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
+        assert parameter.default is parameter.empty or parameter.kind is parameter.KEYWORD_ONLY, (
+            parameter
+        )
+    assert set(options_model(component).model_fields) == {
+        p.name for p in parameters if p.kind is p.KEYWORD_ONLY
+    }
 
 
 # --- configuration
@@ -308,7 +369,9 @@ def test_every_entry_loads_and_its_options_are_keywords(kind: Any, name: str) ->
 SECTIONS = [
     value
     for value in vars(config_module).values()
-    if inspect.isclass(value) and issubclass(value, BaseModel) and value.__module__ == config_module.__name__
+    if inspect.isclass(value)
+    and issubclass(value, BaseModel)
+    and value.__module__ == config_module.__name__
 ]
 FIELDS = sorted({name for section in SECTIONS for name in section.model_fields})
 
@@ -324,7 +387,9 @@ def test_every_config_field_is_read(field: str) -> None:
         module.name
         for module in MODULES.values()
         if module.name != "prefine.config.sections"
-        and any(isinstance(node, ast.Attribute) and node.attr == field for node in ast.walk(module.tree))
+        and any(
+            isinstance(node, ast.Attribute) and node.attr == field for node in ast.walk(module.tree)
+        )
     ]
     assert readers, f"nothing reads {field}"
 
@@ -368,5 +433,9 @@ def test_nothing_but_configurations_and_the_modules_that_they_name_lies_in_confi
         for _, _, component in components(load(path))
         if ":" in component.name
     }
-    files = [path for path in (REPOSITORY / "configs").rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    files = [
+        path
+        for path in (REPOSITORY / "configs").rglob("*")
+        if path.is_file() and path.suffix != ".pyc"
+    ]
     assert not [path for path in files if path.suffix != ".yaml" and path.name not in named]

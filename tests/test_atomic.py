@@ -33,9 +33,14 @@ def test_a_full_disk_is_a_limit(tmp_path: Path, number: int) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP])
+@pytest.mark.parametrize(
+    "number", [errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP]
+)
 def test_a_forbidden_place_is_usage(number: int) -> None:
-    with pytest.raises(ConfigError, match=r"/a/b: cannot write here .* --run-dir"), disk_errors(Path("/a/b")):
+    with (
+        pytest.raises(ConfigError, match=r"/a/b: cannot write here .* --run-dir"),
+        disk_errors(Path("/a/b")),
+    ):
         raise OSError(number, "no")
 
 

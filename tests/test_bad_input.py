@@ -1,7 +1,7 @@
 """Everything that users get wrong: the exit code, a message that helps, and nothing lost.
 
-One table: what is prepared, what is called, the exit code, and what the message must contain. The starting point of
-every row is a run that works (`test_the_starting_point_works`).
+One table: what is prepared, what is called, the exit code, and what the message must contain. The
+starting point of every row is a run that works (`test_the_starting_point_works`).
 """
 
 import json
@@ -39,8 +39,9 @@ from run_place import (
 class Case:
     """One row of the table.
 
-    `config` changes the configuration, `yaml` replaces it; `answers`, `prompts`, `pairs` change the rows of a file;
-    `files` writes files; `prepare` does anything else. `spent` says whether it may be found only when work has begun.
+    `config` changes the configuration, `yaml` replaces it; `answers`, `prompts`, `pairs` change the
+    rows of a file; `files` writes files; `prepare` does anything else. `spent` says whether it may
+    be found only when work has begun.
     """
 
     name: str
@@ -76,7 +77,9 @@ def line(content: bytes, number: int = 2) -> Callable[[list[Any]], Any]:
     return lambda rows: rows.__setitem__(number, content)
 
 
-def config_case(name: str, changes: dict[str, Any], *says: str, code: int = CONFIG, **more: Any) -> Case:
+def config_case(
+    name: str, changes: dict[str, Any], *says: str, code: int = CONFIG, **more: Any
+) -> Case:
     return Case(f"config: {name}", code, says, config=changes, **more)
 
 
@@ -89,15 +92,27 @@ def answers_case(name: str, edit: Callable[[list[Any]], Any], *says: str, **more
 
 
 def prompts_case(name: str, edit: Callable[[list[Any]], Any], *says: str, **more: Any) -> Case:
-    return Case(f"prompts: {name}", DATA, says, prompts=edit, config=SAMPLED, run=("sample", "run.yaml"), **more)
+    return Case(
+        f"prompts: {name}",
+        DATA,
+        says,
+        prompts=edit,
+        config=SAMPLED,
+        run=("sample", "run.yaml"),
+        **more,
+    )
 
 
 def pairs_case(name: str, edit: Callable[[list[Any]], Any], *says: str, **more: Any) -> Case:
     return Case(f"pairs: {name}", DATA, says, pairs=edit, config=PAIRS, **more)
 
 
-def model_case(name: str, break_it: Callable[[Path], object], *says: str, code: int = BACKEND, **more: Any) -> Case:
-    return Case(f"model: {name}", code, says, prepare=lambda place: break_it(place.root / "model"), **more)
+def model_case(
+    name: str, break_it: Callable[[Path], object], *says: str, code: int = BACKEND, **more: Any
+) -> Case:
+    return Case(
+        f"model: {name}", code, says, prepare=lambda place: break_it(place.root / "model"), **more
+    )
 
 
 def edit_json(path: Path, **values: Any) -> None:
@@ -148,7 +163,9 @@ def first(*stages: str) -> Callable[[Place], object]:
     return prepare
 
 
-def first_then(stages: tuple[str, ...], then: Callable[[Place], object]) -> Callable[[Place], object]:
+def first_then(
+    stages: tuple[str, ...], then: Callable[[Place], object]
+) -> Callable[[Place], object]:
     def prepare(place: Place) -> None:
         first(*stages)(place)
         then(place)
@@ -164,17 +181,32 @@ CASES = [
     # --- the command line
     Case("no such command", CONFIG, ("rnu",), run=("rnu", "run.yaml")),
     Case("no configuration given", CONFIG, ("CONFIG",), run=("run",)),
-    Case("no such configuration", CONFIG, ("nowhere.yaml", "no such configuration"), run=("run", "nowhere.yaml")),
-    Case("the configuration is a folder", CONFIG, ("model", "cannot be read"), run=("run", "model")),
+    Case(
+        "no such configuration",
+        CONFIG,
+        ("nowhere.yaml", "no such configuration"),
+        run=("run", "nowhere.yaml"),
+    ),
+    Case(
+        "the configuration is a folder", CONFIG, ("model", "cannot be read"), run=("run", "model")
+    ),
     Case(
         "--set without a value",
         CONFIG,
         ("train.loss.beta", "section.key=value"),
         run=("run", "run.yaml", "--set", "train.loss.beta"),
     ),
-    Case("--set without a key", CONFIG, ("'=1'", "section.key=value"), run=("run", "run.yaml", "--set", "=1")),
     Case(
-        "--set through a value", CONFIG, ("run_dir", "not a section"), run=("run", "run.yaml", "--set", "run_dir.x=1")
+        "--set without a key",
+        CONFIG,
+        ("'=1'", "section.key=value"),
+        run=("run", "run.yaml", "--set", "=1"),
+    ),
+    Case(
+        "--set through a value",
+        CONFIG,
+        ("run_dir", "not a section"),
+        run=("run", "run.yaml", "--set", "run_dir.x=1"),
     ),
     Case(
         "--set an unknown key",
@@ -193,14 +225,25 @@ CASES = [
     yaml_case("a list", "- a\n- b\n", "expected sections", "list"),
     yaml_case("never closed", "policy: {name: hf\nrun_dir: x\n", "not valid YAML", "line 2"),
     yaml_case("tab as indentation", "policy:\n\tname: hf\n", "not valid YAML", "line 2"),
-    yaml_case("a key twice", "run_dir: a\npolicy: {name: hf}\nrun_dir: b\n", "'run_dir' appears twice", "line 3"),
     yaml_case(
-        "a key twice, deeper", "train: {loss: {name: dpo, beta: 1, beta: 2}}\n", "'beta' appears twice", "line 1"
+        "a key twice",
+        "run_dir: a\npolicy: {name: hf}\nrun_dir: b\n",
+        "'run_dir' appears twice",
+        "line 3",
+    ),
+    yaml_case(
+        "a key twice, deeper",
+        "train: {loss: {name: dpo, beta: 1, beta: 2}}\n",
+        "'beta' appears twice",
+        "line 1",
     ),
     yaml_case("two documents", "run_dir: a\n---\nrun_dir: b\n", "single document"),
     yaml_case("a list as a key", "? [a, b]\n: c\n", "a key must be a word", "line 1"),
     yaml_case(
-        "an object of Python", "run_dir: !!python/object/apply:os.system ['touch pwned']\n", "python/object", "line 1"
+        "an object of Python",
+        "run_dir: !!python/object/apply:os.system ['touch pwned']\n",
+        "python/object",
+        "line 1",
     ),
     yaml_case("a tag that does not fit", "run_dir: !!bool maybe\n", "not valid YAML"),
     yaml_case("an alias of itself", "policy: &p {name: hf, again: *p}\n", "contains itself"),
@@ -209,7 +252,12 @@ CASES = [
     yaml_case("Latin-1", b"run_dir: caf\xe9\n", "UTF-8"),
     yaml_case("UTF-16", "run_dir: a\n".encode("utf-16"), "UTF-8"),
     # --- keys and values
-    config_case("unknown key", {"train.learing_rate": 1e-6}, "train.learing_rate", "did you mean 'learning_rate'"),
+    config_case(
+        "unknown key",
+        {"train.learing_rate": 1e-6},
+        "train.learing_rate",
+        "did you mean 'learning_rate'",
+    ),
     config_case("unknown section", {"trian": {}}, "trian", "did you mean 'train'"),
     config_case("no near key", {"zzzqqq": 1}, "zzzqqq: unknown key", "Allowed: completions"),
     config_case(
@@ -220,31 +268,79 @@ CASES = [
         "did you mean 'dpo'",
         "module:attribute",
     ),
-    config_case("unknown option", {"train.loss.bta": 0.1}, "train.loss.bta", "'dpo'", "did you mean 'beta'"),
     config_case(
-        "unknown option of a judge", {"rank.judge.temprature": 1}, "rank.judge.temprature", "did you mean 'temperature'"
+        "unknown option", {"train.loss.bta": 0.1}, "train.loss.bta", "'dpo'", "did you mean 'beta'"
+    ),
+    config_case(
+        "unknown option of a judge",
+        {"rank.judge.temprature": 1},
+        "rank.judge.temprature",
+        "did you mean 'temperature'",
     ),
     config_case("no name", {"train.loss": {"beta": 1}}, "train.loss.name", "required"),
     config_case("a word for a section", {"train": "dpo"}, "train: expected a section", "'dpo'"),
     config_case("nothing for a section", {"train": None}, "train: expected a section", "None"),
-    config_case("true is not 1", {"train.loss.beta": True}, "train.loss.beta", "valid number", "True"),
-    config_case("a number in quotes", {"train.loss.beta": "0.1"}, "train.loss.beta", "valid number", "'0.1'"),
-    config_case("a count in quotes", {"train.pairs_per_step": "8"}, "train.pairs_per_step", "valid integer", "'8'"),
-    config_case("a count of 8.5", {"train.pairs_per_step": 8.5}, "train.pairs_per_step", "valid integer", "8.5"),
-    config_case("yes is a word", {"train.train_on_truncated": "yes"}, "train.train_on_truncated", "boolean", "'yes'"),
-    config_case("no run folder's name", {"run_dir": ""}, "run_dir", "working directory", "runs/mine"),
+    config_case(
+        "true is not 1", {"train.loss.beta": True}, "train.loss.beta", "valid number", "True"
+    ),
+    config_case(
+        "a number in quotes", {"train.loss.beta": "0.1"}, "train.loss.beta", "valid number", "'0.1'"
+    ),
+    config_case(
+        "a count in quotes",
+        {"train.pairs_per_step": "8"},
+        "train.pairs_per_step",
+        "valid integer",
+        "'8'",
+    ),
+    config_case(
+        "a count of 8.5",
+        {"train.pairs_per_step": 8.5},
+        "train.pairs_per_step",
+        "valid integer",
+        "8.5",
+    ),
+    config_case(
+        "yes is a word",
+        {"train.train_on_truncated": "yes"},
+        "train.train_on_truncated",
+        "boolean",
+        "'yes'",
+    ),
+    config_case(
+        "no run folder's name", {"run_dir": ""}, "run_dir", "working directory", "runs/mine"
+    ),
     Case(
         "command: no run folder's name",
         CONFIG,
         ("run_dir", "working directory"),
         run=("run", "run.yaml", "--run-dir", ""),
     ),
-    config_case("beta 1 of Adam", {"train.adam_betas": [0.9, 1.0]}, "train.adam_betas.1", "less than 1", "1.0"),
-    config_case("one bootstrap sample", {"evaluate.bootstrap_samples": 1}, "evaluate.bootstrap_samples", "equal to 2"),
-    config_case("an endless seed", {"train.seed": 2**64}, "train.seed", "less than", "18446744073709551616"),
-    config_case("all prompts held out", {"pair.held_out_prompts": 4}, "pair.held_out_prompts: 4 of 4 prompts"),
     config_case(
-        "all prompts of pairs held out", PAIRS | {"pair.held_out_prompts": 5}, "pair.held_out_prompts: 5 of 4 prompts"
+        "beta 1 of Adam",
+        {"train.adam_betas": [0.9, 1.0]},
+        "train.adam_betas.1",
+        "less than 1",
+        "1.0",
+    ),
+    config_case(
+        "one bootstrap sample",
+        {"evaluate.bootstrap_samples": 1},
+        "evaluate.bootstrap_samples",
+        "equal to 2",
+    ),
+    config_case(
+        "an endless seed", {"train.seed": 2**64}, "train.seed", "less than", "18446744073709551616"
+    ),
+    config_case(
+        "all prompts held out",
+        {"pair.held_out_prompts": 4},
+        "pair.held_out_prompts: 4 of 4 prompts",
+    ),
+    config_case(
+        "all prompts of pairs held out",
+        PAIRS | {"pair.held_out_prompts": 5},
+        "pair.held_out_prompts: 5 of 4 prompts",
     ),
     config_case(
         "a reference without weights",
@@ -258,20 +354,45 @@ CASES = [
         "rank.strategy.name",
         "does not state its facts",
     ),
-    config_case("no module's name", {"train.loss": {"name": ":loss"}}, "train.loss.name", "':loss' fails"),
+    config_case(
+        "no module's name", {"train.loss": {"name": ":loss"}}, "train.loss.name", "':loss' fails"
+    ),
     config_case("beta 0", {"train.loss.beta": 0}, "train.loss.beta", "greater than 0"),
     config_case(
-        "learning rate below 0", {"train.learning_rate": -1e-6}, "train.learning_rate", "greater than 0", "-1e-06"
+        "learning rate below 0",
+        {"train.learning_rate": -1e-6},
+        "train.learning_rate",
+        "greater than 0",
+        "-1e-06",
     ),
     config_case(
-        "delta not a number", {"train.regularizer.delta": math.nan}, "train.regularizer.delta", "finite", "nan"
+        "delta not a number",
+        {"train.regularizer.delta": math.nan},
+        "train.regularizer.delta",
+        "finite",
+        "nan",
     ),
-    config_case("delta infinite", {"train.regularizer.delta": math.inf}, "train.regularizer.delta", "finite", "inf"),
     config_case(
-        "share above 1", {"rank.max_failed_fraction": 1.5}, "rank.max_failed_fraction", "less than or equal to 1", "1.5"
+        "delta infinite",
+        {"train.regularizer.delta": math.inf},
+        "train.regularizer.delta",
+        "finite",
+        "inf",
+    ),
+    config_case(
+        "share above 1",
+        {"rank.max_failed_fraction": 1.5},
+        "rank.max_failed_fraction",
+        "less than or equal to 1",
+        "1.5",
     ),
     config_case("no step", {"train.pairs_per_step": 0}, "train.pairs_per_step", "greater than 0"),
-    config_case("one completion", SAMPLED | ONE_SAMPLE, "sample.completions_per_prompt", "greater than or equal to 2"),
+    config_case(
+        "one completion",
+        SAMPLED | ONE_SAMPLE,
+        "sample.completions_per_prompt",
+        "greater than or equal to 2",
+    ),
     config_case(
         "three problems",
         {"train.bta": 1, "rank.seed": -1, "policy": 3},
@@ -279,11 +400,26 @@ CASES = [
         "rank.seed",
         "policy: expected a section",
     ),
-    config_case("reference is a word", {"train.reference": "frozen"}, "train.reference", "'initial'", "'frozen'"),
-    config_case("no entry", {"completions": GONE}, "exactly one of prompts, completions and pairs", "none"),
-    config_case("two entries", {"prompts": {"name": "playground"}}, "exactly one of", "prompts and completions"),
+    config_case(
+        "reference is a word",
+        {"train.reference": "frozen"},
+        "train.reference",
+        "'initial'",
+        "'frozen'",
+    ),
+    config_case(
+        "no entry", {"completions": GONE}, "exactly one of prompts, completions and pairs", "none"
+    ),
+    config_case(
+        "two entries",
+        {"prompts": {"name": "playground"}},
+        "exactly one of",
+        "prompts and completions",
+    ),
     config_case("no judge", {"rank": GONE}, "rank is missing", "judge"),
-    config_case("no sample", SAMPLED | {"sample": GONE}, "sample is missing", "completions_per_prompt"),
+    config_case(
+        "no sample", SAMPLED | {"sample": GONE}, "sample is missing", "completions_per_prompt"
+    ),
     config_case(
         "selector and strategy",
         {"pair.selector.name": "best_vs_worst"},
@@ -293,7 +429,12 @@ CASES = [
         "best_vs_random",
     ),
     config_case(
-        "gap without scores", {"pair.min_gap": 0.5}, "pair.min_gap", "needs scores", "'iterative'", "min_p_chosen"
+        "gap without scores",
+        {"pair.min_gap": 0.5},
+        "pair.min_gap",
+        "needs scores",
+        "'iterative'",
+        "min_p_chosen",
     ),
     config_case(
         "lists for a loss of pairs",
@@ -302,10 +443,20 @@ CASES = [
         "'dpo'",
         "only list losses read",
     ),
-    config_case("ratio below 1", {"pair.max_length_ratio": 0.5}, "pair.max_length_ratio", "greater than or equal to 1"),
-    config_case("policy without weights", SAMPLED, "policy.name", "'scripted'", "no weights to train"),
     config_case(
-        "own module missing", {"train.loss": {"name": "no_such_module:loss"}}, "train.loss.name", "no_such_module"
+        "ratio below 1",
+        {"pair.max_length_ratio": 0.5},
+        "pair.max_length_ratio",
+        "greater than or equal to 1",
+    ),
+    config_case(
+        "policy without weights", SAMPLED, "policy.name", "'scripted'", "no weights to train"
+    ),
+    config_case(
+        "own module missing",
+        {"train.loss": {"name": "no_such_module:loss"}},
+        "train.loss.name",
+        "no_such_module",
     ),
     config_case(
         "own attribute missing",
@@ -314,12 +465,29 @@ CASES = [
         "'math'",
         "no_such_loss",
     ),
-    config_case("a key, not its name", {"policy.api_key": "sk-planted-123"}, "policy.api_key", "api_key_env"),
-    config_case("terminal codes", {"train.loss.name": "\x1b]0;pwn\x07\x1b[2J"}, "train.loss.name", "unknown loss"),
-    config_case("everything held out", {"pair.held_out_prompts": 4}, "pair.held_out_prompts", "4 of 4", spent=True),
+    config_case(
+        "a key, not its name", {"policy.api_key": "sk-planted-123"}, "policy.api_key", "api_key_env"
+    ),
+    config_case(
+        "terminal codes",
+        {"train.loss.name": "\x1b]0;pwn\x07\x1b[2J"},
+        "train.loss.name",
+        "unknown loss",
+    ),
+    config_case(
+        "everything held out",
+        {"pair.held_out_prompts": 4},
+        "pair.held_out_prompts",
+        "4 of 4",
+        spent=True,
+    ),
     # --- where input is
-    config_case("no such file", {"completions.path": "nowhere.jsonl"}, "nowhere.jsonl", "no such file"),
-    config_case("a folder", {"completions.path": "model", "completions.format": "jsonl"}, "model", "folder"),
+    config_case(
+        "no such file", {"completions.path": "nowhere.jsonl"}, "nowhere.jsonl", "no such file"
+    ),
+    config_case(
+        "a folder", {"completions.path": "model", "completions.format": "jsonl"}, "model", "folder"
+    ),
     config_case(
         "unknown format",
         {"completions.path": "answers.xlsx"},
@@ -339,7 +507,10 @@ CASES = [
     # --- rows of any file
     answers_case("empty file", lambda rows: rows.clear(), "answers.jsonl", "no rows"),
     answers_case(
-        "only blank lines", lambda rows: rows.__setitem__(slice(None), [b"\n", b"  \n"]), "answers.jsonl", "no rows"
+        "only blank lines",
+        lambda rows: rows.__setitem__(slice(None), [b"\n", b"  \n"]),
+        "answers.jsonl",
+        "no rows",
     ),
     answers_case("torn line", line(b'{"prompt": "a'), "answers.jsonl, line 3", "not valid JSON"),
     answers_case(
@@ -351,9 +522,14 @@ CASES = [
     answers_case("a list", line(b'["a"]\n'), "answers.jsonl, line 3", "expected an object", "list"),
     answers_case("a number", line(b"3\n"), "answers.jsonl, line 3", "expected an object", "int"),
     answers_case(
-        "a field twice", line(b'{"prompt": "a", "prompt": "b"}\n'), "answers.jsonl, line 3", "'prompt' appears twice"
+        "a field twice",
+        line(b'{"prompt": "a", "prompt": "b"}\n'),
+        "answers.jsonl, line 3",
+        "'prompt' appears twice",
     ),
-    answers_case("not UTF-8", line(b'{"prompt": "caf\xe9"}\n'), "answers.jsonl, line 3", "not UTF-8", "iconv"),
+    answers_case(
+        "not UTF-8", line(b'{"prompt": "caf\xe9"}\n'), "answers.jsonl, line 3", "not UTF-8", "iconv"
+    ),
     answers_case(
         "UTF-16",
         lambda rows: rows.__setitem__(slice(None), ['{"prompt": "a"}\n'.encode("utf-16")]),
@@ -378,9 +554,14 @@ CASES = [
         "answers.jsonl, line 3",
         "surrogate",
     ),
-    answers_case("nested too deep", line(b"[" * 100_000 + b"\n"), "answers.jsonl, line 3", "not valid JSON"),
     answers_case(
-        "5,000 digits", line(b'{"prompt": "a", "n": ' + b"7" * 5000 + b"}\n"), "answers.jsonl, line 3", "not valid JSON"
+        "nested too deep", line(b"[" * 100_000 + b"\n"), "answers.jsonl, line 3", "not valid JSON"
+    ),
+    answers_case(
+        "5,000 digits",
+        line(b'{"prompt": "a", "n": ' + b"7" * 5000 + b"}\n"),
+        "answers.jsonl, line 3",
+        "not valid JSON",
     ),
     # --- prompts
     answers_case(
@@ -392,9 +573,18 @@ CASES = [
         "columns",
     ),
     answers_case(
-        "two prompts", lambda rows: set_in(rows, 2, messages=[]), "answers.jsonl, line 3", "'prompt' and 'messages'"
+        "two prompts",
+        lambda rows: set_in(rows, 2, messages=[]),
+        "answers.jsonl, line 3",
+        "'prompt' and 'messages'",
     ),
-    answers_case("prompt empty", lambda rows: set_in(rows, 2, prompt=""), "answers.jsonl, line 3", "empty", run=STRICT),
+    answers_case(
+        "prompt empty",
+        lambda rows: set_in(rows, 2, prompt=""),
+        "answers.jsonl, line 3",
+        "empty",
+        run=STRICT,
+    ),
     answers_case(
         "prompt blank",
         lambda rows: set_in(rows, 2, prompt=" \n\t"),
@@ -403,8 +593,12 @@ CASES = [
         r"\n\t",
         run=STRICT,
     ),
-    answers_case("prompt null", lambda rows: set_in(rows, 2, prompt=None), "answers.jsonl, line 3", "None"),
-    answers_case("prompt a number", lambda rows: set_in(rows, 2, prompt=3), "answers.jsonl, line 3", "got 3"),
+    answers_case(
+        "prompt null", lambda rows: set_in(rows, 2, prompt=None), "answers.jsonl, line 3", "None"
+    ),
+    answers_case(
+        "prompt a number", lambda rows: set_in(rows, 2, prompt=3), "answers.jsonl, line 3", "got 3"
+    ),
     answers_case(
         "unknown role",
         lambda rows: set_in(rows, 2, prompt=[{"role": "bot", "content": "a"}]),
@@ -413,17 +607,33 @@ CASES = [
         "'bot'",
     ),
     answers_case(
-        "turn without text", lambda rows: set_in(rows, 2, prompt=[{"role": "user"}]), "answers.jsonl, line 3", "content"
+        "turn without text",
+        lambda rows: set_in(rows, 2, prompt=[{"role": "user"}]),
+        "answers.jsonl, line 3",
+        "content",
     ),
-    answers_case("no turns", lambda rows: set_in(rows, 2, prompt=[]), "answers.jsonl, line 3", "list of messages"),
+    answers_case(
+        "no turns",
+        lambda rows: set_in(rows, 2, prompt=[]),
+        "answers.jsonl, line 3",
+        "list of messages",
+    ),
     answers_case(
         "assistant last",
-        lambda rows: set_in(rows, 2, prompt=[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]),
+        lambda rows: set_in(
+            rows,
+            2,
+            prompt=[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
+        ),
         "answers.jsonl, line 3",
         "end the prompt with a user turn",
     ),
     answers_case(
-        "tools are no list", lambda rows: set_in(rows, 2, tools="hammer"), "answers.jsonl, line 3", "tools", "'hammer'"
+        "tools are no list",
+        lambda rows: set_in(rows, 2, tools="hammer"),
+        "answers.jsonl, line 3",
+        "tools",
+        "'hammer'",
     ),
     prompts_case(
         "nothing sampled before the last row is checked",
@@ -439,7 +649,11 @@ CASES = [
         "no column 'completions'",
     ),
     answers_case(
-        "completions a text", lambda rows: set_in(rows, 2, completions="a"), "answers.jsonl, line 3", "list", "'a'"
+        "completions a text",
+        lambda rows: set_in(rows, 2, completions="a"),
+        "answers.jsonl, line 3",
+        "list",
+        "'a'",
     ),
     answers_case(
         "completions empty",
@@ -474,9 +688,13 @@ CASES = [
         "answers.jsonl, line 3, completion 1",
         "assistant",
     ),
-    answers_case("grade NaN", grade(math.nan), "answers.jsonl, line 3", "'grade'", "None", "not a number"),
+    answers_case(
+        "grade NaN", grade(math.nan), "answers.jsonl, line 3", "'grade'", "None", "not a number"
+    ),
     answers_case("grade infinite", grade(math.inf), "answers.jsonl, line 3", "no grade", "'grade'"),
-    answers_case("grade a text", grade("5"), "answers.jsonl, line 3", "'grade'", "'5'", "not a number"),
+    answers_case(
+        "grade a text", grade("5"), "answers.jsonl, line 3", "'grade'", "'5'", "not a number"
+    ),
     answers_case("grade true", grade(True), "answers.jsonl, line 3", "'grade'", "True"),
     answers_case("grade missing", grade(...), "answers.jsonl, line 3", "no grade", "'grade'"),
     answers_case(
@@ -552,9 +770,17 @@ CASES = [
     ),
     # --- pairs
     pairs_case(
-        "no rejected", lambda rows: set_in(rows, 2, rejected=...), "pairs.jsonl, line 3", "no column 'rejected'"
+        "no rejected",
+        lambda rows: set_in(rows, 2, rejected=...),
+        "pairs.jsonl, line 3",
+        "no column 'rejected'",
     ),
-    pairs_case("no prompt", lambda rows: set_in(rows, 2, prompt=...), "pairs.jsonl, line 3", "no column 'prompt'"),
+    pairs_case(
+        "no prompt",
+        lambda rows: set_in(rows, 2, prompt=...),
+        "pairs.jsonl, line 3",
+        "no column 'prompt'",
+    ),
     pairs_case(
         "the same text",
         lambda rows: set_in(rows, 2, rejected="good 2"),
@@ -564,7 +790,11 @@ CASES = [
         run=STRICT,
     ),
     pairs_case(
-        "chosen empty", lambda rows: set_in(rows, 2, chosen=""), "pairs.jsonl, line 3, chosen", "empty", run=STRICT
+        "chosen empty",
+        lambda rows: set_in(rows, 2, chosen=""),
+        "pairs.jsonl, line 3, chosen",
+        "empty",
+        run=STRICT,
     ),
     pairs_case(
         "nothing but empty answers",
@@ -573,8 +803,19 @@ CASES = [
         "4 × empty answer",
         "pairs.jsonl, line 1",
     ),
-    pairs_case("weight 0", lambda rows: set_in(rows, 2, weight=0), "pairs.jsonl, line 3", "weight", "greater than 0"),
-    pairs_case("weight infinite", lambda rows: set_in(rows, 2, weight=math.inf), "pairs.jsonl, line 3", "weight"),
+    pairs_case(
+        "weight 0",
+        lambda rows: set_in(rows, 2, weight=0),
+        "pairs.jsonl, line 3",
+        "weight",
+        "greater than 0",
+    ),
+    pairs_case(
+        "weight infinite",
+        lambda rows: set_in(rows, 2, weight=math.inf),
+        "pairs.jsonl, line 3",
+        "weight",
+    ),
     pairs_case(
         "a pair twice",
         lambda rows: rows.append(rows[0]),
@@ -592,7 +833,11 @@ CASES = [
     ),
     pairs_case(
         "turns on one side",
-        lambda rows: set_in(rows, 2, chosen=[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]),
+        lambda rows: set_in(
+            rows,
+            2,
+            chosen=[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
+        ),
         "pairs.jsonl, line 3, chosen",
         "one assistant turn",
     ),
@@ -605,7 +850,9 @@ CASES = [
         prepare=lambda place: place.change({"train.max_completion_tokens": 1}),
     ),
     # --- the model folder
-    model_case("missing", shutil.rmtree, "model", "no such model folder", config={"policy.path": "./model"}),
+    model_case(
+        "missing", shutil.rmtree, "model", "no such model folder", config={"policy.path": "./model"}
+    ),
     model_case(
         "empty",
         lambda m: [p.unlink() for p in m.iterdir()],
@@ -650,7 +897,12 @@ CASES = [
         config={"policy.path": "./model"},
     ),
     model_case(
-        "pickled weights", only_pickle, "model", "safetensors", "pytorch_model.bin", config={"policy.path": "./model"}
+        "pickled weights",
+        only_pickle,
+        "model",
+        "safetensors",
+        "pytorch_model.bin",
+        config={"policy.path": "./model"},
     ),
     model_case(
         "another tokenizer's",
@@ -711,7 +963,9 @@ CASES = [
     ),
     model_case(
         "a chat template that refuses",
-        lambda m: edit_json(m / "tokenizer_config.json", chat_template="{{ raise_exception('no users here') }}"),
+        lambda m: edit_json(
+            m / "tokenizer_config.json", chat_template="{{ raise_exception('no users here') }}"
+        ),
         "no users here",
         code=CONFIG,
         spent=True,
@@ -725,23 +979,55 @@ CASES = [
     ),
     # --- the run folder
     config_case(
-        "run folder below a file", {"run_dir": "answers.jsonl/run"}, "answers.jsonl/run", "cannot write", "--run-dir"
+        "run folder below a file",
+        {"run_dir": "answers.jsonl/run"},
+        "answers.jsonl/run",
+        "cannot write",
+        "--run-dir",
     ),
-    config_case("run folder with a long name", {"run_dir": "r" * 300}, "rrr", "cannot write", "--run-dir"),
+    config_case(
+        "run folder with a long name", {"run_dir": "r" * 300}, "rrr", "cannot write", "--run-dir"
+    ),
     config_case("run folder with a NUL", {"run_dir": "a\0b"}, "run-dir", "null"),
     config_case(
-        "run folder is a model folder", {"run_dir": "model"}, "model/config.json", "no run folder", "--run-dir"
+        "run folder is a model folder",
+        {"run_dir": "model"},
+        "model/config.json",
+        "no run folder",
+        "--run-dir",
     ),
-    Case("rank before sample", DATA, ("completions", "run the stage"), run=("rank", "run.yaml"), spent=True),
-    Case("pair before rank", DATA, ("rankings", "run the stage"), run=("pair", "run.yaml"), spent=True),
-    Case("train before pair", DATA, ("pairs", "run the stage"), run=("train", "run.yaml"), spent=True),
-    Case("evaluate before train", DATA, ("model", "prefine train"), run=("evaluate", "run.yaml"), spent=True),
+    Case(
+        "rank before sample",
+        DATA,
+        ("completions", "run the stage"),
+        run=("rank", "run.yaml"),
+        spent=True,
+    ),
+    Case(
+        "pair before rank",
+        DATA,
+        ("rankings", "run the stage"),
+        run=("pair", "run.yaml"),
+        spent=True,
+    ),
+    Case(
+        "train before pair", DATA, ("pairs", "run the stage"), run=("train", "run.yaml"), spent=True
+    ),
+    Case(
+        "evaluate before train",
+        DATA,
+        ("model", "prefine train"),
+        run=("evaluate", "run.yaml"),
+        spent=True,
+    ),
     Case("report of nothing", DATA, ("nothing to report",), run=("report", "run.yaml"), spent=True),
     Case(
         "changed configuration",
         CONFIG,
         ("rank.judge.temperature", "null → 2.0", "--run-dir"),
-        prepare=first_then(("sample", "rank"), lambda place: place.change({"rank.judge.temperature": 2.0})),
+        prepare=first_then(
+            ("sample", "rank"), lambda place: place.change({"rank.judge.temperature": 2.0})
+        ),
         spent=True,
     ),
     Case(
@@ -749,7 +1035,9 @@ CASES = [
         CONFIG,
         ("sample.completions_per_prompt", "3 → 2"),
         config=SAMPLED,
-        prepare=first_then(("sample",), lambda place: place.change({"sample.completions_per_prompt": 2})),
+        prepare=first_then(
+            ("sample",), lambda place: place.change({"sample.completions_per_prompt": 2})
+        ),
         run=("sample", "run.yaml"),
         spent=True,
     ),
@@ -764,7 +1052,9 @@ CASES = [
         "config.json of another version",
         DATA,
         ("run/config.json", "999"),
-        prepare=first_then(("sample",), lambda place: edit_json(place.root / "run/config.json", schema_version=999)),
+        prepare=first_then(
+            ("sample",), lambda place: edit_json(place.root / "run/config.json", schema_version=999)
+        ),
         spent=True,
     ),
     Case(
@@ -778,14 +1068,19 @@ CASES = [
         "manifest of another version",
         DATA,
         ("run/manifest.json", "999"),
-        prepare=first_then(("sample",), lambda place: edit_json(place.root / "run/manifest.json", schema_version=999)),
+        prepare=first_then(
+            ("sample",),
+            lambda place: edit_json(place.root / "run/manifest.json", schema_version=999),
+        ),
         spent=True,
     ),
     Case(
         "manifest with other content",
         DATA,
         ("run/manifest.json", "not a manifest"),
-        prepare=first_then(("sample",), lambda place: edit_json(place.root / "run/manifest.json", stages=[3])),
+        prepare=first_then(
+            ("sample",), lambda place: edit_json(place.root / "run/manifest.json", stages=[3])
+        ),
         spent=True,
     ),
     Case(
@@ -793,7 +1088,8 @@ CASES = [
         DATA,
         ("part-00000.sqlite", "damaged"),
         prepare=first_then(
-            ("sample",), lambda place: place.put("run/journal/part-00000.sqlite", b"SQLite format 4\0" * 500)
+            ("sample",),
+            lambda place: place.put("run/journal/part-00000.sqlite", b"SQLite format 4\0" * 500),
         ),
         spent=True,
     ),
@@ -803,14 +1099,20 @@ CASES = [
         ("part-00000.parquet", "schema version"),
         prepare=first_then(
             ("sample",),
-            lambda place: pq.write_table(pa.table({"id": ["a"]}), place.root / "run/completions/part-00000.parquet"),
+            lambda place: pq.write_table(
+                pa.table({"id": ["a"]}), place.root / "run/completions/part-00000.parquet"
+            ),
         ),
         run=("rank", "run.yaml"),
         spent=True,
     ),
     # --- limits
     Case(
-        "too many calls", LIMIT, ("max_calls", "limit 5", "raise the limit"), config={"rank.max_calls": 5}, spent=True
+        "too many calls",
+        LIMIT,
+        ("max_calls", "limit 5", "raise the limit"),
+        config={"rank.max_calls": 5},
+        spent=True,
     ),
     Case(
         "too many failures",
@@ -857,7 +1159,9 @@ def test_bad_input(case: Case, place: Place) -> None:
     assert place.inputs() == inputs, "an input was modified"
     assert not (place.root / "pwned").exists()
     if not case.spent:
-        assert not (place.root / "run" / "manifest.json").exists(), "found only after work had begun"
+        assert not (place.root / "run" / "manifest.json").exists(), (
+            "found only after work had begun"
+        )
     again = prefine(*case.run)
     assert again.code == result.code
     # Stopped by a limit, the second run is further on.

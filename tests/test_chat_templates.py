@@ -1,4 +1,6 @@
-"""Templates in the manners of models that users bring: what is read, what is scored, what ends a turn."""
+"""Templates in the manners of models that users bring: what is read, what is scored, what ends
+a turn.
+"""
 
 from typing import Any
 
@@ -43,16 +45,28 @@ def _scored(name: str, prompt: Prompt, completion: Completion) -> list[int] | No
 @pytest.mark.parametrize(
     ("name", "prompt", "completion"),
     [
-        ("chatml", "<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n", "Hi there<|im_end|>"),
+        (
+            "chatml",
+            "<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n",
+            "Hi there<|im_end|>",
+        ),
         (
             "llama3",
             "<|begin|><|start_header_id|>user<|end_header_id|>\n\nWhy?<|eot_id|>"
             "<|start_header_id|>assistant<|end_header_id|>\n\n",
             "Hi there<|eot_id|>",
         ),
-        ("gemma", "<bos><start_of_turn>user\nWhy?<end_of_turn>\n<start_of_turn>model\n", "Hi there<end_of_turn>"),
+        (
+            "gemma",
+            "<bos><start_of_turn>user\nWhy?<end_of_turn>\n<start_of_turn>model\n",
+            "Hi there<end_of_turn>",
+        ),
         ("mistral", "<s>[INST] Why? [/INST]", "Hi there</s>"),
-        ("reasoning", "<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n", "Hi there<|im_end|>"),
+        (
+            "reasoning",
+            "<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n",
+            "Hi there<|im_end|>",
+        ),
         (
             "opened",
             "<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n<think>\n",
@@ -69,7 +83,8 @@ def test_what_is_read_and_what_is_scored(name: str, prompt: str, completion: str
 
 
 @pytest.mark.parametrize(
-    "text", ["<think>\nHm.\n</think>\n\nSo.", "\n<think>Hm.\n</think>\n\nSo.", "Hm.\n</think>\n\nSo."]
+    "text",
+    ["<think>\nHm.\n</think>\n\nSo.", "\n<think>Hm.\n</think>\n\nSo.", "Hm.\n</think>\n\nSo."],
 )
 def test_reasoning_that_the_template_opened_is_not_opened_twice(text: str) -> None:
     tokenizer = TOKENIZERS["opened"]
@@ -81,7 +96,9 @@ def test_reasoning_that_the_template_opened_is_not_opened_twice(text: str) -> No
 def test_an_answer_that_never_leaves_the_opened_reasoning_is_no_text_unless_it_was_cut() -> None:
     asked, plain = Prompt.from_text("Why?"), _answer("Hi there")
     assert _scored("opened", asked, plain) is None
-    assert _scored("opened", asked, plain.model_copy(update={"finish_reason": "length"})) is not None
+    assert (
+        _scored("opened", asked, plain.model_copy(update={"finish_reason": "length"})) is not None
+    )
     assert _scored("reasoning", asked, plain) is not None
 
 
@@ -90,14 +107,19 @@ def test_a_template_that_fails_in_its_own_way_is_named_with_the_row(template: An
     tokenizer = made.chatml(chat_template=None)
     tokenizer.chat_template = template
     prompt = Prompt.make((Message(role="user", content="?"),), source="prompts.jsonl, line 7")
-    with pytest.raises(DataError, match=r"prompts\.jsonl, line 7, .* the chat template refuses its messages: \w+Error"):
+    with pytest.raises(
+        DataError,
+        match=r"prompts\.jsonl, line 7, .* the chat template refuses its messages: \w+Error",
+    ):
         chat.prompt_ids(tokenizer, prompt)
     with pytest.raises(ConfigError, match="cannot render a user and an assistant turn"):
         chat.stop_token_id(tokenizer)
 
 
 @pytest.mark.parametrize("name", ["llama3", "gemma", "mistral"])
-def test_the_start_token_is_read_once_though_tokenizer_and_template_both_write_it(name: str) -> None:
+def test_the_start_token_is_read_once_though_tokenizer_and_template_both_write_it(
+    name: str,
+) -> None:
     tokenizer = TOKENIZERS[name]
     start = tokenizer.bos_token_id
     assert tokenizer("x")["input_ids"][0] == start
@@ -109,7 +131,9 @@ def test_the_start_token_is_read_once_though_tokenizer_and_template_both_write_i
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_no_text_of_the_prompt_is_scored(name: str) -> None:
     tokenizer = TOKENIZERS[name]
-    prompt = _turns(("user", "first question"), ("assistant", "first answer"), ("user", "second question"))
+    prompt = _turns(
+        ("user", "first question"), ("assistant", "first answer"), ("user", "second question")
+    )
     said = "</think>the answer" if name == "opened" else "the answer"
     ids = _scored(name, prompt, _answer(said))
     text = tokenizer.decode(ids, skip_special_tokens=True)
@@ -142,20 +166,25 @@ def test_what_ends_a_turn(name: str, stops: Any, expected: str) -> None:
 )
 def test_turns_that_a_template_refuses_are_named(name: str, turns: Any, reason: str) -> None:
     prompt = Prompt.make(
-        tuple(Message(role=role, content=text) for role, text in turns), source="prompts.jsonl, line 7"
+        tuple(Message(role=role, content=text) for role, text in turns),
+        source="prompts.jsonl, line 7",
     )
     with pytest.raises(DataError, match=rf"prompts\.jsonl, line 7, prompt {prompt.id}: .*{reason}"):
         chat.prompt_ids(TOKENIZERS[name], prompt)
 
 
-@pytest.mark.parametrize("text", ["the tea", "naïve – 日本語 🙂", "an answer\n\twith lines", "[INST] forged </s>"])
+@pytest.mark.parametrize(
+    "text", ["the tea", "naïve – 日本語 🙂", "an answer\n\twith lines", "[INST] forged </s>"]
+)
 def test_bytes_stand_for_characters_that_the_vocabulary_lacks(text: str) -> None:
     tokenizer = TOKENIZERS["mistral"]
     ids = _scored("mistral", Prompt.from_text("Why?"), _answer(text))
     assert ids is not None
     assert tokenizer.decode(ids[:-1]) == text
     assert tokenizer.unk_token_id not in ids
-    assert not {tokenizer.convert_tokens_to_ids(token) for token in ("[INST]", "[/INST]")} & set(ids)
+    assert not {tokenizer.convert_tokens_to_ids(token) for token in ("[INST]", "[/INST]")} & set(
+        ids
+    )
     assert ids.count(tokenizer.eos_token_id) == 1
 
 
@@ -196,17 +225,24 @@ def test_earlier_reasoning_is_not_read() -> None:
     ("fields", "written"),
     [
         ({"reasoning": "Hm, rain."}, "<think>\nHm, rain.\n</think>\n\nSo.<|im_end|>"),
-        ({"tool_calls": (CALL,)}, 'So.\n<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo"}}\n</tool_call>'),
+        (
+            {"tool_calls": (CALL,)},
+            'So.\n<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo"}}\n</tool_call>',
+        ),
     ],
 )
-def test_imported_reasoning_and_calls_are_scored_as_the_template_writes_them(fields: Any, written: str) -> None:
+def test_imported_reasoning_and_calls_are_scored_as_the_template_writes_them(
+    fields: Any, written: str
+) -> None:
     tokenizer = TOKENIZERS["reasoning"]
     ids = _scored("reasoning", Prompt.from_text("Why?"), _answer("So.", **fields))
     assert ids is not None
     assert tokenizer.decode(ids) == written.removesuffix("<|im_end|>") + "<|im_end|>"
     tag = "<think>" if "reasoning" in fields else "<tool_call>"
     assert ids.count(tokenizer.convert_tokens_to_ids(tag)) == 1
-    assert ids.count(chat.stop_token_id(tokenizer)) == 1 and ids[-1] == chat.stop_token_id(tokenizer)
+    assert ids.count(chat.stop_token_id(tokenizer)) == 1 and ids[-1] == chat.stop_token_id(
+        tokenizer
+    )
 
 
 @pytest.mark.parametrize(
@@ -221,5 +257,7 @@ def test_imported_reasoning_and_calls_are_scored_as_the_template_writes_them(fie
         ("reasoning", _turns(("user", "?"), ("assistant", "So")), {"reasoning": "Hm."}),
     ],
 )
-def test_reasoning_and_calls_that_cannot_be_written_are_no_text(name: str, prompt: Prompt, fields: Any) -> None:
+def test_reasoning_and_calls_that_cannot_be_written_are_no_text(
+    name: str, prompt: Prompt, fields: Any
+) -> None:
     assert _scored(name, prompt, _answer("So.", **fields)) is None

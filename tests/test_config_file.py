@@ -128,11 +128,15 @@ def test_an_override_makes_missing_sections(file: Path) -> None:
 
 def test_all_problems_come_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
-        validate(MINIMAL | {"trian": {}, "train": {"seed": -1, "loss": {"beta": 1}}}, where="run.yaml")
+        validate(
+            MINIMAL | {"trian": {}, "train": {"seed": -1, "loss": {"beta": 1}}}, where="run.yaml"
+        )
     lines = str(caught.value).splitlines()
     assert lines[0] == "run.yaml:"
     assert len(lines) == 4
-    assert all(any(path in line for line in lines) for path in ("trian", "train.seed", "train.loss.name"))
+    assert all(
+        any(path in line for line in lines) for path in ("trian", "train.seed", "train.loss.name")
+    )
 
 
 def test_an_integer_is_a_number_but_nothing_else_is_converted() -> None:
@@ -172,20 +176,29 @@ def test_set_reaches_into_lists(file: Path) -> None:
     options = load(file, overrides=overrides).train.loss.options
     assert options["losses"][1] == {"name": "ipo", "beta": 0.7}
     assert options["weights"] == [0.5, 2]
-    for wrong in ("train.loss.losses.2.beta=1", "train.loss.losses.x.beta=1", "train.loss.weights.2=1"):
+    for wrong in (
+        "train.loss.losses.2.beta=1",
+        "train.loss.losses.x.beta=1",
+        "train.loss.weights.2=1",
+    ):
         with pytest.raises(ConfigError, match="has no item"):
             load(file, overrides=[overrides[0], wrong])
 
 
 def test_an_unknown_key_of_a_schedule_is_at_its_place(file: Path) -> None:
     with pytest.raises(ConfigError) as caught:
-        load(file, overrides=["train.regularizer_weight={schedule: linear, start: 0.1, end: 1, unti: 1}"])
+        load(
+            file,
+            overrides=["train.regularizer_weight={schedule: linear, start: 0.1, end: 1, unti: 1}"],
+        )
     assert "train.regularizer_weight.unti: unknown key; did you mean 'until'?" in str(caught.value)
 
 
 def test_a_key_within_a_list_is_refused_at_its_place(file: Path) -> None:
     losses = "{name: mixture, losses: [{name: dpo}, {name: ipo, api_key: abc}], weights: [1, 2]}"
-    with pytest.raises(ConfigError, match=r"train\.loss\.losses\.1\.api_key: keys are never written"):
+    with pytest.raises(
+        ConfigError, match=r"train\.loss\.losses\.1\.api_key: keys are never written"
+    ):
         load(file, overrides=[f"train.loss={losses}"])
 
 
@@ -193,5 +206,6 @@ def test_a_key_within_a_list_is_refused_at_its_place(file: Path) -> None:
 def test_functions_are_named(losses: Any) -> None:
     with pytest.raises(ConfigError, match="'len' is a function; name it"):
         validate(
-            {**MINIMAL, "train": {"loss": {"name": "mixture", "losses": losses, "weights": [1]}}}, where="settings"
+            {**MINIMAL, "train": {"loss": {"name": "mixture", "losses": losses, "weights": [1]}}},
+            where="settings",
         )

@@ -1,4 +1,6 @@
-"""Every Python example of docs/python.md and README.md runs, in order; what cannot be had here is replaced."""
+"""Every Python example of docs/python.md and README.md runs, in order; what cannot be had here
+is replaced.
+"""
 
 import json
 import re
@@ -51,7 +53,9 @@ def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[
 
 
 def run(page: str, stand_ins: dict[str, str]) -> dict[str, Any]:
-    """All examples of a page in one namespace; one that begins with a file's name is written there instead."""
+    """All examples of a page in one namespace; one that begins with a file's name is written
+    there instead.
+    """
     namespace: dict[str, Any] = {"__name__": "__main__"}
     for number, example in enumerate(examples(page), 1):
         if name := re.match(r"# (\w+\.py)\n", example):
@@ -63,7 +67,9 @@ def run(page: str, stand_ins: dict[str, str]) -> dict[str, Any]:
     return namespace
 
 
-def test_the_examples_of_the_page_run(stand_ins: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_examples_of_the_page_run(
+    stand_ins: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
     found = run("docs/python.md", stand_ins)
     assert "chosen answers: " in capsys.readouterr().out
     assert Path("runs/python-lora/model/adapter_config.json").is_file()
@@ -79,7 +85,9 @@ def test_the_examples_of_the_readme_run(stand_ins: dict[str, str]) -> None:
 def test_the_settings_on_the_page_are_settings(page: str, stand_ins: dict[str, str]) -> None:
     run(page, stand_ins)
     found = re.findall(
-        r"^```yaml\n(.*?)^```", (REPOSITORY / page).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+        r"^```yaml\n(.*?)^```",
+        (REPOSITORY / page).read_text(encoding="utf-8"),
+        re.MULTILINE | re.DOTALL,
     )
     assert found
     rest: dict[str, Any] = {

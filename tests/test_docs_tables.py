@@ -17,7 +17,9 @@ def rows(page: str, heading: str) -> dict[str, list[str]]:
     assert found, f"{page} has no table {heading!r}"
     lines = re.match(r"[^\n]*\n\|[-|]+\|\n((?:\|.*\n)+)", after)
     assert lines is not None
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[1].splitlines()]
+    cells = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in lines[1].splitlines()
+    ]
     return {name.strip("`"): rest for name, *rest in cells}
 
 

@@ -1,4 +1,6 @@
-"""Full disks, kills, locks and torn files: what was paid for stays, and the same command goes on."""
+"""Full disks, kills, locks and torn files: what was paid for stays, and the same command goes
+on.
+"""
 
 import json
 import os
@@ -38,7 +40,9 @@ def tables() -> dict[str, bytes]:
 
 
 def manifest(stage: str) -> dict[str, object]:
-    stages: dict[str, dict[str, object]] = json.loads(Path("run/manifest.json").read_text())["stages"]
+    stages: dict[str, dict[str, object]] = json.loads(Path("run/manifest.json").read_text())[
+        "stages"
+    ]
     return stages[stage]
 
 
@@ -49,7 +53,9 @@ def at_most(size: int) -> Callable[[], None]:
 
 def slow_sampling(place: Place, *, prompts: int = 12, delay_s: float = 0.03) -> None:
     """Prompts in shards of one, each call on its own and slow."""
-    place.change(SAMPLED | {"policy.delay_s": delay_s, "policy.batch": 1, "sample.shard_prompts": 1})
+    place.change(
+        SAMPLED | {"policy.delay_s": delay_s, "policy.batch": 1, "sample.shard_prompts": 1}
+    )
     place.put("prompts.jsonl", jsonl([{"prompt": f"question {n}"} for n in range(prompts)]))
 
 
@@ -69,7 +75,9 @@ def fresh_run(place: Place, *stages: str) -> dict[str, bytes]:
 
 
 def test_full_disk_under_the_journal(place: Place) -> None:
-    place.change(SAMPLED | {"policy.replies": ["tea " * 4000, "no " * 5000], "sample.shard_prompts": 1})
+    place.change(
+        SAMPLED | {"policy.replies": ["tea " * 4000, "no " * 5000], "sample.shard_prompts": 1}
+    )
     result = prefine_process("sample", "run.yaml", limits=at_most(128 * 1024))
     assert result.code == LIMIT, result.err
     for fragment in ("journal", "no space", "free some space", "same command"):
@@ -85,7 +93,10 @@ def test_full_disk_under_the_journal(place: Place) -> None:
 
 
 def test_full_disk_under_a_part(place: Place) -> None:
-    long = [{"prompt": f"q {n}", "completions": [os.urandom(20_000).hex() for _ in range(2)]} for n in range(2)]
+    long = [
+        {"prompt": f"q {n}", "completions": [os.urandom(20_000).hex() for _ in range(2)]}
+        for n in range(2)
+    ]
     place.put("answers.jsonl", jsonl(long))
     result = prefine_process("sample", "run.yaml", limits=at_most(32 * 1024))
     assert result.code == LIMIT, result.err
@@ -209,10 +220,17 @@ def test_more_prompts_extend_a_run(place: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", [Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:-100]), lambda path: path.write_bytes(b"")]
+    "damage",
+    [
+        Path.unlink,
+        lambda path: path.write_bytes(path.read_bytes()[:-100]),
+        lambda path: path.write_bytes(b""),
+    ],
 )
 @pytest.mark.parametrize("table", ["completions", "rankings", "pairs"])
-def test_a_lost_part_is_rebuilt_without_a_call(place: Place, table: str, damage: Callable[[Path], object]) -> None:
+def test_a_lost_part_is_rebuilt_without_a_call(
+    place: Place, table: str, damage: Callable[[Path], object]
+) -> None:
     place.change({"policy": SAMPLED["policy"]})
     stages = ("sample", "rank", "pair")
     for stage in stages:

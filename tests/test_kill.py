@@ -1,4 +1,6 @@
-"""kill -9 in the middle of a run, then the same command: the same bytes, and nothing paid for twice."""
+"""kill -9 in the middle of a run, then the same command: the same bytes, and nothing paid for
+twice.
+"""
 
 import json
 import os
@@ -31,11 +33,27 @@ evaluate:
   prompts: {name: playground, count: 12, split: test}
   gold: {name: playground}
 """
-KEPT = ("completions/*", "rankings/*", "pairs/*", "train_log.jsonl", "train_final.json", "model/*", "metrics.json")
+KEPT = (
+    "completions/*",
+    "rankings/*",
+    "pairs/*",
+    "train_log.jsonl",
+    "train_final.json",
+    "model/*",
+    "metrics.json",
+)
 
 
 def command(folder: Path) -> list[str]:
-    return [sys.executable, "-m", "prefine", "run", str(folder.parent / "config.yaml"), "--run-dir", str(folder)]
+    return [
+        sys.executable,
+        "-m",
+        "prefine",
+        "run",
+        str(folder.parent / "config.yaml"),
+        "--run-dir",
+        str(folder),
+    ]
 
 
 def finish(folder: Path) -> None:
@@ -43,7 +61,11 @@ def finish(folder: Path) -> None:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for glob in KEPT for path in sorted(folder.glob(glob))}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for glob in KEPT
+        for path in sorted(folder.glob(glob))
+    }
 
 
 def journaled(folder: Path) -> int:
@@ -59,13 +81,17 @@ def journaled(folder: Path) -> int:
 
 def stages(folder: Path) -> dict[str, dict[str, object]]:
     path = folder / "manifest.json"
-    found: dict[str, dict[str, object]] = json.loads(path.read_text())["stages"] if path.exists() else {}
+    found: dict[str, dict[str, object]] = (
+        json.loads(path.read_text())["stages"] if path.exists() else {}
+    )
     return found
 
 
 def kill_when(folder: Path, moment: Callable[[], bool]) -> None:
     """Start the run, and kill it without warning at the moment."""
-    process = subprocess.Popen(command(folder), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command(folder), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     end = time.monotonic() + 300
     while process.poll() is None and not moment():
         assert time.monotonic() < end, "the moment never came"
@@ -75,13 +101,17 @@ def kill_when(folder: Path, moment: Callable[[], bool]) -> None:
 
 
 def resume_and_compare(folder: Path, whole: dict[str, bytes]) -> None:
-    """The same command again gives the bytes of an uninterrupted run, and asks only what was not answered."""
+    """The same command again gives the bytes of an uninterrupted run, and asks only what was
+    not answered.
+    """
     answered = journaled(folder)
     done = {name for name, manifest in stages(folder).items() if manifest["complete"]}
     finish(folder)
     assert contents(folder) == whole
     manifests = stages(folder)
-    asked = sum(m["usage"]["calls"] - m["replayed"] for name, m in manifests.items() if name not in done)  # type: ignore
+    asked = sum(
+        m["usage"]["calls"] - m["replayed"] for name, m in manifests.items() if name not in done
+    )  # type: ignore
     assert asked == journaled(folder) - answered, "a journaled answer was asked for again"
 
 
@@ -127,5 +157,8 @@ def test_twenty_kills_at_random_moments(uninterrupted: tuple[Path, dict[str, byt
         kill_when(folder, lambda end=end: time.monotonic() >= end)  # type: ignore[misc]
         reached = [*stages(folder)]
         resume_and_compare(folder, whole)
-        print(f"kill {number + 1:2d}: stages begun {reached}, {journaled(folder)} answers, bytes equal")
+        print(
+            f"kill {number + 1:2d}: stages begun {reached}, {journaled(folder)} answers, bytes "
+            "equal"
+        )
         shutil.rmtree(folder)

@@ -1,4 +1,6 @@
-"""`prefine train` killed without warning at random steps, again and again: the bytes of a run that nobody killed."""
+"""`prefine train` killed without warning at random steps, again and again: the bytes of a run
+that nobody killed.
+"""
 
 import os
 import random
@@ -24,7 +26,11 @@ def slow(logps, *, pause: float):
 
 
 def contents(folder: str) -> dict[str, bytes]:
-    files = [*Path(folder, "model").iterdir(), Path(folder, "train_log.jsonl"), Path(folder, "train_final.json")]
+    files = [
+        *Path(folder, "model").iterdir(),
+        Path(folder, "train_log.jsonl"),
+        Path(folder, "train_final.json"),
+    ]
     return {path.name: path.read_bytes() for path in files}
 
 
@@ -46,10 +52,21 @@ def kill_at(step: int) -> None:
 
 
 def survive(place: Place, *, kills: int, steps: int, seed: int) -> None:
-    """Kill one training at so many random steps, and compare what it leaves with an undisturbed one."""
-    settings = {"pairs_per_step": 2, "epochs": steps // 2, "checkpoint_every": 3, "learning_rate": 1e-3}
+    """Kill one training at so many random steps, and compare what it leaves with an undisturbed
+    one.
+    """
+    settings = {
+        "pairs_per_step": 2,
+        "epochs": steps // 2,
+        "checkpoint_every": 3,
+        "learning_rate": 1e-3,
+    }
     place.put("losses_here.py", LOSS)
-    place.change(PAIRS | {f"train.{name}": value for name, value in settings.items()} | {"train.max_steps": None})
+    place.change(
+        PAIRS
+        | {f"train.{name}": value for name, value in settings.items()}
+        | {"train.max_steps": None}
+    )
     place.change({"train.loss": {"name": "losses_here:slow", "pause": 0.02}})
     for folder in ("run", "whole"):
         assert prefine("pair", "run.yaml", "--run-dir", folder).code == 0
@@ -58,7 +75,10 @@ def survive(place: Place, *, kills: int, steps: int, seed: int) -> None:
     for moment in moments:
         kill_at(moment)
         checkpoints = sorted(path.name for path in Path("run/checkpoints").glob("*step-*"))
-        print(f"killed after step {log_rows('run')}, waited for {moment}; checkpoints: {', '.join(checkpoints)}")
+        print(
+            f"killed after step {log_rows('run')}, waited for {moment}; checkpoints: "
+            f"{', '.join(checkpoints)}"
+        )
     result = prefine("train", "run.yaml")
     assert result.code == 0, result.err
     assert log_rows("run") == steps

@@ -1,4 +1,6 @@
-"""The whole road in Japanese and Arabic: texts stay what they are, no length counts spaces, Arabic runs leftwards."""
+"""The whole road in Japanese and Arabic: texts stay what they are, no length counts spaces,
+Arabic runs leftwards.
+"""
 
 import json
 import re
@@ -28,8 +30,22 @@ PROMPTS = [
     "مَرْحَبًا! كم عدد أيام الأسبوع؟ ٧ أم 8؟\u200f",
     "اكتب جملة واحدة عن البحر\nثم سطرًا ثانيًا.",
 ]
-UNSEEN = ["富士山の高さは？", "ما هي عاصمة اليابان؟", "翻訳して：السلام عليكم 👋🏽", "صف القهوة بكلمتين."]
-PHRASES = ["春は桜が咲きます。", "夏は暑いです。", "👍🏽", "\n", "الربيع جميل ", "والصيف حار. ", "٣", "ﾊﾝｶｸ　"]
+UNSEEN = [
+    "富士山の高さは？",
+    "ما هي عاصمة اليابان؟",
+    "翻訳して：السلام عليكم 👋🏽",
+    "صف القهوة بكلمتين.",
+]
+PHRASES = [
+    "春は桜が咲きます。",
+    "夏は暑いです。",
+    "👍🏽",
+    "\n",
+    "الربيع جميل ",
+    "والصيف حار. ",
+    "٣",
+    "ﾊﾝｶｸ　",
+]
 
 ANSWERS = {
     "Japanese": [
@@ -58,7 +74,9 @@ def language(prompt: str) -> str:
 
 
 def server(request: dict[str, Any], number: int) -> Reply:
-    """One model answers in the prompt's language, the other judges: the candidate with more characters is better."""
+    """One model answers in the prompt's language, the other judges: the candidate with more
+    characters is better.
+    """
     asked = request["messages"][0]["content"]
     if request["model"] == "writer":
         return Reply(texts(*ANSWERS[language(asked)][: request["n"]]))
@@ -108,7 +126,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Any:
                 "run_dir": str(place / "実行"),
                 "policy": policy,
                 "prompts": {"name": "file", "path": str(place / "prompts.jsonl")},
-                "sample": {"model": {**model, "model": "writer"}, "completions_per_prompt": 4, "max_new_tokens": 64},
+                "sample": {
+                    "model": {**model, "model": "writer"},
+                    "completions_per_prompt": 4,
+                    "max_new_tokens": 64,
+                },
                 "rank": {"judge": {"name": "pairwise", "model": {**model, "model": "judge"}}},
                 "train": {
                     "adapter": {"name": "lora", "rank": 4},
@@ -123,7 +145,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Any:
                 },
                 "report": {"title": "四季と الفصول"},
             }
-            (place / "run.yaml").write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
+            (place / "run.yaml").write_text(
+                yaml.safe_dump(config, allow_unicode=True), encoding="utf-8"
+            )
             result = prefine("run", str(place / "run.yaml"))
             assert result.code == 0, result.err
         yield place / "実行"
@@ -147,7 +171,9 @@ def test_texts_survive_to_the_byte(run: Path) -> None:
     assert {row["prompt"][0]["content"] for row in pairs} == set(PROMPTS)
     for row in pairs:
         answers = ANSWERS[language(row["prompt"][0]["content"])]
-        assert row["chosen"][0]["content"] == max(answers, key=len), "the judge saw the texts as they are"
+        assert row["chosen"][0]["content"] == max(answers, key=len), (
+            "the judge saw the texts as they are"
+        )
         assert row["rejected"][0]["content"] in answers
 
 
@@ -160,7 +186,10 @@ def test_answers_and_lengths_are_those_of_the_models(run: Path) -> None:
     """Lengths in characters and in tokens, whatever stands for a space."""
     rows = outcomes(run)
     assert {row["prompt"] for row in rows} == set(UNSEEN)
-    figures = {m["name"]: m for m in json.loads((run / "metrics.json").read_text(encoding="utf-8"))["metrics"]}
+    figures = {
+        m["name"]: m
+        for m in json.loads((run / "metrics.json").read_text(encoding="utf-8"))["metrics"]
+    }
     for side, folder in (("before", "baseline"), ("after", "trained")):
         drawn = table(run, f"evaluation/{folder}")
         texts_drawn = sorted(row["text"] for row in drawn)
@@ -176,7 +205,9 @@ def test_answers_and_lengths_are_those_of_the_models(run: Path) -> None:
 
 
 def test_training_read_every_byte(run: Path) -> None:
-    """The policy reads bytes, so the tokens of an answer are its UTF-8 bytes and the stop token, but for phrases."""
+    """The policy reads bytes, so the tokens of an answer are its UTF-8 bytes and the stop
+    token, but for phrases.
+    """
     final = json.loads((run / "train_final.json").read_text())["final"]
     assert final["pairs"] == len(PROMPTS)
     assert final["margin"] > 0
@@ -186,7 +217,12 @@ def test_the_page_shows_the_texts_with_their_own_direction(run: Path) -> None:
     page = (run / "report.html").read_text(encoding="utf-8")
     shown = Texts(page)
     rows = outcomes(run)
-    expected = [visible(text) for row in rows for text in (row["prompt"], row["before"], row["after"]) if text]
+    expected = [
+        visible(text)
+        for row in rows
+        for text in (row["prompt"], row["before"], row["after"])
+        if text
+    ]
     assert shown.found == expected
     assert set(shown.directions) == {"auto"}
     for row in rows:
@@ -195,7 +231,9 @@ def test_the_page_shows_the_texts_with_their_own_direction(run: Path) -> None:
 
 
 def test_arabic_runs_from_right_to_left_in_a_browser(run: Path) -> None:
-    """Each paragraph by its own first letter, so that a text of both languages reads right in both."""
+    """Each paragraph by its own first letter, so that a text of both languages reads right in
+    both.
+    """
     with chromium() as context, visit(context, run / "report.html", width=1000) as seen:
         sides = seen.page.evaluate(
             """() => [...document.querySelectorAll('.text')].map(box => {
@@ -208,7 +246,9 @@ def test_arabic_runs_from_right_to_left_in_a_browser(run: Path) -> None:
         assert seen.complaints == []
     checked = set()
     for text, at_left, at_right in sides:
-        letter = re.search("[\u0600-\u06ff]|[\u3040-\u9fff\uff66-\uff9f]|[A-Za-z]", text.split("\n")[0])
+        letter = re.search(
+            "[\u0600-\u06ff]|[\u3040-\u9fff\uff66-\uff9f]|[A-Za-z]", text.split("\n")[0]
+        )
         if letter is None:
             continue
         arabic = "\u0600" <= letter[0] <= "\u06ff"

@@ -28,8 +28,17 @@ from openai_server import (
 )
 
 
-def ask(server: OpenAIServer, *, n: int = 1, logprobs: bool = False, model: str = "m", timeout: float = 5) -> object:
-    with openai.OpenAI(base_url=server.url, api_key="planted-key", max_retries=0, timeout=timeout) as client:
+def ask(
+    server: OpenAIServer,
+    *,
+    n: int = 1,
+    logprobs: bool = False,
+    model: str = "m",
+    timeout: float = 5,
+) -> object:
+    with openai.OpenAI(
+        base_url=server.url, api_key="planted-key", max_retries=0, timeout=timeout
+    ) as client:
         return client.chat.completions.create(
             model=model,
             messages=[{"role": "user", "content": "Which colour?"}],
@@ -69,7 +78,12 @@ def test_logprobs_for_who_asks() -> None:
     assert plain.choices[0].logprobs is None
     assert asked.choices[0].logprobs is not None
     assert asked.choices[0].logprobs.content is not None
-    assert [top.token for top in asked.choices[0].logprobs.content[0].top_logprobs] == ["A", " A", "B", "The"]
+    assert [top.token for top in asked.choices[0].logprobs.content[0].top_logprobs] == [
+        "A",
+        " A",
+        "B",
+        "The",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -97,7 +111,10 @@ def test_faults_that_come_with_a_200() -> None:
 
 
 def test_a_refused_key_is_echoed() -> None:
-    with OpenAIServer(unauthorized) as server, pytest.raises(openai.AuthenticationError, match="Bearer planted-key"):
+    with (
+        OpenAIServer(unauthorized) as server,
+        pytest.raises(openai.AuthenticationError, match="Bearer planted-key"),
+    ):
         ask(server)
 
 
@@ -132,7 +149,10 @@ def test_requests_at_once_are_counted() -> None:
 
 
 def test_nothing_is_answered_after_the_end() -> None:
-    with OpenAIServer() as server, openai.OpenAI(base_url=server.url, api_key="k", max_retries=0) as client:
+    with (
+        OpenAIServer() as server,
+        openai.OpenAI(base_url=server.url, api_key="k", max_retries=0) as client,
+    ):
         assert client.models.list().data
         server.__exit__(None, None, None)
         with pytest.raises(openai.APIConnectionError):

@@ -1,8 +1,9 @@
 """The committed configurations and their walks in docs/recipes: every command there is executed.
 
-The commands run in order and as written, in a folder with a copy of `configs/`. Only what cannot be had here is
-replaced, by `--set`: models and data sets of the hub, servers, and sizes that a tiny model cannot take. What the pages
-say is printed has to be printed, and every path that they name has to be there in the end.
+The commands run in order and as written, in a folder with a copy of `configs/`. Only what cannot be
+had here is replaced, by `--set`: models and data sets of the hub, servers, and sizes that a tiny
+model cannot take. What the pages say is printed has to be printed, and every path that they name
+has to be there in the end.
 """
 
 import json
@@ -27,7 +28,11 @@ PAGES = REPOSITORY / "docs" / "recipes"
 RECIPES = ["own-judge", "pairs-lora-budget", "reward-model", "server-judge"]
 KEY = "planted-key-0123456789"
 SMALL = {"policy.path": "model", "train.pairs_per_step": 2}
-IN_PROCESS = {"sample.completions_per_prompt": 3, "sample.max_new_tokens": 8, "train.train_on_truncated": True}
+IN_PROCESS = {
+    "sample.completions_per_prompt": 3,
+    "sample.max_new_tokens": 8,
+    "train.train_on_truncated": True,
+}
 
 
 class Block(NamedTuple):
@@ -38,7 +43,9 @@ class Block(NamedTuple):
 
 
 def blocks(page: Path) -> list[Block]:
-    found = re.findall(r"^```(\w+)\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    found = re.findall(
+        r"^```(\w+)\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
     return [Block(language, text.splitlines()) for language, text in found]
 
 
@@ -46,7 +53,9 @@ def rows(name: str, values: list[dict[str, Any]]) -> None:
     Path(name).write_text("".join(json.dumps(row) + "\n" for row in values))
 
 
-def execute(line: str, replacements: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Result | None:
+def execute(
+    line: str, replacements: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> Result | None:
     """One line of a shell: settings of the environment, and perhaps the command."""
     words = shlex.split(line.removeprefix("export "))
     while words and (setting := re.fullmatch(r"([A-Z_]+)=(.*)", words[0])):
@@ -60,12 +69,18 @@ def execute(line: str, replacements: dict[str, Any], monkeypatch: pytest.MonkeyP
     assert words[0] == "prefine", f"only prefine is executed, not {line!r}"
     place = next(i for i, word in enumerate(words) if word.endswith(".yaml")) + 1
     assert Path(words[place - 1]).is_file()
-    ours = [part for key, value in replacements.items() for part in ("--set", f"{key}={json.dumps(value)}")]
+    ours = [
+        part
+        for key, value in replacements.items()
+        for part in ("--set", f"{key}={json.dumps(value)}")
+    ]
     return prefine(*words[1:place], *ours, *words[place:])
 
 
 def walk(recipe: str, replacements: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """All blocks of a page: commands are executed, and what is said to be printed is looked for in order."""
+    """All blocks of a page: commands are executed, and what is said to be printed is looked for
+    in order.
+    """
     printed: list[str] = []
     for language, lines in blocks(PAGES / f"{recipe}.md"):
         if language == "bash":
@@ -80,15 +95,23 @@ def walk(recipe: str, replacements: dict[str, Any], monkeypatch: pytest.MonkeyPa
             assert language == "text"
             for line in lines:
                 pattern = ".*".join(re.escape(part) for part in line.split("…"))
-                matches = [number for number, said in enumerate(printed) if re.fullmatch(pattern, said)]
-                assert matches, f"{recipe}: {line!r} is not printed; there is\n" + "\n".join(printed)
+                matches = [
+                    number for number, said in enumerate(printed) if re.fullmatch(pattern, said)
+                ]
+                assert matches, f"{recipe}: {line!r} is not printed; there is\n" + "\n".join(
+                    printed
+                )
                 printed = printed[matches[0] + 1 :]
-    for path in sorted(set(re.findall(r"runs/[\w./-]*[\w-]", (PAGES / f"{recipe}.md").read_text(encoding="utf-8")))):
+    for path in sorted(
+        set(re.findall(r"runs/[\w./-]*[\w-]", (PAGES / f"{recipe}.md").read_text(encoding="utf-8")))
+    ):
         assert Path(path).exists(), f"{recipe}: {path} is named and is not there"
 
 
 @pytest.fixture
-def here(tmp_path: Path, tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def here(
+    tmp_path: Path, tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
     """The working directory of a user who has the configurations and a tiny policy in `model`."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
@@ -114,7 +137,11 @@ def test_every_recipe_has_a_configuration_and_a_page() -> None:
 
 def test_every_other_configuration_passes_the_check(here: Path) -> None:
     rows(
-        "pool.jsonl", [{"prompt": f"q {n}", "completions": [{"text": t, "grade": 1} for t in "ab"]} for n in range(20)]
+        "pool.jsonl",
+        [
+            {"prompt": f"q {n}", "completions": [{"text": t, "grade": 1} for t in "ab"]}
+            for n in range(20)
+        ],
     )
     others = [path for path in sorted(Path("configs").glob("*.yaml")) if path.stem not in RECIPES]
     assert others
@@ -130,13 +157,18 @@ def test_pairs_to_a_lora_checkpoint_takes_ten_lines_of_yaml_and_one_command(here
     assert len(lines) <= 10
     assert any("adapter" in line for line in lines) and any("budget" in line for line in lines)
     Path("lora.yaml").write_text("\n".join(example.lines))
-    rows("pairs.jsonl", [{"prompt": f"q {n}", "chosen": f"good {n}", "rejected": "bad"} for n in range(4)])
+    rows(
+        "pairs.jsonl",
+        [{"prompt": f"q {n}", "chosen": f"good {n}", "rejected": "bad"} for n in range(4)],
+    )
     result = prefine("run", "lora.yaml", "--set", "policy.path=model")
     assert result.code == 0, result.err
     assert Path("runs/lora/model/adapter_config.json").is_file()
 
 
-def test_pairs_from_the_hub_with_lora_and_a_budget(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pairs_from_the_hub_with_lora_and_a_budget(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import datasets
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", here / "cache")
@@ -161,13 +193,19 @@ def test_pairs_from_the_hub_with_lora_and_a_budget(here: Path, monkeypatch: pyte
     assert manifests("runs/pairs-lora-budget")["train"]["counts"]["produced"] == 6
 
 
-def test_a_server_that_samples_and_a_judge_at_a_url(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_samples_and_a_judge_at_a_url(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows("prompts.jsonl", [{"prompt": f"question {n}"} for n in range(6)])
     rows("eval_prompts.jsonl", [{"prompt": f"unseen question {n}"} for n in range(3)])
     judge = server.label_judge(0.7)
 
     def both(request: dict[str, Any], number: int) -> Reply:
-        return judge(request, number) if request["model"] == "gpt-4.1-mini" else server.honours_n(request, number)
+        return (
+            judge(request, number)
+            if request["model"] == "gpt-4.1-mini"
+            else server.honours_n(request, number)
+        )
 
     with OpenAIServer(both) as at:
         replacements = {
@@ -178,35 +216,53 @@ def test_a_server_that_samples_and_a_judge_at_a_url(here: Path, monkeypatch: pyt
             "evaluate.decoding": {"max_new_tokens": 8},
         }
         walk("server-judge", replacements, monkeypatch)
-    asked = [json.dumps([request.body.get("model"), request.body["messages"]]) for request in at.requests]
+    asked = [
+        json.dumps([request.body.get("model"), request.body["messages"]]) for request in at.requests
+    ]
     assert len(set(asked)) == len(asked), "nothing is asked twice, whatever was run again"
     keys = {request.body["model"]: request.headers.get("authorization") for request in at.requests}
-    assert keys["gpt-4.1-mini"] == f"Bearer {KEY}" and KEY not in str(keys["Qwen/Qwen2.5-0.5B-Instruct"])
-    assert sum('"gpt-4.1-mini"' not in one for one in asked) == 6, "one request per prompt where n is honoured"
+    assert keys["gpt-4.1-mini"] == f"Bearer {KEY}" and KEY not in str(
+        keys["Qwen/Qwen2.5-0.5B-Instruct"]
+    )
+    assert sum('"gpt-4.1-mini"' not in one for one in asked) == 6, (
+        "one request per prompt where n is honoured"
+    )
     assert manifests("runs/server-judge")["rank"]["usage"]["cost"] > 0
-    assert KEY.encode() not in b"".join(path.read_bytes() for path in here.rglob("*") if path.is_file())
+    assert KEY.encode() not in b"".join(
+        path.read_bytes() for path in here.rglob("*") if path.is_file()
+    )
 
 
 def test_completions_and_a_reward_model(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_reward_model(here / "reward")
     found = [
-        {"prompt": f"question {n}", "completions": [f"answer {n} {'more ' * m}" for m in range(3)]} for n in range(5)
+        {"prompt": f"question {n}", "completions": [f"answer {n} {'more ' * m}" for m in range(3)]}
+        for n in range(5)
     ]
     rows("completions.jsonl", found)
-    walk("reward-model", {**SMALL, "rank.judge.path": "reward", "pair.held_out_prompts": 2}, monkeypatch)
+    walk(
+        "reward-model",
+        {**SMALL, "rank.judge.path": "reward", "pair.held_out_prompts": 2},
+        monkeypatch,
+    )
     stages = manifests("runs/reward-model")
     assert stages["rank"]["usage"]["calls"] == 15, "each completion is scored once"
 
 
 def test_a_judge_of_ones_own(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows("prompts.jsonl", [{"prompt": f"What is 6 times {n}?", "answer": 6 * n} for n in range(4)])
-    rows("eval_prompts.jsonl", [{"prompt": f"What is 7 times {n}?", "answer": 7 * n} for n in range(2, 5)])
+    rows(
+        "eval_prompts.jsonl",
+        [{"prompt": f"What is 7 times {n}?", "answer": 7 * n} for n in range(2, 5)],
+    )
     replies = ["It is 0 .", "It is 6 .", "12, I think", "18 .", "no idea {sample}"]
     scripted = {"name": "scripted", "replies": replies}
     walk("own-judge", {**SMALL, **IN_PROCESS, "sample.model": scripted}, monkeypatch)
     assert manifests("runs/own-judge")["pair"]["counts"]["produced"] > 0
     module = Path("configs/own_judge.py")
-    module.write_text(module.read_text().replace("return float(bool(numbers)", "return 1.0 - float(bool(numbers)"))
+    module.write_text(
+        module.read_text().replace("return float(bool(numbers)", "return 1.0 - float(bool(numbers)")
+    )
     sys.modules.pop("own_judge")
     again = "PYTHONPATH=configs prefine run configs/own-judge.yaml"
     result = execute(again, {**SMALL, **IN_PROCESS, "sample.model": scripted}, monkeypatch)

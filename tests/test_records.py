@@ -82,7 +82,9 @@ def test_judgments_round_trip(p_first: float | None) -> None:
 
 
 @given(PROMPTS, TEXT, METADATA)
-def test_a_prompts_id_is_of_its_content(prompt: Prompt, source: str, metadata: dict[str, Any]) -> None:
+def test_a_prompts_id_is_of_its_content(
+    prompt: Prompt, source: str, metadata: dict[str, Any]
+) -> None:
     again = Prompt.make(
         prompt.messages,
         tools=prompt.tools,
@@ -92,7 +94,10 @@ def test_a_prompts_id_is_of_its_content(prompt: Prompt, source: str, metadata: d
     )
     assert again.id == prompt.id
     longer = (*prompt.messages, Message(role="user", content="more"))
-    assert Prompt.make(longer, tools=prompt.tools, chat_template_kwargs=prompt.chat_template_kwargs).id != prompt.id
+    assert (
+        Prompt.make(longer, tools=prompt.tools, chat_template_kwargs=prompt.chat_template_kwargs).id
+        != prompt.id
+    )
 
 
 @given(JSON)
@@ -116,7 +121,13 @@ def test_texts_that_differ_in_normal_form_only_are_two_prompts() -> None:
 
 
 def test_a_prompts_text_is_the_last_user_turn() -> None:
-    turns = [("system", "s"), ("user", "first"), ("assistant", "a"), ("user", "last"), ("tool", "t")]
+    turns = [
+        ("system", "s"),
+        ("user", "first"),
+        ("assistant", "a"),
+        ("user", "last"),
+        ("tool", "t"),
+    ]
     prompt = Prompt.make(tuple(Message.model_validate({"role": r, "content": c}) for r, c in turns))
     assert prompt.text == "last"
 
@@ -134,7 +145,12 @@ def completion(text: str, **values: Any) -> Completion:
 
 def pair(**values: Any) -> PreferencePair:
     return PreferencePair(
-        **{"prompt": Prompt.from_text("q"), "chosen": completion("a"), "rejected": completion("b"), **values}
+        **{
+            "prompt": Prompt.from_text("q"),
+            "chosen": completion("a"),
+            "rejected": completion("b"),
+            **values,
+        }
     )
 
 
@@ -162,7 +178,9 @@ def test_pairs_that_cannot_be(values: dict[str, Any]) -> None:
     assert pair().weight == 1
 
 
-@pytest.mark.parametrize("values", [{}, {"p_first": 0.5, "error": "x"}, {"p_first": 1.1}, {"p_first": math.nan}])
+@pytest.mark.parametrize(
+    "values", [{}, {"p_first": 0.5, "error": "x"}, {"p_first": 1.1}, {"p_first": math.nan}]
+)
 def test_a_judgment_has_a_verdict_or_a_reason(values: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Judgment(comparison=Comparison(prompt_id="p", first="a", second="b"), judge="j", **values)
@@ -179,12 +197,16 @@ def test_records_are_frozen_and_know_their_fields() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         ranking.champion = "a"  # type: ignore[misc]
     with pytest.raises(ValidationError, match="extra"):
-        Ranking.model_validate({"prompt_id": "p", "strategy": "s", "completions": [], "winner": "a"})
+        Ranking.model_validate(
+            {"prompt_id": "p", "strategy": "s", "completions": [], "winner": "a"}
+        )
     assert ranking.champion is ranking.worst is ranking.order is None
 
 
 def test_usage_adds_up() -> None:
-    assert Usage(calls=1, cost=0.5) + Usage(calls=2, prompt_tokens=3) == Usage(calls=3, prompt_tokens=3, cost=0.5)
+    assert Usage(calls=1, cost=0.5) + Usage(calls=2, prompt_tokens=3) == Usage(
+        calls=3, prompt_tokens=3, cost=0.5
+    )
 
 
 def test_a_manifest_says_its_version() -> None:

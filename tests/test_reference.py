@@ -1,4 +1,6 @@
-"""The reference formulas themselves: known values, gradients by central differences, identities of METHODS.md §16."""
+"""The reference formulas themselves: known values, gradients by central differences, identities
+of METHODS.md §16.
+"""
 
 import math
 from dataclasses import replace
@@ -26,7 +28,8 @@ TOKENS = TokenColumns(
     rejected_log_sum_p2=_rows([-0.75, -0.375, -1.5, -0.625], [-0.5, -0.75], [-1.375, -1.0, -0.25]),
     chosen_marked=_rows([1, 0, 1], [0, 1, 1, 0], [1, 1]), rejected_marked=_rows([0, 1, 1, 0], [1, 0], [1, 0, 1]),
 )
-# a = .125, -1, -.5625; c = -1, -.25, .75; D = 1.125, -.75, -1.3125; the step is larger than these three pairs.
+# a = .125, -1, -.5625; c = -1, -.25, .75; D = 1.125, -.75, -1.3125; the step is larger than these
+# three pairs.
 THREE = Columns(
     policy_chosen=TOKENS.policy_chosen.sum(axis=1), policy_rejected=TOKENS.policy_rejected.sum(axis=1),
     ref_chosen=TOKENS.ref_chosen.sum(axis=1), ref_rejected=TOKENS.ref_rejected.sum(axis=1),
@@ -96,7 +99,8 @@ GOLDEN: list[tuple[str, dict[str, Any], list[Any]]] = [
     ("step_budget", dict(delta=0.25, per="sequence"), [0.267857142857143, 0.267857142857143, 0.267857142857143]),
     ("step_budget", dict(delta=0.125, per="token"), [0.0580357142857143, 0.0580357142857143, 0.0580357142857143]),
 ]
-# One pair far out or close to a zero: (lw, ll, rw, rl, |w|, |l|), no score gap; by mpmath at 5,000 digits.
+# One pair far out or close to a zero: (lw, ll, rw, rl, |w|, |l|), no score gap; by mpmath at 5,000
+# digits.
 FAR: list[tuple[str, dict[str, Any], tuple[float, ...], float]] = [
     ("dpo", dict(beta=0.3, label_smoothing=0.0), (-5.0, -7.0, -5.0, -207.0, 4, 6), 60.0),
     ("dpo", dict(beta=0.3, label_smoothing=0.1), (-5.0, -7.0, -5.0, -10007.0, 4, 6), 2700.0),
@@ -121,7 +125,9 @@ FAR: list[tuple[str, dict[str, Any], tuple[float, ...], float]] = [
     ("odpo", dict(beta=0.3, alpha=0.5, scale="log"), (-5.0, -7.0, -5.0, -7.0, 4, 6), 0.000999500333083533),
 ]
 # fmt: on
-LOSSES = {name: {key: value for key, value in given.items() if key != "kept"} for name, given, _ in GOLDEN}
+LOSSES = {
+    name: {key: value for key, value in given.items() if key != "kept"} for name, given, _ in GOLDEN
+}
 
 
 def _values(name: str, columns: Columns, **given: Any) -> Array:
@@ -136,9 +142,22 @@ def _arrays(columns: Columns) -> dict[str, Array]:
     return {name: value for name, value in vars(columns).items() if isinstance(value, np.ndarray)}
 
 
-def _one(lw: float, ll: float, rw: float, rl: float, chosen_tokens: float = 4, rejected_tokens: float = 6) -> Columns:
-    column = {"policy_chosen": lw, "policy_rejected": ll, "ref_chosen": rw, "ref_rejected": rl, "initial_chosen": rw}
-    column |= {"chosen_tokens": chosen_tokens, "rejected_tokens": rejected_tokens, "p_chosen": 0.75, "weight": 1.0}
+def _one(
+    lw: float, ll: float, rw: float, rl: float, chosen_tokens: float = 4, rejected_tokens: float = 6
+) -> Columns:
+    column = {
+        "policy_chosen": lw,
+        "policy_rejected": ll,
+        "ref_chosen": rw,
+        "ref_rejected": rl,
+        "initial_chosen": rw,
+    }
+    column |= {
+        "chosen_tokens": chosen_tokens,
+        "rejected_tokens": rejected_tokens,
+        "p_chosen": 0.75,
+        "weight": 1.0,
+    }
     column |= {"score_gap": 0.0, "mismatched_logratio": 0.0}
     arrays = {name: np.array([value], dtype=np.float64) for name, value in column.items()}
     return Columns(**arrays, pairs_in_step=1, chosen_tokens_in_step=int(chosen_tokens))
@@ -171,20 +190,30 @@ AT_START = replace(PAIRS, policy_chosen=PAIRS.ref_chosen, policy_rejected=PAIRS.
 
 
 @pytest.mark.parametrize(("name", "given", "expected"), GOLDEN)
-def test_values_worked_out_with_sixty_digits(name: str, given: dict[str, Any], expected: list[Any]) -> None:
+def test_values_worked_out_with_sixty_digits(
+    name: str, given: dict[str, Any], expected: list[Any]
+) -> None:
     # The expected values have 15 digits.
     np.testing.assert_allclose(_values(name, THREE, **given), expected, rtol=1e-14)
 
 
 @pytest.mark.parametrize(("name", "given", "pair", "expected"), FAR)
-def test_values_far_out(name: str, given: dict[str, Any], pair: tuple[float, ...], expected: float) -> None:
+def test_values_far_out(
+    name: str, given: dict[str, Any], pair: tuple[float, ...], expected: float
+) -> None:
     # Near the zero of exo its argument, known to 1e-16, is 1/40.
     np.testing.assert_allclose(_values(name, _one(*pair), **given), [expected], rtol=2e-14)
 
 
 def test_every_formula_has_a_value_worked_out() -> None:
-    formulas = {name for name, value in vars(reference).items() if "columns" in getattr(value, "__annotations__", {})}
-    assert {name for name in formulas if not name.startswith("_") and not name.endswith("_grad")} == set(LOSSES)
+    formulas = {
+        name
+        for name, value in vars(reference).items()
+        if "columns" in getattr(value, "__annotations__", {})
+    }
+    assert {
+        name for name in formulas if not name.startswith("_") and not name.endswith("_grad")
+    } == set(LOSSES)
 
 
 # fmt: off
@@ -212,9 +241,12 @@ def _central_difference(name: str, given: dict[str, Any]) -> Grad:
 
 @pytest.mark.parametrize(("name", "given"), GRADS)
 def test_gradient_is_the_central_difference(name: str, given: dict[str, Any]) -> None:
-    # Rounding: an argument of size 200 is known to 3e-14, divided by 2e-5, times the slope; truncation is below that.
+    # Rounding: an argument of size 200 is known to 3e-14, divided by 2e-5, times the slope;
+    # truncation is below that.
     gradient = _values(f"{name}_grad", PAIRS, **given)
-    np.testing.assert_allclose(gradient, np.stack(_central_difference(name, given)), rtol=1e-7, atol=1e-8)
+    np.testing.assert_allclose(
+        gradient, np.stack(_central_difference(name, given)), rtol=1e-7, atol=1e-8
+    )
     assert np.any(gradient[0] != 0)
 
 
@@ -222,8 +254,14 @@ def test_gradient_of_beta_dpo_holds_the_beta_of_the_batch() -> None:
     kept, margin = np.arange(64) % 3 > 0, reference._margin(PAIRS)
     given = {"beta": 0.3, "alpha": 0.6, "gap_mean": 0.2}
     b = 0.3 * (1 + 0.6 * (margin[kept].mean() - 0.2))
-    expected = np.where(kept, _central_difference("dpo", {"beta": b, "label_smoothing": 0.0}), 0.0) * 64 / kept.sum()
-    np.testing.assert_allclose(_values("beta_dpo_grad", PAIRS, **given, kept=kept), expected, rtol=1e-7, atol=1e-8)
+    expected = (
+        np.where(kept, _central_difference("dpo", {"beta": b, "label_smoothing": 0.0}), 0.0)
+        * 64
+        / kept.sum()
+    )
+    np.testing.assert_allclose(
+        _values("beta_dpo_grad", PAIRS, **given, kept=kept), expected, rtol=1e-7, atol=1e-8
+    )
 
 
 @pytest.mark.parametrize("case", HOSTILE)
@@ -247,7 +285,9 @@ def test_hostile_pairs_could_be_real(case: str) -> None:
         assert np.all(log_sum_p2 <= 0)
         assert np.all(log_sum_p2 >= 2 * logps - 1e-15)
         padding = np.arange(logps.shape[1]) >= getattr(columns, f"{side}_tokens")[:, None]
-        assert not np.any(np.stack([log_sum_p2, logps, getattr(tokens, f"{side}_marked")])[:, padding])
+        assert not np.any(
+            np.stack([log_sum_p2, logps, getattr(tokens, f"{side}_marked")])[:, padding]
+        )
     assert {value.shape for value in _arrays(columns).values()} == {(columns.pairs_in_step,)}
 
 
@@ -268,7 +308,11 @@ SINGLE = replace(THREE, **{name: value[:1] for name, value in _arrays(THREE).ite
         ("r_dpo", dict(alpha=0.3), replace(THREE, chosen_tokens=THREE.rejected_tokens)),
         ("ld_dpo", dict(alpha=1.0, apply_to="both"), THREE),
         ("ld_dpo", dict(alpha=1.0, apply_to="policy"), THREE),
-        ("ld_dpo", dict(alpha=0.3, apply_to="both"), replace(THREE, chosen_tokens=FOUR, rejected_tokens=FOUR)),
+        (
+            "ld_dpo",
+            dict(alpha=0.3, apply_to="both"),
+            replace(THREE, chosen_tokens=FOUR, rejected_tokens=FOUR),
+        ),
         ("dpo_shift", dict(f=1.0), THREE),
         ("bdpo", dict(lam=1.0), THREE),
         ("f_dpo", dict(divergence="reverse_kl"), THREE),
@@ -278,7 +322,11 @@ SINGLE = replace(THREE, **{name: value[:1] for name, value in _arrays(THREE).ite
         ("aot", {}, SINGLE),
         ("aot_unpaired", {}, SINGLE),
         ("sigmoid_norm", {}, replace(THREE, chosen_tokens=np.ones(3), rejected_tokens=np.ones(3))),
-        ("cpo", dict(alpha=0.0, nll_reduction="sum"), replace(THREE, ref_chosen=THREE.ref_rejected)),
+        (
+            "cpo",
+            dict(alpha=0.0, nll_reduction="sum"),
+            replace(THREE, ref_chosen=THREE.ref_rejected),
+        ),
     ],
 )
 def test_is_dpo(name: str, given: dict[str, Any], columns: Columns) -> None:
@@ -292,8 +340,14 @@ def test_identities_between_other_losses() -> None:
     cpo = reference.cpo(p, beta=2.0 / 7, alpha=0.0, nll_reduction="sum")
     close(reference.simpo(equal, beta=2.0, gamma=0.0), cpo)
     close(reference.dpo_gamma(p, beta=2.0 / 7, gamma=0.0), cpo)
-    close(reference.alpha_po(p, beta=2.0, alpha=0.0, gamma=0.5), reference.simpo(p, beta=2.0, gamma=0.5))
-    close(reference.alpha_po(p, beta=2.0, alpha=1e-13, gamma=0.5), reference.simpo(p, beta=2.0, gamma=0.5))
+    close(
+        reference.alpha_po(p, beta=2.0, alpha=0.0, gamma=0.5),
+        reference.simpo(p, beta=2.0, gamma=0.5),
+    )
+    close(
+        reference.alpha_po(p, beta=2.0, alpha=1e-13, gamma=0.5),
+        reference.simpo(p, beta=2.0, gamma=0.5),
+    )
     forward = reference.f_dpo(p, beta=0.3, divergence="forward_kl")
     close(reference.f_dpo_alpha(p, beta=0.3, alpha=1.0), forward)
     certain = replace(p, p_chosen=np.ones(64))
@@ -307,14 +361,18 @@ def test_identities_between_other_losses() -> None:
     close(reference.orpo(p, lam=0.0), reference.nll(p, reduction="mean"))
     token_mean = reference.nll(p, reduction="token_mean").mean()
     close(token_mean, -p.policy_chosen.sum() / p.chosen_tokens.sum())
-    additive = reference.dpo(p, beta=0.3, label_smoothing=0.0) + reference.budget(p, delta=0.0, per="sequence")
+    additive = reference.dpo(p, beta=0.3, label_smoothing=0.0) + reference.budget(
+        p, delta=0.0, per="sequence"
+    )
     inside, fell = reference.dpop(p, beta=0.3, lam=1.0, delta=0.0), p.policy_chosen < p.ref_chosen
     close(inside[~fell], additive[~fell])
     assert np.all(np.abs(inside - additive)[fell] > 1e-6)
 
 
 def test_robust_is_unbiased_under_flips() -> None:
-    right, wrong = (reference.robust(c, beta=0.3, label_smoothing=0.2) for c in (PAIRS, _swapped(PAIRS)))
+    right, wrong = (
+        reference.robust(c, beta=0.3, label_smoothing=0.2) for c in (PAIRS, _swapped(PAIRS))
+    )
     expected = reference.dpo(PAIRS, beta=0.3, label_smoothing=0.0)
     np.testing.assert_allclose(0.8 * right + 0.2 * wrong, expected, rtol=1e-11, atol=1e-13)
 
@@ -351,11 +409,16 @@ def test_where_losses_are_least_and_kto_without_a_baseline() -> None:
     kto = reference.kto_pair(below, beta=0.3, desirable_weight=1.0, undesirable_weight=1.0)
     np.testing.assert_array_equal(kto, 0.5)
     at_minimum = _one(math.log(2) - 1, -7.0, -1.0, -7.0)
-    nca = [reference.nca(_one(at_minimum.policy_chosen[0] + x, -7.0, -1.0, -7.0), beta=1.0) for x in (0, -0.1, 0.1)]
+    nca = [
+        reference.nca(_one(at_minimum.policy_chosen[0] + x, -7.0, -1.0, -7.0), beta=1.0)
+        for x in (0, -0.1, 0.1)
+    ]
     assert nca[0] < min(nca[1:])
     least = _one(-1.0, -1.0 - math.log(4.0) / 0.5, -1.0, -1.0)
     np.testing.assert_allclose(reference.exo(least, beta=0.5, epsilon=0.2), 0.0, atol=1e-30)
-    np.testing.assert_array_equal(reference.ipo(_one(-1.0, -3.0, -1.0, -1.0), beta=0.25, average="sum"), 0.0)
+    np.testing.assert_array_equal(
+        reference.ipo(_one(-1.0, -3.0, -1.0, -1.0), beta=0.25, average="sum"), 0.0
+    )
     gradient = reference.dpo_grad(least, beta=0.5, label_smoothing=0.2)
     np.testing.assert_allclose(gradient, 0.0, atol=1e-16)
 
@@ -372,13 +435,21 @@ def _swapped(c: Columns) -> Columns:
 @pytest.mark.parametrize("name", OF_THE_MARGIN)
 def test_swapping_the_sides_turns_the_margin(name: str) -> None:
     margin, zero = reference._margin(THREE), np.zeros(3)
-    turned = replace(THREE, policy_chosen=zero, policy_rejected=margin, ref_chosen=zero, ref_rejected=zero)
-    np.testing.assert_array_equal(_values(name, _swapped(THREE), **LOSSES[name]), _values(name, turned, **LOSSES[name]))
+    turned = replace(
+        THREE, policy_chosen=zero, policy_rejected=margin, ref_chosen=zero, ref_rejected=zero
+    )
+    np.testing.assert_array_equal(
+        _values(name, _swapped(THREE), **LOSSES[name]), _values(name, turned, **LOSSES[name])
+    )
 
 
 @pytest.mark.parametrize("name", sorted(set(LOSSES) - {"ld_dpo", "wpo_weight", "bmc_sums"}))
 def test_a_shift_of_both_log_probabilities_matters_only_beyond_the_margin(name: str) -> None:
-    shifted = replace(THREE, policy_chosen=THREE.policy_chosen + 0.25, policy_rejected=THREE.policy_rejected + 0.25)
+    shifted = replace(
+        THREE,
+        policy_chosen=THREE.policy_chosen + 0.25,
+        policy_rejected=THREE.policy_rejected + 0.25,
+    )
     before, after = _values(name, THREE, **LOSSES[name]), _values(name, shifted, **LOSSES[name])
     assert np.array_equal(before, after) == (name in UNSHIFTED)
 
@@ -397,7 +468,9 @@ def test_budgets() -> None:
 
 
 def test_weights_of_tokens() -> None:
-    uniform = replace(TOKENS, chosen_log_sum_p2=TOKENS.policy_chosen, rejected_log_sum_p2=TOKENS.policy_rejected)
+    uniform = replace(
+        TOKENS, chosen_log_sum_p2=TOKENS.policy_chosen, rejected_log_sum_p2=TOKENS.policy_rejected
+    )
     np.testing.assert_array_equal(reference.wpo_weight(replace(THREE, tokens=uniform)), 1.0)
     same = replace(TOKENS, chosen_marked=np.zeros((3, 4)), rejected_marked=np.zeros((3, 4)))
     for tokens, delta in ((same, 2.0), (TOKENS, 0.0)):
@@ -431,7 +504,8 @@ def test_toy_without_budget_loses_the_chosen_outcome() -> None:
 
 def test_toy_with_an_empty_budget_does_not_move_the_chosen_outcome() -> None:
     drop, margin = reference.toy(0.0, 1.0)
-    # The hinge moves the drop by lr * lam * ||d lw||^2 below zero; there, d lw = (.36, -1.70), so by .03.
+    # The hinge moves the drop by lr * lam * ||d lw||^2 below zero; there, d lw = (.36, -1.70), so
+    # by .03.
     assert -0.031 < drop < 0
     assert margin == pytest.approx(0.083, rel=1e-3)
 

@@ -6,7 +6,14 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import Field
 
-from prefine.config.components import SHARED_BY_SELECTORS, bind, describe, lookup, options_model, suggest
+from prefine.config.components import (
+    SHARED_BY_SELECTORS,
+    bind,
+    describe,
+    lookup,
+    options_model,
+    suggest,
+)
 from prefine.config.sections import PairConfig
 from prefine.errors import ConfigError
 
@@ -22,7 +29,15 @@ def component(
     flag: bool = False,
     needed: int,
 ) -> dict[str, Any]:
-    return {"data": data, "beta": beta, "path": path, "betas": betas, "names": names, "flag": flag, "needed": needed}
+    return {
+        "data": data,
+        "beta": beta,
+        "path": path,
+        "betas": betas,
+        "names": names,
+        "flag": flag,
+        "needed": needed,
+    }
 
 
 class Klass:
@@ -34,7 +49,9 @@ HERE = __name__
 
 
 def test_options_are_filled_in_and_data_stays_open() -> None:
-    bound = bind("loss", f"{HERE}:component", {"needed": 3, "path": "x", "betas": [0.5, 1]}, where="w")
+    bound = bind(
+        "loss", f"{HERE}:component", {"needed": 3, "path": "x", "betas": [0.5, 1]}, where="w"
+    )
     assert bound(7) == {
         "data": 7,
         "beta": 0.1,
@@ -55,7 +72,10 @@ def test_options_are_filled_in_and_data_stays_open() -> None:
         ({"needed": "1"}, "w.needed: Input should be a valid integer (got '1')"),
         ({"needed": 1, "flag": 1}, "w.flag: Input should be a valid boolean (got 1)"),
         ({"needed": 1, "betas": [True, 1]}, "w.betas.0: Input should be a valid number (got True)"),
-        ({"needed": 1, "names": {"a": "1"}}, "w.names.a: Input should be a valid integer (got '1')"),
+        (
+            {"needed": 1, "names": {"a": "1"}},
+            "w.names.a: Input should be a valid integer (got '1')",
+        ),
         ({"needed": 1, "kind": "c"}, "w.kind: Input should be 'a' or 'b' (got 'c')"),
         ({}, "w.needed: Field required"),
         ({"needed": 1, "bta": 1}, "w.bta: unknown option of loss"),
@@ -70,7 +90,10 @@ def test_bad_options(options: dict[str, Any], says: str) -> None:
 
 def test_what_the_caller_gives_is_no_option() -> None:
     assert set(options_model(Klass, given=("given",)).model_fields) == {"size"}
-    assert bind("judge", f"{HERE}:Klass", {"size": 2}, where="w", given=("given",))(given=0.5).given == 0.5
+    assert (
+        bind("judge", f"{HERE}:Klass", {"size": 2}, where="w", given=("given",))(given=0.5).given
+        == 0.5
+    )
     with pytest.raises(ConfigError, match=r"w\.given: unknown option"):
         bind("judge", f"{HERE}:Klass", {"given": 1}, where="w", given=("given",))
 
@@ -102,13 +125,16 @@ def test_names_that_are_none(name: str, says: str) -> None:
 def test_an_option_that_is_elsewhere(option: str, says: str) -> None:
     with pytest.raises(ConfigError) as caught:
         bind("selector", "all_pairs", {option: 1}, where="pair.selector", given=("seed",))
-    assert str(caught.value) == f"pair.selector.{option}: unknown option of selector 'all_pairs'; {says}"
+    assert (
+        str(caught.value)
+        == f"pair.selector.{option}: unknown option of selector 'all_pairs'; {says}"
+    )
 
 
 def test_where_options_are_instead_is_true() -> None:
-    assert {path.removeprefix("pair.") for path in SHARED_BY_SELECTORS.values()} == PairConfig.model_fields.keys() - {
-        "selector"
-    }
+    assert {
+        path.removeprefix("pair.") for path in SHARED_BY_SELECTORS.values()
+    } == PairConfig.model_fields.keys() - {"selector"}
 
 
 def test_a_suggestion_only_where_one_is_near() -> None:
@@ -132,9 +158,16 @@ def test_an_option_without_annotation_takes_what_is_given() -> None:
 def test_only_losses_and_regularizers_have_schedules() -> None:
     schedule = {"schedule": "linear", "start": 0.1, "end": 0.2}
     assert (
-        bind("regularizer", f"{HERE}:component", {"needed": 1, "beta": schedule}, where="w").keywords["beta"].end == 0.2
+        bind("regularizer", f"{HERE}:component", {"needed": 1, "beta": schedule}, where="w")
+        .keywords["beta"]
+        .end
+        == 0.2
     )
     with pytest.raises(ConfigError, match=r"w\.beta: Input should be a valid number"):
         bind("selector", f"{HERE}:component", {"needed": 1, "beta": schedule}, where="w")
     # What is called so in an option of another kind is the option's own.
-    assert bind("backend", f"{HERE}:unhinted", {"extra": schedule}, where="w")(1) == (1, 0.1, schedule)
+    assert bind("backend", f"{HERE}:unhinted", {"extra": schedule}, where="w")(1) == (
+        1,
+        0.1,
+        schedule,
+    )

@@ -1,4 +1,6 @@
-"""A planted API key is nowhere: not in the run folder, logs, tracebacks or report, even if a server echoes it."""
+"""A planted API key is nowhere: not in the run folder, logs, tracebacks or report, even if a
+server echoes it.
+"""
 
 import os
 import sqlite3
@@ -27,7 +29,13 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
 
 
 def at_server(at: OpenAIServer, key: str = NAME) -> dict[str, Any]:
-    return {"name": "openai", "model": "m", "base_url": at.url, "api_key_env": key, "max_retries": 0}
+    return {
+        "name": "openai",
+        "model": "m",
+        "base_url": at.url,
+        "api_key_env": key,
+        "max_retries": 0,
+    }
 
 
 def served(at: OpenAIServer, **changes: Any) -> dict[str, Any]:
@@ -43,7 +51,9 @@ def served(at: OpenAIServer, **changes: Any) -> dict[str, Any]:
 
 
 def run_apart(*arguments: str, verbose: bool = False) -> Result:
-    """The command in its own process with the key in its environment, and the client's own log on if wanted."""
+    """The command in its own process with the key in its environment, and the client's own log
+    on if wanted.
+    """
     extra = {NAME: KEY, **({"OPENAI_LOG": "debug"} if verbose else {})}
     before = {name: os.environ.get(name) for name in extra}
     os.environ.update(extra)
@@ -81,7 +91,11 @@ def echoing(request: dict[str, Any], number: int) -> Reply:
     """A server whose answers repeat the key, completions and verdicts alike."""
     if request.get("logprobs"):
         return Reply([Choice("A", first_logps={"A": -0.1, KEY: -5.0})])
-    return Reply(server.texts(*(f"{number}.{index} your key is {KEY}" for index in range(request.get("n") or 1))))
+    return Reply(
+        server.texts(
+            *(f"{number}.{index} your key is {KEY}" for index in range(request.get("n") or 1))
+        )
+    )
 
 
 def test_a_whole_road_leaves_no_trace_of_the_key(place: Place) -> None:
@@ -100,7 +114,9 @@ def test_a_dummy_key_spoils_no_text(monkeypatch: pytest.MonkeyPatch) -> None:
     """Servers of one's own take any word for a key."""
     monkeypatch.setenv(NAME, "test")
     assert read_secret(NAME) == "test"
-    assert redact("This is a test of latest contestants.") == "This is a test of latest contestants."
+    assert (
+        redact("This is a test of latest contestants.") == "This is a test of latest contestants."
+    )
     monkeypatch.setenv(NAME, KEY)
     read_secret(NAME)
     assert redact(f"Bearer {KEY}, again {KEY}") == "Bearer [key], again [key]"
@@ -121,7 +137,8 @@ def test_a_traceback_has_no_key(place: Place) -> None:
         "my_prompts.py",
         "import os\n"
         "class Bug(BaseException): pass\n"
-        f"def rows():\n    yield {{'prompt': 'one'}}\n    raise RuntimeError(os.environ['{NAME}'])\n",
+        f"def rows():\n    yield {{'prompt': 'one'}}\n    raise "
+        f"RuntimeError(os.environ['{NAME}'])\n",
     )
     with OpenAIServer() as at:
         place.change(served(at) | {"prompts": {"name": "my_prompts:rows"}})

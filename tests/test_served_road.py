@@ -1,4 +1,6 @@
-"""The whole road against a real server: `transformers serve`, which ignores `n` and `logprobs` with a 200."""
+"""The whole road against a real server: `transformers serve`, which ignores `n` and `logprobs`
+with a 200.
+"""
 
 import json
 from collections import defaultdict
@@ -36,7 +38,11 @@ def test_prompts_to_report_with_completions_and_verdicts_from_a_server(
                 "max_new_tokens": 8,
             }
         },
-        "train": {"regularizer": {"name": "budget", "delta": 1.5}, "pairs_per_step": 4, "train_on_truncated": True},
+        "train": {
+            "regularizer": {"name": "budget", "delta": 1.5},
+            "pairs_per_step": 4,
+            "train_on_truncated": True,
+        },
         "evaluate": {"prompts": {"name": "playground", "count": EVALUATED, "split": "test"}},
     }
     file = tmp_path / "served.yaml"

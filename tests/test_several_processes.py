@@ -1,4 +1,6 @@
-"""`prefine train` in two processes: what one would make, and an end for both whatever ends one of them."""
+"""`prefine train` in two processes: what one would make, and an end for both whatever ends one
+of them.
+"""
 
 import json
 import signal
@@ -48,10 +50,25 @@ def faulty(logps, *, rank: int, fault: str):
 
 @pytest.fixture
 def training(place: Place) -> Place:
-    """Pairs of very different lengths that are ready to train on; the last step of an epoch has a single one."""
-    rows = [{"prompt": f"question {n}", "chosen": "good tea " * (1 + 3 * n), "rejected": f"bad {n}"} for n in range(7)]
-    train = {"pairs_per_step": 3, "epochs": 2, "learning_rate": 1e-3, "checkpoint_every": 2, "seed": 3}
-    place.change(PAIRS | {f"train.{name}": value for name, value in train.items()} | {"train.max_steps": None})
+    """Pairs of very different lengths that are ready to train on; the last step of an epoch has
+    a single one.
+    """
+    rows = [
+        {"prompt": f"question {n}", "chosen": "good tea " * (1 + 3 * n), "rejected": f"bad {n}"}
+        for n in range(7)
+    ]
+    train = {
+        "pairs_per_step": 3,
+        "epochs": 2,
+        "learning_rate": 1e-3,
+        "checkpoint_every": 2,
+        "seed": 3,
+    }
+    place.change(
+        PAIRS
+        | {f"train.{name}": value for name, value in train.items()}
+        | {"train.max_steps": None}
+    )
     place.put("pairs.jsonl", jsonl(rows))
     place.put("losses_here.py", LOSS)
     assert prefine("pair", "run.yaml").code == 0
@@ -63,12 +80,22 @@ def launch(*arguments: str, fsdp: bool = False) -> "list[subprocess.Popen[str]]"
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    meet = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    meet = {
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "OMP_NUM_THREADS": "1",
+    }
     meet |= FSDP2 if fsdp else {}
-    return [start(*arguments, env=meet | {"RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(2)]
+    return [
+        start(*arguments, env=meet | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
+        for rank in range(2)
+    ]
 
 
-def ends(processes: "list[subprocess.Popen[str]]", *, within_s: float = 60) -> tuple[list[int], str]:
+def ends(
+    processes: "list[subprocess.Popen[str]]", *, within_s: float = 60
+) -> tuple[list[int], str]:
     """Exit codes, and what was said."""
     try:
         said = [process.communicate(timeout=within_s)[1] for process in processes]
@@ -96,7 +123,13 @@ def test_a_launcher_trains_what_one_process_trains(training: Place, file: str) -
     assert prefine("train", "run.yaml", "--run-dir", "run").code == 0
     Path("run").rename("alone")
     assert prefine("pair", "run.yaml").code == 0
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(ACCELERATE / file)]
+    launcher = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--config_file",
+        str(ACCELERATE / file),
+    ]
     done = subprocess.run(
         [*launcher, "--num_processes", "2", "-m", "prefine", "train", "run.yaml", "--json"],
         capture_output=True,
@@ -142,7 +175,9 @@ def test_both_stop_at_the_same_step_and_one_goes_on(training: Place, fsdp: bool)
         ("kill", 1, BACKEND, "has ended without a word"),
     ],
 )
-def test_what_ends_one_process_ends_both(training: Place, fault: str, rank: int, code: int, words: str) -> None:
+def test_what_ends_one_process_ends_both(
+    training: Place, fault: str, rank: int, code: int, words: str
+) -> None:
     training.change({"train.loss": {"name": "losses_here:faulty", "rank": rank, "fault": fault}})
     codes, said = ends(launch("train", "run.yaml"))
     assert codes == [code, -signal.SIGKILL if fault == "kill" else code], said
@@ -201,12 +236,16 @@ def test_other_ways_to_divide_a_model_are_refused(
 
 
 @pytest.mark.parametrize("command", ["run", "pair"])
-def test_only_training_is_shared(place: Place, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_training_is_shared(
+    place: Place, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     refusal = refused_in_both(command, monkeypatch, {})
     assert f"`prefine {command}` works in one process" in refusal and "prefine train" in refusal
 
 
-def refused_in_both(command: str, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> str:
+def refused_in_both(
+    command: str, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
+) -> str:
     """What the first of two processes says; the other says nothing."""
     for name, value in {"WORLD_SIZE": "2", "RANK": "0", **variables}.items():
         monkeypatch.setenv(name, value)

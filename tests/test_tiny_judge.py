@@ -1,4 +1,6 @@
-"""The tiny judge judges: a label and the stop token after any prompt, and not always the same label."""
+"""The tiny judge judges: a label and the stop token after any prompt, and not always the same
+label.
+"""
 
 import random
 from collections import Counter
@@ -9,7 +11,22 @@ from prefine.judges.verdicts import MIN_LABEL_MASS
 from prefine.records import Completion, Message, Prompt
 from tiny_judge import POSITIONS, save_tiny_judge
 
-WORDS = ("the", "kettle", "is", "bright", "tea", "cup", "seven", "write", "about", "a", "A", "B", "blue", "small")
+WORDS = (
+    "the",
+    "kettle",
+    "is",
+    "bright",
+    "tea",
+    "cup",
+    "seven",
+    "write",
+    "about",
+    "a",
+    "A",
+    "B",
+    "blue",
+    "small",
+)
 
 
 def texts(count: int) -> list[str]:
@@ -24,11 +41,17 @@ def judge_prompts(count: int) -> list[str]:
     def completion(index: int) -> Completion:
         text = " ".join(source.choices(WORDS, k=source.randrange(3, 30)))
         message = Message(role="assistant", content=text)
-        return Completion(id=str(source.random()), prompt_id="p", sample_index=index, message=message)
+        return Completion(
+            id=str(source.random()), prompt_id="p", sample_index=index, message=message
+        )
 
     found = []
     for _ in range(count):
-        prompt, first, second = Prompt.from_text(" ".join(source.choices(WORDS, k=8))), completion(0), completion(1)
+        prompt, first, second = (
+            Prompt.from_text(" ".join(source.choices(WORDS, k=8))),
+            completion(0),
+            completion(1),
+        )
         code = nonce(0, prompt, first, second)
         template = prompt_text("helpfulness")
         (message,) = render(template, prompt, first, second, nonce=code, style="label", rubric=None)
@@ -53,7 +76,11 @@ def test_any_prompt_gets_a_label_and_the_stop_token(tiny_judge_folder: Path) -> 
             )
             with torch.no_grad():
                 made = model.generate(
-                    **encoded, max_new_tokens=4, do_sample=False, output_scores=True, return_dict_in_generate=True
+                    **encoded,
+                    max_new_tokens=4,
+                    do_sample=False,
+                    output_scores=True,
+                    return_dict_in_generate=True,
                 )
             answer = made.sequences[0, encoded["input_ids"].shape[1] :].tolist()
             assert len(answer) == 2

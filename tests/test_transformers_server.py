@@ -1,6 +1,7 @@
 """How `transformers serve` behaves to the `openai` client: what our own client of it must cope with.
 
-Where one of these fails after an upgrade, the server has changed its manners; look at what the client makes of it.
+Where one of these fails after an upgrade, the server has changed its manners; look at what the
+client makes of it.
 """
 
 import json
@@ -52,28 +53,43 @@ def test_n_and_logprobs_are_ignored_with_a_200(hf_server: str, sampling: str) ->
     assert result.choices[0].logprobs is None
 
 
-def test_a_folder_that_does_not_sample_is_decoded_greedily_at_any_temperature(hf_server: str) -> None:
+def test_a_folder_that_does_not_sample_is_decoded_greedily_at_any_temperature(
+    hf_server: str,
+) -> None:
     said = {text(ask(hf_server, str(PLAYGROUND), temperature=1.0, max_tokens=30)) for _ in range(3)}
     assert said == {text(ask(hf_server, str(PLAYGROUND), temperature=0.0, max_tokens=30))}
 
 
 def test_a_generation_config_in_the_request_samples_from_such_a_folder(hf_server: str) -> None:
-    body = {"generation_config": json.dumps({"do_sample": True, "max_new_tokens": 30, "eos_token_id": 1})}
-    said = {text(ask(hf_server, str(PLAYGROUND), temperature=1.0, extra_body=body)) for _ in range(4)}
+    body = {
+        "generation_config": json.dumps(
+            {"do_sample": True, "max_new_tokens": 30, "eos_token_id": 1}
+        )
+    }
+    said = {
+        text(ask(hf_server, str(PLAYGROUND), temperature=1.0, extra_body=body)) for _ in range(4)
+    }
     assert len(said) > 1
 
 
 def test_repeated_requests_to_a_folder_that_samples_differ(hf_server: str, sampling: str) -> None:
     said = [text(ask(hf_server, sampling, temperature=1.0, max_tokens=40)) for _ in range(8)]
     assert len(set(said)) >= 7
-    assert len({text(ask(hf_server, sampling, temperature=0.0, max_tokens=40)) for _ in range(2)}) == 1
+    assert (
+        len({text(ask(hf_server, sampling, temperature=0.0, max_tokens=40)) for _ in range(2)}) == 1
+    )
     with ThreadPoolExecutor(4) as pool:
-        together = [pool.submit(ask, hf_server, sampling, temperature=1.0, max_tokens=40) for _ in range(8)]
+        together = [
+            pool.submit(ask, hf_server, sampling, temperature=1.0, max_tokens=40) for _ in range(8)
+        ]
         assert len({text(each.result()) for each in together}) >= 7
 
 
 def test_a_seed_counts_for_one_request_at_a_time(hf_server: str, sampling: str) -> None:
-    said = {seed: {text(ask(hf_server, sampling, seed=seed, max_tokens=40)) for _ in range(3)} for seed in (5, 6)}
+    said = {
+        seed: {text(ask(hf_server, sampling, seed=seed, max_tokens=40)) for _ in range(3)}
+        for seed in (5, 6)
+    }
     assert len(said[5]) == len(said[6]) == 1
     assert said[5] != said[6]
 
@@ -97,7 +113,9 @@ def test_fields_that_the_protocol_does_not_know_are_refused(hf_server: str, fiel
 
 
 def test_faults_of_the_client_are_answered_with_a_500(hf_server: str) -> None:
-    """And the connection is dropped after it, so that a client which keeps it may meet a connection error next."""
+    """And the connection is dropped after it, so that a client which keeps it may meet a
+    connection error next.
+    """
     with pytest.raises(openai.InternalServerError):
         ask(hf_server, "no/such-model", max_tokens=2)
     with pytest.raises(openai.InternalServerError):
@@ -119,13 +137,24 @@ def test_the_tiny_judge_gives_verdicts_in_letters(hf_server: str, tiny_judge_fol
                 id=f"{index}-{side}",
                 prompt_id=prompt.id,
                 sample_index=side,
-                message=Message(role="assistant", content=f"the kettle is {word} . " * (1 + index * side)),
+                message=Message(
+                    role="assistant", content=f"the kettle is {word} . " * (1 + index * side)
+                ),
             )
             for side, word in enumerate(("bright", "dull"))
         ]
         code = nonce(0, prompt, *answers)
-        (message,) = render(prompt_text("helpfulness"), prompt, *answers, nonce=code, style="label", rubric=None)
-        result = ask(hf_server, str(tiny_judge_folder), message.content, temperature=0.0, max_tokens=16, logprobs=True)
+        (message,) = render(
+            prompt_text("helpfulness"), prompt, *answers, nonce=code, style="label", rubric=None
+        )
+        result = ask(
+            hf_server,
+            str(tiny_judge_folder),
+            message.content,
+            temperature=0.0,
+            max_tokens=16,
+            logprobs=True,
+        )
         assert result.choices[0].finish_reason == "stop"
         assert result.usage.completion_tokens == 2
         assert text(result) in ("A", "B")

@@ -1,10 +1,11 @@
 """A tiny Llama, built and not trained, that judges: after any prompt greedy decoding writes "A" or "B" and stops.
 
-How it comes to its verdict is of no interest, only that it depends on what it is shown. Its head is untied, and two
-dimensions of the residual stream are written by embeddings alone: one says that the token is an A or a B, and only the
-stop token's row of the head reads it; the other says that it is none, and only the rows of A and B read it, which
-differ by a random direction. A prompt ends with the template's newline, so the first token is A or B with nearly all of
-the probability, and the second is the stop token.
+How it comes to its verdict is of no interest, only that it depends on what it is shown. Its head is
+untied, and two dimensions of the residual stream are written by embeddings alone: one says that the
+token is an A or a B, and only the stop token's row of the head reads it; the other says that it is
+none, and only the rows of A and B read it, which differ by a random direction. A prompt ends with
+the template's newline, so the first token is A or B with nearly all of the probability, and the
+second is the stop token.
 """
 
 from pathlib import Path
@@ -22,7 +23,9 @@ def save_tiny_judge(folder: Path, *, seed: int = 3) -> Path:
 
     from chat_tokenizers import chatml
 
-    tokenizer = chatml(eos_token="<|im_end|>", pad_token="<|endoftext|>", model_max_length=POSITIONS)
+    tokenizer = chatml(
+        eos_token="<|im_end|>", pad_token="<|endoftext|>", model_max_length=POSITIONS
+    )
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -48,7 +51,8 @@ def save_tiny_judge(folder: Path, *, seed: int = 3) -> Path:
         embeddings[[a, b], STOP_DIMENSION], embeddings[[a, b], ANSWER_DIMENSION] = 50, 0
         layer.self_attn.o_proj.weight[reserved] = 0
         layer.mlp.down_proj.weight[reserved] = 0
-        # Attention that picks single bytes out, or every long prompt would look like the average prompt.
+        # Attention that picks single bytes out, or every long prompt would look like the average
+        # prompt.
         layer.self_attn.q_proj.weight *= SHARPNESS
         direction = torch.randn(HIDDEN) * OPINION
         direction[reserved] = 0

@@ -1,4 +1,6 @@
-"""A Llama of a few thousand random weights with a tokenizer and a chat template, as an ordinary model folder."""
+"""A Llama of a few thousand random weights with a tokenizer and a chat template, as an ordinary
+model folder.
+"""
 
 from pathlib import Path
 

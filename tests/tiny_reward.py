@@ -4,7 +4,9 @@ from pathlib import Path
 
 
 def save_reward_model(folder: Path, *, labels: int = 1, pad: str = "<|im_end|>") -> Path:
-    """A tiny random classifier; padding is the end of a turn, as in many published reward models."""
+    """A tiny random classifier; padding is the end of a turn, as in many published reward
+    models.
+    """
     import torch
     from transformers import LlamaConfig, LlamaForSequenceClassification
 

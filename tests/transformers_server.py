@@ -1,8 +1,9 @@
 """`transformers serve` on loopback, offline: a real OpenAI-compatible server, with the manners that tests must meet.
 
-It is started once per session; a test that uses the fixture of conftest.py skips where it cannot be. It serves every
-local folder that a request names as its model. `generation_config.json` decides whether it samples: without
-`do_sample: true` it decodes greedily whatever `temperature` says, so `sampling_folder` makes a copy that has it.
+It is started once per session; a test that uses the fixture of conftest.py skips where it cannot
+be. It serves every local folder that a request names as its model. `generation_config.json` decides
+whether it samples: without `do_sample: true` it decodes greedily whatever `temperature` says, so
+`sampling_folder` makes a copy that has it.
 """
 
 import importlib.util
@@ -40,7 +41,9 @@ def sampling_folder(model: Path, folder: Path) -> Path:
 
 @contextmanager
 def transformers_server(folder: Path, *options: str) -> Iterator[str]:
-    """The base URL (with /v1) of a server that lives until the block ends; its cache and its log are in `folder`."""
+    """The base URL (with /v1) of a server that lives until the block ends; its cache and its
+    log are in `folder`.
+    """
     cache, log = folder / "hub", folder / "serve.log"
     cache.mkdir(parents=True, exist_ok=True)
     with socket.socket() as probe:
@@ -55,7 +58,10 @@ def transformers_server(folder: Path, *options: str) -> Iterator[str]:
         "OMP_WAIT_POLICY": "PASSIVE",
         "CUDA_VISIBLE_DEVICES": "",
     }
-    start = "import sys; from transformers.cli.transformers import main; sys.argv[0] = 'transformers'; sys.exit(main())"
+    start = (
+        "import sys; from transformers.cli.transformers import main; sys.argv[0] = "
+        "'transformers'; sys.exit(main())"
+    )
     place = ("--host", "127.0.0.1", "--port", str(port), "--device", "cpu")
     with log.open("wb") as out:
         process = subprocess.Popen(
@@ -76,13 +82,17 @@ def _wait_until_healthy(process: "subprocess.Popen[bytes]", port: int, log: Path
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise AssertionError(f"transformers serve ended with {process.returncode}:\n{_end_of(log)}")
+            raise AssertionError(
+                f"transformers serve ended with {process.returncode}:\n{_end_of(log)}"
+            )
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
                 return
         except OSError:
             time.sleep(0.1)
-    raise AssertionError(f"transformers serve is not healthy after {START_S:.0f} s:\n{_end_of(log)}")
+    raise AssertionError(
+        f"transformers serve is not healthy after {START_S:.0f} s:\n{_end_of(log)}"
+    )
 
 
 def _end_of(log: Path) -> str:

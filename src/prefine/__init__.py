@@ -1,7 +1,8 @@
 """prefine: preference optimization, end to end.
 
-Sample completions, rank them by pairwise judging, make preference pairs, train under a likelihood budget,
-evaluate with honest intervals, report. The stable surface is `__all__`; what is in it is imported on first use.
+Sample completions, rank them by pairwise judging, make preference pairs, train under a likelihood
+budget, evaluate with honest intervals, report. The stable surface is `__all__`; what is in it is
+imported on first use.
 """
 
 from importlib.metadata import version

@@ -29,12 +29,14 @@ def disk_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in _NO_SPACE:
             raise LimitError(
-                f"{path}: no space to write ({error.strerror}). Everything journaled so far is kept; "
+                f"{path}: no space to write ({error.strerror}). Everything journaled so far is "
+                "kept; "
                 "free some space and run the same command again"
             ) from error
         if error.errno in _NOT_ALLOWED:
             raise ConfigError(
-                f"{path}: cannot write here ({error.strerror}); choose another folder with --run-dir"
+                f"{path}: cannot write here ({error.strerror}); choose another folder with "
+                "--run-dir"
             ) from error
         raise
 
@@ -60,7 +62,9 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file atomically."""
-    write_atomically(path, lambda temporary: _write(temporary, text.encode("utf-8", "surrogatepass")))
+    write_atomically(
+        path, lambda temporary: _write(temporary, text.encode("utf-8", "surrogatepass"))
+    )
 
 
 def _write(path: Path, data: bytes) -> None:

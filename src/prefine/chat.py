@@ -1,7 +1,7 @@
 """Messages to token ids, given a tokenizer: what the model reads (the prompt) and what is scored (the completion).
 
-A prompt and a completion are tokenised apart and concatenated, never merged again, so that the prompt is shared
-whole and no text of it is scored.
+A prompt and a completion are tokenised apart and concatenated, never merged again, so that the
+prompt is shared whole and no text of it is scored.
 """
 
 import hashlib
@@ -41,15 +41,19 @@ class Tokenizer(Protocol):
 def prompt_ids(tokenizer: Tokenizer, prompt: Prompt) -> list[int]:
     """Token ids of the prompt up to where the assistant starts to write.
 
-    A last message of the assistant is a prefill: the model continues it instead of opening a turn. Special tokens
-    that are written in the messages stay text: only the template's own take effect.
+    A last message of the assistant is a prefill: the model continues it instead of opening a turn.
+    Special tokens that are written in the messages stay text: only the template's own take effect.
 
     Raises:
-        ConfigError: The tokenizer has no chat template, or transformers is too old to keep a special token as text.
-        DataError: The template refuses these messages, or the tokenizer cannot keep a special token as text.
+        ConfigError: The tokenizer has no chat template, or transformers is too old to keep a
+            special token as text.
+        DataError: The template refuses these messages, or the tokenizer cannot keep a special token
+            as text.
     """
     options = {"tokenize": True, "return_dict": False}
-    if _mentions_special(tokenizer, prompt.model_dump_json(include={"messages", "tools", "chat_template_kwargs"})):
+    if _mentions_special(
+        tokenizer, prompt.model_dump_json(include={"messages", "tools", "chat_template_kwargs"})
+    ):
         # Only then: the library's safeguard also turns words such as a prefilled <think> into text.
         _require_safeguard(tokenizer, prompt)
         options["sanitize_control_tokens"] = True
@@ -60,12 +64,17 @@ def prompt_ids(tokenizer: Tokenizer, prompt: Prompt) -> list[int]:
 
 
 def completion_ids(
-    tokenizer: Tokenizer, prompt: Prompt, completion: Completion, *, tokenizer_hash: str, stop_token_id: int
+    tokenizer: Tokenizer,
+    prompt: Prompt,
+    completion: Completion,
+    *,
+    tokenizer_hash: str,
+    stop_token_id: int,
 ) -> list[int] | None:
     """Token ids of the completion as sampled, with the stop token unless a length limit cut it.
 
-    Stored token ids of this tokenizer are taken as they are, else the text. Reasoning and tool calls are no text: they
-    are taken as the chat template writes them after the prompt.
+    Stored token ids of this tokenizer are taken as they are, else the text. Reasoning and tool
+    calls are no text: they are taken as the chat template writes them after the prompt.
 
     Args:
         tokenizer: The policy's tokenizer.
@@ -73,8 +82,8 @@ def completion_ids(
         completion: The answer.
         tokenizer_hash: Hash of `tokenizer`, computed once by the caller.
         stop_token_id: What generation stops on, see `stop_token_id`.
-    Returns: None if there are reasoning or tool calls which the template does not write after this prompt, or if the
-        prompt ends inside reasoning that the text never leaves.
+    Returns: None if there are reasoning or tool calls which the template does not write after this
+        prompt, or if the prompt ends inside reasoning that the text never leaves.
     """
     message = completion.message
     if has_stored_ids(completion, tokenizer_hash=tokenizer_hash):
@@ -89,8 +98,11 @@ def completion_ids(
         text = continued_text(tokenizer, prompt, completion)
         if text is None:
             return None
-        # A model that writes "<|im_end|>" as text did not stop there, so text never becomes a special token.
-        encoded = tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)
+        # A model that writes "<|im_end|>" as text did not stop there, so text never becomes a
+        # special token.
+        encoded = tokenizer(
+            text, add_special_tokens=False, split_special_tokens=True, verbose=False
+        )
         ids = list(encoded["input_ids"])
     if completion.finish_reason != "length" and ids[-1:] != [stop_token_id]:
         ids.append(stop_token_id)
@@ -100,14 +112,17 @@ def completion_ids(
 def continued_text(tokenizer: Tokenizer, prompt: Prompt, completion: Completion) -> str | None:
     """The text of a completion as it goes on behind the prompt.
 
-    A template may open the reasoning itself, as a last "<think>" of the prompt. An answer that was stored with that tag
-    must not open it twice.
+    A template may open the reasoning itself, as a last "<think>" of the prompt. An answer that was
+    stored with that tag must not open it twice.
 
     Returns: None if the prompt ends inside reasoning that a finished text never leaves.
     """
     text = completion.text
-    # Rendering takes long, and few templates do this; a prefill was written by somebody who knows how it goes on.
-    if not re.search(r"<(?:think|reason|thought)", str(tokenizer.chat_template)) or _is_prefilled(prompt):
+    # Rendering takes long, and few templates do this; a prefill was written by somebody who knows
+    # how it goes on.
+    if not re.search(r"<(?:think|reason|thought)", str(tokenizer.chat_template)) or _is_prefilled(
+        prompt
+    ):
         return text
     opened = _OPENED.search(_rendered(tokenizer, prompt, tokenize=False))
     if opened is None:
@@ -132,7 +147,9 @@ def text_after_answer(tokenizer: Tokenizer, prompt: Prompt, completion: Completi
         return None
     # Templates may strip an answer, and put a space before it.
     written, answer = whole[len(before) :].lstrip(), completion.text.strip()
-    return written[len(answer) :] if whole.startswith(before) and written.startswith(answer) else None
+    return (
+        written[len(answer) :] if whole.startswith(before) and written.startswith(answer) else None
+    )
 
 
 def joint_ids(tokenizer: Tokenizer, prompt: Prompt, text: str) -> list[int]:
@@ -155,7 +172,11 @@ def tokenizer_hash(tokenizer: Any) -> str:
         for state in ("padding", "truncation"):
             content.pop(state, None)
     else:
-        content = [type(tokenizer).__name__, tokenizer.get_vocab(), sorted(tokenizer.all_special_ids)]
+        content = [
+            type(tokenizer).__name__,
+            tokenizer.get_vocab(),
+            sorted(tokenizer.all_special_ids),
+        ]
     text = json.dumps(content, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
@@ -163,8 +184,9 @@ def tokenizer_hash(tokenizer: Any) -> str:
 def stop_token_id(tokenizer: Tokenizer, generation_config: Any = None) -> int:
     """The token that ends an assistant's turn and on which generation stops.
 
-    The generation config says what stops generation. Where it names several tokens (Llama 3: end of text, end of
-    message, end of turn) the one that the chat template writes after an assistant's turn is meant.
+    The generation config says what stops generation. Where it names several tokens (Llama 3: end of
+    text, end of message, end of turn) the one that the chat template writes after an assistant's
+    turn is meant.
 
     Raises:
         ConfigError: Neither generation config, chat template nor tokenizer names such a token.
@@ -180,7 +202,10 @@ def stop_token_id(tokenizer: Tokenizer, generation_config: Any = None) -> int:
         return int(tokenizer.eos_token_id)
     if stops:
         return int(stops[0])
-    raise ConfigError("the tokenizer names no end-of-sequence token and the model has no generation config with one")
+    raise ConfigError(
+        "the tokenizer names no end-of-sequence token and the model has no generation config with "
+        "one"
+    )
 
 
 def _rendered(tokenizer: Tokenizer, prompt: Prompt, *answer: Message, **options: Any) -> Any:
@@ -201,8 +226,12 @@ def _rendered(tokenizer: Tokenizer, prompt: Prompt, *answer: Message, **options:
             **options,
         )
     except Exception as error:  # a template is a program, which may raise anything
-        reason = str(error) if isinstance(error, TemplateError) else f"{type(error).__name__}: {error}"
-        raise DataError(f"{_name(prompt)}: the chat template refuses its messages: {reason}") from error
+        reason = (
+            str(error) if isinstance(error, TemplateError) else f"{type(error).__name__}: {error}"
+        )
+        raise DataError(
+            f"{_name(prompt)}: the chat template refuses its messages: {reason}"
+        ) from error
 
 
 def _is_prefilled(prompt: Prompt) -> bool:
@@ -215,7 +244,9 @@ def _as_templates_read(message: Message) -> dict[str, Any]:
     return fields | {"reasoning_content": message.reasoning} if message.reasoning else fields
 
 
-def _written_by_template(tokenizer: Tokenizer, prompt: Prompt, message: Message, stop_token_id: int) -> str | None:
+def _written_by_template(
+    tokenizer: Tokenizer, prompt: Prompt, message: Message, stop_token_id: int
+) -> str | None:
     """What the template writes between the prompt and the end of the turn, if the prompt stays as it was."""
     if _is_prefilled(prompt) or _mentions_special(tokenizer, message.model_dump_json()):
         return None
@@ -246,7 +277,8 @@ def _mentions_special(tokenizer: Tokenizer, text: str) -> bool:
 def _require_safeguard(tokenizer: Tokenizer, prompt: Prompt) -> None:
     if "sanitize_control_tokens" not in inspect.signature(tokenizer.apply_chat_template).parameters:
         raise ConfigError(
-            f"{_name(prompt)}: it has a special token in its text, which this version of transformers would obey; "
+            f"{_name(prompt)}: it has a special token in its text, which this version of "
+            "transformers would obey; "
             "install a newer one (5.23 is known to do), or take the row out"
         )
 
@@ -259,12 +291,16 @@ def _ids_after_answer(tokenizer: Tokenizer) -> list[int]:
     """What the template writes after the answer that ends a conversation."""
     if not tokenizer.chat_template:
         return []
-    turns = [{"role": "user", "content": _PROBE_USER}, {"role": "assistant", "content": _PROBE_ANSWER}]
+    turns = [
+        {"role": "user", "content": _PROBE_USER},
+        {"role": "assistant", "content": _PROBE_ANSWER},
+    ]
     try:
         text = tokenizer.apply_chat_template(turns, tokenize=False)
     except Exception as error:  # as above
         raise ConfigError(
-            f"the chat template cannot render a user and an assistant turn ({type(error).__name__}: {error}); "
+            "the chat template cannot render a user and an assistant turn "
+            f"({type(error).__name__}: {error}); "
             "repair chat_template.jinja in the model folder"
         ) from error
     _, _, tail = text.rpartition(_PROBE_ANSWER)

@@ -21,7 +21,11 @@ def lazy_exports(
         if name in home_of:
             home = importlib.import_module(home_of[name])
             # A module of a package is an attribute of it once it has been imported, and not before.
-            return vars(home)[name] if name in vars(home) else importlib.import_module(f"{home.__name__}.{name}")
+            return (
+                vars(home)[name]
+                if name in vars(home)
+                else importlib.import_module(f"{home.__name__}.{name}")
+            )
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
     return getattr_, lambda: exported, exported

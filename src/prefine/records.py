@@ -20,7 +20,9 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 def canonical_json(value: Any) -> str:
     """The one JSON text of a value: sorted keys, no spaces, no NaN; equal values give equal bytes."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
 
 
 def content_hash(*parts: Any) -> str:
@@ -81,14 +83,19 @@ class Prompt(Record):
         )
 
     @classmethod
-    def from_text(cls, text: str, *, source: str = "", metadata: Mapping[str, JsonValue] | None = None) -> Self:
+    def from_text(
+        cls, text: str, *, source: str = "", metadata: Mapping[str, JsonValue] | None = None
+    ) -> Self:
         """A prompt of one user turn."""
         return cls.make((Message(role="user", content=text),), source=source, metadata=metadata)
 
     @property
     def text(self) -> str:
         """The last user turn, which is what people mean by "the prompt"."""
-        return next((m.content for m in reversed(self.messages) if m.role == "user"), self.messages[-1].content)
+        return next(
+            (m.content for m in reversed(self.messages) if m.role == "user"),
+            self.messages[-1].content,
+        )
 
 
 class Usage(Record):
@@ -111,8 +118,8 @@ class Usage(Record):
 class Completion(Record):
     """One answer to a prompt, sampled here or imported.
 
-    `usage` is what the request cost that it came with; of several completions from one request the first bears it all.
-    It is in the journal, not in tables.
+    `usage` is what the request cost that it came with; of several completions from one request the
+    first bears it all. It is in the journal, not in tables.
     """
 
     id: str
@@ -161,7 +168,9 @@ class Judgment(Record):
     @model_validator(mode="after")
     def _failure_has_a_reason(self) -> Self:
         if (self.p_first is None) != (self.error is not None):
-            raise ValueError("a judgment has either p_first or the reason (error) why there is none")
+            raise ValueError(
+                "a judgment has either p_first or the reason (error) why there is none"
+            )
         return self
 
 
@@ -194,8 +203,9 @@ class Ranking(Record):
     """What a strategy found for one prompt. Fields that the strategy does not guarantee are None.
 
     `completions` are the ids that took part (identical texts merged); `order` is best first;
-    `scores` and `standard_errors` go with `completions`. `score_unit` says what a gap of the scores means: "log_odds"
-    if the sigmoid of it is P(better), as Bradley-Terry fits it; None if it is no probability.
+    `scores` and `standard_errors` go with `completions`. `score_unit` says what a gap of the scores
+    means: "log_odds" if the sigmoid of it is P(better), as Bradley-Terry fits it; None if it is no
+    probability.
     """
 
     prompt_id: str
@@ -252,10 +262,16 @@ class PreferenceList(Record):
             raise ValueError("a list has either scores or ranks")
         badness = self.ranks or [-score for score in self.scores or ()]
         if len(badness) != len(self.completions):
-            raise ValueError(f"{len(self.completions)} completions, but {len(badness)} scores or ranks")
+            raise ValueError(
+                f"{len(self.completions)} completions, but {len(badness)} scores or ranks"
+            )
         if list(badness) != sorted(badness) or badness[0] == badness[-1]:
-            raise ValueError("the completions are not ordered best first, or all of them are equally good")
-        answers = {canonical_json([answer.text, answer.message.tool_calls]) for answer in self.completions}
+            raise ValueError(
+                "the completions are not ordered best first, or all of them are equally good"
+            )
+        answers = {
+            canonical_json([answer.text, answer.message.tool_calls]) for answer in self.completions
+        }
         if len(answers) < len(self.completions):
             raise ValueError("two completions are the same answer")
         return self
@@ -263,7 +279,9 @@ class PreferenceList(Record):
     @property
     def id(self) -> str:
         """A hash of what is compared."""
-        return content_hash("list", self.prompt.id, [completion.id for completion in self.completions])
+        return content_hash(
+            "list", self.prompt.id, [completion.id for completion in self.completions]
+        )
 
 
 class MetricValue(Record):
@@ -279,7 +297,9 @@ class MetricValue(Record):
     @model_validator(mode="after")
     def _is_a_number(self) -> Self:
         if not math.isfinite(self.value):
-            raise ValueError(f"metric {self.name} is {self.value}; a metric that does not exist is not reported")
+            raise ValueError(
+                f"metric {self.name} is {self.value}; a metric that does not exist is not reported"
+            )
         return self
 
 
@@ -295,8 +315,9 @@ class Counts(Record):
 class Manifest(Record):
     """How one stage of a run was made.
 
-    `usage` is what its answers cost, whenever they were asked for, failed attempts included; `replayed` is how many of
-    them the last run took from the journal, `repeated_after_interruption` how many were in flight when a run ended.
+    `usage` is what its answers cost, whenever they were asked for, failed attempts included;
+    `replayed` is how many of them the last run took from the journal, `repeated_after_interruption`
+    how many were in flight when a run ended.
     """
 
     schema_version: int = SCHEMA_VERSION

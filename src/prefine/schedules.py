@@ -20,7 +20,8 @@ def remaining(shape: Shape, progress: float) -> float:
 class Schedule(BaseModel):
     """A hyper-parameter that goes from `start` at the first step to `end`, reached at the share `until` of the steps.
 
-    In a configuration it stands where a number would: `beta: {schedule: linear, start: 0.1, end: 0.01}`.
+    In a configuration it stands where a number would: `beta: {schedule: linear, start: 0.1, end:
+    0.01}`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
@@ -33,7 +34,9 @@ class Schedule(BaseModel):
     @model_validator(mode="after")
     def _has_an_end(self) -> Self:
         if (self.end is None) != (self.schedule == "constant"):
-            raise ValueError("a constant has only start" if self.schedule == "constant" else "end is missing")
+            raise ValueError(
+                "a constant has only start" if self.schedule == "constant" else "end is missing"
+            )
         return self
 
     @property

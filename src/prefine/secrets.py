@@ -7,9 +7,11 @@ from typing import Any
 from prefine.errors import ConfigError
 
 _HIDDEN = "[key]"
-# An environment variable as people name them. What does not look like one may be the key itself, and is not shown.
+# An environment variable as people name them. What does not look like one may be the key itself,
+# and is not shown.
 _NAME = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")
-# Servers of one's own take any word for a key: "EMPTY", "token", "x". Hiding those would spoil texts, not keep secrets.
+# Servers of one's own take any word for a key: "EMPTY", "token", "x". Hiding those would spoil
+# texts, not keep secrets.
 _SHORTEST = 12
 _LITERAL_KEYS = frozenset(["api_key", "apikey", "token", "authorization", "password"])
 _URL_PASSWORD = re.compile(r"https?://[^/@\s]*:[^/@\s]*@")
@@ -26,7 +28,10 @@ def read_secret(name: str) -> str:
     require_name(name)
     value = os.environ.get(name, "").strip()
     if not value:
-        raise ConfigError(f"api_key_env: the environment variable {name} is not set; export {name}=... and try again")
+        raise ConfigError(
+            f"api_key_env: the environment variable {name} is not set; export {name}=... and try "
+            "again"
+        )
     if len(value) >= _SHORTEST:
         _read.add(value)
     return value
@@ -40,7 +45,8 @@ def require_name(name: str, where: str = "api_key_env") -> None:
     """
     if not _NAME.fullmatch(name):
         raise ConfigError(
-            f"{where}: this is no name of an environment variable (capital letters, digits and _). Keys are never "
+            f"{where}: this is no name of an environment variable (capital letters, digits and "
+            "_). Keys are never "
             "written into a configuration: export MY_KEY=... and write api_key_env: MY_KEY"
         )
 
@@ -64,7 +70,8 @@ def refuse_secrets(options: Any, where: str = "") -> None:
         path = f"{where}.{name}" if where else str(name)
         if name in _LITERAL_KEYS:
             raise ConfigError(
-                f"{path}: keys are never written into a configuration; export MY_KEY=... and write api_key_env: MY_KEY"
+                f"{path}: keys are never written into a configuration; export MY_KEY=... and "
+                "write api_key_env: MY_KEY"
             )
         if name == "api_key_env" and isinstance(value, str):
             require_name(value, path)

@@ -1,4 +1,6 @@
-"""The call engine: what is journaled is not asked, what fails is counted, limits hold before a call."""
+"""The call engine: what is journaled is not asked, what fails is counted, limits hold before a
+call.
+"""
 
 import threading
 import time
@@ -35,7 +37,10 @@ class Model:
         self.asked += [call.payload for call in batch]
         if any(call.payload == "stop" for call in batch):
             raise KeyboardInterrupt
-        return {c.key: Failure(c.payload) if c.payload.startswith("bad") else Answer(text=c.payload) for c in batch}
+        return {
+            c.key: Failure(c.payload) if c.payload.startswith("bad") else Answer(text=c.payload)
+            for c in batch
+        }
 
 
 def calls(*payloads: str) -> list[Call[str]]:
@@ -143,7 +148,9 @@ def test_cost_is_that_of_all_runs_failed_attempts_included(journal: Journal) -> 
         engine = CallEngine(journal)
         engine.ask(wanted, Answer, batches)
         engine.ask(wanted[:1], Answer, batches)
-        assert engine.usage == Usage(calls=2 + run, cost=0.5 * (2 + run)), "each run pays for the failure again"
+        assert engine.usage == Usage(calls=2 + run, cost=0.5 * (2 + run)), (
+            "each run pays for the failure again"
+        )
     limited = CallEngine(journal, max_cost=2.5)
     with pytest.raises(LimitError, match=r"max_cost: 2\.5 spent, limit 2\.5"):
         limited.ask(wanted, Answer, batches)
@@ -203,13 +210,17 @@ def test_when_one_batch_ends_the_run_the_others_in_flight_are_kept(journal: Jour
     assert 7 <= kept <= 11, "what was asked beside it has been paid for"
     again = CallEngine(journal)
     again.ask(calls(*names), Answer, Together(), concurrency=4)
-    assert (again.replayed, again.repeated) == (kept, 1), "only the one that ended the run was in flight unanswered"
+    assert (again.replayed, again.repeated) == (kept, 1), (
+        "only the one that ended the run was in flight unanswered"
+    )
 
 
 def test_usage_of_failures_counts(journal: Journal) -> None:
     def batches(open_calls: list[Call[str]]) -> Iterator[Batch[Answer]]:
         for call in open_calls:
-            yield Batch([call.key], lambda call=call: {call.key: Failure("cut", Usage(calls=1, cost=0.5))})  # type: ignore[misc]
+            yield Batch(
+                [call.key], lambda call=call: {call.key: Failure("cut", Usage(calls=1, cost=0.5))}
+            )  # type: ignore[misc]
 
     engine = CallEngine(journal)
     engine.ask(calls("a", "b"), Answer, batches)

@@ -99,7 +99,8 @@ def test_alpaca_annotations(tmp_path: Path) -> None:
 def test_alpaca_answers_from_beside_the_file_and_a_calibration(tmp_path: Path) -> None:
     rows = alpaca(PREFERENCES)
     bare = written(
-        tmp_path / "bare.json", [{k: v for k, v in row.items() if not k.startswith("output")} for row in rows]
+        tmp_path / "bare.json",
+        [{k: v for k, v in row.items() if not k.startswith("output")} for row in rows],
     )
     outputs, baseline = (
         written(
@@ -125,20 +126,25 @@ def test_alpaca_answers_from_beside_the_file_and_a_calibration(tmp_path: Path) -
     beside = ("--outputs", outputs, "--baseline-outputs", baseline)
     refused(prefine("evaluate", "annotations", bare), 3, "bare.json, row 0", "output_1")
     (own,), (joined,) = (
-        measured(*arguments)["parts"] for arguments in ((written(tmp_path / "own.json", rows),), (bare, *beside))
+        measured(*arguments)["parts"]
+        for arguments in ((written(tmp_path / "own.json", rows),), (bare, *beside))
     )
     assert values(joined) == pytest.approx(values(own))
     assert joined["notes"] == own["notes"]
     (part,) = measured(bare, *beside, "--calibration", str(tmp_path))["parts"]
     assert "length_controlled_win_rate" in values(part)
     two = (str(tmp_path / name) for name in ("instruction_difficulty.csv", "df_gamed.csv"))
-    assert measured(bare, *beside, *(part for path in two for part in ("--calibration", path)))["parts"] == [part]
+    assert measured(bare, *beside, *(part for path in two for part in ("--calibration", path)))[
+        "parts"
+    ] == [part]
 
 
 def test_answers_of_another_run_are_refused(tmp_path: Path) -> None:
     rows = alpaca(PREFERENCES)
     annotations = written(tmp_path / "annotations.json", rows)
-    other = [{"instruction": row["instruction"], "output": "other", "generator": "model"} for row in rows]
+    other = [
+        {"instruction": row["instruction"], "output": "other", "generator": "model"} for row in rows
+    ]
     outputs = written(tmp_path / "outputs.json", other)
     result = prefine("evaluate", "annotations", annotations, "--outputs", outputs)
     refused(result, 3, "annotations.json, row 0", "'other'", "give those that were annotated")
@@ -164,7 +170,9 @@ def test_alpaca_table_reproduces_what_was_published(tmp_path: Path, real_data: P
     folder = real_data / "alpaca_eval_dev"
     whole = pq.read_table(folder / "annotations.parquet")
     models = ("claude-2", "FuseChat-Gemma-2-9B-Instruct")
-    pq.write_table(whole.filter(pc.is_in(whole["model"], pa.array(models))), tmp_path / "annotations.parquet")
+    pq.write_table(
+        whole.filter(pc.is_in(whole["model"], pa.array(models))), tmp_path / "annotations.parquet"
+    )
     file = measured(str(tmp_path / "annotations.parquet"), "--calibration", str(folder))
     with (folder / "expected.csv").open(encoding="utf-8", newline="") as table:
         published = {row["model"]: row for row in csv.DictReader(table)}
@@ -173,7 +181,9 @@ def test_alpaca_table_reproduces_what_was_published(tmp_path: Path, real_data: P
     for part in file["parts"]:
         expected, found = published[part["of"]], values(part)
         assert found["win_rate"] == pytest.approx(float(expected["win_rate"]), abs=1e-9)
-        assert found["discrete_win_rate"] == pytest.approx(float(expected["discrete_win_rate"]), abs=1e-9)
+        assert found["discrete_win_rate"] == pytest.approx(
+            float(expected["discrete_win_rate"]), abs=1e-9
+        )
         controlled = float(expected["length_controlled_winrate"])
         assert found["length_controlled_win_rate"] == pytest.approx(controlled, abs=0.15)
 
@@ -187,7 +197,13 @@ def game(score: str | None) -> dict[str, Any]:
 
 def arena(model: str, scores: Sequence[tuple[str | None, str | None]]) -> list[dict[str, Any]]:
     return [
-        {"uid": f"p{n}", "model": model, "judge": "j", "baseline": "b", "games": [game(one), game(two)]}
+        {
+            "uid": f"p{n}",
+            "model": model,
+            "judge": "j",
+            "baseline": "b",
+            "games": [game(one), game(two)],
+        }
         for n, (one, two) in enumerate(scores)
     ]
 
@@ -214,7 +230,9 @@ def test_a_model_that_always_wins_has_a_score_and_no_elo(tmp_path: Path) -> None
 
 def test_real_battles(real_data: Path) -> None:
     file = measured(str(real_data / "arena_hard" / "battles_history_2136.parquet"))
-    found = {part["of"].split(" against ")[0]: values(part)["arena_hard_score"] for part in file["parts"]}
+    found = {
+        part["of"].split(" against ")[0]: values(part)["arena_hard_score"] for part in file["parts"]
+    }
     assert file["kind"] == "arena_hard_battles"
     assert found["gpt-4o"] == pytest.approx(86.823, abs=0.001)
     assert found["claude-3-opus-20240229"] == pytest.approx(75.973, abs=0.001)
@@ -238,7 +256,11 @@ def llmbar(winners: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
 
 def test_llmbar_results(tmp_path: Path) -> None:
     # With the answers swapped, slot 1 holds answer 2.
-    file = measured(written(tmp_path / "result.json", llmbar([("1", "1"), ("1", "2"), ("None", "1"), ("2", "2")])))
+    file = measured(
+        written(
+            tmp_path / "result.json", llmbar([("1", "1"), ("1", "2"), ("None", "1"), ("2", "2")])
+        )
+    )
     (part,) = file["parts"]
     assert file["kind"] == "llmbar"
     found = values(part)
@@ -264,11 +286,17 @@ def test_judgments_of_ours(tmp_path: Path) -> None:
     def judged(prompt: str, p_first: float | None, *, turned: bool = False) -> Judgment:
         shown = Comparison(prompt_id=prompt, first=f"{prompt}a", second=f"{prompt}b")
         error = "no label" if p_first is None else None
-        return Judgment(comparison=shown.swapped() if turned else shown, judge="j", p_first=p_first, error=error)
+        return Judgment(
+            comparison=shown.swapped() if turned else shown, judge="j", p_first=p_first, error=error
+        )
 
     records = [
         *(judged("p", 0.9), judged("q", 0.8), judged("r", 0.5), judged("s", None)),
-        *(judged("p", 0.2, turned=True), judged("q", 0.7, turned=True), judged("s", 0.7, turned=True)),
+        *(
+            judged("p", 0.2, turned=True),
+            judged("q", 0.7, turned=True),
+            judged("s", 0.7, turned=True),
+        ),
     ]
     path = tmp_path / "judgments.jsonl"
     path.write_text("".join(record.model_dump_json() + "\n" for record in records))
@@ -288,7 +316,9 @@ def test_judgments_of_ours(tmp_path: Path) -> None:
 
 
 def pairs(subsets: Sequence[str]) -> list[dict[str, Any]]:
-    return [{"subset": subset, "results": result} for subset in subsets for result in (1, 0, 0.5, 1)]
+    return [
+        {"subset": subset, "results": result} for subset in subsets for result in (1, 0, 0.5, 1)
+    ]
 
 
 def test_reward_bench_results(tmp_path: Path) -> None:
@@ -304,7 +334,10 @@ def test_reward_bench_results(tmp_path: Path) -> None:
 
 
 def test_reward_bench_scores(tmp_path: Path) -> None:
-    rows = [{"subset": "hep-go", "scores_chosen": s, "scores_rejected": 0.5} for s in (0.1, 0.5, 0.9, 2.0)]
+    rows = [
+        {"subset": "hep-go", "scores_chosen": s, "scores_rejected": 0.5}
+        for s in (0.1, 0.5, 0.9, 2.0)
+    ]
     (part,) = measured(written(tmp_path / "scores.jsonl", rows))["parts"]
     assert values(part) == {"hep-go": 62.5}
 
@@ -318,13 +351,20 @@ def test_a_table_of_texts(tmp_path: Path) -> None:
 
 def items(subsets: Sequence[str]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = [
-        {"id": str(n), "subset": subset, "num_correct": 1, "scores": [[3.0 - n], [1.5], [0.0], [0.0]]}
+        {
+            "id": str(n),
+            "subset": subset,
+            "num_correct": 1,
+            "scores": [[3.0 - n], [1.5], [0.0], [0.0]],
+        }
         for subset in subsets
         for n in range(4)
     ]
     for n in range(3):
         rows.append({"id": f"ref:{n}", "subset": "Ties", "num_correct": 1, "scores": [4.0, 1.0]})
-        rows.append({"id": f"tied:{n}", "subset": "Ties", "num_correct": 2, "scores": [4.0, 3.9, 1.0]})
+        rows.append(
+            {"id": f"tied:{n}", "subset": "Ties", "num_correct": 2, "scores": [4.0, 3.9, 1.0]}
+        )
     return rows
 
 
@@ -337,10 +377,18 @@ def test_reward_bench_2_results(tmp_path: Path) -> None:
     assert values(part)["reward_bench_2"] == pytest.approx((5 * 50 + 101) / 6)
     rows = items(subsets)
     refused(
-        prefine("evaluate", "annotations", written(tmp_path / "alone.jsonl", rows[:-1])), 3, "alone.jsonl", "number 2"
+        prefine("evaluate", "annotations", written(tmp_path / "alone.jsonl", rows[:-1])),
+        3,
+        "alone.jsonl",
+        "number 2",
     )
     rows[0]["scores"] = [1.0, 2.0]
-    refused(prefine("evaluate", "annotations", written(tmp_path / "two.jsonl", rows)), 3, "line 1", "2 scores")
+    refused(
+        prefine("evaluate", "annotations", written(tmp_path / "two.jsonl", rows)),
+        3,
+        "line 1",
+        "2 scores",
+    )
 
 
 # --- for people
@@ -351,7 +399,13 @@ def test_the_table(tmp_path: Path) -> None:
     battles = written(tmp_path / "m.jsonl", arena("m", [("B>A", "B>A"), ("A>B", "B>A")]))
     result = prefine("evaluate", "annotations", path, battles)
     assert result.code == 0, result.err
-    for text in (f"{path}: alpaca_eval", "model against baseline", "95 % interval", "standard error", battles):
+    for text in (
+        f"{path}: alpaca_eval",
+        "model against baseline",
+        "95 % interval",
+        "standard error",
+        battles,
+    ):
         assert text in result.out
     (line,) = (line for line in result.out.splitlines() if line.startswith("win_rate "))
     assert line.split()[1:4] == ["11", "51.82", "%"]
@@ -360,7 +414,9 @@ def test_the_table(tmp_path: Path) -> None:
 
 def test_texts_of_files_do_not_drive_the_terminal(tmp_path: Path) -> None:
     result = prefine(
-        "evaluate", "annotations", written(tmp_path / "a.json", alpaca(PREFERENCES, generator_2="\x1b[2Jm"))
+        "evaluate",
+        "annotations",
+        written(tmp_path / "a.json", alpaca(PREFERENCES, generator_2="\x1b[2Jm")),
     )
     assert result.code == 0
     assert "\x1b" not in result.out
@@ -379,7 +435,9 @@ def test_texts_of_files_do_not_drive_the_terminal(tmp_path: Path) -> None:
         ({"preference": None}, ("annotations.json", "none of 12 rows")),
     ],
 )
-def test_rows_that_cannot_be_used(tmp_path: Path, change: dict[str, Any], said: tuple[str, ...]) -> None:
+def test_rows_that_cannot_be_used(
+    tmp_path: Path, change: dict[str, Any], said: tuple[str, ...]
+) -> None:
     path = written(tmp_path / "annotations.json", alpaca(PREFERENCES, **change))
     refused(prefine("evaluate", "annotations", path), 3, "annotations.json", *said)
 
@@ -389,22 +447,42 @@ def test_rows_that_cannot_be_used(tmp_path: Path, change: dict[str, Any], said: 
     [
         (arena("m", [("A>>>B", "A>B")]), ("line 1, game 0", "A>>>B")),
         (arena("m", [("A>B", "A>B")]) * 2, ("line 2", "line 1", "p0")),
-        ([*arena("m", [("A>B", "A>B")]), arena("n", [("A>B", "A>B")])[0] | {"baseline": "c"}], ("'b', 'c'",)),
-        ([{"model_a": "b", "model_b": "m", "question_id": 1, "winner": "both"}], ("line 1", "'both'")),
+        (
+            [*arena("m", [("A>B", "A>B")]), arena("n", [("A>B", "A>B")])[0] | {"baseline": "c"}],
+            ("'b', 'c'",),
+        ),
+        (
+            [{"model_a": "b", "model_b": "m", "question_id": 1, "winner": "both"}],
+            ("line 1", "'both'"),
+        ),
         (llmbar([("3", "1")]), ("line 1", "'3'")),
         ([{"label": 3, "winner_orig": 1, "winner_swap": 1}], ("line 1", "label", "3")),
         ([{"label": 1, "winner_orig": 1, "winner_swap": None}], ("line 1", "winner_swap", "None")),
         ([{"subset": "hep-go", "results": 2}], ("line 1", "results", "2")),
         ([{"subset": "hep-go", "results": "won"}], ("line 1", "results", "'won'")),
-        ([{"subset": "hep-go", "scores_chosen": None, "scores_rejected": 1}], ("line 1", "scores_chosen", "None")),
-        ([{"subset": "Math", "num_correct": 4, "scores": [1, 2, 3, 4]}], ("line 1", "num_correct", "4")),
+        (
+            [{"subset": "hep-go", "scores_chosen": None, "scores_rejected": 1}],
+            ("line 1", "scores_chosen", "None"),
+        ),
+        (
+            [{"subset": "Math", "num_correct": 4, "scores": [1, 2, 3, 4]}],
+            ("line 1", "num_correct", "4"),
+        ),
         ([{"subset": "Math", "num_correct": 1, "scores": "high"}], ("line 1", "scores", "'high'")),
-        ([{"subset": "Math", "num_correct": 1, "scores": [1, 2, 3, "x"]}], ("line 1", "scores", "'x'")),
+        (
+            [{"subset": "Math", "num_correct": 1, "scores": [1, 2, 3, "x"]}],
+            ("line 1", "scores", "'x'"),
+        ),
         ([{"prompt": "x"}], ("line 1", "prompt", "--kind")),
     ],
 )
 def test_values_that_are_none(tmp_path: Path, rows: Rows, said: tuple[str, ...]) -> None:
-    refused(prefine("evaluate", "annotations", written(tmp_path / "rows.jsonl", rows)), 3, "rows.jsonl", *said)
+    refused(
+        prefine("evaluate", "annotations", written(tmp_path / "rows.jsonl", rows)),
+        3,
+        "rows.jsonl",
+        *said,
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -433,7 +511,11 @@ def test_what_cannot_be_asked(tmp_path: Path) -> None:
 
 def test_evaluate_is_still_the_stage(place: Place) -> None:
     refused(prefine("evaluate", "nowhere.yaml"), 2, "nowhere.yaml: no such configuration file")
-    refused(prefine("evaluate", "--set", "a.b=1", "nowhere.yaml"), 2, "nowhere.yaml: no such configuration file")
+    refused(
+        prefine("evaluate", "--set", "a.b=1", "nowhere.yaml"),
+        2,
+        "nowhere.yaml: no such configuration file",
+    )
     refused(prefine("evaluate"), 2, "CONFIG")
     place.change({"evaluate": {"model": "nonsense"}})
     by_itself, by_name = prefine("evaluate", "run.yaml"), prefine("evaluate", "stage", "run.yaml")
@@ -455,7 +537,8 @@ def test_no_framework_is_loaded(tmp_path: Path) -> None:
     path = written(tmp_path / "annotations.json", alpaca(PREFERENCES))
     code = (
         f"import sys; sys.argv = ['prefine', 'evaluate', 'annotations', {path!r}]\n"
-        "from prefine.cli.app import main\ntry:\n    main()\nexcept SystemExit as end:\n    assert end.code == 0\n"
+        "from prefine.cli.app import main\ntry:\n    main()\nexcept SystemExit as end:\n    "
+        "assert end.code == 0\n"
         "print(sorted({'torch', 'transformers', 'scipy'} & set(sys.modules)), file=sys.stderr)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -467,7 +550,12 @@ def test_no_framework_is_loaded(tmp_path: Path) -> None:
 
 def test_ties_without_the_other_subsets_are_still_printed(tmp_path: Path) -> None:
     rows = [
-        {"id": f"{version}:{n}", "subset": "Ties", "scores": [3.0 + n, 2.5, 0.1], "num_correct": right}
+        {
+            "id": f"{version}:{n}",
+            "subset": "Ties",
+            "scores": [3.0 + n, 2.5, 0.1],
+            "num_correct": right,
+        }
         for n in range(4)
         for version, right in (("ref", 1), ("tied", 2))
     ]
@@ -490,22 +578,34 @@ def test_reward_bench_as_one_object_of_columns(tmp_path: Path) -> None:
     assert file["kind"] == "reward_bench"
     assert values(file["parts"][0]) == {"llmbar-natural": 50.0, "llmbar-adver-manual": 100.0}
     path.write_text(json.dumps(columns | {"id": [1, 2]}), encoding="utf-8")
-    refused(prefine("evaluate", "annotations", str(path)), 3, "columns have different numbers of rows")
+    refused(
+        prefine("evaluate", "annotations", str(path)), 3, "columns have different numbers of rows"
+    )
     path.write_text(json.dumps(columns | {"id": [1, 1, 1]}), encoding="utf-8")
-    refused(prefine("evaluate", "annotations", str(path)), 3, "row 2", "llmbar-natural, 1 is already in", "row 1")
+    refused(
+        prefine("evaluate", "annotations", str(path)),
+        3,
+        "row 2",
+        "llmbar-natural, 1 is already in",
+        "row 1",
+    )
 
 
 def test_rows_that_are_there_twice_are_refused(tmp_path: Path) -> None:
     verdict = {"label": 1, "winner_orig": 1, "winner_swap": 2, "index": 5, "judge": "j"}
     refused(
-        prefine("evaluate", "annotations", written(tmp_path / "verdicts.jsonl", [verdict, verdict])),
+        prefine(
+            "evaluate", "annotations", written(tmp_path / "verdicts.jsonl", [verdict, verdict])
+        ),
         3,
         "line 2: pair , j, , 5 is already in",
     )
     battle = {"question_id": "q", "model_a": "base", "model_b": "m", "winner": "tie"}
     other = battle | {"question_id": "r", "winner": "model_a"}
     refused(
-        prefine("evaluate", "annotations", written(tmp_path / "battles.jsonl", [battle] * 7 + [other])),
+        prefine(
+            "evaluate", "annotations", written(tmp_path / "battles.jsonl", [battle] * 7 + [other])
+        ),
         3,
         "'m' has 7 verdicts on question 'q'; two games give at most 6",
     )
@@ -515,7 +615,13 @@ def of_category(category: str, baseline: str, count: int = 8) -> list[dict[str, 
     scores = ("A>B", "B>A", "A=B", "B>>A")
     return [
         {
-            **{"uid": f"{category}{n}", "model": "m", "baseline": baseline, "judge": "j", "category": category},
+            **{
+                "uid": f"{category}{n}",
+                "model": "m",
+                "baseline": baseline,
+                "judge": "j",
+                "category": category,
+            },
             "games": [{"score": scores[n % 4]}, {"score": scores[(n + 1) % 4]}],
         }
         for n in range(count)
@@ -525,18 +631,27 @@ def of_category(category: str, baseline: str, count: int = 8) -> list[dict[str, 
 def test_each_category_of_arena_hard_has_a_board(tmp_path: Path) -> None:
     rows = of_category("hard_prompt", "o3-mini") + of_category("creative_writing", "gemini")
     parts = measured(written(tmp_path / "v2.jsonl", rows))["parts"]
-    assert {part["of"] for part in parts} >= {"hard_prompt: m against o3-mini", "creative_writing: m against gemini"}
-    (part, *_) = measured(written(tmp_path / "one.jsonl", of_category("hard_prompt", "o3-mini")))["parts"]
+    assert {part["of"] for part in parts} >= {
+        "hard_prompt: m against o3-mini",
+        "creative_writing: m against gemini",
+    }
+    (part, *_) = measured(written(tmp_path / "one.jsonl", of_category("hard_prompt", "o3-mini")))[
+        "parts"
+    ]
     assert part["of"] == "m against o3-mini"
 
 
 def test_an_elo_without_interval_says_why(tmp_path: Path) -> None:
-    rows = [row | {"games": [{"score": "A=B"}, {"score": "A=B"}]} for row in of_category("x", "b", 3)]
+    rows = [
+        row | {"games": [{"score": "A=B"}, {"score": "A=B"}]} for row in of_category("x", "b", 3)
+    ]
     rows[0]["games"] = [{"score": "A<B"}, {"score": "A<B"}]
     rows[1]["games"] = [{"score": "A>B"}, {"score": "A<B"}]
     parts = measured(written(tmp_path / "few.jsonl", rows))["parts"]
     elo = [metric for metric in parts[0]["metrics"] if metric["name"] == "arena_hard_elo"]
-    assert all(metric["interval"] is not None for metric in elo) or any("Elo" in note for note in parts[0]["notes"])
+    assert all(metric["interval"] is not None for metric in elo) or any(
+        "Elo" in note for note in parts[0]["notes"]
+    )
 
 
 def test_an_empty_cell_of_a_csv_table_is_no_annotation(tmp_path: Path) -> None:
@@ -554,12 +669,16 @@ def test_an_empty_cell_of_a_csv_table_is_no_annotation(tmp_path: Path) -> None:
 
 
 def test_preferences_that_are_0_or_1_raise_a_doubt(tmp_path: Path) -> None:
-    (part,) = measured(written(tmp_path / "annotations.json", alpaca([1.0, 0.0, 1.0, 1.0, 0.0])))["parts"]
+    (part,) = measured(written(tmp_path / "annotations.json", alpaca([1.0, 0.0, 1.0, 1.0, 0.0])))[
+        "parts"
+    ]
     assert any("preferences are in [1, 2]" in note for note in part["notes"])
 
 
 @pytest.mark.parametrize("content", [b'{"subset": "caf\xe9"}', b'{"subset": ', b'{"subset": "x"}'])
-def test_a_json_file_that_holds_no_columns_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
+def test_a_json_file_that_holds_no_columns_is_refused_by_name(
+    tmp_path: Path, content: bytes
+) -> None:
     path = tmp_path / "scores.json"
     path.write_bytes(content)
     refused(prefine("evaluate", "annotations", str(path)), 3, "scores.json")

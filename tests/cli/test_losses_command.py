@@ -21,7 +21,11 @@ def test_the_list_has_a_line_for_each_when_piped() -> None:
     (dpo,) = (line for line in lines if line.startswith("dpo "))
     assert dpo.split()[-2:] == ["local", "reference"]
     assert "sigmoid(beta * D) - e log sigmoid(-beta * D)" in dpo
-    assert all(f"{title.upper()}. " in result.out for family, (title, _) in FAMILIES.items() if family != "other")
+    assert all(
+        f"{title.upper()}. " in result.out
+        for family, (title, _) in FAMILIES.items()
+        if family != "other"
+    )
 
 
 @pytest.mark.parametrize("columns", [40, 80, 100, 250])
@@ -39,7 +43,12 @@ def test_one_of_them(name: str) -> None:
     (card,) = read(name)
     # Folding moves the words to other lines, and keeps them.
     words = result.out.split()
-    for text in (card.formula, card.details, card.source, *(option.meaning for option in card.options)):
+    for text in (
+        card.formula,
+        card.details,
+        card.source,
+        *(option.meaning for option in card.options),
+    ):
         assert [word for word in text.split() if word not in words] == []
     assert f"{{name: {name}" in result.out
 
@@ -56,7 +65,12 @@ def test_json() -> None:
     assert one == next(row for row in rows if row["name"] == "dpop")
     assert one["pushes"]["ratio"] == pytest.approx(51)
     beta, *_ = one["options"]
-    assert (beta["name"], beta["default"], beta["origin"], beta["allowed"]) == ("beta", 0.3, "paper", "> 0")
+    assert (beta["name"], beta["default"], beta["origin"], beta["allowed"]) == (
+        "beta",
+        0.3,
+        "paper",
+        "> 0",
+    )
     assert json.loads(prefine("losses", "nll", "--json").out)["pushes"]["ratio"] is None
     assert json.loads(prefine("losses", "mixture", "--json").out)["pushes"] is None
 

@@ -45,7 +45,9 @@ def test_on_a_busy_machine_threads_sleep(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("name", "value"), [("OMP_WAIT_POLICY", "ACTIVE"), ("GOMP_SPINCOUNT", "7")])
+@pytest.mark.parametrize(
+    ("name", "value"), [("OMP_WAIT_POLICY", "ACTIVE"), ("GOMP_SPINCOUNT", "7")]
+)
 def test_the_users_own_setting_stays(tmp_path, name, value):
     environment = {name: value}
     assert not choose_waiting(environment, tmp_path)

@@ -42,7 +42,11 @@ def test_the_json_has_a_row_for_every_strategy_of_the_registry() -> None:
         assert isinstance(row["frontier"], bool)
         pairs = {name: gap for name, gap in row["gaps"].items() if name != "all_pairs"}
         assert row["gap"] == (max(pairs.values()) if pairs else None)
-    assert {row["order"] for row in rows if row["strategy"] == "iterative"} == {"single", "both", "lazy"}
+    assert {row["order"] for row in rows if row["strategy"] == "iterative"} == {
+        "single",
+        "both",
+        "lazy",
+    }
     assert sum(row["recommended"] for row in rows) == 1
     for row in rows:
         beaten = [
@@ -66,7 +70,11 @@ def test_lazy_and_both_find_the_same_for_fewer_calls() -> None:
             "--worlds",
             "300",
             "--json",
-            *(part for order in ("both", "lazy") for part in ("--strategy", f"iterative:order={order}")),
+            *(
+                part
+                for order in ("both", "lazy")
+                for part in ("--strategy", f"iterative:order={order}")
+            ),
         )
     )
     both, lazy = rows
@@ -87,9 +95,15 @@ def test_every_default_strategy_can_rank_the_usual_numbers(completions: int) -> 
 
 
 def test_the_numbers_do_not_depend_on_the_number_of_processes() -> None:
-    arguments: dict[str, Any] = {"strategies": ["iterative", "round_robin"], "worlds": 600, "seed": 5}
+    arguments: dict[str, Any] = {
+        "strategies": ["iterative", "round_robin"],
+        "worlds": 600,
+        "seed": 5,
+    }
     alone, together = (simulate(4, processes=count, **arguments) for count in (1, 2))
-    assert [(r.calls, r.regret, r.gaps) for r in alone.rows] == [(r.calls, r.regret, r.gaps) for r in together.rows]
+    assert [(r.calls, r.regret, r.gaps) for r in alone.rows] == [
+        (r.calls, r.regret, r.gaps) for r in together.rows
+    ]
     other = simulate(4, **(arguments | {"seed": 6}))
     assert other.rows[0].regret != alone.rows[0].regret
 
@@ -102,14 +116,20 @@ def test_what_is_compared_does_not_change_the_worlds() -> None:
 
 def test_the_judge_is_the_one_that_was_described() -> None:
     def regret(**settings: Any) -> float:
-        return simulate(8, judge=JudgeModel(**settings), strategies=["iterative"], worlds=500).rows[0].regret.mean
+        return (
+            simulate(8, judge=JudgeModel(**settings), strategies=["iterative"], worlds=500)
+            .rows[0]
+            .regret.mean
+        )
 
     assert regret(accuracy=1.0) == 0
     assert regret(accuracy=0.9) < regret(accuracy=0.75) < regret(accuracy=0.6)
     assert regret(first_slot_bias=0.0) < regret(first_slot_bias=2.0)
     # A strategy is told the bias in logits, and shows its champion in the favoured slot.
     first, second = (
-        simulate(8, judge=JudgeModel(first_slot_bias=bias), strategies=["iterative"], worlds=500).rows[0].calls.mean
+        simulate(8, judge=JudgeModel(first_slot_bias=bias), strategies=["iterative"], worlds=500)
+        .rows[0]
+        .calls.mean
         for bias in (1.5, -1.5)
     )
     assert first == pytest.approx(second, rel=0.05)
@@ -149,7 +169,10 @@ def test_a_limit_is_kept() -> None:
         (("--worlds", "1"), "--worlds 1: must be a whole number from 2 to 1,000,000"),
         (("--seed", "-1"), "--seed -1: must be a whole number of at least 0"),
         (("--max-calls", "0"), "--max-calls 0.0: must be above 0"),
-        (("--strategy", "iterativ"), "--strategy iterativ: unknown strategy 'iterativ'; did you mean 'iterative'?"),
+        (
+            ("--strategy", "iterativ"),
+            "--strategy iterativ: unknown strategy 'iterativ'; did you mean 'iterative'?",
+        ),
         (
             ("--strategy", "iterative:order=twice"),
             "--strategy iterative:order: Input should be 'single', 'both' or 'la",
@@ -162,10 +185,22 @@ def test_a_limit_is_kept() -> None:
         (("--strategy", "iterative:order=lazy,both"), "'both' is no option"),
         (("--strategy", ":order=lazy"), "expected name:key=value"),
         (("--html", "plot.pdf"), "give the file the ending .html"),
-        (("--strategy", "eubo:batch=0"), "--strategy eubo:batch: Input should be greater than or equal to 1 (got 0)"),
-        (("--strategy", "eubo:limit=2"), "--strategy eubo with 8 completions: eubo's limit must be at least 7"),
-        (("--strategy", "os:getcwd"), "--strategy os:getcwd: it does not say what it guarantees and asks"),
-        (("--html", "no/such/folder/plot.html"), "plot.html: no file can be written there: No such file or directory"),
+        (
+            ("--strategy", "eubo:batch=0"),
+            "--strategy eubo:batch: Input should be greater than or equal to 1 (got 0)",
+        ),
+        (
+            ("--strategy", "eubo:limit=2"),
+            "--strategy eubo with 8 completions: eubo's limit must be at least 7",
+        ),
+        (
+            ("--strategy", "os:getcwd"),
+            "--strategy os:getcwd: it does not say what it guarantees and asks",
+        ),
+        (
+            ("--html", "no/such/folder/plot.html"),
+            "plot.html: no file can be written there: No such file or directory",
+        ),
     ],
     ids=lambda part: " ".join(part) if isinstance(part, tuple) else "",
 )
@@ -193,11 +228,19 @@ def once(num_completions, *, reverse: bool = False):
 """
 
 
-def test_a_strategy_of_the_users_own_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_strategy_of_the_users_own_is_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "one_duel.py").write_text(MINE)
     monkeypatch.syspath_prepend(tmp_path)
-    (row,) = rows_of(prefine("simulate", *SMALL, "--json", "--strategy", "one_duel:once:reverse=true"))
-    assert (row["strategy"], row["order"], row["options"]) == ("one_duel:once", None, {"reverse": True})
+    (row,) = rows_of(
+        prefine("simulate", *SMALL, "--json", "--strategy", "one_duel:once:reverse=true")
+    )
+    assert (row["strategy"], row["order"], row["options"]) == (
+        "one_duel:once",
+        None,
+        {"reverse": True},
+    )
     assert row["calls"] == 1
     assert set(row["gaps"]) == {"best_vs_random"}
 
@@ -234,7 +277,10 @@ def stuck(m):
     [
         ("outside", "strategy 'broken_ones:outside': Duel(first=0, second=5) is no duel"),
         ("endless", "strategy 'broken_ones:endless': it asked 6 times, and its max_asks says 5"),
-        ("no_generator", "--strategy broken_ones:no_generator with 5 completions: it is no generator"),
+        (
+            "no_generator",
+            "--strategy broken_ones:no_generator with 5 completions: it is no generator",
+        ),
     ],
 )
 def test_a_broken_strategy_of_the_users_own_is_named(
@@ -263,7 +309,9 @@ class Stopping:
         """Ignore."""
 
 
-def test_an_interrupt_does_not_wait_for_the_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_does_not_wait_for_the_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Not even for a strategy that never comes back."""
     (tmp_path / "stuck_ones.py").write_text(BROKEN)
     monkeypatch.syspath_prepend(tmp_path)
@@ -283,7 +331,10 @@ def test_an_interrupt_does_not_wait_for_the_workers(tmp_path: Path, monkeypatch:
         ({"processes": 0}, "processes 0: must be"),
         ({"judge": {"accuracy": 0.8}}, "judge: expected a prefine.JudgeModel, got a dict"),
         ({"prices": (1, 1)}, "prices: expected a prefine.Prices, got a tuple"),
-        ({"strategies": ["eubo", {"name": "eubo", "batch": 0}]}, "strategies: eubo.batch: Input should be"),
+        (
+            {"strategies": ["eubo", {"name": "eubo", "batch": 0}]},
+            "strategies: eubo.batch: Input should be",
+        ),
     ],
 )
 def test_python_is_told_what_is_not_allowed(arguments: dict[str, Any], message: str) -> None:
@@ -309,7 +360,13 @@ def test_a_plot_that_cannot_be_written_is_found_first_or_costs_no_table(tmp_path
 
 def test_a_terminal_of_eighty_columns_holds_the_tables() -> None:
     simulation = simulate(5, worlds=60)
-    options: dict[str, Any] = {"completions": 5, "worlds": 60, "seed": 0, "verdicts": "hard", "accuracy": 0.75}
+    options: dict[str, Any] = {
+        "completions": 5,
+        "worlds": 60,
+        "seed": 0,
+        "verdicts": "hard",
+        "accuracy": 0.75,
+    }
     options |= {"first_slot_bias": 0.5, "order_noise": 0.5, "max_calls": None, "max_cost": None}
     text = as_text(simulation, options, columns=80)
     assert max(map(len, text.splitlines())) <= 80
@@ -329,7 +386,10 @@ def test_the_plot_needs_nothing_beside_itself_and_shows_every_name(tmp_path: Pat
         seen.page.wait_for_selector(".main-svg .annotation-text")
         texts = seen.page.locator(".annotation-text").all_text_contents()
         assert sorted(texts) == ["iterative lazy", "round_robin single"]
-        assert "5 completions, hard verdicts" in seen.page.locator(".gtitle, .gtitle-subtitle").all_text_contents()[1]
+        assert (
+            "5 completions, hard verdicts"
+            in seen.page.locator(".gtitle, .gtitle-subtitle").all_text_contents()[1]
+        )
         assert seen.page.locator(".errorbar .yerror").count() >= 2
         assert "Recommended:" in seen.page.inner_text("body")
         assert not seen.complaints
@@ -355,7 +415,9 @@ def test_its_help_loads_nothing_heavy() -> None:
 
 
 def test_standard_errors_shrink_with_the_root_of_the_worlds() -> None:
-    few, many = (simulate(4, strategies=["iterative"], worlds=count).rows[0].regret for count in (200, 3200))
+    few, many = (
+        simulate(4, strategies=["iterative"], worlds=count).rows[0].regret for count in (200, 3200)
+    )
     assert many.standard_error == pytest.approx(few.standard_error / 4, rel=0.2)
     assert abs(few.mean - many.mean) < 4 * math.hypot(few.standard_error, many.standard_error)
 
@@ -368,8 +430,12 @@ def test_one_name_is_no_list_of_strategies() -> None:
 
 
 def test_the_recommendation_says_how_to_configure_it_and_what_it_was_told() -> None:
-    shown = prefine("simulate", *SMALL, "--strategy", "eubo:limit=9", "--first-slot-bias", "0.5").out
+    shown = prefine(
+        "simulate", *SMALL, "--strategy", "eubo:limit=9", "--first-slot-bias", "0.5"
+    ).out
     assert "In a configuration: rank: {strategy: {name: eubo, limit: 9}}" in shown
     assert "set first_slot_bias: 0.81 (logits) on your judge" in shown
-    unbiased = prefine("simulate", *SMALL, "--strategy", "eubo:limit=9", "--first-slot-bias", "0").out
+    unbiased = prefine(
+        "simulate", *SMALL, "--strategy", "eubo:limit=9", "--first-slot-bias", "0"
+    ).out
     assert "told the judge's bias" not in unbiased

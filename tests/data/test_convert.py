@@ -35,7 +35,10 @@ EXTRA = st.fixed_dictionaries(
 )
 CALL = {"role": "assistant", "content": "", "tool_calls": [{"name": "f"}]}
 ANSWERS = st.lists(
-    TEXT | TEXT.map(lambda text: {"text": text, "model": "m", "grade": 3}) | st.just({"message": CALL}) | st.just(""),
+    TEXT
+    | TEXT.map(lambda text: {"text": text, "model": "m", "grade": 3})
+    | st.just({"message": CALL})
+    | st.just(""),
     min_size=1,
     max_size=4,
 )
@@ -50,7 +53,10 @@ ROWS = st.lists(
 
 def ids(entry: str, rows: Any) -> list[Any]:
     if entry == "completions":
-        return [(prompt.id, [answer.id for answer in found]) for prompt, found in entries.completions(rows)]
+        return [
+            (prompt.id, [answer.id for answer in found])
+            for prompt, found in entries.completions(rows)
+        ]
     return [one.id for one in (entries.prompts if entry == "prompts" else entries.pairs)(rows)]
 
 
@@ -62,7 +68,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(ROWS)
 def test_what_is_written_is_read_as_the_same(folder: Path, values: list[dict[str, Any]]) -> None:
-    rows = list(shaped([SourceRow(f"r, row {n}", row) for n, row in enumerate(values)], layout="prefine"))
+    rows = list(
+        shaped([SourceRow(f"r, row {n}", row) for n, row in enumerate(values)], layout="prefine")
+    )
     for entry in ENTRIES:
         try:
             before = ids(entry, rows)
@@ -73,7 +81,10 @@ def test_what_is_written_is_read_as_the_same(folder: Path, values: list[dict[str
 
 
 def test_one_user_turn_is_written_as_a_text(tmp_path: Path) -> None:
-    row = {"prompt": [{"role": "user", "content": "q"}], "chosen": [{"role": "assistant", "content": "a"}]}
+    row = {
+        "prompt": [{"role": "user", "content": "q"}],
+        "chosen": [{"role": "assistant", "content": "a"}],
+    }
     rows = iter([SourceRow("r", row | {"rejected": "b", "weight": 2.0})])
     assert write_entries(rows, "pairs", tmp_path / "out.jsonl", ImportReport()) == "prefine"
     assert json.loads((tmp_path / "out.jsonl").read_text()) == {
@@ -118,9 +129,12 @@ def test_pairs_of_ours_stay_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "prompt", ["\n\nHuman: q\n\nAssistant:", [{"role": "user", "content": "\n\nHuman: q\n\nAssistant:"}]]
+    "prompt",
+    ["\n\nHuman: q\n\nAssistant:", [{"role": "user", "content": "\n\nHuman: q\n\nAssistant:"}]],
 )
-def test_a_text_that_looks_like_marked_turns_is_read_as_it_was_written(prompt: Any, tmp_path: Path) -> None:
+def test_a_text_that_looks_like_marked_turns_is_read_as_it_was_written(
+    prompt: Any, tmp_path: Path
+) -> None:
     rows = [SourceRow("r", {"prompt": prompt, "chosen": "a", "rejected": "b"})]
     before = ids("pairs", rows)
     write_entries(iter(rows), "pairs", tmp_path / "out.jsonl", ImportReport())

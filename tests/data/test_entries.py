@@ -41,10 +41,18 @@ def test_texts_are_kept_to_the_byte() -> None:
 
 @pytest.mark.parametrize(
     "item",
-    ["a", {"text": "a"}, {"content": "a"}, {"completion": "a"}, {"message": {"role": "assistant", "content": "a"}}],
+    [
+        "a",
+        {"text": "a"},
+        {"content": "a"},
+        {"completion": "a"},
+        {"message": {"role": "assistant", "content": "a"}},
+    ],
 )
 def test_forms_of_a_completion(item: Any) -> None:
-    ((prompt, (first, second)),) = entries.completions(rows({"prompt": "q", "completions": [item, "b"]}))
+    ((prompt, (first, second)),) = entries.completions(
+        rows({"prompt": "q", "completions": [item, "b"]})
+    )
     assert (first.text, second.text) == ("a", "b")
     assert (first.sample_index, second.sample_index) == (0, 1)
     assert first.prompt_id == second.prompt_id == prompt.id
@@ -71,26 +79,39 @@ def test_forms_of_a_pair() -> None:
     }
     (one,), (two,) = entries.pairs(rows(plain)), entries.pairs(rows(turns))
     assert one.id == two.id
-    (weighted,) = entries.pairs(rows(plain | {"weight": 2, "score_gap": 1.5, "p_chosen": 0.9, "topic": None}))
+    (weighted,) = entries.pairs(
+        rows(plain | {"weight": 2, "score_gap": 1.5, "p_chosen": 0.9, "topic": None})
+    )
     assert (weighted.weight, weighted.score_gap, weighted.p_chosen) == (2, 1.5, 0.9)
     (unweighted,) = entries.pairs(rows(plain | {"weight": None}))
     assert unweighted.weight == 1
 
 
 def test_reasoning_and_tool_calls_are_kept() -> None:
-    message = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f"}}], "reasoning": "hm"}
-    ((_, (completion,)),) = entries.completions(rows({"prompt": "q", "completions": [{"message": message}]}))
+    message = {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"function": {"name": "f"}}],
+        "reasoning": "hm",
+    }
+    ((_, (completion,)),) = entries.completions(
+        rows({"prompt": "q", "completions": [{"message": message}]})
+    )
     assert completion.message.tool_calls == ({"function": {"name": "f"}},)
     assert completion.message.reasoning == "hm"
 
 
 @pytest.mark.parametrize("value", [{"prompt": "q"}, {"instruction": "q"}])
-def test_the_second_of_two_equal_prompts_is_counted_and_strictly_named_with_the_first(value: dict[str, Any]) -> None:
+def test_the_second_of_two_equal_prompts_is_counted_and_strictly_named_with_the_first(
+    value: dict[str, Any],
+) -> None:
     screen = ImportReport()
     assert len(list(entries.prompts(rows({"prompt": "q"}, value, {"prompt": "r"}), screen))) == 2
     assert (screen.read, screen.kept, screen.dropped) == (3, 2, {"duplicate prompt": 1})
     assert screen.notes() == ("set aside: 1 × duplicate prompt (f.jsonl, line 2)",)
-    with pytest.raises(DataError, match=r"f\.jsonl, line 2: the same prompt as in f\.jsonl, line 1.*--strict"):
+    with pytest.raises(
+        DataError, match=r"f\.jsonl, line 2: the same prompt as in f\.jsonl, line 1.*--strict"
+    ):
         list(entries.prompts(rows({"prompt": "q"}, value), ImportReport(strict=True)))
 
 
@@ -98,7 +119,10 @@ def test_the_second_of_two_equal_prompts_is_counted_and_strictly_named_with_the_
     ("changes", "reason"),
     [
         ({"prompt": " "}, "empty prompt"),
-        ({"prompt": [{"role": "system", "content": ""}, {"role": "user", "content": "q"}]}, "empty prompt"),
+        (
+            {"prompt": [{"role": "system", "content": ""}, {"role": "user", "content": "q"}]},
+            "empty prompt",
+        ),
         ({"chosen": ""}, "empty answer"),
         ({"rejected": "\n"}, "empty answer"),
         ({"rejected": "a"}, "identical answers"),
@@ -118,7 +142,9 @@ def test_worthless_pairs_are_counted(changes: dict[str, Any], reason: str) -> No
 
 def test_a_prompt_whose_answers_are_all_empty_is_set_aside() -> None:
     screen = ImportReport()
-    given = rows({"prompt": "q", "completions": ["", " "]}, {"prompt": "r", "completions": ["", "a"]})
+    given = rows(
+        {"prompt": "q", "completions": ["", " "]}, {"prompt": "r", "completions": ["", "a"]}
+    )
     ((prompt, (answer,)),) = entries.completions(given, screen)
     assert (prompt.text, answer.text, answer.sample_index) == ("r", "a", 0)
     assert screen.dropped == {"empty answer": 3, "no answer left": 1}
@@ -127,7 +153,11 @@ def test_a_prompt_whose_answers_are_all_empty_is_set_aside() -> None:
 def test_nothing_left_is_an_error_with_counts_places_and_remedy() -> None:
     with pytest.raises(DataError, match="nothing is left of 5 rows") as caught:
         list(entries.prompts(rows(*[{"prompt": ""}] * 5)))
-    for part in ("5 × empty prompt", "line 1; f.jsonl, line 2; f.jsonl, line 3; …", "remove the row or fill it"):
+    for part in (
+        "5 × empty prompt",
+        "line 1; f.jsonl, line 2; f.jsonl, line 3; …",
+        "remove the row or fill it",
+    ):
         assert part in str(caught.value)
 
 
@@ -140,9 +170,17 @@ def test_prompts_can_be_read_from_pairs_and_completions() -> None:
 
 def test_tools_and_template_arguments_are_kept_also_as_json_text() -> None:
     tools, arguments = [{"type": "function"}], {"thinking": False}
-    (one,) = entries.prompts(rows({"prompt": "q", "tools": tools, "chat_template_kwargs": arguments}))
+    (one,) = entries.prompts(
+        rows({"prompt": "q", "tools": tools, "chat_template_kwargs": arguments})
+    )
     (two,) = entries.prompts(
-        rows({"prompt": "q", "tools": '[{"type": "function"}]', "chat_template_kwargs": '{"thinking": false}'})
+        rows(
+            {
+                "prompt": "q",
+                "tools": '[{"type": "function"}]',
+                "chat_template_kwargs": '{"thinking": false}',
+            }
+        )
     )
     assert one.id == two.id
     assert (one.tools, one.chat_template_kwargs) == (({"type": "function"},), {"thinking": False})
@@ -150,7 +188,12 @@ def test_tools_and_template_arguments_are_kept_also_as_json_text() -> None:
 
 
 def test_fields_that_a_table_fills_with_none_are_not_there() -> None:
-    call = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f"}}], "name": None}
+    call = {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [{"function": {"name": "f"}}],
+        "name": None,
+    }
     answer = {"role": "tool", "content": "4", "name": "f", "tool_call_id": "1"}
     turns = [{"role": "user", "content": "q", "tool_calls": None}, call, answer]
     (prompt,) = entries.prompts(rows({"prompt": turns}))
@@ -166,9 +209,12 @@ def test_a_long_value_is_clipped_in_the_message() -> None:
 
 
 def own_row(**changes: Any) -> dict[str, Any]:
-    """A row of a `pairs/` table of ours, sampled with log-probabilities and cut by the limit on one side."""
+    """A row of a `pairs/` table of ours, sampled with log-probabilities and cut by the limit on
+    one side.
+    """
     prompt = Prompt.make(
-        (Message(role="system", content="be brief"), Message(role="user", content="q")), source="p.jsonl, line 7"
+        (Message(role="system", content="be brief"), Message(role="user", content="q")),
+        source="p.jsonl, line 7",
     )
 
     def completion(text: str, finish: str) -> Completion:
@@ -186,7 +232,11 @@ def own_row(**changes: Any) -> dict[str, Any]:
         )
 
     pair = PreferencePair(
-        prompt=prompt, chosen=completion("good", "stop"), rejected=completion("", "length"), p_chosen=0.8, weight=2.5
+        prompt=prompt,
+        chosen=completion("good", "stop"),
+        rejected=completion("", "length"),
+        p_chosen=0.8,
+        weight=2.5,
     )
     return pair_row(pair) | changes
 
@@ -209,7 +259,12 @@ def test_an_edited_text_of_our_own_pairs_is_another_text() -> None:
     assert pair.id != before.id
     row["prompt"] = [{"role": "user", "content": "q"}]
     (pair,) = entries.pairs(rows(row))
-    assert pair.prompt.id == Prompt.from_text("q").id == pair.chosen.prompt_id == pair.rejected.prompt_id
+    assert (
+        pair.prompt.id
+        == Prompt.from_text("q").id
+        == pair.chosen.prompt_id
+        == pair.rejected.prompt_id
+    )
 
 
 @pytest.mark.parametrize(
@@ -238,11 +293,16 @@ def test_answers_that_differ_only_in_their_calls_or_their_model_are_different() 
         return {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": name}}]}
 
     sides = [("f", "g"), ("g", "h"), ("f", "h")]
-    pairs = [{"prompt": "q", "chosen": [calling(one)], "rejected": [calling(other)]} for one, other in sides]
+    pairs = [
+        {"prompt": "q", "chosen": [calling(one)], "rejected": [calling(other)]}
+        for one, other in sides
+    ]
     screen = ImportReport()
     assert len(list(entries.pairs(rows(*pairs), screen))) == 3
     assert screen.notes() == ()
-    models = [{"prompt": "q", "completions": [{"text": "a", "model": model}]} for model in ("m", "n")]
+    models = [
+        {"prompt": "q", "completions": [{"text": "a", "model": model}]} for model in ("m", "n")
+    ]
     first, second = (next(entries.completions(rows(row)))[1][0].id for row in models)
     assert first != second
 
@@ -253,7 +313,9 @@ def test_pairs_that_contradict_one_another_are_both_kept_with_a_remark() -> None
     screen = ImportReport()
     assert len(list(entries.pairs(rows(pair, opposite, pair | {"prompt": "p"}), screen))) == 3
     assert screen.notes() == ("kept: 1 × contradictory pair (f.jsonl, line 2)",)
-    with pytest.raises(DataError, match=r"line 2: prefers the opposite of f\.jsonl, line 1.*--strict"):
+    with pytest.raises(
+        DataError, match=r"line 2: prefers the opposite of f\.jsonl, line 1.*--strict"
+    ):
         list(entries.pairs(rows(pair, opposite), ImportReport(strict=True)))
 
 

@@ -84,7 +84,10 @@ def test_arrow_files_and_streams(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize("cut", [None, 300])
 def test_damaged_arrow(tmp_path: Path, cut: int | None) -> None:
     table = pa.table({"prompt": ["q" * 100] * 50})
-    with pa.OSFile(str(tmp_path / "r.arrow"), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+    with (
+        pa.OSFile(str(tmp_path / "r.arrow"), "wb") as sink,
+        pa.ipc.new_stream(sink, table.schema) as writer,
+    ):
         writer.write_table(table)
     data = (tmp_path / "r.arrow").read_bytes()[:cut] if cut else b"prompt,chosen"
     (tmp_path / "r.arrow").write_bytes(data)
@@ -93,9 +96,13 @@ def test_damaged_arrow(tmp_path: Path, cut: int | None) -> None:
 
 
 def test_a_folder_that_datasets_saved(tmp_path: Path) -> None:
-    saved = datasets.Dataset.from_list([{"prompt": [{"role": "user", "content": f"q{n}"}]} for n in range(5)])
+    saved = datasets.Dataset.from_list(
+        [{"prompt": [{"role": "user", "content": f"q{n}"}]} for n in range(5)]
+    )
     saved.save_to_disk(tmp_path / "one", num_shards=2)
-    assert [prompt.text for prompt in entries.prompts(file(path=tmp_path / "one"))] == [f"q{n}" for n in range(5)]
+    assert [prompt.text for prompt in entries.prompts(file(path=tmp_path / "one"))] == [
+        f"q{n}" for n in range(5)
+    ]
     datasets.DatasetDict({"train": saved, "test": saved}).save_to_disk(tmp_path / "both")
     with pytest.raises(ConfigError, match=r"several splits \(train, test\).*both/train"):
         values(tmp_path / "both")
@@ -137,12 +144,14 @@ def test_json_with_a_list_for_each_split_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "cell", ["[{'role': 'user', 'content': 'q'}]", "[{'content': 'q'}\n {'role': 'x'}]", "{'role': 1}"]
+    "cell",
+    ["[{'role': 'user', 'content': 'q'}]", "[{'content': 'q'}\n {'role': 'x'}]", "{'role': 1}"],
 )
 def test_csv_cells_that_python_printed_are_refused(tmp_path: Path, cell: str) -> None:
     (tmp_path / "r.csv").write_text(f'prompt\nplain\n"{cell}"\n')
     with pytest.raises(
-        DataError, match=r"row 1 .*the cell prompt holds messages as Python prints.*JSON Lines or Parquet"
+        DataError,
+        match=r"row 1 .*the cell prompt holds messages as Python prints.*JSON Lines or Parquet",
     ):
         values(tmp_path / "r.csv")
 
@@ -155,8 +164,18 @@ def test_lines_in_a_json_file_name_the_format(tmp_path: Path) -> None:
 
 
 def test_what_is_no_number_is_missing(tmp_path: Path) -> None:
-    (tmp_path / "r.jsonl").write_text('{"prompt": "q", "chosen": "a", "rejected": "b", "weight": NaN, "x": [NaN, 1]}\n')
-    table = pa.table({"prompt": ["q"], "chosen": ["a"], "rejected": ["b"], "weight": [float("nan")], "x": [[None, 1]]})
+    (tmp_path / "r.jsonl").write_text(
+        '{"prompt": "q", "chosen": "a", "rejected": "b", "weight": NaN, "x": [NaN, 1]}\n'
+    )
+    table = pa.table(
+        {
+            "prompt": ["q"],
+            "chosen": ["a"],
+            "rejected": ["b"],
+            "weight": [float("nan")],
+            "x": [[None, 1]],
+        }
+    )
     pq.write_table(table, tmp_path / "r.parquet")
     for name in ("r.jsonl", "r.parquet"):
         (pair,) = entries.pairs(file(path=tmp_path / name))
@@ -169,14 +188,25 @@ def test_what_is_no_number_is_missing(tmp_path: Path) -> None:
 
 
 def test_the_same_tools_from_a_table_and_from_lines_are_the_same_prompt(tmp_path: Path) -> None:
-    tools = [{"name": "f", "parameters": {"x": {"type": "int"}}}, {"name": "g", "parameters": {"y": {"type": "int"}}}]
+    tools = [
+        {"name": "f", "parameters": {"x": {"type": "int"}}},
+        {"name": "g", "parameters": {"y": {"type": "int"}}},
+    ]
     rows = [{"prompt": "q", "tools": [tool]} for tool in tools]
     lines(tmp_path / "r.jsonl", *rows)
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "r.parquet")
-    found = [[one.id for one in entries.prompts(file(path=tmp_path / name))] for name in ("r.jsonl", "r.parquet")]
+    found = [
+        [one.id for one in entries.prompts(file(path=tmp_path / name))]
+        for name in ("r.jsonl", "r.parquet")
+    ]
     assert found[0] == found[1]
 
 
 def test_arrays_and_their_numbers_are_plain() -> None:
-    row = {"prompt": "q", "n": np.int64(3), "x": np.array([1.5, np.nan]), "t": (np.float32(0.5), np.bool_(True))}
+    row = {
+        "prompt": "q",
+        "n": np.int64(3),
+        "x": np.array([1.5, np.nan]),
+        "t": (np.float32(0.5), np.bool_(True)),
+    }
     assert files.plain(row) == {"prompt": "q", "n": 3, "x": [1.5, None], "t": [0.5, True]}

@@ -27,14 +27,20 @@ def data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     folder.mkdir()
     for split, number in (("train", 3), ("test", 1)):
         rows = [
-            {"instruction": f"{split} {n}", "output": "a", "generator": m} for n in range(number) for m in ("m", "n")
+            {"instruction": f"{split} {n}", "output": "a", "generator": m}
+            for n in range(number)
+            for m in ("m", "n")
         ]
         (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return str(folder)
 
 
 def hub(path: str, **options: Any) -> list[SourceRow]:
-    return list(read(Component.model_validate({"name": "hub", "path": path, **options}), where="completions"))
+    return list(
+        read(
+            Component.model_validate({"name": "hub", "path": path, **options}), where="completions"
+        )
+    )
 
 
 @pytest.mark.parametrize("streaming", [False, True])
@@ -54,14 +60,20 @@ def test_a_folder_or_files_of_a_data_set(data_set: str) -> None:
     assert [row.values["prompt"] for row in hub(data_set, data_dir="part")] == ["of the part"]
     assert len(hub(data_set, data_files="test.jsonl")) == 1
     out = Path(data_set).parent / "out.jsonl"
-    found = prefine("import", f"hub:{data_set}", "--as", "prompts", "--out", str(out), "--data-dir", "part")
+    found = prefine(
+        "import", f"hub:{data_set}", "--as", "prompts", "--out", str(out), "--data-dir", "part"
+    )
     assert (found.code, json.loads(out.read_text())) == (0, {"prompt": "of the part"})
 
 
 def test_what_is_not_there(data_set: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"split.*validation.*train.*test|split.*validation.*test.*train"):
+    with pytest.raises(
+        ConfigError, match=r"split.*validation.*train.*test|split.*validation.*test.*train"
+    ):
         hub(data_set, split="validation")
-    with pytest.raises(BackendError, match=r"hub:no/such-data: cannot be loaded.*download it first"):
+    with pytest.raises(
+        BackendError, match=r"hub:no/such-data: cannot be loaded.*download it first"
+    ):
         hub("no/such-data")
     with pytest.raises(BackendError, match="cannot be loaded"):
         hub(str(tmp_path / "nowhere"))
@@ -83,7 +95,9 @@ def own(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def from_function(**options: Any) -> list[SourceRow]:
-    return list(read(Component.model_validate({"name": "my_rows_module:rows", **options}), where="prompts"))
+    return list(
+        read(Component.model_validate({"name": "my_rows_module:rows", **options}), where="prompts")
+    )
 
 
 def test_a_function_may_yield_plain_objects(own: ModuleType) -> None:

@@ -23,7 +23,12 @@ def assistant(text: Any) -> dict[str, Any]:
 
 
 def own(*rows: dict[str, Any], **options: Any) -> list[dict[str, Any]]:
-    return [row.values for row in shaped((SourceRow(f"f, line {n}", row) for n, row in enumerate(rows, 1)), **options)]
+    return [
+        row.values
+        for row in shaped(
+            (SourceRow(f"f, line {n}", row) for n, row in enumerate(rows, 1)), **options
+        )
+    ]
 
 
 @pytest.mark.parametrize(
@@ -32,13 +37,26 @@ def own(*rows: dict[str, Any], **options: Any) -> list[dict[str, Any]]:
         [user("q")],
         [SYSTEM, user("q")],
         [user("q"), assistant("a"), user("more")],
-        [user("q"), {"role": "assistant", "content": "", "tool_calls": [{}]}, {"role": "tool", "content": "4"}],
+        [
+            user("q"),
+            {"role": "assistant", "content": "", "tool_calls": [{}]},
+            {"role": "tool", "content": "4"},
+        ],
     ],
 )
 def test_implicit_prompts_end_where_the_messages_differ(before: list[dict[str, Any]]) -> None:
-    row = {"chosen": [*before, assistant("abcd")], "rejected": [*before, assistant("abce")], "tools": [{"f": 1}]}
+    row = {
+        "chosen": [*before, assistant("abcd")],
+        "rejected": [*before, assistant("abce")],
+        "tools": [{"f": 1}],
+    }
     assert own(row) == [
-        {"prompt": before, "chosen": [assistant("abcd")], "rejected": [assistant("abce")], "tools": [{"f": 1}]}
+        {
+            "prompt": before,
+            "chosen": [assistant("abcd")],
+            "rejected": [assistant("abce")],
+            "tools": [{"f": 1}],
+        }
     ]
 
 
@@ -53,7 +71,13 @@ def test_marked_turns_become_messages() -> None:
 
 
 def test_ultrafeedback_grades_and_keeps_the_rest() -> None:
-    answer = {"model": "m", "response": "a", "overall_score": 8, "fine-grained_score": 4.5, "custom_system_prompt": "s"}
+    answer = {
+        "model": "m",
+        "response": "a",
+        "overall_score": 8,
+        "fine-grained_score": 4.5,
+        "custom_system_prompt": "s",
+    }
     (row,) = own({"source": "x", "instruction": "q", "models": ["m"], "completions": [answer]})
     ((prompt, (found,)),) = entries.completions([SourceRow("f", row)])
     assert (prompt.text, prompt.metadata) == ("q", {"source": "x"})
@@ -71,8 +95,19 @@ def test_binarized_answers_do_not_repeat_the_question() -> None:
         "score_rejected": 6.5,
     }
     (pair,) = entries.pairs([SourceRow("f", value) for value in own(row)])
-    assert (pair.prompt.text, pair.chosen.text, pair.rejected.text, pair.score_gap) == ("q", "a", "b", 1.5)
-    plain = {"prompt": "q", "chosen": "a", "rejected": "b", "score_chosen": 8.0, "score_rejected": 6.5}
+    assert (pair.prompt.text, pair.chosen.text, pair.rejected.text, pair.score_gap) == (
+        "q",
+        "a",
+        "b",
+        1.5,
+    )
+    plain = {
+        "prompt": "q",
+        "chosen": "a",
+        "rejected": "b",
+        "score_chosen": 8.0,
+        "score_rejected": 6.5,
+    }
     (same,) = entries.pairs([SourceRow("f", value) for value in own(plain)])
     assert same.id == pair.id
 
@@ -82,28 +117,49 @@ def test_helpsteer_rows_of_one_prompt_are_grouped_wherever_they_are() -> None:
         return {"prompt": prompt, "response": response, "helpfulness": grade, "verbosity": 1}
 
     found = own(row("q", "a", 3), row("p", "b", 1), row("q", "c", 4))
-    assert [(one["prompt"], [(c["text"], c["grade"]) for c in one["completions"]]) for one in found] == [
+    assert [
+        (one["prompt"], [(c["text"], c["grade"]) for c in one["completions"]]) for one in found
+    ] == [
         ("q", [("a", 3), ("c", 4)]),
         ("p", [("b", 1)]),
     ]
     (many,) = own(row("q\n<extra_id_1>Assistant\na\n<extra_id_1>User\nmore", "b", 3))
     assert many["prompt"] == [user("q"), assistant("a"), user("more")]
-    assert len(own(row("q", "a", 3), row("p", "b", 1), row("q", "c", 4), limit=1)[0]["completions"]) == 2
+    assert (
+        len(own(row("q", "a", 3), row("p", "b", 1), row("q", "c", 4), limit=1)[0]["completions"])
+        == 2
+    )
 
 
-@pytest.mark.parametrize(("strength", "chosen"), [(-3, "one"), (-1, "one"), (1, "two"), ("2", "two")])
+@pytest.mark.parametrize(
+    ("strength", "chosen"), [(-3, "one"), (-1, "one"), (1, "two"), ("2", "two")]
+)
 def test_helpsteer_preferences(strength: Any, chosen: str) -> None:
-    second = {"prompt": "q", "response_1": "one", "response_2": "two", "preference_strength": strength}
-    third = {"context": [user("q")], "response1": "one", "response2": "two", "overall_preference": strength}
+    second = {
+        "prompt": "q",
+        "response_1": "one",
+        "response_2": "two",
+        "preference_strength": strength,
+    }
+    third = {
+        "context": [user("q")],
+        "response1": "one",
+        "response2": "two",
+        "overall_preference": strength,
+    }
     for row in (*own(second), *own(third)):
         assert (row["chosen"], row["score_gap"]) == (chosen, abs(float(strength)))
 
 
 def test_alpaca_eval_outputs_of_several_models() -> None:
     rows = [
-        {"instruction": q, "output": f"{m} {q}", "generator": m, "dataset": "d"} for m in ("m", "n") for q in ("q", "p")
+        {"instruction": q, "output": f"{m} {q}", "generator": m, "dataset": "d"}
+        for m in ("m", "n")
+        for q in ("q", "p")
     ]
-    groups = list(entries.completions(shaped(SourceRow(f"f, line {n}", row) for n, row in enumerate(rows))))
+    groups = list(
+        entries.completions(shaped(SourceRow(f"f, line {n}", row) for n, row in enumerate(rows)))
+    )
     assert [(prompt.text, [answer.model for answer in found]) for prompt, found in groups] == [
         ("q", ["m", "n"]),
         ("p", ["m", "n"]),
@@ -112,8 +168,15 @@ def test_alpaca_eval_outputs_of_several_models() -> None:
 
 def test_arena_hard_answers(tmp_path: Path) -> None:
     questions = tmp_path / "question.jsonl"
-    questions.write_text('{"question_id": "1", "turns": [{"content": "q"}]}\n{"uid": "2", "prompt": "p"}\n')
-    old = {"question_id": "1", "model_id": "m", "choices": [{"turns": [{"content": "a"}]}], "tstamp": 1}
+    questions.write_text(
+        '{"question_id": "1", "turns": [{"content": "q"}]}\n{"uid": "2", "prompt": "p"}\n'
+    )
+    old = {
+        "question_id": "1",
+        "model_id": "m",
+        "choices": [{"turns": [{"content": "a"}]}],
+        "tstamp": 1,
+    }
     (row,) = own(old, questions=questions)
     assert row == {"prompt": "q", "completions": [{"text": "a", "model": "m", "tstamp": 1}]}
     (row,) = own({"uid": "2", "model": "m", "messages": [user("p"), assistant({"answer": "b"})]})
@@ -126,10 +189,14 @@ def test_arena_hard_answers(tmp_path: Path) -> None:
 
 def test_two_layouts_are_refused_and_a_name_decides() -> None:
     row = {"prompt": "q", "response": "a", "helpfulness": 3, "completions": ["b", "c"]}
-    with pytest.raises(DataError, match=r"line 1: the columns fit prefine and helpsteer.*layout: helpsteer"):
+    with pytest.raises(
+        DataError, match=r"line 1: the columns fit prefine and helpsteer.*layout: helpsteer"
+    ):
         own(row)
     assert own(row, layout="prefine") == [row]
-    assert own(row, layout="helpsteer")[0]["completions"] == [{"text": "a", "grade": 3, "completions": ["b", "c"]}]
+    assert own(row, layout="helpsteer")[0]["completions"] == [
+        {"text": "a", "grade": 3, "completions": ["b", "c"]}
+    ]
 
 
 def test_columns_are_renamed_before_the_layout_is_recognised() -> None:
@@ -147,7 +214,9 @@ def test_a_prompt_with_marks_becomes_messages(prompt: str) -> None:
     assert own({"prompt": prompt, "response": " good", "chosen": " good", "rejected": " bad"}) == [
         {"prompt": turns, "response": " good", "chosen": "good", "rejected": "bad"}
     ]
-    assert own({"prompt": prompt, "response": " good"}) == [{"prompt": turns, "completions": [{"text": "good"}]}]
+    assert own({"prompt": prompt, "response": " good"}) == [
+        {"prompt": turns, "completions": [{"text": "good"}]}
+    ]
     assert own({"prompt": prompt, "prefine_layout": "prefine"}) == [{"prompt": prompt}]
 
 
@@ -157,34 +226,63 @@ def test_a_text_that_only_mentions_marks_is_a_text() -> None:
 
 
 def test_marks_without_the_leading_empty_line() -> None:
-    (row,) = own({"chosen": "Human: q\n\nAssistant: good", "rejected": "Human: q\n\nAssistant: bad"})
-    assert row == {"prompt": [user("q")], "chosen": [assistant("good")], "rejected": [assistant("bad")]}
+    (row,) = own(
+        {"chosen": "Human: q\n\nAssistant: good", "rejected": "Human: q\n\nAssistant: bad"}
+    )
+    assert row == {
+        "prompt": [user("q")],
+        "chosen": [assistant("good")],
+        "rejected": [assistant("bad")],
+    }
 
 
-@pytest.mark.parametrize("before", [[user("q")], [SYSTEM, user("q")], [user("q"), assistant("a"), user("more")]])
+@pytest.mark.parametrize(
+    "before", [[user("q")], [SYSTEM, user("q")], [user("q"), assistant("a"), user("more")]]
+)
 @pytest.mark.parametrize("prompt", ["q", " q\n", "turns"])
-def test_a_prompt_beside_conversations_that_repeat_it(before: list[dict[str, Any]], prompt: str) -> None:
-    row = {"chosen": [*before, assistant("good")], "rejected": [*before, assistant("bad")], "source": "s"}
+def test_a_prompt_beside_conversations_that_repeat_it(
+    before: list[dict[str, Any]], prompt: str
+) -> None:
+    row = {
+        "chosen": [*before, assistant("good")],
+        "rejected": [*before, assistant("bad")],
+        "source": "s",
+    }
     assert own(row | {"prompt": before if prompt == "turns" else prompt}) == [
-        {"prompt": before, "chosen": [assistant("good")], "rejected": [assistant("bad")], "source": "s"}
+        {
+            "prompt": before,
+            "chosen": [assistant("good")],
+            "rejected": [assistant("bad")],
+            "source": "s",
+        }
     ]
 
 
 def test_one_row_that_cannot_be_split_does_not_end_the_others() -> None:
     good = {"chosen": [user("q"), assistant("good")], "rejected": [user("q"), assistant("bad")]}
-    early = {"chosen": [user("q"), assistant("x"), user("r"), assistant("y")], "rejected": good["rejected"]}
+    early = {
+        "chosen": [user("q"), assistant("x"), user("r"), assistant("y")],
+        "rejected": good["rejected"],
+    }
     screen = ImportReport()
     rows = shaped([SourceRow("f, line 1", early), SourceRow("f, line 2", good)])
     assert [pair.chosen.text for pair in entries.pairs(rows, screen)] == ["good"]
     assert (screen.read, dict(screen.dropped)) == (2, {"cannot be split at one answer": 1})
-    with pytest.raises(DataError, match=r"nothing is left of 1 rows(.|\n)*exactly one assistant turn"):
+    with pytest.raises(
+        DataError, match=r"nothing is left of 1 rows(.|\n)*exactly one assistant turn"
+    ):
         list(entries.pairs(shaped([SourceRow("f, line 1", early)])))
 
 
 def test_rows_of_one_sample_are_grouped() -> None:
-    rows = [{"prompt": q, "completion": a, "topic": "t"} for q, a in (("q", "a"), ("p", "b"), ("q", "c"), ("q", "a"))]
+    rows = [
+        {"prompt": q, "completion": a, "topic": "t"}
+        for q, a in (("q", "a"), ("p", "b"), ("q", "c"), ("q", "a"))
+    ]
     found = own(*rows, {"prompt": "q", "completion": [assistant("d")], "tools": [{"f": 1}]})
-    assert [(row["prompt"], [answer["text"] for answer in row["completions"]]) for row in found] == [
+    assert [
+        (row["prompt"], [answer["text"] for answer in row["completions"]]) for row in found
+    ] == [
         ("q", ["a", "c", "a"]),
         ("p", ["b"]),
         ("q", [[assistant("d")]]),
@@ -192,17 +290,23 @@ def test_rows_of_one_sample_are_grouped() -> None:
     assert [answer["topic"] for answer in found[0]["completions"]] == ["t"] * 3
     assert len(own(*rows, limit=1)[0]["completions"]) == 3 and len(own(*rows, limit=1)) == 1
     (alpaca,) = own(
-        {"instruction": "add", "input": "1 2", "output": "3"}, {"instruction": "add", "input": "1 2", "output": "4"}
+        {"instruction": "add", "input": "1 2", "output": "3"},
+        {"instruction": "add", "input": "1 2", "output": "4"},
     )
     assert (alpaca["instruction"], len(alpaca["completions"])) == ("add\n\n1 2", 2)
 
 
 def test_completions_of_equal_prompts_come_together_and_are_numbered_as_they_stand() -> None:
-    rows = [{"prompt": q, "completions": list(answers)} for q, answers in (("q", "ab"), ("p", "c"), ("q", "bd"))]
+    rows = [
+        {"prompt": q, "completions": list(answers)}
+        for q, answers in (("q", "ab"), ("p", "c"), ("q", "bd"))
+    ]
     given = [SourceRow(f"f, line {n}", row) for n, row in enumerate(rows, 1)]
     screen = ImportReport()
     found = list(entries.completions(shaped(given), screen))
-    assert [(prompt.text, [(a.sample_index, a.text) for a in answers]) for prompt, answers in found] == [
+    assert [
+        (prompt.text, [(a.sample_index, a.text) for a in answers]) for prompt, answers in found
+    ] == [
         ("q", [(0, "a"), (1, "b"), (2, "b"), (3, "d")]),
         ("p", [(0, "c")]),
     ]
@@ -218,8 +322,14 @@ def test_completions_of_equal_prompts_come_together_and_are_numbered_as_they_sta
 def test_a_system_column_is_the_first_turn(name: str) -> None:
     pair = {"chosen": "a", "rejected": "b"}
     assert own({"prompt": "q", name: "be brief"} | pair) == [{"prompt": [SYSTEM, user("q")]} | pair]
-    assert own({"prompt": [user("q")], name: "be brief"} | pair) == [{"prompt": [SYSTEM, user("q")]} | pair]
-    for kept in ({"prompt": "q", name: ""}, {"prompt": [SYSTEM, user("q")], name: "other"}, {"prompt": "q", name: 3}):
+    assert own({"prompt": [user("q")], name: "be brief"} | pair) == [
+        {"prompt": [SYSTEM, user("q")]} | pair
+    ]
+    for kept in (
+        {"prompt": "q", name: ""},
+        {"prompt": [SYSTEM, user("q")], name: "other"},
+        {"prompt": "q", name: 3},
+    ):
         assert own(kept | pair) == [kept | pair]
 
 
@@ -233,11 +343,17 @@ def test_messages_that_begin_with_the_prompt_are_metadata() -> None:
     row = {"prompt": "q", "messages": [user("q"), assistant("a")]}
     assert own(row) == [{"prompt": "q", "unused_messages": row["messages"]}]
     other = {"prompt": "q", "messages": [user("p"), assistant("a")]}
-    with pytest.raises(DataError, match=r"both 'prompt' and 'messages' could be the prompt.*columns, such as"):
+    with pytest.raises(
+        DataError, match=r"both 'prompt' and 'messages' could be the prompt.*columns, such as"
+    ):
         list(entries.prompts([SourceRow("f", value) for value in own(other)]))
     (mapped,) = own(other, columns={"prompt": "prompt"})
     assert mapped == {"prompt": "q", "unused_messages": other["messages"]}
-    pairs = {"messages": [user("q")], "chosen": [user("q"), assistant("a")], "rejected": [user("q"), assistant("b")]}
+    pairs = {
+        "messages": [user("q")],
+        "chosen": [user("q"), assistant("a")],
+        "rejected": [user("q"), assistant("b")],
+    }
     assert own(pairs)[0]["prompt"] == [user("q")]
 
 
@@ -262,10 +378,22 @@ def test_two_scores_are_a_gap_whatever_the_layout(better: str, worse: str) -> No
         for scores, reason in (((3, 3), "tie"), ((2, 3), "scores say the opposite")):
             screen = ImportReport()
             with pytest.raises(DataError, match="nothing is left"):
-                list(entries.pairs(shaped([SourceRow("f", row | {better: scores[0], worse: scores[1]})]), screen))
+                list(
+                    entries.pairs(
+                        shaped([SourceRow("f", row | {better: scores[0], worse: scores[1]})]),
+                        screen,
+                    )
+                )
             assert screen.dropped == {reason: 1}
             assert (
-                len(list(entries.prompts(shaped([SourceRow("f", row | {better: scores[0], worse: scores[1]})])))) == 1
+                len(
+                    list(
+                        entries.prompts(
+                            shaped([SourceRow("f", row | {better: scores[0], worse: scores[1]})])
+                        )
+                    )
+                )
+                == 1
             )
     (stated,) = entries.pairs([SourceRow("f", explicit | {"score_gap": 0.5, better: 1, worse: 3})])
     assert stated.score_gap == 0.5

@@ -18,11 +18,20 @@ def rows(*values: dict[str, Any]) -> list[SourceRow]:
 def test_fields_that_only_other_tools_have_change_no_id() -> None:
     def ids(tools: Any, arguments: Any, call: Any) -> tuple[str, str]:
         answer = {"role": "assistant", "content": None, "tool_calls": [call]}
-        row = {"prompt": "q", "tools": tools, "chat_template_kwargs": arguments, "completions": [{"message": answer}]}
+        row = {
+            "prompt": "q",
+            "tools": tools,
+            "chat_template_kwargs": arguments,
+            "completions": [{"message": answer}],
+        }
         ((prompt, (found,)),) = entries.completions(rows(row))
         return prompt.id, found.id
 
-    plain = ids([{"function": {"name": "f", "parameters": {"x": 1}}}], {"a": 1}, {"function": {"arguments": {"x": 1}}})
+    plain = ids(
+        [{"function": {"name": "f", "parameters": {"x": 1}}}],
+        {"a": 1},
+        {"function": {"arguments": {"x": 1}}},
+    )
     table = ids(
         [{"function": {"name": "f", "parameters": {"x": 1, "y": None}}, "type": None}],
         {"a": 1, "b": None},
@@ -34,13 +43,24 @@ def test_fields_that_only_other_tools_have_change_no_id() -> None:
 @pytest.mark.parametrize("name", ["reasoning", "reasoning_content", "thinking"])
 def test_messages_in_the_words_of_chat_services(name: str) -> None:
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
-    answer = {"role": "assistant", "content": parts, name: "hm", "tool_calls": [], "refusal": None, "id": "x"}
+    answer = {
+        "role": "assistant",
+        "content": parts,
+        name: "hm",
+        "tool_calls": [],
+        "refusal": None,
+        "id": "x",
+    }
     prompt = [{"role": "developer", "content": "be brief"}, {"role": "user", "content": parts[:1]}]
     screen = ImportReport()
-    ((asked, (found,)),) = entries.completions(rows({"prompt": prompt, "completions": [{"message": answer}]}), screen)
+    ((asked, (found,)),) = entries.completions(
+        rows({"prompt": prompt, "completions": [{"message": answer}]}), screen
+    )
     assert [(m.role, m.content) for m in asked.messages] == [("system", "be brief"), ("user", "a")]
     assert found.message.chat() == {"role": "assistant", "content": "ab", "reasoning": "hm"}
-    assert screen.notes() == ("kept: 1 × without the message field 'id' (f.jsonl, line 1, completion 0)",)
+    assert screen.notes() == (
+        "kept: 1 × without the message field 'id' (f.jsonl, line 1, completion 0)",
+    )
     assert screen.dropped == {}
 
 
@@ -50,7 +70,9 @@ def test_metadata_that_no_file_can_hold_is_left_out_and_counted() -> None:
     (prompt,) = entries.prompts(rows({"prompt": "q"} | odd), screen)
     assert prompt.metadata == {"topic": "tea"}
     assert screen.remarked.total() == 2
-    assert screen.notes()[0].startswith("kept: 1 × without the column 'image' (bytes, which JSON cannot hold)")
+    assert screen.notes()[0].startswith(
+        "kept: 1 × without the column 'image' (bytes, which JSON cannot hold)"
+    )
     answers = {"prompt": "q", "completions": [{"text": "a", "image": b"\xff", "grade": 3}]}
     ((_, (answer,)),) = entries.completions(shaped(rows(answers)), screen := ImportReport())
     assert answer.metadata == {"grade": 3}

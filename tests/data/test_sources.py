@@ -91,7 +91,9 @@ def test_an_escaped_emoji_is_no_half(jsonl: Path) -> None:
     assert row.values == {"a": "\U0001f600", "b": "back\\udd"}
 
 
-def test_a_line_without_end_is_refused_before_it_is_read(jsonl: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_without_end_is_refused_before_it_is_read(
+    jsonl: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(files, "MAX_LINE_BYTES", 2**20)
     with pytest.raises(DataError, match="line 1: longer than 1 MiB"):
         rows_of(jsonl, b'{"a": "' + b"x" * 2**21)
@@ -102,12 +104,17 @@ def test_columns_are_renamed_and_the_rest_is_kept(jsonl: Path) -> None:
     assert row.values == {"prompt": "q", "x": 1}
     (row,) = rows_of(jsonl, b'{"a": 1, "b": 2}', columns={"a": "b", "b": "a"})
     assert row.values == {"a": 2, "b": 1}
-    with pytest.raises(DataError, match=r"line 1: no column 'q' \(mapped to 'prompt'\); this row has a, b"):
+    with pytest.raises(
+        DataError, match=r"line 1: no column 'q' \(mapped to 'prompt'\); this row has a, b"
+    ):
         rows_of(jsonl, b'{"a": 1, "b": 2}', columns={"prompt": "q"})
 
 
 def test_a_limit_takes_the_first_rows_and_reads_no_further(jsonl: Path) -> None:
-    assert [row.values["a"] for row in rows_of(jsonl, b'{"a": 1}\n{"a": 2}\nbroken', limit=2)] == [1, 2]
+    assert [row.values["a"] for row in rows_of(jsonl, b'{"a": 1}\n{"a": 2}\nbroken', limit=2)] == [
+        1,
+        2,
+    ]
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n", b"\xef\xbb\xbf"])
@@ -136,7 +143,9 @@ def test_json_is_a_list_of_objects(tmp_path: Path) -> None:
         (f"{tmp_path}/rows.json, row 0", {"a": 1}),
         (f"{tmp_path}/rows.json, row 1", {"a": 2}),
     ]
-    assert [row.values for row in rows_of(tmp_path / "rows.txt", b'[{"a": 1}]', format="json")] == [{"a": 1}]
+    assert [row.values for row in rows_of(tmp_path / "rows.txt", b'[{"a": 1}]', format="json")] == [
+        {"a": 1}
+    ]
 
 
 def test_parquet_values_become_plain(tmp_path: Path) -> None:
@@ -165,4 +174,6 @@ def test_parquet_values_become_plain(tmp_path: Path) -> None:
 def test_the_playground_only_appends() -> None:
     few, more = list(playground(count=3)), list(playground(count=5))
     assert [row.values for row in few] == [row.values for row in more[:3]]
-    assert not {row.values["prompt"] for row in more} & {row.values["prompt"] for row in playground(split="test")}
+    assert not {row.values["prompt"] for row in more} & {
+        row.values["prompt"] for row in playground(split="test")
+    }

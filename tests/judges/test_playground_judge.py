@@ -1,4 +1,6 @@
-"""The simulated judge: as accurate, as biased and as noisy as it says, and the same answer to the same question."""
+"""The simulated judge: as accurate, as biased and as noisy as it says, and the same answer to
+the same question.
+"""
 
 import math
 import random
@@ -26,14 +28,23 @@ texts = st.text(max_size=8)
 
 def completion(prompt: Prompt, text: str, index: int = 0) -> Completion:
     message = Message(role="assistant", content=text)
-    return Completion(id=content_hash(prompt.id, text, index), prompt_id=prompt.id, sample_index=index, message=message)
+    return Completion(
+        id=content_hash(prompt.id, text, index),
+        prompt_id=prompt.id,
+        sample_index=index,
+        message=message,
+    )
 
 
-def normal_pairs(judge: PlaygroundJudge, *, gap_sd: float = math.sqrt(2)) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def normal_pairs(
+    judge: PlaygroundJudge, *, gap_sd: float = math.sqrt(2)
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Quality gaps of random pairs, the judge's p_first on them, and on the same pairs swapped."""
     gaps = np.random.default_rng(0).normal(scale=gap_sd, size=PAIRS)
     one = np.array([judge.p_first(f"prompt-{n}", "one", "two", gap) for n, gap in enumerate(gaps)])
-    swapped = np.array([judge.p_first(f"prompt-{n}", "two", "one", -gap) for n, gap in enumerate(gaps)])
+    swapped = np.array(
+        [judge.p_first(f"prompt-{n}", "two", "one", -gap) for n, gap in enumerate(gaps)]
+    )
     return gaps, one, swapped
 
 
@@ -97,7 +108,9 @@ def test_swap_consistency_is_that_of_the_ranking_simulations():
 @pytest.mark.parametrize("verdict", ["hard", "soft"])
 @given(first=texts, second=texts, gap=st.floats(-5, 5), seed=st.integers(0, 99))
 def test_without_order_noise_and_bias_both_orders_agree_exactly(verdict, first, second, gap, seed):
-    judge = PlaygroundJudge(first_slot_bias=0.0, order_noise=0.0, length_bias=0.3, verdict=verdict, seed=seed)
+    judge = PlaygroundJudge(
+        first_slot_bias=0.0, order_noise=0.0, length_bias=0.3, verdict=verdict, seed=seed
+    )
     p = judge.p_first("prompt", first, second, gap)
     assert judge.p_first("prompt", second, first, -gap) == pytest.approx(1 - p, abs=1e-12)
 
@@ -110,7 +123,11 @@ def test_order_noise_alone_is_independent_in_both_orders():
 @given(first=texts, second=texts, gap=st.floats(-5, 5))
 def test_the_same_question_gets_the_same_answer(first, second, gap):
     ask = partial(PlaygroundJudge(verdict="soft", seed=3).p_first, "prompt", first, second, gap)
-    assert ask() == ask() == PlaygroundJudge(verdict="soft", seed=3).p_first("prompt", first, second, gap)
+    assert (
+        ask()
+        == ask()
+        == PlaygroundJudge(verdict="soft", seed=3).p_first("prompt", first, second, gap)
+    )
     assert 0 <= ask() <= 1
 
 
@@ -124,7 +141,9 @@ def test_seed_prompt_and_texts_all_draw_other_noise():
 def test_length_bias_prefers_the_longer():
     short, long = "x", "x" * (1 + round(2 * LENGTH_SD))
     judge = PlaygroundJudge(accuracy=1, length_bias=0.5)
-    assert judge.p_first("prompt", long, short, -0.9) == 1  # 2 * 0.5 sd for length against 0.9 sd of quality
+    assert (
+        judge.p_first("prompt", long, short, -0.9) == 1
+    )  # 2 * 0.5 sd for length against 0.9 sd of quality
     assert judge.p_first("prompt", long, short, -1.1) == 0
     assert judge.p_first("prompt", short, long, 0.9) == 0
 
@@ -138,7 +157,9 @@ def test_without_noise_a_tie_in_gold_is_one_half_and_nothing_else_is(verdict):
 def test_it_compares_by_the_gold_score():
     (text,) = draw_prompts(1, split="train", seed=0)
     prompt, task = Prompt.from_text(text), parse(text)
-    good = completion(prompt, demonstrate(task, random.Random(0), flaw_rates=dict.fromkeys(FLAWS, 0.0)))
+    good = completion(
+        prompt, demonstrate(task, random.Random(0), flaw_rates=dict.fromkeys(FLAWS, 0.0))
+    )
     bad = completion(prompt, "")
     judge = PlaygroundJudge(accuracy=1)
     assert isinstance(judge, ComputedJudge)
@@ -157,8 +178,13 @@ def test_the_units_are_those_of_the_embedded_models_samples():
     tokenizer = AutoTokenizer.from_pretrained(MODEL_DIR)
     prompts = draw_prompts(60, split="test", seed=2)
     samples = generate(model, tokenizer, prompts, samples=6, temperature=1.0)
-    texts = {prompt: [text for text, _ in answers] for prompt, answers in zip(prompts, samples, strict=True)}
-    gold_variances = [variance(gold(prompt, text) for text in of_one) for prompt, of_one in texts.items()]
+    texts = {
+        prompt: [text for text, _ in answers]
+        for prompt, answers in zip(prompts, samples, strict=True)
+    }
+    gold_variances = [
+        variance(gold(prompt, text) for text in of_one) for prompt, of_one in texts.items()
+    ]
     length_variances = [variance(len(text) for text in of_one) for of_one in texts.values()]
     assert math.sqrt(fmean(gold_variances)) == pytest.approx(GOLD_SD, rel=0.15)
     assert math.sqrt(fmean(length_variances)) == pytest.approx(LENGTH_SD, rel=0.15)
@@ -166,7 +192,9 @@ def test_the_units_are_those_of_the_embedded_models_samples():
 
 def test_a_foreign_prompt_is_named():
     prompt = Prompt.from_text("What is the capital of France?")
-    with pytest.raises(DataError, match=f"prompt {prompt.id}: .*capital of France.*rank.judge.name"):
+    with pytest.raises(
+        DataError, match=f"prompt {prompt.id}: .*capital of France.*rank.judge.name"
+    ):
         PlaygroundJudge().check(prompt, [])
 
 
@@ -179,7 +207,10 @@ def test_fingerprint_depends_on_every_setting():
         "verdict": "soft",
         "seed": 4,
     }
-    judges = [PlaygroundJudge(), *(PlaygroundJudge(**{name: value}) for name, value in other.items())]
+    judges = [
+        PlaygroundJudge(),
+        *(PlaygroundJudge(**{name: value}) for name, value in other.items()),
+    ]
     assert len({judge.fingerprint for judge in judges}) == 7
     assert PlaygroundJudge().fingerprint == PlaygroundJudge().fingerprint
 
@@ -196,5 +227,6 @@ def test_ratings_are_quality_with_half_of_the_noise_variance_of_a_verdict():
     assert np.var(noise) == pytest.approx(judge.sigma**2 / 2, rel=3 * math.sqrt(2 / len(noise)))
     assert judge.score(prompts[0], answers[0]) == judge.score(prompts[0], answers[0])
     assert (
-        PlaygroundJudge(accuracy=1.0).score(prompts[0], answers[0]) == gold(prompts[0].text, answers[0].text) / GOLD_SD
+        PlaygroundJudge(accuracy=1.0).score(prompts[0], answers[0])
+        == gold(prompts[0].text, answers[0].text) / GOLD_SD
     )

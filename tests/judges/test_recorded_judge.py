@@ -18,7 +18,12 @@ grades = st.floats(-1e300, 1e300) | st.integers(-(10**6), 10**6)
 def graded(index: int, **metadata) -> Completion:
     message = Message(role="assistant", content=f"answer {index}")
     return Completion(
-        id=f"c{index}", prompt_id=PROMPT.id, sample_index=index, message=message, model="m-7b", metadata=metadata
+        id=f"c{index}",
+        prompt_id=PROMPT.id,
+        sample_index=index,
+        message=message,
+        model="m-7b",
+        metadata=metadata,
     )
 
 
@@ -51,7 +56,10 @@ def test_the_one_known_field_is_found(field):
 
 
 def test_no_known_field_or_two_are_refused_by_name():
-    with pytest.raises(DataError, match=f"{PROMPT.id}.*preference, grade, score, rating, but none.*rank.judge.field"):
+    with pytest.raises(
+        DataError,
+        match=f"{PROMPT.id}.*preference, grade, score, rating, but none.*rank.judge.field",
+    ):
         RecordedJudge().check(PROMPT, [graded(0, stars=1), graded(1, stars=2)])
     with pytest.raises(DataError, match="but grade and score are there"):
         RecordedJudge().check(PROMPT, [graded(0, score=1), graded(1, grade=2)])
@@ -59,18 +67,31 @@ def test_no_known_field_or_two_are_refused_by_name():
 
 
 @pytest.mark.parametrize(
-    "value", [None, "4", True, False, float("nan"), float("inf"), 10**400, [4], {"value": 4}], ids=lambda v: repr(v)[:9]
+    "value",
+    [None, "4", True, False, float("nan"), float("inf"), 10**400, [4], {"value": 4}],
+    ids=lambda v: repr(v)[:9],
 )
 def test_what_is_no_finite_number_is_refused(value):
     bad = graded(3).model_copy(update={"metadata": {"grade": value}})
     with pytest.raises(DataError) as error:
         RecordedJudge(field="grade").check(PROMPT, [graded(0, grade=1), bad])
-    for part in (PROMPT.id, "c3", "sample_index 3", "m-7b", "'grade'", repr(value)[:50], "rank.judge.field"):
+    for part in (
+        PROMPT.id,
+        "c3",
+        "sample_index 3",
+        "m-7b",
+        "'grade'",
+        repr(value)[:50],
+        "rank.judge.field",
+    ):
         assert part in str(error.value)
 
 
 def test_a_missing_grade_is_refused():
-    with pytest.raises(DataError, match=r"c1 \(sample_index 1, model 'm-7b'\) has no grade in metadata field 'score'"):
+    with pytest.raises(
+        DataError,
+        match=r"c1 \(sample_index 1, model 'm-7b'\) has no grade in metadata field 'score'",
+    ):
         RecordedJudge().check(PROMPT, [graded(0, score=1), graded(1)])
 
 

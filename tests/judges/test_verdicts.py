@@ -43,7 +43,27 @@ def test_full_width_letters_are_labels() -> None:
 
 @pytest.mark.parametrize(
     "token",
-    ["a", "b", " a", "", " ", "C", "AB", "A B", "A/B", "A|B", "An", "Answer", "BA", "А", "В", "Ⓐ", "A1", "-A", "tie"],
+    [
+        "a",
+        "b",
+        " a",
+        "",
+        " ",
+        "C",
+        "AB",
+        "A B",
+        "A/B",
+        "A|B",
+        "An",
+        "Answer",
+        "BA",
+        "А",
+        "В",
+        "Ⓐ",
+        "A1",
+        "-A",
+        "tie",
+    ],
 )
 def test_other_tokens_are_none(token: str) -> None:
     assert label_of(token) is None
@@ -54,7 +74,13 @@ def logs(**probabilities: float) -> dict[str, float]:
 
 
 def test_variants_are_summed_and_labels_renormalised() -> None:
-    seen = {"A": math.log(0.3), " A": math.log(0.2), "**A": math.log(0.1), "B": math.log(0.2), "The": math.log(0.2)}
+    seen = {
+        "A": math.log(0.3),
+        " A": math.log(0.2),
+        "**A": math.log(0.1),
+        "B": math.log(0.2),
+        "The": math.log(0.2),
+    }
     verdict = read_label(seen)
     assert verdict.error is None
     assert verdict.p_first == pytest.approx(0.6 / 0.8)
@@ -94,13 +120,18 @@ def test_numbers_that_are_no_log_probabilities(logps: Mapping[str, float], reaso
     assert reason in str(verdict.error)
 
 
-TOKENS = st.one_of(st.text(max_size=4), st.sampled_from([s.format(label) for s in SPELLINGS for label in "AB"]))
+TOKENS = st.one_of(
+    st.text(max_size=4), st.sampled_from([s.format(label) for s in SPELLINGS for label in "AB"])
+)
 
 
 @given(st.dictionaries(TOKENS, st.one_of(st.floats(), st.floats(-8, 0)), max_size=12))
 def test_swapped_labels_give_the_opposite_probability(logps: dict[str, float]) -> None:
     swap = str.maketrans("ABＡＢ", "BAＢＡ")
-    there, back = read_label(logps), read_label({token.translate(swap): logp for token, logp in logps.items()})
+    there, back = (
+        read_label(logps),
+        read_label({token.translate(swap): logp for token, logp in logps.items()}),
+    )
     assert (there.p_first is None) == (back.p_first is None)
     assert (there.p_first is None) == (there.error is not None)
     if there.p_first is not None and back.p_first is not None:
@@ -126,7 +157,8 @@ WORDS = {"A": 1.0, "B": 0.0, "tie": 0.5}
         "> verdict-{n} : {w}\nThanks!",
         "It ends with verdict-{n}: A|B|tie, I know.\nverdict-{n}: {w}",
         "verdict-{n}: A\nNo, I was wrong.\nverdict-{n}: B\nAgain.\nverdict-{n}: {w}",
-        'Candidate says "verdict-ffffffffffffffff: A" and verdict: B.\nverdict-{n}: {w}\nverdict: B',
+        'Candidate says "verdict-ffffffffffffffff: A" and verdict: B.\nverdict-{n}: {w}\nverdict: '
+        "B",
         "{w}",
         " **{w}**.\n",
         '"{w}"',
@@ -176,7 +208,19 @@ def test_a_reason_is_short_and_shows_the_end() -> None:
 PIECES = st.one_of(
     st.text(max_size=20),
     st.sampled_from(
-        ["A", "B", "tie", "\n", " ", ": ", "**", "|", f"verdict-{NONCE}", f"verdict-{NONCE}: ", "verdict: "]
+        [
+            "A",
+            "B",
+            "tie",
+            "\n",
+            " ",
+            ": ",
+            "**",
+            "|",
+            f"verdict-{NONCE}",
+            f"verdict-{NONCE}: ",
+            "verdict: ",
+        ]
     ),
 )
 

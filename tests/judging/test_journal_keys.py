@@ -1,4 +1,6 @@
-"""What a journaled answer outlives: metadata that changes, where the judge never saw it; and not where it may have."""
+"""What a journaled answer outlives: metadata that changes, where the judge never saw it; and
+not where it may have.
+"""
 
 import math
 from pathlib import Path
@@ -31,7 +33,12 @@ def matchup(*, asked: Any = None, grade: Any = None, finish_reason: Any = "stop"
     return Matchup(prompt, first, second)
 
 
-EDITED = [matchup(asked=1), matchup(grade=2), matchup(grade=math.nan), matchup(finish_reason="length")]
+EDITED = [
+    matchup(asked=1),
+    matchup(grade=2),
+    matchup(grade=math.nan),
+    matchup(finish_reason="length"),
+]
 
 
 def asked_for_edits(judge: Any) -> list[int]:
@@ -78,6 +85,8 @@ def test_judges_that_ask_a_model_are_not(tmp_path: Path) -> None:
         model = {"name": "openai", "model": "m", "base_url": at.url}
         assert asked_for_edits(judge(name="pairwise", model=model)) == [0, 0, 0, 0, 0]
         assert len(at.requests) == 1
-    assert asked_for_edits(judge(name="reward", path=str(save_reward_model(tmp_path / "reward")))) == [0, 0, 0, 0, 0]
+    assert asked_for_edits(
+        judge(name="reward", path=str(save_reward_model(tmp_path / "reward")))
+    ) == [0, 0, 0, 0, 0]
     # What was paid for is under this key, in every journal there is.
     assert judgment_key("judge", matchup()) == "00dc40643c20845b"

@@ -35,4 +35,7 @@ def test_a_reward_model_is_of_a_family_too() -> None:
     reward = Component.model_validate({"name": "reward", "path": "Qwen/Qwen2.5-Math-RM"})
     note = same_family(policy, reward, role="scorer")
     assert note is not None and note.startswith("scorer (Qwen/Qwen2.5-Math-RM) and policy")
-    assert same_family(policy, Component.model_validate({"name": "mine:score", "path": "qwen.txt"})) is None
+    assert (
+        same_family(policy, Component.model_validate({"name": "mine:score", "path": "qwen.txt"}))
+        is None
+    )

@@ -72,7 +72,9 @@ def test_a_function_of_ones_own_is_a_judge(module: str) -> None:
     engine = CallEngine(MemoryLog())
     judgments = ask(judge, ALL, engine)
     gaps = [3.0 * (m.first.sample_index - m.second.sample_index) for m in ALL]
-    assert [j.p_first for j in judgments] == pytest.approx([1 / (1 + math.exp(-gap / 2)) for gap in gaps])
+    assert [j.p_first for j in judgments] == pytest.approx(
+        [1 / (1 + math.exp(-gap / 2)) for gap in gaps]
+    )
     import my_scores
 
     assert sorted(my_scores.calls) == ["c0", "c1", "c2", "c3"], "each completion is scored once"
@@ -94,7 +96,8 @@ def test_a_changed_function_does_not_find_its_old_scores(module: str, tmp_path: 
 def test_what_a_function_cannot_score_is_missing_and_says_why(module: str) -> None:
     engine = CallEngine(MemoryLog())
     judgments = {
-        j.comparison.first + j.comparison.second: j for j in ask(judge_of(name=f"{module}:fragile"), ALL, engine)
+        j.comparison.first + j.comparison.second: j
+        for j in ask(judge_of(name=f"{module}:fragile"), ALL, engine)
     }
     assert judgments["c3c0"].error == "the scorer gave no score"
     assert judgments["c1c3"].error == "the scorer raised ValueError: cannot read it"
@@ -117,7 +120,9 @@ def test_who_can_rate(module: str) -> None:
 
 def test_a_class_that_scores_rates_and_still_compares(module: str, tmp_path: Path) -> None:
     (tmp_path / "my_scores.py").write_text(
-        (tmp_path / "my_scores.py").read_text().replace("class NoJudge", SCORING_CLASS + "class NoJudge")
+        (tmp_path / "my_scores.py")
+        .read_text()
+        .replace("class NoJudge", SCORING_CLASS + "class NoJudge")
     )
     judge = judge_of(name=f"{module}:Both")
     assert isinstance(judge, Rater) and isinstance(judge, Judge)
@@ -150,7 +155,9 @@ SCORING_CLASS = (
         ({"name": "reward", "path": "x/y", "temperature": -1.0}, "rank.judge.temperature"),
     ],
 )
-def test_judges_that_cannot_work_are_refused(module: str, component: dict[str, Any], says: str) -> None:
+def test_judges_that_cannot_work_are_refused(
+    module: str, component: dict[str, Any], says: str
+) -> None:
     with pytest.raises(ConfigError, match=says):
         judge_of(**component)
 
@@ -165,7 +172,10 @@ def test_a_reward_model_in_batches_scores_as_one_by_one(tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     rewards = []
     for answer in ANSWERS:
-        chat = [{"role": "user", "content": PROMPT.text}, {"role": "assistant", "content": answer.text}]
+        chat = [
+            {"role": "user", "content": PROMPT.text},
+            {"role": "assistant", "content": answer.text},
+        ]
         ids = tokenizer.apply_chat_template(chat, return_tensors="pt", return_dict=False)
         with torch.no_grad():
             rewards.append(model(ids).logits.item())

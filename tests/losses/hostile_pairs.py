@@ -1,7 +1,8 @@
 """Pairs that attack a loss where it could overflow, cancel, divide by zero or leave its domain; each case a few pairs.
 
-The log-probability of a completion is exactly the sum of its tokens, padding is 0, and every token could be real: no
-log-probability above 0, and a log sum of squared probabilities between 2 log p and 0.
+The log-probability of a completion is exactly the sum of its tokens, padding is 0, and every token
+could be real: no log-probability above 0, and a log sum of squared probabilities between 2 log p
+and 0.
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,9 @@ Numbers = float | Sequence[float]
 
 
 def _tokens_of(sums: Array, lengths: Array, longest: int) -> Array:
-    """Rows of tokens that add up to the sums: equal dyadic numbers, and the rest on the last token."""
+    """Rows of tokens that add up to the sums: equal dyadic numbers, and the rest on the last
+    token.
+    """
     rows = np.zeros((sums.size, longest))
     for row, total, length in zip(rows, sums, lengths.astype(int), strict=True):
         share = np.ceil(total / length * 1024.0) / 1024.0
@@ -53,8 +56,12 @@ def _pairs(
     initial = rw if initial_chosen is None else initial_chosen
     given: tuple[npt.ArrayLike, ...] = (lw, ll, rw, rl, chosen_tokens, rejected_tokens, initial)
     given += (p_chosen, weight, score_gap, mismatched_logratio)
-    columns = np.broadcast_arrays(*(np.atleast_1d(np.asarray(column, dtype=np.float64)) for column in given))
-    lw_, ll_, rw_, rl_, lengths_w, lengths_l, initial_, p, weights, gap, mismatched = (c.copy() for c in columns)
+    columns = np.broadcast_arrays(
+        *(np.atleast_1d(np.asarray(column, dtype=np.float64)) for column in given)
+    )
+    lw_, ll_, rw_, rl_, lengths_w, lengths_l, initial_, p, weights, gap, mismatched = (
+        c.copy() for c in columns
+    )
     longest = int(max(lengths_w.max(), lengths_l.max()))
     policy_w, ref_w = _tokens_of(lw_, lengths_w, longest), _tokens_of(rw_, lengths_w, longest)
     policy_l, ref_l = _tokens_of(ll_, lengths_l, longest), _tokens_of(rl_, lengths_l, longest)
@@ -85,7 +92,12 @@ def _pairs(
     )
 
 
-_USUAL = {"lw": [-6.0, -9.5, -21.25], "ll": [-10.0, -8.0, -30.5], "rw": [-5.0, -11.0, -20.0], "rl": [-8.0, -9.0, -28.5]}
+_USUAL = {
+    "lw": [-6.0, -9.5, -21.25],
+    "ll": [-10.0, -8.0, -30.5],
+    "rw": [-5.0, -11.0, -20.0],
+    "rl": [-8.0, -9.0, -28.5],
+}
 
 HOSTILE: dict[str, Columns] = {
     # exp and log-sigmoid far from 0, on each side alone and on both.
@@ -96,20 +108,28 @@ HOSTILE: dict[str, Columns] = {
         [-7.0, -1e4 - 7, -7.0, -7.0, -7.0],
         initial_chosen=[-5.0, -5.0, -1e4, -2.0, -1e4],
     ),
-    # Both log-ratios far out, the margin small: exp(a) and exp(c) leave the range although D does not.
+    # Both log-ratios far out, the margin small: exp(a) and exp(c) leave the range although D does
+    # not.
     "both_ratios_of_1e4": _pairs(
-        [-5.0, -5.0, -1e4, -1e4], [-7.0, -6.0, -1e4, -1e4 - 1], [-1e4, -1e4 - 5, -5.0, -4.0], [-1e4, -1e4, -6.0, -8.0]
+        [-5.0, -5.0, -1e4, -1e4],
+        [-7.0, -6.0, -1e4, -1e4 - 1],
+        [-1e4, -1e4 - 5, -5.0, -4.0],
+        [-1e4, -1e4, -6.0, -8.0],
     ),
     # Sums and token averages that no exponential survives.
     "all_log_probabilities_at_minus_1e5": _pairs(*([-1e5] * 3,) * 4),
-    "policy_at_minus_1e5_from_a_plain_reference": _pairs([-1e5, -1e5, -6.0], [-10.0, -1e5, -1e5], -5.0, -8.0),
+    "policy_at_minus_1e5_from_a_plain_reference": _pairs(
+        [-1e5, -1e5, -6.0], [-10.0, -1e5, -1e5], -5.0, -8.0
+    ),
     "reference_at_minus_1e5": _pairs([-6.0, -6.0], [-10.0, -1e5], [-1e5, -1e5], [-1e5, -8.0]),
     # D, a and c exactly 0: kinks of hinges, and 0 / 0.
     "policy_equals_reference": _pairs(
         [-5.0, -11.0, -20.0], [-8.0, -9.0, -28.5], [-5.0, -11.0, -20.0], [-8.0, -9.0, -28.5]
     ),
     # log(1 - exp(0)), infinite odds, 1 / p = 1 and a collision probability of 1.
-    "policy_certain": _pairs([0.0, -6.0, 0.0], [-10.0, 0.0, 0.0], [-5.0, -5.0, -5.0], [-8.0, -8.0, -8.0]),
+    "policy_certain": _pairs(
+        [0.0, -6.0, 0.0], [-10.0, 0.0, 0.0], [-5.0, -5.0, -5.0], [-8.0, -8.0, -8.0]
+    ),
     "policy_nearly_certain": _pairs([-1e-12, -6.0, -1e-9], [-10.0, -1e-12, -1e-9], -5.0, -8.0),
     "reference_certain": _pairs([-6.0, 0.0, -1e-12], [-10.0, 0.0, -1.0], 0.0, 0.0),
     "one_token_answers": _pairs(
@@ -131,14 +151,23 @@ HOSTILE: dict[str, Columns] = {
     ),
     # The margin is lost in a float32 difference, and barely there in float64.
     "near_tie_of_1e-12": _pairs(
-        [-1e-12, -1.0, -1.0], [-2e-12, -1.0 - 1e-12, -1.0], [0.0, -1.0, -1.0 - 1e-12], [0.0, -1.0, -1.0]
+        [-1e-12, -1.0, -1.0],
+        [-2e-12, -1.0 - 1e-12, -1.0],
+        [0.0, -1.0, -1.0 - 1e-12],
+        [0.0, -1.0, -1.0],
     ),
     # log(1 - p) and targets at the ends of (0.5, 1], also where the model is sure of the opposite.
     "p_chosen_at_both_ends": _pairs(
-        [-6.0, -6.0, -1e4, -1e4], [-10.0, -10.0, -8.0, -8.0], -5.0, -8.0, p_chosen=[1.0, 0.500001, 1.0, 0.500001]
+        [-6.0, -6.0, -1e4, -1e4],
+        [-10.0, -10.0, -8.0, -8.0],
+        -5.0,
+        -8.0,
+        p_chosen=[1.0, 0.500001, 1.0, 0.500001],
     ),
     # The logarithm of nothing and of less.
-    "score_gap_at_zero_and_below": _pairs([-6.0] * 5, [-10.0] * 5, -5.0, -8.0, score_gap=[0.0, 1e-9, -0.0, -2.5, -1e4]),
+    "score_gap_at_zero_and_below": _pairs(
+        [-6.0] * 5, [-10.0] * 5, -5.0, -8.0, score_gap=[0.0, 1e-9, -0.0, -2.5, -1e4]
+    ),
     "score_gap_of_1e4": _pairs([-6.0, -6.0], [-10.0, -10.0], -5.0, -8.0, score_gap=[1e4, 1e4]),
     "mismatched_log_ratio_far_below": _pairs(**_USUAL, mismatched_logratio=[-1e4, -50.0, -3.0]),
     "mismatched_log_ratio_far_above": _pairs(**_USUAL, mismatched_logratio=[1e4, 50.0, 3.0]),
@@ -146,14 +175,19 @@ HOSTILE: dict[str, Columns] = {
     "mismatched_log_ratio_cancels": _pairs(**_USUAL, mismatched_logratio=[1e4, -1e4, -1e-9]),
     # A sum of weights that a careless epsilon would swamp, equal and unequal.
     "tiny_weights": _pairs(**_USUAL, weight=1e-6, initial_chosen=[-3.0, -9.0, -18.0]),
-    "weights_apart_by_1e6": _pairs(**_USUAL, weight=[1e-6, 1.0, 1e-6], initial_chosen=[-3.0, -9.0, -18.0]),
+    "weights_apart_by_1e6": _pairs(
+        **_USUAL, weight=[1e-6, 1.0, 1e-6], initial_chosen=[-3.0, -9.0, -18.0]
+    ),
     # No spread in the batch, nothing to sort.
     "single_pair": _pairs([-6.0], [-10.0], [-5.0], [-8.0]),
     "single_pair_of_1e4": _pairs([-1e4], [-7.0], [-5.0], [-1e4]),
     # Ties for losses that sort; no spread either.
     "identical_rows": _pairs([-6.0] * 4, [-10.0] * 4, [-5.0] * 4, [-8.0] * 4),
     "ties_of_some_rows": _pairs(
-        [-6.0, -7.0, -6.0, -7.0], [-10.0, -11.0, -9.0, -10.0], [-5.0, -5.0, -6.0, -6.0], [-8.0, -8.0, -9.0, -9.0]
+        [-6.0, -7.0, -6.0, -7.0],
+        [-10.0, -11.0, -9.0, -10.0],
+        [-5.0, -5.0, -6.0, -6.0],
+        [-8.0, -8.0, -9.0, -9.0],
     ),
     # Falls beyond every budget, also where the reference is not the initial policy.
     "chosen_has_fallen_far": _pairs(

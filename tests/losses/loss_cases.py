@@ -1,4 +1,6 @@
-"""Every loss and regularizer of the tables: its defaults, other values of each option, bounds, and what is expected."""
+"""Every loss and regularizer of the tables: its defaults, other values of each option, bounds,
+and what is expected.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -65,7 +67,10 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "step_budget": {"delta": 5.0, "per": "sequence"},
 }
 
-MPO = {"losses": [DPO, {"name": "bco"}, {"name": "nll", "reduction": "token_mean"}], "weights": [0.8, 0.2, 1.0]}
+MPO = {
+    "losses": [DPO, {"name": "bco"}, {"name": "nll", "reduction": "token_mean"}],
+    "weights": [0.8, 0.2, 1.0],
+}
 
 # What else each is tried with; every option is there at a value that is not its default.
 OTHERS: dict[str, list[dict[str, Any]]] = {
@@ -78,7 +83,12 @@ OTHERS: dict[str, list[dict[str, Any]]] = {
     "exo": [{"beta": 0.7}, {"epsilon": 0.1}],
     "discopop": [{"beta": 0.7}, {"tau": 0.5}],
     "sigmoid_norm": [{"beta": 0.7}],
-    "ld_dpo": [{"beta": 0.7}, {"alpha": 0.2}, {"apply_to": "policy"}, {"alpha": 0.0, "apply_to": "policy"}],
+    "ld_dpo": [
+        {"beta": 0.7},
+        {"alpha": 0.2},
+        {"apply_to": "policy"},
+        {"alpha": 0.0, "apply_to": "policy"},
+    ],
     "ipo": [{"beta": 0.7}, {"average": "sum"}, {"beta": 0.02, "average": "sum"}],
     "cal_dpo": [{"beta": 0.3}],
     "sppo": [{"beta": 0.03}],
@@ -94,7 +104,12 @@ OTHERS: dict[str, list[dict[str, Any]]] = {
     "nca": [{"beta": 0.7}],
     "bco": [{"beta": 0.7}, {"delta": 0.4}, {"delta": -0.3}],
     "kto_pair": [{"beta": 0.7}, {"desirable_weight": 1.3}, {"undesirable_weight": 0.7}],
-    "rpo": [{"beta": 0.7}, {"alpha": 0.3}, {"nll_reduction": "sum"}, {"nll_reduction": "token_mean"}],
+    "rpo": [
+        {"beta": 0.7},
+        {"alpha": 0.3},
+        {"nll_reduction": "sum"},
+        {"nll_reduction": "token_mean"},
+    ],
     "dpop": [{"beta": 0.7}, {"lam": 2.0}, {"delta": 1.5}],
     "dpo_shift": [{"beta": 0.7}, {"f": 0.4}],
     "bdpo": [{"beta": 0.7}, {"lam": 0.2}, {"lam": 0.0}, {"lam": 1.0}],
@@ -104,7 +119,15 @@ OTHERS: dict[str, list[dict[str, Any]]] = {
     "aot": [{"beta": 0.7}],
     "aot_unpaired": [{"beta": 0.7}],
     "beta_dpo": [
-        *({"beta": 0.7}, {"alpha": 0.05}, {"rho": 0.0}, {"rho": 0.9}, {"momentum": 0.5}, {"seed": 3}, {"draw": 2}),
+        *(
+            {"beta": 0.7},
+            {"alpha": 0.05},
+            {"rho": 0.0},
+            {"rho": 0.9},
+            {"momentum": 0.5},
+            {"seed": 3},
+            {"draw": 2},
+        ),
         *({"margin_mean": 0.5}, {"margin_std": 4.0}),
     ],
     "mixture": [
@@ -116,7 +139,12 @@ OTHERS: dict[str, list[dict[str, Any]]] = {
     "bmc": [
         {"loss": {"name": "simpo"}},
         {"loss": {"name": "ipo"}, "ref_weights": "own"},
-        *({"delta": 0.5}, {"delta": 20.0}, {"ref_weights": "own"}, {"ref_weights": "own", "delta": 1.5}),
+        *(
+            {"delta": 0.5},
+            {"delta": 20.0},
+            {"ref_weights": "own"},
+            {"ref_weights": "own", "delta": 1.5},
+        ),
     ],
     "nll": [{"reduction": "mean"}, {"reduction": "token_mean"}],
     "budget": [{"delta": 1.5}, {"delta": -2.0}, {"per": "token", "delta": 0.05}],
@@ -127,9 +155,14 @@ REQUIRED = {"mixture"}
 """These have options without a default."""
 
 CASES: list[tuple[str, dict[str, Any]]] = [
-    (name, given) for name, others in OTHERS.items() for given in ([] if name in REQUIRED else [{}]) + others
+    (name, given)
+    for name, others in OTHERS.items()
+    for given in ([] if name in REQUIRED else [{}]) + others
 ]
-IDS = [f"{name}-{'-'.join(f'{key}={_}' for key, _ in given.items()) or 'defaults'}"[:60] for name, given in CASES]
+IDS = [
+    f"{name}-{'-'.join(f'{key}={_}' for key, _ in given.items()) or 'defaults'}"[:60]
+    for name, given in CASES
+]
 
 
 @dataclass(frozen=True)
@@ -204,7 +237,9 @@ CANCELS = {
     "beta_dpo": "a mean over the step",
     "step_budget": "a mean over the step",
 }
-"""Where rounding is no small share of the result, and why; all others keep 12 digits whatever their inputs."""
+"""Where rounding is no small share of the result, and why; all others keep 12 digits whatever
+their inputs.
+"""
 
 
 def table_of(name: str) -> Literal["loss", "regularizer"]:
@@ -213,7 +248,9 @@ def table_of(name: str) -> Literal["loss", "regularizer"]:
 
 
 def bound(name: str, given: Options) -> LossFunction:
-    """Ours with its options as a configuration would give them, and those that a controller gives."""
+    """Ours with its options as a configuration would give them, and those that a controller
+    gives.
+    """
     # Making the model that checks options takes longer than most tests.
     key = f"{name} {given}"
     if key not in _BOUND:
@@ -227,7 +264,9 @@ _BOUND: dict[str, LossFunction] = {}
 def _bound(name: str, given: Options) -> LossFunction:
     kind = table_of(name)
     controlled = getattr(lookup(kind, name, where=kind), "controlled", ())
-    function = bind(kind, name, {key: given[key] for key in given if key not in controlled}, where=kind)
+    function = bind(
+        kind, name, {key: given[key] for key in given if key not in controlled}, where=kind
+    )
     return partial(function, **{key: given[key] for key in given if key in controlled})
 
 
@@ -245,7 +284,9 @@ def expected(name: str, given: Options, columns: Columns) -> Array:
     if name == "wpo":
         return reference.wpo_weight(columns) * _expected_part(options["loss"], columns)
     if name == "bmc":
-        sums = reference.bmc_sums(columns, delta=options["delta"], ref_weights=options["ref_weights"])
+        sums = reference.bmc_sums(
+            columns, delta=options["delta"], ref_weights=options["ref_weights"]
+        )
         return _expected_part(options["loss"], replace(columns, **sums._asdict()))
     if name == "beta_dpo":
         return reference.beta_dpo(columns, **beta_dpo_options(options, columns))
@@ -254,16 +295,26 @@ def expected(name: str, given: Options, columns: Columns) -> Array:
 
 
 def _expected_part(part: Options, columns: Columns) -> Array:
-    return expected(part["name"], {key: value for key, value in part.items() if key != "name"}, columns)
+    return expected(
+        part["name"], {key: value for key, value in part.items() if key != "name"}, columns
+    )
 
 
 def beta_dpo_options(options: Options, columns: Columns) -> dict[str, Any]:
-    """The reference's options for ours: which pairs are kept is our own draw, whose law has a test."""
-    margin = (columns.policy_chosen - columns.ref_chosen) - (columns.policy_rejected - columns.ref_rejected)
+    """The reference's options for ours: which pairs are kept is our own draw, whose law has a
+    test.
+    """
+    margin = (columns.policy_chosen - columns.ref_chosen) - (
+        columns.policy_rejected - columns.ref_rejected
+    )
     kept = np.ones(margin.size, dtype=bool)
     if options["rho"] > 0:
         unusual = (margin - options["margin_mean"]) / max(options["margin_std"], 1e-6)
         noise = np.random.default_rng([options["seed"], options["draw"]]).gumbel(size=margin.size)
         stay = max(1, int(margin.size * (1 - Fraction(str(options["rho"])))))
         kept[np.argsort(-(noise - unusual**2 / 2))[stay:]] = False
-    return {**{key: options[key] for key in ("beta", "alpha")}, "gap_mean": options["margin_mean"], "kept": kept}
+    return {
+        **{key: options[key] for key in ("beta", "alpha")},
+        "gap_mean": options["margin_mean"],
+        "kept": kept,
+    }

@@ -1,4 +1,6 @@
-"""Log-probabilities of pairs for the tests of losses and regularizers: random ones, drawn ones, and conversions."""
+"""Log-probabilities of pairs for the tests of losses and regularizers: random ones, drawn ones,
+and conversions.
+"""
 
 from collections.abc import Sequence
 from dataclasses import fields, replace
@@ -71,7 +73,9 @@ def columns(*, seed: int = 0, pairs: int = PAIRS, longest: int = 60) -> Columns:
         ref_chosen=ref_chosen,
         ref_rejected=ref_rejected,
         chosen_log_sum_p2=log_sum_p2(policy_chosen, rng.uniform(0.02, 1, policy_chosen.shape)),
-        rejected_log_sum_p2=log_sum_p2(policy_rejected, rng.uniform(0.02, 1, policy_rejected.shape)),
+        rejected_log_sum_p2=log_sum_p2(
+            policy_rejected, rng.uniform(0.02, 1, policy_rejected.shape)
+        ),
         chosen_marked=(inside[0] & (rng.random(policy_chosen.shape) < 0.4)).astype(float),
         rejected_marked=(inside[1] & (rng.random(policy_rejected.shape) < 0.6)).astype(float),
     )
@@ -85,14 +89,23 @@ def columns(*, seed: int = 0, pairs: int = PAIRS, longest: int = 60) -> Columns:
         score_gap=rng.normal(1, 2, pairs),
         mismatched_logratio=rng.normal(1, 3, pairs),
     )
-    return replace(whole, pairs_in_step=pairs + 7, chosen_tokens_in_step=whole.chosen_tokens_in_step + 150)
+    return replace(
+        whole, pairs_in_step=pairs + 7, chosen_tokens_in_step=whole.chosen_tokens_in_step + 150
+    )
 
 
 def drawn() -> st.SearchStrategy[Columns]:
     """A step of one to four pairs, from near certainty to far out."""
     logp = st.floats(-60, -1e-6) | st.floats(-3000, -1e-6)
-    length, marks, unit, ratio = st.integers(1, 6), st.integers(0, 63), st.floats(0, 1), st.floats(-8, 8)
-    pair = st.tuples(logp, logp, logp, logp, logp, length, length, marks, marks, unit, unit, ratio, ratio)
+    length, marks, unit, ratio = (
+        st.integers(1, 6),
+        st.integers(0, 63),
+        st.floats(0, 1),
+        st.floats(-8, 8),
+    )
+    pair = st.tuples(
+        logp, logp, logp, logp, logp, length, length, marks, marks, unit, unit, ratio, ratio
+    )
     return st.lists(pair, min_size=1, max_size=4).map(_from_drawn)
 
 
@@ -102,7 +115,10 @@ def _from_drawn(pairs: Sequence[tuple[Any, ...]]) -> Columns:
     sure, heavy, gap, mismatched = table[9:]
     places = np.arange(int(lengths.max()))
     inside = places < lengths[..., None]
-    even = [np.where(inside[side], (sums[row] / lengths[side])[:, None], 0.0) for row, side in enumerate((0, 1, 0, 1))]
+    even = [
+        np.where(inside[side], (sums[row] / lengths[side])[:, None], 0.0)
+        for row, side in enumerate((0, 1, 0, 1))
+    ]
     marked = inside & ((masks[..., None] >> places) % 2 == 1)
     tokens = TokenColumns(
         policy_chosen=even[0],
@@ -130,7 +146,9 @@ def rounded(values: Columns) -> Columns:
     """The columns as float32 holds them."""
 
     def near(part: Any) -> dict[str, Any]:
-        arrays = {name: value for name, value in vars(part).items() if isinstance(value, np.ndarray)}
+        arrays = {
+            name: value for name, value in vars(part).items() if isinstance(value, np.ndarray)
+        }
         return {name: value.astype(np.float32).astype(np.float64) for name, value in arrays.items()}
 
     assert values.tokens is not None
@@ -143,11 +161,16 @@ def joined(parts: Sequence[Columns]) -> Columns:
 
     def together(of: Sequence[Any]) -> dict[str, Any]:
         arrays = {
-            name: [vars(part)[name] for part in of] for name, value in vars(of[0]).items() if not _is_count(value)
+            name: [vars(part)[name] for part in of]
+            for name, value in vars(of[0]).items()
+            if not _is_count(value)
         }
         return {
             name: np.concatenate(
-                [np.pad(a, ((0, 0), (0, longest - a.shape[1]))) if a.ndim == 2 else a for a in several]
+                [
+                    np.pad(a, ((0, 0), (0, longest - a.shape[1]))) if a.ndim == 2 else a
+                    for a in several
+                ]
             )
             for name, several in arrays.items()
         }
@@ -185,16 +208,24 @@ def logps(*, seed: int = 0, dtype: torch.dtype = torch.float64) -> PairLogps:
 def tensors_of(values: PairLogps) -> dict[str, Tensor]:
     """Every tensor in it by name; those of the tokens as `tokens.NAME`."""
     found = {name: value for name, value in vars(values).items() if isinstance(value, Tensor)}
-    inner = {} if values.tokens is None else {f"tokens.{name}": value for name, value in vars(values.tokens).items()}
+    inner = (
+        {}
+        if values.tokens is None
+        else {f"tokens.{name}": value for name, value in vars(values.tokens).items()}
+    )
     return found | {name: value for name, value in inner.items() if value is not None}
 
 
 def with_tensors(values: PairLogps, tensors: dict[str, Tensor | None]) -> PairLogps:
     """The same with some tensors, named as `tensors_of` does, in place of its own."""
     inner: dict[str, Any] = {
-        name.removeprefix("tokens."): value for name, value in tensors.items() if name.startswith("tokens.")
+        name.removeprefix("tokens."): value
+        for name, value in tensors.items()
+        if name.startswith("tokens.")
     }
-    outer: dict[str, Any] = {name: value for name, value in tensors.items() if not name.startswith("tokens.")}
+    outer: dict[str, Any] = {
+        name: value for name, value in tensors.items() if not name.startswith("tokens.")
+    }
     if values.tokens is not None:
         outer["tokens"] = replace(values.tokens, **inner)
     return replace(values, **outer)
@@ -209,7 +240,11 @@ def swapped(values: PairLogps) -> PairLogps:
     """Chosen and rejected exchanged, and with them what the judge said; the initial value stays."""
 
     def other(name: str) -> str:
-        return name.replace("chosen", "rejected") if "chosen" in name else name.replace("rejected", "chosen")
+        return (
+            name.replace("chosen", "rejected")
+            if "chosen" in name
+            else name.replace("rejected", "chosen")
+        )
 
     def exchanged(part: Any) -> dict[str, Any]:
         names = {field.name for field in fields(part)}
@@ -217,7 +252,12 @@ def swapped(values: PairLogps) -> PairLogps:
 
     assert values.score_gap is not None and values.tokens is not None
     said = {"p_chosen": 1 - values.p_chosen, "score_gap": -values.score_gap}
-    return replace(values, **exchanged(values), **said, tokens=replace(values.tokens, **exchanged(values.tokens)))
+    return replace(
+        values,
+        **exchanged(values),
+        **said,
+        tokens=replace(values.tokens, **exchanged(values.tokens)),
+    )
 
 
 def leaves_of(values: PairLogps) -> dict[str, Tensor]:
@@ -231,7 +271,9 @@ def gradients(function: LossFunction, values: PairLogps) -> dict[str, Tensor]:
     """Gradient of the summed values in the policy's log-probabilities, of answers and of tokens."""
     leaves = leaves_of(values)
     total = function(with_tensors(values, dict(leaves))).sum()
-    found = torch.autograd.grad(total, list(leaves.values()), allow_unused=True, materialize_grads=True)
+    found = torch.autograd.grad(
+        total, list(leaves.values()), allow_unused=True, materialize_grads=True
+    )
     return dict(zip(leaves, found, strict=True))
 
 

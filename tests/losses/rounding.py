@@ -1,7 +1,8 @@
 """How far rounding can take a loss from its exact value: a first-order bound from the loss's own intermediate results.
 
-Each intermediate result v of the computation is off by at most a few eps * |v|, which moves the loss by |dloss/dv|
-times that. A sum or mean of n numbers is off by n * eps times that of their sizes. Inputs are exact.
+Each intermediate result v of the computation is off by at most a few eps * |v|, which moves the
+loss by |dloss/dv| times that. A sum or mean of n numbers is off by n * eps times that of their
+sizes. Inputs are exact.
 """
 
 from collections.abc import Callable
@@ -27,7 +28,9 @@ class _Trace(TorchFunctionMode):
         super().__init__()
         self.results: list[tuple[Tensor, Tensor]] = []
 
-    def __torch_function__(self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         if function is Tensor.detach:
             return args[0]
         result = function(*args, **(kwargs or {}))
@@ -35,19 +38,25 @@ class _Trace(TorchFunctionMode):
             size = result.detach().abs()
             if function.__name__ in ("sum", "mean"):
                 terms = args[0].detach().abs()
-                size = size + function(terms, *args[1:], **(kwargs or {})) * (terms.numel() / max(1, result.numel()))
+                size = size + function(terms, *args[1:], **(kwargs or {})) * (
+                    terms.numel() / max(1, result.numel())
+                )
             self.results.append((result, size))
         return result
 
 
 def bound(function: LossFunction, columns: Columns, dtype: torch.dtype) -> Array:
-    """The bound per pair; the largest one nearby, so that kinks and zeros of the slope count [B]."""
+    """The bound per pair; the largest one nearby, so that kinks and zeros of the slope count
+    [B].
+    """
     values, eps = pair_logps(columns), torch.finfo(dtype).eps
     sides = ("policy_chosen", "policy_rejected", "ref_chosen", "ref_rejected", "initial_chosen")
     step = 4 * eps * torch.stack([getattr(values, name).abs() for name in sides]).sum(dim=0)
     nearby = [values]
     for name in ("policy_chosen", "policy_rejected"):
-        nearby += [with_tensors(values, {name: getattr(values, name) + sign * step}) for sign in (-1, 1)]
+        nearby += [
+            with_tensors(values, {name: getattr(values, name) + sign * step}) for sign in (-1, 1)
+        ]
     found = torch.stack([_at(function, point) for point in nearby]).max(dim=0).values
     array: Array = (ULPS * eps * found + torch.finfo(dtype).tiny).numpy()
     return array

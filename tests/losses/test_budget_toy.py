@@ -1,4 +1,6 @@
-"""The budget on a model of three outcomes: DPO alone loses the chosen outcome, a budget holds it and buys margin."""
+"""The budget on a model of three outcomes: DPO alone loses the chosen outcome, a budget holds
+it and buys margin.
+"""
 
 import math
 
@@ -16,10 +18,15 @@ FEATURES = torch.tensor([[1.0, 0.1], [1.0, -0.1], [0.0, 5.0]], dtype=torch.float
 
 
 def _descend(deltas: list[float | None]) -> tuple[Tensor, Tensor]:
-    """Mean fall over the last steps and last margin of one run per delta (None: no budget), run side by side."""
+    """Mean fall over the last steps and last margin of one run per delta (None: no budget), run
+    side by side.
+    """
     runs = len(deltas)
     theta = torch.zeros(runs, 2, dtype=torch.float64, requires_grad=True)
-    one, start = torch.ones(runs, dtype=torch.float64), torch.full((runs,), -math.log(3), dtype=torch.float64)
+    one, start = (
+        torch.ones(runs, dtype=torch.float64),
+        torch.full((runs,), -math.log(3), dtype=torch.float64),
+    )
     delta = torch.tensor([0.0 if value is None else value for value in deltas], dtype=torch.float64)
     weight = torch.tensor([0.0 if value is None else 1.0 for value in deltas], dtype=torch.float64)
     tail = torch.zeros(runs, dtype=torch.float64)
@@ -55,7 +62,9 @@ def _descend(deltas: list[float | None]) -> tuple[Tensor, Tensor]:
 
 def test_the_fall_stays_at_the_budget_and_a_larger_budget_buys_margin() -> None:
     fall, margin = _descend([None, 0.0, 0.25, 0.5, 1.0, 2.0])
-    expected = [reference.toy(math.inf, 0.0)] + [reference.toy(delta, 1.0) for delta in (0.0, 0.25, 0.5, 1.0, 2.0)]
+    expected = [reference.toy(math.inf, 0.0)] + [
+        reference.toy(delta, 1.0) for delta in (0.0, 0.25, 0.5, 1.0, 2.0)
+    ]
     assert fall.tolist() == pytest.approx([toy.drop for toy in expected], rel=1e-3, abs=1e-6)
     assert margin.tolist() == pytest.approx([toy.margin for toy in expected], rel=1e-3)
     assert fall.tolist()[2:] == pytest.approx([0.2209, 0.4556, 0.9298, 1.8992], rel=1e-3)

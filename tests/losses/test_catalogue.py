@@ -15,7 +15,16 @@ import make_losses
 from prefine.config.components import TABLES, bind
 from prefine.config.sections import TrainConfig
 from prefine.errors import ConfigError
-from prefine.losses.cards.catalogue import ROLES, allowed, amount, arrow, as_yaml, card, cards, function_of
+from prefine.losses.cards.catalogue import (
+    ROLES,
+    allowed,
+    amount,
+    arrow,
+    as_yaml,
+    card,
+    cards,
+    function_of,
+)
 from prefine.losses.cards.docstrings import parse
 from prefine.losses.cards.logp_gradients import (
     CHOSEN,
@@ -46,11 +55,15 @@ def test_the_page_and_its_pictures_are_what_the_code_says(pages: dict[str, str])
     for path, text in pages.items():
         assert (DOCS / path).is_file(), f"docs/{path} is missing: run `make docs`"
         assert (DOCS / path).read_bytes() == text.encode(), f"docs/{path} {STALE}"
-    assert {f"losses/{path.name}" for path in (DOCS / "losses").iterdir()} == set(pages) - {"losses.md"}
+    assert {f"losses/{path.name}" for path in (DOCS / "losses").iterdir()} == set(pages) - {
+        "losses.md"
+    }
 
 
 def test_links_within_the_page_lead_somewhere(pages: dict[str, str]) -> None:
-    headings = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", PAGE, flags=re.DOTALL), flags=re.MULTILINE)
+    headings = re.findall(
+        r"^#+ (.*)$", re.sub(r"```.*?```", "", PAGE, flags=re.DOTALL), flags=re.MULTILINE
+    )
     anchors = [heading.lower().replace(" ", "-") for heading in headings]
     assert len(anchors) == len(set(anchors)), "two headings have the same anchor"
     assert set(re.findall(r"\]\(#([\w-]+)\)", PAGE)) <= set(anchors)
@@ -68,12 +81,18 @@ def test_a_card_is_complete(name: str) -> None:
     one = card(name)
     assert one.family != "other"
     assert one.title
-    assert re.search(r"[()*]|-lw", one.formula), "the first line of the docstring begins with the formula"
+    assert re.search(r"[()*]|-lw", one.formula), (
+        "the first line of the docstring begins with the formula"
+    )
     assert one.links and one.returns
     for option in one.options:
         assert option.meaning, option.name
-        assert option.required or option.origin in ("paper", "field", "ours"), f"{option.name} has no Default: tag"
-    assert set(parse(function_of(name).__doc__).arguments) - {"logps"} == {option.name for option in one.options}
+        assert option.required or option.origin in ("paper", "field", "ours"), (
+            f"{option.name} has no Default: tag"
+        )
+    assert set(parse(function_of(name).__doc__).arguments) - {"logps"} == {
+        option.name for option in one.options
+    }
     assert one.open == (name == "mixture")
     assert (one.pushes is None) == one.open
 
@@ -100,7 +119,8 @@ def _difference(function: LossFunction, side: int) -> float:
 def test_pushes_are_finite_differences(name: str) -> None:
     found = card(name).pushes
     assert found is not None
-    # Central differences of values up to 1e6 lose 1e6 * 2^-52 / 1e-5 = 2e-5 to rounding, of the others 1e-9.
+    # Central differences of values up to 1e6 lose 1e6 * 2^-52 / 1e-5 = 2e-5 to rounding, of the
+    # others 1e-9.
     room = 1e-4 if abs(found.chosen) > 100 else 1e-8
     assert -found.chosen == pytest.approx(_difference(function_of(name), 0), rel=1e-6, abs=room)
     assert -found.rejected == pytest.approx(_difference(function_of(name), 1), rel=1e-6, abs=room)
@@ -110,15 +130,28 @@ def test_pushes_of_what_weights_dpo() -> None:
     plain = logp_gradients(dpo)
     assert plain.chosen == pytest.approx(0.1 / (1 + math.exp(0.1 * (CHOSEN - REJECTED))), rel=1e-12)
     assert logp_gradients(function_of("beta_dpo")) == plain
-    weight = float(pair_weight(pair_at(*(torch.tensor([REFERENCE + x], dtype=torch.float64) for x in (-3, -7)))))
-    assert logp_gradients(function_of("wpo")).chosen == pytest.approx(weight * plain.chosen, rel=1e-12)
+    weight = float(
+        pair_weight(
+            pair_at(*(torch.tensor([REFERENCE + x], dtype=torch.float64) for x in (-3, -7)))
+        )
+    )
+    assert logp_gradients(function_of("wpo")).chosen == pytest.approx(
+        weight * plain.chosen, rel=1e-12
+    )
 
 
 def test_ratios_are_those_of_the_formulas() -> None:
     share = 1 / (1 + math.exp(0.1 * (CHOSEN - REJECTED)))
     expected = {
         **dict.fromkeys(("dpo", "soft_dpo", "robust", "hinge", "exo", "aot", "bco"), 1),
-        **{"dpop": 51, "dpo_shift": 1 / 0.95, "simpo": 60 / 40, "nll": math.inf, "slic": math.inf, "budget": None},
+        **{
+            "dpop": 51,
+            "dpo_shift": 1 / 0.95,
+            "simpo": 60 / 40,
+            "nll": math.inf,
+            "slic": math.inf,
+            "budget": None,
+        },
         "rpo": 1 + 1 / (40 * 0.1 * share),
         "bdpo": (0.5 * math.exp(REJECTED) + 0.5) / (0.5 * math.exp(REJECTED)),
     }
@@ -190,7 +223,11 @@ def test_a_docstring_falls_into_its_parts() -> None:
     )
     assert (found.formula, found.where) == ("f(a, b) - [c, d]", "a the first, b = 2")
     assert found.details == "More of it. And more."
-    assert found.arguments == {"logps": "What is read.", "beta": "A number that goes on: here.", "free": "No default."}
+    assert found.arguments == {
+        "logps": "What is read.",
+        "beta": "A number that goes on: here.",
+        "free": "No default.",
+    }
     assert found.origins == {"beta": "paper"}
     assert (found.returns, found.source) == ("Loss [B], nats.", "arXiv:1234.56789, eq. 1.")
     assert parse(None).formula == parse("").formula == ""
@@ -221,10 +258,18 @@ def test_bounds_in_words(hint: Any, text: str) -> None:
 def test_defaults_as_a_configuration_states_them() -> None:
     assert as_yaml({"name": "dpo", "x": [1.0, True, None]}) == "{name: dpo, x: [1, true, null]}"
     for one in cards():
-        free = {option.name: yaml.safe_load(as_yaml(option.default)) for option in one.options if not option.moved}
+        free = {
+            option.name: yaml.safe_load(as_yaml(option.default))
+            for option in one.options
+            if not option.moved
+        }
         if not one.open:
             bound = options_of(bind(one.roles[0], one.name, free, where="w"))
-            assert {name: as_yaml(yaml.safe_load(as_yaml(value))) for name, value in bound.items() if name in free}
+            assert {
+                name: as_yaml(yaml.safe_load(as_yaml(value)))
+                for name, value in bound.items()
+                if name in free
+            }
 
 
 # --- what the page shows works
@@ -246,7 +291,9 @@ def test_the_loss_of_the_page_has_a_card(tmp_path: Path, monkeypatch: pytest.Mon
     assert (one.roles, one.kind, one.needs) == ((), "local", ("reference",))
     assert one.formula == "-log sigmoid(beta * D) + keep * max(0, -a)"
     plain = logp_gradients(dpo)
-    assert one.pushes == LogpGradients(pytest.approx(plain.chosen + 0.2), pytest.approx(plain.rejected))
+    assert one.pushes == LogpGradients(
+        pytest.approx(plain.chosen + 0.2), pytest.approx(plain.rejected)
+    )
     assert bind("loss", "page_loss:my_loss", {"keep": 0.5}, where="w")
 
 

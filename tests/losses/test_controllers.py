@@ -21,14 +21,18 @@ CONTROLLERS: list[tuple[type[Controller], dict[str, Any]]] = [
     (RunningReward, {"beta": 0.3}),
     (MarginAverage, {"momentum": 0.7, "beta": 0.1}),
 ]
-controllers = pytest.mark.parametrize(("controller", "options"), CONTROLLERS, ids=["bco", "beta_dpo"])
+controllers = pytest.mark.parametrize(
+    ("controller", "options"), CONTROLLERS, ids=["bco", "beta_dpo"]
+)
 
 
 def _ratios(values: Columns) -> tuple[reference.Array, reference.Array]:
     return values.policy_chosen - values.ref_chosen, values.policy_rejected - values.ref_rejected
 
 
-def _updates(controller: Controller, options: dict[str, Any], steps: Sequence[Columns]) -> list[dict[str, float]]:
+def _updates(
+    controller: Controller, options: dict[str, Any], steps: Sequence[Columns]
+) -> list[dict[str, float]]:
     return [controller.update(pair_logps(values), options) for values in steps]
 
 
@@ -44,7 +48,9 @@ def test_the_reward_of_bco_is_the_mean_of_all_answers_so_far(beta: float) -> Non
 def test_the_margins_of_beta_dpo_are_averaged_with_momentum(momentum: float) -> None:
     found = _updates(MarginAverage(), {"momentum": momentum}, STEPS)
     expected = reference.beta_dpo_ema([np.subtract(*_ratios(values)) for values in STEPS], momentum)
-    np.testing.assert_allclose([(given["margin_mean"], given["margin_std"]) for given in found], expected, rtol=1e-12)
+    np.testing.assert_allclose(
+        [(given["margin_mean"], given["margin_std"]) for given in found], expected, rtol=1e-12
+    )
     assert [given["draw"] for given in found] == [1, 2, 3, 4]
 
 
@@ -73,7 +79,9 @@ def test_a_controller_gives_what_it_says_and_keeps_no_tensor(
     one = controller()
     given = one.update(pair_logps(STEPS[0], dtype=torch.float32), options)
     assert set(given) == set(controller.gives)
-    assert all(type(value) in (int, float) for value in [*given.values(), *one.state_dict().values()])
+    assert all(
+        type(value) in (int, float) for value in [*given.values(), *one.state_dict().values()]
+    )
 
 
 def test_sums_of_many_steps_do_not_drift_in_float32() -> None:

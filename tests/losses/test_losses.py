@@ -1,4 +1,6 @@
-"""Every loss and regularizer against independent formulas: values, gradients, extremes, rounding, declarations."""
+"""Every loss and regularizer against independent formulas: values, gradients, extremes,
+rounding, declarations.
+"""
 
 from dataclasses import replace
 from typing import Any
@@ -65,10 +67,14 @@ WEIGHTED = {"wpo", "bmc", "beta_dpo"}
 """Those with weights that have no gradient but would change under finite differences."""
 SORTS = {"aot", "aot_unpaired"}
 USUAL_EPS = 1e5
-"""The most that rounding may add up to on usual pairs, of some 100 nats and 60 tokens, in units of eps."""
+"""The most that rounding may add up to on usual pairs, of some 100 nats and 60 tokens, in units
+of eps.
+"""
 
 
-def _near(name: str, function: LossFunction, values: Columns, wanted: Array, dtype: torch.dtype) -> None:
+def _near(
+    name: str, function: LossFunction, values: Columns, wanted: Array, dtype: torch.dtype
+) -> None:
     """Within 1e-12 of what is expected, or where rounding is more than that, within its bound."""
     with torch.no_grad():
         found = function(pair_logps(values, dtype=dtype))
@@ -78,11 +84,14 @@ def _near(name: str, function: LossFunction, values: Columns, wanted: Array, dty
     exact = dtype == torch.float64
     # Below the normal numbers there are fewer digits.
     apart = np.abs(found.double().numpy() - wanted)
-    allowed = (1e-12 if exact else torch.finfo(dtype).eps) * np.abs(wanted) + torch.finfo(dtype).tiny
+    allowed = (1e-12 if exact else torch.finfo(dtype).eps) * np.abs(wanted) + torch.finfo(
+        dtype
+    ).tiny
     if (apart > allowed).any() and (not exact or name in CANCELS):
         rounded_by = rounding.bound(function, values, dtype)
         if values.weight.size == PAIRS:
-            # What allows itself more than this on usual pairs has intermediate results that it should not have.
+            # What allows itself more than this on usual pairs has intermediate results that it
+            # should not have.
             usual = USUAL_EPS * torch.finfo(dtype).eps * (1 + np.abs(wanted).max())
             assert (rounded_by <= usual).all(), f"{rounded_by} by rounding"
         allowed = allowed + rounded_by
@@ -195,7 +204,9 @@ def test_weights_of_pairs_have_no_gradient(name: str, options: Options) -> None:
     part = bound_part(inner)
     found = gradients(bound(name, options), pair_logps(values))
     weight = reference.wpo_weight(values)
-    for side, slope in zip(("policy_chosen", "policy_rejected"), gradient(part, pair_logps(values)), strict=True):
+    for side, slope in zip(
+        ("policy_chosen", "policy_rejected"), gradient(part, pair_logps(values)), strict=True
+    ):
         np.testing.assert_allclose(found[side].numpy(), weight * slope.numpy(), rtol=1e-12)
     assert not found["tokens.policy_chosen"].any() and not found["tokens.policy_rejected"].any()
     # The statistics over the vocabulary are the policy's, too.
@@ -218,10 +229,16 @@ def test_weights_of_tokens_have_no_gradient(name: str, options: Options) -> None
     found = gradients(bound(name, options), pair_logps(values))
     assert values.tokens is not None
     for side, slope in zip(("chosen", "rejected"), slopes, strict=True):
-        logp, marked = getattr(values.tokens, f"policy_{side}"), getattr(values.tokens, f"{side}_marked")
+        logp, marked = (
+            getattr(values.tokens, f"policy_{side}"),
+            getattr(values.tokens, f"{side}_marked"),
+        )
         weights = 1 + marked * np.minimum(np.exp(-logp), given["delta"])
         np.testing.assert_allclose(
-            found[f"tokens.policy_{side}"].numpy(), weights * slope.numpy()[:, None], rtol=1e-9, atol=1e-300
+            found[f"tokens.policy_{side}"].numpy(),
+            weights * slope.numpy()[:, None],
+            rtol=1e-9,
+            atol=1e-300,
         )
         assert not found[f"policy_{side}"].any()
 
@@ -252,7 +269,9 @@ def _undeclared(function: LossFunction) -> set[str]:
 
 @cases
 @pytest.mark.parametrize("filler", [torch.nan, 7.0, None], ids=["NaN", "other", "none"])
-def test_what_is_not_declared_is_not_read(name: str, options: Options, filler: float | None) -> None:
+def test_what_is_not_declared_is_not_read(
+    name: str, options: Options, filler: float | None
+) -> None:
     function, values = bound(name, options), pair_logps(columns())
     statistics = ("log_sum_p2", "marked")
     optional = {"score_gap", "mismatched_logratio"}
@@ -288,7 +307,9 @@ def test_what_is_declared_is_read(name: str, options: Options) -> None:
         if need == "reference" and options.get("loss", {}).get("name") == "simpo":
             # BMC weighs the reference's sums whatever reads them.
             continue
-        hidden = {column: torch.full_like(tensors_of(values)[column], torch.nan) for column in reads[need]}
+        hidden = {
+            column: torch.full_like(tensors_of(values)[column], torch.nan) for column in reads[need]
+        }
         assert function(with_tensors(values, dict(hidden))).isnan().any(), need
 
 
@@ -315,13 +336,24 @@ def test_the_baseline_of_kto_has_no_gradient(name: str) -> None:
 def test_a_mixture_takes_as_many_weights_as_losses(name: str) -> None:
     for weights in ((1.0,), (1.0, 2.0, 3.0)):
         with pytest.raises(ValueError, match="zip"):
-            bare(bound(name, OTHERS[name][0]))(pair_logps(columns()), losses=(dpo, nll), weights=weights)
+            bare(bound(name, OTHERS[name][0]))(
+                pair_logps(columns()), losses=(dpo, nll), weights=weights
+            )
 
 
 @pytest.mark.parametrize("name", ["bmc"])
 def test_sums_of_weighted_tokens_are_made_whatever_reads_them(name: str) -> None:
-    assert needs_of(bound(name, {"loss": {"name": "simpo"}})) == {"reference", "tokens", "differences"}
-    assert needs_of(bound(name, {"loss": {"name": "soft_dpo"}})) == {"reference", "tokens", "differences", "p_chosen"}
+    assert needs_of(bound(name, {"loss": {"name": "simpo"}})) == {
+        "reference",
+        "tokens",
+        "differences",
+    }
+    assert needs_of(bound(name, {"loss": {"name": "soft_dpo"}})) == {
+        "reference",
+        "tokens",
+        "differences",
+        "p_chosen",
+    }
 
 
 @cases
@@ -364,7 +396,9 @@ def test_values_belong_to_their_pairs(name: str, options: Options) -> None:
     values = pair_logps(columns())
     order = torch.tensor(np.random.default_rng(0).permutation(len(values.policy_chosen)))
     permuted = function(values.rows(order))
-    torch.testing.assert_close(permuted, function(values)[order] if per_pair(function) else function(values))
+    torch.testing.assert_close(
+        permuted, function(values)[order] if per_pair(function) else function(values)
+    )
     assert per_pair(function) == (name not in SORTS)
 
 
@@ -393,7 +427,11 @@ def test_every_entry_and_every_option_has_a_case() -> None:
 def test_every_number_has_bounds() -> None:
     for name, options in DEFAULTS.items():
         controlled = getattr(lookup(table_of(name), name, where=""), "controlled", ())
-        numbers = {key for key, value in options.items() if isinstance(value, float) and key not in controlled}
+        numbers = {
+            key
+            for key, value in options.items()
+            if isinstance(value, float) and key not in controlled
+        }
         assert numbers == set(BOUNDS.get(name, {})), name
 
 
@@ -407,7 +445,11 @@ def _accepts(name: str, options: dict[str, Any]) -> bool:
 
 @pytest.mark.parametrize(
     ("name", "option", "within"),
-    [(name, option, within) for name, options in BOUNDS.items() for option, within in options.items()],
+    [
+        (name, option, within)
+        for name, options in BOUNDS.items()
+        for option, within in options.items()
+    ],
 )
 def test_options_are_taken_up_to_their_bounds(name: str, option: str, within: Within) -> None:
     for limit, outwards, is_open in (
@@ -442,7 +484,9 @@ def test_what_sorts_cannot_be_weighted(name: str) -> None:
     for loss in TABLES["loss"]:
         if loss not in REQUIRED:
             assert _accepts(name, {"loss": {"name": loss}}) == (loss not in SORTS)
-    assert not _accepts(name, {"loss": {"name": "mixture", "losses": [{"name": "aot"}], "weights": [1.0]}})
+    assert not _accepts(
+        name, {"loss": {"name": "mixture", "losses": [{"name": "aot"}], "weights": [1.0]}}
+    )
 
 
 @pytest.mark.parametrize("name", ["bmc"])
@@ -452,7 +496,11 @@ def test_what_reads_no_sums_is_not_weighted_by_tokens(name: str) -> None:
             reads_sums = loss not in ("ld_dpo", "wpo", "bmc", "bco", "beta_dpo")
             assert _accepts(name, {"loss": {"name": loss}}) == reads_sums, loss
     for part, taken in (("simpo", True), ("ld_dpo", False), ("bco", False)):
-        mixture = {"name": "mixture", "losses": [{"name": "dpo"}, {"name": part}], "weights": [1.0, 1.0]}
+        mixture = {
+            "name": "mixture",
+            "losses": [{"name": "dpo"}, {"name": part}],
+            "weights": [1.0, 1.0],
+        }
         assert _accepts(name, {"loss": mixture}) == taken
 
 
@@ -466,7 +514,9 @@ def test_which_pairs_are_kept_follows_their_weights(name: str, mean: float, std:
     margins = mean + scale * np.array([0.0, 0.8, -1.3, 1.9])
     values = pair_logps(columns(pairs=4))
     zero = torch.zeros(4, dtype=torch.float64)
-    values = replace(values, ref_chosen=values.policy_chosen - torch.tensor(margins), ref_rejected=zero)
+    values = replace(
+        values, ref_chosen=values.policy_chosen - torch.tensor(margins), ref_rejected=zero
+    )
     values = replace(values, policy_rejected=zero)
     draws = 1500
     given = {"rho": 0.75, "margin_mean": mean, "margin_std": std}

@@ -1,4 +1,6 @@
-"""A loss from outside is as good as ours: one function in a file of one's own, named in a configuration."""
+"""A loss from outside is as good as ours: one function in a file of one's own, named in a
+configuration.
+"""
 
 import sys
 import textwrap
@@ -89,12 +91,18 @@ def test_what_it_does_not_declare_is_taken_carefully(own: str) -> None:
 def test_it_composes_with_ours_both_ways(own: str) -> None:
     values = logps()
     part = {"name": f"{own}:declared", "beta": 0.3}
-    ours = bind("loss", "mixture", {"losses": [part, {"name": "bco"}], "weights": [2.0, 0.0]}, where="")
+    ours = bind(
+        "loss", "mixture", {"losses": [part, {"name": "bco"}], "weights": [2.0, 0.0]}, where=""
+    )
     torch.testing.assert_close(ours(values), 2 * dpo(values, beta=0.3))
     assert kind_of(ours) == "coupled" and needs_of(ours) == {"reference"}
     assert [path for path, _ in parts_of(ours)] == ["", "losses.0", "losses.1"]
     theirs = bind("loss", f"{own}:weighted", {"loss": {"name": "kto_pair"}, "power": 2.0}, where="")
-    assert kind_of(theirs) == "coupled" and needs_of(theirs) == {"p_chosen", "reference", "mismatched"}
+    assert kind_of(theirs) == "coupled" and needs_of(theirs) == {
+        "p_chosen",
+        "reference",
+        "mismatched",
+    }
     inner = bind("loss", "kto_pair", {}, where="")
     torch.testing.assert_close(theirs(values), values.p_chosen**2 * inner(values))
     assert [bare(function).__name__ for _, function in parts_of(theirs)] == ["weighted", "kto_pair"]

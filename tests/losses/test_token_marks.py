@@ -28,7 +28,9 @@ drawn = settings(max_examples=200, derandomize=True, database=None, deadline=Non
         ([5, 1, 2, 3, 6], [1, 2, 7, 3], ([1, 0, 0, 0, 1], [0, 0, 1, 0])),
     ],
 )
-def test_known_answers(chosen: list[int], rejected: list[int], marks: tuple[list[int], list[int]]) -> None:
+def test_known_answers(
+    chosen: list[int], rejected: list[int], marks: tuple[list[int], list[int]]
+) -> None:
     assert difference_marks(chosen, rejected) == marks
 
 
@@ -50,7 +52,9 @@ def test_equal_answers_have_no_marks(chosen: list[int]) -> None:
 
 @drawn
 @given(chosen=ids, rejected=ids)
-def test_what_is_not_marked_is_the_same_sequence_on_both_sides(chosen: list[int], rejected: list[int]) -> None:
+def test_what_is_not_marked_is_the_same_sequence_on_both_sides(
+    chosen: list[int], rejected: list[int]
+) -> None:
     marks = difference_marks(chosen, rejected)
     common = [
         [token for token, mark in zip(answer, own, strict=True) if not mark]
@@ -62,7 +66,14 @@ def test_what_is_not_marked_is_the_same_sequence_on_both_sides(chosen: list[int]
 
 @drawn
 @given(chosen=ids, rejected=ids, never=st.sets(st.integers(0, 5)))
-def test_never_only_takes_marks_away(chosen: list[int], rejected: list[int], never: set[int]) -> None:
-    plain, fewer = difference_marks(chosen, rejected), difference_marks(chosen, rejected, never=never)
+def test_never_only_takes_marks_away(
+    chosen: list[int], rejected: list[int], never: set[int]
+) -> None:
+    plain, fewer = (
+        difference_marks(chosen, rejected),
+        difference_marks(chosen, rejected, never=never),
+    )
     for answer, before, after in zip((chosen, rejected), plain, fewer, strict=True):
-        assert after == [mark * (token not in never) for token, mark in zip(answer, before, strict=True)]
+        assert after == [
+            mark * (token not in never) for token, mark in zip(answer, before, strict=True)
+        ]

@@ -7,7 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prefine.metrics.win_rates.arena_hard import arena_hard_elo, arena_hard_scores, battles, expanded_battles
+from prefine.metrics.win_rates.arena_hard import (
+    arena_hard_elo,
+    arena_hard_scores,
+    battles,
+    expanded_battles,
+)
 from prefine.suites.arena_hard import read_battles
 
 VERDICTS = ["A>>B", "A>B", "A=B", "B>A", "B>>A", None]
@@ -52,7 +57,9 @@ def test_real_battles(real_data: Path) -> None:
         baseline: 50,
     }
     assert means.models == elo.models == tuple(expected)
-    for name, mean, score, points in zip(means.models, means.scores, elo.scores, elo.elo, strict=True):
+    for name, mean, score, points in zip(
+        means.models, means.scores, elo.scores, elo.elo, strict=True
+    ):
         assert mean.value == pytest.approx(expected[name], abs=1e-3)
         assert score.value == pytest.approx(mean.value, abs=1e-9)
         assert points.value == pytest.approx(1000 - 400 * np.log10(100 / score.value - 1), abs=1e-9)
@@ -64,14 +71,20 @@ def test_real_battles(real_data: Path) -> None:
 
 
 @settings(max_examples=25, derandomize=True)
-@given(st.lists(st.tuples(st.sampled_from(VERDICTS), st.sampled_from(VERDICTS)), min_size=2, max_size=12))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(VERDICTS), st.sampled_from(VERDICTS)), min_size=2, max_size=12
+    )
+)
 def test_properties(games: list[tuple[str | None, str | None]]) -> None:
     games = [*games, ("A>B", "A>B")]
     prompts = [f"p{n}" for n in range(len(games))]
     one, two = map(list, zip(*games, strict=True))
 
     def score(prompts: list[str], one: list, two: list) -> float:
-        found = arena_hard_scores(battles(["m"] * len(one), prompts, one, two), baseline="b", samples=2)
+        found = arena_hard_scores(
+            battles(["m"] * len(one), prompts, one, two), baseline="b", samples=2
+        )
         return dict(zip(found.models, found.scores, strict=True))["m"].value
 
     value = score(prompts, one, two)
@@ -94,7 +107,9 @@ def test_a_model_against_itself_is_50(verdicts: list[str]) -> None:
 def test_one_baseline_makes_the_two_versions_equal_also_when_verdicts_are_missing() -> None:
     rng = np.random.default_rng(0)
     models, prompts = ["x"] * 60 + ["y"] * 60, [f"p{n}" for n in range(60)] * 2
-    games = rng.choice(np.array(VERDICTS, dtype=object), (2, 120), p=[0.2, 0.3, 0.1, 0.2, 0.15, 0.05])
+    games = rng.choice(
+        np.array(VERDICTS, dtype=object), (2, 120), p=[0.2, 0.3, 0.1, 0.2, 0.15, 0.05]
+    )
     rows = battles(models, prompts, games[0].tolist(), games[1].tolist())
     means, elo = arena_hard_scores(rows, baseline="b"), arena_hard_elo(rows, baseline="b")
     assert means.models == elo.models and means.missing == elo.missing and sum(means.missing) > 0

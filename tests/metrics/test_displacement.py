@@ -1,4 +1,6 @@
-"""Where log-ratios went: quantiles by known answers and against numpy, and falls of the chosen completion."""
+"""Where log-ratios went: quantiles by known answers and against numpy, and falls of the chosen
+completion.
+"""
 
 import numpy as np
 import pytest
@@ -12,9 +14,13 @@ def ids(n: int) -> list[str]:
 
 def test_falls_and_quantiles():
     a, c = np.array([-6.0, -1.0, 0.0, 2.0]), np.array([-9.0, -1.0, -2.0, -4.0])
-    found = displacement(a - 10, c - 12, [-10.0] * 4, [-12.0] * 4, ids(4), delta=5.0, quantiles=(0.0, 0.5, 1.0))
+    found = displacement(
+        a - 10, c - 12, [-10.0] * 4, [-12.0] * 4, ids(4), delta=5.0, quantiles=(0.0, 0.5, 1.0)
+    )
     assert [metric.value for metric in found.chosen.quantiles] == [-6.0, -0.5, 2.0]
-    assert [metric.name for metric in found.chosen.quantiles] == [f"chosen_log_ratio_q{q}" for q in (0, 50, 100)]
+    assert [metric.name for metric in found.chosen.quantiles] == [
+        f"chosen_log_ratio_q{q}" for q in (0, 50, 100)
+    ]
     assert [metric.value for metric in found.rejected.quantiles] == [-9.0, -3.0, -1.0]
     assert [metric.value for metric in found.margin.quantiles] == [0.0, 2.5, 6.0]
     assert (found.chosen.mean.value, found.margin.mean.name) == (-1.25, "margin_mean")
@@ -29,7 +35,9 @@ def test_quantiles_are_numpys_with_the_middle_between_two(n):
     found = quantile_values("x", values, ids(n), quantiles=wanted, samples=2, seed=0)
     expected = np.quantile(values, wanted, method="averaged_inverted_cdf")
     assert [metric.value for metric in found] == pytest.approx(expected.tolist())
-    copied = quantile_values("x", np.repeat(values, 2), ids(2 * n), quantiles=wanted, samples=2, seed=0)
+    copied = quantile_values(
+        "x", np.repeat(values, 2), ids(2 * n), quantiles=wanted, samples=2, seed=0
+    )
     assert [metric.value for metric in copied] == [metric.value for metric in found]
 
 
@@ -40,7 +48,9 @@ def test_resampled_quantiles_are_those_of_the_resampled_values():
     drawn = []
     for _ in range(200):
         picked = rng.integers(0, 10, size=10)
-        drawn.append(np.quantile(values.reshape(10, 3)[picked], 0.25, method="averaged_inverted_cdf"))
+        drawn.append(
+            np.quantile(values.reshape(10, 3)[picked], 0.25, method="averaged_inverted_cdf")
+        )
     assert found.interval == pytest.approx(tuple(np.percentile(drawn, (2.5, 97.5))))
     assert found.standard_error == pytest.approx(np.std(drawn, ddof=1))
 
@@ -48,7 +58,9 @@ def test_resampled_quantiles_are_those_of_the_resampled_values():
 def test_interval_of_the_median_covers():
     rng, covered = np.random.default_rng(1), 0
     for seed in range(100):
-        (found,) = quantile_values("x", rng.normal(size=100), ids(100), quantiles=(0.5,), samples=200, seed=seed)
+        (found,) = quantile_values(
+            "x", rng.normal(size=100), ids(100), quantiles=(0.5,), samples=200, seed=seed
+        )
         covered += found.interval[0] <= 0 <= found.interval[1]
     assert 0.88 <= covered / 100 <= 1
 
@@ -72,6 +84,9 @@ def test_one_prompt_has_no_uncertainty():
     ],
 )
 def test_refusals(change, message):
-    pairs = {key: [1.0, 2.0] for key in ("policy_chosen", "policy_rejected", "ref_chosen", "ref_rejected")}
+    pairs = {
+        key: [1.0, 2.0]
+        for key in ("policy_chosen", "policy_rejected", "ref_chosen", "ref_rejected")
+    }
     with pytest.raises(ValueError, match=message):
         displacement(**{**pairs, "prompt_ids": ["p", "q"], "delta": 1.0, **change})

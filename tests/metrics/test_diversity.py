@@ -20,7 +20,10 @@ def cosine(one: str, other: str, **options) -> float:
 
 def random_samples(prompts: int, size: int, seed: int) -> dict[str, list[str]]:
     rng = np.random.default_rng(seed)
-    return {f"p{i}": [" ".join(rng.choice(WORDS, rng.integers(0, 9))) for _ in range(size)] for i in range(prompts)}
+    return {
+        f"p{i}": [" ".join(rng.choice(WORDS, rng.integers(0, 9))) for _ in range(size)]
+        for i in range(prompts)
+    }
 
 
 @pytest.mark.parametrize("options", [{"n": 2, "grams": "words"}, {"n": 3, "grams": "characters"}])
@@ -39,14 +42,17 @@ def test_against_all_pairs(options):
     ]
     assert found.within_prompts.value == pytest.approx(np.mean(within))
     assert found.across_prompts.value == pytest.approx(np.mean(across))
-    assert found.within_prompts.name == f"diversity_within_prompts_{options['n']}_{options['grams']}"
+    assert (
+        found.within_prompts.name == f"diversity_within_prompts_{options['n']}_{options['grams']}"
+    )
     assert found.within_prompts.n == found.across_prompts.n == found.distinct.n == 5
 
 
 def test_jackknife_error_is_that_of_leaving_prompts_out():
     samples = random_samples(6, 3, 1)
     left = [
-        diversity({p: s for p, s in samples.items() if p != out}, samples=2).across_prompts.value for out in samples
+        diversity({p: s for p, s in samples.items() if p != out}, samples=2).across_prompts.value
+        for out in samples
     ]
     expected = math.sqrt(5 / 6 * ((np.array(left) - np.mean(left)) ** 2).sum())
     assert diversity(samples).across_prompts.standard_error == pytest.approx(expected)
@@ -54,17 +60,30 @@ def test_jackknife_error_is_that_of_leaving_prompts_out():
 
 def test_ends_of_the_scale():
     same = diversity({"p": ["x y z"] * 3, "q": ["x y z"] * 3})
-    assert (same.within_prompts.value, same.across_prompts.value) == pytest.approx((0, 0), abs=1e-12)
+    assert (same.within_prompts.value, same.across_prompts.value) == pytest.approx(
+        (0, 0), abs=1e-12
+    )
     assert same.distinct.value == pytest.approx(2 / 6)
     apart = diversity({"p": ["a b", "c d"], "q": ["e f", "g h"]})
-    assert (apart.within_prompts.value, apart.across_prompts.value, apart.distinct.value) == (1, 1, 1)
+    assert (apart.within_prompts.value, apart.across_prompts.value, apart.distinct.value) == (
+        1,
+        1,
+        1,
+    )
     told_apart = diversity({"p": ["a b"] * 2, "q": ["e f"] * 2})
-    assert (told_apart.within_prompts.value, told_apart.across_prompts.value) == (pytest.approx(0, abs=1e-12), 1)
+    assert (told_apart.within_prompts.value, told_apart.across_prompts.value) == (
+        pytest.approx(0, abs=1e-12),
+        1,
+    )
 
 
 def test_more_samples_do_not_change_the_expectation():
-    few = [diversity(random_samples(3, 2, seed), samples=2).within_prompts.value for seed in range(150)]
-    many = [diversity(random_samples(3, 8, seed), samples=2).within_prompts.value for seed in range(150)]
+    few = [
+        diversity(random_samples(3, 2, seed), samples=2).within_prompts.value for seed in range(150)
+    ]
+    many = [
+        diversity(random_samples(3, 8, seed), samples=2).within_prompts.value for seed in range(150)
+    ]
     error = math.hypot(np.std(few), np.std(many)) / math.sqrt(150)
     assert abs(np.mean(few) - np.mean(many)) < 3 * error
 
@@ -90,9 +109,17 @@ def test_order_of_prompts_and_samples_does_not_matter():
     ("samples", "options", "message"),
     [
         ({"p": ["a", "b"]}, {}, "at least two prompts, got 1"),
-        ({"p": ["a", "b"], "q": ["a"]}, {}, "1 of 2 prompts have fewer than two samples, first 'q'"),
+        (
+            {"p": ["a", "b"], "q": ["a"]},
+            {},
+            "1 of 2 prompts have fewer than two samples, first 'q'",
+        ),
         ({"p": ["a", "b"], "q": ["a", "b"]}, {"n": 0}, "n must be at least 1, got 0"),
-        ({"p": ["a", "b"], "q": ["a", "b"]}, {"grams": "tokens"}, "grams must be 'words' or 'characters'"),
+        (
+            {"p": ["a", "b"], "q": ["a", "b"]},
+            {"grams": "tokens"},
+            "grams must be 'words' or 'characters'",
+        ),
     ],
 )
 def test_refusals(samples, options, message):

@@ -1,4 +1,6 @@
-"""The penalised regression: the conditions of a minimum, an independent solver, closed forms, folds."""
+"""The penalised regression: the conditions of a minimum, an independent solver, closed forms,
+folds.
+"""
 
 import numpy as np
 import pytest
@@ -94,7 +96,9 @@ def test_copies_of_rows_weigh_like_their_number_and_order_does_not_matter():
     twice = penalised_logistic(np.tile(x, (2, 1)), np.tile(y, 2), np.tile(w, 2) / 2)
     assert twice == pytest.approx(penalised_logistic(x, y, w), abs=1e-10)
     order = np.random.default_rng(0).permutation(len(y))
-    assert penalised_logistic(x[order], y[order], w[:, order]) == pytest.approx(penalised_logistic(x, y, w), abs=1e-10)
+    assert penalised_logistic(x[order], y[order], w[:, order]) == pytest.approx(
+        penalised_logistic(x, y, w), abs=1e-10
+    )
 
 
 def test_separated_rows_and_extreme_strengths_end():
@@ -126,7 +130,9 @@ def test_cross_validation_is_what_it_says():
             out = np.array([(53 - 1 - row) % 5 == fold for row in range(53)])
             (b,) = penalised_logistic(x[~out], y[~out], strength * s[~out])
             p = 1 / (1 + np.exp(-x[out] @ b))
-            fold_scores.append(np.mean(s[out] * (y[out] * np.log(p) + (1 - y[out]) * np.log(1 - p))))
+            fold_scores.append(
+                np.mean(s[out] * (y[out] * np.log(p) + (1 - y[out]) * np.log(1 - p)))
+            )
         scores.append(np.mean(fold_scores))
     assert cross_validated_strength(x, y, s) == STRENGTHS[np.argmax(scores)]
     assert cross_validated_strength(x, y, s, strengths=STRENGTHS[3:5]) in STRENGTHS[3:5]

@@ -18,7 +18,9 @@ def test_standard_error_and_interval_approach_those_of_the_mean():
     error, (low, high) = bootstrap_mean(VALUES, samples=4_000, seed=0)
     known = VALUES.std() / 20
     assert error == pytest.approx(known, rel=0.05)
-    assert (low, high) == pytest.approx((VALUES.mean() - 1.96 * known, VALUES.mean() + 1.96 * known), abs=0.02)
+    assert (low, high) == pytest.approx(
+        (VALUES.mean() - 1.96 * known, VALUES.mean() + 1.96 * known), abs=0.02
+    )
 
 
 def test_two_values_have_a_known_distribution():
@@ -56,14 +58,22 @@ def test_the_order_of_groups_and_their_names_of_equal_order_do_not_matter():
     groups = np.repeat(np.arange(100), 4)
     shuffled = np.random.default_rng(5).permutation(400)
     one = flat(VALUES, samples=200, seed=6, groups=groups)
-    assert flat(VALUES[shuffled], samples=200, seed=6, groups=groups[shuffled]) == pytest.approx(one)
-    assert flat(VALUES, samples=200, seed=6, groups=[f"{g:03}" for g in groups]) == pytest.approx(one)
+    assert flat(VALUES[shuffled], samples=200, seed=6, groups=groups[shuffled]) == pytest.approx(
+        one
+    )
+    assert flat(VALUES, samples=200, seed=6, groups=[f"{g:03}" for g in groups]) == pytest.approx(
+        one
+    )
 
 
 def test_a_seed_names_the_result_and_inputs_stay_as_they_are():
     before = VALUES.copy()
-    assert bootstrap_mean(VALUES, samples=100, seed=7) == bootstrap_mean(VALUES, samples=100, seed=7)
-    assert bootstrap_mean(VALUES, samples=100, seed=7) != bootstrap_mean(VALUES, samples=100, seed=8)
+    assert bootstrap_mean(VALUES, samples=100, seed=7) == bootstrap_mean(
+        VALUES, samples=100, seed=7
+    )
+    assert bootstrap_mean(VALUES, samples=100, seed=7) != bootstrap_mean(
+        VALUES, samples=100, seed=8
+    )
     assert np.array_equal(VALUES, before)
 
 

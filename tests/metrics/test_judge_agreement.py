@@ -15,7 +15,11 @@ def test_the_textbook_example() -> None:
     found = rater_agreement(one, other)
     assert found.kappa is not None
     assert (found.agreement.value, found.agreement.n) == (pytest.approx(70), 50)
-    assert (found.kappa.value, found.kappa.name, found.kappa.n) == (pytest.approx(0.4), "cohen_kappa", 50)
+    assert (found.kappa.value, found.kappa.name, found.kappa.n) == (
+        pytest.approx(0.4),
+        "cohen_kappa",
+        50,
+    )
     # Fleiss, Cohen and Everitt's large-sample standard error is .127.
     assert found.kappa.standard_error == pytest.approx(0.127, abs=0.01)
 
@@ -27,7 +31,9 @@ def test_ties_are_a_choice_of_their_own_and_missing_ones_are_counted() -> None:
 
 
 def test_verdict_2_is_not_no_verdict() -> None:
-    """A judge that always contradicts the labels has kappa -1, whichever of the two answers it names."""
+    """A judge that always contradicts the labels has kappa -1, whichever of the two answers it
+    names.
+    """
     labels = np.array([1, 2] * 10)
     found = rater_agreement(labels == 1, labels == 2)
     assert found.kappa is not None and found.kappa.value == pytest.approx(-1)
@@ -50,7 +56,12 @@ def test_properties(rows: list) -> None:
 
     value = kappa(one, other)
     flipped = [[1 - p for p in column] for column in (one, other)]
-    for again in (kappa(other, one), kappa(one[::-1], other[::-1]), kappa(*flipped), kappa(one * 2, other * 2)):
+    for again in (
+        kappa(other, one),
+        kappa(one[::-1], other[::-1]),
+        kappa(*flipped),
+        kappa(one * 2, other * 2),
+    ):
         assert again == (None if value is None else pytest.approx(value))
     assert kappa(one, one) in (None, pytest.approx(1))
 

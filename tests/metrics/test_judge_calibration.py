@@ -8,7 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prefine.metrics.judges.calibration import brier_score, cyclic_triads, expected_calibration_error, reliability_curve
+from prefine.metrics.judges.calibration import (
+    brier_score,
+    cyclic_triads,
+    expected_calibration_error,
+    reliability_curve,
+)
 
 
 def test_known_answers() -> None:
@@ -30,11 +35,15 @@ def test_known_answers() -> None:
 def test_one_bin_is_the_difference_of_the_means() -> None:
     rng = np.random.default_rng(0)
     p, y = rng.random(200), rng.integers(0, 2, 200)
-    assert expected_calibration_error(p, y, bins=1).value == pytest.approx(100 * abs(p.mean() - y.mean()))
+    assert expected_calibration_error(p, y, bins=1).value == pytest.approx(
+        100 * abs(p.mean() - y.mean())
+    )
 
 
 @settings(max_examples=30, derandomize=True)
-@given(st.lists(st.tuples(st.floats(0, 1), st.sampled_from([0.0, 0.5, 1.0])), min_size=2, max_size=30))
+@given(
+    st.lists(st.tuples(st.floats(0, 1), st.sampled_from([0.0, 0.5, 1.0])), min_size=2, max_size=30)
+)
 def test_order_and_copies_do_not_matter_and_the_curve_adds_up(rows: list) -> None:
     p, y = map(list, zip(*rows, strict=True))
     ece = expected_calibration_error(p, y, samples=2)
@@ -56,7 +65,9 @@ def test_a_calibrated_judge_comes_close_to_zero_and_prompts_are_resampled() -> N
     wide = expected_calibration_error(p, y, bins=1, prompt_ids=prompts)
     narrow = expected_calibration_error(p, y, bins=1)
     assert wide.standard_error > 2 * narrow.standard_error  # type: ignore[operator]
-    assert brier_score(p, y, prompt_ids=prompts).standard_error > 2 * brier_score(p, y).standard_error  # type: ignore[operator]
+    assert (
+        brier_score(p, y, prompt_ids=prompts).standard_error > 2 * brier_score(p, y).standard_error
+    )  # type: ignore[operator]
 
 
 def test_calibration_refuses() -> None:
@@ -122,7 +133,9 @@ def test_a_cycle_an_order_and_several_prompts() -> None:
 
 
 def test_triads_refuse() -> None:
-    with pytest.raises(ValueError, match=r"must be \[N, M, M\] with M of at least 3, got shape \(1, 2, 2\)"):
+    with pytest.raises(
+        ValueError, match=r"must be \[N, M, M\] with M of at least 3, got shape \(1, 2, 2\)"
+    ):
         cyclic_triads(np.full((2, 2), 0.5))
     with pytest.raises(ValueError, match=r"in \[0, 1\], got 2.0 at \[0, 0, 1\]"):
         cyclic_triads(np.triu(np.full((3, 3), 2.0), 1))

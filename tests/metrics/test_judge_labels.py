@@ -63,7 +63,8 @@ def test_the_figures_that_are_known_of_falcon(recorded: dict) -> None:
     assert slots.pick_first.value == pytest.approx(76.7, abs=0.05)
     assert agreement.all_pairs.value == pytest.approx(44.2, abs=0.05)
     assert slots.pick_first.n == 419
-    # Without ties: what is above one half is half of the difference of the contradictions, but for missing verdicts.
+    # Without ties: what is above one half is half of the difference of the contradictions, but for
+    # missing verdicts.
     assert slots.pick_first.value == pytest.approx(
         50 + (slots.first_twice.value - slots.second_twice.value) / 2, abs=0.5
     )
@@ -104,12 +105,16 @@ def test_length_preference() -> None:
     # The pair without a verdict and the one of equal lengths are left out.
     assert (found.value, found.n) == (pytest.approx(50), 3)
     labels = np.array([1, 2, 2, 1, 1])
-    truth = length_preference(labels == 1, [5, 9, 4, 3, 6], [3, 2, 8, 1, 6], name="length_preference_of_labels")
+    truth = length_preference(
+        labels == 1, [5, 9, 4, 3, 6], [3, 2, 8, 1, 6], name="length_preference_of_labels"
+    )
     assert truth.value == pytest.approx(75)
 
 
 SOME = st.lists(
-    st.tuples(st.sampled_from([1, 2]), *[st.sampled_from([0.0, 0.3, 0.5, 0.8, 1.0, None])] * 2), min_size=3, max_size=20
+    st.tuples(st.sampled_from([1, 2]), *[st.sampled_from([0.0, 0.3, 0.5, 0.8, 1.0, None])] * 2),
+    min_size=3,
+    max_size=20,
 )
 
 
@@ -121,7 +126,11 @@ def test_renaming_the_answers_and_the_order_of_pairs_do_not_matter(rows: list) -
 
     def everything(labels: list, one: list, other: list) -> list[float]:
         slots = slot_preference(one, other, samples=2)
-        found = [*labelled_accuracy(labels, one, other, samples=2), *order_agreement(one, other, samples=2), *slots]
+        found = [
+            *labelled_accuracy(labels, one, other, samples=2),
+            *order_agreement(one, other, samples=2),
+            *slots,
+        ]
         return [metric.value for metric in found]
 
     before = everything(labels, one, other)
@@ -129,7 +138,10 @@ def test_renaming_the_answers_and_the_order_of_pairs_do_not_matter(rows: list) -
     assert everything(labels * 2, one * 2, other * 2) == pytest.approx(before)
     # Answer 1 becomes answer 2, and with it the order shown.
     flipped = [[None if p is None else 1 - p for p in column] for column in (other, one)]
-    accuracy, renamed = labelled_accuracy(labels, one, other), labelled_accuracy([3 - x for x in labels], *flipped)
+    accuracy, renamed = (
+        labelled_accuracy(labels, one, other),
+        labelled_accuracy([3 - x for x in labels], *flipped),
+    )
     assert renamed.original.value == pytest.approx(accuracy.swapped.value)
     assert renamed.both.value == pytest.approx(accuracy.both.value)
     slots, turned = slot_preference(one, other), slot_preference(*flipped)

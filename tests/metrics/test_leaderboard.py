@@ -7,7 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prefine.metrics.win_rates.leaderboard import bradley_terry_leaderboard, rating_draws, win_matrix
+from prefine.metrics.win_rates.leaderboard import (
+    bradley_terry_leaderboard,
+    rating_draws,
+    win_matrix,
+)
 from prefine.ranking.fitting.bradley_terry import fit_duels
 from prefine.ranking.protocol import Duel
 
@@ -22,7 +26,9 @@ def tournament(seed: int, models: int = 4, prompts: int = 30, hard: bool = True)
     for n in range(prompts):
         for i, j in itertools.combinations(range(models), 2):
             p = 1 / (1 + np.exp(strength[j] - strength[i]))
-            value = float(rng.random() < p) if hard else float(np.clip(p + rng.normal(0, 0.1), 0, 1))
+            value = (
+                float(rng.random() < p) if hard else float(np.clip(p + rng.normal(0, 0.1), 0, 1))
+            )
             for column, entry in zip(rows, (f"p{n}", f"m{i}", f"m{j}", value), strict=True):
                 column.append(entry)  # type: ignore[arg-type]
     return rows
@@ -44,7 +50,9 @@ def test_two_models_are_the_logit_of_the_mean_whatever_the_weights() -> None:
 def test_a_chain_of_three_is_exact() -> None:
     """With a tree of pairs every rating gap is the logit of its own pair."""
     first, second = ["a"] * 4 + ["b"] * 4, ["b"] * 4 + ["c"] * 4
-    board = bradley_terry_leaderboard(list("stuv") * 2, first, second, [1, 1, 1, 0, 1, 0, 0, 0.5], prompts="any")
+    board = bradley_terry_leaderboard(
+        list("stuv") * 2, first, second, [1, 1, 1, 0, 1, 0, 0, 0.5], prompts="any"
+    )
     ratings = by_name(board)
     assert ratings["a"] - ratings["b"] == pytest.approx(np.log(3))
     assert ratings["b"] - ratings["c"] == pytest.approx(np.log(1.5 / 2.5))
@@ -89,7 +97,9 @@ def test_duplicating_every_prompt_leaves_the_ratings() -> None:
 
 def test_a_copy_of_a_model_gets_its_rating() -> None:
     ids, first, second, p = tournament(5, prompts=40)
-    copied = [(i, "twin", b, x) for i, a, b, x in zip(ids, first, second, p, strict=True) if a == "m0"]
+    copied = [
+        (i, "twin", b, x) for i, a, b, x in zip(ids, first, second, p, strict=True) if a == "m0"
+    ]
     meet = [(f"p{n}", "m0", "twin", 0.5) for n in range(40)]
     rows = [*zip(ids, first, second, p, strict=True), *copied, *meet]
     board = by_name(bradley_terry_leaderboard(*map(list, zip(*rows, strict=True)), samples=2))
@@ -104,7 +114,9 @@ def test_the_interval_is_that_of_resampled_prompts() -> None:
     assert np.allclose(once.draws, five.draws, atol=1e-9)
     assert once.draws.shape == (400, 3) and once.unbounded == 0
     analytic = bradley_terry_leaderboard(ids, first, second, p).ratings[0].standard_error
-    assert analytic == pytest.approx(once.draws.std(axis=0, ddof=1)[np.argmax(once.ratings)], rel=0.2)
+    assert analytic == pytest.approx(
+        once.draws.std(axis=0, ddof=1)[np.argmax(once.ratings)], rel=0.2
+    )
 
 
 def test_missing_verdicts_are_counted_and_n_shows_it() -> None:
@@ -118,7 +130,9 @@ def test_missing_verdicts_are_counted_and_n_shows_it() -> None:
 
 def test_components_are_named() -> None:
     with pytest.raises(ValueError, match=r"not connected.*\{a, b\}; \{c, d\}"):
-        bradley_terry_leaderboard(["p", "p", "q", "q"], ["a", "c", "a", "c"], ["b", "d", "b", "d"], [1, 1, 0, 0])
+        bradley_terry_leaderboard(
+            ["p", "p", "q", "q"], ["a", "c", "a", "c"], ["b", "d", "b", "d"], [1, 1, 0, 0]
+        )
 
 
 def test_who_never_loses_is_named() -> None:
@@ -140,13 +154,27 @@ def test_resamples_without_a_fit_leave_no_interval_and_are_counted() -> None:
 @pytest.mark.parametrize(
     ("ids", "first", "second", "p", "more", "message"),
     [
-        (["p", "p"], ["a", "a"], ["b", "b"], [1, 0], {}, "duel 1 repeats duel 0: 'a' before 'b' on prompt 'p'"),
+        (
+            ["p", "p"],
+            ["a", "a"],
+            ["b", "b"],
+            [1, 0],
+            {},
+            "duel 1 repeats duel 0: 'a' before 'b' on prompt 'p'",
+        ),
         (["p"], ["a"], ["a"], [1], {}, "duel 0 is of 'a' with itself"),
         (["p", "q"], ["a", "a"], ["b", "c"], [1, 0], {}, "b was not asked on prompt 'q'"),
         (["p"], ["a"], ["b"], [2], {}, r"p_first must be in \[0, 1\], got 2.0 at index 0"),
         (["p"], ["a"], ["b"], [None], {}, "none of 1 duels has a verdict"),
         (["p"], ["a"], ["b"], [], {}, "0 verdicts, but 1 prompt ids"),
-        (["p"], ["a"], ["b"], [0.5], {"weights": [0]}, "weights must be positive, got 0.0 at index 0"),
+        (
+            ["p"],
+            ["a"],
+            ["b"],
+            [0.5],
+            {"weights": [0]},
+            "weights must be positive, got 0.0 at index 0",
+        ),
         (["p"], ["a"], ["b"], [0.5], {"anchor": "z"}, "anchor 'z' is not among the models a, b"),
     ],
 )
@@ -163,7 +191,11 @@ def test_both_orders_of_a_pair_are_two_duels() -> None:
 
 
 def test_the_matrix_of_wins() -> None:
-    ids, first, second = ["p", "q", "p", "q", "r"], ["a", "a", "b", "b", "c"], ["b", "b", "a", "a", "a"]
+    ids, first, second = (
+        ["p", "q", "p", "q", "r"],
+        ["a", "a", "b", "b", "c"],
+        ["b", "b", "a", "a", "a"],
+    )
     matrix = win_matrix(ids, first, second, [1, 1, 0.5, 1, None])
     (a, b, c) = (matrix.models.index(name) for name in "abc")
     cell = matrix.cells[a][b]
@@ -177,10 +209,17 @@ def test_the_matrix_of_wins() -> None:
 def test_a_cell_of_the_win_matrix_counts_the_prompts_on_which_the_two_met() -> None:
     """Also where most prompts are of other pairs."""
     prompts = [f"p{n}" for n in range(100)] + ["q0", "q1"]
-    found = win_matrix(prompts, ["a"] * 102, ["b"] * 100 + ["c"] * 2, [n % 2 for n in range(100)] + [1.0, 1.0])
+    found = win_matrix(
+        prompts, ["a"] * 102, ["b"] * 100 + ["c"] * 2, [n % 2 for n in range(100)] + [1.0, 1.0]
+    )
     at = {name: number for number, name in enumerate(found.models)}
     cell, mirror = found.cells[at["a"]][at["c"]], found.cells[at["c"]][at["a"]]
-    assert cell is not None and mirror is not None and cell.interval is not None and mirror.interval is not None
+    assert (
+        cell is not None
+        and mirror is not None
+        and cell.interval is not None
+        and mirror.interval is not None
+    )
     assert (cell.n, cell.value, mirror.value) == (2, 100, 0)
     assert cell.interval[1] == 100 and 0 < cell.interval[0] < 50
     assert mirror.interval == (0, pytest.approx(100 - cell.interval[0]))

@@ -1,4 +1,6 @@
-"""The length-controlled win rate: published numbers, properties, what is refused and what is said."""
+"""The length-controlled win rate: published numbers, properties, what is refused and what is
+said.
+"""
 
 import csv
 from typing import Any
@@ -25,7 +27,10 @@ def calibration(seed=0, instructions=N):
     difficulty = rng.normal(size=instructions)
     gamed = np.tanh(rng.normal(size=2 * instructions))
     return AlpacaCalibration(
-        difficulty, gamed, np.tile(difficulty, 2), sigmoid(-1.5 * gamed + 0.8 * np.tile(difficulty, 2))
+        difficulty,
+        gamed,
+        np.tile(difficulty, 2),
+        sigmoid(-1.5 * gamed + 0.8 * np.tile(difficulty, 2)),
     )
 
 
@@ -66,14 +71,20 @@ def published(real_data):
     folder = real_data / "alpaca_eval_dev"
     with (folder / "expected.csv").open(encoding="utf-8", newline="") as table:
         rows = {row["model"]: row for row in csv.DictReader(table)}
-    return rows, read_annotation_table(folder / "annotations.parquet"), read_calibration_folder(folder)
+    return (
+        rows,
+        read_annotation_table(folder / "annotations.parquet"),
+        read_calibration_folder(folder),
+    )
 
 
 def real(published, model, **options):
     _, annotations, found = published
     rows = annotations[model]
     given = {"index": rows.ids, "calibration": found, "samples": 0}
-    return length_controlled_win_rate(rows.preferences, rows.model_lengths, rows.baseline_lengths, **(given | options))
+    return length_controlled_win_rate(
+        rows.preferences, rows.model_lengths, rows.baseline_lengths, **(given | options)
+    )
 
 
 def test_published_numbers_with_cross_validation_and_with_the_published_strength(published):
@@ -97,16 +108,28 @@ def test_published_numbers_with_cross_validation_and_with_the_published_strength
 def test_published_weights_give_the_published_number(published):
     for model, row in published[0].items():
         if row["theta_len"] and model not in ("dbrx-instruct", "NullModel"):
-            weights = Weights(*(float(row[name]) for name in ("theta_len", "psi_difficulty", "phi_const")))
-            found = predicted_win_rate(weights, published[2].difficulty[: len(published[1][model].ids)])
-            assert found.value == pytest.approx(float(row["length_controlled_winrate"]), abs=1e-7), model
+            weights = Weights(
+                *(float(row[name]) for name in ("theta_len", "psi_difficulty", "phi_const"))
+            )
+            found = predicted_win_rate(
+                weights, published[2].difficulty[: len(published[1][model].ids)]
+            )
+            assert found.value == pytest.approx(
+                float(row["length_controlled_winrate"]), abs=1e-7
+            ), model
 
 
 def test_rows_that_are_left_out_shift_difficulties_only_by_row(published):
     for model, least in (("alpaca-7b_verbose", 1.0), ("text_davinci_001", 2.0)):
-        by_row, by_id = (real(published, model, alignment=how).win_rate.value for how in ("row", "instruction_id"))
+        by_row, by_id = (
+            real(published, model, alignment=how).win_rate.value
+            for how in ("row", "instruction_id")
+        )
         assert abs(by_row - by_id) > least
-    same = [real(published, "claude-2", alignment=how).win_rate.value for how in ("row", "instruction_id")]
+    same = [
+        real(published, "claude-2", alignment=how).win_rate.value
+        for how in ("row", "instruction_id")
+    ]
     assert same[0] == pytest.approx(same[1], abs=1e-9)
 
 
@@ -153,7 +176,9 @@ def test_the_order_of_rows_does_not_matter():
 
 def test_inputs_are_left_alone_and_the_seed_decides():
     given = evaluation(2)
-    before = {name: np.copy(value) for name, value in given.items() if isinstance(value, np.ndarray)}
+    before = {
+        name: np.copy(value) for name, value in given.items() if isinstance(value, np.ndarray)
+    }
     first, second = run(given), run(given)
     assert first.win_rate == second.win_rate
     assert run(given, seed=1).win_rate.interval != first.win_rate.interval
@@ -172,7 +197,9 @@ def test_other_baselines():
     given = evaluation(4)
     model = run(given)
     other = run(given | {"preferences": evaluation(5)["preferences"]})
-    itself = run(given | {"preferences": np.full(N, 0.5), "model_lengths": given["baseline_lengths"]})
+    itself = run(
+        given | {"preferences": np.full(N, 0.5), "model_lengths": given["baseline_lengths"]}
+    )
     forth, back = controlled_against(model, other), controlled_against(other, model)
     assert forth.value + back.value == pytest.approx(100)
     assert forth.interval[0] + back.interval[1] == pytest.approx(100)
@@ -222,7 +249,9 @@ def test_the_order_shown_is_taken_out():
     given, first = evaluation(6, n=N), rng.random(N) < 0.9
     t = length_feature(given)
     order = np.where(first, 0.5, -0.5)
-    given["preferences"] = sigmoid(-1.5 * t + 0.8 * given["calibration"].difficulty + 0.4 - 2.0 * order)
+    given["preferences"] = sigmoid(
+        -1.5 * t + 0.8 * given["calibration"].difficulty + 0.4 - 2.0 * order
+    )
     found = run(given, shown_first=first)
     assert found.win_rate.name == "length_and_order_controlled_win_rate"
     assert found.weights.shown_first == pytest.approx(-2.0, abs=0.4)
@@ -262,12 +291,27 @@ def _but(**changes):
     [
         (_but(preferences=[0.5] * (N - 1)), "119 preferences, but model_lengths has 120"),
         (lambda g: g | {"index": [0, *range(N - 1)]}, "instruction 0 is there twice, at 0 and 1"),
-        (lambda g: g | {"index": [N + 5, *range(N - 1)]}, "125 at 119 is no instruction of the calibration"),
+        (
+            lambda g: g | {"index": [N + 5, *range(N - 1)]},
+            "125 at 119 is no instruction of the calibration",
+        ),
         (_but(index=[f"{i}" for i in range(N)]), "'0' at 0 is no instruction of the calibration"),
-        (lambda g: g | {"preferences": [1.5, *g["preferences"][1:]]}, r"preferences must be in \[0, 1\]"),
-        (lambda g: g | {"model_lengths": [np.nan, *g["model_lengths"][1:]]}, "model_lengths: 1 of 120 values are not"),
-        (lambda g: g | {"baseline_lengths": [-1, *g["model_lengths"][1:]]}, "baseline_lengths must not be negative"),
-        (lambda g: g | {"model_lengths": g["baseline_lengths"]}, "is 0 in all 120 rows: the effect of length cannot"),
+        (
+            lambda g: g | {"preferences": [1.5, *g["preferences"][1:]]},
+            r"preferences must be in \[0, 1\]",
+        ),
+        (
+            lambda g: g | {"model_lengths": [np.nan, *g["model_lengths"][1:]]},
+            "model_lengths: 1 of 120 values are not",
+        ),
+        (
+            lambda g: g | {"baseline_lengths": [-1, *g["model_lengths"][1:]]},
+            "baseline_lengths must not be negative",
+        ),
+        (
+            lambda g: g | {"model_lengths": g["baseline_lengths"]},
+            "is 0 in all 120 rows: the effect of length cannot",
+        ),
         (lambda g: g | {"model_lengths": g["baseline_lengths"] + 3}, "is -3 in all 120 rows"),
         (_but(preferences=[0.5] + [None] * (N - 1)), "at least two annotated rows, got 1 in 120"),
         (_but(shown_first=[True] * N), "shown_first is True in all 120 rows"),
@@ -308,7 +352,10 @@ def test_calibrations_are_frozen_copies_with_a_hash():
     [
         (([0.0, np.nan], [0.0], [0.0], [0.5]), "difficulty: 1 of 2 values are not finite"),
         (([0.0], [0.0, 0.1], [0.0], [0.5]), "gamed_difficulty has 1 rows, but gamed_length has 2"),
-        (([0.0], [1.5], [0.0], [0.5]), r"gamed_length must be in \[-1, 1\] \(tanh taken\), got 1.5 at index 0"),
+        (
+            ([0.0], [1.5], [0.0], [0.5]),
+            r"gamed_length must be in \[-1, 1\] \(tanh taken\), got 1.5 at index 0",
+        ),
         (([0.0], [0.5], [0.0], [1.5]), r"gamed_preference must be in \[0, 1\]"),
     ],
 )

@@ -91,7 +91,12 @@ def test_bounds_and_the_identity_of_the_two_entropies(k, seed):
 def test_indicators_are_means_with_sequences_resampled():
     spread = token_spread(np.random.default_rng(4).normal(0, 2, (12, 30)), np.ones(12))
     found = likelihood_indicators(spread, np.repeat(["a", "b", "c"], 4))
-    assert [metric.name for metric in found] == ["top_mass", "top_entropy", "top_entropy_renormalised", "entropy"]
+    assert [metric.name for metric in found] == [
+        "top_mass",
+        "top_entropy",
+        "top_entropy_renormalised",
+        "entropy",
+    ]
     assert [metric.unit for metric in found] == ["", "nats", "nats", "nats"]
     assert found.entropy.value == pytest.approx(spread.entropy.mean())
     assert found.entropy.n == 12
@@ -100,7 +105,10 @@ def test_indicators_are_means_with_sequences_resampled():
 
 def test_log_likelihood_of_tokens_and_of_sequences():
     found = log_likelihood("chosen", [-2.0, -12.0], [1, 4], ["p", "q"])
-    assert (found.per_token.name, found.per_token.value) == ("chosen_logp_per_token", pytest.approx(-14 / 5))
+    assert (found.per_token.name, found.per_token.value) == (
+        "chosen_logp_per_token",
+        pytest.approx(-14 / 5),
+    )
     assert (found.per_sequence.name, found.per_sequence.value) == ("chosen_logp_per_sequence", -7)
     assert found.per_token.interval == pytest.approx((-3.0, -2.0))
     alone = log_likelihood("chosen", [-2.0, -12.0], [1, 4], ["p", "p"])
@@ -135,11 +143,15 @@ def test_nothing_moves_and_nothing_rings():
 
 def test_averages_by_hand():
     first = watch(None, IndicatorReading(2.0, 0.8, 0.0), keep=0.5)
-    second = watch(first, IndicatorReading(1.0, 0.4, 1.0), keep=0.5, entropy_fall=0.2, mass_fall=0.3)
+    second = watch(
+        first, IndicatorReading(1.0, 0.4, 1.0), keep=0.5, entropy_fall=0.2, mass_fall=0.3
+    )
     assert (second.top_entropy, second.top_mass, second.margin) == pytest.approx((1.5, 0.6, 0.5))
     assert (second.highest_entropy, second.highest_mass) == (2.0, 0.8)
     assert (second.collapse, second.diffusion) == (True, False)
-    third = watch(second, IndicatorReading(1.5, 0.5, 0.5), keep=0.5, entropy_fall=0.2, mass_fall=0.3)
+    third = watch(
+        second, IndicatorReading(1.5, 0.5, 0.5), keep=0.5, entropy_fall=0.2, mass_fall=0.3
+    )
     assert (third.collapse, third.diffusion) == (False, True)
 
 
@@ -150,13 +162,25 @@ def test_averages_by_hand():
         (lambda: token_spread(np.zeros((2, 4)), ALL), "got shapes"),
         (lambda: token_spread(np.zeros((2, 4)), [0, 0]), "no position is left"),
         (lambda: token_spread(np.zeros((2, 4)), [0, 2]), "mask must be true or false"),
-        (lambda: token_spread(np.zeros((1, 4)), ALL, k=5), "k must be from 1 to the vocabulary's 4, got 5"),
-        (lambda: token_spread([[0.0] * 9, [np.nan] * 9], [0, 1], k=2), "1 positions hold NaN.*first at position 1"),
+        (
+            lambda: token_spread(np.zeros((1, 4)), ALL, k=5),
+            "k must be from 1 to the vocabulary's 4, got 5",
+        ),
+        (
+            lambda: token_spread([[0.0] * 9, [np.nan] * 9], [0, 1], k=2),
+            "1 positions hold NaN.*first at position 1",
+        ),
         (lambda: token_spread([[np.inf] * 9], ALL, k=2), "first at position 0"),
         (lambda: token_spread([[-np.inf] * 9], ALL, k=2), "first at position 0"),
-        (lambda: log_likelihood("x", [1.0], [0], ["p"]), "tokens must be at least 1, got 0 at index 0"),
+        (
+            lambda: log_likelihood("x", [1.0], [0], ["p"]),
+            "tokens must be at least 1, got 0 at index 0",
+        ),
         (lambda: log_likelihood("x", [1.0], [1], []), "1 values, but 0 groups"),
-        (lambda: watch(None, IndicatorReading(np.nan, 1, 1)), "reading: 1 of 3 values are not finite"),
+        (
+            lambda: watch(None, IndicatorReading(np.nan, 1, 1)),
+            "reading: 1 of 3 values are not finite",
+        ),
         (lambda: watch(None, IndicatorReading(1, 1, 1), keep=1.0), r"keep must be in \[0, 1\)"),
     ],
 )

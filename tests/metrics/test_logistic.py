@@ -75,14 +75,21 @@ def test_a_far_outlier_on_its_own_side_is_no_separation() -> None:
 
 def test_dependent_features_are_named() -> None:
     x = np.column_stack([np.ones(5), np.arange(5.0), 2 * np.arange(5.0) + 1])
-    with pytest.raises(NoFiniteFitError, match="c is the same in all 5 rows as a combination of a, b"):
+    with pytest.raises(
+        NoFiniteFitError, match="c is the same in all 5 rows as a combination of a, b"
+    ):
         logistic_regression(x, [0, 1, 0, 1, 0], names=["a", "b", "c"])
 
 
 @pytest.mark.parametrize(
     ("x", "y", "w", "message"),
     [
-        ([[1.0], [np.nan]], [0, 1], None, r"features: 1 values are not finite numbers, first at \[1, 0\]"),
+        (
+            [[1.0], [np.nan]],
+            [0, 1],
+            None,
+            r"features: 1 values are not finite numbers, first at \[1, 0\]",
+        ),
         ([[1.0], [1.0]], [0, 2], None, "outcomes must be in .0, 1., got 2.0 at index 1"),
         ([[1.0], [1.0]], [0, 1], [1, -1], "weights must not be negative, got -1.0 at index 1"),
         ([[1.0], [1.0]], [0, 1], [0, 0], "all weights are 0"),

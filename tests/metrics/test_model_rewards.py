@@ -12,7 +12,11 @@ def test_two_rewards_by_their_own_names():
     found = reward_accuracies([1.0, -1.0, 0.0, 2.0], [1.0, 1.0, 0.0, -2.0], PROMPTS, score="simpo")
     assert (found.optimised.name, found.optimised.value) == ("simpo_accuracy", 62.5)
     assert (found.log_ratio.name, found.log_ratio.value) == ("log_ratio_accuracy", 62.5)
-    assert (found.same_order.name, found.same_order.value, found.same_order.n) == ("same_order", 50.0, 4)
+    assert (found.same_order.name, found.same_order.value, found.same_order.n) == (
+        "same_order",
+        50.0,
+        4,
+    )
     assert found.same_order.interval is not None
 
 
@@ -31,7 +35,9 @@ def test_dpo_optimises_the_log_ratio():
 def test_refusals():
     with pytest.raises(ValueError, match="is the name of the other one"):
         reward_accuracies([1.0], [1.0], ["p"], score="log_ratio")
-    with pytest.raises(ValueError, match="2 values in optimised_margins, but 1 in log_ratio_margins"):
+    with pytest.raises(
+        ValueError, match="2 values in optimised_margins, but 1 in log_ratio_margins"
+    ):
         reward_accuracies([1.0, 2.0], [1.0], ["p", "q"], score="dpo")
     with pytest.raises(ValueError, match="ref_chosen: 1 of 1 values are not finite"):
         log_ratio_margins([1.0], [1.0], [np.nan], [1.0])

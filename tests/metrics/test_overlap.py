@@ -1,4 +1,6 @@
-"""Overlap of training and test texts: exact, near, against the plain double loop, and without the library."""
+"""Overlap of training and test texts: exact, near, against the plain double loop, and without
+the library.
+"""
 
 import json
 import sys
@@ -32,7 +34,10 @@ def variations(count: int, seed: int) -> tuple[dict[str, str], dict[str, str]]:
 def test_exact_but_for_case_white_space_and_unicode_form():
     train = {"t1": "Write a Poem.", "t2": "write  a poem.", "t3": "cafe\u0301"}
     found = exact_overlap(train, {"a": " write a\npoem.", "b": "Write a poem", "c": "café"})
-    assert [(m.test, m.train, m.similarity) for m in found.matches] == [("a", "t1", 1.0), ("c", "t3", 1.0)]
+    assert [(m.test, m.train, m.similarity) for m in found.matches] == [
+        ("a", "t1", 1.0),
+        ("c", "t3", 1.0),
+    ]
     assert (found.rate.name, found.rate.n) == ("exact_overlap", 3)
     assert found.rate.value == pytest.approx(200 / 3)
 
@@ -43,7 +48,9 @@ def test_near_overlap_finds_what_the_double_loop_finds(threshold):
     expected, known = {}, {other: grams(text) for other, text in train.items()}
     for id_, text in test.items():
         own = grams(text)
-        similarity = {other: len(own & theirs) / len(own | theirs) for other, theirs in known.items()}
+        similarity = {
+            other: len(own & theirs) / len(own | theirs) for other, theirs in known.items()
+        }
         best = max(similarity, key=similarity.__getitem__)
         if similarity[best] >= threshold:
             expected[id_] = (best, similarity[best])
@@ -91,5 +98,7 @@ def test_refusals(monkeypatch):
     with pytest.raises(ValueError, match=r"threshold must be from 0.3 to 1, got 0.1"):
         near_overlap({"a": "x"}, {"a": "x"}, threshold=0.1)
     monkeypatch.setitem(sys.modules, "rensa", None)
-    with pytest.raises(ConfigError, match=r"needs the package 'rensa'; install prefine\[evaluate\]"):
+    with pytest.raises(
+        ConfigError, match=r"needs the package 'rensa'; install prefine\[evaluate\]"
+    ):
         near_overlap({"a": "x"}, {"a": "x"})

@@ -1,4 +1,6 @@
-"""Models on the same prompts: known answers, exact p values, levels, symmetries, and what is refused."""
+"""Models on the same prompts: known answers, exact p values, levels, symmetries, and what is
+refused.
+"""
 
 import math
 from fractions import Fraction
@@ -25,16 +27,24 @@ def quick(first, second):
 def test_known_answer():
     found = compare(of([1.0, 0.5, 1.0, 0.0]), of([0.0, 0.5, 0.5, 0.25]), samples=4000, seed=1)
     assert (found.wins, found.losses, found.ties) == (2, 1, 1)
-    assert (found.difference.name, found.difference.unit, found.difference.n) == ("difference", "points", 4)
+    assert (found.difference.name, found.difference.unit, found.difference.n) == (
+        "difference",
+        "points",
+        4,
+    )
     assert found.difference.value == pytest.approx(31.25)
-    assert found.difference.standard_error == pytest.approx(100 * np.std([1, 0, 0.5, -0.25], ddof=1) / 2)
+    assert found.difference.standard_error == pytest.approx(
+        100 * np.std([1, 0, 0.5, -0.25], ddof=1) / 2
+    )
     assert found.sign_test == 1.0
     # Signs of 1, 1/2, -1/4: six of the eight patterns reach neither +1.25 nor -1.25 but 4 do.
     sums = [abs(a + b / 2 + c / 4) for a in (1, -1) for b in (1, -1) for c in (1, -1)]
     assert found.mean_test == pytest.approx(np.mean([s >= 1.25 for s in sums]), abs=0.02)
 
 
-@pytest.mark.parametrize(("wins", "losses"), [(0, 0), (5, 0), (8, 2), (2, 8), (5, 5), (7, 6), (700, 640)])
+@pytest.mark.parametrize(
+    ("wins", "losses"), [(0, 0), (5, 0), (8, 2), (2, 8), (5, 5), (7, 6), (700, 640)]
+)
 def test_sign_test_is_the_exact_binomial(wins, losses):
     n, few = wins + losses, min(wins, losses)
     exact = min(Fraction(1), 2 * Fraction(sum(math.comb(n, k) for k in range(few + 1)), 2**n))
@@ -44,7 +54,9 @@ def test_sign_test_is_the_exact_binomial(wins, losses):
 def test_sign_test_of_many_prompts_neither_overflows_nor_fails():
     assert sign_test(0, 5000) == 0.0
     assert sign_test(2500, 2500) == 1.0
-    assert sign_test(9_900, 10_100) == pytest.approx(math.erfc(199 / math.sqrt(2 * 20_000)), rel=0.001)
+    assert sign_test(9_900, 10_100) == pytest.approx(
+        math.erfc(199 / math.sqrt(2 * 20_000)), rel=0.001
+    )
 
 
 def test_holm_by_hand():
@@ -59,8 +71,14 @@ def test_swapping_the_models_changes_the_sign_and_order_changes_nothing(pairs, s
     a, b = (list(column) for column in zip(*pairs, strict=True))
     one, other = quick(of(a), of(b)), quick(of(b), of(a))
     assert one.difference.value == pytest.approx(-other.difference.value)
-    assert one.difference.interval == pytest.approx((-other.difference.interval[1], -other.difference.interval[0]))
-    assert (one.wins, one.sign_test, one.mean_test) == (other.losses, other.sign_test, other.mean_test)
+    assert one.difference.interval == pytest.approx(
+        (-other.difference.interval[1], -other.difference.interval[0])
+    )
+    assert (one.wins, one.sign_test, one.mean_test) == (
+        other.losses,
+        other.sign_test,
+        other.mean_test,
+    )
     ids = [f"p{i:04}" for i in range(len(a))]
     order = np.random.default_rng(seed).permutation(len(a))
     shuffled = of(np.array(a)[order], [ids[i] for i in order])
@@ -71,13 +89,19 @@ def test_swapping_the_models_changes_the_sign_and_order_changes_nothing(pairs, s
 @settings(derandomize=True, max_examples=20, deadline=None)
 def test_copies_of_every_prompt_leave_the_estimate(pairs):
     a, b = (list(column) for column in zip(*pairs, strict=True))
-    assert quick(of(a * 2), of(b * 2)).difference.value == pytest.approx(quick(of(a), of(b)).difference.value)
+    assert quick(of(a * 2), of(b * 2)).difference.value == pytest.approx(
+        quick(of(a), of(b)).difference.value
+    )
 
 
 def test_a_model_against_itself():
     values = np.random.default_rng(0).random(50)
     found = compare(of(values), of(values))
-    assert (found.difference.value, found.difference.interval, found.difference.standard_error) == (0, (0, 0), 0)
+    assert (found.difference.value, found.difference.interval, found.difference.standard_error) == (
+        0,
+        (0, 0),
+        0,
+    )
     assert (found.ties, found.sign_test, found.mean_test) == (50, 1, 1)
 
 
@@ -114,7 +138,12 @@ def test_many_models_are_corrected_and_the_better_one_is_named():
 def test_equal_models_are_rarely_called_better():
     rng = np.random.default_rng(3)
     wrong = sum(
-        any(v.better for v in compare_all({f"m{i}": of(rng.random(60)) for i in range(4)}, flips=999, samples=20))
+        any(
+            v.better
+            for v in compare_all(
+                {f"m{i}": of(rng.random(60)) for i in range(4)}, flips=999, samples=20
+            )
+        )
         for _ in range(100)
     )
     assert wrong <= 11
@@ -126,14 +155,26 @@ def test_equal_models_are_rarely_called_better():
         ({"a": of([1.0, 0.0])}, "at least two models, got 1"),
         ({"a": of([1.0]), "b": of([0.0])}, "at least two prompts, got 1"),
         ({"a": of([]), "b": of([])}, "outcomes of 'a' must be a non-empty"),
-        ({"a": of([1.0, np.nan]), "b": of([0, 0])}, "outcomes of 'a': 1 of 2 values are not finite.*index 1"),
-        ({"a": of([1.0, 2.0]), "b": of([0, 0])}, r"outcomes of 'a' must be in \[0, 1\], got 2.0 at index 1"),
+        (
+            {"a": of([1.0, np.nan]), "b": of([0, 0])},
+            "outcomes of 'a': 1 of 2 values are not finite.*index 1",
+        ),
+        (
+            {"a": of([1.0, 2.0]), "b": of([0, 0])},
+            r"outcomes of 'a' must be in \[0, 1\], got 2.0 at index 1",
+        ),
         (
             {"a": of([1, 0]), "b": of([1, 0], ["p0000", "x"])},
             "1 only of 'a', such as 'p0001'; 1 only of 'b', such as 'x'",
         ),
-        ({"a": of([1, 0]), "b": of([1, 0, 0])}, "different prompts: 1 only of 'b', such as 'p0002'"),
-        ({"a": of([1, 0]), "b": of([1, 0], ["x", "x"])}, "'b' has prompt 'x' twice, first at index 0"),
+        (
+            {"a": of([1, 0]), "b": of([1, 0, 0])},
+            "different prompts: 1 only of 'b', such as 'p0002'",
+        ),
+        (
+            {"a": of([1, 0]), "b": of([1, 0], ["x", "x"])},
+            "'b' has prompt 'x' twice, first at index 0",
+        ),
         ({"a": of([1, 0], ["x", "x"]), "b": of([1, 0], ["x", "x"])}, "'a' has prompt 'x' twice"),
         ({"a": of([1, 0], ["x"]), "b": of([1, 0])}, "2 outcomes, but 1 prompt ids"),
     ],

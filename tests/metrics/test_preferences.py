@@ -31,7 +31,11 @@ def test_known_answer():
 def test_only_draws_have_no_decided_rate():
     rates = preference_rates([0.5, 0.5])
     assert rates.decided_win_rate is None
-    assert (rates.win_rate.value, rates.discrete_win_rate.value, rates.draw_rate.value) == (50, 50, 100)
+    assert (rates.win_rate.value, rates.discrete_win_rate.value, rates.draw_rate.value) == (
+        50,
+        50,
+        100,
+    )
 
 
 def test_none_is_a_missing_annotation_and_counted():
@@ -92,7 +96,13 @@ def test_published_win_rates(real_data):
     for row in published:
         rates = preference_rates(annotations[row["model"]].preferences)
         assert rates.win_rate.value == pytest.approx(float(row["win_rate"]), abs=1e-9), row["model"]
-        assert rates.win_rate.standard_error == pytest.approx(float(row["standard_error"]), abs=1e-9)
-        assert rates.discrete_win_rate.value == pytest.approx(float(row["discrete_win_rate"]), abs=1e-9)
+        assert rates.win_rate.standard_error == pytest.approx(
+            float(row["standard_error"]), abs=1e-9
+        )
+        assert rates.discrete_win_rate.value == pytest.approx(
+            float(row["discrete_win_rate"]), abs=1e-9
+        )
         counts = [rates.wins, rates.losses, rates.draws, rates.win_rate.n]
-        assert counts == [int(row[name]) for name in ("n_wins", "n_wins_base", "n_draws", "n_total")]
+        assert counts == [
+            int(row[name]) for name in ("n_wins", "n_wins_base", "n_draws", "n_total")
+        ]

@@ -25,7 +25,9 @@ def ids(n: int) -> list[str]:
 
 
 def test_ties_are_right():
-    found = ranking_accuracy([-1.0, -2.0, -3.0, -5.0], [-2.0, -2.0, -1.0, -9.0], ["p", "p", "q", "r"])
+    found = ranking_accuracy(
+        [-1.0, -2.0, -3.0, -5.0], [-2.0, -2.0, -1.0, -9.0], ["p", "p", "q", "r"]
+    )
     assert (found.name, found.value, found.n, found.unit) == ("ranking_accuracy", 75.0, 4, "%")
 
 
@@ -33,24 +35,39 @@ def test_length_normalised():
     arguments = ([-10.0, -10.0, -4.0], [-6.0, -12.0, -2.0], [10, 10, 2], [3, 30, 1], ids(3))
     found = length_normalised_ranking_accuracy(*arguments)
     # -1 against -2, -1 against -0.4, -2 against -2.
-    assert (found.name, found.value) == ("length_normalised_ranking_accuracy", pytest.approx(200 / 3))
+    assert (found.name, found.value) == (
+        "length_normalised_ranking_accuracy",
+        pytest.approx(200 / 3),
+    )
 
 
 def test_lists_must_be_in_order_exactly():
-    found = list_ranking_accuracy([[-1.0, -2.0, -3.0], [-1.0, -3.0, -2.0], [-1.0, -1.0], [-1.0, -2.0]])
+    found = list_ranking_accuracy(
+        [[-1.0, -2.0, -3.0], [-1.0, -3.0, -2.0], [-1.0, -1.0], [-1.0, -2.0]]
+    )
     assert (found.name, found.value, found.n) == ("list_ranking_accuracy", 50.0, 4)
 
 
-@given(pairs=st.lists(st.tuples(logp, logp).filter(lambda pair: pair[0] != pair[1]), min_size=1, max_size=10))
+@given(
+    pairs=st.lists(
+        st.tuples(logp, logp).filter(lambda pair: pair[0] != pair[1]), min_size=1, max_size=10
+    )
+)
 @settings(derandomize=True, max_examples=40, deadline=None)
 def test_lists_of_two_are_pairs_but_for_ties(pairs):
     w, l = zip(*pairs, strict=True)  # noqa: E741
-    assert list_ranking_accuracy(pairs).value == pytest.approx(ranking_accuracy(w, l, ids(len(w)), samples=2).value)
+    assert list_ranking_accuracy(pairs).value == pytest.approx(
+        ranking_accuracy(w, l, ids(len(w)), samples=2).value
+    )
 
 
 def test_idealised_accuracy_of_the_known_pair():
     found = idealised_ranking_accuracy([-2.0], [0.0], [0.75], ["p"], betas=(0.1, 0.5, 1.0))
-    assert [(beta, metric.value) for beta, metric in found.by_beta] == [(0.1, 100), (0.5, 100), (1.0, 0)]
+    assert [(beta, metric.value) for beta, metric in found.by_beta] == [
+        (0.1, 100),
+        (0.5, 100),
+        (1.0, 0),
+    ]
     assert found.by_beta[0][1].name == "idealised_ranking_accuracy_beta_0.1"
     assert (found.minimum.value, found.median.value, found.maximum.value) == (0, 100, 100)
     assert found.median.name == "idealised_ranking_accuracy_median"
@@ -70,7 +87,9 @@ def test_raters_who_agree_are_clipped():
     assert [metric.value for _, metric in found.by_beta] == [0, 100]
     # The median of two is the middle.
     assert found.median.value == 50
-    loose = idealised_ranking_accuracy([-threshold - 0.01], [0.0], [1.0], ["p"], betas=(1.0,), clip=0.0001)
+    loose = idealised_ranking_accuracy(
+        [-threshold - 0.01], [0.0], [1.0], ["p"], betas=(1.0,), clip=0.0001
+    )
     assert loose.maximum.value == 100
 
 
@@ -111,19 +130,43 @@ def test_flip_table_adds_up_and_has_no_share_of_nothing():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: ranking_accuracy([1.0, 2.0], [1.0], ids(2)), "2 values in logp_chosen, but 1 in logp_rejected"),
-        (lambda: ranking_accuracy([np.nan], [1.0], ids(1)), "logp_chosen: 1 of 1 values are not finite"),
+        (
+            lambda: ranking_accuracy([1.0, 2.0], [1.0], ids(2)),
+            "2 values in logp_chosen, but 1 in logp_rejected",
+        ),
+        (
+            lambda: ranking_accuracy([np.nan], [1.0], ids(1)),
+            "logp_chosen: 1 of 1 values are not finite",
+        ),
         (lambda: ranking_accuracy([], [], []), "logp_chosen must be a non-empty"),
         (
             lambda: length_normalised_ranking_accuracy([1.0], [1.0], [0], [1], ids(1)),
             "chosen_tokens must be at least 1, got 0 at index 0",
         ),
-        (lambda: list_ranking_accuracy([[1.0, 0.0], [1.0]]), "logps of prompt 1: a ranking needs at least two"),
-        (lambda: idealised_ranking_accuracy([1.0], [1.0], [1.2], ids(1)), r"proportions must be in \[0, 1\]"),
-        (lambda: idealised_ranking_accuracy([1.0], [1.0], [1, 1], ids(1)), "1 pairs, but 2 proportions"),
-        (lambda: idealised_ranking_accuracy([1.0], [1.0], [1], ids(1), betas=(0,)), "betas must be positive"),
-        (lambda: idealised_ranking_accuracy([1.0], [1.0], [1], ids(1), clip=0.5), "clip must be between"),
-        (lambda: flip_table([1, 2], [1, 0], ids(2)), "right_before must be true or false, got 2 at index 1"),
+        (
+            lambda: list_ranking_accuracy([[1.0, 0.0], [1.0]]),
+            "logps of prompt 1: a ranking needs at least two",
+        ),
+        (
+            lambda: idealised_ranking_accuracy([1.0], [1.0], [1.2], ids(1)),
+            r"proportions must be in \[0, 1\]",
+        ),
+        (
+            lambda: idealised_ranking_accuracy([1.0], [1.0], [1, 1], ids(1)),
+            "1 pairs, but 2 proportions",
+        ),
+        (
+            lambda: idealised_ranking_accuracy([1.0], [1.0], [1], ids(1), betas=(0,)),
+            "betas must be positive",
+        ),
+        (
+            lambda: idealised_ranking_accuracy([1.0], [1.0], [1], ids(1), clip=0.5),
+            "clip must be between",
+        ),
+        (
+            lambda: flip_table([1, 2], [1, 0], ids(2)),
+            "right_before must be true or false, got 2 at index 1",
+        ),
         (lambda: flip_table([1, 0], [1, 0], ids(1)), "2 values, but 1 groups"),
         (lambda: dpo_loss_threshold([1.0], [1.0], beta=0), "beta must be positive"),
     ],

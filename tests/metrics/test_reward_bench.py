@@ -17,7 +17,9 @@ from prefine.metrics.judges.reward_bench import (
 )
 from prefine.metrics.judges.subsets import weighted_subsets
 
-PAIRS = {subset: count for group in SECTIONS.values() for subset, count in group.items()} | {"math-prm": 447}
+PAIRS = {subset: count for group in SECTIONS.values() for subset, count in group.items()} | {
+    "math-prm": 447
+}
 
 
 def results(accuracy: dict[str, float]) -> tuple[list[float], list[str]]:
@@ -65,7 +67,9 @@ def test_v1_refuses() -> None:
     correct, subsets = results({})
     with pytest.raises(ValueError, match="unknown subset donotanwser"):
         reward_bench_v1(correct, ["donotanwser" if s == "donotanswer" else s for s in subsets])
-    with pytest.raises(ValueError, match="no item of hep-rust, so the mean over all subsets does not exist"):
+    with pytest.raises(
+        ValueError, match="no item of hep-rust, so the mean over all subsets does not exist"
+    ):
         reward_bench_v1(correct[:-164], subsets[:-164])
     with pytest.raises(ValueError, match="prior_sets must be in 0 … 100 %, got 101"):
         reward_bench_v1(correct, subsets, prior_sets=101)
@@ -88,10 +92,25 @@ def published_ties(reference: list, tied: list) -> float:
     total = 0.0
     for (ref, one), (scores, count) in zip(reference, tied, strict=True):
         gap_ref = min(ref[:one]) - max(ref[one:])
-        gap, width = min(scores[:count]) - max(scores[count:]), max(scores[:count]) - min(scores[:count])
+        gap, width = (
+            min(scores[:count]) - max(scores[count:]),
+            max(scores[:count]) - min(scores[:count]),
+        )
         smaller = min(gap_ref, gap)
-        bonus = 0.0 if width == 0 == smaller else np.tanh(smaller / width - 1) if width else np.sign(smaller)
-        total += 0.3 * (gap > 0) + 0.3 * (gap_ref > 0) + 0.2 * (gap > width) + 0.2 * (smaller > width) + 0.01 * bonus
+        bonus = (
+            0.0
+            if width == 0 == smaller
+            else np.tanh(smaller / width - 1)
+            if width
+            else np.sign(smaller)
+        )
+        total += (
+            0.3 * (gap > 0)
+            + 0.3 * (gap_ref > 0)
+            + 0.2 * (gap > width)
+            + 0.2 * (smaller > width)
+            + 0.01 * bonus
+        )
     return 100 * total / len(tied)
 
 
@@ -100,7 +119,9 @@ def published_ties(reference: list, tied: list) -> float:
 def test_ties(seed: int) -> None:
     rng = np.random.default_rng(seed)
     reference = [(rng.integers(0, 5, 3).astype(float).tolist(), 1) for _ in range(6)]
-    tied = [(rng.integers(0, 5, 5).astype(float).tolist(), int(rng.integers(2, 4))) for _ in range(6)]
+    tied = [
+        (rng.integers(0, 5, 5).astype(float).tolist(), int(rng.integers(2, 4))) for _ in range(6)
+    ]
     sides = [ties_prompts([s for s, _ in side], [c for _, c in side]) for side in (reference, tied)]
     found = ties_score(*sides, samples=2)
     assert found.value == pytest.approx(published_ties(reference, tied))
@@ -135,7 +156,10 @@ def test_ties_refuse() -> None:
     one = ties_prompts([[1, 0]], [1])
     with pytest.raises(ValueError, match="2 reference prompts for 1 tied ones"):
         ties_score(ties_prompts([[1, 0]] * 2, [1, 1]), one)
-    with pytest.raises(ValueError, match="prompt 0: needs finite scores of 2 right answers and at least one wrong one"):
+    with pytest.raises(
+        ValueError,
+        match="prompt 0: needs finite scores of 2 right answers and at least one wrong one",
+    ):
         ties_prompts([[1, 0]], [2])
     with pytest.raises(ValueError, match="1 prompts, but 2 numbers"):
         ties_prompts([[1, 0]], [1, 1])

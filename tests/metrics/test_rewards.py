@@ -20,7 +20,9 @@ def test_only_the_sign_of_a_margin_matters():
     prompts = [str(n) for n in range(50)]
     before = margins.copy()
     assert reward_accuracy(margins, prompts) == reward_accuracy(1e300 * margins, prompts)
-    assert reward_accuracy(-margins, prompts).value == pytest.approx(100 - reward_accuracy(margins, prompts).value)
+    assert reward_accuracy(-margins, prompts).value == pytest.approx(
+        100 - reward_accuracy(margins, prompts).value
+    )
     assert np.array_equal(margins, before)
 
 

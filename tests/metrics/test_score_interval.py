@@ -1,11 +1,18 @@
-"""The interval of a mean in [0, 1]: Wilson's but for one factor, its coverage, groups, and the ends of the scale."""
+"""The interval of a mean in [0, 1]: Wilson's but for one factor, its coverage, groups, and the
+ends of the scale.
+"""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prefine.metrics.statistics.intervals import bootstrap_ratio, mean_value, percentage, score_interval
+from prefine.metrics.statistics.intervals import (
+    bootstrap_ratio,
+    mean_value,
+    percentage,
+    score_interval,
+)
 
 unit_values = st.lists(st.sampled_from((0.0, 0.1, 0.5, 0.9, 1.0)), min_size=2, max_size=40)
 
@@ -33,7 +40,8 @@ def test_covers_the_truth_also_near_the_ends(draw, truth):
 
 def test_solves_its_equation():
     values = np.random.default_rng(1).beta(0.3, 0.9, 60)
-    # The quantiles of the normal and of Student's distribution with 59 degrees of freedom, from tables.
+    # The quantiles of the normal and of Student's distribution with 59 degrees of freedom, from
+    # tables.
     m, z, t = values.mean(), 1.959964, 2.000995
     around = values - m
     v = (around**2).mean()
@@ -43,12 +51,18 @@ def test_solves_its_equation():
         assert (m - mu) ** 2 == pytest.approx(t**2 * allowed / 60, rel=1e-5)
 
 
-@pytest.mark.parametrize(("n", "quantile"), [(5, 2.776445), (11, 2.228139), (31, 2.042272), (201, 1.971896)])
+@pytest.mark.parametrize(
+    ("n", "quantile"), [(5, 2.776445), (11, 2.228139), (31, 2.042272), (201, 1.971896)]
+)
 def test_few_values_have_the_quantile_of_students_distribution(n, quantile):
-    """Half 0 and half 1 around 1/2: t^2 / (n + t^2) is what the ends leave of the scale, squared."""
+    """Half 0 and half 1 around 1/2: t^2 / (n + t^2) is what the ends leave of the scale,
+    squared.
+    """
     low, high = score_interval(np.r_[np.zeros(n // 2), 0.5, np.ones(n // 2)])
     spread = (n - 1) / n
-    assert (high - low) ** 2 == pytest.approx(quantile**2 * spread / (n + quantile**2 * spread), rel=0.01)
+    assert (high - low) ** 2 == pytest.approx(
+        quantile**2 * spread / (n + quantile**2 * spread), rel=0.01
+    )
 
 
 def test_all_zeros_are_not_certain():
@@ -72,7 +86,9 @@ def test_mirror_image_order_and_range(values):
 def test_copies_within_a_group_add_nothing():
     values = np.random.default_rng(2).random(80)
     groups = np.repeat(np.arange(80), 3)
-    assert score_interval(np.repeat(values, 3), groups=groups) == pytest.approx(score_interval(values))
+    assert score_interval(np.repeat(values, 3), groups=groups) == pytest.approx(
+        score_interval(values)
+    )
 
 
 def test_covers_the_truth_when_prompts_have_several_alike_values():
@@ -97,7 +113,9 @@ def test_bootstrap_ratio_is_the_grouped_mean():
 
 def test_mean_value_of_groups():
     one = mean_value("x", [1.0, 2.0, 4.0], samples=300, seed=0)
-    copied = mean_value("x", np.repeat([1.0, 2.0, 4.0], 2), samples=300, seed=0, groups=np.repeat([0, 1, 2], 2))
+    copied = mean_value(
+        "x", np.repeat([1.0, 2.0, 4.0], 2), samples=300, seed=0, groups=np.repeat([0, 1, 2], 2)
+    )
     assert copied.interval == pytest.approx(one.interval)
     alone = mean_value("x", [1.0, 3.0], samples=300, seed=0, groups=["p", "p"])
     assert (alone.value, alone.standard_error, alone.interval, alone.n) == (2.0, None, None, 2)
@@ -111,7 +129,10 @@ def test_mean_value_of_groups():
         (lambda: score_interval([0.5, np.nan]), "1 of 2 values are not finite"),
         (lambda: score_interval([0.5, 1.0], groups=["a"]), "2 values, but 1 groups"),
         (lambda: bootstrap_ratio([1.0], [1, 2], samples=9, seed=0), "1 sums, but 2 counts"),
-        (lambda: bootstrap_ratio([1.0, 2.0], [1, 0], samples=9, seed=0), "counts must be positive, got 0 at index 1"),
+        (
+            lambda: bootstrap_ratio([1.0, 2.0], [1, 0], samples=9, seed=0),
+            "counts must be positive, got 0 at index 1",
+        ),
     ],
 )
 def test_refusals(call, message):

@@ -16,7 +16,12 @@ from prefine.metrics.texts.screens import (
 def test_identical_outputs():
     found = identical_outputs({"p": "same ", "q": "other", "r": "same", "s": "", "t": " "})
     assert found.caught == ("p", "r")
-    assert (found.rate.name, found.rate.value, found.rate.n, found.rate.unit) == ("identical_outputs", 40.0, 5, "%")
+    assert (found.rate.name, found.rate.value, found.rate.n, found.rate.unit) == (
+        "identical_outputs",
+        40.0,
+        5,
+        "%",
+    )
     assert found.rate.interval is not None
 
 
@@ -50,7 +55,9 @@ def test_truncated_outputs_count_what_is_unknown():
 )
 def test_verdict_like(text):
     assert verdict_marks(text)
-    assert verdict_like_outputs({"p": text, "q": "Paris is the capital of France."}).caught == ("p",)
+    assert verdict_like_outputs({"p": text, "q": "Paris is the capital of France."}).caught == (
+        "p",
+    )
 
 
 @pytest.mark.parametrize(
@@ -69,13 +76,20 @@ def test_not_verdict_like(text):
 
 def test_few_real_answers_are_caught(real_data):
     lines = (real_data / "alpaca_eval_pool" / "pool.jsonl").read_text(encoding="utf-8").split("\n")
-    answers = [completion["text"] for line in lines if line for completion in json.loads(line)["completions"]]
+    answers = [
+        completion["text"]
+        for line in lines
+        if line
+        for completion in json.loads(line)["completions"]
+    ]
     found = verdict_like_outputs({str(i): answer for i, answer in enumerate(answers)})
     assert found.rate.n == 720
     assert found.rate.value < 2
 
 
-@pytest.mark.parametrize("screen", [identical_outputs, verdict_like_outputs, empty_outputs, truncated_outputs])
+@pytest.mark.parametrize(
+    "screen", [identical_outputs, verdict_like_outputs, empty_outputs, truncated_outputs]
+)
 def test_refusals(screen):
     with pytest.raises(ValueError, match="no output to screen"):
         screen({})

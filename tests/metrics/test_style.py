@@ -11,7 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prefine.metrics.statistics.logistic import NoFiniteFitError
-from prefine.metrics.win_rates.style import MarkdownCounts, StyleCounts, markdown_counts, style_features
+from prefine.metrics.win_rates.style import (
+    MarkdownCounts,
+    StyleCounts,
+    markdown_counts,
+    style_features,
+)
 from prefine.metrics.win_rates.style_control import style_controlled_score, style_controlled_scores
 
 
@@ -34,14 +39,24 @@ def test_counts_are_those_of_the_published_patterns(text: str) -> None:
 
 
 def test_known_counts() -> None:
-    text = "# Head\n####### no\n1. one\n\n  2. two\n- three\n* four\n**bold** __too__ ** no**\n```\n# code\n- x\n```\n"
+    text = (
+        "# Head\n####### no\n1. one\n\n  2. two\n- three\n* four\n**bold** __too__ ** "
+        "no**\n```\n# code\n- x\n```\n"
+    )
     assert markdown_counts(text) == MarkdownCounts(headers=1, lists=4, bolds=3)
     assert markdown_counts("") == MarkdownCounts(0, 0, 0)
 
 
 def test_hostile_texts_take_no_time_to_speak_of() -> None:
     """The time of the patterns as published grows with the square of the number of blank lines."""
-    for text in ("\n" * 200_000, " " * 200_000, "1" * 200_000, "*" * 200_000, "`" * 200_000, "**a" * 70_000):
+    for text in (
+        "\n" * 200_000,
+        " " * 200_000,
+        "1" * 200_000,
+        "*" * 200_000,
+        "`" * 200_000,
+        "**a" * 70_000,
+    ):
         markdown_counts(text)
 
 
@@ -71,7 +86,9 @@ def test_features() -> None:
 
 def test_features_refuse() -> None:
     good = StyleCounts([1, 2], [0, 0], [0, 0], [0, 0])
-    with pytest.raises(ValueError, match=r"baseline: headers must be 0 or more, got -1\.0 at index 1"):
+    with pytest.raises(
+        ValueError, match=r"baseline: headers must be 0 or more, got -1\.0 at index 1"
+    ):
         style_features(good, StyleCounts([1, 2], [0, -1], [0, 0], [0, 0]))
     with pytest.raises(ValueError, match="model: tokens must be 0 or more, got nan at index 0"):
         style_features(StyleCounts([np.nan, 2], [0, 0], [0, 0], [0, 0]), good)
@@ -86,11 +103,15 @@ class World:
         rng = np.random.default_rng(seed)
         self.models = [name for name in ("a", "b", "c") for _ in range(prompts)]
         self.prompts = [f"p{n}" for n in range(prompts)] * 3
-        habits = np.repeat([[0.1, 0, 0.05, 0], [-0.2, 0.02, 0, 0.03], [0.0, 0, 0, 0]], prompts, axis=0)
+        habits = np.repeat(
+            [[0.1, 0, 0.05, 0], [-0.2, 0.02, 0, 0.03], [0.0, 0, 0, 0]], prompts, axis=0
+        )
         self.features = habits + rng.normal(0, [0.3, 0.05, 0.1, 0.05], (3 * prompts, 4))
         quality = np.repeat([0.5, -0.5, 1.5], prompts)
         logit = quality + self.features @ [2.0, 0, 3.0, 0]
-        self.scores = (rng.random((3 * prompts, 2)) < 1 / (1 + np.exp(-logit))[:, None]).mean(axis=1)
+        self.scores = (rng.random((3 * prompts, 2)) < 1 / (1 + np.exp(-logit))[:, None]).mean(
+            axis=1
+        )
         self.weights = rng.choice([2.0, 4.0, 6.0], 3 * prompts)
 
     def rows(self, *models: str) -> dict:
@@ -105,8 +126,12 @@ class World:
         }
 
 
-def published(models: list[str], scores: np.ndarray, features: np.ndarray, weights: np.ndarray) -> dict[str, float]:
-    """Arena-Hard v2.0's own way, in float64: rows written out, one-hot with -1 for the baseline, centred features."""
+def published(
+    models: list[str], scores: np.ndarray, features: np.ndarray, weights: np.ndarray
+) -> dict[str, float]:
+    """Arena-Hard v2.0's own way, in float64: rows written out, one-hot with -1 for the
+    baseline, centred features.
+    """
     times = weights.astype(int)
     x = np.repeat(features, times, axis=0)
     x = (x - x.mean(axis=0)) / x.std(axis=0, ddof=1)
@@ -118,8 +143,13 @@ def published(models: list[str], scores: np.ndarray, features: np.ndarray, weigh
     beta = np.zeros(design.shape[1])
     for _ in range(60):
         q = 1 / (1 + np.exp(-(design @ beta)))
-        beta += np.linalg.lstsq((design.T * (q * (1 - q))) @ design, design.T @ (y - q), rcond=1e-12)[0]
-    return {name: 100 / (1 + np.exp(beta[names.index("base")] - beta[k])) for k, name in enumerate(names)}
+        beta += np.linalg.lstsq(
+            (design.T * (q * (1 - q))) @ design, design.T @ (y - q), rcond=1e-12
+        )[0]
+    return {
+        name: 100 / (1 + np.exp(beta[names.index("base")] - beta[k]))
+        for k, name in enumerate(names)
+    }
 
 
 def scores_of(board: object) -> dict[str, float]:
@@ -137,7 +167,9 @@ def test_centred_is_as_published() -> None:
 def test_the_shared_fit_is_the_published_one_but_for_the_mean_style() -> None:
     """At the features' mean the uncentred fit says what the centred one says at 0."""
     rows = World().rows("a", "b")
-    centred, plain = (style_controlled_scores(**rows, center=flag, samples=2) for flag in (True, False))
+    centred, plain = (
+        style_controlled_scores(**rows, center=flag, samples=2) for flag in (True, False)
+    )
     assert centred.coefficients == pytest.approx(plain.coefficients, abs=1e-8)
     x, w = rows["features"], rows["weights"]
     mean = w @ x / w.sum()
@@ -145,7 +177,9 @@ def test_the_shared_fit_is_the_published_one_but_for_the_mean_style() -> None:
     shift = float(np.array(centred.coefficients) @ (mean / sd))
     for model in ("a", "b"):
         one, two = scores_of(centred)[model], scores_of(plain)[model]
-        assert np.log(one / (100 - one)) == pytest.approx(np.log(two / (100 - two)) + shift, abs=1e-8)
+        assert np.log(one / (100 - one)) == pytest.approx(
+            np.log(two / (100 - two)) + shift, abs=1e-8
+        )
 
 
 def with_a_steady_model(rows: dict) -> dict:
@@ -164,7 +198,9 @@ def test_an_unrelated_model_changes_nothing_uncentred() -> None:
     rows = World().rows("a", "b")
     for center, unchanged in ((False, True), (True, False)):
         before = scores_of(style_controlled_scores(**rows, center=center, samples=2))
-        after = scores_of(style_controlled_scores(**with_a_steady_model(rows), center=center, samples=2))
+        after = scores_of(
+            style_controlled_scores(**with_a_steady_model(rows), center=center, samples=2)
+        )
         moved = max(abs(after[model] - before[model]) for model in ("a", "b"))
         assert (moved < 1e-9) == unchanged
         assert unchanged or moved > 1
@@ -173,7 +209,9 @@ def test_an_unrelated_model_changes_nothing_uncentred() -> None:
 def test_one_model_alone_depends_on_no_other_and_has_its_own_taste() -> None:
     world = World()
     rows = world.rows("a")
-    alone = style_controlled_score(rows["scores"], rows["features"], weights=rows["weights"], samples=50)
+    alone = style_controlled_score(
+        rows["scores"], rows["features"], weights=rows["weights"], samples=50
+    )
     single = style_controlled_scores(**rows, samples=50)
     assert alone.score.value == pytest.approx(scores_of(single)["a"], abs=1e-9)
     assert alone.score.standard_error == pytest.approx(single.scores[0].standard_error, rel=0.3)
@@ -192,14 +230,20 @@ def test_properties(seed: int) -> None:
     board = scores_of(style_controlled_scores(**rows, samples=2))
     assert all((np.asarray(rows[name]) == value).all() for name, value in before.items())
     order = np.random.default_rng(seed).permutation(len(rows["models"]))
-    shuffled = {name: [value[k] for k in order] for name, value in rows.items() if name != "baseline"}
-    assert scores_of(style_controlled_scores(**shuffled, baseline="base", samples=2)) == pytest.approx(board)
+    shuffled = {
+        name: [value[k] for k in order] for name, value in rows.items() if name != "baseline"
+    }
+    assert scores_of(
+        style_controlled_scores(**shuffled, baseline="base", samples=2)
+    ) == pytest.approx(board)
     swapped = rows | {"scores": 1 - rows["scores"], "features": -rows["features"]}
     mirrored = scores_of(style_controlled_scores(**swapped, samples=2))
     assert {m: 100 - v for m, v in mirrored.items()} == pytest.approx(board)
     twice = {name: [*value, *value] for name, value in rows.items() if name != "baseline"}
     twice["prompt_ids"] = [*rows["prompt_ids"], *(f"{p}-again" for p in rows["prompt_ids"])]
-    assert scores_of(style_controlled_scores(**twice, baseline="base", samples=2)) == pytest.approx(board, abs=1e-6)
+    assert scores_of(style_controlled_scores(**twice, baseline="base", samples=2)) == pytest.approx(
+        board, abs=1e-6
+    )
 
 
 def test_a_model_against_itself_is_50_and_no_style_is_nothing_to_control() -> None:
@@ -221,13 +265,17 @@ def test_what_is_missing_is_counted() -> None:
 
 def test_a_sample_without_a_fit_leaves_no_interval() -> None:
     rng = np.random.default_rng(0)
-    found = style_controlled_score([1, 0, 1, 1, 0, 1, 1, 0], rng.normal(0, [1, 0, 0, 0], (8, 4)), samples=100)
+    found = style_controlled_score(
+        [1, 0, 1, 1, 0, 1, 1, 0], rng.normal(0, [1, 0, 0, 0], (8, 4)), samples=100
+    )
     assert found.unbounded > 0 and found.score.interval is None
 
 
 def test_refusals() -> None:
     rows = World().rows("a", "b")
-    with pytest.raises(NoFiniteFitError, match="length is the same in all 20 rows as a combination of the score"):
+    with pytest.raises(
+        NoFiniteFitError, match="length is the same in all 20 rows as a combination of the score"
+    ):
         style_controlled_score([0, 1] * 10, np.tile([0.3, 0, 0, 0], (20, 1)))
     with pytest.raises(NoFiniteFitError, match="separated by the score"):
         style_controlled_score([1] * 20, np.zeros((20, 4)))

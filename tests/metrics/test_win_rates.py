@@ -23,12 +23,21 @@ def test_value_error_and_interval():
 
 def test_one_prompt_has_a_value_and_no_uncertainty():
     metric = win_rate([1.0])
-    assert (metric.value, metric.standard_error, metric.interval, metric.n) == (100.0, None, None, 1)
+    assert (metric.value, metric.standard_error, metric.interval, metric.n) == (
+        100.0,
+        None,
+        None,
+        1,
+    )
 
 
 @pytest.mark.parametrize(
     ("wins", "message"),
-    [([], "non-empty"), ([0.5, np.nan], "not finite"), ([0.5, 1.2], r"must be in \[0, 1\], got 1.2 at index 1")],
+    [
+        ([], "non-empty"),
+        ([0.5, np.nan], "not finite"),
+        ([0.5, 1.2], r"must be in \[0, 1\], got 1.2 at index 1"),
+    ],
 )
 def test_refusals(wins, message):
     with pytest.raises(ValueError, match=message):
@@ -50,7 +59,10 @@ def test_a_missing_order_leaves_the_prompt_out_and_is_counted():
 @given(pairs=st.lists(st.tuples(answers, answers), max_size=8))
 def test_exchanging_the_two_models_gives_the_complement(pairs):
     when_first, when_second = [p for p, _ in pairs], [p for _, p in pairs]
-    model, baseline = both_order_wins(when_first, when_second), both_order_wins(when_second, when_first)
+    model, baseline = (
+        both_order_wins(when_first, when_second),
+        both_order_wins(when_second, when_first),
+    )
     assert baseline.wins.tolist() == pytest.approx((1 - model.wins).tolist())
     assert baseline.missing == model.missing == len(pairs) - len(model.wins)
 

@@ -1,4 +1,6 @@
-"""Sampling: the model's own probabilities, one stream per (prompt, sample), the same bytes whatever else is drawn."""
+"""Sampling: the model's own probabilities, one stream per (prompt, sample), the same bytes
+whatever else is drawn.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,14 @@ from prefine.records import Completion, Prompt
 # Of very different lengths, so that most are padded and there are two buckets.
 PROMPTS = [
     Prompt.from_text(text)
-    for text in ("tea", "write about tea .", "the kettle is bright . " * 3, "a short answer", "write " * 40, "kettle")
+    for text in (
+        "tea",
+        "write about tea .",
+        "the kettle is bright . " * 3,
+        "a short answer",
+        "write " * 40,
+        "kettle",
+    )
 ]
 FREE = Decoding(temperature=1.0, max_new_tokens=12)
 
@@ -28,7 +37,8 @@ FREE = Decoding(temperature=1.0, max_new_tokens=12)
 def model(tiny_model_folder: Path) -> HfModel:
     made = HfModel(path=str(tiny_model_folder), device="cpu", batch_rows=8)
     with torch.no_grad():
-        # Random weights give an almost flat distribution, on which neither padding nor top_p would show.
+        # Random weights give an almost flat distribution, on which neither padding nor top_p would
+        # show.
         for parameter in made.model.parameters():
             parameter.mul_(3)
         made.model.lm_head.weight.mul_(8)
@@ -61,7 +71,9 @@ def sampled(
 
 
 def forward(model: HfModel, prompt: Prompt, completion: Completion) -> torch.Tensor:
-    """Log-probabilities [tokens, vocabulary] at each of the completion's tokens, in one unpadded forward pass."""
+    """Log-probabilities [tokens, vocabulary] at each of the completion's tokens, in one
+    unpadded forward pass.
+    """
     ids = chat.prompt_ids(model.tokenizer, prompt)
     tokens = list(completion.token_ids or ())
     with torch.no_grad():
@@ -73,11 +85,17 @@ def by_id(prompts: list[Prompt]) -> dict[str, Prompt]:
     return {prompt.id: prompt for prompt in prompts}
 
 
-@pytest.mark.parametrize("decoding", [FREE, Decoding(temperature=0.7, top_p=0.8, max_new_tokens=12)])
+@pytest.mark.parametrize(
+    "decoding", [FREE, Decoding(temperature=0.7, top_p=0.8, max_new_tokens=12)]
+)
 def test_sampled_logp_is_the_models_own(model: HfModel, decoding: Decoding) -> None:
-    """Of temperature 1 and the whole vocabulary, however it was drawn; padding and cache change nothing."""
+    """Of temperature 1 and the whole vocabulary, however it was drawn; padding and cache change
+    nothing.
+    """
     found = sampled(model, decoding=decoding)
-    assert len({completion.text for completion in found.values()}) > len(PROMPTS), "the samples differ"
+    assert len({completion.text for completion in found.values()}) > len(PROMPTS), (
+        "the samples differ"
+    )
     for completion in found.values():
         logps = forward(model, by_id(PROMPTS)[completion.prompt_id], completion)
         tokens = torch.tensor(completion.token_ids)
@@ -130,14 +148,20 @@ def test_the_stop_token_ends_a_completion(model: HfModel) -> None:
         assert (ids[-1] == stop) == stopped
         assert stop not in ids[:-1]
         assert stopped or len(ids) == 60
-        assert completion.text == model.tokenizer.decode(ids[:-1] if stopped else ids, skip_special_tokens=True)
+        assert completion.text == model.tokenizer.decode(
+            ids[:-1] if stopped else ids, skip_special_tokens=True
+        )
 
 
-def choices(probs: list[float], *, temperature: float = 1.0, top_p: float = 1.0, draws: int = 4000) -> list[float]:
+def choices(
+    probs: list[float], *, temperature: float = 1.0, top_p: float = 1.0, draws: int = 4000
+) -> list[float]:
     """How often each token is chosen over evenly spread numbers."""
     numbers = torch.arange(draws, dtype=torch.float64) / draws
     logps = torch.tensor(probs).log().expand(draws, -1)
-    return (_choose(logps, numbers, temperature, top_p).bincount(minlength=len(probs)) / draws).tolist()
+    return (
+        _choose(logps, numbers, temperature, top_p).bincount(minlength=len(probs)) / draws
+    ).tolist()
 
 
 def test_choice_follows_the_probabilities() -> None:
@@ -150,7 +174,12 @@ def test_choice_follows_the_probabilities() -> None:
 
 @pytest.mark.parametrize(
     ("top_p", "expected"),
-    [(0.4, [0, 0, 1, 0]), (0.6, [0, 0, 5 / 9, 4 / 9]), (0.95, [0.1, 0, 0.5, 0.4]), (1e-9, [0, 0, 1, 0])],
+    [
+        (0.4, [0, 0, 1, 0]),
+        (0.6, [0, 0, 5 / 9, 4 / 9]),
+        (0.95, [0.1, 0, 0.5, 0.4]),
+        (1e-9, [0, 0, 1, 0]),
+    ],
 )
 def test_top_p_keeps_the_most_likely_tokens(top_p: float, expected: list[float]) -> None:
     """Up to and including the one that reaches the mass; the rest shares it out."""
@@ -194,7 +223,10 @@ def test_numbers_that_are_none_fail_their_row_alone(model: HfModel, from_step: i
     (batch,) = broken.sample(PROMPTS[:2], 2, calls, FREE, group=2)
     answers = batch.answer()
     failed = [call.payload for call in calls if isinstance(answers[call.key], Failure)]
-    assert next((request.prompt.id, request.sample_index) for request in failed) == (PROMPTS[0].id, 0)
+    assert next((request.prompt.id, request.sample_index) for request in failed) == (
+        PROMPTS[0].id,
+        0,
+    )
     assert all(request.prompt == PROMPTS[0] for request in failed)
     for call in calls[2:]:
         assert answers[call.key] == whole[call.payload.prompt.id, call.payload.sample_index]

@@ -25,7 +25,9 @@ PROMPTS = [Prompt.from_text(f"question {number}") for number in range(3)]
 
 
 def model(at: OpenAIServer, **options: Any) -> OpenAIModel:
-    return OpenAIModel(**{"model": "m", "base_url": at.url, "max_retries": 3, "timeout_s": 5.0, **options})
+    return OpenAIModel(
+        **{"model": "m", "base_url": at.url, "max_retries": 3, "timeout_s": 5.0, **options}
+    )
 
 
 def sample(
@@ -33,19 +35,24 @@ def sample(
 ) -> dict[tuple[str, int], Completion | Failure]:
     """Completions and failures by (prompt text, sample index), through the call engine."""
     requests = [SampleRequest(prompt, index) for prompt in prompts for index in range(samples)]
-    calls = [Call(sample_key(asked.fingerprint, request, DECODING), request) for request in requests]
+    calls = [
+        Call(sample_key(asked.fingerprint, request, DECODING), request) for request in requests
+    ]
     answers = (engine or CallEngine(MemoryLog())).ask(
         calls,
         Completion,
         lambda wanted: asked.sample(prompts, samples, wanted, DECODING, group=2),
         concurrency=asked.concurrency,
     )
-    return {(call.payload.prompt.text, call.payload.sample_index): answers[call.key] for call in calls}
+    return {
+        (call.payload.prompt.text, call.payload.sample_index): answers[call.key] for call in calls
+    }
 
 
 def texts(answers: dict[tuple[str, int], Completion | Failure]) -> list[str]:
     return [
-        answer.text if isinstance(answer, Completion) else f"failed: {answer.reason}" for answer in answers.values()
+        answer.text if isinstance(answer, Completion) else f"failed: {answer.reason}"
+        for answer in answers.values()
     ]
 
 
@@ -55,11 +62,21 @@ def test_all_samples_of_a_prompt_come_by_n_in_one_request() -> None:
     assert len(set(texts(answers))) == 12
     assert [body["n"] for body in at.bodies] == [4, 4, 4]
     body = at.bodies[0]
-    assert (body["temperature"], body["top_p"], body["max_tokens"], body["model"]) == (0.9, 1.0, 16, "m")
+    assert (body["temperature"], body["top_p"], body["max_tokens"], body["model"]) == (
+        0.9,
+        1.0,
+        16,
+        "m",
+    )
     assert len({body["seed"] for body in at.bodies}) == 3, "each prompt has its own random stream"
     one = answers["question 1", 2]
     assert isinstance(one, Completion)
-    assert (one.sample_index, one.finish_reason, one.token_ids, one.prompt_id) == (2, "stop", None, PROMPTS[1].id)
+    assert (one.sample_index, one.finish_reason, one.token_ids, one.prompt_id) == (
+        2,
+        "stop",
+        None,
+        PROMPTS[1].id,
+    )
 
 
 def test_a_server_that_ignores_n_is_asked_once_per_sample_and_that_is_said_once() -> None:
@@ -183,7 +200,10 @@ def test_nobody_there_stops_the_run() -> None:
 
 def test_a_server_that_fails_always_stops_the_run_early() -> None:
     prompts = [Prompt.from_text(f"q {n}") for n in range(200)]
-    with OpenAIServer(server.SERVER_ERROR) as at, pytest.raises(BackendError, match="in a row failed"):
+    with (
+        OpenAIServer(server.SERVER_ERROR) as at,
+        pytest.raises(BackendError, match="in a row failed"),
+    ):
         sample(model(at, max_retries=0, concurrency=2), prompts, 1)
     assert len(at.requests) < 30
 
@@ -193,7 +213,11 @@ def test_prompts_that_the_server_refuses_do_not_end_the_run() -> None:
     prompts = [Prompt.from_text(f"{'long' if n < 60 else 'short'} {n}") for n in range(80)]
 
     def script(request: dict[str, Any], number: int) -> Reply:
-        return server.TOO_LONG if "long" in request["messages"][0]["content"] else server.ignores_n(request, number)
+        return (
+            server.TOO_LONG
+            if "long" in request["messages"][0]["content"]
+            else server.ignores_n(request, number)
+        )
 
     with OpenAIServer(script) as at:
         answers = sample(model(at), prompts, 1)
@@ -201,10 +225,16 @@ def test_prompts_that_the_server_refuses_do_not_end_the_run() -> None:
 
 
 def test_what_was_paid_before_a_refusal_is_kept() -> None:
-    """A server that ignores n and then refuses the key: the samples of that prompt that came are journaled."""
+    """A server that ignores n and then refuses the key: the samples of that prompt that came
+    are journaled.
+    """
 
     def script(request: dict[str, Any], number: int) -> Reply:
-        return server.ignores_n(request, number) if number < 5 else server.unauthorized(request, number)
+        return (
+            server.ignores_n(request, number)
+            if number < 5
+            else server.unauthorized(request, number)
+        )
 
     log = MemoryLog()
     with OpenAIServer(script) as at, pytest.raises(BackendError, match="the key is refused"):
@@ -218,7 +248,10 @@ def test_what_was_paid_before_a_refusal_is_kept() -> None:
 
 def test_a_request_that_the_server_does_not_take_says_why() -> None:
     refused = Reply(status=422, body={"detail": "unexpected keys in the request: {'topk'}"})
-    with OpenAIServer(refused) as at, pytest.raises(BackendError, match=r"extra_body.*unexpected keys.*topk"):
+    with (
+        OpenAIServer(refused) as at,
+        pytest.raises(BackendError, match=r"extra_body.*unexpected keys.*topk"),
+    ):
         sample(model(at, extra_body={"topk": 3}), PROMPTS, 2)
 
 
@@ -251,7 +284,11 @@ def test_a_text_in_parts_and_logprobs_without_alternatives_are_read() -> None:
     with OpenAIServer(Reply(body=body)) as at:
         assert texts(sample(model(at), PROMPTS[:1], 1)) == ["one answer"]
         (reply,) = model(at).respond(
-            [(Message(role="user", content="?"),)], max_new_tokens=1, temperature=0, seed=0, first_token=True
+            [(Message(role="user", content="?"),)],
+            max_new_tokens=1,
+            temperature=0,
+            seed=0,
+            first_token=True,
         )
     assert isinstance(reply, JudgeReply)
     assert reply.first_token_logps == {"A": -0.1}
@@ -273,7 +310,13 @@ def test_a_field_that_the_server_refuses_is_left_out(field: str) -> None:
     with OpenAIServer(picky) as at:
         asked = model(at)
         assert all(isinstance(answer, Completion) for answer in sample(asked, PROMPTS, 2).values())
-        asked.respond([(Message(role="user", content="?"),)], max_new_tokens=1, temperature=0, seed=0, first_token=True)
+        asked.respond(
+            [(Message(role="user", content="?"),)],
+            max_new_tokens=1,
+            temperature=0,
+            seed=0,
+            first_token=True,
+        )
     assert any(f"refuses {field}" in note for note in asked.notes)
     assert "top_logprobs" not in at.bodies[-1] or field != "logprobs"
 
@@ -281,7 +324,9 @@ def test_a_field_that_the_server_refuses_is_left_out(field: str) -> None:
 def test_max_tokens_goes_by_its_newer_name_where_that_is_wanted() -> None:
     def newer(request: dict[str, Any], number: int) -> Reply:
         if "max_tokens" in request:
-            return Reply(status=400, body={"error": {"message": "Use 'max_completion_tokens' instead"}})
+            return Reply(
+                status=400, body={"error": {"message": "Use 'max_completion_tokens' instead"}}
+            )
         return server.honours_n(request, number)
 
     with OpenAIServer(newer) as at:
@@ -321,11 +366,17 @@ def test_tools_template_arguments_system_turns_and_a_prefill_are_sent() -> None:
     assert "reasoning" not in body["messages"][-1]
     assert body["tools"][0]["function"]["name"] == "f"
     assert body["chat_template_kwargs"] == {"enable_thinking": False}
-    assert (body["add_generation_prompt"], body["continue_final_message"], body["top_k"]) == (False, True, 5)
+    assert (body["add_generation_prompt"], body["continue_final_message"], body["top_k"]) == (
+        False,
+        True,
+        5,
+    )
 
 
 def test_what_is_in_flight_when_the_user_stops_is_kept() -> None:
-    """Stopping waits for what was paid for, asks nothing more, and the next run asks for the rest only."""
+    """Stopping waits for what was paid for, asks nothing more, and the next run asks for the
+    rest only.
+    """
     log, stop = MemoryLog(), threading.Event()
 
     def stopping(request: dict[str, Any], number: int) -> Reply:
@@ -350,7 +401,10 @@ def test_where_the_server_is_changes_no_key() -> None:
     there = OpenAIModel(model="m", base_url="http://two/v1", timeout_s=3)
     assert here.fingerprint == there.fingerprint
     assert here.fingerprint != OpenAIModel(model="n", base_url="http://one/v1").fingerprint
-    assert here.fingerprint != OpenAIModel(model="m", base_url="http://one/v1", extra_body={"top_k": 1}).fingerprint
+    assert (
+        here.fingerprint
+        != OpenAIModel(model="m", base_url="http://one/v1", extra_body={"top_k": 1}).fingerprint
+    )
 
 
 @pytest.mark.parametrize(
@@ -358,10 +412,15 @@ def test_where_the_server_is_changes_no_key() -> None:
     [
         ({"base_url": "localhost:8000"}, "is no URL"),
         ({}, "wants a key"),
-        ({"base_url": "http://h/v1", "api_key_env": "PREFINE_NOT_SET"}, "PREFINE_NOT_SET is not set"),
+        (
+            {"base_url": "http://h/v1", "api_key_env": "PREFINE_NOT_SET"},
+            "PREFINE_NOT_SET is not set",
+        ),
     ],
 )
-def test_settings_that_cannot_work_are_found_before_any_request(options: dict[str, Any], says: str) -> None:
+def test_settings_that_cannot_work_are_found_before_any_request(
+    options: dict[str, Any], says: str
+) -> None:
     with pytest.raises(ConfigError, match=says):
         OpenAIModel(**{"model": "m", **options}).check()
 
@@ -371,14 +430,20 @@ def ask_judge() -> Iterator[Callable[[Any], JudgeReply | Failure]]:
     def ask(script: Any) -> JudgeReply | Failure:
         with OpenAIServer(script) as at:
             (reply,) = model(at).respond(
-                [(Message(role="user", content="?"),)], max_new_tokens=1, temperature=0, seed=0, first_token=True
+                [(Message(role="user", content="?"),)],
+                max_new_tokens=1,
+                temperature=0,
+                seed=0,
+                first_token=True,
             )
         return reply
 
     yield ask
 
 
-def test_first_tokens_come_with_their_log_probabilities(ask_judge: Callable[[Any], JudgeReply | Failure]) -> None:
+def test_first_tokens_come_with_their_log_probabilities(
+    ask_judge: Callable[[Any], JudgeReply | Failure],
+) -> None:
     reply = ask_judge(server.label_judge(0.8))
     assert isinstance(reply, JudgeReply)
     assert reply.first_token_logps is not None

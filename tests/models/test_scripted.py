@@ -11,10 +11,14 @@ from prefine.records import Completion, Prompt
 PROMPTS = [Prompt.from_text(f"question {n}") for n in range(50)]
 
 
-def answers(model: ScriptedModel, prompts: list[Prompt] = PROMPTS, **decoding: Any) -> dict[str, Completion | Failure]:
+def answers(
+    model: ScriptedModel, prompts: list[Prompt] = PROMPTS, **decoding: Any
+) -> dict[str, Completion | Failure]:
     settings = Decoding(**decoding)
     requests = [SampleRequest(prompt, index) for prompt in prompts for index in range(4)]
-    calls = [Call(sample_key(model.fingerprint, request, settings), request) for request in requests]
+    calls = [
+        Call(sample_key(model.fingerprint, request, settings), request) for request in requests
+    ]
     batches = list(model.sample(prompts, 4, calls, settings, group=2))
     assert max(len(batch.keys) for batch in batches) <= model.batch
     answered = [batch.answer() for batch in batches]
@@ -38,7 +42,9 @@ def test_placeholders_are_filled_in() -> None:
 
 
 def test_failures_and_truncation_have_their_share() -> None:
-    found = answers(ScriptedModel(replies=["x"], fail_share=0.3, fail_reason="429", truncate_share=0.5)).values()
+    found = answers(
+        ScriptedModel(replies=["x"], fail_share=0.3, fail_reason="429", truncate_share=0.5)
+    ).values()
     failed = [answer for answer in found if isinstance(answer, Failure)]
     cut = [a for a in found if isinstance(a, Completion) and a.finish_reason == "length"]
     assert 0.2 < len(failed) / 200 < 0.4

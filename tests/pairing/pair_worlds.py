@@ -1,4 +1,6 @@
-"""Prompts with completions and a ranking of everything that can be known, for tests of selecting."""
+"""Prompts with completions and a ranking of everything that can be known, for tests of
+selecting.
+"""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -9,7 +11,9 @@ from prefine.records import Completion, DuelRecord, Message, Prompt, Ranking
 PROMPT = Prompt.from_text("Say something.")
 
 
-def completion(id_: str, text: str, *, finish: Any = "stop", tokens: int | None = None, prompt: Prompt = PROMPT):
+def completion(
+    id_: str, text: str, *, finish: Any = "stop", tokens: int | None = None, prompt: Prompt = PROMPT
+):
     return Completion(
         id=id_,
         prompt_id=prompt.id,
@@ -21,7 +25,9 @@ def completion(id_: str, text: str, *, finish: Any = "stop", tokens: int | None 
 
 
 def ranked(scores: Sequence[float], /, *, prompt: Prompt = PROMPT, **fields: Any) -> Ranking:
-    """Everything is known, of scores; the completions are called a, b, c, …, and neighbours in the order met."""
+    """Everything is known, of scores; the completions are called a, b, c, …, and neighbours in
+    the order met.
+    """
     ids = tuple(chr(ord("a") + n) for n in range(len(scores)))
     order = tuple(sorted(ids, key=lambda id_: (-scores[ids.index(id_)], id_)))
     known = {
@@ -34,4 +40,6 @@ def ranked(scores: Sequence[float], /, *, prompt: Prompt = PROMPT, **fields: Any
         "score_unit": "log_odds",
         "duels": tuple(DuelRecord(first=a, second=b, p_first=0.75) for a, b in pairwise(order)),
     }
-    return Ranking(**{"prompt_id": prompt.id, "strategy": "s", "completions": ids, **known, **fields})
+    return Ranking(
+        **{"prompt_id": prompt.id, "strategy": "s", "completions": ids, **known, **fields}
+    )

@@ -44,7 +44,9 @@ def test_joint_merges_pairs_within_and_across_prompts():
     for pair in across:
         assert pair.rejected_prompt != pair.prompt
         assert pair.rejected.prompt_id == pair.rejected_prompt.id
-        assert (pair.p_chosen, pair.score_gap) == (None, None), "scores of two prompts have no common zero"
+        assert (pair.p_chosen, pair.score_gap) == (None, None), (
+            "scores of two prompts have no common zero"
+        )
     assert {pair.prompt.id for pair in across} == {pair.rejected_prompt.id for pair in across}
     assert pairs == bound().pairs(groups, (), Tally())
     assert [pair_of(pair_row(pair)) for pair in pairs] == pairs
@@ -79,7 +81,9 @@ def test_it_is_noted_that_no_pair_joins_two_prompts():
     groups, tally = [world(n) for n in range(3)], Tally()
     pairs = bound(pairs_per_prompt=1).pairs(groups, (), tally)
     assert {pair.rejected_prompt for pair in pairs} == {None}
-    assert any("no pair joins two prompts: raise pair.pairs_per_prompt" in note for note in tally.notes())
+    assert any(
+        "no pair joins two prompts: raise pair.pairs_per_prompt" in note for note in tally.notes()
+    )
     tally = Tally()
     bound().pairs(groups, (), tally)
     assert tally.notes() == []
@@ -108,7 +112,10 @@ def test_options_hold_across_prompts_too():
     for pair in pairs:
         short, long = sorted(len(side.text) for side in (pair.chosen, pair.rejected))
         assert long <= 2 * short
-        assert groups[3].prompt.id not in {pair.prompt.id, pair.rejected_prompt and pair.rejected_prompt.id}
+        assert groups[3].prompt.id not in {
+            pair.prompt.id,
+            pair.rejected_prompt and pair.rejected_prompt.id,
+        }
     assert tally.dropped[TOO_CLOSE] == 3
     assert tally.dropped[TOO_UNEQUAL] > 0
 
@@ -136,7 +143,9 @@ def test_a_list_has_scores_or_else_ranks():
     assert (found.scores, found.ranks, found.weight) == ((3.0, 2.0, 1.0, 1.0), None, 1.0)
     assert list_of(list_row(found)) == found
     group = world(0)
-    bare = group._replace(ranking=group.ranking.model_copy(update={"scores": None, "standard_errors": None}))
+    bare = group._replace(
+        ranking=group.ranking.model_copy(update={"scores": None, "standard_errors": None})
+    )
     (found,), _ = lists_of(bare)
     assert (found.scores, found.ranks) == (None, (1, 2, 3, 4))
     assert list_of(list_row(found)) == found
@@ -158,7 +167,9 @@ def test_a_list_is_thinned_by_gap_and_length():
 def test_a_list_holds_each_answer_once():
     group = world(0)
     thought = group.completions["b"].message.model_copy(update={"reasoning": "hm", "content": "a0"})
-    texts = group.completions | {"b": group.completions["b"].model_copy(update={"message": thought})}
+    texts = group.completions | {
+        "b": group.completions["b"].model_copy(update={"message": thought})
+    }
     (found,), _ = lists_of(group._replace(completions=texts))
     assert [c.id for c in found.completions] == ["a", "c", "d"]
     with pytest.raises(ValidationError, match="the same answer"):
@@ -177,7 +188,9 @@ def test_a_list_without_a_preference_is_counted(scores, settings, reason):
 
 def test_a_ranking_without_order_gives_no_list():
     group = world(0)
-    found, tally = lists_of(group._replace(ranking=group.ranking.model_copy(update={"scores": None, "order": None})))
+    found, tally = lists_of(
+        group._replace(ranking=group.ranking.model_copy(update={"scores": None, "order": None}))
+    )
     assert found == []
     assert tally.dropped == {NOTHING: 1}
 

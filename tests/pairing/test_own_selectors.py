@@ -1,4 +1,6 @@
-"""A user's own selector that is wrong: the message names it and the prompt, and says what it did."""
+"""A user's own selector that is wrong: the message names it and the prompt, and says what it
+did.
+"""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -113,7 +115,9 @@ def test_lists_that_are_none(name: str, says: str) -> None:
 
 
 def test_what_was_left_out_is_unknown_to_the_selector() -> None:
-    cut = GROUP._replace(completions=GROUP.completions | {"b": completion("b", "b", finish="length")})
+    cut = GROUP._replace(
+        completions=GROUP.completions | {"b": completion("b", "b", finish="length")}
+    )
     with pytest.raises(ConfigError, match="names completion 'b'"):
         bound("raising_later", drop_truncated=True).pairs([cut], (), Tally())
 
@@ -125,7 +129,8 @@ def test_a_joint_selector_may_leave_a_prompt_out() -> None:
 
 
 @pytest.mark.parametrize(
-    "facts", [{"makes": "pair"}, {"needs": {"bset"}}, {"needs_one_of": {"x"}}, {"pairs_per_prompt": 0}]
+    "facts",
+    [{"makes": "pair"}, {"needs": {"bset"}}, {"needs_one_of": {"x"}}, {"pairs_per_prompt": 0}],
 )
 def test_facts_that_are_none(facts: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="selector: "):

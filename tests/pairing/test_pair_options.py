@@ -1,4 +1,6 @@
-"""The options that all selectors share: restricted rankings, refused proposals, limits, and options that do not fit."""
+"""The options that all selectors share: restricted rankings, refused proposals, limits, and
+options that do not fit.
+"""
 
 from collections import Counter
 from itertools import combinations
@@ -12,7 +14,14 @@ from pair_worlds import PROMPT, completion, ranked
 from prefine.config.components import TABLES
 from prefine.config.sections import Component, PairConfig
 from prefine.errors import ConfigError, DataError
-from prefine.pairing.filters import SAME_ANSWER, TOO_CLOSE, TOO_UNEQUAL, TOO_UNSURE, PairOptions, check_options
+from prefine.pairing.filters import (
+    SAME_ANSWER,
+    TOO_CLOSE,
+    TOO_UNEQUAL,
+    TOO_UNSURE,
+    PairOptions,
+    check_options,
+)
 from prefine.pairing.protocol import Choice, SelectorFacts
 from prefine.pairing.select import CHAMPION_CUT, NOTHING, select_pairs
 from prefine.pairing.selectors.best_vs_random import best_vs_random
@@ -27,7 +36,12 @@ SCORES = (5.0, 4.0, 3.0, 2.0, 0.0)
 
 
 def select(
-    ranking: Any, propose: Any = best_vs_worst, *, limit: int | None = 1, completions: Any = FIVE, **options: Any
+    ranking: Any,
+    propose: Any = best_vs_worst,
+    *,
+    limit: int | None = 1,
+    completions: Any = FIVE,
+    **options: Any,
 ):
     return select_pairs(PROMPT, completions, ranking, propose, PairOptions(**options), limit=limit)
 
@@ -39,7 +53,12 @@ def chosen(selected: Any) -> list[tuple[str, str]]:
 def test_proposals_are_taken_in_their_order_up_to_the_limit():
     assert chosen(select(ranked(SCORES))) == [("a", "e")]
     assert chosen(select(ranked(SCORES), limit=3)) == [("a", "e"), ("a", "d"), ("a", "c")]
-    assert chosen(select(ranked(SCORES), limit=None)) == [("a", "e"), ("a", "d"), ("a", "c"), ("a", "b")]
+    assert chosen(select(ranked(SCORES), limit=None)) == [
+        ("a", "e"),
+        ("a", "d"),
+        ("a", "c"),
+        ("a", "b"),
+    ]
 
 
 def test_what_is_passed_over_is_counted_by_reason():
@@ -49,7 +68,9 @@ def test_what_is_passed_over_is_counted_by_reason():
     assert chosen(found) == [("a", "e")]
     assert found.dropped == {TOO_UNSURE: 3}
     assert select(ranked(SCORES, champion=None)).dropped == {NOTHING: 1}
-    assert select(ranked(SCORES, scores=None, standard_errors=None), min_gap=0.0).dropped == {TOO_CLOSE: 4}
+    assert select(ranked(SCORES, scores=None, standard_errors=None), min_gap=0.0).dropped == {
+        TOO_CLOSE: 4
+    }
 
 
 def test_lengths_are_matched_in_tokens_where_both_are_known_else_in_characters():
@@ -67,7 +88,9 @@ def test_truncated_completions_are_out_before_the_selector_looks():
     cut = FIVE | {id_: completion(id_, id_ * 3, finish="length") for id_ in "ae"}
     assert chosen(select(ranked(SCORES), completions=cut, drop_truncated=True)) == [("b", "d")]
     scan = ranked(SCORES, worst=None, order=None, scores=None, standard_errors=None)
-    found = select(scan, lambda view: best_vs_random(view, seed=1), completions=cut, drop_truncated=True)
+    found = select(
+        scan, lambda view: best_vs_random(view, seed=1), completions=cut, drop_truncated=True
+    )
     assert found.pairs == []
     assert found.dropped == {CHAMPION_CUT: 1}
 
@@ -78,7 +101,9 @@ def test_a_length_penalty_moves_champion_and_worst_to_where_the_scores_then_are(
     (pair,) = select(ranked(SCORES), completions=texts, length_penalty=0.05).pairs
     assert (pair.chosen.id, pair.rejected.id) == ("b", "c")
     assert pair.score_gap == pytest.approx(10.5)
-    assert pair.p_chosen == pytest.approx(0.75), "what the judge said of the two, whatever their lengths"
+    assert pair.p_chosen == pytest.approx(0.75), (
+        "what the judge said of the two, whatever their lengths"
+    )
     (against,) = select(ranked(SCORES), completions=texts, length_penalty=0.05, limit=3).pairs[1:2]
     assert (against.chosen.id, against.rejected.id) == ("b", "e")
     missing = ranked(SCORES, scores=None, standard_errors=None)
@@ -86,7 +111,9 @@ def test_a_length_penalty_moves_champion_and_worst_to_where_the_scores_then_are(
 
 
 def test_a_selector_that_repeats_itself_gives_a_pair_once():
-    assert chosen(select(ranked(SCORES), lambda _: [Choice("a", "b")] * 3, limit=None)) == [("a", "b")]
+    assert chosen(select(ranked(SCORES), lambda _: [Choice("a", "b")] * 3, limit=None)) == [
+        ("a", "b")
+    ]
 
 
 def test_the_same_answer_with_other_reasoning_is_passed_over_and_counted():
@@ -98,7 +125,9 @@ def test_the_same_answer_with_other_reasoning_is_passed_over_and_counted():
 
 
 def test_what_a_ranking_knows_is_looked_up_once():
-    """Counted, not timed: 32 completions have 496 duels and 496 pairs, and no pair may look through all duels."""
+    """Counted, not timed: 32 completions have 496 duels and 496 pairs, and no pair may look
+    through all duels.
+    """
 
     class Counting(tuple):
         walks = 0
@@ -135,7 +164,9 @@ FIELDS = ("champion", "worst", "last_loser", "order", "scores")
 )
 def test_a_restricted_ranking_is_consistent(scores, cut, lengths, unknown, penalty):
     full = ranked([float(score) for score in scores])
-    full = full.model_copy(update=dict.fromkeys(unknown) | ({"standard_errors": None} if "scores" in unknown else {}))
+    full = full.model_copy(
+        update=dict.fromkeys(unknown) | ({"standard_errors": None} if "scores" in unknown else {})
+    )
     texts = {
         id_: completion(id_, id_ * length, finish="length" if id_ in cut else "stop")
         for id_, length in zip("abcdef", lengths, strict=True)
@@ -155,7 +186,9 @@ def test_a_restricted_ranking_is_consistent(scores, cut, lengths, unknown, penal
     if view.scores is not None:
         value = dict(zip(view.completions, view.scores, strict=True))
         original = dict(zip(full.completions, full.scores or (), strict=True))
-        assert value == pytest.approx({id_: original[id_] - penalty * len(texts[id_].text) for id_ in left})
+        assert value == pytest.approx(
+            {id_: original[id_] - penalty * len(texts[id_].text) for id_ in left}
+        )
         if view.champion is not None:
             assert value[view.champion] == max(value.values())
         if view.worst is not None:
@@ -175,7 +208,12 @@ LISTS = SelectorFacts(frozenset(), makes="lists")
     ("options", "makes", "facts", "says"),
     [
         ({"min_gap": 0.0}, PAIRS, SCAN, r"pair\.min_gap: needs scores.*min_p_chosen"),
-        ({"length_penalty": 0.1}, PAIRS, SCAN, r"pair\.length_penalty: needs scores, which strategy 'x'"),
+        (
+            {"length_penalty": 0.1},
+            PAIRS,
+            SCAN,
+            r"pair\.length_penalty: needs scores, which strategy 'x'",
+        ),
         ({"min_p_chosen": 0.6}, PAIRS, RATED, r"pair\.min_p_chosen: strategy 'x' compares no two"),
         ({"min_p_chosen": 0.6}, LISTS, ALL, r"pair\.min_p_chosen: a prompt gives one list"),
         ({"pairs_per_prompt": 2}, LISTS, ALL, r"pair\.pairs_per_prompt: a prompt gives one list"),
@@ -202,7 +240,9 @@ PAIR_SELECTORS = sorted(set(TABLES["selector"]) - {"lists", "joint"})
     penalty=st.sampled_from([0.0, 0.2]),
     seed=st.integers(0, 9),
 )
-def test_every_selector_keeps_to_every_option(name, scores, lengths, cut, met, limit, gap, ratio, penalty, seed):
+def test_every_selector_keeps_to_every_option(
+    name, scores, lengths, cut, met, limit, gap, ratio, penalty, seed
+):
     settings = PairConfig(
         selector=Component(name=name), min_gap=gap, max_length_ratio=ratio, length_penalty=penalty,
         drop_truncated=True, pairs_per_prompt=limit, seed=seed,
@@ -220,7 +260,8 @@ def test_every_selector_keeps_to_every_option(name, scores, lengths, cut, met, l
     assert bool(pairs) or sum(tally.dropped.values()) > 0
     assert tally.prompts_without == (not pairs)
     corrected = {
-        id_: score - penalty * len(texts[id_].text) for id_, score in zip(full.completions, scores, strict=True)
+        id_: score - penalty * len(texts[id_].text)
+        for id_, score in zip(full.completions, scores, strict=True)
     }
     for pair in pairs:
         assert pair.chosen.id != pair.rejected.id
@@ -244,7 +285,9 @@ def test_every_selector_keeps_to_every_option(name, scores, lengths, cut, met, l
         }
     )
     assert (
-        bound.pairs([RankedPrompt(PROMPT, texts, shuffled), RankedPrompt(PROMPT, texts, full)], (), Tally())
+        bound.pairs(
+            [RankedPrompt(PROMPT, texts, shuffled), RankedPrompt(PROMPT, texts, full)], (), Tally()
+        )
         == pairs * 2
     )
 
@@ -255,4 +298,7 @@ def test_counts_of_the_tally_become_notes():
     unknown = Tally()
     unknown.look_at([completion("a", "x", finish="unknown"), completion("b", "x")])
     assert "1 completions do not say whether they were cut" in unknown.notes()[0]
-    assert notes == ["2 prompts give nothing to train on", "3 completions left out: cut by the generation limit"]
+    assert notes == [
+        "2 prompts give nothing to train on",
+        "3 completions left out: cut by the generation limit",
+    ]

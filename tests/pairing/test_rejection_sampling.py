@@ -1,4 +1,6 @@
-"""Rejection sampling: the published figures, both limits of beta, ties, duplicates and odd numbers."""
+"""Rejection sampling: the published figures, both limits of beta, ties, duplicates and odd
+numbers.
+"""
 
 from math import exp
 
@@ -39,7 +41,10 @@ def test_the_published_figures_at_beta_one_half():
 def test_a_large_beta_accepts_the_first_as_published_and_the_selector_shuffles_them():
     found = accept(EIGHT, k=2, beta=float("inf"), rng=np.random.default_rng(1))
     assert (found.indices, found.first_pass_acceptance) == ((0, 1), 1)
-    choices = [rejection_sampling(scored(*EIGHT), seed=seed, beta=1e9, accepted=2)[0] for seed in range(2_000)]
+    choices = [
+        rejection_sampling(scored(*EIGHT), seed=seed, beta=1e9, accepted=2)[0]
+        for seed in range(2_000)
+    ]
     counts = np.bincount([int(id_[1:]) for choice in choices for id_ in choice[:2]], minlength=8)
     assert np.abs(counts - 500).max() < 4 * (4_000 * 7 / 64) ** 0.5
 
@@ -57,7 +62,9 @@ def test_every_draw_ends_with_k_different_candidates(rewards, k, beta, seed):
     assert accept(rewards, k=k, beta=beta, rng=np.random.default_rng(seed)) == drawn
 
 
-@pytest.mark.parametrize(("rewards", "k", "beta"), [([], 1, 1.0), ([1.0], 0, 1.0), ([1.0], 1, 0.0), ([np.nan], 1, 1.0)])
+@pytest.mark.parametrize(
+    ("rewards", "k", "beta"), [([], 1, 1.0), ([1.0], 0, 1.0), ([1.0], 1, 0.0), ([np.nan], 1, 1.0)]
+)
 def test_nonsense_is_refused(rewards, k, beta):
     with pytest.raises(ValueError, match="rejection sampling needs"):
         accept(rewards, k=k, beta=beta, rng=np.random.default_rng(0))
@@ -74,7 +81,9 @@ def test_first_round_makes_half_as_many_pairs_and_a_tournament_one_fewer(number)
         tournament = rejection_sampling(found, seed=seed, accepted=number, pairing="tournament")
         assert len(tournament) == number - 1
         # Everybody but the best loses once.
-        assert sorted(choice.rejected for choice in tournament) == sorted(found.completions[: number - 1])
+        assert sorted(choice.rejected for choice in tournament) == sorted(
+            found.completions[: number - 1]
+        )
         assert tournament[-1].chosen == found.completions[-1]
 
 

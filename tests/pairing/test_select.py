@@ -20,7 +20,9 @@ FITTING = {
 }
 
 
-def completion(id_: str, text: str, *, reasoning: str | None = None, prompt_id: str = PROMPT.id) -> Completion:
+def completion(
+    id_: str, text: str, *, reasoning: str | None = None, prompt_id: str = PROMPT.id
+) -> Completion:
     message = Message(role="assistant", content=text, reasoning=reasoning)
     return Completion(id=id_, prompt_id=prompt_id, sample_index=0, message=message)
 
@@ -79,7 +81,9 @@ def test_an_undeclared_selector_is_refused():
     ],
 )
 def test_p_chosen_is_the_mean_over_the_direct_duels_if_it_favours_the_chosen(duels, expected):
-    assert paired(ranking(*duels)).p_chosen == (None if expected is None else pytest.approx(expected))
+    assert paired(ranking(*duels)).p_chosen == (
+        None if expected is None else pytest.approx(expected)
+    )
 
 
 @pytest.mark.parametrize(
@@ -129,7 +133,11 @@ def test_an_unknown_or_foreign_completion_is_refused():
 
 def test_order_and_scores_alone_are_enough_for_those_that_need_no_champion():
     facts = StrategyFacts(frozenset({"order", "scores"}), max_asks=lambda m: m, rounds=lambda m: 1)
-    fitting = {name for name, function in TABLE.items() if selector_facts(function).fits(facts.guarantees)}
+    fitting = {
+        name for name, function in TABLE.items() if selector_facts(function).fits(facts.guarantees)
+    }
     assert fitting == {"all_pairs", "rejection_sampling", "lists"}
     with pytest.raises(ConfigError, match="'lists' needs order or scores, which strategy 'x'"):
-        check_selector("lists", TABLE["lists"], "x", StrategyFacts(frozenset({"best"}), len, len), TABLE)
+        check_selector(
+            "lists", TABLE["lists"], "x", StrategyFacts(frozenset({"best"}), len, len), TABLE
+        )

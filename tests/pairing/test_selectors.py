@@ -1,4 +1,6 @@
-"""Selectors: what each proposes, most wanted first, and that a draw depends on its seed and the completions alone."""
+"""Selectors: what each proposes, most wanted first, and that a draw depends on its seed and the
+completions alone.
+"""
 
 from collections import Counter
 
@@ -55,7 +57,10 @@ def test_one_completion_gives_nothing(name):
 
 def test_random_never_takes_the_champion_and_takes_the_others_alike():
     seeds = [int(content_hash("best_vs_random", 0, f"p{n}"), 16) for n in range(3_000)]
-    orders = [tuple(choice.rejected for choice in best_vs_random(ranking(champion="b"), seed=seed)) for seed in seeds]
+    orders = [
+        tuple(choice.rejected for choice in best_vs_random(ranking(champion="b"), seed=seed))
+        for seed in seeds
+    ]
     counts = Counter(orders)
     assert len(counts) == 6
     assert all(set(order) == {"a", "c", "d"} for order in counts)
@@ -85,7 +90,8 @@ def test_last_loser_worst_and_runner_up():
 
 
 def test_mu_minus_2sigma_rejects_a_typical_bad_one_not_the_broken_one():
-    # Mean 5.05, standard deviation 3.29: the target is -1.53, nearer to 0 than to the outlier at -8.
+    # Mean 5.05, standard deviation 3.29: the target is -1.53, nearer to 0 than to the outlier at
+    # -8.
     ids = tuple("abcdefghijklmnopqrst")
     found = ranking(completions=ids, champion="a", scores=(7.0, *[6.0] * 17, 0.0, -8.0))
     choices = best_vs_mu_minus_2sigma(found)
@@ -96,7 +102,9 @@ def test_mu_minus_2sigma_rejects_a_typical_bad_one_not_the_broken_one():
 
 def test_mu_minus_2sigma_never_rejects_an_equal_of_the_champion():
     assert best_vs_mu_minus_2sigma(ranking(champion="a", scores=(1.0, 1.0, 1.0, 1.0))) == []
-    assert best_vs_mu_minus_2sigma(ranking(champion="a", scores=(1.0, 2.0, 1.0, 0.0))) == [Choice("a", "d")]
+    assert best_vs_mu_minus_2sigma(ranking(champion="a", scores=(1.0, 2.0, 1.0, 0.0))) == [
+        Choice("a", "d")
+    ]
 
 
 @given(scores=st.lists(st.integers(0, 3), min_size=4, max_size=4), seed=st.integers(0, 9))
@@ -115,4 +123,9 @@ def test_all_pairs_begins_with_every_pair_at_some_seed():
 def test_lists_are_ordered_by_score_or_else_as_found():
     assert lists(ranking(order=("c", "a", "d", "b"))) == ["c", "a", "d", "b"]
     assert lists(ranking(scores=(1.0, 3.0, 1.0, 2.0))) == ["b", "d", "a", "c"]
-    assert lists(ranking(scores=(1.0, 3.0, 1.0, 2.0), order=("b", "d", "c", "a"))) == ["b", "d", "c", "a"]
+    assert lists(ranking(scores=(1.0, 3.0, 1.0, 2.0), order=("b", "d", "c", "a"))) == [
+        "b",
+        "d",
+        "c",
+        "a",
+    ]

@@ -32,7 +32,8 @@ from prefine.playground.world import (
 )
 
 FULL = (
-    "write 2 sentences about tea . use the words holds and kettle . avoid the word pot . be cheerful ."
+    "write 2 sentences about tea . use the words holds and kettle . avoid the word pot . be "
+    "cheerful ."
     " mention cup before spoon ."
 )
 PERFECT = "the happy kettle holds this cup . this spoon meets the bright lemon ."
@@ -60,7 +61,11 @@ def test_only_the_constraints_of_the_prompt_are_scored():
         ("topic", "the happy kettle holds this cup . this spoon meets the bright whale .", 0.5),
         ("topic", "the happy king holds this crown . this sword meets the bright moat .", 0.0),
         ("required", "the happy kettle meets this cup . this spoon meets the bright lemon .", 0.5),
-        ("required", "the happy kettle holds this cup . this spoon meets the bright kettle .", 0.75),
+        (
+            "required",
+            "the happy kettle holds this cup . this spoon meets the bright kettle .",
+            0.75,
+        ),
         ("forbidden", "the happy kettle holds this cup . this spoon meets the bright pot .", 0.0),
         ("tone", "the happy kettle holds this cup . this spoon meets the sad lemon .", 0.5),
         ("tone", "the happy kettle holds this cup . this spoon meets the round lemon .", 0.5),
@@ -69,7 +74,11 @@ def test_only_the_constraints_of_the_prompt_are_scored():
         ("form", "happy kettle holds this cup . this spoon meets the bright lemon .", 0.5),
         ("form", "the happy kettle holds this cup . this spoon meets the bright lemon", 0.5),
         ("form", "the happy kettle holds this cup . this spoon meets the bright spoon .", 0.5),
-        ("form", "the happy kettle holds holds this cup . this spoon meets the bright lemon .", 0.5),
+        (
+            "form",
+            "the happy kettle holds holds this cup . this spoon meets the bright lemon .",
+            0.5,
+        ),
         ("form", "the happy kettle holds this cup . this spoon , meets the bright lemon .", 0.5),
     ],
 )
@@ -123,7 +132,9 @@ def test_any_text_has_a_gold_score(task, text):
     assert all(0.0 <= value <= 1.0 for value in parts.values())
 
 
-@pytest.mark.parametrize("text", ["the cup . " * 50_000, "kettle " * 50_000, "😀茶" * 50_000, "\ud800 . \x00"])
+@pytest.mark.parametrize(
+    "text", ["the cup . " * 50_000, "kettle " * 50_000, "😀茶" * 50_000, "\ud800 . \x00"]
+)
 def test_hostile_texts_are_worth_little(text):
     assert 0.0 <= gold(FULL, text) < 0.5
 
@@ -187,7 +198,8 @@ def test_a_fifth_of_the_prompts_is_for_testing():
 
 
 def test_the_grammar_is_too_large_to_be_seen_whole():
-    # Only the tasks that have every constraint: two ordered nouns, then two required words and a forbidden one.
+    # Only the tasks that have every constraint: two ordered nouns, then two required words and a
+    # forbidden one.
     nouns, topics = len(NOUNS_OF_TOPIC["tea"]), len(NOUNS_OF_TOPIC)
     others = nouns - 2 + len(VERBS)
     words = nouns * (nouns - 1) * others * (others - 1) // 2 * (others - 2)
@@ -198,7 +210,9 @@ def test_every_word_has_one_class_one_topic_and_one_tone():
     words = [*TOPIC_OF_NOUN, *TONE_OF_ADJECTIVE, *NEUTRAL_ADJECTIVES, *VERBS, *DETERMINERS, "is"]
     assert len(words) == len(set(words)) == len(WORD_CLASS)
     assert len(TOPIC_OF_NOUN) == sum(len(nouns) for nouns in NOUNS_OF_TOPIC.values())
-    assert len(TONE_OF_ADJECTIVE) == sum(len(adjectives) for adjectives in ADJECTIVES_OF_TONE.values())
+    assert len(TONE_OF_ADJECTIVE) == sum(
+        len(adjectives) for adjectives in ADJECTIVES_OF_TONE.values()
+    )
 
 
 @given(TASKS, st.integers(0, 2**32))
@@ -208,7 +222,9 @@ def test_a_demonstration_without_flaws_is_perfect(task, seed):
 
 
 def has_room(task, part):
-    """Whether the longest sentences hold the word that makes the flaw beside those that the task names."""
+    """Whether the longest sentences hold the word that makes the flaw beside those that the
+    task names.
+    """
     if part == "forbidden" and task.forbidden is not None:
         extra = WORD_CLASS[task.forbidden]
     elif part == "topic":
@@ -224,7 +240,10 @@ def test_a_flaw_lowers_its_own_part(task, seed, part):
     assume(has_room(task, part))
     rng = random.Random(seed)
     one_flaw = {name: float(name == part) for name in FLAW_RATES}
-    values = [gold_parts(render(task), demonstrate(task, rng, flaw_rates=one_flaw)).get(part) for _ in range(30)]
+    values = [
+        gold_parts(render(task), demonstrate(task, rng, flaw_rates=one_flaw)).get(part)
+        for _ in range(30)
+    ]
     if part in parts_of(task):
         assert fmean(value for value in values if value is not None) < 0.9
     else:

@@ -1,4 +1,6 @@
-"""Worlds for ranking tests: prompts with P(first is better) of every ordered pair, and an `answer` for `drive`."""
+"""Worlds for ranking tests: prompts with P(first is better) of every ordered pair, and an
+`answer` for `drive`.
+"""
 
 from collections import Counter
 from collections.abc import Callable
@@ -15,7 +17,9 @@ Array = npt.NDArray[np.float64]
 
 @dataclass
 class World:
-    """Qualities [N, M] and verdicts [N, M, M]: p_first[n, i, j] when i is shown first. Counts what it is asked."""
+    """Qualities [N, M] and verdicts [N, M, M]: p_first[n, i, j] when i is shown first. Counts
+    what it is asked.
+    """
 
     quality: Array
     p_first: Array
@@ -44,24 +48,41 @@ class World:
 
     def p_best(self, outcomes: list[Outcome]) -> float:
         """How often the champion is the best."""
-        return float(np.mean([o.champion == best for o, best in zip(outcomes, self.quality.argmax(1), strict=True)]))
+        return float(
+            np.mean(
+                [
+                    o.champion == best
+                    for o, best in zip(outcomes, self.quality.argmax(1), strict=True)
+                ]
+            )
+        )
 
     def regret(self, outcomes: list[Outcome]) -> float:
         """Mean quality that the champion lacks, in sd."""
         champions = np.array([outcome.champion for outcome in outcomes])
-        return float(np.mean(self.quality.max(1) - self.quality[np.arange(len(champions)), champions]))
+        return float(
+            np.mean(self.quality.max(1) - self.quality[np.arange(len(champions)), champions])
+        )
 
 
-def noisy_world(prompts: int, completions: int, *, sigma: float, bias: float, soft: bool, seed: int) -> World:
-    """The simulated judge of RANKING §2, half of the noise shared by both orders; sigma is sqrt(2) at accuracy .75."""
+def noisy_world(
+    prompts: int, completions: int, *, sigma: float, bias: float, soft: bool, seed: int
+) -> World:
+    """The simulated judge of RANKING §2, half of the noise shared by both orders; sigma is
+    sqrt(2) at accuracy .75.
+    """
     rng = np.random.default_rng(seed)
     shape = (prompts, completions, completions)
     quality = rng.normal(size=(prompts, completions))
     upper = np.triu(rng.normal(size=shape), 1)
     shared = upper - upper.transpose(0, 2, 1)
     own = rng.normal(size=shape)
-    margin = quality[:, :, None] - quality[:, None, :] + sigma * (np.sqrt(0.5) * (shared + own) + bias)
-    return World(quality, 1 / (1 + np.exp(-3 * margin / sigma)) if soft else (margin > 0).astype(np.float64))
+    margin = (
+        quality[:, :, None] - quality[:, None, :] + sigma * (np.sqrt(0.5) * (shared + own) + bias)
+    )
+    return World(
+        quality, 1 / (1 + np.exp(-3 * margin / sigma)) if soft else (margin > 0).astype(np.float64)
+    )
 
 
 def table_world(p_first: npt.ArrayLike) -> World:

@@ -1,4 +1,6 @@
-"""What every strategy of the table promises: its guarantees, its limits, and that it ends whatever it is answered."""
+"""What every strategy of the table promises: its guarantees, its limits, and that it ends
+whatever it is answered.
+"""
 
 import inspect
 from collections.abc import Callable, Iterator
@@ -15,7 +17,13 @@ from prefine.ranking.protocol import Ask, Duel, Outcome, Rate, StrategyFacts, fa
 
 # Options without a default, by strategy; a strategy should rather have vetted settings.
 REQUIRED: dict[str, dict[str, Any]] = {}
-FIELDS = {"best": "champion", "worst": "worst", "order": "order", "scores": "scores", "last_loser": "last_loser"}
+FIELDS = {
+    "best": "champion",
+    "worst": "worst",
+    "order": "order",
+    "scores": "scores",
+    "last_loser": "last_loser",
+}
 BIASES = (-1.0, 0.0, 1.0)
 
 
@@ -66,7 +74,9 @@ def label(case: Case) -> str:
 
 
 def cases() -> Iterator[Case]:
-    """Every strategy, with every choice of its options that are choices, and every kind of slot bias."""
+    """Every strategy, with every choice of its options that are choices, and every kind of slot
+    bias.
+    """
     for name in TABLES["strategy"]:
         strategy = lookup("strategy", name, where="test")
         required = REQUIRED.get(name, {})
@@ -76,19 +86,30 @@ def cases() -> Iterator[Case]:
         for option in parameters:
             choices = BIASES if option == "first_slot_bias" else get_args(hints[option])
             if all(isinstance(choice, str | float) for choice in choices):
-                variants = [variant | {option: choice} for variant in variants for choice in choices or (None,)]
-                variants = [{key: value for key, value in variant.items() if value is not None} for variant in variants]
+                variants = [
+                    variant | {option: choice}
+                    for variant in variants
+                    for choice in choices or (None,)
+                ]
+                variants = [
+                    {key: value for key, value in variant.items() if value is not None}
+                    for variant in variants
+                ]
         yield from (Case(name, variant) for variant in variants)
 
 
 CASES = list(cases())
 each_case = pytest.mark.parametrize("case", CASES, ids=label)
-exact = pytest.mark.parametrize("case", [case for case in CASES if "best" in case.facts.guarantees], ids=label)
+exact = pytest.mark.parametrize(
+    "case", [case for case in CASES if "best" in case.facts.guarantees], ids=label
+)
 permutations = st.integers(2, 12).flatmap(lambda m: st.permutations(range(m)))
 
 
 def noiseless(quality: list[int], p_better: float = 1.0) -> Callable[[Ask], float]:
-    """A judge that knows the qualities and says so with P(better); its ratings are the qualities."""
+    """A judge that knows the qualities and says so with P(better); its ratings are the
+    qualities.
+    """
 
     def answer(ask: Ask) -> float:
         if isinstance(ask, Rate):
@@ -108,13 +129,17 @@ def check_lawful(case: Case, m: int, outcome: Outcome) -> None:
     for one, other in (("champion", "worst"), ("champion", "last_loser")):
         found = getattr(outcome, one)
         assert found is None or found != getattr(outcome, other)
-    assert all(getattr(outcome, f) in (None, *range(m)) for f in ("champion", "worst", "last_loser"))
+    assert all(
+        getattr(outcome, f) in (None, *range(m)) for f in ("champion", "worst", "last_loser")
+    )
     if outcome.order is not None:
         assert sorted(outcome.order) == list(range(m))
         assert outcome.champion in (None, outcome.order[0])
         assert outcome.worst in (None, outcome.order[-1])
         if outcome.scores is not None:
-            assert all(outcome.scores[a] >= outcome.scores[b] - 1e-9 for a, b in pairwise(outcome.order))
+            assert all(
+                outcome.scores[a] >= outcome.scores[b] - 1e-9 for a, b in pairwise(outcome.order)
+            )
 
 
 def check_whole(case: Case, m: int, outcome: Outcome) -> None:
@@ -132,7 +157,9 @@ def test_facts_take_the_options_of_the_strategy(name: str) -> None:
     assert {p.kind for p in options.values()} <= {inspect.Parameter.KEYWORD_ONLY}
     without_default = {key for key, p in options.items() if p.default is p.empty}
     assert without_default == REQUIRED.get(name, {}).keys()
-    defaults = REQUIRED.get(name, {}) | {key: p.default for key, p in options.items() if p.default is not p.empty}
+    defaults = REQUIRED.get(name, {}) | {
+        key: p.default for key, p in options.items() if p.default is not p.empty
+    }
     for function in (facts.max_asks, facts.rounds, facts.max_ratings):
         for m in range(2, 13):
             assert function(m, **defaults) == function(m, **REQUIRED.get(name, {}))
@@ -154,7 +181,8 @@ def test_fewer_than_two_completions_are_refused_at_the_call(name: str, m: int) -
 @given(quality=permutations, p_better=st.sampled_from((1.0, 0.6)))
 def test_a_noiseless_judge_is_believed(case: Case, quality: list[int], p_better: float) -> None:
     m = len(quality)
-    # A judge that is said to have a slot bias and does not show it in its soft verdicts is not noiseless.
+    # A judge that is said to have a slot bias and does not show it in its soft verdicts is not
+    # noiseless.
     p_better = 1.0 if case.options.get("first_slot_bias") else p_better
     outcome = case.play(m, noiseless(quality, p_better)).outcome
     check_whole(case, m, outcome)
@@ -167,7 +195,9 @@ def test_a_noiseless_judge_is_believed(case: Case, quality: list[int], p_better:
 @exact
 @settings(max_examples=15)
 @given(quality=permutations, data=st.data())
-def test_permuting_the_completions_permutes_the_outcome(case: Case, quality: list[int], data: st.DataObject) -> None:
+def test_permuting_the_completions_permutes_the_outcome(
+    case: Case, quality: list[int], data: st.DataObject
+) -> None:
     new_place = data.draw(st.permutations(range(len(quality))))
     shuffled = [0] * len(quality)
     for old, new in enumerate(new_place):
@@ -189,14 +219,18 @@ def test_a_judge_that_always_says_the_same_ends(case: Case, verdict: float) -> N
 @each_case
 def test_a_cyclic_judge_ends(case: Case) -> None:
     for m in range(2, 13):
-        cyclic = lambda ask: 1.0 if isinstance(ask, Rate) else float((ask.second - ask.first) % m <= m // 2)  # noqa: B023, E731
+        cyclic = lambda ask: (
+            1.0 if isinstance(ask, Rate) else float((ask.second - ask.first) % m <= m // 2)
+        )
         check_whole(case, m, case.play(m, cyclic).outcome)
 
 
 @each_case
 @pytest.mark.parametrize("favours", ["behind", "ahead", "second unless ahead"])
 def test_an_adversary_ends(case: Case, favours: str) -> None:
-    """The judge keeps the tournament open, or closes it as late as it can, by who has won more so far."""
+    """The judge keeps the tournament open, or closes it as late as it can, by who has won more
+    so far.
+    """
     for m in range(2, 13):
         wins = [0] * m
 
@@ -204,7 +238,9 @@ def test_an_adversary_ends(case: Case, favours: str) -> None:
             if isinstance(ask, Rate):
                 return 0.0
             lead = wins[ask.first] - wins[ask.second]
-            first = {"behind": lead < 0, "ahead": lead > 0, "second unless ahead": lead > 1}[favours]
+            first = {"behind": lead < 0, "ahead": lead > 0, "second unless ahead": lead > 1}[
+                favours
+            ]
             wins[ask.first if first else ask.second] += 1
             return float(first)
 
@@ -220,7 +256,11 @@ def test_any_answers_end_lawfully(case: Case, m: int, seed: int, failing: float)
     def answer(ask: Ask) -> float | None:
         if rng.random() < failing:
             return None
-        return float(rng.normal() if isinstance(ask, Rate) else rng.choice([0.0, 0.3, 0.5, 0.8, 1.0, rng.random()]))
+        return float(
+            rng.normal()
+            if isinstance(ask, Rate)
+            else rng.choice([0.0, 0.3, 0.5, 0.8, 1.0, rng.random()])
+        )
 
     outcome = case.play(m, answer).outcome
     if failing:
@@ -237,5 +277,7 @@ def test_nothing_answered_finds_nothing(case: Case) -> None:
 
 def test_every_strategy_has_its_cases() -> None:
     assert {case.name for case in CASES} == set(TABLES["strategy"])
-    assert {"single", "both", "lazy"} <= {case.options.get("order") for case in CASES if case.name == "knockout"}
+    assert {"single", "both", "lazy"} <= {
+        case.options.get("order") for case in CASES if case.name == "knockout"
+    }
     assert Duel(0, 1) in Case("knockout", {}).play(2, noiseless([0, 1])).asks

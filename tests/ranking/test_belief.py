@@ -1,4 +1,6 @@
-"""The belief about qualities, against conditioning done by hand, integrals and verdicts that are really taken."""
+"""The belief about qualities, against conditioning done by hand, integrals and verdicts that
+are really taken.
+"""
 
 import math
 from itertools import combinations, permutations
@@ -21,7 +23,9 @@ verdicts = st.one_of(st.sampled_from([0.0, 1.0]), st.floats(0.001, 0.999))
 
 
 class Joint:
-    """Means and covariances of M qualities, all pair errors and all order errors, conditioned the schoolbook way."""
+    """Means and covariances of M qualities, all pair errors and all order errors, conditioned
+    the schoolbook way.
+    """
 
     def __init__(self, m: int, accuracy: float, order_noise: float, bias: float) -> None:
         self.m = m
@@ -31,7 +35,9 @@ class Joint:
         self.pair = {pair: m + k for k, pair in enumerate(pairs)}
         self.order = {order: m + len(pairs) + k for k, order in enumerate(orders)}
         variances = [1.0] * m
-        variances += [(1 - order_noise) * self.sigma**2] * len(pairs) + [order_noise * self.sigma**2] * len(orders)
+        variances += [(1 - order_noise) * self.sigma**2] * len(pairs) + [
+            order_noise * self.sigma**2
+        ] * len(orders)
         self.mean, self.cov = np.zeros(len(variances)), np.diag(variances)
 
     def row(self, duel: Duel) -> np.ndarray:
@@ -57,7 +63,9 @@ class Joint:
         self.cov = self.cov - gain @ rows @ self.cov
 
     def sign(self, duel: Duel, first_wins: bool) -> None:
-        """Give one margin the mean and variance of its part above -bias, or below; everything else follows it."""
+        """Give one margin the mean and variance of its part above -bias, or below; everything
+        else follows it.
+        """
         row, (mean, variance) = self.row(duel), self.margin(duel)
         shift = self.sigma * NormalDist().inv_cdf(1 / (1 + math.exp(-self.bias)))
         x = np.linspace(mean - 12 * math.sqrt(variance), mean + 12 * math.sqrt(variance), 400_001)
@@ -94,9 +102,13 @@ def assert_same(of: Belief, joint: Joint, tolerance: float = 1e-6) -> None:
 
 
 def sequence(m: int, count: int, seed: int) -> tuple[list[Duel], list[float]]:
-    """Different ordered pairs, the second order of the first among them, and a probability for each."""
+    """Different ordered pairs, the second order of the first among them, and a probability for
+    each.
+    """
     rng = np.random.default_rng(seed)
-    duels = [Duel(*map(int, pair)) for pair in rng.permutation(list(permutations(range(m), 2)))[:count]]
+    duels = [
+        Duel(*map(int, pair)) for pair in rng.permutation(list(permutations(range(m), 2)))[:count]
+    ]
     again = Duel(duels[0].second, duels[0].first)
     duels = [duel for duel in duels if duel != again] + [again]
     return duels, rng.uniform(0.02, 0.98, len(duels)).tolist()
@@ -142,7 +154,9 @@ def test_a_probability_that_the_bias_alone_explains_moves_nobody():
 
 @each_judge
 @pytest.mark.parametrize("first_wins", [True, False])
-def test_a_first_sign_leaves_the_moments_of_the_exact_posterior(accuracy, order_noise, bias, first_wins):
+def test_a_first_sign_leaves_the_moments_of_the_exact_posterior(
+    accuracy, order_noise, bias, first_wins
+):
     hard_bias = 0.4 * bias
     logit = first_slot_logit(hard_bias, "hard")
     one = belief(3, accuracy, order_noise, logit)
@@ -197,7 +211,9 @@ def test_the_surer_a_stated_probability_the_more_it_says_up_to_one_in_a_million(
 @pytest.mark.parametrize("order_noise", [0.0, 0.5])
 @pytest.mark.parametrize("m", [3, 5, 8])
 def test_a_sign_that_nobody_expected_still_leaves_a_distribution(m, order_noise):
-    """Each is said to be much better than the next one, and then the last one to be better than the first."""
+    """Each is said to be much better than the next one, and then the last one to be better than
+    the first.
+    """
     one, joint = belief(m, 0.95, order_noise), Joint(m, 0.95, order_noise, 0.0)
     for better in range(m - 1):
         one.take(Duel(better, better + 1), 1 - 2e-6)
@@ -232,7 +248,8 @@ def test_a_second_order_narrows_less_than_a_fresh_pair(order_noise, bias):
     by_fresh = (first - spread(fresh) ** 2)[2:].sum()
     assert (whole - first)[:2].sum() == pytest.approx(by_fresh)
     assert by_again < 0.9 * by_fresh
-    # 1 / (1 / 2 + 1 / n) for the difference, n the noise that is left: one order, then the mean of both.
+    # 1 / (1 / 2 + 1 / n) for the difference, n the noise that is left: one order, then the mean of
+    # both.
     sigma2 = one.sigma**2
     after_one = 1 / (1 / 2 + 1 / sigma2)
     after_two = 1 / (1 / 2 + 1 / ((1 - order_noise / 2) * sigma2))
@@ -320,7 +337,9 @@ def test_slots_and_names_do_not_matter(taken, judge, new):
         assert np.allclose(other.best_of_two()[np.ix_(names, names)], one.best_of_two(), atol=1e-6)
     off = ~np.eye(4, dtype=bool)
     assert np.allclose(swapped.best_after().T[off], one.best_after()[off], atol=1e-6)
-    assert np.allclose(renamed.best_after()[np.ix_(new, new)][off], one.best_after()[off], atol=1e-6)
+    assert np.allclose(
+        renamed.best_after()[np.ix_(new, new)][off], one.best_after()[off], atol=1e-6
+    )
 
 
 # Looking ahead.
@@ -370,7 +389,9 @@ def test_best_after_is_right_after_signs_too(accuracy, order_noise, bias):
 
 @each_judge
 @pytest.mark.parametrize("seed", [0, 1])
-def test_best_of_two_is_the_mean_over_the_margins_that_may_be_stated(accuracy, order_noise, bias, seed):
+def test_best_of_two_is_the_mean_over_the_margins_that_may_be_stated(
+    accuracy, order_noise, bias, seed
+):
     one, joint = belief(4, accuracy, order_noise, bias), Joint(4, accuracy, order_noise, bias)
     duels, probabilities = sequence(4, 5, seed)
     grid, step = np.linspace(-8, 8, 16_001, retstep=True)
@@ -389,10 +410,16 @@ def test_best_of_two_is_the_mean_over_the_margins_that_may_be_stated(accuracy, o
             for z in (-1, 1):
                 # Means are linear in the margin: two verdicts say what all others would do.
                 told = one.copy()
-                told.take(pair, 1 / (1 + math.exp(-(3 * (mean + z * math.sqrt(variance)) / one.sigma + bias))))
+                told.take(
+                    pair,
+                    1 / (1 + math.exp(-(3 * (mean + z * math.sqrt(variance)) / one.sigma + bias))),
+                )
                 after.append(told.mean.copy())
             i, j = pair
-            lines = [(after[0][k] + after[1][k]) / 2 + (after[1][k] - after[0][k]) / 2 * grid for k in (i, j)]
+            lines = [
+                (after[0][k] + after[1][k]) / 2 + (after[1][k] - after[0][k]) / 2 * grid
+                for k in (i, j)
+            ]
             expected = float((np.maximum(*lines) * density).sum())
             assert ahead[pair] == pytest.approx(expected, abs=1e-6), pair
 
@@ -443,7 +470,10 @@ def test_a_copy_goes_its_own_way():
 # What is reported.
 
 
-@given(taken=st.lists(st.tuples(st.permutations(range(5)), verdicts), max_size=12), judge=st.sampled_from(JUDGES))
+@given(
+    taken=st.lists(st.tuples(st.permutations(range(5)), verdicts), max_size=12),
+    judge=st.sampled_from(JUDGES),
+)
 @settings(max_examples=40)
 def test_log_odds_are_centred_differences_of_the_means(taken, judge):
     one = belief(5, *judge)
@@ -457,8 +487,12 @@ def test_log_odds_are_centred_differences_of_the_means(taken, judge):
 
 @pytest.mark.parametrize("accuracy", [0.6, 0.75, 0.9])
 @pytest.mark.parametrize("gap_in_sigma", [0.25, 0.5, 1.0, 2.0, 3.0])
-def test_of_a_pair_that_is_well_known_the_scores_give_the_judges_probability(accuracy, gap_in_sigma):
-    """Two hundred independent verdicts tell the gap d; the judge then prefers the better one with Phi(d / sigma)."""
+def test_of_a_pair_that_is_well_known_the_scores_give_the_judges_probability(
+    accuracy, gap_in_sigma
+):
+    """Two hundred independent verdicts tell the gap d; the judge then prefers the better one
+    with Phi(d / sigma).
+    """
     one = Belief(2, 1, accuracy=accuracy, order_noise=1.0, first_slot_bias=0.0)
     p = 1 / (1 + math.exp(-3 * gap_in_sigma))
     for _ in range(100):

@@ -1,4 +1,6 @@
-"""Bradley-Terry: an independent objective and its derivatives, symmetries, extremes, one prompt against many."""
+"""Bradley-Terry: an independent objective and its derivatives, symmetries, extremes, one prompt
+against many.
+"""
 
 import numpy as np
 import pytest
@@ -35,11 +37,19 @@ def hessian(duels, answers, scores, bias, prior_sd):
 def games(draw):
     """Completions, duels with hard, soft, tied and missing answers, a bias and a prior."""
     m = draw(st.integers(2, 7))
-    pair = st.tuples(st.integers(0, m - 1), st.integers(1, m - 1)).map(lambda d: Duel(d[0], (d[0] + d[1]) % m))
+    pair = st.tuples(st.integers(0, m - 1), st.integers(1, m - 1)).map(
+        lambda d: Duel(d[0], (d[0] + d[1]) % m)
+    )
     duels = draw(st.lists(pair, max_size=15))
     answer = st.sampled_from((0.0, 1.0, 0.5, None)) | st.floats(0, 1)
     answers = draw(st.lists(answer, min_size=len(duels), max_size=len(duels)))
-    return m, duels, answers, draw(st.sampled_from((-2.0, 0.0, 0.7))), draw(st.sampled_from((0.5, 1.5, 10.0)))
+    return (
+        m,
+        duels,
+        answers,
+        draw(st.sampled_from((-2.0, 0.0, 0.7))),
+        draw(st.sampled_from((0.5, 1.5, 10.0))),
+    )
 
 
 def fit(game):
@@ -58,7 +68,9 @@ def test_the_fit_is_where_the_gradient_vanishes(game):
             cost(found.scores + shift, duels, answers, bias, prior_sd)
             - cost(found.scores - shift, duels, answers, bias, prior_sd)
         ) / (2 * step)
-        assert slope == pytest.approx(0, abs=1e-8)  # rounding: cost is some 1e1, times 1e-16 / 1e-5, and some
+        assert slope == pytest.approx(
+            0, abs=1e-8
+        )  # rounding: cost is some 1e1, times 1e-16 / 1e-5, and some
 
 
 def test_the_fit_is_where_plain_gradient_descent_ends():
@@ -71,7 +83,9 @@ def test_the_fit_is_where_plain_gradient_descent_ends():
         for _ in range(4000):
             q = 1 / (1 + np.exp(-(sides @ scores + bias)))
             scores -= 0.1 * (scores / prior_sd**2 + sides.T @ (q - answers))
-        assert fit((6, duels, answers.tolist(), bias, prior_sd)).scores == pytest.approx(scores, abs=1e-9)
+        assert fit((6, duels, answers.tolist(), bias, prior_sd)).scores == pytest.approx(
+            scores, abs=1e-9
+        )
 
 
 @given(game=games())
@@ -79,7 +93,9 @@ def test_errors_are_those_of_the_centred_scores(game):
     m, duels, answers, bias, prior_sd = game
     found = fit(game)
     centring = np.eye(m) - 1 / m
-    covariance = centring @ np.linalg.inv(hessian(duels, answers, found.scores, bias, prior_sd)) @ centring
+    covariance = (
+        centring @ np.linalg.inv(hessian(duels, answers, found.scores, bias, prior_sd)) @ centring
+    )
     assert found.scores.mean() == pytest.approx(0, abs=1e-12)
     assert found.standard_errors == pytest.approx(np.sqrt(np.diag(covariance)), rel=1e-6)
     plain = posterior(m, duels, answers, first_slot_bias=bias, prior_sd=prior_sd)[1]
@@ -121,7 +137,12 @@ def test_many_prompts_at_once_are_fitted_as_each_alone(game):
     p = np.array([NAN if p is None else p for p in answers], dtype=np.float64)
     prompts = np.stack([p, np.full_like(p, NAN), 1 - p])
     found = bradley_terry(
-        np.tile(first, (3, 1)), np.tile(second, (3, 1)), prompts, completions=m, first_slot_bias=bias, prior_sd=prior_sd
+        np.tile(first, (3, 1)),
+        np.tile(second, (3, 1)),
+        prompts,
+        completions=m,
+        first_slot_bias=bias,
+        prior_sd=prior_sd,
     )
     for row, scores, errors in zip(prompts, *found, strict=True):
         alone = fit((m, duels, [None if np.isnan(p) else p for p in row], bias, prior_sd))
@@ -148,7 +169,10 @@ def test_ties_with_a_bias_are_a_lead_of_the_second():
 def test_extreme_answers_have_a_finite_fit(prior_sd, bias):
     m = 8
     duels = [Duel(i, j) for i in range(m) for j in range(m) if i != j] * 3
-    for answers in ([float(d.first < d.second) for d in duels], [float(0 in d and d.first == 0) for d in duels]):
+    for answers in (
+        [float(d.first < d.second) for d in duels],
+        [float(0 in d and d.first == 0) for d in duels],
+    ):
         found = fit_duels(m, duels, answers, first_slot_bias=bias, prior_sd=prior_sd)
         assert np.isfinite(found).all()
         (scores,), (errors,) = bradley_terry(
@@ -172,9 +196,14 @@ def test_a_completion_without_duels_has_the_prior():
 
 def test_no_prompts_and_no_duels():
     nothing = np.zeros((0, 4), dtype=np.intp)
-    assert bradley_terry(nothing, nothing, nothing.astype(float), completions=5).scores.shape == (0, 5)
+    assert bradley_terry(nothing, nothing, nothing.astype(float), completions=5).scores.shape == (
+        0,
+        5,
+    )
     none = np.zeros((2, 0), dtype=np.intp)
-    assert np.array_equal(bradley_terry(none, none, none.astype(float), completions=5).scores, np.zeros((2, 5)))
+    assert np.array_equal(
+        bradley_terry(none, none, none.astype(float), completions=5).scores, np.zeros((2, 5))
+    )
 
 
 @pytest.mark.parametrize(
@@ -191,18 +220,24 @@ def test_no_prompts_and_no_duels():
 )
 def test_wrong_input_is_refused(first, second, p, prior_sd, message):
     with pytest.raises(ValueError, match=message):
-        bradley_terry(np.array(first), np.array(second), np.array(p), completions=3, prior_sd=prior_sd)
+        bradley_terry(
+            np.array(first), np.array(second), np.array(p), completions=3, prior_sd=prior_sd
+        )
 
 
 def test_true_scores_are_within_the_errors():
-    """The model's own data; the posterior is a little skewed, so a point or two below the normal 95.4 % are due."""
+    """The model's own data; the posterior is a little skewed, so a point or two below the
+    normal 95.4 % are due.
+    """
     rng = np.random.default_rng(2)
     n, d, m = 3000, 60, 6
     truth = 1.5 * rng.normal(size=(n, m))
     first = rng.integers(0, m, (n, d))
     second = (first + rng.integers(1, m, (n, d))) % m
     rows = np.arange(n)[:, None]
-    answers = rng.random((n, d)) < 1 / (1 + np.exp(-(truth[rows, first] - truth[rows, second] + 0.4)))
+    answers = rng.random((n, d)) < 1 / (
+        1 + np.exp(-(truth[rows, first] - truth[rows, second] + 0.4))
+    )
     found = bradley_terry(first, second, answers.astype(float), completions=m, first_slot_bias=0.4)
     off = (found.scores - truth + truth.mean(axis=1, keepdims=True)) / found.standard_errors
     assert np.mean(np.abs(off) < 2) == pytest.approx(0.954, abs=0.02)

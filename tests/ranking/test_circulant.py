@@ -34,7 +34,10 @@ def test_one_round_of_the_declared_calls(m, k, order):
     world = table_world(transitive_table(range(m)))
     world.run(partial(circulant, k=k, order=order))
     facts = facts_of(circulant)
-    assert (world.rounds, world.calls) == (facts.rounds(m, k=k, order=order), facts.max_asks(m, k=k, order=order))
+    assert (world.rounds, world.calls) == (
+        facts.rounds(m, k=k, order=order),
+        facts.max_asks(m, k=k, order=order),
+    )
 
 
 def test_scores_are_the_fit_of_the_duels_with_the_known_bias():
@@ -42,9 +45,13 @@ def test_scores_are_the_fit_of_the_duels_with_the_known_bias():
     for order in ("single", "both"):
         duels = circle(7, 2)
         duels += [Duel(b, a) for a, b in duels] if order == "both" else []
-        outcomes = world.run(partial(circulant, k=2, order=order, first_slot_bias=1.5, prior_sd=0.8))
+        outcomes = world.run(
+            partial(circulant, k=2, order=order, first_slot_bias=1.5, prior_sd=0.8)
+        )
         for outcome, p_first in zip(outcomes, world.p_first, strict=True):
-            fit = fit_duels(7, duels, [float(p_first[d]) for d in duels], first_slot_bias=1.5, prior_sd=0.8)
+            fit = fit_duels(
+                7, duels, [float(p_first[d]) for d in duels], first_slot_bias=1.5, prior_sd=0.8
+            )
             assert outcome.scores == pytest.approx(fit.scores, abs=1e-9)
             assert outcome.standard_errors == pytest.approx(fit.standard_errors, abs=1e-9)
             assert outcome.order == tuple(np.argsort(-fit.scores))

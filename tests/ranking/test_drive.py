@@ -25,7 +25,12 @@ def test_one_call_per_round_with_the_asks_of_everyone_still_running():
         rounds.append(asks)
         return [1.0 for _ in asks]
 
-    strategies = {"a": iterative(3, order="both"), "b": immediate(), "c": round_robin(2), "d": rate_all(2)}
+    strategies = {
+        "a": iterative(3, order="both"),
+        "b": immediate(),
+        "c": round_robin(2),
+        "d": rate_all(2),
+    }
     outcomes = drive(strategies, answer)
     assert rounds == [
         [("a", Duel(0, 1)), ("a", Duel(1, 0)), ("c", Duel(0, 1)), ("d", Rate(0)), ("d", Rate(1))],

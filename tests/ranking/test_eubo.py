@@ -1,4 +1,6 @@
-"""EUBO: keeps its word on calls and rounds, starts as it says, believes no more than it was told, and is worth it."""
+"""EUBO: keeps its word on calls and rounds, starts as it says, believes no more than it was
+told, and is worth it.
+"""
 
 import math
 from collections.abc import Callable
@@ -66,7 +68,9 @@ def lower_index_softly(duel: Duel) -> float:
 
 def stating(quality, bias: float = 0.0) -> Judge:
     """Margins without noise, as the judge of the simulations states them at accuracy .75."""
-    return lambda d: 1 / (1 + math.exp(-3 * (quality[d.first] - quality[d.second]) / math.sqrt(2) - bias))
+    return lambda d: (
+        1 / (1 + math.exp(-3 * (quality[d.first] - quality[d.second]) / math.sqrt(2) - bias))
+    )
 
 
 def winner_of_the_start(game: Game) -> int:
@@ -86,7 +90,9 @@ def rounds_of_the_start(game: Game, m: int) -> list[int]:
 
 
 @pytest.mark.parametrize("m", [2, 3, 5, 8])
-@pytest.mark.parametrize("choices", [(0.0, 1.0), (0.1, 0.4, 0.9), (0.0, 0.3, 0.5, 1.0, None)], ids=str)
+@pytest.mark.parametrize(
+    "choices", [(0.0, 1.0), (0.1, 0.4, 0.9), (0.0, 0.3, 0.5, 1.0, None)], ids=str
+)
 @pytest.mark.parametrize("bias", [-1.0, 0.0, 0.5])
 def test_without_a_stop_the_limit_is_spent_and_no_duel_is_asked_twice(m, choices, bias):
     for limit in (m - 1, 2 * m - 2, 3 * m, m * (m - 1), m * (m - 1) + 7, None):
@@ -94,7 +100,9 @@ def test_without_a_stop_the_limit_is_spent_and_no_duel_is_asked_twice(m, choices
             options = {"limit": limit, "stop_below": 0.0, "batch": batch, "first_slot_bias": bias}
             game = play(m, by_chance(m, *choices), **options)
             assert (
-                len(game.duels) == min(3 * m if limit is None else limit, m * (m - 1)) == FACTS.max_asks(m, **options)
+                len(game.duels)
+                == min(3 * m if limit is None else limit, m * (m - 1))
+                == FACTS.max_asks(m, **options)
             )
             assert len(set(game.duels)) == len(game.duels)
             assert len(game.rounds) <= FACTS.rounds(m, **options)
@@ -135,7 +143,9 @@ def test_any_answers_and_options_keep_to_the_facts(
 
 
 def check_outcome(outcome: Outcome, m: int, answered: set[int]) -> None:
-    """A champion of those with an answer; scores and their errors if that is everyone; nothing else."""
+    """A champion of those with an answer; scores and their errors if that is everyone; nothing
+    else.
+    """
     if not answered:
         assert outcome == Outcome()
         return
@@ -162,7 +172,12 @@ def test_it_survives_a_judge_that_contradicts_all_that_it_was_sure_of(order_nois
             lower = 1 - 2e-6 if duel.first < duel.second else 2e-6
             return lower if len(asked) <= agreeing else higher_index(duel)
 
-        options = {"accuracy": 0.97, "order_noise": order_noise, "first_slot_bias": bias, "limit": m * (m - 1)}
+        options = {
+            "accuracy": 0.97,
+            "order_noise": order_noise,
+            "first_slot_bias": bias,
+            "limit": m * (m - 1),
+        }
         with np.errstate(invalid="raise", divide="raise"):
             game = play(m, judge, stop_below=0.0, **options)
         assert len(set(game.duels)) == len(game.duels) == m * (m - 1)
@@ -171,7 +186,9 @@ def test_it_survives_a_judge_that_contradicts_all_that_it_was_sure_of(order_nois
 
 def test_the_same_answers_lead_to_the_same_duels_and_outcome():
     for choices in ((0.0, 1.0), (0.1, 0.5, 0.9, None)):
-        one, other = (play(9, by_chance(5, *choices), batch=2, first_slot_bias=0.4) for _ in range(2))
+        one, other = (
+            play(9, by_chance(5, *choices), batch=2, first_slot_bias=0.4) for _ in range(2)
+        )
         assert one == other
 
 
@@ -272,7 +289,9 @@ def test_a_stated_margin_makes_a_knockout_of_the_rest_of_the_scan(bias, hard):
     assert len(sizes) == hard + 1 + math.ceil(math.log2(left))
     # The one that the probability spoke for goes on, the other one is out.
     assert hard + 1 in {i for duel in game.rounds[hard + 1] for i in duel}
-    assert 0 not in {i for asked in game.rounds[hard + 1 : len(sizes)] for duel in asked for i in duel}
+    assert 0 not in {
+        i for asked in game.rounds[hard + 1 : len(sizes)] for duel in asked for i in duel
+    }
 
 
 def test_in_a_knockout_who_was_first_less_often_is_first():
@@ -288,17 +307,24 @@ def test_nobody_has_two_byes_in_a_row(m):
     for seed in range(5):
         game = play(m, by_chance(seed, 0.0, 1.0), limit=2 * m)
         left, waited = set(range(m)), set()
-        for asked, answers in list(zip(game.rounds, game.answers, strict=True))[: (m - 1).bit_length()]:
+        for asked, answers in list(zip(game.rounds, game.answers, strict=True))[
+            : (m - 1).bit_length()
+        ]:
             playing = {i for duel in asked for i in duel}
             assert not waited - playing
             waited = left - playing
             assert len(waited) == len(left) % 2
-            left -= {duel.second if p == 1 else duel.first for duel, p in zip(asked, answers, strict=True)}
+            left -= {
+                duel.second if p == 1 else duel.first
+                for duel, p in zip(asked, answers, strict=True)
+            }
 
 
 @pytest.mark.parametrize("bias", [-1.5, 0.0, 1.5])
 def test_a_stated_probability_is_held_against_the_bias(bias):
-    """A judge without noise, whose probabilities are all on the side of the slot that it favours."""
+    """A judge without noise, whose probabilities are all on the side of the slot that it
+    favours.
+    """
     m = 11
     for seed in range(5):
         quality = np.random.default_rng(seed).uniform(-0.2, 0.2, m)
@@ -346,7 +372,9 @@ def test_the_better_one_stands_where_the_judge_does_not_favour(bias, choices):
 @pytest.mark.parametrize("batch", [1, 4])
 @pytest.mark.parametrize(("limit", "bias"), [(24, 0.0), (24, 0.7), (11, 0.7), (11, -0.7)])
 def test_the_next_duel_has_the_better_side_that_promises_most(batch, limit, bias):
-    """Of a batch, each as if the margins before it were known; near the end, what looks best after a sign counts."""
+    """Of a batch, each as if the margins before it were known; near the end, what looks best
+    after a sign counts.
+    """
     m, judge = 8, {"accuracy": 0.65, "order_noise": 0.2, "first_slot_bias": bias}
     for seed in range(6):
         game = play(m, by_chance(seed, 0.0, 1.0), stop_below=0.0, limit=limit, batch=batch, **judge)
@@ -356,7 +384,11 @@ def test_the_next_duel_has_the_better_side_that_promises_most(batch, limit, bias
             supposed = belief.copy()
             for duel in asked if count >= m - 1 else []:
                 last = count + len(asked) == limit
-                values = supposed.best_after() if last or (limit == 11 and bias) else supposed.best_of_two()
+                values = (
+                    supposed.best_after()
+                    if last or (limit == 11 and bias)
+                    else supposed.best_of_two()
+                )
                 assert values[duel] == pytest.approx(values[open_pairs].max(), abs=1e-5)
                 open_pairs[duel] = False
                 supposed.suppose(duel)
@@ -388,7 +420,8 @@ def test_who_wants_more_stops_earlier(soft):
 
 
 def test_a_stop_leaves_out_the_end_of_what_would_have_been_asked():
-    # The last duel of a limit is chosen by another rule, so limits must be out of reach of the stop.
+    # The last duel of a limit is chosen by another rule, so limits must be out of reach of the
+    # stop.
     counts = set()
     for seed in range(10):
         judge = by_chance(seed, 0.0, 1.0)
@@ -423,7 +456,9 @@ def test_the_winner_of_the_start_is_champion_until_it_loses(m, extra, seed, bias
     winner = winner_of_the_start(game)
     lost = any(winner == (duel.second if p == 1 else duel.first) for duel, p in game.verdicts)
     if lost:
-        assert game.outcome.scores[game.outcome.champion] == pytest.approx(max(game.outcome.scores), abs=1e-6)
+        assert game.outcome.scores[game.outcome.champion] == pytest.approx(
+            max(game.outcome.scores), abs=1e-6
+        )
     else:
         assert game.outcome.champion == winner
 
@@ -449,7 +484,12 @@ def test_a_winner_is_overtaken_by_those_who_beat_it():
 @settings(max_examples=60)
 def test_a_judge_without_noise_leads_to_the_best(quality, extra, bias, accuracy, batch):
     m = len(quality)
-    options = {"limit": m - 1 + extra, "first_slot_bias": bias, "accuracy": accuracy, "batch": batch}
+    options = {
+        "limit": m - 1 + extra,
+        "first_slot_bias": bias,
+        "accuracy": accuracy,
+        "batch": batch,
+    }
     game = play(m, lambda duel: float(quality[duel.first] > quality[duel.second]), **options)
     assert game.outcome.champion == int(np.argmax(quality))
 
@@ -457,12 +497,16 @@ def test_a_judge_without_noise_leads_to_the_best(quality, extra, bias, accuracy,
 @given(quality=st.lists(st.integers(-20, 20), min_size=2, max_size=9), bias=biases)
 @settings(max_examples=60)
 def test_margins_stated_without_noise_lead_to_the_best(quality, bias):
-    """The judge is expected to be noisy, and so to be shrunk; but nothing it says contradicts the order."""
+    """The judge is expected to be noisy, and so to be shrunk; but nothing it says contradicts
+    the order.
+    """
     game = play(len(quality), stating(np.array(quality) / 10, bias), first_slot_bias=bias)
     assert quality[game.outcome.champion] == max(quality)
 
 
-@pytest.mark.parametrize("link", [lambda gap: 2 * gap, lambda gap: gap / 5, lambda gap: gap**3, np.cbrt])
+@pytest.mark.parametrize(
+    "link", [lambda gap: 2 * gap, lambda gap: gap / 5, lambda gap: gap**3, np.cbrt]
+)
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("m", [3, 8, 9])
 def test_margins_stated_without_noise_lead_to_the_best_whatever_the_link(link, batch, m):
@@ -489,7 +533,12 @@ def test_stated_probabilities_can_outdo_a_winner_that_never_lost():
 
 def test_without_any_answer_nothing_was_found():
     for m in (2, 3, 7):
-        for options in ({}, {"limit": m - 1, "first_slot_bias": 1.0}, {"batch": 4}, {"stop_below": 0.0}):
+        for options in (
+            {},
+            {"limit": m - 1, "first_slot_bias": 1.0},
+            {"batch": 4},
+            {"stop_below": 0.0},
+        ):
             assert play(m, lambda duel: None, **options).outcome == Outcome()
 
 
@@ -518,7 +567,9 @@ def test_one_that_is_never_answered_has_no_place(silent, options):
 
 
 def test_a_winner_of_failed_duels_alone_is_no_champion():
-    """Number 0 wins the knockout, since the lower index goes on; only then the others are compared."""
+    """Number 0 wins the knockout, since the lower index goes on; only then the others are
+    compared.
+    """
     table = transitive_table([0, 1, 2])
     table[0, :] = table[:, 0] = np.nan
     for limit in (4, 6):
@@ -568,8 +619,10 @@ def test_less_regret_than_a_lazy_scan_for_no_more_calls(soft, worlds):
     gain = of_lazy - of_eubo
     error = float(gain.std(ddof=1)) / math.sqrt(worlds)
     print(
-        f"{'soft' if soft else 'hard'}: lazy {of_lazy.mean():.3f} for {calls_of_lazy / worlds:.1f} calls, "
-        f"eubo {of_eubo.mean():.3f} for {world.calls / worlds:.1f}; gain {gain.mean():.3f} ± {error:.3f}"
+        f"{'soft' if soft else 'hard'}: lazy {of_lazy.mean():.3f} for "
+        f"{calls_of_lazy / worlds:.1f} calls, "
+        f"eubo {of_eubo.mean():.3f} for {world.calls / worlds:.1f}; gain {gain.mean():.3f} ± "
+        f"{error:.3f}"
     )
     assert world.calls <= calls_of_lazy
     assert gain.mean() > 3 * error
@@ -578,6 +631,9 @@ def test_less_regret_than_a_lazy_scan_for_no_more_calls(soft, worlds):
 def test_more_calls_find_better_ones():
     world = noisy_world(300, 16, sigma=math.sqrt(2), bias=0.5, soft=False, seed=12)
     bias = first_slot_logit(0.5, "hard")
-    little, much = (lost(world, world.run(partial(eubo, limit=limit, first_slot_bias=bias))) for limit in (15, 48))
+    little, much = (
+        lost(world, world.run(partial(eubo, limit=limit, first_slot_bias=bias)))
+        for limit in (15, 48)
+    )
     gain = little - much
     assert gain.mean() > 3 * gain.std(ddof=1) / math.sqrt(300)

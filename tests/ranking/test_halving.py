@@ -35,7 +35,9 @@ def test_every_order_of_a_noiseless_judge_gives_its_best(m):
 
 
 @given(
-    quality=st.integers(2, 12).flatmap(lambda m: st.lists(st.integers(0, m), min_size=m, max_size=m)),
+    quality=st.integers(2, 12).flatmap(
+        lambda m: st.lists(st.integers(0, m), min_size=m, max_size=m)
+    ),
     scale=st.sampled_from((0.01, 1.0, 1000.0)),
     bias=st.sampled_from((-1.3, 0.0, 0.6)),
     prior_sd=st.sampled_from((0.1, 1.5, 10.0)),
@@ -45,14 +47,17 @@ def test_a_noiseless_judge_with_ties_and_a_known_bias_gives_a_best(quality, scal
         z = scale * (quality[duel.first] - quality[duel.second]) + bias
         return 0.5 + 0.5 * float(np.tanh(z / 2))
 
-    # A soft verdict of .5 that hides a bias is told from a tie by nothing: such qualities are not drawn.
+    # A soft verdict of .5 that hides a bias is told from a tie by nothing: such qualities are not
+    # drawn.
     assert all(scale * (a - b) + bias != 0 for a in quality for b in quality if a != b)
     _, outcome = play(len(quality), judge, first_slot_bias=bias, prior_sd=prior_sd)
     assert quality[outcome.champion] == max(quality)
     assert sum(outcome.scores) == pytest.approx(0, abs=1e-9)
 
 
-@pytest.mark.parametrize(("m", "calls"), [(2, 2), (3, 5), (4, 6), (5, 10), (8, 14), (16, 30), (32, 62)])
+@pytest.mark.parametrize(
+    ("m", "calls"), [(2, 2), (3, 5), (4, 6), (5, 10), (8, 14), (16, 30), (32, 62)]
+)
 def test_about_two_duels_per_completion_are_declared(m, calls):
     assert facts_of(halving).max_asks(m) == calls
     assert facts_of(halving).rounds(m) == np.ceil(np.log2(m))
@@ -84,7 +89,9 @@ def test_fewer_than_two_completions_are_refused(m):
 
 
 def test_regret_of_the_simulated_judge():
-    """No worse than a knockout, which takes half of the calls, to three standard errors (.48 at M = 16)."""
+    """No worse than a knockout, which takes half of the calls, to three standard errors (.48 at
+    M = 16).
+    """
     world = noisy_world(1_000, 16, sigma=np.sqrt(2), bias=0.5, soft=False, seed=4)
     regret = world.regret(world.run(partial(halving, first_slot_bias=0.85)))
     print(f"halving, M = 16, hard verdicts: regret {regret:.3f} in {world.calls / 1_000:.1f} calls")

@@ -1,4 +1,6 @@
-"""Binary insertion: sorts, with as many duels as it says, and names only what verdicts vouch for."""
+"""Binary insertion: sorts, with as many duels as it says, and names only what verdicts vouch
+for.
+"""
 
 from functools import partial
 from itertools import permutations

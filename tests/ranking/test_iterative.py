@@ -1,4 +1,6 @@
-"""Iterative ranking: finds the best, keeps its word on calls, survives every judge, and reaches its figures."""
+"""Iterative ranking: finds the best, keeps its word on calls, survives every judge, and reaches
+its figures.
+"""
 
 from functools import partial
 
@@ -97,7 +99,9 @@ def test_lazy_shows_the_champion_in_the_slot_that_the_judge_favours(bias):
 
 def test_all_failed_finds_nothing():
     for order in ORDERS:
-        assert table_world(np.full((4, 4), np.nan)).run(partial(iterative, order=order)) == [Outcome()]
+        assert table_world(np.full((4, 4), np.nan)).run(partial(iterative, order=order)) == [
+            Outcome()
+        ]
 
 
 def test_failed_duel_is_passed_over():
@@ -108,8 +112,12 @@ def test_failed_duel_is_passed_over():
 
 
 def test_last_loser_is_the_loser_of_the_last_duel_that_the_final_champion_won():
-    assert table_world(transitive_table([0, 1, 2])).run(iterative)[0] == Outcome(champion=2, last_loser=1)
-    assert table_world(transitive_table([2, 0, 1])).run(iterative)[0] == Outcome(champion=0, last_loser=2)
+    assert table_world(transitive_table([0, 1, 2])).run(iterative)[0] == Outcome(
+        champion=2, last_loser=1
+    )
+    assert table_world(transitive_table([2, 0, 1])).run(iterative)[0] == Outcome(
+        champion=0, last_loser=2
+    )
     table = transitive_table([2, 0, 1])
     table[0, 2] = table[2, 0] = np.nan
     assert table_world(table).run(iterative)[0] == Outcome(champion=0, last_loser=1)
@@ -122,7 +130,10 @@ def test_fewer_than_two_completions_are_refused(m):
 
 
 def test_declared_calls_and_rounds_by_order():
-    asks = {order: (declared("max_asks", 8, order=order), declared("rounds", 8, order=order)) for order in ORDERS}
+    asks = {
+        order: (declared("max_asks", 8, order=order), declared("rounds", 8, order=order))
+        for order in ORDERS
+    }
     assert asks == {"single": (7, 7), "both": (14, 7), "lazy": (14, 14)}
     assert (declared("max_asks", 8), declared("rounds", 8)) == asks["lazy"]
 
@@ -134,7 +145,10 @@ def test_lazy_finds_the_champions_of_both_for_fewer_calls(soft, bias):
     calls_of_both = world.calls
     of_lazy = world.run(partial(iterative, order="lazy", first_slot_bias=bias))
     share = world.calls / calls_of_both
-    print(f"lazy asks {100 * share:.1f} % of the calls of both (bias {bias}, {'soft' if soft else 'hard'} verdicts)")
+    print(
+        f"lazy asks {100 * share:.1f} % of the calls of both (bias {bias}, "
+        f"{'soft' if soft else 'hard'} verdicts)"
+    )
     assert of_lazy == of_both
     assert share <= 0.85
 
@@ -146,7 +160,8 @@ def test_figures_of_the_simulated_judge(order, calls, p_best, regret):
     prompts = 10_000
     world = noisy_world(prompts, 8, sigma=np.sqrt(2), bias=0.5, soft=False, seed=2)
     outcomes = world.run(partial(iterative, order=order, first_slot_bias=0.5))
-    # Three standard errors: of the figure (1.1 points, .012 sd, the last digit of the calls) and of this sample.
+    # Three standard errors: of the figure (1.1 points, .012 sd, the last digit of the calls) and of
+    # this sample.
     assert world.calls / prompts == pytest.approx(calls, abs=0.1)
     assert world.p_best(outcomes) == pytest.approx(p_best, abs=3 * np.hypot(0.011, 0.005))
     assert world.regret(outcomes) == pytest.approx(regret, abs=3 * np.hypot(0.012, 0.006))
@@ -158,7 +173,9 @@ def test_chance_of_the_best_under_independent_verdicts_is_the_formula(m, q, prom
     quality = rng.normal(size=(prompts, m))
     right = np.triu(rng.random((prompts, m, m)) < q, 1)
     right |= right.transpose(0, 2, 1)
-    world = World(quality, ((quality[:, :, None] > quality[:, None, :]) == right).astype(np.float64))
+    world = World(
+        quality, ((quality[:, :, None] > quality[:, None, :]) == right).astype(np.float64)
+    )
     found = world.p_best(world.run(partial(iterative, order="single")))
     expected = scan_p_best(m, q)
     assert found == pytest.approx(expected, abs=3 * np.sqrt(expected * (1 - expected) / prompts))

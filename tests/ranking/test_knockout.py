@@ -23,8 +23,14 @@ def test_duels_and_rounds_are_the_declared_ones(m):
     world.run(partial(knockout, order="single"))
     assert (world.calls, world.rounds) == (m - 1, int(np.ceil(np.log2(m))))
     facts = facts_of(knockout)
-    assert (facts.max_asks(m, order="single"), facts.rounds(m, order="single")) == (m - 1, world.rounds)
-    assert (facts.max_asks(m, order="both"), facts.rounds(m, order="both")) == (2 * (m - 1), world.rounds)
+    assert (facts.max_asks(m, order="single"), facts.rounds(m, order="single")) == (
+        m - 1,
+        world.rounds,
+    )
+    assert (facts.max_asks(m, order="both"), facts.rounds(m, order="both")) == (
+        2 * (m - 1),
+        world.rounds,
+    )
     assert (facts.max_asks(m), facts.rounds(m)) == (2 * (m - 1), 2 * world.rounds)
 
 

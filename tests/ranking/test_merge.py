@@ -28,7 +28,10 @@ def test_every_order_is_found_within_the_declared_duels(m):
 def test_declared_duels_and_rounds():
     facts = facts_of(merge)
     # Of 8: four merges of 1 + 1, two of 2 + 2, one of 4 + 4.
-    assert (facts.max_asks(8, order="single"), facts.rounds(8, order="single")) == (4 + 2 * 3 + 7, 1 + 3 + 7)
+    assert (facts.max_asks(8, order="single"), facts.rounds(8, order="single")) == (
+        4 + 2 * 3 + 7,
+        1 + 3 + 7,
+    )
     assert (facts.max_asks(8), facts.rounds(8)) == (34, 22)
     assert (facts.max_asks(8, order="both"), facts.rounds(8, order="both")) == (34, 11)
 

@@ -69,7 +69,11 @@ def test_figures_of_the_simulated_judge(m, gap):
     outcomes = world.run(partial(minmax, order="single"))
     assert world.calls == 3_000 * (3 * m // 2 - 2)
     rows = np.arange(3_000)
-    champions, worst = (world.quality[rows, [getattr(o, f) for o in outcomes]] for f in ("champion", "worst"))
+    champions, worst = (
+        world.quality[rows, [getattr(o, f) for o in outcomes]] for f in ("champion", "worst")
+    )
     found = champions - worst
     # Three standard errors: of the figure, about as large as this sample's own, and of this sample.
-    assert found.mean() == pytest.approx(gap, abs=3 * np.sqrt(2) * found.std() / np.sqrt(len(found)))
+    assert found.mean() == pytest.approx(
+        gap, abs=3 * np.sqrt(2) * found.std() / np.sqrt(len(found))
+    )

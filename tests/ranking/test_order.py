@@ -4,7 +4,17 @@ from itertools import product
 
 import pytest
 
-from prefine.ranking.orders import ORDERS, Policy, Slot, balanced, both, favoured_slot, lazy, single, together
+from prefine.ranking.orders import (
+    ORDERS,
+    Policy,
+    Slot,
+    balanced,
+    both,
+    favoured_slot,
+    lazy,
+    single,
+    together,
+)
 from prefine.ranking.protocol import Answers, Duel, OrderPolicy, Outcome, Strategy
 from prefine.ranking.run import drive
 
@@ -29,7 +39,9 @@ def play(policy: OrderPolicy, p_champion_first: float | None, p_challenger_first
     return results[0], asked
 
 
-@pytest.mark.parametrize(("p_champion_first", "p_challenger_first"), list(product(ANSWERS, ANSWERS)))
+@pytest.mark.parametrize(
+    ("p_champion_first", "p_challenger_first"), list(product(ANSWERS, ANSWERS))
+)
 def test_both_needs_both_orders_for_the_challenger(p_champion_first, p_challenger_first):
     won, asked = play(both(0, 1), p_champion_first, p_challenger_first)
     votes = [
@@ -41,8 +53,12 @@ def test_both_needs_both_orders_for_the_challenger(p_champion_first, p_challenge
 
 
 @pytest.mark.parametrize("favoured", SLOTS)
-@pytest.mark.parametrize(("p_champion_first", "p_challenger_first"), list(product(ANSWERS, ANSWERS)))
-def test_lazy_decides_as_both_and_asks_again_only_if_open(p_champion_first, p_challenger_first, favoured):
+@pytest.mark.parametrize(
+    ("p_champion_first", "p_challenger_first"), list(product(ANSWERS, ANSWERS))
+)
+def test_lazy_decides_as_both_and_asks_again_only_if_open(
+    p_champion_first, p_challenger_first, favoured
+):
     expected, _ = play(both(0, 1), p_champion_first, p_challenger_first)
     won, asked = play(lazy(0, 1, favoured=favoured), p_champion_first, p_challenger_first)
     assert won is expected
@@ -76,8 +92,15 @@ def test_single_reads_one_order(p_first, champion, challenger, expected):
 
 
 def test_single_shows_the_champion_first_every_other_time_whoever_it_is():
-    first = [next(single(champion, challenger))[0][0] == champion for challenger in range(1, 9) for champion in [0]]
-    later = [next(single(challenger - 1, challenger))[0][0] == challenger - 1 for challenger in range(1, 9)]
+    first = [
+        next(single(champion, challenger))[0][0] == champion
+        for challenger in range(1, 9)
+        for champion in [0]
+    ]
+    later = [
+        next(single(challenger - 1, challenger))[0][0] == challenger - 1
+        for challenger in range(1, 9)
+    ]
     assert first == later == [True, False] * 4
 
 
@@ -123,4 +146,6 @@ def test_balanced_duels_show_first_whom_they_have_shown_first_less_often():
 
 @pytest.mark.parametrize("order", ["both", "lazy"])
 def test_balanced_leaves_the_other_orders_as_they_are(order):
-    assert next(balanced(2, order, -1.0)(0, 1)) == next(ORDERS[order].policy(0, 1, favoured="second"))
+    assert next(balanced(2, order, -1.0)(0, 1)) == next(
+        ORDERS[order].policy(0, 1, favoured="second")
+    )

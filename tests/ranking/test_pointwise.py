@@ -20,7 +20,9 @@ def run(ratings) -> Outcome:
 
 
 def test_ratings_are_the_ranking_and_ties_go_by_index():
-    assert run([0.5, 2.0, -3.0, 2.0]) == Outcome(champion=1, worst=2, order=(1, 3, 0, 2), scores=(0.5, 2.0, -3.0, 2.0))
+    assert run([0.5, 2.0, -3.0, 2.0]) == Outcome(
+        champion=1, worst=2, order=(1, 3, 0, 2), scores=(0.5, 2.0, -3.0, 2.0)
+    )
     assert run([1.0] * 3).order == (0, 1, 2)
 
 
@@ -35,4 +37,9 @@ def test_fewer_than_two_ratings_find_nothing(ratings):
 
 def test_facts():
     facts = facts_of(pointwise)
-    assert (facts.max_asks(7), facts.max_ratings(7), facts.rounds(7), facts.asks) == (7, 7, 1, {"ratings"})
+    assert (facts.max_asks(7), facts.max_ratings(7), facts.rounds(7), facts.asks) == (
+        7,
+        7,
+        1,
+        {"ratings"},
+    )

@@ -49,7 +49,10 @@ def test_noiseless_judge_gives_the_whole_order(quality, order):
     assert outcome.scores == pytest.approx([q / (m - 1) for q in quality])
     assert outcome.cyclic_triads == 0
     facts = facts_of(round_robin)
-    assert (world.calls, world.rounds) == (facts.max_asks(m, order=order), facts.rounds(m, order=order))
+    assert (world.calls, world.rounds) == (
+        facts.max_asks(m, order=order),
+        facts.rounds(m, order=order),
+    )
 
 
 @given(m=st.integers(2, 7), seed=st.integers(0, 999), order=orders, data=st.data())
@@ -64,7 +67,9 @@ def test_the_order_of_the_completions_does_not_matter(m, seed, order, data):
 
 @given(
     answers=st.integers(2, 6).flatmap(
-        lambda m: st.lists(st.sampled_from((0.0, 0.4, 0.5, 1.0, NAN)), min_size=m * m, max_size=m * m)
+        lambda m: st.lists(
+            st.sampled_from((0.0, 0.4, 0.5, 1.0, NAN)), min_size=m * m, max_size=m * m
+        )
     ),
     order=orders,
 )
@@ -87,7 +92,9 @@ def test_any_judge_gives_a_lawful_outcome(answers, order):
 @pytest.mark.parametrize("order", ["both", "average"])
 def test_judge_that_looks_at_the_slot_only_makes_everything_tie(order):
     outcome = run(np.full((4, 4), 1.0), order=order)
-    assert outcome == Outcome(champion=0, worst=3, order=(0, 1, 2, 3), scores=(0.5,) * 4, cyclic_triads=0)
+    assert outcome == Outcome(
+        champion=0, worst=3, order=(0, 1, 2, 3), scores=(0.5,) * 4, cyclic_triads=0
+    )
 
 
 def test_both_ties_where_average_decides():
@@ -137,7 +144,9 @@ def test_cyclic_triads_are_counted_one_by_one(seed):
     if seed % 2:
         table[2, 5] = table[5, 2] = table[0, 1] = table[1, 0] = 0.5
     loops = sum(
-        table[a, b] == table[b, c] == table[c, a] == 1 for a, b, c in permutations(range(m), 3) if a == min(a, b, c)
+        table[a, b] == table[b, c] == table[c, a] == 1
+        for a, b, c in permutations(range(m), 3)
+        if a == min(a, b, c)
     )
     assert run(table).cyclic_triads == loops
 

@@ -1,4 +1,6 @@
-"""Ratings pick the few, duels decide: who is in, who wins, what breaks a tie, what failed calls do."""
+"""Ratings pick the few, duels decide: who is in, who wins, what breaks a tie, what failed calls
+do.
+"""
 
 from itertools import permutations
 
@@ -16,7 +18,10 @@ def run(ratings, p_first, **options):
 
     def answer(asks):
         rounds.append([ask for _, ask in asks])
-        return [ratings[a.completion] if isinstance(a, Rate) else p_first.get(tuple(a), 0.5) for _, a in asks]
+        return [
+            ratings[a.completion] if isinstance(a, Rate) else p_first.get(tuple(a), 0.5)
+            for _, a in asks
+        ]
 
     (outcome,) = drive({"a": score_then_duel(len(ratings), **options)}, answer).values()
     assert rounds[0] == [Rate(i) for i in range(len(ratings))]
@@ -24,13 +29,19 @@ def run(ratings, p_first, **options):
     return outcome, [duel for asked in rounds[1:] for duel in asked]
 
 
-@pytest.mark.parametrize(("k", "top"), [(2, (1, 4)), (3, (1, 2, 4)), (4, (1, 2, 3, 4)), (9, (0, 1, 2, 3, 4))])
+@pytest.mark.parametrize(
+    ("k", "top"), [(2, (1, 4)), (3, (1, 2, 4)), (4, (1, 2, 3, 4)), (9, (0, 1, 2, 3, 4))]
+)
 def test_the_best_rated_meet_in_both_orders(k, top):
     outcome, duels = run([0.0, 5.0, 2.0, 1.0, 4.0], {}, k=k)
     assert sorted(duels) == [Duel(*pair) for pair in permutations(top, 2)]
     assert outcome == Outcome(champion=1)  # all tie: the highest rating
     facts = facts_of(score_then_duel)
-    assert (facts.max_asks(5, k=k), facts.max_ratings(5, k=k), facts.rounds(5, k=k)) == (5 + len(duels), 5, 2)
+    assert (facts.max_asks(5, k=k), facts.max_ratings(5, k=k), facts.rounds(5, k=k)) == (
+        5 + len(duels),
+        5,
+        2,
+    )
 
 
 def test_duels_overrule_ratings():
@@ -90,7 +101,9 @@ def test_figures_of_the_simulated_judge():
 
     def answer(asks):
         return [
-            grades[int(n), ask.completion] if isinstance(ask, Rate) else world.p_first[int(n), ask.first, ask.second]
+            grades[int(n), ask.completion]
+            if isinstance(ask, Rate)
+            else world.p_first[int(n), ask.first, ask.second]
             for n, ask in asks
         ]
 

@@ -47,7 +47,9 @@ def test_everyone_plays_in_every_round_and_nobody_meets_twice(m, num_rounds, see
     assert sorted(outcome.order) == list(range(m))
 
 
-@pytest.mark.parametrize(("m", "rounds"), [(2, 1), (3, 3), (4, 3), (5, 3), (6, 3), (7, 4), (8, 4), (16, 5), (32, 6)])
+@pytest.mark.parametrize(
+    ("m", "rounds"), [(2, 1), (3, 3), (4, 3), (5, 3), (6, 3), (7, 4), (8, 4), (16, 5), (32, 6)]
+)
 def test_default_rounds(m, rounds):
     assert facts_of(swiss).rounds(m) == rounds
     assert facts_of(swiss).max_asks(m, order="both") == 2 * rounds * (m // 2)
@@ -57,7 +59,9 @@ def test_the_first_round_is_by_seed_and_later_ones_by_score():
     rounds, _ = play(8, lambda duel: float(duel.first > duel.second))
     assert rounds[0] == [Duel(0, 1), Duel(2, 3), Duel(4, 5), Duel(6, 7)]
     # Winners 1, 3, 5, 7 meet, and losers meet; all were first once or never, the losers once.
-    assert {frozenset(duel) for duel in rounds[1]} == {frozenset(pair) for pair in ((1, 3), (5, 7), (0, 2), (4, 6))}
+    assert {frozenset(duel) for duel in rounds[1]} == {
+        frozenset(pair) for pair in ((1, 3), (5, 7), (0, 2), (4, 6))
+    }
 
 
 def test_who_was_first_less_often_is_first():
@@ -82,9 +86,13 @@ def test_the_noiseless_best_leads():
 def test_scores_are_the_fit_of_the_duels_with_the_known_bias():
     table = noisy_world(1, 9, sigma=1.0, bias=0.5, soft=True, seed=2).p_first[0]
     for order in ("single", "both"):
-        rounds, outcome = play(9, lambda d: float(table[d]), order=order, first_slot_bias=1.5, prior_sd=0.8)
+        rounds, outcome = play(
+            9, lambda d: float(table[d]), order=order, first_slot_bias=1.5, prior_sd=0.8
+        )
         duels = [duel for round_ in rounds for duel in round_]
-        fit = fit_duels(9, duels, [float(table[d]) for d in duels], first_slot_bias=1.5, prior_sd=0.8)
+        fit = fit_duels(
+            9, duels, [float(table[d]) for d in duels], first_slot_bias=1.5, prior_sd=0.8
+        )
         assert outcome.scores == pytest.approx(fit.scores, abs=1e-9)
         assert outcome.standard_errors == pytest.approx(fit.standard_errors, abs=1e-9)
         assert outcome.order == tuple(np.argsort(-fit.scores))
@@ -115,7 +123,9 @@ def test_any_half_of_a_tournament_can_go_on(data, n):
 
 def test_all_pairs_of_four_are_met_in_three_rounds():
     rounds, _ = play(4, lambda duel: 1.0, num_rounds=9)
-    assert {frozenset(duel) for round_ in rounds for duel in round_} == set(map(frozenset, combinations(range(4), 2)))
+    assert {frozenset(duel) for round_ in rounds for duel in round_} == set(
+        map(frozenset, combinations(range(4), 2))
+    )
 
 
 def test_a_completion_without_any_answer_leaves_no_order():

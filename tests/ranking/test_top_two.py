@@ -34,32 +34,46 @@ def play(m, answer, **options):
 def test_every_order_of_a_noiseless_judge_gives_its_best(m):
     for quality in permutations(range(m)):
         for limit in (m - 1, m, None, 3 * m):
-            _, outcome = play(m, lambda d, quality=quality: float(quality[d.first] > quality[d.second]), limit=limit)
+            _, outcome = play(
+                m,
+                lambda d, quality=quality: float(quality[d.first] > quality[d.second]),
+                limit=limit,
+            )
             assert outcome.champion == np.argmax(quality)
 
 
 @given(
-    quality=st.integers(2, 12).flatmap(lambda m: st.lists(st.integers(0, m), min_size=m, max_size=m)),
+    quality=st.integers(2, 12).flatmap(
+        lambda m: st.lists(st.integers(0, m), min_size=m, max_size=m)
+    ),
     scale=st.sampled_from((0.01, 1.0, 1000.0)),
     bias=st.sampled_from((-1.3, 0.0, 0.6)),
     prior_sd=st.sampled_from((0.1, 1.5, 10.0)),
     extra=st.integers(0, 30),
     stop_at=st.sampled_from((None, 0.5)),
 )
-def test_a_noiseless_judge_with_ties_and_a_known_bias_gives_a_best(quality, scale, bias, prior_sd, extra, stop_at):
+def test_a_noiseless_judge_with_ties_and_a_known_bias_gives_a_best(
+    quality, scale, bias, prior_sd, extra, stop_at
+):
     def judge(duel):
         z = scale * (quality[duel.first] - quality[duel.second]) + bias
         return 0.5 + 0.5 * float(np.tanh(z / 2))
 
     m = len(quality)
-    _, outcome = play(m, judge, first_slot_bias=bias, prior_sd=prior_sd, limit=m - 1 + extra, stop_at=stop_at)
+    _, outcome = play(
+        m, judge, first_slot_bias=bias, prior_sd=prior_sd, limit=m - 1 + extra, stop_at=stop_at
+    )
     assert quality[outcome.champion] == max(quality)
 
 
 def test_a_bye_into_the_final_is_enough():
-    """Number 2 wins one close duel, number 0 a clear one before it: the fit alone would believe the latter."""
+    """Number 2 wins one close duel, number 0 a clear one before it: the fit alone would believe
+    the latter.
+    """
     strength = [1.0, -9.0, 1.02]
-    _, outcome = play(3, lambda d: 0.5 + 0.5 * np.tanh(strength[d.first] - strength[d.second]), limit=2)
+    _, outcome = play(
+        3, lambda d: 0.5 + 0.5 * np.tanh(strength[d.first] - strength[d.second]), limit=2
+    )
     assert outcome.champion == 2
     assert np.argmax(outcome.scores) == 0
 
@@ -109,7 +123,11 @@ def test_a_limit_below_a_knockout_is_refused(call):
 
 @pytest.mark.parametrize(
     ("m", "options", "message"),
-    [(1, {}, "at least 2 completions, got 1"), (4, {"batch": 0}, "got 0"), (4, {"stop_at": 0.0}, "stop_at")],
+    [
+        (1, {}, "at least 2 completions, got 1"),
+        (4, {"batch": 0}, "got 0"),
+        (4, {"stop_at": 0.0}, "stop_at"),
+    ],
 )
 def test_wrong_options_are_refused(m, options, message):
     with pytest.raises(ValueError, match=message):
@@ -119,7 +137,8 @@ def test_wrong_options_are_refused(m, options, message):
 def test_a_clear_leader_stops_it():
     judge = lambda d: float(d.first > d.second)  # noqa: E731
     asked = {
-        stop_at: sum(map(len, play(8, judge, limit=56, stop_at=stop_at)[0])) for stop_at in (None, 20.0, 1.2, 0.8, 0.1)
+        stop_at: sum(map(len, play(8, judge, limit=56, stop_at=stop_at)[0]))
+        for stop_at in (None, 20.0, 1.2, 0.8, 0.1)
     }
     assert asked[None] == asked[20.0] == 56
     assert 7 == asked[0.1] < asked[0.8] < asked[1.2] < 56
@@ -140,7 +159,10 @@ def test_the_lead_at_the_stop_is_that_of_the_fit():
             hessian[np.ix_([i, j], [i, j])] += q * (1 - q) * np.array([[1, -1], [-1, 1]])
         c, best = np.linalg.inv(hessian), int(np.argmax(scores))
         others = [i for i in range(8) if i != best]
-        return min((scores[best] - scores[i]) / np.sqrt(c[i, i] + c[best, best] - 2 * c[i, best]) for i in others)
+        return min(
+            (scores[best] - scores[i]) / np.sqrt(c[i, i] + c[best, best] - 2 * c[i, best])
+            for i in others
+        )
 
     assert lead(duels) > 1.0
     assert lead(duels[: len(duels) - len(rounds[-1])]) <= 1.0
@@ -155,12 +177,15 @@ def test_a_completion_without_any_answer_has_no_place():
 
 
 @pytest.mark.parametrize(
-    ("m", "soft", "bias", "published"), [(8, False, 0.0, 0.35), (16, False, 0.0, 0.41), (8, True, 1.5, 0.28)]
+    ("m", "soft", "bias", "published"),
+    [(8, False, 0.0, 0.35), (16, False, 0.0, 0.41), (8, True, 1.5, 0.28)],
 )
 def test_no_worse_than_the_figures_of_the_simulated_judge(m, soft, bias, published):
     prompts = 1_000
     world = noisy_world(prompts, m, sigma=np.sqrt(2), bias=0.5, soft=soft, seed=6)
     regret = world.regret(world.run(partial(top_two, first_slot_bias=bias)))
-    print(f"top_two, M = {m}, {'soft' if soft else 'hard'} verdicts, bias {bias}: regret {regret:.3f}")
+    print(
+        f"top_two, M = {m}, {'soft' if soft else 'hard'} verdicts, bias {bias}: regret {regret:.3f}"
+    )
     # Three standard errors: of the figure (.012 … .018) and of this sample.
     assert regret < published + 3 * np.hypot(0.015, 0.5 / np.sqrt(prompts))

@@ -57,7 +57,9 @@ def test_copeland_does_not_look_at_the_diagonal():
 @given(table=tables())
 def test_cyclic_triads_are_counted_one_by_one(table):
     m = len(table)
-    loops = sum(table[a, b] == table[b, c] == table[c, a] == 1 for a, b, c in permutations(range(m), 3))
+    loops = sum(
+        table[a, b] == table[b, c] == table[c, a] == 1 for a, b, c in permutations(range(m), 3)
+    )
     assert cyclic_triads(table) == loops // 3
 
 
@@ -81,7 +83,9 @@ def test_kendall_distance_counts_the_pairs_ranked_oppositely(m, data):
     assert kendall_distance(one, one[::-1]) == comb(m, 2)
 
 
-@pytest.mark.parametrize(("one", "other"), [([0, 1], [0]), ([0, 1], [0, 2]), ([0, 0], [0, 0]), ([0, 1], [0, 0])])
+@pytest.mark.parametrize(
+    ("one", "other"), [([0, 1], [0]), ([0, 1], [0, 2]), ([0, 0], [0, 0]), ([0, 1], [0, 0])]
+)
 def test_orders_of_different_things_have_no_distance(one, other):
     with pytest.raises(ValueError, match="not orders of the same things"):
         kendall_distance(one, other)

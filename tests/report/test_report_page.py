@@ -47,7 +47,13 @@ def hostile(text: str) -> ReportData:
             "regularizer_name": text,
             "road": (
                 step.model_copy(
-                    update={"stage": text, "takes": text, "makes": text, "counts": counts, "notes": (text,)}
+                    update={
+                        "stage": text,
+                        "takes": text,
+                        "makes": text,
+                        "counts": counts,
+                        "notes": (text,),
+                    }
                 ),
             ),
             "contests": (rated,),
@@ -55,7 +61,11 @@ def hostile(text: str) -> ReportData:
             "metrics": (metric,),
             "examples": (
                 AnswerExample(
-                    prompt=text, before=text, after=text + "!", gold_before={text: 0.5}, gold_after={text: 1.0}
+                    prompt=text,
+                    before=text,
+                    after=text + "!",
+                    gold_before={text: 0.5},
+                    gold_after={text: 1.0},
                 ),
             ),
             "warnings": (text,),
@@ -106,23 +116,32 @@ def test_hostile_text_is_text_and_nothing_else(text: str) -> None:
     }
     names = {name for _, attributes in reader.tags for name in attributes}
     assert "style" not in names
-    assert not [name for name in names if name.startswith("on") or name in {"src", "srcdoc", "xlink:href"}]
+    assert not [
+        name for name in names if name.startswith("on") or name in {"src", "srcdoc", "xlink:href"}
+    ]
     links = [a["href"] or "" for tag, a in reader.tags if tag == "a"]
     assert links and all(link.startswith("#") for link in links)
-    # title (twice), run, policy, baseline (twice), loss, regularizer, stage, takes, makes, reasons, note, judge,
-    # constraint, metric (name and unit), example (three texts, gold twice), warning, config, version (twice)
+    # title (twice), run, policy, baseline (twice), loss, regularizer, stage, takes, makes, reasons,
+    # note, judge, constraint, metric (name and unit), example (three texts, gold twice), warning,
+    # config, version (twice)
     assert reader.text.count(visible(text)) >= 25
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", page)
 
 
 def test_the_policy_allows_one_stylesheet_and_nothing_else() -> None:
     reader = Reader(render(REPORT))
-    policies = [a["content"] or "" for _, a in reader.tags if a.get("http-equiv") == "Content-Security-Policy"]
+    policies = [
+        a["content"] or ""
+        for _, a in reader.tags
+        if a.get("http-equiv") == "Content-Security-Policy"
+    ]
     assert len(policies) == 1
     assert policies[0].startswith("default-src 'none'; style-src 'sha256-")
     assert "unsafe" not in policies[0] and "http" not in policies[0]
     first_tags = [tag for tag, _ in reader.tags[:4]]
-    assert first_tags == ["html", "head", "meta", "meta"], "the policy comes before anything it governs"
+    assert first_tags == ["html", "head", "meta", "meta"], (
+        "the policy comes before anything it governs"
+    )
 
 
 def test_visible_keeps_writing_and_shows_what_would_break_it() -> None:
@@ -145,7 +164,9 @@ def test_every_picture_says_what_it_shows_and_every_table_has_headers() -> None:
 def test_the_same_data_gives_the_same_page_and_a_small_one() -> None:
     assert render(REPORT) == render(ReportData.model_validate_json(REPORT.model_dump_json()))
     assert len(render(REPORT).encode()) < 1_000_000
-    assert len(render(REPORT.model_copy(update={"training": training(20_000)})).encode()) < 1_000_000
+    assert (
+        len(render(REPORT.model_copy(update={"training": training(20_000)})).encode()) < 1_000_000
+    )
 
 
 # What it says
@@ -178,7 +199,8 @@ def test_the_numbers_of_the_run_are_on_the_page() -> None:
         assert piece in text, piece
     assert outcome.EXPLOITED not in text
     order = [
-        text.index(f"{name} 0.") for name in ("keyword", "count", "cheerful", "topic", "ordered words", "no repetition")
+        text.index(f"{name} 0.")
+        for name in ("keyword", "count", "cheerful", "topic", "ordered words", "no repetition")
     ]
     assert order == sorted(order), "most improved first"
 
@@ -186,21 +208,25 @@ def test_the_numbers_of_the_run_are_on_the_page() -> None:
 @pytest.mark.parametrize(
     ("value", "low", "high", "claim"),
     [
-        (81.2, 76.6, 85.3, "The trained model wins 81 % of 300 unseen prompts (95 % interval 77–85 %)."),
+        (81.2, 76.6, 85.3, "The trained model wins 81 % of 300 unseen prompts (95 % interval " "77–85 %)."),
         (52.1, 46.4, 57.7, "No clear difference: the trained model wins 52 % of 300 unseen prompts "
          "(95 % interval 46–58 %, which includes 50 %)."),
         (41.0, 35.6, 46.6, "The trained model is worse: it wins only 41 % of 300 unseen prompts "
          "(95 % interval 36–47 %)."),
-        (55.6, 50.2, 61.0, "The trained model wins 55.6 % of 300 unseen prompts (95 % interval 50.2–61.0 %)."),
+        (55.6, 50.2, 61.0, "The trained model wins 55.6 % of 300 unseen prompts (95 % interval " "50.2–61.0 %)."),
     ],
 )  # fmt: skip
-def test_the_sentence_says_what_the_interval_allows(value: float, low: float, high: float, claim: str) -> None:
+def test_the_sentence_says_what_the_interval_allows(
+    value: float, low: float, high: float, claim: str
+) -> None:
     rated = contest("gold score", "gold", win_rate(value, low, high), 1, 1, 1)
     assert claim in words(render(REPORT.model_copy(update={"contests": (rated,)})))
 
 
 def test_the_sentence_says_which_prompts() -> None:
-    assert "of 300 prompts (95 %" in words(render(REPORT.model_copy(update={"prompts_also_trained_on": None})))
+    assert "of 300 prompts (95 %" in words(
+        render(REPORT.model_copy(update={"prompts_also_trained_on": None}))
+    )
     text = words(render(REPORT.model_copy(update={"prompts_also_trained_on": 12})))
     assert "of 300 prompts, 12 of which it was trained on (95 %" in text
 
@@ -218,7 +244,10 @@ def test_the_sentence_says_which_prompts() -> None:
 def test_an_exploited_judge_is_called_one(
     judge: tuple[float, float, float], gold: tuple[float, float, float], warned: bool
 ) -> None:
-    rated = (contest("j", "judge", win_rate(*judge), 1, 1, 1), contest("g", "gold", win_rate(*gold), 1, 1, 1))
+    rated = (
+        contest("j", "judge", win_rate(*judge), 1, 1, 1),
+        contest("g", "gold", win_rate(*gold), 1, 1, 1),
+    )
     text = words(render(REPORT.model_copy(update={"contests": rated})))
     assert (outcome.EXPLOITED in text) is warned
 
@@ -226,15 +255,17 @@ def test_an_exploited_judge_is_called_one(
 def test_the_warning_names_both_numbers_and_the_sentence_follows_gold() -> None:
     text = words(render(EXPLOITED))
     assert (
-        "The judge “pairwise (playground judge)” says 91 % (87–94 %); gold “computed gold score” says 49 % (43–54 %)"
-        in text
+        "The judge “pairwise (playground judge)” says 91 % (87–94 %); gold “computed gold score” "
+        "says 49 % (43–54 %)" in text
     )
     assert "No clear difference: the trained model wins 49 % of 300 unseen prompts" in text
 
 
 def test_without_gold_or_interval_nothing_is_claimed_about_them() -> None:
     rate = MetricValue(name="win_rate", value=64.0, n=25, unit="%")
-    text = words(render(REPORT.model_copy(update={"contests": (contest("j", "judge", rate, 16, 0, 9),)})))
+    text = words(
+        render(REPORT.model_copy(update={"contests": (contest("j", "judge", rate, 16, 0, 9),)}))
+    )
     assert "The trained model wins 64 % of 25 unseen prompts (no interval was computed)." in text
     assert outcome.EXPLOITED not in text
 
@@ -259,7 +290,10 @@ def test_missing_parts_are_said_to_be_missing(field: str, value: object, says: s
 
 def test_a_run_with_nothing_still_has_a_page() -> None:
     text = words(render(BARE))
-    assert "Nothing is decided: no contest between the trained model and the baseline was held." in text
+    assert (
+        "Nothing is decided: no contest between the trained model and the baseline was held."
+        in text
+    )
     assert "Gold by constraint" not in text and "Other metrics" not in text
 
 
@@ -322,18 +356,27 @@ def browser() -> Iterator[BrowserContext]:
 @pytest.mark.parametrize("width", [1280, 420])
 @pytest.mark.parametrize("data", [REPORT, EXPLOITED, BARE], ids=["healthy", "exploited", "bare"])
 def test_a_browser_opens_it_without_a_complaint(
-    browser: BrowserContext, tmp_path: Path, data: ReportData, width: int, scheme: Literal["light", "dark"]
+    browser: BrowserContext,
+    tmp_path: Path,
+    data: ReportData,
+    width: int,
+    scheme: Literal["light", "dark"],
 ) -> None:
     path = tmp_path / "report.html"
     path.write_text(render(data), encoding="utf-8")
     with visit(browser, path, width=width, scheme=scheme) as seen:
         assert seen.page.evaluate("document.documentElement.scrollWidth") <= width
-        assert seen.page.evaluate("getComputedStyle(document.querySelector('.claim')).fontWeight") == "700", "styled"
+        assert (
+            seen.page.evaluate("getComputedStyle(document.querySelector('.claim')).fontWeight")
+            == "700"
+        ), "styled"
         assert seen.requests == [path.as_uri()]
         assert seen.complaints == []
 
 
-def test_hostile_texts_stay_visible_text_in_a_browser(browser: BrowserContext, tmp_path: Path) -> None:
+def test_hostile_texts_stay_visible_text_in_a_browser(
+    browser: BrowserContext, tmp_path: Path
+) -> None:
     path = tmp_path / "report.html"
     for text in HOSTILE:
         path.write_text(render(hostile(text)), encoding="utf-8")
@@ -346,7 +389,9 @@ def test_hostile_texts_stay_visible_text_in_a_browser(browser: BrowserContext, t
             assert (seen.requests, seen.complaints) == ([path.as_uri()], [])
 
 
-def test_each_paragraph_runs_in_the_direction_of_its_own_language(browser: BrowserContext, tmp_path: Path) -> None:
+def test_each_paragraph_runs_in_the_direction_of_its_own_language(
+    browser: BrowserContext, tmp_path: Path
+) -> None:
     path = tmp_path / "report.html"
     text = "日本語の一行。\nسطر بالعربية.\nA line in English."
     example = AnswerExample(prompt=text, before=text, after="نص عربي\nEnglish")

@@ -15,7 +15,11 @@ CONFIG: dict[str, Any] = {
     "prompts": {"name": "file", "limit": 10},
     "completions": None,
     "sample": {"completions_per_prompt": 4, "seed": 0, "max_failed_fraction": 0.1},
-    "rank": {"max_calls": 100, "seed": 0, "judge": {"name": "pairwise", "model": {"base_url": "http://here/v1"}}},
+    "rank": {
+        "max_calls": 100,
+        "seed": 0,
+        "judge": {"name": "pairwise", "model": {"base_url": "http://here/v1"}},
+    },
     "train": {"seed": 0},
 }
 
@@ -161,7 +165,9 @@ def test_the_section_pair_may_change_until_training_has_begun(tmp_path: Path) ->
         folder.adopt_config(first)
         folder.write_manifest(Manifest(stage="train", config={}, code_version="1"))
         (tmp_path / "rankings").mkdir()
-        with pytest.raises(ConfigError, match=r"pair\.seed: 0 → 1(.|\n)*cp -r .*/rankings NEW.*--run-dir NEW"):
+        with pytest.raises(
+            ConfigError, match=r"pair\.seed: 0 → 1(.|\n)*cp -r .*/rankings NEW.*--run-dir NEW"
+        ):
             folder.adopt_config(other)
         with pytest.raises(ConfigError) as caught:
             folder.adopt_config({**other, "train": {"seed": 5}})

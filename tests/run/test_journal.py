@@ -23,7 +23,11 @@ def test_answers_come_back_in_another_process_too(path: Path) -> None:
         Journal(path).store({"c": "3"})
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
-    assert Journal(path).answers(["a", "b", "c", "d"]) == {"a": '{"text": "\u2028 \u00e9"}', "b": "2", "c": "3"}
+    assert Journal(path).answers(["a", "b", "c", "d"]) == {
+        "a": '{"text": "\u2028 \u00e9"}',
+        "b": "2",
+        "c": "3",
+    }
     assert first.count() == 3
 
 

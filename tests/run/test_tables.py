@@ -10,16 +10,35 @@ from hypothesis import strategies as st
 
 from prefine.errors import DataError
 from prefine.records import Completion, DuelRecord, Message, PreferencePair, Prompt, Ranking
-from prefine.run.rows import completion_of, completion_row, grouped_completions, pair_of, pair_row, ranking_of
-from prefine.run.tables import part_path, parts, read_part, remove_parts_from, shard_key, table_hash, write_part
+from prefine.run.rows import (
+    completion_of,
+    completion_row,
+    grouped_completions,
+    pair_of,
+    pair_row,
+    ranking_of,
+)
+from prefine.run.tables import (
+    part_path,
+    parts,
+    read_part,
+    remove_parts_from,
+    shard_key,
+    table_hash,
+    write_part,
+)
 from test_records import COMPLETIONS, MESSAGES, PROMPTS
 
-SAME_FOLDER = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
+SAME_FOLDER = settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None
+)
 
 
 def answer(text: str, prompt: Prompt, index: int = 0, **values: Any) -> Completion:
     message = Message(role="assistant", content=text)
-    return Completion(id=f"{prompt.id}-{text}", prompt_id=prompt.id, sample_index=index, message=message, **values)
+    return Completion(
+        id=f"{prompt.id}-{text}", prompt_id=prompt.id, sample_index=index, message=message, **values
+    )
 
 
 @SAME_FOLDER
@@ -31,14 +50,30 @@ def test_completions_come_back(tmp_path: Path, prompt: Prompt, completion: Compl
 
 
 @SAME_FOLDER
-@given(PROMPTS, MESSAGES, st.none() | st.floats(0.51, 1), st.floats(-1e300, 1e300), st.floats(1e-300, 1e300))
+@given(
+    PROMPTS,
+    MESSAGES,
+    st.none() | st.floats(0.51, 1),
+    st.floats(-1e300, 1e300),
+    st.floats(1e-300, 1e300),
+)
 def test_pairs_come_back(
-    tmp_path: Path, prompt: Prompt, message: Message, p_chosen: float | None, gap: float, weight: float
+    tmp_path: Path,
+    prompt: Prompt,
+    message: Message,
+    p_chosen: float | None,
+    gap: float,
+    weight: float,
 ) -> None:
     chosen = answer("yes", prompt, token_ids=(1, 2), tokenizer_hash="t", metadata={"grade": 3})
     rejected = answer("no", prompt).model_copy(update={"message": message})
     pair = PreferencePair(
-        prompt=prompt, chosen=chosen, rejected=rejected, p_chosen=p_chosen, score_gap=gap, weight=weight
+        prompt=prompt,
+        chosen=chosen,
+        rejected=rejected,
+        p_chosen=p_chosen,
+        score_gap=gap,
+        weight=weight,
     )
     write_part(tmp_path / "part", "pairs", [pair_row(pair)], key="k")
     (row,) = read_part(tmp_path / "part")
@@ -51,7 +86,10 @@ def test_rankings_come_back(tmp_path: Path) -> None:
         strategy="iterative",
         completions=("a", "b"),
         champion="b",
-        duels=(DuelRecord(first="a", second="b", p_first=0.25), DuelRecord(first="b", second="a", p_first=None)),
+        duels=(
+            DuelRecord(first="a", second="b", p_first=0.25),
+            DuelRecord(first="b", second="a", p_first=None),
+        ),
         calls=2,
         failed_calls=1,
     )
@@ -87,20 +125,33 @@ def test_equal_rows_give_equal_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_part(tmp_path / name, "completions", rows, key="k")
     write_part(tmp_path / "c", "completions", rows, key="other")
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes() != (tmp_path / "c").read_bytes()
+    assert (
+        (tmp_path / "a").read_bytes()
+        == (tmp_path / "b").read_bytes()
+        != (tmp_path / "c").read_bytes()
+    )
 
 
 def test_completions_are_grouped_by_id_and_not_by_place() -> None:
     one, two = Prompt.from_text("one"), Prompt.from_text("two")
     mixed = [(one, "a"), (two, "b"), (one, "c")]
-    groups = grouped_completions(completion_row(answer(text, prompt), prompt) for prompt, text in mixed)
-    assert [(prompt.text, [c.text for c in found]) for prompt, found in groups] == [("one", ["a", "c"]), ("two", ["b"])]
+    groups = grouped_completions(
+        completion_row(answer(text, prompt), prompt) for prompt, text in mixed
+    )
+    assert [(prompt.text, [c.text for c in found]) for prompt, found in groups] == [
+        ("one", ["a", "c"]),
+        ("two", ["b"]),
+    ]
 
 
-@pytest.mark.parametrize("damage", [lambda b: b"", lambda b: b[:-20], lambda b: b[:4] + b"\xff" * 200 + b[204:]])
+@pytest.mark.parametrize(
+    "damage", [lambda b: b"", lambda b: b[:-20], lambda b: b[:4] + b"\xff" * 200 + b[204:]]
+)
 def test_a_damaged_part_is_named(tmp_path: Path, damage: Any) -> None:
     prompt = Prompt.from_text("q")
-    write_part(tmp_path / "part", "completions", [completion_row(answer("a", prompt), prompt)], key="k")
+    write_part(
+        tmp_path / "part", "completions", [completion_row(answer("a", prompt), prompt)], key="k"
+    )
     (tmp_path / "part").write_bytes(damage((tmp_path / "part").read_bytes()))
     with pytest.raises(DataError, match="not readable as Parquet"):
         read_part(tmp_path / "part")

@@ -1,4 +1,6 @@
-"""The simulator: its worlds, what it counts, and that what it says does not depend on how it is run."""
+"""The simulator: its worlds, what it counts, and that what it says does not depend on how it is
+run.
+"""
 
 import inspect
 import math
@@ -43,7 +45,9 @@ def upper(table: Any) -> Any:
 @pytest.mark.parametrize("accuracy", [0.6, 0.75, 0.9])
 def test_the_accuracy_is_the_share_of_random_pairs_judged_rightly(accuracy: float) -> None:
     drawn = worlds(JudgeModel(accuracy=accuracy, first_slot_bias=0.0))
-    right = upper(drawn.p_first > 0.5) == (upper(drawn.quality[:, :, None] - drawn.quality[:, None, :]) > 0)
+    right = upper(drawn.p_first > 0.5) == (
+        upper(drawn.quality[:, :, None] - drawn.quality[:, None, :]) > 0
+    )
     # Worlds are independent, the pairs of one are not.
     error = right.mean(1).std() / math.sqrt(len(right))
     assert abs(right.mean() - accuracy) < 4 * error
@@ -57,7 +61,9 @@ def test_a_judge_without_noise_is_always_right() -> None:
 
 
 @pytest.mark.parametrize(("share", "consistency"), [(0.0, 1.0), (0.5, 0.75), (1.0, 0.5)])
-def test_the_order_noise_is_what_the_two_orders_do_not_share(share: float, consistency: float) -> None:
+def test_the_order_noise_is_what_the_two_orders_do_not_share(
+    share: float, consistency: float
+) -> None:
     """Noise alone, by a judge that is hardly right: the two orders agree as often as their noises have one sign.
 
     For normal noises of correlation r that is 1/2 + arcsin(r) / pi, and r = 1 - share.
@@ -71,23 +77,29 @@ def test_the_order_noise_is_what_the_two_orders_do_not_share(share: float, consi
 @pytest.mark.parametrize("verdicts", ["hard", "soft"])
 @pytest.mark.parametrize("bias", [-0.7, 0.5])
 def test_the_bias_in_logits_is_what_one_would_measure(verdicts: Any, bias: float) -> None:
-    """Hard: the rate of firsts between equals. Soft: the mean logit, less the noise that both orders share."""
+    """Hard: the rate of firsts between equals. Soft: the mean logit, less the noise that both
+    orders share.
+    """
     drawn = worlds(JudgeModel(accuracy=0.5001, first_slot_bias=bias, verdicts=verdicts), count=2000)
     logit = JudgeModel(first_slot_bias=bias, verdicts=verdicts).first_slot_logit
     if verdicts == "hard":
         assert 1 / (1 + math.exp(-logit)) == pytest.approx(
-            float(np.mean([upper(drawn.p_first), upper(drawn.p_first.transpose(0, 2, 1))])), abs=0.01
+            float(np.mean([upper(drawn.p_first), upper(drawn.p_first.transpose(0, 2, 1))])),
+            abs=0.01,
         )
     else:
         clipped = np.clip(drawn.p_first, 1e-12, 1 - 1e-12)
         measured = np.log(clipped / (1 - clipped))
-        assert np.mean([upper(measured), upper(measured.transpose(0, 2, 1))]) == pytest.approx(logit, abs=0.1)
+        assert np.mean([upper(measured), upper(measured.transpose(0, 2, 1))]) == pytest.approx(
+            logit, abs=0.1
+        )
 
 
 def test_soft_and_hard_verdicts_are_of_the_same_margins() -> None:
     hard, soft = (worlds(JudgeModel(verdicts=kind), count=20) for kind in ("hard", "soft"))
     assert np.array_equal(upper(hard.p_first), (upper(soft.p_first) > 0.5).astype(float))
-    # P = sigmoid(3 margin / sigma): at bias 0 and without noise of its own it is known from the qualities.
+    # P = sigmoid(3 margin / sigma): at bias 0 and without noise of its own it is known from the
+    # qualities.
     sigma = noise_sd(0.75)
     assert sigma == pytest.approx(math.sqrt(2))
     assert first_slot_logit(0.5, "soft") == 1.5
@@ -99,7 +111,9 @@ def test_grades_are_whole_numbers_from_one_to_five_and_see_as_much_as_the_judge(
     assert set(np.unique(drawn.ratings)) == {1.0, 2.0, 3.0, 4.0, 5.0}
     seen = worlds(JudgeModel(graded=False)).ratings
     assert np.array_equal(drawn.ratings, np.clip(np.round(2.5 + 0.9 * seen), 1, 5))
-    right = upper(seen[:, :, None] > seen[:, None, :]) == (upper(drawn.quality[:, :, None] > drawn.quality[:, None, :]))
+    right = upper(seen[:, :, None] > seen[:, None, :]) == (
+        upper(drawn.quality[:, :, None] > drawn.quality[:, None, :])
+    )
     assert right.mean() == pytest.approx(0.75, abs=0.02)
 
 
@@ -125,7 +139,9 @@ def test_playing_gives_what_the_stage_would_give() -> None:
     regret = drawn.quality.max(1) - drawn.quality[np.arange(40), champions]
     assert played.regret == pytest.approx(regret)
     others = (drawn.quality.sum(1) - drawn.quality[np.arange(40), champions]) / 5
-    assert played.gaps["best_vs_random"] == pytest.approx(drawn.quality[np.arange(40), champions] - others)
+    assert played.gaps["best_vs_random"] == pytest.approx(
+        drawn.quality[np.arange(40), champions] - others
+    )
 
 
 def mixed(num_completions: int) -> Strategy:
@@ -172,7 +188,10 @@ def failing(num_completions: int) -> Strategy:
     ("make", "message"),
     [
         (found_nothing, "it found neither a champion nor an order"),
-        (asks([Duel(0, 6)]), r"Duel\(first=0, second=6\) is no duel of two of the completions 0 to 5"),
+        (
+            asks([Duel(0, 6)]),
+            r"Duel\(first=0, second=6\) is no duel of two of the completions 0 to 5",
+        ),
         (asks([Duel(-1, 0)]), r"Duel\(first=-1, second=0\) is no duel"),
         (asks([Duel(2, 2)]), r"Duel\(first=2, second=2\) is no duel"),
         (asks([Rate(-1)]), r"Rate\(completion=-1\) is none of the completions"),
@@ -182,7 +201,10 @@ def failing(num_completions: int) -> Strategy:
         (endless, "it asked 21 times, and its max_asks says 20 for 6 completions"),
         (asks(found=0.5), "it returned 0.5, and not an Outcome"),
         (asks(found=Outcome(champion=6)), "its champion 6 is none of"),
-        (asks(found=Outcome(order=(0, 1))), r"its order \(0, 1\) does not name each of 6 completions once"),
+        (
+            asks(found=Outcome(order=(0, 1))),
+            r"its order \(0, 1\) does not name each of 6 completions once",
+        ),
         (asks(found=Outcome(champion=0, scores=(1.0,))), "its scores are 1"),
         (failing, r"KeyError: 'lost' \(.*test_simulator.py, line \d+\)"),
     ],
@@ -193,7 +215,9 @@ def test_a_strategy_that_breaks_the_rules_is_named(make: Any, message: str) -> N
 
 
 def test_chunks_are_smaller_where_a_world_takes_longer() -> None:
-    """The worlds of up to 32 completions are those of the published figures, and stay as they are."""
+    """The worlds of up to 32 completions are those of the published figures, and stay as they
+    are.
+    """
     assert [worlds_per_chunk(m) for m in (2, 32, 64, 128)] == [250, 250, 62, 15]
     drawn = [chunk().quality for chunk in chunks_of(JudgeModel(), 64, 100, seed=0)]
     assert [len(part) for part in drawn] == [62, 38]
@@ -220,7 +244,12 @@ def test_parts_join_to_the_whole() -> None:
     contestant = Contestant("round_robin", (), round_robin, ("best_vs_worst",))
     drawn = list(chunks_of(JudgeModel(), 3, WORLDS_PER_CHUNK + 5, seed=0))
     whole = joined([play([contestant], chunk())[0] for chunk in drawn])
-    assert whole.calls.shape == whole.regret.shape == whole.gaps["best_vs_worst"].shape == (WORLDS_PER_CHUNK + 5,)
+    assert (
+        whole.calls.shape
+        == whole.regret.shape
+        == whole.gaps["best_vs_worst"].shape
+        == (WORLDS_PER_CHUNK + 5,)
+    )
 
 
 # --- gaps
@@ -228,7 +257,9 @@ def test_parts_join_to_the_whole() -> None:
 
 @pytest.mark.parametrize("name", sorted(GAPS))
 def test_a_gap_is_that_of_the_pairs_which_the_selector_makes(name: str) -> None:
-    """The selectors themselves, on the same outcomes; of those that draw, the mean over many seeds."""
+    """The selectors themselves, on the same outcomes; of those that draw, the mean over many
+    seeds.
+    """
     select, m = lookup("selector", name, where="test"), 6
     drawn = worlds(JudgeModel(), completions=m, count=6)
     make = iterative if name == "best_vs_last_loser" else round_robin
@@ -239,7 +270,11 @@ def test_a_gap_is_that_of_the_pairs_which_the_selector_makes(name: str) -> None:
         seeds = range(300) if name == "best_vs_random" else [0]
         given = {"seed"} & set(inspect.signature(select).parameters)
         proposed = [select(ranking(outcome, m), **{key: seed for key in given}) for seed in seeds]
-        choices = [choice for one in proposed for choice in list(one)[: selector_facts(select).pairs_per_prompt]]
+        choices = [
+            choice
+            for one in proposed
+            for choice in list(one)[: selector_facts(select).pairs_per_prompt]
+        ]
         gaps = [quality_of[choice.chosen] - quality_of[choice.rejected] for choice in choices]
         tolerance = 5 * np.std(gaps) / math.sqrt(300) if name == "best_vs_random" else 1e-12
         assert GAPS[name](outcome, quality) == pytest.approx(np.mean(gaps), abs=tolerance)
@@ -265,7 +300,9 @@ def ranking(outcome: Outcome, completions: int) -> Ranking:
 
 def test_all_pairs_leaves_out_equal_scores() -> None:
     quality, scores = [1.0, 0.25, -2.0, 0.5], (2.0, 1.0, 1.0, 0.0)
-    expected = [quality[a] - quality[b] for a, b in combinations(range(4), 2) if scores[a] > scores[b]]
+    expected = [
+        quality[a] - quality[b] for a, b in combinations(range(4), 2) if scores[a] > scores[b]
+    ]
     assert GAPS["all_pairs"](Outcome(scores=scores), quality) == pytest.approx(np.mean(expected))
     assert GAPS["all_pairs"](Outcome(scores=(1.0, 1.0)), [0.0, 1.0]) is None
 

@@ -1,4 +1,6 @@
-"""Every gap of the simulator is that of the pairs which `make_pairs` makes, whatever a strategy found."""
+"""Every gap of the simulator is that of the pairs which `make_pairs` makes, whatever a strategy
+found.
+"""
 
 import warnings
 from itertools import pairwise
@@ -18,10 +20,15 @@ STRATEGY_OF = {"best_vs_last_loser": "iterative"}  # the others need what round_
 
 
 def answers(count: int) -> list[Completion]:
-    """In the order of their ids, by which selectors break ties; the simulator breaks them by index."""
+    """In the order of their ids, by which selectors break ties; the simulator breaks them by
+    index.
+    """
     return [
         Completion(
-            id=f"id {n}", prompt_id=PROMPT.id, sample_index=n, message=Message(role="assistant", content=f"answer {n}")
+            id=f"id {n}",
+            prompt_id=PROMPT.id,
+            sample_index=n,
+            message=Message(role="assistant", content=f"answer {n}"),
         )
         for n in range(count)
     ]
@@ -61,16 +68,21 @@ def pairs_of(selector: str, outcome: Outcome, completions: list[Completion]) -> 
         order=None if outcome.order is None else tuple(ids[i] for i in outcome.order),
         scores=outcome.scores,
     )
-    # Of a random partner the simulator takes the mean over all, which each are drawn with the same chance.
+    # Of a random partner the simulator takes the mean over all, which each are drawn with the same
+    # chance.
     limit = len(ids) if selector == "best_vs_random" else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return prefine.make_pairs([PROMPT], completions, [ranking], selector=selector, pairs_per_prompt=limit)
+        return prefine.make_pairs(
+            [PROMPT], completions, [ranking], selector=selector, pairs_per_prompt=limit
+        )
 
 
 @pytest.mark.parametrize("selector", sorted(GAPS))
 @given(drawn=found())
-def test_a_gap_is_that_of_the_pairs_that_are_made(selector: str, drawn: tuple[Outcome, list[float]]) -> None:
+def test_a_gap_is_that_of_the_pairs_that_are_made(
+    selector: str, drawn: tuple[Outcome, list[float]]
+) -> None:
     outcome, quality = drawn
     if selector == "best_vs_mu_minus_2sigma":
         _without_near_ties(outcome)
@@ -89,7 +101,9 @@ def test_a_gap_is_that_of_the_pairs_that_are_made(selector: str, drawn: tuple[Ou
 
 
 def _without_near_ties(outcome: Outcome) -> None:
-    """Leave out scores at the same distance from the target on both sides of it, where rounding decides."""
+    """Leave out scores at the same distance from the target on both sides of it, where rounding
+    decides.
+    """
     scores = outcome.scores or ()
     mean = sum(scores) / len(scores)
     target = mean - 2 * (sum((score - mean) ** 2 for score in scores) / len(scores)) ** 0.5

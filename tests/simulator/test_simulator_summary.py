@@ -33,7 +33,9 @@ def noise(seed: int, mean: float, worlds: int = 4000) -> list[float]:
 def table(
     parts: list[SimulatedGames], prices: Prices | None = None, finds_best: list[bool] | None = None
 ) -> list[StrategyResult]:
-    return summarise(contestants(len(parts)), parts, finds_best or [True] * len(parts), prices or Prices())[0]
+    return summarise(
+        contestants(len(parts)), parts, finds_best or [True] * len(parts), prices or Prices()
+    )[0]
 
 
 def advice(
@@ -47,7 +49,12 @@ def advice(
     """What is advised; it always is a row that is marked."""
     finds = finds_best or [True] * len(parts)
     rows, found = summarise(
-        contestants(len(parts)), parts, finds, prices or Prices(), max_calls=max_calls, max_cost=max_cost
+        contestants(len(parts)),
+        parts,
+        finds,
+        prices or Prices(),
+        max_calls=max_calls,
+        max_cost=max_cost,
     )
     assert found.row is None or rows[found.row].choice
     assert all(row.frontier and row.finds_best for row in rows if row.choice)
@@ -84,7 +91,12 @@ def test_the_frontier_is_what_nobody_beats() -> None:
 def test_a_step_that_may_be_noise_is_on_the_frontier_and_no_choice() -> None:
     # The third row has the second one's regret but for a hair; the fourth really has less.
     base, noisy = noise(0, 0.5), noise(1, 0.499)
-    parts = [played(5, noise(2, 0.9)), played(10, base), played(11, noisy), played(20, noise(3, 0.3))]
+    parts = [
+        played(5, noise(2, 0.9)),
+        played(10, base),
+        played(11, noisy),
+        played(20, noise(3, 0.3)),
+    ]
     rows = table(parts)
     assert [row.frontier for row in rows] == [True] * 4
     assert [row.choice for row in rows] == [True, True, False, True]
@@ -105,7 +117,9 @@ def test_the_same_champions_for_more_calls_are_beaten() -> None:
 
 def test_without_a_limit_the_advice_is_the_knee() -> None:
     # cost * regret^2: 10, 8.1, 12
-    found = advice([played(10, noise(0, 1.0)), played(40, noise(1, 0.45)), played(133, noise(2, 0.3))])
+    found = advice(
+        [played(10, noise(0, 1.0)), played(40, noise(1, 0.45)), played(133, noise(2, 0.3))]
+    )
     assert found.row == 1
     assert "a rule of thumb" in found.reason
     assert "a would save 30 of 40 calls" in found.reason
@@ -113,7 +127,10 @@ def test_without_a_limit_the_advice_is_the_knee() -> None:
 
 
 def test_what_is_free_is_not_the_knee_for_that() -> None:
-    assert advice([played(0, noise(0, 2.0)), played(10, noise(1, 0.5)), played(40, noise(2, 0.4))]).row == 1
+    assert (
+        advice([played(0, noise(0, 2.0)), played(10, noise(1, 0.5)), played(40, noise(2, 0.4))]).row
+        == 1
+    )
 
 
 def test_within_a_limit_the_advice_is_the_cheapest_that_nothing_clearly_beats() -> None:
@@ -130,24 +147,34 @@ def test_within_a_limit_the_advice_is_the_cheapest_that_nothing_clearly_beats() 
     found = advice(parts, max_calls=40)
     assert found.row == 1
     assert found.reason == (
-        "Within 40 calls per prompt nothing has clearly less regret. The one of the frontier that costs less is "
-        "clearly beaten by something within it. a would save 1 of 11 calls, for 0.010 ± 0.006 sd more regret."
+        "Within 40 calls per prompt nothing has clearly less regret. The one of the frontier that "
+        "costs less is "
+        "clearly beaten by something within it. a would save 1 of 11 calls, for 0.010 ± 0.006 sd "
+        "more regret."
     )
     assert [row.choice for row in table(parts)] == [True, True, False]
     below = advice(parts, max_calls=20)
-    assert (below.row, below.reason) == (0, "Within 20 calls per prompt nothing has clearly less regret.")
+    assert (below.row, below.reason) == (
+        0,
+        "Within 20 calls per prompt nothing has clearly less regret.",
+    )
 
 
 def test_within_a_limit_on_calls_at_other_prices() -> None:
     # b takes fewer calls, but dear ones; a would be chosen, were it allowed.
-    parts, prices = [played(20, noise(0, 0.5), ratings=20), played(10, noise(1, 0.6))], Prices(duel=1, rating=0.1)
+    parts, prices = (
+        [played(20, noise(0, 0.5), ratings=20), played(10, noise(1, 0.6))],
+        Prices(duel=1, rating=0.1),
+    )
     assert advice(parts, prices=prices).row == 0
     assert advice(parts, prices=prices, max_calls=15).row == 1
 
 
 @pytest.mark.parametrize("seed", range(30))
 def test_what_the_advice_says_is_so(seed: int) -> None:
-    """Random tables and limits: nothing allowed is clearly better, and what costs less is beaten."""
+    """Random tables and limits: nothing allowed is clearly better, and what costs less is
+    beaten.
+    """
     rng = np.random.default_rng(seed)
     shared = rng.exponential(size=300)
     parts = [
@@ -168,16 +195,18 @@ def test_what_the_advice_says_is_so(seed: int) -> None:
     chosen = parts[found.row]
     assert not any(beats(other, chosen) for other in allowed)
     for one in (part for part in allowed if part.calls[0] < chosen.calls[0]):
-        dominated = any(o.calls[0] <= one.calls[0] and o.regret.mean() < one.regret.mean() for o in allowed)
+        dominated = any(
+            o.calls[0] <= one.calls[0] and o.regret.mean() < one.regret.mean() for o in allowed
+        )
         assert dominated or any(beats(other, one) for other in allowed)
 
 
 def test_a_limit_that_nothing_keeps_is_said() -> None:
     found = advice([played(10, noise(0, 1.0)), played(40, noise(1, 0.45))], max_calls=9)
     assert found.row is None
-    assert (
-        found.reason
-        == "No strategy here does with 9 calls per prompt; the cheapest, a, takes 10.0 calls at a cost of 10."
+    assert found.reason == (
+        "No strategy here does with 9 calls per prompt; the cheapest, a, takes 10.0 calls at a "
+        "cost of 10."
     )
 
 

@@ -1,4 +1,6 @@
-"""Ranking with a judge behind a URL: no torch, costs in the manifest, limits that hold over runs."""
+"""Ranking with a judge behind a URL: no torch, costs in the manifest, limits that hold over
+runs.
+"""
 
 import json
 import signal
@@ -53,7 +55,9 @@ def test_sampling_and_ranking_at_a_server_never_import_torch(place: Place) -> No
         )
         for stage in ("sample", "rank"):
             code = RANK_ALONE.format(stage=stage)
-            done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+            done = subprocess.run(
+                [sys.executable, "-c", code], capture_output=True, text=True, check=True
+            )
             assert done.stdout.splitlines()[-1] == "[]"
     assert manifest("rank")["counts"]["produced"] == 4
 
@@ -115,7 +119,10 @@ def test_a_selector_that_found_nothing_may_be_changed(place: Place) -> None:
 
 
 def test_a_judge_that_only_sees_the_slot_is_noticed(place: Place) -> None:
-    rows = [{"prompt": f"q {n}", "completions": [f"answer {n} {m}" for m in range(6)]} for n in range(12)]
+    rows = [
+        {"prompt": f"q {n}", "completions": [f"answer {n} {m}" for m in range(6)]}
+        for n in range(12)
+    ]
     place.put("answers.jsonl", jsonl(rows))
     with OpenAIServer(server.label_judge(0.8)) as at:
         place.change(judged_at(at))
@@ -129,7 +136,14 @@ def test_a_judge_that_only_sees_the_slot_is_noticed(place: Place) -> None:
 def test_a_judge_that_is_not_there_costs_nothing_but_a_message(place: Place) -> None:
     with OpenAIServer() as at:
         gone = at.url
-    place.change({"rank.judge": {"name": "pairwise", "model": {"name": "openai", "model": "m", "base_url": gone}}})
+    place.change(
+        {
+            "rank.judge": {
+                "name": "pairwise",
+                "model": {"name": "openai", "model": "m", "base_url": gone},
+            }
+        }
+    )
     place.change({"rank.judge.model.max_retries": 0})
     result = prefine("run", "run.yaml")
     assert result.code == BACKEND
@@ -154,7 +168,12 @@ def test_a_second_interrupt_does_not_wait_for_a_server_that_hangs(place: Place) 
 def test_the_dry_run_estimates_what_the_prices_make_of_it(place: Place) -> None:
     with OpenAIServer() as at:
         place.change(judged_at(at, prices={"prompt": 1e6, "completion": 0.0}))
-        model = {"name": "openai", "model": "m", "base_url": at.url, "prices": {"prompt": 0.0, "completion": 1e6}}
+        model = {
+            "name": "openai",
+            "model": "m",
+            "base_url": at.url,
+            "prices": {"prompt": 0.0, "completion": 1e6},
+        }
         place.change(
             {
                 "completions": GONE,

@@ -1,4 +1,6 @@
-"""Evaluation during training, early stop and trackers through the command, the Python API and the run folder."""
+"""Evaluation during training, early stop and trackers through the command, the Python API and
+the run folder.
+"""
 
 import json
 import re
@@ -8,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_fixture import REPORT
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import prefine as library
@@ -21,6 +22,7 @@ from prefine.report.sections.held_out import held_out
 from prefine.run.folder import RunFolder
 from prefine.stages.plan import run_stage
 from prefine.stages.stage_run import Silent
+from report_fixture import REPORT
 from run_place import CONFIG, DATA, OK, PAIRS, Place, good_pairs
 
 WATCHED = PAIRS | {
@@ -98,7 +100,10 @@ def test_an_alarm_is_in_manifest_card_and_report(watched: Place) -> None:
     assert f"the alarm {alarm} ended training after step {final['steps']} of 5" in _notes(run)
     card = (run / "model" / "README.md").read_text()
     assert f"`{alarm}`, ended it early" in card and f"{final['steps']} optimizer steps" in card
-    assert f"The alarm “{alarm}” ended training after {final['steps']} steps" in (run / "report.html").read_text()
+    assert (
+        f"The alarm “{alarm}” ended training after {final['steps']} steps"
+        in (run / "report.html").read_text()
+    )
 
 
 @pytest.mark.parametrize("change", [{"train.evaluate_every": 1}, {"train.early_stop": SOON}])
@@ -114,7 +119,11 @@ def test_what_decides_is_frozen(watched: Place, change: dict[str, Any]) -> None:
 
 def test_without_held_out_pairs_nothing_is_trained(watched: Place) -> None:
     watched.change({"pair.held_out_prompts": 0})
-    for command in (("config", "check", "run.yaml"), ("run", "run.yaml"), ("run", "run.yaml", "--dry-run")):
+    for command in (
+        ("config", "check", "run.yaml"),
+        ("run", "run.yaml"),
+        ("run", "run.yaml", "--dry-run"),
+    ):
         found = prefine(*command)
         assert found.code == CONFIG, found.err
         assert "train.evaluate_every: no pairs are held out" in found.err
@@ -122,7 +131,10 @@ def test_without_held_out_pairs_nothing_is_trained(watched: Place) -> None:
     assert prefine("pair", "run.yaml").code == OK
     found = prefine("train", "run.yaml")
     assert found.code == DATA
-    assert "no held-out pair can be evaluated" in found.err and "give pair.held_out_prompts" in found.err
+    assert (
+        "no held-out pair can be evaluated" in found.err
+        and "give pair.held_out_prompts" in found.err
+    )
     assert not any((watched.root / "run" / "checkpoints").glob("step-*"))
 
 
@@ -165,7 +177,9 @@ def test_trackers_may_change_and_are_no_part_of_the_model(watched: Place) -> Non
     _stage("pair")
     with pytest.raises(Interrupted):
         _stage("train", StopsAfter(2))
-    watched.change({"train.tracking": {"trackers": ["tensorboard"], "project": "other", "run_name": "mine"}})
+    watched.change(
+        {"train.tracking": {"trackers": ["tensorboard"], "project": "other", "run_name": "mine"}}
+    )
     found = prefine("train", "run.yaml")
     assert found.code == OK, found.err
     assert _points(run, "train/margin") == [3, 4, 5]
@@ -194,7 +208,10 @@ def test_another_training_leaves_its_trackers_and_evaluations_behind(watched: Pl
 @pytest.mark.parametrize(
     ("tracking", "says"),
     [
-        ({"trackers": ["mlflow"]}, "train.tracking.trackers: mlflow is not installed; pip install mlflow"),
+        (
+            {"trackers": ["mlflow"]},
+            "train.tracking.trackers: mlflow is not installed; pip install mlflow",
+        ),
         ({"trackers": ["comet"]}, "train.tracking.trackers"),
         ({"trackers": ["tensorboard"], "project": "a/b"}, "train.tracking.project"),
     ],
@@ -216,7 +233,9 @@ def test_trackers_that_cannot_be_are_refused(
 def test_the_python_api_evaluates_pairs_that_it_is_given(place: Place) -> None:
     rows = good_pairs()
     settings = {"evaluate_every": 1, "pairs_per_step": 1, "learning_rate": 0.01}
-    trained = library.train("model", rows[:2], output_dir="run", settings=settings, held_out=rows[2:])
+    trained = library.train(
+        "model", rows[:2], output_dir="run", settings=settings, held_out=rows[2:]
+    )
     assert [row.step for row in trained.evaluations] == [0, 1, 2]
     assert trained.evaluations[0].margin == 0 != trained.evaluations[-1].margin
     same = library.train("model", rows[:2], output_dir="run", settings=settings, held_out=rows[2:])
@@ -249,9 +268,15 @@ def test_the_page_shows_where_held_out_pairs_went_and_what_stopped_training() ->
     end = TrainEnd(chosen_change=-4, rejected_change=-9, fall=4, stopped_by="collapse")
     data = REPORT.model_copy(update={"evaluations": points, "trained": end})
     text = " ".join(re.sub(r"<[^>]*>", " ", render(data)).replace("\u00a0", " ").split())
-    assert "On 120 held-out pairs, which are not trained on, the margin went from 0 to 4 nats between step 0" in text
+    assert (
+        "On 120 held-out pairs, which are not trained on, the margin went from 0 to 4 nats "
+        "between step 0" in text
+    )
     assert "the accuracy from 50 % to 70 %" in text
-    assert "The alarm “collapse” ended training after 200 steps: the likeliest tokens became fewer" in text
+    assert (
+        "The alarm “collapse” ended training after 200 steps: the likeliest tokens became fewer"
+        in text
+    )
     assert "4.00 ± 0.25" in text
     assert "Held-out" not in render(REPORT)
     many = held_out(data.model_copy(update={"evaluations": tuple(map(_evaluation, range(1001)))}))

@@ -28,7 +28,10 @@ def test_a_mixture_with_schedules_and_a_moving_weight_walks_the_road(place: Plac
         PAIRS
         | {
             "train.loss": MPO,
-            "train.regularizer": {"name": "step_budget", "delta": {"schedule": "linear", "start": 0.0, "end": 2.0}},
+            "train.regularizer": {
+                "name": "step_budget",
+                "delta": {"schedule": "linear", "start": 0.0, "end": 2.0},
+            },
             "train.regularizer_weight": weight,
             "train.max_steps": 3,
             "train.epochs": 3,
@@ -40,7 +43,10 @@ def test_a_mixture_with_schedules_and_a_moving_weight_walks_the_road(place: Plac
     ran = prefine("run", "run.yaml", "--json")
     assert ran.code == OK, ran.err
     assert json.loads(ran.out)["delta"] == 2.0
-    rows = [json.loads(line) for line in (place.root / "run" / "train_log.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line)
+        for line in (place.root / "run" / "train_log.jsonl").read_text().splitlines()
+    ]
     moving = [row["hyper_parameters"] for row in rows]
     assert [row["regularizer_weight"] for row in moving] == pytest.approx([0.0, 0.2, 0.4])
     assert [row["regularizer.delta"] for row in moving] == pytest.approx([0.0, 1.0, 2.0])
@@ -65,7 +71,10 @@ def test_losses_that_read_tokens_walk_the_road(place: Place, loss: dict[str, Any
     place.change(PAIRS | {"train.loss": loss, "train.max_steps": 2})
     ran = prefine("run", "run.yaml")
     assert ran.code == OK, ran.err
-    rows = [json.loads(line) for line in (place.root / "run" / "train_log.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line)
+        for line in (place.root / "run" / "train_log.jsonl").read_text().splitlines()
+    ]
     assert rows[0]["loss"] > 0 and rows[0]["margin"] == pytest.approx(0, abs=1e-4)
     assert rows[-1]["margin"] != 0
 
@@ -73,17 +82,35 @@ def test_losses_that_read_tokens_walk_the_road(place: Place, loss: dict[str, Any
 @pytest.mark.parametrize(
     ("loss", "says"),
     [
-        ({"name": "bmc", "loss": {"name": "dpo", "bta": 1}}, ("train.loss.loss.bta: unknown option of loss 'dpo'",)),
-        ({"name": "mixture", "losses": [{"name": "dpo"}], "weights": []}, ("losses has 1 parts, weights has 0",)),
-        ({"name": "dpo", "beta": {"schedule": "linear", "start": 0.1}}, ("train.loss.beta", "end is missing")),
-        ({"name": "dpo", "beta": {"schedule": "wsd", "start": 0.1}}, ("train.loss.beta.schedule", "'wsd'")),
+        (
+            {"name": "bmc", "loss": {"name": "dpo", "bta": 1}},
+            ("train.loss.loss.bta: unknown option of loss 'dpo'",),
+        ),
+        (
+            {"name": "mixture", "losses": [{"name": "dpo"}], "weights": []},
+            ("losses has 1 parts, weights has 0",),
+        ),
+        (
+            {"name": "dpo", "beta": {"schedule": "linear", "start": 0.1}},
+            ("train.loss.beta", "end is missing"),
+        ),
+        (
+            {"name": "dpo", "beta": {"schedule": "wsd", "start": 0.1}},
+            ("train.loss.beta.schedule", "'wsd'"),
+        ),
         ({"name": "dpo", "label_smoothing": 0.5}, ("train.loss.label_smoothing", "less than 0.5")),
         ({"name": "bco", "delta": 0.1}, ("train.loss.delta: unknown option",)),
     ],
 )
-def test_a_loss_that_cannot_be_is_refused(place: Place, loss: dict[str, Any], says: tuple[str, ...]) -> None:
+def test_a_loss_that_cannot_be_is_refused(
+    place: Place, loss: dict[str, Any], says: tuple[str, ...]
+) -> None:
     place.change(PAIRS | {"train.loss": loss})
-    for command in (("run", "run.yaml"), ("config", "check", "run.yaml"), ("run", "run.yaml", "--dry-run")):
+    for command in (
+        ("run", "run.yaml"),
+        ("config", "check", "run.yaml"),
+        ("run", "run.yaml", "--dry-run"),
+    ):
         found = prefine(*command)
         assert found.code == CONFIG, found.err
         assert all(text in found.err for text in says), found.err
@@ -94,7 +121,10 @@ def test_a_loss_that_cannot_be_is_refused(place: Place, loss: dict[str, Any], sa
 @pytest.mark.parametrize(
     ("weight", "says"),
     [
-        (-0.1, ("train.regularizer_weight: Input should be greater than or equal to 0 (got -0.1)",)),
+        (
+            -0.1,
+            ("train.regularizer_weight: Input should be greater than or equal to 0 (got -0.1)",),
+        ),
         ("0.1", ("train.regularizer_weight: Input should be a valid number (got '0.1')",)),
         (
             {"schedule": "linear", "start": 0.1, "end": -1},
@@ -104,7 +134,9 @@ def test_a_loss_that_cannot_be_is_refused(place: Place, loss: dict[str, Any], sa
         ({"start": 0.1, "end": 1}, ("train.regularizer_weight.schedule: Field required",)),
     ],
 )
-def test_a_weight_that_cannot_be_is_refused(place: Place, weight: Any, says: tuple[str, ...]) -> None:
+def test_a_weight_that_cannot_be_is_refused(
+    place: Place, weight: Any, says: tuple[str, ...]
+) -> None:
     place.change(PAIRS | {"train.regularizer_weight": weight})
     found = prefine("config", "check", "run.yaml")
     assert found.code == CONFIG, found.err
@@ -121,7 +153,10 @@ def test_offsets_need_a_score_gap_in_every_row(place: Place) -> None:
     place.change({"run_dir": "other"})
     found = prefine("run", "run.yaml")
     assert found.code == DATA
-    assert "pairs, row 3 ('question 2'): states no score_gap, which train.loss 'odpo' reads" in found.err
+    assert (
+        "pairs, row 3 ('question 2'): states no score_gap, which train.loss 'odpo' reads"
+        in found.err
+    )
     assert not (place.root / "other" / "checkpoints").exists()
 
 
@@ -131,14 +166,19 @@ def test_offsets_need_a_strategy_with_scores(place: Place) -> None:
     assert found.code == CONFIG
     assert "strategy 'iterative' does not guarantee them; choose rank.strategy" in found.err
     assert "round_robin" in found.err
-    place.change({"rank.strategy": {"name": "pointwise"}, "pair.selector": {"name": "best_vs_worst"}})
+    place.change(
+        {"rank.strategy": {"name": "pointwise"}, "pair.selector": {"name": "best_vs_worst"}}
+    )
     found = prefine("run", "run.yaml")
     assert found.code == OK, found.err
 
 
 def test_nested_functions_of_the_users_own_are_listed(place: Place) -> None:
     place.put("mine.py", "def loss(logps):\n    return -logps.margin\n")
-    place.change(PAIRS | {"train.loss": {"name": "mixture", "losses": [{"name": "mine:loss"}], "weights": [1.0]}})
+    place.change(
+        PAIRS
+        | {"train.loss": {"name": "mixture", "losses": [{"name": "mine:loss"}], "weights": [1.0]}}
+    )
     found = prefine("run", "run.yaml", "--dry-run")
     assert found.code == OK, found.err
     assert "imports your code: mine:loss" in found.out
@@ -149,7 +189,12 @@ def test_nested_functions_of_the_users_own_are_listed(place: Place) -> None:
     ("loss", "rows", "code", "says"),
     [
         ("sppo", good_pairs(), DATA, "no pair states p_chosen, which train.loss 'sppo' reads"),
-        ("kto_pair", [row | {"prompt": "one"} for row in good_pairs()], DATA, "all pairs have the same prompt"),
+        (
+            "kto_pair",
+            [row | {"prompt": "one"} for row in good_pairs()],
+            DATA,
+            "all pairs have the same prompt",
+        ),
         (
             "aot",
             [row | {"weight": 1 + n} for n, row in enumerate(good_pairs())],
@@ -182,7 +227,8 @@ def test_pairs_that_state_no_probability_are_counted(place: Place) -> None:
 def test_a_regularizer_that_reads_score_gaps_is_asked_too(place: Place) -> None:
     place.put(
         "gaps.py",
-        "from prefine.losses.protocol import declare\n\n\n@declare(needs=frozenset({'score_gap'}))\n"
+        "from prefine.losses.protocol import "
+        "declare\n\n\n@declare(needs=frozenset({'score_gap'}))\n"
         "def gap(logps):\n    return -logps.policy_chosen * logps.score_gap\n",
     )
     place.change({"train.regularizer": {"name": "gaps:gap"}})
@@ -197,6 +243,8 @@ def test_making_pairs_of_a_file_needs_neither_torch_nor_the_loss(place: Place) -
     place.change(PAIRS | {"train.loss": {"name": "dpo", "bta": 1}})
     environment = {**os.environ, "PYTHONPATH": str(place.root / "stub")}
     command = [sys.executable, "-m", "prefine", "pair", "run.yaml"]
-    found = subprocess.run(command, cwd=place.root, env=environment, capture_output=True, text=True, check=False)
+    found = subprocess.run(
+        command, cwd=place.root, env=environment, capture_output=True, text=True, check=False
+    )
     assert found.returncode == OK, found.stderr
     assert "4" in found.stdout

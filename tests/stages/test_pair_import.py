@@ -27,7 +27,9 @@ def test_many_pairs_are_written_in_shards(tmp_path: Path) -> None:
         manifest = run(config, folder, Silent())
         tables = [parts(folder / name) for name in ("pairs", "heldout_pairs")]
         assert [len(paths) for paths in tables] == [2, 2]
-        trained, held_out = ([id_ for path in paths for id_ in column(path, "prefine_prompt_id")] for paths in tables)
+        trained, held_out = (
+            [id_ for path in paths for id_ in column(path, "prefine_prompt_id")] for paths in tables
+        )
         assert (len(trained), len(held_out)) == (4000, 100)
         assert not set(trained) & set(held_out)
         assert (manifest.counts.taken, manifest.counts.produced) == (4101, 4000)
@@ -44,7 +46,10 @@ def test_a_selector_beside_pairs_is_checked_and_noted(place: Place) -> None:
     made = prefine("pair", "run.yaml", "--json")
     assert made.code == OK, made.err
     (manifest,) = json.loads(made.out)
-    assert "pair.selector 'best_vs_worst' is not used: this configuration starts with pairs" in manifest["notes"]
+    assert (
+        "pair.selector 'best_vs_worst' is not used: this configuration starts with pairs"
+        in manifest["notes"]
+    )
     assert any("do not say whether they were cut" in note for note in manifest["notes"])
     refused = prefine("pair", "run.yaml", "--set", "pair.selector.beta=1")
     assert refused.code == CONFIG

@@ -1,4 +1,6 @@
-"""Stage `pair` over rankings that are there: made again without a call, other kinds of pairs, and what may follow."""
+"""Stage `pair` over rankings that are there: made again without a call, other kinds of pairs,
+and what may follow.
+"""
 
 import json
 import math
@@ -25,7 +27,10 @@ from prefine.stages.stage_run import Silent
 from run_place import CONFIG, DATA, GONE, OK, PAIRS, Place, jsonl
 
 GRADES = [
-    {"prompt": f"question {n}", "completions": [{"text": f"{m} {n} " * (m + 1), "grade": m} for m in range(4)]}
+    {
+        "prompt": f"question {n}",
+        "completions": [{"text": f"{m} {n} " * (m + 1), "grade": m} for m in range(4)],
+    }
     for n in range(12)
 ]
 
@@ -54,11 +59,15 @@ def rows(config: Any, table: str) -> list[dict[str, Any]]:
 
 
 def test_other_pairs_of_the_same_rankings(tmp_path: Path, tiny_model_folder: Path) -> None:
-    first = configured(tmp_path, tiny_model_folder, selector={"name": "best_vs_worst"}, held_out_prompts=3)
+    first = configured(
+        tmp_path, tiny_model_folder, selector={"name": "best_vs_worst"}, held_out_prompts=3
+    )
     made = walk(first, "sample", "rank", "pair")["pair"]
     assert (made.counts.produced, made.counts.dropped) == (9, {"held out": 3})
     rankings = table_hash(first.run_dir / "rankings")
-    second = configured(tmp_path, tiny_model_folder, selector={"name": "all_pairs"}, min_gap=0.5, pairs_per_prompt=2)
+    second = configured(
+        tmp_path, tiny_model_folder, selector={"name": "all_pairs"}, min_gap=0.5, pairs_per_prompt=2
+    )
     made = walk(second, "pair")["pair"]
     assert made.counts.produced == 24
     assert made.counts.taken == 24 + sum(made.counts.dropped.values())
@@ -87,7 +96,9 @@ def test_pairs_that_were_trained_on_stay(tmp_path: Path, tiny_model_folder: Path
 
 
 def test_a_copy_of_what_was_paid_for_makes_other_pairs_without_a_call(place: Place) -> None:
-    """What the error says to do works: the whole road in the copy, with a server that would be asked."""
+    """What the error says to do works: the whole road in the copy, with a server that would be
+    asked.
+    """
     with OpenAIServer(server.label_judge(0.7)) as at:
         model = {"name": "openai", "model": "m", "base_url": at.url, "max_retries": 0}
         place.change({"rank.judge": {"name": "pairwise", "model": model}, "evaluate": GONE})
@@ -121,13 +132,21 @@ def test_lists_load_with_datasets(tmp_path: Path, tiny_model_folder: Path) -> No
         assert list(one.scores) == sorted(one.scores, reverse=True)
         assert [completion.metadata["grade"] for completion in one.completions] == [3, 2, 1, 0]
     files = str(config.run_dir / "lists" / "*.parquet")
-    loaded = datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=str(tmp_path / "cache"))
-    assert [row["completions"][0][0]["content"] for row in loaded] == [one.completions[0].text for one in found]
+    loaded = datasets.load_dataset(
+        "parquet", data_files=files, split="train", cache_dir=str(tmp_path / "cache")
+    )
+    assert [row["completions"][0][0]["content"] for row in loaded] == [
+        one.completions[0].text for one in found
+    ]
     walk(configured(tmp_path, tiny_model_folder), "pair")
-    assert not (config.run_dir / "lists").exists(), "lists of other settings do not stay beside the pairs"
+    assert not (config.run_dir / "lists").exists(), (
+        "lists of other settings do not stay beside the pairs"
+    )
 
 
-def test_joint_pairs_are_made_but_no_loss_of_pairs_is_trained_on_them(tmp_path: Path, tiny_model_folder: Path) -> None:
+def test_joint_pairs_are_made_but_no_loss_of_pairs_is_trained_on_them(
+    tmp_path: Path, tiny_model_folder: Path
+) -> None:
     config = configured(tmp_path, tiny_model_folder, selector={"name": "joint"}, held_out_prompts=3)
     walk(config, "sample", "rank", "pair")
     pairs = [pair_of(row) for row in rows(config, "pairs")]
@@ -137,10 +156,17 @@ def test_joint_pairs_are_made_but_no_loss_of_pairs_is_trained_on_them(tmp_path: 
     assert sum(pair.rejected_prompt is not None for pair in pairs) == 9
     assert not held_out & {pair.rejected_prompt.id for pair in pairs if pair.rejected_prompt}
     for pair, row in zip(pairs, rows(config, "pairs"), strict=True):
-        assert row["prefine_rejected_prompt_id"] == (pair.rejected_prompt and pair.rejected_prompt.id)
-    with pytest.raises(ConfigError, match=r"train\.loss\.name: 'dpo' cannot be trained on what pair\.selector 'joint'"):
+        assert row["prefine_rejected_prompt_id"] == (
+            pair.rejected_prompt and pair.rejected_prompt.id
+        )
+    with pytest.raises(
+        ConfigError,
+        match=r"train\.loss\.name: 'dpo' cannot be trained on what pair\.selector 'joint'",
+    ):
         walk(config, "train")
-    shuffled = configured(tmp_path, tiny_model_folder, selector={"name": "joint"}, labels="shuffled")
+    shuffled = configured(
+        tmp_path, tiny_model_folder, selector={"name": "joint"}, labels="shuffled"
+    )
     walk(shuffled, "pair")
     for pair in (pair_of(row) for row in rows(shuffled, "pairs")):
         assert pair.chosen.prompt_id == pair.prompt.id
@@ -168,11 +194,15 @@ def test_a_joint_loss_of_ones_own_trains_on_pairs_across_prompts(
     trained = {"loss": Component(name="joint_losses:jpo"), "max_steps": 2, "learning_rate": 1e-3}
     config = config.model_copy(update={"train": config.train.model_copy(update=trained)})
     walk(config, "sample", "rank", "pair", "train")
-    first, second = (json.loads(line) for line in (config.run_dir / "train_log.jsonl").read_text().splitlines())
+    first, second = (
+        json.loads(line) for line in (config.run_dir / "train_log.jsonl").read_text().splitlines()
+    )
     assert first["loss"] == pytest.approx(math.log(2), abs=1e-5)
     assert second["margin"] != 0
     table = [pair_of(row) for row in rows(config, "pairs")]
-    assert json.loads((config.run_dir / "train_final.json").read_text())["final"]["pairs"] == len(table)
+    assert json.loads((config.run_dir / "train_final.json").read_text())["final"]["pairs"] == len(
+        table
+    )
 
 
 @pytest.mark.parametrize("selector", ["joint", "lists"])
@@ -197,17 +227,25 @@ def test_options_that_the_strategy_cannot_serve_are_found_before_anything_is_spe
     tmp_path: Path, tiny_model_folder: Path, pair: dict[str, Any], says: str
 ) -> None:
     config = configured(tmp_path, tiny_model_folder, **pair)
-    scan = config.model_copy(update={"rank": config.rank.model_copy(update={"strategy": config.rank.strategy})})
-    scan = validate(scan.resolved() | {"run_dir": "run", "rank": {"judge": {"name": "recorded"}}}, where="test")
+    scan = config.model_copy(
+        update={"rank": config.rank.model_copy(update={"strategy": config.rank.strategy})}
+    )
+    scan = validate(
+        scan.resolved() | {"run_dir": "run", "rank": {"judge": {"name": "recorded"}}}, where="test"
+    )
     with pytest.raises(ConfigError, match=says):
         check(scan, through="pair")
 
 
-def test_the_plan_knows_how_many_pairs_a_prompt_gives(tmp_path: Path, tiny_model_folder: Path) -> None:
+def test_the_plan_knows_how_many_pairs_a_prompt_gives(
+    tmp_path: Path, tiny_model_folder: Path
+) -> None:
     def steps(**pair: Any) -> str:
         config = configured(tmp_path, tiny_model_folder, **pair)
         train = config.train.model_copy(update={"max_steps": None})
-        return dict(plan(config.model_copy(update={"train": train})).lines).get("training steps, at most", "")
+        return dict(plan(config.model_copy(update={"train": train})).lines).get(
+            "training steps, at most", ""
+        )
 
     assert steps() == "6"
     assert steps(held_out_prompts=2) == "5"
@@ -243,9 +281,15 @@ def test_options_apply_to_pairs_that_exist(place: Place) -> None:
     assert prefine("pair", "run.yaml", "--set", "pair.min_gap=99").code == DATA
 
 
-def test_a_selector_that_leaves_nothing_names_the_reasons(tmp_path: Path, tiny_model_folder: Path) -> None:
-    config = configured(tmp_path, tiny_model_folder, selector={"name": "best_vs_worst"}, min_gap=99.0)
-    with pytest.raises(DataError, match=r"no pair came out of 36 that were looked at \(36 × score gap too small"):
+def test_a_selector_that_leaves_nothing_names_the_reasons(
+    tmp_path: Path, tiny_model_folder: Path
+) -> None:
+    config = configured(
+        tmp_path, tiny_model_folder, selector={"name": "best_vs_worst"}, min_gap=99.0
+    )
+    with pytest.raises(
+        DataError, match=r"no pair came out of 36 that were looked at \(36 × score gap too small"
+    ):
         walk(config, "sample", "rank", "pair")
 
 
@@ -259,55 +303,83 @@ def test_half_of_the_pairs_is_not_trained_on(tmp_path: Path, tiny_model_folder: 
     walk(config, "pair", "train")
 
 
-def test_pairs_of_other_settings_are_not_trained_on(tmp_path: Path, tiny_model_folder: Path) -> None:
+def test_pairs_of_other_settings_are_not_trained_on(
+    tmp_path: Path, tiny_model_folder: Path
+) -> None:
     first = configured(tmp_path, tiny_model_folder, selector={"name": "best_vs_worst"}, seed=0)
     walk(first, "sample", "rank", "pair")
     other = configured(tmp_path, tiny_model_folder, selector={"name": "best_vs_random"}, seed=0)
-    says = r'stage pair was made with pair\.selector\.name: "best_vs_worst", now "best_vs_random"; run `prefine pair'
+    says = (
+        r'stage pair was made with pair\.selector\.name: "best_vs_worst", now '
+        r'"best_vs_random"; run `prefine pair'
+    )
     with pytest.raises(ConfigError, match=says):
         walk(other, "train")
     walk(other, "pair", "train")
 
 
-def test_pairs_of_other_rankings_are_not_trained_on(tmp_path: Path, tiny_model_folder: Path) -> None:
+def test_pairs_of_other_rankings_are_not_trained_on(
+    tmp_path: Path, tiny_model_folder: Path
+) -> None:
     config = configured(tmp_path, tiny_model_folder)
     made = walk(config, "sample", "rank", "pair")["pair"]
     with RunFolder(config.run_dir) as folder:
-        folder.write_manifest(made.model_copy(update={"input_hashes": {"rankings": "of fewer prompts"}}))
+        folder.write_manifest(
+            made.model_copy(update={"input_hashes": {"rankings": "of fewer prompts"}})
+        )
     with pytest.raises(DataError, match=r"rankings: changed since stage pair .* run `prefine pair"):
         walk(config, "train")
     walk(config, "pair", "train")
 
 
 def test_a_folder_from_before_today_s_keys_resumes(tmp_path: Path, tiny_model_folder: Path) -> None:
-    """What an older version wrote lacks the keys that came later: they had their defaults, so nothing is made again."""
+    """What an older version wrote lacks the keys that came later: they had their defaults, so
+    nothing is made again.
+    """
     config = configured(tmp_path, tiny_model_folder, selector={"name": "best_vs_worst"})
     stages = ("sample", "rank", "pair", "train")
     walk(config, *stages)
     later = {
-        "pair": {"min_gap", "min_p_chosen", "max_length_ratio", "length_penalty", "drop_truncated", "pairs_per_prompt"},
+        "pair": {
+            "min_gap",
+            "min_p_chosen",
+            "max_length_ratio",
+            "length_penalty",
+            "drop_truncated",
+            "pairs_per_prompt",
+        },
         "rank": {"scorer"},
         "train": {"adapter"},
     }
     for name in ("config.json", "manifest.json"):
         path = config.run_dir / name
         value = json.loads(path.read_text())
-        for sections in [value["config"]] if "config" in value else [one["config"] for one in value["stages"].values()]:
+        for sections in (
+            [value["config"]]
+            if "config" in value
+            else [one["config"] for one in value["stages"].values()]
+        ):
             for section, keys in later.items():
                 if section in sections:
-                    sections[section] = {key: v for key, v in sections[section].items() if key not in keys}
+                    sections[section] = {
+                        key: v for key, v in sections[section].items() if key not in keys
+                    }
         path.write_text(json.dumps(value))
     with RunFolder(config.run_dir) as folder:
         before = folder.manifests()
     assert "min_gap" not in before["pair"].config["pair"]
     assert walk(config, *stages) == before, "every stage is finished as it was"
-    changed = configured(tmp_path, tiny_model_folder, selector={"name": "best_vs_worst"}, min_gap=0.5)
+    changed = configured(
+        tmp_path, tiny_model_folder, selector={"name": "best_vs_worst"}, min_gap=0.5
+    )
     with pytest.raises(ConfigError, match=r"pair\.min_gap: null → 0\.5"):
         walk(changed, "pair")
 
 
 def test_pairs_across_prompts_are_refused_where_they_come_in(place: Place) -> None:
-    place.change({"rank.strategy": {"name": "round_robin"}, "pair": {"selector": {"name": "joint"}}})
+    place.change(
+        {"rank.strategy": {"name": "round_robin"}, "pair": {"selector": {"name": "joint"}}}
+    )
     for stage in ("sample", "rank", "pair"):
         assert prefine(stage, "run.yaml").code == OK
     pairs = [pair_of(row) for path in parts(Path("run/pairs")) for row in read_part(path)]
@@ -315,7 +387,9 @@ def test_pairs_across_prompts_are_refused_where_they_come_in(place: Place) -> No
         train("playground", pairs, output_dir="trained")
     shutil.copytree("run/pairs", "joint")
     place.change(PAIRS)
-    place.change({"pairs": {"name": "file", "path": "joint/*.parquet"}, "run_dir": "other", "pair": GONE})
+    place.change(
+        {"pairs": {"name": "file", "path": "joint/*.parquet"}, "run_dir": "other", "pair": GONE}
+    )
     for command in (("config", "check"), ("pair",)):
         refused = prefine(*command, "run.yaml")
         assert refused.code == DATA, refused.err

@@ -1,4 +1,6 @@
-"""What a ranking asks for, and what it takes from the journal: edited records, equal answers, who is asked and paid."""
+"""What a ranking asks for, and what it takes from the journal: edited records, equal answers,
+who is asked and paid.
+"""
 
 import shutil
 from pathlib import Path
@@ -18,7 +20,12 @@ from prefine.stages.stage_run import Silent
 from run_place import jsonl
 
 SCRIPTED = {"name": "scripted", "replies": ["10", "20", "30", "40"]}
-PAID = {"name": "openai", "model": "m", "api_key_env": "NO_SUCH_JUDGE_KEY", "prices": {"prompt": 1e6, "completion": 0}}
+PAID = {
+    "name": "openai",
+    "model": "m",
+    "api_key_env": "NO_SUCH_JUDGE_KEY",
+    "prices": {"prompt": 1e6, "completion": 0},
+}
 
 
 def wanted(prompt: Prompt, completion: Completion) -> float:
@@ -85,7 +92,10 @@ def test_an_edited_prompt_column_is_judged_anew(strategy: str, tmp_path: Path) -
     def best(folder: Path, answer: int) -> set[str]:
         file.write_bytes(jsonl([{"prompt": f"question {n}", "answer": answer} for n in range(12)]))
         rank = {"strategy": {"name": strategy}, "judge": {"name": f"{__name__}:wanted"}}
-        sections = {"prompts": {"name": "file", "path": str(file)}, "sample": {"completions_per_prompt": 6}}
+        sections = {
+            "prompts": {"name": "file", "path": str(file)},
+            "sample": {"completions_per_prompt": 6},
+        }
         return set(champions(folder, **sections, rank=rank).values())
 
     assert "10" in best(tmp_path, 10)
@@ -118,7 +128,9 @@ def test_answers_that_differ_in_their_reasoning_only_are_one() -> None:
 
 def planned(tmp_path: Path, model: Path, **rank: Any) -> dict[str, str]:
     answers = [{"text": "x" * 100 * n, "grade": n} for n in range(1, 6)]
-    (tmp_path / "graded.jsonl").write_bytes(jsonl([{"prompt": f"q{n}", "completions": answers} for n in range(3)]))
+    (tmp_path / "graded.jsonl").write_bytes(
+        jsonl([{"prompt": f"q{n}", "completions": answers} for n in range(3)])
+    )
     values = values_of(
         tmp_path,
         policy={"name": "hf", "path": str(model)},
@@ -142,8 +154,13 @@ def test_a_plan_tells_duels_from_ratings(
     assert (both["judge calls, at most"], both["ratings, at most"]) == ("6", "15")
     duels = lines({"name": "round_robin"})
     assert duels["judge calls, at most"] == "30" and "ratings, at most" not in duels
-    assert float(both[costs].replace(",", "")) == pytest.approx(float(duels[costs].replace(",", "")) * 6 / 30)
-    for only in (lines({"name": "pointwise"}, scorer=scorer), lines({"name": "pointwise"}, judge={"name": "recorded"})):
+    assert float(both[costs].replace(",", "")) == pytest.approx(
+        float(duels[costs].replace(",", "")) * 6 / 30
+    )
+    for only in (
+        lines({"name": "pointwise"}, scorer=scorer),
+        lines({"name": "pointwise"}, judge={"name": "recorded"}),
+    ):
         assert only["ratings, at most"] == "15"
         assert "judge calls, at most" not in only and costs not in only
 
@@ -153,7 +170,13 @@ def test_a_judge_that_is_never_asked_needs_no_key(tmp_path: Path, tiny_model_fol
     strategy = {"name": "pointwise"}
     assert planned(tmp_path, tiny_model_folder, strategy=strategy, judge=judge, scorer=scorer)
     with pytest.raises(ConfigError, match="NO_SUCH_JUDGE_KEY"):
-        planned(tmp_path, tiny_model_folder, strategy={"name": "score_then_duel"}, judge=judge, scorer=scorer)
+        planned(
+            tmp_path,
+            tiny_model_folder,
+            strategy={"name": "score_then_duel"},
+            judge=judge,
+            scorer=scorer,
+        )
     sections = {
         "completions": {"name": "file", "path": str(tmp_path / "graded.jsonl")},
         "rank": {"strategy": strategy, "judge": judge, "scorer": scorer},
@@ -164,19 +187,26 @@ def test_a_judge_that_is_never_asked_needs_no_key(tmp_path: Path, tiny_model_fol
     held_out = {"name": "file", "path": str(tmp_path / "held.jsonl")}
     evaluated = {"prompts": held_out, "decoding": {"max_new_tokens": 8}}
     policy = {"name": "hf", "path": str(tiny_model_folder)}
-    config = validate(values_of(tmp_path, **sections, policy=policy, evaluate=evaluated), where="test")
+    config = validate(
+        values_of(tmp_path, **sections, policy=policy, evaluate=evaluated), where="test"
+    )
     with pytest.raises(ConfigError, match="NO_SUCH_JUDGE_KEY"):
         check(config)
     check(config, through="train")
 
 
-def test_a_judge_that_is_never_asked_need_not_know_the_rows(tmp_path: Path, tiny_model_folder: Path) -> None:
+def test_a_judge_that_is_never_asked_need_not_know_the_rows(
+    tmp_path: Path, tiny_model_folder: Path
+) -> None:
     rank = {"judge": {"name": "playground"}, "scorer": {"name": f"{__name__}:long"}}
     assert planned(tmp_path, tiny_model_folder, strategy={"name": "pointwise"}, **rank)
 
 
 def test_failed_ratings_are_no_judgments(tmp_path: Path) -> None:
     rank = {"strategy": {"name": "pointwise"}, "judge": {"name": f"{__name__}:nothing"}}
-    sections = {"prompts": {"name": "playground", "count": 4}, "sample": {"completions_per_prompt": 4}}
+    sections = {
+        "prompts": {"name": "playground", "count": 4},
+        "sample": {"completions_per_prompt": 4},
+    }
     with pytest.raises(LimitError, match=r"of \d+ ratings failed"):
         champions(tmp_path, **sections, rank=rank)

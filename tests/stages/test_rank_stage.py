@@ -1,4 +1,6 @@
-"""Stages `sample`, `rank` and `pair` over a scripted model and judges that need no call to anybody."""
+"""Stages `sample`, `rank` and `pair` over a scripted model and judges that need no call to
+anybody.
+"""
 
 from collections import Counter
 from pathlib import Path
@@ -30,7 +32,10 @@ def walk(tmp_path: Path, **sections: Any) -> dict[str, Manifest]:
     config = validate(values | sections, where="test")
     with RunFolder(config.run_dir) as folder:
         folder.adopt_config(config.resolved())
-        return {stage: run_stage(stage, config, folder, Silent()) for stage in ("sample", "rank", "pair")}
+        return {
+            stage: run_stage(stage, config, folder, Silent())
+            for stage in ("sample", "rank", "pair")
+        }
 
 
 def rows(tmp_path: Path, table: str) -> list[dict[str, Any]]:
@@ -49,7 +54,9 @@ def test_counts_add_up(tmp_path: Path) -> None:
     manifests = walk(tmp_path)
     sample, rank, pair = (manifests[stage].counts for stage in ("sample", "rank", "pair"))
     assert (sample.taken, sample.produced, sample.failed) == (40, 160, {})
-    assert rank.taken == 40 == rank.produced + sum(rank.dropped.values()) + sum(rank.failed.values())
+    assert (
+        rank.taken == 40 == rank.produced + sum(rank.dropped.values()) + sum(rank.failed.values())
+    )
     assert set(rank.dropped) <= {"all completions identical"}
     assert pair.taken == rank.produced
     assert pair.produced + pair.dropped.get("no pair selected", 0) == pair.taken
@@ -67,7 +74,9 @@ def test_a_sure_judge_finds_the_best(tmp_path: Path) -> None:
         texts[completion.id] = gold(prompt.text, completion.text)
     for ranking in rankings(tmp_path):
         assert ranking.champion is not None
-        assert texts[ranking.champion] == pytest.approx(max(texts[id_] for id_ in ranking.completions))
+        assert texts[ranking.champion] == pytest.approx(
+            max(texts[id_] for id_ in ranking.completions)
+        )
     for pair in pairs(tmp_path):
         assert texts[pair.chosen.id] >= texts[pair.rejected.id]
 
@@ -78,7 +87,9 @@ def test_equal_answers_are_merged_and_never_judged(tmp_path: Path) -> None:
         completion_of(row)
     for ranking in rankings(tmp_path):
         assert 2 <= len(ranking.completions) <= len(REPLIES)
-        assert len({duel.first for duel in ranking.duels} | {duel.second for duel in ranking.duels}) <= len(REPLIES)
+        assert len(
+            {duel.first for duel in ranking.duels} | {duel.second for duel in ranking.duels}
+        ) <= len(REPLIES)
     for pair in pairs(tmp_path):
         assert pair.chosen.text != pair.rejected.text
     assert manifests["rank"].usage.calls == sum(ranking.calls for ranking in rankings(tmp_path))
@@ -120,10 +131,14 @@ def test_the_control_swaps_about_half(tmp_path: Path) -> None:
     walk(tmp_path / "a", prompts={"name": "playground", "count": 200})
     shuffled = {"labels": "shuffled"}
     walk(tmp_path / "b", prompts={"name": "playground", "count": 200}, pair=shuffled)
-    judged = {(pair.chosen.text, pair.rejected.text, pair.prompt.id) for pair in pairs(tmp_path / "a")}
+    judged = {
+        (pair.chosen.text, pair.rejected.text, pair.prompt.id) for pair in pairs(tmp_path / "a")
+    }
     kept = [(p.chosen.text, p.rejected.text, p.prompt.id) in judged for p in pairs(tmp_path / "b")]
     assert 0.35 < sum(kept) / len(kept) < 0.65
-    assert all(p.p_chosen is None for p, same in zip(pairs(tmp_path / "b"), kept, strict=True) if not same)
+    assert all(
+        p.p_chosen is None for p, same in zip(pairs(tmp_path / "b"), kept, strict=True) if not same
+    )
 
 
 def test_held_out_prompts_are_kept_apart(tmp_path: Path) -> None:
@@ -152,7 +167,11 @@ def test_a_judge_that_cannot_work_is_found_before_a_call(tmp_path: Path) -> None
     assert not (tmp_path / "run" / "rankings").exists()
 
 
-PAIRWISE = {"name": "pairwise", "answer": "text", "model": {"name": "scripted", "replies": ["It is a tie."]}}
+PAIRWISE = {
+    "name": "pairwise",
+    "answer": "text",
+    "model": {"name": "scripted", "replies": ["It is a tie."]},
+}
 
 
 def long(prompt: Prompt, completion: Completion) -> float:
@@ -174,7 +193,9 @@ def test_ratings_of_a_judge_that_can_rate(tmp_path: Path) -> None:
         prompt, completion = completion_of(row)
         answers[completion.id] = prompt, completion
     for ranking in rankings(tmp_path):
-        assert ranking.scores == pytest.approx([judge.score(*answers[id_]) for id_ in ranking.completions])
+        assert ranking.scores == pytest.approx(
+            [judge.score(*answers[id_]) for id_ in ranking.completions]
+        )
         assert ranking.order is not None and ranking.champion == ranking.order[0]
         assert ranking.calls == len(ranking.completions)
         assert (ranking.duels, ranking.failed_calls) == ((), 0)
@@ -184,9 +205,16 @@ def test_ratings_of_a_judge_that_can_rate(tmp_path: Path) -> None:
 
 def test_ratings_of_a_scorer_and_duels_of_the_judge(tmp_path: Path) -> None:
     judge = {"name": "playground", "accuracy": 1.0}
-    rank = {"strategy": {"name": "score_then_duel", "k": 2}, "judge": judge, "scorer": {"name": f"{__name__}:long"}}
+    rank = {
+        "strategy": {"name": "score_then_duel", "k": 2},
+        "judge": judge,
+        "scorer": {"name": f"{__name__}:long"},
+    }
     manifests = walk(tmp_path, rank=rank)
-    texts = {completion.id: completion.text for _, completion in map(completion_of, rows(tmp_path, "completions"))}
+    texts = {
+        completion.id: completion.text
+        for _, completion in map(completion_of, rows(tmp_path, "completions"))
+    }
     for ranking in rankings(tmp_path):
         longest = sorted((len(texts[id_]) for id_ in ranking.completions), reverse=True)[:2]
         met = {id_ for duel in ranking.duels for id_ in (duel.first, duel.second)}
@@ -198,7 +226,11 @@ def test_ratings_of_a_scorer_and_duels_of_the_judge(tmp_path: Path) -> None:
 
 
 def test_another_scorer_in_the_same_folder_is_refused(tmp_path: Path) -> None:
-    rank = {"strategy": {"name": "pointwise"}, "judge": {"name": "playground"}, "scorer": {"name": f"{__name__}:long"}}
+    rank = {
+        "strategy": {"name": "pointwise"},
+        "judge": {"name": "playground"},
+        "scorer": {"name": f"{__name__}:long"},
+    }
     walk(tmp_path, rank=rank)
     with pytest.raises(ConfigError, match=r"rank\.scorer"):
         walk(tmp_path, rank={**rank, "scorer": None})
@@ -206,15 +238,22 @@ def test_another_scorer_in_the_same_folder_is_refused(tmp_path: Path) -> None:
 
 def test_failed_ratings_are_counted_and_limited(tmp_path: Path) -> None:
     strategy = {"name": "score_then_duel"}
-    rank = {"strategy": strategy, "judge": {"name": "playground"}, "scorer": {"name": f"{__name__}:unsure"}}
+    rank = {
+        "strategy": strategy,
+        "judge": {"name": "playground"},
+        "scorer": {"name": f"{__name__}:unsure"},
+    }
     with pytest.raises(LimitError, match="the scorer gave no score"):
         walk(tmp_path / "strict", rank=rank)
     manifest = walk(tmp_path, rank={**rank, "max_failed_fraction": 1.0})["rank"]
     assert any("ratings failed and count as missing" in note for note in manifest.notes)
-    assert manifest.counts.taken == manifest.counts.produced + sum(manifest.counts.dropped.values()) + sum(
-        manifest.counts.failed.values()
-    )
-    texts = {completion.id: completion.text for _, completion in map(completion_of, rows(tmp_path, "completions"))}
+    assert manifest.counts.taken == manifest.counts.produced + sum(
+        manifest.counts.dropped.values()
+    ) + sum(manifest.counts.failed.values())
+    texts = {
+        completion.id: completion.text
+        for _, completion in map(completion_of, rows(tmp_path, "completions"))
+    }
     for ranking in rankings(tmp_path):
         assert ranking.failed_calls == sum("tea" in texts[id_] for id_ in ranking.completions)
         assert ranking.champion is not None and "tea" not in texts[ranking.champion]
@@ -223,23 +262,37 @@ def test_failed_ratings_are_counted_and_limited(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rank", "says"),
     [
-        ({"strategy": {"name": "pointwise"}, "judge": PAIRWISE}, "'pointwise' asks for ratings.*give rank.scorer"),
         (
-            {"strategy": {"name": "pointwise"}, "judge": {"name": "playground"}, "scorer": PAIRWISE},
+            {"strategy": {"name": "pointwise"}, "judge": PAIRWISE},
+            "'pointwise' asks for ratings.*give rank.scorer",
+        ),
+        (
+            {
+                "strategy": {"name": "pointwise"},
+                "judge": {"name": "playground"},
+                "scorer": PAIRWISE,
+            },
             "rank.scorer: this judge only compares",
         ),
         (
             {"judge": {"name": "playground"}, "scorer": {"name": f"{__name__}:long"}},
             "rank.scorer: strategy 'iterative' asks for no ratings",
         ),
-        ({"judge": {"name": "playground"}, "scorer": {"name": "wise"}}, "rank.scorer.name: unknown judge 'wise'"),
+        (
+            {"judge": {"name": "playground"}, "scorer": {"name": "wise"}},
+            "rank.scorer.name: unknown judge 'wise'",
+        ),
     ],
 )
 def test_ratings_that_nobody_gives_or_wants_are_found_before_a_call(
     rank: dict[str, Any], says: str, tmp_path: Path, tiny_model_folder: Path
 ) -> None:
     policy = {"name": "hf", "path": str(tiny_model_folder)}
-    values = {"run_dir": str(tmp_path / "run"), "policy": policy, "prompts": {"name": "playground", "count": 4}}
+    values = {
+        "run_dir": str(tmp_path / "run"),
+        "policy": policy,
+        "prompts": {"name": "playground", "count": 4},
+    }
     config = validate(values | {"sample": {}, "rank": rank}, where="test")
     with pytest.raises(ConfigError, match=says):
         check(config)

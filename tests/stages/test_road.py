@@ -1,4 +1,6 @@
-"""The whole road on a tiny model: evaluate, train and report over what the stages before have left."""
+"""The whole road on a tiny model: evaluate, train and report over what the stages before have
+left.
+"""
 
 import json
 from pathlib import Path
@@ -70,7 +72,10 @@ def configured(folder: Path, model: Path, **sections: Any) -> Any:
 def walk(config: Any, *stages: str) -> dict[str, Manifest]:
     with RunFolder(config.run_dir) as folder:
         folder.adopt_config(config.resolved())
-        return {stage: run_stage(stage, config, folder, Silent()) for stage in stages or stages_of(config)}
+        return {
+            stage: run_stage(stage, config, folder, Silent())
+            for stage in stages or stages_of(config)
+        }
 
 
 def evaluation(config: Any) -> Evaluation:
@@ -93,7 +98,9 @@ def done(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> A
 
 def test_pairs_load_with_datasets(done: Any) -> None:
     files = str(done.run_dir / "pairs" / "*.parquet")
-    found = datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=str(done.run_dir / "cache"))
+    found = datasets.load_dataset(
+        "parquet", data_files=files, split="train", cache_dir=str(done.run_dir / "cache")
+    )
     own = [name for name in found.column_names if not name.startswith("prefine_")]
     assert own == ["prompt", "chosen", "rejected"]
     assert len(found) == done.manifests["pair"].counts.produced
@@ -106,13 +113,21 @@ def test_pairs_load_with_datasets(done: Any) -> None:
 def test_evaluation_adds_up(done: Any) -> None:
     found = evaluation(done)
     assert [contest.role for contest in found.contests] == ["judge", "gold"]
-    outcomes = [AnswerExample.model_validate_json(line) for line in (done.run_dir / OUTCOMES).read_bytes().splitlines()]
+    outcomes = [
+        AnswerExample.model_validate_json(line)
+        for line in (done.run_dir / OUTCOMES).read_bytes().splitlines()
+    ]
     assert len(outcomes) == 12
     for contest in found.contests:
         assert contest.wins + contest.ties + contest.losses == contest.win_rate.n == 12
     judge, gold = found.contests
-    assert judge.win_rate.value == pytest.approx(100 * sum(one.p_after or 0 for one in outcomes) / 12)
-    better = [sum((one.gold_after or {}).values()) - sum((one.gold_before or {}).values()) > 1e-9 for one in outcomes]
+    assert judge.win_rate.value == pytest.approx(
+        100 * sum(one.p_after or 0 for one in outcomes) / 12
+    )
+    better = [
+        sum((one.gold_after or {}).values()) - sum((one.gold_before or {}).values()) > 1e-9
+        for one in outcomes
+    ]
     assert gold.wins == sum(better)
     for constraint in found.constraints:
         having = [one for one in outcomes if constraint.name in (one.gold_before or {})]
@@ -134,12 +149,18 @@ def test_held_out_prompts_are_not_trained_on(done: Any) -> None:
 
 
 def test_training_leaves_a_model_and_its_log(done: Any) -> None:
-    rows = [json.loads(line) for line in (done.run_dir / "train_log.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line) for line in (done.run_dir / "train_log.jsonl").read_text().splitlines()
+    ]
     assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
     assert rows[0]["margin"] == pytest.approx(0, abs=1e-3)
     assert (done.run_dir / "model" / "model.safetensors").is_file()
     train = done.manifests["train"].counts
-    assert train.taken == done.manifests["pair"].counts.produced == train.produced + sum(train.dropped.values())
+    assert (
+        train.taken
+        == done.manifests["pair"].counts.produced
+        == train.produced + sum(train.dropped.values())
+    )
 
 
 def test_the_result_is_that_of_the_files(done: Any) -> None:
@@ -149,13 +170,26 @@ def test_the_result_is_that_of_the_files(done: Any) -> None:
     final = json.loads((done.run_dir / "train_final.json").read_text())["final"]
     assert found.chosen_fall == final["fall"]
     text = "\n".join(lines_of(found))
-    for part in ("win rate by gold", "reward accuracy", "change of chosen answers [nats]", "may fall by 5"):
+    for part in (
+        "win rate by gold",
+        "reward accuracy",
+        "change of chosen answers [nats]",
+        "may fall by 5",
+    ):
         assert part in text
 
 
 def test_the_report_tells_of_all_stages(done: Any) -> None:
     page = (done.run_dir / "report.html").read_text()
-    for part in ("sample", "rank", "pair", "train", "evaluate", "Win rate, gold", "longer is better"):
+    for part in (
+        "sample",
+        "rank",
+        "pair",
+        "train",
+        "evaluate",
+        "Win rate, gold",
+        "longer is better",
+    ):
         assert part in page.replace("_", " ")
 
 
@@ -177,19 +211,36 @@ def test_pairs_of_one_run_train_another(done: Any, tmp_path: Path, tiny_model_fo
     walk(other, "pair", "train")
     (copied,) = parts(tmp_path / "run" / "pairs")
     assert [pair_of(row) for row in read_part(copied)] == [pair_of(row) for row in read_part(part)]
-    assert (tmp_path / "run" / "train_log.jsonl").read_bytes() == (done.run_dir / "train_log.jsonl").read_bytes()
+    assert (tmp_path / "run" / "train_log.jsonl").read_bytes() == (
+        done.run_dir / "train_log.jsonl"
+    ).read_bytes()
 
 
-def test_an_evaluation_is_stale_when_what_it_reads_has_changed(tmp_path: Path, tiny_model_folder: Path) -> None:
-    """Its prompts are in a file; judge and decoding may be those of other stages' sections, which have not begun."""
+def test_an_evaluation_is_stale_when_what_it_reads_has_changed(
+    tmp_path: Path, tiny_model_folder: Path
+) -> None:
+    """Its prompts are in a file; judge and decoding may be those of other stages' sections,
+    which have not begun.
+    """
     prompts = tmp_path / "prompts.jsonl"
     scripted = {"name": "scripted", "replies": ["yes", "no", "perhaps"]}
-    settings = {"model": scripted, "baseline": scripted, "prompts": {"name": "file", "path": str(prompts)}}
+    settings = {
+        "model": scripted,
+        "baseline": scripted,
+        "prompts": {"name": "file", "path": str(prompts)},
+    }
 
     def evaluated(count: int, **changes: Any) -> Manifest:
-        prompts.write_text("".join(json.dumps({"prompt": f"question {n}"}) + "\n" for n in range(count)))
-        sections = {"rank": {"judge": {"name": f"{__name__}:Longer"}}, "evaluate": settings} | changes
-        return walk(configured(tmp_path / "run", tiny_model_folder, **sections), "evaluate")["evaluate"]
+        prompts.write_text(
+            "".join(json.dumps({"prompt": f"question {n}"}) + "\n" for n in range(count))
+        )
+        sections = {
+            "rank": {"judge": {"name": f"{__name__}:Longer"}},
+            "evaluate": settings,
+        } | changes
+        return walk(configured(tmp_path / "run", tiny_model_folder, **sections), "evaluate")[
+            "evaluate"
+        ]
 
     first = evaluated(2)
     assert first.counts.produced == 2
@@ -202,13 +253,19 @@ def test_an_evaluation_is_stale_when_what_it_reads_has_changed(tmp_path: Path, t
     assert again.input_hashes["decoding"] != other.input_hashes["decoding"]
 
 
-def test_too_many_failed_answers_stop_an_evaluation(tmp_path: Path, tiny_model_folder: Path) -> None:
+def test_too_many_failed_answers_stop_an_evaluation(
+    tmp_path: Path, tiny_model_folder: Path
+) -> None:
     scripted = {"name": "scripted", "replies": ["yes", "no"]}
     settings = TINY["evaluate"] | {"model": scripted | {"fail_share": 0.3}, "baseline": scripted}
     config = configured(tmp_path / "run", tiny_model_folder, evaluate=settings)
-    with pytest.raises(LimitError, match=r"evaluate: \d of 24 calls failed, more than max_failed_fraction 0\.02"):
+    with pytest.raises(
+        LimitError, match=r"evaluate: \d of 24 calls failed, more than max_failed_fraction 0\.02"
+    ):
         walk(config, "evaluate")
-    config = configured(tmp_path / "run", tiny_model_folder, evaluate=settings | {"max_failed_fraction": 0.5})
+    config = configured(
+        tmp_path / "run", tiny_model_folder, evaluate=settings | {"max_failed_fraction": 0.5}
+    )
     counts = walk(config, "evaluate")["evaluate"].counts
     assert counts.taken == 12 == counts.produced + counts.failed["scripted failure"]
 
@@ -228,7 +285,9 @@ def test_gold_that_knows_no_such_prompt(tmp_path: Path, tiny_model_folder: Path)
         walk(config, "evaluate")
 
 
-def test_a_model_without_weights_scores_no_pairs(done: Any, tmp_path: Path, tiny_model_folder: Path) -> None:
+def test_a_model_without_weights_scores_no_pairs(
+    done: Any, tmp_path: Path, tiny_model_folder: Path
+) -> None:
     settings = {"model": {"name": "scripted", "replies": ["yes"]}}
     config = configured(tmp_path / "run", tiny_model_folder, evaluate=settings)
     (tmp_path / "run").mkdir()
@@ -238,7 +297,9 @@ def test_a_model_without_weights_scores_no_pairs(done: Any, tmp_path: Path, tiny
 
 
 @pytest.mark.parametrize("stage", ["sample", "rank", "evaluate"])
-def test_a_stage_stops_when_asked(done: Any, tmp_path: Path, tiny_model_folder: Path, stage: str) -> None:
+def test_a_stage_stops_when_asked(
+    done: Any, tmp_path: Path, tiny_model_folder: Path, stage: str
+) -> None:
     config = configured(tmp_path / "run", tiny_model_folder)
     (tmp_path / "run").mkdir()
     for name in ("completions", "model", "heldout_pairs"):
@@ -253,9 +314,15 @@ def test_prompts_that_do_not_fit_are_found_before_anything_is_spent(
 ) -> None:
     long = TINY["sample"] | {"max_new_tokens": 250}
     decoding = {"max_new_tokens": 250}
-    changes = {"sample": long} if section == "sample" else {"evaluate": TINY["evaluate"] | {"decoding": decoding}}
+    changes = (
+        {"sample": long}
+        if section == "sample"
+        else {"evaluate": TINY["evaluate"] | {"decoding": decoding}}
+    )
     config = configured(tmp_path / "run", tiny_model_folder, **changes)
-    with pytest.raises(DataError, match=r"tokens and 250 new ones exceed the model's 256 positions"):
+    with pytest.raises(
+        DataError, match=r"tokens and 250 new ones exceed the model's 256 positions"
+    ):
         check(config)
     if section == "sample":
         with pytest.raises(DataError, match=r"lower sample\.max_new_tokens"):
@@ -263,7 +330,9 @@ def test_prompts_that_do_not_fit_are_found_before_anything_is_spent(
         assert not (tmp_path / "run" / "journal").exists()
 
 
-def test_held_out_prompts_are_counted_before_anything_is_spent(tmp_path: Path, tiny_model_folder: Path) -> None:
+def test_held_out_prompts_are_counted_before_anything_is_spent(
+    tmp_path: Path, tiny_model_folder: Path
+) -> None:
     config = configured(tmp_path / "run", tiny_model_folder, pair={"held_out_prompts": 16})
     with pytest.raises(ConfigError, match=r"pair\.held_out_prompts: 16 of 16 prompts"):
         plan(config)
@@ -271,7 +340,9 @@ def test_held_out_prompts_are_counted_before_anything_is_spent(tmp_path: Path, t
 
 @pytest.mark.parametrize("pool", ["alpaca_eval_pool", "arena_bench_pool"])
 def test_real_completions(real_data: Path, tmp_path: Path, pool: str) -> None:
-    """Twenty prompts of a real pool, as they are but for one line separator, walk the road of configs/real.yaml."""
+    """Twenty prompts of a real pool, as they are but for one line separator, walk the road of
+    configs/real.yaml.
+    """
     with (real_data / pool / "pool.jsonl").open("rb") as lines:
         rows = [json.loads(next(lines)) for _ in range(20)]
     for completion in rows[0]["completions"]:

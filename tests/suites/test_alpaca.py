@@ -97,7 +97,9 @@ def test_arrays_count_characters_and_join_by_instruction(annotations):
 
 def test_an_instruction_of_another_benchmark_is_named(annotations):
     rows = read_annotations(annotations)
-    with pytest.raises(DataError, match=r"annotations.json, row 2: 'Sing.' is not among the 3 instructions"):
+    with pytest.raises(
+        DataError, match=r"annotations.json, row 2: 'Sing.' is not among the 3 instructions"
+    ):
         rows_for_length_control(rows, instructions=INSTRUCTIONS[:3])
     with pytest.raises(DataError, match=r"'Name a colour\.' is there twice among 5"):
         rows_for_length_control(rows, instructions=[*INSTRUCTIONS, INSTRUCTIONS[0]])
@@ -106,11 +108,20 @@ def test_an_instruction_of_another_benchmark_is_named(annotations):
 @pytest.mark.parametrize(
     ("second", "message"),
     [
-        (annotation(1, 1.0, generator_1="other"), r"row 1: generator_1 \(the baseline\) is 'other', but 'gpt4_1106"),
-        (annotation(1, 1.0, generator_2="other"), r"row 1: generator_2 \(the model\) is 'other', but 'ours'"),
+        (
+            annotation(1, 1.0, generator_1="other"),
+            r"row 1: generator_1 \(the baseline\) is 'other', but 'gpt4_1106",
+        ),
+        (
+            annotation(1, 1.0, generator_2="other"),
+            r"row 1: generator_2 \(the model\) is 'other', but 'ours'",
+        ),
         (annotation(1, 1.0, annotator="other"), "row 1: annotator is 'other'"),
         (annotation(0, 1.0), r"row 1: the same instruction as in .* row 0"),
-        (annotation(1, -1), r"row 1: preference must be in \[1, 2\].* got -1; was the verdict not understood"),
+        (
+            annotation(1, -1),
+            r"row 1: preference must be in \[1, 2\].* got -1; was the verdict not understood",
+        ),
         (annotation(1, "A"), "row 1: preference must be a finite number, got 'A'"),
         (annotation(1, 1.0, output_2=None), "row 1: output_2 must be a text, got None"),
         ({"instruction": "x"}, "row 1: no field 'output_1'"),
@@ -124,8 +135,12 @@ def test_rows_that_cannot_be_used(tmp_path, second, message):
 
 def test_a_judgment_of_other_answers_is_not_written(annotations, tmp_path):
     one, other = read_annotations(annotations)[:2]
-    with pytest.raises(DataError, match="annotation 0: the judgment is not of the baseline's answer"):
-        write_annotations(tmp_path / "x.json", [one.model_copy(update={"judgment": other.judgment})])
+    with pytest.raises(
+        DataError, match="annotation 0: the judgment is not of the baseline's answer"
+    ):
+        write_annotations(
+            tmp_path / "x.json", [one.model_copy(update={"judgment": other.judgment})]
+        )
 
 
 def test_model_outputs_survive_a_round_trip_and_are_what_import_reads(tmp_path):
@@ -139,8 +154,12 @@ def test_model_outputs_survive_a_round_trip_and_are_what_import_reads(tmp_path):
     assert json.loads((tmp_path / "again.json").read_text(encoding="utf-8")) == rows
     assert [prompt.text for prompt, _ in found] == INSTRUCTIONS
     assert [answer.text for _, answer in found] == [f"answer {place}" for place in range(4)]
-    imported = list(completions(read_files(files_at(tmp_path / "again.json", None), {}, where="test")))
-    assert [(p.id, answers[0].id) for p, answers in imported] == [(p.id, answer.id) for p, answer in found]
+    imported = list(
+        completions(read_files(files_at(tmp_path / "again.json", None), {}, where="test"))
+    )
+    assert [(p.id, answers[0].id) for p, answers in imported] == [
+        (p.id, answer.id) for p, answer in found
+    ]
 
 
 def test_model_outputs_of_two_models_or_answers_are_refused(tmp_path):
@@ -148,7 +167,9 @@ def test_model_outputs_of_two_models_or_answers_are_refused(tmp_path):
     with pytest.raises(DataError, match="row 1: the same instruction as in"):
         read_model_outputs(saved(tmp_path / "a.json", [row, row]))
     with pytest.raises(DataError, match="row 1: generator is 'other', but 'ours' before"):
-        read_model_outputs(saved(tmp_path / "b.json", [row, row | {"instruction": "Ho", "generator": "other"}]))
+        read_model_outputs(
+            saved(tmp_path / "b.json", [row, row | {"instruction": "Ho", "generator": "other"}])
+        )
     prompt, other = Prompt.from_text("Hi"), Prompt.from_text("Ho")
     one = (prompt, answer_to(prompt, 0, "Hi.", "ours"))
     for answers, message in (
@@ -187,11 +208,17 @@ def test_the_calibration_in_upstreams_two_files(tmp_path, name):
     [
         ({"difficulty": DIFFICULTY + "2,1.0\n"}, "row 3: instruction 2 is there twice"),
         ({"difficulty": DIFFICULTY + "7,1.0\n"}, "4 instructions, but none with number 3"),
-        ({"difficulty": ",instruction_difficulty\n0,x\n"}, "row 0: instruction_difficulty must be a finite number"),
+        (
+            {"difficulty": ",instruction_difficulty\n0,x\n"},
+            "row 0: instruction_difficulty must be a finite number",
+        ),
         ({"difficulty": ",instruction_difficulty\n"}, "the file has no rows"),
         ({"difficulty": GAMED}, "row 0: model must be a finite number"),
         ({"gamed": DIFFICULTY}, "row 0: no field 'std_delta_len'"),
-        ({"gamed": GAMED.replace("0.75", "1.75")}, r"df_gamed.csv: gamed_preference must be in \[0, 1\]"),
+        (
+            {"gamed": GAMED.replace("0.75", "1.75")},
+            r"df_gamed.csv: gamed_preference must be in \[0, 1\]",
+        ),
         ({"gamed": GAMED + "verbose,1\n"}, "row 3: 2 cells for 6 columns"),
     ],
 )

@@ -62,7 +62,9 @@ def test_round_trip(tmp_path: Path) -> None:
     write_judgments(tmp_path / "again.jsonl", judgments)
     assert read_judgments(tmp_path / "again.jsonl") == judgments
     for one in judgments:
-        again = from_judgments(*one.judgments("base"), model="m", baseline="base", category=one.category)
+        again = from_judgments(
+            *one.judgments("base"), model="m", baseline="base", category=one.category
+        )
         assert (again.verdicts, again.texts, again.judge) == (one.verdicts, one.texts, one.judge)
 
 
@@ -110,7 +112,10 @@ def test_mixed_baselines_and_judges() -> None:
     ("row", "message"),
     [
         ({**V2, "games": [None]}, "line 1: games must be two, baseline first and model first"),
-        ({**V2, "games": [{"score": "A>>>B"}, None]}, "line 1, game 0: score must be one of A>>B, .*got 'A>>>B'"),
+        (
+            {**V2, "games": [{"score": "A>>>B"}, None]},
+            "line 1, game 0: score must be one of A>>B, .*got 'A>>>B'",
+        ),
         ({**V2, "games": [{}, None]}, "line 1, game 0: expected an object with a score"),
         ({"uid": "q"}, "line 1: no field 'games'"),
         ({"games": [None, None], "model": "m"}, "line 1: no field 'uid' or 'question_id'"),

@@ -67,16 +67,21 @@ def test_results(tmp_path: Path) -> None:
     assert labelled_accuracy(*verdicts_of(judged)).mean.value == pytest.approx(100 / 3)
     write_results(tmp_path / "again.json", judged)
     again = read_results(tmp_path / "again.json", judge="GPT-4")
-    assert [(one.original, one.swapped) for one in again] == [(one.original, one.swapped) for one in judged]
+    assert [(one.original, one.swapped) for one in again] == [
+        (one.original, one.swapped) for one in judged
+    ]
 
 
 def test_what_the_file_cannot_hold(tmp_path: Path) -> None:
-    (one,) = read_results(written(tmp_path / "r.json", [INSTANCE | {"results": [stage("1", "1")]}]), judge="j")
+    (one,) = read_results(
+        written(tmp_path / "r.json", [INSTANCE | {"results": [stage("1", "1")]}]), judge="j"
+    )
     tie = Judgment(comparison=one.original.comparison, judge="j", p_first=0.5)
     with pytest.raises(DataError, match="pair 0, swap = False: a tie"):
         write_results(tmp_path / "out.json", [one._replace(original=tie)])
     with pytest.raises(
-        DataError, match="pair 0, swap = False: the judgment is of other answers, or in the other order"
+        DataError,
+        match="pair 0, swap = False: the judgment is of other answers, or in the other order",
     ):
         write_results(tmp_path / "out.json", [one._replace(original=one.swapped)])
     assert not (tmp_path / "out.json").exists()
@@ -87,7 +92,10 @@ def test_what_the_file_cannot_hold(tmp_path: Path) -> None:
     [
         ({**INSTANCE, "label": 3}, "row 0: label must be 1 or 2, the better output; got 3"),
         ({**INSTANCE, "label": True}, "label must be 1 or 2"),
-        ({"input": "a", "output_1": "b", "label": 1}, "row 0: no field 'output_2'; there is input, label, output_1"),
+        (
+            {"input": "a", "output_1": "b", "label": 1},
+            "row 0: no field 'output_2'; there is input, label, output_1",
+        ),
         ({**INSTANCE, "output_1": None}, "row 0: output_1 must be a text, got None"),
     ],
 )
@@ -101,7 +109,10 @@ def test_bad_instances(row: dict, message: str, tmp_path: Path) -> None:
     [
         ([], "row 0: results must be a list of stages with at least one"),
         ([{}], "row 0: the last of results needs 'swap = False' with a winner, got None"),
-        ([stage("3", "1")], 'row 0, swap = False: winner must be "1", "2", "None" or null, got \'3\''),
+        (
+            [stage("3", "1")],
+            'row 0, swap = False: winner must be "1", "2", "None" or null, got \'3\'',
+        ),
     ],
 )
 def test_bad_results(results: list, message: str, tmp_path: Path) -> None:

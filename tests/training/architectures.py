@@ -1,7 +1,8 @@
 """Small random models of many architectures, built from their configurations; nothing is downloaded.
 
-Every one has a vocabulary of 96, a hidden size of 32, 256 positions, no dropout, a window of 8 tokens where it has
-one, and weights so much larger than at a usual start that it matters who attends to whom.
+Every one has a vocabulary of 96, a hidden size of 32, 256 positions, no dropout, a window of 8
+tokens where it has one, and weights so much larger than at a usual start that it matters who
+attends to whom.
 """
 
 import types
@@ -26,11 +27,19 @@ class Builder(Protocol):
 
 
 def _build(
-    config_class: str, settings: dict[str, Any], *, dtype: torch.dtype = torch.float64, seed: int = 0
+    config_class: str,
+    settings: dict[str, Any],
+    *,
+    dtype: torch.dtype = torch.float64,
+    seed: int = 0,
 ) -> PreTrainedModel:
     """The model in evaluation mode; the same weights for a seed in every dtype, up to rounding."""
-    # A configuration keeps and changes what it is given, so each model gets its own copy of lists and dicts.
-    copied = {key: value.copy() if isinstance(value, list | dict) else value for key, value in settings.items()}
+    # A configuration keeps and changes what it is given, so each model gets its own copy of lists
+    # and dicts.
+    copied = {
+        key: value.copy() if isinstance(value, list | dict) else value
+        for key, value in settings.items()
+    }
     config = getattr(transformers, config_class)(**copied)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -88,17 +97,29 @@ _QWEN3_MOE: dict[str, Any] = {
     "head_dim": 8,
     "norm_topk_prob": True,
 }
-_MAMBA: dict[str, Any] = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 8}
+_MAMBA: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "state_size": 8,
+}
 _NO_TOKENS: dict[str, Any] = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
 
 ATTENTION_ONLY: dict[str, Builder] = {
     "llama": _builder("LlamaConfig", _SHAPE),
     "llama_tied": _builder("LlamaConfig", {**_SHAPE, "tie_word_embeddings": True}),
-    "llama_biases": _builder("LlamaConfig", {**_SHAPE, "attention_bias": True, "mlp_bias": True, "head_dim": 12}),
+    "llama_biases": _builder(
+        "LlamaConfig", {**_SHAPE, "attention_bias": True, "mlp_bias": True, "head_dim": 12}
+    ),
     "qwen2": _builder("Qwen2Config", _SHAPE),
     "qwen2_window": _builder(
         "Qwen2Config",
-        {**_SHAPE, "use_sliding_window": True, "sliding_window": WINDOW, "layer_types": _SLIDING_AND_FULL[::-1]},
+        {
+            **_SHAPE,
+            "use_sliding_window": True,
+            "sliding_window": WINDOW,
+            "layer_types": _SLIDING_AND_FULL[::-1],
+        },
     ),
     "qwen3": _builder("Qwen3Config", {**_SHAPE, "head_dim": 8}),
     "mistral": _builder("MistralConfig", {**_SHAPE, "sliding_window": WINDOW}),
@@ -134,7 +155,9 @@ ATTENTION_ONLY: dict[str, Builder] = {
     "phi3": _builder("Phi3Config", _SHAPE),
     "phi3_window": _builder("Phi3Config", {**_SHAPE, "sliding_window": WINDOW}),
     "olmo2": _builder("Olmo2Config", _SHAPE),
-    "smollm3": _builder("SmolLM3Config", {**_SHAPE, "num_hidden_layers": 3, "no_rope_layers": [1, 0, 1]}),
+    "smollm3": _builder(
+        "SmolLM3Config", {**_SHAPE, "num_hidden_layers": 3, "no_rope_layers": [1, 0, 1]}
+    ),
     "smollm3_window": _builder(
         "SmolLM3Config",
         {
@@ -158,17 +181,24 @@ ATTENTION_ONLY: dict[str, Builder] = {
         },
     ),
     "cohere": _builder(
-        "CohereConfig", {**_SHAPE, "tie_word_embeddings": True, "logit_scale": 1.7, "use_qk_norm": True}
+        "CohereConfig",
+        {**_SHAPE, "tie_word_embeddings": True, "logit_scale": 1.7, "use_qk_norm": True},
     ),
     "mixtral": _builder("MixtralConfig", _MIXTRAL),
     "mixtral_eager": _builder("MixtralConfig", {**_MIXTRAL, "experts_implementation": "eager"}),
     "qwen3_moe": _builder("Qwen3MoeConfig", _QWEN3_MOE),
-    "qwen3_moe_eager": _builder("Qwen3MoeConfig", {**_QWEN3_MOE, "experts_implementation": "eager"}),
+    "qwen3_moe_eager": _builder(
+        "Qwen3MoeConfig", {**_QWEN3_MOE, "experts_implementation": "eager"}
+    ),
 }
-"""Models whose layers mix tokens by attention only: rows of shared prompts must equal separate rows."""
+"""Models whose layers mix tokens by attention only: rows of shared prompts must equal separate
+rows.
+"""
 
 FLOAT32_ONLY = frozenset({"mixtral", "qwen3_moe", "gpt_oss", "qwen3_next"})
-"""Names, of any of the tables, that do not run in float64: torch's grouped matrix product has no such kernel."""
+"""Names, of any of the tables, that do not run in float64: torch's grouped matrix product has
+no such kernel.
+"""
 
 _ROPE = {"rope_theta": 10_000.0}
 ROW_DEPENDENT: dict[str, Builder] = {
@@ -221,7 +251,8 @@ ROW_DEPENDENT: dict[str, Builder] = {
             "rope_parameters": {**_ROPE, "rope_type": "default"},
         },
     ),
-    # Layers without rope scale queries by their place in the row; chunked ones attend inside blocks of positions.
+    # Layers without rope scale queries by their place in the row; chunked ones attend inside blocks
+    # of positions.
     "llama4": _builder(
         "Llama4TextConfig",
         {
@@ -240,7 +271,9 @@ ROW_DEPENDENT: dict[str, Builder] = {
         },
     ),
 }
-"""Attention only, yet q, k, v, position ids and a window do not say it all; an engine must refuse or know them."""
+"""Attention only, yet q, k, v, position ids and a window do not say it all; an engine must
+refuse or know them.
+"""
 
 _HYBRID: dict[str, Any] = {
     **_SHAPE,
@@ -255,9 +288,12 @@ _HYBRID: dict[str, Any] = {
 MIXING_OTHERWISE: dict[str, Builder] = {
     "mamba": _builder("MambaConfig", {**_MAMBA, **_NO_TOKENS}),
     "mamba2": _builder(
-        "Mamba2Config", {**_MAMBA, **_NO_TOKENS, "num_heads": 4, "head_dim": 16, "n_groups": 1, "chunk_size": 16}
+        "Mamba2Config",
+        {**_MAMBA, **_NO_TOKENS, "num_heads": 4, "head_dim": 16, "n_groups": 1, "chunk_size": 16},
     ),
-    "lfm2": _builder("Lfm2Config", {**_SHAPE, "layer_types": ["conv", "full_attention"], "conv_L_cache": 3}),
+    "lfm2": _builder(
+        "Lfm2Config", {**_SHAPE, "layer_types": ["conv", "full_attention"], "conv_L_cache": 3}
+    ),
     "qwen3_next": _builder(
         "Qwen3NextConfig",
         {
@@ -302,7 +338,9 @@ MIXING_OTHERWISE: dict[str, Builder] = {
         },
     ),
 }
-"""Models with a recurrence or a convolution over the row: siblings in one row would see each other."""
+"""Models with a recurrence or a convolution over the row: siblings in one row would see each
+other.
+"""
 
 
 def _norm_as_is(norm: nn.Module, hidden_states: Tensor) -> Tensor:
@@ -340,9 +378,13 @@ def _eager_attention_as_is(
 def without_float32_casts(model: PreTrainedModel) -> Iterator[None]:
     """Compute all of a Llama in its own dtype, so that two ways through it can agree to 1e-12 in float64.
 
-    Norms and rotary angles are replaced on this model, the softmax of eager attention on every Llama meanwhile.
+    Norms and rotary angles are replaced on this model, the softmax of eager attention on every
+    Llama meanwhile.
     """
-    if not isinstance(model, transformers.LlamaForCausalLM) or model.model.rotary_emb.rope_type != "default":
+    if (
+        not isinstance(model, transformers.LlamaForCausalLM)
+        or model.model.rotary_emb.rope_type != "default"
+    ):
         raise TypeError("only a Llama with the default rope")
     replacements: dict[type[nn.Module], Callable[..., Any]] = {
         modeling_llama.LlamaRMSNorm: _norm_as_is,

@@ -17,7 +17,10 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("one-then-two", "one-then-sharded"):
         stopped(folder / name)
     script = [sys.executable, str(Path(__file__).with_name("two_processes.py"))]
-    started = [subprocess.Popen([*script, str(rank), str(folder / "meet"), str(folder)]) for rank in range(2)]
+    started = [
+        subprocess.Popen([*script, str(rank), str(folder / "meet"), str(folder)])
+        for rank in range(2)
+    ]
     try:
         assert [process.wait(timeout=300) for process in started] == [0, 0]
     finally:

@@ -50,7 +50,9 @@ def finish() -> None:
     _write("finish")
 
 
-utils = SimpleNamespace(validation=SimpleNamespace(MAX_PARAM_VAL_LENGTH=500, MAX_PARAMS_TAGS_PER_BATCH=100))
+utils = SimpleNamespace(
+    validation=SimpleNamespace(MAX_PARAM_VAL_LENGTH=500, MAX_PARAMS_TAGS_PER_BATCH=100)
+)
 
 
 def search_experiments(filter_string: str) -> list[Any]:

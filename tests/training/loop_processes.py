@@ -59,10 +59,20 @@ SHARDED: dict[str, dict[str, Any]] = {
     "uneven": {"intermediate": 23},
     "recomputed": {"settings": {"gradient_checkpointing": True}},
     "adapter": {
-        "settings": {"adapter": {"name": "lora", "rank": 3, "alpha": 6, "target_modules": ["q_proj", "down_proj"]}}
+        "settings": {
+            "adapter": {
+                "name": "lora",
+                "rank": 3,
+                "alpha": 6,
+                "target_modules": ["q_proj", "down_proj"],
+            }
+        }
     },
     # So small that every pair is a row of its own, and a process has more passes than the other.
-    "many-rows": {"settings": {"micro_batch_tokens": 1, "evaluate_every": 3}, "held_out": tiny.examples(4, seed=1)},
+    "many-rows": {
+        "settings": {"micro_batch_tokens": 1, "evaluate_every": 3},
+        "held_out": tiny.examples(4, seed=1),
+    },
 }
 
 

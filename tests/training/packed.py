@@ -9,7 +9,13 @@ SHAPES: dict[str, list[tuple[int, tuple[int, ...]]]] = {
     "long": [(2 * QUERIES + 3, (QUERIES, QUERIES + 1, 7))],
     "full": [(300, (200, 33)), (150, (250, 77))],
     "list-of-32": [(9, (4,) * 32)],
-    "short-and-long": [(9, (4, 5)), (30, (60, 2)), (QUERIES, (50, 90)), (3, (2,)), (QUERIES - 4, (2, 3))],
+    "short-and-long": [
+        (9, (4, 5)),
+        (30, (60, 2)),
+        (QUERIES, (50, 90)),
+        (3, (2,)),
+        (QUERIES - 4, (2, 3)),
+    ],
     "no-completion-input": [(5, (0, 0))],
 }
 

@@ -25,7 +25,9 @@ Values = dict[str, Tensor]
 
 
 def whole_gradients() -> dict[str, tuple[PairTable, Values]]:
-    """What the initial model says, and the gradient of a step, of each architecture; in a process alone."""
+    """What the initial model says, and the gradient of a step, of each architecture; in a
+    process alone.
+    """
     found = {}
     for name in ATTENTION_ONLY:
         model = _model(name)
@@ -36,7 +38,9 @@ def whole_gradients() -> dict[str, tuple[PairTable, Values]]:
 
 
 def apart(expected: dict[str, tuple[PairTable, Values]]) -> Iterator[tuple[str, float]]:
-    """How far each gradient with divided layers is from the expected one, relative; inf if `join` leaves anything."""
+    """How far each gradient with divided layers is from the expected one, relative; inf if
+    `join` leaves anything.
+    """
     for name, (table, gradient) in expected.items():
         model = _model(name)
         before = {key: value.clone() for key, value in model.state_dict().items()}
@@ -45,7 +49,9 @@ def apart(expected: dict[str, tuple[PairTable, Values]]) -> Iterator[tuple[str, 
         found = _gradient(model, table, in_step=True)
         sharded.join()
         after = model.state_dict()
-        same = after.keys() == before.keys() and all(torch.equal(after[key], value) for key, value in before.items())
+        same = after.keys() == before.keys() and all(
+            torch.equal(after[key], value) for key, value in before.items()
+        )
         same &= kinds == [type(module) for module in model.modules()]
         difference = torch.cat([(found[key] - gradient[key]).flatten() for key in gradient])
         size = torch.cat([value.flatten() for value in gradient.values()])
@@ -62,4 +68,7 @@ def _gradient(model: PreTrainedModel, table: PairTable, *, in_step: bool) -> Val
     objective = Objective(partial(dpo, beta=0.5))
     accumulate_gradients(forward, batches, table, objective, examples=EXAMPLES, step=1)
     gradients = {name: one.grad for name, one in model.named_parameters() if one.grad is not None}
-    return {name: one.full_tensor() if isinstance(one, DTensor) else one for name, one in gradients.items()}
+    return {
+        name: one.full_tensor() if isinstance(one, DTensor) else one
+        for name, one in gradients.items()
+    }

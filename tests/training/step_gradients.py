@@ -1,4 +1,6 @@
-"""Objectives on the tiny model, their gradient by the engine in any cut of the step, and the textbook's."""
+"""Objectives on the tiny model, their gradient by the engine in any cut of the step, and the
+textbook's.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -93,7 +95,9 @@ def _moving(start: float, end: float, schedule: Any = "cosine") -> Any:
 
 
 MPO = partial(
-    mixture, losses=(dpo, partial(bco, beta=0.3), partial(nll, reduction="token_mean")), weights=(0.8, 0.2, 1.0)
+    mixture,
+    losses=(dpo, partial(bco, beta=0.3), partial(nll, reduction="token_mean")),
+    weights=(0.8, 0.2, 1.0),
 )
 CASES = {
     "dpo+budget": Case(partial(dpo, beta=0.3), partial(budget, delta=0.5), 0.7),
@@ -104,7 +108,9 @@ CASES = {
     "coupled": Case(partial(centred, scale=0.2)),
     "coupled+budget": Case(centred, partial(budget, delta=-1.0, per="token"), 0.7),
     "aot": Case(partial(aot, beta=0.3)),
-    "aot_unpaired+nll": Case(partial(aot_unpaired, beta=0.3), partial(nll, reduction="token_mean"), 0.1),
+    "aot_unpaired+nll": Case(
+        partial(aot_unpaired, beta=0.3), partial(nll, reduction="token_mean"), 0.1
+    ),
     "beta_dpo": Case(partial(beta_dpo, rho=0.4, seed=3)),
     "kto_pair": Case(partial(kto_pair, beta=0.4, undesirable_weight=1.3)),
     "bco": Case(partial(bco, beta=0.4)),
@@ -112,19 +118,33 @@ CASES = {
     "mixture": Case(MPO, budget, 0.1),
     "ld_dpo": Case(partial(ld_dpo, beta=0.3, alpha=0.4), partial(budget, delta=0.5), 0.7),
     "wpo": Case(partial(wpo, loss=partial(dpo, beta=0.3))),
-    "bmc": Case(partial(bmc, loss=partial(dpo, beta=0.3), delta=1.5, ref_weights="own"), budget, 0.1),
+    "bmc": Case(
+        partial(bmc, loss=partial(dpo, beta=0.3), delta=1.5, ref_weights="own"), budget, 0.1
+    ),
     "tokens-coupled": Case(
-        partial(mixture, losses=(partial(wpo, loss=ipo), partial(bmc, delta=3.0), beta_dpo), weights=(0.5, 1.0, 0.7)),
+        partial(
+            mixture,
+            losses=(partial(wpo, loss=ipo), partial(bmc, delta=3.0), beta_dpo),
+            weights=(0.5, 1.0, 0.7),
+        ),
         partial(step_budget, delta=-1.0),
         0.7,
     ),
     "joint": Case(jpo, budget, 0.2),
-    "joint-coupled": Case(partial(mixture, losses=(jpo, partial(bco, beta=0.4)), weights=(1.0, 0.5))),
+    "joint-coupled": Case(
+        partial(mixture, losses=(jpo, partial(bco, beta=0.4)), weights=(1.0, 0.5))
+    ),
     "scheduled": Case(
-        partial(dpo, beta=_moving(0.5, 0.05)), partial(budget, delta=_moving(-2.0, 1.0)), _moving(0.0, 1.0, "linear")
+        partial(dpo, beta=_moving(0.5, 0.05)),
+        partial(budget, delta=_moving(-2.0, 1.0)),
+        _moving(0.0, 1.0, "linear"),
     ),
     "scheduled-coupled": Case(
-        partial(mixture, losses=(partial(beta_dpo, beta=_moving(0.5, 0.1)), ipo), weights=(1.0, _moving(0.2, 0.1))),
+        partial(
+            mixture,
+            losses=(partial(beta_dpo, beta=_moving(0.5, 0.1)), ipo),
+            weights=(1.0, _moving(0.2, 0.1)),
+        ),
         partial(step_budget, delta=_moving(-3.0, -1.0, "linear"), per="token"),
         0.3,
     ),
@@ -147,7 +167,11 @@ def table(case: Case | None = None) -> PairTable:
 
 
 def engine(
-    case: Case, tokens: int, *, shared: bool = True, share: Callable[[int], bool] = lambda number: True
+    case: Case,
+    tokens: int,
+    *,
+    shared: bool = True,
+    share: Callable[[int], bool] = lambda number: True,
 ) -> tuple[StepTerms, Tensor]:
     """One step by the engine and its gradient; `share` picks this process's micro-batches."""
     model, steering = tiny.model(), case.steering()
@@ -173,8 +197,12 @@ def flat(model: torch.nn.Module) -> Tensor:
     return torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
 
 
-def _distributions(model: torch.nn.Module, before: tuple[int, ...], text: tuple[int, ...]) -> Tensor:
-    """Log-probabilities over the vocabulary [tokens, V] at each token of a text, from the full logits."""
+def _distributions(
+    model: torch.nn.Module, before: tuple[int, ...], text: tuple[int, ...]
+) -> Tensor:
+    """Log-probabilities over the vocabulary [tokens, V] at each token of a text, from the full
+    logits.
+    """
     return model(torch.tensor([before + text])).logits.log_softmax(-1)[0, len(before) - 1 : -1]
 
 
@@ -187,7 +215,9 @@ def _sums(model: torch.nn.Module, examples: list[TokenizedPair]) -> list[Tensor]
     return [torch.stack([_of(*side).sum() for side in both]) for both in _sides(model, examples)]
 
 
-def _sides(model: torch.nn.Module, examples: list[TokenizedPair]) -> list[list[tuple[Tensor, tuple[int, ...]]]]:
+def _sides(
+    model: torch.nn.Module, examples: list[TokenizedPair]
+) -> list[list[tuple[Tensor, tuple[int, ...]]]]:
     chosen = [(_distributions(model, e.prompt_ids, e.chosen_ids), e.chosen_ids) for e in examples]
     prompts = [e.rejected_prompt_ids or e.prompt_ids for e in examples]
     rejected = [
@@ -198,14 +228,22 @@ def _sides(model: torch.nn.Module, examples: list[TokenizedPair]) -> list[list[t
 
 
 def _prompts(model: torch.nn.Module, examples: list[TokenizedPair]) -> list[Tensor]:
-    sides = [[e.prompt_ids for e in examples], [e.rejected_prompt_ids or e.prompt_ids for e in examples]]
+    sides = [
+        [e.prompt_ids for e in examples],
+        [e.rejected_prompt_ids or e.prompt_ids for e in examples],
+    ]
     return [
-        torch.stack([_of(_distributions(model, ids[:1], ids[1:]), ids[1:]).sum() for ids in side]) for side in sides
+        torch.stack([_of(_distributions(model, ids[:1], ids[1:]), ids[1:]).sum() for ids in side])
+        for side in sides
     ]
 
 
-def _tokens(model: torch.nn.Module, reference: torch.nn.Module, examples: list[TokenizedPair]) -> TokenLogps:
-    """Every token's value, padded with 0; a token is marked if a longest common run does not hold it."""
+def _tokens(
+    model: torch.nn.Module, reference: torch.nn.Module, examples: list[TokenizedPair]
+) -> TokenLogps:
+    """Every token's value, padded with 0; a token is marked if a longest common run does not
+    hold it.
+    """
 
     def padded(rows: list[Tensor]) -> Tensor:
         width = max(map(len, rows))
@@ -242,7 +280,9 @@ def textbook(case: Case) -> Tensor:
         p_chosen=known.p_chosen,
         weight=known.weight,
         pairs_in_step=sum(example.weight for example in case.examples),
-        chosen_tokens_in_step=sum(example.weight * len(example.chosen_ids) for example in case.examples),
+        chosen_tokens_in_step=sum(
+            example.weight * len(example.chosen_ids) for example in case.examples
+        ),
         score_gap=known.score_gap,
         mismatched_logratio=away - known.mismatched_ref,
         tokens=_tokens(model, reference, case.examples),
@@ -261,7 +301,8 @@ def gradients(rank: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, case in CASES.items():
         for cut in TOKENS:
-            # The first process has one micro-batch of a step; with a single one, the other has none.
+            # The first process has one micro-batch of a step; with a single one, the other has
+            # none.
             terms, gradient = engine(case, cut, share=lambda number: (number > 0) == (rank > 0))
             found[f"{name}/{cut}"] = [gradient.tolist(), terms.loss.tolist(), terms.pairs.tolist()]
     return found

@@ -1,4 +1,6 @@
-"""Training an adapter: the reference is the model without it, and nothing else than it moves or is saved."""
+"""Training an adapter: the reference is the model without it, and nothing else than it moves or
+is saved.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,16 @@ LORA = AdapterConfig(name="lora", rank=3, alpha=5)
 
 def _train(folder: Path, model: Any, *, adapter: AdapterConfig = LORA, **options: Any) -> Any:
     config = tiny.config(adapter=adapter, **options.pop("settings", {}))
-    return train(model, EXAMPLES, config, loss=dpo, regularizer=None, out_dir=folder, run_key="key", **options)
+    return train(
+        model,
+        EXAMPLES,
+        config,
+        loss=dpo,
+        regularizer=None,
+        out_dir=folder,
+        run_key="key",
+        **options,
+    )
 
 
 def _trained(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -40,7 +51,11 @@ def test_an_adapter_changes_nothing_at_first_and_is_all_that_is_trained() -> Non
     after = score_sides(Forward(model), EXAMPLES)
     assert torch.equal(before.chosen, after.chosen) and torch.equal(before.rejected, after.rejected)
     assert {name.split(".")[-3] for name in _trained(model)} == {"lora_A", "lora_B"}
-    shapes = {name: tuple(p.shape) for name, p in _trained(model).items() if "layers.0.self_attn.q_proj" in name}
+    shapes = {
+        name: tuple(p.shape)
+        for name, p in _trained(model).items()
+        if "layers.0.self_attn.q_proj" in name
+    }
     assert sorted(shapes.values()) == [(3, 16), (16, 3)]
     assert not any("lm_head" in name or "embed" in name for name in _trained(model))
 
@@ -60,19 +75,31 @@ def test_the_seed_decides_the_start() -> None:
 def test_only_named_modules_get_matrices() -> None:
     model = tiny.model()
     attach(model, LORA.model_copy(update={"target_modules": ("q_proj", "v_proj")}), seed=0)
-    assert {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in _trained(model)} == {"q_proj", "v_proj"}
+    assert {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in _trained(model)} == {
+        "q_proj",
+        "v_proj",
+    }
 
 
 @pytest.mark.parametrize("kind", ["experts", "transposed"])
 def test_merged_weights_are_the_adapted_model(kind: str, tmp_path: Path) -> None:
-    """Experts are wrapped once for each of their weights; GPT-2's matrices lie the other way round."""
+    """Experts are wrapped once for each of their weights; GPT-2's matrices lie the other way
+    round.
+    """
     torch.manual_seed(0)
     if kind == "experts":
-        shape = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+        shape = {
+            "hidden_size": 16,
+            "intermediate_size": 24,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+        }
         config = MixtralConfig(vocab_size=40, num_key_value_heads=2, num_local_experts=2, **shape)
         model: Any = MixtralForCausalLM(config)
     else:
-        model = GPT2LMHeadModel(GPT2Config(vocab_size=40, n_embd=16, n_layer=1, n_head=2, n_positions=32))
+        model = GPT2LMHeadModel(
+            GPT2Config(vocab_size=40, n_embd=16, n_layer=1, n_head=2, n_positions=32)
+        )
     model.eval()
     names, ids = set(model.state_dict()), torch.arange(12)[None]
     with torch.no_grad():
@@ -92,12 +119,18 @@ def test_merged_weights_are_the_adapted_model(kind: str, tmp_path: Path) -> None
 
 
 def test_the_output_head_cannot_carry_an_adapter() -> None:
-    with pytest.raises(ConfigError, match=r"lm_head is the output head, which cannot carry an adapter"):
-        attach(tiny.model(), LORA.model_copy(update={"target_modules": ("q_proj", "lm_head")}), seed=0)
+    with pytest.raises(
+        ConfigError, match=r"lm_head is the output head, which cannot carry an adapter"
+    ):
+        attach(
+            tiny.model(), LORA.model_copy(update={"target_modules": ("q_proj", "lm_head")}), seed=0
+        )
 
 
 def test_the_gradient_is_that_of_the_merged_weights() -> None:
-    """With W' = W + (alpha / r) B A: dL/dB = (alpha / r) dL/dW' A^T, dL/dA = (alpha / r) B^T dL/dW'."""
+    """With W' = W + (alpha / r) B A: dL/dB = (alpha / r) dL/dW' A^T, dL/dA = (alpha / r) B^T
+    dL/dW'.
+    """
     model = tiny.model()
     attach(model, LORA, seed=0)
     layer = model.model.layers[1].mlp.up_proj
@@ -143,7 +176,9 @@ def test_checkpoints_hold_the_adapter_alone(done: tuple[Path, Any]) -> None:
 
 
 @pytest.mark.parametrize("after", [1, 4])
-def test_an_interrupted_training_resumes_to_the_same_bytes(done: tuple[Path, Any], tmp_path: Path, after: int) -> None:
+def test_an_interrupted_training_resumes_to_the_same_bytes(
+    done: tuple[Path, Any], tmp_path: Path, after: int
+) -> None:
     rows: list[StepRow] = []
     with pytest.raises(Interrupted):
         _train(
@@ -156,12 +191,16 @@ def test_an_interrupted_training_resumes_to_the_same_bytes(done: tuple[Path, Any
     model = tiny.model(dtype=torch.float32)
     assert _train(tmp_path, model).resumed_from == after
     assert tiny.log(tmp_path) == tiny.log(done[0])
-    assert (tmp_path / "train_final.json").read_bytes() == (done[0] / "train_final.json").read_bytes()
+    assert (tmp_path / "train_final.json").read_bytes() == (
+        done[0] / "train_final.json"
+    ).read_bytes()
     for name, weight in _trained(done[1]).items():
         assert torch.equal(weight, _trained(model)[name]), name
 
 
-def test_reference_values_are_those_of_the_weights_without_an_adapter(done: tuple[Path, Any]) -> None:
+def test_reference_values_are_those_of_the_weights_without_an_adapter(
+    done: tuple[Path, Any],
+) -> None:
     """So that another rank, or training all weights, reads the same file."""
     (stored,) = (done[0] / "reference").rglob("*.safetensors")
     plain = score_tokens(Forward(tiny.model(dtype=torch.float32), tokens=50), EXAMPLES)
@@ -171,7 +210,10 @@ def test_reference_values_are_those_of_the_weights_without_an_adapter(done: tupl
 def test_another_rank_reuses_the_reference(done: tuple[Path, Any], tmp_path: Path) -> None:
     (tmp_path / "reference").symlink_to(done[0] / "reference")
     summary = _train(
-        tmp_path, tiny.model(dtype=torch.float32), adapter=AdapterConfig(name="lora"), settings={"max_steps": 1}
+        tmp_path,
+        tiny.model(dtype=torch.float32),
+        adapter=AdapterConfig(name="lora"),
+        settings={"max_steps": 1},
     )
     assert summary.reference_reused
 

@@ -39,37 +39,66 @@ def _logits(model: Any) -> torch.Tensor:
 
 
 def _adapted(place: Place, **changes: Any) -> Path:
-    place.change(PAIRS | {"train.adapter": {"name": "lora", "rank": 4}, "train.learning_rate": 0.05} | changes)
+    place.change(
+        PAIRS
+        | {"train.adapter": {"name": "lora", "rank": 4}, "train.learning_rate": 0.05}
+        | changes
+    )
     found = prefine("run", "run.yaml")
     assert found.code == OK, found.err
     return place.root / "run" / "model"
 
 
 def test_ten_lines_and_one_command_make_an_adapter(place: Place) -> None:
-    (recipe, *_) = re.findall(r"```yaml\n(.*?)```", DOCUMENTED.read_text(encoding="utf-8"), re.DOTALL)
+    (recipe, *_) = re.findall(
+        r"```yaml\n(.*?)```", DOCUMENTED.read_text(encoding="utf-8"), re.DOTALL
+    )
     assert len([line for line in recipe.splitlines() if line.strip()]) <= 10
     assert "budget" in recipe and "lora" in recipe
     place.put("recipe.yaml", recipe)
-    tiny = {"policy.path": "model", "train.pairs_per_step": 2, "train.epochs": 2, "train.learning_rate": 1e-2}
+    tiny = {
+        "policy.path": "model",
+        "train.pairs_per_step": 2,
+        "train.epochs": 2,
+        "train.learning_rate": 1e-2,
+    }
     settings = [f"--set={name}={value}" for name, value in tiny.items()]
     found = prefine("run", "recipe.yaml", "--run-dir", "run", *settings)
     assert found.code == OK, found.err
-    rows = [json.loads(line) for line in (place.root / "run" / "train_log.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line)
+        for line in (place.root / "run" / "train_log.jsonl").read_text().splitlines()
+    ]
     assert len(rows) == 4
     assert rows[-1]["margin"] > rows[0]["margin"] == pytest.approx(0, abs=1e-2)
     assert (place.root / "run" / "report.html").is_file()
     model = place.root / "run" / "model"
-    assert {file.name for file in model.iterdir()} >= {"adapter_config.json", "adapter_model.safetensors"}
+    assert {file.name for file in model.iterdir()} >= {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    }
     assert not (model / "model.safetensors").exists()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_the_folder_loads_with_plain_libraries_and_answers_as_the_model_in_training(place: Place, dtype: Any) -> None:
+def test_the_folder_loads_with_plain_libraries_and_answers_as_the_model_in_training(
+    place: Place, dtype: Any
+) -> None:
     stored = getattr(torch, dtype)
     AutoModelForCausalLM.from_pretrained("model", dtype=stored).save_pretrained("model")
     model = load_model("model", dtype="auto", device="cpu")
-    settings = tiny.config(adapter=AdapterConfig(name="lora", rank=4), learning_rate=0.1, dtype=dtype)
-    train(model, tiny.examples(), settings, loss=dpo, regularizer=None, out_dir=place.root / "run", run_key="k")
+    settings = tiny.config(
+        adapter=AdapterConfig(name="lora", rank=4), learning_rate=0.1, dtype=dtype
+    )
+    train(
+        model,
+        tiny.examples(),
+        settings,
+        loss=dpo,
+        regularizer=None,
+        out_dir=place.root / "run",
+        run_key="k",
+    )
     trained, folder = _logits(model), place.root / "adapter"
     save_adapter(model, folder, base="model")
     shutil.copy("model/tokenizer.json", folder)
@@ -86,7 +115,9 @@ def test_the_folder_loads_with_plain_libraries_and_answers_as_the_model_in_train
     # transformers rounds an adapter to the dtype of the weights that it lies beside.
     assert torch.allclose(_logits(plain), trained, atol=0 if dtype == "float32" else 0.1)
     merge(model)
-    assert torch.allclose(_logits(model).to(trained), trained, atol=1e-5 if dtype == "float32" else 0.1)
+    assert torch.allclose(
+        _logits(model).to(trained), trained, atol=1e-5 if dtype == "float32" else 0.1
+    )
 
 
 def test_merged_and_adapter_are_the_same_model(place: Place) -> None:
@@ -95,7 +126,9 @@ def test_merged_and_adapter_are_the_same_model(place: Place) -> None:
     merged_folder = place.root / "merged" / "model"
     assert not (merged_folder / "adapter_config.json").exists()
     merged = AutoModelForCausalLM.from_pretrained(merged_folder)
-    assert set(merged.state_dict()) == set(AutoModelForCausalLM.from_pretrained("model").state_dict())
+    assert set(merged.state_dict()) == set(
+        AutoModelForCausalLM.from_pretrained("model").state_dict()
+    )
     assert torch.allclose(_logits(merged), _logits(adapter), atol=1e-5)
     check_model(str(merged_folder))
 
@@ -103,20 +136,31 @@ def test_merged_and_adapter_are_the_same_model(place: Place) -> None:
 def test_the_same_training_writes_the_same_bytes(place: Place) -> None:
     first = {file.name: file.read_bytes() for file in _adapted(place).iterdir()}
     _adapted(place, run_dir="again")
-    assert first == {file.name: file.read_bytes() for file in (place.root / "again" / "model").iterdir()}
+    assert first == {
+        file.name: file.read_bytes() for file in (place.root / "again" / "model").iterdir()
+    }
 
 
 def test_what_reads_model_folders_reads_an_adapter(place: Place) -> None:
     folder = str(_adapted(place))
     check_model(folder)
     assert load_positions(folder) == load_positions("model") == 256
-    assert load_generation_config(folder).eos_token_id == load_generation_config("model").eos_token_id
+    assert (
+        load_generation_config(folder).eos_token_id == load_generation_config("model").eos_token_id
+    )
     assert load_tokenizer(folder).get_vocab() == load_tokenizer("model").get_vocab()
-    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"):
+    for name in (
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "chat_template.jinja",
+        "generation_config.json",
+    ):
         (Path(folder) / name).unlink(missing_ok=True)
     check_model(folder)
     assert load_tokenizer(folder).get_vocab() == load_tokenizer("model").get_vocab()
-    assert load_generation_config(folder).eos_token_id == load_generation_config("model").eos_token_id
+    assert (
+        load_generation_config(folder).eos_token_id == load_generation_config("model").eos_token_id
+    )
 
 
 def test_the_fingerprint_covers_adapter_and_base_but_not_where_it_lies(place: Place) -> None:
@@ -124,7 +168,9 @@ def test_the_fingerprint_covers_adapter_and_base_but_not_where_it_lies(place: Pl
     before = weights_fingerprint(str(folder))
     shutil.copytree("model", "elsewhere")
     config = json.loads((folder / "adapter_config.json").read_text())
-    (folder / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "elsewhere"}))
+    (folder / "adapter_config.json").write_text(
+        json.dumps(config | {"base_model_name_or_path": "elsewhere"})
+    )
     assert weights_fingerprint(str(folder)) == before
     (folder / "adapter_config.json").write_text(json.dumps(config | {"lora_alpha": 1}))
     assert weights_fingerprint(str(folder)) != before
@@ -139,11 +185,15 @@ def test_a_lost_base_is_named_with_the_adapter(place: Place) -> None:
     folder = str(_adapted(place))
     Path("model").rename("moved")
     for read in (check_model, weights_fingerprint, load_tokenizer, load_positions):
-        with pytest.raises(BackendError, match=r"run/model.*base model .*/model is not there.*adapter_config\.json"):
+        with pytest.raises(
+            BackendError, match=r"run/model.*base model .*/model is not there.*adapter_config\.json"
+        ):
             read(folder)
     Path("moved").rename("model")
     (Path("model") / "model.safetensors").unlink()
-    with pytest.raises(BackendError, match=r"run/model: its base model is not usable: .*no weights here"):
+    with pytest.raises(
+        BackendError, match=r"run/model: its base model is not usable: .*no weights here"
+    ):
         check_model(folder)
 
 
@@ -196,9 +246,14 @@ def test_an_adapter_is_a_policy_and_its_own_reference(place: Place) -> None:
         (
             {"name": "lora", "target_modules": ["q_prj"]},
             CONFIG,
-            "no layer 'q_prj' that can carry an adapter (the output head cannot); did you mean 'q_proj'? Allowed: down",
+            "no layer 'q_prj' that can carry an adapter (the output head cannot); did you mean "
+            "'q_proj'? Allowed: down",
         ),
-        ({"name": "lora", "target_modules": ["lm_head"]}, CONFIG, "no layer 'lm_head' that can carry an adapter"),
+        (
+            {"name": "lora", "target_modules": ["lm_head"]},
+            CONFIG,
+            "no layer 'lm_head' that can carry an adapter",
+        ),
         ({"name": "lora", "target_modules": "q_proj"}, CONFIG, "train.adapter.target_modules"),
         ({"name": "lora", "target_modules": []}, CONFIG, "train.adapter.target_modules"),
         ({"name": "lora", "rank": 0}, CONFIG, "train.adapter.rank: Input should be greater than 0"),
@@ -222,8 +277,12 @@ def test_an_adapter_that_cannot_be_is_refused_before_any_work(
 def test_a_policy_whose_base_is_gone_is_refused(place: Place) -> None:
     folder = _adapted(place)
     config = json.loads((folder / "adapter_config.json").read_text())
-    (folder / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "/nowhere/base"}))
-    place.put("other.yaml", yaml.safe_dump(place.config | {"policy": {"name": "hf", "path": str(folder)}}))
+    (folder / "adapter_config.json").write_text(
+        json.dumps(config | {"base_model_name_or_path": "/nowhere/base"})
+    )
+    place.put(
+        "other.yaml", yaml.safe_dump(place.config | {"policy": {"name": "hf", "path": str(folder)}})
+    )
     found = prefine("run", "other.yaml", "--run-dir", "other")
     assert found.code == BACKEND
     assert "/nowhere/base" in found.err and str(folder) in found.err

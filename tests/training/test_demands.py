@@ -22,14 +22,18 @@ def test_a_pair_without_a_score_gap_is_named() -> None:
     check_examples([odpo], EXAMPLES)
     rows = [*EXAMPLES[:3], replace(EXAMPLES[3], score_gap=None), *EXAMPLES[4:]]
     check_examples([dpo], rows)
-    with pytest.raises(DataError, match=r"pair pair-3: states no score_gap, which the loss 'odpo' reads"):
+    with pytest.raises(
+        DataError, match=r"pair pair-3: states no score_gap, which the loss 'odpo' reads"
+    ):
         check_examples([dpo, odpo], rows)
 
 
 def test_sorted_pairs_cannot_be_weighted() -> None:
     check_examples([aot], [replace(example, weight=2.0) for example in EXAMPLES])
     check_examples([dpo], EXAMPLES)
-    with pytest.raises(ConfigError, match=r"pair pair-1: has weight .*, one before it .* sorts the pairs of a step"):
+    with pytest.raises(
+        ConfigError, match=r"pair pair-1: has weight .*, one before it .* sorts the pairs of a step"
+    ):
         check_examples([aot], EXAMPLES)
 
 
@@ -46,6 +50,8 @@ def test_soft_labels_need_a_stated_probability() -> None:
 def test_answers_to_other_prompts_need_other_prompts() -> None:
     rows = [replace(example, prompt_ids=(1,)) for example in EXAMPLES]
     check_examples([dpo], rows)
-    with pytest.raises(DataError, match="all pairs have the same prompt, and the loss 'kto_pair' reads"):
+    with pytest.raises(
+        DataError, match="all pairs have the same prompt, and the loss 'kto_pair' reads"
+    ):
         check_examples([kto_pair], rows)
     assert check_examples([kto_pair], []) == ()

@@ -12,7 +12,10 @@ from prefine.metrics.rewards.likelihood_indicators import IndicatorReading, watc
 from prefine.training.early_stop import EarlyStop
 
 STEPS = np.arange(30)
-NARROWING = [IndicatorReading(float(h), 0.9, float(m)) for h, m in zip(2.0 * np.exp(-STEPS / 10), STEPS, strict=True)]
+NARROWING = [
+    IndicatorReading(float(h), 0.9, float(m))
+    for h, m in zip(2.0 * np.exp(-STEPS / 10), STEPS, strict=True)
+]
 NARROWING_UNLEARNED = [IndicatorReading(r.top_entropy, r.top_mass, -r.margin) for r in NARROWING]
 LEAKING = [IndicatorReading(2.0, float(mass), 0.0) for mass in np.linspace(0.95, 0.5, 30)]
 STILL = [IndicatorReading(2.0, 0.9, float(margin)) for margin in range(30)]
@@ -44,7 +47,8 @@ def test_only_the_chosen_alarms_stop() -> None:
     assert first_stop(EarlyStop(("diffusion",), patience=1), NARROWING) is None
     assert first_stop(EarlyStop(("collapse",), patience=1), LEAKING) is None
     both = [
-        IndicatorReading(r.top_entropy, leak.top_mass, r.margin) for r, leak in zip(NARROWING, LEAKING, strict=True)
+        IndicatorReading(r.top_entropy, leak.top_mass, r.margin)
+        for r, leak in zip(NARROWING, LEAKING, strict=True)
     ]
     for order in (("collapse", "diffusion"), ("diffusion", "collapse")):
         stop = EarlyStop(order, patience=1)
@@ -69,7 +73,9 @@ def test_the_settings_of_the_watch_are_used() -> None:
 
 
 @pytest.mark.parametrize("readings", [NARROWING, LEAKING, STILL])
-def test_a_resumed_training_stops_where_the_uninterrupted_one_does(readings: list[IndicatorReading]) -> None:
+def test_a_resumed_training_stops_where_the_uninterrupted_one_does(
+    readings: list[IndicatorReading],
+) -> None:
     whole, expected = EarlyStop(), []
     for reading in readings:
         expected.append(whole.update(reading))

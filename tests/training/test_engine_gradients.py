@@ -1,4 +1,6 @@
-"""The engine's gradient of every architecture against the textbook: each answer alone, full logits, one backward."""
+"""The engine's gradient of every architecture against the textbook: each answer alone, full
+logits, one backward.
+"""
 
 import copy
 from functools import partial
@@ -22,7 +24,10 @@ NAMES = [*architectures.ATTENTION_ONLY]
 
 
 def _examples(pairs: list[textbook.Pair]) -> list[TokenizedPair]:
-    return [TokenizedPair(str(n), tuple(p), tuple(c), tuple(r), weight=1 + n % 3) for n, (p, c, r) in enumerate(pairs)]
+    return [
+        TokenizedPair(str(n), tuple(p), tuple(c), tuple(r), weight=1 + n % 3)
+        for n, (p, c, r) in enumerate(pairs)
+    ]
 
 
 def _pairs(seed: int = 3) -> list[textbook.Pair]:
@@ -38,7 +43,12 @@ def _pairs(seed: int = 3) -> list[textbook.Pair]:
 
 
 def _errors(
-    model: torch.nn.Module, pairs: list[textbook.Pair], gradients: dict[str, torch.Tensor], *, tokens: int, shared: bool
+    model: torch.nn.Module,
+    pairs: list[textbook.Pair],
+    gradients: dict[str, torch.Tensor],
+    *,
+    tokens: int,
+    shared: bool,
 ) -> dict[str, float]:
     examples = _examples(pairs)
     dtype = next(model.parameters()).dtype
@@ -47,7 +57,9 @@ def _errors(
     forward = Forward(model, shared=shared, tokens=tokens)
     model.zero_grad(set_to_none=True)
     batches = forward.cut(examples, range(len(examples)))
-    accumulate_gradients(forward, batches, table, Objective(partial(dpo, beta=BETA)), examples=examples, step=1)
+    accumulate_gradients(
+        forward, batches, table, Objective(partial(dpo, beta=BETA)), examples=examples, step=1
+    )
     found = {
         name: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
         for name, parameter in model.named_parameters()
@@ -58,7 +70,9 @@ def _errors(
 def _textbook(model: torch.nn.Module, pairs: list[textbook.Pair]) -> dict[str, torch.Tensor]:
     dtype = next(model.parameters()).dtype
     weights = torch.tensor([example.weight for example in _examples(pairs)], dtype=dtype)
-    return textbook.dpo_gradients(model, pairs, torch.zeros(len(pairs), 2, dtype=dtype), BETA, weights)
+    return textbook.dpo_gradients(
+        model, pairs, torch.zeros(len(pairs), 2, dtype=dtype), BETA, weights
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -68,7 +82,8 @@ def test_every_architecture_has_the_textbook_gradient(name: str) -> None:
     model = architectures.ATTENTION_ONLY[name](dtype=dtype)
     pairs = _pairs()
     expected = _textbook(architectures.ATTENTION_ONLY[name](dtype=dtype), pairs)
-    # In float32: a walk of eps over layers, width and tokens; experts are chosen by values that differ in the last bit.
+    # In float32: a walk of eps over layers, width and tokens; experts are chosen by values that
+    # differ in the last bit.
     allowed = 1e-5 if single else 1e-6
     assert why_not_shared(model, _examples(pairs)) is None
     for shared in (True, False):
@@ -79,18 +94,24 @@ def test_every_architecture_has_the_textbook_gradient(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in architectures.FLOAT32_ONLY])
 def test_in_float32_the_gradient_is_as_near_to_the_exact_one_as_the_textbooks(name: str) -> None:
-    """The bound is derived from what float32 does to the textbook's own gradient of the same weights."""
+    """The bound is derived from what float32 does to the textbook's own gradient of the same
+    weights.
+    """
     model, pairs = architectures.ATTENTION_ONLY[name](dtype=torch.float32), _pairs()
     exact = _textbook(copy.deepcopy(model).double(), pairs)
     rounding = textbook.relative_errors(_textbook(copy.deepcopy(model), pairs), exact)
     for shared in (True, False):
         for tokens in (100, 10_000):
             errors = _errors(model, pairs, exact, tokens=tokens, shared=shared)
-            assert max(errors.values()) <= 4 * max(rounding.values()) < 1e-3, max(errors, key=errors.__getitem__)
+            assert max(errors.values()) <= 4 * max(rounding.values()) < 1e-3, max(
+                errors, key=errors.__getitem__
+            )
 
 
 @pytest.mark.parametrize("name", architectures.MIXING_OTHERWISE)
-def test_layers_that_mix_tokens_otherwise_are_noticed_and_have_the_textbook_gradient_unshared(name: str) -> None:
+def test_layers_that_mix_tokens_otherwise_are_noticed_and_have_the_textbook_gradient_unshared(
+    name: str,
+) -> None:
     dtype = torch.float32 if name in architectures.FLOAT32_ONLY else torch.float64
     build = architectures.MIXING_OTHERWISE[name]
     model, pairs = build(dtype=dtype), _pairs()
@@ -102,12 +123,18 @@ def test_layers_that_mix_tokens_otherwise_are_noticed_and_have_the_textbook_grad
 @pytest.mark.parametrize("name", ["bloom", "gpt_oss", "llama4", "llama_dynamic", "phi3_longrope"])
 def test_attention_that_depends_on_more_of_the_row_is_noticed(name: str) -> None:
     dtype = torch.float32 if name in architectures.FLOAT32_ONLY else torch.float64
-    assert why_not_shared(architectures.ROW_DEPENDENT[name](dtype=dtype), _examples(_pairs())) is not None
+    assert (
+        why_not_shared(architectures.ROW_DEPENDENT[name](dtype=dtype), _examples(_pairs()))
+        is not None
+    )
 
 
 @pytest.mark.parametrize("case", textbook.HOSTILE, ids=lambda case: case.name)
 def test_hostile_pairs_have_the_textbook_gradient_to_twelve_digits(case: textbook.Case) -> None:
-    build, pairs = architectures.ATTENTION_ONLY["llama"], [textbook.Pair(*pair) for pair in case.pairs]
+    build, pairs = (
+        architectures.ATTENTION_ONLY["llama"],
+        [textbook.Pair(*pair) for pair in case.pairs],
+    )
     with architectures.without_float32_casts(plain := build()):
         expected = _textbook(plain, pairs)
     for tokens in (64, 4096):
@@ -124,12 +151,16 @@ def test_a_target_whose_probability_underflows_has_its_exact_value(name: str) ->
     assert isinstance(forward._head_now(), LinearHead)
     (rows,) = forward.cut(_examples(pairs[:1]), [0])
     found = forward.values(rows).logps
-    expected = torch.cat([textbook.token_logps(model, pairs[0].prompt, ids) for ids in pairs[0][1:]])
+    expected = torch.cat(
+        [textbook.token_logps(model, pairs[0].prompt, ids) for ids in pairs[0][1:]]
+    )
     assert float(found.min()) < -110
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)
 
 
-def test_a_group_larger_than_the_workspace_has_the_same_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_group_larger_than_the_workspace_has_the_same_gradient(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     build, pairs = architectures.ATTENTION_ONLY["llama"], _pairs()
     with architectures.without_float32_casts(plain := build()):
         expected = _textbook(plain, pairs)
@@ -140,7 +171,10 @@ def test_a_group_larger_than_the_workspace_has_the_same_gradient(monkeypatch: py
 
 
 def test_the_head_is_the_fast_one_only_where_it_computes_what_the_model_does() -> None:
-    found = {name: type(Forward(build(dtype=torch.float32))._head_now()) for name, build in _some_heads().items()}
+    found = {
+        name: type(Forward(build(dtype=torch.float32))._head_now())
+        for name, build in _some_heads().items()
+    }
     assert found == {
         "llama": LinearHead,
         "llama_tied": LinearHead,
@@ -151,4 +185,7 @@ def test_the_head_is_the_fast_one_only_where_it_computes_what_the_model_does() -
 
 
 def _some_heads() -> dict[str, architectures.Builder]:
-    return {name: architectures.ATTENTION_ONLY[name] for name in ("llama", "llama_tied", "granite", "cohere", "gemma2")}
+    return {
+        name: architectures.ATTENTION_ONLY[name]
+        for name in ("llama", "llama_tied", "granite", "cohere", "gemma2")
+    }

@@ -1,4 +1,6 @@
-"""Held-out pairs during training: right figures, an undisturbed training, the same bytes, and an early end."""
+"""Held-out pairs during training: right figures, an undisturbed training, the same bytes, and
+an early end.
+"""
 
 import json
 from collections.abc import Callable
@@ -80,13 +82,19 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Ten
 def test_the_figures_are_those_of_plain_passes(tmp_path: Path) -> None:
     model = tiny.model()
     start = [
-        [textbook.token_logps(tiny.model(), e.prompt_ids, side).sum() for side in (e.chosen_ids, e.rejected_ids)]
+        [
+            textbook.token_logps(tiny.model(), e.prompt_ids, side).sum()
+            for side in (e.chosen_ids, e.rejected_ids)
+        ]
         for e in HELD_OUT
     ]
     _train(tmp_path, model)
     row = _rows(tmp_path)[-1]
     now = [
-        [textbook.token_logps(model, e.prompt_ids, side).sum() for side in (e.chosen_ids, e.rejected_ids)]
+        [
+            textbook.token_logps(model, e.prompt_ids, side).sum()
+            for side in (e.chosen_ids, e.rejected_ids)
+        ]
         for e in HELD_OUT
     ]
     with torch.no_grad():
@@ -125,7 +133,9 @@ def test_the_figures_are_those_of_plain_passes(tmp_path: Path) -> None:
     ],
     ids=lambda loss: getattr(loss, "func", loss).__name__,
 )
-def test_every_kind_of_loss_is_what_a_step_of_the_same_pairs_sees(tmp_path: Path, loss: LossFunction) -> None:
+def test_every_kind_of_loss_is_what_a_step_of_the_same_pairs_sees(
+    tmp_path: Path, loss: LossFunction
+) -> None:
     same = [replace(example, weight=1.0) for example in EXAMPLES]
     settings = {"evaluate_every": 1, "max_steps": 3, "pairs_per_step": len(same)}
     _train(tmp_path, tiny.model(), loss=loss, examples=same, held_out=same, settings=settings)
@@ -133,7 +143,16 @@ def test_every_kind_of_loss_is_what_a_step_of_the_same_pairs_sees(tmp_path: Path
     # A step's row is of the moment before its update.
     for step, row in zip(steps, _rows(tmp_path), strict=False):
         assert row.step == step["step"] - 1
-        for name in ("loss", "regularizer", "objective", "margin", "accuracy", "chosen_logp", "fall_q90", "token_fall"):
+        for name in (
+            "loss",
+            "regularizer",
+            "objective",
+            "margin",
+            "accuracy",
+            "chosen_logp",
+            "fall_q90",
+            "token_fall",
+        ):
             assert getattr(row, name) == pytest.approx(step[name], rel=1e-9, abs=1e-9), name
 
 
@@ -153,7 +172,11 @@ def test_standard_errors_are_those_of_means_and_of_ratios_of_means(tmp_path: Pat
 
 def test_rows_of_any_size_give_the_same_figures(tmp_path: Path) -> None:
     rows = []
-    for name, changed in {"a": {"micro_batch_tokens": 12}, "b": {}, "c": {"sharing": "off"}}.items():
+    for name, changed in {
+        "a": {"micro_batch_tokens": 12},
+        "b": {},
+        "c": {"sharing": "off"},
+    }.items():
         _train(tmp_path / name, tiny.model(), settings={"max_steps": 4, **changed})
         rows.append([row.model_dump() for row in _rows(tmp_path / name)])
     for other in rows[1:]:
@@ -197,7 +220,10 @@ def test_training_is_not_disturbed(tmp_path: Path, loss: LossFunction) -> None:
 
 def test_a_loss_is_evaluated_with_the_hyper_parameters_of_the_moment(tmp_path: Path) -> None:
     _train(tmp_path, loss=bco, settings={"evaluate_every": 1, "max_steps": 2})
-    moved = [json.loads(line)["hyper_parameters"]["loss.delta"] for line in tiny.log(tmp_path).splitlines()]
+    moved = [
+        json.loads(line)["hyper_parameters"]["loss.delta"]
+        for line in tiny.log(tmp_path).splitlines()
+    ]
     assert moved[-1] != 0
     rows = _rows(tmp_path)
     # At delta 0 and margin 0 both sides give log 2.
@@ -205,7 +231,9 @@ def test_a_loss_is_evaluated_with_the_hyper_parameters_of_the_moment(tmp_path: P
 
 
 @pytest.mark.parametrize("after", [0, 1, 2, 5, 8])
-def test_an_interrupted_run_resumes_to_the_same_bytes(whole: Any, tmp_path: Path, after: int) -> None:
+def test_an_interrupted_run_resumes_to_the_same_bytes(
+    whole: Any, tmp_path: Path, after: int
+) -> None:
     with pytest.raises(Interrupted):
         _train(tmp_path, **_stop_after(after))
     # What a kill after the last checkpoint would leave.
@@ -259,7 +287,8 @@ def test_an_alarm_ends_training_and_a_resumed_one_ends_there_too(tmp_path: Path)
     rows = _rows(tmp_path / "whole")
     assert [row.step for row in rows] == list(range(0, summary.steps + 1, 2))
     lower = [
-        b.top_mass < a.top_mass or (b.top_entropy_renormalised < a.top_entropy_renormalised and b.margin > a.margin)
+        b.top_mass < a.top_mass
+        or (b.top_entropy_renormalised < a.top_entropy_renormalised and b.margin > a.margin)
         for a, b in pairwise(rows)
     ]
     assert lower == [False] * (len(lower) - 1) + [True]
@@ -290,7 +319,9 @@ def test_an_alarm_at_the_last_step_ends_nothing_early(tmp_path: Path) -> None:
     summary = _train(tmp_path / "exact", settings={**same, "max_steps": longer.steps})
     assert (summary.steps, summary.stopped_by) == (longer.steps, None)
     assert tiny.log(tmp_path / "exact") == tiny.log(tmp_path / "longer")
-    assert _train(tmp_path / "exact", settings={**same, "max_steps": longer.steps}).stopped_by is None
+    assert (
+        _train(tmp_path / "exact", settings={**same, "max_steps": longer.steps}).stopped_by is None
+    )
 
 
 def test_without_alarms_training_goes_to_its_end(tmp_path: Path) -> None:

@@ -12,7 +12,10 @@ from prefine.config.components import TABLES, bind
 from prefine.training.loop import train
 
 GIVEN: dict[str, dict[str, Any]] = {
-    "mixture": {"losses": [{"name": "dpo"}, {"name": "bco"}, {"name": "nll"}], "weights": [0.8, 0.2, 1.0]}
+    "mixture": {
+        "losses": [{"name": "dpo"}, {"name": "bco"}, {"name": "nll"}],
+        "weights": [0.8, 0.2, 1.0],
+    }
 }
 
 

@@ -17,7 +17,13 @@ PROMPT = Prompt.from_text("Why?")
 
 def _side(text: str, **fields: Any) -> Completion:
     message = Message(role="assistant", content=text, reasoning=fields.pop("reasoning", None))
-    values = {"id": text, "prompt_id": PROMPT.id, "sample_index": 0, "finish_reason": "stop", **fields}
+    values = {
+        "id": text,
+        "prompt_id": PROMPT.id,
+        "sample_index": 0,
+        "finish_reason": "stop",
+        **fields,
+    }
     return Completion(**values, message=message)
 
 
@@ -43,7 +49,9 @@ def test_a_pair_becomes_prompt_and_completions() -> None:
 
 
 def test_truncation_keeps_the_end_of_the_prompt_and_the_start_of_the_completion() -> None:
-    made = _make(_pair("good answer", "bad"), _pair("ok", "no"), max_prompt_tokens=5, max_completion_tokens=4)
+    made = _make(
+        _pair("good answer", "bad"), _pair("ok", "no"), max_prompt_tokens=5, max_completion_tokens=4
+    )
     assert made.examples[0].prompt_ids == tuple(chat.prompt_ids(TOKENIZER, PROMPT)[-5:])
     assert TOKENIZER.decode(made.examples[0].chosen_ids) == "good"
     assert made.examples[0].rejected_ids[-1] == STOP
@@ -89,7 +97,9 @@ def test_another_prompt_for_the_rejected_side_is_refused() -> None:
 
 
 def test_a_prefilled_answer_is_scored_from_where_the_model_went_on() -> None:
-    prompt = Prompt.make((Message(role="user", content="Why?"), Message(role="assistant", content="Because")))
+    prompt = Prompt.make(
+        (Message(role="user", content="Why?"), Message(role="assistant", content="Because"))
+    )
     pair = _pair(" of rain", " of tea").model_copy(update={"prompt": prompt})
     (example,) = _make(pair).examples
     assert TOKENIZER.decode(example.prompt_ids).endswith("assistant\nBecause")
@@ -101,7 +111,8 @@ def test_reasoning_is_trained_on_where_the_template_writes_it() -> None:
     stop = chat.stop_token_id(tokenizer)
     pairs = [_pair(_side("so", reasoning="Hm."), "no")]
     made = make_examples(
-        pairs, PairReader(tokenizer, stop_token_id=stop, max_prompt_tokens=99, max_completion_tokens=99)
+        pairs,
+        PairReader(tokenizer, stop_token_id=stop, max_prompt_tokens=99, max_completion_tokens=99),
     )
     assert made.dropped == {}
     assert tokenizer.decode(made.examples[0].chosen_ids) == "<think>\nHm.\n</think>\n\nso<|im_end|>"

@@ -71,9 +71,13 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Ten
     return folder, tiny.weights(model), summary
 
 
-def _assert_same(folder: Path, model: torch.nn.Module, whole: tuple[Path, dict[str, Tensor], TrainSummary]) -> None:
+def _assert_same(
+    folder: Path, model: torch.nn.Module, whole: tuple[Path, dict[str, Tensor], TrainSummary]
+) -> None:
     assert tiny.log(folder) == tiny.log(whole[0])
-    assert (folder / "train_final.json").read_bytes() == (whole[0] / "train_final.json").read_bytes()
+    assert (folder / "train_final.json").read_bytes() == (
+        whole[0] / "train_final.json"
+    ).read_bytes()
     for name, weight in tiny.weights(model).items():
         assert torch.equal(weight, whole[1][name]), name
 
@@ -83,7 +87,9 @@ def test_rows_say_what_happened(whole: tuple[Path, dict[str, Tensor], TrainSumma
     assert [row.step for row in rows] == list(range(1, STEPS + 1))
     assert [row.epoch for row in rows] == [1, 1, 1, 2, 2, 2, 3, 3, 3]
     assert [row.pairs for row in rows] == [3, 3, 1] * 3
-    assert sum(row.tokens for row in rows[:3]) == sum(len(e.chosen_ids) + len(e.rejected_ids) for e in EXAMPLES)
+    assert sum(row.tokens for row in rows[:3]) == sum(
+        len(e.chosen_ids) + len(e.rejected_ids) for e in EXAMPLES
+    )
     assert rows[0].loss == pytest.approx(0.6931472, abs=1e-6)
     assert rows[0].fall == pytest.approx(0, abs=1e-5)
     assert rows[-1].margin > 1
@@ -94,7 +100,9 @@ def test_rows_say_what_happened(whole: tuple[Path, dict[str, Tensor], TrainSumma
         assert row.fall_q10 <= row.fall_q50 <= row.fall_q90
 
 
-def test_final_figures_are_exact_over_all_pairs(whole: tuple[Path, dict[str, Tensor], TrainSummary]) -> None:
+def test_final_figures_are_exact_over_all_pairs(
+    whole: tuple[Path, dict[str, Tensor], TrainSummary],
+) -> None:
     final = whole[2].final
     trained, start = tiny.model(dtype=torch.float32), tiny.model(dtype=torch.float32)
     with torch.no_grad():
@@ -136,7 +144,9 @@ def test_a_loss_that_draws_numbers_draws_those_of_the_seed(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("after", [1, 4, 8])
-def test_an_interrupted_run_resumes_to_the_same_bytes(whole: Any, tmp_path: Path, after: int) -> None:
+def test_an_interrupted_run_resumes_to_the_same_bytes(
+    whole: Any, tmp_path: Path, after: int
+) -> None:
     _interrupted(tmp_path, after)
     assert len(tiny.log(tmp_path).splitlines()) == after
     model = tiny.model(dtype=torch.float32)
@@ -153,9 +163,13 @@ def test_rows_after_the_checkpoint_are_cut_off(whole: Any, tmp_path: Path) -> No
     _assert_same(tmp_path, model, whole)
 
 
-@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.safetensors", "state.json", "hashes.json"])
+@pytest.mark.parametrize(
+    "file", ["model.safetensors", "optimizer.safetensors", "state.json", "hashes.json"]
+)
 @pytest.mark.parametrize("damage", ["torn", "flipped", "missing"])
-def test_a_damaged_newest_checkpoint_is_passed_over(whole: Any, tmp_path: Path, file: str, damage: str) -> None:
+def test_a_damaged_newest_checkpoint_is_passed_over(
+    whole: Any, tmp_path: Path, file: str, damage: str
+) -> None:
     _interrupted(tmp_path, 5)
     newest = tmp_path / "checkpoints" / "step-00005" / file
     content = bytearray(newest.read_bytes())
@@ -171,7 +185,10 @@ def test_a_damaged_newest_checkpoint_is_passed_over(whole: Any, tmp_path: Path, 
     assert summary.resumed_from == 4
     assert "step-00005 is damaged" in summary.notes[0]
     _assert_same(tmp_path, model, whole)
-    assert [path.name for path in sorted((tmp_path / "checkpoints").iterdir())] == ["step-00008", "step-00009"]
+    assert [path.name for path in sorted((tmp_path / "checkpoints").iterdir())] == [
+        "step-00008",
+        "step-00009",
+    ]
 
 
 def test_a_finished_run_is_not_trained_again(whole: Any, tmp_path: Path) -> None:
@@ -203,15 +220,35 @@ def test_old_checkpoints_are_deleted_only_when_the_new_one_stands(tmp_path: Path
     (tmp_path / ".step-00009.1.tmp").mkdir()
     for step in range(1, 5):
         checkpoints.save(
-            tmp_path, step=step, run_key="k", weights=weights, optimizer={}, controllers={}, row_tokens=9, keep=3
+            tmp_path,
+            step=step,
+            run_key="k",
+            weights=weights,
+            optimizer={},
+            controllers={},
+            row_tokens=9,
+            keep=3,
         )
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00002", "step-00003", "step-00004"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "step-00002",
+        "step-00003",
+        "step-00004",
+    ]
 
 
 def test_a_damaged_later_checkpoint_never_crowds_out_a_whole_one(tmp_path: Path) -> None:
     weights = tiny.weights(tiny.model())
     (tmp_path / "step-00006").mkdir()
-    checkpoints.save(tmp_path, step=5, run_key="k", weights=weights, optimizer={}, controllers={}, row_tokens=9, keep=1)
+    checkpoints.save(
+        tmp_path,
+        step=5,
+        run_key="k",
+        weights=weights,
+        optimizer={},
+        controllers={},
+        row_tokens=9,
+        keep=1,
+    )
     found, _ = checkpoints.load_newest(tmp_path, run_key="k")
     assert found is not None and found.step == 5
 
@@ -238,7 +275,9 @@ def test_training_stops_before_an_update_that_is_not_finite(tmp_path: Path, wher
         before.clear()
         before.update(tiny.weights(model))
 
-    with pytest.raises(NumericsError, match=r"step 2: the (loss|gradient).*no update was made.*pair-\d"):
+    with pytest.raises(
+        NumericsError, match=r"step 2: the (loss|gradient).*no update was made.*pair-\d"
+    ):
         _train(tmp_path, model, loss=breaks, on_step=keep)
     assert len(tiny.log(tmp_path).splitlines()) == 1
     for name, weight in tiny.weights(model).items():
@@ -258,7 +297,9 @@ def test_a_wrong_reference_is_noticed_at_the_first_step(tmp_path: Path) -> None:
     assert all(torch.equal(weight, before[name]) for name, weight in tiny.weights(model).items())
 
 
-def test_a_named_reference_is_used_and_the_budget_stays_with_the_initial_policy(tmp_path: Path) -> None:
+def test_a_named_reference_is_used_and_the_budget_stays_with_the_initial_policy(
+    tmp_path: Path,
+) -> None:
     rows: list[StepRow] = []
     reference = tiny.model(seed=4, dtype=torch.float32)
     _train(tmp_path, ref_model=reference, loss=ipo, on_step=rows.append, settings={"max_steps": 1})
@@ -294,7 +335,15 @@ def test_a_pair_that_is_too_long_for_the_model_is_refused(tmp_path: Path) -> Non
 
 def test_nothing_to_train_on_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError):
-        train(tiny.model(), [], tiny.config(), loss=dpo, regularizer=None, out_dir=tmp_path, run_key="k")
+        train(
+            tiny.model(),
+            [],
+            tiny.config(),
+            loss=dpo,
+            regularizer=None,
+            out_dir=tmp_path,
+            run_key="k",
+        )
 
 
 @pytest.mark.parametrize(

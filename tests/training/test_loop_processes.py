@@ -1,4 +1,6 @@
-"""A training by two processes is the training by one: weights, log, stopping, and going on in any number."""
+"""A training by two processes is the training by one: weights, log, stopping, and going on in
+any number.
+"""
 
 import json
 from pathlib import Path
@@ -29,32 +31,49 @@ def rows(folder: Path) -> list[dict[str, object]]:
 
 
 @pytest.mark.parametrize("name", ["whole", "resumed"])
-def test_both_have_the_weights_of_one(two_processes: Path, alone: tuple[Path, Weights], name: str) -> None:
+def test_both_have_the_weights_of_one(
+    two_processes: Path, alone: tuple[Path, Weights], name: str
+) -> None:
     first, second = (load_file(two_processes / f"{name}-{rank}.safetensors") for rank in range(2))
     assert all(torch.equal(weight, second[key]) for key, weight in first.items())
     assert_close(first, alone[1])
 
 
 @pytest.mark.parametrize("name", ["whole", "one-then-two"])
-def test_one_log_and_the_same_figures(two_processes: Path, alone: tuple[Path, Weights], name: str) -> None:
+def test_one_log_and_the_same_figures(
+    two_processes: Path, alone: tuple[Path, Weights], name: str
+) -> None:
     found, expected = rows(two_processes / name), rows(alone[0])
     assert [row["step"] for row in found] == list(range(1, 10))
     for row, other in zip(found, expected, strict=True):
         for key, value in other.items():
-            assert row[key] == (pytest.approx(value, rel=1e-9, abs=1e-11) if isinstance(value, float) else value)
+            if key == "accuracy" and abs(other["margin"]) < 1e-12:
+                continue  # the policy is the reference yet: margins are rounding, and so are their signs
+            assert row[key] == (
+                pytest.approx(value, rel=1e-9, abs=1e-11) if isinstance(value, float) else value
+            )
     final, other_final = (
-        json.loads((at / "train_final.json").read_text())["final"] for at in (two_processes / name, alone[0])
+        json.loads((at / "train_final.json").read_text())["final"]
+        for at in (two_processes / name, alone[0])
     )
     assert final == pytest.approx(other_final, rel=1e-9, abs=1e-11)
 
 
-def test_one_goes_on_where_two_were_stopped(two_processes: Path, alone: tuple[Path, Weights]) -> None:
+def test_one_goes_on_where_two_were_stopped(
+    two_processes: Path, alone: tuple[Path, Weights]
+) -> None:
     folder = two_processes / "two-then-one"
-    assert [path.name for path in (folder / "checkpoints").iterdir() if path.name == f"step-{STOPS_AFTER:05d}"]
+    assert [
+        path.name
+        for path in (folder / "checkpoints").iterdir()
+        if path.name == f"step-{STOPS_AFTER:05d}"
+    ]
     assert len(rows(folder)) == STOPS_AFTER
     assert_close(tiny.weights(training(folder)), alone[1])
 
 
 def test_weights_that_differ_are_noticed_by_both(two_processes: Path) -> None:
     for rank in range(2):
-        assert "different weights after step 7" in (two_processes / f"differs-{rank}").read_text(encoding="utf-8")
+        assert "different weights after step 7" in (two_processes / f"differs-{rank}").read_text(
+            encoding="utf-8"
+        )

@@ -1,4 +1,6 @@
-"""Out of memory: smaller rows, said so, to the bit the same when resumed; and an end where nothing helps."""
+"""Out of memory: smaller rows, said so, to the bit the same when resumed; and an end where
+nothing helps.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,12 +21,18 @@ from prefine.training.memory import OutOfMemory, synchronized_oom
 
 EXAMPLES = tiny.examples()
 CUDA = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
-CPU = RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes.")
+CPU = RuntimeError(
+    "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes."
+)
 LARGEST = 40
 
 
-def _short_of_memory(monkeypatch: pytest.MonkeyPatch, method: str, room: int, error: Exception = CPU) -> list[int]:
-    """Let passes over rows of more than `room` positions fail; the positions of all that were tried."""
+def _short_of_memory(
+    monkeypatch: pytest.MonkeyPatch, method: str, room: int, error: Exception = CPU
+) -> list[int]:
+    """Let passes over rows of more than `room` positions fail; the positions of all that were
+    tried.
+    """
     tried: list[int] = []
     original: Callable[..., Any] = getattr(Forward, method)
 
@@ -41,7 +49,16 @@ def _short_of_memory(monkeypatch: pytest.MonkeyPatch, method: str, room: int, er
 def _train(folder: Path, *, loss: Any = dpo, **options: Any) -> tuple[TrainSummary, torch.Tensor]:
     model = tiny.model()
     settings = tiny.config(micro_batch_tokens=100, **options.pop("settings", {}))
-    summary = train(model, EXAMPLES, settings, loss=loss, regularizer=None, out_dir=folder, run_key="k", **options)
+    summary = train(
+        model,
+        EXAMPLES,
+        settings,
+        loss=loss,
+        regularizer=None,
+        out_dir=folder,
+        run_key="k",
+        **options,
+    )
     return summary, torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
 
@@ -93,10 +110,13 @@ def test_a_resumed_training_cuts_its_rows_as_the_uninterrupted_one(
     assert tiny.log(tmp_path / "cut") == tiny.log(tmp_path / "whole")
 
 
-def test_a_pair_without_room_is_named_with_what_helps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pair_without_room_is_named_with_what_helps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _short_of_memory(monkeypatch, "push", 3)
     with pytest.raises(
-        LimitError, match=r"no memory for pair pair-\d alone, \d+ tokens .*gradient_checkpointing: true"
+        LimitError,
+        match=r"no memory for pair pair-\d alone, \d+ tokens .*gradient_checkpointing: true",
     ):
         _train(tmp_path)
 
@@ -108,7 +128,9 @@ def test_other_errors_are_not_taken_for_it() -> None:
         raise CPU
 
 
-def test_in_step_a_process_without_room_ends_silently_for_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_step_a_process_without_room_ends_silently_for_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(processes, "_disconnected", False)
     with (
         pytest.raises(LimitError, match=r"DefaultCPUAllocator.*train\.micro_batch_tokens"),
@@ -116,7 +138,10 @@ def test_in_step_a_process_without_room_ends_silently_for_the_others(monkeypatch
     ):
         raise CPU
     assert processes._disconnected
-    with pytest.raises(BackendError, match="has ended without a word"), synchronized_oom(in_step=True):
+    with (
+        pytest.raises(BackendError, match="has ended without a word"),
+        synchronized_oom(in_step=True),
+    ):
         raise RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer")
     with pytest.raises(RuntimeError, match="shapes"), synchronized_oom(in_step=True):
         raise RuntimeError("shapes cannot be multiplied")

@@ -25,7 +25,9 @@ def _rows(prompts: str) -> list[TokenizedPair]:
         ("ba" + "a" * 5, [1, 0, 0, 0, 0, 0, 0]),
     ],
 )
-def test_each_prompt_gets_the_next_answers_to_another_one(prompts: str, partners: list[int]) -> None:
+def test_each_prompt_gets_the_next_answers_to_another_one(
+    prompts: str, partners: list[int]
+) -> None:
     rows = _rows(prompts)
     found = mismatched_examples(rows)
     assert [row.prompt_ids for row in found] == [row.prompt_ids for row in rows]

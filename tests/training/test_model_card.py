@@ -104,7 +104,9 @@ def table(text: str, first: str) -> dict[str, list[str]]:
 
 
 def fenced(text: str, language: str) -> list[str]:
-    return [token.content for token in tokens(text) if token.type == "fence" and token.info == language]
+    return [
+        token.content for token in tokens(text) if token.type == "fence" and token.info == language
+    ]
 
 
 def test_the_header_of_whole_weights() -> None:
@@ -130,10 +132,16 @@ def test_the_header_of_an_adapter_on_a_folder() -> None:
 def test_figures_with_their_standard_errors() -> None:
     shown = table(card(), "figure")
     assert shown["margin"] == ["1.25", "0.125", "nats"]
-    assert [value for name, value in shown.items() if name.startswith("accuracy")] == [["0.9", "0.03", ""]]
-    assert [value for name, value in shown.items() if name.startswith("fall")] == [["-2.5", "0.75", "nats"]]
+    assert [value for name, value in shown.items() if name.startswith("accuracy")] == [
+        ["0.9", "0.03", ""]
+    ]
+    assert [value for name, value in shown.items() if name.startswith("fall")] == [
+        ["-2.5", "0.75", "nats"]
+    ]
     assert shown["share of pairs beyond the budget"] == ["0.0625", "", ""]
-    alone = SUMMARY.model_copy(update={"final": FINAL.model_copy(update={"margin_se": None, "beyond_budget": None})})
+    alone = SUMMARY.model_copy(
+        update={"final": FINAL.model_copy(update={"margin_se": None, "beyond_budget": None})}
+    )
     without = table(card(summary=alone), "figure")
     assert without["margin"] == ["1.25", "", "nats"]
     assert "share of pairs beyond the budget" not in without
@@ -154,7 +162,10 @@ def test_what_it_was_trained_on_and_with() -> None:
     [
         {},
         {"loss": {"name": "ipo", "beta": 0.3}, "adapter": {"name": "lora"}},
-        {"regularizer": {"name": "budget"}, "regularizer_weight": {"schedule": "linear", "start": 0.0, "end": 1.0}},
+        {
+            "regularizer": {"name": "budget"},
+            "regularizer_weight": {"schedule": "linear", "start": 0.0, "end": 1.0},
+        },
     ],
 )
 def test_the_whole_configuration_can_be_trained_again(values: dict[str, Any]) -> None:
@@ -177,15 +188,26 @@ def test_the_paper_of_the_budget_is_cited_where_it_is_used(name: str | None) -> 
 
 def _check_hostile(text: str, hostile: str) -> None:
     found = header(text)
-    assert found.keys() <= {"base_model", "base_model_relation", "library_name", "pipeline_tag", "datasets", "tags"}
+    assert found.keys() <= {
+        "base_model",
+        "base_model_relation",
+        "library_name",
+        "pipeline_tag",
+        "datasets",
+        "tags",
+    }
     assert all(re.fullmatch(r"[a-z0-9_-]+", tag) for tag in found["tags"])
     assert found["tags"][:2] == ["prefine", "preference-optimization"]
     parsed = tokens(text)
-    kinds = [token.type for token in parsed] + [child.type for token in parsed for child in token.children or ()]
+    kinds = [token.type for token in parsed] + [
+        child.type for token in parsed for child in token.children or ()
+    ]
     assert not {"link_open", "image", "html_inline"} & {*kinds}
     # The mark at the end is the only HTML.
     assert kinds.count("html_block") == 1
-    assert [parsed[i + 1].content for i, token in enumerate(parsed) if token.type == "heading_open"][1:] == [
+    assert [
+        parsed[i + 1].content for i, token in enumerate(parsed) if token.type == "heading_open"
+    ][1:] == [
         "Training",
         "Figures after training",
         "How to load it",
@@ -215,7 +237,10 @@ def test_hostile_texts_are_only_texts(text: str) -> None:
     _check_hostile(_hostile_card(text), text)
 
 
-@given(text=st.text(st.characters(codec="utf-8"), max_size=12) | st.text("`|\n-#<>[]()!:'\"\\&*_ ab", max_size=12))
+@given(
+    text=st.text(st.characters(codec="utf-8"), max_size=12)
+    | st.text("`|\n-#<>[]()!:'\"\\&*_ ab", max_size=12)
+)
 @settings(derandomize=True, max_examples=150, deadline=None)
 def test_any_text_is_only_a_text(text: str) -> None:
     _check_hostile(_hostile_card(text), text)
@@ -230,7 +255,9 @@ def test_keys_that_were_read_are_hidden(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("MY_KEY", "sk-very-secret-key-1234")
     read_secret("MY_KEY")
     secret = "x/sk-very-secret-key-1234"
-    text = card(name=secret, base_model=secret, datasets=(secret,), train={"reference": {"path": secret}})
+    text = card(
+        name=secret, base_model=secret, datasets=(secret,), train={"reference": {"path": secret}}
+    )
     assert "sk-very-secret-key-1234" not in text
     header(text)
     assert is_ours(text)

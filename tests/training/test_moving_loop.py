@@ -1,4 +1,6 @@
-"""Training whose hyper-parameters move: equal bytes after an interruption, equal weights for any micro-batches."""
+"""Training whose hyper-parameters move: equal bytes after an interruption, equal weights for
+any micro-batches.
+"""
 
 import json
 from functools import partial
@@ -23,13 +25,19 @@ STEPS = 9
 FALLING: Any = Schedule(schedule="cosine", start=0.5, end=0.1)
 MIXED = partial(
     mixture,
-    losses=(partial(beta_dpo, beta=FALLING, rho=0.4), partial(bco, beta=0.2), partial(kto_pair, beta=0.3)),
+    losses=(
+        partial(beta_dpo, beta=FALLING, rho=0.4),
+        partial(bco, beta=0.2),
+        partial(kto_pair, beta=0.3),
+    ),
     weights=(1.0, 0.3, 0.5),
 )
 RISING: Any = Schedule(schedule="linear", start=0.0, end=2.0)
 
 
-def _train(folder: Path, model: torch.nn.Module, loss: LossFunction = MIXED, **how: Any) -> TrainSummary:
+def _train(
+    folder: Path, model: torch.nn.Module, loss: LossFunction = MIXED, **how: Any
+) -> TrainSummary:
     settings = how.pop("settings", {}) | {"regularizer_weight": RISING}
     return train(
         model,
@@ -83,14 +91,18 @@ def test_the_log_says_where_the_hyper_parameters_are(tmp_path: Path) -> None:
     assert [round(row["loss.losses.0.beta"], 12) for row in moving] == [
         round(FALLING.at(step, STEPS), 12) for step in range(STEPS)
     ]
-    assert [row["regularizer_weight"] for row in moving] == [RISING.at(step, STEPS) for step in range(STEPS)]
+    assert [row["regularizer_weight"] for row in moving] == [
+        RISING.at(step, STEPS) for step in range(STEPS)
+    ]
     assert [row["loss.losses.0.draw"] for row in moving] == list(range(1, STEPS + 1))
     # At the start the policy is the reference, so that no reward has been seen.
     assert moving[0]["loss.losses.1.delta"] == pytest.approx(0, abs=1e-12)
     assert moving[-1]["loss.losses.1.delta"] != 0
     assert all(
         row["objective"]
-        == pytest.approx(row["loss"] + row["hyper_parameters"]["regularizer_weight"] * row["regularizer"])
+        == pytest.approx(
+            row["loss"] + row["hyper_parameters"]["regularizer_weight"] * row["regularizer"]
+        )
         for row in rows
     )
 
@@ -109,7 +121,9 @@ def test_a_training_without_moving_parts_says_nothing_of_them(tmp_path: Path) ->
 
 
 def test_the_budget_of_a_row_is_that_of_its_step(tmp_path: Path) -> None:
-    """`beyond_budget` counts against the delta of the step, the final figure against the last one."""
+    """`beyond_budget` counts against the delta of the step, the final figure against the last
+    one.
+    """
     delta: Any = Schedule(schedule="linear", start=-100.0, end=100.0)
     summary = _train(tmp_path, tiny.model(), loss=dpo, regularizer=partial(budget, delta=delta))
     rows = _rows(tmp_path)
@@ -133,7 +147,9 @@ def test_the_policy_must_be_able_to_read_the_answers_to_other_prompts_too(tmp_pa
     for reference in (None, tiny.model(seed=1)):
         if reference is not None:
             reference.config.max_position_embeddings = 500
-        with pytest.raises(ConfigError, match="pair long prompt with the answers of long answer takes 69 positions"):
+        with pytest.raises(
+            ConfigError, match="pair long prompt with the answers of long answer takes 69 positions"
+        ):
             train(
                 tiny.model(),
                 rows,

@@ -1,4 +1,6 @@
-"""The exact gradient: equal for any micro-batches, equal to the textbook's row by row, local and coupled."""
+"""The exact gradient: equal for any micro-batches, equal to the textbook's row by row, local
+and coupled.
+"""
 
 from functools import partial
 
@@ -37,7 +39,9 @@ def _gradient(objective: Objective) -> Tensor:
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("tokens", TOKENS)
 @pytest.mark.parametrize("shared", [True, False], ids=["packed", "padded"])
-def test_the_gradient_is_the_textbook_one_for_any_rows(name: str, tokens: int, shared: bool) -> None:
+def test_the_gradient_is_the_textbook_one_for_any_rows(
+    name: str, tokens: int, shared: bool
+) -> None:
     expected = textbook(CASES[name])
     _, found = engine(CASES[name], tokens, shared=shared)
     assert torch.linalg.norm(found - expected) <= 1e-12 * torch.linalg.norm(expected)
@@ -52,7 +56,10 @@ def test_a_local_loss_has_the_same_gradient_on_the_coupled_way() -> None:
         return dpo(logps)
 
     torch.testing.assert_close(
-        _gradient(Objective(as_coupled, partial(budget, delta=0.5), 0.7)), _gradient(local), rtol=1e-12, atol=0
+        _gradient(Objective(as_coupled, partial(budget, delta=0.5), 0.7)),
+        _gradient(local),
+        rtol=1e-12,
+        atol=0,
     )
 
 
@@ -106,7 +113,9 @@ def test_a_local_loss_has_the_same_gradient_on_the_coupled_way() -> None:
             id="logit-division",
         ),
         pytest.param(
-            lambda: GPT2LMHeadModel(GPT2Config(vocab_size=40, n_positions=64, n_embd=16, n_layer=2, n_head=2)),
+            lambda: GPT2LMHeadModel(
+                GPT2Config(vocab_size=40, n_positions=64, n_embd=16, n_layer=2, n_head=2)
+            ),
             id="learned-positions-tied-head",
         ),
     ],
@@ -123,7 +132,9 @@ def test_log_probabilities_are_those_of_the_models_own_logits(model: object, sha
             for example, value in zip(EXAMPLES, found, strict=True):
                 completion = getattr(example, side)
                 full = made(torch.tensor([example.prompt_ids + completion])).logits.log_softmax(-1)
-                logps = full[0, len(example.prompt_ids) - 1 : -1].gather(1, torch.tensor(completion)[:, None])
+                logps = full[0, len(example.prompt_ids) - 1 : -1].gather(
+                    1, torch.tensor(completion)[:, None]
+                )
                 assert float(value) == pytest.approx(float(logps.sum()), rel=1e-5)
     assert "forward" not in vars(made.base_model)
     assert made.config._attn_implementation != "prefine_tree"
@@ -137,7 +148,9 @@ def test_a_pair_that_is_not_finite_is_named() -> None:
     batches = forward.cut(EXAMPLES, range(len(EXAMPLES)))
     for loss in (dpo, partial(dpo, beta=0.2)):
         with pytest.raises(NumericsError, match=r"step 9: the loss of 1 of .*pair-3\."):
-            accumulate_gradients(forward, batches, known, Objective(loss), examples=EXAMPLES, step=9)
+            accumulate_gradients(
+                forward, batches, known, Objective(loss), examples=EXAMPLES, step=9
+            )
 
 
 def test_of_a_loss_that_sorts_the_pair_that_is_not_finite_is_named() -> None:
@@ -145,7 +158,9 @@ def test_of_a_loss_that_sorts_the_pair_that_is_not_finite_is_named() -> None:
     known.ref_rejected[4] = -torch.inf
     forward = Forward(model, tokens=50)
     batches = forward.cut(EXAMPLES, range(len(EXAMPLES)))
-    with pytest.raises(NumericsError, match=r"the loss of 1 of 7 pairs is not finite.*Pairs: pair-4\."):
+    with pytest.raises(
+        NumericsError, match=r"the loss of 1 of 7 pairs is not finite.*Pairs: pair-4\."
+    ):
         accumulate_gradients(forward, batches, known, Objective(aot), examples=EXAMPLES, step=9)
 
 
@@ -155,7 +170,11 @@ def test_declarations_are_seen_through_partials_and_absent_ones_are_safe() -> No
 
     bound: LossFunction = partial(partial(budget, delta=3.0), per="token")
     assert (kind_of(bound), needs_of(bound)) == ("local", {"initial"})
-    assert (option_of(bound, "delta"), option_of(bound, "per"), option_of(bound, "beta")) == (3.0, "token", None)
+    assert (option_of(bound, "delta"), option_of(bound, "per"), option_of(bound, "beta")) == (
+        3.0,
+        "token",
+        None,
+    )
     assert option_of(budget, "delta") == 5.0
     assert (kind_of(undeclared), needs_of(undeclared)) == ("coupled", {"reference", "initial"})
     assert Objective(dpo, undeclared, 1.0).kind == "coupled"
@@ -167,7 +186,10 @@ def test_a_regularizer_of_weight_0_changes_no_bit() -> None:
 
 def test_bfloat16_computes_near_float32_and_gives_float32_sums() -> None:
     model = tiny.model(dtype=torch.float32)
-    exact, rounded = score_sides(Forward(model), EXAMPLES), score_sides(Forward(model, "bfloat16"), EXAMPLES)
+    exact, rounded = (
+        score_sides(Forward(model), EXAMPLES),
+        score_sides(Forward(model, "bfloat16"), EXAMPLES),
+    )
     assert rounded.chosen.dtype == torch.float32
     torch.testing.assert_close(rounded.chosen, exact.chosen, rtol=0.02, atol=0.2)
     assert not torch.equal(rounded.chosen, exact.chosen)

@@ -1,4 +1,6 @@
-"""Two processes, each with some of a step's micro-batches, end with the gradient that one alone has."""
+"""Two processes, each with some of a step's micro-batches, end with the gradient that one alone
+has.
+"""
 
 import json
 from pathlib import Path
@@ -16,7 +18,10 @@ Found = list[dict[str, list[list[float]]]]
 @pytest.fixture(scope="module")
 def both(two_processes: Path) -> Found:
     """What each process found."""
-    return [json.loads((two_processes / f"gradients-{rank}.json").read_text(encoding="utf-8")) for rank in range(2)]
+    return [
+        json.loads((two_processes / f"gradients-{rank}.json").read_text(encoding="utf-8"))
+        for rank in range(2)
+    ]
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -46,7 +51,10 @@ def test_one_process_gathers_nothing() -> None:
 def test_tokens_are_dealt_evenly(count: int) -> None:
     tokens = [100, 7, 30, 30, 1, 60, 59, 13]
     dealt = deal(tokens, count)
-    loads = [sum(size for size, rank in zip(tokens, dealt, strict=True) if rank == one) for one in range(count)]
+    loads = [
+        sum(size for size, rank in zip(tokens, dealt, strict=True) if rank == one)
+        for one in range(count)
+    ]
     assert sum(loads) == sum(tokens)
     assert max(loads) <= max(100, sum(tokens) / count + 30)
     assert min(loads) > 0

@@ -32,7 +32,9 @@ def _gradient(model: torch.nn.Module, *, checkpointing: bool, shared: bool) -> T
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_the_gradient_is_the_same_to_twelve_digits(name: str, shared: bool) -> None:
     build = architectures.ATTENTION_ONLY[name]
-    kept, recomputed = (_gradient(build(), checkpointing=some, shared=shared) for some in (False, True))
+    kept, recomputed = (
+        _gradient(build(), checkpointing=some, shared=shared) for some in (False, True)
+    )
     assert torch.linalg.norm(recomputed - kept) <= 1e-12 * torch.linalg.norm(kept)
     assert torch.linalg.norm(kept) > 0
 
@@ -58,19 +60,25 @@ def test_only_inputs_of_layers_are_kept_and_the_model_is_as_before() -> None:
 
 
 @pytest.mark.parametrize("adapter", [None, AdapterConfig(name="lora")], ids=["all weights", "lora"])
-def test_a_training_with_it_is_the_training_without(tmp_path: Path, adapter: AdapterConfig | None) -> None:
+def test_a_training_with_it_is_the_training_without(
+    tmp_path: Path, adapter: AdapterConfig | None
+) -> None:
     trained = []
     for checkpointing in (False, True):
         model = tiny.model()
         settings = tiny.config(gradient_checkpointing=checkpointing, adapter=adapter, max_steps=4)
         where = tmp_path / str(checkpointing)
         train(model, EXAMPLES, settings, loss=dpo, regularizer=None, out_dir=where, run_key="k")
-        trained.append(torch.cat([p.detach().flatten() for p in model.parameters() if p.requires_grad]))
+        trained.append(
+            torch.cat([p.detach().flatten() for p in model.parameters() if p.requires_grad])
+        )
     torch.testing.assert_close(trained[1], trained[0], rtol=1e-9, atol=1e-12)
 
 
 def test_a_model_that_does_not_say_what_its_layers_are_is_refused() -> None:
     model: Any = torch.nn.Linear(2, 2)
-    refused = pytest.raises(ConfigError, match=r"train\.gradient_checkpointing: Linear does not say")
+    refused = pytest.raises(
+        ConfigError, match=r"train\.gradient_checkpointing: Linear does not say"
+    )
     with refused, recomputed_layers(model):
         pass

@@ -1,4 +1,6 @@
-"""Reference values: computed once, reused exactly while weights, dtype and token ids are the same."""
+"""Reference values: computed once, reused exactly while weights, dtype and token ids are the
+same.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -34,11 +36,18 @@ def test_values_come_back_in_the_order_of_the_examples() -> None:
 def test_every_token_has_the_value_of_the_models_own_logits(shared: bool) -> None:
     model = tiny.model()
     joint = replace(EXAMPLES[0], rejected_prompt_ids=(7, 3, 9, 4))
-    examples = [joint, *EXAMPLES[1:], replace(EXAMPLES[2], chosen_ids=EXAMPLES[2].rejected_ids, rejected_ids=(5, 1))]
+    examples = [
+        joint,
+        *EXAMPLES[1:],
+        replace(EXAMPLES[2], chosen_ids=EXAMPLES[2].rejected_ids, rejected_ids=(5, 1)),
+    ]
     found = score_tokens(Forward(model, shared=shared, tokens=40, score_prompts=True), examples)
     expected = []
     for e in examples:
-        texts = [(e.prompt_ids, e.chosen_ids), (e.rejected_prompt_ids or e.prompt_ids, e.rejected_ids)]
+        texts = [
+            (e.prompt_ids, e.chosen_ids),
+            (e.rejected_prompt_ids or e.prompt_ids, e.rejected_ids),
+        ]
         texts += [(prompt[:1], prompt[1:]) for prompt, _ in texts]
         for before, text in texts:
             ids = torch.tensor([before + text])
@@ -47,7 +56,9 @@ def test_every_token_has_the_value_of_the_models_own_logits(shared: bool) -> Non
     torch.testing.assert_close(found.values, torch.cat(expected).detach(), rtol=1e-12, atol=0)
     assert found.lengths.flatten().tolist() == [len(text) for text in expected]
     sums = torch.stack([text.sum() for text in expected]).view(-1, 4).T.detach()
-    torch.testing.assert_close(torch.stack([*found.sides(), *found.prompts()]), sums, rtol=1e-12, atol=0)
+    torch.testing.assert_close(
+        torch.stack([*found.sides(), *found.prompts()]), sums, rtol=1e-12, atol=0
+    )
 
 
 def test_the_same_question_is_read_from_the_file(tmp_path: Path) -> None:
@@ -61,7 +72,18 @@ def test_the_same_question_is_read_from_the_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    ["weights", "dtype", "model dtype", "tokens", "boundary", "joint", "settings", "rows", "sharing", "prompts"],
+    [
+        "weights",
+        "dtype",
+        "model dtype",
+        "tokens",
+        "boundary",
+        "joint",
+        "settings",
+        "rows",
+        "sharing",
+        "prompts",
+    ],
 )
 def test_anything_that_changes_the_values_is_computed_anew(tmp_path: Path, change: str) -> None:
     model = tiny.model(dtype=torch.float32)
@@ -97,10 +119,16 @@ def test_anything_that_changes_the_values_is_computed_anew(tmp_path: Path, chang
 def test_the_fingerprint_is_of_the_content() -> None:
     model, same = tiny.model(), tiny.model()
     same.config._name_or_path = "elsewhere"
-    assert weights_fingerprint(model) == weights_fingerprint(same) != weights_fingerprint(tiny.model(seed=1))
+    assert (
+        weights_fingerprint(model)
+        == weights_fingerprint(same)
+        != weights_fingerprint(tiny.model(seed=1))
+    )
 
 
-def test_a_stop_while_scoring_keeps_the_parts_that_are_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stop_while_scoring_keeps_the_parts_that_are_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(cache, "_PART", 2)
     whole, _ = cached_tokens(Forward(tiny.model()), EXAMPLES, folder=tmp_path / "whole")
     asked = 0
@@ -111,7 +139,9 @@ def test_a_stop_while_scoring_keeps_the_parts_that_are_done(tmp_path: Path, monk
         return asked == 3
 
     with pytest.raises(Interrupted):
-        cached_tokens(Forward(tiny.model()), EXAMPLES, folder=tmp_path / "cut", should_stop=in_the_third_part)
+        cached_tokens(
+            Forward(tiny.model()), EXAMPLES, folder=tmp_path / "cut", should_stop=in_the_third_part
+        )
     kept = sorted((tmp_path / "cut").rglob("*"))
     assert [file.suffix for file in kept if file.is_file()] == [".safetensors"] * 2
     before = {file: file.stat().st_mtime_ns for file in kept if file.is_file()}

@@ -25,8 +25,16 @@ PAIRS = [
 
 def _train(folder: Path, **options: Any) -> TrainSummary:
     settings = options.pop("settings", {})
-    values: dict[str, Any] = {"loss": dpo, "regularizer": None, "out_dir": folder, "run_key": "k", **options}
-    return train(tiny.model(dtype=torch.float32), tiny.examples(), tiny.config(**settings), **values)
+    values: dict[str, Any] = {
+        "loss": dpo,
+        "regularizer": None,
+        "out_dir": folder,
+        "run_key": "k",
+        **options,
+    }
+    return train(
+        tiny.model(dtype=torch.float32), tiny.examples(), tiny.config(**settings), **values
+    )
 
 
 def test_what_is_needed_is_each_prompt_and_each_completion_once() -> None:

@@ -31,7 +31,9 @@ def test_the_last_fifth_decays_by_default() -> None:
 
 def test_without_decay_it_is_the_constant() -> None:
     same = {"warmup_fraction": 0.3}
-    assert rates(20, schedule="wsd", decay_fraction=0.0, **same) == rates(20, schedule="constant", **same)
+    assert rates(20, schedule="wsd", decay_fraction=0.0, **same) == rates(
+        20, schedule="constant", **same
+    )
 
 
 def test_a_decay_that_is_too_long_begins_after_the_warm_up() -> None:
@@ -42,7 +44,10 @@ def test_a_decay_that_is_too_long_begins_after_the_warm_up() -> None:
 
 @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
 def test_only_wsd_reads_the_decay(schedule: Any) -> None:
-    one, other = (rates(12, schedule=schedule, warmup_fraction=0.1, decay_fraction=share) for share in (0.1, 0.9))
+    one, other = (
+        rates(12, schedule=schedule, warmup_fraction=0.1, decay_fraction=share)
+        for share in (0.1, 0.9)
+    )
     assert one == other
 
 
@@ -55,7 +60,9 @@ def test_only_wsd_reads_the_decay(schedule: Any) -> None:
 def test_every_update_moves_and_the_rate_rises_then_falls(
     steps: int, schedule: Any, warmup_fraction: float, decay_fraction: float
 ) -> None:
-    found = rates(steps, schedule=schedule, warmup_fraction=warmup_fraction, decay_fraction=decay_fraction)
+    found = rates(
+        steps, schedule=schedule, warmup_fraction=warmup_fraction, decay_fraction=decay_fraction
+    )
     assert all(0 < rate <= 1 for rate in found)
     assert max(found) == 1
     top = found.index(1)

@@ -26,10 +26,15 @@ from prefine.training.objective.hyperparameters import HyperparameterController
         ({"schedule": "constant", "start": 0.3}, [0.3] * 5),
         ({"schedule": "linear", "start": 1.0, "end": 3.0}, [1.0, 1.5, 2.0, 2.5, 3.0]),
         ({"schedule": "linear", "start": 1.0, "end": 3.0, "until": 0.5}, [1.0, 2.0, 3.0, 3.0, 3.0]),
-        ({"schedule": "cosine", "start": 2.0, "end": 0.0}, [2.0, 1 + 2**-0.5, 1.0, 1 - 2**-0.5, 0.0]),
+        (
+            {"schedule": "cosine", "start": 2.0, "end": 0.0},
+            [2.0, 1 + 2**-0.5, 1.0, 1 - 2**-0.5, 0.0],
+        ),
     ],
 )
-def test_schedules_start_and_end_where_they_say(written: dict[str, Any], expected: list[float]) -> None:
+def test_schedules_start_and_end_where_they_say(
+    written: dict[str, Any], expected: list[float]
+) -> None:
     schedule = Schedule.model_validate(written)
     found = [schedule.at(step, 5) for step in range(5)]
     assert found == pytest.approx(expected, abs=1e-15)
@@ -40,7 +45,10 @@ def test_schedules_start_and_end_where_they_say(written: dict[str, Any], expecte
 
 @pytest.mark.parametrize("shape", ["linear", "cosine"])
 def test_a_schedule_stays_between_its_ends(shape: Any) -> None:
-    values = [Schedule(schedule=shape, start=0.1, end=0.7, until=0.8).at(step, 1000) for step in range(1000)]
+    values = [
+        Schedule(schedule=shape, start=0.1, end=0.7, until=0.8).at(step, 1000)
+        for step in range(1000)
+    ]
     assert min(values) == 0.1
     assert max(values) == pytest.approx(0.7, abs=1e-15)
     assert np.all(np.diff(values) >= -1e-15)
@@ -68,18 +76,54 @@ def test_what_is_no_schedule_is_refused(written: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "says"),
     [
-        ("dpo", {"beta": {"schedule": "linear", "start": 0.1, "end": 0.0}}, "beta: Input should be greater than 0"),
-        ("dpo", {"beta": {"schedule": "linear", "start": -0.1, "end": 0.1}}, "beta: Input should be greater than 0"),
-        ("ipo", {"average": {"schedule": "linear", "start": 0, "end": 1}}, "average: has no schedule"),
-        ("beta_dpo", {"seed": {"schedule": "linear", "start": 0, "end": 1}}, "seed: has no schedule"),
+        (
+            "dpo",
+            {"beta": {"schedule": "linear", "start": 0.1, "end": 0.0}},
+            "beta: Input should be greater than 0",
+        ),
+        (
+            "dpo",
+            {"beta": {"schedule": "linear", "start": -0.1, "end": 0.1}},
+            "beta: Input should be greater than 0",
+        ),
+        (
+            "ipo",
+            {"average": {"schedule": "linear", "start": 0, "end": 1}},
+            "average: has no schedule",
+        ),
+        (
+            "beta_dpo",
+            {"seed": {"schedule": "linear", "start": 0, "end": 1}},
+            "seed: has no schedule",
+        ),
         ("bco", {"delta": 0.1}, "delta: unknown option of loss 'bco'"),
         ("mixture", {"losses": [{"name": "dpo"}]}, "weights: Field required"),
-        ("mixture", {"losses": [{"name": "dpo"}], "weights": [1, 2]}, "losses has 1 parts, weights has 2"),
+        (
+            "mixture",
+            {"losses": [{"name": "dpo"}], "weights": [1, 2]},
+            "losses has 1 parts, weights has 2",
+        ),
         ("mixture", {"losses": [], "weights": []}, "losses: Tuple should have at least 1"),
-        ("mixture", {"losses": [{"name": "dpa"}], "weights": [1]}, "losses.0.name: unknown loss 'dpa'; did you mean"),
-        ("mixture", {"losses": [{"name": "dpo", "beta": 0}], "weights": [1]}, "losses.0.beta: Input should be greater"),
-        ("mixture", {"losses": ["dpo"], "weights": [1]}, "losses.0: expected a loss such as {name: …} (got 'dpo')"),
-        ("mixture", {"losses": [{"name": "dpo"}], "weights": [-1]}, "weights.0: Input should be greater than or equal"),
+        (
+            "mixture",
+            {"losses": [{"name": "dpa"}], "weights": [1]},
+            "losses.0.name: unknown loss 'dpa'; did you mean",
+        ),
+        (
+            "mixture",
+            {"losses": [{"name": "dpo", "beta": 0}], "weights": [1]},
+            "losses.0.beta: Input should be greater",
+        ),
+        (
+            "mixture",
+            {"losses": ["dpo"], "weights": [1]},
+            "losses.0: expected a loss such as {name: …} (got 'dpo')",
+        ),
+        (
+            "mixture",
+            {"losses": [{"name": "dpo"}], "weights": [-1]},
+            "weights.0: Input should be greater than or equal",
+        ),
         (
             "dpo",
             {"beta": {"schedule": "linear", "start": 1, "end": 2, "unti": 1}},
@@ -100,11 +144,16 @@ def test_options_that_cannot_be_are_named(name: str, options: dict[str, Any], sa
 def test_every_number_within_a_mixture_can_move() -> None:
     half = {"schedule": "linear", "start": 0.0, "end": 1.0}
     options = {
-        "losses": [{"name": "dpo", "beta": {"schedule": "linear", "start": 0.1, "end": 0.3}}, {"name": "bco"}],
+        "losses": [
+            {"name": "dpo", "beta": {"schedule": "linear", "start": 0.1, "end": 0.3}},
+            {"name": "bco"},
+        ],
         "weights": [half, 0.5],
     }
     loss = bind("loss", "mixture", options, where="train.loss")
-    steering = HyperparameterController(loss, partial(budget, delta=2.0), Schedule.model_validate(half), steps=5)
+    steering = HyperparameterController(
+        loss, partial(budget, delta=2.0), Schedule.model_validate(half), steps=5
+    )
     objective = steering.at(2)
     first, second = option_of(objective.loss, "losses")
     assert option_of(first, "beta") == pytest.approx(0.2)
@@ -126,7 +175,9 @@ def _values(chosen: float, rejected: float) -> PairLogps:
 
 def test_a_controller_sees_the_step_before_the_loss_does() -> None:
     loss = partial(
-        mixture, losses=(dpo, partial(bco, beta=Schedule(schedule="linear", start=1.0, end=0.5))), weights=(1.0, 1.0)
+        mixture,
+        losses=(dpo, partial(bco, beta=Schedule(schedule="linear", start=1.0, end=0.5))),
+        weights=(1.0, 1.0),
     )
     steering = HyperparameterController(loss, steps=2)
 
@@ -166,7 +217,9 @@ def test_the_log_of_a_step_has_the_objective_that_was_minimised() -> None:
 
 
 def test_an_option_may_be_a_function_that_is_no_loss() -> None:
-    def linked(logps: PairLogps, *, link: Any = torch.nn.functional.logsigmoid, scale: Any = 2.0) -> torch.Tensor:
+    def linked(
+        logps: PairLogps, *, link: Any = torch.nn.functional.logsigmoid, scale: Any = 2.0
+    ) -> torch.Tensor:
         return -scale * link(logps.margin)
 
     steering = HyperparameterController(linked, steps=3)
@@ -177,7 +230,9 @@ def test_an_option_may_be_a_function_that_is_no_loss() -> None:
     assert torch.equal(objective.loss(values), linked(values))
 
 
-@pytest.mark.parametrize("facts", [{"controller": RunningReward}, {"needs": frozenset({"mismatched"})}])
+@pytest.mark.parametrize(
+    "facts", [{"controller": RunningReward}, {"needs": frozenset({"mismatched"})}]
+)
 def test_what_reads_the_whole_step_cannot_be_declared_local(facts: Any) -> None:
     with pytest.raises(ValueError, match="reads the whole step"):
         declare(kind="local", **facts)

@@ -15,7 +15,13 @@ CHATML, MISTRAL = chat_tokenizers.chatml(), chat_tokenizers.mistral()
 
 
 def _side(text: str, prompt: Prompt, **fields: Any) -> Completion:
-    values = {"id": text, "prompt_id": prompt.id, "sample_index": 0, "finish_reason": "stop", **fields}
+    values = {
+        "id": text,
+        "prompt_id": prompt.id,
+        "sample_index": 0,
+        "finish_reason": "stop",
+        **fields,
+    }
     return Completion(**values, message=Message(role="assistant", content=text))
 
 
@@ -31,7 +37,9 @@ def _pair(number: int = 1, chosen: Any = None, rejected: Any = None) -> Preferen
 def _checked(*pairs: PreferencePair, tokenizer: Any = CHATML, **limits: int) -> list[str]:
     stop = chat.stop_token_id(tokenizer)
     sizes = {"max_prompt_tokens": 200, "max_completion_tokens": 200} | limits
-    made = make_examples(pairs, PairReader(tokenizer, stop_token_id=stop, train_on_truncated=True, **sizes))
+    made = make_examples(
+        pairs, PairReader(tokenizer, stop_token_id=stop, train_on_truncated=True, **sizes)
+    )
     return check_tokens(pairs, made.examples, tokenizer, stop_token_id=stop)
 
 
@@ -45,7 +53,9 @@ def test_good_rows_leave_no_notes() -> None:
     assert _checked(_pair(1, chosen=_stored(CHATML, "the tea 1", chat.stop_token_id(CHATML)))) == []
 
 
-@pytest.mark.parametrize("tokenizer", [chat_tokenizers.gemma(), chat_tokenizers.llama3(), chat_tokenizers.reasoning()])
+@pytest.mark.parametrize(
+    "tokenizer", [chat_tokenizers.gemma(), chat_tokenizers.llama3(), chat_tokenizers.reasoning()]
+)
 def test_good_rows_of_other_templates(tokenizer: Any) -> None:
     assert _checked(_pair(1), tokenizer=tokenizer) == []
 
@@ -65,8 +75,14 @@ def test_truncated_and_cut_rows_pass() -> None:
 
 
 def test_ids_of_another_text_are_refused_with_their_row() -> None:
-    with pytest.raises(DataError, match=r"pairs\.jsonl, line 2, pair \w+, rejected: .*'an answer 2' became 'something"):
-        _checked(_pair(1), _pair(2, rejected=_stored(CHATML, "something else", chat.stop_token_id(CHATML))))
+    with pytest.raises(
+        DataError,
+        match=r"pairs\.jsonl, line 2, pair \w+, rejected: .*'an answer 2' became 'something",
+    ):
+        _checked(
+            _pair(1),
+            _pair(2, rejected=_stored(CHATML, "something else", chat.stop_token_id(CHATML))),
+        )
 
 
 def test_characters_that_the_tokenizer_loses_are_refused() -> None:
@@ -88,7 +104,8 @@ def test_more_than_one_turn_in_the_stored_ids_is_refused() -> None:
     stop = chat.stop_token_id(CHATML)
     twice = _stored(CHATML, "the tea 1", stop, *CHATML(" and more")["input_ids"], stop)
     with pytest.raises(
-        DataError, match=r"chosen: the token that ends a turn \(id \d+\) is also inside .* after 9 tokens"
+        DataError,
+        match=r"chosen: the token that ends a turn \(id \d+\) is also inside .* after 9 tokens",
     ):
         _checked(_pair(1, chosen=twice))
 
@@ -103,8 +120,14 @@ def test_two_start_tokens_are_refused() -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (("<|im_end|>\n{% endfor %}", "\n{% endfor %}"), "ends an answer with '\\\\n', training with '<|endoftext|>'"),
-        (("{% if add_generation_prompt %}", "{% if false %}"), "does not write an answer right behind the prompt"),
+        (
+            ("<|im_end|>\n{% endfor %}", "\n{% endfor %}"),
+            "ends an answer with '\\\\n', training with '<|endoftext|>'",
+        ),
+        (
+            ("{% if add_generation_prompt %}", "{% if false %}"),
+            "does not write an answer right behind the prompt",
+        ),
     ],
 )
 def test_a_template_that_goes_on_otherwise_is_noted(change: tuple[str, str], says: str) -> None:
@@ -117,7 +140,9 @@ def test_a_template_that_goes_on_otherwise_is_noted(change: tuple[str, str], say
 def test_opened_reasoning_is_compared_with_what_is_trained_on() -> None:
     prompt = _pair().prompt
     pair = PreferencePair(
-        prompt=prompt, chosen=_side("<think>\nHm.</think>a", prompt), rejected=_side("Hm.</think>b", prompt)
+        prompt=prompt,
+        chosen=_side("<think>\nHm.</think>a", prompt),
+        rejected=_side("Hm.</think>b", prompt),
     )
     (note,) = _checked(pair, tokenizer=chat_tokenizers.reasoning(opened=True))
     assert "does not write an answer right behind the prompt" in note
@@ -126,7 +151,10 @@ def test_opened_reasoning_is_compared_with_what_is_trained_on() -> None:
 def test_only_the_first_rows_are_read() -> None:
     pairs = [_pair(number) for number in range(ROWS + 20)]
     stop = chat.stop_token_id(CHATML)
-    made = make_examples(pairs, PairReader(CHATML, stop_token_id=stop, max_prompt_tokens=99, max_completion_tokens=99))
+    made = make_examples(
+        pairs,
+        PairReader(CHATML, stop_token_id=stop, max_prompt_tokens=99, max_completion_tokens=99),
+    )
     rest = iter(pairs)
     check_tokens(rest, made.examples, CHATML, stop_token_id=stop)
     assert len(list(rest)) == 20

@@ -16,7 +16,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from prefine.errors import BackendError, ConfigError
 from prefine.secrets import read_secret
 from prefine.training.logging.figures import StepRow
-from prefine.training.logging.trackers import PACKAGES, Trackers, check_installed, flat_config, flat_row, open_trackers
+from prefine.training.logging.trackers import (
+    PACKAGES,
+    Trackers,
+    check_installed,
+    flat_config,
+    flat_row,
+    open_trackers,
+)
 
 SERVED: Any = ("wandb", "mlflow", "trackio")
 KEY = "sk-very-secret-key-1234"
@@ -26,12 +33,26 @@ def row(step: int, **values: Any) -> StepRow:
     numbers = dict.fromkeys(StepRow.model_fields, 0.5)
     whole = dict.fromkeys(("epoch", "pairs", "tokens"), 1)
     return StepRow(
-        **{**numbers, **whole, "beyond_budget": None, "hyper_parameters": {"loss.beta": 0.1}, "step": step, **values}
+        **{
+            **numbers,
+            **whole,
+            "beyond_budget": None,
+            "hyper_parameters": {"loss.beta": 0.1},
+            "step": step,
+            **values,
+        }
     )
 
 
-def start(folder: Path, names: Any, *, first_step: int = 1, run_key: str = "k", **values: Any) -> Trackers:
-    settings = {"project": "prefine", "run_name": "mine", "config": {"train": {"epochs": 2}}, **values}
+def start(
+    folder: Path, names: Any, *, first_step: int = 1, run_key: str = "k", **values: Any
+) -> Trackers:
+    settings = {
+        "project": "prefine",
+        "run_name": "mine",
+        "config": {"train": {"epochs": 2}},
+        **values,
+    }
     return open_trackers(names, folder=folder, run_key=run_key, first_step=first_step, **settings)
 
 
@@ -43,7 +64,11 @@ class Fakes:
 
     def calls(self, tracker: str, call: str) -> list[dict[str, Any]]:
         lines = self._log.read_text(encoding="utf-8").splitlines() if self._log.exists() else []
-        return [one for one in map(json.loads, lines) if (one["tracker"], one["call"]) == (tracker, call)]
+        return [
+            one
+            for one in map(json.loads, lines)
+            if (one["tracker"], one["call"]) == (tracker, call)
+        ]
 
     def steps(self, tracker: str) -> list[int]:
         return [call["step"] for call in self.calls(tracker, "log")]
@@ -54,7 +79,9 @@ def fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fakes]:
     monkeypatch.setenv("FAKE_TRACKER_LOG", str(tmp_path / "calls.jsonl"))
     (tmp_path / "packages").mkdir()
     for name in SERVED:
-        shutil.copy(Path(__file__).with_name("fake_tracker.py"), tmp_path / "packages" / f"{name}.py")
+        shutil.copy(
+            Path(__file__).with_name("fake_tracker.py"), tmp_path / "packages" / f"{name}.py"
+        )
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.syspath_prepend(str(tmp_path / "packages"))
     for variable in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_TAGS", "MLFLOW_NESTED_RUN"):
@@ -89,8 +116,12 @@ def test_tensorboard_shows_rows_and_evaluations(tmp_path: Path) -> None:
     assert trackers.notes == ()
 
 
-@pytest.mark.parametrize(("checkpoint", "run_key"), [(0, "k"), (3, "k"), (5, "k"), (0, "another training")])
-def test_tensorboard_shows_every_step_of_a_resumed_training_once(tmp_path: Path, checkpoint: int, run_key: str) -> None:
+@pytest.mark.parametrize(
+    ("checkpoint", "run_key"), [(0, "k"), (3, "k"), (5, "k"), (0, "another training")]
+)
+def test_tensorboard_shows_every_step_of_a_resumed_training_once(
+    tmp_path: Path, checkpoint: int, run_key: str
+) -> None:
     killed = start(tmp_path, ("tensorboard",))
     killed.log_evaluation(0, {"margin": 0.0})
     for step in range(1, 6):
@@ -119,7 +150,11 @@ def test_a_run_has_its_configuration_and_its_rows(tmp_path: Path, fakes: Fakes, 
     shown = settings["run_name"] if name == "mlflow" else settings["name"]
     assert shown.startswith("my-run")
     assert settings.get("project", "prefine") == "prefine"
-    (stored,) = [settings["config"]] if name == "trackio" else [one["values"] for one in fakes.calls(name, "config")]
+    (stored,) = (
+        [settings["config"]]
+        if name == "trackio"
+        else [one["values"] for one in fakes.calls(name, "config")]
+    )
     assert stored == {"train.epochs": 2}
     first, second = fakes.calls(name, "log")
     assert first["values"]["train/loss"] == 0.5
@@ -156,7 +191,9 @@ def test_a_resumed_training_goes_on_in_the_same_run_and_logs_no_step_twice(
 
 
 @pytest.mark.parametrize("name", SERVED)
-def test_another_training_in_the_same_folder_is_a_new_run(tmp_path: Path, fakes: Fakes, name: Any) -> None:
+def test_another_training_in_the_same_folder_is_a_new_run(
+    tmp_path: Path, fakes: Fakes, name: Any
+) -> None:
     for key in ("one", "other"):
         with start(tmp_path, (name,), run_key=key) as trackers:
             trackers.log_step(row(1))
@@ -166,7 +203,9 @@ def test_another_training_in_the_same_folder_is_a_new_run(tmp_path: Path, fakes:
     assert len(fakes.calls(name, "config")) == (0 if name == "trackio" else 2)
 
 
-def test_what_a_client_says_is_no_result(tmp_path: Path, fakes: Fakes, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_a_client_says_is_no_result(
+    tmp_path: Path, fakes: Fakes, capsys: pytest.CaptureFixture[str]
+) -> None:
     with start(tmp_path, ("wandb", "trackio")) as trackers:
         trackers.log_step(row(1))
     shown = capsys.readouterr()
@@ -222,7 +261,9 @@ def test_a_tracker_that_is_not_installed_is_refused_with_the_remedy(
     monkeypatch.setattr(sys, "path_importer_cache", {})
     for package in PACKAGES[name]:
         monkeypatch.delitem(sys.modules, package, raising=False)
-    with pytest.raises(ConfigError, match=f"train.tracking.trackers: {name} is not installed; pip install {name}"):
+    with pytest.raises(
+        ConfigError, match=f"train.tracking.trackers: {name} is not installed; pip install {name}"
+    ):
         check_installed((name,))
 
 
@@ -236,7 +277,8 @@ def test_only_the_main_process_logs(tmp_path: Path) -> None:
     script = [sys.executable, str(Path(__file__).with_name("tracking_process.py"))]
     path = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     started = [
-        subprocess.Popen([*script, str(rank), str(tmp_path / "meet"), str(tmp_path)], env=path) for rank in range(2)
+        subprocess.Popen([*script, str(rank), str(tmp_path / "meet"), str(tmp_path)], env=path)
+        for rank in range(2)
     ]
     try:
         assert [process.wait(timeout=120) for process in started] == [0, 0]
@@ -252,10 +294,15 @@ def test_keys_do_not_leave_with_the_configuration(
 ) -> None:
     monkeypatch.setenv("MY_KEY", KEY)
     read_secret("MY_KEY")
-    hidden = {"policy": {"path": f"/models/{KEY}", "stop": ["a", KEY]}, "rank": {"api_key_env": "MY_KEY"}}
+    hidden = {
+        "policy": {"path": f"/models/{KEY}", "stop": ["a", KEY]},
+        "rank": {"api_key_env": "MY_KEY"},
+    }
     with start(tmp_path / "logs", (*SERVED, "tensorboard"), config=hidden) as trackers:
         trackers.log_step(row(1))
-    written = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".py"]
+    written = [
+        path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".py"
+    ]
     assert any(b"/models/[key]" in content for content in written)
     assert not any(KEY.encode() in content for content in written)
     with pytest.raises(ConfigError, match=r"policy\.api_key: keys are never written"):
@@ -264,9 +311,18 @@ def test_keys_do_not_leave_with_the_configuration(
 
 
 def test_flat_rows_and_configurations() -> None:
-    values = {"loss": 1, "none": None, "text": "x", "nan": float("nan"), "moved": {"loss.losses.1.beta": 0.5}}
+    values = {
+        "loss": 1,
+        "none": None,
+        "text": "x",
+        "nan": float("nan"),
+        "moved": {"loss.losses.1.beta": 0.5},
+    }
     assert flat_row(values, "train") == {"train/loss": 1, "train/moved/loss/losses/1/beta": 0.5}
-    config = {"train": {"loss": {"name": "dpo", "beta": 0.1}, "adapter": None, "adam_betas": [0.9, 0.99]}, "x": True}
+    config = {
+        "train": {"loss": {"name": "dpo", "beta": 0.1}, "adapter": None, "adam_betas": [0.9, 0.99]},
+        "x": True,
+    }
     assert flat_config(config) == {
         "train.loss.name": "dpo",
         "train.loss.beta": 0.1,

@@ -24,7 +24,13 @@ def _inputs(length: int, *, heads: int = 4, kv_heads: int = 2) -> list[torch.Ten
 @pytest.mark.parametrize("kept", [512, 0], ids=["kept", "computed-again"])
 @pytest.mark.parametrize(
     "rule",
-    [{}, {"sliding_window": 9}, {"softcap": 1.5}, {"sliding_window": 150, "softcap": 2.0}, {"scaling": 0.7}],
+    [
+        {},
+        {"sliding_window": 9},
+        {"softcap": 1.5},
+        {"sliding_window": 150, "softcap": 2.0},
+        {"scaling": 0.7},
+    ],
     ids=["plain", "window", "soft-cap", "both", "scale"],
 )
 def test_blocks_equal_the_dense_mask(
@@ -35,7 +41,9 @@ def test_blocks_equal_the_dense_mask(
     inputs = _inputs(length)
     upstream = torch.randn(1, length, 4, 8, dtype=torch.float64)
     blocks, _ = tree_attention(nn.Module(), *inputs, None, trees=trees, **rule)
-    as_rule = AttentionRule(rule.get("scaling", 8**-0.5), rule.get("sliding_window"), rule.get("softcap"))
+    as_rule = AttentionRule(
+        rule.get("scaling", 8**-0.5), rule.get("sliding_window"), rule.get("softcap")
+    )
     dense = dense_tree_attention(*inputs, trees, as_rule)
     found = [[mixed, *torch.autograd.grad(mixed, inputs, upstream)] for mixed in (blocks, dense)]
     for one, other in zip(*found, strict=True):
@@ -45,7 +53,9 @@ def test_blocks_equal_the_dense_mask(
 @pytest.mark.parametrize("name", SHAPES)
 @pytest.mark.parametrize("window", [None, 9])
 def test_what_nothing_reads_may_be_left_out(name: str, window: int | None) -> None:
-    """Where only a prompt's last token and the completions are read, these are the same, and so are all gradients."""
+    """Where only a prompt's last token and the completions are read, these are the same, and so
+    are all gradients.
+    """
     trees, length = layout(SHAPES[name])
     read = [at for tree in trees for at in range(tree.start + tree.prompt - 1, tree.stop)]
     inputs = _inputs(length)
@@ -77,8 +87,15 @@ def test_siblings_and_other_trees_are_never_seen() -> None:
     expected = ["1000000", "1100000", "1110000", "1101000", "1101100", "0000010", "0000011"]
     assert ["".join(str(int(x)) for x in row) for row in seen] == expected
     near = visible((Tree(0, 2, ((2, 3), (3, 5))),), window=2)
-    # The second completion's first token is one position after the prompt's end, wherever it stands in the row.
-    assert ["".join(str(int(x)) for x in row) for row in near] == ["10000", "11000", "01100", "01010", "00011"]
+    # The second completion's first token is one position after the prompt's end, wherever it stands
+    # in the row.
+    assert ["".join(str(int(x)) for x in row) for row in near] == [
+        "10000",
+        "11000",
+        "01100",
+        "01010",
+        "00011",
+    ]
 
 
 def test_what_would_change_the_result_is_refused() -> None:

@@ -1,4 +1,6 @@
-"""FlexAttention on packed trees: what its mask lets through, on a CPU, and the compiled kernel where CUDA is."""
+"""FlexAttention on packed trees: what its mask lets through, on a CPU, and the compiled kernel
+where CUDA is.
+"""
 
 import pytest
 import torch
@@ -6,7 +8,13 @@ from packed import SHAPES, layout
 from torch.nn.attention.flex_attention import flex_attention
 
 from prefine.training.forward.attention.blocks import AttentionRule, visible
-from prefine.training.forward.attention.flex import BLOCK, block_mask, flex_tree_attention, padded_length, seen_runs
+from prefine.training.forward.attention.flex import (
+    BLOCK,
+    block_mask,
+    flex_tree_attention,
+    padded_length,
+    seen_runs,
+)
 from prefine.training.forward.attention.tree import dense_tree_attention, tree_attention
 
 WINDOWS = [None, 1, 9, 150]
@@ -34,7 +42,9 @@ def test_blocks_are_skipped_or_whole_only_where_they_are(name: str, window: int 
     seen[:length, :length] = visible(trees, window)
     counts = seen.view(padded // BLOCK, BLOCK, padded // BLOCK, BLOCK).sum((1, 3))
     assert torch.equal(_listed(mask.full_kv_num_blocks, mask.full_kv_indices), counts == BLOCK**2)
-    assert torch.equal(_listed(mask.kv_num_blocks, mask.kv_indices), (counts > 0) & (counts < BLOCK**2))
+    assert torch.equal(
+        _listed(mask.kv_num_blocks, mask.kv_indices), (counts > 0) & (counts < BLOCK**2)
+    )
 
 
 def _listed(count: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
@@ -47,27 +57,37 @@ def _listed(count: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", ["mixed", "long"])
 @pytest.mark.parametrize(
-    "rule", [AttentionRule(0.3), AttentionRule(0.3, 9), AttentionRule(0.3, 150, 2.0)], ids=["plain", "window", "both"]
+    "rule",
+    [AttentionRule(0.3), AttentionRule(0.3, 9), AttentionRule(0.3, 150, 2.0)],
+    ids=["plain", "window", "both"],
 )
 def test_uncompiled_it_equals_the_dense_mask(name: str, rule: AttentionRule) -> None:
     trees, length = layout(SHAPES[name])
     torch.manual_seed(0)
     q, k, v = (torch.randn(1, heads, length, 16) for heads in (4, 2, 2))
     found = flex_tree_attention(q, k, v, trees, rule, attend=flex_attention)
-    torch.testing.assert_close(found, dense_tree_attention(q, k, v, trees, rule), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        found, dense_tree_attention(q, k, v, trees, rule), rtol=1e-5, atol=1e-5
+    )
 
 
 @on_cuda
 @pytest.mark.parametrize("name", SHAPES)
 @pytest.mark.parametrize("width", [64, 128])
 @pytest.mark.parametrize(
-    "rule", [AttentionRule(0.1), AttentionRule(0.1, 150), AttentionRule(0.1, 150, 2.0)], ids=["plain", "window", "both"]
+    "rule",
+    [AttentionRule(0.1), AttentionRule(0.1, 150), AttentionRule(0.1, 150, 2.0)],
+    ids=["plain", "window", "both"],
 )
-def test_the_compiled_kernel_equals_the_dense_mask(name: str, width: int, rule: AttentionRule) -> None:
+def test_the_compiled_kernel_equals_the_dense_mask(
+    name: str, width: int, rule: AttentionRule
+) -> None:
     trees, length = layout(SHAPES[name])
     torch.manual_seed(0)
     # As models give them: a view of [1, T, heads, d].
-    exact = [torch.randn(1, length, heads, width, device="cuda").transpose(1, 2) for heads in (8, 2, 2)]
+    exact = [
+        torch.randn(1, length, heads, width, device="cuda").transpose(1, 2) for heads in (8, 2, 2)
+    ]
     upstream = torch.randn(1, length, 8, width, device="cuda")
     given = [rows.bfloat16().requires_grad_() for rows in exact]
     # The reference computes on the same rounded numbers.
@@ -89,7 +109,9 @@ def test_other_layouts_do_not_compile_it_again() -> None:
     torch._dynamo.utils.counters.clear()
     for name in SHAPES:
         trees, length = layout(SHAPES[name])
-        q, k, v = (torch.randn(1, h, length, 64, device="cuda", dtype=torch.bfloat16) for h in (4, 2, 2))
+        q, k, v = (
+            torch.randn(1, h, length, 64, device="cuda", dtype=torch.bfloat16) for h in (4, 2, 2)
+        )
         flex_tree_attention(q, k, v, trees, AttentionRule(0.1))
     # One for the full row, one for rows of a single block, one for all others.
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 3

@@ -25,7 +25,9 @@ def _tokens_in_networks(model: nn.Module) -> list[int]:
     """How many tokens each layer's network is given, filled while the model runs."""
     seen: list[int] = []
     for layer in model.base_model.layers:  # type: ignore[union-attr]
-        layer.mlp.gate_proj.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[:-1].numel()))
+        layer.mlp.gate_proj.register_forward_pre_hook(
+            lambda _, given: seen.append(given[0].shape[:-1].numel())
+        )
     return seen
 
 
@@ -38,7 +40,9 @@ def test_the_last_network_is_given_scored_tokens_only() -> None:
     assert seen[1] < seen[0]
 
 
-@pytest.mark.parametrize("settings", [{"score_prompts": True}, {"shared": False}], ids=["prompts read", "unshared"])
+@pytest.mark.parametrize(
+    "settings", [{"score_prompts": True}, {"shared": False}], ids=["prompts read", "unshared"]
+)
 def test_all_is_computed_where_prompts_are_read_or_not_shared(settings: dict[str, Any]) -> None:
     model = architectures.ATTENTION_ONLY["llama"]()
     seen = _tokens_in_networks(model)
@@ -78,7 +82,9 @@ def test_a_network_that_takes_more_is_asked_for_all(given: dict[str, float]) -> 
 
 def test_a_network_that_gives_more_is_asked_for_all() -> None:
     hidden = torch.randn(1, 5, 4)
-    first, second = skip_unscored._of_some(lambda rows: (rows, len(rows[0])), torch.tensor([1, 3]), hidden)
+    first, second = skip_unscored._of_some(
+        lambda rows: (rows, len(rows[0])), torch.tensor([1, 3]), hidden
+    )
     assert second == 5
     torch.testing.assert_close(first, hidden)
 

@@ -13,9 +13,16 @@ from prefine.training.items import TokenizedPair
 VOCABULARY = 40
 
 
-def model(*, seed: int = 0, dtype: torch.dtype = torch.float64, intermediate: int = 24) -> LlamaForCausalLM:
+def model(
+    *, seed: int = 0, dtype: torch.dtype = torch.float64, intermediate: int = 24
+) -> LlamaForCausalLM:
     torch.manual_seed(seed)
-    shape = {"hidden_size": 16, "intermediate_size": intermediate, "num_hidden_layers": 2, "num_attention_heads": 2}
+    shape = {
+        "hidden_size": 16,
+        "intermediate_size": intermediate,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
     config = LlamaConfig(vocab_size=VOCABULARY, max_position_embeddings=64, **shape)
     made = LlamaForCausalLM(config)
     # The model's own norms compute in float32 inside, which would hide errors below 1e-7.

@@ -1,4 +1,6 @@
-"""One of two processes that open the same trackers: `python tracking_process.py RANK MEETING_FILE FOLDER`."""
+"""One of two processes that open the same trackers: `python tracking_process.py RANK
+MEETING_FILE FOLDER`.
+"""
 
 import sys
 from pathlib import Path

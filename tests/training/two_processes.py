@@ -1,4 +1,6 @@
-"""One of two processes, for all tests that need two: `python two_processes.py RANK MEETING_FILE FOLDER`."""
+"""One of two processes, for all tests that need two: `python two_processes.py RANK MEETING_FILE
+FOLDER`.
+"""
 
 import json
 import sys

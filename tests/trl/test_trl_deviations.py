@@ -1,8 +1,9 @@
 """Where TRL's losses and ours differ on purpose, each with both numbers and with what makes them equal.
 
-`paper` says whose side the paper takes: "ours", "theirs", "both" where it has both forms, "neither" where it has
-nothing to say, "unclear" where that was not settled. Left out, because nothing is left to compare: BCO's own trainer,
-which TRL 1.16 has no more; TPO, which reads three answers; WPO on the losses that sort, which both refuse.
+`paper` says whose side the paper takes: "ours", "theirs", "both" where it has both forms, "neither"
+where it has nothing to say, "unclear" where that was not settled. Left out, because nothing is left
+to compare: BCO's own trainer, which TRL 1.16 has no more; TPO, which reads three answers; WPO on
+the losses that sort, which both refuse.
 """
 
 import importlib.util
@@ -36,7 +37,9 @@ FREE = LOGITS.pairs
 
 
 class Deviation(NamedTuple):
-    """One difference: TRL's mean, ours under the settings of the same names, and ours made equal to TRL's."""
+    """One difference: TRL's mean, ours under the settings of the same names, and ours made
+    equal to TRL's.
+    """
 
     theirs: Callable[[], Tensor]
     ours: Callable[[], Tensor]
@@ -72,7 +75,9 @@ def smoothed(loss: LossFunction, pairs: PairLogps, other: PairLogps, share: floa
 
 
 def one_token_more(pairs: PairLogps) -> PairLogps:
-    return replace(pairs, chosen_tokens=pairs.chosen_tokens + 1, rejected_tokens=pairs.rejected_tokens + 1)
+    return replace(
+        pairs, chosen_tokens=pairs.chosen_tokens + 1, rejected_tokens=pairs.rejected_tokens + 1
+    )
 
 
 def bent(pairs: PairLogps) -> PairLogps:
@@ -90,12 +95,16 @@ def cut(pairs: PairLogps, alpha: float) -> PairLogps:
     sums = {}
     for name in ("policy_chosen", "policy_rejected", "ref_chosen", "ref_rejected"):
         values = getattr(pairs.tokens, name)
-        sums[name] = torch.where(torch.arange(values.shape[1]) < shared, values, alpha * values).sum(dim=1)
+        sums[name] = torch.where(
+            torch.arange(values.shape[1]) < shared, values, alpha * values
+        ).sum(dim=1)
     return replace(pairs, **sums)
 
 
 def halves(loss: Callable[[PairLogps], Tensor]) -> Tensor:
-    """What two micro-batches make of a step: every other pair in the order of the policy's differences."""
+    """What two micro-batches make of a step: every other pair in the order of the policy's
+    differences.
+    """
     order = (PAIRS.policy_chosen - PAIRS.policy_rejected).argsort()
     middle = trl_side.PAIRS // 2
     parts = [trl_side.some(PAIRS.rows(order[first::2]), 0, middle) for first in (0, 1)]
@@ -113,7 +122,9 @@ def prompts_too(made: trl_side.LogitPairs, beta: float) -> Tensor:
 def running_delta(beta: float) -> float:
     controller = RunningReward()
     with torch.no_grad():
-        steps = [controller.update(pairs.rows(slice(None)), {"beta": beta}) for pairs in (EARLIER, PAIRS)]
+        steps = [
+            controller.update(pairs.rows(slice(None)), {"beta": beta}) for pairs in (EARLIER, PAIRS)
+        ]
     return steps[-1]["delta"]
 
 
@@ -123,21 +134,24 @@ DEVIATIONS: dict[str, Deviation] = {
         lambda: losses.dpo(PAIRS, beta=0.1, label_smoothing=0.2).mean(),
         lambda: losses.dpo(PAIRS, beta=0.1).mean(),
         "both",
-        "TRL's sigmoid reads no label smoothing; ours does and is then cDPO. At 0 both are eq. 7 of DPO.",
+        "TRL's sigmoid reads no label smoothing; ours does and is then cDPO. At 0 both are eq. 7 "
+        "of DPO.",
     ),
     "ipo: average": Deviation(
         lambda: dpo_loss(PAIRS, "ipo"),
         lambda: losses.ipo(PAIRS, beta=0.1, average="sum").mean(),
         lambda: losses.ipo(PAIRS, beta=0.1, average="token").mean(),
         "both",
-        "Eq. 17 as printed has sums, its authors' results averages; ours offers both, TRL the averages.",
+        "Eq. 17 as printed has sums, its authors' results averages; ours offers both, TRL the "
+        "averages.",
     ),
     "ipo: without a prompt": Deviation(
         lambda: dpo_loss(PAIRS, "ipo", prompts=NO_PROMPTS),
         lambda: losses.ipo(PAIRS, beta=0.1).mean(),
         lambda: losses.ipo(one_token_more(PAIRS), beta=0.1).mean(),
         "neither",
-        "TRL counts the answer's tokens before the shift: without a prompt also the first, which nothing predicts.",
+        "TRL counts the answer's tokens before the shift: without a prompt also the first, which "
+        "nothing predicts.",
     ),
     "sigmoid_norm: without a prompt": Deviation(
         lambda: dpo_loss(PAIRS, "sigmoid_norm", beta=5.0, prompts=NO_PROMPTS),
@@ -156,16 +170,20 @@ DEVIATIONS: dict[str, Deviation] = {
     "sppo_hard: stated probabilities": Deviation(
         lambda: dpo_loss(PAIRS, "sppo_hard", beta=0.05),
         lambda: losses.sppo(PAIRS, beta=0.05).mean(),
-        lambda: 2 * losses.sppo(replace(PAIRS, p_chosen=torch.ones(trl_side.PAIRS)), beta=0.05).mean(),
+        lambda: (
+            2 * losses.sppo(replace(PAIRS, p_chosen=torch.ones(trl_side.PAIRS)), beta=0.05).mean()
+        ),
         "ours",
-        "Eq. 4.7 averages over the answers and has estimated probabilities: our sppo. sppo_hard is TRL's.",
+        "Eq. 4.7 averages over the answers and has estimated probabilities: our sppo. sppo_hard "
+        "is TRL's.",
     ),
     "aot: label_smoothing": Deviation(
         lambda: dpo_loss(PAIRS, "aot", label_smoothing=0.2),
         lambda: losses.aot(PAIRS, beta=0.1).mean(),
         lambda: smoothed(partial(losses.aot, beta=0.1), PAIRS, swapped_models(PAIRS), 0.2),
         "unclear",
-        "Not offered here: of sorted differences none belongs to a pair whose label could be wrong.",
+        "Not offered here: of sorted differences none belongs to a pair whose label could be "
+        "wrong.",
     ),
     "aot_unpaired: label_smoothing": Deviation(
         lambda: dpo_loss(PAIRS, "aot_unpaired", label_smoothing=0.2),
@@ -179,7 +197,8 @@ DEVIATIONS: dict[str, Deviation] = {
         lambda: losses.f_dpo_alpha(PAIRS, beta=0.1, alpha=0.2).mean(),
         lambda: losses.f_dpo_alpha(PAIRS, beta=0.1, alpha=0.8).mean(),
         "ours",
-        "f'(u) is (1 - u^-alpha) / alpha in the paper; TRL has (u^(alpha - 1) - 1) / (alpha - 1), so its alpha is our "
+        "f'(u) is (1 - u^-alpha) / alpha in the paper; TRL has (u^(alpha - 1) - 1) / (alpha - 1), "
+        "so its alpha is our "
         "1 - alpha, though its help names u^-alpha. The same at its default, 1/2.",
     ),
     "f-divergence: under another loss": Deviation(
@@ -187,14 +206,16 @@ DEVIATIONS: dict[str, Deviation] = {
         lambda: losses.ipo(PAIRS, beta=0.1).mean(),
         lambda: losses.ipo(bent(PAIRS), beta=0.1).mean(),
         "ours",
-        "The paper has divergences under DPO's loss: our f_dpo. TRL has them under seven more types.",
+        "The paper has divergences under DPO's loss: our f_dpo. TRL has them under seven more "
+        "types.",
     ),
     "ld_alpha: the reference": Deviation(
         lambda: dpo_loss(PAIRS, "sigmoid", ld_alpha=0.5),
         lambda: losses.ld_dpo(PAIRS, beta=0.1, alpha=0.5, apply_to="policy").mean(),
         lambda: losses.ld_dpo(PAIRS, beta=0.1, alpha=0.5, apply_to="both").mean(),
         "unclear",
-        "Code bases differ in whether the reference is cut, too; ours offers both, TRL and our default cut it.",
+        "Code bases differ in whether the reference is cut, too; ours offers both, TRL and our "
+        "default cut it.",
     ),
     "ld_alpha: under another loss": Deviation(
         lambda: dpo_loss(PAIRS, "hinge", ld_alpha=0.5),
@@ -236,7 +257,8 @@ DEVIATIONS: dict[str, Deviation] = {
         lambda: losses.slic(FREE, delta=1.0, lam=1.0).mean(),
         lambda: 0.1 * losses.slic(FREE, delta=10.0, lam=0.0).mean() + token_nll(FREE).mean(),
         "ours",
-        "SLiC-HF has max(0, delta - lw + ll) and a sum over tokens in its regularizer; TRL scales the difference by "
+        "SLiC-HF has max(0, delta - lw + ll) and a sum over tokens in its regularizer; TRL scales "
+        "the difference by "
         "beta and averages the regularizer over tokens.",
     ),
     "cpo: simpo has a next-token term": Deviation(
@@ -244,7 +266,8 @@ DEVIATIONS: dict[str, Deviation] = {
         lambda: losses.simpo(FREE, beta=2.0, gamma=1.6).mean(),
         lambda: losses.simpo(FREE, beta=2.0, gamma=1.6).mean() + token_nll(FREE).mean(),
         "ours",
-        "TRL adds CPO's next-token term unless cpo_alpha is set to 0, which it does for alphapo only.",
+        "TRL adds CPO's next-token term unless cpo_alpha is set to 0, which it does for alphapo "
+        "only.",
     ),
     "cpo: alpha under other types": Deviation(
         lambda: cpo_loss(LOGITS, alpha=0.05, cpo_alpha=0.0),
@@ -265,14 +288,18 @@ DEVIATIONS: dict[str, Deviation] = {
         lambda: losses.orpo(trl_side.random_logits(SEED, prompt=1).pairs, lam=0.1).mean(),
         lambda: prompts_too(trl_side.random_logits(SEED, prompt=1), 0.1),
         "ours",
-        "In the paper an answer's log-probability is its own average over tokens; TRL averages over those of a batch.",
+        "In the paper an answer's log-probability is its own average over tokens; TRL averages "
+        "over those of a batch.",
     ),
 }
 
 
 def alpha_divergence(coef: float) -> Tensor:
     """TRL's has no float64: its table of clamps knows three types."""
-    given: dict[str, Any] = {"f_divergence_type": "alpha_divergence", "f_alpha_divergence_coef": coef}
+    given: dict[str, Any] = {
+        "f_divergence_type": "alpha_divergence",
+        "f_alpha_divergence_coef": coef,
+    }
     with pytest.raises(KeyError):
         dpo_loss(PAIRS, "sigmoid", **given)
     return dpo_loss(trl_side.random_pairs(SEED, dtype=torch.float32), "sigmoid", **given)
@@ -295,8 +322,13 @@ def test_a_deviation(name: str) -> None:
 
 
 def test_trl_cannot_train_wpo_on_hinge_or_next_tokens() -> None:
-    """It multiplies in place what ReLU's gradient needs, and what is one number expanded; ours weighs both."""
-    for name, message in (("hinge", "modified by an inplace operation"), ("sft", "single memory location")):
+    """It multiplies in place what ReLU's gradient needs, and what is one number expanded; ours
+    weighs both.
+    """
+    for name, message in (
+        ("hinge", "modified by an inplace operation"),
+        ("sft", "single memory location"),
+    ):
         with pytest.raises(RuntimeError, match=message):
             dpo_loss(PAIRS, name, use_weighting=True).backward()
         ours = losses.wpo(PAIRS, loss=OURS[name](DPO)).mean()
@@ -310,7 +342,9 @@ def test_trl_cannot_train_wpo_on_hinge_or_next_tokens() -> None:
 
 
 def far(logp: float, logratio: float) -> PairLogps:
-    """One pair whose chosen answer is at the log-ratio and the log-probability given, per token, of one token."""
+    """One pair whose chosen answer is at the log-ratio and the log-probability given, per
+    token, of one token.
+    """
     pairs = trl_side.some(trl_side.random_pairs(0, dtype=torch.float32), 0, 1)
     leaf = torch.full((1, 1), logp).requires_grad_()
     other = torch.full((1, 1), -1.0).requires_grad_()
@@ -358,7 +392,11 @@ EXTREMES: dict[str, tuple[PairLogps, Callable[[PairLogps], Tensor], LossFunction
         lambda pairs: dpo_loss(pairs, "sigmoid", f_divergence_type="forward_kl"),
         partial(losses.f_dpo, beta=0.1, divergence="forward_kl"),
     ),
-    "alphapo, -120 nats per token": (far(-120.0, 0.0), alphapo, partial(losses.alpha_po, alpha=1.0)),
+    "alphapo, -120 nats per token": (
+        far(-120.0, 0.0),
+        alphapo,
+        partial(losses.alpha_po, alpha=1.0),
+    ),
     "orpo, a certain answer": (far(0.0, 0.0), odds_ratio, losses.orpo),
 }
 
@@ -382,7 +420,9 @@ def test_js_is_far_out_the_same() -> None:
     pairs = far(-2000.0, -2000.0)
     theirs = dpo_loss(pairs, "sigmoid", f_divergence_type="js_divergence")
     assert trl_side.apart(theirs, losses.f_dpo(pairs, beta=0.1).mean(), leaves_of(pairs)) < 1e-6
-    assert float(theirs.detach()) == pytest.approx(-float(logsigmoid(torch.tensor(-200.0 + 0.1 * 0.6931472))), rel=1e-6)
+    assert float(theirs.detach()) == pytest.approx(
+        -float(logsigmoid(torch.tensor(-200.0 + 0.1 * 0.6931472))), rel=1e-6
+    )
 
 
 # Defaults
@@ -417,4 +457,9 @@ def test_the_defaults_that_differ() -> None:
 def test_what_trl_has_no_more() -> None:
     """The day it has, it can be compared."""
     assert importlib.util.find_spec("trl.experimental.bco") is None
-    assert "delta" not in inspect.getsource(trl_side.DPOTrainer._compute_loss).split('"bco_pair"')[1].split("elif")[0]
+    assert (
+        "delta"
+        not in inspect.getsource(trl_side.DPOTrainer._compute_loss)
+        .split('"bco_pair"')[1]
+        .split("elif")[0]
+    )

@@ -60,7 +60,9 @@ def test_a_newline_after_the_turn_is_scored_there_and_not_here(place: Place) -> 
 
     template = place.root / "model" / "tokenizer_config.json"
     settings = json.loads(template.read_text())
-    settings["chat_template"] = settings["chat_template"].replace("'<|end|>' -}}", "'<|end|>\n' -}}")
+    settings["chat_template"] = settings["chat_template"].replace(
+        "'<|end|>' -}}", "'<|end|>\n' -}}"
+    )
     template.write_text(json.dumps(settings))
     run = runs.walked(place, ROWS["conversational"])
     config = load(place.root / "run.yaml")
@@ -75,5 +77,9 @@ def test_a_newline_after_the_turn_is_scored_there_and_not_here(place: Place) -> 
 @pytest.mark.parametrize("form", ["conversational", "multi-turn"])
 def test_implicit_prompts_are_the_same_pairs(form: str) -> None:
     explicit = ROWS[form]
-    implicit = [{side: row["prompt"] + row[side] for side in ("chosen", "rejected")} for row in explicit]
-    assert [pair.id for pair in prefine.read_pairs(implicit)] == [pair.id for pair in prefine.read_pairs(explicit)]
+    implicit = [
+        {side: row["prompt"] + row[side] for side in ("chosen", "rejected")} for row in explicit
+    ]
+    assert [pair.id for pair in prefine.read_pairs(implicit)] == [
+        pair.id for pair in prefine.read_pairs(explicit)
+    ]

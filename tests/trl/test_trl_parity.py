@@ -1,8 +1,9 @@
 """Our losses against TRL's own code on random inputs: values and gradients, every loss type, weight and divergence.
 
-Both are functions of the same per-token log-probabilities (of the same logits where TRL starts from them), and the
-gradients compared are in those. In float64 the two orders of summation leave about 1e-14; where TRL computes in
-float32, the tolerance is derived from its rounding. Where the two differ on purpose: `test_trl_deviations.py`.
+Both are functions of the same per-token log-probabilities (of the same logits where TRL starts from
+them), and the gradients compared are in those. In float64 the two orders of summation leave about
+1e-14; where TRL computes in float32, the tolerance is derived from its rounding. Where the two
+differ on purpose: `test_trl_deviations.py`.
 """
 
 import ast
@@ -25,8 +26,8 @@ from prefine.losses.protocol import LossFunction
 from prefine.losses.regularizers.nll import nll
 
 SEEDS = range(3)
-# The promise is 1e-6. In float64 the order of the sums leaves 1e-14; where two slopes of one pair nearly cancel, as
-# apo_down's do at a small beta, some 1e4 of it are left.
+# The promise is 1e-6. In float64 the order of the sums leaves 1e-14; where two slopes of one pair
+# nearly cancel, as apo_down's do at a small beta, some 1e4 of it are left.
 CLOSE = 1e-8
 ROUNDING = 2.0**-24
 
@@ -41,7 +42,9 @@ OURS: dict[str, Callable[[Settings], LossFunction]] = {
     "ipo": lambda s: partial(losses.ipo, beta=s["beta"]),
     "exo_pair": lambda s: partial(losses.exo, beta=s["beta"], epsilon=s["label_smoothing"]),
     "nca_pair": lambda s: partial(losses.nca, beta=s["beta"]),
-    "robust": lambda s: partial(losses.robust, beta=s["beta"], label_smoothing=s["label_smoothing"]),
+    "robust": lambda s: partial(
+        losses.robust, beta=s["beta"], label_smoothing=s["label_smoothing"]
+    ),
     "bco_pair": lambda s: partial(losses.bco, beta=s["beta"]),
     "sppo_hard": lambda s: partial(losses.sppo_hard, beta=s["beta"]),
     "aot": lambda s: partial(losses.aot, beta=s["beta"]),
@@ -55,7 +58,8 @@ OURS: dict[str, Callable[[Settings], LossFunction]] = {
 COUPLED = {"aot", "aot_unpaired"}
 
 BETAS: list[Settings] = [{}, {"beta": 0.01}, {"beta": 0.7}, {"beta": 2.5}]
-# Beyond TRL's defaults and several betas. EXO has no default: TRL's own constructor refuses the label smoothing 0.
+# Beyond TRL's defaults and several betas. EXO has no default: TRL's own constructor refuses the
+# label smoothing 0.
 SMOOTHED: list[Settings] = [{"label_smoothing": 0.1}, {"beta": 0.5, "label_smoothing": 0.3}]
 CASES: dict[str, list[Settings]] = {name: list(BETAS) for name in OURS} | {
     "sft": [{}, {"beta": 0.7}],
@@ -96,11 +100,23 @@ def test_every_loss_type_and_divergence_of_trl_is_compared() -> None:
     """Fails when TRL has one more."""
     with pytest.raises(ValueError, match="Unknown loss type") as unknown:
         trl_side.dpo_loss(trl_side.random_pairs(0), "none")
-    assert listed(unknown.value) == branches(DPOTrainer._compute_loss, "loss_type") == set(OURS) == set(CASES)
+    assert (
+        listed(unknown.value)
+        == branches(DPOTrainer._compute_loss, "loss_type")
+        == set(OURS)
+        == set(CASES)
+    )
     (field,) = (field for field in dataclasses.fields(DPOConfig) if field.name == "loss_type")
     assert set(re.findall(r"'(\w+)'", field.metadata["help"])) == set(OURS)
-    assert branches(DPOTrainer._compute_loss, "f_divergence_type") == {*DIVERGENCES, "alpha_divergence"}
-    assert choices(KTOConfig, "loss_type") == branches(KTOTrainer._compute_loss, "loss_type") == set(OF_ANSWERS)
+    assert branches(DPOTrainer._compute_loss, "f_divergence_type") == {
+        *DIVERGENCES,
+        "alpha_divergence",
+    }
+    assert (
+        choices(KTOConfig, "loss_type")
+        == branches(KTOTrainer._compute_loss, "loss_type")
+        == set(OF_ANSWERS)
+    )
     with pytest.raises(ValueError, match="Unknown loss type") as unknown:
         trl_side.cpo_loss(trl_side.random_logits(0), loss_type="none")
     assert listed(unknown.value) == branches(CPOTrainer.cpo_loss, "loss_type") == set(FROM_LOGITS)
@@ -110,15 +126,25 @@ def test_every_loss_type_and_divergence_of_trl_is_compared() -> None:
 
 @pytest.mark.parametrize(
     ("name", "given"),
-    [pytest.param(name, given, id=f"{name}-{told(given)}") for name, all_of in CASES.items() for given in all_of],
+    [
+        pytest.param(name, given, id=f"{name}-{told(given)}")
+        for name, all_of in CASES.items()
+        for given in all_of
+    ],
 )
 def test_a_loss_type(name: str, given: Settings) -> None:
-    """The mean over a batch and its gradient; and the value of every pair, which is the mean of a batch of one."""
+    """The mean over a batch and its gradient; and the value of every pair, which is the mean of
+    a batch of one.
+    """
     ours = OURS[name](DPO | given)
     found = []
     for seed in SEEDS:
         pairs = trl_side.random_pairs(seed)
-        found.append(trl_side.apart(trl_side.dpo_loss(pairs, name, **given), ours(pairs).mean(), leaves_of(pairs)))
+        found.append(
+            trl_side.apart(
+                trl_side.dpo_loss(pairs, name, **given), ours(pairs).mean(), leaves_of(pairs)
+            )
+        )
     pairs = trl_side.random_pairs(SEEDS[0])
     for part in (trl_side.some(pairs, i, i + 1) for i in range(trl_side.PAIRS)):
         theirs = trl_side.dpo_loss(part, name, precomputed=True, **given)
@@ -132,7 +158,10 @@ def test_sorting_is_compared() -> None:
     pairs = [trl_side.random_pairs(seed) for seed in SEEDS]
     for name in sorted(COUPLED):
         ours = OURS[name](DPO)
-        assert any(trl_side.apart(ours(some).mean(), losses.dpo(some, beta=0.1).mean()) > 1e-3 for some in pairs)
+        assert any(
+            trl_side.apart(ours(some).mean(), losses.dpo(some, beta=0.1).mean()) > 1e-3
+            for some in pairs
+        )
 
 
 # Divergences
@@ -156,22 +185,39 @@ def test_a_divergence(divergence: str, beta: float) -> None:
 
 @pytest.mark.parametrize(
     ("coef", "beta"),
-    [(0.0, 0.1), (0.0, 0.5), (0.1, 0.3), (0.5, 0.1), (0.5, 0.3), (0.7, 0.3), (0.9, 0.1), (1.0, 0.1), (1.0, 0.7)],
+    [
+        (0.0, 0.1),
+        (0.0, 0.5),
+        (0.1, 0.3),
+        (0.5, 0.1),
+        (0.5, 0.3),
+        (0.7, 0.3),
+        (0.9, 0.1),
+        (1.0, 0.1),
+        (1.0, 0.7),
+    ],
 )
 def test_the_alpha_divergence(coef: float, beta: float) -> None:
     """TRL's coefficient is 1 - alpha, see the deviations. It has no float64 for this one.
 
-    At log-ratios of about 1, (1 - exp(-alpha x)) / alpha carries some three roundings over alpha, of two answers, in
-    theirs and in ours: 12 beta / alpha in the logit, and as much in loss and slope, which are about log 2 and 1/2;
-    then a few of their own. All of these settings are within 1e-6.
+    At log-ratios of about 1, (1 - exp(-alpha x)) / alpha carries some three roundings over alpha,
+    of two answers, in theirs and in ours: 12 beta / alpha in the logit, and as much in loss and
+    slope, which are about log 2 and 1/2; then a few of their own. All of these settings are within
+    1e-6.
     """
-    given: Settings = {"f_divergence_type": "alpha_divergence", "f_alpha_divergence_coef": coef, "beta": beta}
+    given: Settings = {
+        "f_divergence_type": "alpha_divergence",
+        "f_alpha_divergence_coef": coef,
+        "beta": beta,
+    }
     alpha = 1 - coef
     found = []
     for seed in SEEDS:
         pairs = trl_side.random_pairs(seed, dtype=torch.float32, spread=0.3)
         ours = losses.f_dpo_alpha(pairs, beta=beta, alpha=alpha).mean()
-        found.append(trl_side.apart(trl_side.dpo_loss(pairs, "sigmoid", **given), ours, leaves_of(pairs)))
+        found.append(
+            trl_side.apart(trl_side.dpo_loss(pairs, "sigmoid", **given), ours, leaves_of(pairs))
+        )
     report("sigmoid", given, max(found))
     assert max(found) < ROUNDING * (4 + (12 * beta / alpha if alpha else 0)) < 1e-6
 
@@ -207,7 +253,9 @@ def test_what_is_longer_counts_less(alpha: float, beta: float) -> None:
     for seed in SEEDS:
         pairs = trl_side.random_pairs(seed)
         ours = losses.ld_dpo(pairs, beta=beta, alpha=alpha).mean()
-        found.append(trl_side.apart(trl_side.dpo_loss(pairs, "sigmoid", **given), ours, leaves_of(pairs)))
+        found.append(
+            trl_side.apart(trl_side.dpo_loss(pairs, "sigmoid", **given), ours, leaves_of(pairs))
+        )
     report("sigmoid", given, max(found))
     assert max(found) < CLOSE
 
@@ -222,7 +270,9 @@ MIXTURES: list[tuple[list[str], list[float] | None]] = [
 ]
 
 
-@pytest.mark.parametrize(("names", "weights"), MIXTURES, ids=["mpo", "with sft", "with aot", "thirteen"])
+@pytest.mark.parametrize(
+    ("names", "weights"), MIXTURES, ids=["mpo", "with sft", "with aot", "thirteen"]
+)
 def test_a_mixture(names: list[str], weights: list[float] | None) -> None:
     given: Settings = {"beta": 0.3, "label_smoothing": 0.2 if names == SMOOTHABLE else 0.0}
     parts = tuple(OURS[name](DPO | given) for name in names)
@@ -230,7 +280,9 @@ def test_a_mixture(names: list[str], weights: list[float] | None) -> None:
     for seed in SEEDS:
         pairs = trl_side.random_pairs(seed)
         theirs = trl_side.dpo_loss(pairs, *names, loss_weights=weights, **given)
-        ours = losses.mixture(pairs, losses=parts, weights=tuple(weights or [1.0] * len(parts))).mean()
+        ours = losses.mixture(
+            pairs, losses=parts, weights=tuple(weights or [1.0] * len(parts))
+        ).mean()
         found.append(trl_side.apart(theirs, ours, leaves_of(pairs)))
     report("+".join(names), {"weights": weights}, max(found))
     assert max(found) < CLOSE
@@ -238,7 +290,9 @@ def test_a_mixture(names: list[str], weights: list[float] | None) -> None:
 
 def test_a_weighted_mixture() -> None:
     names, weights = ["sigmoid", "nca_pair", "ipo"], (0.8, 0.2, 0.05)
-    mixed = partial(losses.mixture, losses=tuple(OURS[name](DPO) for name in names), weights=weights)
+    mixed = partial(
+        losses.mixture, losses=tuple(OURS[name](DPO) for name in names), weights=weights
+    )
     pairs = trl_side.random_pairs(0)
     theirs = trl_side.dpo_loss(pairs, *names, loss_weights=list(weights), use_weighting=True)
     found = trl_side.apart(theirs, losses.wpo(pairs, loss=mixed).mean(), leaves_of(pairs))
@@ -260,7 +314,10 @@ OF_ANSWERS: dict[str, Callable[[Settings], LossFunction]] = {
         losses.mixture, losses=(partial(losses.apo_zero, beta=s["beta"]),), weights=(0.5,)
     ),
 }
-SIDES: list[Settings] = [{"desirable_weight": 1.3, "undesirable_weight": 0.6}, {"beta": 0.7, "undesirable_weight": 2.0}]
+SIDES: list[Settings] = [
+    {"desirable_weight": 1.3, "undesirable_weight": 0.6},
+    {"beta": 0.7, "undesirable_weight": 2.0},
+]
 
 
 @pytest.mark.parametrize("shift", [4.0, -4.0], ids=["z0 above 0", "z0 is 0"])
@@ -268,7 +325,10 @@ SIDES: list[Settings] = [{"desirable_weight": 1.3, "undesirable_weight": 0.6}, {
     ("name", "given"),
     [
         pytest.param(name, given, id=f"{name}-{told(given)}")
-        for name, all_of in {"kto": [{}, {"beta": 0.7}, *SIDES], "apo_zero_unpaired": [{}, {"beta": 0.7}]}.items()
+        for name, all_of in {
+            "kto": [{}, {"beta": 0.7}, *SIDES],
+            "apo_zero_unpaired": [{}, {"beta": 0.7}],
+        }.items()
         for given in all_of
     ],
 )
@@ -323,7 +383,11 @@ CPO_CASES: dict[str, list[Settings]] = {
 
 @pytest.mark.parametrize(
     ("name", "given"),
-    [pytest.param(name, given, id=f"{name}-{told(given)}") for name, all_of in CPO_CASES.items() for given in all_of],
+    [
+        pytest.param(name, given, id=f"{name}-{told(given)}")
+        for name, all_of in CPO_CASES.items()
+        for given in all_of
+    ],
 )
 def test_a_loss_type_of_cpo(name: str, given: Settings) -> None:
     ours = FROM_LOGITS[name](CPO | given)
@@ -337,7 +401,9 @@ def test_a_loss_type_of_cpo(name: str, given: Settings) -> None:
 
 
 def test_alphapo_is_a_name_for_settings_that_are_compared(tmp_path: Any) -> None:
-    config = CPOConfig(output_dir=str(tmp_path), loss_type="alphapo", alpha=0.25, use_cpu=True, bf16=False)
+    config = CPOConfig(
+        output_dir=str(tmp_path), loss_type="alphapo", alpha=0.25, use_cpu=True, bf16=False
+    )
     assert (config.loss_type, config.cpo_alpha) == ("simpo", 0.0)
     assert {"beta", "simpo_gamma", "cpo_alpha", "alpha"} <= vars(config).keys()
 
@@ -362,22 +428,31 @@ def test_orpo(beta: float) -> None:
 def test_the_odds_ratio_of_orpo(beta: float) -> None:
     """Per pair, for likely and unlikely answers: both branches of log(1 - p).
 
-    One rounding of a mean log-probability L moves log odds by |L| / (1 - p); the float32 odds have some eight more.
+    One rounding of a mean log-probability L moves log odds by |L| / (1 - p); the float32 odds have
+    some eight more.
     """
     generator = torch.Generator().manual_seed(5)
-    chosen, rejected = -torch.rand(2, 64, generator=generator, dtype=torch.float64).mul(8).sub(5).exp()
+    chosen, rejected = (
+        -torch.rand(2, 64, generator=generator, dtype=torch.float64).mul(8).sub(5).exp()
+    )
     sides = chosen.requires_grad_(), rejected.requires_grad_()
     theirs = trl_side.odds_ratio_term(*sides, beta)
     pairs = trl_side.random_pairs(0)
     ones = torch.ones(64, dtype=torch.float64)
     ours = losses.orpo(
         dataclasses.replace(
-            pairs, policy_chosen=chosen, policy_rejected=rejected, chosen_tokens=ones, rejected_tokens=ones
+            pairs,
+            policy_chosen=chosen,
+            policy_rejected=rejected,
+            chosen_tokens=ones,
+            rejected_tokens=ones,
         ),
         lam=beta,
     )
     term = ours + chosen
-    moved = sum(side.detach().abs() / -torch.expm1(side.detach()) + side.detach().abs() for side in sides)
+    moved = sum(
+        side.detach().abs() / -torch.expm1(side.detach()) + side.detach().abs() for side in sides
+    )
     spread = sum((side.detach() - (-torch.expm1(side.detach())).log()).abs() for side in sides)
     allowed = beta * ROUNDING * (8 + moved + 2 * spread)
     difference = (theirs.double() - term).abs().detach()

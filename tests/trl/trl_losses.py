@@ -1,4 +1,6 @@
-"""TRL's own loss code on random numbers: its trainers without their constructors, and models that are scripted."""
+"""TRL's own loss code on random numbers: its trainers without their constructors, and models
+that are scripted.
+"""
 
 import dataclasses
 import math
@@ -30,13 +32,21 @@ def defaults(config: type) -> dict[str, Any]:
 
 
 def _counts(seed: int) -> tuple[list[int], list[int]]:
-    """Lengths of chosen and rejected; of the first pair chosen is longer, of the second rejected."""
-    lengths = torch.randint(1, 12, (2, PAIRS), generator=torch.Generator().manual_seed(seed)).tolist()
+    """Lengths of chosen and rejected; of the first pair chosen is longer, of the second
+    rejected.
+    """
+    lengths = torch.randint(
+        1, 12, (2, PAIRS), generator=torch.Generator().manual_seed(seed)
+    ).tolist()
     return [9, 2, *lengths[0][2:]], [4, 7, *lengths[1][2:]]
 
 
-def random_pairs(seed: int, *, dtype: torch.dtype = torch.float64, spread: float = 1.0) -> PairLogps:
-    """Pairs with per-token values; those of the policy are leaves, about `spread` away from those of the reference."""
+def random_pairs(
+    seed: int, *, dtype: torch.dtype = torch.float64, spread: float = 1.0
+) -> PairLogps:
+    """Pairs with per-token values; those of the policy are leaves, about `spread` away from
+    those of the reference.
+    """
     generator = torch.Generator().manual_seed(seed + 100)
     columns: dict[str, Tensor] = {}
     for side, counts in zip(("chosen", "rejected"), _counts(seed), strict=True):
@@ -49,16 +59,23 @@ def random_pairs(seed: int, *, dtype: torch.dtype = torch.float64, spread: float
         policy = (ref + spread * noise()).clamp(max=-0.01)
         columns |= {f"ref_{side}": ref * inside, f"policy_{side}": policy * inside}
         columns[f"{side}_log_sum_p2"] = -noise().square() * inside
-    return _summed({name: column.to(dtype) for name, column in columns.items()}, *_counts(seed), generator)
+    return _summed(
+        {name: column.to(dtype) for name, column in columns.items()}, *_counts(seed), generator
+    )
 
 
 def _summed(
     columns: dict[str, Tensor], chosen: list[int], rejected: list[int], generator: torch.Generator
 ) -> PairLogps:
-    leaves = {name: columns[name].clone().requires_grad_() for name in ("policy_chosen", "policy_rejected")}
+    leaves = {
+        name: columns[name].clone().requires_grad_()
+        for name in ("policy_chosen", "policy_rejected")
+    }
     tokens = TokenLogps(**(columns | leaves))
     dtype = tokens.ref_chosen.dtype
-    sums = {name: getattr(tokens, name).sum(dim=1) for name in (*leaves, "ref_chosen", "ref_rejected")}
+    sums = {
+        name: getattr(tokens, name).sum(dim=1) for name in (*leaves, "ref_chosen", "ref_rejected")
+    }
     return PairLogps(
         **sums,
         initial_chosen=sums["ref_chosen"],
@@ -81,7 +98,9 @@ def leaves_of(pairs: PairLogps) -> tuple[Tensor, Tensor]:
 def some(pairs: PairLogps, first: int, last: int) -> PairLogps:
     """Some of the pairs as a step of their own."""
     part = pairs.rows(slice(first, last))
-    return replace(part, pairs_in_step=last - first, chosen_tokens_in_step=int(part.chosen_tokens.sum()))
+    return replace(
+        part, pairs_in_step=last - first, chosen_tokens_in_step=int(part.chosen_tokens.sum())
+    )
 
 
 # What TRL is given around it
@@ -128,7 +147,9 @@ def _uninitialised(trainer: type[T], config: type, settings: dict[str, Any], **m
 
 @contextmanager
 def _constants_in(dtype: torch.dtype) -> Iterator[None]:
-    """TRL's own constants in the precision of the test: it makes a float32 of EXO's epsilon otherwise."""
+    """TRL's own constants in the precision of the test: it makes a float32 of EXO's epsilon
+    otherwise.
+    """
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
@@ -141,12 +162,19 @@ def _prompts(pairs: int) -> list[int]:
     return [1 + index % 4 for index in range(pairs)]
 
 
-def _laid_out(sides: Sequence[Tensor], counts: Sequence[list[int]], prompts: list[int]) -> tuple[Tensor, Tensor]:
+def _laid_out(
+    sides: Sequence[Tensor], counts: Sequence[list[int]], prompts: list[int]
+) -> tuple[Tensor, Tensor]:
     """Per-token values [2B, L - 1] where the model gives them, and the mask of the answers [2B, L]; chosen come first.
 
-    Without a prompt there is nothing from which to predict the first token, so the answer has one more of them.
+    Without a prompt there is nothing from which to predict the first token, so the answer has one
+    more of them.
     """
-    flat = [(side[i], counts[s][i], prompts[i]) for s, side in enumerate(sides) for i in range(len(prompts))]
+    flat = [
+        (side[i], counts[s][i], prompts[i])
+        for s, side in enumerate(sides)
+        for i in range(len(prompts))
+    ]
     width = max(count + max(prompt, 1) for _, count, prompt in flat)
     values, masks = [], []
     for value, count, prompt in flat:
@@ -160,7 +188,12 @@ def _laid_out(sides: Sequence[Tensor], counts: Sequence[list[int]], prompts: lis
 def _outputs(logps: Tensor, log_sum_p2: Tensor | None = None) -> SimpleNamespace:
     zero = torch.zeros_like(logps)
     return SimpleNamespace(
-        log_probs=logps, log_sum_sq_probs=log_sum_p2, entropy=zero, mean_logits=zero, is_top1=zero.bool(), aux_loss=None
+        log_probs=logps,
+        log_sum_sq_probs=log_sum_p2,
+        entropy=zero,
+        mean_logits=zero,
+        is_top1=zero.bool(),
+        aux_loss=None,
     )
 
 
@@ -185,20 +218,28 @@ def _layout(pairs: PairLogps, prompts: list[int]) -> dict[str, Any]:
 
 
 def dpo_loss(
-    pairs: PairLogps, *losses: str, prompts: list[int] | None = None, precomputed: bool = False, **settings: Any
+    pairs: PairLogps,
+    *losses: str,
+    prompts: list[int] | None = None,
+    precomputed: bool = False,
+    **settings: Any,
 ) -> Tensor:
     """`DPOTrainer._compute_loss`: TRL's mean over the pairs.
 
     Args:
         losses: TRL's names of the loss types, mixed with `loss_weights` or 1.
         prompts: Tokens of each prompt.
-        precomputed: Whether the sums of the reference come with the batch, or a model is asked for them.
+        precomputed: Whether the sums of the reference come with the batch, or a model is asked for
+            them.
         settings: Fields of `DPOConfig`.
     """
     given = _layout(pairs, prompts or _prompts(len(pairs.weight)))
     ids = given["inputs"]["input_ids"]
     if precomputed:
-        given["inputs"] |= {"ref_chosen_logps": pairs.ref_chosen, "ref_rejected_logps": pairs.ref_rejected}
+        given["inputs"] |= {
+            "ref_chosen_logps": pairs.ref_chosen,
+            "ref_rejected_logps": pairs.ref_rejected,
+        }
     model, reference = Scripted((ids, given["policy"])), Scripted((ids, given["reference"]))
     weights = settings.get("loss_weights") or [1.0] * len(losses)
     trainer = _uninitialised(
@@ -215,17 +256,23 @@ def dpo_loss(
         return trainer._compute_loss(model, given["inputs"], False)
 
 
-def kto_loss(pairs: PairLogps, loss: str, mismatched: tuple[Tensor, Tensor], **settings: Any) -> Tensor:
+def kto_loss(
+    pairs: PairLogps, loss: str, mismatched: tuple[Tensor, Tensor], **settings: Any
+) -> Tensor:
     """`KTOTrainer._compute_loss` on both answers of each pair: TRL's mean over the answers.
 
     Args:
         loss: TRL's name of the loss type.
-        mismatched: Of an answer to another prompt beside each answer, per token [2B, T], policy and reference.
+        mismatched: Of an answer to another prompt beside each answer, per token [2B, T], policy and
+            reference.
         settings: Fields of `KTOConfig`.
     """
     count = len(pairs.weight)
     given = _layout(pairs, _prompts(count))
-    ids, other = given["inputs"]["input_ids"], torch.ones(2 * count, mismatched[0].shape[1] + 1, dtype=torch.long)
+    ids, other = (
+        given["inputs"]["input_ids"],
+        torch.ones(2 * count, mismatched[0].shape[1] + 1, dtype=torch.long),
+    )
     model = Scripted((ids, given["policy"]), (other, _outputs(mismatched[0])))
     reference = Scripted((ids, given["reference"]), (other, _outputs(mismatched[1])))
     inputs = given["inputs"] | {
@@ -246,8 +293,12 @@ def kto_loss(pairs: PairLogps, loss: str, mismatched: tuple[Tensor, Tensor], **s
     return trainer._compute_loss(model, inputs, False)
 
 
-def random_mismatched(pairs: PairLogps, seed: int, shift: float) -> tuple[PairLogps, tuple[Tensor, Tensor]]:
-    """The pairs with log-ratios of answers to other prompts around `shift`, and what TRL makes them from."""
+def random_mismatched(
+    pairs: PairLogps, seed: int, shift: float
+) -> tuple[PairLogps, tuple[Tensor, Tensor]]:
+    """The pairs with log-ratios of answers to other prompts around `shift`, and what TRL makes
+    them from.
+    """
     generator = torch.Generator().manual_seed(seed + 200)
     count = len(pairs.weight)
     ref = -torch.rand(2 * count, 3, generator=generator, dtype=torch.float64)
@@ -261,7 +312,9 @@ def random_mismatched(pairs: PairLogps, seed: int, shift: float) -> tuple[PairLo
 
 @dataclass(frozen=True)
 class LogitPairs:
-    """Pairs as logits [2B, L, V], a leaf of gradients, with the inputs of TRL's batches and what we make of them."""
+    """Pairs as logits [2B, L, V], a leaf of gradients, with the inputs of TRL's batches and
+    what we make of them.
+    """
 
     logits: Tensor
     inputs: dict[str, Tensor]
@@ -271,15 +324,21 @@ class LogitPairs:
     prompt_tokens: Tensor
 
 
-def random_logits(seed: int, *, prompt: int = 3, equal: bool = False, dtype: torch.dtype = torch.float64) -> LogitPairs:
-    """Random logits and tokens; `equal` gives all chosen answers one length. No reference: its values are 0."""
+def random_logits(
+    seed: int, *, prompt: int = 3, equal: bool = False, dtype: torch.dtype = torch.float64
+) -> LogitPairs:
+    """Random logits and tokens; `equal` gives all chosen answers one length. No reference: its
+    values are 0.
+    """
     generator = torch.Generator().manual_seed(seed + 300)
     chosen, rejected = _counts(seed)
     if equal:
         chosen = [5] * PAIRS
     lengths, vocabulary = torch.tensor(chosen + rejected) + prompt, 7
     width = int(lengths.max())
-    logits = torch.randn(2 * PAIRS, width, vocabulary, generator=generator, dtype=torch.float64).to(dtype)
+    logits = torch.randn(2 * PAIRS, width, vocabulary, generator=generator, dtype=torch.float64).to(
+        dtype
+    )
     logits.requires_grad_()
     ids = torch.randint(0, vocabulary, (2 * PAIRS, width), generator=generator)
     place = torch.arange(width)
@@ -304,7 +363,9 @@ def random_logits(seed: int, *, prompt: int = 3, equal: bool = False, dtype: tor
         pairs_in_step=PAIRS,
         chosen_tokens_in_step=sum(chosen),
     )
-    return LogitPairs(logits, inputs, pairs, logps[:PAIRS, : prompt - 1].sum(dim=1), zero + prompt - 1)
+    return LogitPairs(
+        logits, inputs, pairs, logps[:PAIRS, : prompt - 1].sum(dim=1), zero + prompt - 1
+    )
 
 
 def _from_logits(trainer: Any, given: LogitPairs) -> Tensor:
@@ -316,40 +377,57 @@ def _from_logits(trainer: Any, given: LogitPairs) -> Tensor:
 
 
 def cpo_loss(given: LogitPairs, **settings: Any) -> Tensor:
-    """`CPOTrainer.get_batch_loss_metrics` with fields of `CPOConfig`: TRL's mean, next-token term included."""
+    """`CPOTrainer.get_batch_loss_metrics` with fields of `CPOConfig`: TRL's mean, next-token
+    term included.
+    """
     return _from_logits(_uninitialised(CPOTrainer, CPOConfig, settings), given)
 
 
 def cpo_preference(chosen: Tensor, rejected: Tensor, **settings: Any) -> Tensor:
-    """`CPOTrainer.cpo_loss` of log-probabilities, per token or summed as the loss type has them: per pair."""
+    """`CPOTrainer.cpo_loss` of log-probabilities, per token or summed as the loss type has
+    them: per pair.
+    """
     return _uninitialised(CPOTrainer, CPOConfig, settings).cpo_loss(chosen, rejected)[0]
 
 
 def orpo_loss(given: LogitPairs, **settings: Any) -> Tensor:
-    """`ORPOTrainer.get_batch_loss_metrics` with fields of `ORPOConfig`: TRL's mean, next-token term included."""
+    """`ORPOTrainer.get_batch_loss_metrics` with fields of `ORPOConfig`: TRL's mean, next-token
+    term included.
+    """
     return _from_logits(_uninitialised(ORPOTrainer, ORPOConfig, settings), given)
 
 
 def odds_ratio_term(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
-    """`ORPOTrainer.odds_ratio_loss` of log-probabilities per token: per pair, as it enters the loss."""
-    return -_uninitialised(ORPOTrainer, ORPOConfig, {"beta": beta}).odds_ratio_loss(chosen, rejected)[0]
+    """`ORPOTrainer.odds_ratio_loss` of log-probabilities per token: per pair, as it enters the
+    loss.
+    """
+    return -_uninitialised(ORPOTrainer, ORPOConfig, {"beta": beta}).odds_ratio_loss(
+        chosen, rejected
+    )[0]
 
 
 # How far apart
 
 
 def apart(theirs: Tensor, ours: Tensor, leaves: Sequence[Tensor] = ()) -> float:
-    """Largest difference of value and gradients, relative to the larger value and to the gradient's largest entry."""
+    """Largest difference of value and gradients, relative to the larger value and to the
+    gradient's largest entry.
+    """
     found = [_relative(theirs.detach(), ours.detach())]
     if not leaves:
         return found[0]
     slopes = [
-        torch.autograd.grad(loss, leaves, retain_graph=True, allow_unused=True, materialize_grads=True)
+        torch.autograd.grad(
+            loss, leaves, retain_graph=True, allow_unused=True, materialize_grads=True
+        )
         for loss in (theirs, ours)
     ]
-    # Padding is 0 and nothing else is; the engine's sums run over it, TRL's values are placed without it.
+    # Padding is 0 and nothing else is; the engine's sums run over it, TRL's values are placed
+    # without it.
     real = [leaf.detach() != 0 for leaf in leaves]
-    found += [_relative(one * kept, other * kept) for one, other, kept in zip(*slopes, real, strict=True)]
+    found += [
+        _relative(one * kept, other * kept) for one, other, kept in zip(*slopes, real, strict=True)
+    ]
     return max(found)
 
 

@@ -53,7 +53,12 @@ def longer_conversations(count: int = 12) -> list[dict[str, Any]]:
 def walked(place: Place, rows: list[dict[str, Any]], **train: Any) -> Path:
     """The run folder of `prefine run` over the rows."""
     place.put("pairs.jsonl", jsonl(rows))
-    settings = {"loss": {"name": "dpo"}, "max_steps": 1, "pairs_per_step": 2, "learning_rate": 1e-3} | train
+    settings = {
+        "loss": {"name": "dpo"},
+        "max_steps": 1,
+        "pairs_per_step": 2,
+        "learning_rate": 1e-3,
+    } | train
     place.change(PAIRS | {"train": settings})
     found = prefine("run", "run.yaml")
     assert found.code == OK, found.err
@@ -63,7 +68,9 @@ def walked(place: Place, rows: list[dict[str, Any]], **train: Any) -> Path:
 def table(run: Path) -> datasets.Dataset:
     """The pairs of a run as anybody loads them."""
     files = str(run / "pairs" / "*.parquet")
-    return datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=str(run.parent / "cache"))
+    return datasets.load_dataset(
+        "parquet", data_files=files, split="train", cache_dir=str(run.parent / "cache")
+    )
 
 
 def trainer(place: Place, rows: datasets.Dataset, **settings: Any) -> DPOTrainer:

@@ -54,7 +54,8 @@ def model_component(model: Model, *, where: str) -> Component:
     path = getattr(model, "path", model)
     if not isinstance(path, str | Path):
         raise ConfigError(
-            f"{where}: expected a hub id, a folder, a backend as in YAML or what train() returns, got a "
+            f"{where}: expected a hub id, a folder, a backend as in YAML or what train() returns, "
+            "got a "
             f"{type(model).__name__}; save a model with save_pretrained and give the folder"
         )
     if str(path) in TABLES["backend"]:

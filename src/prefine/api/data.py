@@ -4,7 +4,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from prefine.api.components import JudgeLike, Model, Named, component_of, judge_of, sampler_of, validated
+from prefine.api.components import (
+    JudgeLike,
+    Model,
+    Named,
+    component_of,
+    judge_of,
+    sampler_of,
+    validated,
+)
 from prefine.api.journals import answer_log
 from prefine.api.reading import PromptLike, prompts_of, tell
 from prefine.calls.engine import CallEngine
@@ -45,8 +53,10 @@ def sample(
         top_p: Keep the most likely tokens up to this mass.
         max_new_tokens: The longest completion [tokens].
         seed: Of the drawing.
-        max_failed_fraction: Stop when a larger share of the completions fails; those that failed are missing.
-        journal: A file that keeps every answer: called again, nothing that was answered is asked for again.
+        max_failed_fraction: Stop when a larger share of the completions fails; those that failed
+            are missing.
+        journal: A file that keeps every answer: called again, nothing that was answered is asked
+            for again.
         progress: Where to say how far it is.
 
     Raises:
@@ -57,7 +67,12 @@ def sample(
     """
     decoding = validated(
         Decoding,
-        {"temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens, "seed": seed},
+        {
+            "temperature": temperature,
+            "top_p": top_p,
+            "max_new_tokens": max_new_tokens,
+            "seed": seed,
+        },
         where="sample",
     )
     shown = progress or Silent()
@@ -105,14 +120,18 @@ def rank(
     Args:
         prompts: What was answered.
         completions: Answers; each names its prompt by `prompt_id`.
-        judge: As in YAML, or a function `(prompt, completion) -> float`, or an object that is a judge.
+        judge: As in YAML, or a function `(prompt, completion) -> float`, or an object that is a
+            judge.
         strategy: As in YAML, such as "iterative" or `{"name": "round_robin", "order": "both"}`.
-        scorer: Gives the ratings that a strategy asks for: a function, or a reward model as in YAML; None is the judge.
+        scorer: Gives the ratings that a strategy asks for: a function, or a reward model as in
+            YAML; None is the judge.
         seed: Of the order in which completions are met.
         max_calls: Stop before more judge calls than this.
-        max_cost: Stop once the calls have cost this much, by the prices that were given for the judge's model.
+        max_cost: Stop once the calls have cost this much, by the prices that were given for the
+            judge's model.
         max_failed_fraction: Stop when a larger share of the judgments and ratings fails.
-        journal: A file that keeps every answer: called again, nothing that was answered is asked for again.
+        journal: A file that keeps every answer: called again, nothing that was answered is asked
+            for again.
         progress: Where to say how far it is.
 
     Raises:
@@ -125,7 +144,9 @@ def rank(
     _, asked = judge_of(judge)
     scoring = None if scorer is None else judge_of(scorer, where="scorer")[1]
     chosen = component_of(strategy, where="strategy")
-    rater = choose_rater(asked, scoring, strategy=chosen.name, facts=strategy_facts(chosen), section="")
+    rater = choose_rater(
+        asked, scoring, strategy=chosen.name, facts=strategy_facts(chosen), section=""
+    )
     make_strategy = strategy_maker(chosen, asked)
     askable = who_is_asked(asked, scoring, strategy_facts(chosen))
     groups = _grouped(prompts, completions)
@@ -137,10 +158,14 @@ def rank(
     rankings: list[Ranking] = []
     failures, slots = Failures(), Slots()
     with answer_log(journal) as log:
-        engine = CallEngine(log, max_calls=max_calls, max_cost=max_cost, should_stop=lambda: shown.stopping)
+        engine = CallEngine(
+            log, max_calls=max_calls, max_cost=max_cost, should_stop=lambda: shown.stopping
+        )
         for shard in chunks(groups, _SHARD):
             fields, skipped = make_candidates(shard, seed=seed)
-            found, judgments, scores = rank_shard(engine, asked, rater, fields, make_strategy, name=chosen.name)
+            found, judgments, scores = rank_shard(
+                engine, asked, rater, fields, make_strategy, name=chosen.name
+            )
             rankings += found
             failures.count(judgments)
             failures.count_scores(scores)
@@ -149,7 +174,9 @@ def rank(
             tell(f"{count} prompts have no ranking: {reason}" for reason, count in skipped.items())
             shown.advance(len(shard))
     tell([*failures.notes(), *slots.notes(), *(note for one in askable for note in one.notes)])
-    return [ranking for ranking in rankings if ranking.champion is not None or ranking.order is not None]
+    return [
+        ranking for ranking in rankings if ranking.champion is not None or ranking.order is not None
+    ]
 
 
 def make_pairs(
@@ -182,7 +209,8 @@ def make_pairs(
         seed: Of selectors that draw.
 
     Raises:
-        ConfigError: The selector or an option needs what the strategy of the rankings does not guarantee.
+        ConfigError: The selector or an option needs what the strategy of the rankings does not
+            guarantee.
         DataError: A ranking's prompt or completion is not among those given.
     """
     bound, groups = _selecting(
@@ -225,14 +253,17 @@ def make_lists(
         completions: What was ranked.
         rankings: From `rank`.
         selector: As in YAML.
-        min_gap: The gap [scores] by which each completion of a list must be below the one before it.
-        max_length_ratio: How many times as long, or as short, as the best answer another one may be.
+        min_gap: The gap [scores] by which each completion of a list must be below the one before
+            it.
+        max_length_ratio: How many times as long, or as short, as the best answer another one may
+            be.
         length_penalty: Subtracted from the scores for every character, before anything is selected.
         drop_truncated: Leave out completions that the generation limit has cut.
         seed: Of selectors that draw.
 
     Raises:
-        ConfigError: The selector or an option needs what the strategy of the rankings does not guarantee.
+        ConfigError: The selector or an option needs what the strategy of the rankings does not
+            guarantee.
         DataError: A ranking's prompt or completion is not among those given.
     """
     bound, groups = _selecting(
@@ -262,12 +293,17 @@ def _selecting(
     """The selector with the shared options, and the rankings with what they are about."""
     chosen = component_of(selector, where="selector")
     groups = _ranked(*inputs)
-    return _bound(validated(PairConfig, {"selector": chosen, **values}, where="pair"), groups), groups
+    return _bound(
+        validated(PairConfig, {"selector": chosen, **values}, where="pair"), groups
+    ), groups
 
 
 def _bound(settings: PairConfig, groups: Iterable[RankedPrompt]) -> BoundSelector:
     """The selector, checked against every strategy that made one of the rankings."""
-    made = [BoundSelector(settings, Component(name=name)) for name in sorted({one.ranking.strategy for one in groups})]
+    made = [
+        BoundSelector(settings, Component(name=name))
+        for name in sorted({one.ranking.strategy for one in groups})
+    ]
     return made[0] if made else BoundSelector(settings, None)
 
 
@@ -279,22 +315,32 @@ def _ranked(
     ranked = []
     for ranking in rankings:
         if ranking.prompt_id not in groups:
-            raise DataError(f"ranking of prompt {ranking.prompt_id}: that prompt is not among those given")
+            raise DataError(
+                f"ranking of prompt {ranking.prompt_id}: that prompt is not among those given"
+            )
         prompt, answers = groups[ranking.prompt_id]
         ranked.append(RankedPrompt(prompt, {answer.id: answer for answer in answers}, ranking))
     return ranked
 
 
-def _grouped(prompts: Iterable[PromptLike], completions: Iterable[Completion]) -> list[tuple[Prompt, list[Completion]]]:
+def _grouped(
+    prompts: Iterable[PromptLike], completions: Iterable[Completion]
+) -> list[tuple[Prompt, list[Completion]]]:
     """Each prompt with its completions; joined by id."""
-    groups: dict[str, tuple[Prompt, list[Completion]]] = {p.id: (p, []) for p in prompts_of(prompts)}
+    groups: dict[str, tuple[Prompt, list[Completion]]] = {
+        p.id: (p, []) for p in prompts_of(prompts)
+    }
     for completion in completions:
         if not isinstance(completion, Completion):
             raise DataError(
-                f"completions: expected Completions, got a {type(completion).__name__}; take them from sample() or "
+                f"completions: expected Completions, got a {type(completion).__name__}; take them "
+                "from sample() or "
                 "read_completions()"
             )
         if completion.prompt_id not in groups:
-            raise DataError(f"completion {completion.id}: its prompt {completion.prompt_id} is not among those given")
+            raise DataError(
+                f"completion {completion.id}: its prompt {completion.prompt_id} is not among "
+                "those given"
+            )
         groups[completion.prompt_id][1].append(completion)
     return list(groups.values())

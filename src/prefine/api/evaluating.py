@@ -44,7 +44,8 @@ def evaluate(
         seed: Of the drawing and of the bootstrap; the two models draw from different streams.
         bootstrap_samples: For the uncertainty of what is drawn anew from the prompts.
         max_failed_fraction: Stop when a larger share of the answers, or of the judgments, fails.
-        journal: A file that keeps every answer: called again, nothing that was answered is asked for again.
+        journal: A file that keeps every answer: called again, nothing that was answered is asked
+            for again.
         progress: Where to say how far it is.
     Returns: The contest with wins, ties and losses, and metrics with their intervals.
 
@@ -54,7 +55,11 @@ def evaluate(
         BackendError: A model cannot be loaded, or a server will not answer.
         LimitError: Too many answers or judgments failed.
     """
-    given = {"seed": seed, "bootstrap_samples": bootstrap_samples, "max_failed_fraction": max_failed_fraction}
+    given = {
+        "seed": seed,
+        "bootstrap_samples": bootstrap_samples,
+        "max_failed_fraction": max_failed_fraction,
+    }
     settings = validated(EvaluateConfig, given, where="evaluate")
     shown = progress or Silent()
     asked = prompts_of(prompts)
@@ -72,7 +77,11 @@ def evaluate(
                 asked,
                 validated(
                     Decoding,
-                    {"temperature": temperature, "max_new_tokens": max_new_tokens, "seed": seed + offset},
+                    {
+                        "temperature": temperature,
+                        "max_new_tokens": max_new_tokens,
+                        "seed": seed + offset,
+                    },
                     where="evaluate",
                 ),
                 shown,

@@ -38,7 +38,9 @@ def read_prompts(source: Source, *, strict: bool = False) -> list[Prompt]:
     return prompts
 
 
-def read_completions(source: Source, *, strict: bool = False) -> tuple[list[Prompt], list[Completion]]:
+def read_completions(
+    source: Source, *, strict: bool = False
+) -> tuple[list[Prompt], list[Completion]]:
     """The prompts of a source, and all their completions, which name their prompt by `prompt_id`.
 
     Args:
@@ -52,7 +54,9 @@ def read_completions(source: Source, *, strict: bool = False) -> tuple[list[Prom
     screen = ImportReport(strict=strict)
     groups = list(entries.completions(_rows(source, "completions"), screen))
     _warn(screen)
-    return [prompt for prompt, _ in groups], [completion for _, found in groups for completion in found]
+    return [prompt for prompt, _ in groups], [
+        completion for _, found in groups for completion in found
+    ]
 
 
 def read_pairs(source: Source, *, strict: bool = False) -> list[PreferencePair]:
@@ -60,7 +64,8 @@ def read_pairs(source: Source, *, strict: bool = False) -> list[PreferencePair]:
 
     Args:
         source: A path, a mapping as in YAML, or rows.
-        strict: Refuse what would be set aside with a warning: repeated, empty and identical answers, ties.
+        strict: Refuse what would be set aside with a warning: repeated, empty and identical
+            answers, ties.
 
     Raises:
         ConfigError: There is no such source.
@@ -88,7 +93,9 @@ def prompts_of(prompts: Iterable[PromptLike]) -> list[Prompt]:
         DataError: A prompt is malformed.
     """
     if isinstance(prompts, str | Mapping):
-        raise ConfigError(f"prompts: expected a list, got one {type(prompts).__name__}; write [{prompts!r:.40}]")
+        raise ConfigError(
+            f"prompts: expected a list, got one {type(prompts).__name__}; write [{prompts!r:.40}]"
+        )
     found: dict[str, Prompt] = {}
     repeated = 0
     for number, value in enumerate(prompts):
@@ -120,14 +127,19 @@ def pairs_of(pairs: Iterable[PreferencePair | Mapping[str, Any]]) -> Iterator[Pr
         seen: set[str] = set()
         for pair in everything:
             if not isinstance(pair, PreferencePair):
-                raise DataError(f"pairs: expected PreferencePairs only, got a {type(pair).__name__} among them")
+                raise DataError(
+                    f"pairs: expected PreferencePairs only, got a {type(pair).__name__} among them"
+                )
             if pair.id in seen:
                 screen.dropped["duplicate pair"] += 1
                 continue
             seen.add(pair.id)
             yield pair
         if screen.dropped:
-            warnings.warn(f"{screen.dropped['duplicate pair']} pairs are repeated and count once", stacklevel=3)
+            warnings.warn(
+                f"{screen.dropped['duplicate pair']} pairs are repeated and count once",
+                stacklevel=3,
+            )
         return
     yield from entries.pairs(_rows(map(_as_row, everything), "pairs"), screen)
     _warn(screen)
@@ -136,7 +148,9 @@ def pairs_of(pairs: Iterable[PreferencePair | Mapping[str, Any]]) -> Iterator[Pr
 def _as_row(item: Any) -> Mapping[str, Any]:
     if isinstance(item, Mapping):
         return item
-    raise DataError(f"pairs: expected PreferencePairs or rows, got a {type(item).__name__}; see read_pairs")
+    raise DataError(
+        f"pairs: expected PreferencePairs or rows, got a {type(item).__name__}; see read_pairs"
+    )
 
 
 def tell(notes: Iterable[str]) -> None:

@@ -62,28 +62,37 @@ def simulate(
 
     Args:
         completions: M, completions per prompt; 2 to 128.
-        judge: The judge to simulate, a `JudgeModel`; None takes accuracy .75 and a slot bias of half its noise.
-        strategies: Names, or mappings of a name and options as in YAML; None takes all that the registry has, in the
-            orders and limits that make sense.
+        judge: The judge to simulate, a `JudgeModel`; None takes accuracy .75 and a slot bias of
+            half its noise.
+        strategies: Names, or mappings of a name and options as in YAML; None takes all that the
+            registry has, in the orders and limits that make sense.
         worlds: Simulated prompts, 2 to 1,000,000.
         seed: Of the worlds. The same seed gives the same numbers, whatever the number of processes.
         prices: Of a duel and of a rating, as `Prices`; None counts both as 1.
         max_calls: Advise within so many calls per prompt, on average.
         max_cost: Advise within such a cost per prompt, on average.
-        processes: Above 1, so many processes share the work. As always with processes, a script that asks for them
-            needs the guard `if __name__ == "__main__":`.
+        processes: Above 1, so many processes share the work. As always with processes, a script
+            that asks for them needs the guard `if __name__ == "__main__":`.
         progress: Where to say how far it is.
 
     Raises:
-        ConfigError: A setting is not allowed; a strategy is unknown, an option of it is wrong, it cannot play so many
-            completions, or one of the user's own fails.
+        ConfigError: A setting is not allowed; a strategy is unknown, an option of it is wrong, it
+            cannot play so many completions, or one of the user's own fails.
         Interrupted: `progress` asked to stop.
     """
     _check(completions=completions, worlds=worlds, seed=seed, processes=processes)
-    _check(**{name: limit for name, limit in (("max_calls", max_calls), ("max_cost", max_cost)) if limit is not None})
+    _check(
+        **{
+            name: limit
+            for name, limit in (("max_calls", max_calls), ("max_cost", max_cost))
+            if limit is not None
+        }
+    )
     for name, given, kind in (("judge", judge, JudgeModel), ("prices", prices, Prices)):
         if given is not None and not isinstance(given, kind):
-            raise ConfigError(f"{name}: expected a prefine.{kind.__name__}, got a {type(given).__name__}")
+            raise ConfigError(
+                f"{name}: expected a prefine.{kind.__name__}, got a {type(given).__name__}"
+            )
     model, shown = judge or JudgeModel(), progress or Silent()
     notes: list[str] = []
     if strategies is None:
@@ -95,7 +104,9 @@ def simulate(
                 notes.append(f"left out: {str(error).removeprefix(f'{_WHERE}: ')}")
     else:
         if isinstance(strategies, str | Mapping):
-            raise ConfigError(f"{_WHERE}: expected a list of strategies, got {strategies!r}; put it in brackets")
+            raise ConfigError(
+                f"{_WHERE}: expected a list of strategies, got {strategies!r}; put it in brackets"
+            )
         contestants = [contestant_of(named, model, completions) for named in strategies]
     if not contestants:
         why = "; ".join(notes) or "none was named"
@@ -109,7 +120,9 @@ def simulate(
             shown.advance(len(part[0].calls))
             _go_on(shown)
     played = [joined(same) for same in zip(*parts, strict=True)]
-    finds_best = ["best" in facts_of(lookup("strategy", c.name, where=_WHERE)).guarantees for c in contestants]
+    finds_best = [
+        "best" in facts_of(lookup("strategy", c.name, where=_WHERE)).guarantees for c in contestants
+    ]
     rows, advice = summarise(
         contestants, played, finds_best, prices or Prices(), max_calls=max_calls, max_cost=max_cost
     )
@@ -151,23 +164,33 @@ def contestant_of(strategy: Named | Component, judge: JudgeModel, completions: i
     Raises:
         ConfigError: It is unknown, an option is wrong, or it cannot play so many completions.
     """
-    component = strategy if isinstance(strategy, Component) else component_of(strategy, where=_WHERE)
+    component = (
+        strategy if isinstance(strategy, Component) else component_of(strategy, where=_WHERE)
+    )
     where = place(component.name)
     function = lookup("strategy", component.name, where=where)
     if not isinstance(getattr(function, "facts", None), StrategyFacts):
         raise ConfigError(
-            f"{where}: it does not say what it guarantees and asks; decorate it with prefine.ranking.strategy"
+            f"{where}: it does not say what it guarantees and asks; decorate it with "
+            "prefine.ranking.strategy"
         )
     facts, parameters = facts_of(function), inspect.signature(function).parameters
-    # Whoever has measured the judge would set these; 1 is no noise at all, which no measurement can show.
+    # Whoever has measured the judge would set these; 1 is no noise at all, which no measurement can
+    # show.
     measured = {"accuracy": min(judge.accuracy, 0.99), "order_noise": judge.order_noise}
-    told = {name: value for name, value in measured.items() if name in parameters and value != parameters[name].default}
+    told = {
+        name: value
+        for name, value in measured.items()
+        if name in parameters and value != parameters[name].default
+    }
     component = Component.model_validate({"name": component.name, **told, **component.options})
     make = component.resolve("strategy", where=where, given=("first_slot_bias",))
     if "first_slot_bias" in parameters:
         make.keywords["first_slot_bias"] = judge.first_slot_logit
     fitting = tuple(
-        name for name in GAPS if selector_facts(lookup("selector", name, where="selectors")).fits(facts.guarantees)
+        name
+        for name in GAPS
+        if selector_facts(lookup("selector", name, where="selectors")).fits(facts.guarantees)
     )
     order = {"order": make.keywords["order"]} if "order" in make.keywords else {}
     try:
@@ -179,7 +202,9 @@ def contestant_of(strategy: Named | Component, judge: JudgeModel, completions: i
             raise  # ours: a bug, whose traceback is wanted
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         raise ConfigError(f"{where} with {completions} completions: {kind}{error}") from error
-    return Contestant(component.name, tuple((order | component.options).items()), make, fitting, most)
+    return Contestant(
+        component.name, tuple((order | component.options).items()), make, fitting, most
+    )
 
 
 def place(name: str) -> str:
@@ -206,7 +231,8 @@ def _workers(count: int) -> Iterator[Apply]:
     if count < 2:
         yield lambda work, chunks, progress: map(work, chunks)
         return
-    # Processes that begin afresh: a copy of this one, made while its progress bar's thread holds a lock, could hang.
+    # Processes that begin afresh: a copy of this one, made while its progress bar's thread holds a
+    # lock, could hang.
     with multiprocessing.get_context("spawn").Pool(count, _leave_interrupts_to_the_parent) as pool:
 
         def apply(

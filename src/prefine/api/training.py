@@ -44,16 +44,19 @@ def train(
 
     Args:
         policy: A hub id or folder, or a backend with weights as in YAML.
-        pairs: From `make_pairs` or `read_pairs`, or rows of a known layout such as a `datasets.Dataset`.
+        pairs: From `make_pairs` or `read_pairs`, or rows of a known layout such as a
+            `datasets.Dataset`.
         output_dir: Becomes a run folder: pairs, log, checkpoints, and the model in `model/`.
-        settings: The section `train` of a configuration: loss, regularizer, adapter, learning_rate, ….
-        held_out: Pairs of other prompts, as `pairs`, which the setting `evaluate_every` evaluates during training.
+        settings: The section `train` of a configuration: loss, regularizer, adapter, learning_rate,
+            ….
+        held_out: Pairs of other prompts, as `pairs`, which the setting `evaluate_every` evaluates
+            during training.
         progress: Where to say how far it is.
 
     Raises:
         ConfigError: A setting is wrong, or the folder holds the run of another configuration.
-        DataError: No pair can be trained on, or one is of answers to two prompts and the loss is not joint, or its
-            prompt is held out.
+        DataError: No pair can be trained on, or one is of answers to two prompts and the loss is
+            not joint, or its prompt is held out.
         BackendError: An experiment tracker does not start.
         NumericsError: A loss or gradient is not finite.
         Interrupted: The user asked to stop; a checkpoint was saved.
@@ -69,7 +72,8 @@ def train(
     with RunFolder(config.run_dir) as folder:
         folder.adopt_config(config.resolved())
         read, apart = (
-            stating_enough(readable_by_loss(pairs_of(some), config.train), config.train) for some in (pairs, held_out)
+            stating_enough(readable_by_loss(pairs_of(some), config.train), config.train)
+            for some in (pairs, held_out)
         )
         write_pairs(folder, read, apart)
         stage.run(config, folder, progress or Silent())

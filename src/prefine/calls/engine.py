@@ -1,11 +1,15 @@
 """The call engine: an answer that was journaled is never asked for again.
 
-A call is a key and whatever its answerer needs. The engine looks the keys up and asks only for the rest, batch by
-batch: it notes a batch's keys, lets it go out, and journals what comes back before anybody sees it. So what a kill
-leaves noted and unanswered is what was in flight. Failures come back as failures and are not journaled.
+A call is a key and whatever its answerer needs. The engine looks the keys up and asks only for the
+rest, batch by
+batch: it notes a batch's keys, lets it go out, and journals what comes back before anybody sees it.
+    So what a kill
+leaves noted and unanswered is what was in flight. Failures come back as failures and are not
+journaled.
 
-Up to `concurrency` batches are in flight at a time, each in its own thread; the journal is written by this thread only.
-Whatever ends the asking early, what is in flight is waited for and journaled: it has been paid for.
+Up to `concurrency` batches are in flight at a time, each in its own thread; the journal is written
+by this thread only. Whatever ends the asking early, what is in flight is waited for and journaled:
+it has been paid for.
 """
 
 import math
@@ -26,16 +30,18 @@ THREADS = "prefine-call"
 class CallEngine:
     """Asks, journals and counts.
 
-    `asked` counts what went out in this run, `usage` what all answers that were wanted have cost, whenever that was:
-    journaled ones and failed attempts included, each once.
+    `asked` counts what went out in this run, `usage` what all answers that were wanted have cost,
+    whenever that was: journaled ones and failed attempts included, each once.
 
     Args:
         journal: Where answers are kept.
         max_calls: Stop with LimitError before more calls than this are made in this run.
-        max_cost: Stop with LimitError once `usage` has cost this much [the unit of the user's prices].
+        max_cost: Stop with LimitError once `usage` has cost this much [the unit of the user's
+            prices].
         most_failures: Stop with LimitError once more calls than this have failed.
         should_stop: Asked before every batch; if true, no further one goes out.
-        on_answers: Told how many calls have been answered whenever some are, from the journal or by asking.
+        on_answers: Told how many calls have been answered whenever some are, from the journal or by
+            asking.
     """
 
     def __init__(
@@ -75,19 +81,22 @@ class CallEngine:
         Args:
             calls: What to ask; equal keys are asked once.
             kind: The record that an answer is.
-            batches: Given the calls that are not journaled, yields batches of them; the answers of each are journaled
-                in one transaction.
+            batches: Given the calls that are not journaled, yields batches of them; the answers of
+                each are journaled in one transaction.
             concurrency: How many batches may be in flight.
 
         Raises:
-            LimitError: `max_calls` would be exceeded and nothing was asked; `max_cost` or `most_failures` is reached.
+            LimitError: `max_calls` would be exceeded and nothing was asked; `max_cost` or
+                `most_failures` is reached.
             BackendError: Whoever is asked will not answer any more.
             DataError: A journaled answer is damaged.
             Interrupted: `should_stop` became true; what was in flight is journaled.
         """
         unique = {call.key: call for call in calls}
         stored = self.journal.answers(unique)
-        results: dict[str, A | Failure] = {key: _record(kind, key, text) for key, text in stored.items()}
+        results: dict[str, A | Failure] = {
+            key: _record(kind, key, text) for key, text in stored.items()
+        }
         open_calls = [call for key, call in unique.items() if key not in stored]
         self._count_earlier(unique, results)
         if not open_calls:
@@ -105,7 +114,9 @@ class CallEngine:
             raise BackendError(f"{error}{kept}") from error
         return results
 
-    def _side_by_side(self, batches: Iterable[Batch[A]], concurrency: int) -> dict[str, A | Failure]:
+    def _side_by_side(
+        self, batches: Iterable[Batch[A]], concurrency: int
+    ) -> dict[str, A | Failure]:
         answers: dict[str, A | Failure] = {}
         flying: set[Future[Mapping[str, A | Failure]]] = set()
         pool = ThreadPoolExecutor(concurrency, thread_name_prefix=THREADS)
@@ -126,7 +137,9 @@ class CallEngine:
         pool.shutdown()
         return answers
 
-    def _count_earlier(self, unique: Mapping[str, Call[P]], stored: Mapping[str, A | Failure]) -> None:
+    def _count_earlier(
+        self, unique: Mapping[str, Call[P]], stored: Mapping[str, A | Failure]
+    ) -> None:
         """Take what earlier runs were answered, and what they paid, into account; each key once."""
         new = [key for key in unique if key not in self._counted]
         self._counted.update(new)
@@ -152,7 +165,9 @@ class CallEngine:
         self.journal.note_asked(batch.keys)
         self.asked += len(batch.keys)
 
-    def _land(self, flying: set[Future[Mapping[str, A | Failure]]], when: str) -> dict[str, A | Failure]:
+    def _land(
+        self, flying: set[Future[Mapping[str, A | Failure]]], when: str
+    ) -> dict[str, A | Failure]:
         """Keep what has come back; the first error is raised only after that."""
         landed, _ = wait(flying, return_when=when)
         flying -= landed
@@ -174,12 +189,15 @@ class CallEngine:
             self.usage += _usage(value)
         self._on_answers(len(answered))
         if bad:
-            self.journal.note_failed({key: value.usage.model_dump_json() for key, value in bad.items()})
+            self.journal.note_failed(
+                {key: value.usage.model_dump_json() for key, value in bad.items()}
+            )
             self.failures.update(failure.reason for failure in bad.values())
             self.failed_keys += bad
             if sum(self.failures.values()) > self.most_failures:
                 raise LimitError(
-                    f"{sum(self.failures.values())} calls failed ({top_reasons(self.failures)}), too many to go on: "
+                    f"{sum(self.failures.values())} calls failed ({top_reasons(self.failures)}), "
+                    "too many to go on: "
                     f"mend the cause, or raise max_failed_fraction. {self.journal.what_is_kept}"
                 )
         return answered
@@ -187,7 +205,8 @@ class CallEngine:
     def _stay_within_limit(self, more: int) -> None:
         if self.max_calls is not None and self.asked + more > self.max_calls:
             raise LimitError(
-                f"max_calls: {self.asked} calls made, {more} more needed, limit {self.max_calls}; raise the limit. "
+                f"max_calls: {self.asked} calls made, {more} more needed, limit {self.max_calls}; "
+                "raise the limit. "
                 f"{self.journal.what_is_kept}"
             )
 
@@ -197,11 +216,26 @@ class CallEngine:
         Raises:
             LimitError: With the top reasons and three keys.
         """
-        check_share(self.failures, self.failed_keys, total, allowed, where=where, what="calls", journal=self.journal)
+        check_share(
+            self.failures,
+            self.failed_keys,
+            total,
+            allowed,
+            where=where,
+            what="calls",
+            journal=self.journal,
+        )
 
 
 def check_share(
-    failures: Counter[str], ids: Sequence[str], total: int, allowed: float, *, where: str, what: str, journal: AnswerLog
+    failures: Counter[str],
+    ids: Sequence[str],
+    total: int,
+    allowed: float,
+    *,
+    where: str,
+    what: str,
+    journal: AnswerLog,
 ) -> None:
     """Stop when too large a share of `total` failed.
 
@@ -211,8 +245,10 @@ def check_share(
     failed = sum(failures.values())
     if total and failed / total > allowed:
         raise LimitError(
-            f"{where}: {failed} of {total} {what} failed, more than max_failed_fraction {allowed:g} allows "
-            f"({top_reasons(failures)}); first ids: {', '.join(ids[:3])}; mend the cause or raise the limit. "
+            f"{where}: {failed} of {total} {what} failed, more than max_failed_fraction "
+            f"{allowed:g} allows "
+            f"({top_reasons(failures)}); first ids: {', '.join(ids[:3])}; mend the cause or raise "
+            "the limit. "
             f"{journal.what_is_kept}"
         )
 
@@ -232,6 +268,7 @@ def _record(kind: type[A], key: str, text: str) -> A:
         return kind.model_validate_json(text)
     except ValidationError as error:
         raise DataError(
-            f"journal, answer {key}: not a {kind.__name__} ({error}); restore the journal from a backup, or move it "
+            f"journal, answer {key}: not a {kind.__name__} ({error}); restore the journal from a "
+            "backup, or move it "
             "away to ask every call again"
         ) from error

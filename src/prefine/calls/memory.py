@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping
 class MemoryLog:
     """An `AnswerLog` that is forgotten with the process."""
 
-    what_is_kept = "Without a journal nothing of it is kept: give journal=FILE to go on where this stopped"
+    what_is_kept = (
+        "Without a journal nothing of it is kept: give journal=FILE to go on where this stopped"
+    )
 
     def __init__(self) -> None:
         self._answers: dict[str, str] = {}

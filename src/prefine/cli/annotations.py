@@ -34,7 +34,9 @@ def figures(
     """
     known = None if kind is None else kind_called(kind)
     if outputs is not None and len(files) > 1:
-        raise ConfigError(f"--outputs {outputs}: of one model; give one file of annotations, not {len(files)}")
+        raise ConfigError(
+            f"--outputs {outputs}: of one model; give one file of annotations, not {len(files)}"
+        )
     extras = Extras(outputs, baseline_outputs, tuple(calibration))
     return [annotation_figures(path, kind=known, extras=extras) for path in files]
 
@@ -62,7 +64,9 @@ def as_json(found: Sequence[FileFigures]) -> str:
 def as_text(found: Sequence[FileFigures], *, columns: int = WIDTH) -> str:
     """A table for people, one for each model or judge, with what must be known beside it."""
     written = io.StringIO()
-    console = Console(file=written, width=max(NARROWEST, min(WIDTH, columns)), highlight=False, markup=False)
+    console = Console(
+        file=written, width=max(NARROWEST, min(WIDTH, columns)), highlight=False, markup=False
+    )
     for one in found:
         console.print(f"{one.path}: {one.kind}")
         for part in one.parts:

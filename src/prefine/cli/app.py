@@ -39,26 +39,40 @@ evaluate_app = typer.Typer(cls=StageUnlessNamed, subcommand_metavar="CONFIG | an
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML configuration.")]
 Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, e.g. train.loss.beta=0.05.")
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override a setting, e.g. train.loss.beta=0.05."
+    ),
 ]
-RunDir = Annotated[str | None, typer.Option("--run-dir", metavar="DIR", help="Where the run lives.")]
+RunDir = Annotated[
+    str | None, typer.Option("--run-dir", metavar="DIR", help="Where the run lives.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Strict = Annotated[
-    bool, typer.Option("--strict", help="Refuse rows that are empty, repeated, ties or too long, instead of counting.")
+    bool,
+    typer.Option(
+        "--strict",
+        help="Refuse rows that are empty, repeated, ties or too long, instead of counting.",
+    ),
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything and print the plan; do nothing.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Check everything and print the plan; do nothing.")
+]
 
 
 def main() -> None:
     """Entry point of the `prefine` command."""
     choose_waiting(os.environ)
-    # More than 2 of the 9 seconds of a tiny training were Python's collector, which looks for cycles again and again
-    # among the modules that are loaded, and once more among all of them at the end.
+    # More than 2 of the 9 seconds of a tiny training were Python's collector, which looks for
+    # cycles again and again among the modules that are loaded, and once more among all of them at
+    # the end.
     gc.set_threshold(50_000, 20, 20)
     atexit.register(gc.freeze)
-    # What libraries will change in their next version is for us to act on, not for who runs the command.
+    # What libraries will change in their next version is for us to act on, not for who runs the
+    # command.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|torch)\.")
-    # A user's `my_module:my_function` is looked for where the command is run, as `python -m` does, after all else.
+    # A user's `my_module:my_function` is looked for where the command is run, as `python -m` does,
+    # after all else.
     sys.path.append(os.getcwd())
     code = guarded(lambda: app(standalone_mode=False))
     leave(code)
@@ -95,21 +109,28 @@ def run(
 
 @app.command()
 def demo(
-    run_dir: Annotated[str, typer.Option("--run-dir", metavar="DIR", help="Where the run lives.")] = "runs/demo",
+    run_dir: Annotated[
+        str, typer.Option("--run-dir", metavar="DIR", help="Where the run lives.")
+    ] = "runs/demo",
     set_: Overrides = None,
     json_: AsJson = False,
 ) -> None:
     """Make the embedded playground model measurably better, on this machine, without any download.
 
-    A few minutes on two CPU cores. `--json` prints win_rate, interval, chosen_fall, delta, seconds and report.
+    A few minutes on two CPU cores. `--json` prints win_rate, interval, chosen_fall, delta, seconds
+    and report.
     """
     from importlib.resources import files
 
-    _walk(_load(Path(str(files("prefine.playground") / "demo.yaml")), set_, run_dir), json_, demo=True)
+    _walk(
+        _load(Path(str(files("prefine.playground") / "demo.yaml")), set_, run_dir), json_, demo=True
+    )
 
 
 def _stage_command(stage: str, text: str) -> None:
-    def command(config: ConfigPath, set_: Overrides = None, run_dir: RunDir = None, json_: AsJson = False) -> None:
+    def command(
+        config: ConfigPath, set_: Overrides = None, run_dir: RunDir = None, json_: AsJson = False
+    ) -> None:
         _run_stage(stage, config, set_, run_dir, json_)
 
     def reading_command(
@@ -125,14 +146,28 @@ def _stage_command(stage: str, text: str) -> None:
     chosen.__doc__ = text
     if stage == "evaluate":
         evaluate_app.command(name=STAGE, hidden=True)(chosen)
-        more = "Or print the metrics of public annotation files. `prefine evaluate stage -h` has the stage's options."
-        app.add_typer(evaluate_app, name=stage, help=f"{text} {more}", short_help=f"{text} Or measure public files.")
+        more = (
+            "Or print the metrics of public annotation files. `prefine evaluate stage -h` has "
+            "the stage's options."
+        )
+        app.add_typer(
+            evaluate_app,
+            name=stage,
+            help=f"{text} {more}",
+            short_help=f"{text} Or measure public files.",
+        )
     else:
         app.command(name=stage)(chosen)
 
 
 def _run_stage(
-    stage: str, config: Path, set_: list[str] | None, run_dir: str | None, json_: bool, *, strict: bool = False
+    stage: str,
+    config: Path,
+    set_: list[str] | None,
+    run_dir: str | None,
+    json_: bool,
+    *,
+    strict: bool = False,
 ) -> None:
     from prefine.cli.progress import RichProgress
     from prefine.stages.plan import check, run_stage
@@ -171,30 +206,49 @@ for _stage, _text in (
 
 @evaluate_app.command("annotations")
 def evaluate_annotations(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Files, or folders of parts.")],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE", help="Files, or folders of parts.")
+    ],
     kind: Annotated[
-        str | None, typer.Option("--kind", metavar="NAME", help="What the files are, instead of by themselves.")
+        str | None,
+        typer.Option(
+            "--kind", metavar="NAME", help="What the files are, instead of by themselves."
+        ),
     ] = None,
     outputs: Annotated[
-        Path | None, typer.Option("--outputs", metavar="FILE", help="AlpacaEval: the model's model_outputs.json.")
+        Path | None,
+        typer.Option(
+            "--outputs", metavar="FILE", help="AlpacaEval: the model's model_outputs.json."
+        ),
     ] = None,
     baseline_outputs: Annotated[
-        Path | None, typer.Option("--baseline-outputs", metavar="FILE", help="AlpacaEval: the baseline's.")
+        Path | None,
+        typer.Option("--baseline-outputs", metavar="FILE", help="AlpacaEval: the baseline's."),
     ] = None,
     calibration: Annotated[
         list[Path] | None,
-        typer.Option("--calibration", metavar="FOLDER", help="AlpacaEval: of length control; or two files, two times."),
+        typer.Option(
+            "--calibration",
+            metavar="FOLDER",
+            help="AlpacaEval: of length control; or two files, two times.",
+        ),
     ] = None,
     json_: AsJson = False,
 ) -> None:
     """Print the metrics of public files: AlpacaEval, Arena-Hard, LLMBar, RewardBench, or judgments of ours.
 
-    The kind is recognised from the first row. `--json` prints {"files": [...]}, each with file, kind and parts, a part
-    of each model or judge with its metrics and notes.
+    The kind is recognised from the first row. `--json` prints {"files": [...]}, each with file,
+    kind and parts, a part of each model or judge with its metrics and notes.
     """
     from prefine.cli.annotations import as_json, as_text, figures
 
-    found = figures(files, kind=kind, outputs=outputs, baseline_outputs=baseline_outputs, calibration=calibration or ())
+    found = figures(
+        files,
+        kind=kind,
+        outputs=outputs,
+        baseline_outputs=baseline_outputs,
+        calibration=calibration or (),
+    )
     if json_:
         typer.echo(as_json(found))
     else:
@@ -205,36 +259,63 @@ def evaluate_annotations(
 @app.command(name="import")
 def import_(
     inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUT...", help="Files, patterns or folders; or one hub:org/name.")
+        list[str],
+        typer.Argument(metavar="INPUT...", help="Files, patterns or folders; or one hub:org/name."),
     ],
-    entry: Annotated[str, typer.Option("--as", metavar="ENTRY", help="prompts, completions or pairs.")],
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The JSON Lines file to write.")],
+    entry: Annotated[
+        str, typer.Option("--as", metavar="ENTRY", help="prompts, completions or pairs.")
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FILE", help="The JSON Lines file to write.")
+    ],
     layout: Annotated[
-        str | None, typer.Option("--layout", metavar="NAME", help="How the rows are laid out, instead of by itself.")
+        str | None,
+        typer.Option(
+            "--layout", metavar="NAME", help="How the rows are laid out, instead of by itself."
+        ),
     ] = None,
     columns: Annotated[
-        list[str] | None, typer.Option("--columns", metavar="OURS=THEIRS", help="A column that is called otherwise.")
+        list[str] | None,
+        typer.Option("--columns", metavar="OURS=THEIRS", help="A column that is called otherwise."),
     ] = None,
     questions: Annotated[
-        str | None, typer.Option("--questions", metavar="FILE", help="The questions of Arena-Hard answers.")
+        str | None,
+        typer.Option("--questions", metavar="FILE", help="The questions of Arena-Hard answers."),
     ] = None,
     format_: Annotated[
-        str | None, typer.Option("--format", metavar="NAME", help="Of the files, when the ending does not say it.")
+        str | None,
+        typer.Option(
+            "--format", metavar="NAME", help="Of the files, when the ending does not say it."
+        ),
     ] = None,
-    split: Annotated[str | None, typer.Option("--split", metavar="NAME", help="Which split of a hub data set.")] = None,
-    config: Annotated[str | None, typer.Option("--config", metavar="NAME", help="Which configuration of it.")] = None,
+    split: Annotated[
+        str | None, typer.Option("--split", metavar="NAME", help="Which split of a hub data set.")
+    ] = None,
+    config: Annotated[
+        str | None, typer.Option("--config", metavar="NAME", help="Which configuration of it.")
+    ] = None,
     revision: Annotated[
         str | None, typer.Option("--revision", metavar="COMMIT", help="Which commit or tag of it.")
     ] = None,
-    data_dir: Annotated[str | None, typer.Option("--data-dir", metavar="DIR", help="Which folder of it.")] = None,
-    limit: Annotated[int | None, typer.Option("--limit", metavar="N", help="Take the first prompts or pairs.")] = None,
+    data_dir: Annotated[
+        str | None, typer.Option("--data-dir", metavar="DIR", help="Which folder of it.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", metavar="N", help="Take the first prompts or pairs.")
+    ] = None,
     strict: Strict = False,
 ) -> None:
     """Convert data of any known layout to JSON Lines in our own columns."""
     from prefine.cli.importing import convert
 
     options = {
-        **{"layout": layout, "columns": columns, "questions": questions, "format": format_, "limit": limit},
+        **{
+            "layout": layout,
+            "columns": columns,
+            "questions": questions,
+            "format": format_,
+            "limit": limit,
+        },
         **{"split": split, "config": config, "revision": revision, "data_dir": data_dir},
     }
     for line in convert(inputs, entry, out, options, strict=strict):
@@ -243,41 +324,74 @@ def import_(
 
 @app.command()
 def simulate(
-    completions: Annotated[int, typer.Option("--completions", metavar="M", help="Completions per prompt.")] = 8,
+    completions: Annotated[
+        int, typer.Option("--completions", metavar="M", help="Completions per prompt.")
+    ] = 8,
     accuracy: Annotated[
-        float, typer.Option(help="How often the judge is right about two random completions, without its bias.")
+        float,
+        typer.Option(
+            help="How often the judge is right about two random completions, without its bias."
+        ),
     ] = 0.75,
-    first_slot_bias: Annotated[float, typer.Option(help="What the first slot adds, in sd of the noise.")] = 0.5,
-    order_noise: Annotated[float, typer.Option(help="Share of the noise that another order draws anew.")] = 0.5,
-    verdicts: Annotated[str, typer.Option(metavar="hard|soft", help="One of the two, or a probability.")] = "hard",
+    first_slot_bias: Annotated[
+        float, typer.Option(help="What the first slot adds, in sd of the noise.")
+    ] = 0.5,
+    order_noise: Annotated[
+        float, typer.Option(help="Share of the noise that another order draws anew.")
+    ] = 0.5,
+    verdicts: Annotated[
+        str, typer.Option(metavar="hard|soft", help="One of the two, or a probability.")
+    ] = "hard",
     price: Annotated[float, typer.Option(help="Of a call that compares.")] = 1.0,
     rating_price: Annotated[
-        float | None, typer.Option(help="Of a call that rates one completion; the same if not given.")
+        float | None,
+        typer.Option(help="Of a call that rates one completion; the same if not given."),
     ] = None,
-    worlds: Annotated[int, typer.Option(help="Simulated prompts, the same for every strategy.")] = 2000,
+    worlds: Annotated[
+        int, typer.Option(help="Simulated prompts, the same for every strategy.")
+    ] = 2000,
     seed: Annotated[int, typer.Option(help="Of the simulated prompts.")] = 0,
     strategy: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME[:KEY=VALUE,…]", help="Compare these (repeat it) instead of all of them."),
+        typer.Option(
+            metavar="NAME[:KEY=VALUE,…]", help="Compare these (repeat it) instead of all of them."
+        ),
     ] = None,
-    max_calls: Annotated[float | None, typer.Option(help="Recommend within so many calls per prompt.")] = None,
-    max_cost: Annotated[float | None, typer.Option(help="Recommend within such a cost per prompt.")] = None,
+    max_calls: Annotated[
+        float | None, typer.Option(help="Recommend within so many calls per prompt.")
+    ] = None,
+    max_cost: Annotated[
+        float | None, typer.Option(help="Recommend within such a cost per prompt.")
+    ] = None,
     html: Annotated[
-        Path | None, typer.Option("--html", metavar="FILE", help="Write a plot of cost against regret.")
+        Path | None,
+        typer.Option("--html", metavar="FILE", help="Write a plot of cost against regret."),
     ] = None,
     json_: AsJson = False,
 ) -> None:
     """Choose a ranking strategy before paying for it: what each takes and finds, with a judge like yours.
 
-    `--json` prints {"strategies": [...]}, each with strategy, order, calls, regret, p_best, gap (of the selector with
-    the widest pairs; all of them in gaps), standard_errors, frontier and recommended.
+    `--json` prints {"strategies": [...]}, each with strategy, order, calls, regret, p_best, gap (of
+    the selector with the widest pairs; all of them in gaps), standard_errors, frontier and
+    recommended.
     """
     from prefine.cli.simulate import as_json, as_text, run, write_plot
 
     options = {
         **{"completions": completions, "accuracy": accuracy, "first_slot_bias": first_slot_bias},
-        **{"order_noise": order_noise, "verdicts": verdicts, "price": price, "rating_price": rating_price},
-        **{"worlds": worlds, "seed": seed, "strategy": strategy, "max_calls": max_calls, "max_cost": max_cost},
+        **{
+            "order_noise": order_noise,
+            "verdicts": verdicts,
+            "price": price,
+            "rating_price": rating_price,
+        },
+        **{
+            "worlds": worlds,
+            "seed": seed,
+            "strategy": strategy,
+            "max_calls": max_calls,
+            "max_cost": max_cost,
+        },
         "html": html,
     }
     simulation = run(options)
@@ -295,7 +409,8 @@ def simulate(
 @app.command()
 def losses(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="One of them, or module:function of your own.")
+        str | None,
+        typer.Argument(metavar="[NAME]", help="One of them, or module:function of your own."),
     ] = None,
     json_: AsJson = False,
 ) -> None:
@@ -312,7 +427,9 @@ def losses(
 
 
 @config_app.command("check")
-def config_check(config: ConfigPath, set_: Overrides = None, run_dir: RunDir = None, strict: Strict = False) -> None:
+def config_check(
+    config: ConfigPath, set_: Overrides = None, run_dir: RunDir = None, strict: Strict = False
+) -> None:
     """Check a configuration: every key, every component and its options, every input that is on disk."""
     from prefine.stages.plan import check
 
@@ -400,7 +517,11 @@ def _print_plan(config: "RunConfig", strict: bool) -> None:
 
 def _print_manifests(manifests: "list[Manifest]", as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps([manifest.model_dump(mode="json") for manifest in manifests], ensure_ascii=False))
+        typer.echo(
+            json.dumps(
+                [manifest.model_dump(mode="json") for manifest in manifests], ensure_ascii=False
+            )
+        )
         return
     for manifest in manifests:
         asides = [
@@ -411,7 +532,8 @@ def _print_manifests(manifests: "list[Manifest]", as_json: bool) -> None:
             asides.append(f"{manifest.usage.calls:,} calls, cost {manifest.usage.cost:.4g}")
         typer.echo(
             f"{manifest.stage:<9} {manifest.counts.taken:>7,} → {manifest.counts.produced:>7,}"
-            f"  {manifest.wall_time_s:7.1f} s" + (f"  ({visible(', '.join(asides))})" if asides else "")
+            f"  {manifest.wall_time_s:7.1f} s"
+            + (f"  ({visible(', '.join(asides))})" if asides else "")
         )
         # What was set aside has been said before the run.
         for note in (note for note in manifest.notes if not note.startswith("set aside")):
@@ -431,7 +553,9 @@ def _print_result(
 
     result = result_of(config, folder, seconds)
     if as_json:
-        keys = {"win_rate", "interval", "chosen_fall", "delta", "seconds", "report"} if demo else None
+        keys = (
+            {"win_rate", "interval", "chosen_fall", "delta", "seconds", "report"} if demo else None
+        )
         typer.echo(json.dumps(result.model_dump(mode="json", include=keys), ensure_ascii=False))
         return
     _print_manifests(manifests, False)

@@ -16,8 +16,11 @@ from prefine.secrets import redact
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _INTERRUPTED = 130  # what typer makes of Ctrl-C, as shells do
 
-# The base of all usage errors: click's own class, or that of the click that newer versions of typer carry.
-_CommandLineError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+# The base of all usage errors: click's own class, or that of the click that newer versions of typer
+# carry.
+_CommandLineError: Any = next(
+    kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
+)
 
 
 def guarded(command: Callable[[], Any]) -> int:
@@ -42,7 +45,9 @@ def guarded(command: Callable[[], Any]) -> int:
         return 0
     except Exception:  # noqa: BLE001 - the last boundary: whatever arrives here is our bug
         sys.stderr.write(redact(traceback.format_exc()))
-        complain("this is a bug in prefine; what was journaled is kept. Please report the lines above")
+        complain(
+            "this is a bug in prefine; what was journaled is kept. Please report the lines above"
+        )
         return PrefineError.exit_code
 
 

@@ -15,15 +15,17 @@ _HUB = "hub:"
 _OF_THE_HUB, _OF_FILES = {"split", "config", "revision", "data_dir"}, {"questions", "format"}
 
 
-def convert(inputs: Sequence[str], entry: str, out: Path, options: Mapping[str, Any], *, strict: bool) -> list[str]:
+def convert(
+    inputs: Sequence[str], entry: str, out: Path, options: Mapping[str, Any], *, strict: bool
+) -> list[str]:
     """Write the file; what to tell the user, line by line.
 
     Args:
         inputs: Files, patterns or folders, or one `hub:org/name`.
         entry: prompts, completions or pairs.
         out: The JSON Lines file to write.
-        options: layout, columns (as OURS=THEIRS) and limit; of files format and questions; of the hub split, config,
-            revision and data_dir. None where not given.
+        options: layout, columns (as OURS=THEIRS) and limit; of files format and questions; of the
+            hub split, config, revision and data_dir. None where not given.
         strict: Refuse what would be set aside.
 
     Raises:
@@ -34,7 +36,9 @@ def convert(inputs: Sequence[str], entry: str, out: Path, options: Mapping[str, 
     given = {name: value for name, value in options.items() if value is not None}
     _check(inputs, entry, out, given, hub)
     if "columns" in given:
-        given["columns"] = dict(_mapped(one) for text in given["columns"] for one in text.split(","))
+        given["columns"] = dict(
+            _mapped(one) for text in given["columns"] for one in text.split(",")
+        )
     if hub is None:
         format = given.pop("format", None)
         files = [one for path in inputs for one in files_at(Path(path), format)]
@@ -54,17 +58,23 @@ def convert(inputs: Sequence[str], entry: str, out: Path, options: Mapping[str, 
     ]
 
 
-def _check(inputs: Sequence[str], entry: str, out: Path, options: Mapping[str, Any], hub: str | None) -> None:
+def _check(
+    inputs: Sequence[str], entry: str, out: Path, options: Mapping[str, Any], hub: str | None
+) -> None:
     if entry not in ENTRIES:
         raise ConfigError(f"--as {entry}: unknown; choose one of {', '.join(ENTRIES)}")
     if out.suffix.lower() != ".jsonl":
-        raise ConfigError(f"--out {out}: what is written is JSON Lines; give the file the ending .jsonl")
+        raise ConfigError(
+            f"--out {out}: what is written is JSON Lines; give the file the ending .jsonl"
+        )
     if (format := options.get("format", FORMATS[0])) not in FORMATS:
         raise ConfigError(f"--format {format}: unknown; choose one of {', '.join(FORMATS)}")
     if len(inputs) > 1 and any(one.startswith(_HUB) for one in inputs):
         raise ConfigError("only one hub:org/name can be read at a time, and no file beside it")
     for name in sorted(options.keys() & (_OF_THE_HUB if hub is None else _OF_FILES)):
-        raise ConfigError(f"--{name.replace('_', '-')} is for {'hub:org/name' if hub is None else 'files'}")
+        raise ConfigError(
+            f"--{name.replace('_', '-')} is for {'hub:org/name' if hub is None else 'files'}"
+        )
 
 
 def _mapped(text: str) -> tuple[str, str]:

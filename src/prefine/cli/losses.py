@@ -36,14 +36,18 @@ def read(name: str | None) -> "list[Card]":
     try:
         from prefine.losses.cards.catalogue import card, cards
     except ModuleNotFoundError as error:
-        raise ConfigError(f"losses need the package {error.name!r}; install prefine[train]") from error
+        raise ConfigError(
+            f"losses need the package {error.name!r}; install prefine[train]"
+        ) from error
     return cards() if name is None else [card(name)]
 
 
 def as_json(cards: "list[Card]", *, one: bool) -> str:
     """For machines. A ratio that is infinite or does not exist is null."""
     rows = [_row(card) for card in cards]
-    return json.dumps(rows[0] if one else {"losses": rows}, ensure_ascii=False, allow_nan=False, default=str)
+    return json.dumps(
+        rows[0] if one else {"losses": rows}, ensure_ascii=False, allow_nan=False, default=str
+    )
 
 
 def _row(card: "Card") -> dict[str, Any]:
@@ -65,7 +69,11 @@ def as_list(cards: "list[Card]", columns: int | None) -> str:
 
     folded = columns is not None
     name, kind, needs = max(len(card.name) for card in cards), 8, 11
-    formula = _width(columns) - name - kind - needs - 6 if folded else max(len(card.formula) for card in cards)
+    formula = (
+        _width(columns) - name - kind - needs - 6
+        if folded
+        else max(len(card.formula) for card in cards)
+    )
     parts: list[Any] = []
     for family, group in groupby(cards, key=lambda card: card.family):
         title, sentence = FAMILIES[family]
@@ -99,19 +107,26 @@ def as_text(card: "Card", columns: int | None) -> str:
     parts += ["", facts]
     if card.options:
         parts += ["", "Options", Padding(_options(card.options), (0, 0, 0, 2))]
-    return _printed([*parts, "", *_pushes(card), "", *_use(card), "", _symbols()], columns, folded=True)
+    return _printed(
+        [*parts, "", *_pushes(card), "", *_use(card), "", _symbols()], columns, folded=True
+    )
 
 
 def _kind(card: "Card") -> str:
     if card.kind == "local":
         return "local: a pair's value depends on that pair alone"
-    return "coupled: looks at all pairs of a step" + ("" if card.per_pair else "; pairs cannot be weighted")
+    return "coupled: looks at all pairs of a step" + (
+        "" if card.per_pair else "; pairs cannot be weighted"
+    )
 
 
 def _needs(card: "Card") -> str:
     from prefine.losses.protocol import NEED_WORDS
 
-    return "; ".join(f"{need} ({NEED_WORDS[need]})" for need in card.needs) or "only the policy's log-probabilities"
+    return (
+        "; ".join(f"{need} ({NEED_WORDS[need]})" for need in card.needs)
+        or "only the policy's log-probabilities"
+    )
 
 
 def _options(options: "tuple[Option, ...]") -> Table:
@@ -144,7 +159,8 @@ def _pushes(card: "Card") -> list[Any]:
     if (ratio := card.pushes.ratio) is not None:
         table.add_row("ratio", amount(ratio), _ratio_words(ratio))
     point = (
-        f"a = {CHOSEN:g}, c = {REJECTED:g}, {CHOSEN_TOKENS} and {REJECTED_TOKENS} tokens, default options; "
+        f"a = {CHOSEN:g}, c = {REJECTED:g}, {CHOSEN_TOKENS} and {REJECTED_TOKENS} tokens, default "
+        "options; "
         "negative gradient [loss per nat]"
     )
     return [title, Padding(table, (0, 0, 0, 2)), _indented(point)]
@@ -162,7 +178,9 @@ def _use(card: "Card") -> list[Any]:
     from prefine.losses.cards.catalogue import as_yaml
 
     options = [option for option in card.options if not option.moved]
-    given = "".join(f", {one.name}: {'…' if one.required else as_yaml(one.default)}" for one in options)
+    given = "".join(
+        f", {one.name}: {'…' if one.required else as_yaml(one.default)}" for one in options
+    )
     name = card.name if card.roles else f'"{card.name}"'
     role = card.roles[-1] if card.roles else "loss"
     return ["In a configuration", _indented(f"train: {{{role}: {{name: {name}{given}}}}}")]

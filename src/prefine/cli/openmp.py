@@ -16,12 +16,14 @@ _held: list[TextIOWrapper] = []
 def choose_waiting(environment: MutableMapping[str, str], folder: Path | None = None) -> bool:
     """Let threads spin shortly if this process has the machine to itself, else sleep at once; a user's setting wins.
 
-    Spinning saves a wake-up for every operation, which adds up where layers are small. Two processes that
-    both spin on the same cores starve each other, so at most one of a user's does, for as long as it lives.
+    Spinning saves a wake-up for every operation, which adds up where layers are small. Two
+    processes that both spin on the same cores starve each other, so at most one of a user's does,
+    for as long as it lives.
 
     Args:
         environment: Where the settings go.
-        folder: Where the spinning process is known; the system's folder for temporary files if None.
+        folder: Where the spinning process is known; the system's folder for temporary files if
+            None.
 
     Returns: Whether they spin.
     """
@@ -29,7 +31,11 @@ def choose_waiting(environment: MutableMapping[str, str], folder: Path | None = 
         return False
     environment["OMP_WAIT_POLICY"] = "PASSIVE"
     # A launcher's processes share the machine by design.
-    if "LOCAL_RANK" in environment or not _idle() or not _only_one(folder or Path(tempfile.gettempdir())):
+    if (
+        "LOCAL_RANK" in environment
+        or not _idle()
+        or not _only_one(folder or Path(tempfile.gettempdir()))
+    ):
         return False
     environment["GOMP_SPINCOUNT"] = SPINS
     return True
@@ -38,7 +44,9 @@ def choose_waiting(environment: MutableMapping[str, str], folder: Path | None = 
 def _idle() -> bool:
     """Whether at most half of the cores were busy in the last minute."""
     # Not every system tells which cores a process may use.
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     return os.getloadavg()[0] <= cores / 2
 
 

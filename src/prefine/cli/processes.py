@@ -32,8 +32,10 @@ def refuse_several(command: str) -> None:
     """
     if launched():
         _refuse(
-            f"`{command}` works in one process, and a launcher has started {os.environ['WORLD_SIZE']}; only "
-            "`prefine train` is shared among processes: run the stages before and after it, or `prefine run` once the "
+            f"`{command}` works in one process, and a launcher has started "
+            f"{os.environ['WORLD_SIZE']}; only "
+            "`prefine train` is shared among processes: run the stages before and after it, or "
+            "`prefine run` once the "
             "model is trained, without the launcher"
         )
 
@@ -100,7 +102,8 @@ def _refuse_others() -> None:
     for variable, name in _OTHERS.items():
         if _asked(variable):
             _refuse(
-                f"{name} is not supported; launch with configs/accelerate/fsdp2.yaml, which divides the layers among "
+                f"{name} is not supported; launch with configs/accelerate/fsdp2.yaml, which "
+                "divides the layers among "
                 "the processes, or with configs/accelerate/ddp.yaml, where each has the whole model"
             )
 
@@ -111,10 +114,14 @@ def _fsdp() -> bool | None:
         return None
     if os.environ.get("FSDP_VERSION") != "2":
         _refuse(
-            "FSDP is supported in its version 2 only; write `fsdp_version: 2` as configs/accelerate/fsdp2.yaml does"
+            "FSDP is supported in its version 2 only; write `fsdp_version: 2` as "
+            "configs/accelerate/fsdp2.yaml does"
         )
     if _asked("FSDP_OFFLOAD_PARAMS"):
-        _refuse("fsdp_offload_params is not supported: weights stay on the GPUs; take it out of the launcher's file")
+        _refuse(
+            "fsdp_offload_params is not supported: weights stay on the GPUs; take it out of the "
+            "launcher's file"
+        )
     if _asked("FSDP_ACTIVATION_CHECKPOINTING"):
         _refuse(
             "fsdp_activation_checkpointing is not read; take it out of the launcher's file and set "

@@ -6,7 +6,14 @@ from types import FrameType, TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Column
 
 _ONE_SIGNAL_S = 0.3
@@ -28,7 +35,9 @@ class RichProgress:
             TextColumn("{task.fields[unit]}"),
             TimeElapsedColumn(table_column=Column(no_wrap=True, min_width=7)),
             TextColumn(
-                "{task.fields[note]}", style="dim", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)
+                "{task.fields[note]}",
+                style="dim",
+                table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1),
             ),
             console=self._console,
         )
@@ -37,12 +46,17 @@ class RichProgress:
         self._asked = 0.0
 
     def __enter__(self) -> Self:
-        self._before = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._before = {
+            number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)
+        }
         self._bars.start()
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._bars.stop()
         for number, handler in self._before.items():
@@ -63,7 +77,8 @@ class RichProgress:
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         if self.stopping:
-            # What launches several processes passes on the signal that they had from the terminal already.
+            # What launches several processes passes on the signal that they had from the terminal
+            # already.
             if time.monotonic() - self._asked > _ONE_SIGNAL_S:
                 raise KeyboardInterrupt
             return

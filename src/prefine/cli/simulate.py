@@ -35,18 +35,33 @@ _TITLES = {
 """Names of selectors that fit over a column."""
 
 
-_CHECKED = ("completions", "accuracy", "first_slot_bias", "order_noise", "verdicts", "worlds", "seed")
-_CHECKED_IF_GIVEN = {"price": "duel", "rating_price": "rating", "max_calls": "max_calls", "max_cost": "max_cost"}
+_CHECKED = (
+    "completions",
+    "accuracy",
+    "first_slot_bias",
+    "order_noise",
+    "verdicts",
+    "worlds",
+    "seed",
+)
+_CHECKED_IF_GIVEN = {
+    "price": "duel",
+    "rating_price": "rating",
+    "max_calls": "max_calls",
+    "max_cost": "max_cost",
+}
 
 
 def run(options: Mapping[str, Any]) -> Simulation:
     """Simulate, with a progress bar.
 
     Args:
-        options: The command's options by name, None where not given; `html`, a file for the plot, is only checked.
+        options: The command's options by name, None where not given; `html`, a file for the plot,
+            is only checked.
 
     Raises:
-        ConfigError: An option is not allowed, or a strategy is unknown or cannot rank so many completions.
+        ConfigError: An option is not allowed, or a strategy is unknown or cannot rank so many
+            completions.
     """
     for name in _CHECKED:
         check(name, options[name], where=_option(name))
@@ -74,7 +89,9 @@ def run(options: Mapping[str, Any]) -> Simulation:
             prices=_prices(options),
             max_calls=options["max_calls"],
             max_cost=options["max_cost"],
-            processes=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+            processes=len(os.sched_getaffinity(0))
+            if hasattr(os, "sched_getaffinity")
+            else os.cpu_count() or 1,
             progress=progress,
         )
 
@@ -99,7 +116,10 @@ def _option(name: str) -> str:
 
 
 def _prices(options: Mapping[str, Any]) -> Prices:
-    return Prices(options["price"], options["price"] if options["rating_price"] is None else options["rating_price"])
+    return Prices(
+        options["price"],
+        options["price"] if options["rating_price"] is None else options["rating_price"],
+    )
 
 
 def _check_strategy(strategy: Mapping[str, Any], judge: JudgeModel, completions: int) -> None:
@@ -127,12 +147,16 @@ def named(text: str) -> dict[str, Any]:
     if name not in TABLES["strategy"]:
         name, _, last = text.rpartition(":") if "=" in text else (text, "", "")
     if not name:
-        raise ConfigError(f"--strategy {text!r}: expected name:key=value,key=value such as iterative:order=lazy")
+        raise ConfigError(
+            f"--strategy {text!r}: expected name:key=value,key=value such as iterative:order=lazy"
+        )
     options: dict[str, Any] = {}
     for part in filter(None, last.split(",")):
         key, equals, value = part.partition("=")
         if not (key and equals and value) or key == "name":
-            raise ConfigError(f"--strategy {text!r}: {part!r} is no option; write key=value such as order=lazy")
+            raise ConfigError(
+                f"--strategy {text!r}: {part!r} is no option; write key=value such as order=lazy"
+            )
         options[key] = parse_yaml(value, where=f"--strategy {name}:{key}")
     return {"name": name, **options}
 
@@ -140,7 +164,9 @@ def named(text: str) -> dict[str, Any]:
 def _check_file(path: Path) -> None:
     """Nothing, if a page can be written there; tried before the work, by opening the file."""
     if path.suffix.lower() not in (".html", ".htm"):
-        raise ConfigError(f"--html {path}: what is written is a page; give the file the ending .html")
+        raise ConfigError(
+            f"--html {path}: what is written is a page; give the file the ending .html"
+        )
     try:
         new = not path.exists()
         path.open("ab").close()
@@ -148,7 +174,8 @@ def _check_file(path: Path) -> None:
             path.unlink()
     except OSError as error:
         raise ConfigError(
-            f"--html {path}: no file can be written there: {error.strerror}; name one in a folder that exists and that "
+            f"--html {path}: no file can be written there: {error.strerror}; name one in a folder "
+            "that exists and that "
             "you may write to"
         ) from error
 
@@ -156,8 +183,10 @@ def _check_file(path: Path) -> None:
 def settings(options: Mapping[str, Any]) -> str:
     """What was simulated, in one line."""
     return (
-        f"{options['completions']} completions, {options['verdicts']} verdicts, accuracy {options['accuracy']:g}, "
-        f"first-slot bias {options['first_slot_bias']:g} sigma, order noise {options['order_noise']:g}, "
+        f"{options['completions']} completions, {options['verdicts']} verdicts, accuracy "
+        f"{options['accuracy']:g}, "
+        f"first-slot bias {options['first_slot_bias']:g} sigma, order noise "
+        f"{options['order_noise']:g}, "
         f"{options['worlds']:,} worlds, seed {options['seed']}"
     )
 
@@ -167,10 +196,19 @@ def as_json(simulation: Simulation) -> str:
     rows = []
     for index, row in enumerate(simulation.rows):
         options = dict(row.contestant.options)
-        pairs = {name: gap for name, gap in row.gaps.items() if name != "all_pairs" and not math.isnan(gap.mean)}
+        pairs = {
+            name: gap
+            for name, gap in row.gaps.items()
+            if name != "all_pairs" and not math.isnan(gap.mean)
+        }
         widest = max(pairs, key=lambda name: pairs[name].mean) if pairs else None
         gap = pairs[widest] if widest else Estimate(math.nan, math.nan)
-        estimates = {"calls": row.calls, "rounds": row.rounds, "cost": row.cost, "regret": row.regret}
+        estimates = {
+            "calls": row.calls,
+            "rounds": row.rounds,
+            "cost": row.cost,
+            "regret": row.regret,
+        }
         estimates |= {"p_best": row.p_best, "gap": gap}
         recommended = index == simulation.advice.row
         rows.append(
@@ -181,8 +219,12 @@ def as_json(simulation: Simulation) -> str:
                 **{name: _number(value.mean) for name, value in estimates.items()},
                 "gap_selector": widest,
                 "gaps": {name: _number(value.mean) for name, value in row.gaps.items()},
-                "standard_errors": {name: _number(value.standard_error) for name, value in estimates.items()},
-                "gap_standard_errors": {name: _number(value.standard_error) for name, value in row.gaps.items()},
+                "standard_errors": {
+                    name: _number(value.standard_error) for name, value in estimates.items()
+                },
+                "gap_standard_errors": {
+                    name: _number(value.standard_error) for name, value in row.gaps.items()
+                },
                 "finds_best": row.finds_best,
                 "frontier": row.frontier,
                 "choice": row.choice,
@@ -209,18 +251,28 @@ def as_text(simulation: Simulation, options: Mapping[str, Any], *, columns: int 
     console.print(_found(simulation, priced=priced))
     limited = options["max_calls"] is not None or options["max_cost"] is not None
     console.print(
-        f"● what to choose at some limit on {'cost' if priced else 'calls'}: the cheapest that nothing within it "
+        f"● what to choose at some limit on {'cost' if priced else 'calls'}: the cheapest that "
+        "nothing within it "
         "clearly beats (2 standard errors of the difference); ○ also on the frontier"
-        f"{', within the limit' if limited else ''}; → recommended. Depth: calls that wait for one another."
+        f"{', within the limit' if limited else ''}; → recommended. Depth: calls that wait for "
+        "one another."
     )
     if not all(row.finds_best for row in rows):
-        console.print("* guarantees no champion; the first of its order stands in. Neither marked nor recommended.")
+        console.print(
+            "* guarantees no champion; the first of its order stands in. Neither marked nor "
+            "recommended."
+        )
     if any(row.gaps for row in rows):
         console.print()
         console.print(_widths(rows, errors=width >= WIDTH))
         console.print(
-            "Quality of chosen minus rejected [sd]; – where the selector needs more than the strategy guarantees."
-            + ("" if width >= WIDTH else f" Standard errors are at most {_largest_error(rows):.3f}.")
+            "Quality of chosen minus rejected [sd]; – where the selector needs more than the "
+            "strategy guarantees."
+            + (
+                ""
+                if width >= WIDTH
+                else f" Standard errors are at most {_largest_error(rows):.3f}."
+            )
         )
     for note in simulation.notes:
         console.print(note)
@@ -233,7 +285,10 @@ def as_text(simulation: Simulation, options: Mapping[str, Any], *, columns: int 
         console.print(f"In a configuration: {_as_yaml(contestant)}")
         # The stage passes on what the judge is set to have; nothing is measured there.
         if told := getattr(contestant.make, "keywords", {}).get("first_slot_bias"):
-            console.print(f"It was told the judge's bias: set first_slot_bias: {told:.2f} (logits) on your judge.")
+            console.print(
+                f"It was told the judge's bias: set first_slot_bias: {told:.2f} (logits) on your "
+                "judge."
+            )
     return "\n".join(line.rstrip() for line in written.getvalue().splitlines())
 
 
@@ -245,15 +300,25 @@ def _as_yaml(contestant: Contestant) -> str:
 
 def _found(simulation: Simulation, *, priced: bool) -> Table:
     """What each strategy takes and finds."""
-    table = _table("", "strategy", "calls", *(["cost"] if priced else []), "depth", "best found %", "regret [sd]")
+    table = _table(
+        "",
+        "strategy",
+        "calls",
+        *(["cost"] if priced else []),
+        "depth",
+        "best found %",
+        "regret [sd]",
+    )
     for index, row in enumerate(simulation.rows):
         table.add_row(
-            ("→" if index == simulation.advice.row else " ") + ("●" if row.choice else "○" if row.frontier else " "),
+            ("→" if index == simulation.advice.row else " ")
+            + ("●" if row.choice else "○" if row.frontier else " "),
             label(row.contestant),
             f"{row.calls.mean:.1f}",
             *([f"{row.cost.mean:.4g}"] if priced else []),
             f"{row.rounds.mean:.1f}",
-            f"{100 * row.p_best.mean:.1f} ± {100 * row.p_best.standard_error:.1f}" + (" " if row.finds_best else "*"),
+            f"{100 * row.p_best.mean:.1f} ± {100 * row.p_best.standard_error:.1f}"
+            + (" " if row.finds_best else "*"),
             f"{row.regret.mean:.3f} ± {row.regret.standard_error:.3f}",
         )
     return table
@@ -264,7 +329,10 @@ def _widths(rows: Sequence[StrategyResult], *, errors: bool) -> Table:
     selectors = [name for name in GAPS if any(name in row.gaps for row in rows)]
     table = _table("  ", "strategy", *(_TITLES.get(name, name) for name in selectors))
     for row in rows:
-        cells = [_gap_text(row.gaps[name], errors=errors) if name in row.gaps else "–" for name in selectors]
+        cells = [
+            _gap_text(row.gaps[name], errors=errors) if name in row.gaps else "–"
+            for name in selectors
+        ]
         table.add_row("", label(row.contestant), *cells)
     return table
 

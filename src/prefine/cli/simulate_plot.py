@@ -82,7 +82,10 @@ def page(simulation: Simulation, settings: str, *, in_calls: bool) -> str:
         width=WIDTH,
         height=HEIGHT,
         margin={"l": _LEFT, "r": _RIGHT, "t": _TOP, "b": _BOTTOM},
-        title={"text": f"Ranking strategies: {unit} against regret", "subtitle": {"text": html.escape(settings)}},
+        title={
+            "text": f"Ranking strategies: {unit} against regret",
+            "subtitle": {"text": html.escape(settings)},
+        },
         font={"family": "system-ui, sans-serif", "color": _INK, "size": 13},
         legend={"orientation": "h", "x": 0, "y": -0.12, "yanchor": "top"},
         hoverlabel={"align": "left"},
@@ -96,26 +99,43 @@ def page(simulation: Simulation, settings: str, *, in_calls: bool) -> str:
         gridcolor="#eaeef2",
         showgrid=True,
     )
-    figure.update_yaxes(range=[0, top], title="regret: what the winner lacks [sd]", gridcolor="#eaeef2", showgrid=True)
-    drawn: str = figure.to_html(include_plotlyjs=True, full_html=False, config={"displaylogo": False})
+    figure.update_yaxes(
+        range=[0, top],
+        title="regret: what the winner lacks [sd]",
+        gridcolor="#eaeef2",
+        showgrid=True,
+    )
+    drawn: str = figure.to_html(
+        include_plotlyjs=True, full_html=False, config={"displaylogo": False}
+    )
     return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>prefine simulate</title>\n'
-        f"<style>body{{margin:24px auto;max-width:{WIDTH}px;font:15px/1.5 system-ui,sans-serif;color:{_INK};"
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>prefine '
+        "simulate</title>\n"
+        f"<style>body{{margin:24px auto;max-width:{WIDTH}px;font:15px/1.5 "
+        f"system-ui,sans-serif;color:{_INK};"
         "background:#fff}</style></head>\n<body>\n"
         f"{drawn}\n<p>{html.escape(_words(simulation))}</p>\n"
-        "<p>Bars are one standard error. The line joins what to choose at some limit: the cheapest strategy of the "
-        "frontier that nothing within the limit beats by more than two standard errors of the difference, world by "
+        "<p>Bars are one standard error. The line joins what to choose at some limit: the "
+        "cheapest strategy of the "
+        "frontier that nothing within the limit beats by more than two standard errors of the "
+        "difference, world by "
         "world.</p>\n</body></html>\n"
     )
 
 
 def _words(simulation: Simulation) -> str:
     advice = simulation.advice
-    chosen = "" if advice.row is None else f"Recommended: {label(simulation.rows[advice.row].contestant)}. "
+    chosen = (
+        ""
+        if advice.row is None
+        else f"Recommended: {label(simulation.rows[advice.row].contestant)}. "
+    )
     return chosen + advice.reason
 
 
-def _trace(name: str, rows: Sequence[StrategyResult], colour: str, mode: str, size: int) -> go.Scatter:
+def _trace(
+    name: str, rows: Sequence[StrategyResult], colour: str, mode: str, size: int
+) -> go.Scatter:
     return go.Scatter(
         name=name,
         mode=mode,
@@ -140,7 +160,10 @@ def _reading(row: StrategyResult) -> str:
         f"calls {row.calls.mean:.1f}, depth {row.rounds.mean:.1f}, cost {row.cost.mean:.4g}",
         f"regret {row.regret.mean:.3f} ± {row.regret.standard_error:.3f} sd",
         f"best found {100 * row.p_best.mean:.1f} ± {100 * row.p_best.standard_error:.1f} %",
-        *(f"{name}: gap {gap.mean:.2f} ± {gap.standard_error:.2f} sd" for name, gap in row.gaps.items()),
+        *(
+            f"{name}: gap {gap.mean:.2f} ± {gap.standard_error:.2f} sd"
+            for name, gap in row.gaps.items()
+        ),
     ]
     return "<br>".join(lines)
 
@@ -165,14 +188,21 @@ def _labels(
     plot = _Box(0, 0, WIDTH - _LEFT - _RIGHT, HEIGHT - _TOP - _BOTTOM)
     spots = {
         id(row): _Spot(
-            (math.log10(row.cost.mean) - low) / (high - low) * plot.right, (1 - row.regret.mean / top) * plot.bottom
+            (math.log10(row.cost.mean) - low) / (high - low) * plot.right,
+            (1 - row.regret.mean / top) * plot.bottom,
         )
         for row in rows
         if row.cost.mean > 0
     }
     taken = [_Box(x - _DOT, y - _DOT, x + _DOT, y + _DOT) for x, y in spots.values()]
-    joined = sorted((spots[id(row)] for row in rows if row.choice and id(row) in spots), key=lambda spot: spot.x)
-    taken += [_Box(x - 2, y - 2, x + 2, y + 2) for one, other in pairwise(joined) for x, y in _between(one, other)]
+    joined = sorted(
+        (spots[id(row)] for row in rows if row.choice and id(row) in spots), key=lambda spot: spot.x
+    )
+    taken += [
+        _Box(x - 2, y - 2, x + 2, y + 2)
+        for one, other in pairwise(joined)
+        for x, y in _between(one, other)
+    ]
     for row in rows:
         if id(row) not in spots:
             continue
@@ -182,7 +212,11 @@ def _labels(
             middle = spot.y - shift.y
             box = _Box(left, middle - _LINE / 2, left + width, middle + _LINE / 2)
             inside = box.left >= plot.left and box.right <= plot.right and box.top >= plot.top
-            if inside and box.bottom <= plot.bottom and not any(box.meets(other) for other in taken):
+            if (
+                inside
+                and box.bottom <= plot.bottom
+                and not any(box.meets(other) for other in taken)
+            ):
                 taken.append(box)
                 yield row, anchor, shift
                 break

@@ -1,8 +1,8 @@
 """Names in a configuration → functions and classes, imported on first use.
 
-A component's keyword-only arguments are its configuration: their annotations (with pydantic `Field` bounds)
-are checked, their defaults are the vetted setting. To add one: write its file and add a line to its table,
-or name your own as `module:attribute` and fork nothing.
+A component's keyword-only arguments are its configuration: their annotations (with pydantic `Field`
+bounds) are checked, their defaults are the vetted setting. To add one: write its file and add a
+line to its table, or name your own as `module:attribute` and fork nothing.
 """
 
 import importlib
@@ -122,7 +122,14 @@ SHARED_BY_SELECTORS = {
     **{
         name: f"pair.{name}"
         for name in (
-            *("min_gap", "min_p_chosen", "max_length_ratio", "length_penalty", "drop_truncated", "pairs_per_prompt"),
+            *(
+                "min_gap",
+                "min_p_chosen",
+                "max_length_ratio",
+                "length_penalty",
+                "drop_truncated",
+                "pairs_per_prompt",
+            ),
             *("held_out_prompts", "labels", "seed"),
         )
     },
@@ -144,7 +151,10 @@ def lookup(kind: Kind, name: str, *, where: str) -> Any:
     """
     target = TABLES[kind].get(name, name)
     if ":" not in target:
-        raise ConfigError(f"{where}.name: unknown {kind} {name!r}; {suggest(name, TABLES[kind])}, or module:attribute")
+        raise ConfigError(
+            f"{where}.name: unknown {kind} {name!r}; {suggest(name, TABLES[kind])}, or "
+            "module:attribute"
+        )
     module_name, _, attribute = target.partition(":")
     try:
         module = importlib.import_module(module_name)
@@ -158,7 +168,9 @@ def lookup(kind: Kind, name: str, *, where: str) -> Any:
             "put the folder of your module on PYTHONPATH"
         ) from error
     except (ImportError, SyntaxError, ValueError) as error:
-        raise ConfigError(f"{where}.name: importing {module_name!r} of {name!r} fails: {error}") from error
+        raise ConfigError(
+            f"{where}.name: importing {module_name!r} of {name!r} fails: {error}"
+        ) from error
     try:
         return getattr(module, attribute)
     except AttributeError as error:
@@ -205,7 +217,8 @@ def bind(
     Returns: A partial; calling it needs only the positional and the `given` arguments.
 
     Raises:
-        ConfigError: An option is unknown, missing or out of its bounds; the message has its path and value.
+        ConfigError: An option is unknown, missing or out of its bounds; the message has its path
+            and value.
     """
     component = lookup(kind, name, where=where)
     # What a controller moves is not the user's to set either.
@@ -216,12 +229,15 @@ def bind(
             raise ConfigError(f"{where}.{option}: unknown option of {kind} {name!r}; {instead}")
     hints = get_type_hints(_signed(component), include_extras=True)
     bound = {
-        option: _parsed(kind, value, hints.get(option, Any), f"{where}.{option}") for option, value in options.items()
+        option: _parsed(kind, value, hints.get(option, Any), f"{where}.{option}")
+        for option, value in options.items()
     }
     values = _checked(component, model, _ends(bound, 0), where)
     # Where a schedule ends is held to the same bounds as where it starts.
     _checked(component, model, _ends(bound, 1), where)
-    return partial(component, **{field: _kept(bound.get(field), value) for field, value in values.items()})
+    return partial(
+        component, **{field: _kept(bound.get(field), value) for field, value in values.items()}
+    )
 
 
 def _signed(component: Callable[..., Any]) -> Callable[..., Any]:
@@ -254,16 +270,25 @@ def _parsed(kind: Kind, value: Any, hint: Any, where: str) -> Any:
         if isinstance(value, Mapping) and isinstance(value.get("name"), str):
             options = {key: option for key, option in value.items() if key != "name"}
             return bind(nested.kind, value["name"], options, where=where)
-        raise ConfigError(f"{where}: expected a {nested.kind} such as {{name: …}} (got {_CLIPPED.repr(value)})")
+        raise ConfigError(
+            f"{where}: expected a {nested.kind} such as {{name: …}} (got {_CLIPPED.repr(value)})"
+        )
     if get_origin(inner) is tuple and isinstance(value, list | tuple):
-        return tuple(_parsed(kind, item, get_args(inner)[0], f"{where}.{index}") for index, item in enumerate(value))
+        return tuple(
+            _parsed(kind, item, get_args(inner)[0], f"{where}.{index}")
+            for index, item in enumerate(value)
+        )
     written = isinstance(value, Mapping) and "schedule" in value
     if kind in ("loss", "regularizer") and (written or isinstance(value, Schedule)):
         if inner is not float:
-            raise ConfigError(f"{where}: has no schedule; only options that take any number can move")
+            raise ConfigError(
+                f"{where}: has no schedule; only options that take any number can move"
+            )
         for key in value if isinstance(value, Mapping) else ():
             if key not in Schedule.model_fields:
-                raise ConfigError(f"{where}.{key}: unknown key; {suggest(key, list(Schedule.model_fields))}")
+                raise ConfigError(
+                    f"{where}.{key}: unknown key; {suggest(key, list(Schedule.model_fields))}"
+                )
         try:
             return Schedule.model_validate(value)
         except ValidationError as error:
@@ -303,7 +328,11 @@ def describe(problems: list[Any], where: str) -> str:
         if problem["type"] == "model_type":
             message = "expected a section: keys with values, such as {name: ...}"
         # The whole section is no value that anybody would look for.
-        value = "" if problem["type"] == "missing" or not places else f" (got {_CLIPPED.repr(problem['input'])})"
+        value = (
+            ""
+            if problem["type"] == "missing" or not places
+            else f" (got {_CLIPPED.repr(problem['input'])})"
+        )
         lines.append(f"{path}: {message}{value}" if path else f"{message}{value}")
     return "\n".join(lines)
 
@@ -313,7 +342,8 @@ def places_of(problem: Any) -> list[str]:
     return [
         str(part)
         for part in problem["loc"]
-        if part not in ("Component", "(number)", "(schedule)") and not str(part).startswith(("literal[", "tuple["))
+        if part not in ("Component", "(number)", "(schedule)")
+        and not str(part).startswith(("literal[", "tuple["))
     ]
 
 

@@ -26,7 +26,9 @@ Seed = Annotated[int, Field(ge=0, lt=2**53)]  # every reader of JSON keeps these
 Share = Annotated[float, Field(ge=0, le=1)]
 Cost = Annotated[float, Field(gt=0)]  # in the unit of the user's prices
 Decay = Annotated[float, Field(ge=0, lt=1)]
-ModuleNames = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Strict(False), Field(min_length=1)]
+ModuleNames = Annotated[
+    tuple[Annotated[str, Field(min_length=1)], ...], Strict(False), Field(min_length=1)
+]
 
 
 def _refuse_functions(value: Any) -> None:
@@ -38,7 +40,8 @@ def _refuse_functions(value: Any) -> None:
             _refuse_functions(item)
     elif callable(value):
         raise ValueError(
-            f"{getattr(value, '__qualname__', value)!r} is a function; name it, such as {{name: dpo}} or "
+            f"{getattr(value, '__qualname__', value)!r} is a function; name it, such as {{name: "
+            f"dpo}} or "
             "{name: my_module:my_loss}"
         )
 
@@ -131,10 +134,11 @@ class RankConfig(Section):
 class PairConfig(Section):
     """Stage `pair`: a ranking becomes preference pairs.
 
-    What a selector proposes is taken if it meets the options here, `pairs_per_prompt` of it (None: the selector's own
-    number). `length_penalty` is per character, subtracted from the scores before anything is selected.
-    `held_out_prompts` prompts, chosen by a hash of their id, go to `heldout_pairs/` and are not trained on.
-    `labels: shuffled` is the control experiment: chosen and rejected change places by a fair coin.
+    What a selector proposes is taken if it meets the options here, `pairs_per_prompt` of it (None:
+    the selector's own number). `length_penalty` is per character, subtracted from the scores before
+    anything is selected. `held_out_prompts` prompts, chosen by a hash of their id, go to
+    `heldout_pairs/` and are not trained on. `labels: shuffled` is the control experiment: chosen
+    and rejected change places by a fair coin.
     """
 
     selector: Component = Component(name="best_vs_random")
@@ -152,8 +156,8 @@ class PairConfig(Section):
 class AdapterConfig(Section):
     """What is trained instead of the weights: matrices of low rank beside them (LoRA), which can be saved alone.
 
-    `target_modules` are names of linear layers such as q_proj, or all of them but the output head. `save: merged`
-    leaves a whole model.
+    `target_modules` are names of linear layers such as q_proj, or all of them but the output head.
+    `save: merged` leaves a whole model.
     """
 
     name: Literal["lora"]
@@ -169,7 +173,9 @@ class TrackingConfig(Section):
     `run_name` None is the name of the run folder.
     """
 
-    trackers: Annotated[tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...], Strict(False)] = ()
+    trackers: Annotated[
+        tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...], Strict(False)
+    ] = ()
     project: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")] = "prefine"
     run_name: str | None = None
 
@@ -177,10 +183,13 @@ class TrackingConfig(Section):
 class EarlyStopConfig(Section):
     """What ends a training early: alarms of likelihood over-optimisation, on at `patience` evaluations in a row.
 
-    `keep` is how much of its moving average each evaluation keeps, the falls are shares of the height.
+    `keep` is how much of its moving average each evaluation keeps, the falls are shares of the
+    height.
     """
 
-    alarms: Annotated[tuple[Literal["collapse", "diffusion"], ...], Strict(False), Field(min_length=1)] = (
+    alarms: Annotated[
+        tuple[Literal["collapse", "diffusion"], ...], Strict(False), Field(min_length=1)
+    ] = (
         "collapse",
         "diffusion",
     )
@@ -193,13 +202,13 @@ class EarlyStopConfig(Section):
 class TrainConfig(Section):
     """Stage `train`. A step is `pairs_per_step` pairs, however many micro-batches of `micro_batch_tokens` it takes.
 
-    With `sharing: auto` a prompt is computed once for all its completions wherever the model allows it. With
-    `gradient_checkpointing` layers are computed again in the backward pass: more time, less memory.
-    `reference_cache` is the folder of the reference's values; without it they are beside the run folder, where other
-    runs find them.
+    With `sharing: auto` a prompt is computed once for all its completions wherever the model allows
+    it. With `gradient_checkpointing` layers are computed again in the backward pass: more time,
+    less memory. `reference_cache` is the folder of the reference's values; without it they are
+    beside the run folder, where other runs find them.
 
-    Without `adapter` all weights are trained. A hyper-parameter of the loss or the regularizer, and the latter's
-    weight, may be a schedule: `{schedule: linear, start: 0.1, end: 0.01}`.
+    Without `adapter` all weights are trained. A hyper-parameter of the loss or the regularizer, and
+    the latter's weight, may be a schedule: `{schedule: linear, start: 0.1, end: 0.01}`.
 
     Every `evaluate_every` steps the held-out pairs of section `pair` are evaluated.
     """
@@ -237,15 +246,18 @@ class TrainConfig(Section):
     @model_validator(mode="after")
     def _stops_on_evaluations(self) -> Self:
         if self.early_stop is not None and self.evaluate_every is None:
-            raise ValueError("early_stop needs evaluations to stop on; give train.evaluate_every, such as 20")
+            raise ValueError(
+                "early_stop needs evaluations to stop on; give train.evaluate_every, such as 20"
+            )
         return self
 
 
 class EvaluateConfig(Section):
     """Stage `evaluate`: the trained model against a baseline on prompts it has not seen.
 
-    `prompts` None evaluates only what the held-out pairs allow (reward accuracy). `decoding` None is that of
-    `sample`, `judge` None the training judge; `gold` adds a computable score by constraint.
+    `prompts` None evaluates only what the held-out pairs allow (reward accuracy). `decoding` None
+    is that of `sample`, `judge` None the training judge; `gold` adds a computable score by
+    constraint.
     """
 
     model: Literal["trained"] | Component = "trained"
@@ -268,7 +280,9 @@ class ReportConfig(Section):
 
 def _named(path: Any) -> Any:
     if isinstance(path, str) and not path.strip():
-        raise ValueError("is empty, which would be the working directory; name a folder such as runs/mine")
+        raise ValueError(
+            "is empty, which would be the working directory; name a folder such as runs/mine"
+        )
     return path
 
 
@@ -289,14 +303,21 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _entered_once(self) -> Self:
-        entries = [name for name in ("prompts", "completions", "pairs") if getattr(self, name) is not None]
+        entries = [
+            name for name in ("prompts", "completions", "pairs") if getattr(self, name) is not None
+        ]
         if len(entries) != 1:
             given = " and ".join(entries) or "none"
             raise ValueError(f"give exactly one of prompts, completions and pairs (got {given})")
         if self.pairs is None and self.rank is None:
-            raise ValueError("rank is missing: completions need a judge; add rank: {judge: {name: ...}}")
+            raise ValueError(
+                "rank is missing: completions need a judge; add rank: {judge: {name: ...}}"
+            )
         if self.prompts is not None and self.sample is None:
-            raise ValueError("sample is missing: prompts need completions; add sample: {completions_per_prompt: 8}")
+            raise ValueError(
+                "sample is missing: prompts need completions; add sample: "
+                "{completions_per_prompt: 8}"
+            )
         return self
 
     def resolved(self) -> dict[str, JsonValue]:
@@ -334,7 +355,9 @@ def components(config: RunConfig) -> Iterator[tuple[str, Kind, Component]]:
         yield "evaluate.gold", "gold", config.evaluate.gold
 
 
-def _with_parts(where: str, kind: Kind, component: Component) -> Iterator[tuple[str, Kind, Component]]:
+def _with_parts(
+    where: str, kind: Kind, component: Component
+) -> Iterator[tuple[str, Kind, Component]]:
     """A loss, and the losses within it."""
     yield where, kind, component
     for option, value in component.options.items():

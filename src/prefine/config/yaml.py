@@ -23,9 +23,13 @@ class _Loader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, dict | list):
-                raise yaml.constructor.ConstructorError(None, None, "a key must be a word", key_node.start_mark)
+                raise yaml.constructor.ConstructorError(
+                    None, None, "a key must be a word", key_node.start_mark
+                )
             if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} appears twice", key_node.start_mark)
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} appears twice", key_node.start_mark
+                )
             seen.add(key)
         return super().construct_mapping(node, deep=deep)
 
@@ -34,7 +38,11 @@ _Loader.yaml_implicit_resolvers = {}
 for _tag, _pattern, _first in (
     ("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF"),
     ("int", r"^[-+]?(?:0|[1-9][0-9]*)$", "-+0123456789"),
-    ("float", r"^[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?$", "-+.0123456789"),
+    (
+        "float",
+        r"^[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?$",
+        "-+.0123456789",
+    ),
     ("float", r"^(?:[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$", "-+."),
     ("null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
 ):
@@ -55,7 +63,14 @@ def parse_yaml(text: str, *, where: str) -> Any:
         if _expanded_size(value, {}) > _MOST_VALUES:
             raise ValueError(f"its aliases (*name) stand for more than {_MOST_VALUES:,} values")
     # An explicit tag such as `!!bool maybe` fails in the loader's own tables.
-    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
+    except (
+        yaml.YAMLError,
+        ValueError,
+        LookupError,
+        AttributeError,
+        TypeError,
+        RecursionError,
+    ) as error:
         raise ConfigError(f"{where}: not valid YAML: {error}") from error
     return value
 
@@ -73,7 +88,9 @@ def _expanded_size(value: Any, known: dict[int, int]) -> int:
     return known[id(value)]
 
 
-def load(path: Path, *, overrides: Sequence[str] = (), run_dir: str | Path | None = None) -> RunConfig:
+def load(
+    path: Path, *, overrides: Sequence[str] = (), run_dir: str | Path | None = None
+) -> RunConfig:
     """The configuration of a file, with `--set a.b=value` applied and everything but the components checked.
 
     Raises:
@@ -89,7 +106,9 @@ def load(path: Path, *, overrides: Sequence[str] = (), run_dir: str | Path | Non
         raise ConfigError(f"{path}: cannot be read as a UTF-8 text file: {error}") from error
     values = parse_yaml(text, where=str(path))
     if not isinstance(values, dict):
-        raise ConfigError(f"{path}: expected sections such as policy: and train:, found {type(values).__name__}")
+        raise ConfigError(
+            f"{path}: expected sections such as policy: and train:, found {type(values).__name__}"
+        )
     for override in overrides:
         _set(values, override)
     refuse_secrets(values)
@@ -102,12 +121,15 @@ def validate(values: Mapping[str, Any], *, where: str) -> RunConfig:
     """A configuration from plain values.
 
     Raises:
-        ConfigError: With one line for every problem: path, what is wrong, the value, the nearest known key.
+        ConfigError: With one line for every problem: path, what is wrong, the value, the nearest
+            known key.
     """
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:
-        lines = describe([e for e in error.errors() if e["type"] != "extra_forbidden"], "").splitlines()
+        lines = describe(
+            [e for e in error.errors() if e["type"] != "extra_forbidden"], ""
+        ).splitlines()
         for problem in error.errors():
             if problem["type"] == "extra_forbidden":
                 *parents, key = places_of(problem)
@@ -136,17 +158,24 @@ def _set(values: dict[str, Any], override: str) -> None:
     """Apply one `a.b.c=value`; the value is YAML."""
     path, equals, text = override.partition("=")
     if not equals or not all(path.split(".")):
-        raise ConfigError(f"--set {override!r}: expected section.key=value, such as train.loss.beta=0.05")
+        raise ConfigError(
+            f"--set {override!r}: expected section.key=value, such as train.loss.beta=0.05"
+        )
     *parents, key = path.split(".")
     place: Any = values
     for number, name in enumerate(parents):
         at = _key_in(place, name)
         if at is None or (isinstance(place, dict) and place.get(at) is None):
             if at is None:
-                raise ConfigError(f"--set {override!r}: {'.'.join(parents[:number])} has no item {name}")
+                raise ConfigError(
+                    f"--set {override!r}: {'.'.join(parents[:number])} has no item {name}"
+                )
             place[at] = {}
         if not isinstance(place[at], dict | list):
-            raise ConfigError(f"--set {override!r}: {'.'.join(parents[: number + 1])} is {place[at]!r}, not a section")
+            raise ConfigError(
+                f"--set {override!r}: {'.'.join(parents[: number + 1])} is {place[at]!r}, not a "
+                "section"
+            )
         place = place[at]
     at = _key_in(place, key)
     if at is None:

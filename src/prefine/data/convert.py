@@ -38,7 +38,12 @@ def write_entries(rows: Iterator[SourceRow], entry: str, out: Path, screen: Impo
 def _write(path: Path, values: Iterator[Values]) -> None:
     with path.open("w", encoding="utf-8", newline="\n") as file:
         for one in values:
-            file.write(json.dumps(one if has_own_columns(one) else one | {MARK: "prefine"}, ensure_ascii=False) + "\n")
+            file.write(
+                json.dumps(
+                    one if has_own_columns(one) else one | {MARK: "prefine"}, ensure_ascii=False
+                )
+                + "\n"
+            )
 
 
 def _prompts(rows: Iterable[SourceRow], screen: ImportReport) -> Iterator[Values]:
@@ -48,7 +53,9 @@ def _prompts(rows: Iterable[SourceRow], screen: ImportReport) -> Iterator[Values
 
 def _completions(rows: Iterable[SourceRow], screen: ImportReport) -> Iterator[Values]:
     for prompt, answers in entries.completions(rows, screen):
-        yield prompt_values(prompt) | {"completions": [_answer_values(answer) for answer in answers]}
+        yield prompt_values(prompt) | {
+            "completions": [_answer_values(answer) for answer in answers]
+        }
 
 
 def _pairs(rows: Iterable[SourceRow], screen: ImportReport) -> Iterator[Values]:
@@ -73,7 +80,8 @@ def pair_values(pair: PreferencePair) -> Values:
     values = prompt_values(pair.prompt)
     values |= {"chosen": [pair.chosen.message.chat()], "rejected": [pair.rejected.message.chat()]}
     if isinstance(values["prompt"], str) and not any(
-        set(message.chat()) - {"role", "content"} for message in (pair.chosen.message, pair.rejected.message)
+        set(message.chat()) - {"role", "content"}
+        for message in (pair.chosen.message, pair.rejected.message)
     ):
         values |= {"chosen": pair.chosen.text, "rejected": pair.rejected.text}
     extra = {"weight": pair.weight, "score_gap": pair.score_gap, "p_chosen": pair.p_chosen}
@@ -101,7 +109,11 @@ def _answer_values(answer: Completion) -> Values:
 
 def _turns(messages: tuple[Message, ...]) -> str | list[Values]:
     """One user turn is a text, as everybody writes it."""
-    if len(messages) == 1 and set(messages[0].chat()) == {"role", "content"} and messages[0].role == "user":
+    if (
+        len(messages) == 1
+        and set(messages[0].chat()) == {"role", "content"}
+        and messages[0].role == "user"
+    ):
         return messages[0].content
     return [message.chat() for message in messages]
 

@@ -21,8 +21,23 @@ _PAIR_EXTRAS = ("weight", "score_gap", "p_chosen")
 _OWN_COLUMN = "prefine_extra"
 # What `apply_chat_template` itself takes, or is given by us.
 _RESERVED = {
-    *("conversation", "messages", "tools", "chat_template", "add_generation_prompt", "continue_final_message"),
-    *("tokenize", "padding", "truncation", "max_length", "return_tensors", "return_dict", "tokenizer_kwargs"),
+    *(
+        "conversation",
+        "messages",
+        "tools",
+        "chat_template",
+        "add_generation_prompt",
+        "continue_final_message",
+    ),
+    *(
+        "tokenize",
+        "padding",
+        "truncation",
+        "max_length",
+        "return_tensors",
+        "return_dict",
+        "tokenizer_kwargs",
+    ),
     *("return_assistant_tokens_mask", "sanitize_control_tokens"),
 }
 
@@ -34,7 +49,8 @@ def prompts(rows: Iterable[SourceRow], screen: ImportReport | None = None) -> It
 
     Args:
         rows: In our own columns.
-        screen: Where empty and repeated prompts are counted; without one they are left out in silence.
+        screen: Where empty and repeated prompts are counted; without one they are left out in
+            silence.
 
     Raises:
         DataError: The prompt is missing or of a wrong type, or no row is left.
@@ -73,7 +89,9 @@ def completions(
         try:
             _must_be_of_use(row)
             if "completions" not in row.values:
-                raise DataError(f"{row.where}: no column 'completions'; {has(row.values)}; map it with columns")
+                raise DataError(
+                    f"{row.where}: no column 'completions'; {has(row.values)}; map it with columns"
+                )
             prompt = _prompt(row, screen, used=("completions",))
             # The answers first: a malformed one must not hide behind a prompt that came before.
             found = _answers(prompt, row, screen)
@@ -86,16 +104,19 @@ def completions(
     screen.require_some("completions")
 
 
-def pairs(rows: Iterable[SourceRow], screen: ImportReport | None = None) -> Iterator[PreferencePair]:
+def pairs(
+    rows: Iterable[SourceRow], screen: ImportReport | None = None
+) -> Iterator[PreferencePair]:
     """One pair a row: `prompt`, `chosen`, `rejected`, each a text or messages.
 
-    Optional are `weight`, `score_gap` (or two scores) and `p_chosen`; other columns are metadata of the prompt. Rows of
-    a `pairs/` of ours come back whole, with all that their `prefine_*` columns say.
+    Optional are `weight`, `score_gap` (or two scores) and `p_chosen`; other columns are metadata of
+    the prompt. Rows of a `pairs/` of ours come back whole, with all that their `prefine_*` columns
+    say.
 
     Args:
         rows: In our own columns.
-        screen: Where empty texts, equal answers, ties and repeated pairs are counted; pairs that contradict one
-            another are kept with a remark.
+        screen: Where empty texts, equal answers, ties and repeated pairs are counted; pairs that
+            contradict one another are kept with a remark.
 
     Raises:
         DataError: A field is missing or of a wrong type, or no row is left.
@@ -140,10 +161,15 @@ def _must_be_of_use(row: SourceRow) -> None:
         raise row.useless
 
 
-def _remark_contradiction(pair: PreferencePair, where: str, preferred: dict[str, str], screen: ImportReport) -> None:
+def _remark_contradiction(
+    pair: PreferencePair, where: str, preferred: dict[str, str], screen: ImportReport
+) -> None:
     sides = [pair.chosen.message.chat(), pair.rejected.message.chat()]
     if (opposite := preferred.get(content_hash(pair.prompt.id, *reversed(sides)))) is not None:
-        says = f"{where}: prefers the opposite of {opposite} ({show(pair.prompt.text)}): remove one, or both"
+        says = (
+            f"{where}: prefers the opposite of {opposite} ({show(pair.prompt.text)}): remove "
+            "one, or both"
+        )
         screen.remark(UselessRow("contradictory pair", says), where)
     preferred.setdefault(content_hash(pair.prompt.id, *sides), where)
 
@@ -157,7 +183,8 @@ def _own_pair(row: SourceRow) -> PreferencePair:
     except (DataError, ValueError, TypeError) as error:
         problem = reason(error)
     raise DataError(
-        f"{row.where}: the prefine_* columns do not fit together ({problem}); restore them, or remove all of them to "
+        f"{row.where}: the prefine_* columns do not fit together ({problem}); restore them, or "
+        "remove all of them to "
         "read prompt, chosen and rejected alone"
     )
 
@@ -168,7 +195,8 @@ def _pair(row: SourceRow, screen: ImportReport) -> PreferencePair:
             remedy = "map it with columns, or add it to this row if the others have it"
             if "completions" in row.values:
                 remedy = (
-                    "these rows are read with completions: (import: --as completions), and a judge such as recorded"
+                    "these rows are read with completions: (import: --as completions), and a "
+                    "judge such as recorded"
                 )
             raise DataError(f"{row.where}: no column {side!r}; {has(row.values)}; {remedy}")
     prompt = _prompt(row, screen, used=("chosen", "rejected", *_PAIR_EXTRAS))
@@ -195,42 +223,54 @@ def _pair(row: SourceRow, screen: ImportReport) -> PreferencePair:
         raise _tie(row)
     if pair.score_gap is not None and pair.score_gap < 0:
         raise DataError(
-            f"{row.where}: score_gap {pair.score_gap} says that the rejected answer is better; swap the sides or "
+            f"{row.where}: score_gap {pair.score_gap} says that the rejected answer is better; "
+            "swap the sides or "
             "remove the row"
         )
     return pair
 
 
 def _tie(row: SourceRow) -> UselessRow:
-    return UselessRow("tie", f"{row.where}: both answers are equally good, which is no preference: remove the row")
+    return UselessRow(
+        "tie", f"{row.where}: both answers are equally good, which is no preference: remove the row"
+    )
 
 
 def _prompt(row: SourceRow, screen: ImportReport, *, used: tuple[str, ...]) -> Prompt:
     present = [name for name in PROMPT_NAMES if name in row.values]
     if not present:
         raise DataError(
-            f"{row.where}: no column 'prompt' (nor 'instruction' or 'messages'); {has(row.values)}; "
+            f"{row.where}: no column 'prompt' (nor 'instruction' or 'messages'); "
+            f"{has(row.values)}; "
             "map it with columns: {prompt: YOUR_COLUMN}"
         )
     if len(present) > 1:
         raise DataError(
-            f"{row.where}: both {' and '.join(map(repr, present))} could be the prompt; map one with columns, "
+            f"{row.where}: both {' and '.join(map(repr, present))} could be the prompt; map one "
+            "with columns, "
             f"such as {{prompt: {present[0]}}}, and the other becomes metadata"
         )
     (name,) = present
     messages = messages_of(row.values[name], f"{row.where}, {name}", role="user", screen=screen)
     if messages[-1].role == "assistant" and row.values.get("prefill") not in (True, "true", "True"):
         raise DataError(
-            f"{row.where}, {name}: the last message is the assistant's, so there is nothing to answer; "
-            "end the prompt with a user turn, or add a column prefill: true if the answer goes on from there"
+            f"{row.where}, {name}: the last message is the assistant's, so there is nothing to "
+            "answer; "
+            "end the prompt with a user turn, or add a column prefill: true if the answer goes on "
+            "from there"
         )
     arguments = structured(row.values.get("chat_template_kwargs"))
     if isinstance(arguments, dict) and (reserved := sorted(_RESERVED & arguments.keys())):
         raise DataError(
-            f"{row.where}: chat_template_kwargs has {', '.join(reserved)}, which prefine sets itself; only arguments "
+            f"{row.where}: chat_template_kwargs has {', '.join(reserved)}, which prefine sets "
+            "itself; only arguments "
             "of the template itself belong there, such as enable_thinking: remove it"
         )
-    metadata = {k: v for k, v in row.values.items() if k not in (name, "tools", "chat_template_kwargs", *used)}
+    metadata = {
+        k: v
+        for k, v in row.values.items()
+        if k not in (name, "tools", "chat_template_kwargs", *used)
+    }
     try:
         return Prompt.make(
             messages,
@@ -257,29 +297,37 @@ def _answers(prompt: Prompt, row: SourceRow, screen: ImportReport) -> list[Compl
             screen.drop(useless, where)
     if not found:
         raise UselessRow(
-            "no answer left", f"{row.where}: completions has no text at all ({show(items)}); remove the row"
+            "no answer left",
+            f"{row.where}: completions has no text at all ({show(items)}); remove the row",
         )
     return found
 
 
-def _completion(prompt: Prompt, index: int, item: Any, where: str, screen: ImportReport) -> Completion:
+def _completion(
+    prompt: Prompt, index: int, item: Any, where: str, screen: ImportReport
+) -> Completion:
     values = {"text": item} if isinstance(item, str) else item
     if not isinstance(values, dict):
         raise DataError(f"{where}: expected a text or an object with a text, got {show(item)}")
     name = next((n for n in _TEXT_NAMES if n in values), None)
     if name is None:
-        raise DataError(f"{where}: no field 'text' (nor {', '.join(_TEXT_NAMES[1:])}); {has(values)}")
+        raise DataError(
+            f"{where}: no field 'text' (nor {', '.join(_TEXT_NAMES[1:])}); {has(values)}"
+        )
     messages = messages_of(values[name], where, role="assistant", screen=screen)
     if len(messages) != 1 or messages[0].role != "assistant":
         raise DataError(
-            f"{where}: an answer must be one assistant turn, got roles {[m.role for m in messages]}; "
+            f"{where}: an answer must be one assistant turn, got roles "
+            f"{[m.role for m in messages]}; "
             "move earlier turns into the prompt, or name a layout whose answers repeat the prompt"
         )
     rest = {k: v for k, v in values.items() if k not in (name, "model", "finish_reason")}
     try:
         return Completion.model_validate(
             {
-                "id": content_hash(prompt.id, index, str(values.get("model") or ""), messages[0].chat()),
+                "id": content_hash(
+                    prompt.id, index, str(values.get("model") or ""), messages[0].chat()
+                ),
                 "prompt_id": prompt.id,
                 "sample_index": index,
                 "message": messages[0],
@@ -296,7 +344,8 @@ def _must_be_new(key: str, where: str, seen: dict[str, str], what: str, text: st
     if key in seen:
         raise UselessRow(
             f"duplicate {what}",
-            f"{where}: the same {what} as in {seen[key]} ({show(text)}); results are joined by content, "
+            f"{where}: the same {what} as in {seen[key]} ({show(text)}); results are joined by "
+            "content, "
             "so each may appear once: remove one",
         )
     seen[key] = where

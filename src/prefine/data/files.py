@@ -33,7 +33,8 @@ _BY_SUFFIX: dict[str, Format] = {
 MAX_LINE_BYTES = 64 * 1024 * 1024
 _ROWS_AT_A_TIME = 1024
 _MARK = b"\xef\xbb\xbf"
-# Cells of a CSV file are texts. These columns are never one, and a list of messages is recognised in any.
+# Cells of a CSV file are texts. These columns are never one, and a list of messages is recognised
+# in any.
 _STRUCTURED = {"completions", "tools", "chat_template_kwargs", "models", "choices", "turns"}
 # What str() makes of messages; a table of objects that was written as CSV is full of it.
 _PYTHON_MESSAGES = re.compile(r"\[?\s*\{'(role|content)':")
@@ -74,17 +75,24 @@ def _matching(path: Path, format: Format | None) -> list[Path]:
         found = sorted(Path(name) for name in glob.glob(str(path), recursive=True))
         if files := [one for one in found if _is_file(one)]:
             return files
-        raise ConfigError(f"{path}: no file has a name like this; give the path of a file, a pattern or a folder")
-    raise ConfigError(f"{path}: no such file; give the path of a file, a pattern or a folder of parts")
+        raise ConfigError(
+            f"{path}: no file has a name like this; give the path of a file, a pattern or a folder"
+        )
+    raise ConfigError(
+        f"{path}: no such file; give the path of a file, a pattern or a folder of parts"
+    )
 
 
 def _parts(folder: Path, format: Format | None) -> list[Path]:
     """The files of a folder: one that `datasets` saved, or parts of one format."""
     if (folder / "dataset_dict.json").is_file():
-        splits = parsed(decoded((folder / "dataset_dict.json").read_bytes(), str(folder)), str(folder))
+        splits = parsed(
+            decoded((folder / "dataset_dict.json").read_bytes(), str(folder)), str(folder)
+        )
         names = splits.get("splits", []) if isinstance(splits, dict) else []
         raise ConfigError(
-            f"{folder}: holds several splits ({', '.join(map(str, names))}); give the folder of one, such as "
+            f"{folder}: holds several splits ({', '.join(map(str, names))}); give the folder of "
+            "one, such as "
             f"{folder / str(names[0]) if names else folder / 'train'}"
         )
     if (folder / "state.json").is_file() and (folder / "dataset_info.json").is_file():
@@ -95,7 +103,11 @@ def _parts(folder: Path, format: Format | None) -> list[Path]:
             raise DataError(
                 f"{folder / 'state.json'}: not what `datasets` writes ({error!r}); save it again"
             ) from error
-    known = {one: _suffix(one) for one in sorted(folder.iterdir()) if _suffix(one) and not one.name.startswith(".")}
+    known = {
+        one: _suffix(one)
+        for one in sorted(folder.iterdir())
+        if _suffix(one) and not one.name.startswith(".")
+    }
     if format is not None:
         known = {one: suffix for one, suffix in known.items() if _BY_SUFFIX[suffix] == format}
     if not known:
@@ -103,7 +115,10 @@ def _parts(folder: Path, format: Format | None) -> list[Path]:
         raise ConfigError(f"{folder}: this is a folder without a {what}; give the path of a file")
     kinds = sorted({_BY_SUFFIX[suffix] for suffix in known.values()})
     if len(kinds) > 1:
-        raise ConfigError(f"{folder}: this folder holds {' and '.join(kinds)} files; set format to the one to read")
+        raise ConfigError(
+            f"{folder}: this folder holds {' and '.join(kinds)} files; set format to the one to "
+            "read"
+        )
     return list(known)
 
 
@@ -127,7 +142,9 @@ def _is_file(path: Path) -> bool:
             return False
         path.open("rb").close()
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); give a file that you may read") from error
+        raise ConfigError(
+            f"{path}: cannot be read ({error.strerror}); give a file that you may read"
+        ) from error
     except ValueError:
         return False
     return True
@@ -143,14 +160,17 @@ def _jsonl(path: Path) -> Iterator[SourceRow]:
                 where = f"{path}, line {number}"
                 if len(line) > MAX_LINE_BYTES:
                     raise DataError(
-                        f"{where}: longer than {MAX_LINE_BYTES // 2**20} MiB; is this one JSON object a line?"
+                        f"{where}: longer than {MAX_LINE_BYTES // 2**20} MiB; is this one JSON "
+                        "object a line?"
                     )
                 if number == 1:
                     line = line.removeprefix(_MARK)
                 if line.strip():
                     yield SourceRow(where, object_of(parsed(decoded(line, where), where), where))
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise DataError(f"{path}, after line {number}: damaged gzip ({error}); compress the file again") from error
+            raise DataError(
+                f"{path}, after line {number}: damaged gzip ({error}); compress the file again"
+            ) from error
 
 
 def _json(path: Path) -> Iterator[SourceRow]:
@@ -158,19 +178,26 @@ def _json(path: Path) -> Iterator[SourceRow]:
     try:
         value = parsed(text, str(path))
     except DataError as error:
-        if isinstance(error.__cause__, json.JSONDecodeError) and error.__cause__.msg == "Extra data":
+        if (
+            isinstance(error.__cause__, json.JSONDecodeError)
+            and error.__cause__.msg == "Extra data"
+        ):
             raise DataError(
-                f"{path}: a JSON file holds one value, and here is another behind it; if every line is an object, set "
+                f"{path}: a JSON file holds one value, and here is another behind it; if every "
+                "line is an object, set "
                 "format: jsonl (--format jsonl)"
             ) from error
         raise
     if isinstance(value, dict) and value and all(isinstance(item, list) for item in value.values()):
         raise DataError(
-            f"{path}: one object with lists ({', '.join(list(value)[:5])}), such as one for each split or column; "
+            f"{path}: one object with lists ({', '.join(list(value)[:5])}), such as one for each "
+            "split or column; "
             "a JSON file must hold a list of objects: write the wanted list to a file of its own"
         )
     if not isinstance(value, list):
-        raise DataError(f"{path}: a JSON file must hold a list of objects, this one holds {kind_of(value)}")
+        raise DataError(
+            f"{path}: a JSON file must hold a list of objects, this one holds {kind_of(value)}"
+        )
     for number, item in enumerate(value):
         where = f"{path}, row {number}"
         yield SourceRow(where, object_of(item, where))
@@ -186,17 +213,22 @@ def _csv(path: Path) -> Iterator[SourceRow]:
         try:
             names = next(reader, [])
             if len(set(names)) < len(names) or "" in names:
-                raise DataError(f"{path}, line 1: every column needs a name of its own, got {kind_of(names)}")
+                raise DataError(
+                    f"{path}, line 1: every column needs a name of its own, got {kind_of(names)}"
+                )
             for cells in reader:
                 if not cells:
                     continue
                 where = f"{path}, row {number} (line {reader.line_num})"
                 if len(cells) != len(names):
                     raise DataError(
-                        f"{where}: {len(cells)} cells for {len(names)} columns ({', '.join(names)}); "
+                        f"{where}: {len(cells)} cells for {len(names)} columns "
+                        f"({', '.join(names)}); "
                         "quote cells that hold commas or line ends"
                     )
-                values = {name: _cell(name, cell, where) for name, cell in zip(names, cells, strict=True)}
+                values = {
+                    name: _cell(name, cell, where) for name, cell in zip(names, cells, strict=True)
+                }
                 yield SourceRow(where, values)
                 number += 1
         except UnicodeDecodeError as error:
@@ -213,7 +245,8 @@ def _cell(name: str, cell: str, where: str) -> Any:
         return None
     if _PYTHON_MESSAGES.match(cell):
         raise DataError(
-            f"{where}: the cell {name} holds messages as Python prints them ({cell[:40]!r}), not as JSON; "
+            f"{where}: the cell {name} holds messages as Python prints them ({cell[:40]!r}), not "
+            "as JSON; "
             "write the table as JSON Lines or Parquet"
         )
     if cell[:1] not in ("[", "{"):
@@ -247,14 +280,18 @@ def _arrow(path: Path) -> Iterator[SourceRow]:
         try:
             try:
                 opened = pa.ipc.open_file(source)
-                batches: Iterable[Any] = (opened.get_batch(n) for n in range(opened.num_record_batches))
+                batches: Iterable[Any] = (
+                    opened.get_batch(n) for n in range(opened.num_record_batches)
+                )
             except pa.ArrowInvalid:
                 source.seek(0)
                 batches = pa.ipc.open_stream(source)
         except (pa.ArrowInvalid, OSError) as error:
             raise DataError(f"{path}: not readable as Arrow: {error}") from error
         slices = (
-            batch.slice(start, _ROWS_AT_A_TIME) for batch in batches for start in range(0, len(batch), _ROWS_AT_A_TIME)
+            batch.slice(start, _ROWS_AT_A_TIME)
+            for batch in batches
+            for start in range(0, len(batch), _ROWS_AT_A_TIME)
         )
         yield from _batches(slices, path, "Arrow")
 
@@ -269,7 +306,9 @@ def _batches(batches: Iterable[Any], path: Path, kind: str) -> Iterator[SourceRo
                 yield SourceRow(f"{path}, row {number}", plain(item))
                 number += 1
     except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path}, after row {number - 1}: damaged {kind} ({error}); write the file again") from error
+        raise DataError(
+            f"{path}, after row {number - 1}: damaged {kind} ({error}); write the file again"
+        ) from error
 
 
 def plain(value: Any) -> Any:

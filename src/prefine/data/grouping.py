@@ -16,7 +16,8 @@ _DECIDES = (*PROMPT_NAMES, "tools", "chat_template_kwargs")
 def by_prompt(rows: Iterable[SourceRow], limit: int | None = None) -> Iterator[SourceRow]:
     """One row for each prompt, in the order of their first rows, with the completions of all.
 
-    The place is that of the first row, and so are other columns. A row without a prompt and completions comes as it is.
+    The place is that of the first row, and so are other columns. A row without a prompt and
+    completions comes as it is.
 
     Args:
         rows: In our own columns.
@@ -29,7 +30,11 @@ def by_prompt(rows: Iterable[SourceRow], limit: int | None = None) -> Iterator[S
         prompts = 0
         for number, row in enumerate(rows):
             key = _key(row)
-            if key is None or not isinstance(row.values.get("completions"), list) or not row.values["completions"]:
+            if (
+                key is None
+                or not isinstance(row.values.get("completions"), list)
+                or not row.values["completions"]
+            ):
                 yield row
                 continue
             known = database.execute("SELECT 1 FROM groups WHERE key = ?", (key,)).fetchone()
@@ -40,9 +45,11 @@ def by_prompt(rows: Iterable[SourceRow], limit: int | None = None) -> Iterator[S
                 else:
                     continue
             database.execute("INSERT INTO answers VALUES (?, ?)", (key, _packed(row)))
-        # The answers of a prompt in the order in which they stand: their numbers are part of their ids.
+        # The answers of a prompt in the order in which they stand: their numbers are part of their
+        # ids.
         found = database.execute(
-            "SELECT groups.first, content FROM answers JOIN groups USING (key) ORDER BY groups.first, answers.rowid"
+            "SELECT groups.first, content FROM answers JOIN groups USING (key) ORDER BY "
+            "groups.first, answers.rowid"
         )
         group: SourceRow | None = None
         last = -1
@@ -60,7 +67,9 @@ def by_prompt(rows: Iterable[SourceRow], limit: int | None = None) -> Iterator[S
 
 
 def _key(row: SourceRow) -> str | None:
-    decides: dict[str, Any] = {name: row.values[name] for name in _DECIDES if row.values.get(name) is not None}
+    decides: dict[str, Any] = {
+        name: row.values[name] for name in _DECIDES if row.values.get(name) is not None
+    }
     try:
         return content_hash(decides)
     except (TypeError, ValueError):
@@ -72,8 +81,12 @@ def _packed(row: SourceRow) -> bytes:
     try:
         return pickle.dumps((row.where, values, row.layout, row.places))
     except Exception as error:  # a user's function may yield anything
-        raise DataError(f"{row.where}: holds a value that cannot be copied ({error}); remove or convert it") from error
+        raise DataError(
+            f"{row.where}: holds a value that cannot be copied ({error}); remove or convert it"
+        ) from error
 
 
 def _places(row: SourceRow) -> tuple[str, ...]:
-    return row.places or tuple(f"{row.where}, completion {n}" for n in range(len(row.values["completions"])))
+    return row.places or tuple(
+        f"{row.where}, completion {n}" for n in range(len(row.values["completions"]))
+    )

@@ -58,7 +58,8 @@ def _load(path: str, split: str, options: dict[str, Any]) -> Any:
         import datasets
     except ModuleNotFoundError as error:
         raise ConfigError(
-            f"hub:{path}: reading from the hub needs the package {error.name!r}; install prefine[train]"
+            f"hub:{path}: reading from the hub needs the package {error.name!r}; install "
+            "prefine[train]"
         ) from error
     try:
         return datasets.load_dataset(path, split=split, **options)
@@ -67,8 +68,10 @@ def _load(path: str, split: str, options: dict[str, Any]) -> Any:
         if first.startswith(("Unknown split", "Bad split")):
             raise ConfigError(f"hub:{path}: {first}") from error
         raise BackendError(
-            f"hub:{path}: cannot be loaded ({type(error).__name__}: {first}); check the name, the configuration and "
-            "the revision; offline, download it first or read the files with {name: file, path: ...}"
+            f"hub:{path}: cannot be loaded ({type(error).__name__}: {first}); check the name, the "
+            "configuration and "
+            "the revision; offline, download it first or read the files with {name: file, path: "
+            "...}"
         ) from error
 
 
@@ -78,7 +81,8 @@ def _guarded(rows: Iterator[Any], path: str) -> Iterator[Any]:
             batch = list(islice(rows, 1))
         except Exception as error:
             raise BackendError(
-                f"hub:{path}: reading stopped ({type(error).__name__}: {error}); run the same command again"
+                f"hub:{path}: reading stopped ({type(error).__name__}: {error}); run the same "
+                "command again"
             ) from error
         if not batch:
             return

@@ -67,7 +67,8 @@ class ImportReport:
 
     def _lines(self, what: str, counts: Counter[str]) -> list[str]:
         return [
-            f"{what}: {count:,} × {reason} ({'; '.join(self._places[reason])}{'; …' if count > _PLACES else ''})"
+            f"{what}: {count:,} × {reason} "
+            f"({'; '.join(self._places[reason])}{'; …' if count > _PLACES else ''})"
             for reason, count in sorted(counts.items())
         ]
 
@@ -80,4 +81,7 @@ class ImportReport:
         if self.dropped and not self.kept:
             lines = (*self.notes(), *(self._first[reason] for reason in sorted(self.dropped)))
             reasons = "\n".join(f"  {line}" for line in lines)
-            raise DataError(f"{what}: nothing is left of {self.read:,} rows; give rows that can be used:\n{reasons}")
+            raise DataError(
+                f"{what}: nothing is left of {self.read:,} rows; give rows that can be "
+                f"used:\n{reasons}"
+            )

@@ -35,7 +35,9 @@ def parsed(text: str, where: str) -> Any:
         value = json.loads(text, object_pairs_hook=_unique, parse_constant=_CONSTANTS.get)
     # A number of thousands of digits is a plain ValueError.
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: not valid JSON ({error}): {text[:_FIRST_CHARACTERS].strip()!r}") from error
+        raise DataError(
+            f"{where}: not valid JSON ({error}): {text[:_FIRST_CHARACTERS].strip()!r}"
+        ) from error
     if "\\ud" in text or "\\uD" in text:
         _refuse_half_characters(value, where)
     return value
@@ -58,7 +60,8 @@ def _refuse_half_characters(value: Any, where: str) -> None:
     except UnicodeEncodeError as error:
         around = text[max(0, error.start - 20) : error.start + 20]
         raise DataError(
-            f"{where}: half of a surrogate pair in {around!r}; the text was cut inside a character such as an emoji: "
+            f"{where}: half of a surrogate pair in {around!r}; the text was cut inside a "
+            "character such as an emoji: "
             "repair or remove the row"
         ) from error
 

@@ -32,9 +32,14 @@ def messages_of(value: Any, where: str, *, role: str, screen: ImportReport) -> t
         value = [{"role": role, "content": value}]
     elif isinstance(value, dict):
         value = [value]
-    if not isinstance(value, list) or not value or not all(isinstance(item, dict) for item in value):
+    if (
+        not isinstance(value, list)
+        or not value
+        or not all(isinstance(item, dict) for item in value)
+    ):
         raise DataError(
-            f"{where}: expected a text or a list of messages (objects with role and content), got {show(value)}; "
+            f"{where}: expected a text or a list of messages (objects with role and content), got "
+            f"{show(value)}; "
             "fill it, or remove the row"
         )
     try:
@@ -51,7 +56,8 @@ def messages_of(value: Any, where: str, *, role: str, screen: ImportReport) -> t
             message.content.encode("utf-8")
         except UnicodeEncodeError as error:
             raise DataError(
-                f"{where}: character {error.start} is half of a surrogate pair ({message.content[error.start]!r}); "
+                f"{where}: character {error.start} is half of a surrogate pair "
+                f"({message.content[error.start]!r}); "
                 "the file was cut inside an emoji: repair or remove the row"
             ) from error
     return messages
@@ -75,8 +81,14 @@ def storable(values: Mapping[str, Any], where: str, screen: ImportReport) -> dic
             json.dumps(value, allow_nan=False, ensure_ascii=False).encode("utf-8")
         except (TypeError, ValueError, RecursionError):
             kind = type(value).__name__
-            remark = f"{where}: the column {name!r} holds {kind} {show(value)}, which JSON cannot: remove or convert it"
-            screen.remark(UselessRow(f"without the column {name!r} ({kind}, which JSON cannot hold)", remark), where)
+            remark = (
+                f"{where}: the column {name!r} holds {kind} {show(value)}, which JSON "
+                "cannot: remove or convert it"
+            )
+            screen.remark(
+                UselessRow(f"without the column {name!r} ({kind}, which JSON cannot hold)", remark),
+                where,
+            )
             continue
         kept[name] = value
     return kept
@@ -86,7 +98,8 @@ def reason(error: Exception) -> str:
     """What a record has to say against a row."""
     if isinstance(error, ValidationError):
         return "; ".join(
-            f"{'.'.join(map(str, e['loc'])) or 'row'}: {e['msg']} (got {show(e.get('input'))})" for e in error.errors()
+            f"{'.'.join(map(str, e['loc'])) or 'row'}: {e['msg']} (got {show(e.get('input'))})"
+            for e in error.errors()
         )
     return str(error)
 
@@ -96,7 +109,10 @@ def _as_ours(message: dict[str, Any], where: str, screen: ImportReport) -> dict[
     # A field that only other rows have is None, or an empty list.
     known = {name: value for name, value in message.items() if value is not None and value != []}
     if "role" not in known:
-        raise DataError(f"{where}: a message has no role; {has(known)}; messages need role and content: rename these")
+        raise DataError(
+            f"{where}: a message has no role; {has(known)}; messages need role and content: "
+            "rename these"
+        )
     for name in _REASONING:
         if isinstance(known.get(name), str):
             known.setdefault("reasoning", known[name])
@@ -110,17 +126,26 @@ def _as_ours(message: dict[str, Any], where: str, screen: ImportReport) -> dict[
     if isinstance(known.get("content"), list):
         known["content"] = _joined(known["content"], where)
     for name in set(known) - set(Message.model_fields) - set(_REASONING):
-        remark = f"{where}: a message has a field {name!r} ({show(known[name])}), which ours do not: remove it"
+        remark = (
+            f"{where}: a message has a field {name!r} ({show(known[name])}), which ours do "
+            "not: remove it"
+        )
         screen.remark(UselessRow(f"without the message field {name!r}", remark), where)
     return {name: known[name] for name in Message.model_fields if name in known}
 
 
 def _joined(parts: list[Any], where: str) -> str:
-    texts = [part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None for part in parts]
+    texts = [
+        part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None
+        for part in parts
+    ]
     if not all(isinstance(text, str) for text in texts):
-        odd = next(part for part, text in zip(parts, texts, strict=True) if not isinstance(text, str))
+        odd = next(
+            part for part, text in zip(parts, texts, strict=True) if not isinstance(text, str)
+        )
         raise DataError(
-            f"{where}: content must be a text or parts of type text, got {show(odd)}; images and files cannot be "
+            f"{where}: content must be a text or parts of type text, got {show(odd)}; images and "
+            "files cannot be "
             "read: remove the row"
         )
     return "".join(text for text in texts if text)

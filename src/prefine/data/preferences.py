@@ -24,7 +24,8 @@ def score_gap(row: SourceRow) -> float | int | None:
         chosen, rejected = _both(name)
         if missing := {chosen, rejected} - row.values.keys():
             raise DataError(
-                f"{row.where}: no column {missing.pop()!r} beside {name!r}; {has(row.values)}; add it, or map "
+                f"{row.where}: no column {missing.pop()!r} beside {name!r}; {has(row.values)}; "
+                "add it, or map "
                 f"{name!r} to a name of another kind with columns"
             )
         if row.values[chosen] is None and row.values[rejected] is None:
@@ -32,9 +33,14 @@ def score_gap(row: SourceRow) -> float | int | None:
         gap = number(row, chosen) - number(row, rejected)
         says = f"{row.where}: {chosen} {row.values[chosen]} and {rejected} {row.values[rejected]}"
         if gap == 0:
-            raise UselessRow("tie", f"{says}: both answers are equally good, which is no preference: remove the row")
+            raise UselessRow(
+                "tie",
+                f"{says}: both answers are equally good, which is no preference: remove the row",
+            )
         if gap < 0:
-            raise UselessRow("scores say the opposite", f"{says}: swap the sides, or remove the row")
+            raise UselessRow(
+                "scores say the opposite", f"{says}: swap the sides, or remove the row"
+            )
         return gap
     return None
 

@@ -17,7 +17,17 @@ from prefine.data.layouts.protocol import PROMPT_NAMES, SourceRow
 from prefine.data.layouts.table import BY_NAME, LayoutName, convert, recognise
 from prefine.errors import ConfigError, DataError, PrefineError
 
-__all__ = ["Columns", "Limit", "SourceRow", "file", "open_source", "playground", "read", "read_files", "shaped"]
+__all__ = [
+    "Columns",
+    "Limit",
+    "SourceRow",
+    "file",
+    "open_source",
+    "playground",
+    "read",
+    "read_files",
+    "shaped",
+]
 
 Columns = dict[str, str]
 Limit = Annotated[int, Field(gt=0)]
@@ -36,7 +46,8 @@ def file(
     """Rows of JSON Lines, JSON (a list of objects), CSV, Parquet or Arrow files.
 
     Args:
-        path: A file, a pattern such as data/*.jsonl, or a folder of parts; relative to the working directory.
+        path: A file, a pattern such as data/*.jsonl, or a folder of parts; relative to the working
+            directory.
         format: Needed only when the file's ending does not say it.
         columns: Our name → the file's name, for columns that are called otherwise there.
         layout: "auto" recognises it by the names of the columns of the first row.
@@ -81,12 +92,13 @@ def shaped(
     """Rows of any layout in our own columns: prompt; prompt and completions; prompt, chosen and rejected.
 
     Args:
-        rows: As they are in the source; nothing is read ahead, unless answers have to be grouped by prompt.
+        rows: As they are in the source; nothing is read ahead, unless answers have to be grouped by
+            prompt.
         columns: Our name → the source's name.
         layout: "auto" recognises it by the names of the columns of the first row.
         questions: The file of questions, for Arena-Hard answers that have only the question's id.
-        limit: Take the first rows only; where a row is one answer, the first prompts, with all of their answers: all
-            rows are read for them.
+        limit: Take the first rows only; where a row is one answer, the first prompts, with all of
+            their answers: all rows are read for them.
 
     Raises:
         ConfigError: The layout needs `questions`.
@@ -99,15 +111,19 @@ def shaped(
     kind = recognise(first) if layout == "auto" else BY_NAME[layout]
     if kind.needs_questions and questions is None and "messages" not in first.values:
         raise ConfigError(
-            f"{first.where}: the layout {kind.name} has no questions in it; name the file that has them with "
+            f"{first.where}: the layout {kind.name} has no questions in it; name the file that "
+            "has them with "
             "questions: path/to/question.jsonl"
         )
-    known = dict(map(question_of, rows_in(files_at(questions, None)))) if questions is not None else {}
+    known = (
+        dict(map(question_of, rows_in(files_at(questions, None)))) if questions is not None else {}
+    )
     converted = (convert(kind, row, known) for row in chain([first], renamed))
     if kind.grouped:
         yield from by_prompt(converted, limit)
     elif "completions" in first.values and "chosen" not in first.values:
-        # A row has all answers of a prompt, as a rule; where another has more of them they belong together.
+        # A row has all answers of a prompt, as a rule; where another has more of them they belong
+        # together.
         yield from by_prompt(islice(converted, limit))
     else:
         yield from islice(converted, limit)
@@ -116,8 +132,8 @@ def shaped(
 def open_source(component: Component, *, where: str) -> Callable[[], Iterator[SourceRow]]:
     """What gives the rows of a configured source; its options are checked now, nothing is read.
 
-    A user's `module:function` may yield plain objects. It takes the options that it declares; `columns`, `layout`,
-    `questions` and `limit` are ours where it does not.
+    A user's `module:function` may yield plain objects. It takes the options that it declares;
+    `columns`, `layout`, `questions` and `limit` are ours where it does not.
 
     Raises:
         ConfigError: The source is unknown, or an option is.
@@ -144,7 +160,9 @@ def read(component: Component, *, where: str) -> Iterator[SourceRow]:
     return open_source(component, where=where)()
 
 
-def read_files(files: list[tuple[Path, Format]], options: Mapping[str, Any], *, where: str) -> Iterator[SourceRow]:
+def read_files(
+    files: list[tuple[Path, Format]], options: Mapping[str, Any], *, where: str
+) -> Iterator[SourceRow]:
     """The rows of several files as one source; `options` are those of `shaped`.
 
     Raises:
@@ -174,12 +192,16 @@ def _placed(function: Callable[[], Any], name: str) -> Iterator[SourceRow]:
                 continue
             where = f"{name}, row {number}"
             if not isinstance(item, Mapping) or not all(isinstance(key, str) for key in item):
-                raise DataError(f"{where}: expected an object with named fields, got {type(item).__name__}")
+                raise DataError(
+                    f"{where}: expected an object with named fields, got {type(item).__name__}"
+                )
             yield SourceRow(where, plain(dict(item)))
     except PrefineError:
         raise
     except Exception as error:  # the user's own code may raise anything
-        raise DataError(f"{name}, after row {number}: the function fails: {type(error).__name__}: {error}") from error
+        raise DataError(
+            f"{name}, after row {number}: the function fails: {type(error).__name__}: {error}"
+        ) from error
     if number < 0:
         raise DataError(f"{name}: the function yields no rows; yield at least one")
 
@@ -190,7 +212,8 @@ def _renamed(rows: Iterable[SourceRow], columns: Columns) -> Iterator[SourceRow]
         for ours, theirs in columns.items():
             if theirs not in values:
                 raise DataError(
-                    f"{where}: no column {theirs!r} (mapped to {ours!r}); this row has {', '.join(sorted(values))}"
+                    f"{where}: no column {theirs!r} (mapped to {ours!r}); this row has "
+                    f"{', '.join(sorted(values))}"
                 )
         renamed = {ours: values[theirs] for ours, theirs in columns.items()}
         others = {k: v for k, v in values.items() if k not in columns.values()}

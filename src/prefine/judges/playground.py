@@ -1,7 +1,8 @@
 """The playground's judge: a simulated one whose accuracy, noise and biases are known.
 
-It knows the gold score and sees it through noise, so everything that is measured about a run on the playground (the
-judge's accuracy, its slot preference, what they do to the trained model) can be held against the truth.
+It knows the gold score and sees it through noise, so everything that is measured about a run on the
+playground (the judge's accuracy, its slot preference, what they do to the trained model) can be
+held against the truth.
 """
 
 import math
@@ -29,21 +30,23 @@ class PlaygroundJudge:
     """Compares two completions by the gold score plus noise; the same question always gets the same answer.
 
     margin = gold gap / GOLD_SD + length_bias * length gap / LENGTH_SD
-             + sigma * (sqrt(1 - order_noise) * pair noise + sqrt(order_noise) * order noise + first_slot_bias)
+             + sigma * (sqrt(1 - order_noise) * pair noise + sqrt(order_noise) * order noise +
+             first_slot_bias)
 
-    and the first completion wins if it is above 0. Pair noise is what both orders get wrong together, order noise is
-    drawn anew for each order; both are standard normal and hashes of (seed, prompt id, texts). Source: the judge of the
-    ranking simulations.
+    and the first completion wins if it is above 0. Pair noise is what both orders get wrong
+    together, order noise is drawn anew for each order; both are standard normal and hashes of
+    (seed, prompt id, texts). Source: the judge of the ranking simulations.
 
     Args:
-        accuracy: Probability that two random completions are judged rightly when there is no bias. It sets sigma, and
-            is exact for normally distributed qualities only: on texts, with their ties and their limits, measure it.
+        accuracy: Probability that two random completions are judged rightly when there is no bias.
+            It sets sigma, and is exact for normally distributed qualities only: on texts, with
+            their ties and their limits, measure it.
         first_slot_bias: What the first slot adds to the margin [sigma].
         length_bias: What LENGTH_SD more characters add to the margin [quality sd].
-        order_noise: Share of the noise variance that is drawn anew for each order; 0 makes both orders agree but for
-            the slot bias.
-        verdict: "hard" answers 0 or 1, "soft" sigmoid(3 margin / sigma). A margin of exactly 0, which noise makes
-            impossible, is .5: at accuracy 1 that is every tie in gold.
+        order_noise: Share of the noise variance that is drawn anew for each order; 0 makes both
+            orders agree but for the slot bias.
+        verdict: "hard" answers 0 or 1, "soft" sigmoid(3 margin / sigma). A margin of exactly 0,
+            which noise makes impossible, is .5: at accuracy 1 that is every tie in gold.
         seed: Names the judge's noise; another seed is another judge of the same kind.
     """
 
@@ -64,14 +67,23 @@ class PlaygroundJudge:
         self._verdict = verdict
         self._seed = seed
         self.fingerprint = content_hash(
-            "playground", GOLD_SD, LENGTH_SD, accuracy, first_slot_bias, length_bias, order_noise, verdict, seed
+            "playground",
+            GOLD_SD,
+            LENGTH_SD,
+            accuracy,
+            first_slot_bias,
+            length_bias,
+            order_noise,
+            verdict,
+            seed,
         )
 
     @property
     def first_slot_bias(self) -> float:
         """The log-odds for the first slot between two equals [logit], as one would measure it on this judge.
 
-        Exactly 3 * the bias in sigma for soft verdicts; logit(Phi(bias in sigma)) for hard ones. Without noise, 0.
+        Exactly 3 * the bias in sigma for soft verdicts; logit(Phi(bias in sigma)) for hard ones.
+        Without noise, 0.
         """
         if self.sigma == 0:
             return 0.0
@@ -88,7 +100,8 @@ class PlaygroundJudge:
         except ValueError as error:
             raise DataError(
                 f"prompt {prompt.id}: {error}. The playground judge knows no other prompts; "
-                "rank these with another judge (rank.judge.name), or take prompts: {name: playground}"
+                "rank these with another judge (rank.judge.name), or take prompts: {name: "
+                "playground}"
             ) from error
 
     def compare(self, prompt: Prompt, first: Completion, second: Completion) -> Verdict:
@@ -99,9 +112,13 @@ class PlaygroundJudge:
     def score(self, prompt: Prompt, completion: Completion) -> float:
         """The rating of one completion: its quality, with the length bias, plus N(0, sigma^2 / 2) [quality sd].
 
-        The difference of two ratings has the noise variance of a verdict, so ratings are as accurate as verdicts.
+        The difference of two ratings has the noise variance of a verdict, so ratings are as
+        accurate as verdicts.
         """
-        quality = gold(prompt.text, completion.text) / GOLD_SD + self._length_bias * len(completion.text) / LENGTH_SD
+        quality = (
+            gold(prompt.text, completion.text) / GOLD_SD
+            + self._length_bias * len(completion.text) / LENGTH_SD
+        )
         noise = _standard_normal(self._seed, "score", prompt.id, completion.text)
         return quality + self.sigma * math.sqrt(0.5) * noise
 
@@ -110,7 +127,9 @@ class PlaygroundJudge:
         margin = quality_gap + self._length_bias * (len(first) - len(second)) / LENGTH_SD
         if self.sigma > 0:
             shared = math.sqrt(1 - self._order_noise) * self._pair_noise(prompt_id, first, second)
-            own = math.sqrt(self._order_noise) * _standard_normal(self._seed, "order", prompt_id, first, second)
+            own = math.sqrt(self._order_noise) * _standard_normal(
+                self._seed, "order", prompt_id, first, second
+            )
             margin += self.sigma * (shared + own + self._slot_bias)
             if self._verdict == "soft":
                 return 0.5 + 0.5 * math.tanh(SOFTNESS / 2 * margin / self.sigma)

@@ -1,10 +1,11 @@
 """What a language model is asked about two completions: one user message that untrusted text cannot restructure.
 
-Instructions and conversation come first, so that all comparisons of a prompt share a prefix that servers can cache;
-then the two candidates, each between tags that carry the nonce; then how to answer. A prompt template is Jinja text
-with the variables `conversation`, `first`, `second`, `answer`, each once and in this order, and `rubric` where there is
-one. It is rendered without the texts, which are put in afterwards: no text is ever read as a template, and no filter of
-a template can touch a candidate's tags.
+Instructions and conversation come first, so that all comparisons of a prompt share a prefix that
+servers can cache; then the two candidates, each between tags that carry the nonce; then how to
+answer. A prompt template is Jinja text with the variables `conversation`, `first`, `second`,
+`answer`, each once and in this order, and `rubric` where there is one. It is rendered without the
+texts, which are put in afterwards: no text is ever read as a template, and no filter of a template
+can touch a candidate's tags.
 """
 
 import hashlib
@@ -52,17 +53,19 @@ def prompt_text(name: str) -> str:
         ValueError: There is no prompt of that name.
     """
     if name not in PROMPTS:
-        raise ValueError(f"no built-in judge prompt is called {name!r}; there are {', '.join(PROMPTS)}")
+        raise ValueError(
+            f"no built-in judge prompt is called {name!r}; there are {', '.join(PROMPTS)}"
+        )
     return (files("prefine.judges") / "templates" / f"{name}.jinja").read_text(encoding="utf-8")
 
 
 def plain(text: str) -> str:
     """The text with the control tokens of chat templates broken up, so that no tokenizer takes them for special ones.
 
-    Which tokens a judge's tokenizer has is unknown behind a URL, so their shapes count, not their names. A zero-width
-    space after the first character is enough: special tokens are matched letter by letter. A reader sees the same text,
-    and nothing is replaced or removed. Bare tags of markup (<b>, </div>, vector<int>) have the shape of control tokens
-    and get one too.
+    Which tokens a judge's tokenizer has is unknown behind a URL, so their shapes count, not their
+    names. A zero-width space after the first character is enough: special tokens are matched letter
+    by letter. A reader sees the same text, and nothing is replaced or removed. Bare tags of markup
+    (<b>, </div>, vector<int>) have the shape of control tokens and get one too.
     """
     return _CONTROL.sub(rf"\g<0>{BREAK}", text)
 
@@ -70,7 +73,8 @@ def plain(text: str) -> str:
 def nonce(seed: int, prompt: Prompt, first: Completion, second: Completion) -> str:
     """The code of one comparison in one order, 16 hex digits: a keyed hash, so that it can be replayed.
 
-    A candidate cannot contain it: it depends on the candidate itself, on its opponent and on the run's seed.
+    A candidate cannot contain it: it depends on the candidate itself, on its opponent and on the
+    run's seed.
     """
     shown = [prompt.id, *([c.id, c.message.chat()] for c in (first, second))]
     text = canonical_json(shown).encode("utf-8", "surrogatepass")
@@ -101,20 +105,30 @@ def render(
         rubric: What decides, for a template that has the variable `rubric`; else None.
 
     Raises:
-        ConfigError: The template is no valid Jinja, misses a variable, has an unknown one, or repeats or reorders them.
+        ConfigError: The template is no valid Jinja, misses a variable, has an unknown one, or
+            repeats or reorders them.
         ValueError: A text contains the nonce, which only a nonce from elsewhere makes possible.
     """
     pieces = _skeleton(template, rubric)
-    for what, text in (("the prompt", _conversation(prompt)), ("the first", _all(first)), ("the second", _all(second))):
+    for what, text in (
+        ("the prompt", _conversation(prompt)),
+        ("the first", _all(first)),
+        ("the second", _all(second)),
+    ):
         if nonce in text:
-            raise ValueError(f"prompt {prompt.id}: {what} contains the nonce {nonce}; take it from pairwise.nonce")
+            raise ValueError(
+                f"prompt {prompt.id}: {what} contains the nonce {nonce}; take it from "
+                "pairwise.nonce"
+            )
     blocks = (
         _conversation(prompt),
         _candidate("A", first, nonce),
         _candidate("B", second, nonce),
         _answer(style, nonce),
     )
-    text = pieces[0] + "".join(block + piece for block, piece in zip(blocks, pieces[1:], strict=True))
+    text = pieces[0] + "".join(
+        block + piece for block, piece in zip(blocks, pieces[1:], strict=True)
+    )
     return (Message(role="user", content=text),)
 
 
@@ -159,8 +173,10 @@ def _answer(style: Style, nonce: str) -> str:
     if style == "label":
         return "Which candidate is better? Answer with A or B: one letter and nothing else."
     return (
-        "Which candidate is better? First weigh them against each other in a few sentences. Then end with one line of "
-        "exactly this form, with a single word after the colon: A or B for the better candidate, tie only if you can "
+        "Which candidate is better? First weigh them against each other in a few sentences. Then "
+        "end with one line of "
+        "exactly this form, with a single word after the colon: A or B for the better candidate, "
+        "tie only if you can "
         f"find no difference that counts.\nverdict-{nonce}: A|B|tie"
     )
 
@@ -177,23 +193,42 @@ def _skeleton(template: str, rubric: str | None) -> tuple[str, ...]:
     try:
         names = meta.find_undeclared_variables(environment.parse(template))
     except TemplateSyntaxError as error:
-        raise ConfigError(f"the judge's prompt template is no valid Jinja: line {error.lineno}: {error}") from error
+        raise ConfigError(
+            f"the judge's prompt template is no valid Jinja: line {error.lineno}: {error}"
+        ) from error
     if unknown := sorted(names - set(known)):
-        raise ConfigError(f"the judge's prompt template has no variable {unknown[0]!r}; it has {', '.join(known)}")
+        raise ConfigError(
+            f"the judge's prompt template has no variable {unknown[0]!r}; it has {', '.join(known)}"
+        )
     if missing := [name for name in _PLACES if name not in names]:
-        raise ConfigError(f"the judge's prompt template misses {{{{ {missing[0]} }}}}; it needs {', '.join(_PLACES)}")
+        raise ConfigError(
+            f"the judge's prompt template misses {{{{ {missing[0]} }}}}; it needs "
+            f"{', '.join(_PLACES)}"
+        )
     if "rubric" in names and not (rubric and rubric.strip()):
-        raise ConfigError("the judge's prompt template shows a rubric, but none is given: set rubric")
+        raise ConfigError(
+            "the judge's prompt template shows a rubric, but none is given: set rubric"
+        )
     if rubric is not None and "rubric" not in names:
-        raise ConfigError("a rubric is given, but the judge's prompt template does not show it: add {{ rubric }}")
+        raise ConfigError(
+            "a rubric is given, but the judge's prompt template does not show it: add {{ rubric }}"
+        )
     marks = {name: f"\0{name}\0" for name in _PLACES}
     try:
         text = environment.from_string(template).render(marks, rubric=plain((rubric or "").strip()))
-    except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
+    except (
+        TemplateError,
+        TypeError,
+        ValueError,
+        ArithmeticError,
+        LookupError,
+        AttributeError,
+    ) as error:
         raise ConfigError(f"the judge's prompt template cannot be rendered: {error}") from error
     places = [text.find(mark) for mark in marks.values()]
     if any(text.count(mark) != 1 for mark in marks.values()) or places != sorted(places):
         raise ConfigError(
-            f"the judge's prompt template must show {', '.join(_PLACES)} once each, unchanged and in this order"
+            f"the judge's prompt template must show {', '.join(_PLACES)} once each, unchanged and "
+            "in this order"
         )
     return tuple(re.split("|".join(marks.values()), text.strip()))

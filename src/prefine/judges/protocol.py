@@ -1,7 +1,7 @@
 """The judge protocol.
 
-A judge that computes its verdict implements `ComputedJudge`. A judge that asks a language model renders a
-prompt and parses the answer; the call in between belongs to `judging/`.
+A judge that computes its verdict implements `ComputedJudge`. A judge that asks a language model
+renders a prompt and parses the answer; the call in between belongs to `judging/`.
 """
 
 from typing import NamedTuple, Protocol, runtime_checkable

@@ -16,14 +16,17 @@ class RecordedJudge:
     """Compares two completions by a grade in their metadata: p_first = sigmoid(grade gap / temperature).
 
     Args:
-        field: Metadata field that holds the grade, higher is better. None takes whichever one of `KNOWN_FIELDS` the
-            completions have.
-        temperature: Grade gap that makes the odds e to 1 [grades]. Near 0 every difference is a sure verdict.
+        field: Metadata field that holds the grade, higher is better. None takes whichever one of
+            `KNOWN_FIELDS` the completions have.
+        temperature: Grade gap that makes the odds e to 1 [grades]. Near 0 every difference is a
+            sure verdict.
     """
 
     first_slot_bias = 0.0
 
-    def __init__(self, *, field: str | None = None, temperature: Annotated[float, Field(gt=0)] = 1.0) -> None:
+    def __init__(
+        self, *, field: str | None = None, temperature: Annotated[float, Field(gt=0)] = 1.0
+    ) -> None:
         self._field = field
         self._temperature = temperature
         self.fingerprint = content_hash("recorded", field, temperature)
@@ -32,7 +35,8 @@ class RecordedJudge:
         """Nothing, if every completion has a grade.
 
         Raises:
-            DataError: A grade is missing or no finite number, or it is unclear which field holds the grades.
+            DataError: A grade is missing or no finite number, or it is unclear which field holds
+                the grades.
         """
         field = self._field_of(prompt, completions)
         for completion in completions:
@@ -64,7 +68,8 @@ class RecordedJudge:
             return present[0]
         found = f"{' and '.join(present)} are there" if present else "none of them is there"
         raise DataError(
-            f"prompt {prompt.id}: the completions need exactly one of the metadata fields {', '.join(KNOWN_FIELDS)}, "
+            f"prompt {prompt.id}: the completions need exactly one of the metadata fields "
+            f"{', '.join(KNOWN_FIELDS)}, "
             f"but {found}; name the field that holds the grades: rank.judge.field"
         )
 
@@ -75,7 +80,9 @@ def _grade(prompt: Prompt, completion: Completion, field: str) -> float:
     Raises:
         DataError: It is missing or no finite number; True and False are none.
     """
-    where = f"prompt {prompt.id}: completion {completion.id} (sample_index {completion.sample_index}"
+    where = (
+        f"prompt {prompt.id}: completion {completion.id} (sample_index {completion.sample_index}"
+    )
     where += f", model {completion.model!r})" if completion.model else ")"
     remedy = "add a grade, drop the completion, or name another field: rank.judge.field"
     if field not in completion.metadata:

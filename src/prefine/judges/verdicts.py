@@ -1,7 +1,7 @@
 """Reading a judge's answer: from the probabilities of its first token, or from its text.
 
-Anything that is no clear verdict is None with the reason. Nothing here raises, and nothing favours a label: both are
-read by the same expressions, so that swapped labels give 1 - p.
+Anything that is no clear verdict is None with the reason. Nothing here raises, and nothing favours
+a label: both are read by the same expressions, so that swapped labels give 1 - p.
 """
 
 import math
@@ -26,7 +26,8 @@ _NEVER = -1e4
 _QUOTED = 200
 """How much of an unreadable answer a reason shows [characters]."""
 
-# Spaces and line ends as tokenizers write them, marks of emphasis, quotes and brackets, what ends a sentence.
+# Spaces and line ends as tokenizers write them, marks of emphasis, quotes and brackets, what ends a
+# sentence.
 _BEFORE = r"""[\sĠ▁Ċ*_`~#>"'“”‘’«»「『(\[{<]*"""
 _AFTER = r"""[\sĠ▁Ċ*_`~"'“”‘’«»」』)\]}>.,:;!。．，：！]*"""
 _TOKEN = re.compile(rf"{_BEFORE}([ABＡＢ]){_AFTER}")
@@ -44,7 +45,8 @@ _VERDICT_LIKE = re.compile(
             r"</?\W{0,3}(?i:answer|candidate|tools-called|tools:|turn|the)[-_:]",  # tags like ours
             rf"{_WHO}.{{0,30}}{_BETTER}",
             rf"{_BETTER}.{{0,30}}{_WHO}",
-            r"\b(?i:winner|preference|better one|final (answer|decision|choice))\W{1,10}((?i:is)\W{1,5})?[AB]\b",
+            r"\b(?i:winner|preference|better one|final "
+            r"(answer|decision|choice))\W{1,10}((?i:is)\W{1,5})?[AB]\b",
             rf"\b(?i:choose|pick|select|prefer|vote for)\W{{1,5}}({_WHO}|[AB]\b)",
             r"(?i:\b(ignore|disregard|forget)\b.{0,30}\b(instructions?|rules?|rubrics?|criteria)\b)",
         )
@@ -62,14 +64,17 @@ def read_label(logps: Mapping[str, float]) -> Verdict:
     """P(A) / (P(A) + P(B)) from the first position: spelling variants summed, the two labels renormalised.
 
     Args:
-        logps: Log-probability of each token text at the first position [nats]; a list cut to the likeliest is fine.
+        logps: Log-probability of each token text at the first position [nats]; a list cut to the
+            likeliest is fine.
     """
     found: dict[str, list[float]] = {"A": [], "B": []}
     for token, logp in logps.items():
         label = label_of(token) if isinstance(token, str) else None
         if label is None:
             continue
-        if not (isinstance(logp, int | float) and logp <= _MASS_TOLERANCE):  # NaN is not below anything
+        if not (
+            isinstance(logp, int | float) and logp <= _MASS_TOLERANCE
+        ):  # NaN is not below anything
             return Verdict(None, f"the log-probability of {_shown(token)} is {_shown(repr(logp))}")
         found[label].append(math.exp(max(logp, _NEVER)))
     a, b = math.fsum(found["A"]), math.fsum(found["B"])
@@ -77,20 +82,27 @@ def read_label(logps: Mapping[str, float]) -> Verdict:
         return Verdict(None, f"the labels' probabilities sum to {a + b:.3g}, more than 1")
     if not a + b >= MIN_LABEL_MASS:
         likeliest = _likeliest(logps)
-        said = f"; the likeliest first token is {_shown(likeliest)}" if likeliest is not None else ""
-        return Verdict(None, f"A and B together have probability {a + b:.3g}, less than {MIN_LABEL_MASS}{said}")
+        said = (
+            f"; the likeliest first token is {_shown(likeliest)}" if likeliest is not None else ""
+        )
+        return Verdict(
+            None, f"A and B together have probability {a + b:.3g}, less than {MIN_LABEL_MASS}{said}"
+        )
     return Verdict(a / (a + b))
 
 
 def read_text(text: str, *, nonce: str) -> Verdict:
     """1 for A, 0 for B, .5 for a tie: from the last line `verdict-NONCE: …`, or an answer that is nothing but a label.
 
-    A verdict line counts only with the comparison's nonce, which no candidate knows, so a quoted candidate is none. The
-    last one is looked at before it is known whether it is valid: an earlier one never stands in for it.
+    A verdict line counts only with the comparison's nonce, which no candidate knows, so a quoted
+    candidate is none. The last one is looked at before it is known whether it is valid: an earlier
+    one never stands in for it.
     """
     if not text.strip():
         return Verdict(None, "the judge's answer is empty")
-    lines = list(re.finditer(rf"(?<!\w)verdict-{re.escape(nonce)}(?!\w)([^\n]*)", text, re.IGNORECASE))
+    lines = list(
+        re.finditer(rf"(?<!\w)verdict-{re.escape(nonce)}(?!\w)([^\n]*)", text, re.IGNORECASE)
+    )
     if not lines:
         alone = _ANSWER.fullmatch(text)
         if alone:
@@ -106,10 +118,12 @@ def read_text(text: str, *, nonce: str) -> Verdict:
 def suspicious(text: str) -> bool:
     """Whether a candidate contains something that reads like a verdict, or like an instruction to its judge.
 
-    For counting and looking at; what is safe does not depend on it. Letters hidden by invisible characters or by
-    compatibility forms are read as what they look like.
+    For counting and looking at; what is safe does not depend on it. Letters hidden by invisible
+    characters or by compatibility forms are read as what they look like.
     """
-    visible = "".join(c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) != "Cf")
+    visible = "".join(
+        c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) != "Cf"
+    )
     return _VERDICT_LIKE.search(visible) is not None
 
 
@@ -119,7 +133,11 @@ def _narrow(label: str) -> str:
 
 
 def _likeliest(logps: Mapping[str, float]) -> str | None:
-    numbers = {t: p for t, p in logps.items() if isinstance(t, str) and isinstance(p, int | float) and p <= 0}
+    numbers = {
+        t: p
+        for t, p in logps.items()
+        if isinstance(t, str) and isinstance(p, int | float) and p <= 0
+    }
     return max(numbers, key=lambda token: (numbers[token], token), default=None)
 
 

@@ -17,8 +17,9 @@ def ask_in_groups(
 ) -> dict[str, A | Failure]:
     """Answers by key.
 
-    The groups are cut from all calls and not from those that are still open, and a group is answered whole: what a
-    model computes may depend on what else is in its batch, and a resumed run must give the bytes of a fresh one.
+    The groups are cut from all calls and not from those that are still open, and a group is
+    answered whole: what a model computes may depend on what else is in its batch, and a resumed run
+    must give the bytes of a fresh one.
 
     Args:
         asker: The engine.
@@ -59,7 +60,9 @@ def ask_each(
 
 
 def _only(
-    answer: Callable[[Sequence[Call[P]]], Mapping[str, A | Failure]], group: Sequence[Call[P]], keys: Sequence[str]
+    answer: Callable[[Sequence[Call[P]]], Mapping[str, A | Failure]],
+    group: Sequence[Call[P]],
+    keys: Sequence[str],
 ) -> dict[str, A | Failure]:
     answers = answer(group)
     return {key: answers[key] for key in keys}

@@ -26,8 +26,8 @@ _TEMPERATURE = TypeAdapter(Annotated[float, Field(gt=0, strict=True, allow_inf_n
 def make_judge(component: Component, *, where: str) -> Judge:
     """The judge, its options checked.
 
-    A function `(prompt, completion) -> float` of the user's is a scorer; beside its own keyword-only arguments it takes
-    `temperature`, the score gap that makes the odds e to 1.
+    A function `(prompt, completion) -> float` of the user's is a scorer; beside its own
+    keyword-only arguments it takes `temperature`, the score gap that makes the odds e to 1.
 
     Raises:
         ConfigError: The name or an option is wrong, or it is no judge.
@@ -36,10 +36,13 @@ def make_judge(component: Component, *, where: str) -> Judge:
     if component.name not in TABLES["judge"] and not inspect.isclass(target):
         if not callable(target):
             raise ConfigError(
-                f"{where}.name: {component.name!r} is a {type(target).__name__}, no function and no class"
+                f"{where}.name: {component.name!r} is a {type(target).__name__}, no function and "
+                "no class"
             )
         return _scoring(component, where)
-    return as_judge(component.resolve("judge", where=where)(), what=f"{where}.name: {component.name!r}")
+    return as_judge(
+        component.resolve("judge", where=where)(), what=f"{where}.name: {component.name!r}"
+    )
 
 
 def as_judge(made: object, *, what: str) -> Judge:
@@ -64,13 +67,19 @@ def as_judge(made: object, *, what: str) -> Judge:
     if callable(made) and "compare" in missing:
         return score_judge(made)
     raise ConfigError(
-        f"{what} is no judge: it has no {', '.join(missing)}. A judge has {', '.join(needed)}, or is a function "
+        f"{what} is no judge: it has no {', '.join(missing)}. A judge has {', '.join(needed)}, or "
+        "is a function "
         "(prompt, completion) -> float"
     )
 
 
 def choose_rater(
-    judge: Judge, scorer: Judge | None, *, strategy: str, facts: StrategyFacts, section: str = "rank."
+    judge: Judge,
+    scorer: Judge | None,
+    *,
+    strategy: str,
+    facts: StrategyFacts,
+    section: str = "rank.",
 ) -> Rater | None:
     """Who gives the ratings that a strategy asks for: the scorer, or the judge itself; None if it asks for none.
 
@@ -82,28 +91,35 @@ def choose_rater(
         section: What stands before the names of settings in a message.
 
     Raises:
-        ConfigError: Ratings are asked for and nobody can give them, or the scorer is not asked for any.
+        ConfigError: Ratings are asked for and nobody can give them, or the scorer is not asked for
+            any.
     """
     remedies = (
-        f"give {section}scorer, such as {{name: reward, path: …}} or a function (prompt, completion) -> float as "
+        f"give {section}scorer, such as {{name: reward, path: …}} or a function (prompt, "
+        "completion) -> float as "
         "my_module:my_function"
     )
     if "ratings" not in facts.asks:
         if scorer is not None:
             raise ConfigError(
-                f"{section}scorer: strategy {strategy!r} asks for no ratings, so this scorer would never be used; take "
-                f"it out, or choose a {section}strategy that asks for ratings, such as score_then_duel"
+                f"{section}scorer: strategy {strategy!r} asks for no ratings, so this scorer "
+                "would never be used; take "
+                f"it out, or choose a {section}strategy that asks for ratings, such as "
+                "score_then_duel"
             )
         return None
     if scorer is None:
         if isinstance(judge, Rater):
             return judge
         raise ConfigError(
-            f"{section}strategy: {strategy!r} asks for ratings, and the judge only compares; {remedies}, or a reward "
+            f"{section}strategy: {strategy!r} asks for ratings, and the judge only compares; "
+            f"{remedies}, or a reward "
             f"model as {section}judge"
         )
     if not isinstance(scorer, Rater):
-        raise ConfigError(f"{section}scorer: this judge only compares, it cannot rate one completion; {remedies}")
+        raise ConfigError(
+            f"{section}scorer: this judge only compares, it cannot rate one completion; {remedies}"
+        )
     return scorer
 
 
@@ -123,7 +139,9 @@ def _has(made: object, name: str) -> bool:
     return True
 
 
-def score_judge(function: Callable[..., float | None], *, name: str = "", temperature: float = 1.0) -> ScoreJudge:
+def score_judge(
+    function: Callable[..., float | None], *, name: str = "", temperature: float = 1.0
+) -> ScoreJudge:
     """A function as a judge."""
     called = name or getattr(function, "__qualname__", type(function).__name__)
     options = getattr(function, "keywords", {})
@@ -151,5 +169,6 @@ def _check_signature(function: Callable[..., object], what: str) -> None:
     names = [p.name for p in parameters if p.kind in kinds]
     if len(names) != 2 and not any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in parameters):
         raise ConfigError(
-            f"{what} takes ({', '.join(names)}); a scorer takes (prompt, completion), and options after a *"
+            f"{what} takes ({', '.join(names)}); a scorer takes (prompt, completion), and options "
+            "after a *"
         )

@@ -7,7 +7,14 @@ from prefine.errors import PrefineError
 from prefine.judges.protocol import ComputedJudge, ComputedScorer
 from prefine.judging.asking import ask_each
 from prefine.judging.functions import FunctionScorer
-from prefine.judging.protocol import Answered, Judge, Matchup, beside_the_texts, judgment_key, judgments
+from prefine.judging.protocol import (
+    Answered,
+    Judge,
+    Matchup,
+    beside_the_texts,
+    judgment_key,
+    judgments,
+)
 from prefine.judging.scores import ScoreJudge
 from prefine.records import Completion, Judgment, Prompt, Score, Usage
 
@@ -16,7 +23,11 @@ _GROUP = 256
 
 def computed(judge: ComputedJudge) -> Judge:
     """The judge as the stages ask it; one that can score rates, too."""
-    return ComputedRating(judge, judge) if isinstance(judge, ComputedScorer) else ComputedJudging(judge)
+    return (
+        ComputedRating(judge, judge)
+        if isinstance(judge, ComputedScorer)
+        else ComputedJudging(judge)
+    )
 
 
 class ComputedJudging:
@@ -36,10 +47,15 @@ class ComputedJudging:
     def judge(self, asker: Asker, matchups: Sequence[Matchup]) -> list[Judgment]:
         """One judgment per matchup, in order."""
         calls = [
-            Call(judgment_key(self.fingerprint, matchup, beside=[beside_the_texts(*matchup)]), matchup)
+            Call(
+                judgment_key(self.fingerprint, matchup, beside=[beside_the_texts(*matchup)]),
+                matchup,
+            )
             for matchup in matchups
         ]
-        return judgments(self.fingerprint, calls, ask_each(asker, calls, Judgment, self._answers, size=_GROUP))
+        return judgments(
+            self.fingerprint, calls, ask_each(asker, calls, Judgment, self._answers, size=_GROUP)
+        )
 
     def _answers(self, calls: Sequence[Call[Matchup]]) -> Mapping[str, Judgment | Failure]:
         return {call.key: self._judged(call.payload) for call in calls}
@@ -54,7 +70,10 @@ class ComputedJudging:
         if verdict.p_first is None:
             return Failure(verdict.error or "no verdict")
         return Judgment(
-            comparison=matchup.comparison, judge=self.fingerprint, p_first=verdict.p_first, usage=Usage(calls=1)
+            comparison=matchup.comparison,
+            judge=self.fingerprint,
+            p_first=verdict.p_first,
+            usage=Usage(calls=1),
         )
 
 

@@ -5,7 +5,9 @@ from collections.abc import Mapping
 
 from prefine.config.sections import Component
 
-_NOT_A_FAMILY = frozenset(["model", "models", "checkpoint", "run", "runs", "policy", "judge", "trained"])
+_NOT_A_FAMILY = frozenset(
+    ["model", "models", "checkpoint", "run", "runs", "policy", "judge", "trained"]
+)
 
 
 def same_family(policy: Component, judge: Component, *, role: str = "judge") -> str | None:
@@ -20,10 +22,15 @@ def same_family(policy: Component, judge: Component, *, role: str = "judge") -> 
     if not isinstance(asked, Mapping):
         return None
     one, other = _name(policy.options), _name(asked)
-    if not one or not other or (one != other and (_family(one) != _family(other) or _family(one) is None)):
+    if (
+        not one
+        or not other
+        or (one != other and (_family(one) != _family(other) or _family(one) is None))
+    ):
         return None
     return (
-        f"{role} ({other}) and policy ({one}) are of one family; models prefer answers of their own kind: "
+        f"{role} ({other}) and policy ({one}) are of one family; models prefer answers of their "
+        "own kind: "
         f"compare with another {role} before you trust the win rate"
     )
 

@@ -15,19 +15,25 @@ class FunctionScorer:
     """Calls a function for each completion; what it raises is a failure of that one, with its reason.
 
     Args:
-        function: Takes a `Prompt` and a `Completion`; higher is better, None means that it cannot say.
+        function: Takes a `Prompt` and a `Completion`; higher is better, None means that it cannot
+            say.
         name: What it is called in the configuration.
         options: The keyword arguments that are bound to it, part of the fingerprint.
-        source: The text of the module that it comes from: a changed function must not find its old scores.
+        source: The text of the module that it comes from: a changed function must not find its old
+            scores.
     """
 
     batch_size = 256
     batches_matter = False
     reads_records = True
 
-    def __init__(self, function: ScoreFunction, *, name: str, options: Mapping[str, Any], source: str) -> None:
+    def __init__(
+        self, function: ScoreFunction, *, name: str, options: Mapping[str, Any], source: str
+    ) -> None:
         self._function = function
-        self.fingerprint = content_hash("function", name, {key: repr(value) for key, value in options.items()}, source)
+        self.fingerprint = content_hash(
+            "function", name, {key: repr(value) for key, value in options.items()}, source
+        )
 
     def scores(self, items: Sequence[Answered]) -> list[float | Failure]:
         """One score per item, in order."""

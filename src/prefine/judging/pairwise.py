@@ -18,22 +18,27 @@ from prefine.models.protocol import Replier, Reply
 from prefine.records import Completion, Judgment, Message, Prompt, Usage, content_hash
 
 _CUT = "the judge's reply was cut by the length limit: raise the judge's max_new_tokens"
-_REPAIR = "Your reply does not end with a verdict line. Write that line now, exactly as asked for, and nothing else."
+_REPAIR = (
+    "Your reply does not end with a verdict line. Write that line now, exactly as asked "
+    "for, and nothing else."
+)
 
 
 class PairwiseJudge:
     """Asks `model` which of two completions is better, in the order shown.
 
-    With one token and its log-probabilities the verdict is soft: P(first) from the probabilities of the two labels,
-    summed over their spellings. Where the model gives none, it is asked to reason briefly and to end with a verdict.
+    With one token and its log-probabilities the verdict is soft: P(first) from the probabilities of
+    the two labels, summed over their spellings. Where the model gives none, it is asked to reason
+    briefly and to end with a verdict.
 
     Args:
         model: A backend that answers conversations: `openai`, `hf`, `scripted`.
         prompt: A built-in prompt: "helpfulness", or "rubric" with a rubric of yours.
         prompt_file: A Jinja file with a prompt of yours, instead.
         rubric: What makes a completion better, for the prompts that take one.
-        answer: "label" reads the label's probabilities from the first token, "text" a verdict from reasoned text;
-            "auto" is "label" for a model whose first token was ever a label, and else "text".
+        answer: "label" reads the label's probabilities from the first token, "text" a verdict from
+            reasoned text; "auto" is "label" for a model whose first token was ever a label, and
+            else "text".
         temperature: Of the judge's text.
         max_new_tokens: The longest reasoned reply.
         first_slot_bias: The judge's preference for the first slot [logit], where it was measured.
@@ -75,7 +80,8 @@ class PairwiseJudge:
             self._model.fingerprint,
             self._template,
             self._rubric,
-            # How long a reply may be decides only whether there is a verdict: one that was cut is none.
+            # How long a reply may be decides only whether there is a verdict: one that was cut is
+            # none.
             self._answer,
             self._temperature,
             self._seed,
@@ -92,8 +98,13 @@ class PairwiseJudge:
     @property
     def notes(self) -> Sequence[str]:
         """What turned out about the model, its server and the completions."""
-        flagged = f"{self._flagged:,} completions contain what reads like a verdict or an instruction to the judge"
-        switched = f"{self._model.label}: its first token is no label, so verdicts are read from text"
+        flagged = (
+            f"{self._flagged:,} completions contain what reads like a verdict or an "
+            "instruction to the judge"
+        )
+        switched = (
+            f"{self._model.label}: its first token is no label, so verdicts are read from text"
+        )
         return [
             *self._model.notes,
             *([switched] if self._reads_text and self._answer == "auto" else ()),
@@ -129,27 +140,37 @@ class PairwiseJudge:
         if self._reads_text:
             return self._in_text(calls, {})
         replies = dict(zip((call.key for call in calls), self._ask(calls, "label"), strict=True))
-        answers = {call.key: self._judgment(call.payload, replies[call.key], "label", Usage()) for call in calls}
+        answers = {
+            call.key: self._judgment(call.payload, replies[call.key], "label", Usage())
+            for call in calls
+        }
         self._labels_work |= any(_is_soft(replies[key], answer) for key, answer in answers.items())
         if self._answer == "label" or self._labels_work:
             return answers
-        # No first token has been a label yet: the model tells no probabilities, reasons first, or is refused a reply
-        # of one token. Those that would fail the same way in text (busy, filtered) are left as they are.
+        # No first token has been a label yet: the model tells no probabilities, reasons first, or
+        # is refused a reply of one token. Those that would fail the same way in text (busy,
+        # filtered) are left as they are.
         again = [call for call in calls if _may_do_in_text(replies[call.key])]
         spent = {call.key: answers[call.key].usage for call in again}
         return {**answers, **self._in_text(again, spent)}
 
-    def _in_text(self, calls: Sequence[Call[Matchup]], spent: Mapping[str, Usage]) -> dict[str, Judgment | Failure]:
+    def _in_text(
+        self, calls: Sequence[Call[Matchup]], spent: Mapping[str, Usage]
+    ) -> dict[str, Judgment | Failure]:
         """Answers from reasoned text; `spent` is what was paid for each before."""
         answers = {
             call.key: self._judgment(call.payload, reply, "text", spent.get(call.key, Usage()))
             for call, reply in zip(calls, self._ask(calls, "text") if calls else (), strict=True)
         }
-        if not self._reads_text and any(isinstance(answer, Judgment) for answer in answers.values()):
+        if not self._reads_text and any(
+            isinstance(answer, Judgment) for answer in answers.values()
+        ):
             self._reads_text = True
         return answers
 
-    def _ask(self, calls: Sequence[Call[Matchup]], style: prompts.Style) -> Sequence[Reply | Failure]:
+    def _ask(
+        self, calls: Sequence[Call[Matchup]], style: prompts.Style
+    ) -> Sequence[Reply | Failure]:
         return self._model.respond(
             [self._conversation(call.payload, style) for call in calls],
             max_new_tokens=1 if style == "label" else self._max_new_tokens,
@@ -175,7 +196,11 @@ class PairwiseJudge:
             verdict, raw = self._read(matchup, again), f"{raw}\n\n{again.text}"
             spent += again.usage
         if verdict.p_first is None:
-            remedy = "" if style == "text" else "; if this judge reasons before it answers, set its answer: text"
+            remedy = (
+                ""
+                if style == "text"
+                else "; if this judge reasons before it answers, set its answer: text"
+            )
             return Failure(_countable(verdict.error or "no verdict") + remedy, spent)
         return Judgment(
             comparison=matchup.comparison,
@@ -210,13 +235,17 @@ class PairwiseJudge:
         return prompts.nonce(self._seed, *matchup)
 
     def _conversation(self, matchup: Matchup, style: prompts.Style) -> tuple[Message, ...]:
-        return prompts.render(self._template, *matchup, nonce=self._nonce(matchup), style=style, rubric=self._rubric)
+        return prompts.render(
+            self._template, *matchup, nonce=self._nonce(matchup), style=style, rubric=self._rubric
+        )
 
 
 def _replier(model: Component) -> Replier:
     backend: Replier = model.resolve("backend", where="judge.model")()
     if not hasattr(backend, "respond"):
-        raise ConfigError(f"judge.model.name: {model.name!r} answers no conversations; use openai, hf or scripted")
+        raise ConfigError(
+            f"judge.model.name: {model.name!r} answers no conversations; use openai, hf or scripted"
+        )
     return backend
 
 
@@ -235,12 +264,18 @@ def _template(prompt: str | None, prompt_file: Path | None, rubric: str | None) 
     try:
         return prompt_file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"judge.prompt_file: {prompt_file}: cannot be read ({error}); give a text file") from error
+        raise ConfigError(
+            f"judge.prompt_file: {prompt_file}: cannot be read ({error}); give a text file"
+        ) from error
 
 
 def _is_soft(reply: Reply | Failure, answer: Judgment | Failure) -> bool:
     """Whether the verdict comes from the probabilities of the labels."""
-    return isinstance(answer, Judgment) and isinstance(reply, Reply) and reply.first_token_logps is not None
+    return (
+        isinstance(answer, Judgment)
+        and isinstance(reply, Reply)
+        and reply.first_token_logps is not None
+    )
 
 
 def _may_do_in_text(reply: Reply | Failure) -> bool:
@@ -254,7 +289,11 @@ def _countable(reason: str) -> str:
 
 
 def _length(matchup: Matchup) -> int:
-    return sum(len(m.content) for m in matchup.prompt.messages) + len(matchup.first.text) + len(matchup.second.text)
+    return (
+        sum(len(m.content) for m in matchup.prompt.messages)
+        + len(matchup.first.text)
+        + len(matchup.second.text)
+    )
 
 
 def _stand_in(index: int) -> Completion:

@@ -32,9 +32,10 @@ class Answered(NamedTuple):
 class Judge(Protocol):
     """A judge with whatever it needs to answer.
 
-    `fingerprint` hashes everything that its verdicts depend on; it is part of the journal's keys. `first_slot_bias` is
-    the known preference for the first slot, in logits (0 when unknown). `notes` is what the user should be told once,
-    such as what a server ignores; it grows while the judge is asked.
+    `fingerprint` hashes everything that its verdicts depend on; it is part of the journal's keys.
+    `first_slot_bias` is the known preference for the first slot, in logits (0 when unknown).
+    `notes` is what the user should be told once, such as what a server ignores; it grows while the
+    judge is asked.
     """
 
     @property
@@ -76,7 +77,8 @@ def judgment_key(judge_fingerprint: str, matchup: Matchup, *, beside: Sequence[s
     Args:
         judge_fingerprint: Of the judge.
         matchup: What it is asked.
-        beside: `beside_the_texts` for a judge that reads it; nothing for one that is shown texts only.
+        beside: `beside_the_texts` for a judge that reads it; nothing for one that is shown texts
+            only.
     """
     prompt, first, second = matchup
     shown = [[side.id, side.message.chat()] for side in (first, second)]
@@ -86,9 +88,9 @@ def judgment_key(judge_fingerprint: str, matchup: Matchup, *, beside: Sequence[s
 def beside_the_texts(prompt: Prompt, *completions: Completion) -> str:
     """What a judge that reads our records may go by beside the texts: metadata, and why a completion ended.
 
-    It belongs in the keys of judges that compute, or an edited grade would find its old verdicts; and not in those of
-    judges that ask a model, which never see it: their paid answers outlive an edit. A prompt's place in a file counts
-    for neither.
+    It belongs in the keys of judges that compute, or an edited grade would find its old verdicts;
+    and not in those of judges that ask a model, which never see it: their paid answers outlive an
+    edit. A prompt's place in a file counts for neither.
     """
     # Not the canonical JSON, which refuses the NaN that a user's metadata may hold.
     ended = [[completion.metadata, completion.finish_reason] for completion in completions]

@@ -20,7 +20,8 @@ def reward(
 
     Args:
         path: Folder or hub id of a sequence classifier with one label and a chat template.
-        temperature: Reward gap that makes the odds e to 1. Bradley–Terry reward models are trained for 1.
+        temperature: Reward gap that makes the odds e to 1. Bradley–Terry reward models are trained
+            for 1.
         dtype: "auto" is the dtype that the weights are stored in.
         device: "auto" is the accelerator when there is one.
         batch_rows: Conversations scored at a time.
@@ -28,5 +29,7 @@ def reward(
     """
     from prefine.models.hf.reward import RewardModel
 
-    scorer = RewardModel(path=path, dtype=dtype, device=device, batch_size=batch_rows, max_tokens=max_tokens)
+    scorer = RewardModel(
+        path=path, dtype=dtype, device=device, batch_size=batch_rows, max_tokens=max_tokens
+    )
     return ScoreJudge(scorer, temperature=temperature)

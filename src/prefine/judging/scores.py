@@ -1,6 +1,7 @@
 """Scorers as judges: a number per completion, and P(first) = sigmoid((score of first − score of second) / temperature).
 
-Each completion is scored once, whatever it is compared with; scores are journaled like everything that is asked.
+Each completion is scored once, whatever it is compared with; scores are journaled like everything
+that is asked.
 """
 
 import math
@@ -76,7 +77,9 @@ class ScoreJudge:
     def rate(self, asker: Asker, items: Sequence[Answered]) -> list[Score]:
         """One score per item, in order; a failed one has no value and says why."""
         fingerprint = self._scorer.fingerprint
-        calls = [Call(_score_key(fingerprint, item, self._scorer.reads_records), item) for item in items]
+        calls = [
+            Call(_score_key(fingerprint, item, self._scorer.reads_records), item) for item in items
+        ]
         # What has failed once in this run is not tried in every round again.
         ordered = sorted(
             (call for call in calls if call.key not in self._failed),
@@ -84,10 +87,17 @@ class ScoreJudge:
         )
         ask = ask_in_groups if self._scorer.batches_matter else ask_each
         answers = ask(asker, ordered, Score, self._answers, size=self._scorer.batch_size)
-        self._failed |= {key: answer for key, answer in answers.items() if isinstance(answer, Failure)}
-        found = [(call.payload.completion.id, self._failed.get(call.key) or answers[call.key]) for call in calls]
+        self._failed |= {
+            key: answer for key, answer in answers.items() if isinstance(answer, Failure)
+        }
+        found = [
+            (call.payload.completion.id, self._failed.get(call.key) or answers[call.key])
+            for call in calls
+        ]
         return [
-            Score(completion_id=id_, judge=fingerprint, error=answer.reason) if isinstance(answer, Failure) else answer
+            Score(completion_id=id_, judge=fingerprint, error=answer.reason)
+            if isinstance(answer, Failure)
+            else answer
             for id_, answer in found
         ]
 
@@ -102,11 +112,18 @@ class ScoreJudge:
             error = first.error or second.error
             return Judgment(comparison=matchup.comparison, judge=self.fingerprint, error=error)
         gap = (first.value - second.value) / self._temperature
-        return Judgment(comparison=matchup.comparison, judge=self.fingerprint, p_first=0.5 + 0.5 * math.tanh(gap / 2))
+        return Judgment(
+            comparison=matchup.comparison,
+            judge=self.fingerprint,
+            p_first=0.5 + 0.5 * math.tanh(gap / 2),
+        )
 
     def _answers(self, calls: Sequence[Call[Answered]]) -> Mapping[str, Score | Failure]:
         values = self._scorer.scores([call.payload for call in calls])
-        return {call.key: self._score(call.payload, value) for call, value in zip(calls, values, strict=True)}
+        return {
+            call.key: self._score(call.payload, value)
+            for call, value in zip(calls, values, strict=True)
+        }
 
     def _score(self, item: Answered, value: object) -> Score | Failure:
         if isinstance(value, Failure):
@@ -116,7 +133,12 @@ class ScoreJudge:
             return Failure(f"the score is a {type(value).__name__} and no number")
         if not math.isfinite(number):
             return Failure("the score is no finite number")
-        return Score(completion_id=item.completion.id, judge=self._scorer.fingerprint, value=number, usage=_ONE)
+        return Score(
+            completion_id=item.completion.id,
+            judge=self._scorer.fingerprint,
+            value=number,
+            usage=_ONE,
+        )
 
 
 def _number(value: Any) -> float | None:
@@ -134,4 +156,6 @@ def _number(value: Any) -> float | None:
 def _score_key(fingerprint: str, item: Answered, reads_records: bool) -> str:
     prompt, completion = item
     beside = [beside_the_texts(prompt, completion)] if reads_records else []
-    return content_hash("score", fingerprint, prompt.id, completion.id, completion.message.chat(), *beside)
+    return content_hash(
+        "score", fingerprint, prompt.id, completion.id, completion.message.chat(), *beside
+    )

@@ -7,6 +7,10 @@ __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "prefine.losses.protocol": ("PairLogps", "TokenLogps"),
-        **{home.partition(":")[0]: (name,) for name, home in TABLES["loss"].items() if name != "nll"},
+        **{
+            home.partition(":")[0]: (name,)
+            for name, home in TABLES["loss"].items()
+            if name != "nll"
+        },
     },
 )

@@ -19,7 +19,9 @@ class RunningReward:
 
     def update(self, logps: PairLogps, options: Mapping[str, Any]) -> dict[str, float]:
         """Take in the rewards of a step."""
-        rewards = options["beta"] * torch.cat([logps.chosen_logratio, logps.rejected_logratio]).double()
+        rewards = (
+            options["beta"] * torch.cat([logps.chosen_logratio, logps.rejected_logratio]).double()
+        )
         self._count += len(rewards)
         self._mean += float((rewards - self._mean).sum()) / self._count
         return {"delta": self._mean}
@@ -61,4 +63,8 @@ class MarginAverage:
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
         """Go on from a state."""
-        self._mean, self._std, self._draw = state["margin_mean"], state["margin_std"], int(state["draw"])
+        self._mean, self._std, self._draw = (
+            state["margin_mean"],
+            state["margin_std"],
+            int(state["draw"]),
+        )

@@ -19,7 +19,11 @@ def bare(function: LossFunction) -> LossFunction:
 def options_of(function: LossFunction) -> dict[str, Any]:
     """The hyper-parameters that the function will be called with; those without a value are left out."""
     parameters = inspect.signature(function).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is not p.empty}
+    return {
+        p.name: p.default
+        for p in parameters
+        if p.kind is p.KEYWORD_ONLY and p.default is not p.empty
+    }
 
 
 def option_of(function: LossFunction, name: str) -> Any:

@@ -1,6 +1,7 @@
 """What every loss and regularizer reads, and how it declares what it needs.
 
-A loss is `(PairLogps, *, hyper_parameters) -> Tensor [B]`: unreduced, one value per pair. The engine averages.
+A loss is `(PairLogps, *, hyper_parameters) -> Tensor [B]`: unreduced, one value per pair. The
+engine averages.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,7 +14,15 @@ from torch import Tensor
 from prefine.config.components import Nested
 
 Need = Literal[
-    "reference", "initial", "p_chosen", "score_gap", "mismatched", "tokens", "vocabulary", "differences", "prompt"
+    "reference",
+    "initial",
+    "p_chosen",
+    "score_gap",
+    "mismatched",
+    "tokens",
+    "vocabulary",
+    "differences",
+    "prompt",
 ]
 LossKind = Literal["local", "coupled"]
 Reads = Literal["pairs", "joint", "lists"]
@@ -52,9 +61,9 @@ NEED_WORDS: dict[Need, str] = {
 class TokenLogps:
     """Per-token values of B pairs, right-padded with 0 to the longest of each side, nats.
 
-    `*_log_sum_p2` is the logarithm of the sum of squared probabilities over the vocabulary at the token's position, in
-    training without a gradient; `*_marked` is 1 for tokens that only this side has (`token_marks.difference_marks`),
-    else 0. None where not provided.
+    `*_log_sum_p2` is the logarithm of the sum of squared probabilities over the vocabulary at the
+    token's position, in training without a gradient; `*_marked` is 1 for tokens that only this side
+    has (`token_marks.difference_marks`), else 0. None where not provided.
     """
 
     policy_chosen: Float[Tensor, "B Tw"]
@@ -68,14 +77,17 @@ class TokenLogps:
 
     def rows(self, index: slice | Tensor) -> "TokenLogps":
         """The same for some of the pairs."""
-        return replace(self, **{name: value[index] for name, value in vars(self).items() if value is not None})
+        return replace(
+            self, **{name: value[index] for name, value in vars(self).items() if value is not None}
+        )
 
 
 @dataclass(frozen=True)
 class PromptLogps:
     """Summed log-probabilities of both sides' prompts but for their first tokens, nats; every tensor is [B].
 
-    The two sides' values are equal unless the pair is joint, an answer to one prompt against an answer to another.
+    The two sides' values are equal unless the pair is joint, an answer to one prompt against an
+    answer to another.
     """
 
     policy_chosen: Float[Tensor, " B"]
@@ -92,11 +104,12 @@ class PromptLogps:
 class PairLogps:
     """Summed completion log-probabilities of B pairs, in nats, and what goes with them; every tensor is [B].
 
-    `initial_chosen` is the chosen completion's value under the policy at step 0. It equals `ref_chosen` unless
-    another model was named as reference. Token counts include the end-of-turn token and exclude the prompt.
-    `pairs_in_step` and `chosen_tokens_in_step` are the totals of the whole optimizer step, each pair counted by its
-    weight, so that a loss that averages over tokens does not depend on the micro-batches. `score_gap` is NaN where a
-    pair states none; `mismatched_logratio` is the mean log-ratio of another pair's two completions under this pair's
+    `initial_chosen` is the chosen completion's value under the policy at step 0. It equals
+    `ref_chosen` unless another model was named as reference. Token counts include the end-of-turn
+    token and exclude the prompt. `pairs_in_step` and `chosen_tokens_in_step` are the totals of the
+    whole optimizer step, each pair counted by its weight, so that a loss that averages over tokens
+    does not depend on the micro-batches. `score_gap` is NaN where a pair states none;
+    `mismatched_logratio` is the mean log-ratio of another pair's two completions under this pair's
     prompt.
     """
 
@@ -144,11 +157,16 @@ class PairLogps:
     @property
     def token_margin(self) -> Float[Tensor, " B"]:
         """Difference of the two log-ratios per token, each averaged over its own completion [B], nats."""
-        return self.chosen_logratio / self.chosen_tokens - self.rejected_logratio / self.rejected_tokens
+        return (
+            self.chosen_logratio / self.chosen_tokens
+            - self.rejected_logratio / self.rejected_tokens
+        )
 
     def rows(self, index: slice | Tensor) -> "PairLogps":
         """The same for some of the pairs."""
-        some: dict[str, Any] = {name: value[index] for name, value in vars(self).items() if isinstance(value, Tensor)}
+        some: dict[str, Any] = {
+            name: value[index] for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
         tokens = None if self.tokens is None else self.tokens.rows(index)
         prompts = None if self.prompts is None else self.prompts.rows(index)
         return replace(self, **some, tokens=tokens, prompts=prompts)
@@ -177,10 +195,13 @@ def provided(value: T | None, need: Need) -> T:
     """The value.
 
     Raises:
-        ValueError: It is None: whoever made the `PairLogps` left out what the loss declares to need.
+        ValueError: It is None: whoever made the `PairLogps` left out what the loss declares to
+            need.
     """
     if value is None:
-        raise ValueError(f"the loss needs {NEED_WORDS[need]} ({need!r}), which these PairLogps do not hold")
+        raise ValueError(
+            f"the loss needs {NEED_WORDS[need]} ({need!r}), which these PairLogps do not hold"
+        )
     return value
 
 
@@ -221,29 +242,43 @@ def declare(
 
     Args:
         family: Under which heading it is documented.
-        kind: "local" when a pair's value depends on that pair alone (and on the totals of the step), else
-            "coupled": the engine then evaluates it once per step on all pairs.
+        kind: "local" when a pair's value depends on that pair alone (and on the totals of the
+            step), else "coupled": the engine then evaluates it once per step on all pairs.
         needs: Which values of `PairLogps` it reads beyond the policy's.
-        reads: "pairs" compares two answers to one prompt; "joint" also answers to two prompts; "lists" whole rankings.
-        per_pair: Whether value i belongs to pair i, so that it can be weighted; false for losses that sort.
-        controller: What moves some of its hyper-parameters; those are then no options of a configuration.
-        check: Called with all options when they are configured; a ValueError refuses their combination.
+        reads: "pairs" compares two answers to one prompt; "joint" also answers to two prompts;
+            "lists" whole rankings.
+        per_pair: Whether value i belongs to pair i, so that it can be weighted; false for losses
+            that sort.
+        controller: What moves some of its hyper-parameters; those are then no options of a
+            configuration.
+        check: Called with all options when they are configured; a ValueError refuses their
+            combination.
 
     Raises:
-        ValueError: It is local and yet needs the whole step: for a controller, or for answers to other prompts; or it
-            needs something that there is not.
+        ValueError: It is local and yet needs the whole step: for a controller, or for answers to
+            other prompts; or it needs something that there is not.
     """
     if unknown := sorted(needs - NEED_WORDS.keys()):
         raise ValueError(f"needs: {', '.join(unknown)} is none of {', '.join(NEED_WORDS)}")
     if kind == "local" and (controller is not None or "mismatched" in needs):
         raise ValueError(
-            "a loss with a controller, or one that needs 'mismatched', reads the whole step: kind='coupled'"
+            "a loss with a controller, or one that needs 'mismatched', reads the whole step: "
+            "kind='coupled'"
         )
 
     def attach(function: F) -> F:
         facts = {
-            **{"family": family, "kind": kind, "needs": needs, "reads": reads, "per_pair": per_pair},
-            **{"controller": controller, "controlled": () if controller is None else controller.gives},
+            **{
+                "family": family,
+                "kind": kind,
+                "needs": needs,
+                "reads": reads,
+                "per_pair": per_pair,
+            },
+            **{
+                "controller": controller,
+                "controlled": () if controller is None else controller.gives,
+            },
             "check_options": check,
         }
         for name, fact in facts.items():

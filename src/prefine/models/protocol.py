@@ -23,9 +23,9 @@ class SampleRequest(NamedTuple):
 class Sampler(Protocol):
     """A model that completions can be drawn from.
 
-    `fingerprint` hashes everything that its completions depend on beside prompt, decoding and sample index.
-    `concurrency` is how many batches may be in flight; `notes` is what the user should be told once, such as what a
-    server ignores, and grows while the model is asked.
+    `fingerprint` hashes everything that its completions depend on beside prompt, decoding and
+    sample index. `concurrency` is how many batches may be in flight; `notes` is what the user
+    should be told once, such as what a server ignores, and grows while the model is asked.
     """
 
     @property
@@ -67,7 +67,8 @@ class Sampler(Protocol):
         """The batches in which the wanted completions of a shard are drawn.
 
         Args:
-            shard: All prompts of the shard, in order: together with `samples` and `group` they fix the batches.
+            shard: All prompts of the shard, in order: together with `samples` and `group` they fix
+                the batches.
             samples: M.
             wanted: The calls that are still open; the rest of the shard is journaled.
             decoding: Temperature and the like.
@@ -79,8 +80,8 @@ class Sampler(Protocol):
 class Reply(NamedTuple):
     """What a model wrote in its own turn.
 
-    `first_token_logps` has the likeliest tokens of the first position with their log-probabilities [nat]; None where
-    the model does not tell.
+    `first_token_logps` has the likeliest tokens of the first position with their log-probabilities
+    [nat]; None where the model does not tell.
     """
 
     text: str
@@ -141,7 +142,11 @@ class Replier(Protocol):
 def sample_key(model_fingerprint: str, request: SampleRequest, decoding: Decoding) -> str:
     """The journal's key of one completion: nothing about its position in a file or batch."""
     return content_hash(
-        "completion", model_fingerprint, request.prompt.id, request.sample_index, decoding_settings(decoding)
+        "completion",
+        model_fingerprint,
+        request.prompt.id,
+        request.sample_index,
+        decoding_settings(decoding),
     )
 
 

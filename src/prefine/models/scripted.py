@@ -82,7 +82,10 @@ class ScriptedModel:
     ) -> list[Reply | Failure]:
         """One of `replies` for each conversation; it gives no log-probabilities."""
         time.sleep(self.delay_s)
-        return [self._reply_to(content_hash([message.chat() for message in chat], seed)) for chat in conversations]
+        return [
+            self._reply_to(content_hash([message.chat() for message in chat], seed))
+            for chat in conversations
+        ]
 
     def _reply_to(self, key: str) -> Reply | Failure:
         if self._chance("fail", key) < self.fail_share:
@@ -93,7 +96,9 @@ class ScriptedModel:
     def _scripted(self, key: str) -> str:
         return self.replies[int(content_hash("reply", key), 16) % len(self.replies)]
 
-    def _answers(self, calls: Sequence[Call[SampleRequest]], decoding: Decoding) -> Mapping[str, Completion | Failure]:
+    def _answers(
+        self, calls: Sequence[Call[SampleRequest]], decoding: Decoding
+    ) -> Mapping[str, Completion | Failure]:
         time.sleep(self.delay_s)
         return {call.key: self._answer(call, decoding) for call in calls}
 
@@ -107,12 +112,15 @@ class ScriptedModel:
             prompt_id=prompt.id,
             sample_index=index,
             message=Message(
-                role="assistant", content=reply.replace("{prompt}", prompt.text).replace("{sample}", str(index))
+                role="assistant",
+                content=reply.replace("{prompt}", prompt.text).replace("{sample}", str(index)),
             ),
             model=self.label,
             sampling=dict(decoding_settings(decoding)),
             seed=decoding.seed,
-            finish_reason="length" if self._chance("truncate", call.key) < self.truncate_share else "stop",
+            finish_reason="length"
+            if self._chance("truncate", call.key) < self.truncate_share
+            else "stop",
         )
 
     @staticmethod

@@ -12,7 +12,8 @@ class PairEvidence:
 
     Args:
         ranking: What the pairs are selected from; gaps are those of its scores.
-        judged: The ranking before its scores were corrected for length: a probability is what the judge said.
+        judged: The ranking before its scores were corrected for length: a probability is what the
+            judge said.
     """
 
     def __init__(self, ranking: Ranking, judged: Ranking) -> None:
@@ -26,7 +27,9 @@ class PairEvidence:
     def p_chosen(self, choice: Choice) -> float | None:
         """The mean over the answered duels of the two, un-swapped; if they never met, what log-odds say; above .5."""
         one, other = choice.chosen, choice.rejected
-        answers = self._answers.get((one, other), []) + [1 - p for p in self._answers.get((other, one), ())]
+        answers = self._answers.get((one, other), []) + [
+            1 - p for p in self._answers.get((other, one), ())
+        ]
         if answers:
             found = fmean(answers)
         elif self._judged is None:
@@ -50,4 +53,8 @@ def same_answer(one: Completion, other: Completion) -> bool:
 
 
 def _scores(ranking: Ranking) -> dict[str, float] | None:
-    return None if ranking.scores is None else dict(zip(ranking.completions, ranking.scores, strict=True))
+    return (
+        None
+        if ranking.scores is None
+        else dict(zip(ranking.completions, ranking.scores, strict=True))
+    )

@@ -19,8 +19,9 @@ def select_list(
 ) -> PreferenceList | str:
     """The list of a prompt, with scores where there are any and else with ranks; or why there is none.
 
-    From the best downwards, a completion whose score is not below the last kept one's by more than the minimum gap is
-    left out, and so is one whose length does not match the best one's, or whose answer stands there already.
+    From the best downwards, a completion whose score is not below the last kept one's by more than
+    the minimum gap is left out, and so is one whose length does not match the best one's, or whose
+    answer stands there already.
 
     Args:
         prompt: What was answered.
@@ -43,7 +44,11 @@ def select_list(
             left_out = SAME_ANSWER
         elif kept and not lengths_match(found[0], next_, options):
             left_out = TOO_UNEQUAL
-        elif kept and options.min_gap is not None and (not scores or scores[kept[-1]] - scores[id_] <= options.min_gap):
+        elif (
+            kept
+            and options.min_gap is not None
+            and (not scores or scores[kept[-1]] - scores[id_] <= options.min_gap)
+        ):
             left_out = TOO_CLOSE
         else:
             kept.append(id_)

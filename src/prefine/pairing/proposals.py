@@ -23,12 +23,18 @@ def checked_choices(proposed: Any, ranking: Ranking, *, where: str) -> Iterator[
     known = set(ranking.completions)
     for choice in _items(proposed, where):
         if not isinstance(choice, Choice):
-            raise ConfigError(f"{where} proposes {choice!r:.80}; give Choice(chosen, rejected), completion ids")
+            raise ConfigError(
+                f"{where} proposes {choice!r:.80}; give Choice(chosen, rejected), completion ids"
+            )
         _check_known(choice[:2], known, where)
         if choice.chosen == choice.rejected:
-            raise ConfigError(f"{where} proposes {choice.chosen} over itself; propose two completions")
+            raise ConfigError(
+                f"{where} proposes {choice.chosen} over itself; propose two completions"
+            )
         if choice.rejected_prompt is not None:
-            raise ConfigError(f"{where} proposes a rejected_prompt; declare the selector with makes='joint'")
+            raise ConfigError(
+                f"{where} proposes a rejected_prompt; declare the selector with makes='joint'"
+            )
         yield choice
 
 
@@ -52,7 +58,8 @@ def checked_list(proposed: Any, ranking: Ranking, *, where: str) -> list[str]:
         for above, below in pairwise(ids):
             if score[below] > score[above]:
                 raise ConfigError(
-                    f"{where}: its list is not best first: {above} (score {score[above]:g}) stands before {below} "
+                    f"{where}: its list is not best first: {above} (score {score[above]:g}) "
+                    f"stands before {below} "
                     f"({score[below]:g})"
                 )
     return ids

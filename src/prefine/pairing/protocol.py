@@ -1,7 +1,8 @@
 """What a selector is: a pure function from a ranking to choices of completion ids, most wanted first.
 
-It proposes; `select.py` takes: the options that all selectors share (gaps, lengths, truncation, how many) are applied
-to the ranking before the selector sees it and to its proposals afterwards, and the first that are left are the pairs.
+It proposes; `select.py` takes: the options that all selectors share (gaps, lengths, truncation, how
+many) are applied to the ranking before the selector sees it and to its proposals afterwards, and
+the first that are left are the pairs.
 """
 
 from collections.abc import Callable
@@ -28,8 +29,8 @@ class Choice(NamedTuple):
 class SelectorFacts:
     """What is known of a selector before it runs.
 
-    It needs all of `needs` and, unless that is empty, one of `needs_one_of`. `pairs_per_prompt` is how many of its
-    proposals are taken unless the configuration says so; None takes all.
+    It needs all of `needs` and, unless that is empty, one of `needs_one_of`. `pairs_per_prompt` is
+    how many of its proposals are taken unless the configuration says so; None takes all.
     """
 
     needs: frozenset[Guarantee]
@@ -39,7 +40,9 @@ class SelectorFacts:
 
     def fits(self, guarantees: frozenset[Guarantee]) -> bool:
         """Whether a strategy that guarantees these is enough."""
-        return self.needs <= guarantees and (not self.needs_one_of or bool(self.needs_one_of & guarantees))
+        return self.needs <= guarantees and (
+            not self.needs_one_of or bool(self.needs_one_of & guarantees)
+        )
 
     def missing(self, guarantees: frozenset[Guarantee]) -> str:
         """What a strategy that guarantees these lacks, in words."""
@@ -56,23 +59,31 @@ def selector(
 ) -> Callable[[F], F]:
     """Attach a selector's facts to its function, where it is written.
 
-    The function depends on what it makes; a keyword argument `seed` is given to it, a number that depends on the run's
-    seed, the selector's name and the prompt, and on nothing else:
+    The function depends on what it makes; a keyword argument `seed` is given to it, a number that
+    depends on the run's seed, the selector's name and the prompt, and on nothing else:
 
-    - "pairs": `(Ranking, *, …) -> Iterable[Choice]`, the completions of the ranking being in the order of their ids.
-    - "joint": `(choices by prompt id, *, …) -> choices by prompt id`; it is given what was chosen within each prompt.
+    - "pairs": `(Ranking, *, …) -> Iterable[Choice]`, the completions of the ranking being in the
+      order of their ids.
+    - "joint": `(choices by prompt id, *, …) -> choices by prompt id`; it is given what was chosen
+      within each prompt.
     - "lists": `(Ranking, *, …) -> list of completion ids`, best first.
 
     Raises:
-        ValueError: There is no such guarantee, nothing of the kind can be made, or no pair would be taken.
+        ValueError: There is no such guarantee, nothing of the kind can be made, or no pair would be
+            taken.
     """
     known, kinds = set(get_args(Guarantee)), get_args(Makes)
     if unknown := (set(needs) | set(needs_one_of)) - known:
-        raise ValueError(f"selector: no strategy guarantees {sorted(unknown)}; choose of {', '.join(sorted(known))}")
+        raise ValueError(
+            f"selector: no strategy guarantees {sorted(unknown)}; choose of "
+            f"{', '.join(sorted(known))}"
+        )
     if makes not in kinds:
         raise ValueError(f"selector: makes={makes!r}; choose one of {', '.join(kinds)}")
     if pairs_per_prompt is not None and pairs_per_prompt < 1:
-        raise ValueError(f"selector: pairs_per_prompt={pairs_per_prompt}; give 1 or more, or None for all")
+        raise ValueError(
+            f"selector: pairs_per_prompt={pairs_per_prompt}; give 1 or more, or None for all"
+        )
 
     def attach(function: F) -> F:
         function.facts = SelectorFacts(  # type: ignore[attr-defined]

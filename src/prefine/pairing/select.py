@@ -6,7 +6,14 @@ from typing import NamedTuple
 
 from prefine.errors import ConfigError
 from prefine.pairing.evidence import PairEvidence, same_answer
-from prefine.pairing.filters import SAME_ANSWER, TOO_UNEQUAL, TRUNCATED, PairOptions, lengths_match, refusal
+from prefine.pairing.filters import (
+    SAME_ANSWER,
+    TOO_UNEQUAL,
+    TRUNCATED,
+    PairOptions,
+    lengths_match,
+    refusal,
+)
 from prefine.pairing.protocol import Choice, Selector, selector_facts
 from prefine.pairing.view import find, narrowed
 from prefine.ranking.protocol import StrategyFacts
@@ -41,14 +48,19 @@ def check_selector(
         table: The selectors to suggest instead, by name.
 
     Raises:
-        ConfigError: Something is not guaranteed; the message names the selectors of the table that fit.
+        ConfigError: Something is not guaranteed; the message names the selectors of the table that
+            fit.
     """
     needs = selector_facts(function)
     if not needs.fits(facts.guarantees):
-        fitting = sorted(name for name, other in table.items() if selector_facts(other).fits(facts.guarantees))
+        fitting = sorted(
+            name for name, other in table.items() if selector_facts(other).fits(facts.guarantees)
+        )
         raise ConfigError(
-            f"pair.selector.name: {selector_name!r} needs {needs.missing(facts.guarantees)}, which strategy "
-            f"{strategy_name!r} does not guarantee (it guarantees {', '.join(sorted(facts.guarantees))}). "
+            f"pair.selector.name: {selector_name!r} needs {needs.missing(facts.guarantees)}, "
+            "which strategy "
+            f"{strategy_name!r} does not guarantee (it guarantees "
+            f"{', '.join(sorted(facts.guarantees))}). "
             f"Selectors that fit: {', '.join(fitting) or 'none'}; or choose another rank.strategy"
         )
 
@@ -101,8 +113,8 @@ def to_pair(
 ) -> PreferencePair | None:
     """The preference pair of a selected pair, with what the ranking knows about the two; None for the same answer.
 
-    Neither `p_chosen` nor `score_gap` is stored where it does not favour the chosen one: a champion may owe its place
-    to other duels, or to the tie rule.
+    Neither `p_chosen` nor `score_gap` is stored where it does not favour the chosen one: a champion
+    may owe its place to other duels, or to the tie rule.
 
     Args:
         prompt: What was answered.
@@ -113,11 +125,17 @@ def to_pair(
     Raises:
         DataError: One of the two is unknown or of another prompt.
     """
-    chosen, rejected = (find(prompt.id, completions, id_) for id_ in (choice.chosen, choice.rejected))
+    chosen, rejected = (
+        find(prompt.id, completions, id_) for id_ in (choice.chosen, choice.rejected)
+    )
     if same_answer(chosen, rejected):
         return None
     return PreferencePair(
-        prompt=prompt, chosen=chosen, rejected=rejected, p_chosen=known.p_chosen(choice), score_gap=known.gap(choice)
+        prompt=prompt,
+        chosen=chosen,
+        rejected=rejected,
+        p_chosen=known.p_chosen(choice),
+        score_gap=known.gap(choice),
     )
 
 
@@ -127,5 +145,7 @@ def across(
     """The chosen one of a prompt's pair against the rejected one of another prompt's; or why it is not wanted."""
     if not lengths_match(own.chosen, other.rejected, options):
         return None, TOO_UNEQUAL
-    joined = PreferencePair(prompt=own.prompt, chosen=own.chosen, rejected=other.rejected, rejected_prompt=other.prompt)
+    joined = PreferencePair(
+        prompt=own.prompt, chosen=own.chosen, rejected=other.rejected, rejected_prompt=other.prompt
+    )
     return joined, None

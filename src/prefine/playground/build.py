@@ -1,8 +1,8 @@
 """Builds the embedded model from a seed: `python -m prefine.playground.build [--seed 0] [--out DIR] [--steps N]`.
 
-Everything is drawn from the train split of the playground's world. The output is an ordinary Hugging Face model folder
-plus `build.json`, which says how it was made and what was measured. The same seed, machine and versions give the same
-bytes.
+Everything is drawn from the train split of the playground's world. The output is an ordinary
+Hugging Face model folder plus `build.json`, which says how it was made and what was measured. The
+same seed, machine and versions give the same bytes.
 """
 
 import argparse
@@ -30,7 +30,9 @@ STEPS = 4000
 MODEL_DIR = Path(__file__).parent / "model"
 
 
-def build(out: Path, *, seed: int = 0, steps: int = STEPS, measured_prompts: int = 200) -> dict[str, Any]:
+def build(
+    out: Path, *, seed: int = 0, steps: int = STEPS, measured_prompts: int = 200
+) -> dict[str, Any]:
     """Train tokenizer and model, write the folder, and return what `build.json` says.
 
     Args:
@@ -41,7 +43,9 @@ def build(out: Path, *, seed: int = 0, steps: int = STEPS, measured_prompts: int
     """
     rng = random.Random(f"playground build {seed}")
     texts = list(chain.from_iterable(islice(demonstrations(rng), 20_000)))
-    tokenizer = train_tokenizer(texts, vocabulary_size=VOCABULARY_SIZE, context_tokens=CONTEXT_TOKENS)
+    tokenizer = train_tokenizer(
+        texts, vocabulary_size=VOCABULARY_SIZE, context_tokens=CONTEXT_TOKENS
+    )
     torch.manual_seed(seed)
     model = new_model(tokenizer, context_tokens=CONTEXT_TOKENS)
     losses: list[float] = []
@@ -50,7 +54,10 @@ def build(out: Path, *, seed: int = 0, steps: int = STEPS, measured_prompts: int
     def report(step: int, loss: float) -> None:
         losses.append(loss)
         if step % 50 == 0:
-            sys.stderr.write(f"step {step} of {steps}: {loss:.4f} nats per token, {time.monotonic() - started:.0f} s\n")
+            sys.stderr.write(
+                f"step {step} of {steps}: {loss:.4f} nats per token, "
+                f"{time.monotonic() - started:.0f} s\n"
+            )
 
     train(
         model,
@@ -89,12 +96,15 @@ def build(out: Path, *, seed: int = 0, steps: int = STEPS, measured_prompts: int
 
 def main(arguments: list[str] | None = None) -> None:
     """Parse the command line and build."""
-    parser = argparse.ArgumentParser(description="Train the playground's embedded model from a seed.")
+    parser = argparse.ArgumentParser(
+        description="Train the playground's embedded model from a seed."
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=MODEL_DIR)
     parser.add_argument("--steps", type=int, default=STEPS)
     options = parser.parse_args(arguments)
-    # One thread: the order of floating-point sums, and so the weights, must not depend on the number of cores.
+    # One thread: the order of floating-point sums, and so the weights, must not depend on the
+    # number of cores.
     torch.set_num_threads(1)
     summary = build(options.out, seed=options.seed, steps=options.steps)
     sys.stdout.write(json.dumps(summary, indent=2) + "\n")

@@ -21,12 +21,20 @@ from prefine.playground.vocabulary import (
 )
 
 FLAW_RATES: Mapping[str, float] = MappingProxyType(
-    {"count": 0.65, "topic": 0.65, "required": 0.55, "forbidden": 0.5, "tone": 0.65, "order": 0.55, "form": 0.35}
+    {
+        "count": 0.65,
+        "topic": 0.65,
+        "required": 0.55,
+        "forbidden": 0.5,
+        "tone": 0.65,
+        "order": 0.55,
+        "form": 0.35,
+    }
 )
 """How often a demonstration violates each constraint, on average over careful and careless answers.
 
-A model trained on such answers has seen each constraint both kept and broken, so its samples of one prompt differ in
-quality and preference training has something to sharpen.
+A model trained on such answers has seen each constraint both kept and broken, so its samples of one
+prompt differ in quality and preference training has something to sharpen.
 """
 
 CARE = (0.5, 1.5)
@@ -52,7 +60,10 @@ class _Draft:
     def free(self, word_class: str) -> list[Slot]:
         """The empty slots of a word class, in reading order."""
         slots = [
-            (i, j) for i, shape in enumerate(self.shapes) for j, letter in enumerate(shape) if letter == word_class
+            (i, j)
+            for i, shape in enumerate(self.shapes)
+            for j, letter in enumerate(shape)
+            if letter == word_class
         ]
         return [slot for slot in slots if slot not in self.words]
 
@@ -62,20 +73,24 @@ class _Draft:
             self.words[slots[0]] = word
 
 
-def demonstrate(task: Task, rng: random.Random, *, flaw_rates: Mapping[str, float] = FLAW_RATES) -> str:
+def demonstrate(
+    task: Task, rng: random.Random, *, flaw_rates: Mapping[str, float] = FLAW_RATES
+) -> str:
     """An answer to a task that breaks each of its constraints at the given rates, more or less by its care.
 
     Args:
         task: What is asked.
         rng: Source of all choices.
-        flaw_rates: Mean probability of breaking each part of the gold score; all 0 gives perfect answers.
+        flaw_rates: Mean probability of breaking each part of the gold score; all 0 gives perfect
+            answers.
 
     Returns: Sentences of the world, separated by spaces.
     """
     care = rng.choice(CARE)
     flaws = frozenset(part for part in parts_of(task) if rng.random() < care * flaw_rates[part])
     sentences = _write(task, flaws, rng)
-    # Repetition is a flaw of form: one that happened by chance would make the rates depend on each other.
+    # Repetition is a flaw of form: one that happened by chance would make the rates depend on each
+    # other.
     while len({tuple(sentence) for sentence in sentences}) < len(sentences):
         sentences = _write(task, flaws, rng)
     if "form" in flaws:
@@ -98,7 +113,8 @@ def _write(task: Task, flaws: frozenset[str], rng: random.Random) -> list[list[s
     verbs = [verb for verb in VERBS if verb not in task.named]
     for slot in draft.free("V"):
         draft.words[slot] = rng.choice(verbs)
-    # One determiner, though the grammar has two: the choice would be noise that no constraint depends on.
+    # One determiner, though the grammar has two: the choice would be noise that no constraint
+    # depends on.
     for slot in draft.free("D"):
         draft.words[slot] = DETERMINERS[0]
     for slot in draft.free("I"):
@@ -133,7 +149,9 @@ def _place_required(draft: _Draft, task: Task, flaws: frozenset[str], rng: rando
             draft.place(word)
 
 
-def _place_before(draft: _Draft, before: tuple[str, str], flaws: frozenset[str], rng: random.Random) -> None:
+def _place_before(
+    draft: _Draft, before: tuple[str, str], flaws: frozenset[str], rng: random.Random
+) -> None:
     """Place two words in order; the flaws are a swap, which is half of them, and a missing word."""
     first, second = before
     wrong = ((second, first), (second, first), (first,), (second,))
@@ -148,7 +166,9 @@ def _fill_nouns(draft: _Draft, task: Task, flaws: frozenset[str], rng: random.Ra
     for sentence in range(len(draft.shapes)):
         slots = [slot for slot in draft.free("N") if slot[0] == sentence]
         is_off = "topic" in flaws and rng.random() < _SENTENCE_FLAW_RATE
-        for slot, noun in zip(slots, sorted(used, key=lambda noun: (used[noun], rng.random())), strict=False):
+        for slot, noun in zip(
+            slots, sorted(used, key=lambda noun: (used[noun], rng.random())), strict=False
+        ):
             draft.words[slot] = noun
             used[noun] += 1
         if is_off and slots:
@@ -161,7 +181,9 @@ def _fill_adjectives(draft: _Draft, task: Task, flaws: frozenset[str], rng: rand
         if task.tone is None:
             draft.words[slot] = rng.choice(every)
         elif "tone" in flaws and rng.random() < _SENTENCE_FLAW_RATE:
-            draft.words[slot] = rng.choice([word for word in every if TONE_OF_ADJECTIVE.get(word) != task.tone])
+            draft.words[slot] = rng.choice(
+                [word for word in every if TONE_OF_ADJECTIVE.get(word) != task.tone]
+            )
         else:
             draft.words[slot] = rng.choice(ADJECTIVES_OF_TONE[task.tone])
 

@@ -40,10 +40,11 @@ def conversation(prompt: str) -> list[dict[str, str]]:
 def demonstrations(rng: random.Random, *, lessons: int = 0) -> Iterator[tuple[str, str]]:
     """Endless (prompt, imperfect answer) pairs of the train split, after some lessons.
 
-    What a prompt asks for is hard to make out behind flawed answers, and easy to keep in mind: a small model that
-    starts on them takes many times the steps to find out that a word of the prompt should come back. So the lessons
-    begin with perfect answers, every other of which only names the words that the prompt wants; over their last third
-    the naming ceases and the flaw rates rise to `FLAW_RATES`.
+    What a prompt asks for is hard to make out behind flawed answers, and easy to keep in mind: a
+    small model that starts on them takes many times the steps to find out that a word of the prompt
+    should come back. So the lessons begin with perfect answers, every other of which only names the
+    words that the prompt wants; over their last third the naming ceases and the flaw rates rise to
+    `FLAW_RATES`.
 
     Args:
         rng: Source of all choices.
@@ -55,7 +56,12 @@ def demonstrations(rng: random.Random, *, lessons: int = 0) -> Iterator[tuple[st
             task = draw_task(rng)
         maturity = min(1.0, max(0.0, 3 * index / lessons - 2)) if lessons else 1.0
         if rng.random() < 0.5 * (1 - maturity):
-            wanted = [*task.required, *(task.before or ()), *([task.last] if task.last else []), "."]
+            wanted = [
+                *task.required,
+                *(task.before or ()),
+                *([task.last] if task.last else []),
+                ".",
+            ]
             yield render(task), " ".join(wanted)
         else:
             rates = {part: maturity * rate for part, rate in FLAW_RATES.items()}
@@ -98,7 +104,8 @@ def train(
         tokenizer: Its chat template is what the model learns to follow.
         steps: Optimizer steps.
         batch_size: Demonstrations per step.
-        learning_rate: Peak of AdamW's rate, after a twentieth of the steps; it falls to a tenth along a cosine.
+        learning_rate: Peak of AdamW's rate, after a twentieth of the steps; it falls to a tenth
+            along a cosine.
         rng: Source of the demonstrations.
         on_step: Told each step and its mean loss in nats per token.
     """
@@ -112,7 +119,9 @@ def train(
     )
     model.train()
     stream = demonstrations(rng, lessons=steps * batch_size * 6 // 10)
-    for step, (ids, labels) in enumerate(islice(_batches(tokenizer, batch_size, stream, rng), steps)):
+    for step, (ids, labels) in enumerate(
+        islice(_batches(tokenizer, batch_size, stream, rng), steps)
+    ):
         loss = model(input_ids=ids, labels=labels).loss
         optimizer.zero_grad()
         loss.backward()
@@ -124,15 +133,29 @@ def train(
 
 
 def measure(
-    model: CausalLM, tokenizer: ChatTokenizer, *, split: Split, prompts: int, samples: int, seed: int
+    model: CausalLM,
+    tokenizer: ChatTokenizer,
+    *,
+    split: Split,
+    prompts: int,
+    samples: int,
+    seed: int,
 ) -> dict[str, float]:
     """What the model's samples at temperature 1 and its greedy answers are worth, on prompts of one split."""
     questions = draw_prompts(prompts, split=split, seed=seed)
     torch.manual_seed(seed)
     sampled = generate(model, tokenizer, questions, samples=samples, temperature=1.0)
-    greedy = list(chain.from_iterable(generate(model, tokenizer, questions, samples=1, temperature=0.0)))
-    golds = [[gold(prompt, text) for text, _ in texts] for prompt, texts in zip(questions, sampled, strict=True)]
-    forms = [gold_parts(prompt, text)["form"] for prompt, (text, _) in zip(questions, greedy, strict=True)]
+    greedy = list(
+        chain.from_iterable(generate(model, tokenizer, questions, samples=1, temperature=0.0))
+    )
+    golds = [
+        [gold(prompt, text) for text, _ in texts]
+        for prompt, texts in zip(questions, sampled, strict=True)
+    ]
+    forms = [
+        gold_parts(prompt, text)["form"]
+        for prompt, (text, _) in zip(questions, greedy, strict=True)
+    ]
     tokens = [length for texts in sampled for _, length in texts]
     return {
         "gold_of_samples": round(fmean(chain.from_iterable(golds)), 4),
@@ -140,7 +163,9 @@ def measure(
         "tokens_per_sample": round(fmean(tokens), 2),
         "finished_share": round(fmean(length < MAX_NEW_TOKENS for length in tokens), 4),
         "distinct_share": round(fmean(len(set(texts)) / samples for texts in sampled), 4),
-        "gold_of_greedy": round(fmean(gold(p, text) for p, (text, _) in zip(questions, greedy, strict=True)), 4),
+        "gold_of_greedy": round(
+            fmean(gold(p, text) for p, (text, _) in zip(questions, greedy, strict=True)), 4
+        ),
         "greedy_form": round(fmean(forms), 4),
     }
 
@@ -158,16 +183,29 @@ def generate(
     """Answers with their lengths in tokens, `samples` per prompt; temperature 0 is greedy."""
     how: dict[str, Any] = {"do_sample": False}
     if temperature > 0:
-        how = {"do_sample": True, "temperature": temperature, "top_k": 0, "num_return_sequences": samples}
+        how = {
+            "do_sample": True,
+            "temperature": temperature,
+            "top_k": 0,
+            "num_return_sequences": samples,
+        }
     answers: list[list[tuple[str, int]]] = []
     for start in range(0, len(prompts), batch_prompts):
         conversations = [conversation(prompt) for prompt in prompts[start : start + batch_prompts]]
         inputs = tokenizer.apply_chat_template(
-            conversations, add_generation_prompt=True, return_tensors="pt", return_dict=True, padding=True
+            conversations,
+            add_generation_prompt=True,
+            return_tensors="pt",
+            return_dict=True,
+            padding=True,
         )
-        output = model.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS, **how)[:, inputs["input_ids"].shape[1] :]
+        output = model.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS, **how)[
+            :, inputs["input_ids"].shape[1] :
+        ]
         lengths = (output != tokenizer.pad_token_id).sum(dim=1).tolist()
-        pairs = list(zip(tokenizer.batch_decode(output, skip_special_tokens=True), lengths, strict=True))
+        pairs = list(
+            zip(tokenizer.batch_decode(output, skip_special_tokens=True), lengths, strict=True)
+        )
         answers.extend(pairs[i : i + samples] for i in range(0, len(pairs), samples))
     return answers
 
@@ -180,14 +218,18 @@ def _batches(
     while True:
         # Neighbours in length share a batch: a third of the positions would be padding otherwise.
         pool = sorted(
-            (_encode(tokenizer, *pair) for pair in islice(stream, batch_size * batches_sorted_together)),
+            (
+                _encode(tokenizer, *pair)
+                for pair in islice(stream, batch_size * batches_sorted_together)
+            ),
             key=lambda row: len(row[0]),
         )
         batches = [pool[i : i + batch_size] for i in range(0, len(pool), batch_size)]
         rng.shuffle(batches)
         for batch in batches:
             longest = len(batch[-1][0])
-            # Padding follows every real token, so causal attention never looks at it and no mask is needed.
+            # Padding follows every real token, so causal attention never looks at it and no mask is
+            # needed.
             ids = [row + [tokenizer.pad_token_id] * (longest - len(row)) for row, _ in batch]
             labels = [row + [IGNORED] * (longest - len(row)) for _, row in batch]
             yield torch.tensor(ids), torch.tensor(labels)

@@ -14,15 +14,20 @@ _TOKEN = re.compile(r"\w+|[^\w\s]")
 def gold_parts(prompt: str, text: str) -> dict[str, float]:
     """How well a text does each thing that a prompt asked for, in [0, 1]; never raises on any text.
 
-    Sentences end at a period; words after the last period are one more, unfinished, sentence. Case is ignored.
+    Sentences end at a period; words after the last period are one more, unfinished, sentence. Case
+    is ignored.
 
-    - `count` (always): 1 for the asked number of sentences, 0.5 for one off, 0 beyond; a repeated sentence is one off.
+    - `count` (always): 1 for the asked number of sentences, 0.5 for one off, 0 beyond; a repeated
+      sentence is one off.
     - `topic` (always): share of sentences that have a noun of the topic and none of another topic.
-    - `required`: mean over the required words of 1 / mentions, and 0 for a missing one: used, not hammered.
+    - `required`: mean over the required words of 1 / mentions, and 0 for a missing one: used, not
+      hammered.
     - `forbidden`: 1 if the forbidden word is absent.
     - `tone`: share of sentences that have an adjective of the tone and none of another tone.
-    - `order`: 1 if both words appear, the first one first; or if the text ends with the asked word and a period.
-    - `form` (always): share of sentences that are finished, grammatical, say no content word twice and are new.
+    - `order`: 1 if both words appear, the first one first; or if the text ends with the asked word
+      and a period.
+    - `form` (always): share of sentences that are finished, grammatical, say no content word twice
+      and are new.
 
     A text without a word does nothing that was asked: all its parts are 0.
 
@@ -30,7 +35,8 @@ def gold_parts(prompt: str, text: str) -> dict[str, float]:
         prompt: A prompt of this world.
         text: Any text.
 
-    Returns: Part name to value, only the constraints that the prompt has, always in the order above.
+    Returns: Part name to value, only the constraints that the prompt has, always in the order
+        above.
 
     Raises:
         ValueError: The prompt is not of this world.
@@ -43,7 +49,9 @@ def gold_parts(prompt: str, text: str) -> dict[str, float]:
     parts = {
         "count": _count(task, sentences),
         "topic": fmean(_is_about(task.topic, sentence) for sentence in sentences),
-        "required": fmean(1 / max(1, words.count(w)) * (w in words) for w in task.required) if task.required else 0.0,
+        "required": fmean(1 / max(1, words.count(w)) * (w in words) for w in task.required)
+        if task.required
+        else 0.0,
         "forbidden": float(task.forbidden not in words),
         "tone": fmean(_has_tone(task.tone, sentence) for sentence in sentences),
         "order": float(_is_ordered(task, words, unfinished)),
@@ -108,5 +116,9 @@ def _is_ordered(task: Task, words: list[str], unfinished: bool) -> bool:
 
 
 def _form(sentences: list[Sentence], unfinished: bool) -> float:
-    good = {sentence for sentence in (sentences[:-1] if unfinished else sentences) if is_grammatical(sentence)}
+    good = {
+        sentence
+        for sentence in (sentences[:-1] if unfinished else sentences)
+        if is_grammatical(sentence)
+    }
     return len(good) / len(sentences)

@@ -25,7 +25,8 @@ class Task:
         forbidden: A word that the answer avoids, or None.
         tone: Whose adjectives the sentences use, or None for any.
         before: Two nouns; the answer mentions the first before the second. None for any order.
-        last: The noun that the answer ends with, or None. A task has `before` or `last`, never both.
+        last: The noun that the answer ends with, or None. A task has `before` or `last`, never
+            both.
     """
 
     count: int
@@ -41,8 +42,13 @@ class Task:
         if self.count not in COUNTS or self.topic not in TOPICS or self.tone not in (None, *TONES):
             raise ValueError(f"count, topic or tone is not of this world: {self}")
         nouns = NOUNS_OF_TOPIC[self.topic]
-        if any(word not in nouns and word not in VERBS for word in (*self.required, self.forbidden or nouns[0])):
-            raise ValueError(f"required and forbidden words must be verbs or nouns of the topic: {self}")
+        if any(
+            word not in nouns and word not in VERBS
+            for word in (*self.required, self.forbidden or nouns[0])
+        ):
+            raise ValueError(
+                f"required and forbidden words must be verbs or nouns of the topic: {self}"
+            )
         if any(word not in nouns for word in (*(self.before or ()), self.last or nouns[0])):
             raise ValueError(f"ordered words must be nouns of the topic: {self}")
         if len(self.required) > 2 or any(a >= b for a, b in pairwise(self.required)):
@@ -64,7 +70,8 @@ def draw_task(rng: random.Random) -> Task:
     topic = rng.choice(TOPICS)
     nouns = rng.sample(NOUNS_OF_TOPIC[topic], 5)
     verbs = rng.sample(VERBS, 3)
-    # Ordered words come first from the shuffled nouns, so that the other constraints never name the same one.
+    # Ordered words come first from the shuffled nouns, so that the other constraints never name the
+    # same one.
     ordered = (nouns.pop(), nouns.pop())
     others = nouns + verbs
     rng.shuffle(others)
@@ -85,7 +92,9 @@ def render(task: Task) -> str:
     """The prompt that asks for a task; there are over 10^8 tasks, and no two of them share a prompt."""
     clauses = [f"write {task.count} sentences about {task.topic}"]
     if task.required:
-        clauses.append(f"use the word{'s' * (len(task.required) - 1)} {' and '.join(task.required)}")
+        clauses.append(
+            f"use the word{'s' * (len(task.required) - 1)} {' and '.join(task.required)}"
+        )
     if task.forbidden is not None:
         clauses.append(f"avoid the word {task.forbidden}")
     if task.tone is not None:
@@ -127,7 +136,9 @@ def parse(prompt: str) -> Task:
         last=match["last"],
     )
     if render(task) != prompt:
-        raise ValueError(f"a prompt of the playground's world would read {render(task)!r}, not {prompt[:200]!r}")
+        raise ValueError(
+            f"a prompt of the playground's world would read {render(task)!r}, not {prompt[:200]!r}"
+        )
     return task
 
 
@@ -136,7 +147,11 @@ def split_of(prompt: str) -> Split:
 
     Nothing but the text decides, so no choice of seeds can put a prompt on both sides.
     """
-    return "test" if sha256(prompt.encode("utf-8", "surrogatepass")).digest()[0] < 256 // 5 else "train"
+    return (
+        "test"
+        if sha256(prompt.encode("utf-8", "surrogatepass")).digest()[0] < 256 // 5
+        else "train"
+    )
 
 
 def draw_prompts(count: int, *, split: Split, seed: int) -> list[str]:

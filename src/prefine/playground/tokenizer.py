@@ -28,7 +28,9 @@ CHAT_TEMPLATE = """\
 """
 
 
-def train_tokenizer(texts: Iterable[str], *, vocabulary_size: int, context_tokens: int) -> ChatTokenizer:
+def train_tokenizer(
+    texts: Iterable[str], *, vocabulary_size: int, context_tokens: int
+) -> ChatTokenizer:
     """A byte-level BPE tokenizer in Hugging Face form, with the chat template.
 
     Args:

@@ -1,10 +1,12 @@
 """The judge of the ranking simulations: margins from qualities, and what noise and a slot bias make of them.
 
     margin = quality_first - quality_second
-             + sigma * (sqrt(1 - order_noise) * pair noise + sqrt(order_noise) * order noise + first_slot_bias)
+             + sigma * (sqrt(1 - order_noise) * pair noise + sqrt(order_noise) * order noise +
+             first_slot_bias)
 
-Pair noise is what both orders get wrong together, order noise is drawn anew for each order; both are standard normal.
-A hard verdict says first if the margin is above 0; a soft one is P(first) = sigmoid(3 margin / sigma).
+Pair noise is what both orders get wrong together, order noise is drawn anew for each order; both
+are standard normal. A hard verdict says first if the margin is above 0; a soft one is P(first) =
+sigmoid(3 margin / sigma).
 """
 
 import math
@@ -22,9 +24,10 @@ _NORMAL = NormalDist()
 def noise_sd(accuracy: float) -> float:
     """The judge's noise [quality sd] at which it judges two random completions rightly with probability `accuracy`.
 
-    Qualities are N(0, 1), so their difference is d ~ N(0, 2); with noise e ~ N(0, sigma^2) the verdict is right when
-    d + e has the sign of d: accuracy = 1/2 + arctan(sqrt(2) / sigma) / pi. So sigma = sqrt(2) tan(pi (1 - accuracy)),
-    which is sqrt(2) at .75 and 0 at 1. Biases are not in it.
+    Qualities are N(0, 1), so their difference is d ~ N(0, 2); with noise e ~ N(0, sigma^2) the
+    verdict is right when d + e has the sign of d: accuracy = 1/2 + arctan(sqrt(2) / sigma) / pi. So
+    sigma = sqrt(2) tan(pi (1 - accuracy)), which is sqrt(2) at .75 and 0 at 1. Biases are not in
+    it.
 
     Raises:
         ValueError: The accuracy is not in (0.5, 1].

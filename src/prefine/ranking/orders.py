@@ -1,7 +1,8 @@
 """Order policies: in which order, and how often, a strategy shows the two completions of one duel.
 
-A policy is a sub-generator, `won = yield from lazy(champion, challenger)`. It returns True when the challenger wins and
-False when the champion stays. A tie is no win: the champion stays. It returns None when failed calls leave the question
+A policy is a sub-generator, `won = yield from lazy(champion, challenger)`. It returns True when the
+challenger wins and False when the champion stays. A tie is no win: the champion stays. It returns
+None when failed calls leave the question
 open: the duel is missing data, so the champion stays but nobody has lost.
 """
 
@@ -35,29 +36,36 @@ def favoured_slot(first_slot_bias: float) -> Slot:
 def single(champion: int, challenger: int, *, favoured: Slot = "first") -> OrderPolicy:
     """Ask once; the champion is shown first to challengers of odd index and second to those of even index.
 
-    The slot follows from the challenger's index alone, never from who is champion or how it got there. So a scan shows
-    its champion first in every other duel, and a judge's slot preference helps champions and challengers equally often.
+    The slot follows from the challenger's index alone, never from who is champion or how it got
+    there. So a scan shows its champion first in every other duel, and a judge's slot preference
+    helps champions and challengers equally often.
 
     Args:
         champion: Index of the one that stays unless it is beaten.
         challenger: Index of the other one.
-        favoured: Not used: one order cannot be spent on the side that the judge favours without favouring one player.
+        favoured: Not used: one order cannot be spent on the side that the judge favours without
+            favouring one player.
     """
-    return (yield from _ask(champion, challenger, champion_in="first" if challenger % 2 else "second"))
+    return (
+        yield from _ask(champion, challenger, champion_in="first" if challenger % 2 else "second")
+    )
 
 
 def both(champion: int, challenger: int, *, favoured: Slot = "first") -> OrderPolicy:
     """Ask both orders in one round; the challenger wins only if both of them say so.
 
-    One order that does not go to the challenger decides, even if the other one failed. None: one order failed and the
-    other one, if any, went to the challenger.
+    One order that does not go to the challenger decides, even if the other one failed. None: one
+    order failed and the other one, if any, went to the challenger.
 
     Args:
         champion: Index of the one that stays unless it is beaten.
         challenger: Index of the other one.
         favoured: Not used: both orders are asked whatever they say.
     """
-    p_champion_first, p_challenger_first = yield [Duel(champion, challenger), Duel(challenger, champion)]
+    p_champion_first, p_challenger_first = yield [
+        Duel(champion, challenger),
+        Duel(challenger, champion),
+    ]
     return _unanimous(
         _challenger_wins(p_champion_first, champion_in="first"),
         _challenger_wins(p_challenger_first, champion_in="second"),
@@ -67,8 +75,9 @@ def both(champion: int, challenger: int, *, favoured: Slot = "first") -> OrderPo
 def lazy(champion: int, challenger: int, *, favoured: Slot = "first") -> OrderPolicy:
     """The same decision as `both`, failed calls included; the second order is asked only if the first leaves it open.
 
-    The first order shows the champion in the favoured slot, where it is likelier to stay and to settle the duel with
-    one call. The second order follows if the first one went to the challenger or failed.
+    The first order shows the champion in the favoured slot, where it is likelier to stay and to
+    settle the duel with one call. The second order follows if the first one went to the challenger
+    or failed.
 
     Args:
         champion: Index of the one that stays unless it is beaten.
@@ -78,7 +87,9 @@ def lazy(champion: int, challenger: int, *, favoured: Slot = "first") -> OrderPo
     one = yield from _ask(champion, challenger, champion_in=favoured)
     if one is False:
         return False
-    other = yield from _ask(champion, challenger, champion_in="second" if favoured == "first" else "first")
+    other = yield from _ask(
+        champion, challenger, champion_in="second" if favoured == "first" else "first"
+    )
     return _unanimous(one, other)
 
 
@@ -91,40 +102,50 @@ class OrderFacts(NamedTuple):
 
 
 ORDERS: Mapping[Order, OrderFacts] = MappingProxyType(
-    {"single": OrderFacts(single, 1, 1), "both": OrderFacts(both, 2, 1), "lazy": OrderFacts(lazy, 2, 2)}
+    {
+        "single": OrderFacts(single, 1, 1),
+        "both": OrderFacts(both, 2, 1),
+        "lazy": OrderFacts(lazy, 2, 2),
+    }
 )
 
 
 def balanced(completions: int, order: Order, first_slot_bias: float) -> Duels:
     """The duels of a tournament under an order policy, `single` with its slots dealt out by what has been shown.
 
-    Asked once, a duel shows first whom fewer duels have shown first so far; where it is the same number, the champion
-    to challengers of odd index. Somebody who has won from the worse slot is likely the better one, and would otherwise
-    stand there again as often as not, which costs a knockout some of its champions.
+    Asked once, a duel shows first whom fewer duels have shown first so far; where it is the same
+    number, the champion to challengers of odd index. Somebody who has won from the worse slot is
+    likely the better one, and would otherwise stand there again as often as not, which costs a
+    knockout some of its champions.
 
     Args:
         completions: How many there are.
         order: The order policy.
-        first_slot_bias: The judge's known preference for the first slot [logit]; only its sign matters here.
+        first_slot_bias: The judge's known preference for the first slot [logit]; only its sign
+            matters here.
     """
     if order != "single":
         return partial(ORDERS[order].policy, favoured=favoured_slot(first_slot_bias))
     times_first = [0] * completions
 
     def duel(champion: int, challenger: int) -> OrderPolicy:
-        lead = times_first[champion] - times_first[challenger] or (0.5 if challenger % 2 == 0 else -0.5)
+        lead = times_first[champion] - times_first[challenger] or (
+            0.5 if challenger % 2 == 0 else -0.5
+        )
         times_first[champion if lead < 0 else challenger] += 1
         return _ask(champion, challenger, champion_in="first" if lead < 0 else "second")
 
     return duel
 
 
-def together(steps: Sequence[Generator[list[Ask], Answers, T]]) -> Generator[list[Ask], Answers, list[T]]:
+def together(
+    steps: Sequence[Generator[list[Ask], Answers, T]],
+) -> Generator[list[Ask], Answers, list[T]]:
     """The results of several sub-generators, in order; they run in lock step, all that are open in one round.
 
     Args:
-        steps: Such as the order policies of duels that do not depend on each other. One that needs fewer rounds than
-            the others waits for them.
+        steps: Such as the order policies of duels that do not depend on each other. One that needs
+            fewer rounds than the others waits for them.
     """
     found: dict[int, T] = {}
     running: list[tuple[int, list[Ask]]] = []

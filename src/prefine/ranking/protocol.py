@@ -1,8 +1,9 @@
 """The language between a strategy and whoever answers it.
 
-A strategy is a generator. It yields a round of asks (duels or ratings, completions by index), is sent one
-answer per ask, in order (P(first is better), a rating, or None for a failed call), and returns its outcome.
-It does no IO and knows no model, so the same code runs against an API, a journal or a simulator.
+A strategy is a generator. It yields a round of asks (duels or ratings, completions by index), is
+sent one answer per ask, in order (P(first is better), a rating, or None for a failed call), and
+returns its outcome. It does no IO and knows no model, so the same code runs against an API, a
+journal or a simulator.
 """
 
 import inspect
@@ -33,8 +34,8 @@ class Rate(NamedTuple):
 class Outcome:
     """What a strategy found, completions by index. What it does not guarantee is None.
 
-    `order` is best first; `scores` has one value per completion, and `score_unit` is "log_odds" where the sigmoid of a
-    gap is P(better).
+    `order` is best first; `scores` has one value per completion, and `score_unit` is "log_odds"
+    where the sigmoid of a gap is P(better).
     """
 
     champion: int | None = None
@@ -58,9 +59,14 @@ def _none(m: int) -> int:
     return 0
 
 
-def _told_what_it_takes(count: Callable[..., int], of: Callable[..., Strategy]) -> Callable[..., int]:
+def _told_what_it_takes(
+    count: Callable[..., int], of: Callable[..., Strategy]
+) -> Callable[..., int]:
     """The same function, called with all of the strategy's options; it is passed those that it names."""
-    options, taken = inspect.signature(of).parameters.keys(), inspect.signature(count).parameters.keys()
+    options, taken = (
+        inspect.signature(of).parameters.keys(),
+        inspect.signature(count).parameters.keys(),
+    )
 
     def counted(m: int, **given: object) -> int:
         if unknown := given.keys() - options:
@@ -74,10 +80,10 @@ def _told_what_it_takes(count: Callable[..., int], of: Callable[..., Strategy]) 
 class StrategyFacts:
     """What is known of a strategy before it runs.
 
-    `max_asks`, `max_ratings` and `rounds` are functions of the number of completions and of the strategy's options,
-    given as keyword arguments (the same ones that the strategy takes). `asks` says what it asks for: a judge that only
-    compares cannot serve a strategy that asks for ratings. `max_ratings` is how many of `max_asks` are ratings; the
-    others are duels.
+    `max_asks`, `max_ratings` and `rounds` are functions of the number of completions and of the
+    strategy's options, given as keyword arguments (the same ones that the strategy takes). `asks`
+    says what it asks for: a judge that only compares cannot serve a strategy that asks for ratings.
+    `max_ratings` is how many of `max_asks` are ratings; the others are duels.
     """
 
     guarantees: frozenset[Guarantee]
@@ -102,17 +108,21 @@ def strategy(
 
     Args:
         guarantees: What its outcome always has, when every call is answered.
-        max_asks: The most calls for m completions; takes m, and by keyword those of the strategy's options that matter.
+        max_asks: The most calls for m completions; takes m, and by keyword those of the strategy's
+            options that matter.
         rounds: The most rounds, likewise.
         asks: What it asks for.
-        max_ratings: How many of `max_asks` are ratings, likewise; where it asks for duels and for ratings.
+        max_ratings: How many of `max_asks` are ratings, likewise; where it asks for duels and for
+            ratings.
 
     Raises:
         TypeError: It asks for duels and for ratings, and does not say how many are ratings.
     """
     kinds = frozenset(asks)
     if max_ratings is None and len(kinds) > 1:
-        raise TypeError("a strategy that asks for duels and for ratings declares max_ratings=…, too")
+        raise TypeError(
+            "a strategy that asks for duels and for ratings declares max_ratings=…, too"
+        )
     ratings = max_ratings or (max_asks if "ratings" in kinds else _none)
 
     def attach(function: S) -> S:
@@ -133,7 +143,8 @@ def facts_of(function: Callable[..., Strategy]) -> StrategyFacts:
     facts = getattr(function, "facts", None)
     if not isinstance(facts, StrategyFacts):
         raise ConfigError(
-            f"rank.strategy.name: {function} does not state its facts; decorate it with prefine.ranking.strategy"
+            f"rank.strategy.name: {function} does not state its facts; decorate it with "
+            "prefine.ranking.strategy"
         )
     return facts
 
@@ -145,5 +156,7 @@ def duel_limit(name: str, m: int, limit: int | None, *, default: int) -> int:
         ValueError: The limit is too small for everyone but one to lose.
     """
     if limit is not None and limit < m - 1:
-        raise ValueError(f"{name}'s limit must be at least {m - 1} for {m} completions, got {limit}")
+        raise ValueError(
+            f"{name}'s limit must be at least {m - 1} for {m} completions, got {limit}"
+        )
     return min(default if limit is None else limit, m * (m - 1))

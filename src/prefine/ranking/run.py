@@ -6,19 +6,27 @@ from collections.abc import Callable, Mapping
 from prefine.ranking.protocol import Answers, Ask, Duel, Outcome, Strategy
 
 
-def drive(strategies: Mapping[str, Strategy], answer: Callable[[list[tuple[str, Ask]]], Answers]) -> dict[str, Outcome]:
+def drive(
+    strategies: Mapping[str, Strategy], answer: Callable[[list[tuple[str, Ask]]], Answers]
+) -> dict[str, Outcome]:
     """The outcome of each strategy, by key; all of them advance together, round by round.
 
     Args:
         strategies: Fresh strategies by key, such as a prompt's id.
-        answer: Called once per round with the asks of all strategies that are still running, each with its key, in the
-            order of `strategies`; returns one answer per ask, in the same order.
+        answer: Called once per round with the asks of all strategies that are still running, each
+            with its key, in the order of `strategies`; returns one answer per ask, in the same
+            order.
 
     Raises:
-        ValueError: The number of answers is wrong, or one is no probability (a duel) or no finite number (a rating).
+        ValueError: The number of answers is wrong, or one is no probability (a duel) or no finite
+            number (a rating).
     """
     outcomes: dict[str, Outcome] = {}
-    waiting = {key: step for key, s in strategies.items() if (step := _advance(key, s, None, outcomes)) is not None}
+    waiting = {
+        key: step
+        for key, s in strategies.items()
+        if (step := _advance(key, s, None, outcomes)) is not None
+    }
     while waiting:
         asks = [(key, ask) for key, round_ in waiting.items() for ask in round_]
         answers = answer(asks)
@@ -37,7 +45,9 @@ def drive(strategies: Mapping[str, Strategy], answer: Callable[[list[tuple[str, 
     return {key: outcomes[key] for key in strategies}
 
 
-def _advance(key: str, strategy: Strategy, answers: Answers | None, outcomes: dict[str, Outcome]) -> list[Ask] | None:
+def _advance(
+    key: str, strategy: Strategy, answers: Answers | None, outcomes: dict[str, Outcome]
+) -> list[Ask] | None:
     """The strategy's next round; or None when it has finished, its outcome being in `outcomes`."""
     try:
         return next(strategy) if answers is None else strategy.send(answers)
@@ -47,6 +57,9 @@ def _advance(key: str, strategy: Strategy, answers: Answers | None, outcomes: di
 
 
 def _check(key: str, ask: Ask, value: float | None) -> None:
-    # Every comparison with NaN is false, so without this a NaN would silently be a vote for the champion.
-    if value is not None and not (0 <= value <= 1 if isinstance(ask, Duel) else math.isfinite(value)):
+    # Every comparison with NaN is false, so without this a NaN would silently be a vote for the
+    # champion.
+    if value is not None and not (
+        0 <= value <= 1 if isinstance(ask, Duel) else math.isfinite(value)
+    ):
         raise ValueError(f"{key}: {ask} was answered by {value}")

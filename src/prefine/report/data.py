@@ -26,8 +26,8 @@ class RoadStep(Record):
 class TrainPoint(Record):
     """One optimizer step. Log-probabilities in nats per answer, means over the step's pairs.
 
-    `fall` is initial minus policy log-probability of the chosen answers (positive: less likely than before);
-    `fall_low`, `fall_high` are its 10 % and 90 % quantiles over the step's pairs.
+    `fall` is initial minus policy log-probability of the chosen answers (positive: less likely than
+    before); `fall_low`, `fall_high` are its 10 % and 90 % quantiles over the step's pairs.
     """
 
     step: int
@@ -61,8 +61,8 @@ class TrainEnd(Record):
 class EvaluationPoint(Record):
     """Held-out pairs after `step` updates; units as in `TrainPoint`, standard errors over pairs.
 
-    `top_mass` is the probability of the likeliest tokens of the chosen answers, `top_entropy_renormalised` their
-    entropy among themselves, in nats.
+    `top_mass` is the probability of the likeliest tokens of the chosen answers,
+    `top_entropy_renormalised` their entropy among themselves, in nats.
     """
 
     step: int
@@ -126,7 +126,8 @@ class Evaluation(Record):
 class ReportData(Record):
     """Everything on the page.
 
-    `prompts_also_trained_on` counts the contests' prompts that training has seen; None when that is not known.
+    `prompts_also_trained_on` counts the contests' prompts that training has seen; None when that is
+    not known.
     """
 
     title: str

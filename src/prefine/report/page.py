@@ -1,8 +1,9 @@
 """The report as one HTML page: `render` is pure and the page needs nothing beside itself, not even a script.
 
-The pictures are inline SVG (see `report_figures`), which keeps a report well under 1 MB and lets its content security
-policy forbid every script and every request. All texts come from models, judges or users and are hostile: templates
-escape them, and control characters are made visible first.
+The pictures are inline SVG (see `report_figures`), which keeps a report well under 1 MB and lets
+its content security policy forbid every script and every request. All texts come from models,
+judges or users and are hostile: templates escape them, and control characters are made visible
+first.
 """
 
 import base64
@@ -40,7 +41,9 @@ from prefine.report.svg import (
 
 LONG_TEXT_CHARACTERS = 700
 LONG_TEXT_LINES = 14
-_LONGEST_MEAN_WORD = 15  # characters; what is longer on average are no words, but a language without spaces
+_LONGEST_MEAN_WORD = (
+    15  # characters; what is longer on average are no words, but a language without spaces
+)
 PERCENT = Axis(0, 100)
 UNIT = Axis(0, 1)
 
@@ -53,7 +56,9 @@ def render(data: ReportData) -> str:
     return page.render(
         data=data,
         css=Markup(css),
-        policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
+        policy=(
+            f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+        ),
         outcome=outcome(data),
         exploited=EXPLOITED,
         alarm=alarm(data),
@@ -73,7 +78,9 @@ def render(data: ReportData) -> str:
 
 @cache
 def _stylesheet() -> str:
-    text = (resources.files("prefine.report") / "templates" / "report.css").read_text(encoding="utf-8")
+    text = (resources.files("prefine.report") / "templates" / "report.css").read_text(
+        encoding="utf-8"
+    )
     return text.replace("\r\n", "\n")
 
 
@@ -90,7 +97,11 @@ def _environment() -> Environment:
 
 
 def _parts(contest: HeadToHead) -> list[tuple[str, int, str]]:
-    return [("won", contest.wins, "win"), ("tied", contest.ties, "tie"), ("lost", contest.losses, "loss")]
+    return [
+        ("won", contest.wins, "win"),
+        ("tied", contest.ties, "tie"),
+        ("lost", contest.losses, "loss"),
+    ]
 
 
 @dataclass(frozen=True)
@@ -103,13 +114,17 @@ class Hero:
 
 
 def _hero(contests: Sequence[HeadToHead]) -> Hero | None:
-    ordered = sorted((c for c in contests if c.wins + c.ties + c.losses), key=lambda c: c.role != "gold")
+    ordered = sorted(
+        (c for c in contests if c.wins + c.ties + c.losses), key=lambda c: c.role != "gold"
+    )
     if not ordered:
         return None
     contest = ordered[0]
     words = ", ".join(f"{count:,} {name}" for name, count, _ in _parts(contest))
     return Hero(
-        picture=waffle(f"Of the prompts, {words}, shown as shares of one hundred squares", _parts(contest)),
+        picture=waffle(
+            f"Of the prompts, {words}, shown as shares of one hundred squares", _parts(contest)
+        ),
         parts=[(f"{count:,}", name, kind) for name, count, kind in _parts(contest)],
         whose=f"{contest.role} “{contest.judge}”",
     )
@@ -190,7 +205,9 @@ def _contests(contests: Sequence[HeadToHead]) -> list[ReportRow]:
     rows = []
     for contest in contests:
         value, interval = value_text(contest.win_rate), interval_text(contest.win_rate)
-        label = f"{contest.judge}: win rate {value}" + (f", 95 % interval {interval}" if interval else "")
+        label = f"{contest.judge}: win rate {value}" + (
+            f", 95 % interval {interval}" if interval else ""
+        )
         words = ", ".join(f"{count:,} {name}" for name, count, _ in _parts(contest))
         rows.append(
             ReportRow(
@@ -214,7 +231,9 @@ def _metric(metric: MetricValue) -> ReportRow:
     value, interval = value_text(metric), interval_text(metric)
     if not interval and metric.standard_error is not None:
         interval = f"± {with_unit(number(metric.standard_error), metric.unit)} (standard error)"
-    inside = metric.unit == "%" and all(0 <= v <= 100 for v in (metric.value, *(metric.interval or ())))
+    inside = metric.unit == "%" and all(
+        0 <= v <= 100 for v in (metric.value, *(metric.interval or ()))
+    )
     label = f"{name}: {value}" + (f", {interval}" if interval else "")
     return ReportRow(
         name=name[:1].upper() + name[1:],
@@ -250,7 +269,9 @@ def _constraints(data: ReportData) -> Constraints | None:
                 if before.interval and after.interval
                 else "",
                 n=f"{after.n:,}" if after.n == before.n else f"{before.n:,} → {after.n:,}",
-                picture=dumbbell(f"{constraint.name}: before and after {words}", before, after, axis=UNIT),
+                picture=dumbbell(
+                    f"{constraint.name}: before and after {words}", before, after, axis=UNIT
+                ),
                 change=number(change, 2, signed=True) if change else "no change",
                 way="up" if change > 0 else "down" if change < 0 else "same",
             )
@@ -299,7 +320,13 @@ def _example(example: AnswerExample) -> ExampleView:
 
 
 def _judged(p_after: float) -> str:
-    favourite = "prefers after" if p_after > 0.5 else "prefers before" if p_after < 0.5 else "calls it a tie"
+    favourite = (
+        "prefers after"
+        if p_after > 0.5
+        else "prefers before"
+        if p_after < 0.5
+        else "calls it a tie"
+    )
     return f"the judge {favourite}: P(after is better) = {number(p_after, 2)}"
 
 
@@ -312,8 +339,13 @@ def _side(title: str, kind: str, text: str, gold: Mapping[str, float] | None, lo
         long=_is_long(text),
         length=plural(len(text), "character"),
         length_meter=meter(len(text) / longest, kind),
-        repeated=f"{share_text(repeated)} repeated" if repeated is not None and repeated >= 0.1 else "",
-        gold=[(name, number(value, 2), meter(value, kind)) for name, value in sorted((gold or {}).items())],
+        repeated=f"{share_text(repeated)} repeated"
+        if repeated is not None and repeated >= 0.1
+        else "",
+        gold=[
+            (name, number(value, 2), meter(value, kind))
+            for name, value in sorted((gold or {}).items())
+        ],
     )
 
 
@@ -324,7 +356,8 @@ def _is_long(text: str) -> bool:
 def repeated_share(text: str) -> float | None:
     """The share of a text's runs of 3 words that occurred in it before; None for a text too short to tell.
 
-    Of a text that is written without spaces it is the share of runs of 8 characters, which is about as much text.
+    Of a text that is written without spaces it is the share of runs of 8 characters, which is about
+    as much text.
     """
     parts, length = text.split(), 3
     if sum(map(len, parts)) > _LONGEST_MEAN_WORD * len(parts):

@@ -1,8 +1,9 @@
 """The report's pictures: inline SVG, drawn here, with hover readings made of markup and CSS alone.
 
-A plotting library would add 4.5 MB of script to every report, and its inline styles would force the page's content
-security policy open. These pictures need no script at all: horizontal and vertical positions are percentages, so a
-picture fills any width while its lettering keeps its size; a hover reading is an invisible column with its own text.
+A plotting library would add 4.5 MB of script to every report, and its inline styles would force the
+page's content security policy open. These pictures need no script at all: horizontal and vertical
+positions are percentages, so a picture fills any width while its lettering keeps its size; a hover
+reading is an invisible column with its own text.
 """
 
 import math
@@ -22,7 +23,8 @@ _BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u20
 def visible(text: str) -> str:
     """The text with everything made visible that could break a page or reorder it: control characters and the like.
 
-    NUL becomes ␀, an override of the writing direction becomes ⟨U+202E⟩, a lone surrogate becomes �.
+    NUL becomes ␀, an override of the writing direction becomes ⟨U+202E⟩, a lone surrogate becomes
+    �.
     """
     text = text.replace("\r\n", "\n").replace("\u2028", "\n").replace("\u2029", "\n")
     return "".join(c if c.isprintable() or c in "\n\t" else _visible_character(c) for c in text)
@@ -49,7 +51,9 @@ def element(name: str, *children: str, **attributes: str | float | None) -> Mark
         for key, value in attributes.items()
         if value is not None
     ]
-    inner = "".join(child if isinstance(child, Markup) else escape(visible(child)) for child in children)
+    inner = "".join(
+        child if isinstance(child, Markup) else escape(visible(child)) for child in children
+    )
     return Markup(f"<{name}{''.join(parts)}>{inner}</{name}>")
 
 
@@ -61,7 +65,15 @@ def number(value: float, decimals: int | None = None, *, signed: bool = False) -
     """A number for people: three digits that matter, thousands separated, a true minus sign."""
     if decimals is None:
         size = abs(value)
-        decimals = 0 if size >= 100 or value == int(value) else 1 if size >= 10 else 2 if size >= 0.1 else 3
+        decimals = (
+            0
+            if size >= 100 or value == int(value)
+            else 1
+            if size >= 10
+            else 2
+            if size >= 0.1
+            else 3
+        )
     text = f"{value:{'+' if signed else ''},.{decimals}f}"
     if not text.strip("+-0.,"):
         text = text.lstrip("+-")
@@ -206,7 +218,14 @@ def line_chart(
     # Neighbours that round to the same text name nothing.
     form = partial(number, decimals=_decimals(named)) if tick_form is number else tick_form
     grid = [
-        element("line", x1="0", x2="100%", y1=axis.y(t), y2=axis.y(t), class_="zero" if t == 0 else "grid")
+        element(
+            "line",
+            x1="0",
+            x2="100%",
+            y1=axis.y(t),
+            y2=axis.y(t),
+            class_="zero" if t == 0 else "grid",
+        )
         + element("text", form(t), x="-8", y=axis.y(t), dy="4", class_="tick end")
         for t in named
     ]
@@ -226,42 +245,98 @@ def line_chart(
     if band is not None:
         outline = "M" + "L".join([*points(band.high), *reversed(points(band.low))]) + "Z"
         shapes.append(element("path", d=outline, class_="band"))
-    shapes += [element("path", d="M" + "L".join(points(line.values)), class_=f"curve {line.kind}") for line in lines]
+    shapes += [
+        element("path", d="M" + "L".join(points(line.values)), class_=f"curve {line.kind}")
+        for line in lines
+    ]
     stretched = element(
-        "svg", *shapes, viewBox="0 0 1000 1000", preserveAspectRatio="none", width="100%", height="100%"
+        "svg",
+        *shapes,
+        viewBox="0 0 1000 1000",
+        preserveAspectRatio="none",
+        width="100%",
+        height="100%",
     )
     marks = [
-        element("line", x1="0", x2="100%", y1=axis.y(rule.value), y2=axis.y(rule.value), class_=f"rule {rule.kind}")
-        + element("text", rule.label, x="100%", y=axis.y(rule.value), dy="16", class_=f"rule-label end {rule.kind}")
+        element(
+            "line",
+            x1="0",
+            x2="100%",
+            y1=axis.y(rule.value),
+            y2=axis.y(rule.value),
+            class_=f"rule {rule.kind}",
+        )
+        + element(
+            "text",
+            rule.label,
+            x="100%",
+            y=axis.y(rule.value),
+            dy="16",
+            class_=f"rule-label end {rule.kind}",
+        )
         for rule in rules
     ]
     ends = [
-        element("circle", cx=across.x(steps[-1]), cy=axis.y(line.values[-1]), r="4", class_=f"dot {line.kind}")
+        element(
+            "circle",
+            cx=across.x(steps[-1]),
+            cy=axis.y(line.values[-1]),
+            r="4",
+            class_=f"dot {line.kind}",
+        )
         for line in lines
     ]
     readings = [_reading(i, steps, across, axis, lines, band) for i in range(len(steps))]
-    return element("svg", *grid, stretched, *marks, *ends, *readings, class_="plot", role="img", aria_label=label)
+    return element(
+        "svg",
+        *grid,
+        stretched,
+        *marks,
+        *ends,
+        *readings,
+        class_="plot",
+        role="img",
+        aria_label=label,
+    )
 
 
 def _reading(
-    i: int, steps: Sequence[float], across: Axis, axis: Axis, lines: Sequence[Line], band: Band | None
+    i: int,
+    steps: Sequence[float],
+    across: Axis,
+    axis: Axis,
+    lines: Sequence[Line],
+    band: Band | None,
 ) -> Markup:
     """The column that answers the pointer at one step: a cursor, dots, and the values in one line of text."""
     left = across.share((steps[i - 1] + steps[i]) / 2) if i else 0.0
     right = across.share((steps[i] + steps[i + 1]) / 2) if i + 1 < len(steps) else 1.0
     x = across.x(steps[i])
-    dots = [element("circle", cx=x, cy=axis.y(line.values[i]), r="4", class_=f"dot {line.kind}") for line in lines]
+    dots = [
+        element("circle", cx=x, cy=axis.y(line.values[i]), r="4", class_=f"dot {line.kind}")
+        for line in lines
+    ]
     words = [element("tspan", f"step {number(steps[i], 0)}", class_="strong")]
     words += [
-        element("tspan", f"{line.name} {line.form(line.values[i])}", dx="10", class_=f"ink {line.kind}")
+        element(
+            "tspan", f"{line.name} {line.form(line.values[i])}", dx="10", class_=f"ink {line.kind}"
+        )
         for line in lines
     ]
     if band is not None:
         low, high = number(band.low[i]), number(band.high[i])
-        words.append(element("tspan", f"{band.name} {span(low, high)}", dx="10", class_="wide-only"))
+        words.append(
+            element("tspan", f"{band.name} {span(low, high)}", dx="10", class_="wide-only")
+        )
     return element(
         "g",
-        element("rect", x=f"{100 * left:.2f}%", y="0", width=f"{100 * (right - left):.2f}%", height="100%"),
+        element(
+            "rect",
+            x=f"{100 * left:.2f}%",
+            y="0",
+            width=f"{100 * (right - left):.2f}%",
+            height="100%",
+        ),
         element("line", x1=x, x2=x, y1="0", y2="100%", class_="cursor"),
         *dots,
         element("text", *words, x="0", y="-9", class_="reading"),
@@ -269,14 +344,20 @@ def _reading(
     )
 
 
-def interval_plot(label: str, metric: MetricValue, *, axis: Axis, middle: float | None = None) -> Markup:
+def interval_plot(
+    label: str, metric: MetricValue, *, axis: Axis, middle: float | None = None
+) -> Markup:
     """One dot with its interval on a common scale, and the line that decides (for a win rate 50)."""
     parts = _scale(axis, middle)
     if metric.interval is not None:
         low, high = metric.interval
-        parts.append(element("line", x1=axis.x(low), x2=axis.x(high), y1="50%", y2="50%", class_="whisker"))
+        parts.append(
+            element("line", x1=axis.x(low), x2=axis.x(high), y1="50%", y2="50%", class_="whisker")
+        )
         parts += [
-            element("line", x1=axis.x(end), x2=axis.x(end), y1="32%", y2="68%", class_="whisker cap")
+            element(
+                "line", x1=axis.x(end), x2=axis.x(end), y1="32%", y2="68%", class_="whisker cap"
+            )
             for end in (low, high)
         ]
     parts.append(element("circle", cx=axis.x(metric.value), cy="50%", r="6", class_="dot after"))
@@ -289,13 +370,20 @@ def _scale(axis: Axis, middle: float | None) -> list[Markup]:
         for t in (axis.low, (axis.low + axis.high) / 2, axis.high)
     ]
     if middle is not None:
-        lines.append(element("line", x1=axis.x(middle), x2=axis.x(middle), y1="0", y2="100%", class_="decides"))
+        lines.append(
+            element(
+                "line", x1=axis.x(middle), x2=axis.x(middle), y1="0", y2="100%", class_="decides"
+            )
+        )
     return lines
 
 
 def scale_labels(axis: Axis, values: Sequence[float], form: Callable[[float], str]) -> Markup:
     """The numbers over a column of tracks. Decorative: every row says its values in words."""
-    texts = [element("text", form(v), x=axis.x(v), y="14", class_="tick " + _anchor(axis.share(v))) for v in values]
+    texts = [
+        element("text", form(v), x=axis.x(v), y="14", class_="tick " + _anchor(axis.share(v)))
+        for v in values
+    ]
     return element("svg", *texts, class_="scale", aria_hidden="true")
 
 
@@ -310,14 +398,30 @@ def dumbbell(label: str, before: MetricValue, after: MetricValue, *, axis: Axis)
         if metric.interval is not None:
             low, high = metric.interval
             parts.append(
-                element("line", x1=axis.x(low), x2=axis.x(high), y1="50%", y2="50%", class_=f"whisker pale {kind}")
+                element(
+                    "line",
+                    x1=axis.x(low),
+                    x2=axis.x(high),
+                    y1="50%",
+                    y2="50%",
+                    class_=f"whisker pale {kind}",
+                )
             )
     way = "up" if after.value >= before.value else "down"
     parts.append(
-        element("line", x1=axis.x(before.value), x2=axis.x(after.value), y1="50%", y2="50%", class_=f"change {way}")
+        element(
+            "line",
+            x1=axis.x(before.value),
+            x2=axis.x(after.value),
+            y1="50%",
+            y2="50%",
+            class_=f"change {way}",
+        )
     )
     parts.append(element("circle", cx=axis.x(before.value), cy="50%", r="6", class_="dot before"))
-    parts.append(element("circle", cx=axis.x(after.value), cy="50%", r="6", class_=f"dot after {way}"))
+    parts.append(
+        element("circle", cx=axis.x(after.value), cy="50%", r="6", class_=f"dot after {way}")
+    )
     return element("svg", *parts, class_="track", role="img", aria_label=label)
 
 
@@ -332,7 +436,13 @@ def stacked_bar(label: str, parts: Sequence[tuple[str, int, str]]) -> Markup:
                 element(
                     "g",
                     element("title", f"{count:,} {name}"),
-                    element("rect", x=f"{100 * start:.3f}%", width=f"{100 * share:.3f}%", height="100%", class_=kind),
+                    element(
+                        "rect",
+                        x=f"{100 * start:.3f}%",
+                        width=f"{100 * share:.3f}%",
+                        height="100%",
+                        class_=kind,
+                    ),
                     *([_bar_number(count, start + share / 2, kind)] if share >= 0.08 else []),
                 )
             )
@@ -341,7 +451,14 @@ def stacked_bar(label: str, parts: Sequence[tuple[str, int, str]]) -> Markup:
 
 
 def _bar_number(count: int, centre: float, kind: str) -> Markup:
-    return element("text", f"{count:,}", x=f"{100 * centre:.3f}%", y="50%", dy="4.5", class_=f"on middle {kind}")
+    return element(
+        "text",
+        f"{count:,}",
+        x=f"{100 * centre:.3f}%",
+        y="50%",
+        dy="4.5",
+        class_=f"on middle {kind}",
+    )
 
 
 def meter(share: float, kind: str = "") -> Markup:
@@ -369,4 +486,6 @@ def waffle(label: str, parts: Sequence[tuple[str, int, str]]) -> Markup:
         element("rect", x=i % 20 * 15, y=i // 20 * 15, width=12, height=12, rx=2.5, class_=kind)
         for i, kind in enumerate(kinds)
     ]
-    return element("svg", *cells, viewBox="0 0 297 72", class_="waffle", role="img", aria_label=label)
+    return element(
+        "svg", *cells, viewBox="0 0 297 72", class_="waffle", role="img", aria_label=label
+    )

@@ -11,11 +11,15 @@ from prefine.config.sections import RunConfig, Section
 
 def with_new_defaults(sections: Mapping[str, Any]) -> dict[str, Any]:
     """The sections with the keys that did not exist when they were written, which therefore had their defaults."""
-    models = {name: list(_sections(field.annotation)) for name, field in RunConfig.model_fields.items()}
+    models = {
+        name: list(_sections(field.annotation)) for name, field in RunConfig.model_fields.items()
+    }
     return {name: _filled(value, models.get(name, [])) for name, value in sections.items()}
 
 
-def config_diff(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
+def config_diff(
+    old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
+) -> dict[str, tuple[Any, Any]]:
     """Where two configurations differ: the path of each value, and the two values."""
     found: dict[str, tuple[Any, Any]] = {}
     for name in sorted(old.keys() | new.keys()):

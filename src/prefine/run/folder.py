@@ -15,7 +15,8 @@ from prefine.records import SCHEMA_VERSION, Manifest
 from prefine.run.config_diff import config_diff, with_new_defaults
 from prefine.run.journal import Journal
 
-# What each stage reads of the configuration. A section may still change while no stage that reads it has begun.
+# What each stage reads of the configuration. A section may still change while no stage that reads
+# it has begun.
 STAGE_SECTIONS: dict[str, tuple[str, ...]] = {
     "sample": ("policy", "prompts", "completions", "sample"),
     "rank": ("rank",),
@@ -24,7 +25,8 @@ STAGE_SECTIONS: dict[str, tuple[str, ...]] = {
     "evaluate": ("evaluate",),
     "report": ("report",),
 }
-# Making pairs costs nothing, so this section may change until a later stage has worked on what it made.
+# Making pairs costs nothing, so this section may change until a later stage has worked on what it
+# made.
 _SETTLED_BY = {"pair": "train"}
 # Growing these extends a run; shrinking or changing anything else would mix two runs in one folder.
 _MAY_GROW = {
@@ -62,7 +64,11 @@ def _without_free(value: Any, path: str) -> Any:
     if not isinstance(value, Mapping):
         return value
     places = {name: f"{path}.{name}" if path else name for name in value}
-    return {name: _without_free(value[name], place) for name, place in places.items() if not _is_free(place)}
+    return {
+        name: _without_free(value[name], place)
+        for name, place in places.items()
+        if not _is_free(place)
+    }
 
 
 def _is_free(path: str) -> bool:
@@ -122,15 +128,22 @@ class RunFolder:
         """Write the configuration, or compare it with the one this folder was begun with.
 
         Raises:
-            ConfigError: A section that a begun stage reads has changed; the message shows the difference.
+            ConfigError: A section that a begun stage reads has changed; the message shows the
+                difference.
         """
         path = self.path / "config.json"
         manifests = self.manifests()
         if path.exists() or manifests:
             # Without config.json, the manifests still know their own sections.
-            known = {name: value for manifest in manifests.values() for name, value in manifest.config.items()}
+            known = {
+                name: value
+                for manifest in manifests.values()
+                for name, value in manifest.config.items()
+            }
             before = with_new_defaults(_begun_with(path) if path.exists() else known)
-            begun = {section for stage in manifests for section in STAGE_SECTIONS.get(stage, ())} & before.keys()
+            begun = {
+                section for stage in manifests for section in STAGE_SECTIONS.get(stage, ())
+            } & before.keys()
             begun -= {section for section, stage in _SETTLED_BY.items() if stage not in manifests}
             changes = [
                 f"  {name}: {_show(old)} → {_show(new)}"
@@ -139,11 +152,21 @@ class RunFolder:
             ]
             if changes:
                 raise ConfigError(
-                    f"{self.path}: this folder was begun with another configuration:\n" + "\n".join(changes) + "\n"
-                    "Use another --run-dir for the new configuration, or take the change back to resume"
-                    + (_other_pairs(self.path) if all(line.startswith("  pair.") for line in changes) else "")
+                    f"{self.path}: this folder was begun with another configuration:\n"
+                    + "\n".join(changes)
+                    + "\n"
+                    "Use another --run-dir for the new configuration, or take the change back to "
+                    "resume"
+                    + (
+                        _other_pairs(self.path)
+                        if all(line.startswith("  pair.") for line in changes)
+                        else ""
+                    )
                 )
-        write_text(path, json.dumps({"schema_version": SCHEMA_VERSION, "config": resolved}, indent=1) + "\n")
+        write_text(
+            path,
+            json.dumps({"schema_version": SCHEMA_VERSION, "config": resolved}, indent=1) + "\n",
+        )
 
     def manifests(self) -> dict[str, Manifest]:
         """The manifests of the stages that have begun."""
@@ -153,12 +176,17 @@ class RunFolder:
         value = _read_json(path)
         if value.get("schema_version") != SCHEMA_VERSION:
             raise DataError(
-                f"{path}: schema version {value.get('schema_version')}, this prefine reads {SCHEMA_VERSION}"
+                f"{path}: schema version {value.get('schema_version')}, this prefine reads "
+                f"{SCHEMA_VERSION}"
             )
         try:
-            return {name: Manifest.model_validate(item) for name, item in dict(value["stages"]).items()}
+            return {
+                name: Manifest.model_validate(item) for name, item in dict(value["stages"]).items()
+            }
         except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{path}: not a manifest ({error}); restore it or use another --run-dir") from error
+            raise DataError(
+                f"{path}: not a manifest ({error}); restore it or use another --run-dir"
+            ) from error
 
     def answers(self) -> int:
         """How many answers are journaled."""
@@ -181,17 +209,22 @@ class RunFolder:
             "schema_version": SCHEMA_VERSION,
             "stages": {name: item.model_dump(mode="json") for name, item in stages.items()},
         }
-        write_text(self.path / "manifest.json", json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+        write_text(
+            self.path / "manifest.json", json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+        )
 
 
 def _other_pairs(path: Path) -> str:
     """How other pairs are made of rankings that have been paid for, once a model was trained on the first ones."""
-    kept = ",".join(name for name in ("journal", "completions", "rankings") if (path / name).is_dir())
+    kept = ",".join(
+        name for name in ("journal", "completions", "rankings") if (path / name).is_dir()
+    )
     if not kept:
         return ""
     copied = f"{path}/{kept}" if "," not in kept else f"{path}/{{{kept}}}"
     return (
-        f". What was sampled and judged need not be paid for again: mkdir NEW && cp -r {copied} NEW, "
+        f". What was sampled and judged need not be paid for again: mkdir NEW && cp -r {copied} "
+        "NEW, "
         "then the same command with --run-dir NEW"
     )
 
@@ -200,7 +233,9 @@ def _make(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (FileNotFoundError, ValueError) as error:
-        raise ConfigError(f"{path}: no folder can be made here ({error}); choose another with --run-dir") from error
+        raise ConfigError(
+            f"{path}: no folder can be made here ({error}); choose another with --run-dir"
+        ) from error
 
 
 def _begun_with(path: Path) -> dict[str, Any]:
@@ -208,10 +243,14 @@ def _begun_with(path: Path) -> dict[str, Any]:
     value = _read_json(path)
     if not isinstance(value.get("config"), dict):
         raise ConfigError(
-            f"{path} was not written by prefine, so this is no run folder; choose another folder with --run-dir"
+            f"{path} was not written by prefine, so this is no run folder; choose another folder "
+            "with --run-dir"
         )
     if value.get("schema_version") != SCHEMA_VERSION:
-        raise DataError(f"{path}: schema version {value.get('schema_version')}, this prefine reads {SCHEMA_VERSION}")
+        raise DataError(
+            f"{path}: schema version {value.get('schema_version')}, this prefine reads "
+            f"{SCHEMA_VERSION}"
+        )
     return dict(value["config"])
 
 
@@ -219,7 +258,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: damaged ({error}); restore it or use another --run-dir") from error
+        raise DataError(
+            f"{path}: damaged ({error}); restore it or use another --run-dir"
+        ) from error
     if not isinstance(value, dict):
         raise DataError(f"{path}: damaged (no object); restore it or use another --run-dir")
     return value

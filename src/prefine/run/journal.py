@@ -1,7 +1,8 @@
 """The journal: every paid answer, on disk before it is used.
 
-One SQLite file, one writer. A key is noted as asked before its call goes out, so that after a kill the calls
-that were in flight can be counted. Of failures only the cost is stored: the next run asks again.
+One SQLite file, one writer. A key is noted as asked before its call goes out, so that after a kill
+the calls that were in flight can be counted. Of failures only the cost is stored: the next run asks
+again.
 """
 
 import sqlite3
@@ -45,7 +46,10 @@ class Journal:
 
     def answers(self, keys: Iterable[str]) -> dict[str, str]:
         """The stored answers among `keys`."""
-        return {key: answer for key, answer in self._select("SELECT key, answer FROM answers WHERE key IN", keys)}
+        return {
+            key: answer
+            for key, answer in self._select("SELECT key, answer FROM answers WHERE key IN", keys)
+        }
 
     def interrupted(self, keys: Iterable[str]) -> int:
         """How many of `keys` were asked before and never answered: in flight when a run ended."""
@@ -55,7 +59,9 @@ class Journal:
     def note_asked(self, keys: Iterable[str]) -> None:
         """Note that these calls are about to go out."""
         with self._transaction():
-            self._connection.executemany("INSERT OR IGNORE INTO asked VALUES (?)", ((key,) for key in keys))
+            self._connection.executemany(
+                "INSERT OR IGNORE INTO asked VALUES (?)", ((key,) for key in keys)
+            )
 
     def store(self, answers: Mapping[str, str]) -> None:
         """Keep answers; after this returns they survive a kill.
@@ -71,7 +77,9 @@ class Journal:
     def note_failed(self, usages: Mapping[str, str]) -> None:
         """Take back the note on calls that came back as failures, which were not in flight; keep what they cost."""
         with self._transaction():
-            self._connection.executemany("DELETE FROM asked WHERE key = ?", ((key,) for key in usages))
+            self._connection.executemany(
+                "DELETE FROM asked WHERE key = ?", ((key,) for key in usages)
+            )
             self._connection.executemany("INSERT INTO failed VALUES (?, ?)", usages.items())
 
     def failed_usages(self, keys: Iterable[str]) -> list[str]:
@@ -118,17 +126,20 @@ class Journal:
             code = error.sqlite_errorcode & 0xFF
             if code in _NOT_ALLOWED:
                 raise ConfigError(
-                    f"{self.path}: the journal cannot be written ({error}); make it writable, end the process that "
+                    f"{self.path}: the journal cannot be written ({error}); make it writable, end "
+                    "the process that "
                     "holds it, or use another --run-dir"
                 ) from error
             if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
                 raise LimitError(
-                    f"{self.path}: no space to write the journal ({error}). Everything journaled so far is kept; "
+                    f"{self.path}: no space to write the journal ({error}). Everything journaled "
+                    "so far is kept; "
                     "free some space and run the same command again"
                 ) from error
             raise
         except sqlite3.DatabaseError as error:
             raise DataError(
-                f"{self.path}: this journal is damaged ({error}). Restore it from a backup, or move it away to "
+                f"{self.path}: this journal is damaged ({error}). Restore it from a backup, or "
+                "move it away to "
                 "ask every call again"
             ) from error

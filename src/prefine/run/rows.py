@@ -5,7 +5,15 @@ from collections.abc import Iterable
 from typing import Any
 
 from prefine.errors import DataError
-from prefine.records import Completion, Message, PreferenceList, PreferencePair, Prompt, Ranking, content_hash
+from prefine.records import (
+    Completion,
+    Message,
+    PreferenceList,
+    PreferencePair,
+    Prompt,
+    Ranking,
+    content_hash,
+)
 from prefine.run.tables import parse
 
 _NOT_STORED = {"usage"}
@@ -28,7 +36,9 @@ def completion_of(row: dict[str, Any]) -> tuple[Prompt, Completion]:
     for field in ("message", "sampling", "metadata"):
         values[field] = json.loads(row[field])
     where = f"completion {row['id']}"
-    return parse(Prompt, json.loads(row["prompt"]), where=where), parse(Completion, values, where=where)
+    return parse(Prompt, json.loads(row["prompt"]), where=where), parse(
+        Completion, values, where=where
+    )
 
 
 def grouped_completions(rows: Iterable[dict[str, Any]]) -> list[tuple[Prompt, list[Completion]]]:
@@ -63,9 +73,12 @@ def pair_row(pair: PreferencePair) -> dict[str, Any]:
         "prefine_extra": _text(
             {
                 "prompt": pair.prompt.model_dump(mode="json"),
-                "rejected_prompt": pair.rejected_prompt and pair.rejected_prompt.model_dump(mode="json"),
+                "rejected_prompt": pair.rejected_prompt
+                and pair.rejected_prompt.model_dump(mode="json"),
                 "chosen": pair.chosen.model_dump(mode="json", exclude={"token_ids", *_NOT_STORED}),
-                "rejected": pair.rejected.model_dump(mode="json", exclude={"token_ids", *_NOT_STORED}),
+                "rejected": pair.rejected.model_dump(
+                    mode="json", exclude={"token_ids", *_NOT_STORED}
+                ),
             }
         ),
     }
@@ -74,8 +87,8 @@ def pair_row(pair: PreferencePair) -> dict[str, Any]:
 def pair_of(row: dict[str, Any]) -> PreferencePair:
     """The record of a row.
 
-    A text that was edited in its visible column counts as edited: it gets an id of its own, and the token ids and the
-    log-probability of what was sampled are dropped.
+    A text that was edited in its visible column counts as edited: it gets an id of its own, and the
+    token ids and the log-probability of what was sampled are dropped.
     """
     extra = json.loads(row["prefine_extra"])
     prompt = Prompt.model_validate(extra["prompt"])
@@ -89,11 +102,20 @@ def pair_of(row: dict[str, Any]) -> PreferencePair:
         )
     sides = {}
     for side in ("chosen", "rejected"):
-        asked = extra["rejected_prompt"]["id"] if side == "rejected" and extra["rejected_prompt"] else prompt.id
+        asked = (
+            extra["rejected_prompt"]["id"]
+            if side == "rejected" and extra["rejected_prompt"]
+            else prompt.id
+        )
         completion = dict(extra[side], token_ids=row[f"prefine_{side}_token_ids"], prompt_id=asked)
         if [_visible(Message.model_validate(completion["message"]))] != row[side]:
             message = _only_turn(row[side], side)
-            completion |= {"message": message, "token_ids": None, "sampled_logp": None, "finish_reason": "unknown"}
+            completion |= {
+                "message": message,
+                "token_ids": None,
+                "sampled_logp": None,
+                "finish_reason": "unknown",
+            }
             completion["id"] = content_hash("edited", completion["id"], message)
         sides[side] = completion
     values = {
@@ -134,19 +156,29 @@ def list_of(row: dict[str, Any]) -> PreferenceList:
     """The record of a row."""
     where = f"list of prompt {row['prefine_prompt_id']}"
     extra = json.loads(row["prefine_extra"])
-    visible = [[_visible(Message.model_validate(answer["message"]))] for answer in extra["completions"]]
+    visible = [
+        [_visible(Message.model_validate(answer["message"]))] for answer in extra["completions"]
+    ]
     if visible != row["completions"]:
-        raise DataError(f"{where}: its visible completions were changed; make the lists again with prefine pair")
+        raise DataError(
+            f"{where}: its visible completions were changed; make the lists again with prefine pair"
+        )
     answers = [
         answer | {"token_ids": token_ids}
         for answer, token_ids in zip(extra["completions"], row["prefine_token_ids"], strict=True)
     ]
     values = {name: row[name] for name in ("scores", "ranks")} | {"weight": row["prefine_weight"]}
-    return parse(PreferenceList, values | {"prompt": extra["prompt"], "completions": answers}, where=where)
+    return parse(
+        PreferenceList, values | {"prompt": extra["prompt"], "completions": answers}, where=where
+    )
 
 
 def _only_turn(messages: Any, side: str) -> dict[str, str]:
-    if not isinstance(messages, list) or len(messages) != 1 or messages[0].get("role") != "assistant":
+    if (
+        not isinstance(messages, list)
+        or len(messages) != 1
+        or messages[0].get("role") != "assistant"
+    ):
         raise ValueError(f"{side} must be one assistant turn")
     return dict(messages[0])
 

@@ -17,7 +17,8 @@ R = TypeVar("R", bound=Record)
 _VERSION = b"prefine_schema_version"
 _KEY = b"prefine_shard_key"
 
-# Columns that people query are columns; what is open-ended (tool calls, metadata) is JSON text beside them.
+# Columns that people query are columns; what is open-ended (tool calls, metadata) is JSON text
+# beside them.
 _MESSAGE = pa.struct([("role", pa.string()), ("content", pa.string())])
 _DUEL = pa.struct([("first", pa.string()), ("second", pa.string()), ("p_first", pa.float64())])
 SCHEMAS: dict[str, pa.Schema] = {
@@ -90,7 +91,9 @@ SCHEMAS: dict[str, pa.Schema] = {
 }
 
 
-TABLE_FOLDERS = frozenset(["completions", "rankings", "pairs", "heldout_pairs", "lists", "heldout_lists"])
+TABLE_FOLDERS = frozenset(
+    ["completions", "rankings", "pairs", "heldout_pairs", "lists", "heldout_lists"]
+)
 
 
 def part_path(folder: Path, number: int) -> Path:
@@ -100,7 +103,9 @@ def part_path(folder: Path, number: int) -> Path:
 
 def write_part(path: Path, kind: str, rows: list[dict[str, Any]], *, key: str) -> None:
     """Write one part atomically; equal rows and key give equal bytes."""
-    schema = SCHEMAS[kind].with_metadata({_VERSION: str(SCHEMA_VERSION).encode(), _KEY: key.encode()})
+    schema = SCHEMAS[kind].with_metadata(
+        {_VERSION: str(SCHEMA_VERSION).encode(), _KEY: key.encode()}
+    )
     table = pa.Table.from_pylist(rows, schema=schema)
     write_atomically(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
 

@@ -23,7 +23,9 @@ class Bounds(NamedTuple):
         number = float(value)
         # NaN is in no range.
         return (
-            (self.low < number if self.above else self.low <= number) and number <= self.high and math.isfinite(number)
+            (self.low < number if self.above else self.low <= number)
+            and number <= self.high
+            and math.isfinite(number)
         )
 
     def __str__(self) -> str:
@@ -63,6 +65,8 @@ def check(name: str, value: object, *, where: str | None = None) -> None:
     """
     if name == "verdicts":
         if value not in ("hard", "soft"):
-            raise ConfigError(f"{where or name} {value}: choose hard (one of the two) or soft (a probability)")
+            raise ConfigError(
+                f"{where or name} {value}: choose hard (one of the two) or soft (a probability)"
+            )
     elif not BOUNDS[name].hold(value):
         raise ConfigError(f"{where or name} {value}: must be {BOUNDS[name]}")

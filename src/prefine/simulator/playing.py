@@ -16,7 +16,9 @@ from prefine.simulator.worlds import Array, JudgeModel, Worlds, draw_worlds
 
 WORLDS_PER_CHUNK = 250
 """Worlds that are drawn, and held, together: a few MB at M = 32."""
-_FULL_CHUNKS = 32  # up to so many completions; a chunk of more would take a core more than a few seconds
+_FULL_CHUNKS = (
+    32  # up to so many completions; a chunk of more would take a core more than a few seconds
+)
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,8 @@ class Contestant:
         options: What was set, for people to read.
         make: The number of completions → the strategy.
         selectors: Names of `GAPS` that fit what it guarantees.
-        max_asks: Calls that it says it needs at most; it is stopped at the first one more. None does not ask.
+        max_asks: Calls that it says it needs at most; it is stopped at the first one more. None
+            does not ask.
     """
 
     name: str
@@ -42,8 +45,8 @@ class Contestant:
 class SimulatedGames:
     """What came of W worlds: calls [W], ratings among them [W], rounds [W], regret [W] and gaps by selector [W].
 
-    Regret is what the champion lacks in quality [sd]; where none is guaranteed, what the first of the order does. A gap
-    is NaN where the selector would give no pair.
+    Regret is what the champion lacks in quality [sd]; where none is guaranteed, what the first of
+    the order does. A gap is NaN where the selector would give no pair.
     """
 
     calls: Array
@@ -53,11 +56,13 @@ class SimulatedGames:
     gaps: dict[str, Array]
 
 
-def chunks_of(judge: JudgeModel, completions: int, worlds: int, seed: int) -> Iterator[Callable[[], Worlds]]:
+def chunks_of(
+    judge: JudgeModel, completions: int, worlds: int, seed: int
+) -> Iterator[Callable[[], Worlds]]:
     """The worlds of a seed, drawn chunk by chunk when called for.
 
-    Each chunk has its own random stream, so worlds do not depend on who draws them, on the strategies, or on how many
-    more there are.
+    Each chunk has its own random stream, so worlds do not depend on who draws them, on the
+    strategies, or on how many more there are.
     """
     size = worlds_per_chunk(completions)
     for number, start in enumerate(range(0, worlds, size)):
@@ -79,19 +84,29 @@ class _Chunk:
     def __call__(self) -> Worlds:
         # All of a chunk is drawn before it is cut, so that the last one begins like a full one.
         drawn = draw_worlds(
-            self.judge, self.completions, worlds_per_chunk(self.completions), np.random.default_rng(self.seed)
+            self.judge,
+            self.completions,
+            worlds_per_chunk(self.completions),
+            np.random.default_rng(self.seed),
         )
-        return Worlds(drawn.quality[: self.count], drawn.p_first[: self.count], drawn.ratings[: self.count])
+        return Worlds(
+            drawn.quality[: self.count], drawn.p_first[: self.count], drawn.ratings[: self.count]
+        )
 
 
 def play(contestants: Sequence[Contestant], worlds: Worlds) -> list[SimulatedGames]:
     """Play every contestant in every world.
 
     Raises:
-        ConfigError: A user's own strategy fails, breaks the rules of `play_one`, or names no champion and no order.
+        ConfigError: A user's own strategy fails, breaks the rules of `play_one`, or names no
+            champion and no order.
     """
     # Lists of Python floats: a strategy asks for one number at a time, which numpy is slow at.
-    tables, ratings, qualities = worlds.p_first.tolist(), worlds.ratings.tolist(), worlds.quality.tolist()
+    tables, ratings, qualities = (
+        worlds.p_first.tolist(),
+        worlds.ratings.tolist(),
+        worlds.quality.tolist(),
+    )
     played = []
     for contestant in contestants:
         gaps = [(name, GAPS[name]) for name in contestant.selectors]
@@ -117,10 +132,17 @@ def _play(
         outcome, calls, rated, rounds = play_one(
             contestant.make(len(ratings)), table, ratings, max_asks=contestant.max_asks
         )
-        leader = outcome.champion if outcome.champion is not None else outcome.order[0] if outcome.order else None
+        leader = (
+            outcome.champion
+            if outcome.champion is not None
+            else outcome.order[0]
+            if outcome.order
+            else None
+        )
         if leader is None:
             raise ValueError(
-                "it found neither a champion nor an order, though every call was answered; there is nothing to compare"
+                "it found neither a champion nor an order, though every call was answered; there "
+                "is nothing to compare"
             )
     except Exception as error:
         if contestant.name in TABLES["strategy"]:
@@ -131,19 +153,29 @@ def _play(
 
 def _reason(error: Exception) -> str:
     """What went wrong in somebody's strategy, and in which line of theirs."""
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename not in (__file__, rules.__file__)]
+    frames = [
+        f
+        for f in traceback.extract_tb(error.__traceback__)
+        if f.filename not in (__file__, rules.__file__)
+    ]
     kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
-    return f"{kind}{error}" + (f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else "")
+    return f"{kind}{error}" + (
+        f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    )
 
 
 def play_one(
-    strategy: Strategy, table: Sequence[Sequence[float]], ratings: Sequence[float], *, max_asks: int | None = None
+    strategy: Strategy,
+    table: Sequence[Sequence[float]],
+    ratings: Sequence[float],
+    *,
+    max_asks: int | None = None,
 ) -> tuple[Outcome, int, int, int]:
     """Answer one strategy from a table of P(first) [M][M] and ratings [M]: outcome, calls, ratings, rounds.
 
     Raises:
-        ValueError: It asks for nothing, about what there is not, or more often than `max_asks`; or what it found is not
-            about these completions.
+        ValueError: It asks for nothing, about what there is not, or more often than `max_asks`; or
+            what it found is not about these completions.
     """
     calls = rated = rounds = 0
     try:
@@ -154,7 +186,8 @@ def play_one(
             calls += len(asks)
             if max_asks is not None and calls > max_asks:
                 raise ValueError(
-                    f"it asked {calls} times, and its max_asks says {max_asks} for {len(table)} completions"
+                    f"it asked {calls} times, and its max_asks says {max_asks} for {len(table)} "
+                    "completions"
                 )
             answers: list[float | None] = []
             for ask in asks:

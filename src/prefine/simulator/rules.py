@@ -18,7 +18,9 @@ def check_asks(asks: Sequence[Ask], completions: int) -> None:
         if type(ask) is Duel:
             first, second = ask
             if first == second or not (0 <= first < completions and 0 <= second < completions):
-                raise ValueError(f"{ask} is no duel of two of the completions 0 to {completions - 1}")
+                raise ValueError(
+                    f"{ask} is no duel of two of the completions 0 to {completions - 1}"
+                )
         elif type(ask) is not Rate:
             raise ValueError(f"{ask!r} is neither a Duel nor a Rate")
         elif not 0 <= ask[0] < completions:
@@ -36,8 +38,14 @@ def check_outcome(outcome: object, completions: int) -> None:
     for name in ("champion", "worst", "last_loser"):
         index = getattr(outcome, name)
         if index is not None and not 0 <= index < completions:
-            raise ValueError(f"its {name} {index} is none of the completions 0 to {completions - 1}")
+            raise ValueError(
+                f"its {name} {index} is none of the completions 0 to {completions - 1}"
+            )
     if outcome.order is not None and sorted(outcome.order) != list(range(completions)):
-        raise ValueError(f"its order {outcome.order} does not name each of {completions} completions once")
+        raise ValueError(
+            f"its order {outcome.order} does not name each of {completions} completions once"
+        )
     if outcome.scores is not None and len(outcome.scores) != completions:
-        raise ValueError(f"its scores are {len(outcome.scores)}, and there are {completions} completions")
+        raise ValueError(
+            f"its scores are {len(outcome.scores)}, and there are {completions} completions"
+        )

@@ -50,13 +50,15 @@ class StrategyResult:
         cost: Calls at their prices.
         p_best: Share of worlds in which the champion is the best.
         regret: Quality that the champion lacks [sd].
-        gaps: Quality of chosen minus rejected [sd], by selector, over the worlds in which there is a pair.
+        gaps: Quality of chosen minus rejected [sd], by selector, over the worlds in which there is
+            a pair.
         frontier: No other row costs as little and has as little regret, with one of the two lower.
-        choice: On the frontier, and for some limit on the cost what to choose: the cheapest row of the frontier whose
-            regret nothing within that limit clearly beats, by more than 2 standard errors of the difference, world by
-            world.
+        choice: On the frontier, and for some limit on the cost what to choose: the cheapest row of
+            the frontier whose regret nothing within that limit clearly beats, by more than 2
+            standard errors of the difference, world by world.
 
-    `frontier` and `choice` are among the strategies that find a best one and keep the limits; false for the others.
+    `frontier` and `choice` are among the strategies that find a best one and keep the limits; false
+    for the others.
     """
 
     contestant: Contestant
@@ -106,9 +108,10 @@ def summarise(
 ) -> tuple[list[StrategyResult], Advice]:
     """One row per contestant, in their order, and which of them to choose; all must have played the same worlds.
 
-    Within a limit the choice is the cheapest row of the frontier that nothing within it clearly beats. Without one it
-    is, of the rows that are the choice at some limit, the one with the smallest cost * regret^2: a rule of thumb for
-    the knee of the curve, at which half the regret is worth four times the cost.
+    Within a limit the choice is the cheapest row of the frontier that nothing within it clearly
+    beats. Without one it is, of the rows that are the choice at some limit, the one with the
+    smallest cost * regret^2: a rule of thumb for the knee of the curve, at which half the regret is
+    worth four times the cost.
 
     Args:
         contestants: What was played.
@@ -148,14 +151,17 @@ def summarise(
     costs_of, regrets = [rows[i].cost.mean for i in among], [rows[i].regret.mean for i in among]
     frontier = [among[i] for i in frontier_of(costs_of, regrets)]
     choices = choices_of(among, frontier, [row.cost.mean for row in rows], played)
-    marked = [replace(row, frontier=i in frontier, choice=i in choices) for i, row in enumerate(rows)]
+    marked = [
+        replace(row, frontier=i in frontier, choice=i in choices) for i, row in enumerate(rows)
+    ]
     if not finders:
         return marked, Advice(None, "No strategy here guarantees a champion.")
     if not allowed:
         least = marked[choices[0]]
         return marked, Advice(
             None,
-            f"No strategy here does with {given} per prompt; the cheapest, {label(least.contestant)}, takes "
+            f"No strategy here does with {given} per prompt; the cheapest, "
+            f"{label(least.contestant)}, takes "
             f"{least.calls.mean:.1f} calls at a cost of {least.cost.mean:.4g}.",
         )
     return marked, _advice(marked, played, frontier, choices, given)
@@ -174,16 +180,23 @@ def frontier_of(costs: Sequence[float], regrets: Sequence[float]) -> list[int]:
 
 
 def choices_of(
-    among: Sequence[int], frontier: Sequence[int], costs: Sequence[float], played: Sequence[SimulatedGames]
+    among: Sequence[int],
+    frontier: Sequence[int],
+    costs: Sequence[float],
+    played: Sequence[SimulatedGames],
 ) -> list[int]:
     """For each limit on the cost, the cheapest of the frontier that nothing within the limit clearly beats.
 
     There always is one: the row with the least regret of all within the limit.
     """
     beaten_from = {
-        i: min((costs[other] for other in among if _beats(other, i, played)), default=math.inf) for i in frontier
+        i: min((costs[other] for other in among if _beats(other, i, played)), default=math.inf)
+        for i in frontier
     }
-    found = [next(i for i in frontier if limit < beaten_from[i]) for limit in sorted({costs[i] for i in among})]
+    found = [
+        next(i for i in frontier if limit < beaten_from[i])
+        for limit in sorted({costs[i] for i in among})
+    ]
     return list(dict.fromkeys(found))
 
 
@@ -207,7 +220,11 @@ def _advice(
         cheaper = frontier[: frontier.index(chosen)]
         if cheaper:
             one = len(cheaper) == 1
-            which = "The one of the frontier that costs less is" if one else "Those of the frontier that cost less are"
+            which = (
+                "The one of the frontier that costs less is"
+                if one
+                else "Those of the frontier that cost less are"
+            )
             why.append(f"{which}{'' if one else ' all'} clearly beaten by something within it.")
     else:
         # What is free would be the choice whatever it finds.
@@ -216,28 +233,44 @@ def _advice(
             key=lambda i: rows[i].cost.mean * rows[i].regret.mean ** 2,
         )
         why = [
-            "Of those that are the choice at some limit, it has the smallest cost × regret²: a rule of thumb for the "
+            "Of those that are the choice at some limit, it has the smallest cost × regret²: a "
+            "rule of thumb for the "
             "knee of the curve, where half the regret is worth four times the cost."
         ]
     place = choices.index(chosen)
-    why += [_step(chosen, other, rows, played) for other in (*choices[:place][-1:], *choices[place + 1 :][:1])]
+    why += [
+        _step(chosen, other, rows, played)
+        for other in (*choices[:place][-1:], *choices[place + 1 :][:1])
+    ]
     if played[chosen].ratings.any():
-        why.append("It asks for ratings, and was simulated with a scorer that sees as much as the judge.")
+        why.append(
+            "It asks for ratings, and was simulated with a scorer that sees as much as the judge."
+        )
     return Advice(chosen, " ".join(why))
 
 
-def _step(chosen: int, other: int, rows: Sequence[StrategyResult], played: Sequence[SimulatedGames]) -> str:
+def _step(
+    chosen: int, other: int, rows: Sequence[StrategyResult], played: Sequence[SimulatedGames]
+) -> str:
     """What another row would save or buy."""
-    name, change = label(rows[other].contestant), estimate(played[other].regret - played[chosen].regret)
+    name, change = (
+        label(rows[other].contestant),
+        estimate(played[other].regret - played[chosen].regret),
+    )
     cost = rows[other].cost.mean - rows[chosen].cost.mean
     regret = f"{abs(change.mean):.3f} ± {change.standard_error:.3f} sd"
     unit = "calls" if all(row.cost == row.calls for row in rows) else "in cost"
     if cost < 0:
-        return f"{name} would save {-cost:.3g} of {rows[chosen].cost.mean:.3g} {unit}, for {regret} more regret."
+        return (
+            f"{name} would save {-cost:.3g} of {rows[chosen].cost.mean:.3g} {unit}, for "
+            f"{regret} more regret."
+        )
     return f"{name} would take {regret} off the regret, for {cost:.3g} {unit} more."
 
 
 def label(contestant: Contestant) -> str:
     """The strategy and what was set, in one line: "iterative lazy", "circulant k=3"."""
-    words = [str(value) if key == "order" else f"{key}={value}" for key, value in contestant.options]
+    words = [
+        str(value) if key == "order" else f"{key}={value}" for key, value in contestant.options
+    ]
     return " ".join([contestant.name, *words])

@@ -18,7 +18,8 @@ class JudgeModel:
     """A judge to simulate, as `judges.noise` defines it, and a scorer that sees as much.
 
     Attributes:
-        accuracy: Probability that two random completions are judged rightly when there is no bias; in (0.5, 1].
+        accuracy: Probability that two random completions are judged rightly when there is no bias;
+            in (0.5, 1].
         first_slot_bias: What the first slot adds to the margin [sigma]; from -10 to 10.
         order_noise: Share of the noise variance that is drawn anew for each order; in [0, 1].
         verdicts: "hard" answers 0 or 1, "soft" sigmoid(3 margin / sigma).
@@ -60,12 +61,14 @@ class Worlds:
     ratings: Array
 
 
-def draw_worlds(judge: JudgeModel, completions: int, count: int, rng: np.random.Generator) -> Worlds:
+def draw_worlds(
+    judge: JudgeModel, completions: int, count: int, rng: np.random.Generator
+) -> Worlds:
     """`count` worlds of qualities N(0, 1). A verdict is fixed per ordered pair: the same question, the same answer.
 
-    The scorer of the same quality sees s = quality + N(0, sigma^2 / 2), so that a difference of two ratings has the
-    noise of one verdict. Equal grades are left equal: as indices say nothing about quality, whoever breaks a tie by
-    index breaks it at random.
+    The scorer of the same quality sees s = quality + N(0, sigma^2 / 2), so that a difference of two
+    ratings has the noise of one verdict. Equal grades are left equal: as indices say nothing about
+    quality, whoever breaks a tie by index breaks it at random.
     """
     w, m = count, completions
     quality = rng.standard_normal((w, m))
@@ -83,4 +86,6 @@ def draw_worlds(judge: JudgeModel, completions: int, count: int, rng: np.random.
     else:
         p_first = (np.sign(margin) + 1) / 2
     seen = quality + sigma * np.sqrt(0.5) * rng.standard_normal((w, m))
-    return Worlds(quality, p_first, np.clip(np.round(2.5 + 0.9 * seen), 1, 5) if judge.graded else seen)
+    return Worlds(
+        quality, p_first, np.clip(np.round(2.5 + 0.9 * seen), 1, 5) if judge.graded else seen
+    )

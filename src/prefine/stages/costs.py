@@ -13,7 +13,11 @@ _FRAME = 1500  # tags and instructions around the texts in a judge's prompt [cha
 
 
 def estimates(
-    config: RunConfig, groups: Iterable[tuple[Prompt, list[Completion]]], *, duels: int, ratings: int
+    config: RunConfig,
+    groups: Iterable[tuple[Prompt, list[Completion]]],
+    *,
+    duels: int,
+    ratings: int,
 ) -> list[tuple[str, str]]:
     """Lines of (what, how much) for the plan; none without prices.
 
@@ -25,14 +29,22 @@ def estimates(
     """
     sampling = _prices(config.sample.model if config.sample else None)
     judging = _prices_of_judge(config.rank.judge) if config.rank and duels else None
-    rating = _prices_of_judge(config.rank.scorer or config.rank.judge) if config.rank and ratings else None
+    rating = (
+        _prices_of_judge(config.rank.scorer or config.rank.judge)
+        if config.rank and ratings
+        else None
+    )
     if sampling is None and judging is None and rating is None:
         return []
     count, prompt_tokens, answer_tokens, answers = 0, 0.0, 0.0, 0
     for prompt, completions in groups:
         count += 1
-        prompt_tokens += sum(len(message.content) for message in prompt.messages) / CHARACTERS_PER_TOKEN
-        answer_tokens += sum(len(completion.text) for completion in completions) / CHARACTERS_PER_TOKEN
+        prompt_tokens += (
+            sum(len(message.content) for message in prompt.messages) / CHARACTERS_PER_TOKEN
+        )
+        answer_tokens += (
+            sum(len(completion.text) for completion in completions) / CHARACTERS_PER_TOKEN
+        )
         answers += len(completions)
     lines = []
     if config.sample is not None and config.prompts is not None:
@@ -43,7 +55,10 @@ def estimates(
             lines.append(("cost of sampling, about, at most", f"{cost / 1e6:,.2f}"))
     if count and answers:
         frame = (len(prompts.prompt_text("rubric")) + _FRAME) / CHARACTERS_PER_TOKEN
-        for what, prices, calls, shown in (("judging", judging, duels, 2), ("rating", rating, ratings, 1)):
+        for what, prices, calls, shown in (
+            ("judging", judging, duels, 2),
+            ("rating", rating, ratings, 1),
+        ):
             if prices is not None:
                 per_call = frame + prompt_tokens / count + shown * answer_tokens / answers
                 cost = calls * (prices["prompt"] * per_call + prices["completion"])

@@ -18,14 +18,23 @@ from prefine.report.data import OUTCOMES, AnswerExample, ConstraintScore, Evalua
 from prefine.run.folder import RunFolder
 from prefine.run.rows import completion_row
 from prefine.run.tables import part_path, remove_parts_from, shard_key, table_hash, write_part
-from prefine.stages.head_to_head import AnsweredByBoth, according_to, answered_by_both, head_to_head, lengths, mean
+from prefine.stages.head_to_head import (
+    AnsweredByBoth,
+    according_to,
+    answered_by_both,
+    head_to_head,
+    lengths,
+    mean,
+)
 from prefine.stages.inputs import read_prompts, short_enough, trained_on, unseen
 from prefine.stages.sampling import sample_shard
 from prefine.stages.stage_run import Progress, StageRun, chunks
 
 GoldParts: TypeAlias = dict[str, float]
 _SHARD = 256
-_TIE = 1e-9  # gold scores are means of a few fractions; closer than this they differ by rounding only
+_TIE = (
+    1e-9  # gold scores are means of a few fractions; closer than this they differ by rounding only
+)
 
 
 def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
@@ -38,7 +47,9 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     """
     settings = config.evaluate
     if settings.model == "trained" and not (folder / "model").is_dir():
-        raise DataError(f"{folder / 'model'}: there is no trained model yet; run `prefine train` first")
+        raise DataError(
+            f"{folder / 'model'}: there is no trained model yet; run `prefine train` first"
+        )
     after, before = _models(config, folder)
     screen = ImportReport()
     prompts: list[Prompt] = []
@@ -58,7 +69,9 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
         "decoding": content_hash(decoding_settings(decoding)),
     }
     stage = StageRun(folder, "evaluate", config, inputs)
-    if stage.finished and all((folder / name).exists() for name in ("metrics.json", *([OUTCOMES] if prompts else []))):
+    if stage.finished and all(
+        (folder / name).exists() for name in ("metrics.json", *([OUTCOMES] if prompts else []))
+    ):
         return stage.finished
     for sampler in (before, after):
         prompts = list(short_enough(prompts, partial(_fits, sampler, decoding), screen))
@@ -73,12 +86,16 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     constraints: list[ConstraintScore] = []
     answered: list[AnsweredByBoth] = []
     if prompts:
-        answered = _answers(prompts, {"baseline": before, "trained": after}, decoding, folder, engine, progress)
+        answered = _answers(
+            prompts, {"baseline": before, "trained": after}, decoding, folder, engine, progress
+        )
         engine.check_failures(2 * len(prompts), settings.max_failed_fraction, where="evaluate")
         stage.failed.update(engine.failures)
         p_after: list[float | None] = [None] * len(answered)
         if judge is not None and component is not None:
-            result = according_to(judge, getattr(judge, "label", component.name), answered, engine, settings)
+            result = according_to(
+                judge, getattr(judge, "label", component.name), answered, engine, settings
+            )
             p_after = result.p_after
             contests.append(result.head_to_head)
             metrics += result.facts
@@ -106,9 +123,13 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
         rewards = reward_metrics(config, folder, after, should_stop=lambda: progress.stopping)
         scored = rewards.metrics[0].n
         metrics += rewards.metrics
-        stage.dropped.update({f"held-out pair: {reason}": count for reason, count in rewards.dropped.items()})
+        stage.dropped.update(
+            {f"held-out pair: {reason}": count for reason, count in rewards.dropped.items()}
+        )
     if not metrics:
-        raise ConfigError("evaluate: nothing to evaluate on; give evaluate.prompts, or pair.held_out_prompts")
+        raise ConfigError(
+            "evaluate: nothing to evaluate on; give evaluate.prompts, or pair.held_out_prompts"
+        )
     evaluation = Evaluation(
         policy=f"{before.label}, trained" if settings.model == "trained" else after.label,
         baseline="initial" if settings.baseline == "initial" else before.label,
@@ -116,7 +137,9 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
         constraints=tuple(constraints),
         metrics=tuple(metrics),
     )
-    write_text(folder / "metrics.json", json.dumps(evaluation.model_dump(mode="json"), indent=1) + "\n")
+    write_text(
+        folder / "metrics.json", json.dumps(evaluation.model_dump(mode="json"), indent=1) + "\n"
+    )
     stage.set_aside(screen)
     stage.notes += [*before.notes, *after.notes, *(judge.notes if judge else ())]
     taken = screen.read or scored + sum(stage.dropped.values())
@@ -137,7 +160,8 @@ def _models(config: RunConfig, folder: RunFolder) -> tuple[Sampler, Sampler]:
         # Here and not above: models of other kinds must not import torch.
         from prefine.stages.training_inputs import trainable
 
-        # With the policy's own device, dtype and batch size: what fits one of the two fits the other.
+        # With the policy's own device, dtype and batch size: what fits one of the two fits the
+        # other.
         after = trainable(config.policy, where="policy").at(str(folder / "model"))
     baseline = other if isinstance(other, Component) else config.policy
     before: Sampler = baseline.resolve("backend", where="evaluate.baseline")()
@@ -168,9 +192,17 @@ def _answers(
             if progress.stopping:
                 raise Interrupted("stopped while evaluating; the same command goes on from here")
             drawn = sample_shard(engine, sampler, shard, 1, own, group=1)
-            rows = [completion_row(completion, prompt) for prompt in shard for completion in drawn[prompt.id]]
-            key = shard_key("evaluate", sampler.fingerprint, own.model_dump(), [prompt.id for prompt in shard])
-            write_part(part_path(folder / "evaluation" / name, number), "completions", rows, key=key)
+            rows = [
+                completion_row(completion, prompt)
+                for prompt in shard
+                for completion in drawn[prompt.id]
+            ]
+            key = shard_key(
+                "evaluate", sampler.fingerprint, own.model_dump(), [prompt.id for prompt in shard]
+            )
+            write_part(
+                part_path(folder / "evaluation" / name, number), "completions", rows, key=key
+            )
             tables[name] |= {id_: found[0] for id_, found in drawn.items() if found}
             progress.advance(len(shard))
         remove_parts_from(folder / "evaluation" / name, number + 1)
@@ -191,7 +223,9 @@ def _gold(
     parts = [_scored(score, one) for one in answered]
     gaps = [fmean(after.values()) - fmean(before.values()) for before, after in parts]
     contests.append(
-        head_to_head("gold", "gold", [0.5 if abs(g) < _TIE else float(g > 0) for g in gaps], config.evaluate)
+        head_to_head(
+            "gold", "gold", [0.5 if abs(g) < _TIE else float(g > 0) for g in gaps], config.evaluate
+        )
     )
     for name in sorted({name for before, _ in parts for name in before}):
         having = [(before[name], after[name]) for before, after in parts if name in before]
@@ -205,7 +239,9 @@ def _gold(
     return parts
 
 
-def _scored(score: Callable[[str, str], GoldParts], one: AnsweredByBoth) -> tuple[GoldParts, GoldParts]:
+def _scored(
+    score: Callable[[str, str], GoldParts], one: AnsweredByBoth
+) -> tuple[GoldParts, GoldParts]:
     try:
         return score(one.prompt.text, one.before.text), score(one.prompt.text, one.after.text)
     except ValueError as error:

@@ -37,15 +37,25 @@ class Failures:
             LimitError: With the top reasons and three ids, of prompts or of rated completions.
         """
         total = self._judgments + self._ratings
-        check_share(self.reasons, list(self._ids), total, allowed, where=where, what=self._what, journal=journal)
+        check_share(
+            self.reasons,
+            list(self._ids),
+            total,
+            allowed,
+            where=where,
+            what=self._what,
+            journal=journal,
+        )
 
     def notes(self) -> list[str]:
         """What to tell the user, if anything failed."""
         if not self.reasons:
             return []
         return [
-            f"{sum(self.reasons.values()):,} of {self._judgments + self._ratings:,} {self._what} failed and count as "
-            f"missing, not as {'ties' if self._judgments else 'low ratings'}: {top_reasons(self.reasons)}"
+            f"{sum(self.reasons.values()):,} of {self._judgments + self._ratings:,} {self._what} "
+            "failed and count as "
+            f"missing, not as {'ties' if self._judgments else 'low ratings'}: "
+            f"{top_reasons(self.reasons)}"
         ]
 
     @property

@@ -32,8 +32,8 @@ def reward_metrics(
 ) -> Rewards:
     """Reward accuracy (share of held-out pairs with a positive margin), beside that of preferring the longer answer.
 
-    The margin is the difference of log-ratios to the reference, whatever score the loss optimised. Uncertainty is that
-    over prompts.
+    The margin is the difference of log-ratios to the reference, whatever score the loss optimised.
+    Uncertainty is that over prompts.
 
     Raises:
         ConfigError: The model has no weights to score pairs with.
@@ -50,7 +50,9 @@ def reward_metrics(
         reference = trainable(settings.reference, where="train.reference")
     table = folder / "heldout_pairs"
     examples, dropped, _ = read_examples(table, trained, config)
-    pairs = {pair.id: pair for path in parts(table) for row in read_part(path) if (pair := pair_of(row))}
+    pairs = {
+        pair.id: pair for path in parts(table) for row in read_part(path) if (pair := pair_of(row))
+    }
     kept = [pairs[example.id] for example in examples]
 
     def sides(model: HfModel) -> SideLogps:

@@ -16,25 +16,36 @@ def check_imported(settings: PairConfig) -> tuple[str, ...]:
     """Notes on what of the section `pair` is of no use to pairs that exist already.
 
     Raises:
-        ConfigError: An option needs the scores of a ranking, or the selector's own options are wrong.
+        ConfigError: An option needs the scores of a ranking, or the selector's own options are
+            wrong.
     """
     if settings.length_penalty:
         raise ConfigError(
-            "pair.length_penalty: corrects the scores of rankings, and this configuration starts with pairs; "
+            "pair.length_penalty: corrects the scores of rankings, and this configuration starts "
+            "with pairs; "
             "use pair.max_length_ratio"
         )
     if settings.selector == PairConfig().selector:
         return ()
     settings.selector.resolve("selector", where="pair.selector", given=("seed",))
-    return (f"pair.selector {settings.selector.name!r} is not used: this configuration starts with pairs",)
+    return (
+        f"pair.selector {settings.selector.name!r} is not used: this configuration starts with "
+        "pairs",
+    )
 
 
-def wanted(pairs: Iterable[PreferencePair], options: PairOptions, dropped: Counter[str]) -> Iterator[PreferencePair]:
+def wanted(
+    pairs: Iterable[PreferencePair], options: PairOptions, dropped: Counter[str]
+) -> Iterator[PreferencePair]:
     """Of pairs that exist, those that fulfil the options; the others are counted by reason."""
     taken: Counter[str] = Counter()
     for pair in pairs:
         why = refusal(pair, options)
-        if why is None and options.pairs_per_prompt is not None and taken[pair.prompt.id] >= options.pairs_per_prompt:
+        if (
+            why is None
+            and options.pairs_per_prompt is not None
+            and taken[pair.prompt.id] >= options.pairs_per_prompt
+        ):
             why = ENOUGH
         if why is not None:
             dropped[why] += 1
@@ -63,9 +74,12 @@ def readable_by_loss(
 
             if reads_of(settings.loss.resolve("loss", where="train.loss")) != "joint":
                 raise DataError(
-                    f"{_place(number, pair, screen)}: its rejected answer is to another prompt, and train.loss "
-                    f"{settings.loss.name!r} is not joint (none in the tables is; one of your own declares "
-                    "reads='joint'). Remove the rows whose rejected_prompt is set (prefine_rejected_prompt_id in "
+                    f"{_place(number, pair, screen)}: its rejected answer is to another prompt, "
+                    "and train.loss "
+                    f"{settings.loss.name!r} is not joint (none in the tables is; one of your own "
+                    "declares "
+                    "reads='joint'). Remove the rows whose rejected_prompt is set "
+                    "(prefine_rejected_prompt_id in "
                     "another run's pairs/), or make the pairs without selector joint"
                 )
         yield pair
@@ -82,7 +96,8 @@ def stating_enough(
         screen: Counts the rows that they come from, if they do.
 
     Raises:
-        DataError: A pair states no score gap, none states a probability, or all have one prompt, and that is read.
+        DataError: A pair states no score gap, none states a probability, or all have one prompt,
+            and that is read.
         ConfigError: Pairs have different weights, and the loss sorts the pairs of a step.
     """
     from prefine.training.objective.loss_inputs import LossInputCheck, parts_that_train

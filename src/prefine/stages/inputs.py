@@ -13,7 +13,9 @@ from prefine.run.folder import RunFolder
 from prefine.run.tables import column, parts
 
 
-def read_prompts(source: Component, *, where: str, screen: ImportReport | None = None) -> Iterator[Prompt]:
+def read_prompts(
+    source: Component, *, where: str, screen: ImportReport | None = None
+) -> Iterator[Prompt]:
     """The prompts of a source."""
     return entries.prompts(read(source, where=where), screen)
 
@@ -32,7 +34,9 @@ def read_pairs(
     return entries.pairs(read(source, where=where), screen)
 
 
-def short_enough(prompts: Iterable[Prompt], check: Callable[[Prompt], None], screen: ImportReport) -> Iterator[Prompt]:
+def short_enough(
+    prompts: Iterable[Prompt], check: Callable[[Prompt], None], screen: ImportReport
+) -> Iterator[Prompt]:
     """The prompts that fit into the model, by its own check.
 
     Raises:
@@ -49,7 +53,9 @@ def short_enough(prompts: Iterable[Prompt], check: Callable[[Prompt], None], scr
     screen.require_some("prompts")
 
 
-def unseen(prompts: Iterable[Prompt], trained_on: Collection[str], screen: ImportReport) -> Iterator[Prompt]:
+def unseen(
+    prompts: Iterable[Prompt], trained_on: Collection[str], screen: ImportReport
+) -> Iterator[Prompt]:
     """The evaluation prompts that are not among those trained on.
 
     Raises:
@@ -60,7 +66,8 @@ def unseen(prompts: Iterable[Prompt], trained_on: Collection[str], screen: Impor
             screen.kept -= 1
             useless = UselessRow(
                 "leaked evaluation prompt",
-                f"{prompt.source}: this evaluation prompt is also trained on, so it measures memory; remove it there "
+                f"{prompt.source}: this evaluation prompt is also trained on, so it measures "
+                "memory; remove it there "
                 "or here",
             )
             screen.drop(useless, prompt.source)

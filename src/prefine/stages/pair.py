@@ -39,7 +39,11 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
         ConfigError: The selector or an option needs what the strategy does not guarantee.
         DataError: No pair came out.
     """
-    return _select(config, folder, progress) if config.pairs is None else _import(config, folder, progress)
+    return (
+        _select(config, folder, progress)
+        if config.pairs is None
+        else _import(config, folder, progress)
+    )
 
 
 def held_out(prompt_ids: Iterable[str], settings: PairConfig) -> frozenset[str]:
@@ -51,7 +55,8 @@ def held_out(prompt_ids: Iterable[str], settings: PairConfig) -> frozenset[str]:
     ids = sorted(set(prompt_ids), key=lambda id_: content_hash("held out", settings.seed, id_))
     if ids and settings.held_out_prompts >= len(ids):
         raise ConfigError(
-            f"pair.held_out_prompts: {settings.held_out_prompts} of {len(ids)} prompts leaves none to train on"
+            f"pair.held_out_prompts: {settings.held_out_prompts} of {len(ids)} prompts leaves "
+            "none to train on"
         )
     return frozenset(ids[: settings.held_out_prompts])
 
@@ -60,7 +65,12 @@ def relabelled(pair: PreferencePair, settings: PairConfig) -> PreferencePair:
     """The pair itself, or with `labels: shuffled` its sides swapped by a fair coin that knows nothing of the judge."""
     if settings.labels == "judged" or int(content_hash("coin", settings.seed, pair.id), 16) % 2:
         return pair
-    swapped: dict[str, Any] = {"chosen": pair.rejected, "rejected": pair.chosen, "p_chosen": None, "score_gap": None}
+    swapped: dict[str, Any] = {
+        "chosen": pair.rejected,
+        "rejected": pair.chosen,
+        "p_chosen": None,
+        "score_gap": None,
+    }
     if pair.rejected_prompt is not None:
         swapped |= {"prompt": pair.rejected_prompt, "rejected_prompt": pair.prompt}
     return pair.model_copy(update=swapped)
@@ -77,30 +87,41 @@ def _select(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
     progress.start("pair", sum(len(column(path, "prompt_id")) for path in sources), "rankings")
     kept_out: frozenset[str] = frozenset()
     if settings.held_out_prompts:
-        # A prompt without a pair could be held out, but nothing measured on it; so this is known before any is written.
-        fruitful = (id_ for path in sources for id_ in selector.fruitful(_ranked(folder, path.name)))
+        # A prompt without a pair could be held out, but nothing measured on it; so this is known
+        # before any is written.
+        fruitful = (
+            id_ for path in sources for id_ in selector.fruitful(_ranked(folder, path.name))
+        )
         kept_out = held_out(fruitful, settings)
     tally, produced = Tally(stage.dropped), 0
     for number, path in enumerate(sources):
         groups = _ranked(folder, path.name)
         if selector.facts.makes == "lists":
-            produced += _write(folder, number, selector.lists(groups, tally), kept_out, stage.dropped, kind="lists")
+            produced += _write(
+                folder, number, selector.lists(groups, tally), kept_out, stage.dropped, kind="lists"
+            )
         else:
             pairs = [relabelled(pair, settings) for pair in selector.pairs(groups, kept_out, tally)]
             produced += _write(folder, number, pairs, kept_out, stage.dropped)
         progress.advance(len(groups))
     stage.notes += tally.notes()
-    # Counted in pairs or lists that were looked at; a ranking that gives none to look at counts as one.
+    # Counted in pairs or lists that were looked at; a ranking that gives none to look at counts as
+    # one.
     return _end(stage, folder, taken=produced + stage.dropped.total(), produced=produced)
 
 
 def _ranked(folder: RunFolder, part: str) -> list[RankedPrompt]:
     """The rankings of a part with their completions; joined by the prompt's id."""
-    groups = {prompt.id: (prompt, found) for prompt, found in grouped_completions(_rows(folder, "completions", part))}
+    groups = {
+        prompt.id: (prompt, found)
+        for prompt, found in grouped_completions(_rows(folder, "completions", part))
+    }
     ranked = []
     for ranking in map(ranking_of, _rows(folder, "rankings", part)):
         prompt, found = groups[ranking.prompt_id]
-        ranked.append(RankedPrompt(prompt, {completion.id: completion for completion in found}, ranking))
+        ranked.append(
+            RankedPrompt(prompt, {completion.id: completion for completion in found}, ranking)
+        )
     return ranked
 
 
@@ -114,7 +135,11 @@ def _import(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
     notes, options, tally = check_imported(settings), options_of(settings), Tally()
 
     def read(screen: ImportReport | None, dropped: Counter[str]) -> Iterator[PreferencePair]:
-        return wanted(readable_by_loss(read_pairs(source, screen=screen), config.train, screen), options, dropped)
+        return wanted(
+            readable_by_loss(read_pairs(source, screen=screen), config.train, screen),
+            options,
+            dropped,
+        )
 
     # A first pass checks every row and knows all prompts; no pair stays in memory.
     screen = ImportReport()
@@ -133,7 +158,9 @@ def _import(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
     kept_out = held_out(prompt_ids, settings)
     produced = 0
     for number, shard in enumerate(chunks(read(None, stage.dropped), _IMPORT_SHARD)):
-        produced += _write(folder, number, [relabelled(pair, settings) for pair in shard], kept_out, stage.dropped)
+        produced += _write(
+            folder, number, [relabelled(pair, settings) for pair in shard], kept_out, stage.dropped
+        )
         progress.advance(len(shard))
     stage.set_aside(screen)
     stage.notes += [*notes, *tally.notes()]
@@ -141,7 +168,9 @@ def _import(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
     return _end(stage, folder, taken=screen.read, produced=produced)
 
 
-def write_pairs(folder: RunFolder, pairs: Iterable[PreferencePair], held_out: Iterable[PreferencePair] = ()) -> int:
+def write_pairs(
+    folder: RunFolder, pairs: Iterable[PreferencePair], held_out: Iterable[PreferencePair] = ()
+) -> int:
     """Fill `pairs/` with pairs from memory, `heldout_pairs/` with others; returns how many there are to train on.
 
     Raises:
@@ -153,7 +182,9 @@ def write_pairs(folder: RunFolder, pairs: Iterable[PreferencePair], held_out: It
     def trained_on() -> Iterator[PreferencePair]:
         for pair in pairs:
             if pair.prompt.id in kept_out:
-                raise DataError(f"pair {pair.id}: its prompt is held out, too; take it out of one of the two")
+                raise DataError(
+                    f"pair {pair.id}: its prompt is held out, too; take it out of one of the two"
+                )
             yield pair
 
     written = count = 0
@@ -201,12 +232,19 @@ def _row(item: PreferencePair | PreferenceList) -> dict[str, Any]:
 
 def _end(stage: StageRun, folder: RunFolder, *, taken: int, produced: int) -> Manifest:
     outputs = {
-        name: table_hash(folder / name) for names in TABLES.values() for name in names if (folder / name).exists()
+        name: table_hash(folder / name)
+        for names in TABLES.values()
+        for name in names
+        if (folder / name).exists()
     }
     if not produced:
-        reasons = ", ".join(f"{number} × {reason}" for reason, number in stage.dropped.items()) or "there was none"
+        reasons = (
+            ", ".join(f"{number} × {reason}" for reason, number in stage.dropped.items())
+            or "there was none"
+        )
         what = "list" if "lists" in outputs else "pair"
         raise DataError(
-            f"{folder.path}: no {what} came out of {taken} that were looked at ({reasons}); loosen the section pair"
+            f"{folder.path}: no {what} came out of {taken} that were looked at ({reasons}); "
+            "loosen the section pair"
         )
     return stage.end(taken=taken, produced=produced, outputs=outputs)

@@ -54,14 +54,16 @@ def run_stage(stage: str, config: RunConfig, folder: RunFolder, progress: Progre
     """
     if config.pairs is not None and stage in _BEFORE_PAIRS:
         raise ConfigError(
-            f"{stage}: this configuration starts with pairs, so there is nothing to {stage}; run prefine pair"
+            f"{stage}: this configuration starts with pairs, so there is nothing to {stage}; run "
+            "prefine pair"
         )
     module = importlib.import_module(f"prefine.stages.{stage}")
     new, answers = stage not in folder.manifests(), folder.answers()
     try:
         manifest: Manifest = module.run(config, folder, progress)
     except (ConfigError, DataError, BackendError, LimitError):
-        # A wrong name that is found at the first call must not freeze the configuration that holds it.
+        # A wrong name that is found at the first call must not freeze the configuration that holds
+        # it.
         if new and folder.answers() == answers and not any((folder / "checkpoints").glob("step-*")):
             folder.forget(stage)
         raise
@@ -74,7 +76,8 @@ def check(config: RunConfig, *, strict: bool = False, through: str = STAGES[-1])
     Args:
         config: The configuration.
         strict: Refuse the first row that would be set aside.
-        through: The last stage that will run; pairs that no loss can read are no fault of a run that ends before.
+        through: The last stage that will run; pairs that no loss can read are no fault of a run
+            that ends before.
 
     Raises:
         ConfigError: A name or option is wrong, or two components do not go together.
@@ -97,7 +100,12 @@ def check(config: RunConfig, *, strict: bool = False, through: str = STAGES[-1])
         if kind == "backend" and where not in idle:
             check_model(made())
     _check_pairing(config)
-    from prefine.stages.training_inputs import check_adapter, check_evaluation, check_loss, trainable
+    from prefine.stages.training_inputs import (
+        check_adapter,
+        check_evaluation,
+        check_loss,
+        trainable,
+    )
 
     trains = STAGES.index(through) >= STAGES.index("train")
     if trains:
@@ -112,10 +120,13 @@ def check(config: RunConfig, *, strict: bool = False, through: str = STAGES[-1])
         for name, screen in _inputs(config, counts, ranked_by, strict=strict, trains=trains)
         for note in screen.notes()
     ]
-    prompts = next(counts[name] for name in ("prompts", "completions", "prompts of pairs") if name in counts)
+    prompts = next(
+        counts[name] for name in ("prompts", "completions", "prompts of pairs") if name in counts
+    )
     if config.pair.held_out_prompts >= prompts:
         raise ConfigError(
-            f"pair.held_out_prompts: {config.pair.held_out_prompts} of {prompts} prompts leaves none to train on"
+            f"pair.held_out_prompts: {config.pair.held_out_prompts} of {prompts} prompts leaves "
+            "none to train on"
         )
     return Inputs(counts, tuple(notes))
 
@@ -128,12 +139,17 @@ def _asked_in_ranking(settings: RankConfig) -> tuple[str, ...]:
     scorer = None if settings.scorer is None else make_judge(settings.scorer, where="rank.scorer")
     facts = strategy_facts(settings.strategy)
     choose_rater(judge, scorer, strategy=settings.strategy.name, facts=facts)
-    return tuple("rank.scorer" if one is scorer else "rank.judge" for one in who_is_asked(judge, scorer, facts))
+    return tuple(
+        "rank.scorer" if one is scorer else "rank.judge"
+        for one in who_is_asked(judge, scorer, facts)
+    )
 
 
 def _idle(config: RunConfig, ranked_by: Collection[str], through: str) -> tuple[str, ...]:
     """What is configured and never asked, so that its key and its folder are not needed: a judge beside a scorer."""
-    evaluates = config.evaluate.prompts is not None and STAGES.index(through) >= STAGES.index("evaluate")
+    evaluates = config.evaluate.prompts is not None and STAGES.index(through) >= STAGES.index(
+        "evaluate"
+    )
     if "rank.judge" in ranked_by or (evaluates and config.evaluate.judge is None):
         return ()
     return ("rank.judge", "rank.judge.model")
@@ -154,7 +170,12 @@ Groups = Iterator[tuple[Prompt, list[Completion]]]
 
 
 def _inputs(
-    config: RunConfig, counts: dict[str, int], ranked_by: Collection[str], *, strict: bool, trains: bool
+    config: RunConfig,
+    counts: dict[str, int],
+    ranked_by: Collection[str],
+    *,
+    strict: bool,
+    trains: bool,
 ) -> Iterator[tuple[str, ImportReport]]:
     """Each input with what was set aside; every row is checked on the way, also by those who will work on it."""
     rank = config.rank
@@ -166,11 +187,15 @@ def _inputs(
         screen = ImportReport(strict=strict)
         groups = _judgeable(_unanswered(config.prompts, "prompts", screen), judge, "rank.judge")
         groups = _judgeable(groups, scorer, "rank.scorer")
-        counts["prompts"] = _count(_answerable(groups, config, config.sample, "sample", screen), ids)
+        counts["prompts"] = _count(
+            _answerable(groups, config, config.sample, "sample", screen), ids
+        )
         yield "prompts", screen
     if config.completions is not None:
         screen = ImportReport(strict=strict)
-        groups = _judgeable(read_completions(config.completions, screen=screen), judge, "rank.judge")
+        groups = _judgeable(
+            read_completions(config.completions, screen=screen), judge, "rank.judge"
+        )
         counts["completions"] = _count(_judgeable(groups, scorer, "rank.scorer"), ids)
         yield "completions", screen
     if config.pairs is not None:
@@ -187,21 +212,29 @@ def _inputs(
         yield "pairs", screen
     if config.evaluate.prompts is not None:
         screen = ImportReport(strict=strict)
-        # Which prompts will be held out is not known yet; without any, an evaluation prompt among them is a leak.
+        # Which prompts will be held out is not known yet; without any, an evaluation prompt among
+        # them is a leak.
         trained_on = frozenset() if config.pair.held_out_prompts and not strict else ids
         groups = _unanswered(config.evaluate.prompts, "evaluate.prompts", screen, trained_on)
-        groups = _judgeable(groups, config.evaluate.judge or (rank.judge if rank else None), "evaluate.judge")
+        groups = _judgeable(
+            groups, config.evaluate.judge or (rank.judge if rank else None), "evaluate.judge"
+        )
         decoding = config.evaluate.decoding or config.sample or Decoding()
         answerable = _answerable(groups, config, decoding, "evaluate.decoding", screen)
         counts["evaluation prompts"] = _count(answerable, set())
         yield "evaluation prompts", screen
 
 
-def _unanswered(source: Component, where: str, screen: ImportReport, trained_on: Collection[str] = ()) -> Groups:
+def _unanswered(
+    source: Component, where: str, screen: ImportReport, trained_on: Collection[str] = ()
+) -> Groups:
     """Prompts with a stand-in for the completions that are yet to be sampled, which will have no metadata."""
     for prompt in unseen(read_prompts(source, where=where, screen=screen), trained_on, screen):
         message = Message(role="assistant", content="")
-        yield prompt, [Completion(id="unsampled", prompt_id=prompt.id, sample_index=0, message=message)]
+        yield (
+            prompt,
+            [Completion(id="unsampled", prompt_id=prompt.id, sample_index=0, message=message)],
+        )
 
 
 def _judgeable(groups: Groups, judge: Component | None, where: str) -> Groups:
@@ -213,11 +246,19 @@ def _judgeable(groups: Groups, judge: Component | None, where: str) -> Groups:
         yield prompt, completions
 
 
-def _answerable(groups: Groups, config: RunConfig, decoding: Decoding, where: str, screen: ImportReport) -> Groups:
+def _answerable(
+    groups: Groups, config: RunConfig, decoding: Decoding, where: str, screen: ImportReport
+) -> Groups:
     """The same, each checked by what will answer it; the trained model has the policy's tokenizer and length."""
-    policy: Sampler = sampler_of(config) if where == "sample" else config.policy.resolve("backend", where="policy")()
+    policy: Sampler = (
+        sampler_of(config)
+        if where == "sample"
+        else config.policy.resolve("backend", where="policy")()
+    )
     prompts = (prompt for prompt, _ in groups)
-    for prompt in short_enough(prompts, lambda prompt: policy.check_prompt(prompt, decoding, where=where), screen):
+    for prompt in short_enough(
+        prompts, lambda prompt: policy.check_prompt(prompt, decoding, where=where), screen
+    ):
         yield prompt, []
 
 
@@ -248,10 +289,15 @@ def plan(config: RunConfig, *, strict: bool = False) -> DryRunPlan:
     pairs = counts.get("pairs", _most_pairs(config, rows))
     if pairs is not None:
         steps = -(-pairs // config.train.pairs_per_step) * config.train.epochs
-        lines.append(("training steps, at most", f"{min(steps, config.train.max_steps or steps):,}"))
+        lines.append(
+            ("training steps, at most", f"{min(steps, config.train.max_steps or steps):,}")
+        )
     own = [component.name for _, _, component in components(config) if ":" in component.name]
     if "evaluate" not in stages_of(config):
-        notes = (*notes, "nothing will be evaluated: give evaluate.prompts, or pair.held_out_prompts: 100")
+        notes = (
+            *notes,
+            "nothing will be evaluated: give evaluate.prompts, or pair.held_out_prompts: 100",
+        )
     return DryRunPlan(tuple(lines), tuple(own), notes)
 
 

@@ -26,7 +26,14 @@ from prefine.records import (
 )
 from prefine.run.folder import RunFolder
 from prefine.run.rows import grouped_completions
-from prefine.run.tables import parts, read_part, remove_parts_from, shard_key, table_hash, write_part
+from prefine.run.tables import (
+    parts,
+    read_part,
+    remove_parts_from,
+    shard_key,
+    table_hash,
+    write_part,
+)
 from prefine.stages.failures import Failures
 from prefine.stages.slots import Slots
 from prefine.stages.stage_run import Progress, StageRun, check_judge, check_model
@@ -65,7 +72,8 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     Raises:
         ConfigError: The strategy asks for ratings and nobody can give them.
         DataError: The judge cannot work on a prompt's completions, or no prompt can be ranked.
-        LimitError: More judgments failed than `max_failed_fraction` allows, or `max_calls` is reached.
+        LimitError: More judgments failed than `max_failed_fraction` allows, or `max_calls` is
+            reached.
     """
     assert config.rank is not None, "checked by RunConfig"
     settings = config.rank
@@ -78,7 +86,9 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
         check_model(one)
     make_strategy = strategy_maker(settings.strategy, judge)
     fingerprints = {"scorer" if one is scorer else "judge": one.fingerprint for one in asked}
-    stage = StageRun(folder, "rank", config, {"completions": table_hash(folder / "completions"), **fingerprints})
+    stage = StageRun(
+        folder, "rank", config, {"completions": table_hash(folder / "completions"), **fingerprints}
+    )
     if stage.finished:
         return stage.finished
     stage.begin(settings.seed)
@@ -95,7 +105,8 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
         folder.journal(),
         max_calls=settings.max_calls,
         max_cost=settings.max_cost,
-        # Far beyond what the share below can allow: a judge that never answers is not asked thousands of times.
+        # Far beyond what the share below can allow: a judge that never answers is not asked
+        # thousands of times.
         most_failures=2 * settings.max_failed_fraction * most_calls + _PATIENCE,
         should_stop=lambda: progress.stopping,
         on_answers=lambda count: progress.advance(0, f"{engine.asked:,} calls"),
@@ -115,10 +126,23 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
         slots.count(judgments)
         failures.check(settings.max_failed_fraction, where="rank", journal=engine.journal)
         stage.dropped.update(skipped)
-        good = [ranking for ranking in rankings if ranking.champion is not None or ranking.order is not None]
-        stage.failed.update({_NOTHING_FOUND: len(rankings) - len(good)} if len(good) < len(rankings) else {})
-        key = shard_key("rank", stage.deciding, *fingerprints.values(), [f.prompt.id for f in fields])
-        write_part(folder / "rankings" / path.name, "rankings", [r.model_dump(mode="json") for r in good], key=key)
+        good = [
+            ranking
+            for ranking in rankings
+            if ranking.champion is not None or ranking.order is not None
+        ]
+        stage.failed.update(
+            {_NOTHING_FOUND: len(rankings) - len(good)} if len(good) < len(rankings) else {}
+        )
+        key = shard_key(
+            "rank", stage.deciding, *fingerprints.values(), [f.prompt.id for f in fields]
+        )
+        write_part(
+            folder / "rankings" / path.name,
+            "rankings",
+            [r.model_dump(mode="json") for r in good],
+            key=key,
+        )
         produced += len(good)
         progress.advance(len(fields) + sum(skipped.values()))
     remove_parts_from(folder / "rankings", len(sources))
@@ -134,7 +158,10 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
         kin.append(same_family(config.policy, settings.scorer, role="scorer"))
     stage.notes += [*failures.notes(), *slots.notes(), *told, *filter(None, kin)]
     return stage.end(
-        taken=taken, produced=produced, outputs={"rankings": table_hash(folder / "rankings")}, engine=engine
+        taken=taken,
+        produced=produced,
+        outputs={"rankings": table_hash(folder / "rankings")},
+        engine=engine,
     )
 
 
@@ -167,7 +194,10 @@ def strategy_maker(strategy: Component, judge: Judge) -> Callable[[int], Strateg
     """The configured strategy as a function of the number of completions, told the judge's slot bias if it asks."""
     given = ("first_slot_bias",)
     make = strategy.resolve("strategy", where="rank.strategy", given=given)
-    if "first_slot_bias" in inspect.signature(strategy.lookup("strategy", where="rank.strategy")).parameters:
+    if (
+        "first_slot_bias"
+        in inspect.signature(strategy.lookup("strategy", where="rank.strategy")).parameters
+    ):
         return lambda number: make(number, first_slot_bias=judge.first_slot_bias)
     return lambda number: make(number)
 
@@ -177,7 +207,8 @@ def make_candidates(
 ) -> tuple[list[Candidates], Counter[str]]:
     """Merge identical answers and shuffle the rest by a hash; prompts without two answers are counted by reason.
 
-    Answers are identical if text and tool calls are, whatever was reasoned before; the first of them takes part.
+    Answers are identical if text and tool calls are, whatever was reasoned before; the first of
+    them takes part.
     """
     fields: list[Candidates] = []
     skipped: Counter[str] = Counter()
@@ -186,7 +217,9 @@ def make_candidates(
         if len(distinct) < 2:
             skipped[_ONE_COMPLETION if len(completions) < 2 else _ALL_IDENTICAL] += 1
             continue
-        order = sorted(distinct.values(), key=lambda c: content_hash("shuffle", seed, prompt.id, c.id))
+        order = sorted(
+            distinct.values(), key=lambda c: content_hash("shuffle", seed, prompt.id, c.id)
+        )
         fields.append(Candidates(prompt, tuple(order)))
     return fields, skipped
 
@@ -229,7 +262,9 @@ def rank_shard(
             else:
                 matchups.append(Matchup(prompt, completions[ask.first], completions[ask.second]))
         if items and rater is None:
-            raise TypeError(f"strategy {name!r} asks for a rating, which its declaration (asks=…) does not say")
+            raise TypeError(
+                f"strategy {name!r} asks for a rating, which its declaration (asks=…) does not say"
+            )
         judgments = judge.judge(engine, matchups) if matchups else []
         scores = rater.rate(engine, items) if items and rater is not None else []
         all_judgments.extend(judgments)
@@ -244,18 +279,27 @@ def rank_shard(
             else:
                 judgment = next(next_judgment)
                 shown = judgment.comparison
-                duels[id_].append(DuelRecord(first=shown.first, second=shown.second, p_first=judgment.p_first))
+                duels[id_].append(
+                    DuelRecord(first=shown.first, second=shown.second, p_first=judgment.p_first)
+                )
                 answers.append(judgment.p_first)
         return answers
 
     all_judgments: list[Judgment] = []
     all_scores: list[Score] = []
-    outcomes = drive({id_: make_strategy(len(field.completions)) for id_, field in by_id.items()}, answer)
-    rankings = [_ranking(by_id[id_], outcome, duels[id_], rated[id_], name) for id_, outcome in outcomes.items()]
+    outcomes = drive(
+        {id_: make_strategy(len(field.completions)) for id_, field in by_id.items()}, answer
+    )
+    rankings = [
+        _ranking(by_id[id_], outcome, duels[id_], rated[id_], name)
+        for id_, outcome in outcomes.items()
+    ]
     return Ranked(rankings, all_judgments, all_scores)
 
 
-def _ranking(field: Candidates, outcome: Outcome, duels: list[DuelRecord], rated: list[Score], name: str) -> Ranking:
+def _ranking(
+    field: Candidates, outcome: Outcome, duels: list[DuelRecord], rated: list[Score], name: str
+) -> Ranking:
     ids = tuple(completion.id for completion in field.completions)
 
     def named(index: int | None) -> str | None:
@@ -274,6 +318,7 @@ def _ranking(field: Candidates, outcome: Outcome, duels: list[DuelRecord], rated
         score_unit=outcome.score_unit,
         duels=tuple(duels),
         calls=len(duels) + len(rated),
-        failed_calls=sum(duel.p_first is None for duel in duels) + sum(score.value is None for score in rated),
+        failed_calls=sum(duel.p_first is None for duel in duels)
+        + sum(score.value is None for score in rated),
         cyclic_triads=outcome.cyclic_triads,
     )

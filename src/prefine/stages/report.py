@@ -60,15 +60,23 @@ def report_data(config: RunConfig, folder: RunFolder, manifests: dict[str, Manif
     evaluation = _evaluation(folder / "metrics.json") if "evaluate" in manifests else None
     regularizer = config.train.regularizer
     is_budget = regularizer is not None and regularizer.name in ("budget", "step_budget")
-    bound = regularizer.resolve("regularizer", where="train.regularizer") if regularizer and is_budget else None
+    bound = (
+        regularizer.resolve("regularizer", where="train.regularizer")
+        if regularizer and is_budget
+        else None
+    )
     return ReportData(
         title=config.report.title,
         run_name=folder.path.resolve().name,
         policy=evaluation.policy if evaluation else config.policy.name,
         baseline=evaluation.baseline if evaluation else "initial",
         road=tuple(_step(name, manifests[name], config) for name in _ROAD if name in manifests),
-        training=_training(folder / "train_log.jsonl", per_token=bool(bound and bound.keywords["per"] == "token")),
-        trained=_trained(folder / "train_final.json", per_token=bool(bound and bound.keywords["per"] == "token")),
+        training=_training(
+            folder / "train_log.jsonl", per_token=bool(bound and bound.keywords["per"] == "token")
+        ),
+        trained=_trained(
+            folder / "train_final.json", per_token=bool(bound and bound.keywords["per"] == "token")
+        ),
         evaluations=_evaluations(folder / "eval_log.jsonl"),
         delta=last(bound.keywords["delta"]) if bound else None,
         delta_per=bound.keywords["per"] if bound else "sequence",
@@ -152,11 +160,15 @@ def _evaluations(path: Path) -> tuple[EvaluationPoint, ...]:
         return ()
     rows = map(json.loads, path.read_bytes().splitlines())
     names = EvaluationPoint.model_fields
-    return tuple(parse(EvaluationPoint, {name: row[name] for name in names}, where=str(path)) for row in rows)
+    return tuple(
+        parse(EvaluationPoint, {name: row[name] for name in names}, where=str(path)) for row in rows
+    )
 
 
 def _evaluation(path: Path) -> Evaluation | None:
-    return parse(Evaluation, json.loads(path.read_text()), where=str(path)) if path.exists() else None
+    return (
+        parse(Evaluation, json.loads(path.read_text()), where=str(path)) if path.exists() else None
+    )
 
 
 def _examples(path: Path, count: int) -> tuple[AnswerExample, ...]:
@@ -169,8 +181,12 @@ def _examples(path: Path, count: int) -> tuple[AnswerExample, ...]:
 
 def _overlap(folder: RunFolder) -> int:
     """How many of the evaluated prompts were trained on."""
-    evaluated = {json.loads(line)["prompt_id"] for line in (folder / OUTCOMES).read_bytes().splitlines()}
-    trained = {row["prefine_prompt_id"] for path in parts(folder / "pairs") for row in read_part(path)}
+    evaluated = {
+        json.loads(line)["prompt_id"] for line in (folder / OUTCOMES).read_bytes().splitlines()
+    }
+    trained = {
+        row["prefine_prompt_id"] for path in parts(folder / "pairs") for row in read_part(path)
+    }
     return len(evaluated & trained)
 
 
@@ -184,5 +200,7 @@ def _versions(manifests: dict[str, Manifest]) -> dict[str, str]:
 def _warnings(config: RunConfig) -> tuple[str, ...]:
     warnings = []
     if config.pair.labels == "shuffled":
-        warnings.append("Control experiment: chosen and rejected were shuffled, so no improvement is expected.")
+        warnings.append(
+            "Control experiment: chosen and rejected were shuffled, so no improvement is expected."
+        )
     return tuple(warnings)

@@ -14,8 +14,8 @@ from prefine.schedules import last
 class RunResult(Record):
     """What a run came to.
 
-    `win_rate` and `interval` are by gold where there is one, else by the judge; in %. `chosen_fall` is in nats per
-    answer, or per token where the budget is (`delta_per`).
+    `win_rate` and `interval` are by gold where there is one, else by the judge; in %. `chosen_fall`
+    is in nats per answer, or per token where the budget is (`delta_per`).
     """
 
     win_rate: float | None
@@ -35,10 +35,16 @@ def result_of(config: RunConfig, folder: RunFolder, seconds: float) -> RunResult
     """Win rate, fall of the chosen answers, time and report of a run."""
     metrics, final = _json(folder, "metrics.json"), _json(folder, "train_final.json")
     evaluation = parse(Evaluation, metrics, where=str(folder / "metrics.json")) if metrics else None
-    contests = {contest.role: contest.win_rate for contest in evaluation.contests} if evaluation else {}
+    contests = (
+        {contest.role: contest.win_rate for contest in evaluation.contests} if evaluation else {}
+    )
     main = contests.get("gold") or contests.get("judge")
     regularizer = config.train.regularizer
-    options = regularizer.resolve("regularizer", where="train.regularizer").keywords if regularizer else {}
+    options = (
+        regularizer.resolve("regularizer", where="train.regularizer").keywords
+        if regularizer
+        else {}
+    )
     per = str(options.get("per", "sequence"))
     fall = "token_fall" if per == "token" else "fall"
     return RunResult(
@@ -58,7 +64,10 @@ def result_of(config: RunConfig, folder: RunFolder, seconds: float) -> RunResult
 
 def lines_of(result: RunResult) -> list[str]:
     """The result as lines to print."""
-    lines = [_line(f"win rate by {contest.judge} ({contest.role})", contest.win_rate) for contest in result.contests]
+    lines = [
+        _line(f"win rate by {contest.judge} ({contest.role})", contest.win_rate)
+        for contest in result.contests
+    ]
     for constraint in result.constraints:
         name = f"gold: {constraint.name}"
         lines.append(f"  {name:<38} {constraint.before.value:.3f} → {constraint.after.value:.3f}")

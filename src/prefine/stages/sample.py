@@ -35,7 +35,8 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
 def _sample(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     assert config.prompts is not None and config.sample is not None, "checked by RunConfig"
     settings, source = config.sample, config.prompts
-    # A first pass finds every bad row before a second of sampling is spent, and keeps no prompt in memory.
+    # A first pass finds every bad row before a second of sampling is spent, and keeps no prompt in
+    # memory.
     digest = hashlib.sha256()
     total = 0
     sampler = sampler_of(config)
@@ -43,14 +44,21 @@ def _sample(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
 
     def prompts(screen: ImportReport) -> Iterator[Prompt]:
         found = read_prompts(source, where="prompts", screen=screen)
-        return short_enough(found, lambda prompt: sampler.check_prompt(prompt, settings, where="sample"), screen)
+        return short_enough(
+            found, lambda prompt: sampler.check_prompt(prompt, settings, where="sample"), screen
+        )
 
     screen = ImportReport()
     for prompt in prompts(screen):
         # Metadata decides no completion, but it is stored beside each, and judges may read it.
         digest.update(content_hash(prompt.id, prompt.metadata).encode())
         total += 1
-    stage = StageRun(folder, "sample", config, {"prompts": digest.hexdigest()[:16], "policy": sampler.fingerprint})
+    stage = StageRun(
+        folder,
+        "sample",
+        config,
+        {"prompts": digest.hexdigest()[:16], "policy": sampler.fingerprint},
+    )
     if stage.finished:
         return stage.finished
     stage.begin(settings.seed)
@@ -65,23 +73,36 @@ def _sample(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
     for shard in chunks(prompts(ImportReport()), settings.shard_prompts):
         if progress.stopping:
             raise Interrupted("stopped while sampling; the same command goes on from here")
-        key = shard_key("sample", stage.deciding["sample"], sampler.fingerprint, [prompt.id for prompt in shard])
+        key = shard_key(
+            "sample", stage.deciding["sample"], sampler.fingerprint, [prompt.id for prompt in shard]
+        )
         planned += len(shard) * settings.completions_per_prompt
         drawn = sample_shard(
-            engine, sampler, shard, settings.completions_per_prompt, settings, group=_SAMPLES_PER_BATCH
+            engine,
+            sampler,
+            shard,
+            settings.completions_per_prompt,
+            settings,
+            group=_SAMPLES_PER_BATCH,
         )
         produced += sum(map(len, drawn.values()))
-        alike += sum(len({completion.text for completion in found}) < len(found) for found in drawn.values())
+        alike += sum(
+            len({completion.text for completion in found}) < len(found) for found in drawn.values()
+        )
         engine.check_failures(planned, settings.max_failed_fraction, where="sample")
         path = part_path(folder / "completions", parts)
-        write_part(path, "completions", [completion_row(c, p) for p in shard for c in drawn[p.id]], key=key)
+        write_part(
+            path, "completions", [completion_row(c, p) for p in shard for c in drawn[p.id]], key=key
+        )
         parts += 1
     remove_parts_from(folder / "completions", parts)
     stage.failed.update(engine.failures)
     stage.set_aside(screen)
     stage.notes += sampler.notes
     if alike:
-        stage.notes.append(f"{alike} of {total} prompts have completions that are identical; ranking merges them")
+        stage.notes.append(
+            f"{alike} of {total} prompts have completions that are identical; ranking merges them"
+        )
     return stage.end(
         taken=screen.read,
         produced=produced,
@@ -90,7 +111,9 @@ def _sample(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
     )
 
 
-def _import(source: Component, config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
+def _import(
+    source: Component, config: RunConfig, folder: RunFolder, progress: Progress
+) -> Manifest:
     digest = hashlib.sha256()
     total = 0
     screen = ImportReport()
@@ -105,8 +128,15 @@ def _import(source: Component, config: RunConfig, folder: RunFolder, progress: P
     progress.start("sample", total, "prompts imported")
     produced = parts = 0
     for shard in chunks(read_completions(source), _IMPORT_SHARD):
-        rows: list[dict[str, Any]] = [completion_row(c, prompt) for prompt, completions in shard for c in completions]
-        write_part(part_path(folder / "completions", parts), "completions", rows, key=shard_key("import", parts))
+        rows: list[dict[str, Any]] = [
+            completion_row(c, prompt) for prompt, completions in shard for c in completions
+        ]
+        write_part(
+            part_path(folder / "completions", parts),
+            "completions",
+            rows,
+            key=shard_key("import", parts),
+        )
         produced += len(rows)
         parts += 1
         progress.advance(len(shard))
@@ -114,4 +144,6 @@ def _import(source: Component, config: RunConfig, folder: RunFolder, progress: P
     stage.set_aside(screen)
     # Counted in completions; a prompt that was set aside whole counts as one.
     taken = produced + stage.dropped.total()
-    return stage.end(taken=taken, produced=produced, outputs={"completions": table_hash(folder / "completions")})
+    return stage.end(
+        taken=taken, produced=produced, outputs={"completions": table_hash(folder / "completions")}
+    )

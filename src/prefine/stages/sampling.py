@@ -29,7 +29,9 @@ def sample_shard(
     `group` is how many samples of one prompt share a batch.
     """
     requests = [SampleRequest(prompt, index) for prompt in prompts for index in range(samples)]
-    calls = [Call(sample_key(sampler.fingerprint, request, decoding), request) for request in requests]
+    calls = [
+        Call(sample_key(sampler.fingerprint, request, decoding), request) for request in requests
+    ]
     answers = engine.ask(
         calls,
         Completion,

@@ -16,7 +16,14 @@ from prefine.pairing.protocol import Choice, SelectorFacts, selector_facts
 from prefine.pairing.select import Selected, across, check_selector, select_pairs
 from prefine.pairing.selectors.best_vs_random import best_vs_random
 from prefine.ranking.protocol import facts_of
-from prefine.records import Completion, PreferenceList, PreferencePair, Prompt, Ranking, content_hash
+from prefine.records import (
+    Completion,
+    PreferenceList,
+    PreferencePair,
+    Prompt,
+    Ranking,
+    content_hash,
+)
 
 WITHOUT_PARTNER = "no other prompt to pair with"
 
@@ -42,16 +49,22 @@ class Tally:
 
     def notes(self) -> list[str]:
         """Lines for the manifest."""
-        notes = [f"{self.prompts_without} prompts give nothing to train on"] if self.prompts_without else []
+        notes = (
+            [f"{self.prompts_without} prompts give nothing to train on"]
+            if self.prompts_without
+            else []
+        )
         notes += [f"{self.truncated} completions left out: {TRUNCATED}"] if self.truncated else []
         if self.unknown_finish:
             notes.append(
-                f"pair.drop_truncated: {self.unknown_finish} completions do not say whether they were {TRUNCATED}, "
+                f"pair.drop_truncated: {self.unknown_finish} completions do not say whether they "
+                f"were {TRUNCATED}, "
                 "and stay"
             )
         if self.across == 0:
             notes.append(
-                "no pair joins two prompts: raise pair.pairs_per_prompt, or let the selector take such pairs alone "
+                "no pair joins two prompts: raise pair.pairs_per_prompt, or let the selector take "
+                "such pairs alone "
                 "(joint: keep: across)"
             )
         return notes
@@ -83,32 +96,54 @@ class BoundSelector:
         self._takes_seed = "seed" in inspect.signature(function).parameters
         self._function = component.resolve("selector", where="pair.selector", given=("seed",))
         if strategy is not None:
-            table = {name: lookup("selector", name, where="pair.selector") for name in TABLES["selector"]}
+            table = {
+                name: lookup("selector", name, where="pair.selector") for name in TABLES["selector"]
+            }
             facts = facts_of(strategy.lookup("strategy", where="rank.strategy"))
             check_selector(component.name, function, strategy.name, facts, table)
             check_options(self.options, self.facts, strategy.name, facts)
         if self.facts.makes == "lists" and settings.labels == "shuffled":
-            raise ConfigError("pair.labels: shuffled swaps the sides of pairs, and a list has none; leave it out")
+            raise ConfigError(
+                "pair.labels: shuffled swaps the sides of pairs, and a list has none; leave it out"
+            )
 
     @property
     def limit(self) -> int | None:
         """How many pairs are taken of a prompt at most."""
-        return self.facts.pairs_per_prompt if self.options.pairs_per_prompt is None else self.options.pairs_per_prompt
+        return (
+            self.facts.pairs_per_prompt
+            if self.options.pairs_per_prompt is None
+            else self.options.pairs_per_prompt
+        )
 
-    def pairs(self, groups: Sequence[RankedPrompt], kept_out: Collection[str], tally: Tally) -> list[PreferencePair]:
+    def pairs(
+        self, groups: Sequence[RankedPrompt], kept_out: Collection[str], tally: Tally
+    ) -> list[PreferencePair]:
         """The pairs of some prompts.
 
-        Pairs across prompts join only prompts of `groups` that are trained on; those of `kept_out`, on which accuracy
-        is measured, give as many pairs, all of them within the prompt.
+        Pairs across prompts join only prompts of `groups` that are trained on; those of `kept_out`,
+        on which accuracy is measured, give as many pairs, all of them within the prompt.
         """
         self._look_at(groups, tally)
         if self.facts.makes != "joint":
-            return _taken([self._within(group, self._choices(group.prompt.id), self.limit) for group in groups], tally)
+            return _taken(
+                [
+                    self._within(group, self._choices(group.prompt.id), self.limit)
+                    for group in groups
+                ],
+                tally,
+            )
         # What is chosen within a prompt fulfils all options; who is left meets the others.
-        within = {group.prompt.id: self._within(group, self._random(group), None) for group in groups}
-        trained = {id_: found for id_, found in within.items() if id_ not in kept_out and found.pairs}
+        within = {
+            group.prompt.id: self._within(group, self._random(group), None) for group in groups
+        }
+        trained = {
+            id_: found for id_, found in within.items() if id_ not in kept_out and found.pairs
+        }
         proposals = self._proposals(trained)
-        losers = {(id_, pair.rejected.id): pair for id_, found in trained.items() for pair in found.pairs}
+        losers = {
+            (id_, pair.rejected.id): pair for id_, found in trained.items() for pair in found.pairs
+        }
         taken = [
             self._join(found, proposals.get(id_, ()), losers)
             if id_ in trained
@@ -117,7 +152,9 @@ class BoundSelector:
         ]
         pairs = _taken(taken, tally)
         if trained:
-            tally.across = (tally.across or 0) + sum(pair.rejected_prompt is not None for pair in pairs)
+            tally.across = (tally.across or 0) + sum(
+                pair.rejected_prompt is not None for pair in pairs
+            )
         return pairs
 
     def fruitful(self, groups: Sequence[RankedPrompt]) -> set[str]:
@@ -143,11 +180,16 @@ class BoundSelector:
                 found.append(made)
         return found
 
-    def _within(self, group: RankedPrompt, propose: Callable[[Ranking], Any], limit: int | None) -> Selected:
+    def _within(
+        self, group: RankedPrompt, propose: Callable[[Ranking], Any], limit: int | None
+    ) -> Selected:
         return select_pairs(*group, propose, self.options, limit=limit)
 
     def _join(
-        self, own: Selected, proposals: Iterable[Choice], losers: Mapping[tuple[str, str], PreferencePair]
+        self,
+        own: Selected,
+        proposals: Iterable[Choice],
+        losers: Mapping[tuple[str, str], PreferencePair],
     ) -> Selected:
         """The first proposals that are wanted, of those within the prompt and those across prompts."""
         inside = {pair.rejected.id: pair for pair in own.pairs}
@@ -159,7 +201,9 @@ class BoundSelector:
             if choice.rejected_prompt is None:
                 taken.append(inside[choice.rejected])
             else:
-                joined, why = across(own.pairs[0], losers[choice.rejected_prompt, choice.rejected], self.options)
+                joined, why = across(
+                    own.pairs[0], losers[choice.rejected_prompt, choice.rejected], self.options
+                )
                 dropped.update([why] if why else [])
                 taken += [joined] if joined is not None else []
             if len(taken) == self.limit:
@@ -177,12 +221,21 @@ class BoundSelector:
         where: str,
     ) -> None:
         if not isinstance(choice, Choice):
-            raise ConfigError(f"{where} proposes {choice!r:.80}; give Choice(chosen, rejected, rejected_prompt)")
-        partner = choice.rejected_prompt
-        known = choice.rejected in inside if partner is None else (partner, choice.rejected) in losers
-        if not known or choice.chosen != own.pairs[0].chosen.id or partner == own.pairs[0].prompt.id:
             raise ConfigError(
-                f"{where} proposes {choice}; the chosen one must be that of the prompt's own choices, the rejected one "
+                f"{where} proposes {choice!r:.80}; give Choice(chosen, rejected, rejected_prompt)"
+            )
+        partner = choice.rejected_prompt
+        known = (
+            choice.rejected in inside if partner is None else (partner, choice.rejected) in losers
+        )
+        if (
+            not known
+            or choice.chosen != own.pairs[0].chosen.id
+            or partner == own.pairs[0].prompt.id
+        ):
+            raise ConfigError(
+                f"{where} proposes {choice}; the chosen one must be that of the prompt's own "
+                "choices, the rejected one "
                 "be rejected in those of the prompt or, with its rejected_prompt, of another one"
             )
 
@@ -193,12 +246,16 @@ class BoundSelector:
         where = f"pair.selector.name: {self.name!r}"
         found = self._call(where, seed_of(self.name, self._seed), _choices(groups))
         if not isinstance(found, Mapping):
-            raise ConfigError(f"{where} returns {found!r:.80}; return the choices of each prompt by its id")
+            raise ConfigError(
+                f"{where} returns {found!r:.80}; return the choices of each prompt by its id"
+            )
         return found
 
     def _choices(self, prompt_id: str) -> Callable[[Ranking], Iterator[Choice]]:
         where, seed = self._where(prompt_id), seed_of(self.name, self._seed, prompt_id)
-        return lambda ranking: checked_choices(self._call(where, seed, ranking), ranking, where=where)
+        return lambda ranking: checked_choices(
+            self._call(where, seed, ranking), ranking, where=where
+        )
 
     def _ids(self, prompt_id: str) -> Callable[[Ranking], list[str]]:
         where, seed = self._where(prompt_id), seed_of(self.name, self._seed, prompt_id)
@@ -261,7 +318,10 @@ def seed_of(*parts: object) -> int:
 
 
 def _choices(groups: dict[str, Selected]) -> dict[str, list[Choice]]:
-    return {id_: [Choice(pair.chosen.id, pair.rejected.id) for pair in found.pairs] for id_, found in groups.items()}
+    return {
+        id_: [Choice(pair.chosen.id, pair.rejected.id) for pair in found.pairs]
+        for id_, found in groups.items()
+    }
 
 
 def _taken(found: Iterable[Selected], tally: Tally) -> list[PreferencePair]:

@@ -30,6 +30,7 @@ class Slots:
             return []
         slot = "first" if share > 0.5 else "second"
         return [
-            f"the judge chose the {slot} slot in {max(share, 1 - share):.0%} of {self.decided:,} verdicts, so it "
+            f"the judge chose the {slot} slot in {max(share, 1 - share):.0%} of {self.decided:,} "
+            "verdicts, so it "
             "hardly looks at the answers: try another judge or prompt before you trust the pairs"
         ]

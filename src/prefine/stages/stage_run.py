@@ -54,11 +54,15 @@ class StageRun:
         inputs: Hashes of what it reads.
     """
 
-    def __init__(self, folder: RunFolder, stage: str, config: RunConfig, inputs: Mapping[str, str]) -> None:
+    def __init__(
+        self, folder: RunFolder, stage: str, config: RunConfig, inputs: Mapping[str, str]
+    ) -> None:
         resolved = config.resolved()
         self.folder = folder
         self.stage = stage
-        self.sections: dict[str, JsonValue] = {name: resolved[name] for name in STAGE_SECTIONS[stage]}
+        self.sections: dict[str, JsonValue] = {
+            name: resolved[name] for name in STAGE_SECTIONS[stage]
+        }
         self.deciding = fingerprinted(self.sections)
         self.inputs = dict(inputs)
         self.failed: Counter[str] = Counter()
@@ -75,7 +79,11 @@ class StageRun:
         if self._before is None or not self._before.complete:
             return None
         hashes = self._before.output_hashes.items()
-        whole = all(table_hash(self.folder / name) == value for name, value in hashes if name in TABLE_FOLDERS)
+        whole = all(
+            table_hash(self.folder / name) == value
+            for name, value in hashes
+            if name in TABLE_FOLDERS
+        )
         return self._before if whole else None
 
     def set_aside(self, screen: ImportReport) -> None:
@@ -97,12 +105,16 @@ class StageRun:
         engine: CallEngine | None = None,
     ) -> Manifest:
         """Write and return the manifest of a stage that is done."""
-        manifest = self._manifest(complete=True, taken=taken, produced=produced, outputs=outputs, engine=engine)
+        manifest = self._manifest(
+            complete=True, taken=taken, produced=produced, outputs=outputs, engine=engine
+        )
         self.folder.write_manifest(manifest)
         return manifest
 
     def _same(self, manifest: Manifest) -> bool:
-        return fingerprinted(manifest.config) == self.deciding and manifest.input_hashes == self.inputs
+        return (
+            fingerprinted(manifest.config) == self.deciding and manifest.input_hashes == self.inputs
+        )
 
     def _manifest(
         self,
@@ -123,10 +135,14 @@ class StageRun:
             code_version=version("prefine"),
             versions=versions(),
             seed=self._seed,
-            counts=Counts(taken=taken, produced=produced, failed=dict(self.failed), dropped=dict(self.dropped)),
+            counts=Counts(
+                taken=taken, produced=produced, failed=dict(self.failed), dropped=dict(self.dropped)
+            ),
             repeated_after_interruption=(earlier.repeated_after_interruption if earlier else 0)
             + (engine.repeated if engine else 0),
-            wall_time_s=round((earlier.wall_time_s if earlier else 0.0) + time.monotonic() - self._began, 3),
+            wall_time_s=round(
+                (earlier.wall_time_s if earlier else 0.0) + time.monotonic() - self._began, 3
+            ),
             replayed=engine.replayed if engine else 0,
             usage=engine.usage if engine else Usage(),
             notes=tuple(self.notes),

@@ -36,7 +36,14 @@ from prefine.training.logging.model_card import CARD_NAME, foreign_card, model_c
 from prefine.training.logging.trackers import Trackers, check_installed, open_trackers
 from prefine.training.loop import train
 
-_TRAINING = ("checkpoints", "model", "train_log.jsonl", EVALUATION_LOG_NAME, "train_final.json", "trackers")
+_TRAINING = (
+    "checkpoints",
+    "model",
+    "train_log.jsonl",
+    EVALUATION_LOG_NAME,
+    "train_final.json",
+    "trackers",
+)
 """What a training leaves in the run folder, its reference values aside."""
 
 
@@ -44,8 +51,8 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     """Fill `model/`, `train_log.jsonl`, `eval_log.jsonl`, `train_final.json` and `checkpoints/`.
 
     Raises:
-        ConfigError: The policy is no model that can be trained here, its loss cannot read what the selector makes, or
-            other settings than today's have made the pairs.
+        ConfigError: The policy is no model that can be trained here, its loss cannot read what the
+            selector makes, or other settings than today's have made the pairs.
         DataError: No pair can be trained on or evaluated, or not all of them are there.
         BackendError: An experiment tracker does not start.
         NumericsError: A loss or gradient is not finite.
@@ -78,7 +85,9 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     model = _load(policy, settings)
     stage.dropped.update(examples.dropped)
     stage.notes += notes
-    stage.notes += [f"{count} {side} shortened to the token limit" for side, count in examples.truncated.items()]
+    stage.notes += [
+        f"{count} {side} shortened to the token limit" for side, count in examples.truncated.items()
+    ]
     total = -(-len(examples.examples) // settings.pairs_per_step) * settings.epochs
     progress.start("train", min(total, settings.max_steps or total), "steps")
 
@@ -89,7 +98,9 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
         if shown == 0 and row.step > 1:
             progress.say(f"training goes on after step {row.step - 1}")
         # A resumed training begins where it was.
-        progress.advance(row.step - shown, f"margin {row.margin:.2f}, chosen answers {-row.fall:+.2f} nats")
+        progress.advance(
+            row.step - shown, f"margin {row.margin:.2f}, chosen answers {-row.fall:+.2f} nats"
+        )
         shown = row.step
 
     def on_evaluation(row: EvaluationRow) -> None:
@@ -147,7 +158,10 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
 def _early_end(summary: TrainSummary) -> list[str]:
     if summary.stopped_by is None:
         return []
-    return [f"the alarm {summary.stopped_by} ended training after step {summary.steps} of {summary.planned_steps}"]
+    return [
+        f"the alarm {summary.stopped_by} ended training after step {summary.steps} of "
+        f"{summary.planned_steps}"
+    ]
 
 
 def follow(config: RunConfig, progress: Progress) -> None:
@@ -186,7 +200,9 @@ def _parts(config: RunConfig) -> _Parts:
     settings = config.train
     return _Parts(
         policy=trainable(config.policy, where="policy"),
-        reference=None if settings.reference == "initial" else trainable(settings.reference, where="train.reference"),
+        reference=None
+        if settings.reference == "initial"
+        else trainable(settings.reference, where="train.reference"),
         loss=settings.loss.resolve("loss", where="train.loss"),
         regularizer=None
         if settings.regularizer is None
@@ -235,22 +251,26 @@ def _check_pairs_made(config: RunConfig, folder: RunFolder) -> None:
         return
     if not made.complete:
         raise DataError(
-            f"{folder / 'pairs'}: stage pair has begun and not ended, so pairs are missing; run prefine pair"
+            f"{folder / 'pairs'}: stage pair has begun and not ended, so pairs are missing; run "
+            "prefine pair"
         )
     ranked = made.input_hashes.get("rankings")
     if ranked is not None and ranked != table_hash(folder / "rankings"):
         raise DataError(
-            f"{folder / 'rankings'}: changed since stage pair made pairs of them; run `prefine pair CONFIG` first"
+            f"{folder / 'rankings'}: changed since stage pair made pairs of them; run `prefine "
+            "pair CONFIG` first"
         )
     resolved = config.resolved()
     wanted = fingerprinted({name: resolved[name] for name in made.config if name in resolved})
     changes = [
-        f"{name}: {json.dumps(before, ensure_ascii=False)}, now {json.dumps(now, ensure_ascii=False)}"
+        f"{name}: {json.dumps(before, ensure_ascii=False)}, now "
+        f"{json.dumps(now, ensure_ascii=False)}"
         for name, (before, now) in config_diff(fingerprinted(made.config), wanted).items()
     ]
     if changes:
         raise ConfigError(
-            f"{folder / 'pairs'}: stage pair was made with {'; '.join(changes)}; run `prefine pair CONFIG` first"
+            f"{folder / 'pairs'}: stage pair was made with {'; '.join(changes)}; run `prefine "
+            "pair CONFIG` first"
         )
 
 
@@ -269,17 +289,25 @@ def _set_aside_other_run(folder: RunFolder, run_key: str, progress: Progress) ->
 
 def _load(policy: HfModel, settings: TrainConfig) -> Any:
     """The policy's weights at the start; an adapter that it was loaded with is part of them."""
-    # The master weights are float32 whatever the layers compute in: rounding them first would move the start.
-    # Those that stay frozen and are rounded anyway need no more memory than their file.
-    frozen = settings.adapter is not None and settings.dtype == "bfloat16" and base_of(policy.path) is None
-    return whole(load_model(policy.path, dtype="auto" if frozen else "float32", device=policy.device))
+    # The master weights are float32 whatever the layers compute in: rounding them first would move
+    # the start. Those that stay frozen and are rounded anyway need no more memory than their file.
+    frozen = (
+        settings.adapter is not None
+        and settings.dtype == "bfloat16"
+        and base_of(policy.path) is None
+    )
+    return whole(
+        load_model(policy.path, dtype="auto" if frozen else "float32", device=policy.device)
+    )
 
 
 def _beside(run: Path) -> Path:
     """Where runs beside each other share the reference's values; the run's own folder if that cannot be written."""
     parent = run.resolve().parent
     shared = parent / ".prefine" / "reference"
-    return shared if os.access(shared if shared.is_dir() else parent, os.W_OK) else run / "reference"
+    return (
+        shared if os.access(shared if shared.is_dir() else parent, os.W_OK) else run / "reference"
+    )
 
 
 def _hub_datasets(config: RunConfig) -> tuple[str, ...]:
@@ -290,7 +318,9 @@ def _hub_datasets(config: RunConfig) -> tuple[str, ...]:
     return () if Path(path).exists() else (path,)
 
 
-def _save(model: Any, policy: HfModel, adapter: AdapterConfig | None, path: Path, *, card: str) -> None:
+def _save(
+    model: Any, policy: HfModel, adapter: AdapterConfig | None, path: Path, *, card: str
+) -> None:
     """An ordinary Hugging Face folder, of a whole model or of an adapter; there whole or not at all."""
     temporary = path.with_name(".model.tmp")
     shutil.rmtree(temporary, ignore_errors=True)

@@ -23,7 +23,8 @@ from prefine.training.objective.loss_inputs import parts_that_train
 from prefine.training.token_check import check_tokens
 
 _HOLD_OUT = (
-    "give pair.held_out_prompts, such as 100, and make the pairs anew (in Python: train(…, held_out=…)), or take "
+    "give pair.held_out_prompts, such as 100, and make the pairs anew (in Python: train(…, "
+    "held_out=…)), or take "
     "train.evaluate_every out"
 )
 
@@ -36,7 +37,10 @@ def trainable(component: Component, *, where: str) -> HfModel:
     """
     backend = component.resolve("backend", where=where)()
     if not isinstance(backend, HfModel):
-        raise ConfigError(f"{where}.name: {component.name!r} has no weights to train; use {{name: hf, path: FOLDER}}")
+        raise ConfigError(
+            f"{where}.name: {component.name!r} has no weights to train; use {{name: hf, path: "
+            f"FOLDER}}"
+        )
     return backend
 
 
@@ -44,7 +48,8 @@ def check_adapter(config: RunConfig, policy: HfModel) -> None:
     """Find out before any work whether the adapter that `train` asks for can be put beside the policy's weights.
 
     Raises:
-        ConfigError: A target module does not exist, or nothing could be named as the base of the saved adapter.
+        ConfigError: A target module does not exist, or nothing could be named as the base of the
+            saved adapter.
     """
     settings = config.train.adapter
     if settings is None:
@@ -52,7 +57,8 @@ def check_adapter(config: RunConfig, policy: HfModel) -> None:
     require_peft("train.adapter")
     if settings.save == "adapter" and (base := base_of(policy.path)) is not None:
         raise ConfigError(
-            f"train.adapter.save: the policy {policy.path} is itself an adapter (of {base}), so no folder holds the "
+            f"train.adapter.save: the policy {policy.path} is itself an adapter (of {base}), so "
+            "no folder holds the "
             "weights that a new adapter would belong to; use save: merged"
         )
     if settings.target_modules == "all-linear":
@@ -62,7 +68,8 @@ def check_adapter(config: RunConfig, policy: HfModel) -> None:
         if not any(layer == name or layer.endswith(f".{name}") for layer in layers):
             known = sorted({layer.rsplit(".", 1)[-1] for layer in layers})
             raise ConfigError(
-                f"train.adapter.target_modules: {policy.path} has no layer {name!r} that can carry an adapter (the "
+                f"train.adapter.target_modules: {policy.path} has no layer {name!r} that can "
+                "carry an adapter (the "
                 f"output head cannot); {suggest(name, known)}"
             )
 
@@ -99,14 +106,19 @@ def check_loss(config: RunConfig) -> None:
     }
     raise ConfigError(
         f"train.loss.name: {config.train.loss.name!r} cannot be trained on what pair.selector "
-        f"{config.pair.selector.name!r} makes: {what[makes]}; choose another pair.selector or train.loss. "
+        f"{config.pair.selector.name!r} makes: {what[makes]}; choose another pair.selector or "
+        "train.loss. "
         "`prefine pair` alone makes them"
     )
 
 
 def _check_score_gaps(config: RunConfig) -> None:
     """Nothing, if rankings will have the scores whose gap is read; existing pairs are looked at one by one."""
-    readers = [name for name, function in parts_that_train(config.train) if "score_gap" in needs_of(function)]
+    readers = [
+        name
+        for name, function in parts_that_train(config.train)
+        if "score_gap" in needs_of(function)
+    ]
     if config.rank is None or not readers:
         return
     strategy = config.rank.strategy
@@ -117,7 +129,8 @@ def _check_score_gaps(config: RunConfig) -> None:
             if "scores" in facts_of(lookup("strategy", name, where="rank.strategy")).guarantees
         ]
         raise ConfigError(
-            f"{readers[0]} reads the score_gap of pairs, which needs scores, and strategy {strategy.name!r} does not "
+            f"{readers[0]} reads the score_gap of pairs, which needs scores, and strategy "
+            f"{strategy.name!r} does not "
             f"guarantee them; choose rank.strategy {', '.join(able)}, or another train.loss"
         )
 
@@ -136,7 +149,9 @@ def read_held_out(table: Path, policy: HfModel, config: RunConfig) -> TokenizedP
     try:
         return read_examples(table, policy, config)
     except DataError as error:
-        raise DataError(f"train.evaluate_every: no held-out pair can be evaluated: {error}; {_HOLD_OUT}") from error
+        raise DataError(
+            f"train.evaluate_every: no held-out pair can be evaluated: {error}; {_HOLD_OUT}"
+        ) from error
 
 
 def readable_whole(

@@ -12,14 +12,23 @@ from prefine.records import Comparison, Completion, Judgment, Prompt, Record
 from prefine.suites.reading import answer_to, field, number_field, rows_of, text_field, write_list
 
 NO_ANNOTATION = "no annotation"
-_OWN = ("instruction", "output_1", "generator_1", "output_2", "generator_2", "annotator", "preference")
+_OWN = (
+    "instruction",
+    "output_1",
+    "generator_1",
+    "output_2",
+    "generator_2",
+    "annotator",
+    "preference",
+)
 _MODEL_OWN = ("instruction", "output", "generator")
 
 
 class AlpacaAnnotation(Record):
     """One instruction with the baseline's answer, the model's, and what the judge said.
 
-    The judgment names the baseline first, as the file does; in which order the judge saw them it does not say.
+    The judgment names the baseline first, as the file does; in which order the judge saw them it
+    does not say.
     """
 
     prompt: Prompt
@@ -58,22 +67,33 @@ def read_annotations(
         baseline_outputs: The same of the baseline.
 
     Raises:
-        DataError: A field is missing, a preference is none, an instruction is there twice, an answer is not the one of
-            the outputs, or there are several models, baselines or judges; the message has the row.
+        DataError: A field is missing, a preference is none, an instruction is there twice, an
+            answer is not the one of the outputs, or there are several models, baselines or judges;
+            the message has the row.
     """
     found: list[AlpacaAnnotation] = []
     seen: dict[str, str] = {}
     for row in rows_of(path):
         one = _annotation(row, outputs, baseline_outputs)
         if (before := seen.setdefault(one.prompt.id, row.where)) != row.where:
-            raise DataError(f"{row.where}: the same instruction as in {before} ({show(one.prompt.text)}); remove one")
+            raise DataError(
+                f"{row.where}: the same instruction as in {before} ({show(one.prompt.text)}); "
+                "remove one"
+            )
         for what, name, first in (
-            ("generator_1 (the baseline)", one.baseline.model, found[0].baseline.model if found else None),
+            (
+                "generator_1 (the baseline)",
+                one.baseline.model,
+                found[0].baseline.model if found else None,
+            ),
             ("generator_2 (the model)", one.model.model, found[0].model.model if found else None),
             ("annotator", one.judgment.judge, found[0].judgment.judge if found else None),
         ):
             if found and name != first:
-                raise DataError(f"{row.where}: {what} is {name!r}, but {first!r} before; keep each in its own file")
+                raise DataError(
+                    f"{row.where}: {what} is {name!r}, but {first!r} before; keep each in its own "
+                    "file"
+                )
         found.append(one)
     return found
 
@@ -82,13 +102,17 @@ def write_annotations(path: Path, annotations: Sequence[AlpacaAnnotation]) -> No
     """Write an `annotations.json`, preferences in [1, 2] with 2 for the model, null for no annotation.
 
     Raises:
-        DataError: A judgment is of other answers than those beside it, or a prompt is not a single user turn.
+        DataError: A judgment is of other answers than those beside it, or a prompt is not a single
+            user turn.
     """
     rows = []
     for place, one in enumerate(annotations):
         shown = one.judgment.comparison
         if (shown.first, shown.second) != (one.baseline.id, one.model.id):
-            raise DataError(f"annotation {place}: the judgment is not of the baseline's answer, then the model's")
+            raise DataError(
+                f"annotation {place}: the judgment is not of the baseline's answer, then the "
+                "model's"
+            )
         p_first = one.judgment.p_first
         # What the metadata keep are columns of the file; ours come last, and win.
         rows.append(
@@ -113,8 +137,9 @@ def rows_for_length_control(
 
     Args:
         annotations: Of one model.
-        instructions: All instructions of the benchmark in its order, such as those of the baseline's outputs; an
-            instruction's id is its place there, as a calibration counts. None: the ids are those of the prompts.
+        instructions: All instructions of the benchmark in its order, such as those of the
+            baseline's outputs; an instruction's id is its place there, as a calibration counts.
+            None: the ids are those of the prompts.
 
     Raises:
         DataError: An instruction is not among them, or one of them is there twice.
@@ -124,12 +149,16 @@ def rows_for_length_control(
         places = {text: place for place, text in enumerate(instructions)}
         if len(places) < len(instructions):
             twice = next(text for place, text in enumerate(instructions) if places[text] != place)
-            raise DataError(f"the instruction {show(twice)} is there twice among {len(instructions)}; keep one")
+            raise DataError(
+                f"the instruction {show(twice)} is there twice among {len(instructions)}; keep one"
+            )
         strange = [one for one in annotations if one.prompt.text not in places]
         if strange:
             raise DataError(
-                f"{strange[0].prompt.source}: {show(strange[0].prompt.text)} is not among the {len(instructions)} "
-                f"instructions ({len(strange)} rows like this); give the benchmark that was annotated"
+                f"{strange[0].prompt.source}: {show(strange[0].prompt.text)} is not among the "
+                f"{len(instructions)} "
+                f"instructions ({len(strange)} rows like this); give the benchmark that was "
+                "annotated"
             )
         ids = [places[one.prompt.text] for one in annotations]
     return AlpacaRows(
@@ -144,7 +173,8 @@ def read_annotation_table(path: Path) -> dict[str, AlpacaRows]:
     """Rows by model of a table with `model`, `instruction_id`, `len_model`, `len_baseline` and `preference`.
 
     Raises:
-        DataError: A column is missing or not what it should be, or a model has an instruction twice.
+        DataError: A column is missing or not what it should be, or a model has an instruction
+            twice.
     """
     found: dict[str, AlpacaRows] = {}
     seen: dict[tuple[str, int], str] = {}
@@ -154,7 +184,9 @@ def read_annotation_table(path: Path) -> dict[str, AlpacaRows]:
             int(number_field(row, name)) for name in ("instruction_id", "len_model", "len_baseline")
         )
         if (before := seen.setdefault((model, id_), row.where)) != row.where:
-            raise DataError(f"{row.where}: {model} has instruction {id_} in {before}, too; remove one")
+            raise DataError(
+                f"{row.where}: {model} has instruction {id_} in {before}, too; remove one"
+            )
         rows = found.setdefault(model, AlpacaRows([], [], [], []))
         p_baseline = _p_baseline(row)
         rows.preferences.append(None if p_baseline is None else 1 - p_baseline)
@@ -178,10 +210,14 @@ def read_model_outputs(path: Path) -> list[tuple[Prompt, Completion]]:
         )
         answer = answer_to(prompt, 0, text_field(row, "output"), text_field(row, "generator"))
         if (before := seen.setdefault(prompt.id, row.where)) != row.where:
-            raise DataError(f"{row.where}: the same instruction as in {before} ({show(prompt.text)}); remove one")
+            raise DataError(
+                f"{row.where}: the same instruction as in {before} ({show(prompt.text)}); remove "
+                "one"
+            )
         if found and found[0][1].model != answer.model:
             raise DataError(
-                f"{row.where}: generator is {answer.model!r}, but {found[0][1].model!r} before; one model a file"
+                f"{row.where}: generator is {answer.model!r}, but {found[0][1].model!r} before; "
+                "one model a file"
             )
         found.append((prompt, answer))
     return found
@@ -191,17 +227,24 @@ def write_model_outputs(path: Path, answers: Sequence[tuple[Prompt, Completion]]
     """Write one model's answers as a `model_outputs.json`.
 
     Raises:
-        DataError: A prompt has two answers, an answer is not of its prompt, there are several models, or a prompt is
-            not a single user turn.
+        DataError: A prompt has two answers, an answer is not of its prompt, there are several
+            models, or a prompt is not a single user turn.
     """
     rows, seen = [], set()
     for place, (prompt, answer) in enumerate(answers):
         if answer.prompt_id != prompt.id:
-            raise DataError(f"answer {place}: it is of prompt {answer.prompt_id}, not of {prompt.id}")
+            raise DataError(
+                f"answer {place}: it is of prompt {answer.prompt_id}, not of {prompt.id}"
+            )
         if prompt.id in seen:
-            raise DataError(f"answer {place}: prompt {prompt.id} has one before; AlpacaEval takes one answer each")
+            raise DataError(
+                f"answer {place}: prompt {prompt.id} has one before; AlpacaEval takes one answer "
+                "each"
+            )
         if answer.model != answers[0][1].model:
-            raise DataError(f"answer {place}: model {answer.model!r}, but {answers[0][1].model!r} before")
+            raise DataError(
+                f"answer {place}: model {answer.model!r}, but {answers[0][1].model!r} before"
+            )
         seen.add(prompt.id)
         own: dict[str, JsonValue] = {
             "instruction": _instruction(prompt),
@@ -212,7 +255,9 @@ def write_model_outputs(path: Path, answers: Sequence[tuple[Prompt, Completion]]
     write_list(path, rows)
 
 
-def _annotation(row: SourceRow, outputs: Outputs | None, baseline_outputs: Outputs | None) -> AlpacaAnnotation:
+def _annotation(
+    row: SourceRow, outputs: Outputs | None, baseline_outputs: Outputs | None
+) -> AlpacaAnnotation:
     prompt = Prompt.from_text(text_field(row, "instruction"), source=row.where)
     baseline = answer_to(prompt, 0, *_side(row, prompt, 1, baseline_outputs))
     model = answer_to(prompt, 1, *_side(row, prompt, 2, outputs))
@@ -224,7 +269,11 @@ def _annotation(row: SourceRow, outputs: Outputs | None, baseline_outputs: Outpu
         error=NO_ANNOTATION if p_first is None else None,
     )
     return AlpacaAnnotation(
-        prompt=prompt, baseline=baseline, model=model, judgment=judgment, metadata=rest(row.values, *_OWN)
+        prompt=prompt,
+        baseline=baseline,
+        model=model,
+        judgment=judgment,
+        metadata=rest(row.values, *_OWN),
     )
 
 
@@ -235,14 +284,16 @@ def _side(row: SourceRow, prompt: Prompt, number: int, outputs: Outputs | None) 
         return text_field(row, text), text_field(row, model)
     if prompt.text not in outputs:
         raise DataError(
-            f"{row.where}: {show(prompt.text)} is not among the {len(outputs)} instructions of the outputs; give those "
+            f"{row.where}: {show(prompt.text)} is not among the {len(outputs)} instructions of "
+            "the outputs; give those "
             "that were annotated"
         )
     answer = outputs[prompt.text]
     for name, other in ((text, answer.text), (model, answer.model)):
         if (own := row.values.get(name)) not in (None, other):
             raise DataError(
-                f"{row.where}: {name} is {show(own)}, but {show(other)} in the outputs; give those that were annotated"
+                f"{row.where}: {name} is {show(own)}, but {show(other)} in the outputs; give "
+                "those that were annotated"
             )
     return answer.text, answer.model
 
@@ -254,7 +305,8 @@ def _p_baseline(row: SourceRow) -> float | None:
     value = number_field(row, "preference")
     if value != 0 and not 1 <= value <= 2:
         raise DataError(
-            f"{row.where}: preference must be in [1, 2] (2 is the model's answer), 0 for a draw or null for no "
+            f"{row.where}: preference must be in [1, 2] (2 is the model's answer), 0 for a draw "
+            "or null for no "
             f"annotation, got {value}; was the verdict not understood?"
         )
     return 0.5 if value == 0 else 2 - value
@@ -262,5 +314,8 @@ def _p_baseline(row: SourceRow) -> float | None:
 
 def _instruction(prompt: Prompt) -> str:
     if len(prompt.messages) != 1:
-        raise DataError(f"prompt {prompt.id}: {len(prompt.messages)} turns; AlpacaEval's files hold one instruction")
+        raise DataError(
+            f"prompt {prompt.id}: {len(prompt.messages)} turns; AlpacaEval's files hold one "
+            "instruction"
+        )
     return prompt.text

@@ -19,12 +19,14 @@ DIFFICULTY, GAMED = "instruction_difficulty", "gamed_baselines"
 def read_calibration(difficulty: Path, gamed: Path) -> AlpacaCalibration:
     """The calibration in upstream's `instruction_difficulty.csv` and `df_gamed.csv`.
 
-    Of the first, the first column is the instruction's number; the second has `std_delta_len` (tanh not yet taken),
-    `instruction_difficulty` and `preference` in [0, 1], where an empty cell is no annotation.
+    Of the first, the first column is the instruction's number; the second has `std_delta_len` (tanh
+    not yet taken), `instruction_difficulty` and `preference` in [0, 1], where an empty cell is no
+    annotation.
 
     Raises:
         ConfigError: There is no such file.
-        DataError: A column is missing, a value is no number, or an instruction is missing or there twice.
+        DataError: A column is missing, a value is no number, or an instruction is missing or there
+            twice.
     """
     rows = _cells(difficulty)
     (first, *_) = rows[0].values
@@ -42,8 +44,8 @@ def read_calibration(difficulty: Path, gamed: Path) -> AlpacaCalibration:
 def read_calibration_folder(folder: Path) -> AlpacaCalibration:
     """The calibration in a folder with `instruction_difficulty.parquet` and `gamed_baselines.parquet`.
 
-    The first has `instruction_id` and `difficulty`; the second `instruction_id`, `tanh_std_delta_len` and
-    `surrogate_y`, labels that need only have the right sums.
+    The first has `instruction_id` and `difficulty`; the second `instruction_id`,
+    `tanh_std_delta_len` and `surrogate_y`, labels that need only have the right sums.
 
     Raises:
         ConfigError: There is no such file.
@@ -55,7 +57,10 @@ def read_calibration_folder(folder: Path) -> AlpacaCalibration:
     ids = [int(number_field(row, "instruction_id")) for row in rows]
     for row, id_ in zip(rows, ids, strict=True):
         if not 0 <= id_ < len(by_id):
-            raise DataError(f"{row.where}: instruction_id {id_} has no difficulty in {path}; take both from one place")
+            raise DataError(
+                f"{row.where}: instruction_id {id_} has no difficulty in {path}; take both from "
+                "one place"
+            )
     return _calibration(
         by_id,
         [number_field(row, "tanh_std_delta_len") for row in rows],
@@ -76,7 +81,8 @@ def read_calibration_at(paths: Sequence[Path]) -> AlpacaCalibration:
         return read_calibration(paths[0], paths[1])
     if len(paths) != 1 or not paths[0].is_dir():
         raise ConfigError(
-            f"calibration {', '.join(map(str, paths))}: expected a folder, or instruction_difficulty.csv and "
+            f"calibration {', '.join(map(str, paths))}: expected a folder, or "
+            "instruction_difficulty.csv and "
             "df_gamed.csv, one after the other"
         )
     (folder,) = paths
@@ -86,11 +92,18 @@ def read_calibration_at(paths: Sequence[Path]) -> AlpacaCalibration:
 
 
 def _calibration(
-    difficulty: list[float], length: list[float], gamed_difficulty: list[float], label: list[float], path: Path
+    difficulty: list[float],
+    length: list[float],
+    gamed_difficulty: list[float],
+    label: list[float],
+    path: Path,
 ) -> AlpacaCalibration:
     try:
         return AlpacaCalibration(
-            np.array(difficulty), np.array(length), np.array(gamed_difficulty), np.array(label, dtype=np.float64)
+            np.array(difficulty),
+            np.array(length),
+            np.array(gamed_difficulty),
+            np.array(label, dtype=np.float64),
         )
     except ValueError as error:
         raise DataError(f"{path}: {error}; take the file from upstream again") from error
@@ -105,7 +118,9 @@ def _by_id(rows: list[SourceRow], id_name: str, name: str, path: Path) -> list[f
         found[id_] = number_field(row, name)
     if sorted(found) != list(range(len(found))):
         missing = min(set(range(len(found))) - set(found))
-        raise DataError(f"{path}: {len(found)} instructions, but none with number {missing}; restore the file")
+        raise DataError(
+            f"{path}: {len(found)} instructions, but none with number {missing}; restore the file"
+        )
     return [found[id_] for id_ in range(len(found))]
 
 
@@ -120,7 +135,9 @@ def _cells(path: Path) -> list[SourceRow]:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); give the path of upstream's file") from error
+        raise ConfigError(
+            f"{path}: cannot be read ({error.strerror}); give the path of upstream's file"
+        ) from error
     text = decoded(data.removeprefix(b"\xef\xbb\xbf"), str(path))
     table = list(csv.reader(io.StringIO(text, newline="")))
     if len(table) < 2:
@@ -130,6 +147,9 @@ def _cells(path: Path) -> list[SourceRow]:
     for place, cells in enumerate(line for line in lines if line):
         where = f"{path}, row {place}"
         if len(cells) != len(names):
-            raise DataError(f"{where}: {len(cells)} cells for {len(names)} columns; take the file from upstream again")
+            raise DataError(
+                f"{where}: {len(cells)} cells for {len(names)} columns; take the file from "
+                "upstream again"
+            )
         rows.append(SourceRow(where, dict(zip(names, cells, strict=True))))
     return rows

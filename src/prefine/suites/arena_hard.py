@@ -43,7 +43,9 @@ class ArenaJudgment(Record):
 
     def judgments(self, baseline: str | None = None) -> tuple[Judgment, Judgment]:
         """Both games as records. Whether a verdict was strong is in the text only, if that has it as `[[A>>B]]`."""
-        sides = [answer_id(self.prompt_id, name) for name in (baseline or self.baseline, self.model)]
+        sides = [
+            answer_id(self.prompt_id, name) for name in (baseline or self.baseline, self.model)
+        ]
         shown = Comparison(prompt_id=self.prompt_id, first=sides[0], second=sides[1])
         first, second = (
             Judgment(
@@ -53,7 +55,9 @@ class ArenaJudgment(Record):
                 raw_text=text,
                 error=NO_VERDICT if verdict is None else None,
             )
-            for comparison, verdict, text in zip((shown, shown.swapped()), self.verdicts, self.texts, strict=True)
+            for comparison, verdict, text in zip(
+                (shown, shown.swapped()), self.verdicts, self.texts, strict=True
+            )
         )
         return first, second
 
@@ -64,7 +68,12 @@ def answer_id(prompt_id: str, model: str) -> str:
 
 
 def from_judgments(
-    baseline_first: Judgment, model_first: Judgment, *, model: str, baseline: str, category: str = ""
+    baseline_first: Judgment,
+    model_first: Judgment,
+    *,
+    model: str,
+    baseline: str,
+    category: str = "",
 ) -> ArenaJudgment:
     """The row of two judgments of ours; a verdict is strong where the judge's text says so once, as `[[A>>B]]`.
 
@@ -73,7 +82,8 @@ def from_judgments(
     """
     if baseline_first.comparison.swapped() != model_first.comparison:
         raise DataError(
-            f"prompt {baseline_first.comparison.prompt_id}: the two judgments are not one pair in both orders"
+            f"prompt {baseline_first.comparison.prompt_id}: the two judgments are not one pair in "
+            "both orders"
         )
     return ArenaJudgment(
         prompt_id=baseline_first.comparison.prompt_id,
@@ -90,7 +100,8 @@ def read_judgments(path: Path) -> list[ArenaJudgment]:
     """The judgments of a file, or of a folder with one file per model.
 
     Raises:
-        DataError: A row lacks a field, a game is not a verdict of Arena-Hard, or a model has a prompt twice.
+        DataError: A row lacks a field, a game is not a verdict of Arena-Hard, or a model has a
+            prompt twice.
     """
     found: dict[tuple[str, str, str], str] = {}
     judgments = []
@@ -98,7 +109,10 @@ def read_judgments(path: Path) -> list[ArenaJudgment]:
         one = _judgment(row)
         key = (one.prompt_id, one.model, one.judge)
         if key in found:
-            raise DataError(f"{row.where}: {one.model} has prompt {one.prompt_id} already in {found[key]}; keep one")
+            raise DataError(
+                f"{row.where}: {one.model} has prompt {one.prompt_id} already in {found[key]}; "
+                "keep one"
+            )
         found[key] = row.where
         judgments.append(one)
     return judgments
@@ -117,7 +131,9 @@ def write_judgments(path: Path, judgments: Sequence[ArenaJudgment]) -> None:
     write_lines(path, rows)
 
 
-def battles_of(judgments: Sequence[ArenaJudgment], *, strong_weight: int = STRONG_WEIGHT) -> Battles:
+def battles_of(
+    judgments: Sequence[ArenaJudgment], *, strong_weight: int = STRONG_WEIGHT
+) -> Battles:
     """The rows that `prefine.metrics.win_rates.arena_hard` takes.
 
     Raises:
@@ -127,7 +143,8 @@ def battles_of(judgments: Sequence[ArenaJudgment], *, strong_weight: int = STRON
         names = sorted({getattr(one, what) for one in judgments})
         if len(names) > 1:
             raise DataError(
-                f"{len(judgments)} judgments with {len(names)} {what}s ({', '.join(map(repr, names))}): scores against "
+                f"{len(judgments)} judgments with {len(names)} {what}s "
+                f"({', '.join(map(repr, names))}): scores against "
                 "different ones do not compare; select the rows of one"
             )
     return battles(
@@ -142,8 +159,8 @@ def battles_of(judgments: Sequence[ArenaJudgment], *, strong_weight: int = STRON
 def read_battles(path: Path) -> tuple[Battles, str]:
     """The rows of a file of battles against one baseline, and the baseline's name.
 
-    A battle has `question_id`, `model_a` (the baseline), `model_b` and `winner`: model_a, model_b or tie. A strong
-    verdict is written out as often as it counts.
+    A battle has `question_id`, `model_a` (the baseline), `model_b` and `winner`: model_a, model_b
+    or tie. A strong verdict is written out as often as it counts.
 
     Raises:
         DataError: A field is missing, a winner is something else, or there are several baselines.
@@ -153,19 +170,26 @@ def read_battles(path: Path) -> tuple[Battles, str]:
     for row in rows:
         winner = field(row, "winner")
         if winner not in ("model_a", "model_b", "tie"):
-            raise DataError(f"{row.where}: winner must be model_a, model_b or tie, got {show(winner)}")
+            raise DataError(
+                f"{row.where}: winner must be model_a, model_b or tie, got {show(winner)}"
+            )
         scores.append({"model_a": 0.0, "tie": 0.5, "model_b": 1.0}[winner])
     baselines = sorted({text_field(row, "model_a") for row in rows})
     if len(baselines) > 1:
-        raise DataError(f"{path}: model_a must be one baseline, found {', '.join(map(repr, baselines))}")
+        raise DataError(
+            f"{path}: model_a must be one baseline, found {', '.join(map(repr, baselines))}"
+        )
     found = expanded_battles(
-        [text_field(row, "model_b") for row in rows], [text_field(row, "question_id", "uid") for row in rows], scores
+        [text_field(row, "model_b") for row in rows],
+        [text_field(row, "question_id", "uid") for row in rows],
+        scores,
     )
     if (found.weights > 2 * STRONG_WEIGHT).any():
         often = int(np.argmax(found.weights))
         raise DataError(
             f"{path}: {found.models[often]!r} has {found.weights[often]:g} verdicts on question "
-            f"{found.prompt_ids[often]!r}; two games give at most {2 * STRONG_WEIGHT}, so rows are there twice"
+            f"{found.prompt_ids[often]!r}; two games give at most {2 * STRONG_WEIGHT}, so rows "
+            "are there twice"
         )
     return found, baselines[0]
 
@@ -173,8 +197,12 @@ def read_battles(path: Path) -> tuple[Battles, str]:
 def _judgment(row: SourceRow) -> ArenaJudgment:
     games = field(row, "games")
     if not isinstance(games, list) or len(games) != 2:
-        raise DataError(f"{row.where}: games must be two, baseline first and model first; got {show(games)}")
-    verdicts, texts = zip(*(_game(game, f"{row.where}, game {k}") for k, game in enumerate(games)), strict=True)
+        raise DataError(
+            f"{row.where}: games must be two, baseline first and model first; got {show(games)}"
+        )
+    verdicts, texts = zip(
+        *(_game(game, f"{row.where}, game {k}") for k, game in enumerate(games)), strict=True
+    )
     return ArenaJudgment(
         prompt_id=text_field(row, "uid", "question_id"),
         model=text_field(row, "model"),
@@ -194,7 +222,10 @@ def _game(game: Any, where: str) -> tuple[Any, str | None]:
         raise DataError(f"{where}: expected an object with a score, got {show(game)}")
     score, text = game["score"], game.get("judgment")
     if score is not None and score not in get_args(Verdict):
-        raise DataError(f"{where}: score must be one of {', '.join(get_args(Verdict))}, or null; got {show(score)}")
+        raise DataError(
+            f"{where}: score must be one of {', '.join(get_args(Verdict))}, or null; got "
+            f"{show(score)}"
+        )
     if isinstance(text, dict):
         text = text.get("answer")
     return score, text if isinstance(text, str) else None

@@ -36,7 +36,9 @@ class Extras(NamedTuple):
     calibration: tuple[Path, ...] = ()
 
 
-def annotation_figures(path: Path, *, kind: Kind | None = None, extras: Extras | None = None) -> FileFigures:
+def annotation_figures(
+    path: Path, *, kind: Kind | None = None, extras: Extras | None = None
+) -> FileFigures:
     """The metrics of a public file, a pattern, or a folder of parts.
 
     Args:
@@ -46,7 +48,8 @@ def annotation_figures(path: Path, *, kind: Kind | None = None, extras: Extras |
 
     Raises:
         ConfigError: There is no such file, or something beside it that its kind has no use for.
-        DataError: A row is malformed, or the rows together have no such metrics; the message has file, row and value.
+        DataError: A row is malformed, or the rows together have no such metrics; the message has
+            file, row and value.
     """
     extras = extras or Extras()
     found = kind or kind_of(path)
@@ -70,10 +73,13 @@ def _check(path: Path, kind: Kind, extras: Extras) -> None:
         ("calibration", extras.calibration, _ALPACA),
     ):
         if given and kind not in kinds:
-            raise ConfigError(f"--{option} is for {' and '.join(kinds)}; {path} is {kind}: leave it out")
+            raise ConfigError(
+                f"--{option} is for {' and '.join(kinds)}; {path} is {kind}: leave it out"
+            )
     if extras.calibration and kind == "alpaca_eval" and extras.baseline_outputs is None:
         raise ConfigError(
-            "--calibration counts instructions in the benchmark's order, which annotations do not say: give "
+            "--calibration counts instructions in the benchmark's order, which annotations do not "
+            "say: give "
             "--baseline-outputs, the baseline's model_outputs.json, too"
         )
 
@@ -83,17 +89,25 @@ def _check(path: Path, kind: Kind, extras: Extras) -> None:
 
 def _alpaca(path: Path, extras: Extras) -> Iterator[Figures]:
     outputs, baseline = (
-        None if file is None else {prompt.text: answer for prompt, answer in alpaca.read_model_outputs(file)}
+        None
+        if file is None
+        else {prompt.text: answer for prompt, answer in alpaca.read_model_outputs(file)}
         for file in (extras.outputs, extras.baseline_outputs)
     )
     calibration = read_calibration_at(extras.calibration) if extras.calibration else None
-    if calibration is not None and baseline is not None and len(baseline) != len(calibration.difficulty):
+    if (
+        calibration is not None
+        and baseline is not None
+        and len(baseline) != len(calibration.difficulty)
+    ):
         raise DataError(
             f"{extras.baseline_outputs}: {len(baseline)} instructions, but the calibration has "
             f"{len(calibration.difficulty)}; give both of one benchmark"
         )
     annotations = alpaca.read_annotations(path, outputs=outputs, baseline_outputs=baseline)
-    rows = alpaca.rows_for_length_control(annotations, instructions=None if baseline is None else list(baseline))
+    rows = alpaca.rows_for_length_control(
+        annotations, instructions=None if baseline is None else list(baseline)
+    )
     texts = {one.prompt.id: one.model.text for one in annotations}
     notes = [
         f"{len(screen.caught):,} of {len(texts):,} {what}"
@@ -106,9 +120,14 @@ def _alpaca(path: Path, extras: Extras) -> Iterator[Figures]:
     ]
     missing = 0 if baseline is None else len(baseline) - len(annotations)
     if missing > 0:
-        notes.append(f"{missing:,} of {missing + len(annotations):,} instructions of the benchmark are not in the file")
+        notes.append(
+            f"{missing:,} of {missing + len(annotations):,} instructions of the benchmark are not "
+            "in the file"
+        )
     first = annotations[0]
-    yield _preferences(f"{first.model.model} against {first.baseline.model}", rows, calibration, notes)
+    yield _preferences(
+        f"{first.model.model} against {first.baseline.model}", rows, calibration, notes
+    )
 
 
 def _alpaca_table(path: Path, extras: Extras) -> Iterator[Figures]:
@@ -117,7 +136,10 @@ def _alpaca_table(path: Path, extras: Extras) -> Iterator[Figures]:
     everything = {id_ for rows in table.values() for id_ in rows.ids}
     for model, rows in table.items():
         absent = len(everything - set(rows.ids))
-        of_other_models = f"{absent:,} of the {len(everything):,} instructions of this file are not among this model's"
+        of_other_models = (
+            f"{absent:,} of the {len(everything):,} instructions of this file are "
+            "not among this model's"
+        )
         yield _preferences(model, rows, calibration, [of_other_models] if absent else [])
 
 
@@ -129,9 +151,17 @@ def _preferences(
     except ValueError as error:
         raise ValueError(f"{of}: {error}") from error
     metrics = [rates.win_rate, rates.discrete_win_rate]
-    metrics += [rates.draw_rate] if rates.decided_win_rate is None else [rates.decided_win_rate, rates.draw_rate]
+    metrics += (
+        [rates.draw_rate]
+        if rates.decided_win_rate is None
+        else [rates.decided_win_rate, rates.draw_rate]
+    )
     if all(value in (0, 0.5) for value in rows.preferences if value is not None):
-        notes = [*notes, "no answer of the model is preferred: preferences are in [1, 2], and 0 and 1.5 are draws"]
+        notes = [
+            *notes,
+            "no answer of the model is preferred: preferences are in [1, 2], and 0 and 1.5 are "
+            "draws",
+        ]
     said = [*notes, f"{rates.wins:,} wins, {rates.losses:,} losses, {rates.draws:,} draws"]
     try:
         controlled = length_controlled_win_rate(
@@ -168,10 +198,16 @@ def _arena_hard(path: Path) -> Iterator[Figures]:
     for category, rows in boards.items():
         named = len(boards) > 1
         for figures in _arena_hard_board(path, rows, rows[0].baseline or UNNAMED):
-            yield figures._replace(of=f"{category or 'no category'}: {figures.of}") if named else figures
+            yield (
+                figures._replace(of=f"{category or 'no category'}: {figures.of}")
+                if named
+                else figures
+            )
 
 
-def _arena_hard_board(path: Path, rows: Sequence[arena_hard.ArenaJudgment], baseline: str) -> Iterator[Figures]:
+def _arena_hard_board(
+    path: Path, rows: Sequence[arena_hard.ArenaJudgment], baseline: str
+) -> Iterator[Figures]:
     """One category: it has a baseline of its own, and scores against different ones do not compare."""
     try:
         battles = arena_hard.battles_of(rows)
@@ -200,15 +236,24 @@ def _scores(battles: Battles, baseline: str) -> Iterator[Figures]:
         fitted = arena_hard_elo(battles, baseline=baseline, samples=SAMPLES, seed=SEED)
         elo = dict(zip(fitted.models, fitted.elo, strict=True))
         if fitted.unbounded:
-            why = f"no interval of Elo: {fitted.unbounded:,} of {SAMPLES:,} bootstrap samples have no finite fit"
+            why = (
+                f"no interval of Elo: {fitted.unbounded:,} of {SAMPLES:,} bootstrap samples "
+                "have no finite fit"
+            )
     except ValueError as error:
         why = f"no Elo: {error}"
     for model, score, missing in zip(board.models, board.scores, board.missing, strict=True):
         if model == baseline:
             continue
-        notes = [f"{missing:,} prompts lack a verdict in a game and are left out"] if missing else []
+        notes = (
+            [f"{missing:,} prompts lack a verdict in a game and are left out"] if missing else []
+        )
         notes += [why] if why else []
-        yield Figures(f"{model} against {baseline}", (score, *([elo[model]] if model in elo else [])), tuple(notes))
+        yield Figures(
+            f"{model} against {baseline}",
+            (score, *([elo[model]] if model in elo else [])),
+            tuple(notes),
+        )
 
 
 def _turned(p: float | None) -> float | None:

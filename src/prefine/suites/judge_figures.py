@@ -5,7 +5,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from prefine.metrics.judges.answers import first_slot_rate, swap_consistency
-from prefine.metrics.judges.labels import labelled_accuracy, order_agreement, slot_preference, verdict_rates
+from prefine.metrics.judges.labels import (
+    labelled_accuracy,
+    order_agreement,
+    slot_preference,
+    verdict_rates,
+)
 from prefine.metrics.judges.reward_bench import (
     SECTIONS,
     V2_SUBSETS,
@@ -57,12 +62,18 @@ def habits(
 ) -> Figures:
     """What a judge's two orders say about it; P(answer 1 is better) in both."""
     groups = prompt_ids if prompt_ids is not None else [str(place) for place in range(len(p_one))]
-    rates = verdict_rates([*p_one, *p_one_swapped], samples=SAMPLES, seed=SEED, prompt_ids=[*groups, *groups])
+    rates = verdict_rates(
+        [*p_one, *p_one_swapped], samples=SAMPLES, seed=SEED, prompt_ids=[*groups, *groups]
+    )
     metrics: list[MetricValue] = []
     notes = []
     try:
-        agreement = order_agreement(p_one, p_one_swapped, samples=SAMPLES, seed=SEED, prompt_ids=prompt_ids)
-        slots = slot_preference(p_one, p_one_swapped, samples=SAMPLES, seed=SEED, prompt_ids=prompt_ids)
+        agreement = order_agreement(
+            p_one, p_one_swapped, samples=SAMPLES, seed=SEED, prompt_ids=prompt_ids
+        )
+        slots = slot_preference(
+            p_one, p_one_swapped, samples=SAMPLES, seed=SEED, prompt_ids=prompt_ids
+        )
         metrics += [*agreement, *slots]
     except ValueError as error:
         notes.append(f"no agreement of orders: {error}")
@@ -73,14 +84,24 @@ def judgments(path: Path) -> Iterator[Figures]:
     """Judgments of ours, by judge."""
     for judge, rows in read_judgments(path).items():
         metrics: list[MetricValue] = []
-        known = [(p, prompt) for p, prompt in zip(rows.p_first, rows.prompt_ids, strict=True) if p is not None]
+        known = [
+            (p, prompt)
+            for p, prompt in zip(rows.p_first, rows.prompt_ids, strict=True)
+            if p is not None
+        ]
         if known:
             p_first, prompts = [p for p, _ in known], [prompt for _, prompt in known]
             metrics.append(first_slot_rate(p_first, samples=SAMPLES, seed=SEED, prompt_ids=prompts))
         notes = [f"{rows.once:,} judgments were asked in one order only"] if rows.once else []
         try:
             metrics.append(
-                swap_consistency(rows.both, rows.swapped, samples=SAMPLES, seed=SEED, prompt_ids=rows.both_prompt_ids)
+                swap_consistency(
+                    rows.both,
+                    rows.swapped,
+                    samples=SAMPLES,
+                    seed=SEED,
+                    prompt_ids=rows.both_prompt_ids,
+                )
             )
         except ValueError as error:
             notes.append(f"no consistency: {error}")
@@ -106,7 +127,11 @@ def reward_bench(path: Path) -> Iterator[Figures]:
         for subset in dict.fromkeys(rows.subsets)
     ]
     if absent or len(subsets) > len(wanted):
-        yield Figures("RewardBench", tuple(subsets), (_partial(absent, sorted(set(rows.subsets) - set(wanted))),))
+        yield Figures(
+            "RewardBench",
+            tuple(subsets),
+            (_partial(absent, sorted(set(rows.subsets) - set(wanted))),),
+        )
         return
     board = reward_bench_v1(rows.correct, rows.subsets, samples=SAMPLES, seed=SEED)
     yield Figures("RewardBench", (board.overall, *board.sections.values(), *subsets))
@@ -122,7 +147,8 @@ def reward_bench_2(path: Path) -> Iterator[Figures]:
         yield Figures("RewardBench 2", (board.overall, *board.subsets.values()))
         return
     subsets = [
-        percentage(subset, best_of(scores), samples=SAMPLES, seed=SEED) for subset, scores in rows.scores.items()
+        percentage(subset, best_of(scores), samples=SAMPLES, seed=SEED)
+        for subset, scores in rows.scores.items()
     ]
     if rows.ties is not None:
         subsets.append(ties_score(*rows.ties, samples=SAMPLES, seed=SEED))

@@ -48,7 +48,8 @@ def read_judgments(path: Path) -> dict[str, JudgeRows]:
             (first, *_) = error.errors()
             where = ".".join(map(str, first["loc"])) or "judgment"
             raise DataError(
-                f"{row.where}: {where}: {first['msg']} (got {show(first['input'])}); a row is a Judgment of ours"
+                f"{row.where}: {where}: {first['msg']} (got {show(first['input'])}); a row is a "
+                "Judgment of ours"
             ) from error
         shown = one.comparison
         key = (one.judge, one.sample_index, shown.prompt_id, shown.first, shown.second)
@@ -58,7 +59,9 @@ def read_judgments(path: Path) -> dict[str, JudgeRows]:
         rows = found.setdefault(one.judge, JudgeRows())
         rows.p_first.append(one.p_first)
         rows.prompt_ids.append(shown.prompt_id)
-        other = open_.pop((one.judge, one.sample_index, shown.prompt_id, shown.second, shown.first), None)
+        other = open_.pop(
+            (one.judge, one.sample_index, shown.prompt_id, shown.second, shown.first), None
+        )
         if other is None:
             open_[key] = one
             continue

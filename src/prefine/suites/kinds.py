@@ -20,7 +20,8 @@ Kind = Literal[
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
-# Alternatives; a row with all columns of one of them is of this kind. The first kind that fits is taken.
+# Alternatives; a row with all columns of one of them is of this kind. The first kind that fits is
+# taken.
 _COLUMNS: dict[Kind, tuple[set[str], ...]] = {
     "arena_hard": ({"model", "games"},),
     "arena_hard_battles": ({"model_a", "model_b", "winner"},),
@@ -57,7 +58,8 @@ def kind_of(path: Path) -> Kind:
     if (kind := _kind(row.values)) is not None:
         return kind
     raise DataError(
-        f"{row.where}: no kind of annotations has these columns; {has(row.values)}; name the kind with --kind "
+        f"{row.where}: no kind of annotations has these columns; {has(row.values)}; name the kind "
+        "with --kind "
         f"({', '.join(KINDS)}) to hear which column it lacks"
     )
 

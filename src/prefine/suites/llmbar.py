@@ -86,11 +86,17 @@ def read_results(path: Path, *, judge: str) -> list[JudgedPair]:
         pair, stages = _pair(row), field(row, "results")
         once.see(row, f"pair {pair.prompt.id}, {pair.one.id}, {pair.two.id}")
         if not isinstance(stages, list) or not stages or not isinstance(stages[-1], dict):
-            raise DataError(f"{row.where}: results must be a list of stages with at least one, got {show(stages)}")
+            raise DataError(
+                f"{row.where}: results must be a list of stages with at least one, got "
+                f"{show(stages)}"
+            )
         shown = Comparison(prompt_id=pair.prompt.id, first=pair.one.id, second=pair.two.id)
         original, swapped = (
             _judgment(comparison, stages[-1], order, answer, judge, row.where)
-            for comparison, order, answer in ((shown, _ORDERS[0], 1), (shown.swapped(), _ORDERS[1], 2))
+            for comparison, order, answer in (
+                (shown, _ORDERS[0], 1),
+                (shown.swapped(), _ORDERS[1], 2),
+            )
         )
         found.append(JudgedPair(pair, original, swapped))
     return found
@@ -100,21 +106,32 @@ def write_results(path: Path, judged: Sequence[JudgedPair]) -> None:
     """Write verdicts as LLMBar's `result.json`, one stage each.
 
     Raises:
-        DataError: A judgment is of other answers than its pair's, is a tie, which this file cannot hold, or as for
-            `write_instances`.
+        DataError: A judgment is of other answers than its pair's, is a tie, which this file cannot
+            hold, or as for `write_instances`.
     """
     rows = []
     for number, (pair, original, swapped) in enumerate(judged):
         stage: dict[str, Any] = {}
-        for order, judgment, first in zip(_ORDERS, (original, swapped), (pair.one, pair.two), strict=True):
-            if judgment.comparison.first != first.id or {judgment.comparison.first, judgment.comparison.second} != {
+        for order, judgment, first in zip(
+            _ORDERS, (original, swapped), (pair.one, pair.two), strict=True
+        ):
+            if judgment.comparison.first != first.id or {
+                judgment.comparison.first,
+                judgment.comparison.second,
+            } != {
                 pair.one.id,
                 pair.two.id,
             }:
-                raise DataError(f"pair {number}, {order}: the judgment is of other answers, or in the other order")
+                raise DataError(
+                    f"pair {number}, {order}: the judgment is of other answers, or in the other "
+                    "order"
+                )
             p_one = p_answer_one(pair, judgment)
             if p_one == 0.5:
-                raise DataError(f"pair {number}, {order}: a tie; LLMBar's results name a winner, leave the pair out")
+                raise DataError(
+                    f"pair {number}, {order}: a tie; LLMBar's results name a winner, leave the "
+                    "pair out"
+                )
             winner = "None" if p_one is None else "1" if p_one > 0.5 else "2"
             stage[order] = {"completion": [judgment.raw_text or "", ""], "winner": winner}
         rows.append(_instance(pair) | {"results": [stage]})
@@ -132,7 +149,9 @@ def read_verdict_table(path: Path) -> dict[tuple[str, str, str], LabelledVerdict
     found: dict[tuple[str, str, str], LabelledVerdicts] = {}
     once = Once()
     for row in rows_of(path):
-        dataset, judge, strategy = (str(row.values.get(name) or "") for name in ("dataset", "judge", "strategy"))
+        dataset, judge, strategy = (
+            str(row.values.get(name) or "") for name in ("dataset", "judge", "strategy")
+        )
         if "index" in row.values:
             once.see(row, f"pair {', '.join([dataset, judge, strategy, text_field(row, 'index')])}")
         entry = found.setdefault((dataset, judge, strategy), LabelledVerdicts([], [], []))
@@ -161,7 +180,9 @@ def verdicts_of(judged: Sequence[JudgedPair]) -> LabelledVerdicts:
 def _number_of(row: SourceRow, name: str, allowed: tuple[int, ...]) -> int:
     value = field(row, name)
     if isinstance(value, bool) or str(value) not in map(str, allowed):
-        raise DataError(f"{row.where}: {name} must be one of {', '.join(map(str, allowed))}; got {show(value)}")
+        raise DataError(
+            f"{row.where}: {name} must be one of {', '.join(map(str, allowed))}; got {show(value)}"
+        )
     return int(value)
 
 
@@ -183,25 +204,47 @@ def _pair(row: SourceRow) -> LabelledPair:
 def _instance(pair: LabelledPair) -> dict[str, Any]:
     if len(pair.prompt.messages) != 1:
         raise DataError(
-            f"prompt {pair.prompt.id}: {len(pair.prompt.messages)} turns; LLMBar's files hold one instruction"
+            f"prompt {pair.prompt.id}: {len(pair.prompt.messages)} turns; LLMBar's files hold one "
+            "instruction"
         )
-    own: dict[str, Any] = {"input": pair.prompt.text, "output_1": pair.one.text, "output_2": pair.two.text}
-    return pair.metadata | ({"subset": pair.subset} if pair.subset else {}) | own | {"label": pair.label}
+    own: dict[str, Any] = {
+        "input": pair.prompt.text,
+        "output_1": pair.one.text,
+        "output_2": pair.two.text,
+    }
+    return (
+        pair.metadata
+        | ({"subset": pair.subset} if pair.subset else {})
+        | own
+        | {"label": pair.label}
+    )
 
 
 def _judgment(
-    comparison: Comparison, stage: dict[str, Any], order: str, first_answer: int, judge: str, where: str
+    comparison: Comparison,
+    stage: dict[str, Any],
+    order: str,
+    first_answer: int,
+    judge: str,
+    where: str,
 ) -> Judgment:
     game = stage.get(order)
     if not isinstance(game, dict) or "winner" not in game:
-        raise DataError(f"{where}: the last of results needs {order!r} with a winner, got {show(game)}")
+        raise DataError(
+            f"{where}: the last of results needs {order!r} with a winner, got {show(game)}"
+        )
     winner, completion = game["winner"], game.get("completion")
     text = completion[0] if isinstance(completion, list) and completion else completion
     raw = text if isinstance(text, str) else None
     if winner is None or winner == "None":
         return Judgment(comparison=comparison, judge=judge, raw_text=raw, error=NO_VERDICT)
     if str(winner) not in ("1", "2") or isinstance(winner, bool):
-        raise DataError(f'{where}, {order}: winner must be "1", "2", "None" or null, got {show(winner)}')
+        raise DataError(
+            f'{where}, {order}: winner must be "1", "2", "None" or null, got {show(winner)}'
+        )
     return Judgment(
-        comparison=comparison, judge=judge, raw_text=raw, p_first=1.0 if str(winner) == str(first_answer) else 0.0
+        comparison=comparison,
+        judge=judge,
+        raw_text=raw,
+        p_first=1.0 if str(winner) == str(first_answer) else 0.0,
     )

@@ -35,7 +35,8 @@ def first_row(path: Path) -> SourceRow:
 def _rows_in_columns(path: Path) -> list[SourceRow]:
     """The rows of a JSON file that holds one object of columns; none if it holds something else.
 
-    A value that is no list is that of every row. What is wrong with any other file, the reader of rows says.
+    A value that is no list is that of every row. What is wrong with any other file, the reader of
+    rows says.
     """
     if not path.is_file() or path.suffix != ".json":
         return []
@@ -52,7 +53,10 @@ def _rows_in_columns(path: Path) -> list[SourceRow]:
     if len(set(lengths.values())) > 1:
         raise DataError(f"{path}: its columns have different numbers of rows ({show(lengths)})")
     return [
-        SourceRow(f"{path}, row {number + 1}", {n: v[number] if isinstance(v, list) else v for n, v in columns.items()})
+        SourceRow(
+            f"{path}, row {number + 1}",
+            {n: v[number] if isinstance(v, list) else v for n, v in columns.items()},
+        )
         for number in range(next(iter(lengths.values())))
     ]
 
@@ -115,7 +119,9 @@ def texts_field(row: SourceRow, name: str) -> list[str]:
     """
     value = field(row, name)
     if not isinstance(value, list) or not value or not all(isinstance(item, str) for item in value):
-        raise DataError(f"{row.where}: {name} must be a list of texts with at least one, got {show(value)}")
+        raise DataError(
+            f"{row.where}: {name} must be a list of texts with at least one, got {show(value)}"
+        )
     return value
 
 

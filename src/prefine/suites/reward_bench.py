@@ -13,7 +13,17 @@ from prefine.records import Completion, PreferencePair, Prompt, Record
 from prefine.suites.reading import Once, answer_to, rows_of, text_field, texts_field, write_lines
 
 _V1 = ("id", "prompt", "chosen", "rejected", "chosen_model", "rejected_model", "subset")
-_V2 = ("id", "prompt", "chosen", "rejected", "models", "subset", "num_correct", "num_incorrect", "total_completions")
+_V2 = (
+    "id",
+    "prompt",
+    "chosen",
+    "rejected",
+    "models",
+    "subset",
+    "num_correct",
+    "num_incorrect",
+    "total_completions",
+)
 TIES = "Ties"
 
 
@@ -34,7 +44,9 @@ class RewardBenchItem(Record):
             ValueError: Both answers are the same text.
         """
         return PreferencePair(
-            prompt=self.prompt, chosen=self.completions[0], rejected=self.completions[self.num_correct]
+            prompt=self.prompt,
+            chosen=self.completions[0],
+            rejected=self.completions[self.num_correct],
         )
 
 
@@ -49,7 +61,8 @@ def read_items(path: Path) -> list[RewardBenchItem]:
     """The items of a file of either version: `chosen` is one text in v1, a list in v2.
 
     Raises:
-        DataError: A field is missing or of another kind, numbers of answers contradict each other, or an id repeats.
+        DataError: A field is missing or of another kind, numbers of answers contradict each other,
+            or an id repeats.
     """
     once, items = Once(), []
     for row in rows_of(path):
@@ -74,11 +87,13 @@ def ties_of(items: Sequence[RewardBenchItem], scores: Mapping[str, float]) -> Ti
     """The scores of the Ties subset, tied and reference prompts brought together by their number.
 
     Args:
-        items: Of v2; those of other subsets are passed over. Ids are "ref:NUMBER" and "tied:NUMBER".
+        items: Of v2; those of other subsets are passed over. Ids are "ref:NUMBER" and
+            "tied:NUMBER".
         scores: Score of each completion, by its id.
 
     Raises:
-        DataError: A prompt lacks its other version, an id is of another form, or a completion has no score.
+        DataError: A prompt lacks its other version, an id is of another form, or a completion has
+            no score.
     """
     prompts = []
     for item in items:
@@ -86,8 +101,12 @@ def ties_of(items: Sequence[RewardBenchItem], scores: Mapping[str, float]) -> Ti
             continue
         lacking = [completion.id for completion in item.completions if completion.id not in scores]
         if lacking:
-            raise DataError(f"item {item.id}: {len(lacking)} completions without a score, first {lacking[0]}")
-        prompts.append((item.id, [scores[completion.id] for completion in item.completions], item.num_correct))
+            raise DataError(
+                f"item {item.id}: {len(lacking)} completions without a score, first {lacking[0]}"
+            )
+        prompts.append(
+            (item.id, [scores[completion.id] for completion in item.completions], item.num_correct)
+        )
     return paired_ties(prompts)
 
 
@@ -95,7 +114,8 @@ def paired_ties(prompts: Iterable[tuple[str, Sequence[float], int]]) -> TiesScor
     """Tied and reference prompts brought together by their number.
 
     Args:
-        prompts: Id ("ref:NUMBER" or "tied:NUMBER"), scores with the right answers first, and how many are right.
+        prompts: Id ("ref:NUMBER" or "tied:NUMBER"), scores with the right answers first, and how
+            many are right.
 
     Raises:
         DataError: A prompt lacks its other version or is there twice, or an id is of another form.
@@ -115,7 +135,9 @@ def paired_ties(prompts: Iterable[tuple[str, Sequence[float], int]]) -> TiesScor
             f"{min(alone, default='(there is no prompt at all)')}; read all of the subset"
         )
     sides = [[found[kind][number] for number in sorted(found[kind])] for kind in ("ref", "tied")]
-    reference, tied = (ties_prompts([values for values, _ in side], [count for _, count in side]) for side in sides)
+    reference, tied = (
+        ties_prompts([values for values, _ in side], [count for _, count in side]) for side in sides
+    )
     return TiesScores(reference, tied)
 
 
@@ -144,13 +166,20 @@ def _v2(row: SourceRow) -> RewardBenchItem:
         ("total_completions", len(chosen) + len(rejected)),
     ):
         if row.values.get(name, size) != size:
-            raise DataError(f"{row.where}: {name} is {show(row.values[name])}, but there are {size}")
+            raise DataError(
+                f"{row.where}: {name} is {show(row.values[name])}, but there are {size}"
+            )
     models = row.values.get("models") or []
     if not isinstance(models, list) or len(models) not in (0, 1, len(chosen) + len(rejected)):
-        raise DataError(f"{row.where}: models must be one name, or one for each answer; got {show(models)}")
-    names = [str(name) for name in models] * (len(chosen) + len(rejected) if len(models) == 1 else 1)
+        raise DataError(
+            f"{row.where}: models must be one name, or one for each answer; got {show(models)}"
+        )
+    names = [str(name) for name in models] * (
+        len(chosen) + len(rejected) if len(models) == 1 else 1
+    )
     answers = [
-        answer_to(prompt, index, text, names[index] if names else "") for index, text in enumerate(chosen + rejected)
+        answer_to(prompt, index, text, names[index] if names else "")
+        for index, text in enumerate(chosen + rejected)
     ]
     return RewardBenchItem(
         id=text_field(row, "id"),
@@ -164,14 +193,23 @@ def _v2(row: SourceRow) -> RewardBenchItem:
 
 def _row(item: RewardBenchItem, version: int) -> dict[str, Any]:
     if len(item.prompt.messages) != 1:
-        raise DataError(f"item {item.id}: a prompt of {len(item.prompt.messages)} turns; RewardBench's have one")
+        raise DataError(
+            f"item {item.id}: a prompt of {len(item.prompt.messages)} turns; RewardBench's have one"
+        )
     own: dict[str, Any] = item.metadata | {"id": item.id, "prompt": item.prompt.text}
     right, wrong = item.completions[: item.num_correct], item.completions[item.num_correct :]
     if version == 1:
         if len(item.completions) != 2 or item.num_correct != 1:
-            raise DataError(f"item {item.id}: {len(item.completions)} answers; version 1 has one right and one wrong")
+            raise DataError(
+                f"item {item.id}: {len(item.completions)} answers; version 1 has one right and "
+                "one wrong"
+            )
         sides = {"chosen": right[0].text, "chosen_model": right[0].model}
-        return own | sides | {"rejected": wrong[0].text, "rejected_model": wrong[0].model, "subset": item.subset}
+        return (
+            own
+            | sides
+            | {"rejected": wrong[0].text, "rejected_model": wrong[0].model, "subset": item.subset}
+        )
     return own | {
         "chosen": [answer.text for answer in right],
         "rejected": [answer.text for answer in wrong],

@@ -42,7 +42,8 @@ def read_item_results(path: Path) -> ItemResults:
     """Rows with `subset`, `scores` (the right answers first), `num_correct`, and in the Ties subset `id`.
 
     Raises:
-        DataError: A field is missing or something else, or a prompt of the Ties subset lacks its other version.
+        DataError: A field is missing or something else, or a prompt of the Ties subset lacks its
+            other version.
     """
     scores: dict[str, list[list[float]]] = {}
     ties, once = [], Once()
@@ -53,14 +54,16 @@ def read_item_results(path: Path) -> ItemResults:
         count = int(number_field(row, "num_correct"))
         if not 1 <= count < len(values):
             raise DataError(
-                f"{row.where}: num_correct must be 1 … {len(values) - 1} of {len(values)} scores, got {count}"
+                f"{row.where}: num_correct must be 1 … {len(values) - 1} of {len(values)} scores, "
+                f"got {count}"
             )
         if subset.lower() == TIES.lower():
             ties.append((text_field(row, "id"), values, count))
             continue
         if (len(values), count) != (4, 1):
             raise DataError(
-                f"{row.where}: {len(values)} scores, {count} of right answers; {subset} has four answers, one right"
+                f"{row.where}: {len(values)} scores, {count} of right answers; {subset} has four "
+                "answers, one right"
             )
         scores.setdefault(subset, []).append(values)
     try:
@@ -74,7 +77,9 @@ def _outcome(row: SourceRow) -> float:
         value = row.values["results"]
         value = value if isinstance(value, bool) else number_field(row, "results")
         if value not in (0, 0.5, 1):
-            raise DataError(f"{row.where}: results must be 1, 0, or 0.5 for equal scores, got {show(value)}")
+            raise DataError(
+                f"{row.where}: results must be 1, 0, or 0.5 for equal scores, got {show(value)}"
+            )
         return float(value)
     chosen, rejected = (_score(row, name) for name in ("scores_chosen", "scores_rejected"))
     return 0.5 if chosen == rejected else float(chosen > rejected)
@@ -91,9 +96,14 @@ def _score(row: SourceRow, name: str) -> float:
 def _scores(row: SourceRow) -> list[float]:
     values: Any = field(row, "scores")
     if not isinstance(values, list) or not values:
-        raise DataError(f"{row.where}: scores must be a list of numbers, one for each answer; got {show(values)}")
+        raise DataError(
+            f"{row.where}: scores must be a list of numbers, one for each answer; got "
+            f"{show(values)}"
+        )
     # Models with one output write each score as a list of one.
     flat = [value[0] if isinstance(value, list) and len(value) == 1 else value for value in values]
     if any(isinstance(value, bool) or not isinstance(value, int | float) for value in flat):
-        raise DataError(f"{row.where}: scores must be numbers, one for each answer; got {show(values)}")
+        raise DataError(
+            f"{row.where}: scores must be numbers, one for each answer; got {show(values)}"
+        )
     return [float(value) for value in flat]

@@ -20,7 +20,8 @@ def attach(model: "PreTrainedModel", settings: AdapterConfig, *, seed: int) -> N
         seed: Decides the adapter's start.
 
     Raises:
-        ConfigError: It would be put beside the output head, which may share its weights with the input.
+        ConfigError: It would be put beside the output head, which may share its weights with the
+            input.
     """
     # Here and not above: peft takes seconds to import.
     from peft import LoraConfig
@@ -28,9 +29,14 @@ def attach(model: "PreTrainedModel", settings: AdapterConfig, *, seed: int) -> N
     named = settings.target_modules
     head: object = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     for name, module in model.named_modules():
-        if module is head and named != "all-linear" and any(f".{name}".endswith(f".{target}") for target in named):
+        if (
+            module is head
+            and named != "all-linear"
+            and any(f".{name}".endswith(f".{target}") for target in named)
+        ):
             raise ConfigError(
-                f"train.adapter.target_modules: {name} is the output head, which cannot carry an adapter; take it out"
+                f"train.adapter.target_modules: {name} is the output head, which cannot carry an "
+                "adapter; take it out"
             )
     torch.manual_seed(seed)
     model.add_adapter(

@@ -1,8 +1,9 @@
 """Checkpoints: complete, written whole or not at all, checked when read.
 
-A checkpoint is a folder `step-00100` of safetensors files and two JSON files. `hashes.json` names the SHA-256 of every
-other file, so a damaged one is noticed and the one before it is used. Schedules and the order of the pairs are
-functions of the step number and need no state; controllers have theirs.
+A checkpoint is a folder `step-00100` of safetensors files and two JSON files. `hashes.json` names
+the SHA-256 of every other file, so a damaged one is noticed and the one before it is used.
+Schedules and the order of the pairs are functions of the step number and need no state; controllers
+have theirs.
 """
 
 import hashlib
@@ -25,8 +26,8 @@ from prefine.records import SCHEMA_VERSION
 class Checkpoint:
     """Where training stood after `step` updates.
 
-    `row_tokens` is the limit of a row, which lies below the configured one where memory was short; None in a
-    checkpoint from before it was kept.
+    `row_tokens` is the limit of a row, which lies below the configured one where memory was short;
+    None in a checkpoint from before it was kept.
     """
 
     step: int
@@ -70,14 +71,20 @@ def save(
     save_file(contiguous, temporary / "model.safetensors", metadata={"format": "pt"})
     save_file(dict(optimizer), temporary / "optimizer.safetensors")
     save_file({"torch": torch.get_rng_state()}, temporary / "rng.safetensors")
-    state = {"schema_version": SCHEMA_VERSION, "step": step, "run_key": run_key, "torch": torch.__version__}
+    state = {
+        "schema_version": SCHEMA_VERSION,
+        "step": step,
+        "run_key": run_key,
+        "torch": torch.__version__,
+    }
     state |= {"controllers": controllers, "row_tokens": row_tokens}
     (temporary / "state.json").write_text(json.dumps(state), encoding="utf-8")
     hashes = {file.name: _sha256(file) for file in sorted(temporary.iterdir())}
     (temporary / "hashes.json").write_text(json.dumps(hashes), encoding="utf-8")
     for path in [*temporary.iterdir(), temporary]:
         _fsync(path)
-    # A folder cannot be renamed over a full one. What stands there is of the same step, or was found damaged.
+    # A folder cannot be renamed over a full one. What stands there is of the same step, or was
+    # found damaged.
     shutil.rmtree(target, ignore_errors=True)
     temporary.rename(target)
     _fsync(folder)
@@ -103,7 +110,8 @@ def load_newest(folder: Path, *, run_key: str) -> tuple[Checkpoint | None, tuple
         state = json.loads((path / "state.json").read_text(encoding="utf-8"))
         if state["schema_version"] != SCHEMA_VERSION:
             raise ConfigError(
-                f"checkpoint {path.name} has schema version {state['schema_version']}, this is {SCHEMA_VERSION}; "
+                f"checkpoint {path.name} has schema version {state['schema_version']}, this is "
+                f"{SCHEMA_VERSION}; "
                 "finish the run with the version that wrote it, or start in another folder"
             )
         if state["run_key"] != run_key:

@@ -17,10 +17,11 @@ def mismatched_examples(examples: Sequence[TokenizedPair]) -> list[TokenizedPair
     """
     if len({example.prompt_ids for example in examples}) < 2:
         raise DataError(
-            "all pairs have the same prompt, and the loss reads answers to other prompts; choose another train.loss"
+            "all pairs have the same prompt, and the loss reads answers to other prompts; choose "
+            "another train.loss"
         )
-    # From the last to the first, twice around: the next pair with another prompt than pair i is pair i + 1, or that
-    # pair's own next if the two share a prompt.
+    # From the last to the first, twice around: the next pair with another prompt than pair i is
+    # pair i + 1, or that pair's own next if the two share a prompt.
     count = len(examples)
     following = [0] * count
     for index in [*reversed(range(count)), *reversed(range(count))]:

@@ -16,8 +16,8 @@ _COUNT = "readings_on."
 class EarlyStop:
     """Decides after each reading whether training should stop; see `likelihood_indicators.watch` for the alarms.
 
-    An alarm stops training when it has been on at `patience` readings in a row. The first reading only starts the
-    averages, so the earliest stop is at reading number `patience` + 1.
+    An alarm stops training when it has been on at `patience` readings in a row. The first reading
+    only starts the averages, so the earliest stop is at reading number `patience` + 1.
 
     Args:
         alarms: Which alarms stop it, the first one winning where several are due.
@@ -67,13 +67,19 @@ class EarlyStop:
             NumericsError: The reading is not finite.
             ValueError: `keep`, `entropy_fall` or `mass_fall` are out of range.
         """
-        if bad := [name for name, value in reading._asdict().items() if not abs(value) < float("inf")]:
+        if bad := [
+            name for name, value in reading._asdict().items() if not abs(value) < float("inf")
+        ]:
             raise NumericsError(
                 f"evaluation during training: {', '.join(bad)} of the probe pairs is not finite; "
                 "lower the learning rate, or go back to an earlier checkpoint"
             )
         self._watch = watch(
-            self._watch, reading, keep=self._keep, entropy_fall=self._entropy_fall, mass_fall=self._mass_fall
+            self._watch,
+            reading,
+            keep=self._keep,
+            entropy_fall=self._entropy_fall,
+            mass_fall=self._mass_fall,
         )
         now = {"collapse": self._watch.collapse, "diffusion": self._watch.diffusion}
         self._on = {alarm: self._on[alarm] + 1 if now[alarm] else 0 for alarm in ALARMS}
@@ -92,6 +98,10 @@ class EarlyStop:
         if not state:
             self._watch, self._on = None, dict.fromkeys(ALARMS, 0)
             return
-        averages = {field.name: state[field.name] for field in fields(Watch) if field.name not in ALARMS}
-        self._watch = Watch(**averages, collapse=bool(state["collapse"]), diffusion=bool(state["diffusion"]))
+        averages = {
+            field.name: state[field.name] for field in fields(Watch) if field.name not in ALARMS
+        }
+        self._watch = Watch(
+            **averages, collapse=bool(state["collapse"]), diffusion=bool(state["diffusion"])
+        )
         self._on = {alarm: int(state[_COUNT + alarm]) for alarm in ALARMS}

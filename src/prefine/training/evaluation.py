@@ -31,10 +31,11 @@ TOP_TOKENS = 10
 class EvaluationRow(FinalFigures):
     """The held-out pairs after `step` updates; standard errors are over pairs, None for a single one.
 
-    `loss`, `regularizer` and `objective` are weighted as in training, all pairs taken as one step, with the
-    hyper-parameters of the last update. The indicators are means over the tokens of the chosen answers, k = 10:
-    `top_mass` the probability of the k likeliest tokens, `top_entropy` minus the sum of p log p over them,
-    `top_entropy_renormalised` their entropy among themselves, `entropy` that over the whole vocabulary, in nats.
+    `loss`, `regularizer` and `objective` are weighted as in training, all pairs taken as one step,
+    with the hyper-parameters of the last update. The indicators are means over the tokens of the
+    chosen answers, k = 10: `top_mass` the probability of the k likeliest tokens, `top_entropy`
+    minus the sum of p log p over them, `top_entropy_renormalised` their entropy among themselves,
+    `entropy` that over the whole vocabulary, in nats.
     """
 
     step: int
@@ -89,7 +90,8 @@ class HeldOutPairs:
 
         def attempt() -> tuple[StepTerms, PolicyTokens]:
             rows, mismatched = (
-                self.forward.cut(some, own_pairs(some, range(len(some)))) for some in (self.examples, self.mismatched)
+                self.forward.cut(some, own_pairs(some, range(len(some))))
+                for some in (self.examples, self.mismatched)
             )
             # A loss may draw random numbers, which training would then lack.
             with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -106,7 +108,9 @@ class HeldOutPairs:
 
         def all_rows() -> list[PackedBatch]:
             return [
-                rows for some in (self.examples, self.mismatched) for rows in self.forward.cut(some, range(len(some)))
+                rows
+                for some in (self.examples, self.mismatched)
+                for rows in self.forward.cut(some, range(len(some)))
             ]
 
         terms, tokens = retry_smaller_batches(attempt, self.forward, all_rows, self.examples)
@@ -126,8 +130,8 @@ class HeldOutPairs:
 class Evaluations:
     """The evaluations of a training: before the first update, every so many, and after the last.
 
-    The rows go to a file that is the same bytes however often training was interrupted. Without held-out pairs nothing
-    ever happens.
+    The rows go to a file that is the same bytes however often training was interrupted. Without
+    held-out pairs nothing ever happens.
 
     Args:
         held_out: What is evaluated; None if nothing is.
@@ -153,7 +157,12 @@ class Evaluations:
         state: Mapping[str, Mapping[str, float]],
         on_row: Callable[[EvaluationRow], None],
     ) -> None:
-        self._held_out, self._every, self._steps, self._on_row = held_out, config.evaluate_every, steps, on_row
+        self._held_out, self._every, self._steps, self._on_row = (
+            held_out,
+            config.evaluate_every,
+            steps,
+            on_row,
+        )
         self._stop = None if config.early_stop is None else _early_stop(config.early_stop)
         # What comes before the first update is made anew if none was made.
         if self._stop is not None and start:
@@ -180,7 +189,9 @@ class Evaluations:
         self._log.write(row)
         self._on_row(row)
         if self._stop is not None:
-            self._stop.update(IndicatorReading(row.top_entropy_renormalised, row.top_mass, row.margin))
+            self._stop.update(
+                IndicatorReading(row.top_entropy_renormalised, row.top_mass, row.margin)
+            )
 
     @property
     def stopped_by(self) -> Alarm | None:

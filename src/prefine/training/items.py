@@ -14,7 +14,8 @@ from prefine.records import PreferencePair, Prompt
 class TokenizedPair:
     """A pair as the model reads it. Completions end with the stop token unless they were cut.
 
-    `rejected_prompt_ids` is None unless the pair is joint: its rejected completion answers another prompt.
+    `rejected_prompt_ids` is None unless the pair is joint: its rejected completion answers another
+    prompt.
     """
 
     id: str
@@ -30,7 +31,13 @@ class TokenizedPair:
     def longest(self) -> int:
         """Input positions of the longer side; a completion's last token is predicted but never read."""
         rejected_prompt = self.rejected_prompt_ids or self.prompt_ids
-        return max(len(self.prompt_ids) + len(self.chosen_ids), len(rejected_prompt) + len(self.rejected_ids)) - 1
+        return (
+            max(
+                len(self.prompt_ids) + len(self.chosen_ids),
+                len(rejected_prompt) + len(self.rejected_ids),
+            )
+            - 1
+        )
 
 
 class TokenizedPairs(NamedTuple):
@@ -87,7 +94,10 @@ class PairReader:
             DataError: It has another prompt for its rejected side, and no joint loss reads it.
         """
         if pair.rejected_prompt is not None and not self._joint:
-            raise DataError(f"pair {pair.id}: rejected_prompt is set; only joint losses compare answers to two prompts")
+            raise DataError(
+                f"pair {pair.id}: rejected_prompt is set; only joint losses compare answers to "
+                "two prompts"
+            )
         sides = (pair.chosen, pair.rejected)
         if not self._train_on_truncated and any(side.finish_reason == "length" for side in sides):
             return TokenizedOrNot(None, "cut_by_generation_limit")
@@ -95,7 +105,11 @@ class PairReader:
         prompt, other = map(self._prompt, prompts)
         chosen, rejected = (
             chat.completion_ids(
-                self._tokenizer, whose, side, tokenizer_hash=self._tokenizer_hash, stop_token_id=self._stop
+                self._tokenizer,
+                whose,
+                side,
+                tokenizer_hash=self._tokenizer_hash,
+                stop_token_id=self._stop,
             )
             for whose, side in zip(prompts, sides, strict=True)
         )
@@ -106,7 +120,10 @@ class PairReader:
         if any(ids in ([], [self._stop]) for ids in (chosen, rejected)):
             return TokenizedOrNot(None, "empty_side")
         kept, other_kept = (tuple(ids[-self._max_prompt :]) for ids in (prompt, other))
-        if kept == other_kept and chosen[: self._max_completion] == rejected[: self._max_completion]:
+        if (
+            kept == other_kept
+            and chosen[: self._max_completion] == rejected[: self._max_completion]
+        ):
             return TokenizedOrNot(None, "sides_coincide")
         example = TokenizedPair(
             id=pair.id,
@@ -135,7 +152,8 @@ def make_examples(pairs: Iterable[PreferencePair], reader: PairReader) -> Tokeni
     """All pairs that can be trained on, and counts of the rest.
 
     Raises:
-        DataError: A pair that is not read jointly has another prompt for its rejected side, or no pair is left.
+        DataError: A pair that is not read jointly has another prompt for its rejected side, or no
+            pair is left.
     """
     examples: list[TokenizedPair] = []
     dropped: Counter[str] = Counter()
@@ -148,6 +166,11 @@ def make_examples(pairs: Iterable[PreferencePair], reader: PairReader) -> Tokeni
         else:
             examples.append(reading.example)
     if not examples:
-        reasons = ", ".join(f"{reason}: {count}" for reason, count in sorted(dropped.items())) or "there was none"
+        reasons = (
+            ", ".join(f"{reason}: {count}" for reason, count in sorted(dropped.items()))
+            or "there was none"
+        )
         raise DataError(f"no preference pair is left ({reasons})")
-    return TokenizedPairs(examples, dict(dropped), {reason: count for reason, count in truncated.items() if count})
+    return TokenizedPairs(
+        examples, dict(dropped), {reason: count for reason, count in truncated.items() if count}
+    )

@@ -22,7 +22,12 @@ from prefine.training.cross_prompt import mismatched_examples
 from prefine.training.distributed import processes
 from prefine.training.distributed.sharded import ShardedLayers
 from prefine.training.distributed.weights import TrainableWeights
-from prefine.training.evaluation import EVALUATION_LOG_NAME, EvaluationRow, Evaluations, HeldOutPairs
+from prefine.training.evaluation import (
+    EVALUATION_LOG_NAME,
+    EvaluationRow,
+    Evaluations,
+    HeldOutPairs,
+)
 from prefine.training.forward.forward import Forward
 from prefine.training.items import TokenizedPair
 from prefine.training.learning_rate import factor
@@ -36,7 +41,12 @@ from prefine.training.objective.step import StepTerms, accumulate_gradients
 from prefine.training.objective.table import PairTable
 from prefine.training.reference.cache import check_start
 from prefine.training.reference.scoring import score_sides
-from prefine.training.reference.start_values import ReferenceCache, forward_of, prepare, start_values
+from prefine.training.reference.start_values import (
+    ReferenceCache,
+    forward_of,
+    prepare,
+    start_values,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -64,13 +74,13 @@ def train(
 ) -> TrainSummary:
     """Train all weights of `model` in place, or an adapter; calling it again with the same arguments resumes.
 
-    `out_dir` receives `train_log.jsonl` and `eval_log.jsonl` (a row per step or evaluation, the same bytes however
-    often the run was interrupted), `train_final.json` and `checkpoints/`. What is trained is kept in float32;
-    `config.dtype` is what the layers compute in. Dropout is off. With `config.adapter` the weights are frozen, and
-    `model` comes back with the adapter attached.
+    `out_dir` receives `train_log.jsonl` and `eval_log.jsonl` (a row per step or evaluation, the
+    same bytes however often the run was interrupted), `train_final.json` and `checkpoints/`. What
+    is trained is kept in float32; `config.dtype` is what the layers compute in. Dropout is off.
+    With `config.adapter` the weights are frozen, and `model` comes back with the adapter attached.
 
-    Several processes (see `processes`) each call it with the same arguments; they share the work, the first one writes.
-    Any number of them goes on from what any number has left.
+    Several processes (see `processes`) each call it with the same arguments; they share the work,
+    the first one writes. Any number of them goes on from what any number has left.
 
     Args:
         model: The policy with its initial weights, also when resuming.
@@ -81,17 +91,20 @@ def train(
         out_dir: The run's folder.
         run_key: Hash of policy, data and configuration; a checkpoint with another one is refused.
         ref_model: The reference; None is the policy's initial weights.
-        reference_dir: Where values of the initial policy and the reference are kept and looked up, for this training
-            and others; None is `reference/` in `out_dir`.
+        reference_dir: Where values of the initial policy and the reference are kept and looked up,
+            for this training and others; None is `reference/` in `out_dir`.
         held_out: What is evaluated every `config.evaluate_every` steps.
-        trackers: Opens the experiment trackers, given the number of the first step (from 1) that will be logged.
+        trackers: Opens the experiment trackers, given the number of the first step (from 1) that
+            will be logged.
         on_step: Called with every new row.
         on_evaluation: Called with every new row on the held-out pairs.
         should_stop: Asked before every step; if true, a checkpoint is written and the run stops.
 
     Raises:
-        ConfigError: The folder holds a checkpoint of another run, or a pair is longer than the model reads.
-        DataError: There is nothing to train on or to evaluate, or a pair does not state what the loss reads.
+        ConfigError: The folder holds a checkpoint of another run, or a pair is longer than the
+            model reads.
+        DataError: There is nothing to train on or to evaluate, or a pair does not state what the
+            loss reads.
         BackendError: A tracker does not start.
         NumericsError: A loss or gradient is not finite; the step's update was not made.
         Interrupted: `should_stop` became true, in any process.
@@ -107,10 +120,13 @@ def train(
     functions = [loss] if regularizer is None else [loss, regularizer]
     notes = check_examples(functions, examples)
     needs = frozenset[Need]().union(*map(needs_of, functions))
-    forward, unshared = forward_of(model, [*examples, *held_out], config, score_prompts="prompt" in needs)
+    forward, unshared = forward_of(
+        model, [*examples, *held_out], config, score_prompts="prompt" in needs
+    )
     notes += unshared
     others, beside = (
-        mismatched_examples(some) if some and "mismatched" in needs else [] for some in (examples, held_out)
+        mismatched_examples(some) if some and "mismatched" in needs else []
+        for some in (examples, held_out)
     )
     known = ReferenceCache(reference_dir or out_dir / "reference", should_stop)
     table = start_values(forward, ref_model, examples, others, config, needs, known)
@@ -120,11 +136,16 @@ def train(
         notes += tuple(f"held-out pairs: {note}" for note in stated)
         own = start_values(forward, ref_model, held_out, beside, config, needs, known)
         probes = HeldOutPairs(forward, held_out, own, beside)
-    # After scoring: the reference is the model without the adapter, whatever the adapter's settings.
+    # After scoring: the reference is the model without the adapter, whatever the adapter's
+    # settings.
     if config.adapter is not None:
         adapter.attach(model, config.adapter, seed=config.seed)
-    plan = StepSchedule(len(examples), config.pairs_per_step, config.epochs, config.seed, config.max_steps)
-    steering = HyperparameterController(loss, regularizer, config.regularizer_weight, steps=plan.steps)
+    plan = StepSchedule(
+        len(examples), config.pairs_per_step, config.epochs, config.seed, config.max_steps
+    )
+    steering = HyperparameterController(
+        loss, regularizer, config.regularizer_weight, steps=plan.steps
+    )
     sharded: ShardedLayers | None = None
     if (sharding := processes.sharding()) is not None:
         # Each process makes shares of its own copy.
@@ -151,7 +172,11 @@ def train(
     def save(step: int) -> None:
         processes.check_same_weights(trained.parameters.values(), step=step)
         # Exchanges, so before the others leave.
-        controllers = {**steering.state_dict(), **evaluations.state_dict(), "row_fill": fill.state_dict()}
+        controllers = {
+            **steering.state_dict(),
+            **evaluations.state_dict(),
+            "row_fill": fill.state_dict(),
+        }
         weights, optimizer_state = trained.weights(), trained.optimizer_state()
         if not processes.is_main():
             return
@@ -167,7 +192,9 @@ def train(
             keep=config.keep_checkpoints,
         )
 
-    def cut(pairs: Sequence[int], *, own: bool = True) -> tuple[list[PackedBatch], list[PackedBatch]]:
+    def cut(
+        pairs: Sequence[int], *, own: bool = True
+    ) -> tuple[list[PackedBatch], list[PackedBatch]]:
         """The rows of a step, and those of its mismatched pairs: all, or this process's share."""
         rows, away = (
             forward.cut(some, processes.own_pairs(some, pairs) if own else pairs) if some else []
@@ -177,7 +204,11 @@ def train(
 
     def step_terms(step: int) -> StepTerms:
         """The gradient of a step, in rows that memory has room for."""
-        random, controllers, pairs = torch.get_rng_state(), steering.state_dict(), plan.pairs_of(step)
+        random, controllers, pairs = (
+            torch.get_rng_state(),
+            steering.state_dict(),
+            plan.pairs_of(step),
+        )
 
         def attempt() -> tuple[StepTerms, list[PackedBatch]]:
             trained.drop_gradients()
@@ -203,8 +234,14 @@ def train(
         def all_rows() -> list[PackedBatch]:
             return [rows for some in cut(pairs, own=False) for rows in some]
 
-        terms, rows = retry_smaller_batches(attempt, forward, all_rows, examples, on_retry=begin_again)
-        needed = (needed_positions(some, processes.own_pairs(some, pairs)) for some in (examples, others) if some)
+        terms, rows = retry_smaller_batches(
+            attempt, forward, all_rows, examples, on_retry=begin_again
+        )
+        needed = (
+            needed_positions(some, processes.own_pairs(some, pairs))
+            for some in (examples, others)
+            if some
+        )
         fill.add(rows, needed=sum(needed))
         return terms
 
@@ -230,7 +267,9 @@ def train(
                 break
             if processes.agree(should_stop is not None and should_stop()):
                 save(step)
-                raise Interrupted(f"stopped after step {step} of {plan.steps}; the same command resumes")
+                raise Interrupted(
+                    f"stopped after step {step} of {plan.steps}; the same command resumes"
+                )
             learning_rate = config.learning_rate * factor(
                 step,
                 steps=plan.steps,
@@ -248,8 +287,10 @@ def train(
             norm = trained.clip(config.max_grad_norm or math.inf)
             if not math.isfinite(norm):
                 raise NumericsError(
-                    f"step {step + 1}: the gradient is not finite ({norm}) though every loss is; no update was made. "
-                    f"Its {len(ids)} pairs begin with {', '.join(ids[:8])}. Lower the learning rate, or look at them"
+                    f"step {step + 1}: the gradient is not finite ({norm}) though every loss is; "
+                    "no update was made. "
+                    f"Its {len(ids)} pairs begin with {', '.join(ids[:8])}. Lower the learning "
+                    "rate, or look at them"
                 )
             trained.optimizer.step()
             row = step_row(
@@ -266,7 +307,11 @@ def train(
             if on_step is not None:
                 on_step(row)
             evaluations.after(done, terms.objective)
-            if done % config.checkpoint_every == 0 or done == plan.steps or evaluations.stopped_by is not None:
+            if (
+                done % config.checkpoint_every == 0
+                or done == plan.steps
+                or evaluations.stopped_by is not None
+            ):
                 save(done)
 
     logps = score_pairs(forward, examples, table)
@@ -275,7 +320,8 @@ def train(
         forward.in_step = False
     if forward.tokens < config.micro_batch_tokens:
         notes += (
-            f"memory was short: rows took at most {forward.tokens} tokens in the end, not {config.micro_batch_tokens} "
+            f"memory was short: rows took at most {forward.tokens} tokens in the end, not "
+            f"{config.micro_batch_tokens} "
             "(train.micro_batch_tokens)",
         )
     summary = TrainSummary(

@@ -15,7 +15,8 @@ from prefine.training.items import TokenizedPair
 
 Result = TypeVar("Result")
 
-# What torch raises as a plain RuntimeError: the CPU's allocator, CUDA outside torch's own, the matrix library's.
+# What torch raises as a plain RuntimeError: the CPU's allocator, CUDA outside torch's own, the
+# matrix library's.
 _WORDS = ("DefaultCPUAllocator", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
@@ -28,7 +29,8 @@ def synchronized_oom(*, in_step: bool = False) -> Iterator[None]:
     """Passes during which processes do not wait for each other; if one has no room, all leave the block alike.
 
     Args:
-        in_step: They do wait: each pass needs all of them. One that has no room cannot tell them, and all end.
+        in_step: They do wait: each pass needs all of them. One that has no room cannot tell them,
+            and all end.
 
     Raises:
         OutOfMemory: In all processes, where one of them ran out of memory.
@@ -92,13 +94,17 @@ def _ending() -> Iterator[None]:
         if not _is_short(error):
             raise
         raise LimitError(
-            f"there is no memory for a row ({_reason(error)}); lower train.micro_batch_tokens, which divided layers "
+            f"there is no memory for a row ({_reason(error)}); lower train.micro_batch_tokens, "
+            "which divided layers "
             "leave to you, or set train.gradient_checkpointing: true"
         ) from error
 
 
 def _halve(
-    forward: Forward, cut: Callable[[], list[PackedBatch]], examples: Sequence[TokenizedPair], reason: str
+    forward: Forward,
+    cut: Callable[[], list[PackedBatch]],
+    examples: Sequence[TokenizedPair],
+    reason: str,
 ) -> None:
     """Halve the limit until the largest row is smaller."""
     largest = max(cut(), key=_size)
@@ -109,7 +115,8 @@ def _halve(
     pair = examples[int(largest.pairs[0])]
     raise LimitError(
         f"there is no memory for pair {pair.id} alone, {_size(largest)} tokens ({reason}). Set "
-        "train.gradient_checkpointing: true, lower train.max_prompt_tokens or train.max_completion_tokens, "
+        "train.gradient_checkpointing: true, lower train.max_prompt_tokens or "
+        "train.max_completion_tokens, "
         "or train an adapter (train.adapter)"
     )
 
@@ -123,4 +130,6 @@ def _reason(error: BaseException) -> str:
 
 
 def _is_short(error: BaseException) -> bool:
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(words in str(error) for words in _WORDS)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
+        words in str(error) for words in _WORDS
+    )

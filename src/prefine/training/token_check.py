@@ -12,12 +12,17 @@ ROWS = 100
 
 
 def check_tokens(
-    pairs: Iterable[PreferencePair], examples: Sequence[TokenizedPair], tokenizer: chat.Tokenizer, *, stop_token_id: int
+    pairs: Iterable[PreferencePair],
+    examples: Sequence[TokenizedPair],
+    tokenizer: chat.Tokenizer,
+    *,
+    stop_token_id: int,
 ) -> list[str]:
     """Check the rows of up to 100 pairs: texts come back, one start token, no end of a turn before the last token.
 
     Args:
-        pairs: In any order; those that were dropped are passed over. No more are read than are checked.
+        pairs: In any order; those that were dropped are passed over. No more are read than are
+            checked.
         examples: What was made of them.
         tokenizer: What they were made with.
         stop_token_id: What generation stops on.
@@ -25,7 +30,8 @@ def check_tokens(
 
     Raises:
         ConfigError: The template writes two start tokens.
-        DataError: A row's text cannot be got back from its token ids, or a turn ends where it should not.
+        DataError: A row's text cannot be got back from its token ids, or a turn ends where it
+            should not.
     """
     by_id = {example.id: example for example in examples}
     own = chat.tokenizer_hash(tokenizer)
@@ -48,7 +54,9 @@ def check_tokens(
                 example.rejected_ids,
             ),
         ):
-            full = chat.completion_ids(tokenizer, prompt, side, tokenizer_hash=own, stop_token_id=stop_token_id)
+            full = chat.completion_ids(
+                tokenizer, prompt, side, tokenizer_hash=own, stop_token_id=stop_token_id
+            )
             # A part of the row: the start of the completion, the end of the prompt.
             whole = len(full or ()) == len(ids)
             _check_end(ids, side, stop_token_id, f"{where}, {name}", whole=whole)
@@ -66,22 +74,29 @@ def check_tokens(
     if together:
         share = f"{together} of the first {checked} rows ({100 * together / checked:.0f} %)"
         notes.append(
-            f"{share} would have other tokens if prompt and answer were tokenised together; they are joined as sampled"
+            f"{share} would have other tokens if prompt and answer were tokenised together; they "
+            "are joined as sampled"
         )
     return list(filter(None, notes))
 
 
-def _turn_end(tokenizer: chat.Tokenizer, prompt: Prompt, side: Completion, stop_token_id: int) -> str:
+def _turn_end(
+    tokenizer: chat.Tokenizer, prompt: Prompt, side: Completion, stop_token_id: int
+) -> str:
     """A note where the template goes on otherwise than training does: behind the prompt, or behind the answer."""
     stop = str(tokenizer.decode([stop_token_id]))
     after = chat.text_after_answer(tokenizer, prompt, side)
     if after is None:
         return (
-            "the chat template does not write an answer right behind the prompt as the model reads it (it opens "
+            "the chat template does not write an answer right behind the prompt as the model "
+            "reads it (it opens "
             "reasoning, or ignores add_generation_prompt); look at the first rows"
         )
     if not after.lstrip().startswith(stop):
-        return f"the chat template ends an answer with {after!r}, training with {stop!r}, on which generation stops"
+        return (
+            f"the chat template ends an answer with {after!r}, training with {stop!r}, on "
+            "which generation stops"
+        )
     return ""
 
 
@@ -89,22 +104,29 @@ def _check_start(tokenizer: chat.Tokenizer, example: TokenizedPair, where: str) 
     start = getattr(tokenizer, "bos_token_id", None)
     if start is not None and example.prompt_ids[:2] == (start, start):
         raise ConfigError(
-            f"{where}: the prompt begins with two start tokens (id {start}); the chat template writes them, "
+            f"{where}: the prompt begins with two start tokens (id {start}); the chat template "
+            "writes them, "
             "or one of them is in the text: take it out there"
         )
 
 
-def _check_end(ids: Sequence[int], side: Completion, stop_token_id: int, where: str, *, whole: bool) -> None:
+def _check_end(
+    ids: Sequence[int], side: Completion, stop_token_id: int, where: str, *, whole: bool
+) -> None:
     inside = ids[:-1] if whole and side.finish_reason != "length" else ids
     if stop_token_id in inside:
         raise DataError(
-            f"{where}: the token that ends a turn (id {stop_token_id}) is also inside the completion, after "
-            f"{list(inside).index(stop_token_id)} tokens; these token ids hold more than one turn: cut them there, "
+            f"{where}: the token that ends a turn (id {stop_token_id}) is also inside the "
+            "completion, after "
+            f"{list(inside).index(stop_token_id)} tokens; these token ids hold more than one "
+            "turn: cut them there, "
             "or leave them out so that the text is used"
         )
 
 
-def _text(tokenizer: chat.Tokenizer, ids: Sequence[int], stop_token_id: int, *, stored: bool) -> str:
+def _text(
+    tokenizer: chat.Tokenizer, ids: Sequence[int], stop_token_id: int, *, stored: bool
+) -> str:
     """The text of a completion's tokens; sampled ids were turned into text without special tokens."""
     body = ids[:-1] if ids[-1] == stop_token_id else ids
     options = {"skip_special_tokens": stored, "clean_up_tokenization_spaces": False}
@@ -116,11 +138,17 @@ def _check_text(text: str, side: Completion, given: str, where: str, *, whole: b
         return
     found, expected = _loosely(text), _loosely(given)
     # A cut may fall inside a character, whose bytes then decode to a replacement mark.
-    same = found == expected if whole and side.finish_reason != "length" else expected.startswith(found.rstrip("�"))
+    same = (
+        found == expected
+        if whole and side.finish_reason != "length"
+        else expected.startswith(found.rstrip("�"))
+    )
     if not same:
         raise DataError(
-            f"{where}: the text does not come back from its token ids: {given[:80]!r} became {text[:80]!r}; "
-            "the tokenizer does not know these characters, or the stored token ids belong to another text"
+            f"{where}: the text does not come back from its token ids: {given[:80]!r} became "
+            f"{text[:80]!r}; "
+            "the tokenizer does not know these characters, or the stored token ids belong to "
+            "another text"
         )
 
 

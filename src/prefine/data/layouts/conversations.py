@@ -1,6 +1,7 @@
 """Chosen and rejected as whole conversations that begin alike; the prompt is what they share.
 
-Split at message boundaries or not at all, never at characters: two texts may share the first letters of an answer.
+Split at message boundaries or not at all, never at characters: two texts may share the first
+letters of an answer.
 """
 
 import re
@@ -8,7 +9,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from prefine.data.import_report import UselessRow
-from prefine.data.layouts.protocol import PROMPT_NAMES, SourceRow, Values, conversation, has, rest, show
+from prefine.data.layouts.protocol import (
+    PROMPT_NAMES,
+    SourceRow,
+    Values,
+    conversation,
+    has,
+    rest,
+    show,
+)
 from prefine.errors import DataError
 
 _TURN = re.compile(r"(?:\A|\n\n)(Human|Assistant):")
@@ -24,7 +33,11 @@ def trl_implicit(row: SourceRow, _: Mapping[str, Any]) -> Values:
             raise DataError(
                 f"{row.where}: there is no column 'prompt', and {side} is a text without turns "
                 f"({show(row.values[side])}), which cannot be split safely; "
-                + (f"{has(others)}: map the prompt with columns: {{prompt: YOUR_COLUMN}}, or " if others else "")
+                + (
+                    f"{has(others)}: map the prompt with columns: {{prompt: YOUR_COLUMN}}, or "
+                    if others
+                    else ""
+                )
                 + "give prompt, chosen and rejected, or messages"
             )
     return split(row)
@@ -32,13 +45,19 @@ def trl_implicit(row: SourceRow, _: Mapping[str, Any]) -> Values:
 
 def anthropic_hh(row: SourceRow, _: Mapping[str, Any]) -> Values:
     r"""Texts with turns marked by "\n\nHuman: " and "\n\nAssistant: "."""
-    turns = {side: _turns(row.values[side], f"{row.where}, {side}") for side in ("chosen", "rejected")}
+    turns = {
+        side: _turns(row.values[side], f"{row.where}, {side}") for side in ("chosen", "rejected")
+    }
     return split(SourceRow(row.where, row.values | turns))
 
 
 def binarized(row: SourceRow, _: Mapping[str, Any]) -> Values:
     """`prompt` beside conversations that repeat it; `messages` are the chosen one once more."""
-    values = rest(row.values, "messages") if row.values.get("messages") == row.values["chosen"] else row.values
+    values = (
+        rest(row.values, "messages")
+        if row.values.get("messages") == row.values["chosen"]
+        else row.values
+    )
     return split(SourceRow(row.where, values)) if repeat_the_prompt(values) else values
 
 
@@ -55,9 +74,12 @@ def split(row: SourceRow) -> Values:
 
     Raises:
         UselessRow: There is no such split.
-        DataError: A side is no conversation, or a prompt beside them is not among the messages that they share.
+        DataError: A side is no conversation, or a prompt beside them is not among the messages that
+            they share.
     """
-    chosen, rejected = (conversation(row.values[side], f"{row.where}, {side}") for side in ("chosen", "rejected"))
+    chosen, rejected = (
+        conversation(row.values[side], f"{row.where}, {side}") for side in ("chosen", "rejected")
+    )
     common = 0
     while common < min(len(chosen), len(rejected)) and chosen[common] == rejected[common]:
         common += 1
@@ -66,12 +88,17 @@ def split(row: SourceRow) -> Values:
     prompt = chosen[:common]
     if (given := row.values.get("prompt")) is not None:
         _must_be_in(given, prompt, row.where)
-    problem = "" if prompt else "chosen and rejected do not begin with the same message, so there is no prompt in them"
+    problem = (
+        ""
+        if prompt
+        else "chosen and rejected do not begin with the same message, so there is no prompt in them"
+    )
     for side, turns in (("chosen", chosen[common:]), ("rejected", rejected[common:])):
         roles = [turn.get("role") for turn in turns]
         if not problem and roles != ["assistant"]:
             problem = (
-                f"in {side}, after the {common} messages that both sides share must come exactly one assistant turn, "
+                f"in {side}, after the {common} messages that both sides share must come exactly "
+                "one assistant turn, "
                 f"got roles {show(roles)}; only one answer can be compared"
             )
     if problem:
@@ -91,14 +118,19 @@ def _must_be_in(given: Any, shared: list[dict[str, Any]], where: str) -> None:
         found = isinstance(given, list) and shared[: len(given)] == given
     if not found:
         raise DataError(
-            f"{where}: prompt {show(given)} is not a user turn of chosen and rejected, which begin with "
-            f"{show(shared[0] if shared else None)}; repair the row, or rename that column with columns"
+            f"{where}: prompt {show(given)} is not a user turn of chosen and rejected, which "
+            "begin with "
+            f"{show(shared[0] if shared else None)}; repair the row, or rename that column with "
+            "columns"
         )
 
 
 def has_marks(values: Values) -> bool:
     """Whether these are texts with marked turns."""
-    return any(isinstance(values[side], str) and _TURN.search(values[side]) for side in ("chosen", "rejected"))
+    return any(
+        isinstance(values[side], str) and _TURN.search(values[side])
+        for side in ("chosen", "rejected")
+    )
 
 
 def marked_prompt(value: Any) -> list[dict[str, str]] | None:
@@ -110,14 +142,19 @@ def marked_prompt(value: Any) -> list[dict[str, str]] | None:
 
 def _turns(value: Any, where: str) -> list[dict[str, str]]:
     if not isinstance(value, str):
-        raise DataError(f"{where}: expected a text with turns marked by Human: and Assistant:, got {show(value)}")
+        raise DataError(
+            f"{where}: expected a text with turns marked by Human: and Assistant:, got "
+            f"{show(value)}"
+        )
     before, *parts = _TURN.split(value)
     if before.strip() or not parts:
         raise DataError(
-            f"{where}: the text must begin with '\\n\\nHuman: ' or '\\n\\nAssistant: ', got {show(value)}; "
+            f"{where}: the text must begin with '\\n\\nHuman: ' or '\\n\\nAssistant: ', got "
+            f"{show(value)}; "
             "without the marks it cannot be split safely"
         )
     marks, texts = parts[::2], parts[1::2]
     return [
-        {"role": _ROLES[mark], "content": content.removeprefix(" ")} for mark, content in zip(marks, texts, strict=True)
+        {"role": _ROLES[mark], "content": content.removeprefix(" ")}
+        for mark, content in zip(marks, texts, strict=True)
     ]

@@ -26,7 +26,11 @@ def graded(row: SourceRow, _: Mapping[str, Any]) -> Values:
 def preference_2(row: SourceRow, _: Mapping[str, Any]) -> Values:
     """`response_1` and `response_2` with their `preference_strength`."""
     values = rest(row.values, "prompt", "response_1", "response_2", "preference_strength")
-    return values | {"prompt": _prompt(row)} | _pair(row, "response_1", "response_2", "preference_strength")
+    return (
+        values
+        | {"prompt": _prompt(row)}
+        | _pair(row, "response_1", "response_2", "preference_strength")
+    )
 
 
 def preference_3(row: SourceRow, _: Mapping[str, Any]) -> Values:
@@ -39,7 +43,9 @@ def preference_3(row: SourceRow, _: Mapping[str, Any]) -> Values:
 def _pair(row: SourceRow, first: str, second: str, name: str) -> Values:
     strength = number(row, name)
     if abs(strength) > _STRONGEST:
-        raise DataError(f"{row.where}: {name} must be between -3 and 3, got {show(row.values[name])}")
+        raise DataError(
+            f"{row.where}: {name} must be between -3 and 3, got {show(row.values[name])}"
+        )
     better, worse = (first, second) if strength <= 0 else (second, first)
     return {"chosen": text(row, better), "rejected": text(row, worse), "score_gap": abs(strength)}
 

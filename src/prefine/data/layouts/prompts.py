@@ -13,7 +13,8 @@ def settled(values: Values, *, made_prompt: bool) -> Values:
 
     Args:
         values: In our own columns.
-        made_prompt: The layout says what the prompt is, so that other columns that could be one are not.
+        made_prompt: The layout says what the prompt is, so that other columns that could be one are
+            not.
     """
     if "prompt" in values and (made_prompt or _repeats(values.get("messages"), values["prompt"])):
         values = put_aside(values, keep="prompt")
@@ -22,13 +23,21 @@ def settled(values: Values, *, made_prompt: bool) -> Values:
         return values
     (name,) = names
     if (turns := marked_prompt(values[name])) is not None:
-        sides = {side: _continued(values[side]) for side in ("chosen", "rejected", "completions") if side in values}
+        sides = {
+            side: _continued(values[side])
+            for side in ("chosen", "rejected", "completions")
+            if side in values
+        }
         values = values | sides | {name: turns}
     if name == "instruction" and isinstance(values[name], str) and _is_text(values.get("input")):
         values = rest(values, "input") | {name: f"{values[name]}\n\n{values['input']}"}
     for column in _SYSTEM:
         turns = _turns(values[name])
-        if _is_text(values.get(column)) and turns and turns[0].get("role") not in ("system", "developer"):
+        if (
+            _is_text(values.get(column))
+            and turns
+            and turns[0].get("role") not in ("system", "developer")
+        ):
             system = {"role": "system", "content": values[column]}
             values = rest(values, column) | {name: [system, *turns]}
     return values
@@ -50,7 +59,9 @@ def _turns(value: Any) -> list[dict[str, Any]]:
     if isinstance(value, str):
         return [{"role": "user", "content": value}]
     turns = [value] if isinstance(value, dict) else value
-    return turns if isinstance(turns, list) and all(isinstance(turn, dict) for turn in turns) else []
+    return (
+        turns if isinstance(turns, list) and all(isinstance(turn, dict) for turn in turns) else []
+    )
 
 
 def _continued(value: Any) -> Any:

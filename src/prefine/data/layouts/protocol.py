@@ -15,8 +15,8 @@ _SHOWN = 60
 class SourceRow(NamedTuple):
     """One row of a source: its place ("prompts.jsonl, line 3"), its fields, and the layout that they came in.
 
-    `places` has the place of each completion, where they were rows of their own. `useless` says why a row that was
-    understood has no fields in our columns; whoever counts rows sets it aside.
+    `places` has the place of each completion, where they were rows of their own. `useless` says why
+    a row that was understood has no fields in our columns; whoever counts rows sets it aside.
     """
 
     where: str
@@ -29,9 +29,9 @@ class SourceRow(NamedTuple):
 class Layout(NamedTuple):
     """A layout: its name, by which columns it is recognised, and how a row becomes one of ours.
 
-    `columns` are alternatives; a row with all columns of one of them has the layout. `fits` looks at the values where
-    the names do not tell. `grouped`: a row is one answer, and rows of one prompt become one. `needs_questions`: the
-    prompts are in another file.
+    `columns` are alternatives; a row with all columns of one of them has the layout. `fits` looks
+    at the values where the names do not tell. `grouped`: a row is one answer, and rows of one
+    prompt become one. `needs_questions`: the prompts are in another file.
     """
 
     name: str
@@ -95,8 +95,14 @@ def number(row: SourceRow, name: str) -> float | int:
             value = float(value)
         except ValueError:
             value = None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < float("inf"):
-        raise DataError(f"{row.where}: {name} must be a finite number, got {show(row.values[name])}")
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not abs(value) < float("inf")
+    ):
+        raise DataError(
+            f"{row.where}: {name} must be a finite number, got {show(row.values[name])}"
+        )
     return value
 
 
@@ -106,6 +112,13 @@ def conversation(value: Any, where: str) -> list[dict[str, Any]]:
     Raises:
         DataError: It is not; what is inside the messages is checked later.
     """
-    if not isinstance(value, list) or not value or not all(isinstance(item, dict) for item in value):
-        raise DataError(f"{where}: expected a list of messages (objects with role and content), got {show(value)}")
+    if (
+        not isinstance(value, list)
+        or not value
+        or not all(isinstance(item, dict) for item in value)
+    ):
+        raise DataError(
+            f"{where}: expected a list of messages (objects with role and content), got "
+            f"{show(value)}"
+        )
     return value

@@ -50,7 +50,12 @@ LAYOUTS = (
         conversations.trl_implicit,
         fits=lambda values: not conversations.has_marks(values),
     ),
-    Layout("anthropic_hh", _columns("chosen rejected"), conversations.anthropic_hh, fits=conversations.has_marks),
+    Layout(
+        "anthropic_hh",
+        _columns("chosen rejected"),
+        conversations.anthropic_hh,
+        fits=conversations.has_marks,
+    ),
     Layout("ultrafeedback", _columns("instruction models completions"), ultrafeedback.raw),
     Layout(
         "ultrafeedback_binarized",
@@ -60,7 +65,13 @@ LAYOUTS = (
     ),
     Layout(
         "samples",
-        _columns(*(f"{prompt} {name}" for prompt in ("prompt", "instruction") for name in samples.ANSWERS)),
+        _columns(
+            *(
+                f"{prompt} {name}"
+                for prompt in ("prompt", "instruction")
+                for name in samples.ANSWERS
+            )
+        ),
         samples.one_sample,
         fits=lambda values: not values.keys() & {"chosen", "rejected", "completions"},
         grouped=True,
@@ -76,7 +87,12 @@ LAYOUTS = (
         _columns("context response1 response2 overall_preference"),
         helpsteer.preference_3,
     ),
-    Layout("alpaca_eval", _columns("instruction output generator"), leaderboards.alpaca_eval, grouped=True),
+    Layout(
+        "alpaca_eval",
+        _columns("instruction output generator"),
+        leaderboards.alpaca_eval,
+        grouped=True,
+    ),
     Layout(
         "arena_hard_answers",
         _columns("uid model messages", "question_id model_id choices", "uid model answer"),
@@ -84,7 +100,9 @@ LAYOUTS = (
         grouped=True,
         needs_questions=True,
     ),
-    Layout("arena_hard_questions", _columns("question_id turns"), leaderboards.arena_hard_questions),
+    Layout(
+        "arena_hard_questions", _columns("question_id turns"), leaderboards.arena_hard_questions
+    ),
 )
 _LEAVES_THE_PROMPT = {"prefine", "samples"}
 BY_NAME = {layout.name: layout for layout in LAYOUTS}
@@ -105,7 +123,11 @@ def recognise(row: SourceRow) -> Layout:
         for layout in LAYOUTS
         if (columns := _most(layout, row.values)) is not None and layout.fits(row.values)
     }
-    found = [layout for layout, columns in matches.items() if not any(columns < other for other in matches.values())]
+    found = [
+        layout
+        for layout, columns in matches.items()
+        if not any(columns < other for other in matches.values())
+    ]
     if len(found) > 1:
         names = [layout.name for layout in found]
         raise DataError(
@@ -125,7 +147,8 @@ def convert(layout: Layout, row: SourceRow, questions: Mapping[str, Any]) -> Sou
         nearest = max(layout.columns, key=lambda columns: len(columns & row.values.keys()))
         missing = sorted(nearest - row.values.keys())
         raise DataError(
-            f"{row.where}: no column {' and '.join(map(repr, missing))}, which the layout {layout.name} needs; "
+            f"{row.where}: no column {' and '.join(map(repr, missing))}, which the layout "
+            f"{layout.name} needs; "
             f"{has(row.values)}; map it with columns, or name another layout"
         )
     try:
@@ -135,7 +158,10 @@ def convert(layout: Layout, row: SourceRow, questions: Mapping[str, Any]) -> Sou
     if own.MARK not in row.values:
         values = settled(values, made_prompt=layout.name not in _LEAVES_THE_PROMPT)
     return SourceRow(
-        row.where, values, layout.name, places=(row.where,) * len(values["completions"]) if layout.grouped else ()
+        row.where,
+        values,
+        layout.name,
+        places=(row.where,) * len(values["completions"]) if layout.grouped else (),
     )
 
 

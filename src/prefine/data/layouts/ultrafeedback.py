@@ -16,7 +16,9 @@ def raw(row: SourceRow, _: Mapping[str, Any]) -> Values:
     for number_, item in enumerate(items):
         where = f"{row.where}, completion {number_}"
         if not isinstance(item, dict) or "response" not in item:
-            raise DataError(f"{where}: expected an object with model and response, got {show(item)}")
+            raise DataError(
+                f"{where}: expected an object with model and response, got {show(item)}"
+            )
         own = rest(item, "response", "overall_score")
         if item.get("overall_score") is not None:
             own["grade"] = number(SourceRow(where, item), "overall_score")

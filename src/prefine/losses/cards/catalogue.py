@@ -24,12 +24,24 @@ ROLES: tuple[Role, ...] = ("loss", "regularizer")
 FAMILIES: Mapping[Family, tuple[str, str]] = MappingProxyType(
     {
         "logistic": ("Logistic", "The log-sigmoid of the margin, and its variants."),
-        "reference-free": ("Without a reference", "The policy's own log-probabilities are compared."),
+        "reference-free": (
+            "Without a reference",
+            "The policy's own log-probabilities are compared.",
+        ),
         "regression": ("Regression", "The margin, or each log-ratio, is drawn to a finite value."),
         "hinge": ("Hinges", "Nothing is pushed apart any more once the difference is enough."),
-        "anchored": ("Anchored", "Each answer has a push of its own, beside the margin or instead of it."),
-        "guarded": ("Guarded", "DPO that keeps chosen from falling: it is pushed more than rejected."),
-        "divergence": ("Other divergences", "DPO with another distance from the reference than KL."),
+        "anchored": (
+            "Anchored",
+            "Each answer has a push of its own, beside the margin or instead of it.",
+        ),
+        "guarded": (
+            "Guarded",
+            "DPO that keeps chosen from falling: it is pushed more than rejected.",
+        ),
+        "divergence": (
+            "Other divergences",
+            "DPO with another distance from the reference than KL.",
+        ),
         "batch": ("Over the step", "All pairs of a step are looked at together."),
         "composite": ("Losses of losses", "They take other losses as options."),
         "regularizer": ("Regularizers", "Added to any loss, times `regularizer_weight`."),
@@ -130,11 +142,16 @@ def function_of(name: str) -> LossFunction:
     """
     known = {name: None for role in ROLES for name in TABLES[role]}
     if name not in known and ":" not in name:
-        raise ConfigError(f"unknown loss or regularizer {name!r}; {suggest(name.lower(), known)}, or module:function")
+        raise ConfigError(
+            f"unknown loss or regularizer {name!r}; {suggest(name.lower(), known)}, or "
+            "module:function"
+        )
     role: Role = next((role for role in ROLES if name in TABLES[role]), "loss")
     function = lookup(role, name, where="losses")
     if not callable(function) or inspect.isclass(function):
-        raise ConfigError(f"{name}: a loss is a function of PairLogps, this is {type(function).__name__}")
+        raise ConfigError(
+            f"{name}: a loss is a function of PairLogps, this is {type(function).__name__}"
+        )
     found: LossFunction = function
     return found
 
@@ -145,7 +162,9 @@ def amount(value: float) -> str:
         return "∞" if value else "0"
     # The last bits of the machine's arithmetic must not decide a tie.
     exact = Decimal(f"{value:.12g}")
-    text = exact.quantize(Decimal(1).scaleb(exact.adjusted() - 2), rounding=ROUND_HALF_UP).normalize()
+    text = exact.quantize(
+        Decimal(1).scaleb(exact.adjusted() - 2), rounding=ROUND_HALF_UP
+    ).normalize()
     return (f"{text:.2e}" if abs(exact) < Decimal("1e-4") else f"{text:,f}").replace("-", "−")
 
 
@@ -171,9 +190,16 @@ def _title(function: LossFunction) -> str:
     return (getattr(module, "__doc__", None) or "").strip().split("\n")[0].removesuffix(".")
 
 
-def _pushes(function: LossFunction, options: tuple[Option, ...], *, ours: bool) -> tuple[LogpGradients | None, str]:
+def _pushes(
+    function: LossFunction, options: tuple[Option, ...], *, ours: bool
+) -> tuple[LogpGradients | None, str]:
     if lacking := [option.name for option in options if option.required]:
-        return None, "depends on its parts" if ours else f"depends on {' and '.join(lacking)}, without default"
+        return (
+            None,
+            "depends on its parts"
+            if ours
+            else f"depends on {' and '.join(lacking)}, without default",
+        )
     if ours:
         return logp_gradients(function), ""
     try:

@@ -14,8 +14,8 @@ _ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
 class Docstring:
     """The parts of a docstring; what it does not have is empty.
 
-    `formula` is the first line up to its first comma outside brackets and `where` the rest of that line; `arguments`
-    are meanings by name and `origins` the words behind "Default:".
+    `formula` is the first line up to its first comma outside brackets and `where` the rest of that
+    line; `arguments` are meanings by name and `origins` the words behind "Default:".
     """
 
     formula: str = ""
@@ -45,7 +45,11 @@ def parse(text: str | None) -> Docstring:
         where=where,
         details=_joined(sections[""]),
         arguments={name: _ORIGIN.sub("", meaning) for name, meaning in arguments.items()},
-        origins={name: found[1] for name, meaning in arguments.items() if (found := _ORIGIN.search(meaning))},
+        origins={
+            name: found[1]
+            for name, meaning in arguments.items()
+            if (found := _ORIGIN.search(meaning))
+        },
         returns=_joined(sections.get("Returns", [])),
         source=_joined(sections.get("Source", [])),
     )

@@ -34,8 +34,8 @@ class LogpGradients:
     def ratio(self) -> float | None:
         """The overlap of the two gradients from which chosen falls, in units of the chosen gradient's own square.
 
-        Infinite where rejected is not pushed, below 0 where chosen falls without any overlap; None where nothing
-        pushes chosen up and rejected down.
+        Infinite where rejected is not pushed, below 0 where chosen falls without any overlap; None
+        where nothing pushes chosen up and rejected down.
         """
         if self.rejected < 0:
             return self.chosen / -self.rejected
@@ -60,14 +60,17 @@ def along(function: LossFunction, margin: float) -> LogpGradients:
 def at(function: LossFunction, chosen: float, rejected: float) -> LogpGradients:
     """The same at any log-ratios; a controller, if the function has one, sees the pair before."""
     leaves = tuple(
-        torch.tensor([REFERENCE + logratio], dtype=torch.float64, requires_grad=True) for logratio in (chosen, rejected)
+        torch.tensor([REFERENCE + logratio], dtype=torch.float64, requires_grad=True)
+        for logratio in (chosen, rejected)
     )
     pair = pair_at(leaves[0], leaves[1])
     given: dict[str, float] = {}
     if controller := getattr(bare(function), "controller", None):
         with torch.no_grad():
             given = controller().update(pair, options_of(function))
-    slopes = torch.autograd.grad(function(pair, **given).sum(), leaves, allow_unused=True, materialize_grads=True)
+    slopes = torch.autograd.grad(
+        function(pair, **given).sum(), leaves, allow_unused=True, materialize_grads=True
+    )
     push, pull = (0.0 if abs(float(slope)) < _NOTHING else -float(slope) for slope in slopes)
     return LogpGradients(push, pull)
 

@@ -24,7 +24,8 @@ def alpha_po(
     alpha 0 is SimPO. Exponents end at 80, where the gradient does, too.
 
     Args:
-        logps: Summed completion log-probabilities [B], nats, and token counts; no reference is read.
+        logps: Summed completion log-probabilities [B], nats, and token counts; no reference is
+            read.
         beta: Scale of the reward. Default: paper.
         alpha: Above 0, unlikely answers are pushed harder; below 0, likely ones. Default: paper.
         gamma: Target reward margin. Default: paper.
@@ -35,4 +36,6 @@ def alpha_po(
     def reward(mean_logp: Tensor) -> Tensor:
         return mean_logp if alpha == 0 else -torch.expm1((-alpha * mean_logp).clamp(max=80)) / alpha
 
-    return -logsigmoid(beta * (reward(logps.mean_chosen_logp) - reward(logps.mean_rejected_logp)) - gamma)
+    return -logsigmoid(
+        beta * (reward(logps.mean_chosen_logp) - reward(logps.mean_rejected_logp)) - gamma
+    )

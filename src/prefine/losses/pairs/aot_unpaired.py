@@ -11,7 +11,9 @@ from prefine.losses.protocol import PairLogps, declare
 
 
 @declare(family="batch", needs=frozenset({"reference"}), kind="coupled", per_pair=False)
-def aot_unpaired(logps: PairLogps, *, beta: Annotated[float, Field(gt=0)] = 0.01) -> Float[Tensor, " B"]:
+def aot_unpaired(
+    logps: PairLogps, *, beta: Annotated[float, Field(gt=0)] = 0.01
+) -> Float[Tensor, " B"]:
     """-log sigmoid(beta * (sorted(a) - sorted(c))), a and c the log-ratios, sorted over the step.
 
     The distribution of the chosen log-ratios must lie above that of the rejected ones.

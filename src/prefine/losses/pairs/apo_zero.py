@@ -13,7 +13,8 @@ from prefine.losses.protocol import PairLogps, declare
 def apo_zero(logps: PairLogps, *, beta: Annotated[float, Field(gt=0)] = 0.1) -> Float[Tensor, " B"]:
     """1 - sigmoid(beta * a) + sigmoid(beta * c), a and c the log-ratios.
 
-    Chosen is pushed up and rejected down, each by its own slope, which vanishes far from the reference.
+    Chosen is pushed up and rejected down, each by its own slope, which vanishes far from the
+    reference.
 
     Args:
         logps: Summed completion log-probabilities [B], nats; the reference ones are required.

@@ -13,11 +13,15 @@ from prefine.losses.protocol import PairLogps, declare
 
 @declare(family="guarded", needs=frozenset({"reference"}))
 def bdpo(
-    logps: PairLogps, *, beta: Annotated[float, Field(gt=0)] = 0.1, lam: Annotated[float, Field(ge=0, le=1)] = 0.5
+    logps: PairLogps,
+    *,
+    beta: Annotated[float, Field(gt=0)] = 0.1,
+    lam: Annotated[float, Field(ge=0, le=1)] = 0.5,
 ) -> Float[Tensor, " B"]:
     """-log sigmoid(beta * a - beta * log(lam * exp(c) + 1 - lam)), a and c the log-ratios.
 
-    The push on rejected ends as it becomes unlikely. Where the loss is at most log 2, exp(a) >= lam exp(c) + 1 - lam.
+    The push on rejected ends as it becomes unlikely. Where the loss is at most log 2, exp(a) >= lam
+    exp(c) + 1 - lam.
 
     Args:
         logps: Summed completion log-probabilities [B], nats; the reference ones are required.

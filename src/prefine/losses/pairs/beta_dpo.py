@@ -28,9 +28,9 @@ def beta_dpo(
 ) -> Float[Tensor, " B"]:
     """-log sigmoid(b * D) of the kept pairs, b = max(.001, beta * (1 + alpha * (mean kept D - margin_mean))).
 
-    A share rho of the pairs is left out, at random, with weights exp(-((D - margin_mean) / margin_std)^2 / 2) for
-    those that stay; the values of the others are scaled so that the plain mean over all B is that over the kept. No
-    average here is weighted.
+    A share rho of the pairs is left out, at random, with weights exp(-((D - margin_mean) /
+    margin_std)^2 / 2) for those that stay; the values of the others are scaled so that the plain
+    mean over all B is that over the kept. No average here is weighted.
 
     Args:
         logps: All pairs of the step [B], nats; the reference values are required.
@@ -39,7 +39,8 @@ def beta_dpo(
         rho: Share of pairs left out. Default: paper.
         momentum: Of the moving averages that the controller keeps. Default: paper.
         seed: Of what is left out. Default: ours.
-        margin_mean: Moving average of the margins [nats]; from the controller in training. Default: ours.
+        margin_mean: Moving average of the margins [nats]; from the controller in training. Default:
+            ours.
         margin_std: Moving average of their standard deviation [nats]; the same. Default: ours.
         draw: Number of the draw, so that steps differ; the same. Default: ours.
     Returns: Loss per pair [B], nats.

@@ -15,10 +15,15 @@ from prefine.losses.protocol import Loss, PairLogps, declare, provided
 def _reads_sums(*, loss: Loss) -> None:
     for _, part in parts_of(loss):
         if "tokens" in needs_of(part) or bool(getattr(bare(part), "controlled", ())):
-            raise ValueError(f"{bare(part).__name__!r} does not read the weighted sums; choose another loss within bmc")
+            raise ValueError(
+                f"{bare(part).__name__!r} does not read the weighted sums; choose another loss "
+                "within bmc"
+            )
 
 
-@declare(family="composite", needs=frozenset({"reference", "tokens", "differences"}), check=_reads_sums)
+@declare(
+    family="composite", needs=frozenset({"reference", "tokens", "differences"}), check=_reads_sums
+)
 def bmc(
     logps: PairLogps,
     *,
@@ -32,7 +37,8 @@ def bmc(
         logps: `tokens` with the marks is required, and what the loss needs.
         loss: What reads the weighted sums. Default: paper.
         delta: Largest extra weight of a token; 0 is the loss alone. Default: paper.
-        ref_weights: The reference's sums with the "policy"'s weights, or with its "own" probabilities'. Default: paper.
+        ref_weights: The reference's sums with the "policy"'s weights, or with its "own"
+            probabilities'. Default: paper.
     Returns: Loss per pair [B].
     Source: arXiv:2408.07471, eq. 5 and 6.
     """
@@ -47,7 +53,11 @@ def bmc(
     sums: dict[str, Any] = {
         "policy_chosen": weighted(chosen, chosen, tokens.chosen_marked),
         "policy_rejected": weighted(rejected, rejected, tokens.rejected_marked),
-        "ref_chosen": weighted(tokens.ref_chosen, tokens.ref_chosen if own else chosen, tokens.chosen_marked),
-        "ref_rejected": weighted(tokens.ref_rejected, tokens.ref_rejected if own else rejected, tokens.rejected_marked),
+        "ref_chosen": weighted(
+            tokens.ref_chosen, tokens.ref_chosen if own else chosen, tokens.chosen_marked
+        ),
+        "ref_rejected": weighted(
+            tokens.ref_rejected, tokens.ref_rejected if own else rejected, tokens.rejected_marked
+        ),
     }
     return loss(replace(logps, **sums))

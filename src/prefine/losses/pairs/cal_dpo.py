@@ -11,7 +11,9 @@ from prefine.losses.protocol import PairLogps, declare
 
 
 @declare(family="regression", needs=frozenset({"reference"}))
-def cal_dpo(logps: PairLogps, *, beta: Annotated[float, Field(gt=0)] = 0.002) -> Float[Tensor, " B"]:
+def cal_dpo(
+    logps: PairLogps, *, beta: Annotated[float, Field(gt=0)] = 0.002
+) -> Float[Tensor, " B"]:
     """-log sigmoid(D) + ((a - 1 / (2 beta))^2 + (c + 1 / (2 beta))^2) / 2, a and c the log-ratios, D = a - c.
 
     Args:
@@ -21,5 +23,7 @@ def cal_dpo(logps: PairLogps, *, beta: Annotated[float, Field(gt=0)] = 0.002) ->
     Source: arXiv:2412.14516.
     """
     anchor = 1 / (2 * beta)
-    calibration = (logps.chosen_logratio - anchor).square() + (logps.rejected_logratio + anchor).square()
+    calibration = (logps.chosen_logratio - anchor).square() + (
+        logps.rejected_logratio + anchor
+    ).square()
     return -logsigmoid(logps.margin) + calibration / 2

@@ -13,7 +13,10 @@ from prefine.losses.protocol import PairLogps, declare
 
 @declare(family="divergence", needs=frozenset({"reference"}))
 def chi_po(
-    logps: PairLogps, *, beta: Annotated[float, Field(gt=0)] = 0.01, r_max: Annotated[float, Field(gt=0)] = 10.0
+    logps: PairLogps,
+    *,
+    beta: Annotated[float, Field(gt=0)] = 0.01,
+    r_max: Annotated[float, Field(gt=0)] = 10.0,
 ) -> Float[Tensor, " B"]:
     """-log sigmoid(clip(beta * (exp(a) + a)) - clip(beta * (exp(c) + c))), a and c the log-ratios.
 

@@ -12,7 +12,10 @@ from prefine.losses.protocol import PairLogps, declare
 
 @declare(family="logistic", needs=frozenset({"reference"}))
 def discopop(
-    logps: PairLogps, *, beta: Annotated[float, Field(gt=0)] = 0.05, tau: Annotated[float, Field(gt=0, le=1)] = 0.05
+    logps: PairLogps,
+    *,
+    beta: Annotated[float, Field(gt=0)] = 0.05,
+    tau: Annotated[float, Field(gt=0, le=1)] = 0.05,
 ) -> Float[Tensor, " B"]:
     """(1 - m) * -log sigmoid(x) + m * exp(-x), x = beta * D, m = sigmoid(x / tau), D = margin.
 

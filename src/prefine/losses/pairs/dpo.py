@@ -24,7 +24,8 @@ def dpo(
     Args:
         logps: Summed completion log-probabilities [B], nats; the reference ones are required.
         beta: Inverse temperature [1/nat]; smaller trusts the reference less. Default: paper.
-        label_smoothing: Assumed share of pairs whose answers are labelled the wrong way round. Default: ours.
+        label_smoothing: Assumed share of pairs whose answers are labelled the wrong way round.
+            Default: ours.
     Returns: Loss per pair [B], nats.
     Source: arXiv:2305.18290, eq. 7.
     """

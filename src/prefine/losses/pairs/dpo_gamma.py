@@ -12,11 +12,15 @@ from prefine.losses.protocol import PairLogps, declare
 
 @declare(family="logistic", needs=frozenset({"reference"}))
 def dpo_gamma(
-    logps: PairLogps, *, beta: Annotated[float, Field(gt=0)] = 0.1, gamma: Annotated[float, Field(ge=0)] = 0.5
+    logps: PairLogps,
+    *,
+    beta: Annotated[float, Field(gt=0)] = 0.1,
+    gamma: Annotated[float, Field(ge=0)] = 0.5,
 ) -> Float[Tensor, " B"]:
     """-log sigmoid(beta * ((lw - ll) - gamma * (rw - rl))), l the policy's and r the reference's log-probabilities.
 
-    gamma 1 is DPO, 0 forgets the reference; in between it need not be unlearned as far where it ranks wrongly.
+    gamma 1 is DPO, 0 forgets the reference; in between it need not be unlearned as far where it
+    ranks wrongly.
 
     Args:
         logps: Summed completion log-probabilities [B], nats; the reference ones are required.

@@ -12,7 +12,10 @@ from prefine.losses.protocol import PairLogps, declare
 
 @declare(family="guarded", needs=frozenset({"reference"}))
 def dpo_shift(
-    logps: PairLogps, *, beta: Annotated[float, Field(gt=0)] = 0.1, f: Annotated[float, Field(gt=0, le=1)] = 0.95
+    logps: PairLogps,
+    *,
+    beta: Annotated[float, Field(gt=0)] = 0.1,
+    f: Annotated[float, Field(gt=0, le=1)] = 0.95,
 ) -> Float[Tensor, " B"]:
     """-log sigmoid(beta * (a - f * c)), a and c the log-ratios.
 

@@ -14,11 +14,15 @@ Divergence = Literal["reverse_kl", "forward_kl", "js_divergence"]
 
 @declare(family="divergence", needs=frozenset({"reference"}))
 def f_dpo(
-    logps: PairLogps, *, beta: Annotated[float, Field(gt=0)] = 0.1, divergence: Divergence = "js_divergence"
+    logps: PairLogps,
+    *,
+    beta: Annotated[float, Field(gt=0)] = 0.1,
+    divergence: Divergence = "js_divergence",
 ) -> Float[Tensor, " B"]:
     """-log sigmoid(beta * (g(a) - g(c))), a and c the log-ratios, g(x) = f'(exp(x)) up to a constant.
 
-    reverse_kl: g(x) = x (DPO). forward_kl: -exp(-x). js_divergence: log sigmoid(x). Exponents end at 80, where the
+    reverse_kl: g(x) = x (DPO). forward_kl: -exp(-x). js_divergence: log sigmoid(x). Exponents end
+        at 80, where the
     gradient does, too.
 
     Args:

@@ -13,12 +13,15 @@ from prefine.losses.protocol import PairLogps, declare
 
 @declare(family="divergence", needs=frozenset({"reference"}))
 def f_dpo_alpha(
-    logps: PairLogps, *, beta: Annotated[float, Field(gt=0)] = 0.1, alpha: Annotated[float, Field(ge=0, le=1)] = 0.5
+    logps: PairLogps,
+    *,
+    beta: Annotated[float, Field(gt=0)] = 0.1,
+    alpha: Annotated[float, Field(ge=0, le=1)] = 0.5,
 ) -> Float[Tensor, " B"]:
     """-log sigmoid(beta * (g(a) - g(c))), a and c the log-ratios, g(x) = (1 - exp(-alpha * x)) / alpha.
 
-    alpha 0 is DPO (reverse KL), 1 the forward KL. Exponents end at 80, where the gradient does, too. Others write
-    1 - alpha for this alpha.
+    alpha 0 is DPO (reverse KL), 1 the forward KL. Exponents end at 80, where the gradient does,
+    too. Others write 1 - alpha for this alpha.
 
     Args:
         logps: Summed completion log-probabilities [B], nats; the reference ones are required.

@@ -11,7 +11,10 @@ from prefine.losses.protocol import PairLogps, declare
 
 @declare(family="regression", needs=frozenset({"reference"}))
 def ipo(
-    logps: PairLogps, *, beta: Annotated[float, Field(gt=0)] = 0.1, average: Literal["token", "sum"] = "token"
+    logps: PairLogps,
+    *,
+    beta: Annotated[float, Field(gt=0)] = 0.1,
+    average: Literal["token", "sum"] = "token",
 ) -> Float[Tensor, " B"]:
     """(d - 1 / (2 beta))^2, d = a / |w| - c / |l|, a and c the log-ratios, |w| and |l| the token counts.
 
@@ -19,9 +22,10 @@ def ipo(
 
     Args:
         logps: Summed completion log-probabilities [B], nats; the reference ones are required.
-        beta: Regularization strength tau of the paper [1/nat]; the optimal d is 1 / (2 beta). Default: ours.
-        average: "token" divides each side's log-ratio by its own length before the difference (the authors'
-            published results), "sum" is the paper's equation as printed. Default: paper.
+        beta: Regularization strength tau of the paper [1/nat]; the optimal d is 1 / (2 beta).
+            Default: ours.
+        average: "token" divides each side's log-ratio by its own length before the difference (the
+            authors' published results), "sum" is the paper's equation as printed. Default: paper.
     Returns: Loss per pair [B], nats squared.
     Source: arXiv:2310.12036, eq. 17.
     """

@@ -19,11 +19,12 @@ def kto_pair(
 ) -> Float[Tensor, " B"]:
     """(wd * (1 - sigmoid(beta * (a - z0))) + wu * (1 - sigmoid(beta * (z0 - c)))) / 2, a and c the log-ratios.
 
-    z0 = max(0, mean log-ratio of answers to other prompts), an estimate of the divergence from the reference, over all
-    pairs of the step, unweighted; no gradient flows through it.
+    z0 = max(0, mean log-ratio of answers to other prompts), an estimate of the divergence from the
+    reference, over all pairs of the step, unweighted; no gradient flows through it.
 
     Args:
-        logps: All pairs of the step [B], nats; the reference values and `mismatched_logratio` are required.
+        logps: All pairs of the step [B], nats; the reference values and `mismatched_logratio` are
+            required.
         beta: Inverse temperature [1/nat]; smaller trusts the reference less. Default: field.
         desirable_weight: Weight wd of chosen answers. Default: paper.
         undesirable_weight: Weight wu of rejected answers. Default: paper.

@@ -11,7 +11,9 @@ from prefine.losses.protocol import Loss, PairLogps, declare
 
 def _as_many(*, losses: tuple[Loss, ...], weights: tuple[float, ...]) -> None:
     if len(losses) != len(weights):
-        raise ValueError(f"losses has {len(losses)} parts, weights has {len(weights)}; give each loss one weight")
+        raise ValueError(
+            f"losses has {len(losses)} parts, weights has {len(weights)}; give each loss one weight"
+        )
 
 
 @declare(family="composite", check=_as_many)
@@ -23,8 +25,8 @@ def mixture(
 ) -> Float[Tensor, " B"]:
     """Sum of weight * loss.
 
-    MPO, for example, is dpo, bco and nll (reduction "token_mean") with weights .8, .2 and 1. Kind and needs are those
-    of the parts together.
+    MPO, for example, is dpo, bco and nll (reduction "token_mean") with weights .8, .2 and 1. Kind
+    and needs are those of the parts together.
 
     Args:
         logps: What the parts need.

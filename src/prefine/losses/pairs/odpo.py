@@ -20,10 +20,12 @@ def odpo(
 ) -> Float[Tensor, " B"]:
     """-log sigmoid(beta * D - alpha * f(score_gap)), D = margin.
 
-    With "log", a gap below 1 asks for less than DPO does, and a gap of nearly 0 for next to nothing.
+    With "log", a gap below 1 asks for less than DPO does, and a gap of nearly 0 for next to
+    nothing.
 
     Args:
-        logps: Summed completion log-probabilities [B], nats; the reference ones and `score_gap` are required.
+        logps: Summed completion log-probabilities [B], nats; the reference ones and `score_gap` are
+            required.
         beta: Inverse temperature [1/nat]; smaller trusts the reference less. Default: ours.
         alpha: How much a unit of the scaled gap must show in beta * D; 0 is DPO. Default: ours.
         scale: "linear", f(g) = g, or "log", f(g) = log(max(g, 1e-6)). Default: ours.

@@ -19,12 +19,14 @@ def robust(
 ) -> Float[Tensor, " B"]:
     """(-(1 - e) log sigmoid(beta * D) + e log sigmoid(-beta * D)) / (1 - 2e), D = margin, e = label_smoothing.
 
-    Its mean over labels that are wrong with chance e is DPO on the right ones. It has no lower bound.
+    Its mean over labels that are wrong with chance e is DPO on the right ones. It has no lower
+    bound.
 
     Args:
         logps: Summed completion log-probabilities [B], nats; the reference ones are required.
         beta: Inverse temperature [1/nat]; smaller trusts the reference less. Default: ours.
-        label_smoothing: Chance that a pair is labelled the wrong way round; 0 is DPO. Default: ours.
+        label_smoothing: Chance that a pair is labelled the wrong way round; 0 is DPO. Default:
+            ours.
     Returns: Loss per pair [B], nats.
     Source: arXiv:2403.00409.
     """

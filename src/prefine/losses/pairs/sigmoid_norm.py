@@ -11,11 +11,14 @@ from prefine.losses.protocol import PairLogps, declare
 
 
 @declare(family="logistic", needs=frozenset({"reference"}))
-def sigmoid_norm(logps: PairLogps, *, beta: Annotated[float, Field(gt=0)] = 5.0) -> Float[Tensor, " B"]:
+def sigmoid_norm(
+    logps: PairLogps, *, beta: Annotated[float, Field(gt=0)] = 5.0
+) -> Float[Tensor, " B"]:
     """-log sigmoid(beta * (a / |w| - c / |l|)), a and c the log-ratios, |w| and |l| the token counts.
 
     Args:
-        logps: Summed completion log-probabilities [B], nats, and token counts; the reference ones are required.
+        logps: Summed completion log-probabilities [B], nats, and token counts; the reference ones
+            are required.
         beta: Inverse temperature [tokens/nat]. Default: ours.
     Returns: Loss per pair [B], nats.
     Source: arXiv:2411.15124 (length-normalized DPO).

@@ -11,7 +11,10 @@ from prefine.losses.protocol import PairLogps, declare
 
 @declare(family="hinge")
 def slic(
-    logps: PairLogps, *, delta: Annotated[float, Field(ge=0)] = 1.0, lam: Annotated[float, Field(ge=0)] = 0.1
+    logps: PairLogps,
+    *,
+    delta: Annotated[float, Field(ge=0)] = 1.0,
+    lam: Annotated[float, Field(ge=0)] = 0.1,
 ) -> Float[Tensor, " B"]:
     """max(0, delta - lw + ll) - lam * lw, lw and ll the log-probabilities of chosen and rejected.
 

@@ -14,11 +14,12 @@ from prefine.losses.protocol import PairLogps, declare
 def soft_dpo(logps: PairLogps, *, beta: Annotated[float, Field(gt=0)] = 0.1) -> Float[Tensor, " B"]:
     """-p log sigmoid(beta * D) - (1 - p) log sigmoid(-beta * D), D = margin, p = p_chosen.
 
-    The optimal margin is logit(p) / beta: a narrow preference asks for a narrow margin. A pair that states no
-    probability has p = 1, which is DPO.
+    The optimal margin is logit(p) / beta: a narrow preference asks for a narrow margin. A pair that
+    states no probability has p = 1, which is DPO.
 
     Args:
-        logps: Summed completion log-probabilities [B], nats; the reference ones and `p_chosen` are required.
+        logps: Summed completion log-probabilities [B], nats; the reference ones and `p_chosen` are
+            required.
         beta: Inverse temperature [1/nat]; smaller trusts the reference less. Default: ours.
     Returns: Loss per pair [B], nats.
     Source: arXiv:2305.18290, eq. 7, as cross-entropy with a soft label.

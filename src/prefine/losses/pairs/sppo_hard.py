@@ -10,7 +10,9 @@ from prefine.losses.protocol import PairLogps, declare
 
 
 @declare(family="regression", needs=frozenset({"reference"}))
-def sppo_hard(logps: PairLogps, *, beta: Annotated[float, Field(gt=0)] = 0.001) -> Float[Tensor, " B"]:
+def sppo_hard(
+    logps: PairLogps, *, beta: Annotated[float, Field(gt=0)] = 0.001
+) -> Float[Tensor, " B"]:
     """(a - 1 / (2 beta))^2 + (c + 1 / (2 beta))^2, a and c the log-ratios.
 
     Twice `sppo` at p_chosen = 1.

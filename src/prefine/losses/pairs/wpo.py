@@ -10,7 +10,10 @@ from prefine.losses.protocol import Loss, PairLogps, declare, provided
 
 def _weightable(*, loss: Loss) -> None:
     if not per_pair(loss):
-        raise ValueError("this loss sorts the pairs of a step, so its values belong to no pair that could be weighted")
+        raise ValueError(
+            "this loss sorts the pairs of a step, so its values belong to no pair that could be "
+            "weighted"
+        )
 
 
 @declare(family="composite", needs=frozenset({"tokens", "vocabulary"}), check=_weightable)

@@ -16,9 +16,9 @@ def nll(logps: PairLogps, *, reduction: NllReduction = "sum") -> Float[Tensor, "
 
     Args:
         logps: Summed completion log-probabilities [B], nats.
-        reduction: "sum" over the answer's tokens; their "mean" (then long answers do not dominate); or "token_mean",
-            the sum over the mean length of the step's chosen answers, whose mean is that over all its tokens (both with
-            the pairs' weights). Default: ours.
+        reduction: "sum" over the answer's tokens; their "mean" (then long answers do not dominate);
+            or "token_mean", the sum over the mean length of the step's chosen answers, whose mean
+            is that over all its tokens (both with the pairs' weights). Default: ours.
     Returns: Penalty per pair [B], nats (per token except with "sum").
     Source: arXiv:2404.19733 (mean), arXiv:2405.16436 (sum).
     """

@@ -22,8 +22,10 @@ def step_budget(
 
     Args:
         logps: All pairs of the step [B], nats; `initial_chosen` is required.
-        delta: How far the chosen log-probability may fall on average [nats per answer, or per token]. Default: ours.
-        per: "sequence" budgets the summed log-probability, "token" its mean over the answer's tokens. Default: ours.
+        delta: How far the chosen log-probability may fall on average [nats per answer, or per
+            token]. Default: ours.
+        per: "sequence" budgets the summed log-probability, "token" its mean over the answer's
+            tokens. Default: ours.
     Returns: Penalty per pair [B], nats (per token with "token").
     Source: our reading of arXiv:2411.05875, over a step.
     """

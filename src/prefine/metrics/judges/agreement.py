@@ -18,8 +18,8 @@ class Agreement(NamedTuple):
 
     Attributes:
         agreement: How often they name the same winner, two ties being the same; in %.
-        kappa: Cohen's kappa, 1 for full agreement and 0 for what their habits alone would give; None where both always
-            say the same one thing, so that it does not exist.
+        kappa: Cohen's kappa, 1 for full agreement and 0 for what their habits alone would give;
+            None where both always say the same one thing, so that it does not exist.
         missing: Pairs that one of them has no verdict on.
     """
 
@@ -38,14 +38,16 @@ def rater_agreement(
 ) -> Agreement:
     """The agreement of two judges, of a judge and labels, or of a judge's two orders.
 
-    Labels 1 and 2 are given as 1.0 and 0.0; the verdicts of the swapped order as P(answer 1 is better), too.
+    Labels 1 and 2 are given as 1.0 and 0.0; the verdicts of the swapped order as P(answer 1 is
+    better), too.
 
     Args:
         p_one: P(answer 1 is better) by one rater [n]; .5 a tie, None or NaN no verdict.
         p_one_other: The same by the other rater [n].
         samples: Number of bootstrap samples.
         seed: Seed of the bootstrap.
-        prompt_ids: Prompt of each pair [n], to resample prompts; None if there is one pair per prompt.
+        prompt_ids: Prompt of each pair [n], to resample prompts; None if there is one pair per
+            prompt.
 
     Raises:
         ValueError: Lengths differ, a verdict is outside [0, 1], or no pair has a verdict of both.
@@ -53,7 +55,10 @@ def rater_agreement(
     """
     one, other = verdicts(p_one, name="p_one"), verdicts(p_one_other, name="p_one_other")
     if one.size != other.size or (prompt_ids is not None and len(prompt_ids) != one.size):
-        raise ValueError(f"{one.size} verdicts of one rater, {other.size} of the other; one per pair, and a prompt id")
+        raise ValueError(
+            f"{one.size} verdicts of one rater, {other.size} of the other; one per pair, and a "
+            "prompt id"
+        )
     known = ~(np.isnan(one) | np.isnan(other))
     if not known.any():
         raise ValueError("no pair has a verdict of both raters")
@@ -80,17 +85,29 @@ def _kappa_value(
     _, group = np.unique(groups, return_inverse=True)
     size = int(group.max()) + 1
     cell = (group * _CHOICES + choice) * _CHOICES + other
-    tables = np.bincount(cell, minlength=size * _CHOICES**2).reshape(size, _CHOICES**2).astype(np.float64)
+    tables = (
+        np.bincount(cell, minlength=size * _CHOICES**2)
+        .reshape(size, _CHOICES**2)
+        .astype(np.float64)
+    )
     (value,) = _kappa(tables.sum(axis=0)[None])
     if np.isnan(value):
         return None
     error, interval = None, None
     if size > 1:
-        draws = np.concatenate([_kappa(block @ tables) for block in drawn_prompts(size, samples=samples, seed=seed)])
+        draws = np.concatenate(
+            [_kappa(block @ tables) for block in drawn_prompts(size, samples=samples, seed=seed)]
+        )
         # A sample of one single choice has none.
         if not np.isnan(draws).any():
             error, interval = spread(draws)
-    return MetricValue(name="cohen_kappa", value=float(value), standard_error=error, interval=interval, n=choice.size)
+    return MetricValue(
+        name="cohen_kappa",
+        value=float(value),
+        standard_error=error,
+        interval=interval,
+        n=choice.size,
+    )
 
 
 def _kappa(tables: Array) -> Array:
@@ -99,5 +116,7 @@ def _kappa(tables: Array) -> Array:
     same = np.trace(share, axis1=1, axis2=2)
     chance = (share.sum(axis=2) * share.sum(axis=1)).sum(axis=1)
     left = 1 - chance
-    kappa: Array = np.where(left > 1e-12, (same - chance) / np.where(left > 1e-12, left, 1.0), np.nan)
+    kappa: Array = np.where(
+        left > 1e-12, (same - chance) / np.where(left > 1e-12, left, 1.0), np.nan
+    )
     return kappa

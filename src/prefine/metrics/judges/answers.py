@@ -13,23 +13,33 @@ def first_slot_rate(
 ) -> MetricValue:
     """How often the judge prefers the completion that is shown first, a tie counting half; in %.
 
-    50 is no preference if both slots hold equally good completions, as when both orders of every pair were asked.
+    50 is no preference if both slots hold equally good completions, as when both orders of every
+    pair were asked.
 
     Args:
         p_first: P(first is better) of each judgment [n]; leave failed ones out.
-        samples: Number of bootstrap samples of the standard error; without prompt_ids nothing is drawn.
+        samples: Number of bootstrap samples of the standard error; without prompt_ids nothing is
+            drawn.
         seed: Seed of the bootstrap.
-        prompt_ids: Prompt of each judgment [n], to resample prompts; None if there is one judgment per prompt.
+        prompt_ids: Prompt of each judgment [n], to resample prompts; None if there is one judgment
+            per prompt.
 
     Raises:
         ValueError: No judgment, or a value that is not in [0, 1].
     """
     p = probabilities(p_first, name="p_first")
-    return percentage("first_slot_rate", _preference(p) / 2 + 0.5, samples=samples, seed=seed, groups=prompt_ids)
+    return percentage(
+        "first_slot_rate", _preference(p) / 2 + 0.5, samples=samples, seed=seed, groups=prompt_ids
+    )
 
 
 def swap_consistency(
-    p_first: Values, p_first_swapped: Values, *, samples: int = 2000, seed: int = 0, prompt_ids: Groups | None = None
+    p_first: Values,
+    p_first_swapped: Values,
+    *,
+    samples: int = 2000,
+    seed: int = 0,
+    prompt_ids: Groups | None = None,
 ) -> MetricValue:
     """How often both orders of a pair have the same winner, two ties being the same; in %.
 
@@ -38,14 +48,20 @@ def swap_consistency(
     Args:
         p_first: P(first is better) of each pair in one order [n]; None or NaN for no verdict.
         p_first_swapped: The same pairs with the two completions swapped [n].
-        samples: Number of bootstrap samples of the standard error; without prompt_ids nothing is drawn.
+        samples: Number of bootstrap samples of the standard error; without prompt_ids nothing is
+            drawn.
         seed: Seed of the bootstrap.
-        prompt_ids: Prompt of each pair [n], to resample prompts; None if there is one pair per prompt.
+        prompt_ids: Prompt of each pair [n], to resample prompts; None if there is one pair per
+            prompt.
 
     Raises:
-        ValueError: The two differ in length, a value is outside [0, 1], or no pair has both verdicts.
+        ValueError: The two differ in length, a value is outside [0, 1], or no pair has both
+            verdicts.
     """
-    one, other = verdicts(p_first, name="p_first"), verdicts(p_first_swapped, name="p_first_swapped")
+    one, other = (
+        verdicts(p_first, name="p_first"),
+        verdicts(p_first_swapped, name="p_first_swapped"),
+    )
     if one.size != other.size or (prompt_ids is not None and len(prompt_ids) != one.size):
         raise ValueError("p_first, p_first_swapped and prompt_ids must have the same length")
     answered = ~(np.isnan(one) | np.isnan(other))

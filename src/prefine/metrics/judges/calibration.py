@@ -5,7 +5,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from prefine.metrics.statistics.intervals import Array, Groups, mean_value, percentage, probabilities
+from prefine.metrics.statistics.intervals import (
+    Array,
+    Groups,
+    mean_value,
+    percentage,
+    probabilities,
+)
 from prefine.metrics.statistics.resampling import drawn_prompts, spread
 from prefine.records import MetricValue
 
@@ -33,7 +39,8 @@ class CyclicTriads(NamedTuple):
         rate: Cyclic ones among the strict triads, in %; None where no triad is strict.
         cyclic: How many.
         strict: Triads whose three duels all have a winner.
-        tied: Triads with all three duels but a tie among them. They are neither cyclic nor not, and are left out.
+        tied: Triads with all three duels but a tie among them. They are neither cyclic nor not, and
+            are left out.
         unmet: Triads that lack a duel.
     """
 
@@ -56,12 +63,14 @@ def expected_calibration_error(
     """The mean distance between what a judge says and what is so, in points of 100: sum_b n_b / n |mean p - mean y|.
 
     Args:
-        p: The judge's probability of an event [n], such as that answer 1 is better; leave failures out.
+        p: The judge's probability of an event [n], such as that answer 1 is better; leave failures
+            out.
         outcomes: Whether it was so [n], in [0, 1]; 0.5 where the truth is a tie.
         bins: Number of ranges of equal width.
         samples: Number of bootstrap samples.
         seed: Seed of the bootstrap.
-        prompt_ids: Prompt of each verdict [n], to resample prompts; None makes each verdict its own.
+        prompt_ids: Prompt of each verdict [n], to resample prompts; None makes each verdict its
+            own.
 
     Raises:
         ValueError: No verdict, lengths that differ, a value outside [0, 1], or bins below 1.
@@ -72,7 +81,9 @@ def expected_calibration_error(
     groups = np.arange(chance.size) if prompt_ids is None else np.asarray(prompt_ids)
     _, group = np.unique(groups, return_inverse=True)
     size = int(group.max()) + 1
-    gaps = np.bincount(group * bins + index, weights=chance - truth, minlength=size * bins).reshape(size, bins)
+    gaps = np.bincount(group * bins + index, weights=chance - truth, minlength=size * bins).reshape(
+        size, bins
+    )
     counts = np.bincount(group, minlength=size).astype(np.float64)
     value = float(np.abs(gaps.sum(axis=0)).sum() / chance.size)
     error, interval = None, None
@@ -113,8 +124,14 @@ def reliability_curve(
         inside = index == b
         if inside.any():
             groups = None if prompt_ids is None else np.asarray(prompt_ids)[inside]
-            frequency = percentage("frequency", truth[inside], samples=samples, seed=seed, groups=groups)
-            curve.append(ReliabilityBin(b / bins, (b + 1) / bins, 100 * float(chance[inside].mean()), frequency))
+            frequency = percentage(
+                "frequency", truth[inside], samples=samples, seed=seed, groups=groups
+            )
+            curve.append(
+                ReliabilityBin(
+                    b / bins, (b + 1) / bins, 100 * float(chance[inside].mean()), frequency
+                )
+            )
     return curve
 
 
@@ -132,23 +149,29 @@ def brier_score(
     Source: Brier 1950.
     """
     chance, truth = _pairs(p, outcomes, prompt_ids)
-    return mean_value("brier_score", (chance - truth) ** 2, samples=samples, seed=seed, groups=prompt_ids)
+    return mean_value(
+        "brier_score", (chance - truth) ** 2, samples=samples, seed=seed, groups=prompt_ids
+    )
 
 
-def cyclic_triads(p_row_better: npt.ArrayLike, *, samples: int = 2000, seed: int = 0) -> CyclicTriads:
+def cyclic_triads(
+    p_row_better: npt.ArrayLike, *, samples: int = 2000, seed: int = 0
+) -> CyclicTriads:
     """How many triads of duels contradict every order, over N prompts; prompts are resampled.
 
-    In a tournament without ties and gaps this is C(M, 3) - sum_i C(s_i, 2), with s_i the wins of completion i. Triads
-    with a tie are left out and counted, since a tie fits every order.
+    In a tournament without ties and gaps this is C(M, 3) - sum_i C(s_i, 2), with s_i the wins of
+    completion i. Triads with a tie are left out and counted, since a tie fits every order.
 
     Args:
-        p_row_better: P(row is better than column) of each prompt [N, M, M], or of one [M, M]; NaN for no duel. Only
-            one of two mirrored cells is needed; where both are there, they must add up to 1.
+        p_row_better: P(row is better than column) of each prompt [N, M, M], or of one [M, M]; NaN
+            for no duel. Only one of two mirrored cells is needed; where both are there, they must
+            add up to 1.
         samples: Number of bootstrap samples.
         seed: Seed of the bootstrap.
 
     Raises:
-        ValueError: Not square, fewer than three completions, a value outside [0, 1], or mirrored cells that disagree.
+        ValueError: Not square, fewer than three completions, a value outside [0, 1], or mirrored
+            cells that disagree.
     Source: Kendall and Babington Smith 1940.
     """
     wins = _signs(np.asarray(p_row_better, dtype=np.float64))
@@ -183,10 +206,14 @@ def cyclic_triads(p_row_better: npt.ArrayLike, *, samples: int = 2000, seed: int
     return CyclicTriads(rate, counts[0], counts[1], counts[2] - counts[1], total - counts[2])
 
 
-def _pairs(p: npt.ArrayLike, outcomes: npt.ArrayLike, prompt_ids: Groups | None) -> tuple[Array, Array]:
+def _pairs(
+    p: npt.ArrayLike, outcomes: npt.ArrayLike, prompt_ids: Groups | None
+) -> tuple[Array, Array]:
     chance, truth = probabilities(p, name="p"), probabilities(outcomes, name="outcomes")
     if chance.size != truth.size or (prompt_ids is not None and len(prompt_ids) != chance.size):
-        raise ValueError(f"{chance.size} probabilities, but {truth.size} outcomes; one of each per verdict")
+        raise ValueError(
+            f"{chance.size} probabilities, but {truth.size} outcomes; one of each per verdict"
+        )
     return chance, truth
 
 
@@ -201,16 +228,21 @@ def _signs(p: Array) -> Array:
     if p.ndim == 2:
         p = p[None]
     if p.ndim != 3 or p.shape[1] != p.shape[2] or p.shape[1] < 3:
-        raise ValueError(f"p_row_better must be [N, M, M] with M of at least 3, got shape {p.shape}")
+        raise ValueError(
+            f"p_row_better must be [N, M, M] with M of at least 3, got shape {p.shape}"
+        )
     bad = np.argwhere((p < 0) | (p > 1))
     if len(bad):
-        raise ValueError(f"p_row_better must be in [0, 1], got {p[tuple(bad[0])]} at {bad[0].tolist()}")
+        raise ValueError(
+            f"p_row_better must be in [0, 1], got {p[tuple(bad[0])]} at {bad[0].tolist()}"
+        )
     mirrored = 1 - p.transpose(0, 2, 1)
     off = ~np.eye(p.shape[1], dtype=np.bool_)
     both = np.argwhere((np.abs(p - mirrored) > 1e-9) & off)
     if len(both):
         raise ValueError(
-            f"cells at {both[0].tolist()} and mirrored do not add up to 1; give the mean of both orders, and its mirror"
+            f"cells at {both[0].tolist()} and mirrored do not add up to 1; give the mean of both "
+            "orders, and its mirror"
         )
     filled = np.where(np.isnan(p), mirrored, p)
     signs: Array = np.where(off, np.sign(filled - 0.5), np.nan)

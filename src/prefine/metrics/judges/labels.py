@@ -1,7 +1,7 @@
 """A judge against labelled pairs, asked in both orders: accuracy, agreement, preference for a slot or for length.
 
-Verdicts here are P(answer 1 is better), whichever answer was shown first: .5 a tie, None or NaN no verdict. The winner
-is the likelier answer.
+Verdicts here are P(answer 1 is better), whichever answer was shown first: .5 a tie, None or NaN no
+verdict. The winner is the likelier answer.
 """
 
 from typing import NamedTuple
@@ -47,7 +47,8 @@ class SlotPreference(NamedTuple):
     """What the judge does with the slots, in %.
 
     Attributes:
-        pick_first: (P(the first slot wins, original order) + P(the first slot wins, swapped order)) / 2, of all pairs.
+        pick_first: (P(the first slot wins, original order) + P(the first slot wins, swapped order))
+            / 2, of all pairs.
         first_slot_rate: Of the judgments with a verdict, a tie counting half.
         first_twice: Pairs for which the first slot wins in both orders, of all pairs.
         second_twice: Pairs for which the second slot does.
@@ -86,12 +87,15 @@ def labelled_accuracy(
         labels: The better answer of each pair [n], 1 or 2.
         p_one: P(answer 1 is better) with answer 1 shown first [n].
         p_one_swapped: P(answer 1 is better) with answer 2 shown first [n].
-        samples: Number of bootstrap samples of the standard error; without prompt_ids nothing is drawn.
+        samples: Number of bootstrap samples of the standard error; without prompt_ids nothing is
+            drawn.
         seed: Seed of the bootstrap.
-        prompt_ids: Prompt of each pair [n], to resample prompts; None if there is one pair per prompt.
+        prompt_ids: Prompt of each pair [n], to resample prompts; None if there is one pair per
+            prompt.
 
     Raises:
-        ValueError: Lengths differ, there is no pair, a label is not 1 or 2, or a verdict is outside [0, 1].
+        ValueError: Lengths differ, there is no pair, a label is not 1 or 2, or a verdict is outside
+            [0, 1].
     Source: LLMBar, arXiv:2310.07641.
     """
     one, other = _both_orders(p_one, p_one_swapped)
@@ -104,12 +108,20 @@ def labelled_accuracy(
         "accuracy_in_both_orders": right & right_swapped,
     }
     return LabelledAccuracy(
-        *(percentage(name, hits, samples=samples, seed=seed, groups=prompt_ids) for name, hits in outcomes.items())
+        *(
+            percentage(name, hits, samples=samples, seed=seed, groups=prompt_ids)
+            for name, hits in outcomes.items()
+        )
     )
 
 
 def order_agreement(
-    p_one: Values, p_one_swapped: Values, *, samples: int = 2000, seed: int = 0, prompt_ids: Groups | None = None
+    p_one: Values,
+    p_one_swapped: Values,
+    *,
+    samples: int = 2000,
+    seed: int = 0,
+    prompt_ids: Groups | None = None,
 ) -> OrderAgreement:
     """How often swapping the answers leaves the winner, with and without the pairs that lack a verdict.
 
@@ -125,7 +137,12 @@ def order_agreement(
 
 
 def slot_preference(
-    p_one: Values, p_one_swapped: Values, *, samples: int = 2000, seed: int = 0, prompt_ids: Groups | None = None
+    p_one: Values,
+    p_one_swapped: Values,
+    *,
+    samples: int = 2000,
+    seed: int = 0,
+    prompt_ids: Groups | None = None,
 ) -> SlotPreference:
     """How often the judge prefers the first slot, and the two ways of contradicting itself that this is made of.
 
@@ -145,10 +162,14 @@ def slot_preference(
         "second_slot_twice": (winner == 2) & (swapped == 1),
     }
     pick, first, second = (
-        percentage(name, hits, samples=samples, seed=seed, groups=prompt_ids) for name, hits in shares.items()
+        percentage(name, hits, samples=samples, seed=seed, groups=prompt_ids)
+        for name, hits in shares.items()
     )
     rate = first_slot_rate(
-        p_first[known], samples=samples, seed=seed, prompt_ids=np.concatenate([pair, pair])[known].astype(np.str_)
+        p_first[known],
+        samples=samples,
+        seed=seed,
+        prompt_ids=np.concatenate([pair, pair])[known].astype(np.str_),
     )
     return SlotPreference(pick, rate, first, second)
 
@@ -160,7 +181,8 @@ def verdict_rates(
 
     Args:
         p_one: P(one answer is better) of each judgment [n], in any order.
-        samples: Number of bootstrap samples of the standard error; without prompt_ids nothing is drawn.
+        samples: Number of bootstrap samples of the standard error; without prompt_ids nothing is
+            drawn.
         seed: Seed of the bootstrap.
         prompt_ids: Prompt of each judgment [n], to resample prompts.
 
@@ -191,22 +213,28 @@ def length_preference(
 ) -> MetricValue:
     """How often the longer answer wins, a tie counting half, of the pairs with a verdict whose lengths differ; in %.
 
-    It is no bias by itself: compare with the same figure of the labels, `p_one` 1 where the label is 1 and 0 elsewhere.
+    It is no bias by itself: compare with the same figure of the labels, `p_one` 1 where the label
+    is 1 and 0 elsewhere.
 
     Args:
         p_one: P(answer 1 is better) [n], best the mean of both orders; None or NaN for no verdict.
         lengths_one: Length of each answer 1 [n], in any unit.
         lengths_two: Length of each answer 2 [n].
-        samples: Number of bootstrap samples of the standard error; without prompt_ids nothing is drawn.
+        samples: Number of bootstrap samples of the standard error; without prompt_ids nothing is
+            drawn.
         seed: Seed of the bootstrap.
         prompt_ids: Prompt of each pair [n], to resample prompts.
         name: Name of the metric.
 
     Raises:
-        ValueError: Lengths differ in number or are not finite, or no pair has both a verdict and two lengths.
+        ValueError: Lengths differ in number or are not finite, or no pair has both a verdict and
+            two lengths.
     """
     p = verdicts(p_one, name="p_one")
-    one, two = finite_values(lengths_one, name="lengths_one"), finite_values(lengths_two, name="lengths_two")
+    one, two = (
+        finite_values(lengths_one, name="lengths_one"),
+        finite_values(lengths_two, name="lengths_two"),
+    )
     if not p.size == one.size == two.size:
         raise ValueError(f"{p.size} verdicts, but {one.size} and {two.size} lengths")
     used = ~np.isnan(p) & (one != two)

@@ -29,10 +29,12 @@ def weighted_subsets(
         samples: Number of bootstrap samples.
         seed: Seed of the bootstrap.
 
-    Returns: With `n` items. Without uncertainty where a subset has a single item, whose spread is not known.
+    Returns: With `n` items. Without uncertainty where a subset has a single item, whose spread is
+        not known.
 
     Raises:
-        ValueError: A value outside [0, 1], a weight that is not positive, a subset without a weight or without items.
+        ValueError: A value outside [0, 1], a weight that is not positive, a subset without a weight
+            or without items.
     """
     means, draws = subset_means(values, subsets, weights, samples=samples, seed=seed)
     share = np.array([weights[subset] for subset in sorted(weights)], dtype=np.float64)
@@ -66,12 +68,16 @@ def subset_means(
     names = sorted(weights)
     wrong = [subset for subset in names if not 0 < weights[subset] < np.inf]
     if wrong or not names:
-        raise ValueError(f"weights of subsets must be positive and finite; {', '.join(wrong) or 'there is none'}")
+        raise ValueError(
+            f"weights of subsets must be positive and finite; {', '.join(wrong) or 'there is none'}"
+        )
     found = {str(label) for label in np.unique(labels)}
     if unknown := found - set(names):
         raise ValueError(f"unknown subset {', '.join(sorted(unknown))}; known: {', '.join(names)}")
     if absent := set(names) - found:
-        raise ValueError(f"no item of {', '.join(sorted(absent))}, so the mean over all subsets does not exist")
+        raise ValueError(
+            f"no item of {', '.join(sorted(absent))}, so the mean over all subsets does not exist"
+        )
     parts = [array[labels == subset] for subset in names]
     means = np.array([part.mean() for part in parts])
     if min(part.size for part in parts) < 2:

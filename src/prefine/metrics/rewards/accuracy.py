@@ -8,14 +8,20 @@ from prefine.records import MetricValue
 
 
 def reward_accuracy(
-    margins: npt.ArrayLike, prompt_ids: Groups, *, samples: int = 2000, seed: int = 0, name: str = "reward_accuracy"
+    margins: npt.ArrayLike,
+    prompt_ids: Groups,
+    *,
+    samples: int = 2000,
+    seed: int = 0,
+    name: str = "reward_accuracy",
 ) -> MetricValue:
     """The share of pairs with a positive margin, a margin of 0 counting half; in %, prompts resampled.
 
     Args:
         margins: Chosen minus rejected implicit reward of each pair [B]; only the sign matters.
         prompt_ids: Prompt of each pair [B].
-        samples: Number of bootstrap samples of the standard error; without prompt_ids nothing is drawn.
+        samples: Number of bootstrap samples of the standard error; without prompt_ids nothing is
+            drawn.
         seed: Seed of the bootstrap.
         name: Name of the metric.
 
@@ -40,7 +46,8 @@ def longer_is_better(
         chosen_lengths: Length of each chosen completion [B], in any unit.
         rejected_lengths: Length of each rejected completion [B], in the same unit.
         prompt_ids: Prompt of each pair [B].
-        samples: Number of bootstrap samples of the standard error; without prompt_ids nothing is drawn.
+        samples: Number of bootstrap samples of the standard error; without prompt_ids nothing is
+            drawn.
         seed: Seed of the bootstrap.
 
     Raises:
@@ -50,4 +57,6 @@ def longer_is_better(
     rejected = finite_values(rejected_lengths, name="rejected_lengths")
     if chosen.size != rejected.size:
         raise ValueError(f"{chosen.size} chosen lengths, but {rejected.size} rejected ones")
-    return reward_accuracy(chosen - rejected, prompt_ids, samples=samples, seed=seed, name="longer_is_better")
+    return reward_accuracy(
+        chosen - rejected, prompt_ids, samples=samples, seed=seed, name="longer_is_better"
+    )

@@ -63,39 +63,55 @@ def displacement(
         ref_chosen: That of the chosen one by the reference, or by the policy at step 0 [B].
         ref_rejected: The same of the rejected one [B].
         prompt_ids: Prompt of each pair [B].
-        delta: The budget: how far a chosen log-probability may fall, nats per completion, at least 0.
+        delta: The budget: how far a chosen log-probability may fall, nats per completion, at least
+            0.
         quantiles: Which, each in [0, 1].
         samples: Number of bootstrap samples, over prompts.
         seed: Seed of the bootstrap.
 
     Raises:
-        ValueError: No pair, lengths that differ, a number that is not finite, a negative delta, or a quantile outside
-            [0, 1].
+        ValueError: No pair, lengths that differ, a number that is not finite, a negative delta, or
+            a quantile outside [0, 1].
     """
     if not delta >= 0:
         raise ValueError(f"delta must be at least 0, got {delta}")
     a, c = log_ratios(policy_chosen, policy_rejected, ref_chosen, ref_rejected)
 
     def spread(name: str, values: Array) -> Spread:
-        mean = mean_value(f"{name}_mean", values, samples=samples, seed=seed, unit="nats", groups=prompt_ids)
-        return Spread(mean, quantile_values(name, values, prompt_ids, quantiles=quantiles, samples=samples, seed=seed))
+        mean = mean_value(
+            f"{name}_mean", values, samples=samples, seed=seed, unit="nats", groups=prompt_ids
+        )
+        return Spread(
+            mean,
+            quantile_values(
+                name, values, prompt_ids, quantiles=quantiles, samples=samples, seed=seed
+            ),
+        )
 
     return Displacement(
         spread("chosen_log_ratio", a),
         spread("rejected_log_ratio", c),
         spread("margin", a - c),
         percentage("chosen_fell", a < 0, samples=samples, seed=seed, groups=prompt_ids),
-        percentage("chosen_fell_beyond_budget", a < -delta, samples=samples, seed=seed, groups=prompt_ids),
+        percentage(
+            "chosen_fell_beyond_budget", a < -delta, samples=samples, seed=seed, groups=prompt_ids
+        ),
     )
 
 
 def quantile_values(
-    name: str, values: npt.ArrayLike, prompt_ids: Groups, *, quantiles: Sequence[float], samples: int, seed: int
+    name: str,
+    values: npt.ArrayLike,
+    prompt_ids: Groups,
+    *,
+    quantiles: Sequence[float],
+    samples: int,
+    seed: int,
 ) -> tuple[MetricValue, ...]:
     """Quantiles over pairs as metrics NAME_q5, …, nats; standard error and interval are a bootstrap over prompts.
 
-    A quantile that falls between two values is their middle, so that the median of two is their mean and copies of all
-    pairs change nothing.
+    A quantile that falls between two values is their middle, so that the median of two is their
+    mean and copies of all pairs change nothing.
 
     Args:
         name: Of what.
@@ -106,7 +122,8 @@ def quantile_values(
         seed: Seed of the bootstrap.
 
     Raises:
-        ValueError: No value, one that is not finite, lengths that differ, no quantile or one outside [0, 1].
+        ValueError: No value, one that is not finite, lengths that differ, no quantile or one
+            outside [0, 1].
     """
     (array,) = same_length({name: values})
     if len(prompt_ids) != array.size:

@@ -8,7 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from prefine.metrics.rewards.model_rewards import same_length
-from prefine.metrics.statistics.intervals import Array, Groups, bootstrap_ratio, finite_values, mean_value
+from prefine.metrics.statistics.intervals import (
+    Array,
+    Groups,
+    bootstrap_ratio,
+    finite_values,
+    mean_value,
+)
 from prefine.records import MetricValue
 
 
@@ -17,8 +23,10 @@ class TokenSpread(NamedTuple):
 
     Attributes:
         top_mass: Probability of the k most likely tokens together, mass_k.
-        top_entropy: -sum p log p over these k tokens, nats: H_k (raw). It can fall because the mass does.
-        top_entropy_renormalised: Entropy of these k among themselves, nats: H_k (renorm), the shape alone.
+        top_entropy: -sum p log p over these k tokens, nats: H_k (raw). It can fall because the mass
+            does.
+        top_entropy_renormalised: Entropy of these k among themselves, nats: H_k (renorm), the shape
+            alone.
         entropy: Entropy over the whole vocabulary, nats.
     """
 
@@ -68,7 +76,8 @@ class Watch:
         margin: Moving average of the margin.
         highest_entropy: Highest moving average of H_k so far.
         highest_mass: Highest moving average of mass_k so far.
-        collapse: H_k has fallen too far from its height while the margin still rises: fewer ways to go on.
+        collapse: H_k has fallen too far from its height while the margin still rises: fewer ways to
+            go on.
         diffusion: mass_k has fallen too far from its height: probability leaks to the tail.
     """
 
@@ -85,18 +94,23 @@ def token_spread(logits: npt.ArrayLike, mask: npt.ArrayLike, *, k: int = 10) -> 
     """mass_k, H_k (raw and renormalised) and entropy at each masked-in position [t].
 
     Args:
-        logits: Logits or log-probabilities [T, V] of the next token, -inf for a token that cannot come.
-        mask: Which positions predict a completion token [T]; prompt and padding are false, whatever their logits.
+        logits: Logits or log-probabilities [T, V] of the next token, -inf for a token that cannot
+            come.
+        mask: Which positions predict a completion token [T]; prompt and padding are false, whatever
+            their logits.
         k: How many tokens are the top, from 1 to V.
 
     Raises:
-        ValueError: Shapes that do not fit, no position left, k out of range, or logits that are NaN, +inf or all -inf.
+        ValueError: Shapes that do not fit, no position left, k out of range, or logits that are
+            NaN, +inf or all -inf.
     Source: our reading of arXiv:2410.11677, whose equations were not found; k is ours.
     """
     kept = np.asarray(mask)
     table = np.asarray(logits)
     if table.ndim != 2 or kept.shape != table.shape[:1]:
-        raise ValueError(f"logits must be [T, V] and mask [T], got shapes {table.shape} and {kept.shape}")
+        raise ValueError(
+            f"logits must be [T, V] and mask [T], got shapes {table.shape} and {kept.shape}"
+        )
     if kept.dtype != np.bool_ and not np.isin(kept, (0, 1)).all():
         raise ValueError("mask must be true or false")
     kept = kept.astype(np.bool_)
@@ -109,7 +123,10 @@ def token_spread(logits: npt.ArrayLike, mask: npt.ArrayLike, *, k: int = 10) -> 
     bad = np.flatnonzero(~np.isfinite(top[:, 0]) | np.isnan(table).any(axis=1))
     if bad.size:
         position = int(np.flatnonzero(kept)[bad[0]])
-        raise ValueError(f"logits: {bad.size} positions hold NaN, +inf or only -inf, first at position {position}")
+        raise ValueError(
+            f"logits: {bad.size} positions hold NaN, +inf or only -inf, first at position "
+            f"{position}"
+        )
     logp = table - top
     logp -= np.log(np.exp(logp).sum(axis=1, keepdims=True))
     best = -np.partition(-logp, k - 1, axis=1)[:, :k]
@@ -146,12 +163,19 @@ def likelihood_indicators(
 
 
 def log_likelihood(
-    name: str, logps: npt.ArrayLike, tokens: npt.ArrayLike, prompt_ids: Groups, *, samples: int = 2000, seed: int = 0
+    name: str,
+    logps: npt.ArrayLike,
+    tokens: npt.ArrayLike,
+    prompt_ids: Groups,
+    *,
+    samples: int = 2000,
+    seed: int = 0,
 ) -> LogLikelihood:
     """Mean log-likelihood of a token and of a completion, prompts resampled.
 
     Args:
-        name: Of what, such as "chosen"; the metrics are NAME_logp_per_token and NAME_logp_per_sequence.
+        name: Of what, such as "chosen"; the metrics are NAME_logp_per_token and
+            NAME_logp_per_sequence.
         logps: Summed log-probability of each completion [B], nats.
         tokens: Number of its tokens [B].
         prompt_ids: Prompt of each completion [B].
@@ -161,25 +185,43 @@ def log_likelihood(
     Returns: Both in nats; `n` is the number of completions.
 
     Raises:
-        ValueError: No completion, lengths that differ, a number that is not finite, or a completion without tokens.
+        ValueError: No completion, lengths that differ, a number that is not finite, or a completion
+            without tokens.
     """
     sums, counts = same_length({"logps": logps, "tokens": tokens})
     if (counts < 1).any():
-        raise ValueError(f"tokens must be at least 1, got {counts.min():g} at index {counts.argmin()}")
+        raise ValueError(
+            f"tokens must be at least 1, got {counts.min():g} at index {counts.argmin()}"
+        )
     if len(prompt_ids) != sums.size:
         raise ValueError(f"{sums.size} values, but {len(prompt_ids)} groups")
     _, group = np.unique(np.asarray(prompt_ids), return_inverse=True)
     per_sequence = mean_value(
-        f"{name}_logp_per_sequence", sums, samples=samples, seed=seed, unit="nats", groups=prompt_ids
+        f"{name}_logp_per_sequence",
+        sums,
+        samples=samples,
+        seed=seed,
+        unit="nats",
+        groups=prompt_ids,
     )
     value, token_name = float(sums.sum() / counts.sum()), f"{name}_logp_per_token"
     if group.max() < 1:
-        return LogLikelihood(MetricValue(name=token_name, value=value, n=sums.size, unit="nats"), per_sequence)
+        return LogLikelihood(
+            MetricValue(name=token_name, value=value, n=sums.size, unit="nats"), per_sequence
+        )
     error, interval = bootstrap_ratio(
-        np.bincount(group, weights=sums), np.bincount(group, weights=counts), samples=samples, seed=seed
+        np.bincount(group, weights=sums),
+        np.bincount(group, weights=counts),
+        samples=samples,
+        seed=seed,
     )
     per_token = MetricValue(
-        name=token_name, value=value, standard_error=error, interval=interval, n=sums.size, unit="nats"
+        name=token_name,
+        value=value,
+        standard_error=error,
+        interval=interval,
+        n=sums.size,
+        unit="nats",
     )
     return LogLikelihood(per_token, per_sequence)
 
@@ -194,8 +236,9 @@ def watch(
 ) -> Watch:
     """The alarms after one more reading.
 
-    Falls are relative to the height: an alarm is on while average < (1 - fall) * height. The margin rises while its
-    moving average is above that before this reading. The first reading starts the averages and raises no alarm.
+    Falls are relative to the height: an alarm is on while average < (1 - fall) * height. The margin
+    rises while its moving average is above that before this reading. The first reading starts the
+    averages and raises no alarm.
 
     Args:
         before: Where the alarms stood; None before the first reading.
@@ -210,7 +253,8 @@ def watch(
     """
     if not 0 <= keep < 1 or not 0 <= entropy_fall <= 1 or not 0 <= mass_fall <= 1:
         raise ValueError(
-            f"keep must be in [0, 1), entropy_fall and mass_fall in [0, 1]; got {keep}, {entropy_fall}, {mass_fall}"
+            f"keep must be in [0, 1), entropy_fall and mass_fall in [0, 1]; got {keep}, "
+            f"{entropy_fall}, {mass_fall}"
         )
     entropy, mass, margin = (float(value) for value in finite_values(reading, name="reading"))
     if before is None:
@@ -232,7 +276,11 @@ def watch(
 
 
 def watch_all(
-    readings: Iterable[IndicatorReading], *, keep: float = 0.9, entropy_fall: float = 0.2, mass_fall: float = 0.05
+    readings: Iterable[IndicatorReading],
+    *,
+    keep: float = 0.9,
+    entropy_fall: float = 0.2,
+    mass_fall: float = 0.05,
 ) -> tuple[Watch, ...]:
     """Where the alarms stand after each of the readings, see `watch`.
 
@@ -242,7 +290,9 @@ def watch_all(
     states: list[Watch] = []
     for reading in readings:
         before = states[-1] if states else None
-        states.append(watch(before, reading, keep=keep, entropy_fall=entropy_fall, mass_fall=mass_fall))
+        states.append(
+            watch(before, reading, keep=keep, entropy_fall=entropy_fall, mass_fall=mass_fall)
+        )
     return tuple(states)
 
 

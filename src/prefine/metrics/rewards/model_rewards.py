@@ -14,8 +14,10 @@ class RewardAccuracies(NamedTuple):
     """How often two rewards of one model prefer the chosen completion, each by its own name.
 
     Attributes:
-        optimised: Accuracy of the score that the loss optimised, such as SimPO's mean log-probability.
-        log_ratio: Accuracy of the log-ratio to the reference, the reward that "reward accuracy" means elsewhere.
+        optimised: Accuracy of the score that the loss optimised, such as SimPO's mean
+            log-probability.
+        log_ratio: Accuracy of the log-ratio to the reference, the reward that "reward accuracy"
+            means elsewhere.
         same_order: How often both order a pair alike, two ties being the same.
     """
 
@@ -25,7 +27,10 @@ class RewardAccuracies(NamedTuple):
 
 
 def log_ratio_margins(
-    policy_chosen: npt.ArrayLike, policy_rejected: npt.ArrayLike, ref_chosen: npt.ArrayLike, ref_rejected: npt.ArrayLike
+    policy_chosen: npt.ArrayLike,
+    policy_rejected: npt.ArrayLike,
+    ref_chosen: npt.ArrayLike,
+    ref_rejected: npt.ArrayLike,
 ) -> npt.NDArray[np.float64]:
     """D = (lw - rw) - (ll - rl), the margin of each pair [B], nats.
 
@@ -43,7 +48,10 @@ def log_ratio_margins(
 
 
 def log_ratios(
-    policy_chosen: npt.ArrayLike, policy_rejected: npt.ArrayLike, ref_chosen: npt.ArrayLike, ref_rejected: npt.ArrayLike
+    policy_chosen: npt.ArrayLike,
+    policy_rejected: npt.ArrayLike,
+    ref_chosen: npt.ArrayLike,
+    ref_rejected: npt.ArrayLike,
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """(lw - rw, ll - rl), the log-ratios of the chosen and of the rejected completion [B], nats.
 
@@ -70,11 +78,14 @@ def reward_accuracies(
 ) -> RewardAccuracies:
     """The accuracy of the optimised score and of the log-ratio, in %, prompts resampled; a margin of 0 counts half.
 
-    A loss that does not optimise the log-ratio can raise one and lower the other: neither stands for both.
+    A loss that does not optimise the log-ratio can raise one and lower the other: neither stands
+    for both.
 
     Args:
-        optimised_margins: Chosen minus rejected optimised score of each pair [B]; only the sign matters.
-        log_ratio_margins: Chosen minus rejected log-ratio of each pair [B], see the function of this name.
+        optimised_margins: Chosen minus rejected optimised score of each pair [B]; only the sign
+            matters.
+        log_ratio_margins: Chosen minus rejected log-ratio of each pair [B], see the function of
+            this name.
         prompt_ids: Prompt of each pair [B].
         score: What the optimised score is called; the metric is SCORE_accuracy.
         samples: Number of bootstrap samples of the standard error; the interval needs none.
@@ -83,15 +94,26 @@ def reward_accuracies(
     Returns: Metrics SCORE_accuracy, log_ratio_accuracy and same_order.
 
     Raises:
-        ValueError: No pair, lengths that differ, a margin that is not finite, or a score named log_ratio.
+        ValueError: No pair, lengths that differ, a margin that is not finite, or a score named
+            log_ratio.
     """
     if score == "log_ratio":
         raise ValueError("score: 'log_ratio' is the name of the other one")
-    optimised, ratio = same_length({"optimised_margins": optimised_margins, "log_ratio_margins": log_ratio_margins})
+    optimised, ratio = same_length(
+        {"optimised_margins": optimised_margins, "log_ratio_margins": log_ratio_margins}
+    )
     return RewardAccuracies(
-        reward_accuracy(optimised, prompt_ids, samples=samples, seed=seed, name=f"{score}_accuracy"),
+        reward_accuracy(
+            optimised, prompt_ids, samples=samples, seed=seed, name=f"{score}_accuracy"
+        ),
         reward_accuracy(ratio, prompt_ids, samples=samples, seed=seed, name="log_ratio_accuracy"),
-        percentage("same_order", np.sign(optimised) == np.sign(ratio), samples=samples, seed=seed, groups=prompt_ids),
+        percentage(
+            "same_order",
+            np.sign(optimised) == np.sign(ratio),
+            samples=samples,
+            seed=seed,
+            groups=prompt_ids,
+        ),
     )
 
 
@@ -105,5 +127,7 @@ def same_length(given: dict[str, npt.ArrayLike]) -> list[npt.NDArray[np.float64]
     first, *others = arrays
     for name in others:
         if arrays[name].size != arrays[first].size:
-            raise ValueError(f"{arrays[first].size} values in {first}, but {arrays[name].size} in {name}")
+            raise ValueError(
+                f"{arrays[first].size} values in {first}, but {arrays[name].size} in {name}"
+            )
     return list(arrays.values())

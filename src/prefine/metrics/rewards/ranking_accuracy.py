@@ -38,8 +38,10 @@ class FlipTable(NamedTuple):
         became_wrong: Right before, wrong after.
         became_right: Wrong before, right after.
         stayed_wrong: Wrong before and after.
-        corrected: Of the pairs that were wrong before (`n` of them), those that are right after; None without any.
-        broken: Of the pairs that were right before (`n` of them), those that are wrong after; None without any.
+        corrected: Of the pairs that were wrong before (`n` of them), those that are right after;
+            None without any.
+        broken: Of the pairs that were right before (`n` of them), those that are wrong after; None
+            without any.
     """
 
     stayed_right: MetricValue
@@ -101,7 +103,8 @@ def length_normalised_ranking_accuracy(
         seed: Seed of the bootstrap.
 
     Raises:
-        ValueError: No pair, lengths that differ, a number that is not finite, or a completion without tokens.
+        ValueError: No pair, lengths that differ, a number that is not finite, or a completion
+            without tokens.
     Source: arXiv:2405.19534.
     """
     lw, ll, w_tokens, l_tokens = same_length(
@@ -114,18 +117,25 @@ def length_normalised_ranking_accuracy(
     )
     for name, tokens in (("chosen_tokens", w_tokens), ("rejected_tokens", l_tokens)):
         if (tokens < 1).any():
-            raise ValueError(f"{name} must be at least 1, got {tokens.min():g} at index {tokens.argmin()}")
+            raise ValueError(
+                f"{name} must be at least 1, got {tokens.min():g} at index {tokens.argmin()}"
+            )
     name = "length_normalised_ranking_accuracy"
-    return ranking_accuracy(lw / w_tokens, ll / l_tokens, prompt_ids, samples=samples, seed=seed, name=name)
+    return ranking_accuracy(
+        lw / w_tokens, ll / l_tokens, prompt_ids, samples=samples, seed=seed, name=name
+    )
 
 
-def list_ranking_accuracy(logps: Sequence[npt.ArrayLike], *, samples: int = 2000, seed: int = 0) -> MetricValue:
+def list_ranking_accuracy(
+    logps: Sequence[npt.ArrayLike], *, samples: int = 2000, seed: int = 0
+) -> MetricValue:
     """The share of prompts whose completions are all ranked as they should be, exactly; in %.
 
     A tie is not a ranking: with two completions this is `ranking_accuracy` but for ties.
 
     Args:
-        logps: For each prompt the log-probabilities of its completions, best completion first [N >= 2], nats.
+        logps: For each prompt the log-probabilities of its completions, best completion first [N >=
+            2], nats.
         samples: Without effect, as nothing is drawn at random.
         seed: Seed of the bootstrap.
 
@@ -137,7 +147,10 @@ def list_ranking_accuracy(logps: Sequence[npt.ArrayLike], *, samples: int = 2000
     for index, raw in enumerate(logps):
         values = finite_values(raw, name=f"logps of prompt {index}")
         if values.size < 2:
-            raise ValueError(f"logps of prompt {index}: a ranking needs at least two completions, got {values.size}")
+            raise ValueError(
+                f"logps of prompt {index}: a ranking needs at least two completions, got "
+                f"{values.size}"
+            )
         right.append(bool((np.diff(values) < 0).all()))
     return percentage("list_ranking_accuracy", right, samples=samples, seed=seed)
 
@@ -168,10 +181,11 @@ def idealised_ranking_accuracy(
         seed: Seed of the bootstrap.
 
     Raises:
-        ValueError: No pair, lengths that differ, a number that is not finite, a proportion outside [0, 1], no beta,
-            one that is not positive, or a clip outside (0, 0.5).
+        ValueError: No pair, lengths that differ, a number that is not finite, a proportion outside
+            [0, 1], no beta, one that is not positive, or a clip outside (0, 0.5).
     Source: arXiv:2405.19534, theorem 3.1 and corollary 3.3; betas and clip are the authors'.
-    Deviation: the authors' code counts a ratio within .05 of 1 as a tie; here only > 0 is right, as in the paper.
+    Deviation: the authors' code counts a ratio within .05 of 1 as a tie; here only > 0 is right, as
+        in the paper.
     """
     rw, rl = same_length({"ref_chosen": ref_chosen, "ref_rejected": ref_rejected})
     alpha = probabilities(proportions, name="proportions")
@@ -186,13 +200,24 @@ def idealised_ranking_accuracy(
     right = [(rw - rl) + logit / beta > 0 for beta in betas]
 
     def metric(name: str, values: npt.ArrayLike) -> MetricValue:
-        return percentage(f"idealised_ranking_accuracy_{name}", values, samples=samples, seed=seed, groups=prompt_ids)
+        return percentage(
+            f"idealised_ranking_accuracy_{name}",
+            values,
+            samples=samples,
+            seed=seed,
+            groups=prompt_ids,
+        )
 
-    by_beta = tuple((beta, metric(f"beta_{beta:g}", one)) for beta, one in zip(betas, right, strict=True))
+    by_beta = tuple(
+        (beta, metric(f"beta_{beta:g}", one)) for beta, one in zip(betas, right, strict=True)
+    )
     ordered = sorted(right, key=lambda one: float(one.mean()))
     middle = (ordered[(len(ordered) - 1) // 2] * 1.0 + ordered[len(ordered) // 2]) / 2
     return IdealisedAccuracy(
-        by_beta, metric("minimum", ordered[0]), metric("median", middle), metric("maximum", ordered[-1])
+        by_beta,
+        metric("minimum", ordered[0]),
+        metric("median", middle),
+        metric("maximum", ordered[-1]),
     )
 
 
@@ -221,7 +246,9 @@ def flip_table(
     for name, values in zip(("right_before", "right_after"), given, strict=True):
         bad = np.flatnonzero((values != 0) & (values != 1))
         if bad.size:
-            raise ValueError(f"{name} must be true or false, got {values[bad[0]]:g} at index {bad[0]}")
+            raise ValueError(
+                f"{name} must be true or false, got {values[bad[0]]:g} at index {bad[0]}"
+            )
     before, after = (values == 1 for values in given)
     if len(prompt_ids) != before.size:
         raise ValueError(f"{before.size} values, but {len(prompt_ids)} groups")
@@ -230,7 +257,9 @@ def flip_table(
     def share(name: str, which: npt.NDArray[np.bool_]) -> MetricValue:
         return percentage(name, which, samples=samples, seed=seed, groups=groups)
 
-    def within(name: str, of: npt.NDArray[np.bool_], which: npt.NDArray[np.bool_]) -> MetricValue | None:
+    def within(
+        name: str, of: npt.NDArray[np.bool_], which: npt.NDArray[np.bool_]
+    ) -> MetricValue | None:
         if not of.any():
             return None
         return percentage(name, which[of], samples=samples, seed=seed, groups=groups[of])
@@ -260,7 +289,8 @@ def dpo_loss_threshold(
 ) -> npt.NDArray[np.float64]:
     """The DPO loss of each pair [B] at and below which it is ranked right, and above which it is not; nats.
 
-    -log sigmoid(beta * c), c = rl - rw: the further the reference has it the wrong way, the less loss is allowed.
+    -log sigmoid(beta * c), c = rl - rw: the further the reference has it the wrong way, the less
+    loss is allowed.
 
     Args:
         ref_chosen: The reference's summed log-probability of each chosen completion [B], nats.
@@ -268,7 +298,8 @@ def dpo_loss_threshold(
         beta: The loss's inverse temperature, positive.
 
     Raises:
-        ValueError: No pair, lengths that differ, a number that is not finite, or a beta that is not positive.
+        ValueError: No pair, lengths that differ, a number that is not finite, or a beta that is not
+            positive.
     Source: arXiv:2405.19534, theorem 4.1.
     """
     if beta <= 0:

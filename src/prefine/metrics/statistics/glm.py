@@ -12,24 +12,31 @@ STRENGTHS: Array = np.logspace(-4, 4, 10)
 
 FOLDS = 5
 
-# After a full step that changes no logit by more than this, the distance to the minimum is below its square.
+# After a full step that changes no logit by more than this, the distance to the minimum is below
+# its square.
 _LAST_CHANGE = 1e-6
 _MOST_STEPS = 500
-# Keeps the quadratic model definite where a column is 0 or repeats another; what is found does not depend on it.
+# Keeps the quadratic model definite where a column is 0 or repeats another; what is found does not
+# depend on it.
 _RIDGE = 1e-12
 _SLACK = 1e-9
 _ROWS_AT_ONCE = 50_000
 
 
 def penalised_logistic(
-    features: npt.ArrayLike, labels: npt.ArrayLike, weights: npt.ArrayLike, *, start: npt.ArrayLike | None = None
+    features: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    weights: npt.ArrayLike,
+    *,
+    start: npt.ArrayLike | None = None,
 ) -> Array:
     """The coefficients b [B, K] that minimise sum_k |b_k| + sum_i w_i [log(1 + e^(x_i b)) - y_i x_i b].
 
-    One problem for each of the B rows of weights, all on the same features and labels. Proximal Newton: the quadratic
-    model with its L1 term is minimised exactly, by the signs of the coefficients; a step that changes some logit by
-    d > 1 is shortened to log(1 + d) / d of itself. It ends after a full step with d <= 1e-6, that is, 1e-10 or less
-    from the minimum, or closer where rounding allows.
+    One problem for each of the B rows of weights, all on the same features and labels. Proximal
+    Newton: the quadratic model with its L1 term is minimised exactly, by the signs of the
+    coefficients; a step that changes some logit by d > 1 is shortened to log(1 + d) / d of itself.
+    It ends after a full step with d <= 1e-6, that is, 1e-10 or less from the minimum, or closer
+    where rounding allows.
 
     Args:
         features: x [N, K]; K is small, as time grows with 3^K in the worst case.
@@ -38,8 +45,8 @@ def penalised_logistic(
         start: Coefficients to start from [K] or [B, K]; the result does not depend on them.
 
     Raises:
-        ValueError: Shapes that do not fit, a value that is not finite, a label outside [0, 1], a negative weight; or
-            no convergence.
+        ValueError: Shapes that do not fit, a value that is not finite, a label outside [0, 1], a
+            negative weight; or no convergence.
     Source: arXiv:1703.04599, section 4 (composite generalised self-concordant functions).
     """
     x, y, w = _checked(features, labels, weights)
@@ -53,12 +60,16 @@ def penalised_logistic(
 
 
 def optimality_gap(
-    features: npt.ArrayLike, labels: npt.ArrayLike, weights: npt.ArrayLike, coefficients: npt.ArrayLike
+    features: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    weights: npt.ArrayLike,
+    coefficients: npt.ArrayLike,
 ) -> Array:
     """How far coefficients [B, K] are from the Karush-Kuhn-Tucker conditions: largest violation [B], in units of b.
 
-    At the minimum the gradient g of the loss is -sign(b_k) where b_k is not 0, and within [-1, 1] where it is. The
-    violation of each is divided by the loss's second derivative in b_k, which makes it a length of a Newton step.
+    At the minimum the gradient g of the loss is -sign(b_k) where b_k is not 0, and within [-1, 1]
+    where it is. The violation of each is divided by the loss's second derivative in b_k, which
+    makes it a length of a Newton step.
     """
     x, y, w = _checked(features, labels, weights)
     b = np.atleast_2d(np.asarray(coefficients, dtype=np.float64))
@@ -71,12 +82,16 @@ def optimality_gap(
 
 
 def cross_validated_strength(
-    features: npt.ArrayLike, labels: npt.ArrayLike, row_weights: npt.ArrayLike, *, strengths: Array = STRENGTHS
+    features: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    row_weights: npt.ArrayLike,
+    *,
+    strengths: Array = STRENGTHS,
 ) -> float:
     """The C with the best mean score over `FOLDS` folds; row r of N is in fold (N - 1 - r) mod 5.
 
-    The score of a fold is minus the mean of s_i [log(1 + e^(z_i)) - y_i z_i] over its rows, probabilities clipped at
-    1e-15; of equal scores the smallest C wins.
+    The score of a fold is minus the mean of s_i [log(1 + e^(z_i)) - y_i z_i] over its rows,
+    probabilities clipped at 1e-15; of equal scores the smallest C wins.
 
     Args:
         features: [N, K].
@@ -86,11 +101,15 @@ def cross_validated_strength(
 
     Raises:
         ValueError: As for `penalised_logistic`, or fewer rows than folds.
-    Source: upstream's `GroupKFold` over rows, https://github.com/tatsu-lab/alpaca_eval, `glm_winrate.py`.
+    Source: upstream's `GroupKFold` over rows, https://github.com/tatsu-lab/alpaca_eval,
+        `glm_winrate.py`.
     """
     x, y, rows = _checked(features, labels, row_weights)
     if len(y) < FOLDS:
-        raise ValueError(f"cross-validation in {FOLDS} folds needs as many rows, got {len(y)}; give the strength C")
+        raise ValueError(
+            f"cross-validation in {FOLDS} folds needs as many rows, got {len(y)}; give the "
+            "strength C"
+        )
     fold = np.arange(len(y))[::-1] % FOLDS
     held_out = fold == np.arange(FOLDS)[:, None]
     score = np.zeros(len(strengths))
@@ -129,13 +148,19 @@ def _descend(x: Array, y: Array, w: Array, found: Array) -> None:
         hessian[:, upper[0], upper[1]] = hessian[:, upper[1], upper[0]] = (wp - wp * p) @ products
         step = _model_minimum(hessian, gradient, b) - b
         change = np.abs(step @ x.T).max(axis=1)
-        found[going] = b + np.where(change > 1, np.log1p(change) / np.maximum(change, 1e-300), 1.0)[:, None] * step
+        found[going] = (
+            b
+            + np.where(change > 1, np.log1p(change) / np.maximum(change, 1e-300), 1.0)[:, None]
+            * step
+        )
         left = ~(change <= _LAST_CHANGE)
         if not left.any():
             return
         if not left.all():
             going, weights = going[left], weights[left]
-    raise ValueError(f"no fit of {len(y)} rows after {_MOST_STEPS} steps; are the weights of a sensible size?")
+    raise ValueError(
+        f"no fit of {len(y)} rows after {_MOST_STEPS} steps; are the weights of a sensible size?"
+    )
 
 
 def _model_minimum(hessian: Array, gradient: Array, b: Array) -> Array:
@@ -151,7 +176,9 @@ def _model_minimum(hessian: Array, gradient: Array, b: Array) -> Array:
     if wrong.size:
         best = np.full(wrong.size, np.inf)
         for signs in itertools.product((0.0, 1.0, -1.0), repeat=k):
-            trial, violation = _with_signs(hessian[wrong], pull[wrong], np.broadcast_to(signs, (wrong.size, k)))
+            trial, violation = _with_signs(
+                hessian[wrong], pull[wrong], np.broadcast_to(signs, (wrong.size, k))
+            )
             worst = violation.max(axis=1)
             better = worst < best
             u[wrong[better]] = trial[better]
@@ -174,19 +201,28 @@ def _with_signs(hessian: Array, pull: Array, signs: Array) -> tuple[Array, Array
     return u, np.where(free, np.maximum(-signs * u, 0.0), np.maximum(slack, 0.0))
 
 
-def _checked(features: npt.ArrayLike, labels: npt.ArrayLike, weights: npt.ArrayLike) -> tuple[Array, Array, Array]:
+def _checked(
+    features: npt.ArrayLike, labels: npt.ArrayLike, weights: npt.ArrayLike
+) -> tuple[Array, Array, Array]:
     x, y = np.asarray(features, dtype=np.float64), np.asarray(labels, dtype=np.float64)
     w = np.atleast_2d(np.asarray(weights, dtype=np.float64))
     if x.ndim != 2 or y.shape != x.shape[:1] or w.shape[1:] != y.shape or not x.size:
-        raise ValueError(f"need features [N, K], labels [N] and weights [B, N], got {x.shape}, {y.shape} and {w.shape}")
+        raise ValueError(
+            f"need features [N, K], labels [N] and weights [B, N], got {x.shape}, {y.shape} and "
+            f"{w.shape}"
+        )
     for name, array in (("features", x), ("labels", y), ("weights", w)):
         infinite = np.argwhere(~np.isfinite(array))
         if len(infinite):
-            raise ValueError(f"{name}: {len(infinite)} values are not finite, first at {infinite[0].tolist()}")
+            raise ValueError(
+                f"{name}: {len(infinite)} values are not finite, first at {infinite[0].tolist()}"
+            )
     outside = np.flatnonzero((y < 0) | (y > 1))
     if outside.size:
         raise ValueError(f"labels must be in [0, 1], got {y[outside[0]]} at index {outside[0]}")
     negative = np.argwhere(w < 0)
     if len(negative):
-        raise ValueError(f"weights must not be negative, got {w[tuple(negative[0])]} at {negative[0].tolist()}")
+        raise ValueError(
+            f"weights must not be negative, got {w[tuple(negative[0])]} at {negative[0].tolist()}"
+        )
     return x, y, w

@@ -11,7 +11,8 @@ from prefine.metrics.statistics.intervals import Array
 # The error after a full step is below the step's square: 1e-10 after one of 1e-5.
 _LAST_STEP = 1e-5
 _MOST_STEPS = 200
-# A step that moves every row to its outcome's side, but for rounding, is a direction in which the likelihood rises on.
+# A step that moves every row to its outcome's side, but for rounding, is a direction in which the
+# likelihood rises on.
 _ROUNDING = 1e-9
 
 
@@ -24,7 +25,8 @@ class LogisticFit(NamedTuple):
 
     Attributes:
         coefficients: [K], in the order of the features.
-        covariance: Inverse of the negative log-likelihood's Hessian [K, K]; a covariance if rows are independent.
+        covariance: Inverse of the negative log-likelihood's Hessian [K, K]; a covariance if rows
+            are independent.
     """
 
     coefficients: Array
@@ -41,9 +43,8 @@ def logistic_regression(
 ) -> LogisticFit:
     """The coefficients b [K] that maximise sum_i w_i [y_i log sigmoid(x_i b) + (1 - y_i) log sigmoid(-x_i b)].
 
-    Newton's method. A step that changes a logit by d > 1 and does not climb is shortened to log(1 + d) / d of itself,
-    which is sure to.
-    There is no intercept unless a feature is 1 everywhere.
+    Newton's method. A step that changes a logit by d > 1 and does not climb is shortened to log(1 +
+    d) / d of itself, which is sure to. There is no intercept unless a feature is 1 everywhere.
 
     Args:
         features: [N, K].
@@ -53,9 +54,11 @@ def logistic_regression(
         start: Coefficients to start from [K]; the result does not depend on them.
 
     Raises:
-        NoFiniteFitError: The outcomes are separated: some direction of the coefficients predicts them ever better
-            without end. Or a feature is a combination of others, so that many coefficients fit equally well.
-        ValueError: Shapes that do not fit, a value that is not finite, an outcome outside [0, 1], a negative weight.
+        NoFiniteFitError: The outcomes are separated: some direction of the coefficients predicts
+            them ever better without end. Or a feature is a combination of others, so that many
+            coefficients fit equally well.
+        ValueError: Shapes that do not fit, a value that is not finite, an outcome outside [0, 1], a
+            negative weight.
     Source: the step, arXiv:1703.04599 (generalised self-concordant functions).
     """
     x, y, w = _checked(features, outcomes, weights)
@@ -85,7 +88,8 @@ def logistic_regression(
         if towards.min() >= -_ROUNDING * size:
             raise NoFiniteFitError(_separated(x, step, labels))
     raise NoFiniteFitError(
-        f"no logistic fit of {len(y)} rows after {_MOST_STEPS} steps; the features hardly identify it"
+        f"no logistic fit of {len(y)} rows after {_MOST_STEPS} steps; the features hardly "
+        "identify it"
     )
 
 
@@ -95,18 +99,25 @@ def _checked(
     x, y = np.asarray(features, dtype=np.float64), np.asarray(outcomes, dtype=np.float64)
     w = np.ones(len(y)) if weights is None else np.asarray(weights, dtype=np.float64)
     if x.ndim != 2 or y.shape != x.shape[:1] or w.shape != y.shape or not x.size:
-        raise ValueError(f"need features [N, K], outcomes [N] and weights [N], got {x.shape}, {y.shape} and {w.shape}")
+        raise ValueError(
+            f"need features [N, K], outcomes [N] and weights [N], got {x.shape}, {y.shape} and "
+            f"{w.shape}"
+        )
     for name, array in (("features", x), ("outcomes", y), ("weights", w)):
         infinite = np.argwhere(~np.isfinite(array))
         if len(infinite):
             place = ", ".join(str(k) for k in infinite[0])
-            raise ValueError(f"{name}: {len(infinite)} values are not finite numbers, first at [{place}]")
+            raise ValueError(
+                f"{name}: {len(infinite)} values are not finite numbers, first at [{place}]"
+            )
     outside = np.flatnonzero((y < 0) | (y > 1))
     if outside.size:
         raise ValueError(f"outcomes must be in [0, 1], got {y[outside[0]]} at index {outside[0]}")
     negative = np.flatnonzero(w < 0)
     if negative.size:
-        raise ValueError(f"weights must not be negative, got {w[negative[0]]} at index {negative[0]}")
+        raise ValueError(
+            f"weights must not be negative, got {w[negative[0]]} at index {negative[0]}"
+        )
     if not (w > 0).any():
         raise ValueError("all weights are 0, so there is nothing to fit")
     return x, y, w
@@ -126,9 +137,12 @@ def _refuse_dependent(x: Array, labels: list[str]) -> None:
     if np.linalg.matrix_rank(scaled, tol=1e-9) == x.shape[1]:
         return
     # The first column that adds nothing to those before it.
-    k = next(k for k in range(x.shape[1]) if np.linalg.matrix_rank(scaled[:, : k + 1], tol=1e-9) <= k)
+    k = next(
+        k for k in range(x.shape[1]) if np.linalg.matrix_rank(scaled[:, : k + 1], tol=1e-9) <= k
+    )
     raise NoFiniteFitError(
-        f"{labels[k]} is the same in all {len(x)} rows as a combination of {', '.join(labels[:k]) or 'nothing'}: "
+        f"{labels[k]} is the same in all {len(x)} rows as a combination of "
+        f"{', '.join(labels[:k]) or 'nothing'}: "
         "its coefficient cannot be told from theirs"
     )
 
@@ -137,6 +151,7 @@ def _separated(x: Array, step: Array, labels: list[str]) -> str:
     moved = np.abs(x * step).max(axis=0)
     names = [label for label, size in zip(labels, moved, strict=True) if size > 1e-3 * moved.max()]
     return (
-        f"the outcomes of {len(x)} rows are separated by {', '.join(names)}: the likelihood rises without end and no "
+        f"the outcomes of {len(x)} rows are separated by {', '.join(names)}: the likelihood rises "
+        "without end and no "
         "finite fit exists; add rows, or take these features out"
     )

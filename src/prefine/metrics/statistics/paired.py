@@ -69,8 +69,8 @@ def compare(
 ) -> PairedComparison:
     """How much better the first model is than the second on the same prompts.
 
-    The interval is a bootstrap over prompts, each with both models' outcomes (95 %, percentiles); the standard error
-    is sd / sqrt(n) of the differences (ddof 1).
+    The interval is a bootstrap over prompts, each with both models' outcomes (95 %, percentiles);
+    the standard error is sd / sqrt(n) of the differences (ddof 1).
 
     Args:
         first: Outcomes of the first model.
@@ -80,14 +80,22 @@ def compare(
         seed: Seed of both.
 
     Raises:
-        ValueError: The prompts differ, one is there twice, there are fewer than two, or an outcome is not in [0, 1].
+        ValueError: The prompts differ, one is there twice, there are fewer than two, or an outcome
+            is not in [0, 1].
     """
-    (verdict,) = compare_all({"first": first, "second": second}, samples=samples, flips=flips, seed=seed)
+    (verdict,) = compare_all(
+        {"first": first, "second": second}, samples=samples, flips=flips, seed=seed
+    )
     return verdict.comparison
 
 
 def compare_all(
-    outcomes: Mapping[str, Outcomes], *, level: float = 0.05, samples: int = 2000, flips: int = 9_999, seed: int = 0
+    outcomes: Mapping[str, Outcomes],
+    *,
+    level: float = 0.05,
+    samples: int = 2000,
+    flips: int = 9_999,
+    seed: int = 0,
 ) -> tuple[PairedVerdict, ...]:
     """Every pair of models on the same prompts, with the chance of any false "better" held at `level`.
 
@@ -95,15 +103,15 @@ def compare_all(
         outcomes: Each model's outcomes, two models or more, all on the same prompts.
         level: Probability that one or more of several equal models are called better.
         samples: Number of bootstrap samples.
-        flips: Number of random sign patterns; 1 / (flips + 1) is the smallest p that can come out, so it must be well
-            below `level` divided by the number of pairs.
+        flips: Number of random sign patterns; 1 / (flips + 1) is the smallest p that can come out,
+            so it must be well below `level` divided by the number of pairs.
         seed: Seed of both.
 
     Returns: One verdict for each pair, in the order of the names given.
 
     Raises:
-        ValueError: Fewer than two models, prompts that differ or repeat, fewer than two prompts, an outcome that is
-            not in [0, 1], or too few flips for this level and number of pairs.
+        ValueError: Fewer than two models, prompts that differ or repeat, fewer than two prompts, an
+            outcome that is not in [0, 1], or too few flips for this level and number of pairs.
     """
     names = list(outcomes)
     if len(names) < 2:
@@ -111,11 +119,16 @@ def compare_all(
     table = _on_the_same_prompts(outcomes)
     pairs = list(itertools.combinations(range(len(names)), 2))
     if len(pairs) / (flips + 1) > level:
-        raise ValueError(f"flips: {flips} sign patterns cannot reach {level:g} with {len(pairs)} pairs; give more")
+        raise ValueError(
+            f"flips: {flips} sign patterns cannot reach {level:g} with {len(pairs)} pairs; give "
+            "more"
+        )
     differences = np.stack([table[i] - table[j] for i, j in pairs])
     tests = _sign_flips(differences, flips=flips, seed=seed)
     verdicts = []
-    for (i, j), difference, test, corrected in zip(pairs, differences, tests, holm(tests), strict=True):
+    for (i, j), difference, test, corrected in zip(
+        pairs, differences, tests, holm(tests), strict=True
+    ):
         comparison = _compared(difference, float(test), samples=samples, seed=seed)
         ahead = names[i] if comparison.difference.value > 0 else names[j]
         better = ahead if corrected <= level and comparison.difference.value else None
@@ -169,7 +182,9 @@ def _compared(difference: Array, mean_test: float, *, samples: int, seed: int) -
         n=difference.size,
         unit="points",
     )
-    return PairedComparison(metric, wins, losses, difference.size - wins - losses, sign_test(wins, losses), mean_test)
+    return PairedComparison(
+        metric, wins, losses, difference.size - wins - losses, sign_test(wins, losses), mean_test
+    )
 
 
 def _sign_flips(differences: Array, *, flips: int, seed: int) -> Array:
@@ -196,11 +211,15 @@ def _on_the_same_prompts(outcomes: Mapping[str, Outcomes]) -> Array:
     for name, (prompt_ids, raw) in outcomes.items():
         values = probabilities(raw, name=f"outcomes of {name!r}")
         if len(prompt_ids) != values.size:
-            raise ValueError(f"model {name!r} has {values.size} outcomes, but {len(prompt_ids)} prompt ids")
+            raise ValueError(
+                f"model {name!r} has {values.size} outcomes, but {len(prompt_ids)} prompt ids"
+            )
         place = {id_: index for index, id_ in enumerate(prompt_ids)}
         if len(place) < len(prompt_ids):
             index = next(i for i, id_ in enumerate(prompt_ids) if place[id_] != i)
-            raise ValueError(f"model {name!r} has prompt {prompt_ids[index]!r} twice, first at index {index}")
+            raise ValueError(
+                f"model {name!r} has prompt {prompt_ids[index]!r} twice, first at index {index}"
+            )
         if known != set(place):
             raise ValueError(_difference_of(reference, known, name, set(place)))
         rows.append(values[[place[id_] for id_ in order]])

@@ -26,7 +26,11 @@ def drawn_prompts(prompts: int, *, samples: int, seed: int) -> Iterator[Array]:
     for start in range(0, samples, step):
         rows = min(step, samples - start)
         drawn = rng.integers(0, prompts, size=(rows, prompts)) + np.arange(rows)[:, None] * prompts
-        yield np.bincount(drawn.ravel(), minlength=rows * prompts).reshape(rows, prompts).astype(np.float64)
+        yield (
+            np.bincount(drawn.ravel(), minlength=rows * prompts)
+            .reshape(rows, prompts)
+            .astype(np.float64)
+        )
 
 
 def spread(draws: Array) -> tuple[float, tuple[float, float]]:

@@ -37,10 +37,11 @@ def diversity(
 ) -> Diversity:
     """Diversity within and across prompts by n-grams, over all pairs of different samples.
 
-    A sample is never paired with itself, so means do not depend on how many samples there are; `distinct` does: it
-    falls with every sample and with length, and compares only models with equally many samples of similar length.
-    Within prompts and distinct have a bootstrap interval over prompts; across prompts a jackknife over prompts gives
-    the standard error, and 1.96 of them the interval.
+    A sample is never paired with itself, so means do not depend on how many samples there are;
+    `distinct` does: it falls with every sample and with length, and compares only models with
+    equally many samples of similar length. Within prompts and distinct have a bootstrap interval
+    over prompts; across prompts a jackknife over prompts gives the standard error, and 1.96 of them
+    the interval.
 
     Args:
         samples_of: The samples of each prompt, by its id: two or more each, two prompts or more.
@@ -53,8 +54,10 @@ def diversity(
 
     Raises:
         ValueError: Fewer than two prompts, a prompt with fewer than two samples, or n below 1.
-    Source: after Kirk et al., arXiv:2310.06452 (per-input and across-input diversity), as METHODS §3 recalls it.
-    Deviation: counts of n-grams instead of sentence embeddings: no model is needed, paraphrases count as different.
+    Source: after Kirk et al., arXiv:2310.06452 (per-input and across-input diversity), as METHODS
+        §3 recalls it.
+    Deviation: counts of n-grams instead of sentence embeddings: no model is needed, paraphrases
+        count as different.
     """
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}")
@@ -62,7 +65,9 @@ def diversity(
         raise ValueError(f"diversity needs samples of at least two prompts, got {len(samples_of)}")
     few = [prompt for prompt, texts in samples_of.items() if len(texts) < 2]
     if few:
-        raise ValueError(f"{len(few)} of {len(samples_of)} prompts have fewer than two samples, first {few[0]!r}")
+        raise ValueError(
+            f"{len(few)} of {len(samples_of)} prompts have fewer than two samples, first {few[0]!r}"
+        )
     within, distinct, means = [], [], []
     # By id, so that rounding does not depend on the order given.
     for prompt in sorted(samples_of):
@@ -75,7 +80,9 @@ def diversity(
         distinct.append(len(together) / together.total())
     unit = f"{n}_{grams}"
     return Diversity(
-        mean_value(f"diversity_within_prompts_{unit}", np.maximum(within, 0.0), samples=samples, seed=seed),
+        mean_value(
+            f"diversity_within_prompts_{unit}", np.maximum(within, 0.0), samples=samples, seed=seed
+        ),
         _across(f"diversity_across_prompts_{unit}", means),
         mean_value(f"distinct_{unit}", distinct, samples=samples, seed=seed),
     )
@@ -114,7 +121,9 @@ def _across(name: str, means: Sequence[dict[str, float]]) -> MetricValue:
         for gram, weight in mean.items():
             total[gram] = total.get(gram, 0.0) + weight
     own = np.array([_square(mean) for mean in means])
-    to_all = np.array([sum(weight * total[gram] for gram, weight in mean.items()) for mean in means])
+    to_all = np.array(
+        [sum(weight * total[gram] for gram, weight in mean.items()) for mean in means]
+    )
     to_others = to_all - own
     prompts = len(means)
     value = min(max(1 - float(to_others.sum()) / (prompts * (prompts - 1)), 0.0), 1.0)
@@ -122,7 +131,10 @@ def _across(name: str, means: Sequence[dict[str, float]]) -> MetricValue:
         return MetricValue(name=name, value=value, n=prompts)
     left_out = 1 - (to_others.sum() - 2 * to_others) / ((prompts - 1) * (prompts - 2))
     error = math.sqrt((prompts - 1) / prompts * float(((left_out - left_out.mean()) ** 2).sum()))
-    interval = (max(value - NORMAL_QUANTILE * error, 0.0), min(value + NORMAL_QUANTILE * error, 1.0))
+    interval = (
+        max(value - NORMAL_QUANTILE * error, 0.0),
+        min(value + NORMAL_QUANTILE * error, 1.0),
+    )
     return MetricValue(name=name, value=value, standard_error=error, interval=interval, n=prompts)
 
 

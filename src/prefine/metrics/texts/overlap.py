@@ -32,8 +32,8 @@ class Overlap(NamedTuple):
 
     Attributes:
         rate: Their share of all test texts, in %.
-        matches: One for each of them, in the order of the test texts: the most similar training text, the first given
-            of several.
+        matches: One for each of them, in the order of the test texts: the most similar training
+            text, the first given of several.
     """
 
     rate: MetricValue
@@ -60,12 +60,18 @@ def exact_overlap(train: Mapping[str, str], test: Mapping[str, str]) -> Overlap:
 
 
 def near_overlap(
-    train: Mapping[str, str], test: Mapping[str, str], *, threshold: float = 0.7, n: int = 3, seed: int = 0
+    train: Mapping[str, str],
+    test: Mapping[str, str],
+    *,
+    threshold: float = 0.7,
+    n: int = 3,
+    seed: int = 0,
 ) -> Overlap:
     """The test texts with a training text whose word n-grams are nearly the same, exact ones among them.
 
-    MinHash finds candidates and the Jaccard similarity of each is then computed exactly: what is reported is true. What
-    is missed is a pair at the threshold with a chance of at most 1 in 1,000, and a more similar one less often.
+    MinHash finds candidates and the Jaccard similarity of each is then computed exactly: what is
+    reported is true. What is missed is a pair at the threshold with a chance of at most 1 in 1,000,
+    and a more similar one less often.
 
     Args:
         train: Training texts by id.
@@ -77,7 +83,8 @@ def near_overlap(
     Raises:
         ValueError: No training or no test text, or a threshold out of range.
         ConfigError: The package rensa is missing.
-    Source: Broder (1997), "On the resemblance and containment of documents"; signatures by the library rensa.
+    Source: Broder (1997), "On the resemblance and containment of documents"; signatures by the
+        library rensa.
     """
     _some(train, test)
     if not 0.3 <= threshold <= 1:
@@ -85,12 +92,16 @@ def near_overlap(
     try:
         from rensa import RMinHash, RMinHashLSH
     except ModuleNotFoundError as error:
-        raise ConfigError(f"near overlap needs the package {error.name!r}; install prefine[evaluate]") from error
+        raise ConfigError(
+            f"near overlap needs the package {error.name!r}; install prefine[evaluate]"
+        ) from error
     train_grams = [_grams(text, n) for text in train.values()]
     test_grams = [_grams(text, n) for text in test.values()]
     index = RMinHashLSH(threshold=threshold, num_perm=HASHES, num_bands=bands(threshold))
     index.insert_many(RMinHash.from_token_sets(_tokens(train_grams), num_perm=HASHES, seed=seed))
-    candidates = index.query_all(RMinHash.from_token_sets(_tokens(test_grams), num_perm=HASHES, seed=seed))
+    candidates = index.query_all(
+        RMinHash.from_token_sets(_tokens(test_grams), num_perm=HASHES, seed=seed)
+    )
     names = list(train)
     matches = []
     for id_, grams, places in zip(test, test_grams, candidates, strict=True):

@@ -25,7 +25,8 @@ class CutScreen(NamedTuple):
     """Outputs that ended early.
 
     Attributes:
-        truncated: Those that reached the length limit, among those whose end is known; None if no end is known.
+        truncated: Those that reached the length limit, among those whose end is known; None if no
+            end is known.
         unknown: How many outputs say nothing about how they ended; they are not in the rate.
     """
 
@@ -33,7 +34,8 @@ class CutScreen(NamedTuple):
     unknown: int
 
 
-# What judges are asked to write, and templates they are wrapped in. An answer has no reason to contain it.
+# What judges are asked to write, and templates they are wrapped in. An answer has no reason to
+# contain it.
 _VERDICTS = {
     "an Arena-Hard verdict": r"\[\[\s*[AB]\s*(?:[<>=]+\s*[AB]\s*)?\]\]",
     "a rating in double brackets": r"\[\[\s*\d+(?:\.\d+)?\s*\]\]",
@@ -55,7 +57,8 @@ _VERDICT_LIKE = {what: re.compile(pattern, re.IGNORECASE) for what, pattern in _
 def identical_outputs(outputs: Mapping[str, str]) -> OutputScreen:
     """The outputs that are, but for white space around them, the output of another prompt too; empty ones do not count.
 
-    A few short ones ("Yes.") are nothing; a constant text for every prompt once scored far above real models.
+    A few short ones ("Yes.") are nothing; a constant text for every prompt once scored far above
+    real models.
 
     Args:
         outputs: The output to each prompt, by its id.
@@ -65,15 +68,16 @@ def identical_outputs(outputs: Mapping[str, str]) -> OutputScreen:
     """
     times = Counter(text.strip() for text in outputs.values())
     return _screen(
-        "identical_outputs", {id_: bool(text.strip()) and times[text.strip()] > 1 for id_, text in outputs.items()}
+        "identical_outputs",
+        {id_: bool(text.strip()) and times[text.strip()] > 1 for id_, text in outputs.items()},
     )
 
 
 def verdict_like_outputs(outputs: Mapping[str, str]) -> OutputScreen:
     """The outputs with text that a judge would write, or that is written to it: verdicts, rankings, chat templates.
 
-    Patterns only: an answer about judges or chat templates is caught, too, and a verdict in other words is not. Read
-    what is caught, see `verdict_marks`.
+    Patterns only: an answer about judges or chat templates is caught, too, and a verdict in other
+    words is not. Read what is caught, see `verdict_marks`.
 
     Args:
         outputs: The output to each prompt, by its id.
@@ -81,7 +85,9 @@ def verdict_like_outputs(outputs: Mapping[str, str]) -> OutputScreen:
     Raises:
         ValueError: No output.
     """
-    return _screen("verdict_like_outputs", {id_: bool(verdict_marks(text)) for id_, text in outputs.items()})
+    return _screen(
+        "verdict_like_outputs", {id_: bool(verdict_marks(text)) for id_, text in outputs.items()}
+    )
 
 
 def verdict_marks(text: str) -> tuple[str, ...]:
@@ -112,8 +118,12 @@ def truncated_outputs(finish_reasons: Mapping[str, FinishReason]) -> CutScreen:
     """
     if not finish_reasons:
         raise ValueError("finish_reasons: there is no output to screen")
-    known = {id_: reason == "length" for id_, reason in finish_reasons.items() if reason != "unknown"}
-    return CutScreen(_screen("truncated_outputs", known) if known else None, len(finish_reasons) - len(known))
+    known = {
+        id_: reason == "length" for id_, reason in finish_reasons.items() if reason != "unknown"
+    }
+    return CutScreen(
+        _screen("truncated_outputs", known) if known else None, len(finish_reasons) - len(known)
+    )
 
 
 def _screen(name: str, flags: Mapping[str, bool]) -> OutputScreen:

@@ -25,7 +25,10 @@ _VERDICTS = {
     "A<B": (0.0, False),
     "A<<B": (0.0, True),
 }
-_VERDICTS |= {label.translate(str.maketrans("AB", "BA")): (1 - p, strong) for label, (p, strong) in _VERDICTS.items()}
+_VERDICTS |= {
+    label.translate(str.maketrans("AB", "BA")): (1 - p, strong)
+    for label, (p, strong) in _VERDICTS.items()
+}
 
 
 class Battles(NamedTuple):
@@ -35,7 +38,8 @@ class Battles(NamedTuple):
         models: Name of the model.
         prompt_ids: Id of the prompt.
         scores: Mean score of the model over its weighted verdicts; NaN where a game has no verdict.
-        weights: How many verdicts that are, strong ones counted `STRONG_WEIGHT` times; 0 where there is no verdict.
+        weights: How many verdicts that are, strong ones counted `STRONG_WEIGHT` times; 0 where
+            there is no verdict.
     """
 
     models: tuple[str, ...]
@@ -49,7 +53,8 @@ class ArenaHardScores(NamedTuple):
 
     Attributes:
         models: Best first, with the baseline.
-        scores: In %; the baseline's is 50. `n` counts the model's prompts with verdicts in both games.
+        scores: In %; the baseline's is 50. `n` counts the model's prompts with verdicts in both
+            games.
         missing: Prompts of each model that were left out, since a game has no verdict.
     """
 
@@ -66,7 +71,8 @@ class ArenaHardElo(NamedTuple):
         scores: In %; the baseline's is 50.
         elo: In Elo points; the baseline's is 1000.
         missing: Prompts of each model that were left out, since a game has no verdict.
-        unbounded: Bootstrap samples without a finite fit. If there is any, nothing has an error or an interval.
+        unbounded: Bootstrap samples without a finite fit. If there is any, nothing has an error or
+            an interval.
     """
 
     models: tuple[str, ...]
@@ -89,7 +95,8 @@ def battles(
     Args:
         models: Model of each row [B].
         prompt_ids: Prompt of each row [B].
-        baseline_first: Verdict of the game with the baseline as A [B], such as "A>>B"; None for no verdict.
+        baseline_first: Verdict of the game with the baseline as A [B], such as "A>>B"; None for no
+            verdict.
         model_first: Verdict of the game with the model as A [B].
         strong_weight: How often a strong verdict counts.
 
@@ -100,7 +107,8 @@ def battles(
     n = len(models)
     if not len(prompt_ids) == len(baseline_first) == len(model_first) == n:
         raise ValueError(
-            f"{n} models, but {len(prompt_ids)} prompt ids, {len(baseline_first)} and {len(model_first)} verdicts"
+            f"{n} models, but {len(prompt_ids)} prompt ids, {len(baseline_first)} and "
+            f"{len(model_first)} verdicts"
         )
     if strong_weight < 1:
         raise ValueError(f"strong_weight must be at least 1, got {strong_weight}")
@@ -110,12 +118,16 @@ def battles(
         if len(found) < len(games):
             continue
         (lost, strongly), (won, strong) = found
-        counts = np.array([strong_weight if strongly else 1, strong_weight if strong else 1], dtype=np.float64)
+        counts = np.array(
+            [strong_weight if strongly else 1, strong_weight if strong else 1], dtype=np.float64
+        )
         scores[row], weights[row] = np.dot(counts, [1 - lost, won]) / counts.sum(), counts.sum()
     return Battles(tuple(models), tuple(prompt_ids), scores, weights)
 
 
-def expanded_battles(models: Sequence[str], prompt_ids: Sequence[str], scores: npt.ArrayLike) -> Battles:
+def expanded_battles(
+    models: Sequence[str], prompt_ids: Sequence[str], scores: npt.ArrayLike
+) -> Battles:
     """The rows of verdicts that were written out as often as they count, as in a file of battles.
 
     Args:
@@ -128,7 +140,9 @@ def expanded_battles(models: Sequence[str], prompt_ids: Sequence[str], scores: n
     """
     values = np.asarray(scores, dtype=np.float64)
     if not values.shape == (len(models),) == (len(prompt_ids),):
-        raise ValueError(f"{len(models)} models, but {len(prompt_ids)} prompt ids and scores {values.shape}")
+        raise ValueError(
+            f"{len(models)} models, but {len(prompt_ids)} prompt ids and scores {values.shape}"
+        )
     bad = np.flatnonzero(~np.isin(values, (0.0, 0.5, 1.0)))
     if bad.size:
         raise ValueError(f"scores must be 0, 0.5 or 1, got {values[bad[0]]} at index {bad[0]}")
@@ -143,7 +157,9 @@ def expanded_battles(models: Sequence[str], prompt_ids: Sequence[str], scores: n
     )
 
 
-def arena_hard_scores(rows: Battles, *, baseline: str, samples: int = 2000, seed: int = 0) -> ArenaHardScores:
+def arena_hard_scores(
+    rows: Battles, *, baseline: str, samples: int = 2000, seed: int = 0
+) -> ArenaHardScores:
     """The mean weighted score of each model, in %; standard errors from a bootstrap over prompts, score intervals.
 
     Args:
@@ -153,10 +169,11 @@ def arena_hard_scores(rows: Battles, *, baseline: str, samples: int = 2000, seed
         seed: Seed of the bootstrap.
 
     Raises:
-        ValueError: Models have different prompts, one has a prompt twice or no verdict at all, or is the baseline.
+        ValueError: Models have different prompts, one has a prompt twice or no verdict at all, or
+            is the baseline.
     Source: Arena-Hard v2.0.
-    Deviation: upstream resamples verdicts, which are not independent, gives the mean of 100 bootstrap samples instead
-        of the mean, and a 90 % interval.
+    Deviation: upstream resamples verdicts, which are not independent, gives the mean of 100
+        bootstrap samples instead of the mean, and a 90 % interval.
     """
     names, of, known = _models(rows, baseline)
     values, missing = [], []
@@ -186,10 +203,13 @@ def arena_hard_scores(rows: Battles, *, baseline: str, samples: int = 2000, seed
     return ArenaHardScores(*(tuple(column) for column in zip(*board, strict=True)))
 
 
-def arena_hard_elo(rows: Battles, *, baseline: str, samples: int = 1000, seed: int = 0) -> ArenaHardElo:
+def arena_hard_elo(
+    rows: Battles, *, baseline: str, samples: int = 1000, seed: int = 0
+) -> ArenaHardElo:
     """Bradley-Terry scores against the baseline, in %, and Elo ratings, with intervals from a bootstrap over prompts.
 
-    With one baseline a score is exactly the mean score of `arena_hard_scores`, 100 / (1 + 10^((E_base - E_m) / 400)).
+    With one baseline a score is exactly the mean score of `arena_hard_scores`, 100 / (1 +
+    10^((E_base - E_m) / 400)).
 
     Args:
         rows: Of `battles`, without rows of the baseline.
@@ -198,7 +218,8 @@ def arena_hard_elo(rows: Battles, *, baseline: str, samples: int = 1000, seed: i
         seed: Seed of the bootstrap.
 
     Raises:
-        ValueError: As for `arena_hard_scores`; or a model won or lost everything, so that its rating is infinite.
+        ValueError: As for `arena_hard_scores`; or a model won or lost everything, so that its
+            rating is infinite.
     Source: Arena-Hard v0.1.
     Deviation: upstream resamples verdicts; prompts are resampled here.
     """
@@ -214,15 +235,32 @@ def arena_hard_elo(rows: Battles, *, baseline: str, samples: int = 1000, seed: i
         seed=seed,
     )
     zero = drawn.models.index(baseline)
-    gaps, gap_draws = drawn.ratings - drawn.ratings[zero], drawn.draws - drawn.draws[:, zero : zero + 1]
+    gaps, gap_draws = (
+        drawn.ratings - drawn.ratings[zero],
+        drawn.draws - drawn.draws[:, zero : zero + 1],
+    )
     board = []
-    for name, n, gap, samples_of in zip(drawn.models, drawn.prompts.tolist(), gaps, gap_draws.T, strict=True):
+    for name, n, gap, samples_of in zip(
+        drawn.models, drawn.prompts.tolist(), gaps, gap_draws.T, strict=True
+    ):
         certain = drawn.unbounded > 0 or not len(samples_of) or name == baseline
         pair = []
-        for metric, unit, of_gap in (("arena_hard_bt_score", "%", _score), ("arena_hard_elo", "Elo", _elo)):
+        for metric, unit, of_gap in (
+            ("arena_hard_bt_score", "%", _score),
+            ("arena_hard_elo", "Elo", _elo),
+        ):
             error, interval = (None, None) if certain else spread(of_gap(samples_of))
             value = float(of_gap(np.array([gap]))[0])
-            pair.append(MetricValue(name=metric, value=value, standard_error=error, interval=interval, n=n, unit=unit))
+            pair.append(
+                MetricValue(
+                    name=metric,
+                    value=value,
+                    standard_error=error,
+                    interval=interval,
+                    n=n,
+                    unit=unit,
+                )
+            )
         left_out = 0 if name == baseline else int(((of == names.index(name)) & ~known).sum())
         board.append((name, pair[0], pair[1], left_out))
     board.sort(key=lambda row: -row[1].value)
@@ -242,11 +280,15 @@ def _elo(logits: Array) -> Array:
 
 def _verdict(game: str, row: int) -> tuple[float, bool]:
     if game not in _VERDICTS:
-        raise ValueError(f"{game!r} at index {row} is no verdict; one of {', '.join(_VERDICTS)}, or None")
+        raise ValueError(
+            f"{game!r} at index {row} is no verdict; one of {', '.join(_VERDICTS)}, or None"
+        )
     return _VERDICTS[game]
 
 
-def _models(rows: Battles, baseline: str) -> tuple[list[str], npt.NDArray[np.intp], npt.NDArray[np.bool_]]:
+def _models(
+    rows: Battles, baseline: str
+) -> tuple[list[str], npt.NDArray[np.intp], npt.NDArray[np.bool_]]:
     """Names, the index of each row's name, and which rows have a verdict."""
     groups: Groups = rows.prompt_ids
     names = same_prompts(rows.models, groups, len(rows.scores), baseline=baseline)

@@ -17,16 +17,20 @@ GAMED_WEIGHT = 0.1
 class AlpacaCalibration:
     """The fixed part of the regression; arrays are copied and cannot be written to.
 
-    Gamed rows are the baseline against itself, once asked to be concise and once to be verbose (G rows in all).
+    Gamed rows are the baseline against itself, once asked to be concise and once to be verbose (G
+    rows in all).
 
     Attributes:
-        difficulty: Difficulty of each instruction [I], by instruction id 0 … I - 1; logits per unit of psi.
+        difficulty: Difficulty of each instruction [I], by instruction id 0 … I - 1; logits per unit
+            of psi.
         gamed_length: Length feature of each gamed row [G], in [-1, 1], tanh taken.
         gamed_difficulty: Difficulty of each gamed row's instruction [G].
-        gamed_preference: Label of each gamed row [G], in [0, 1]; NaN for no annotation, such a row is not used.
+        gamed_preference: Label of each gamed row [G], in [0, 1]; NaN for no annotation, such a row
+            is not used.
 
     Raises:
-        ValueError: Not finite, lengths that differ, a gamed length outside [-1, 1], or a label outside [0, 1].
+        ValueError: Not finite, lengths that differ, a gamed length outside [-1, 1], or a label
+            outside [0, 1].
     Source: arXiv:2404.04475, section 3.
     """
 
@@ -46,11 +50,15 @@ class AlpacaCalibration:
         rows = len(arrays["gamed_length"])
         for name in ("gamed_difficulty", "gamed_preference"):
             if len(arrays[name]) != rows:
-                raise ValueError(f"{name} has {len(arrays[name])} rows, but gamed_length has {rows}")
+                raise ValueError(
+                    f"{name} has {len(arrays[name])} rows, but gamed_length has {rows}"
+                )
         outside = np.flatnonzero(np.abs(arrays["gamed_length"]) > 1)
         if outside.size:
             value = arrays["gamed_length"][outside[0]]
-            raise ValueError(f"gamed_length must be in [-1, 1] (tanh taken), got {value} at index {outside[0]}")
+            raise ValueError(
+                f"gamed_length must be in [-1, 1] (tanh taken), got {value} at index {outside[0]}"
+            )
         for name, array in arrays.items():
             array.setflags(write=False)
             object.__setattr__(self, name, array)
@@ -60,7 +68,10 @@ class AlpacaCalibration:
         """A hash of the content: the same numbers have the same one, wherever they were read from."""
         labels = [None if np.isnan(label) else label for label in self.gamed_preference.tolist()]
         return content_hash(
-            self.difficulty.tolist(), self.gamed_length.tolist(), self.gamed_difficulty.tolist(), labels
+            self.difficulty.tolist(),
+            self.gamed_length.tolist(),
+            self.gamed_difficulty.tolist(),
+            labels,
         )
 
     def gamed_rows(self) -> tuple[Array, Array]:

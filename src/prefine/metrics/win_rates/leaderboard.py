@@ -1,7 +1,8 @@
 """Many models on one scale: Bradley-Terry ratings, and who beats whom.
 
-The fit is the maximum of the likelihood, without a prior: `prefine.ranking` has one, which makes every rating finite,
-also of models that never met or never lost. A published scale must not rest on that, so here such models are an error.
+The fit is the maximum of the likelihood, without a prior: `prefine.ranking` has one, which makes
+every rating finite, also of models that never met or never lost. A published scale must not rest on
+that, so here such models are an error.
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,8 @@ from prefine.metrics.statistics.resampling import drawn_prompts, spread
 from prefine.metrics.win_rates.meetings import Meetings, Prompts, meetings
 from prefine.records import MetricValue
 
-# As in prefine.ranking.fitting.bradley_terry: the error after a full step is below the step's square.
+# As in prefine.ranking.fitting.bradley_terry: the error after a full step is below the step's
+# square.
 _LAST_STEP = 1e-5
 _MOST_STEPS = 500
 _NUMBERS_AT_ONCE = 4_000_000
@@ -26,9 +28,11 @@ class Leaderboard(NamedTuple):
 
     Attributes:
         models: Best first.
-        ratings: In logits; 0 is the anchor, or else the mean of all models. `n` counts a model's prompts.
+        ratings: In logits; 0 is the anchor, or else the mean of all models. `n` counts a model's
+            prompts.
         missing: Duels without a verdict.
-        unbounded: Bootstrap samples without a finite fit. If there is any, no rating has an error or an interval.
+        unbounded: Bootstrap samples without a finite fit. If there is any, no rating has an error
+            or an interval.
     """
 
     models: tuple[str, ...]
@@ -62,8 +66,8 @@ class WinMatrix(NamedTuple):
 
     Attributes:
         models: Sorted by name.
-        cells: [row][column] is how often the row's model beats the column's, in %, prompts counting alike; None where
-            the two never met, and on the diagonal.
+        cells: [row][column] is how often the row's model beats the column's, in %, prompts counting
+            alike; None where the two never met, and on the diagonal.
         missing: Duels without a verdict.
     """
 
@@ -93,18 +97,26 @@ def bradley_terry_leaderboard(
         p_first: P(first is better) [D]; 0.5 a tie, None or NaN no verdict.
         weights: How often each duel counts [D]; None is once.
         anchor: The model with rating 0; None: the ratings have mean 0.
-        prompts: "same" refuses models that were asked on different prompts; "any" is for arenas, where the prompts of
-            every pair are drawn at random.
+        prompts: "same" refuses models that were asked on different prompts; "any" is for arenas,
+            where the prompts of every pair are drawn at random.
         samples: Number of bootstrap samples.
         seed: Seed of the bootstrap.
 
     Raises:
-        ValueError: Models are not connected, or some never lose to the others (the message names them); a duel appears
-            twice, is of a model with itself, or has an impossible verdict; prompts differ; the anchor is unknown.
+        ValueError: Models are not connected, or some never lose to the others (the message names
+            them); a duel appears twice, is of a model with itself, or has an impossible verdict;
+            prompts differ; the anchor is unknown.
     Source: Bradley and Terry 1952; when the fit exists, Ford 1957.
     """
     drawn = rating_draws(
-        prompt_ids, first, second, p_first, weights=weights, prompts=prompts, samples=samples, seed=seed
+        prompt_ids,
+        first,
+        second,
+        p_first,
+        weights=weights,
+        prompts=prompts,
+        samples=samples,
+        seed=seed,
     )
     if anchor is not None and anchor not in drawn.models:
         raise ValueError(f"anchor {anchor!r} is not among the models {', '.join(drawn.models)}")
@@ -129,7 +141,10 @@ def bradley_terry_leaderboard(
         )
     order = np.argsort(-ratings, kind="stable")
     return Leaderboard(
-        tuple(drawn.models[m] for m in order), tuple(values[m] for m in order), drawn.missing, drawn.unbounded
+        tuple(drawn.models[m] for m in order),
+        tuple(values[m] for m in order),
+        drawn.missing,
+        drawn.unbounded,
     )
 
 
@@ -165,7 +180,9 @@ def rating_draws(
                 unbounded += int((~finite).sum())
                 if finite.any():
                     draws.append(_fit(matrices[finite], ratings))
-    return RatingDraws(met.models, ratings, np.concatenate(draws), met.prompts_of(), met.missing, unbounded)
+    return RatingDraws(
+        met.models, ratings, np.concatenate(draws), met.prompts_of(), met.missing, unbounded
+    )
 
 
 def win_matrix(
@@ -179,7 +196,8 @@ def win_matrix(
 ) -> WinMatrix:
     """How often each model beats each other one that it met, over the prompts on which they met.
 
-    Args and Raises: as for `bradley_terry_leaderboard`, with any prompts; every cell says how many it has. Its interval
+    Args and Raises: as for `bradley_terry_leaderboard`, with any prompts; every cell says how many
+        it has. Its interval
     is a score interval, for which nothing is drawn.
     """
     met = meetings(prompt_ids, first, second, p_first, weights=None, prompts="any")
@@ -233,7 +251,8 @@ def _refuse_unbounded(models: tuple[str, ...], wins: Array) -> None:
     top = min((reach[:, k] for k in range(len(models))), key=lambda column: int(column.sum()))
     never, rest = ([models[k] for k in np.flatnonzero(group)] for group in (top, ~top))
     raise ValueError(
-        f"{', '.join(never)} never lost to {', '.join(rest)}, nor tied: the gap between their ratings is infinite; "
+        f"{', '.join(never)} never lost to {', '.join(rest)}, nor tied: the gap between their "
+        "ratings is infinite; "
         "add prompts, or report win rates"
     )
 
@@ -255,10 +274,17 @@ def _fit(wins: Array, start: Array) -> Array:
         # Ratings are known up to a constant. This adds to their mean's curvature only.
         hessian += hessian[:, diagonal, diagonal].mean(axis=1)[:, None, None] / m
         step = np.linalg.solve(hessian, gradient[..., None])[..., 0]
-        change = np.where(met[rows] > 0, np.abs(step[:, :, None] - step[:, None, :]), 0).max(axis=(1, 2))
-        ratings[rows] = here + step * np.where(change <= 1, 1.0, np.log1p(change) / np.maximum(change, 1.0))[:, None]
+        change = np.where(met[rows] > 0, np.abs(step[:, :, None] - step[:, None, :]), 0).max(
+            axis=(1, 2)
+        )
+        ratings[rows] = (
+            here
+            + step * np.where(change <= 1, 1.0, np.log1p(change) / np.maximum(change, 1.0))[:, None]
+        )
         rows = rows[change >= _LAST_STEP]
         if not len(rows):
             centred: Array = ratings - ratings.mean(axis=1, keepdims=True)
             return centred
-    raise ArithmeticError(f"no Bradley-Terry fit of {len(rows)} of {samples} win matrices after {_MOST_STEPS} steps")
+    raise ArithmeticError(
+        f"no Bradley-Terry fit of {len(rows)} of {samples} win matrices after {_MOST_STEPS} steps"
+    )

@@ -6,7 +6,12 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from prefine.metrics.statistics.glm import STRENGTHS, cross_validated_strength, penalised_logistic, sigmoid
+from prefine.metrics.statistics.glm import (
+    STRENGTHS,
+    cross_validated_strength,
+    penalised_logistic,
+    sigmoid,
+)
 from prefine.metrics.statistics.intervals import NORMAL_QUANTILE, Array, Values, finite_values
 from prefine.metrics.statistics.resampling import drawn_prompts
 from prefine.metrics.win_rates.calibration import GAMED_WEIGHT, AlpacaCalibration
@@ -16,7 +21,8 @@ from prefine.records import MetricValue
 
 Alignment = Literal["instruction_id", "row"]
 
-# How far the controlled win rate may be from the plain one before that is worth a warning: points, part of the way.
+# How far the controlled win rate may be from the plain one before that is worth a warning: points,
+# part of the way.
 _FAR, _PART = 10.0, 4.0
 
 
@@ -47,12 +53,15 @@ class LengthControl(NamedTuple):
         win_rate: In %, with a bootstrap over instructions that refits; `n` counts annotated rows.
         plain: The win rate of the same rows.
         weights: Coefficients.
-        strength: C, the inverse strength of the penalty; None where nothing was fitted (the baseline against itself).
+        strength: C, the inverse strength of the penalty; None where nothing was fitted (the
+            baseline against itself).
         calibration: Hash of the calibration; None without.
         alignment: How difficulties were joined to rows.
-        missing: Rows without an annotation. They are no part of the fit; their instructions are of the prediction.
-        deviation: 100 sd / sqrt(n) of the predictions, which upstream publishes as `lc_standard_error`. It says how
-            much instructions differ, and nothing about how well the coefficients are known.
+        missing: Rows without an annotation. They are no part of the fit; their instructions are of
+            the prediction.
+        deviation: 100 sd / sqrt(n) of the predictions, which upstream publishes as
+            `lc_standard_error`. It says how much instructions differ, and nothing about how well
+            the coefficients are known.
         warnings: What makes the number doubtful, in words.
         ids: Ids of the rows, in the order of `difficulty`.
         difficulty: Difficulties of the rows [n]; 0 without a calibration.
@@ -90,32 +99,39 @@ def length_controlled_win_rate(
 ) -> LengthControl:
     """The win rate at equal lengths in %: mean of sigmoid(psi d_i + phi) over the rows, d_i their difficulties.
 
-    A row's preference is sigmoid(theta t_i + psi d_i + phi) with t_i = tanh((baseline's length - model's) / sd), sd
-    that of the differences (ddof 1, not centred). theta, psi and phi minimise |theta| + |psi| + |phi| plus C times the
-    cross-entropy, gamed rows weighted `GAMED_WEIGHT`. All lengths equal and all preferences 1/2 is the baseline
-    against itself: 50. Without a calibration there are theta and phi only, and the name ends in `_uncalibrated`.
+    A row's preference is sigmoid(theta t_i + psi d_i + phi) with t_i = tanh((baseline's length -
+    model's) / sd), sd that of the differences (ddof 1, not centred). theta, psi and phi minimise
+    |theta| + |psi| + |phi| plus C times the cross-entropy, gamed rows weighted `GAMED_WEIGHT`. All
+    lengths equal and all preferences 1/2 is the baseline against itself: 50. Without a calibration
+    there are theta and phi only, and the name ends in `_uncalibrated`.
 
     Args:
-        preferences: P(the model is better) of each row [n], in [0, 1]; None or NaN for no annotation.
+        preferences: P(the model is better) of each row [n], in [0, 1]; None or NaN for no
+            annotation.
         model_lengths: Characters of the model's answers [n].
         baseline_lengths: Characters of the baseline's [n].
-        index: Instruction of each row [n], none twice. With a calibration, its number there, 0 … I - 1.
+        index: Instruction of each row [n], none twice. With a calibration, its number there, 0 … I
+            - 1.
         calibration: Difficulties and gamed rows, or None.
-        alignment: "instruction_id": a row has the difficulty of its instruction, and the order of rows does not
-            matter. "row": row r has the difficulty of instruction r, whatever its own, as in published numbers.
-        shown_first: Whether the judge saw the model's answer first [n]. Then the difference that makes is one more
-            coefficient, and taken out of the win rate; for verdicts of one order only.
-        strength: C; None chooses it by cross-validation, or without a calibration takes the weakest penalty, C = 10^4:
-            theta and phi need none, and a chosen one may be so strong on few rows that it pulls everything to 50.
-        samples: Number of bootstrap samples over instructions, 0 for no interval. Each fits the coefficients anew; C,
-            sd and the gamed rows stay. The interval is the estimate's logit plus or minus 1.96 standard errors of it,
-            times sqrt(n / (n - 1)).
+        alignment: "instruction_id": a row has the difficulty of its instruction, and the order of
+            rows does not matter. "row": row r has the difficulty of instruction r, whatever its
+            own, as in published numbers.
+        shown_first: Whether the judge saw the model's answer first [n]. Then the difference that
+            makes is one more coefficient, and taken out of the win rate; for verdicts of one order
+            only.
+        strength: C; None chooses it by cross-validation, or without a calibration takes the weakest
+            penalty, C = 10^4: theta and phi need none, and a chosen one may be so strong on few
+            rows that it pulls everything to 50.
+        samples: Number of bootstrap samples over instructions, 0 for no interval. Each fits the
+            coefficients anew; C, sd and the gamed rows stay. The interval is the estimate's logit
+            plus or minus 1.96 standard errors of it, times sqrt(n / (n - 1)).
         seed: Seed of the bootstrap.
 
     Raises:
-        ValueError: Arrays of different length, a preference outside [0, 1], a length that is negative or not finite,
-            an instruction twice or without a difficulty, fewer than two annotated rows, length differences that are
-            all the same, one order for all rows, or a strength that is not positive.
+        ValueError: Arrays of different length, a preference outside [0, 1], a length that is
+            negative or not finite, an instruction twice or without a difficulty, fewer than two
+            annotated rows, length differences that are all the same, one order for all rows, or a
+            strength that is not positive.
     Source: arXiv:2404.04475; https://github.com/tatsu-lab/alpaca_eval (`glm_winrate.py`).
     Deviation: solved exactly, difficulties joined by id, an interval, no calibration built in.
     """
@@ -124,12 +140,20 @@ def length_controlled_win_rate(
     rows = checked_rows(preferences, model_lengths, baseline_lengths, index, shown_first)
     if alignment == "instruction_id":
         rows = rows.sorted()
-    difficulty = np.zeros(len(rows.ids)) if calibration is None else _difficulties(rows, calibration, alignment)
+    difficulty = (
+        np.zeros(len(rows.ids))
+        if calibration is None
+        else _difficulties(rows, calibration, alignment)
+    )
     if rows.is_baseline:
         strength, found, draws = None, np.zeros(4), np.zeros((samples, 4))
     else:
         strength, found, draws = _fit(rows, difficulty, calibration, strength, samples, seed)
-    name = "length_controlled_win_rate" if shown_first is None else "length_and_order_controlled_win_rate"
+    name = (
+        "length_controlled_win_rate"
+        if shown_first is None
+        else "length_and_order_controlled_win_rate"
+    )
     metric = _metric(
         name if calibration is not None else f"{name}_uncalibrated",
         found,
@@ -147,7 +171,9 @@ def length_controlled_win_rate(
         calibration=None if calibration is None else calibration.hash,
         alignment=alignment,
         missing=int((~rows.known).sum()),
-        deviation=100 * float(_predictions(found, difficulty).std(ddof=1)) / math.sqrt(len(difficulty)),
+        deviation=100
+        * float(_predictions(found, difficulty).std(ddof=1))
+        / math.sqrt(len(difficulty)),
         warnings=_warnings(plain.value, metric.value, rows),
         ids=rows.ids,
         difficulty=difficulty,
@@ -159,11 +185,13 @@ def length_controlled_win_rate(
 def controlled_against(model: LengthControl, other: LengthControl) -> MetricValue:
     """The length-controlled win rate in % of a model against another, both evaluated against one baseline.
 
-    It is the mean of sigmoid((phi - phi') + (psi - psi') d_i) over the instructions, with the bootstrap of both on the
-    same samples. Against the baseline itself it is the model's own win rate; a model against itself has 50.
+    It is the mean of sigmoid((phi - phi') + (psi - psi') d_i) over the instructions, with the
+    bootstrap of both on the same samples. Against the baseline itself it is the model's own win
+    rate; a model against itself has 50.
 
     Raises:
-        ValueError: The two differ in instructions, calibration, alignment, kind of control, or bootstrap samples.
+        ValueError: The two differ in instructions, calibration, alignment, kind of control, or
+            bootstrap samples.
     Source: upstream's `predict_winrate`.
     """
     for what, one, two in (
@@ -175,8 +203,14 @@ def controlled_against(model: LengthControl, other: LengthControl) -> MetricValu
         ("numbers of bootstrap samples", len(model.draws), len(other.draws)),
     ):
         if one != two:
-            shown = f"{len(model.ids)} and {len(other.ids)} rows" if what == "instructions" else f"{one} and {two}"
-            raise ValueError(f"the two have different {what} ({shown}); evaluate both in the same way")
+            shown = (
+                f"{len(model.ids)} and {len(other.ids)} rows"
+                if what == "instructions"
+                else f"{one} and {two}"
+            )
+            raise ValueError(
+                f"the two have different {what} ({shown}); evaluate both in the same way"
+            )
     difference = np.array(model.weights) - np.array(other.weights)
     return _metric(
         f"{model.win_rate.name}_against",
@@ -188,7 +222,9 @@ def controlled_against(model: LengthControl, other: LengthControl) -> MetricValu
     )
 
 
-def predicted_win_rate(weights: Weights, difficulty: npt.ArrayLike, *, against: Weights = BASELINE) -> MetricValue:
+def predicted_win_rate(
+    weights: Weights, difficulty: npt.ArrayLike, *, against: Weights = BASELINE
+) -> MetricValue:
     """The length-controlled win rate in % that published coefficients give, without uncertainty.
 
     Args:
@@ -202,14 +238,18 @@ def predicted_win_rate(weights: Weights, difficulty: npt.ArrayLike, *, against: 
     """
     difference = finite_values(weights, name="weights") - finite_values(against, name="against")
     d = finite_values(difficulty, name="difficulty")
-    return _metric("length_controlled_win_rate_of_weights", difference, np.zeros((0, 4)), d, n=d.size, seed=0)
+    return _metric(
+        "length_controlled_win_rate_of_weights", difference, np.zeros((0, 4)), d, n=d.size, seed=0
+    )
 
 
 def _difficulties(rows: LengthTable, calibration: AlpacaCalibration, alignment: Alignment) -> Array:
     known, numbers = len(calibration.difficulty), []
     for place, id_ in enumerate(rows.ids):
         if not isinstance(id_, int) or not 0 <= id_ < known:
-            raise ValueError(f"index: {id_!r} at {place} is no instruction of the calibration (0 to {known - 1})")
+            raise ValueError(
+                f"index: {id_!r} at {place} is no instruction of the calibration (0 to {known - 1})"
+            )
         numbers.append(id_ if alignment == "instruction_id" else place)
     return calibration.difficulty[numbers]
 
@@ -225,7 +265,9 @@ def _fit(
     """C, the coefficients [4], and those of each bootstrap sample [S, 4]."""
     known, n = rows.known, len(difficulty)
     own = np.column_stack([rows.length, difficulty, np.ones(n), rows.order])
-    gamed, labels = (np.zeros((0, 2)), np.zeros(0)) if calibration is None else calibration.gamed_rows()
+    gamed, labels = (
+        (np.zeros((0, 2)), np.zeros(0)) if calibration is None else calibration.gamed_rows()
+    )
     # Gamed rows come first: the folds of the cross-validation depend on it.
     x = np.concatenate([np.column_stack([gamed, np.zeros((len(gamed), 2))]), own[known]])
     y = np.concatenate([labels, rows.preferences[known]])
@@ -254,7 +296,9 @@ def _predictions(weights: Array, difficulty: Array) -> Array:
     return sigmoid(weights[..., 1:2] * difficulty + weights[..., 2:3])
 
 
-def _metric(name: str, weights: Array, draws: Array, difficulty: Array, *, n: int, seed: int) -> MetricValue:
+def _metric(
+    name: str, weights: Array, draws: Array, difficulty: Array, *, n: int, seed: int
+) -> MetricValue:
     value = float(_predictions(weights, difficulty).mean())
     error, interval = None, None
     if len(draws):
@@ -265,12 +309,15 @@ def _metric(name: str, weights: Array, draws: Array, difficulty: Array, *, n: in
             done += len(drawn)
         values = np.concatenate(drawn_values)
         error = 100 * float(values.std(ddof=1))
-        # On the logit scale the estimate is nearly symmetric; percentiles miss a rare win's truth on one side.
+        # On the logit scale the estimate is nearly symmetric; percentiles miss a rare win's truth
+        # on one side.
         around, middle = _logit(values), float(_logit(np.array(value)))
         reach = NORMAL_QUANTILE * float(around.std(ddof=1)) * math.sqrt(n / (n - 1))
         low, high = 100 * sigmoid(np.array([middle - reach, middle + reach]))
         interval = (min(float(low), 100 * value), max(float(high), 100 * value))
-    return MetricValue(name=name, value=100 * value, standard_error=error, interval=interval, n=n, unit="%")
+    return MetricValue(
+        name=name, value=100 * value, standard_error=error, interval=interval, n=n, unit="%"
+    )
 
 
 def _logit(p: Array) -> Array:
@@ -284,12 +331,18 @@ def _warnings(plain: float, controlled: float, rows: LengthTable) -> tuple[str, 
     if controlled < min(plain - plain / _PART, plain - _FAR) or controlled > max(
         plain + (100 - plain) / _PART, plain + _FAR
     ):
-        found.append(f"{controlled:.1f} % at equal lengths is far from the plain {plain:.1f} %; do not trust it alone")
+        found.append(
+            f"{controlled:.1f} % at equal lengths is far from the plain {plain:.1f} %; do not "
+            "trust it alone"
+        )
     if missing := int((~rows.known).sum()):
         found.append(f"{missing} of {len(rows.ids)} rows have no annotation")
     if rows.constant_outputs:
         found.append("all answers of the model have the same length: are they one constant text?")
     known = rows.preferences[rows.known]
     if (known == known[0]).all() and not rows.is_baseline:
-        found.append(f"all preferences are {known[0]:g}, so the interval cannot tell how uncertain the rate is")
+        found.append(
+            f"all preferences are {known[0]:g}, so the interval cannot tell how uncertain the "
+            "rate is"
+        )
     return tuple(found)

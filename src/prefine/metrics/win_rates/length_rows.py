@@ -45,7 +45,10 @@ class LengthTable(NamedTuple):
         order = np.array(sorted(range(len(self.ids)), key=self.ids.__getitem__))
         ids = tuple(self.ids[place] for place in order)
         return self._replace(
-            ids=ids, preferences=self.preferences[order], length=self.length[order], order=self.order[order]
+            ids=ids,
+            preferences=self.preferences[order],
+            length=self.length[order],
+            order=self.order[order],
         )
 
 
@@ -59,30 +62,39 @@ def checked_rows(
     """The rows, in the order given.
 
     Raises:
-        ValueError: Lengths that differ, a value that cannot be, an instruction twice, fewer than two annotated rows,
-            length differences that are all the same, or one order for all rows.
+        ValueError: Lengths that differ, a value that cannot be, an instruction twice, fewer than
+            two annotated rows, length differences that are all the same, or one order for all rows.
     """
     y = verdicts(preferences, name="preferences")
     ids = tuple(np.asarray(index).tolist())
     model = finite_values(model_lengths, name="model_lengths")
     baseline = finite_values(baseline_lengths, name="baseline_lengths")
-    for name, size in (("model_lengths", model.size), ("baseline_lengths", baseline.size), ("index", len(ids))):
+    for name, size in (
+        ("model_lengths", model.size),
+        ("baseline_lengths", baseline.size),
+        ("index", len(ids)),
+    ):
         if size != y.size:
             raise ValueError(f"{y.size} preferences, but {name} has {size}: give one for each row")
     for name, lengths in (("model_lengths", model), ("baseline_lengths", baseline)):
         negative = np.flatnonzero(lengths < 0)
         if negative.size:
-            raise ValueError(f"{name} must not be negative, got {lengths[negative[0]]:g} at index {negative[0]}")
+            raise ValueError(
+                f"{name} must not be negative, got {lengths[negative[0]]:g} at index {negative[0]}"
+            )
     _refuse_twice(ids)
     annotated = int((~np.isnan(y)).sum())
     if annotated < 2:
-        raise ValueError(f"length control needs at least two annotated rows, got {annotated} in {y.size}")
+        raise ValueError(
+            f"length control needs at least two annotated rows, got {annotated} in {y.size}"
+        )
     longer = baseline - model
     if (longer == longer[0]).all():
         length = np.zeros(y.size)
         if longer[0] or (y[~np.isnan(y)] != DRAW).any():
             raise ValueError(
-                f"baseline_lengths - model_lengths is {longer[0]:g} in all {y.size} rows: the effect of length cannot "
+                f"baseline_lengths - model_lengths is {longer[0]:g} in all {y.size} rows: the "
+                "effect of length cannot "
                 "be told; report the plain win rate"
             )
     else:
@@ -96,7 +108,9 @@ def _refuse_twice(ids: tuple[int | str, ...]) -> None:
     first: dict[int | str, int] = {}
     for place, id_ in enumerate(ids):
         if first.setdefault(id_, place) != place:
-            raise ValueError(f"index: instruction {id_!r} is there twice, at {first[id_]} and {place}")
+            raise ValueError(
+                f"index: instruction {id_!r} is there twice, at {first[id_]} and {place}"
+            )
 
 
 def _order(shown_first: npt.ArrayLike | None, rows: int) -> Array:
@@ -104,9 +118,12 @@ def _order(shown_first: npt.ArrayLike | None, rows: int) -> Array:
         return np.zeros(rows)
     given = np.asarray(shown_first)
     if given.dtype != np.bool_ or given.shape != (rows,):
-        raise ValueError(f"shown_first must be {rows} truth values, got {given.dtype} of shape {given.shape}")
+        raise ValueError(
+            f"shown_first must be {rows} truth values, got {given.dtype} of shape {given.shape}"
+        )
     if given.all() or not given.any():
         raise ValueError(
-            f"shown_first is {given[0]} in all {rows} rows: the effect of the order cannot be told; leave it out"
+            f"shown_first is {given[0]} in all {rows} rows: the effect of the order cannot be "
+            "told; leave it out"
         )
     return np.where(given, 0.5, -0.5)

@@ -48,15 +48,17 @@ def meetings(
     """Duels [D] added up; the order in which two models were shown no longer matters.
 
     Raises:
-        ValueError: Lengths differ, a duel is of a model with itself or appears twice, a verdict or a weight is
-            impossible, none has a verdict, or models were asked on different prompts (unless `prompts` is "any").
+        ValueError: Lengths differ, a duel is of a model with itself or appears twice, a verdict or
+            a weight is impossible, none has a verdict, or models were asked on different prompts
+            (unless `prompts` is "any").
     """
     p = verdicts(p_first, name="p_first")
     w = np.ones(len(p)) if weights is None else np.asarray(weights, dtype=np.float64)
     ids = np.asarray(prompt_ids)
     if not len(ids) == len(first) == len(second) == len(p) == len(w):
         raise ValueError(
-            f"{len(p)} verdicts, but {len(ids)} prompt ids, {len(first)} and {len(second)} models, {len(w)} weights"
+            f"{len(p)} verdicts, but {len(ids)} prompt ids, {len(first)} and {len(second)} "
+            f"models, {len(w)} weights"
         )
     bad = np.flatnonzero(~(np.isfinite(w) & (w > 0)))
     if bad.size:
@@ -80,14 +82,17 @@ def meetings(
     return Meetings(names, pairs, wins, int((~known).sum()))
 
 
-def _refuse_repeats(ids: npt.NDArray[np.generic], first: Sequence[str], second: Sequence[str]) -> None:
+def _refuse_repeats(
+    ids: npt.NDArray[np.generic], first: Sequence[str], second: Sequence[str]
+) -> None:
     seen: dict[tuple[object, str, str], int] = {}
     for index, key in enumerate(zip(ids.tolist(), first, second, strict=True)):
         if key[1] == key[2]:
             raise ValueError(f"duel {index} is of {key[1]!r} with itself")
         if key in seen:
             raise ValueError(
-                f"duel {index} repeats duel {seen[key]}: {key[1]!r} before {key[2]!r} on prompt {key[0]!r}; "
+                f"duel {index} repeats duel {seen[key]}: {key[1]!r} before {key[2]!r} on prompt "
+                f"{key[0]!r}; "
                 "average repeated verdicts first, or give them as weights"
             )
         seen[key] = index
@@ -106,6 +111,7 @@ def _refuse_other_prompts(
     if len(lacking):
         model, which = lacking[0]
         raise ValueError(
-            f"{names[model]} was not asked on prompt {labels[which].item()!r}, which others were, and {len(lacking)} "
+            f"{names[model]} was not asked on prompt {labels[which].item()!r}, which others were, "
+            f"and {len(lacking)} "
             "such cases there are: compare models on the same prompts"
         )

@@ -16,7 +16,8 @@ class PreferenceRates(NamedTuple):
 
     Attributes:
         win_rate: Mean preference.
-        discrete_win_rate: Mean of 1 for a preference above 1/2, 0 below, and 1/2 for a draw, which is 1/2 exactly.
+        discrete_win_rate: Mean of 1 for a preference above 1/2, 0 below, and 1/2 for a draw, which
+            is 1/2 exactly.
         decided_win_rate: Wins among wins and losses; `n` is their number. None where all are draws.
         draw_rate: Draws among all.
         wins: Preferences above 1/2.
@@ -39,12 +40,13 @@ def preference_rates(preferences: Values) -> PreferenceRates:
     """Plain, discrete and tie-aware win rates of one model against one baseline.
 
     Args:
-        preferences: P(the model is better) of each prompt [n], in [0, 1]; None or NaN for no annotation.
+        preferences: P(the model is better) of each prompt [n], in [0, 1]; None or NaN for no
+            annotation.
 
     Raises:
         ValueError: No annotation, or a value outside [0, 1].
-    Source: win rate, standard error sd / sqrt(n) (ddof 1) and discrete win rate as in AlpacaEval 2; the tie-aware
-        rates are ours.
+    Source: win rate, standard error sd / sqrt(n) (ddof 1) and discrete win rate as in AlpacaEval 2;
+        the tie-aware rates are ours.
     """
     given = verdicts(preferences, name="preferences")
     known = given[~np.isnan(given)]
@@ -68,7 +70,8 @@ def from_one_to_two(values: Values) -> Array:
     """Preferences [n] in [0, 1] of AlpacaEval's in [1, 2], where 2 is the model, 1.5 and 0 a draw; NaN stays.
 
     Raises:
-        ValueError: A value is none of these, such as a verdict of -1 for an answer that could not be read.
+        ValueError: A value is none of these, such as a verdict of -1 for an answer that could not
+            be read.
     Source: the convention of https://github.com/tatsu-lab/alpaca_eval.
     """
     array = np.array(values, dtype=np.float64)
@@ -77,7 +80,8 @@ def from_one_to_two(values: Values) -> Array:
     bad = np.flatnonzero(~(np.isnan(array) | (array == 0) | ((array >= 1) & (array <= 2))))
     if bad.size:
         raise ValueError(
-            f"preferences must be in [1, 2], 0 for a draw or NaN for no annotation, got {array[bad[0]]} at index "
+            "preferences must be in [1, 2], 0 for a draw or NaN for no annotation, got "
+            f"{array[bad[0]]} at index "
             f"{bad[0]} ({bad.size} of {array.size} like this)"
         )
     return np.where(array == 0, DRAW, array - 1)

@@ -13,9 +13,12 @@ STYLE_FEATURES = ("length", "headers", "lists", "bolds")
 
 _FENCE = re.compile(r"```([^`]*)```")
 _HEADER = re.compile(r"^#{1,6}\s", re.MULTILINE)
-# The published patterns begin with ^\s*, which takes time quadratic in the number of blank lines. The marker's own line
-# begins with ^, too, so this finds the same ones.
-_LISTS = (re.compile(r"^[^\S\n]*\d+\.\s", re.MULTILINE), re.compile(r"^[^\S\n]*[-*+]\s", re.MULTILINE))
+# The published patterns begin with ^\s*, which takes time quadratic in the number of blank lines.
+# The marker's own line begins with ^, too, so this finds the same ones.
+_LISTS = (
+    re.compile(r"^[^\S\n]*\d+\.\s", re.MULTILINE),
+    re.compile(r"^[^\S\n]*[-*+]\s", re.MULTILINE),
+)
 _BOLDS = (re.compile(r"\*\*[^*\n]+\*\*"), re.compile(r"__[^_\n]+__"))
 
 
@@ -40,7 +43,8 @@ def markdown_counts(text: str) -> MarkdownCounts:
     """Headers, list items and bold passages outside of fenced code.
 
     Source: `add_markdown_info.py` of arena-hard-auto.
-    Deviation: the code of a fence is removed where it stands; upstream removes the same characters everywhere.
+    Deviation: the code of a fence is removed where it stands; upstream removes the same characters
+        everywhere.
     """
     text = _FENCE.sub("``````", text)
     return MarkdownCounts(
@@ -53,8 +57,8 @@ def markdown_counts(text: str) -> MarkdownCounts:
 def style_features(model: StyleCounts, baseline: StyleCounts) -> Array:
     """The differences of style [N, 4], columns `STYLE_FEATURES`, each in (-1, 1); swapped sides change the sign.
 
-    Length is (t_m - t_b) / (t_m + t_b), 0 if both answers are empty. The others are (r_m - r_b) / (r_m + r_b + 1) of
-    the densities r = count / (tokens + 1).
+    Length is (t_m - t_b) / (t_m + t_b), 0 if both answers are empty. The others are (r_m - r_b) /
+    (r_m + r_b + 1) of the densities r = count / (tokens + 1).
 
     Raises:
         ValueError: A count is negative or not finite, or numbers of answers differ.
@@ -62,7 +66,9 @@ def style_features(model: StyleCounts, baseline: StyleCounts) -> Array:
     """
     ours, theirs = _counts(model, "model"), _counts(baseline, "baseline")
     if ours.shape != theirs.shape:
-        raise ValueError(f"{ours.shape[1]} answers of the model, but {theirs.shape[1]} of the baseline")
+        raise ValueError(
+            f"{ours.shape[1]} answers of the model, but {theirs.shape[1]} of the baseline"
+        )
     total = ours[0] + theirs[0]
     length = (ours[0] - theirs[0]) / np.where(total > 0, total, 1.0)
     density, other = ours[1:] / (ours[0] + 1), theirs[1:] / (theirs[0] + 1)
@@ -72,12 +78,16 @@ def style_features(model: StyleCounts, baseline: StyleCounts) -> Array:
 def _counts(counts: StyleCounts, of: str) -> Array:
     rows = [np.asarray(values, dtype=np.float64) for values in counts]
     if any(row.ndim != 1 or row.shape != rows[0].shape for row in rows):
-        raise ValueError(f"{of}: tokens, headers, lists and bolds must be [N] each, got {[row.shape for row in rows]}")
+        raise ValueError(
+            f"{of}: tokens, headers, lists and bolds must be [N] each, got "
+            f"{[row.shape for row in rows]}"
+        )
     stacked = np.stack(rows)
     bad = np.argwhere(~(np.isfinite(stacked) & (stacked >= 0)))
     if len(bad):
         which, index = bad[0]
         raise ValueError(
-            f"{of}: {StyleCounts._fields[which]} must be 0 or more, got {stacked[which, index]} at index {index}"
+            f"{of}: {StyleCounts._fields[which]} must be 0 or more, got {stacked[which, index]} "
+            f"at index {index}"
         )
     return stacked

@@ -19,9 +19,11 @@ class StyleControl(NamedTuple):
 
     Attributes:
         score: In %.
-        coefficients: What one unit of each of `STYLE_FEATURES` adds to the logit; None where no answer has any of it.
+        coefficients: What one unit of each of `STYLE_FEATURES` adds to the logit; None where no
+            answer has any of it.
         missing: Prompts without a score; `n` counts the others.
-        unbounded: Bootstrap samples without a finite fit. If there is any, the score has no error and no interval.
+        unbounded: Bootstrap samples without a finite fit. If there is any, the score has no error
+            and no interval.
     """
 
     score: MetricValue
@@ -36,7 +38,8 @@ class StyleLeaderboard(NamedTuple):
     Attributes:
         models: Best first, with the baseline.
         scores: In %; the baseline's is 50.
-        coefficients: What a standard deviation of each of `STYLE_FEATURES` adds to the logit; None as above.
+        coefficients: What a standard deviation of each of `STYLE_FEATURES` adds to the logit; None
+            as above.
         missing: Rows without a score.
         unbounded: As in `StyleControl`.
     """
@@ -58,8 +61,8 @@ def style_controlled_score(
 ) -> StyleControl:
     """The score of one model at equal style, 100 sigmoid(c) of the fit logit P(win) = c + features · w.
 
-    The style's weights are fitted on this model's own battles, so the score cannot depend on which other models are
-    looked at. The price is a wider interval than `style_controlled_scores` has.
+    The style's weights are fitted on this model's own battles, so the score cannot depend on which
+    other models are looked at. The price is a wider interval than `style_controlled_scores` has.
 
     Args:
         scores: P(the model is better) of each prompt [N]; None or NaN for no verdict.
@@ -69,16 +72,21 @@ def style_controlled_score(
         seed: Seed of the bootstrap.
 
     Raises:
-        NoFiniteFitError: The model wins all, loses all, or its style alone says which; or its difference of style is
-            the same on every prompt, so that it cannot be told from quality.
-        ValueError: Shapes that do not fit, a score outside [0, 1], no score at all, a value that is not finite.
+        NoFiniteFitError: The model wins all, loses all, or its style alone says which; or its
+            difference of style is the same on every prompt, so that it cannot be told from quality.
+        ValueError: Shapes that do not fit, a score outside [0, 1], no score at all, a value that is
+            not finite.
     Deviation: Arena-Hard v2.0 shares the style's weights between models, `style_controlled_scores`.
     """
     y, x, w, known = _rows(scores, features, weights)
     rows = np.arange(known.sum())
     design = np.column_stack([np.ones(len(rows)), x[known]])
-    found, draws, unbounded = _fit(design, y[known], w[known], rows, 1, ["the score"], samples, seed)
-    (score,) = _score_values(found[:1], draws, unbounded, [int(known.sum())], "style_controlled_score")
+    found, draws, unbounded = _fit(
+        design, y[known], w[known], rows, 1, ["the score"], samples, seed
+    )
+    (score,) = _score_values(
+        found[:1], draws, unbounded, [int(known.sum())], "style_controlled_score"
+    )
     return StyleControl(score, _coefficients(found[1:], x[known]), int((~known).sum()), unbounded)
 
 
@@ -103,15 +111,17 @@ def style_controlled_scores(
         features: Of `style_features` [B, 4].
         baseline: Name of the baseline.
         weights: How often each row's score counts [B]; None is once.
-        center: Subtract the mean style of all loaded rows, as published. Then a score is at that mean style, and moves
-            when another model is loaded. Without it, it is at equal style, and another model only adds to what is known
-            of the judge's taste: one whose style differs from the baseline's by the same on all prompts adds nothing.
+        center: Subtract the mean style of all loaded rows, as published. Then a score is at that
+            mean style, and moves when another model is loaded. Without it, it is at equal style,
+            and another model only adds to what is known of the judge's taste: one whose style
+            differs from the baseline's by the same on all prompts adds nothing.
         samples: Number of bootstrap samples; prompts are resampled, with all their rows.
         seed: Seed of the bootstrap.
 
     Raises:
         NoFiniteFitError: As for `style_controlled_score`.
-        ValueError: As there; or a model has a prompt twice, prompts that others lack, or is the baseline.
+        ValueError: As there; or a model has a prompt twice, prompts that others lack, or is the
+            baseline.
     Source: Arena-Hard v2.0 (`center=True`).
     Deviation: the score is the fit's own, not the median of a bootstrap over rows.
     """
@@ -130,7 +140,9 @@ def style_controlled_scores(
         scaled[:, ~moving] = 0
     design = np.column_stack([of[:, None] == np.arange(len(names)), scaled])
     _, prompt = np.unique(np.asarray(prompt_ids), return_inverse=True)
-    found, draws, unbounded = _fit(design, y[known], w[known], prompt[known], len(names), names, samples, seed)
+    found, draws, unbounded = _fit(
+        design, y[known], w[known], prompt[known], len(names), names, samples, seed
+    )
     values = _score_values(
         found[: len(names)],
         draws,
@@ -139,7 +151,9 @@ def style_controlled_scores(
         f"style_controlled_score{'_centred' if center else ''}",
     )
     board = [*zip(names, values, strict=True)]
-    board.append((baseline, MetricValue(name=values[0].name, value=50, n=len(np.unique(prompt)), unit="%")))
+    board.append(
+        (baseline, MetricValue(name=values[0].name, value=50, n=len(np.unique(prompt)), unit="%"))
+    )
     board.sort(key=lambda row: -row[1].value)
     return StyleLeaderboard(
         tuple(name for name, _ in board),
@@ -150,18 +164,28 @@ def style_controlled_scores(
     )
 
 
-def same_prompts(models: Sequence[str], prompt_ids: Groups, rows: int, *, baseline: str) -> list[str]:
+def same_prompts(
+    models: Sequence[str], prompt_ids: Groups, rows: int, *, baseline: str
+) -> list[str]:
     """The names of the models, sorted, if each has the same prompts, each once.
 
     Raises:
-        ValueError: One has a prompt twice, prompts that another lacks, is the baseline, or lengths differ.
+        ValueError: One has a prompt twice, prompts that another lacks, is the baseline, or lengths
+            differ.
     """
     if len(models) != rows or len(prompt_ids) != rows:
-        raise ValueError(f"{rows} scores, but {len(models)} models and {len(prompt_ids)} prompt ids")
+        raise ValueError(
+            f"{rows} scores, but {len(models)} models and {len(prompt_ids)} prompt ids"
+        )
     prompts: dict[str, set[object]] = {}
-    for index, (model, prompt) in enumerate(zip(models, np.asarray(prompt_ids).tolist(), strict=True)):
+    for index, (model, prompt) in enumerate(
+        zip(models, np.asarray(prompt_ids).tolist(), strict=True)
+    ):
         if model == baseline:
-            raise ValueError(f"row {index} is of the baseline {baseline!r} itself; leave its rows out, its score is 50")
+            raise ValueError(
+                f"row {index} is of the baseline {baseline!r} itself; leave its rows out, its "
+                "score is 50"
+            )
         seen = prompts.setdefault(str(model), set())
         if prompt in seen:
             raise ValueError(f"{model} has prompt {prompt!r} twice, again at index {index}")
@@ -170,7 +194,8 @@ def same_prompts(models: Sequence[str], prompt_ids: Groups, rows: int, *, baseli
     for name in names[1:]:
         if odd := prompts[name] ^ prompts[names[0]]:
             raise ValueError(
-                f"{names[0]} and {name} have different prompts ({len(odd)}, such as {min(map(str, odd))!r}): "
+                f"{names[0]} and {name} have different prompts ({len(odd)}, such as "
+                f"{min(map(str, odd))!r}): "
                 "compare models on the same ones"
             )
     return names
@@ -182,7 +207,9 @@ def _rows(
     y, x = verdicts(scores, name="scores"), np.asarray(features, dtype=np.float64)
     w = np.ones(len(y)) if weights is None else np.asarray(weights, dtype=np.float64)
     if x.shape != (len(y), len(STYLE_FEATURES)) or w.shape != y.shape:
-        raise ValueError(f"{len(y)} scores need features [N, 4] and weights [N], got {x.shape} and {w.shape}")
+        raise ValueError(
+            f"{len(y)} scores need features [N, 4] and weights [N], got {x.shape} and {w.shape}"
+        )
     known = ~np.isnan(y)
     if not known.any():
         raise ValueError("no prompt has a score")
@@ -220,7 +247,11 @@ def _fit_moving(design: Array, y: Array, w: Array, labels: list[str], start: Arr
     if missing := [labels[k] for k in range(len(labels) - len(STYLE_FEATURES)) if k not in used]:
         raise NoFiniteFitError(f"{', '.join(missing)}: no row")
     fit = logistic_regression(
-        design[:, used], y, weights=w, names=[labels[k] for k in used], start=None if start is None else start[used]
+        design[:, used],
+        y,
+        weights=w,
+        names=[labels[k] for k in used],
+        start=None if start is None else start[used],
     )
     found = np.zeros(design.shape[1])
     found[used] = fit.coefficients
@@ -228,10 +259,15 @@ def _fit_moving(design: Array, y: Array, w: Array, labels: list[str], start: Arr
 
 
 def _coefficients(found: Array, features: Array) -> tuple[float | None, ...]:
-    return tuple(float(value) if (column != 0).any() else None for value, column in zip(found, features.T, strict=True))
+    return tuple(
+        float(value) if (column != 0).any() else None
+        for value, column in zip(found, features.T, strict=True)
+    )
 
 
-def _score_values(found: Array, draws: Array, unbounded: int, n: list[int], name: str) -> list[MetricValue]:
+def _score_values(
+    found: Array, draws: Array, unbounded: int, n: list[int], name: str
+) -> list[MetricValue]:
     def percent(logits: Array) -> Array:
         p: Array = 50 + 50 * np.tanh(0.5 * logits)
         return p

@@ -23,7 +23,9 @@ class BothOrderWins(NamedTuple):
     missing: int
 
 
-def win_rate(wins: npt.ArrayLike, *, samples: int = 2000, seed: int = 0, name: str = "win_rate") -> MetricValue:
+def win_rate(
+    wins: npt.ArrayLike, *, samples: int = 2000, seed: int = 0, name: str = "win_rate"
+) -> MetricValue:
     """The mean win over prompts, with standard error sd / sqrt(n) (ddof 1) and the 95 % `score_interval`.
 
     Args:
@@ -44,12 +46,14 @@ def win_rate(wins: npt.ArrayLike, *, samples: int = 2000, seed: int = 0, name: s
 def both_order_wins(p_first_when_first: Values, p_first_when_second: Values) -> BothOrderWins:
     """The mean over both orders of P(the model is better), by prompt; a preference for a slot cancels.
 
-    A prompt with a verdict in one order only is left out and counted: the one that is there carries the judge's
-    preference for a slot.
+    A prompt with a verdict in one order only is left out and counted: the one that is there carries
+    the judge's preference for a slot.
 
     Args:
-        p_first_when_first: P(first is better) with the model shown first [n]; None or NaN for no verdict.
-        p_first_when_second: P(first is better) with the model shown second [n]; None or NaN for no verdict.
+        p_first_when_first: P(first is better) with the model shown first [n]; None or NaN for no
+            verdict.
+        p_first_when_second: P(first is better) with the model shown second [n]; None or NaN for no
+            verdict.
 
     Raises:
         ValueError: The two differ in length, or a value is outside [0, 1].
@@ -57,7 +61,9 @@ def both_order_wins(p_first_when_first: Values, p_first_when_second: Values) -> 
     when_first = verdicts(p_first_when_first, name="p_first_when_first")
     when_second = verdicts(p_first_when_second, name="p_first_when_second")
     if when_first.size != when_second.size:
-        raise ValueError(f"{when_first.size} prompts in one order, but {when_second.size} in the other")
+        raise ValueError(
+            f"{when_first.size} prompts in one order, but {when_second.size} in the other"
+        )
     answered = ~(np.isnan(when_first) | np.isnan(when_second))
     wins = (when_first[answered] + 1 - when_second[answered]) / 2
     return BothOrderWins(wins, answered, int((~answered).sum()))

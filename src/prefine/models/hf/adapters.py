@@ -27,12 +27,19 @@ def base_of(path: str) -> str | None:
     if not file.is_file():
         return None
     if not (Path(path) / _WEIGHTS).is_file():
-        raise BackendError(f"{path}: no adapter weights here ({_WEIGHTS} is missing); restore or train it again")
+        raise BackendError(
+            f"{path}: no adapter weights here ({_WEIGHTS} is missing); restore or train it again"
+        )
     base = adapter_settings(path).get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
-        raise BackendError(f"{file}: names no base model (base_model_name_or_path); add the folder or hub id of one")
+        raise BackendError(
+            f"{file}: names no base model (base_model_name_or_path); add the folder or hub id of "
+            "one"
+        )
     if (Path(base) / _CONFIG).is_file():
-        raise BackendError(f"{path}: its base model {base} is an adapter folder too; merge that one first")
+        raise BackendError(
+            f"{path}: its base model {base} is an adapter folder too; merge that one first"
+        )
     if not Path(base).exists() and base.count("/") != 1:
         raise BackendError(
             f"{path}: this is an adapter, and its base model {base} is not there; put it back, "
@@ -72,12 +79,14 @@ def load_onto(model: Any, path: str) -> Any:
             stored = set(file.keys())
     except Exception as error:
         raise BackendError(
-            f"{path}: the adapter cannot be loaded onto its base model: {error}; train it again, or restore the base"
+            f"{path}: the adapter cannot be loaded onto its base model: {error}; train it again, "
+            "or restore the base"
         ) from error
     # What is not in the file keeps its random start, which would be another model.
     if missing := sorted(set(get_peft_model_state_dict(adapted)) - stored):
         raise BackendError(
-            f"{path}: {len(missing)} adapter weights are missing from {_WEIGHTS}, such as {', '.join(missing[:3])}; "
+            f"{path}: {len(missing)} adapter weights are missing from {_WEIGHTS}, such as "
+            f"{', '.join(missing[:3])}; "
             "restore the folder"
         )
     return adapted
@@ -86,7 +95,11 @@ def load_onto(model: Any, path: str) -> Any:
 def whole(model: Any) -> Any:
     """The model itself, any adapter that it was loaded with folded into its weights."""
     # Loading the adapter froze the weights beside it.
-    return model.merge_and_unload().requires_grad_(True) if hasattr(model, "merge_and_unload") else model
+    return (
+        model.merge_and_unload().requires_grad_(True)
+        if hasattr(model, "merge_and_unload")
+        else model
+    )
 
 
 def save_adapter(model: Any, folder: Path, *, base: str) -> None:
@@ -111,10 +124,13 @@ def merge(model: Any) -> None:
 
     if next(model.parameters()).dtype != torch.float64:
         model.float()
-    wrapped = {name: module for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)}
+    wrapped = {
+        name: module for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)
+    }
     for name, module in wrapped.items():
         module.merge()
-        # A layer with several weights (experts) is wrapped once for each; what was within the outermost goes with it.
+        # A layer with several weights (experts) is wrapped once for each; what was within the
+        # outermost goes with it.
         if not any(name.startswith(f"{other}.") for other in wrapped):
             model.set_submodule(name, module.get_base_layer())
     model.delete_adapter(list(model.peft_config))
@@ -126,7 +142,11 @@ def linear_layers(model: Any) -> list[str]:
 
     head = model.get_output_embeddings()
     kinds = (torch.nn.Linear, Conv1D)
-    return [name for name, module in model.named_modules() if isinstance(module, kinds) and module is not head]
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, kinds) and module is not head
+    ]
 
 
 def require_peft(where: str) -> None:

@@ -104,8 +104,10 @@ class HfModel:
         tokens = len(self._prompt_ids(prompt))
         if self.positions is not None and tokens + decoding.max_new_tokens > self.positions:
             raise PromptTooLong(
-                f"{prompt.source}, prompt {prompt.id}: {tokens} tokens and {decoding.max_new_tokens} new ones exceed "
-                f"the model's {self.positions} positions; lower {where}.max_new_tokens or shorten the prompt"
+                f"{prompt.source}, prompt {prompt.id}: {tokens} tokens and "
+                f"{decoding.max_new_tokens} new ones exceed "
+                f"the model's {self.positions} positions; lower {where}.max_new_tokens or shorten "
+                "the prompt"
             )
 
     def sample(
@@ -119,8 +121,8 @@ class HfModel:
     ) -> Iterable[Batch[Completion]]:
         """The wanted completions in batches of fixed shape and fixed places.
 
-        Prompts of one length bucket are blocked in the order of the shard, samples in groups of `group`, so
-        neither more prompts nor a larger M moves a completion to another place.
+        Prompts of one length bucket are blocked in the order of the shard, samples in groups of
+        `group`, so neither more prompts nor a larger M moves a completion to another place.
         """
         keys = {(call.payload.prompt.id, call.payload.sample_index): call.key for call in wanted}
         ids = {prompt.id: self._prompt_ids(prompt) for prompt in shard}
@@ -129,7 +131,9 @@ class HfModel:
                 indices = range(start, start + group)
                 places = [(prompt.id, index) for prompt in block for index in indices]
                 if open_keys := [keys[place] for place in places if place in keys]:
-                    yield Batch(open_keys, partial(self._draw_block, block, indices, ids, keys, decoding))
+                    yield Batch(
+                        open_keys, partial(self._draw_block, block, indices, ids, keys, decoding)
+                    )
 
     @property
     def conversations_per_batch(self) -> int:
@@ -147,27 +151,41 @@ class HfModel:
     ) -> list[Reply | Failure]:
         """One reply per conversation, in one batch; with `first_token` one forward pass and its likeliest tokens."""
         ids = [self._prompt_ids(Prompt.make(messages)) for messages in conversations]
-        room = [self.positions is None or len(row) + max_new_tokens <= self.positions for row in ids]
+        room = [
+            self.positions is None or len(row) + max_new_tokens <= self.positions for row in ids
+        ]
         fitting = [row for row, fits in zip(ids, room, strict=True) if fits]
         answered = iter(
-            (self._first_tokens(fitting) if first_token else self._written(fitting, max_new_tokens, temperature, seed))
+            (
+                self._first_tokens(fitting)
+                if first_token
+                else self._written(fitting, max_new_tokens, temperature, seed)
+            )
             if fitting
             else ()
         )
-        too_long = Failure(f"the judge's prompt does not fit into the {self.positions} positions of {self.label}")
+        too_long = Failure(
+            f"the judge's prompt does not fit into the {self.positions} positions of {self.label}"
+        )
         return [next(answered) if fits else too_long for fits in room]
 
     def _first_tokens(self, rows: list[list[int]]) -> Iterator[Reply]:
-        for row, logps in zip(rows, first_token_logps(self.model, rows, pad_id=self._pad_id), strict=True):
+        for row, logps in zip(
+            rows, first_token_logps(self.model, rows, pad_id=self._pad_id), strict=True
+        ):
             texts: dict[str, float] = {}
             for token, logp in logps.items():
                 text = self.tokenizer.decode([token])
                 # Pieces of characters all decode to the same sign.
                 texts[text] = float(np.logaddexp(texts.get(text, -math.inf), logp))
             first = self.tokenizer.decode([next(iter(logps))])
-            yield Reply(first, "length", texts, Usage(calls=1, prompt_tokens=len(row), completion_tokens=1))
+            yield Reply(
+                first, "length", texts, Usage(calls=1, prompt_tokens=len(row), completion_tokens=1)
+            )
 
-    def _written(self, rows: list[list[int]], max_new_tokens: int, temperature: float, seed: int) -> Iterator[Reply]:
+    def _written(
+        self, rows: list[list[int]], max_new_tokens: int, temperature: float, seed: int
+    ) -> Iterator[Reply]:
         drawn = draw(
             self.model,
             rows,
@@ -188,10 +206,15 @@ class HfModel:
     def _prompt_ids(self, prompt: Prompt) -> list[int]:
         ids = chat.prompt_ids(self.tokenizer, prompt)
         if not ids:
-            raise ConfigError(f"{self.path}: the chat template renders prompt {prompt.id} ({prompt.source}) as nothing")
+            raise ConfigError(
+                f"{self.path}: the chat template renders prompt {prompt.id} ({prompt.source}) as "
+                "nothing"
+            )
         return ids
 
-    def _blocks(self, shard: Sequence[Prompt], ids: Mapping[str, list[int]]) -> Iterator[list[Prompt]]:
+    def _blocks(
+        self, shard: Sequence[Prompt], ids: Mapping[str, list[int]]
+    ) -> Iterator[list[Prompt]]:
         buckets: dict[int, list[Prompt]] = {}
         for prompt in shard:
             buckets.setdefault(padded_length(len(ids[prompt.id])), []).append(prompt)
@@ -209,13 +232,17 @@ class HfModel:
         keys: Mapping[tuple[str, int], str],
         decoding: Decoding,
     ) -> dict[str, Completion | Failure]:
-        # A short block is filled up with its first prompt: the shape must not depend on what follows in the file.
+        # A short block is filled up with its first prompt: the shape must not depend on what
+        # follows in the file.
         size = max(1, self.batch_rows // 2)
         rows = block + [block[0]] * (size - len(block))
         places = [(prompt, index) for prompt in rows for index in indices]
         real = len(block) * len(indices)
         wanted = [place < real and (p.id, i) in keys for place, (p, i) in enumerate(places)]
-        streams = uniforms([content_hash("stream", decoding.seed, p.id, i) for p, i in places], decoding.max_new_tokens)
+        streams = uniforms(
+            [content_hash("stream", decoding.seed, p.id, i) for p, i in places],
+            decoding.max_new_tokens,
+        )
         drawn = draw(
             self.model,
             [ids[prompt.id] for prompt in rows],
@@ -232,7 +259,9 @@ class HfModel:
             if one is None:
                 continue
             if not math.isfinite(one.logp):
-                answers[keys[prompt.id, index]] = Failure("the model's log-probabilities are not finite")
+                answers[keys[prompt.id, index]] = Failure(
+                    "the model's log-probabilities are not finite"
+                )
                 continue
             text_ids = one.token_ids[:-1] if one.stopped else one.token_ids
             text = self.tokenizer.decode(list(text_ids), skip_special_tokens=True)

@@ -11,7 +11,9 @@ TOP = 100
 
 
 @torch.inference_mode()
-def first_token_logps(model: Any, prompts: list[list[int]], *, pad_id: int) -> list[dict[int, float]]:
+def first_token_logps(
+    model: Any, prompts: list[list[int]], *, pad_id: int
+) -> list[dict[int, float]]:
     """The likeliest first tokens after each prompt with their log-probabilities [nat], the likeliest first.
 
     Args:
@@ -24,11 +26,21 @@ def first_token_logps(model: Any, prompts: list[list[int]], *, pad_id: int) -> l
     """
     width = padded_length(max(map(len, prompts)))
     ids = torch.tensor([[pad_id] * (width - len(p)) + p for p in prompts], device=model.device)
-    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
+    mask = torch.tensor(
+        [[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device
+    )
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
-    out = model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False, logits_to_keep=1)
+    out = model(
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=positions,
+        use_cache=False,
+        logits_to_keep=1,
+    )
     logps = torch.log_softmax(out.logits[:, -1].float(), dim=-1)
     if bool(torch.isnan(logps).any()):
         raise NumericsError("the judge's logits are not numbers (NaN); its weights are damaged")
     values, tokens = logps.topk(min(TOP, logps.shape[-1]), dim=-1)
-    return [dict(zip(t, v, strict=True)) for t, v in zip(tokens.tolist(), values.tolist(), strict=True)]
+    return [
+        dict(zip(t, v, strict=True)) for t, v in zip(tokens.tolist(), values.tolist(), strict=True)
+    ]

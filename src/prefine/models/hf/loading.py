@@ -1,7 +1,7 @@
 """Loading Hugging Face models and tokenizers, with errors that name the folder and the remedy.
 
-A folder holds a whole model, or an adapter that names the model it belongs to; what an adapter folder lacks
-(configuration, tokenizer) is that of its base.
+A folder holds a whole model, or an adapter that names the model it belongs to; what an adapter
+folder lacks (configuration, tokenizer) is that of its base.
 """
 
 import hashlib
@@ -30,7 +30,15 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 # What a model folder's answers depend on: weights, shape, stop tokens, tokenizer, chat template.
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
-_DECIDING_FILES = ("*.safetensors", "*config.json", "tokenizer.*", "vocab.*", "merges.txt", "*_tokens*.json", "*.jinja")
+_DECIDING_FILES = (
+    "*.safetensors",
+    "*config.json",
+    "tokenizer.*",
+    "vocab.*",
+    "merges.txt",
+    "*_tokens*.json",
+    "*.jinja",
+)
 
 
 def default_device() -> str:
@@ -56,7 +64,8 @@ def load_tokenizer(path: str) -> Any:
         raise BackendError(f"{path}: the tokenizer cannot be loaded: {error}") from error
     if not tokenizer.chat_template:
         raise ConfigError(
-            f"{path}: the tokenizer has no chat template, so messages cannot be turned into tokens; use an "
+            f"{path}: the tokenizer has no chat template, so messages cannot be turned into "
+            "tokens; use an "
             "instruction-tuned model, or add chat_template.jinja to the folder"
         )
     return tokenizer
@@ -87,10 +96,12 @@ def load_model(path: str, *, dtype: Dtype, device: str) -> Any:
             f"{path}: the model cannot be loaded: {error}; restore or download the folder again"
         ) from error
     model, loading = loaded
-    # What is not in the file would be drawn at random, and nobody would know that the model is another one.
+    # What is not in the file would be drawn at random, and nobody would know that the model is
+    # another one.
     if missing := sorted(loading["missing_keys"]):
         raise BackendError(
-            f"{path}: {len(missing)} weights are missing from the files, such as {', '.join(missing[:3])}; "
+            f"{path}: {len(missing)} weights are missing from the files, such as "
+            f"{', '.join(missing[:3])}; "
             "restore or download the folder again"
         )
     return model.to(device).eval()
@@ -132,7 +143,11 @@ def check_model(path: str) -> None:
         if Path(base).is_dir():
             _check_folder(base, ("*.safetensors",), "weights")
     except BackendError as error:
-        raise error if base == path else BackendError(f"{path}: its base model is not usable: {error}") from error
+        raise (
+            error
+            if base == path
+            else BackendError(f"{path}: its base model is not usable: {error}")
+        ) from error
     rows = getattr(_load_config(path), "vocab_size", None)
     tokens = len(load_tokenizer(path))
     if rows is not None and tokens > rows:
@@ -170,13 +185,20 @@ def weights_fingerprint(path: str) -> str:
         try:
             config = cached_file(path, "config.json")
         except OSError as error:
-            raise BackendError(f"{path}: not a folder, and not found on the hub: {error}") from error
-        # The weights may not be here yet, and reading them must not change the hash; a snapshot is named by its commit.
+            raise BackendError(
+                f"{path}: not a folder, and not found on the hub: {error}"
+            ) from error
+        # The weights may not be here yet, and reading them must not change the hash; a snapshot is
+        # named by its commit.
         return content_hash("hub", path, Path(str(config)).parent.name)
     files = sorted(file for pattern in _DECIDING_FILES for file in folder.glob(pattern))
     digest = hashlib.sha256()
     if (base := base_of(path)) is not None:
-        settings = {name: value for name, value in adapter_settings(path).items() if name != "base_model_name_or_path"}
+        settings = {
+            name: value
+            for name, value in adapter_settings(path).items()
+            if name != "base_model_name_or_path"
+        }
         digest.update(content_hash(settings, weights_fingerprint(base)).encode())
         files = [file for file in files if file.name != "adapter_config.json"]
     for file in files:
@@ -201,9 +223,14 @@ def _check_folder(path: str, needed: tuple[str, ...], what: str) -> None:
     if not looks_local:
         return
     if not folder.is_dir():
-        raise BackendError(f"{path}: no such model folder; give a Hugging Face model folder or a hub id like org/name")
+        raise BackendError(
+            f"{path}: no such model folder; give a Hugging Face model folder or a hub id like "
+            "org/name"
+        )
     if not any(any(folder.glob(name)) for name in needed):
-        raise BackendError(f"{path}: no {what} here ({' or '.join(needed)} is missing); it has: {_listing(folder)}")
+        raise BackendError(
+            f"{path}: no {what} here ({' or '.join(needed)} is missing); it has: {_listing(folder)}"
+        )
 
 
 def _listing(folder: Path) -> str:

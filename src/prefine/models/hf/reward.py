@@ -38,7 +38,9 @@ class RewardModel:
     batches_matter = True
     reads_records = False
 
-    def __init__(self, *, path: str, dtype: Dtype, device: str, batch_size: int, max_tokens: int | None) -> None:
+    def __init__(
+        self, *, path: str, dtype: Dtype, device: str, batch_size: int, max_tokens: int | None
+    ) -> None:
         self.path = path
         self.batch_size = batch_size
         self._dtype = dtype
@@ -62,28 +64,43 @@ class RewardModel:
         fitting = [row for row in rows if isinstance(row, list) and len(row) <= limit]
         rewards = iter(self._rewards(fitting) if fitting else ())
         too_long = Failure(f"the conversation is longer than the reward model's {limit} tokens")
-        return [row if isinstance(row, Failure) else next(rewards) if len(row) <= limit else too_long for row in rows]
+        return [
+            row if isinstance(row, Failure) else next(rewards) if len(row) <= limit else too_long
+            for row in rows
+        ]
 
     def _rewards(self, rows: Sequence[list[int]]) -> list[float | Failure]:
-        # Classifiers read the last token that is not padding, so padding must not look like any row's last token:
-        # with the usual "padding is end of sequence" the reward of a short row would be read one token early.
+        # Classifiers read the last token that is not padding, so padding must not look like any
+        # row's last token: with the usual "padding is end of sequence" the reward of a short row
+        # would be read one token early.
         lasts = {row[-1] for row in rows}
         pad = next(token for token in range(len(lasts) + 1) if token not in lasts)
         self._model.config.pad_token_id = pad
         width = max(map(len, rows))
-        ids = torch.tensor([row + [pad] * (width - len(row)) for row in rows], device=self._model.device)
+        ids = torch.tensor(
+            [row + [pad] * (width - len(row)) for row in rows], device=self._model.device
+        )
         # A row may hold the padding's token elsewhere, where it is not padding.
-        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=self._model.device)
+        mask = torch.tensor(
+            [[1] * len(row) + [0] * (width - len(row)) for row in rows], device=self._model.device
+        )
         values = self._model(input_ids=ids, attention_mask=mask).logits.float()[:, 0].tolist()
-        return [value if math.isfinite(value) else Failure("the reward is not a finite number") for value in values]
+        return [
+            value if math.isfinite(value) else Failure("the reward is not a finite number")
+            for value in values
+        ]
 
     def _ids(self, item: Answered) -> list[int] | Failure:
         messages = [message.chat() for message in (*item.prompt.messages, item.completion.message)]
         tools = None if item.prompt.tools is None else list(item.prompt.tools)
         try:
-            ids = self._tokenizer.apply_chat_template(messages, tools=tools, tokenize=True, return_dict=False)
+            ids = self._tokenizer.apply_chat_template(
+                messages, tools=tools, tokenize=True, return_dict=False
+            )
         except TemplateError as error:
-            return Failure(f"the reward model's chat template refuses the conversation: {error}"[:200])
+            return Failure(
+                f"the reward model's chat template refuses the conversation: {error}"[:200]
+            )
         return list(ids)
 
     @cached_property
@@ -101,15 +118,22 @@ class RewardModel:
                 output_loading_info=True,
             )
         except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-            raise BackendError(f"{self.path}: the reward model cannot be loaded: {error}") from error
+            raise BackendError(
+                f"{self.path}: the reward model cannot be loaded: {error}"
+            ) from error
         model, loading = loaded
         # A causal model's folder loads too, with a head drawn at random.
         if missing := sorted(loading["missing_keys"]):
             raise BackendError(
-                f"{self.path}: {', '.join(missing[:3])} is missing from the files, so this is no reward model; "
-                "give a sequence classifier, or judge with {name: pairwise, model: {name: hf, path: ...}}"
+                f"{self.path}: {', '.join(missing[:3])} is missing from the files, so this is no "
+                "reward model; "
+                "give a sequence classifier, or judge with {name: pairwise, model: {name: hf, "
+                "path: ...}}"
             )
         if model.config.num_labels != 1:
-            raise ConfigError(f"{self.path}: a reward model has one output, this has {model.config.num_labels} labels")
+            raise ConfigError(
+                f"{self.path}: a reward model has one output, this has {model.config.num_labels} "
+                "labels"
+            )
         device = default_device() if self._device == "auto" else self._device
         return model.to(device).eval()

@@ -11,7 +11,9 @@ class _Part(BaseModel):
 
 def _joined(content: Any) -> Any:
     """A text that comes in parts."""
-    if isinstance(content, list) and all(isinstance(part, dict) and "text" in part for part in content):
+    if isinstance(content, list) and all(
+        isinstance(part, dict) and "text" in part for part in content
+    ):
         return "".join(str(part["text"]) for part in content)
     return content
 
@@ -57,7 +59,9 @@ class ResponseChoice(_Part):
         positions = self.logprobs.content if self.logprobs else None
         if not positions:
             return None
-        return {item.token: item.logprob for item in (positions[0], *(positions[0].top_logprobs or ()))}
+        return {
+            item.token: item.logprob for item in (positions[0], *(positions[0].top_logprobs or ()))
+        }
 
 
 class Tokens(_Part):

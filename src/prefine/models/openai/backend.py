@@ -1,7 +1,8 @@
 """Models behind an OpenAI-compatible server: vLLM, SGLang, llama.cpp, `transformers serve`, OpenAI itself.
 
-Servers differ in what they honour, and some ignore a field without a word. So what came back is looked at: how many
-choices, whether log-probabilities are there, whether samples differ; what is missing is worked around and noted once.
+Servers differ in what they honour, and some ignore a field without a word. So what came back is
+looked at: how many choices, whether log-probabilities are there, whether samples differ; what is
+missing is worked around and noted once.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -101,7 +102,9 @@ class OpenAIModel:
         for calls in by_prompt.values():
             # Looked at anew for every prompt: earlier requests may have found out meanwhile.
             for together in [calls] if self._honours_n else [[call] for call in calls]:
-                yield Batch([call.key for call in together], partial(self._draw, together, decoding))
+                yield Batch(
+                    [call.key for call in together], partial(self._draw, together, decoding)
+                )
 
     def respond(
         self,
@@ -119,7 +122,13 @@ class OpenAIModel:
         ]
 
     def _reply(
-        self, messages: tuple[Message, ...], max_new_tokens: int, temperature: float, seed: int, *, first_token: bool
+        self,
+        messages: tuple[Message, ...],
+        max_new_tokens: int,
+        temperature: float,
+        seed: int,
+        *,
+        first_token: bool,
     ) -> Reply | Failure:
         exchange = self._server.chat(
             [_sent(message) for message in messages],
@@ -141,10 +150,15 @@ class OpenAIModel:
         if first_token and logps is None:
             self._server.note(_NO_LOGPROBS)
         return Reply(
-            choice.message.content or "", _FINISH.get(choice.finish_reason or "", "unknown"), logps, exchange.usage
+            choice.message.content or "",
+            _FINISH.get(choice.finish_reason or "", "unknown"),
+            logps,
+            exchange.usage,
         )
 
-    def _draw(self, calls: Sequence[Call[SampleRequest]], decoding: Decoding) -> dict[str, Completion | Failure]:
+    def _draw(
+        self, calls: Sequence[Call[SampleRequest]], decoding: Decoding
+    ) -> dict[str, Completion | Failure]:
         """Completions of one prompt: by one request, and by further ones for what the first did not bring."""
         if self._refusal is not None:
             raise self._refusal
@@ -164,7 +178,8 @@ class OpenAIModel:
                 # The request was one, so it is paid once.
                 costs = [exchange.usage, *[Usage()] * (len(together) - 1)]
                 answers |= {
-                    call.key: Failure(exchange.reason, cost) for call, cost in zip(together, costs, strict=True)
+                    call.key: Failure(exchange.reason, cost)
+                    for call, cost in zip(together, costs, strict=True)
                 }
                 continue
             choices = exchange.choices[: len(together)]
@@ -229,7 +244,10 @@ class OpenAIModel:
 def _empty(choice: ResponseChoice) -> str:
     """Why there is no text."""
     if choice.finish_reason == "length":
-        return "the length limit was reached before the answer began, while reasoning: raise max_new_tokens"
+        return (
+            "the length limit was reached before the answer began, while reasoning: raise "
+            "max_new_tokens"
+        )
     return "the completion is empty"
 
 

@@ -1,7 +1,8 @@
 """One chat request to an OpenAI-compatible server: what is sent, what came back, and what a failure means.
 
-Timeouts, retries and Retry-After are the `openai` client's. Here an answer that cannot be used becomes a `Failure`, and
-a server that will not answer anything (no such model, wrong key, nobody there) a `BackendError`.
+Timeouts, retries and Retry-After are the `openai` client's. Here an answer that cannot be used
+becomes a `Failure`, and a server that will not answer anything (no such model, wrong key, nobody
+there) a `BackendError`.
 """
 
 import re
@@ -66,7 +67,8 @@ class Server:
         label: Name for people, in notes.
         api_key_env: Name of the environment variable that holds the key; None sends no key.
         timeout_s: For one request.
-        max_retries: Of one request, with exponential backoff, after 408, 409, 429, 5xx and connection errors.
+        max_retries: Of one request, with exponential backoff, after 408, 409, 429, 5xx and
+            connection errors.
         prices: For the cost; None counts tokens only.
     """
 
@@ -111,14 +113,23 @@ class Server:
             ConfigError: The key's variable is not set, or the URL is none.
         """
         if not re.match(r"https?://[^/\s]+", self.base_url):
-            raise ConfigError(f"base_url: {self.base_url!r} is no URL; it looks like http://localhost:8000/v1")
+            raise ConfigError(
+                f"base_url: {self.base_url!r} is no URL; it looks like http://localhost:8000/v1"
+            )
         if self._api_key_env is None and self.base_url.startswith(OPENAI_URL):
-            raise ConfigError(f"api_key_env: {OPENAI_URL} wants a key; name the environment variable that holds it")
+            raise ConfigError(
+                f"api_key_env: {OPENAI_URL} wants a key; name the environment variable that holds "
+                "it"
+            )
         if self._api_key_env is not None:
             read_secret(self._api_key_env)
 
     def chat(
-        self, messages: Sequence[Mapping[str, Any]], *, extra_body: Mapping[str, Any] | None, **fields: Any
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        extra_body: Mapping[str, Any] | None,
+        **fields: Any,
     ) -> Exchange | Failure:
         """Ask once.
 
@@ -134,13 +145,16 @@ class Server:
         conversation: Any = list(messages)
         while True:
             sent = {
-                self._renamed.get(name, name): value for name, value in wanted.items() if name not in self._left_out
+                self._renamed.get(name, name): value
+                for name, value in wanted.items()
+                if name not in self._left_out
             }
             try:
                 response = self._client.chat.completions.with_raw_response.create(
                     model=self.model, messages=conversation, extra_body=extra_body or None, **sent
                 )
-                # The client itself takes any JSON for a completion. A server may repeat what it was sent, the key too.
+                # The client itself takes any JSON for a completion. A server may repeat what it was
+                # sent, the key too.
                 return self._succeeded(Answer.model_validate_json(redact(response.text)))
             except openai.APIStatusError as error:
                 if not self._adapted(error, sent):
@@ -149,7 +163,8 @@ class Server:
                 return self._failed(f"no answer within {self._timeout_s:g} s")
             except openai.APIConnectionError as error:
                 raise BackendError(
-                    f"{self.base_url}: the server cannot be reached ({redact(str(error.__cause__ or error))}); "
+                    f"{self.base_url}: the server cannot be reached "
+                    f"({redact(str(error.__cause__ or error))}); "
                     "start it, or mend base_url"
                 ) from None
             except ValidationError as error:
@@ -159,7 +174,10 @@ class Server:
     def _client(self) -> openai.OpenAI:
         key = "none" if self._api_key_env is None else read_secret(self._api_key_env)
         return openai.OpenAI(
-            api_key=key, base_url=self.base_url, timeout=self._timeout_s, max_retries=self._max_retries
+            api_key=key,
+            base_url=self.base_url,
+            timeout=self._timeout_s,
+            max_retries=self._max_retries,
         )
 
     def _succeeded(self, answer: Answer) -> Exchange | Failure:
@@ -168,7 +186,9 @@ class Server:
         counts = answer.usage
         if counts is None:
             self.note("the server does not say how many tokens it used; they count as 0")
-        prompt, completion = (0, 0) if counts is None else (counts.prompt_tokens or 0, counts.completion_tokens or 0)
+        prompt, completion = (
+            (0, 0) if counts is None else (counts.prompt_tokens or 0, counts.completion_tokens or 0)
+        )
         cost = 0.0 if self._prices is None else self._prices.cost(prompt, completion)
         usage = Usage(calls=1, prompt_tokens=prompt, completion_tokens=completion, cost=cost)
         if not answer.choices:
@@ -195,12 +215,13 @@ class Server:
         words = _message(error)
         if what := _FATAL.get(error.status_code):
             raise BackendError(
-                f"{self.base_url}: {what.format(model=self.model)} (HTTP {error.status_code}: {words})"
+                f"{self.base_url}: {what.format(model=self.model)} (HTTP {error.status_code}: "
+                f"{words})"
             ) from None
         if error.status_code != 400:
             return self._failed(f"HTTP {error.status_code}")
-        # This conversation was refused, such as one that is too long; the server is well. Reasons are counted, and
-        # numbers differ from call to call.
+        # This conversation was refused, such as one that is too long; the server is well. Reasons
+        # are counted, and numbers differ from call to call.
         return Failure(f"HTTP 400: {re.sub(r'[0-9]{2,}', '#', words)}")
 
     def _failed(self, reason: str) -> Failure:

@@ -10,9 +10,11 @@ from prefine.records import Ranking
 def best_vs_mu_minus_2sigma(ranking: Ranking) -> list[Choice]:
     """The champion over those with a lower score, the nearest to mean - 2 sd of the prompt's scores first.
 
-    With many completions the very worst ones are broken in ways that teach little; this takes a bad but typical one.
+    With many completions the very worst ones are broken in ways that teach little; this takes a bad
+    but typical one.
 
-    Source: arXiv:2502.16825, rejected at mu - 2 sigma. Deviation: the standard deviation divides by the number of
+    Source: arXiv:2502.16825, rejected at mu - 2 sigma. Deviation: the standard deviation divides by
+        the number of
     completions, and a completion that does not score below the champion is never rejected.
     """
     if ranking.champion is None or ranking.scores is None:
@@ -20,4 +22,7 @@ def best_vs_mu_minus_2sigma(ranking: Ranking) -> list[Choice]:
     score = dict(zip(ranking.completions, ranking.scores, strict=True))
     target = fmean(ranking.scores) - 2 * pstdev(ranking.scores)
     lower = [id_ for id_ in ranking.completions if score[id_] < score[ranking.champion]]
-    return [Choice(ranking.champion, id_) for id_ in sorted(lower, key=lambda i: (abs(score[i] - target), i))]
+    return [
+        Choice(ranking.champion, id_)
+        for id_ in sorted(lower, key=lambda i: (abs(score[i] - target), i))
+    ]

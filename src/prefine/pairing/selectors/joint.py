@@ -10,20 +10,26 @@ from prefine.records import content_hash
 
 @selector(needs={"best"}, pairs_per_prompt=2, makes="joint")
 def joint(
-    choices: Mapping[str, Sequence[Choice]], *, seed: int, keep: Literal["merged", "across"] = "merged"
+    choices: Mapping[str, Sequence[Choice]],
+    *,
+    seed: int,
+    keep: Literal["merged", "across"] = "merged",
 ) -> dict[str, Iterator[Choice]]:
     """By prompt, what its champion was chosen over within the prompt and, in turns, losers of other prompts.
 
-    The prompts stand in a ring, in the order of a seeded hash; the losers are those of the prompts that follow. So a
-    new prompt changes the partner of one other prompt only. Whether an answer is good or bad was judged within its own
+    The prompts stand in a ring, in the order of a seeded hash; the losers are those of the prompts
+    that follow. So a new prompt changes the partner of one other prompt only. Whether an answer is
+    good or bad was judged within its own
     prompt: scores of two prompts have no common zero, so such a pair has no gap and no probability.
 
     Args:
         choices: The choices that are wanted within each prompt, by the prompt's id; one at least.
         seed: Names the ring.
-        keep: "merged" takes both kinds in turns, beginning within the prompt; "across" only pairs across prompts.
+        keep: "merged" takes both kinds in turns, beginning within the prompt; "across" only pairs
+            across prompts.
 
-    Source: arXiv:2404.00530, which merges conditional and joint pairs. Deviation: there a judge compares two
+    Source: arXiv:2404.00530, which merges conditional and joint pairs. Deviation: there a judge
+        compares two
     (instruction, answer) pairs; here the standing within each prompt decides, so no call is needed.
     """
     ring = sorted(choices, key=lambda id_: (content_hash(seed, id_), id_))
@@ -35,17 +41,22 @@ def _in_turns(
     choices: Mapping[str, Sequence[Choice]], ring: list[str], place: int, turns: int, keep: str
 ) -> Iterator[Choice]:
     own = choices[ring[place]]
-    for within, beyond in zip_longest(own if keep == "merged" else (), _across(choices, ring, place, turns)):
+    for within, beyond in zip_longest(
+        own if keep == "merged" else (), _across(choices, ring, place, turns)
+    ):
         if within is not None:
             yield within
         if beyond is not None:
             yield beyond
 
 
-def _across(choices: Mapping[str, Sequence[Choice]], ring: list[str], place: int, turns: int) -> Iterator[Choice]:
+def _across(
+    choices: Mapping[str, Sequence[Choice]], ring: list[str], place: int, turns: int
+) -> Iterator[Choice]:
     """One loser of each other prompt, from the next in the ring on, then a second one of each, and so on."""
     chosen = choices[ring[place]][0].chosen
-    # Nothing is copied or looked through before it is asked for: a prompt mostly takes one loser of thousands.
+    # Nothing is copied or looked through before it is asked for: a prompt mostly takes one loser of
+    # thousands.
     for turn in range(turns):
         for step in range(1, len(ring)):
             id_ = ring[(place + step) % len(ring)]

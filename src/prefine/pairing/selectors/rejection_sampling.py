@@ -31,25 +31,29 @@ def rejection_sampling(
     Equal scores say nothing, so two such completions that meet form no pair.
 
     Args:
-        ranking: One prompt's ranking, with scores; log-odds (Bradley-Terry) are the paper's rewards.
+        ranking: One prompt's ranking, with scores; log-odds (Bradley-Terry) are the paper's
+            rewards.
         seed: Of the draws.
         beta: Inverse sharpness [score]; towards 0 the best are accepted, a large one accepts any.
         accepted: How many are accepted; all of them if there are no more.
-        pairing: "first_round" pairs them at random, half as many pairs; "tournament" lets the winners meet again until
-            one is left, one pair fewer than completions.
+        pairing: "first_round" pairs them at random, half as many pairs; "tournament" lets the
+            winners meet again until one is left, one pair fewer than completions.
 
-    Source: arXiv:2309.06657, algorithm 1, and its first-round and tournament ranking. Deviation: the candidates are
-        shuffled first.
+    Source: arXiv:2309.06657, algorithm 1, and its first-round and tournament ranking. Deviation:
+        the candidates are shuffled first.
     """
     if ranking.scores is None or len(ranking.completions) < 2:
         return []
     rng = np.random.default_rng(seed)
-    # Algorithm 1 favours who stands first when a pass has more than are wanted: with scores in ascending order it would
-    # accept worse ones than with the same scores shuffled, so nobody may stand there by merit.
+    # Algorithm 1 favours who stands first when a pass has more than are wanted: with scores in
+    # ascending order it would accept worse ones than with the same scores shuffled, so nobody may
+    # stand there by merit.
     order = rng.permutation(len(ranking.scores)).tolist()
     drawn = accept([ranking.scores[place] for place in order], k=accepted, beta=beta, rng=rng)
     players = [order[drawn.indices[place]] for place in rng.permutation(len(drawn.indices))]
-    met = _first_round(players) if pairing == "first_round" else _tournament(players, ranking.scores)
+    met = (
+        _first_round(players) if pairing == "first_round" else _tournament(players, ranking.scores)
+    )
     return [
         Choice(ranking.completions[winner], ranking.completions[loser])
         for winner, loser in (_by_score(*pair, ranking.scores) for pair in met)
@@ -60,19 +64,21 @@ def rejection_sampling(
 def accept(rewards: Sequence[float], *, k: int, beta: float, rng: np.random.Generator) -> Accepted:
     """Draw k of the candidates without replacement, each with a chance that grows as exp(reward / beta).
 
-    In a pass, every candidate that is left is accepted with probability exp((reward - the highest reward left) / beta),
-    in the order given, until there are k; what was accepted leaves, and the next pass begins. The best of a pass is
-    accepted for sure, so this ends. beta -> 0 accepts the k best, beta -> infinity the first k: shuffle the candidates
-    before, unless their order is random. They are told apart by their index, so equal ones do not merge; with k or
-    fewer candidates all of them are accepted.
+    In a pass, every candidate that is left is accepted with probability exp((reward - the highest
+    reward left) / beta), in the order given, until there are k; what was accepted leaves, and the
+    next pass begins. The best of a pass is accepted for sure, so this ends. beta -> 0 accepts the k
+    best, beta -> infinity the first k: shuffle the candidates before, unless their order is random.
+    They are told apart by their index, so equal ones do not merge; with k or fewer candidates all
+    of them are accepted.
 
     Args:
         rewards: One for each candidate [n], finite.
         k: How many to accept, at least 1.
         beta: Above 0 [reward].
         rng: Where the chances come from.
-    Returns: The accepted, and which share of all candidates would pass in the first pass if it did not end at k: its
-        expectation is that of the paper's theorem 1, the mean of exp((reward - the highest reward) / beta).
+    Returns: The accepted, and which share of all candidates would pass in the first pass if it did
+        not end at k: its expectation is that of the paper's theorem 1, the mean of exp((reward -
+        the highest reward) / beta).
 
     Raises:
         ValueError: There is no candidate, a reward is not finite, or k or beta is too small.
@@ -80,12 +86,16 @@ def accept(rewards: Sequence[float], *, k: int, beta: float, rng: np.random.Gene
     """
     values = np.asarray(rewards, dtype=np.float64)
     if not values.size or not np.isfinite(values).all() or k < 1 or not beta > 0:
-        raise ValueError(f"rejection sampling needs finite rewards, k >= 1 and beta > 0; got {rewards}, {k}, {beta}")
+        raise ValueError(
+            f"rejection sampling needs finite rewards, k >= 1 and beta > 0; got {rewards}, {k}, "
+            f"{beta}"
+        )
     left = np.arange(values.size)
     found: list[int] = []
     first_pass: float | None = None
     while len(found) < k and left.size:
-        # At most 0, so that the exponential cannot overflow; a tiny beta makes it -inf, the best one stays at 0.
+        # At most 0, so that the exponential cannot overflow; a tiny beta makes it -inf, the best
+        # one stays at 0.
         with np.errstate(over="ignore"):
             chances = np.exp((values[left] - values[left].max()) / beta)
         passes = rng.random(left.size) < chances

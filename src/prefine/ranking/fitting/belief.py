@@ -1,14 +1,16 @@
 """What the verdicts so far say of the completions' qualities: a Gaussian belief over them and the judge's errors.
 
-Qualities are N(0, 1). The judge compares by margin = quality_first - quality_second + pair error + order error + slot
-bias, as in `judges.noise`: the pair error is the same for both orders of a pair (with the opposite sign), the order
-error is each order's own. So a pair's second order says less than its first, and how much less is computed, not
+Qualities are N(0, 1). The judge compares by margin = quality_first - quality_second + pair error +
+order error + slot bias, as in `judges.noise`: the pair error is the same for both orders of a pair
+(with the opposite sign), the order error is each order's own. So a pair's second order says less
+than its first, and how much less is computed, not
 assumed: the pair errors are variables of the belief beside the qualities.
 
-A verdict strictly between 0 and 1 states a margin, and the update is exact. One of 0 or 1 states the margin's sign:
-the posterior is replaced by the Gaussian with the same mean and covariance (assumed-density filtering), which depends a
-little on the order of the verdicts. Its slot bias is that of a judge who only says which: a judge who states
-probabilities has another one at the same log-odds, so its rare verdicts of 0 or 1 are corrected somewhat too much.
+A verdict strictly between 0 and 1 states a margin, and the update is exact. One of 0 or 1 states
+the margin's sign: the posterior is replaced by the Gaussian with the same mean and covariance
+(assumed-density filtering), which depends a little on the order of the verdicts. Its slot bias is
+that of a judge who only says which: a judge who states probabilities has another one at the same
+log-odds, so its rare verdicts of 0 or 1 are corrected somewhat too much.
 """
 
 import math
@@ -26,8 +28,12 @@ from prefine.ranking.protocol import Duel
 Places: TypeAlias = npt.NDArray[np.intp]
 
 _NORMAL = NormalDist()
-_MOST_LOGITS = math.log(1e6)  # what is stated beyond counts as this: nobody is that sure, and digits run out
-_LOGITS_PER_SD = 1.702  # the normal and the logistic distribution function differ by less than .01 at this scale
+_MOST_LOGITS = math.log(
+    1e6
+)  # what is stated beyond counts as this: nobody is that sure, and digits run out
+_LOGITS_PER_SD = (
+    1.702  # the normal and the logistic distribution function differ by less than .01 at this scale
+)
 
 
 def states_margin(p_first: float) -> bool:
@@ -48,7 +54,8 @@ class Belief:
     Args:
         completions: M.
         capacity: The most verdicts that will be taken.
-        accuracy: Probability that the judge is right on two random completions when it favours no slot.
+        accuracy: Probability that the judge is right on two random completions when it favours no
+            slot.
         order_noise: Share of the judge's error variance that each order has for itself.
         first_slot_bias: The judge's known preference for the first slot [logit].
 
@@ -58,13 +65,20 @@ class Belief:
     """
 
     def __init__(
-        self, completions: int, capacity: int, *, accuracy: float, order_noise: float, first_slot_bias: float
+        self,
+        completions: int,
+        capacity: int,
+        *,
+        accuracy: float,
+        order_noise: float,
+        first_slot_bias: float,
     ) -> None:
         self._m = completions
         self.sigma = noise_sd(accuracy)
         self._own, self._shared = order_noise * self.sigma**2, (1 - order_noise) * self.sigma**2
         self._bias_logit = first_slot_bias
-        # What sign verdicts are shifted by, so that equals go to the first slot with the odds that were measured.
+        # What sign verdicts are shifted by, so that equals go to the first slot with the odds that
+        # were measured.
         odds = 0.5 + 0.5 * math.tanh(max(-30.0, min(30.0, first_slot_bias)) / 2)
         self._bias = self.sigma * _NORMAL.inv_cdf(min(max(odds, 1e-12), 1 - 1e-12))
         capacity = min(capacity, completions * (completions - 1) // 2)
@@ -110,7 +124,8 @@ class Belief:
     def log_odds(self) -> tuple[Array, Array]:
         """Scores [M] and their standard errors [M], centred, in the log-odds of this judge's preference.
 
-        The sigmoid of a difference is about the probability with which the judge, its slot bias aside, prefers one.
+        The sigmoid of a difference is about the probability with which the judge, its slot bias
+        aside, prefers one.
         """
         cov = self._cov[: self._m, : self._m]
         scale = _LOGITS_PER_SD / self.sigma
@@ -120,19 +135,22 @@ class Belief:
     def best_of_two(self) -> Array:
         """The quality to expect of whichever of two will look better after one more verdict on them [M, M].
 
-        Symmetric; the verdict counts as a stated margin. Source: the expected utility of the best option,
-        arXiv:2303.15746. Deviation: after the verdict, not after knowing the truth, so that a pair's second order,
-        which says less, is worth less.
+        Symmetric; the verdict counts as a stated margin. Source: the expected utility of the best
+        option, arXiv:2303.15746. Deviation: after the verdict, not after knowing the truth, so that
+        a pair's second order, which says less, is worth less.
         """
         covariance, variance = self._towards_margins()
         sd = np.maximum(covariance, 1e-12) / np.sqrt(variance)
         mean = self.mean
-        return np.maximum(mean[:, None], mean) + sd * normal.expected_excess(np.abs(mean[:, None] - mean) / sd)
+        return np.maximum(mean[:, None], mean) + sd * normal.expected_excess(
+            np.abs(mean[:, None] - mean) / sd
+        )
 
     def best_after(self) -> Array:
         """The quality to expect of whichever completion will look best after one more verdict [M first, M second].
 
-        The verdict counts as a sign, with the slot bias. Source: the knowledge gradient, doi:10.1137/070693424.
+        The verdict counts as a sign, with the slot bias. Source: the knowledge gradient,
+        doi:10.1137/070693424.
         """
         m, mean, cov = self._m, self.mean, self._cov
         _, variance = self._towards_margins()

@@ -1,15 +1,18 @@
 """Bradley-Terry scores from duels: the maximum a posteriori fit, for one prompt or for thousands at once.
 
-P(first wins) = sigmoid(s_first - s_second + first_slot_bias), each score s ~ N(0, prior_sd²) a priori. The posterior is
-strictly log-concave, so there is one maximum, it is finite whatever the duels say, and it does not depend on their
-order. Its scores sum to zero in every group of completions that duels connect: completions of different groups are
-comparable through the prior only, and one without any duel has the prior's score, 0.
+P(first wins) = sigmoid(s_first - s_second + first_slot_bias), each score s ~ N(0, prior_sd²) a
+priori. The posterior is strictly log-concave, so there is one maximum, it is finite whatever the
+duels say, and it does not depend on their order. Its scores sum to zero in every group of
+completions that duels connect: completions of different groups are comparable through the prior
+only, and one without any duel has the prior's score, 0.
 
-Newton's method finds it. With d the largest change of a duel's logit that a step makes, the full step is sure to climb
-for d < 1.79, and the step times log(1 + d) / d for every d (the third derivative of the logistic loss along the step is
-at most d times its second). So taking the latter for d > 1 converges from every start.
+Newton's method finds it. With d the largest change of a duel's logit that a step makes, the full
+step is sure to climb for d < 1.79, and the step times log(1 + d) / d for every d (the third
+derivative of the logistic loss along the step is at most d times its second). So taking the latter
+for d > 1 converges from every start.
 
-Source: Bradley and Terry 1952; the damped step, arXiv:1703.04599 (generalised self-concordant functions).
+Source: Bradley and Terry 1952; the damped step, arXiv:1703.04599 (generalised self-concordant
+    functions).
 """
 
 from collections.abc import Sequence
@@ -26,7 +29,8 @@ Indices = npt.NDArray[np.intp]
 PRIOR_SD = 1.5
 """A weak prior [logit]: it keeps a few verdicts from counting as certainty.
 
-What a wider one, and a bias that is not told, cost `top_two` is printed by the row `why` of benchmarks/ranking.py.
+What a wider one, and a bias that is not told, cost `top_two` is printed by the row `why` of
+benchmarks/ranking.py.
 """
 
 # The error after a full step is below the step's square: 1e-10 after one of 1e-5.
@@ -40,9 +44,10 @@ _BLOCK = 1024
 class Fit(NamedTuple):
     """Scores and their standard errors [logit], [..., M].
 
-    The scores have mean 0. A standard error is the posterior standard deviation, in Laplace's approximation, of the
-    completion's score minus the mean of all M scores: sqrt of the diagonal of C H⁻¹ C, with H the Hessian of the
-    negative log-posterior and C = I - 11ᵀ / M; that is H⁻¹ - prior_sd² / M.
+    The scores have mean 0. A standard error is the posterior standard deviation, in Laplace's
+    approximation, of the completion's score minus the mean of all M scores: sqrt of the diagonal of
+    C H⁻¹ C, with H the Hessian of the negative log-posterior and C = I - 11ᵀ / M; that is H⁻¹ -
+    prior_sd² / M.
     """
 
     scores: Array
@@ -62,21 +67,26 @@ def bradley_terry(
 
     Args:
         first: Index of the completion shown first [N, D].
-        second: Index of the other one [N, D]; any index but `first`'s, also where the answer is missing.
-        p_first: P(first is better) [N, D], hard or soft (the target of a cross-entropy); 0.5 a tie, NaN missing.
+        second: Index of the other one [N, D]; any index but `first`'s, also where the answer is
+            missing.
+        p_first: P(first is better) [N, D], hard or soft (the target of a cross-entropy); 0.5 a tie,
+            NaN missing.
         completions: M.
         first_slot_bias: The judge's known preference for the first slot [logit].
         prior_sd: Standard deviation of a score a priori [logit].
 
     Raises:
-        ValueError: The shapes differ, an index is not in 0 … M - 1, a duel is of one with itself, an answer is no
-            probability, or the prior is not a positive finite number.
+        ValueError: The shapes differ, an index is not in 0 … M - 1, a duel is of one with itself,
+            an answer is no probability, or the prior is not a positive finite number.
     """
     if not first.shape == second.shape == p_first.shape or first.ndim != 2:
         raise ValueError(
-            f"first, second and p_first must be [N, D], got {first.shape}, {second.shape}, {p_first.shape}"
+            f"first, second and p_first must be [N, D], got {first.shape}, {second.shape}, "
+            f"{p_first.shape}"
         )
-    if first.size and (min(first.min(), second.min()) < 0 or max(first.max(), second.max()) >= completions):
+    if first.size and (
+        min(first.min(), second.min()) < 0 or max(first.max(), second.max()) >= completions
+    ):
         raise ValueError(f"indices of duels must be in 0 … {completions - 1}")
     if (first == second).any():
         raise ValueError("a completion cannot meet itself")
@@ -117,7 +127,8 @@ def fit_duels(
         answers: P(first is better) [D]; 0.5 a tie, None missing.
         first_slot_bias: The judge's known preference for the first slot [logit].
         prior_sd: Standard deviation of a score a priori [logit].
-        start: Scores to start from [M], such as those of fewer duels; the result does not depend on them.
+        start: Scores to start from [M], such as those of fewer duels; the result does not depend on
+            them.
     """
     scores, covariance = posterior(
         completions, duels, answers, first_slot_bias=first_slot_bias, prior_sd=prior_sd, start=start
@@ -178,9 +189,15 @@ def _centred_errors(covariance: Array, prior_sd: float) -> Array:
     return errors
 
 
-def _design(completions: int, duels: Sequence[Duel], answers: Sequence[float | None]) -> tuple[Array, Array]:
+def _design(
+    completions: int, duels: Sequence[Duel], answers: Sequence[float | None]
+) -> tuple[Array, Array]:
     """The answered duels: +1 for the first, -1 for the second [D, M], and P(first is better) [D]."""
-    known = [(first, second, p) for (first, second), p in zip(duels, answers, strict=True) if p is not None]
+    known = [
+        (first, second, p)
+        for (first, second), p in zip(duels, answers, strict=True)
+        if p is not None
+    ]
     design = np.zeros((len(known), completions))
     if not known:
         return design, np.zeros(0)
@@ -203,14 +220,18 @@ def _climb(design: Array, p: Array, bias: float, precision: float, start: Array 
         return np.zeros_like(scores)
     for _ in range(_MOST_STEPS):
         q = _sigmoid(design @ scores + bias)
-        step = np.linalg.solve(_hessian(design, q * (1 - q), precision), (p - q) @ design - precision * scores)
+        step = np.linalg.solve(
+            _hessian(design, q * (1 - q), precision), (p - q) @ design - precision * scores
+        )
         change = float(np.abs(design @ step).max())
         scores = scores + (step if change <= 1 else step * (np.log1p(change) / change))
         if change < _LAST_STEP:
             # Mean 0 but for rounding, and that must not grow where the prior is very weak.
             scores -= scores.mean()
             return scores
-    raise ArithmeticError(f"no Bradley-Terry fit of {len(p)} duels after {_MOST_STEPS} steps; take a smaller prior_sd")
+    raise ArithmeticError(
+        f"no Bradley-Terry fit of {len(p)} duels after {_MOST_STEPS} steps; take a smaller prior_sd"
+    )
 
 
 class _FitBlock(NamedTuple):
@@ -232,7 +253,9 @@ class _FitBlock(NamedTuple):
         return change
 
 
-def _fit_block(first: Indices, second: Indices, p_first: Array, completions: int, bias: float, prior_sd: float) -> Fit:
+def _fit_block(
+    first: Indices, second: Indices, p_first: Array, completions: int, bias: float, prior_sd: float
+) -> Fit:
     known = ~np.isnan(p_first)
     block = _FitBlock(first, second, np.where(known, p_first, 0.5), known.astype(np.float64))
     precision = _precision(prior_sd)
@@ -245,14 +268,18 @@ def _fit_block(first: Indices, second: Indices, p_first: Array, completions: int
         hessian = _hessians(left, left.known * q * (1 - q), completions, precision)
         step = np.linalg.solve(hessian, gradient[..., None])[..., 0].astype(np.float64, copy=False)
         change = np.abs(left.known * left.change(step)).max(axis=1, initial=0.0)
-        scores[rows] = here + step * np.where(change <= 1, 1.0, np.log1p(change) / np.maximum(change, 1.0))[:, None]
+        scores[rows] = (
+            here
+            + step * np.where(change <= 1, 1.0, np.log1p(change) / np.maximum(change, 1.0))[:, None]
+        )
         going = np.flatnonzero(change >= _LAST_STEP)
         rows, left = rows[going], left.of(going)
         if not len(rows):
             break
     else:
         raise ArithmeticError(
-            f"no Bradley-Terry fit of {len(rows)} prompts after {_MOST_STEPS} steps; take a smaller prior_sd"
+            f"no Bradley-Terry fit of {len(rows)} prompts after {_MOST_STEPS} steps; take a "
+            "smaller prior_sd"
         )
     q = _sigmoid(block.change(scores) + bias)
     covariance = _inverse(_hessians(block, block.known * q * (1 - q), completions, precision))

@@ -36,7 +36,8 @@ def cdf(z: Array) -> Array:
 def mills(z: Array) -> Array:
     """density(z) / P(Z < z): the mean by which Z exceeds what it had to exceed, Z > -z."""
     t = _tables()
-    # Far below, by the asymptotic series, which is below x + 1 / x: a truncated normal is narrower than it was.
+    # Far below, by the asymptotic series, which is below x + 1 / x: a truncated normal is narrower
+    # than it was.
     x = -np.minimum(z, -1.0)
     return np.where(z < -_REACH, x + 1 / x - 2 / x**3 + 10 / x**5, np.interp(z, t.z, t.mills))
 

@@ -17,10 +17,10 @@ class DuelHistory:
         answers: P(first is better) of each; None failed.
         times: Number of duels that each completion was in.
         times_first: Number of these in which it was shown first.
-        unbeaten: Whether each has lost no duel, its losses being judged with the known bias taken off. A tie, 0.5 or
-            what the bias says of equals, counts half in the fit, and here as a loss of the higher index. So the answers
-            of a judge without noise, whose ties are between equals, agree with one strict order: by quality, then by
-            index.
+        unbeaten: Whether each has lost no duel, its losses being judged with the known bias taken
+            off. A tie, 0.5 or what the bias says of equals, counts half in the fit, and here as a
+            loss of the higher index. So the answers of a judge without noise, whose ties are
+            between equals, agree with one strict order: by quality, then by index.
     """
 
     def __init__(self, completions: int, first_slot_bias: float, prior_sd: float) -> None:
@@ -36,7 +36,11 @@ class DuelHistory:
 
     def balanced(self, one: int, other: int) -> Duel:
         """The duel of these two with the one first that was first less often; the former of them if neither was."""
-        return Duel(one, other) if self.times_first[one] <= self.times_first[other] else Duel(other, one)
+        return (
+            Duel(one, other)
+            if self.times_first[one] <= self.times_first[other]
+            else Duel(other, one)
+        )
 
     def take(self, duels: Sequence[Duel], answers: Answers) -> None:
         """Add a round."""
@@ -60,7 +64,12 @@ class DuelHistory:
 
     def answered(self) -> list[int]:
         """The completions with an answered duel, by index."""
-        known = {player for duel, p in zip(self.duels, self.answers, strict=True) if p is not None for player in duel}
+        known = {
+            player
+            for duel, p in zip(self.duels, self.answers, strict=True)
+            if p is not None
+            for player in duel
+        }
         return sorted(known)
 
     def scores(self) -> Array:
@@ -86,7 +95,9 @@ class DuelHistory:
             start=self._start,
         )
         own = np.diagonal(covariance)
-        leads = (scores[leader] - scores) / np.sqrt(np.maximum(own + own[leader] - 2 * covariance[leader], 1e-300))
+        leads = (scores[leader] - scores) / np.sqrt(
+            np.maximum(own + own[leader] - 2 * covariance[leader], 1e-300)
+        )
         return float(np.delete(leads, leader).min())
 
     def outcome(self, *, champion: int | None = None, ordered: bool = False) -> Outcome:

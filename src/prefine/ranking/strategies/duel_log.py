@@ -66,7 +66,11 @@ class DuelLog:
 
     def balanced(self, one: int, other: int) -> Duel:
         """The one that was first less often is shown first."""
-        return Duel(one, other) if self._times_first[one] <= self._times_first[other] else Duel(other, one)
+        return (
+            Duel(one, other)
+            if self._times_first[one] <= self._times_first[other]
+            else Duel(other, one)
+        )
 
     def guarded(self, champion: int, challenger: int) -> Duel:
         """The champion in the favoured slot."""
@@ -102,13 +106,18 @@ class DuelLog:
     def contradicted(self) -> bool:
         """Whether stated probabilities show noise: A above B above C, but A above C by less than one of the two.
 
-        A judge without noise states a probability that grows with the difference in quality: strong stochastic
-        transitivity. Without stated probabilities there is nothing to contradict but signs, and `winner` heeds those.
+        A judge without noise states a probability that grows with the difference in quality: strong
+        stochastic transitivity. Without stated probabilities there is nothing to contradict but
+        signs, and `winner` heeds those.
         """
         if not self.stated.any():
             return False
         there, back = self._logits, -self._logits.T
-        margin = np.where(np.isnan(there), back, np.where(np.isnan(back), there, (there + back) / 2))
+        margin = np.where(
+            np.isnan(there), back, np.where(np.isnan(back), there, (there + back) / 2)
+        )
         first, second, whole = margin[:, :, None], margin[None, :, :], margin[:, None, :]
         # What is not known is NaN, and not below or above anything.
-        return bool(((first >= 0) & (second >= 0) & (whole < np.maximum(first, second) - 1e-9)).any())
+        return bool(
+            ((first >= 0) & (second >= 0) & (whole < np.maximum(first, second) - 1e-9)).any()
+        )

@@ -13,8 +13,9 @@ from prefine.ranking.strategies.duel_log import DuelLog
 
 Accuracy = Annotated[float, Field(gt=0.5, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
-# Below so many calls per completion, and from such a bias [logit] on, a scan was a better start than a knockout; the
-# promise is where going on cost calls and hardly lowered regret. All three by simulation, see docs/decisions/0009.
+# Below so many calls per completion, and from such a bias [logit] on, a scan was a better start
+# than a knockout; the promise is where going on cost calls and hardly lowered regret. All three by
+# simulation, see docs/decisions/0009.
 _SPARE, _BIASED = 1.5, 0.4
 _PROMISE = 0.001
 
@@ -54,48 +55,61 @@ def eubo(
 ) -> Strategy:
     """Find the best of M completions, and everyone's score, with few duels, each chosen by a belief over all.
 
-    The belief (`ranking.belief`) starts from M - 1 duels in which all but one lose: a knockout; or, when the limit is
-    below 1.5 M and the judge favours a slot, a scan in which the champion stands in the favoured slot, so that a
-    challenger who wins is far better. Then each duel is the one whose better side is expected to be best, the better
-    one in the slot that the judge does not favour, where the verdict is most open. A pair's other order is asked too,
-    when that is worth more than another pair; of pairs whose verdict was a probability, only when all have been asked.
-    The last duel, and after a scan all of them, are those after which the best is expected to look best: an exact look
-    one step ahead.
+    The belief (`ranking.belief`) starts from M - 1 duels in which all but one lose: a knockout; or,
+    when the limit is below 1.5 M and the judge favours a slot, a scan in which the champion stands
+    in the favoured slot, so that a challenger who wins is far better. Then each duel is the one
+    whose better side is expected to be best, the better one in the slot that the judge does not
+    favour, where the verdict is most open. A pair's other order is asked too, when that is worth
+    more than another pair; of pairs whose verdict was a probability, only when all have been asked.
+    The last duel, and after a scan all of them, are those after which the best is expected to look
+    best: an exact look one step ahead.
 
-    The champion is the winner of the start until it loses a duel, or stated probabilities contradict each other: A
-    above B above C, but A above C by less than one of the two. Then it is whoever has the highest expected quality. So
-    a judge without noise leads to the best one, whatever its probabilities make of a difference. `scores` are expected
-    qualities as log-odds of the judge's preference, `standard_errors` their standard deviations.
+    The champion is the winner of the start until it loses a duel, or stated probabilities
+    contradict each other: A above B above C, but A above C by less than one of the two. Then it is
+    whoever has the highest expected quality. So a judge without noise leads to the best one,
+    whatever its probabilities make of a difference. `scores` are expected qualities as log-odds of
+    the judge's preference, `standard_errors` their standard deviations.
 
-    A failed duel says nothing; in the start the one expected to be better goes on, else the lower index, as after a
-    tie. If a completion has no answered duel, its place is unknown: the champion is that of the others, and there are
-    no scores. Without any answer, nothing was found.
+    A failed duel says nothing; in the start the one expected to be better goes on, else the lower
+    index, as after a tie. If a completion has no answered duel, its place is unknown: the champion
+    is that of the others, and there are no scores. Without any answer, nothing was found.
 
     Args:
         num_completions: M, at least 2.
-        limit: The most duels, at least M - 1; by default 3 M. There are no more than M (M - 1), each pair twice.
+        limit: The most duels, at least M - 1; by default 3 M. There are no more than M (M - 1),
+            each pair twice.
         batch: Duels in a round after the start.
         accuracy: How often the judge is right on two random completions, as measured or believed.
         order_noise: Share of the judge's errors that the other order does not repeat.
-        stop_below: Stop when no duel promises a champion better by so much [quality sd]; 0 spends the limit. It is one
-            duel's promise, so it must be far below the regret that is accepted.
+        stop_below: Stop when no duel promises a champion better by so much [quality sd]; 0 spends
+            the limit. It is one duel's promise, so it must be far below the regret that is
+            accepted.
         first_slot_bias: The judge's known preference for the first slot [logit].
 
     Raises:
         ValueError: M is below 2, `limit` below M - 1, or another option out of its bounds.
-    Source: arXiv:2303.15746 (the choice of duels) and doi:10.1137/070693424 (the last ones). Deviation: see
-        `Belief.best_of_two`; starts, order-aware asking and the errors of pairs are ours.
+    Source: arXiv:2303.15746 (the choice of duels) and doi:10.1137/070693424 (the last ones).
+        Deviation: see `Belief.best_of_two`; starts, order-aware asking and the errors of pairs are
+        ours.
     """
     if num_completions < 2:
         raise ValueError(f"eubo needs at least 2 completions, got {num_completions}")
     in_bounds = batch >= 1 and 0.5 < accuracy < 1 and 0 <= order_noise <= 1 and stop_below >= 0
     if not in_bounds or not math.isfinite(first_slot_bias):
         raise ValueError(
-            "eubo needs batch >= 1, accuracy in (0.5, 1), order_noise in [0, 1], stop_below >= 0 and a finite "
-            f"first_slot_bias, got {batch}, {accuracy}, {order_noise}, {stop_below} and {first_slot_bias}"
+            "eubo needs batch >= 1, accuracy in (0.5, 1), order_noise in [0, 1], stop_below >= 0 "
+            "and a finite "
+            f"first_slot_bias, got {batch}, {accuracy}, {order_noise}, {stop_below} and "
+            f"{first_slot_bias}"
         )
     most = duel_limit("eubo", num_completions, limit, default=3 * num_completions)
-    belief = Belief(num_completions, most, accuracy=accuracy, order_noise=order_noise, first_slot_bias=first_slot_bias)
+    belief = Belief(
+        num_completions,
+        most,
+        accuracy=accuracy,
+        order_noise=order_noise,
+        first_slot_bias=first_slot_bias,
+    )
     return _play(DuelLog(num_completions, belief, first_slot_bias), most, batch, stop_below)
 
 
@@ -117,7 +131,9 @@ def _play(duels: DuelLog, limit: int, batch: int, stop_below: float) -> Strategy
 def _knockout(duels: DuelLog, left: list[int]) -> Generator[list[Ask], Answers, int]:
     """Winners meet winners; whoever has a bye stands first in the next round."""
     while len(left) > 1:
-        winners = yield from duels.ask([duels.balanced(*two) for two in zip(left[::2], left[1::2], strict=False)])
+        winners = yield from duels.ask(
+            [duels.balanced(*two) for two in zip(left[::2], left[1::2], strict=False)]
+        )
         left = [left[-1], *winners] if len(left) % 2 else winners
     return left[0]
 

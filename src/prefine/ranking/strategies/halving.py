@@ -31,21 +31,25 @@ def halving(
 ) -> Strategy:
     """Find the best of M completions, and everyone's score, with about 2 M duels in log2 M rounds.
 
-    In each round the S survivors stand in a circle, by standing, and everyone meets the next one; so all are in two
-    duels, and first in one of them. The half (S / 2, rounded up) that goes on is that of the highest Bradley-Terry
-    scores by all duels so far, but whoever has never lost goes before whoever has. A duel that would be a repetition is
-    shown in the other order, or not at all if both orders are known.
+    In each round the S survivors stand in a circle, by standing, and everyone meets the next one;
+    so all are in two duels, and first in one of them. The half (S / 2, rounded up) that goes on is
+    that of the highest Bradley-Terry scores by all duels so far, but whoever has never lost goes
+    before whoever has. A duel that would be a repetition is shown in the other order, or not at all
+    if both orders are known.
 
-    The best is never dropped by a judge without noise: it never loses, so it is among the unbeaten. Of two neighbours
-    on the circle one has lost, to the other; so at most S / 2 are unbeaten, and all of them go on. (A tie counts half
-    in the fit, and here as lost by the higher index: the judge's answers agree with one strict order.)
+    The best is never dropped by a judge without noise: it never loses, so it is among the unbeaten.
+    Of two neighbours on the circle one has lost, to the other; so at most S / 2 are unbeaten, and
+    all of them go on. (A tie counts half in the fit, and here as lost by the higher index: the
+    judge's answers agree with one strict order.)
 
-    A failed duel is missing. If a completion has no answered duel, its place is unknown: the champion is that of the
-    others, and there are no scores. If no duel was answered, nothing was found.
+    A failed duel is missing. If a completion has no answered duel, its place is unknown: the
+    champion is that of the others, and there are no scores. If no duel was answered, nothing was
+    found.
 
     Args:
         num_completions: M, at least 2.
-        first_slot_bias: The judge's known preference for the first slot [logit], taken off in the fit.
+        first_slot_bias: The judge's known preference for the first slot [logit], taken off in the
+            fit.
         prior_sd: Standard deviation of a score a priori [logit].
 
     Raises:
@@ -70,7 +74,9 @@ def _play(m: int, played: DuelHistory) -> Strategy:
                 duels.append(duel)
         if duels:
             played.take(duels, (yield list(duels)))
-        ranked = sorted(best_first(played.scores(), survivors), key=lambda i: not played.unbeaten[i])
+        ranked = sorted(
+            best_first(played.scores(), survivors), key=lambda i: not played.unbeaten[i]
+        )
         survivors = ranked[: (len(survivors) + 1) // 2]
     found = played.answered()
     if not found:

@@ -15,17 +15,22 @@ def _rounds(m: int, *, order: Order = "lazy") -> int:
 
 
 @strategy(guarantees={"best", "last_loser"}, max_asks=_max_asks, rounds=_rounds)
-def iterative(num_completions: int, *, order: Order = "lazy", first_slot_bias: float = 0.0) -> Strategy:
+def iterative(
+    num_completions: int, *, order: Order = "lazy", first_slot_bias: float = 0.0
+) -> Strategy:
     """Find the best of M completions with M - 1 duels; the champion, at first number 0, meets 1, 2, … in turn.
 
-    `last_loser` is the loser of the last duel that the final champion won; by the tie rule of the order policies, a
-    champion that stays has won. A duel without a verdict is passed over: its challenger has not lost. If no duel has a
-    verdict, nothing was found and every field of the outcome is None.
+    `last_loser` is the loser of the last duel that the final champion won; by the tie rule of the
+    order policies, a champion that stays has won. A duel without a verdict is passed over: its
+    challenger has not lost. If no duel has a verdict, nothing was found and every field of the
+    outcome is None.
 
     Args:
-        num_completions: M, at least 2. Their order should be random: an early candidate has to win more duels.
+        num_completions: M, at least 2. Their order should be random: an early candidate has to win
+            more duels.
         order: How often, and in which order, the two of a duel are shown.
-        first_slot_bias: The judge's known preference for the first slot [logit]; only its sign matters here.
+        first_slot_bias: The judge's known preference for the first slot [logit]; only its sign
+            matters here.
 
     Raises:
         ValueError: M is below 2.

@@ -29,17 +29,19 @@ def _rounds(m: int, *, order: Order = "lazy") -> int:
 def merge(num_completions: int, *, order: Order = "lazy", first_slot_bias: float = 0.0) -> Strategy:
     """Sort M completions by merging sorted halves, at most M log2 M duels in about 2 M rounds of duels.
 
-    It believes that verdicts are transitive: one wrong turn misplaces. In a duel the one of the lower indices is the
-    champion; the other one must win to come first.
+    It believes that verdicts are transitive: one wrong turn misplaces. In a duel the one of the
+    lower indices is the champion; the other one must win to come first.
 
-    A duel without a verdict counts as one that the champion won, while sorting goes on. In the end only what verdicts
-    vouch for is in the outcome: the order if each has won a duel against its successor, else the first and the last one
-    if wins lead from it to all others, or from them to it.
+    A duel without a verdict counts as one that the champion won, while sorting goes on. In the end
+    only what verdicts vouch for is in the outcome: the order if each has won a duel against its
+    successor, else the first and the last one if wins lead from it to all others, or from them to
+    it.
 
     Args:
         num_completions: M, at least 2.
         order: How often, and in which order, the two of a duel are shown.
-        first_slot_bias: The judge's known preference for the first slot [logit]; only its sign matters here.
+        first_slot_bias: The judge's known preference for the first slot [logit]; only its sign
+            matters here.
 
     Raises:
         ValueError: M is below 2.

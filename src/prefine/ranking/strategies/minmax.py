@@ -17,22 +17,27 @@ def _rounds(m: int, *, order: Order = "lazy") -> int:
 
 
 @strategy(guarantees={"best", "worst"}, max_asks=_max_asks, rounds=_rounds)
-def minmax(num_completions: int, *, order: Order = "lazy", first_slot_bias: float = 0.0) -> Strategy:
+def minmax(
+    num_completions: int, *, order: Order = "lazy", first_slot_bias: float = 0.0
+) -> Strategy:
     """Find the best and the worst of M completions with 1.5 M - 2 duels for even M, the fewest that can do it.
 
-    Neighbours meet; the winners play a knockout for the best, and at the same time the losers one for the worst, in
-    which the loser goes on. For odd M the last one first meets the winner of the first duel, and takes its place or
-    joins the losers: at most 1.5 (M - 1) duels, one less if it wins.
+    Neighbours meet; the winners play a knockout for the best, and at the same time the losers one
+    for the worst, in which the loser goes on. For odd M the last one first meets the winner of the
+    first duel, and takes its place or joins the losers: at most 1.5 (M - 1) duels, one less if it
+    wins.
 
-    In a duel the lower index is the champion: it counts as the better one unless it is beaten. A duel without a verdict
-    is nobody's loss: when neighbours meet, the lower index goes to the winners and the other one to the losers; in a
-    knockout the one with more verdicts in favour of going on goes on, else the champion (among losers, the other one).
-    The champion is None if it has not won a duel, the worst one if it has not lost one.
+    In a duel the lower index is the champion: it counts as the better one unless it is beaten. A
+    duel without a verdict is nobody's loss: when neighbours meet, the lower index goes to the
+    winners and the other one to the losers; in a knockout the one with more verdicts in favour of
+    going on goes on, else the champion (among losers, the other one). The champion is None if it
+    has not won a duel, the worst one if it has not lost one.
 
     Args:
         num_completions: M, at least 2.
         order: How often, and in which order, the two of a duel are shown.
-        first_slot_bias: The judge's known preference for the first slot [logit]; only its sign matters here.
+        first_slot_bias: The judge's known preference for the first slot [logit]; only its sign
+            matters here.
 
     Raises:
         ValueError: M is below 2.
@@ -77,4 +82,6 @@ def _play(m: int, duel: Duels) -> Strategy:
             bracket(losers, duel, stays=max, put_out=beaten_by),
         ]
     )
-    return Outcome(champion=champion if beaten[champion] else None, worst=worst if beaten_by[worst] else None)
+    return Outcome(
+        champion=champion if beaten[champion] else None, worst=worst if beaten_by[worst] else None
+    )

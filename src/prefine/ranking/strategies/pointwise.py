@@ -13,11 +13,17 @@ def _rounds(m: int) -> int:
     return 1
 
 
-@strategy(guarantees={"best", "worst", "order", "scores"}, max_asks=_max_asks, rounds=_rounds, asks=("ratings",))
+@strategy(
+    guarantees={"best", "worst", "order", "scores"},
+    max_asks=_max_asks,
+    rounds=_rounds,
+    asks=("ratings",),
+)
 def pointwise(num_completions: int) -> Strategy:
     """Rank M completions by one rating each, asked in one round; equal ratings are ordered by index.
 
-    If ratings failed, champion and worst are those of the others, `order` and `scores` are None. A rating alone says
+    If ratings failed, champion and worst are those of the others, `order` and `scores` are None. A
+    rating alone says
     nothing: with fewer than two of them every field is None.
 
     Args:
@@ -27,7 +33,9 @@ def pointwise(num_completions: int) -> Strategy:
         ValueError: M is below 2.
     """
     if num_completions < 2:
-        raise ValueError(f"a ranking by ratings needs at least 2 completions, got {num_completions}")
+        raise ValueError(
+            f"a ranking by ratings needs at least 2 completions, got {num_completions}"
+        )
     return _rate(num_completions)
 
 

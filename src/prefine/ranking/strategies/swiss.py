@@ -32,28 +32,36 @@ def swiss(
 ) -> Strategy:
     """Score M completions by Bradley-Terry from rounds of M / 2 duels between neighbours by current score.
 
-    In the first round 0 meets 1, 2 meets 3, …; later the best so far meets the next one that it has not met, and so on
-    down. Nobody meets the same one twice. For odd M one sits out, the last by score of those who never did. Who was
-    first less often is shown first.
+    In the first round 0 meets 1, 2 meets 3, …; later the best so far meets the next one that it has
+    not met, and so on down. Nobody meets the same one twice. For odd M one sits out, the last by
+    score of those who never did. Who was first less often is shown first.
 
-    The order is that of the scores. If a completion has no answered duel, its place is unknown and nothing is returned.
+    The order is that of the scores. If a completion has no answered duel, its place is unknown and
+    nothing is returned.
 
     Args:
         num_completions: M, at least 2.
-        num_rounds: Number of rounds; by default ceil(log2 M) + 1: after log2 M rounds at most one is unbeaten, and one
-            round more is for the noise. Never above M / 2 rounded up (3 for M = 3 and 4): so far, whoever has met,
-            there is always a full round without a repetition. At least 2 for odd M, so that who sat out plays too.
-        order: "single" asks each duel once. "both" asks both orders, two calls; both answers enter the fit.
-        first_slot_bias: The judge's known preference for the first slot [logit], taken off in the fit.
+        num_rounds: Number of rounds; by default ceil(log2 M) + 1: after log2 M rounds at most one
+            is unbeaten, and one round more is for the noise. Never above M / 2 rounded up (3 for M
+            = 3 and 4): so far, whoever has met, there is always a full round without a repetition.
+            At least 2 for odd M, so that who sat out plays too.
+        order: "single" asks each duel once. "both" asks both orders, two calls; both answers enter
+            the fit.
+        first_slot_bias: The judge's known preference for the first slot [logit], taken off in the
+            fit.
         prior_sd: Standard deviation of a score a priori [logit].
 
     Raises:
         ValueError: M is below 2 or num_rounds below 1.
     Source: arXiv:2502.14074, section on Swiss-wise iterative matchmaking.
-    Deviation: the fit is the maximum a posteriori with the judge's known slot bias, not of maximum likelihood.
+    Deviation: the fit is the maximum a posteriori with the judge's known slot bias, not of maximum
+        likelihood.
     """
     if num_completions < 2 or (num_rounds is not None and num_rounds < 1):
-        raise ValueError(f"swiss needs at least 2 completions and 1 round, got {num_completions} and {num_rounds}")
+        raise ValueError(
+            f"swiss needs at least 2 completions and 1 round, got {num_completions} and "
+            f"{num_rounds}"
+        )
     played = DuelHistory(num_completions, first_slot_bias, prior_sd)
     return _play(num_completions, _num_rounds(num_completions, num_rounds), order, played)
 
@@ -61,10 +69,11 @@ def swiss(
 def pairing(standings: list[int], met: set[frozenset[int]]) -> list[tuple[int, int]]:
     """Neighbours that have not met, everyone once; the better of each pair is the former.
 
-    From the top, each takes the nearest below that it has not met. Those left over have all met each other. Two of
-    them, u and v, break up the last pair (x, y) for which u can meet x and v can meet y. There is one while there were
-    fewer than n / 2 rounds, as in the proof of Dirac's theorem: u and v can each meet n / 2 or more of those in the at
-    most n / 2 - 1 pairs, so for one pair three or more of the four duels are possible.
+    From the top, each takes the nearest below that it has not met. Those left over have all met
+    each other. Two of them, u and v, break up the last pair (x, y) for which u can meet x and v can
+    meet y. There is one while there were fewer than n / 2 rounds, as in the proof of Dirac's
+    theorem: u and v can each meet n / 2 or more of those in the at most n / 2 - 1 pairs, so for one
+    pair three or more of the four duels are possible.
 
     Args:
         standings: An even number of players, best first.
@@ -96,11 +105,14 @@ def pairing(standings: list[int], met: set[frozenset[int]]) -> list[tuple[int, i
 
 def _num_rounds(m: int, num_rounds: int | None) -> int:
     most = 3 if m in (3, 4) else (m + 1) // 2
-    return max(2 if m % 2 else 1, min(most, (m - 1).bit_length() + 1 if num_rounds is None else num_rounds))
+    return max(
+        2 if m % 2 else 1, min(most, (m - 1).bit_length() + 1 if num_rounds is None else num_rounds)
+    )
 
 
 def _play(m: int, num_rounds: int, order: SwissOrder, played: DuelHistory) -> Strategy:
-    # For odd M, whoever is paired with number M sits out: a player who comes last and whom everyone meets once.
+    # For odd M, whoever is paired with number M sits out: a player who comes last and whom everyone
+    # meets once.
     sits_out = m if m % 2 else None
     standings = list(range(m))
     met: set[frozenset[int]] = set()

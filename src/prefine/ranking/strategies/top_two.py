@@ -28,7 +28,9 @@ def _rounds(m: int, *, limit: int | None = None, batch: int | None = None) -> in
     Raises:
         ValueError: `limit` is too small for m completions.
     """
-    return (m - 1).bit_length() - (m - 1 - duel_limit("top_two", m, limit, default=2 * m - 2)) // _batch(m, batch)
+    return (m - 1).bit_length() - (
+        m - 1 - duel_limit("top_two", m, limit, default=2 * m - 2)
+    ) // _batch(m, batch)
 
 
 @strategy(guarantees={"best", "scores"}, max_asks=_max_asks, rounds=_rounds)
@@ -44,33 +46,41 @@ def top_two(
 ) -> Strategy:
     """Find the best of M completions, and everyone's score, with `limit` duels spent where the winner is in doubt.
 
-    A knockout of M - 1 duels comes first. Then, batch by batch, the leader meets those with the highest
-    score + exploration / sqrt(n + 1/2), n being the duels that they were in, and never two in the same order again.
-    Scores are Bradley-Terry's by all duels so far. Of the two, who was first less often is shown first. When the leader
-    has met everyone in both orders, the next best takes its place in the batch.
+    A knockout of M - 1 duels comes first. Then, batch by batch, the leader meets those with the
+    highest score + exploration / sqrt(n + 1/2), n being the duels that they were in, and never two
+    in the same order again. Scores are Bradley-Terry's by all duels so far. Of the two, who was
+    first less often is shown first. When the leader has met everyone in both orders, the next best
+    takes its place in the batch.
 
-    The leader, in the end the champion, is the knockout's winner until it loses a duel; from then on it is the one with
-    the highest score. So a judge without noise leads to the best one: it wins the knockout, whatever byes there are,
-    and never loses. (A tie counts half in the fit, and here as lost by the higher index: the judge's answers agree with
-    one strict order.) Under noise the rule costs nothing: a winner that never lost has the highest score anyway, or
-    meets those who have more.
+    The leader, in the end the champion, is the knockout's winner until it loses a duel; from then
+    on it is the one with the highest score. So a judge without noise leads to the best one: it wins
+    the knockout, whatever byes there are, and never loses. (A tie counts half in the fit, and here
+    as lost by the higher index: the judge's answers agree with one strict order.) Under noise the
+    rule costs nothing: a winner that never lost has the highest score anyway, or meets those who
+    have more.
 
-    A failed duel is missing; the lower index goes on in the knockout. If a completion has no answered duel, its place
-    is unknown: the champion is that of the others, and there are no scores. Without any answer, nothing was found.
+    A failed duel is missing; the lower index goes on in the knockout. If a completion has no
+    answered duel, its place is unknown: the champion is that of the others, and there are no
+    scores. Without any answer, nothing was found.
 
     Args:
         num_completions: M, at least 2.
-        limit: Number of duels, at least M - 1; by default 2 M - 2. There are no more than M (M - 1), each pair twice.
+        limit: Number of duels, at least M - 1; by default 2 M - 2. There are no more than M (M -
+            1), each pair twice.
         batch: Duels in a round after the knockout; by default M / 4 rounded down, at least 1.
-        stop_at: Stop when the leader is ahead of everyone else by so many standard errors of the difference; by default
-            never. Much above 1 is hardly ever reached, since each pair can be asked twice only.
-        exploration: Weight of having met few [logit]; 0 sends the leader against the highest scores alone.
-        first_slot_bias: The judge's known preference for the first slot [logit], taken off in the fit.
+        stop_at: Stop when the leader is ahead of everyone else by so many standard errors of the
+            difference; by default never. Much above 1 is hardly ever reached, since each pair can
+            be asked twice only.
+        exploration: Weight of having met few [logit]; 0 sends the leader against the highest scores
+            alone.
+        first_slot_bias: The judge's known preference for the first slot [logit], taken off in the
+            fit.
         prior_sd: Standard deviation of a score a priori [logit].
 
     Raises:
         ValueError: M is below 2, `limit` below M - 1, or another option out of its bounds.
-    Source: the leader against the most hopeful, arXiv:1312.3393 (relative upper confidence bound), here with scores.
+    Source: the leader against the most hopeful, arXiv:1312.3393 (relative upper confidence bound),
+        here with scores.
     """
     if num_completions < 2:
         raise ValueError(f"top_two needs at least 2 completions, got {num_completions}")
@@ -93,7 +103,9 @@ def _batch(m: int, batch: int | None) -> int:
     return max(1, m // 4) if batch is None else batch
 
 
-def _play(m: int, limit: int, batch: int, stop_at: float | None, exploration: float, played: DuelHistory) -> Strategy:
+def _play(
+    m: int, limit: int, batch: int, stop_at: float | None, exploration: float, played: DuelHistory
+) -> Strategy:
     winner = yield from _knockout(m, played)
     while True:
         scores = played.scores()
@@ -114,11 +126,15 @@ def _knockout(m: int, played: DuelHistory) -> Generator[list[Ask], Answers, int]
     """The winner of a single-order knockout; a last one without a neighbour is first in the next round."""
     left = list(range(m))
     while len(left) > 1:
-        duels = [played.balanced(one, other) for one, other in zip(left[::2], left[1::2], strict=False)]
+        duels = [
+            played.balanced(one, other) for one, other in zip(left[::2], left[1::2], strict=False)
+        ]
         answers = yield list(duels)
         played.take(duels, answers)
         losers = [played.loser(duel, p_first) for duel, p_first in zip(duels, answers, strict=True)]
-        out = {max(duel) if loser is None else loser for duel, loser in zip(duels, losers, strict=True)}
+        out = {
+            max(duel) if loser is None else loser for duel, loser in zip(duels, losers, strict=True)
+        }
         bye = left[-1:] if len(left) % 2 else []
         left = bye + [i for i in left[: len(left) - len(bye)] if i not in out]
     return left[0]

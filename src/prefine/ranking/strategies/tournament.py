@@ -36,7 +36,8 @@ def two_sided(first: Indices, second: Indices, value: Floats, *, completions: in
 def copeland(table: Floats) -> Floats:
     """Each one's mean over the opponents for which there is a value [M]; NaN where there is none.
 
-    With points (1, 1/2, 0) this is Copeland's score as a share of the opponents; with P(better) it is the mean of that.
+    With points (1, 1/2, 0) this is Copeland's score as a share of the opponents; with P(better) it
+    is the mean of that.
 
     Args:
         table: Of each against each [M, M]; NaN is missing. The diagonal is not looked at.
@@ -54,7 +55,8 @@ def copeland(table: Floats) -> Floats:
 def cyclic_triads(table: Floats) -> int:
     """The number of three-cycles of strict wins; a triad with a tie or a missing duel in it is no cycle.
 
-    Without ties and missing duels it is C(M, 3) - sum C(wins, 2) (Kendall and Babington Smith, 1940).
+    Without ties and missing duels it is C(M, 3) - sum C(wins, 2) (Kendall and Babington Smith,
+    1940).
 
     Args:
         table: Points of each against each [M, M]: 1 is a win.
@@ -80,9 +82,9 @@ def kendall_distance(order_a: Sequence[int], order_b: Sequence[int]) -> int:
 def sorted_outcome(order: Sequence[int], wins: set[tuple[int, int]]) -> Outcome:
     """What a sort has found: of its order, what verdicts vouch for.
 
-    The order is known if each has won a duel against its successor. Where a duel without a verdict has left that open,
-    the champion is known if wins lead from the first one, over whomever, to everybody else; the worst one if wins lead
-    from everybody to the last one.
+    The order is known if each has won a duel against its successor. Where a duel without a verdict
+    has left that open, the champion is known if wins lead from the first one, over whomever, to
+    everybody else; the worst one if wins lead from everybody to the last one.
 
     Args:
         order: Best first.

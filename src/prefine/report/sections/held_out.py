@@ -35,11 +35,16 @@ def held_out(data: ReportData) -> HeldOutSection | None:
     points = data.evaluations[::-every][::-1]
     return HeldOutSection(
         finding=_finding(data.evaluations),
-        stop=_stop(data.trained.stopped_by, points[-1].step) if data.trained and data.trained.stopped_by else "",
+        stop=_stop(data.trained.stopped_by, points[-1].step)
+        if data.trained and data.trained.stopped_by
+        else "",
         charts=_charts(points),
         note=f"One evaluation in {every} is shown." if every > 1 else "",
         header=["step", *_COLUMNS],
-        table=[[number(p.step, 0), *(_cell(p, *column) for column in _COLUMNS.values())] for p in points],
+        table=[
+            [number(p.step, 0), *(_cell(p, *column) for column in _COLUMNS.values())]
+            for p in points
+        ],
     )
 
 
@@ -49,8 +54,10 @@ def _finding(points: Sequence[EvaluationPoint]) -> str:
     if first.step == last.step:
         return f"{text}the margin is {number(last.margin)} nats at step {last.step}."
     return (
-        f"{text}the margin went from {number(first.margin)} to {number(last.margin)} nats between step {first.step} "
-        f"and step {last.step}, the accuracy from {share_text(first.accuracy)} to {share_text(last.accuracy)}."
+        f"{text}the margin went from {number(first.margin)} to {number(last.margin)} nats between "
+        f"step {first.step} "
+        f"and step {last.step}, the accuracy from {share_text(first.accuracy)} to "
+        f"{share_text(last.accuracy)}."
     )
 
 
@@ -66,7 +73,11 @@ def _charts(points: Sequence[EvaluationPoint]) -> list[Chart]:
         small_chart(MARGIN, steps, [p.margin for p in points]),
         small_chart("Loss", steps, [p.loss for p in points]),
         small_chart("Chosen, change [nats]", steps, [p.chosen_change for p in points]),
-        small_chart("Entropy among likely tokens [nats]", steps, [p.top_entropy_renormalised for p in points]),
+        small_chart(
+            "Entropy among likely tokens [nats]",
+            steps,
+            [p.top_entropy_renormalised for p in points],
+        ),
         small_chart("Probability of likely tokens", steps, [p.top_mass for p in points], _percent),
     ]
 
@@ -84,7 +95,9 @@ _COLUMNS = {
 
 def _cell(point: EvaluationPoint, name: str, decimals: int) -> str:
     error = getattr(point, f"{name}_se", None)
-    return number(getattr(point, name), decimals) + ("" if error is None else f" ± {number(error, decimals)}")
+    return number(getattr(point, name), decimals) + (
+        "" if error is None else f" ± {number(error, decimals)}"
+    )
 
 
 def _percent(value: float) -> str:

@@ -43,7 +43,9 @@ def verdict(rate: MetricValue) -> Verdict:
 def percent_decimals(values: Sequence[float]) -> int:
     """The fewest decimals with which no value is rounded onto 0, 50 or 100 % without being there."""
     for decimals in range(3):
-        if all((round(v, decimals) == edge) <= (v == edge) for v in values for edge in (0, 50, 100)):
+        if all(
+            (round(v, decimals) == edge) <= (v == edge) for v in values for edge in (0, 50, 100)
+        ):
             return decimals
     return 3
 
@@ -93,7 +95,9 @@ def outcome(data: ReportData) -> Headline:
     ordered = sorted(data.contests, key=lambda c: c.role != "gold")
     if not ordered:
         done = "The model was trained, but" if data.training else "Nothing is decided:"
-        return Headline("unknown", f"{done} no contest between the trained model and the baseline was held", "")
+        return Headline(
+            "unknown", f"{done} no contest between the trained model and the baseline was held", ""
+        )
     first, *others = ordered
     found = verdict(first.win_rate)
     value, interval = rate_texts(first.win_rate)
@@ -110,7 +114,9 @@ def outcome(data: ReportData) -> Headline:
     }.get(found, f"(95{NBSP}% interval {interval})")
     eyes = f"In the eyes of {_whose(first)}"
     context = (
-        f"{eyes}; {' and '.join(f'{_whose(c)} says {_rate_in_words(c)}' for c in others)}." if others else f"{eyes}."
+        f"{eyes}; {' and '.join(f'{_whose(c)} says {_rate_in_words(c)}' for c in others)}."
+        if others
+        else f"{eyes}."
     )
     return Headline(found, claim, bounds, f"{context} A tie counts half.")
 
@@ -144,11 +150,17 @@ def tiles(data: ReportData) -> list[Tile]:
         contest = next((c for c in data.contests if c.role == role), None)
         if contest is not None:
             value, interval = rate_texts(contest.win_rate)
-            found.append(Tile(f"Win rate, {role}", value, f"interval {interval}" if interval else ""))
+            found.append(
+                Tile(f"Win rate, {role}", value, f"interval {interval}" if interval else "")
+            )
     if data.training:
         last = data.trained or data.training[-1]
         per_answer = data.delta is not None and data.delta_per == "sequence"
-        note = f"nats at the end; budget{NBSP}{number(-(data.delta or 0.0))}" if per_answer else "nats at the end"
+        note = (
+            f"nats at the end; budget{NBSP}{number(-(data.delta or 0.0))}"
+            if per_answer
+            else "nats at the end"
+        )
         found.append(Tile("Chosen log-prob.", number(last.chosen_change, signed=True), note))
         if last.beyond_delta is not None:
             found.append(
@@ -161,11 +173,27 @@ def tiles(data: ReportData) -> list[Tile]:
     pairs = next((step for step in data.road if step.stage == "pair"), None)
     if pairs is not None:
         found.append(
-            Tile("Preference pairs", f"{pairs.counts.produced:,}", f"from {pairs.counts.taken:,} {pairs.takes}")
+            Tile(
+                "Preference pairs",
+                f"{pairs.counts.produced:,}",
+                f"from {pairs.counts.taken:,} {pairs.takes}",
+            )
         )
     if data.road:
         calls = sum(step.calls for step in data.road)
         again = sum(step.repeated_after_interruption for step in data.road)
-        found.append(Tile("Calls", f"{calls:,}", f"{again:,} repeated after a stop" if again else "none repeated"))
-        found.append(Tile("Wall time", duration(sum(s.seconds for s in data.road)), plural(len(data.road), "stage")))
+        found.append(
+            Tile(
+                "Calls",
+                f"{calls:,}",
+                f"{again:,} repeated after a stop" if again else "none repeated",
+            )
+        )
+        found.append(
+            Tile(
+                "Wall time",
+                duration(sum(s.seconds for s in data.road)),
+                plural(len(data.road), "stage"),
+            )
+        )
     return found

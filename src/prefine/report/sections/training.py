@@ -9,7 +9,17 @@ from statistics import fmean
 from markupsafe import Markup
 
 from prefine.report.data import ReportData, TrainEnd, TrainPoint
-from prefine.report.svg import Axis, Band, Line, ReferenceLine, line_chart, number, plural, share_text, span
+from prefine.report.svg import (
+    Axis,
+    Band,
+    Line,
+    ReferenceLine,
+    line_chart,
+    number,
+    plural,
+    share_text,
+    span,
+)
 
 MAX_POINTS = 120
 """More training steps than this are averaged in bins: a picture has no more room, and a page should open at once."""
@@ -51,7 +61,8 @@ def training(data: ReportData) -> Training:
         notes.append(f"Each point is the mean of {bin_size} steps.")
     if data.delta is not None and not per_answer:
         notes.append(
-            f"The budget is {number(data.delta)} nats per token: it grows with the answer and has no single line here."
+            f"The budget is {number(data.delta)} nats per token: it grows with the answer and has "
+            "no single line here."
         )
     likelihood, seen = _likelihood(points, delta)
     if delta is not None and not seen:
@@ -81,7 +92,9 @@ def _columns(points: Sequence[TrainPoint]) -> dict[str, Callable[[TrainPoint], s
         "accuracy": lambda p: share_text(p.accuracy),
     }
     if any(p.beyond_delta is not None for p in points):
-        columns["beyond budget"] = lambda p: "not measured" if p.beyond_delta is None else share_text(p.beyond_delta)
+        columns["beyond budget"] = lambda p: (
+            "not measured" if p.beyond_delta is None else share_text(p.beyond_delta)
+        )
     columns["gradient norm"] = lambda p: number(p.grad_norm)
     return columns
 
@@ -104,8 +117,13 @@ def _mean_point(points: Sequence[TrainPoint]) -> TrainPoint:
 def _finding(training: Sequence[TrainPoint], trained: TrainEnd | None, delta: float | None) -> str:
     last = trained or training[-1]
     end, rejected = (number(abs(v)) for v in (last.chosen_change, last.rejected_change))
-    way, rejected_way = ("below" if v < 0 else "above" for v in (last.chosen_change, last.rejected_change))
-    text = f"After {plural(len(training), 'step')} the chosen answers are {end} nats {way} where they began"
+    way, rejected_way = (
+        "below" if v < 0 else "above" for v in (last.chosen_change, last.rejected_change)
+    )
+    text = (
+        f"After {plural(len(training), 'step')} the chosen answers are {end} nats {way} where "
+        "they began"
+    )
     text += f", the rejected ones {rejected} nats {rejected_way}."
     if delta is not None:
         place = "inside" if last.fall <= delta else "beyond"
@@ -118,24 +136,45 @@ def _finding(training: Sequence[TrainPoint], trained: TrainEnd | None, delta: fl
 def _likelihood(points: Sequence[TrainPoint], delta: float | None) -> tuple[Markup, bool]:
     """The main picture, and whether the budget line found room in it."""
     steps = [float(p.step) for p in points]
-    chosen = Line("chosen", "chosen", tuple(p.chosen_change for p in points), partial(number, signed=True))
-    rejected = Line("rejected", "rejected", tuple(p.rejected_change for p in points), partial(number, signed=True))
-    band = Band("80 % of chosen", tuple(-p.fall_high for p in points), tuple(-p.fall_low for p in points))
+    chosen = Line(
+        "chosen", "chosen", tuple(p.chosen_change for p in points), partial(number, signed=True)
+    )
+    rejected = Line(
+        "rejected",
+        "rejected",
+        tuple(p.rejected_change for p in points),
+        partial(number, signed=True),
+    )
+    band = Band(
+        "80 % of chosen", tuple(-p.fall_high for p in points), tuple(-p.fall_low for p in points)
+    )
     values = [0.0, *chosen.values, *rejected.values, *band.low, *band.high]
-    seen = delta is not None and -delta >= min(values) - 2 * (max(values) - min(values)) and -delta <= max(values) + 1
+    seen = (
+        delta is not None
+        and -delta >= min(values) - 2 * (max(values) - min(values))
+        and -delta <= max(values) + 1
+    )
     rules = []
     if delta is not None and seen:
         values.append(-delta)
         rules.append(
-            ReferenceLine(f"budget −{number(delta)}" if delta >= 0 else f"budget +{number(-delta)}", "budget", -delta)
+            ReferenceLine(
+                f"budget −{number(delta)}" if delta >= 0 else f"budget +{number(-delta)}",
+                "budget",
+                -delta,
+            )
         )
     label = (
-        f"Change of log-probability over {len(points)} points up to step {points[-1].step}: chosen answers end at "
-        f"{number(chosen.values[-1], signed=True)} nats, rejected at {number(rejected.values[-1], signed=True)} nats"
+        f"Change of log-probability over {len(points)} points up to step {points[-1].step}: "
+        "chosen answers end at "
+        f"{number(chosen.values[-1], signed=True)} nats, rejected at "
+        f"{number(rejected.values[-1], signed=True)} nats"
         + (f", budget line at {number(-delta)} nats" if delta is not None and seen else "")
     )
     axis = Axis.around(values)
-    return line_chart(label, steps, [chosen, rejected], axis=axis, band=band, rules=rules, tick_count=7), seen
+    return line_chart(
+        label, steps, [chosen, rejected], axis=axis, band=band, rules=rules, tick_count=7
+    ), seen
 
 
 def _small_charts(points: Sequence[TrainPoint]) -> list[Chart]:
@@ -164,7 +203,10 @@ def small_chart(
     middle: float | None = None,
 ) -> Chart:
     """One curve over training steps; the axis is around the values unless it is given."""
-    label = f"{title}: from {form(values[0])} at step {steps[0]} to {form(values[-1])} at step {steps[-1]}"
+    label = (
+        f"{title}: from {form(values[0])} at step {steps[0]} to {form(values[-1])} at step "
+        f"{steps[-1]}"
+    )
     picture = line_chart(
         label,
         [float(step) for step in steps],

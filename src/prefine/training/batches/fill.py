@@ -18,7 +18,8 @@ def needed_positions(examples: Sequence[TokenizedPair], pairs: Sequence[int]) ->
 class RowFill:
     """Positions over a whole training, in all its processes: needed ones, and those that the layers computed.
 
-    The rest is padding, and prompts that were computed again for another completion or in another row.
+    The rest is padding, and prompts that were computed again for another completion or in another
+    row.
 
     Args:
         state: Of an earlier part of the same training, the same in all processes.
@@ -45,7 +46,10 @@ class RowFill:
         if not computed:
             return ()
         rest = "" if needed == computed else "; the rest is padding and prompts computed again"
-        return (f"{100 * needed / computed:.4g} % of the {computed} positions in the rows were needed{rest}",)
+        return (
+            f"{100 * needed / computed:.4g} % of the {computed} positions in the rows were "
+            f"needed{rest}",
+        )
 
     def state_dict(self) -> dict[str, float]:
         """For a checkpoint."""

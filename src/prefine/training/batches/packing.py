@@ -1,8 +1,9 @@
 """The rows that go through the model: prompts with all their completions, packed or padded.
 
-Pairs of one prompt become one group, and a completion that several pairs share is there once. Packed, the groups of
-`tokens` positions lie one after the other in a single row, a prompt once before all its completions. Padded, every
-completion is a row with its own copy of the prompt, for models whose layers cannot share it.
+Pairs of one prompt become one group, and a completion that several pairs share is there once.
+Packed, the groups of `tokens` positions lie one after the other in a single row, a prompt once
+before all its completions. Padded, every completion is a row with its own copy of the prompt, for
+models whose layers cannot share it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -38,12 +39,17 @@ class Group(NamedTuple):
     @property
     def tokens(self) -> int:
         """Positions when a prompt is shared: the last token of a completion is no input."""
-        return sum(len(prompt) + sum(len(ids) - 1 for ids in completions) for prompt, completions in self.prompted)
+        return sum(
+            len(prompt) + sum(len(ids) - 1 for ids in completions)
+            for prompt, completions in self.prompted
+        )
 
     @property
     def longest(self) -> int:
         """Positions of a prompt with its longest completion."""
-        return max(len(prompt) + max(map(len, completions)) - 1 for prompt, completions in self.prompted)
+        return max(
+            len(prompt) + max(map(len, completions)) - 1 for prompt, completions in self.prompted
+        )
 
     @property
     def num_completions(self) -> int:
@@ -68,11 +74,12 @@ class Span(NamedTuple):
 class PackedBatch:
     """b pairs, C scored texts, S scored positions: what one pass through the layers takes.
 
-    The scored texts are completions, and if asked for, prompts from their second token on. `scored` are the positions
-    (in the flattened rows) whose next token belongs to one, `targets` those tokens, both text after text; `lengths`
-    says how many a text has. `chosen` and `rejected` number each pair's completions among the texts, `prompts` the
-    prompts of both. `spans` are the groups. Only a packed row has `trees`. Padding needs no mask: it stands after all
-    that is read, and no layer looks ahead.
+    The scored texts are completions, and if asked for, prompts from their second token on. `scored`
+    are the positions (in the flattened rows) whose next token belongs to one, `targets` those
+    tokens, both text after text; `lengths` says how many a text has. `chosen` and `rejected` number
+    each pair's completions among the texts, `prompts` the prompts of both. `spans` are the groups.
+    Only a packed row has `trees`. Padding needs no mask: it stands after all that is read, and no
+    layer looks ahead.
     """
 
     pairs: Int[Tensor, " b"]
@@ -95,12 +102,16 @@ class PackedBatch:
     @property
     def whole(self) -> Span:
         """All of it."""
-        return Span(slice(0, len(self.pairs)), slice(0, len(self.lengths)), slice(0, len(self.targets)))
+        return Span(
+            slice(0, len(self.pairs)), slice(0, len(self.lengths)), slice(0, len(self.targets))
+        )
 
     def to(self, device: torch.device) -> "PackedBatch":
         """The same on another device."""
         moved: dict[str, Any] = {
-            name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)
+            name: value.to(device)
+            for name, value in vars(self).items()
+            if isinstance(value, Tensor)
         }
         return replace(self, **moved)
 
@@ -155,12 +166,25 @@ def _group(examples: Sequence[TokenizedPair], pairs: Sequence[int]) -> Group:
     for index in pairs:
         example = examples[index]
         chosen = place(example.prompt_ids, example.chosen_ids)
-        placed.append((index, chosen, place(example.rejected_prompt_ids or example.prompt_ids, example.rejected_ids)))
-    return Group(tuple(Prompted(prompt, tuple(known)) for prompt, (_, known) in numbers.items()), tuple(placed))
+        placed.append(
+            (
+                index,
+                chosen,
+                place(example.rejected_prompt_ids or example.prompt_ids, example.rejected_ids),
+            )
+        )
+    return Group(
+        tuple(Prompted(prompt, tuple(known)) for prompt, (_, known) in numbers.items()),
+        tuple(placed),
+    )
 
 
 def pack(
-    examples: Sequence[TokenizedPair], pairs: Sequence[int], tokens: int, *, score_prompts: bool = False
+    examples: Sequence[TokenizedPair],
+    pairs: Sequence[int],
+    tokens: int,
+    *,
+    score_prompts: bool = False,
 ) -> list[PackedBatch]:
     """Packed rows of at most `tokens` positions, longest group first into the first row with room; no padding.
 
@@ -180,7 +204,11 @@ def pack(
 
 
 def pad(
-    examples: Sequence[TokenizedPair], pairs: Sequence[int], tokens: int, *, score_prompts: bool = False
+    examples: Sequence[TokenizedPair],
+    pairs: Sequence[int],
+    tokens: int,
+    *,
+    score_prompts: bool = False,
 ) -> list[PackedBatch]:
     """Padded rows, of like length together: at most `tokens` positions with padding, but for a group that has more."""
     cut: list[list[Group]] = []
@@ -265,7 +293,9 @@ def _texts(groups: Sequence[Group], score_prompts: bool) -> dict[str, Any]:
                 targets.extend(text)
         for index, *sides in group.pairs:
             own = [first[prompt] + completion for prompt, completion in sides]
-            theirs = [first[prompt] + len(group.prompted[prompt].completions) for prompt, _ in sides]
+            theirs = [
+                first[prompt] + len(group.prompted[prompt].completions) for prompt, _ in sides
+            ]
             columns.append((index, *own, *theirs))
         after = len(columns), len(lengths), len(targets)
         spans.append(Span(*(slice(a, b) for a, b in zip(before, after, strict=True))))
@@ -289,7 +319,9 @@ def joined(spans: Sequence[Span], positions: int) -> Iterator[Span]:
             yield current
             current = None
         current = (
-            span if current is None else Span(*(slice(a.start, b.stop) for a, b in zip(current, span, strict=True)))
+            span
+            if current is None
+            else Span(*(slice(a.start, b.stop) for a, b in zip(current, span, strict=True)))
         )
     if current is not None:
         yield current

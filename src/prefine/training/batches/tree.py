@@ -6,8 +6,9 @@ from typing import NamedTuple
 class Tree(NamedTuple):
     """A prompt and its completions within a row; all numbers are offsets in that row.
 
-    The prompt takes `start` to `start + prompt`, completion k takes `branches[k][0]` to `branches[k][1]`. A
-    completion's positions go on from the prompt's end, so a token's position is the number of tokens that it sees.
+    The prompt takes `start` to `start + prompt`, completion k takes `branches[k][0]` to
+    `branches[k][1]`. A completion's positions go on from the prompt's end, so a token's position is
+    the number of tokens that it sees.
     """
 
     start: int

@@ -1,7 +1,8 @@
 """Several processes that share a training: each computes some pairs of a step, all end with the same gradient.
 
-They do the same things in the same order. Every exchange begins with a word of each that it is well: a process that
-cannot go on says so in its next exchange, whatever the others are about to exchange, so nobody waits for it in vain.
+They do the same things in the same order. Every exchange begins with a word of each that it is
+well: a process that cannot go on says so in its next exchange, whatever the others are about to
+exchange, so nobody waits for it in vain.
 """
 
 import sys
@@ -28,7 +29,11 @@ PATIENCE = timedelta(minutes=30)
 """How long a process waits for the others, such as for the one that writes a checkpoint."""
 
 _BUCKET = 2**23  # numbers that are added up at a time
-_BROKEN = ("gloo", "NCCL", "Connection")  # what torch says of a peer that has gone, in the midst of other errors
+_BROKEN = (
+    "gloo",
+    "NCCL",
+    "Connection",
+)  # what torch says of a peer that has gone, in the midst of other errors
 _disconnected = False
 _sharding: "Sharding | None" = None
 
@@ -77,7 +82,8 @@ def take_device(local_rank: int) -> None:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if count and local_rank >= count:
         raise ConfigError(
-            f"process {local_rank} of this machine has no GPU of its own: it has {count}; start at most so many "
+            f"process {local_rank} of this machine has no GPU of its own: it has {count}; start "
+            "at most so many "
             "processes, or set CUDA_VISIBLE_DEVICES= to train on the CPU"
         )
     if count:
@@ -136,11 +142,14 @@ def add_up(value: Tensor) -> Tensor:
 def add_up_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
     """Replace each trained parameter's `.grad` by its sum over all processes; that of a share is a sum already.
 
-    One that no process has a gradient for keeps none, since an optimizer moves even what has a gradient of 0.
+    One that no process has a gradient for keeps none, since an optimizer moves even what has a
+    gradient of 0.
     """
     if not together():
         return
-    trained = [parameter for parameter in parameters if parameter.requires_grad and not is_share(parameter)]
+    trained = [
+        parameter for parameter in parameters if parameter.requires_grad and not is_share(parameter)
+    ]
     _exchange("gradients", len(trained))
     reached = torch.tensor([parameter.grad is not None for parameter in trained], dtype=torch.uint8)
     with peer_errors():
@@ -200,7 +209,8 @@ def check_same_weights(parameters: Iterable[torch.nn.Parameter], *, step: int) -
     word = zlib.crc32(torch.stack(sums).cpu().numpy().tobytes()) if sums else 0
     if len(set(_exchange("weights", word))) > 1:
         raise NumericsError(
-            f"the processes have different weights after step {step}; every process must read the same policy and the "
+            f"the processes have different weights after step {step}; every process must read the "
+            "same policy and the "
             "same run folder, and compute on the same kind of device"
         )
 
@@ -208,7 +218,8 @@ def check_same_weights(parameters: Iterable[torch.nn.Parameter], *, step: int) -
 def report_exit(code: int) -> bool:
     """Say to the others that this process ends with this exit code, and whether it is the one to say why.
 
-    With 0 it waits for the others to say the same. One that is not to say why returns when the one that is has gone.
+    With 0 it waits for the others to say the same. One that is not to say why returns when the one
+    that is has gone.
 
     Raises:
         EndedElsewhere: This one is well, and another is not.
@@ -295,7 +306,8 @@ def peer_errors() -> Iterator[None]:
 
 def _gone(error: RuntimeError) -> BackendError:
     return BackendError(
-        f"another process of this training has ended without a word ({str(error).splitlines()[0]}); "
+        "another process of this training has ended without a word "
+        f"({str(error).splitlines()[0]}); "
         "the same command resumes from the newest checkpoint"
     )
 
@@ -305,7 +317,10 @@ def _buckets(gradients: Sequence[Tensor]) -> Iterator[list[Tensor]]:
     bucket: list[Tensor] = []
     for gradient in gradients:
         size = sum(one.numel() for one in bucket) + gradient.numel()
-        if bucket and (size > _BUCKET or (bucket[0].dtype, bucket[0].device) != (gradient.dtype, gradient.device)):
+        if bucket and (
+            size > _BUCKET
+            or (bucket[0].dtype, bucket[0].device) != (gradient.dtype, gradient.device)
+        ):
             yield bucket
             bucket = []
         bucket.append(gradient)

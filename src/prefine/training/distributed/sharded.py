@@ -1,7 +1,8 @@
 """Layers divided among processes (FSDP2): each process keeps a share, and the whole of one only while it computes.
 
-Embeddings, the last norm and the head stay whole in every process: the head works on its whole weight, without
-autograd. All processes have to pass through the layers equally often, see `Forward.passes`.
+Embeddings, the last norm and the head stay whole in every process: the head works on its whole
+weight, without autograd. All processes have to pass through the layers equally often, see
+`Forward.passes`.
 """
 
 from copy import copy
@@ -30,8 +31,8 @@ class ShardedLayers:
 
     Args:
         model: Has the same weights in all processes, each on its device.
-        reshard: Whether a layer is given back after its forward pass and collected again for the backward one; without,
-            weights take the memory of a whole model during a step.
+        reshard: Whether a layer is given back after its forward pass and collected again for the
+            backward one; without, weights take the memory of a whole model during a step.
 
     Raises:
         ConfigError: The model does not say what its layers are.
@@ -43,12 +44,17 @@ class ShardedLayers:
         from torch.distributed.fsdp import fully_shard
 
         self._base = unwrapped(model).base_model
-        self._before = {module: _Before(type(module), _kept(module)) for module in self._base.modules()}
+        self._before = {
+            module: _Before(type(module), _kept(module)) for module in self._base.modules()
+        }
         layers = layers_of(self._base, why="FSDP")
         mesh = init_device_mesh(model.device.type, (dist.get_world_size(),))
-        self._layers = [fully_shard(layer, mesh=mesh, reshard_after_forward=reshard) for layer in layers]
+        self._layers = [
+            fully_shard(layer, mesh=mesh, reshard_after_forward=reshard) for layer in layers
+        ]
         for layer in self._layers:
-            # Gradients are already shares of the step's mean; and gloo cannot multiply while it sums.
+            # Gradients are already shares of the step's mean; and gloo cannot multiply while it
+            # sums.
             layer.set_gradient_divide_factor(1.0)
             layer.set_force_sum_reduction_for_comms(True)
         within = {parameter for layer in layers for parameter in layer.parameters()}
@@ -69,7 +75,9 @@ class ShardedLayers:
             for name, parameter in parameters.items():
                 if parameter is not None and is_share(parameter):
                     # In place of the share, so that one weight at a time is there twice.
-                    parameters[name] = nn.Parameter(parameter.full_tensor(), requires_grad=parameter.requires_grad)
+                    parameters[name] = nn.Parameter(
+                        parameter.full_tensor(), requires_grad=parameter.requires_grad
+                    )
 
 
 def _kept(module: nn.Module) -> dict[str, Any]:
@@ -93,7 +101,9 @@ def share_of(parameter: Tensor, whole: Tensor) -> Tensor:
     from torch.distributed.tensor import distribute_tensor
 
     mesh, places = parameter.device_mesh, parameter.placements
-    return distribute_tensor(whole.to(parameter.device), mesh, places, src_data_rank=None).to_local()
+    return distribute_tensor(
+        whole.to(parameter.device), mesh, places, src_data_rank=None
+    ).to_local()
 
 
 def whole_of(parameter: Tensor, share: Tensor) -> Tensor:
@@ -103,5 +113,7 @@ def whole_of(parameter: Tensor, share: Tensor) -> Tensor:
     from torch.distributed.tensor import DTensor
 
     mesh, places = parameter.device_mesh, parameter.placements
-    held = DTensor.from_local(share, mesh, places, run_check=False, shape=parameter.shape, stride=parameter.stride())
+    held = DTensor.from_local(
+        share, mesh, places, run_check=False, shape=parameter.shape, stride=parameter.stride()
+    )
     return held.full_tensor()

@@ -36,11 +36,16 @@ class TrainableWeights:
         parameters = {name: one for name, one in model.named_parameters() if one.requires_grad}
         parts = {name: own_part(one) for name, one in parameters.items()}
         groups = [
-            {"params": [p for p in parts.values() if p.dim() >= 2], "weight_decay": config.weight_decay},
+            {
+                "params": [p for p in parts.values() if p.dim() >= 2],
+                "weight_decay": config.weight_decay,
+            },
             # Norm scales and biases are not drawn towards 0.
             {"params": [p for p in parts.values() if p.dim() < 2], "weight_decay": 0.0},
         ]
-        optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.adam_betas, fused=True)
+        optimizer = torch.optim.AdamW(
+            groups, lr=config.learning_rate, betas=config.adam_betas, fused=True
+        )
         return cls(parameters, parts, optimizer)
 
     def drop_gradients(self) -> None:
@@ -99,13 +104,19 @@ class TrainableWeights:
         for key, value in optimizer_state.items():
             index, _, name = key.partition(".")
             parameter = self.parameters[names[int(index)]]
-            state.setdefault(int(index), {})[name] = share_of(parameter, value) if value.dim() else value
-        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+            state.setdefault(int(index), {})[name] = (
+                share_of(parameter, value) if value.dim() else value
+            )
+        self.optimizer.load_state_dict(
+            {"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]}
+        )
 
     def _numbered(self) -> list[str]:
         """The names in the optimizer's order."""
         names = {id(part): name for name, part in self.parts.items()}
-        return [names[id(part)] for group in self.optimizer.param_groups for part in group["params"]]
+        return [
+            names[id(part)] for group in self.optimizer.param_groups for part in group["params"]
+        ]
 
 
 def _to_store(whole: Tensor, parameter: Tensor) -> Tensor:

@@ -13,7 +13,14 @@ from prefine.training.batches.packing import PackedBatch, pack, pad
 from prefine.training.distributed.processes import all_max
 from prefine.training.forward import head as heads
 from prefine.training.forward.attention.tree import attending_trees
-from prefine.training.forward.head import Chunked, Coefficients, ComputeDtype, computing_in, head_of, unwrapped
+from prefine.training.forward.head import (
+    Chunked,
+    Coefficients,
+    ComputeDtype,
+    computing_in,
+    head_of,
+    unwrapped,
+)
 from prefine.training.forward.recompute import recomputed_layers
 from prefine.training.forward.skip_unscored import skip_unscored
 from prefine.training.forward.token_values import LOGPS_ONLY, TokenValues, Wanted
@@ -30,10 +37,13 @@ class Forward:
     Args:
         model: A causal language model, dropout off.
         dtype: What layers and head compute in; "bfloat16" keeps the weights as they are.
-        shared: Whether a prompt is computed once for all its completions, see `sharing.why_not_shared`.
-        tokens: Most positions of a row that is packed, or of padded rows together; a larger group is alone.
+        shared: Whether a prompt is computed once for all its completions, see
+            `sharing.why_not_shared`.
+        tokens: Most positions of a row that is packed, or of padded rows together; a larger group
+            is alone.
         score_prompts: Whether prompts are scored, too.
-        gradient_checkpointing: Whether layers are computed again in the backward pass instead of kept.
+        gradient_checkpointing: Whether layers are computed again in the backward pass instead of
+            kept.
         in_step: Whether layers are divided among processes, so that each pass needs all of these.
     """
 
@@ -53,9 +63,13 @@ class Forward:
 
     def cut(self, examples: Sequence[TokenizedPair], pairs: Sequence[int]) -> list[PackedBatch]:
         """The pairs as rows that one pass can take; depends on the arguments and the settings alone."""
-        return (pack if self.shared else pad)(examples, pairs, self.tokens, score_prompts=self.score_prompts)
+        return (pack if self.shared else pad)(
+            examples, pairs, self.tokens, score_prompts=self.score_prompts
+        )
 
-    def passes(self, batches: Sequence[PackedBatch], *, backward: bool = False) -> Iterator[PackedBatch]:
+    def passes(
+        self, batches: Sequence[PackedBatch], *, backward: bool = False
+    ) -> Iterator[PackedBatch]:
         """The rows, one for each pass; in step, followed by idle passes while another process has rows.
 
         Args:
@@ -74,7 +88,9 @@ class Forward:
         with self._ready(rows):
             return heads.score(self._head_now(), self._hidden(rows), rows.targets, wanted)
 
-    def push(self, rows: PackedBatch, coefficients: Coefficients, wanted: Wanted = LOGPS_ONLY) -> TokenValues:
+    def push(
+        self, rows: PackedBatch, coefficients: Coefficients, wanted: Wanted = LOGPS_ONLY
+    ) -> TokenValues:
         """Values of all scored tokens; what `coefficients` makes of them is pushed into the parameters' `.grad`.
 
         Args:
@@ -86,7 +102,9 @@ class Forward:
         # The backward pass is within: layers that it computes again must attend as they did.
         with self._ready(rows, checkpointing=self.gradient_checkpointing):
             hidden = self._hidden(rows)
-            values, gradient = heads.push(self._head_now(), hidden, rows.targets, rows.spans, coefficients, wanted)
+            values, gradient = heads.push(
+                self._head_now(), hidden, rows.targets, rows.spans, coefficients, wanted
+            )
             if hidden.requires_grad:
                 # Torch's own method is not annotated.
                 hidden.backward(gradient)  # type: ignore[no-untyped-call]
@@ -96,7 +114,9 @@ class Forward:
         """A pass of one token that nothing is asked of: its gradient is 0."""
         model = unwrapped(self.model)
         token = torch.zeros(1, 1, dtype=torch.long, device=self.device)
-        with recomputed_layers(model) if backward and self.gradient_checkpointing else nullcontext():
+        with (
+            recomputed_layers(model) if backward and self.gradient_checkpointing else nullcontext()
+        ):
             with torch.set_grad_enabled(backward):
                 hidden = self._layers(token, token)
             if hidden.requires_grad:
@@ -120,7 +140,9 @@ class Forward:
         hidden = self._layers(rows.input_ids, rows.position_ids, **layout)
         return hidden.flatten(0, 1).index_select(0, rows.scored)
 
-    def _layers(self, input_ids: Tensor, position_ids: Tensor, **layout: Any) -> Float[Tensor, "n T d"]:
+    def _layers(
+        self, input_ids: Tensor, position_ids: Tensor, **layout: Any
+    ) -> Float[Tensor, "n T d"]:
         """What all layers make of some rows."""
         with computing_in(self.dtype, self.device):
             given = unwrapped(self.model).base_model(

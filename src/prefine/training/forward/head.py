@@ -1,12 +1,14 @@
 """The output head on scored positions only, chunk by chunk: no tensor of all tokens by the vocabulary is ever there.
 
-A chunk holds whole groups of pairs, so that their loss, and with it the factor c of every token's log-probability in
-the gradient, is known while the chunk's softmax P is still there. The gradient of c * log P[target] in the logits is
-c * (one-hot - P); c multiplies rows of width d, never of width V:
+A chunk holds whole groups of pairs, so that their loss, and with it the factor c of every token's
+log-probability in the gradient, is known while the chunk's softmax P is still there. The gradient
+of c * log P[target] in the logits is c * (one-hot - P); c multiplies rows of width d, never of
+width V:
 
     d_hidden = c * ((one-hot - P) W),   d_W = (one-hot - P)^T (c * hidden)
 
-Three matrix products, nothing kept. Where a group has more positions than the workspace, its logits are computed twice.
+Three matrix products, nothing kept. Where a group has more positions than the workspace, its logits
+are computed twice.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +23,14 @@ from torch import Tensor, nn
 
 from prefine.training.batches.packing import Span, joined
 from prefine.training.forward.patched_forward import patched_forward
-from prefine.training.forward.token_values import LOGPS_ONLY, TokenValues, Wanted, concatenated, slices, statistics
+from prefine.training.forward.token_values import (
+    LOGPS_ONLY,
+    TokenValues,
+    Wanted,
+    concatenated,
+    slices,
+    statistics,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -49,7 +58,11 @@ class Chunked(Protocol):
         ...
 
     def push(
-        self, hidden: Tensor, targets: Tensor, wanted: Wanted, coefficients: Callable[[TokenValues], Tensor]
+        self,
+        hidden: Tensor,
+        targets: Tensor,
+        wanted: Wanted,
+        coefficients: Callable[[TokenValues], Tensor],
     ) -> tuple[TokenValues, Tensor]:
         """The same, then the gradient: added to the head's `.grad`, and returned for `hidden`."""
         ...
@@ -57,12 +70,17 @@ class Chunked(Protocol):
 
 @torch.no_grad()
 def score(
-    head: Chunked, hidden: Float[Tensor, "S d"], targets: Int[Tensor, " S"], wanted: Wanted = LOGPS_ONLY
+    head: Chunked,
+    hidden: Float[Tensor, "S d"],
+    targets: Int[Tensor, " S"],
+    wanted: Wanted = LOGPS_ONLY,
 ) -> TokenValues:
     """Values of all scored positions."""
     size = head.positions()
     hidden = hidden.detach()
-    return concatenated([head.values(hidden[at], targets[at], wanted) for at in slices(len(targets), size)], hidden)
+    return concatenated(
+        [head.values(hidden[at], targets[at], wanted) for at in slices(len(targets), size)], hidden
+    )
 
 
 @torch.no_grad()
@@ -95,7 +113,10 @@ def push(
         else:
             values = score(head, x, t, wanted)
             known = coefficients(span, values)
-            pieces = [head.push(x[at], t[at], LOGPS_ONLY, _given(known[at]))[1] for at in slices(len(t), size)]
+            pieces = [
+                head.push(x[at], t[at], LOGPS_ONLY, _given(known[at]))[1]
+                for at in slices(len(t), size)
+            ]
             gradient[span.scored] = torch.cat(pieces)
         parts.append(values)
     return concatenated(parts, hidden), gradient
@@ -131,7 +152,11 @@ class LinearHead:
         return values
 
     def push(
-        self, hidden: Tensor, targets: Tensor, wanted: Wanted, coefficients: Callable[[TokenValues], Tensor]
+        self,
+        hidden: Tensor,
+        targets: Tensor,
+        wanted: Wanted,
+        coefficients: Callable[[TokenValues], Tensor],
     ) -> tuple[TokenValues, Tensor]:
         """The same, then the gradient: added to the head's `.grad`, and returned for `hidden`."""
         probabilities, values = self._forward(hidden, targets, wanted)
@@ -146,7 +171,9 @@ class LinearHead:
             _add(bias, (residual.T @ factor.to(residual.dtype)).squeeze(1).to(bias.dtype))
         return values, gradient
 
-    def _forward(self, hidden: Tensor, targets: Tensor, wanted: Wanted) -> tuple[Tensor, TokenValues]:
+    def _forward(
+        self, hidden: Tensor, targets: Tensor, wanted: Wanted
+    ) -> tuple[Tensor, TokenValues]:
         """Probabilities in the workspace, and the values."""
         space = self._space(len(hidden), hidden)
         product = hidden.to(self._product_dtype())
@@ -176,7 +203,9 @@ class LinearHead:
         space = self._workspace
         if space is None or len(space) < rows or space.dtype != dtype:
             self._workspace = None  # freed before the new one is there
-            self._workspace = space = torch.empty(rows, self.layer.out_features, dtype=dtype, device=hidden.device)
+            self._workspace = space = torch.empty(
+                rows, self.layer.out_features, dtype=dtype, device=hidden.device
+            )
         return space[:rows]
 
     def _product_dtype(self) -> torch.dtype:
@@ -214,7 +243,11 @@ class ModuleHead:
         return self._forward(hidden, targets, wanted)
 
     def push(
-        self, hidden: Tensor, targets: Tensor, wanted: Wanted, coefficients: Callable[[TokenValues], Tensor]
+        self,
+        hidden: Tensor,
+        targets: Tensor,
+        wanted: Wanted,
+        coefficients: Callable[[TokenValues], Tensor],
     ) -> tuple[TokenValues, Tensor]:
         """The same, then the gradient: added to the head's `.grad`, and returned for `hidden`."""
         with torch.enable_grad():
@@ -232,12 +265,19 @@ class ModuleHead:
         logps = logits.log_softmax(-1)
         chosen = logps.gather(1, targets[:, None]).squeeze(1)
         with torch.no_grad():
-            return statistics(logps.exp(), chosen, wanted) if wanted != LOGPS_ONLY else TokenValues(chosen)
+            return (
+                statistics(logps.exp(), chosen, wanted)
+                if wanted != LOGPS_ONLY
+                else TokenValues(chosen)
+            )
 
 
 def _chunk(vocabulary: int, device: torch.device) -> int:
     """About how many positions a chunk has: more where there are many processors to keep busy."""
-    return max(_LEAST_POSITIONS, _WORKSPACE_BYTES.get(device.type, _WORKSPACE_BYTES["cpu"]) // (4 * vocabulary))
+    return max(
+        _LEAST_POSITIONS,
+        _WORKSPACE_BYTES.get(device.type, _WORKSPACE_BYTES["cpu"]) // (4 * vocabulary),
+    )
 
 
 def head_of(model: "PreTrainedModel", dtype: ComputeDtype = "float32") -> Chunked:
@@ -263,7 +303,11 @@ def _scale(model: "PreTrainedModel", layer: nn.Linear) -> float | None:
         return None
     settings = model.config.get_text_config()
     divisor = getattr(settings, "logits_scaling", None)
-    for scale in (1.0, getattr(settings, "logit_scale", None), None if not divisor else 1 / divisor):
+    for scale in (
+        1.0,
+        getattr(settings, "logit_scale", None),
+        None if not divisor else 1 / divisor,
+    ):
         if scale is not None and torch.allclose(
             plain * scale, given.to(plain), rtol=1e-2 if plain.dtype.itemsize < 4 else 1e-5
         ):

@@ -27,7 +27,9 @@ def recomputed_layers(model: "PreTrainedModel") -> Iterator[None]:
     with ExitStack() as stack:
         for layer in layers_of(model, why="train.gradient_checkpointing"):
             # Nothing here draws random numbers, so their state need not be kept.
-            again = partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)
+            again = partial(
+                checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False
+            )
             stack.enter_context(patched_forward(layer, again))
         yield
 
@@ -51,7 +53,8 @@ def layers_of(model: nn.Module, *, why: str) -> list[nn.Module]:
             found[name] = module
     if not found:
         raise ConfigError(
-            f"{why}: {type(model).__name__} does not say what its layers are; do without, and lower "
+            f"{why}: {type(model).__name__} does not say what its layers are; do without, and "
+            "lower "
             "train.micro_batch_tokens if memory is short"
         )
     return list(found.values())

@@ -23,7 +23,8 @@ _POSITIONS = 512
 def why_not_shared(model: "PreTrainedModel", examples: Sequence[TokenizedPair]) -> str | None:
     """Why the prompts of these examples cannot be computed once for all their completions; None if they can.
 
-    Compares, in the weights' own precision, the log-probabilities of packed trees with those of plain rows.
+    Compares, in the weights' own precision, the log-probabilities of packed trees with those of
+    plain rows.
 
     Args:
         model: A causal language model, dropout off.
@@ -34,7 +35,9 @@ def why_not_shared(model: "PreTrainedModel", examples: Sequence[TokenizedPair]) 
     if (reason := _by_position(settings, longest)) is not None:
         return reason
     # Sides of several tokens show whether one completion leaks into the next.
-    telling = sorted(range(len(examples)), key=lambda i: min(len(examples[i].chosen_ids), 2), reverse=True)[:PAIRS]
+    telling = sorted(
+        range(len(examples)), key=lambda i: min(len(examples[i].chosen_ids), 2), reverse=True
+    )[:PAIRS]
     first = [_shortened(examples[index]) for index in telling]
     plain, shared = (Forward(model, shared=some) for some in (False, True))
     expected = score_tokens_here(plain, first).values
@@ -44,16 +47,20 @@ def why_not_shared(model: "PreTrainedModel", examples: Sequence[TokenizedPair]) 
         return str(error)
     difference = float((found - expected).abs().max())
     if difference > (allowed := tolerance(model, expected)):
-        return f"packed log-probabilities differ from plain ones by {difference:.2g} nats (allowed: {allowed:.2g})"
+        return (
+            f"packed log-probabilities differ from plain ones by {difference:.2g} nats "
+            f"(allowed: {allowed:.2g})"
+        )
     return None
 
 
 def tolerance(model: "PreTrainedModel", logps: torch.Tensor) -> float:
     """What another order of additions may change in a token's log-probability, nats.
 
-    A hidden value is a sum of about d products in each of L layers, so its rounding error walks at random to
-    eps * sqrt(d * L) of its size; 8 of these cover the head, and the largest of many tokens. For half precision that
-    says nothing, so there half a nat must do, far above the rounding of a token.
+    A hidden value is a sum of about d products in each of L layers, so its rounding error walks at
+    random to eps * sqrt(d * L) of its size; 8 of these cover the head, and the largest of many
+    tokens. For half precision that says nothing, so there half a nat must do, far above the
+    rounding of a token.
     """
     settings = model.config.get_text_config()
     # Layers compute parts in float32 even where the weights are float64.
@@ -84,7 +91,8 @@ def _shortened(example: TokenizedPair) -> TokenizedPair:
     return replace(
         example,
         prompt_ids=example.prompt_ids[-_POSITIONS:],
-        rejected_prompt_ids=example.rejected_prompt_ids and example.rejected_prompt_ids[-_POSITIONS:],
+        rejected_prompt_ids=example.rejected_prompt_ids
+        and example.rejected_prompt_ids[-_POSITIONS:],
         chosen_ids=example.chosen_ids[:_POSITIONS],
         rejected_ids=example.rejected_ids[:_POSITIONS],
     )

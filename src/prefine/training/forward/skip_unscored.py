@@ -1,7 +1,7 @@
 """Where nothing reads a token's last hidden state: a prompt's tokens are there for their keys and values only.
 
-So the last layer need not mix values for them, and its feed-forward network, which works on single tokens, is asked for
-those alone that are scored.
+So the last layer need not mix values for them, and its feed-forward network, which works on single
+tokens, is asked for those alone that are scored.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,11 +24,13 @@ _MOST_READ = 0.9
 
 
 @contextmanager
-def skip_unscored(model: "PreTrainedModel", scored: Int[Tensor, " S"], positions: int) -> Iterator[None]:
+def skip_unscored(
+    model: "PreTrainedModel", scored: Int[Tensor, " S"], positions: int
+) -> Iterator[None]:
     """Let the last layer leave out what is not read until the end of the block; backward passes are to be within, too.
 
-    What the model gives elsewhere is without meaning. A model whose layers are not called as most of `transformers`
-    call theirs computes everything.
+    What the model gives elsewhere is without meaning. A model whose layers are not called as most
+    of `transformers` call theirs computes everything.
 
     Args:
         model: One that attends to packed trees; no prompt is scored.
@@ -39,18 +41,24 @@ def skip_unscored(model: "PreTrainedModel", scored: Int[Tensor, " S"], positions
     with ExitStack() as stack:
         if len(read) <= _MOST_READ * positions and (layer := _last_layer(model)) is not None:
             attention, network = layer.self_attn, layer.mlp
-            stack.enter_context(patched_forward(attention, partial(attention.forward, only_scored=True)))
+            stack.enter_context(
+                patched_forward(attention, partial(attention.forward, only_scored=True))
+            )
             stack.enter_context(patched_forward(network, partial(_of_some, network.forward, read)))
         yield
 
 
-def _of_some(whole: Callable[..., Any], read: Int[Tensor, " r"], hidden: Tensor, *others: Any, **named: Any) -> Any:
+def _of_some(
+    whole: Callable[..., Any], read: Int[Tensor, " r"], hidden: Tensor, *others: Any, **named: Any
+) -> Any:
     """The network's output for the tokens that are read, 0 for others; all of it if it takes or gives more."""
     if not others and not named:
         rows = hidden.flatten(0, -2)
         some = whole(rows.index_select(0, read).view(*hidden.shape[:-2], -1, hidden.shape[-1]))
         if isinstance(some, Tensor):
-            return some.new_zeros(rows.shape).index_copy_(0, read, some.flatten(0, -2)).view_as(hidden)
+            return (
+                some.new_zeros(rows.shape).index_copy_(0, read, some.flatten(0, -2)).view_as(hidden)
+            )
     return whole(hidden, *others, **named)
 
 
@@ -62,5 +70,7 @@ def _last_layer(model: "PreTrainedModel") -> Any | None:
     attention, network = (getattr(layers[-1], name, None) for name in ("self_attn", "mlp"))
     if not isinstance(attention, nn.Module) or not isinstance(network, nn.Module):
         return None
-    handed_on = any(some.kind is some.VAR_KEYWORD for some in signature(attention.forward).parameters.values())
+    handed_on = any(
+        some.kind is some.VAR_KEYWORD for some in signature(attention.forward).parameters.values()
+    )
     return layers[-1] if handed_on else None

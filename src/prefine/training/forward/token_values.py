@@ -21,8 +21,9 @@ LOGPS_ONLY = Wanted()
 class TokenValues(NamedTuple):
     """Of S scored tokens, nats; statistics that were not wanted are None.
 
-    `log_sum_p2` is the logarithm of the sum of squared probabilities over the vocabulary, `top_mass` the probability of
-    the k likeliest tokens together, `top_entropy` minus the sum of p log p over these, `entropy` the same over all.
+    `log_sum_p2` is the logarithm of the sum of squared probabilities over the vocabulary,
+    `top_mass` the probability of the k likeliest tokens together, `top_entropy` minus the sum of p
+    log p over these, `entropy` the same over all.
     """
 
     logps: Float[Tensor, " S"]
@@ -32,7 +33,9 @@ class TokenValues(NamedTuple):
     entropy: Float[Tensor, " S"] | None = None
 
 
-def statistics(probabilities: Float[Tensor, "n V"], logps: Float[Tensor, " n"], wanted: Wanted) -> TokenValues:
+def statistics(
+    probabilities: Float[Tensor, "n V"], logps: Float[Tensor, " n"], wanted: Wanted
+) -> TokenValues:
     """The token's log-probabilities with the wanted statistics of their distributions."""
     found: dict[str, Tensor] = {}
     if wanted.sum_p2:
@@ -49,9 +52,13 @@ def concatenated(parts: list[TokenValues], like: Tensor) -> TokenValues:
     """The values of several runs of tokens, one after the other; of none, if there is none."""
     if not parts:
         return TokenValues(like.new_empty(0))
-    columns = [[column for column in some if column is not None] for some in zip(*parts, strict=True)]
+    columns = [
+        [column for column in some if column is not None] for some in zip(*parts, strict=True)
+    ]
     logps, *others = columns
-    return TokenValues(torch.cat(logps), *(torch.cat(column) if column else None for column in others))
+    return TokenValues(
+        torch.cat(logps), *(torch.cat(column) if column else None for column in others)
+    )
 
 
 def slices(total: int, size: int) -> Iterator[slice]:

@@ -20,11 +20,12 @@ QUANTILES = (0.1, 0.5, 0.9)
 class StepRow(Record):
     """One optimizer step, as it was before its update; the means are over the step's pairs, unweighted.
 
-    `loss`, `regularizer` (before its weight) and `objective` are weighted as in training. `margin` is the
-    difference of log-ratios, whatever score the loss optimises. `fall` is the initial minus the current
-    log-probability of the chosen answer, `token_fall` the same per token, in nats; `beyond_budget` is the share of
-    pairs whose fall, in the regularizer's own unit, exceeds its delta. `tokens` counts scored tokens.
-    `hyper_parameters` are those that move during training, by their paths.
+    `loss`, `regularizer` (before its weight) and `objective` are weighted as in training. `margin`
+    is the difference of log-ratios, whatever score the loss optimises. `fall` is the initial minus
+    the current log-probability of the chosen answer, `token_fall` the same per token, in nats;
+    `beyond_budget` is the share of pairs whose fall, in the regularizer's own unit, exceeds its
+    delta. `tokens` counts scored tokens. `hyper_parameters` are those that move during training, by
+    their paths.
     """
 
     step: int
@@ -82,8 +83,9 @@ class FinalFigures(Record):
 class TrainSummary(Record):
     """What a training did. `resumed_from` is the step of the checkpoint it went on from.
 
-    `stopped_by` is the alarm that ended it before `planned_steps`. `row_fill` is the share of the positions that the
-    layers computed in its steps that were needed: each prompt once, and no padding.
+    `stopped_by` is the alarm that ended it before `planned_steps`. `row_fill` is the share of the
+    positions that the layers computed in its steps that were needed: each prompt once, and no
+    padding.
     """
 
     steps: int
@@ -130,7 +132,9 @@ def step_row(
     )
 
 
-def final_figures(logps: PairLogps, table: PairTable, regularizer: LossFunction | None) -> FinalFigures:
+def final_figures(
+    logps: PairLogps, table: PairTable, regularizer: LossFunction | None
+) -> FinalFigures:
     """The final figures from the trained policy's values on all pairs."""
     fall = logps.initial_chosen - logps.policy_chosen
     return FinalFigures(
@@ -143,7 +147,9 @@ def final_figures(logps: PairLogps, table: PairTable, regularizer: LossFunction 
     )
 
 
-def _describe(logps: PairLogps, table: PairTable, regularizer: LossFunction | None) -> dict[str, Any]:
+def _describe(
+    logps: PairLogps, table: PairTable, regularizer: LossFunction | None
+) -> dict[str, Any]:
     fall = logps.initial_chosen - logps.policy_chosen
     token_fall = fall / logps.chosen_tokens
     delta = None if regularizer is None else option_of(regularizer, "delta")
@@ -171,7 +177,11 @@ def _mean(values: Tensor) -> float:
 
 
 def _quantiles(name: str, values: Tensor) -> dict[str, float]:
-    found = values.double().quantile(torch.tensor(QUANTILES, dtype=torch.float64, device=values.device)).tolist()
+    found = (
+        values.double()
+        .quantile(torch.tensor(QUANTILES, dtype=torch.float64, device=values.device))
+        .tolist()
+    )
     return {f"{name}_q{round(100 * q)}": value for q, value in zip(QUANTILES, found, strict=True)}
 
 

@@ -52,8 +52,8 @@ def model_card(
 ) -> str:
     """The text of a model card, ending with a mark by which `is_ours` knows it.
 
-    Texts from outside stand in code, where neither Markdown nor HTML means anything, and keys that were read are
-    hidden. The licence is left to whoever publishes the folder.
+    Texts from outside stand in code, where neither Markdown nor HTML means anything, and keys that
+    were read are hidden. The licence is left to whoever publishes the folder.
 
     Args:
         name: Of the model or its run; the title.
@@ -71,44 +71,67 @@ def model_card(
     loss, regularizer = _component(train.get("loss")), _component(train.get("regularizer"))
     metadata: dict[str, Any] = {}
     if base_on_hub and _HUB_ID.fullmatch(base_model):
-        metadata |= {"base_model": base_model, "base_model_relation": "adapter" if adapter else "finetune"}
+        metadata |= {
+            "base_model": base_model,
+            "base_model_relation": "adapter" if adapter else "finetune",
+        }
     metadata["library_name"] = "peft" if adapter else "transformers"
     metadata["pipeline_tag"] = "text-generation"
     found = [data for data in dict.fromkeys(datasets) if _HUB_ID.fullmatch(data)]
     if found:
         metadata["datasets"] = found
     parts = [part for part in (loss, regularizer) if part is not None and _TAG.fullmatch(part)]
-    metadata["tags"] = [*dict.fromkeys(["prefine", "preference-optimization", *parts, *(["lora"] if adapter else [])])]
+    metadata["tags"] = [
+        *dict.fromkeys(
+            ["prefine", "preference-optimization", *parts, *(["lora"] if adapter else [])]
+        )
+    ]
 
     what = "An adapter for" if adapter else "Trained from"
-    method = _code(loss or "unknown") + (f" with the regularizer {_code(regularizer)}" if regularizer else "")
-    end = f" An alarm of likelihood over-optimisation, {_code(stopped_by)}, ended it early." if stopped_by else ""
+    method = _code(loss or "unknown") + (
+        f" with the regularizer {_code(regularizer)}" if regularizer else ""
+    )
+    end = (
+        f" An alarm of likelihood over-optimisation, {_code(stopped_by)}, ended it early."
+        if stopped_by
+        else ""
+    )
     sections = [
         f"---\n{yaml.safe_dump(metadata, sort_keys=False)}---\n",
         f"# {_title(name)}\n",
-        f"{what} {_code(base_model)} by preference optimization with prefine: the loss is {method}.\n",
+        f"{what} {_code(base_model)} by preference optimization with prefine: the loss is "
+        f"{method}.\n",
         "## Training\n",
-        f"{summary.pairs} preference pairs, {summary.steps} optimizer steps, {summary.steps_per_epoch} steps an epoch."
-        + end
-        + "\n",
+        f"{summary.pairs} preference pairs, {summary.steps} optimizer steps, "
+        f"{summary.steps_per_epoch} steps an epoch." + end + "\n",
         _sources(datasets),
         _table(
-            ("pairs not trained on", "number"), [(_code(why), str(count)) for why, count in sorted(dropped.items())]
+            ("pairs not trained on", "number"),
+            [(_code(why), str(count)) for why, count in sorted(dropped.items())],
         ),
         "The section `train` of the configuration:\n",
         _fenced(_yaml(train), "yaml"),
         "## Figures after training\n",
-        "Over the pairs that it was trained on; they say nothing about other prompts. A margin is a difference of "
-        "log-ratios between policy and reference, a fall is the initial minus the final log-probability. Standard "
+        "Over the pairs that it was trained on; they say nothing about other prompts. A margin is "
+        "a difference of "
+        "log-ratios between policy and reference, a fall is the initial minus the final "
+        "log-probability. Standard "
         "errors are over pairs.\n",
         _table(("figure", "value", "standard error", "unit"), _figures(summary.final)),
         "## How to load it\n",
         _fenced(_loading(adapter), "python"),
         "## Versions\n",
-        _table(("package", "version"), [(_code(one), _code(version)) for one, version in versions.items()]),
+        _table(
+            ("package", "version"),
+            [(_code(one), _code(version)) for one, version in versions.items()],
+        ),
     ]
     if regularizer in _BUDGETS:
-        sections += ["## Citation\n", "The likelihood budget follows this paper:\n", _fenced(_CITATION, "bibtex")]
+        sections += [
+            "## Citation\n",
+            "The likelihood budget follows this paper:\n",
+            _fenced(_CITATION, "bibtex"),
+        ]
     text = redact("\n".join(section for section in sections if section))
     return f"{text}\n<!-- written by prefine, {content_hash(text)} -->\n"
 
@@ -187,7 +210,10 @@ def _yaml(value: Mapping[str, Any]) -> str:
 
 
 def _title(text: str) -> str:
-    return " ".join(re.sub(r"[^\w .-]", " ", _one_line(text)).split()).lstrip(".-_ ") or "A trained model"
+    return (
+        " ".join(re.sub(r"[^\w .-]", " ", _one_line(text)).split()).lstrip(".-_ ")
+        or "A trained model"
+    )
 
 
 def _one_line(text: str) -> str:
@@ -218,5 +244,9 @@ def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     if not rows:
         return ""
     # Also within code, a bar ends a cell.
-    lines = [head, ("---",) * len(head), *(tuple(cell.replace("|", "\\|") for cell in row) for row in rows)]
+    lines = [
+        head,
+        ("---",) * len(head),
+        *(tuple(cell.replace("|", "\\|") for cell in row) for row in rows),
+    ]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -27,7 +27,8 @@ class RowLog:
         lines = file.read_bytes().splitlines(keepends=True)[:rows] if file.is_file() else []
         if len(lines) < rows:
             raise DataError(
-                f"{file} has {len(lines)} rows, its newest checkpoint is of step {step} and knows {rows}; "
+                f"{file} has {len(lines)} rows, its newest checkpoint is of step {step} and knows "
+                f"{rows}; "
                 "restore the file, or delete the checkpoints to train anew"
             )
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -29,7 +29,9 @@ class TrackerRecord:
                 found = json.loads(file.read_text(encoding="utf-8"))
                 self._entries = dict(found["trackers"]) if found["run_key"] == run_key else {}
             except (ValueError, KeyError, TypeError) as error:
-                raise ConfigError(f"{file}: damaged ({error}); delete it to begin new runs in the trackers") from error
+                raise ConfigError(
+                    f"{file}: damaged ({error}); delete it to begin new runs in the trackers"
+                ) from error
 
     def run_of(self, name: str) -> str | None:
         """Id of the tracker's run that an earlier call began."""
@@ -53,7 +55,10 @@ class TrackerRecord:
     def _write(self) -> None:
         if self._file is None:
             return
-        # Without fsync, every step: a record that a power cut sets back costs a step that is there twice.
+        # Without fsync, every step: a record that a power cut sets back costs a step that is there
+        # twice.
         temporary = self._file.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(json.dumps({"run_key": self._run_key, "trackers": self._entries}), encoding="utf-8")
+        temporary.write_text(
+            json.dumps({"run_key": self._run_key, "trackers": self._entries}), encoding="utf-8"
+        )
         temporary.replace(self._file)

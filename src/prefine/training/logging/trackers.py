@@ -1,13 +1,16 @@
 """Experiment trackers: a training's rows as flat numbers to TensorBoard, W&B, MLflow and trackio.
 
-The clients are `accelerate.tracking`'s. A training that is resumed goes on in the same run of each tracker:
+The clients are `accelerate.tracking`'s. A training that is resumed goes on in the same run of each
+tracker:
 
-- tensorboard drops the points of the steps that are made again: each is shown once, whatever happened.
-- wandb takes no step behind its last one, so what is made again is sent again and fills what a kill lost. Offline it
-  cannot know: every start is a folder of its own, and the steps made again are in both.
-- mlflow and trackio keep whatever they are sent, so the last step that each was given is remembered in `trackers.json`
-  and rows up to it are not sent again. After a kill -9 MLflow may have one step twice, and trackio, which writes every
-  half second, may lack its last rows.
+- tensorboard drops the points of the steps that are made again: each is shown once, whatever
+  happened.
+- wandb takes no step behind its last one, so what is made again is sent again and fills what a kill
+  lost. Offline it cannot know: every start is a folder of its own, and the steps made again are in
+  both.
+- mlflow and trackio keep whatever they are sent, so the last step that each was given is remembered
+  in `trackers.json` and rows up to it are not sent again. After a kill -9 MLflow may have one step
+  twice, and trackio, which writes every half second, may lack its last rows.
 """
 
 import json
@@ -137,7 +140,9 @@ def untracked(first_step: int) -> Trackers:
     return Trackers({}, TrackerRecord(None, run_key=""))
 
 
-def check_installed(names: Sequence[TrackerName], *, where: str = "train.tracking.trackers") -> None:
+def check_installed(
+    names: Sequence[TrackerName], *, where: str = "train.tracking.trackers"
+) -> None:
     """Nothing, if all trackers are installed; nothing is imported.
 
     Args:
@@ -150,7 +155,9 @@ def check_installed(names: Sequence[TrackerName], *, where: str = "train.trackin
     for name in names:
         if not any(_importable(package) for package in PACKAGES[name]):
             package = PACKAGES[name][0]
-            raise ConfigError(f"{where}: {name} is not installed; pip install {package}, or take it out")
+            raise ConfigError(
+                f"{where}: {name} is not installed; pip install {package}, or take it out"
+            )
 
 
 def open_trackers(
@@ -165,14 +172,16 @@ def open_trackers(
 ) -> Trackers:
     """Start the trackers, or go on with the runs that an earlier call with the same `run_key` began.
 
-    On other processes than the main one nothing is started or written. Where the trackers send to is their own
+    On other processes than the main one nothing is started or written. Where the trackers send to
+    is their own
     affair: WANDB_*, MLFLOW_TRACKING_URI, TRACKIO_*; TensorBoard and W&B write into `folder`.
 
     Args:
         names: Which ones.
         project: Project of W&B and trackio, experiment of MLflow.
         run_name: Shown name of the run.
-        config: The resolved configuration; what looks like a key is refused, what was read as one is hidden.
+        config: The resolved configuration; what looks like a key is refused, what was read as one
+            is hidden.
         folder: Of their files; made if it is missing.
         run_key: Hash of everything that decides the training.
         first_step: Number of the first step (from 1) that will be logged now.
@@ -198,7 +207,13 @@ def open_trackers(
         try:
             with redirect_stdout(sys.stderr):
                 tracker, run_id = _start(
-                    name, run, project=project, shown=shown, config=values, folder=folder, first_step=first_step
+                    name,
+                    run,
+                    project=project,
+                    shown=shown,
+                    config=values,
+                    folder=folder,
+                    first_step=first_step,
                 )
                 opened.add(name, tracker)
                 if run is None:
@@ -207,7 +222,9 @@ def open_trackers(
                     record.began(name, run_id)
         except Exception as error:
             opened.close()
-            anew = "" if run is None else f"delete {folder / RECORD_NAME} to begin a new run there, "
+            anew = (
+                "" if run is None else f"delete {folder / RECORD_NAME} to begin a new run there, "
+            )
             raise BackendError(
                 f"train.tracking.trackers: {name} did not start: {_one_line(error)}; "
                 f"log in or start its server as its documentation says, {anew}or take it out"
@@ -260,7 +277,8 @@ def _start(
     unique = uuid.uuid4().hex[:12]
     tracker: Any
     if name == "tensorboard":
-        # What lies in its folder of this step and later ones is made again; before the first there may be step 0.
+        # What lies in its folder of this step and later ones is made again; before the first there
+        # may be step 0.
         anew = 0 if run is None or first_step == 1 else first_step
         tracker = clients.TensorBoardTracker("tensorboard", str(folder), purge_step=anew)
         run = run or "tensorboard"
@@ -268,7 +286,9 @@ def _start(
         run = run or unique
         # Our progress bars are no console output that anyone wants to read there.
         settings = {"console": "off"}
-        tracker = clients.WandBTracker(project, name=shown, id=run, resume="allow", dir=str(folder), settings=settings)
+        tracker = clients.WandBTracker(
+            project, name=shown, id=run, resume="allow", dir=str(folder), settings=settings
+        )
     elif name == "trackio":
         # A run of trackio is found by its name alone.
         resume, run = ("never", f"{shown}-{unique}") if run is None else ("allow", run)
@@ -282,7 +302,8 @@ def _start(
 
 def _finish(name: str, tracker: Tracker) -> None:
     if name == "trackio":
-        # Its own finish also forgets the run, which would otherwise write to stdout when Python ends.
+        # Its own finish also forgets the run, which would otherwise write to stdout when Python
+        # ends.
         import_module("trackio").finish()
     else:
         tracker.finish()

@@ -33,7 +33,10 @@ class HyperparameterController:
         self._steps = steps
         self._controllers: dict[str, Controller] = {
             path: controller()
-            for path, part in [*parts_of(loss, "loss"), *(parts_of(regularizer, "regularizer") if regularizer else ())]
+            for path, part in [
+                *parts_of(loss, "loss"),
+                *(parts_of(regularizer, "regularizer") if regularizer else ()),
+            ]
             if (controller := getattr(bare(part), "controller", None)) is not None
         }
 
@@ -62,13 +65,23 @@ class HyperparameterController:
 
     def moved(self, objective: Objective) -> dict[str, float]:
         """The hyper-parameters that are not the same in all steps, at their values in this objective."""
-        found = {"regularizer_weight": objective.regularizer_weight} if isinstance(self._weight, Schedule) else {}
+        found = (
+            {"regularizer_weight": objective.regularizer_weight}
+            if isinstance(self._weight, Schedule)
+            else {}
+        )
         for side, function in (("loss", self._loss), ("regularizer", self._regularizer)):
             if function is None:
                 continue
             now = dict(_numbers(getattr(objective, side), side))
-            names = {path for path, value in _numbers(function, side) if isinstance(value, Schedule)}
-            names |= {f"{path}.{name}" for path, controller in self._controllers.items() for name in controller.gives}
+            names = {
+                path for path, value in _numbers(function, side) if isinstance(value, Schedule)
+            }
+            names |= {
+                f"{path}.{name}"
+                for path, controller in self._controllers.items()
+                for name in controller.gives
+            }
             found |= {name: now[name] for name in now if name in names}
         return found
 
@@ -91,7 +104,9 @@ def _settled(function: LossFunction, number: Any) -> LossFunction:
             return tuple(settle(name, item) for item in value)
         return _settled(value, number) if name in losses else number(value)
 
-    return partial(function, **{name: settle(name, value) for name, value in options_of(function).items()})
+    return partial(
+        function, **{name: settle(name, value) for name, value in options_of(function).items()}
+    )
 
 
 def _with(function: LossFunction, path: str, given: Mapping[str, float]) -> LossFunction:
@@ -103,7 +118,9 @@ def _with(function: LossFunction, path: str, given: Mapping[str, float]) -> Loss
     if not isinstance(value, tuple):
         return partial(function, **{name: _with(value, rest, given)})
     index, _, inner = rest.partition(".")
-    changed = (_with(part, inner, given) if at == int(index) else part for at, part in enumerate(value))
+    changed = (
+        _with(part, inner, given) if at == int(index) else part for at, part in enumerate(value)
+    )
     return partial(function, **{name: tuple(changed)})
 
 
@@ -113,5 +130,9 @@ def _numbers(function: LossFunction, path: str) -> list[tuple[str, Any]]:
     for inner, part in parts_of(function, path):
         for name, value in options_of(part).items():
             items = enumerate(value) if isinstance(value, tuple) else None
-            found += [(f"{inner}.{name}", value)] if items is None else [(f"{inner}.{name}.{i}", v) for i, v in items]
+            found += (
+                [(f"{inner}.{name}", value)]
+                if items is None
+                else [(f"{inner}.{name}.{i}", v) for i, v in items]
+            )
     return found

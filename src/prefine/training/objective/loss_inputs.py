@@ -14,7 +14,9 @@ Named = Sequence[tuple[str, LossFunction]]
 
 def parts_that_train(settings: TrainConfig) -> Named:
     """Loss and regularizer of a configuration, bound."""
-    parts = [(f"train.loss {settings.loss.name!r}", settings.loss.resolve("loss", where="train.loss"))]
+    parts = [
+        (f"train.loss {settings.loss.name!r}", settings.loss.resolve("loss", where="train.loss"))
+    ]
     if (regularizer := settings.regularizer) is not None:
         function = regularizer.resolve("regularizer", where="train.regularizer")
         parts.append((f"train.regularizer {regularizer.name!r}", function))
@@ -39,13 +41,20 @@ class LossInputCheck:
         self._pairs = self._without_probability = 0
 
     def see(
-        self, prompt: object, score_gap: float | None, p_chosen: float | None, weight: float, *, where: str
+        self,
+        prompt: object,
+        score_gap: float | None,
+        p_chosen: float | None,
+        weight: float,
+        *,
+        where: str,
     ) -> None:
         """The next pair.
 
         Raises:
             DataError: It states no score gap, which is read.
-            ConfigError: It has another weight than the ones before, and the loss sorts the pairs of a step.
+            ConfigError: It has another weight than the ones before, and the loss sorts the pairs of
+                a step.
         """
         self._pairs += 1
         self._without_probability += p_chosen is None
@@ -53,13 +62,17 @@ class LossInputCheck:
             self._prompts.add(prompt)
         if score_gap is None and (reader := self._readers["score_gap"]):
             raise DataError(
-                f"{where}: states no score_gap, which {reader} reads; give all rows the column score_gap, or "
-                "score_chosen and score_rejected, make the pairs from rankings with scores, or choose another one"
+                f"{where}: states no score_gap, which {reader} reads; give all rows the column "
+                "score_gap, or "
+                "score_chosen and score_rejected, make the pairs from rankings with scores, or "
+                "choose another one"
             )
         if self._sorting and self._weight not in (None, weight):
             raise ConfigError(
-                f"{where}: has weight {weight:g}, one before it {self._weight:g}, and {self._sorting} sorts the pairs "
-                "of a step, so that its values belong to no single pair; give all pairs the same weight, or choose "
+                f"{where}: has weight {weight:g}, one before it {self._weight:g}, and "
+                f"{self._sorting} sorts the pairs "
+                "of a step, so that its values belong to no single pair; give all pairs the same "
+                "weight, or choose "
                 "another loss"
             )
         self._weight = weight
@@ -74,7 +87,8 @@ class LossInputCheck:
             return ()
         if len(self._prompts) < 2 and (reader := self._readers["mismatched"]):
             raise DataError(
-                f"{where}: all pairs have the same prompt, and {reader} reads answers to other prompts; choose another "
+                f"{where}: all pairs have the same prompt, and {reader} reads answers to other "
+                "prompts; choose another "
                 "train.loss"
             )
         reader = self._readers["p_chosen"]
@@ -82,11 +96,13 @@ class LossInputCheck:
             return ()
         if self._without_probability == self._pairs:
             raise DataError(
-                f"{where}: no pair states p_chosen, which {reader} reads; let the judge give probabilities, give the "
+                f"{where}: no pair states p_chosen, which {reader} reads; let the judge give "
+                "probabilities, give the "
                 "rows the column p_chosen, or choose a loss with certain labels (dpo, sppo_hard)"
             )
         return (
-            f"{self._without_probability} of {self._pairs} pairs state no p_chosen and count as certain in {reader}",
+            f"{self._without_probability} of {self._pairs} pairs state no p_chosen and count as "
+            f"certain in {reader}",
         )
 
 
@@ -99,7 +115,9 @@ def check_examples(
         DataError: A pair does not state what is read, or all have one prompt and others are read.
         ConfigError: Pairs have different weights, and a function sorts the pairs of a step.
     """
-    stated = LossInputCheck([(f"the loss {bare(function).__name__!r}", function) for function in functions])
+    stated = LossInputCheck(
+        [(f"the loss {bare(function).__name__!r}", function) for function in functions]
+    )
     for e in examples:
         stated.see(e.prompt_ids, e.score_gap, e.p_chosen, e.weight, where=f"pair {e.id}")
     return stated.check_all(what)

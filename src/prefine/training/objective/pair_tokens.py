@@ -22,9 +22,9 @@ class SideLogps(NamedTuple):
 class PairTokens(NamedTuple):
     """A value for each of the T scored tokens of n pairs.
 
-    A pair has its chosen completion's tokens, then the rejected one's; with prompts, then those of the chosen side's
-    prompt and of the rejected side's, which are the same unless the pair is joint. `lengths` is on the CPU and says how
-    many tokens each of these k (2 or 4) has.
+    A pair has its chosen completion's tokens, then the rejected one's; with prompts, then those of
+    the chosen side's prompt and of the rejected side's, which are the same unless the pair is
+    joint. `lengths` is on the CPU and says how many tokens each of these k (2 or 4) has.
     """
 
     values: Float[Tensor, " T"]
@@ -85,7 +85,9 @@ def places(rows: PackedBatch, span: Span) -> Places:
 def runs(starts: Int[Tensor, " r"], lengths: Int[Tensor, " r"]) -> Int[Tensor, " t"]:
     """The indices of several runs, one after the other."""
     ends = lengths.cumsum(0)
-    return torch.arange(int(lengths.sum())) + torch.repeat_interleave(starts - ends + lengths, lengths)
+    return torch.arange(int(lengths.sum())) + torch.repeat_interleave(
+        starts - ends + lengths, lengths
+    )
 
 
 def joined(parts: Sequence[PairTokens]) -> PairTokens:

@@ -44,17 +44,24 @@ class Objective:
     @property
     def needs(self) -> frozenset[Need]:
         """What either part reads."""
-        return needs_of(self.loss) | (frozenset() if self.regularizer is None else needs_of(self.regularizer))
+        return needs_of(self.loss) | (
+            frozenset() if self.regularizer is None else needs_of(self.regularizer)
+        )
 
     def terms(self, logps: PairLogps) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
         """Loss and regularizer (unweighted) per pair."""
         loss = self.loss(logps)
         return loss, torch.zeros_like(loss) if self.regularizer is None else self.regularizer(logps)
 
-    def value(self, loss: Float[Tensor, " B"], regularizer: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+    def value(
+        self, loss: Float[Tensor, " B"], regularizer: Float[Tensor, " B"]
+    ) -> Float[Tensor, " B"]:
         """What is minimised, per pair."""
-        # Not `loss + 0 * regularizer`: with weight 0 the run is the run without a regularizer, to the bit.
-        return loss if self.regularizer_weight == 0 else loss + self.regularizer_weight * regularizer
+        # Not `loss + 0 * regularizer`: with weight 0 the run is the run without a regularizer, to
+        # the bit.
+        return (
+            loss if self.regularizer_weight == 0 else loss + self.regularizer_weight * regularizer
+        )
 
 
 Control = Callable[[Objective, PairLogps], Objective]
@@ -89,8 +96,8 @@ def accumulate_gradients(
 ) -> StepTerms:
     """Add the gradient of the step's objective to the parameters' `.grad`.
 
-    With several processes, each is given its share of the rows, and all end with the whole step's gradient; `.grad`
-    must be empty before.
+    With several processes, each is given its share of the rows, and all end with the whole step's
+    gradient; `.grad` must be empty before.
 
     Args:
         forward: The passes through the policy.
@@ -107,7 +114,11 @@ def accumulate_gradients(
         OutOfMemory: There is no room for a row; `.grad` holds part of the gradient.
     """
     run = _Step(forward, table, objective, examples, step)
-    terms = run.local(batches) if objective.kind == "local" else run.coupled(batches, mismatched, control)
+    terms = (
+        run.local(batches)
+        if objective.kind == "local"
+        else run.coupled(batches, mismatched, control)
+    )
     add_up_gradients(forward.model.parameters())
     return terms
 
@@ -209,7 +220,10 @@ class _Step:
         return StepTerms(pairs, whole, logps, losses, regularizers, self.objective)
 
     def coupled(
-        self, batches: Sequence[PackedBatch], mismatched: Sequence[PackedBatch], control: Control | None
+        self,
+        batches: Sequence[PackedBatch],
+        mismatched: Sequence[PackedBatch],
+        control: Control | None,
     ) -> StepTerms:
         """Two passes: the objective's gradient in all token log-probabilities of the step, then through the model."""
         pairs, read = self.values(batches)
@@ -230,7 +244,9 @@ class _Step:
             at = torch.searchsorted(pairs, rows.pairs[span.pairs].to(pairs.device))
             place = places(rows, span).at.to(values.logps.device)
             # A completion of several pairs has the sum of what they make of it.
-            return torch.zeros_like(values.logps).index_put_((place,), gradient.rows(at).values, accumulate=True)
+            return torch.zeros_like(values.logps).index_put_(
+                (place,), gradient.rows(at).values, accumulate=True
+            )
 
         with synchronized_oom(in_step=self.forward.in_step):
             for rows in self.forward.passes(batches, backward=True):
@@ -255,7 +271,9 @@ class _Step:
         order = gather(own).argsort()
 
         def whole(some: list[PairTokens]) -> PairTokens:
-            none = PairTokens(self.table.weight.new_empty(0), torch.empty(0, self._texts, dtype=torch.long))
+            none = PairTokens(
+                self.table.weight.new_empty(0), torch.empty(0, self._texts, dtype=torch.long)
+            )
             values, lengths = joined([none, *some])
             everywhere = gather(lengths.flatten().to(values.device)).view(-1, self._texts).cpu()
             return PairTokens(gather(values), everywhere).rows(order)
@@ -264,7 +282,9 @@ class _Step:
         names = ["log_sum_p2"] * self.wanted.sum_p2
         names += ["top_mass", "top_entropy", "entropy"] * (self.spread_of is not None)
         columns = {name: whole([getattr(part, name) for part in parts]) for name in names}
-        return gather(own).sort().values, PolicyTokens(whole([part.logps for part in parts]), **columns)
+        return gather(own).sort().values, PolicyTokens(
+            whole([part.logps for part in parts]), **columns
+        )
 
     @property
     def _texts(self) -> int:
@@ -290,10 +310,15 @@ class _Step:
         reference, policy = known.ref_tokens, read.logps
         tokens = prompts = None
         if needs & {"tokens", "prompt"} and reference is None:
-            raise ValueError("the loss reads single tokens or prompts, and the table has no reference values of them")
+            raise ValueError(
+                "the loss reads single tokens or prompts, and the table has no reference values "
+                "of them"
+            )
         if "tokens" in needs and reference is not None:
             squares = read.log_sum_p2
-            chosen, rejected = self._marks(pairs, like=policy.values) if "differences" in needs else (None, None)
+            chosen, rejected = (
+                self._marks(pairs, like=policy.values) if "differences" in needs else (None, None)
+            )
             tokens = TokenLogps(
                 policy_chosen=policy.padded(0),
                 policy_rejected=policy.padded(1),
@@ -306,26 +331,44 @@ class _Step:
             )
         if "prompt" in needs and reference is not None:
             prompts = PromptLogps(*policy.prompts(), *reference.prompts())
-        return known.join(policy.sides(), totals, mismatched=mismatched, tokens=tokens, prompts=prompts)
+        return known.join(
+            policy.sides(), totals, mismatched=mismatched, tokens=tokens, prompts=prompts
+        )
 
     def _marks(self, pairs: Int[Tensor, " B"], like: Tensor) -> tuple[Tensor, Tensor]:
         """Which tokens of either side only it has, padded as the values are."""
         some = [self.examples[index] for index in pairs.tolist()]
         marks = [difference_marks(example.chosen_ids, example.rejected_ids) for example in some]
         chosen, rejected = (
-            pad_sequence([torch.tensor(own, dtype=like.dtype) for own in side], batch_first=True).to(like.device)
+            pad_sequence(
+                [torch.tensor(own, dtype=like.dtype) for own in side], batch_first=True
+            ).to(like.device)
             for side in zip(*marks, strict=True)
         )
         return chosen, rejected
 
-    def checked(self, objective: Objective, logps: PairLogps, pairs: Tensor) -> tuple[Tensor, Tensor]:
+    def checked(
+        self, objective: Objective, logps: PairLogps, pairs: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """The terms of some of the step's pairs, refused if not finite."""
         loss, regularizer = objective.terms(logps)
         bad = ~(loss.detach().isfinite() & regularizer.detach().isfinite())
         if bad.any():
-            if not all(per_pair(part) for part in (objective.loss, objective.regularizer) if part is not None):
-                # Value i is that of a rank: the pairs to look at are those whose own values are not finite, or all.
-                read = torch.stack([logps.policy_chosen, logps.policy_rejected, logps.ref_chosen, logps.ref_rejected])
+            if not all(
+                per_pair(part)
+                for part in (objective.loss, objective.regularizer)
+                if part is not None
+            ):
+                # Value i is that of a rank: the pairs to look at are those whose own values are not
+                # finite, or all.
+                read = torch.stack(
+                    [
+                        logps.policy_chosen,
+                        logps.policy_rejected,
+                        logps.ref_chosen,
+                        logps.ref_rejected,
+                    ]
+                )
                 culprits = ~read.isfinite().all(dim=0)
                 bad = culprits if culprits.any() else torch.ones_like(bad)
             ids = [self.examples[index].id for index in pairs[bad].tolist()]
@@ -344,5 +387,8 @@ def _whole(
 ) -> list[Float[Tensor, " B"]]:
     """The columns of all processes' pairs, by ascending index; a process without pairs has no part."""
     order = gather(own).argsort()
-    joined = [torch.cat([like.new_empty(0), *(part[column] for part in parts)]) for column in range(columns)]
+    joined = [
+        torch.cat([like.new_empty(0), *(part[column] for part in parts)])
+        for column in range(columns)
+    ]
     return list(gather(torch.stack(joined, dim=1))[order].unbind(1))

@@ -25,9 +25,9 @@ class StepTotals(NamedTuple):
 class PairTable:
     """What is known of all n pairs before training; every tensor is [n].
 
-    `score_gap` is NaN where a pair states none. `mismatched_ref` is the mean of another pair's two completions under
-    this pair's prompt, by the reference; `ref_tokens` are the reference's values of single tokens. Both are None if no
-    loss reads them.
+    `score_gap` is NaN where a pair states none. `mismatched_ref` is the mean of another pair's two
+    completions under this pair's prompt, by the reference; `ref_tokens` are the reference's values
+    of single tokens. Both are None if no loss reads them.
     """
 
     ref_chosen: Float[Tensor, " n"]
@@ -74,8 +74,14 @@ class PairTable:
 
     def rows(self, pairs: Int[Tensor, " B"]) -> "PairTable":
         """The same for some of the pairs."""
-        some: dict[str, Any] = {name: value[pairs] for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return replace(self, **some, ref_tokens=None if self.ref_tokens is None else self.ref_tokens.rows(pairs))
+        some: dict[str, Any] = {
+            name: value[pairs] for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
+        return replace(
+            self,
+            **some,
+            ref_tokens=None if self.ref_tokens is None else self.ref_tokens.rows(pairs),
+        )
 
     def totals(self) -> "StepTotals":
         """The totals of a step that consists of these pairs."""

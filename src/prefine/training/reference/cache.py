@@ -24,10 +24,22 @@ from prefine.training.reference.scoring import score_tokens
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# Per scored token [nats]: what other padding changes in a sum, with room to spare; a wrong reference is far outside.
-_TOLERANCE: dict[torch.dtype, float] = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 3e-2}
+# Per scored token [nats]: what other padding changes in a sum, with room to spare; a wrong
+# reference is far outside.
+_TOLERANCE: dict[torch.dtype, float] = {
+    torch.float64: 1e-9,
+    torch.float32: 1e-4,
+    torch.bfloat16: 3e-2,
+}
 _PART = 256
-_VOLATILE = {"_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype", "use_cache"}
+_VOLATILE = {
+    "_name_or_path",
+    "transformers_version",
+    "architectures",
+    "dtype",
+    "torch_dtype",
+    "use_cache",
+}
 
 
 def weights_fingerprint(model: "PreTrainedModel") -> str:
@@ -49,14 +61,19 @@ def cached_tokens(
 ) -> tuple[PairTokens, bool]:
     """`score_tokens`, kept in `folder` and reused by whoever asks the same of the same weights.
 
-    The examples are scored and kept in parts of 256, each whole or not at all, so that a pass that was interrupted goes
-    on after its last part, and that what is read is to the bit what would be computed. The name of a part's file is the
-    hash of the weights, of how they compute (dtype, cut of the rows) and of the token ids.
+    The examples are scored and kept in parts of 256, each whole or not at all, so that a pass that
+    was interrupted goes on after its last part, and that what is read is to the bit what would be
+    computed. The name of a part's file is the hash of the weights, of how they compute (dtype, cut
+    of the rows) and of the token ids.
 
     Returns: The values, and whether all were read instead of computed.
     """
     how = content_hash(
-        weights_fingerprint(forward.model), forward.dtype, forward.shared, forward.tokens, forward.score_prompts
+        weights_fingerprint(forward.model),
+        forward.dtype,
+        forward.shared,
+        forward.tokens,
+        forward.score_prompts,
     )
     found: list[PairTokens] = []
     reused = True
@@ -75,7 +92,9 @@ def cached_tokens(
     return joined(found), reused
 
 
-def _scored(forward: Forward, examples: Sequence[TokenizedPair], should_stop: Callable[[], bool] | None) -> PairTokens:
+def _scored(
+    forward: Forward, examples: Sequence[TokenizedPair], should_stop: Callable[[], bool] | None
+) -> PairTokens:
     """Their values; rows may be smaller for want of memory, and then only here."""
     limit = forward.tokens
     try:
@@ -93,13 +112,26 @@ def _ids_hash(examples: Sequence[TokenizedPair]) -> str:
     """Hash of what is read and what of it is scored."""
     digest = hashlib.sha256()
     for example in examples:
-        for ids in (example.prompt_ids, example.chosen_ids, example.rejected_ids, example.rejected_prompt_ids):
-            digest.update(b"none" if ids is None else b"%d:" % len(ids) + np.asarray(ids, dtype="<i8").tobytes())
+        for ids in (
+            example.prompt_ids,
+            example.chosen_ids,
+            example.rejected_ids,
+            example.rejected_prompt_ids,
+        ):
+            digest.update(
+                b"none"
+                if ids is None
+                else b"%d:" % len(ids) + np.asarray(ids, dtype="<i8").tobytes()
+            )
     return digest.hexdigest()[:32]
 
 
 def check_start(
-    margin: torch.Tensor, tokens: torch.Tensor, ids: Sequence[str], *, dtype: ComputeDtype = "float32"
+    margin: torch.Tensor,
+    tokens: torch.Tensor,
+    ids: Sequence[str],
+    *,
+    dtype: ComputeDtype = "float32",
 ) -> None:
     """Check that a policy that is its own reference has margin 0 before its first update.
 
@@ -110,13 +142,15 @@ def check_start(
         dtype: What the layers compute in.
 
     Raises:
-        NumericsError: A margin is too large: the reference was scored with other weights, tokens or arithmetic.
+        NumericsError: A margin is too large: the reference was scored with other weights, tokens or
+            arithmetic.
     """
     tolerance = _TOLERANCE[torch.bfloat16 if dtype == "bfloat16" else margin.dtype] * tokens
     bad = (~(margin.abs() <= tolerance)).nonzero().flatten().tolist()
     if bad:
         worst = float(margin[bad].abs().max())
         raise NumericsError(
-            f"step 1: the policy is its own reference, yet {len(bad)} pairs have a margin that is not 0 "
+            f"step 1: the policy is its own reference, yet {len(bad)} pairs have a margin that is "
+            "not 0 "
             f"(up to {worst:.3g} nats); pairs: {', '.join(ids[i] for i in bad[:8])}"
         )

@@ -16,11 +16,15 @@ from prefine.training.objective.pair_tokens import PairTokens, SideLogps, joined
 
 
 def score_tokens(
-    forward: Forward, examples: Sequence[TokenizedPair], *, should_stop: Callable[[], bool] | None = None
+    forward: Forward,
+    examples: Sequence[TokenizedPair],
+    *,
+    should_stop: Callable[[], bool] | None = None,
 ) -> PairTokens:
     """Log-probabilities of all scored tokens, in the order of the examples.
 
-    Several processes share the work, and all have all values. Where memory is short, `forward` keeps the smaller rows.
+    Several processes share the work, and all have all values. Where memory is short, `forward`
+    keeps the smaller rows.
 
     Raises:
         Interrupted: `should_stop` became true.
@@ -34,7 +38,11 @@ def score_tokens(
             return _score(forward, examples, own, should_stop)
 
     found = retry_smaller_batches(attempt, forward, lambda: forward.cut(examples, every), examples)
-    values, lengths, pairs = found.tokens.values, found.tokens.lengths.to(forward.device), found.pairs
+    values, lengths, pairs = (
+        found.tokens.values,
+        found.tokens.lengths.to(forward.device),
+        found.pairs,
+    )
     # The inverse of a permutation is its argsort.
     return PairTokens(gather(values), gather(lengths).cpu()).rows(gather(pairs).argsort().cpu())
 
@@ -53,7 +61,10 @@ class _Scored(NamedTuple):
 
 
 def _score(
-    forward: Forward, examples: Sequence[TokenizedPair], wanted: Sequence[int], should_stop: Callable[[], bool] | None
+    forward: Forward,
+    examples: Sequence[TokenizedPair],
+    wanted: Sequence[int],
+    should_stop: Callable[[], bool] | None,
 ) -> _Scored:
     forward.model.eval()  # type: ignore[no-untyped-call]
     # A process without pairs has no value that would say the dtype.
@@ -70,7 +81,10 @@ def _score(
 
 
 def score_sides(
-    forward: Forward, examples: Sequence[TokenizedPair], *, should_stop: Callable[[], bool] | None = None
+    forward: Forward,
+    examples: Sequence[TokenizedPair],
+    *,
+    should_stop: Callable[[], bool] | None = None,
 ) -> SideLogps:
     """Summed completion log-probabilities of all examples, as `score_tokens`."""
     return score_tokens(forward, examples, should_stop=should_stop).sides()

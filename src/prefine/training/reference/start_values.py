@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 
 
 def forward_of(
-    model: "PreTrainedModel", examples: Sequence[TokenizedPair], config: TrainConfig, *, score_prompts: bool = False
+    model: "PreTrainedModel",
+    examples: Sequence[TokenizedPair],
+    config: TrainConfig,
+    *,
+    score_prompts: bool = False,
 ) -> tuple[Forward, tuple[str, ...]]:
     """The passes through a model, and a note if its prompts are not shared though they should be."""
     why = "train.sharing is off" if config.sharing == "off" else why_not_shared(model, examples)
@@ -35,16 +39,21 @@ def forward_of(
         gradient_checkpointing=config.gradient_checkpointing,
     )
     noted = why is not None and config.sharing != "off"
-    return forward, (f"every completion is computed with its own copy of the prompt: {why}",) if noted else ()
+    return forward, (
+        f"every completion is computed with its own copy of the prompt: {why}",
+    ) if noted else ()
 
 
-def prepare(model: "PreTrainedModel", examples: Sequence[TokenizedPair], config: TrainConfig) -> None:
+def prepare(
+    model: "PreTrainedModel", examples: Sequence[TokenizedPair], config: TrainConfig
+) -> None:
     """Float32 (or float64) master weights, dropout off.
 
     Raises:
         ConfigError: A pair is longer than the model reads.
     """
-    # Frozen weights that the layers round anyway stay as they were stored, which halves their memory.
+    # Frozen weights that the layers round anyway stay as they were stored, which halves their
+    # memory.
     frozen = config.adapter is not None and config.dtype == "bfloat16"
     if not frozen and next(model.parameters()).dtype != torch.float64:
         model.float()  # type: ignore[no-untyped-call]
@@ -68,7 +77,9 @@ class ReferenceCache:
 
     def of(self, forward: Forward, examples: Sequence[TokenizedPair]) -> PairTokens:
         """Of some pairs, computed if they are not there."""
-        tokens, reused = cached_tokens(forward, examples, folder=self.folder, should_stop=self.should_stop)
+        tokens, reused = cached_tokens(
+            forward, examples, folder=self.folder, should_stop=self.should_stop
+        )
         self.all_known &= reused
         return tokens
 
@@ -90,7 +101,9 @@ def start_values(
     ref_forward = forward
     if ref_model is not None:
         prepare(ref_model, examples, config)
-        ref_forward, _ = forward_of(ref_model, examples, config, score_prompts=forward.score_prompts)
+        ref_forward, _ = forward_of(
+            ref_model, examples, config, score_prompts=forward.score_prompts
+        )
         reference = known.of(ref_forward, examples)
         reference = reference._replace(values=reference.values.to(initial.values))
     mismatched_ref = None

@@ -1,8 +1,9 @@
 """Attention of packed trees as products of blocks: no mask over the row, no product above the causal diagonal.
 
-A completion sees its prompt and its own past. The first one lies behind its prompt, as it is read; the keys of every
-other one are laid behind its prompt's in a buffer whose index is the position. All are then plain causal attention,
-cut into blocks of queries that each meet the keys up to their own end. Short trees side by side are one block under a
+A completion sees its prompt and its own past. The first one lies behind its prompt, as it is read;
+the keys of every other one are laid behind its prompt's in a buffer whose index is the position.
+All are then plain causal attention, cut into blocks of queries that each meet the keys up to their
+own end. Short trees side by side are one block under a
 mask: a few idle products cost less than many calls.
 """
 
@@ -26,7 +27,8 @@ KEPT_KEYS = 512
 class AttentionRule(NamedTuple):
     """How scores become probabilities: their scale, the positions in sight (None: all), and the soft-cap (None: no).
 
-    `only_scored` if nothing reads what prompts are given but by their last token: these values need not be there.
+    `only_scored` if nothing reads what prompts are given but by their last token: these values need
+    not be there.
     """
 
     scale: float
@@ -42,7 +44,10 @@ def visible(trees: Layout, window: int | None = None) -> Bool[Tensor, "T T"]:
     position = torch.zeros(length, dtype=torch.long)
     for tree in trees:
         start, prompt = tree.start - begin, tree.prompt
-        own = [(start, start + prompt, 0), *((a - begin, b - begin, prompt) for a, b in tree.branches)]
+        own = [
+            (start, start + prompt, 0),
+            *((a - begin, b - begin, prompt) for a, b in tree.branches),
+        ]
         for a, b, before in own:
             seen[a:b, a:b] = torch.ones(b - a, b - a, dtype=torch.bool).tril()
             seen[a:b, start : start + before] = True
@@ -63,7 +68,8 @@ def _bundles(layout: Layout) -> Iterator[Layout]:
 class _QueryBlock(NamedTuple):
     """Some queries: which they are, the keys that they meet, by position, and where these are in the row.
 
-    `hidden` is added to the scores' last columns, as many as it has; None where the window hides some of the keys.
+    `hidden` is added to the scores' last columns, as many as it has; None where the window hides
+    some of the keys.
     """
 
     rows: slice
@@ -75,8 +81,8 @@ class _QueryBlock(NamedTuple):
 class _Segment(NamedTuple):
     """Tokens that are plain causal attention, and their blocks.
 
-    A prompt and its first completion lie in the row as they are read, and so do short trees, all in one block. For each
-    other completion, `own` is its place in the buffer behind its prompt.
+    A prompt and its first completion lie in the row as they are read, and so do short trees, all in
+    one block. For each other completion, `own` is its place in the buffer behind its prompt.
     """
 
     rows: slice
@@ -129,20 +135,26 @@ def _segments(tree: Tree, rule: AttentionRule, kind: _Kind) -> Iterator[_Segment
     for start, stop in tree.branches[1:]:
         to_row = start - tree.prompt
         blocks = []
-        for queries, seen, hidden in _blocks(tree.prompt, tree.prompt + stop - start, rule.window, kind):
+        for queries, seen, hidden in _blocks(
+            tree.prompt, tree.prompt + stop - start, rule.window, kind
+        ):
             prompt = slice(tree.start + seen.start, tree.start + tree.prompt)
             late = slice(to_row + max(seen.start, tree.prompt), to_row + seen.stop)
             places = tuple(place for place in (prompt, late) if place.stop > place.start)
             blocks.append(_QueryBlock(_shifted(queries, to_row), seen, places, hidden))
         if blocks:
-            yield _Segment(slice(start, stop), slice(tree.prompt, tree.prompt + stop - start), tuple(blocks))
+            yield _Segment(
+                slice(start, stop), slice(tree.prompt, tree.prompt + stop - start), tuple(blocks)
+            )
 
 
-def _blocks(start: int, stop: int, window: int | None, kind: _Kind) -> Iterator[tuple[slice, slice, Tensor | None]]:
+def _blocks(
+    start: int, stop: int, window: int | None, kind: _Kind
+) -> Iterator[tuple[slice, slice, Tensor | None]]:
     """The queries and the keys in sight of each block, by position, and what is hidden of these.
 
-    Blocks are about equally long: a long and a short one would waste more above the diagonal, and products like
-    multiples of 16.
+    Blocks are about equally long: a long and a short one would waste more above the diagonal, and
+    products like multiples of 16.
     """
     length = stop - start
     if length == 0:
@@ -234,7 +246,10 @@ def _steps(
             if number == 1:
                 keys, values = _buffer(k, tree), _buffer(v, tree)
             if segment.own is not None:
-                keys[:, segment.own], values[:, segment.own] = k[:, segment.rows], v[:, segment.rows]
+                keys[:, segment.own], values[:, segment.own] = (
+                    k[:, segment.rows],
+                    v[:, segment.rows],
+                )
             for block in segment.blocks:
                 yield block, keys[:, block.seen], values[:, block.seen]
 
@@ -265,7 +280,9 @@ def _dense(rows: Float[Tensor, "kv_heads T shared d"]) -> Float[Tensor, "kv_head
     return rows if rows.shape[2] == 1 else rows.contiguous()
 
 
-def _rows(tokens: Float[Tensor, "kv_heads T shared d"], block: _QueryBlock) -> Float[Tensor, "kv_heads n d"]:
+def _rows(
+    tokens: Float[Tensor, "kv_heads T shared d"], block: _QueryBlock
+) -> Float[Tensor, "kv_heads n d"]:
     """What belongs to a block's queries."""
     return tokens[:, block.rows].flatten(1, 2)
 
@@ -280,9 +297,18 @@ def _probabilities(
     hidden = block.hidden
     if hidden is None:
         count = block.rows.stop - block.rows.start
-        hidden = _banded(count, rule, _Kind(scores.shape[1] // count, scores.dtype, scores.device), scores.shape[-1])
+        hidden = _banded(
+            count,
+            rule,
+            _Kind(scores.shape[1] // count, scores.dtype, scores.device),
+            scores.shape[-1],
+        )
     scores[..., scores.shape[-1] - hidden.shape[1] :] += hidden
-    return torch._softmax(scores, -1, False, out=scores) if scores.is_cpu else torch.softmax(scores, -1)
+    return (
+        torch._softmax(scores, -1, False, out=scores)
+        if scores.is_cpu
+        else torch.softmax(scores, -1)
+    )
 
 
 @lru_cache(maxsize=2 * QUERIES)
@@ -302,4 +328,6 @@ def _banded(count: int, rule: AttentionRule, kind: _Kind, width: int) -> Tensor:
 def _additive(hidden: Bool[Tensor, "n keys"], kind: _Kind) -> Tensor:
     """-inf where a key is hidden, a row for each query; those of a token stand side by side."""
     hidden = hidden.to(kind.device).repeat_interleave(kind.shared, dim=0)
-    return torch.zeros(hidden.shape, dtype=kind.dtype, device=kind.device).masked_fill_(hidden, -math.inf)
+    return torch.zeros(hidden.shape, dtype=kind.dtype, device=kind.device).masked_fill_(
+        hidden, -math.inf
+    )

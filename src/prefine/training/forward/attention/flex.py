@@ -1,7 +1,7 @@
 """Attention of packed trees on CUDA by FlexAttention: one fused kernel a row, and blocks that nobody sees are skipped.
 
-What a token sees of its row are two runs of neighbours: some of its prompt, and its own past. Where they begin and end
-says all, windows included, so one compiled kernel serves every layout.
+What a token sees of its row are two runs of neighbours: some of its prompt, and its own past. Where
+they begin and end says all, windows included, so one compiled kernel serves every layout.
 """
 
 from collections.abc import Callable
@@ -27,8 +27,8 @@ _DTYPES = (torch.bfloat16, torch.float16)
 def flex_dtype(query: Tensor) -> torch.dtype | None:
     """What the kernel would compute these queries in; None where it is not to be used.
 
-    That is outside CUDA, in float32, whose exact products are no faster here than tree by tree, and for heads whose
-    width it does not know.
+    That is outside CUDA, in float32, whose exact products are no faster here than tree by tree, and
+    for heads whose width it does not know.
     """
     if not query.is_cuda or query.shape[-1] not in _WIDTHS:
         return None
@@ -57,8 +57,11 @@ def flex_tree_attention(
     """
     length = query.shape[2]
     padded, dynamic = padded_length(length)
-    # Rows that need no padding come as the model laid them: other strides are another kernel to the compiler.
-    query, key, value = (pad(rows, (0, 0, 0, padded - length)).contiguous() for rows in (query, key, value))
+    # Rows that need no padding come as the model laid them: other strides are another kernel to the
+    # compiler.
+    query, key, value = (
+        pad(rows, (0, 0, 0, padded - length)).contiguous() for rows in (query, key, value)
+    )
     kernel: Callable[..., Tensor] = _compiled(dynamic) if attend is None else attend
     mixed = kernel(
         query,
@@ -75,8 +78,8 @@ def flex_tree_attention(
 def padded_length(length: int) -> tuple[int, bool]:
     """What a row is padded to, and whether its kernel serves any length.
 
-    A row that nearly is a power of two long, as full rows are, becomes that: a kernel for one length is a quarter
-    faster. The others share a kernel, so that few are compiled.
+    A row that nearly is a power of two long, as full rows are, becomes that: a kernel for one
+    length is a quarter faster. The others share a kernel, so that few are compiled.
     """
     power = 1 << (length - 1).bit_length()
     if power >= _OWN_KERNEL and length > power * 15 // 16:
@@ -90,12 +93,18 @@ def block_mask(trees: Layout, length: int, window: int | None, device: torch.dev
     first, stop, own = runs = seen_runs(trees, length, window).to(device)
 
     def sees(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        seen: Tensor = ((key >= first[query]) & (key < stop[query])) | ((key >= own[query]) & (key <= query))
+        seen: Tensor = ((key >= first[query]) & (key < stop[query])) | (
+            (key >= own[query]) & (key <= query)
+        )
         return seen
 
     some, whole = _blocks(runs)
     return BlockMask.from_kv_blocks(
-        *_numbered(some & ~whole), *_numbered(whole), BLOCK_SIZE=BLOCK, mask_mod=sees, seq_lengths=(length, length)
+        *_numbered(some & ~whole),
+        *_numbered(whole),
+        BLOCK_SIZE=BLOCK,
+        mask_mod=sees,
+        seq_lengths=(length, length),
     )
 
 
@@ -113,7 +122,8 @@ def seen_runs(trees: Layout, length: int, window: int | None = None) -> Int[Tens
             if window is not None:
                 nearest = place[a:b] - (window - 1)
                 runs[2, a:b] = nearest.clamp(min=a)
-                # In the prompt a place is as far as its position, and the completion goes on from the prompt's end.
+                # In the prompt a place is as far as its position, and the completion goes on from
+                # the prompt's end.
                 runs[0, a:b] = (nearest - a + tree.start + before).clamp(min=tree.start)
     return runs
 
@@ -143,8 +153,8 @@ _KERNELS = 64
 
 @cache
 def _compiled(dynamic: bool) -> Callable[..., Tensor]:
-    # Beyond the limit, eight as torch has it, FlexAttention silently makes all scores of a row at once.
-    # Not above: it takes seconds to import.
+    # Beyond the limit, eight as torch has it, FlexAttention silently makes all scores of a row at
+    # once. Not above: it takes seconds to import.
     from torch import _dynamo
 
     limits: Any = _dynamo.config
@@ -155,7 +165,8 @@ def _compiled(dynamic: bool) -> Callable[..., Tensor]:
 
 @cache
 def _capped(softcap: float, device: torch.device) -> Callable[..., Tensor]:
-    # A tensor: torch.compile would take a number for one that changes, which the kernel does not know.
+    # A tensor: torch.compile would take a number for one that changes, which the kernel does not
+    # know.
     bound = torch.tensor(softcap, device=device)
 
     def capped(score: Tensor, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:

@@ -20,8 +20,16 @@ if TYPE_CHECKING:
 TREE = "prefine_tree"
 """The name under which the attention is registered."""
 
-# What attention functions are given in transformers beside scaling, window and soft-cap, and what it may be here.
-_WITHOUT_EFFECT = {"position_ids", "cache_position", "is_causal", "use_cache", "dropout", "output_attentions"}
+# What attention functions are given in transformers beside scaling, window and soft-cap, and what
+# it may be here.
+_WITHOUT_EFFECT = {
+    "position_ids",
+    "cache_position",
+    "is_causal",
+    "use_cache",
+    "dropout",
+    "output_attentions",
+}
 
 
 def tree_attention(
@@ -56,7 +64,8 @@ def tree_attention(
     Returns: The mixed values [1, T, heads, d], and None for the weights.
 
     Raises:
-        NotImplementedError: The layer asks for something that is not done here; training then shares no prompts.
+        NotImplementedError: The layer asks for something that is not done here; training then
+            shares no prompts.
     """
     rule = _rule(query, attention_mask, trees, scaling, sliding_window, softcap, others)
     assert trees is not None
@@ -75,7 +84,9 @@ def tree_attention(
     return mixed[None].to(query.dtype), None
 
 
-def dense_tree_attention(query: Tensor, key: Tensor, value: Tensor, trees: Layout, rule: AttentionRule) -> Tensor:
+def dense_tree_attention(
+    query: Tensor, key: Tensor, value: Tensor, trees: Layout, rule: AttentionRule
+) -> Tensor:
     """The mixed values by one mask over the whole row: quadratic, for tests only."""
     heads = query.shape[1] // key.shape[1]
     key, value = (t.repeat_interleave(heads, dim=1) for t in (key, value))
@@ -122,12 +133,16 @@ def _rule(
     others: dict[str, Any],
 ) -> AttentionRule:
     """Scale, window and soft-cap; what else a layer asks for is refused."""
-    asked = sorted(name for name, value in others.items() if value is not None and name not in _WITHOUT_EFFECT)
+    asked = sorted(
+        name for name, value in others.items() if value is not None and name not in _WITHOUT_EFFECT
+    )
     if trees is None or attention_mask is not None or len(query) != 1:
         raise NotImplementedError("the layout of the trees does not reach the model's attention")
     if asked:
         raise NotImplementedError(f"the model's attention asks for {', '.join(asked)}")
-    return AttentionRule(query.shape[-1] ** -0.5 if scaling is None else scaling, sliding_window or None, softcap)
+    return AttentionRule(
+        query.shape[-1] ** -0.5 if scaling is None else scaling, sliding_window or None, softcap
+    )
 
 
 def _by_tree(query: Tensor, key: Tensor, value: Tensor, trees: Layout, scale: float) -> Tensor:
@@ -136,7 +151,9 @@ def _by_tree(query: Tensor, key: Tensor, value: Tensor, trees: Layout, scale: fl
     for tree in trees:
         prompt = slice(tree.start, tree.start + tree.prompt)
         q, k, v = (t[:, :, prompt] for t in (query, key, value))
-        mixed.append(scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=True))
+        mixed.append(
+            scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=True)
+        )
         for a, b in tree.branches:
             if a == b:
                 continue
@@ -144,6 +161,8 @@ def _by_tree(query: Tensor, key: Tensor, value: Tensor, trees: Layout, scale: fl
             k, v = (torch.cat([t[:, :, prompt], t[:, :, own]], dim=2) for t in (key, value))
             bias = causal_lower_right(b - a, k.shape[2])
             mixed.append(
-                scaled_dot_product_attention(query[:, :, own], k, v, attn_mask=bias, scale=scale, enable_gqa=True)
+                scaled_dot_product_attention(
+                    query[:, :, own], k, v, attn_mask=bias, scale=scale, enable_gqa=True
+                )
             )
     return torch.cat(mixed, dim=2).transpose(1, 2).contiguous()
