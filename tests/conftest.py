@@ -35,8 +35,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 LONGEST = (
     "test_several_processes.py",
     "test_processes.py",
-    "test_loop_processes.py",
-    "test_sharded.py",
     "test_kill.py",
     "test_kill_training.py",
     "test_build.py",
