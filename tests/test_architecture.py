@@ -55,6 +55,7 @@ IMPURE = ("prefine.secrets", "prefine.atomic", "prefine.config.yaml", "prefine.c
 configurations and their paths.
 """
 
+MOST_LINES = 500
 TORCH = {
     "torch",
     "transformers",
