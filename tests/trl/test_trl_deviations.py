@@ -1,4 +1,4 @@
-"""Where TRL's losses and ours differ on purpose, each with both numbers and with what makes them equal.
+"""Deliberate differences from TRL's losses: both numbers, and the options that make them equal.
 
 `paper` says whose side the paper takes: "ours", "theirs", "both" where it has both forms, "neither"
 where it has nothing to say, "unclear" where that was not settled. Left out, because nothing is left

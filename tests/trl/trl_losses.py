@@ -166,7 +166,7 @@ def _prompts(pairs: int) -> list[int]:
 def _laid_out(
     sides: Sequence[Tensor], counts: Sequence[list[int]], prompts: list[int]
 ) -> tuple[Tensor, Tensor]:
-    """Per-token values [2B, L - 1] where the model gives them, and the mask of the answers [2B, L]; chosen come first.
+    """Per-token values [2B, L - 1] and the mask of the answers [2B, L]; chosen come first.
 
     Without a prompt there is nothing from which to predict the first token, so the answer has one
     more of them.
