@@ -291,7 +291,7 @@ def bound_part(part: Options) -> LossFunction:
 
 
 def expected(name: str, given: Options, columns: Columns) -> Array:
-    """What the reference says of the same options."""
+    """The values of the reference with the same options."""
     options = DEFAULTS[name] | dict(given)
     if name == "mixture":
         parts = zip(options["losses"], options["weights"], strict=True)
