@@ -12,7 +12,8 @@ from prefine.calls.memory import MemoryLog
 from prefine.config.sections import Component
 from prefine.judges.protocol import Verdict
 from prefine.judging.choose import as_judge, make_judge
-from prefine.judging.protocol import Answered, Judge, Matchup, Rater, judgment_key
+from prefine.judging.protocol import Judge, Matchup, Rater, judgment_key
+from prefine.models.protocol import Answered
 from prefine.records import Completion, Message, Prompt
 from tiny_reward import save_reward_model
 

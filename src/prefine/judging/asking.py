@@ -1,25 +1,23 @@
-"""Calls → batches → answers, the same way for every judge."""
+"""Ask calls in batches through the call engine, the same way for every judge."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 from prefine.calls.protocol import A, Asker, Batch, Call, Failure, P
 
+Answer = Callable[[Sequence[Call[P]]], Mapping[str, A | Failure]]
+
 
 def ask_in_groups(
     asker: Asker,
     calls: Sequence[Call[P]],
     kind: type[A],
-    answer: Callable[[Sequence[Call[P]]], Mapping[str, A | Failure]],
+    answer: Answer[P, A],
     *,
     size: int,
     concurrency: int = 1,
 ) -> dict[str, A | Failure]:
-    """Answers by key.
-
-    The groups are cut from all calls and not from those that are still open, and a group is
-    answered whole: what a model computes may depend on what else is in its batch, and a resumed run
-    must give the bytes of a fresh one.
+    """Return the answers by key; a group of `size` calls is always answered whole.
 
     Args:
         asker: The engine.
@@ -29,27 +27,28 @@ def ask_in_groups(
         size: Calls per group.
         concurrency: Groups in flight.
     """
+    # The groups are cut from all calls, not from the open ones, because what a model computes may
+    # depend on what else is in its batch, and a resumed run must give the bytes of a fresh one.
     unique = list({call.key: call for call in calls}.values())
+
+    def wanted(group: Sequence[Call[P]], keys: Sequence[str]) -> dict[str, A | Failure]:
+        answers = answer(group)
+        return {key: answers[key] for key in keys}
 
     def batches(open_calls: list[Call[P]]) -> Iterator[Batch[A]]:
         still_open = {call.key for call in open_calls}
         for start in range(0, len(unique), size):
             group = unique[start : start + size]
             if keys := [call.key for call in group if call.key in still_open]:
-                yield Batch(keys, partial(_only, answer, group, keys))
+                yield Batch(keys, partial(wanted, group, keys))
 
     return asker.ask(calls, kind, batches, concurrency=concurrency)
 
 
 def ask_each(
-    asker: Asker,
-    calls: Sequence[Call[P]],
-    kind: type[A],
-    answer: Callable[[Sequence[Call[P]]], Mapping[str, A | Failure]],
-    *,
-    size: int,
+    asker: Asker, calls: Sequence[Call[P]], kind: type[A], answer: Answer[P, A], *, size: int
 ) -> dict[str, A | Failure]:
-    """Answers by key, where none depends on what else is asked: only what is open goes out, `size` at a time."""
+    """Return the answers by key; only open calls are asked, because none depends on the others."""
 
     def batches(open_calls: list[Call[P]]) -> Iterator[Batch[A]]:
         for start in range(0, len(open_calls), size):
@@ -57,12 +56,3 @@ def ask_each(
             yield Batch([call.key for call in group], partial(answer, group))
 
     return asker.ask(calls, kind, batches)
-
-
-def _only(
-    answer: Callable[[Sequence[Call[P]]], Mapping[str, A | Failure]],
-    group: Sequence[Call[P]],
-    keys: Sequence[str],
-) -> dict[str, A | Failure]:
-    answers = answer(group)
-    return {key: answers[key] for key in keys}

@@ -12,7 +12,6 @@ from transformers import AutoModelForSequenceClassification
 
 from prefine.calls.protocol import Failure
 from prefine.errors import BackendError, ConfigError
-from prefine.judging.protocol import Answered
 from prefine.models.hf.loading import (
     Dtype,
     check_model,
@@ -21,6 +20,7 @@ from prefine.models.hf.loading import (
     load_tokenizer,
     weights_fingerprint,
 )
+from prefine.models.protocol import Answered
 from prefine.records import content_hash
 
 
@@ -36,7 +36,7 @@ class RewardModel:
     """
 
     batches_matter = True
-    reads_records = False
+    reads_metadata = False
 
     def __init__(
         self, *, path: str, dtype: Dtype, device: str, batch_size: int, max_tokens: int | None
