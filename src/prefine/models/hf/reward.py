@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from jinja2 import TemplateError
-from safetensors import SafetensorError
 from transformers import AutoModelForSequenceClassification
 
 from prefine.calls.protocol import Failure
@@ -18,6 +17,7 @@ from prefine.models.hf.loading import (
     default_device,
     load_positions,
     load_tokenizer,
+    load_weights,
     weights_fingerprint,
 )
 from prefine.models.protocol import Answered
@@ -53,21 +53,22 @@ class RewardModel:
         return content_hash("reward", weights_fingerprint(self.path), self._dtype, self.batch_size)
 
     def check(self) -> None:
-        """Raise before any work when the folder cannot be used; loads no weights."""
+        """Raise before any work if the folder cannot be used; loads no weights."""
         check_model(self.path)
 
     @torch.inference_mode()
     def scores(self, items: Sequence[Answered]) -> list[float | Failure]:
-        """One reward per item, in order."""
+        """Return one reward per item, in order."""
         rows = [self._ids(item) for item in items]
         limit = self._max_tokens or load_positions(self.path) or math.inf
-        fitting = [row for row in rows if isinstance(row, list) and len(row) <= limit]
+        for index, row in enumerate(rows):
+            if isinstance(row, list) and len(row) > limit:
+                rows[index] = Failure(
+                    f"the conversation is longer than the reward model's {limit} tokens"
+                )
+        fitting = [row for row in rows if isinstance(row, list)]
         rewards = iter(self._rewards(fitting) if fitting else ())
-        too_long = Failure(f"the conversation is longer than the reward model's {limit} tokens")
-        return [
-            row if isinstance(row, Failure) else next(rewards) if len(row) <= limit else too_long
-            for row in rows
-        ]
+        return [row if isinstance(row, Failure) else next(rewards) for row in rows]
 
     def _rewards(self, rows: Sequence[list[int]]) -> list[float | Failure]:
         # Classifiers read the last token that is not padding, so padding must not look like any
@@ -109,26 +110,15 @@ class RewardModel:
 
     @cached_property
     def _model(self) -> Any:
-        try:
-            loaded: Any = AutoModelForSequenceClassification.from_pretrained(
-                self.path,
-                dtype=self._dtype if self._dtype == "auto" else getattr(torch, self._dtype),
-                trust_remote_code=False,
-                use_safetensors=True,
-                output_loading_info=True,
-            )
-        except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-            raise BackendError(
-                f"{self.path}: the reward model cannot be loaded: {error}"
-            ) from error
-        model, loading = loaded
+        model, missing = load_weights(
+            AutoModelForSequenceClassification, self.path, self._dtype, "reward model"
+        )
         # A causal model's folder loads too, with a head drawn at random.
-        if missing := sorted(loading["missing_keys"]):
+        if missing:
             raise BackendError(
                 f"{self.path}: {', '.join(missing[:3])} is missing from the files, so this is no "
-                "reward model; "
-                "give a sequence classifier, or judge with {name: pairwise, model: {name: hf, "
-                "path: ...}}"
+                "reward model; give a sequence classifier, or judge with {name: pairwise, model: "
+                "{name: hf, path: ...}}"
             )
         if model.config.num_labels != 1:
             raise ConfigError(

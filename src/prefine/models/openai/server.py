@@ -1,4 +1,4 @@
-"""One chat request to an OpenAI-compatible server: what is sent, what came back, and what a failure means.
+"""One chat request to an OpenAI-compatible server, and the meaning of its failures.
 
 Timeouts, retries and Retry-After are the `openai` client's. Here an answer that cannot be used
 becomes a `Failure`, and a server that will not answer anything (no such model, wrong key, nobody
@@ -39,7 +39,7 @@ _FATAL: Mapping[int, str] = {
 
 
 class TokenPrices(BaseModel):
-    """What the server charges, in the user's currency per million tokens."""
+    """The server's prices, in the user's currency per million tokens."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -98,20 +98,16 @@ class Server:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the server ignores or refuses, once each."""
+        """Fields that the server ignores or refuses, each once."""
         return tuple(self._notes)
 
     def note(self, text: str) -> None:
-        """Keep something that the user should be told once."""
+        """Add a note for the user, once."""
         with self._lock:
             self._notes.setdefault(f"{self._label}: {text}")
 
     def check(self) -> None:
-        """Nothing, if the settings can work; asks the server nothing.
-
-        Raises:
-            ConfigError: The key's variable is not set, or the URL is none.
-        """
+        """Raise ConfigError if the URL or the key's variable is wrong; sends no request."""
         if not re.match(r"https?://[^/\s]+", self.base_url):
             raise ConfigError(
                 f"base_url: {self.base_url!r} is no URL; it looks like http://localhost:8000/v1"
@@ -131,7 +127,7 @@ class Server:
         extra_body: Mapping[str, Any] | None,
         **fields: Any,
     ) -> Exchange | Failure:
-        """Ask once.
+        """Send one request.
 
         Args:
             messages: The conversation.
@@ -164,8 +160,7 @@ class Server:
             except openai.APIConnectionError as error:
                 raise BackendError(
                     f"{self.base_url}: the server cannot be reached "
-                    f"({redact(str(error.__cause__ or error))}); "
-                    "start it, or mend base_url"
+                    f"({redact(str(error.__cause__ or error))}); start it, or mend base_url"
                 ) from None
             except ValidationError as error:
                 return self._failed(_malformed(error))
@@ -196,7 +191,7 @@ class Server:
         return Exchange(answer.choices, usage)
 
     def _adapted(self, error: openai.APIStatusError, sent: Mapping[str, Any]) -> bool:
-        """Whether the server refused a field that it can do without, or wants under its newer name."""
+        """Return True if the request can be repeated without a field, or with its newer name."""
         if error.status_code not in (400, 422):
             return False
         text = _message(error)
@@ -237,7 +232,7 @@ class Server:
 
 
 def _refuses(name: str, text: str, error: openai.APIStatusError) -> bool:
-    """Whether an error is about this field of the request, and not about something else that has its name in it."""
+    """Return True if an error is about this field, not about something with its name in it."""
     if isinstance(error.body, dict) and error.body.get("param"):
         return str(error.body["param"]) in (name, *_GOES_WITH.get(name, ()))
     word = rf"(?<![\w=<>] )['\"`]?\b(?:top_)?{name}\b['\"`]?"
@@ -247,7 +242,7 @@ def _refuses(name: str, text: str, error: openai.APIStatusError) -> bool:
 
 
 def _malformed(error: ValidationError) -> str:
-    """What is wrong with a body, without its content."""
+    """Describe what is wrong with a body, without its content."""
     problem = error.errors(include_input=False, include_url=False)[0]
     if problem["type"] == "json_invalid" or not problem["loc"]:
         return "the server's answer is no chat completion; does base_url end in /v1?"
@@ -256,7 +251,7 @@ def _malformed(error: ValidationError) -> str:
 
 
 def _message(error: openai.APIStatusError) -> str:
-    """The server's own words, short and without secrets."""
+    """Return the server's own words, short and without secrets."""
     body = error.body if isinstance(error.body, dict) else {}
     words = body.get("message") or body.get("detail") or error.response.text or error.message
     return redact(" ".join(str(words).split()))[:_CLIP]
