@@ -14,7 +14,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from prefine.data.layouts.protocol import SourceRow
+from prefine.data.layouts.protocol import SourceRow, show
 from prefine.errors import DataError
 
 Format = Literal["jsonl", "json", "csv", "parquet", "arrow"]
@@ -85,12 +85,10 @@ def _check_surrogates(value: Any, where: str) -> None:
 
 def _object_row(value: Any, where: str) -> SourceRow:
     if not isinstance(value, dict):
-        raise DataError(f"{where}: expected an object with named fields, found {_kind(value)}")
+        raise DataError(
+            f"{where}: expected an object with named fields, found {type(value).__name__} {show(value)}"
+        )
     return SourceRow(where, value)
-
-
-def _kind(value: Any) -> str:
-    return f"{type(value).__name__} {str(value)[:_FIRST_CHARACTERS]!r}"
 
 
 def _jsonl(path: Path) -> Iterator[SourceRow]:
@@ -135,7 +133,7 @@ def _json(path: Path) -> Iterator[SourceRow]:
         )
     if not isinstance(value, list):
         raise DataError(
-            f"{path}: a JSON file must hold a list of objects, this one holds {_kind(value)}"
+            f"{path}: a JSON file must hold a list of objects, this one holds a {type(value).__name__}"
         )
     for number, item in enumerate(value):
         yield _object_row(item, f"{path}, row {number}")
@@ -152,7 +150,7 @@ def _csv(path: Path) -> Iterator[SourceRow]:
             names = next(reader, [])
             if len(set(names)) < len(names) or "" in names:
                 raise DataError(
-                    f"{path}, line 1: every column needs a name of its own, got {_kind(names)}"
+                    f"{path}, line 1: every column needs a name of its own, got {show(names)}"
                 )
             for cells in filter(None, reader):
                 where = f"{path}, row {number} (line {reader.line_num})"

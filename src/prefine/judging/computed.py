@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from prefine.calls.protocol import Asker, Call, Failure
 from prefine.errors import PrefineError
 from prefine.judges.protocol import ComputedJudge, ComputedScorer
-from prefine.judging.asking import ask_each
+from prefine.judging.asking import ask_in_batches
 from prefine.judging.protocol import Matchup, judgment_key, judgments, metadata_key
 from prefine.judging.scores import FunctionScorer, ScoreJudge
 from prefine.records import Completion, Judgment, Prompt, Usage
 
-_GROUP = 256
+_BATCH = 256
 
 
 class JournaledJudge:
@@ -42,7 +42,9 @@ class JournaledJudge:
             Call(judgment_key(self.fingerprint, matchup, extra_key=metadata_key(*matchup)), matchup)
             for matchup in matchups
         ]
-        answers = ask_each(asker, calls, Judgment, self._answers, size=_GROUP)
+        answers = ask_in_batches(
+            asker, calls, Judgment, self._answers, size=_BATCH, batches_matter=False
+        )
         return judgments(self.fingerprint, calls, answers)
 
     def _answers(self, calls: Sequence[Call[Matchup]]) -> Mapping[str, Judgment | Failure]:

@@ -12,7 +12,7 @@ from prefine.config.sections import Component
 from prefine.errors import ConfigError
 from prefine.judges import prompts, verdicts
 from prefine.judges.protocol import Verdict
-from prefine.judging.asking import ask_in_groups
+from prefine.judging.asking import ask_in_batches
 from prefine.judging.protocol import Matchup, judgment_key, judgments
 from prefine.models.protocol import Replier, Reply
 from prefine.records import Completion, Judgment, Message, Prompt, Usage, content_hash
@@ -127,12 +127,13 @@ class PairwiseJudge:
         calls = [Call(judgment_key(fingerprint, matchup), matchup) for matchup in matchups]
         # Prompts of one length together waste least on padding.
         ordered = sorted(calls, key=lambda call: (_length(call.payload), call.key))
-        answers = ask_in_groups(
+        answers = ask_in_batches(
             asker,
             ordered,
             Judgment,
             self._answers,
             size=self._model.conversations_per_batch,
+            batches_matter=True,
             concurrency=self._model.concurrency,
         )
         return judgments(fingerprint, calls, answers)

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Protocol
 from pydantic import Field
 
 from prefine.calls.protocol import Asker, Call, Failure
-from prefine.judging.asking import ask_each, ask_in_groups
+from prefine.judging.asking import ask_in_batches
 from prefine.judging.protocol import Matchup, metadata_key
 from prefine.models.protocol import Answered
 from prefine.records import Completion, Judgment, Prompt, Score, Usage, content_hash
@@ -129,8 +129,14 @@ class ScoreJudge:
             (call for call in calls if call.key not in self._failed),
             key=lambda call: (len(call.payload.completion.text), call.key),
         )
-        ask = ask_in_groups if self._scorer.batches_matter else ask_each
-        answers = ask(asker, ordered, Score, self._answers, size=self._scorer.batch_size)
+        answers = ask_in_batches(
+            asker,
+            ordered,
+            Score,
+            self._answers,
+            size=self._scorer.batch_size,
+            batches_matter=self._scorer.batches_matter,
+        )
         scores = []
         for call in calls:
             answer = self._failed.get(call.key) or answers[call.key]

@@ -27,13 +27,23 @@ class Answered(NamedTuple):
     completion: Completion
 
 
-class Sampler(Protocol):
-    """A model that completions can be drawn from.
+class Model(Protocol):
+    """The part that samplers and repliers share.
 
-    `fingerprint` hashes everything that its completions depend on beside prompt, decoding and
-    sample index. `concurrency` is how many batches may be in flight. `notes` are for the user, such
-    as what a server ignores; they grow while the model is asked.
+    `fingerprint` hashes everything that an answer depends on beside the question, decoding settings
+    and sample index. `notes` are for the user, such as what a server ignores; they grow while the
+    model is asked.
     """
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of weights, tokenizer and settings."""
+        ...
+
+    @property
+    def label(self) -> str:
+        """A short name for people."""
+        ...
 
     @property
     def concurrency(self) -> int:
@@ -45,15 +55,9 @@ class Sampler(Protocol):
         """Remarks for the user, each once."""
         ...
 
-    @property
-    def fingerprint(self) -> str:
-        """Hash of weights, tokenizer and settings."""
-        ...
 
-    @property
-    def label(self) -> str:
-        """A short name for people."""
-        ...
+class Sampler(Model, Protocol):
+    """A model that completions can be drawn from."""
 
     def check_prompt(self, prompt: Prompt, decoding: Decoding, *, where: str) -> None:
         """Check before anything is drawn that the model can answer this prompt.
@@ -107,28 +111,8 @@ class Reply(NamedTuple):
     usage: Usage
 
 
-class Replier(Protocol):
+class Replier(Model, Protocol):
     """A model that answers one conversation at a time, as a judge is asked."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Hash of weights, tokenizer and settings."""
-        ...
-
-    @property
-    def label(self) -> str:
-        """A short name for people."""
-        ...
-
-    @property
-    def concurrency(self) -> int:
-        """Batches in flight."""
-        ...
-
-    @property
-    def notes(self) -> Sequence[str]:
-        """Remarks for the user, each once."""
-        ...
 
     @property
     def conversations_per_batch(self) -> int:

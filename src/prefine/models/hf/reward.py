@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jinja2 import TemplateError
@@ -24,6 +25,7 @@ from prefine.models.protocol import Answered
 from prefine.records import content_hash
 
 
+@dataclass(eq=False, kw_only=True)
 class RewardModel:
     """The reward of a conversation that ends with the completion [the model's own unit].
 
@@ -35,22 +37,18 @@ class RewardModel:
         max_tokens: Longer conversations are failures; None is what the model reads.
     """
 
-    batches_matter = True
-    reads_metadata = False
-
-    def __init__(
-        self, *, path: str, dtype: Dtype, device: str, batch_size: int, max_tokens: int | None
-    ) -> None:
-        self.path = path
-        self.batch_size = batch_size
-        self._dtype = dtype
-        self._device = device
-        self._max_tokens = max_tokens
+    path: str
+    dtype: Dtype
+    device: str
+    batch_size: int
+    max_tokens: int | None
+    batches_matter: ClassVar = True
+    reads_metadata: ClassVar = False
 
     @cached_property
     def fingerprint(self) -> str:
         """Hash of weights, tokenizer and how they are run."""
-        return content_hash("reward", weights_fingerprint(self.path), self._dtype, self.batch_size)
+        return content_hash("reward", weights_fingerprint(self.path), self.dtype, self.batch_size)
 
     def check(self) -> None:
         """Raise before any work if the folder cannot be used; loads no weights."""
@@ -60,7 +58,7 @@ class RewardModel:
     def scores(self, items: Sequence[Answered]) -> list[float | Failure]:
         """Return one reward per item, in order."""
         rows = [self._ids(item) for item in items]
-        limit = self._max_tokens or load_positions(self.path) or math.inf
+        limit = self.max_tokens or load_positions(self.path) or math.inf
         for index, row in enumerate(rows):
             if isinstance(row, list) and len(row) > limit:
                 rows[index] = Failure(
@@ -111,7 +109,7 @@ class RewardModel:
     @cached_property
     def _model(self) -> Any:
         model, missing = load_weights(
-            AutoModelForSequenceClassification, self.path, self._dtype, "reward model"
+            AutoModelForSequenceClassification, self.path, self.dtype, "reward model"
         )
         # A causal model's folder loads too, with a head drawn at random.
         if missing:
@@ -125,5 +123,5 @@ class RewardModel:
                 f"{self.path}: a reward model has one output, this has {model.config.num_labels} "
                 "labels"
             )
-        device = default_device() if self._device == "auto" else self._device
+        device = default_device() if self.device == "auto" else self.device
         return model.to(device).eval()

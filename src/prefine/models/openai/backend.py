@@ -142,15 +142,14 @@ class OpenAIModel:
         if isinstance(exchange, Failure):
             return exchange
         choice = exchange.choices[0]
-        if choice.finish_reason == "content_filter":
-            return Failure("content filter", exchange.usage)
-        if not (choice.message.content or "").strip():
-            return Failure(_empty(choice), exchange.usage)
+        text = choice.message.content or ""
+        if reason := _unusable(choice, text):
+            return Failure(reason, exchange.usage)
         logps = choice.first_token if first_token else None
         if first_token and logps is None:
             self._server.note(_NO_LOGPROBS)
         return Reply(
-            choice.message.content or "",
+            text,
             _FINISH.get(choice.finish_reason or "", "unknown"),
             logps,
             exchange.usage,
@@ -216,13 +215,11 @@ class OpenAIModel:
     def _completion(
         self, call: Call[SampleRequest], choice: ResponseChoice, decoding: Decoding, usage: Usage
     ) -> Completion | Failure:
-        if choice.finish_reason == "content_filter":
-            return Failure("content filter", usage)
         message = choice.message
         tool_calls = tuple(message.tool_calls or ())
         text = message.content or ""
-        if not text.strip() and not tool_calls:
-            return Failure(_empty(choice), usage)
+        if reason := _unusable(choice, text, *tool_calls):
+            return Failure(reason, usage)
         return Completion(
             id=content_hash("sampled", call.key, text, tool_calls),
             prompt_id=call.payload.prompt.id,
@@ -241,8 +238,12 @@ class OpenAIModel:
         )
 
 
-def _empty(choice: ResponseChoice) -> str:
-    """Return the reason of a completion without text."""
+def _unusable(choice: ResponseChoice, text: str, *tool_calls: object) -> str | None:
+    """Return the reason why there is no answer in a choice, if so."""
+    if choice.finish_reason == "content_filter":
+        return "content filter"
+    if text.strip() or tool_calls:
+        return None
     if choice.finish_reason == "length":
         return (
             "the length limit was reached before the answer began, while reasoning: raise "

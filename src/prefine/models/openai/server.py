@@ -8,6 +8,7 @@ there) a `BackendError`.
 import re
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -58,6 +59,7 @@ class Exchange(NamedTuple):
     usage: Usage
 
 
+@dataclass(eq=False, kw_only=True)
 class Server:
     """A chat model at a URL.
 
@@ -72,24 +74,15 @@ class Server:
         prices: For the cost; None counts tokens only.
     """
 
-    def __init__(
-        self,
-        *,
-        base_url: str,
-        model: str,
-        label: str,
-        api_key_env: str | None,
-        timeout_s: float,
-        max_retries: int,
-        prices: TokenPrices | None,
-    ) -> None:
-        self.base_url = base_url
-        self.model = model
-        self._label = label
-        self._api_key_env = api_key_env
-        self._timeout_s = timeout_s
-        self._max_retries = max_retries
-        self._prices = prices
+    base_url: str
+    model: str
+    label: str
+    api_key_env: str | None
+    timeout_s: float
+    max_retries: int
+    prices: TokenPrices | None
+
+    def __post_init__(self) -> None:
         self._lock = threading.Lock()
         self._notes: dict[str, None] = {}
         self._left_out: set[str] = set()
@@ -104,7 +97,7 @@ class Server:
     def note(self, text: str) -> None:
         """Add a note for the user, once."""
         with self._lock:
-            self._notes.setdefault(f"{self._label}: {text}")
+            self._notes.setdefault(f"{self.label}: {text}")
 
     def check(self) -> None:
         """Raise ConfigError if the URL or the key's variable is wrong; sends no request."""
@@ -112,13 +105,13 @@ class Server:
             raise ConfigError(
                 f"base_url: {self.base_url!r} is no URL; it looks like http://localhost:8000/v1"
             )
-        if self._api_key_env is None and self.base_url.startswith(OPENAI_URL):
+        if self.api_key_env is None and self.base_url.startswith(OPENAI_URL):
             raise ConfigError(
                 f"api_key_env: {OPENAI_URL} wants a key; name the environment variable that holds "
                 "it"
             )
-        if self._api_key_env is not None:
-            read_secret(self._api_key_env)
+        if self.api_key_env is not None:
+            read_secret(self.api_key_env)
 
     def chat(
         self,
@@ -156,7 +149,7 @@ class Server:
                 if not self._adapted(error, sent):
                     return self._status(error)
             except openai.APITimeoutError:
-                return self._failed(f"no answer within {self._timeout_s:g} s")
+                return self._failed(f"no answer within {self.timeout_s:g} s")
             except openai.APIConnectionError as error:
                 raise BackendError(
                     f"{self.base_url}: the server cannot be reached "
@@ -167,12 +160,12 @@ class Server:
 
     @cached_property
     def _client(self) -> openai.OpenAI:
-        key = "none" if self._api_key_env is None else read_secret(self._api_key_env)
+        key = "none" if self.api_key_env is None else read_secret(self.api_key_env)
         return openai.OpenAI(
             api_key=key,
             base_url=self.base_url,
-            timeout=self._timeout_s,
-            max_retries=self._max_retries,
+            timeout=self.timeout_s,
+            max_retries=self.max_retries,
         )
 
     def _succeeded(self, answer: Answer) -> Exchange | Failure:
@@ -184,7 +177,7 @@ class Server:
         prompt, completion = (
             (0, 0) if counts is None else (counts.prompt_tokens or 0, counts.completion_tokens or 0)
         )
-        cost = 0.0 if self._prices is None else self._prices.cost(prompt, completion)
+        cost = 0.0 if self.prices is None else self.prices.cost(prompt, completion)
         usage = Usage(calls=1, prompt_tokens=prompt, completion_tokens=completion, cost=cost)
         if not answer.choices:
             return Failure("the server sent no choice", usage)
