@@ -86,7 +86,8 @@ def _check_surrogates(value: Any, where: str) -> None:
 def _object_row(value: Any, where: str) -> SourceRow:
     if not isinstance(value, dict):
         raise DataError(
-            f"{where}: expected an object with named fields, found {type(value).__name__} {show(value)}"
+            f"{where}: expected an object with named fields, found {type(value).__name__} "
+            f"{show(value)}"
         )
     return SourceRow(where, value)
 
@@ -133,7 +134,8 @@ def _json(path: Path) -> Iterator[SourceRow]:
         )
     if not isinstance(value, list):
         raise DataError(
-            f"{path}: a JSON file must hold a list of objects, this one holds a {type(value).__name__}"
+            f"{path}: a JSON file must hold a list of objects, this one holds "
+            f"{type(value).__name__} {show(value)}"
         )
     for number, item in enumerate(value):
         yield _object_row(item, f"{path}, row {number}")
@@ -191,40 +193,35 @@ def _cell(name: str, cell: str, where: str) -> Any:
 
 
 def _parquet(path: Path) -> Iterator[SourceRow]:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
-        parquet = pq.ParquetFile(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path}: not readable as Parquet: {error}") from error
-    with closing(parquet):
-        yield from _batches(parquet.iter_batches(batch_size=_ROWS_AT_A_TIME), path, "Parquet")
+    def batches() -> Iterator[Any]:
+        with closing(pq.ParquetFile(path)) as parquet:
+            yield from parquet.iter_batches(batch_size=_ROWS_AT_A_TIME)
+
+    return _rows_of_batches(batches(), path, "Parquet")
 
 
 def _arrow(path: Path) -> Iterator[SourceRow]:
-    """Rows of an IPC file, or of the stream that `datasets` writes."""
+    """Yield the rows of an IPC file, or of the stream that `datasets` writes."""
     import pyarrow as pa
 
-    with pa.OSFile(str(path)) as source:
-        try:
+    def batches() -> Iterator[Any]:
+        with pa.OSFile(str(path)) as source:
             try:
                 file = pa.ipc.open_file(source)
-                batches: Iterable[Any] = map(file.get_batch, range(file.num_record_batches))
+                found: Iterable[Any] = map(file.get_batch, range(file.num_record_batches))
             except pa.ArrowInvalid:
                 source.seek(0)
-                batches = pa.ipc.open_stream(source)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise DataError(f"{path}: not readable as Arrow: {error}") from error
-        slices = (
-            batch.slice(start, _ROWS_AT_A_TIME)
-            for batch in batches
-            for start in range(0, len(batch), _ROWS_AT_A_TIME)
-        )
-        yield from _batches(slices, path, "Arrow")
+                found = pa.ipc.open_stream(source)
+            for batch in found:
+                for start in range(0, len(batch), _ROWS_AT_A_TIME):
+                    yield batch.slice(start, _ROWS_AT_A_TIME)
+
+    return _rows_of_batches(batches(), path, "Arrow")
 
 
-def _batches(batches: Iterable[Any], path: Path, kind: str) -> Iterator[SourceRow]:
+def _rows_of_batches(batches: Iterable[Any], path: Path, kind: str) -> Iterator[SourceRow]:
     import pyarrow as pa
 
     number = 0
@@ -234,8 +231,9 @@ def _batches(batches: Iterable[Any], path: Path, kind: str) -> Iterator[SourceRo
                 yield SourceRow(f"{path}, row {number}", as_json(item))
                 number += 1
     except (pa.ArrowInvalid, OSError) as error:
+        after = f", after row {number - 1}" if number else ""
         raise DataError(
-            f"{path}, after row {number - 1}: damaged {kind} ({error}); write the file again"
+            f"{path}{after}: not readable as {kind} ({error}); write the file again"
         ) from error
 
 

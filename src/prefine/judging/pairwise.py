@@ -178,8 +178,13 @@ class PairwiseJudge:
     def _ask(
         self, calls: Sequence[Call[Matchup]], style: prompts.Style
     ) -> Sequence[Reply | Failure]:
+        return self._respond([self._conversation(call.payload, style) for call in calls], style)
+
+    def _respond(
+        self, conversations: Sequence[tuple[Message, ...]], style: prompts.Style
+    ) -> Sequence[Reply | Failure]:
         return self._model.respond(
-            [self._conversation(call.payload, style) for call in calls],
+            conversations,
             max_new_tokens=1 if style == "label" else self._max_new_tokens,
             temperature=self._temperature,
             seed=self._seed,
@@ -222,13 +227,7 @@ class PairwiseJudge:
             Message(role="assistant", content=reply.text),
             Message(role="user", content=_REPAIR),
         )
-        (again,) = self._model.respond(
-            [conversation],
-            max_new_tokens=self._max_new_tokens,
-            temperature=self._temperature,
-            seed=self._seed,
-            first_token=False,
-        )
+        (again,) = self._respond([conversation], "text")
         return again
 
     def _read(self, matchup: Matchup, reply: Reply) -> Verdict:

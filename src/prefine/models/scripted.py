@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -15,6 +16,7 @@ from prefine.records import Completion, Message, Prompt, Usage, content_hash
 _HASH_RANGE = float(16**16)
 
 
+@dataclass(eq=False, kw_only=True)
 class ScriptedModel:
     """Answers each sample and each conversation with one of `replies`, chosen by hash.
 
@@ -27,27 +29,21 @@ class ScriptedModel:
         batch: Calls per batch.
     """
 
-    concurrency = 1
-    notes: tuple[str, ...] = ()
+    concurrency: ClassVar = 1
+    notes: ClassVar[tuple[str, ...]] = ()
+    label: ClassVar = "scripted"
 
-    def __init__(
-        self,
-        *,
-        replies: Annotated[list[str], Field(min_length=1)],
-        fail_share: Share = 0.0,
-        fail_reason: str = "scripted failure",
-        truncate_share: Share = 0.0,
-        delay_s: Annotated[float, Field(ge=0)] = 0.0,
-        batch: Annotated[int, Field(gt=0)] = 32,
-    ) -> None:
-        self.replies = replies
-        self.fail_share = fail_share
-        self.fail_reason = fail_reason
-        self.truncate_share = truncate_share
-        self.delay_s = delay_s
-        self.batch = batch
-        self.label = "scripted"
-        self.fingerprint = content_hash("scripted", replies, fail_share, truncate_share)
+    replies: Annotated[list[str], Field(min_length=1)]
+    fail_share: Share = 0.0
+    fail_reason: str = "scripted failure"
+    truncate_share: Share = 0.0
+    delay_s: Annotated[float, Field(ge=0)] = 0.0
+    batch: Annotated[int, Field(gt=0)] = 32
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the script."""
+        return content_hash("scripted", self.replies, self.fail_share, self.truncate_share)
 
     def check_prompt(self, prompt: Prompt, decoding: Decoding, *, where: str) -> None:
         """Accept every prompt."""
