@@ -1,6 +1,4 @@
-"""What a journaled answer outlives: metadata that changes, where the judge never saw it; and
-not where it may have.
-"""
+"""A journaled answer outlives a change of metadata only where the judge never saw it."""
 
 import math
 from pathlib import Path
@@ -43,7 +41,7 @@ EDITED = [
 
 
 def asked_for_edits(judge: Any) -> list[int]:
-    """How many questions each edit asks again."""
+    """Count the questions that each edit asks again."""
     engine = CallEngine(MemoryLog())
     counts = []
     for one in (matchup(), *EDITED, matchup()):
@@ -66,7 +64,7 @@ class Comparing:
     fingerprint, first_slot_bias = "mine", 0.0
 
     def check(self, prompt: Prompt, completions: list[Completion]) -> None:
-        """Nothing."""
+        """Accept everything."""
 
     def compare(self, prompt: Prompt, first: Completion, second: Completion) -> Verdict:
         """A tie."""

@@ -170,7 +170,7 @@ class OpenAIModel:
             except BackendError as error:
                 if not answers:
                     raise
-                # What came before it is paid for and must be kept; the next batch is told.
+                # The answers before it are paid for and must be kept; the next batch raises it.
                 self._refusal = error
                 return answers | {call.key: Failure(str(error)) for call in still}
             if isinstance(exchange, Failure):
