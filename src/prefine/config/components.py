@@ -89,7 +89,7 @@ TABLES: dict[Kind, dict[str, str]] = {
         "playground": "prefine.judges.playground:PlaygroundJudge",
         "recorded": "prefine.judges.recorded:RecordedJudge",
         "pairwise": "prefine.judging.pairwise:PairwiseJudge",
-        "reward": "prefine.judging.reward:reward",
+        "reward": "prefine.judging.scores:reward",
     },
     "selector": {
         "best_vs_random": "prefine.pairing.selectors.best_vs_random:best_vs_random",
