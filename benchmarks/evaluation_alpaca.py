@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 
 from line import Line
-from prefine.metrics.win_rates.calibration import AlpacaCalibration
 from prefine.metrics.win_rates.length_control import (
     LengthControl,
     Weights,
@@ -20,8 +19,8 @@ from prefine.metrics.win_rates.length_control import (
     length_controlled_win_rate,
     predicted_win_rate,
 )
-from prefine.metrics.win_rates.preferences import DRAW, preference_rates
-from prefine.metrics.win_rates.win_rates import win_rate
+from prefine.metrics.win_rates.length_data import AlpacaCalibration
+from prefine.metrics.win_rates.win_rates import DRAW, preference_rates, win_rate
 from prefine.suites.alpaca import AlpacaRows, read_annotation_table
 from prefine.suites.alpaca_calibration import read_calibration_folder
 from prefine.suites.reading import rows_of

@@ -15,15 +15,14 @@ import pyarrow.parquet as pq
 from line import Line
 from prefine.metrics.judges.agreement import rater_agreement
 from prefine.metrics.judges.calibration import cyclic_triads, expected_calibration_error
-from prefine.metrics.judges.labels import (
+from prefine.metrics.judges.reward_bench import best_of, reward_bench_v1, weighted_subsets
+from prefine.metrics.judges.verdicts import (
     labelled_accuracy,
     length_preference,
     order_agreement,
     slot_preference,
     verdict_rates,
 )
-from prefine.metrics.judges.reward_bench import best_of, reward_bench_v1
-from prefine.metrics.judges.subsets import weighted_subsets
 from prefine.metrics.statistics.intervals import mean_value
 from prefine.records import MetricValue
 from prefine.suites.llmbar import read_instances

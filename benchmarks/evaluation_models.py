@@ -10,8 +10,8 @@ import numpy as np
 
 from evaluation_statistics import IDS, PROMPTS, judged
 from line import Line
+from prefine.metrics.rewards.accuracy import log_ratio_margins
 from prefine.metrics.rewards.likelihood_indicators import token_spread
-from prefine.metrics.rewards.model_rewards import log_ratio_margins
 from prefine.metrics.rewards.ranking_accuracy import (
     dpo_loss_threshold,
     idealised_ranking_accuracy,

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from line import Line
-from prefine.metrics.statistics.intervals import bootstrap_mean
 from prefine.metrics.statistics.paired import Outcomes, compare, compare_all
-from prefine.metrics.win_rates.calibration import AlpacaCalibration
+from prefine.metrics.statistics.resampling import bootstrap_mean
 from prefine.metrics.win_rates.leaderboard import bradley_terry_leaderboard
 from prefine.metrics.win_rates.length_control import length_controlled_win_rate
+from prefine.metrics.win_rates.length_data import AlpacaCalibration
 from prefine.metrics.win_rates.win_rates import win_rate
 
 Array = npt.NDArray[np.float64]

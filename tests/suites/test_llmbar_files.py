@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from prefine.errors import ConfigError, DataError
-from prefine.metrics.judges.labels import labelled_accuracy
+from prefine.metrics.judges.verdicts import labelled_accuracy
 from prefine.records import Judgment
 from prefine.suites.llmbar import (
     read_instances,

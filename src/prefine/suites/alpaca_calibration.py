@@ -10,7 +10,7 @@ import numpy as np
 from prefine.data.json_text import decoded
 from prefine.data.layouts.protocol import SourceRow
 from prefine.errors import ConfigError, DataError
-from prefine.metrics.win_rates.calibration import AlpacaCalibration
+from prefine.metrics.win_rates.length_data import AlpacaCalibration
 from prefine.suites.reading import number_field, rows_of
 
 DIFFICULTY, GAMED = "instruction_difficulty", "gamed_baselines"

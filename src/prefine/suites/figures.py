@@ -7,9 +7,9 @@ from typing import NamedTuple
 from prefine.errors import ConfigError, DataError
 from prefine.metrics.texts.screens import empty_outputs, identical_outputs, verdict_like_outputs
 from prefine.metrics.win_rates.arena_hard import Battles, arena_hard_elo, arena_hard_scores
-from prefine.metrics.win_rates.calibration import AlpacaCalibration
 from prefine.metrics.win_rates.length_control import length_controlled_win_rate
-from prefine.metrics.win_rates.preferences import preference_rates
+from prefine.metrics.win_rates.length_data import AlpacaCalibration
+from prefine.metrics.win_rates.win_rates import preference_rates
 from prefine.records import MetricValue
 from prefine.suites import alpaca, arena_hard, judge_figures
 from prefine.suites.alpaca_calibration import read_calibration_at

@@ -4,13 +4,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from prefine.metrics.judges.answers import first_slot_rate, swap_consistency
-from prefine.metrics.judges.labels import (
-    labelled_accuracy,
-    order_agreement,
-    slot_preference,
-    verdict_rates,
-)
 from prefine.metrics.judges.reward_bench import (
     SECTIONS,
     V2_SUBSETS,
@@ -18,6 +11,14 @@ from prefine.metrics.judges.reward_bench import (
     reward_bench_v1,
     reward_bench_v2,
     ties_score,
+)
+from prefine.metrics.judges.verdicts import (
+    first_slot_rate,
+    labelled_accuracy,
+    order_agreement,
+    slot_preference,
+    swap_consistency,
+    verdict_rates,
 )
 from prefine.metrics.statistics.intervals import percentage
 from prefine.records import MetricValue

@@ -46,7 +46,7 @@ class JudgedPair(NamedTuple):
 
 
 class LabelledVerdicts(NamedTuple):
-    """What `prefine.metrics.judges.labels` takes: labels, and P(answer 1 is better) in each order; None no verdict."""
+    """What `prefine.metrics.judges.verdicts` takes: labels, and P(answer 1 is better) in each order; None no verdict."""
 
     labels: list[int]
     p_one: list[float | None]

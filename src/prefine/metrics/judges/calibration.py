@@ -5,14 +5,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from prefine.metrics.statistics.intervals import (
-    Array,
-    Groups,
-    mean_value,
-    percentage,
-    probabilities,
-)
-from prefine.metrics.statistics.resampling import drawn_prompts, spread
+from prefine.metrics.statistics.intervals import mean_value, percent
+from prefine.metrics.statistics.resampling import Resampling, group_index, measured, selected
+from prefine.metrics.statistics.values import Array, Groups, probabilities, refuse, same_size
 from prefine.records import MetricValue
 
 
@@ -78,29 +73,24 @@ def expected_calibration_error(
     """
     chance, truth = _pairs(p, outcomes, prompt_ids)
     index = _bins(chance, bins)
-    groups = np.arange(chance.size) if prompt_ids is None else np.asarray(prompt_ids)
-    _, group = np.unique(groups, return_inverse=True)
-    size = int(group.max()) + 1
-    gaps = np.bincount(group * bins + index, weights=chance - truth, minlength=size * bins).reshape(
-        size, bins
-    )
-    counts = np.bincount(group, minlength=size).astype(np.float64)
-    value = float(np.abs(gaps.sum(axis=0)).sum() / chance.size)
-    error, interval = None, None
-    if size > 1:
-        drawn = [
-            np.abs(block @ gaps).sum(axis=1) / (block @ counts)
-            for block in drawn_prompts(size, samples=samples, seed=seed)
-        ]
-        error, (low, high) = spread(100 * np.concatenate(drawn))
-        interval = (low, high)
-    return MetricValue(
-        name="expected_calibration_error",
-        value=100 * value,
-        standard_error=error,
-        interval=interval,
+    group = group_index(np.arange(chance.size) if prompt_ids is None else prompt_ids)
+    counts = np.bincount(group).astype(np.float64)
+    size = len(counts)
+    gaps = np.bincount(group * bins + index, weights=chance - truth, minlength=size * bins)
+    gaps = gaps.reshape(size, bins)
+
+    def distance(weights: Array) -> Array:
+        """The error of each weighting of the prompts [s]."""
+        total: Array = np.abs(weights @ gaps).sum(axis=1) / (weights @ counts)
+        return total
+
+    return measured(
+        "expected_calibration_error",
+        float(distance(np.ones((1, size)))[0]),
+        Resampling(samples, seed).draws(size, distance),
         n=chance.size,
         unit="%",
+        scale=100,
     )
 
 
@@ -123,10 +113,8 @@ def reliability_curve(
     for b in range(bins):
         inside = index == b
         if inside.any():
-            groups = None if prompt_ids is None else np.asarray(prompt_ids)[inside]
-            frequency = percentage(
-                "frequency", truth[inside], samples=samples, seed=seed, groups=groups
-            )
+            groups = selected(prompt_ids, inside)
+            frequency = percent("frequency", truth[inside], Resampling(samples, seed), groups)
             curve.append(
                 ReliabilityBin(
                     b / bins, (b + 1) / bins, 100 * float(chance[inside].mean()), frequency
@@ -187,22 +175,12 @@ def cyclic_triads(
     counts = [round(float(part.sum())) for part in (cyclic, strict, complete)]
     rate = None
     if counts[1]:
-        error, interval = None, None
-        if (strict > 0).sum() > 1:
-            used = strict > 0
-            drawn = [
-                (block @ cyclic[used]) / (block @ strict[used])
-                for block in drawn_prompts(int(used.sum()), samples=samples, seed=seed)
-            ]
-            error, interval = spread(100 * np.concatenate(drawn))
-        rate = MetricValue(
-            name="cyclic_triads",
-            value=100 * counts[0] / counts[1],
-            standard_error=error,
-            interval=interval,
-            n=counts[1],
-            unit="%",
+        used = strict > 0
+        draws = Resampling(samples, seed).draws(
+            int(used.sum()), lambda weights: (weights @ cyclic[used]) / (weights @ strict[used])
         )
+        share = counts[0] / counts[1]
+        rate = measured("cyclic_triads", share, draws, n=counts[1], unit="%", scale=100)
     return CyclicTriads(rate, counts[0], counts[1], counts[2] - counts[1], total - counts[2])
 
 
@@ -210,10 +188,7 @@ def _pairs(
     p: npt.ArrayLike, outcomes: npt.ArrayLike, prompt_ids: Groups | None
 ) -> tuple[Array, Array]:
     chance, truth = probabilities(p, name="p"), probabilities(outcomes, name="outcomes")
-    if chance.size != truth.size or (prompt_ids is not None and len(prompt_ids) != chance.size):
-        raise ValueError(
-            f"{chance.size} probabilities, but {truth.size} outcomes; one of each per verdict"
-        )
+    same_size(p=chance, outcomes=truth, prompt_ids=prompt_ids)
     return chance, truth
 
 
@@ -231,11 +206,7 @@ def _signs(p: Array) -> Array:
         raise ValueError(
             f"p_row_better must be [N, M, M] with M of at least 3, got shape {p.shape}"
         )
-    bad = np.argwhere((p < 0) | (p > 1))
-    if len(bad):
-        raise ValueError(
-            f"p_row_better must be in [0, 1], got {p[tuple(bad[0])]} at {bad[0].tolist()}"
-        )
+    refuse((p < 0) | (p > 1), p, "must be in [0, 1]", name="p_row_better")
     mirrored = 1 - p.transpose(0, 2, 1)
     off = ~np.eye(p.shape[1], dtype=np.bool_)
     both = np.argwhere((np.abs(p - mirrored) > 1e-9) & off)

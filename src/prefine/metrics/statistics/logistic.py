@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from prefine.metrics.statistics.values import regression_rows
 from prefine.newton import Array, Indices, LocalLoss, newton
 
 _LAST_STEP = 1e-5
@@ -57,7 +58,9 @@ def logistic_regression(
         ValueError: Shapes that do not fit, a value that is not finite, an outcome outside [0, 1], a
             negative weight.
     """
-    x, y, w = _checked(features, outcomes, weights)
+    x, y, w = regression_rows(features, outcomes, weights)
+    if not (w > 0).any():
+        raise ValueError("all weights are 0, so there is nothing to fit")
     labels = list(names) if names is not None else [f"feature {k}" for k in range(x.shape[1])]
     x, y, w = x[w > 0], y[w > 0], w[w > 0]
     _refuse_dependent(x, labels)
@@ -98,36 +101,6 @@ def logistic_regression(
         ) from error
     (hessian,) = local_loss(found, np.arange(1)).hessian
     return LogisticFit(found[0], np.linalg.inv(hessian).astype(np.float64, copy=False))
-
-
-def _checked(
-    features: npt.ArrayLike, outcomes: npt.ArrayLike, weights: npt.ArrayLike | None
-) -> tuple[Array, Array, Array]:
-    x, y = np.asarray(features, dtype=np.float64), np.asarray(outcomes, dtype=np.float64)
-    w = np.ones(len(y)) if weights is None else np.asarray(weights, dtype=np.float64)
-    if x.ndim != 2 or y.shape != x.shape[:1] or w.shape != y.shape or not x.size:
-        raise ValueError(
-            f"need features [N, K], outcomes [N] and weights [N], got {x.shape}, {y.shape} and "
-            f"{w.shape}"
-        )
-    for name, array in (("features", x), ("outcomes", y), ("weights", w)):
-        infinite = np.argwhere(~np.isfinite(array))
-        if len(infinite):
-            place = ", ".join(str(k) for k in infinite[0])
-            raise ValueError(
-                f"{name}: {len(infinite)} values are not finite numbers, first at [{place}]"
-            )
-    outside = np.flatnonzero((y < 0) | (y > 1))
-    if outside.size:
-        raise ValueError(f"outcomes must be in [0, 1], got {y[outside[0]]} at index {outside[0]}")
-    negative = np.flatnonzero(w < 0)
-    if negative.size:
-        raise ValueError(
-            f"weights must not be negative, got {w[negative[0]]} at index {negative[0]}"
-        )
-    if not (w > 0).any():
-        raise ValueError("all weights are 0, so there is nothing to fit")
-    return x, y, w
 
 
 def _refuse_dependent(x: Array, labels: list[str]) -> None:

@@ -129,6 +129,5 @@ def truncated_outputs(finish_reasons: Mapping[str, FinishReason]) -> CutScreen:
 def _screen(name: str, flags: Mapping[str, bool]) -> OutputScreen:
     if not flags:
         raise ValueError(f"{name}: there is no output to screen")
-    # Each output is its own group: nothing is resampled.
-    rate = percentage(name, list(flags.values()), samples=2, seed=0)
+    rate = percentage(name, list(flags.values()))
     return OutputScreen(rate, tuple(id_ for id_, caught in flags.items() if caught))

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from prefine.metrics.statistics.intervals import Array
+from prefine.metrics.statistics.values import Array
 
 STYLE_FEATURES = ("length", "headers", "lists", "bolds")
 """The columns of `style_features`."""
