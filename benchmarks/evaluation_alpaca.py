@@ -21,8 +21,8 @@ from prefine.metrics.win_rates.length_control import (
 )
 from prefine.metrics.win_rates.length_data import AlpacaCalibration
 from prefine.metrics.win_rates.win_rates import DRAW, preference_rates, win_rate
-from prefine.suites.alpaca import AlpacaRows, read_annotation_table
-from prefine.suites.alpaca_calibration import read_calibration_folder
+from prefine.suites.alpaca_eval.calibration import read_calibration_folder
+from prefine.suites.alpaca_eval.files import AlpacaRows, read_annotation_table
 from prefine.suites.reading import rows_of
 
 INCONSISTENT = ("dbrx-instruct", "NullModel")

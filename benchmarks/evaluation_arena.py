@@ -209,7 +209,7 @@ def bad_input() -> Iterator[Line]:
         Bad(
             "NaN feature",
             lambda: style_controlled_score([0, 1] * 10, features * np.nan),
-            "not finite",
+            "must be finite",
         ),
         Bad(
             "constant lengths",

@@ -18,7 +18,7 @@ import pytest
 from command import Result, prefine
 from prefine.metrics.judges.reward_bench import SECTIONS, V2_SUBSETS
 from prefine.records import Comparison, Judgment
-from prefine.suites.kinds import KINDS
+from prefine.suites.annotations import KINDS
 from run_place import Place
 
 Rows = Sequence[dict[str, Any]]
@@ -431,7 +431,7 @@ def test_texts_of_files_do_not_drive_the_terminal(tmp_path: Path) -> None:
         ({"preference": -1}, ("row 0", "preference", "-1", "not understood")),
         ({"preference": "win"}, ("row 0", "preference", "'win'")),
         ({"output_2": 5.5}, ("row 0", "output_2", "5.5")),
-        ({"instruction": "the same"}, ("row 1", "row 0", "'the same'", "remove one")),
+        ({"instruction": "the same"}, ("row 1", "row 0", "'the same'", "keep one")),
         ({"preference": None}, ("annotations.json", "none of 12 rows")),
     ],
 )

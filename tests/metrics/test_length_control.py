@@ -17,8 +17,8 @@ from prefine.metrics.win_rates.length_control import (
     predicted_win_rate,
 )
 from prefine.metrics.win_rates.length_data import AlpacaCalibration
-from prefine.suites.alpaca import read_annotation_table
-from prefine.suites.alpaca_calibration import read_calibration_folder
+from prefine.suites.alpaca_eval.calibration import read_calibration_folder
+from prefine.suites.alpaca_eval.files import read_annotation_table
 
 N = 120
 

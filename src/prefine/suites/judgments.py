@@ -1,5 +1,6 @@
-"""Judgments of our own as JSON Lines, one record a line, such as `judgment.model_dump_json()` writes."""
+"""Judgments of ours as JSON Lines, one `judgment.model_dump_json()` a line."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -7,13 +8,15 @@ from pydantic import ValidationError
 
 from prefine.data.layouts.protocol import show
 from prefine.errors import DataError
-from prefine.records import Judgment
-from prefine.suites.reading import rows_of
+from prefine.metrics.judges.verdicts import first_slot_rate, swap_consistency, verdict_rates
+from prefine.records import Judgment, MetricValue
+from prefine.suites.figures import SAMPLES, Figures
+from prefine.suites.reading import Once, rows_of
 
 
 @dataclass
 class JudgeRows:
-    """What one judge said, as the metrics take it; None is no verdict.
+    """The verdicts of one judge, as the metrics take them; None is no verdict.
 
     Attributes:
         p_first: P(first is better) of each judgment [n].
@@ -39,8 +42,8 @@ def read_judgments(path: Path) -> dict[str, JudgeRows]:
         DataError: A row is no judgment, or one is there twice; the message has the row.
     """
     found: dict[str, JudgeRows] = {}
-    open_: dict[tuple[str, int, str, str, str], Judgment] = {}
-    seen: dict[tuple[str, int, str, str, str], str] = {}
+    unmatched: dict[tuple[str, int, str, str, str], Judgment] = {}
+    once = Once()
     for row in rows_of(path):
         try:
             one = Judgment.model_validate(row.values)
@@ -53,21 +56,47 @@ def read_judgments(path: Path) -> dict[str, JudgeRows]:
             ) from error
         shown = one.comparison
         key = (one.judge, one.sample_index, shown.prompt_id, shown.first, shown.second)
-        if key in seen:
-            raise DataError(f"{row.where}: the same judgment as in {seen[key]}; remove one")
-        seen[key] = row.where
+        once.see(row, f"judgment {', '.join(map(str, key))}")
         rows = found.setdefault(one.judge, JudgeRows())
         rows.p_first.append(one.p_first)
         rows.prompt_ids.append(shown.prompt_id)
-        other = open_.pop(
+        other = unmatched.pop(
             (one.judge, one.sample_index, shown.prompt_id, shown.second, shown.first), None
         )
         if other is None:
-            open_[key] = one
+            unmatched[key] = one
             continue
         rows.both.append(other.p_first)
         rows.swapped.append(one.p_first)
         rows.both_prompt_ids.append(shown.prompt_id)
-    for judge, *_ in open_:
+    for judge, *_ in unmatched:
         found[judge].once += 1
     return found
+
+
+def figures(path: Path) -> Iterator[Figures]:
+    """The figures of each judge in a file of judgments."""
+    for judge, rows in read_judgments(path).items():
+        metrics: list[MetricValue] = []
+        known = [
+            (p, prompt)
+            for p, prompt in zip(rows.p_first, rows.prompt_ids, strict=True)
+            if p is not None
+        ]
+        if known:
+            p_first, prompts = [p for p, _ in known], [prompt for _, prompt in known]
+            metrics.append(first_slot_rate(p_first, samples=SAMPLES, prompt_ids=prompts))
+        notes = [f"{rows.once:,} judgments were asked in one order only"] if rows.once else []
+        try:
+            metrics.append(
+                swap_consistency(
+                    rows.both,
+                    rows.swapped,
+                    samples=SAMPLES,
+                    prompt_ids=rows.both_prompt_ids,
+                )
+            )
+        except ValueError as error:
+            notes.append(f"no consistency: {error}")
+        rates = verdict_rates(rows.p_first, samples=SAMPLES, prompt_ids=rows.prompt_ids)
+        yield Figures(judge, (*metrics, *filter(None, rates)), tuple(notes))

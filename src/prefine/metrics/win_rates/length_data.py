@@ -85,7 +85,7 @@ class AlpacaCalibration:
         return features, self.gamed_preference[known]
 
 
-Index = Sequence[int] | Sequence[str] | npt.NDArray[np.generic]
+Index = Sequence[int | str] | npt.NDArray[np.generic]
 
 
 class LengthTable(NamedTuple):

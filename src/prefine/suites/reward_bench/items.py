@@ -1,4 +1,4 @@
-"""RewardBench instances: v1 with one chosen and one rejected answer, v2 with the right answers and the wrong ones."""
+"""RewardBench instances: v1 with one right and one wrong answer, v2 with several of each."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +10,16 @@ from prefine.data.layouts.protocol import SourceRow, rest, show
 from prefine.errors import DataError
 from prefine.metrics.judges.reward_bench import TiesPrompts, ties_prompts
 from prefine.records import Completion, PreferencePair, Prompt, Record
-from prefine.suites.reading import Once, answer_to, rows_of, text_field, texts_field, write_lines
+from prefine.suites.reading import (
+    Once,
+    answer_to,
+    list_field,
+    name_field,
+    one_turn,
+    rows_of,
+    text_field,
+    write_lines,
+)
 
 _V1 = ("id", "prompt", "chosen", "rejected", "chosen_model", "rejected_model", "subset")
 _V2 = (
@@ -51,7 +60,7 @@ class RewardBenchItem(Record):
 
 
 class TiesScores(NamedTuple):
-    """What `prefine.metrics.judges.reward_bench.ties_score` takes, in the order of the prompts' numbers."""
+    """The prompts of the Ties subset for `ties_score`, in the order of their numbers."""
 
     reference: TiesPrompts
     tied: TiesPrompts
@@ -144,7 +153,7 @@ def paired_ties(prompts: Iterable[tuple[str, Sequence[float], int]]) -> TiesScor
 def _v1(row: SourceRow) -> RewardBenchItem:
     prompt = Prompt.from_text(text_field(row, "prompt"), source=row.where)
     answers = [
-        answer_to(prompt, index, text_field(row, side), str(row.values.get(f"{side}_model") or ""))
+        answer_to(prompt, index, text_field(row, side), name_field(row, f"{side}_model"))
         for index, side in enumerate(("chosen", "rejected"))
     ]
     return RewardBenchItem(
@@ -159,7 +168,8 @@ def _v1(row: SourceRow) -> RewardBenchItem:
 
 def _v2(row: SourceRow) -> RewardBenchItem:
     prompt = Prompt.from_text(text_field(row, "prompt"), source=row.where)
-    chosen, rejected = texts_field(row, "chosen"), texts_field(row, "rejected")
+    chosen = list_field(row, "chosen", str, of="texts")
+    rejected = list_field(row, "rejected", str, of="texts")
     for name, size in (
         ("num_correct", len(chosen)),
         ("num_incorrect", len(rejected)),
@@ -192,11 +202,10 @@ def _v2(row: SourceRow) -> RewardBenchItem:
 
 
 def _row(item: RewardBenchItem, version: int) -> dict[str, Any]:
-    if len(item.prompt.messages) != 1:
-        raise DataError(
-            f"item {item.id}: a prompt of {len(item.prompt.messages)} turns; RewardBench's have one"
-        )
-    own: dict[str, Any] = item.metadata | {"id": item.id, "prompt": item.prompt.text}
+    fields: dict[str, Any] = item.metadata | {
+        "id": item.id,
+        "prompt": one_turn(item.prompt, "RewardBench"),
+    }
     right, wrong = item.completions[: item.num_correct], item.completions[item.num_correct :]
     if version == 1:
         if len(item.completions) != 2 or item.num_correct != 1:
@@ -206,11 +215,11 @@ def _row(item: RewardBenchItem, version: int) -> dict[str, Any]:
             )
         sides = {"chosen": right[0].text, "chosen_model": right[0].model}
         return (
-            own
+            fields
             | sides
             | {"rejected": wrong[0].text, "rejected_model": wrong[0].model, "subset": item.subset}
         )
-    return own | {
+    return fields | {
         "chosen": [answer.text for answer in right],
         "rejected": [answer.text for answer in wrong],
         "num_correct": len(right),

@@ -71,7 +71,7 @@ def read_calibration_folder(folder: Path) -> AlpacaCalibration:
 
 
 def read_calibration_at(paths: Sequence[Path]) -> AlpacaCalibration:
-    """The calibration of a folder, which may hold either pair of files, or of upstream's two files in this order.
+    """The calibration in a folder with either pair of files, or in upstream's two files.
 
     Raises:
         ConfigError: There are no such files.
