@@ -1,4 +1,4 @@
-"""A server that speaks the OpenAI chat protocol on loopback and answers as a test scripts it, faults included.
+"""An OpenAI-compatible chat server on loopback that answers by a test's script, faults too.
 
     with OpenAIServer(lambda request, number: Reply(texts("blue", "red"))) as server:
         client = openai.OpenAI(base_url=server.url, api_key="planted")
