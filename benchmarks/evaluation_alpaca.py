@@ -108,7 +108,7 @@ def length_controlled(
 def by_instruction(
     annotations: dict[str, AlpacaRows], published: Published, calibration: AlpacaCalibration
 ) -> Iterator[Line]:
-    """What joining difficulties by row instead of by instruction does to models with rows left out."""
+    """The effect of joining difficulties by row on models with rows left out."""
     for model in published:
         rows = annotations[model]
         if list(rows.ids) != list(range(len(rows.ids))):
@@ -121,7 +121,7 @@ def by_instruction(
 
 
 def order(folder: Path, annotations: dict[str, AlpacaRows], published: Published) -> Iterator[Line]:
-    """What the order in which the judge saw a pair does to difficulties and to win rates."""
+    """The effect that the order in which the judge saw a pair has on difficulties and win rates."""
     table = {
         int(row.values["instruction_id"]): row.values
         for row in rows_of(folder / "instruction_difficulty.parquet")
@@ -146,7 +146,7 @@ def order(folder: Path, annotations: dict[str, AlpacaRows], published: Published
 def from_weights(
     annotations: dict[str, AlpacaRows], published: Published, calibration: AlpacaCalibration
 ) -> Iterator[Line]:
-    """What published weights give, difficulties by row as they were fitted."""
+    """The figures that published weights give, difficulties by row as they were fitted."""
     errors = {}
     for model, row in published.items():
         if row["theta_len"] and model not in INCONSISTENT:
@@ -166,7 +166,7 @@ def from_weights(
 def properties(
     annotations: dict[str, AlpacaRows], published: Published, calibration: AlpacaCalibration
 ) -> Iterator[Line]:
-    """What must not matter, on every model."""
+    """Changes that must not matter, on every model."""
     permuted = copied = swapped = 0
     rng = np.random.default_rng(0)
     for model in published:
@@ -208,7 +208,7 @@ def properties(
 def bad_input(
     annotations: dict[str, AlpacaRows], published: Published, calibration: AlpacaCalibration
 ) -> Iterator[Line]:
-    """What must be refused with a reason, or counted."""
+    """Input that must be refused with a reason, or counted."""
     del published
     rows = annotations["claude-2"]
     y, model, baseline, ids = rows

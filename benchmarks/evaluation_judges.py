@@ -1,4 +1,4 @@
-"""LLMBar's recorded judges: the published figures, the preference for a slot, and rating against comparing.
+"""LLMBar's recorded judges: published figures, slot preference, rating against comparing.
 
 PREFINE_TEST_DATA=… python benchmarks/evaluation_judges.py
 """
@@ -43,7 +43,7 @@ P_ONE = {0: None, 1: 1.0, 2: 0.0}
 
 
 class Verdicts(NamedTuple):
-    """Labels and P(answer 1 is better) in both orders, and the two ratings where there were any; by pair."""
+    """Labels, P(answer 1 is better) in both orders, and ratings if there were any; by pair."""
 
     ids: list[int]
     labels: list[int]
@@ -164,7 +164,7 @@ def habits(data: Path, recorded: Recorded) -> Iterator[Line]:
 
 
 def rating_against_comparing(recorded: Recorded) -> Iterator[Line]:
-    """Accuracy of one rating per answer minus accuracy of comparing, under the same prompt, by subset and judge.
+    """Accuracy of rating each answer minus accuracy of comparing, by subset and judge.
 
     LLMBar's records give equal ratings to the second slot in both orders, so that each counts half
     in the mean.

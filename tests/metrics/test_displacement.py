@@ -84,7 +84,7 @@ def test_one_prompt_has_no_uncertainty():
         ),
         (
             {"ref_rejected": [1.0]},
-            "numbers of rows differ: 2 policy_chosen, 2 policy_rejected, 2 ref_chosen, 1 ref_rejected",
+            "numbers of rows differ: 2 policy_chosen, .* 1 ref_rejected",
         ),
     ],
 )

@@ -1,6 +1,4 @@
-"""What `prefine.metrics` offers: each entry says what it gives, and no heavy library comes with
-it.
-"""
+"""The entries of `prefine.metrics`: each says what it gives, and loads no heavy library."""
 
 import inspect
 import subprocess

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit
 
+from optimality import optimality_gap
 from prefine.metrics.statistics.glm import (
     STRENGTHS,
     cross_validated_strength,
-    optimality_gap,
     penalised_logistic,
 )
 

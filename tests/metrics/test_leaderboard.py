@@ -169,7 +169,7 @@ def test_resamples_without_a_fit_leave_no_interval_and_are_counted() -> None:
             ["b", "c"],
             [1, 0],
             {},
-            "'a' and 'b' have different prompts: 1, such as 'q', are of one of them only; compare models on the same prompts",
+            "'a' and 'b' have different prompts: 1, such as 'q'",
         ),
         (["p"], ["a"], ["b"], [2], {}, r"p_first must be in \[0, 1\], got 2.0 at index 0"),
         (["p"], ["a"], ["b"], [None], {}, "none of 1 duels has a verdict"),

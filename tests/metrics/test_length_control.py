@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from prefine.metrics.statistics.glm import optimality_gap
+from optimality import optimality_gap
 from prefine.metrics.win_rates.length_control import (
     Weights,
     controlled_against,
@@ -292,7 +292,7 @@ def _but(**changes):
     [
         (
             _but(preferences=[0.5] * (N - 1)),
-            "numbers of rows differ: 119 preferences, 120 model_lengths, 120 baseline_lengths, 120 index",
+            "numbers of rows differ: 119 preferences, 120 model_lengths",
         ),
         (lambda g: g | {"index": [0, *range(N - 1)]}, "index: 0 is there twice, at 0 and 1"),
         (

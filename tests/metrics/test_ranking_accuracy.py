@@ -55,9 +55,9 @@ def test_lists_must_be_in_order_exactly():
 )
 @settings(derandomize=True, max_examples=40, deadline=None)
 def test_lists_of_two_are_pairs_but_for_ties(pairs):
-    w, l = zip(*pairs, strict=True)
+    chosen, rejected = zip(*pairs, strict=True)
     assert list_ranking_accuracy(pairs).value == pytest.approx(
-        ranking_accuracy(w, l, ids(len(w)), samples=2).value
+        ranking_accuracy(chosen, rejected, ids(len(chosen)), samples=2).value
     )
 
 

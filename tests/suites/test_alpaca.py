@@ -255,6 +255,6 @@ def test_the_tables_of_the_test_data(real_data):
 def test_a_table_with_a_row_twice_is_refused(tmp_path):
     row = {"model": "m", "instruction_id": 0, "len_model": 1, "len_baseline": 2, "preference": 1.5}
     with pytest.raises(
-        DataError, match="row 1: instruction 0 of m is already in .* row 0; keep one"
+        DataError, match=r"row 1: instruction 0 of m is already in .* row 0; keep one"
     ):
         read_annotation_table(saved(tmp_path / "t.json", [row, row]))

@@ -1,4 +1,4 @@
-"""What is measured, each number with its uncertainty: pure functions of arrays, numpy only."""
+"""Metrics, each number with its uncertainty: pure functions of arrays."""
 
 from prefine.lazy import lazy_exports
 

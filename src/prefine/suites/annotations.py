@@ -1,4 +1,4 @@
-"""The metrics of public annotation files: a file of any known kind → its models' or judges' figures."""
+"""A public annotation file of any known kind → the figures of its models or judges."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -47,7 +47,8 @@ UNNAMED = "the baseline"
 class ArenaJudgment(Record):
     """One prompt of one model: the verdicts with the baseline as A, and with the model as A.
 
-    A verdict is None where there is none. `baseline` is empty where the file does not say it (v0.1).
+    A verdict is None where there is none. `baseline` is empty where the file does not say it
+    (v0.1).
     """
 
     prompt_id: str

@@ -139,7 +139,7 @@ def write_results(path: Path, judged: Sequence[JudgedPair]) -> None:
 
 
 def read_verdict_table(path: Path) -> dict[tuple[str, str, str], LabelledVerdicts]:
-    """Verdicts by (dataset, judge, strategy), columns that may be missing; the names are empty then.
+    """Verdicts by (dataset, judge, strategy), names that are empty where a column is missing.
 
     `label` is 1 or 2, `winner_orig` and `winner_swap` are 1, 2, or 0 for no verdict.
 

@@ -1,4 +1,4 @@
-"""Whether a judge's probabilities mean what they say, and whether its preferences can be put in an order."""
+"""Calibration of a judge's probabilities, and cycles in its preferences."""
 
 from typing import NamedTuple
 
@@ -17,8 +17,8 @@ class ReliabilityBin(NamedTuple):
     Attributes:
         low: Lower end of the range.
         high: Upper end; it belongs to the range in the last bin only.
-        mean_probability: What the judge said, on average, in %.
-        frequency: How often that was so, in %.
+        mean_probability: Mean of the stated probabilities, in %.
+        frequency: Frequency of the event, in %.
     """
 
     low: float
@@ -55,7 +55,7 @@ def expected_calibration_error(
     seed: int = 0,
     prompt_ids: Groups | None = None,
 ) -> MetricValue:
-    """The mean distance between what a judge says and what is so, in points of 100: sum_b n_b / n |mean p - mean y|.
+    """The expected calibration error, sum_b n_b / n |mean p - mean y|, in points of 100.
 
     Args:
         p: The judge's probability of an event [n], such as that answer 1 is better; leave failures
@@ -103,7 +103,7 @@ def reliability_curve(
     seed: int = 0,
     prompt_ids: Groups | None = None,
 ) -> list[ReliabilityBin]:
-    """How often what a judge says is so, by what it says; ranges without a verdict are left out.
+    """The frequency of an event by its stated probability; ranges without a verdict are left out.
 
     Args and Raises: as for `expected_calibration_error`.
     """
@@ -131,7 +131,9 @@ def brier_score(
     seed: int = 0,
     prompt_ids: Groups | None = None,
 ) -> MetricValue:
-    """The mean squared distance of p and outcome: 0 is perfect, 0.25 is what always saying .5 gets on hard outcomes.
+    """The mean squared distance of p and outcome.
+
+    0 is perfect; always saying .5 gets 0.25 on hard outcomes.
 
     Args and Raises: as for `expected_calibration_error`.
     Source: Brier 1950.
@@ -145,7 +147,7 @@ def brier_score(
 def cyclic_triads(
     p_row_better: npt.ArrayLike, *, samples: int = 2000, seed: int = 0
 ) -> CyclicTriads:
-    """How many triads of duels contradict every order, over N prompts; prompts are resampled.
+    """The share of triads of duels that contradict every order, over N prompts.
 
     In a tournament without ties and gaps this is C(M, 3) - sum_i C(s_i, 2), with s_i the wins of
     completion i. Triads with a tie are left out and counted, since a tie fits every order.
@@ -199,7 +201,7 @@ def _bins(p: Array, bins: int) -> npt.NDArray[np.intp]:
 
 
 def _signs(p: Array) -> Array:
-    """1 where row beats column, -1 where it loses, 0 a tie, NaN no duel [N, M, M]; the diagonal is NaN."""
+    """1 where row beats column, -1 where it loses, 0 a tie, NaN no duel or diagonal [N, M, M]."""
     if p.ndim == 2:
         p = p[None]
     if p.ndim != 3 or p.shape[1] != p.shape[2] or p.shape[1] < 3:

@@ -1,4 +1,4 @@
-"""RewardBench's aggregates: v1 from right and wrong pairs, v2 from the scores of four answers and of ties."""
+"""RewardBench's scores: v1 of right and wrong pairs, v2 of the scores of several answers."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -51,7 +51,7 @@ SECTIONS: dict[str, dict[str, int]] = {
         "hep-rust": 164,
     },
 }
-"""How much each subset of v1 counts inside its section: its number of pairs, and for math-prm 984 instead of 447."""
+"""The weight of each subset of v1 in its section: its pairs, but for math-prm 984, not 447."""
 
 SECTION_WEIGHT, PRIOR_SETS_WEIGHT = 2.0, 1.0
 
@@ -72,7 +72,7 @@ class RewardBenchV1(NamedTuple):
 
 
 class TiesPrompts(NamedTuple):
-    """What the scores of one answered prompt come to, by prompt [N].
+    """Gaps and spreads of the scores of prompts with several answers [N].
 
     Attributes:
         gap: Lowest score of a right answer minus highest score of a wrong one.
@@ -104,7 +104,7 @@ def weighted_subsets(
     samples: int = 2000,
     seed: int = 0,
 ) -> MetricValue:
-    """sum_s w_s mean_s / sum_s w_s over subsets, in %; the bootstrap resamples items inside their subset.
+    """sum_s w_s mean_s / sum_s w_s over subsets, in %; items are resampled inside their subset.
 
     Args:
         name: Name of the metric.
@@ -239,9 +239,10 @@ def ties_score(
 ) -> MetricValue:
     """The score of the Ties subset, in %, at most 101.
 
-    It is .3 acc_tied + .3 acc_ref + .4 margins + .01 tie-break. A right answer must beat every wrong one (accuracy), and by more than right ones differ
-    (margins): .2 of the tied prompts' own gap, .2 of the smaller gap of the tied and the reference
-    prompt. The tie-break is the mean of tanh(smaller gap / spread - 1), 0 where both are 0.
+    It is .3 acc_tied + .3 acc_ref + .4 margins + .01 tie-break. A right answer must beat every
+    wrong one (accuracy), and by more than right ones differ (margins): .2 of the tied prompts' own
+    gap, .2 of the smaller gap of the tied and the reference prompt. The tie-break is the mean of
+    tanh(smaller gap / spread - 1), 0 where both are 0.
 
     Args:
         reference: Prompts with one right answer [N].

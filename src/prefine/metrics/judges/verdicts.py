@@ -1,4 +1,4 @@
-"""A judge's verdicts: preference for a slot, consistency over both orders, accuracy on labelled pairs.
+"""A judge's verdicts: slot preference, consistency over both orders, accuracy on labels.
 
 With labels, verdicts are P(answer 1 is better), whichever answer was shown first: .5 a tie, None or
 NaN no verdict. The winner is the likelier answer.
@@ -25,7 +25,7 @@ from prefine.records import MetricValue
 
 
 class LabelledAccuracy(NamedTuple):
-    """How often the winner is the label, of all pairs: a tie or no verdict is not the label. In %.
+    """The share of all pairs whose winner is the label, in %; a tie or no verdict is not.
 
     Attributes:
         original: With answer 1 shown first.
@@ -41,7 +41,7 @@ class LabelledAccuracy(NamedTuple):
 
 
 class OrderAgreement(NamedTuple):
-    """How often both orders give the same winner, in %.
+    """The share of pairs with the same winner in both orders, in %.
 
     Attributes:
         all_pairs: Of all pairs, no verdict in both orders being the same, as LLMBar counts.
@@ -53,7 +53,7 @@ class OrderAgreement(NamedTuple):
 
 
 class SlotPreference(NamedTuple):
-    """What the judge does with the slots, in %.
+    """The judge's preference for a slot, in %.
 
     Attributes:
         pick_first: (P(the first slot wins, original order) + P(the first slot wins, swapped order))
@@ -84,7 +84,7 @@ class VerdictRates(NamedTuple):
 def first_slot_rate(
     p_first: npt.ArrayLike, *, samples: int = 2000, seed: int = 0, prompt_ids: Groups | None = None
 ) -> MetricValue:
-    """How often the judge prefers the completion that is shown first, a tie counting half; in %.
+    """The share of judgments that prefer the completion shown first, a tie counting half; in %.
 
     50 is no preference if both slots hold equally good completions, as when both orders of every
     pair were asked.
@@ -112,7 +112,7 @@ def swap_consistency(
     seed: int = 0,
     prompt_ids: Groups | None = None,
 ) -> MetricValue:
-    """How often both orders of a pair have the same winner, two ties being the same; in %.
+    """The share of pairs with the same winner in both orders, two ties being the same; in %.
 
     Pairs with a failed call in one of the orders are left out: `n` says how many were not.
 
@@ -236,7 +236,7 @@ def slot_preference(
 def verdict_rates(
     p_one: Values, *, samples: int = 2000, seed: int = 0, prompt_ids: Groups | None = None
 ) -> VerdictRates:
-    """How often the judge calls a tie, and how often it gives no verdict.
+    """The shares of ties and of judgments without a verdict.
 
     Args:
         p_one: P(one answer is better) of each judgment [n], in any order.
@@ -270,8 +270,8 @@ def length_preference(
 ) -> MetricValue:
     """The share of pairs whose longer answer wins, a tie counting half, in %.
 
-    Of the pairs with a verdict whose lengths differ. It is no bias by itself: compare with the same figure of the labels, `p_one` 1 where the label
-    is 1 and 0 elsewhere.
+    Of the pairs with a verdict whose lengths differ. It is no bias by itself: compare with the same
+    figure of the labels, `p_one` 1 where the label is 1 and 0 elsewhere.
 
     Args:
         p_one: P(answer 1 is better) [n], best the mean of both orders; None or NaN for no verdict.

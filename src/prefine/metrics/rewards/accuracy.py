@@ -12,7 +12,7 @@ from prefine.records import MetricValue
 
 
 class RewardAccuracies(NamedTuple):
-    """How often two rewards of one model prefer the chosen completion, each by its own name.
+    """The accuracies of two rewards of one model, each by its own name.
 
     Attributes:
         optimised: Accuracy of the score that the loss optimised, such as SimPO's mean

@@ -28,7 +28,7 @@ class Spread(NamedTuple):
 
 
 class Displacement(NamedTuple):
-    """How far training moved the completions of the pairs.
+    """The log-ratios of the pairs' completions after training.
 
     Attributes:
         chosen: a = lw - rw, the chosen completions' log-ratios.
@@ -57,7 +57,7 @@ def displacement(
     samples: int = 2000,
     seed: int = 0,
 ) -> Displacement:
-    """Quantiles of a, c and D, and how often the chosen completion fell, and fell out of the budget.
+    """Quantiles of a, c and D, and the shares of chosen completions that fell, or left the budget.
 
     Args:
         policy_chosen: Summed log-probability of the chosen completion [B], nats.

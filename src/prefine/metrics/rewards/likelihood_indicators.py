@@ -14,7 +14,7 @@ from prefine.records import MetricValue
 
 
 class TokenSpread(NamedTuple):
-    """How one next-token distribution is spread, at each completion position [t].
+    """The spread of the next-token distribution at each completion position [t].
 
     Attributes:
         top_mass: Probability of the k most likely tokens together, mass_k.
@@ -48,7 +48,7 @@ class LogLikelihood(NamedTuple):
 
 
 class IndicatorReading(NamedTuple):
-    """What was measured at one moment of training, on the same probes each time.
+    """One measurement during training, on the same probes each time.
 
     Attributes:
         top_entropy: H_k, nats; the renormalised one unless there is a reason.

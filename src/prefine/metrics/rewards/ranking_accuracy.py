@@ -1,4 +1,4 @@
-"""Ranking accuracy: how often the chosen completion is likelier, and how often it ideally could be."""
+"""Ranking accuracy: is the chosen completion likelier, and could it ideally be?"""
 
 from collections.abc import Sequence
 from typing import NamedTuple

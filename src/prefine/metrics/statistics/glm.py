@@ -1,4 +1,4 @@
-"""L1-penalised logistic regression of a few coefficients, exact, many weightings of the same rows at once."""
+"""L1-penalised logistic regression of a few coefficients, for many weightings at once."""
 
 import itertools
 
@@ -28,7 +28,9 @@ def penalised_logistic(
     *,
     start: npt.ArrayLike | None = None,
 ) -> Array:
-    """The coefficients b [B, K] that minimise sum_k |b_k| + sum_i w_i [log(1 + e^(x_i b)) - y_i x_i b].
+    """The coefficients b [B, K] of L1-penalised logistic regressions, exact.
+
+    They minimise sum_k |b_k| + sum_i w_i [log(1 + e^(x_i b)) - y_i x_i b].
 
     One problem for each of the B rows of weights, all on the same features and labels. Found by the
     steps of `prefine.newton`, until one changes no logit by 1e-6; each is to the exact minimum of
@@ -54,30 +56,6 @@ def penalised_logistic(
         block = slice(begin, begin + step)
         found[block] = _descend(x, y, w[block], found[block])
     return found
-
-
-def optimality_gap(
-    features: npt.ArrayLike,
-    labels: npt.ArrayLike,
-    weights: npt.ArrayLike,
-    coefficients: npt.ArrayLike,
-) -> Array:
-    """How far coefficients [B, K] are from the Karush-Kuhn-Tucker conditions: largest violation [B], in units of b.
-
-    At the minimum the gradient g of the loss is -sign(b_k) where b_k is not 0, and within [-1, 1]
-    where it is. The violation of each is divided by the loss's second derivative in b_k, which
-    makes it a length of a Newton step.
-    """
-    from scipy.special import expit
-
-    x, y, w = regression_rows(features, labels, weights)
-    b = np.atleast_2d(np.asarray(coefficients, dtype=np.float64))
-    p = expit(b @ x.T)
-    gradient = (w * (p - y)) @ x
-    curvature = (w * p * (1 - p)) @ (x**2)
-    violation = np.where(b != 0, np.abs(gradient + np.sign(b)), np.maximum(np.abs(gradient) - 1, 0))
-    largest: Array = (violation / np.where(curvature > 0, curvature, 1.0)).max(axis=1)
-    return largest
 
 
 def cross_validated_strength(
@@ -182,7 +160,7 @@ def _model_minimum(hessian: Array, gradient: Array, b: Array) -> Array:
 
 
 def _with_signs(hessian: Array, pull: Array, signs: Array) -> tuple[Array, Array]:
-    """The stationary point for given signs of u [B, K], and how far each condition on it is violated [B, K]."""
+    """The stationary point for given signs [B, K], and the violation of each condition [B, K]."""
     free = signs != 0
     size = np.einsum("bii->bi", hessian)
     # Rows and columns of coefficients that are 0 become those of a diagonal matrix.

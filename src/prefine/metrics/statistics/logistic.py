@@ -1,4 +1,4 @@
-"""Unpenalised logistic regression, exact; where no finite fit exists it says so instead of returning a large number."""
+"""Unpenalised logistic regression, exact; an error where no finite fit exists."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -15,7 +15,7 @@ _ROUNDING = 1e-9
 
 
 class NoFiniteFitError(ValueError):
-    """The likelihood has no single finite maximum: outcomes are separated, or features depend on each other."""
+    """The likelihood has no single finite maximum: separated outcomes or dependent features."""
 
 
 class LogisticFit(NamedTuple):
@@ -39,7 +39,9 @@ def logistic_regression(
     names: Sequence[str] | None = None,
     start: Array | None = None,
 ) -> LogisticFit:
-    """The coefficients b [K] that maximise sum_i w_i [y_i log sigmoid(x_i b) + (1 - y_i) log sigmoid(-x_i b)].
+    """The coefficients b [K] of the maximum of the weighted likelihood.
+
+    It is sum_i w_i [y_i log sigmoid(x_i b) + (1 - y_i) log sigmoid(-x_i b)].
 
     Found by Newton's method, as `prefine.newton` says. There is no intercept unless a feature is 1
     everywhere.

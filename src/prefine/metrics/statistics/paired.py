@@ -1,4 +1,4 @@
-"""Two or more models on the same prompts: how much better, and whether that can be told from chance."""
+"""Two or more models on the same prompts: differences, intervals and tests."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ _SIGNS_AT_ONCE = 1_000_000
 
 
 class Outcomes(NamedTuple):
-    """How well one model did on each prompt.
+    """The outcomes of one model by prompt.
 
     Attributes:
         prompt_ids: Each prompt's id [n], no two the same; any order, models are matched by id.
@@ -47,7 +47,7 @@ class PairedComparison(NamedTuple):
 
 
 class PairedVerdict(NamedTuple):
-    """What many comparisons at once allow to say about two models.
+    """The verdict on two models after many comparisons at once.
 
     Attributes:
         first: Name of the first model.
@@ -67,7 +67,7 @@ class PairedVerdict(NamedTuple):
 def compare(
     first: Outcomes, second: Outcomes, *, samples: int = 2000, flips: int = 9_999, seed: int = 0
 ) -> PairedComparison:
-    """How much better the first model is than the second on the same prompts.
+    """The difference of the first model to the second on the same prompts, with tests.
 
     The interval is a bootstrap over prompts, each with both models' outcomes (95 %, percentiles);
     the standard error is sd / sqrt(n) of the differences (ddof 1).
@@ -146,7 +146,8 @@ def compare_all(
 def sign_test(wins: int, losses: int) -> float:
     """Two-sided p of the exact sign test: wins out of wins + losses; ties are left out.
 
-    Each is as likely as the other. Twice the smaller binomial tail, at most 1; without a win or a loss it is 1.
+    Each is as likely as the other. Twice the smaller binomial tail, at most 1; without a win or a
+    loss it is 1.
 
     Raises:
         ValueError: A count is negative.

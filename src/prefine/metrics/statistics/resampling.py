@@ -36,7 +36,9 @@ class Resampling:
             yield rng.integers(0, size, size=(min(step, self.count - start), size))
 
     def weights(self, size: int) -> Iterator[Array]:
-        """How often each sample draws each unit; a sum over drawn units is a product with these.
+        """The number of times each sample draws each unit, in blocks [s, size].
+
+        A sum over drawn units is a product with these.
 
         Raises:
             ValueError: As for `indices`.

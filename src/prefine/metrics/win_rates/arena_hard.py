@@ -36,7 +36,7 @@ _VERDICTS |= {
 
 
 class Battles(NamedTuple):
-    """What both games of each prompt say, one row per prompt and model [B].
+    """The scores of both games of each prompt, one row per prompt and model [B].
 
     Attributes:
         models: Name of the model.
@@ -208,8 +208,8 @@ def arena_hard_elo(
 ) -> ArenaHardElo:
     """Bradley-Terry scores against the baseline, in %, and Elo ratings.
 
-    Intervals are of a bootstrap over prompts. With one baseline a score is exactly the mean score of `arena_hard_scores`, 100 / (1 +
-    10^((E_base - E_m) / 400)).
+    Intervals are of a bootstrap over prompts. With one baseline a score is the mean score of
+    `arena_hard_scores`, 100 / (1 + 10^((E_base - E_m) / 400)).
 
     Args:
         rows: Of `battles`, without rows of the baseline.

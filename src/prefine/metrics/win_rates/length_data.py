@@ -1,4 +1,4 @@
-"""The rows of AlpacaEval 2's length control: those of one evaluation, and those of a calibration."""
+"""The rows of AlpacaEval 2's length control: of one evaluation, and of a calibration."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -183,8 +183,13 @@ def percent_of_logits(logits: Array) -> Array:
 
 
 class _Fit(NamedTuple):
-    """A fit: all coefficients [K], the models' ones on bootstrap samples [S, M], and the number
-    of samples without a finite fit."""
+    """A fit, repeated on bootstrap samples.
+
+    Attributes:
+        coefficients: All coefficients [K].
+        draws: The models' ones on the samples that have a finite fit [S, M].
+        unbounded: The number of samples that have none.
+    """
 
     coefficients: Array
     draws: Array

@@ -13,7 +13,7 @@ DRAW = 0.5
 
 
 class PreferenceRates(NamedTuple):
-    """What n annotated preferences say; each rate in %.
+    """Win rates of n annotated preferences, each in %.
 
     Attributes:
         win_rate: Mean preference.
@@ -74,7 +74,7 @@ def win_rate(
 
 
 def both_order_wins(p_first_when_first: Values, p_first_when_second: Values) -> BothOrderWins:
-    """The mean over both orders of P(the model is better), by prompt; a preference for a slot cancels.
+    """The mean over both orders of P(the model is better); a preference for a slot cancels.
 
     A prompt with a verdict in one order only is left out and counted: the one that is there carries
     the judge's preference for a slot.

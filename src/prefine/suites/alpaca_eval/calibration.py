@@ -1,4 +1,4 @@
-"""The calibration of AlpacaEval 2's length control, from upstream's two files or from a folder of tables."""
+"""The calibration of AlpacaEval 2's length control, from upstream's files or from tables."""
 
 import csv
 import io
@@ -42,10 +42,11 @@ def read_calibration(difficulty: Path, gamed: Path) -> AlpacaCalibration:
 
 
 def read_calibration_folder(folder: Path) -> AlpacaCalibration:
-    """The calibration in a folder with `instruction_difficulty.parquet` and `gamed_baselines.parquet`.
+    """The calibration in a folder of two tables.
 
-    The first has `instruction_id` and `difficulty`; the second `instruction_id`,
-    `tanh_std_delta_len` and `surrogate_y`, labels that need only have the right sums.
+    They are `instruction_difficulty.parquet` and `gamed_baselines.parquet`. The first has
+    `instruction_id` and `difficulty`; the second `instruction_id`, `tanh_std_delta_len` and
+    `surrogate_y`, labels that need only have the right sums.
 
     Raises:
         ConfigError: There is no such file.

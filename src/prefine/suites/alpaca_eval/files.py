@@ -96,7 +96,7 @@ def read_annotations(
 
 
 def write_annotations(path: Path, annotations: Sequence[AlpacaAnnotation]) -> None:
-    """Write an `annotations.json`, preferences in [1, 2] with 2 for the model, null for no annotation.
+    """Write an `annotations.json`, preferences in [1, 2] with 2 for the model, null for none.
 
     Raises:
         DataError: A judgment is of other answers than those beside it, or a prompt is not a single
@@ -267,7 +267,7 @@ def _annotation(
 
 
 def _side(row: SourceRow, prompt: Prompt, number: int, outputs: Outputs | None) -> tuple[str, str]:
-    """Text and model of an answer: the row's own, or that of the outputs, which must be the same."""
+    """Text and model of an answer, from the row or the outputs, which must not differ."""
     text, model = f"output_{number}", f"generator_{number}"
     if outputs is None:
         return text_field(row, text), text_field(row, model)

@@ -21,7 +21,7 @@ from prefine.suites.reward_bench.items import TIES, TiesScores, paired_ties
 
 
 class PairResults(NamedTuple):
-    """Of v1: 1 if chosen scored above rejected, 0 if below, .5 if equal [n], and each pair's subset."""
+    """Of v1: subsets [n], and 1 if chosen scored above rejected, 0 if below, .5 if equal [n]."""
 
     correct: list[float]
     subsets: list[str]
