@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prefine.metrics.statistics.resampling import Resampling
 from prefine.metrics.win_rates.leaderboard import (
     bradley_terry_leaderboard,
+    meetings,
     rating_draws,
     win_matrix,
 )
@@ -109,8 +111,10 @@ def test_a_copy_of_a_model_gets_its_rating() -> None:
 def test_the_interval_is_that_of_resampled_prompts() -> None:
     """All duels of a prompt go together: five copies of each duel make nothing surer."""
     ids, first, second, p = tournament(1, models=3, prompts=60)
-    once = rating_draws(ids, first, second, p, samples=400)
-    five = rating_draws(ids, first, second, p, weights=np.full(len(p), 5.0), samples=400)
+    once = rating_draws(meetings(ids, first, second, p), Resampling(400, 0))
+    five = rating_draws(
+        meetings(ids, first, second, p, weights=np.full(len(p), 5.0)), Resampling(400, 0)
+    )
     assert np.allclose(once.draws, five.draws, atol=1e-9)
     assert once.draws.shape == (400, 3) and once.unbounded == 0
     analytic = bradley_terry_leaderboard(ids, first, second, p).ratings[0].standard_error

@@ -251,16 +251,12 @@ def figures(path: Path) -> Iterator[Figures]:
     for one in read_judgments(path):
         boards.setdefault(one.category, []).append(one)
     for category, rows in boards.items():
-        named = len(boards) > 1
-        for figures in _arena_hard_board(path, rows, rows[0].baseline or UNNAMED):
-            yield (
-                figures._replace(of=f"{category or 'no category'}: {figures.of}")
-                if named
-                else figures
-            )
+        prefix = f"{category or 'no category'}: " if len(boards) > 1 else ""
+        for part in _category_figures(path, rows, rows[0].baseline or UNNAMED):
+            yield part._replace(of=prefix + part.of)
 
 
-def _arena_hard_board(
+def _category_figures(
     path: Path, rows: Sequence[ArenaJudgment], baseline: str
 ) -> Iterator[Figures]:
     """The figures of one category; each has its own baseline, so their scores do not compare."""
@@ -269,13 +265,13 @@ def _arena_hard_board(
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
     yield from _scores(battles, baseline)
-    games = [(one.prompt_id, one.judgments(one.baseline or UNNAMED)) for one in rows]
+    baseline_first, model_first = zip(*(one.verdicts for one in rows), strict=True)
     yield habits(
         f"judge {rows[0].judge}".strip(),
-        [first.p_first for _, (first, _) in games],
+        [None if verdict is None else _P_A[verdict] for verdict in baseline_first],
         # With the model first, the baseline is second.
-        [_turned(second.p_first) for _, (_, second) in games],
-        prompt_ids=[prompt for prompt, _ in games],
+        [None if verdict is None else 1 - _P_A[verdict] for verdict in model_first],
+        prompt_ids=[one.prompt_id for one in rows],
     )
 
 
@@ -301,16 +297,10 @@ def _scores(battles: Battles, baseline: str) -> Iterator[Figures]:
     for model, score, missing in zip(board.models, board.scores, board.missing, strict=True):
         if model == baseline:
             continue
-        notes = (
-            [f"{missing:,} prompts lack a verdict in a game and are left out"] if missing else []
-        )
-        notes += [why] if why else []
+        left_out = f"{missing:,} prompts lack a verdict in a game and are left out"
+        notes = filter(None, (left_out if missing else "", why))
         yield Figures(
             f"{model} against {baseline}",
             (score, *([elo[model]] if model in elo else [])),
             tuple(notes),
         )
-
-
-def _turned(p: float | None) -> float | None:
-    return None if p is None else 1 - p

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from prefine.metrics.statistics.intervals import ratio_interval
 from prefine.metrics.statistics.resampling import NO_DRAWS, Resampling, measured, ratio_draws
 from prefine.metrics.statistics.values import Array, Bools, refuse, same_size
-from prefine.metrics.win_rates.leaderboard import rating_draws
+from prefine.metrics.win_rates.leaderboard import meetings, rating_draws
 from prefine.metrics.win_rates.style_control import compared_models, percent_of_logits
 from prefine.records import MetricValue
 
@@ -224,17 +224,14 @@ def arena_hard_elo(
     Deviation: upstream resamples verdicts; prompts are resampled here.
     """
     names, of, known = _models(rows, baseline)
-    drawn = rating_draws(
-        [prompt for prompt, use in zip(rows.prompt_ids, known, strict=True) if use],
-        [model for model, use in zip(rows.models, known, strict=True) if use],
+    met = meetings(
+        np.asarray(rows.prompt_ids)[known],
+        np.asarray(rows.models)[known].tolist(),
         [baseline] * int(known.sum()),
         rows.scores[known],
         weights=rows.weights[known],
-        prompts="any",
-        samples=samples,
-        seed=seed,
     )
-    drawn = drawn.anchored(baseline)
+    drawn = rating_draws(met, Resampling(samples, seed)).anchored(baseline)
     board = []
     for m, name in enumerate(drawn.models):
         rating = float(drawn.ratings[m])

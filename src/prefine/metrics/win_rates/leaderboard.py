@@ -149,16 +149,8 @@ def bradley_terry_leaderboard(
             prompts differ; the anchor is unknown.
     Source: Bradley and Terry 1952; when the fit exists, Ford 1957.
     """
-    drawn = rating_draws(
-        prompt_ids,
-        first,
-        second,
-        p_first,
-        weights=weights,
-        prompts=prompts,
-        samples=samples,
-        seed=seed,
-    )
+    met = meetings(prompt_ids, first, second, p_first, weights=weights, prompts=prompts)
+    drawn = rating_draws(met, Resampling(samples, seed))
     if anchor is not None and anchor not in drawn.models:
         raise ValueError(f"anchor {anchor!r} is not among the models {', '.join(drawn.models)}")
     if anchor is not None:
@@ -182,28 +174,18 @@ def bradley_terry_leaderboard(
     )
 
 
-def rating_draws(
-    prompt_ids: Groups,
-    first: Sequence[str],
-    second: Sequence[str],
-    p_first: Values,
-    *,
-    weights: npt.ArrayLike | None = None,
-    prompts: Prompts = "same",
-    samples: int = 1000,
-    seed: int = 0,
-) -> RatingDraws:
-    """Ratings and their bootstrap samples, for what is computed from several at once.
+def rating_draws(met: Meetings, resampling: Resampling) -> RatingDraws:
+    """Ratings and their bootstrap samples; with a single prompt there are no samples.
 
-    Args and Raises: as for `bradley_terry_leaderboard`. With a single prompt there are no samples.
+    Raises:
+        ValueError: As for `bradley_terry_leaderboard`.
     """
-    met = meetings(prompt_ids, first, second, p_first, weights=weights, prompts=prompts)
     m = len(met.models)
     wins = _matrices(met, met.wins.sum(axis=0)[None])
     _refuse_unbounded(met.models, wins[0])
     (ratings,) = _fit(wins, np.zeros(m))
     flat = met.wins.reshape(len(met.wins), -1)
-    sums = Resampling(samples, seed).draws(len(flat), lambda drawn: drawn @ flat)
+    sums = resampling.draws(len(flat), lambda drawn: drawn @ flat)
     draws, unbounded = [np.zeros((0, m))], 0
     step = max(1, _NUMBERS_AT_ONCE // m**2)
     for start in range(0, len(sums), step):
@@ -230,7 +212,7 @@ def win_matrix(
     Args and Raises: as for `bradley_terry_leaderboard`, with any prompts; every cell says how many
         it has. Its interval is a score interval, for which nothing is drawn.
     """
-    met = meetings(prompt_ids, first, second, p_first, weights=None, prompts="any")
+    met = meetings(prompt_ids, first, second, p_first)
     m = len(met.models)
     counts = met.wins.sum(axis=2)
     asked = counts > 0
@@ -250,8 +232,8 @@ def meetings(
     second: Sequence[str],
     p_first: Values,
     *,
-    weights: npt.ArrayLike | None,
-    prompts: Prompts,
+    weights: npt.ArrayLike | None = None,
+    prompts: Prompts = "any",
 ) -> Meetings:
     """Duels [D] added up; the order in which two models were shown no longer matters.
 
