@@ -54,6 +54,7 @@ def test_resampled_quantiles_are_those_of_the_resampled_values():
     assert found.standard_error == pytest.approx(np.std(drawn, ddof=1))
 
 
+@pytest.mark.torture
 def test_interval_of_the_median_covers():
     rng, covered = np.random.default_rng(1), 0
     for seed in range(100):

@@ -29,6 +29,7 @@ def test_two_values_have_a_known_distribution():
     assert interval == (0.0, 1.0)
 
 
+@pytest.mark.torture
 def test_interval_covers_the_truth_19_times_of_20():
     rng = np.random.default_rng(2)
     covered = 0

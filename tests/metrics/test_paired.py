@@ -105,6 +105,7 @@ def test_a_model_against_itself():
     assert (found.ties, found.sign_test, found.mean_test) == (50, 1, 1)
 
 
+@pytest.mark.torture
 def test_interval_covers_and_both_tests_hold_their_level():
     rng = np.random.default_rng(1)
     covered = signs = means = 0
@@ -135,6 +136,7 @@ def test_many_models_are_corrected_and_the_better_one_is_named():
     assert [v.better for v in swapped] == ["good"]
 
 
+@pytest.mark.torture
 def test_equal_models_are_rarely_called_better():
     rng = np.random.default_rng(3)
     wrong = sum(
