@@ -1,0 +1,257 @@
+"""The report's pictures; hover readings are made of markup and CSS alone.
+
+A plotting library would add 4.5 MB of script to every report, and its inline styles would force the
+page's content security policy open. A hover reading is an invisible column with its own text.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from markupsafe import Markup
+
+from prefine.records import MetricValue
+from prefine.report.svg import (
+    Scale,
+    axes,
+    dot,
+    element,
+    lettering,
+    line,
+    path,
+    picture,
+    rounded,
+    ticks,
+)
+from prefine.report.text import number, span
+
+Parts = Sequence[tuple[str, int, str]]
+"""What a whole is divided into: name, count and kind of each part."""
+
+PERCENT = Scale(0, 100)
+UNIT = Scale(0, 1)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One curve; `form` writes a value in the hover reading."""
+
+    name: str
+    kind: str
+    values: Sequence[float]
+    form: Callable[[float], str]
+
+
+@dataclass(frozen=True)
+class Band:
+    """An area between two curves, and its name in the hover reading."""
+
+    name: str
+    low: Sequence[float]
+    high: Sequence[float]
+
+
+@dataclass(frozen=True)
+class ReferenceLine:
+    """A horizontal line at a value, with its label below it."""
+
+    label: str
+    kind: str
+    value: float
+
+
+def line_chart(
+    label: str,
+    steps: Sequence[int],
+    curves: Sequence[Curve],
+    *,
+    axis: Scale,
+    band: Band | None = None,
+    rule: ReferenceLine | None = None,
+    tick_count: int = 5,
+    tick_form: Callable[[float], str] = number,
+) -> Markup:
+    """Draw curves over training steps: grid, band, rule, a dot at each end, hover readings.
+
+    Args:
+        label: What the picture says, for people who do not see it.
+        steps: The optimizer step of each point, rising.
+        curves: One value per step each.
+        axis: The vertical range.
+        band: An area behind the curves.
+        rule: A horizontal line with a label.
+        tick_count: About how many values are named on the vertical axis.
+        tick_form: How these are written.
+    """
+    first, last = (steps[0], steps[-1]) if len(steps) > 1 else (steps[0] - 1, steps[0] + 1)
+    across, up = Scale(first, last), Scale(axis.low, axis.high, 100, 0)
+    rows = ticks(axis.low, axis.high, tick_count)
+    if tick_form is number and len(rows) > 1:
+        # Neighbours that round to the same text name nothing.
+        decimals = max(0, -math.floor(math.log10(rows[1] - rows[0]) + 1e-9))
+        tick_form = partial(number, decimals=decimals)
+    columns = [step for step in ticks(first, last, 5, whole=True) if step >= 0]
+    # Curves are drawn in a box of 1000 by 1000 that is stretched to the picture, because a path
+    # knows no percentages.
+    x, y = Scale(first, last, 0, 1000, ""), Scale(axis.low, axis.high, 1000, 0, "")
+
+    def points(values: Sequence[float]) -> list[tuple[str, str]]:
+        return [(x(step), y(value)) for step, value in zip(steps, values, strict=True)]
+
+    shapes = [
+        element("path", d=path(points(curve.values)), class_=f"curve {curve.kind}")
+        for curve in curves
+    ]
+    if band is not None:
+        outline = path([*points(band.high), *reversed(points(band.low))]) + "Z"
+        shapes.insert(0, element("path", d=outline, class_="band"))
+    stretched = {"viewBox": "0 0 1000 1000", "preserveAspectRatio": "none"}
+    marks = [element("svg", *shapes, width="100%", height="100%", **stretched)]
+    if rule is not None:
+        place = up(rule.value)
+        marks.append(line(f"rule {rule.kind}", across.ends, place))
+        marks.append(lettering(f"rule-label end {rule.kind}", rule.label, "100%", place, dy=16))
+    marks += [dot(curve.kind, across(last), up(curve.values[-1])) for curve in curves]
+    return picture(
+        "plot",
+        label,
+        axes(
+            across,
+            up,
+            {step: number(step, 0) for step in columns},
+            {value: tick_form(value) for value in rows},
+            grid=False,
+        ),
+        *marks,
+        *(_reading(i, steps, across, up, curves, band) for i in range(len(steps))),
+    )
+
+
+def _reading(
+    i: int,
+    steps: Sequence[int],
+    across: Scale,
+    up: Scale,
+    curves: Sequence[Curve],
+    band: Band | None,
+) -> Markup:
+    """The column that answers the pointer at one step: a cursor, dots, and the values as text."""
+    left, right = 0.0, 100.0
+    if i > 0:
+        left = across.position((steps[i - 1] + steps[i]) / 2)
+    if i + 1 < len(steps):
+        right = across.position((steps[i] + steps[i + 1]) / 2)
+    x = across(steps[i])
+    words = [element("tspan", f"step {number(steps[i], 0)}", class_="strong")]
+    for curve in curves:
+        said = f"{curve.name} {curve.form(curve.values[i])}"
+        words.append(element("tspan", said, dx=10, class_=f"ink {curve.kind}"))
+    if band is not None:
+        said = f"{band.name} {span(number(band.low[i]), number(band.high[i]))}"
+        words.append(element("tspan", said, dx=10, class_="wide-only"))
+    return element(
+        "g",
+        _bar(left, right - left),
+        line("cursor", x, ("0", "100%")),
+        *(dot(curve.kind, x, up(curve.values[i])) for curve in curves),
+        element("text", *words, x=0, y=-9, class_="reading"),
+        class_="hover",
+    )
+
+
+def _bar(start: float, width: float, **attributes: str | float) -> Markup:
+    """Draw a rectangle of full height between two percentages of the width."""
+    ends = {"x": f"{rounded(start, 2)}%", "width": f"{rounded(width, 2)}%"}
+    return element("rect", **ends, y=0, height="100%", **attributes)
+
+
+def interval_plot(
+    label: str, metric: MetricValue, axis: Scale = PERCENT, middle: float | None = None
+) -> Markup:
+    """Draw a dot with its interval, and the line that decides (for a win rate 50)."""
+    parts = _track(axis)
+    if middle is not None:
+        parts.append(line("decides", axis(middle), ("0", "100%")))
+    if metric.interval is not None:
+        low, high = map(axis, metric.interval)
+        parts.append(line("whisker", (low, high), "50%"))
+        parts += [line("whisker cap", end, ("32%", "68%")) for end in (low, high)]
+    return picture("track", label, *parts, dot("after", axis(metric.value), "50%", 6))
+
+
+def dumbbell(label: str, before: MetricValue, after: MetricValue, axis: Scale = UNIT) -> Markup:
+    """Join two dots, hollow before and full after; the line is dashed where the value fell."""
+    parts = _track(axis)
+    for metric, kind in ((before, "before"), (after, "after")):
+        if metric.interval is not None:
+            low, high = map(axis, metric.interval)
+            parts.append(line(f"whisker pale {kind}", (low, high), "50%"))
+    way = "up" if after.value >= before.value else "down"
+    start, end = axis(before.value), axis(after.value)
+    return picture(
+        "track",
+        label,
+        *parts,
+        line(f"change {way}", (start, end), "50%"),
+        dot("before", start, "50%", 6),
+        dot(f"after {way}", end, "50%", 6),
+    )
+
+
+def _track(axis: Scale) -> list[Markup]:
+    values = (axis.low, (axis.low + axis.high) / 2, axis.high)
+    return [line("grid", axis(value), ("0", "100%")) for value in values]
+
+
+def scale_labels(axis: Scale, form: Callable[[float], str]) -> Markup:
+    """Write the numbers over a column of tracks; every row says its values in words, too."""
+    places = {"start": axis.low, "middle": (axis.low + axis.high) / 2, "end": axis.high}
+    texts = [
+        lettering(f"tick {anchor}", form(value), axis(value), "14")
+        for anchor, value in places.items()
+    ]
+    return picture("scale", "", *texts)
+
+
+def stacked_bar(label: str, parts: Parts) -> Markup:
+    """Cut one bar into parts; where one is too small for its number, the text beside it has it."""
+    total = sum(count for _, count, _ in parts) or 1
+    shapes, start = [], 0.0
+    for name, count, kind in parts:
+        share = 100 * count / total
+        if count:
+            inside = [element("title", f"{count:,} {name}"), _bar(start, share, class_=kind)]
+            if share >= 8:
+                centre = f"{rounded(start + share / 2, 2)}%"
+                inside.append(lettering(f"on middle {kind}", f"{count:,}", centre, "50%", dy=4.5))
+            shapes.append(element("g", *inside))
+        start += share
+    return picture("stack", label, *shapes)
+
+
+def meter(share: float, kind: str = "") -> Markup:
+    """Draw a thin bar, filled by `share` in [0, 1]; its number stands beside it."""
+    filled = 100 * min(1.0, max(0.0, share))
+    return picture(
+        "meter",
+        "",
+        _bar(0, 100, rx=3, class_="empty"),
+        _bar(0, filled, rx=3, class_=f"full {kind}".strip()),
+    )
+
+
+def waffle(label: str, parts: Parts) -> Markup:
+    """Share out a hundred squares with largest remainders: of 100 prompts, so many were won."""
+    total = sum(count for _, count, _ in parts) or 1
+    exact = [100 * count / total for _, count, _ in parts]
+    squares = [int(value) for value in exact]
+    by_remainder = sorted(range(len(parts)), key=lambda i: squares[i] - exact[i])
+    for i in by_remainder[: 100 - sum(squares)]:
+        squares[i] += 1
+    kinds = [kind for (_, _, kind), count in zip(parts, squares, strict=True) for _ in range(count)]
+    cells = [
+        element("rect", x=i % 20 * 15, y=i // 20 * 15, width=12, height=12, rx=2.5, class_=kind)
+        for i, kind in enumerate(kinds)
+    ]
+    return picture("waffle", label, *cells, viewBox="0 0 297 72")
