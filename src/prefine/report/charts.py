@@ -152,7 +152,7 @@ def _reading(
         words.append(element("tspan", said, dx=10, class_="wide-only"))
     return element(
         "g",
-        _bar(left, right - left),
+        _bar(left, right - left, class_="hit"),
         line("cursor", x, ("0", "100%")),
         *(dot(curve.kind, x, up(curve.values[i])) for curve in curves),
         element("text", *words, x=0, y=-9, class_="reading"),

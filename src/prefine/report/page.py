@@ -25,6 +25,7 @@ def render(data: ReportData) -> str:
     decided = [c for c in data.contests if c.wins + c.ties + c.losses]
     return html_page(
         "report",
+        title=data.title,
         data=data,
         charts=charts,
         outcome=outcome,
