@@ -10,7 +10,6 @@ from playwright.sync_api import BrowserContext
 from browser import chromium, visit
 from prefine.records import MetricValue
 from prefine.report import outcome
-from prefine.report.charts import waffle
 from prefine.report.data import AnswerExample, ReportData
 from prefine.report.page import render, repeated_share
 from prefine.report.svg import Scale, ticks
@@ -324,8 +323,9 @@ def test_ticks_are_round_and_few() -> None:
 
 
 def test_a_hundred_squares_are_a_hundred() -> None:
-    picture = waffle("w", [("won", 1, "win"), ("tied", 1, "tie"), ("lost", 1, "loss")])
-    assert [picture.count(f'class="{kind}"') for kind in ("win", "tie", "loss")] == [34, 33, 33]
+    kinds = outcome.hundredths(contest("j", "gold", win_rate(50, 40, 60), 1, 1, 1))
+    assert [kinds.count(kind) for kind in ("win", "tie", "loss")] == [34, 33, 33]
+    assert render(REPORT).count('width="12" height="12"') == 100
 
 
 def test_repetition_is_measured() -> None:

@@ -21,13 +21,9 @@ from prefine.report.svg import (
     line,
     path,
     picture,
-    rounded,
     ticks,
 )
 from prefine.report.text import number, span
-
-Parts = Sequence[tuple[str, int, str]]
-"""What a whole is divided into: name, count and kind of each part."""
 
 PERCENT = Scale(0, 100)
 UNIT = Scale(0, 1)
@@ -152,18 +148,19 @@ def _reading(
         words.append(element("tspan", said, dx=10, class_="wide-only"))
     return element(
         "g",
-        _bar(left, right - left, class_="hit"),
+        element(
+            "rect",
+            x=f"{left:.2f}%",
+            width=f"{right - left:.2f}%",
+            y=0,
+            height="100%",
+            class_="hit",
+        ),
         line("cursor", x, ("0", "100%")),
         *(dot(curve.kind, x, up(curve.values[i])) for curve in curves),
         element("text", *words, x=0, y=-9, class_="reading"),
         class_="hover",
     )
-
-
-def _bar(start: float, width: float, **attributes: str | float) -> Markup:
-    """Draw a rectangle of full height between two percentages of the width."""
-    ends = {"x": f"{rounded(start, 2)}%", "width": f"{rounded(width, 2)}%"}
-    return element("rect", **ends, y=0, height="100%", **attributes)
 
 
 def interval_plot(
@@ -202,56 +199,3 @@ def dumbbell(label: str, before: MetricValue, after: MetricValue, axis: Scale = 
 def _track(axis: Scale) -> list[Markup]:
     values = (axis.low, (axis.low + axis.high) / 2, axis.high)
     return [line("grid", axis(value), ("0", "100%")) for value in values]
-
-
-def scale_labels(axis: Scale, form: Callable[[float], str]) -> Markup:
-    """Write the numbers over a column of tracks; every row says its values in words, too."""
-    places = {"start": axis.low, "middle": (axis.low + axis.high) / 2, "end": axis.high}
-    texts = [
-        lettering(f"tick {anchor}", form(value), axis(value), "14")
-        for anchor, value in places.items()
-    ]
-    return picture("scale", "", *texts)
-
-
-def stacked_bar(label: str, parts: Parts) -> Markup:
-    """Cut one bar into parts; where one is too small for its number, the text beside it has it."""
-    total = sum(count for _, count, _ in parts) or 1
-    shapes, start = [], 0.0
-    for name, count, kind in parts:
-        share = 100 * count / total
-        if count:
-            inside = [element("title", f"{count:,} {name}"), _bar(start, share, class_=kind)]
-            if share >= 8:
-                centre = f"{rounded(start + share / 2, 2)}%"
-                inside.append(lettering(f"on middle {kind}", f"{count:,}", centre, "50%", dy=4.5))
-            shapes.append(element("g", *inside))
-        start += share
-    return picture("stack", label, *shapes)
-
-
-def meter(share: float, kind: str = "") -> Markup:
-    """Draw a thin bar, filled by `share` in [0, 1]; its number stands beside it."""
-    filled = 100 * min(1.0, max(0.0, share))
-    return picture(
-        "meter",
-        "",
-        _bar(0, 100, rx=3, class_="empty"),
-        _bar(0, filled, rx=3, class_=f"full {kind}".strip()),
-    )
-
-
-def waffle(label: str, parts: Parts) -> Markup:
-    """Share out a hundred squares with largest remainders: of 100 prompts, so many were won."""
-    total = sum(count for _, count, _ in parts) or 1
-    exact = [100 * count / total for _, count, _ in parts]
-    squares = [int(value) for value in exact]
-    by_remainder = sorted(range(len(parts)), key=lambda i: squares[i] - exact[i])
-    for i in by_remainder[: 100 - sum(squares)]:
-        squares[i] += 1
-    kinds = [kind for (_, _, kind), count in zip(parts, squares, strict=True) for _ in range(count)]
-    cells = [
-        element("rect", x=i % 20 * 15, y=i // 20 * 15, width=12, height=12, rx=2.5, class_=kind)
-        for i, kind in enumerate(kinds)
-    ]
-    return picture("waffle", label, *cells, viewBox="0 0 297 72")

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from prefine.records import MetricValue
-from prefine.report.charts import Parts
 from prefine.report.data import HeadToHead, ReportData
 from prefine.report.text import (
     NBSP,
@@ -47,13 +46,25 @@ def verdict(rate: MetricValue) -> Verdict:
     return "better" if low > 50 else "worse" if high < 50 else "undecided"
 
 
-def tally(contest: HeadToHead) -> Parts:
-    """Return how often the trained model won, tied and lost."""
+def tally(contest: HeadToHead) -> list[tuple[str, int, str]]:
+    """Return how often the trained model won, tied and lost: name, count and kind of each."""
     return [
         ("won", contest.wins, "win"),
         ("tied", contest.ties, "tie"),
         ("lost", contest.losses, "loss"),
     ]
+
+
+def hundredths(contest: HeadToHead) -> list[str]:
+    """Share out a hundred squares with largest remainders; returns the kind of each."""
+    parts = tally(contest)
+    total = sum(count for _, count, _ in parts)
+    exact = [100 * count / total for _, count, _ in parts]
+    squares = [int(value) for value in exact]
+    by_remainder = sorted(range(len(parts)), key=lambda i: squares[i] - exact[i])
+    for i in by_remainder[: 100 - sum(squares)]:
+        squares[i] += 1
+    return [kind for (_, _, kind), count in zip(parts, squares, strict=True) for _ in range(count)]
 
 
 def tally_words(contest: HeadToHead) -> str:

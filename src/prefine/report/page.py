@@ -1,11 +1,8 @@
 """The report as one HTML page; the template formats what the data says."""
 
-from functools import partial
-
 from prefine.report import charts, outcome
 from prefine.report.data import ReportData
 from prefine.report.html import html_page
-from prefine.report.text import number
 from prefine.report.training import held_out, training
 
 _LONG_CHARACTERS, _LONG_LINES = 700, 14
@@ -38,8 +35,6 @@ def render(data: ReportData) -> str:
         training=training(data),
         held_out=held_out(data),
         constraints=constraints,
-        percent_scale=charts.scale_labels(charts.PERCENT, lambda v: f"{v:.0f}\u00a0%"),
-        unit_scale=charts.scale_labels(charts.UNIT, partial(number, decimals=1)),
         is_long=_is_long,
         repeated_share=repeated_share,
     )
