@@ -3,23 +3,21 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, Option
 
 if TYPE_CHECKING:
     from prefine.config.sections import RunConfig
 
-ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML configuration.")]
+ConfigPath = Annotated[Path, Argument(metavar="CONFIG", help="A YAML configuration.")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="Override a setting, e.g. train.loss.beta=0.05."
-    ),
+    Option("--set", metavar="KEY=VALUE", help="Override a setting, e.g. train.loss.beta=0.05."),
 ]
-RunDir = Annotated[str | None, typer.Option("--run-dir", metavar="DIR", help="The run folder.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+RunDir = Annotated[str | None, Option("--run-dir", metavar="DIR", help="The run folder.")]
+AsJson = Annotated[bool, Option("--json", help="Print the result as JSON.")]
 Strict = Annotated[
     bool,
-    typer.Option(
+    Option(
         "--strict",
         help="Refuse rows that are empty, repeated, ties or too long, instead of counting.",
     ),

@@ -5,10 +5,11 @@ picture which is made smaller does not have.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
+import numpy as np
 from markupsafe import Markup
 
 from prefine.api.simulating import Simulation
@@ -46,6 +47,10 @@ class _Box(NamedTuple):
     def meets(self, other: "_Box") -> bool:
         apart = self.right <= other.left or other.right <= self.left
         return not (apart or self.bottom <= other.top or other.bottom <= self.top)
+
+    def within(self, other: "_Box") -> bool:
+        sides = self.left >= other.left and self.right <= other.right
+        return sides and self.top >= other.top and self.bottom <= other.bottom
 
 
 def page(simulation: Simulation, settings: str, *, in_calls: bool) -> str:
@@ -126,11 +131,12 @@ def _columns(across: Scale) -> Iterator[tuple[float, str]]:
 def _bars(point: _Point) -> Markup:
     """Draw one standard error to each side, with caps."""
     x, y = rounded(point.x), rounded(point.y)
-    (left, right), (top, bottom) = (map(rounded, ends) for ends in (point.x_ends, point.y_ends))
-    bars = f"M{x} {top}V{bottom}M{left} {y}H{right}"
-    caps = [f"M{x} {end}m-3 0h6" for end in (top, bottom)]
-    caps += [f"M{end} {y}m0 -3v6" for end in (left, right)]
-    return element("path", d=bars + "".join(caps), class_=f"error {point.kind}")
+    drawn = ""
+    for end in map(rounded, point.x_ends):
+        drawn += f"M{x} {y}H{end}m0 -3v6"
+    for end in map(rounded, point.y_ends):
+        drawn += f"M{x} {y}V{end}m-3 0h6"
+    return element("path", d=drawn, class_=f"error {point.kind}")
 
 
 def _dot(point: _Point) -> Markup:
@@ -173,49 +179,31 @@ def _labels(points: Sequence[_Point], choices: Sequence[_Point], plot: _Box) -> 
     """Write each name at the first free place beside its dot; a crowded one is left to hovering."""
     taken = [_around(point.x, point.y, _DOT) for point in points]
     for one, other in pairwise(choices):
-        taken += [_around(x, y, 2) for x, y in _between((one.x, one.y), (other.x, other.y))]
+        joined = np.linspace((one.x, one.y), (other.x, other.y), 200)
+        taken += [_around(x, y, 2) for x, y in joined]
     bars = [_Box(point.x - 3, point.y_ends[0], point.x + 3, point.y_ends[1]) for point in points]
     for point in points:
         name = label(point.row.contestant)
-        box = _free_place(point, _LETTER * len(name), plot, (taken + bars, taken))
-        if box is not None:
-            taken.append(box)
-            kind = f"name {point.kind}"
-            yield lettering(kind, name, rounded(box.left), rounded(box.bottom - 4))
+        places = [box for box in _places(point, _LETTER * len(name)) if box.within(plot)]
+        # First a place that covers no bar either, then one that does.
+        for box in [box for box in places if not any(map(box.meets, bars))] + places:
+            if not any(map(box.meets, taken)):
+                taken.append(box)
+                kind = f"name {point.kind}"
+                yield lettering(kind, name, rounded(box.left), rounded(box.bottom - 4))
+                break
 
 
-def _free_place(
-    point: _Point, width: float, plot: _Box, obstacles: Iterable[Sequence[_Box]]
-) -> _Box | None:
-    """Return the first place that is free of the first obstacles, or else of the next ones."""
-    for covered in obstacles:
-        for left, middle in _places(point, width):
-            box = _Box(left, middle - _LINE / 2, left + width, middle + _LINE / 2)
-            inside = box.left >= plot.left and box.right <= plot.right
-            inside &= box.top >= plot.top and box.bottom <= plot.bottom
-            if inside and not any(map(box.meets, covered)):
-                return box
-    return None
-
-
-def _places(point: _Point, width: float) -> Iterator[tuple[float, float]]:
-    """Yield left ends and heights of a name: right of the dot, left of it, above or below."""
+def _places(point: _Point, width: float) -> Iterator[_Box]:
+    """Yield places of a name: right of the dot, left of it, above or below."""
     for away in (0, -12, 12, -24, 24):
-        yield point.x + 10, point.y + away
-        yield point.x - 10 - width, point.y + away
+        lefts: dict[float, float] = {point.x + 10: away, point.x - 10 - width: away}
         if away:
-            yield point.x - width / 2, point.y + 1.4 * away
+            lefts[point.x - width / 2] = 1.4 * away
+        for left, down in lefts.items():
+            top = point.y + down - _LINE / 2
+            yield _Box(left, top, left + width, top + _LINE)
 
 
 def _around(x: float, y: float, room: float) -> _Box:
     return _Box(x - room, y - room, x + room, y + room)
-
-
-def _between(one: tuple[float, float], other: tuple[float, float]) -> Iterator[tuple[float, float]]:
-    """Yield points on the line between two others, every few pixels."""
-    count = int(math.dist(one, other) / 4) + 1
-    for i in range(1, count):
-        yield (
-            one[0] + (other[0] - one[0]) * i / count,
-            one[1] + (other[1] - one[1]) * i / count,
-        )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Option
 from typer.core import TyperGroup
 
 from prefine.cli.ending import complain, visible
@@ -75,7 +76,7 @@ def run(
     set_: Overrides = None,
     run_dir: RunDir = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything and print the plan; do nothing.")
+        bool, Option("--dry-run", help="Check everything and print the plan; do nothing.")
     ] = False,
     strict: Strict = False,
     json_: AsJson = False,
@@ -92,9 +93,7 @@ def run(
 
 
 def demo(
-    run_dir: Annotated[
-        str, typer.Option("--run-dir", metavar="DIR", help="The run folder.")
-    ] = "runs/demo",
+    run_dir: Annotated[str, Option(metavar="DIR", help="The run folder.")] = "runs/demo",
     set_: Overrides = None,
     json_: AsJson = False,
 ) -> None:

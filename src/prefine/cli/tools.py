@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from prefine.cli.ending import terminal_columns, visible
 from prefine.cli.options import AsJson, Strict
@@ -12,48 +13,36 @@ from prefine.cli.options import AsJson, Strict
 def import_data(
     inputs: Annotated[
         list[str],
-        typer.Argument(metavar="INPUT...", help="Files, patterns or folders; or one hub:org/name."),
+        Argument(metavar="INPUT...", help="Files, patterns or folders; or one hub:org/name."),
     ],
-    entry: Annotated[
-        str, typer.Option("--as", metavar="ENTRY", help="prompts, completions or pairs.")
-    ],
-    out: Annotated[
-        Path, typer.Option("--out", metavar="FILE", help="The JSON Lines file to write.")
-    ],
+    entry: Annotated[str, Option("--as", metavar="ENTRY", help="prompts, completions or pairs.")],
+    out: Annotated[Path, Option(metavar="FILE", help="The JSON Lines file to write.")],
     layout: Annotated[
         str | None,
-        typer.Option(
-            "--layout", metavar="NAME", help="How the rows are laid out, instead of by itself."
-        ),
+        Option(metavar="NAME", help="How the rows are laid out, instead of by itself."),
     ] = None,
     columns: Annotated[
         list[str] | None,
-        typer.Option("--columns", metavar="OURS=THEIRS", help="A column that is called otherwise."),
+        Option(metavar="OURS=THEIRS", help="A column that is called otherwise."),
     ] = None,
     questions: Annotated[
         str | None,
-        typer.Option("--questions", metavar="FILE", help="The questions of Arena-Hard answers."),
+        Option(metavar="FILE", help="The questions of Arena-Hard answers."),
     ] = None,
     format_: Annotated[
         str | None,
-        typer.Option(
-            "--format", metavar="NAME", help="Of the files, when the ending does not say it."
-        ),
+        Option("--format", metavar="NAME", help="Of the files, when the ending does not say it."),
     ] = None,
     split: Annotated[
-        str | None, typer.Option("--split", metavar="NAME", help="Which split of a hub data set.")
+        str | None, Option(metavar="NAME", help="Which split of a hub data set.")
     ] = None,
-    config: Annotated[
-        str | None, typer.Option("--config", metavar="NAME", help="Which configuration of it.")
-    ] = None,
+    config: Annotated[str | None, Option(metavar="NAME", help="Which configuration of it.")] = None,
     revision: Annotated[
-        str | None, typer.Option("--revision", metavar="COMMIT", help="Which commit or tag of it.")
+        str | None, Option(metavar="COMMIT", help="Which commit or tag of it.")
     ] = None,
-    data_dir: Annotated[
-        str | None, typer.Option("--data-dir", metavar="DIR", help="Which folder of it.")
-    ] = None,
+    data_dir: Annotated[str | None, Option(metavar="DIR", help="Which folder of it.")] = None,
     limit: Annotated[
-        int | None, typer.Option("--limit", metavar="N", help="Take the first prompts or pairs.")
+        int | None, Option(metavar="N", help="Take the first prompts or pairs.")
     ] = None,
     strict: Strict = False,
 ) -> None:
@@ -68,48 +57,42 @@ def import_data(
 
 
 def simulate(
-    completions: Annotated[
-        int, typer.Option("--completions", metavar="M", help="Completions per prompt.")
-    ] = 8,
+    completions: Annotated[int, Option(metavar="M", help="Completions per prompt.")] = 8,
     accuracy: Annotated[
         float,
-        typer.Option(
-            help="How often the judge is right about two random completions, without its bias."
-        ),
+        Option(help="How often the judge is right about two random completions, without its bias."),
     ] = 0.75,
     first_slot_bias: Annotated[
-        float, typer.Option(help="What the first slot adds, in sd of the noise.")
+        float, Option(help="What the first slot adds, in sd of the noise.")
     ] = 0.5,
     order_noise: Annotated[
-        float, typer.Option(help="Share of the noise that another order draws anew.")
+        float, Option(help="Share of the noise that another order draws anew.")
     ] = 0.5,
     verdicts: Annotated[
-        str, typer.Option(metavar="hard|soft", help="One of the two, or a probability.")
+        str, Option(metavar="hard|soft", help="One of the two, or a probability.")
     ] = "hard",
-    price: Annotated[float, typer.Option(help="Of a call that compares.")] = 1.0,
+    price: Annotated[float, Option(help="Of a call that compares.")] = 1.0,
     rating_price: Annotated[
         float | None,
-        typer.Option(help="Of a call that rates one completion; the same if not given."),
+        Option(help="Of a call that rates one completion; the same if not given."),
     ] = None,
-    worlds: Annotated[
-        int, typer.Option(help="Simulated prompts, the same for every strategy.")
-    ] = 2000,
-    seed: Annotated[int, typer.Option(help="Of the simulated prompts.")] = 0,
+    worlds: Annotated[int, Option(help="Simulated prompts, the same for every strategy.")] = 2000,
+    seed: Annotated[int, Option(help="Of the simulated prompts.")] = 0,
     strategy: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             metavar="NAME[:KEY=VALUE,…]", help="Compare these (repeat it) instead of all of them."
         ),
     ] = None,
     max_calls: Annotated[
-        float | None, typer.Option(help="Recommend within so many calls per prompt.")
+        float | None, Option(help="Recommend within so many calls per prompt.")
     ] = None,
     max_cost: Annotated[
-        float | None, typer.Option(help="Recommend within such a cost per prompt.")
+        float | None, Option(help="Recommend within such a cost per prompt.")
     ] = None,
     html: Annotated[
         Path | None,
-        typer.Option("--html", metavar="FILE", help="Write a plot of cost against regret."),
+        Option(metavar="FILE", help="Write a plot of cost against regret."),
     ] = None,
     json_: AsJson = False,
 ) -> None:
@@ -137,7 +120,7 @@ def simulate(
 def losses(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[NAME]", help="One of them, or module:function of your own."),
+        Argument(metavar="[NAME]", help="One of them, or module:function of your own."),
     ] = None,
     json_: AsJson = False,
 ) -> None:
@@ -154,28 +137,22 @@ def losses(
 
 
 def evaluate_annotations(
-    files: Annotated[
-        list[Path], typer.Argument(metavar="FILE", help="Files, or folders of parts.")
-    ],
+    files: Annotated[list[Path], Argument(metavar="FILE", help="Files, or folders of parts.")],
     kind: Annotated[
         str | None,
-        typer.Option(
-            "--kind", metavar="NAME", help="What the files are, instead of by themselves."
-        ),
+        Option(metavar="NAME", help="What the files are, instead of by themselves."),
     ] = None,
     outputs: Annotated[
         Path | None,
-        typer.Option(
-            "--outputs", metavar="FILE", help="AlpacaEval: the model's model_outputs.json."
-        ),
+        Option(metavar="FILE", help="AlpacaEval: the model's model_outputs.json."),
     ] = None,
     baseline_outputs: Annotated[
         Path | None,
-        typer.Option("--baseline-outputs", metavar="FILE", help="AlpacaEval: the baseline's."),
+        Option(metavar="FILE", help="AlpacaEval: the baseline's."),
     ] = None,
     calibration: Annotated[
         list[Path] | None,
-        typer.Option(
+        Option(
             "--calibration",
             metavar="FOLDER",
             help="AlpacaEval: of length control; or two files, two times.",

@@ -1,4 +1,4 @@
-"""The report's pictures; hover readings are made of markup and CSS alone.
+"""Curves over training steps; hover readings are made of markup and CSS alone.
 
 A plotting library would add 4.5 MB of script to every report, and its inline styles would force the
 page's content security policy open. A hover reading is an invisible column with its own text.
@@ -11,7 +11,6 @@ from functools import partial
 
 from markupsafe import Markup
 
-from prefine.records import MetricValue
 from prefine.report.svg import (
     Scale,
     axes,
@@ -24,9 +23,6 @@ from prefine.report.svg import (
     ticks,
 )
 from prefine.report.text import number, span
-
-PERCENT = Scale(0, 100)
-UNIT = Scale(0, 1)
 
 
 @dataclass(frozen=True)
@@ -161,41 +157,3 @@ def _reading(
         element("text", *words, x=0, y=-9, class_="reading"),
         class_="hover",
     )
-
-
-def interval_plot(
-    label: str, metric: MetricValue, axis: Scale = PERCENT, middle: float | None = None
-) -> Markup:
-    """Draw a dot with its interval, and the line that decides (for a win rate 50)."""
-    parts = _track(axis)
-    if middle is not None:
-        parts.append(line("decides", axis(middle), ("0", "100%")))
-    if metric.interval is not None:
-        low, high = map(axis, metric.interval)
-        parts.append(line("whisker", (low, high), "50%"))
-        parts += [line("whisker cap", end, ("32%", "68%")) for end in (low, high)]
-    return picture("track", label, *parts, dot("after", axis(metric.value), "50%", 6))
-
-
-def dumbbell(label: str, before: MetricValue, after: MetricValue, axis: Scale = UNIT) -> Markup:
-    """Join two dots, hollow before and full after; the line is dashed where the value fell."""
-    parts = _track(axis)
-    for metric, kind in ((before, "before"), (after, "after")):
-        if metric.interval is not None:
-            low, high = map(axis, metric.interval)
-            parts.append(line(f"whisker pale {kind}", (low, high), "50%"))
-    way = "up" if after.value >= before.value else "down"
-    start, end = axis(before.value), axis(after.value)
-    return picture(
-        "track",
-        label,
-        *parts,
-        line(f"change {way}", (start, end), "50%"),
-        dot("before", start, "50%", 6),
-        dot(f"after {way}", end, "50%", 6),
-    )
-
-
-def _track(axis: Scale) -> list[Markup]:
-    values = (axis.low, (axis.low + axis.high) / 2, axis.high)
-    return [line("grid", axis(value), ("0", "100%")) for value in values]

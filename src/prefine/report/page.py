@@ -1,6 +1,6 @@
 """The report as one HTML page; the template formats what the data says."""
 
-from prefine.report import charts, outcome
+from prefine.report import outcome
 from prefine.report.data import ReportData
 from prefine.report.html import html_page
 from prefine.report.training import held_out, training
@@ -24,7 +24,6 @@ def render(data: ReportData) -> str:
         "report",
         title=data.title,
         data=data,
-        charts=charts,
         outcome=outcome,
         headline=outcome.outcome(data),
         alarm=outcome.alarm(data.contests),

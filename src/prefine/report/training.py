@@ -8,7 +8,7 @@ from statistics import fmean
 
 from markupsafe import Markup
 
-from prefine.report.charts import UNIT, Band, Curve, ReferenceLine, line_chart
+from prefine.report.charts import Band, Curve, ReferenceLine, line_chart
 from prefine.report.data import EvaluationPoint, ReportData, TrainEnd, TrainPoint
 from prefine.report.svg import Scale
 from prefine.report.text import number, plural, share_text, span
@@ -23,6 +23,7 @@ _ALARMS = {
     "collapse": "the likeliest tokens became fewer while the margin still rose",
     "diffusion": "probability leaked away from the likeliest tokens",
 }
+_UNIT = Scale(0, 1)
 _signed = partial(number, signed=True)
 
 
@@ -154,7 +155,7 @@ def _charts(points: Sequence[TrainPoint]) -> list[Chart]:
     if measured:
         title = "Share of pairs beyond the budget"
         shares = list(measured.values())
-        charts.insert(0, _small_chart(title, list(measured), shares, share_text, UNIT))
+        charts.insert(0, _small_chart(title, list(measured), shares, share_text, _UNIT))
     for title, values in (
         ("Margin [nats]", [p.margin for p in points]),
         ("Loss", [p.loss for p in points]),
@@ -166,7 +167,7 @@ def _charts(points: Sequence[TrainPoint]) -> list[Chart]:
 
 def _accuracy(steps: Sequence[int], points: Sequence[TrainPoint | EvaluationPoint]) -> Chart:
     title, values = "Accuracy: chosen over rejected", [p.accuracy for p in points]
-    return _small_chart(title, steps, values, share_text, UNIT, middle=0.5)
+    return _small_chart(title, steps, values, share_text, _UNIT, middle=0.5)
 
 
 def _small_chart(
