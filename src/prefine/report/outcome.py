@@ -105,7 +105,7 @@ def gold_first(contests: Sequence[HeadToHead]) -> list[HeadToHead]:
     return sorted(contests, key=lambda contest: contest.role != "gold")
 
 
-def outcome(data: ReportData) -> Headline:
+def headline(data: ReportData) -> Headline:
     """Return the sentence at the head of the page; without a contest nothing is claimed."""
     if not data.contests:
         done = "The model was trained, but" if data.training else "Nothing is decided:"

@@ -25,7 +25,7 @@ def render(data: ReportData) -> str:
         title=data.title,
         data=data,
         outcome=outcome,
-        headline=outcome.outcome(data),
+        headline=outcome.headline(data),
         alarm=outcome.alarm(data.contests),
         tiles=outcome.tiles(data),
         hero=next(iter(outcome.gold_first(decided)), None),

@@ -23,7 +23,32 @@ _ALARMS = {
     "collapse": "the likeliest tokens became fewer while the margin still rose",
     "diffusion": "probability leaked away from the likeliest tokens",
 }
-_UNIT = Scale(0, 1)
+_ACCURACY = ("Accuracy: chosen over rejected", "accuracy", share_text)
+_MARGIN, _LOSS = ("Margin [nats]", "margin", number), ("Loss", "loss", number)
+_CHARTS = (
+    ("Share of pairs beyond the budget", "beyond_delta", share_text),
+    _ACCURACY,
+    _MARGIN,
+    _LOSS,
+    ("Gradient norm", "grad_norm", number),
+)
+_HELD_OUT_CHARTS = (
+    _ACCURACY,
+    _MARGIN,
+    _LOSS,
+    ("Chosen, change [nats]", "chosen_change", number),
+    ("Entropy among likely tokens [nats]", "top_entropy_renormalised", number),
+    ("Probability of likely tokens", "top_mass", partial(share_text, decimals=1)),
+)
+_HELD_OUT_COLUMNS = {
+    "loss": ("loss", 3),
+    "margin": ("margin", 2),
+    "accuracy": ("accuracy", 2),
+    "chosen, change": ("chosen_change", 2),
+    "rejected, change": ("rejected_change", 2),
+    "entropy of likely tokens": ("top_entropy_renormalised", 3),
+    "their probability": ("top_mass", 3),
+}
 _signed = partial(number, signed=True)
 
 
@@ -65,7 +90,7 @@ def training(data: ReportData) -> CurveSection | None:
     columns = _columns(points)
     return CurveSection(
         finding=_finding(data.training, data.trained, delta),
-        charts=_charts(points),
+        charts=_charts(points, _CHARTS),
         header=["step", *columns],
         table=[[number(p.step, 0), *(form(p) for form in columns.values())] for p in points],
         note=" ".join(notes),
@@ -148,48 +173,29 @@ def _likelihood(points: Sequence[TrainPoint], delta: float | None) -> tuple[Mark
     return drawn, rule is not None
 
 
-def _charts(points: Sequence[TrainPoint]) -> list[Chart]:
-    steps = [p.step for p in points]
-    measured = {p.step: p.beyond_delta for p in points if p.beyond_delta is not None}
-    charts = [_accuracy(steps, points)]
-    if measured:
-        title = "Share of pairs beyond the budget"
-        shares = list(measured.values())
-        charts.insert(0, _small_chart(title, list(measured), shares, share_text, _UNIT))
-    for title, values in (
-        ("Margin [nats]", [p.margin for p in points]),
-        ("Loss", [p.loss for p in points]),
-        ("Gradient norm", [p.grad_norm for p in points]),
-    ):
-        charts.append(_small_chart(title, steps, values))
+def _charts(
+    points: Sequence[TrainPoint | EvaluationPoint],
+    rows: Sequence[tuple[str, str, Callable[[float], str]]],
+) -> list[Chart]:
+    """Draw a curve over training steps for each title, attribute of the points, and format."""
+    charts = []
+    for title, name, form in rows:
+        known = {p.step: value for p in points if (value := getattr(p, name)) is not None}
+        if not known:
+            continue
+        steps, values = list(known), list(known.values())
+        first, last = form(values[0]), form(values[-1])
+        drawn = line_chart(
+            f"{title}: from {first} at step {steps[0]} to {last} at step {steps[-1]}",
+            steps,
+            [Curve("", "chosen", values, form)],
+            axis=Scale(0, 1) if form is share_text else Scale.around(values),
+            rule=ReferenceLine("", "middle", 0.5) if name == "accuracy" else None,
+            tick_count=4,
+            tick_form=form,
+        )
+        charts.append((title, last, drawn))
     return charts
-
-
-def _accuracy(steps: Sequence[int], points: Sequence[TrainPoint | EvaluationPoint]) -> Chart:
-    title, values = "Accuracy: chosen over rejected", [p.accuracy for p in points]
-    return _small_chart(title, steps, values, share_text, _UNIT, middle=0.5)
-
-
-def _small_chart(
-    title: str,
-    steps: Sequence[int],
-    values: Sequence[float],
-    form: Callable[[float], str] = number,
-    axis: Scale | None = None,
-    middle: float | None = None,
-) -> Chart:
-    """Draw one curve over training steps, with a line at `middle`."""
-    last = form(values[-1])
-    drawn = line_chart(
-        f"{title}: from {form(values[0])} at step {steps[0]} to {last} at step {steps[-1]}",
-        steps,
-        [Curve("", "chosen", values, form)],
-        axis=axis or Scale.around(values),
-        rule=None if middle is None else ReferenceLine("", "middle", middle),
-        tick_count=4,
-        tick_form=form,
-    )
-    return title, last, drawn
 
 
 def held_out(data: ReportData) -> CurveSection | None:
@@ -199,38 +205,17 @@ def held_out(data: ReportData) -> CurveSection | None:
     every = math.ceil(len(data.evaluations) / MAX_POINTS)
     # Counted from the end, so that the last one is there.
     points = data.evaluations[::-every][::-1]
-    steps = [p.step for p in points]
-    charts = [_accuracy(steps, points)]
-    for title, name, form in (
-        ("Margin [nats]", "margin", number),
-        ("Loss", "loss", number),
-        ("Chosen, change [nats]", "chosen_change", number),
-        ("Entropy among likely tokens [nats]", "top_entropy_renormalised", number),
-        ("Probability of likely tokens", "top_mass", partial(share_text, decimals=1)),
-    ):
-        charts.append(_small_chart(title, steps, [getattr(p, name) for p in points], form))
     return CurveSection(
         finding=_held_out_finding(data.evaluations),
-        charts=charts,
+        charts=_charts(points, _HELD_OUT_CHARTS),
         header=["step", *_HELD_OUT_COLUMNS],
         table=[
             [number(p.step, 0), *(_cell(p, *column) for column in _HELD_OUT_COLUMNS.values())]
             for p in points
         ],
         note=f"One evaluation in {every} is shown." if every > 1 else "",
-        stop=_stop(data.trained, steps[-1]),
+        stop=_stop(data.trained, points[-1].step),
     )
-
-
-_HELD_OUT_COLUMNS = {
-    "loss": ("loss", 3),
-    "margin": ("margin", 2),
-    "accuracy": ("accuracy", 2),
-    "chosen, change": ("chosen_change", 2),
-    "rejected, change": ("rejected_change", 2),
-    "entropy of likely tokens": ("top_entropy_renormalised", 3),
-    "their probability": ("top_mass", 3),
-}
 
 
 def _cell(point: EvaluationPoint, name: str, decimals: int) -> str:
