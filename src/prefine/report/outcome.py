@@ -8,12 +8,8 @@ from prefine.records import MetricValue
 from prefine.report.data import HeadToHead, ReportData
 from prefine.report.text import (
     NBSP,
-    duration,
     interval_text,
-    number,
     percent_decimals,
-    plural,
-    share_text,
     value_text,
 )
 
@@ -136,34 +132,3 @@ def _prompts(also_trained_on: int | None) -> str:
     if also_trained_on == 0:
         return "unseen prompts"
     return f"prompts, {also_trained_on:,} of which it was trained on"
-
-
-def tiles(data: ReportData) -> list[tuple[str, str, str]]:
-    """Return label, value and note of the key figures that exist, most important first."""
-    found = []
-    for role in ("gold", "judge"):
-        contest = next((c for c in data.contests if c.role == role), None)
-        if contest is not None:
-            value, interval = rate_texts(contest.win_rate)
-            note = f"interval {interval}" if interval else ""
-            found.append((f"Win rate, {role}", value, note))
-    if data.training:
-        last = data.trained or data.training[-1]
-        note = "nats at the end"
-        if data.delta_per_answer is not None:
-            note += f"; budget{NBSP}{number(-data.delta_per_answer)}"
-        found.append(("Chosen log-prob.", number(last.chosen_change, signed=True), note))
-        if last.beyond_delta is not None:
-            when = "at the end" if data.trained else "last step"
-            found.append(("Beyond the budget", share_text(last.beyond_delta), f"of pairs, {when}"))
-    for stage in data.stages:
-        if stage.stage == "pair":
-            made = f"{stage.counts.produced:,}"
-            found.append(("Preference pairs", made, f"from {stage.counts.taken:,} {stage.takes}"))
-    if data.stages:
-        again = sum(stage.repeated_after_interruption for stage in data.stages)
-        note = f"{again:,} repeated after a stop" if again else "none repeated"
-        found.append(("Calls", f"{sum(stage.calls for stage in data.stages):,}", note))
-        took = duration(sum(stage.seconds for stage in data.stages))
-        found.append(("Wall time", took, plural(len(data.stages), "stage")))
-    return found

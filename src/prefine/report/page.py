@@ -27,7 +27,6 @@ def render(data: ReportData) -> str:
         outcome=outcome,
         headline=outcome.headline(data),
         alarm=outcome.alarm(data.contests),
-        tiles=outcome.tiles(data),
         hero=next(iter(outcome.gold_first(decided)), None),
         seconds=sum(stage.seconds for stage in data.stages) or 1,
         calls=sum(stage.calls for stage in data.stages) or 1,
