@@ -1,4 +1,4 @@
-"""Writes docs/losses.md and its pictures from the code: `make docs`, or `python docs/make_losses.py`."""
+"""Write docs/losses.md and its pictures from the code: `make docs`."""
 
 from collections.abc import Iterator
 from itertools import groupby
@@ -118,7 +118,7 @@ def my_loss(logps, *, beta: Annotated[float, Field(gt=0)] = 0.1, keep: float = 0
 `train: {loss: {name: "my_module:my_loss", keep: 0.5}}` trains with it, and `prefine losses my_module:my_loss` prints
 its formula, options and pushes. Without `@declare` it is taken as coupled and as reading the reference: right for every
 function, and slower than need be.
-"""
+"""  # noqa: E501
 
 
 FACTS = {
@@ -126,13 +126,13 @@ FACTS = {
     "LOST_TOO": f"{-REJECTED:g}",
     "POINT": f"a = {CHOSEN:g}, c = {REJECTED:g}, D = {CHOSEN - REJECTED:g}",
     "MEAN": f"{(CHOSEN + REJECTED) / 2:g}",
-    "PAIR": f"The answers have {CHOSEN_TOKENS} and {REJECTED_TOKENS} tokens and {REFERENCE:g} nats each under the "
-    f"reference, `p_chosen` is {P_CHOSEN:g}, `score_gap` {SCORE_GAP:g}",
+    "PAIR": f"The answers have {CHOSEN_TOKENS} and {REJECTED_TOKENS} tokens and {REFERENCE:g} nats "
+    f"each under the reference, `p_chosen` is {P_CHOSEN:g}, `score_gap` {SCORE_GAP:g}",
 }
 
 
 def pages() -> dict[str, str]:
-    """The text of every file, by its path under docs/."""
+    """Return the text of every file, by its path under docs/."""
     shelf = [
         (family, list(group)) for family, group in groupby(cards(), key=lambda card: card.family)
     ]
@@ -182,14 +182,15 @@ def _table(group: list[Card]) -> Iterator[str]:
         needs = " ".join(f"`{need}`" for need in card.needs)
         if card.open:
             kind = needs = "as its parts"
-        yield f"| [`{card.name}`](#{card.name}) | {_cell(card.title)} | {kind} | {needs} | {_pushes(card)} |"
+        name = f"[`{card.name}`](#{card.name})"
+        yield f"| {name} | {_cell(card.title)} | {kind} | {needs} | {_pushes(card)} |"
 
 
 def _pushes(card: Card) -> str:
     if card.pushes is None:
         return "as its parts | | "
-    ratio = card.pushes.ratio
-    return f"{arrow(card.pushes.chosen)} | {arrow(card.pushes.rejected)} | {'–' if ratio is None else amount(ratio)}"
+    ratio = "–" if card.pushes.ratio is None else amount(card.pushes.ratio)
+    return f"{arrow(card.pushes.chosen)} | {arrow(card.pushes.rejected)} | {ratio}"
 
 
 def _entry(card: Card) -> Iterator[str]:
@@ -206,7 +207,8 @@ def _entry(card: Card) -> Iterator[str]:
     yield "| option | default | from | takes | |"
     yield "|---|---|---|---|---|"
     for option in card.options:
-        yield f"| `{option.name}` | {_default(option)} | {_cell(option.allowed)} | {_cell(option.meaning)} |"
+        takes, meaning = _cell(option.allowed), _cell(option.meaning)
+        yield f"| `{option.name}` | {_default(option)} | {takes} | {meaning} |"
 
 
 def _default(option: Option) -> str:

@@ -104,7 +104,7 @@ TABLES: dict[Kind, dict[str, str]] = {
         "playground": "prefine.judges.playground:PlaygroundJudge",
         "recorded": "prefine.judges.recorded:RecordedJudge",
         "pairwise": "prefine.judging.pairwise:PairwiseJudge",
-        "reward": "prefine.judging.reward:reward",
+        "reward": "prefine.judging.scores:reward",
     },
     "selector": _in(
         "pairing.selectors",
