@@ -52,10 +52,6 @@ WORLD = ("vocabulary", "tasks", "demonstrations", "scoring", "world")
 """The pure half of the playground; the other half trains its model."""
 
 EXCEPTIONS = {
-    (
-        "prefine.models.hf.reward",
-        "prefine.judging.protocol",
-    ): "a reward model scores what judges are asked about",
     ("prefine.cli.app", "prefine"): "prefine --version",
 }
 ROOMS = [f"prefine.{room}" for rooms in FLOORS.values() for room in rooms]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from prefine.data.json_text import decoded
+from prefine.data.formats import decode_utf8
 from prefine.data.layouts.protocol import SourceRow
 from prefine.errors import ConfigError, DataError
 from prefine.metrics.win_rates.length_data import AlpacaCalibration
@@ -139,7 +139,7 @@ def _cells(path: Path) -> list[SourceRow]:
         raise ConfigError(
             f"{path}: cannot be read ({error.strerror}); give the path of upstream's file"
         ) from error
-    text = decoded(data.removeprefix(b"\xef\xbb\xbf"), str(path))
+    text = decode_utf8(data.removeprefix(b"\xef\xbb\xbf"), str(path))
     table = list(csv.reader(io.StringIO(text, newline="")))
     if len(table) < 2:
         raise DataError(f"{path}: the file has no rows; take it from upstream again")
