@@ -19,8 +19,7 @@ class Kind(NamedTuple):
 
     Attributes:
         columns: Alternatives; a row with all columns of one of them is of this kind.
-        figures: The figures of a file of this kind, from its path; and from `Extras`, if it has a use
-            for any.
+        figures: The figures of a file, from its path, and from `Extras` if it has a use for any.
         extras: The names of the `Extras` that it has a use for.
     """
 
