@@ -43,15 +43,15 @@ loss + `regularizer_weight` · regularizer.
 **Kind.** The value of a *local* loss depends on its own pair alone, so that pairs can be computed one by one. A
 *coupled* loss looks at all pairs of a step, whatever the micro-batches.
 
-**Needs** are what a loss reads beside the policy's log-probabilities; training computes what is needed and no more.
+**Needs** are the values that a loss reads in addition to the policy's log-probabilities; training computes no others.
 
 @NEEDS@
 
 **Defaults** come from the *paper* or its authors' code, from the *field* (another public implementation), or are
 *ours*.
 
-**Pushes.** A pair can be learned while both of its answers become less likely. So every loss is asked what it does to
-a pair that has gone that way: chosen has lost @LOST@ nats and rejected @LOST_TOO@ (@POINT@). *Chosen* and
+**Pushes.** A pair can be learned while both of its answers become less likely. So the table shows every loss at
+a pair where this has happened: chosen has lost @LOST@ nats and rejected @LOST_TOO@ (@POINT@). *Chosen* and
 *rejected* are the negative gradients in `lw` and `ll`, in units of the loss per nat: ↑ means that gradient descent
 makes the answer likelier, ↓ less likely, 0 that it is not pushed.
 

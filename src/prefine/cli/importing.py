@@ -6,7 +6,8 @@ from typing import Any
 
 from prefine.config.sections import Component
 from prefine.data.convert import ENTRIES, write_entries
-from prefine.data.files import FORMATS, files_at
+from prefine.data.files import files_at
+from prefine.data.formats import FORMATS
 from prefine.data.import_report import ImportReport
 from prefine.data.sources import read, read_files
 from prefine.errors import ConfigError

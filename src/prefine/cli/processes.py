@@ -58,7 +58,7 @@ def train_together(load: Callable[[], "RunConfig"], lead: Callable[["RunConfig"]
     reshard = _fsdp()
     from prefine.training.distributed import processes
 
-    processes.join(None if reshard is None else processes.Sharding(reshard))
+    processes.join(reshard)
     code = PrefineError.exit_code
     try:
         processes.take_device(int(os.environ.get("LOCAL_RANK") or 0))

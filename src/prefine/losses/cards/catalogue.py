@@ -241,7 +241,11 @@ def allowed(hint: Any) -> str:
     inner = get_args(hint)[0] if marks else hint
     if any(isinstance(mark, Nested) for mark in marks):
         return "a loss"
-    bounds = [bound for mark in marks if isinstance(mark, FieldInfo) for bound in mark.metadata]
+    bounds = [
+        bound
+        for mark in marks
+        for bound in (mark.metadata if isinstance(mark, FieldInfo) else [mark])
+    ]
     words = [word for bound in bounds if (word := _bound(bound))]
     if get_origin(inner) is Literal:
         *most, last = map(str, get_args(inner))

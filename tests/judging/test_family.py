@@ -3,7 +3,7 @@
 import pytest
 
 from prefine.config.sections import Component
-from prefine.judging.family import same_family
+from prefine.judging.choose import same_family
 
 
 def judge(**model: str) -> Component:
