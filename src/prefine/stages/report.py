@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, TypeVar
 
 import yaml
@@ -99,7 +98,7 @@ def report_data(config: RunConfig, folder: RunFolder, manifests: dict[str, Manif
         ),
         training=tuple(_record(TrainPoint, row, log, renamed) for row in _lines(log)),
         trained=_record(TrainEnd, final | final["final"], end, renamed) if final else None,
-        evaluations=tuple(_record(EvaluationPoint, row, held_out) for row in _lines(held_out)),
+        evaluations=tuple(_record(EvaluationPoint, row, held_out, {}) for row in _lines(held_out)),
         delta=last(budget.get("delta")),
         delta_per=budget.get("per", "sequence"),
         loss_name=config.train.loss.name,
@@ -147,13 +146,8 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
 
 
-def _record(
-    kind: type[R],
-    row: Mapping[str, Any],
-    path: Path,
-    renamed: Mapping[str, str] = MappingProxyType({}),
-) -> R:
-    """Read a record's fields from a row in which some are called otherwise."""
+def _record(kind: type[R], row: Mapping[str, Any], path: Path, renamed: Mapping[str, str]) -> R:
+    """Read a record's fields from a row that calls some of them otherwise."""
     values = {name: row.get(renamed.get(name, name)) for name in kind.model_fields}
     return parse(kind, values, where=str(path))
 
