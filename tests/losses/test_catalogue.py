@@ -1,4 +1,4 @@
-"""The shelf: the page is fresh, every card is complete, and what it says of gradients is so."""
+"""The catalogue: docs are fresh, every card is complete, gradients match finite differences."""
 
 import math
 import re
