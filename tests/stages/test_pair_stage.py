@@ -22,7 +22,9 @@ from prefine.records import Manifest
 from prefine.run.folder import RunFolder
 from prefine.run.rows import list_of, pair_of
 from prefine.run.tables import parts, read_part, table_hash
-from prefine.stages.plan import check, plan, run_stage
+from prefine.stages.check import check
+from prefine.stages.pipeline import run_stage
+from prefine.stages.plan import plan
 from prefine.stages.stage_run import Silent
 from run_place import CONFIG, DATA, GONE, OK, PAIRS, Place, jsonl
 

@@ -15,7 +15,9 @@ from prefine.records import Completion, Manifest, PreferencePair, Prompt, Rankin
 from prefine.run.folder import RunFolder
 from prefine.run.rows import completion_of, pair_of, ranking_of
 from prefine.run.tables import parts, read_part
-from prefine.stages.plan import check, plan, run_stage
+from prefine.stages.check import check
+from prefine.stages.pipeline import run_stage
+from prefine.stages.plan import plan
 from prefine.stages.stage_run import Silent
 
 REPLIES = ["the kettle is bright .", "tea is warm .", "{prompt}", "i like tea . i like tea .", "no"]

@@ -17,8 +17,9 @@ from prefine.report.data import OUTCOMES, AnswerExample, Evaluation
 from prefine.run.folder import RunFolder
 from prefine.run.rows import pair_of
 from prefine.run.tables import parts, read_part
-from prefine.stages.plan import check, plan, run_stage, stages_of
-from prefine.stages.results import RunResult, lines_of, result_of
+from prefine.stages.check import check
+from prefine.stages.pipeline import RunResult, lines_of, result_of, run_stage, stages_of
+from prefine.stages.plan import plan
 from prefine.stages.stage_run import Silent
 
 TINY: dict[str, Any] = {

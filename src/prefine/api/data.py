@@ -1,6 +1,6 @@
 """From prompts to preference pairs, on objects in memory; the same code that the stages call."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -8,26 +8,23 @@ from prefine.api.components import (
     JudgeLike,
     Model,
     Named,
+    answer_log,
     component_of,
     judge_of,
     sampler_of,
     validated,
 )
-from prefine.api.journals import answer_log
-from prefine.api.reading import PromptLike, prompts_of, tell
+from prefine.api.reading import PromptLike, prompts_of, warn
 from prefine.calls.engine import CallEngine
 from prefine.config.sections import Component, Decoding, PairConfig
 from prefine.errors import ConfigError, DataError
-from prefine.judging.choose import choose_rater, who_is_asked
 from prefine.records import Completion, PreferenceList, PreferencePair, Prompt, Ranking
-from prefine.stages.failures import Failures
-from prefine.stages.rank import make_candidates, rank_shard, strategy_facts, strategy_maker
-from prefine.stages.sampling import sample_shard
-from prefine.stages.selection import BoundSelector, RankedPrompt, Tally
-from prefine.stages.slots import Slots
-from prefine.stages.stage_run import Progress, Silent, check_judge, check_model, chunks
-
-_SHARD = 256
+from prefine.run.rows import Groups
+from prefine.stages.pair_options import PairCounts
+from prefine.stages.rank import Ranker
+from prefine.stages.selection import BoundSelector, RankedPrompt
+from prefine.stages.shards import SHARD, sample_shard
+from prefine.stages.stage_run import Progress, Silent, check_model, chunks
 
 
 def sample(
@@ -65,16 +62,13 @@ def sample(
         BackendError: The model cannot be loaded, or its server will not answer.
         LimitError: Too many completions failed.
     """
-    decoding = validated(
-        Decoding,
-        {
-            "temperature": temperature,
-            "top_p": top_p,
-            "max_new_tokens": max_new_tokens,
-            "seed": seed,
-        },
-        where="sample",
-    )
+    settings = {
+        "temperature": temperature,
+        "top_p": top_p,
+        "max_new_tokens": max_new_tokens,
+        "seed": seed,
+    }
+    decoding = validated(Decoding, settings, where="sample")
     shown = progress or Silent()
     sampler = sampler_of(model, where="model")
     check_model(sampler)
@@ -91,13 +85,14 @@ def sample(
             should_stop=lambda: shown.stopping,
             on_answers=shown.advance,
         )
-        for shard in chunks(asked, _SHARD):
-            found = sample_shard(engine, sampler, shard, completions_per_prompt, decoding, group=2)
-            drawn += [completion for prompt in shard for completion in found[prompt.id]]
+        for shard in chunks(asked, SHARD):
+            groups = sample_shard(engine, sampler, shard, completions_per_prompt, decoding, group=2)
+            drawn += [completion for _, completions in groups for completion in completions]
         engine.check_failures(total, max_failed_fraction, where="sample")
-    tell(sampler.notes)
+    notes = list(sampler.notes)
     if engine.failures:
-        tell([f"{sum(engine.failures.values())} of {total} completions failed and are missing"])
+        notes.append(f"{engine.failures.total()} of {total} completions failed and are missing")
+    warn(notes)
     return drawn
 
 
@@ -141,42 +136,26 @@ def rank(
         LimitError: Too many judgments failed, or a limit is reached.
     """
     shown = progress or Silent()
-    _, asked = judge_of(judge)
+    _, comparing = judge_of(judge)
     scoring = None if scorer is None else judge_of(scorer, where="scorer")[1]
     chosen = component_of(strategy, where="strategy")
-    rater = choose_rater(
-        asked, scoring, strategy=chosen.name, facts=strategy_facts(chosen), section=""
-    )
-    make_strategy = strategy_maker(chosen, asked)
-    askable = who_is_asked(asked, scoring, strategy_facts(chosen))
+    ranker = Ranker(chosen, comparing, scoring, seed=seed, section="")
     groups = _grouped(prompts, completions)
-    for one in askable:
-        check_model(one)
-        for prompt, answers in groups:
-            check_judge(one, prompt, answers)
+    ranker.check_models()
+    ranker.check(groups)
     shown.start("rank", len(groups), "prompts")
     rankings: list[Ranking] = []
-    failures, slots = Failures(), Slots()
     with answer_log(journal) as log:
         engine = CallEngine(
             log, max_calls=max_calls, max_cost=max_cost, should_stop=lambda: shown.stopping
         )
-        for shard in chunks(groups, _SHARD):
-            fields, skipped = make_candidates(shard, seed=seed)
-            found, judgments, scores = rank_shard(
-                engine, asked, rater, fields, make_strategy, name=chosen.name
-            )
-            rankings += found
-            failures.count(judgments)
-            failures.count_scores(scores)
-            slots.count(judgments)
-            failures.check(max_failed_fraction, where="rank", journal=log)
-            tell(f"{count} prompts have no ranking: {reason}" for reason, count in skipped.items())
+        for shard in chunks(groups, SHARD):
+            rankings += ranker.rank(engine, ranker.candidates(shard))
+            ranker.counts.check(max_failed_fraction, where="rank", journal=log)
             shown.advance(len(shard))
-    tell([*failures.notes(), *slots.notes(), *(note for one in askable for note in one.notes)])
-    return [
-        ranking for ranking in rankings if ranking.champion is not None or ranking.order is not None
-    ]
+    without = (f"{n} prompts have no ranking: {reason}" for reason, n in ranker.dropped.items())
+    warn([*without, *ranker.notes()])
+    return rankings
 
 
 def make_pairs(
@@ -213,24 +192,22 @@ def make_pairs(
             guarantee.
         DataError: A ranking's prompt or completion is not among those given.
     """
-    bound, groups = _selecting(
+    bound, groups = _bound_to(
         (prompts, completions, rankings),
-        selector,
-        {
-            "min_gap": min_gap,
-            "min_p_chosen": min_p_chosen,
-            "max_length_ratio": max_length_ratio,
-            "length_penalty": length_penalty,
-            "drop_truncated": drop_truncated,
-            "pairs_per_prompt": pairs_per_prompt,
-            "seed": seed,
-        },
+        selector=selector,
+        min_gap=min_gap,
+        min_p_chosen=min_p_chosen,
+        max_length_ratio=max_length_ratio,
+        length_penalty=length_penalty,
+        drop_truncated=drop_truncated,
+        pairs_per_prompt=pairs_per_prompt,
+        seed=seed,
     )
     if bound.facts.makes == "lists":
         raise ConfigError(f"selector.name: {bound.name!r} makes lists; call make_lists")
-    tally = Tally()
-    pairs = bound.pairs(groups, frozenset(), tally)
-    tell(tally.notes())
+    counts = PairCounts()
+    pairs = bound.pairs(groups, frozenset(), counts)
+    warn(counts.notes())
     return pairs
 
 
@@ -266,76 +243,60 @@ def make_lists(
             guarantee.
         DataError: A ranking's prompt or completion is not among those given.
     """
-    bound, groups = _selecting(
+    bound, groups = _bound_to(
         (prompts, completions, rankings),
-        selector,
-        {
-            "min_gap": min_gap,
-            "max_length_ratio": max_length_ratio,
-            "length_penalty": length_penalty,
-            "drop_truncated": drop_truncated,
-            "seed": seed,
-        },
+        selector=selector,
+        min_gap=min_gap,
+        max_length_ratio=max_length_ratio,
+        length_penalty=length_penalty,
+        drop_truncated=drop_truncated,
+        seed=seed,
     )
     if bound.facts.makes != "lists":
         raise ConfigError(f"selector.name: {bound.name!r} makes pairs; call make_pairs")
-    tally = Tally()
-    lists = bound.lists(groups, tally)
-    tell(tally.notes())
+    counts = PairCounts()
+    lists = bound.lists(groups, counts)
+    warn(counts.notes())
     return lists
 
 
-def _selecting(
+def _bound_to(
     inputs: tuple[Iterable[PromptLike], Iterable[Completion], Iterable[Ranking]],
+    *,
     selector: Named,
-    values: Mapping[str, Any],
+    **options: Any,
 ) -> tuple[BoundSelector, list[RankedPrompt]]:
-    """The selector with the shared options, and the rankings with what they are about."""
+    """The selector, checked against every strategy of the rankings, and each ranking with its prompt."""
+    prompts, completions, rankings = inputs
     chosen = component_of(selector, where="selector")
-    groups = _ranked(*inputs)
-    return _bound(
-        validated(PairConfig, {"selector": chosen, **values}, where="pair"), groups
-    ), groups
-
-
-def _bound(settings: PairConfig, groups: Iterable[RankedPrompt]) -> BoundSelector:
-    """The selector, checked against every strategy that made one of the rankings."""
-    made = [
-        BoundSelector(settings, Component(name=name))
-        for name in sorted({one.ranking.strategy for one in groups})
-    ]
-    return made[0] if made else BoundSelector(settings, None)
-
-
-def _ranked(
-    prompts: Iterable[PromptLike], completions: Iterable[Completion], rankings: Iterable[Ranking]
-) -> list[RankedPrompt]:
-    """Each ranking with its prompt and completions; joined by id."""
-    groups = {prompt.id: (prompt, answers) for prompt, answers in _grouped(prompts, completions)}
+    groups = {
+        prompt.id: (prompt, {answer.id: answer for answer in answers})
+        for prompt, answers in _grouped(prompts, completions)
+    }
     ranked = []
     for ranking in rankings:
         if ranking.prompt_id not in groups:
             raise DataError(
                 f"ranking of prompt {ranking.prompt_id}: that prompt is not among those given"
             )
-        prompt, answers = groups[ranking.prompt_id]
-        ranked.append(RankedPrompt(prompt, {answer.id: answer for answer in answers}, ranking))
-    return ranked
+        ranked.append(RankedPrompt(*groups[ranking.prompt_id], ranking))
+    settings = validated(PairConfig, {"selector": chosen, **options}, where="pair")
+    bound = BoundSelector(settings, None)
+    for strategy in sorted({one.ranking.strategy for one in ranked}):
+        bound = BoundSelector(settings, Component(name=strategy))
+    return bound, ranked
 
 
-def _grouped(
-    prompts: Iterable[PromptLike], completions: Iterable[Completion]
-) -> list[tuple[Prompt, list[Completion]]]:
-    """Each prompt with its completions; joined by id."""
+def _grouped(prompts: Iterable[PromptLike], completions: Iterable[Completion]) -> Groups:
+    """Each prompt with its completions, joined by id."""
     groups: dict[str, tuple[Prompt, list[Completion]]] = {
-        p.id: (p, []) for p in prompts_of(prompts)
+        prompt.id: (prompt, []) for prompt in prompts_of(prompts)
     }
     for completion in completions:
         if not isinstance(completion, Completion):
             raise DataError(
                 f"completions: expected Completions, got a {type(completion).__name__}; take them "
-                "from sample() or "
-                "read_completions()"
+                "from sample() or read_completions()"
             )
         if completion.prompt_id not in groups:
             raise DataError(

@@ -32,9 +32,9 @@ def read_prompts(source: Source, *, strict: bool = False) -> list[Prompt]:
         ConfigError: There is no such source.
         DataError: A row is malformed; the message has its place and the remedy.
     """
-    screen = ImportReport(strict=strict)
-    prompts = list(entries.prompts(_rows(source, "prompts"), screen))
-    _warn(screen)
+    report = ImportReport(strict=strict)
+    prompts = list(entries.prompts(_rows(source, "prompts"), report))
+    warn(report.notes())
     return prompts
 
 
@@ -51,9 +51,9 @@ def read_completions(
         ConfigError: There is no such source.
         DataError: A row is malformed.
     """
-    screen = ImportReport(strict=strict)
-    groups = list(entries.completions(_rows(source, "completions"), screen))
-    _warn(screen)
+    report = ImportReport(strict=strict)
+    groups = list(entries.completions(_rows(source, "completions"), report))
+    warn(report.notes())
     return [prompt for prompt, _ in groups], [
         completion for _, found in groups for completion in found
     ]
@@ -71,9 +71,9 @@ def read_pairs(source: Source, *, strict: bool = False) -> list[PreferencePair]:
         ConfigError: There is no such source.
         DataError: A row is malformed.
     """
-    screen = ImportReport(strict=strict)
-    pairs = list(entries.pairs(_rows(source, "pairs"), screen))
-    _warn(screen)
+    report = ImportReport(strict=strict)
+    pairs = list(entries.pairs(_rows(source, "pairs"), report))
+    warn(report.notes())
     return pairs
 
 
@@ -121,31 +121,29 @@ def pairs_of(pairs: Iterable[PreferencePair | Mapping[str, Any]]) -> Iterator[Pr
     first = next(items, None)
     if first is None:
         return
-    screen = ImportReport()
     everything = chain([first], items)
-    if isinstance(first, PreferencePair):
-        seen: set[str] = set()
-        for pair in everything:
-            if not isinstance(pair, PreferencePair):
-                raise DataError(
-                    f"pairs: expected PreferencePairs only, got a {type(pair).__name__} among them"
-                )
-            if pair.id in seen:
-                screen.dropped["duplicate pair"] += 1
-                continue
+    if not isinstance(first, PreferencePair):
+        report = ImportReport()
+        yield from entries.pairs(_rows(map(_checked_row, everything), "pairs"), report)
+        warn(report.notes())
+        return
+    seen: set[str] = set()
+    repeated = 0
+    for pair in everything:
+        if not isinstance(pair, PreferencePair):
+            raise DataError(
+                f"pairs: expected PreferencePairs only, got a {type(pair).__name__} among them"
+            )
+        if pair.id in seen:
+            repeated += 1
+        else:
             seen.add(pair.id)
             yield pair
-        if screen.dropped:
-            warnings.warn(
-                f"{screen.dropped['duplicate pair']} pairs are repeated and count once",
-                stacklevel=3,
-            )
-        return
-    yield from entries.pairs(_rows(map(_as_row, everything), "pairs"), screen)
-    _warn(screen)
+    if repeated:
+        warnings.warn(f"{repeated} pairs are repeated and count once", stacklevel=3)
 
 
-def _as_row(item: Any) -> Mapping[str, Any]:
+def _checked_row(item: Any) -> Mapping[str, Any]:
     if isinstance(item, Mapping):
         return item
     raise DataError(
@@ -153,12 +151,7 @@ def _as_row(item: Any) -> Mapping[str, Any]:
     )
 
 
-def tell(notes: Iterable[str]) -> None:
-    """What turned out while asking a model or a judge."""
+def warn(notes: Iterable[str]) -> None:
+    """Show each note as a warning in the line of the user's that called the API."""
     for note in notes:
-        warnings.warn(note, stacklevel=3)
-
-
-def _warn(screen: ImportReport) -> None:
-    for note in screen.notes():
         warnings.warn(note, stacklevel=3)

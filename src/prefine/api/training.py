@@ -10,7 +10,7 @@ from prefine.api.reading import pairs_of
 from prefine.config.sections import Component, RunConfig, TrainConfig
 from prefine.records import PreferencePair
 from prefine.run.folder import RunFolder
-from prefine.stages.imported_pairs import readable_by_loss, stating_enough
+from prefine.stages.inputs import readable_by_loss, with_loss_inputs
 from prefine.stages.pair import write_pairs
 from prefine.stages.stage_run import Progress, Silent
 
@@ -72,7 +72,7 @@ def train(
     with RunFolder(config.run_dir) as folder:
         folder.adopt_config(config.resolved())
         read, apart = (
-            stating_enough(readable_by_loss(pairs_of(some), config.train), config.train)
+            with_loss_inputs(readable_by_loss(pairs_of(some), config.train), config.train)
             for some in (pairs, held_out)
         )
         write_pairs(folder, read, apart)

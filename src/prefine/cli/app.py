@@ -170,7 +170,8 @@ def _run_stage(
     strict: bool = False,
 ) -> None:
     from prefine.cli.progress import RichProgress
-    from prefine.stages.plan import check, run_stage
+    from prefine.stages.check import check
+    from prefine.stages.pipeline import run_stage
 
     def walk(loaded: "RunConfig") -> None:
         if strict:
@@ -431,7 +432,7 @@ def config_check(
     config: ConfigPath, set_: Overrides = None, run_dir: RunDir = None, strict: Strict = False
 ) -> None:
     """Check a configuration: every key, every component and its options, every input that is on disk."""
-    from prefine.stages.plan import check
+    from prefine.stages.check import check
 
     for note in check(_load(config, set_, run_dir), strict=strict).notes:
         typer.echo(visible(note))
@@ -487,7 +488,8 @@ def _folder(config: "RunConfig") -> "RunFolder":
 
 def _walk(config: "RunConfig", as_json: bool, *, strict: bool = False, demo: bool = False) -> None:
     from prefine.cli.progress import RichProgress
-    from prefine.stages.plan import check, run_stage, stages_of
+    from prefine.stages.check import check
+    from prefine.stages.pipeline import run_stage, stages_of
 
     refuse_several("prefine demo" if demo else "prefine run")
     began = time.monotonic()
@@ -501,7 +503,8 @@ def _walk(config: "RunConfig", as_json: bool, *, strict: bool = False, demo: boo
 
 
 def _print_plan(config: "RunConfig", strict: bool) -> None:
-    from prefine.stages.plan import plan, stages_of
+    from prefine.stages.pipeline import stages_of
+    from prefine.stages.plan import plan
 
     made = plan(config, strict=strict)
     width = max(len(name) for name, _ in made.lines)
@@ -549,7 +552,7 @@ def _print_result(
     *,
     demo: bool,
 ) -> None:
-    from prefine.stages.results import lines_of, result_of
+    from prefine.stages.pipeline import lines_of, result_of
 
     result = result_of(config, folder, seconds)
     if as_json:

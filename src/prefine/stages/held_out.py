@@ -30,7 +30,7 @@ class Rewards(NamedTuple):
 def reward_metrics(
     config: RunConfig, folder: RunFolder, trained: Sampler, *, should_stop: Callable[[], bool]
 ) -> Rewards:
-    """Reward accuracy (share of held-out pairs with a positive margin), beside that of preferring the longer answer.
+    """Reward accuracy (share of held-out pairs with a positive margin), and that of preferring the longer answer.
 
     The margin is the difference of log-ratios to the reference, whatever score the loss optimised.
     Uncertainty is that over prompts.
