@@ -6,14 +6,14 @@ import pytest
 
 from prefine.data import entries
 from prefine.data.import_report import ImportReport
-from prefine.data.sources import Row
+from prefine.data.sources import SourceRow
 from prefine.errors import DataError
 from prefine.records import Completion, Message, PreferencePair, Prompt
 from prefine.run.rows import pair_of, pair_row
 
 
-def rows(*values: dict[str, Any]) -> list[Row]:
-    return [Row(f"f.jsonl, line {number}", value) for number, value in enumerate(values, 1)]
+def rows(*values: dict[str, Any]) -> list[SourceRow]:
+    return [SourceRow(f"f.jsonl, line {number}", value) for number, value in enumerate(values, 1)]
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from prefine.data import files
-from prefine.data.sources import Row, file, playground
+from prefine.data.sources import SourceRow, file, playground
 from prefine.errors import ConfigError, DataError
 
 
-def rows_of(path: Path, content: bytes, **options: Any) -> list[Row]:
+def rows_of(path: Path, content: bytes, **options: Any) -> list[SourceRow]:
     path.write_bytes(content)
     return list(file(path=path, **options))
 

@@ -17,7 +17,7 @@ from prefine.losses.pairs.dpo import dpo
 from prefine.losses.regularizers.budget import budget
 from prefine.training.objective.step import Objective
 
-LONGEST = 60
+LONGEST = 70
 """Lines of a file with a loss, docstrings included."""
 
 OWN = '''
