@@ -35,7 +35,7 @@ Named: TypeAlias = str | Mapping[str, Any]
 Model: TypeAlias = str | Path | Mapping[str, Any] | HasPath
 """A model: a hub id or folder, "playground", a backend as in YAML, or what `train` returned."""
 JudgeLike: TypeAlias = str | Mapping[str, Any] | Callable[..., Any] | Judge | ComputedJudge
-"""A judge: as in YAML, a function `(prompt, completion) -> float`, or an object that judges or compares."""
+"""A judge: as in YAML, a function `(prompt, completion) -> float`, or an object that judges."""
 
 
 def component_of(value: Named, *, where: str) -> Component:

@@ -40,7 +40,7 @@ def sample(
     journal: str | Path | None = None,
     progress: Progress | None = None,
 ) -> list[Completion]:
-    """M completions for every prompt, in the order of the prompts.
+    """Sample M completions for every prompt, in the order of the prompts.
 
     Args:
         model: A hub id or folder, "playground", or a backend as in YAML (`{"name": "openai", …}`).
@@ -49,17 +49,17 @@ def sample(
         temperature: 0 is greedy.
         top_p: Keep the most likely tokens up to this mass.
         max_new_tokens: The longest completion [tokens].
-        seed: Of the drawing.
+        seed: For drawing.
         max_failed_fraction: Stop when a larger share of the completions fails; those that failed
             are missing.
         journal: A file that keeps every answer: called again, nothing that was answered is asked
             for again.
-        progress: Where to say how far it is.
+        progress: Receives how far it is.
 
     Raises:
         ConfigError: A setting is wrong.
         DataError: The model cannot answer a prompt.
-        BackendError: The model cannot be loaded, or its server will not answer.
+        BackendError: The model cannot be loaded, or its server does not answer.
         LimitError: Too many completions failed.
     """
     settings = {
@@ -110,27 +110,27 @@ def rank(
     journal: str | Path | None = None,
     progress: Progress | None = None,
 ) -> list[Ranking]:
-    """One ranking per prompt that has two different completions, in the order of the prompts.
+    """Rank the completions of every prompt that has two different ones.
 
     Args:
-        prompts: What was answered.
-        completions: Answers; each names its prompt by `prompt_id`.
+        prompts: The prompts that were answered.
+        completions: Their answers; each names its prompt by `prompt_id`.
         judge: As in YAML, or a function `(prompt, completion) -> float`, or an object that is a
             judge.
         strategy: As in YAML, such as "iterative" or `{"name": "round_robin", "order": "both"}`.
         scorer: Gives the ratings that a strategy asks for: a function, or a reward model as in
             YAML; None is the judge.
-        seed: Of the order in which completions are met.
+        seed: Decides in which order a strategy meets the completions.
         max_calls: Stop before more judge calls than this.
         max_cost: Stop once the calls have cost this much, by the prices that were given for the
             judge's model.
         max_failed_fraction: Stop when a larger share of the judgments and ratings fails.
         journal: A file that keeps every answer: called again, nothing that was answered is asked
             for again.
-        progress: Where to say how far it is.
+        progress: Receives how far it is.
 
     Raises:
-        ConfigError: A setting is wrong; or the strategy asks for ratings and nobody can give them.
+        ConfigError: A setting is wrong, or the strategy asks for ratings that no judge can give.
         DataError: A completion belongs to no prompt, or the judge cannot work on these completions.
         BackendError: The judge's model cannot be loaded, or its server will not answer.
         LimitError: Too many judgments failed, or a limit is reached.
@@ -172,11 +172,11 @@ def make_pairs(
     pairs_per_prompt: int | None = None,
     seed: int = 0,
 ) -> list[PreferencePair]:
-    """The preference pairs that a selector takes from rankings; asks no judge.
+    """Select preference pairs from rankings; asks no judge.
 
     Args:
-        prompts: What was answered.
-        completions: What was ranked.
+        prompts: The prompts that were answered.
+        completions: The completions that were ranked.
         rankings: From `rank`.
         selector: As in YAML.
         min_gap: The gap [scores] that a pair must exceed.
@@ -185,7 +185,7 @@ def make_pairs(
         length_penalty: Subtracted from the scores for every character, before anything is selected.
         drop_truncated: Leave out completions that the generation limit has cut.
         pairs_per_prompt: Take so many; None is the selector's own number.
-        seed: Of selectors that draw.
+        seed: For selectors that draw.
 
     Raises:
         ConfigError: The selector or an option needs what the strategy of the rankings does not
@@ -223,11 +223,11 @@ def make_lists(
     drop_truncated: bool = False,
     seed: int = 0,
 ) -> list[PreferenceList]:
-    """The preference lists that a selector takes from rankings, for list losses; asks no judge.
+    """Select preference lists from rankings, for list losses; asks no judge.
 
     Args:
-        prompts: What was answered.
-        completions: What was ranked.
+        prompts: The prompts that were answered.
+        completions: The completions that were ranked.
         rankings: From `rank`.
         selector: As in YAML.
         min_gap: The gap [scores] by which each completion of a list must be below the one before
@@ -236,7 +236,7 @@ def make_lists(
             be.
         length_penalty: Subtracted from the scores for every character, before anything is selected.
         drop_truncated: Leave out completions that the generation limit has cut.
-        seed: Of selectors that draw.
+        seed: For selectors that draw.
 
     Raises:
         ConfigError: The selector or an option needs what the strategy of the rankings does not
@@ -266,7 +266,7 @@ def _bound_to(
     selector: Named,
     **options: Any,
 ) -> tuple[BoundSelector, list[RankedPrompt]]:
-    """The selector, checked against every strategy of the rankings, and each ranking with its prompt."""
+    """The selector, checked against the rankings' strategies; and each ranking with its prompt."""
     prompts, completions, rankings = inputs
     chosen = component_of(selector, where="selector")
     groups = {

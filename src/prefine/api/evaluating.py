@@ -1,4 +1,4 @@
-"""Is one model better than another, according to whom, and by how much; the same code that the stage calls."""
+"""A model against a baseline, on objects in memory; the same code that the stage calls."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -7,11 +7,9 @@ from prefine.api.components import JudgeLike, Model, answer_log, judge_of, sampl
 from prefine.api.reading import PromptLike, prompts_of, warn
 from prefine.calls.engine import CallEngine
 from prefine.config.sections import Decoding, EvaluateConfig
-from prefine.records import Completion
 from prefine.report.data import Evaluation
-from prefine.stages.head_to_head import according_to, answered_by_both, lengths
-from prefine.stages.shards import SHARD, sample_shard
-from prefine.stages.stage_run import Progress, Silent, check_model, chunks
+from prefine.stages.head_to_head import according_to, answer_both, lengths
+from prefine.stages.stage_run import Progress, Silent, check_model
 
 
 def evaluate(
@@ -28,23 +26,24 @@ def evaluate(
     journal: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """The win rate of a model against a baseline, each answering every prompt once, judged in both orders.
+    """Let a model and a baseline answer every prompt once, and judge the answers in both orders.
 
     Args:
         model: The model in question; what `train` returned will do.
-        prompts: The prompts to answer; better none that the model was trained on. Repeated ones count
-            once.
+        prompts: The prompts to answer, better none that the model was trained on; repeated ones
+            count once.
         baseline: The model to compare with.
         judge: Compares the answers.
         temperature: 0 is greedy.
         max_new_tokens: The longest answer [tokens].
-        seed: Of the drawing and of the bootstrap; the two models draw from different streams.
-        bootstrap_samples: For the uncertainty of what is drawn anew from the prompts.
+        seed: For drawing and the bootstrap; the two models draw from different streams.
+        bootstrap_samples: Resamples of the prompts for the intervals.
         max_failed_fraction: Stop when a larger share of the answers, or of the judgments, fails.
         journal: A file that keeps every answer: called again, nothing that was answered is asked
             for again.
-        progress: Where to say how far it is.
-    Returns: The contest with wins, ties and losses, and metrics with their intervals.
+        progress: Receives how far it is.
+
+    Returns: Wins, ties and losses according to the judge, and metrics with their intervals.
 
     Raises:
         ConfigError: A setting is wrong.
@@ -67,27 +66,14 @@ def evaluate(
     samplers = [sampler_of(baseline, where="baseline"), sampler_of(model, where="model")]
     for backend in (comparing, *samplers):
         check_model(backend)
-    shown.start("evaluate", 2 * len(asked), "answers")
-    both: list[dict[str, Completion]] = []
+    drawing = {"temperature": temperature, "max_new_tokens": max_new_tokens, "seed": seed}
+    decoding = validated(Decoding, drawing, where="evaluate")
+    for sampler in samplers:
+        for prompt in asked:
+            sampler.check_prompt(prompt, decoding, where="evaluate")
     with answer_log(journal) as log:
         engine = CallEngine(log, should_stop=lambda: shown.stopping)
-        for number, sampler in enumerate(samplers):
-            drawing = {
-                "temperature": temperature,
-                "max_new_tokens": max_new_tokens,
-                "seed": seed + number,
-            }
-            decoding = validated(Decoding, drawing, where="evaluate")
-            for prompt in asked:
-                sampler.check_prompt(prompt, decoding, where="evaluate")
-            answers: dict[str, Completion] = {}
-            for shard in chunks(asked, SHARD):
-                groups = sample_shard(engine, sampler, shard, 1, decoding, group=1)
-                answers.update((prompt.id, found[0]) for prompt, found in groups if found)
-                shown.advance(len(shard))
-            both.append(answers)
-        engine.check_failures(2 * len(asked), max_failed_fraction, where="evaluate")
-        answered = answered_by_both(asked, both, engine)
+        answered = answer_both(asked, samplers, decoding, settings, engine, shown)
         result = according_to(comparing, name, answered, engine, settings)
     warn([*samplers[0].notes, *samplers[1].notes, *comparing.notes, *result.notes])
     return Evaluation(

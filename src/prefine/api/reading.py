@@ -1,4 +1,4 @@
-"""Prompts, completions and pairs from files, the hub, or rows in memory, in any layout that is known."""
+"""Prompts, completions and pairs from files, the hub, or rows in memory, in any known layout."""
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,11 +18,11 @@ from prefine.records import Completion, PreferencePair, Prompt
 PromptLike: TypeAlias = str | Sequence[Mapping[str, Any]] | Mapping[str, Any] | Prompt
 """A text, messages, a row with a prompt, or a `Prompt`."""
 Source: TypeAlias = str | Path | Mapping[str, Any] | Iterable[Mapping[str, Any]]
-"""A path or pattern, a source as in YAML (`{"name": "hub", "path": …}`), or rows: dicts, a `datasets.Dataset`."""
+"""A path or pattern, a source as in YAML, or rows: dicts, a `datasets.Dataset`."""
 
 
 def read_prompts(source: Source, *, strict: bool = False) -> list[Prompt]:
-    """The prompts of a source; other columns become metadata.
+    """Read the prompts of a source; other columns become metadata.
 
     Args:
         source: A path, a mapping as in YAML, or rows.
@@ -41,7 +41,7 @@ def read_prompts(source: Source, *, strict: bool = False) -> list[Prompt]:
 def read_completions(
     source: Source, *, strict: bool = False
 ) -> tuple[list[Prompt], list[Completion]]:
-    """The prompts of a source, and all their completions, which name their prompt by `prompt_id`.
+    """Read the prompts of a source and all their completions, which have a `prompt_id`.
 
     Args:
         source: A path, a mapping as in YAML, or rows.
@@ -60,7 +60,7 @@ def read_completions(
 
 
 def read_pairs(source: Source, *, strict: bool = False) -> list[PreferencePair]:
-    """The preference pairs of a source.
+    """Read the preference pairs of a source.
 
     Args:
         source: A path, a mapping as in YAML, or rows.
@@ -116,7 +116,7 @@ def _prompt_of(value: PromptLike, where: str) -> Prompt:
 
 
 def pairs_of(pairs: Iterable[PreferencePair | Mapping[str, Any]]) -> Iterator[PreferencePair]:
-    """Pairs, or rows of any layout that has them, such as those of a `datasets.Dataset`; repeated ones once."""
+    """Pairs as they are, or from rows of a known layout; repeated ones count once."""
     items = iter(pairs)
     first = next(items, None)
     if first is None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Trained(NamedTuple):
-    """A trained model: its folder, which transformers loads, a row per step, and the figures at the end.
+    """A trained model: its folder for transformers, a row per step, and the figures at the end.
 
     `evaluations` has a row for each time that held-out pairs were evaluated.
     """
@@ -40,7 +40,9 @@ def train(
     held_out: Iterable[PreferencePair | Mapping[str, Any]] = (),
     progress: Progress | None = None,
 ) -> Trained:
-    """Train a model on preference pairs; called again with the same arguments it resumes, or returns what is there.
+    """Train a model on preference pairs.
+
+    Called again with the same arguments, it resumes, or returns what is there.
 
     Args:
         policy: A hub id or folder, or a backend with weights as in YAML.
@@ -51,7 +53,7 @@ def train(
             ….
         held_out: Pairs of other prompts, as `pairs`, which the setting `evaluate_every` evaluates
             during training.
-        progress: Where to say how far it is.
+        progress: Receives how far it is.
 
     Raises:
         ConfigError: A setting is wrong, or the folder holds the run of another configuration.

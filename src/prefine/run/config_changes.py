@@ -1,4 +1,4 @@
-"""Which settings decide what is computed, and which of them may still change in a run that has begun."""
+"""The settings that decide what is computed, and which of them a begun run may still change."""
 
 import json
 from collections.abc import Collection, Iterator, Mapping
@@ -49,7 +49,9 @@ _TRANSPORT = {"base_url", "api_key_env", "concurrency", "timeout_s", "max_retrie
 
 
 def fingerprinted(sections: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """The settings that decide what is computed: all but limits, what is shown, and how servers are asked.
+    """The settings that decide what is computed.
+
+    Left out are limits, settings of what is shown, and where and how servers are asked.
 
     Keys that are missing, since an older version wrote the sections, count with their defaults.
     """
@@ -60,7 +62,7 @@ def fingerprinted(sections: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
 def refused_changes(
     before: Mapping[str, Any], now: Mapping[str, Any], stages: Collection[str]
 ) -> list[str]:
-    """The changes between two configurations that a run with these begun stages does not allow, as lines."""
+    """The changes that a run does not allow once these stages have begun, as lines."""
     before = with_new_defaults(before)
     begun = {section for stage in stages for section in STAGE_SECTIONS.get(stage, ())}
     begun &= before.keys()

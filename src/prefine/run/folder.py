@@ -1,4 +1,4 @@
-"""The run folder: who may write in it, what it was made from, and where things lie."""
+"""The run folder: its lease, its configuration, its manifests and its journal."""
 
 import fcntl
 import json
@@ -112,11 +112,11 @@ class RunFolder:
             ) from error
 
     def answers(self) -> int:
-        """How many answers are journaled."""
+        """The number of journaled answers."""
         return self.journal().count() if (self.path / "journal").is_dir() else 0
 
     def forget(self, stage: str) -> None:
-        """Take back that a stage has begun, since it left nothing; its sections may change again."""
+        """Take back that a stage has begun: it left nothing, so its sections may change again."""
         others = {name: item for name, item in self.manifests().items() if name != stage}
         if others:
             self._write_manifests(others)
@@ -137,7 +137,7 @@ class RunFolder:
 
 
 def _copy_advice(path: Path) -> str:
-    """The command that makes other pairs of rankings that have been paid for, after a model was trained."""
+    """The command that makes other pairs of the same rankings, after a model was trained."""
     kept = [name for name in ("journal", "completions", "rankings") if (path / name).is_dir()]
     if not kept:
         return ""

@@ -65,7 +65,7 @@ def ranking_of(row: TableRow) -> Ranking:
 
 
 def pair_row(pair: PreferencePair) -> TableRow:
-    """A pair as a row: `prompt, chosen, rejected` as trainers read them, the rest in `prefine_*` columns."""
+    """A pair as a row: `prompt, chosen, rejected` as in TRL, the rest in `prefine_*` columns."""
     other = pair.rejected_prompt
     extra = {
         "prompt": pair.prompt.model_dump(mode="json"),

@@ -1,8 +1,8 @@
-"""The Parquet parts of a table; each has the schema version and the key of its shard in its metadata."""
+"""Tables in Parquet parts; each has the schema version and its shard's key in its metadata."""
 
 import hashlib
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,8 +17,7 @@ R = TypeVar("R", bound=Record)
 _VERSION = b"prefine_schema_version"
 _KEY = b"prefine_shard_key"
 
-# Columns that people query are columns; what is open-ended (tool calls, metadata) is JSON text
-# beside them.
+# Values that people query have a column each; open-ended ones (tool calls, metadata) are JSON text.
 _TEXT, _COUNT, _NUMBER = pa.string(), pa.int64(), pa.float64()
 _TEXTS, _NUMBERS, _TOKENS = pa.list_(_TEXT), pa.list_(_NUMBER), pa.list_(pa.int32())
 _MESSAGES = pa.list_(pa.struct({"role": _TEXT, "content": _TEXT}))
@@ -108,6 +107,30 @@ def write_part(path: Path, kind: str, rows: list[dict[str, Any]], *, key: str) -
     write_atomically(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
 
 
+class TableWriter:
+    """Writes the parts of a table in order, and then removes parts of an earlier, longer run.
+
+    Args:
+        folder: Where the table is.
+        kind: Its schema.
+    """
+
+    def __init__(self, folder: Path, kind: str) -> None:
+        self._folder, self._kind, self._count = folder, kind, 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, failed: object, *_: object) -> None:
+        if failed is None:
+            remove_parts_from(self._folder, self._count)
+
+    def write(self, rows: list[dict[str, Any]], *, key: str) -> None:
+        """Write the next part atomically; `key` is everything that its rows depend on."""
+        write_part(part_path(self._folder, self._count), self._kind, rows, key=key)
+        self._count += 1
+
+
 def parts(folder: Path) -> list[Path]:
     """The parts of a table, in order.
 
@@ -164,7 +187,7 @@ def remove_parts_from(folder: Path, number: int) -> None:
 
 
 def table_hash(folder: Path) -> str:
-    """Hash of a table: of the names and the bytes of all parts, which have the shard keys in them."""
+    """Hash of the names and bytes of all parts; the bytes have the shard keys in them."""
     digest = hashlib.sha256()
     for path in sorted(folder.glob("part-*.parquet")):
         digest.update(path.name.encode())
@@ -185,5 +208,5 @@ def parse(kind: type[R], values: dict[str, Any], *, where: str) -> R:
 
 
 def shard_key(*parts: object) -> str:
-    """The key of a shard: everything its rows depend on."""
+    """The key of a shard: a hash of everything that its rows depend on."""
     return content_hash("shard", *parts)

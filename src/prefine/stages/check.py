@@ -1,4 +1,4 @@
-"""Checks before a run: every component is resolved and every input row looked at, before anything is spent."""
+"""Checks before a run: resolve every component and read every input row, before any work."""
 
 from collections.abc import Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
@@ -88,7 +88,11 @@ def check(config: RunConfig, *, strict: bool = False, through: str = STAGES[-1])
 
 
 def _asked_in_ranking(config: RunConfig) -> dict[str, "Judge"]:
-    """The judges that the strategy asks, by their place; someone must give the ratings that it asks for."""
+    """The judges that the strategy asks, by their config path.
+
+    Raises:
+        ConfigError: It asks for ratings and no judge can give them.
+    """
     if config.rank is None:
         return {}
     from prefine.stages.rank import configured_ranker

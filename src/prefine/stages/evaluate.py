@@ -1,10 +1,10 @@
-"""Stage `evaluate`: is the trained model better, according to which judge, and by how much, with intervals."""
+"""Stage `evaluate`: the trained model against a baseline, on prompts and on held-out pairs."""
 
 import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from statistics import fmean
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from prefine.atomic import write_text
 from prefine.calls.engine import CallEngine
@@ -13,22 +13,20 @@ from prefine.data.import_report import ImportReport
 from prefine.errors import ConfigError, DataError
 from prefine.judging.choose import make_judge
 from prefine.models.protocol import Sampler, decoding_settings
-from prefine.records import Completion, Manifest, MetricValue, Prompt, content_hash
+from prefine.records import Manifest, MetricValue, Prompt, content_hash
 from prefine.report.data import OUTCOMES, AnswerExample, ConstraintScore, Evaluation, HeadToHead
 from prefine.run.folder import RunFolder
-from prefine.run.rows import completion_rows
-from prefine.run.tables import shard_key, table_hash
+from prefine.run.tables import table_hash
 from prefine.stages.head_to_head import (
     AnsweredByBoth,
     according_to,
-    answered_by_both,
+    answer_both,
     head_to_head,
     lengths,
     mean,
 )
 from prefine.stages.inputs import read_prompts, short_enough, trained_on, unseen
-from prefine.stages.shards import SHARD, sample_shard, write_table
-from prefine.stages.stage_run import Progress, StageRun, chunks
+from prefine.stages.stage_run import Progress, StageRun
 
 GoldParts: TypeAlias = dict[str, float]
 _TIE = 1e-9
@@ -91,15 +89,9 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     constraints: list[ConstraintScore] = []
     answered: list[AnsweredByBoth] = []
     if prompts:
-        progress.start("evaluate", 2 * len(prompts), "answers")
-        answers = [
-            _answers(
-                prompts, name, sampler, _with_stream(decoding, number), stage, engine, progress
-            )
-            for number, (name, sampler) in enumerate([("baseline", before), ("trained", after)])
-        ]
-        answered = answered_by_both(prompts, answers, engine)
-        engine.check_failures(2 * len(prompts), settings.max_failed_fraction, where="evaluate")
+        tables = [folder / "evaluation" / name for name in ("baseline", "trained")]
+        samplers = (before, after)
+        answered = answer_both(prompts, samplers, decoding, settings, engine, progress, tables)
         stage.failed.update(engine.failures)
         p_after: list[float | None] = [None] * len(answered)
         if judge is not None and component is not None:
@@ -166,41 +158,6 @@ def _models(config: RunConfig, folder: RunFolder) -> tuple[Sampler, Sampler]:
         baseline = config.policy
     before: Sampler = baseline.resolve("backend", where="evaluate.baseline")()
     return after, before
-
-
-def _with_stream(decoding: Decoding, number: int) -> Decoding:
-    """The same settings with a random stream of its own for each model."""
-    return Decoding(
-        temperature=decoding.temperature,
-        top_p=decoding.top_p,
-        max_new_tokens=decoding.max_new_tokens,
-        seed=decoding.seed + number,
-    )
-
-
-def _answers(
-    prompts: list[Prompt],
-    name: str,
-    sampler: Sampler,
-    decoding: Decoding,
-    stage: StageRun,
-    engine: CallEngine,
-    progress: Progress,
-) -> dict[str, Completion]:
-    """One answer to each prompt, by prompt id; they are also written under `evaluation/NAME`."""
-    answers: dict[str, Completion] = {}
-
-    def answer(shard: list[Prompt]) -> tuple[str, list[dict[str, Any]]]:
-        groups = sample_shard(engine, sampler, shard, 1, decoding, group=1)
-        answers.update((prompt.id, found[0]) for prompt, found in groups if found)
-        progress.advance(len(shard))
-        ids = [prompt.id for prompt in shard]
-        key = shard_key("evaluate", sampler.fingerprint, decoding.model_dump(), ids)
-        return key, completion_rows(groups)
-
-    table = stage.folder / "evaluation" / name
-    write_table(table, "completions", chunks(prompts, SHARD), answer, progress)
-    return answers
 
 
 def _gold(

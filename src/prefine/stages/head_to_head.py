@@ -1,19 +1,25 @@
-"""Two models' answers to the same prompts: which wins according to a judge, and how long the answers are."""
+"""Two models' answers to the same prompts: sampled, judged in both orders, and measured."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 from prefine.calls.engine import CallEngine, top_reasons
-from prefine.config.sections import EvaluateConfig
+from prefine.config.sections import Decoding, EvaluateConfig
 from prefine.errors import LimitError
 from prefine.judging.counts import JudgeCounts
 from prefine.judging.protocol import Judge, Matchup
 from prefine.metrics.judges.answers import first_slot_rate, swap_consistency
 from prefine.metrics.statistics.intervals import mean_value
 from prefine.metrics.win_rates.win_rates import both_order_wins, win_rate
+from prefine.models.protocol import Sampler
 from prefine.records import Completion, MetricValue, Prompt
 from prefine.report.data import HeadToHead
-from prefine.stages.stage_run import check_judge
+from prefine.run.rows import completion_rows
+from prefine.run.tables import TableWriter, shard_key
+from prefine.stages.shards import SHARD, sample_shard, until_stopped
+from prefine.stages.stage_run import Progress, check_judge, chunks
 
 
 class AnsweredByBoth(NamedTuple):
@@ -36,29 +42,62 @@ class JudgeResult(NamedTuple):
     notes: list[str]
 
 
-def answered_by_both(
-    prompts: Sequence[Prompt], answers: Sequence[Mapping[str, Completion]], engine: CallEngine
+def answer_both(
+    prompts: list[Prompt],
+    samplers: Sequence[Sampler],
+    decoding: Decoding,
+    settings: EvaluateConfig,
+    engine: CallEngine,
+    progress: Progress,
+    tables: Sequence[Path] = (),
 ) -> list[AnsweredByBoth]:
-    """The prompts that both models answered.
+    """Sample one answer of each model to each prompt, with equal settings and different seeds.
 
     Args:
-        prompts: All prompts.
-        answers: Of the baseline and of the trained model, each by prompt id.
-        engine: Knows why answers are missing.
+        prompts: What to answer.
+        samplers: The baseline and the trained model.
+        decoding: Temperature and the like; its seed is that of the baseline.
+        settings: Has the share of answers that may fail.
+        engine: Asks, and counts failures.
+        progress: Counts prompts, and says whether to stop.
+        tables: Where to write each model's completions; without any, they are kept in memory only.
 
     Raises:
-        LimitError: There is none.
+        LimitError: Too many answers failed, or there is no prompt that both answered.
+        Interrupted: The user asked to stop.
     """
+    progress.start("evaluate", 2 * len(prompts), "answers")
+    answers: list[dict[str, Completion]] = []
+    for number, sampler in enumerate(samplers):
+        drawing = Decoding(
+            temperature=decoding.temperature,
+            top_p=decoding.top_p,
+            max_new_tokens=decoding.max_new_tokens,
+            seed=decoding.seed + number,
+        )
+        found: dict[str, Completion] = {}
+        with TableWriter(tables[number], "completions") if tables else nullcontext() as table:
+            for shard in until_stopped(chunks(prompts, SHARD), progress):
+                groups = sample_shard(engine, sampler, shard, 1, drawing, group=1)
+                found |= {prompt.id: drawn[0] for prompt, drawn in groups if drawn}
+                if table is not None:
+                    ids = [prompt.id for prompt in shard]
+                    key = shard_key("evaluate", sampler.fingerprint, drawing.model_dump(), ids)
+                    table.write(completion_rows(groups), key=key)
+                progress.advance(len(shard))
+        answers.append(found)
+    before, after = answers
     answered = [
-        AnsweredByBoth(prompt, *(answer[prompt.id] for answer in answers))
+        AnsweredByBoth(prompt, before[prompt.id], after[prompt.id])
         for prompt in prompts
-        if all(prompt.id in answer for answer in answers)
+        if prompt.id in before and prompt.id in after
     ]
     if not answered:
         raise LimitError(
             f"evaluate: none of {len(prompts)} prompts was answered by both models "
             f"({top_reasons(engine.failures)})"
         )
+    engine.check_failures(2 * len(prompts), settings.max_failed_fraction, where="evaluate")
     return answered
 
 
@@ -135,7 +174,7 @@ def head_to_head(
 
 
 def lengths(answered: Sequence[AnsweredByBoth], settings: EvaluateConfig) -> list[MetricValue]:
-    """Mean lengths of the answers before and after, in characters, and in tokens where all of them are known."""
+    """Mean lengths of the answers of both models, in characters, and in tokens if all are known."""
     sides = {"before": [one.before for one in answered], "after": [one.after for one in answered]}
     found = []
     for name, answers in sides.items():

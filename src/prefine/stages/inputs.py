@@ -1,4 +1,4 @@
-"""The inputs of a configuration, read row by row; a row that cannot be used is counted in an import report."""
+"""The inputs of a configuration, row by row; rows that cannot be used go to an import report."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 

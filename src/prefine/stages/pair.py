@@ -1,4 +1,4 @@
-"""Stage `pair`: rankings → preference pairs or lists; or, entered later, the import of pairs that exist."""
+"""Stage `pair`: rankings → preference pairs or lists; or the import of existing pairs."""
 
 import hashlib
 from collections import Counter
@@ -13,14 +13,13 @@ from prefine.records import Manifest, PreferenceList, PreferencePair, content_ha
 from prefine.run.folder import RunFolder
 from prefine.run.rows import grouped_completions, list_row, pair_row, ranking_of
 from prefine.run.tables import (
+    TableWriter,
     column,
-    part_path,
     parts,
     read_part,
     remove_parts_from,
     shard_key,
     table_hash,
-    write_part,
 )
 from prefine.stages.inputs import read_pairs, readable_by_loss
 from prefine.stages.pair_options import PairCounts, allowed, check_imported, options_of
@@ -31,7 +30,7 @@ _IMPORT_SHARD = 4096
 
 
 def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
-    """Fill `pairs/` (or `lists/`) and, when prompts are held out, `heldout_pairs/` (`heldout_lists/`).
+    """Fill `pairs/` or `lists/` and, if prompts are held out, `heldout_pairs/` or `heldout_lists/`.
 
     Raises:
         ConfigError: The selector or an option needs what the strategy does not guarantee.
@@ -43,7 +42,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
 
 
 def held_out(prompt_ids: Iterable[str], settings: PairConfig) -> frozenset[str]:
-    """The prompts that are held out: those with the smallest hash, so that adding prompts moves few.
+    """The held-out prompts: those with the smallest hash, so that adding prompts moves few.
 
     Raises:
         ConfigError: Not one prompt would be left to train on.
@@ -58,7 +57,7 @@ def held_out(prompt_ids: Iterable[str], settings: PairConfig) -> frozenset[str]:
 
 
 def relabelled(pair: PreferencePair, settings: PairConfig) -> PreferencePair:
-    """The pair; with `labels: shuffled`, a fair coin that knows nothing of the judge may swap its sides."""
+    """The pair; with `labels: shuffled`, a fair coin decides whether its sides are swapped."""
     if settings.labels == "judged" or int(content_hash("coin", settings.seed, pair.id), 16) % 2:
         return pair
     swapped: dict[str, Any] = {
@@ -179,7 +178,7 @@ def write_pairs(
 
 
 def _begin(stage: StageRun, seed: int) -> None:
-    """Begin, and remove the tables of other settings: half of theirs and half of ours would be no table."""
+    """Begin, and remove the tables of other settings, so that no table has parts of both."""
     stage.begin(seed)
     for table in (stage.folder / name for name in _TABLES):
         remove_parts_from(table, 0)
@@ -198,23 +197,23 @@ def _write_tables(
 
     Returns: How many pairs or lists there are to train on; those held out are counted in `dropped`.
     """
-    table, second = folder / kind, folder / f"heldout_{kind}"
-    produced = count = 0
-    for items in shards:
-        key = shard_key("pair", [item.id for item in items])
-        trained: list[dict[str, Any]] = []
-        rest: list[dict[str, Any]] = []
-        for item in items:
-            row = list_row(item) if isinstance(item, PreferenceList) else pair_row(item)
-            (rest if item.prompt.id in held_out_ids else trained).append(row)
-        write_part(part_path(table, count), kind, trained, key=key)
-        if held_out_ids:
-            write_part(part_path(second, count), kind, rest, key=key)
-            dropped["held out"] += len(rest)
-        produced += len(trained)
-        count += 1
-    remove_parts_from(table, count)
-    remove_parts_from(second, count if held_out_ids else 0)
+    produced = 0
+    with (
+        TableWriter(folder / kind, kind) as trained_on,
+        TableWriter(folder / f"heldout_{kind}", kind) as held_out,
+    ):
+        for items in shards:
+            key = shard_key("pair", [item.id for item in items])
+            trained: list[dict[str, Any]] = []
+            rest: list[dict[str, Any]] = []
+            for item in items:
+                row = list_row(item) if isinstance(item, PreferenceList) else pair_row(item)
+                (rest if item.prompt.id in held_out_ids else trained).append(row)
+            trained_on.write(trained, key=key)
+            produced += len(trained)
+            if held_out_ids:
+                held_out.write(rest, key=key)
+                dropped["held out"] += len(rest)
     return produced
 
 

@@ -1,4 +1,4 @@
-"""The options that hold for every pair, whether a selector made it or it was imported; and what they leave out."""
+"""The options for all pairs, selected or imported, and counts of what they leave out."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator

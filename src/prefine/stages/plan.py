@@ -1,4 +1,4 @@
-"""The plan of a dry run: what would be sampled, judged and trained, and what that would cost at most."""
+"""The dry run: how much would be sampled, judged and trained, and the most it would cost."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
@@ -18,7 +18,7 @@ _FRAME = 1500  # tags and instructions around the texts in a judge's prompt [cha
 
 
 class DryRunPlan(NamedTuple):
-    """What a run would do, as lines of (what, how much).
+    """A dry run, as lines of (what, how much).
 
     `imports` are the functions of the user's that it would import, `notes` what is set aside of
     the inputs.
@@ -87,7 +87,7 @@ def _groups(config: RunConfig) -> Iterator[tuple[Prompt, list[Completion]]]:
 
 
 def _costs(config: RunConfig, asks: Asks) -> list[tuple[str, str]]:
-    """Upper estimates from the lengths of texts, at the prices that the user gave; none without prices."""
+    """Upper estimates from the lengths of texts, at the user's prices; none without prices."""
     sampling = judging = rating = None
     if config.sample is not None:
         sampling = _prices(config.sample.model)
@@ -122,7 +122,7 @@ def _costs(config: RunConfig, asks: Asks) -> list[tuple[str, str]]:
 def _sizes(
     groups: Iterable[tuple[Prompt, list[Completion]]],
 ) -> tuple[int, float, float, int]:
-    """How many prompts there are, their tokens, the tokens of the answers, how many answers."""
+    """The number of prompts, the tokens of prompts and of answers, and the number of answers."""
     count = prompt_characters = answer_characters = answers = 0
     for prompt, completions in groups:
         count += 1

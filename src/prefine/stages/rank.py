@@ -1,10 +1,9 @@
-"""Stage `rank`: a strategy asks a judge which of a prompt's completions are better, or how good each is."""
+"""Stage `rank`: a strategy asks a judge to compare, or to rate, the completions of a prompt."""
 
 import inspect
 from collections import Counter
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from prefine.calls.engine import CallEngine
 from prefine.config.sections import Component, RunConfig
@@ -26,6 +25,7 @@ from prefine.ranking.run import drive
 from prefine.records import (
     Completion,
     DuelRecord,
+    Judgment,
     Manifest,
     Prompt,
     Ranking,
@@ -35,8 +35,8 @@ from prefine.records import (
 )
 from prefine.run.folder import RunFolder
 from prefine.run.rows import Groups, grouped_completions
-from prefine.run.tables import parts, read_part, shard_key, table_hash
-from prefine.stages.shards import write_table
+from prefine.run.tables import TableWriter, parts, read_part, shard_key, table_hash
+from prefine.stages.shards import until_stopped
 from prefine.stages.stage_run import Progress, StageRun, check_judge, check_model
 
 _ONE_COMPLETION = "fewer than two completions"
@@ -45,15 +45,8 @@ _NOTHING_FOUND = "failed calls left no champion and no order"
 _MOST_FAILURES_AT_FIRST = 20
 
 
-class Candidates(NamedTuple):
-    """A prompt's distinct completions in the order in which the strategy meets them."""
-
-    prompt: Prompt
-    completions: tuple[Completion, ...]
-
-
 class Asks(NamedTuple):
-    """How many duels and ratings a strategy asks for."""
+    """Numbers of duels and ratings."""
 
     duels: int
     ratings: int
@@ -63,7 +56,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     """Fill `rankings/`, one part for each part of `completions/`.
 
     Raises:
-        ConfigError: The strategy asks for ratings and nobody can give them.
+        ConfigError: The strategy asks for ratings and no judge can give them.
         DataError: The judge cannot work on a prompt's completions, or no prompt can be ranked.
         LimitError: More judgments failed than `max_failed_fraction` allows, or `max_calls` is
             reached.
@@ -102,23 +95,17 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     progress.start("rank", taken, "prompts")
     produced = 0
 
-    def rank_part(path: Path) -> tuple[str, list[dict[str, Any]]]:
-        nonlocal produced
-        groups = grouped_completions(read_part(path))
-        candidates = ranker.candidates(groups)
-        rankings = ranker.rank(engine, candidates)
-        ranker.counts.check(settings.max_failed_fraction, where="rank", journal=engine.journal)
-        produced += len(rankings)
-        progress.advance(len(groups))
-        key = shard_key(
-            "rank",
-            stage.fingerprinted,
-            *fingerprints.values(),
-            [one.prompt.id for one in candidates],
-        )
-        return key, [ranking.model_dump(mode="json") for ranking in rankings]
-
-    write_table(folder / "rankings", "rankings", sources, rank_part, progress)
+    with TableWriter(folder / "rankings", "rankings") as table:
+        for path in until_stopped(sources, progress):
+            groups = grouped_completions(read_part(path))
+            candidates = ranker.candidates(groups)
+            rankings = ranker.rank(engine, candidates)
+            ranker.counts.check(settings.max_failed_fraction, where="rank", journal=engine.journal)
+            ids = [prompt.id for prompt, _ in candidates]
+            key = shard_key("rank", stage.fingerprinted, *fingerprints.values(), ids)
+            table.write([ranking.model_dump(mode="json") for ranking in rankings], key=key)
+            produced += len(rankings)
+            progress.advance(len(groups))
     stage.dropped, stage.failed = ranker.dropped, ranker.failed
     if not produced:
         reasons = (stage.dropped + stage.failed).items()
@@ -140,17 +127,17 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
 
 
 class Ranker:
-    """A strategy with the judges that it asks: ranks prompts shard by shard and counts what is left out.
+    """A strategy with its judges: ranks prompts shard by shard and counts what is left out.
 
     Args:
         strategy: The configured strategy.
         judge: Answers duels.
         scorer: Gives the ratings that the strategy asks for; None is the judge.
-        seed: Of the order in which a prompt's completions are met.
+        seed: Decides in which order the strategy meets the completions.
         section: The config path of judge and strategy, for messages.
 
     Raises:
-        ConfigError: There is no such strategy, or it asks for ratings and nobody can give them.
+        ConfigError: There is no such strategy, or it asks for ratings and no judge can give them.
     """
 
     def __init__(
@@ -196,13 +183,13 @@ class Ranker:
             *(note for judge in self.asked for note in judge.notes),
         ]
 
-    def candidates(self, groups: Groups) -> list[Candidates]:
-        """Merge identical answers and shuffle the rest by a hash; a prompt without two is left out.
+    def candidates(self, groups: Groups) -> Groups:
+        """Each prompt's distinct answers, shuffled by a hash; prompts without two are left out.
 
         Answers are identical if text and tool calls are, whatever was reasoned before; the first of
         them takes part.
         """
-        found: list[Candidates] = []
+        found: Groups = []
         for prompt, completions in groups:
             distinct = {
                 canonical_json([one.message.content, one.message.tool_calls]): one
@@ -215,18 +202,17 @@ class Ranker:
                 distinct.values(),
                 key=lambda one: content_hash("shuffle", self._seed, prompt.id, one.id),
             )
-            found.append(Candidates(prompt, tuple(order)))
+            found.append((prompt, order))
         return found
 
-    def rank(self, engine: CallEngine, candidates: Sequence[Candidates]) -> list[Ranking]:
+    def rank(self, engine: CallEngine, candidates: Groups) -> list[Ranking]:
         """Rank the prompts of a shard, and count those that failed calls left without a ranking.
 
         All strategies advance together, round by round: the duels of a round go out as one batch,
         and so do its ratings.
         """
-        by_id = {one.prompt.id: one for one in candidates}
-        duels: dict[str, list[DuelRecord]] = {id_: [] for id_ in by_id}
-        scores: dict[str, list[Score]] = {id_: [] for id_ in by_id}
+        by_id = {prompt.id: (prompt, completions) for prompt, completions in candidates}
+        answered: dict[str, list[Judgment | Score]] = {id_: [] for id_ in by_id}
 
         def answer(asks: list[tuple[str, Ask]]) -> Answers:
             matchups: list[Matchup] = []
@@ -244,31 +230,23 @@ class Ranker:
                     f"strategy {self.strategy.name!r} asks for a rating, which its declaration "
                     "(asks=…) does not say"
                 )
-            judged = self.judge.judge(engine, matchups) if matchups else []
-            rated = self.rater.rate(engine, items) if items and self.rater is not None else []
-            self.counts.add(judged, rated)
+            judgments = self.judge.judge(engine, matchups) if matchups else []
+            scores = self.rater.rate(engine, items) if items and self.rater is not None else []
+            self.counts.add(judgments, scores)
             # The answers go back in the order of the asks, which mixes duels and ratings.
-            next_judgment, next_score = iter(judged), iter(rated)
+            next_judgment, next_score = iter(judgments), iter(scores)
             answers: Answers = []
             for id_, ask in asks:
-                if isinstance(ask, Rate):
-                    score = next(next_score)
-                    scores[id_].append(score)
-                    answers.append(score.value)
-                else:
-                    judgment = next(next_judgment)
-                    shown, p_first = judgment.comparison, judgment.p_first
-                    duels[id_].append(
-                        DuelRecord(first=shown.first, second=shown.second, p_first=p_first)
-                    )
-                    answers.append(p_first)
+                found = next(next_score) if isinstance(ask, Rate) else next(next_judgment)
+                answered[id_].append(found)
+                answers.append(_value(found))
             return answers
 
         outcomes = drive(
-            {id_: self._start(len(one.completions)) for id_, one in by_id.items()}, answer
+            {id_: self._start(len(completions)) for id_, (_, completions) in by_id.items()}, answer
         )
         rankings = [
-            _ranking(by_id[id_], outcome, duels[id_], scores[id_], self.strategy.name)
+            _ranking(*by_id[id_], outcome, answered[id_], self.strategy.name)
             for id_, outcome in outcomes.items()
         ]
         useful = [one for one in rankings if one.champion is not None or one.order is not None]
@@ -320,21 +298,24 @@ def most_asks(strategy: Component, completions: int) -> Asks:
         raise ConfigError(f"rank.strategy: {error}") from error
 
 
+def _value(answer: Judgment | Score) -> float | None:
+    return answer.p_first if isinstance(answer, Judgment) else answer.value
+
+
 def _ranking(
-    candidates: Candidates,
+    prompt: Prompt,
+    completions: Sequence[Completion],
     outcome: Outcome,
-    duels: Sequence[DuelRecord],
-    scores: Sequence[Score],
+    answers: Sequence[Judgment | Score],
     strategy: str,
 ) -> Ranking:
-    ids = tuple(completion.id for completion in candidates.completions)
-    failed = [duel.p_first is None for duel in duels] + [score.value is None for score in scores]
+    ids = tuple(completion.id for completion in completions)
 
     def id_of(index: int | None) -> str | None:
         return None if index is None else ids[index]
 
     return Ranking(
-        prompt_id=candidates.prompt.id,
+        prompt_id=prompt.id,
         strategy=strategy,
         completions=ids,
         champion=id_of(outcome.champion),
@@ -344,8 +325,16 @@ def _ranking(
         scores=outcome.scores,
         standard_errors=outcome.standard_errors,
         score_unit=outcome.score_unit,
-        duels=tuple(duels),
-        calls=len(failed),
-        failed_calls=sum(failed),
+        duels=tuple(
+            DuelRecord(
+                first=answer.comparison.first,
+                second=answer.comparison.second,
+                p_first=answer.p_first,
+            )
+            for answer in answers
+            if isinstance(answer, Judgment)
+        ),
+        calls=len(answers),
+        failed_calls=sum(_value(answer) is None for answer in answers),
         cyclic_triads=outcome.cyclic_triads,
     )

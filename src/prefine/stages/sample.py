@@ -1,18 +1,17 @@
-"""Stage `sample`: prompts → M completions each; or, entered later, the import of completions that exist."""
+"""Stage `sample`: prompts → M completions each; or the import of existing completions."""
 
 import hashlib
 from collections.abc import Iterator
-from typing import Any
 
 from prefine.calls.engine import CallEngine
 from prefine.config.sections import RunConfig
 from prefine.data.import_report import ImportReport
 from prefine.records import Manifest, Prompt, content_hash
 from prefine.run.folder import RunFolder
-from prefine.run.rows import Groups, completion_rows
-from prefine.run.tables import shard_key, table_hash
+from prefine.run.rows import completion_rows
+from prefine.run.tables import TableWriter, shard_key, table_hash
 from prefine.stages.inputs import read_completions, read_prompts, short_enough
-from prefine.stages.shards import SHARD, sample_shard, sampler_of, write_table
+from prefine.stages.shards import SHARD, sample_shard, sampler_of, until_stopped
 from prefine.stages.stage_run import Progress, StageRun, check_model, chunks
 
 _SAMPLES_PER_BATCH = 2
@@ -47,7 +46,7 @@ def _sample(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
     report, digest = ImportReport(), hashlib.sha256()
     total = 0
     for prompt in prompts(report):
-        # Metadata decides no completion, but it is stored beside each, and judges may read it.
+        # Metadata decides no completion, but it is stored with each, and judges may read it.
         digest.update(content_hash(prompt.id, prompt.metadata).encode())
         total += 1
     inputs = {"prompts": digest.hexdigest()[:16], "policy": sampler.fingerprint}
@@ -64,27 +63,25 @@ def _sample(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
     progress.start("sample", total * settings.completions_per_prompt, "completions")
     planned = produced = with_repeats = 0
 
-    def sample(shard: list[Prompt]) -> tuple[str, list[dict[str, Any]]]:
-        nonlocal planned, produced, with_repeats
-        groups = sample_shard(
-            engine,
-            sampler,
-            shard,
-            settings.completions_per_prompt,
-            settings,
-            group=_SAMPLES_PER_BATCH,
-        )
-        for _, completions in groups:
-            produced += len(completions)
-            with_repeats += len({one.text for one in completions}) < len(completions)
-        planned += len(shard) * settings.completions_per_prompt
-        engine.check_failures(planned, settings.max_failed_fraction, where="sample")
-        ids = [prompt.id for prompt in shard]
-        key = shard_key("sample", stage.fingerprinted["sample"], sampler.fingerprint, ids)
-        return key, completion_rows(groups)
-
     shards = chunks(prompts(ImportReport()), settings.shard_prompts)
-    write_table(folder / "completions", "completions", shards, sample, progress)
+    with TableWriter(folder / "completions", "completions") as table:
+        for shard in until_stopped(shards, progress):
+            groups = sample_shard(
+                engine,
+                sampler,
+                shard,
+                settings.completions_per_prompt,
+                settings,
+                group=_SAMPLES_PER_BATCH,
+            )
+            for _, completions in groups:
+                produced += len(completions)
+                with_repeats += len({one.text for one in completions}) < len(completions)
+            planned += len(shard) * settings.completions_per_prompt
+            engine.check_failures(planned, settings.max_failed_fraction, where="sample")
+            ids = [prompt.id for prompt in shard]
+            key = shard_key("sample", stage.fingerprinted["sample"], sampler.fingerprint, ids)
+            table.write(completion_rows(groups), key=key)
     stage.failed.update(engine.failures)
     stage.set_aside(report)
     stage.notes += sampler.notes
@@ -116,13 +113,11 @@ def _import(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
     stage.begin()
     progress.start("sample", total, "prompts imported")
 
-    def keep(numbered: tuple[int, Groups]) -> tuple[str, list[dict[str, Any]]]:
-        number, groups = numbered
-        progress.advance(len(groups))
-        return shard_key("import", number), completion_rows(groups)
-
-    shards = enumerate(chunks(read_completions(config.completions), SHARD))
-    write_table(folder / "completions", "completions", shards, keep, progress)
+    shards = chunks(read_completions(config.completions), SHARD)
+    with TableWriter(folder / "completions", "completions") as table:
+        for number, groups in enumerate(until_stopped(shards, progress)):
+            table.write(completion_rows(groups), key=shard_key("import", number))
+            progress.advance(len(groups))
     stage.set_aside(report)
     # Counted in completions; a prompt that was set aside whole counts as one.
     return stage.end(

@@ -39,7 +39,7 @@ class RankedPrompt(NamedTuple):
 
 
 class BoundSelector:
-    """The configured selector with its options, checked against the strategy that made the rankings.
+    """The configured selector with its options, checked against the strategy of the rankings.
 
     Args:
         settings: The section `pair`.
@@ -71,7 +71,7 @@ class BoundSelector:
 
     @property
     def limit(self) -> int | None:
-        """How many pairs are taken of a prompt at most."""
+        """The most pairs that are taken of a prompt; None for all."""
         if self.options.pairs_per_prompt is None:
             return self.facts.pairs_per_prompt
         return self.options.pairs_per_prompt
@@ -125,7 +125,7 @@ class BoundSelector:
         return found
 
     def productive(self, groups: Sequence[RankedPrompt]) -> set[str]:
-        """The ids of the prompts that give a pair or a list, so that something can be measured on them."""
+        """The ids of the prompts that give a pair or a list, so that they can be evaluated."""
         if self.facts.makes == "lists":
             return {found.prompt.id for found in self.lists(groups, PairCounts())}
         return {group.prompt.id for group in groups if self._within(group, 1).pairs}
@@ -146,7 +146,7 @@ class BoundSelector:
         return lambda ranking: checked(self._call(where, seed, ranking), ranking, where=where)
 
     def _proposals(self, within: Mapping[str, Selected]) -> Mapping[str, Iterable[Choice]]:
-        """What a joint selector makes of the choices within each prompt."""
+        """The proposals of a joint selector, given the choices within each prompt."""
         if not within:
             return {}
         where = f"pair.selector.name: {self.name!r}"
@@ -162,7 +162,7 @@ class BoundSelector:
         return proposals
 
     def _join(self, within: Selected, proposals: Iterable[Choice], losers: Losers) -> Selected:
-        """The first proposals that are wanted, of those within the prompt and those across prompts."""
+        """The first allowed proposals, of those within the prompt and those across prompts."""
         first = within.pairs[0]
         by_rejected = {pair.rejected.id: pair for pair in within.pairs}
         where = self._where(first.prompt.id)
@@ -200,7 +200,7 @@ class BoundSelector:
 
     @contextmanager
     def _blame(self, where: str) -> Iterator[None]:
-        """Turn what a user's own selector raises into ConfigError; what ours raise is a bug of ours."""
+        """Turn any error of a user's own selector into ConfigError; an error of ours is a bug."""
         try:
             yield
         except Exception as error:
@@ -242,7 +242,7 @@ def _check_joint(
 
 
 def _seed_of(*parts: object) -> int:
-    """A seed that depends on these alone: of a draw for one prompt on its name, the run's seed and the prompt."""
+    """A seed that depends on these parts alone, such as a selector's name, a seed and a prompt."""
     return int(content_hash(*parts), 16)
 
 

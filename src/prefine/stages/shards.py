@@ -1,8 +1,7 @@
-"""Work in shards: the one loop that fills a table part by part, and how a shard is sampled."""
+"""Work in shards: going through them, and sampling one."""
 
-from collections.abc import Callable, Iterable
-from pathlib import Path
-from typing import Any, TypeVar
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 from prefine.calls.engine import CallEngine
 from prefine.calls.protocol import Call, Failure
@@ -11,7 +10,6 @@ from prefine.errors import Interrupted
 from prefine.models.protocol import Sampler, SampleRequest, sample_key
 from prefine.records import Completion, Prompt
 from prefine.run.rows import Groups
-from prefine.run.tables import part_path, remove_parts_from, write_part
 from prefine.stages.stage_run import Progress
 
 T = TypeVar("T")
@@ -19,36 +17,19 @@ SHARD = 256
 """The prompts of a shard, wherever the configuration does not say it."""
 
 
-def write_table(
-    folder: Path,
-    kind: str,
-    shards: Iterable[T],
-    work: Callable[[T], tuple[str, list[dict[str, Any]]]],
-    progress: Progress,
-) -> None:
-    """Write one part of a table for each shard, and remove the parts of an earlier, longer run.
+def until_stopped(shards: Iterable[T], progress: Progress) -> Iterator[T]:
+    """The shards, one after the other, until the user asks to stop.
 
-    A part is written when its shard is whole. After an interruption all shards are worked on again;
-    the answers that they ask for come from the journal, so the parts get the same bytes.
-
-    Args:
-        folder: Where the table is.
-        kind: Its schema.
-        shards: What each part is made from.
-        work: Returns the key of the shard and the rows of its part.
-        progress: Says whether to stop, between two shards.
+    A stage writes a part when its shard is whole. After an interruption all shards are worked on
+    again: the answers that they ask for come from the journal, so the parts get the same bytes.
 
     Raises:
         Interrupted: The user asked to stop.
     """
-    count = 0
     for shard in shards:
         if progress.stopping:
             raise Interrupted("stopped; the same command goes on from here")
-        key, rows = work(shard)
-        write_part(part_path(folder, count), kind, rows, key=key)
-        count += 1
-    remove_parts_from(folder, count)
+        yield shard
 
 
 def sampler_of(config: RunConfig) -> Sampler:
@@ -69,7 +50,7 @@ def sample_shard(
     *,
     group: int,
 ) -> Groups:
-    """Each prompt with up to `samples` completions; failed ones are missing and counted in the engine.
+    """Each prompt with up to `samples` completions; the engine counts the failed ones.
 
     `group` is how many samples of one prompt share a batch.
     """

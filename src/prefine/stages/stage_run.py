@@ -16,7 +16,7 @@ from prefine.run.config_changes import STAGE_SECTIONS, fingerprinted
 from prefine.run.folder import RunFolder
 from prefine.run.tables import TABLE_FOLDERS, table_hash
 
-if TYPE_CHECKING:  # a run that asks nobody does not load the engine and the judges
+if TYPE_CHECKING:  # runs without calls load neither engine nor judges
     from prefine.calls.engine import CallEngine
     from prefine.judging.protocol import Judge
 
@@ -42,7 +42,7 @@ class Progress(Protocol):
 
         Args:
             count: How many.
-            note: What to show beside the count.
+            note: Shown with the count.
         """
         ...
 
@@ -109,7 +109,7 @@ class StageRun:
 
     @property
     def finished(self) -> Manifest | None:
-        """The manifest of an earlier run that did the same to the end, if its tables are still there."""
+        """The manifest of an earlier, complete run of the same, if its tables are still there."""
         earlier = self._earlier
         if earlier is None or not earlier.complete:
             return None
@@ -179,7 +179,7 @@ class StageRun:
 
 
 def check_judge(judge: "Judge", prompt: Prompt, completions: list[Completion]) -> None:
-    """Raise DataError, with the prompt's place in the user's file, if the judge cannot handle these."""
+    """Raise DataError, naming the prompt's place in its file, if the judge cannot handle these."""
     try:
         judge.check(prompt, completions)
     except DataError as error:
