@@ -182,8 +182,9 @@ from prefine.losses.protocol import declare
 @declare(needs=frozenset({"reference", "prompt"}), reads="joint")
 def jpo(logps, *, beta: float = 0.1):
     prompts = logps.require_prompts()
-    moved = prompts.policy_chosen - prompts.ref_chosen - prompts.policy_rejected + prompts.ref_rejected
-    return -logsigmoid(beta * (logps.margin + moved))
+    chosen = prompts.policy_chosen - prompts.ref_chosen
+    rejected = prompts.policy_rejected - prompts.ref_rejected
+    return -logsigmoid(beta * (logps.margin + chosen - rejected))
 """
 
 

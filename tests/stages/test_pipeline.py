@@ -205,9 +205,15 @@ def test_pairs_of_one_run_train_another(done: Any, tmp_path: Path, tiny_model_fo
     """Weights, token ids and how an answer ended survive; the training is the same."""
     (part,) = parts(done.run_dir / "pairs")
     other = configured(
-        tmp_path / "run", tiny_model_folder, prompts=None, sample=None, rank=None, pair={}, evaluate={},
+        tmp_path / "run",
+        tiny_model_folder,
+        prompts=None,
+        sample=None,
+        rank=None,
+        pair={},
+        evaluate={},
         pairs={"name": "file", "path": str(part)},
-    )  # fmt: skip
+    )
     check(other)
     run_stages(other, "pair", "train")
     (copied,) = parts(tmp_path / "run" / "pairs")

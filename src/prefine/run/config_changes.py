@@ -116,14 +116,13 @@ def _sections(annotation: Any) -> Iterator[type[BaseModel]]:
             yield one
 
 
-def _without_free(value: Any, path: str) -> Any:
+def _without_free(value: Any, prefix: str) -> Any:
     if not isinstance(value, Mapping):
         return value
-    places = {name: f"{path}.{name}" if path else name for name in value}
     return {
-        name: _without_free(value[name], place)
-        for name, place in places.items()
-        if not _is_free(place)
+        name: _without_free(inner, f"{prefix}{name}.")
+        for name, inner in value.items()
+        if not _is_free(prefix + name)
     }
 
 
