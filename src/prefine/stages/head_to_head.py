@@ -10,7 +10,7 @@ from prefine.config.sections import Decoding, EvaluateConfig
 from prefine.errors import LimitError
 from prefine.judging.counts import JudgeCounts
 from prefine.judging.protocol import Judge, Matchup
-from prefine.metrics.judges.answers import first_slot_rate, swap_consistency
+from prefine.metrics.judges.verdicts import first_slot_rate, swap_consistency
 from prefine.metrics.statistics.intervals import mean_value
 from prefine.metrics.win_rates.win_rates import both_order_wins, win_rate
 from prefine.models.protocol import Sampler

@@ -8,10 +8,10 @@ from typing import NamedTuple
 from prefine.calls.engine import CallEngine
 from prefine.config.sections import Component, RunConfig
 from prefine.errors import ConfigError, DataError
-from prefine.judging.choose import choose_rater, make_judge, who_is_asked
+from prefine.judging.choose import choose_rater, judges_asked, make_judge, same_family
 from prefine.judging.counts import JudgeCounts
-from prefine.judging.family import same_family
-from prefine.judging.protocol import Answered, Judge, Matchup
+from prefine.judging.protocol import Judge, Matchup
+from prefine.models.protocol import Answered
 from prefine.ranking.protocol import (
     Answers,
     Ask,
@@ -154,7 +154,7 @@ class Ranker:
         self.rater = choose_rater(
             judge, scorer, strategy=strategy.name, facts=facts, section=section
         )
-        self.asked = who_is_asked(judge, scorer, facts)
+        self.asked = judges_asked(judge, scorer, facts)
         where, given = "rank.strategy", ("first_slot_bias",)
         self._make: Callable[..., Strategy] = strategy.resolve("strategy", where=where, given=given)
         function = strategy.lookup("strategy", where=where)
