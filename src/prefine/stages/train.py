@@ -17,8 +17,8 @@ from prefine.models.hf.adapters import base_of, merge, save_adapter, whole
 from prefine.models.hf.backend import HfModel
 from prefine.models.hf.loading import load_model, weights_written
 from prefine.records import Manifest, content_hash
-from prefine.run.config_diff import config_diff
-from prefine.run.folder import RunFolder, fingerprinted
+from prefine.run.config_changes import config_diff, fingerprinted
+from prefine.run.folder import RunFolder
 from prefine.run.tables import table_hash
 from prefine.stages.stage_run import Progress, StageRun, versions
 from prefine.stages.training_inputs import (
@@ -68,7 +68,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     if stage.finished and (folder / "model").is_dir():
         from_main(None)
         return stage.finished
-    run_key = content_hash("train", stage.deciding["train"], stage.inputs)
+    run_key = content_hash("train", stage.fingerprinted["train"], stage.inputs)
     _set_aside_other_run(folder, run_key, progress)
     stage.begin(settings.seed)
     from_main(run_key)

@@ -20,7 +20,7 @@ from prefine.report.data import EvaluationPoint, TrainEnd
 from prefine.report.page import render
 from prefine.report.training import held_out
 from prefine.run.folder import RunFolder
-from prefine.stages.plan import run_stage
+from prefine.stages.pipeline import run_stage
 from prefine.stages.stage_run import Silent
 from report_fixture import REPORT
 from run_place import CONFIG, DATA, OK, PAIRS, Place, good_pairs
