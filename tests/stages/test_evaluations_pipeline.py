@@ -142,7 +142,7 @@ def test_an_early_stop_without_evaluations_is_refused(watched: Place) -> None:
     watched.change({"train.early_stop": {"patience": 1}, "train.evaluate_every": None})
     found = prefine("run", "run.yaml")
     assert found.code == CONFIG
-    assert "early_stop needs evaluations to stop on" in found.err
+    assert "early_stop needs evaluations; set train.evaluate_every" in found.err
 
 
 # --- trackers

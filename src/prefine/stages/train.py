@@ -198,16 +198,16 @@ class _Models:
     ) -> Callable[..., TrainSummary]:
         """Bind `training.loop.train` to everything that all processes share but the examples."""
         settings, reference = config.train, self.reference
-        regularizer, ref_model = settings.regularizer, None
+        regularizer = ref_model = None
+        if settings.regularizer is not None:
+            regularizer = settings.regularizer.resolve("regularizer", where="train.regularizer")
         if reference is not None:
             ref_model = load_model(reference.path, dtype="float32", device=self.policy.device)
         return partial(
             train,
             config=settings,
             loss=settings.loss.resolve("loss", where="train.loss"),
-            regularizer=None
-            if regularizer is None
-            else regularizer.resolve("regularizer", where="train.regularizer"),
+            regularizer=regularizer,
             out_dir=config.run_dir,
             run_key=run_key,
             ref_model=ref_model,

@@ -19,7 +19,7 @@ from prefine.training.reference.prepare import PreparedPairs
 
 EVALUATION_LOG_NAME = "eval_log.jsonl"
 TOP_TOKENS = 10
-"""How many of the likeliest tokens the indicators look at (k). Ours."""
+"""The number of likeliest tokens that the indicators look at (k). Ours."""
 
 Alarm = Literal["collapse", "diffusion"]
 _ALARMS: tuple[Alarm, ...] = ("collapse", "diffusion")
