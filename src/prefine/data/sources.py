@@ -5,9 +5,9 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from prefine.config.components import describe, options_model
+from prefine.config.components import checked, options_model
 from prefine.config.sections import Component
 from prefine.data.files import files_at, rows_in
 from prefine.data.formats import Format, as_json
@@ -157,12 +157,7 @@ def read_files(
 
 
 def _checked(options: Mapping[str, Any], where: str) -> dict[str, Any]:
-    model = options_model(shaped)
-    try:
-        checked = model.model_validate(dict(options))
-    except ValidationError as error:
-        raise ConfigError(describe(error.errors(), where)) from error
-    return {name: getattr(checked, name) for name in model.model_fields}
+    return dict(checked(options_model(shaped), dict(options), where=where))
 
 
 def _rows_of(function: Callable[[], Any], name: str) -> Iterator[SourceRow]:

@@ -1,7 +1,7 @@
-"""A judge against labelled pairs, asked in both orders: accuracy, agreement, preference for a slot or for length.
+"""A judge's verdicts: slot preference, consistency over both orders, accuracy on labels.
 
-Verdicts here are P(answer 1 is better), whichever answer was shown first: .5 a tie, None or NaN no
-verdict. The winner is the likelier answer.
+With labels, verdicts are P(answer 1 is better), whichever answer was shown first: .5 a tie, None or
+NaN no verdict. The winner is the likelier answer.
 """
 
 from typing import NamedTuple
@@ -9,14 +9,23 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from prefine.metrics.judges.answers import first_slot_rate, swap_consistency
-from prefine.metrics.statistics.intervals import Array, Groups, Values, finite_values, percentage
-from prefine.metrics.win_rates.win_rates import verdicts
+from prefine.metrics.statistics.intervals import percent
+from prefine.metrics.statistics.resampling import Resampling, selected
+from prefine.metrics.statistics.values import (
+    Array,
+    Groups,
+    Values,
+    finite_values,
+    probabilities,
+    refuse,
+    same_size,
+    verdicts,
+)
 from prefine.records import MetricValue
 
 
 class LabelledAccuracy(NamedTuple):
-    """How often the winner is the label, of all pairs: a tie or no verdict is not the label. In %.
+    """The share of all pairs whose winner is the label, in %; a tie or no verdict is not.
 
     Attributes:
         original: With answer 1 shown first.
@@ -32,7 +41,7 @@ class LabelledAccuracy(NamedTuple):
 
 
 class OrderAgreement(NamedTuple):
-    """How often both orders give the same winner, in %.
+    """The share of pairs with the same winner in both orders, in %.
 
     Attributes:
         all_pairs: Of all pairs, no verdict in both orders being the same, as LLMBar counts.
@@ -44,7 +53,7 @@ class OrderAgreement(NamedTuple):
 
 
 class SlotPreference(NamedTuple):
-    """What the judge does with the slots, in %.
+    """The judge's preference for a slot, in %.
 
     Attributes:
         pick_first: (P(the first slot wins, original order) + P(the first slot wins, swapped order))
@@ -70,6 +79,65 @@ class VerdictRates(NamedTuple):
 
     ties: MetricValue | None
     failures: MetricValue
+
+
+def first_slot_rate(
+    p_first: npt.ArrayLike, *, samples: int = 2000, seed: int = 0, prompt_ids: Groups | None = None
+) -> MetricValue:
+    """The share of judgments that prefer the completion shown first, a tie counting half; in %.
+
+    50 is no preference if both slots hold equally good completions, as when both orders of every
+    pair were asked.
+
+    Args:
+        p_first: P(first is better) of each judgment [n]; leave failed ones out.
+        samples: Number of bootstrap samples of the standard error; without prompt_ids nothing is
+            drawn.
+        seed: Seed of the bootstrap.
+        prompt_ids: Prompt of each judgment [n], to resample prompts; None if there is one judgment
+            per prompt.
+
+    Raises:
+        ValueError: No judgment, or a value that is not in [0, 1].
+    """
+    wins = _preferred(probabilities(p_first, name="p_first")) / 2 + 0.5
+    return percent("first_slot_rate", wins, Resampling(samples, seed), prompt_ids)
+
+
+def swap_consistency(
+    p_first: Values,
+    p_first_swapped: Values,
+    *,
+    samples: int = 2000,
+    seed: int = 0,
+    prompt_ids: Groups | None = None,
+) -> MetricValue:
+    """The share of pairs with the same winner in both orders, two ties being the same; in %.
+
+    Pairs with a failed call in one of the orders are left out: `n` says how many were not.
+
+    Args:
+        p_first: P(first is better) of each pair in one order [n]; None or NaN for no verdict.
+        p_first_swapped: The same pairs with the two completions swapped [n].
+        samples: Number of bootstrap samples of the standard error; without prompt_ids nothing is
+            drawn.
+        seed: Seed of the bootstrap.
+        prompt_ids: Prompt of each pair [n], to resample prompts; None if there is one pair per
+            prompt.
+
+    Raises:
+        ValueError: The two differ in length, a value is outside [0, 1], or no pair has both
+            verdicts.
+    """
+    one = verdicts(p_first, name="p_first")
+    other = verdicts(p_first_swapped, name="p_first_swapped")
+    same_size(p_first=one, p_first_swapped=other, prompt_ids=prompt_ids)
+    answered = ~np.isnan(one + other)
+    if not answered.any():
+        raise ValueError("no pair has a verdict in both orders, so its consistency does not exist")
+    same = (_preferred(one) == -_preferred(other))[answered]
+    groups = selected(prompt_ids, answered)
+    return percent("swap_consistency", same, Resampling(samples, seed), groups)
 
 
 def labelled_accuracy(
@@ -101,17 +169,12 @@ def labelled_accuracy(
     one, other = _both_orders(p_one, p_one_swapped)
     label = _labels(labels, one.size)
     right, right_swapped = _winner(one) == label, _winner(other) == label
-    outcomes = {
-        "accuracy_original_order": right,
-        "accuracy_swapped_order": right_swapped,
-        "accuracy": (right.astype(np.float64) + right_swapped) / 2,
-        "accuracy_in_both_orders": right & right_swapped,
-    }
+    resampling = Resampling(samples, seed)
     return LabelledAccuracy(
-        *(
-            percentage(name, hits, samples=samples, seed=seed, groups=prompt_ids)
-            for name, hits in outcomes.items()
-        )
+        percent("accuracy_original_order", right, resampling, prompt_ids),
+        percent("accuracy_swapped_order", right_swapped, resampling, prompt_ids),
+        percent("accuracy", right / 2 + right_swapped / 2, resampling, prompt_ids),
+        percent("accuracy_in_both_orders", right & right_swapped, resampling, prompt_ids),
     )
 
 
@@ -123,14 +186,14 @@ def order_agreement(
     seed: int = 0,
     prompt_ids: Groups | None = None,
 ) -> OrderAgreement:
-    """How often swapping the answers leaves the winner, with and without the pairs that lack a verdict.
+    """The share of pairs with the same winner in both orders, with and without missing verdicts.
 
     Args and Raises: as for `labelled_accuracy`; or no pair has a verdict in both orders.
     """
     one, other = _both_orders(p_one, p_one_swapped)
     same = _winner(one) == _winner(other)
     return OrderAgreement(
-        percentage("agreement", same, samples=samples, seed=seed, groups=prompt_ids),
+        percent("agreement", same, Resampling(samples, seed), prompt_ids),
         # In the swapped order the first slot holds answer 2.
         swap_consistency(one, 1 - other, samples=samples, seed=seed, prompt_ids=prompt_ids),
     )
@@ -144,7 +207,7 @@ def slot_preference(
     seed: int = 0,
     prompt_ids: Groups | None = None,
 ) -> SlotPreference:
-    """How often the judge prefers the first slot, and the two ways of contradicting itself that this is made of.
+    """The judge's preference for the first slot, and its contradictions in each direction.
 
     Without ties and missing verdicts pick_first = 50 + (first_twice - second_twice) / 2.
 
@@ -156,28 +219,24 @@ def slot_preference(
     known = ~np.isnan(p_first)
     # Both judgments of a pair are resampled together.
     pair = np.arange(one.size) if prompt_ids is None else np.asarray(prompt_ids)
-    shares = {
-        "pick_first": ((winner == 1).astype(np.float64) + (swapped == 2)) / 2,
-        "first_slot_twice": (winner == 1) & (swapped == 2),
-        "second_slot_twice": (winner == 2) & (swapped == 1),
-    }
-    pick, first, second = (
-        percentage(name, hits, samples=samples, seed=seed, groups=prompt_ids)
-        for name, hits in shares.items()
+    resampling = Resampling(samples, seed)
+    return SlotPreference(
+        percent("pick_first", (winner == 1) / 2 + (swapped == 2) / 2, resampling, prompt_ids),
+        first_slot_rate(
+            p_first[known],
+            samples=samples,
+            seed=seed,
+            prompt_ids=np.concatenate([pair, pair])[known].astype(np.str_),
+        ),
+        percent("first_slot_twice", (winner == 1) & (swapped == 2), resampling, prompt_ids),
+        percent("second_slot_twice", (winner == 2) & (swapped == 1), resampling, prompt_ids),
     )
-    rate = first_slot_rate(
-        p_first[known],
-        samples=samples,
-        seed=seed,
-        prompt_ids=np.concatenate([pair, pair])[known].astype(np.str_),
-    )
-    return SlotPreference(pick, rate, first, second)
 
 
 def verdict_rates(
     p_one: Values, *, samples: int = 2000, seed: int = 0, prompt_ids: Groups | None = None
 ) -> VerdictRates:
-    """How often the judge calls a tie, and how often it gives no verdict.
+    """The shares of ties and of judgments without a verdict.
 
     Args:
         p_one: P(one answer is better) of each judgment [n], in any order.
@@ -191,14 +250,12 @@ def verdict_rates(
     """
     p = verdicts(p_one, name="p_one")
     known = ~np.isnan(p)
-    failures = percentage("failure_rate", ~known, samples=samples, seed=seed, groups=prompt_ids)
+    resampling = Resampling(samples, seed)
+    failures = percent("failure_rate", ~known, resampling, prompt_ids)
     if not known.any():
         return VerdictRates(None, failures)
-    groups = None if prompt_ids is None else np.asarray(prompt_ids)[known]
-    return VerdictRates(
-        percentage("tie_rate", p[known] == 0.5, samples=samples, seed=seed, groups=groups),
-        failures,
-    )
+    ties = percent("tie_rate", p[known] == 0.5, resampling, selected(prompt_ids, known))
+    return VerdictRates(ties, failures)
 
 
 def length_preference(
@@ -211,10 +268,10 @@ def length_preference(
     prompt_ids: Groups | None = None,
     name: str = "length_preference",
 ) -> MetricValue:
-    """How often the longer answer wins, a tie counting half, of the pairs with a verdict whose lengths differ; in %.
+    """The share of pairs whose longer answer wins, a tie counting half, in %.
 
-    It is no bias by itself: compare with the same figure of the labels, `p_one` 1 where the label
-    is 1 and 0 elsewhere.
+    Of the pairs with a verdict whose lengths differ. It is no bias by itself: compare with the same
+    figure of the labels, `p_one` 1 where the label is 1 and 0 elsewhere.
 
     Args:
         p_one: P(answer 1 is better) [n], best the mean of both orders; None or NaN for no verdict.
@@ -231,18 +288,20 @@ def length_preference(
             two lengths.
     """
     p = verdicts(p_one, name="p_one")
-    one, two = (
-        finite_values(lengths_one, name="lengths_one"),
-        finite_values(lengths_two, name="lengths_two"),
-    )
-    if not p.size == one.size == two.size:
-        raise ValueError(f"{p.size} verdicts, but {one.size} and {two.size} lengths")
+    one = finite_values(lengths_one, name="lengths_one")
+    two = finite_values(lengths_two, name="lengths_two")
+    same_size(p_one=p, lengths_one=one, lengths_two=two)
     used = ~np.isnan(p) & (one != two)
     if not used.any():
         raise ValueError("no pair has a verdict and two different lengths")
-    wins = (1 + np.sign(p - 0.5) * np.sign(one - two)) / 2
-    groups = None if prompt_ids is None else np.asarray(prompt_ids)[used]
-    return percentage(name, wins[used], samples=samples, seed=seed, groups=groups)
+    wins = (1 + _preferred(p) * np.sign(one - two)) / 2
+    return percent(name, wins[used], Resampling(samples, seed), selected(prompt_ids, used))
+
+
+def _preferred(p_first: Array) -> Array:
+    """1 for the first, -1 for the second, 0 for a tie, NaN for no verdict."""
+    preferred: Array = np.sign(p_first - 0.5)
+    return preferred
 
 
 def _winner(p_one: Array) -> npt.NDArray[np.int8]:
@@ -253,8 +312,7 @@ def _winner(p_one: Array) -> npt.NDArray[np.int8]:
 
 def _both_orders(p_one: Values, p_one_swapped: Values) -> tuple[Array, Array]:
     one, other = verdicts(p_one, name="p_one"), verdicts(p_one_swapped, name="p_one_swapped")
-    if one.size != other.size:
-        raise ValueError(f"{one.size} pairs in one order, but {other.size} in the other")
+    same_size(p_one=one, p_one_swapped=other)
     if not one.size:
         raise ValueError("no pair was judged")
     return one, other
@@ -264,7 +322,5 @@ def _labels(labels: npt.ArrayLike, n: int) -> npt.NDArray[np.int8]:
     array = np.asarray(labels)
     if array.shape != (n,):
         raise ValueError(f"{n} pairs, but labels of shape {array.shape}")
-    bad = np.flatnonzero(~np.isin(array, (1, 2)))
-    if bad.size:
-        raise ValueError(f"labels must be 1 or 2, got {array[bad[0]]} at index {bad[0]}")
+    refuse(~np.isin(array, (1, 2)), array, "must be 1 or 2", name="labels")
     return array.astype(np.int8)

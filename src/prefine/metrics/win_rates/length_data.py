@@ -1,16 +1,91 @@
-"""The rows of one evaluation as length control needs them, checked."""
+"""The rows of AlpacaEval 2's length control: of one evaluation, and of a calibration."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from prefine.metrics.statistics.intervals import Array, Values, finite_values
-from prefine.metrics.win_rates.preferences import DRAW
-from prefine.metrics.win_rates.win_rates import verdicts
+from prefine.metrics.statistics.values import (
+    Array,
+    Bools,
+    Values,
+    finite_values,
+    refuse,
+    refuse_repeats,
+    same_size,
+    verdicts,
+)
+from prefine.metrics.win_rates.win_rates import DRAW
+from prefine.records import content_hash
 
-Index = Sequence[int] | Sequence[str] | npt.NDArray[np.generic]
+GAMED_WEIGHT = 0.1
+"""Weight of a gamed row, an own row's is 1: lambda = 0.2, for two gamed baselines."""
+
+
+@dataclass(frozen=True, eq=False)
+class AlpacaCalibration:
+    """The fixed part of the regression; arrays are copied and cannot be written to.
+
+    Gamed rows are the baseline against itself, once asked to be concise and once to be verbose (G
+    rows in all).
+
+    Attributes:
+        difficulty: Difficulty of each instruction [I], by instruction id 0 … I - 1; logits per unit
+            of psi.
+        gamed_length: Length feature of each gamed row [G], in [-1, 1], tanh taken.
+        gamed_difficulty: Difficulty of each gamed row's instruction [G].
+        gamed_preference: Label of each gamed row [G], in [0, 1]; NaN for no annotation, such a row
+            is not used.
+
+    Raises:
+        ValueError: Not finite, lengths that differ, a gamed length outside [-1, 1], or a label
+            outside [0, 1].
+    Source: arXiv:2404.04475, section 3.
+    """
+
+    difficulty: Array
+    gamed_length: Array
+    gamed_difficulty: Array
+    gamed_preference: Array
+
+    def __post_init__(self) -> None:
+        """Check the arrays, and keep copies of them."""
+        arrays = {
+            "difficulty": finite_values(self.difficulty, name="difficulty"),
+            "gamed_length": finite_values(self.gamed_length, name="gamed_length"),
+            "gamed_difficulty": finite_values(self.gamed_difficulty, name="gamed_difficulty"),
+            "gamed_preference": verdicts(self.gamed_preference, name="gamed_preference"),
+        }
+        gamed = {name: array for name, array in arrays.items() if name.startswith("gamed")}
+        same_size(**gamed)
+        length = arrays["gamed_length"]
+        refuse(np.abs(length) > 1, length, "must be in [-1, 1] (tanh taken)", name="gamed_length")
+        for name, array in arrays.items():
+            array.setflags(write=False)
+            object.__setattr__(self, name, array)
+
+    @cached_property
+    def hash(self) -> str:
+        """A hash of the numbers, wherever they were read from."""
+        labels = [None if np.isnan(label) else label for label in self.gamed_preference.tolist()]
+        return content_hash(
+            self.difficulty.tolist(),
+            self.gamed_length.tolist(),
+            self.gamed_difficulty.tolist(),
+            labels,
+        )
+
+    def gamed_rows(self) -> tuple[Array, Array]:
+        """Features (length, difficulty) [g, 2] and labels [g] of the annotated gamed rows."""
+        known = ~np.isnan(self.gamed_preference)
+        features = np.column_stack([self.gamed_length, self.gamed_difficulty])[known]
+        return features, self.gamed_preference[known]
+
+
+Index = Sequence[int | str] | npt.NDArray[np.generic]
 
 
 class LengthTable(NamedTuple):
@@ -31,13 +106,13 @@ class LengthTable(NamedTuple):
     constant_outputs: bool
 
     @property
-    def known(self) -> npt.NDArray[np.bool_]:
-        """Which rows have an annotation [n]."""
+    def known(self) -> Bools:
+        """The rows that have an annotation [n]."""
         return ~np.isnan(self.preferences)
 
     @property
     def is_baseline(self) -> bool:
-        """It is the baseline against itself: no answer is longer, no preference is other than 1/2."""
+        """True if it is the baseline against itself: all lengths equal, all preferences 1/2."""
         return not self.length.any() and bool((self.preferences[self.known] == DRAW).all())
 
     def sorted(self) -> "LengthTable":
@@ -69,20 +144,10 @@ def checked_rows(
     ids = tuple(np.asarray(index).tolist())
     model = finite_values(model_lengths, name="model_lengths")
     baseline = finite_values(baseline_lengths, name="baseline_lengths")
-    for name, size in (
-        ("model_lengths", model.size),
-        ("baseline_lengths", baseline.size),
-        ("index", len(ids)),
-    ):
-        if size != y.size:
-            raise ValueError(f"{y.size} preferences, but {name} has {size}: give one for each row")
+    same_size(preferences=y, model_lengths=model, baseline_lengths=baseline, index=ids)
     for name, lengths in (("model_lengths", model), ("baseline_lengths", baseline)):
-        negative = np.flatnonzero(lengths < 0)
-        if negative.size:
-            raise ValueError(
-                f"{name} must not be negative, got {lengths[negative[0]]:g} at index {negative[0]}"
-            )
-    _refuse_twice(ids)
+        refuse(lengths < 0, lengths, "must not be negative", name=name)
+    refuse_repeats(ids, name="index")
     annotated = int((~np.isnan(y)).sum())
     if annotated < 2:
         raise ValueError(
@@ -102,15 +167,6 @@ def checked_rows(
         length = np.tanh(longer / np.sort(longer).std(ddof=1))
     constant = bool((model == model[0]).all()) and not (baseline == baseline[0]).all()
     return LengthTable(ids, y, length, _order(shown_first, y.size), constant)
-
-
-def _refuse_twice(ids: tuple[int | str, ...]) -> None:
-    first: dict[int | str, int] = {}
-    for place, id_ in enumerate(ids):
-        if first.setdefault(id_, place) != place:
-            raise ValueError(
-                f"index: instruction {id_!r} is there twice, at {first[id_]} and {place}"
-            )
 
 
 def _order(shown_first: npt.ArrayLike | None, rows: int) -> Array:

@@ -1,4 +1,4 @@
-"""The calibration of AlpacaEval 2's length control, from upstream's two files or from a folder of tables."""
+"""The calibration of AlpacaEval 2's length control, from upstream's files or from tables."""
 
 import csv
 import io
@@ -10,7 +10,7 @@ import numpy as np
 from prefine.data.formats import decode_utf8
 from prefine.data.layouts.protocol import SourceRow
 from prefine.errors import ConfigError, DataError
-from prefine.metrics.win_rates.calibration import AlpacaCalibration
+from prefine.metrics.win_rates.length_data import AlpacaCalibration
 from prefine.suites.reading import number_field, rows_of
 
 DIFFICULTY, GAMED = "instruction_difficulty", "gamed_baselines"
@@ -42,10 +42,11 @@ def read_calibration(difficulty: Path, gamed: Path) -> AlpacaCalibration:
 
 
 def read_calibration_folder(folder: Path) -> AlpacaCalibration:
-    """The calibration in a folder with `instruction_difficulty.parquet` and `gamed_baselines.parquet`.
+    """The calibration in a folder of two tables.
 
-    The first has `instruction_id` and `difficulty`; the second `instruction_id`,
-    `tanh_std_delta_len` and `surrogate_y`, labels that need only have the right sums.
+    They are `instruction_difficulty.parquet` and `gamed_baselines.parquet`. The first has
+    `instruction_id` and `difficulty`; the second `instruction_id`, `tanh_std_delta_len` and
+    `surrogate_y`, labels that need only have the right sums.
 
     Raises:
         ConfigError: There is no such file.
@@ -71,7 +72,7 @@ def read_calibration_folder(folder: Path) -> AlpacaCalibration:
 
 
 def read_calibration_at(paths: Sequence[Path]) -> AlpacaCalibration:
-    """The calibration of a folder, which may hold either pair of files, or of upstream's two files in this order.
+    """The calibration in a folder with either pair of files, or in upstream's two files.
 
     Raises:
         ConfigError: There are no such files.

@@ -9,10 +9,20 @@ from pydantic import Field, JsonValue
 from prefine.data.layouts.protocol import SourceRow, rest, show
 from prefine.errors import DataError
 from prefine.records import Comparison, Completion, Judgment, Prompt, Record
-from prefine.suites.reading import answer_to, field, number_field, rows_of, text_field, write_list
+from prefine.suites.reading import (
+    Once,
+    answer_to,
+    field,
+    name_field,
+    number_field,
+    one_turn,
+    rows_of,
+    text_field,
+    write_list,
+)
 
 NO_ANNOTATION = "no annotation"
-_OWN = (
+_ANNOTATION_COLUMNS = (
     "instruction",
     "output_1",
     "generator_1",
@@ -21,7 +31,7 @@ _OWN = (
     "annotator",
     "preference",
 )
-_MODEL_OWN = ("instruction", "output", "generator")
+_OUTPUT_COLUMNS = ("instruction", "output", "generator")
 
 
 class AlpacaAnnotation(Record):
@@ -44,12 +54,15 @@ class AlpacaAnnotation(Record):
 
 
 class AlpacaRows(NamedTuple):
-    """What `length_controlled_win_rate` takes [n]; a preference is P(the model is better), None for no annotation."""
+    """Rows for `length_controlled_win_rate` [n].
+
+    A preference is P(the model is better), None for no annotation.
+    """
 
     preferences: list[float | None]
     model_lengths: list[int]
     baseline_lengths: list[int]
-    ids: list[int] | list[str]
+    ids: list[int | str]
 
 
 Outputs = Mapping[str, Completion]
@@ -71,35 +84,19 @@ def read_annotations(
             answer is not the one of the outputs, or there are several models, baselines or judges;
             the message has the row.
     """
-    found: list[AlpacaAnnotation] = []
-    seen: dict[str, str] = {}
+    found, once = [], Once()
     for row in rows_of(path):
         one = _annotation(row, outputs, baseline_outputs)
-        if (before := seen.setdefault(one.prompt.id, row.where)) != row.where:
-            raise DataError(
-                f"{row.where}: the same instruction as in {before} ({show(one.prompt.text)}); "
-                "remove one"
-            )
-        for what, name, first in (
-            (
-                "generator_1 (the baseline)",
-                one.baseline.model,
-                found[0].baseline.model if found else None,
-            ),
-            ("generator_2 (the model)", one.model.model, found[0].model.model if found else None),
-            ("annotator", one.judgment.judge, found[0].judgment.judge if found else None),
-        ):
-            if found and name != first:
-                raise DataError(
-                    f"{row.where}: {what} is {name!r}, but {first!r} before; keep each in its own "
-                    "file"
-                )
+        once.see(row, f"the instruction {show(one.prompt.text)} (prompt {one.prompt.id})")
+        once.share(row, "generator_1 (the baseline)", one.baseline.model)
+        once.share(row, "generator_2 (the model)", one.model.model)
+        once.share(row, "annotator", one.judgment.judge)
         found.append(one)
     return found
 
 
 def write_annotations(path: Path, annotations: Sequence[AlpacaAnnotation]) -> None:
-    """Write an `annotations.json`, preferences in [1, 2] with 2 for the model, null for no annotation.
+    """Write an `annotations.json`, preferences in [1, 2] with 2 for the model, null for none.
 
     Raises:
         DataError: A judgment is of other answers than those beside it, or a prompt is not a single
@@ -118,7 +115,7 @@ def write_annotations(path: Path, annotations: Sequence[AlpacaAnnotation]) -> No
         rows.append(
             one.metadata
             | {
-                "instruction": _instruction(one.prompt),
+                "instruction": one_turn(one.prompt, "AlpacaEval"),
                 "output_1": one.baseline.text,
                 "generator_1": one.baseline.model,
                 "output_2": one.model.text,
@@ -144,7 +141,7 @@ def rows_for_length_control(
     Raises:
         DataError: An instruction is not among them, or one of them is there twice.
     """
-    ids: list[int] | list[str] = [one.prompt.id for one in annotations]
+    ids: list[int | str] = [one.prompt.id for one in annotations]
     if instructions is not None:
         places = {text: place for place, text in enumerate(instructions)}
         if len(places) < len(instructions):
@@ -170,29 +167,28 @@ def rows_for_length_control(
 
 
 def read_annotation_table(path: Path) -> dict[str, AlpacaRows]:
-    """Rows by model of a table with `model`, `instruction_id`, `len_model`, `len_baseline` and `preference`.
+    """The rows of each model in a table of lengths and preferences.
+
+    Its columns are `model`, `instruction_id`, `len_model`, `len_baseline` and `preference`.
 
     Raises:
         DataError: A column is missing or not what it should be, or a model has an instruction
             twice.
     """
     found: dict[str, AlpacaRows] = {}
-    seen: dict[tuple[str, int], str] = {}
+    once = Once()
     for row in rows_of(path):
         model = text_field(row, "model")
         id_, length, baseline = (
             int(number_field(row, name)) for name in ("instruction_id", "len_model", "len_baseline")
         )
-        if (before := seen.setdefault((model, id_), row.where)) != row.where:
-            raise DataError(
-                f"{row.where}: {model} has instruction {id_} in {before}, too; remove one"
-            )
+        once.see(row, f"instruction {id_} of {model}")
         rows = found.setdefault(model, AlpacaRows([], [], [], []))
         p_baseline = _p_baseline(row)
         rows.preferences.append(None if p_baseline is None else 1 - p_baseline)
         rows.model_lengths.append(length)
         rows.baseline_lengths.append(baseline)
-        rows.ids.append(id_)  # type: ignore[arg-type]  # a table's ids are numbers, all of them
+        rows.ids.append(id_)
     return found
 
 
@@ -202,23 +198,16 @@ def read_model_outputs(path: Path) -> list[tuple[Prompt, Completion]]:
     Raises:
         DataError: A field is missing, an instruction is there twice, or there are several models.
     """
-    found: list[tuple[Prompt, Completion]] = []
-    seen: dict[str, str] = {}
+    found, once = [], Once()
     for row in rows_of(path):
         prompt = Prompt.from_text(
-            text_field(row, "instruction"), source=row.where, metadata=rest(row.values, *_MODEL_OWN)
+            text_field(row, "instruction"),
+            source=row.where,
+            metadata=rest(row.values, *_OUTPUT_COLUMNS),
         )
         answer = answer_to(prompt, 0, text_field(row, "output"), text_field(row, "generator"))
-        if (before := seen.setdefault(prompt.id, row.where)) != row.where:
-            raise DataError(
-                f"{row.where}: the same instruction as in {before} ({show(prompt.text)}); remove "
-                "one"
-            )
-        if found and found[0][1].model != answer.model:
-            raise DataError(
-                f"{row.where}: generator is {answer.model!r}, but {found[0][1].model!r} before; "
-                "one model a file"
-            )
+        once.see(row, f"the instruction {show(prompt.text)} (prompt {prompt.id})")
+        once.share(row, "generator", answer.model)
         found.append((prompt, answer))
     return found
 
@@ -246,12 +235,12 @@ def write_model_outputs(path: Path, answers: Sequence[tuple[Prompt, Completion]]
                 f"answer {place}: model {answer.model!r}, but {answers[0][1].model!r} before"
             )
         seen.add(prompt.id)
-        own: dict[str, JsonValue] = {
-            "instruction": _instruction(prompt),
+        fields: dict[str, JsonValue] = {
+            "instruction": one_turn(prompt, "AlpacaEval"),
             "output": answer.text,
             "generator": answer.model,
         }
-        rows.append(prompt.metadata | own)
+        rows.append(prompt.metadata | fields)
     write_list(path, rows)
 
 
@@ -264,7 +253,7 @@ def _annotation(
     p_first = _p_baseline(row)
     judgment = Judgment(
         comparison=Comparison(prompt_id=prompt.id, first=baseline.id, second=model.id),
-        judge=str(row.values.get("annotator") or ""),
+        judge=name_field(row, "annotator"),
         p_first=p_first,
         error=NO_ANNOTATION if p_first is None else None,
     )
@@ -273,12 +262,12 @@ def _annotation(
         baseline=baseline,
         model=model,
         judgment=judgment,
-        metadata=rest(row.values, *_OWN),
+        metadata=rest(row.values, *_ANNOTATION_COLUMNS),
     )
 
 
 def _side(row: SourceRow, prompt: Prompt, number: int, outputs: Outputs | None) -> tuple[str, str]:
-    """Text and model of an answer: the row's own, or that of the outputs, which must be the same."""
+    """Text and model of an answer, from the row or the outputs, which must not differ."""
     text, model = f"output_{number}", f"generator_{number}"
     if outputs is None:
         return text_field(row, text), text_field(row, model)
@@ -290,9 +279,9 @@ def _side(row: SourceRow, prompt: Prompt, number: int, outputs: Outputs | None) 
         )
     answer = outputs[prompt.text]
     for name, other in ((text, answer.text), (model, answer.model)):
-        if (own := row.values.get(name)) not in (None, other):
+        if (given := row.values.get(name)) not in (None, other):
             raise DataError(
-                f"{row.where}: {name} is {show(own)}, but {show(other)} in the outputs; give "
+                f"{row.where}: {name} is {show(given)}, but {show(other)} in the outputs; give "
                 "those that were annotated"
             )
     return answer.text, answer.model
@@ -310,12 +299,3 @@ def _p_baseline(row: SourceRow) -> float | None:
             f"annotation, got {value}; was the verdict not understood?"
         )
     return 0.5 if value == 0 else 2 - value
-
-
-def _instruction(prompt: Prompt) -> str:
-    if len(prompt.messages) != 1:
-        raise DataError(
-            f"prompt {prompt.id}: {len(prompt.messages)} turns; AlpacaEval's files hold one "
-            "instruction"
-        )
-    return prompt.text

@@ -1,4 +1,4 @@
-"""RewardBench instances: v1 with one chosen and one rejected answer, v2 with the right answers and the wrong ones."""
+"""RewardBench instances: v1 with one right and one wrong answer, v2 with several of each."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,10 +10,27 @@ from prefine.data.layouts.protocol import SourceRow, rest, show
 from prefine.errors import DataError
 from prefine.metrics.judges.reward_bench import TiesPrompts, ties_prompts
 from prefine.records import Completion, PreferencePair, Prompt, Record
-from prefine.suites.reading import Once, answer_to, rows_of, text_field, texts_field, write_lines
+from prefine.suites.reading import (
+    Once,
+    answer_to,
+    list_field,
+    name_field,
+    one_turn,
+    rows_of,
+    text_field,
+    write_lines,
+)
 
-_V1 = ("id", "prompt", "chosen", "rejected", "chosen_model", "rejected_model", "subset")
-_V2 = (
+_V1: tuple[str, ...] = (
+    "id",
+    "prompt",
+    "chosen",
+    "rejected",
+    "chosen_model",
+    "rejected_model",
+    "subset",
+)
+_V2: tuple[str, ...] = (
     "id",
     "prompt",
     "chosen",
@@ -51,7 +68,7 @@ class RewardBenchItem(Record):
 
 
 class TiesScores(NamedTuple):
-    """What `prefine.metrics.judges.reward_bench.ties_score` takes, in the order of the prompts' numbers."""
+    """The prompts of the Ties subset for `ties_score`, in the order of their numbers."""
 
     reference: TiesPrompts
     tied: TiesPrompts
@@ -66,7 +83,7 @@ def read_items(path: Path) -> list[RewardBenchItem]:
     """
     once, items = Once(), []
     for row in rows_of(path):
-        item = _v2(row) if isinstance(row.values.get("chosen"), list) else _v1(row)
+        item = _item(row)
         once.see(row, f"id {item.id} of {item.subset}")
         items.append(item)
     return items
@@ -141,62 +158,56 @@ def paired_ties(prompts: Iterable[tuple[str, Sequence[float], int]]) -> TiesScor
     return TiesScores(reference, tied)
 
 
-def _v1(row: SourceRow) -> RewardBenchItem:
+def _item(row: SourceRow) -> RewardBenchItem:
     prompt = Prompt.from_text(text_field(row, "prompt"), source=row.where)
-    answers = [
-        answer_to(prompt, index, text_field(row, side), str(row.values.get(f"{side}_model") or ""))
-        for index, side in enumerate(("chosen", "rejected"))
-    ]
+    if isinstance(row.values.get("chosen"), list):
+        columns, num_correct, texts, models = _V2, *_answers_2(row)
+    else:
+        sides = ("chosen", "rejected")
+        columns, num_correct = _V1, 1
+        texts = [text_field(row, side) for side in sides]
+        models = [name_field(row, f"{side}_model") for side in sides]
+    answers = zip(texts, models, strict=True)
     return RewardBenchItem(
         id=text_field(row, "id"),
         subset=text_field(row, "subset"),
         prompt=prompt,
-        completions=tuple(answers),
-        num_correct=1,
-        metadata=rest(row.values, *_V1),
+        completions=tuple(
+            answer_to(prompt, index, text, model) for index, (text, model) in enumerate(answers)
+        ),
+        num_correct=num_correct,
+        metadata=rest(row.values, *columns),
     )
 
 
-def _v2(row: SourceRow) -> RewardBenchItem:
-    prompt = Prompt.from_text(text_field(row, "prompt"), source=row.where)
-    chosen, rejected = texts_field(row, "chosen"), texts_field(row, "rejected")
+def _answers_2(row: SourceRow) -> tuple[int, list[str], list[str]]:
+    """The number of right answers of a row of v2, all texts, right ones first, and their models."""
+    chosen = list_field(row, "chosen", str, of="texts")
+    rejected = list_field(row, "rejected", str, of="texts")
+    texts = chosen + rejected
     for name, size in (
         ("num_correct", len(chosen)),
         ("num_incorrect", len(rejected)),
-        ("total_completions", len(chosen) + len(rejected)),
+        ("total_completions", len(texts)),
     ):
         if row.values.get(name, size) != size:
             raise DataError(
                 f"{row.where}: {name} is {show(row.values[name])}, but there are {size}"
             )
-    models = row.values.get("models") or []
-    if not isinstance(models, list) or len(models) not in (0, 1, len(chosen) + len(rejected)):
+    models = row.values.get("models") or [""]
+    if not isinstance(models, list) or len(models) not in (1, len(texts)):
         raise DataError(
             f"{row.where}: models must be one name, or one for each answer; got {show(models)}"
         )
-    names = [str(name) for name in models] * (
-        len(chosen) + len(rejected) if len(models) == 1 else 1
-    )
-    answers = [
-        answer_to(prompt, index, text, names[index] if names else "")
-        for index, text in enumerate(chosen + rejected)
-    ]
-    return RewardBenchItem(
-        id=text_field(row, "id"),
-        subset=text_field(row, "subset"),
-        prompt=prompt,
-        completions=tuple(answers),
-        num_correct=len(chosen),
-        metadata=rest(row.values, *_V2),
-    )
+    names = [str(name) for name in models]
+    return len(chosen), texts, names * len(texts) if len(names) == 1 else names
 
 
 def _row(item: RewardBenchItem, version: int) -> dict[str, Any]:
-    if len(item.prompt.messages) != 1:
-        raise DataError(
-            f"item {item.id}: a prompt of {len(item.prompt.messages)} turns; RewardBench's have one"
-        )
-    own: dict[str, Any] = item.metadata | {"id": item.id, "prompt": item.prompt.text}
+    fields: dict[str, Any] = item.metadata | {
+        "id": item.id,
+        "prompt": one_turn(item.prompt, "RewardBench"),
+    }
     right, wrong = item.completions[: item.num_correct], item.completions[item.num_correct :]
     if version == 1:
         if len(item.completions) != 2 or item.num_correct != 1:
@@ -206,11 +217,11 @@ def _row(item: RewardBenchItem, version: int) -> dict[str, Any]:
             )
         sides = {"chosen": right[0].text, "chosen_model": right[0].model}
         return (
-            own
+            fields
             | sides
             | {"rejected": wrong[0].text, "rejected_model": wrong[0].model, "subset": item.subset}
         )
-    return own | {
+    return fields | {
         "chosen": [answer.text for answer in right],
         "rejected": [answer.text for answer in wrong],
         "num_correct": len(right),
