@@ -12,10 +12,6 @@ from prefine.records import Completion, Prompt, content_hash
 KNOWN_FIELDS = ("preference", "grade", "score", "rating")
 
 
-_LARGEST = float.fromhex("0x1.fffffffffffffp+1023")
-"""The largest finite number; an integer may be larger."""
-
-
 class RecordedJudge:
     """Compares the grades in the metadata: p_first = sigmoid(grade gap / temperature).
 
@@ -78,6 +74,10 @@ def _grade(prompt: Prompt, completion: Completion, field: str) -> float:
     value = completion.metadata[field]
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise DataError(f"{where}: grade {field!r} is {value!r}, not a number; {remedy}")
-    if not abs(value) <= _LARGEST:
+    try:
+        grade = float(value)
+    except OverflowError:
+        grade = math.inf
+    if not math.isfinite(grade):
         raise DataError(f"{where}: grade {field!r} is {value!r}, not a finite number; {remedy}")
-    return float(value)
+    return grade
