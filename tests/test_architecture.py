@@ -34,7 +34,16 @@ REPOSITORY = SOURCE.parents[1]
 # a module's name decides. The package itself hands on names of all floors and stands in no room.
 FLOORS = {
     0: ("errors", "lazy", "schedules", "records", "secrets", "atomic", "config", "chat"),
-    1: ("playground.world", "losses", "ranking", "simulator", "judges", "pairing", "metrics"),
+    1: (
+        "playground.world",
+        "newton",
+        "losses",
+        "ranking",
+        "simulator",
+        "judges",
+        "pairing",
+        "metrics",
+    ),
     2: ("calls", "models", "judging", "run", "data", "training", "suites"),
     3: ("playground", "report", "stages"),
     4: ("api", "cli", "__main__"),

@@ -5,17 +5,14 @@ import itertools
 import numpy as np
 import numpy.typing as npt
 
-from prefine.metrics.statistics.intervals import Array
+from prefine.newton import Array, Indices, LocalLoss, newton
 
 STRENGTHS: Array = np.logspace(-4, 4, 10)
 """The values of C that cross-validation chooses from."""
 
 FOLDS = 5
 
-# After a full step that changes no logit by more than this, the distance to the minimum is below
-# its square.
-_LAST_CHANGE = 1e-6
-_MOST_STEPS = 500
+_LAST_STEP = 1e-6
 # Keeps the quadratic model definite where a column is 0 or repeats another; what is found does not
 # depend on it.
 _RIDGE = 1e-12
@@ -32,11 +29,9 @@ def penalised_logistic(
 ) -> Array:
     """The coefficients b [B, K] that minimise sum_k |b_k| + sum_i w_i [log(1 + e^(x_i b)) - y_i x_i b].
 
-    One problem for each of the B rows of weights, all on the same features and labels. Proximal
-    Newton: the quadratic model with its L1 term is minimised exactly, by the signs of the
-    coefficients; a step that changes some logit by d > 1 is shortened to log(1 + d) / d of itself.
-    It ends after a full step with d <= 1e-6, that is, 1e-10 or less from the minimum, or closer
-    where rounding allows.
+    One problem for each of the B rows of weights, all on the same features and labels. Found by the
+    steps of `prefine.newton`, until one changes no logit by 1e-6; each is to the exact minimum of
+    the quadratic model with its L1 term, which is found by the signs of the coefficients.
 
     Args:
         features: x [N, K]; K is small, as time grows with 3^K in the worst case.
@@ -47,7 +42,6 @@ def penalised_logistic(
     Raises:
         ValueError: Shapes that do not fit, a value that is not finite, a label outside [0, 1], a
             negative weight; or no convergence.
-    Source: arXiv:1703.04599, section 4 (composite generalised self-concordant functions).
     """
     x, y, w = _checked(features, labels, weights)
     found = np.zeros((len(w), x.shape[1]))
@@ -55,7 +49,8 @@ def penalised_logistic(
         found += np.asarray(start, dtype=np.float64)
     step = max(1, _ROWS_AT_ONCE // max(1, len(y)))
     for begin in range(0, len(w), step):
-        _descend(x, y, w[begin : begin + step], found[begin : begin + step])
+        block = slice(begin, begin + step)
+        found[block] = _descend(x, y, w[block], found[block])
     return found
 
 
@@ -131,36 +126,33 @@ def sigmoid(logits: Array) -> Array:
     return p
 
 
-def _descend(x: Array, y: Array, w: Array, found: Array) -> None:
-    """Solve the problems of a block, in place."""
+def _descend(x: Array, y: Array, weights: Array, start: Array) -> Array:
+    """The solutions of the problems of a block."""
     k = x.shape[1]
     upper = np.triu_indices(k)
     products = x[:, upper[0]] * x[:, upper[1]]
-    target = (w * y) @ x
-    going = np.arange(len(w))
-    weights = w
-    for _ in range(_MOST_STEPS):
-        b = found[going]
+    target = (weights * y) @ x
+
+    def local_loss(b: Array, rows: Indices) -> LocalLoss:
         p = sigmoid(b @ x.T)
-        wp = weights * p
-        gradient = wp @ x - target[going]
-        hessian = np.empty((len(going), k, k))
+        wp = weights[rows] * p
+        hessian = np.empty((len(rows), k, k))
         hessian[:, upper[0], upper[1]] = hessian[:, upper[1], upper[0]] = (wp - wp * p) @ products
-        step = _model_minimum(hessian, gradient, b) - b
-        change = np.abs(step @ x.T).max(axis=1)
-        found[going] = (
-            b
-            + np.where(change > 1, np.log1p(change) / np.maximum(change, 1e-300), 1.0)[:, None]
-            * step
+        return LocalLoss(
+            wp @ x - target[rows], hessian, lambda step: np.abs(step @ x.T).max(axis=1)
         )
-        left = ~(change <= _LAST_CHANGE)
-        if not left.any():
-            return
-        if not left.all():
-            going, weights = going[left], weights[left]
-    raise ValueError(
-        f"no fit of {len(y)} rows after {_MOST_STEPS} steps; are the weights of a sensible size?"
-    )
+
+    try:
+        return newton(
+            local_loss,
+            start,
+            last_step=_LAST_STEP,
+            step_of=lambda hessian, gradient, b: _model_minimum(hessian, gradient, b) - b,
+        )
+    except ArithmeticError as error:
+        raise ValueError(
+            f"{error} on {len(y)} rows; are the weights of a sensible size?"
+        ) from error
 
 
 def _model_minimum(hessian: Array, gradient: Array, b: Array) -> Array:

@@ -6,13 +6,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from prefine.metrics.statistics.intervals import Array
+from prefine.newton import Array, Indices, LocalLoss, newton
 
-# The error after a full step is below the step's square: 1e-10 after one of 1e-5.
 _LAST_STEP = 1e-5
 _MOST_STEPS = 200
-# A step that moves every row to its outcome's side, but for rounding, is a direction in which the
-# likelihood rises on.
 _ROUNDING = 1e-9
 
 
@@ -43,8 +40,8 @@ def logistic_regression(
 ) -> LogisticFit:
     """The coefficients b [K] that maximise sum_i w_i [y_i log sigmoid(x_i b) + (1 - y_i) log sigmoid(-x_i b)].
 
-    Newton's method. A step that changes a logit by d > 1 and does not climb is shortened to log(1 +
-    d) / d of itself, which is sure to. There is no intercept unless a feature is 1 everywhere.
+    Found by Newton's method, as `prefine.newton` says. There is no intercept unless a feature is 1
+    everywhere.
 
     Args:
         features: [N, K].
@@ -59,7 +56,6 @@ def logistic_regression(
             coefficients fit equally well.
         ValueError: Shapes that do not fit, a value that is not finite, an outcome outside [0, 1], a
             negative weight.
-    Source: the step, arXiv:1703.04599 (generalised self-concordant functions).
     """
     x, y, w = _checked(features, outcomes, weights)
     labels = list(names) if names is not None else [f"feature {k}" for k in range(x.shape[1])]
@@ -67,30 +63,41 @@ def logistic_regression(
     _refuse_dependent(x, labels)
     side = np.where(y == 1, 1.0, -1.0)
     soft = (y > 0) & (y < 1)
-    beta: Array = np.zeros(x.shape[1]) if start is None else start.astype(np.float64)
-    for _ in range(_MOST_STEPS):
-        q = 0.5 + 0.5 * np.tanh(0.5 * (x @ beta))
-        try:
-            solved = np.linalg.solve((x.T * (w * q * (1 - q))) @ x, x.T @ (w * (y - q)))
-        except np.linalg.LinAlgError:
-            break
-        step = solved.astype(np.float64, copy=False)
-        change = x @ step
-        size = float(np.abs(change).max())
-        if size > 1 and not _climbs(x, y, w, beta, step):
-            step = step * (np.log1p(size) / size)
-        beta = beta + step
-        if size < _LAST_STEP:
-            q = 0.5 + 0.5 * np.tanh(0.5 * (x @ beta))
-            hessian: Array = (x.T * (w * q * (1 - q))) @ x
-            return LogisticFit(beta, np.linalg.inv(hessian).astype(np.float64, copy=False))
-        towards = np.where(soft, -np.abs(change), side * change)
-        if towards.min() >= -_ROUNDING * size:
-            raise NoFiniteFitError(_separated(x, step, labels))
-    raise NoFiniteFitError(
-        f"no logistic fit of {len(y)} rows after {_MOST_STEPS} steps; the features hardly "
-        "identify it"
-    )
+
+    def local_loss(coefficients: Array, _: Indices) -> LocalLoss:
+        logits = x @ coefficients[0]
+        q = 0.5 + 0.5 * np.tanh(0.5 * logits)
+        gradient = x.T @ (w * (q - y))
+
+        def logit_change(step: Array) -> Array:
+            change = x @ step[0]
+            size = np.abs(change).max()
+            # A long step that moves every row to its outcome's side, but for rounding, is a
+            # direction in which the likelihood rises without end.
+            towards = np.where(soft, -np.abs(change), side * change)
+            if size >= _LAST_STEP and towards.min() >= -_ROUNDING * size:
+                raise NoFiniteFitError(_separated(x, step[0], labels))
+            return np.array([size])
+
+        def loss_change(step: Array) -> Array:
+            there = logits + x @ step[0]
+            loss = np.logaddexp(0, there) - np.logaddexp(0, logits) - y * (there - logits)
+            return np.array([w @ loss])
+
+        return LocalLoss(
+            gradient[None], ((x.T * (w * q * (1 - q))) @ x)[None], logit_change, loss_change
+        )
+
+    first = np.zeros(x.shape[1]) if start is None else start
+    try:
+        found = newton(local_loss, first[None], last_step=_LAST_STEP, most_steps=_MOST_STEPS)
+    except (ArithmeticError, np.linalg.LinAlgError) as error:
+        raise NoFiniteFitError(
+            f"no logistic fit of {len(y)} rows after {_MOST_STEPS} steps; the features hardly "
+            "identify it"
+        ) from error
+    (hessian,) = local_loss(found, np.arange(1)).hessian
+    return LogisticFit(found[0], np.linalg.inv(hessian).astype(np.float64, copy=False))
 
 
 def _checked(
@@ -121,14 +128,6 @@ def _checked(
     if not (w > 0).any():
         raise ValueError("all weights are 0, so there is nothing to fit")
     return x, y, w
-
-
-def _climbs(x: Array, y: Array, w: Array, beta: Array, step: Array) -> bool:
-    """Whether the full step gains a tenth of what its slope promises."""
-    here, there = x @ beta, x @ (beta + step)
-    gain = w @ (y * (there - here) - np.logaddexp(0, there) + np.logaddexp(0, here))
-    slope = (w * (y - (0.5 + 0.5 * np.tanh(0.5 * here)))) @ (there - here)
-    return bool(gain >= 0.1 * slope)
 
 
 def _refuse_dependent(x: Array, labels: list[str]) -> None:

@@ -14,12 +14,9 @@ import numpy.typing as npt
 from prefine.metrics.statistics.intervals import Array, Groups, Values, percentage
 from prefine.metrics.statistics.resampling import drawn_prompts, spread
 from prefine.metrics.win_rates.meetings import Meetings, Prompts, meetings
+from prefine.newton import Indices, LocalLoss, newton
 from prefine.records import MetricValue
 
-# As in prefine.ranking.fitting.bradley_terry: the error after a full step is below the step's
-# square.
-_LAST_STEP = 1e-5
-_MOST_STEPS = 500
 _NUMBERS_AT_ONCE = 4_000_000
 
 
@@ -260,31 +257,24 @@ def _refuse_unbounded(models: tuple[str, ...], wins: Array) -> None:
 def _fit(wins: Array, start: Array) -> Array:
     """The maximum likelihood ratings of strongly connected wins [S, M, M], mean 0 [S, M]."""
     samples, m = wins.shape[:2]
-    met = wins + wins.transpose(0, 2, 1)
-    ratings = np.broadcast_to(start - start.mean(), (samples, m)).copy()
-    rows = np.arange(samples)
-    for _ in range(_MOST_STEPS):
-        here = ratings[rows]
-        gap = here[:, :, None] - here[:, None, :]
-        p = 0.5 + 0.5 * np.tanh(0.5 * gap)
-        gradient = (wins[rows] - met[rows] * p).sum(axis=2)
-        hessian = -met[rows] * p * (1 - p)
-        diagonal = np.arange(m)
+    diagonal = np.arange(m)
+
+    def local_loss(ratings: Array, rows: Indices) -> LocalLoss:
+        won = wins[rows]
+        met = won + won.transpose(0, 2, 1)
+        p = 0.5 + 0.5 * np.tanh(0.5 * (ratings[:, :, None] - ratings[:, None, :]))
+        hessian = -met * p * (1 - p)
         hessian[:, diagonal, diagonal] = -hessian.sum(axis=2)
         # Ratings are known up to a constant. This adds to their mean's curvature only.
         hessian += hessian[:, diagonal, diagonal].mean(axis=1)[:, None, None] / m
-        step = np.linalg.solve(hessian, gradient[..., None])[..., 0]
-        change = np.where(met[rows] > 0, np.abs(step[:, :, None] - step[:, None, :]), 0).max(
-            axis=(1, 2)
-        )
-        ratings[rows] = (
-            here
-            + step * np.where(change <= 1, 1.0, np.log1p(change) / np.maximum(change, 1.0))[:, None]
-        )
-        rows = rows[change >= _LAST_STEP]
-        if not len(rows):
-            centred: Array = ratings - ratings.mean(axis=1, keepdims=True)
-            return centred
-    raise ArithmeticError(
-        f"no Bradley-Terry fit of {len(rows)} of {samples} win matrices after {_MOST_STEPS} steps"
-    )
+
+        def logit_change(step: Array) -> Array:
+            change = np.abs(step[:, :, None] - step[:, None, :])
+            largest: Array = np.where(met > 0, change, 0).max(axis=(1, 2))
+            return largest
+
+        return LocalLoss((met * p - won).sum(axis=2), hessian, logit_change)
+
+    ratings = newton(local_loss, np.broadcast_to(start - start.mean(), (samples, m)))
+    centred: Array = ratings - ratings.mean(axis=1, keepdims=True)
+    return centred
