@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from prefine.config.sections import PairConfig, TrainConfig
 from prefine.data.import_report import ImportReport
 from prefine.errors import ConfigError, DataError
-from prefine.pairing.filters import PairOptions, refusal
+from prefine.pairing.filters import refusal
 from prefine.records import PreferencePair
 
 ENOUGH = "enough pairs of the prompt"
@@ -35,7 +35,7 @@ def check_imported(settings: PairConfig) -> tuple[str, ...]:
 
 
 def wanted(
-    pairs: Iterable[PreferencePair], options: PairOptions, dropped: Counter[str]
+    pairs: Iterable[PreferencePair], options: PairConfig, dropped: Counter[str]
 ) -> Iterator[PreferencePair]:
     """Of pairs that exist, those that fulfil the options; the others are counted by reason."""
     taken: Counter[str] = Counter()

@@ -24,7 +24,7 @@ from prefine.run.tables import (
 )
 from prefine.stages.imported_pairs import check_imported, readable_by_loss, wanted
 from prefine.stages.inputs import read_pairs
-from prefine.stages.selection import BoundSelector, RankedPrompt, Tally, options_of
+from prefine.stages.selection import BoundSelector, RankedPrompt, Tally
 from prefine.stages.stage_run import Progress, StageRun, chunks
 
 # What is trained on, and beside it what is held out, by what a selector makes.
@@ -132,12 +132,12 @@ def _rows(folder: RunFolder, table: str, part: str) -> Sequence[dict[str, Any]]:
 def _import(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     assert config.pairs is not None, "checked by run"
     source, settings = config.pairs, config.pair
-    notes, options, tally = check_imported(settings), options_of(settings), Tally()
+    notes, tally = check_imported(settings), Tally()
 
     def read(screen: ImportReport | None, dropped: Counter[str]) -> Iterator[PreferencePair]:
         return wanted(
             readable_by_loss(read_pairs(source, screen=screen), config.train, screen),
-            options,
+            settings,
             dropped,
         )
 
@@ -148,7 +148,7 @@ def _import(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
     for pair in read(screen, Counter()):
         digest.update(pair.model_dump_json().encode())
         prompt_ids.add(pair.prompt.id)
-        if options.drop_truncated:
+        if settings.drop_truncated:
             tally.look_at((pair.chosen, pair.rejected))
     stage = StageRun(folder, "pair", config, {"pairs": digest.hexdigest()[:16]})
     if stage.finished:

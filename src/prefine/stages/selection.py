@@ -9,12 +9,18 @@ from typing import Any, NamedTuple
 from prefine.config.components import TABLES, lookup
 from prefine.config.sections import Component, PairConfig
 from prefine.errors import ConfigError, PrefineError
-from prefine.pairing.filters import TRUNCATED, PairOptions, check_options
-from prefine.pairing.lists import select_list
-from prefine.pairing.proposals import checked_choices, checked_list
+from prefine.pairing.filters import TOO_UNEQUAL, TRUNCATED, check_options
 from prefine.pairing.protocol import Choice, SelectorFacts, selector_facts
-from prefine.pairing.select import Selected, across, check_selector, select_pairs
-from prefine.pairing.selectors.best_vs_random import best_vs_random
+from prefine.pairing.select import (
+    Selected,
+    across,
+    check_selector,
+    checked_choices,
+    checked_list,
+    select_list,
+    select_pairs,
+)
+from prefine.pairing.selectors.best_vs import best_vs_random
 from prefine.ranking.protocol import facts_of
 from prefine.records import (
     Completion,
@@ -91,7 +97,7 @@ class BoundSelector:
         component = settings.selector
         function = component.lookup("selector", where="pair.selector")
         self.facts: SelectorFacts = selector_facts(function)
-        self.options = options_of(settings)
+        self.options = settings
         self.name, self._seed = component.name, settings.seed
         self._takes_seed = "seed" in inspect.signature(function).parameters
         self._function = component.resolve("selector", where="pair.selector", given=("seed",))
@@ -201,11 +207,10 @@ class BoundSelector:
             if choice.rejected_prompt is None:
                 taken.append(inside[choice.rejected])
             else:
-                joined, why = across(
-                    own.pairs[0], losers[choice.rejected_prompt, choice.rejected], self.options
-                )
-                dropped.update([why] if why else [])
-                taken += [joined] if joined is not None else []
+                loser = losers[choice.rejected_prompt, choice.rejected]
+                joined = across(own.pairs[0], loser, self.options)
+                dropped.update([TOO_UNEQUAL] if joined is None else [])
+                taken += [] if joined is None else [joined]
             if len(taken) == self.limit:
                 break
         if not taken and not dropped:
@@ -298,18 +303,6 @@ class BoundSelector:
         if self.options.drop_truncated:
             for _, completions, ranking in groups:
                 tally.look_at(completions[id_] for id_ in ranking.completions if id_ in completions)
-
-
-def options_of(settings: PairConfig) -> PairOptions:
-    """The options that all selectors share."""
-    return PairOptions(
-        min_gap=settings.min_gap,
-        min_p_chosen=settings.min_p_chosen,
-        max_length_ratio=settings.max_length_ratio,
-        length_penalty=settings.length_penalty,
-        drop_truncated=settings.drop_truncated,
-        pairs_per_prompt=settings.pairs_per_prompt,
-    )
 
 
 def seed_of(*parts: object) -> int:
