@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Tests wait for processes that they start, so one more than there are cores is busy.
+PROCESSES ?= $(shell expr $$(nproc 2>/dev/null || echo 2) + 1)
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
@@ -18,7 +20,7 @@ demo: setup  ## From prompts to a better model and a report, on the embedded pla
 	@$(BIN)/prefine demo $(ARGS)
 
 test: setup  ## The test suite
-	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: setup  ## Lint and types
 	@$(BIN)/ruff check .

@@ -32,7 +32,7 @@ TIMED = re.compile(r"seconds|\bs\b|speed|per second|faster", re.IGNORECASE)
 
 
 def surface() -> Any:
-    """Names of components, commands with their options, and what the package and its rooms export."""
+    """Names of components, commands with options, and the exports of the package and its rooms."""
     import typer
 
     import prefine
@@ -104,7 +104,7 @@ def asks() -> Any:
 
 
 def keys() -> Any:
-    """Hashes by which the committed configurations are known: of each stage, the training, judges and calls."""
+    """Hashes of the committed configurations: of each stage, the training, judges and calls."""
     from prefine.config.sections import components
     from prefine.config.yaml import load
     from prefine.errors import BackendError
@@ -210,7 +210,7 @@ def trl() -> Any:
 
 
 def demo() -> Any:
-    """Everything that the demo leaves: its log, journal, tables with their keys, weights, and what is printed."""
+    """Everything that the demo leaves: log, journal, tables with their keys, weights, output."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         printed = json.loads(_prefine("demo", "--run-dir", str(run), "--json"))

@@ -29,8 +29,8 @@ RUN = """
 import atexit, json, runpy, sys
 def tell():
     loaded = {name: getattr(module, "__file__", None) for name, module in sys.modules.items()}
-    found = sorted({file for name, file in loaded.items() if name.split(".")[0] == "prefine" and file})
-    open(sys.argv[-1] + ".loaded", "w").write(json.dumps(found))
+    ours = {file for name, file in loaded.items() if name.split(".")[0] == "prefine" and file}
+    open(sys.argv[-1] + ".loaded", "w").write(json.dumps(sorted(ours)))
 atexit.register(tell)
 sys.argv = ["prefine", "run", sys.argv[-1]]
 runpy.run_module("prefine", run_name="__main__")
@@ -94,7 +94,7 @@ def loaded() -> list[Path]:
 
 
 def packages() -> dict[str, dict[str, int]]:
-    """The counts of every package, under its first two names; tests under the folder that mirrors it."""
+    """The counts of every package; tests stand under the folder that mirrors it."""
     found: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     for path in sorted(SOURCE.rglob("*.py")):
         row = found["/".join(path.relative_to(SOURCE).parts[:-1]) or "prefine"]

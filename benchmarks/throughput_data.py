@@ -1,4 +1,4 @@
-"""What both sides of `train_throughput.py` share: the model, the pairs, what a step needs, and how a child is measured.
+"""Shared by both sides of `train_throughput.py`: model, pairs, a step's needs, child processes.
 
 Nothing here imports torch until a model is asked for: a child begins with the peak memory of the
 process that started it, so that process stays small.
@@ -38,7 +38,7 @@ WARM_LONGEST = 48
 LIST_PROMPT, LIST_COMPLETION, LIST_SIZE = 512, 64, 8
 
 Wait = Literal["ACTIVE", "PASSIVE", "SHORT"]
-"""How OpenMP's threads wait for work: they spin, they sleep, or they spin shortly and then sleep."""
+"""OpenMP threads that wait for work spin, sleep, or spin shortly and then sleep."""
 _WAITS: dict[Wait, dict[str, str]] = {
     "ACTIVE": {"OMP_WAIT_POLICY": "ACTIVE"},
     "PASSIVE": {"OMP_WAIT_POLICY": "PASSIVE"},
@@ -109,7 +109,7 @@ class Outcome(BaseModel):
 
 
 def examples_for(work: Work) -> list[TokenizedPair]:
-    """The pairs of all steps in the order in which they are trained on; the same for every child with this work."""
+    """The pairs of all steps in training order; the same for every child with this work."""
     draw = random_pairs if work.data == "pairs" else random_lists
     start = work.first_step * work.pairs_per_step
     stop = start + work.timed_steps * work.pairs_per_step
@@ -135,7 +135,7 @@ def typical_step(pairs: int, pairs_per_step: int, count: int) -> int:
 
 
 def _padded(step: Sequence[TokenizedPair]) -> int:
-    """Positions of both answers of all pairs, each behind its own copy of the prompt, in one batch."""
+    """Positions of all answers, each behind its own copy of the prompt, in one batch."""
     answers = [max(len(example.chosen_ids), len(example.rejected_ids)) for example in step]
     longest = max(
         len(example.prompt_ids) + answer for example, answer in zip(step, answers, strict=True)
@@ -152,7 +152,7 @@ def random_pairs(
     prompt: Law = PROMPT_LENGTHS,
     completion: Law = COMPLETION_LENGTHS,
 ) -> list[TokenizedPair]:
-    """Random token ids with lognormal lengths, stratified so that a few pairs have the mean and spread of many.
+    """Random token ids with lognormal lengths, stratified: a few pairs have the spread of many.
 
     With `longest`, no prompt and no completion is longer.
     """
@@ -233,7 +233,7 @@ def make_model(vocab: int) -> "PreTrainedModel":
 
 
 class Counts(NamedTuple):
-    """What steps read: positions, a prompt's once per step; (query, key) pairs of attention; scored positions."""
+    """Count positions (a prompt's once per step), (query, key) pairs and scored positions."""
 
     inputs: int
     seen: int
@@ -294,7 +294,7 @@ def peak_mb() -> float:
 
 
 def answer(run: Callable[[Work], Outcome]) -> None:
-    """The main of a child script: do the work that the command line names, or else every line of standard input.
+    """Run a child script: the work of the command line, or else every line of standard input.
 
     Each line is done by a fork of this process, which has imported all and computed nothing, so
     every measurement has its own memory and threads and none waits ten seconds for the imports.
@@ -320,7 +320,7 @@ def answer(run: Callable[[Work], Outcome]) -> None:
 
 
 class Children:
-    """One waiting process for every script and way to wait, as OpenMP reads its settings when it is loaded."""
+    """One waiting process per script and way to wait: OpenMP reads its settings when loaded."""
 
     def __init__(self) -> None:
         self._waiting: dict[tuple[str, Wait], subprocess.Popen[str]] = {}

@@ -1,4 +1,4 @@
-"""`train_throughput.py --gpu`: Llama-3-shaped models with random weights on one GPU, in bfloat16, beside TRL.
+"""`train_throughput.py --gpu`: Llama-3-shaped random models on one GPU, bfloat16, beside TRL.
 
 Full training keeps float32 weights on both sides, LoRA bfloat16 ones with adapters in float32. TRL
 is tried with micro-batches of 4, 2 and 1 pairs, without gradient checkpointing if one of them fits,
@@ -171,7 +171,7 @@ def examples_of(case: Case) -> list[TokenizedPair]:
 
 
 def train_ours(case: Case, examples: list[TokenizedPair]) -> tuple[Measured, float]:
-    """The engine's own functions, as `prefine train` calls them; also the pairs per second of the reference pass."""
+    """Time the functions that `prefine train` calls, and the reference pass in pairs per second."""
     fresh()
     model = make_model(case)
     model.eval()  # type: ignore[no-untyped-call]

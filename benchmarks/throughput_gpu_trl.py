@@ -1,4 +1,4 @@
-"""TRL's side of `train_throughput.py --gpu`: its DPOTrainer with the flags that make it fastest here."""
+"""TRL's side of `train_throughput.py --gpu`: DPOTrainer with the flags that make it fastest."""
 
 import tempfile
 import time
@@ -53,7 +53,7 @@ class Precomputed(DPOTrainer):
 
 
 def best_of_trl(case: Case, examples: list[TokenizedPair]) -> Measured | None:
-    """The fastest of the micro-batches, with gradient checkpointing only if none fits without; None if none does.
+    """The fastest micro-batch, with gradient checkpointing only if none fits without, or None.
 
     Smaller ones are tried until one is slower.
     """

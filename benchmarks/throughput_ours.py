@@ -1,7 +1,6 @@
-"""A child of `train_throughput.py`: prefine's training engine. Its last line is the outcome as JSON.
+"""A child of `train_throughput.py`: prefine's training engine. Its last line is JSON.
 
-    python benchmarks/throughput_ours.py '{"vocab": 4096, "drawn_pairs": 12, "pairs_per_step": 4,
-    …}'  # see `Work`
+    python benchmarks/throughput_ours.py '{"vocab": 4096, "drawn_pairs": 12, …}'  # see `Work`
 
 Efficiency is ideal time over measured time. The ideal is what a step cannot do without (`needed`)
 at the rate of matrix products of the same shapes, measured in this process right before and right
@@ -121,7 +120,7 @@ def needed(examples: Sequence[TokenizedPair], *, vocab: int, pairs_per_step: int
 
 
 class Product(NamedTuple):
-    """A kind of matrix product: its name, how often a step makes it beside the others, its FLOPs, and one call."""
+    """A kind of matrix product: name, how often a step makes it, its FLOPs, and one call."""
 
     kind: str
     weight: int
@@ -130,7 +129,7 @@ class Product(NamedTuple):
 
 
 def products(vocab: int) -> Iterator[Product]:
-    """Forward, input gradient and weight gradient for every shape of weight, written into memory that is reused."""
+    """Forward, input and weight gradient for every shape of weight, into reused memory."""
     shapes = [
         ("layers", 4, ROW_TOKENS, HIDDEN, HIDDEN),
         ("layers", 2, ROW_TOKENS, HIDDEN, INTERMEDIATE),
@@ -151,7 +150,7 @@ def products(vocab: int) -> Iterator[Product]:
 
 
 def rates(vocab: int) -> dict[str, float]:
-    """FLOP/s of each kind of product: its FLOPs in a step over the time that they take at each shape's own rate."""
+    """FLOP/s of each kind: its FLOPs in a step over their time at each shape's own rate."""
     flops: dict[str, float] = {}
     seconds: dict[str, float] = {}
     for product in products(vocab):

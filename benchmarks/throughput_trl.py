@@ -1,7 +1,6 @@
-"""A child of `train_throughput.py`: TRL's DPOTrainer on the same pairs. Its last line is the outcome as JSON.
+"""A child of `train_throughput.py`: TRL's DPOTrainer. Its last line is the outcome as JSON.
 
-    python benchmarks/throughput_trl.py '{"vocab": 4096, "drawn_pairs": 12, "pairs_per_step": 4, …}'
-    # see `Work`
+    python benchmarks/throughput_trl.py '{"vocab": 4096, "drawn_pairs": 12, …}'  # see `Work`
 
 The trainer is the published one, nothing in it is replaced: it reads text whose words are the token
 ids, by a tokenizer that knows one word per id. What it makes of them is compared with the ids
@@ -88,7 +87,7 @@ def texts_of(examples: list[TokenizedPair]) -> list[dict[str, str]]:
 
 
 def settings(work: Work, folder: str) -> DPOConfig:
-    """DPO's defaults with all that costs time on a CPU switched off: checkpointing, logging, saving, progress bars."""
+    """DPO's defaults without what costs time on a CPU: checkpointing, logging, saving, bars."""
     return DPOConfig(
         output_dir=folder,
         per_device_train_batch_size=work.micro_batch_pairs,

@@ -1,7 +1,8 @@
 """Pairs per second and memory of a training step, beside TRL's DPOTrainer in the same run.
 
-    python benchmarks/train_throughput.py [--quick] [--json] [--v V…] [--rounds N] [--pairs-per-step
-    B…] python benchmarks/train_throughput.py --gpu [CASE…] [--tiny]    # see `throughput_gpu.py`
+    python benchmarks/train_throughput.py [--quick] [--json] [--v V…] [--rounds N]
+                                          [--pairs-per-step B…]
+    python benchmarks/train_throughput.py --gpu [CASE…] [--tiny]    # see `throughput_gpu.py`
 
 Same random Llama (6 layers, hidden 256, float32), same pairs, same pairs per step, two CPU threads.
 Every measurement is a process of its own; a round measures TRL and us in turn, every figure is a

@@ -32,12 +32,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+LONGEST = (
+    "test_several_processes.py",
+    "test_processes.py",
+    "test_kill.py",
+    "test_kill_training.py",
+    "test_build.py",
+    "test_memory.py",
+    "test_interruptions.py",
+    "test_every_loss.py",
+)
+"""Files that take longest: side by side, a long file that begins last is waited for alone."""
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Torture is run by name only."""
+    """Leave out torture, which is run by name only, and begin with the longest files."""
     if "torture" not in (config.getoption("-m") or ""):
-        kept = [item for item in items if "torture" not in item.keywords]
-        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
-        items[:] = kept
+        left_out = [item for item in items if "torture" in item.keywords]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if "torture" not in item.keywords]
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -1,4 +1,4 @@
-"""A server that speaks the OpenAI chat protocol on loopback and answers as a test scripts it, faults included.
+"""An OpenAI-compatible chat server on loopback that answers by a test's script, faults too.
 
     with OpenAIServer(lambda request, number: Reply(texts("blue", "red"))) as server:
         client = openai.OpenAI(base_url=server.url, api_key="planted")
@@ -32,7 +32,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Reply:
-    """What is sent back. `body` replaces the completion that is made of `choices` (a string is
+    """A response. `body` replaces the completion that is made of `choices` (a string is
     sent as it is).
     """
 
@@ -46,7 +46,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Request:
-    """What a client sent; header names in lower case."""
+    """A client's request; header names in lower case."""
 
     path: str
     headers: Mapping[str, str]
@@ -182,7 +182,7 @@ class OpenAIServer:
 
     @property
     def stopped(self) -> bool:
-        """Whether the block has ended; connections that clients still hold are answered no more."""
+        """True once the block has ended: open connections get no more answers."""
         return self._stopping.is_set()
 
     @property

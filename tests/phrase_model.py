@@ -1,4 +1,4 @@
-"""A tiny Llama, built and not trained, that writes phrases of a given list in random order and stops.
+"""A tiny Llama, built and not trained, that writes phrases of a list in random order.
 
 Every phrase is a token of its own beside the 256 bytes, so any text can be read and what is written
 is text. One dimension of the residual stream is constant, and only the rows of the phrases and of

@@ -1,4 +1,4 @@
-"""The damped Newton steps: the minimum from every start, each problem as if alone, and giving up."""
+"""The damped Newton steps: the minimum from every start, independent problems, giving up."""
 
 import numpy as np
 import pytest

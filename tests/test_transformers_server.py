@@ -1,4 +1,4 @@
-"""How `transformers serve` behaves to the `openai` client: what our own client of it must cope with.
+"""`transformers serve` as the `openai` client sees it: what our own client must cope with.
 
 Where one of these fails after an upgrade, the server has changed its manners; look at what the
 client makes of it.

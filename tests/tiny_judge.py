@@ -1,4 +1,4 @@
-"""A tiny Llama, built and not trained, that judges: after any prompt greedy decoding writes "A" or "B" and stops.
+"""A tiny Llama, built and not trained, that judges: greedy decoding writes "A" or "B".
 
 How it comes to its verdict is of no interest, only that it depends on what it is shown. Its head is
 untied, and two dimensions of the residual stream are written by embeddings alone: one says that the

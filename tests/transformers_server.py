@@ -1,4 +1,4 @@
-"""`transformers serve` on loopback, offline: a real OpenAI-compatible server, with the manners that tests must meet.
+"""`transformers serve` on loopback, offline: a real OpenAI-compatible server.
 
 It is started once per session; a test that uses the fixture of conftest.py skips where it cannot
 be. It serves every local folder that a request names as its model. `generation_config.json` decides

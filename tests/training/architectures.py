@@ -1,4 +1,4 @@
-"""Small random models of many architectures, built from their configurations; nothing is downloaded.
+"""Small random models of many architectures, built from their configurations.
 
 Every one has a vocabulary of 96, a hidden size of 32, 256 positions, no dropout, a window of 8
 tokens where it has one, and weights so much larger than at a usual start that it matters who
@@ -376,7 +376,7 @@ def _eager_attention_as_is(
 
 @contextmanager
 def without_float32_casts(model: PreTrainedModel) -> Iterator[None]:
-    """Compute all of a Llama in its own dtype, so that two ways through it can agree to 1e-12 in float64.
+    """Compute all of a Llama in its own dtype, so that two ways through it agree to 1e-12.
 
     Norms and rotary angles are replaced on this model, the softmax of eager attention on every
     Llama meanwhile.

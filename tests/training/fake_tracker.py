@@ -1,4 +1,4 @@
-"""A stand-in for the packages wandb, mlflow and trackio: writes every call that accelerate's clients make as a line.
+"""A stand-in for wandb, mlflow and trackio: writes every call of accelerate's clients.
 
 A test puts a folder with copies of this file, under their names, on the path.
 """

@@ -1,4 +1,4 @@
-"""The plainest reference there is: each prompt and completion alone in its own row, all logits, one backward.
+"""The plainest reference: each prompt and completion in a row of its own, all logits.
 
 Rows have no padding and share nothing; attention is the library's eager one, so masks, windows and
 soft-caps are those of the stock code. Everything is in the model's dtype, or float32 if that is
@@ -149,7 +149,7 @@ def dpo_objective(
 def objective_gradients(
     model: PreTrainedModel, pairs: Sequence[Pair], function: Callable[[list[PairLogps]], Tensor]
 ) -> dict[str, Tensor]:
-    """The gradient of any scalar function of the pairs' log-probabilities, by the name of each trained parameter.
+    """The gradient of a scalar function of the pairs' log-probabilities, by parameter name.
 
     No `.grad` is read or written; a parameter that the objective does not reach has zeros.
     """
@@ -207,7 +207,7 @@ def relative_errors(
 def make_targets_improbable(
     model: PreTrainedModel, pairs: Sequence[Pair], below: float = -110.0
 ) -> None:
-    """Scale the model's head in place until half of the scored tokens have a log-probability under `below`.
+    """Scale the head in place until half of the scored tokens have a logp under `below`.
 
     exp(-104) is already 0 in float32. Raises ValueError where that cannot be, as with a soft-cap on
     the logits. Tied embeddings are scaled too.

@@ -1,6 +1,5 @@
 """Simulated worlds: completions of known quality, and a noisy judge's verdicts on them."""
 
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -28,7 +27,7 @@ class Bounds(NamedTuple):
 
     words: str
     low: float
-    high: float = sys.float_info.max
+    high: float = float(np.finfo(float).max)
     above: bool = False
     whole: bool = False
     optional: bool = False

@@ -1,4 +1,4 @@
-"""Unpenalised logistic regression, exact; where no finite fit exists it says so instead of returning a large number."""
+"""Unpenalised logistic regression, exact; an error where no finite fit exists."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from prefine.metrics.statistics.values import regression_rows
 from prefine.newton import Array, Indices, LocalLoss, newton
 
 _LAST_STEP = 1e-5
@@ -14,7 +15,7 @@ _ROUNDING = 1e-9
 
 
 class NoFiniteFitError(ValueError):
-    """The likelihood has no single finite maximum: outcomes are separated, or features depend on each other."""
+    """The likelihood has no single finite maximum: separated outcomes or dependent features."""
 
 
 class LogisticFit(NamedTuple):
@@ -38,7 +39,9 @@ def logistic_regression(
     names: Sequence[str] | None = None,
     start: Array | None = None,
 ) -> LogisticFit:
-    """The coefficients b [K] that maximise sum_i w_i [y_i log sigmoid(x_i b) + (1 - y_i) log sigmoid(-x_i b)].
+    """The coefficients b [K] of the maximum of the weighted likelihood.
+
+    It is sum_i w_i [y_i log sigmoid(x_i b) + (1 - y_i) log sigmoid(-x_i b)].
 
     Found by Newton's method, as `prefine.newton` says. There is no intercept unless a feature is 1
     everywhere.
@@ -57,7 +60,9 @@ def logistic_regression(
         ValueError: Shapes that do not fit, a value that is not finite, an outcome outside [0, 1], a
             negative weight.
     """
-    x, y, w = _checked(features, outcomes, weights)
+    x, y, w = regression_rows(features, outcomes, weights)
+    if not (w > 0).any():
+        raise ValueError("all weights are 0, so there is nothing to fit")
     labels = list(names) if names is not None else [f"feature {k}" for k in range(x.shape[1])]
     x, y, w = x[w > 0], y[w > 0], w[w > 0]
     _refuse_dependent(x, labels)
@@ -98,36 +103,6 @@ def logistic_regression(
         ) from error
     (hessian,) = local_loss(found, np.arange(1)).hessian
     return LogisticFit(found[0], np.linalg.inv(hessian).astype(np.float64, copy=False))
-
-
-def _checked(
-    features: npt.ArrayLike, outcomes: npt.ArrayLike, weights: npt.ArrayLike | None
-) -> tuple[Array, Array, Array]:
-    x, y = np.asarray(features, dtype=np.float64), np.asarray(outcomes, dtype=np.float64)
-    w = np.ones(len(y)) if weights is None else np.asarray(weights, dtype=np.float64)
-    if x.ndim != 2 or y.shape != x.shape[:1] or w.shape != y.shape or not x.size:
-        raise ValueError(
-            f"need features [N, K], outcomes [N] and weights [N], got {x.shape}, {y.shape} and "
-            f"{w.shape}"
-        )
-    for name, array in (("features", x), ("outcomes", y), ("weights", w)):
-        infinite = np.argwhere(~np.isfinite(array))
-        if len(infinite):
-            place = ", ".join(str(k) for k in infinite[0])
-            raise ValueError(
-                f"{name}: {len(infinite)} values are not finite numbers, first at [{place}]"
-            )
-    outside = np.flatnonzero((y < 0) | (y > 1))
-    if outside.size:
-        raise ValueError(f"outcomes must be in [0, 1], got {y[outside[0]]} at index {outside[0]}")
-    negative = np.flatnonzero(w < 0)
-    if negative.size:
-        raise ValueError(
-            f"weights must not be negative, got {w[negative[0]]} at index {negative[0]}"
-        )
-    if not (w > 0).any():
-        raise ValueError("all weights are 0, so there is nothing to fit")
-    return x, y, w
 
 
 def _refuse_dependent(x: Array, labels: list[str]) -> None:

@@ -1,7 +1,6 @@
-"""Values of many pairs without gradients."""
+"""Log-probabilities of many pairs, without gradients."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Int
@@ -23,61 +22,32 @@ def score_tokens(
 ) -> PairTokens:
     """Log-probabilities of all scored tokens, in the order of the examples.
 
-    Several processes share the work, and all have all values. Where memory is short, `forward`
-    keeps the smaller rows.
+    Several processes share the work, and all get all values. If memory is short, `forward` keeps
+    its smaller limit.
 
     Raises:
         Interrupted: `should_stop` became true.
-        LimitError: There is no room for a pair alone.
+        LimitError: There is no memory for a pair alone.
     """
     every = range(len(examples))
-    own = own_pairs(examples, every)
+    local = own_pairs(examples, every)
 
-    def attempt() -> _Scored:
+    def attempt() -> tuple[Int[Tensor, " b"], PairTokens]:
         with synchronized_oom(in_step=forward.in_step):
-            return _score(forward, examples, own, should_stop)
+            return _score(forward, examples, local, should_stop)
 
-    found = retry_smaller_batches(attempt, forward, lambda: forward.cut(examples, every), examples)
-    values, lengths, pairs = (
-        found.tokens.values,
-        found.tokens.lengths.to(forward.device),
-        found.pairs,
+    pairs, tokens = retry_smaller_batches(
+        attempt, forward, lambda: forward.cut(examples, every), examples
     )
+    lengths = gather(tokens.lengths.to(forward.device)).cpu()
     # The inverse of a permutation is its argsort.
-    return PairTokens(gather(values), gather(lengths).cpu()).rows(gather(pairs).argsort().cpu())
+    return PairTokens(gather(tokens.values), lengths).rows(gather(pairs).argsort().cpu())
 
 
 def score_tokens_here(forward: Forward, examples: Sequence[TokenizedPair]) -> PairTokens:
-    """The same, all in this process; what it raises the others need not know."""
-    found = _score(forward, examples, range(len(examples)), None)
-    return found.tokens.rows(found.pairs.argsort().cpu())
-
-
-class _Scored(NamedTuple):
-    """Values of some pairs, and which they are."""
-
-    pairs: Int[Tensor, " b"]
-    tokens: PairTokens
-
-
-def _score(
-    forward: Forward,
-    examples: Sequence[TokenizedPair],
-    wanted: Sequence[int],
-    should_stop: Callable[[], bool] | None,
-) -> _Scored:
-    forward.model.eval()  # type: ignore[no-untyped-call]
-    # A process without pairs has no value that would say the dtype.
-    dtype = torch.promote_types(next(forward.model.parameters()).dtype, torch.float32)
-    none = torch.empty(0, dtype=dtype, device=forward.device)
-    texts = 4 if forward.score_prompts else 2
-    pairs, parts = [none.long()], [PairTokens(none, torch.empty(0, texts, dtype=torch.long))]
-    for rows in forward.passes(forward.cut(examples, wanted)):
-        if should_stop is not None and should_stop():
-            raise Interrupted("stopped while scoring the pairs; the same command resumes")
-        pairs.append(rows.pairs.to(forward.device))
-        parts.append(places(rows, rows.whole).of(forward.values(rows).logps))
-    return _Scored(torch.cat(pairs), joined(parts))
+    """As `score_tokens`, all in this process; the others need not know of its errors."""
+    pairs, tokens = _score(forward, examples, range(len(examples)), None)
+    return tokens.rows(pairs.argsort().cpu())
 
 
 def score_sides(
@@ -88,3 +58,24 @@ def score_sides(
 ) -> SideLogps:
     """Summed completion log-probabilities of all examples, as `score_tokens`."""
     return score_tokens(forward, examples, should_stop=should_stop).sides()
+
+
+def _score(
+    forward: Forward,
+    examples: Sequence[TokenizedPair],
+    wanted: Sequence[int],
+    should_stop: Callable[[], bool] | None,
+) -> tuple[Int[Tensor, " b"], PairTokens]:
+    """The wanted pairs in the order of their batches, and the values of their tokens."""
+    forward.model.eval()  # type: ignore[no-untyped-call]
+    # A process without pairs has no value to take the dtype from.
+    dtype = torch.promote_types(next(forward.model.parameters()).dtype, torch.float32)
+    none = torch.empty(0, dtype=dtype, device=forward.device)
+    texts = 4 if forward.score_prompts else 2
+    pairs, tokens = [none.long()], [PairTokens(none, torch.empty(0, texts, dtype=torch.long))]
+    for batch in forward.passes(forward.cut(examples, wanted)):
+        if should_stop is not None and should_stop():
+            raise Interrupted("stopped while scoring the pairs; the same command resumes")
+        pairs.append(batch.pairs.to(forward.device))
+        tokens.append(places(batch, batch.whole).of(forward.values(batch).logps))
+    return torch.cat(pairs), joined(tokens)
