@@ -233,6 +233,7 @@ def test_wrong_input_is_refused(first, second, p, prior_sd, message):
         )
 
 
+@pytest.mark.torture
 def test_true_scores_are_within_the_errors():
     """The model's own data; the posterior is a little skewed, so a point or two below the
     normal 95.4 % are due.

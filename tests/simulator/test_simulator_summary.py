@@ -147,9 +147,8 @@ def test_within_a_limit_the_advice_is_the_cheapest_that_nothing_clearly_beats() 
     assert found.row == 1
     assert found.reason == (
         "Within 40 calls per prompt nothing has clearly less regret. Each cheaper one of the "
-        "frontier is clearly beaten by something within it. a would save 1 of 11 calls, for 0.010 ± "
-        "0.006 sd "
-        "more regret."
+        "frontier is clearly beaten by something within it. a would save 1 of 11 calls, for "
+        "0.010 ± 0.006 sd more regret."
     )
     assert [row.choice for row in table(parts)] == [True, True, False]
     below = advice(parts, max_calls=20)
