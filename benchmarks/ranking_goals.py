@@ -41,7 +41,7 @@ GOALS = (
 
 
 def goals(processes: int) -> Iterator[Line]:
-    """The regret within the calls, M = 16, accuracy .75, bias .5; `eubo` limited, and on average."""
+    """The regret within the calls, M = 16, accuracy .75, bias .5; `eubo` limited and on average."""
     for goal in GOALS:
         for row in cell(M, list(goal.strategies), processes, judge=goal.judge).rows:
             yield Line(

@@ -16,7 +16,7 @@ from prefine.ranking.protocol import Answers, Ask, Duel, Outcome
 
 
 class DuelHistory:
-    """Who met whom, how it was answered, and the Bradley-Terry scores that follow.
+    """The duels, their answers, and the Bradley-Terry scores that follow.
 
     Args:
         completions: M.
