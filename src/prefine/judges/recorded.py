@@ -1,7 +1,6 @@
 """Recorded verdicts: grades that came with the completions."""
 
 import math
-import sys
 from typing import Annotated
 
 from pydantic import Field
@@ -11,6 +10,10 @@ from prefine.judges.protocol import Verdict
 from prefine.records import Completion, Prompt, content_hash
 
 KNOWN_FIELDS = ("preference", "grade", "score", "rating")
+
+
+_LARGEST = float.fromhex("0x1.fffffffffffffp+1023")
+"""The largest finite number; an integer may be larger."""
 
 
 class RecordedJudge:
@@ -75,6 +78,6 @@ def _grade(prompt: Prompt, completion: Completion, field: str) -> float:
     value = completion.metadata[field]
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise DataError(f"{where}: grade {field!r} is {value!r}, not a number; {remedy}")
-    if not abs(value) <= sys.float_info.max:
+    if not abs(value) <= _LARGEST:
         raise DataError(f"{where}: grade {field!r} is {value!r}, not a finite number; {remedy}")
     return float(value)
