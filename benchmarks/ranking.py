@@ -1,4 +1,4 @@
-"""What the ranking strategies reach by a simulated judge, and whether the figures that were set are met.
+"""Figures of the ranking strategies by a simulated judge, and the marks that they have to meet.
 
     python benchmarks/ranking.py [--processes 2] [ROW...]
 

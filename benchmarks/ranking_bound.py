@@ -1,4 +1,4 @@
-"""How far from the best possible: dynamic programming over everything that could be asked, for few completions.
+"""The best possible for few completions: dynamic programming over everything to be asked.
 
 With M completions there are M (M - 1) duels to ask, and 3 ** (M (M - 1)) states of what was asked
 and answered: 531,441 for M = 4. Working backwards from all of them gives the lowest regret that any
@@ -16,7 +16,7 @@ from line import Line
 from prefine.ranking.fitting.belief import Belief
 from prefine.ranking.protocol import Duel
 from prefine.simulator import JudgeModel, draw_worlds
-from prefine.simulator.playing import WORLDS_PER_CHUNK
+from prefine.simulator.worlds import WORLDS_PER_CHUNK
 from ranking_cell import cell
 from ranking_table import HARD
 
@@ -24,7 +24,7 @@ M, DRAWN, PLAYED, EVERYTHING = 4, 400_000, 10_000, 1000
 
 
 def bound(processes: int) -> Iterator[Line]:
-    """The least regret that M = 4 allows by number of calls, what strategies reach, and what all verdicts allow."""
+    """The least regret that M = 4 allows by number of calls, and the regret of strategies."""
     least = least_regret(HARD, M, DRAWN)
     for calls in (3, 4, 5, 6, 8, 12):
         rivals = [

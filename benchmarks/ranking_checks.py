@@ -29,7 +29,7 @@ SHUFFLES = 5
 
 
 def lazy_is_both(processes: int) -> Iterator[Line]:
-    """The same champion in every world. Qualities never tie, so equal regret is the same champion."""
+    """The same champion in every world: qualities never tie, so equal regret means the same."""
     for verdicts, judge in (("hard", HARD), ("soft", SOFT)):
         orders = [{"name": "iterative", "order": order} for order in ("lazy", "both")]
         lazy, both = cell(8, orders, processes, judge=judge, worlds=MANY).played
@@ -63,7 +63,7 @@ def _scan_in_one_order(num_completions: int) -> Any:
 
 
 def _scan(m: int, q: float) -> float:
-    """(1/M) (q^(M-1) + sum over k = 2 … M of q^(M-k+1)): the best one comes k-th and wins all that are left."""
+    """(1/M) (q^(M-1) + sum over k = 2 … M of q^(M-k+1)): the best one, k-th, wins all the rest."""
     return (q ** (m - 1) + sum(q ** (m - k + 1) for k in range(2, m + 1))) / m
 
 
@@ -99,7 +99,7 @@ def rejection_sampling(processes: int) -> Iterator[Line]:
 
 
 def real_verdicts(processes: int) -> Iterator[Line]:
-    """Every strategy that guarantees a best one, on verdicts from recorded grades: the higher wins, equal ones tie."""
+    """Every strategy that guarantees a best one, on recorded grades: the higher wins, or a tie."""
     del processes
     folder = os.environ.get("PREFINE_TEST_DATA")
     if not folder:

@@ -1,4 +1,4 @@
-"""The goals beyond the published table: the lowest regret within a number of calls, and lazy's equal everywhere."""
+"""The goals beyond the published table: least regret within some calls; no worse than lazy."""
 
 from collections.abc import Iterator
 from itertools import product
@@ -41,7 +41,7 @@ GOALS = (
 
 
 def goals(processes: int) -> Iterator[Line]:
-    """The regret within the calls, M = 16, accuracy .75, bias .5; `eubo` with the limit as a limit, and as a mean."""
+    """The regret within the calls, M = 16, accuracy .75, bias .5; `eubo` limited and on average."""
     for goal in GOALS:
         for row in cell(M, list(goal.strategies), processes, judge=goal.judge).rows:
             yield Line(

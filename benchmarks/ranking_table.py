@@ -100,7 +100,7 @@ GAPS = {
 
 
 def table(processes: int) -> Iterator[Line]:
-    """Calls, P(best) and regret of every row and M, ours with standard errors beside the published ones.
+    """Calls, P(best) and regret of every row and M, ours with errors beside the published ones.
 
     Ours must lie within 3 standard errors of the published figures, or be better by a difference
     that is named.
@@ -124,13 +124,15 @@ def table(processes: int) -> Iterator[Line]:
 
 
 def why(processes: int) -> Iterator[Line]:
-    """What makes our `top_two` better than the published one: a narrower prior, and knowing the slot bias."""
+    """The reasons why our `top_two` is better: a narrower prior, and knowing the slot bias."""
     del processes
     untold = (("prior_sd", 3.0), ("first_slot_bias", 0.0))
     contestant = Contestant(
         "top_two", untold, partial(top_two, limit=30, prior_sd=3.0, first_slot_bias=0.0)
     )
-    played = joined([play([contestant], draw())[0] for draw in chunks_of(HARD, 16, WORLDS // 4, 1)])
+    played = joined(
+        [play([contestant], chunk.draw())[0] for chunk in chunks_of(HARD, 16, WORLDS // 4, 1)]
+    )
     regret = estimate(played.regret)
     yield Line(
         "M=16 top_two, 30 calls, prior_sd 3, bias not told",
@@ -152,7 +154,7 @@ def soft(processes: int) -> Iterator[Line]:
 
 
 def gaps(processes: int) -> Iterator[Line]:
-    """Quality of chosen minus rejected, within 3 standard errors of the published ones and half of their last digit."""
+    """Quality of chosen minus rejected, within 3 errors and half a digit of the published ones."""
     for place, m in enumerate(SIZES):
         rows = cell(m, [given for given, _, _ in GAPS.values()], processes, judge=HARD).rows
         for (name, (_, selector, published)), row in zip(GAPS.items(), rows, strict=True):

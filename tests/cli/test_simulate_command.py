@@ -221,7 +221,7 @@ def test_a_strategy_is_written_as_its_name_and_options() -> None:
 MINE = """
 from prefine.ranking.protocol import Duel, Outcome, strategy
 
-@strategy(guarantees={"best"}, max_asks=lambda m, *, reverse=False: 1, rounds=lambda m, *, reverse=False: 1)
+@strategy(guarantees={"best"}, max_asks=lambda m: 1, rounds=lambda m, *, reverse=False: 1)
 def once(num_completions, *, reverse: bool = False):
     (p,) = yield [Duel(1, 0) if reverse else Duel(0, 1)]
     return Outcome(champion=int((p > 0.5) == reverse))

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 from prefine.config.sections import Component, PairConfig
 from prefine.errors import ConfigError
 from prefine.pairing.filters import TOO_CLOSE, TOO_UNEQUAL
-from prefine.pairing.lists import NOTHING
 from prefine.pairing.protocol import Choice
+from prefine.pairing.select import NO_LIST
 from prefine.pairing.selectors.joint import joint
 from prefine.records import PreferenceList, Prompt
 from prefine.run.rows import list_of, list_row, pair_of, pair_row
@@ -193,7 +193,7 @@ def test_a_ranking_without_order_gives_no_list():
         group._replace(ranking=group.ranking.model_copy(update={"scores": None, "order": None}))
     )
     assert found == []
-    assert counts.dropped == {NOTHING: 1}
+    assert counts.dropped == {NO_LIST: 1}
 
 
 def test_labels_of_lists_cannot_be_shuffled():

@@ -19,13 +19,11 @@ from prefine.pairing.filters import (
     TOO_CLOSE,
     TOO_UNEQUAL,
     TOO_UNSURE,
-    PairOptions,
     check_options,
 )
 from prefine.pairing.protocol import Choice, SelectorFacts
-from prefine.pairing.select import CHAMPION_CUT, NOTHING, select_pairs
-from prefine.pairing.selectors.best_vs_random import best_vs_random
-from prefine.pairing.selectors.best_vs_worst import best_vs_worst
+from prefine.pairing.select import CHAMPION_CUT, NO_PAIR, select_pairs
+from prefine.pairing.selectors.best_vs import best_vs_random, best_vs_worst
 from prefine.pairing.view import narrowed
 from prefine.ranking.protocol import StrategyFacts
 from prefine.records import DuelRecord, Ranking
@@ -44,7 +42,7 @@ def select(
     completions: Any = FIVE,
     **options: Any,
 ):
-    return select_pairs(PROMPT, completions, ranking, propose, PairOptions(**options), limit=limit)
+    return select_pairs(PROMPT, completions, ranking, propose, PairConfig(**options), limit=limit)
 
 
 def chosen(selected: Any) -> list[tuple[str, str]]:
@@ -68,7 +66,7 @@ def test_what_is_passed_over_is_counted_by_reason():
     found = select(ranked(SCORES), limit=None, min_p_chosen=0.97)
     assert chosen(found) == [("a", "e")]
     assert found.dropped == {TOO_UNSURE: 3}
-    assert select(ranked(SCORES, champion=None)).dropped == {NOTHING: 1}
+    assert select(ranked(SCORES, champion=None)).dropped == {NO_PAIR: 1}
     assert select(ranked(SCORES, scores=None, standard_errors=None), min_gap=0.0).dropped == {
         TOO_CLOSE: 4
     }
@@ -108,7 +106,7 @@ def test_a_length_penalty_moves_champion_and_worst_to_where_the_scores_then_are(
     (against,) = select(ranked(SCORES), completions=texts, length_penalty=0.05, limit=3).pairs[1:2]
     assert (against.chosen.id, against.rejected.id) == ("b", "e")
     missing = ranked(SCORES, scores=None, standard_errors=None)
-    assert select(missing, completions=texts, length_penalty=0.05).dropped == {NOTHING: 1}
+    assert select(missing, completions=texts, length_penalty=0.05).dropped == {NO_PAIR: 1}
 
 
 def test_a_selector_that_repeats_itself_gives_a_pair_once():
@@ -172,7 +170,7 @@ def test_a_restricted_ranking_is_consistent(scores, cut, lengths, unknown, penal
         id_: completion(id_, id_ * length, finish="length" if id_ in cut else "stop")
         for id_, length in zip("abcdef", lengths, strict=True)
     }
-    view = narrowed(full, texts, PairOptions(drop_truncated=True, length_penalty=penalty))
+    view = narrowed(full, texts, PairConfig(drop_truncated=True, length_penalty=penalty))
     left = sorted(set(full.completions) - cut)
     assert list(view.completions) == left
     for name in unknown:
@@ -222,8 +220,8 @@ LISTS = SelectorFacts(frozenset(), makes="lists")
 )
 def test_an_option_that_cannot_be_applied_is_an_error(options, makes, facts, says):
     with pytest.raises(ConfigError, match=says):
-        check_options(PairOptions(**options), makes, "x", facts)
-    check_options(PairOptions(max_length_ratio=2.0, drop_truncated=True), makes, "x", facts)
+        check_options(PairConfig(**options), makes, "x", facts)
+    check_options(PairConfig(max_length_ratio=2.0, drop_truncated=True), makes, "x", facts)
 
 
 PAIR_SELECTORS = sorted(set(TABLES["selector"]) - {"lists", "joint"})

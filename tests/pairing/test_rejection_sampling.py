@@ -27,6 +27,7 @@ def test_beta_towards_0_accepts_the_best():
         assert sorted(drawn.indices) == [5, 6, 7]
 
 
+@pytest.mark.torture
 def test_the_published_figures_at_beta_one_half():
     rng = np.random.default_rng(0)
     draws = [accept(EIGHT, k=3, beta=0.5, rng=rng) for _ in range(20_000)]

@@ -4,9 +4,9 @@ import pytest
 
 from prefine.config.components import TABLES, lookup
 from prefine.errors import ConfigError, DataError
-from prefine.pairing.evidence import PairEvidence
 from prefine.pairing.protocol import Choice, selector_facts
 from prefine.pairing.select import check_selector, to_pair
+from prefine.pairing.view import PairEvidence
 from prefine.ranking.protocol import StrategyFacts, facts_of
 from prefine.records import Completion, DuelRecord, Message, Prompt, Ranking
 

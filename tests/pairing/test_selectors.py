@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 
 from prefine.pairing.protocol import Choice
 from prefine.pairing.selectors.all_pairs import all_pairs
-from prefine.pairing.selectors.best_vs_last_loser import best_vs_last_loser
-from prefine.pairing.selectors.best_vs_mu_minus_2sigma import best_vs_mu_minus_2sigma
-from prefine.pairing.selectors.best_vs_random import best_vs_random
-from prefine.pairing.selectors.best_vs_runner_up import best_vs_runner_up
-from prefine.pairing.selectors.best_vs_worst import best_vs_worst
+from prefine.pairing.selectors.best_vs import (
+    best_vs_last_loser,
+    best_vs_mu_minus_2sigma,
+    best_vs_random,
+    best_vs_runner_up,
+    best_vs_worst,
+)
 from prefine.pairing.selectors.lists import lists
 from prefine.pairing.selectors.rejection_sampling import rejection_sampling
 from prefine.records import Ranking, content_hash

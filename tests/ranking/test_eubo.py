@@ -609,6 +609,7 @@ def lost(world: World, outcomes: list[Outcome]) -> np.ndarray:
     return world.quality.max(axis=1) - world.quality[np.arange(len(champions)), champions]
 
 
+@pytest.mark.torture
 @pytest.mark.parametrize(("soft", "worlds"), [(False, 1_500), (True, 600)], ids=["hard", "soft"])
 def test_less_regret_than_a_lazy_scan_for_no_more_calls(soft, worlds):
     bias = first_slot_logit(0.5, "soft" if soft else "hard")
@@ -628,6 +629,7 @@ def test_less_regret_than_a_lazy_scan_for_no_more_calls(soft, worlds):
     assert gain.mean() > 3 * error
 
 
+@pytest.mark.torture
 def test_more_calls_find_better_ones():
     world = noisy_world(300, 16, sigma=math.sqrt(2), bias=0.5, soft=False, seed=12)
     bias = first_slot_logit(0.5, "hard")

@@ -88,6 +88,7 @@ def test_fewer_than_two_completions_are_refused(m):
         halving(m)
 
 
+@pytest.mark.torture
 def test_regret_of_the_simulated_judge():
     """No worse than a knockout, which takes half of the calls, to three standard errors (.48 at
     M = 16).

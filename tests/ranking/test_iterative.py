@@ -138,6 +138,7 @@ def test_declared_calls_and_rounds_by_order():
     assert (declared("max_asks", 8), declared("rounds", 8)) == asks["lazy"]
 
 
+@pytest.mark.torture
 @pytest.mark.parametrize(("bias", "soft"), [(0.5, False), (-0.5, True)], ids=["hard", "soft"])
 def test_lazy_finds_the_champions_of_both_for_fewer_calls(soft, bias):
     world = noisy_world(10_000, 8, sigma=np.sqrt(2), bias=bias, soft=soft, seed=1)
@@ -153,6 +154,7 @@ def test_lazy_finds_the_champions_of_both_for_fewer_calls(soft, bias):
     assert share <= 0.85
 
 
+@pytest.mark.torture
 @pytest.mark.parametrize(
     ("order", "calls", "p_best", "regret"), [("single", 7.0, 0.42, 0.54), ("lazy", 8.8, 0.49, 0.38)]
 )
@@ -167,6 +169,7 @@ def test_figures_of_the_simulated_judge(order, calls, p_best, regret):
     assert world.regret(outcomes) == pytest.approx(regret, abs=3 * np.hypot(0.012, 0.006))
 
 
+@pytest.mark.torture
 @pytest.mark.parametrize(("m", "q", "prompts"), [(5, 0.9, 40_000), (4, 0.7, 10_000)])
 def test_chance_of_the_best_under_independent_verdicts_is_the_formula(m, q, prompts):
     rng = np.random.default_rng(3)

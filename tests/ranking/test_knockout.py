@@ -95,6 +95,7 @@ def test_single_shows_first_whom_it_has_shown_first_less_often():
     assert strategy.send([0.0, 1.0]) == [Duel(1, 2)]
 
 
+@pytest.mark.torture
 def test_figures_of_the_simulated_judge():
     world = noisy_world(6_000, 8, sigma=np.sqrt(2), bias=0.5, soft=False, seed=5)
     outcomes = world.run(partial(knockout, order="single"))

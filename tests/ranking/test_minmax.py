@@ -63,6 +63,7 @@ def test_an_odd_one_without_a_verdict_joins_the_losers():
     assert run(table) == Outcome(worst=2)
 
 
+@pytest.mark.torture
 @pytest.mark.parametrize(("m", "gap"), [(8, 2.05), (16, 2.54), (32, 3.10)])
 def test_figures_of_the_simulated_judge(m, gap):
     world = noisy_world(3_000, m, sigma=np.sqrt(2), bias=0.5, soft=False, seed=6)

@@ -164,6 +164,7 @@ def test_fewer_than_two_completions_are_refused(m):
         round_robin(m)
 
 
+@pytest.mark.torture
 def test_figures_of_the_simulated_judge():
     world = noisy_world(3_000, 8, sigma=np.sqrt(2), bias=0.5, soft=False, seed=4)
     outcomes = world.run(round_robin)

@@ -90,6 +90,7 @@ def test_one_alone_is_no_duel():
         score_then_duel(4, k=1)
 
 
+@pytest.mark.torture
 def test_figures_of_the_simulated_judge():
     """M = 8: 20 calls, P(best) 57 %, regret .24, of grades from 1 to 5 with ties at random."""
     from judge_worlds import noisy_world

@@ -134,7 +134,14 @@ def test_a_completion_without_any_answer_leaves_no_order():
     assert table_world(table).run(swiss) == [Outcome()]
 
 
-@pytest.mark.parametrize(("m", "num_rounds"), [(1, None), (0, 2), (5, 0)])
-def test_too_few_are_refused(m, num_rounds):
-    with pytest.raises(ValueError, match=f"{m} and {num_rounds}"):
+@pytest.mark.parametrize(
+    ("m", "num_rounds", "message"),
+    [
+        (1, None, "completions, got 1"),
+        (0, 2, "completions, got 0"),
+        (5, 0, "at least 1 round, got 0"),
+    ],
+)
+def test_too_few_are_refused(m, num_rounds, message):
+    with pytest.raises(ValueError, match=message):
         swiss(m, num_rounds=num_rounds)

@@ -176,6 +176,7 @@ def test_a_completion_without_any_answer_has_no_place():
     assert table_world(np.full((4, 4), np.nan)).run(top_two) == [Outcome()]
 
 
+@pytest.mark.torture
 @pytest.mark.parametrize(
     ("m", "soft", "bias", "published"),
     [(8, False, 0.0, 0.35), (16, False, 0.0, 0.41), (8, True, 1.5, 0.28)],

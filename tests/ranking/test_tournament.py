@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prefine.ranking.protocol import Outcome
-from prefine.ranking.strategies.tournament import (
+from prefine.ranking.tournament import (
     copeland,
     cyclic_triads,
     kendall_distance,

@@ -27,10 +27,9 @@ from prefine.simulator import (
     joined,
     play,
     play_one,
-    worlds_per_chunk,
 )
 from prefine.simulator.gaps import GAPS
-from prefine.simulator.playing import WORLDS_PER_CHUNK
+from prefine.simulator.worlds import WORLDS_PER_CHUNK, worlds_per_chunk
 
 
 def worlds(judge: JudgeModel, completions: int = 6, count: int = 3000, seed: int = 0) -> Any:
@@ -64,7 +63,7 @@ def test_a_judge_without_noise_is_always_right() -> None:
 def test_the_order_noise_is_what_the_two_orders_do_not_share(
     share: float, consistency: float
 ) -> None:
-    """Noise alone, by a judge that is hardly right: the two orders agree as often as their noises have one sign.
+    """Noise alone, by a judge that is hardly right: both orders agree if their noises do.
 
     For normal noises of correlation r that is 1/2 + arcsin(r) / pi, and r = 1 - share.
     """
@@ -118,12 +117,14 @@ def test_grades_are_whole_numbers_from_one_to_five_and_see_as_much_as_the_judge(
 
 
 def test_more_worlds_begin_with_the_same_ones() -> None:
-    few = [chunk().quality for chunk in chunks_of(JudgeModel(), 4, 100, seed=3)]
-    many = [chunk().quality for chunk in chunks_of(JudgeModel(), 4, WORLDS_PER_CHUNK + 30, seed=3)]
+    few = [chunk.draw().quality for chunk in chunks_of(JudgeModel(), 4, 100, seed=3)]
+    many = [
+        chunk.draw().quality for chunk in chunks_of(JudgeModel(), 4, WORLDS_PER_CHUNK + 30, seed=3)
+    ]
     assert np.array_equal(np.concatenate(many)[:100], np.concatenate(few))
     assert sum(map(len, many)) == WORLDS_PER_CHUNK + 30
     assert not np.array_equal(many[0][:30], many[1])
-    other = next(iter(chunks_of(JudgeModel(), 4, 100, seed=4)))().quality
+    other = next(iter(chunks_of(JudgeModel(), 4, 100, seed=4))).draw().quality
     assert not np.array_equal(other, few[0])
 
 
@@ -219,7 +220,7 @@ def test_chunks_are_smaller_where_a_world_takes_longer() -> None:
     are.
     """
     assert [worlds_per_chunk(m) for m in (2, 32, 64, 128)] == [250, 250, 62, 15]
-    drawn = [chunk().quality for chunk in chunks_of(JudgeModel(), 64, 100, seed=0)]
+    drawn = [chunk.draw().quality for chunk in chunks_of(JudgeModel(), 64, 100, seed=0)]
     assert [len(part) for part in drawn] == [62, 38]
 
 
@@ -243,7 +244,7 @@ def test_a_judge_that_cannot_be_is_refused(settings: dict[str, Any], message: st
 def test_parts_join_to_the_whole() -> None:
     contestant = Contestant("round_robin", (), round_robin, ("best_vs_worst",))
     drawn = list(chunks_of(JudgeModel(), 3, WORLDS_PER_CHUNK + 5, seed=0))
-    whole = joined([play([contestant], chunk())[0] for chunk in drawn])
+    whole = joined([play([contestant], chunk.draw())[0] for chunk in drawn])
     assert (
         whole.calls.shape
         == whole.regret.shape

@@ -16,8 +16,11 @@ def nothing(num_completions: int) -> Strategy:
     raise AssertionError("only its name matters here")
 
 
-def contestants(count: int) -> list[Contestant]:
-    return [Contestant(name, (), nothing) for name in "abcdefgh"[:count]]
+def contestants(count: int, finds_best: list[bool] | None = None) -> list[Contestant]:
+    return [
+        Contestant(name, (), nothing, finds_best=finds)
+        for name, finds in zip("abcdefgh", finds_best or [True] * count, strict=False)
+    ]
 
 
 def played(calls: float, regret: list[float], ratings: float = 0.0) -> SimulatedGames:
@@ -33,9 +36,7 @@ def noise(seed: int, mean: float, worlds: int = 4000) -> list[float]:
 def table(
     parts: list[SimulatedGames], prices: Prices | None = None, finds_best: list[bool] | None = None
 ) -> list[StrategyResult]:
-    return summarise(
-        contestants(len(parts)), parts, finds_best or [True] * len(parts), prices or Prices()
-    )[0]
+    return summarise(contestants(len(parts), finds_best), parts, prices or Prices())[0]
 
 
 def advice(
@@ -47,11 +48,9 @@ def advice(
     prices: Prices | None = None,
 ) -> Advice:
     """What is advised; it always is a row that is marked."""
-    finds = finds_best or [True] * len(parts)
     rows, found = summarise(
-        contestants(len(parts)),
+        contestants(len(parts), finds_best),
         parts,
-        finds,
         prices or Prices(),
         max_calls=max_calls,
         max_cost=max_cost,
@@ -147,10 +146,9 @@ def test_within_a_limit_the_advice_is_the_cheapest_that_nothing_clearly_beats() 
     found = advice(parts, max_calls=40)
     assert found.row == 1
     assert found.reason == (
-        "Within 40 calls per prompt nothing has clearly less regret. The one of the frontier that "
-        "costs less is "
-        "clearly beaten by something within it. a would save 1 of 11 calls, for 0.010 ± 0.006 sd "
-        "more regret."
+        "Within 40 calls per prompt nothing has clearly less regret. Each cheaper one of the "
+        "frontier is clearly beaten by something within it. a would save 1 of 11 calls, for "
+        "0.010 ± 0.006 sd more regret."
     )
     assert [row.choice for row in table(parts)] == [True, True, False]
     below = advice(parts, max_calls=20)
@@ -212,7 +210,7 @@ def test_a_limit_that_nothing_keeps_is_said() -> None:
 
 def test_what_exceeds_a_limit_is_not_marked() -> None:
     parts = [played(10, noise(0, 1.0)), played(40, noise(1, 0.45))]
-    rows, _ = summarise(contestants(2), parts, [True, True], Prices(), max_cost=20)
+    rows, _ = summarise(contestants(2), parts, Prices(), max_cost=20)
     assert [(row.frontier, row.choice) for row in rows] == [(True, True), (False, False)]
 
 

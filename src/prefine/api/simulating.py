@@ -1,11 +1,12 @@
-"""Which ranking strategy to pay for: every strategy on the same simulated prompts and judge."""
+"""Compare ranking strategies on the same simulated prompts and judge, before paying for one."""
 
 import inspect
 import multiprocessing
 import signal
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from prefine.api.components import Named, component_of
@@ -21,7 +22,6 @@ from prefine.simulator import (
     Prices,
     SimulatedGames,
     StrategyResult,
-    Worlds,
     check,
     chunks_of,
     joined,
@@ -29,15 +29,23 @@ from prefine.simulator import (
     summarise,
 )
 from prefine.simulator.gaps import GAPS
+from prefine.simulator.worlds import Chunk
 from prefine.stages.stage_run import Progress, Silent
 
 _WHERE = "strategies"
-_POLL_S = 0.2  # how long after an interrupt the work is stopped, at most
+_POLL_S = 0.2  # the longest that the work goes on after an interrupt
 
 
 @dataclass(frozen=True)
 class Simulation:
-    """The table, what it was made of (world by world, as many as there are rows), the advice, and what was left out."""
+    """The result of `simulate`.
+
+    Attributes:
+        rows: One per strategy.
+        played: What each row sums up, world by world.
+        advice: The row to choose.
+        notes: The strategies that were left out, and why.
+    """
 
     rows: list[StrategyResult]
     played: list[SimulatedGames]
@@ -58,7 +66,7 @@ def simulate(
     processes: int = 1,
     progress: Progress | None = None,
 ) -> Simulation:
-    """Play strategies on the same simulated prompts; what each takes and finds, and which to choose.
+    """Play strategies on the same simulated prompts: cost and result of each, and which to choose.
 
     Args:
         completions: M, completions per prompt; 2 to 128.
@@ -80,67 +88,49 @@ def simulate(
             cannot play so many completions, or one of the user's own fails.
         Interrupted: `progress` asked to stop.
     """
-    _check(completions=completions, worlds=worlds, seed=seed, processes=processes)
-    _check(
-        **{
-            name: limit
-            for name, limit in (("max_calls", max_calls), ("max_cost", max_cost))
-            if limit is not None
-        }
-    )
+    settings: dict[str, object] = {"completions": completions, "worlds": worlds, "seed": seed}
+    settings |= {"processes": processes, "max_calls": max_calls, "max_cost": max_cost}
+    for name, value in settings.items():
+        check(name, value)
     for name, given, kind in (("judge", judge, JudgeModel), ("prices", prices, Prices)):
         if given is not None and not isinstance(given, kind):
             raise ConfigError(
                 f"{name}: expected a prefine.{kind.__name__}, got a {type(given).__name__}"
             )
-    model, shown = judge or JudgeModel(), progress or Silent()
+    model, progress = judge or JudgeModel(), progress or Silent()
+    if isinstance(strategies, str | Mapping):
+        raise ConfigError(
+            f"{_WHERE}: expected a list of strategies, got {strategies!r}; put it in brackets"
+        )
+    contestants: list[Contestant] = []
     notes: list[str] = []
-    if strategies is None:
-        contestants = []
-        for component in default_strategies(completions):
-            try:
-                contestants.append(contestant_of(component, model, completions))
-            except ConfigError as error:
-                notes.append(f"left out: {str(error).removeprefix(f'{_WHERE}: ')}")
-    else:
-        if isinstance(strategies, str | Mapping):
-            raise ConfigError(
-                f"{_WHERE}: expected a list of strategies, got {strategies!r}; put it in brackets"
-            )
-        contestants = [contestant_of(named, model, completions) for named in strategies]
+    for strategy in default_strategies(completions) if strategies is None else strategies:
+        try:
+            contestants.append(contestant_of(strategy, model, completions))
+        except ConfigError as error:
+            if strategies is not None:
+                raise
+            notes.append(f"left out: {str(error).removeprefix(f'{_WHERE}: ')}")
     if not contestants:
         why = "; ".join(notes) or "none was named"
         raise ConfigError(f"{_WHERE}: there is none that can rank {completions} completions: {why}")
     chunks = list(chunks_of(model, completions, worlds, seed))
     parts: list[list[SimulatedGames]] = []
-    shown.start("simulate", worlds, "worlds")
-    with _workers(min(processes, len(chunks))) as apply:
-        for part in apply(_Play(contestants), chunks, shown):
+    progress.start("simulate", worlds, "worlds")
+    with closing(_play_all(contestants, chunks, processes, progress)) as games:
+        for part in games:
             parts.append(part)
-            shown.advance(len(part[0].calls))
-            _go_on(shown)
+            progress.advance(len(part[0].calls))
+            _heed_interrupt(progress)
     played = [joined(same) for same in zip(*parts, strict=True)]
-    finds_best = [
-        "best" in facts_of(lookup("strategy", c.name, where=_WHERE)).guarantees for c in contestants
-    ]
     rows, advice = summarise(
-        contestants, played, finds_best, prices or Prices(), max_calls=max_calls, max_cost=max_cost
+        contestants, played, prices or Prices(), max_calls=max_calls, max_cost=max_cost
     )
     return Simulation(rows, played, advice, tuple(notes))
 
 
-def _check(**settings: object) -> None:
-    for name, value in settings.items():
-        check(name, value)
-
-
-def _go_on(progress: Progress) -> None:
-    if progress.stopping:
-        raise Interrupted("stopped while simulating; nothing is kept")
-
-
 def default_strategies(completions: int) -> list[Component]:
-    """What is compared when nothing is named: every strategy of the registry, as it is or in the variants here."""
+    """Every strategy of the registry, with its defaults or in some variants."""
     m = completions
     variants: dict[str, list[dict[str, Any]]] = {
         "iterative": [{"order": "single"}, {"order": "both"}, {"order": "lazy"}],
@@ -148,7 +138,7 @@ def default_strategies(completions: int) -> list[Component]:
         "minmax": [{"order": "single"}, {"order": "lazy"}],
         "round_robin": [{"order": "single"}, {"order": "both"}],
         "top_two": [{"limit": 2 * m - 2}, {"limit": 3 * m}],
-        # What it spends is set by what a duel must promise; about what a lazy scan takes, and more.
+        # Its calls follow from `stop_below`: about as many as of a lazy scan, and more.
         "eubo": [{"stop_below": 0.01}, {}, {"limit": 6 * m, "stop_below": 0.0003}],
     }
     return [
@@ -159,7 +149,7 @@ def default_strategies(completions: int) -> list[Component]:
 
 
 def contestant_of(strategy: Named | Component, judge: JudgeModel, completions: int) -> Contestant:
-    """A strategy with its options, told what it asks of the judge and was not set, and the selectors that fit it.
+    """A strategy ready to play, with the judge's figures for options that were not set.
 
     Raises:
         ConfigError: It is unknown, an option is wrong, or it cannot play so many completions.
@@ -175,8 +165,8 @@ def contestant_of(strategy: Named | Component, judge: JudgeModel, completions: i
             "prefine.ranking.strategy"
         )
     facts, parameters = facts_of(function), inspect.signature(function).parameters
-    # Whoever has measured the judge would set these; 1 is no noise at all, which no measurement can
-    # show.
+    # A user who has measured the judge would set these; 1 is no noise at all, which no measurement
+    # can show.
     measured = {"accuracy": min(judge.accuracy, 0.99), "order_noise": judge.order_noise}
     told = {
         name: value
@@ -202,59 +192,52 @@ def contestant_of(strategy: Named | Component, judge: JudgeModel, completions: i
             raise  # ours: a bug, whose traceback is wanted
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         raise ConfigError(f"{where} with {completions} completions: {kind}{error}") from error
-    return Contestant(
-        component.name, tuple((order | component.options).items()), make, fitting, most
-    )
+    options = tuple((order | component.options).items())
+    finds_best = "best" in facts.guarantees
+    return Contestant(component.name, options, make, fitting, most, finds_best)
 
 
 def place(name: str) -> str:
-    """What messages about a strategy begin with."""
+    """The beginning of messages about a strategy."""
     return f"{_WHERE}: {name}"
 
 
-@dataclass(frozen=True)
-class _Play:
-    """What a worker does with one chunk."""
-
-    contestants: Sequence[Contestant]
-
-    def __call__(self, draw: Callable[[], Worlds]) -> list[SimulatedGames]:
-        return play(self.contestants, draw())
-
-
-Apply = Callable[[_Play, Sequence[Callable[[], Worlds]], Progress], Iterable[list[SimulatedGames]]]
-
-
-@contextmanager
-def _workers(count: int) -> Iterator[Apply]:
-    """A map over chunks, in order: in this process, or in `count` others."""
+def _play_all(
+    contestants: Sequence[Contestant], chunks: Sequence[Chunk], processes: int, progress: Progress
+) -> Generator[list[SimulatedGames], None, None]:
+    """Play chunk by chunk, in order: in this process, or in several others."""
+    work = partial(_play_chunk, contestants)
+    count = min(processes, len(chunks))
     if count < 2:
-        yield lambda work, chunks, progress: map(work, chunks)
+        yield from map(work, chunks)
         return
     # Processes that begin afresh: a copy of this one, made while its progress bar's thread holds a
-    # lock, could hang.
-    with multiprocessing.get_context("spawn").Pool(count, _leave_interrupts_to_the_parent) as pool:
+    # lock, could hang. They leave interrupts to this one, which stops them.
+    with multiprocessing.get_context("spawn").Pool(count, _ignore_interrupts) as pool:
+        parts = pool.imap(work, chunks)
+        for _ in chunks:
+            yield _awaited(parts, progress)
 
-        def apply(
-            work: _Play, chunks: Sequence[Callable[[], Worlds]], progress: Progress
-        ) -> Iterator[list[SimulatedGames]]:
-            parts = pool.imap(work, chunks)
-            for _ in chunks:
-                yield _awaited(parts, progress)
 
-        yield apply
+def _play_chunk(contestants: Sequence[Contestant], chunk: Chunk) -> list[SimulatedGames]:
+    return play(contestants, chunk.draw())
 
 
 def _awaited(parts: Any, progress: Progress) -> list[SimulatedGames]:
-    """The next part; meanwhile an interrupt is heeded, however long a worker takes."""
+    """The next part, unless there is an interrupt before: a worker may take long."""
     while True:
         try:
             part: list[SimulatedGames] = parts.next(_POLL_S)
         except multiprocessing.TimeoutError:
-            _go_on(progress)
+            _heed_interrupt(progress)
         else:
             return part
 
 
-def _leave_interrupts_to_the_parent() -> None:
+def _heed_interrupt(progress: Progress) -> None:
+    if progress.stopping:
+        raise Interrupted("stopped while simulating; nothing is kept")
+
+
+def _ignore_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)

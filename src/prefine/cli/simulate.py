@@ -1,9 +1,10 @@
-"""What `prefine simulate` does: options → a simulation → a table, JSON or a plot."""
+"""The command `prefine simulate`: from its options to a table, JSON or a plot."""
 
 import io
 import json
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,20 +37,10 @@ _TITLES = {
 
 
 _CHECKED = (
-    "completions",
-    "accuracy",
-    "first_slot_bias",
-    "order_noise",
-    "verdicts",
-    "worlds",
-    "seed",
+    *("completions", "accuracy", "first_slot_bias", "order_noise", "verdicts"),
+    *("worlds", "seed", "max_calls", "max_cost"),
 )
-_CHECKED_IF_GIVEN = {
-    "price": "duel",
-    "rating_price": "rating",
-    "max_calls": "max_calls",
-    "max_cost": "max_cost",
-}
+"""Options that are called as the settings that they are."""
 
 
 def run(options: Mapping[str, Any]) -> Simulation:
@@ -64,31 +55,26 @@ def run(options: Mapping[str, Any]) -> Simulation:
             completions.
     """
     for name in _CHECKED:
-        check(name, options[name], where=_option(name))
-    for name, setting in _CHECKED_IF_GIVEN.items():
-        if options[name] is not None:
-            check(setting, options[name], where=_option(name))
+        check(name, options[name], where=f"--{name.replace('_', '-')}")
+    check("duel", options["price"], where="--price")
+    if options["rating_price"] is not None:
+        check("rating", options["rating_price"], where="--rating-price")
     if options["html"] is not None:
         _check_file(options["html"])
     judge = JudgeModel(
-        accuracy=options["accuracy"],
-        first_slot_bias=options["first_slot_bias"],
-        order_noise=options["order_noise"],
+        **{name: options[name] for name in ("accuracy", "first_slot_bias", "order_noise")},
         verdicts=options["verdicts"],
     )
-    strategies = [named(text) for text in options["strategy"]] if options["strategy"] else None
-    for strategy in strategies or ():
+    strategies = [named(text) for text in options["strategy"] or ()]
+    for strategy in strategies:
         _check_strategy(strategy, judge, options["completions"])
     with RichProgress() as progress:
         return simulate(
             options["completions"],
             judge=judge,
-            strategies=strategies,
-            worlds=options["worlds"],
-            seed=options["seed"],
+            strategies=strategies or None,
             prices=_prices(options),
-            max_calls=options["max_calls"],
-            max_cost=options["max_cost"],
+            **{name: options[name] for name in ("worlds", "seed", "max_calls", "max_cost")},
             processes=len(os.sched_getaffinity(0))
             if hasattr(os, "sched_getaffinity")
             else os.cpu_count() or 1,
@@ -97,7 +83,7 @@ def run(options: Mapping[str, Any]) -> Simulation:
 
 
 def write_plot(simulation: Simulation, options: Mapping[str, Any], path: Path) -> None:
-    """The plot as a page; called when the table has been printed, which must not be lost with the plot.
+    """Write the plot as a page; called after the table is printed, which must not be lost with it.
 
     Raises:
         ConfigError: The file cannot be written.
@@ -111,34 +97,26 @@ def write_plot(simulation: Simulation, options: Mapping[str, Any], path: Path) -
         raise ConfigError(f"--html {path}: the plot cannot be written: {error.strerror}") from error
 
 
-def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
-
-
 def _prices(options: Mapping[str, Any]) -> Prices:
-    return Prices(
-        options["price"],
-        options["price"] if options["rating_price"] is None else options["rating_price"],
-    )
+    price, rating_price = options["price"], options["rating_price"]
+    return Prices(price, price if rating_price is None else rating_price)
 
 
 def _check_strategy(strategy: Mapping[str, Any], judge: JudgeModel, completions: int) -> None:
-    """Nothing, if it can be simulated; otherwise the error names the option of the command."""
+    """Raise ConfigError, naming the option of the command, if it cannot be simulated."""
     name = strategy["name"]
     try:
         contestant_of(strategy, judge, completions)
     except ConfigError as error:
-        lines = []
-        for line in str(error).split("\n"):
-            for theirs, ours in ((".name:", ":"), (".", ":"), ("", "")):
-                if line.startswith(place(name) + theirs):
-                    line = f"--strategy {name}{ours}{line.removeprefix(place(name) + theirs)}"
-            lines.append(line)
-        raise ConfigError("\n".join(lines)) from error
+        start = re.compile(f"^{re.escape(place(name))}(\\.name:|\\.)?", re.MULTILINE)
+        message = start.sub(lambda m: f"--strategy {name}{':' if m[1] else ''}", str(error))
+        raise ConfigError(message) from error
 
 
 def named(text: str) -> dict[str, Any]:
-    """`name`, `name:key=value,key=value` or `module:attribute:key=value` as a component; values are YAML.
+    """Parse `name`, `name:key=value,key=value` or `module:attribute:key=value` as a component.
+
+    Values are YAML.
 
     Raises:
         ConfigError: It is written otherwise.
@@ -162,7 +140,7 @@ def named(text: str) -> dict[str, Any]:
 
 
 def _check_file(path: Path) -> None:
-    """Nothing, if a page can be written there; tried before the work, by opening the file."""
+    """Raise ConfigError unless a page can be written there; tried by opening the file."""
     if path.suffix.lower() not in (".html", ".htm"):
         raise ConfigError(
             f"--html {path}: what is written is a page; give the file the ending .html"
@@ -175,56 +153,46 @@ def _check_file(path: Path) -> None:
     except OSError as error:
         raise ConfigError(
             f"--html {path}: no file can be written there: {error.strerror}; name one in a folder "
-            "that exists and that "
-            "you may write to"
+            "that exists and that you may write to"
         ) from error
 
 
 def settings(options: Mapping[str, Any]) -> str:
-    """What was simulated, in one line."""
+    """The settings of the simulation, in one line."""
     return (
-        f"{options['completions']} completions, {options['verdicts']} verdicts, accuracy "
-        f"{options['accuracy']:g}, "
-        f"first-slot bias {options['first_slot_bias']:g} sigma, order noise "
-        f"{options['order_noise']:g}, "
-        f"{options['worlds']:,} worlds, seed {options['seed']}"
+        f"{options['completions']} completions, {options['verdicts']} verdicts, "
+        f"accuracy {options['accuracy']:g}, first-slot bias {options['first_slot_bias']:g} sigma, "
+        f"order noise {options['order_noise']:g}, {options['worlds']:,} worlds, "
+        f"seed {options['seed']}"
     )
 
 
 def as_json(simulation: Simulation) -> str:
-    """The table for machines. What does not exist is null."""
+    """The table for machines; NaN is null."""
     rows = []
     for index, row in enumerate(simulation.rows):
         options = dict(row.contestant.options)
-        pairs = {
-            name: gap
-            for name, gap in row.gaps.items()
-            if name != "all_pairs" and not math.isnan(gap.mean)
-        }
-        widest = max(pairs, key=lambda name: pairs[name].mean) if pairs else None
-        gap = pairs[widest] if widest else Estimate(math.nan, math.nan)
+        pairs = {name: gap for name, gap in row.gaps.items() if name != "all_pairs"}
+        widest = max(
+            (name for name, gap in pairs.items() if not math.isnan(gap.mean)),
+            key=lambda name: pairs[name].mean,
+            default=None,
+        )
         estimates = {
-            "calls": row.calls,
-            "rounds": row.rounds,
-            "cost": row.cost,
-            "regret": row.regret,
+            name: getattr(row, name) for name in ("calls", "rounds", "cost", "regret", "p_best")
         }
-        estimates |= {"p_best": row.p_best, "gap": gap}
+        estimates["gap"] = pairs[widest] if widest else Estimate(math.nan, math.nan)
         recommended = index == simulation.advice.row
         rows.append(
             {
                 "strategy": row.contestant.name,
                 "order": options.pop("order", None),
                 "options": options,
-                **{name: _number(value.mean) for name, value in estimates.items()},
+                **_means(estimates),
                 "gap_selector": widest,
-                "gaps": {name: _number(value.mean) for name, value in row.gaps.items()},
-                "standard_errors": {
-                    name: _number(value.standard_error) for name, value in estimates.items()
-                },
-                "gap_standard_errors": {
-                    name: _number(value.standard_error) for name, value in row.gaps.items()
-                },
+                "gaps": _means(row.gaps),
+                "standard_errors": _errors(estimates),
+                "gap_standard_errors": _errors(row.gaps),
                 "finds_best": row.finds_best,
                 "frontier": row.frontier,
                 "choice": row.choice,
@@ -235,27 +203,33 @@ def as_json(simulation: Simulation) -> str:
     return json.dumps({"strategies": rows}, ensure_ascii=False, allow_nan=False)
 
 
+def _means(estimates: Mapping[str, Estimate]) -> dict[str, float | None]:
+    return {name: _number(value.mean) for name, value in estimates.items()}
+
+
+def _errors(estimates: Mapping[str, Estimate]) -> dict[str, float | None]:
+    return {name: _number(value.standard_error) for name, value in estimates.items()}
+
+
 def _number(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
 def as_text(simulation: Simulation, options: Mapping[str, Any], *, columns: int = WIDTH) -> str:
-    """Two tables for people, what their marks mean, and the advice; within the columns of the terminal, or 80."""
+    """Two tables, the meaning of their marks, and the advice, as wide as the terminal or 80."""
     width = max(NARROWEST, min(WIDTH, columns))
-    rows = simulation.rows
+    rows, advice = simulation.rows, simulation.advice
     priced = any(row.cost.mean != row.calls.mean for row in rows)
     written = io.StringIO()
     console = Console(file=written, width=width, highlight=False, markup=False)
-    console.print(settings(options))
-    console.print()
+    console.print(settings(options), end="\n\n")
     console.print(_found(simulation, priced=priced))
     limited = options["max_calls"] is not None or options["max_cost"] is not None
     console.print(
         f"● what to choose at some limit on {'cost' if priced else 'calls'}: the cheapest that "
-        "nothing within it "
-        "clearly beats (2 standard errors of the difference); ○ also on the frontier"
-        f"{', within the limit' if limited else ''}; → recommended. Depth: calls that wait for "
-        "one another."
+        "nothing within it clearly beats (2 standard errors of the difference); ○ also on the "
+        f"frontier{', within the limit' if limited else ''}; → recommended. Depth: calls that "
+        "wait for one another."
     )
     if not all(row.finds_best for row in rows):
         console.print(
@@ -263,52 +237,42 @@ def as_text(simulation: Simulation, options: Mapping[str, Any], *, columns: int 
             "recommended."
         )
     if any(row.gaps for row in rows):
+        wide = width >= WIDTH
+        errors = "" if wide else f" Standard errors are at most {_largest_error(rows):.3f}."
         console.print()
-        console.print(_widths(rows, errors=width >= WIDTH))
+        console.print(_gaps(rows, errors=wide))
         console.print(
             "Quality of chosen minus rejected [sd]; – where the selector needs more than the "
-            "strategy guarantees."
-            + (
-                ""
-                if width >= WIDTH
-                else f" Standard errors are at most {_largest_error(rows):.3f}."
-            )
+            f"strategy guarantees.{errors}"
         )
     for note in simulation.notes:
         console.print(note)
     console.print()
-    advice = simulation.advice
-    chosen = "" if advice.row is None else f"Recommended: {label(rows[advice.row].contestant)}. "
-    console.print(chosen + advice.reason)
-    if advice.row is not None:
+    if advice.row is None:
+        console.print(advice.reason)
+    else:
         contestant = rows[advice.row].contestant
+        console.print(f"Recommended: {label(contestant)}. {advice.reason}")
         console.print(f"In a configuration: {_as_yaml(contestant)}")
-        # The stage passes on what the judge is set to have; nothing is measured there.
-        if told := getattr(contestant.make, "keywords", {}).get("first_slot_bias"):
+        # The stage passes on the bias that is set on the judge; it measures nothing.
+        if bias := getattr(contestant.make, "keywords", {}).get("first_slot_bias"):
             console.print(
-                f"It was told the judge's bias: set first_slot_bias: {told:.2f} (logits) on your "
+                f"It was told the judge's bias: set first_slot_bias: {bias:.2f} (logits) on your "
                 "judge."
             )
     return "\n".join(line.rstrip() for line in written.getvalue().splitlines())
 
 
 def _as_yaml(contestant: Contestant) -> str:
-    """The line that makes a run use the strategy."""
+    """The line of a configuration that selects the strategy."""
     options = "".join(f", {key}: {json.dumps(value)}" for key, value in contestant.options)
     return f"rank: {{strategy: {{name: {contestant.name}{options}}}}}"
 
 
 def _found(simulation: Simulation, *, priced: bool) -> Table:
-    """What each strategy takes and finds."""
-    table = _table(
-        "",
-        "strategy",
-        "calls",
-        *(["cost"] if priced else []),
-        "depth",
-        "best found %",
-        "regret [sd]",
-    )
+    """The cost and the result of each strategy."""
+    cost = ["cost"] if priced else []
+    table = _table("", "calls", *cost, "depth", "best found %", "regret [sd]")
     for index, row in enumerate(simulation.rows):
         table.add_row(
             ("→" if index == simulation.advice.row else " ")
@@ -324,21 +288,18 @@ def _found(simulation: Simulation, *, priced: bool) -> Table:
     return table
 
 
-def _widths(rows: Sequence[StrategyResult], *, errors: bool) -> Table:
-    """How wide each strategy's pairs are, by selector; with standard errors where there is room."""
+def _gaps(rows: Sequence[StrategyResult], *, errors: bool) -> Table:
+    """The gap of each strategy's pairs, by selector; with standard errors where there is room."""
     selectors = [name for name in GAPS if any(name in row.gaps for row in rows)]
-    table = _table("  ", "strategy", *(_TITLES.get(name, name) for name in selectors))
+    table = _table("  ", *(_TITLES.get(name, name) for name in selectors))
     for row in rows:
-        cells = [
-            _gap_text(row.gaps[name], errors=errors) if name in row.gaps else "–"
-            for name in selectors
-        ]
+        cells = [_gap_text(row.gaps.get(name), errors=errors) for name in selectors]
         table.add_row("", label(row.contestant), *cells)
     return table
 
 
-def _gap_text(gap: Estimate, *, errors: bool) -> str:
-    if math.isnan(gap.mean):
+def _gap_text(gap: Estimate | None, *, errors: bool) -> str:
+    if gap is None or math.isnan(gap.mean):
         return "–"
     return f"{gap.mean:.2f} ±{gap.standard_error:.2f}" if errors else f"{gap.mean:.2f}"
 
@@ -348,11 +309,11 @@ def _largest_error(rows: Sequence[StrategyResult]) -> float:
     return max((error for error in errors if not math.isnan(error)), default=math.nan)
 
 
-def _table(mark: str, name: str, *numbers: str) -> Table:
-    """An empty table: a mark, a name, numbers."""
+def _table(mark: str, *numbers: str) -> Table:
+    """An empty table with columns for a mark, the strategy and numbers."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
     table.add_column(mark)
-    table.add_column(name, overflow="fold")
+    table.add_column("strategy", overflow="fold")
     for number in numbers:
         table.add_column(number, justify="right", no_wrap=True)
     return table

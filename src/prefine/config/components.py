@@ -104,13 +104,11 @@ TABLES: dict[Kind, dict[str, str]] = {
         "reward": "prefine.judging.scores:reward",
     },
     "selector": {
-        "best_vs_random": "prefine.pairing.selectors.best_vs_random:best_vs_random",
-        "best_vs_runner_up": "prefine.pairing.selectors.best_vs_runner_up:best_vs_runner_up",
-        "best_vs_last_loser": "prefine.pairing.selectors.best_vs_last_loser:best_vs_last_loser",
-        "best_vs_worst": "prefine.pairing.selectors.best_vs_worst:best_vs_worst",
-        "best_vs_mu_minus_2sigma": (
-            "prefine.pairing.selectors.best_vs_mu_minus_2sigma:best_vs_mu_minus_2sigma"
-        ),
+        "best_vs_random": "prefine.pairing.selectors.best_vs:best_vs_random",
+        "best_vs_runner_up": "prefine.pairing.selectors.best_vs:best_vs_runner_up",
+        "best_vs_last_loser": "prefine.pairing.selectors.best_vs:best_vs_last_loser",
+        "best_vs_worst": "prefine.pairing.selectors.best_vs:best_vs_worst",
+        "best_vs_mu_minus_2sigma": "prefine.pairing.selectors.best_vs:best_vs_mu_minus_2sigma",
         "all_pairs": "prefine.pairing.selectors.all_pairs:all_pairs",
         "rejection_sampling": "prefine.pairing.selectors.rejection_sampling:rejection_sampling",
         "joint": "prefine.pairing.selectors.joint:joint",

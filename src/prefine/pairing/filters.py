@@ -1,7 +1,6 @@
 """The options that all selectors share, and what they need of the strategy."""
 
-from dataclasses import dataclass
-
+from prefine.config.sections import PairConfig
 from prefine.errors import ConfigError
 from prefine.pairing.protocol import SelectorFacts
 from prefine.ranking.protocol import StrategyFacts
@@ -14,52 +13,22 @@ TOO_UNEQUAL = "lengths differ too much"
 TRUNCATED = "cut by the generation limit"
 
 
-@dataclass(frozen=True)
-class PairOptions:
-    """What a pair must fulfil, whichever selector proposes it.
-
-    Args:
-        min_gap: The gap [the strategy's scores] that the chosen one must exceed, strictly.
-        min_p_chosen: The P(chosen is better) that the judge must at least have given the chosen
-            one.
-        max_length_ratio: The longer answer is at most so many times as long as the shorter one.
-        length_penalty: Subtracted from the scores for every character of the answer, before
-            anything is selected.
-        drop_truncated: Leave out completions that the generation limit has cut.
-        pairs_per_prompt: Take so many; None is the selector's own number.
-    """
-
-    min_gap: float | None = None
-    min_p_chosen: float | None = None
-    max_length_ratio: float | None = None
-    length_penalty: float = 0.0
-    drop_truncated: bool = False
-    pairs_per_prompt: int | None = None
-
-
 def check_options(
-    options: PairOptions, selector: SelectorFacts, strategy_name: str, facts: StrategyFacts
+    options: PairConfig, selector: SelectorFacts, strategy_name: str, facts: StrategyFacts
 ) -> None:
-    """Nothing, if every option that is set can be applied.
+    """Raise ConfigError if an option that is set cannot be applied.
 
-    Raises:
-        ConfigError: One cannot: the strategy does not know what it is about, or a list has no such
-            thing.
+    The strategy does not give what it needs, or the selector makes lists, to which it does not
+    apply.
     """
-    for name, value in (
-        ("min_gap", options.min_gap),
-        ("length_penalty", options.length_penalty or None),
+    for name, is_set, instead in (
+        ("min_gap", options.min_gap is not None, ", or ask for pair.min_p_chosen"),
+        ("length_penalty", options.length_penalty > 0, ""),
     ):
-        if value is not None and "scores" not in facts.guarantees:
-            instead = (
-                "; min_p_chosen asks for what the judge said about the two"
-                if name == "min_gap"
-                else ""
-            )
+        if is_set and "scores" not in facts.guarantees:
             raise ConfigError(
-                f"pair.{name}: needs scores, which strategy {strategy_name!r} does not "
-                f"guarantee{instead}; "
-                f"leave pair.{name} out, or choose another rank.strategy"
+                f"pair.{name}: needs scores, which strategy {strategy_name!r} does not guarantee; "
+                f"leave pair.{name} out, or choose another rank.strategy{instead}"
             )
     if options.min_p_chosen is not None and "duels" not in facts.asks:
         raise ConfigError(
@@ -75,8 +44,8 @@ def check_options(
             )
 
 
-def refusal(pair: PreferencePair, options: PairOptions) -> str | None:
-    """Why the pair is not wanted; None if it is.
+def refusal(pair: PreferencePair, options: PairConfig) -> str | None:
+    """The reason why a pair is not wanted; None if it is.
 
     Answers to two prompts were never compared, so only their lengths are looked at.
     """
@@ -97,8 +66,11 @@ def refusal(pair: PreferencePair, options: PairOptions) -> str | None:
     return None if lengths_match(pair.chosen, pair.rejected, options) else TOO_UNEQUAL
 
 
-def lengths_match(one: Completion, other: Completion, options: PairOptions) -> bool:
-    """Whether the two are of similar length: in tokens where both were sampled here, else in characters."""
+def lengths_match(one: Completion, other: Completion, options: PairConfig) -> bool:
+    """Return True if the two are of similar length.
+
+    It is counted in tokens where both were sampled here, else in characters.
+    """
     if options.max_length_ratio is None:
         return True
     if one.token_ids is not None and other.token_ids is not None:

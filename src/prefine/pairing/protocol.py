@@ -1,8 +1,8 @@
-"""What a selector is: a pure function from a ranking to choices of completion ids, most wanted first.
+"""Selectors: pure functions from a ranking to choices of completion ids, most wanted first.
 
-It proposes; `select.py` takes: the options that all selectors share (gaps, lengths, truncation, how
-many) are applied to the ranking before the selector sees it and to its proposals afterwards, and
-the first that are left are the pairs.
+A selector proposes, and `select.py` takes: the options that all selectors share (gaps, lengths,
+truncation, how many) are applied to the ranking before the selector sees it and to its proposals
+afterwards, and the first that are left are the pairs.
 """
 
 from collections.abc import Callable
@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 from prefine.errors import ConfigError
 from prefine.ranking.protocol import Guarantee
+from prefine.records import Ranking
 
 Makes = Literal["pairs", "joint", "lists"]
 Selector = Callable[..., Any]
@@ -18,7 +19,7 @@ F = TypeVar("F", bound=Selector)
 
 
 class Choice(NamedTuple):
-    """One selected pair, by completion id; `rejected_prompt` is the id of its prompt where that is another one."""
+    """One selected pair, by completion id; `rejected_prompt` is set where it is another prompt."""
 
     chosen: str
     rejected: str
@@ -27,7 +28,7 @@ class Choice(NamedTuple):
 
 @dataclass(frozen=True)
 class SelectorFacts:
-    """What is known of a selector before it runs.
+    """The declared properties of a selector, known before it runs.
 
     It needs all of `needs` and, unless that is empty, one of `needs_one_of`. `pairs_per_prompt` is
     how many of its proposals are taken unless the configuration says so; None takes all.
@@ -39,15 +40,22 @@ class SelectorFacts:
     makes: Makes = "pairs"
 
     def fits(self, guarantees: frozenset[Guarantee]) -> bool:
-        """Whether a strategy that guarantees these is enough."""
+        """Return True if a strategy that guarantees these is enough."""
         return self.needs <= guarantees and (
             not self.needs_one_of or bool(self.needs_one_of & guarantees)
         )
 
     def missing(self, guarantees: frozenset[Guarantee]) -> str:
-        """What a strategy that guarantees these lacks, in words."""
+        """The guarantees that a strategy with these lacks, in words."""
         lacks = ", ".join(sorted(self.needs - guarantees))
         return lacks or " or ".join(sorted(self.needs_one_of))
+
+
+def scores_of(ranking: Ranking) -> dict[str, float] | None:
+    """The scores of a ranking by completion id, in the order of its completions."""
+    if ranking.scores is None:
+        return None
+    return dict(zip(ranking.completions, ranking.scores, strict=True))
 
 
 def selector(
@@ -95,7 +103,7 @@ def selector(
 
 
 def selector_facts(function: Selector) -> SelectorFacts:
-    """The facts attached by `selector`.
+    """Return the facts attached by `selector`.
 
     Raises:
         ConfigError: The function was not declared as a selector.

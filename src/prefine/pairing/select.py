@@ -1,31 +1,34 @@
-"""From a ranking to preference pairs: what is proposed, which of it is wanted, and what is known of it."""
+"""From a ranking to preference pairs or a list: the proposals of a selector, checked, filtered.
+
+A selector may be a user's own, so its proposals are checked before they are used.
+"""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import pairwise
+from typing import Any, NamedTuple
 
+from prefine.config.sections import PairConfig
 from prefine.errors import ConfigError
-from prefine.pairing.evidence import PairEvidence, same_answer
 from prefine.pairing.filters import (
     SAME_ANSWER,
+    TOO_CLOSE,
     TOO_UNEQUAL,
     TRUNCATED,
-    PairOptions,
     lengths_match,
     refusal,
 )
-from prefine.pairing.protocol import Choice, Selector, selector_facts
-from prefine.pairing.view import find, narrowed
+from prefine.pairing.protocol import Choice, Selector, scores_of, selector_facts
+from prefine.pairing.view import PairEvidence, find, narrowed
 from prefine.ranking.protocol import StrategyFacts
-from prefine.records import Completion, PreferencePair, Prompt, Ranking
+from prefine.records import Completion, PreferenceList, PreferencePair, Prompt, Ranking
 
-NOTHING = "no pair selected"
+NO_PAIR, NO_LIST = "no pair selected", "no list selected"
 CHAMPION_CUT = f"the best completion was {TRUNCATED}"
-Propose = Callable[[Ranking], Iterable[Choice]]
 
 
 class Selected(NamedTuple):
-    """The pairs that are taken of a prompt, and what was passed over on the way, by reason; or why there is none."""
+    """The pairs of a prompt, and the number of proposals that were dropped, by reason."""
 
     pairs: list[PreferencePair]
     dropped: Counter[str]
@@ -38,18 +41,9 @@ def check_selector(
     facts: StrategyFacts,
     table: Mapping[str, Selector],
 ) -> None:
-    """Nothing, if the strategy guarantees all that the selector needs.
+    """Raise ConfigError unless the strategy guarantees all that the selector needs.
 
-    Args:
-        selector_name: What the configuration calls the selector.
-        function: The selector.
-        strategy_name: What the configuration calls the strategy.
-        facts: The strategy's facts.
-        table: The selectors to suggest instead, by name.
-
-    Raises:
-        ConfigError: Something is not guaranteed; the message names the selectors of the table that
-            fit.
+    The message names the selectors of `table`, by name, that fit the strategy.
     """
     needs = selector_facts(function)
     if not needs.fits(facts.guarantees):
@@ -58,26 +52,84 @@ def check_selector(
         )
         raise ConfigError(
             f"pair.selector.name: {selector_name!r} needs {needs.missing(facts.guarantees)}, "
-            "which strategy "
-            f"{strategy_name!r} does not guarantee (it guarantees "
-            f"{', '.join(sorted(facts.guarantees))}). "
-            f"Selectors that fit: {', '.join(fitting) or 'none'}; or choose another rank.strategy"
+            f"which strategy {strategy_name!r} does not guarantee (it guarantees "
+            f"{', '.join(sorted(facts.guarantees))}). Selectors that fit: "
+            f"{', '.join(fitting) or 'none'}; or choose another rank.strategy"
         )
+
+
+def checked_choices(proposed: Any, ranking: Ranking, *, where: str) -> Iterator[Choice]:
+    """The choices that a selector of pairs returned, given this ranking.
+
+    Raises:
+        ConfigError: One is no choice of two completions of the ranking; `where` names the selector
+            and the prompt.
+    """
+    for choice in _items(proposed, where):
+        if not isinstance(choice, Choice):
+            raise ConfigError(
+                f"{where} proposes {choice!r:.80}; give Choice(chosen, rejected), completion ids"
+            )
+        _check_known(choice[:2], ranking, where)
+        if choice.chosen == choice.rejected:
+            raise ConfigError(
+                f"{where} proposes {choice.chosen} over itself; propose two completions"
+            )
+        if choice.rejected_prompt is not None:
+            raise ConfigError(
+                f"{where} proposes a rejected_prompt; declare the selector with makes='joint'"
+            )
+        yield choice
+
+
+def checked_list(proposed: Any, ranking: Ranking, *, where: str) -> list[str]:
+    """The ids, best first, that a selector of lists returned, given this ranking.
+
+    Raises:
+        ConfigError: One is unknown or repeated, or its score is above that of one before it.
+    """
+    ids = list(_items(proposed, where))
+    _check_known(ids, ranking, where)
+    if len(set(ids)) < len(ids):
+        raise ConfigError(f"{where} lists a completion twice: {ids!r:.200}")
+    scores = scores_of(ranking) or dict.fromkeys(ids, 0.0)
+    for above, below in pairwise(ids):
+        if scores[below] > scores[above]:
+            raise ConfigError(
+                f"{where}: its list is not best first: {above} (score {scores[above]:g}) stands "
+                f"before {below} ({scores[below]:g})"
+            )
+    return ids
+
+
+def _items(proposed: Any, where: str) -> Iterator[Any]:
+    if isinstance(proposed, str) or not isinstance(proposed, Iterable):
+        raise ConfigError(f"{where} returns {proposed!r:.80}; return a list")
+    return iter(proposed)
+
+
+def _check_known(ids: Iterable[Any], ranking: Ranking, where: str) -> None:
+    for id_ in ids:
+        if id_ not in ranking.completions:
+            raise ConfigError(
+                f"{where} names completion {id_!r:.80}, which is not among those that it was given "
+                "(ranking.completions)"
+            )
 
 
 def select_pairs(
     prompt: Prompt,
     completions: Mapping[str, Completion],
     ranking: Ranking,
-    propose: Propose,
-    options: PairOptions,
+    propose: Callable[[Ranking], Iterable[Choice]],
+    options: PairConfig,
     *,
     limit: int | None,
 ) -> Selected:
     """The first `limit` proposals that are wanted (None: all of them), as preference pairs.
 
     Args:
-        prompt: What was answered.
+        prompt: The prompt.
         completions: Its completions, by id.
         ranking: Their ranking.
         propose: A selector, its own options bound.
@@ -88,13 +140,13 @@ def select_pairs(
         DataError: The ranking names an unknown completion.
     """
     view = narrowed(ranking, completions, options)
-    known = PairEvidence(view, judged=ranking)
+    evidence = PairEvidence(view, judged=ranking)
     found: dict[Choice, PreferencePair] = {}
     dropped: Counter[str] = Counter()
     for choice in propose(view):
         if choice in found:
             continue
-        pair = to_pair(prompt, completions, known, choice)
+        pair = to_pair(prompt, completions, evidence, choice)
         why = None if pair is None else refusal(pair, options)
         if pair is None or why is not None:
             dropped[why or SAME_ANSWER] += 1
@@ -104,48 +156,104 @@ def select_pairs(
             break
     if not found and not dropped:
         cut = view.champion is None and ranking.champion is not None and options.drop_truncated
-        dropped[CHAMPION_CUT if cut else NOTHING] += 1
+        dropped[CHAMPION_CUT if cut else NO_PAIR] += 1
     return Selected(list(found.values()), dropped)
 
 
 def to_pair(
-    prompt: Prompt, completions: Mapping[str, Completion], known: PairEvidence, choice: Choice
+    prompt: Prompt, completions: Mapping[str, Completion], evidence: PairEvidence, choice: Choice
 ) -> PreferencePair | None:
-    """The preference pair of a selected pair, with what the ranking knows about the two; None for the same answer.
+    """The preference pair of a choice, with the evidence on it; None for the same answer twice.
 
     Neither `p_chosen` nor `score_gap` is stored where it does not favour the chosen one: a champion
     may owe its place to other duels, or to the tie rule.
 
-    Args:
-        prompt: What was answered.
-        completions: Its completions, by id.
-        known: What the ranking knows.
-        choice: Two completions of the prompt.
-
     Raises:
         DataError: One of the two is unknown or of another prompt.
     """
-    chosen, rejected = (
-        find(prompt.id, completions, id_) for id_ in (choice.chosen, choice.rejected)
-    )
-    if same_answer(chosen, rejected):
+    chosen = find(prompt.id, completions, choice.chosen)
+    rejected = find(prompt.id, completions, choice.rejected)
+    if _same_answer(chosen, rejected):
         return None
     return PreferencePair(
         prompt=prompt,
         chosen=chosen,
         rejected=rejected,
-        p_chosen=known.p_chosen(choice),
-        score_gap=known.gap(choice),
+        p_chosen=evidence.p_chosen(choice),
+        score_gap=evidence.gap(choice),
     )
+
+
+def _same_answer(one: Completion, other: Completion) -> bool:
+    """Return True for equal answers.
+
+    Reasoning is no part of an answer: neither the judge nor its reader sees it.
+    """
+    return one.text == other.text and one.message.tool_calls == other.message.tool_calls
 
 
 def across(
-    own: PreferencePair, other: PreferencePair, options: PairOptions
-) -> tuple[PreferencePair | None, str | None]:
-    """The chosen one of a prompt's pair against the rejected one of another prompt's; or why it is not wanted."""
-    if not lengths_match(own.chosen, other.rejected, options):
-        return None, TOO_UNEQUAL
-    joined = PreferencePair(
-        prompt=own.prompt, chosen=own.chosen, rejected=other.rejected, rejected_prompt=other.prompt
+    pair: PreferencePair, other: PreferencePair, options: PairConfig
+) -> PreferencePair | None:
+    """A prompt's chosen against the rejected of another prompt's pair; None for unequal lengths."""
+    if not lengths_match(pair.chosen, other.rejected, options):
+        return None
+    return PreferencePair(
+        prompt=pair.prompt,
+        chosen=pair.chosen,
+        rejected=other.rejected,
+        rejected_prompt=other.prompt,
     )
-    return joined, None
+
+
+def select_list(
+    prompt: Prompt,
+    completions: Mapping[str, Completion],
+    ranking: Ranking,
+    propose: Callable[[Ranking], list[str]],
+    options: PairConfig,
+) -> PreferenceList | str:
+    """The list of a prompt, with scores if there are any, else with ranks; or why there is none.
+
+    From the best downwards, a completion is left out whose score is not below the last kept one's
+    by more than the minimum gap, whose length does not match the best one's, or whose answer stands
+    there already.
+
+    Args:
+        prompt: The prompt.
+        completions: Its completions, by id.
+        ranking: Their ranking.
+        propose: A selector that makes lists, its own options bound.
+        options: The options that all selectors share.
+
+    Raises:
+        DataError: The ranking names an unknown completion.
+    """
+    view = narrowed(ranking, completions, options)
+    scores = scores_of(view)
+    kept: list[Completion] = []
+    left_out = NO_LIST
+    for id_ in propose(view):
+        found = find(prompt.id, completions, id_)
+        if any(_same_answer(one, found) for one in kept):
+            left_out = SAME_ANSWER
+        elif kept and not lengths_match(kept[0], found, options):
+            left_out = TOO_UNEQUAL
+        elif (
+            kept
+            and options.min_gap is not None
+            and (not scores or scores[kept[-1].id] - scores[id_] <= options.min_gap)
+        ):
+            left_out = TOO_CLOSE
+        else:
+            kept.append(found)
+    if len(kept) < 2:
+        return left_out
+    if scores is not None and scores[kept[0].id] == scores[kept[-1].id]:
+        return TOO_CLOSE
+    return PreferenceList(
+        prompt=prompt,
+        completions=tuple(kept),
+        scores=None if scores is None else tuple(scores[one.id] for one in kept),
+        ranks=None if scores is not None else tuple(range(1, len(kept) + 1)),
+    )

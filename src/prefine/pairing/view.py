@@ -1,65 +1,80 @@
-"""A ranking as a selector sees it: without the completions that are left out, its scores corrected for length."""
+"""A ranking as a selector sees it, and the evidence that it has on two completions.
 
+Completions that are left out are gone from it, and its scores are corrected for length.
+"""
+
+import math
 from collections.abc import Mapping
+from statistics import fmean
 
+from prefine.config.sections import PairConfig
 from prefine.errors import DataError
-from prefine.pairing.filters import PairOptions
+from prefine.pairing.protocol import Choice, scores_of
 from prefine.records import Completion, Ranking
 
 
 def narrowed(
-    ranking: Ranking, completions: Mapping[str, Completion], options: PairOptions
+    ranking: Ranking, completions: Mapping[str, Completion], options: PairConfig
 ) -> Ranking:
     """The ranking of the completions that are left, in the order of their ids.
 
-    What was known is still known where order or scores tell: the champion is the best of those that
-    are left, the worst their worst. What they do not tell is None; nothing becomes known that was
-    not. A penalty on length moves all of it to where the corrected scores say.
+    A champion or a worst one that was left out is replaced by the best or worst of those left, if
+    order or scores tell; nothing becomes known that was not. A penalty on length ranks all by the
+    corrected scores.
 
     Args:
         ranking: One prompt's ranking.
         completions: Its completions, by id.
-        options: Says which are left out, and the penalty.
+        options: The completions to leave out, and the penalty.
 
     Raises:
         DataError: A completion of the ranking is not among those given.
     """
-    kept = sorted(
-        (
-            place
-            for place, id_ in enumerate(ranking.completions)
-            if _wanted(ranking, completions, id_, options)
-        ),
-        key=lambda place: ranking.completions[place],
+
+    def completion(id_: str) -> Completion:
+        return find(ranking.prompt_id, completions, id_)
+
+    ids = sorted(
+        id_
+        for id_ in ranking.completions
+        if not options.drop_truncated or completion(id_).finish_reason != "length"
     )
-    ids = tuple(ranking.completions[place] for place in kept)
-    scores = _corrected(ranking, completions, options, kept)
-    if options.length_penalty and scores is None:
+    scores, penalty = scores_of(ranking), options.length_penalty
+    if penalty and scores is None:
         # Without scores for all of them (duels are missing), nobody can say who is best at equal
         # length.
-        return Ranking(prompt_id=ranking.prompt_id, strategy=ranking.strategy, completions=ids)
-    left = set(ids)
-    order = None if ranking.order is None else tuple(id_ for id_ in ranking.order if id_ in left)
-    by_score: tuple[str, ...] | None = None
+        return Ranking(
+            prompt_id=ranking.prompt_id, strategy=ranking.strategy, completions=tuple(ids)
+        )
+    order = None if ranking.order is None else [id_ for id_ in ranking.order if id_ in ids]
+    # The completions that are left, best first, as far as that is known.
+    ranked = order
     if scores is not None:
-        value = dict(zip(ids, scores, strict=True))
-        known = {id_: place for place, id_ in enumerate(order or ())}
-        ends = {ranking.champion: -1, ranking.worst: 1}
-        by_score = tuple(sorted(ids, key=lambda i: (-value[i], known.get(i, 0), ends.get(i, 0), i)))
-    moved = by_score if options.length_penalty else None
-    champion = _end(ranking.champion, 0, left, moved, order, by_score)
-    errors = ranking.standard_errors
+        if penalty:
+            scores = {id_: scores[id_] - penalty * len(completion(id_).text) for id_ in ids}
+        if penalty or not order:
+            known = {id_: place for place, id_ in enumerate(order or ())}
+            ends = {ranking.champion: -1, ranking.worst: 1}
+            ranked = sorted(ids, key=lambda i: (-scores[i], known.get(i, 0), ends.get(i, 0), i))
+
+    def end(before: str | None, place: int) -> str | None:
+        """The first or the last one, if one was known."""
+        if before is None or (before in ids and not penalty):
+            return before
+        return ranked[place] if ranked else None
+
+    champion = end(ranking.champion, 0)
+    last_loser_stays = ranking.last_loser in ids and champion == ranking.champion
+    errors = dict(zip(ranking.completions, ranking.standard_errors or (), strict=False))
     return ranking.model_copy(
         update={
-            "completions": ids,
+            "completions": tuple(ids),
             "champion": champion,
-            "worst": _end(ranking.worst, -1, left, moved, order, by_score),
-            "last_loser": ranking.last_loser
-            if ranking.last_loser in left and champion == ranking.champion
-            else None,
-            "order": order if order is None or moved is None else moved,
-            "scores": scores,
-            "standard_errors": None if errors is None else tuple(errors[place] for place in kept),
+            "worst": end(ranking.worst, -1),
+            "last_loser": ranking.last_loser if last_loser_stays else None,
+            "order": None if order is None else tuple(ranked or ()),
+            "scores": None if scores is None else tuple(scores[id_] for id_ in ids),
+            "standard_errors": tuple(errors[id_] for id_ in ids) if errors else None,
             "cyclic_triads": ranking.cyclic_triads
             if len(ids) == len(ranking.completions)
             else None,
@@ -86,45 +101,44 @@ def find(prompt_id: str, completions: Mapping[str, Completion], id_: str) -> Com
     return completion
 
 
-def _wanted(
-    ranking: Ranking, completions: Mapping[str, Completion], id_: str, options: PairOptions
-) -> bool:
-    return (
-        not options.drop_truncated
-        or find(ranking.prompt_id, completions, id_).finish_reason != "length"
-    )
+class PairEvidence:
+    """Probabilities and gaps of a ranking's pairs, looked up once for all pairs.
 
+    Args:
+        ranking: The ranking to select pairs from; gaps are those of its scores.
+        judged: The ranking before its scores were corrected for length: a probability is what the
+            judge said.
+    """
 
-def _corrected(
-    ranking: Ranking, completions: Mapping[str, Completion], options: PairOptions, kept: list[int]
-) -> tuple[float, ...] | None:
-    if ranking.scores is None:
-        return None
-    if not options.length_penalty:
-        return tuple(ranking.scores[place] for place in kept)
-    lengths = [
-        len(find(ranking.prompt_id, completions, ranking.completions[place]).text) for place in kept
-    ]
-    return tuple(
-        ranking.scores[place] - options.length_penalty * length
-        for place, length in zip(kept, lengths, strict=True)
-    )
+    def __init__(self, ranking: Ranking, judged: Ranking) -> None:
+        self._scores = scores_of(ranking)
+        self._log_odds = scores_of(judged) if judged.score_unit == "log_odds" else None
+        self._answers: dict[tuple[str, str], list[float]] = {}
+        for duel in judged.duels:
+            if duel.p_first is not None:
+                self._answers.setdefault((duel.first, duel.second), []).append(duel.p_first)
 
+    def p_chosen(self, choice: Choice) -> float | None:
+        """P(chosen is better), if above .5.
 
-def _end(
-    before: str | None,
-    end: int,
-    left: set[str],
-    moved: tuple[str, ...] | None,
-    order: tuple[str, ...] | None,
-    by_score: tuple[str, ...] | None,
-) -> str | None:
-    """The first or the last, where it was known."""
-    if before is None or not left:
-        return None
-    if moved:
-        return moved[end]
-    if before in left:
-        return before
-    ranked = order or by_score
-    return ranked[end] if ranked else None
+        The mean over the answered duels of the two, un-swapped; if they never met, by log-odds.
+        """
+        one, other = choice.chosen, choice.rejected
+        answers = self._answers.get((one, other), []) + [
+            1 - p for p in self._answers.get((other, one), ())
+        ]
+        if answers:
+            found = fmean(answers)
+        elif self._log_odds is None:
+            return None
+        else:
+            gap = self._log_odds[one] - self._log_odds[other]
+            found = 1 / (1 + math.exp(-gap)) if gap > 0 else 0.5
+        return found if found > 0.5 else None
+
+    def gap(self, choice: Choice) -> float | None:
+        """The score of the chosen minus that of the rejected, if above 0."""
+        if self._scores is None:
+            return None
+        gap = self._scores[choice.chosen] - self._scores[choice.rejected]
+        return gap if gap > 0 else None

@@ -1,4 +1,4 @@
-"""Ranking strategies: pure generators that ask for duels and return what they found; and what aggregates duels."""
+"""Ranking strategies, generators that ask for duels and return an outcome; and fits of duels."""
 
 from prefine.lazy import lazy_exports
 
@@ -30,7 +30,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "prefine.ranking.strategies.score_then_duel": ("score_then_duel",),
         "prefine.ranking.strategies.swiss": ("swiss",),
         "prefine.ranking.strategies.top_two": ("top_two",),
-        "prefine.ranking.strategies.tournament": (
+        "prefine.ranking.tournament": (
             "copeland",
             "cyclic_triads",
             "kendall_distance",

@@ -1,4 +1,4 @@
-"""The judge of the ranking simulations: margins from qualities, and what noise and a slot bias make of them.
+"""The judge of the ranking simulations: a margin of qualities, with noise and a slot bias.
 
     margin = quality_first - quality_second
              + sigma * (sqrt(1 - order_noise) * pair noise + sqrt(order_noise) * order noise +
@@ -22,7 +22,7 @@ _NORMAL = NormalDist()
 
 
 def noise_sd(accuracy: float) -> float:
-    """The judge's noise [quality sd] at which it judges two random completions rightly with probability `accuracy`.
+    """The noise [quality sd] of a judge that is right on two random completions so often.
 
     Qualities are N(0, 1), so their difference is d ~ N(0, 2); with noise e ~ N(0, sigma^2) the
     verdict is right when d + e has the sign of d: accuracy = 1/2 + arctan(sqrt(2) / sigma) / pi. So
@@ -38,9 +38,9 @@ def noise_sd(accuracy: float) -> float:
 
 
 def first_slot_logit(bias: float, verdicts: Verdicts) -> float:
-    """The log-odds for the first slot between two equals [logit] of a judge with noise and this bias [sigma].
+    """The log-odds for the first slot between two equals [logit] at a bias [sigma].
 
-    Exactly 3 * bias for soft verdicts; logit(Phi(bias)) for hard ones.
+    For a judge with noise. Exactly 3 * bias for soft verdicts; logit(Phi(bias)) for hard ones.
     """
     if verdicts == "soft":
         return SOFTNESS * bias

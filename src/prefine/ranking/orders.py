@@ -15,6 +15,7 @@ from prefine.ranking.protocol import Answers, Ask, Duel, OrderPolicy
 
 T = TypeVar("T")
 Order = Literal["single", "both", "lazy"]
+SingleOrBoth = Literal["single", "both"]
 Slot = Literal["first", "second"]
 Duels: TypeAlias = Callable[[int, int], OrderPolicy]
 """A duel of champion and challenger, by index."""
@@ -29,12 +30,12 @@ class Policy(Protocol):
 
 
 def favoured_slot(first_slot_bias: float) -> Slot:
-    """The slot that a judge with this bias [logit] favours; the first one when it favours neither."""
+    """The slot that a judge with this bias [logit] favours; the first when it favours neither."""
     return "first" if first_slot_bias >= 0 else "second"
 
 
 def single(champion: int, challenger: int, *, favoured: Slot = "first") -> OrderPolicy:
-    """Ask once; the champion is shown first to challengers of odd index and second to those of even index.
+    """Ask once; the champion is shown first to challengers of odd index, else second.
 
     The slot follows from the challenger's index alone, never from who is champion or how it got
     there. So a scan shows its champion first in every other duel, and a judge's slot preference
@@ -73,7 +74,7 @@ def both(champion: int, challenger: int, *, favoured: Slot = "first") -> OrderPo
 
 
 def lazy(champion: int, challenger: int, *, favoured: Slot = "first") -> OrderPolicy:
-    """The same decision as `both`, failed calls included; the second order is asked only if the first leaves it open.
+    """Decide as `both` does, failed calls included, with the second order only where it matters.
 
     The first order shows the champion in the favoured slot, where it is likelier to stay and to
     settle the duel with one call. The second order follows if the first one went to the challenger
@@ -111,7 +112,7 @@ ORDERS: Mapping[Order, OrderFacts] = MappingProxyType(
 
 
 def balanced(completions: int, order: Order, first_slot_bias: float) -> Duels:
-    """The duels of a tournament under an order policy, `single` with its slots dealt out by what has been shown.
+    """The duels of a tournament under an order policy; `single` deals out its slots evenly.
 
     Asked once, a duel shows first whom fewer duels have shown first so far; where it is the same
     number, the champion to challengers of odd index. Somebody who has won from the worse slot is
@@ -138,10 +139,16 @@ def balanced(completions: int, order: Order, first_slot_bias: float) -> Duels:
     return duel
 
 
+def in_orders(duels: Sequence[Duel], order: str) -> list[Duel]:
+    """The duels as they are if each is asked once ("single"); else in one order, then the other."""
+    swapped = [] if order == "single" else [duel.swapped() for duel in duels]
+    return [*duels, *swapped]
+
+
 def together(
     steps: Sequence[Generator[list[Ask], Answers, T]],
 ) -> Generator[list[Ask], Answers, list[T]]:
-    """The results of several sub-generators, in order; they run in lock step, all that are open in one round.
+    """Run several sub-generators in lock step, all in one round; return their results in order.
 
     Args:
         steps: Such as the order policies of duels that do not depend on each other. One that needs

@@ -6,10 +6,11 @@ returns its outcome. It does no IO and knows no model, so the same code runs aga
 journal or a simulator.
 """
 
+import functools
 import inspect
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar, cast
 
 from prefine.errors import ConfigError
 
@@ -23,6 +24,10 @@ class Duel(NamedTuple):
     first: int
     second: int
 
+    def swapped(self) -> "Duel":
+        """Return the same two in the other order."""
+        return Duel(self.second, self.first)
+
 
 class Rate(NamedTuple):
     """Ask for a score of one completion."""
@@ -32,7 +37,7 @@ class Rate(NamedTuple):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a strategy found, completions by index. What it does not guarantee is None.
+    """The result of a strategy, completions by index; a field that it does not guarantee is None.
 
     `order` is best first; `scores` has one value per completion, and `score_unit` is "log_odds"
     where the sigmoid of a gap is P(better).
@@ -54,43 +59,29 @@ Strategy: TypeAlias = Generator[list[Ask], Answers, Outcome]
 OrderPolicy: TypeAlias = Generator[list[Ask], Answers, bool | None]
 
 
-def _none(m: int) -> int:
+def _no_ratings(m: int) -> int:
     """The ratings of a strategy that only duels."""
     return 0
 
 
-def _told_what_it_takes(
-    count: Callable[..., int], of: Callable[..., Strategy]
-) -> Callable[..., int]:
-    """The same function, called with all of the strategy's options; it is passed those that it names."""
-    options, taken = (
-        inspect.signature(of).parameters.keys(),
-        inspect.signature(count).parameters.keys(),
-    )
-
-    def counted(m: int, **given: object) -> int:
-        if unknown := given.keys() - options:
-            raise TypeError(f"{of.__name__} takes no {', '.join(sorted(unknown))}")
-        return count(m, **{name: value for name, value in given.items() if name in taken})
-
-    return counted
-
-
 @dataclass(frozen=True)
 class StrategyFacts:
-    """What is known of a strategy before it runs.
+    """The declared properties of a strategy, known before it runs.
 
-    `max_asks`, `max_ratings` and `rounds` are functions of the number of completions and of the
-    strategy's options, given as keyword arguments (the same ones that the strategy takes). `asks`
-    says what it asks for: a judge that only compares cannot serve a strategy that asks for ratings.
-    `max_ratings` is how many of `max_asks` are ratings; the others are duels.
+    Attributes:
+        guarantees: The fields that its outcome has when every call was answered.
+        max_asks: The most calls, as a function of the number of completions and, by keyword, of the
+            strategy's options.
+        rounds: The most rounds, likewise.
+        asks: A judge that only compares cannot serve a strategy that asks for ratings.
+        max_ratings: How many of `max_asks` are ratings, likewise; the others are duels.
     """
 
     guarantees: frozenset[Guarantee]
     max_asks: Callable[..., int]
     rounds: Callable[..., int]
     asks: frozenset[AskKind] = frozenset({"duels"})
-    max_ratings: Callable[..., int] = _none
+    max_ratings: Callable[..., int] = _no_ratings
 
 
 S = TypeVar("S", bound=Callable[..., Strategy])
@@ -104,7 +95,9 @@ def strategy(
     asks: Iterable[AskKind] = ("duels",),
     max_ratings: Callable[..., int] | None = None,
 ) -> Callable[[S], S]:
-    """Attach a strategy's facts to its function, where it is written.
+    """Declare a function as a strategy: attach its facts, and refuse fewer than two completions.
+
+    The refusal comes when the function is called, also if it is a generator function.
 
     Args:
         guarantees: What its outcome always has, when every call is answered.
@@ -112,8 +105,8 @@ def strategy(
             options that matter.
         rounds: The most rounds, likewise.
         asks: What it asks for.
-        max_ratings: How many of `max_asks` are ratings, likewise; where it asks for duels and for
-            ratings.
+        max_ratings: How many of `max_asks` are ratings, likewise; required where it asks for duels
+            and for ratings.
 
     Raises:
         TypeError: It asks for duels and for ratings, and does not say how many are ratings.
@@ -123,19 +116,47 @@ def strategy(
         raise TypeError(
             "a strategy that asks for duels and for ratings declares max_ratings=…, too"
         )
-    ratings = max_ratings or (max_asks if "ratings" in kinds else _none)
+    ratings = max_ratings or (max_asks if "ratings" in kinds else _no_ratings)
 
     def attach(function: S) -> S:
-        counts = [_told_what_it_takes(count, function) for count in (max_asks, rounds, ratings)]
-        facts = StrategyFacts(frozenset(guarantees), counts[0], counts[1], kinds, counts[2])
-        function.facts = facts  # type: ignore[attr-defined]
-        return function
+        @functools.wraps(function)
+        def checked(*args: Any, **options: Any) -> Strategy:
+            completions = args[0] if args else options.get("num_completions", 2)
+            if completions < 2:
+                raise ValueError(
+                    f"{function.__name__} needs at least 2 completions, got {completions}"
+                )
+            return function(*args, **options)
+
+        checked.facts = StrategyFacts(  # type: ignore[attr-defined]
+            frozenset(guarantees),
+            _with_all_options(max_asks, function),
+            _with_all_options(rounds, function),
+            kinds,
+            _with_all_options(ratings, function),
+        )
+        return cast(S, checked)
 
     return attach
 
 
+def _with_all_options(
+    count: Callable[..., int], function: Callable[..., Strategy]
+) -> Callable[..., int]:
+    """Let a count take all options of its strategy; it is passed those that it names."""
+    known = inspect.signature(function).parameters.keys()
+    named = inspect.signature(count).parameters.keys()
+
+    def counted(m: int, **options: object) -> int:
+        if unknown := options.keys() - known:
+            raise TypeError(f"{function.__name__} takes no {', '.join(sorted(unknown))}")
+        return count(m, **{name: value for name, value in options.items() if name in named})
+
+    return counted
+
+
 def facts_of(function: Callable[..., Strategy]) -> StrategyFacts:
-    """The facts attached by `strategy`.
+    """Return the facts attached by `strategy`.
 
     Raises:
         ConfigError: The function was not declared as a strategy.
@@ -150,7 +171,7 @@ def facts_of(function: Callable[..., Strategy]) -> StrategyFacts:
 
 
 def duel_limit(name: str, m: int, limit: int | None, *, default: int) -> int:
-    """How many duels a strategy with a limit asks for at most: each of m (m - 1), at the most.
+    """Return the most duels that a strategy with a limit asks for: m (m - 1), or fewer.
 
     Raises:
         ValueError: The limit is too small for everyone but one to lose.

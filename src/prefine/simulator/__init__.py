@@ -1,17 +1,8 @@
-"""What a strategy would cost and find, by a simulated judge of known accuracy, noise and slot bias."""
+"""The cost and the result of a strategy, by a simulated judge of known accuracy, noise and bias."""
 
-from prefine.simulator.bounds import check
-from prefine.simulator.playing import (
-    Contestant,
-    SimulatedGames,
-    chunks_of,
-    joined,
-    play,
-    play_one,
-    worlds_per_chunk,
-)
+from prefine.simulator.playing import Contestant, SimulatedGames, joined, play, play_one
 from prefine.simulator.summary import Advice, Estimate, Prices, StrategyResult, summarise
-from prefine.simulator.worlds import JudgeModel, Worlds, draw_worlds
+from prefine.simulator.worlds import JudgeModel, Worlds, check, chunks_of, draw_worlds
 
 __all__ = [
     "Advice",
@@ -29,5 +20,4 @@ __all__ = [
     "play",
     "play_one",
     "summarise",
-    "worlds_per_chunk",
 ]

@@ -1,4 +1,4 @@
-"""How far apart in true quality a selector's chosen and rejected completions are, from a strategy's outcome."""
+"""The true quality of a selector's chosen minus its rejected completion, by an outcome."""
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
@@ -17,7 +17,7 @@ def best_vs_random(outcome: Outcome, quality: Sequence[float]) -> float | None:
 
 
 def best_vs_worst(outcome: Outcome, quality: Sequence[float]) -> float | None:
-    """The champion over the worst; where they are the same, over the last of the order that is another one."""
+    """The champion over the worst; where they are the same, over the last of the order but it."""
     worst = outcome.worst
     if worst is not None and worst == outcome.champion:
         worst = next((i for i in reversed(outcome.order or ()) if i != worst), None)
@@ -37,7 +37,7 @@ def best_vs_runner_up(outcome: Outcome, quality: Sequence[float]) -> float | Non
 
 
 def best_vs_mu_minus_2sigma(outcome: Outcome, quality: Sequence[float]) -> float | None:
-    """The champion over the lower-scored one that is nearest to two standard deviations below the mean score."""
+    """The champion over the lower-scored one nearest to two standard deviations below the mean."""
     scores = outcome.scores
     if scores is None or outcome.champion is None:
         return None

@@ -1,37 +1,29 @@
-"""Strategies played against simulated worlds, one world after the other, and what came of each."""
+"""Strategies played in simulated worlds, one world after the other."""
 
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from prefine.config.components import TABLES
 from prefine.errors import ConfigError
-from prefine.ranking.protocol import Duel, Outcome, Strategy
-from prefine.simulator import rules
+from prefine.ranking.protocol import Ask, Duel, Outcome, Rate, Strategy
 from prefine.simulator.gaps import GAPS
-from prefine.simulator.rules import check_asks, check_outcome
-from prefine.simulator.worlds import Array, JudgeModel, Worlds, draw_worlds
-
-WORLDS_PER_CHUNK = 250
-"""Worlds that are drawn, and held, together: a few MB at M = 32."""
-_FULL_CHUNKS = (
-    32  # up to so many completions; a chunk of more would take a core more than a few seconds
-)
+from prefine.simulator.worlds import Array, Worlds
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """A strategy with its options, ready to be made anew for every world.
+    """A strategy with its options, made anew for every world.
 
     Attributes:
-        name: What the registry calls it.
-        options: What was set, for people to read.
-        make: The number of completions → the strategy.
-        selectors: Names of `GAPS` that fit what it guarantees.
-        max_asks: Calls that it says it needs at most; it is stopped at the first one more. None
-            does not ask.
+        name: As in a configuration.
+        options: The options that were set, to print.
+        make: Returns the strategy for a number of completions.
+        selectors: Names of `GAPS` that fit its guarantees.
+        max_asks: The most calls that it declares; one more is an error. None sets no limit.
+        finds_best: It guarantees a champion; otherwise the first of its order stands in.
     """
 
     name: str
@@ -39,14 +31,20 @@ class Contestant:
     make: Callable[[int], Strategy]
     selectors: tuple[str, ...] = ()
     max_asks: int | None = None
+    finds_best: bool = True
 
 
 @dataclass(frozen=True)
 class SimulatedGames:
-    """What came of W worlds: calls [W], ratings among them [W], rounds [W], regret [W] and gaps by selector [W].
+    """The results of one strategy in W worlds.
 
-    Regret is what the champion lacks in quality [sd]; where none is guaranteed, what the first of
-    the order does. A gap is NaN where the selector would give no pair.
+    Attributes:
+        calls: Duels and ratings [W].
+        ratings: Ratings among them [W].
+        rounds: [W].
+        regret: Quality of the best minus that of the champion or, where none is guaranteed, of the
+            first of the order [W, sd].
+        gaps: Quality of chosen minus rejected, by selector [W, sd]; NaN where it gives no pair.
     """
 
     calls: Array
@@ -54,44 +52,6 @@ class SimulatedGames:
     rounds: Array
     regret: Array
     gaps: dict[str, Array]
-
-
-def chunks_of(
-    judge: JudgeModel, completions: int, worlds: int, seed: int
-) -> Iterator[Callable[[], Worlds]]:
-    """The worlds of a seed, drawn chunk by chunk when called for.
-
-    Each chunk has its own random stream, so worlds do not depend on who draws them, on the
-    strategies, or on how many more there are.
-    """
-    size = worlds_per_chunk(completions)
-    for number, start in enumerate(range(0, worlds, size)):
-        yield _Chunk(judge, completions, min(size, worlds - start), (seed, number))
-
-
-def worlds_per_chunk(completions: int) -> int:
-    """How many worlds are played between two steps of the progress; it depends on M alone, as worlds depend on it."""
-    return max(1, WORLDS_PER_CHUNK * _FULL_CHUNKS**2 // max(completions, _FULL_CHUNKS) ** 2)
-
-
-@dataclass(frozen=True)
-class _Chunk:
-    judge: JudgeModel
-    completions: int
-    count: int
-    seed: tuple[int, int]
-
-    def __call__(self) -> Worlds:
-        # All of a chunk is drawn before it is cut, so that the last one begins like a full one.
-        drawn = draw_worlds(
-            self.judge,
-            self.completions,
-            worlds_per_chunk(self.completions),
-            np.random.default_rng(self.seed),
-        )
-        return Worlds(
-            drawn.quality[: self.count], drawn.p_first[: self.count], drawn.ratings[: self.count]
-        )
 
 
 def play(contestants: Sequence[Contestant], worlds: Worlds) -> list[SimulatedGames]:
@@ -102,24 +62,20 @@ def play(contestants: Sequence[Contestant], worlds: Worlds) -> list[SimulatedGam
             champion and no order.
     """
     # Lists of Python floats: a strategy asks for one number at a time, which numpy is slow at.
-    tables, ratings, qualities = (
-        worlds.p_first.tolist(),
-        worlds.ratings.tolist(),
-        worlds.quality.tolist(),
-    )
+    p_first, ratings = worlds.p_first.tolist(), worlds.ratings.tolist()
+    qualities = worlds.quality.tolist()
     played = []
     for contestant in contestants:
-        gaps = [(name, GAPS[name]) for name in contestant.selectors]
         counts, regrets = [], []
-        widths: dict[str, list[float | None]] = {name: [] for name, _ in gaps}
-        for table, rated, quality in zip(tables, ratings, qualities, strict=True):
+        gaps: dict[str, list[float | None]] = {name: [] for name in contestant.selectors}
+        for table, rated, quality in zip(p_first, ratings, qualities, strict=True):
             outcome, leader, *count = _play(contestant, table, rated)
             counts.append(count)
             regrets.append(max(quality) - quality[leader])
-            for name, gap in gaps:
-                widths[name].append(gap(outcome, quality))
+            for name, values in gaps.items():
+                values.append(GAPS[name](outcome, quality))
         calls, asked_ratings, rounds = np.array(counts, dtype=np.float64).T
-        found = {name: np.array(values, dtype=np.float64) for name, values in widths.items()}
+        found = {name: np.array(values, dtype=np.float64) for name, values in gaps.items()}
         played.append(SimulatedGames(calls, asked_ratings, rounds, np.array(regrets), found))
     return played
 
@@ -127,18 +83,14 @@ def play(contestants: Sequence[Contestant], worlds: Worlds) -> list[SimulatedGam
 def _play(
     contestant: Contestant, table: Sequence[Sequence[float]], ratings: Sequence[float]
 ) -> tuple[Outcome, int, int, int, int]:
-    """One world: the outcome, whom it takes for the best, and the counts of `play_one`."""
+    """One world: the outcome, the index that it names best, and the counts of `play_one`."""
     try:
         outcome, calls, rated, rounds = play_one(
             contestant.make(len(ratings)), table, ratings, max_asks=contestant.max_asks
         )
-        leader = (
-            outcome.champion
-            if outcome.champion is not None
-            else outcome.order[0]
-            if outcome.order
-            else None
-        )
+        leader = outcome.champion
+        if leader is None and outcome.order:
+            leader = outcome.order[0]
         if leader is None:
             raise ValueError(
                 "it found neither a champion nor an order, though every call was answered; there "
@@ -152,16 +104,11 @@ def _play(
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong in somebody's strategy, and in which line of theirs."""
-    frames = [
-        f
-        for f in traceback.extract_tb(error.__traceback__)
-        if f.filename not in (__file__, rules.__file__)
-    ]
+    """The error in somebody's strategy, and the line of theirs where it was raised."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != __file__]
     kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
-    return f"{kind}{error}" + (
-        f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
-    )
+    where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    return f"{kind}{error}{where}"
 
 
 def play_one(
@@ -171,7 +118,9 @@ def play_one(
     *,
     max_asks: int | None = None,
 ) -> tuple[Outcome, int, int, int]:
-    """Answer one strategy from a table of P(first) [M][M] and ratings [M]: outcome, calls, ratings, rounds.
+    """Answer one strategy from P(first) [M][M] and ratings [M].
+
+    Returns: The outcome, and the number of calls, of ratings among them, and of rounds.
 
     Raises:
         ValueError: It asks for nothing, about what there is not, or more often than `max_asks`; or
@@ -203,11 +152,48 @@ def play_one(
 
 
 def joined(parts: Sequence[SimulatedGames]) -> SimulatedGames:
-    """What came of all worlds, from what came of each chunk."""
-    return SimulatedGames(
-        calls=np.concatenate([part.calls for part in parts]),
-        ratings=np.concatenate([part.ratings for part in parts]),
-        rounds=np.concatenate([part.rounds for part in parts]),
-        regret=np.concatenate([part.regret for part in parts]),
-        gaps={name: np.concatenate([part.gaps[name] for part in parts]) for name in parts[0].gaps},
-    )
+    """The results in all worlds, from those in each chunk."""
+    columns = {
+        name: np.concatenate([getattr(part, name) for part in parts])
+        for name in ("calls", "ratings", "rounds", "regret")
+    }
+    gaps = {name: np.concatenate([part.gaps[name] for part in parts]) for name in parts[0].gaps}
+    return SimulatedGames(**columns, gaps=gaps)
+
+
+def check_asks(asks: Sequence[Ask], completions: int) -> None:
+    """Raise ValueError unless a round asks something, and about these completions."""
+    if not isinstance(asks, list | tuple) or not asks:
+        raise ValueError(f"a round is a list of at least one Duel or Rate, got {asks!r}")
+    for ask in asks:
+        # A negative index would silently be somebody else.
+        if type(ask) is Duel:
+            first, second = ask
+            if first == second or not (0 <= first < completions and 0 <= second < completions):
+                raise ValueError(
+                    f"{ask} is no duel of two of the completions 0 to {completions - 1}"
+                )
+        elif type(ask) is not Rate:
+            raise ValueError(f"{ask!r} is neither a Duel nor a Rate")
+        elif not 0 <= ask[0] < completions:
+            raise ValueError(f"{ask} is none of the completions 0 to {completions - 1}")
+
+
+def check_outcome(outcome: object, completions: int) -> None:
+    """Raise ValueError, naming the field, unless an outcome is about these completions."""
+    if not isinstance(outcome, Outcome):
+        raise ValueError(f"it returned {outcome!r}, and not an Outcome")
+    for name in ("champion", "worst", "last_loser"):
+        index = getattr(outcome, name)
+        if index is not None and not 0 <= index < completions:
+            raise ValueError(
+                f"its {name} {index} is none of the completions 0 to {completions - 1}"
+            )
+    if outcome.order is not None and sorted(outcome.order) != list(range(completions)):
+        raise ValueError(
+            f"its order {outcome.order} does not name each of {completions} completions once"
+        )
+    if outcome.scores is not None and len(outcome.scores) != completions:
+        raise ValueError(
+            f"its scores are {len(outcome.scores)}, and there are {completions} completions"
+        )

@@ -1,4 +1,4 @@
-"""From played worlds to a table: means with standard errors, the frontier of cost and regret, and advice."""
+"""The table of simulated strategies: means, standard errors, the frontier, and advice."""
 
 import math
 from collections.abc import Sequence
@@ -7,9 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from prefine.simulator.bounds import check
 from prefine.simulator.playing import Contestant, SimulatedGames
-from prefine.simulator.worlds import Array
+from prefine.simulator.worlds import Array, check
 
 CLEAR = 2.0
 """Standard errors by which a difference must exceed 0 to count as one."""
@@ -24,7 +23,7 @@ class Estimate(NamedTuple):
 
 @dataclass(frozen=True)
 class Prices:
-    """What one duel and one rating cost, both above 0.
+    """The prices of one duel and one rating, both above 0.
 
     Raises:
         ConfigError: One of them is not.
@@ -40,11 +39,10 @@ class Prices:
 
 @dataclass(frozen=True)
 class StrategyResult:
-    """What one strategy takes and finds, per prompt.
+    """The cost and the result of one strategy, per prompt.
 
     Attributes:
         contestant: The strategy.
-        finds_best: Whether it guarantees a champion; otherwise the first of its order stands in.
         calls: Duels and ratings asked.
         rounds: Calls that wait for others' answers, one after the other: the depth.
         cost: Calls at their prices.
@@ -53,8 +51,8 @@ class StrategyResult:
         gaps: Quality of chosen minus rejected [sd], by selector, over the worlds in which there is
             a pair.
         frontier: No other row costs as little and has as little regret, with one of the two lower.
-        choice: On the frontier, and for some limit on the cost what to choose: the cheapest row of
-            the frontier whose regret nothing within that limit clearly beats, by more than 2
+        choice: On the frontier, and the one to choose at some limit on the cost: the cheapest row
+            of the frontier whose regret nothing within that limit clearly beats, by more than 2
             standard errors of the difference, world by world.
 
     `frontier` and `choice` are among the strategies that find a best one and keep the limits; false
@@ -62,15 +60,19 @@ class StrategyResult:
     """
 
     contestant: Contestant
-    finds_best: bool
     calls: Estimate
     rounds: Estimate
     cost: Estimate
     p_best: Estimate
     regret: Estimate
     gaps: dict[str, Estimate]
-    frontier: bool
-    choice: bool
+    frontier: bool = False
+    choice: bool = False
+
+    @property
+    def finds_best(self) -> bool:
+        """True if the strategy guarantees a champion; else the first of its order stands in."""
+        return self.contestant.finds_best
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class Advice:
 
 
 def estimate(values: Array) -> Estimate:
-    """The mean over worlds and its standard error; NaN, where there is nothing to measure, is left out."""
+    """The mean over the worlds where there is something to measure, not NaN; and its error."""
     known = values[~np.isnan(values)]
     if not len(known):
         return Estimate(math.nan, math.nan)
@@ -91,7 +93,10 @@ def estimate(values: Array) -> Estimate:
 
 
 def share(hits: Array) -> Estimate:
-    """The share of worlds, and its standard error: after two more of each kind, so that all or none is not certain."""
+    """The share of worlds and its standard error.
+
+    The error is that after two more worlds of each kind, so that all or none is not certain.
+    """
     count = len(hits)
     wide = (float(hits.sum()) + 2) / (count + 4)
     return Estimate(float(hits.mean()), math.sqrt(wide * (1 - wide) / (count + 4)))
@@ -100,23 +105,21 @@ def share(hits: Array) -> Estimate:
 def summarise(
     contestants: Sequence[Contestant],
     played: Sequence[SimulatedGames],
-    finds_best: Sequence[bool],
     prices: Prices,
     *,
     max_calls: float | None = None,
     max_cost: float | None = None,
 ) -> tuple[list[StrategyResult], Advice]:
-    """One row per contestant, in their order, and which of them to choose; all must have played the same worlds.
+    """Return one row per contestant, in their order, and which to choose.
 
-    Within a limit the choice is the cheapest row of the frontier that nothing within it clearly
-    beats. Without one it is, of the rows that are the choice at some limit, the one with the
-    smallest cost * regret^2: a rule of thumb for the knee of the curve, at which half the regret is
-    worth four times the cost.
+    All must have played the same worlds. Within a limit the choice is the cheapest row of the
+    frontier that nothing within it clearly beats. Without one it is, of the rows that are the
+    choice at some limit, the one with the smallest cost * regret^2: a rule of thumb for the knee of
+    the curve, at which half the regret is worth four times the cost.
 
     Args:
-        contestants: What was played.
-        played: What came of each.
-        finds_best: Whether it guarantees a champion; the others are neither marked nor advised.
+        contestants: Those without a guaranteed champion are neither marked nor advised.
+        played: The results of each.
         prices: Of the calls.
         max_calls: Mean calls per prompt that are allowed.
         max_cost: Mean cost per prompt that is allowed.
@@ -125,17 +128,14 @@ def summarise(
     rows = [
         StrategyResult(
             contestant=contestant,
-            finds_best=finds,
             calls=estimate(p.calls),
             rounds=estimate(p.rounds),
             cost=estimate(cost),
             p_best=share((p.regret == 0).astype(np.float64)),
             regret=estimate(p.regret),
             gaps={name: estimate(values) for name, values in p.gaps.items()},
-            frontier=False,
-            choice=False,
         )
-        for contestant, p, cost, finds in zip(contestants, played, costs, finds_best, strict=True)
+        for contestant, p, cost in zip(contestants, played, costs, strict=True)
     ]
     finders = [i for i, row in enumerate(rows) if row.finds_best]
     allowed = [
@@ -161,14 +161,17 @@ def summarise(
         return marked, Advice(
             None,
             f"No strategy here does with {given} per prompt; the cheapest, "
-            f"{label(least.contestant)}, takes "
-            f"{least.calls.mean:.1f} calls at a cost of {least.cost.mean:.4g}.",
+            f"{label(least.contestant)}, takes {least.calls.mean:.1f} calls at a cost of "
+            f"{least.cost.mean:.4g}.",
         )
     return marked, _advice(marked, played, frontier, choices, given)
 
 
 def frontier_of(costs: Sequence[float], regrets: Sequence[float]) -> list[int]:
-    """Indices of those that nobody beats: cost and regret as low, and one of them lower. Cheapest first."""
+    """Indices of those that nobody beats, cheapest first.
+
+    Another beats one if its cost and regret are as low, and one of them is lower.
+    """
 
     def beaten(i: int) -> bool:
         return any(
@@ -185,7 +188,7 @@ def choices_of(
     costs: Sequence[float],
     played: Sequence[SimulatedGames],
 ) -> list[int]:
-    """For each limit on the cost, the cheapest of the frontier that nothing within the limit clearly beats.
+    """For each limit on cost, the cheapest of the frontier that nothing within it clearly beats.
 
     There always is one: the row with the least regret of all within the limit.
     """
@@ -201,7 +204,10 @@ def choices_of(
 
 
 def _beats(one: int, other: int, played: Sequence[SimulatedGames]) -> bool:
-    """Whether the regret of one is clearly lower. NaN, the error of a single world, makes nothing clear."""
+    """Return True if the regret of one is clearly lower.
+
+    NaN, the error of a single world, makes nothing clear.
+    """
     gain = estimate(played[other].regret - played[one].regret)
     return gain.mean > CLEAR * gain.standard_error
 
@@ -213,19 +219,12 @@ def _advice(
     choices: Sequence[int],
     given: str,
 ) -> Advice:
-    """The choice and its reason, in words that hold for it."""
+    """The choice and its reason."""
     if given:
         chosen = choices[-1]
         why = [f"Within {given} per prompt nothing has clearly less regret."]
-        cheaper = frontier[: frontier.index(chosen)]
-        if cheaper:
-            one = len(cheaper) == 1
-            which = (
-                "The one of the frontier that costs less is"
-                if one
-                else "Those of the frontier that cost less are"
-            )
-            why.append(f"{which}{'' if one else ' all'} clearly beaten by something within it.")
+        if chosen != frontier[0]:
+            why.append("Each cheaper one of the frontier is clearly beaten by something within it.")
     else:
         # What is free would be the choice whatever it finds.
         chosen = min(
@@ -234,8 +233,8 @@ def _advice(
         )
         why = [
             "Of those that are the choice at some limit, it has the smallest cost × regret²: a "
-            "rule of thumb for the "
-            "knee of the curve, where half the regret is worth four times the cost."
+            "rule of thumb for the knee of the curve, where half the regret is worth four times "
+            "the cost."
         ]
     place = choices.index(chosen)
     why += [
@@ -252,11 +251,9 @@ def _advice(
 def _step(
     chosen: int, other: int, rows: Sequence[StrategyResult], played: Sequence[SimulatedGames]
 ) -> str:
-    """What another row would save or buy."""
-    name, change = (
-        label(rows[other].contestant),
-        estimate(played[other].regret - played[chosen].regret),
-    )
+    """The cost and the regret of taking another row instead, in words."""
+    name = label(rows[other].contestant)
+    change = estimate(played[other].regret - played[chosen].regret)
     cost = rows[other].cost.mean - rows[chosen].cost.mean
     regret = f"{abs(change.mean):.3f} ± {change.standard_error:.3f} sd"
     unit = "calls" if all(row.cost == row.calls for row in rows) else "in cost"
@@ -269,7 +266,7 @@ def _step(
 
 
 def label(contestant: Contestant) -> str:
-    """The strategy and what was set, in one line: "iterative lazy", "circulant k=3"."""
+    """The strategy and its options in one line: "iterative lazy", "circulant k=3"."""
     words = [
         str(value) if key == "order" else f"{key}={value}" for key, value in contestant.options
     ]

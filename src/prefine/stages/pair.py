@@ -22,7 +22,7 @@ from prefine.run.tables import (
     table_hash,
 )
 from prefine.stages.inputs import read_pairs, readable_by_loss
-from prefine.stages.pair_options import PairCounts, allowed, check_imported, options_of
+from prefine.stages.pair_options import PairCounts, allowed, check_imported
 from prefine.stages.stage_run import Progress, StageRun, chunks
 
 _TABLES = ("pairs", "heldout_pairs", "lists", "heldout_lists")
@@ -121,11 +121,11 @@ def _select(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
 def _import(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     assert config.pairs is not None, "checked by run"
     source, settings = config.pairs, config.pair
-    notes, options, counts = check_imported(settings), options_of(settings), PairCounts()
+    notes, counts = check_imported(settings), PairCounts()
 
     def read(report: ImportReport | None, dropped: Counter[str]) -> Iterator[PreferencePair]:
         pairs = readable_by_loss(read_pairs(source, report=report), config.train, report)
-        return allowed(pairs, options, dropped)
+        return allowed(pairs, settings, dropped)
 
     # A first pass checks every row and knows all prompts; no pair stays in memory.
     report, digest = ImportReport(), hashlib.sha256()
@@ -133,7 +133,7 @@ def _import(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
     for pair in read(report, Counter()):
         digest.update(pair.model_dump_json().encode())
         prompt_ids.add(pair.prompt.id)
-        if options.drop_truncated:
+        if settings.drop_truncated:
             counts.count_truncated((pair.chosen, pair.rejected))
     stage = StageRun(folder, "pair", config, {"pairs": digest.hexdigest()[:16]})
     if stage.finished:

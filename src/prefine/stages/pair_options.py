@@ -2,11 +2,11 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 from prefine.config.sections import PairConfig
 from prefine.errors import ConfigError
-from prefine.pairing.filters import TRUNCATED, PairOptions, refusal
+from prefine.pairing.filters import TRUNCATED, refusal
 from prefine.records import Completion, PreferencePair
 
 
@@ -47,13 +47,6 @@ class PairCounts:
         return notes
 
 
-def options_of(settings: PairConfig) -> PairOptions:
-    """The options that all selectors share."""
-    return PairOptions(
-        **{option.name: getattr(settings, option.name) for option in fields(PairOptions)}
-    )
-
-
 def check_imported(settings: PairConfig) -> list[str]:
     """Return notes on what of section `pair` is not used for pairs that are imported.
 
@@ -76,7 +69,7 @@ def check_imported(settings: PairConfig) -> list[str]:
 
 
 def allowed(
-    pairs: Iterable[PreferencePair], options: PairOptions, dropped: Counter[str]
+    pairs: Iterable[PreferencePair], options: PairConfig, dropped: Counter[str]
 ) -> Iterator[PreferencePair]:
     """The imported pairs that the options allow; the others are counted by reason."""
     taken: Counter[str] = Counter()

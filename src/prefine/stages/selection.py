@@ -9,12 +9,18 @@ from typing import Any, NamedTuple
 from prefine.config.components import TABLES, lookup
 from prefine.config.sections import Component, PairConfig
 from prefine.errors import ConfigError, PrefineError
-from prefine.pairing.filters import check_options
-from prefine.pairing.lists import select_list
-from prefine.pairing.proposals import checked_choices, checked_list
+from prefine.pairing.filters import TOO_UNEQUAL, check_options
 from prefine.pairing.protocol import Choice, SelectorFacts, selector_facts
-from prefine.pairing.select import Selected, across, check_selector, select_pairs
-from prefine.pairing.selectors.best_vs_random import best_vs_random
+from prefine.pairing.select import (
+    Selected,
+    across,
+    check_selector,
+    checked_choices,
+    checked_list,
+    select_list,
+    select_pairs,
+)
+from prefine.pairing.selectors.best_vs import best_vs_random
 from prefine.ranking.protocol import facts_of
 from prefine.records import (
     Completion,
@@ -24,7 +30,7 @@ from prefine.records import (
     Ranking,
     content_hash,
 )
-from prefine.stages.pair_options import PairCounts, options_of
+from prefine.stages.pair_options import PairCounts
 
 WITHOUT_PARTNER = "no other prompt to pair with"
 Losers = Mapping[tuple[str, str], PreferencePair]
@@ -53,7 +59,7 @@ class BoundSelector:
         component = settings.selector
         function = component.lookup("selector", where="pair.selector")
         self.facts: SelectorFacts = selector_facts(function)
-        self.options = options_of(settings)
+        self.options = settings
         self.name, self._seed = component.name, settings.seed
         self._takes_seed = "seed" in inspect.signature(function).parameters
         self._function = component.resolve("selector", where="pair.selector", given=("seed",))
@@ -174,11 +180,11 @@ class BoundSelector:
                 taken.append(by_rejected[choice.rejected])
             else:
                 other = losers[choice.rejected_prompt, choice.rejected]
-                joined, reason = across(first, other, self.options)
-                if joined is not None:
+                joined = across(first, other, self.options)
+                if joined is None:
+                    dropped[TOO_UNEQUAL] += 1
+                else:
                     taken.append(joined)
-                elif reason is not None:
-                    dropped[reason] += 1
             if len(taken) == self.limit:
                 break
         if not taken and not dropped:

@@ -15,7 +15,7 @@ def joint(
     seed: int,
     keep: Literal["merged", "across"] = "merged",
 ) -> dict[str, Iterator[Choice]]:
-    """By prompt, what its champion was chosen over within the prompt and, in turns, losers of other prompts.
+    """By prompt, its champion over losers of the prompt and, in turns, losers of other prompts.
 
     The prompts stand in a ring, in the order of a seeded hash; the losers are those of the prompts
     that follow. So a new prompt changes the partner of one other prompt only. Whether an answer is
@@ -29,8 +29,8 @@ def joint(
             across prompts.
 
     Source: arXiv:2404.00530, which merges conditional and joint pairs. Deviation: there a judge
-        compares two
-    (instruction, answer) pairs; here the standing within each prompt decides, so no call is needed.
+        compares two (instruction, answer) pairs; here the standing within each prompt decides, so
+        no call is needed.
     """
     ring = sorted(choices, key=lambda id_: (content_hash(seed, id_), id_))
     turns = max(map(len, choices.values()), default=0)
@@ -40,10 +40,8 @@ def joint(
 def _in_turns(
     choices: Mapping[str, Sequence[Choice]], ring: list[str], place: int, turns: int, keep: str
 ) -> Iterator[Choice]:
-    own = choices[ring[place]]
-    for within, beyond in zip_longest(
-        own if keep == "merged" else (), _across(choices, ring, place, turns)
-    ):
+    inside = choices[ring[place]] if keep == "merged" else ()
+    for within, beyond in zip_longest(inside, _across(choices, ring, place, turns)):
         if within is not None:
             yield within
         if beyond is not None:
@@ -53,7 +51,7 @@ def _in_turns(
 def _across(
     choices: Mapping[str, Sequence[Choice]], ring: list[str], place: int, turns: int
 ) -> Iterator[Choice]:
-    """One loser of each other prompt, from the next in the ring on, then a second one of each, and so on."""
+    """One loser of each other prompt, from the next in the ring on, then a second one of each."""
     chosen = choices[ring[place]][0].chosen
     # Nothing is copied or looked through before it is asked for: a prompt mostly takes one loser of
     # thousands.

@@ -11,7 +11,10 @@ from prefine.records import Ranking
 
 
 class Accepted(NamedTuple):
-    """What was accepted, by index in the order of acceptance, and the first pass's share of acceptable candidates."""
+    """The accepted candidates by index, in the order of acceptance.
+
+    `first_pass_acceptance` is the share of all candidates that would pass in the first pass.
+    """
 
     indices: tuple[int, ...]
     first_pass_acceptance: float
@@ -26,9 +29,10 @@ def rejection_sampling(
     accepted: Annotated[int, Field(ge=2)] = 8,
     pairing: Literal["first_round", "tournament"] = "first_round",
 ) -> list[Choice]:
-    """Pairs among completions that are accepted as if drawn from policy * exp(score / beta), the higher score chosen.
+    """Pairs among completions accepted as if drawn from policy * exp(score / beta).
 
-    Equal scores say nothing, so two such completions that meet form no pair.
+    The higher score is chosen. Equal scores say nothing, so two such completions that meet form no
+    pair.
 
     Args:
         ranking: One prompt's ranking, with scores; log-odds (Bradley-Terry) are the paper's
@@ -62,7 +66,7 @@ def rejection_sampling(
 
 
 def accept(rewards: Sequence[float], *, k: int, beta: float, rng: np.random.Generator) -> Accepted:
-    """Draw k of the candidates without replacement, each with a chance that grows as exp(reward / beta).
+    """Draw k of the candidates without replacement; chances grow as exp(reward / beta).
 
     In a pass, every candidate that is left is accepted with probability exp((reward - the highest
     reward left) / beta), in the order given, until there are k; what was accepted leaves, and the
@@ -113,7 +117,7 @@ def _first_round(players: list[int]) -> list[tuple[int, int]]:
 
 
 def _tournament(players: list[int], scores: Sequence[float]) -> list[tuple[int, int]]:
-    """Rounds of neighbours, the better ones going on, until one is left; the last of an odd number goes on unplayed."""
+    """Rounds of neighbours, the better going on, until one is left; an odd last one has a bye."""
     met: list[tuple[int, int]] = []
     while len(players) > 1:
         games = _first_round(players)

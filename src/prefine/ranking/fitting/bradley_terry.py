@@ -1,4 +1,4 @@
-"""Bradley-Terry scores from duels: the maximum a posteriori fit, for one prompt or for thousands at once.
+"""Bradley-Terry scores from duels: the maximum a posteriori fit, for one prompt or thousands.
 
 P(first wins) = sigmoid(s_first - s_second + first_slot_bias), each score s ~ N(0, prior_sd²) a
 priori. The posterior is strictly log-concave, so there is one maximum, it is finite whatever the
@@ -6,13 +6,7 @@ duels say, and it does not depend on their order. Its scores sum to zero in ever
 completions that duels connect: completions of different groups are comparable through the prior
 only, and one without any duel has the prior's score, 0.
 
-Newton's method finds it. With d the largest change of a duel's logit that a step makes, the full
-step is sure to climb for d < 1.79, and the step times log(1 + d) / d for every d (the third
-derivative of the logistic loss along the step is at most d times its second). So taking the latter
-for d > 1 converges from every start.
-
-Source: Bradley and Terry 1952; the damped step, arXiv:1703.04599 (generalised self-concordant
-    functions).
+Source: Bradley and Terry 1952; fitted by `prefine.newton`.
 """
 
 from collections.abc import Sequence
@@ -21,22 +15,20 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from prefine.ranking.protocol import Duel
-
-Array = npt.NDArray[np.float64]
-Indices = npt.NDArray[np.intp]
+from prefine.newton import Array, Indices, LocalLoss, newton
+from prefine.ranking.protocol import Answers, Duel
 
 PRIOR_SD = 1.5
 """A weak prior [logit]: it keeps a few verdicts from counting as certainty.
 
-What a wider one, and a bias that is not told, cost `top_two` is printed by the row `why` of
-benchmarks/ranking.py.
+The row `why` of benchmarks/ranking.py prints the cost of a wider one for `top_two`.
 """
 
-# The error after a full step is below the step's square: 1e-10 after one of 1e-5.
+# As in `newton`: the error after such a step is below its square.
 _LAST_STEP = 1e-5
 # Ten or so are usual; a bias of 800 logits against hard answers and a prior of 100 take 850.
 _MOST_STEPS = 5000
+_ADVICE = "; take a smaller prior_sd"
 # Prompts at once: the Hessians of a block stay in the cache.
 _BLOCK = 1024
 
@@ -63,7 +55,7 @@ def bradley_terry(
     first_slot_bias: float = 0.0,
     prior_sd: float = PRIOR_SD,
 ) -> Fit:
-    """The fit of N prompts, [N, M] each.
+    """Fit N prompts at once, [N, M] each.
 
     Args:
         first: Index of the completion shown first [N, D].
@@ -92,17 +84,18 @@ def bradley_terry(
         raise ValueError("a completion cannot meet itself")
     if ((p_first < 0) | (p_first > 1)).any():
         raise ValueError("p_first must be in 0 … 1, or NaN where it is missing")
-    fits = [
-        _fit_block(
-            first[n : n + _BLOCK].astype(np.intp),
-            second[n : n + _BLOCK].astype(np.intp),
-            p_first[n : n + _BLOCK],
-            completions,
+    fits = []
+    for start in range(0, len(first), _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        missing = np.isnan(p_first[rows])
+        block = _Duels(
+            first[rows].astype(np.intp),
+            second[rows].astype(np.intp),
+            np.where(missing, 0.5, p_first[rows]),
+            1.0 - missing,
             first_slot_bias,
-            prior_sd,
         )
-        for n in range(0, len(first), _BLOCK)
-    ]
+        fits.append(_fit(block, completions, prior_sd))
     nothing = np.zeros((0, completions))
     return Fit(
         np.concatenate([nothing, *(fit.scores for fit in fits)]),
@@ -113,13 +106,13 @@ def bradley_terry(
 def fit_duels(
     completions: int,
     duels: Sequence[Duel],
-    answers: Sequence[float | None],
+    answers: Answers,
     *,
     first_slot_bias: float = 0.0,
     prior_sd: float = PRIOR_SD,
     start: Array | None = None,
 ) -> Fit:
-    """The fit of one prompt, [M] each.
+    """Fit one prompt, [M] each.
 
     Args:
         completions: M.
@@ -130,41 +123,89 @@ def fit_duels(
         start: Scores to start from [M], such as those of fewer duels; the result does not depend on
             them.
     """
-    scores, covariance = posterior(
-        completions, duels, answers, first_slot_bias=first_slot_bias, prior_sd=prior_sd, start=start
+    scores = map_scores(
+        completions,
+        duels,
+        answers,
+        first_slot_bias=first_slot_bias,
+        prior_sd=prior_sd,
+        start=start,
     )
-    return Fit(scores, _centred_errors(covariance, prior_sd))
-
-
-def posterior(
-    completions: int,
-    duels: Sequence[Duel],
-    answers: Sequence[float | None],
-    *,
-    first_slot_bias: float = 0.0,
-    prior_sd: float = PRIOR_SD,
-    start: Array | None = None,
-) -> tuple[Array, Array]:
-    """The scores of `fit_duels` [M], and Laplace's covariance of the scores H⁻¹ [M, M], not centred."""
-    design, p = _design(completions, duels, answers)
-    precision = _precision(prior_sd)
-    scores = _climb(design, p, first_slot_bias, precision, start)
-    q = _sigmoid(design @ scores + first_slot_bias)
-    return scores, _inverse(_hessian(design, q * (1 - q), precision))
+    covariance = laplace_covariance(
+        scores, duels, answers, first_slot_bias=first_slot_bias, prior_sd=prior_sd
+    )
+    return Fit(scores, centred_errors(covariance, prior_sd))
 
 
 def map_scores(
     completions: int,
     duels: Sequence[Duel],
-    answers: Sequence[float | None],
+    answers: Answers,
     *,
-    first_slot_bias: float = 0.0,
-    prior_sd: float = PRIOR_SD,
+    first_slot_bias: float,
+    prior_sd: float,
     start: Array | None = None,
 ) -> Array:
     """The scores of `fit_duels` [M], for a strategy that fits after every round."""
-    design, p = _design(completions, duels, answers)
-    return _climb(design, p, first_slot_bias, _precision(prior_sd), start)
+    design, p_first = _design(completions, duels, answers)
+    precision = _precision(prior_sd)
+    scores: Array = np.zeros(completions) if start is None else start - start.mean()
+    if not len(p_first):
+        return np.zeros(completions)
+    # The steps of `newton`, without its arrays of problems: for one prompt these took twice as
+    # long, and a simulation makes hundreds of thousands of such fits.
+    for _ in range(_MOST_STEPS):
+        p = _sigmoid(design @ scores + first_slot_bias)
+        step = np.linalg.solve(
+            _dense_hessian(design, p, precision), (p_first - p) @ design - precision * scores
+        )
+        change = float(np.abs(design @ step).max())
+        scores = scores + (step if change <= 1 else step * (np.log1p(change) / change))
+        if change < _LAST_STEP:
+            # Mean 0 but for rounding, and that must not grow where the prior is very weak.
+            scores -= scores.mean()
+            return scores
+    raise ArithmeticError(f"no fit of {len(p_first)} duels after {_MOST_STEPS} steps{_ADVICE}")
+
+
+def laplace_covariance(
+    scores: Array,
+    duels: Sequence[Duel],
+    answers: Answers,
+    *,
+    first_slot_bias: float,
+    prior_sd: float,
+) -> Array:
+    """Laplace's covariance of the scores of `map_scores`: H⁻¹ [M, M], not centred."""
+    design, _ = _design(len(scores), duels, answers)
+    p = _sigmoid(design @ scores + first_slot_bias)
+    return _inverse(_dense_hessian(design, p, _precision(prior_sd)))
+
+
+def _design(completions: int, duels: Sequence[Duel], answers: Answers) -> tuple[Array, Array]:
+    """The answered duels: +1 for the first, -1 for the second [D, M]; P(first is better) [D]."""
+    known = [(*duel, p) for duel, p in zip(duels, answers, strict=True) if p is not None]
+    design = np.zeros((len(known), completions))
+    if not known:
+        return design, np.zeros(0)
+    firsts, seconds, p_first = zip(*known, strict=True)
+    rows = np.arange(len(known))
+    design[rows, firsts] = 1.0
+    design[rows, seconds] = -1.0
+    return design, np.array(p_first, dtype=np.float64)
+
+
+def _dense_hessian(design: Array, p: Array, precision: float) -> Array:
+    hessian: Array = (design.T * (p * (1 - p))) @ design
+    hessian.flat[:: len(hessian) + 1] += precision
+    return hessian
+
+
+def centred_errors(covariance: Array, prior_sd: float) -> Array:
+    """The standard errors of `Fit` [..., M], from the covariance of the scores [..., M, M]."""
+    variances = np.diagonal(covariance, axis1=-2, axis2=-1) - prior_sd**2 / covariance.shape[-1]
+    errors: Array = np.sqrt(np.maximum(variances, 0.0))
+    return errors
 
 
 def _precision(prior_sd: float) -> float:
@@ -173,9 +214,9 @@ def _precision(prior_sd: float) -> float:
     return prior_sd**-2
 
 
-def _sigmoid(z: Array) -> Array:
+def _sigmoid(logits: Array) -> Array:
     # exp overflows far out, tanh does not.
-    p: Array = 0.5 + 0.5 * np.tanh(0.5 * z)
+    p: Array = 0.5 + 0.5 * np.tanh(0.5 * logits)
     return p
 
 
@@ -183,124 +224,69 @@ def _inverse(hessian: Array) -> Array:
     return np.linalg.inv(hessian).astype(np.float64, copy=False)
 
 
-def _centred_errors(covariance: Array, prior_sd: float) -> Array:
-    variances = np.diagonal(covariance, axis1=-2, axis2=-1) - prior_sd**2 / covariance.shape[-1]
-    errors: Array = np.sqrt(np.maximum(variances, 0.0))
-    return errors
-
-
-def _design(
-    completions: int, duels: Sequence[Duel], answers: Sequence[float | None]
-) -> tuple[Array, Array]:
-    """The answered duels: +1 for the first, -1 for the second [D, M], and P(first is better) [D]."""
-    known = [
-        (first, second, p)
-        for (first, second), p in zip(duels, answers, strict=True)
-        if p is not None
-    ]
-    design = np.zeros((len(known), completions))
-    if not known:
-        return design, np.zeros(0)
-    firsts, seconds, p = zip(*known, strict=True)
-    rows = np.arange(len(known))
-    design[rows, firsts] = 1.0
-    design[rows, seconds] = -1.0
-    return design, np.array(p, dtype=np.float64)
-
-
-def _hessian(design: Array, weights: Array, precision: float) -> Array:
-    hessian: Array = (design.T * weights) @ design
-    hessian.flat[:: len(hessian) + 1] += precision
-    return hessian
-
-
-def _climb(design: Array, p: Array, bias: float, precision: float, start: Array | None) -> Array:
-    scores: Array = np.zeros(design.shape[1]) if start is None else start - start.mean()
-    if not len(p):
-        return np.zeros_like(scores)
-    for _ in range(_MOST_STEPS):
-        q = _sigmoid(design @ scores + bias)
-        step = np.linalg.solve(
-            _hessian(design, q * (1 - q), precision), (p - q) @ design - precision * scores
-        )
-        change = float(np.abs(design @ step).max())
-        scores = scores + (step if change <= 1 else step * (np.log1p(change) / change))
-        if change < _LAST_STEP:
-            # Mean 0 but for rounding, and that must not grow where the prior is very weak.
-            scores -= scores.mean()
-            return scores
-    raise ArithmeticError(
-        f"no Bradley-Terry fit of {len(p)} duels after {_MOST_STEPS} steps; take a smaller prior_sd"
-    )
-
-
-class _FitBlock(NamedTuple):
-    """Duels of some prompts: who was first, who second, P(first is better), and 1 where that is known, [n, D] each."""
+class _Duels(NamedTuple):
+    """Duels of n prompts, [n, D] each, and the slot bias; `known` is 1 where there is an answer."""
 
     first: Indices
     second: Indices
-    p: Array
+    p_first: Array
     known: Array
+    bias: float
 
-    def of(self, rows: Indices) -> "_FitBlock":
-        """The duels of these prompts."""
-        return _FitBlock(self.first[rows], self.second[rows], self.p[rows], self.known[rows])
+    def of_prompts(self, rows: Indices) -> "_Duels":
+        if len(rows) == len(self.first):
+            return self
+        return _Duels(
+            self.first[rows], self.second[rows], self.p_first[rows], self.known[rows], self.bias
+        )
 
-    def change(self, scores: Array) -> Array:
-        """Score of the first minus score of the second [n, D]."""
-        rows = np.arange(len(scores))[:, None]
-        change: Array = scores[rows, self.first] - scores[rows, self.second]
-        return change
+    def difference(self, values: Array) -> Array:
+        """Value of the first minus value of the second [n, D]."""
+        rows = np.arange(len(values))[:, None]
+        difference: Array = values[rows, self.first] - values[rows, self.second]
+        return difference
+
+    def p_model(self, scores: Array) -> Array:
+        """P(first wins) by these scores [n, D]."""
+        return _sigmoid(self.difference(scores) + self.bias)
+
+    def local_loss(self, scores: Array, precision: float) -> LocalLoss:
+        """The negative log-posterior near these scores."""
+        p = self.p_model(scores)
+        n, m = scores.shape
+        # Each duel's residual is added to its first and taken from its second.
+        residuals = (self.known * (p - self.p_first)).ravel()
+        row = np.arange(n)[:, None] * m
+        gained = np.bincount((row + self.first).ravel(), residuals, n * m)
+        lost = np.bincount((row + self.second).ravel(), residuals, n * m)
+        return LocalLoss(
+            gradient=(gained - lost).reshape(n, m) + precision * scores,
+            hessian=self.hessian(scores, p, precision),
+            logit_change=lambda step: np.abs(self.known * self.difference(step)).max(
+                axis=1, initial=0.0
+            ),
+        )
+
+    def hessian(self, scores: Array, p: Array, precision: float) -> Array:
+        """Of the negative log-posterior [n, M, M]: a graph's Laplacian plus the prior."""
+        n, m = scores.shape
+        cell = (np.arange(n)[:, None] * m + self.first) * m + self.second
+        weights = self.known * p * (1 - p)
+        met = np.bincount(cell.ravel(), weights.ravel(), n * m * m).astype(np.float64)
+        met = met.reshape(n, m, m)
+        met = met + met.transpose(0, 2, 1)
+        hessian = -met
+        hessian.reshape(n, m * m)[:, :: m + 1] += met.sum(axis=2) + precision
+        return hessian
 
 
-def _fit_block(
-    first: Indices, second: Indices, p_first: Array, completions: int, bias: float, prior_sd: float
-) -> Fit:
-    known = ~np.isnan(p_first)
-    block = _FitBlock(first, second, np.where(known, p_first, 0.5), known.astype(np.float64))
+def _fit(duels: _Duels, completions: int, prior_sd: float) -> Fit:
     precision = _precision(prior_sd)
-    scores = np.zeros((len(first), completions))
-    rows, left = np.arange(len(first)), block
-    for _ in range(_MOST_STEPS):
-        here = scores[rows]
-        q = _sigmoid(left.change(here) + bias)
-        gradient = _spread(left, left.known * (left.p - q), completions) - precision * here
-        hessian = _hessians(left, left.known * q * (1 - q), completions, precision)
-        step = np.linalg.solve(hessian, gradient[..., None])[..., 0].astype(np.float64, copy=False)
-        change = np.abs(left.known * left.change(step)).max(axis=1, initial=0.0)
-        scores[rows] = (
-            here
-            + step * np.where(change <= 1, 1.0, np.log1p(change) / np.maximum(change, 1.0))[:, None]
-        )
-        going = np.flatnonzero(change >= _LAST_STEP)
-        rows, left = rows[going], left.of(going)
-        if not len(rows):
-            break
-    else:
-        raise ArithmeticError(
-            f"no Bradley-Terry fit of {len(rows)} prompts after {_MOST_STEPS} steps; take a "
-            "smaller prior_sd"
-        )
-    q = _sigmoid(block.change(scores) + bias)
-    covariance = _inverse(_hessians(block, block.known * q * (1 - q), completions, precision))
-    return Fit(scores - scores.mean(axis=1, keepdims=True), _centred_errors(covariance, prior_sd))
-
-
-def _spread(block: _FitBlock, values: Array, completions: int) -> Array:
-    """Each duel's value added to its first and taken from its second [n, M]."""
-    n = len(values)
-    row = np.arange(n)[:, None] * completions
-    gained = np.bincount((row + block.first).ravel(), values.ravel(), n * completions)
-    lost = np.bincount((row + block.second).ravel(), values.ravel(), n * completions)
-    return (gained - lost).astype(np.float64).reshape(n, completions)
-
-
-def _hessians(block: _FitBlock, weights: Array, completions: int, precision: float) -> Array:
-    """The Hessian of the negative log-posterior [n, M, M]: a graph's Laplacian plus the prior."""
-    n, m = len(weights), completions
-    cell = (np.arange(n)[:, None] * m + block.first) * m + block.second
-    met = np.bincount(cell.ravel(), weights.ravel(), n * m * m).astype(np.float64).reshape(n, m, m)
-    met += met.transpose(0, 2, 1).copy()
-    hessian = -met
-    hessian.reshape(n, m * m)[:, :: m + 1] += met.sum(axis=2) + precision
-    return hessian
+    scores = newton(
+        lambda scores, rows: duels.of_prompts(rows).local_loss(scores, precision),
+        np.zeros((len(duels.first), completions)),
+        most_steps=_MOST_STEPS,
+        advice=_ADVICE,
+    )
+    covariance = _inverse(duels.hessian(scores, duels.p_model(scores), precision))
+    return Fit(scores - scores.mean(axis=1, keepdims=True), centred_errors(covariance, prior_sd))

@@ -1,40 +1,35 @@
 """Circulant: everyone meets the next k around a circle, in one round."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
 from prefine.ranking.fitting.bradley_terry import PRIOR_SD
+from prefine.ranking.orders import SingleOrBoth, in_orders
 from prefine.ranking.protocol import Duel, Strategy, strategy
 from prefine.ranking.strategies.duel_history import DuelHistory
 
-CirculantOrder = Literal["single", "both"]
 
-
-def _max_asks(m: int, *, k: int = 2, order: CirculantOrder = "single") -> int:
+def _max_asks(m: int, *, k: int = 2, order: SingleOrBoth = "single") -> int:
     """The number of calls for m completions."""
-    return len(circle(m, k)) * (1 if order == "single" else 2)
+    return len(in_orders(circle(m, k), order))
 
 
-def _rounds(m: int) -> int:
-    """One round, whatever the number of completions."""
-    return 1
-
-
-@strategy(guarantees={"order", "scores"}, max_asks=_max_asks, rounds=_rounds)
+@strategy(guarantees={"order", "scores"}, max_asks=_max_asks, rounds=lambda m: 1)
 def circulant(
     num_completions: int,
     *,
     k: Annotated[int, Field(ge=1)] = 2,
-    order: CirculantOrder = "single",
+    order: SingleOrBoth = "single",
     first_slot_bias: float = 0.0,
     prior_sd: Annotated[float, Field(gt=0)] = PRIOR_SD,
 ) -> Strategy:
-    """Score M completions by Bradley-Terry from k M duels in one round: number i meets i + 1, …, i + k around a circle.
+    """Score M completions by Bradley-Terry from k M duels in one round.
 
-    Everyone is first in k of its 2 k duels, so a judge's slot preference helps nobody. No pair
-    meets twice: for 2 k >= M it is a round robin, all M (M - 1) / 2 pairs, in which everyone is
-    first in half of its duels (M odd) or within 1/2 of that (M even).
+    Number i meets i + 1, …, i + k around a circle. Everyone is first in k of its 2 k duels, so a
+    judge's slot preference helps nobody. No pair meets twice: for 2 k >= M it is a round robin, all
+    M (M - 1) / 2 pairs, in which everyone is first in half of its duels (M odd) or within 1/2 of
+    that (M even).
 
     The order is that of the scores; with few duels per completion its top is no safe choice of a
     best one. If a completion has no answered duel, its place is unknown and nothing is returned.
@@ -51,18 +46,24 @@ def circulant(
     Raises:
         ValueError: M is below 2 or k below 1.
     """
-    if num_completions < 2 or k < 1:
-        raise ValueError(
-            f"circulant needs at least 2 completions and k of at least 1, got {num_completions} "
-            f"and {k}"
-        )
-    return _play(
-        circle(num_completions, k), order, DuelHistory(num_completions, first_slot_bias, prior_sd)
-    )
+    if k < 1:
+        raise ValueError(f"circulant needs k of at least 1, got {k}")
+    return _one_round(num_completions, k, order, first_slot_bias, prior_sd)
+
+
+def _one_round(
+    m: int, k: int, order: SingleOrBoth, first_slot_bias: float, prior_sd: float
+) -> Strategy:
+    history = DuelHistory(m, first_slot_bias, prior_sd)
+    yield from history.ask(in_orders(circle(m, k), order))
+    return history.outcome(ordered=True)
 
 
 def circle(num_completions: int, k: int) -> list[Duel]:
-    """The duels: k M while 2 k < M, else every pair once. For even M, i and i + M / 2 meet once, the lower first."""
+    """The duels: k M while 2 k < M, else every pair once.
+
+    For even M, i and i + M / 2 meet once, the lower first.
+    """
     m = num_completions
     duels = [
         Duel(i, (i + step) % m) for i in range(m) for step in range(1, min(k, (m - 1) // 2) + 1)
@@ -70,10 +71,3 @@ def circle(num_completions: int, k: int) -> list[Duel]:
     if m % 2 == 0 and 2 * k >= m:
         duels += [Duel(i, i + m // 2) for i in range(m // 2)]
     return duels
-
-
-def _play(duels: list[Duel], order: CirculantOrder, played: DuelHistory) -> Strategy:
-    if order == "both":
-        duels = [*duels, *(Duel(second, first) for first, second in duels)]
-    played.take(duels, (yield list(duels)))
-    return played.outcome(ordered=True)

@@ -17,12 +17,7 @@ def _max_asks(m: int) -> int:
     return asks
 
 
-def _rounds(m: int) -> int:
-    """The most rounds for m completions."""
-    return (m - 1).bit_length()
-
-
-@strategy(guarantees={"best", "scores"}, max_asks=_max_asks, rounds=_rounds)
+@strategy(guarantees={"best", "scores"}, max_asks=_max_asks, rounds=lambda m: (m - 1).bit_length())
 def halving(
     num_completions: int,
     *,
@@ -57,29 +52,16 @@ def halving(
     Source: sequential halving, Karnin, Koren and Somekh 2013.
     Deviation: the scores come from all duels so far, not from the last round's alone.
     """
-    if num_completions < 2:
-        raise ValueError(f"halving needs at least 2 completions, got {num_completions}")
-    return _play(num_completions, DuelHistory(num_completions, first_slot_bias, prior_sd))
-
-
-def _play(m: int, played: DuelHistory) -> Strategy:
-    survivors = list(range(m))
-    seen: set[Duel] = set()
+    history = DuelHistory(num_completions, first_slot_bias, prior_sd)
+    survivors = list(range(num_completions))
     while len(survivors) > 1:
-        duels = []
-        for one, other in zip(survivors, survivors[1:] + survivors[:1], strict=True):
-            duel = next((d for d in (Duel(one, other), Duel(other, one)) if d not in seen), None)
-            if duel is not None:
-                seen.add(duel)
-                duels.append(duel)
+        neighbours = zip(survivors, survivors[1:] + survivors[:1], strict=True)
+        planned = [history.plan(Duel(one, other)) for one, other in neighbours]
+        duels = [duel for duel in planned if duel is not None]
         if duels:
-            played.take(duels, (yield list(duels)))
-        ranked = sorted(
-            best_first(played.scores(), survivors), key=lambda i: not played.unbeaten[i]
-        )
+            yield from history.ask(duels)
+        ranked = best_first(history.scores(), survivors)
+        ranked.sort(key=lambda i: not history.unbeaten[i])
         survivors = ranked[: (len(survivors) + 1) // 2]
-    found = played.answered()
-    if not found:
-        return played.outcome()
-    champion = survivors[0] if survivors[0] in found else best_first(played.scores(), found)[0]
-    return played.outcome(champion=champion)
+    ranked = [*survivors, *best_first(history.scores(), range(num_completions))]
+    return history.outcome(champion=next((i for i in ranked if i in history.answered), None))

@@ -1,8 +1,8 @@
 """Binary insertion: each completion is put into its place among those before it."""
 
-from prefine.ranking.orders import ORDERS, Duels, Order, balanced
+from prefine.ranking.orders import ORDERS, Order, balanced
 from prefine.ranking.protocol import Strategy, strategy
-from prefine.ranking.strategies.tournament import sorted_outcome
+from prefine.ranking.tournament import sorted_outcome
 
 
 def _duels(m: int) -> int:
@@ -43,15 +43,10 @@ def insertion(
     Raises:
         ValueError: M is below 2.
     """
-    if num_completions < 2:
-        raise ValueError(f"an insertion sort needs at least 2 completions, got {num_completions}")
-    return _sort(num_completions, balanced(num_completions, order, first_slot_bias))
-
-
-def _sort(m: int, duel: Duels) -> Strategy:
+    duel = balanced(num_completions, order, first_slot_bias)
     placed = [0]
     wins: set[tuple[int, int]] = set()
-    for newcomer in range(1, m):
+    for newcomer in range(1, num_completions):
         low, high = 0, len(placed)
         while low < high:
             middle = (low + high) // 2

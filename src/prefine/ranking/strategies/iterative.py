@@ -1,6 +1,6 @@
 """Iterative pairwise ranking: the champion meets each challenger in turn."""
 
-from prefine.ranking.orders import ORDERS, Order, OrderFacts, Slot, favoured_slot
+from prefine.ranking.orders import ORDERS, Order, favoured_slot
 from prefine.ranking.protocol import Outcome, Strategy, strategy
 
 
@@ -18,12 +18,12 @@ def _rounds(m: int, *, order: Order = "lazy") -> int:
 def iterative(
     num_completions: int, *, order: Order = "lazy", first_slot_bias: float = 0.0
 ) -> Strategy:
-    """Find the best of M completions with M - 1 duels; the champion, at first number 0, meets 1, 2, … in turn.
+    """Find the best of M completions with M - 1 duels of a champion with each other one.
 
-    `last_loser` is the loser of the last duel that the final champion won; by the tie rule of the
-    order policies, a champion that stays has won. A duel without a verdict is passed over: its
-    challenger has not lost. If no duel has a verdict, nothing was found and every field of the
-    outcome is None.
+    The champion, at first number 0, meets 1, 2, … in turn. `last_loser` is the loser of the last
+    duel that the final champion won; by the tie rule of the order policies, a champion that stays
+    has won. A duel without a verdict is passed over: its challenger has not lost. If no duel has a
+    verdict, nothing was found and every field of the outcome is None.
 
     Args:
         num_completions: M, at least 2. Their order should be random: an early candidate has to win
@@ -36,16 +36,11 @@ def iterative(
         ValueError: M is below 2.
     Source: our reading of arXiv:2411.05875.
     """
-    if num_completions < 2:
-        raise ValueError(f"iterative ranking needs at least 2 completions, got {num_completions}")
-    return _scan(num_completions, ORDERS[order], favoured_slot(first_slot_bias))
-
-
-def _scan(num_completions: int, order: OrderFacts, favoured: Slot) -> Strategy:
+    policy, favoured = ORDERS[order].policy, favoured_slot(first_slot_bias)
     champion = 0
     last_loser: int | None = None
     for challenger in range(1, num_completions):
-        won = yield from order.policy(champion, challenger, favoured=favoured)
+        won = yield from policy(champion, challenger, favoured=favoured)
         if won is None:
             continue
         if won:

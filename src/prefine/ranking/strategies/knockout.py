@@ -41,9 +41,12 @@ def knockout(
     Raises:
         ValueError: M is below 2.
     """
-    if num_completions < 2:
-        raise ValueError(f"a knockout needs at least 2 completions, got {num_completions}")
-    return _play(num_completions, balanced(num_completions, order, first_slot_bias))
+    duel = balanced(num_completions, order, first_slot_bias)
+    beaten: list[list[int]] = [[] for _ in range(num_completions)]
+    champion = yield from bracket(list(range(num_completions)), duel, stays=min, put_out=beaten)
+    if not beaten[champion]:
+        return Outcome()
+    return Outcome(champion=champion, last_loser=beaten[champion][-1])
 
 
 def bracket(
@@ -81,13 +84,3 @@ def bracket(
         # Whoever had a bye stands first, where it has none in the next round.
         entrants = [entrants[-1], *goes_on] if len(entrants) % 2 else goes_on
     return entrants[0]
-
-
-def _play(m: int, duel: Duels) -> Strategy:
-    beaten: list[list[int]] = [[] for _ in range(m)]
-    champion = yield from bracket(list(range(m)), duel, stays=min, put_out=beaten)
-    return (
-        Outcome(champion=champion, last_loser=beaten[champion][-1])
-        if beaten[champion]
-        else Outcome()
-    )

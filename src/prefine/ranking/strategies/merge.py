@@ -5,9 +5,7 @@ from itertools import pairwise
 
 from prefine.ranking.orders import ORDERS, Duels, Order, balanced, together
 from prefine.ranking.protocol import Answers, Ask, Strategy, strategy
-from prefine.ranking.strategies.tournament import sorted_outcome
-
-Runs = Generator[list[Ask], Answers, list[int]]
+from prefine.ranking.tournament import sorted_outcome
 
 
 def _max_asks(m: int, *, order: Order = "lazy") -> int:
@@ -17,7 +15,7 @@ def _max_asks(m: int, *, order: Order = "lazy") -> int:
 
 
 def _rounds(m: int, *, order: Order = "lazy") -> int:
-    """The most rounds for m completions: the duels of the longest merge of every level, about 2 m."""
+    """The most rounds for m completions: the longest merges of every level, about 2 m duels."""
     duels, longest = 0, m
     while longest > 1:
         duels += longest - 1
@@ -27,7 +25,7 @@ def _rounds(m: int, *, order: Order = "lazy") -> int:
 
 @strategy(guarantees={"best", "worst", "order"}, max_asks=_max_asks, rounds=_rounds)
 def merge(num_completions: int, *, order: Order = "lazy", first_slot_bias: float = 0.0) -> Strategy:
-    """Sort M completions by merging sorted halves, at most M log2 M duels in about 2 M rounds of duels.
+    """Sort M completions by merging halves: at most M log2 M duels, in about 2 M rounds of them.
 
     It believes that verdicts are transitive: one wrong turn misplaces. In a duel the one of the
     lower indices is the champion; the other one must win to come first.
@@ -46,16 +44,11 @@ def merge(num_completions: int, *, order: Order = "lazy", first_slot_bias: float
     Raises:
         ValueError: M is below 2.
     """
-    if num_completions < 2:
-        raise ValueError(f"a merge sort needs at least 2 completions, got {num_completions}")
-    return _sort(num_completions, balanced(num_completions, order, first_slot_bias))
-
-
-def _sort(m: int, duel: Duels) -> Strategy:
+    duel = balanced(num_completions, order, first_slot_bias)
     wins: set[tuple[int, int]] = set()
-    levels = (m - 1).bit_length()
+    levels = (num_completions - 1).bit_length()
     # Cut at i m / 2^levels, so that the runs of one level differ by one at most.
-    cuts = [i * m >> levels for i in range(2**levels + 1)]
+    cuts = [i * num_completions >> levels for i in range(2**levels + 1)]
     runs = [list(range(low, high)) for low, high in pairwise(cuts)]
     while len(runs) > 1:
         halves = zip(runs[::2], runs[1::2], strict=True)
@@ -63,7 +56,9 @@ def _sort(m: int, duel: Duels) -> Strategy:
     return sorted_outcome(runs[0], wins)
 
 
-def _merged(one: list[int], other: list[int], wins: set[tuple[int, int]], duel: Duels) -> Runs:
+def _merged(
+    one: list[int], other: list[int], wins: set[tuple[int, int]], duel: Duels
+) -> Generator[list[Ask], Answers, list[int]]:
     """The two sorted runs as one; what duels have said is added to `wins`."""
     found: list[int] = []
     i = j = 0

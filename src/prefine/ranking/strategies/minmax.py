@@ -1,6 +1,6 @@
 """Minimum and maximum: the cheapest way to the best and the worst one."""
 
-from prefine.ranking.orders import ORDERS, Duels, Order, balanced, together
+from prefine.ranking.orders import ORDERS, Order, balanced, together
 from prefine.ranking.protocol import Outcome, Strategy, strategy
 from prefine.ranking.strategies.knockout import bracket
 
@@ -20,12 +20,12 @@ def _rounds(m: int, *, order: Order = "lazy") -> int:
 def minmax(
     num_completions: int, *, order: Order = "lazy", first_slot_bias: float = 0.0
 ) -> Strategy:
-    """Find the best and the worst of M completions with 1.5 M - 2 duels for even M, the fewest that can do it.
+    """Find the best and the worst of M completions with 1.5 M - 2 duels for even M.
 
-    Neighbours meet; the winners play a knockout for the best, and at the same time the losers one
-    for the worst, in which the loser goes on. For odd M the last one first meets the winner of the
-    first duel, and takes its place or joins the losers: at most 1.5 (M - 1) duels, one less if it
-    wins.
+    No fewer can do it. Neighbours meet; the winners play a knockout for the best, and at the same
+    time the losers one for the worst, in which the loser goes on. For odd M the last one first
+    meets the winner of the first duel, and takes its place or joins the losers: at most 1.5 (M - 1)
+    duels, one less if it wins.
 
     In a duel the lower index is the champion: it counts as the better one unless it is beaten. A
     duel without a verdict is nobody's loss: when neighbours meet, the lower index goes to the
@@ -43,12 +43,8 @@ def minmax(
         ValueError: M is below 2.
     Source: Pohl 1972, A sorting problem and its complexity.
     """
-    if num_completions < 2:
-        raise ValueError(f"minmax needs at least 2 completions, got {num_completions}")
-    return _play(num_completions, balanced(num_completions, order, first_slot_bias))
-
-
-def _play(m: int, duel: Duels) -> Strategy:
+    m = num_completions
+    duel = balanced(m, order, first_slot_bias)
     beaten: list[list[int]] = [[] for _ in range(m)]
     beaten_by: list[list[int]] = [[] for _ in range(m)]
     winners: list[int] = []

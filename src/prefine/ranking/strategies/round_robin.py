@@ -1,20 +1,19 @@
 """Round robin: everyone meets everyone, in one round."""
 
-import math
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
-from math import comb
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 
-from prefine.ranking.fitting.bradley_terry import PRIOR_SD
-from prefine.ranking.protocol import Duel, Outcome, Strategy, strategy
+from prefine.ranking.orders import in_orders
+from prefine.ranking.protocol import Answers, Duel, Outcome, Strategy, strategy
 from prefine.ranking.strategies.circulant import circle
 from prefine.ranking.strategies.duel_history import DuelHistory
-from prefine.ranking.strategies.tournament import (
+from prefine.ranking.tournament import (
     Floats,
-    Indices,
+    by_copeland,
     copeland,
     cyclic_triads,
     points,
@@ -22,22 +21,19 @@ from prefine.ranking.strategies.tournament import (
 )
 
 PairOrder = Literal["single", "both", "average"]
-ScoreKind = Literal["copeland", "bradley_terry"]
 
 
 def _max_asks(m: int, *, order: PairOrder = "single") -> int:
     """The number of calls for m completions."""
-    return comb(m, 2) * (1 if order == "single" else 2)
+    return len(in_orders(balanced_duels(m), order))
 
 
-def _rounds(m: int) -> int:
-    """One round, whatever the number of completions."""
-    return 1
-
-
-@strategy(guarantees={"best", "worst", "order", "scores"}, max_asks=_max_asks, rounds=_rounds)
+@strategy(guarantees={"best", "worst", "order", "scores"}, max_asks=_max_asks, rounds=lambda m: 1)
 def round_robin(
-    num_completions: int, *, order: PairOrder = "single", scores: ScoreKind = "copeland"
+    num_completions: int,
+    *,
+    order: PairOrder = "single",
+    scores: Literal["copeland", "bradley_terry"] = "copeland",
 ) -> Strategy:
     """Rank M completions from all M (M - 1) / 2 duels, asked in one round.
 
@@ -68,50 +64,48 @@ def round_robin(
         ValueError: M is below 2.
     Source: Copeland's method; cyclic triads C(n, 3) - sum C(out-degree, 2) of a tournament.
     """
-    if num_completions < 2:
-        raise ValueError(f"a round robin needs at least 2 completions, got {num_completions}")
-    return _play(
-        num_completions,
-        order,
-        None if scores == "copeland" else DuelHistory(num_completions, 0.0, PRIOR_SD),
+    duels = balanced_duels(num_completions)
+    asks = in_orders(duels, order)
+    answers = yield [*asks]
+    wins, p_better = _tables(num_completions, duels, answers, order)
+    ranked = by_copeland(wins, p_better)
+    if not ranked:
+        return Outcome()
+    if len(ranked) < num_completions:
+        return Outcome(champion=ranked[0], worst=ranked[-1])
+    found = Outcome(order=tuple(ranked), scores=tuple(copeland(wins).tolist()))
+    if scores == "bradley_terry":
+        history = DuelHistory(num_completions)
+        history.record(asks, answers)
+        found = history.outcome(ordered=True)
+        ranked = list(found.order or ())
+    complete = not np.isnan(wins[~np.eye(num_completions, dtype=bool)]).any()
+    return replace(
+        found,
+        champion=ranked[0],
+        worst=ranked[-1],
+        cyclic_triads=cyclic_triads(wins) if complete else None,
     )
 
 
-def balanced_duels(num_completions: int) -> list[Duel]:
-    """Every pair once, each completion first in half of its duels (M odd) or within 1/2 of that (M even).
+@cache
+def balanced_duels(num_completions: int) -> tuple[Duel, ...]:
+    """Every pair once, each completion first in half of its duels (M odd) or within 1/2 of that.
 
     The scheme is a circle: each is shown first against the half of the others that follows it. For
     even M the one opposite is left over, and the lower of the two is first.
     """
-    return circle(num_completions, num_completions // 2)
+    return tuple(circle(num_completions, num_completions // 2))
 
 
-class _RoundSchedule(NamedTuple):
-    """The balanced duels, and the indices of their first and second [D]."""
-
-    duels: tuple[Duel, ...]
-    first: Indices
-    second: Indices
-
-
-@cache
-def _schedule(m: int) -> _RoundSchedule:
-    duels = balanced_duels(m)
-    first, second = np.array(duels).T
-    return _RoundSchedule(tuple(duels), first, second)
-
-
-def _play(m: int, order: PairOrder, played: DuelHistory | None) -> Strategy:
-    """Without `played` the scores are Copeland's."""
-    duels, first, second = _schedule(m)
-    asks = list(duels) if order == "single" else [*duels, *(Duel(b, a) for a, b in duels)]
-    answers = yield list(asks)
-    if order == "single":
-        # What is not there becomes NaN, and so does all that is made of it.
-        p_better = np.array(answers, dtype=np.float64)
-        wins = points(p_better)
-    else:
-        p_shown, p_swapped = np.array(answers, dtype=np.float64).reshape(2, -1)
+def _tables(
+    m: int, duels: Sequence[Duel], answers: Answers, order: PairOrder
+) -> tuple[Floats, Floats]:
+    """Points (1, 1/2, 0) and P(better) of each against each [M, M]; NaN where a call failed."""
+    p_better = np.array(answers, dtype=np.float64)
+    wins = points(p_better)
+    if order != "single":
+        p_shown, p_swapped = p_better.reshape(2, -1)
         # One order alone carries the judge's preference for a slot, which the other pairs have
         # averaged out: a pair with one answer is missing. Rounded, because the mean of .8 and 1 -
         # .8 must be a tie in floating point too.
@@ -119,38 +113,8 @@ def _play(m: int, order: PairOrder, played: DuelHistory | None) -> Strategy:
         one, other = points(p_shown), 1 - points(p_swapped)
         unanimous = np.where(one == other, one, np.where(np.isnan(p_better), np.nan, 0.5))
         wins = points(p_better) if order == "average" else unanimous
-    found = _outcome(
+    first, second = np.array(duels).T
+    return (
         two_sided(first, second, wins, completions=m),
         two_sided(first, second, p_better, completions=m),
-    )
-    if played is None or found.scores is None:
-        return found
-    played.take(asks, answers)
-    fitted = played.outcome(ordered=True)
-    assert fitted.order is not None, "everyone has an answered duel"
-    return replace(
-        fitted, champion=fitted.order[0], worst=fitted.order[-1], cyclic_triads=found.cyclic_triads
-    )
-
-
-def _outcome(wins: Floats, p_better: Floats) -> Outcome:
-    """The outcome of points and of P(better), of each against each [M, M]."""
-    m = len(wins)
-    scores, chances = copeland(wins).tolist(), copeland(p_better).tolist()
-    # Rounding must not break a tie that the index is there to break.
-    ranked = sorted(
-        (-round(scores[i], 12), -round(chances[i], 12), i)
-        for i in range(m)
-        if not math.isnan(scores[i])
-    )
-    if not ranked:
-        return Outcome()
-    complete = len(ranked) == m
-    missing = int(np.isnan(wins).sum()) - m
-    return Outcome(
-        champion=ranked[0][2],
-        worst=ranked[-1][2],
-        order=tuple(i for *_, i in ranked) if complete else None,
-        scores=tuple(scores) if complete else None,
-        cyclic_triads=None if missing else cyclic_triads(wins),
     )

@@ -1,24 +1,25 @@
 """Swiss: neighbours by current score meet, round after round."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
 from prefine.ranking.fitting.bradley_terry import PRIOR_SD
-from prefine.ranking.protocol import Duel, Strategy, strategy
+from prefine.ranking.orders import SingleOrBoth, in_orders
+from prefine.ranking.protocol import Strategy, strategy
 from prefine.ranking.strategies.duel_history import DuelHistory, best_first
 
-SwissOrder = Literal["single", "both"]
 
-
-def _max_asks(m: int, *, num_rounds: int | None = None, order: SwissOrder = "single") -> int:
+def _max_asks(m: int, *, num_rounds: int | None = None, order: SingleOrBoth = "single") -> int:
     """The number of calls for m completions."""
-    return (m // 2) * _num_rounds(m, num_rounds) * (1 if order == "single" else 2)
+    return (m // 2) * _rounds(m, num_rounds=num_rounds) * (1 if order == "single" else 2)
 
 
 def _rounds(m: int, *, num_rounds: int | None = None) -> int:
     """The number of rounds for m completions."""
-    return _num_rounds(m, num_rounds)
+    most = 3 if m in (3, 4) else (m + 1) // 2
+    wanted = (m - 1).bit_length() + 1 if num_rounds is None else num_rounds
+    return max(2 if m % 2 else 1, min(most, wanted))
 
 
 @strategy(guarantees={"order", "scores"}, max_asks=_max_asks, rounds=_rounds)
@@ -26,11 +27,11 @@ def swiss(
     num_completions: int,
     *,
     num_rounds: Annotated[int, Field(ge=1)] | None = None,
-    order: SwissOrder = "single",
+    order: SingleOrBoth = "single",
     first_slot_bias: float = 0.0,
     prior_sd: Annotated[float, Field(gt=0)] = PRIOR_SD,
 ) -> Strategy:
-    """Score M completions by Bradley-Terry from rounds of M / 2 duels between neighbours by current score.
+    """Score M completions by Bradley-Terry from rounds of M / 2 duels of neighbours by score.
 
     In the first round 0 meets 1, 2 meets 3, …; later the best so far meets the next one that it has
     not met, and so on down. Nobody meets the same one twice. For odd M one sits out, the last by
@@ -57,13 +58,24 @@ def swiss(
     Deviation: the fit is the maximum a posteriori with the judge's known slot bias, not of maximum
         likelihood.
     """
-    if num_completions < 2 or (num_rounds is not None and num_rounds < 1):
-        raise ValueError(
-            f"swiss needs at least 2 completions and 1 round, got {num_completions} and "
-            f"{num_rounds}"
-        )
-    played = DuelHistory(num_completions, first_slot_bias, prior_sd)
-    return _play(num_completions, _num_rounds(num_completions, num_rounds), order, played)
+    if num_rounds is not None and num_rounds < 1:
+        raise ValueError(f"swiss needs at least 1 round, got {num_rounds}")
+    history = DuelHistory(num_completions, first_slot_bias, prior_sd)
+    return _play(num_completions, _rounds(num_completions, num_rounds=num_rounds), order, history)
+
+
+def _play(m: int, num_rounds: int, order: SingleOrBoth, history: DuelHistory) -> Strategy:
+    # For odd M, whoever is paired with number M sits out: a player who comes last and whom everyone
+    # meets once.
+    sits_out = [m] if m % 2 else []
+    met: set[frozenset[int]] = set()
+    for _ in range(num_rounds):
+        standings = best_first(history.scores(), range(m))
+        pairs = pairing([*standings, *sits_out], met)
+        met.update(frozenset(pair) for pair in pairs)
+        duels = [history.balanced(*pair) for pair in pairs if m not in pair]
+        yield from history.ask(in_orders(duels, order))
+    return history.outcome(ordered=True)
 
 
 def pairing(standings: list[int], met: set[frozenset[int]]) -> list[tuple[int, int]]:
@@ -101,28 +113,3 @@ def pairing(standings: list[int], met: set[frozenset[int]]) -> list[tuple[int, i
         pairs = [pair for pair in pairs if x not in pair] + [(x, u), (y, v)]
     place = {player: i for i, player in enumerate(standings)}
     return [(one, other) if place[one] < place[other] else (other, one) for one, other in pairs]
-
-
-def _num_rounds(m: int, num_rounds: int | None) -> int:
-    most = 3 if m in (3, 4) else (m + 1) // 2
-    return max(
-        2 if m % 2 else 1, min(most, (m - 1).bit_length() + 1 if num_rounds is None else num_rounds)
-    )
-
-
-def _play(m: int, num_rounds: int, order: SwissOrder, played: DuelHistory) -> Strategy:
-    # For odd M, whoever is paired with number M sits out: a player who comes last and whom everyone
-    # meets once.
-    sits_out = m if m % 2 else None
-    standings = list(range(m))
-    met: set[frozenset[int]] = set()
-    for number in range(num_rounds):
-        if number:
-            standings = best_first(played.scores(), range(m))
-        pairs = pairing(standings if sits_out is None else [*standings, sits_out], met)
-        met.update(frozenset(pair) for pair in pairs)
-        duels = [played.balanced(one, other) for one, other in pairs if other != sits_out]
-        if order == "both":
-            duels += [Duel(second, first) for first, second in duels]
-        played.take(duels, (yield list(duels)))
-    return played.outcome(ordered=True)

@@ -1,16 +1,14 @@
-"""Top two: a knockout, then duels of the leader against those who may be better, where the winner is in doubt."""
+"""Top two: a knockout, then duels of the leader against those who may be better."""
 
-from collections.abc import Generator
 from typing import Annotated
 
 import numpy as np
 from pydantic import Field
 
-from prefine.ranking.fitting.bradley_terry import PRIOR_SD, Array
-from prefine.ranking.protocol import Answers, Ask, Duel, Strategy, duel_limit, strategy
+from prefine.newton import Array
+from prefine.ranking.fitting.bradley_terry import PRIOR_SD
+from prefine.ranking.protocol import Duel, Strategy, duel_limit, strategy
 from prefine.ranking.strategies.duel_history import DuelHistory, best_first
-
-_EXPLORATION = 1.5
 
 
 def _max_asks(m: int, *, limit: int | None = None) -> int:
@@ -23,7 +21,7 @@ def _max_asks(m: int, *, limit: int | None = None) -> int:
 
 
 def _rounds(m: int, *, limit: int | None = None, batch: int | None = None) -> int:
-    """The most rounds for m completions: those of the knockout, and the rest of the limit in batches.
+    """The most rounds for m completions: those of the knockout, and the rest in batches.
 
     Raises:
         ValueError: `limit` is too small for m completions.
@@ -40,11 +38,11 @@ def top_two(
     limit: Annotated[int, Field(ge=1)] | None = None,
     batch: Annotated[int, Field(ge=1)] | None = None,
     stop_at: Annotated[float, Field(gt=0)] | None = None,
-    exploration: Annotated[float, Field(ge=0)] = _EXPLORATION,
+    exploration: Annotated[float, Field(ge=0)] = 1.5,
     first_slot_bias: float = 0.0,
     prior_sd: Annotated[float, Field(gt=0)] = PRIOR_SD,
 ) -> Strategy:
-    """Find the best of M completions, and everyone's score, with `limit` duels spent where the winner is in doubt.
+    """Find the best of M completions, and all scores, with `limit` duels where it is in doubt.
 
     A knockout of M - 1 duels comes first. Then, batch by batch, the leader meets those with the
     highest score + exploration / sqrt(n + 1/2), n being the duels that they were in, and never two
@@ -82,18 +80,14 @@ def top_two(
     Source: the leader against the most hopeful, arXiv:1312.3393 (relative upper confidence bound),
         here with scores.
     """
-    if num_completions < 2:
-        raise ValueError(f"top_two needs at least 2 completions, got {num_completions}")
     if stop_at is not None and stop_at <= 0:
         raise ValueError(f"stop_at must be above 0 standard errors, got {stop_at}")
-    played = DuelHistory(num_completions, first_slot_bias, prior_sd)
     return _play(
-        num_completions,
+        DuelHistory(num_completions, first_slot_bias, prior_sd),
         duel_limit("top_two", num_completions, limit, default=2 * num_completions - 2),
         _batch(num_completions, batch),
         stop_at,
         exploration,
-        played,
     )
 
 
@@ -104,58 +98,36 @@ def _batch(m: int, batch: int | None) -> int:
 
 
 def _play(
-    m: int, limit: int, batch: int, stop_at: float | None, exploration: float, played: DuelHistory
+    history: DuelHistory, limit: int, batch: int, stop_at: float | None, exploration: float
 ) -> Strategy:
-    winner = yield from _knockout(m, played)
+    def goes_on(duel: Duel, p_first: float | None) -> int:
+        """The winner, or the lower index if the call failed."""
+        return min(duel) if history.loser(duel, p_first) != min(duel) else max(duel)
+
+    winner = yield from history.knockout(range(len(history.times)), goes_on)
     while True:
-        scores = played.scores()
-        ranked = best_first(scores, range(m))
-        if winner in played.answered() and played.unbeaten[winner]:
+        scores = history.scores()
+        ranked = best_first(scores, range(len(scores)))
+        if winner in history.answered and history.unbeaten[winner]:
             ranked = [winner, *(i for i in ranked if i != winner)]
-        left = limit - len(played.duels)
-        if not left or (stop_at is not None and played.lead(ranked[0]) > stop_at):
+        left = limit - len(history.duels)
+        if not left or (stop_at is not None and history.lead(ranked[0]) > stop_at):
             break
-        hopes = scores + exploration / np.sqrt(np.array(played.times) + 0.5)
-        duels = _doubtful(ranked, hopes, min(batch, left), played)
-        played.take(duels, (yield list(duels)))
-    answered = set(played.answered())
-    return played.outcome(champion=next((i for i in ranked if i in answered), None))
+        hopes = scores + exploration / np.sqrt(np.array(history.times) + 0.5)
+        yield from history.ask(_doubtful(ranked, hopes, min(batch, left), history))
+    return history.outcome(champion=next((i for i in ranked if i in history.answered), None))
 
 
-def _knockout(m: int, played: DuelHistory) -> Generator[list[Ask], Answers, int]:
-    """The winner of a single-order knockout; a last one without a neighbour is first in the next round."""
-    left = list(range(m))
-    while len(left) > 1:
-        duels = [
-            played.balanced(one, other) for one, other in zip(left[::2], left[1::2], strict=False)
-        ]
-        answers = yield list(duels)
-        played.take(duels, answers)
-        losers = [played.loser(duel, p_first) for duel, p_first in zip(duels, answers, strict=True)]
-        out = {
-            max(duel) if loser is None else loser for duel, loser in zip(duels, losers, strict=True)
-        }
-        bye = left[-1:] if len(left) % 2 else []
-        left = bye + [i for i in left[: len(left) - len(bye)] if i not in out]
-    return left[0]
-
-
-def _doubtful(ranked: list[int], hopes: Array, count: int, played: DuelHistory) -> list[Duel]:
-    """The next duels, `count` of them unless fewer are left: of the leader first, each of them not asked before."""
-    asked = set(played.duels)
+def _doubtful(ranked: list[int], hopes: Array, count: int, history: DuelHistory) -> list[Duel]:
+    """The next `count` duels, or fewer if no more are left: those of the leader first."""
     hopeful = np.argsort(-hopes, kind="stable").tolist()
     duels: list[Duel] = []
     for leader in ranked:
         # Everyone once before anyone twice; the second time it is the other order.
-        for _ in ("one order", "the other"):
-            for rival in hopeful:
-                if len(duels) == count:
-                    return duels
-                if rival == leader:
-                    continue
-                duel = played.balanced(leader, rival)
-                duel = Duel(duel.second, duel.first) if duel in asked else duel
-                if duel not in asked:
-                    asked.add(duel)
-                    duels.append(duel)
+        for rival in (*hopeful, *hopeful):
+            if len(duels) == count:
+                return duels
+            duel = history.plan(history.balanced(leader, rival))
+            if duel is not None:
+                duels.append(duel)
     return duels

@@ -1,5 +1,6 @@
-"""What a table of duels says: Copeland scores and cycles; and how far two orders are apart."""
+"""Tables of duels: Copeland scores and cycles; and how far two orders are apart."""
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import TypeAlias
@@ -14,12 +15,12 @@ Indices: TypeAlias = npt.NDArray[np.int64]
 
 
 def points(p_better: npt.ArrayLike) -> Floats:
-    """1 for a win, 1/2 for a tie (P(better) exactly 1/2), 0 for a loss; NaN stays NaN. Any shape."""
+    """1 for a win, 1/2 for a tie (P(better) exactly 1/2), 0 for a loss; NaN stays NaN."""
     return 0.5 + 0.5 * np.sign(np.asarray(p_better, dtype=np.float64) - 0.5)
 
 
 def two_sided(first: Indices, second: Indices, value: Floats, *, completions: int) -> Floats:
-    """The table [M, M] of values seen from both sides: `value` for the first of a pair, 1 - `value` for the second.
+    """Return the table [M, M] with `value` for the first of a pair and 1 - `value` for the second.
 
     Args:
         first: Index of one of the pair [D].
@@ -34,7 +35,7 @@ def two_sided(first: Indices, second: Indices, value: Floats, *, completions: in
 
 
 def copeland(table: Floats) -> Floats:
-    """Each one's mean over the opponents for which there is a value [M]; NaN where there is none.
+    """Each one's mean over the opponents with a value [M]; NaN where there is none.
 
     With points (1, 1/2, 0) this is Copeland's score as a share of the opponents; with P(better) it
     is the mean of that.
@@ -52,11 +53,24 @@ def copeland(table: Floats) -> Floats:
     return means
 
 
-def cyclic_triads(table: Floats) -> int:
-    """The number of three-cycles of strict wins; a triad with a tie or a missing duel in it is no cycle.
+def by_copeland(wins: Floats, p_better: Floats) -> list[int]:
+    """Those with a score, best first: by Copeland score, then by mean P(better), then by index.
 
-    Without ties and missing duels it is C(M, 3) - sum C(wins, 2) (Kendall and Babington Smith,
-    1940).
+    Args:
+        wins: Points of each against each [M, M]; NaN is missing.
+        p_better: P(better) of each against each [M, M].
+    """
+    # Rounding must not break a tie that the index is there to break.
+    scores, chances = (np.round(copeland(table), 12).tolist() for table in (wins, p_better))
+    known = [i for i, score in enumerate(scores) if not math.isnan(score)]
+    return sorted(known, key=lambda i: (-scores[i], -chances[i], i))
+
+
+def cyclic_triads(table: Floats) -> int:
+    """Count the three-cycles of strict wins.
+
+    A triad with a tie or a missing duel in it is no cycle. Without ties and missing duels it is
+    C(M, 3) - sum C(wins, 2) (Kendall and Babington Smith, 1940).
 
     Args:
         table: Points of each against each [M, M]: 1 is a win.
@@ -67,7 +81,7 @@ def cyclic_triads(table: Floats) -> int:
 
 
 def kendall_distance(order_a: Sequence[int], order_b: Sequence[int]) -> int:
-    """The number of pairs that two orders of the same things rank oppositely: 0 if equal, C(M, 2) if reversed.
+    """Count the pairs that two orders rank oppositely: 0 if equal, C(M, 2) if reversed.
 
     Raises:
         ValueError: They are not orders of the same things.
@@ -80,7 +94,7 @@ def kendall_distance(order_a: Sequence[int], order_b: Sequence[int]) -> int:
 
 
 def sorted_outcome(order: Sequence[int], wins: set[tuple[int, int]]) -> Outcome:
-    """What a sort has found: of its order, what verdicts vouch for.
+    """The outcome of a sort: the part of its order that verdicts vouch for.
 
     The order is known if each has won a duel against its successor. Where a duel without a verdict
     has left that open, the champion is known if wins lead from the first one, over whomever, to
