@@ -1,7 +1,7 @@
 """Shapes of packed rows: a prompt's length with those of its completions, tree after tree."""
 
-from prefine.training.batches.tree import Tree
-from prefine.training.forward.attention.blocks import QUERIES
+from prefine.training.batches.packing import Tree
+from prefine.training.forward.attention.blockwise import QUERIES
 
 SHAPES: dict[str, list[tuple[int, tuple[int, ...]]]] = {
     "one-token-everything": [(1, (0, 1)), (1, (1, 1))],

@@ -33,11 +33,11 @@ from prefine.losses.regularizers import budget, nll, step_budget
 from prefine.losses.token_diff import difference_marks
 from prefine.schedules import Schedule
 from prefine.training.cross_prompt import mismatched_examples
-from prefine.training.forward.forward import Forward
+from prefine.training.forward.passes import Forward
 from prefine.training.items import TokenizedPair
-from prefine.training.objective.hyperparameters import HyperparameterController
-from prefine.training.objective.step import StepTerms, accumulate_gradients
-from prefine.training.objective.table import PairTable
+from prefine.training.objective.gradient import StepTerms, accumulate_gradients
+from prefine.training.objective.objective import HyperparameterController
+from prefine.training.objective.pair_table import PairTable
 from prefine.training.reference.scoring import score_sides, score_tokens
 
 EXAMPLES = tiny.examples()

@@ -16,7 +16,7 @@ from prefine.errors import ConfigError, Interrupted
 from prefine.losses.pairs.dpo import dpo
 from prefine.models.hf.adapters import merge
 from prefine.training.adapter import attach
-from prefine.training.forward.forward import Forward
+from prefine.training.forward.passes import Forward
 from prefine.training.logging.figures import StepRow
 from prefine.training.loop import train
 from prefine.training.reference.cache import weights_fingerprint

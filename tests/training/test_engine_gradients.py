@@ -11,13 +11,14 @@ import textbook
 import torch
 
 from prefine.losses import dpo
-from prefine.training.forward.forward import Forward
 from prefine.training.forward.head import LinearHead, ModuleHead
+from prefine.training.forward.passes import Forward
 from prefine.training.forward.sharing import why_not_shared
+from prefine.training.forward.token_values import SideLogps
 from prefine.training.items import TokenizedPair
-from prefine.training.objective.pair_tokens import SideLogps
-from prefine.training.objective.step import Objective, accumulate_gradients
-from prefine.training.objective.table import PairTable
+from prefine.training.objective.gradient import accumulate_gradients
+from prefine.training.objective.objective import Objective
+from prefine.training.objective.pair_table import PairTable
 
 BETA = 0.3
 NAMES = [*architectures.ATTENTION_ONLY]

@@ -19,11 +19,11 @@ from prefine.losses.pairs.ipo import ipo
 from prefine.losses.protocol import LossFunction, PairLogps, declare
 from prefine.losses.regularizers.budget import budget
 from prefine.training import checkpoints
-from prefine.training.forward.forward import Forward
+from prefine.training.forward.passes import Forward
 from prefine.training.learning_rate import factor
 from prefine.training.logging.figures import StepRow, TrainSummary
 from prefine.training.loop import score_pairs, train
-from prefine.training.objective.table import PairTable
+from prefine.training.objective.pair_table import PairTable
 from prefine.training.reference.scoring import score_sides, score_tokens
 
 EXAMPLES = tiny.examples()

@@ -13,10 +13,11 @@ from torch import Tensor
 from prefine.config.sections import AdapterConfig
 from prefine.errors import ConfigError
 from prefine.losses import dpo
-from prefine.training.forward.forward import Forward
-from prefine.training.forward.recompute import recomputed_layers
+from prefine.training.forward.layers import recomputed_layers
+from prefine.training.forward.passes import Forward
 from prefine.training.loop import train
-from prefine.training.objective.step import Objective, accumulate_gradients
+from prefine.training.objective.gradient import accumulate_gradients
+from prefine.training.objective.objective import Objective
 
 ARCHITECTURES = ["llama", "gemma2", "gpt2"]
 

@@ -14,7 +14,7 @@ from prefine.config.components import bind
 from prefine.errors import Interrupted, NumericsError
 from prefine.losses import dpo
 from prefine.losses.regularizers import budget
-from prefine.training.forward.forward import Forward
+from prefine.training.forward.passes import Forward
 from prefine.training.loop import train
 from prefine.training.reference import cache
 from prefine.training.reference.cache import cached_tokens, check_start, weights_fingerprint

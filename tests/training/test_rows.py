@@ -5,8 +5,7 @@ from itertools import pairwise
 import tiny_training as tiny
 import torch
 
-from prefine.training.batches.packing import groups_of, joined, pack, pad
-from prefine.training.batches.tree import Tree
+from prefine.training.batches.packing import Tree, groups_of, join_spans, pack, pad
 from prefine.training.items import TokenizedPair
 
 TWO = [TokenizedPair("a", (5, 6), (7, 1), (8, 9, 1)), TokenizedPair("b", (3,), (4,), (2, 1))]
@@ -83,7 +82,7 @@ def test_a_group_longer_than_the_limit_is_alone() -> None:
 def test_spans_are_joined_up_to_a_number_of_positions_and_never_cut() -> None:
     examples = tiny.examples(12)
     (rows,) = pack(examples, range(12), 10_000)
-    chunks = list(joined(rows.spans, 40))
+    chunks = list(join_spans(rows.spans, 40))
     assert chunks[0].scored.start == 0
     assert chunks[-1].scored.stop == len(rows.targets)
     assert all(a.scored.stop == b.scored.start for a, b in pairwise(chunks))

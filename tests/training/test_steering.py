@@ -17,7 +17,7 @@ from prefine.losses.facts import option_of, parts_of
 from prefine.losses.protocol import PairLogps, declare
 from prefine.losses.regularizers import budget
 from prefine.schedules import Schedule, last
-from prefine.training.objective.hyperparameters import HyperparameterController
+from prefine.training.objective.objective import HyperparameterController
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,14 @@ import torch
 from packed import SHAPES, layout
 from torch import nn
 
-from prefine.training.batches.tree import Tree
-from prefine.training.forward.attention import blocks as attention_blocks
-from prefine.training.forward.attention.blocks import AttentionRule, visible
-from prefine.training.forward.attention.tree import _by_tree, dense_tree_attention, tree_attention
+from prefine.training.batches.packing import Tree
+from prefine.training.forward.attention import blockwise as attention_blocks
+from prefine.training.forward.attention.blockwise import AttentionRule, visible
+from prefine.training.forward.attention.interface import (
+    _by_tree,
+    dense_tree_attention,
+    tree_attention,
+)
 
 
 def _inputs(length: int, *, heads: int = 4, kv_heads: int = 2) -> list[torch.Tensor]:

@@ -7,7 +7,7 @@ import torch
 from packed import SHAPES, layout
 from torch.nn.attention.flex_attention import flex_attention
 
-from prefine.training.forward.attention.blocks import AttentionRule, visible
+from prefine.training.forward.attention.blockwise import AttentionRule, visible
 from prefine.training.forward.attention.flex import (
     BLOCK,
     block_mask,
@@ -15,7 +15,7 @@ from prefine.training.forward.attention.flex import (
     padded_length,
     seen_runs,
 )
-from prefine.training.forward.attention.tree import dense_tree_attention, tree_attention
+from prefine.training.forward.attention.interface import dense_tree_attention, tree_attention
 
 WINDOWS = [None, 1, 9, 150]
 on_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

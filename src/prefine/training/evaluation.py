@@ -15,13 +15,14 @@ from prefine.metrics.rewards.likelihood_indicators import IndicatorReading
 from prefine.training.batches.packing import PackedBatch
 from prefine.training.distributed.processes import own_pairs
 from prefine.training.early_stop import Alarm, EarlyStop
-from prefine.training.forward.forward import Forward
+from prefine.training.forward.passes import Forward
 from prefine.training.items import TokenizedPair
 from prefine.training.logging.figures import FinalFigures, final_figures
 from prefine.training.logging.row_log import RowLog
 from prefine.training.memory import retry_smaller_batches
-from prefine.training.objective.step import Objective, PolicyTokens, StepTerms, evaluate
-from prefine.training.objective.table import PairTable
+from prefine.training.objective.gradient import PolicyTokens, StepTerms, evaluate
+from prefine.training.objective.objective import Objective
+from prefine.training.objective.pair_table import PairTable
 
 EVALUATION_LOG_NAME = "eval_log.jsonl"
 TOP_TOKENS = 10

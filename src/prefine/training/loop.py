@@ -15,8 +15,8 @@ from prefine.losses.facts import needs_of
 from prefine.losses.protocol import LossFunction, Need, PairLogps
 from prefine.records import SCHEMA_VERSION
 from prefine.training import adapter, checkpoints
-from prefine.training.batches.fill import RowFill, needed_positions
 from prefine.training.batches.packing import PackedBatch
+from prefine.training.batches.row_fill import RowFill, needed_positions
 from prefine.training.batches.step_schedule import StepSchedule
 from prefine.training.cross_prompt import mismatched_examples
 from prefine.training.distributed import processes
@@ -28,17 +28,17 @@ from prefine.training.evaluation import (
     Evaluations,
     HeldOutPairs,
 )
-from prefine.training.forward.forward import Forward
+from prefine.training.forward.passes import Forward
 from prefine.training.items import TokenizedPair
 from prefine.training.learning_rate import factor
 from prefine.training.logging.figures import StepRow, TrainSummary, final_figures, step_row
 from prefine.training.logging.row_log import RowLog
 from prefine.training.logging.trackers import Trackers, untracked
 from prefine.training.memory import retry_smaller_batches
-from prefine.training.objective.hyperparameters import HyperparameterController
+from prefine.training.objective.gradient import StepTerms, accumulate_gradients
 from prefine.training.objective.loss_inputs import check_examples
-from prefine.training.objective.step import StepTerms, accumulate_gradients
-from prefine.training.objective.table import PairTable
+from prefine.training.objective.objective import HyperparameterController
+from prefine.training.objective.pair_table import PairTable
 from prefine.training.reference.cache import check_start
 from prefine.training.reference.scoring import score_sides
 from prefine.training.reference.start_values import (

@@ -15,8 +15,34 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from prefine.training.batches.tree import Layout, Tree
 from prefine.training.items import TokenizedPair
+
+
+class Tree(NamedTuple):
+    """A prompt and its completions within a row; all numbers are offsets in that row.
+
+    The prompt takes `start` to `start + prompt`, completion k takes `branches[k][0]` to
+    `branches[k][1]`. A completion's positions go on from the prompt's end, so a token's position is
+    the number of tokens that it sees.
+    """
+
+    start: int
+    prompt: int
+    branches: tuple[tuple[int, int], ...]
+
+    @property
+    def stop(self) -> int:
+        """The end of the last completion."""
+        return self.branches[-1][1] if self.branches else self.start + self.prompt
+
+    @property
+    def longest(self) -> int:
+        """Positions of the prompt with its longest completion."""
+        return self.prompt + max((stop - start for start, stop in self.branches), default=0)
+
+
+Layout = tuple[Tree, ...]
+"""The trees of a row, which fill it from left to right."""
 
 Ids = tuple[int, ...]
 Place = tuple[int, int]
@@ -311,7 +337,7 @@ def _texts(groups: Sequence[Group], score_prompts: bool) -> dict[str, Any]:
     }
 
 
-def joined(spans: Sequence[Span], positions: int) -> Iterator[Span]:
+def join_spans(spans: Sequence[Span], positions: int) -> Iterator[Span]:
     """Neighbouring spans put together while they have at most `positions` scored positions."""
     current: Span | None = None
     for span in spans:

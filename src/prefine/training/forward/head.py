@@ -21,8 +21,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from prefine.training.batches.packing import Span, joined
-from prefine.training.forward.patched_forward import patched_forward
+from prefine.training.batches.packing import Span, join_spans
+from prefine.training.forward.layers import patched_forward, unwrapped
 from prefine.training.forward.token_values import (
     LOGPS_ONLY,
     TokenValues,
@@ -106,7 +106,7 @@ def push(
     gradient = torch.empty_like(hidden)
     size = head.positions()
     parts = []
-    for span in joined(spans, size):
+    for span in join_spans(spans, size):
         x, t = hidden[span.scored], targets[span.scored]
         if span.positions <= 2 * size:
             values, gradient[span.scored] = head.push(x, t, wanted, partial(coefficients, span))
@@ -313,12 +313,6 @@ def _scale(model: "PreTrainedModel", layer: nn.Linear) -> float | None:
         ):
             return float(scale)
     return None
-
-
-def unwrapped(model: "PreTrainedModel") -> "PreTrainedModel":
-    """The language model itself; one loaded with an adapter comes in a wrapper of its own."""
-    inner = getattr(model, "get_base_model", None)
-    return model if inner is None else inner()
 
 
 class _Body:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from prefine.training.forward.forward import Forward
+from prefine.training.forward.passes import Forward
 from prefine.training.items import TokenizedPair
 from prefine.training.reference.scoring import score_tokens_here
 

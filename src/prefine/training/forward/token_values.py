@@ -1,11 +1,14 @@
 """What the head says of scored tokens, and from it of completions."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from prefine.training.batches.packing import PackedBatch, Span
 
 
 class Wanted(NamedTuple):
@@ -69,3 +72,87 @@ def slices(total: int, size: int) -> Iterator[slice]:
 def segment_sums(values: Float[Tensor, " S"], lengths: Int[Tensor, " C"]) -> Float[Tensor, " C"]:
     """Sums over neighbouring runs of the given lengths, in a fixed order of additions on every device."""
     return torch.segment_reduce(values, "sum", lengths=lengths, initial=0)
+
+
+class SideLogps(NamedTuple):
+    """Summed log-probabilities of the two sides of B pairs, nats."""
+
+    chosen: Float[Tensor, " B"]
+    rejected: Float[Tensor, " B"]
+
+
+class PairTokens(NamedTuple):
+    """A value for each of the T scored tokens of n pairs.
+
+    A pair has its chosen completion's tokens, then the rejected one's; with prompts, then those of
+    the chosen side's prompt and of the rejected side's, which are the same unless the pair is
+    joint. `lengths` is on the CPU and says how many tokens each of these k (2 or 4) has.
+    """
+
+    values: Float[Tensor, " T"]
+    lengths: Int[Tensor, "n k"]
+
+    def sides(self) -> SideLogps:
+        """Sums over both completions."""
+        return SideLogps(*self._sums()[:2])
+
+    def prompts(self) -> SideLogps:
+        """Sums over both sides' prompts; they must have been scored."""
+        return SideLogps(*self._sums()[2:])
+
+    def rows(self, pairs: Int[Tensor, " b"]) -> "PairTokens":
+        """Those of some of the pairs."""
+        return PairTokens(self.values[self.at(pairs)], self.lengths[pairs.cpu()])
+
+    def at(self, pairs: Int[Tensor, " b"]) -> Int[Tensor, " t"]:
+        """Where the values of some of the pairs are."""
+        tokens, some = self.lengths.sum(1), pairs.cpu()
+        return runs((tokens.cumsum(0) - tokens)[some], tokens[some]).to(self.values.device)
+
+    def padded(self, side: int) -> Float[Tensor, "n longest"]:
+        """Those of one of the k, right-padded with 0."""
+        pieces = list(torch.split(self.values, self.lengths.flatten().tolist()))
+        return pad_sequence(pieces[side :: self.lengths.shape[1]], batch_first=True)
+
+    def _sums(self) -> tuple[Tensor, ...]:
+        lengths = self.lengths.flatten().to(self.values.device)
+        return segment_sums(self.values, lengths).view(self.lengths.shape).unbind(1)
+
+
+class Places(NamedTuple):
+    """Where the tokens of a span's pairs are among its scored positions; a shared completion is there repeatedly."""
+
+    at: Int[Tensor, " T"]
+    lengths: Int[Tensor, "b k"]
+
+    def of(self, values: Float[Tensor, " S"]) -> PairTokens:
+        """The values of all scored positions, by pair."""
+        return PairTokens(values[self.at.to(values.device)], self.lengths)
+
+
+def places(rows: PackedBatch, span: Span) -> Places:
+    """Where the tokens of a span's pairs are.
+
+    Args:
+        rows: As they were cut, on any device.
+        span: Whole groups of them.
+    """
+    own = [side[span.pairs].cpu() for side in (rows.chosen, rows.rejected, *(rows.prompts or ()))]
+    segments = torch.stack(own, dim=1) - span.texts.start
+    lengths = rows.lengths[span.texts].cpu()
+    starts = lengths.cumsum(0) - lengths
+    return Places(runs(starts[segments.flatten()], lengths[segments.flatten()]), lengths[segments])
+
+
+def runs(starts: Int[Tensor, " r"], lengths: Int[Tensor, " r"]) -> Int[Tensor, " t"]:
+    """The indices of several runs, one after the other."""
+    ends = lengths.cumsum(0)
+    return torch.arange(int(lengths.sum())) + torch.repeat_interleave(
+        starts - ends + lengths, lengths
+    )
+
+
+def concat_pairs(parts: Sequence[PairTokens]) -> PairTokens:
+    """Those of several runs of pairs, one after the other."""
+    values, lengths = zip(*parts, strict=True)
+    return PairTokens(torch.cat(values), torch.cat(lengths))

@@ -14,11 +14,10 @@ from prefine.atomic import write_atomically
 from prefine.errors import NumericsError
 from prefine.records import content_hash
 from prefine.training.distributed.processes import from_main, is_main
-from prefine.training.forward.forward import Forward
 from prefine.training.forward.head import ComputeDtype
-from prefine.training.forward.token_values import slices
+from prefine.training.forward.passes import Forward
+from prefine.training.forward.token_values import PairTokens, concat_pairs, slices
 from prefine.training.items import TokenizedPair
-from prefine.training.objective.pair_tokens import PairTokens, joined
 from prefine.training.reference.scoring import score_tokens
 
 if TYPE_CHECKING:
@@ -89,7 +88,7 @@ def cached_tokens(
         # What is not finite ends the training, and would end every later one that read it.
         if is_main() and bool(found[-1].values.isfinite().all()):
             _keep(found[-1], file)
-    return joined(found), reused
+    return concat_pairs(found), reused
 
 
 def _scored(

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from prefine.errors import Interrupted
 from prefine.training.distributed.processes import gather, own_pairs
-from prefine.training.forward.forward import Forward
+from prefine.training.forward.passes import Forward
+from prefine.training.forward.token_values import PairTokens, SideLogps, concat_pairs, places
 from prefine.training.items import TokenizedPair
 from prefine.training.memory import retry_smaller_batches, synchronized_oom
-from prefine.training.objective.pair_tokens import PairTokens, SideLogps, joined, places
 
 
 def score_tokens(
@@ -77,7 +77,7 @@ def _score(
             raise Interrupted("stopped while scoring the pairs; the same command resumes")
         pairs.append(rows.pairs.to(forward.device))
         parts.append(places(rows, rows.whole).of(forward.values(rows).logps))
-    return _Scored(torch.cat(pairs), joined(parts))
+    return _Scored(torch.cat(pairs), concat_pairs(parts))
 
 
 def score_sides(

@@ -10,11 +10,11 @@ import torch
 from prefine.config.sections import TrainConfig
 from prefine.errors import ConfigError
 from prefine.losses.protocol import Need
-from prefine.training.forward.forward import Forward
+from prefine.training.forward.passes import Forward
 from prefine.training.forward.sharing import why_not_shared
+from prefine.training.forward.token_values import PairTokens
 from prefine.training.items import TokenizedPair
-from prefine.training.objective.pair_tokens import PairTokens
-from prefine.training.objective.table import PairTable
+from prefine.training.objective.pair_table import PairTable
 from prefine.training.reference.cache import cached_tokens
 
 if TYPE_CHECKING:

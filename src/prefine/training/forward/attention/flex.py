@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from torch.nn.functional import pad
 
-from prefine.training.batches.tree import Layout
-from prefine.training.forward.attention.blocks import AttentionRule
+from prefine.training.batches.packing import Layout
+from prefine.training.forward.attention.blockwise import AttentionRule
 
 BLOCK = 128
 """Rows are padded to a multiple of it; blocks of so many queries and keys are skipped, whole or looked at."""

@@ -12,17 +12,15 @@ from torch import Tensor
 from prefine.training.batches.packing import PackedBatch, pack, pad
 from prefine.training.distributed.processes import all_max
 from prefine.training.forward import head as heads
-from prefine.training.forward.attention.tree import attending_trees
+from prefine.training.forward.attention.interface import attending_trees
 from prefine.training.forward.head import (
     Chunked,
     Coefficients,
     ComputeDtype,
     computing_in,
     head_of,
-    unwrapped,
 )
-from prefine.training.forward.recompute import recomputed_layers
-from prefine.training.forward.skip_unscored import skip_unscored
+from prefine.training.forward.layers import recomputed_layers, skip_unscored, unwrapped
 from prefine.training.forward.token_values import LOGPS_ONLY, TokenValues, Wanted
 from prefine.training.items import TokenizedPair
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 
-from prefine.training.batches.tree import Layout
-from prefine.training.forward.attention.blocks import AttentionRule, TreeAttention, visible
+from prefine.training.batches.packing import Layout
+from prefine.training.forward.attention.blockwise import AttentionRule, TreeAttention, visible
 from prefine.training.forward.attention.flex import flex_dtype, flex_tree_attention
 
 if TYPE_CHECKING:

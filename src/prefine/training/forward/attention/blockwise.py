@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from prefine.training.batches.tree import Layout, Tree
+from prefine.training.batches.packing import Layout, Tree
 
 QUERIES = 128
 """Queries in a block, and tokens of trees that are one: fewer waste less, more make better products and fewer calls."""

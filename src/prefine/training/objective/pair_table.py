@@ -10,8 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from prefine.losses.protocol import PairLogps, PromptLogps, TokenLogps
+from prefine.training.forward.token_values import PairTokens, SideLogps
 from prefine.training.items import TokenizedPair
-from prefine.training.objective.pair_tokens import PairTokens, SideLogps
 
 
 class StepTotals(NamedTuple):

@@ -3,7 +3,7 @@
 objective = sum of weight * (loss + regularizer_weight * regularizer) / sum of weight
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -14,58 +14,25 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from prefine.errors import NumericsError
-from prefine.losses.facts import kind_of, needs_of, per_pair
-from prefine.losses.protocol import LossFunction, LossKind, Need, PairLogps, PromptLogps, TokenLogps
+from prefine.losses.facts import per_pair
+from prefine.losses.protocol import PairLogps, PromptLogps, TokenLogps
 from prefine.losses.token_diff import difference_marks
 from prefine.training.batches.packing import PackedBatch, Span
 from prefine.training.distributed.processes import add_up_gradients, gather
-from prefine.training.forward.forward import Forward
-from prefine.training.forward.token_values import TokenValues, Wanted
+from prefine.training.forward.passes import Forward
+from prefine.training.forward.token_values import (
+    PairTokens,
+    Places,
+    SideLogps,
+    TokenValues,
+    Wanted,
+    concat_pairs,
+    places,
+)
 from prefine.training.items import TokenizedPair
 from prefine.training.memory import synchronized_oom
-from prefine.training.objective.pair_tokens import PairTokens, Places, SideLogps, joined, places
-from prefine.training.objective.table import PairTable, StepTotals
-
-
-@dataclass(frozen=True)
-class Objective:
-    """A loss, an optional regularizer and its weight, every hyper-parameter a number."""
-
-    loss: LossFunction
-    regularizer: LossFunction | None = None
-    regularizer_weight: float = 0.0
-
-    @property
-    def kind(self) -> LossKind:
-        """Coupled if either part is."""
-        parts = [self.loss] if self.regularizer is None else [self.loss, self.regularizer]
-        return "coupled" if any(kind_of(part) == "coupled" for part in parts) else "local"
-
-    @property
-    def needs(self) -> frozenset[Need]:
-        """What either part reads."""
-        return needs_of(self.loss) | (
-            frozenset() if self.regularizer is None else needs_of(self.regularizer)
-        )
-
-    def terms(self, logps: PairLogps) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
-        """Loss and regularizer (unweighted) per pair."""
-        loss = self.loss(logps)
-        return loss, torch.zeros_like(loss) if self.regularizer is None else self.regularizer(logps)
-
-    def value(
-        self, loss: Float[Tensor, " B"], regularizer: Float[Tensor, " B"]
-    ) -> Float[Tensor, " B"]:
-        """What is minimised, per pair."""
-        # Not `loss + 0 * regularizer`: with weight 0 the run is the run without a regularizer, to
-        # the bit.
-        return (
-            loss if self.regularizer_weight == 0 else loss + self.regularizer_weight * regularizer
-        )
-
-
-Control = Callable[[Objective, PairLogps], Objective]
-"""What gives an objective the hyper-parameters that depend on the values of the whole step, see `Steering`."""
+from prefine.training.objective.objective import Control, Objective
+from prefine.training.objective.pair_table import PairTable, StepTotals
 
 
 @dataclass(frozen=True)
@@ -274,7 +241,7 @@ class _Step:
             none = PairTokens(
                 self.table.weight.new_empty(0), torch.empty(0, self._texts, dtype=torch.long)
             )
-            values, lengths = joined([none, *some])
+            values, lengths = concat_pairs([none, *some])
             everywhere = gather(lengths.flatten().to(values.device)).view(-1, self._texts).cpu()
             return PairTokens(gather(values), everywhere).rows(order)
 

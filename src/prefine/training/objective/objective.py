@@ -1,14 +1,65 @@
 """What moves the hyper-parameters of an objective: schedules by the step, controllers by what the step saw."""
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from prefine.losses.facts import bare, nested_options, options_of, parts_of
-from prefine.losses.protocol import Controller, LossFunction, PairLogps
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from prefine.losses.facts import (
+    bare,
+    kind_of,
+    needs_of,
+    nested_options,
+    options_of,
+    parts_of,
+)
+from prefine.losses.protocol import Controller, LossFunction, LossKind, Need, PairLogps
 from prefine.schedules import Schedule
-from prefine.training.objective.step import Objective
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A loss, an optional regularizer and its weight, every hyper-parameter a number."""
+
+    loss: LossFunction
+    regularizer: LossFunction | None = None
+    regularizer_weight: float = 0.0
+
+    @property
+    def kind(self) -> LossKind:
+        """Coupled if either part is."""
+        parts = [self.loss] if self.regularizer is None else [self.loss, self.regularizer]
+        return "coupled" if any(kind_of(part) == "coupled" for part in parts) else "local"
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """What either part reads."""
+        return needs_of(self.loss) | (
+            frozenset() if self.regularizer is None else needs_of(self.regularizer)
+        )
+
+    def terms(self, logps: PairLogps) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
+        """Loss and regularizer (unweighted) per pair."""
+        loss = self.loss(logps)
+        return loss, torch.zeros_like(loss) if self.regularizer is None else self.regularizer(logps)
+
+    def value(
+        self, loss: Float[Tensor, " B"], regularizer: Float[Tensor, " B"]
+    ) -> Float[Tensor, " B"]:
+        """What is minimised, per pair."""
+        # Not `loss + 0 * regularizer`: with weight 0 the run is the run without a regularizer, to
+        # the bit.
+        return (
+            loss if self.regularizer_weight == 0 else loss + self.regularizer_weight * regularizer
+        )
+
+
+Control = Callable[[Objective, PairLogps], Objective]
+"""What gives an objective the hyper-parameters that depend on the values of the whole step, see `Steering`."""
 
 
 class HyperparameterController:

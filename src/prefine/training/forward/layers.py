@@ -13,14 +13,80 @@ from typing import TYPE_CHECKING, Any
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from prefine.training.forward.patched_forward import patched_forward
+from prefine.errors import ConfigError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 # A choice of rows is copied out and back, which a few tokens fewer do not pay for.
 _MOST_READ = 0.9
+
+
+def unwrapped(model: "PreTrainedModel") -> "PreTrainedModel":
+    """The language model itself; one loaded with an adapter comes in a wrapper of its own."""
+    inner = getattr(model, "get_base_model", None)
+    return model if inner is None else inner()
+
+
+@contextmanager
+def patched_forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """Let the module call `forward` until the end of the block; one that others put there before is put back."""
+    own = vars(module).get("forward")
+    module.forward = forward
+    try:
+        yield
+    finally:
+        if own is None:
+            del module.forward
+        else:
+            module.forward = own
+
+
+@contextmanager
+def recomputed_layers(model: "PreTrainedModel") -> Iterator[None]:
+    """Compute the model's layers again in backward passes; these have to end within the block as well.
+
+    `transformers` itself would do so in training mode only, which turns dropout on.
+
+    Raises:
+        ConfigError: The model does not say what its layers are.
+    """
+    with ExitStack() as stack:
+        for layer in layers_of(model, why="train.gradient_checkpointing"):
+            # Nothing here draws random numbers, so their state need not be kept.
+            again = partial(
+                checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False
+            )
+            stack.enter_context(patched_forward(layer, again))
+        yield
+
+
+def layers_of(model: nn.Module, *, why: str) -> list[nn.Module]:
+    """The outermost modules that `transformers` would checkpoint.
+
+    Args:
+        model: From `transformers`.
+        why: What they are asked for, for the message.
+
+    Raises:
+        ConfigError: The model does not say what its layers are.
+    """
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    found: dict[str, nn.Module] = {}
+    for name, module in model.named_modules():
+        within = any(name.startswith(f"{outer}.") for outer in found)
+        if isinstance(module, GradientCheckpointingLayer) and not within:
+            found[name] = module
+    if not found:
+        raise ConfigError(
+            f"{why}: {type(model).__name__} does not say what its layers are; do without, and "
+            "lower "
+            "train.micro_batch_tokens if memory is short"
+        )
+    return list(found.values())
 
 
 @contextmanager
