@@ -184,7 +184,7 @@ def engine(
         forward,
         batches,
         table(case),
-        steering.at(STEP),
+        steering.at_step(STEP),
         examples=case.examples,
         step=STEP + 1,
         mismatched=others,
@@ -288,7 +288,7 @@ def textbook(case: Case) -> Tensor:
         tokens=_tokens(model, reference, case.examples),
         prompts=PromptLogps(*_prompts(model, case.examples), *ref_prompts),
     )
-    objective = steering.control(steering.at(STEP), logps)
+    objective = steering.control(steering.at_step(STEP), logps)
     values = objective.loss(logps)
     if objective.regularizer is not None:
         values = values + objective.regularizer_weight * objective.regularizer(logps)

@@ -149,7 +149,7 @@ def test_a_target_whose_probability_underflows_has_its_exact_value(name: str) ->
     model, pairs = architectures.ATTENTION_ONLY[name](dtype=torch.float32), _pairs()
     textbook.make_targets_improbable(model, pairs)
     forward = Forward(model)
-    assert isinstance(forward._head_now(), LinearHead)
+    assert isinstance(forward.head, LinearHead)
     (rows,) = forward.cut(_examples(pairs[:1]), [0])
     found = forward.values(rows).logps
     expected = torch.cat(
@@ -173,7 +173,7 @@ def test_a_group_larger_than_the_workspace_has_the_same_gradient(
 
 def test_the_head_is_the_fast_one_only_where_it_computes_what_the_model_does() -> None:
     found = {
-        name: type(Forward(build(dtype=torch.float32))._head_now())
+        name: type(Forward(build(dtype=torch.float32)).head)
         for name, build in _some_heads().items()
     }
     assert found == {

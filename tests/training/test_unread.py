@@ -58,8 +58,8 @@ def test_values_and_gradients_are_those_of_the_whole_layer(
     name: str, checkpointing: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found: list[tuple[Tensor, Tensor]] = []
-    for most_read in (layers._MOST_READ, 0.0):
-        monkeypatch.setattr(layers, "_MOST_READ", most_read)
+    for most_read in (layers._MOST_SCORED, 0.0):
+        monkeypatch.setattr(layers, "_MOST_SCORED", most_read)
         model = architectures.ATTENTION_ONLY[name]()
         forward, rows = _forward(model, gradient_checkpointing=checkpointing)
         values = forward.values(rows).logps
@@ -77,13 +77,13 @@ class _Network(nn.Module):
 @pytest.mark.parametrize("given", [{"scale": 2.0}, {"scale": 3.0}])
 def test_a_network_that_takes_more_is_asked_for_all(given: dict[str, float]) -> None:
     hidden, network = torch.randn(1, 5, 4), _Network()
-    found = layers._of_some(network, torch.tensor([1, 3]), hidden, **given)
+    found = layers._mlp_of(network, torch.tensor([1, 3]), hidden, **given)
     torch.testing.assert_close(found, network(hidden, **given))
 
 
 def test_a_network_that_gives_more_is_asked_for_all() -> None:
     hidden = torch.randn(1, 5, 4)
-    first, second = layers._of_some(lambda rows: (rows, len(rows[0])), torch.tensor([1, 3]), hidden)
+    first, second = layers._mlp_of(lambda rows: (rows, len(rows[0])), torch.tensor([1, 3]), hidden)
     assert second == 5
     torch.testing.assert_close(first, hidden)
 

@@ -100,14 +100,14 @@ def stating_enough(
             and that is read.
         ConfigError: Pairs have different weights, and the loss sorts the pairs of a step.
     """
-    from prefine.training.objective.loss_inputs import LossInputCheck, parts_that_train
+    from prefine.training.objective.loss_inputs import LossInputCheck, configured_losses
 
-    stated = LossInputCheck(parts_that_train(settings))
+    check = LossInputCheck(configured_losses(settings))
     for number, pair in enumerate(pairs, start=1):
         where = _place(number, pair, screen)
-        stated.see(pair.prompt.id, pair.score_gap, pair.p_chosen, pair.weight, where=where)
+        check.add(pair, pair.prompt.id, where=where)
         yield pair
-    stated.check_all("pairs")
+    check.finish("pairs")
 
 
 def _place(number: int, pair: PreferencePair, screen: ImportReport | None) -> str:

@@ -16,11 +16,12 @@ from prefine.training.batches.packing import PackedBatch
 from prefine.training.distributed.processes import own_pairs
 from prefine.training.early_stop import Alarm, EarlyStop
 from prefine.training.forward.passes import Forward
+from prefine.training.forward.token_values import PairTokens
 from prefine.training.items import TokenizedPair
 from prefine.training.logging.figures import FinalFigures, final_figures
 from prefine.training.logging.row_log import RowLog
 from prefine.training.memory import retry_smaller_batches
-from prefine.training.objective.gradient import PolicyTokens, StepTerms, evaluate
+from prefine.training.objective.gradient import StepTerms, evaluate
 from prefine.training.objective.objective import Objective
 from prefine.training.objective.pair_table import PairTable
 
@@ -89,7 +90,7 @@ class HeldOutPairs:
         """
         device = self.forward.device
 
-        def attempt() -> tuple[StepTerms, PolicyTokens]:
+        def attempt() -> tuple[StepTerms, PairTokens]:
             rows, mismatched = (
                 self.forward.cut(some, own_pairs(some, range(len(some))))
                 for some in (self.examples, self.mismatched)
@@ -103,7 +104,7 @@ class HeldOutPairs:
                     objective,
                     examples=self.examples,
                     step=step,
-                    spread_of=TOP_TOKENS,
+                    top_k=TOP_TOKENS,
                     mismatched=mismatched,
                 )
 
@@ -224,12 +225,12 @@ def _early_stop(settings: EarlyStopConfig) -> EarlyStop:
     )
 
 
-def _indicators(tokens: PolicyTokens, sizes: Float[Tensor, " n"]) -> dict[str, float | None]:
+def _indicators(tokens: PairTokens, sizes: Float[Tensor, " n"]) -> dict[str, float | None]:
     """Means over the tokens of the chosen answers, with their errors."""
-    mass, raw, entropy = tokens.top_mass, tokens.top_entropy, tokens.entropy
+    mass, raw, entropy = tokens.values.top_mass, tokens.values.top_entropy, tokens.values.entropy
     assert mass is not None and raw is not None and entropy is not None, "the spread was wanted"
     # With q = p / mass: -sum q log q = (-sum p log p) / mass + log mass.
-    renormalised = raw._replace(values=raw.values / mass.values + mass.values.log())
+    renormalised = raw / mass + mass.log()
     found: dict[str, float | None] = {}
     for name, column in (
         ("top_mass", mass),
@@ -237,7 +238,7 @@ def _indicators(tokens: PolicyTokens, sizes: Float[Tensor, " n"]) -> dict[str, f
         ("top_entropy_renormalised", renormalised),
         ("entropy", entropy),
     ):
-        found[name], found[f"{name}_se"] = _ratio(column.sides().chosen, sizes)
+        found[name], found[f"{name}_se"] = _ratio(tokens.sums(column)[:, 0], sizes)
     return found
 
 

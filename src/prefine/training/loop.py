@@ -217,7 +217,7 @@ def train(
                 forward,
                 batches,
                 table,
-                steering.at(step),
+                steering.at_step(step),
                 examples=examples,
                 step=step + 1,
                 mismatched=mismatched,
@@ -261,7 +261,7 @@ def train(
         ) as evaluations,
     ):
         if start == 0:
-            evaluations.after(0, steering.at(0))
+            evaluations.after(0, steering.at_step(0))
         for step in range(start, plan.steps):
             if evaluations.stopped_by is not None:
                 break
@@ -298,7 +298,7 @@ def train(
                 step=step + 1,
                 epoch=1 + step // plan.steps_per_epoch,
                 learning_rate=learning_rate,
-                hyper_parameters=steering.moved(terms.objective),
+                hyper_parameters=steering.current_values(terms.objective),
                 grad_norm=norm,
             )
             done = step + 1
@@ -334,7 +334,7 @@ def train(
         stopped_by=evaluations.stopped_by,
         row_fill=fill.share,
         notes=(*notes, *passed_over, *fill.notes(), *tracked.notes),
-        final=final_figures(logps, table, steering.at(done - 1).regularizer),
+        final=final_figures(logps, table, steering.at_step(done - 1).regularizer),
     )
     if processes.is_main():
         content = {

@@ -179,7 +179,7 @@ def own_pairs(examples: Sequence[TokenizedPair], pairs: Sequence[int]) -> list[i
     groups = groups_of(examples, pairs, sys.maxsize)
     dealt = deal([group.tokens for group in groups], dist.get_world_size())
     mine = (group for group, rank in zip(groups, dealt, strict=True) if rank == dist.get_rank())
-    return [index for group in mine for index, _, _ in group.pairs]
+    return [index for group in mine for index in group.pairs]
 
 
 def deal(tokens: Sequence[int], processes: int) -> list[int]:

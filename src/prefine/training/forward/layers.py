@@ -1,17 +1,17 @@
-"""Where nothing reads a token's last hidden state: a prompt's tokens are there for their keys and values only.
+"""Changes to the layers during a pass: gradient checkpointing, skipped prompt tokens.
 
-So the last layer need not mix values for them, and its feed-forward network, which works on single
-tokens, is asked for those alone that are scored.
+Nothing reads a prompt token's last hidden state: prompt tokens are there for their keys and values
+only. So the last layer need not attend for them, and its MLP is applied to scored tokens only.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from inspect import signature
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -20,33 +20,41 @@ from prefine.errors import ConfigError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# A choice of rows is copied out and back, which a few tokens fewer do not pay for.
-_MOST_READ = 0.9
+ComputeDtype = Literal["float32", "bfloat16"]
+
+# Selected tokens are copied out and back, which does not pay for a few tokens less.
+_MOST_SCORED = 0.9
 
 
 def unwrapped(model: "PreTrainedModel") -> "PreTrainedModel":
-    """The language model itself; one loaded with an adapter comes in a wrapper of its own."""
+    """The language model itself, which an adapter wraps."""
     inner = getattr(model, "get_base_model", None)
     return model if inner is None else inner()
 
 
+def computing_in(dtype: ComputeDtype, device: torch.device) -> AbstractContextManager[Any]:
+    """Compute in this dtype until the end of the block; the weights stay as they are."""
+    return torch.autocast(device.type, torch.bfloat16) if dtype == "bfloat16" else nullcontext()
+
+
 @contextmanager
 def patched_forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    """Let the module call `forward` until the end of the block; one that others put there before is put back."""
-    own = vars(module).get("forward")
+    """Replace a module's `forward` until the end of the block."""
+    # Other libraries patch it in the same way, as an attribute of the instance.
+    earlier = vars(module).get("forward")
     module.forward = forward
     try:
         yield
     finally:
-        if own is None:
+        if earlier is None:
             del module.forward
         else:
-            module.forward = own
+            module.forward = earlier
 
 
 @contextmanager
 def recomputed_layers(model: "PreTrainedModel") -> Iterator[None]:
-    """Compute the model's layers again in backward passes; these have to end within the block as well.
+    """Compute the model's layers again in backward passes, which have to end within the block.
 
     `transformers` itself would do so in training mode only, which turns dropout on.
 
@@ -68,7 +76,7 @@ def layers_of(model: nn.Module, *, why: str) -> list[nn.Module]:
 
     Args:
         model: From `transformers`.
-        why: What they are asked for, for the message.
+        why: The setting that asks for them, for the message.
 
     Raises:
         ConfigError: The model does not say what its layers are.
@@ -83,8 +91,7 @@ def layers_of(model: nn.Module, *, why: str) -> list[nn.Module]:
     if not found:
         raise ConfigError(
             f"{why}: {type(model).__name__} does not say what its layers are; do without, and "
-            "lower "
-            "train.micro_batch_tokens if memory is short"
+            "lower train.micro_batch_tokens if memory is short"
         )
     return list(found.values())
 
@@ -93,50 +100,52 @@ def layers_of(model: nn.Module, *, why: str) -> list[nn.Module]:
 def skip_unscored(
     model: "PreTrainedModel", scored: Int[Tensor, " S"], positions: int
 ) -> Iterator[None]:
-    """Let the last layer leave out what is not read until the end of the block; backward passes are to be within, too.
+    """Skip unscored tokens in the last layer until the end of the block, backward passes included.
 
-    What the model gives elsewhere is without meaning. A model whose layers are not called as most
-    of `transformers` call theirs computes everything.
+    Their last hidden states are then meaningless. A model whose layers are not called as most of
+    `transformers` call theirs computes everything.
 
     Args:
         model: One that attends to packed trees; no prompt is scored.
-        scored: What is read, indices of tokens; may name one twice.
-        positions: How many tokens there are.
+        scored: The positions of scored tokens; may name one twice.
+        positions: The number of tokens.
     """
-    read = torch.unique(scored)
+    scored = torch.unique(scored)
     with ExitStack() as stack:
-        if len(read) <= _MOST_READ * positions and (layer := _last_layer(model)) is not None:
-            attention, network = layer.self_attn, layer.mlp
+        if len(scored) <= _MOST_SCORED * positions and (layer := _last_layer(model)) is not None:
+            attention, mlp = layer.self_attn, layer.mlp
             stack.enter_context(
                 patched_forward(attention, partial(attention.forward, only_scored=True))
             )
-            stack.enter_context(patched_forward(network, partial(_of_some, network.forward, read)))
+            stack.enter_context(patched_forward(mlp, partial(_mlp_of, mlp.forward, scored)))
         yield
 
 
-def _of_some(
-    whole: Callable[..., Any], read: Int[Tensor, " r"], hidden: Tensor, *others: Any, **named: Any
+def _mlp_of(
+    mlp: Callable[..., Any],
+    scored: Int[Tensor, " s"],
+    hidden: Float[Tensor, "rows positions d"],
+    *others: Any,
+    **named: Any,
 ) -> Any:
-    """The network's output for the tokens that are read, 0 for others; all of it if it takes or gives more."""
+    """Apply an MLP to scored tokens; others get 0. One that takes or gives more gets all tokens."""
     if not others and not named:
-        rows = hidden.flatten(0, -2)
-        some = whole(rows.index_select(0, read).view(*hidden.shape[:-2], -1, hidden.shape[-1]))
-        if isinstance(some, Tensor):
-            return (
-                some.new_zeros(rows.shape).index_copy_(0, read, some.flatten(0, -2)).view_as(hidden)
-            )
-    return whole(hidden, *others, **named)
+        tokens = hidden.flatten(0, -2)
+        output = mlp(tokens.index_select(0, scored).view(*hidden.shape[:-2], -1, hidden.shape[-1]))
+        if isinstance(output, Tensor):
+            everywhere = output.new_zeros(tokens.shape)
+            return everywhere.index_copy_(0, scored, output.flatten(0, -2)).view_as(hidden)
+    return mlp(hidden, *others, **named)
 
 
 def _last_layer(model: "PreTrainedModel") -> Any | None:
-    """The last layer, if it has an attention and a network under their usual names."""
+    """The last layer, if it has an attention and an MLP under their usual names."""
     layers = getattr(model.base_model, "layers", None)
     if not isinstance(layers, nn.ModuleList) or not layers:
         return None
-    attention, network = (getattr(layers[-1], name, None) for name in ("self_attn", "mlp"))
-    if not isinstance(attention, nn.Module) or not isinstance(network, nn.Module):
+    attention, mlp = (getattr(layers[-1], name, None) for name in ("self_attn", "mlp"))
+    if not isinstance(attention, nn.Module) or not isinstance(mlp, nn.Module):
         return None
-    handed_on = any(
-        some.kind is some.VAR_KEYWORD for some in signature(attention.forward).parameters.values()
-    )
-    return layers[-1] if handed_on else None
+    # `only_scored` reaches the attention function only through `**kwargs` that are handed on.
+    parameters = signature(attention.forward).parameters.values()
+    return layers[-1] if any(p.kind is p.VAR_KEYWORD for p in parameters) else None

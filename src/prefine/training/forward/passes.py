@@ -1,27 +1,35 @@
-"""A model as training uses it: rows in, values of scored tokens out, and gradients from coefficients."""
+"""Forward and backward passes of batches: values of scored tokens, gradients from coefficients."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from prefine.errors import Interrupted
 from prefine.training.batches.packing import PackedBatch, pack, pad
 from prefine.training.distributed.processes import all_max
 from prefine.training.forward import head as heads
 from prefine.training.forward.attention.interface import attending_trees
-from prefine.training.forward.head import (
-    Chunked,
-    Coefficients,
+from prefine.training.forward.head import Coefficients, Head, head_of
+from prefine.training.forward.layers import (
     ComputeDtype,
     computing_in,
-    head_of,
+    recomputed_layers,
+    skip_unscored,
+    unwrapped,
 )
-from prefine.training.forward.layers import recomputed_layers, skip_unscored, unwrapped
-from prefine.training.forward.token_values import LOGPS_ONLY, TokenValues, Wanted
+from prefine.training.forward.token_values import (
+    LOGPS_ONLY,
+    PairTokens,
+    TokenValues,
+    Wanted,
+    concatenate_pairs,
+)
 from prefine.training.items import TokenizedPair
 
 if TYPE_CHECKING:
@@ -35,14 +43,12 @@ class Forward:
     Args:
         model: A causal language model, dropout off.
         dtype: What layers and head compute in; "bfloat16" keeps the weights as they are.
-        shared: Whether a prompt is computed once for all its completions, see
-            `sharing.why_not_shared`.
-        tokens: Most positions of a row that is packed, or of padded rows together; a larger group
-            is alone.
-        score_prompts: Whether prompts are scored, too.
-        gradient_checkpointing: Whether layers are computed again in the backward pass instead of
-            kept.
-        in_step: Whether layers are divided among processes, so that each pass needs all of these.
+        shared: Compute a prompt once for all its completions, see `sharing.why_not_shared`.
+        tokens: Most positions of a packed row, or of a padded batch; a larger group is alone.
+        score_prompts: Score prompts, too.
+        gradient_checkpointing: Compute layers again in the backward pass instead of keeping their
+            activations.
+        in_step: Layers are divided among processes, so that each pass needs all of these.
     """
 
     model: "PreTrainedModel"
@@ -52,15 +58,19 @@ class Forward:
     score_prompts: bool = False
     gradient_checkpointing: bool = False
     in_step: bool = False
-    _head: Chunked | None = field(default=None, init=False, repr=False)
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """The device of the model."""
         return next(self.model.parameters()).device
 
+    @cached_property
+    def head(self) -> Head:
+        """The model's output head, found when it is first needed."""
+        return head_of(self.model, self.dtype)
+
     def cut(self, examples: Sequence[TokenizedPair], pairs: Sequence[int]) -> list[PackedBatch]:
-        """The pairs as rows that one pass can take; depends on the arguments and the settings alone."""
+        """Cut pairs into batches of one pass each; depends on the arguments and settings alone."""
         return (pack if self.shared else pad)(
             examples, pairs, self.tokens, score_prompts=self.score_prompts
         )
@@ -68,11 +78,14 @@ class Forward:
     def passes(
         self, batches: Sequence[PackedBatch], *, backward: bool = False
     ) -> Iterator[PackedBatch]:
-        """The rows, one for each pass; in step, followed by idle passes while another process has rows.
+        """Yield this process's batches, one for each pass.
+
+        In step, idle passes follow while another process has batches: divided layers would
+        otherwise wait for ever.
 
         Args:
-            batches: This process's rows.
-            backward: Whether each is pushed, or only read.
+            batches: The batches.
+            backward: Each pass has a backward one.
         """
         idle = all_max(len(batches)) - len(batches) if self.in_step else 0
         yield from batches
@@ -80,36 +93,60 @@ class Forward:
             self._pass_idly(backward=backward)
 
     @torch.no_grad()
-    def values(self, rows: PackedBatch, wanted: Wanted = LOGPS_ONLY) -> TokenValues:
+    def values(self, batch: PackedBatch, wanted: Wanted = LOGPS_ONLY) -> TokenValues:
         """Values of all scored tokens, without gradients."""
-        rows = rows.to(self.device)
-        with self._ready(rows):
-            return heads.score(self._head_now(), self._hidden(rows), rows.targets, wanted)
+        batch = batch.to(self.device)
+        with self._prepared(batch):
+            return heads.score(self.head, self._hidden(batch), batch.targets, wanted)
+
+    def pair_values(
+        self,
+        batches: Sequence[PackedBatch],
+        wanted: Wanted = LOGPS_ONLY,
+        *,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> tuple[Int[Tensor, " b"], PairTokens]:
+        """The pairs of this process's batches, perhaps none, and their values without gradients.
+
+        Raises:
+            Interrupted: `should_stop` became true.
+        """
+        # A process without batches has no value that would say the dtype.
+        dtype = torch.promote_types(next(self.model.parameters()).dtype, torch.float32)
+        values = TokenValues.empty(torch.empty(0, dtype=dtype, device=self.device), wanted)
+        texts = 4 if self.score_prompts else 2
+        parts = [PairTokens(values, torch.empty(0, texts, dtype=torch.long))]
+        pairs = [torch.empty(0, dtype=torch.long)]
+        for batch in self.passes(batches):
+            if should_stop is not None and should_stop():
+                raise Interrupted("stopped while scoring the pairs; the same command resumes")
+            pairs.append(batch.pairs)
+            parts.append(PairTokens.of(self.values(batch, wanted), batch, batch.whole_span))
+        return torch.cat(pairs).to(self.device), concatenate_pairs(parts)
 
     def push(
-        self, rows: PackedBatch, coefficients: Coefficients, wanted: Wanted = LOGPS_ONLY
-    ) -> TokenValues:
-        """Values of all scored tokens; what `coefficients` makes of them is pushed into the parameters' `.grad`.
+        self, batch: PackedBatch, coefficients: Coefficients, wanted: Wanted = LOGPS_ONLY
+    ) -> None:
+        """Add to the parameters' `.grad` the gradient that `coefficients` gives the scored tokens.
 
         Args:
-            rows: One pass.
+            batch: One pass.
             coefficients: The objective's derivative in each token's log-probability.
-            wanted: Which statistics the coefficients depend on.
+            wanted: The statistics that the coefficients depend on.
         """
-        rows = rows.to(self.device)
+        batch = batch.to(self.device)
         # The backward pass is within: layers that it computes again must attend as they did.
-        with self._ready(rows, checkpointing=self.gradient_checkpointing):
-            hidden = self._hidden(rows)
-            values, gradient = heads.push(
-                self._head_now(), hidden, rows.targets, rows.spans, coefficients, wanted
+        with self._prepared(batch, checkpointing=self.gradient_checkpointing):
+            hidden = self._hidden(batch)
+            gradient = heads.push(
+                self.head, hidden, batch.targets, batch.spans, coefficients, wanted
             )
             if hidden.requires_grad:
                 # Torch's own method is not annotated.
                 hidden.backward(gradient)  # type: ignore[no-untyped-call]
-        return values
 
     def _pass_idly(self, *, backward: bool) -> None:
-        """A pass of one token that nothing is asked of: its gradient is 0."""
+        """Pass one token through the layers, with a gradient of 0."""
         model = unwrapped(self.model)
         token = torch.zeros(1, 1, dtype=torch.long, device=self.device)
         with (
@@ -120,36 +157,31 @@ class Forward:
             if hidden.requires_grad:
                 hidden.backward(torch.zeros_like(hidden))  # type: ignore[no-untyped-call]
 
-    def _ready(self, rows: PackedBatch, *, checkpointing: bool = False) -> ExitStack:
-        """The model made to attend as these rows need it, until the end of the block."""
+    def _prepared(self, batch: PackedBatch, *, checkpointing: bool = False) -> ExitStack:
+        """Make the model attend as this batch needs it, until the end of the block."""
         model = unwrapped(self.model)
         with ExitStack() as stack:
-            if rows.trees is not None:
+            if batch.trees is not None:
                 stack.enter_context(attending_trees(model))
                 if not self.score_prompts:
-                    stack.enter_context(skip_unscored(model, rows.scored, rows.positions))
+                    stack.enter_context(skip_unscored(model, batch.scored, batch.positions))
             if checkpointing:
                 stack.enter_context(recomputed_layers(model))
             return stack.pop_all()
 
-    def _hidden(self, rows: PackedBatch) -> Float[Tensor, "S d"]:
-        """What the head is given at the scored positions."""
-        layout: dict[str, Any] = {} if rows.trees is None else {"trees": rows.trees}
-        hidden = self._layers(rows.input_ids, rows.position_ids, **layout)
-        return hidden.flatten(0, 1).index_select(0, rows.scored)
+    def _hidden(self, batch: PackedBatch) -> Float[Tensor, "S d"]:
+        """The last hidden states at the scored positions."""
+        layout: dict[str, Any] = {} if batch.trees is None else {"trees": batch.trees}
+        hidden = self._layers(batch.input_ids, batch.position_ids, **layout)
+        return hidden.flatten(0, 1).index_select(0, batch.scored)
 
     def _layers(
         self, input_ids: Tensor, position_ids: Tensor, **layout: Any
-    ) -> Float[Tensor, "n T d"]:
-        """What all layers make of some rows."""
+    ) -> Float[Tensor, "rows positions d"]:
+        """The last hidden states of some rows."""
         with computing_in(self.dtype, self.device):
-            given = unwrapped(self.model).base_model(
+            output = unwrapped(self.model).base_model(
                 input_ids=input_ids, position_ids=position_ids, use_cache=False, **layout
             )
-        hidden: Tensor = given.last_hidden_state
+        hidden: Tensor = output.last_hidden_state
         return hidden
-
-    def _head_now(self) -> Chunked:
-        if self._head is None:
-            self._head = head_of(self.model, self.dtype)
-        return self._head

@@ -1,6 +1,6 @@
-"""What moves the hyper-parameters of an objective: schedules by the step, controllers by what the step saw."""
+"""The objective of a step, and its hyper-parameters: scheduled by the step, or adapted to it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -9,14 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from prefine.losses.facts import (
-    bare,
-    kind_of,
-    needs_of,
-    nested_options,
-    options_of,
-    parts_of,
-)
+from prefine.losses.facts import bare, kind_of, needs_of, nested_options, options_of, parts_of
 from prefine.losses.protocol import Controller, LossFunction, LossKind, Need, PairLogps
 from prefine.schedules import Schedule
 
@@ -30,40 +23,54 @@ class Objective:
     regularizer_weight: float = 0.0
 
     @property
+    def functions(self) -> list[LossFunction]:
+        """The loss and, if there is one, the regularizer."""
+        return [self.loss] if self.regularizer is None else [self.loss, self.regularizer]
+
+    @property
     def kind(self) -> LossKind:
-        """Coupled if either part is."""
-        parts = [self.loss] if self.regularizer is None else [self.loss, self.regularizer]
-        return "coupled" if any(kind_of(part) == "coupled" for part in parts) else "local"
+        """Coupled if either function is."""
+        return "coupled" if "coupled" in map(kind_of, self.functions) else "local"
 
     @property
     def needs(self) -> frozenset[Need]:
-        """What either part reads."""
-        return needs_of(self.loss) | (
-            frozenset() if self.regularizer is None else needs_of(self.regularizer)
-        )
+        """The values that the functions read beyond the policy's."""
+        return frozenset[Need]().union(*map(needs_of, self.functions))
 
     def terms(self, logps: PairLogps) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
-        """Loss and regularizer (unweighted) per pair."""
+        """Loss and regularizer (unweighted) per pair, nats."""
         loss = self.loss(logps)
         return loss, torch.zeros_like(loss) if self.regularizer is None else self.regularizer(logps)
 
     def value(
         self, loss: Float[Tensor, " B"], regularizer: Float[Tensor, " B"]
     ) -> Float[Tensor, " B"]:
-        """What is minimised, per pair."""
+        """The minimised value per pair."""
         # Not `loss + 0 * regularizer`: with weight 0 the run is the run without a regularizer, to
         # the bit.
         return (
             loss if self.regularizer_weight == 0 else loss + self.regularizer_weight * regularizer
         )
 
+    def changed(self, change: "Change", **fields: Any) -> "Objective":
+        """The objective with the options of its losses, also of those within others, changed."""
+        for side in ("loss", "regularizer"):
+            if (function := getattr(self, side)) is not None:
+                fields[side] = _changed(function, side, change)
+        return replace(self, **fields)
+
+
+Change = Callable[[str, dict[str, Any]], dict[str, Any]]
+"""Given a loss's path, such as `loss.losses.1`, and its options: its new options."""
 
 Control = Callable[[Objective, PairLogps], Objective]
-"""What gives an objective the hyper-parameters that depend on the values of the whole step, see `Steering`."""
+"""Adapts an objective to the values of the whole step, see `HyperparameterController.control`."""
 
 
 class HyperparameterController:
-    """An objective whose hyper-parameters move, named by paths such as `loss.beta` and `loss.losses.1.delta`.
+    """Resolves scheduled and adaptive hyper-parameters for each step.
+
+    They are named by paths such as `loss.beta` and `loss.losses.1.delta`.
 
     Args:
         loss: Its hyper-parameters, and those of losses within it, may be schedules.
@@ -80,110 +87,88 @@ class HyperparameterController:
         *,
         steps: int,
     ) -> None:
-        self._loss, self._regularizer, self._weight = loss, regularizer, regularizer_weight
+        weight: Any = regularizer_weight
+        self._configured = Objective(loss, regularizer, weight)
         self._steps = steps
         self._controllers: dict[str, Controller] = {
             path: controller()
-            for path, part in [
-                *parts_of(loss, "loss"),
-                *(parts_of(regularizer, "regularizer") if regularizer else ()),
-            ]
+            for path, part in _parts(self._configured)
             if (controller := getattr(bare(part), "controller", None)) is not None
         }
 
-    def at(self, step: int) -> Objective:
-        """The objective of update number `step` (from 0), its schedules at their numbers."""
+    def at_step(self, step: int) -> Objective:
+        """The objective of update number `step` (from 0), with numbers in place of schedules."""
 
         def number(value: Any) -> Any:
+            if isinstance(value, tuple):
+                return tuple(map(number, value))
             return value.at(step, self._steps) if isinstance(value, Schedule) else value
 
-        return Objective(
-            loss=_settled(self._loss, number),
-            regularizer=None if self._regularizer is None else _settled(self._regularizer, number),
-            regularizer_weight=number(self._weight),
+        return self._configured.changed(
+            lambda _, options: {name: number(value) for name, value in options.items()},
+            regularizer_weight=number(self._configured.regularizer_weight),
         )
 
     def control(self, objective: Objective, logps: PairLogps) -> Objective:
-        """The objective with what its controllers make of the whole step's values; called once per step."""
-        for path, controller in self._controllers.items():
-            side, _, inner = path.partition(".")
-            function = getattr(objective, side)
-            (part,) = (part for found, part in parts_of(function) if found == inner)
-            given = controller.update(logps, options_of(part))
-            changed: dict[str, Any] = {side: _with(function, inner, given)}
-            objective = replace(objective, **changed)
-        return objective
+        """Adapt the objective to the values of the whole step; called once per step."""
 
-    def moved(self, objective: Objective) -> dict[str, float]:
-        """The hyper-parameters that are not the same in all steps, at their values in this objective."""
-        found = (
-            {"regularizer_weight": objective.regularizer_weight}
-            if isinstance(self._weight, Schedule)
-            else {}
-        )
-        for side, function in (("loss", self._loss), ("regularizer", self._regularizer)):
-            if function is None:
-                continue
-            now = dict(_numbers(getattr(objective, side), side))
-            names = {
-                path for path, value in _numbers(function, side) if isinstance(value, Schedule)
-            }
-            names |= {
-                f"{path}.{name}"
-                for path, controller in self._controllers.items()
-                for name in controller.gives
-            }
-            found |= {name: now[name] for name in now if name in names}
-        return found
+        def adapt(path: str, options: dict[str, Any]) -> dict[str, Any]:
+            controller = self._controllers.get(path)
+            return options if controller is None else options | controller.update(logps, options)
+
+        return objective.changed(adapt) if self._controllers else objective
+
+    def current_values(self, objective: Objective) -> dict[str, float]:
+        """The hyper-parameters that differ between steps, at their values in this objective."""
+        adaptive = {
+            f"{path}.{name}"
+            for path, controller in self._controllers.items()
+            for name in controller.gives
+        }
+        configured, current = _numbers(self._configured), _numbers(objective)
+        return {
+            path: current[path]
+            for path, value in configured.items()
+            if isinstance(value, Schedule) or path in adaptive
+        }
 
     def state_dict(self) -> dict[str, dict[str, float]]:
         """The state of every controller by its path; schedules have none."""
         return {path: controller.state_dict() for path, controller in self._controllers.items()}
 
     def load_state_dict(self, state: Mapping[str, Mapping[str, float]]) -> None:
-        """Go on from a state."""
+        """Continue from a state."""
         for path, controller in self._controllers.items():
             controller.load_state_dict(state[path])
 
 
-def _settled(function: LossFunction, number: Any) -> LossFunction:
-    """The function with `number` applied to every hyper-parameter, also of losses within it."""
-    losses = nested_options(bare(function))
-
-    def settle(name: str, value: Any) -> Any:
-        if isinstance(value, tuple):
-            return tuple(settle(name, item) for item in value)
-        return _settled(value, number) if name in losses else number(value)
-
-    return partial(
-        function, **{name: settle(name, value) for name, value in options_of(function).items()}
-    )
-
-
-def _with(function: LossFunction, path: str, given: Mapping[str, float]) -> LossFunction:
-    """The function with hyper-parameters of the part at `path` replaced."""
-    if not path:
-        return partial(function, **given)
-    name, _, rest = path.partition(".")
-    value = options_of(function)[name]
-    if not isinstance(value, tuple):
-        return partial(function, **{name: _with(value, rest, given)})
-    index, _, inner = rest.partition(".")
-    changed = (
-        _with(part, inner, given) if at == int(index) else part for at, part in enumerate(value)
-    )
-    return partial(function, **{name: tuple(changed)})
+def _changed(function: LossFunction, path: str, change: Change) -> LossFunction:
+    # First the loss's own options, then the losses among these, as a controller reads the options
+    # that it was configured with.
+    options = change(path, options_of(function))
+    for name in sorted(nested_options(bare(function)) & options.keys()):
+        value, inner = options[name], f"{path}.{name}"
+        options[name] = (
+            tuple(_changed(part, f"{inner}.{i}", change) for i, part in enumerate(value))
+            if isinstance(value, tuple)
+            else _changed(value, inner, change)
+        )
+    return partial(function, **options)
 
 
-def _numbers(function: LossFunction, path: str) -> list[tuple[str, Any]]:
-    """Every hyper-parameter with its path, also of losses within."""
-    found = []
-    for inner, part in parts_of(function, path):
+def _parts(objective: Objective) -> Iterator[tuple[str, LossFunction]]:
+    """All losses of an objective, also those within others, with their paths."""
+    for side, function in zip(("loss", "regularizer"), objective.functions, strict=False):
+        yield from parts_of(function, side)
+
+
+def _numbers(objective: Objective) -> dict[str, Any]:
+    """Every hyper-parameter by its path."""
+    found = {"regularizer_weight": objective.regularizer_weight}
+    for path, part in _parts(objective):
         for name, value in options_of(part).items():
-            items = enumerate(value) if isinstance(value, tuple) else None
-            found += (
-                [(f"{inner}.{name}", value)]
-                if items is None
-                else [(f"{inner}.{name}.{i}", v) for i, v in items]
-            )
+            if isinstance(value, tuple):
+                found |= {f"{path}.{name}.{i}": item for i, item in enumerate(value)}
+            else:
+                found[f"{path}.{name}"] = value
     return found

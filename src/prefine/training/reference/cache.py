@@ -14,9 +14,14 @@ from prefine.atomic import write_atomically
 from prefine.errors import NumericsError
 from prefine.records import content_hash
 from prefine.training.distributed.processes import from_main, is_main
-from prefine.training.forward.head import ComputeDtype
+from prefine.training.forward.layers import ComputeDtype
 from prefine.training.forward.passes import Forward
-from prefine.training.forward.token_values import PairTokens, concat_pairs, slices
+from prefine.training.forward.token_values import (
+    PairTokens,
+    TokenValues,
+    concatenate_pairs,
+    slices,
+)
 from prefine.training.items import TokenizedPair
 from prefine.training.reference.scoring import score_tokens
 
@@ -81,14 +86,16 @@ def cached_tokens(
         file = folder / how[:16] / f"{_ids_hash(some)}.safetensors"
         if from_main(file.is_file()):
             stored = load_file(file)
-            found.append(PairTokens(stored["logps"].to(forward.device), stored["lengths"]))
+            found.append(
+                PairTokens(TokenValues(stored["logps"].to(forward.device)), stored["lengths"])
+            )
             continue
         reused = False
         found.append(_scored(forward, some, should_stop))
         # What is not finite ends the training, and would end every later one that read it.
-        if is_main() and bool(found[-1].values.isfinite().all()):
+        if is_main() and bool(found[-1].values.logps.isfinite().all()):
             _keep(found[-1], file)
-    return concat_pairs(found), reused
+    return concatenate_pairs(found), reused
 
 
 def _scored(
@@ -103,7 +110,7 @@ def _scored(
 
 
 def _keep(tokens: PairTokens, file: Path) -> None:
-    held = {"logps": tokens.values.cpu(), "lengths": tokens.lengths}
+    held = {"logps": tokens.values.logps.cpu(), "lengths": tokens.lengths}
     write_atomically(file, lambda temporary: save_file(held, temporary))
 
 

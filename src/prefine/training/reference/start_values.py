@@ -105,13 +105,16 @@ def start_values(
             ref_model, examples, config, score_prompts=forward.score_prompts
         )
         reference = known.of(ref_forward, examples)
-        reference = reference._replace(values=reference.values.to(initial.values))
+        reference = reference._replace(
+            values=reference.values.map(lambda column: column.to(initial.values.logps))
+        )
     mismatched_ref = None
     if others:
         for read in (forward, ref_forward):
             prepare(read.model, others, config)
-        away = known.of(ref_forward, others).sides()
-        mismatched_ref = ((away.chosen + away.rejected) / 2).to(initial.values)
+        cross_logps = known.of(ref_forward, others).sides()
+        mismatched_ref = (cross_logps.chosen + cross_logps.rejected) / 2
+        mismatched_ref = mismatched_ref.to(initial.values.logps)
     return PairTable.of(
         examples,
         initial=initial.sides(),

@@ -1,10 +1,9 @@
-"""Attention of packed trees as products of blocks: no mask over the row, no product above the causal diagonal.
+"""Attention over packed trees as products of blocks: no mask over the row, half the products.
 
-A completion sees its prompt and its own past. The first one lies behind its prompt, as it is read;
-the keys of every other one are laid behind its prompt's in a buffer whose index is the position.
-All are then plain causal attention, cut into blocks of queries that each meet the keys up to their
-own end. Short trees side by side are one block under a
-mask: a few idle products cost less than many calls.
+First completions lie behind their prompts in the row, as they are read. For every other completion,
+its keys are copied behind its prompt's into a buffer, whose index is the position. All are then
+plain causal attention, cut into blocks of queries that each meet the keys up to their own end.
+Short trees side by side are one block under a mask: a few idle products cost less than many calls.
 """
 
 import math
@@ -17,42 +16,71 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from prefine.training.batches.packing import Layout, Tree
+from prefine.training.forward.attention.visibility import AttentionRule, visible
 
 QUERIES = 128
-"""Queries in a block, and tokens of trees that are one: fewer waste less, more make better products and fewer calls."""
+"""Most queries of a block, and tokens of short trees in one: few waste less, many save calls."""
 KEPT_KEYS = 512
-"""Up to this many keys, a block's probabilities are kept for the backward pass; more are computed again."""
+"""Up to this many keys, probabilities are kept for the backward pass; more are computed again."""
 
 
-class AttentionRule(NamedTuple):
-    """How scores become probabilities: their scale, the positions in sight (None: all), and the soft-cap (None: no).
+class _Kind(NamedTuple):
+    """What masks depend on beside their size: query heads per key head, dtype and device."""
 
-    `only_scored` if nothing reads what prompts are given but by their last token: these values need
-    not be there.
+    heads_per_key: int
+    dtype: torch.dtype
+    device: torch.device
+
+
+class _QueryBlock(NamedTuple):
+    """Queries, as a slice of the row, and the keys that they meet, by position and in the row.
+
+    `mask` is added to the scores' last columns, as many as it has; None where the window hides some
+    of the keys, as such a mask is too large to be kept.
     """
 
-    scale: float
-    window: int | None = None
-    softcap: float | None = None
-    only_scored: bool = False
+    queries: slice
+    keys: slice
+    key_rows: tuple[slice, ...]
+    mask: Tensor | None
 
 
-def visible(trees: Layout, window: int | None = None) -> Bool[Tensor, "T T"]:
-    """Who sees whom in a row: true where the row's token sees the column's."""
-    begin, length = trees[0].start, trees[-1].stop - trees[0].start
-    seen = torch.zeros(length, length, dtype=torch.bool)
-    position = torch.zeros(length, dtype=torch.long)
-    for tree in trees:
-        start, prompt = tree.start - begin, tree.prompt
-        own = [
-            (start, start + prompt, 0),
-            *((a - begin, b - begin, prompt) for a, b in tree.branches),
-        ]
-        for a, b, before in own:
-            seen[a:b, a:b] = torch.ones(b - a, b - a, dtype=torch.bool).tril()
-            seen[a:b, start : start + before] = True
-            position[a:b] = torch.arange(before, before + b - a)
-    return seen if window is None else seen & (position[:, None] - position < window)
+class _Segment(NamedTuple):
+    """Tokens that are plain causal attention, or short trees under one mask, and their blocks.
+
+    Positions count from the start of `rows`, or, for a completion that does not stand behind its
+    prompt, from the start of its `tree`.
+    """
+
+    rows: slice
+    tree: Tree | None
+    blocks: tuple[_QueryBlock, ...]
+
+
+@lru_cache(maxsize=16)
+def _plan(layout: Layout, rule: AttentionRule, kind: _Kind) -> tuple[_Segment, ...]:
+    """The segments of a row; the same for all layers with this window, and for both directions."""
+    segments: list[_Segment] = []
+    for trees in _bundles(layout):
+        tree, rows = trees[0], slice(trees[0].start, trees[-1].stop)
+        if rows.stop - rows.start <= QUERIES:
+            mask = _additive(~visible(trees, rule.window), kind)
+            block = _QueryBlock(rows, slice(0, rows.stop - rows.start), (rows,), mask)
+            segments.append(_Segment(rows, None, (block,)))
+            continue
+        # The prompt with its first completion, in the row as they are read: one text without a gap.
+        rows = slice(tree.start, tree.branches[0][1])
+        first = tree.prompt_length - 1 if rule.only_scored else 0
+        positions = slice(first, rows.stop - rows.start)
+        blocks = _query_blocks(positions, tree.start, positions.stop, rows.stop, rule, kind)
+        segments.append(_Segment(rows, None, tuple(blocks)))
+        for start, stop in tree.branches[1:]:
+            if start < stop:
+                split = tree.prompt_length
+                positions = slice(split, split + stop - start)
+                blocks = _query_blocks(positions, tree.start, split, start, rule, kind)
+                segments.append(_Segment(slice(start, stop), tree, tuple(blocks)))
+    return tuple(segments)
 
 
 def _bundles(layout: Layout) -> Iterator[Layout]:
@@ -65,111 +93,43 @@ def _bundles(layout: Layout) -> Iterator[Layout]:
     yield layout[start:]
 
 
-class _QueryBlock(NamedTuple):
-    """Some queries: which they are, the keys that they meet, by position, and where these are in the row.
-
-    `hidden` is added to the scores' last columns, as many as it has; None where the window hides
-    some of the keys.
-    """
-
-    rows: slice
-    seen: slice
-    places: tuple[slice, ...]
-    hidden: Tensor | None
-
-
-class _Segment(NamedTuple):
-    """Tokens that are plain causal attention, and their blocks.
-
-    A prompt and its first completion lie in the row as they are read, and so do short trees, all in
-    one block. For each other completion, `own` is its place in the buffer behind its prompt.
-    """
-
-    rows: slice
-    own: slice | None
-    blocks: tuple[_QueryBlock, ...]
-
-
-class _Bundle(NamedTuple):
-    """A tree, or several short ones that are one segment."""
-
-    rows: slice
-    tree: Tree
-    segments: tuple[_Segment, ...]
-
-
-class _Kind(NamedTuple):
-    """What masks are like: queries side by side that share a key, dtype and device."""
-
-    shared: int
-    dtype: torch.dtype
-    device: torch.device
-
-
-@lru_cache(maxsize=16)
-def _plan(layout: Layout, rule: AttentionRule, kind: _Kind) -> tuple[_Bundle, ...]:
-    """What is done for a row; the same for all layers with this window, and both directions."""
-    plan = []
-    for trees in _bundles(layout):
-        rows = slice(trees[0].start, trees[-1].stop)
-        if rows.stop - rows.start <= QUERIES:
-            hidden = _additive(~visible(trees, rule.window), kind)
-            alone = _QueryBlock(rows, slice(0, rows.stop - rows.start), (rows,), hidden)
-            segments: tuple[_Segment, ...] = (_Segment(rows, None, (alone,)),)
-        else:
-            segments = tuple(_segments(trees[0], rule, kind))
-        plan.append(_Bundle(rows, trees[0], segments))
-    return tuple(plan)
-
-
-def _segments(tree: Tree, rule: AttentionRule, kind: _Kind) -> Iterator[_Segment]:
-    """The prompt with its first completion, then the other completions that have inputs."""
-    ends = [stop for _, stop in tree.branches] or [tree.start + tree.prompt]
-    # Nothing reads what a prompt's tokens but the last one are given by the last layer.
-    asked = tree.prompt - 1 if rule.only_scored else 0
-    first = tuple(
-        _QueryBlock(_shifted(queries, tree.start), seen, (_shifted(seen, tree.start),), hidden)
-        for queries, seen, hidden in _blocks(asked, ends[0] - tree.start, rule.window, kind)
-    )
-    yield _Segment(slice(tree.start, ends[0]), None, first)
-    for start, stop in tree.branches[1:]:
-        to_row = start - tree.prompt
-        blocks = []
-        for queries, seen, hidden in _blocks(
-            tree.prompt, tree.prompt + stop - start, rule.window, kind
-        ):
-            prompt = slice(tree.start + seen.start, tree.start + tree.prompt)
-            late = slice(to_row + max(seen.start, tree.prompt), to_row + seen.stop)
-            places = tuple(place for place in (prompt, late) if place.stop > place.start)
-            blocks.append(_QueryBlock(_shifted(queries, to_row), seen, places, hidden))
-        if blocks:
-            yield _Segment(
-                slice(start, stop), slice(tree.prompt, tree.prompt + stop - start), tuple(blocks)
-            )
-
-
-def _blocks(
-    start: int, stop: int, window: int | None, kind: _Kind
-) -> Iterator[tuple[slice, slice, Tensor | None]]:
-    """The queries and the keys in sight of each block, by position, and what is hidden of these.
+def _query_blocks(
+    positions: slice,
+    prompt_start: int,
+    split: int,
+    rest_start: int,
+    rule: AttentionRule,
+    kind: _Kind,
+) -> Iterator[_QueryBlock]:
+    """Cut the queries of a text into blocks; the text may stand in the row in two pieces.
 
     Blocks are about equally long: a long and a short one would waste more above the diagonal, and
     products like multiples of 16.
+
+    Args:
+        positions: Those of the queries.
+        prompt_start: Where in the row position 0 is.
+        split: The first position of the second piece, in which all queries are if there is one.
+        rest_start: Where in the row that position is.
+        rule: Its window limits the keys.
+        kind: That of the masks.
     """
-    length = stop - start
-    if length == 0:
-        return
-    count = math.ceil(length / QUERIES)
-    size = 16 * math.ceil(length / (16 * count))
-    for begin in range(start, stop, size):
-        end = min(begin + size, stop)
-        first = 0 if window is None else max(0, begin - window + 1)
-        banded = window is not None and end - first > window
-        yield slice(begin, end), slice(first, end), None if banded else _causal(end - begin, kind)
-
-
-def _shifted(place: slice, by: int) -> slice:
-    return slice(place.start + by, place.stop + by)
+    length = positions.stop - positions.start
+    size = 16 * math.ceil(length / (16 * math.ceil(length / QUERIES)))
+    for begin in range(positions.start, positions.stop, size):
+        end = min(begin + size, positions.stop)
+        first = 0 if rule.window is None else max(0, begin - rule.window + 1)
+        key_rows = (
+            slice(prompt_start + first, prompt_start + min(end, split)),
+            slice(rest_start + max(first, split) - split, rest_start + end - split),
+        )
+        banded = rule.window is not None and end - first > rule.window
+        yield _QueryBlock(
+            slice(rest_start + begin - split, rest_start + end - split),
+            slice(first, end),
+            tuple(rows for rows in key_rows if rows.start < rows.stop),
+            None if banded else _causal_mask(end - begin, kind),
+        )
 
 
 class TreeAttention(torch.autograd.Function):
@@ -184,26 +144,28 @@ class TreeAttention(torch.autograd.Function):
         layout: Layout,
         rule: AttentionRule,
     ) -> Float[Tensor, "T heads d"]:
-        """Attention of one row; query heads may be a multiple of the key heads.
+        """Attention over one row; query heads may be a multiple of the key heads.
 
         Args:
             ctx: Torch's.
-            q: Queries, positions already turned in.
-            k: Keys.
+            q: Queries, after rotary embedding.
+            k: Keys, after rotary embedding.
             v: Values.
             layout: The trees that fill the row.
-            rule: Scale, window and soft-cap, and whose values are asked for; those of others are 0.
+            rule: Scale, window and soft-cap; what is not scored may be left at 0.
         """
         heads, tokens, _ = q.shape
         make = q.new_zeros if rule.only_scored else q.new_empty
         out = make(tokens, heads, v.shape[-1])
-        to = _grouped(out.transpose(0, 1), len(k))
-        queries = _dense(_grouped(q, len(k)) * rule.scale)
+        out_by_key = _by_key_head(out.transpose(0, 1), len(k))
+        queries = _dense(_by_key_head(q, len(k)) * rule.scale)
         kept: list[Tensor | None] = []
         keeping = any(ctx.needs_input_grad) and rule.softcap is None
         for block, keys, values in _steps(layout, k, v, rule, heads // len(k)):
             p = _probabilities(_rows(queries, block), keys, block, rule)
-            to[:, block.rows] = torch.bmm(p, values).view(len(k), -1, heads // len(k), v.shape[-1])
+            out_by_key[:, block.queries] = torch.bmm(p, values).view(
+                len(k), -1, heads // len(k), v.shape[-1]
+            )
             kept.append(p if keeping and p.shape[-1] <= KEPT_KEYS else None)
         # All by torch's own way, or gradient checkpointing would keep what it is there to drop.
         ctx.save_for_backward(q, k, v, *kept)
@@ -211,123 +173,134 @@ class TreeAttention(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """The three gradients, block by block."""
+    def backward(ctx: Any, grad: Float[Tensor, "T heads d"]) -> tuple[Tensor | None, ...]:
+        """The gradients in q, k and v."""
+        # Block by block in the order of the forward pass: first the probabilities p, kept or
+        # computed again, then ds, the gradient in the scores, then the products that give back.
+        # Every token is a query of at most one block, so dq is written; as a key it is met by
+        # many, so dk and dv are summed.
         q, k, v, *kept = ctx.saved_tensors
         rule: AttentionRule = ctx.rule
-        # Every token is a query of at most one block; as a key, a prompt's token is met by many.
         dq = torch.zeros_like(q) if rule.only_scored else torch.empty_like(q)
         dk, dv = torch.zeros_like(k), torch.zeros_like(v)
-        to = _grouped(dq, len(k))
-        queries = _dense(_grouped(q, len(k)) * rule.scale)
-        gradients = _dense(_grouped(grad.transpose(0, 1), len(k)))
+        dq_by_key = _by_key_head(dq, len(k))
+        queries = _dense(_by_key_head(q, len(k)) * rule.scale)
+        gradients = _dense(_by_key_head(grad.transpose(0, 1), len(k)))
         steps = _steps(ctx.layout, k, v, rule, len(q) // len(k))
         for p, (block, keys, values) in zip(kept, steps, strict=True):
-            asked, g = _rows(queries, block), _rows(gradients, block)
-            p = _probabilities(asked, keys, block, rule) if p is None else p
-            ds = torch.bmm(g, values.transpose(1, 2))
+            block_queries, block_grad = _rows(queries, block), _rows(gradients, block)
+            p = _probabilities(block_queries, keys, block, rule) if p is None else p
+            ds = torch.bmm(block_grad, values.transpose(1, 2))
             ds = torch._softmax_backward_data(ds, p, -1, ds.dtype)
             if rule.softcap is not None:
-                capped = torch.bmm(asked, keys.transpose(1, 2)).div_(rule.softcap).tanh_()
+                capped = torch.bmm(block_queries, keys.transpose(1, 2)).div_(rule.softcap).tanh_()
                 ds.mul_(capped.square_().neg_().add_(1))
-            _give_back(dv, torch.bmm(p.transpose(1, 2), g), block.places)
-            _give_back(dk, torch.bmm(ds.transpose(1, 2), asked), block.places)
-            to[:, block.rows] = torch.bmm(ds, keys).view(len(k), -1, *to.shape[2:])
+            _add_rows(dv, torch.bmm(p.transpose(1, 2), block_grad), block.key_rows)
+            _add_rows(dk, torch.bmm(ds.transpose(1, 2), block_queries), block.key_rows)
+            dq_by_key[:, block.queries] = torch.bmm(ds, keys).view(len(k), -1, *dq_by_key.shape[2:])
         return dq.mul_(rule.scale), dk, dv, None, None
 
 
 def _steps(
-    layout: Layout, k: Tensor, v: Tensor, rule: AttentionRule, shared: int
-) -> Iterator[tuple[_QueryBlock, Tensor, Tensor]]:
-    """All blocks of a row with their keys and values [kv_heads, n, d], which hold until the next one is asked for."""
-    for rows, tree, segments in _plan(layout, rule, _Kind(shared, k.dtype, k.device)):
-        keys, values = k[:, rows], v[:, rows]
-        for number, segment in enumerate(segments):
-            if number == 1:
-                keys, values = _buffer(k, tree), _buffer(v, tree)
-            if segment.own is not None:
-                keys[:, segment.own], values[:, segment.own] = (
-                    k[:, segment.rows],
-                    v[:, segment.rows],
-                )
-            for block in segment.blocks:
-                yield block, keys[:, block.seen], values[:, block.seen]
+    layout: Layout,
+    k: Float[Tensor, "kv_heads T d"],
+    v: Float[Tensor, "kv_heads T d"],
+    rule: AttentionRule,
+    heads_per_key: int,
+) -> Iterator[tuple[_QueryBlock, Float[Tensor, "kv_heads n d"], Float[Tensor, "kv_heads n d"]]]:
+    """All blocks of a row with their keys and values, which the next step overwrites."""
+    buffered: Tree | None = None
+    for rows, tree, blocks in _plan(layout, rule, _Kind(heads_per_key, k.dtype, k.device)):
+        if tree is None:
+            keys, values = k[:, rows], v[:, rows]
+        else:
+            if tree is not buffered:
+                keys, values = _prompt_buffer(k, tree), _prompt_buffer(v, tree)
+            own = slice(tree.prompt_length, tree.prompt_length + rows.stop - rows.start)
+            keys[:, own], values[:, own] = k[:, rows], v[:, rows]
+        buffered = tree
+        for block in blocks:
+            yield block, keys[:, block.keys], values[:, block.keys]
 
 
-def _give_back(to: Tensor, gradient: Tensor, places: tuple[slice, ...]) -> None:
-    """Add the gradient of a block's keys or values at their places in the row."""
-    start = 0
-    for place in places:
-        stop = start + place.stop - place.start
-        to[:, place] += gradient[:, start:stop]
-        start = stop
-
-
-def _buffer(rows: Tensor, tree: Tree) -> Tensor:
-    """The prompt, and room for its longest completion behind it."""
+def _prompt_buffer(
+    rows: Float[Tensor, "kv_heads T d"], tree: Tree
+) -> Float[Tensor, "kv_heads longest d"]:
+    """The rows of a prompt, and room for its longest completion behind it."""
     room = rows.new_empty(rows.shape[0], tree.longest, rows.shape[2])
-    room[:, : tree.prompt] = rows[:, tree.start : tree.start + tree.prompt]
+    room[:, : tree.prompt_length] = rows[:, tree.start : tree.start + tree.prompt_length]
     return room
 
 
-def _grouped(rows: Tensor, groups: int) -> Float[Tensor, "kv_heads T shared d"]:
-    """A view [heads, T, d] by the key head that a token's queries share."""
-    return rows.view(groups, -1, *rows.shape[1:]).transpose(1, 2)
+def _add_rows(
+    total: Float[Tensor, "kv_heads T d"],
+    gradient: Float[Tensor, "kv_heads n d"],
+    key_rows: tuple[slice, ...],
+) -> None:
+    """Add the gradient of a block's keys or values where these are in the row."""
+    lengths = [rows.stop - rows.start for rows in key_rows]
+    for rows, part in zip(key_rows, torch.split(gradient, lengths, dim=1), strict=True):
+        total[:, rows] += part
 
 
-def _dense(rows: Float[Tensor, "kv_heads T shared d"]) -> Float[Tensor, "kv_heads T shared d"]:
-    """The same so that the queries of neighbouring tokens are one matrix; with one query to a key they are already."""
+def _by_key_head(
+    rows: Float[Tensor, "heads T d"], kv_heads: int
+) -> Float[Tensor, "kv_heads T heads_per_key d"]:
+    """A view by the key head that a token's queries share."""
+    return rows.view(kv_heads, -1, *rows.shape[1:]).transpose(1, 2)
+
+
+def _dense(
+    rows: Float[Tensor, "kv_heads T heads_per_key d"],
+) -> Float[Tensor, "kv_heads T heads_per_key d"]:
+    """Copy, so that the queries of neighbouring tokens form one matrix; single ones already do."""
     return rows if rows.shape[2] == 1 else rows.contiguous()
 
 
 def _rows(
-    tokens: Float[Tensor, "kv_heads T shared d"], block: _QueryBlock
+    tokens: Float[Tensor, "kv_heads T heads_per_key d"], block: _QueryBlock
 ) -> Float[Tensor, "kv_heads n d"]:
-    """What belongs to a block's queries."""
-    return tokens[:, block.rows].flatten(1, 2)
+    """The rows of a block's queries as one matrix per key head."""
+    return tokens[:, block.queries].flatten(1, 2)
 
 
 def _probabilities(
-    queries: Tensor, keys: Tensor, block: _QueryBlock, rule: AttentionRule
+    queries: Float[Tensor, "kv_heads n d"],
+    keys: Float[Tensor, "kv_heads keys d"],
+    block: _QueryBlock,
+    rule: AttentionRule,
 ) -> Float[Tensor, "kv_heads n keys"]:
     """Attention probabilities of a block."""
     scores = torch.bmm(queries, keys.transpose(1, 2))
     if rule.softcap is not None:
         scores.div_(rule.softcap).tanh_().mul_(rule.softcap)
-    hidden = block.hidden
-    if hidden is None:
-        count = block.rows.stop - block.rows.start
-        hidden = _banded(
-            count,
-            rule,
-            _Kind(scores.shape[1] // count, scores.dtype, scores.device),
-            scores.shape[-1],
-        )
-    scores[..., scores.shape[-1] - hidden.shape[1] :] += hidden
-    return (
-        torch._softmax(scores, -1, False, out=scores)
-        if scores.is_cpu
-        else torch.softmax(scores, -1)
-    )
+    mask = block.mask
+    if mask is None:
+        count = block.queries.stop - block.queries.start
+        kind = _Kind(scores.shape[1] // count, scores.dtype, scores.device)
+        mask = _mask(count, scores.shape[-1], rule.window, kind)
+    scores[..., scores.shape[-1] - mask.shape[1] :] += mask
+    if scores.is_cpu:
+        return torch._softmax(scores, -1, False, out=scores)
+    return torch.softmax(scores, -1)
 
 
 @lru_cache(maxsize=2 * QUERIES)
-def _causal(count: int, kind: _Kind) -> Tensor:
-    """-inf where a query would see a later key."""
-    return _additive(torch.ones(count, count, dtype=torch.bool).triu_(1), kind)
+def _causal_mask(count: int, kind: _Kind) -> Float[Tensor, "n count"]:
+    return _mask(count, count, None, kind)
 
 
-def _banded(count: int, rule: AttentionRule, kind: _Kind, width: int) -> Tensor:
+def _mask(count: int, keys: int, window: int | None, kind: _Kind) -> Float[Tensor, "n keys"]:
     """-inf where a key is later than the query, or a window or more before it."""
-    assert rule.window is not None
-    query = torch.arange(width - count, width, device=kind.device)[:, None]
-    key = torch.arange(width, device=kind.device)
-    return _additive((key > query) | (key <= query - rule.window), kind)
+    query = torch.arange(keys - count, keys, device=kind.device)[:, None]
+    key = torch.arange(keys, device=kind.device)
+    hidden = key > query
+    return _additive(hidden if window is None else hidden | (key <= query - window), kind)
 
 
-def _additive(hidden: Bool[Tensor, "n keys"], kind: _Kind) -> Tensor:
+def _additive(hidden: Bool[Tensor, "queries keys"], kind: _Kind) -> Float[Tensor, "n keys"]:
     """-inf where a key is hidden, a row for each query; those of a token stand side by side."""
-    hidden = hidden.to(kind.device).repeat_interleave(kind.shared, dim=0)
+    hidden = hidden.to(kind.device).repeat_interleave(kind.heads_per_key, dim=0)
     return torch.zeros(hidden.shape, dtype=kind.dtype, device=kind.device).masked_fill_(
         hidden, -math.inf
     )
