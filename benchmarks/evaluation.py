@@ -1,4 +1,4 @@
-"""What the metrics reproduce of published evaluations, how often their intervals are right, and what they refuse.
+"""Published figures that the metrics reproduce, coverage of intervals, and input they refuse.
 
     python benchmarks/evaluation.py [--processes 2] [PART...]
 
@@ -31,7 +31,7 @@ PARTS: dict[str, Callable[[], Iterator[Line]]] = {
 
 
 def main() -> None:
-    """Run the parts that were named and print their lines, in this order whichever is done first."""
+    """Run the parts that were named and print their lines, in this order."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 
 from line import Line
-from prefine.metrics.win_rates.calibration import AlpacaCalibration
 from prefine.metrics.win_rates.length_control import (
     LengthControl,
     Weights,
@@ -20,10 +19,10 @@ from prefine.metrics.win_rates.length_control import (
     length_controlled_win_rate,
     predicted_win_rate,
 )
-from prefine.metrics.win_rates.preferences import DRAW, preference_rates
-from prefine.metrics.win_rates.win_rates import win_rate
-from prefine.suites.alpaca import AlpacaRows, read_annotation_table
-from prefine.suites.alpaca_calibration import read_calibration_folder
+from prefine.metrics.win_rates.length_data import AlpacaCalibration
+from prefine.metrics.win_rates.win_rates import DRAW, preference_rates, win_rate
+from prefine.suites.alpaca_eval.calibration import read_calibration_folder
+from prefine.suites.alpaca_eval.files import AlpacaRows, read_annotation_table
 from prefine.suites.reading import rows_of
 
 INCONSISTENT = ("dbrx-instruct", "NullModel")
@@ -109,7 +108,7 @@ def length_controlled(
 def by_instruction(
     annotations: dict[str, AlpacaRows], published: Published, calibration: AlpacaCalibration
 ) -> Iterator[Line]:
-    """What joining difficulties by row instead of by instruction does to models with rows left out."""
+    """The effect of joining difficulties by row on models with rows left out."""
     for model in published:
         rows = annotations[model]
         if list(rows.ids) != list(range(len(rows.ids))):
@@ -122,7 +121,7 @@ def by_instruction(
 
 
 def order(folder: Path, annotations: dict[str, AlpacaRows], published: Published) -> Iterator[Line]:
-    """What the order in which the judge saw a pair does to difficulties and to win rates."""
+    """The effect that the order in which the judge saw a pair has on difficulties and win rates."""
     table = {
         int(row.values["instruction_id"]): row.values
         for row in rows_of(folder / "instruction_difficulty.parquet")
@@ -147,7 +146,7 @@ def order(folder: Path, annotations: dict[str, AlpacaRows], published: Published
 def from_weights(
     annotations: dict[str, AlpacaRows], published: Published, calibration: AlpacaCalibration
 ) -> Iterator[Line]:
-    """What published weights give, difficulties by row as they were fitted."""
+    """The figures that published weights give, difficulties by row as they were fitted."""
     errors = {}
     for model, row in published.items():
         if row["theta_len"] and model not in INCONSISTENT:
@@ -167,7 +166,7 @@ def from_weights(
 def properties(
     annotations: dict[str, AlpacaRows], published: Published, calibration: AlpacaCalibration
 ) -> Iterator[Line]:
-    """What must not matter, on every model."""
+    """Changes that must not matter, on every model."""
     permuted = copied = swapped = 0
     rng = np.random.default_rng(0)
     for model in published:
@@ -209,7 +208,7 @@ def properties(
 def bad_input(
     annotations: dict[str, AlpacaRows], published: Published, calibration: AlpacaCalibration
 ) -> Iterator[Line]:
-    """What must be refused with a reason, or counted."""
+    """Input that must be refused with a reason, or counted."""
     del published
     rows = annotations["claude-2"]
     y, model, baseline, ids = rows

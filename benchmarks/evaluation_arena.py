@@ -150,7 +150,7 @@ def style_control(data: Path) -> Iterator[Line]:
 
 
 def properties() -> Iterator[Line]:
-    """What must leave scores alone, on random verdicts."""
+    """Changes that must leave scores alone, on random verdicts."""
     worst = {
         "rows in another order": 0.0,
         "sides swapped": 0.0,
@@ -209,7 +209,7 @@ def bad_input() -> Iterator[Line]:
         Bad(
             "NaN feature",
             lambda: style_controlled_score([0, 1] * 10, features * np.nan),
-            "not finite",
+            "must be finite",
         ),
         Bad(
             "constant lengths",
@@ -321,7 +321,10 @@ def _score_of(board: StyleLeaderboard) -> float:
 
 
 def _published(world: Mapping[str, Any], models: list[str]) -> list[float]:
-    """Arena-Hard v2.0's computation by other means: one-hot with -1 for the baseline, centred, pseudo-inverse steps."""
+    """Arena-Hard v2.0's computation by other means.
+
+    One-hot with -1 for the baseline, centred, pseudo-inverse steps.
+    """
     x = (world["features"] - world["features"].mean(axis=0)) / world["features"].std(axis=0, ddof=1)
     hot = np.array(
         [

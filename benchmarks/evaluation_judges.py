@@ -1,4 +1,4 @@
-"""LLMBar's recorded judges: the published figures, the preference for a slot, and rating against comparing.
+"""LLMBar's recorded judges: published figures, slot preference, rating against comparing.
 
 PREFINE_TEST_DATA=… python benchmarks/evaluation_judges.py
 """
@@ -15,15 +15,14 @@ import pyarrow.parquet as pq
 from line import Line
 from prefine.metrics.judges.agreement import rater_agreement
 from prefine.metrics.judges.calibration import cyclic_triads, expected_calibration_error
-from prefine.metrics.judges.labels import (
+from prefine.metrics.judges.reward_bench import best_of, reward_bench_v1, weighted_subsets
+from prefine.metrics.judges.verdicts import (
     labelled_accuracy,
     length_preference,
     order_agreement,
     slot_preference,
     verdict_rates,
 )
-from prefine.metrics.judges.reward_bench import best_of, reward_bench_v1
-from prefine.metrics.judges.subsets import weighted_subsets
 from prefine.metrics.statistics.intervals import mean_value
 from prefine.records import MetricValue
 from prefine.suites.llmbar import read_instances
@@ -44,7 +43,7 @@ P_ONE = {0: None, 1: 1.0, 2: 0.0}
 
 
 class Verdicts(NamedTuple):
-    """Labels and P(answer 1 is better) in both orders, and the two ratings where there were any; by pair."""
+    """Labels, P(answer 1 is better) in both orders, and ratings if there were any; by pair."""
 
     ids: list[int]
     labels: list[int]
@@ -165,7 +164,7 @@ def habits(data: Path, recorded: Recorded) -> Iterator[Line]:
 
 
 def rating_against_comparing(recorded: Recorded) -> Iterator[Line]:
-    """Accuracy of one rating per answer minus accuracy of comparing, under the same prompt, by subset and judge.
+    """Accuracy of rating each answer minus accuracy of comparing, by subset and judge.
 
     LLMBar's records give equal ratings to the second slot in both orders, so that each counts half
     in the mean.
@@ -213,12 +212,12 @@ def bad_input() -> Iterator[Line]:
         Bad(
             "different numbers of pairs",
             lambda: labelled_accuracy([1, 2], [1.0, 0.0], [1.0]),
-            "2 pairs in one order",
+            "2 p_one, 1 p_one_swapped",
         ),
         Bad("a label that is none", lambda: labelled_accuracy([0], [1.0], [1.0]), "1 or 2"),
         Bad("a verdict that is none", lambda: labelled_accuracy([1], [2.0], [1.0]), "[0, 1]"),
-        Bad("NaN probability", lambda: expected_calibration_error([np.nan], [1]), "not finite"),
-        Bad("NaN score", lambda: best_of([[1, np.nan]]), "not finite"),
+        Bad("NaN probability", lambda: expected_calibration_error([np.nan], [1]), "must be finite"),
+        Bad("NaN score", lambda: best_of([[1, np.nan]]), "must be finite"),
         Bad("mirrored cells disagree", lambda: cyclic_triads(np.full((3, 3), 0.9)), "add up to 1"),
         Bad("a subset is missing", lambda: reward_bench_v1([1.0], ["donotanswer"]), "no item of"),
         Bad("no pair", lambda: labelled_accuracy([], [], []), "no pair"),

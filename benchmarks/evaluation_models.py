@@ -1,4 +1,4 @@
-"""What comparisons must leave unchanged or refuse, the worked numbers of the papers, and MinHash against all pairs.
+"""Invariances and refusals of comparisons, numbers of the papers, MinHash against all pairs.
 
 python benchmarks/evaluation_models.py
 """
@@ -10,8 +10,8 @@ import numpy as np
 
 from evaluation_statistics import IDS, PROMPTS, judged
 from line import Line
+from prefine.metrics.rewards.accuracy import log_ratio_margins
 from prefine.metrics.rewards.likelihood_indicators import token_spread
-from prefine.metrics.rewards.model_rewards import log_ratio_margins
 from prefine.metrics.rewards.ranking_accuracy import (
     dpo_loss_threshold,
     idealised_ranking_accuracy,
@@ -67,7 +67,7 @@ def properties() -> Iterator[Line]:
 
 
 def bad_input() -> Iterator[Line]:
-    """What must be an error that says what is wrong."""
+    """Input that must be an error that says what is wrong."""
     good = Outcomes(["p", "q"], [1.0, 0.0])
     for what, outcomes in {
         "different prompt sets": Outcomes(["p", "r"], [1.0, 0.0]),
@@ -121,7 +121,7 @@ def known_answers() -> Iterator[Line]:
 
 
 def overlap() -> Iterator[Line]:
-    """MinHash against all pairs: texts of 4 to 40 words, half of them with up to 8 words changed."""
+    """MinHash against all pairs: texts of 4 to 40 words, half with up to 8 words changed."""
     rng = np.random.default_rng(7)
     words = [f"w{i}" for i in range(2_000)]
     train = {f"train{i}": " ".join(rng.choice(words, rng.integers(4, 40))) for i in range(1_000)}

@@ -1,4 +1,4 @@
-"""How often intervals cover the truth, and how often tests are wrong, in simulated evaluations.
+"""Coverage of intervals and error rates of tests in simulated evaluations.
 
 python benchmarks/evaluation_statistics.py
 """
@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from line import Line
-from prefine.metrics.statistics.intervals import bootstrap_mean
 from prefine.metrics.statistics.paired import Outcomes, compare, compare_all
-from prefine.metrics.win_rates.calibration import AlpacaCalibration
+from prefine.metrics.statistics.resampling import bootstrap_mean
 from prefine.metrics.win_rates.leaderboard import bradley_terry_leaderboard
 from prefine.metrics.win_rates.length_control import length_controlled_win_rate
+from prefine.metrics.win_rates.length_data import AlpacaCalibration
 from prefine.metrics.win_rates.win_rates import win_rate
 
 Array = npt.NDArray[np.float64]
@@ -44,7 +44,7 @@ FEW_WINS: dict[str, tuple[Callable[[np.random.Generator, int], npt.ArrayLike], f
 
 
 def judged(rng: np.random.Generator, ahead: float, *, soft: bool) -> tuple[Array, Array]:
-    """Both models' outcomes on prompts that are easy or hard for both, the first one ahead by so many logits."""
+    """Outcomes of two models on prompts easy or hard for both, the first ahead by some logits."""
     easy = rng.normal(0, 2, PROMPTS)
     if soft:
         a, b = (_sigmoid(easy + shift + rng.normal(0, 2, PROMPTS)) for shift in (ahead, 0.0))
@@ -60,7 +60,7 @@ def _rarely_different(rng: np.random.Generator) -> tuple[Array, Array]:
 
 
 def _few_large_losses(rng: np.random.Generator) -> tuple[Array, Array]:
-    """A first model that is slightly better on nine prompts in ten and much worse on one: equal on average."""
+    """A first model slightly better on nine prompts in ten, much worse on one: equal on average."""
     return np.where(rng.random(PROMPTS) < 0.9, 1.0, 0.05), np.full(PROMPTS, 0.905)
 
 
@@ -94,7 +94,7 @@ def win_rate_coverage() -> Iterator[Line]:
 
 
 def paired() -> Iterator[Line]:
-    """The interval of a paired difference, and how often each test rejects at 5 % where nothing is to be found."""
+    """Coverage of a paired difference, and how often each test rejects equal models at 5 %."""
     for name, draw in PAIRS.items():
         truth = _true_difference(draw)
         rng = np.random.default_rng(2)
@@ -160,7 +160,7 @@ LENGTH_CONTROLLED: dict[str, tuple[float, float, float, bool]] = {
 
 
 def length_controlled_coverage() -> Iterator[Line]:
-    """The interval of a length-controlled win rate whose model is true; beside a chosen C, one that penalises nothing.
+    """Coverage of a length-controlled win rate whose model is true, with two strengths C.
 
     Without a calibration C is not chosen but 10,000 already.
     """
@@ -195,7 +195,7 @@ def length_controlled_coverage() -> Iterator[Line]:
 def _evaluation(
     rng: np.random.Generator, theta: float, psi: float, phi: float, *, calibrated: bool
 ) -> tuple[Array, Array, Array, AlpacaCalibration | None]:
-    """Preferences, lengths of model and baseline, calibration: drawn from the regression's own model."""
+    """Preferences, lengths of both and calibration, drawn from the regression's own model."""
     difficulty = rng.normal(size=PROMPTS)
     baseline = np.round(rng.lognormal(7.2, 0.5, PROMPTS))
     model = np.round(baseline * rng.lognormal(0.1, 0.4, PROMPTS))

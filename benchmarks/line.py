@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 
 class Line(NamedTuple):
-    """What was measured, the figure, and whether it is what was asked for; None where nothing was."""
+    """A measured figure; `ok` is True if it meets its goal, None without a goal."""
 
     what: str
     figure: str

@@ -1,10 +1,10 @@
-"""What a loss with the budget costs: value and gradient of [4096] float32 pairs on one core; the goal is 5 ms.
+"""Time of a loss with the budget: value and gradient of [4096] float32 pairs on one core.
 
     python benchmarks/losses.py [NAME…]
 
-One row per loss: the median over many calls, and ok or miss. Losses that sort the pairs are named.
-Those that read [4096, 64] tokens have other input than the goal is about, and are printed without
-one. It takes half a minute.
+Prints a row per loss: the median over many calls, and ok or miss of the goal of 5 ms. Losses that
+sort the pairs are named. The goal does not apply to losses that read [4096, 64] tokens. It takes
+half a minute.
 """
 
 import argparse

@@ -1,12 +1,13 @@
-"""Do the tests notice? Every loss, regularizer and what they share, one small change at a time.
+"""Mutation tests of every loss, every regularizer and their shared code.
 
     python benchmarks/mutation.py [NAME…] [--jobs 2]
 
 A mutant is a file with one sign, comparison, constant, bound, default, side (chosen and rejected),
 model (policy and reference), `detach`, branch or declared fact changed. The tests are collected
 once; every mutant is then installed in a fork of this process, which runs the tests of that loss
-first and then all others of `tests/losses`, until one fails. Prints a row per file, the survivors
-with reasons, and the share of mutants that were noticed; the goal is 95 %.
+first (a test of every case takes its cases alone) and then all others of `tests/losses`, until one
+fails. Prints a row per file, the survivors with reasons, and the share of mutants that were
+noticed; the goal is 95 %.
 """
 
 import argparse
@@ -36,9 +37,9 @@ GOAL, SECONDS = 0.95, 300
 SHARED = {name: f"prefine.losses.{name}" for name in ("protocol", "controllers", "token_diff")}
 NAMES = [*sorted({**TABLES["loss"], **TABLES["regularizer"]}), *SHARED]
 TESTS = ("tests/losses",)
-# Tests of pages and commands say nothing of the maths, and take long.
+# These test pages and commands, not formulas, and take long.
 LEFT_OUT = ("test_catalogue",)
-# A long run that says something of these alone.
+# A long run that tests these alone.
 TOY, OF_THE_TOY = "test_budget_toy", ("dpo", "budget", "protocol")
 SLOW = (
     "drawn_pairs",
@@ -50,7 +51,7 @@ SLOW = (
     "1e4",
     "test_token_marks",
 )
-# Facts are declared, and messages written, before any mutant is there.
+# These run before a mutant is installed.
 NOT_CHANGED = ("declare", "NEED_WORDS")
 
 SURVIVORS: dict[str, str] = {
@@ -66,7 +67,7 @@ SURVIVORS: dict[str, str] = {
     "orpo 2 -> 3": "between log 1/3 and log 1/2 both forms are equal, up to rounding",
     "controllers 0.0 -> 1.0": "the first step gives what was there no weight",
 }
-"""Mutants that no test can notice, as they are printed but for the line, and why."""
+"""Mutants that no test can notice, as printed without the line, and why."""
 
 
 @dataclass(frozen=True)
@@ -123,13 +124,14 @@ _OPPOSITE: dict[type[ast.AST], list[type[Any]]] = {
     ast.In: [ast.NotIn],
     ast.NotIn: [ast.In],
 }
+_TYPES = {"PositiveFloat": "NonNegativeFloat", "NonNegativeFloat": "PositiveFloat"}
 _KEYWORDS = {"min": "max", "max": "min", "gt": "ge", "ge": "gt", "lt": "le", "le": "lt"}
 _WORDS = (("chosen", "rejected"), ("rejected", "chosen"), ("policy", "ref"), ("ref", "policy"))
 _REMOVED = ("detach", "relu", "square", "abs", "mean", "log", "exp")
 
 
 def _sites(tree: ast.Module) -> Iterator[tuple[Any, str, Edit]]:
-    """Every place that can be changed: the node, a description and the change."""
+    """Yield every place that can be changed: the node, a description and the change."""
     parents = {child: parent for parent in ast.walk(tree) for child in ast.iter_child_nodes(parent)}
     skipped = {
         inner for node in ast.walk(tree) for part in _not_maths(node) for inner in ast.walk(part)
@@ -164,6 +166,8 @@ def _sites(tree: ast.Module) -> Iterator[tuple[Any, str, Edit]]:
                         new_word if word == old else word for word in node.attr.split("_")
                     )
                     yield node, f"{{}} -> .{changed}", _set(node, "attr", changed)
+        elif isinstance(node, ast.Name) and node.id in _TYPES:
+            yield node, f"{{}} -> {_TYPES[node.id]}", _set(node, "id", _TYPES[node.id])
         elif isinstance(node, ast.IfExp):
             yield node, "{}: branches swapped", _swap(node)
         elif isinstance(node, ast.Return) and node.value is not None:
@@ -193,7 +197,7 @@ def _sites(tree: ast.Module) -> Iterator[tuple[Any, str, Edit]]:
 
 
 def _not_maths(node: ast.AST) -> list[ast.AST]:
-    """Children in which nothing is changed: docstrings, imports, shapes, messages, and the family of the page."""
+    """Return the children that stay: docstrings, imports, shapes, messages, families."""
     if isinstance(node, ast.Import | ast.ImportFrom | ast.JoinedStr | ast.Raise):
         return [node]
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
@@ -203,10 +207,10 @@ def _not_maths(node: ast.AST) -> list[ast.AST]:
     if isinstance(node, ast.FunctionDef):
         return [node.returns] if node.returns is not None else []
     if isinstance(node, ast.ClassDef):
-        # A class is not made anew.
-        return list(node.decorator_list)
+        # Only the methods of a class are replaced.
+        return [*node.decorator_list, *node.bases]
     if isinstance(node, ast.AnnAssign):
-        # Types of fields, which nothing checks; and tables of words.
+        # The types of fields, which no code checks; and tables of words.
         return [node.annotation, *([node.value] if isinstance(node.value, ast.Dict) else [])]
     if isinstance(node, ast.keyword) and node.arg == "family":
         return [node]
@@ -257,10 +261,14 @@ def _replace(parents: dict[ast.AST, ast.AST], node: ast.expr, new: ast.expr) -> 
 
 
 def install(mutant: Mutant) -> None:
-    """Change the functions that everybody has imported, in place: their code, defaults, annotations and facts."""
+    """Change the functions in place where they are imported: code, defaults, annotations, facts."""
     module = _module(mutant.name)
     namespace = {key: value for key, value in vars(module).items() if key.startswith("__")}
-    exec(compile(ast.fix_missing_locations(mutant.tree), str(module.__file__), "exec"), namespace)
+    tree = deepcopy(mutant.tree)
+    types = ast.parse(f"from pydantic import {', '.join(_TYPES)}").body
+    after_docstring = int(ast.get_docstring(tree) is not None)
+    tree.body[after_docstring:after_docstring] = types
+    exec(compile(ast.fix_missing_locations(tree), str(module.__file__), "exec"), namespace)
     for key, new in namespace.items():
         old = vars(module).get(key)
         if key.startswith("__") or old is new:
@@ -292,22 +300,22 @@ def _refit(old: FunctionType, new: FunctionType) -> None:
 
 
 class Hunt:
-    """A plugin of pytest that hunts mutants with the tests that pytest collected, instead of running them."""
+    """A pytest plugin that runs the collected tests on mutants, instead of running them once."""
 
     def __init__(self, names: list[str], jobs: int) -> None:
         self._names, self._jobs = names, jobs
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
-        """Hunt, and tell pytest that the tests have been run."""
+        """Run the tests on all mutants; return True, so that pytest does not run them again."""
         session.config.option.tbstyle = (
-            "native"  # nobody reads how they fail, and the full form is slow
+            "native"  # the full form is slow, and their output is dropped
         )
         items = [
             item for item in session.items if not any(word in item.nodeid for word in LEFT_OUT)
         ]
         began, total, noticed, survivors = time.monotonic(), 0, 0, []
-        # Tests that fail by themselves would notice everything.
+        # A test that fails without a mutant would notice every mutant.
         parts = [items[part :: self._jobs] for part in range(self._jobs)]
         forks = [_fork(None, part) for part in parts]
         if any(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in forks):
@@ -315,7 +323,7 @@ class Hunt:
             session.testsfailed = 1
             return True
         print(f"{len(items)} tests, {len(self._names)} files")
-        # A collection would touch, and so copy, all that the forks share.
+        # A garbage collection would touch, and so copy, the memory that forks share.
         gc.collect()
         gc.freeze()
         gc.disable()
@@ -355,7 +363,7 @@ class Hunt:
 
 
 def _fork(mutant: Mutant | None, items: list[pytest.Item]) -> int:
-    """A process that ends with 0 if no test notices the mutant; without one, if all tests pass."""
+    """Fork a process that exits with 0 if all tests pass with the mutant, or without any."""
     sys.stdout.flush()
     pid = os.fork()
     if pid:
@@ -368,6 +376,9 @@ def _fork(mutant: Mutant | None, items: list[pytest.Item]) -> int:
         os.dup2(quiet, 2)
         if mutant is not None:
             install(mutant)
+            if mutant.name not in SHARED:
+                # The tests have imported it from here.
+                importlib.import_module("loss_cases").SELECTED.add(mutant.name)
         code = int(
             any(report.failed for item in items for report in runtestprotocol(item, log=False))
         )
@@ -375,22 +386,25 @@ def _fork(mutant: Mutant | None, items: list[pytest.Item]) -> int:
 
 
 def _ordered(items: list[pytest.Item], name: str) -> list[pytest.Item]:
-    """The tests of this loss, then those that take no loss by its name; those of other losses are left out.
+    """Return the tests of this loss, then those of no single loss; those of others are left out.
 
-    What losses share is noticed by all tests.
+    All tests may notice a change of shared code.
     """
     if name not in OF_THE_TOY:
         items = [item for item in items if TOY not in item.nodeid]
     if name in SHARED:
         return sorted(
-            (i for i in items if not (_named(i) and _slow(i))),
-            key=lambda item: _named(item) is not None,
+            (i for i in items if not (_slow(i) and _of_every_case(i))),
+            key=lambda item: _of_every_case(item) or _named(item) is not None,
         )
-    own = [item for item in items if _named(item) == name]
-    values_first = sorted(own, key=lambda item: "test_losses.py" not in item.nodeid)
-    return sorted(values_first, key=_slow) + sorted(
-        (item for item in items if _named(item) is None), key=_slow
-    )
+    of_this = [item for item in items if _of_every_case(item) or _named(item) == name]
+    values_first = sorted(of_this, key=lambda item: "test_losses.py" not in item.nodeid)
+    others = [item for item in items if _named(item) is None and not _of_every_case(item)]
+    return sorted(values_first, key=_slow) + sorted(others, key=_slow)
+
+
+def _of_every_case(item: pytest.Item) -> bool:
+    return hasattr(getattr(item, "function", None), "every_case")
 
 
 def _slow(item: pytest.Item) -> bool:
@@ -398,14 +412,14 @@ def _slow(item: pytest.Item) -> bool:
 
 
 def _named(item: pytest.Item) -> str | None:
-    """The loss that a test is about, if it takes one by its name."""
+    """Return the loss of a test that is parametrized by its name."""
     callspec = getattr(item, "callspec", None)
     name = None if callspec is None else callspec.params.get("name")
     return name if name in NAMES else None
 
 
 def main() -> int:
-    """Hunt the mutants of some losses, or of all."""
+    """Run the mutants of some losses, or of all."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -413,7 +427,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2, help="Processes at a time")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    # What is imported at the first comparison is imported once, and not by every fork.
+    # The first comparison imports modules: here once, instead of in every fork.
     torch.testing.assert_close(torch.zeros(1), torch.zeros(1))
     os.chdir(ROOT)
     hunt = Hunt(options.names or NAMES, options.jobs)

@@ -1,4 +1,4 @@
-"""What the demo shows, run by run: several seeds, the control, no regularizer, a length-biased judge.
+"""Runs of the demo: several seeds, the control, no regularizer, a length-biased judge.
 
     python benchmarks/playground.py [--out DIR] [--seeds 3]
 
@@ -35,7 +35,7 @@ SEEDED = (
 
 
 def run(config: str, folder: Path, *overrides: str) -> dict[str, Any]:
-    """One whole run in its own process: its result, and the rows of its training log."""
+    """Run the command in its own process; return its result with the rows of its training log."""
     command = [sys.executable, "-m", "prefine", "run", config, "--run-dir", str(folder), "--json"]
     for override in overrides:
         command += ["--set", override]
@@ -49,9 +49,9 @@ def run(config: str, folder: Path, *overrides: str) -> dict[str, Any]:
 
 
 def judge_accuracy(folder: Path, settings: dict[str, Any], pairs: int = 4000) -> float:
-    """How often the training judge is right on random pairs of a run's completions, in a random order [%].
+    """Return the accuracy of the training judge on random pairs of a run's completions [%].
 
-    Pairs of equal gold have no right answer and are left out.
+    Pairs are shown in random order; pairs of equal gold are left out.
     """
     judge = PlaygroundJudge(**{name: value for name, value in settings.items() if name != "name"})
     groups = [

@@ -1,11 +1,11 @@
-"""How long `prefine train` takes: to its first step, and a whole training of two steps.
+"""Time of `prefine train`: until its first step, and for a whole training of two steps.
 
     python benchmarks/startup.py [--runs 5] [--adapter]
 
 Every run is the real command in its own process on the embedded playground model and a handful of
 pairs. The first step is there with the first row of `train_log.jsonl`; the whole training ends with
-its process: model, card and manifest are written. Beside it what importing the libraries alone
-takes. Prints every run, then one line for each promise: ok or MISS, of the median.
+its process: model, card and manifest are written. Also times the import of the libraries alone.
+Prints every run, then one line for each promise: ok or MISS, of the median.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The pictures of docs/losses.md: what each loss of a family does to the two answers, over the margin.
+"""The pictures of docs/losses.md: the push of each loss on the two answers, over the margin.
 
 No background and middle tones: the pictures lie on white pages and on dark ones. Coordinates are
 rounded so that every machine writes the same bytes.
@@ -6,12 +6,14 @@ rounded so that every machine writes the same bytes.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from decimal import ROUND_HALF_UP, Decimal
-from html import escape
+from decimal import Decimal
 from itertools import pairwise
+
+from markupsafe import Markup
 
 from prefine.losses.cards.catalogue import Card, function_of
 from prefine.losses.cards.logp_gradients import CHOSEN, REJECTED, LogpGradients, along
+from prefine.report.svg import Scale, axes, dot, element, lettering, path
 
 WIDTH, HEAD, FOOT = 840, 74, 30
 LEFT, RIGHT, TOP, HEIGHT, BOTTOM = 50, 60, 34, 116, 26  # of a panel, around its plot
@@ -32,15 +34,9 @@ STYLE = (
 )
 
 
-def rounded(value: float, step: str = "0.1") -> Decimal:
-    """The value on a grid, ties upwards whatever the last bit of the machine's arithmetic says."""
-    near = Decimal(f"{value:.9f}").quantize(Decimal(step), rounding=ROUND_HALF_UP)
-    return abs(near) if near == 0 else near
-
-
 @dataclass(frozen=True)
 class Panel:
-    """One loss: its pushes over the margin, and the largest one that is drawn."""
+    """The pushes of one loss over the margin, and the largest one that is drawn."""
 
     name: str
     margins: tuple[float, ...]
@@ -49,7 +45,7 @@ class Panel:
 
 
 def panel(card: Card) -> Panel:
-    """The curves of a loss with its default hyper-parameters."""
+    """Compute the curves of a loss with its default hyper-parameters."""
     function = function_of(card.name)
     margins = tuple(LOW + STEP * i for i in range(round((HIGH - LOW) / STEP) + 1))
     found = tuple(along(function, margin) for margin in margins)
@@ -61,79 +57,68 @@ def panel(card: Card) -> Panel:
 
 
 def figure(title: str, cards: Sequence[Card]) -> str:
-    """The picture of a family as SVG."""
+    """Return the picture of a family as SVG."""
     panels = [panel(card) for card in cards]
     columns = 2 if len(panels) in (1, 2, 4) else 3
     rows = -(-len(panels) // columns)
     high, wide = TOP + HEIGHT + BOTTOM, WIDTH // columns
     height = HEAD + rows * high + FOOT
     mean = _number((CHOSEN + REJECTED) / 2)
-    parts = [
-        f'<text class="head" x="8" y="20">{escape(title)}: the push on each answer</text>',
-        '<text x="8" y="40">Push on the log-probability, the negative gradient [loss per nat]: '
-        "above the line "
-        "an answer becomes likelier, below it less likely.</text>",
-        f'<text x="8" y="58">Both answers have moved by {mean} nats on average and differ by the '
-        "margin D. "
-        f"Circles: D = {_number(HERE)}, the pair of the table. Default options.</text>",
-    ]
+    lines = {
+        20: f"{title}: the push on each answer",
+        40: "Push on the log-probability, the negative gradient [loss per nat]: above the line an "
+        "answer becomes likelier, below it less likely.",
+        58: f"Both answers have moved by {mean} nats on average and differ by the margin D. "
+        f"Circles: D = {_number(HERE)}, the pair of the table. Default options.",
+    }
+    parts = [lettering("head" if y == 20 else "", words, "8", str(y)) for y, words in lines.items()]
     for index, one in enumerate(panels):
         row, column = divmod(index, columns)
         lowest = index + columns >= len(panels)
         parts += _panel(one, column * wide, HEAD + row * high, wide, named=lowest, key=f"c{index}")
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" '
-        f'height="{height}" '
-        f'role="img"><title>{escape(title)}: gradients over the '
-        f"margin</title><style>{STYLE}</style>\n" + "\n".join(parts) + "\n</svg>\n"
+    drawn = element(
+        "svg",
+        element("title", f"{title}: gradients over the margin"),
+        element("style", Markup(STYLE)),
+        *(part + "\n" for part in parts),
+        xmlns="http://www.w3.org/2000/svg",
+        viewBox=f"0 0 {WIDTH} {height}",
+        width=WIDTH,
+        height=height,
+        role="img",
     )
+    return f"{drawn}\n"
 
 
-def _panel(one: Panel, left: int, top: int, wide: int, *, named: bool, key: str) -> Iterator[str]:
+def _panel(
+    one: Panel, left: int, top: int, wide: int, *, named: bool, key: str
+) -> Iterator[Markup]:
     x0, x1, y0, y1 = left + LEFT, left + wide - RIGHT, top + TOP, top + TOP + HEIGHT
-
-    def x(margin: float) -> Decimal:
-        return rounded(x0 + (x1 - x0) * (margin - LOW) / (HIGH - LOW))
-
-    def y(push: float) -> Decimal:
-        share = min(3.0, max(-3.0, push / one.limit))
-        return rounded((y0 + y1) / 2 - share * (y1 - y0) / 2)
-
-    yield f'<text class="name" x="{x0}" y="{y0 - 10}">{escape(one.name)}</text>'
-    for value in (one.limit, 0, -one.limit):
-        kind = "grid" if value else "zero"
-        yield f'<line class="{kind}" x1="{x0}" x2="{x1}" y1="{y(value)}" y2="{y(value)}"/>'
-        yield f'<text class="tick end" x="{x0 - 6}" y="{y(value) + 4}">{_number(value)}</text>'
-    for tick in TICKS:
-        yield f'<line class="grid" x1="{x(tick)}" x2="{x(tick)}" y1="{y0}" y2="{y1}"/>'
-        yield f'<text class="tick middle" x="{x(tick)}" y="{y1 + 16}">{_number(tick)}</text>'
+    across, up = Scale(LOW, HIGH, x0, x1, ""), Scale(-one.limit, one.limit, y1, y0, "")
+    # A curve that leaves the panel is cut by the clip path, at its own slope.
+    beyond = Scale(-3 * one.limit, 3 * one.limit, y1 + HEIGHT, y0 - HEIGHT, "")
+    yield lettering("name", one.name, str(x0), str(y0 - 10))
+    rows = {value: _number(value) for value in (one.limit, 0, -one.limit)}
+    yield axes(across, up, {tick: _number(tick) for tick in TICKS}, rows)
     if named:
-        yield (
-            f'<text class="tick middle" x="{(x0 + x1) / 2:g}" y="{y1 + 34}">margin D [nats]</text>'
-        )
-    yield (
-        f'<clipPath id="{key}"><rect x="{x0}" y="{y0 - 2}" width="{x1 - x0}" '
-        f'height="{y1 - y0 + 4}"/></clipPath>'
-    )
-    here = min(range(len(one.margins)), key=lambda i: abs(one.margins[i] - HERE))
+        yield lettering("tick middle", "margin D [nats]", across(0), str(y1 + 36))
+    room = element("rect", x=x0, y=y0 - 2, width=x1 - x0, height=y1 - y0 + 4)
+    yield element("clipPath", room, id=key)
+    here = one.margins.index(HERE)
     sides = {"rejected": [p.rejected for p in one.found], "chosen": [p.chosen for p in one.found]}
     for side, values in sides.items():
-        points = _thinned(
-            [(x(margin), y(value)) for margin, value in zip(one.margins, values, strict=True)]
-        )
-        path = "L".join(f"{px} {py}" for px, py in points)
-        yield f'<path class="curve {side}" clip-path="url(#{key})" d="M{path}"/>'
+        points = zip(map(across, one.margins), map(beyond, values), strict=True)
+        curve = path(_thinned(list(points)))
+        yield element("path", d=curve, class_=f"curve {side}", clip_path=f"url(#{key})")
     for side, values in sides.items():
-        yield f'<circle class="dot {side}" cx="{x(HERE)}" cy="{y(values[here])}" r="4"/>'
-    ends = {
-        side: min(max(y(values[-1]), Decimal(y0)), Decimal(y1)) for side, values in sides.items()
-    }
+        yield dot(side, across(HERE), up(values[here]))
+    ends = {side: Decimal(up(values[-1])) for side, values in sides.items()}
     for side, place in _apart(ends).items():
-        yield f'<text class="label {side}" x="{x1 + 5}" y="{place + 4}">{side}</text>'
+        yield lettering(f"label {side}", side, str(x1 + 5), str(place + 4))
 
 
-def _thinned(points: list[tuple[Decimal, Decimal]]) -> list[tuple[Decimal, Decimal]]:
-    """Without what lies on a horizontal line between its neighbours."""
+def _thinned(points: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Leave out what lies on a horizontal line between its neighbours."""
     inner = [
         b
         for a, b, c in zip(points, points[1:], points[2:], strict=False)
@@ -143,7 +128,7 @@ def _thinned(points: list[tuple[Decimal, Decimal]]) -> list[tuple[Decimal, Decim
 
 
 def _apart(ends: dict[str, Decimal]) -> dict[str, Decimal]:
-    """Heights of the labels: those of the curves' ends, moved until they do not touch; chosen above at a tie."""
+    """Move the labels from the curves' ends until they do not touch; chosen is above at a tie."""
     order = sorted(ends, key=lambda side: (ends[side], side))
     places = {side: ends[side] for side in order}
     for upper, lower in pairwise(order):
@@ -155,7 +140,7 @@ def _apart(ends: dict[str, Decimal]) -> dict[str, Decimal]:
 
 
 def _nice(value: float) -> float:
-    """The value or a little more, with few digits."""
+    """Return the value or a little more, with few digits."""
     for exponent in range(-12, 12):
         for digits in ("1", "1.5", "2", "3", "4", "5", "6", "8"):
             candidate = float(f"{digits}e{exponent}")

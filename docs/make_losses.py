@@ -1,4 +1,4 @@
-"""Writes docs/losses.md and its pictures from the code: `make docs`, or `python docs/make_losses.py`."""
+"""Write docs/losses.md and its pictures from the code: `make docs`."""
 
 from collections.abc import Iterator
 from itertools import groupby
@@ -43,15 +43,15 @@ loss + `regularizer_weight` · regularizer.
 **Kind.** The value of a *local* loss depends on its own pair alone, so that pairs can be computed one by one. A
 *coupled* loss looks at all pairs of a step, whatever the micro-batches.
 
-**Needs** are what a loss reads beside the policy's log-probabilities; training computes what is needed and no more.
+**Needs** are the values that a loss reads in addition to the policy's log-probabilities; training computes no others.
 
 @NEEDS@
 
 **Defaults** come from the *paper* or its authors' code, from the *field* (another public implementation), or are
 *ours*.
 
-**Pushes.** A pair can be learned while both of its answers become less likely. So every loss is asked what it does to
-a pair that has gone that way: chosen has lost @LOST@ nats and rejected @LOST_TOO@ (@POINT@). *Chosen* and
+**Pushes.** A pair can be learned while both of its answers become less likely. So the table shows every loss at
+a pair where this has happened: chosen has lost @LOST@ nats and rejected @LOST_TOO@ (@POINT@). *Chosen* and
 *rejected* are the negative gradients in `lw` and `ll`, in units of the loss per nat: ↑ means that gradient descent
 makes the answer likelier, ↓ less likely, 0 that it is not pushed.
 
@@ -118,7 +118,7 @@ def my_loss(logps, *, beta: Annotated[float, Field(gt=0)] = 0.1, keep: float = 0
 `train: {loss: {name: "my_module:my_loss", keep: 0.5}}` trains with it, and `prefine losses my_module:my_loss` prints
 its formula, options and pushes. Without `@declare` it is taken as coupled and as reading the reference: right for every
 function, and slower than need be.
-"""
+"""  # noqa: E501
 
 
 FACTS = {
@@ -126,13 +126,13 @@ FACTS = {
     "LOST_TOO": f"{-REJECTED:g}",
     "POINT": f"a = {CHOSEN:g}, c = {REJECTED:g}, D = {CHOSEN - REJECTED:g}",
     "MEAN": f"{(CHOSEN + REJECTED) / 2:g}",
-    "PAIR": f"The answers have {CHOSEN_TOKENS} and {REJECTED_TOKENS} tokens and {REFERENCE:g} nats each under the "
-    f"reference, `p_chosen` is {P_CHOSEN:g}, `score_gap` {SCORE_GAP:g}",
+    "PAIR": f"The answers have {CHOSEN_TOKENS} and {REJECTED_TOKENS} tokens and {REFERENCE:g} nats "
+    f"each under the reference, `p_chosen` is {P_CHOSEN:g}, `score_gap` {SCORE_GAP:g}",
 }
 
 
 def pages() -> dict[str, str]:
-    """The text of every file, by its path under docs/."""
+    """Return the text of every file, by its path under docs/."""
     shelf = [
         (family, list(group)) for family, group in groupby(cards(), key=lambda card: card.family)
     ]
@@ -182,14 +182,15 @@ def _table(group: list[Card]) -> Iterator[str]:
         needs = " ".join(f"`{need}`" for need in card.needs)
         if card.open:
             kind = needs = "as its parts"
-        yield f"| [`{card.name}`](#{card.name}) | {_cell(card.title)} | {kind} | {needs} | {_pushes(card)} |"
+        name = f"[`{card.name}`](#{card.name})"
+        yield f"| {name} | {_cell(card.title)} | {kind} | {needs} | {_pushes(card)} |"
 
 
 def _pushes(card: Card) -> str:
     if card.pushes is None:
         return "as its parts | | "
-    ratio = card.pushes.ratio
-    return f"{arrow(card.pushes.chosen)} | {arrow(card.pushes.rejected)} | {'–' if ratio is None else amount(ratio)}"
+    ratio = "–" if card.pushes.ratio is None else amount(card.pushes.ratio)
+    return f"{arrow(card.pushes.chosen)} | {arrow(card.pushes.rejected)} | {ratio}"
 
 
 def _entry(card: Card) -> Iterator[str]:
@@ -206,7 +207,8 @@ def _entry(card: Card) -> Iterator[str]:
     yield "| option | default | from | takes | |"
     yield "|---|---|---|---|---|"
     for option in card.options:
-        yield f"| `{option.name}` | {_default(option)} | {_cell(option.allowed)} | {_cell(option.meaning)} |"
+        takes, meaning = _cell(option.allowed), _cell(option.meaning)
+        yield f"| `{option.name}` | {_default(option)} | {takes} | {meaning} |"
 
 
 def _default(option: Option) -> str:

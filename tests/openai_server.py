@@ -32,7 +32,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Reply:
-    """What is sent back. `body` replaces the completion that is made of `choices` (a string is
+    """A response. `body` replaces the completion that is made of `choices` (a string is
     sent as it is).
     """
 
@@ -46,7 +46,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Request:
-    """What a client sent; header names in lower case."""
+    """A client's request; header names in lower case."""
 
     path: str
     headers: Mapping[str, str]
@@ -182,7 +182,7 @@ class OpenAIServer:
 
     @property
     def stopped(self) -> bool:
-        """Whether the block has ended; connections that clients still hold are answered no more."""
+        """True once the block has ended: open connections get no more answers."""
         return self._stopping.is_set()
 
     @property

@@ -1,4 +1,4 @@
-"""Independent float64 numpy formulas of losses, regularizers and ranking figures, to test the library against.
+"""Independent float64 numpy formulas of losses, regularizers and ranking figures.
 
 Log-probabilities are summed over a completion, in nats, [B]; lw, ll are the policy's of the chosen
 and the rejected completion, rw, rl the reference's; a = lw - rw, c = ll - rl, D = a - c, s =
@@ -501,7 +501,7 @@ def wpo_weight(columns: Columns) -> Array:
 
 
 def bmc_sums(columns: Columns, *, delta: float, ref_weights: Literal["policy", "own"]) -> Sums:
-    """Sums of (1 + marked min(1 / p, delta)) log p; "own": the reference's are weighted by its own p.
+    """Sums of (1 + marked min(1 / p, delta)) log p; "own": the reference's with its own p.
 
     Source: arXiv:2408.07471 ("policy").
     """
@@ -562,8 +562,9 @@ def objective(values: npt.ArrayLike, weights: npt.ArrayLike) -> float:
 def toy(
     delta: float, lam: float, *, beta: float = 0.5, lr: float = 0.01, steps: int = 20_000
 ) -> Toy:
-    """DPO with a budget by gradient descent on a softmax over three outcomes whose logits are features @ theta.
+    """DPO with a budget by gradient descent on a softmax over three outcomes.
 
+    The logits are features @ theta.
     The first outcome is the chosen one, the second the rejected one; the reference is theta = 0.
     The drop is the mean over the last 2,000 steps: at the end the hinge chatters in a band of width
     O(lr * lam) around delta.
@@ -587,9 +588,10 @@ def toy(
 
 
 def scan_p_best(m: int, q: float) -> float:
-    """Probability that a scan of m completions in random order ends with the best; each duel is right with chance q.
+    """Probability that a scan of m completions in random order ends with the best.
 
-    The best one, met as number k, must win m - k + 1 duels, and m - 1 if it is the first champion.
+    Each duel is right with chance q. The best one, met as number k, must win m - k + 1 duels, and
+    m - 1 if it is the first champion.
     """
     return float((q ** (m - 1) + sum(q ** (m - k + 1) for k in range(2, m + 1))) / m)
 
@@ -634,7 +636,7 @@ def _entropy_excess(u: Array) -> Array:
 
 
 def _alpha_gap(chosen: Array, rejected: Array, alpha: float) -> Array:
-    """f(chosen) - f(rejected), f(x) = (1 - exp(-alpha x)) / alpha, exponents of at most LARGEST_EXPONENT.
+    """f(chosen) - f(rejected), f(x) = (1 - exp(-alpha x)) / alpha, exponents clamped.
 
     e^v - e^u = sign(v - u) e^max(u, v) (1 - e^-|v - u|), so that a small alpha does not cancel.
     """

@@ -9,7 +9,7 @@ from prefine.report.data import (
     ConstraintScore,
     HeadToHead,
     ReportData,
-    RoadStep,
+    StageSummary,
     TrainPoint,
 )
 
@@ -135,8 +135,8 @@ REPORT = ReportData(
     run_name="playground-budget",
     policy="playground-3M",
     baseline="initial",
-    road=(
-        RoadStep(
+    stages=(
+        StageSummary(
             stage="sample",
             takes="prompts",
             makes="completions",
@@ -146,7 +146,7 @@ REPORT = ReportData(
             seconds=212.4,
             notes=("resumed once after an interruption",),
         ),
-        RoadStep(
+        StageSummary(
             stage="rank",
             takes="prompts",
             makes="rankings",
@@ -154,21 +154,21 @@ REPORT = ReportData(
             calls=11873,
             seconds=498.0,
         ),
-        RoadStep(
+        StageSummary(
             stage="pair",
             takes="rankings",
             makes="pairs",
             counts=Counts(taken=1187, produced=1032, dropped={"tie": 117, "same text": 38}),
             seconds=0.8,
         ),
-        RoadStep(
+        StageSummary(
             stage="train",
             takes="pairs",
             makes="steps",
             counts=Counts(taken=1032, produced=200, dropped={"too long": 3}),
             seconds=331.7,
         ),
-        RoadStep(
+        StageSummary(
             stage="evaluate",
             takes="prompts",
             makes="judged contests",
@@ -246,5 +246,5 @@ EXPLOITED = REPORT.model_copy(
 )
 
 BARE = ReportData(
-    title="Nothing yet", run_name="empty", policy="playground-3M", baseline="initial", road=()
+    title="Nothing yet", run_name="empty", policy="playground-3M", baseline="initial", stages=()
 )

@@ -38,3 +38,11 @@ def test_what_strategies_know_is_what_they_guarantee() -> None:
     for name, (*_, knows) in rows("configuration.md", "| `strategy.name` |").items():
         facts = facts_of(lookup("strategy", name, where="docs"))
         assert {one.replace(" ", "_") for one in knows.split(", ")} == facts.guarantees, name
+
+
+def test_the_map_names_files_that_are_there() -> None:
+    text = (DOCS.parent / "AGENTS.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:[a-z_]+/)+(?:[a-z_]+\.py)?)[`:]", text))
+    assert len(named) > 30
+    source = DOCS.parent / "src" / "prefine"
+    assert not {n for n in named if not (DOCS.parent / n).exists() and not [*source.rglob(n)]}

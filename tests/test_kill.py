@@ -8,14 +8,14 @@ import random
 import shutil
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+
+from command import prefine, start
 
 CONFIG = """
 run_dir: unused
@@ -44,20 +44,13 @@ KEPT = (
 )
 
 
-def command(folder: Path) -> list[str]:
-    return [
-        sys.executable,
-        "-m",
-        "prefine",
-        "run",
-        str(folder.parent / "config.yaml"),
-        "--run-dir",
-        str(folder),
-    ]
+def arguments(folder: Path) -> tuple[str, ...]:
+    return ("run", str(folder.parent / "config.yaml"), "--run-dir", str(folder))
 
 
 def finish(folder: Path) -> None:
-    subprocess.run(command(folder), check=True, capture_output=True, timeout=300)
+    found = prefine(*arguments(folder))
+    assert found.code == 0, found.err
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -89,9 +82,7 @@ def stages(folder: Path) -> dict[str, dict[str, object]]:
 
 def kill_when(folder: Path, moment: Callable[[], bool]) -> None:
     """Start the run, and kill it without warning at the moment."""
-    process = subprocess.Popen(
-        command(folder), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    process = start(*arguments(folder))
     end = time.monotonic() + 300
     while process.poll() is None and not moment():
         assert time.monotonic() < end, "the moment never came"

@@ -18,7 +18,7 @@ from browser import chromium, visit
 from command import prefine
 from openai_server import Choice, OpenAIServer, Reply, texts
 from phrase_model import save_phrase_model
-from prefine.report.svg import visible
+from prefine.report.text import visible
 
 PROMPTS = [
     "日本の四季について短く説明してください。",

@@ -1,4 +1,4 @@
-"""Rows as users' data really have them: one table of what is wrong, and the exit code with the message, or the repair.
+"""Malformed rows of real users: what is wrong, and the exit code and message, or the repair.
 
 Every row of the table goes through the real command. What cannot be read is refused with place,
 field, value and remedy (code 3); what can be read and is worthless is set aside and counted (code

@@ -9,12 +9,13 @@ from pydantic import Field
 from prefine.config.components import (
     SHARED_BY_SELECTORS,
     bind,
-    describe,
+    checked,
     lookup,
     options_model,
     suggest,
 )
-from prefine.config.sections import PairConfig
+from prefine.config.sections import Component, PairConfig
+from prefine.config.yaml import parse_yaml
 from prefine.errors import ConfigError
 
 
@@ -143,8 +144,20 @@ def test_a_suggestion_only_where_one_is_near() -> None:
 
 
 def test_a_long_value_is_clipped() -> None:
-    problem = {"loc": ("a",), "msg": "wrong", "type": "x", "input": "x" * 10_000}
-    assert len(describe([problem], "w")) < 200
+    with pytest.raises(ConfigError) as caught:
+        checked(options_model(component), {"needed": 1, "kind": "x" * 10_000}, where="w")
+    assert len(str(caught.value)) < 200
+
+
+def test_vllm_is_used_through_its_server() -> None:
+    with pytest.raises(ConfigError) as caught:
+        lookup("backend", "vllm", where="policy")
+    message = str(caught.value)
+    assert message.startswith("policy.name: unknown backend 'vllm'; ")
+    assert "`vllm serve MODEL`" in message and "{name: openai, base_url: " in message
+    # What the message says to write is a backend.
+    written = parse_yaml(message[message.index("{name: openai") :], where="message")
+    assert Component.model_validate(written).resolve("backend", where="policy")
 
 
 def unhinted(data: int, *, beta=0.1, extra: dict[str, Any] | None = None) -> tuple[Any, ...]:  # type: ignore[no-untyped-def]

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from command import prefine, start
+from command import Started, prefine, start
 from run_place import PAIRS, Place, jsonl
 
 CONFIG, BACKEND, LIMIT, INTERRUPTED = 2, 4, 5, 6
@@ -75,7 +75,7 @@ def training(place: Place) -> Place:
     return place
 
 
-def launch(*arguments: str, fsdp: bool = False) -> "list[subprocess.Popen[str]]":
+def launch(*arguments: str, fsdp: bool = False) -> list[Started]:
     """Start the command twice, as launchers do."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -93,9 +93,7 @@ def launch(*arguments: str, fsdp: bool = False) -> "list[subprocess.Popen[str]]"
     ]
 
 
-def ends(
-    processes: "list[subprocess.Popen[str]]", *, within_s: float = 60
-) -> tuple[list[int], str]:
+def ends(processes: list[Started], *, within_s: float = 60) -> tuple[list[int], str]:
     """Exit codes, and what was said."""
     try:
         said = [process.communicate(timeout=within_s)[1] for process in processes]

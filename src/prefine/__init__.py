@@ -1,7 +1,7 @@
 """prefine: preference optimization, end to end.
 
 Sample completions, rank them by pairwise judging, make preference pairs, train under a likelihood
-budget, evaluate with honest intervals, report. The stable surface is `__all__`; what is in it is
+budget, evaluate with confidence intervals, report. The stable surface is `__all__`; its names are
 imported on first use.
 """
 

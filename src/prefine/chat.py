@@ -1,4 +1,4 @@
-"""Messages to token ids, given a tokenizer: what the model reads (the prompt) and what is scored (the completion).
+"""Messages → token ids: the prompt, which the model reads, and the completion, which is scored.
 
 A prompt and a completion are tokenised apart and concatenated, never merged again, so that the
 prompt is shared whole and no text of it is scored.
@@ -15,13 +15,12 @@ from jinja2 import TemplateError
 from prefine.errors import ConfigError, DataError
 from prefine.records import Completion, Message, Prompt
 
-_PROBE_USER = "Question?"
 _PROBE_ANSWER = "Answer"
 _OPENED = re.compile(r"<((?:think|reason|thought)\w*)>(\s*)\Z")
 
 
 class Tokenizer(Protocol):
-    """What is used of a `transformers` tokenizer."""
+    """The part of a `transformers` tokenizer that is used here."""
 
     chat_template: Any
     eos_token_id: Any
@@ -39,7 +38,7 @@ class Tokenizer(Protocol):
 
 
 def prompt_ids(tokenizer: Tokenizer, prompt: Prompt) -> list[int]:
-    """Token ids of the prompt up to where the assistant starts to write.
+    """Return the token ids of the prompt up to where the assistant starts to write.
 
     A last message of the assistant is a prefill: the model continues it instead of opening a turn.
     Special tokens that are written in the messages stay text: only the template's own take effect.
@@ -51,10 +50,10 @@ def prompt_ids(tokenizer: Tokenizer, prompt: Prompt) -> list[int]:
             as text.
     """
     options = {"tokenize": True, "return_dict": False}
-    if _mentions_special(
-        tokenizer, prompt.model_dump_json(include={"messages", "tools", "chat_template_kwargs"})
-    ):
-        # Only then: the library's safeguard also turns words such as a prefilled <think> into text.
+    written = prompt.model_dump_json(include={"messages", "tools", "chat_template_kwargs"})
+    if _mentions_special(tokenizer, written):
+        # A user who writes "<|im_end|>" must not end the turn. The library's safeguard keeps it as
+        # text. It is used only then, because it also turns a prefilled <think> into text.
         _require_safeguard(tokenizer, prompt)
         options["sanitize_control_tokens"] = True
     try:
@@ -71,58 +70,58 @@ def completion_ids(
     tokenizer_hash: str,
     stop_token_id: int,
 ) -> list[int] | None:
-    """Token ids of the completion as sampled, with the stop token unless a length limit cut it.
+    """Return the token ids of the completion as sampled, with the stop token unless it was cut.
 
-    Stored token ids of this tokenizer are taken as they are, else the text. Reasoning and tool
-    calls are no text: they are taken as the chat template writes them after the prompt.
+    Stored token ids of this tokenizer are returned unchanged; otherwise the text is tokenised.
+    Reasoning and tool calls are tokenised as the chat template writes them after the prompt.
 
     Args:
         tokenizer: The policy's tokenizer.
-        prompt: What was asked.
-        completion: The answer.
+        prompt: The prompt.
+        completion: Its completion.
         tokenizer_hash: Hash of `tokenizer`, computed once by the caller.
-        stop_token_id: What generation stops on, see `stop_token_id`.
+        stop_token_id: The token that generation stops on, see `stop_token_id`.
     Returns: None if there are reasoning or tool calls which the template does not write after this
         prompt, or if the prompt ends inside reasoning that the text never leaves.
     """
     message = completion.message
+    # First choice are the sampled ids: text may tokenise to others, and the policy's
+    # log-probabilities are those of what it wrote. Second is the template, which alone knows how
+    # reasoning and calls are written. The rest is plain text behind the prompt.
     if has_stored_ids(completion, tokenizer_hash=tokenizer_hash):
         ids = list(completion.token_ids or ())
-    elif message.reasoning or message.tool_calls:
-        written = _written_by_template(tokenizer, prompt, message, stop_token_id)
-        if written is None:
-            return None
-        # The template's own tokens take effect; there are no others, or it would be None.
-        ids = list(tokenizer(written, add_special_tokens=False, verbose=False)["input_ids"])
     else:
-        text = continued_text(tokenizer, prompt, completion)
+        by_template = bool(message.reasoning or message.tool_calls)
+        text = (
+            _written_by_template(tokenizer, prompt, message, stop_token_id)
+            if by_template
+            else continued_text(tokenizer, prompt, completion)
+        )
         if text is None:
             return None
         # A model that writes "<|im_end|>" as text did not stop there, so text never becomes a
-        # special token.
-        encoded = tokenizer(
-            text, add_special_tokens=False, split_special_tokens=True, verbose=False
-        )
+        # special token. Text of the template does: it has no special tokens but its own.
+        options = {} if by_template else {"split_special_tokens": True}
+        encoded = tokenizer(text, add_special_tokens=False, verbose=False, **options)
         ids = list(encoded["input_ids"])
+    # A completion that was cut by a length limit did not stop: a stop token would be invented.
     if completion.finish_reason != "length" and ids[-1:] != [stop_token_id]:
         ids.append(stop_token_id)
     return ids
 
 
 def continued_text(tokenizer: Tokenizer, prompt: Prompt, completion: Completion) -> str | None:
-    """The text of a completion as it goes on behind the prompt.
+    """Return the text of a completion as it continues the rendered prompt.
 
-    A template may open the reasoning itself, as a last "<think>" of the prompt. An answer that was
-    stored with that tag must not open it twice.
+    A template may open the reasoning itself, as a last "<think>" of the prompt. A completion that
+    was stored with that tag must not open it twice.
 
     Returns: None if the prompt ends inside reasoning that a finished text never leaves.
     """
     text = completion.text
-    # Rendering takes long, and few templates do this; a prefill was written by somebody who knows
-    # how it goes on.
-    if not re.search(r"<(?:think|reason|thought)", str(tokenizer.chat_template)) or _is_prefilled(
-        prompt
-    ):
+    # Rendering takes long, and few templates do this. A prefill is continued as it is.
+    opens = re.search(r"<(?:think|reason|thought)", str(tokenizer.chat_template))
+    if not opens or _is_prefilled(prompt):
         return text
     opened = _OPENED.search(_rendered(tokenizer, prompt, tokenize=False))
     if opened is None:
@@ -134,41 +133,35 @@ def continued_text(tokenizer: Tokenizer, prompt: Prompt, completion: Completion)
 
 
 def text_after_answer(tokenizer: Tokenizer, prompt: Prompt, completion: Completion) -> str | None:
-    """What the template writes behind this answer: the end of a turn; for comparison, not for training.
+    """Return the end of a turn as the template writes it; for comparison, not for training.
 
     Returns: None if it does not write the answer right behind the prompt.
     """
-    if _is_prefilled(prompt):
-        return None
-    before = _rendered(tokenizer, prompt, tokenize=False)
-    try:
-        whole = _rendered(tokenizer, prompt, completion.message, tokenize=False)
-    except DataError:
-        return None
+    written = _after_prompt(tokenizer, prompt, completion.message)
     # Templates may strip an answer, and put a space before it.
-    written, answer = whole[len(before) :].lstrip(), completion.text.strip()
-    return (
-        written[len(answer) :] if whole.startswith(before) and written.startswith(answer) else None
-    )
+    answer = completion.text.strip()
+    if written is None or not written.lstrip().startswith(answer):
+        return None
+    return written.lstrip()[len(answer) :]
 
 
 def joint_ids(tokenizer: Tokenizer, prompt: Prompt, text: str) -> list[int]:
-    """Token ids of the rendered prompt and a text behind it, tokenised together: for comparison, not for training."""
+    """Return the ids of prompt and text tokenised together; for comparison, not for training."""
     rendered = _rendered(tokenizer, prompt, tokenize=False) + text
     return list(tokenizer(rendered, add_special_tokens=False, verbose=False)["input_ids"])
 
 
 def has_stored_ids(completion: Completion, *, tokenizer_hash: str) -> bool:
-    """Whether the completion carries token ids of this tokenizer."""
+    """Return True if the completion has token ids of this tokenizer."""
     return completion.token_ids is not None and completion.tokenizer_hash == tokenizer_hash
 
 
 def tokenizer_hash(tokenizer: Any) -> str:
-    """Hash of how text becomes ids: vocabulary, merges, normalizer, added tokens; not the chat template."""
+    """Return a hash of vocabulary, merges, normalizer and added tokens; not of the template."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None and hasattr(backend, "to_str"):
         content = json.loads(backend.to_str())
-        # Left behind by the last call, no property of the tokenizer.
+        # Settings of the last call, not of the tokenizer.
         for state in ("padding", "truncation"):
             content.pop(state, None)
     else:
@@ -182,11 +175,10 @@ def tokenizer_hash(tokenizer: Any) -> str:
 
 
 def stop_token_id(tokenizer: Tokenizer, generation_config: Any = None) -> int:
-    """The token that ends an assistant's turn and on which generation stops.
+    """Return the token that ends an assistant's turn and on which generation stops.
 
-    The generation config says what stops generation. Where it names several tokens (Llama 3: end of
-    text, end of message, end of turn) the one that the chat template writes after an assistant's
-    turn is meant.
+    Where the generation config names several tokens (Llama 3: end of text, end of message, end of
+    turn), it is the one that the chat template writes after an assistant's turn.
 
     Raises:
         ConfigError: Neither generation config, chat template nor tokenizer names such a token.
@@ -209,7 +201,7 @@ def stop_token_id(tokenizer: Tokenizer, generation_config: Any = None) -> int:
 
 
 def _rendered(tokenizer: Tokenizer, prompt: Prompt, *answer: Message, **options: Any) -> Any:
-    """What the template makes of the prompt, and of an answer behind it; text or token ids, as `options` say."""
+    """Render the prompt, and an answer after it, as text or token ids, depending on `options`."""
     if not tokenizer.chat_template:
         raise ConfigError(
             "the policy's tokenizer has no chat template, so messages cannot be rendered; "
@@ -226,11 +218,9 @@ def _rendered(tokenizer: Tokenizer, prompt: Prompt, *answer: Message, **options:
             **options,
         )
     except Exception as error:  # a template is a program, which may raise anything
-        reason = (
-            str(error) if isinstance(error, TemplateError) else f"{type(error).__name__}: {error}"
-        )
+        kind = "" if isinstance(error, TemplateError) else f"{type(error).__name__}: "
         raise DataError(
-            f"{_name(prompt)}: the chat template refuses its messages: {reason}"
+            f"{_name(prompt)}: the chat template refuses its messages: {kind}{error}"
         ) from error
 
 
@@ -239,7 +229,7 @@ def _is_prefilled(prompt: Prompt) -> bool:
 
 
 def _as_templates_read(message: Message) -> dict[str, Any]:
-    """The message with its reasoning under the name that templates know."""
+    """Return the message with its reasoning under the name that templates know."""
     fields = message.chat()
     return fields | {"reasoning_content": message.reasoning} if message.reasoning else fields
 
@@ -247,21 +237,33 @@ def _as_templates_read(message: Message) -> dict[str, Any]:
 def _written_by_template(
     tokenizer: Tokenizer, prompt: Prompt, message: Message, stop_token_id: int
 ) -> str | None:
-    """What the template writes between the prompt and the end of the turn, if the prompt stays as it was."""
-    if _is_prefilled(prompt) or _mentions_special(tokenizer, message.model_dump_json()):
+    """Return the template's text between the prompt and the end of the turn, if it is complete."""
+    if _mentions_special(tokenizer, message.model_dump_json()):
+        return None
+    written = _after_prompt(tokenizer, prompt, message)
+    if written is None:
+        return None
+    text, end, after = written.rpartition(tokenizer.decode([stop_token_id]))
+    # A template may skip what it does not know, and the answer would be another one.
+    parts = [message.reasoning or "", *(_function_name(call) for call in message.tool_calls or ())]
+    complete = all(part.strip() in text for part in parts)
+    return text if end and complete and not after.strip() else None
+
+
+def _after_prompt(tokenizer: Tokenizer, prompt: Prompt, message: Message) -> str | None:
+    """Return what the template writes after the prompt for an answer.
+
+    Returns: None if the template refuses the answer, or renders the prompt differently before it:
+        the model has read the prompt as it is rendered alone.
+    """
+    if _is_prefilled(prompt):
         return None
     before = _rendered(tokenizer, prompt, tokenize=False)
     try:
         whole = _rendered(tokenizer, prompt, message, tokenize=False)
     except DataError:
         return None
-    if not whole.startswith(before):
-        return None
-    written, end, after = whole[len(before) :].rpartition(tokenizer.decode([stop_token_id]))
-    # A template may pass over what it does not know, and the answer would be another one.
-    parts = [message.reasoning or "", *(_function_name(call) for call in message.tool_calls or ())]
-    complete = all(part.strip() in written for part in parts)
-    return written if end and complete and not after.strip() else None
+    return str(whole[len(before) :]) if whole.startswith(before) else None
 
 
 def _function_name(call: Any) -> str:
@@ -278,8 +280,8 @@ def _require_safeguard(tokenizer: Tokenizer, prompt: Prompt) -> None:
     if "sanitize_control_tokens" not in inspect.signature(tokenizer.apply_chat_template).parameters:
         raise ConfigError(
             f"{_name(prompt)}: it has a special token in its text, which this version of "
-            "transformers would obey; "
-            "install a newer one (5.23 is known to do), or take the row out"
+            "transformers would obey; install a newer one (5.23 is known to do), or take the row "
+            "out"
         )
 
 
@@ -288,11 +290,11 @@ def _name(prompt: Prompt) -> str:
 
 
 def _ids_after_answer(tokenizer: Tokenizer) -> list[int]:
-    """What the template writes after the answer that ends a conversation."""
+    """Return the ids of what the template writes after the last answer of a conversation."""
     if not tokenizer.chat_template:
         return []
     turns = [
-        {"role": "user", "content": _PROBE_USER},
+        {"role": "user", "content": "Question?"},
         {"role": "assistant", "content": _PROBE_ANSWER},
     ]
     try:
@@ -300,8 +302,7 @@ def _ids_after_answer(tokenizer: Tokenizer) -> list[int]:
     except Exception as error:  # as above
         raise ConfigError(
             "the chat template cannot render a user and an assistant turn "
-            f"({type(error).__name__}: {error}); "
-            "repair chat_template.jinja in the model folder"
+            f"({type(error).__name__}: {error}); repair chat_template.jinja in the model folder"
         ) from error
     _, _, tail = text.rpartition(_PROBE_ANSWER)
     return list(tokenizer(tail, add_special_tokens=False)["input_ids"])

@@ -1,13 +1,14 @@
-"""What can go wrong, and the exit code that the command line gives for it.
+"""The errors of prefine, each with the exit code of the command line.
 
-One item failing is data (a record with its reason); the run failing is one of these exceptions.
+The failure of one item is data (a record with its reason); the failure of a run is one of these
+exceptions.
 """
 
 from typing import ClassVar
 
 
 class PrefineError(Exception):
-    """A failure that the user can act on; its text names what is wrong, the value, where, and the remedy."""
+    """A failure that the user can act on: the message says what is wrong, where, and what to do."""
 
     exit_code: ClassVar[int] = 1
 
@@ -49,7 +50,7 @@ class Interrupted(PrefineError):
 
 
 class EndedElsewhere(Exception):
-    """Another process of the same training has ended, and says why; `rank` is its number, `code` its exit code."""
+    """Another process of the same training has ended: its rank and its exit code."""
 
     def __init__(self, rank: int, code: int) -> None:
         super().__init__(f"process {rank} has ended with exit code {code}")

@@ -1,4 +1,4 @@
-"""Names that a package exports and whose modules are imported on first use."""
+"""Exports of a package whose modules are imported on first use."""
 
 import importlib
 from collections.abc import Callable, Iterable, Mapping
@@ -18,14 +18,12 @@ def lazy_exports(
     exported = sorted(home_of)
 
     def getattr_(name: str) -> Any:
-        if name in home_of:
-            home = importlib.import_module(home_of[name])
-            # A module of a package is an attribute of it once it has been imported, and not before.
-            return (
-                vars(home)[name]
-                if name in vars(home)
-                else importlib.import_module(f"{home.__name__}.{name}")
-            )
-        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        if name not in home_of:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        home = importlib.import_module(home_of[name])
+        if name in vars(home):
+            return vars(home)[name]
+        # A submodule is an attribute of its package only after its import.
+        return importlib.import_module(f"{home.__name__}.{name}")
 
     return getattr_, lambda: exported, exported

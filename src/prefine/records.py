@@ -1,7 +1,7 @@
-"""Records: everything that crosses a file or a process, joined by id and never by position.
+"""Records: the data that crosses files and processes, joined by id and never by position.
 
 A record is frozen and refuses unknown fields. `SCHEMA_VERSION` is written into every file; a reader
-that meets another version names it instead of guessing.
+raises an error for another version instead of guessing.
 """
 
 import hashlib
@@ -19,14 +19,14 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 def canonical_json(value: Any) -> str:
-    """The one JSON text of a value: sorted keys, no spaces, no NaN; equal values give equal bytes."""
+    """Return compact JSON with sorted keys and no NaN: equal values give equal text."""
     return json.dumps(
         value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     )
 
 
 def content_hash(*parts: Any) -> str:
-    """The first 16 hex digits of SHA-256 over the canonical JSON of `parts`: ids and fingerprints."""
+    """Return 16 hex digits of the SHA-256 of `parts` as canonical JSON, for ids and keys."""
     return hashlib.sha256(canonical_json(parts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
@@ -47,12 +47,12 @@ class Message(Record):
     name: str | None = None
 
     def chat(self) -> dict[str, Any]:
-        """The message as chat templates expect it, without the fields that are not set."""
+        """Return the message for chat templates, without the fields that are not set."""
         return self.model_dump(exclude_none=True)
 
 
 class Prompt(Record):
-    """What a model is asked. `id` is a hash of the content, so equal prompts have equal ids everywhere."""
+    """A conversation to complete. Equal prompts have equal ids: `id` is a hash of the content."""
 
     id: str
     messages: tuple[Message, ...] = Field(min_length=1)
@@ -71,7 +71,7 @@ class Prompt(Record):
         source: str = "",
         metadata: Mapping[str, JsonValue] | None = None,
     ) -> Self:
-        """Build a prompt and compute its id from messages, tools and template arguments (not from its origin)."""
+        """Return a prompt whose id comes from messages, tools and template arguments alone."""
         kwargs = dict(chat_template_kwargs or {})
         return cls(
             id=content_hash([m.chat() for m in messages], tools, kwargs),
@@ -86,12 +86,12 @@ class Prompt(Record):
     def from_text(
         cls, text: str, *, source: str = "", metadata: Mapping[str, JsonValue] | None = None
     ) -> Self:
-        """A prompt of one user turn."""
+        """Return a prompt of one user turn."""
         return cls.make((Message(role="user", content=text),), source=source, metadata=metadata)
 
     @property
     def text(self) -> str:
-        """The last user turn, which is what people mean by "the prompt"."""
+        """The last user turn."""
         return next(
             (m.content for m in reversed(self.messages) if m.role == "user"),
             self.messages[-1].content,
@@ -99,7 +99,7 @@ class Prompt(Record):
 
 
 class Usage(Record):
-    """What calls cost. Tokens are as counted by whoever answered."""
+    """The cost of calls, with tokens as the backend counted them."""
 
     calls: int = 0
     prompt_tokens: int = 0
@@ -107,19 +107,14 @@ class Usage(Record):
     cost: Finite = 0.0
 
     def __add__(self, other: "Usage") -> "Usage":
-        return Usage(
-            calls=self.calls + other.calls,
-            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
-            completion_tokens=self.completion_tokens + other.completion_tokens,
-            cost=self.cost + other.cost,
-        )
+        return Usage(**{name: value + getattr(other, name) for name, value in self})
 
 
 class Completion(Record):
     """One answer to a prompt, sampled here or imported.
 
-    `usage` is what the request cost that it came with; of several completions from one request the
-    first bears it all. It is in the journal, not in tables.
+    `usage` is the cost of its request; if one request gave several completions, the first has all
+    of it. It is stored in the journal, not in tables.
     """
 
     id: str
@@ -150,7 +145,7 @@ class Comparison(Record):
     second: str
 
     def swapped(self) -> "Comparison":
-        """The same two completions in the other order."""
+        """Return the two completions in the other order."""
         return Comparison(prompt_id=self.prompt_id, first=self.second, second=self.first)
 
 
@@ -175,7 +170,7 @@ class Judgment(Record):
 
 
 class Score(Record):
-    """A scorer's answer on one completion: its value [the scorer's own unit], higher is better."""
+    """A scorer's answer to one completion: a value in the scorer's unit, higher is better."""
 
     completion_id: str
     judge: str
@@ -200,12 +195,11 @@ class DuelRecord(Record):
 
 
 class Ranking(Record):
-    """What a strategy found for one prompt. Fields that the strategy does not guarantee are None.
+    """The result of a strategy for one prompt; fields that it does not guarantee are None.
 
-    `completions` are the ids that took part (identical texts merged); `order` is best first;
-    `scores` and `standard_errors` go with `completions`. `score_unit` says what a gap of the scores
-    means: "log_odds" if the sigmoid of it is P(better), as Bradley-Terry fits it; None if it is no
-    probability.
+    `completions` are the ranked ids (identical texts merged); `order` is best first; `scores` and
+    `standard_errors` are in the order of `completions`. `score_unit` is "log_odds" if the sigmoid
+    of a score difference is P(better), as in Bradley-Terry, and None if it is no probability.
     """
 
     prompt_id: str
@@ -225,7 +219,7 @@ class Ranking(Record):
 
 
 class PreferencePair(Record):
-    """One preference: `chosen` is better than `rejected`. There is no label, so a tie cannot be stored."""
+    """One preference: `chosen` is better than `rejected`. A tie cannot be stored."""
 
     prompt: Prompt
     chosen: Completion
@@ -243,12 +237,12 @@ class PreferencePair(Record):
 
     @property
     def id(self) -> str:
-        """A hash of what is compared."""
+        """A hash of the compared completions and their prompt."""
         return content_hash(self.prompt.id, self.chosen.id, self.rejected.id)
 
 
 class PreferenceList(Record):
-    """Several answers to one prompt, best first, with the scores or the ranks (1 is the best) that say so."""
+    """Several answers to one prompt, best first, with their scores or ranks (1 is the best)."""
 
     prompt: Prompt
     completions: Annotated[tuple[Completion, ...], Field(min_length=2)]
@@ -269,23 +263,22 @@ class PreferenceList(Record):
             raise ValueError(
                 "the completions are not ordered best first, or all of them are equally good"
             )
-        answers = {
-            canonical_json([answer.text, answer.message.tool_calls]) for answer in self.completions
-        }
+        answers = {canonical_json([c.text, c.message.tool_calls]) for c in self.completions}
         if len(answers) < len(self.completions):
             raise ValueError("two completions are the same answer")
         return self
 
     @property
     def id(self) -> str:
-        """A hash of what is compared."""
-        return content_hash(
-            "list", self.prompt.id, [completion.id for completion in self.completions]
-        )
+        """A hash of the compared completions and their prompt."""
+        return content_hash("list", self.prompt.id, [c.id for c in self.completions])
 
 
 class MetricValue(Record):
-    """A number with its uncertainty. `interval` is the 95 % interval; `unit` is "%", "nats", "tokens", … or ""."""
+    """A number with its uncertainty and its unit: "%", "nats", "tokens", … or "".
+
+    `interval` is the 95 % interval.
+    """
 
     name: str
     value: float
@@ -304,7 +297,7 @@ class MetricValue(Record):
 
 
 class Counts(Record):
-    """What went in and came out of a stage; `failed` and `dropped` by reason."""
+    """Items that a stage took and produced, and those that failed or were dropped, by reason."""
 
     taken: int = 0
     produced: int = 0
@@ -313,11 +306,11 @@ class Counts(Record):
 
 
 class Manifest(Record):
-    """How one stage of a run was made.
+    """The record of one stage of a run.
 
-    `usage` is what its answers cost, whenever they were asked for, failed attempts included;
-    `replayed` is how many of them the last run took from the journal, `repeated_after_interruption`
-    how many were in flight when a run ended.
+    `usage` is the cost of its answers in all runs, failed attempts included; `replayed` counts the
+    answers that the last run took from the journal, `repeated_after_interruption` the calls that
+    were in flight when a run ended.
     """
 
     schema_version: int = SCHEMA_VERSION

@@ -1,4 +1,4 @@
-"""Numbers that move over training: constant, linear, cosine."""
+"""Schedules: numbers that change over training, linearly or along a cosine."""
 
 import math
 from typing import Annotated, Any, Literal, Self
@@ -9,7 +9,7 @@ Shape = Literal["constant", "linear", "cosine"]
 
 
 def remaining(shape: Shape, progress: float) -> float:
-    """Share of the way that is left at `progress` in [0, 1]; 1 for a constant."""
+    """Return the share of the way that is left at `progress` in [0, 1]; 1 for a constant."""
     if shape == "linear":
         return 1 - progress
     if shape == "cosine":
@@ -18,10 +18,10 @@ def remaining(shape: Shape, progress: float) -> float:
 
 
 class Schedule(BaseModel):
-    """A hyper-parameter that goes from `start` at the first step to `end`, reached at the share `until` of the steps.
+    """A hyper-parameter that goes from `start` at the first step to `end`.
 
-    In a configuration it stands where a number would: `beta: {schedule: linear, start: 0.1, end:
-    0.01}`.
+    `end` is reached at the share `until` of the steps. In a configuration a schedule takes the
+    place of a number: `beta: {schedule: linear, start: 0.1, end: 0.01}`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
@@ -41,16 +41,16 @@ class Schedule(BaseModel):
 
     @property
     def ends(self) -> tuple[float, float]:
-        """First and last value; all others lie between them."""
+        """The first and the last value; all others are between them."""
         return self.start, self.start if self.end is None else self.end
 
     def at(self, step: int, steps: int) -> float:
-        """The value at update number `step` (from 0) of `steps`."""
+        """Return the value at update number `step` (from 0) of `steps`."""
         left = remaining(self.schedule, min(1.0, step / max(1, steps - 1) / self.until))
         first, last = self.ends
         return first * left + last * (1 - left)
 
 
 def last(value: Any) -> Any:
-    """Where a value ends: a schedule's last number, anything else as it is."""
+    """Return the last value of a schedule, and any other value as it is."""
     return value.ends[1] if isinstance(value, Schedule) else value

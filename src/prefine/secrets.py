@@ -1,4 +1,4 @@
-"""Keys: read from the environment by name, and kept out of everything that is written or shown."""
+"""API keys: read from the environment, and kept out of everything that is written or shown."""
 
 import os
 import re
@@ -7,23 +7,25 @@ from typing import Any
 from prefine.errors import ConfigError
 
 _HIDDEN = "[key]"
-# An environment variable as people name them. What does not look like one may be the key itself,
-# and is not shown.
+# A name that does not look like an environment variable may be the key itself and is not shown.
 _NAME = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")
-# Servers of one's own take any word for a key: "EMPTY", "token", "x". Hiding those would spoil
-# texts, not keep secrets.
+# Local servers take any word as a key, such as "EMPTY" or "x". Hiding those would only spoil texts.
 _SHORTEST = 12
 _LITERAL_KEYS = frozenset(["api_key", "apikey", "token", "authorization", "password"])
 _URL_PASSWORD = re.compile(r"https?://[^/@\s]*:[^/@\s]*@")
+
+_REMEDY = (
+    "keys are never written into a configuration; export MY_KEY=... and write api_key_env: MY_KEY"
+)
 
 _read: set[str] = set()
 
 
 def read_secret(name: str) -> str:
-    """The value of an environment variable that holds a key; `redact` hides it from now on, unless it is too short.
+    """Return the key in an environment variable; from now on `redact` hides it unless it is short.
 
     Raises:
-        ConfigError: The variable is not set, or this is no variable's name.
+        ConfigError: The variable is not set, or this is not the name of a variable.
     """
     require_name(name)
     value = os.environ.get(name, "").strip()
@@ -38,28 +40,25 @@ def read_secret(name: str) -> str:
 
 
 def require_name(name: str, where: str = "api_key_env") -> None:
-    """Nothing, if this is the name of an environment variable; `where` is its config path.
+    """Raise ConfigError if this is not the name of an environment variable.
 
-    Raises:
-        ConfigError: It is not; the message does not repeat it, since it may be a key.
+    The message does not repeat it, since it may be a key; `where` is its config path.
     """
     if not _NAME.fullmatch(name):
         raise ConfigError(
-            f"{where}: this is no name of an environment variable (capital letters, digits and "
-            "_). Keys are never "
-            "written into a configuration: export MY_KEY=... and write api_key_env: MY_KEY"
+            f"{where}: this is no name of an environment variable (capital letters, digits and _). "
+            f"{_REMEDY}"
         )
 
 
 def refuse_secrets(options: Any, where: str = "") -> None:
-    """Nothing, if a configuration's values hold no key: what is in them is written into the run folder.
+    """Raise ConfigError if a value of a configuration is a key or a URL with a password.
+
+    Configurations are written into the run folder. The message does not repeat the secret.
 
     Args:
-        options: A section, a component, or whatever is in one.
-        where: Its config path, for the message.
-
-    Raises:
-        ConfigError: There is a literal key, or a password in a URL; the message does not repeat it.
+        options: A section, a component, or a part of one.
+        where: Its config path for the message.
     """
     if isinstance(options, list | tuple):
         for number, value in enumerate(options):
@@ -69,10 +68,7 @@ def refuse_secrets(options: Any, where: str = "") -> None:
     for name, value in options.items():
         path = f"{where}.{name}" if where else str(name)
         if name in _LITERAL_KEYS:
-            raise ConfigError(
-                f"{path}: keys are never written into a configuration; export MY_KEY=... and "
-                "write api_key_env: MY_KEY"
-            )
+            raise ConfigError(f"{path}: {_REMEDY}")
         if name == "api_key_env" and isinstance(value, str):
             require_name(value, path)
         if isinstance(value, str) and _URL_PASSWORD.match(value):
@@ -81,7 +77,7 @@ def refuse_secrets(options: Any, where: str = "") -> None:
 
 
 def redact(text: str) -> str:
-    """The text without any key that was read in this process."""
+    """Return the text without the keys that this process has read."""
     for value in sorted(_read, key=len, reverse=True):
         text = text.replace(value, _HIDDEN)
     return text

@@ -18,7 +18,7 @@ import pytest
 from command import Result, prefine
 from prefine.metrics.judges.reward_bench import SECTIONS, V2_SUBSETS
 from prefine.records import Comparison, Judgment
-from prefine.suites.kinds import KINDS
+from prefine.suites.annotations import KINDS
 from run_place import Place
 
 Rows = Sequence[dict[str, Any]]
@@ -431,7 +431,7 @@ def test_texts_of_files_do_not_drive_the_terminal(tmp_path: Path) -> None:
         ({"preference": -1}, ("row 0", "preference", "-1", "not understood")),
         ({"preference": "win"}, ("row 0", "preference", "'win'")),
         ({"output_2": 5.5}, ("row 0", "output_2", "5.5")),
-        ({"instruction": "the same"}, ("row 1", "row 0", "'the same'", "remove one")),
+        ({"instruction": "the same"}, ("row 1", "row 0", "'the same'", "keep one")),
         ({"preference": None}, ("annotations.json", "none of 12 rows")),
     ],
 )
@@ -539,7 +539,7 @@ def test_no_framework_is_loaded(tmp_path: Path) -> None:
         f"import sys; sys.argv = ['prefine', 'evaluate', 'annotations', {path!r}]\n"
         "from prefine.cli.app import main\ntry:\n    main()\nexcept SystemExit as end:\n    "
         "assert end.code == 0\n"
-        "print(sorted({'torch', 'transformers', 'scipy'} & set(sys.modules)), file=sys.stderr)"
+        "print(sorted({'torch', 'transformers'} & set(sys.modules)), file=sys.stderr)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stderr.strip() == "[]"

@@ -383,14 +383,16 @@ def test_the_plot_needs_nothing_beside_itself_and_shows_every_name(tmp_path: Pat
     assert result.code == 0, result.err
     assert f"plot: {plot}" in result.out
     with chromium() as context, visit(context, plot) as seen:
-        seen.page.wait_for_selector(".main-svg .annotation-text")
-        texts = seen.page.locator(".annotation-text").all_text_contents()
+        texts = seen.page.locator(".wide .name").all_text_contents()
         assert sorted(texts) == ["iterative lazy", "round_robin single"]
-        assert (
-            "5 completions, hard verdicts"
-            in seen.page.locator(".gtitle, .gtitle-subtitle").all_text_contents()[1]
-        )
-        assert seen.page.locator(".errorbar .yerror").count() >= 2
+        assert "5 completions, hard verdicts" in seen.page.inner_text("body")
+        assert seen.page.locator(".wide .error").count() == 2
+        reading = seen.page.locator(".wide .hover", has_text="iterative lazy")
+        box = reading.locator(".reading")
+        assert box.evaluate("e => getComputedStyle(e).opacity") == "0"
+        reading.locator(".hit").hover()
+        assert box.evaluate("e => getComputedStyle(e).opacity") == "1"
+        assert "best found" in (box.text_content() or "")
         assert "Recommended:" in seen.page.inner_text("body")
         assert not seen.complaints
         assert seen.requests == [plot.as_uri()]
@@ -404,7 +406,7 @@ try:
     main()
 except SystemExit as end:
     assert end.code == 0, end.code
-print(sorted({"torch", "transformers", "numpy", "plotly"} & set(sys.modules)), file=sys.stderr)
+print(sorted({"torch", "transformers", "numpy", "jinja2"} & set(sys.modules)), file=sys.stderr)
 """
 
 

@@ -1,4 +1,4 @@
-"""What `import` writes is read again as the same: texts, ids and layout."""
+"""Files that `import` wrote are read again with the same texts, ids and layout."""
 
 import json
 from pathlib import Path

@@ -6,14 +6,14 @@ import pytest
 
 from prefine.data import entries
 from prefine.data.import_report import ImportReport
-from prefine.data.sources import Row
+from prefine.data.layouts.protocol import SourceRow
 from prefine.errors import DataError
 from prefine.records import Completion, Message, PreferencePair, Prompt
 from prefine.run.rows import pair_of, pair_row
 
 
-def rows(*values: dict[str, Any]) -> list[Row]:
-    return [Row(f"f.jsonl, line {number}", value) for number, value in enumerate(values, 1)]
+def rows(*values: dict[str, Any]) -> list[SourceRow]:
+    return [SourceRow(f"f.jsonl, line {number}", value) for number, value in enumerate(values, 1)]
 
 
 @pytest.mark.parametrize(
@@ -105,10 +105,10 @@ def test_reasoning_and_tool_calls_are_kept() -> None:
 def test_the_second_of_two_equal_prompts_is_counted_and_strictly_named_with_the_first(
     value: dict[str, Any],
 ) -> None:
-    screen = ImportReport()
-    assert len(list(entries.prompts(rows({"prompt": "q"}, value, {"prompt": "r"}), screen))) == 2
-    assert (screen.read, screen.kept, screen.dropped) == (3, 2, {"duplicate prompt": 1})
-    assert screen.notes() == ("set aside: 1 × duplicate prompt (f.jsonl, line 2)",)
+    report = ImportReport()
+    assert len(list(entries.prompts(rows({"prompt": "q"}, value, {"prompt": "r"}), report))) == 2
+    assert (report.read, report.kept, report.dropped) == (3, 2, {"duplicate prompt": 1})
+    assert report.notes() == ("set aside: 1 × duplicate prompt (f.jsonl, line 2)",)
     with pytest.raises(
         DataError, match=r"f\.jsonl, line 2: the same prompt as in f\.jsonl, line 1.*--strict"
     ):
@@ -133,21 +133,21 @@ def test_the_second_of_two_equal_prompts_is_counted_and_strictly_named_with_the_
 def test_worthless_pairs_are_counted(changes: dict[str, Any], reason: str) -> None:
     pair = {"prompt": "q", "chosen": "a", "rejected": "b"}
     given = rows(pair | {"prompt": "first"}, pair | changes, pair | {"prompt": "last"})
-    screen = ImportReport()
-    assert [found.prompt.text for found in entries.pairs(given, screen)] == ["first", "last"]
-    assert screen.dropped == {reason: 1}
+    report = ImportReport()
+    assert [found.prompt.text for found in entries.pairs(given, report)] == ["first", "last"]
+    assert report.dropped == {reason: 1}
     with pytest.raises(DataError, match=r"f\.jsonl, line 2"):
         list(entries.pairs(given, ImportReport(strict=True)))
 
 
 def test_a_prompt_whose_answers_are_all_empty_is_set_aside() -> None:
-    screen = ImportReport()
+    report = ImportReport()
     given = rows(
         {"prompt": "q", "completions": ["", " "]}, {"prompt": "r", "completions": ["", "a"]}
     )
-    ((prompt, (answer,)),) = entries.completions(given, screen)
+    ((prompt, (answer,)),) = entries.completions(given, report)
     assert (prompt.text, answer.text, answer.sample_index) == ("r", "a", 0)
-    assert screen.dropped == {"empty answer": 3, "no answer left": 1}
+    assert report.dropped == {"empty answer": 3, "no answer left": 1}
 
 
 def test_nothing_left_is_an_error_with_counts_places_and_remedy() -> None:
@@ -297,9 +297,9 @@ def test_answers_that_differ_only_in_their_calls_or_their_model_are_different() 
         {"prompt": "q", "chosen": [calling(one)], "rejected": [calling(other)]}
         for one, other in sides
     ]
-    screen = ImportReport()
-    assert len(list(entries.pairs(rows(*pairs), screen))) == 3
-    assert screen.notes() == ()
+    report = ImportReport()
+    assert len(list(entries.pairs(rows(*pairs), report))) == 3
+    assert report.notes() == ()
     models = [
         {"prompt": "q", "completions": [{"text": "a", "model": model}]} for model in ("m", "n")
     ]
@@ -310,9 +310,9 @@ def test_answers_that_differ_only_in_their_calls_or_their_model_are_different() 
 def test_pairs_that_contradict_one_another_are_both_kept_with_a_remark() -> None:
     pair = {"prompt": "q", "chosen": "a", "rejected": "b"}
     opposite = {"prompt": "q", "chosen": "b", "rejected": "a"}
-    screen = ImportReport()
-    assert len(list(entries.pairs(rows(pair, opposite, pair | {"prompt": "p"}), screen))) == 3
-    assert screen.notes() == ("kept: 1 × contradictory pair (f.jsonl, line 2)",)
+    report = ImportReport()
+    assert len(list(entries.pairs(rows(pair, opposite, pair | {"prompt": "p"}), report))) == 3
+    assert report.notes() == ("kept: 1 × contradictory pair (f.jsonl, line 2)",)
     with pytest.raises(
         DataError, match=r"line 2: prefers the opposite of f\.jsonl, line 1.*--strict"
     ):

@@ -264,10 +264,10 @@ def test_one_row_that_cannot_be_split_does_not_end_the_others() -> None:
         "chosen": [user("q"), assistant("x"), user("r"), assistant("y")],
         "rejected": good["rejected"],
     }
-    screen = ImportReport()
+    report = ImportReport()
     rows = shaped([SourceRow("f, line 1", early), SourceRow("f, line 2", good)])
-    assert [pair.chosen.text for pair in entries.pairs(rows, screen)] == ["good"]
-    assert (screen.read, dict(screen.dropped)) == (2, {"cannot be split at one answer": 1})
+    assert [pair.chosen.text for pair in entries.pairs(rows, report)] == ["good"]
+    assert (report.read, dict(report.dropped)) == (2, {"cannot be split at one answer": 1})
     with pytest.raises(
         DataError, match=r"nothing is left of 1 rows(.|\n)*exactly one assistant turn"
     ):
@@ -302,8 +302,8 @@ def test_completions_of_equal_prompts_come_together_and_are_numbered_as_they_sta
         for q, answers in (("q", "ab"), ("p", "c"), ("q", "bd"))
     ]
     given = [SourceRow(f"f, line {n}", row) for n, row in enumerate(rows, 1)]
-    screen = ImportReport()
-    found = list(entries.completions(shaped(given), screen))
+    report = ImportReport()
+    found = list(entries.completions(shaped(given), report))
     assert [
         (prompt.text, [(a.sample_index, a.text) for a in answers]) for prompt, answers in found
     ] == [
@@ -311,10 +311,10 @@ def test_completions_of_equal_prompts_come_together_and_are_numbered_as_they_sta
         ("p", [(0, "c")]),
     ]
     assert len({answer.id for _, answers in found for answer in answers}) == 5
-    assert (screen.read, screen.dropped) == (2, {})
+    assert (report.read, report.dropped) == (2, {})
     given[2].values["completions"][1] = ""
-    list(entries.completions(shaped(given), screen := ImportReport()))
-    assert screen.notes() == ("set aside: 1 × empty answer (f, line 3, completion 1)",)
+    list(entries.completions(shaped(given), report := ImportReport()))
+    assert report.notes() == ("set aside: 1 × empty answer (f, line 3, completion 1)",)
     assert len(list(shaped(given, limit=1))) == 1
 
 
@@ -376,15 +376,15 @@ def test_two_scores_are_a_gap_whatever_the_layout(better: str, worse: str) -> No
         (pair,) = entries.pairs(shaped([SourceRow("f", row | {better: None, worse: None})]))
         assert pair.score_gap is None
         for scores, reason in (((3, 3), "tie"), ((2, 3), "scores say the opposite")):
-            screen = ImportReport()
+            report = ImportReport()
             with pytest.raises(DataError, match="nothing is left"):
                 list(
                     entries.pairs(
                         shaped([SourceRow("f", row | {better: scores[0], worse: scores[1]})]),
-                        screen,
+                        report,
                     )
                 )
-            assert screen.dropped == {reason: 1}
+            assert report.dropped == {reason: 1}
             assert (
                 len(
                     list(

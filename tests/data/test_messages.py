@@ -52,29 +52,29 @@ def test_messages_in_the_words_of_chat_services(name: str) -> None:
         "id": "x",
     }
     prompt = [{"role": "developer", "content": "be brief"}, {"role": "user", "content": parts[:1]}]
-    screen = ImportReport()
+    report = ImportReport()
     ((asked, (found,)),) = entries.completions(
-        rows({"prompt": prompt, "completions": [{"message": answer}]}), screen
+        rows({"prompt": prompt, "completions": [{"message": answer}]}), report
     )
     assert [(m.role, m.content) for m in asked.messages] == [("system", "be brief"), ("user", "a")]
     assert found.message.chat() == {"role": "assistant", "content": "ab", "reasoning": "hm"}
-    assert screen.notes() == (
+    assert report.notes() == (
         "kept: 1 × without the message field 'id' (f.jsonl, line 1, completion 0)",
     )
-    assert screen.dropped == {}
+    assert report.dropped == {}
 
 
 def test_metadata_that_no_file_can_hold_is_left_out_and_counted() -> None:
     odd = {"image": b"\xff\xd8", "loss": float("inf"), "topic": "tea"}
-    screen = ImportReport()
-    (prompt,) = entries.prompts(rows({"prompt": "q"} | odd), screen)
+    report = ImportReport()
+    (prompt,) = entries.prompts(rows({"prompt": "q"} | odd), report)
     assert prompt.metadata == {"topic": "tea"}
-    assert screen.remarked.total() == 2
-    assert screen.notes()[0].startswith(
+    assert report.remarked.total() == 2
+    assert report.notes()[0].startswith(
         "kept: 1 × without the column 'image' (bytes, which JSON cannot hold)"
     )
     answers = {"prompt": "q", "completions": [{"text": "a", "image": b"\xff", "grade": 3}]}
-    ((_, (answer,)),) = entries.completions(shaped(rows(answers)), screen := ImportReport())
+    ((_, (answer,)),) = entries.completions(shaped(rows(answers)), report := ImportReport())
     assert answer.metadata == {"grade": 3}
     with pytest.raises(DataError, match=r"line 1: the column 'image' holds bytes"):
         list(entries.prompts(rows({"prompt": "q"} | odd), ImportReport(strict=True)))

@@ -11,12 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from prefine.data import files
-from prefine.data.sources import Row, file, playground
+from prefine.data import formats
+from prefine.data.layouts.protocol import SourceRow
+from prefine.data.sources import file, playground
 from prefine.errors import ConfigError, DataError
 
 
-def rows_of(path: Path, content: bytes, **options: Any) -> list[Row]:
+def rows_of(path: Path, content: bytes, **options: Any) -> list[SourceRow]:
     path.write_bytes(content)
     return list(file(path=path, **options))
 
@@ -94,7 +95,7 @@ def test_an_escaped_emoji_is_no_half(jsonl: Path) -> None:
 def test_a_line_without_end_is_refused_before_it_is_read(
     jsonl: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "MAX_LINE_BYTES", 2**20)
+    monkeypatch.setattr(formats, "MAX_LINE_BYTES", 2**20)
     with pytest.raises(DataError, match="line 1: longer than 1 MiB"):
         rows_of(jsonl, b'{"a": "' + b"x" * 2**21)
 

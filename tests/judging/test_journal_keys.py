@@ -1,6 +1,4 @@
-"""What a journaled answer outlives: metadata that changes, where the judge never saw it; and
-not where it may have.
-"""
+"""A journaled answer outlives a change of metadata only where the judge never saw it."""
 
 import math
 from pathlib import Path
@@ -12,7 +10,8 @@ from prefine.calls.memory import MemoryLog
 from prefine.config.sections import Component
 from prefine.judges.protocol import Verdict
 from prefine.judging.choose import as_judge, make_judge
-from prefine.judging.protocol import Answered, Judge, Matchup, Rater, judgment_key
+from prefine.judging.protocol import Judge, Matchup, Rater, judgment_key
+from prefine.models.protocol import Answered
 from prefine.records import Completion, Message, Prompt
 from tiny_reward import save_reward_model
 
@@ -42,7 +41,7 @@ EDITED = [
 
 
 def asked_for_edits(judge: Any) -> list[int]:
-    """How many questions each edit asks again."""
+    """Count the questions that each edit asks again."""
     engine = CallEngine(MemoryLog())
     counts = []
     for one in (matchup(), *EDITED, matchup()):
@@ -65,7 +64,7 @@ class Comparing:
     fingerprint, first_slot_bias = "mine", 0.0
 
     def check(self, prompt: Prompt, completions: list[Completion]) -> None:
-        """Nothing."""
+        """Accept everything."""
 
     def compare(self, prompt: Prompt, first: Completion, second: Completion) -> Verdict:
         """A tie."""

@@ -11,7 +11,8 @@ from prefine.calls.memory import MemoryLog
 from prefine.config.sections import Component
 from prefine.errors import BackendError, ConfigError
 from prefine.judging.choose import make_judge
-from prefine.judging.protocol import Answered, Judge, Matchup, Rater
+from prefine.judging.protocol import Judge, Matchup, Rater
+from prefine.models.protocol import Answered
 from prefine.records import Completion, Judgment, Message, Prompt
 from tiny_reward import save_reward_model
 

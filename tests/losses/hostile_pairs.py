@@ -1,4 +1,4 @@
-"""Pairs that attack a loss where it could overflow, cancel, divide by zero or leave its domain; each case a few pairs.
+"""Pairs at which a loss could overflow, cancel, divide by zero or leave its domain.
 
 The log-probability of a completion is exactly the sum of its tokens, padding is 0, and every token
 could be real: no log-probability above 0, and a log sum of squared probabilities between 2 log p

@@ -2,7 +2,7 @@
 and what is expected.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
@@ -159,10 +159,25 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     for name, others in OTHERS.items()
     for given in ([] if name in REQUIRED else [{}]) + others
 ]
-IDS = [
-    f"{name}-{'-'.join(f'{key}={_}' for key, _ in given.items()) or 'defaults'}"[:60]
-    for name, given in CASES
-]
+SELECTED: set[str] = set()
+"""The losses and regularizers that `every_case` takes, or all if empty."""
+
+
+def every_case(check: Callable[[str, dict[str, Any]], None]) -> Callable[[], None]:
+    """Return a test that makes a check of every case; its failure names the case."""
+
+    def test() -> None:
+        for name, options in CASES:
+            if SELECTED and name not in SELECTED:
+                continue
+            try:
+                check(name, options)
+            except Exception as error:
+                raise AssertionError(f"{name} {options}: {error}") from error
+
+    test.__name__, test.__doc__ = check.__name__, check.__doc__
+    vars(test)["every_case"] = True
+    return test
 
 
 @dataclass(frozen=True)
@@ -276,7 +291,7 @@ def bound_part(part: Options) -> LossFunction:
 
 
 def expected(name: str, given: Options, columns: Columns) -> Array:
-    """What the reference says of the same options."""
+    """The values of the reference with the same options."""
     options = DEFAULTS[name] | dict(given)
     if name == "mixture":
         parts = zip(options["losses"], options["weights"], strict=True)

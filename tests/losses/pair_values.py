@@ -231,6 +231,11 @@ def with_tensors(values: PairLogps, tensors: dict[str, Tensor | None]) -> PairLo
     return replace(values, **outer)
 
 
+def some_pairs(values: PairLogps, index: slice | Tensor) -> PairLogps:
+    """Some of the pairs, with the totals of the whole step."""
+    return with_tensors(values, {name: value[index] for name, value in tensors_of(values).items()})
+
+
 def shifted(values: PairLogps, **by: float) -> PairLogps:
     """The same with a constant added to some columns."""
     return replace(values, **{name: getattr(values, name) + amount for name, amount in by.items()})

@@ -1,4 +1,4 @@
-"""How far rounding can take a loss from its exact value: a first-order bound from the loss's own intermediate results.
+"""First-order bounds on the rounding error of a loss, from its intermediate results.
 
 Each intermediate result v of the computation is off by at most a few eps * |v|, which moves the
 loss by |dloss/dv| times that. A sum or mean of n numbers is off by n * eps times that of their

@@ -1,4 +1,4 @@
-"""What moves hyper-parameters between steps, against the reference's running figures."""
+"""Controllers of hyper-parameters, against the running figures of the reference."""
 
 import json
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Identities between methods: METHODS.md §16 item by item, displacement (§14), and optima of single losses.
+"""Identities between methods (METHODS.md §16 item by item), displacement (§14), optima of losses.
 
 Not here, as no function of ours has it yet: 4 (MRPO, several references), 5 (JPO, pairs over two
 prompts, tested where they are built), 6 (OPO, LambdaRank, ListMLE and all-pairs: losses of lists),
@@ -7,7 +7,8 @@ distribution at every token) and TR-DPO (a moving reference, which belongs to th
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from loss_cases import CASES, IDS, Options, bound
+from loss_cases import Options, bound, every_case
 from pair_values import (
     PAIRS,
     columns,
@@ -92,6 +93,15 @@ BASES = pytest.mark.parametrize("base", [dpo, ipo, simpo, bco], ids=["dpo", "ipo
 def _close(found: Tensor, expected: Tensor | float, *, atol: float = 1e-12) -> None:
     wanted = torch.as_tensor(expected, dtype=torch.float64).expand_as(found)
     torch.testing.assert_close(found, wanted, rtol=1e-12, atol=atol)
+
+
+@contextmanager
+def _naming(which: str) -> Iterator[None]:
+    """Name the loss of a failed comparison."""
+    try:
+        yield
+    except AssertionError as error:
+        raise AssertionError(f"{which}: {error}") from error
 
 
 def _total(objective: Objective) -> LossFunction:
@@ -217,18 +227,18 @@ AS_DPO: dict[str, Callable[[PairLogps], Tensor]] = {
 }
 
 
-@pytest.mark.parametrize("form", AS_DPO)
-def test_16_12_is_dpo(form: str) -> None:
+def test_16_12_is_dpo() -> None:
     """12: beta-DPO(a=0, rho=0), DPO-Shift(1), BDPO(lam=1), LD-DPO(1), R-DPO(0 or equal
     lengths), f-DPO(KL) = DPO.
     """
-    _close(AS_DPO[form](VALUES), dpo(VALUES, beta=0.1))
-    for side, wanted in zip(
-        gradient(AS_DPO[form], VALUES), gradient(partial(dpo, beta=0.1), VALUES), strict=True
-    ):
-        if "ld_dpo" not in form:
-            # LD-DPO pushes the tokens, not their sums.
-            _close(side, wanted)
+    slopes = gradient(partial(dpo, beta=0.1), VALUES)
+    for form, function in AS_DPO.items():
+        with _naming(form):
+            _close(function(VALUES), dpo(VALUES, beta=0.1))
+            for side, wanted in zip(gradient(function, VALUES), slopes, strict=True):
+                if "ld_dpo" not in form:
+                    # LD-DPO pushes the tokens, not their sums.
+                    _close(side, wanted)
 
 
 @pytest.mark.parametrize("sorts", [aot, aot_unpaired])
@@ -286,13 +296,13 @@ START: dict[str, tuple[Callable[..., Tensor], float]] = {
 }
 
 
-@pytest.mark.parametrize("which", START)
-def test_16_14_values_at_the_initial_policy(which: str) -> None:
+def test_16_14_values_at_the_initial_policy() -> None:
     """14: DPO = ln2, IPO = 1/(4b^2), hinge = 1, APO-zero = 1, NCA = BCO = 2 ln2, KTO = .5, DPOP
     = BCR = BDPO = ln2.
     """
-    function, value = START[which]
-    _close(function(AT_START), value)
+    for which, (function, value) in START.items():
+        with _naming(which):
+            _close(function(AT_START), value)
 
 
 def test_16_15_exchanging_the_sides_negates_the_margin() -> None:
@@ -396,29 +406,29 @@ BOTH_POLICY, BOTH_REF = ("policy_chosen", "policy_rejected"), ("ref_chosen", "re
 
 
 @pytest.mark.parametrize("sides", [BOTH_POLICY, BOTH_REF], ids=["policy", "reference"])
-@pytest.mark.parametrize("which", SUMS | AVERAGES | WITHOUT_REFERENCE)
-def test_16_16_what_both_sides_gain_cancels(which: str, sides: tuple[str, str]) -> None:
+def test_16_16_what_both_sides_gain_cancels(sides: tuple[str, str]) -> None:
     """16: adding k to both lw and ll (or both refs) leaves D-losses unchanged, averaged ones
     only for |w| = |l|.
     """
     by = dict.fromkeys(sides, -3.7)
-    function = (SUMS | AVERAGES | WITHOUT_REFERENCE)[which]
-    values = EQUAL_LENGTHS if which in AVERAGES else VALUES
-    _close(function(shifted(values, **by)), function(values), atol=1e-10)
-    if which in AVERAGES and not (which == "simpo" and sides == BOTH_REF):
-        assert not torch.allclose(function(shifted(VALUES, **by)), function(VALUES))
+    for which, function in (SUMS | AVERAGES | WITHOUT_REFERENCE).items():
+        values = EQUAL_LENGTHS if which in AVERAGES else VALUES
+        with _naming(which):
+            _close(function(shifted(values, **by)), function(values), atol=1e-10)
+        if which in AVERAGES and not (which == "simpo" and sides == BOTH_REF):
+            assert not torch.allclose(function(shifted(VALUES, **by)), function(VALUES)), which
 
 
-@pytest.mark.parametrize("which", ANCHORED)
-def test_16_16_but_not_where_a_side_counts_by_itself(which: str) -> None:
+def test_16_16_but_not_where_a_side_counts_by_itself() -> None:
     """16: not NCA/BCO/APO/SPPO/Cal/KTO/BDPO/DPO-Shift/DPOP/ORPO/RPO/chi-PO/f-divergences other
     than KL/BCR.
     """
     moved = shifted(VALUES, policy_chosen=-3.7, policy_rejected=-3.7)
-    assert not torch.allclose(ANCHORED[which](moved), ANCHORED[which](VALUES))
+    for which, function in ANCHORED.items():
+        assert not torch.allclose(function(moved), function(VALUES)), which
 
 
-@pytest.mark.parametrize(("name", "options"), CASES, ids=IDS)
+@every_case
 def test_16_17_all_are_finite_at_margins_of_1e4(name: str, options: Options) -> None:
     """17: all losses finite and grads finite at |D| = 1e4 (and at log-probabilities of -1e5),
     in float32.
@@ -439,7 +449,7 @@ def test_16_17_all_are_finite_at_margins_of_1e4(name: str, options: Options) -> 
         assert all(side.isfinite().all() for side in gradient(function, values))
 
 
-@pytest.mark.parametrize(("name", "options"), CASES, ids=IDS)
+@every_case
 def test_16_18_float32_gradients_are_central_differences(name: str, options: Options) -> None:
     """18: fp32 autograd vs central differences on random inputs; padding changes nothing."""
     function, exact = bound(name, options), pair_logps(columns(pairs=8, longest=6, seed=3))
@@ -509,10 +519,8 @@ RATIOS: dict[str, tuple[LossFunction, Callable[[PairLogps], Tensor | float]]] = 
 }
 
 
-@pytest.mark.parametrize("which", RATIOS)
-def test_14_displacement_ratio(which: str) -> None:
+def test_14_displacement_ratio() -> None:
     """§14: DPO 1, DPOP 1 + lam, DPO-Shift 1 / f, SimPO |l| / |w|, BDPO, RPO, BCR."""
-    function, ratio = RATIOS[which]
     # Chosen has fallen, by up to five nats, and rejected further.
     fall = torch.linspace(1, 5, PAIRS, dtype=torch.float64)
     values = replace(
@@ -520,10 +528,13 @@ def test_14_displacement_ratio(which: str) -> None:
         policy_chosen=AT_START.ref_chosen - fall,
         policy_rejected=AT_START.ref_rejected - 2 * fall,
     )
-    chosen, rejected = gradient(function, values)
-    # IPO and EXO push towards a finite margin, which is further away.
-    assert (rejected > 0).all()
-    _close(-chosen / rejected, torch.as_tensor(ratio(values), dtype=torch.float64), atol=1e-10)
+    for which, (function, ratio) in RATIOS.items():
+        chosen, rejected = gradient(function, values)
+        # IPO and EXO push towards a finite margin, which is further away.
+        assert (rejected > 0).all(), which
+        wanted = torch.as_tensor(ratio(values), dtype=torch.float64)
+        with _naming(which):
+            _close(-chosen / rejected, wanted, atol=1e-10)
 
 
 # --- optima and other known points

@@ -17,7 +17,7 @@ from prefine.losses.pairs.dpo import dpo
 from prefine.losses.regularizers.budget import budget
 from prefine.training.objective.objective import Objective
 
-LONGEST = 60
+LONGEST = 70
 """Lines of a file with a loss, docstrings included."""
 
 OWN = '''
@@ -31,7 +31,12 @@ OWN = '''
     from prefine.losses.protocol import Loss, declare
 
 
-    def tilted(logps, *, beta: Annotated[float, Field(gt=0)] = 0.1, side: Literal["left", "right"] = "left"):
+    def tilted(
+        logps,
+        *,
+        beta: Annotated[float, Field(gt=0)] = 0.1,
+        side: Literal["left", "right"] = "left",
+    ):
         sign = 1 if side == "left" else -1
         return -logsigmoid(sign * beta * logps.margin)
 

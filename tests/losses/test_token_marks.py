@@ -34,10 +34,6 @@ def test_known_answers(
     assert difference_marks(chosen, rejected) == marks
 
 
-def test_some_tokens_are_never_marked() -> None:
-    assert difference_marks([1, 7, 8, 3], [1, 9, 3], never={8, 9}) == ([0, 1, 0, 0], [0, 0, 0])
-
-
 def test_frequent_tokens_are_compared_as_well() -> None:
     # SequenceMatcher by itself leaves out what makes up more than 1 % of a long sequence.
     rejected = [1, 2] * 150
@@ -62,18 +58,3 @@ def test_what_is_not_marked_is_the_same_sequence_on_both_sides(
     ]
     assert common[0] == common[1]
     assert set(marks[0] + marks[1]) <= {0, 1}
-
-
-@drawn
-@given(chosen=ids, rejected=ids, never=st.sets(st.integers(0, 5)))
-def test_never_only_takes_marks_away(
-    chosen: list[int], rejected: list[int], never: set[int]
-) -> None:
-    plain, fewer = (
-        difference_marks(chosen, rejected),
-        difference_marks(chosen, rejected, never=never),
-    )
-    for answer, before, after in zip((chosen, rejected), plain, fewer, strict=True):
-        assert after == [
-            mark * (token not in never) for token, mark in zip(answer, before, strict=True)
-        ]

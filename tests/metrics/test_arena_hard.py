@@ -125,7 +125,10 @@ def test_one_prompt_has_no_uncertainty() -> None:
 def test_refusals() -> None:
     with pytest.raises(ValueError, match=r"'A>>>B' at index 1 is no verdict; one of A>>B, A>B"):
         battles(["m", "m"], ["a", "b"], ["A>B", "A>>>B"], ["A>B", "A>B"])
-    with pytest.raises(ValueError, match="1 models, but 2 prompt ids"):
+    with pytest.raises(
+        ValueError,
+        match="numbers of rows differ: 1 models, 2 prompt_ids, 1 baseline_first, 1 model_first",
+    ):
         battles(["m"], ["a", "b"], ["A>B"], ["A>B"])
     with pytest.raises(ValueError, match=r"scores must be 0, 0\.5 or 1, got 0\.7 at index 0"):
         expanded_battles(["m"], ["a"], [0.7])
@@ -133,9 +136,12 @@ def test_refusals() -> None:
     with pytest.raises(ValueError, match="m never lost to b, nor tied"):
         arena_hard_elo(won, baseline="b")
     assert arena_hard_scores(won, baseline="b").scores[0].value == 100
-    with pytest.raises(ValueError, match="m has prompt 'a' twice"):
+    with pytest.raises(ValueError, match="prompts of 'm': 'a' is there twice, at 0 and 1"):
         arena_hard_scores(battles(["m", "m"], ["a", "a"], ["A>B"] * 2, ["A>B"] * 2), baseline="b")
-    with pytest.raises(ValueError, match=r"m and n have different prompts \(2, such as 'a'\)"):
+    with pytest.raises(
+        ValueError,
+        match="'m' and 'n' have different prompts: 2, such as 'a'",
+    ):
         arena_hard_scores(battles(["m", "n"], ["a", "b"], ["A>B"] * 2, ["A>B"] * 2), baseline="b")
     with pytest.raises(ValueError, match="m has no prompt with verdicts in both games"):
         arena_hard_scores(battles(["m"], ["a"], [None], ["A>B"]), baseline="b")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from prefine.metrics.rewards.displacement import displacement, quantile_values
+from prefine.metrics.statistics.resampling import Resampling
 
 
 def ids(n: int) -> list[str]:
@@ -32,18 +33,16 @@ def test_falls_and_quantiles():
 def test_quantiles_are_numpys_with_the_middle_between_two(n):
     values = np.random.default_rng(n).normal(size=n)
     wanted = (0.0, 0.05, 0.25, 0.5, 0.9, 1.0)
-    found = quantile_values("x", values, ids(n), quantiles=wanted, samples=2, seed=0)
+    found = quantile_values("x", values, ids(n), wanted, Resampling(2, 0))
     expected = np.quantile(values, wanted, method="averaged_inverted_cdf")
     assert [metric.value for metric in found] == pytest.approx(expected.tolist())
-    copied = quantile_values(
-        "x", np.repeat(values, 2), ids(2 * n), quantiles=wanted, samples=2, seed=0
-    )
+    copied = quantile_values("x", np.repeat(values, 2), ids(2 * n), wanted, Resampling(2, 0))
     assert [metric.value for metric in copied] == [metric.value for metric in found]
 
 
 def test_resampled_quantiles_are_those_of_the_resampled_values():
     values, groups = np.random.default_rng(0).normal(size=30), np.repeat(np.arange(10), 3)
-    (found,) = quantile_values("x", values, groups, quantiles=(0.25,), samples=200, seed=5)
+    (found,) = quantile_values("x", values, groups, (0.25,), Resampling(200, 5))
     rng = np.random.default_rng(5)
     drawn = []
     for _ in range(200):
@@ -55,11 +54,12 @@ def test_resampled_quantiles_are_those_of_the_resampled_values():
     assert found.standard_error == pytest.approx(np.std(drawn, ddof=1))
 
 
+@pytest.mark.torture
 def test_interval_of_the_median_covers():
     rng, covered = np.random.default_rng(1), 0
     for seed in range(100):
         (found,) = quantile_values(
-            "x", rng.normal(size=100), ids(100), quantiles=(0.5,), samples=200, seed=seed
+            "x", rng.normal(size=100), ids(100), (0.5,), Resampling(200, seed)
         )
         covered += found.interval[0] <= 0 <= found.interval[1]
     assert 0.88 <= covered / 100 <= 1
@@ -78,9 +78,15 @@ def test_one_prompt_has_no_uncertainty():
         ({"delta": -1.0}, "delta must be at least 0, got -1.0"),
         ({"delta": float("nan")}, "delta must be at least 0"),
         ({"quantiles": (0.5, 1.5)}, r"quantiles must be in \[0, 1\]"),
-        ({"prompt_ids": ["p"]}, "2 values, but 1 groups"),
-        ({"policy_chosen": [1.0, np.nan]}, "policy_chosen: 1 of 2 values are not finite.*index 1"),
-        ({"ref_rejected": [1.0]}, "2 values in policy_chosen, but 1 in ref_rejected"),
+        ({"prompt_ids": ["p"]}, "numbers of rows differ: 2 values, 1 groups"),
+        (
+            {"policy_chosen": [1.0, np.nan]},
+            "policy_chosen must be finite numbers, got nan at index 1",
+        ),
+        (
+            {"ref_rejected": [1.0]},
+            "numbers of rows differ: 2 policy_chosen, .* 1 ref_rejected",
+        ),
     ],
 )
 def test_refusals(change, message):

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import expit
 
+from optimality import optimality_gap
 from prefine.metrics.statistics.glm import (
     STRENGTHS,
     cross_validated_strength,
-    optimality_gap,
     penalised_logistic,
-    sigmoid,
 )
 
 
@@ -36,7 +36,7 @@ def proximal_gradient(x, y, w, steps=100_000):
     b = momentum = np.zeros(x.shape[1])
     pace = 1.0
     for _ in range(steps):
-        moved = momentum - size * ((w * (sigmoid(x @ momentum) - y)) @ x)
+        moved = momentum - size * ((w * (expit(x @ momentum) - y)) @ x)
         new = np.sign(moved) * np.maximum(np.abs(moved) - size, 0)
         faster = (1 + np.sqrt(1 + 4 * pace**2)) / 2
         momentum = new + (pace - 1) / faster * (new - b)
@@ -142,9 +142,14 @@ def test_cross_validation_is_what_it_says():
     ("x", "y", "w", "message"),
     [
         (np.ones((3, 1)), [0, 1], [1, 1], "need features"),
-        (np.ones((2, 1)), [0, 1.5], [1, 1], r"labels must be in \[0, 1\], got 1.5 at index 1"),
+        (np.ones((2, 1)), [0, 1.5], [1, 1], r"outcomes must be in \[0, 1\], got 1.5 at index 1"),
         (np.ones((2, 1)), [0, 1], [1, -1], "weights must not be negative, got -1.0"),
-        ([[1], [np.nan]], [0, 1], [1, 1], r"features: 1 values are not finite, first at \[1, 0\]"),
+        (
+            [[1], [np.nan]],
+            [0, 1],
+            [1, 1],
+            r"features must be finite numbers, got nan at index \[1, 0\]",
+        ),
     ],
 )
 def test_refusals(x, y, w, message):

@@ -80,6 +80,6 @@ def test_prompts_are_resampled() -> None:
 def test_refusals() -> None:
     with pytest.raises(ValueError, match="no pair has a verdict of both raters"):
         rater_agreement([None, 1], [1, None])
-    with pytest.raises(ValueError, match="2 verdicts of one rater, 1 of the other"):
+    with pytest.raises(ValueError, match="numbers of rows differ: 2 p_one, 1 p_one_other"):
         rater_agreement([1, 0], [1])
     assert rater_agreement([1, 0], [1, 0], prompt_ids=["p", "p"]).kappa.interval is None  # type: ignore[union-attr]

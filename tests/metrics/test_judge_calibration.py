@@ -73,9 +73,9 @@ def test_a_calibrated_judge_comes_close_to_zero_and_prompts_are_resampled() -> N
 def test_calibration_refuses() -> None:
     with pytest.raises(ValueError, match=r"p must be in \[0, 1\], got 1.5 at index 0"):
         expected_calibration_error([1.5], [1])
-    with pytest.raises(ValueError, match="outcomes: 1 of 1 values are not finite"):
+    with pytest.raises(ValueError, match="outcomes must be finite numbers, got nan at index 0"):
         brier_score([0.5], [np.nan])
-    with pytest.raises(ValueError, match="2 probabilities, but 1 outcomes"):
+    with pytest.raises(ValueError, match="numbers of rows differ: 2 p, 1 outcomes"):
         reliability_curve([0.5, 0.5], [1])
     with pytest.raises(ValueError, match="bins must be at least 1, got 0"):
         expected_calibration_error([0.5], [1], bins=0)
@@ -137,7 +137,9 @@ def test_triads_refuse() -> None:
         ValueError, match=r"must be \[N, M, M\] with M of at least 3, got shape \(1, 2, 2\)"
     ):
         cyclic_triads(np.full((2, 2), 0.5))
-    with pytest.raises(ValueError, match=r"in \[0, 1\], got 2.0 at \[0, 0, 1\]"):
+    with pytest.raises(
+        ValueError, match=r"p_row_better must be in \[0, 1\], got 2.0 at index \[0, 0, 1\]"
+    ):
         cyclic_triads(np.triu(np.full((3, 3), 2.0), 1))
     with pytest.raises(ValueError, match=r"cells at \[0, 0, 1\] and mirrored do not add up to 1"):
         cyclic_triads(np.full((3, 3), 0.9))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from prefine.metrics.judges.answers import first_slot_rate, swap_consistency
+from prefine.metrics.judges.verdicts import first_slot_rate, swap_consistency
 
 
 def test_first_slot_rate_counts_a_tie_half_and_takes_soft_verdicts_by_their_side():
@@ -46,11 +46,13 @@ def test_one_prompt_has_no_uncertainty():
 def test_refusals():
     with pytest.raises(ValueError, match="non-empty"):
         first_slot_rate([])
-    with pytest.raises(ValueError, match="p_first: 1 of 2 values are not finite"):
+    with pytest.raises(ValueError, match="p_first must be finite numbers, got nan at index 1"):
         first_slot_rate([0.5, np.nan])
     with pytest.raises(ValueError, match="no pair has a verdict in both orders"):
         swap_consistency([None, 0.5], [0.5, None])
-    with pytest.raises(ValueError, match="same length"):
+    with pytest.raises(ValueError, match="numbers of rows differ: 1 p_first, 2 p_first_swapped"):
         swap_consistency([0.5], [0.5, 0.5])
-    with pytest.raises(ValueError, match="same length"):
+    with pytest.raises(
+        ValueError, match="numbers of rows differ: 1 p_first, 1 p_first_swapped, 2 prompt_ids"
+    ):
         swap_consistency([0.5], [0.5], prompt_ids=["a", "b"])

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prefine.metrics.judges.answers import swap_consistency
-from prefine.metrics.judges.labels import (
+from prefine.metrics.judges.verdicts import (
     labelled_accuracy,
     length_preference,
     order_agreement,
     slot_preference,
+    swap_consistency,
     verdict_rates,
 )
 
@@ -166,7 +166,7 @@ def test_pairs_of_one_prompt_are_resampled_together() -> None:
 def test_refusals() -> None:
     with pytest.raises(ValueError, match="labels must be 1 or 2, got 0 at index 1"):
         labelled_accuracy([1, 0], [1, 0], [1, 0])
-    with pytest.raises(ValueError, match="2 pairs in one order, but 1 in the other"):
+    with pytest.raises(ValueError, match="numbers of rows differ: 2 p_one, 1 p_one_swapped"):
         labelled_accuracy([1, 2], [1, 0], [1])
     with pytest.raises(ValueError, match="no pair was judged"):
         labelled_accuracy([], [], [])
@@ -178,7 +178,9 @@ def test_refusals() -> None:
         order_agreement([None], [1.0])
     with pytest.raises(ValueError, match="no pair has a verdict and two different lengths"):
         length_preference([1.0, None], [3, 4], [3, 5])
-    with pytest.raises(ValueError, match="1 verdicts, but 2 and 1 lengths"):
+    with pytest.raises(
+        ValueError, match="numbers of rows differ: 1 p_one, 2 lengths_one, 1 lengths_two"
+    ):
         length_preference([1.0], [3, 4], [3])
     assert verdict_rates([None, None]).ties is None
     one = labelled_accuracy([1], [1.0], [0.0])

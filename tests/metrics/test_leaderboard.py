@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prefine.metrics.statistics.resampling import Resampling
 from prefine.metrics.win_rates.leaderboard import (
     bradley_terry_leaderboard,
+    meetings,
     rating_draws,
     win_matrix,
 )
@@ -109,8 +111,10 @@ def test_a_copy_of_a_model_gets_its_rating() -> None:
 def test_the_interval_is_that_of_resampled_prompts() -> None:
     """All duels of a prompt go together: five copies of each duel make nothing surer."""
     ids, first, second, p = tournament(1, models=3, prompts=60)
-    once = rating_draws(ids, first, second, p, samples=400)
-    five = rating_draws(ids, first, second, p, weights=np.full(len(p), 5.0), samples=400)
+    once = rating_draws(meetings(ids, first, second, p), Resampling(400, 0))
+    five = rating_draws(
+        meetings(ids, first, second, p, weights=np.full(len(p), 5.0)), Resampling(400, 0)
+    )
     assert np.allclose(once.draws, five.draws, atol=1e-9)
     assert once.draws.shape == (400, 3) and once.unbounded == 0
     analytic = bradley_terry_leaderboard(ids, first, second, p).ratings[0].standard_error
@@ -160,13 +164,27 @@ def test_resamples_without_a_fit_leave_no_interval_and_are_counted() -> None:
             ["b", "b"],
             [1, 0],
             {},
-            "duel 1 repeats duel 0: 'a' before 'b' on prompt 'p'",
+            r"duels: \('p', 'a', 'b'\) is there twice, at 0 and 1",
         ),
         (["p"], ["a"], ["a"], [1], {}, "duel 0 is of 'a' with itself"),
-        (["p", "q"], ["a", "a"], ["b", "c"], [1, 0], {}, "b was not asked on prompt 'q'"),
+        (
+            ["p", "q"],
+            ["a", "a"],
+            ["b", "c"],
+            [1, 0],
+            {},
+            "'a' and 'b' have different prompts: 1, such as 'q'",
+        ),
         (["p"], ["a"], ["b"], [2], {}, r"p_first must be in \[0, 1\], got 2.0 at index 0"),
         (["p"], ["a"], ["b"], [None], {}, "none of 1 duels has a verdict"),
-        (["p"], ["a"], ["b"], [], {}, "0 verdicts, but 1 prompt ids"),
+        (
+            ["p"],
+            ["a"],
+            ["b"],
+            [],
+            {},
+            "numbers of rows differ: 0 p_first, 1 prompt_ids, 1 first, 1 second, 0 weights",
+        ),
         (
             ["p"],
             ["a"],

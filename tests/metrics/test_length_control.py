@@ -7,17 +7,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.special import expit
 
-from prefine.metrics.statistics.glm import optimality_gap, sigmoid
-from prefine.metrics.win_rates.calibration import AlpacaCalibration
+from optimality import optimality_gap
 from prefine.metrics.win_rates.length_control import (
     Weights,
     controlled_against,
     length_controlled_win_rate,
     predicted_win_rate,
 )
-from prefine.suites.alpaca import read_annotation_table
-from prefine.suites.alpaca_calibration import read_calibration_folder
+from prefine.metrics.win_rates.length_data import AlpacaCalibration
+from prefine.suites.alpaca_eval.calibration import read_calibration_folder
+from prefine.suites.alpaca_eval.files import read_annotation_table
 
 N = 120
 
@@ -30,7 +31,7 @@ def calibration(seed=0, instructions=N):
         difficulty,
         gamed,
         np.tile(difficulty, 2),
-        sigmoid(-1.5 * gamed + 0.8 * np.tile(difficulty, 2)),
+        expit(-1.5 * gamed + 0.8 * np.tile(difficulty, 2)),
     )
 
 
@@ -39,7 +40,7 @@ def evaluation(seed=0, theta=-1.5, psi=0.8, phi=0.4, n=N) -> dict[str, Any]:
     baseline = np.round(rng.lognormal(7.2, 0.5, n))
     model = np.round(baseline * rng.lognormal(0.1, 0.4, n))
     t = np.tanh((baseline - model) / np.std(baseline - model, ddof=1))
-    p = sigmoid(theta * t + psi * calibration(seed).difficulty[:n] + phi)
+    p = expit(theta * t + psi * calibration(seed).difficulty[:n] + phi)
     return {
         "preferences": (rng.random(n) < p).astype(float),
         "model_lengths": model,
@@ -144,7 +145,7 @@ def test_the_fit_is_a_minimum_and_the_truth_is_near():
     x, y, gamed = all_rows(given)
     w = found.strength * np.concatenate([np.full(gamed, 0.1), np.ones(N)])
     assert optimality_gap(x, y, w, found.weights[:3])[0] < 1e-10
-    truth = 100 * sigmoid(0.8 * given["calibration"].difficulty + 0.4).mean()
+    truth = 100 * expit(0.8 * given["calibration"].difficulty + 0.4).mean()
     low, high = found.win_rate.interval
     assert low < truth < high
     assert low < found.win_rate.value < high
@@ -240,7 +241,7 @@ def test_without_a_calibration_the_name_says_so():
     assert found.win_rate.name == "length_controlled_win_rate_uncalibrated"
     assert (found.calibration, found.weights.difficulty) == (None, 0)
     assert found.deviation == pytest.approx(0, abs=1e-12)
-    assert found.win_rate.value == pytest.approx(100 * sigmoid(np.array(found.weights.constant)))
+    assert found.win_rate.value == pytest.approx(100 * expit(np.array(found.weights.constant)))
     assert found.strength == 1e4
 
 
@@ -249,13 +250,13 @@ def test_the_order_shown_is_taken_out():
     given, first = evaluation(6, n=N), rng.random(N) < 0.9
     t = length_feature(given)
     order = np.where(first, 0.5, -0.5)
-    given["preferences"] = sigmoid(
+    given["preferences"] = expit(
         -1.5 * t + 0.8 * given["calibration"].difficulty + 0.4 - 2.0 * order
     )
     found = run(given, shown_first=first)
     assert found.win_rate.name == "length_and_order_controlled_win_rate"
     assert found.weights.shown_first == pytest.approx(-2.0, abs=0.4)
-    truth = 100 * sigmoid(0.8 * given["calibration"].difficulty + 0.4).mean()
+    truth = 100 * expit(0.8 * given["calibration"].difficulty + 0.4).mean()
     assert found.win_rate.value == pytest.approx(truth, abs=4)
     assert run(given).win_rate.value < truth - 8
 
@@ -289,8 +290,11 @@ def _but(**changes):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (_but(preferences=[0.5] * (N - 1)), "119 preferences, but model_lengths has 120"),
-        (lambda g: g | {"index": [0, *range(N - 1)]}, "instruction 0 is there twice, at 0 and 1"),
+        (
+            _but(preferences=[0.5] * (N - 1)),
+            "numbers of rows differ: 119 preferences, 120 model_lengths",
+        ),
+        (lambda g: g | {"index": [0, *range(N - 1)]}, "index: 0 is there twice, at 0 and 1"),
         (
             lambda g: g | {"index": [N + 5, *range(N - 1)]},
             "125 at 119 is no instruction of the calibration",
@@ -302,7 +306,7 @@ def _but(**changes):
         ),
         (
             lambda g: g | {"model_lengths": [np.nan, *g["model_lengths"][1:]]},
-            "model_lengths: 1 of 120 values are not",
+            "model_lengths must be finite numbers, got nan at index 0",
         ),
         (
             lambda g: g | {"baseline_lengths": [-1, *g["model_lengths"][1:]]},
@@ -350,8 +354,14 @@ def test_calibrations_are_frozen_copies_with_a_hash():
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        (([0.0, np.nan], [0.0], [0.0], [0.5]), "difficulty: 1 of 2 values are not finite"),
-        (([0.0], [0.0, 0.1], [0.0], [0.5]), "gamed_difficulty has 1 rows, but gamed_length has 2"),
+        (
+            ([0.0, np.nan], [0.0], [0.0], [0.5]),
+            "difficulty must be finite numbers, got nan at index 1",
+        ),
+        (
+            ([0.0], [0.0, 0.1], [0.0], [0.5]),
+            "numbers of rows differ: 2 gamed_length, 1 gamed_difficulty, 1 gamed_preference",
+        ),
         (
             ([0.0], [1.5], [0.0], [0.5]),
             r"gamed_length must be in \[-1, 1\] \(tanh taken\), got 1.5 at index 0",

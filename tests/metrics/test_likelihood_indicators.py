@@ -174,12 +174,12 @@ def test_averages_by_hand():
         (lambda: token_spread([[-np.inf] * 9], ALL, k=2), "first at position 0"),
         (
             lambda: log_likelihood("x", [1.0], [0], ["p"]),
-            "tokens must be at least 1, got 0 at index 0",
+            "tokens must be at least 1, got 0.0 at index 0",
         ),
-        (lambda: log_likelihood("x", [1.0], [1], []), "1 values, but 0 groups"),
+        (lambda: log_likelihood("x", [1.0], [1], []), "numbers of rows differ: 1 values, 0 groups"),
         (
             lambda: watch(None, IndicatorReading(np.nan, 1, 1)),
-            "reading: 1 of 3 values are not finite",
+            "reading must be finite numbers, got nan at index 0",
         ),
         (lambda: watch(None, IndicatorReading(1, 1, 1), keep=1.0), r"keep must be in \[0, 1\)"),
     ],

@@ -88,7 +88,7 @@ def test_dependent_features_are_named() -> None:
             [[1.0], [np.nan]],
             [0, 1],
             None,
-            r"features: 1 values are not finite numbers, first at \[1, 0\]",
+            r"features must be finite numbers, got nan at index \[1, 0\]",
         ),
         ([[1.0], [1.0]], [0, 2], None, "outcomes must be in .0, 1., got 2.0 at index 1"),
         ([[1.0], [1.0]], [0, 1], [1, -1], "weights must not be negative, got -1.0 at index 1"),

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from prefine.metrics.rewards.model_rewards import log_ratio_margins, reward_accuracies
+from prefine.metrics.rewards.accuracy import log_ratio_margins, reward_accuracies
 
 PROMPTS = ["p", "p", "q", "r"]
 
@@ -36,8 +36,8 @@ def test_refusals():
     with pytest.raises(ValueError, match="is the name of the other one"):
         reward_accuracies([1.0], [1.0], ["p"], score="log_ratio")
     with pytest.raises(
-        ValueError, match="2 values in optimised_margins, but 1 in log_ratio_margins"
+        ValueError, match="numbers of rows differ: 2 optimised_margins, 1 log_ratio_margins"
     ):
         reward_accuracies([1.0, 2.0], [1.0], ["p", "q"], score="dpo")
-    with pytest.raises(ValueError, match="ref_chosen: 1 of 1 values are not finite"):
+    with pytest.raises(ValueError, match="ref_chosen must be finite numbers, got nan at index 0"):
         log_ratio_margins([1.0], [1.0], [np.nan], [1.0])

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prefine.metrics.win_rates.preferences import from_one_to_two, preference_rates
-from prefine.suites.alpaca import read_annotation_table
+from prefine.metrics.win_rates.win_rates import from_one_to_two, preference_rates
+from prefine.suites.alpaca_eval.files import read_annotation_table
 
 some_preferences = st.lists(st.sampled_from((0.0, 0.1, 0.5, 0.75, 1.0)), min_size=1, max_size=12)
 

@@ -55,9 +55,9 @@ def test_lists_must_be_in_order_exactly():
 )
 @settings(derandomize=True, max_examples=40, deadline=None)
 def test_lists_of_two_are_pairs_but_for_ties(pairs):
-    w, l = zip(*pairs, strict=True)  # noqa: E741
+    chosen, rejected = zip(*pairs, strict=True)
     assert list_ranking_accuracy(pairs).value == pytest.approx(
-        ranking_accuracy(w, l, ids(len(w)), samples=2).value
+        ranking_accuracy(chosen, rejected, ids(len(chosen)), samples=2).value
     )
 
 
@@ -132,16 +132,16 @@ def test_flip_table_adds_up_and_has_no_share_of_nothing():
     [
         (
             lambda: ranking_accuracy([1.0, 2.0], [1.0], ids(2)),
-            "2 values in logp_chosen, but 1 in logp_rejected",
+            "numbers of rows differ: 2 logp_chosen, 1 logp_rejected",
         ),
         (
             lambda: ranking_accuracy([np.nan], [1.0], ids(1)),
-            "logp_chosen: 1 of 1 values are not finite",
+            "logp_chosen must be finite numbers, got nan at index 0",
         ),
         (lambda: ranking_accuracy([], [], []), "logp_chosen must be a non-empty"),
         (
             lambda: length_normalised_ranking_accuracy([1.0], [1.0], [0], [1], ids(1)),
-            "chosen_tokens must be at least 1, got 0 at index 0",
+            "chosen_tokens must be at least 1, got 0.0 at index 0",
         ),
         (
             lambda: list_ranking_accuracy([[1.0, 0.0], [1.0]]),
@@ -153,7 +153,7 @@ def test_flip_table_adds_up_and_has_no_share_of_nothing():
         ),
         (
             lambda: idealised_ranking_accuracy([1.0], [1.0], [1, 1], ids(1)),
-            "1 pairs, but 2 proportions",
+            "numbers of rows differ: 1 ref_chosen, 1 ref_rejected, 2 proportions",
         ),
         (
             lambda: idealised_ranking_accuracy([1.0], [1.0], [1], ids(1), betas=(0,)),
@@ -165,9 +165,12 @@ def test_flip_table_adds_up_and_has_no_share_of_nothing():
         ),
         (
             lambda: flip_table([1, 2], [1, 0], ids(2)),
-            "right_before must be true or false, got 2 at index 1",
+            "right_before must be true or false, got 2.0 at index 1",
         ),
-        (lambda: flip_table([1, 0], [1, 0], ids(1)), "2 values, but 1 groups"),
+        (
+            lambda: flip_table([1, 0], [1, 0], ids(1)),
+            "numbers of rows differ: 2 right_before, 1 prompt_ids",
+        ),
         (lambda: dpo_loss_threshold([1.0], [1.0], beta=0), "beta must be positive"),
     ],
 )

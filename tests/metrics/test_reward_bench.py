@@ -14,8 +14,8 @@ from prefine.metrics.judges.reward_bench import (
     reward_bench_v2,
     ties_prompts,
     ties_score,
+    weighted_subsets,
 )
-from prefine.metrics.judges.subsets import weighted_subsets
 
 PAIRS = {subset: count for group in SECTIONS.values() for subset, count in group.items()} | {
     "math-prm": 447
@@ -73,7 +73,7 @@ def test_v1_refuses() -> None:
         reward_bench_v1(correct[:-164], subsets[:-164])
     with pytest.raises(ValueError, match="prior_sets must be in 0 … 100 %, got 101"):
         reward_bench_v1(correct, subsets, prior_sets=101)
-    with pytest.raises(ValueError, match="2985 values, but 2984 subsets"):
+    with pytest.raises(ValueError, match="numbers of rows differ: 2985 values, 2984 subsets"):
         reward_bench_v1(correct, subsets[:-1])
 
 
@@ -81,7 +81,9 @@ def test_best_of_four_shares_the_credit_of_a_tied_top() -> None:
     scores = [[2, 1, 0, 0], [1, 2, 0, 0], [2, 2, 0, 0], [2, 2, 2, 2], [0, 1, 1, 1]]
     assert best_of(scores).tolist() == [1, 0, 0.5, 0.25, 0]
     assert best_of(scores, right=1).tolist() == [0, 1, 0.5, 0.25, 1 / 3]
-    with pytest.raises(ValueError, match=r"1 values are not finite numbers, first at \[0, 1\]"):
+    with pytest.raises(
+        ValueError, match=r"scores must be finite numbers, got nan at index \[0, 1\]"
+    ):
         best_of([[1, np.nan]])
     with pytest.raises(ValueError, match=r"got shape \(3,\)"):
         best_of([1, 2, 3])

@@ -46,9 +46,11 @@ def test_longer_is_better():
 def test_refusals():
     with pytest.raises(ValueError, match="margins must be a non-empty"):
         reward_accuracy([], [])
-    with pytest.raises(ValueError, match="margins: 1 of 2 values are not finite"):
+    with pytest.raises(ValueError, match="margins must be finite numbers, got nan at index 1"):
         reward_accuracy([1.0, np.nan], ["p", "q"])
-    with pytest.raises(ValueError, match="2 values, but 1 groups"):
+    with pytest.raises(ValueError, match="numbers of rows differ: 2 values, 1 groups"):
         reward_accuracy([1.0, 2.0], ["p"])
-    with pytest.raises(ValueError, match="2 chosen lengths, but 1 rejected ones"):
+    with pytest.raises(
+        ValueError, match="numbers of rows differ: 2 chosen_lengths, 1 rejected_lengths"
+    ):
         longer_is_better([1, 2], [1], ["p", "q"])

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prefine.metrics.statistics.intervals import (
-    bootstrap_ratio,
     mean_value,
     percentage,
     score_interval,
 )
+from prefine.metrics.statistics.resampling import Resampling, ratio_draws
 
 unit_values = st.lists(st.sampled_from((0.0, 0.1, 0.5, 0.9, 1.0)), min_size=2, max_size=40)
 
@@ -106,8 +106,9 @@ def test_percentage_is_the_same_for_any_seed_without_groups():
     assert percentage("x", values, samples=2, seed=0) == percentage("x", values, samples=9, seed=5)
 
 
-def test_bootstrap_ratio_is_the_grouped_mean():
-    error, _ = bootstrap_ratio([3.0, 0.0], [3, 1], samples=20_000, seed=4)
+def test_bootstrap_of_a_ratio_is_the_grouped_mean():
+    draws = ratio_draws(np.array([3.0, 0.0]), np.array([3.0, 1.0]), Resampling(20_000, 4))
+    error = draws.std(ddof=1)
     assert error == pytest.approx(np.std([0.75, 0.75, 1.0, 0.0]), rel=0.02)
 
 
@@ -126,12 +127,13 @@ def test_mean_value_of_groups():
     [
         (lambda: score_interval([0.5]), "at least two groups"),
         (lambda: score_interval([0.5, 1.5]), r"must be in \[0, 1\], got 1.5 at index 1"),
-        (lambda: score_interval([0.5, np.nan]), "1 of 2 values are not finite"),
-        (lambda: score_interval([0.5, 1.0], groups=["a"]), "2 values, but 1 groups"),
-        (lambda: bootstrap_ratio([1.0], [1, 2], samples=9, seed=0), "1 sums, but 2 counts"),
         (
-            lambda: bootstrap_ratio([1.0, 2.0], [1, 0], samples=9, seed=0),
-            "counts must be positive, got 0 at index 1",
+            lambda: score_interval([0.5, np.nan]),
+            "values must be finite numbers, got nan at index 1",
+        ),
+        (
+            lambda: score_interval([0.5, 1.0], groups=["a"]),
+            "numbers of rows differ: 2 values, 1 groups",
         ),
     ],
 )

@@ -283,11 +283,16 @@ def test_refusals() -> None:
         style_controlled_score([1], np.zeros((1, 3)))
     with pytest.raises(ValueError, match="no prompt has a score"):
         style_controlled_score([None, np.nan], np.zeros((2, 4)))
-    with pytest.raises(ValueError, match="features: 1 values are not finite"):
+    with pytest.raises(
+        ValueError, match=r"features must be finite numbers, got nan at index \[0, 1\]"
+    ):
         style_controlled_score([1, 0], [[np.nan, 0, 0, 0], [0, 0, 0, 0]])
-    with pytest.raises(ValueError, match=r"a and b have different prompts \(2"):
+    with pytest.raises(
+        ValueError,
+        match="'a' and 'b' have different prompts: 2, such as 'other'",
+    ):
         style_controlled_scores(**(rows | {"prompt_ids": ["other", *rows["prompt_ids"][1:]]}))
-    with pytest.raises(ValueError, match="a has prompt 'p1' twice, again at index 1"):
+    with pytest.raises(ValueError, match="prompts of 'a': 'p1' is there twice, at 0 and 1"):
         style_controlled_scores(**(rows | {"prompt_ids": ["p1", *rows["prompt_ids"][1:]]}))
     with pytest.raises(ValueError, match="row 0 is of the baseline 'a' itself"):
         style_controlled_scores(**(rows | {"baseline": "a"}))

@@ -35,7 +35,7 @@ def test_one_prompt_has_a_value_and_no_uncertainty():
     ("wins", "message"),
     [
         ([], "non-empty"),
-        ([0.5, np.nan], "not finite"),
+        ([0.5, np.nan], "win_rate must be finite numbers, got nan at index 1"),
         ([0.5, 1.2], r"must be in \[0, 1\], got 1.2 at index 1"),
     ],
 )
@@ -72,7 +72,9 @@ def test_a_judge_that_looks_at_the_slot_only_gives_one_half():
 
 
 def test_orders_that_do_not_match_are_refused():
-    with pytest.raises(ValueError, match="2 prompts in one order, but 1 in the other"):
+    with pytest.raises(
+        ValueError, match="numbers of rows differ: 2 p_first_when_first, 1 p_first_when_second"
+    ):
         both_order_wins([0.5, 0.5], [0.5])
     with pytest.raises(ValueError, match=r"p_first_when_second must be in \[0, 1\]"):
         both_order_wins([0.5], [-1.0])

@@ -156,7 +156,7 @@ def test_the_stop_token_ends_a_completion(model: HfModel) -> None:
 def choices(
     probs: list[float], *, temperature: float = 1.0, top_p: float = 1.0, draws: int = 4000
 ) -> list[float]:
-    """How often each token is chosen over evenly spread numbers."""
+    """Count how often each token is chosen over evenly spread numbers."""
     numbers = torch.arange(draws, dtype=torch.float64) / draws
     logps = torch.tensor(probs).log().expand(draws, -1)
     return (

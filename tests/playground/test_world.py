@@ -222,7 +222,7 @@ def test_a_demonstration_without_flaws_is_perfect(task, seed):
 
 
 def has_room(task, part):
-    """Whether the longest sentences hold the word that makes the flaw beside those that the
+    """True if the longest sentences hold the word that makes the flaw beside those that the
     task names.
     """
     if part == "forbidden" and task.forbidden is not None:

@@ -9,11 +9,12 @@ from playwright.sync_api import BrowserContext
 
 from browser import chromium, visit
 from prefine.records import MetricValue
+from prefine.report import outcome
 from prefine.report.data import AnswerExample, ReportData
 from prefine.report.page import render, repeated_share
-from prefine.report.sections import outcome
-from prefine.report.sections.training import MAX_POINTS
-from prefine.report.svg import Axis, number, ticks, visible, waffle
+from prefine.report.svg import Scale, ticks
+from prefine.report.text import duration, number, visible
+from prefine.report.training import MAX_POINTS
 from report_fixture import BARE, EXPLOITED, REPORT, contest, training, win_rate
 
 HOSTILE = (
@@ -34,7 +35,7 @@ HOSTILE = (
 def hostile(text: str) -> ReportData:
     """The fixture with the text in every place that takes a text."""
     metric = MetricValue(name=text, value=12.5, interval=(1.0, 20.0), n=3, unit=text)
-    step = REPORT.road[0]
+    step = REPORT.stages[0]
     counts = step.counts.model_copy(update={"failed": {text: 3}, "dropped": {text: 2}})
     rated = contest(text, "gold", win_rate(60, 55, 65), 5, 1, 2)
     return REPORT.model_copy(
@@ -45,7 +46,7 @@ def hostile(text: str) -> ReportData:
             "baseline": text,
             "loss_name": text,
             "regularizer_name": text,
-            "road": (
+            "stages": (
                 step.model_copy(
                     update={
                         "stage": text,
@@ -208,12 +209,14 @@ def test_the_numbers_of_the_run_are_on_the_page() -> None:
 @pytest.mark.parametrize(
     ("value", "low", "high", "claim"),
     [
-        (81.2, 76.6, 85.3, "The trained model wins 81 % of 300 unseen prompts (95 % interval " "77–85 %)."),
+        (81.2, 76.6, 85.3, "The trained model wins 81 % of 300 unseen prompts (95 % interval "
+         "77–85 %)."),
         (52.1, 46.4, 57.7, "No clear difference: the trained model wins 52 % of 300 unseen prompts "
          "(95 % interval 46–58 %, which includes 50 %)."),
         (41.0, 35.6, 46.6, "The trained model is worse: it wins only 41 % of 300 unseen prompts "
          "(95 % interval 36–47 %)."),
-        (55.6, 50.2, 61.0, "The trained model wins 55.6 % of 300 unseen prompts (95 % interval " "50.2–61.0 %)."),
+        (55.6, 50.2, 61.0, "The trained model wins 55.6 % of 300 unseen prompts (95 % interval "
+         "50.2–61.0 %)."),
     ],
 )  # fmt: skip
 def test_the_sentence_says_what_the_interval_allows(
@@ -276,7 +279,7 @@ def test_without_gold_or_interval_nothing_is_claimed_about_them() -> None:
         ("contests", (), "no contest between the trained model and the baseline was held"),
         ("training", (), "This run did not train a model."),
         ("examples", (), "This run kept no examples."),
-        ("road", (), "No stage of this run was recorded."),
+        ("stages", (), "No stage of this run was recorded."),
         ("delta_per", "token", "The budget is 5 nats per token"),
         ("delta", 500.0, "The budget line at −500 nats lies outside this picture."),
         ("training", training(1), "After 1 step the"),
@@ -306,8 +309,9 @@ def test_numbers_for_people() -> None:
     ]  # fmt: skip
     assert number(-0.001, 2, signed=True) == "0.00"
     assert number(0.4, 1, signed=True) == "+0.4"
-    assert [outcome.duration(s) for s in (0.44, 9.96, 59.6, 200, 3600, 7500)] == [
-        "0.4\u00a0s", "10\u00a0s", "1\u00a0min", "3\u00a0min 20\u00a0s", "1\u00a0h", "2\u00a0h 5\u00a0min",
+    assert [duration(s) for s in (0.44, 9.96, 59.6, 200, 3600, 7500)] == [
+        "0.4\u00a0s", "10\u00a0s", "1\u00a0min",
+        "3\u00a0min 20\u00a0s", "1\u00a0h", "2\u00a0h 5\u00a0min",
     ]  # fmt: skip
 
 
@@ -315,12 +319,13 @@ def test_ticks_are_round_and_few() -> None:
     assert ticks(0, 1, 4) == [0.0, 0.5, 1.0]
     assert ticks(-17.3, 2.2, 7) == [-15.0, -10.0, -5.0, 0.0]
     assert ticks(1, 3, 5, whole=True) == [1.0, 2.0, 3.0]
-    assert Axis(0, 200).x(50) == "25.00%" and Axis(-10, 0).y(-2.5) == "25.00%"
+    assert Scale(0, 200)(50) == "25.00%" and Scale(-10, 0, 100, 0)(-2.5) == "25.00%"
 
 
 def test_a_hundred_squares_are_a_hundred() -> None:
-    picture = waffle("w", [("won", 1, "win"), ("tied", 1, "tie"), ("lost", 1, "loss")])
-    assert [picture.count(f'class="{kind}"') for kind in ("win", "tie", "loss")] == [34, 33, 33]
+    kinds = outcome.hundredths(contest("j", "gold", win_rate(50, 40, 60), 1, 1, 1))
+    assert [kinds.count(kind) for kind in ("win", "tie", "loss")] == [34, 33, 33]
+    assert render(REPORT).count('width="12" height="12"') == 100
 
 
 def test_repetition_is_measured() -> None:
@@ -403,7 +408,8 @@ def test_each_paragraph_runs_in_the_direction_of_its_own_language(
                 range.selectNodeContents(box);
                 const around = box.getBoundingClientRect();
                 return [...range.getClientRects()].filter(line => line.width > 0).map(
-                    line => line.left - around.left < 2 ? 'left' : around.right - line.right < 2 ? 'right' : 'neither');
+                    line => line.left - around.left < 2 ? 'left'
+                        : around.right - line.right < 2 ? 'right' : 'neither');
             })"""
         )
     assert sides == [["left", "right", "left"], ["left", "right", "left"], ["right", "left"]]

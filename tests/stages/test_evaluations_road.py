@@ -18,7 +18,7 @@ from prefine.config.yaml import load
 from prefine.errors import DataError, Interrupted
 from prefine.report.data import EvaluationPoint, TrainEnd
 from prefine.report.page import render
-from prefine.report.sections.held_out import held_out
+from prefine.report.training import held_out
 from prefine.run.folder import RunFolder
 from prefine.stages.plan import run_stage
 from prefine.stages.stage_run import Silent

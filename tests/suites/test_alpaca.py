@@ -11,7 +11,8 @@ from prefine.data.sources import read_files
 from prefine.errors import ConfigError, DataError
 from prefine.metrics.win_rates.length_control import length_controlled_win_rate
 from prefine.records import Prompt
-from prefine.suites.alpaca import (
+from prefine.suites.alpaca_eval.calibration import read_calibration, read_calibration_folder
+from prefine.suites.alpaca_eval.files import (
     read_annotation_table,
     read_annotations,
     read_model_outputs,
@@ -19,7 +20,6 @@ from prefine.suites.alpaca import (
     write_annotations,
     write_model_outputs,
 )
-from prefine.suites.alpaca_calibration import read_calibration, read_calibration_folder
 from prefine.suites.reading import answer_to
 
 INSTRUCTIONS = ["Name a colour.", "Count to two.\u2028Slowly.", "Say hi 🙂", "Sing."]
@@ -117,7 +117,10 @@ def test_an_instruction_of_another_benchmark_is_named(annotations):
             r"row 1: generator_2 \(the model\) is 'other', but 'ours'",
         ),
         (annotation(1, 1.0, annotator="other"), "row 1: annotator is 'other'"),
-        (annotation(0, 1.0), r"row 1: the same instruction as in .* row 0"),
+        (
+            annotation(0, 1.0),
+            r"row 1: the instruction 'Name a colour.' .* is already in .* row 0; keep one",
+        ),
         (
             annotation(1, -1),
             r"row 1: preference must be in \[1, 2\].* got -1; was the verdict not understood",
@@ -164,7 +167,9 @@ def test_model_outputs_survive_a_round_trip_and_are_what_import_reads(tmp_path):
 
 def test_model_outputs_of_two_models_or_answers_are_refused(tmp_path):
     row = {"instruction": "Hi", "output": "Hi.", "generator": "ours"}
-    with pytest.raises(DataError, match="row 1: the same instruction as in"):
+    with pytest.raises(
+        DataError, match=r"row 1: the instruction 'Hi' .* is already in .* row 0; keep one"
+    ):
         read_model_outputs(saved(tmp_path / "a.json", [row, row]))
     with pytest.raises(DataError, match="row 1: generator is 'other', but 'ours' before"):
         read_model_outputs(
@@ -249,5 +254,7 @@ def test_the_tables_of_the_test_data(real_data):
 
 def test_a_table_with_a_row_twice_is_refused(tmp_path):
     row = {"model": "m", "instruction_id": 0, "len_model": 1, "len_baseline": 2, "preference": 1.5}
-    with pytest.raises(DataError, match=r"row 1: m has instruction 0 in .* row 0, too"):
+    with pytest.raises(
+        DataError, match=r"row 1: instruction 0 of m is already in .* row 0; keep one"
+    ):
         read_annotation_table(saved(tmp_path / "t.json", [row, row]))

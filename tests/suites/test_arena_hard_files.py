@@ -127,7 +127,10 @@ def test_bad_rows(row: dict, message: str, tmp_path: Path) -> None:
 
 
 def test_a_prompt_twice(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"line 2: m has prompt q2 already in .*line 1; keep one"):
+    with pytest.raises(
+        DataError,
+        match=r"line 2: prompt q2 of m by judge 'gpt-4.1' is already in .*line 1; keep one",
+    ):
         read_judgments(lines(tmp_path / "m.jsonl", V2, V2))
 
 

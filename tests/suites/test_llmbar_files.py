@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from prefine.errors import ConfigError, DataError
-from prefine.metrics.judges.labels import labelled_accuracy
+from prefine.metrics.judges.verdicts import labelled_accuracy
 from prefine.records import Judgment
 from prefine.suites.llmbar import (
     read_instances,
@@ -90,8 +90,8 @@ def test_what_the_file_cannot_hold(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({**INSTANCE, "label": 3}, "row 0: label must be 1 or 2, the better output; got 3"),
-        ({**INSTANCE, "label": True}, "label must be 1 or 2"),
+        ({**INSTANCE, "label": 3}, "row 0: label must be one of 1, 2; got 3"),
+        ({**INSTANCE, "label": True}, "row 0: label must be one of 1, 2; got True"),
         (
             {"input": "a", "output_1": "b", "label": 1},
             "row 0: no field 'output_2'; there is input, label, output_1",
@@ -111,7 +111,7 @@ def test_bad_instances(row: dict, message: str, tmp_path: Path) -> None:
         ([{}], "row 0: the last of results needs 'swap = False' with a winner, got None"),
         (
             [stage("3", "1")],
-            'row 0, swap = False: winner must be "1", "2", "None" or null, got \'3\'',
+            "row 0, swap = False: winner must be one of None, 1, 2; got '3'",
         ),
     ],
 )

@@ -7,7 +7,7 @@ import pytest
 
 from prefine.errors import DataError
 from prefine.metrics.judges.reward_bench import ties_score
-from prefine.suites.reward_bench import read_items, ties_of, write_items
+from prefine.suites.reward_bench.items import read_items, ties_of, write_items
 
 V1 = {
     "prompt": "Hi?",

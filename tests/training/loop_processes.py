@@ -13,7 +13,7 @@ from prefine.errors import Interrupted, NumericsError
 from prefine.losses import bco, dpo
 from prefine.losses.protocol import LossFunction
 from prefine.losses.regularizers import budget
-from prefine.training.distributed.processes import Sharding, check_same_weights, divide_layers
+from prefine.training.distributed.processes import check_same_weights, divide_layers
 from prefine.training.logging.figures import StepRow
 from prefine.training.loop import train
 
@@ -79,7 +79,7 @@ SHARDED: dict[str, dict[str, Any]] = {
 def sharded_trainings(rank: int, folder: Path) -> None:
     """Trainings with divided layers."""
     for name, case in SHARDED.items():
-        divide_layers(Sharding(reshard=name != "local"))
+        divide_layers(name != "local")
         trained = training(folder / f"sharded-{name}", **case)
         assert not any(isinstance(module, FSDPModule) for module in trained.modules())
         save_file(tiny.weights(trained), folder / f"sharded-{name}-{rank}.safetensors")

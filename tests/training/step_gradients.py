@@ -32,7 +32,7 @@ from prefine.losses.protocol import LossFunction, PairLogps, PromptLogps, TokenL
 from prefine.losses.regularizers import budget, nll, step_budget
 from prefine.losses.token_diff import difference_marks
 from prefine.schedules import Schedule
-from prefine.training.cross_prompt import mismatched_examples
+from prefine.training.cross_prompt import cross_prompt_pairs
 from prefine.training.forward.passes import Forward
 from prefine.training.items import TokenizedPair
 from prefine.training.objective.gradient import StepTerms, accumulate_gradients
@@ -48,7 +48,7 @@ JOINT = [
     replace(EXAMPLES[5], rejected_prompt_ids=(9, 8, 7)),
     replace(EXAMPLES[6], prompt_ids=EXAMPLES[1].prompt_ids, chosen_ids=EXAMPLES[1].rejected_ids),
 ]
-OTHERS = mismatched_examples(EXAMPLES)
+OTHERS = cross_prompt_pairs(EXAMPLES)
 STEP, STEPS = 3, 9
 TOKENS = (1, 40, 1000)
 """Limits of a row: one prompt in each, a few, all in one."""

@@ -158,7 +158,9 @@ def test_every_kind_of_loss_is_what_a_step_of_the_same_pairs_sees(
 
 def test_standard_errors_are_those_of_means_and_of_ratios_of_means(tmp_path: Path) -> None:
     model = tiny.model()
-    same = [tiny.Example(e.id, e.prompt_ids, e.chosen_ids[:1], e.rejected_ids) for e in HELD_OUT]
+    same = [
+        tiny.TokenizedPair(e.id, e.prompt_ids, e.chosen_ids[:1], e.rejected_ids) for e in HELD_OUT
+    ]
     _train(tmp_path, model, held_out=same, settings={"max_steps": 2})
     row = _rows(tmp_path)[-1]
     with torch.no_grad():
@@ -258,7 +260,7 @@ def test_a_lost_log_is_not_papered_over(tmp_path: Path) -> None:
 def test_nothing_to_evaluate_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"train\.evaluate_every"):
         _train(tmp_path, held_out=[])
-    one_prompt = [tiny.Example(str(n), (3,), (n, 1), (n, 2)) for n in range(2)]
+    one_prompt = [tiny.TokenizedPair(str(n), (3,), (n, 1), (n, 2)) for n in range(2)]
     with pytest.raises(DataError, match=r"held-out pairs|all pairs have the same prompt"):
         _train(tmp_path, loss=kto_pair, held_out=one_prompt)
 

@@ -22,7 +22,7 @@ from prefine.training import checkpoints
 from prefine.training.forward.passes import Forward
 from prefine.training.learning_rate import factor
 from prefine.training.logging.figures import StepRow, TrainSummary
-from prefine.training.loop import score_pairs, train
+from prefine.training.loop import train
 from prefine.training.objective.pair_table import PairTable
 from prefine.training.reference.scoring import score_sides, score_tokens
 
@@ -110,7 +110,7 @@ def test_final_figures_are_exact_over_all_pairs(
             parameter.copy_(whole[1][name])
     initial = score_sides(Forward(start), EXAMPLES)
     table = PairTable.of(EXAMPLES, initial=initial, reference=initial)
-    logps = score_pairs(Forward(trained), EXAMPLES, table)
+    logps = table.join(score_sides(Forward(trained), EXAMPLES), table.totals())
     fall = initial.chosen - logps.policy_chosen
     assert final.pairs == whole[2].pairs == 7
     assert final.fall == pytest.approx(float(fall.mean()), abs=1e-5)
@@ -215,20 +215,16 @@ def test_a_lost_log_is_not_papered_over(tmp_path: Path) -> None:
         _train(tmp_path)
 
 
-def test_old_checkpoints_are_deleted_only_when_the_new_one_stands(tmp_path: Path) -> None:
+def _save(folder: Path, step: int, *, keep: int) -> None:
     weights = tiny.weights(tiny.model())
+    checkpoint = checkpoints.Checkpoint(step, weights, {}, torch.get_rng_state(), {}, 9)
+    checkpoints.save(folder, checkpoint, run_key="k", keep=keep)
+
+
+def test_old_checkpoints_are_deleted_only_when_the_new_one_stands(tmp_path: Path) -> None:
     (tmp_path / ".step-00009.1.tmp").mkdir()
     for step in range(1, 5):
-        checkpoints.save(
-            tmp_path,
-            step=step,
-            run_key="k",
-            weights=weights,
-            optimizer={},
-            controllers={},
-            row_tokens=9,
-            keep=3,
-        )
+        _save(tmp_path, step, keep=3)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "step-00002",
         "step-00003",
@@ -237,18 +233,8 @@ def test_old_checkpoints_are_deleted_only_when_the_new_one_stands(tmp_path: Path
 
 
 def test_a_damaged_later_checkpoint_never_crowds_out_a_whole_one(tmp_path: Path) -> None:
-    weights = tiny.weights(tiny.model())
     (tmp_path / "step-00006").mkdir()
-    checkpoints.save(
-        tmp_path,
-        step=5,
-        run_key="k",
-        weights=weights,
-        optimizer={},
-        controllers={},
-        row_tokens=9,
-        keep=1,
-    )
+    _save(tmp_path, 5, keep=1)
     found, _ = checkpoints.load_newest(tmp_path, run_key="k")
     assert found is not None and found.step == 5
 

@@ -6,7 +6,7 @@ import pytest
 import tiny_training as tiny
 
 from prefine.errors import DataError
-from prefine.training.cross_prompt import mismatched_examples
+from prefine.training.cross_prompt import cross_prompt_pairs
 from prefine.training.items import TokenizedPair
 
 
@@ -29,7 +29,7 @@ def test_each_prompt_gets_the_next_answers_to_another_one(
     prompts: str, partners: list[int]
 ) -> None:
     rows = _rows(prompts)
-    found = mismatched_examples(rows)
+    found = cross_prompt_pairs(rows)
     assert [row.prompt_ids for row in found] == [row.prompt_ids for row in rows]
     assert [row.chosen_ids[0] for row in found] == partners
     assert [row.rejected_ids[0] for row in found] == partners
@@ -38,12 +38,12 @@ def test_each_prompt_gets_the_next_answers_to_another_one(
 
 def test_a_single_prompt_has_no_answers_to_others() -> None:
     with pytest.raises(DataError, match="all pairs have the same prompt"):
-        mismatched_examples(_rows("aaa"))
+        cross_prompt_pairs(_rows("aaa"))
 
 
 def test_nothing_else_of_a_pair_changes_but_what_it_is_called() -> None:
     rows = tiny.examples()
-    found = mismatched_examples(rows)
+    found = cross_prompt_pairs(rows)
     assert found[0].id == "pair-0 with the answers of pair-1"
     for before, after in zip(rows, found, strict=True):
         answers = {"chosen_ids": before.chosen_ids, "rejected_ids": before.rejected_ids}

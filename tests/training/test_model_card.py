@@ -148,7 +148,9 @@ def test_figures_with_their_standard_errors() -> None:
 
 
 def test_what_it_was_trained_on_and_with() -> None:
-    text = card(datasets=("org/pairs",), stopped_by="collapse")
+    text = card(
+        datasets=("org/pairs",), summary=SUMMARY.model_copy(update={"stopped_by": "collapse"})
+    )
     assert "90 preference pairs, 12 optimizer steps" in text
     assert table(text, "pairs not trained on") == {"empty_side": ["3"], "sides_coincide": ["7"]}
     assert table(text, "package") == {"prefine": ["0.1.0"], "torch": ["2.13.0+cpu"]}
@@ -228,7 +230,7 @@ def _hostile_card(text: str) -> str:
         dropped={text: 1},
         versions={text: text},
         datasets=(text,),
-        stopped_by=text,
+        summary=SUMMARY.model_copy(update={"stopped_by": text}),
     )
 
 
@@ -263,31 +265,34 @@ def test_keys_that_were_read_are_hidden(monkeypatch: pytest.MonkeyPatch) -> None
     assert is_ours(text)
 
 
+def written(folder: Path, text: str, *, previous: Path) -> bytes:
+    folder.mkdir(exist_ok=True)
+    write_card(folder, text, previous=previous)
+    return (folder / "README.md").read_bytes()
+
+
 def test_a_card_of_somebody_else_is_kept(tmp_path: Path) -> None:
     theirs = "# Base\n\n<!-- written by prefine, 0123456789abcdef -->\n"
     (tmp_path / "README.md").write_text(theirs, encoding="utf-8")
     assert foreign_card(tmp_path) == theirs.encode()
-    assert not write_card(tmp_path, card())
-    assert (tmp_path / "README.md").read_text(encoding="utf-8") == theirs
+    assert written(tmp_path / "new", card(), previous=tmp_path) == theirs.encode()
 
 
 def test_our_card_is_replaced_until_somebody_changes_it(tmp_path: Path) -> None:
     assert foreign_card(tmp_path) is None
     for name in ("one", "two"):
-        assert write_card(tmp_path, card(name=name))
+        assert written(tmp_path, card(name=name), previous=tmp_path) == card(name=name).encode()
         assert foreign_card(tmp_path) is None
     file = tmp_path / "README.md"
-    assert file.read_text(encoding="utf-8") == card(name="two")
     file.write_text(card(name="two").replace("# two", "# Mine"), encoding="utf-8")
-    assert not write_card(tmp_path, card(name="three"))
+    # In another folder, too, it stays theirs.
+    for folder, previous in (("new", tmp_path), ("newer", tmp_path / "new")):
+        found = written(tmp_path / folder, card(name="three"), previous=previous)
+        assert found == file.read_bytes()
     assert "# Mine" in file.read_text(encoding="utf-8")
-    # What is moved to another folder there stays theirs.
-    (tmp_path / "new").mkdir()
-    assert write_card(tmp_path / "new", foreign_card(tmp_path) or b"")
-    assert foreign_card(tmp_path / "new") == file.read_bytes()
 
 
 def test_a_card_in_another_encoding_is_somebody_elses(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_bytes("# Mödel".encode("latin-1"))
-    assert not write_card(tmp_path, card())
     assert foreign_card(tmp_path) == "# Mödel".encode("latin-1")
+    assert written(tmp_path / "new", card(), previous=tmp_path) == "# Mödel".encode("latin-1")

@@ -15,12 +15,22 @@ from prefine.errors import Interrupted, NumericsError
 from prefine.losses import dpo
 from prefine.losses.regularizers import budget
 from prefine.training.forward.passes import Forward
+from prefine.training.forward.token_values import PairTokens
 from prefine.training.loop import train
 from prefine.training.reference import cache
-from prefine.training.reference.cache import cached_tokens, check_start, weights_fingerprint
+from prefine.training.reference.cache import ReferenceCache, weights_fingerprint
+from prefine.training.reference.prepare import check_start
 from prefine.training.reference.scoring import score_sides, score_tokens
 
 EXAMPLES = tiny.examples()
+
+
+def cached_tokens(
+    forward: Forward, examples: Any, *, folder: Path, **options: Any
+) -> tuple[PairTokens, bool]:
+    """The values, and whether all were read."""
+    reference_cache = ReferenceCache(folder, **options)
+    return reference_cache.tokens(forward, examples), reference_cache.reused
 
 
 def test_values_come_back_in_the_order_of_the_examples() -> None:

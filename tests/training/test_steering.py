@@ -9,6 +9,7 @@ import torch
 from pydantic import ValidationError
 from step_gradients import CASES, EXAMPLES, engine
 
+from losses.pair_values import some_pairs
 from prefine.config.components import bind
 from prefine.errors import ConfigError
 from prefine.losses import bco, dpo, mixture
@@ -129,8 +130,8 @@ def test_what_is_no_schedule_is_refused(written: dict[str, Any]) -> None:
             {"beta": {"schedule": "linear", "start": 1, "end": 2, "unti": 1}},
             "beta.unti: unknown key; did you mean",
         ),
-        ("bmc", {"loss": {"name": "ld_dpo"}}, "'ld_dpo' does not read the weighted sums"),
-        ("bmc", {"loss": {"name": "beta_dpo"}}, "'beta_dpo' does not read the weighted sums"),
+        ("bmc", {"loss": {"name": "ld_dpo"}}, "'ld_dpo' reads no weighted sums"),
+        ("bmc", {"loss": {"name": "beta_dpo"}}, "'beta_dpo' reads no weighted sums"),
         ("wpo", {"loss": {"name": "aot"}}, "this loss sorts the pairs of a step"),
     ],
 )
@@ -198,7 +199,7 @@ def test_the_filter_of_beta_dpo_draws_anew_at_every_step_and_for_every_seed() ->
     def kept(seed: int, step: int) -> list[bool]:
         loss = bind("loss", "beta_dpo", {"rho": 0.5, "seed": seed}, where="train.loss")
         steering = HyperparameterController(loss, steps=9)
-        logps = _values(0.0, 0.0).rows(torch.zeros(40, dtype=torch.long))
+        logps = some_pairs(_values(0.0, 0.0), torch.zeros(40, dtype=torch.long))
         for _ in range(step + 1):
             objective = steering.control(steering.at_step(0), logps)
         return (objective.loss(logps) > 0).tolist()

@@ -29,10 +29,10 @@ SERVED: Any = ("wandb", "mlflow", "trackio")
 KEY = "sk-very-secret-key-1234"
 
 
-def row(step: int, **values: Any) -> StepRow:
+def row(step: int, **values: Any) -> dict[str, Any]:
     numbers = dict.fromkeys(StepRow.model_fields, 0.5)
     whole = dict.fromkeys(("epoch", "pairs", "tokens"), 1)
-    return StepRow(
+    filled = StepRow(
         **{
             **numbers,
             **whole,
@@ -42,6 +42,7 @@ def row(step: int, **values: Any) -> StepRow:
             **values,
         }
     )
+    return filled.model_dump(exclude={"step"})
 
 
 def start(
@@ -102,10 +103,10 @@ def points(folder: Path, name: str) -> list[tuple[int, float]]:
 
 def test_tensorboard_shows_rows_and_evaluations(tmp_path: Path) -> None:
     with start(tmp_path, ("tensorboard",)) as trackers:
-        trackers.log_evaluation(0, {"margin": 0.0})
+        trackers.log("eval", 0, {"margin": 0.0})
         for step in (1, 2):
-            trackers.log_step(row(step, margin=step / 4))
-        trackers.log_evaluation(2, {"margin": 3.0, "accuracy": None})
+            trackers.log("train", step, row(step, margin=step / 4))
+        trackers.log("eval", 2, {"margin": 3.0, "accuracy": None})
     assert points(tmp_path, "train/margin") == [(1, 0.25), (2, 0.5)]
     assert points(tmp_path, "eval/margin") == [(0, 0.0), (2, 3.0)]
     assert points(tmp_path, "train/hyper_parameters/loss/beta")[0] == (1, pytest.approx(0.1))
@@ -123,16 +124,16 @@ def test_tensorboard_shows_every_step_of_a_resumed_training_once(
     tmp_path: Path, checkpoint: int, run_key: str
 ) -> None:
     killed = start(tmp_path, ("tensorboard",))
-    killed.log_evaluation(0, {"margin": 0.0})
+    killed.log("eval", 0, {"margin": 0.0})
     for step in range(1, 6):
-        killed.log_step(row(step))
+        killed.log("train", step, row(step))
     # TensorBoard reads files in the order of their names, which begin with the second.
     time.sleep(1 - time.time() % 1)
     with start(tmp_path, ("tensorboard",), first_step=checkpoint + 1, run_key=run_key) as trackers:
         if not checkpoint:
-            trackers.log_evaluation(0, {"margin": 0.0})
+            trackers.log("eval", 0, {"margin": 0.0})
         for step in range(checkpoint + 1, 8):
-            trackers.log_step(row(step))
+            trackers.log("train", step, row(step))
     assert [step for step, _ in points(tmp_path, "train/loss")] == list(range(1, 8))
     assert [step for step, _ in points(tmp_path, "eval/margin")] == [0]
 
@@ -143,8 +144,8 @@ def test_tensorboard_shows_every_step_of_a_resumed_training_once(
 @pytest.mark.parametrize("name", SERVED)
 def test_a_run_has_its_configuration_and_its_rows(tmp_path: Path, fakes: Fakes, name: Any) -> None:
     with start(tmp_path / "logs", (name,), run_name="../my run") as trackers:
-        trackers.log_step(row(1))
-        trackers.log_evaluation(1, {"margin": 1.5})
+        trackers.log("train", 1, row(1))
+        trackers.log("eval", 1, {"margin": 1.5})
         trackers.close()
     (settings,) = [call["settings"] for call in fakes.calls(name, "init")]
     shown = settings["run_name"] if name == "mlflow" else settings["name"]
@@ -168,13 +169,13 @@ def test_a_resumed_training_goes_on_in_the_same_run_and_logs_no_step_twice(
 ) -> None:
     killed = start(tmp_path, (name,))
     for step in range(1, 6):
-        killed.log_step(row(step))
-    killed.log_evaluation(4, {"margin": 1.0})
+        killed.log("train", step, row(step))
+    killed.log("eval", 4, {"margin": 1.0})
     with start(tmp_path, (name,), first_step=4) as trackers:
         for step in range(4, 8):
-            trackers.log_step(row(step))
+            trackers.log("train", step, row(step))
             if step in (4, 7):
-                trackers.log_evaluation(step, {"margin": 1.0})
+                trackers.log("eval", step, {"margin": 1.0})
     # W&B ignores steps behind its last, so that what a kill lost can be sent again.
     again = [4, 4, 5] if name == "wandb" else []
     assert fakes.steps(name) == [1, 2, 3, 4, 5, 4, *again, 6, 7, 7]
@@ -196,7 +197,7 @@ def test_another_training_in_the_same_folder_is_a_new_run(
 ) -> None:
     for key in ("one", "other"):
         with start(tmp_path, (name,), run_key=key) as trackers:
-            trackers.log_step(row(1))
+            trackers.log("train", 1, row(1))
     assert fakes.steps(name) == [1, 1]
     first, second = (call["settings"] for call in fakes.calls(name, "init"))
     assert name == "mlflow" or first != second
@@ -207,7 +208,7 @@ def test_what_a_client_says_is_no_result(
     tmp_path: Path, fakes: Fakes, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with start(tmp_path, ("wandb", "trackio")) as trackers:
-        trackers.log_step(row(1))
+        trackers.log("train", 1, row(1))
     shown = capsys.readouterr()
     assert shown.out == ""
     assert "wandb speaks" in shown.err
@@ -222,7 +223,7 @@ def test_a_tracker_that_fails_costs_no_training(
     monkeypatch.setenv("FAKE_TRACKER_FAILS_AT", f"wandb {call}")
     with start(tmp_path, ("wandb", "mlflow")) as trackers:
         for step in (1, 2, 3):
-            trackers.log_step(row(step))
+            trackers.log("train", step, row(step))
     assert fakes.steps("mlflow") == [1, 2, 3]
     assert fakes.steps("wandb") == ([1, 2] if call == "log 2" else [1, 2, 3])
     (note,) = trackers.notes
@@ -269,7 +270,7 @@ def test_a_tracker_that_is_not_installed_is_refused_with_the_remedy(
 
 def test_nothing_is_done_without_trackers(tmp_path: Path) -> None:
     with start(tmp_path / "logs", ()) as trackers:
-        trackers.log_step(row(1))
+        trackers.log("train", 1, row(1))
     assert not (tmp_path / "logs").exists()
 
 
@@ -299,7 +300,7 @@ def test_keys_do_not_leave_with_the_configuration(
         "rank": {"api_key_env": "MY_KEY"},
     }
     with start(tmp_path / "logs", (*SERVED, "tensorboard"), config=hidden) as trackers:
-        trackers.log_step(row(1))
+        trackers.log("train", 1, row(1))
     written = [
         path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".py"
     ]

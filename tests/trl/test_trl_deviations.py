@@ -1,4 +1,4 @@
-"""Where TRL's losses and ours differ on purpose, each with both numbers and with what makes them equal.
+"""Deliberate differences from TRL's losses: both numbers, and the options that make them equal.
 
 `paper` says whose side the paper takes: "ours", "theirs", "both" where it has both forms, "neither"
 where it has nothing to say, "unclear" where that was not settled. Left out, because nothing is left
@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 from trl_losses import cpo_loss, dpo_loss, leaves_of
 
+from losses.pair_values import some_pairs
 from prefine import losses
 from prefine.losses.controllers import RunningReward
 from prefine.losses.facts import bare, options_of
@@ -107,7 +108,7 @@ def halves(loss: Callable[[PairLogps], Tensor]) -> Tensor:
     """
     order = (PAIRS.policy_chosen - PAIRS.policy_rejected).argsort()
     middle = trl_side.PAIRS // 2
-    parts = [trl_side.some(PAIRS.rows(order[first::2]), 0, middle) for first in (0, 1)]
+    parts = [trl_side.some(some_pairs(PAIRS, order[first::2]), 0, middle) for first in (0, 1)]
     return torch.stack([loss(part) for part in parts]).mean()
 
 
@@ -122,9 +123,7 @@ def prompts_too(made: trl_side.LogitPairs, beta: float) -> Tensor:
 def running_delta(beta: float) -> float:
     controller = RunningReward()
     with torch.no_grad():
-        steps = [
-            controller.update(pairs.rows(slice(None)), {"beta": beta}) for pairs in (EARLIER, PAIRS)
-        ]
+        steps = [controller.update(pairs, {"beta": beta}) for pairs in (EARLIER, PAIRS)]
     return steps[-1]["delta"]
 
 

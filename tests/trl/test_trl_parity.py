@@ -1,4 +1,4 @@
-"""Our losses against TRL's own code on random inputs: values and gradients, every loss type, weight and divergence.
+"""Our losses against TRL's code on random inputs: values and gradients of every loss type.
 
 Both are functions of the same per-token log-probabilities (of the same logits where TRL starts from
 them), and the gradients compared are in those. In float64 the two orders of summation leave about

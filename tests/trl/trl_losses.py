@@ -17,6 +17,7 @@ from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 from trl.experimental.cpo import CPOConfig, CPOTrainer
 from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
+from losses.pair_values import some_pairs
 from prefine.losses.protocol import PairLogps, TokenLogps
 
 PAIRS = 6
@@ -97,7 +98,7 @@ def leaves_of(pairs: PairLogps) -> tuple[Tensor, Tensor]:
 
 def some(pairs: PairLogps, first: int, last: int) -> PairLogps:
     """Some of the pairs as a step of their own."""
-    part = pairs.rows(slice(first, last))
+    part = some_pairs(pairs, slice(first, last))
     return replace(
         part, pairs_in_step=last - first, chosen_tokens_in_step=int(part.chosen_tokens.sum())
     )
@@ -165,7 +166,7 @@ def _prompts(pairs: int) -> list[int]:
 def _laid_out(
     sides: Sequence[Tensor], counts: Sequence[list[int]], prompts: list[int]
 ) -> tuple[Tensor, Tensor]:
-    """Per-token values [2B, L - 1] where the model gives them, and the mask of the answers [2B, L]; chosen come first.
+    """Per-token values [2B, L - 1] and the mask of the answers [2B, L]; chosen come first.
 
     Without a prompt there is nothing from which to predict the first token, so the answer has one
     more of them.

@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from prefine.config.components import TABLES, describe
+from prefine.config.components import TABLES, checked
 from prefine.config.sections import Component
 from prefine.errors import ConfigError
 from prefine.judges.protocol import ComputedJudge
@@ -91,7 +91,4 @@ def validated(kind: type[S], values: Any, *, where: str) -> S:
     """
     if isinstance(values, kind):
         return values
-    try:
-        return kind.model_validate(dict(values) if isinstance(values, Mapping) else values)
-    except ValidationError as error:
-        raise ConfigError(describe(error.errors(), where)) from error
+    return checked(kind, dict(values) if isinstance(values, Mapping) else values, where=where)

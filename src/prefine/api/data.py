@@ -18,7 +18,7 @@ from prefine.api.reading import PromptLike, prompts_of, tell
 from prefine.calls.engine import CallEngine
 from prefine.config.sections import Component, Decoding, PairConfig
 from prefine.errors import ConfigError, DataError
-from prefine.judging.choose import choose_rater, who_is_asked
+from prefine.judging.choose import choose_rater, judges_asked
 from prefine.records import Completion, PreferenceList, PreferencePair, Prompt, Ranking
 from prefine.stages.failures import Failures
 from prefine.stages.rank import make_candidates, rank_shard, strategy_facts, strategy_maker
@@ -148,7 +148,7 @@ def rank(
         asked, scoring, strategy=chosen.name, facts=strategy_facts(chosen), section=""
     )
     make_strategy = strategy_maker(chosen, asked)
-    askable = who_is_asked(asked, scoring, strategy_facts(chosen))
+    askable = judges_asked(asked, scoring, strategy_facts(chosen))
     groups = _grouped(prompts, completions)
     for one in askable:
         check_model(one)

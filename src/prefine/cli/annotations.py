@@ -1,4 +1,4 @@
-"""What `prefine evaluate annotations` does: public files → their metrics, as tables or as JSON."""
+"""`prefine evaluate annotations`: public files → their metrics, as tables or as JSON."""
 
 import io
 import json
@@ -11,8 +11,8 @@ from rich.table import Table
 
 from prefine.errors import ConfigError
 from prefine.records import MetricValue
-from prefine.suites.figures import Extras, FileFigures, annotation_figures
-from prefine.suites.kinds import kind_called
+from prefine.suites.alpaca_eval.figures import Extras
+from prefine.suites.annotations import FileFigures, annotation_figures
 
 WIDTH, NARROWEST = 120, 80
 """Columns of the tables: as many as a terminal has, within these."""
@@ -32,17 +32,16 @@ def figures(
         ConfigError: There is no such kind or file, or an option does not fit.
         DataError: A file holds something else.
     """
-    known = None if kind is None else kind_called(kind)
     if outputs is not None and len(files) > 1:
         raise ConfigError(
             f"--outputs {outputs}: of one model; give one file of annotations, not {len(files)}"
         )
     extras = Extras(outputs, baseline_outputs, tuple(calibration))
-    return [annotation_figures(path, kind=known, extras=extras) for path in files]
+    return [annotation_figures(path, kind=kind, extras=extras) for path in files]
 
 
 def as_json(found: Sequence[FileFigures]) -> str:
-    """The figures for machines. What does not exist is null."""
+    """The figures as JSON; a metric that does not exist is null."""
     files = [
         {
             "file": str(one.path),
@@ -62,7 +61,7 @@ def as_json(found: Sequence[FileFigures]) -> str:
 
 
 def as_text(found: Sequence[FileFigures], *, columns: int = WIDTH) -> str:
-    """A table for people, one for each model or judge, with what must be known beside it."""
+    """A table for people, one for each model or judge, with its notes below."""
     written = io.StringIO()
     console = Console(
         file=written, width=max(NARROWEST, min(WIDTH, columns)), highlight=False, markup=False

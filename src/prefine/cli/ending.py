@@ -1,7 +1,8 @@
-"""How a command ends: one clear line and an exit code, whatever happened."""
+"""End a command with one clear line and an exit code, whatever happened."""
 
 import os
 import re
+import shutil
 import sys
 import threading
 import traceback
@@ -24,7 +25,10 @@ _CommandLineError: Any = next(
 
 
 def guarded(command: Callable[[], Any]) -> int:
-    """Run a command; its exit code. Errors go to stderr, without a traceback unless the fault is ours."""
+    """Run a command and return its exit code.
+
+    Errors go to stderr, without a traceback unless the fault is ours.
+    """
     try:
         code = command()
         if code == _INTERRUPTED:
@@ -52,18 +56,23 @@ def guarded(command: Callable[[], Any]) -> int:
 
 
 def complain(text: str) -> None:
-    """One line on stderr."""
+    """Write one line to stderr."""
     # Messages quote users' data and models' texts, which must not drive the terminal.
     sys.stderr.write(f"prefine: {visible(redact(text))}\n")
 
 
 def visible(text: str) -> str:
-    """The text without what would drive the terminal."""
+    """Replace what would drive the terminal."""
     return _CONTROL.sub("�", text)
 
 
+def terminal_columns() -> int | None:
+    """Return the width of the terminal; None when the output goes elsewhere."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
 def leave_threads(code: int) -> None:
-    """End now if a thread waits for a server: the interpreter would wait for it, and nobody wants what it brings."""
+    """Exit at once if a thread waits for a server, because the interpreter would wait for it."""
     from prefine.calls.engine import THREADS
 
     if any(thread.name.startswith(THREADS) for thread in threading.enumerate()):

@@ -1,4 +1,4 @@
-"""What `prefine import` does: rows of any layout → JSON Lines in our own columns."""
+"""The work of `prefine import`: rows of any layout → JSON Lines in our own columns."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,7 +6,8 @@ from typing import Any
 
 from prefine.config.sections import Component
 from prefine.data.convert import ENTRIES, write_entries
-from prefine.data.files import FORMATS, files_at
+from prefine.data.files import files_at
+from prefine.data.formats import FORMATS
 from prefine.data.import_report import ImportReport
 from prefine.data.sources import read, read_files
 from prefine.errors import ConfigError
@@ -18,7 +19,7 @@ _OF_THE_HUB, _OF_FILES = {"split", "config", "revision", "data_dir"}, {"question
 def convert(
     inputs: Sequence[str], entry: str, out: Path, options: Mapping[str, Any], *, strict: bool
 ) -> list[str]:
-    """Write the file; what to tell the user, line by line.
+    """Write the file and return what to tell the user, line by line.
 
     Args:
         inputs: Files, patterns or folders, or one `hub:org/name`.

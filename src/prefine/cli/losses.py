@@ -1,4 +1,4 @@
-"""What `prefine losses` prints: the shelf as a table, one card as text, either as JSON."""
+"""The output of `prefine losses`: the catalogue as a table, one card as text, either as JSON."""
 
 import dataclasses
 import io
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from prefine.losses.cards.catalogue import Card, Option
 
 NARROWEST, WIDEST, ENDLESS = 80, 100, 400
-"""Columns of what is printed: as many as a terminal has, within the first two; a list that is piped is not folded."""
+"""Widths in columns: that of a terminal, within the first two; a list that is piped never folds."""
 
 _SYMBOLS = (
     ("lw, ll", "log-probability of chosen and of rejected under the policy [nats]"),
@@ -28,7 +28,7 @@ _SYMBOLS = (
 
 
 def read(name: str | None) -> "list[Card]":
-    """The card of this name, or all of them.
+    """Return the card of this name, or all of them.
 
     Raises:
         ConfigError: There is none, or torch is not installed.
@@ -43,7 +43,7 @@ def read(name: str | None) -> "list[Card]":
 
 
 def as_json(cards: "list[Card]", *, one: bool) -> str:
-    """For machines. A ratio that is infinite or does not exist is null."""
+    """Return JSON; a ratio that is infinite or does not exist is null."""
     rows = [_row(card) for card in cards]
     return json.dumps(
         rows[0] if one else {"losses": rows}, ensure_ascii=False, allow_nan=False, default=str
@@ -59,7 +59,7 @@ def _row(card: "Card") -> dict[str, Any]:
 
 
 def as_list(cards: "list[Card]", columns: int | None) -> str:
-    """All of them under the headings of their families: name, formula, kind, needs.
+    """Return the table of all, by family: name, formula, kind, needs.
 
     Args:
         cards: In the order of the families.
@@ -87,7 +87,7 @@ def as_list(cards: "list[Card]", columns: int | None) -> str:
 
 
 def as_text(card: "Card", columns: int | None) -> str:
-    """Everything about one."""
+    """Return everything about one."""
     from prefine.losses.cards.catalogue import FAMILIES
 
     parts: list[Any] = [f"{card.name} – {card.title}" if card.title else card.name, ""]
@@ -194,7 +194,7 @@ def _symbols() -> Table:
 
 
 def _grid(*widths: int | None) -> Table:
-    """An empty table without lines; a width that is None is what the text takes."""
+    """Return an empty table without lines; a width that is None is what the text takes."""
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=False)
     for width in widths:
         table.add_column(width=width, overflow="fold")

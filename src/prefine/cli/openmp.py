@@ -1,4 +1,4 @@
-"""How OpenMP's threads wait for each other; read by torch when it is loaded, so set before."""
+"""Choose how OpenMP's threads wait for each other; torch reads it when it is loaded."""
 
 import fcntl
 import os
@@ -8,24 +8,27 @@ from io import TextIOWrapper
 from pathlib import Path
 
 SPINS = "100000"
-"""Rounds that a thread looks for work before it sleeps: some tenths of a millisecond, as long as most layers take."""
+"""Rounds that a thread looks for work before it sleeps.
+
+They take some tenths of a millisecond, as most layers do.
+"""
 
 _held: list[TextIOWrapper] = []
 
 
 def choose_waiting(environment: MutableMapping[str, str], folder: Path | None = None) -> bool:
-    """Let threads spin shortly if this process has the machine to itself, else sleep at once; a user's setting wins.
+    """Let threads spin briefly if this process has the machine to itself, else sleep at once.
 
     Spinning saves a wake-up for every operation, which adds up where layers are small. Two
     processes that both spin on the same cores starve each other, so at most one of a user's does,
-    for as long as it lives.
+    for as long as it lives. A setting of the user's own wins.
 
     Args:
         environment: Where the settings go.
         folder: Where the spinning process is known; the system's folder for temporary files if
             None.
 
-    Returns: Whether they spin.
+    Returns: True if they spin.
     """
     if "OMP_WAIT_POLICY" in environment or "GOMP_SPINCOUNT" in environment:
         return False
@@ -42,7 +45,7 @@ def choose_waiting(environment: MutableMapping[str, str], folder: Path | None = 
 
 
 def _idle() -> bool:
-    """Whether at most half of the cores were busy in the last minute."""
+    """Return True if at most half of the cores were busy in the last minute."""
     # Not every system tells which cores a process may use.
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -51,7 +54,7 @@ def _idle() -> bool:
 
 
 def _only_one(folder: Path) -> bool:
-    """Whether no other process of this user spins; the file is held until this process ends."""
+    """Return True if no other process of this user spins; the file is held while this one lives."""
     try:
         file = (folder / f"prefine-spins-{os.getuid()}").open("a")
     except OSError:  # a folder that cannot be written to costs speed, not the run

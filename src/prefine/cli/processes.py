@@ -1,4 +1,7 @@
-"""Commands that a launcher has started several times: training is shared, all else is refused; one process speaks."""
+"""Commands started several times by a launcher: training is shared, others are refused.
+
+One process prints.
+"""
 
 import os
 import sys
@@ -19,12 +22,12 @@ _OTHERS = {
 
 
 def launched() -> bool:
-    """Whether this is one of several processes that `accelerate launch`, `torchrun` or the like has started."""
+    """Return True in one of several processes of `accelerate launch`, `torchrun` or the like."""
     return int(os.environ.get("WORLD_SIZE") or 1) > 1 and "RANK" in os.environ
 
 
 def refuse_several(command: str) -> None:
-    """Nothing, if this process is alone.
+    """Raise unless this process is alone.
 
     Raises:
         ConfigError: It is the first of several.
@@ -55,7 +58,7 @@ def train_together(load: Callable[[], "RunConfig"], lead: Callable[["RunConfig"]
     reshard = _fsdp()
     from prefine.training.distributed import processes
 
-    processes.join(None if reshard is None else processes.Sharding(reshard))
+    processes.join(reshard)
     code = PrefineError.exit_code
     try:
         processes.take_device(int(os.environ.get("LOCAL_RANK") or 0))
@@ -79,7 +82,7 @@ def train_together(load: Callable[[], "RunConfig"], lead: Callable[["RunConfig"]
 
 
 def leave(code: int) -> None:
-    """End now, if this process has met others; what it has written is closed.
+    """Exit at once if this process has joined others; what it has written is closed.
 
     Torch's threads for them can abort a process that ends in the usual way, after its work is done.
     """
@@ -109,7 +112,7 @@ def _refuse_others() -> None:
 
 
 def _fsdp() -> bool | None:
-    """None if the launcher does not ask to divide the layers, else whether one is given back after its forward pass."""
+    """Return None if the launcher does not ask for FSDP, else its `reshard_after_forward`."""
     if not _asked("ACCELERATE_USE_FSDP"):
         return None
     if os.environ.get("FSDP_VERSION") != "2":

@@ -1,33 +1,43 @@
-"""The plot of `prefine simulate`: cost against regret as one page that needs nothing beside itself."""
+"""The plot of `prefine simulate`: cost against regret as one page without a script.
 
-import html
+The page has the picture twice, for wide and for narrow windows, because names need room that a
+picture which is made smaller does not have.
+"""
+
 import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-import plotly.graph_objects as go
+import numpy as np
+from markupsafe import Markup
 
 from prefine.api.simulating import Simulation
+from prefine.report.html import html_page
+from prefine.report.svg import Scale, axes, dot, element, lettering, path, picture, rounded, ticks
 from prefine.simulator import StrategyResult
 from prefine.simulator.summary import label
 
-WIDTH, HEIGHT = 1080, 640
-_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 30, 84, 92
-_LETTER, _LINE, _DOT = 6.3, 15, 7  # pixels of lettering and of a dot with room
-_INK, _PALE, _FRONTIER, _CHOSEN = "#1f2328", "#8b949e", "#0b5cad", "#c2410c"
+_SIZES = {"wide": (1080, 560), "narrow": (390, 520)}
+_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 12, 24, 48
+_LETTER, _LINE, _DOT = 6.6, 15, 7  # pixels of lettering and of a dot with room
 _TICKS = (1, 1.5, 2, 3, 5, 7)
+_RADIUS = {"beaten": 3.5, "choice": 4.5, "recommended": 7}
 
 
-class _Spot(NamedTuple):
-    """A point in pixels."""
+class _Point(NamedTuple):
+    """One strategy in the picture, in pixels; `x_ends` and `y_ends` are its error bars."""
 
+    row: StrategyResult
+    kind: str
     x: float
     y: float
+    x_ends: tuple[float, float]
+    y_ends: tuple[float, float]
 
 
 class _Box(NamedTuple):
-    """What lettering or a dot covers, in pixels."""
+    """The rectangle that lettering, a dot or a bar covers, in pixels."""
 
     left: float
     top: float
@@ -38,125 +48,106 @@ class _Box(NamedTuple):
         apart = self.right <= other.left or other.right <= self.left
         return not (apart or self.bottom <= other.top or other.bottom <= self.top)
 
+    def within(self, other: "_Box") -> bool:
+        sides = self.left >= other.left and self.right <= other.right
+        return sides and self.top >= other.top and self.bottom <= other.bottom
+
 
 def page(simulation: Simulation, settings: str, *, in_calls: bool) -> str:
-    """The page, with its script in it.
+    """Return the page.
 
     Args:
-        simulation: What to show.
-        settings: What was simulated, in one line.
-        in_calls: Whether cost is the number of calls.
+        simulation: The rows and the advice to show.
+        settings: The simulated setting, in one line.
+        in_calls: Cost is the number of calls.
     """
-    rows = simulation.rows
-    figure = go.Figure()
-    low, high, top = _ranges(rows)
-    choices = [row for row in rows if row.choice]
-    chosen = [rows[simulation.advice.row]] if simulation.advice.row is not None else []
-    rest = [row for row in rows if not row.choice and row not in chosen]
-    choices.sort(key=lambda row: row.cost.mean)
-    groups = [
-        ("beaten, or not clearly better", rest, _PALE, "markers", 7),
-        ("choice at some limit", choices, _FRONTIER, "lines+markers", 9),
-        ("recommended", chosen, _CHOSEN, "markers", 14),
-    ]
-    for name, members, colour, mode, size in groups:
-        if members:
-            figure.add_trace(_trace(name, members, colour, mode, size))
-    # The important ones choose their places first.
-    order = [*chosen, *(row for row in choices if row not in chosen), *rest]
-    for row, anchor, shift in _labels(order, low, high, top):
-        colour = _CHOSEN if row in chosen else _FRONTIER if row.choice else "#57606a"
-        figure.add_annotation(
-            x=math.log10(row.cost.mean),
-            y=row.regret.mean,
-            text=html.escape(label(row.contestant)),
-            showarrow=False,
-            xanchor=anchor,
-            xshift=shift.x,
-            yshift=shift.y,
-            font={"size": 12, "color": colour},
-        )
+    advice, rows = simulation.advice, simulation.rows
+    chosen = None if advice.row is None else rows[advice.row]
     unit = "calls per prompt" if in_calls else "cost per prompt"
-    figure.update_layout(
-        template="simple_white",
-        width=WIDTH,
-        height=HEIGHT,
-        margin={"l": _LEFT, "r": _RIGHT, "t": _TOP, "b": _BOTTOM},
-        title={
-            "text": f"Ranking strategies: {unit} against regret",
-            "subtitle": {"text": html.escape(settings)},
-        },
-        font={"family": "system-ui, sans-serif", "color": _INK, "size": 13},
-        legend={"orientation": "h", "x": 0, "y": -0.12, "yanchor": "top"},
-        hoverlabel={"align": "left"},
-    )
-    figure.update_xaxes(
-        type="log",
-        range=[low, high],
-        title=f"{unit} (log scale)",
-        tickvals=list(_ticks(low, high)),
-        ticktext=[f"{tick:g}" for tick in _ticks(low, high)],
-        gridcolor="#eaeef2",
-        showgrid=True,
-    )
-    figure.update_yaxes(
-        range=[0, top],
-        title="regret: what the winner lacks [sd]",
-        gridcolor="#eaeef2",
-        showgrid=True,
-    )
-    drawn: str = figure.to_html(
-        include_plotlyjs=True, full_html=False, config={"displaylogo": False}
-    )
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>prefine '
-        "simulate</title>\n"
-        f"<style>body{{margin:24px auto;max-width:{WIDTH}px;font:15px/1.5 "
-        f"system-ui,sans-serif;color:{_INK};"
-        "background:#fff}</style></head>\n<body>\n"
-        f"{drawn}\n<p>{html.escape(_words(simulation))}</p>\n"
-        "<p>Bars are one standard error. The line joins what to choose at some limit: the "
-        "cheapest strategy of the "
-        "frontier that nothing within the limit beats by more than two standard errors of the "
-        "difference, world by "
-        "world.</p>\n</body></html>\n"
+    return html_page(
+        "simulate",
+        title=f"Ranking strategies: {unit} against regret",
+        settings=settings,
+        pictures=[_plot(rows, chosen, unit, kind) for kind in _SIZES],
+        recommended=f"Recommended: {label(chosen.contestant)}. " if chosen else "",
+        reason=advice.reason,
     )
 
 
-def _words(simulation: Simulation) -> str:
-    advice = simulation.advice
-    chosen = (
-        ""
-        if advice.row is None
-        else f"Recommended: {label(simulation.rows[advice.row].contestant)}. "
+def _plot(
+    rows: Sequence[StrategyResult], chosen: StrategyResult | None, unit: str, size: str
+) -> Markup:
+    width, height = _SIZES[size]
+    shown = [row for row in rows if row.cost.mean > 0]
+    decades = [math.log10(row.cost.mean) for row in shown] or [0, 1]
+    low, high = min(decades), max(decades)
+    room = max(0.12 * (high - low), 0.1)
+    across = Scale(low - room, high + room, _LEFT, width - _RIGHT, "")
+    top = 1.12 * max(row.regret.mean for row in rows) or 1.0
+    up = Scale(0, top, height - _BOTTOM, _TOP, "")
+    points = [_point(row, across, up, row is chosen) for row in shown]
+    # What counts chooses the place of its name first, and is drawn over the rest.
+    points.sort(key=lambda point: _RADIUS[point.kind], reverse=True)
+    choices = sorted((point for point in points if point.row.choice), key=lambda point: point.x)
+    joined = path((rounded(point.x), rounded(point.y)) for point in choices)
+    return picture(
+        f"plot {size}",
+        f"Cost against regret of {len(shown)} strategies",
+        axes(across, up, dict(_columns(across)), {v: f"{v:g}" for v in ticks(0, top, 8)}),
+        lettering("tick middle", f"{unit} (log scale)", rounded(width / 2), str(height - 8)),
+        lettering("tick", "regret: what the winner lacks [sd]", "0", "10"),
+        *([element("path", d=joined, class_="curve choice")] if choices else []),
+        *(_bars(point) for point in points[::-1]),
+        *(_dot(point) for point in points[::-1]),
+        *_labels(points, choices, _Box(_LEFT, _TOP, width - _RIGHT, height - _BOTTOM)),
+        *(_reading(point, width) for point in points[::-1]),
+        viewBox=f"0 0 {width} {height}",
     )
-    return chosen + advice.reason
 
 
-def _trace(
-    name: str, rows: Sequence[StrategyResult], colour: str, mode: str, size: int
-) -> go.Scatter:
-    return go.Scatter(
-        name=name,
-        mode=mode,
-        x=[row.cost.mean for row in rows],
-        y=[row.regret.mean for row in rows],
-        error_x=_bars([row.cost.standard_error for row in rows], colour),
-        error_y=_bars([row.regret.standard_error for row in rows], colour),
-        marker={"color": colour, "size": size},
-        line={"color": colour, "width": 1.5},
-        hovertext=[_reading(row) for row in rows],
-        hoverinfo="text",
+def _point(row: StrategyResult, across: Scale, up: Scale, chosen: bool) -> _Point:
+    cost, regret = row.cost, row.regret
+    # A cost of 0 has no place on the logarithmic scale, which cuts whatever is off it.
+    costs = (max(cost.mean + sign * cost.standard_error, 1e-9) for sign in (-1, 0, 1))
+    left, x, right = (across.position(math.log10(value)) for value in costs)
+    bottom, y, top = (
+        up.position(regret.mean + sign * regret.standard_error) for sign in (-1, 0, 1)
     )
+    kind = "recommended" if chosen else "choice" if row.choice else "beaten"
+    return _Point(row, kind, x, y, (left, right), (top, bottom))
 
 
-def _bars(errors: list[float], colour: str) -> dict[str, object]:
-    return {"type": "data", "array": errors, "color": colour, "thickness": 1.2, "width": 3}
+def _columns(across: Scale) -> Iterator[tuple[float, str]]:
+    """Yield the decimal logarithms of round costs, with their names, as far as there is room."""
+    last = -math.inf
+    for decade in range(math.floor(across.low), math.ceil(across.high) + 1):
+        for value in (multiple * 10.0**decade for multiple in _TICKS):
+            place = math.log10(value)
+            if across.low <= place <= across.high and across.position(place) >= last + 30:
+                last = across.position(place)
+                yield place, f"{value:g}"
 
 
-def _reading(row: StrategyResult) -> str:
+def _bars(point: _Point) -> Markup:
+    """Draw one standard error to each side, with caps."""
+    x, y = rounded(point.x), rounded(point.y)
+    drawn = ""
+    for end in map(rounded, point.x_ends):
+        drawn += f"M{x} {y}H{end}m0 -3v6"
+    for end in map(rounded, point.y_ends):
+        drawn += f"M{x} {y}V{end}m-3 0h6"
+    return element("path", d=drawn, class_=f"error {point.kind}")
+
+
+def _dot(point: _Point) -> Markup:
+    return dot(point.kind, rounded(point.x), rounded(point.y), _RADIUS[point.kind])
+
+
+def _reading(point: _Point, width: int) -> Markup:
+    """The dot that answers the pointer or the keyboard, and a box with the row's figures."""
+    row = point.row
     lines = [
-        f"<b>{html.escape(label(row.contestant))}</b>",
+        label(row.contestant),
         f"calls {row.calls.mean:.1f}, depth {row.rounds.mean:.1f}, cost {row.cost.mean:.4g}",
         f"regret {row.regret.mean:.3f} ± {row.regret.standard_error:.3f} sd",
         f"best found {100 * row.p_best.mean:.1f} ± {100 * row.p_best.standard_error:.1f} %",
@@ -165,73 +156,54 @@ def _reading(row: StrategyResult) -> str:
             for name, gap in row.gaps.items()
         ),
     ]
-    return "<br>".join(lines)
-
-
-def _ranges(rows: Sequence[StrategyResult]) -> tuple[float, float, float]:
-    """The horizontal range in decades, and the top of the vertical one; with room for lettering."""
-    decades = [math.log10(row.cost.mean) for row in rows if row.cost.mean > 0]
-    low, high = min(decades, default=0.0), max(decades, default=1.0)
-    room = max(0.12 * (high - low), 0.1)
-    return low - room, high + room, 1.12 * max(row.regret.mean for row in rows) or 1.0
-
-
-def _ticks(low: float, high: float) -> Iterator[float]:
-    for decade in range(math.floor(low), math.ceil(high) + 1):
-        yield from (m * 10.0**decade for m in _TICKS if low <= math.log10(m * 10.0**decade) <= high)
-
-
-def _labels(
-    rows: Sequence[StrategyResult], low: float, high: float, top: float
-) -> Iterator[tuple[StrategyResult, str, _Spot]]:
-    """Where each row's name goes: the first place beside its dot that is free. A crowded one is left to hovering."""
-    plot = _Box(0, 0, WIDTH - _LEFT - _RIGHT, HEIGHT - _TOP - _BOTTOM)
-    spots = {
-        id(row): _Spot(
-            (math.log10(row.cost.mean) - low) / (high - low) * plot.right,
-            (1 - row.regret.mean / top) * plot.bottom,
-        )
-        for row in rows
-        if row.cost.mean > 0
-    }
-    taken = [_Box(x - _DOT, y - _DOT, x + _DOT, y + _DOT) for x, y in spots.values()]
-    joined = sorted(
-        (spots[id(row)] for row in rows if row.choice and id(row) in spots), key=lambda spot: spot.x
-    )
-    taken += [
-        _Box(x - 2, y - 2, x + 2, y + 2)
-        for one, other in pairwise(joined)
-        for x, y in _between(one, other)
+    wide, high = _LETTER * max(map(len, lines)) + 20, _LINE * len(lines) + 14
+    left = min(max(point.x - wide / 2, 0), width - wide)
+    top = point.y - high - 12 if point.y > high + 12 else point.y + 12
+    words = [
+        element("tspan", words, x=rounded(left + 10), dy=_LINE, class_="" if i else "strong")
+        for i, words in enumerate(lines)
     ]
-    for row in rows:
-        if id(row) not in spots:
-            continue
-        spot, width = spots[id(row)], _LETTER * len(label(row.contestant))
-        for anchor, shift in _places():
-            left = spot.x + shift.x - {"left": 0.0, "center": width / 2, "right": width}[anchor]
-            middle = spot.y - shift.y
-            box = _Box(left, middle - _LINE / 2, left + width, middle + _LINE / 2)
-            inside = box.left >= plot.left and box.right <= plot.right and box.top >= plot.top
-            if (
-                inside
-                and box.bottom <= plot.bottom
-                and not any(box.meets(other) for other in taken)
-            ):
+    return element(
+        "g",
+        element("circle", cx=rounded(point.x), cy=rounded(point.y), r=11, class_="hit"),
+        _dot(point),
+        element("rect", x=left, y=top, width=wide, height=high, rx=6, class_="reading-box"),
+        element("text", *words, x=rounded(left + 10), y=rounded(top + 3), class_="reading"),
+        class_="hover",
+        tabindex="0",
+        aria_label="; ".join(lines),
+    )
+
+
+def _labels(points: Sequence[_Point], choices: Sequence[_Point], plot: _Box) -> Iterator[Markup]:
+    """Write each name at the first free place beside its dot; a crowded one is left to hovering."""
+    taken = [_around(point.x, point.y, _DOT) for point in points]
+    for one, other in pairwise(choices):
+        joined = np.linspace((one.x, one.y), (other.x, other.y), 200)
+        taken += [_around(x, y, 2) for x, y in joined]
+    bars = [_Box(point.x - 3, point.y_ends[0], point.x + 3, point.y_ends[1]) for point in points]
+    for point in points:
+        name = label(point.row.contestant)
+        places = [box for box in _places(point, _LETTER * len(name)) if box.within(plot)]
+        # First a place that covers no bar either, then one that does.
+        for box in [box for box in places if not any(map(box.meets, bars))] + places:
+            if not any(map(box.meets, taken)):
                 taken.append(box)
-                yield row, anchor, shift
+                kind = f"name {point.kind}"
+                yield lettering(kind, name, rounded(box.left), rounded(box.bottom - 4))
                 break
 
 
-def _between(one: _Spot, other: _Spot) -> Iterator[_Spot]:
-    """Points on the line between two spots, every few pixels."""
-    count = int(math.dist(one, other) / 4) + 1
-    for i in range(1, count):
-        yield _Spot(one.x + (other.x - one.x) * i / count, one.y + (other.y - one.y) * i / count)
+def _places(point: _Point, width: float) -> Iterator[_Box]:
+    """Yield places of a name: right of the dot, left of it, above or below."""
+    for away in (0, -12, 12, -24, 24):
+        lefts: dict[float, float] = {point.x + 10: away, point.x - 10 - width: away}
+        if away:
+            lefts[point.x - width / 2] = 1.4 * away
+        for left, down in lefts.items():
+            top = point.y + down - _LINE / 2
+            yield _Box(left, top, left + width, top + _LINE)
 
 
-def _places() -> Iterator[tuple[str, _Spot]]:
-    for up in (0, 12, -12, 24, -24):
-        yield "left", _Spot(10, up)
-        yield "right", _Spot(-10, up)
-        if up:
-            yield "center", _Spot(0, 1.4 * up)
+def _around(x: float, y: float, room: float) -> _Box:
+    return _Box(x - room, y - room, x + room, y + room)

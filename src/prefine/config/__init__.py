@@ -1,1 +1,1 @@
-"""What a user may write in a configuration, and the code that each name in it stands for."""
+"""Configurations: their sections, the components that they name, and YAML files."""

@@ -1,25 +1,26 @@
-"""Names in a configuration → functions and classes, imported on first use.
+"""The components that a configuration can name, each imported on first use.
 
-A component's keyword-only arguments are its configuration: their annotations (with pydantic `Field`
-bounds) are checked, their defaults are the vetted setting. To add one: write its file and add a
-line to its table, or name your own as `module:attribute` and fork nothing.
+The keyword-only arguments of a component are its options: their annotations (with pydantic `Field`
+bounds) are checked, their defaults are the vetted setting. To add one, write its file and add a
+line to its table, or name your own as `module:attribute`.
 """
 
 import importlib
 import inspect
 import reprlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Strict, ValidationError, create_model
 
 from prefine.errors import ConfigError
 from prefine.schedules import Schedule
 
+M = TypeVar("M", bound=BaseModel)
 Kind = Literal["loss", "regularizer", "strategy", "judge", "selector", "backend", "source", "gold"]
 
 TABLES: dict[Kind, dict[str, str]] = {
@@ -88,14 +89,16 @@ TABLES: dict[Kind, dict[str, str]] = {
         "playground": "prefine.judges.playground:PlaygroundJudge",
         "recorded": "prefine.judges.recorded:RecordedJudge",
         "pairwise": "prefine.judging.pairwise:PairwiseJudge",
-        "reward": "prefine.judging.reward:reward",
+        "reward": "prefine.judging.scores:reward",
     },
     "selector": {
         "best_vs_random": "prefine.pairing.selectors.best_vs_random:best_vs_random",
         "best_vs_runner_up": "prefine.pairing.selectors.best_vs_runner_up:best_vs_runner_up",
         "best_vs_last_loser": "prefine.pairing.selectors.best_vs_last_loser:best_vs_last_loser",
         "best_vs_worst": "prefine.pairing.selectors.best_vs_worst:best_vs_worst",
-        "best_vs_mu_minus_2sigma": "prefine.pairing.selectors.best_vs_mu_minus_2sigma:best_vs_mu_minus_2sigma",
+        "best_vs_mu_minus_2sigma": (
+            "prefine.pairing.selectors.best_vs_mu_minus_2sigma:best_vs_mu_minus_2sigma"
+        ),
         "all_pairs": "prefine.pairing.selectors.all_pairs:all_pairs",
         "rejection_sampling": "prefine.pairing.selectors.rejection_sampling:rejection_sampling",
         "joint": "prefine.pairing.selectors.joint:joint",
@@ -117,52 +120,52 @@ TABLES: dict[Kind, dict[str, str]] = {
     },
 }
 
-# Options that people look for at a selector, and where they are.
 SHARED_BY_SELECTORS = {
-    **{
-        name: f"pair.{name}"
-        for name in (
-            *(
-                "min_gap",
-                "min_p_chosen",
-                "max_length_ratio",
-                "length_penalty",
-                "drop_truncated",
-                "pairs_per_prompt",
-            ),
-            *("held_out_prompts", "labels", "seed"),
-        )
-    },
     "max_pairs": "pair.pairs_per_prompt",
+    "min_gap": "pair.min_gap",
+    "min_p_chosen": "pair.min_p_chosen",
+    "max_length_ratio": "pair.max_length_ratio",
+    "length_penalty": "pair.length_penalty",
+    "drop_truncated": "pair.drop_truncated",
+    "pairs_per_prompt": "pair.pairs_per_prompt",
+    "held_out_prompts": "pair.held_out_prompts",
+    "labels": "pair.labels",
+    "seed": "pair.seed",
 }
+"""Options that people look for on a selector, and where they are instead."""
+
+VLLM = (
+    "vLLM is used through its server: run `vllm serve MODEL` and write "
+    "{name: openai, base_url: 'http://localhost:8000/v1', model: MODEL}"
+)
 
 
-def suggest(word: str, known: Mapping[str, Any] | list[str]) -> str:
-    """A hint for a mistyped word: the nearest known one, and all of them."""
-    near = get_close_matches(word, list(known), n=1)
-    return (f"did you mean {near[0]!r}? " if near else "") + "Allowed: " + ", ".join(sorted(known))
+def suggest(word: str, known: Iterable[str]) -> str:
+    """Return a hint for a mistyped word: the nearest known word, and all of them."""
+    words = sorted(known)
+    near = get_close_matches(word, words, n=1)
+    return (f"did you mean {near[0]!r}? " if near else "") + "Allowed: " + ", ".join(words)
 
 
 def lookup(kind: Kind, name: str, *, where: str) -> Any:
-    """The component called `name`, imported now.
+    """Import and return the component called `name`; `where` is its config path for messages.
 
     Raises:
         ConfigError: The name is in no table and is no importable `module:attribute`.
     """
     target = TABLES[kind].get(name, name)
-    if ":" not in target:
-        raise ConfigError(
-            f"{where}.name: unknown {kind} {name!r}; {suggest(name, TABLES[kind])}, or "
-            "module:attribute"
-        )
-    module_name, _, attribute = target.partition(":")
+    module_name, colon, attribute = target.partition(":")
+    if not colon:
+        hint = f"{suggest(name, TABLES[kind])}, or module:attribute"
+        if (kind, name) == ("backend", "vllm"):
+            hint = VLLM
+        raise ConfigError(f"{where}.name: unknown {kind} {name!r}; {hint}")
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if name in TABLES[kind]:
-            raise ConfigError(
-                f"{where}: {kind} {name!r} needs the package {error.name!r}; install prefine[train]"
-            ) from error
+            message = f"{kind} {name!r} needs the package {error.name!r}; install prefine[train]"
+            raise ConfigError(f"{where}: {message}") from error
         raise ConfigError(
             f"{where}.name: cannot import {module_name!r} of {name!r}: {error}; "
             "put the folder of your module on PYTHONPATH"
@@ -171,23 +174,28 @@ def lookup(kind: Kind, name: str, *, where: str) -> Any:
         raise ConfigError(
             f"{where}.name: importing {module_name!r} of {name!r} fails: {error}"
         ) from error
-    try:
-        return getattr(module, attribute)
-    except AttributeError as error:
-        raise ConfigError(f"{where}.name: module {module_name!r} has no {attribute!r}") from error
+    if not hasattr(module, attribute):
+        raise ConfigError(f"{where}.name: module {module_name!r} has no {attribute!r}")
+    return getattr(module, attribute)
 
 
-def options_model(component: Callable[..., Any], *, given: tuple[str, ...] = ()) -> type[BaseModel]:
-    """The pydantic model of a component's keyword-only arguments, without those that are `given` by the caller."""
-    function = _signed(component)
-    hints = get_type_hints(function, include_extras=True)
+@dataclass(frozen=True)
+class Nested:
+    """In an annotation: the option is itself a component, `{name: …}` with its own options."""
+
+    kind: Kind
+
+
+def options_model(component: Callable[..., Any], *, given: Iterable[str] = ()) -> type[BaseModel]:
+    """Return the pydantic model of a component's options; `given` ones are set by the caller."""
+    function, hints = _signature(component)
     fields: dict[str, Any] = {
         name: (
-            _as_written(hints.get(name, Any)),
-            ... if parameter.default is inspect.Parameter.empty else parameter.default,
+            _strict(hints.get(name, Any)),
+            ... if parameter.default is parameter.empty else parameter.default,
         )
         for name, parameter in inspect.signature(function).parameters.items()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name not in given
+        if parameter.kind is parameter.KEYWORD_ONLY and name not in given
     }
     return create_model(
         f"{getattr(component, '__name__', 'component')}_options",
@@ -196,24 +204,17 @@ def options_model(component: Callable[..., Any], *, given: tuple[str, ...] = ())
     )
 
 
-@dataclass(frozen=True)
-class Nested:
-    """In an annotation: the option is itself a component, `{name: …}` with options of its own."""
-
-    kind: Kind
-
-
 def bind(
     kind: Kind, name: str, options: Mapping[str, Any], *, where: str, given: tuple[str, ...] = ()
 ) -> Callable[..., Any]:
-    """The component with its options checked and filled in.
+    """Return the component with its options checked and filled in.
 
     Args:
-        kind: Which table.
-        name: A table's name, or `module:attribute`.
+        kind: The table of the name.
+        name: A name in it, or `module:attribute`.
         options: Keyword-only arguments from the configuration.
         where: Config path for messages, such as "train.loss".
-        given: Keyword-only arguments that the caller supplies itself, so not the user's to set.
+        given: Keyword-only arguments that the caller supplies, so that the user cannot set them.
     Returns: A partial; calling it needs only the positional and the `given` arguments.
 
     Raises:
@@ -221,146 +222,159 @@ def bind(
             and value.
     """
     component = lookup(kind, name, where=where)
-    # What a controller moves is not the user's to set either.
+    # The user cannot set what a controller sets.
     model = options_model(component, given=(*given, *getattr(component, "controlled", ())))
+    _, hints = _signature(component)
     for option in options:
         if option not in model.model_fields:
-            instead = _instead(kind, option, list(model.model_fields))
-            raise ConfigError(f"{where}.{option}: unknown option of {kind} {name!r}; {instead}")
-    hints = get_type_hints(_signed(component), include_extras=True)
-    bound = {
-        option: _parsed(kind, value, hints.get(option, Any), f"{where}.{option}")
+            hint = "it has no options"
+            if model.model_fields:
+                hint = suggest(option, model.model_fields)
+            if kind == "selector" and option in SHARED_BY_SELECTORS:
+                hint = f"all selectors share it: set {SHARED_BY_SELECTORS[option]} instead"
+            raise ConfigError(f"{where}.{option}: unknown option of {kind} {name!r}; {hint}")
+    parsed = {
+        option: _parse(kind, value, hints.get(option, Any), f"{where}.{option}")
         for option, value in options.items()
     }
-    values = _checked(component, model, _ends(bound, 0), where)
-    # Where a schedule ends is held to the same bounds as where it starts.
-    _checked(component, model, _ends(bound, 1), where)
-    return partial(
-        component, **{field: _kept(bound.get(field), value) for field, value in values.items()}
-    )
+    # Schedules must keep the bounds at both ends.
+    values = _checked_options(component, model, _at_end(parsed, 0), where)
+    _checked_options(component, model, _at_end(parsed, 1), where)
+    scheduled = {option: value for option, value in parsed.items() if _has_schedule(value)}
+    return partial(component, **{**values, **scheduled})
 
 
-def _signed(component: Callable[..., Any]) -> Callable[..., Any]:
-    """What carries the signature: a class is called by its constructor."""
-    return component.__init__ if inspect.isclass(component) else component
+def _signature(component: Callable[..., Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """Return the function that takes the options, a class's `__init__`, with its annotations."""
+    function = component.__init__ if inspect.isclass(component) else component
+    return function, get_type_hints(function, include_extras=True)
 
 
-def _checked(
-    component: Callable[..., Any], model: type[BaseModel], options: Mapping[str, Any], where: str
-) -> dict[str, Any]:
-    """All options, defaults filled in, within their bounds and compatible with each other."""
-    try:
-        checked = model.model_validate(dict(options))
-    except ValidationError as error:
-        raise ConfigError(describe(error.errors(), where)) from error
-    values = {field: getattr(checked, field) for field in model.model_fields}
-    try:
-        if (check := getattr(component, "check_options", None)) is not None:
-            check(**{name: values[name] for name in inspect.signature(check).parameters})
-    except ValueError as error:
-        raise ConfigError(f"{where}: {error}") from error
-    return values
-
-
-def _parsed(kind: Kind, value: Any, hint: Any, where: str) -> Any:
-    """The option with components in it bound and schedules in it read; only losses and regularizers have those."""
-    marks = getattr(hint, "__metadata__", ())
-    inner = get_args(hint)[0] if marks else hint
-    if nested := next((mark for mark in marks if isinstance(mark, Nested)), None):
+def _parse(kind: Kind, value: Any, hint: Any, where: str) -> Any:
+    """Return an option with components inside it bound and schedules parsed."""
+    metadata = getattr(hint, "__metadata__", ())
+    inner = get_args(hint)[0] if metadata else hint
+    if nested := next((mark for mark in metadata if isinstance(mark, Nested)), None):
         if isinstance(value, Mapping) and isinstance(value.get("name"), str):
             options = {key: option for key, option in value.items() if key != "name"}
             return bind(nested.kind, value["name"], options, where=where)
         raise ConfigError(
-            f"{where}: expected a {nested.kind} such as {{name: …}} (got {_CLIPPED.repr(value)})"
+            f"{where}: expected a {nested.kind} such as {{name: …}} (got {_SHORT.repr(value)})"
         )
     if get_origin(inner) is tuple and isinstance(value, list | tuple):
+        item_hint = get_args(inner)[0]
         return tuple(
-            _parsed(kind, item, get_args(inner)[0], f"{where}.{index}")
-            for index, item in enumerate(value)
+            _parse(kind, item, item_hint, f"{where}.{index}") for index, item in enumerate(value)
         )
-    written = isinstance(value, Mapping) and "schedule" in value
-    if kind in ("loss", "regularizer") and (written or isinstance(value, Schedule)):
-        if inner is not float:
-            raise ConfigError(
-                f"{where}: has no schedule; only options that take any number can move"
-            )
-        for key in value if isinstance(value, Mapping) else ():
-            if key not in Schedule.model_fields:
-                raise ConfigError(
-                    f"{where}.{key}: unknown key; {suggest(key, list(Schedule.model_fields))}"
-                )
+    is_schedule = isinstance(value, Schedule) or (
+        isinstance(value, Mapping) and "schedule" in value
+    )
+    # In other kinds of components, an option may have a key of this name.
+    if not is_schedule or kind not in ("loss", "regularizer"):
+        return value
+    if inner is not float:
+        raise ConfigError(f"{where}: has no schedule; only options that take any number can move")
+    return checked(Schedule, value, where=where)
+
+
+def _checked_options(
+    component: Callable[..., Any], model: type[BaseModel], options: dict[str, Any], where: str
+) -> dict[str, Any]:
+    """Return all options, defaults filled in, if they keep their bounds and go together."""
+    values = dict(checked(model, options, where=where))
+    if (check := getattr(component, "check_options", None)) is not None:
         try:
-            return Schedule.model_validate(value)
-        except ValidationError as error:
-            raise ConfigError(describe(error.errors(), where)) from error
-    return value
+            check(**{name: values[name] for name in inspect.signature(check).parameters})
+        except ValueError as error:
+            raise ConfigError(f"{where}: {error}") from error
+    return values
 
 
-def _ends(value: Any, end: Literal[0, 1]) -> Any:
-    """The value with its schedules at their first or last number."""
+def _has_schedule(value: Any) -> bool:
+    items = value if isinstance(value, tuple) else [value]
+    return any(isinstance(item, Schedule) for item in items)
+
+
+def _at_end(value: Any, end: Literal[0, 1]) -> Any:
+    """Return the options with each schedule replaced by its first or last number."""
     if isinstance(value, Schedule):
         return value.ends[end]
     if isinstance(value, dict):
-        return {name: _ends(item, end) for name, item in value.items()}
-    return tuple(_ends(item, end) for item in value) if isinstance(value, tuple) else value
+        return {name: _at_end(item, end) for name, item in value.items()}
+    return tuple(_at_end(item, end) for item in value) if isinstance(value, tuple) else value
 
 
-def _kept(given: Any, checked: Any) -> Any:
-    """The checked value, or the schedules that were given for it."""
-    if isinstance(given, tuple) and any(isinstance(item, Schedule) for item in given):
-        return given
-    return given if isinstance(given, Schedule) else checked
+def checked(model: type[M], values: Any, *, where: str) -> M:
+    """Return the values as the model has them; `where` is their config path for messages.
+
+    Raises:
+        ConfigError: A key is unknown, or a value missing or out of its bounds.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(describe(error, where, model)) from error
 
 
-def _instead(kind: Kind, option: str, known: list[str]) -> str:
-    if kind == "selector" and (shared := SHARED_BY_SELECTORS.get(option)):
-        return f"all selectors share it: set {shared} instead"
-    return suggest(option, known) if known else "it has no options"
+def describe(error: ValidationError, where: str, model: type[BaseModel]) -> str:
+    """Return one line for each problem: its path, what is wrong, the value, and what is allowed.
 
-
-def describe(problems: list[Any], where: str) -> str:
-    """Pydantic's problems, one line each: path, value, what is allowed."""
+    Args:
+        error: What pydantic found.
+        where: Config path of the values that were checked; may be empty.
+        model: The model that checked them.
+    """
     lines = []
-    for problem in problems:
-        places = places_of(problem)
-        path = ".".join([where, *places] if where else places)
+    # Unknown keys come last: they are often the reason why something else is missing.
+    for problem in sorted(error.errors(), key=lambda problem: problem["type"] == "extra_forbidden"):
+        # The members of unions are no part of the path in the file.
+        path = [
+            str(part)
+            for part in problem["loc"]
+            if part not in ("Component", "(number)", "(schedule)")
+            and not str(part).startswith(("literal[", "tuple["))
+        ]
         message = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "model_type":
+        if problem["type"] == "extra_forbidden":
+            message = f"unknown key; {suggest(path[-1], _fields(model, path[:-1]))}"
+        elif problem["type"] == "model_type":
             message = "expected a section: keys with values, such as {name: ...}"
-        # The whole section is no value that anybody would look for.
-        value = (
-            ""
-            if problem["type"] == "missing" or not places
-            else f" (got {_CLIPPED.repr(problem['input'])})"
-        )
-        lines.append(f"{path}: {message}{value}" if path else f"{message}{value}")
+        # A whole section would not help as the value.
+        if path and problem["type"] not in ("missing", "extra_forbidden"):
+            message += f" (got {_SHORT.repr(problem['input'])})"
+        place = ".".join([where, *path] if where else path)
+        lines.append(f"{place}: {message}" if place else message)
     return "\n".join(lines)
 
 
-def places_of(problem: Any) -> list[str]:
-    """Where a problem of pydantic is, without the members of unions, which are no place in the file."""
-    return [
-        str(part)
-        for part in problem["loc"]
-        if part not in ("Component", "(number)", "(schedule)")
-        and not str(part).startswith(("literal[", "tuple["))
-    ]
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 100
+_SHORT.maxlevel = 2
 
 
-_CLIPPED = reprlib.Repr()
-_CLIPPED.maxstring = _CLIPPED.maxother = _CLIPPED.maxlong = 100
-_CLIPPED.maxlevel = 2
+def _fields(model: type[BaseModel], path: list[str]) -> Iterable[str]:
+    """Return the keys of the section at a config path."""
+    for name in path:
+        if name in model.model_fields:
+            model = _model_in(model.model_fields[name].annotation) or model
+    return model.model_fields
 
 
-def _as_written(hint: Any) -> Any:
-    """The annotation with numbers and booleans taken as they are written: true is not 1, "8" is no number."""
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((model for part in get_args(annotation) if (model := _model_in(part))), None)
+
+
+def _strict(hint: Any) -> Any:
+    """Return the annotation with strict numbers and booleans: true is not 1, "8" is no number."""
     if hint in (bool, int, float):
         return Annotated[hint, Strict()]
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        return Annotated[_as_written(arguments[0]), *hint.__metadata__]
+        return Annotated[_strict(arguments[0]), *hint.__metadata__]
     if origin in (Union, UnionType):
-        return Union[tuple(map(_as_written, arguments))]  # noqa: UP007 - built at run time
+        return Union[tuple(map(_strict, arguments))]  # noqa: UP007 - built at run time
     if origin in (list, dict, tuple):
-        return origin[tuple(map(_as_written, arguments))]
+        return origin[tuple(map(_strict, arguments))]
     return hint

@@ -1,4 +1,4 @@
-"""The configuration: one strict model per stage. It knows components by name and imports none of them."""
+"""The configuration: one strict model per stage, which names components without importing them."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,6 +12,10 @@ from pydantic import (
     Discriminator,
     Field,
     JsonValue,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
     Strict,
     Tag,
     model_validator,
@@ -21,10 +25,8 @@ from prefine.config.components import Kind, bind, lookup
 from prefine.schedules import Schedule
 from prefine.secrets import refuse_secrets
 
-PositiveInt = Annotated[int, Field(gt=0)]
-Seed = Annotated[int, Field(ge=0, lt=2**53)]  # every reader of JSON keeps these exactly
+Seed = Annotated[int, Field(ge=0, lt=2**53)]  # JSON readers keep integers below 2**53 exact
 Share = Annotated[float, Field(ge=0, le=1)]
-Cost = Annotated[float, Field(gt=0)]  # in the unit of the user's prices
 Decay = Annotated[float, Field(ge=0, lt=1)]
 ModuleNames = Annotated[
     tuple[Annotated[str, Field(min_length=1)], ...], Strict(False), Field(min_length=1)
@@ -32,7 +34,7 @@ ModuleNames = Annotated[
 
 
 def _refuse_functions(value: Any) -> None:
-    """Nothing, if a component is named: a run's configuration is written down."""
+    """Raise ValueError for a function: the configuration of a run is saved as names."""
     if isinstance(value, Mapping):
         value = tuple(value.values())
     if isinstance(value, list | tuple):
@@ -40,9 +42,8 @@ def _refuse_functions(value: Any) -> None:
             _refuse_functions(item)
     elif callable(value):
         raise ValueError(
-            f"{getattr(value, '__qualname__', value)!r} is a function; name it, such as {{name: "
-            f"dpo}} or "
-            "{name: my_module:my_loss}"
+            f"{getattr(value, '__qualname__', value)!r} is a function; name it, such as "
+            "{name: dpo} or {name: my_module:my_loss}"
         )
 
 
@@ -64,13 +65,13 @@ MovingWeight = Annotated[
 
 
 class Section(BaseModel):
-    """Base of all sections: frozen, unknown keys are errors, no NaN, and neither true nor "8" is a number."""
+    """Base of all sections: frozen and strict; unknown keys are errors, "8" is no number."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Component(BaseModel):
-    """A component by name; every other key is one of its options, checked when it is resolved."""
+    """A component by name; all other keys are its options, checked when it is resolved."""
 
     model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
     name: str
@@ -84,42 +85,44 @@ class Component(BaseModel):
 
     @property
     def options(self) -> dict[str, Any]:
-        """The keys beside `name`."""
+        """All keys except `name`."""
         return dict(self.__pydantic_extra__ or {})
 
     def resolve(self, kind: Kind, *, where: str, given: tuple[str, ...] = ()) -> Any:
-        """Import the component and check its options; `where` is the config path for messages."""
+        """Import the component and fill in its options; `where` is its config path for messages."""
         return bind(kind, self.name, self.options, where=where, given=given)
 
     def lookup(self, kind: Kind, *, where: str) -> Any:
-        """The component itself, its options unchecked."""
+        """Import the component without checking its options."""
         return lookup(kind, self.name, where=where)
 
 
 class Decoding(Section):
-    """How completions are drawn. Temperature 0 is greedy."""
+    """Sampling settings. Temperature 0 is greedy."""
 
-    temperature: Annotated[float, Field(ge=0)] = 0.9
+    temperature: NonNegativeFloat = 0.9
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     max_new_tokens: PositiveInt = 512
     seed: Seed = 0
 
 
 class SampleConfig(Decoding):
-    """Stage `sample`: M completions for every prompt, by the policy or by `model`, such as a server that runs it."""
+    """Stage `sample`: several completions for every prompt.
+
+    They come from `model`, such as a server that runs the policy; without it, from the policy.
+    """
 
     model: Component | None = None
-
     completions_per_prompt: Annotated[int, Field(ge=2)] = 8
     shard_prompts: PositiveInt = 256
-    max_cost: Cost | None = None
+    max_cost: PositiveFloat | None = None
     max_failed_fraction: Share = 0.02
 
 
 class RankConfig(Section):
-    """Stage `rank`: a strategy asks a judge for duels, or for ratings.
+    """Stage `rank`: a strategy asks a judge to compare completions or to rate them.
 
-    `scorer`, a judge that can rate, gives the ratings; None is the judge itself.
+    `scorer` is a judge that gives the ratings; without it, `judge` does.
     """
 
     strategy: Component = Component(name="iterative")
@@ -127,37 +130,37 @@ class RankConfig(Section):
     scorer: Component | None = None
     seed: Seed = 0
     max_calls: PositiveInt | None = None
-    max_cost: Cost | None = None
+    max_cost: PositiveFloat | None = None
     max_failed_fraction: Share = 0.02
 
 
 class PairConfig(Section):
-    """Stage `pair`: a ranking becomes preference pairs.
+    """Stage `pair`: make preference pairs from rankings.
 
-    What a selector proposes is taken if it meets the options here, `pairs_per_prompt` of it (None:
-    the selector's own number). `length_penalty` is per character, subtracted from the scores before
-    anything is selected. `held_out_prompts` prompts, chosen by a hash of their id, go to
-    `heldout_pairs/` and are not trained on. `labels: shuffled` is the control experiment: chosen
-    and rejected change places by a fair coin.
+    The selector's pairs are filtered by the options here; at most `pairs_per_prompt` are kept
+    (None: the selector's own number). `length_penalty` is subtracted from the scores, per
+    character, before anything is selected. `held_out_prompts` prompts, chosen by a hash of their
+    id, go to `heldout_pairs/` and are not trained on. `labels: shuffled` is a control experiment:
+    chosen and rejected are swapped at random.
     """
 
     selector: Component = Component(name="best_vs_random")
-    min_gap: Annotated[float, Field(ge=0)] | None = None
+    min_gap: NonNegativeFloat | None = None
     min_p_chosen: Annotated[float, Field(gt=0.5, le=1)] | None = None
     max_length_ratio: Annotated[float, Field(ge=1)] | None = None
-    length_penalty: Annotated[float, Field(ge=0)] = 0.0
+    length_penalty: NonNegativeFloat = 0.0
     drop_truncated: bool = False
     pairs_per_prompt: PositiveInt | None = None
-    held_out_prompts: Annotated[int, Field(ge=0)] = 0
+    held_out_prompts: NonNegativeInt = 0
     labels: Literal["judged", "shuffled"] = "judged"
     seed: Seed = 0
 
 
 class AdapterConfig(Section):
-    """What is trained instead of the weights: matrices of low rank beside them (LoRA), which can be saved alone.
+    """LoRA: train matrices of low rank instead of the weights.
 
-    `target_modules` are names of linear layers such as q_proj, or all of them but the output head.
-    `save: merged` leaves a whole model.
+    `target_modules` names linear layers such as q_proj, or all of them except the output head.
+    `save: adapter` saves the adapter alone, `save: merged` a whole model.
     """
 
     name: Literal["lora"]
@@ -168,9 +171,9 @@ class AdapterConfig(Section):
 
 
 class TrackingConfig(Section):
-    """Where the rows of a training are shown, beside the log; they decide nothing.
+    """Experiment trackers that get the rows of the training log; they change no result.
 
-    `run_name` None is the name of the run folder.
+    Without `run_name`, the name of the run folder is used.
     """
 
     trackers: Annotated[
@@ -181,10 +184,10 @@ class TrackingConfig(Section):
 
 
 class EarlyStopConfig(Section):
-    """What ends a training early: alarms of likelihood over-optimisation, on at `patience` evaluations in a row.
+    """Early stopping when alarms of likelihood over-optimization are on.
 
-    `keep` is how much of its moving average each evaluation keeps, the falls are shares of the
-    height.
+    They must be on at `patience` evaluations in a row. `keep` is the momentum of the moving
+    averages; `entropy_fall` and `mass_fall` are relative to the highest value so far.
     """
 
     alarms: Annotated[
@@ -200,15 +203,15 @@ class EarlyStopConfig(Section):
 
 
 class TrainConfig(Section):
-    """Stage `train`. A step is `pairs_per_step` pairs, however many micro-batches of `micro_batch_tokens` it takes.
+    """Stage `train`. A step has `pairs_per_step` pairs, in micro-batches of `micro_batch_tokens`.
 
-    With `sharing: auto` a prompt is computed once for all its completions wherever the model allows
-    it. With `gradient_checkpointing` layers are computed again in the backward pass: more time,
-    less memory. `reference_cache` is the folder of the reference's values; without it they are
-    beside the run folder, where other runs find them.
+    With `sharing: auto` a prompt is computed once for all its completions if the model allows it.
+    With `gradient_checkpointing` layers are computed again in the backward pass: more time, less
+    memory. `reference_cache` is the folder that keeps the reference's log-probabilities; without it
+    they are kept next to the run folder, where other runs find them.
 
     Without `adapter` all weights are trained. A hyper-parameter of the loss or the regularizer, and
-    the latter's weight, may be a schedule: `{schedule: linear, start: 0.1, end: 0.01}`.
+    `regularizer_weight`, may be a schedule: `{schedule: linear, start: 0.1, end: 0.01}`.
 
     Every `evaluate_every` steps the held-out pairs of section `pair` are evaluated.
     """
@@ -225,13 +228,13 @@ class TrainConfig(Section):
     gradient_checkpointing: bool = False
     epochs: PositiveInt = 1
     max_steps: PositiveInt | None = None
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-6
+    learning_rate: PositiveFloat = 1e-6
     schedule: Literal["constant", "linear", "cosine", "wsd"] = "cosine"
     warmup_fraction: Share = 0.1
     decay_fraction: Share = 0.2
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    weight_decay: NonNegativeFloat = 0.0
     adam_betas: Annotated[tuple[Decay, Decay], Strict(False)] = (0.9, 0.999)
-    max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
+    max_grad_norm: PositiveFloat | None = 1.0
     dtype: Literal["float32", "bfloat16"] = "float32"
     max_prompt_tokens: PositiveInt = 1024
     max_completion_tokens: PositiveInt = 1024
@@ -244,20 +247,18 @@ class TrainConfig(Section):
     seed: Seed = 0
 
     @model_validator(mode="after")
-    def _stops_on_evaluations(self) -> Self:
+    def _early_stop_has_evaluations(self) -> Self:
         if self.early_stop is not None and self.evaluate_every is None:
-            raise ValueError(
-                "early_stop needs evaluations to stop on; give train.evaluate_every, such as 20"
-            )
+            raise ValueError("early_stop needs evaluations; set train.evaluate_every, such as 20")
         return self
 
 
 class EvaluateConfig(Section):
-    """Stage `evaluate`: the trained model against a baseline on prompts it has not seen.
+    """Stage `evaluate`: compare the trained model with a baseline on prompts it has not seen.
 
-    `prompts` None evaluates only what the held-out pairs allow (reward accuracy). `decoding` None
-    is that of `sample`, `judge` None the training judge; `gold` adds a computable score by
-    constraint.
+    Without `prompts` only the held-out pairs are evaluated (reward accuracy). Without `decoding`
+    the settings of `sample` are used, without `judge` the judge of `rank`. `gold` adds a score that
+    is computed without a model.
     """
 
     model: Literal["trained"] | Component = "trained"
@@ -275,10 +276,10 @@ class ReportConfig(Section):
     """Stage `report`."""
 
     title: str = "prefine run"
-    examples: Annotated[int, Field(ge=0)] = 10
+    examples: NonNegativeInt = 10
 
 
-def _named(path: Any) -> Any:
+def _not_empty(path: Any) -> Any:
     if isinstance(path, str) and not path.strip():
         raise ValueError(
             "is empty, which would be the working directory; name a folder such as runs/mine"
@@ -287,9 +288,9 @@ def _named(path: Any) -> Any:
 
 
 class RunConfig(Section):
-    """A whole run. The road can be entered with `prompts`, with `completions` or with `pairs`."""
+    """A whole run, which starts from `prompts`, `completions` or `pairs`."""
 
-    run_dir: Annotated[Path, Strict(False), BeforeValidator(_named)]
+    run_dir: Annotated[Path, Strict(False), BeforeValidator(_not_empty)]
     policy: Component
     prompts: Component | None = None
     completions: Component | None = None
@@ -302,7 +303,7 @@ class RunConfig(Section):
     report: ReportConfig = ReportConfig()
 
     @model_validator(mode="after")
-    def _entered_once(self) -> Self:
+    def _has_one_entry(self) -> Self:
         entries = [
             name for name in ("prompts", "completions", "pairs") if getattr(self, name) is not None
         ]
@@ -321,55 +322,58 @@ class RunConfig(Section):
         return self
 
     def resolved(self) -> dict[str, JsonValue]:
-        """The whole configuration, defaults filled in, as JSON values; `run_dir` is left out: a run may be moved."""
+        """Return the configuration with its defaults as JSON values, without `run_dir`.
+
+        A run folder may be moved.
+        """
         return self.model_dump(mode="json", exclude={"run_dir"})
 
 
+_KINDS: dict[str, Kind] = {
+    "policy": "backend",
+    "sample.model": "backend",
+    "prompts": "source",
+    "completions": "source",
+    "pairs": "source",
+    "rank.strategy": "strategy",
+    "rank.judge": "judge",
+    "rank.scorer": "judge",
+    "pair.selector": "selector",
+    "train.loss": "loss",
+    "train.regularizer": "regularizer",
+    "train.reference": "backend",
+    "evaluate.model": "backend",
+    "evaluate.baseline": "backend",
+    "evaluate.prompts": "source",
+    "evaluate.judge": "judge",
+    "evaluate.gold": "gold",
+}
+_KIND_INSIDE: dict[Kind, Kind] = {"judge": "backend", "loss": "loss", "regularizer": "loss"}
+
+
 def components(config: RunConfig) -> Iterator[tuple[str, Kind, Component]]:
-    """Every component that a configuration names: its path, its kind, itself."""
-    yield "policy", "backend", config.policy
-    if config.sample is not None and config.sample.model is not None:
-        yield "sample.model", "backend", config.sample.model
-    for entry in ("prompts", "completions", "pairs"):
-        if (source := getattr(config, entry)) is not None:
-            yield entry, "source", source
-    if config.rank is not None:
-        yield "rank.strategy", "strategy", config.rank.strategy
-        yield from _judge("rank.judge", config.rank.judge)
-        if config.rank.scorer is not None:
-            yield from _judge("rank.scorer", config.rank.scorer)
-    yield "pair.selector", "selector", config.pair.selector
-    yield from _with_parts("train.loss", "loss", config.train.loss)
-    if config.train.regularizer is not None:
-        yield from _with_parts("train.regularizer", "regularizer", config.train.regularizer)
-    if isinstance(config.train.reference, Component):
-        yield "train.reference", "backend", config.train.reference
-    for name in ("model", "baseline"):
-        if isinstance(component := getattr(config.evaluate, name), Component):
-            yield f"evaluate.{name}", "backend", component
-    if config.evaluate.prompts is not None:
-        yield "evaluate.prompts", "source", config.evaluate.prompts
-    if config.evaluate.judge is not None:
-        yield from _judge("evaluate.judge", config.evaluate.judge)
-    if config.evaluate.gold is not None:
-        yield "evaluate.gold", "gold", config.evaluate.gold
+    """Yield every component that a configuration names, with its path and kind."""
+    for path, kind in _KINDS.items():
+        value: Any = config
+        for name in path.split("."):
+            value = getattr(value, name, None)
+        if isinstance(value, Component):
+            yield from _with_nested(path, kind, value)
 
 
-def _with_parts(
-    where: str, kind: Kind, component: Component
+def _with_nested(
+    path: str, kind: Kind, component: Component
 ) -> Iterator[tuple[str, Kind, Component]]:
-    """A loss, and the losses within it."""
-    yield where, kind, component
+    """Yield a component and those in its options: a judge's model, the losses inside a loss."""
+    yield path, kind, component
+    if kind not in _KIND_INSIDE:
+        return
     for option, value in component.options.items():
-        for index, part in enumerate(value) if isinstance(value, list | tuple) else [(None, value)]:
-            if isinstance(part, Mapping) and isinstance(part.get("name"), str):
-                path = f"{where}.{option}" if index is None else f"{where}.{option}.{index}"
-                yield from _with_parts(path, "loss", Component.model_validate(dict(part)))
-
-
-def _judge(where: str, judge: Component) -> Iterator[tuple[str, Kind, Component]]:
-    """A judge, and the model that it asks."""
-    yield where, "judge", judge
-    model = judge.options.get("model")
-    if isinstance(model, Mapping) and isinstance(model.get("name"), str):
-        yield f"{where}.model", "backend", Component.model_validate(dict(model))
+        items = {f"{path}.{option}": value}
+        if isinstance(value, list | tuple):
+            items = {f"{path}.{option}.{index}": item for index, item in enumerate(value)}
+        for inner_path, item in items.items():
+            is_component = isinstance(item, Mapping) and isinstance(item.get("name"), str)
+            if is_component and (kind != "judge" or option == "model"):
+                inner = Component.model_validate(dict(item))
+                yield from _with_nested(inner_path, _KIND_INSIDE[kind], inner)

@@ -1,36 +1,36 @@
-"""Configuration files: strict YAML, `--set` overrides, and messages that name the key and the nearest known one."""
+"""Configuration files: strict YAML, `--set` overrides, and messages that name the key."""
 
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from textwrap import indent
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from prefine.config.components import describe, places_of, suggest
+from prefine.config.components import describe
 from prefine.config.sections import RunConfig
 from prefine.errors import ConfigError
 from prefine.secrets import refuse_secrets
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's plain words: 1e-6 is a number, "on" and 1:30 are words, a repeated key is an error."""
+    """YAML 1.2: 1e-6 is a number, "on" and 1:30 are strings, and a repeated key is an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """The mapping, refusing a key that was there before."""
+        """Return the mapping; raise ConstructorError if a key is repeated or no scalar."""
         seen = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, dict | list):
-                raise yaml.constructor.ConstructorError(
-                    None, None, "a key must be a word", key_node.start_mark
-                )
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} appears twice", key_node.start_mark
-                )
-            seen.add(key)
+                problem = "a key must be a word"
+            elif key in seen:
+                problem = f"key {key!r} appears twice"
+            else:
+                seen.add(key)
+                continue
+            raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
         return super().construct_mapping(node, deep=deep)
 
 
@@ -53,7 +53,7 @@ _MOST_VALUES = 100_000
 
 
 def parse_yaml(text: str, *, where: str) -> Any:
-    """The value of a YAML text.
+    """Return the value of a YAML text; `where` names it in messages.
 
     Raises:
         ConfigError: It is not valid YAML; the message has line and column.
@@ -76,7 +76,7 @@ def parse_yaml(text: str, *, where: str) -> Any:
 
 
 def _expanded_size(value: Any, known: dict[int, int]) -> int:
-    """How many values a YAML value holds when every alias is written out; each one is visited once."""
+    """Return the number of values with every alias written out; `known` has those counted."""
     if not isinstance(value, dict | list):
         return 1
     if id(value) not in known:
@@ -91,7 +91,9 @@ def _expanded_size(value: Any, known: dict[int, int]) -> int:
 def load(
     path: Path, *, overrides: Sequence[str] = (), run_dir: str | Path | None = None
 ) -> RunConfig:
-    """The configuration of a file, with `--set a.b=value` applied and everything but the components checked.
+    """Return the configuration of a file with overrides `a.b=value` applied.
+
+    Everything is checked except the components' options.
 
     Raises:
         ConfigError: The file is missing or not valid, or a key or value is not allowed.
@@ -118,73 +120,44 @@ def load(
 
 
 def validate(values: Mapping[str, Any], *, where: str) -> RunConfig:
-    """A configuration from plain values.
+    """Return a configuration from plain values.
 
     Raises:
-        ConfigError: With one line for every problem: path, what is wrong, the value, the nearest
-            known key.
+        ConfigError: There are problems, one line each: path, problem, value, nearest known key.
     """
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:
-        lines = describe(
-            [e for e in error.errors() if e["type"] != "extra_forbidden"], ""
-        ).splitlines()
-        for problem in error.errors():
-            if problem["type"] == "extra_forbidden":
-                *parents, key = places_of(problem)
-                known = sorted(_section(parents).model_fields)
-                lines.append(f"{'.'.join([*parents, key])}: unknown key; {suggest(key, known)}")
-        raise ConfigError(f"{where}:\n" + "\n".join(f"  {line}" for line in lines)) from error
-
-
-def _section(path: list[str]) -> type[BaseModel]:
-    """The section at a config path; where a union is on the way, its model."""
-    section: type[BaseModel] = RunConfig
-    for name in path:
-        if name in section.model_fields:
-            found = _model_in(section.model_fields[name].annotation)
-            section = found or section
-    return section
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((m for part in get_args(annotation) if (m := _model_in(part))), None)
+        problems = indent(describe(error, "", RunConfig), "  ")
+        raise ConfigError(f"{where}:\n{problems}") from error
 
 
 def _set(values: dict[str, Any], override: str) -> None:
-    """Apply one `a.b.c=value`; the value is YAML."""
+    """Apply one override `a.b.c=value`; the value is YAML."""
     path, equals, text = override.partition("=")
-    if not equals or not all(path.split(".")):
+    keys = path.split(".")
+    if not equals or not all(keys):
         raise ConfigError(
             f"--set {override!r}: expected section.key=value, such as train.loss.beta=0.05"
         )
-    *parents, key = path.split(".")
     place: Any = values
-    for number, name in enumerate(parents):
-        at = _key_in(place, name)
-        if at is None or (isinstance(place, dict) and place.get(at) is None):
-            if at is None:
-                raise ConfigError(
-                    f"--set {override!r}: {'.'.join(parents[:number])} has no item {name}"
-                )
-            place[at] = {}
-        if not isinstance(place[at], dict | list):
+    for number, name in enumerate(keys):
+        if not isinstance(place, dict | list):
             raise ConfigError(
-                f"--set {override!r}: {'.'.join(parents[: number + 1])} is {place[at]!r}, not a "
-                "section"
+                f"--set {override!r}: {'.'.join(keys[:number])} is {place!r}, not a section"
             )
-        place = place[at]
-    at = _key_in(place, key)
-    if at is None:
-        raise ConfigError(f"--set {override!r}: {'.'.join(parents)} has no item {key}")
-    place[at] = parse_yaml(text, where=f"--set {path}")
+        key: Any = _key_in(place, name)
+        if key is None:
+            raise ConfigError(f"--set {override!r}: {'.'.join(keys[:number])} has no item {name}")
+        if number == len(keys) - 1:
+            place[key] = parse_yaml(text, where=f"--set {path}")
+        elif isinstance(place, dict) and place.get(key) is None:
+            place[key] = {}
+        place = place[key]
 
 
 def _key_in(place: Any, name: str) -> str | int | None:
-    """The key of a section, or the number of an item of a list; None where the list has no such item."""
+    """Return the key of a section or the index in a list; None if the list has no such item."""
     if isinstance(place, dict):
         return name
     return int(name) if name.isdecimal() and int(name) < len(place) else None

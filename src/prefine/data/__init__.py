@@ -1,1 +1,1 @@
-"""The run folder: journals, Parquet shards, manifest, leases; and the readers of users' files."""
+"""Users' data: files and hub data sets, read row by row into prompts, completions and pairs."""

@@ -1,26 +1,22 @@
-"""Any source → one JSON Lines file in our own columns; reading that file again gives the same ids."""
+"""Write any source as JSON Lines in our own columns; reading that file gives the same ids."""
 
 import json
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from prefine.atomic import write_atomically
 from prefine.data import entries
 from prefine.data.import_report import ImportReport
-from prefine.data.layouts.own import MARK
-from prefine.data.layouts.protocol import SourceRow
-from prefine.data.layouts.table import has_own_columns
+from prefine.data.layouts.protocol import SourceRow, Values
+from prefine.data.layouts.table import MARK, has_own_columns
 from prefine.errors import DataError
 from prefine.records import Completion, Message, PreferencePair, Prompt
 from prefine.run.rows import pair_row
 
-Values = dict[str, Any]
 
-
-def write_entries(rows: Iterator[SourceRow], entry: str, out: Path, screen: ImportReport) -> str:
-    """Write the rows that can be used, as one of `ENTRIES`, whole or not at all.
+def write_entries(rows: Iterator[SourceRow], entry: str, out: Path, report: ImportReport) -> str:
+    """Write the usable rows as one of `ENTRIES`, in one atomic step.
 
     Returns: The layout that the rows came in.
 
@@ -30,92 +26,81 @@ def write_entries(rows: Iterator[SourceRow], entry: str, out: Path, screen: Impo
         LimitError: The disk is full.
     """
     first = next(rows)
-    values = ENTRIES[entry](chain([first], rows), screen)
-    write_atomically(out, lambda temporary: _write(temporary, values))
+    written = ENTRIES[entry](chain([first], rows), report)
+
+    def write(path: Path) -> None:
+        with path.open("w", encoding="utf-8", newline="\n") as file:
+            for values in written:
+                marked = values if has_own_columns(values) else values | {MARK: "prefine"}
+                file.write(json.dumps(marked, ensure_ascii=False) + "\n")
+
+    write_atomically(out, write)
     return first.layout
 
 
-def _write(path: Path, values: Iterator[Values]) -> None:
-    with path.open("w", encoding="utf-8", newline="\n") as file:
-        for one in values:
-            file.write(
-                json.dumps(
-                    one if has_own_columns(one) else one | {MARK: "prefine"}, ensure_ascii=False
-                )
-                + "\n"
-            )
+def _prompts(rows: Iterable[SourceRow], report: ImportReport) -> Iterator[Values]:
+    return map(_prompt_values, entries.prompts(rows, report))
 
 
-def _prompts(rows: Iterable[SourceRow], screen: ImportReport) -> Iterator[Values]:
-    for prompt in entries.prompts(rows, screen):
-        yield prompt_values(prompt)
+def _completions(rows: Iterable[SourceRow], report: ImportReport) -> Iterator[Values]:
+    for prompt, answers in entries.completions(rows, report):
+        yield _prompt_values(prompt) | {"completions": list(map(_answer_values, answers))}
 
 
-def _completions(rows: Iterable[SourceRow], screen: ImportReport) -> Iterator[Values]:
-    for prompt, answers in entries.completions(rows, screen):
-        yield prompt_values(prompt) | {
-            "completions": [_answer_values(answer) for answer in answers]
-        }
-
-
-def _pairs(rows: Iterable[SourceRow], screen: ImportReport) -> Iterator[Values]:
-    for pair in entries.pairs(rows, screen):
-        values = pair_values(pair)
+def _pairs(rows: Iterable[SourceRow], report: ImportReport) -> Iterator[Values]:
+    for pair in entries.pairs(rows, report):
+        values = _pair_values(pair)
         # Pairs of ours have more than users' columns can say: token ids, log-probabilities, ids.
-        yield values if _says_all(values, pair) else pair_row(pair)
+        yield values if _is_lossless(values, pair) else pair_row(pair)
 
 
-def prompt_values(prompt: Prompt) -> Values:
-    """A prompt as a row."""
-    own: Values = {"prompt": _turns(prompt.messages)}
+ENTRIES = {"prompts": _prompts, "completions": _completions, "pairs": _pairs}
+
+
+def _prompt_values(prompt: Prompt) -> Values:
+    values = prompt.metadata | {"prompt": _messages(prompt.messages)}
     if prompt.tools is not None:
-        own["tools"] = list(prompt.tools)
+        values["tools"] = list(prompt.tools)
     if prompt.chat_template_kwargs:
-        own["chat_template_kwargs"] = prompt.chat_template_kwargs
-    return prompt.metadata | own
+        values["chat_template_kwargs"] = prompt.chat_template_kwargs
+    return values
 
 
-def pair_values(pair: PreferencePair) -> Values:
-    """A pair as a row."""
-    values = prompt_values(pair.prompt)
-    values |= {"chosen": [pair.chosen.message.chat()], "rejected": [pair.rejected.message.chat()]}
-    if isinstance(values["prompt"], str) and not any(
-        set(message.chat()) - {"role", "content"}
-        for message in (pair.chosen.message, pair.rejected.message)
-    ):
-        values |= {"chosen": pair.chosen.text, "rejected": pair.rejected.text}
-    extra = {"weight": pair.weight, "score_gap": pair.score_gap, "p_chosen": pair.p_chosen}
-    return values | {k: v for k, v in extra.items() if v is not None and (k, v) != ("weight", 1.0)}
+def _pair_values(pair: PreferencePair) -> Values:
+    values = _prompt_values(pair.prompt)
+    sides = {"chosen": pair.chosen.message, "rejected": pair.rejected.message}
+    plain = isinstance(values["prompt"], str) and all(map(_is_text, sides.values()))
+    for side, message in sides.items():
+        values[side] = message.content if plain else [message.chat()]
+    if pair.weight != 1:
+        values["weight"] = pair.weight
+    extra = {"score_gap": pair.score_gap, "p_chosen": pair.p_chosen}
+    return values | {name: value for name, value in extra.items() if value is not None}
 
 
-def _says_all(values: Values, pair: PreferencePair) -> bool:
+def _is_lossless(values: Values, pair: PreferencePair) -> bool:
     try:
-        again = entries.pair_in(SourceRow(pair.prompt.source, values), ImportReport())
+        return entries.pair_of_row(SourceRow(pair.prompt.source, values), ImportReport()) == pair
     except DataError:
         return False
-    return again == pair
 
 
 def _answer_values(answer: Completion) -> Values:
-    own: Values = {"text": answer.text}
-    if set(answer.message.chat()) != {"role", "content"}:
-        own = {"message": answer.message.chat()}
+    message = answer.message
+    values: Values = {"text": message.content} if _is_text(message) else {"message": message.chat()}
     if answer.model:
-        own["model"] = answer.model
+        values["model"] = answer.model
     if answer.finish_reason != "unknown":
-        own["finish_reason"] = answer.finish_reason
-    return answer.metadata | own
+        values["finish_reason"] = answer.finish_reason
+    return answer.metadata | values
 
 
-def _turns(messages: tuple[Message, ...]) -> str | list[Values]:
-    """One user turn is a text, as everybody writes it."""
-    if (
-        len(messages) == 1
-        and set(messages[0].chat()) == {"role", "content"}
-        and messages[0].role == "user"
-    ):
+def _messages(messages: tuple[Message, ...]) -> str | list[Values]:
+    """Return one user turn as a text, as everybody writes it."""
+    if len(messages) == 1 and messages[0].role == "user" and _is_text(messages[0]):
         return messages[0].content
     return [message.chat() for message in messages]
 
 
-ENTRIES = {"prompts": _prompts, "completions": _completions, "pairs": _pairs}
+def _is_text(message: Message) -> bool:
+    return message.chat().keys() == {"role", "content"}

@@ -1,92 +1,74 @@
-"""Rows of one prompt together, wherever they stand: through a temporary database, so that memory holds one group."""
+"""Gather the rows of each prompt into one row, wherever they stand in the source."""
 
 import pickle
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing
-from typing import Any
+from itertools import groupby
+from operator import itemgetter
 
-from prefine.data.layouts.protocol import PROMPT_NAMES, SourceRow, Values
+from prefine.data.layouts.protocol import PROMPT_NAMES, SourceRow
 from prefine.errors import DataError
 from prefine.records import content_hash
 
-_DECIDES = (*PROMPT_NAMES, "tools", "chat_template_kwargs")
+_IDENTITY = (*PROMPT_NAMES, "tools", "chat_template_kwargs")
 
 
 def by_prompt(rows: Iterable[SourceRow], limit: int | None = None) -> Iterator[SourceRow]:
-    """One row for each prompt, in the order of their first rows, with the completions of all.
+    """Yield one row for each prompt, in the order of their first rows, with the completions of all.
 
-    The place is that of the first row, and so are other columns. A row without a prompt and
-    completions comes as it is.
+    Place and other columns are those of the first row. A row without a prompt or completions is
+    yielded unchanged.
 
     Args:
         rows: In our own columns.
         limit: Keep the answers of the first prompts only.
     """
-    # An empty name is a database in a temporary file that is gone when it is closed.
+    # First, all rows go into a temporary database, because they may not fit into memory; then they
+    # are read back prompt by prompt. The empty name is a file that is deleted when it is closed.
     with closing(sqlite3.connect("")) as database:
-        database.execute("CREATE TABLE answers (key TEXT, content BLOB)")
-        database.execute("CREATE TABLE groups (key TEXT PRIMARY KEY, first INTEGER)")
-        prompts = 0
-        for number, row in enumerate(rows):
-            key = _key(row)
-            if (
-                key is None
-                or not isinstance(row.values.get("completions"), list)
-                or not row.values["completions"]
-            ):
+        database.execute("CREATE TABLE answers (prompt INTEGER, content BLOB)")
+        numbers: dict[str, int] = {}
+        for row in rows:
+            key = _prompt_key(row)
+            completions = row.values.get("completions")
+            if key is None or not isinstance(completions, list) or not completions:
                 yield row
                 continue
-            known = database.execute("SELECT 1 FROM groups WHERE key = ?", (key,)).fetchone()
-            if known is None:
-                prompts += 1
-                if limit is None or prompts <= limit:
-                    database.execute("INSERT INTO groups VALUES (?, ?)", (key, number))
-                else:
-                    continue
-            database.execute("INSERT INTO answers VALUES (?, ?)", (key, _packed(row)))
-        # The answers of a prompt in the order in which they stand: their numbers are part of their
-        # ids.
-        found = database.execute(
-            "SELECT groups.first, content FROM answers JOIN groups USING (key) ORDER BY "
-            "groups.first, answers.rowid"
-        )
-        group: SourceRow | None = None
-        last = -1
-        for first, content in found:
-            row = SourceRow(*pickle.loads(content))
-            if group is None or first != last:
-                if group is not None:
-                    yield group
-                group, last = row._replace(places=_places(row)), first
+            if key not in numbers and len(numbers) == limit:
                 continue
-            group.values["completions"].extend(row.values["completions"])
-            group = group._replace(places=(*group.places, *_places(row)))
-        if group is not None:
-            yield group
+            number = numbers.setdefault(key, len(numbers))
+            database.execute("INSERT INTO answers VALUES (?, ?)", (number, _pickled(row)))
+        # Answers keep the order of the source, because their numbers are part of their ids.
+        found = database.execute("SELECT prompt, content FROM answers ORDER BY prompt, rowid")
+        for _, stored in groupby(found, key=itemgetter(0)):
+            group = [SourceRow(*pickle.loads(content)) for _, content in stored]
+            answers = [answer for row in group for answer in row.values["completions"]]
+            yield group[0]._replace(
+                values=group[0].values | {"completions": answers},
+                places=tuple(place for row in group for place in _places(row)),
+            )
 
 
-def _key(row: SourceRow) -> str | None:
-    decides: dict[str, Any] = {
-        name: row.values[name] for name in _DECIDES if row.values.get(name) is not None
-    }
+def _prompt_key(row: SourceRow) -> str | None:
+    values = row.values
     try:
-        return content_hash(decides)
+        return content_hash(
+            {name: values[name] for name in _IDENTITY if values.get(name) is not None}
+        )
     except (TypeError, ValueError):
-        return None  # whoever reads the prompt will name what is wrong with it
+        return None  # reading the prompt will say what is wrong with it
 
 
-def _packed(row: SourceRow) -> bytes:
-    values: Values = row.values
+def _pickled(row: SourceRow) -> bytes:
     try:
-        return pickle.dumps((row.where, values, row.layout, row.places))
+        return pickle.dumps(tuple(row))
     except Exception as error:  # a user's function may yield anything
         raise DataError(
             f"{row.where}: holds a value that cannot be copied ({error}); remove or convert it"
         ) from error
 
 
-def _places(row: SourceRow) -> tuple[str, ...]:
-    return row.places or tuple(
-        f"{row.where}, completion {n}" for n in range(len(row.values["completions"]))
-    )
+def _places(row: SourceRow) -> Iterable[str]:
+    count = len(row.values["completions"])
+    return row.places or [f"{row.where}, completion {number}" for number in range(count)]

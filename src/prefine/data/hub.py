@@ -1,10 +1,10 @@
 """Rows of a data set on the Hugging Face hub, or in a local folder in the hub's form."""
 
 from collections.abc import Iterator
-from itertools import islice
+from itertools import count
 from typing import Any
 
-from prefine.data.files import plain
+from prefine.data.formats import as_json
 from prefine.data.layouts.protocol import SourceRow
 from prefine.data.layouts.table import LayoutName
 from prefine.data.sources import Columns, Limit, shaped
@@ -24,7 +24,7 @@ def hub(
     layout: LayoutName = "auto",
     limit: Limit | None = None,
 ) -> Iterator[SourceRow]:
-    """Rows of a data set on the hub. Code that comes with a data set is never run.
+    """Yield the rows of a data set on the hub. Code that comes with a data set is never run.
 
     Args:
         path: Its name there, such as org/name; or a local folder.
@@ -42,15 +42,31 @@ def hub(
         ConfigError: The package `datasets` is missing, or there is no such split.
         BackendError: The data set cannot be loaded.
     """
-    chosen = {"name": config, "data_dir": data_dir, "data_files": data_files, "revision": revision}
-    rows = _rows(path, split, chosen | {"streaming": streaming})
+    rows = _rows(
+        path,
+        split,
+        name=config,
+        data_dir=data_dir,
+        data_files=data_files,
+        revision=revision,
+        streaming=streaming,
+    )
     return shaped(rows, columns=columns, layout=layout, limit=limit)
 
 
-def _rows(path: str, split: str, options: dict[str, Any]) -> Iterator[SourceRow]:
-    loaded = _load(path, split, options)
-    for number, values in enumerate(_guarded(iter(loaded), path)):
-        yield SourceRow(f"hub:{path} {split}, row {number}", plain(values))
+def _rows(path: str, split: str, **options: Any) -> Iterator[SourceRow]:
+    rows = iter(_load(path, split, options))
+    for number in count():
+        try:
+            values = next(rows)
+        except StopIteration:
+            return
+        except Exception as error:
+            raise BackendError(
+                f"hub:{path}: reading stopped ({type(error).__name__}: {error}); run the same "
+                "command again"
+            ) from error
+        yield SourceRow(f"hub:{path} {split}, row {number}", as_json(values))
 
 
 def _load(path: str, split: str, options: dict[str, Any]) -> Any:
@@ -69,21 +85,6 @@ def _load(path: str, split: str, options: dict[str, Any]) -> Any:
             raise ConfigError(f"hub:{path}: {first}") from error
         raise BackendError(
             f"hub:{path}: cannot be loaded ({type(error).__name__}: {first}); check the name, the "
-            "configuration and "
-            "the revision; offline, download it first or read the files with {name: file, path: "
-            "...}"
+            "configuration and the revision; offline, download it first or read the files with "
+            "{name: file, path: ...}"
         ) from error
-
-
-def _guarded(rows: Iterator[Any], path: str) -> Iterator[Any]:
-    while True:
-        try:
-            batch = list(islice(rows, 1))
-        except Exception as error:
-            raise BackendError(
-                f"hub:{path}: reading stopped ({type(error).__name__}: {error}); run the same "
-                "command again"
-            ) from error
-        if not batch:
-            return
-        yield batch[0]

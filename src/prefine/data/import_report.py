@@ -1,4 +1,4 @@
-"""What was read and set aside because it cannot teach anything: counted by reason, with the first places."""
+"""Counts of the rows that cannot teach anything and were set aside, with the first places."""
 
 from collections import Counter
 
@@ -21,10 +21,10 @@ class UselessRow(DataError):
 
 
 class ImportReport:
-    """Counts of what was set aside, and of what was kept with a remark; strict, the first of either is an error.
+    """Counts of rows that were dropped, and of rows that were kept with a remark.
 
     Args:
-        strict: Refuse instead of counting.
+        strict: Raise on the first dropped or remarked row instead of counting it.
     """
 
     def __init__(self, *, strict: bool = False) -> None:
@@ -34,54 +34,40 @@ class ImportReport:
         self.dropped: Counter[str] = Counter()
         self.remarked: Counter[str] = Counter()
         self._places: dict[str, list[str]] = {}
-        self._first: dict[str, str] = {}
+        self._examples: dict[str, str] = {}
 
     def drop(self, row: UselessRow, where: str) -> None:
-        """Set something aside.
-
-        Raises:
-            DataError: The screen is strict.
-        """
+        """Count a row that is left out; raise DataError instead if the report is strict."""
         self._count(self.dropped, row, where)
 
-    def remark(self, row: UselessRow, where: str) -> None:
-        """Keep a row that somebody should look at, or one that lost a field which cannot be stored.
-
-        Raises:
-            DataError: The screen is strict.
-        """
-        self._count(self.remarked, row, where)
+    def remark(self, reason: str, message: str, where: str) -> None:
+        """Count a row that is kept but should be looked at; raise if the report is strict."""
+        self._count(self.remarked, UselessRow(reason, message), where)
 
     def _count(self, counts: Counter[str], row: UselessRow, where: str) -> None:
         if self.strict:
             raise DataError(f"{row} (refused because of --strict)") from row
         counts[row.reason] += 1
-        self._first.setdefault(row.reason, str(row))
+        self._examples.setdefault(row.reason, str(row))
         places = self._places.setdefault(row.reason, [])
         if len(places) < _PLACES:
             places.append(where)
 
     def notes(self) -> tuple[str, ...]:
         """One line for each reason, with the first places."""
-        return (*self._lines("set aside", self.dropped), *self._lines("kept", self.remarked))
-
-    def _lines(self, what: str, counts: Counter[str]) -> list[str]:
-        return [
+        return tuple(
             f"{what}: {count:,} × {reason} "
             f"({'; '.join(self._places[reason])}{'; …' if count > _PLACES else ''})"
+            for what, counts in (("set aside", self.dropped), ("kept", self.remarked))
             for reason, count in sorted(counts.items())
-        ]
+        )
 
     def require_some(self, what: str) -> None:
-        """Nothing, if something was kept or nothing was set aside.
-
-        Raises:
-            DataError: Everything was set aside.
-        """
-        if self.dropped and not self.kept:
-            lines = (*self.notes(), *(self._first[reason] for reason in sorted(self.dropped)))
-            reasons = "\n".join(f"  {line}" for line in lines)
-            raise DataError(
-                f"{what}: nothing is left of {self.read:,} rows; give rows that can be "
-                f"used:\n{reasons}"
-            )
+        """Raise DataError if all rows were dropped."""
+        if self.kept or not self.dropped:
+            return
+        lines = [*self.notes(), *(self._examples[reason] for reason in sorted(self.dropped))]
+        reasons = "\n".join(f"  {line}" for line in lines)
+        raise DataError(
+            f"{what}: nothing is left of {self.read:,} rows; give rows that can be used:\n{reasons}"
+        )

@@ -1,4 +1,4 @@
-"""Messages of users' rows, in the forms that they come in → our own; what cannot be stored is left out and counted."""
+"""Messages and metadata of users' rows, converted to what our records can store."""
 
 import json
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from prefine.data.import_report import ImportReport, UselessRow
-from prefine.data.layouts.protocol import has, show
+from prefine.data.layouts.protocol import has, is_conversation, show
 from prefine.errors import DataError
 from prefine.records import Message
 
@@ -15,14 +15,14 @@ _REASONING = ("reasoning_content", "thinking")
 _ROLES = {"developer": "system"}
 
 
-def messages_of(value: Any, where: str, *, role: str, screen: ImportReport) -> tuple[Message, ...]:
-    """The messages of a field.
+def messages_of(value: Any, where: str, *, role: str, report: ImportReport) -> tuple[Message, ...]:
+    """Return the messages of a field.
 
     Args:
         value: A text, a message or a list of messages.
         where: The place of the field.
         role: Who says a text that stands alone.
-        screen: Where fields that a message does not have are counted.
+        report: Counts the fields that our messages do not have.
 
     Raises:
         UselessRow: A message is empty.
@@ -32,18 +32,15 @@ def messages_of(value: Any, where: str, *, role: str, screen: ImportReport) -> t
         value = [{"role": role, "content": value}]
     elif isinstance(value, dict):
         value = [value]
-    if (
-        not isinstance(value, list)
-        or not value
-        or not all(isinstance(item, dict) for item in value)
-    ):
+    if not is_conversation(value):
         raise DataError(
             f"{where}: expected a text or a list of messages (objects with role and content), got "
-            f"{show(value)}; "
-            "fill it, or remove the row"
+            f"{show(value)}; fill it, or remove the row"
         )
     try:
-        messages = tuple(Message.model_validate(_as_ours(item, where, screen)) for item in value)
+        messages = tuple(
+            Message.model_validate(_as_our_message(item, where, report)) for item in value
+        )
     except ValidationError as error:
         raise DataError(f"{where}: {reason(error)}") from error
     for message in messages:
@@ -57,14 +54,14 @@ def messages_of(value: Any, where: str, *, role: str, screen: ImportReport) -> t
         except UnicodeEncodeError as error:
             raise DataError(
                 f"{where}: character {error.start} is half of a surrogate pair "
-                f"({message.content[error.start]!r}); "
-                "the file was cut inside an emoji: repair or remove the row"
+                f"({message.content[error.start]!r}); the file was cut inside an "
+                "emoji: repair or remove the row"
             ) from error
     return messages
 
 
 def structured(value: Any) -> Any:
-    """A column that trainers also take as JSON text, without the fields that a table fills with None."""
+    """Parse a column that may be JSON text; drop fields that a table fills with None."""
     if isinstance(value, str):
         try:
             value = json.loads(value)
@@ -73,29 +70,27 @@ def structured(value: Any) -> Any:
     return _without_none(value)
 
 
-def storable(values: Mapping[str, Any], where: str, screen: ImportReport) -> dict[str, Any]:
-    """The metadata that a file of ours can hold; the rest is left out and counted."""
+def storable(values: Mapping[str, Any], where: str, report: ImportReport) -> dict[str, Any]:
+    """Return the metadata that JSON can hold; the other columns are left out and counted."""
     kept = {}
     for name, value in values.items():
         try:
             json.dumps(value, allow_nan=False, ensure_ascii=False).encode("utf-8")
         except (TypeError, ValueError, RecursionError):
             kind = type(value).__name__
-            remark = (
-                f"{where}: the column {name!r} holds {kind} {show(value)}, which JSON "
-                "cannot: remove or convert it"
-            )
-            screen.remark(
-                UselessRow(f"without the column {name!r} ({kind}, which JSON cannot hold)", remark),
+            report.remark(
+                f"without the column {name!r} ({kind}, which JSON cannot hold)",
+                f"{where}: the column {name!r} holds {kind} {show(value)}, which JSON cannot: "
+                "remove or convert it",
                 where,
             )
-            continue
-        kept[name] = value
+        else:
+            kept[name] = value
     return kept
 
 
 def reason(error: Exception) -> str:
-    """What a record has to say against a row."""
+    """Return the message of an error, with the field and the value of each pydantic error."""
     if isinstance(error, ValidationError):
         return "; ".join(
             f"{'.'.join(map(str, e['loc'])) or 'row'}: {e['msg']} (got {show(e.get('input'))})"
@@ -104,14 +99,14 @@ def reason(error: Exception) -> str:
     return str(error)
 
 
-def _as_ours(message: dict[str, Any], where: str, screen: ImportReport) -> dict[str, Any]:
-    """A message as chat services and tables hold it: other names, parts of a text, fields that are None."""
+def _as_our_message(message: dict[str, Any], where: str, report: ImportReport) -> dict[str, Any]:
+    """Convert a message of a chat service or table: other names, parts of text, None."""
     # A field that only other rows have is None, or an empty list.
     known = {name: value for name, value in message.items() if value is not None and value != []}
     if "role" not in known:
         raise DataError(
-            f"{where}: a message has no role; {has(known)}; messages need role and content: "
-            "rename these"
+            f"{where}: a message has no role; {has(known)}; messages need role and content: rename "
+            "these"
         )
     for name in _REASONING:
         if isinstance(known.get(name), str):
@@ -126,33 +121,30 @@ def _as_ours(message: dict[str, Any], where: str, screen: ImportReport) -> dict[
     if isinstance(known.get("content"), list):
         known["content"] = _joined(known["content"], where)
     for name in set(known) - set(Message.model_fields) - set(_REASONING):
-        remark = (
-            f"{where}: a message has a field {name!r} ({show(known[name])}), which ours do "
-            "not: remove it"
+        report.remark(
+            f"without the message field {name!r}",
+            f"{where}: a message has a field {name!r} ({show(known[name])}), which ours do not: "
+            "remove it",
+            where,
         )
-        screen.remark(UselessRow(f"without the message field {name!r}", remark), where)
     return {name: known[name] for name in Message.model_fields if name in known}
 
 
 def _joined(parts: list[Any], where: str) -> str:
-    texts = [
-        part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None
-        for part in parts
-    ]
-    if not all(isinstance(text, str) for text in texts):
-        odd = next(
-            part for part, text in zip(parts, texts, strict=True) if not isinstance(text, str)
-        )
-        raise DataError(
-            f"{where}: content must be a text or parts of type text, got {show(odd)}; images and "
-            "files cannot be "
-            "read: remove the row"
-        )
-    return "".join(text for text in texts if text)
+    texts = []
+    for part in parts:
+        text = part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None
+        if not isinstance(text, str):
+            raise DataError(
+                f"{where}: content must be a text or parts of type text, got {show(part)}; images "
+                "and files cannot be read: remove the row"
+            )
+        texts.append(text)
+    return "".join(texts)
 
 
 def _without_none(value: Any) -> Any:
-    """Tables give every object the fields of all; those of others are None."""
+    """Drop the fields of None: tables give every object the fields of all objects."""
     if isinstance(value, dict):
         return {name: _without_none(item) for name, item in value.items() if item is not None}
     return [_without_none(item) for item in value] if isinstance(value, list | tuple) else value

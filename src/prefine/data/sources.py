@@ -1,37 +1,25 @@
-"""Where rows come from: files, the hub, the embedded playground, a user's function. Rows come out in our columns."""
+"""Sources of rows in our own columns: files, the embedded playground, a user's function."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from prefine.config.components import describe, options_model
+from prefine.config.components import checked, options_model
 from prefine.config.sections import Component
-from prefine.data.files import Format, files_at, plain, rows_in
+from prefine.data.files import files_at, rows_in
+from prefine.data.formats import Format, as_json
 from prefine.data.grouping import by_prompt
-from prefine.data.layouts.leaderboards import question_of
+from prefine.data.layouts.answers import question_of
 from prefine.data.layouts.prompts import put_aside
-from prefine.data.layouts.protocol import PROMPT_NAMES, SourceRow
+from prefine.data.layouts.protocol import PROMPT_NAMES, SourceRow, rest
 from prefine.data.layouts.table import BY_NAME, LayoutName, convert, recognise
 from prefine.errors import ConfigError, DataError, PrefineError
 
-__all__ = [
-    "Columns",
-    "Limit",
-    "SourceRow",
-    "file",
-    "open_source",
-    "playground",
-    "read",
-    "read_files",
-    "shaped",
-]
-
 Columns = dict[str, str]
 Limit = Annotated[int, Field(gt=0)]
-_KIND: Literal["source"] = "source"
 
 
 def file(
@@ -43,7 +31,7 @@ def file(
     questions: Path | None = None,
     limit: Limit | None = None,
 ) -> Iterator[SourceRow]:
-    """Rows of JSON Lines, JSON (a list of objects), CSV, Parquet or Arrow files.
+    """Yield the rows of JSON Lines, JSON (a list of objects), CSV, Parquet or Arrow files.
 
     Args:
         path: A file, a pattern such as data/*.jsonl, or a folder of parts; relative to the working
@@ -58,8 +46,8 @@ def file(
         ConfigError: There is no such file, or its format is unknown.
         DataError: A file is empty, or a row is not an object; the message has the line.
     """
-    files = files_at(path, format)
-    return shaped(rows_in(files), columns=columns, layout=layout, questions=questions, limit=limit)
+    rows = rows_in(files_at(path, format))
+    return shaped(rows, columns=columns, layout=layout, questions=questions, limit=limit)
 
 
 def playground(
@@ -68,7 +56,7 @@ def playground(
     split: Literal["train", "test"] = "train",
     seed: Annotated[int, Field(ge=0)] = 0,
 ) -> Iterator[SourceRow]:
-    """Prompts of the embedded world; train and test prompts never coincide.
+    """Yield prompts of the embedded world; train and test prompts never coincide.
 
     Args:
         count: How many distinct prompts; asking for more only appends.
@@ -89,7 +77,7 @@ def shaped(
     questions: Path | None = None,
     limit: Limit | None = None,
 ) -> Iterator[SourceRow]:
-    """Rows of any layout in our own columns: prompt; prompt and completions; prompt, chosen and rejected.
+    """Convert rows of any layout to our own columns: prompt, completions, chosen, rejected.
 
     Args:
         rows: As they are in the source; nothing is read ahead, unless answers have to be grouped by
@@ -111,26 +99,22 @@ def shaped(
     kind = recognise(first) if layout == "auto" else BY_NAME[layout]
     if kind.needs_questions and questions is None and "messages" not in first.values:
         raise ConfigError(
-            f"{first.where}: the layout {kind.name} has no questions in it; name the file that "
-            "has them with "
-            "questions: path/to/question.jsonl"
+            f"{first.where}: the layout {kind.name} has no questions in it; name the file that has "
+            "them with questions: path/to/question.jsonl"
         )
-    known = (
-        dict(map(question_of, rows_in(files_at(questions, None)))) if questions is not None else {}
-    )
+    known = {} if questions is None else dict(map(question_of, rows_in(files_at(questions, None))))
     converted = (convert(kind, row, known) for row in chain([first], renamed))
     if kind.grouped:
         yield from by_prompt(converted, limit)
     elif "completions" in first.values and "chosen" not in first.values:
-        # A row has all answers of a prompt, as a rule; where another has more of them they belong
-        # together.
+        # A row usually has all answers of its prompt. Where another row has more, merge them.
         yield from by_prompt(islice(converted, limit))
     else:
         yield from islice(converted, limit)
 
 
 def open_source(component: Component, *, where: str) -> Callable[[], Iterator[SourceRow]]:
-    """What gives the rows of a configured source; its options are checked now, nothing is read.
+    """Check the options of a configured source and return the function that reads its rows.
 
     A user's `module:function` may yield plain objects. It takes the options that it declares;
     `columns`, `layout`, `questions` and `limit` are ours where it does not.
@@ -139,19 +123,19 @@ def open_source(component: Component, *, where: str) -> Callable[[], Iterator[So
         ConfigError: The source is unknown, or an option is.
     """
     if ":" not in component.name:
-        bound: Callable[[], Iterator[SourceRow]] = component.resolve(_KIND, where=where)
+        bound: Callable[[], Iterator[SourceRow]] = component.resolve("source", where=where)
         return bound
-    declared = options_model(component.lookup(_KIND, where=where)).model_fields
+    declared = options_model(component.lookup("source", where=where)).model_fields
     known = options_model(shaped).model_fields
     ours = {k: v for k, v in component.options.items() if k in known and k not in declared}
     theirs = {k: v for k, v in component.options.items() if k not in ours}
-    function = Component(name=component.name, **theirs).resolve(_KIND, where=where)
+    function = Component(name=component.name, **theirs).resolve("source", where=where)
     options = _checked(ours, where)
-    return lambda: shaped(_placed(function, component.name), **options)
+    return lambda: shaped(_rows_of(function, component.name), **options)
 
 
 def read(component: Component, *, where: str) -> Iterator[SourceRow]:
-    """The rows of a configured source, in our own columns.
+    """Yield the rows of a configured source, in our own columns.
 
     Raises:
         ConfigError: The source or an option is unknown, or there is no such file.
@@ -163,27 +147,21 @@ def read(component: Component, *, where: str) -> Iterator[SourceRow]:
 def read_files(
     files: list[tuple[Path, Format]], options: Mapping[str, Any], *, where: str
 ) -> Iterator[SourceRow]:
-    """The rows of several files as one source; `options` are those of `shaped`.
+    """Yield the rows of several files as one source; `options` are those of `shaped`.
 
     Raises:
         ConfigError: An option is wrong, or there is no such file.
         DataError: A row cannot be used.
     """
-    checked = _checked(options, where)
-    return shaped(rows_in(files), **checked)
+    return shaped(rows_in(files), **_checked(options, where))
 
 
 def _checked(options: Mapping[str, Any], where: str) -> dict[str, Any]:
-    model = options_model(shaped)
-    try:
-        checked = model.model_validate(dict(options))
-    except ValidationError as error:
-        raise ConfigError(describe(error.errors(), where)) from error
-    return {name: getattr(checked, name) for name in model.model_fields}
+    return dict(checked(options_model(shaped), dict(options), where=where))
 
 
-def _placed(function: Callable[[], Any], name: str) -> Iterator[SourceRow]:
-    """What a user's function yields, as rows that know their place."""
+def _rows_of(function: Callable[[], Any], name: str) -> Iterator[SourceRow]:
+    """Yield the rows of a user's function, each with its place."""
     number = -1
     try:
         for number, item in enumerate(function()):
@@ -195,7 +173,7 @@ def _placed(function: Callable[[], Any], name: str) -> Iterator[SourceRow]:
                 raise DataError(
                     f"{where}: expected an object with named fields, got {type(item).__name__}"
                 )
-            yield SourceRow(where, plain(dict(item)))
+            yield SourceRow(where, as_json(dict(item)))
     except PrefineError:
         raise
     except Exception as error:  # the user's own code may raise anything
@@ -208,16 +186,16 @@ def _placed(function: Callable[[], Any], name: str) -> Iterator[SourceRow]:
 
 def _renamed(rows: Iterable[SourceRow], columns: Columns) -> Iterator[SourceRow]:
     for row in rows:
-        where, values = row.where, row.values
+        values = row.values
         for ours, theirs in columns.items():
             if theirs not in values:
                 raise DataError(
-                    f"{where}: no column {theirs!r} (mapped to {ours!r}); this row has "
+                    f"{row.where}: no column {theirs!r} (mapped to {ours!r}); this row has "
                     f"{', '.join(sorted(values))}"
                 )
-        renamed = {ours: values[theirs] for ours, theirs in columns.items()}
-        others = {k: v for k, v in values.items() if k not in columns.values()}
+        others = rest(values, *columns.values())
         for name in PROMPT_NAMES:
             if name in columns:
                 others = put_aside(others, keep=name)
-        yield SourceRow(where, others | renamed)
+        renamed = {ours: values[theirs] for ours, theirs in columns.items()}
+        yield SourceRow(row.where, others | renamed)

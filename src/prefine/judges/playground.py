@@ -1,4 +1,4 @@
-"""The playground's judge: a simulated one whose accuracy, noise and biases are known.
+"""The playground's judge, simulated with known accuracy, noise and biases.
 
 It knows the gold score and sees it through noise, so everything that is measured about a run on the
 playground (the judge's accuracy, its slot preference, what they do to the trained model) can be
@@ -18,16 +18,16 @@ from prefine.ranking.noise import SOFTNESS, Verdicts, first_slot_logit, noise_sd
 from prefine.records import Completion, Prompt, content_hash
 
 GOLD_SD = 0.16
-"""Standard deviation of the gold score among the embedded model's samples for one prompt: the unit of quality."""
+"""Standard deviation of the gold score among the embedded model's samples for one prompt."""
 
 LENGTH_SD = 30.0
-"""Standard deviation of their length among the same [characters]: the unit of `length_bias`."""
+"""Standard deviation of the length of the same samples [characters]; unit of `length_bias`."""
 
 _NORMAL = NormalDist()
 
 
 class PlaygroundJudge:
-    """Compares two completions by the gold score plus noise; the same question always gets the same answer.
+    """Compares completions by gold score plus noise; the same question gets the same answer.
 
     margin = gold gap / GOLD_SD + length_bias * length gap / LENGTH_SD
              + sigma * (sqrt(1 - order_noise) * pair noise + sqrt(order_noise) * order noise +
@@ -80,7 +80,7 @@ class PlaygroundJudge:
 
     @property
     def first_slot_bias(self) -> float:
-        """The log-odds for the first slot between two equals [logit], as one would measure it on this judge.
+        """Log-odds for the first of two equal completions [logit], as measured on this judge.
 
         Exactly 3 * the bias in sigma for soft verdicts; logit(Phi(bias in sigma)) for hard ones.
         Without noise, 0.
@@ -90,27 +90,23 @@ class PlaygroundJudge:
         return first_slot_logit(self._slot_bias, self._verdict)
 
     def check(self, prompt: Prompt, completions: list[Completion]) -> None:
-        """Nothing, for a prompt of the playground.
-
-        Raises:
-            DataError: The prompt is not of the playground, so it has no gold score.
-        """
+        """Raise DataError for a prompt that is not of the playground: it has no gold score."""
         try:
             parse(prompt.text)
         except ValueError as error:
             raise DataError(
                 f"prompt {prompt.id}: {error}. The playground judge knows no other prompts; "
-                "rank these with another judge (rank.judge.name), or take prompts: {name: "
-                "playground}"
+                "rank these with another judge (rank.judge.name), or take "
+                "prompts: {name: playground}"
             ) from error
 
     def compare(self, prompt: Prompt, first: Completion, second: Completion) -> Verdict:
-        """The verdict on two completions in the order shown."""
+        """Return the verdict on two completions in the order shown."""
         quality_gap = (gold(prompt.text, first.text) - gold(prompt.text, second.text)) / GOLD_SD
         return Verdict(self.p_first(prompt.id, first.text, second.text, quality_gap))
 
     def score(self, prompt: Prompt, completion: Completion) -> float:
-        """The rating of one completion: its quality, with the length bias, plus N(0, sigma^2 / 2) [quality sd].
+        """Return quality with length bias plus N(0, sigma^2 / 2) noise [quality sd].
 
         The difference of two ratings has the noise variance of a verdict, so ratings are as
         accurate as verdicts.
@@ -123,28 +119,27 @@ class PlaygroundJudge:
         return quality + self.sigma * math.sqrt(0.5) * noise
 
     def p_first(self, prompt_id: str, first: str, second: str, quality_gap: float) -> float:
-        """P(first is better) of two texts whose qualities, first minus second, differ by `quality_gap` [quality sd]."""
+        """Return P(first is better) of two texts; `quality_gap` is first - second [quality sd]."""
         margin = quality_gap + self._length_bias * (len(first) - len(second)) / LENGTH_SD
         if self.sigma > 0:
-            shared = math.sqrt(1 - self._order_noise) * self._pair_noise(prompt_id, first, second)
-            own = math.sqrt(self._order_noise) * _standard_normal(
+            # Both orders share the pair noise, with the opposite sign when the texts change places.
+            noise = 0.0
+            if first != second:
+                sign = 1 if first < second else -1
+                texts = sorted((first, second))
+                noise = sign * _standard_normal(self._seed, "pair", prompt_id, *texts)
+            shared = math.sqrt(1 - self._order_noise) * noise
+            drawn_anew = math.sqrt(self._order_noise) * _standard_normal(
                 self._seed, "order", prompt_id, first, second
             )
-            margin += self.sigma * (shared + own + self._slot_bias)
+            margin += self.sigma * (shared + drawn_anew + self._slot_bias)
             if self._verdict == "soft":
                 return 0.5 + 0.5 * math.tanh(SOFTNESS / 2 * margin / self.sigma)
         return 0.5 if margin == 0 else float(margin > 0)
 
-    def _pair_noise(self, prompt_id: str, first: str, second: str) -> float:
-        """The noise that both orders share: the same number with the opposite sign when the two change places."""
-        if first == second:
-            return 0.0
-        noise = _standard_normal(self._seed, "pair", prompt_id, *sorted((first, second)))
-        return noise if first < second else -noise
-
 
 def _standard_normal(*parts: str | int) -> float:
-    """A standard normal number that is a function of `parts`."""
+    """Return a standard normal number that is a function of `parts`."""
     # 52 bits and a half lie strictly between 0 and 1 and are exact in a float.
     uniform = ((int(content_hash(*parts), 16) >> 12) + 0.5) / 2**52
     return _NORMAL.inv_cdf(uniform)

@@ -1,4 +1,4 @@
-"""What a language model is asked about two completions: one user message that untrusted text cannot restructure.
+"""The judge's prompt about two completions, which untrusted text cannot restructure.
 
 Instructions and conversation come first, so that all comparisons of a prompt share a prefix that
 servers can cache; then the two candidates, each between tags that carry the nonce; then how to
@@ -15,7 +15,7 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Literal
 
-from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, meta
+from jinja2 import StrictUndefined, TemplateSyntaxError, meta
 from jinja2.sandbox import SandboxedEnvironment
 
 from prefine.errors import ConfigError
@@ -27,17 +27,17 @@ PROMPTS = ("helpfulness", "rubric")
 """Names of the built-in prompts."""
 
 LAYOUT_VERSION = 1
-"""Part of a judge's fingerprint beside the template: what this module writes around and into texts may change."""
+"""Part of a judge's fingerprint; raise it when this module writes something else around texts."""
 
 BREAK = "\u200b"
-"""ZERO WIDTH SPACE: what `plain` puts into a control token."""
+"""ZERO WIDTH SPACE, which `plain` puts into control tokens."""
 
 _PLACES = ("conversation", "first", "second", "answer")
 
 _CONTROL = re.compile(
     r"""
     <(?=[|｜])              # <|im_start|>, <|eot_id|>, <｜User｜>
-  | <(?=[^\s<>=]+>)         # <s>, </s>, <start_of_turn>, <think>, <seed:bos>; other bare tags with them
+  | <(?=[^\s<>=]+>)         # <s>, </s>, <start_of_turn>, <think>, <seed:bos>, and other bare tags
   | \[(?=/?[a-z]?[A-Z][A-Z0-9_]*\])  # [INST], [/INST], [TOOL_CALLS], [gMASK]
   | \[(?=\w?~) | \](?=~)    # ]~b], [e~[
   | >(?=>[A-Z]+<<)          # >>TITLE<<
@@ -47,20 +47,14 @@ _CONTROL = re.compile(
 
 
 def prompt_text(name: str) -> str:
-    """Template source of a built-in prompt.
-
-    Raises:
-        ValueError: There is no prompt of that name.
-    """
+    """Return the template source of one of `PROMPTS`; raise ValueError for another name."""
     if name not in PROMPTS:
-        raise ValueError(
-            f"no built-in judge prompt is called {name!r}; there are {', '.join(PROMPTS)}"
-        )
+        raise ValueError(f"{name!r} is no built-in judge prompt; there are {', '.join(PROMPTS)}")
     return (files("prefine.judges") / "templates" / f"{name}.jinja").read_text(encoding="utf-8")
 
 
 def plain(text: str) -> str:
-    """The text with the control tokens of chat templates broken up, so that no tokenizer takes them for special ones.
+    """Break up the control tokens of chat templates, so that no tokenizer takes them for special.
 
     Which tokens a judge's tokenizer has is unknown behind a URL, so their shapes count, not their
     names. A zero-width space after the first character is enough: special tokens are matched letter
@@ -71,7 +65,7 @@ def plain(text: str) -> str:
 
 
 def nonce(seed: int, prompt: Prompt, first: Completion, second: Completion) -> str:
-    """The code of one comparison in one order, 16 hex digits: a keyed hash, so that it can be replayed.
+    """Return the code of one comparison in one order, 16 hex digits of a keyed hash.
 
     A candidate cannot contain it: it depends on the candidate itself, on its opponent and on the
     run's seed.
@@ -91,7 +85,7 @@ def render(
     style: Style,
     rubric: str | None,
 ) -> tuple[Message, ...]:
-    """The judge's messages about two completions in the order shown; one user message, nothing truncated.
+    """Return one user message about two completions in the order shown; nothing is truncated.
 
     Of a completion its text and its tool calls (as JSON) are shown, its reasoning is not.
 
@@ -109,41 +103,37 @@ def render(
             repeats or reorders them.
         ValueError: A text contains the nonce, which only a nonce from elsewhere makes possible.
     """
-    pieces = _skeleton(template, rubric)
-    for what, text in (
-        ("the prompt", _conversation(prompt)),
-        ("the first", _all(first)),
-        ("the second", _all(second)),
-    ):
+    conversation = _conversation(prompt)
+    shown = {"the prompt": conversation, "the first": _all(first), "the second": _all(second)}
+    for what, text in shown.items():
         if nonce in text:
             raise ValueError(
-                f"prompt {prompt.id}: {what} contains the nonce {nonce}; take it from "
-                "pairwise.nonce"
+                f"prompt {prompt.id}: {what} contains the nonce {nonce}; take it from prompts.nonce"
             )
     blocks = (
-        _conversation(prompt),
+        conversation,
         _candidate("A", first, nonce),
         _candidate("B", second, nonce),
         _answer(style, nonce),
+        "",
     )
-    text = pieces[0] + "".join(
-        block + piece for block, piece in zip(blocks, pieces[1:], strict=True)
-    )
+    pieces = _skeleton(template, rubric)
+    text = "".join(piece + block for piece, block in zip(pieces, blocks, strict=True))
     return (Message(role="user", content=text),)
 
 
 def _all(completion: Completion) -> str:
-    """Everything of a completion that is shown."""
+    """Return everything of a completion that is shown."""
     return "\n".join([completion.text, *_calls(completion.message)])
 
 
 def _calls(message: Message) -> list[str]:
-    """Tool calls as JSON, one per line."""
+    """Return tool calls as JSON."""
     return [plain(canonical_json(call)) for call in message.tool_calls or ()]
 
 
 def _conversation(prompt: Prompt) -> str:
-    """The prompt between tags that its own text cannot write: `plain` breaks every bare tag in there."""
+    """Return the prompt between tags that its text cannot write: `plain` breaks them."""
     lines = ["<the:conversation>"]
     if prompt.tools:
         tools = [plain(canonical_json(tool)) for tool in prompt.tools]
@@ -169,25 +159,20 @@ def _candidate(label: str, completion: Completion, nonce: str) -> str:
 
 
 def _answer(style: Style, nonce: str) -> str:
-    """How to answer. The verdict line is named in a form that is no verdict, so that an echo of it is none either."""
+    """Return the instruction how to answer; an echo of its verdict line is no verdict."""
     if style == "label":
         return "Which candidate is better? Answer with A or B: one letter and nothing else."
     return (
         "Which candidate is better? First weigh them against each other in a few sentences. Then "
-        "end with one line of "
-        "exactly this form, with a single word after the colon: A or B for the better candidate, "
-        "tie only if you can "
-        f"find no difference that counts.\nverdict-{nonce}: A|B|tie"
+        "end with one line of exactly this form, with a single word after the colon: A or B for "
+        f"the better candidate, tie only if you can find no difference that counts.\n"
+        f"verdict-{nonce}: A|B|tie"
     )
 
 
 @lru_cache(maxsize=16)
 def _skeleton(template: str, rubric: str | None) -> tuple[str, ...]:
-    """The template's own text around its four places; five pieces.
-
-    Raises:
-        ConfigError: As for `render`.
-    """
+    """Return the template's own text around its four places, as five pieces."""
     known = (*_PLACES, "rubric")
     environment = SandboxedEnvironment(autoescape=False, undefined=StrictUndefined)
     try:
@@ -216,14 +201,7 @@ def _skeleton(template: str, rubric: str | None) -> tuple[str, ...]:
     marks = {name: f"\0{name}\0" for name in _PLACES}
     try:
         text = environment.from_string(template).render(marks, rubric=plain((rubric or "").strip()))
-    except (
-        TemplateError,
-        TypeError,
-        ValueError,
-        ArithmeticError,
-        LookupError,
-        AttributeError,
-    ) as error:
+    except Exception as error:  # a template is a program, which may raise anything
         raise ConfigError(f"the judge's prompt template cannot be rendered: {error}") from error
     places = [text.find(mark) for mark in marks.values()]
     if any(text.count(mark) != 1 for mark in marks.values()) or places != sorted(places):

@@ -35,18 +35,43 @@ class ComputedJudge(Protocol):
         ...
 
     def check(self, prompt: Prompt, completions: list[Completion]) -> None:
-        """Raise DataError when the judge cannot work on this prompt's completions, before anything is asked."""
+        """Check before anything is compared that the judge can work on these completions.
+
+        Args:
+            prompt: Their prompt.
+            completions: All that may be compared.
+
+        Raises:
+            DataError: It cannot, for example because a grade is missing.
+        """
         ...
 
     def compare(self, prompt: Prompt, first: Completion, second: Completion) -> Verdict:
-        """The verdict on two completions in the order shown; pure."""
+        """Return the verdict on two completions in the order shown; a pure function.
+
+        Args:
+            prompt: Their prompt.
+            first: The completion in the first slot.
+            second: The completion in the second slot.
+
+        Raises:
+            DataError: As for `check`. Any other exception is a failure of this comparison.
+        """
         ...
 
 
 @runtime_checkable
 class ComputedScorer(Protocol):
-    """What a `ComputedJudge` may do beside: a number for one completion, for the strategies that ask for ratings."""
+    """A `ComputedJudge` that can also rate one completion, for strategies that ask for ratings."""
 
     def score(self, prompt: Prompt, completion: Completion) -> float | None:
-        """The rating, higher is better, None where there is none; pure."""
+        """Return the rating, higher is better, or None if there is none; a pure function.
+
+        Args:
+            prompt: The prompt of the completion.
+            completion: The completion to rate.
+
+        Raises:
+            DataError: As for `check`. Any other exception is a failure of this rating.
+        """
         ...

@@ -1,6 +1,7 @@
 """Recorded verdicts: grades that came with the completions."""
 
 import math
+import sys
 from typing import Annotated
 
 from pydantic import Field
@@ -13,7 +14,7 @@ KNOWN_FIELDS = ("preference", "grade", "score", "rating")
 
 
 class RecordedJudge:
-    """Compares two completions by a grade in their metadata: p_first = sigmoid(grade gap / temperature).
+    """Compares the grades in the metadata: p_first = sigmoid(grade gap / temperature).
 
     Args:
         field: Metadata field that holds the grade, higher is better. None takes whichever one of
@@ -32,32 +33,19 @@ class RecordedJudge:
         self.fingerprint = content_hash("recorded", field, temperature)
 
     def check(self, prompt: Prompt, completions: list[Completion]) -> None:
-        """Nothing, if every completion has a grade.
-
-        Raises:
-            DataError: A grade is missing or no finite number, or it is unclear which field holds
-                the grades.
-        """
+        """Raise DataError unless every completion has a finite grade in one field."""
         field = self._field_of(prompt, completions)
         for completion in completions:
             _grade(prompt, completion, field)
 
     def compare(self, prompt: Prompt, first: Completion, second: Completion) -> Verdict:
-        """The verdict on two completions in the order shown; equal grades are a tie.
-
-        Raises:
-            DataError: As for `check`.
-        """
+        """Return the verdict on two completions; equal grades are a tie."""
         field = self._field_of(prompt, [first, second])
         gap = _grade(prompt, first, field) - _grade(prompt, second, field)
         return Verdict(0.5 + 0.5 * math.tanh(gap / self._temperature / 2))
 
     def score(self, prompt: Prompt, completion: Completion) -> float:
-        """The grade.
-
-        Raises:
-            DataError: As for `check`.
-        """
+        """Return the grade."""
         return _grade(prompt, completion, self._field_of(prompt, [completion]))
 
     def _field_of(self, prompt: Prompt, completions: list[Completion]) -> str:
@@ -69,31 +57,24 @@ class RecordedJudge:
         found = f"{' and '.join(present)} are there" if present else "none of them is there"
         raise DataError(
             f"prompt {prompt.id}: the completions need exactly one of the metadata fields "
-            f"{', '.join(KNOWN_FIELDS)}, "
-            f"but {found}; name the field that holds the grades: rank.judge.field"
+            f"{', '.join(KNOWN_FIELDS)}, but {found}; name the field that "
+            "holds the grades: rank.judge.field"
         )
 
 
 def _grade(prompt: Prompt, completion: Completion, field: str) -> float:
-    """The completion's grade.
-
-    Raises:
-        DataError: It is missing or no finite number; True and False are none.
-    """
+    """Return the completion's grade; raise DataError if it is missing or no finite number."""
+    model = f", model {completion.model!r}" if completion.model else ""
     where = (
-        f"prompt {prompt.id}: completion {completion.id} (sample_index {completion.sample_index}"
+        f"prompt {prompt.id}: completion {completion.id} "
+        f"(sample_index {completion.sample_index}{model})"
     )
-    where += f", model {completion.model!r})" if completion.model else ")"
     remedy = "add a grade, drop the completion, or name another field: rank.judge.field"
     if field not in completion.metadata:
         raise DataError(f"{where} has no grade in metadata field {field!r}; {remedy}")
     value = completion.metadata[field]
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise DataError(f"{where}: grade {field!r} is {value!r}, not a number; {remedy}")
-    try:
-        grade = float(value)
-    except OverflowError:
-        grade = math.inf
-    if not math.isfinite(grade):
+    if not abs(value) <= sys.float_info.max:
         raise DataError(f"{where}: grade {field!r} is {value!r}, not a finite number; {remedy}")
-    return grade
+    return float(value)

@@ -1,4 +1,4 @@
-"""Reading a judge's answer: from the probabilities of its first token, or from its text.
+"""Read a judge's answer from the probabilities of its first token, or from its text.
 
 Anything that is no clear verdict is None with the reason. Nothing here raises, and nothing favours
 a label: both are read by the same expressions, so that swapped labels give 1 - p.
@@ -12,19 +12,19 @@ from collections.abc import Mapping
 from prefine.judges.protocol import Verdict
 
 PARSER_VERSION = 1
-"""Part of the key of a judgment: what is read from an answer may change with it."""
+"""Part of the key of a judgment; raise it when the same answer is read differently."""
 
 MIN_LABEL_MASS = 0.5
-"""Least probability of A and B together; below it the judge is more likely to say something that is no verdict."""
+"""Least probability of A and B together; below it the judge would rather say something else."""
 
 _MASS_TOLERANCE = 0.01
-"""By how much probabilities may sum to more than 1: servers round, and compute in 16 bits."""
+"""Probabilities may sum to this much more than 1: servers round, and compute in 16 bits."""
 
 _NEVER = -1e4
 """Log-probability [nats] whose exponential is 0 in any precision."""
 
 _QUOTED = 200
-"""How much of an unreadable answer a reason shows [characters]."""
+"""Length of the part of an unreadable answer that a reason shows [characters]."""
 
 # Spaces and line ends as tokenizers write them, marks of emphasis, quotes and brackets, what ends a
 # sentence.
@@ -55,13 +55,13 @@ _VERDICT_LIKE = re.compile(
 
 
 def label_of(token: str) -> str | None:
-    """The label, A or B, that the token spells (" A", "A.", "**A", "ĠA"), or None; a lower-case letter is none."""
+    """Return the label that a token spells (" A", "A.", "**A", "ĠA"); None for "a" and the rest."""
     match = _TOKEN.fullmatch(token)
     return _narrow(match[1]) if match else None
 
 
 def read_label(logps: Mapping[str, float]) -> Verdict:
-    """P(A) / (P(A) + P(B)) from the first position: spelling variants summed, the two labels renormalised.
+    """Return P(A) / (P(A) + P(B)) at the first position, summed over the labels' spellings.
 
     Args:
         logps: Log-probability of each token text at the first position [nats]; a list cut to the
@@ -72,9 +72,8 @@ def read_label(logps: Mapping[str, float]) -> Verdict:
         label = label_of(token) if isinstance(token, str) else None
         if label is None:
             continue
-        if not (
-            isinstance(logp, int | float) and logp <= _MASS_TOLERANCE
-        ):  # NaN is not below anything
+        # Written so that NaN, which is below nothing, is refused as well.
+        if not (isinstance(logp, int | float) and logp <= _MASS_TOLERANCE):
             return Verdict(None, f"the log-probability of {_shown(token)} is {_shown(repr(logp))}")
         found[label].append(math.exp(max(logp, _NEVER)))
     a, b = math.fsum(found["A"]), math.fsum(found["B"])
@@ -82,9 +81,7 @@ def read_label(logps: Mapping[str, float]) -> Verdict:
         return Verdict(None, f"the labels' probabilities sum to {a + b:.3g}, more than 1")
     if not a + b >= MIN_LABEL_MASS:
         likeliest = _likeliest(logps)
-        said = (
-            f"; the likeliest first token is {_shown(likeliest)}" if likeliest is not None else ""
-        )
+        said = "" if likeliest is None else f"; the likeliest first token is {_shown(likeliest)}"
         return Verdict(
             None, f"A and B together have probability {a + b:.3g}, less than {MIN_LABEL_MASS}{said}"
         )
@@ -92,31 +89,28 @@ def read_label(logps: Mapping[str, float]) -> Verdict:
 
 
 def read_text(text: str, *, nonce: str) -> Verdict:
-    """1 for A, 0 for B, .5 for a tie: from the last line `verdict-NONCE: …`, or an answer that is nothing but a label.
+    """Return 1 for A, 0 for B, .5 for a tie, from the last line `verdict-NONCE: …`.
 
-    A verdict line counts only with the comparison's nonce, which no candidate knows, so a quoted
-    candidate is none. The last one is looked at before it is known whether it is valid: an earlier
-    one never stands in for it.
+    Without such a line, the whole answer may be a label. A verdict line counts only with the
+    comparison's nonce, which no candidate knows, so a quoted candidate is no verdict. If the last
+    line is not valid there is no verdict: an earlier one never stands in for it.
     """
     if not text.strip():
         return Verdict(None, "the judge's answer is empty")
-    lines = list(
-        re.finditer(rf"(?<!\w)verdict-{re.escape(nonce)}(?!\w)([^\n]*)", text, re.IGNORECASE)
-    )
+    line = rf"(?<!\w)verdict-{re.escape(nonce)}(?!\w)([^\n]*)"
+    lines = re.findall(line, text, re.IGNORECASE)
     if not lines:
-        alone = _ANSWER.fullmatch(text)
-        if alone:
-            return Verdict(_P_FIRST[_narrow(alone[1])])
-        return Verdict(None, f"no verdict line with this comparison's code in {_shown(text)}")
-    said = re.sub(r"^[\s*_`]*[:：=]", "", lines[-1][1]).strip()
-    match = _ANSWER.fullmatch(said)
-    if match is None:
-        return Verdict(None, f"the verdict line says {_shown(said)}, not A, B or tie")
-    return Verdict(_P_FIRST[_narrow(match[1])])
+        match = _ANSWER.fullmatch(text)
+        problem = f"no verdict line with this comparison's code in {_shown(text)}"
+    else:
+        said = re.sub(r"^[\s*_`]*[:：=]", "", lines[-1]).strip()
+        match = _ANSWER.fullmatch(said)
+        problem = f"the verdict line says {_shown(said)}, not A, B or tie"
+    return Verdict(None, problem) if match is None else Verdict(_P_FIRST[_narrow(match[1])])
 
 
 def suspicious(text: str) -> bool:
-    """Whether a candidate contains something that reads like a verdict, or like an instruction to its judge.
+    """Return True if a candidate reads like a verdict, or like an instruction to its judge.
 
     For counting and looking at; what is safe does not depend on it. Letters hidden by invisible
     characters or by compatibility forms are read as what they look like.
@@ -128,7 +122,7 @@ def suspicious(text: str) -> bool:
 
 
 def _narrow(label: str) -> str:
-    """The label in its one spelling."""
+    """Return the label in its one spelling."""
     return unicodedata.normalize("NFKC", label).upper()
 
 
@@ -142,5 +136,5 @@ def _likeliest(logps: Mapping[str, float]) -> str | None:
 
 
 def _shown(text: str) -> str:
-    """The text in quotes, its end if it is long: that is where a verdict should be."""
+    """Return the text in quotes, only its end if it is long: there a verdict should be."""
     return repr(text) if len(text) <= _QUOTED else f"…{text[-_QUOTED:]!r}"

@@ -1,1 +1,1 @@
-"""Comparison → call → judgment."""
+"""Judges that answer through the call engine: comparison → call → judgment."""

@@ -1,4 +1,4 @@
-"""Calls → batches → answers, the same way for every judge."""
+"""Ask calls in batches through the call engine, the same way for every judge."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -6,63 +6,40 @@ from functools import partial
 from prefine.calls.protocol import A, Asker, Batch, Call, Failure, P
 
 
-def ask_in_groups(
+def ask_in_batches(
     asker: Asker,
     calls: Sequence[Call[P]],
     kind: type[A],
     answer: Callable[[Sequence[Call[P]]], Mapping[str, A | Failure]],
     *,
     size: int,
+    batches_matter: bool,
     concurrency: int = 1,
 ) -> dict[str, A | Failure]:
-    """Answers by key.
-
-    The groups are cut from all calls and not from those that are still open, and a group is
-    answered whole: what a model computes may depend on what else is in its batch, and a resumed run
-    must give the bytes of a fresh one.
+    """Return the answers by key.
 
     Args:
         asker: The engine.
-        calls: What to ask; equal keys once.
+        calls: The calls; equal keys are asked once.
         kind: The record that an answer is.
-        answer: Answers one group, by key.
-        size: Calls per group.
-        concurrency: Groups in flight.
+        answer: Answers one batch, by key.
+        size: Calls per batch.
+        batches_matter: An answer may depend on the rest of its batch.
+        concurrency: Batches in flight.
     """
-    unique = list({call.key: call for call in calls}.values())
 
     def batches(open_calls: list[Call[P]]) -> Iterator[Batch[A]]:
         still_open = {call.key for call in open_calls}
-        for start in range(0, len(unique), size):
-            group = unique[start : start + size]
-            if keys := [call.key for call in group if call.key in still_open]:
-                yield Batch(keys, partial(_only, answer, group, keys))
+        # Where batches matter they are cut from all calls and answered whole, also if only some of
+        # them are open: a resumed run must give the bytes of a fresh one.
+        asked = list({call.key: call for call in calls}.values()) if batches_matter else open_calls
+        for start in range(0, len(asked), size):
+            batch = asked[start : start + size]
+            if keys := [call.key for call in batch if call.key in still_open]:
+                yield Batch(keys, partial(answers_to, batch, keys))
+
+    def answers_to(batch: Sequence[Call[P]], keys: Sequence[str]) -> dict[str, A | Failure]:
+        answers = answer(batch)
+        return {key: answers[key] for key in keys}
 
     return asker.ask(calls, kind, batches, concurrency=concurrency)
-
-
-def ask_each(
-    asker: Asker,
-    calls: Sequence[Call[P]],
-    kind: type[A],
-    answer: Callable[[Sequence[Call[P]]], Mapping[str, A | Failure]],
-    *,
-    size: int,
-) -> dict[str, A | Failure]:
-    """Answers by key, where none depends on what else is asked: only what is open goes out, `size` at a time."""
-
-    def batches(open_calls: list[Call[P]]) -> Iterator[Batch[A]]:
-        for start in range(0, len(open_calls), size):
-            group = open_calls[start : start + size]
-            yield Batch([call.key for call in group], partial(answer, group))
-
-    return asker.ask(calls, kind, batches)
-
-
-def _only(
-    answer: Callable[[Sequence[Call[P]]], Mapping[str, A | Failure]],
-    group: Sequence[Call[P]],
-    keys: Sequence[str],
-) -> dict[str, A | Failure]:
-    answers = answer(group)
-    return {key: answers[key] for key in keys}

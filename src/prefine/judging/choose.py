@@ -1,7 +1,8 @@
-"""The judge that a configuration names: one of the table, a class of the user's, or a function that scores."""
+"""Choose the judge and the rater that a configuration names, and check them."""
 
 import inspect
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -10,10 +11,9 @@ from prefine.config.components import TABLES
 from prefine.config.sections import Component
 from prefine.errors import ConfigError
 from prefine.judges.protocol import ComputedJudge
-from prefine.judging.computed import computed
-from prefine.judging.functions import FunctionScorer, source_of
+from prefine.judging.computed import JournaledJudge
 from prefine.judging.protocol import Judge, Rater
-from prefine.judging.scores import ScoreJudge
+from prefine.judging.scores import ScoreJudge, function_judge
 from prefine.ranking.protocol import StrategyFacts
 
 _MEMBERS: dict[type, tuple[str, ...]] = {
@@ -24,7 +24,7 @@ _TEMPERATURE = TypeAdapter(Annotated[float, Field(gt=0, strict=True, allow_inf_n
 
 
 def make_judge(component: Component, *, where: str) -> Judge:
-    """The judge, its options checked.
+    """Return the judge that a configuration names: from the table, a class, or a scoring function.
 
     A function `(prompt, completion) -> float` of the user's is a scorer; beside its own
     keyword-only arguments it takes `temperature`, the score gap that makes the odds e to 1.
@@ -33,24 +33,20 @@ def make_judge(component: Component, *, where: str) -> Judge:
         ConfigError: The name or an option is wrong, or it is no judge.
     """
     target = component.lookup("judge", where=where)
-    if component.name not in TABLES["judge"] and not inspect.isclass(target):
-        if not callable(target):
-            raise ConfigError(
-                f"{where}.name: {component.name!r} is a {type(target).__name__}, no function and "
-                "no class"
-            )
-        return _scoring(component, where)
-    return as_judge(
-        component.resolve("judge", where=where)(), what=f"{where}.name: {component.name!r}"
-    )
+    what = f"{where}.name: {component.name!r}"
+    if component.name in TABLES["judge"] or inspect.isclass(target):
+        return as_judge(component.resolve("judge", where=where)(), what=what)
+    if not callable(target):
+        raise ConfigError(f"{what} is a {type(target).__name__}, no function and no class")
+    return _scoring(component, where, what)
 
 
 def as_judge(made: object, *, what: str) -> Judge:
-    """An object as the stages ask it: a judge already, one that compares, or a function that scores.
+    """Return an object as the stages ask it: a judge, a judge that computes, or a scoring function.
 
     Args:
         made: The object.
-        what: What to call it in a message.
+        what: Its name in a message.
 
     Raises:
         ConfigError: It is none of them; the message says what is missing.
@@ -60,16 +56,15 @@ def as_judge(made: object, *, what: str) -> Judge:
     kind = Judge if _has(made, "judge") else ComputedJudge
     needed = _MEMBERS[kind]
     missing = [name for name in needed if not _has(made, name)]
+    judge: Any = made
     if not missing:
-        judge: Any = made
-        whole: Judge = judge if kind is Judge else computed(judge)
+        whole: Judge = judge if kind is Judge else JournaledJudge(judge)
         return whole
     if callable(made) and "compare" in missing:
-        return score_judge(made)
+        return function_judge(judge, name=getattr(made, "__qualname__", type(made).__name__))
     raise ConfigError(
         f"{what} is no judge: it has no {', '.join(missing)}. A judge has {', '.join(needed)}, or "
-        "is a function "
-        "(prompt, completion) -> float"
+        "is a function (prompt, completion) -> float"
     )
 
 
@@ -81,57 +76,87 @@ def choose_rater(
     facts: StrategyFacts,
     section: str = "rank.",
 ) -> Rater | None:
-    """Who gives the ratings that a strategy asks for: the scorer, or the judge itself; None if it asks for none.
+    """Return the scorer, or the judge itself, if a strategy asks for ratings; None if it does not.
 
     Args:
         judge: The judge.
         scorer: The judge of `rank.scorer`, if there is one.
-        strategy: What the configuration calls the strategy.
+        strategy: The strategy's name in the configuration.
         facts: The strategy's facts.
-        section: What stands before the names of settings in a message.
+        section: Prefix of the names of settings in a message.
 
     Raises:
-        ConfigError: Ratings are asked for and nobody can give them, or the scorer is not asked for
-            any.
+        ConfigError: The strategy asks for ratings and nobody can give them, or there is a scorer
+            and it asks for none.
     """
-    remedies = (
-        f"give {section}scorer, such as {{name: reward, path: …}} or a function (prompt, "
-        "completion) -> float as "
-        "my_module:my_function"
-    )
     if "ratings" not in facts.asks:
         if scorer is not None:
             raise ConfigError(
-                f"{section}scorer: strategy {strategy!r} asks for no ratings, so this scorer "
-                "would never be used; take "
-                f"it out, or choose a {section}strategy that asks for ratings, such as "
-                "score_then_duel"
+                f"{section}scorer: strategy {strategy!r} asks for no ratings, so this scorer would "
+                f"never be used; take it out, or choose a {section}strategy that asks for ratings, "
+                "such as score_then_duel"
             )
         return None
-    if scorer is None:
-        if isinstance(judge, Rater):
-            return judge
+    rater = judge if scorer is None else scorer
+    if isinstance(rater, Rater):
+        return rater
+    remedy = (
+        f"give {section}scorer, such as {{name: reward, path: …}} or a function (prompt, "
+        "completion) -> float as my_module:my_function"
+    )
+    if scorer is not None:
         raise ConfigError(
-            f"{section}strategy: {strategy!r} asks for ratings, and the judge only compares; "
-            f"{remedies}, or a reward "
-            f"model as {section}judge"
+            f"{section}scorer: this judge only compares, it cannot rate one completion; {remedy}"
         )
-    if not isinstance(scorer, Rater):
-        raise ConfigError(
-            f"{section}scorer: this judge only compares, it cannot rate one completion; {remedies}"
-        )
-    return scorer
+    raise ConfigError(
+        f"{section}strategy: {strategy!r} asks for ratings, and the judge only compares; {remedy}, "
+        f"or a reward model as {section}judge"
+    )
 
 
-def who_is_asked(judge: Judge, scorer: Judge | None, facts: StrategyFacts) -> list[Judge]:
-    """Judge and scorer, as far as a strategy asks them: the judge of one that only rates is idle beside a scorer."""
+def judges_asked(judge: Judge, scorer: Judge | None, facts: StrategyFacts) -> list[Judge]:
+    """Return the judges that a strategy asks; one that only rates does not need the judge."""
     if scorer is None:
         return [judge]
     return [judge, scorer] if "duels" in facts.asks else [scorer]
 
 
+def same_family(policy: Component, judge: Component, *, role: str = "judge") -> str | None:
+    """Return a note if judge and policy are of one model family, by the models' names.
+
+    Models prefer what they would have written themselves.
+
+    Args:
+        policy: Wrote the answers.
+        judge: Judges or rates them.
+        role: Its name in the note.
+    """
+    asked = judge.options if judge.name == "reward" else judge.options.get("model")
+    if not isinstance(asked, Mapping):
+        return None
+    ours, theirs = _model_name(policy.options), _model_name(asked)
+    family = _family(ours)
+    if not ours or not theirs or (ours != theirs and (family is None or family != _family(theirs))):
+        return None
+    return (
+        f"{role} ({theirs}) and policy ({ours}) are of one family; models prefer answers of their "
+        f"own kind: compare with another {role} before you trust the win rate"
+    )
+
+
+def _model_name(options: Mapping[str, object]) -> str:
+    return str(options.get("model") or options.get("path") or "").rstrip("/")
+
+
+def _family(name: str) -> str | None:
+    """Return the letters that a model's name begins with: qwen of Qwen/Qwen2.5-7B-Instruct."""
+    match = re.match(r"[a-z]{3,}", name.rsplit("/", 1)[-1].lower())
+    generic = {"model", "models", "checkpoint", "run", "runs", "policy", "judge", "trained"}
+    return match[0] if match and match[0] not in generic else None
+
+
 def _has(made: object, name: str) -> bool:
-    """Whether it has the member, without computing it: a fingerprint may read all weights of a model."""
+    """Return True for a member, without computing it: a fingerprint may read a model's weights."""
     try:
         inspect.getattr_static(made, name)
     except AttributeError:
@@ -139,29 +164,19 @@ def _has(made: object, name: str) -> bool:
     return True
 
 
-def score_judge(
-    function: Callable[..., float | None], *, name: str = "", temperature: float = 1.0
-) -> ScoreJudge:
-    """A function as a judge."""
-    called = name or getattr(function, "__qualname__", type(function).__name__)
-    options = getattr(function, "keywords", {})
-    scorer = FunctionScorer(function, name=called, options=options, source=source_of(function))
-    return ScoreJudge(scorer, temperature=temperature)
-
-
-def _scoring(component: Component, where: str) -> ScoreJudge:
+def _scoring(component: Component, where: str, what: str) -> ScoreJudge:
     options = component.options
     try:
         temperature = _TEMPERATURE.validate_python(options.pop("temperature", 1.0))
     except ValidationError as error:
         raise ConfigError(f"{where}.temperature: {error.errors()[0]['msg']}") from error
     bound = Component(name=component.name, **options).resolve("judge", where=where)
-    _check_signature(bound.func, f"{where}.name: {component.name!r}")
-    return score_judge(bound, name=component.name, temperature=temperature)
+    _check_signature(bound.func, what)
+    return function_judge(bound, name=component.name, temperature=temperature)
 
 
 def _check_signature(function: Callable[..., object], what: str) -> None:
-    """A scorer takes two positional arguments, and gives its score at once."""
+    """Raise ConfigError unless a function takes two positional arguments and is not async."""
     if inspect.iscoroutinefunction(function):
         raise ConfigError(f"{what} is an async function; a scorer gives its score at once")
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)

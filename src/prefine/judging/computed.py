@@ -1,37 +1,24 @@
-"""Judgments of a judge that computes its verdicts; they go through the same journal as paid ones."""
+"""Judges that compute their verdicts, journaled like those that ask a model."""
 
 from collections.abc import Mapping, Sequence
 
 from prefine.calls.protocol import Asker, Call, Failure
 from prefine.errors import PrefineError
 from prefine.judges.protocol import ComputedJudge, ComputedScorer
-from prefine.judging.asking import ask_each
-from prefine.judging.functions import FunctionScorer
-from prefine.judging.protocol import (
-    Answered,
-    Judge,
-    Matchup,
-    beside_the_texts,
-    judgment_key,
-    judgments,
-)
-from prefine.judging.scores import ScoreJudge
-from prefine.records import Completion, Judgment, Prompt, Score, Usage
+from prefine.judging.asking import ask_in_batches
+from prefine.judging.protocol import Matchup, judgment_key, judgments, metadata_key
+from prefine.judging.scores import FunctionScorer, ScoreJudge
+from prefine.records import Completion, Judgment, Prompt, Usage
 
-_GROUP = 256
+_BATCH = 256
 
 
-def computed(judge: ComputedJudge) -> Judge:
-    """The judge as the stages ask it; one that can score rates, too."""
-    return (
-        ComputedRating(judge, judge)
-        if isinstance(judge, ComputedScorer)
-        else ComputedJudging(judge)
-    )
+class JournaledJudge:
+    """A `ComputedJudge` whose verdicts go through the call engine.
 
-
-class ComputedJudging:
-    """A `ComputedJudge` as the stages ask it."""
+    Args:
+        judge: Compares; if it can score as well, the object has a method `rate`.
+    """
 
     notes: tuple[str, ...] = ()
 
@@ -39,23 +26,26 @@ class ComputedJudging:
         self._judge = judge
         self.fingerprint = judge.fingerprint
         self.first_slot_bias = judge.first_slot_bias
+        if isinstance(judge, ComputedScorer):
+            # The judge's fingerprint stands for its settings and its code.
+            options = {"judge": judge.fingerprint}
+            scorer = FunctionScorer(judge.score, name="score", options=options, source="")
+            self.rate = ScoreJudge(scorer, temperature=1).rate
 
     def check(self, prompt: Prompt, completions: list[Completion]) -> None:
-        """Raise DataError when the judge cannot work on this prompt's completions."""
+        """Raise DataError if the judge cannot work on this prompt's completions."""
         self._judge.check(prompt, completions)
 
     def judge(self, asker: Asker, matchups: Sequence[Matchup]) -> list[Judgment]:
-        """One judgment per matchup, in order."""
+        """Return one judgment per matchup, in order."""
         calls = [
-            Call(
-                judgment_key(self.fingerprint, matchup, beside=[beside_the_texts(*matchup)]),
-                matchup,
-            )
+            Call(judgment_key(self.fingerprint, matchup, extra_key=metadata_key(*matchup)), matchup)
             for matchup in matchups
         ]
-        return judgments(
-            self.fingerprint, calls, ask_each(asker, calls, Judgment, self._answers, size=_GROUP)
+        answers = ask_in_batches(
+            asker, calls, Judgment, self._answers, size=_BATCH, batches_matter=False
         )
+        return judgments(self.fingerprint, calls, answers)
 
     def _answers(self, calls: Sequence[Call[Matchup]]) -> Mapping[str, Judgment | Failure]:
         return {call.key: self._judged(call.payload) for call in calls}
@@ -75,36 +65,3 @@ class ComputedJudging:
             p_first=verdict.p_first,
             usage=Usage(calls=1),
         )
-
-
-class ComputedRating:
-    """A `ComputedJudge` that scores as well, as the stages ask it.
-
-    Args:
-        judge: Compares.
-        scorer: Scores; the same object.
-    """
-
-    notes: tuple[str, ...] = ()
-
-    def __init__(self, judge: ComputedJudge, scorer: ComputedScorer) -> None:
-        self._comparing = ComputedJudging(judge)
-        # The judge's fingerprint stands for its settings and its code.
-        options = {"judge": judge.fingerprint}
-        self._scoring = ScoreJudge(
-            FunctionScorer(scorer.score, name="score", options=options, source=""), temperature=1
-        )
-        self.fingerprint = judge.fingerprint
-        self.first_slot_bias = judge.first_slot_bias
-
-    def check(self, prompt: Prompt, completions: list[Completion]) -> None:
-        """Raise DataError when the judge cannot work on this prompt's completions."""
-        self._comparing.check(prompt, completions)
-
-    def judge(self, asker: Asker, matchups: Sequence[Matchup]) -> list[Judgment]:
-        """One judgment per matchup, in order."""
-        return self._comparing.judge(asker, matchups)
-
-    def rate(self, asker: Asker, items: Sequence[Answered]) -> list[Score]:
-        """One score per item, in order."""
-        return self._scoring.rate(asker, items)

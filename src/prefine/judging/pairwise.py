@@ -1,4 +1,4 @@
-"""The judge that asks a language model which of two completions is better."""
+"""A judge that asks a language model which of two completions is better."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -12,11 +12,12 @@ from prefine.config.sections import Component
 from prefine.errors import ConfigError
 from prefine.judges import prompts, verdicts
 from prefine.judges.protocol import Verdict
-from prefine.judging.asking import ask_in_groups
+from prefine.judging.asking import ask_in_batches
 from prefine.judging.protocol import Matchup, judgment_key, judgments
 from prefine.models.protocol import Replier, Reply
 from prefine.records import Completion, Judgment, Message, Prompt, Usage, content_hash
 
+_REFUSES_ONE_TOKEN = ("HTTP 400", "the length limit")
 _CUT = "the judge's reply was cut by the length limit: raise the judge's max_new_tokens"
 _REPAIR = (
     "Your reply does not end with a verdict line. Write that line now, exactly as asked "
@@ -65,8 +66,10 @@ class PairwiseJudge:
         self._temperature = temperature
         self._max_new_tokens = max_new_tokens
         self._seed = seed
+        # With "auto" the model decides: it is asked for labels until one came with probabilities
+        # (then for good), or until verdicts came from its text (then always for text).
         self._reads_text = answer == "text"
-        self._labels_work = False
+        self._labels_work = answer == "label"
         self._flagged = 0
         self.first_slot_bias = first_slot_bias
         # A template that cannot be rendered is found now, not at the first call.
@@ -80,8 +83,7 @@ class PairwiseJudge:
             self._model.fingerprint,
             self._template,
             self._rubric,
-            # How long a reply may be decides only whether there is a verdict: one that was cut is
-            # none.
+            # Without max_new_tokens, which decides only whether a reply is cut and has no verdict.
             self._answer,
             self._temperature,
             self._seed,
@@ -97,41 +99,41 @@ class PairwiseJudge:
 
     @property
     def notes(self) -> Sequence[str]:
-        """What turned out about the model, its server and the completions."""
-        flagged = (
-            f"{self._flagged:,} completions contain what reads like a verdict or an "
-            "instruction to the judge"
-        )
-        switched = (
-            f"{self._model.label}: its first token is no label, so verdicts are read from text"
-        )
-        return [
-            *self._model.notes,
-            *([switched] if self._reads_text and self._answer == "auto" else ()),
-            *([flagged] if self._flagged else ()),
-        ]
+        """Remarks about the model, its server and the completions."""
+        notes = list(self._model.notes)
+        if self._reads_text and self._answer == "auto":
+            notes.append(
+                f"{self._model.label}: its first token is no label, so verdicts are read from text"
+            )
+        if self._flagged:
+            notes.append(
+                f"{self._flagged:,} completions contain what reads like a verdict or an "
+                "instruction to the judge"
+            )
+        return notes
 
     def check(self, prompt: Prompt, completions: list[Completion]) -> None:
-        """Nothing: a language model can be asked about everything. Counts completions that talk to the judge."""
+        """Accept all completions; count those that talk to the judge."""
         self._flagged += sum(verdicts.suspicious(completion.text) for completion in completions)
 
     def check_model(self) -> None:
-        """Raise before any work when the model's settings or folder cannot be used."""
+        """Raise before any work if the model's settings or folder cannot be used."""
         if hasattr(self._model, "check"):
             self._model.check()
 
     def judge(self, asker: Asker, matchups: Sequence[Matchup]) -> list[Judgment]:
-        """One judgment per matchup, in order."""
+        """Return one judgment per matchup, in order."""
         fingerprint = self.fingerprint
         calls = [Call(judgment_key(fingerprint, matchup), matchup) for matchup in matchups]
         # Prompts of one length together waste least on padding.
         ordered = sorted(calls, key=lambda call: (_length(call.payload), call.key))
-        answers = ask_in_groups(
+        answers = ask_in_batches(
             asker,
             ordered,
             Judgment,
             self._answers,
             size=self._model.conversations_per_batch,
+            batches_matter=True,
             concurrency=self._model.concurrency,
         )
         return judgments(fingerprint, calls, answers)
@@ -139,40 +141,50 @@ class PairwiseJudge:
     def _answers(self, calls: Sequence[Call[Matchup]]) -> Mapping[str, Judgment | Failure]:
         if self._reads_text:
             return self._in_text(calls, {})
-        replies = dict(zip((call.key for call in calls), self._ask(calls, "label"), strict=True))
+        replies = self._ask(calls, "label")
         answers = {
-            call.key: self._judgment(call.payload, replies[call.key], "label", Usage())
-            for call in calls
+            call.key: self._judgment(call.payload, reply, "label", Usage())
+            for call, reply in zip(calls, replies, strict=True)
         }
-        self._labels_work |= any(_is_soft(replies[key], answer) for key, answer in answers.items())
-        if self._answer == "label" or self._labels_work:
+        self._labels_work |= any(
+            isinstance(reply, Reply)
+            and reply.first_token_logps is not None
+            and isinstance(answers[call.key], Judgment)
+            for call, reply in zip(calls, replies, strict=True)
+        )
+        if self._labels_work:
             return answers
         # No first token has been a label yet: the model tells no probabilities, reasons first, or
-        # is refused a reply of one token. Those that would fail the same way in text (busy,
-        # filtered) are left as they are.
-        again = [call for call in calls if _may_do_in_text(replies[call.key])]
-        spent = {call.key: answers[call.key].usage for call in again}
-        return {**answers, **self._in_text(again, spent)}
+        # refuses a reply of one token. Ask those in text that would not fail in the same way there
+        # (busy, filtered).
+        again = [
+            call
+            for call, reply in zip(calls, replies, strict=True)
+            if isinstance(reply, Reply) or reply.reason.startswith(_REFUSES_ONE_TOKEN)
+        ]
+        return {**answers, **self._in_text(again, {c.key: answers[c.key].usage for c in again})}
 
     def _in_text(
         self, calls: Sequence[Call[Matchup]], spent: Mapping[str, Usage]
     ) -> dict[str, Judgment | Failure]:
-        """Answers from reasoned text; `spent` is what was paid for each before."""
+        """Return answers from reasoned text; `spent` is the usage of each call so far."""
         answers = {
             call.key: self._judgment(call.payload, reply, "text", spent.get(call.key, Usage()))
             for call, reply in zip(calls, self._ask(calls, "text") if calls else (), strict=True)
         }
-        if not self._reads_text and any(
-            isinstance(answer, Judgment) for answer in answers.values()
-        ):
-            self._reads_text = True
+        self._reads_text |= any(isinstance(answer, Judgment) for answer in answers.values())
         return answers
 
     def _ask(
         self, calls: Sequence[Call[Matchup]], style: prompts.Style
     ) -> Sequence[Reply | Failure]:
+        return self._respond([self._conversation(call.payload, style) for call in calls], style)
+
+    def _respond(
+        self, conversations: Sequence[tuple[Message, ...]], style: prompts.Style
+    ) -> Sequence[Reply | Failure]:
         return self._model.respond(
-            [self._conversation(call.payload, style) for call in calls],
+            conversations,
             max_new_tokens=1 if style == "label" else self._max_new_tokens,
             temperature=self._temperature,
             seed=self._seed,
@@ -196,12 +208,10 @@ class PairwiseJudge:
             verdict, raw = self._read(matchup, again), f"{raw}\n\n{again.text}"
             spent += again.usage
         if verdict.p_first is None:
-            remedy = (
-                ""
-                if style == "text"
-                else "; if this judge reasons before it answers, set its answer: text"
-            )
-            return Failure(_countable(verdict.error or "no verdict") + remedy, spent)
+            remedy = "; if this judge reasons before it answers, set its answer: text"
+            # Reasons are counted, so that they must not quote the reply.
+            reason = re.sub(r"""(['"]).*\1""", "…", verdict.error or "no verdict")
+            return Failure(reason if style == "text" else reason + remedy, spent)
         return Judgment(
             comparison=matchup.comparison,
             judge=self.fingerprint,
@@ -211,32 +221,24 @@ class PairwiseJudge:
         )
 
     def _repaired(self, matchup: Matchup, reply: Reply) -> Reply | Failure:
-        """One more turn for a reply that has reasons and no verdict."""
+        """Ask once more for the verdict that a reasoned reply lacks."""
         conversation = (
             *self._conversation(matchup, "text"),
             Message(role="assistant", content=reply.text),
             Message(role="user", content=_REPAIR),
         )
-        (again,) = self._model.respond(
-            [conversation],
-            max_new_tokens=self._max_new_tokens,
-            temperature=self._temperature,
-            seed=self._seed,
-            first_token=False,
-        )
+        (again,) = self._respond([conversation], "text")
         return again
 
     def _read(self, matchup: Matchup, reply: Reply) -> Verdict:
         if reply.first_token_logps is not None:
             return verdicts.read_label(reply.first_token_logps)
-        return verdicts.read_text(reply.text, nonce=self._nonce(matchup))
-
-    def _nonce(self, matchup: Matchup) -> str:
-        return prompts.nonce(self._seed, *matchup)
+        return verdicts.read_text(reply.text, nonce=prompts.nonce(self._seed, *matchup))
 
     def _conversation(self, matchup: Matchup, style: prompts.Style) -> tuple[Message, ...]:
+        nonce = prompts.nonce(self._seed, *matchup)
         return prompts.render(
-            self._template, *matchup, nonce=self._nonce(matchup), style=style, rubric=self._rubric
+            self._template, *matchup, nonce=nonce, style=style, rubric=self._rubric
         )
 
 
@@ -269,31 +271,9 @@ def _template(prompt: str | None, prompt_file: Path | None, rubric: str | None) 
         ) from error
 
 
-def _is_soft(reply: Reply | Failure, answer: Judgment | Failure) -> bool:
-    """Whether the verdict comes from the probabilities of the labels."""
-    return (
-        isinstance(answer, Judgment)
-        and isinstance(reply, Reply)
-        and reply.first_token_logps is not None
-    )
-
-
-def _may_do_in_text(reply: Reply | Failure) -> bool:
-    """Whether the model itself answered, or refused to be cut off after one token."""
-    return isinstance(reply, Reply) or reply.reason.startswith(("HTTP 400", "the length limit"))
-
-
-def _countable(reason: str) -> str:
-    """A reason without what it quotes: reasons are counted."""
-    return re.sub(r"""(['"]).*\1""", "…", reason)
-
-
 def _length(matchup: Matchup) -> int:
-    return (
-        sum(len(m.content) for m in matchup.prompt.messages)
-        + len(matchup.first.text)
-        + len(matchup.second.text)
-    )
+    messages = (*matchup.prompt.messages, matchup.first.message, matchup.second.message)
+    return sum(len(message.content) for message in messages)
 
 
 def _stand_in(index: int) -> Completion:

@@ -1,10 +1,11 @@
-"""What a judge is to the stages: it answers comparisons through the call engine, so each is journaled."""
+"""The protocols of judges whose answers go through the call engine and are journaled."""
 
 import json
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from prefine.calls.protocol import Asker, Call, Failure
+from prefine.models.protocol import Answered
 from prefine.records import Comparison, Completion, Judgment, Prompt, Score, content_hash
 
 
@@ -17,25 +18,17 @@ class Matchup(NamedTuple):
 
     @property
     def comparison(self) -> Comparison:
-        """The same by id."""
+        """The ids of the three."""
         return Comparison(prompt_id=self.prompt.id, first=self.first.id, second=self.second.id)
-
-
-class Answered(NamedTuple):
-    """A completion beside its prompt."""
-
-    prompt: Prompt
-    completion: Completion
 
 
 @runtime_checkable
 class Judge(Protocol):
-    """A judge with whatever it needs to answer.
+    """A judge that decides which of two completions is better.
 
     `fingerprint` hashes everything that its verdicts depend on; it is part of the journal's keys.
     `first_slot_bias` is the known preference for the first slot, in logits (0 when unknown).
-    `notes` is what the user should be told once, such as what a server ignores; it grows while the
-    judge is asked.
+    `notes` are for the user, such as what a server ignores; they grow while the judge is asked.
     """
 
     @property
@@ -50,15 +43,32 @@ class Judge(Protocol):
 
     @property
     def notes(self) -> Sequence[str]:
-        """What turned out while asking."""
+        """Remarks for the user, each once."""
         ...
 
     def check(self, prompt: Prompt, completions: list[Completion]) -> None:
-        """Raise DataError when the judge cannot work on this prompt's completions, before anything is asked."""
+        """Check before anything is asked that the judge can compare these completions.
+
+        Args:
+            prompt: Their prompt.
+            completions: All that may be compared.
+
+        Raises:
+            DataError: It cannot, for example because a grade is missing.
+        """
         ...
 
     def judge(self, asker: Asker, matchups: Sequence[Matchup]) -> list[Judgment]:
-        """One judgment per matchup, in order; a failed one has no `p_first` and says why."""
+        """Return one judgment per matchup, in order; a failed one has `error` and no `p_first`.
+
+        Args:
+            asker: The engine, which asks only what is not journaled yet.
+            matchups: The pairs to compare.
+
+        Raises:
+            BackendError: The model or its server cannot answer anything.
+            LimitError: A limit on calls or cost is reached.
+        """
         ...
 
 
@@ -67,44 +77,54 @@ class Rater(Protocol):
     """A judge that can also give a completion a number, for the strategies that ask for ratings."""
 
     def rate(self, asker: Asker, items: Sequence[Answered]) -> list[Score]:
-        """One score per item, in order, higher is better; a failed one has no value and says why."""
+        """Return one score per item, in order; a failed one has `error` and no value.
+
+        Args:
+            asker: The engine, which asks only what is not journaled yet.
+            items: The completions to rate; a higher score is better.
+
+        Raises:
+            BackendError: The model or its server cannot answer anything.
+            LimitError: A limit on calls or cost is reached.
+        """
         ...
 
 
-def judgment_key(judge_fingerprint: str, matchup: Matchup, *, beside: Sequence[str] = ()) -> str:
-    """The journal's key: judge, contents and order; never a position in a file.
+def judgment_key(judge_fingerprint: str, matchup: Matchup, *, extra_key: str | None = None) -> str:
+    """Return the journal's key: judge, contents and order; never a position in a file.
 
     Args:
         judge_fingerprint: Of the judge.
-        matchup: What it is asked.
-        beside: `beside_the_texts` for a judge that reads it; nothing for one that is shown texts
-            only.
+        matchup: The pair to compare.
+        extra_key: `metadata_key` for a judge that reads metadata; None for one that is shown the
+            texts only.
     """
     prompt, first, second = matchup
     shown = [[side.id, side.message.chat()] for side in (first, second)]
-    return content_hash("judgment", judge_fingerprint, prompt.id, shown, 0, *beside)
+    extra = () if extra_key is None else (extra_key,)
+    return content_hash("judgment", judge_fingerprint, prompt.id, shown, 0, *extra)
 
 
-def beside_the_texts(prompt: Prompt, *completions: Completion) -> str:
-    """What a judge that reads our records may go by beside the texts: metadata, and why a completion ended.
+def metadata_key(prompt: Prompt, *completions: Completion) -> str:
+    """Return the metadata and finish reasons as text, for the keys of judges that may read them.
 
-    It belongs in the keys of judges that compute, or an edited grade would find its old verdicts;
-    and not in those of judges that ask a model, which never see it: their paid answers outlive an
-    edit. A prompt's place in a file counts for neither.
+    Judges that compute need it, or an edited grade would find its old verdicts. Judges that ask a
+    model never see it, so that their paid answers outlive an edit. A prompt's place in a file
+    counts for neither.
     """
     # Not the canonical JSON, which refuses the NaN that a user's metadata may hold.
-    ended = [[completion.metadata, completion.finish_reason] for completion in completions]
-    return json.dumps([prompt.metadata, ended], sort_keys=True)
+    extra = [[completion.metadata, completion.finish_reason] for completion in completions]
+    return json.dumps([prompt.metadata, extra], sort_keys=True)
 
 
 def judgments(
     fingerprint: str, calls: Sequence[Call[Matchup]], answers: Mapping[str, Judgment | Failure]
 ) -> list[Judgment]:
-    """The judgment of each call, in order; a failed one without a verdict and with its reason."""
-    found = [(call.payload, answers[call.key]) for call in calls]
+    """Return the judgment of each call, in order; a failure becomes one with its reason."""
+    found = [(call.payload.comparison, answers[call.key]) for call in calls]
     return [
-        Judgment(comparison=matchup.comparison, judge=fingerprint, error=answer.reason)
+        Judgment(comparison=comparison, judge=fingerprint, error=answer.reason)
         if isinstance(answer, Failure)
         else answer
-        for matchup, answer in found
+        for comparison, answer in found
     ]

@@ -1,4 +1,4 @@
-"""Preference losses: pure functions of log-probabilities, one value per pair. Each is imported on first use."""
+"""Preference losses: pure functions of log-probabilities, each imported on first use."""
 
 from prefine.config.components import TABLES
 from prefine.lazy import lazy_exports

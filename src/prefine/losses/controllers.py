@@ -1,70 +1,48 @@
-"""Controllers: what moves a loss's hyper-parameters by what the steps see. Their state is in the checkpoint."""
+"""Controllers, which set hyper-parameters of a loss from the values of the steps so far."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 
-from prefine.losses.protocol import PairLogps
+from prefine.losses.protocol import Controller, PairLogps
 
 
-class RunningReward:
-    """`delta` of BCO: the mean of the rewards beta * log-ratio of all answers so far, this step's included."""
+class RunningReward(Controller):
+    """Sets `delta` of BCO to the mean reward, beta * log-ratio, of all answers so far."""
 
-    gives: ClassVar[tuple[str, ...]] = ("delta",)
+    gives = ("delta",)
 
     def __init__(self) -> None:
-        self._count = 0.0
-        self._mean = 0.0
+        self.count = self.mean = 0.0
 
     def update(self, logps: PairLogps, options: Mapping[str, Any]) -> dict[str, float]:
-        """Take in the rewards of a step."""
-        rewards = (
-            options["beta"] * torch.cat([logps.chosen_logratio, logps.rejected_logratio]).double()
-        )
-        self._count += len(rewards)
-        self._mean += float((rewards - self._mean).sum()) / self._count
-        return {"delta": self._mean}
-
-    def state_dict(self) -> dict[str, float]:
-        """Count and mean."""
-        return {"count": self._count, "mean": self._mean}
-
-    def load_state_dict(self, state: Mapping[str, float]) -> None:
-        """Go on from a state."""
-        self._count, self._mean = state["count"], state["mean"]
+        """Add the rewards of a step."""
+        logratios = torch.cat([logps.chosen_logratio, logps.rejected_logratio])
+        rewards = options["beta"] * logratios.double()
+        self.count += len(rewards)
+        self.mean += float((rewards - self.mean).sum()) / self.count
+        return {"delta": self.mean}
 
 
-class MarginAverage:
-    """What beta-DPO compares a step's margins with: moving averages of their mean and standard deviation.
+class MarginAverage(Controller):
+    """Sets moving averages of the margins' mean and standard deviation for beta-DPO.
 
-    `draw` counts the steps, so that each filters with random numbers of its own.
+    `draw` counts the steps, so that each step filters its pairs with other random numbers.
     """
 
-    gives: ClassVar[tuple[str, ...]] = ("margin_mean", "margin_std", "draw")
+    gives = ("margin_mean", "margin_std", "draw")
 
     def __init__(self) -> None:
-        self._mean = self._std = 0.0
-        self._draw = 0
+        self.margin_mean = self.margin_std = 0.0
+        self.draw = 0
 
     def update(self, logps: PairLogps, options: Mapping[str, Any]) -> dict[str, float]:
-        """Take in the margins of a step; the first one sets the averages."""
+        """Add the margins of a step; the first step sets the averages."""
         margin = logps.margin.double()
         mean, std = float(margin.mean()), float(margin.std(correction=0))
-        kept = options["momentum"] if self._draw else 0.0
-        self._mean = kept * self._mean + (1 - kept) * mean
-        self._std = kept * self._std + (1 - kept) * std
-        self._draw += 1
-        return {"margin_mean": self._mean, "margin_std": self._std, "draw": self._draw}
-
-    def state_dict(self) -> dict[str, float]:
-        """Both averages and the number of steps."""
-        return {"margin_mean": self._mean, "margin_std": self._std, "draw": self._draw}
-
-    def load_state_dict(self, state: Mapping[str, float]) -> None:
-        """Go on from a state."""
-        self._mean, self._std, self._draw = (
-            state["margin_mean"],
-            state["margin_std"],
-            int(state["draw"]),
-        )
+        momentum = options["momentum"] if self.draw else 0.0
+        self.margin_mean = momentum * self.margin_mean + (1 - momentum) * mean
+        self.margin_std = momentum * self.margin_std + (1 - momentum) * std
+        self.draw += 1
+        return self.state_dict()

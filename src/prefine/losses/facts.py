@@ -1,4 +1,4 @@
-"""What a loss has declared, seen through partials and for composites of all their parts together."""
+"""The declared properties of a loss; a composite loss combines those of its parts."""
 
 import inspect
 from collections.abc import Iterator
@@ -10,14 +10,14 @@ from prefine.losses.protocol import LossFunction, LossKind, Need, Reads
 
 
 def bare(function: LossFunction) -> LossFunction:
-    """The function that was decorated, under any partials that fill in its hyper-parameters."""
+    """Return the decorated function inside any partials that fill in hyper-parameters."""
     while isinstance(function, partial):
         function = function.func
     return function
 
 
 def options_of(function: LossFunction) -> dict[str, Any]:
-    """The hyper-parameters that the function will be called with; those without a value are left out."""
+    """Return the hyper-parameters of the function, except those without a value."""
     parameters = inspect.signature(function).parameters.values()
     return {
         p.name: p.default
@@ -27,25 +27,26 @@ def options_of(function: LossFunction) -> dict[str, Any]:
 
 
 def option_of(function: LossFunction, name: str) -> Any:
-    """The value a hyper-parameter will have when the function is called, None if it has no such parameter."""
+    """Return the value of a hyper-parameter, or None if the function has none of this name."""
     return options_of(function).get(name)
 
 
 @cache
 def nested_options(function: LossFunction) -> frozenset[str]:
-    """The names of the options that are losses, or several, by their annotation; of the bare function."""
+    """Return the options of a bare function that hold a loss or several, by their annotations."""
     hints = get_type_hints(function, include_extras=True)
     return frozenset(name for name, hint in hints.items() if _holds_losses(hint))
 
 
 def _holds_losses(hint: Any) -> bool:
-    if any(isinstance(mark, Nested) for mark in getattr(hint, "__metadata__", ())):
-        return True
-    return any(_holds_losses(part) for part in get_args(hint) if part is not ...)
+    metadata = getattr(hint, "__metadata__", ())
+    return any(isinstance(part, Nested) for part in metadata) or any(
+        map(_holds_losses, get_args(hint))
+    )
 
 
 def parts_of(function: LossFunction, path: str = "") -> Iterator[tuple[str, LossFunction]]:
-    """The function and all losses within it, each with its path, such as `losses.1.loss`."""
+    """Yield the function and all losses inside it, each with its path, such as `losses.1.loss`."""
     yield path, function
     options = options_of(function)
     for name in sorted(nested_options(bare(function)) & options.keys()):
@@ -57,26 +58,29 @@ def parts_of(function: LossFunction, path: str = "") -> Iterator[tuple[str, Loss
             yield from parts_of(value, inner)
 
 
-def _facts(function: LossFunction, name: str, absent: Any) -> list[Any]:
-    return [getattr(bare(part), name, absent) for _, part in parts_of(function)]
+def _declared(function: LossFunction, name: str, default: Any) -> list[Any]:
+    return [getattr(bare(part), name, default) for _, part in parts_of(function)]
 
 
 def kind_of(function: LossFunction) -> LossKind:
-    """Coupled if a part is; undeclared is coupled, which is right for every function."""
-    return "coupled" if "coupled" in _facts(function, "kind", "coupled") else "local"
+    """Return "coupled" if any part is, or declares no kind: coupled is right for every loss."""
+    return "coupled" if "coupled" in _declared(function, "kind", "coupled") else "local"
 
 
 def needs_of(function: LossFunction) -> frozenset[Need]:
-    """Which values beyond the policy's it reads; undeclared is all that other models say of the pair itself."""
-    everything: frozenset[Need] = frozenset({"reference", "initial"})
-    return frozenset().union(*_facts(function, "needs", everything))
+    """Return the values that the loss reads beyond the policy's.
+
+    A function without a declaration is taken to read the reference and the initial policy.
+    """
+    undeclared: frozenset[Need] = frozenset({"reference", "initial"})
+    return frozenset().union(*_declared(function, "needs", undeclared))
 
 
 def reads_of(function: LossFunction) -> Reads:
-    """What the most demanding part reads."""
-    return max(_facts(function, "reads", "pairs"), key=get_args(Reads).index)
+    """Return the relation that the most demanding part reads."""
+    return max(_declared(function, "reads", "pairs"), key=get_args(Reads).index)
 
 
 def per_pair(function: LossFunction) -> bool:
-    """Whether value i belongs to pair i; undeclared is so."""
-    return all(_facts(function, "per_pair", True))
+    """Return True if value i belongs to pair i, which is assumed without a declaration."""
+    return all(_declared(function, "per_pair", True))

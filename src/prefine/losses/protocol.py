@@ -1,11 +1,12 @@
-"""What every loss and regularizer reads, and how it declares what it needs.
+"""The signature of a loss: the values it is given, and how it declares what it needs.
 
-A loss is `(PairLogps, *, hyper_parameters) -> Tensor [B]`: unreduced, one value per pair. The
-engine averages.
+A loss is `(PairLogps, *, hyper_parameters) -> Tensor [B]`: unreduced, one value per pair. Training
+averages them.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Protocol, TypeVar
 
 from jaxtyping import Float
@@ -39,10 +40,13 @@ Family = Literal[
     "regularizer",
     "other",
 ]
+PerPair = Float[Tensor, " B"]
+"""One value for each of B pairs."""
 LossFunction = Callable[..., Tensor]
 Loss = Annotated[LossFunction, Nested("loss")]
 """A hyper-parameter that is itself a loss: `{name: …, …}` in a configuration."""
 F = TypeVar("F", bound=LossFunction)
+T = TypeVar("T")
 
 NEED_WORDS: dict[Need, str] = {
     "reference": "log-probabilities under the reference",
@@ -59,11 +63,11 @@ NEED_WORDS: dict[Need, str] = {
 
 @dataclass(frozen=True)
 class TokenLogps:
-    """Per-token values of B pairs, right-padded with 0 to the longest of each side, nats.
+    """Per-token log-probabilities of B pairs in nats, right-padded with 0 to the longest answer.
 
-    `*_log_sum_p2` is the logarithm of the sum of squared probabilities over the vocabulary at the
-    token's position, in training without a gradient; `*_marked` is 1 for tokens that only this side
-    has (`token_marks.difference_marks`), else 0. None where not provided.
+    `*_log_sum_p2` is the log of the sum of squared probabilities over the vocabulary at each
+    position; it has no gradient in training. `*_marked` is 1 for tokens that only this side has
+    (`token_diff.difference_marks`), else 0. These are None unless the loss needs them.
     """
 
     policy_chosen: Float[Tensor, "B Tw"]
@@ -75,128 +79,96 @@ class TokenLogps:
     chosen_marked: Float[Tensor, "B Tw"] | None = None
     rejected_marked: Float[Tensor, "B Tl"] | None = None
 
-    def rows(self, index: slice | Tensor) -> "TokenLogps":
-        """The same for some of the pairs."""
-        return replace(
-            self, **{name: value[index] for name, value in vars(self).items() if value is not None}
-        )
-
 
 @dataclass(frozen=True)
 class PromptLogps:
-    """Summed log-probabilities of both sides' prompts but for their first tokens, nats; every tensor is [B].
+    """Summed log-probabilities of the prompts of B pairs, without their first tokens, in nats.
 
-    The two sides' values are equal unless the pair is joint, an answer to one prompt against an
-    answer to another.
+    Both sides have the same values unless the pair is joint: answers to two different prompts.
     """
 
-    policy_chosen: Float[Tensor, " B"]
-    policy_rejected: Float[Tensor, " B"]
-    ref_chosen: Float[Tensor, " B"]
-    ref_rejected: Float[Tensor, " B"]
-
-    def rows(self, index: slice | Tensor) -> "PromptLogps":
-        """The same for some of the pairs."""
-        return replace(self, **{name: value[index] for name, value in vars(self).items()})
+    policy_chosen: PerPair
+    policy_rejected: PerPair
+    ref_chosen: PerPair
+    ref_rejected: PerPair
 
 
 @dataclass(frozen=True)
 class PairLogps:
-    """Summed completion log-probabilities of B pairs, in nats, and what goes with them; every tensor is [B].
+    """Summed completion log-probabilities of B pairs in nats, with the pairs' other inputs.
 
     `initial_chosen` is the chosen completion's value under the policy at step 0. It equals
     `ref_chosen` unless another model was named as reference. Token counts include the end-of-turn
-    token and exclude the prompt. `pairs_in_step` and `chosen_tokens_in_step` are the totals of the
-    whole optimizer step, each pair counted by its weight, so that a loss that averages over tokens
-    does not depend on the micro-batches. `score_gap` is NaN where a pair states none;
-    `mismatched_logratio` is the mean log-ratio of another pair's two completions under this pair's
-    prompt.
+    token and exclude the prompt. `pairs_in_step` and `chosen_tokens_in_step` are totals of the
+    whole optimizer step, in which each pair counts by its weight: a loss that averages over tokens
+    divides by them and so does not depend on the micro-batches. `score_gap` is NaN for a pair that
+    has none. `mismatched_logratio` is the mean log-ratio of another pair's two completions under
+    this pair's prompt.
     """
 
-    policy_chosen: Float[Tensor, " B"]
-    policy_rejected: Float[Tensor, " B"]
-    ref_chosen: Float[Tensor, " B"]
-    ref_rejected: Float[Tensor, " B"]
-    initial_chosen: Float[Tensor, " B"]
-    chosen_tokens: Float[Tensor, " B"]
-    rejected_tokens: Float[Tensor, " B"]
-    p_chosen: Float[Tensor, " B"]
-    weight: Float[Tensor, " B"]
+    policy_chosen: PerPair
+    policy_rejected: PerPair
+    ref_chosen: PerPair
+    ref_rejected: PerPair
+    initial_chosen: PerPair
+    chosen_tokens: PerPair
+    rejected_tokens: PerPair
+    p_chosen: PerPair
+    weight: PerPair
     pairs_in_step: float
     chosen_tokens_in_step: float
-    score_gap: Float[Tensor, " B"] | None = None
-    mismatched_logratio: Float[Tensor, " B"] | None = None
+    score_gap: PerPair | None = None
+    mismatched_logratio: PerPair | None = None
     tokens: TokenLogps | None = None
     prompts: PromptLogps | None = None
 
     @property
-    def chosen_logratio(self) -> Float[Tensor, " B"]:
+    def chosen_logratio(self) -> PerPair:
         """Log policy - log reference of the chosen completions [B], nats."""
         return self.policy_chosen - self.ref_chosen
 
     @property
-    def rejected_logratio(self) -> Float[Tensor, " B"]:
+    def rejected_logratio(self) -> PerPair:
         """Log policy - log reference of the rejected completions [B], nats."""
         return self.policy_rejected - self.ref_rejected
 
     @property
-    def margin(self) -> Float[Tensor, " B"]:
+    def margin(self) -> PerPair:
         """Difference of the two log-ratios [B], nats."""
         return self.chosen_logratio - self.rejected_logratio
 
     @property
-    def mean_chosen_logp(self) -> Float[Tensor, " B"]:
+    def mean_chosen_logp(self) -> PerPair:
         """Policy log-probability per token of the chosen completions [B], nats."""
         return self.policy_chosen / self.chosen_tokens
 
     @property
-    def mean_rejected_logp(self) -> Float[Tensor, " B"]:
+    def mean_rejected_logp(self) -> PerPair:
         """Policy log-probability per token of the rejected completions [B], nats."""
         return self.policy_rejected / self.rejected_tokens
 
     @property
-    def token_margin(self) -> Float[Tensor, " B"]:
-        """Difference of the two log-ratios per token, each averaged over its own completion [B], nats."""
+    def token_margin(self) -> PerPair:
+        """Difference of the two log-ratios, each averaged over its own tokens [B], nats."""
         return (
             self.chosen_logratio / self.chosen_tokens
             - self.rejected_logratio / self.rejected_tokens
         )
 
-    def rows(self, index: slice | Tensor) -> "PairLogps":
-        """The same for some of the pairs."""
-        some: dict[str, Any] = {
-            name: value[index] for name, value in vars(self).items() if isinstance(value, Tensor)
-        }
-        tokens = None if self.tokens is None else self.tokens.rows(index)
-        prompts = None if self.prompts is None else self.prompts.rows(index)
-        return replace(self, **some, tokens=tokens, prompts=prompts)
-
     def require_tokens(self) -> TokenLogps:
-        """The per-token values.
-
-        Raises:
-            ValueError: They were not provided.
-        """
-        return provided(self.tokens, "tokens")
+        """Return the per-token values; raise ValueError if they were not provided."""
+        return require(self.tokens, "tokens")
 
     def require_prompts(self) -> PromptLogps:
-        """The values of the prompts.
-
-        Raises:
-            ValueError: They were not provided.
-        """
-        return provided(self.prompts, "prompt")
+        """Return the values of the prompts; raise ValueError if they were not provided."""
+        return require(self.prompts, "prompt")
 
 
-T = TypeVar("T")
-
-
-def provided(value: T | None, need: Need) -> T:
-    """The value.
+def require(value: T | None, need: Need) -> T:
+    """Return an optional input of a loss.
 
     Raises:
-        ValueError: It is None: whoever made the `PairLogps` left out what the loss declares to
-            need.
+        ValueError: It is None: the caller built `PairLogps` without a value that the loss needs.
     """
     if value is None:
         raise ValueError(
@@ -206,57 +178,56 @@ def provided(value: T | None, need: Need) -> T:
 
 
 class Controller(Protocol):
-    """Moves hyper-parameters by what a step saw; the only state of an objective, kept in the checkpoint."""
+    """Sets hyper-parameters from the values of each step; the checkpoint keeps its attributes."""
 
     gives: ClassVar[tuple[str, ...]]
 
     def update(self, logps: PairLogps, options: Mapping[str, Any]) -> dict[str, float]:
-        """The hyper-parameters `gives` for this step, from the detached values of all its pairs.
+        """Return the hyper-parameters `gives` for this step.
 
         Args:
-            logps: The whole step, before its update.
+            logps: All pairs of the step before its update, detached.
             options: The loss's other hyper-parameters at this step.
         """
         ...
 
     def state_dict(self) -> dict[str, float]:
-        """What `load_state_dict` of another one needs to go on from here."""
-        ...
+        """Return the state that `load_state_dict` of a new controller continues from."""
+        return dict(vars(self))
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
-        """Go on from a state."""
-        ...
+        """Continue from a saved state."""
+        vars(self).update(state)
 
 
 def declare(
     *,
     family: Family = "other",
     kind: LossKind = "local",
-    needs: frozenset[Need] = frozenset(),
+    needs: AbstractSet[Need] = frozenset(),
     reads: Reads = "pairs",
     per_pair: bool = True,
     controller: type[Controller] | None = None,
     check: Callable[..., None] | None = None,
 ) -> Callable[[F], F]:
-    """State a loss's facts where it is written.
+    """Declare the properties of a loss as attributes of its function.
 
     Args:
-        family: Under which heading it is documented.
-        kind: "local" when a pair's value depends on that pair alone (and on the totals of the
-            step), else "coupled": the engine then evaluates it once per step on all pairs.
-        needs: Which values of `PairLogps` it reads beyond the policy's.
+        family: The heading under which it is documented.
+        kind: "local" if a pair's value depends on that pair alone (and on the totals of the step),
+            else "coupled": it is then evaluated once per step, on all its pairs.
+        needs: The values of `PairLogps` that it reads beyond the policy's.
         reads: "pairs" compares two answers to one prompt; "joint" also answers to two prompts;
             "lists" whole rankings.
-        per_pair: Whether value i belongs to pair i, so that it can be weighted; false for losses
-            that sort.
-        controller: What moves some of its hyper-parameters; those are then no options of a
-            configuration.
-        check: Called with all options when they are configured; a ValueError refuses their
-            combination.
+        per_pair: True if value i belongs to pair i and can be weighted; false for losses that sort.
+        controller: The class that sets some of its hyper-parameters during training; those are then
+            no options of a configuration.
+        check: Called with the options of a configuration; raises ValueError if they do not go
+            together.
 
     Raises:
-        ValueError: It is local and yet needs the whole step: for a controller, or for answers to
-            other prompts; or it needs something that there is not.
+        ValueError: A need is unknown, or a local loss needs the whole step: it has a controller or
+            reads answers to other prompts.
     """
     if unknown := sorted(needs - NEED_WORDS.keys()):
         raise ValueError(f"needs: {', '.join(unknown)} is none of {', '.join(NEED_WORDS)}")
@@ -267,22 +238,16 @@ def declare(
         )
 
     def attach(function: F) -> F:
-        facts = {
-            **{
-                "family": family,
-                "kind": kind,
-                "needs": needs,
-                "reads": reads,
-                "per_pair": per_pair,
-            },
-            **{
-                "controller": controller,
-                "controlled": () if controller is None else controller.gives,
-            },
-            "check_options": check,
-        }
-        for name, fact in facts.items():
-            setattr(function, name, fact)
+        vars(function).update(
+            family=family,
+            kind=kind,
+            needs=frozenset(needs),
+            reads=reads,
+            per_pair=per_pair,
+            controller=controller,
+            controlled=() if controller is None else controller.gives,
+            check_options=check,
+        )
         return function
 
     return attach

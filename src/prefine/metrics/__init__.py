@@ -1,4 +1,4 @@
-"""What is measured, each number with its uncertainty: pure functions of arrays, numpy only."""
+"""Metrics, each number with its uncertainty: pure functions of arrays."""
 
 from prefine.lazy import lazy_exports
 
@@ -6,21 +6,19 @@ __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "prefine.metrics.judges.agreement": ("rater_agreement",),
-        "prefine.metrics.judges.answers": (
-            "first_slot_rate",
-            "swap_consistency",
-        ),
         "prefine.metrics.judges.calibration": (
             "brier_score",
             "cyclic_triads",
             "expected_calibration_error",
             "reliability_curve",
         ),
-        "prefine.metrics.judges.labels": (
+        "prefine.metrics.judges.verdicts": (
+            "first_slot_rate",
             "labelled_accuracy",
             "length_preference",
             "order_agreement",
             "slot_preference",
+            "swap_consistency",
             "verdict_rates",
         ),
         "prefine.metrics.judges.reward_bench": (
@@ -30,10 +28,12 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "reward_bench_v2",
             "ties_prompts",
             "ties_score",
+            "weighted_subsets",
         ),
-        "prefine.metrics.judges.subsets": ("weighted_subsets",),
         "prefine.metrics.rewards.accuracy": (
+            "log_ratio_margins",
             "longer_is_better",
+            "reward_accuracies",
             "reward_accuracy",
         ),
         "prefine.metrics.rewards.displacement": ("displacement",),
@@ -43,10 +43,6 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "token_spread",
             "watch",
             "watch_all",
-        ),
-        "prefine.metrics.rewards.model_rewards": (
-            "log_ratio_margins",
-            "reward_accuracies",
         ),
         "prefine.metrics.rewards.ranking_accuracy": (
             "dpo_loss_threshold",
@@ -86,7 +82,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "battles",
             "expanded_battles",
         ),
-        "prefine.metrics.win_rates.calibration": ("AlpacaCalibration",),
+        "prefine.metrics.win_rates.length_data": ("AlpacaCalibration",),
         "prefine.metrics.win_rates.leaderboard": (
             "bradley_terry_leaderboard",
             "win_matrix",
@@ -96,10 +92,6 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "controlled_against",
             "length_controlled_win_rate",
             "predicted_win_rate",
-        ),
-        "prefine.metrics.win_rates.preferences": (
-            "from_one_to_two",
-            "preference_rates",
         ),
         "prefine.metrics.win_rates.style": (
             "StyleCounts",
@@ -112,6 +104,8 @@ __getattr__, __dir__, __all__ = lazy_exports(
         ),
         "prefine.metrics.win_rates.win_rates": (
             "both_order_wins",
+            "from_one_to_two",
+            "preference_rates",
             "win_rate",
         ),
     },

@@ -1,1 +1,1 @@
-"""Backends: one file each."""
+"""Model backends, one folder or file each."""

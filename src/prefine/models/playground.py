@@ -1,4 +1,4 @@
-"""The embedded playground model as a backend: an ordinary `hf` model whose folder ships with the package."""
+"""The embedded playground model, an `hf` model whose folder ships with the package."""
 
 from importlib.resources import files
 from pathlib import Path
@@ -7,10 +7,10 @@ from prefine.models.hf.backend import HfModel
 
 
 def playground() -> HfModel:
-    """The embedded model."""
+    """Return the embedded model."""
     return HfModel(path=str(playground_folder()), dtype="float32", label="playground")
 
 
 def playground_folder() -> Path:
-    """Where the embedded model lies."""
+    """Return the folder of the embedded model."""
     return Path(str(files("prefine.playground") / "model"))

@@ -1,4 +1,4 @@
-"""What a backend that samples is."""
+"""The protocols of models: one that draws completions, and one that answers conversations."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
@@ -20,23 +20,20 @@ class SampleRequest(NamedTuple):
     sample_index: int
 
 
-class Sampler(Protocol):
-    """A model that completions can be drawn from.
+class Answered(NamedTuple):
+    """A completion beside its prompt, as reward models and other scorers rate it."""
 
-    `fingerprint` hashes everything that its completions depend on beside prompt, decoding and
-    sample index. `concurrency` is how many batches may be in flight; `notes` is what the user
-    should be told once, such as what a server ignores, and grows while the model is asked.
+    prompt: Prompt
+    completion: Completion
+
+
+class Model(Protocol):
+    """The part that samplers and repliers share.
+
+    `fingerprint` hashes everything that an answer depends on beside the question, decoding settings
+    and sample index. `notes` are for the user, such as what a server ignores; they grow while the
+    model is asked.
     """
-
-    @property
-    def concurrency(self) -> int:
-        """Batches in flight."""
-        ...
-
-    @property
-    def notes(self) -> Sequence[str]:
-        """What turned out while asking."""
-        ...
 
     @property
     def fingerprint(self) -> str:
@@ -48,10 +45,31 @@ class Sampler(Protocol):
         """A short name for people."""
         ...
 
-    def check_prompt(self, prompt: Prompt, decoding: Decoding, *, where: str) -> None:
-        """Raise DataError when the model cannot answer this prompt, before anything is drawn.
+    @property
+    def concurrency(self) -> int:
+        """Batches in flight."""
+        ...
 
-        `where` is the config path of `decoding`, for the message.
+    @property
+    def notes(self) -> Sequence[str]:
+        """Remarks for the user, each once."""
+        ...
+
+
+class Sampler(Model, Protocol):
+    """A model that completions can be drawn from."""
+
+    def check_prompt(self, prompt: Prompt, decoding: Decoding, *, where: str) -> None:
+        """Check before anything is drawn that the model can answer this prompt.
+
+        Args:
+            prompt: The prompt.
+            decoding: How long the completion may be.
+            where: Config path of `decoding`, for the message.
+
+        Raises:
+            PromptTooLong: Prompt and completion do not fit; this prompt is set aside.
+            DataError: The model cannot read the prompt at all.
         """
         ...
 
@@ -64,24 +82,27 @@ class Sampler(Protocol):
         *,
         group: int,
     ) -> Iterable[Batch[Completion]]:
-        """The batches in which the wanted completions of a shard are drawn.
+        """Yield the batches in which the wanted completions of a shard are drawn.
 
         Args:
             shard: All prompts of the shard, in order: together with `samples` and `group` they fix
                 the batches.
             samples: M.
             wanted: The calls that are still open; the rest of the shard is journaled.
-            decoding: Temperature and the like.
+            decoding: Temperature and other settings of sampling.
             group: How many samples of one prompt share a batch.
+
+        Raises:
+            BackendError: The model or its server cannot answer anything; raised by a batch.
         """
         ...
 
 
 class Reply(NamedTuple):
-    """What a model wrote in its own turn.
+    """The reply of a model to one conversation.
 
     `first_token_logps` has the likeliest tokens of the first position with their log-probabilities
-    [nat]; None where the model does not tell.
+    [nat]; None where the model gives none.
     """
 
     text: str
@@ -90,32 +111,12 @@ class Reply(NamedTuple):
     usage: Usage
 
 
-class Replier(Protocol):
+class Replier(Model, Protocol):
     """A model that answers one conversation at a time, as a judge is asked."""
 
     @property
-    def fingerprint(self) -> str:
-        """Hash of weights, tokenizer and settings."""
-        ...
-
-    @property
-    def label(self) -> str:
-        """A short name for people."""
-        ...
-
-    @property
-    def concurrency(self) -> int:
-        """Batches in flight."""
-        ...
-
-    @property
-    def notes(self) -> Sequence[str]:
-        """What turned out while asking."""
-        ...
-
-    @property
     def conversations_per_batch(self) -> int:
-        """How many conversations are answered together."""
+        """Conversations that are answered together."""
         ...
 
     def respond(
@@ -127,20 +128,23 @@ class Replier(Protocol):
         seed: int,
         first_token: bool,
     ) -> Sequence[Reply | Failure]:
-        """One reply per conversation, in order.
+        """Return one reply per conversation, in order.
 
         Args:
             conversations: Messages that end with a user's turn.
             max_new_tokens: The longest reply.
             temperature: 0 is greedy.
             seed: Of the drawing.
-            first_token: Whether the likeliest first tokens are wanted.
+            first_token: Return the likeliest first tokens, too.
+
+        Raises:
+            BackendError: The model or its server cannot answer anything.
         """
         ...
 
 
 def sample_key(model_fingerprint: str, request: SampleRequest, decoding: Decoding) -> str:
-    """The journal's key of one completion: nothing about its position in a file or batch."""
+    """Return the journal's key of one completion: nothing about its position in a file or batch."""
     return content_hash(
         "completion",
         model_fingerprint,
@@ -151,7 +155,7 @@ def sample_key(model_fingerprint: str, request: SampleRequest, decoding: Decodin
 
 
 def decoding_settings(decoding: Decoding) -> dict[str, float | int]:
-    """The settings that a completion depends on; sections that extend `Decoding` add nothing here."""
+    """Return the settings a completion depends on; subclasses of `Decoding` add nothing here."""
     return {
         "temperature": decoding.temperature,
         "top_p": decoding.top_p,

@@ -1,9 +1,10 @@
-"""A model that answers from a script and can misbehave: for dry runs and tests, without torch."""
+"""A model that answers from a script and can fail on purpose: for dry runs and tests."""
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -15,8 +16,9 @@ from prefine.records import Completion, Message, Prompt, Usage, content_hash
 _HASH_RANGE = float(16**16)
 
 
+@dataclass(eq=False, kw_only=True)
 class ScriptedModel:
-    """Answers each (prompt, sample), and each conversation of a judge, with one of `replies`, chosen by hash.
+    """Answers each sample and each conversation with one of `replies`, chosen by hash.
 
     Args:
         replies: The texts to choose from; `{prompt}` and `{sample}` are filled in.
@@ -27,30 +29,24 @@ class ScriptedModel:
         batch: Calls per batch.
     """
 
-    concurrency = 1
-    notes: tuple[str, ...] = ()
+    concurrency: ClassVar = 1
+    notes: ClassVar[tuple[str, ...]] = ()
+    label: ClassVar = "scripted"
 
-    def __init__(
-        self,
-        *,
-        replies: Annotated[list[str], Field(min_length=1)],
-        fail_share: Share = 0.0,
-        fail_reason: str = "scripted failure",
-        truncate_share: Share = 0.0,
-        delay_s: Annotated[float, Field(ge=0)] = 0.0,
-        batch: Annotated[int, Field(gt=0)] = 32,
-    ) -> None:
-        self.replies = replies
-        self.fail_share = fail_share
-        self.fail_reason = fail_reason
-        self.truncate_share = truncate_share
-        self.delay_s = delay_s
-        self.batch = batch
-        self.label = "scripted"
-        self.fingerprint = content_hash("scripted", replies, fail_share, truncate_share)
+    replies: Annotated[list[str], Field(min_length=1)]
+    fail_share: Share = 0.0
+    fail_reason: str = "scripted failure"
+    truncate_share: Share = 0.0
+    delay_s: Annotated[float, Field(ge=0)] = 0.0
+    batch: Annotated[int, Field(gt=0)] = 32
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the script."""
+        return content_hash("scripted", self.replies, self.fail_share, self.truncate_share)
 
     def check_prompt(self, prompt: Prompt, decoding: Decoding, *, where: str) -> None:
-        """A script answers every prompt."""
+        """Accept every prompt."""
 
     def sample(
         self,
@@ -61,14 +57,14 @@ class ScriptedModel:
         *,
         group: int,
     ) -> Iterable[Batch[Completion]]:
-        """The wanted calls, `batch` at a time."""
+        """Yield the wanted calls, `batch` at a time."""
         for start in range(0, len(wanted), self.batch):
             calls = wanted[start : start + self.batch]
             yield Batch([call.key for call in calls], partial(self._answers, calls, decoding))
 
     @property
     def conversations_per_batch(self) -> int:
-        """The same as for completions."""
+        """Conversations per batch, as many as completions."""
         return self.batch
 
     def respond(
@@ -80,7 +76,7 @@ class ScriptedModel:
         seed: int,
         first_token: bool,
     ) -> list[Reply | Failure]:
-        """One of `replies` for each conversation; it gives no log-probabilities."""
+        """Return one of `replies` for each conversation, without log-probabilities."""
         time.sleep(self.delay_s)
         return [
             self._reply_to(content_hash([message.chat() for message in chat], seed))
@@ -90,11 +86,9 @@ class ScriptedModel:
     def _reply_to(self, key: str) -> Reply | Failure:
         if self._chance("fail", key) < self.fail_share:
             return Failure(self.fail_reason)
+        text = self.replies[int(content_hash("reply", key), 16) % len(self.replies)]
         cut = self._chance("truncate", key) < self.truncate_share
-        return Reply(self._scripted(key), "length" if cut else "stop", None, Usage(calls=1))
-
-    def _scripted(self, key: str) -> str:
-        return self.replies[int(content_hash("reply", key), 16) % len(self.replies)]
+        return Reply(text, "length" if cut else "stop", None, Usage(calls=1))
 
     def _answers(
         self, calls: Sequence[Call[SampleRequest]], decoding: Decoding
@@ -103,24 +97,20 @@ class ScriptedModel:
         return {call.key: self._answer(call, decoding) for call in calls}
 
     def _answer(self, call: Call[SampleRequest], decoding: Decoding) -> Completion | Failure:
-        if self._chance("fail", call.key) < self.fail_share:
-            return Failure(self.fail_reason)
+        reply = self._reply_to(call.key)
+        if isinstance(reply, Failure):
+            return reply
         prompt, index = call.payload
-        reply = self._scripted(call.key)
+        text = reply.text.replace("{prompt}", prompt.text).replace("{sample}", str(index))
         return Completion(
             id=content_hash("scripted", call.key),
             prompt_id=prompt.id,
             sample_index=index,
-            message=Message(
-                role="assistant",
-                content=reply.replace("{prompt}", prompt.text).replace("{sample}", str(index)),
-            ),
+            message=Message(role="assistant", content=text),
             model=self.label,
             sampling=dict(decoding_settings(decoding)),
             seed=decoding.seed,
-            finish_reason="length"
-            if self._chance("truncate", call.key) < self.truncate_share
-            else "stop",
+            finish_reason=reply.finish_reason,
         )
 
     @staticmethod

@@ -1,1 +1,1 @@
-"""The embedded playground: a small world with a computable gold score, and a tiny model trained on it."""
+"""The playground: a small world with a computed gold score, and a tiny model trained on it."""

@@ -1,6 +1,8 @@
-"""Builds the embedded model from a seed: `python -m prefine.playground.build [--seed 0] [--out DIR] [--steps N]`.
+"""Train the embedded model from a seed.
 
-Everything is drawn from the train split of the playground's world. The output is an ordinary
+    python -m prefine.playground.build [--seed 0] [--out DIR] [--steps N]
+
+All demonstrations are of the train split of the playground's world. The output is an ordinary
 Hugging Face model folder plus `build.json`, which says how it was made and what was measured. The
 same seed, machine and versions give the same bytes.
 """
@@ -14,6 +16,7 @@ import time
 from importlib.metadata import version
 from itertools import chain, islice
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -33,13 +36,13 @@ MODEL_DIR = Path(__file__).parent / "model"
 def build(
     out: Path, *, seed: int = 0, steps: int = STEPS, measured_prompts: int = 200
 ) -> dict[str, Any]:
-    """Train tokenizer and model, write the folder, and return what `build.json` says.
+    """Train tokenizer and model, write the folder, and return the content of `build.json`.
 
     Args:
         out: Folder to write, created if needed.
-        seed: Of the demonstrations, the initial weights and the measurement.
+        seed: Seed of the demonstrations, the initial weights and the measurement.
         steps: Optimizer steps of `BATCH_SIZE` demonstrations.
-        measured_prompts: Test prompts that the samples are measured on.
+        measured_prompts: Number of test prompts for the measurement of samples.
     """
     rng = random.Random(f"playground build {seed}")
     texts = list(chain.from_iterable(islice(demonstrations(rng), 20_000)))
@@ -68,12 +71,11 @@ def build(
         rng=rng,
         on_step=report,
     )
-    # What is measured is what is shipped: the rounded weights.
+    # The rounded weights are shipped, so they are measured.
     model = model.to(torch.bfloat16)
     out.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(out)
     tokenizer.save_pretrained(out, save_jinja_files=False)
-    last = losses[-100:]
     summary = {
         "command": f"python -m prefine.playground.build --seed {seed} --steps {steps}",
         "seed": seed,
@@ -81,7 +83,7 @@ def build(
         "batch_size": BATCH_SIZE,
         "learning_rate": LEARNING_RATE,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "final_loss_nats_per_token": round(sum(last) / len(last), 4),
+        "final_loss_nats_per_token": round(fmean(losses[-100:]), 4),
         "measured_on_test_prompts": measure(
             model.float(), tokenizer, split="test", prompts=measured_prompts, samples=4, seed=seed
         ),
@@ -95,7 +97,7 @@ def build(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Parse the command line and build."""
+    """Build with the options of the command line."""
     parser = argparse.ArgumentParser(
         description="Train the playground's embedded model from a seed."
     )
@@ -103,8 +105,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=MODEL_DIR)
     parser.add_argument("--steps", type=int, default=STEPS)
     options = parser.parse_args(arguments)
-    # One thread: the order of floating-point sums, and so the weights, must not depend on the
-    # number of cores.
+    # With more threads, floating-point sums and so the weights would depend on the number of cores.
     torch.set_num_threads(1)
     summary = build(options.out, seed=options.seed, steps=options.steps)
     sys.stdout.write(json.dumps(summary, indent=2) + "\n")

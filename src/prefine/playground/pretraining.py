@@ -1,4 +1,4 @@
-"""Training the embedded model on demonstrations, and measuring what its samples are worth."""
+"""Training of the embedded model on demonstrations, and measurement of its samples."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -24,31 +24,30 @@ from prefine.playground.world import (
 )
 
 CausalLM = Any
-"""A `LlamaForCausalLM`, whose own annotations do not admit its documented calls."""
+"""A `LlamaForCausalLM`, whose annotations do not allow its documented calls."""
 
 IGNORED = -100
-"""The label of a token that carries no loss, by the convention of Hugging Face models."""
+"""The label of tokens without loss in Hugging Face models."""
 
 MAX_NEW_TOKENS = 64
 
 
 def conversation(prompt: str) -> list[dict[str, str]]:
-    """The messages that ask a prompt."""
+    """Return the prompt as a conversation of one user turn."""
     return [{"role": "user", "content": prompt}]
 
 
 def demonstrations(rng: random.Random, *, lessons: int = 0) -> Iterator[tuple[str, str]]:
-    """Endless (prompt, imperfect answer) pairs of the train split, after some lessons.
+    """Yield endless pairs (prompt, imperfect answer) of the train split, after easier lessons.
 
-    What a prompt asks for is hard to make out behind flawed answers, and easy to keep in mind: a
-    small model that starts on them takes many times the steps to find out that a word of the prompt
-    should come back. So the lessons begin with perfect answers, every other of which only names the
-    words that the prompt wants; over their last third the naming ceases and the flaw rates rise to
-    `FLAW_RATES`.
+    From flawed answers alone, a small model needs many times the steps to learn that words of the
+    prompt should come back. So the lessons begin with perfect answers, half of which only name the
+    words that the prompt wants; over the last third of the lessons these become rarer and the flaw
+    rates rise to `FLAW_RATES`.
 
     Args:
         rng: Source of all choices.
-        lessons: How many pairs come before the first that is drawn as all later ones are.
+        lessons: Number of easier pairs at the start.
     """
     for index in count():
         task = draw_task(rng)
@@ -56,20 +55,15 @@ def demonstrations(rng: random.Random, *, lessons: int = 0) -> Iterator[tuple[st
             task = draw_task(rng)
         maturity = min(1.0, max(0.0, 3 * index / lessons - 2)) if lessons else 1.0
         if rng.random() < 0.5 * (1 - maturity):
-            wanted = [
-                *task.required,
-                *(task.before or ()),
-                *([task.last] if task.last else []),
-                ".",
-            ]
-            yield render(task), " ".join(wanted)
+            last = [task.last] if task.last else []
+            yield render(task), " ".join([*task.required, *(task.before or ()), *last, "."])
         else:
             rates = {part: maturity * rate for part, rate in FLAW_RATES.items()}
             yield render(task), demonstrate(task, rng, flaw_rates=rates)
 
 
 def new_model(tokenizer: ChatTokenizer, *, context_tokens: int) -> CausalLM:
-    """A Llama of about 1.1 million parameters with random weights."""
+    """Return a Llama of about 1.1 million parameters with random weights."""
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=128,
@@ -97,21 +91,14 @@ def train(
     rng: random.Random,
     on_step: Callable[[int, float], None],
 ) -> None:
-    """Fit the model to fresh demonstrations; only the answer and its end token carry loss.
+    """Train the model in place on fresh demonstrations; only answers and end tokens have loss.
 
-    Args:
-        model: Trained in place.
-        tokenizer: Its chat template is what the model learns to follow.
-        steps: Optimizer steps.
-        batch_size: Demonstrations per step.
-        learning_rate: Peak of AdamW's rate, after a twentieth of the steps; it falls to a tenth
-            along a cosine.
-        rng: Source of the demonstrations.
-        on_step: Told each step and its mean loss in nats per token.
+    The learning rate warms up over a twentieth of the steps and falls to a tenth along a cosine.
+    `on_step` is called with each step and its mean loss in nats per token.
     """
-    decay = [parameter for parameter in model.parameters() if parameter.ndim > 1]
-    keep = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
-    groups = [{"params": decay, "weight_decay": 0.1}, {"params": keep, "weight_decay": 0.0}]
+    matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
+    vectors = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.98))
     warmup = max(1, steps // 20)
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -119,9 +106,8 @@ def train(
     )
     model.train()
     stream = demonstrations(rng, lessons=steps * batch_size * 6 // 10)
-    for step, (ids, labels) in enumerate(
-        islice(_batches(tokenizer, batch_size, stream, rng), steps)
-    ):
+    batches = _batches(tokenizer, batch_size, stream, rng)
+    for step, (ids, labels) in enumerate(islice(batches, steps)):
         loss = model(input_ids=ids, labels=labels).loss
         optimizer.zero_grad()
         loss.backward()
@@ -141,20 +127,17 @@ def measure(
     samples: int,
     seed: int,
 ) -> dict[str, float]:
-    """What the model's samples at temperature 1 and its greedy answers are worth, on prompts of one split."""
+    """Return figures of samples at temperature 1 and greedy answers, for prompts of one split."""
     questions = draw_prompts(prompts, split=split, seed=seed)
     torch.manual_seed(seed)
     sampled = generate(model, tokenizer, questions, samples=samples, temperature=1.0)
-    greedy = list(
-        chain.from_iterable(generate(model, tokenizer, questions, samples=1, temperature=0.0))
-    )
+    greedy = generate(model, tokenizer, questions, samples=1, temperature=0.0)
     golds = [
         [gold(prompt, text) for text, _ in texts]
         for prompt, texts in zip(questions, sampled, strict=True)
     ]
-    forms = [
-        gold_parts(prompt, text)["form"]
-        for prompt, (text, _) in zip(questions, greedy, strict=True)
+    greedy_parts = [
+        gold_parts(prompt, text) for prompt, ((text, _),) in zip(questions, greedy, strict=True)
     ]
     tokens = [length for texts in sampled for _, length in texts]
     return {
@@ -163,10 +146,8 @@ def measure(
         "tokens_per_sample": round(fmean(tokens), 2),
         "finished_share": round(fmean(length < MAX_NEW_TOKENS for length in tokens), 4),
         "distinct_share": round(fmean(len(set(texts)) / samples for texts in sampled), 4),
-        "gold_of_greedy": round(
-            fmean(gold(p, text) for p, (text, _) in zip(questions, greedy, strict=True)), 4
-        ),
-        "greedy_form": round(fmean(forms), 4),
+        "gold_of_greedy": round(fmean(fmean(parts.values()) for parts in greedy_parts), 4),
+        "greedy_form": round(fmean(parts["form"] for parts in greedy_parts), 4),
     }
 
 
@@ -180,10 +161,10 @@ def generate(
     temperature: float,
     batch_prompts: int = 64,
 ) -> list[list[tuple[str, int]]]:
-    """Answers with their lengths in tokens, `samples` per prompt; temperature 0 is greedy."""
-    how: dict[str, Any] = {"do_sample": False}
+    """Return `samples` answers per prompt with their token counts; temperature 0 is greedy."""
+    decoding: dict[str, Any] = {"do_sample": False}
     if temperature > 0:
-        how = {
+        decoding = {
             "do_sample": True,
             "temperature": temperature,
             "top_k": 0,
@@ -199,13 +180,11 @@ def generate(
             return_dict=True,
             padding=True,
         )
-        output = model.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS, **how)[
-            :, inputs["input_ids"].shape[1] :
-        ]
+        output = model.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS, **decoding)
+        output = output[:, inputs["input_ids"].shape[1] :]
         lengths = (output != tokenizer.pad_token_id).sum(dim=1).tolist()
-        pairs = list(
-            zip(tokenizer.batch_decode(output, skip_special_tokens=True), lengths, strict=True)
-        )
+        texts = tokenizer.batch_decode(output, skip_special_tokens=True)
+        pairs = list(zip(texts, lengths, strict=True))
         answers.extend(pairs[i : i + samples] for i in range(0, len(pairs), samples))
     return answers
 
@@ -213,30 +192,23 @@ def generate(
 def _batches(
     tokenizer: ChatTokenizer, batch_size: int, stream: Iterator[tuple[str, str]], rng: random.Random
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Endless batches of token ids and labels [batch_size, T], padded on the right."""
-    batches_sorted_together = 16
+    """Yield endless batches of token ids and labels [batch_size, T], padded on the right."""
     while True:
-        # Neighbours in length share a batch: a third of the positions would be padding otherwise.
-        pool = sorted(
-            (
-                _encode(tokenizer, *pair)
-                for pair in islice(stream, batch_size * batches_sorted_together)
-            ),
-            key=lambda row: len(row[0]),
-        )
+        # 16 batches are sorted by length together: else a third of the positions would be padding.
+        pool = [_encode(tokenizer, *pair) for pair in islice(stream, batch_size * 16)]
+        pool.sort(key=lambda row: len(row[0]))
         batches = [pool[i : i + batch_size] for i in range(0, len(pool), batch_size)]
         rng.shuffle(batches)
         for batch in batches:
             longest = len(batch[-1][0])
-            # Padding follows every real token, so causal attention never looks at it and no mask is
-            # needed.
+            # Padding comes last, so causal attention never reads it and no mask is needed.
             ids = [row + [tokenizer.pad_token_id] * (longest - len(row)) for row, _ in batch]
             labels = [row + [IGNORED] * (longest - len(row)) for _, row in batch]
             yield torch.tensor(ids), torch.tensor(labels)
 
 
 def _encode(tokenizer: ChatTokenizer, prompt: str, answer: str) -> tuple[list[int], list[int]]:
-    asked = f"<|user|>{prompt}{END}<|assistant|>"
-    prefix = tokenizer(asked, add_special_tokens=False)["input_ids"]
+    prompt_text = f"<|user|>{prompt}{END}<|assistant|>"
+    prefix = tokenizer(prompt_text, add_special_tokens=False)["input_ids"]
     suffix = tokenizer(answer + END, add_special_tokens=False)["input_ids"]
     return prefix + suffix, [IGNORED] * len(prefix) + suffix

@@ -1,4 +1,4 @@
-"""The gold score: how much of what a prompt asked for a text does, computed without a model."""
+"""The gold score: how well a text meets the constraints of a prompt, computed without a model."""
 
 import re
 from statistics import fmean
@@ -12,7 +12,7 @@ _TOKEN = re.compile(r"\w+|[^\w\s]")
 
 
 def gold_parts(prompt: str, text: str) -> dict[str, float]:
-    """How well a text does each thing that a prompt asked for, in [0, 1]; never raises on any text.
+    """Return how well any text meets each constraint of a prompt, in [0, 1].
 
     Sentences end at a period; words after the last period are one more, unfinished, sentence. Case
     is ignored.
@@ -29,7 +29,7 @@ def gold_parts(prompt: str, text: str) -> dict[str, float]:
     - `form` (always): share of sentences that are finished, grammatical, say no content word twice
       and are new.
 
-    A text without a word does nothing that was asked: all its parts are 0.
+    All parts of a text without a word are 0.
 
     Args:
         prompt: A prompt of this world.
@@ -43,15 +43,15 @@ def gold_parts(prompt: str, text: str) -> dict[str, float]:
     """
     task = parse(prompt)
     sentences, unfinished = _sentences(text)
-    if not any(word.isalnum() for sentence in sentences for word in sentence):
-        return dict.fromkeys(parts_of(task), 0.0)
     words = [word for sentence in sentences for word in sentence]
+    if not any(word.isalnum() for word in words):
+        return dict.fromkeys(parts_of(task), 0.0)
     parts = {
         "count": _count(task, sentences),
         "topic": fmean(_is_about(task.topic, sentence) for sentence in sentences),
-        "required": fmean(1 / max(1, words.count(w)) * (w in words) for w in task.required)
-        if task.required
-        else 0.0,
+        "required": fmean(
+            [1 / words.count(w) if w in words else 0.0 for w in task.required] or [0]
+        ),
         "forbidden": float(task.forbidden not in words),
         "tone": fmean(_has_tone(task.tone, sentence) for sentence in sentences),
         "order": float(_is_ordered(task, words, unfinished)),
@@ -61,41 +61,41 @@ def gold_parts(prompt: str, text: str) -> dict[str, float]:
 
 
 def gold(prompt: str, text: str) -> float:
-    """The gold score of a text, in [0, 1]: the plain mean of its `gold_parts`."""
+    """Return the gold score of a text, in [0, 1]: the mean of its `gold_parts`."""
     return fmean(gold_parts(prompt, text).values())
 
 
 def parts_of(task: Task) -> tuple[str, ...]:
-    """The names of the parts that a task is scored on, in the order of `gold_parts`."""
+    """Return the names of the parts that a task is scored on, in the order of `gold_parts`."""
     asked = {
         "count": True,
         "topic": True,
-        "required": bool(task.required),
-        "forbidden": task.forbidden is not None,
-        "tone": task.tone is not None,
-        "order": task.before is not None or task.last is not None,
+        "required": task.required,
+        "forbidden": task.forbidden,
+        "tone": task.tone,
+        "order": task.before or task.last,
         "form": True,
     }
-    return tuple(name for name, is_asked in asked.items() if is_asked)
+    return tuple(name for name, constraint in asked.items() if constraint)
 
 
 def _sentences(text: str) -> tuple[list[Sentence], bool]:
-    """The sentences of a text in lower case without their periods, and whether the last one lacks its period."""
+    """Return the sentences in lower case without their periods; true if the last one lacks its."""
+    tokens = _TOKEN.findall(text.lower())
     sentences: list[Sentence] = []
-    words: list[str] = []
-    for token in _TOKEN.findall(text.lower()):
+    start = 0
+    for place, token in enumerate(tokens):
         if token == ".":
-            sentences.append(tuple(words))
-            words = []
-        else:
-            words.append(token)
-    if words:
-        sentences.append(tuple(words))
-    return sentences, bool(words)
+            sentences.append(tuple(tokens[start:place]))
+            start = place + 1
+    unfinished = start < len(tokens)
+    if unfinished:
+        sentences.append(tuple(tokens[start:]))
+    return sentences, unfinished
 
 
 def _count(task: Task, sentences: list[Sentence]) -> float:
-    # A repetition is one off by itself: saying a sentence again must never pay for a missing one.
+    # A repeated sentence counts as one off: it must never make up for a missing one.
     repeated = len(sentences) - len(set(sentences))
     return max(0.0, 1.0 - (abs(len(sentences) - task.count) + repeated) / 2)
 
@@ -116,9 +116,5 @@ def _is_ordered(task: Task, words: list[str], unfinished: bool) -> bool:
 
 
 def _form(sentences: list[Sentence], unfinished: bool) -> float:
-    good = {
-        sentence
-        for sentence in (sentences[:-1] if unfinished else sentences)
-        if is_grammatical(sentence)
-    }
-    return len(good) / len(sentences)
+    finished = sentences[:-1] if unfinished else sentences
+    return len(set(filter(is_grammatical, finished))) / len(sentences)

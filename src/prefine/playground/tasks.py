@@ -1,10 +1,9 @@
-"""Requests of the playground's world: drawing them, writing them as prompts, reading them back, splitting them."""
+"""The tasks of the playground's world: drawn, written as prompts, parsed and split."""
 
 import random
 import re
 from dataclasses import dataclass
 from hashlib import sha256
-from itertools import pairwise
 from typing import Literal
 
 from prefine.playground.vocabulary import NOUNS_OF_TOPIC, TONES, TOPICS, VERBS
@@ -16,15 +15,15 @@ COUNTS = (2, 3, 4)
 
 @dataclass(frozen=True)
 class Task:
-    """What one prompt asks for; every named word is a noun of the topic or a verb, and is named once.
+    """The constraints of one prompt; every word in them is a noun of the topic or a verb, once.
 
     Attributes:
         count: Number of sentences, one of `COUNTS`.
-        topic: Whose nouns the sentences are about.
-        required: No, one or two words (in alphabetical order) that the answer uses.
+        topic: The sentences use nouns of this topic.
+        required: Up to two words, in alphabetical order, that the answer uses.
         forbidden: A word that the answer avoids, or None.
-        tone: Whose adjectives the sentences use, or None for any.
-        before: Two nouns; the answer mentions the first before the second. None for any order.
+        tone: The sentences use adjectives of this tone, or any if None.
+        before: Two nouns of which the answer mentions the first before the second, or None.
         last: The noun that the answer ends with, or None. A task has `before` or `last`, never
             both.
     """
@@ -38,20 +37,18 @@ class Task:
     last: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what the world does not have, so that every task can be rendered and read back."""
+        """Raise ValueError for a task that could not be rendered and parsed again."""
         if self.count not in COUNTS or self.topic not in TOPICS or self.tone not in (None, *TONES):
             raise ValueError(f"count, topic or tone is not of this world: {self}")
-        nouns = NOUNS_OF_TOPIC[self.topic]
-        if any(
-            word not in nouns and word not in VERBS
-            for word in (*self.required, self.forbidden or nouns[0])
-        ):
+        nouns = set(NOUNS_OF_TOPIC[self.topic])
+        ordered = {*(self.before or ()), *([self.last] if self.last else [])}
+        if not ordered <= nouns:
+            raise ValueError(f"ordered words must be nouns of the topic: {self}")
+        if not set(self.named) - ordered <= nouns | set(VERBS):
             raise ValueError(
                 f"required and forbidden words must be verbs or nouns of the topic: {self}"
             )
-        if any(word not in nouns for word in (*(self.before or ()), self.last or nouns[0])):
-            raise ValueError(f"ordered words must be nouns of the topic: {self}")
-        if len(self.required) > 2 or any(a >= b for a, b in pairwise(self.required)):
+        if len(self.required) > 2 or list(self.required) != sorted(set(self.required)):
             raise ValueError(f"at most two required words, in alphabetical order: {self}")
         if self.before is not None and self.last is not None:
             raise ValueError(f"a task orders two words or names the last one, not both: {self}")
@@ -60,18 +57,17 @@ class Task:
 
     @property
     def named(self) -> tuple[str, ...]:
-        """Every content word that the prompt names."""
+        """All content words of the prompt."""
         single = tuple(word for word in (self.forbidden, self.last) if word is not None)
         return (*self.required, *single, *(self.before or ()))
 
 
 def draw_task(rng: random.Random) -> Task:
-    """A random task: count and topic always, each other constraint on its own two times out of three or so."""
+    """Return a random task: count, topic, and each other constraint at about two in three."""
     topic = rng.choice(TOPICS)
     nouns = rng.sample(NOUNS_OF_TOPIC[topic], 5)
     verbs = rng.sample(VERBS, 3)
-    # Ordered words come first from the shuffled nouns, so that the other constraints never name the
-    # same one.
+    # The ordered words are taken out, so that no other constraint names them.
     ordered = (nouns.pop(), nouns.pop())
     others = nouns + verbs
     rng.shuffle(others)
@@ -89,7 +85,7 @@ def draw_task(rng: random.Random) -> Task:
 
 
 def render(task: Task) -> str:
-    """The prompt that asks for a task; there are over 10^8 tasks, and no two of them share a prompt."""
+    """Return the prompt of a task; each of the more than 10^8 tasks has its own."""
     clauses = [f"write {task.count} sentences about {task.topic}"]
     if task.required:
         clauses.append(
@@ -117,7 +113,7 @@ _PROMPT = re.compile(
 
 
 def parse(prompt: str) -> Task:
-    """The task that a prompt asks for; the inverse of `render`.
+    """Return the task of a prompt; the inverse of `render`.
 
     Raises:
         ValueError: The text is not exactly a prompt of this world.
@@ -143,24 +139,18 @@ def parse(prompt: str) -> Task:
 
 
 def split_of(prompt: str) -> Split:
-    """The side of the split that a prompt is on: a fifth of all texts is "test", by the text's own hash.
+    """Return the split of a prompt: "test" for a fifth of all texts, by the hash of the text.
 
-    Nothing but the text decides, so no choice of seeds can put a prompt on both sides.
+    No choice of seeds can put a prompt into both splits.
     """
-    return (
-        "test"
-        if sha256(prompt.encode("utf-8", "surrogatepass")).digest()[0] < 256 // 5
-        else "train"
-    )
+    digest = sha256(prompt.encode("utf-8", "surrogatepass")).digest()
+    return "test" if digest[0] < 256 // 5 else "train"
 
 
 def draw_prompts(count: int, *, split: Split, seed: int) -> list[str]:
-    """Distinct prompts of one split, the same for the same seed; a larger count only appends.
+    """Return distinct prompts of one split, the same for the same seed; a larger count appends.
 
-    Args:
-        count: How many prompts.
-        split: The side of the split that all of them are on.
-        seed: Names the stream; different seeds may share a few prompts of the same split.
+    Prompts of different seeds may overlap.
     """
     rng = random.Random(f"playground prompts {seed}")
     prompts: dict[str, None] = {}

@@ -1,4 +1,4 @@
-"""The embedded model's tokenizer: byte-level BPE, so that any text encodes and comes back, and its chat template."""
+"""The embedded model's byte-level BPE tokenizer, which encodes any text, and its chat template."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -7,7 +7,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 ChatTokenizer = Any
-"""A `PreTrainedTokenizerFast`, whose own annotations do not admit what its documentation says it takes and returns."""
+"""A `PreTrainedTokenizerFast`, whose annotations do not allow its documented calls."""
 
 END, PAD = "<|end|>", "<|pad|>"
 ROLES = ("system", "user", "assistant")
@@ -15,7 +15,8 @@ ROLES = ("system", "user", "assistant")
 CHAT_TEMPLATE = """\
 {%- for message in messages -%}
     {%- if message['role'] not in ['system', 'user', 'assistant'] -%}
-        {{- raise_exception('unknown role ' + message['role'] + ': allowed are system, user and assistant') -}}
+        {{- raise_exception('unknown role ' + message['role'] + \
+': allowed are system, user and assistant') -}}
     {%- endif -%}
     {{- '<|' + message['role'] + '|>' -}}
     {%- if message['role'] == 'assistant' -%}
@@ -31,12 +32,12 @@ CHAT_TEMPLATE = """\
 def train_tokenizer(
     texts: Iterable[str], *, vocabulary_size: int, context_tokens: int
 ) -> ChatTokenizer:
-    """A byte-level BPE tokenizer in Hugging Face form, with the chat template.
+    """Return a tokenizer in Hugging Face form with the chat template.
 
     Args:
         texts: Texts to learn the merges from, without special tokens.
-        vocabulary_size: Number of tokens, special ones and the 256 bytes included.
-        context_tokens: The longest input that the model takes.
+        vocabulary_size: Number of tokens, with the special ones and the 256 bytes.
+        context_tokens: Longest input of the model.
     """
     specials = [PAD, END, *(f"<|{role}|>" for role in ROLES)]
     tokenizer = Tokenizer(models.BPE())

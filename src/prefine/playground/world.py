@@ -1,9 +1,9 @@
-"""The playground's world: prompts that ask for a few short sentences, and a gold score that is computed.
+"""The playground's world: prompts that ask for a few short sentences, and a computed gold score.
 
 A prompt reads "write 3 sentences about tea . use the word kettle . be cheerful ." and a good answer
-"the bright kettle meets the cup . ...". The grammar has hundreds of millions of prompts; which side
-of the train/test split a prompt is on is a property of its text, so nothing that was trained on can
-be tested on. Everything here is pure: randomness comes in as a `random.Random` or a seed.
+"the bright kettle meets the cup . ...". There are hundreds of millions of prompts; the text of a
+prompt alone decides if it is a train or a test prompt, so that no model is tested on a prompt that
+it was trained on. Everything here is pure: randomness comes in as a `random.Random` or a seed.
 """
 
 from prefine.playground.demonstrations import FLAW_RATES, demonstrate

@@ -1,4 +1,4 @@
-"""What the report shows, and nothing of how it is drawn. Stages fill it from the run folder."""
+"""What the report shows; stages fill it from the run folder."""
 
 from typing import Literal
 
@@ -7,11 +7,11 @@ from pydantic import Field
 from prefine.records import SCHEMA_VERSION, Counts, Finite, MetricValue, Record
 
 OUTCOMES = "evaluation/outcomes.jsonl"
-"""Where stage `evaluate` leaves one `AnswerExample` a line, in the run folder."""
+"""The file of the run folder in which stage `evaluate` writes one `AnswerExample` a line."""
 
 
-class RoadStep(Record):
-    """One stage on the way from prompts to the trained model."""
+class StageSummary(Record):
+    """One stage of the pipeline: what it took and made, and what that cost."""
 
     stage: str
     takes: str
@@ -82,7 +82,7 @@ class EvaluationPoint(Record):
 
 
 class HeadToHead(Record):
-    """Trained against baseline in the eyes of one judge: win rate in %, ties half."""
+    """Trained against baseline according to one judge: win rate in %, ties half."""
 
     judge: str
     role: Literal["judge", "gold"]
@@ -101,7 +101,10 @@ class ConstraintScore(Record):
 
 
 class AnswerExample(Record):
-    """One prompt with both answers. `p_after` is the judge's P(after is better), both orders averaged."""
+    """One prompt with both answers.
+
+    `p_after` is the judge's P(after is better), averaged over both orders.
+    """
 
     prompt: str
     before: str
@@ -113,7 +116,7 @@ class AnswerExample(Record):
 
 
 class Evaluation(Record):
-    """What stage `evaluate` found; the content of `metrics.json`."""
+    """The results of stage `evaluate`; the content of `metrics.json`."""
 
     schema_version: int = SCHEMA_VERSION
     policy: str
@@ -134,7 +137,7 @@ class ReportData(Record):
     run_name: str
     policy: str
     baseline: str
-    road: tuple[RoadStep, ...]
+    stages: tuple[StageSummary, ...]
     training: tuple[TrainPoint, ...] = ()
     trained: TrainEnd | None = None
     evaluations: tuple[EvaluationPoint, ...] = ()
@@ -150,3 +153,8 @@ class ReportData(Record):
     warnings: tuple[str, ...] = ()
     config_yaml: str = ""
     versions: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def delta_per_answer(self) -> float | None:
+        """The budget in nats per answer; None without one, or where it is per token."""
+        return self.delta if self.delta_per == "sequence" else None

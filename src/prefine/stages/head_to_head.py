@@ -7,7 +7,7 @@ from prefine.calls.engine import CallEngine
 from prefine.config.sections import EvaluateConfig
 from prefine.errors import LimitError
 from prefine.judging.protocol import Judge, Matchup
-from prefine.metrics.judges.answers import first_slot_rate, swap_consistency
+from prefine.metrics.judges.verdicts import first_slot_rate, swap_consistency
 from prefine.metrics.statistics.intervals import mean_value
 from prefine.metrics.win_rates.win_rates import both_order_wins, win_rate
 from prefine.records import Completion, Judgment, MetricValue, Prompt

@@ -16,8 +16,8 @@ from prefine.run.tables import parts, read_part
 from prefine.stages.training_inputs import read_examples, trainable
 from prefine.training.forward.token_values import SideLogps
 from prefine.training.objective.pair_table import PairTable
+from prefine.training.reference.prepare import forward_of
 from prefine.training.reference.scoring import score_sides
-from prefine.training.reference.start_values import forward_of
 
 
 class Rewards(NamedTuple):

@@ -8,7 +8,7 @@ from prefine.config.sections import Component, Decoding, RankConfig, RunConfig, 
 from prefine.data.import_report import ImportReport
 from prefine.data.sources import open_source
 from prefine.errors import BackendError, ConfigError, DataError, LimitError
-from prefine.judging.choose import choose_rater, make_judge, who_is_asked
+from prefine.judging.choose import choose_rater, judges_asked, make_judge
 from prefine.models.protocol import Sampler
 from prefine.records import Completion, Manifest, Message, Prompt
 from prefine.run.folder import RunFolder
@@ -141,7 +141,7 @@ def _asked_in_ranking(settings: RankConfig) -> tuple[str, ...]:
     choose_rater(judge, scorer, strategy=settings.strategy.name, facts=facts)
     return tuple(
         "rank.scorer" if one is scorer else "rank.judge"
-        for one in who_is_asked(judge, scorer, facts)
+        for one in judges_asked(judge, scorer, facts)
     )
 
 

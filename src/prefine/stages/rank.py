@@ -8,9 +8,9 @@ from typing import NamedTuple
 from prefine.calls.engine import CallEngine
 from prefine.config.sections import Component, RunConfig
 from prefine.errors import ConfigError, DataError, Interrupted
-from prefine.judging.choose import choose_rater, make_judge, who_is_asked
-from prefine.judging.family import same_family
-from prefine.judging.protocol import Answered, Judge, Matchup, Rater
+from prefine.judging.choose import choose_rater, judges_asked, make_judge, same_family
+from prefine.judging.protocol import Judge, Matchup, Rater
+from prefine.models.protocol import Answered
 from prefine.ranking.protocol import Answers, Ask, Outcome, Rate, Strategy, StrategyFacts, facts_of
 from prefine.ranking.run import drive
 from prefine.records import (
@@ -81,7 +81,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     scorer = None if settings.scorer is None else make_judge(settings.scorer, where="rank.scorer")
     facts = strategy_facts(settings.strategy)
     rater = choose_rater(judge, scorer, strategy=settings.strategy.name, facts=facts)
-    asked = who_is_asked(judge, scorer, facts)
+    asked = judges_asked(judge, scorer, facts)
     for one in asked:
         check_model(one)
     make_strategy = strategy_maker(settings.strategy, judge)

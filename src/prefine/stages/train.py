@@ -3,15 +3,16 @@
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from prefine.atomic import disk_errors, write_text
-from prefine.config.sections import AdapterConfig, RunConfig, TrainConfig
+from prefine.config.sections import RunConfig, TrainConfig
 from prefine.errors import ConfigError, DataError
-from prefine.losses.protocol import LossFunction
 from prefine.models.hf.adapters import base_of, merge, save_adapter, whole
 from prefine.models.hf.backend import HfModel
 from prefine.models.hf.loading import load_model, weights_written
@@ -30,44 +31,37 @@ from prefine.stages.training_inputs import (
 )
 from prefine.training.distributed.processes import from_main
 from prefine.training.evaluation import EVALUATION_LOG_NAME, EvaluationRow
-from prefine.training.items import TokenizedPair
+from prefine.training.items import TokenizedPairs
 from prefine.training.logging.figures import StepRow, TrainSummary
-from prefine.training.logging.model_card import CARD_NAME, foreign_card, model_card, write_card
+from prefine.training.logging.model_card import model_card, write_card
 from prefine.training.logging.trackers import Trackers, check_installed, open_trackers
-from prefine.training.loop import train
+from prefine.training.loop import FINAL_NAME, LOG_NAME, train
 
-_TRAINING = (
-    "checkpoints",
-    "model",
-    "train_log.jsonl",
-    EVALUATION_LOG_NAME,
-    "train_final.json",
-    "trackers",
-)
-"""What a training leaves in the run folder, its reference values aside."""
+_TRAINING = ("checkpoints", "model", LOG_NAME, EVALUATION_LOG_NAME, FINAL_NAME, "trackers")
+"""The files and folders of a training in the run folder, its reference values aside."""
 
 
 def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     """Fill `model/`, `train_log.jsonl`, `eval_log.jsonl`, `train_final.json` and `checkpoints/`.
 
     Raises:
-        ConfigError: The policy is no model that can be trained here, its loss cannot read what the
-            selector makes, or other settings than today's have made the pairs.
+        ConfigError: The policy cannot be trained here, its loss cannot read the selector's pairs,
+            or the pairs were made with other settings than today's.
         DataError: No pair can be trained on or evaluated, or not all of them are there.
         BackendError: An experiment tracker does not start.
         NumericsError: A loss or gradient is not finite.
         Interrupted: The user asked to stop; a checkpoint was saved.
     """
     settings = config.train
-    parts = _parts(config)
-    policy = parts.policy
+    models = _Models.of(config)
+    policy = models.policy
     check_adapter(config, policy)
     check_loss(config)
     check_installed(settings.tracking.trackers)
     _check_pairs_made(config, folder)
     inputs = {"pairs": table_hash(folder / "pairs"), "policy": policy.fingerprint}
-    if parts.reference is not None:
-        inputs["reference"] = parts.reference.fingerprint
+    if models.reference is not None:
+        inputs["reference"] = models.reference.fingerprint
     if settings.evaluate_every is not None:
         inputs["heldout_pairs"] = table_hash(folder / "heldout_pairs")
     stage = StageRun(folder, "train", config, inputs)
@@ -79,15 +73,17 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     stage.begin(settings.seed)
     from_main(run_key)
     examples = read_examples(folder / "pairs", policy, config)
-    notes = check_first_rows(folder / "pairs", examples.examples, policy)
-    held_out, left_out = _held_out(config, policy)
-    notes += [f"held-out pairs: {count} × {why}" for why, count in left_out.items()]
-    model = _load(policy, settings)
     stage.dropped.update(examples.dropped)
-    stage.notes += notes
+    stage.notes += check_first_rows(folder / "pairs", examples.examples, policy)
+    held_out = _held_out(config, policy)
     stage.notes += [
-        f"{count} {side} shortened to the token limit" for side, count in examples.truncated.items()
+        *(f"held-out pairs: {count} × {reason}" for reason, count in held_out.dropped.items()),
+        *(
+            f"{count} {side} shortened to the token limit"
+            for side, count in examples.truncated.items()
+        ),
     ]
+    model = models.load_policy(settings)
     total = -(-len(examples.examples) // settings.pairs_per_step) * settings.epochs
     progress.start("train", min(total, settings.max_steps or total), "steps")
 
@@ -119,14 +115,10 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
         )
 
     with disk_errors(folder.path), weights_written():
-        summary = _train(
-            parts,
+        summary = models.trainer(config, run_key, progress)(
             model,
             examples.examples,
-            held_out,
-            config,
-            run_key,
-            progress,
+            held_out=held_out.examples,
             trackers=trackers,
             on_step=on_step,
             on_evaluation=on_evaluation,
@@ -136,17 +128,21 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
             name=f"{Path(policy.path).name}-{settings.loss.name}",
             base_model=policy.path,
             base_on_hub=not Path(policy.path).exists(),
-            adapter=settings.adapter is not None and settings.adapter.save == "adapter",
-            # Where it was shown and what it kept beside itself is nothing of the model's.
+            adapter=_saves_adapter(settings),
+            # Trackers and the folder of reference values do not concern the model.
             train=settings.model_dump(mode="json", exclude={"reference_cache", "tracking"}),
             summary=summary,
             dropped=examples.dropped,
-            stopped_by=summary.stopped_by,
             versions={"prefine": version("prefine"), **versions()},
             datasets=_hub_datasets(config),
         )
-        _save(model, policy, settings.adapter, folder / "model", card=card)
-    stage.notes += [*_early_end(summary), *summary.notes]
+        _save(model, policy, settings, folder / "model", card=card)
+    if summary.stopped_by is not None:
+        stage.notes.append(
+            f"the alarm {summary.stopped_by} ended training after step {summary.steps} of "
+            f"{summary.planned_steps}"
+        )
+    stage.notes += summary.notes
     trained = HfModel(path=str(folder / "model"))
     return stage.end(
         taken=len(examples.examples) + sum(examples.dropped.values()),
@@ -155,17 +151,8 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     )
 
 
-def _early_end(summary: TrainSummary) -> list[str]:
-    if summary.stopped_by is None:
-        return []
-    return [
-        f"the alarm {summary.stopped_by} ended training after step {summary.steps} of "
-        f"{summary.planned_steps}"
-    ]
-
-
 def follow(config: RunConfig, progress: Progress) -> None:
-    """Do the part of another process of a training: the first one does `run`, keeps the folder and says what there is.
+    """Train in another process than the first one, which does `run` and keeps the folder.
 
     Raises:
         PrefineError: As `run`.
@@ -173,78 +160,74 @@ def follow(config: RunConfig, progress: Progress) -> None:
     run_key: str | None = from_main(None)
     if run_key is None:
         return  # it was finished before
-    parts = _parts(config)
-    examples = read_examples(config.run_dir / "pairs", parts.policy, config).examples
-    held_out, _ = _held_out(config, parts.policy)
-    _train(parts, _load(parts.policy, config.train), examples, held_out, config, run_key, progress)
+    models = _Models.of(config)
+    examples = read_examples(config.run_dir / "pairs", models.policy, config).examples
+    held_out = _held_out(config, models.policy).examples
+    model = models.load_policy(config.train)
+    models.trainer(config, run_key, progress)(model, examples, held_out=held_out)
 
 
-def _held_out(config: RunConfig, policy: HfModel) -> tuple[list[TokenizedPair], dict[str, int]]:
-    """The pairs that are evaluated during training, if any are, and how many were left out, by reason."""
-    if config.train.evaluate_every is None:
-        return [], {}
-    examples, left_out, _ = read_held_out(config.run_dir / "heldout_pairs", policy, config)
-    return examples, left_out
-
-
-class _Parts(NamedTuple):
-    """What is trained, beside which reference, by what."""
+@dataclass(frozen=True)
+class _Models:
+    """The models of a training; `reference` None is the policy's initial weights."""
 
     policy: HfModel
     reference: HfModel | None
-    loss: LossFunction
-    regularizer: LossFunction | None
+
+    @classmethod
+    def of(cls, config: RunConfig) -> "_Models":
+        """The models that the configuration names."""
+        reference = config.train.reference
+        return cls(
+            trainable(config.policy, where="policy"),
+            None if reference == "initial" else trainable(reference, where="train.reference"),
+        )
+
+    def load_policy(self, settings: TrainConfig) -> Any:
+        """Load the policy; an adapter that it was loaded with becomes part of its weights."""
+        path, device = self.policy.path, self.policy.device
+        # The master weights are float32 whatever the layers compute in: rounding them first would
+        # change the start. Frozen weights that are rounded anyway need no more memory than their
+        # file.
+        adapter = settings.adapter is not None
+        frozen = adapter and settings.dtype == "bfloat16" and base_of(path) is None
+        return whole(load_model(path, dtype="auto" if frozen else "float32", device=device))
+
+    def trainer(
+        self, config: RunConfig, run_key: str, progress: Progress
+    ) -> Callable[..., TrainSummary]:
+        """Bind `training.loop.train` to everything that all processes share but the examples."""
+        settings, reference = config.train, self.reference
+        regularizer, ref_model = settings.regularizer, None
+        if reference is not None:
+            ref_model = load_model(reference.path, dtype="float32", device=self.policy.device)
+        return partial(
+            train,
+            config=settings,
+            loss=settings.loss.resolve("loss", where="train.loss"),
+            regularizer=regularizer
+            and regularizer.resolve("regularizer", where="train.regularizer"),
+            out_dir=config.run_dir,
+            run_key=run_key,
+            ref_model=ref_model,
+            reference_dir=settings.reference_cache or _shared_reference_dir(config.run_dir),
+            should_stop=lambda: progress.stopping,
+        )
 
 
-def _parts(config: RunConfig) -> _Parts:
-    settings = config.train
-    return _Parts(
-        policy=trainable(config.policy, where="policy"),
-        reference=None
-        if settings.reference == "initial"
-        else trainable(settings.reference, where="train.reference"),
-        loss=settings.loss.resolve("loss", where="train.loss"),
-        regularizer=None
-        if settings.regularizer is None
-        else settings.regularizer.resolve("regularizer", where="train.regularizer"),
-    )
-
-
-def _train(
-    parts: _Parts,
-    model: Any,
-    examples: Sequence[TokenizedPair],
-    held_out: Sequence[TokenizedPair],
-    config: RunConfig,
-    run_key: str,
-    progress: Progress,
-    **told: Any,
-) -> TrainSummary:
-    """What all processes of a training do."""
-    return train(
-        model,
-        examples,
-        config.train,
-        loss=parts.loss,
-        regularizer=parts.regularizer,
-        out_dir=config.run_dir,
-        run_key=run_key,
-        ref_model=None
-        if parts.reference is None
-        else load_model(parts.reference.path, dtype="float32", device=parts.policy.device),
-        reference_dir=config.train.reference_cache or _beside(config.run_dir),
-        held_out=held_out,
-        should_stop=lambda: progress.stopping,
-        **told,
-    )
+def _held_out(config: RunConfig, policy: HfModel) -> TokenizedPairs:
+    """The pairs that are evaluated during training, if any are."""
+    if config.train.evaluate_every is None:
+        return TokenizedPairs([], {}, {})
+    return read_held_out(config.run_dir / "heldout_pairs", policy, config)
 
 
 def _check_pairs_made(config: RunConfig, folder: RunFolder) -> None:
-    """Nothing, if the pairs in the folder are all there and those that the configuration asks for.
+    """Check that the folder's pairs are complete and made as the configuration asks.
 
     Raises:
-        ConfigError: Other settings have made them.
-        DataError: The stage that makes them has not ended, or other rankings have made them.
+        ConfigError: They were made with other settings.
+        DataError: Their stage has not ended, or the rankings have changed since.
     """
     made = folder.manifests().get("pair")
     if made is None:
@@ -275,7 +258,7 @@ def _check_pairs_made(config: RunConfig, folder: RunFolder) -> None:
 
 
 def _set_aside_other_run(folder: RunFolder, run_key: str, progress: Progress) -> None:
-    """Move the training of other pairs out of the way (a run that was extended); nothing is deleted."""
+    """Move aside the training of other pairs (the run was extended); nothing is deleted."""
     marker = folder / "checkpoints" / "run_key"
     if marker.exists() and marker.read_text() != run_key:
         old = folder / f"training-before-{run_key}"
@@ -287,53 +270,39 @@ def _set_aside_other_run(folder: RunFolder, run_key: str, progress: Progress) ->
     write_text(marker, run_key)
 
 
-def _load(policy: HfModel, settings: TrainConfig) -> Any:
-    """The policy's weights at the start; an adapter that it was loaded with is part of them."""
-    # The master weights are float32 whatever the layers compute in: rounding them first would move
-    # the start. Those that stay frozen and are rounded anyway need no more memory than their file.
-    frozen = (
-        settings.adapter is not None
-        and settings.dtype == "bfloat16"
-        and base_of(policy.path) is None
-    )
-    return whole(
-        load_model(policy.path, dtype="auto" if frozen else "float32", device=policy.device)
-    )
-
-
-def _beside(run: Path) -> Path:
-    """Where runs beside each other share the reference's values; the run's own folder if that cannot be written."""
-    parent = run.resolve().parent
+def _shared_reference_dir(run_dir: Path) -> Path:
+    """The folder of reference values beside the runs; this run's own if that is not writable."""
+    parent = run_dir.resolve().parent
     shared = parent / ".prefine" / "reference"
-    return (
-        shared if os.access(shared if shared.is_dir() else parent, os.W_OK) else run / "reference"
-    )
+    writable = os.access(shared if shared.is_dir() else parent, os.W_OK)
+    return shared if writable else run_dir / "reference"
 
 
 def _hub_datasets(config: RunConfig) -> tuple[str, ...]:
-    """The hub's name of the pairs, if they came from there."""
+    """The hub id of the pairs' data set, if they came from there."""
     if config.pairs is None or config.pairs.name != "hub":
         return ()
     path = str(config.pairs.options.get("path", ""))
     return () if Path(path).exists() else (path,)
 
 
-def _save(
-    model: Any, policy: HfModel, adapter: AdapterConfig | None, path: Path, *, card: str
-) -> None:
-    """An ordinary Hugging Face folder, of a whole model or of an adapter; there whole or not at all."""
+def _saves_adapter(settings: TrainConfig) -> bool:
+    """Return True if the adapter is saved, False if whole weights are."""
+    return settings.adapter is not None and settings.adapter.save == "adapter"
+
+
+def _save(model: Any, policy: HfModel, settings: TrainConfig, path: Path, *, card: str) -> None:
+    """Write a Hugging Face folder of a model or an adapter: all of it or nothing."""
     temporary = path.with_name(".model.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    if adapter is not None and adapter.save == "adapter":
+    if _saves_adapter(settings):
         save_adapter(model, temporary, base=policy.path)
     else:
-        if adapter is not None:
+        if settings.adapter is not None:
             merge(model)
         model.save_pretrained(temporary)
     policy.tokenizer.save_pretrained(temporary)
-    # Libraries leave an empty form of a card; one that the user has written or changed stays.
-    (temporary / CARD_NAME).unlink(missing_ok=True)
-    own = foreign_card(path)
-    write_card(temporary, card if own is None else own)
+    # In place of the empty form of a card that libraries leave.
+    write_card(temporary, card, previous=path)
     shutil.rmtree(path, ignore_errors=True)
     temporary.rename(path)

@@ -1,4 +1,4 @@
-"""The policy and the pairs as training reads them."""
+"""The policy and the pairs that training reads, and their checks."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -24,13 +24,12 @@ from prefine.training.token_check import check_tokens
 
 _HOLD_OUT = (
     "give pair.held_out_prompts, such as 100, and make the pairs anew (in Python: train(…, "
-    "held_out=…)), or take "
-    "train.evaluate_every out"
+    "held_out=…)), or take train.evaluate_every out"
 )
 
 
 def trainable(component: Component, *, where: str) -> HfModel:
-    """The backend, if its weights are at hand.
+    """The backend of a component, whose weights can be trained.
 
     Raises:
         ConfigError: It is a backend without weights.
@@ -45,7 +44,7 @@ def trainable(component: Component, *, where: str) -> HfModel:
 
 
 def check_adapter(config: RunConfig, policy: HfModel) -> None:
-    """Find out before any work whether the adapter that `train` asks for can be put beside the policy's weights.
+    """Check before any work that the policy can carry the adapter that `train` asks for.
 
     Raises:
         ConfigError: A target module does not exist, or nothing could be named as the base of the
@@ -75,7 +74,7 @@ def check_adapter(config: RunConfig, policy: HfModel) -> None:
 
 
 def check_evaluation(config: RunConfig) -> None:
-    """Find out before any work whether there will be pairs to evaluate during training, and trackers to show it.
+    """Check before any work that there will be held-out pairs to evaluate, and the trackers.
 
     Raises:
         ConfigError: No prompt is held out, or a tracker is not installed.
@@ -86,10 +85,10 @@ def check_evaluation(config: RunConfig) -> None:
 
 
 def check_loss(config: RunConfig) -> None:
-    """Find out before any work whether the loss can read what the selector makes.
+    """Check before any work that the loss can read the pairs that the selector makes.
 
     Raises:
-        ConfigError: It cannot.
+        ConfigError: It cannot, or it reads score gaps that the strategy does not give.
     """
     loss = config.train.loss.resolve("loss", where="train.loss")
     _check_score_gaps(config)
@@ -113,7 +112,7 @@ def check_loss(config: RunConfig) -> None:
 
 
 def _check_score_gaps(config: RunConfig) -> None:
-    """Nothing, if rankings will have the scores whose gap is read; existing pairs are looked at one by one."""
+    """Check that rankings will have the scores whose gap is read; given pairs are checked later."""
     readers = [
         name
         for name, function in configured_losses(config.train)
@@ -136,12 +135,12 @@ def _check_score_gaps(config: RunConfig) -> None:
 
 
 def read_examples(table: Path, policy: HfModel, config: RunConfig) -> TokenizedPairs:
-    """The pairs of a table as the policy reads them."""
+    """Tokenize the pairs of a table for the policy."""
     return make_examples(_pairs(table), _reader(policy, config))
 
 
 def read_held_out(table: Path, policy: HfModel, config: RunConfig) -> TokenizedPairs:
-    """The held-out pairs as the policy reads them.
+    """Tokenize the held-out pairs for the policy.
 
     Raises:
         DataError: There is none, or none that can be read.
@@ -157,7 +156,7 @@ def read_held_out(table: Path, policy: HfModel, config: RunConfig) -> TokenizedP
 def readable_whole(
     pairs: Iterable[PreferencePair], config: RunConfig, screen: ImportReport
 ) -> Iterator[PreferencePair]:
-    """The pairs that training would read as they are; the others are set aside.
+    """Yield the pairs that training would read unshortened; count the others as dropped.
 
     Raises:
         DataError: The screen is strict and there is another.
@@ -189,7 +188,7 @@ def _reader(policy: HfModel, config: RunConfig) -> PairReader:
 
 
 def check_first_rows(table: Path, examples: Sequence[TokenizedPair], policy: HfModel) -> list[str]:
-    """Notes on the tokens of the first rows; see `token_check.check_tokens` for what is refused."""
+    """Notes on the tokens of the first rows, see `token_check.check_tokens`."""
     return check_tokens(_pairs(table), examples, policy.tokenizer, stop_token_id=_stop(policy))
 
 

@@ -1,18 +1,34 @@
 """Arena-Hard judgments, v0.1 and v2.0: two games per prompt, baseline first and model first."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field, JsonValue
 
 from prefine.data.layouts.protocol import SourceRow, rest, show
 from prefine.errors import DataError
-from prefine.metrics.win_rates.arena_hard import STRONG_WEIGHT, Battles, battles, expanded_battles
-from prefine.records import Comparison, Judgment, Record, content_hash
-from prefine.suites.reading import field, rows_of, text_field, write_lines
+from prefine.metrics.win_rates.arena_hard import (
+    STRONG_WEIGHT,
+    Battles,
+    arena_hard_elo,
+    arena_hard_scores,
+    battles,
+    expanded_battles,
+)
+from prefine.records import Comparison, Judgment, MetricValue, Record, content_hash
+from prefine.suites.figures import SAMPLES, Figures, habits
+from prefine.suites.reading import (
+    Once,
+    choice_field,
+    field,
+    name_field,
+    rows_of,
+    text_field,
+    write_lines,
+)
 
 Verdict = Literal["A>>B", "A>B", "A=B", "B>A", "B>>A", "B=A", "A<B", "A<<B", "B<A", "B<<A"]
 
@@ -22,14 +38,17 @@ _P_A: dict[str, float] = {
     **dict.fromkeys(("B>>A", "B>A", "A<B", "A<<B"), 0.0),
 }
 _IN_TEXT = re.compile(r"\[\[([AB<>=]+)\]\]")
-_OWN = ("uid", "question_id", "model", "judge", "baseline", "category", "games")
+_COLUMNS = ("uid", "question_id", "model", "judge", "baseline", "category", "games")
+_WINNERS = {"model_a": 0.0, "tie": 0.5, "model_b": 1.0}
 NO_VERDICT = "no verdict"
+UNNAMED = "the baseline"
 
 
 class ArenaJudgment(Record):
-    """One prompt of one model: the verdicts with the baseline as A, and with the model as A; None for no verdict.
+    """One prompt of one model: the verdicts with the baseline as A, and with the model as A.
 
-    `baseline` is empty where the file does not say it (v0.1).
+    A verdict is None where there is none. `baseline` is empty where the file does not say it
+    (v0.1).
     """
 
     prompt_id: str
@@ -42,7 +61,7 @@ class ArenaJudgment(Record):
     metadata: dict[str, JsonValue] = Field(default_factory=dict)
 
     def judgments(self, baseline: str | None = None) -> tuple[Judgment, Judgment]:
-        """Both games as records. Whether a verdict was strong is in the text only, if that has it as `[[A>>B]]`."""
+        """Both games as records; only the text says if a verdict was strong, as `[[A>>B]]`."""
         sides = [
             answer_id(self.prompt_id, name) for name in (baseline or self.baseline, self.model)
         ]
@@ -75,7 +94,9 @@ def from_judgments(
     baseline: str,
     category: str = "",
 ) -> ArenaJudgment:
-    """The row of two judgments of ours; a verdict is strong where the judge's text says so once, as `[[A>>B]]`.
+    """The row of two judgments of ours.
+
+    A verdict is strong where the judge's text says so once, as `[[A>>B]]`.
 
     Raises:
         DataError: They are not the two orders of one pair.
@@ -103,17 +124,10 @@ def read_judgments(path: Path) -> list[ArenaJudgment]:
         DataError: A row lacks a field, a game is not a verdict of Arena-Hard, or a model has a
             prompt twice.
     """
-    found: dict[tuple[str, str, str], str] = {}
-    judgments = []
+    judgments, once = [], Once()
     for row in rows_of(path):
         one = _judgment(row)
-        key = (one.prompt_id, one.model, one.judge)
-        if key in found:
-            raise DataError(
-                f"{row.where}: {one.model} has prompt {one.prompt_id} already in {found[key]}; "
-                "keep one"
-            )
-        found[key] = row.where
+        once.see(row, f"prompt {one.prompt_id} of {one.model} by judge {one.judge!r}")
         judgments.append(one)
     return judgments
 
@@ -166,14 +180,7 @@ def read_battles(path: Path) -> tuple[Battles, str]:
         DataError: A field is missing, a winner is something else, or there are several baselines.
     """
     rows = rows_of(path)
-    scores = []
-    for row in rows:
-        winner = field(row, "winner")
-        if winner not in ("model_a", "model_b", "tie"):
-            raise DataError(
-                f"{row.where}: winner must be model_a, model_b or tie, got {show(winner)}"
-            )
-        scores.append({"model_a": 0.0, "tie": 0.5, "model_b": 1.0}[winner])
+    scores = [choice_field(row, "winner", _WINNERS) for row in rows]
     baselines = sorted({text_field(row, "model_a") for row in rows})
     if len(baselines) > 1:
         raise DataError(
@@ -206,12 +213,12 @@ def _judgment(row: SourceRow) -> ArenaJudgment:
     return ArenaJudgment(
         prompt_id=text_field(row, "uid", "question_id"),
         model=text_field(row, "model"),
-        judge=str(row.values.get("judge") or ""),
-        baseline=str(row.values.get("baseline") or ""),
-        category=str(row.values.get("category") or ""),
+        judge=name_field(row, "judge"),
+        baseline=name_field(row, "baseline"),
+        category=name_field(row, "category"),
         verdicts=verdicts,
         texts=texts,
-        metadata=rest(row.values, *_OWN),
+        metadata=rest(row.values, *_COLUMNS),
     )
 
 
@@ -221,11 +228,8 @@ def _game(game: Any, where: str) -> tuple[Any, str | None]:
     if not isinstance(game, dict) or "score" not in game:
         raise DataError(f"{where}: expected an object with a score, got {show(game)}")
     score, text = game["score"], game.get("judgment")
-    if score is not None and score not in get_args(Verdict):
-        raise DataError(
-            f"{where}: score must be one of {', '.join(get_args(Verdict))}, or null; got "
-            f"{show(score)}"
-        )
+    if score is not None:
+        choice_field(SourceRow(where, game), "score", _P_A)
     if isinstance(text, dict):
         text = text.get("answer")
     return score, text if isinstance(text, str) else None
@@ -239,3 +243,64 @@ def _label(judgment: Judgment) -> Any:
     if len(said) == 1 and _P_A.get(only := said.pop()) == side:
         return only
     return {1.0: "A>B", 0.5: "A=B", 0.0: "B>A"}[side]
+
+
+def figures(path: Path) -> Iterator[Figures]:
+    """The figures of each category of a file of judgments: of its models, and of the judge."""
+    boards: dict[str, list[ArenaJudgment]] = {}
+    for one in read_judgments(path):
+        boards.setdefault(one.category, []).append(one)
+    for category, rows in boards.items():
+        prefix = f"{category or 'no category'}: " if len(boards) > 1 else ""
+        for part in _category_figures(path, rows, rows[0].baseline or UNNAMED):
+            yield part._replace(of=prefix + part.of)
+
+
+def _category_figures(
+    path: Path, rows: Sequence[ArenaJudgment], baseline: str
+) -> Iterator[Figures]:
+    """The figures of one category; each has its own baseline, so their scores do not compare."""
+    try:
+        battles = battles_of(rows)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    yield from _scores(battles, baseline)
+    baseline_first, model_first = zip(*(one.verdicts for one in rows), strict=True)
+    yield habits(
+        f"judge {rows[0].judge}".strip(),
+        [None if verdict is None else _P_A[verdict] for verdict in baseline_first],
+        # With the model first, the baseline is second.
+        [None if verdict is None else 1 - _P_A[verdict] for verdict in model_first],
+        prompt_ids=[one.prompt_id for one in rows],
+    )
+
+
+def battle_figures(path: Path) -> Iterator[Figures]:
+    """The figures of the models in a file of battles."""
+    yield from _scores(*read_battles(path))
+
+
+def _scores(battles: Battles, baseline: str) -> Iterator[Figures]:
+    board = arena_hard_scores(battles, baseline=baseline, samples=SAMPLES)
+    elo: dict[str, MetricValue] = {}
+    why = ""
+    try:
+        fitted = arena_hard_elo(battles, baseline=baseline, samples=SAMPLES)
+        elo = dict(zip(fitted.models, fitted.elo, strict=True))
+        if fitted.unbounded:
+            why = (
+                f"no interval of Elo: {fitted.unbounded:,} of {SAMPLES:,} bootstrap samples "
+                "have no finite fit"
+            )
+    except ValueError as error:
+        why = f"no Elo: {error}"
+    for model, score, missing in zip(board.models, board.scores, board.missing, strict=True):
+        if model == baseline:
+            continue
+        left_out = f"{missing:,} prompts lack a verdict in a game and are left out"
+        notes = filter(None, (left_out if missing else "", why))
+        yield Figures(
+            f"{model} against {baseline}",
+            (score, *([elo[model]] if model in elo else [])),
+            tuple(notes),
+        )

@@ -1,46 +1,26 @@
-"""Judgments of our own as JSON Lines, one record a line, such as `judgment.model_dump_json()` writes."""
+"""Judgments of ours as JSON Lines, one `judgment.model_dump_json()` a line."""
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from prefine.data.layouts.protocol import show
 from prefine.errors import DataError
-from prefine.records import Judgment
-from prefine.suites.reading import rows_of
+from prefine.metrics.judges.verdicts import first_slot_rate, swap_consistency, verdict_rates
+from prefine.records import Comparison, Judgment, MetricValue
+from prefine.suites.figures import SAMPLES, Figures
+from prefine.suites.reading import Once, rows_of
 
 
-@dataclass
-class JudgeRows:
-    """What one judge said, as the metrics take it; None is no verdict.
-
-    Attributes:
-        p_first: P(first is better) of each judgment [n].
-        prompt_ids: Its prompt [n].
-        both: P(first is better) of the pairs that were asked in both orders, in one of them [k].
-        swapped: The same in the other order [k].
-        both_prompt_ids: Prompts of these pairs [k].
-        once: How many judgments lack the other order.
-    """
-
-    p_first: list[float | None] = field(default_factory=list)
-    prompt_ids: list[str] = field(default_factory=list)
-    both: list[float | None] = field(default_factory=list)
-    swapped: list[float | None] = field(default_factory=list)
-    both_prompt_ids: list[str] = field(default_factory=list)
-    once: int = 0
-
-
-def read_judgments(path: Path) -> dict[str, JudgeRows]:
+def read_judgments(path: Path) -> dict[str, list[Judgment]]:
     """Judgments by judge.
 
     Raises:
         DataError: A row is no judgment, or one is there twice; the message has the row.
     """
-    found: dict[str, JudgeRows] = {}
-    open_: dict[tuple[str, int, str, str, str], Judgment] = {}
-    seen: dict[tuple[str, int, str, str, str], str] = {}
+    found: dict[str, list[Judgment]] = {}
+    once = Once()
     for row in rows_of(path):
         try:
             one = Judgment.model_validate(row.values)
@@ -53,21 +33,46 @@ def read_judgments(path: Path) -> dict[str, JudgeRows]:
             ) from error
         shown = one.comparison
         key = (one.judge, one.sample_index, shown.prompt_id, shown.first, shown.second)
-        if key in seen:
-            raise DataError(f"{row.where}: the same judgment as in {seen[key]}; remove one")
-        seen[key] = row.where
-        rows = found.setdefault(one.judge, JudgeRows())
-        rows.p_first.append(one.p_first)
-        rows.prompt_ids.append(shown.prompt_id)
-        other = open_.pop(
-            (one.judge, one.sample_index, shown.prompt_id, shown.second, shown.first), None
-        )
-        if other is None:
-            open_[key] = one
-            continue
-        rows.both.append(other.p_first)
-        rows.swapped.append(one.p_first)
-        rows.both_prompt_ids.append(shown.prompt_id)
-    for judge, *_ in open_:
-        found[judge].once += 1
+        once.see(row, f"judgment {', '.join(map(str, key))}")
+        found.setdefault(one.judge, []).append(one)
     return found
+
+
+def figures(path: Path) -> Iterator[Figures]:
+    """The figures of each judge in a file of judgments."""
+    for judge, rows in read_judgments(path).items():
+        metrics: list[MetricValue] = []
+        p_first = [one.p_first for one in rows]
+        if known := [p for p in p_first if p is not None]:
+            answered = _prompts(one for one in rows if one.p_first is not None)
+            metrics.append(first_slot_rate(known, samples=SAMPLES, prompt_ids=answered))
+        pairs = list(_both_orders(rows))
+        once = len(rows) - 2 * len(pairs)
+        notes = [f"{once:,} judgments were asked in one order only"] if once else []
+        try:
+            consistency = swap_consistency(
+                [one.p_first for one, _ in pairs],
+                [other.p_first for _, other in pairs],
+                samples=SAMPLES,
+                prompt_ids=_prompts(one for one, _ in pairs),
+            )
+            metrics.append(consistency)
+        except ValueError as error:
+            notes.append(f"no consistency: {error}")
+        rates = verdict_rates(p_first, samples=SAMPLES, prompt_ids=_prompts(rows))
+        yield Figures(judge, (*metrics, *filter(None, rates)), tuple(notes))
+
+
+def _prompts(rows: Iterable[Judgment]) -> list[str]:
+    return [one.comparison.prompt_id for one in rows]
+
+
+def _both_orders(rows: Iterable[Judgment]) -> Iterator[tuple[Judgment, Judgment]]:
+    """The pairs that were asked in both orders, in the order of their second judgments."""
+    waiting: dict[tuple[int, Comparison], Judgment] = {}
+    for one in rows:
+        other = waiting.pop((one.sample_index, one.comparison.swapped()), None)
+        if other is None:
+            waiting[one.sample_index, one.comparison] = one
+        else:
+            yield other, one

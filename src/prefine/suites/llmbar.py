@@ -1,6 +1,6 @@
 """LLMBar: pairs with a label, and a judge's verdicts on them in both orders."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -8,17 +8,31 @@ from pydantic import Field, JsonValue
 
 from prefine.data.layouts.protocol import SourceRow, rest, show
 from prefine.errors import DataError
+from prefine.metrics.judges.verdicts import labelled_accuracy
 from prefine.records import Comparison, Completion, Judgment, PreferencePair, Prompt, Record
-from prefine.suites.reading import Once, answer_to, field, rows_of, text_field, write_list
+from prefine.suites.figures import Figures, habits
+from prefine.suites.reading import (
+    Once,
+    answer_to,
+    choice_field,
+    list_field,
+    name_field,
+    one_turn,
+    rows_of,
+    text_field,
+    write_list,
+)
 
 _OWN = ("input", "instruction", "output_1", "output_2", "label", "subset", "results")
 _ORDERS = ("swap = False", "swap = True")
 NO_VERDICT = "no verdict"
-_P_ONE = {0: None, 1: 1.0, 2: 0.0}
+_LABELS: dict[str, Literal[1, 2]] = {"1": 1, "2": 2}
+_P_ONE = {"0": None, "1": 1.0, "2": 0.0}
+_WINNERS = {"None": None, "1": 1, "2": 2}
 
 
 class LabelledPair(Record):
-    """Two answers to one prompt, and which of them people found better. `subset` is empty in LLMBar's own files."""
+    """Two answers to one prompt, and the better one; `subset` is empty in LLMBar's own files."""
 
     prompt: Prompt
     one: Completion
@@ -38,7 +52,7 @@ class LabelledPair(Record):
 
 
 class JudgedPair(NamedTuple):
-    """A pair with a judge's answers: `original` with answer 1 shown first, `swapped` with answer 2 shown first."""
+    """A pair with a judge's answers, with answer 1 shown first, and swapped."""
 
     pair: LabelledPair
     original: Judgment
@@ -46,7 +60,7 @@ class JudgedPair(NamedTuple):
 
 
 class LabelledVerdicts(NamedTuple):
-    """What `prefine.metrics.judges.labels` takes: labels, and P(answer 1 is better) in each order; None no verdict."""
+    """Labels [n], and P(answer 1 is better) in each order [n]; None for no verdict."""
 
     labels: list[int]
     p_one: list[float | None]
@@ -83,21 +97,12 @@ def read_results(path: Path, *, judge: str) -> list[JudgedPair]:
     """
     found, once = [], Once()
     for row in rows_of(path):
-        pair, stages = _pair(row), field(row, "results")
+        pair = _pair(row)
         once.see(row, f"pair {pair.prompt.id}, {pair.one.id}, {pair.two.id}")
-        if not isinstance(stages, list) or not stages or not isinstance(stages[-1], dict):
-            raise DataError(
-                f"{row.where}: results must be a list of stages with at least one, got "
-                f"{show(stages)}"
-            )
+        last = row._replace(values=list_field(row, "results", dict, of="stages")[-1])
         shown = Comparison(prompt_id=pair.prompt.id, first=pair.one.id, second=pair.two.id)
-        original, swapped = (
-            _judgment(comparison, stages[-1], order, answer, judge, row.where)
-            for comparison, order, answer in (
-                (shown, _ORDERS[0], 1),
-                (shown.swapped(), _ORDERS[1], 2),
-            )
-        )
+        original = _judgment(shown, last, _ORDERS[0], 1, judge)
+        swapped = _judgment(shown.swapped(), last, _ORDERS[1], 2, judge)
         found.append(JudgedPair(pair, original, swapped))
     return found
 
@@ -115,13 +120,8 @@ def write_results(path: Path, judged: Sequence[JudgedPair]) -> None:
         for order, judgment, first in zip(
             _ORDERS, (original, swapped), (pair.one, pair.two), strict=True
         ):
-            if judgment.comparison.first != first.id or {
-                judgment.comparison.first,
-                judgment.comparison.second,
-            } != {
-                pair.one.id,
-                pair.two.id,
-            }:
+            shown = judgment.comparison
+            if shown.first != first.id or {shown.first, shown.second} != {pair.one.id, pair.two.id}:
                 raise DataError(
                     f"pair {number}, {order}: the judgment is of other answers, or in the other "
                     "order"
@@ -139,7 +139,7 @@ def write_results(path: Path, judged: Sequence[JudgedPair]) -> None:
 
 
 def read_verdict_table(path: Path) -> dict[tuple[str, str, str], LabelledVerdicts]:
-    """Verdicts by (dataset, judge, strategy), columns that may be missing; the names are empty then.
+    """Verdicts by (dataset, judge, strategy), names that are empty where a column is missing.
 
     `label` is 1 or 2, `winner_orig` and `winner_swap` are 1, 2, or 0 for no verdict.
 
@@ -150,14 +150,14 @@ def read_verdict_table(path: Path) -> dict[tuple[str, str, str], LabelledVerdict
     once = Once()
     for row in rows_of(path):
         dataset, judge, strategy = (
-            str(row.values.get(name) or "") for name in ("dataset", "judge", "strategy")
+            name_field(row, name) for name in ("dataset", "judge", "strategy")
         )
         if "index" in row.values:
             once.see(row, f"pair {', '.join([dataset, judge, strategy, text_field(row, 'index')])}")
         entry = found.setdefault((dataset, judge, strategy), LabelledVerdicts([], [], []))
-        entry.labels.append(_number_of(row, "label", (1, 2)))
-        entry.p_one.append(_P_ONE[_number_of(row, "winner_orig", (0, 1, 2))])
-        entry.p_one_swapped.append(_P_ONE[_number_of(row, "winner_swap", (0, 1, 2))])
+        entry.labels.append(choice_field(row, "label", _LABELS))
+        entry.p_one.append(choice_field(row, "winner_orig", _P_ONE))
+        entry.p_one_swapped.append(choice_field(row, "winner_swap", _P_ONE))
     return found
 
 
@@ -177,74 +177,61 @@ def verdicts_of(judged: Sequence[JudgedPair]) -> LabelledVerdicts:
     )
 
 
-def _number_of(row: SourceRow, name: str, allowed: tuple[int, ...]) -> int:
-    value = field(row, name)
-    if isinstance(value, bool) or str(value) not in map(str, allowed):
-        raise DataError(
-            f"{row.where}: {name} must be one of {', '.join(map(str, allowed))}; got {show(value)}"
-        )
-    return int(value)
-
-
 def _pair(row: SourceRow) -> LabelledPair:
-    label = field(row, "label")
-    if str(label) not in ("1", "2") or isinstance(label, bool):
-        raise DataError(f"{row.where}: label must be 1 or 2, the better output; got {show(label)}")
     prompt = Prompt.from_text(text_field(row, "input", "instruction"), source=row.where)
     return LabelledPair(
         prompt=prompt,
         one=answer_to(prompt, 0, text_field(row, "output_1")),
         two=answer_to(prompt, 1, text_field(row, "output_2")),
-        label=1 if str(label) == "1" else 2,
-        subset=str(row.values.get("subset") or ""),
+        label=choice_field(row, "label", _LABELS),
+        subset=name_field(row, "subset"),
         metadata=rest(row.values, *_OWN),
     )
 
 
 def _instance(pair: LabelledPair) -> dict[str, Any]:
-    if len(pair.prompt.messages) != 1:
-        raise DataError(
-            f"prompt {pair.prompt.id}: {len(pair.prompt.messages)} turns; LLMBar's files hold one "
-            "instruction"
-        )
-    own: dict[str, Any] = {
-        "input": pair.prompt.text,
+    return pair.metadata | {
+        **({"subset": pair.subset} if pair.subset else {}),
+        "input": one_turn(pair.prompt, "LLMBar"),
         "output_1": pair.one.text,
         "output_2": pair.two.text,
+        "label": pair.label,
     }
-    return (
-        pair.metadata
-        | ({"subset": pair.subset} if pair.subset else {})
-        | own
-        | {"label": pair.label}
-    )
 
 
 def _judgment(
-    comparison: Comparison,
-    stage: dict[str, Any],
-    order: str,
-    first_answer: int,
-    judge: str,
-    where: str,
+    comparison: Comparison, row: SourceRow, order: str, first_answer: int, judge: str
 ) -> Judgment:
-    game = stage.get(order)
+    """The judgment of one order, of a row that is the last stage of the results."""
+    game = row.values.get(order)
     if not isinstance(game, dict) or "winner" not in game:
         raise DataError(
-            f"{where}: the last of results needs {order!r} with a winner, got {show(game)}"
+            f"{row.where}: the last of results needs {order!r} with a winner, got {show(game)}"
         )
-    winner, completion = game["winner"], game.get("completion")
+    winner = choice_field(SourceRow(f"{row.where}, {order}", game), "winner", _WINNERS)
+    completion = game.get("completion")
     text = completion[0] if isinstance(completion, list) and completion else completion
-    raw = text if isinstance(text, str) else None
-    if winner is None or winner == "None":
-        return Judgment(comparison=comparison, judge=judge, raw_text=raw, error=NO_VERDICT)
-    if str(winner) not in ("1", "2") or isinstance(winner, bool):
-        raise DataError(
-            f'{where}, {order}: winner must be "1", "2", "None" or null, got {show(winner)}'
-        )
     return Judgment(
         comparison=comparison,
         judge=judge,
-        raw_text=raw,
-        p_first=1.0 if str(winner) == str(first_answer) else 0.0,
+        raw_text=text if isinstance(text, str) else None,
+        p_first=None if winner is None else float(winner == first_answer),
+        error=NO_VERDICT if winner is None else None,
     )
+
+
+def figures(path: Path) -> Iterator[Figures]:
+    """The figures of the judge of a result.json."""
+    yield _labelled("judge", verdicts_of(read_results(path, judge="")))
+
+
+def table_figures(path: Path) -> Iterator[Figures]:
+    """The figures of a table of verdicts, by judge, strategy and data set."""
+    for (dataset, judge, strategy), rows in read_verdict_table(path).items():
+        yield _labelled(", ".join(filter(None, (judge, strategy, dataset))) or "judge", rows)
+
+
+def _labelled(of: str, rows: LabelledVerdicts) -> Figures:
+    accuracy = labelled_accuracy(rows.labels, rows.p_one, rows.p_one_swapped)
+    found = habits(of, rows.p_one, rows.p_one_swapped)
+    return found._replace(metrics=(*accuracy, *found.metrics))

@@ -1,15 +1,18 @@
-"""What readers of public files share: rows with their place, fields of a kind, and answers as records."""
+"""Reading public files: rows with their place, checked fields, and answers as records."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, TypeVar
 
 from prefine.atomic import write_text
 from prefine.data.files import files_at, rows_in
 from prefine.data.layouts.protocol import SourceRow, has, number, show
 from prefine.errors import DataError
 from prefine.records import Completion, Message, Prompt, content_hash
+
+T = TypeVar("T")
 
 
 def rows_of(path: Path) -> list[SourceRow]:
@@ -62,19 +65,24 @@ def _rows_in_columns(path: Path) -> list[SourceRow]:
 
 
 class Once:
-    """Refuses a row that says of itself what another row has said."""
+    """Refuses a row that repeats the key of an earlier row, or contradicts what all rows share."""
 
     def __init__(self) -> None:
         self._seen: dict[str, str] = {}
+        self._shared: dict[str, str] = {}
 
     def see(self, row: SourceRow, what: str) -> None:
-        """The next row; `what` is its key in words, such as "id 3 of Math".
-
-        Raises:
-            DataError: It was there before.
-        """
+        """Raise DataError if an earlier row had this key, in words such as "id 3 of Math"."""
         if (before := self._seen.setdefault(what, row.where)) != row.where:
             raise DataError(f"{row.where}: {what} is already in {before}; keep one")
+
+    def share(self, row: SourceRow, name: str, value: str) -> None:
+        """Raise DataError if an earlier row had another value under this name."""
+        if (before := self._shared.setdefault(name, value)) != value:
+            raise DataError(
+                f"{row.where}: {name} is {value!r}, but {before!r} before; keep each in its own "
+                "file"
+            )
 
 
 def field(row: SourceRow, *names: str) -> Any:
@@ -111,18 +119,66 @@ def number_field(row: SourceRow, name: str) -> float | int:
     return number(row, name)
 
 
-def texts_field(row: SourceRow, name: str) -> list[str]:
-    """A field that must be a list of texts, with at least one.
+def name_field(row: SourceRow, name: str) -> str:
+    """A name that may be missing; then it is empty."""
+    return str(row.values.get(name) or "")
+
+
+def choice_field(row: SourceRow, name: str, choices: Mapping[str, T]) -> T:
+    """The meaning of a field that must be one of a few numbers or words.
+
+    Args:
+        row: The row.
+        name: Name of the field.
+        choices: What each value means, by the value as text.
 
     Raises:
-        DataError: It is not.
+        DataError: It is missing, or something else.
     """
     value = field(row, name)
-    if not isinstance(value, list) or not value or not all(isinstance(item, str) for item in value):
+    if isinstance(value, bool) or str(value) not in choices:
         raise DataError(
-            f"{row.where}: {name} must be a list of texts with at least one, got {show(value)}"
+            f"{row.where}: {name} must be one of {', '.join(choices)}; got {show(value)}"
         )
-    return value
+    return choices[str(value)]
+
+
+def list_field(row: SourceRow, name: str, kind: type | UnionType, *, of: str) -> list[Any]:
+    """A field that must be a list with at least one item.
+
+    Args:
+        row: The row.
+        name: Name of the field.
+        kind: Type of the items.
+        of: What the items are, for the message.
+
+    Raises:
+        DataError: It is missing, or something else.
+    """
+    items = field(row, name)
+    if (
+        not isinstance(items, list)
+        or not items
+        or any(isinstance(item, bool) or not isinstance(item, kind) for item in items)
+    ):
+        raise DataError(
+            f"{row.where}: {name} must be a list of {of} with at least one, got {show(items)}"
+        )
+    return items
+
+
+def one_turn(prompt: Prompt, suite: str) -> str:
+    """The text of a prompt for a file that has room for one user turn.
+
+    Raises:
+        DataError: The prompt has several turns.
+    """
+    if len(prompt.messages) != 1:
+        raise DataError(
+            f"prompt {prompt.id}: {len(prompt.messages)} turns; {suite}'s files hold one "
+            "instruction"
+        )
+    return prompt.text
 
 
 def answer_to(prompt: Prompt, index: int, text: str, model: str = "") -> Completion:

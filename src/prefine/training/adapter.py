@@ -1,4 +1,4 @@
-"""A fresh low-rank adapter beside frozen weights."""
+"""A new LoRA adapter beside frozen weights."""
 
 from typing import TYPE_CHECKING
 
@@ -12,16 +12,15 @@ if TYPE_CHECKING:
 
 
 def attach(model: "PreTrainedModel", settings: AdapterConfig, *, seed: int) -> None:
-    """Freeze the weights and put an adapter beside them that at first changes nothing, in place.
+    """Freeze the weights and attach a LoRA adapter, which at first changes nothing, in place.
 
     Args:
         model: Without an adapter, on its device.
         settings: Rank, scale and layers.
-        seed: Decides the adapter's start.
+        seed: Seed of the adapter's initial weights.
 
     Raises:
-        ConfigError: It would be put beside the output head, which may share its weights with the
-            input.
+        ConfigError: A target is the output head, which may share its weights with the input.
     """
     # Here and not above: peft takes seconds to import.
     from peft import LoraConfig
@@ -50,5 +49,5 @@ def attach(model: "PreTrainedModel", settings: AdapterConfig, *, seed: int) -> N
     )
     for parameter in model.parameters():
         if parameter.requires_grad and parameter.dtype != torch.float64:
-            # Updates are far smaller than what bfloat16 can tell apart.
+            # Updates are far smaller than bfloat16 can resolve.
             parameter.data = parameter.data.float()

@@ -1,9 +1,8 @@
-"""Checkpoints: complete, written whole or not at all, checked when read.
+"""Checkpoints: written whole or not at all, and checked when read.
 
 A checkpoint is a folder `step-00100` of safetensors files and two JSON files. `hashes.json` names
 the SHA-256 of every other file, so a damaged one is noticed and the one before it is used.
-Schedules and the order of the pairs are functions of the step number and need no state; controllers
-have theirs.
+Schedules and the order of the pairs are functions of the step number and need no state.
 """
 
 import hashlib
@@ -24,85 +23,76 @@ from prefine.records import SCHEMA_VERSION
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where training stood after `step` updates.
+    """The state of a training after `step` updates.
 
-    `row_tokens` is the limit of a row, which lies below the configured one where memory was short;
-    None in a checkpoint from before it was kept.
+    Args:
+        step: Updates made so far.
+        weights: The trained parameters, by name; frozen ones are those of the policy's folder.
+        optimizer: Its tensors.
+        rng: torch's random state.
+        controllers: States of controllers of hyper-parameters, early stopping and row fill.
+        row_tokens: The limit of a row, below the configured one where memory was short; None in a
+            checkpoint from before it was kept.
     """
 
     step: int
-    weights: dict[str, Tensor]
-    optimizer: dict[str, Tensor]
+    weights: Mapping[str, Tensor]
+    optimizer: Mapping[str, Tensor]
     rng: Tensor
     controllers: dict[str, dict[str, float]]
     row_tokens: int | None = None
 
 
-def save(
-    folder: Path,
-    *,
-    step: int,
-    run_key: str,
-    weights: Mapping[str, Tensor],
-    optimizer: Mapping[str, Tensor],
-    controllers: dict[str, dict[str, float]],
-    row_tokens: int,
-    keep: int,
-) -> Path:
-    """Write the checkpoint of `step`, then delete all but the newest `keep`.
+def save(folder: Path, checkpoint: Checkpoint, *, run_key: str, keep: int) -> None:
+    """Write a checkpoint, then delete all but the newest `keep`.
 
     Args:
-        folder: Where the run's checkpoints lie.
-        step: Updates made so far.
+        folder: Of the run's checkpoints.
+        checkpoint: The state.
         run_key: Hash of everything that decides the training; another key cannot resume from it.
-        weights: The trained parameters, by name; the frozen ones are those of the policy's folder.
-        optimizer: Its tensors.
-        controllers: States of what moves hyper-parameters.
-        row_tokens: The limit of a row.
         keep: How many checkpoints to keep.
-    Returns: The checkpoint's folder.
     """
+    step = checkpoint.step
     target = folder / f"step-{step:05d}"
     temporary = folder / f".step-{step:05d}.{os.getpid()}.tmp"
     for torn in folder.glob(".step-*.tmp"):
         shutil.rmtree(torn)
     temporary.mkdir(parents=True)
-    contiguous = {name: tensor.contiguous() for name, tensor in weights.items()}
-    save_file(contiguous, temporary / "model.safetensors", metadata={"format": "pt"})
-    save_file(dict(optimizer), temporary / "optimizer.safetensors")
-    save_file({"torch": torch.get_rng_state()}, temporary / "rng.safetensors")
+    weights = {name: tensor.contiguous() for name, tensor in checkpoint.weights.items()}
+    save_file(weights, temporary / "model.safetensors", metadata={"format": "pt"})
+    save_file(dict(checkpoint.optimizer), temporary / "optimizer.safetensors")
+    save_file({"torch": checkpoint.rng}, temporary / "rng.safetensors")
     state = {
         "schema_version": SCHEMA_VERSION,
         "step": step,
         "run_key": run_key,
         "torch": torch.__version__,
+        "controllers": checkpoint.controllers,
+        "row_tokens": checkpoint.row_tokens,
     }
-    state |= {"controllers": controllers, "row_tokens": row_tokens}
     (temporary / "state.json").write_text(json.dumps(state), encoding="utf-8")
     hashes = {file.name: _sha256(file) for file in sorted(temporary.iterdir())}
     (temporary / "hashes.json").write_text(json.dumps(hashes), encoding="utf-8")
     for path in [*temporary.iterdir(), temporary]:
         _fsync(path)
-    # A folder cannot be renamed over a full one. What stands there is of the same step, or was
-    # found damaged.
+    # A folder cannot be renamed over a full one; the old one is of the same step, or damaged.
     shutil.rmtree(target, ignore_errors=True)
     temporary.rename(target)
     _fsync(folder)
-    # One of a later step was found damaged, else training would have gone on from it.
-    whole = [path for path in _existing(folder) if _step(path) <= step]
-    for old in {*_existing(folder)} - {*whole[-keep:]}:
+    # A later one is damaged, else training would have resumed from it.
+    whole = [path for path in _oldest_first(folder) if _step(path) <= step]
+    for old in {*_oldest_first(folder)} - {*whole[-keep:]}:
         shutil.rmtree(old)
-    return target
 
 
 def load_newest(folder: Path, *, run_key: str) -> tuple[Checkpoint | None, tuple[str, ...]]:
-    """The newest undamaged checkpoint, and a note for each damaged one that was passed over.
+    """Return the newest undamaged checkpoint, and a note for each damaged one passed over.
 
     Raises:
         ConfigError: The checkpoint belongs to other data or another configuration.
     """
     notes: list[str] = []
-    for path in reversed(_existing(folder)):
+    for path in reversed(_oldest_first(folder)):
         damage = _damage(path)
         if damage is not None:
             notes.append(f"checkpoint {path.name} is damaged ({damage}) and was passed over")
@@ -111,8 +101,8 @@ def load_newest(folder: Path, *, run_key: str) -> tuple[Checkpoint | None, tuple
         if state["schema_version"] != SCHEMA_VERSION:
             raise ConfigError(
                 f"checkpoint {path.name} has schema version {state['schema_version']}, this is "
-                f"{SCHEMA_VERSION}; "
-                "finish the run with the version that wrote it, or start in another folder"
+                f"{SCHEMA_VERSION}; finish the run with the version that wrote it, or start in "
+                "another folder"
             )
         if state["run_key"] != run_key:
             raise ConfigError(
@@ -132,8 +122,8 @@ def load_newest(folder: Path, *, run_key: str) -> tuple[Checkpoint | None, tuple
     return None, tuple(notes)
 
 
-def _existing(folder: Path) -> list[Path]:
-    """Checkpoint folders, oldest first."""
+def _oldest_first(folder: Path) -> list[Path]:
+    """The checkpoint folders."""
     return sorted(folder.glob("step-*"), key=_step)
 
 
@@ -142,6 +132,7 @@ def _step(path: Path) -> int:
 
 
 def _damage(path: Path) -> str | None:
+    """Return what is wrong with a checkpoint's files, or None."""
     listing = path / "hashes.json"
     if not listing.is_file():
         return "hashes.json is missing"

@@ -1,4 +1,4 @@
-"""Answers to other prompts, whose log-ratio tells how far the policy is from the reference."""
+"""Answers to other prompts: their log-ratios show how far the policy is from the reference."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -7,7 +7,7 @@ from prefine.errors import DataError
 from prefine.training.items import TokenizedPair
 
 
-def mismatched_examples(examples: Sequence[TokenizedPair]) -> list[TokenizedPair]:
+def cross_prompt_pairs(examples: Sequence[TokenizedPair]) -> list[TokenizedPair]:
     """Each prompt with the two completions of the next pair (in a circle) that has another prompt.
 
     Partners are fixed for the whole training, so that the reference scores each once.
@@ -20,21 +20,22 @@ def mismatched_examples(examples: Sequence[TokenizedPair]) -> list[TokenizedPair
             "all pairs have the same prompt, and the loss reads answers to other prompts; choose "
             "another train.loss"
         )
-    # From the last to the first, twice around: the next pair with another prompt than pair i is
-    # pair i + 1, or that pair's own next if the two share a prompt.
+    # First find the partners from the last pair to the first, then a second time around the
+    # circle: pair i takes pair i + 1, or that pair's own partner if the two share a prompt,
+    # because the partner is known by then.
     count = len(examples)
-    following = [0] * count
+    partners = [0] * count
     for index in [*reversed(range(count)), *reversed(range(count))]:
         neighbour = (index + 1) % count
         same = examples[neighbour].prompt_ids == examples[index].prompt_ids
-        following[index] = following[neighbour] if same else neighbour
+        partners[index] = partners[neighbour] if same else neighbour
     return [
         replace(
             example,
-            id=f"{example.id} with the answers of {examples[other].id}",
-            chosen_ids=examples[other].chosen_ids,
-            rejected_ids=examples[other].rejected_ids,
+            id=f"{example.id} with the answers of {examples[partner].id}",
+            chosen_ids=examples[partner].chosen_ids,
+            rejected_ids=examples[partner].rejected_ids,
             rejected_prompt_ids=None,
         )
-        for example, other in zip(examples, following, strict=True)
+        for example, partner in zip(examples, partners, strict=True)
     ]

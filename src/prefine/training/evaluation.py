@@ -1,37 +1,35 @@
-"""Evaluation during training: held-out pairs under the policy of the moment, and stopping on what they say."""
+"""Evaluate held-out pairs during training, and stop it when likelihood is over-optimised."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from prefine.config.sections import EarlyStopConfig, TrainConfig
-from prefine.metrics.rewards.likelihood_indicators import IndicatorReading
-from prefine.training.batches.packing import PackedBatch
-from prefine.training.distributed.processes import own_pairs
-from prefine.training.early_stop import Alarm, EarlyStop
-from prefine.training.forward.passes import Forward
+from prefine.errors import NumericsError
+from prefine.metrics.rewards.likelihood_indicators import IndicatorReading, Watch, watch
 from prefine.training.forward.token_values import PairTokens
-from prefine.training.items import TokenizedPair
-from prefine.training.logging.figures import FinalFigures, final_figures
-from prefine.training.logging.row_log import RowLog
-from prefine.training.memory import retry_smaller_batches
+from prefine.training.logging.figures import FinalFigures, RowLog, final_figures
 from prefine.training.objective.gradient import StepTerms, evaluate
 from prefine.training.objective.objective import Objective
-from prefine.training.objective.pair_table import PairTable
+from prefine.training.reference.prepare import PreparedPairs
 
 EVALUATION_LOG_NAME = "eval_log.jsonl"
 TOP_TOKENS = 10
 """How many of the likeliest tokens the indicators look at (k). Ours."""
 
+Alarm = Literal["collapse", "diffusion"]
+_ALARMS: tuple[Alarm, ...] = ("collapse", "diffusion")
+_COUNT = "readings_on."
+
 
 class EvaluationRow(FinalFigures):
-    """The held-out pairs after `step` updates; standard errors are over pairs, None for a single one.
+    """The held-out pairs after `step` updates; standard errors are over pairs, None for one pair.
 
     `loss`, `regularizer` and `objective` are weighted as in training, all pairs taken as one step,
     with the hyper-parameters of the last update. The indicators are means over the tokens of the
@@ -55,102 +53,88 @@ class EvaluationRow(FinalFigures):
     entropy_se: float | None
 
 
-class _Mean(NamedTuple):
-    """A mean with its standard error, None if there is only one value."""
+class EarlyStop:
+    """Stops training on alarms, see `likelihood_indicators.watch`.
 
-    value: float
-    error: float | None
-
-
-@dataclass(frozen=True)
-class HeldOutPairs:
-    """Pairs that are not trained on, and what the initial policy and the reference said of them.
-
-    Args:
-        forward: The passes through the policy that is trained.
-        examples: The pairs.
-        table: What is known of them.
-        mismatched: Their prompts with other pairs' completions, if a loss reads them.
+    An alarm stops training when it has been on at `patience` readings in a row. The first reading
+    only starts the averages, so the earliest stop is at reading number `patience` + 1. If several
+    alarms are due, the first one of the settings wins.
     """
 
-    forward: Forward
-    examples: Sequence[TokenizedPair]
-    table: PairTable
-    mismatched: Sequence[TokenizedPair] = ()
+    def __init__(self, settings: EarlyStopConfig) -> None:
+        self._settings = settings
+        self._watch: Watch | None = None
+        self._readings_on = dict.fromkeys(_ALARMS, 0)
 
-    def evaluate(self, objective: Objective, step: int) -> EvaluationRow:
-        """The row of this moment; weights and random state stay as they are.
+    @property
+    def stopped_by(self) -> Alarm | None:
+        """The alarm that is due; a stopped training stays stopped when it is resumed."""
+        return next(
+            (
+                alarm
+                for alarm in self._settings.alarms
+                if self._readings_on[alarm] >= self._settings.patience
+            ),
+            None,
+        )
 
-        Args:
-            objective: With the hyper-parameters of the moment.
-            step: Updates made so far.
+    def update(self, reading: IndicatorReading) -> None:
+        """Take in one more reading of the same probes.
 
         Raises:
-            NumericsError: A loss is not finite.
+            NumericsError: The reading is not finite.
         """
-        device = self.forward.device
-
-        def attempt() -> tuple[StepTerms, PairTokens]:
-            rows, mismatched = (
-                self.forward.cut(some, own_pairs(some, range(len(some))))
-                for some in (self.examples, self.mismatched)
+        if bad := [name for name, value in reading._asdict().items() if not math.isfinite(value)]:
+            raise NumericsError(
+                f"evaluation during training: {', '.join(bad)} of the probe pairs is not finite; "
+                "lower the learning rate, or go back to an earlier checkpoint"
             )
-            # A loss may draw random numbers, which training would then lack.
-            with torch.random.fork_rng([device] if device.type == "cuda" else []):
-                return evaluate(
-                    self.forward,
-                    rows,
-                    self.table,
-                    objective,
-                    examples=self.examples,
-                    step=step,
-                    top_k=TOP_TOKENS,
-                    mismatched=mismatched,
-                )
-
-        def all_rows() -> list[PackedBatch]:
-            return [
-                rows
-                for some in (self.examples, self.mismatched)
-                for rows in self.forward.cut(some, range(len(some)))
-            ]
-
-        terms, tokens = retry_smaller_batches(attempt, self.forward, all_rows, self.examples)
-        weight = terms.logps.weight
-        loss = _ratio(terms.loss * weight, weight)
-        return EvaluationRow(
-            **final_figures(terms.logps, terms.table, objective.regularizer).model_dump(),
-            step=step,
-            loss=loss.value,
-            loss_se=loss.error,
-            regularizer=_ratio(terms.regularizer * weight, weight).value,
-            objective=_ratio(objective.value(terms.loss, terms.regularizer) * weight, weight).value,
-            **_indicators(tokens, terms.logps.chosen_tokens),
+        now = self._watch = watch(
+            self._watch,
+            reading,
+            **self._settings.model_dump(include={"keep", "entropy_fall", "mass_fall"}),
         )
+        for alarm, count in self._readings_on.items():
+            self._readings_on[alarm] = count + 1 if getattr(now, alarm) else 0
+
+    def state_dict(self) -> dict[str, float]:
+        """Everything it remembers, as numbers for a checkpoint; empty before the first reading."""
+        if self._watch is None:
+            return {}
+        counts = {_COUNT + alarm: count for alarm, count in self._readings_on.items()}
+        return {name: float(value) for name, value in {**vars(self._watch), **counts}.items()}
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        """Resume from a state; an empty one is the start."""
+        self._watch = None
+        if state:
+            values: dict[str, Any] = {field.name: state[field.name] for field in fields(Watch)}
+            values |= {alarm: bool(values[alarm]) for alarm in _ALARMS}
+            self._watch = Watch(**values)
+        self._readings_on = {alarm: int(state.get(_COUNT + alarm, 0)) for alarm in _ALARMS}
 
 
 class Evaluations:
     """The evaluations of a training: before the first update, every so many, and after the last.
 
-    The rows go to a file that is the same bytes however often training was interrupted. Without
-    held-out pairs nothing ever happens.
+    The rows go to a file whose bytes are the same however often training was interrupted.
 
     Args:
-        held_out: What is evaluated; None if nothing is.
-        config: When, and what stops training.
+        held_out: The pairs; None evaluates nothing.
+        config: When to evaluate, and what stops training.
         file: Where the rows go; None keeps none.
         steps: Updates of the whole training.
         start: Updates made so far.
-        state: What `state_dict` gave when so many were made.
+        state: The `state_dict` of that moment.
         on_row: Called with every new row.
 
     Raises:
-        DataError: The file lacks rows that were there.
+        DataError: The file lacks rows that the checkpoint knows of.
     """
 
     def __init__(
         self,
-        held_out: HeldOutPairs | None,
+        held_out: PreparedPairs | None,
         config: TrainConfig,
         *,
         file: Path | None,
@@ -159,94 +143,131 @@ class Evaluations:
         state: Mapping[str, Mapping[str, float]],
         on_row: Callable[[EvaluationRow], None],
     ) -> None:
-        self._held_out, self._every, self._steps, self._on_row = (
-            held_out,
-            config.evaluate_every,
-            steps,
-            on_row,
-        )
-        self._stop = None if config.early_stop is None else _early_stop(config.early_stop)
-        # What comes before the first update is made anew if none was made.
-        if self._stop is not None and start:
-            self._stop.load_state_dict(state.get("early_stop", {}))
-        self._log = RowLog(None if held_out is None else file, rows=self._rows(start), step=start)
-        self._over = start == steps
-
-    def __enter__(self) -> "Evaluations":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._log.close()
+        self._held_out, self._every, self._steps = held_out, config.evaluate_every, steps
+        self._on_row = on_row
+        self._early_stop = None if config.early_stop is None else EarlyStop(config.early_stop)
+        # Without an update, the evaluation before the first one is made anew.
+        if self._early_stop is not None and start:
+            self._early_stop.load_state_dict(state.get("early_stop", {}))
+        rows = sum(map(self._is_due, range(start + 1))) if start else 0
+        self._log = RowLog(None if held_out is None else file, rows=rows, step=start)
+        self._at_end = start == steps
 
     def after(self, step: int, objective: Objective) -> None:
-        """Evaluate, if it is time after update number `step`.
+        """Evaluate, if it is due after update number `step`.
+
+        Args:
+            step: Updates made so far.
+            objective: With the current hyper-parameters.
 
         Raises:
             NumericsError: A loss is not finite, or what early stopping reads.
         """
-        self._over = step == self._steps
-        if self._held_out is None or not (self._due(step) or self._over):
+        self._at_end = step == self._steps
+        if self._held_out is None or not self._is_due(step):
             return
-        row = self._held_out.evaluate(objective, step)
+        row = evaluation_row(self._held_out, objective, step)
         self._log.write(row)
         self._on_row(row)
-        if self._stop is not None:
-            self._stop.update(
+        if self._early_stop is not None:
+            self._early_stop.update(
                 IndicatorReading(row.top_entropy_renormalised, row.top_mass, row.margin)
             )
 
     @property
     def stopped_by(self) -> Alarm | None:
         """The alarm that ends training before its last update."""
-        return None if self._stop is None or self._over else self._stop.stopped_by
+        return None if self._early_stop is None or self._at_end else self._early_stop.stopped_by
 
     def state_dict(self) -> dict[str, dict[str, float]]:
-        """For a checkpoint; the rows so far then survive a crash."""
+        """The state for a checkpoint; the rows so far then survive a crash."""
         self._log.sync()
-        return {} if self._stop is None else {"early_stop": self._stop.state_dict()}
+        return {} if self._early_stop is None else {"early_stop": self._early_stop.state_dict()}
 
-    def _due(self, step: int) -> bool:
-        return self._every is not None and step % self._every == 0
+    def close(self) -> None:
+        """Close the file."""
+        self._log.close()
 
-    def _rows(self, start: int) -> int:
-        """How many evaluations lie behind when `start` updates have been made."""
-        if self._every is None or not start:
-            return 0
-        return 1 + start // self._every + int(start == self._steps and not self._due(start))
+    def _is_due(self, step: int) -> bool:
+        return self._every is not None and (step % self._every == 0 or step == self._steps)
 
 
-def _early_stop(settings: EarlyStopConfig) -> EarlyStop:
-    return EarlyStop(
-        settings.alarms,
-        patience=settings.patience,
-        keep=settings.keep,
-        entropy_fall=settings.entropy_fall,
-        mass_fall=settings.mass_fall,
+def evaluation_row(held_out: PreparedPairs, objective: Objective, step: int) -> EvaluationRow:
+    """Evaluate held-out pairs; weights and random state stay as they are.
+
+    Args:
+        held_out: The pairs.
+        objective: With the current hyper-parameters.
+        step: Updates made so far.
+
+    Raises:
+        NumericsError: A loss is not finite.
+    """
+    forward, every = held_out.forward, range(len(held_out.examples))
+
+    def attempt() -> tuple[StepTerms, PairTokens]:
+        batches, cross_prompt = held_out.cut(every)
+        # A loss may draw random numbers, and training must not miss them.
+        with torch.random.fork_rng([forward.device] if forward.device.type == "cuda" else []):
+            return evaluate(
+                forward,
+                batches,
+                held_out.table,
+                objective,
+                examples=held_out.examples,
+                step=step,
+                top_k=TOP_TOKENS,
+                mismatched=cross_prompt,
+            )
+
+    terms, tokens = held_out.retry_smaller(attempt, every)
+    weight = terms.logps.weight
+    total = objective.value(terms.loss, terms.regularizer)
+    loss = _ratio(terms.loss * weight, weight)
+    return EvaluationRow(
+        **final_figures(terms.logps, terms.table, objective.regularizer).model_dump(),
+        step=step,
+        loss=loss.value,
+        loss_se=loss.error,
+        regularizer=_ratio(terms.regularizer * weight, weight).value,
+        objective=_ratio(total * weight, weight).value,
+        **_indicators(tokens, terms.logps.chosen_tokens),
     )
 
 
 def _indicators(tokens: PairTokens, sizes: Float[Tensor, " n"]) -> dict[str, float | None]:
     """Means over the tokens of the chosen answers, with their errors."""
-    mass, raw, entropy = tokens.values.top_mass, tokens.values.top_entropy, tokens.values.entropy
-    assert mass is not None and raw is not None and entropy is not None, "the spread was wanted"
+    values = tokens.values
+    mass, raw, entropy = values.top_mass, values.top_entropy, values.entropy
+    assert mass is not None and raw is not None and entropy is not None, (
+        "the statistics were wanted"
+    )
     # With q = p / mass: -sum q log q = (-sum p log p) / mass + log mass.
     renormalised = raw / mass + mass.log()
+    columns = {
+        "top_mass": mass,
+        "top_entropy": raw,
+        "top_entropy_renormalised": renormalised,
+        "entropy": entropy,
+    }
     found: dict[str, float | None] = {}
-    for name, column in (
-        ("top_mass", mass),
-        ("top_entropy", raw),
-        ("top_entropy_renormalised", renormalised),
-        ("entropy", entropy),
-    ):
+    for name, column in columns.items():
         found[name], found[f"{name}_se"] = _ratio(tokens.sums(column)[:, 0], sizes)
     return found
 
 
-def _ratio(sums: Float[Tensor, " n"], sizes: Float[Tensor, " n"]) -> _Mean:
-    """The sum of sums over the sum of sizes; its error is that of a ratio of means, to first order."""
+class _Ratio(NamedTuple):
+    """A ratio of sums with its standard error, None if there is only one pair."""
+
+    value: float
+    error: float | None
+
+
+def _ratio(sums: Float[Tensor, " n"], sizes: Float[Tensor, " n"]) -> _Ratio:
+    """Sum of `sums` over sum of `sizes`; the error is that of a ratio of means, to first order."""
     top, bottom = sums.double(), sizes.double()
     value = top.sum() / bottom.sum()
     if len(top) < 2:
-        return _Mean(float(value), None)
+        return _Ratio(float(value), None)
     error = (top - value * bottom).std() * math.sqrt(len(top)) / bottom.sum()
-    return _Mean(float(value), float(error))
+    return _Ratio(float(value), float(error))

@@ -1,4 +1,4 @@
-"""Preference pairs to token ids: truncation, and which pairs cannot be trained on."""
+"""Preference pairs to token ids: truncation, and reasons to drop a pair."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -29,7 +29,7 @@ class TokenizedPair:
 
     @property
     def longest(self) -> int:
-        """Input positions of the longer side; a completion's last token is predicted but never read."""
+        """Input positions of the longer side; a completion's last token is never an input."""
         rejected_prompt = self.rejected_prompt_ids or self.prompt_ids
         return (
             max(
@@ -41,7 +41,7 @@ class TokenizedPair:
 
 
 class TokenizedPairs(NamedTuple):
-    """What can be trained on, and what happened to the rest, by reason."""
+    """The pairs that can be trained on, and counts of dropped and shortened ones, by reason."""
 
     examples: list[TokenizedPair]
     dropped: dict[str, int]
@@ -49,7 +49,7 @@ class TokenizedPairs(NamedTuple):
 
 
 class TokenizedOrNot(NamedTuple):
-    """What became of one pair: an example or why there is none, and how much of it was shortened."""
+    """One tokenized pair, or the reason to drop it, and how many of its texts are shortened."""
 
     example: TokenizedPair | None
     dropped: str = ""
@@ -58,11 +58,11 @@ class TokenizedOrNot(NamedTuple):
 
 
 class PairReader:
-    """Turns pairs into token ids; keeps the end of a long prompt and the start of a long completion.
+    """Tokenizes pairs; keeps the end of a long prompt and the start of a long completion.
 
     Args:
         tokenizer: The policy's.
-        stop_token_id: What generation stops on, see `chat.stop_token_id`.
+        stop_token_id: The token on which generation stops, see `chat.stop_token_id`.
         max_prompt_tokens: Longer prompts lose their beginning.
         max_completion_tokens: Longer completions lose their end, and with it the stop token.
         train_on_truncated: Keep completions that were cut by the generation limit.
@@ -79,80 +79,85 @@ class PairReader:
         train_on_truncated: bool = False,
         joint: bool = False,
     ) -> None:
-        self._tokenizer = tokenizer
+        self._tokenizer, self._stop = tokenizer, stop_token_id
         self._tokenizer_hash = chat.tokenizer_hash(tokenizer)
-        self._stop = stop_token_id
         self._max_prompt, self._max_completion = max_prompt_tokens, max_completion_tokens
-        self._train_on_truncated = train_on_truncated
-        self._joint = joint
+        self._train_on_truncated, self._joint = train_on_truncated, joint
         self._prompts: dict[str, list[int]] = {}
 
     def read(self, pair: PreferencePair) -> TokenizedOrNot:
-        """One pair.
+        """Tokenize one pair.
 
         Raises:
-            DataError: It has another prompt for its rejected side, and no joint loss reads it.
+            DataError: It has another prompt for its rejected side, and the loss is not joint.
         """
         if pair.rejected_prompt is not None and not self._joint:
             raise DataError(
                 f"pair {pair.id}: rejected_prompt is set; only joint losses compare answers to "
                 "two prompts"
             )
-        sides = (pair.chosen, pair.rejected)
-        if not self._train_on_truncated and any(side.finish_reason == "length" for side in sides):
+        if not self._train_on_truncated and "length" in (
+            pair.chosen.finish_reason,
+            pair.rejected.finish_reason,
+        ):
             return TokenizedOrNot(None, "cut_by_generation_limit")
-        prompts = (pair.prompt, pair.rejected_prompt or pair.prompt)
-        prompt, other = map(self._prompt, prompts)
-        chosen, rejected = (
+        other = pair.rejected_prompt or pair.prompt
+        prompt_ids, other_ids = self._prompt_ids(pair.prompt), self._prompt_ids(other)
+        chosen_ids, rejected_ids = (
             chat.completion_ids(
                 self._tokenizer,
-                whose,
+                prompt,
                 side,
                 tokenizer_hash=self._tokenizer_hash,
                 stop_token_id=self._stop,
             )
-            for whose, side in zip(prompts, sides, strict=True)
+            for prompt, side in ((pair.prompt, pair.chosen), (other, pair.rejected))
         )
-        if chosen is None or rejected is None:
+        if chosen_ids is None or rejected_ids is None:
             return TokenizedOrNot(None, "reasoning_or_tool_calls_without_token_ids")
-        if not prompt or not other:
+        if not prompt_ids or not other_ids:
             return TokenizedOrNot(None, "empty_prompt")
-        if any(ids in ([], [self._stop]) for ids in (chosen, rejected)):
+        if any(ids in ([], [self._stop]) for ids in (chosen_ids, rejected_ids)):
             return TokenizedOrNot(None, "empty_side")
-        kept, other_kept = (tuple(ids[-self._max_prompt :]) for ids in (prompt, other))
-        if (
-            kept == other_kept
-            and chosen[: self._max_completion] == rejected[: self._max_completion]
-        ):
+        prompt, rejected_prompt = (
+            tuple(ids[-self._max_prompt :]) for ids in (prompt_ids, other_ids)
+        )
+        chosen, rejected = (
+            tuple(ids[: self._max_completion]) for ids in (chosen_ids, rejected_ids)
+        )
+        if (prompt, chosen) == (rejected_prompt, rejected):
             return TokenizedOrNot(None, "sides_coincide")
+        joint = pair.rejected_prompt is not None
         example = TokenizedPair(
             id=pair.id,
-            prompt_ids=kept,
-            chosen_ids=tuple(chosen[: self._max_completion]),
-            rejected_ids=tuple(rejected[: self._max_completion]),
+            prompt_ids=prompt,
+            chosen_ids=chosen,
+            rejected_ids=rejected,
             p_chosen=pair.p_chosen,
             weight=pair.weight,
             score_gap=pair.score_gap,
-            rejected_prompt_ids=None if pair.rejected_prompt is None else other_kept,
+            rejected_prompt_ids=rejected_prompt if joint else None,
         )
-        read = (prompt,) if pair.rejected_prompt is None else (prompt, other)
+        prompts = (prompt_ids, other_ids) if joint else (prompt_ids,)
         return TokenizedOrNot(
             example,
-            long_prompts=sum(len(ids) > self._max_prompt for ids in read),
-            long_completions=sum(len(ids) > self._max_completion for ids in (chosen, rejected)),
+            long_prompts=sum(len(ids) > self._max_prompt for ids in prompts),
+            long_completions=sum(
+                len(ids) > self._max_completion for ids in (chosen_ids, rejected_ids)
+            ),
         )
 
-    def _prompt(self, prompt: Prompt) -> list[int]:
+    def _prompt_ids(self, prompt: Prompt) -> list[int]:
         if prompt.id not in self._prompts:
             self._prompts[prompt.id] = chat.prompt_ids(self._tokenizer, prompt)
         return self._prompts[prompt.id]
 
 
 def make_examples(pairs: Iterable[PreferencePair], reader: PairReader) -> TokenizedPairs:
-    """All pairs that can be trained on, and counts of the rest.
+    """Tokenize all pairs that can be trained on, and count the rest.
 
     Raises:
-        DataError: A pair that is not read jointly has another prompt for its rejected side, or no
+        DataError: A pair has another prompt for its rejected side and the loss is not joint, or no
             pair is left.
     """
     examples: list[TokenizedPair] = []
@@ -166,11 +171,7 @@ def make_examples(pairs: Iterable[PreferencePair], reader: PairReader) -> Tokeni
         else:
             examples.append(reading.example)
     if not examples:
-        reasons = (
-            ", ".join(f"{reason}: {count}" for reason, count in sorted(dropped.items()))
-            or "there was none"
-        )
-        raise DataError(f"no preference pair is left ({reasons})")
-    return TokenizedPairs(
-        examples, dict(dropped), {reason: count for reason, count in truncated.items() if count}
-    )
+        reasons = [f"{reason}: {count}" for reason, count in sorted(dropped.items())]
+        raise DataError(f"no preference pair is left ({', '.join(reasons) or 'there was none'})")
+    # Unary plus drops zero counts.
+    return TokenizedPairs(examples, dict(dropped), dict(+truncated))

@@ -17,15 +17,15 @@ def factor(
     warmup_fraction: float,
     decay_fraction: float = 0.2,
 ) -> float:
-    """Share of the peak learning rate at update number `step` (from 0): a linear warm-up, then the schedule.
+    """Share of the peak learning rate at an update: a linear warm-up, then the schedule.
 
-    The first update already moves, and the last one of a decaying schedule still does. "wsd" stays
-    at the peak and falls as 1 - sqrt(progress) over its last steps.
+    It is never 0, at the first and the last update neither. "wsd" stays at the peak and falls as
+    1 - sqrt(progress) over its last steps.
 
     Args:
-        step: Number of the update, below `steps`.
+        step: Number of the update, from 0 and below `steps`.
         steps: Updates of the whole training.
-        schedule: Which shape.
+        schedule: The shape after the warm-up.
         warmup_fraction: Share of the steps that warm up, in [0, 1].
         decay_fraction: Share of all steps over which "wsd" falls, in [0, 1]; no more than the
             warm-up leaves. Other shapes fall all the way from the warm-up to the end and do not

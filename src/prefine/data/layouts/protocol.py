@@ -1,22 +1,23 @@
-"""What a layout is, and what its functions share."""
+"""The row and layout types, and the checks of fields that layouts share."""
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from prefine.data.import_report import UselessRow
 from prefine.errors import DataError
 
 Values = dict[str, Any]
+Messages = list[dict[str, Any]]
 PROMPT_NAMES = ("prompt", "instruction", "messages")
 _SHOWN = 60
 
 
 class SourceRow(NamedTuple):
-    """One row of a source: its place ("prompts.jsonl, line 3"), its fields, and the layout that they came in.
+    """One row of a source: its place ("prompts.jsonl, line 3"), its fields and its layout.
 
     `places` has the place of each completion, where they were rows of their own. `useless` says why
-    a row that was understood has no fields in our columns; whoever counts rows sets it aside.
+    a well-formed row has no fields in our columns; the reader of the rows counts it.
     """
 
     where: str
@@ -27,10 +28,10 @@ class SourceRow(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """A layout: its name, by which columns it is recognised, and how a row becomes one of ours.
+    """A layout: its name, the columns it is recognised by, and the function that converts a row.
 
     `columns` are alternatives; a row with all columns of one of them has the layout. `fits` looks
-    at the values where the names do not tell. `grouped`: a row is one answer, and rows of one
+    at the values where the names are not enough. `grouped`: a row is one answer, and the rows of a
     prompt become one. `needs_questions`: the prompts are in another file.
     """
 
@@ -41,29 +42,30 @@ class Layout(NamedTuple):
     grouped: bool = False
     needs_questions: bool = False
 
+    def columns_in(self, values: Values) -> frozenset[str] | None:
+        """Return the largest of the alternatives that these columns contain, if any."""
+        fitting = [columns for columns in self.columns if columns <= values.keys()]
+        return max(fitting, key=len, default=None)
+
 
 def show(value: Any) -> str:
-    """A value for a message, clipped."""
+    """Return a value for a message, clipped."""
     text = repr(value)
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
 
 
 def has(values: Mapping[str, Any]) -> str:
-    """The columns that are there, for a message."""
+    """Return the names of the columns for a message."""
     return f"there is {', '.join(sorted(map(str, values))) or 'nothing'}"
 
 
 def rest(values: Values, *used: str) -> Values:
-    """The columns that the layout has no use for; they become metadata."""
+    """Return the columns that the layout does not use; they become metadata."""
     return {name: value for name, value in values.items() if name not in used}
 
 
 def text(row: SourceRow, name: str) -> str:
-    """A field that must be text.
-
-    Raises:
-        DataError: It is not.
-    """
+    """Return a field that must be text; raise DataError if it is none."""
     value = row.values[name]
     if value is None:
         raise DataError(f"{row.where}: {name} is missing (got None); fill it, or remove the row")
@@ -73,20 +75,12 @@ def text(row: SourceRow, name: str) -> str:
 
 
 def answer(row: SourceRow, name: str) -> str:
-    """A text that somebody wrote; where nobody did there is none, which counts as empty.
-
-    Raises:
-        DataError: It is something else.
-    """
+    """Return an answer; None is an empty one, which is counted later."""
     return "" if row.values[name] is None else text(row, name)
 
 
 def number(row: SourceRow, name: str) -> float | int:
-    """A field that must be a finite number; a CSV file has it as text.
-
-    Raises:
-        DataError: It is not.
-    """
+    """Return a field that must be a finite number, in a CSV file as text; else raise DataError."""
     value = row.values[name]
     if value is None or (isinstance(value, float) and math.isnan(value)):
         raise DataError(f"{row.where}: {name} is missing (got {value}); fill it, or remove the row")
@@ -106,17 +100,14 @@ def number(row: SourceRow, name: str) -> float | int:
     return value
 
 
-def conversation(value: Any, where: str) -> list[dict[str, Any]]:
-    """A field that must be a list of messages.
+def is_conversation(value: Any) -> TypeGuard[Messages]:
+    """Return True for a list of at least one object; the messages' fields are checked later."""
+    return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
 
-    Raises:
-        DataError: It is not; what is inside the messages is checked later.
-    """
-    if (
-        not isinstance(value, list)
-        or not value
-        or not all(isinstance(item, dict) for item in value)
-    ):
+
+def conversation(value: Any, where: str) -> Messages:
+    """Return a field that must be a list of messages; raise DataError if it is none."""
+    if not is_conversation(value):
         raise DataError(
             f"{where}: expected a list of messages (objects with role and content), got "
             f"{show(value)}"

@@ -1,13 +1,16 @@
-"""The table of layouts, and which of them a row has."""
+"""The table of layouts, and the recognition of a row's layout."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from prefine.data.import_report import UselessRow
-from prefine.data.layouts import conversations, helpsteer, leaderboards, own, samples, ultrafeedback
-from prefine.data.layouts.prompts import settled
-from prefine.data.layouts.protocol import Layout, SourceRow, Values, has
+from prefine.data.layouts import answers, conversations, graded
+from prefine.data.layouts.prompts import with_whole_prompt
+from prefine.data.layouts.protocol import Layout, SourceRow, Values, has, rest
 from prefine.errors import DataError
+
+MARK = "prefine_layout"
+"""The column that says that a row has our own columns."""
 
 LayoutName = Literal[
     "auto",
@@ -41,7 +44,7 @@ LAYOUTS = (
             "instruction completions",
             "messages completions",
         ),
-        own.unchanged,
+        lambda row, _: rest(row.values, MARK),
         fits=lambda values: not conversations.repeat_the_prompt(values),
     ),
     Layout(
@@ -56,7 +59,7 @@ LAYOUTS = (
         conversations.anthropic_hh,
         fits=conversations.has_marks,
     ),
-    Layout("ultrafeedback", _columns("instruction models completions"), ultrafeedback.raw),
+    Layout("ultrafeedback", _columns("instruction models completions"), graded.ultrafeedback),
     Layout(
         "ultrafeedback_binarized",
         _columns("prompt chosen rejected"),
@@ -69,59 +72,54 @@ LAYOUTS = (
             *(
                 f"{prompt} {name}"
                 for prompt in ("prompt", "instruction")
-                for name in samples.ANSWERS
+                for name in answers.ANSWER_NAMES
             )
         ),
-        samples.one_sample,
+        answers.samples,
         fits=lambda values: not values.keys() & {"chosen", "rejected", "completions"},
         grouped=True,
     ),
-    Layout("helpsteer", _columns("prompt response helpfulness"), helpsteer.graded, grouped=True),
+    Layout("helpsteer", _columns("prompt response helpfulness"), graded.helpsteer, grouped=True),
     Layout(
         "helpsteer2_preference",
         _columns("prompt response_1 response_2 preference_strength"),
-        helpsteer.preference_2,
+        graded.helpsteer2_preference,
     ),
     Layout(
         "helpsteer3_preference",
         _columns("context response1 response2 overall_preference"),
-        helpsteer.preference_3,
+        graded.helpsteer3_preference,
     ),
     Layout(
-        "alpaca_eval",
-        _columns("instruction output generator"),
-        leaderboards.alpaca_eval,
-        grouped=True,
+        "alpaca_eval", _columns("instruction output generator"), answers.alpaca_eval, grouped=True
     ),
     Layout(
         "arena_hard_answers",
         _columns("uid model messages", "question_id model_id choices", "uid model answer"),
-        leaderboards.arena_hard_answers,
+        answers.arena_hard_answers,
         grouped=True,
         needs_questions=True,
     ),
-    Layout(
-        "arena_hard_questions", _columns("question_id turns"), leaderboards.arena_hard_questions
-    ),
+    Layout("arena_hard_questions", _columns("question_id turns"), answers.arena_hard_questions),
 )
-_LEAVES_THE_PROMPT = {"prefine", "samples"}
+_KEEPS_THE_PROMPT = {"prefine", "samples"}
 BY_NAME = {layout.name: layout for layout in LAYOUTS}
 
 
 def recognise(row: SourceRow) -> Layout:
-    """The layout of a row, by the names of its columns; our own where none is recognised.
+    """Return the layout of a row, by the names of its columns; our own where none is recognised.
 
-    A layout whose columns another one has all and more gives way to it.
+    A layout gives way to another one that needs the same columns and more.
 
     Raises:
         DataError: Two layouts fit.
     """
-    if own.MARK in row.values:
+    if MARK in row.values:
         return BY_NAME["prefine"]
     matches = {
         layout: columns
         for layout in LAYOUTS
-        if (columns := _most(layout, row.values)) is not None and layout.fits(row.values)
+        if (columns := layout.columns_in(row.values)) is not None and layout.fits(row.values)
     }
     found = [
         layout
@@ -138,40 +136,30 @@ def recognise(row: SourceRow) -> Layout:
 
 
 def convert(layout: Layout, row: SourceRow, questions: Mapping[str, Any]) -> SourceRow:
-    """The row in our own columns; one that was understood and cannot be used says so in `useless`.
+    """Return the row in our own columns; `useless` is set if it is well-formed but cannot be used.
 
     Raises:
         DataError: A column is missing, or a field is not what the layout says.
     """
-    if layout.name != "prefine" and _most(layout, row.values) is None:
+    if layout.name != "prefine" and layout.columns_in(row.values) is None:
         nearest = max(layout.columns, key=lambda columns: len(columns & row.values.keys()))
         missing = sorted(nearest - row.values.keys())
         raise DataError(
             f"{row.where}: no column {' and '.join(map(repr, missing))}, which the layout "
-            f"{layout.name} needs; "
-            f"{has(row.values)}; map it with columns, or name another layout"
+            f"{layout.name} needs; {has(row.values)}; map it with columns, or name another layout"
         )
     try:
         values = layout.convert(row, questions)
     except UselessRow as useless:
         return SourceRow(row.where, {}, layout.name, useless=useless)
-    if own.MARK not in row.values:
-        values = settled(values, made_prompt=layout.name not in _LEAVES_THE_PROMPT)
-    return SourceRow(
-        row.where,
-        values,
-        layout.name,
-        places=(row.where,) * len(values["completions"]) if layout.grouped else (),
-    )
-
-
-def _most(layout: Layout, values: Values) -> frozenset[str] | None:
-    fitting = [columns for columns in layout.columns if columns <= values.keys()]
-    return max(fitting, key=len) if fitting else None
+    if MARK not in row.values:
+        values = with_whole_prompt(values, made_prompt=layout.name not in _KEEPS_THE_PROMPT)
+    places = (row.where,) * len(values["completions"]) if layout.grouped else ()
+    return SourceRow(row.where, values, layout.name, places)
 
 
 def has_own_columns(values: Values) -> bool:
-    """Whether a row would be read as it is."""
+    """Return True if a row would be read as it is."""
     row = SourceRow("", values)
     try:
         layout = recognise(row)

@@ -1,1 +1,1 @@
-"""Cards that describe losses: formula, options, needs, and what a loss does to log-probabilities."""
+"""Cards that describe losses: formula, options, needs, gradients in log-probabilities."""

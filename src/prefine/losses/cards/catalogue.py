@@ -1,4 +1,4 @@
-"""The shelf of losses and regularizers: everything that their code says about them, one card each."""
+"""The catalogue of losses and regularizers: one card each, read from their code."""
 
 import inspect
 import math
@@ -52,7 +52,10 @@ FAMILIES: Mapping[Family, tuple[str, str]] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Option:
-    """A hyper-parameter. `origin` says where the default comes from; `moved` that a controller sets it in training."""
+    """A hyper-parameter.
+
+    `origin` says where the default comes from; `moved` that a controller sets it in training.
+    """
 
     name: str
     meaning: str
@@ -65,7 +68,10 @@ class Option:
 
 @dataclass(frozen=True)
 class Card:
-    """What there is to know about a loss or regularizer. `unknown` says why there are no pushes."""
+    """All about a loss or regularizer.
+
+    `pushes` are its gradients; `unknown` says why there are none.
+    """
 
     name: str
     roles: tuple[Role, ...]
@@ -87,19 +93,19 @@ class Card:
 
     @property
     def open(self) -> bool:
-        """Whether kind, needs and pushes depend on losses that have no default."""
+        """True if kind, needs and pushes depend on losses that have no default."""
         return any(option.required and "a loss" in option.allowed for option in self.options)
 
 
 def cards() -> list[Card]:
-    """All losses and regularizers, by family in the order of the tables; one that is both appears once."""
+    """Return one card for each loss and regularizer, by family in the order of the tables."""
     found = [card(name) for name in {name: None for role in ROLES for name in TABLES[role]}]
     order = list(FAMILIES)
     return sorted(found, key=lambda one: order.index(one.family))
 
 
 def card(name: str) -> Card:
-    """The card of a name in the tables, or of a `module:function` that follows their conventions.
+    """Return the card of a name in the tables, or of a `module:function` like those.
 
     Raises:
         ConfigError: There is none of this name, or it is no function that can be read.
@@ -111,7 +117,7 @@ def card(name: str) -> Card:
     except (TypeError, ValueError, NameError) as error:
         raise ConfigError(f"{name}: its arguments cannot be read: {error}") from error
     written = parse(function.__doc__)
-    known, unknown = _pushes(function, options, ours=bool(roles))
+    pushes, unknown = _pushes(function, options, ours=bool(roles))
     needs = needs_of(function)
     return Card(
         name=name,
@@ -129,13 +135,13 @@ def card(name: str) -> Card:
         returns=written.returns,
         source=written.source,
         links=links(written.source),
-        pushes=known,
+        pushes=pushes,
         unknown=unknown,
     )
 
 
 def function_of(name: str) -> LossFunction:
-    """The loss or regularizer of this name.
+    """Return the loss or regularizer of this name.
 
     Raises:
         ConfigError: There is none.
@@ -157,7 +163,7 @@ def function_of(name: str) -> LossFunction:
 
 
 def amount(value: float) -> str:
-    """A size for people: three digits, the same on every machine."""
+    """Format a size with three digits, the same on every machine."""
     if value == 0 or math.isinf(value):
         return "∞" if value else "0"
     # The last bits of the machine's arithmetic must not decide a tie.
@@ -169,12 +175,12 @@ def amount(value: float) -> str:
 
 
 def arrow(push: float) -> str:
-    """Direction and size of a push: up is likelier."""
+    """Format direction and size of a push: up is likelier."""
     return f"{'↑' if push > 0 else '↓'}\u00a0{amount(abs(push))}" if push else "0"
 
 
 def as_yaml(value: Any) -> str:
-    """A default as a configuration would state it."""
+    """Write a default as a configuration would state it."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key}: {as_yaml(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list | tuple):
@@ -185,7 +191,7 @@ def as_yaml(value: Any) -> str:
 
 
 def _title(function: LossFunction) -> str:
-    """What the file of the function says it is."""
+    """Return the first line of the docstring of the function's file."""
     module = inspect.getmodule(bare(function))
     return (getattr(module, "__doc__", None) or "").strip().split("\n")[0].removesuffix(".")
 
@@ -193,18 +199,15 @@ def _title(function: LossFunction) -> str:
 def _pushes(
     function: LossFunction, options: tuple[Option, ...], *, ours: bool
 ) -> tuple[LogpGradients | None, str]:
-    if lacking := [option.name for option in options if option.required]:
-        return (
-            None,
-            "depends on its parts"
-            if ours
-            else f"depends on {' and '.join(lacking)}, without default",
-        )
-    if ours:
-        return logp_gradients(function), ""
+    if required := [option.name for option in options if option.required]:
+        parts = "its parts" if ours else f"{' and '.join(required)}, without default"
+        return None, f"depends on {parts}"
     try:
         return logp_gradients(function), ""
-    except Exception as error:  # noqa: BLE001 - a user's function may raise anything
+    except Exception as error:
+        if ours:
+            raise
+        # A user's function may raise anything.
         return None, f"it cannot be computed: {type(error).__name__}: {error}"
 
 
@@ -228,17 +231,21 @@ def _options(function: LossFunction) -> tuple[Option, ...]:
 
 
 def _plain(value: Any) -> Any:
-    """A default as a configuration would state it."""
+    """Return a default as a configuration would state it."""
     return {"name": getattr(bare(value), "__name__", "?")} if callable(value) else value
 
 
 def allowed(hint: Any) -> str:
-    """What an option takes, from its annotation: "> 0", "this or that"; empty for any number."""
+    """Say which values an annotation allows: "> 0", "this or that"; empty for any number."""
     marks = getattr(hint, "__metadata__", ())
     inner = get_args(hint)[0] if marks else hint
     if any(isinstance(mark, Nested) for mark in marks):
         return "a loss"
-    bounds = [bound for mark in marks if isinstance(mark, FieldInfo) for bound in mark.metadata]
+    bounds = [
+        bound
+        for mark in marks
+        for bound in (mark.metadata if isinstance(mark, FieldInfo) else [mark])
+    ]
     words = [word for bound in bounds if (word := _bound(bound))]
     if get_origin(inner) is Literal:
         *most, last = map(str, get_args(inner))

@@ -1,11 +1,24 @@
-"""What a loss's docstring says: formula, explanations, arguments, source."""
+"""The parts of a loss's docstring: formula, explanations, arguments, source."""
 
 import inspect
 import re
 from dataclasses import dataclass, field
 
-_SECTION = re.compile(r"^(Args|Returns|Raises|Source|Deviation):\s*(.*)$")
-_ARGUMENT = re.compile(r"^    (\w+): (.*)$")
+from docstring_parser import Docstring as Sections
+from docstring_parser import ParseError
+from docstring_parser.google import GoogleParser, Section, SectionType
+
+_PARSER = GoogleParser(
+    [
+        Section("Args", "param", SectionType.MULTIPLE),
+        *(
+            Section(title, title, SectionType.SINGULAR)
+            for title in ("Returns", "Raises", "Source", "Deviation")
+        ),
+    ]
+)
+# The parser wants a section's title on a line of its own.
+_INLINE = re.compile(r"^(Returns|Raises|Source|Deviation):[ \t]*(?=\S)", re.MULTILINE)
 _ORIGIN = re.compile(r"\s*Default: (\w+)\.$")
 _ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
 
@@ -28,44 +41,40 @@ class Docstring:
 
 
 def parse(text: str | None) -> Docstring:
-    """The parts of a docstring in Google form, as losses have it."""
-    first, *rest = inspect.cleandoc(text or "").splitlines() or [""]
-    sections: dict[str, list[str]] = {"": []}
-    current = ""
-    for line in rest:
-        if found := _SECTION.match(line):
-            current = found[1]
-            sections[current] = [found[2]] if found[2] else []
-        else:
-            sections[current].append(line)
-    arguments = _arguments(sections.get("Args", []))
-    formula, where = _halves(first.strip().removesuffix("."))
+    """Return the parts of a docstring in Google form; of another form, its first line."""
+    clean = inspect.cleandoc(text or "")
+    first = clean.partition("\n")[0].strip()
+    try:
+        found = _PARSER.parse(_INLINE.sub(r"\1:\n    ", clean))
+    except ParseError:
+        found = Sections()
+    formula, where = _halves(first.removesuffix("."))
+    arguments = {one.arg_name: _joined(one.description) for one in found.params}
+    origins = {name: _ORIGIN.search(meaning) for name, meaning in arguments.items()}
+    sections = {meta.args[0]: _joined(meta.description) for meta in found.meta}
     return Docstring(
         formula=formula,
         where=where,
-        details=_joined(sections[""]),
+        details=_joined(found.long_description),
         arguments={name: _ORIGIN.sub("", meaning) for name, meaning in arguments.items()},
-        origins={
-            name: found[1]
-            for name, meaning in arguments.items()
-            if (found := _ORIGIN.search(meaning))
-        },
-        returns=_joined(sections.get("Returns", [])),
-        source=_joined(sections.get("Source", [])),
+        origins={name: origin[1] for name, origin in origins.items() if origin},
+        returns=sections.get("Returns", ""),
+        source=sections.get("Source", ""),
     )
 
 
 def links(source: str) -> tuple[str, ...]:
-    """The addresses of the papers that a source names."""
+    """Return the addresses of the papers that a source names."""
     return tuple(f"https://arxiv.org/abs/{number}" for number in _ARXIV.findall(source))
 
 
 def linked(source: str) -> str:
-    """The source with its papers as links, in Markdown."""
+    """Return the source with its papers as links, in Markdown."""
     return _ARXIV.sub(r"[arXiv:\1](https://arxiv.org/abs/\1)", source)
 
 
 def _halves(line: str) -> tuple[str, str]:
+    """Cut at the first comma outside brackets."""
     depth = 0
     for place, character in enumerate(line):
         depth += (character in "([{") - (character in ")]}")
@@ -74,17 +83,5 @@ def _halves(line: str) -> tuple[str, str]:
     return line, ""
 
 
-def _arguments(lines: list[str]) -> dict[str, str]:
-    found: dict[str, list[str]] = {}
-    current: list[str] = []
-    for line in lines:
-        if start := _ARGUMENT.match(line):
-            current = found.setdefault(start[1], [])
-            current.append(start[2])
-        else:
-            current.append(line)
-    return {name: _joined(parts) for name, parts in found.items()}
-
-
-def _joined(lines: list[str]) -> str:
-    return " ".join(" ".join(lines).split())
+def _joined(text: str | None) -> str:
+    return " ".join((text or "").split())

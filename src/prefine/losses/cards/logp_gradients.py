@@ -1,4 +1,4 @@
-"""What a loss does to the two answers of a pair that has been displaced: both have become less likely."""
+"""Gradients of a loss in the log-probabilities of a pair whose answers both became less likely."""
 
 import math
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ from prefine.losses.facts import bare, options_of
 from prefine.losses.protocol import LossFunction, PairLogps, TokenLogps
 
 CHOSEN, REJECTED = -3.0, -7.0
-"""Log-ratios of the displaced pair [nats]: its margin is 4, and yet chosen is less likely than at the start."""
+"""Log-ratios of the displaced pair [nats]: its margin is 4, and yet chosen has fallen."""
 
 CHOSEN_TOKENS, REJECTED_TOKENS = 40, 60
 REFERENCE = -60.0
 """Log-probability of either answer under the reference, which is the policy at step 0 [nats]."""
 
 P_CHOSEN, SCORE_GAP, MISMATCHED, LOG_SUM_P2 = 0.8, 1.0, 0.0, -1.0
-"""What else some losses read; every other token counts as differing."""
+"""Further inputs that some losses read; every other token counts as differing."""
 
 # Below this a push is rounding.
 _NOTHING = 1e-15
@@ -25,17 +25,21 @@ _NOTHING = 1e-15
 
 @dataclass(frozen=True)
 class LogpGradients:
-    """The negative gradient in the two log-probabilities [loss per nat]: above 0, descent makes the answer likelier."""
+    """Negative gradients in the two log-probabilities [loss per nat].
+
+    Above 0, gradient descent makes the answer likelier.
+    """
 
     chosen: float
     rejected: float
 
     @property
     def ratio(self) -> float | None:
-        """The overlap of the two gradients from which chosen falls, in units of the chosen gradient's own square.
+        """The overlap of the two gradients from which chosen falls.
 
-        Infinite where rejected is not pushed, below 0 where chosen falls without any overlap; None
-        where nothing pushes chosen up and rejected down.
+        In units of the square of the chosen answer's gradient. Infinite where rejected is not
+        pushed, below 0 where chosen falls without any overlap; None where nothing pushes chosen up
+        and rejected down.
         """
         if self.rejected < 0:
             return self.chosen / -self.rejected
@@ -43,7 +47,7 @@ class LogpGradients:
 
 
 def logp_gradients(function: LossFunction) -> LogpGradients:
-    """What the function does to the displaced pair, alone in the first step.
+    """Return the gradients of the displaced pair, alone in the first step.
 
     Args:
         function: A loss or regularizer whose hyper-parameters all have values.
@@ -52,13 +56,13 @@ def logp_gradients(function: LossFunction) -> LogpGradients:
 
 
 def along(function: LossFunction, margin: float) -> LogpGradients:
-    """The same where the mean of both log-ratios is that of the displaced pair, and they differ by the margin."""
+    """Return them for log-ratios that differ by the margin, with the displaced pair's mean."""
     mean = (CHOSEN + REJECTED) / 2
     return at(function, mean + margin / 2, mean - margin / 2)
 
 
 def at(function: LossFunction, chosen: float, rejected: float) -> LogpGradients:
-    """The same at any log-ratios; a controller, if the function has one, sees the pair before."""
+    """Return them at any log-ratios; the function's controller, if any, sees the pair before."""
     leaves = tuple(
         torch.tensor([REFERENCE + logratio], dtype=torch.float64, requires_grad=True)
         for logratio in (chosen, rejected)
@@ -76,7 +80,7 @@ def at(function: LossFunction, chosen: float, rejected: float) -> LogpGradients:
 
 
 def pair_at(policy_chosen: Tensor, policy_rejected: Tensor) -> PairLogps:
-    """The pair with these log-probabilities [1], which all tokens of an answer share alike."""
+    """Return the pair with these log-probabilities [1], divided evenly among an answer's tokens."""
 
     def one(value: float) -> Tensor:
         return torch.full_like(policy_chosen, value)

@@ -1,27 +1,25 @@
 """AlphaPO: SimPO with a reward that bends with alpha."""
 
-from typing import Annotated
-
 import torch
-from jaxtyping import Float
-from pydantic import Field
+from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from prefine.losses.protocol import PairLogps, declare
+from prefine.losses.protocol import PairLogps, PerPair, declare
 
 
 @declare(family="reference-free")
 def alpha_po(
     logps: PairLogps,
     *,
-    beta: Annotated[float, Field(gt=0)] = 2.5,
+    beta: PositiveFloat = 2.5,
     alpha: float = 0.25,
-    gamma: Annotated[float, Field(ge=0)] = 0.1,
-) -> Float[Tensor, " B"]:
-    """-log sigmoid(beta * (r(Lw) - r(Ll)) - gamma), r(L) = (1 - exp(-alpha * L)) / alpha, L = logp per token.
+    gamma: NonNegativeFloat = 0.1,
+) -> PerPair:
+    """-log sigmoid(beta * (r(Lw) - r(Ll)) - gamma), r(L) = (1 - exp(-alpha * L)) / alpha.
 
-    alpha 0 is SimPO. Exponents end at 80, where the gradient does, too.
+    L is the log-probability per token. alpha 0 is SimPO. Exponents are clamped at 80, where the
+    gradient ends, too.
 
     Args:
         logps: Summed completion log-probabilities [B], nats, and token counts; no reference is

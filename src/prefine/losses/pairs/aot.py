@@ -1,20 +1,17 @@
 """Alignment via optimal transport, paired."""
 
-from typing import Annotated
-
-from jaxtyping import Float
-from pydantic import Field
-from torch import Tensor
+from pydantic import PositiveFloat
 from torch.nn.functional import logsigmoid
 
-from prefine.losses.protocol import PairLogps, declare
+from prefine.losses.protocol import PairLogps, PerPair, declare
 
 
-@declare(family="batch", needs=frozenset({"reference"}), kind="coupled", per_pair=False)
-def aot(logps: PairLogps, *, beta: Annotated[float, Field(gt=0)] = 0.01) -> Float[Tensor, " B"]:
-    """-log sigmoid(beta * (sorted(lw - ll) - sorted(rw - rl))), l policy, r reference, sorted over the step.
+@declare(family="batch", needs={"reference"}, kind="coupled", per_pair=False)
+def aot(logps: PairLogps, *, beta: PositiveFloat = 0.01) -> PerPair:
+    """-log sigmoid(beta * (sorted(lw - ll) - sorted(rw - rl))), l policy, r reference.
 
-    The distribution of the policy's differences must lie above that of the reference's.
+    Both are sorted over the step: the distribution of the policy's differences must lie above that
+    of the reference's.
     Value i belongs to the i-th smallest, not to pair i, so pairs cannot be weighted.
 
     Args:

@@ -1,19 +1,13 @@
 """Alignment via optimal transport, unpaired."""
 
-from typing import Annotated
-
-from jaxtyping import Float
-from pydantic import Field
-from torch import Tensor
+from pydantic import PositiveFloat
 from torch.nn.functional import logsigmoid
 
-from prefine.losses.protocol import PairLogps, declare
+from prefine.losses.protocol import PairLogps, PerPair, declare
 
 
-@declare(family="batch", needs=frozenset({"reference"}), kind="coupled", per_pair=False)
-def aot_unpaired(
-    logps: PairLogps, *, beta: Annotated[float, Field(gt=0)] = 0.01
-) -> Float[Tensor, " B"]:
+@declare(family="batch", needs={"reference"}, kind="coupled", per_pair=False)
+def aot_unpaired(logps: PairLogps, *, beta: PositiveFloat = 0.01) -> PerPair:
     """-log sigmoid(beta * (sorted(a) - sorted(c))), a and c the log-ratios, sorted over the step.
 
     The distribution of the chosen log-ratios must lie above that of the rejected ones.

@@ -1,16 +1,12 @@
 """Anchored preference optimization for answers worse than the policy's own."""
 
-from typing import Annotated
+from pydantic import PositiveFloat
 
-from jaxtyping import Float
-from pydantic import Field
-from torch import Tensor
-
-from prefine.losses.protocol import PairLogps, declare
+from prefine.losses.protocol import PairLogps, PerPair, declare
 
 
-@declare(family="anchored", needs=frozenset({"reference"}))
-def apo_down(logps: PairLogps, *, beta: Annotated[float, Field(gt=0)] = 0.1) -> Float[Tensor, " B"]:
+@declare(family="anchored", needs={"reference"})
+def apo_down(logps: PairLogps, *, beta: PositiveFloat = 0.1) -> PerPair:
     """sigmoid(beta * a) + 1 - sigmoid(beta * D), a the log-ratio of chosen, D = margin.
 
     Rejected is pushed down, and chosen too where its own slope wins.

@@ -1,16 +1,12 @@
 """Anchored preference optimization for answers better than the policy's own."""
 
-from typing import Annotated
+from pydantic import PositiveFloat
 
-from jaxtyping import Float
-from pydantic import Field
-from torch import Tensor
-
-from prefine.losses.protocol import PairLogps, declare
+from prefine.losses.protocol import PairLogps, PerPair, declare
 
 
-@declare(family="anchored", needs=frozenset({"reference"}))
-def apo_zero(logps: PairLogps, *, beta: Annotated[float, Field(gt=0)] = 0.1) -> Float[Tensor, " B"]:
+@declare(family="anchored", needs={"reference"})
+def apo_zero(logps: PairLogps, *, beta: PositiveFloat = 0.1) -> PerPair:
     """1 - sigmoid(beta * a) + sigmoid(beta * c), a and c the log-ratios.
 
     Chosen is pushed up and rejected down, each by its own slope, which vanishes far from the

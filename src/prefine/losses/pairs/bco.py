@@ -1,22 +1,14 @@
 """Binary classifier optimization on pairs."""
 
-from typing import Annotated
-
-from jaxtyping import Float
-from pydantic import Field
-from torch import Tensor
+from pydantic import PositiveFloat
 from torch.nn.functional import logsigmoid
 
 from prefine.losses.controllers import RunningReward
-from prefine.losses.protocol import PairLogps, declare
+from prefine.losses.protocol import PairLogps, PerPair, declare
 
 
-@declare(
-    family="anchored", needs=frozenset({"reference"}), kind="coupled", controller=RunningReward
-)
-def bco(
-    logps: PairLogps, *, beta: Annotated[float, Field(gt=0)] = 0.1, delta: float = 0.0
-) -> Float[Tensor, " B"]:
+@declare(family="anchored", needs={"reference"}, kind="coupled", controller=RunningReward)
+def bco(logps: PairLogps, *, beta: PositiveFloat = 0.1, delta: float = 0.0) -> PerPair:
     """-log sigmoid(beta * a - delta) - log sigmoid(-(beta * c - delta)), a and c the log-ratios.
 
     In training delta is the mean of all rewards beta * a and beta * c so far, those of this step

@@ -3,21 +3,19 @@
 from typing import Annotated
 
 import torch
-from jaxtyping import Float
-from pydantic import Field
-from torch import Tensor
+from pydantic import Field, PositiveFloat
 from torch.nn.functional import logsigmoid
 
-from prefine.losses.protocol import PairLogps, declare
+from prefine.losses.protocol import PairLogps, PerPair, declare
 
 
-@declare(family="guarded", needs=frozenset({"reference"}))
+@declare(family="guarded", needs={"reference"})
 def bdpo(
     logps: PairLogps,
     *,
-    beta: Annotated[float, Field(gt=0)] = 0.1,
+    beta: PositiveFloat = 0.1,
     lam: Annotated[float, Field(ge=0, le=1)] = 0.5,
-) -> Float[Tensor, " B"]:
+) -> PerPair:
     """-log sigmoid(beta * a - beta * log(lam * exp(c) + 1 - lam)), a and c the log-ratios.
 
     The push on rejected ends as it becomes unlikely. Where the loss is at most log 2, exp(a) >= lam

@@ -1,41 +1,37 @@
-"""BMC: tokens in which the answers differ, and of which the policy is not sure, count more."""
+"""BMC: tokens in which the answers differ, and which the policy finds unlikely, count more."""
 
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-from jaxtyping import Float
-from pydantic import Field
+from pydantic import NonNegativeFloat
 from torch import Tensor
 
 from prefine.losses.facts import bare, needs_of, parts_of
 from prefine.losses.pairs.dpo import dpo
-from prefine.losses.protocol import Loss, PairLogps, declare, provided
+from prefine.losses.protocol import Loss, PairLogps, PerPair, declare, require
 
 
-def _reads_sums(*, loss: Loss) -> None:
+def _check_loss(*, loss: Loss) -> None:
     for _, part in parts_of(loss):
         if "tokens" in needs_of(part) or bool(getattr(bare(part), "controlled", ())):
-            raise ValueError(
-                f"{bare(part).__name__!r} does not read the weighted sums; choose another loss "
-                "within bmc"
-            )
+            raise ValueError(f"{bare(part).__name__!r} reads no weighted sums; choose another loss")
 
 
-@declare(
-    family="composite", needs=frozenset({"reference", "tokens", "differences"}), check=_reads_sums
-)
+@declare(family="composite", needs={"reference", "tokens", "differences"}, check=_check_loss)
 def bmc(
     logps: PairLogps,
     *,
     loss: Loss = dpo,
-    delta: Annotated[float, Field(ge=0)] = 2.0,
+    delta: NonNegativeFloat = 2.0,
     ref_weights: Literal["policy", "own"] = "policy",
-) -> Float[Tensor, " B"]:
-    """Loss of log-probabilities sum of w * log p, w = 1 + mark * min(1 / p, delta), without gradient through w.
+) -> PerPair:
+    """Loss of the weighted sums of w * log p, w = 1 + mark * min(1 / p, delta).
+
+    No gradient flows through w; mark is 1 for a token that the other answer does not have.
 
     Args:
         logps: `tokens` with the marks is required, and what the loss needs.
-        loss: What reads the weighted sums. Default: paper.
+        loss: The loss that reads the weighted sums. Default: paper.
         delta: Largest extra weight of a token; 0 is the loss alone. Default: paper.
         ref_weights: The reference's sums with the "policy"'s weights, or with its "own"
             probabilities'. Default: paper.
@@ -44,20 +40,21 @@ def bmc(
     """
     tokens = logps.require_tokens()
 
-    def weighted(logp: Tensor, weighing: Tensor, marked: Tensor | None) -> Tensor:
-        extra = (-weighing.detach()).exp().clamp(max=delta)
-        return (logp * (1 + provided(marked, "differences") * extra)).sum(dim=1)
+    def weights(logp: Tensor, marked: Tensor | None) -> Tensor:
+        extra = (-logp.detach()).exp().clamp(max=delta)
+        return 1 + require(marked, "differences") * extra
 
-    own = ref_weights == "own"
-    chosen, rejected = tokens.policy_chosen, tokens.policy_rejected
-    sums: dict[str, Any] = {
-        "policy_chosen": weighted(chosen, chosen, tokens.chosen_marked),
-        "policy_rejected": weighted(rejected, rejected, tokens.rejected_marked),
-        "ref_chosen": weighted(
-            tokens.ref_chosen, tokens.ref_chosen if own else chosen, tokens.chosen_marked
-        ),
-        "ref_rejected": weighted(
-            tokens.ref_rejected, tokens.ref_rejected if own else rejected, tokens.rejected_marked
-        ),
-    }
-    return loss(replace(logps, **sums))
+    chosen = weights(tokens.policy_chosen, tokens.chosen_marked)
+    rejected = weights(tokens.policy_rejected, tokens.rejected_marked)
+    ref_chosen, ref_rejected = chosen, rejected
+    if ref_weights == "own":
+        ref_chosen = weights(tokens.ref_chosen, tokens.chosen_marked)
+        ref_rejected = weights(tokens.ref_rejected, tokens.rejected_marked)
+    sums = replace(
+        logps,
+        policy_chosen=(tokens.policy_chosen * chosen).sum(dim=1),
+        policy_rejected=(tokens.policy_rejected * rejected).sum(dim=1),
+        ref_chosen=(tokens.ref_chosen * ref_chosen).sum(dim=1),
+        ref_rejected=(tokens.ref_rejected * ref_rejected).sum(dim=1),
+    )
+    return loss(sums)

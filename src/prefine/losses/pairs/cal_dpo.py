@@ -1,24 +1,20 @@
-"""Calibrated DPO: the implicit rewards are drawn to absolute values, not only apart."""
+"""Calibrated DPO: the implicit rewards are pulled to absolute values, not only apart."""
 
-from typing import Annotated
-
-from jaxtyping import Float
-from pydantic import Field
-from torch import Tensor
+from pydantic import PositiveFloat
 from torch.nn.functional import logsigmoid
 
-from prefine.losses.protocol import PairLogps, declare
+from prefine.losses.protocol import PairLogps, PerPair, declare
 
 
-@declare(family="regression", needs=frozenset({"reference"}))
-def cal_dpo(
-    logps: PairLogps, *, beta: Annotated[float, Field(gt=0)] = 0.002
-) -> Float[Tensor, " B"]:
-    """-log sigmoid(D) + ((a - 1 / (2 beta))^2 + (c + 1 / (2 beta))^2) / 2, a and c the log-ratios, D = a - c.
+@declare(family="regression", needs={"reference"})
+def cal_dpo(logps: PairLogps, *, beta: PositiveFloat = 0.002) -> PerPair:
+    """-log sigmoid(D) + ((a - 1 / (2 beta))^2 + (c + 1 / (2 beta))^2) / 2, D = a - c.
+
+    a and c are the log-ratios.
 
     Args:
         logps: Summed completion log-probabilities [B], nats; the reference ones are required.
-        beta: The log-ratios are drawn to plus and minus 1 / (2 beta) [1/nat]. Default: paper.
+        beta: The log-ratios are pulled to plus and minus 1 / (2 beta) [1/nat]. Default: paper.
     Returns: Loss per pair [B].
     Source: arXiv:2412.14516.
     """

@@ -1,23 +1,21 @@
 """Chi-squared preference optimization."""
 
 import math
-from typing import Annotated
 
-from jaxtyping import Float
-from pydantic import Field
+from pydantic import PositiveFloat
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from prefine.losses.protocol import PairLogps, declare
+from prefine.losses.protocol import PairLogps, PerPair, declare
 
 
-@declare(family="divergence", needs=frozenset({"reference"}))
+@declare(family="divergence", needs={"reference"})
 def chi_po(
     logps: PairLogps,
     *,
-    beta: Annotated[float, Field(gt=0)] = 0.01,
-    r_max: Annotated[float, Field(gt=0)] = 10.0,
-) -> Float[Tensor, " B"]:
+    beta: PositiveFloat = 0.01,
+    r_max: PositiveFloat = 10.0,
+) -> PerPair:
     """-log sigmoid(clip(beta * (exp(a) + a)) - clip(beta * (exp(c) + c))), a and c the log-ratios.
 
     clip is to [-2 r_max, 2 r_max]; a clipped side is not pushed.

@@ -1,13 +1,9 @@
-"""Contrastive preference optimization: DPO with a uniform reference, and next-token regularization."""
+"""Contrastive preference optimization: DPO with a uniform reference, plus an NLL term."""
 
-from typing import Annotated
-
-from jaxtyping import Float
-from pydantic import Field
-from torch import Tensor
+from pydantic import NonNegativeFloat, PositiveFloat
 from torch.nn.functional import logsigmoid
 
-from prefine.losses.protocol import PairLogps, declare
+from prefine.losses.protocol import PairLogps, PerPair, declare
 from prefine.losses.regularizers.nll import NllReduction, nll
 
 
@@ -15,10 +11,10 @@ from prefine.losses.regularizers.nll import NllReduction, nll
 def cpo(
     logps: PairLogps,
     *,
-    beta: Annotated[float, Field(gt=0)] = 0.1,
-    alpha: Annotated[float, Field(ge=0)] = 1.0,
+    beta: PositiveFloat = 0.1,
+    alpha: NonNegativeFloat = 1.0,
     nll_reduction: NllReduction = "token_mean",
-) -> Float[Tensor, " B"]:
+) -> PerPair:
     """-log sigmoid(beta * (lw - ll)) + alpha * nll(chosen), lw and ll log-probabilities.
 
     Args:

@@ -1,25 +1,23 @@
-"""Discovered preference optimization: logistic where the margin is wrong, exponential where it is right."""
+"""Discovered preference optimization: logistic at wrong margins, exponential at right ones."""
 
 from typing import Annotated
 
-from jaxtyping import Float
-from pydantic import Field
-from torch import Tensor
+from pydantic import Field, PositiveFloat
 from torch.nn.functional import logsigmoid
 
-from prefine.losses.protocol import PairLogps, declare
+from prefine.losses.protocol import PairLogps, PerPair, declare
 
 
-@declare(family="logistic", needs=frozenset({"reference"}))
+@declare(family="logistic", needs={"reference"})
 def discopop(
     logps: PairLogps,
     *,
-    beta: Annotated[float, Field(gt=0)] = 0.05,
+    beta: PositiveFloat = 0.05,
     tau: Annotated[float, Field(gt=0, le=1)] = 0.05,
-) -> Float[Tensor, " B"]:
+) -> PerPair:
     """(1 - m) * -log sigmoid(x) + m * exp(-x), x = beta * D, m = sigmoid(x / tau), D = margin.
 
-    Not convex around 0. The gradient flows through m, too.
+    It is not convex around 0. The gradient flows through m, too.
 
     Args:
         logps: Summed completion log-probabilities [B], nats; the reference ones are required.

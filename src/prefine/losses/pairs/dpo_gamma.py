@@ -1,26 +1,22 @@
 """Between DPO and a loss without reference."""
 
-from typing import Annotated
-
-from jaxtyping import Float
-from pydantic import Field
-from torch import Tensor
+from pydantic import NonNegativeFloat, PositiveFloat
 from torch.nn.functional import logsigmoid
 
-from prefine.losses.protocol import PairLogps, declare
+from prefine.losses.protocol import PairLogps, PerPair, declare
 
 
-@declare(family="logistic", needs=frozenset({"reference"}))
+@declare(family="logistic", needs={"reference"})
 def dpo_gamma(
     logps: PairLogps,
     *,
-    beta: Annotated[float, Field(gt=0)] = 0.1,
-    gamma: Annotated[float, Field(ge=0)] = 0.5,
-) -> Float[Tensor, " B"]:
-    """-log sigmoid(beta * ((lw - ll) - gamma * (rw - rl))), l the policy's and r the reference's log-probabilities.
+    beta: PositiveFloat = 0.1,
+    gamma: NonNegativeFloat = 0.5,
+) -> PerPair:
+    """-log sigmoid(beta * ((lw - ll) - gamma * (rw - rl))), l the policy, r the reference.
 
-    gamma 1 is DPO, 0 forgets the reference; in between it need not be unlearned as far where it
-    ranks wrongly.
+    gamma 1 is DPO, 0 ignores the reference; in between, less has to be unlearned of pairs that the
+    reference ranks wrongly.
 
     Args:
         logps: Summed completion log-probabilities [B], nats; the reference ones are required.

@@ -2,21 +2,19 @@
 
 from typing import Annotated
 
-from jaxtyping import Float
-from pydantic import Field
-from torch import Tensor
+from pydantic import Field, PositiveFloat
 from torch.nn.functional import logsigmoid
 
-from prefine.losses.protocol import PairLogps, declare
+from prefine.losses.protocol import PairLogps, PerPair, declare
 
 
-@declare(family="guarded", needs=frozenset({"reference"}))
+@declare(family="guarded", needs={"reference"})
 def dpo_shift(
     logps: PairLogps,
     *,
-    beta: Annotated[float, Field(gt=0)] = 0.1,
+    beta: PositiveFloat = 0.1,
     f: Annotated[float, Field(gt=0, le=1)] = 0.95,
-) -> Float[Tensor, " B"]:
+) -> PerPair:
     """-log sigmoid(beta * (a - f * c)), a and c the log-ratios.
 
     Args:

@@ -1,23 +1,19 @@
 """DPO-Positive: a fall of the chosen answer makes the pair count as less learned."""
 
-from typing import Annotated
-
-from jaxtyping import Float
-from pydantic import Field
-from torch import Tensor
+from pydantic import NonNegativeFloat, PositiveFloat
 from torch.nn.functional import logsigmoid
 
-from prefine.losses.protocol import PairLogps, declare
+from prefine.losses.protocol import PairLogps, PerPair, declare
 
 
-@declare(family="guarded", needs=frozenset({"reference"}))
+@declare(family="guarded", needs={"reference"})
 def dpop(
     logps: PairLogps,
     *,
-    beta: Annotated[float, Field(gt=0)] = 0.3,
-    lam: Annotated[float, Field(ge=0)] = 50.0,
-    delta: Annotated[float, Field(ge=0)] = 0.0,
-) -> Float[Tensor, " B"]:
+    beta: PositiveFloat = 0.3,
+    lam: NonNegativeFloat = 50.0,
+    delta: NonNegativeFloat = 0.0,
+) -> PerPair:
     """-log sigmoid(beta * (D - lam * max(0, -a - delta))), D = margin, a the log-ratio of chosen.
 
     Args:

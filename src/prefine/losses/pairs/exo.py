@@ -3,21 +3,19 @@
 import math
 from typing import Annotated
 
-from jaxtyping import Float
-from pydantic import Field
-from torch import Tensor
+from pydantic import Field, PositiveFloat
 from torch.nn.functional import logsigmoid
 
-from prefine.losses.protocol import PairLogps, declare
+from prefine.losses.protocol import PairLogps, PerPair, declare
 
 
-@declare(family="logistic", needs=frozenset({"reference"}))
+@declare(family="logistic", needs={"reference"})
 def exo(
     logps: PairLogps,
     *,
-    beta: Annotated[float, Field(gt=0)] = 0.1,
+    beta: PositiveFloat = 0.1,
     epsilon: Annotated[float, Field(gt=0, lt=0.5)] = 1e-3,
-) -> Float[Tensor, " B"]:
+) -> PerPair:
     """KL([s(beta * D), s(-beta * D)] || [1 - epsilon, epsilon]), D = margin, s = sigmoid.
 
     Zero at the finite margin logit(1 - epsilon) / beta.

@@ -1,34 +1,32 @@
 """DPO with another divergence from the reference."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from jaxtyping import Float
-from pydantic import Field
+from pydantic import PositiveFloat
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from prefine.losses.protocol import PairLogps, declare
+from prefine.losses.protocol import PairLogps, PerPair, declare
 
 Divergence = Literal["reverse_kl", "forward_kl", "js_divergence"]
 
 
-@declare(family="divergence", needs=frozenset({"reference"}))
+@declare(family="divergence", needs={"reference"})
 def f_dpo(
     logps: PairLogps,
     *,
-    beta: Annotated[float, Field(gt=0)] = 0.1,
+    beta: PositiveFloat = 0.1,
     divergence: Divergence = "js_divergence",
-) -> Float[Tensor, " B"]:
-    """-log sigmoid(beta * (g(a) - g(c))), a and c the log-ratios, g(x) = f'(exp(x)) up to a constant.
+) -> PerPair:
+    """-log sigmoid(beta * (g(a) - g(c))), g(x) = f'(exp(x)) up to a constant.
 
-    reverse_kl: g(x) = x (DPO). forward_kl: -exp(-x). js_divergence: log sigmoid(x). Exponents end
-        at 80, where the
-    gradient does, too.
+    a and c are the log-ratios. reverse_kl: g(x) = x (DPO). forward_kl: -exp(-x). js_divergence: log
+    sigmoid(x). Exponents are clamped at 80, where the gradient ends, too.
 
     Args:
         logps: Summed completion log-probabilities [B], nats; the reference ones are required.
         beta: Inverse temperature [1/nat]; smaller trusts the reference less. Default: field.
-        divergence: Which f-divergence keeps the policy near the reference. Default: ours.
+        divergence: The f-divergence that keeps the policy near the reference. Default: ours.
     Returns: Loss per pair [B], nats.
     Source: arXiv:2309.16240.
     """

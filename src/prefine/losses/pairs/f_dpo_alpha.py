@@ -3,30 +3,29 @@
 from typing import Annotated
 
 import torch
-from jaxtyping import Float
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from prefine.losses.protocol import PairLogps, declare
+from prefine.losses.protocol import PairLogps, PerPair, declare
 
 
-@declare(family="divergence", needs=frozenset({"reference"}))
+@declare(family="divergence", needs={"reference"})
 def f_dpo_alpha(
     logps: PairLogps,
     *,
-    beta: Annotated[float, Field(gt=0)] = 0.1,
+    beta: PositiveFloat = 0.1,
     alpha: Annotated[float, Field(ge=0, le=1)] = 0.5,
-) -> Float[Tensor, " B"]:
-    """-log sigmoid(beta * (g(a) - g(c))), a and c the log-ratios, g(x) = (1 - exp(-alpha * x)) / alpha.
+) -> PerPair:
+    """-log sigmoid(beta * (g(a) - g(c))), g(x) = (1 - exp(-alpha * x)) / alpha.
 
-    alpha 0 is DPO (reverse KL), 1 the forward KL. Exponents end at 80, where the gradient does,
-    too. Others write 1 - alpha for this alpha.
+    a and c are the log-ratios. alpha 0 is DPO (reverse KL), 1 the forward KL. Exponents are clamped
+    at 80, where the gradient ends, too. Others write 1 - alpha for this alpha.
 
     Args:
         logps: Summed completion log-probabilities [B], nats; the reference ones are required.
         beta: Inverse temperature [1/nat]; smaller trusts the reference less. Default: field.
-        alpha: Which alpha-divergence. Default: ours.
+        alpha: Order of the divergence. Default: ours.
     Returns: Loss per pair [B], nats.
     Source: arXiv:2309.16240.
     """

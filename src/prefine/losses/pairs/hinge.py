@@ -1,16 +1,12 @@
 """Hinge loss on the margin."""
 
-from typing import Annotated
+from pydantic import PositiveFloat
 
-from jaxtyping import Float
-from pydantic import Field
-from torch import Tensor
-
-from prefine.losses.protocol import PairLogps, declare
+from prefine.losses.protocol import PairLogps, PerPair, declare
 
 
-@declare(family="hinge", needs=frozenset({"reference"}))
-def hinge(logps: PairLogps, *, beta: Annotated[float, Field(gt=0)] = 0.05) -> Float[Tensor, " B"]:
+@declare(family="hinge", needs={"reference"})
+def hinge(logps: PairLogps, *, beta: PositiveFloat = 0.05) -> PerPair:
     """max(0, 1 - beta * D), D = margin.
 
     Args:

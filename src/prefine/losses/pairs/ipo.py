@@ -1,24 +1,22 @@
 """Identity preference optimization."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from jaxtyping import Float
-from pydantic import Field
-from torch import Tensor
+from pydantic import PositiveFloat
 
-from prefine.losses.protocol import PairLogps, declare
+from prefine.losses.protocol import PairLogps, PerPair, declare
 
 
-@declare(family="regression", needs=frozenset({"reference"}))
+@declare(family="regression", needs={"reference"})
 def ipo(
     logps: PairLogps,
     *,
-    beta: Annotated[float, Field(gt=0)] = 0.1,
+    beta: PositiveFloat = 0.1,
     average: Literal["token", "sum"] = "token",
-) -> Float[Tensor, " B"]:
-    """(d - 1 / (2 beta))^2, d = a / |w| - c / |l|, a and c the log-ratios, |w| and |l| the token counts.
+) -> PerPair:
+    """(d - 1 / (2 beta))^2, d = a / |w| - c / |l|, a and c the log-ratios.
 
-    With average "sum", d is the margin D = a - c.
+    |w| and |l| are the token counts. With average "sum", d is the margin D = a - c.
 
     Args:
         logps: Summed completion log-probabilities [B], nats; the reference ones are required.

@@ -1,24 +1,23 @@
-"""Length-desensitized DPO: what the longer answer says beyond the shorter one counts less."""
+"""Length-desensitized DPO: the tokens of the longer answer beyond the shorter one count less."""
 
 from typing import Annotated, Literal
 
 import torch
-from jaxtyping import Float
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from prefine.losses.protocol import PairLogps, declare
+from prefine.losses.protocol import PairLogps, PerPair, declare
 
 
-@declare(family="logistic", needs=frozenset({"reference", "tokens"}))
+@declare(family="logistic", needs={"reference", "tokens"})
 def ld_dpo(
     logps: PairLogps,
     *,
-    beta: Annotated[float, Field(gt=0)] = 0.1,
+    beta: PositiveFloat = 0.1,
     alpha: Annotated[float, Field(ge=0, le=1)] = 0.5,
     apply_to: Literal["both", "policy"] = "both",
-) -> Float[Tensor, " B"]:
+) -> PerPair:
     """-log sigmoid(beta * D'), D' = margin of the log-probabilities prefix + alpha * tail.
 
     The prefix of each answer has min(|w|, |l|) tokens, the tail is the rest.
@@ -27,7 +26,8 @@ def ld_dpo(
         logps: `tokens` is required.
         beta: Inverse temperature [1/nat]; smaller trusts the reference less. Default: ours.
         alpha: Weight of the tail; 1 is DPO. Default: paper.
-        apply_to: Whether the reference's log-probabilities are cut in the same way. Default: ours.
+        apply_to: "both" weights the tail of the reference's log-probabilities too, "policy" only
+            the policy's. Default: ours.
     Returns: Loss per pair [B], nats.
     Source: arXiv:2409.06411.
     """

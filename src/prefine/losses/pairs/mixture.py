@@ -2,27 +2,25 @@
 
 from typing import Annotated
 
-from jaxtyping import Float
-from pydantic import Field
-from torch import Tensor
+from pydantic import Field, NonNegativeFloat
 
-from prefine.losses.protocol import Loss, PairLogps, declare
+from prefine.losses.protocol import Loss, PairLogps, PerPair, declare
 
 
-def _as_many(*, losses: tuple[Loss, ...], weights: tuple[float, ...]) -> None:
+def _check_counts(*, losses: tuple[Loss, ...], weights: tuple[float, ...]) -> None:
     if len(losses) != len(weights):
         raise ValueError(
             f"losses has {len(losses)} parts, weights has {len(weights)}; give each loss one weight"
         )
 
 
-@declare(family="composite", check=_as_many)
+@declare(family="composite", check=_check_counts)
 def mixture(
     logps: PairLogps,
     *,
     losses: Annotated[tuple[Loss, ...], Field(min_length=1)],
-    weights: tuple[Annotated[float, Field(ge=0)], ...],
-) -> Float[Tensor, " B"]:
+    weights: tuple[NonNegativeFloat, ...],
+) -> PerPair:
     """Sum of weight * loss.
 
     MPO, for example, is dpo, bco and nll (reduction "token_mean") with weights .8, .2 and 1. Kind

@@ -1,20 +1,17 @@
 """Noise contrastive alignment on pairs."""
 
-from typing import Annotated
-
-from jaxtyping import Float
-from pydantic import Field
-from torch import Tensor
+from pydantic import PositiveFloat
 from torch.nn.functional import logsigmoid
 
-from prefine.losses.protocol import PairLogps, declare
+from prefine.losses.protocol import PairLogps, PerPair, declare
 
 
-@declare(family="anchored", needs=frozenset({"reference"}))
-def nca(logps: PairLogps, *, beta: Annotated[float, Field(gt=0)] = 0.01) -> Float[Tensor, " B"]:
-    """-log sigmoid(beta * a) - (log sigmoid(-beta * a) + log sigmoid(-beta * c)) / 2, a and c the log-ratios.
+@declare(family="anchored", needs={"reference"})
+def nca(logps: PairLogps, *, beta: PositiveFloat = 0.01) -> PerPair:
+    """-log sigmoid(beta * a) - (log sigmoid(-beta * a) + log sigmoid(-beta * c)) / 2.
 
-    Its optimum holds chosen at the finite log-ratio log(2) / beta: chosen does not fall.
+    a and c are the log-ratios. Its optimum holds chosen at the finite log-ratio log(2) / beta:
+    chosen does not fall.
 
     Args:
         logps: Summed completion log-probabilities [B], nats; the reference ones are required.

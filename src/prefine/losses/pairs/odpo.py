@@ -1,23 +1,21 @@
 """DPO with an offset: the margin must grow with the judge's score gap."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from jaxtyping import Float
-from pydantic import Field
-from torch import Tensor
+from pydantic import NonNegativeFloat, PositiveFloat
 from torch.nn.functional import logsigmoid
 
-from prefine.losses.protocol import PairLogps, declare, provided
+from prefine.losses.protocol import PairLogps, PerPair, declare, require
 
 
-@declare(family="logistic", needs=frozenset({"reference", "score_gap"}))
+@declare(family="logistic", needs={"reference", "score_gap"})
 def odpo(
     logps: PairLogps,
     *,
-    beta: Annotated[float, Field(gt=0)] = 0.1,
-    alpha: Annotated[float, Field(ge=0)] = 1.0,
+    beta: PositiveFloat = 0.1,
+    alpha: NonNegativeFloat = 1.0,
     scale: Literal["linear", "log"] = "linear",
-) -> Float[Tensor, " B"]:
+) -> PerPair:
     """-log sigmoid(beta * D - alpha * f(score_gap)), D = margin.
 
     With "log", a gap below 1 asks for less than DPO does, and a gap of nearly 0 for next to
@@ -32,6 +30,6 @@ def odpo(
     Returns: Loss per pair [B], nats.
     Source: arXiv:2402.10571.
     """
-    gap = provided(logps.score_gap, "score_gap")
+    gap = require(logps.score_gap, "score_gap")
     offset = gap if scale == "linear" else gap.clamp(min=1e-6).log()
     return -logsigmoid(beta * logps.margin - alpha * offset)

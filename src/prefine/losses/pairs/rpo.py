@@ -1,24 +1,20 @@
 """DPO with next-token regularization on the chosen answer."""
 
-from typing import Annotated
-
-from jaxtyping import Float
-from pydantic import Field
-from torch import Tensor
+from pydantic import NonNegativeFloat, PositiveFloat
 from torch.nn.functional import logsigmoid
 
-from prefine.losses.protocol import PairLogps, declare
+from prefine.losses.protocol import PairLogps, PerPair, declare
 from prefine.losses.regularizers.nll import NllReduction, nll
 
 
-@declare(family="guarded", needs=frozenset({"reference"}))
+@declare(family="guarded", needs={"reference"})
 def rpo(
     logps: PairLogps,
     *,
-    beta: Annotated[float, Field(gt=0)] = 0.1,
-    alpha: Annotated[float, Field(ge=0)] = 1.0,
+    beta: PositiveFloat = 0.1,
+    alpha: NonNegativeFloat = 1.0,
     nll_reduction: NllReduction = "mean",
-) -> Float[Tensor, " B"]:
+) -> PerPair:
     """-log sigmoid(beta * D) + alpha * nll(chosen), D = margin.
 
     Args:

@@ -1,20 +1,16 @@
 """DPO on length-averaged log-ratios."""
 
-from typing import Annotated
-
-from jaxtyping import Float
-from pydantic import Field
-from torch import Tensor
+from pydantic import PositiveFloat
 from torch.nn.functional import logsigmoid
 
-from prefine.losses.protocol import PairLogps, declare
+from prefine.losses.protocol import PairLogps, PerPair, declare
 
 
-@declare(family="logistic", needs=frozenset({"reference"}))
-def sigmoid_norm(
-    logps: PairLogps, *, beta: Annotated[float, Field(gt=0)] = 5.0
-) -> Float[Tensor, " B"]:
-    """-log sigmoid(beta * (a / |w| - c / |l|)), a and c the log-ratios, |w| and |l| the token counts.
+@declare(family="logistic", needs={"reference"})
+def sigmoid_norm(logps: PairLogps, *, beta: PositiveFloat = 5.0) -> PerPair:
+    """-log sigmoid(beta * (a / |w| - c / |l|)), a and c the log-ratios.
+
+    |w| and |l| are the token counts.
 
     Args:
         logps: Summed completion log-probabilities [B], nats, and token counts; the reference ones

@@ -1,26 +1,22 @@
 """Simple preference optimization: length-averaged and without a reference."""
 
-from typing import Annotated
-
-from jaxtyping import Float
-from pydantic import Field
-from torch import Tensor
+from pydantic import NonNegativeFloat, PositiveFloat
 from torch.nn.functional import logsigmoid
 
-from prefine.losses.protocol import PairLogps, declare
+from prefine.losses.protocol import PairLogps, PerPair, declare
 
 
 @declare(family="reference-free")
 def simpo(
     logps: PairLogps,
     *,
-    beta: Annotated[float, Field(gt=0)] = 2.0,
-    gamma: Annotated[float, Field(ge=0)] = 1.6,
-) -> Float[Tensor, " B"]:
-    """-log sigmoid(beta * (lw / |w| - ll / |l|) - gamma), l log-probabilities, |w| and |l| token counts.
+    beta: PositiveFloat = 2.0,
+    gamma: NonNegativeFloat = 1.6,
+) -> PerPair:
+    """-log sigmoid(beta * (lw / |w| - ll / |l|) - gamma), l the log-probabilities.
 
-    The push on each answer is divided by its own length: a long rejected one is pushed less per
-    token.
+    |w| and |l| are the token counts. The push on each answer is divided by its own length: a long
+    rejected one is pushed less per token.
 
     Args:
         logps: Summed completion log-probabilities [B], nats, and token counts; no reference is

@@ -1,21 +1,17 @@
 """Sequence likelihood calibration: a hinge without reference, and next-token regularization."""
 
-from typing import Annotated
+from pydantic import NonNegativeFloat
 
-from jaxtyping import Float
-from pydantic import Field
-from torch import Tensor
-
-from prefine.losses.protocol import PairLogps, declare
+from prefine.losses.protocol import PairLogps, PerPair, declare
 
 
 @declare(family="hinge")
 def slic(
     logps: PairLogps,
     *,
-    delta: Annotated[float, Field(ge=0)] = 1.0,
-    lam: Annotated[float, Field(ge=0)] = 0.1,
-) -> Float[Tensor, " B"]:
+    delta: NonNegativeFloat = 1.0,
+    lam: NonNegativeFloat = 0.1,
+) -> PerPair:
     """max(0, delta - lw + ll) - lam * lw, lw and ll the log-probabilities of chosen and rejected.
 
     Args:

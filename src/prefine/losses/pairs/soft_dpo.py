@@ -1,21 +1,17 @@
 """DPO with the stated probability as label."""
 
-from typing import Annotated
-
-from jaxtyping import Float
-from pydantic import Field
-from torch import Tensor
+from pydantic import PositiveFloat
 from torch.nn.functional import logsigmoid
 
-from prefine.losses.protocol import PairLogps, declare
+from prefine.losses.protocol import PairLogps, PerPair, declare
 
 
-@declare(family="logistic", needs=frozenset({"reference", "p_chosen"}))
-def soft_dpo(logps: PairLogps, *, beta: Annotated[float, Field(gt=0)] = 0.1) -> Float[Tensor, " B"]:
+@declare(family="logistic", needs={"reference", "p_chosen"})
+def soft_dpo(logps: PairLogps, *, beta: PositiveFloat = 0.1) -> PerPair:
     """-p log sigmoid(beta * D) - (1 - p) log sigmoid(-beta * D), D = margin, p = p_chosen.
 
-    The optimal margin is logit(p) / beta: a narrow preference asks for a narrow margin. A pair that
-    states no probability has p = 1, which is DPO.
+    The optimal margin is logit(p) / beta: a narrow preference asks for a narrow margin. A pair
+    without a stated probability has p = 1, which is DPO.
 
     Args:
         logps: Summed completion log-probabilities [B], nats; the reference ones and `p_chosen` are

@@ -1,20 +1,16 @@
 """Self-play preference optimization with estimated win probabilities."""
 
-from typing import Annotated
+from pydantic import PositiveFloat
 
-from jaxtyping import Float
-from pydantic import Field
-from torch import Tensor
-
-from prefine.losses.protocol import PairLogps, declare
+from prefine.losses.protocol import PairLogps, PerPair, declare
 
 
-@declare(family="regression", needs=frozenset({"reference", "p_chosen"}))
-def sppo(logps: PairLogps, *, beta: Annotated[float, Field(gt=0)] = 0.001) -> Float[Tensor, " B"]:
-    """((a - (p - 1/2) / beta)^2 + (c + (p - 1/2) / beta)^2) / 2, a and c the log-ratios, p = p_chosen.
+@declare(family="regression", needs={"reference", "p_chosen"})
+def sppo(logps: PairLogps, *, beta: PositiveFloat = 0.001) -> PerPair:
+    """((a - (p - 1/2) / beta)^2 + (c + (p - 1/2) / beta)^2) / 2, p = p_chosen.
 
-    The log-ratio of each answer is drawn to its win probability minus one half, over beta. A pair
-    that states no probability has p = 1.
+    The log-ratios a and c are each pulled to the win probability of their answer minus one half,
+    over beta. A pair without a stated probability has p = 1.
 
     Args:
         logps: Summed completion log-probabilities [B], nats; the reference ones and `p_chosen` are

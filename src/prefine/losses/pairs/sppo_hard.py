@@ -1,18 +1,12 @@
 """Self-play preference optimization with certain labels."""
 
-from typing import Annotated
+from pydantic import PositiveFloat
 
-from jaxtyping import Float
-from pydantic import Field
-from torch import Tensor
-
-from prefine.losses.protocol import PairLogps, declare
+from prefine.losses.protocol import PairLogps, PerPair, declare
 
 
-@declare(family="regression", needs=frozenset({"reference"}))
-def sppo_hard(
-    logps: PairLogps, *, beta: Annotated[float, Field(gt=0)] = 0.001
-) -> Float[Tensor, " B"]:
+@declare(family="regression", needs={"reference"})
+def sppo_hard(logps: PairLogps, *, beta: PositiveFloat = 0.001) -> PerPair:
     """(a - 1 / (2 beta))^2 + (c + 1 / (2 beta))^2, a and c the log-ratios.
 
     Twice `sppo` at p_chosen = 1.

@@ -1,21 +1,17 @@
-"""The likelihood budget: preferred answers may become a little less likely, for free, and no further."""
+"""The likelihood budget: chosen answers may become a little less likely for free."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from jaxtyping import Float
-from pydantic import Field
-from torch import Tensor
-
-from prefine.losses.protocol import PairLogps, declare
+from prefine.losses.protocol import PairLogps, PerPair, declare
 
 
-@declare(family="regularizer", needs=frozenset({"initial"}))
+@declare(family="regularizer", needs={"initial"})
 def budget(
     logps: PairLogps,
     *,
-    delta: Annotated[float, Field(allow_inf_nan=False)] = 5.0,
+    delta: float = 5.0,
     per: Literal["sequence", "token"] = "sequence",
-) -> Float[Tensor, " B"]:
+) -> PerPair:
     """max(0, fall - delta), fall = initial minus policy log-probability of chosen.
 
     Inside the budget it is zero and pushes nothing; outside, its gradient is that of next-token

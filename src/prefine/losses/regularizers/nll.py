@@ -2,17 +2,14 @@
 
 from typing import Literal
 
-from jaxtyping import Float
-from torch import Tensor
-
-from prefine.losses.protocol import PairLogps, declare
+from prefine.losses.protocol import PairLogps, PerPair, declare
 
 NllReduction = Literal["sum", "mean", "token_mean"]
 
 
 @declare(family="regularizer")
-def nll(logps: PairLogps, *, reduction: NllReduction = "sum") -> Float[Tensor, " B"]:
-    """-lw, lw the log-probability of chosen: any fall of its likelihood is resisted.
+def nll(logps: PairLogps, *, reduction: NllReduction = "sum") -> PerPair:
+    """-lw, lw the log-probability of chosen: every fall of its likelihood costs.
 
     Args:
         logps: Summed completion log-probabilities [B], nats.

@@ -1,24 +1,20 @@
-"""The likelihood budget of a step: the mean fall is held, single answers may fall further."""
+"""The likelihood budget of a step: it limits the mean fall, single answers may fall further."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from jaxtyping import Float
-from pydantic import Field
-from torch import Tensor
-
-from prefine.losses.protocol import PairLogps, declare
+from prefine.losses.protocol import PairLogps, PerPair, declare
 
 
-@declare(family="regularizer", kind="coupled", needs=frozenset({"initial"}))
+@declare(family="regularizer", kind="coupled", needs={"initial"})
 def step_budget(
     logps: PairLogps,
     *,
-    delta: Annotated[float, Field(allow_inf_nan=False)] = 5.0,
+    delta: float = 5.0,
     per: Literal["sequence", "token"] = "sequence",
-) -> Float[Tensor, " B"]:
-    """max(0, mean fall - delta), fall = initial minus policy log-probability of chosen, mean over the step.
+) -> PerPair:
+    """max(0, mean fall - delta), fall = initial minus policy log-probability of chosen.
 
-    The mean is weighted as the pairs are; every pair has the same value.
+    The mean is taken over the step with the pairs' weights; every pair has the same value.
 
     Args:
         logps: All pairs of the step [B], nats; `initial_chosen` is required.

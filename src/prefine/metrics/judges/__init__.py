@@ -1,1 +1,1 @@
-"""How good a judge or a reward model is."""
+"""The quality of a judge or a reward model."""

@@ -5,9 +5,15 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from prefine.metrics.statistics.intervals import Array, Groups, Values, percentage
-from prefine.metrics.statistics.resampling import drawn_prompts, spread
-from prefine.metrics.win_rates.win_rates import verdicts
+from prefine.metrics.statistics.intervals import percent
+from prefine.metrics.statistics.resampling import (
+    NO_DRAWS,
+    Resampling,
+    group_index,
+    measured,
+    selected,
+)
+from prefine.metrics.statistics.values import Array, Groups, Values, same_size, verdicts
 from prefine.records import MetricValue
 
 _CHOICES = 3
@@ -54,59 +60,34 @@ def rater_agreement(
     Source: Cohen 1960, with the three categories answer 1, answer 2 and tie.
     """
     one, other = verdicts(p_one, name="p_one"), verdicts(p_one_other, name="p_one_other")
-    if one.size != other.size or (prompt_ids is not None and len(prompt_ids) != one.size):
-        raise ValueError(
-            f"{one.size} verdicts of one rater, {other.size} of the other; one per pair, and a "
-            "prompt id"
-        )
-    known = ~(np.isnan(one) | np.isnan(other))
+    same_size(p_one=one, p_one_other=other, prompt_ids=prompt_ids)
+    known = ~np.isnan(one + other)
     if not known.any():
         raise ValueError("no pair has a verdict of both raters")
     choice, choice_other = (np.sign(p[known] - 0.5).astype(np.intp) + 1 for p in (one, other))
-    groups = np.arange(known.sum()) if prompt_ids is None else np.asarray(prompt_ids)[known]
-    agreement = percentage(
-        "agreement",
-        choice == choice_other,
-        samples=samples,
-        seed=seed,
-        groups=None if prompt_ids is None else groups,
+    resampling, groups = Resampling(samples, seed), selected(prompt_ids, known)
+    return Agreement(
+        percent("agreement", choice == choice_other, resampling, groups),
+        _kappa_value(choice * _CHOICES + choice_other, groups, resampling),
+        int((~known).sum()),
     )
-    kappa = _kappa_value(choice, choice_other, groups, samples, seed)
-    return Agreement(agreement, kappa, int((~known).sum()))
 
 
 def _kappa_value(
-    choice: npt.NDArray[np.intp],
-    other: npt.NDArray[np.intp],
-    groups: npt.NDArray[np.generic],
-    samples: int,
-    seed: int,
+    cell: npt.NDArray[np.intp], groups: Groups | None, resampling: Resampling
 ) -> MetricValue | None:
-    _, group = np.unique(groups, return_inverse=True)
-    size = int(group.max()) + 1
-    cell = (group * _CHOICES + choice) * _CHOICES + other
-    tables = (
-        np.bincount(cell, minlength=size * _CHOICES**2)
-        .reshape(size, _CHOICES**2)
-        .astype(np.float64)
-    )
+    """Kappa of the pairs' cells in the table of both raters' choices [n]."""
+    group = np.arange(cell.size) if groups is None else group_index(groups)
+    size, cells = int(group.max()) + 1, _CHOICES**2
+    counts = np.bincount(group * cells + cell, minlength=size * cells)
+    tables = counts.reshape(size, cells).astype(np.float64)
     (value,) = _kappa(tables.sum(axis=0)[None])
     if np.isnan(value):
         return None
-    error, interval = None, None
-    if size > 1:
-        draws = np.concatenate(
-            [_kappa(block @ tables) for block in drawn_prompts(size, samples=samples, seed=seed)]
-        )
-        # A sample of one single choice has none.
-        if not np.isnan(draws).any():
-            error, interval = spread(draws)
-    return MetricValue(
-        name="cohen_kappa",
-        value=float(value),
-        standard_error=error,
-        interval=interval,
-        n=choice.size,
+    draws = resampling.draws(size, lambda weights: _kappa(weights @ tables))
+    # A sample in which both raters always make one single choice has no kappa.
+    return measured(
+        "cohen_kappa", float(value), NO_DRAWS if np.isnan(draws).any() else draws, n=cell.size
     )
 
 

@@ -1,18 +1,13 @@
-"""Whether a judge's probabilities mean what they say, and whether its preferences can be put in an order."""
+"""Calibration of a judge's probabilities, and cycles in its preferences."""
 
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from prefine.metrics.statistics.intervals import (
-    Array,
-    Groups,
-    mean_value,
-    percentage,
-    probabilities,
-)
-from prefine.metrics.statistics.resampling import drawn_prompts, spread
+from prefine.metrics.statistics.intervals import mean_value, percent
+from prefine.metrics.statistics.resampling import Resampling, group_index, measured, selected
+from prefine.metrics.statistics.values import Array, Groups, probabilities, refuse, same_size
 from prefine.records import MetricValue
 
 
@@ -22,8 +17,8 @@ class ReliabilityBin(NamedTuple):
     Attributes:
         low: Lower end of the range.
         high: Upper end; it belongs to the range in the last bin only.
-        mean_probability: What the judge said, on average, in %.
-        frequency: How often that was so, in %.
+        mean_probability: Mean of the stated probabilities, in %.
+        frequency: Frequency of the event, in %.
     """
 
     low: float
@@ -60,7 +55,7 @@ def expected_calibration_error(
     seed: int = 0,
     prompt_ids: Groups | None = None,
 ) -> MetricValue:
-    """The mean distance between what a judge says and what is so, in points of 100: sum_b n_b / n |mean p - mean y|.
+    """The expected calibration error, sum_b n_b / n |mean p - mean y|, in points of 100.
 
     Args:
         p: The judge's probability of an event [n], such as that answer 1 is better; leave failures
@@ -78,29 +73,24 @@ def expected_calibration_error(
     """
     chance, truth = _pairs(p, outcomes, prompt_ids)
     index = _bins(chance, bins)
-    groups = np.arange(chance.size) if prompt_ids is None else np.asarray(prompt_ids)
-    _, group = np.unique(groups, return_inverse=True)
-    size = int(group.max()) + 1
-    gaps = np.bincount(group * bins + index, weights=chance - truth, minlength=size * bins).reshape(
-        size, bins
-    )
-    counts = np.bincount(group, minlength=size).astype(np.float64)
-    value = float(np.abs(gaps.sum(axis=0)).sum() / chance.size)
-    error, interval = None, None
-    if size > 1:
-        drawn = [
-            np.abs(block @ gaps).sum(axis=1) / (block @ counts)
-            for block in drawn_prompts(size, samples=samples, seed=seed)
-        ]
-        error, (low, high) = spread(100 * np.concatenate(drawn))
-        interval = (low, high)
-    return MetricValue(
-        name="expected_calibration_error",
-        value=100 * value,
-        standard_error=error,
-        interval=interval,
+    group = group_index(np.arange(chance.size) if prompt_ids is None else prompt_ids)
+    counts = np.bincount(group).astype(np.float64)
+    size = len(counts)
+    gaps = np.bincount(group * bins + index, weights=chance - truth, minlength=size * bins)
+    gaps = gaps.reshape(size, bins)
+
+    def distance(weights: Array) -> Array:
+        """The error of each weighting of the prompts [s]."""
+        total: Array = np.abs(weights @ gaps).sum(axis=1) / (weights @ counts)
+        return total
+
+    return measured(
+        "expected_calibration_error",
+        float(distance(np.ones((1, size)))[0]),
+        Resampling(samples, seed).draws(size, distance),
         n=chance.size,
         unit="%",
+        scale=100,
     )
 
 
@@ -113,7 +103,7 @@ def reliability_curve(
     seed: int = 0,
     prompt_ids: Groups | None = None,
 ) -> list[ReliabilityBin]:
-    """How often what a judge says is so, by what it says; ranges without a verdict are left out.
+    """The frequency of an event by its stated probability; ranges without a verdict are left out.
 
     Args and Raises: as for `expected_calibration_error`.
     """
@@ -123,10 +113,8 @@ def reliability_curve(
     for b in range(bins):
         inside = index == b
         if inside.any():
-            groups = None if prompt_ids is None else np.asarray(prompt_ids)[inside]
-            frequency = percentage(
-                "frequency", truth[inside], samples=samples, seed=seed, groups=groups
-            )
+            groups = selected(prompt_ids, inside)
+            frequency = percent("frequency", truth[inside], Resampling(samples, seed), groups)
             curve.append(
                 ReliabilityBin(
                     b / bins, (b + 1) / bins, 100 * float(chance[inside].mean()), frequency
@@ -143,7 +131,9 @@ def brier_score(
     seed: int = 0,
     prompt_ids: Groups | None = None,
 ) -> MetricValue:
-    """The mean squared distance of p and outcome: 0 is perfect, 0.25 is what always saying .5 gets on hard outcomes.
+    """The mean squared distance of p and outcome.
+
+    0 is perfect; always saying .5 gets 0.25 on hard outcomes.
 
     Args and Raises: as for `expected_calibration_error`.
     Source: Brier 1950.
@@ -157,7 +147,7 @@ def brier_score(
 def cyclic_triads(
     p_row_better: npt.ArrayLike, *, samples: int = 2000, seed: int = 0
 ) -> CyclicTriads:
-    """How many triads of duels contradict every order, over N prompts; prompts are resampled.
+    """The share of triads of duels that contradict every order, over N prompts.
 
     In a tournament without ties and gaps this is C(M, 3) - sum_i C(s_i, 2), with s_i the wins of
     completion i. Triads with a tie are left out and counted, since a tie fits every order.
@@ -187,22 +177,12 @@ def cyclic_triads(
     counts = [round(float(part.sum())) for part in (cyclic, strict, complete)]
     rate = None
     if counts[1]:
-        error, interval = None, None
-        if (strict > 0).sum() > 1:
-            used = strict > 0
-            drawn = [
-                (block @ cyclic[used]) / (block @ strict[used])
-                for block in drawn_prompts(int(used.sum()), samples=samples, seed=seed)
-            ]
-            error, interval = spread(100 * np.concatenate(drawn))
-        rate = MetricValue(
-            name="cyclic_triads",
-            value=100 * counts[0] / counts[1],
-            standard_error=error,
-            interval=interval,
-            n=counts[1],
-            unit="%",
+        used = strict > 0
+        draws = Resampling(samples, seed).draws(
+            int(used.sum()), lambda weights: (weights @ cyclic[used]) / (weights @ strict[used])
         )
+        share = counts[0] / counts[1]
+        rate = measured("cyclic_triads", share, draws, n=counts[1], unit="%", scale=100)
     return CyclicTriads(rate, counts[0], counts[1], counts[2] - counts[1], total - counts[2])
 
 
@@ -210,10 +190,7 @@ def _pairs(
     p: npt.ArrayLike, outcomes: npt.ArrayLike, prompt_ids: Groups | None
 ) -> tuple[Array, Array]:
     chance, truth = probabilities(p, name="p"), probabilities(outcomes, name="outcomes")
-    if chance.size != truth.size or (prompt_ids is not None and len(prompt_ids) != chance.size):
-        raise ValueError(
-            f"{chance.size} probabilities, but {truth.size} outcomes; one of each per verdict"
-        )
+    same_size(p=chance, outcomes=truth, prompt_ids=prompt_ids)
     return chance, truth
 
 
@@ -224,18 +201,14 @@ def _bins(p: Array, bins: int) -> npt.NDArray[np.intp]:
 
 
 def _signs(p: Array) -> Array:
-    """1 where row beats column, -1 where it loses, 0 a tie, NaN no duel [N, M, M]; the diagonal is NaN."""
+    """1 where row beats column, -1 where it loses, 0 a tie, NaN no duel or diagonal [N, M, M]."""
     if p.ndim == 2:
         p = p[None]
     if p.ndim != 3 or p.shape[1] != p.shape[2] or p.shape[1] < 3:
         raise ValueError(
             f"p_row_better must be [N, M, M] with M of at least 3, got shape {p.shape}"
         )
-    bad = np.argwhere((p < 0) | (p > 1))
-    if len(bad):
-        raise ValueError(
-            f"p_row_better must be in [0, 1], got {p[tuple(bad[0])]} at {bad[0].tolist()}"
-        )
+    refuse((p < 0) | (p > 1), p, "must be in [0, 1]", name="p_row_better")
     mirrored = 1 - p.transpose(0, 2, 1)
     off = ~np.eye(p.shape[1], dtype=np.bool_)
     both = np.argwhere((np.abs(p - mirrored) > 1e-9) & off)

@@ -1,4 +1,4 @@
-"""RewardBench's aggregates: v1 from right and wrong pairs, v2 from the scores of four answers and of ties."""
+"""RewardBench's scores: v1 of right and wrong pairs, v2 of the scores of several answers."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -6,9 +6,16 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from prefine.metrics.judges.subsets import subset_means, weighted_subsets
-from prefine.metrics.statistics.intervals import Array, Groups, Values, mean_value, percentage
-from prefine.metrics.statistics.resampling import spread
+from prefine.metrics.statistics.intervals import NORMAL_QUANTILE, mean_value, percentage
+from prefine.metrics.statistics.resampling import Resampling, measured
+from prefine.metrics.statistics.values import (
+    Array,
+    Groups,
+    Values,
+    finite_values,
+    probabilities,
+    same_size,
+)
 from prefine.records import MetricValue
 
 SECTIONS: dict[str, dict[str, int]] = {
@@ -44,7 +51,7 @@ SECTIONS: dict[str, dict[str, int]] = {
         "hep-rust": 164,
     },
 }
-"""How much each subset of v1 counts inside its section: its number of pairs, and for math-prm 984 instead of 447."""
+"""The weight of each subset of v1 in its section: its pairs, but for math-prm 984, not 447."""
 
 SECTION_WEIGHT, PRIOR_SETS_WEIGHT = 2.0, 1.0
 
@@ -65,7 +72,7 @@ class RewardBenchV1(NamedTuple):
 
 
 class TiesPrompts(NamedTuple):
-    """What the scores of one answered prompt come to, by prompt [N].
+    """Gaps and spreads of the scores of prompts with several answers [N].
 
     Attributes:
         gap: Lowest score of a right answer minus highest score of a wrong one.
@@ -86,6 +93,38 @@ class RewardBenchV2(NamedTuple):
 
     subsets: dict[str, MetricValue]
     overall: MetricValue
+
+
+def weighted_subsets(
+    name: str,
+    values: npt.ArrayLike,
+    subsets: Groups,
+    weights: Mapping[str, float],
+    *,
+    samples: int = 2000,
+    seed: int = 0,
+) -> MetricValue:
+    """sum_s w_s mean_s / sum_s w_s over subsets, in %; items are resampled inside their subset.
+
+    Args:
+        name: Name of the metric.
+        values: Outcome of each item [n], in [0, 1].
+        subsets: Subset of each item [n].
+        weights: How much each subset counts, all of them and no others.
+        samples: Number of bootstrap samples.
+        seed: Seed of the bootstrap.
+
+    Returns: With `n` items. Without uncertainty where a subset has a single item, whose spread is
+        not known.
+
+    Raises:
+        ValueError: A value outside [0, 1], a weight that is not positive, a subset without a weight
+            or without items.
+    """
+    means, draws = _subset_means(values, subsets, weights, Resampling(samples, seed))
+    share = np.array([weights[subset] for subset in sorted(weights)], dtype=np.float64)
+    share /= share.sum()
+    return measured(name, float(means @ share), draws @ share, n=len(subsets), unit="%", scale=100)
 
 
 def reward_bench_v1(
@@ -118,47 +157,36 @@ def reward_bench_v1(
     weights = {
         subset: float(count) for group in sections.values() for subset, count in group.items()
     }
-    means, draws = subset_means(correct, subsets, weights, samples=samples, seed=seed)
-    values, labels, names = (
-        np.asarray(correct, dtype=np.float64),
-        np.asarray(subsets).astype(np.str_),
-        sorted(weights),
-    )
+    means, draws = _subset_means(correct, subsets, weights, Resampling(samples, seed))
+    values, labels = np.asarray(correct, dtype=np.float64), np.asarray(subsets)
+    names = sorted(weights)
     found = {}
-    overall, drawn = 0.0, np.zeros(len(draws))
+    shares = np.zeros(len(names))
     for section, group in sections.items():
-        mine = np.isin(labels, list(group))
+        inside = np.isin(labels, list(group))
         found[section] = weighted_subsets(
-            section, values[mine], labels[mine], group, samples=samples, seed=seed
+            section, values[inside], labels[inside], group, samples=samples, seed=seed
         )
         share = np.array([group.get(name, 0.0) for name in names], dtype=np.float64)
-        share /= share.sum()
-        overall += SECTION_WEIGHT * float(means @ share)
-        drawn += SECTION_WEIGHT * (draws @ share)
-    total = SECTION_WEIGHT * len(sections)
+        shares += SECTION_WEIGHT * share / share.sum()
+    total, prior = SECTION_WEIGHT * len(sections), 0.0
     name = "reward_bench_without_prior_sets"
     if prior_sets is not None:
         name, total = "reward_bench", total + PRIOR_SETS_WEIGHT
-        overall, drawn = (
-            overall + PRIOR_SETS_WEIGHT * prior_sets / 100,
-            drawn + PRIOR_SETS_WEIGHT * prior_sets / 100,
-        )
-    error, interval = spread(100 * drawn / total) if len(drawn) else (None, None)
-    return RewardBenchV1(
-        found,
-        MetricValue(
-            name=name,
-            value=100 * overall / total,
-            standard_error=error,
-            interval=interval,
-            n=values.size,
-            unit="%",
-        ),
+        prior = PRIOR_SETS_WEIGHT * prior_sets / 100
+    overall = measured(
+        name,
+        (float(means @ shares) + prior) / total,
+        (draws @ shares + prior) / total,
+        n=values.size,
+        unit="%",
+        scale=100,
     )
+    return RewardBenchV1(found, overall)
 
 
 def best_of(scores: npt.ArrayLike, *, right: int = 0) -> Array:
-    """The credit for each item [n]: 1 / the number of answers that share the top score, if the right one is among them.
+    """The credit for each item [n]: 1 / the number of answers with the top score, if one is right.
 
     Args:
         scores: Of each item's answers [n, K], 4 in RewardBench v2.
@@ -168,16 +196,11 @@ def best_of(scores: npt.ArrayLike, *, right: int = 0) -> Array:
         ValueError: Not [n, K] with at least two columns, no item, or a score that is not finite.
     Source: RewardBench 2, arXiv:2506.01937, and its code.
     """
-    array = np.asarray(scores, dtype=np.float64)
-    if array.ndim != 2 or array.shape[1] < 2 or not len(array) or not 0 <= right < array.shape[1]:
+    array = finite_values(scores, name="scores", ndim=2)
+    if array.shape[1] < 2 or not 0 <= right < array.shape[1]:
         raise ValueError(
             "scores must be [n, K] with K of at least 2 and right one of them, got shape "
             f"{array.shape}"
-        )
-    bad = np.argwhere(~np.isfinite(array))
-    if len(bad):
-        raise ValueError(
-            f"scores: {len(bad)} values are not finite numbers, first at {bad[0].tolist()}"
         )
     top = array == array.max(axis=1, keepdims=True)
     credit: Array = top[:, right] / top.sum(axis=1)
@@ -214,11 +237,12 @@ def ties_prompts(scores: Sequence[Values], num_correct: Sequence[int]) -> TiesPr
 def ties_score(
     reference: TiesPrompts, tied: TiesPrompts, *, samples: int = 2000, seed: int = 0
 ) -> MetricValue:
-    """The score of the Ties subset, in %, at most 101: .3 acc_tied + .3 acc_ref + .4 margins + .01 tie-break.
+    """The score of the Ties subset, in %, at most 101.
 
-    A right answer must beat every wrong one (accuracy), and by more than right ones differ
-    (margins): .2 of the tied prompts' own gap, .2 of the smaller gap of the tied and the reference
-    prompt. The tie-break is the mean of tanh(smaller gap / spread - 1), 0 where both are 0.
+    It is .3 acc_tied + .3 acc_ref + .4 margins + .01 tie-break. A right answer must beat every
+    wrong one (accuracy), and by more than right ones differ (margins): .2 of the tied prompts' own
+    gap, .2 of the smaller gap of the tied and the reference prompt. The tie-break is the mean of
+    tanh(smaller gap / spread - 1), 0 where both are 0.
 
     Args:
         reference: Prompts with one right answer [N].
@@ -277,7 +301,7 @@ def reward_bench_v2(
             f"{', '.join(sorted(scores)) or 'none'}"
         )
     found = {
-        subset: percentage(subset, best_of(scores[subset]), samples=samples, seed=seed)
+        subset: percentage(subset, best_of(scores[subset]))
         for subset in V2_SUBSETS
         if subset != "Ties"
     }
@@ -288,14 +312,57 @@ def reward_bench_v2(
     if all(e is not None for e in errors):
         # Items of different subsets are independent.
         error = float(np.sqrt(sum(e**2 for e in errors if e is not None))) / len(errors)
-        interval = (value - 1.959963984540054 * error, value + 1.959963984540054 * error)
-    total = sum(metric.n for metric in found.values())
+        interval = (value - NORMAL_QUANTILE * error, value + NORMAL_QUANTILE * error)
     overall = MetricValue(
         name="reward_bench_2",
         value=value,
         standard_error=error,
         interval=interval,
-        n=total,
+        n=sum(metric.n for metric in found.values()),
         unit="%",
     )
     return RewardBenchV2(found, overall)
+
+
+def _subset_means(
+    values: npt.ArrayLike, subsets: Groups, weights: Mapping[str, float], resampling: Resampling
+) -> tuple[Array, Array]:
+    """The mean of each subset in sorted order [K], and on bootstrap samples [S, K].
+
+    There is no sample where a subset has a single item, whose spread is not known.
+
+    Raises:
+        ValueError: As for `weighted_subsets`.
+    """
+    array, labels = probabilities(values, name="values"), np.asarray(subsets)
+    same_size(values=array, subsets=labels)
+    if resampling.count < 2:
+        raise ValueError(f"samples must be at least 2, got {resampling.count}")
+    names = sorted(weights)
+    wrong = [subset for subset in names if not 0 < weights[subset] < np.inf]
+    if wrong or not names:
+        raise ValueError(
+            f"weights of subsets must be positive and finite; {', '.join(wrong) or 'there is none'}"
+        )
+    found = {str(label) for label in np.unique(labels)}
+    if unknown := found - set(names):
+        raise ValueError(f"unknown subset {', '.join(sorted(unknown))}; known: {', '.join(names)}")
+    if absent := set(names) - found:
+        raise ValueError(
+            f"no item of {', '.join(sorted(absent))}, so the mean over all subsets does not exist"
+        )
+    parts = [array[labels == subset] for subset in names]
+    means = np.array([part.mean() for part in parts])
+    if min(part.size for part in parts) < 2:
+        return means, np.zeros((0, len(names)))
+    rng = np.random.default_rng(resampling.seed)
+    draws = [_drawn_means(part, resampling.count, rng) for part in parts]
+    return means, np.column_stack(draws)
+
+
+def _drawn_means(part: Array, samples: int, rng: np.random.Generator) -> Array:
+    # Outcomes take few values: drawing how often each occurs is drawing the items.
+    levels, counts = np.unique(part, return_counts=True)
+    drawn = rng.multinomial(part.size, counts / part.size, size=samples)
+    means: Array = drawn @ levels / part.size
+    return means

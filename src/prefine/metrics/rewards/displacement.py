@@ -1,4 +1,4 @@
-"""Likelihood displacement: where the log-ratios of chosen and rejected completions went, not only their mean."""
+"""Likelihood displacement: quantiles of the log-ratios of chosen and rejected completions."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -6,8 +6,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from prefine.metrics.rewards.model_rewards import log_ratios, same_length
-from prefine.metrics.statistics.intervals import Array, Groups, mean_value, percentage
+from prefine.metrics.rewards.accuracy import log_ratios
+from prefine.metrics.statistics.intervals import mean_value, percent
+from prefine.metrics.statistics.resampling import Resampling, group_index, measured
+from prefine.metrics.statistics.values import Array, Groups, finite_values, same_size
 from prefine.records import MetricValue
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -26,7 +28,7 @@ class Spread(NamedTuple):
 
 
 class Displacement(NamedTuple):
-    """How far training moved the completions of the pairs.
+    """The log-ratios of the pairs' completions after training.
 
     Attributes:
         chosen: a = lw - rw, the chosen completions' log-ratios.
@@ -55,7 +57,7 @@ def displacement(
     samples: int = 2000,
     seed: int = 0,
 ) -> Displacement:
-    """Quantiles of a, c and D, and how often the chosen completion fell, and fell out of the budget.
+    """Quantiles of a, c and D, and the shares of chosen completions that fell, or left the budget.
 
     Args:
         policy_chosen: Summed log-probability of the chosen completion [B], nats.
@@ -77,25 +79,21 @@ def displacement(
         raise ValueError(f"delta must be at least 0, got {delta}")
     a, c = log_ratios(policy_chosen, policy_rejected, ref_chosen, ref_rejected)
 
+    resampling = Resampling(samples, seed)
+
     def spread(name: str, values: Array) -> Spread:
+        """Mean and quantiles of one log-ratio."""
         mean = mean_value(
             f"{name}_mean", values, samples=samples, seed=seed, unit="nats", groups=prompt_ids
         )
-        return Spread(
-            mean,
-            quantile_values(
-                name, values, prompt_ids, quantiles=quantiles, samples=samples, seed=seed
-            ),
-        )
+        return Spread(mean, quantile_values(name, values, prompt_ids, quantiles, resampling))
 
     return Displacement(
         spread("chosen_log_ratio", a),
         spread("rejected_log_ratio", c),
         spread("margin", a - c),
-        percentage("chosen_fell", a < 0, samples=samples, seed=seed, groups=prompt_ids),
-        percentage(
-            "chosen_fell_beyond_budget", a < -delta, samples=samples, seed=seed, groups=prompt_ids
-        ),
+        percent("chosen_fell", a < 0, resampling, prompt_ids),
+        percent("chosen_fell_beyond_budget", a < -delta, resampling, prompt_ids),
     )
 
 
@@ -103,12 +101,10 @@ def quantile_values(
     name: str,
     values: npt.ArrayLike,
     prompt_ids: Groups,
-    *,
     quantiles: Sequence[float],
-    samples: int,
-    seed: int,
+    resampling: Resampling,
 ) -> tuple[MetricValue, ...]:
-    """Quantiles over pairs as metrics NAME_q5, …, nats; standard error and interval are a bootstrap over prompts.
+    """Quantiles over pairs as metrics NAME_q5, …, nats, with a bootstrap over prompts.
 
     A quantile that falls between two values is their middle, so that the median of two is their
     mean and copies of all pairs change nothing.
@@ -118,54 +114,35 @@ def quantile_values(
         values: [B], nats.
         prompt_ids: Prompt of each value [B].
         quantiles: Which, each in [0, 1].
-        samples: Number of bootstrap samples.
-        seed: Seed of the bootstrap.
+        resampling: The bootstrap samples.
 
     Raises:
         ValueError: No value, one that is not finite, lengths that differ, no quantile or one
             outside [0, 1].
     """
-    (array,) = same_length({name: values})
-    if len(prompt_ids) != array.size:
-        raise ValueError(f"{array.size} values, but {len(prompt_ids)} groups")
+    array = finite_values(values, name=name)
+    same_size(values=array, prompt_ids=prompt_ids)
     if not quantiles or min(quantiles) < 0 or max(quantiles) > 1:
         raise ValueError(f"quantiles must be in [0, 1] and at least one, got {list(quantiles)}")
-    if samples < 2:
-        raise ValueError(f"samples must be at least 2, got {samples}")
     order = np.argsort(array, kind="stable")
-    ranked = array[order]
-    _, group = np.unique(np.asarray(prompt_ids), return_inverse=True)
-    prompts = int(group.max()) + 1
+    ranked, group = array[order], group_index(prompt_ids)[order]
     wanted = np.asarray(quantiles, dtype=np.float64)
-    found = _quantiles(ranked, np.ones(array.size, dtype=np.int64), wanted)
-    labels = [f"{name}_q{100 * q:g}" for q in wanted]
-    if prompts < 2:
-        return tuple(
-            MetricValue(name=label, value=float(value), n=array.size, unit="nats")
-            for label, value in zip(labels, found, strict=True)
-        )
-    rng = np.random.default_rng(seed)
-    drawn = np.empty((samples, wanted.size))
-    for sample in range(samples):
-        times = np.bincount(rng.integers(0, prompts, size=prompts), minlength=prompts)
-        drawn[sample] = _quantiles(ranked, times[group[order]], wanted)
-    errors = drawn.std(axis=0, ddof=1)
-    low, high = np.percentile(drawn, (2.5, 97.5), axis=0)
+    found = _quantiles(ranked, np.ones(array.size), wanted)
+    draws = resampling.draws(
+        int(group.max()) + 1,
+        lambda weights: np.stack([_quantiles(ranked, times[group], wanted) for times in weights]),
+    ).reshape(-1, wanted.size)
     return tuple(
-        MetricValue(
-            name=label,
-            value=float(found[i]),
-            standard_error=float(errors[i]),
-            interval=(float(low[i]), float(high[i])),
-            n=array.size,
-            unit="nats",
-        )
-        for i, label in enumerate(labels)
+        measured(f"{name}_q{100 * q:g}", float(value), drawn, n=array.size, unit="nats")
+        for q, value, drawn in zip(wanted, found, draws.T, strict=True)
     )
 
 
-def _quantiles(ranked: Array, times: npt.NDArray[np.int64], wanted: Array) -> Array:
-    """Quantiles of ascending values, each there so many times: the middle of both where one falls between two."""
+def _quantiles(ranked: Array, times: Array, wanted: Array) -> Array:
+    """Quantiles of ascending values, each of which counts so many times.
+
+    Where one falls between two values it is the middle of both.
+    """
     reached = np.cumsum(times)
     # Whole numbers of values are compared; .05 * 20 must be 1 though its product may not be.
     target = np.round(wanted * reached[-1], 9)

@@ -1,4 +1,4 @@
-"""Warnings of likelihood over-optimisation: how the next-token distribution narrows or leaks, and two alarms on it."""
+"""Warnings of likelihood over-optimisation, from the spread of next-token distributions."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -7,19 +7,14 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from prefine.metrics.rewards.model_rewards import same_length
-from prefine.metrics.statistics.intervals import (
-    Array,
-    Groups,
-    bootstrap_ratio,
-    finite_values,
-    mean_value,
-)
+from prefine.metrics.statistics.intervals import mean_value
+from prefine.metrics.statistics.resampling import Resampling, by_group, measured, ratio_draws
+from prefine.metrics.statistics.values import Array, Groups, finite_values, refuse, same_length
 from prefine.records import MetricValue
 
 
 class TokenSpread(NamedTuple):
-    """How one next-token distribution is spread, at each completion position [t].
+    """The spread of the next-token distribution at each completion position [t].
 
     Attributes:
         top_mass: Probability of the k most likely tokens together, mass_k.
@@ -46,14 +41,14 @@ class LikelihoodIndicators(NamedTuple):
 
 
 class LogLikelihood(NamedTuple):
-    """Mean log-likelihood of completions, nats: of a token (all tokens alike), and of a completion."""
+    """Mean log-likelihood of a token (all tokens alike) and of a completion, nats."""
 
     per_token: MetricValue
     per_sequence: MetricValue
 
 
 class IndicatorReading(NamedTuple):
-    """What was measured at one moment of training, on the same probes each time.
+    """One measurement during training, on the same probes each time.
 
     Attributes:
         top_entropy: H_k, nats; the renormalised one unless there is a reason.
@@ -139,7 +134,9 @@ def token_spread(logits: npt.ArrayLike, mask: npt.ArrayLike, *, k: int = 10) -> 
 def likelihood_indicators(
     spread: TokenSpread, sequence_ids: Groups, *, samples: int = 2000, seed: int = 0
 ) -> LikelihoodIndicators:
-    """The means over positions as metrics, sequences resampled: the positions of one are not independent.
+    """The means over positions as metrics.
+
+    Sequences are resampled: the positions of one are not independent.
 
     Args:
         spread: Of each position [t], those of several sequences one after the other.
@@ -189,13 +186,7 @@ def log_likelihood(
             without tokens.
     """
     sums, counts = same_length({"logps": logps, "tokens": tokens})
-    if (counts < 1).any():
-        raise ValueError(
-            f"tokens must be at least 1, got {counts.min():g} at index {counts.argmin()}"
-        )
-    if len(prompt_ids) != sums.size:
-        raise ValueError(f"{sums.size} values, but {len(prompt_ids)} groups")
-    _, group = np.unique(np.asarray(prompt_ids), return_inverse=True)
+    refuse(counts < 1, counts, "must be at least 1", name="tokens")
     per_sequence = mean_value(
         f"{name}_logp_per_sequence",
         sums,
@@ -204,22 +195,12 @@ def log_likelihood(
         unit="nats",
         groups=prompt_ids,
     )
-    value, token_name = float(sums.sum() / counts.sum()), f"{name}_logp_per_token"
-    if group.max() < 1:
-        return LogLikelihood(
-            MetricValue(name=token_name, value=value, n=sums.size, unit="nats"), per_sequence
-        )
-    error, interval = bootstrap_ratio(
-        np.bincount(group, weights=sums),
-        np.bincount(group, weights=counts),
-        samples=samples,
-        seed=seed,
-    )
-    per_token = MetricValue(
-        name=token_name,
-        value=value,
-        standard_error=error,
-        interval=interval,
+    of_prompts, _ = by_group(sums, prompt_ids)
+    tokens_of_prompts, _ = by_group(counts, prompt_ids)
+    per_token = measured(
+        f"{name}_logp_per_token",
+        float(sums.sum() / counts.sum()),
+        ratio_draws(of_prompts, tokens_of_prompts, Resampling(samples, seed)),
         n=sums.size,
         unit="nats",
     )

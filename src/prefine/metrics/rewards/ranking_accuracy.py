@@ -1,4 +1,4 @@
-"""Whether a model finds the chosen completion more likely than the rejected one, and how well it ideally could."""
+"""Ranking accuracy: is the chosen completion likelier, and could it ideally be?"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -6,8 +6,18 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from prefine.metrics.rewards.model_rewards import same_length
-from prefine.metrics.statistics.intervals import Groups, finite_values, percentage, probabilities
+from prefine.metrics.statistics.intervals import percent
+from prefine.metrics.statistics.resampling import Resampling
+from prefine.metrics.statistics.values import (
+    Array,
+    Bools,
+    Groups,
+    finite_values,
+    refuse,
+    same_length,
+    same_size,
+    verdicts,
+)
 from prefine.records import MetricValue
 
 BETAS = (0.01, 0.1, 1.0, 5.0, 10.0)
@@ -61,7 +71,7 @@ def ranking_accuracy(
     seed: int = 0,
     name: str = "ranking_accuracy",
 ) -> MetricValue:
-    """The share of pairs with the chosen completion at least as likely as the rejected one; in %, ties are right.
+    """The share of pairs whose chosen completion is at least as likely as the rejected one, in %.
 
     Not reward accuracy, which compares log-ratios to a reference.
 
@@ -78,7 +88,7 @@ def ranking_accuracy(
     Source: arXiv:2405.19534, definition 2.1.
     """
     right = ranked_right(logp_chosen, logp_rejected)
-    return percentage(name, right, samples=samples, seed=seed, groups=prompt_ids)
+    return percent(name, right, Resampling(samples, seed), prompt_ids)
 
 
 def length_normalised_ranking_accuracy(
@@ -116,10 +126,7 @@ def length_normalised_ranking_accuracy(
         }
     )
     for name, tokens in (("chosen_tokens", w_tokens), ("rejected_tokens", l_tokens)):
-        if (tokens < 1).any():
-            raise ValueError(
-                f"{name} must be at least 1, got {tokens.min():g} at index {tokens.argmin()}"
-            )
+        refuse(tokens < 1, tokens, "must be at least 1", name=name)
     name = "length_normalised_ranking_accuracy"
     return ranking_accuracy(
         lw / w_tokens, ll / l_tokens, prompt_ids, samples=samples, seed=seed, name=name
@@ -152,7 +159,7 @@ def list_ranking_accuracy(
                 f"{values.size}"
             )
         right.append(bool((np.diff(values) < 0).all()))
-    return percentage("list_ranking_accuracy", right, samples=samples, seed=seed)
+    return percent("list_ranking_accuracy", right, Resampling(samples, seed))
 
 
 def idealised_ranking_accuracy(
@@ -187,10 +194,10 @@ def idealised_ranking_accuracy(
     Deviation: the authors' code counts a ratio within .05 of 1 as a tie; here only > 0 is right, as
         in the paper.
     """
-    rw, rl = same_length({"ref_chosen": ref_chosen, "ref_rejected": ref_rejected})
-    alpha = probabilities(proportions, name="proportions")
-    if alpha.size != rw.size:
-        raise ValueError(f"{rw.size} pairs, but {alpha.size} proportions")
+    rw, rl, alpha = same_length(
+        {"ref_chosen": ref_chosen, "ref_rejected": ref_rejected, "proportions": proportions}
+    )
+    verdicts(alpha, name="proportions")
     if not betas or min(betas) <= 0:
         raise ValueError(f"betas must be positive and at least one, got {list(betas)}")
     if not 0 < clip < 0.5:
@@ -200,13 +207,8 @@ def idealised_ranking_accuracy(
     right = [(rw - rl) + logit / beta > 0 for beta in betas]
 
     def metric(name: str, values: npt.ArrayLike) -> MetricValue:
-        return percentage(
-            f"idealised_ranking_accuracy_{name}",
-            values,
-            samples=samples,
-            seed=seed,
-            groups=prompt_ids,
-        )
+        full_name = f"idealised_ranking_accuracy_{name}"
+        return percent(full_name, values, Resampling(samples, seed), prompt_ids)
 
     by_beta = tuple(
         (beta, metric(f"beta_{beta:g}", one)) for beta, one in zip(betas, right, strict=True)
@@ -244,38 +246,26 @@ def flip_table(
     """
     given = same_length({"right_before": right_before, "right_after": right_after})
     for name, values in zip(("right_before", "right_after"), given, strict=True):
-        bad = np.flatnonzero((values != 0) & (values != 1))
-        if bad.size:
-            raise ValueError(
-                f"{name} must be true or false, got {values[bad[0]]:g} at index {bad[0]}"
-            )
+        refuse((values != 0) & (values != 1), values, "must be true or false", name=name)
     before, after = (values == 1 for values in given)
-    if len(prompt_ids) != before.size:
-        raise ValueError(f"{before.size} values, but {len(prompt_ids)} groups")
-    groups = np.asarray(prompt_ids)
+    same_size(right_before=before, prompt_ids=prompt_ids)
+    resampling, groups = Resampling(samples, seed), np.asarray(prompt_ids)
 
-    def share(name: str, which: npt.NDArray[np.bool_]) -> MetricValue:
-        return percentage(name, which, samples=samples, seed=seed, groups=groups)
-
-    def within(
-        name: str, of: npt.NDArray[np.bool_], which: npt.NDArray[np.bool_]
-    ) -> MetricValue | None:
-        if not of.any():
-            return None
-        return percentage(name, which[of], samples=samples, seed=seed, groups=groups[of])
+    def within(name: str, of: Bools, which: Bools) -> MetricValue | None:
+        return percent(name, which[of], resampling, groups[of]) if of.any() else None
 
     return FlipTable(
-        share("rankings_stayed_right", before & after),
-        share("rankings_became_wrong", before & ~after),
-        share("rankings_became_right", ~before & after),
-        share("rankings_stayed_wrong", ~before & ~after),
+        percent("rankings_stayed_right", before & after, resampling, groups),
+        percent("rankings_became_wrong", before & ~after, resampling, groups),
+        percent("rankings_became_right", ~before & after, resampling, groups),
+        percent("rankings_stayed_wrong", ~before & ~after, resampling, groups),
         within("wrong_rankings_corrected", ~before, after),
         within("right_rankings_broken", before, ~after),
     )
 
 
-def ranked_right(logp_chosen: npt.ArrayLike, logp_rejected: npt.ArrayLike) -> npt.NDArray[np.bool_]:
-    """Whether each chosen completion is at least as likely as the rejected one [B].
+def ranked_right(logp_chosen: npt.ArrayLike, logp_rejected: npt.ArrayLike) -> Bools:
+    """Return for each pair if its chosen completion is at least as likely as the other [B].
 
     Raises:
         ValueError: No pair, lengths that differ, or a number that is not finite.
@@ -286,8 +276,8 @@ def ranked_right(logp_chosen: npt.ArrayLike, logp_rejected: npt.ArrayLike) -> np
 
 def dpo_loss_threshold(
     ref_chosen: npt.ArrayLike, ref_rejected: npt.ArrayLike, *, beta: float
-) -> npt.NDArray[np.float64]:
-    """The DPO loss of each pair [B] at and below which it is ranked right, and above which it is not; nats.
+) -> Array:
+    """The DPO loss of each pair [B] at and below which it is ranked right, nats.
 
     -log sigmoid(beta * c), c = rl - rw: the further the reference has it the wrong way, the less
     loss is allowed.
@@ -305,4 +295,5 @@ def dpo_loss_threshold(
     if beta <= 0:
         raise ValueError(f"beta must be positive, got {beta}")
     rw, rl = same_length({"ref_chosen": ref_chosen, "ref_rejected": ref_rejected})
-    return np.logaddexp(0.0, -beta * (rl - rw))
+    threshold: Array = np.logaddexp(0.0, -beta * (rl - rw))
+    return threshold

@@ -1,21 +1,19 @@
-"""L1-penalised logistic regression of a few coefficients, exact, many weightings of the same rows at once."""
+"""L1-penalised logistic regression of a few coefficients, for many weightings at once."""
 
 import itertools
 
 import numpy as np
 import numpy.typing as npt
 
-from prefine.metrics.statistics.intervals import Array
+from prefine.metrics.statistics.values import regression_rows
+from prefine.newton import Array, Indices, LocalLoss, newton
 
 STRENGTHS: Array = np.logspace(-4, 4, 10)
 """The values of C that cross-validation chooses from."""
 
 FOLDS = 5
 
-# After a full step that changes no logit by more than this, the distance to the minimum is below
-# its square.
-_LAST_CHANGE = 1e-6
-_MOST_STEPS = 500
+_LAST_STEP = 1e-6
 # Keeps the quadratic model definite where a column is 0 or repeats another; what is found does not
 # depend on it.
 _RIDGE = 1e-12
@@ -30,13 +28,13 @@ def penalised_logistic(
     *,
     start: npt.ArrayLike | None = None,
 ) -> Array:
-    """The coefficients b [B, K] that minimise sum_k |b_k| + sum_i w_i [log(1 + e^(x_i b)) - y_i x_i b].
+    """The coefficients b [B, K] of L1-penalised logistic regressions, exact.
 
-    One problem for each of the B rows of weights, all on the same features and labels. Proximal
-    Newton: the quadratic model with its L1 term is minimised exactly, by the signs of the
-    coefficients; a step that changes some logit by d > 1 is shortened to log(1 + d) / d of itself.
-    It ends after a full step with d <= 1e-6, that is, 1e-10 or less from the minimum, or closer
-    where rounding allows.
+    They minimise sum_k |b_k| + sum_i w_i [log(1 + e^(x_i b)) - y_i x_i b].
+
+    One problem for each of the B rows of weights, all on the same features and labels. Found by the
+    steps of `prefine.newton`, until one changes no logit by 1e-6; each is to the exact minimum of
+    the quadratic model with its L1 term, which is found by the signs of the coefficients.
 
     Args:
         features: x [N, K]; K is small, as time grows with 3^K in the worst case.
@@ -47,38 +45,17 @@ def penalised_logistic(
     Raises:
         ValueError: Shapes that do not fit, a value that is not finite, a label outside [0, 1], a
             negative weight; or no convergence.
-    Source: arXiv:1703.04599, section 4 (composite generalised self-concordant functions).
     """
-    x, y, w = _checked(features, labels, weights)
+    x, y, w = regression_rows(features, labels, weights)
+    w = np.atleast_2d(w)
     found = np.zeros((len(w), x.shape[1]))
     if start is not None:
         found += np.asarray(start, dtype=np.float64)
     step = max(1, _ROWS_AT_ONCE // max(1, len(y)))
     for begin in range(0, len(w), step):
-        _descend(x, y, w[begin : begin + step], found[begin : begin + step])
+        block = slice(begin, begin + step)
+        found[block] = _descend(x, y, w[block], found[block])
     return found
-
-
-def optimality_gap(
-    features: npt.ArrayLike,
-    labels: npt.ArrayLike,
-    weights: npt.ArrayLike,
-    coefficients: npt.ArrayLike,
-) -> Array:
-    """How far coefficients [B, K] are from the Karush-Kuhn-Tucker conditions: largest violation [B], in units of b.
-
-    At the minimum the gradient g of the loss is -sign(b_k) where b_k is not 0, and within [-1, 1]
-    where it is. The violation of each is divided by the loss's second derivative in b_k, which
-    makes it a length of a Newton step.
-    """
-    x, y, w = _checked(features, labels, weights)
-    b = np.atleast_2d(np.asarray(coefficients, dtype=np.float64))
-    p = sigmoid(b @ x.T)
-    gradient = (w * (p - y)) @ x
-    curvature = (w * p * (1 - p)) @ (x**2)
-    violation = np.where(b != 0, np.abs(gradient + np.sign(b)), np.maximum(np.abs(gradient) - 1, 0))
-    largest: Array = (violation / np.where(curvature > 0, curvature, 1.0)).max(axis=1)
-    return largest
 
 
 def cross_validated_strength(
@@ -104,7 +81,9 @@ def cross_validated_strength(
     Source: upstream's `GroupKFold` over rows, https://github.com/tatsu-lab/alpaca_eval,
         `glm_winrate.py`.
     """
-    x, y, rows = _checked(features, labels, row_weights)
+    from scipy.special import expit
+
+    x, y, rows = regression_rows(features, labels, row_weights)
     if len(y) < FOLDS:
         raise ValueError(
             f"cross-validation in {FOLDS} folds needs as many rows, got {len(y)}; give the "
@@ -116,51 +95,43 @@ def cross_validated_strength(
     # From the strongest penalty, each fold's fit is where the next one starts.
     found = np.zeros((FOLDS, x.shape[1]))
     for k in np.argsort(strengths):
-        found = penalised_logistic(x, y, strengths[k] * rows[0] * ~held_out, start=found)
+        found = penalised_logistic(x, y, strengths[k] * rows * ~held_out, start=found)
         for out, b in zip(held_out, found, strict=True):
-            p = np.clip(sigmoid(x[out] @ b), 1e-15, 1 - 1e-15)
+            p = np.clip(expit(x[out] @ b), 1e-15, 1 - 1e-15)
             loss = y[out] * np.log(p) + (1 - y[out]) * np.log1p(-p)
-            score[k] += float(np.mean(rows[0, out] * loss)) / FOLDS
+            score[k] += float(np.mean(rows[out] * loss)) / FOLDS
     return float(strengths[int(np.argmax(score))])
 
 
-def sigmoid(logits: Array) -> Array:
-    """1 / (1 + e^-z), for any z."""
-    with np.errstate(over="ignore"):
-        p: Array = 1 / (1 + np.exp(-logits))
-    return p
+def _descend(x: Array, y: Array, weights: Array, start: Array) -> Array:
+    """The solutions of the problems of a block."""
+    from scipy.special import expit
 
-
-def _descend(x: Array, y: Array, w: Array, found: Array) -> None:
-    """Solve the problems of a block, in place."""
     k = x.shape[1]
     upper = np.triu_indices(k)
     products = x[:, upper[0]] * x[:, upper[1]]
-    target = (w * y) @ x
-    going = np.arange(len(w))
-    weights = w
-    for _ in range(_MOST_STEPS):
-        b = found[going]
-        p = sigmoid(b @ x.T)
-        wp = weights * p
-        gradient = wp @ x - target[going]
-        hessian = np.empty((len(going), k, k))
+    target = (weights * y) @ x
+
+    def local_loss(b: Array, rows: Indices) -> LocalLoss:
+        p = expit(b @ x.T)
+        wp = weights[rows] * p
+        hessian = np.empty((len(rows), k, k))
         hessian[:, upper[0], upper[1]] = hessian[:, upper[1], upper[0]] = (wp - wp * p) @ products
-        step = _model_minimum(hessian, gradient, b) - b
-        change = np.abs(step @ x.T).max(axis=1)
-        found[going] = (
-            b
-            + np.where(change > 1, np.log1p(change) / np.maximum(change, 1e-300), 1.0)[:, None]
-            * step
+        return LocalLoss(
+            wp @ x - target[rows], hessian, lambda step: np.abs(step @ x.T).max(axis=1)
         )
-        left = ~(change <= _LAST_CHANGE)
-        if not left.any():
-            return
-        if not left.all():
-            going, weights = going[left], weights[left]
-    raise ValueError(
-        f"no fit of {len(y)} rows after {_MOST_STEPS} steps; are the weights of a sensible size?"
-    )
+
+    try:
+        return newton(
+            local_loss,
+            start,
+            last_step=_LAST_STEP,
+            step_of=lambda hessian, gradient, b: _model_minimum(hessian, gradient, b) - b,
+        )
+    except ArithmeticError as error:
+        raise ValueError(
+            f"{error} on {len(y)} rows; are the weights of a sensible size?"
+        ) from error
 
 
 def _model_minimum(hessian: Array, gradient: Array, b: Array) -> Array:
@@ -189,7 +160,7 @@ def _model_minimum(hessian: Array, gradient: Array, b: Array) -> Array:
 
 
 def _with_signs(hessian: Array, pull: Array, signs: Array) -> tuple[Array, Array]:
-    """The stationary point for given signs of u [B, K], and how far each condition on it is violated [B, K]."""
+    """The stationary point for given signs [B, K], and the violation of each condition [B, K]."""
     free = signs != 0
     size = np.einsum("bii->bi", hessian)
     # Rows and columns of coefficients that are 0 become those of a diagonal matrix.
@@ -199,30 +170,3 @@ def _with_signs(hessian: Array, pull: Array, signs: Array) -> tuple[Array, Array
     u: Array = np.linalg.solve(system, np.where(free, pull - signs, 0.0)[:, :, None])[:, :, 0]
     slack = np.abs(pull - np.einsum("bij,bj->bi", hessian, u)) - 1
     return u, np.where(free, np.maximum(-signs * u, 0.0), np.maximum(slack, 0.0))
-
-
-def _checked(
-    features: npt.ArrayLike, labels: npt.ArrayLike, weights: npt.ArrayLike
-) -> tuple[Array, Array, Array]:
-    x, y = np.asarray(features, dtype=np.float64), np.asarray(labels, dtype=np.float64)
-    w = np.atleast_2d(np.asarray(weights, dtype=np.float64))
-    if x.ndim != 2 or y.shape != x.shape[:1] or w.shape[1:] != y.shape or not x.size:
-        raise ValueError(
-            f"need features [N, K], labels [N] and weights [B, N], got {x.shape}, {y.shape} and "
-            f"{w.shape}"
-        )
-    for name, array in (("features", x), ("labels", y), ("weights", w)):
-        infinite = np.argwhere(~np.isfinite(array))
-        if len(infinite):
-            raise ValueError(
-                f"{name}: {len(infinite)} values are not finite, first at {infinite[0].tolist()}"
-            )
-    outside = np.flatnonzero((y < 0) | (y > 1))
-    if outside.size:
-        raise ValueError(f"labels must be in [0, 1], got {y[outside[0]]} at index {outside[0]}")
-    negative = np.argwhere(w < 0)
-    if len(negative):
-        raise ValueError(
-            f"weights must not be negative, got {w[tuple(negative[0])]} at {negative[0].tolist()}"
-        )
-    return x, y, w

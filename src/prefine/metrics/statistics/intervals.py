@@ -1,16 +1,19 @@
-"""Standard errors and 95 % intervals: a score interval for means in [0, 1], the bootstrap for everything else."""
+"""Means with 95 % intervals: a score interval for values in [0, 1], else the bootstrap."""
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from prefine.metrics.statistics.resampling import (
+    Resampling,
+    by_group,
+    measured,
+    ratio_draws,
+    spread,
+)
+from prefine.metrics.statistics.values import Array, Groups, finite_values, probabilities
 from prefine.records import MetricValue
-
-Array = npt.NDArray[np.float64]
-Values = npt.ArrayLike | Sequence[float | None]
-Groups = Sequence[str] | npt.NDArray[np.generic]
 
 NORMAL_QUANTILE = 1.959963984540054
 """The 97.5 % quantile of the standard normal distribution."""
@@ -18,103 +21,6 @@ NORMAL_QUANTILE = 1.959963984540054
 # The variance's slope that takes the skewness out of a studentised mean to the second order, see
 # `score_interval`.
 _SLOPE = 2 / 3 + 1 / (3 * NORMAL_QUANTILE**2)
-_DRAWS_AT_ONCE = 2_000_000
-
-
-def finite_values(values: Values, *, name: str) -> Array:
-    """The values as a new float array [n].
-
-    Raises:
-        ValueError: There are none, they are not one-dimensional, or one is not a finite number.
-    """
-    array = np.array(values, dtype=np.float64)
-    if array.ndim != 1 or array.size == 0:
-        raise ValueError(
-            f"{name} must be a non-empty one-dimensional array, got shape {array.shape}"
-        )
-    bad = np.flatnonzero(~np.isfinite(array))
-    if bad.size:
-        raise ValueError(
-            f"{name}: {bad.size} of {array.size} values are not finite numbers, first at index "
-            f"{bad[0]}"
-        )
-    return array
-
-
-def probabilities(values: Values, *, name: str) -> Array:
-    """The values as a new float array [n] of numbers in [0, 1].
-
-    Raises:
-        ValueError: As for `finite_values`, or a value is outside [0, 1].
-    """
-    array = finite_values(values, name=name)
-    bad = np.flatnonzero((array < 0) | (array > 1))
-    if bad.size:
-        raise ValueError(f"{name} must be in [0, 1], got {array[bad[0]]} at index {bad[0]}")
-    return array
-
-
-def bootstrap_mean(
-    values: npt.ArrayLike, *, samples: int, seed: int, groups: Groups | None = None
-) -> tuple[float, tuple[float, float]]:
-    """Standard error and 95 % percentile interval of a mean.
-
-    With groups, whole groups are resampled: the pairs of one prompt are not independent, its
-    prompts are.
-
-    Args:
-        values: [n].
-        samples: Number of bootstrap samples, at least 2.
-        seed: Seed of the resampling.
-        groups: Group of each value [n], such as its prompt's id; None makes every value its own
-            group.
-
-    Returns: (standard error, (2.5th percentile, 97.5th percentile)).
-
-    Raises:
-        ValueError: Empty, not finite, lengths that differ, fewer than two groups (nothing to
-            resample) or two samples.
-    """
-    array = finite_values(values, name="values")
-    return bootstrap_ratio(*_by_group(array, groups), samples=samples, seed=seed)
-
-
-def bootstrap_ratio(
-    sums: npt.ArrayLike, counts: npt.ArrayLike, *, samples: int, seed: int
-) -> tuple[float, tuple[float, float]]:
-    """Standard error and 95 % percentile interval of sum(sums) / sum(counts), whole groups resampled.
-
-    Args:
-        sums: Sum of each group's values [G].
-        counts: How many values that are [G], positive.
-        samples: Number of bootstrap samples, at least 2.
-        seed: Seed of the resampling.
-
-    Returns: (standard error, (2.5th percentile, 97.5th percentile)).
-
-    Raises:
-        ValueError: Not finite, lengths that differ, a count that is not positive, fewer than two
-            groups or samples.
-    """
-    total, size = finite_values(sums, name="sums"), finite_values(counts, name="counts")
-    if total.size != size.size:
-        raise ValueError(f"{total.size} sums, but {size.size} counts")
-    if (size <= 0).any():
-        raise ValueError(f"counts must be positive, got {size.min():g} at index {size.argmin()}")
-    if samples < 2:
-        raise ValueError(f"samples must be at least 2, got {samples}")
-    if total.size < 2:
-        raise ValueError(
-            "a bootstrap needs at least two groups; one group has no measurable spread"
-        )
-    rng = np.random.default_rng(seed)
-    means = np.empty(samples)
-    step = max(1, _DRAWS_AT_ONCE // total.size)
-    for start in range(0, samples, step):
-        drawn = rng.integers(0, total.size, size=(min(step, samples - start), total.size))
-        means[start : start + step] = total[drawn].sum(axis=1) / size[drawn].sum(axis=1)
-    low, high = np.percentile(means, (2.5, 97.5))
-    return float(means.std(ddof=1)), (float(low), float(high))
 
 
 def score_interval(values: npt.ArrayLike, *, groups: Groups | None = None) -> tuple[float, float]:
@@ -140,15 +46,21 @@ def score_interval(values: npt.ArrayLike, *, groups: Groups | None = None) -> tu
         (1992), "On the removal of skewness by transformation", at the 95 % level. The combination
         is ours; docs/metrics.md says how often it covers.
     """
-    return ratio_interval(*_by_group(probabilities(values, name="values"), groups))
+    return ratio_interval(*by_group(probabilities(values, name="values"), groups))
 
 
 def ratio_interval(sums: Array, counts: Array) -> tuple[float, float]:
-    """The same of sum / count over groups [G]: of weighted values in [0, 1], their sums and their weights.
+    """The `score_interval` of sum(sums) / sum(counts) over groups [G].
+
+    Args:
+        sums: Weighted sum of each group's values, which are in [0, 1].
+        counts: Sum of their weights.
 
     Raises:
         ValueError: Fewer than two groups.
     """
+    from scipy.special import stdtrit
+
     if sums.size < 2:
         raise ValueError(
             "an interval needs at least two groups; one group has no measurable spread"
@@ -166,64 +78,52 @@ def ratio_interval(sums: Array, counts: Array) -> tuple[float, float]:
         return mean, mean
     else:
         slope, curvature = third / variance, variance / binomial
-    t2 = _student_quantile(size - 1) ** 2
+    t2 = float(stdtrit(size - 1, 0.975)) ** 2
     lead, shift = size + t2 * curvature, t2 * slope * _SLOPE
     root = math.sqrt(shift**2 + 4 * lead * t2 * variance)
     low, high = mean + (shift - root) / (2 * lead), mean + (shift + root) / (2 * lead)
     return min(max(low, 0.0), mean), max(min(high, 1.0), mean)
 
 
-def _student_quantile(freedom: int) -> float:
-    """The 97.5 % quantile of Student's t, to .001 from ten degrees of freedom on.
-
-    With two it is 3 % too small, with one a quarter.
-
-    Source: Abramowitz and Stegun, 26.7.5.
-    """
-    z = NORMAL_QUANTILE
-    first = (z**3 + z) / 4
-    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
-    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
-    return z + first / freedom + second / freedom**2 + third / freedom**3
-
-
 def percentage(
-    name: str, values: npt.ArrayLike, *, samples: int, seed: int, groups: Groups | None = None
+    name: str,
+    values: npt.ArrayLike,
+    *,
+    samples: int = 2000,
+    seed: int = 0,
+    groups: Groups | None = None,
 ) -> MetricValue:
-    """The mean of values in [0, 1] as a metric in %; without spread to measure (one group), without uncertainty.
+    """The mean of values in [0, 1] as a metric in %; of a single group, without uncertainty.
 
     The standard error is sd / sqrt(n) (ddof 1), or with groups that of a bootstrap over groups, the
     only thing that `samples` and `seed` are for; the interval is `score_interval`. `n` counts
     values, not groups.
     """
+    return percent(name, values, Resampling(samples, seed), groups)
+
+
+def percent(
+    name: str, values: npt.ArrayLike, resampling: Resampling, groups: Groups | None = None
+) -> MetricValue:
+    """The same as `percentage`."""
     array = probabilities(values, name=name)
-    value = 100 * float(array.mean())
-    if len(_by_group(array, groups)[0]) < 2:
-        return MetricValue(name=name, value=value, n=array.size, unit="%")
-    low, high = score_interval(array, groups=groups)
-    if groups is None:
-        error = float(array.std(ddof=1)) / float(np.sqrt(array.size))
-    else:
-        error, _ = bootstrap_mean(array, samples=samples, seed=seed, groups=groups)
+    sums, counts = by_group(array, groups)
+    error, interval = None, None
+    if len(sums) > 1:
+        low, high = ratio_interval(sums, counts)
+        error = (
+            _standard_error(array)
+            if groups is None
+            else spread(ratio_draws(sums, counts, resampling))[0]
+        )
+        error, interval = 100 * error, (100 * low, 100 * high)
     return MetricValue(
         name=name,
-        value=value,
-        standard_error=100 * error,
-        interval=(100 * low, 100 * high),
+        value=100 * float(array.mean()),
+        standard_error=error,
+        interval=interval,
         n=array.size,
         unit="%",
-    )
-
-
-def _by_group(array: Array, groups: Groups | None) -> tuple[Array, Array]:
-    """Sum and number of the values of each group."""
-    if groups is None:
-        return array, np.ones_like(array)
-    if len(groups) != array.size:
-        raise ValueError(f"{array.size} values, but {len(groups)} groups")
-    _, group = np.unique(np.asarray(groups), return_inverse=True)
-    return np.bincount(group, weights=array).astype(np.float64), np.bincount(group).astype(
-        np.float64
     )
 
 
@@ -231,22 +131,25 @@ def mean_value(
     name: str,
     values: npt.ArrayLike,
     *,
-    samples: int,
-    seed: int,
+    samples: int = 2000,
+    seed: int = 0,
     unit: str = "",
     groups: Groups | None = None,
 ) -> MetricValue:
-    """The mean of values [n] as a metric with a 95 % bootstrap interval; of one group, without uncertainty.
+    """The mean of values [n] as a metric with a 95 % bootstrap interval.
 
     The standard error is sd / sqrt(n) (ddof 1), or with groups that of the bootstrap over groups.
+    With a single group there is neither.
     """
     array = finite_values(values, name=name)
-    value = float(array.mean())
-    if len(_by_group(array, groups)[0]) < 2:
-        return MetricValue(name=name, value=value, n=array.size, unit=unit)
-    error, interval = bootstrap_mean(array, samples=samples, seed=seed, groups=groups)
-    if groups is None:
-        error = float(array.std(ddof=1)) / float(np.sqrt(array.size))
-    return MetricValue(
-        name=name, value=value, standard_error=error, interval=interval, n=array.size, unit=unit
-    )
+    sums, counts = by_group(array, groups)
+    draws = ratio_draws(sums, counts, Resampling(samples, seed))
+    metric = measured(name, float(array.mean()), draws, n=array.size, unit=unit)
+    if groups is not None or array.size < 2:
+        return metric
+    return metric.model_copy(update={"standard_error": _standard_error(array)})
+
+
+def _standard_error(array: Array) -> float:
+    """The standard error of the mean of independent values."""
+    return float(array.std(ddof=1)) / math.sqrt(array.size)

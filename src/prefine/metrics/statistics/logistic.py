@@ -1,4 +1,4 @@
-"""Unpenalised logistic regression, exact; where no finite fit exists it says so instead of returning a large number."""
+"""Unpenalised logistic regression, exact; an error where no finite fit exists."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -6,18 +6,16 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from prefine.metrics.statistics.intervals import Array
+from prefine.metrics.statistics.values import regression_rows
+from prefine.newton import Array, Indices, LocalLoss, newton
 
-# The error after a full step is below the step's square: 1e-10 after one of 1e-5.
 _LAST_STEP = 1e-5
 _MOST_STEPS = 200
-# A step that moves every row to its outcome's side, but for rounding, is a direction in which the
-# likelihood rises on.
 _ROUNDING = 1e-9
 
 
 class NoFiniteFitError(ValueError):
-    """The likelihood has no single finite maximum: outcomes are separated, or features depend on each other."""
+    """The likelihood has no single finite maximum: separated outcomes or dependent features."""
 
 
 class LogisticFit(NamedTuple):
@@ -41,10 +39,12 @@ def logistic_regression(
     names: Sequence[str] | None = None,
     start: Array | None = None,
 ) -> LogisticFit:
-    """The coefficients b [K] that maximise sum_i w_i [y_i log sigmoid(x_i b) + (1 - y_i) log sigmoid(-x_i b)].
+    """The coefficients b [K] of the maximum of the weighted likelihood.
 
-    Newton's method. A step that changes a logit by d > 1 and does not climb is shortened to log(1 +
-    d) / d of itself, which is sure to. There is no intercept unless a feature is 1 everywhere.
+    It is sum_i w_i [y_i log sigmoid(x_i b) + (1 - y_i) log sigmoid(-x_i b)].
+
+    Found by Newton's method, as `prefine.newton` says. There is no intercept unless a feature is 1
+    everywhere.
 
     Args:
         features: [N, K].
@@ -59,76 +59,50 @@ def logistic_regression(
             coefficients fit equally well.
         ValueError: Shapes that do not fit, a value that is not finite, an outcome outside [0, 1], a
             negative weight.
-    Source: the step, arXiv:1703.04599 (generalised self-concordant functions).
     """
-    x, y, w = _checked(features, outcomes, weights)
+    x, y, w = regression_rows(features, outcomes, weights)
+    if not (w > 0).any():
+        raise ValueError("all weights are 0, so there is nothing to fit")
     labels = list(names) if names is not None else [f"feature {k}" for k in range(x.shape[1])]
     x, y, w = x[w > 0], y[w > 0], w[w > 0]
     _refuse_dependent(x, labels)
     side = np.where(y == 1, 1.0, -1.0)
     soft = (y > 0) & (y < 1)
-    beta: Array = np.zeros(x.shape[1]) if start is None else start.astype(np.float64)
-    for _ in range(_MOST_STEPS):
-        q = 0.5 + 0.5 * np.tanh(0.5 * (x @ beta))
-        try:
-            solved = np.linalg.solve((x.T * (w * q * (1 - q))) @ x, x.T @ (w * (y - q)))
-        except np.linalg.LinAlgError:
-            break
-        step = solved.astype(np.float64, copy=False)
-        change = x @ step
-        size = float(np.abs(change).max())
-        if size > 1 and not _climbs(x, y, w, beta, step):
-            step = step * (np.log1p(size) / size)
-        beta = beta + step
-        if size < _LAST_STEP:
-            q = 0.5 + 0.5 * np.tanh(0.5 * (x @ beta))
-            hessian: Array = (x.T * (w * q * (1 - q))) @ x
-            return LogisticFit(beta, np.linalg.inv(hessian).astype(np.float64, copy=False))
-        towards = np.where(soft, -np.abs(change), side * change)
-        if towards.min() >= -_ROUNDING * size:
-            raise NoFiniteFitError(_separated(x, step, labels))
-    raise NoFiniteFitError(
-        f"no logistic fit of {len(y)} rows after {_MOST_STEPS} steps; the features hardly "
-        "identify it"
-    )
 
+    def local_loss(coefficients: Array, _: Indices) -> LocalLoss:
+        logits = x @ coefficients[0]
+        q = 0.5 + 0.5 * np.tanh(0.5 * logits)
+        gradient = x.T @ (w * (q - y))
 
-def _checked(
-    features: npt.ArrayLike, outcomes: npt.ArrayLike, weights: npt.ArrayLike | None
-) -> tuple[Array, Array, Array]:
-    x, y = np.asarray(features, dtype=np.float64), np.asarray(outcomes, dtype=np.float64)
-    w = np.ones(len(y)) if weights is None else np.asarray(weights, dtype=np.float64)
-    if x.ndim != 2 or y.shape != x.shape[:1] or w.shape != y.shape or not x.size:
-        raise ValueError(
-            f"need features [N, K], outcomes [N] and weights [N], got {x.shape}, {y.shape} and "
-            f"{w.shape}"
+        def logit_change(step: Array) -> Array:
+            change = x @ step[0]
+            size = np.abs(change).max()
+            # A long step that moves every row to its outcome's side, but for rounding, is a
+            # direction in which the likelihood rises without end.
+            towards = np.where(soft, -np.abs(change), side * change)
+            if size >= _LAST_STEP and towards.min() >= -_ROUNDING * size:
+                raise NoFiniteFitError(_separated(x, step[0], labels))
+            return np.array([size])
+
+        def loss_change(step: Array) -> Array:
+            there = logits + x @ step[0]
+            loss = np.logaddexp(0, there) - np.logaddexp(0, logits) - y * (there - logits)
+            return np.array([w @ loss])
+
+        return LocalLoss(
+            gradient[None], ((x.T * (w * q * (1 - q))) @ x)[None], logit_change, loss_change
         )
-    for name, array in (("features", x), ("outcomes", y), ("weights", w)):
-        infinite = np.argwhere(~np.isfinite(array))
-        if len(infinite):
-            place = ", ".join(str(k) for k in infinite[0])
-            raise ValueError(
-                f"{name}: {len(infinite)} values are not finite numbers, first at [{place}]"
-            )
-    outside = np.flatnonzero((y < 0) | (y > 1))
-    if outside.size:
-        raise ValueError(f"outcomes must be in [0, 1], got {y[outside[0]]} at index {outside[0]}")
-    negative = np.flatnonzero(w < 0)
-    if negative.size:
-        raise ValueError(
-            f"weights must not be negative, got {w[negative[0]]} at index {negative[0]}"
-        )
-    if not (w > 0).any():
-        raise ValueError("all weights are 0, so there is nothing to fit")
-    return x, y, w
 
-
-def _climbs(x: Array, y: Array, w: Array, beta: Array, step: Array) -> bool:
-    """Whether the full step gains a tenth of what its slope promises."""
-    here, there = x @ beta, x @ (beta + step)
-    gain = w @ (y * (there - here) - np.logaddexp(0, there) + np.logaddexp(0, here))
-    slope = (w * (y - (0.5 + 0.5 * np.tanh(0.5 * here)))) @ (there - here)
-    return bool(gain >= 0.1 * slope)
+    first = np.zeros(x.shape[1]) if start is None else start
+    try:
+        found = newton(local_loss, first[None], last_step=_LAST_STEP, most_steps=_MOST_STEPS)
+    except (ArithmeticError, np.linalg.LinAlgError) as error:
+        raise NoFiniteFitError(
+            f"no logistic fit of {len(y)} rows after {_MOST_STEPS} steps; the features hardly "
+            "identify it"
+        ) from error
+    (hessian,) = local_loss(found, np.arange(1)).hessian
+    return LogisticFit(found[0], np.linalg.inv(hessian).astype(np.float64, copy=False))
 
 
 def _refuse_dependent(x: Array, labels: list[str]) -> None:

@@ -1,21 +1,21 @@
-"""Two or more models on the same prompts: how much better, and whether that can be told from chance."""
+"""Two or more models on the same prompts: differences, intervals and tests."""
 
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from prefine.metrics.statistics.intervals import Array, bootstrap_mean, probabilities
+from prefine.metrics.statistics.intervals import mean_value
+from prefine.metrics.statistics.values import Array, probabilities, same_prompts, same_size
 from prefine.records import MetricValue
 
 _SIGNS_AT_ONCE = 1_000_000
 
 
 class Outcomes(NamedTuple):
-    """How well one model did on each prompt.
+    """The outcomes of one model by prompt.
 
     Attributes:
         prompt_ids: Each prompt's id [n], no two the same; any order, models are matched by id.
@@ -47,7 +47,7 @@ class PairedComparison(NamedTuple):
 
 
 class PairedVerdict(NamedTuple):
-    """What many comparisons at once allow to say about two models.
+    """The verdict on two models after many comparisons at once.
 
     Attributes:
         first: Name of the first model.
@@ -67,7 +67,7 @@ class PairedVerdict(NamedTuple):
 def compare(
     first: Outcomes, second: Outcomes, *, samples: int = 2000, flips: int = 9_999, seed: int = 0
 ) -> PairedComparison:
-    """How much better the first model is than the second on the same prompts.
+    """The difference of the first model to the second on the same prompts, with tests.
 
     The interval is a bootstrap over prompts, each with both models' outcomes (95 %, percentiles);
     the standard error is sd / sqrt(n) of the differences (ddof 1).
@@ -97,7 +97,7 @@ def compare_all(
     flips: int = 9_999,
     seed: int = 0,
 ) -> tuple[PairedVerdict, ...]:
-    """Every pair of models on the same prompts, with the chance of any false "better" held at `level`.
+    """Every pair of models on the same prompts, any false "better" having the chance `level`.
 
     Args:
         outcomes: Each model's outcomes, two models or more, all on the same prompts.
@@ -124,12 +124,19 @@ def compare_all(
             "more"
         )
     differences = np.stack([table[i] - table[j] for i, j in pairs])
-    tests = _sign_flips(differences, flips=flips, seed=seed)
+    tests = _sign_flips(differences, flips, seed)
     verdicts = []
     for (i, j), difference, test, corrected in zip(
         pairs, differences, tests, holm(tests), strict=True
     ):
-        comparison = _compared(difference, float(test), samples=samples, seed=seed)
+        metric = mean_value(
+            "difference", 100 * difference, samples=samples, seed=seed, unit="points"
+        )
+        wins, losses = int((difference > 0).sum()), int((difference < 0).sum())
+        ties = difference.size - wins - losses
+        comparison = PairedComparison(
+            metric, wins, losses, ties, sign_test(wins, losses), float(test)
+        )
         ahead = names[i] if comparison.difference.value > 0 else names[j]
         better = ahead if corrected <= level and comparison.difference.value else None
         verdicts.append(PairedVerdict(names[i], names[j], comparison, float(corrected), better))
@@ -137,27 +144,25 @@ def compare_all(
 
 
 def sign_test(wins: int, losses: int) -> float:
-    """Two-sided p of the exact sign test: wins out of wins + losses, each as likely as the other; ties are left out.
+    """Two-sided p of the exact sign test: wins out of wins + losses; ties are left out.
 
-    Twice the smaller binomial tail, at most 1; without a win or a loss it is 1.
+    Each is as likely as the other. Twice the smaller binomial tail, at most 1; without a win or a
+    loss it is 1.
 
     Raises:
         ValueError: A count is negative.
     """
+    from scipy.special import bdtr
+
     if wins < 0 or losses < 0:
         raise ValueError(f"wins and losses must not be negative, got {wins} and {losses}")
-    tries, few = wins + losses, min(wins, losses)
-    tail: int = 1
-    term: int = 1
-    for k in range(few):
-        term = term * (tries - k) // (k + 1)
-        tail += term
-    # Integers of any size; their quotient is rounded once.
-    return min(1.0, float(2 * tail / (1 << tries)))
+    return min(1.0, 2 * float(bdtr(min(wins, losses), wins + losses, 0.5)))
 
 
 def holm(p_values: npt.ArrayLike) -> Array:
-    """The p values [m] corrected for their number: rejecting those <= level keeps the chance of any false one there.
+    """The p values [m] corrected for their number.
+
+    Rejecting those <= level keeps the chance of any false rejection at that level.
 
     Raises:
         ValueError: None, or one outside [0, 1].
@@ -171,24 +176,11 @@ def holm(p_values: npt.ArrayLike) -> Array:
     return corrected
 
 
-def _compared(difference: Array, mean_test: float, *, samples: int, seed: int) -> PairedComparison:
-    _, (low, high) = bootstrap_mean(difference, samples=samples, seed=seed)
-    wins, losses = int((difference > 0).sum()), int((difference < 0).sum())
-    metric = MetricValue(
-        name="difference",
-        value=100 * float(difference.mean()),
-        standard_error=100 * float(difference.std(ddof=1)) / math.sqrt(difference.size),
-        interval=(100 * low, 100 * high),
-        n=difference.size,
-        unit="points",
-    )
-    return PairedComparison(
-        metric, wins, losses, difference.size - wins - losses, sign_test(wins, losses), mean_test
-    )
+def _sign_flips(differences: Array, flips: int, seed: int) -> Array:
+    """Two-sided p of each row's mean [m], from random signs on the prompts.
 
-
-def _sign_flips(differences: Array, *, flips: int, seed: int) -> Array:
-    """Two-sided p of each row's mean [m], from random signs on the prompts: equal models could be exchanged on each."""
+    Two equal models could be exchanged on each prompt.
+    """
     rng = np.random.default_rng(seed)
     observed = np.abs(differences.sum(axis=1))
     # Sums that are equal but for rounding count as equal.
@@ -203,36 +195,13 @@ def _sign_flips(differences: Array, *, flips: int, seed: int) -> Array:
 
 
 def _on_the_same_prompts(outcomes: Mapping[str, Outcomes]) -> Array:
-    """Outcomes [models, n], prompts in the order of their ids: that of the rows must not change a result."""
-    reference = next(iter(outcomes))
-    known = set(outcomes[reference].prompt_ids)
-    order = sorted(known)
+    """Outcomes [models, n], prompts in the order of their ids, not in that of the rows."""
+    same_prompts({name: list(prompt_ids) for name, (prompt_ids, _) in outcomes.items()})
     rows = []
-    for name, (prompt_ids, raw) in outcomes.items():
-        values = probabilities(raw, name=f"outcomes of {name!r}")
-        if len(prompt_ids) != values.size:
-            raise ValueError(
-                f"model {name!r} has {values.size} outcomes, but {len(prompt_ids)} prompt ids"
-            )
-        place = {id_: index for index, id_ in enumerate(prompt_ids)}
-        if len(place) < len(prompt_ids):
-            index = next(i for i, id_ in enumerate(prompt_ids) if place[id_] != i)
-            raise ValueError(
-                f"model {name!r} has prompt {prompt_ids[index]!r} twice, first at index {index}"
-            )
-        if known != set(place):
-            raise ValueError(_difference_of(reference, known, name, set(place)))
-        rows.append(values[[place[id_] for id_ in order]])
-    if len(order) < 2:
-        raise ValueError(f"a paired comparison needs at least two prompts, got {len(order)}")
+    for name, (prompt_ids, given) in outcomes.items():
+        values = probabilities(given, name=f"outcomes of {name!r}")
+        same_size(outcomes=values, prompt_ids=prompt_ids)
+        rows.append(values[np.argsort(np.asarray(prompt_ids))])
+    if len(rows[0]) < 2:
+        raise ValueError(f"a paired comparison needs at least two prompts, got {len(rows[0])}")
     return np.stack(rows)
-
-
-def _difference_of(one: str, of_one: set[str], other: str, of_other: set[str]) -> str:
-    """What two sets of prompts have that the other lacks, in words."""
-    parts = [
-        f"{len(extra)} only of {name!r}, such as {min(extra)!r}"
-        for name, extra in ((one, of_one - of_other), (other, of_other - of_one))
-        if extra
-    ]
-    return f"models {one!r} and {other!r} have different prompts: {'; '.join(parts)}"

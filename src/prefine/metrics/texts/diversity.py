@@ -1,4 +1,4 @@
-"""How different a model's samples are: of one prompt among themselves, and from prompt to prompt."""
+"""Diversity of a model's samples: within a prompt, and across prompts."""
 
 import math
 from collections import Counter

@@ -67,7 +67,7 @@ def near_overlap(
     n: int = 3,
     seed: int = 0,
 ) -> Overlap:
-    """The test texts with a training text whose word n-grams are nearly the same, exact ones among them.
+    """The test texts with nearly the same word n-grams as a training text, or exactly the same.
 
     MinHash finds candidates and the Jaccard similarity of each is then computed exactly: what is
     reported is true. What is missed is a pair at the threshold with a chance of at most 1 in 1,000,
@@ -113,7 +113,7 @@ def near_overlap(
 
 
 def bands(threshold: float) -> int:
-    """Into how many bands `HASHES` are cut: as few as miss a pair at the threshold once in 1,000 times at most."""
+    """The number of bands of `HASHES`: as few as miss a pair at the threshold once in 1,000."""
     cuts = (rows for rows in (16, 8, 4, 2) if (1 - threshold**rows) ** (HASHES // rows) <= 1e-3)
     return HASHES // next(cuts, 1)
 
@@ -128,7 +128,7 @@ def _grams(text: str, n: int) -> frozenset[str]:
 
 
 def _tokens(sets: list[frozenset[str]]) -> list[list[bytes]]:
-    """As bytes, for a lone surrogate is a text, too; sorted, for the order of a set changes from run to run."""
+    """As bytes, for lone surrogates; sorted, for a set's order changes from run to run."""
     return [sorted(gram.encode("utf-8", "surrogatepass") for gram in grams) for grams in sets]
 
 
@@ -144,4 +144,4 @@ def _some(train: Mapping[str, str], test: Mapping[str, str]) -> None:
 
 def _overlap(name: str, matches: tuple[Match, ...], test: Mapping[str, str]) -> Overlap:
     caught = {match.test for match in matches}
-    return Overlap(percentage(name, [id_ in caught for id_ in test], samples=2, seed=0), matches)
+    return Overlap(percentage(name, [id_ in caught for id_ in test]), matches)

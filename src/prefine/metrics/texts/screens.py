@@ -1,4 +1,4 @@
-"""Outputs that no score should be believed for: the same for every prompt, written for the judge, empty, or cut off."""
+"""Outputs without a credible score: repeated, written for the judge, empty, or cut off."""
 
 import re
 from collections import Counter
@@ -10,7 +10,7 @@ from prefine.records import FinishReason, MetricValue
 
 
 class OutputScreen(NamedTuple):
-    """What one screen found.
+    """The result of one screen.
 
     Attributes:
         rate: The share of outputs that it caught, in %.
@@ -40,7 +40,9 @@ _VERDICTS = {
     "an Arena-Hard verdict": r"\[\[\s*[AB]\s*(?:[<>=]+\s*[AB]\s*)?\]\]",
     "a rating in double brackets": r"\[\[\s*\d+(?:\.\d+)?\s*\]\]",
     "an AlpacaEval ranking": r"['\"]rank['\"]\s*:\s*\d|\bordered_models\b",
-    "a winner field": r"['\"](?:winner|verdict|preferred|better_(?:response|output|answer))['\"]\s*:",
+    "a winner field": (
+        r"['\"](?:winner|verdict|preferred|better_(?:response|output|answer))['\"]\s*:"
+    ),
     "a sentence of a judge": (
         r"\b(?:output|response|answer|assistant|model)\s*\(?['\"]?(?:a|b|m|1|2)['\"]?\)?\s+"
         r"(?:is|was)\s+(?:clearly\s+|much\s+|slightly\s+|significantly\s+)?(?:the\s+)?(?:better|best|preferred|winner)\b"
@@ -55,7 +57,9 @@ _VERDICT_LIKE = {what: re.compile(pattern, re.IGNORECASE) for what, pattern in _
 
 
 def identical_outputs(outputs: Mapping[str, str]) -> OutputScreen:
-    """The outputs that are, but for white space around them, the output of another prompt too; empty ones do not count.
+    """The outputs that are the output of another prompt, too, but for white space around them.
+
+    Empty ones do not count.
 
     A few short ones ("Yes.") are nothing; a constant text for every prompt once scored far above
     real models.
@@ -74,7 +78,7 @@ def identical_outputs(outputs: Mapping[str, str]) -> OutputScreen:
 
 
 def verdict_like_outputs(outputs: Mapping[str, str]) -> OutputScreen:
-    """The outputs with text that a judge would write, or that is written to it: verdicts, rankings, chat templates.
+    """The outputs with text by or for a judge: verdicts, rankings, chat templates.
 
     Patterns only: an answer about judges or chat templates is caught, too, and a verdict in other
     words is not. Read what is caught, see `verdict_marks`.
@@ -91,7 +95,7 @@ def verdict_like_outputs(outputs: Mapping[str, str]) -> OutputScreen:
 
 
 def verdict_marks(text: str) -> tuple[str, ...]:
-    """What in a text looks written by or for a judge, in words; empty if nothing does."""
+    """The parts of a text that look written by or for a judge, in words."""
     return tuple(what for what, pattern in _VERDICT_LIKE.items() if pattern.search(text))
 
 
@@ -129,6 +133,5 @@ def truncated_outputs(finish_reasons: Mapping[str, FinishReason]) -> CutScreen:
 def _screen(name: str, flags: Mapping[str, bool]) -> OutputScreen:
     if not flags:
         raise ValueError(f"{name}: there is no output to screen")
-    # Each output is its own group: nothing is resampled.
-    rate = percentage(name, list(flags.values()), samples=2, seed=0)
+    rate = percentage(name, list(flags.values()))
     return OutputScreen(rate, tuple(id_ for id_, caught in flags.items() if caught))

@@ -1,16 +1,20 @@
-"""Arena-Hard: two games per prompt with sides swapped, a strong verdict counting three times; v0.1 and v2.0."""
+"""Arena-Hard v0.1 and v2.0: two games per prompt, a strong verdict counting three times."""
 
+import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from prefine.metrics.statistics.intervals import Array, Groups, bootstrap_ratio, ratio_interval
-from prefine.metrics.statistics.resampling import spread
-from prefine.metrics.win_rates.leaderboard import rating_draws
-from prefine.metrics.win_rates.style_control import same_prompts
+from prefine.metrics.statistics.intervals import ratio_interval
+from prefine.metrics.statistics.resampling import NO_DRAWS, Resampling, measured, ratio_draws
+from prefine.metrics.statistics.values import Array, Bools, refuse, same_size
+from prefine.metrics.win_rates.leaderboard import meetings, rating_draws
+from prefine.metrics.win_rates.style_control import compared_models, percent_of_logits
 from prefine.records import MetricValue
+
+Number = TypeVar("Number", float, Array)
 
 STRONG_WEIGHT = 3
 """How often >> counts."""
@@ -32,7 +36,7 @@ _VERDICTS |= {
 
 
 class Battles(NamedTuple):
-    """What both games of each prompt say, one row per prompt and model [B].
+    """The scores of both games of each prompt, one row per prompt and model [B].
 
     Attributes:
         models: Name of the model.
@@ -105,11 +109,12 @@ def battles(
     Source: `show_result.py` of arena-hard-auto.
     """
     n = len(models)
-    if not len(prompt_ids) == len(baseline_first) == len(model_first) == n:
-        raise ValueError(
-            f"{n} models, but {len(prompt_ids)} prompt ids, {len(baseline_first)} and "
-            f"{len(model_first)} verdicts"
-        )
+    same_size(
+        models=models,
+        prompt_ids=prompt_ids,
+        baseline_first=baseline_first,
+        model_first=model_first,
+    )
     if strong_weight < 1:
         raise ValueError(f"strong_weight must be at least 1, got {strong_weight}")
     scores, weights = np.full(n, np.nan), np.zeros(n)
@@ -139,13 +144,8 @@ def expanded_battles(
         ValueError: Lengths differ, or a score is something else.
     """
     values = np.asarray(scores, dtype=np.float64)
-    if not values.shape == (len(models),) == (len(prompt_ids),):
-        raise ValueError(
-            f"{len(models)} models, but {len(prompt_ids)} prompt ids and scores {values.shape}"
-        )
-    bad = np.flatnonzero(~np.isin(values, (0.0, 0.5, 1.0)))
-    if bad.size:
-        raise ValueError(f"scores must be 0, 0.5 or 1, got {values[bad[0]]} at index {bad[0]}")
+    same_size(models=models, prompt_ids=prompt_ids, scores=values)
+    refuse(~np.isin(values, (0.0, 0.5, 1.0)), values, "must be 0, 0.5 or 1", name="scores")
     sums: dict[tuple[str, str], list[float]] = {}
     for model, prompt, value in zip(models, prompt_ids, values.tolist(), strict=True):
         sums.setdefault((model, prompt), []).append(value)
@@ -160,7 +160,9 @@ def expanded_battles(
 def arena_hard_scores(
     rows: Battles, *, baseline: str, samples: int = 2000, seed: int = 0
 ) -> ArenaHardScores:
-    """The mean weighted score of each model, in %; standard errors from a bootstrap over prompts, score intervals.
+    """The mean weighted score of each model, in %, with score intervals.
+
+    Standard errors are of a bootstrap over prompts.
 
     Args:
         rows: Of `battles`, without rows of the baseline.
@@ -180,21 +182,19 @@ def arena_hard_scores(
     for k, _ in enumerate(names):
         mine = known & (of == k)
         sums, counts = (rows.scores * rows.weights)[mine], rows.weights[mine]
-        error, interval = None, None
-        if mine.sum() > 1:
-            spread_, _ = bootstrap_ratio(sums, counts, samples=samples, seed=seed)
-            low, high = ratio_interval(sums, counts)
-            error, interval = 100 * spread_, (100 * low, 100 * high)
-        values.append(
-            MetricValue(
-                name="arena_hard_score",
-                value=100 * float(sums.sum() / counts.sum()),
-                standard_error=error,
-                interval=interval,
-                n=int(mine.sum()),
-                unit="%",
-            )
+        draws = ratio_draws(sums, counts, Resampling(samples, seed))
+        score = measured(
+            "arena_hard_score",
+            float(sums.sum() / counts.sum()),
+            draws,
+            n=int(mine.sum()),
+            unit="%",
+            scale=100,
         )
+        if len(draws):
+            low, high = ratio_interval(sums, counts)
+            score = score.model_copy(update={"interval": (100 * low, 100 * high)})
+        values.append(score)
         missing.append(int(((of == k) & ~known).sum()))
     asked = len(set(rows.prompt_ids))
     board = [*zip(names, values, missing, strict=True)]
@@ -206,10 +206,10 @@ def arena_hard_scores(
 def arena_hard_elo(
     rows: Battles, *, baseline: str, samples: int = 1000, seed: int = 0
 ) -> ArenaHardElo:
-    """Bradley-Terry scores against the baseline, in %, and Elo ratings, with intervals from a bootstrap over prompts.
+    """Bradley-Terry scores against the baseline, in %, and Elo ratings.
 
-    With one baseline a score is exactly the mean score of `arena_hard_scores`, 100 / (1 +
-    10^((E_base - E_m) / 400)).
+    Intervals are of a bootstrap over prompts. With one baseline a score is the mean score of
+    `arena_hard_scores`, 100 / (1 + 10^((E_base - E_m) / 400)).
 
     Args:
         rows: Of `battles`, without rows of the baseline.
@@ -224,58 +224,34 @@ def arena_hard_elo(
     Deviation: upstream resamples verdicts; prompts are resampled here.
     """
     names, of, known = _models(rows, baseline)
-    drawn = rating_draws(
-        [prompt for prompt, use in zip(rows.prompt_ids, known, strict=True) if use],
-        [model for model, use in zip(rows.models, known, strict=True) if use],
+    met = meetings(
+        np.asarray(rows.prompt_ids)[known],
+        np.asarray(rows.models)[known].tolist(),
         [baseline] * int(known.sum()),
         rows.scores[known],
         weights=rows.weights[known],
-        prompts="any",
-        samples=samples,
-        seed=seed,
     )
-    zero = drawn.models.index(baseline)
-    gaps, gap_draws = (
-        drawn.ratings - drawn.ratings[zero],
-        drawn.draws - drawn.draws[:, zero : zero + 1],
-    )
+    drawn = rating_draws(met, Resampling(samples, seed)).anchored(baseline)
     board = []
-    for name, n, gap, samples_of in zip(
-        drawn.models, drawn.prompts.tolist(), gaps, gap_draws.T, strict=True
-    ):
-        certain = drawn.unbounded > 0 or not len(samples_of) or name == baseline
-        pair = []
-        for metric, unit, of_gap in (
-            ("arena_hard_bt_score", "%", _score),
-            ("arena_hard_elo", "Elo", _elo),
-        ):
-            error, interval = (None, None) if certain else spread(of_gap(samples_of))
-            value = float(of_gap(np.array([gap]))[0])
-            pair.append(
-                MetricValue(
-                    name=metric,
-                    value=value,
-                    standard_error=error,
-                    interval=interval,
-                    n=n,
-                    unit=unit,
-                )
+    for m, name in enumerate(drawn.models):
+        rating = float(drawn.ratings[m])
+        draws, n = NO_DRAWS if name == baseline else drawn.finite(m), int(drawn.prompts[m])
+        score = float(percent_of_logits(np.array(rating)))
+        board.append(
+            (
+                name,
+                measured("arena_hard_bt_score", score, percent_of_logits(draws), n=n, unit="%"),
+                measured("arena_hard_elo", _elo(rating), _elo(draws), n=n, unit="Elo"),
+                0 if name == baseline else int(((of == names.index(name)) & ~known).sum()),
             )
-        left_out = 0 if name == baseline else int(((of == names.index(name)) & ~known).sum())
-        board.append((name, pair[0], pair[1], left_out))
+        )
     board.sort(key=lambda row: -row[1].value)
     models, scores, elo, missing = zip(*board, strict=True)
     return ArenaHardElo(models, scores, elo, missing, drawn.unbounded)
 
 
-def _score(logits: Array) -> Array:
-    scores: Array = 50 + 50 * np.tanh(0.5 * logits)
-    return scores
-
-
-def _elo(logits: Array) -> Array:
-    elo: Array = ELO_ANCHOR + ELO_SCALE * logits / np.log(10)
-    return elo
+def _elo(logits: Number) -> Number:
+    return ELO_ANCHOR + ELO_SCALE / math.log(10) * logits
 
 
 def _verdict(game: str, row: int) -> tuple[float, bool]:
@@ -286,12 +262,9 @@ def _verdict(game: str, row: int) -> tuple[float, bool]:
     return _VERDICTS[game]
 
 
-def _models(
-    rows: Battles, baseline: str
-) -> tuple[list[str], npt.NDArray[np.intp], npt.NDArray[np.bool_]]:
-    """Names, the index of each row's name, and which rows have a verdict."""
-    groups: Groups = rows.prompt_ids
-    names = same_prompts(rows.models, groups, len(rows.scores), baseline=baseline)
+def _models(rows: Battles, baseline: str) -> tuple[list[str], npt.NDArray[np.intp], Bools]:
+    """Names, the index of each row's name, and the rows that have a verdict."""
+    names = compared_models(rows.models, rows.prompt_ids, baseline=baseline)
     of = np.searchsorted(names, np.asarray(rows.models))
     known = ~np.isnan(rows.scores)
     for k, name in enumerate(names):

@@ -1,4 +1,4 @@
-"""Many models on one scale: Bradley-Terry ratings, and who beats whom.
+"""Many models on one scale: Bradley-Terry ratings, and a table of wins.
 
 The fit is the maximum of the likelihood, without a prior: `prefine.ranking` has one, which makes
 every rating finite, also of models that never met or never lost. A published scale must not rest on
@@ -6,21 +6,29 @@ that, so here such models are an error.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from prefine.metrics.statistics.intervals import Array, Groups, Values, percentage
-from prefine.metrics.statistics.resampling import drawn_prompts, spread
-from prefine.metrics.win_rates.meetings import Meetings, Prompts, meetings
+from prefine.metrics.statistics.intervals import percentage
+from prefine.metrics.statistics.resampling import NO_DRAWS, Resampling, measured
+from prefine.metrics.statistics.values import (
+    Array,
+    Bools,
+    Groups,
+    Values,
+    refuse,
+    refuse_repeats,
+    same_prompts,
+    same_size,
+    verdicts,
+)
+from prefine.newton import Indices, LocalLoss, newton
 from prefine.records import MetricValue
 
-# As in prefine.ranking.fitting.bradley_terry: the error after a full step is below the step's
-# square.
-_LAST_STEP = 1e-5
-_MOST_STEPS = 500
 _NUMBERS_AT_ONCE = 4_000_000
+Prompts = Literal["same", "any"]
 
 
 class Leaderboard(NamedTuple):
@@ -60,9 +68,20 @@ class RatingDraws(NamedTuple):
     missing: int
     unbounded: int
 
+    def anchored(self, model: str) -> "RatingDraws":
+        """The ratings with that of this model as 0."""
+        zero = self.models.index(model)
+        return self._replace(
+            ratings=self.ratings - self.ratings[zero], draws=self.draws - self.draws[:, [zero]]
+        )
+
+    def finite(self, model: int) -> Array:
+        """The model's rating on all bootstrap samples; none if any has no finite fit [S]."""
+        return NO_DRAWS if self.unbounded else self.draws[:, model]
+
 
 class WinMatrix(NamedTuple):
-    """Who beats whom.
+    """Wins of every model over every other one.
 
     Attributes:
         models: Sorted by name.
@@ -74,6 +93,28 @@ class WinMatrix(NamedTuple):
     models: tuple[str, ...]
     cells: tuple[tuple[MetricValue | None, ...], ...]
     missing: int
+
+
+class Meetings(NamedTuple):
+    """Wins of M models over each other on N prompts.
+
+    Attributes:
+        models: Sorted by name [M].
+        pairs: Indices i < j of the models that were asked against each other [E, 2].
+        wins: Weighted wins of i and of j on each prompt [N, E, 2]; a tie is half of one for both.
+        missing: Duels without a verdict.
+    """
+
+    models: tuple[str, ...]
+    pairs: npt.NDArray[np.intp]
+    wins: Array
+    missing: int
+
+    def prompts_of(self) -> npt.NDArray[np.integer]:
+        """The number of prompts on which each model has a verdict [M]."""
+        asked = self.wins.sum(axis=2) > 0
+        of_model = (self.pairs == np.arange(len(self.models))[:, None, None]).any(axis=2)
+        return np.array([asked[:, pairs].any(axis=1).sum() for pairs in of_model])
 
 
 def bradley_terry_leaderboard(
@@ -108,38 +149,23 @@ def bradley_terry_leaderboard(
             prompts differ; the anchor is unknown.
     Source: Bradley and Terry 1952; when the fit exists, Ford 1957.
     """
-    drawn = rating_draws(
-        prompt_ids,
-        first,
-        second,
-        p_first,
-        weights=weights,
-        prompts=prompts,
-        samples=samples,
-        seed=seed,
-    )
+    met = meetings(prompt_ids, first, second, p_first, weights=weights, prompts=prompts)
+    drawn = rating_draws(met, Resampling(samples, seed))
     if anchor is not None and anchor not in drawn.models:
         raise ValueError(f"anchor {anchor!r} is not among the models {', '.join(drawn.models)}")
-    zero = None if anchor is None else drawn.models.index(anchor)
-    ratings, draws = drawn.ratings, drawn.draws
-    if zero is not None:
-        ratings, draws = ratings - ratings[zero], draws - draws[:, zero : zero + 1]
-    values = []
-    for m in range(len(ratings)):
-        error, interval = None, None
-        if len(draws) and not drawn.unbounded and m != zero:
-            error, interval = spread(draws[:, m])
-        values.append(
-            MetricValue(
-                name="bradley_terry_rating",
-                value=float(ratings[m]),
-                standard_error=error,
-                interval=interval,
-                n=int(drawn.prompts[m]),
-                unit="logits",
-            )
+    if anchor is not None:
+        drawn = drawn.anchored(anchor)
+    values = [
+        measured(
+            "bradley_terry_rating",
+            float(rating),
+            NO_DRAWS if model == anchor else drawn.finite(m),
+            n=int(drawn.prompts[m]),
+            unit="logits",
         )
-    order = np.argsort(-ratings, kind="stable")
+        for m, (model, rating) in enumerate(zip(drawn.models, drawn.ratings, strict=True))
+    ]
+    order = np.argsort(-drawn.ratings, kind="stable")
     return Leaderboard(
         tuple(drawn.models[m] for m in order),
         tuple(values[m] for m in order),
@@ -148,38 +174,25 @@ def bradley_terry_leaderboard(
     )
 
 
-def rating_draws(
-    prompt_ids: Groups,
-    first: Sequence[str],
-    second: Sequence[str],
-    p_first: Values,
-    *,
-    weights: npt.ArrayLike | None = None,
-    prompts: Prompts = "same",
-    samples: int = 1000,
-    seed: int = 0,
-) -> RatingDraws:
-    """Ratings and their bootstrap samples, for what is computed from several at once.
+def rating_draws(met: Meetings, resampling: Resampling) -> RatingDraws:
+    """Ratings and their bootstrap samples; with a single prompt there are no samples.
 
-    Args and Raises: as for `bradley_terry_leaderboard`. With a single prompt there are no samples.
+    Raises:
+        ValueError: As for `bradley_terry_leaderboard`.
     """
-    met = meetings(prompt_ids, first, second, p_first, weights=weights, prompts=prompts)
     m = len(met.models)
     wins = _matrices(met, met.wins.sum(axis=0)[None])
     _refuse_unbounded(met.models, wins[0])
     (ratings,) = _fit(wins, np.zeros(m))
+    flat = met.wins.reshape(len(met.wins), -1)
+    sums = resampling.draws(len(flat), lambda drawn: drawn @ flat)
     draws, unbounded = [np.zeros((0, m))], 0
-    if len(met.wins) >= 2:
-        flat = met.wins.reshape(len(met.wins), -1)
-        step = max(1, _NUMBERS_AT_ONCE // m**2)
-        for block in drawn_prompts(len(flat), samples=samples, seed=seed):
-            for start in range(0, len(block), step):
-                rows = block[start : start + step] @ flat
-                matrices = _matrices(met, rows.reshape(-1, met.wins.shape[1], 2))
-                finite = _strongly_connected(matrices > 0)
-                unbounded += int((~finite).sum())
-                if finite.any():
-                    draws.append(_fit(matrices[finite], ratings))
+    step = max(1, _NUMBERS_AT_ONCE // m**2)
+    for start in range(0, len(sums), step):
+        matrices = _matrices(met, sums[start : start + step].reshape(-1, met.wins.shape[1], 2))
+        finite = _reaches(matrices > 0).all(axis=(-2, -1))
+        unbounded += int((~finite).sum())
+        draws.append(_fit(matrices[finite], ratings))
     return RatingDraws(
         met.models, ratings, np.concatenate(draws), met.prompts_of(), met.missing, unbounded
     )
@@ -194,13 +207,12 @@ def win_matrix(
     samples: int = 1000,
     seed: int = 0,
 ) -> WinMatrix:
-    """How often each model beats each other one that it met, over the prompts on which they met.
+    """The win rate of each model against each other one that it met, over their common prompts.
 
     Args and Raises: as for `bradley_terry_leaderboard`, with any prompts; every cell says how many
-        it has. Its interval
-    is a score interval, for which nothing is drawn.
+        it has. Its interval is a score interval, for which nothing is drawn.
     """
-    met = meetings(prompt_ids, first, second, p_first, weights=None, prompts="any")
+    met = meetings(prompt_ids, first, second, p_first)
     m = len(met.models)
     counts = met.wins.sum(axis=2)
     asked = counts > 0
@@ -209,9 +221,55 @@ def win_matrix(
     for e, (i, j) in enumerate(met.pairs):
         values = won[asked[:, e], e]
         if values.size:
-            for row, column, mine in ((i, j, values), (j, i, 1 - values)):
-                cells[row][column] = percentage("win_rate", mine, samples=samples, seed=seed)
+            for row, column, won_by_row in ((i, j, values), (j, i, 1 - values)):
+                cells[row][column] = percentage("win_rate", won_by_row)
     return WinMatrix(met.models, tuple(map(tuple, cells)), met.missing)
+
+
+def meetings(
+    prompt_ids: Groups,
+    first: Sequence[str],
+    second: Sequence[str],
+    p_first: Values,
+    *,
+    weights: npt.ArrayLike | None = None,
+    prompts: Prompts = "any",
+) -> Meetings:
+    """Duels [D] added up; the order in which two models were shown no longer matters.
+
+    Raises:
+        ValueError: Lengths differ, a duel is of a model with itself or appears twice, a verdict or
+            a weight is impossible, none has a verdict, or models were asked on different prompts
+            (unless `prompts` is "any").
+    """
+    p = verdicts(p_first, name="p_first")
+    w = np.ones(len(p)) if weights is None else np.asarray(weights, dtype=np.float64)
+    same_size(p_first=p, prompt_ids=prompt_ids, first=first, second=second, weights=w)
+    refuse(~(np.isfinite(w) & (w > 0)), w, "must be positive", name="weights")
+    if np.isnan(p).all():
+        raise ValueError(f"none of {len(p)} duels has a verdict")
+    ids = np.asarray(prompt_ids)
+    # Repeated verdicts are to be averaged, or given as weights.
+    refuse_repeats(zip(ids.tolist(), first, second, strict=True), name="duels")
+    models, index = np.unique(np.asarray([*first, *second], dtype=np.str_), return_inverse=True)
+    one, other = index[: len(p)], index[len(p) :]
+    if (one == other).any():
+        place = int((one == other).argmax())
+        raise ValueError(f"duel {place} is of {first[place]!r} with itself")
+    names = tuple(str(model) for model in models)
+    labels, prompt = np.unique(ids, return_inverse=True)
+    if prompts == "same":
+        same_prompts(
+            {name: set(ids[(one == m) | (other == m)].tolist()) for m, name in enumerate(names)}
+        )
+    low, high = np.minimum(one, other), np.maximum(one, other)
+    pairs, pair = np.unique(np.column_stack([low, high]), axis=0, return_inverse=True)
+    wins = np.zeros((len(labels), len(pairs), 2))
+    known = ~np.isnan(p)
+    p_low = np.where(one == low, p, 1 - p)
+    for side, share in ((0, p_low), (1, 1 - p_low)):
+        np.add.at(wins[:, :, side], (prompt[known], pair.ravel()[known]), (w * share)[known])
+    return Meetings(names, pairs, wins, int((~known).sum()))
 
 
 def _matrices(met: Meetings, sums: Array) -> Array:
@@ -223,21 +281,18 @@ def _matrices(met: Meetings, sums: Array) -> Array:
     return wins
 
 
-def _reaches(beats: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Whether a chain of wins leads from row to column [..., M, M]."""
+def _reaches(beats: Bools) -> Bools:
+    """Return for each row and column if a chain of wins leads from row to column [..., M, M]."""
     m = beats.shape[-1]
     reach = (beats | np.eye(m, dtype=np.bool_)).astype(np.float64)
-    for _ in range(max(1, int(np.ceil(np.log2(max(m, 2)))))):
+    # Every squaring doubles the length of the chains.
+    for _ in range(m.bit_length()):
         reach = (reach @ reach > 0).astype(np.float64)
     return reach > 0
 
 
-def _strongly_connected(beats: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    return np.asarray(_reaches(beats).all(axis=(-2, -1)))
-
-
 def _refuse_unbounded(models: tuple[str, ...], wins: Array) -> None:
-    """Name what keeps the likelihood from having one finite maximum."""
+    """Raise ValueError if the likelihood has no single finite maximum, with what prevents it."""
     beats = wins > 0
     linked = _reaches(beats | beats.T)
     if not linked.all():
@@ -248,7 +303,7 @@ def _refuse_unbounded(models: tuple[str, ...], wins: Array) -> None:
     if reach.all():
         return
     # A group that nobody outside of it beats: all that reach it are in it.
-    top = min((reach[:, k] for k in range(len(models))), key=lambda column: int(column.sum()))
+    top = min(reach.T, key=np.count_nonzero)
     never, rest = ([models[k] for k in np.flatnonzero(group)] for group in (top, ~top))
     raise ValueError(
         f"{', '.join(never)} never lost to {', '.join(rest)}, nor tied: the gap between their "
@@ -260,31 +315,24 @@ def _refuse_unbounded(models: tuple[str, ...], wins: Array) -> None:
 def _fit(wins: Array, start: Array) -> Array:
     """The maximum likelihood ratings of strongly connected wins [S, M, M], mean 0 [S, M]."""
     samples, m = wins.shape[:2]
-    met = wins + wins.transpose(0, 2, 1)
-    ratings = np.broadcast_to(start - start.mean(), (samples, m)).copy()
-    rows = np.arange(samples)
-    for _ in range(_MOST_STEPS):
-        here = ratings[rows]
-        gap = here[:, :, None] - here[:, None, :]
-        p = 0.5 + 0.5 * np.tanh(0.5 * gap)
-        gradient = (wins[rows] - met[rows] * p).sum(axis=2)
-        hessian = -met[rows] * p * (1 - p)
-        diagonal = np.arange(m)
+    diagonal = np.arange(m)
+
+    def local_loss(ratings: Array, rows: Indices) -> LocalLoss:
+        won = wins[rows]
+        met = won + won.transpose(0, 2, 1)
+        p = 0.5 + 0.5 * np.tanh(0.5 * (ratings[:, :, None] - ratings[:, None, :]))
+        hessian = -met * p * (1 - p)
         hessian[:, diagonal, diagonal] = -hessian.sum(axis=2)
         # Ratings are known up to a constant. This adds to their mean's curvature only.
         hessian += hessian[:, diagonal, diagonal].mean(axis=1)[:, None, None] / m
-        step = np.linalg.solve(hessian, gradient[..., None])[..., 0]
-        change = np.where(met[rows] > 0, np.abs(step[:, :, None] - step[:, None, :]), 0).max(
-            axis=(1, 2)
-        )
-        ratings[rows] = (
-            here
-            + step * np.where(change <= 1, 1.0, np.log1p(change) / np.maximum(change, 1.0))[:, None]
-        )
-        rows = rows[change >= _LAST_STEP]
-        if not len(rows):
-            centred: Array = ratings - ratings.mean(axis=1, keepdims=True)
-            return centred
-    raise ArithmeticError(
-        f"no Bradley-Terry fit of {len(rows)} of {samples} win matrices after {_MOST_STEPS} steps"
-    )
+
+        def logit_change(step: Array) -> Array:
+            change = np.abs(step[:, :, None] - step[:, None, :])
+            largest: Array = np.where(met > 0, change, 0).max(axis=(1, 2))
+            return largest
+
+        return LocalLoss((met * p - won).sum(axis=2), hessian, logit_change)
+
+    ratings = newton(local_loss, np.broadcast_to(start - start.mean(), (samples, m)))
+    centred: Array = ratings - ratings.mean(axis=1, keepdims=True)
+    return centred

@@ -1,4 +1,4 @@
-"""The length-controlled win rate of AlpacaEval 2: what the win rate would be if both answers were equally long."""
+"""The length-controlled win rate of AlpacaEval 2: the win rate at equal lengths of both answers."""
 
 import math
 from typing import Literal, NamedTuple
@@ -10,12 +10,17 @@ from prefine.metrics.statistics.glm import (
     STRENGTHS,
     cross_validated_strength,
     penalised_logistic,
-    sigmoid,
 )
-from prefine.metrics.statistics.intervals import NORMAL_QUANTILE, Array, Values, finite_values
-from prefine.metrics.statistics.resampling import drawn_prompts
-from prefine.metrics.win_rates.calibration import GAMED_WEIGHT, AlpacaCalibration
-from prefine.metrics.win_rates.length_rows import Index, LengthTable, checked_rows
+from prefine.metrics.statistics.intervals import NORMAL_QUANTILE
+from prefine.metrics.statistics.resampling import Resampling
+from prefine.metrics.statistics.values import Array, Values, finite_values
+from prefine.metrics.win_rates.length_data import (
+    GAMED_WEIGHT,
+    AlpacaCalibration,
+    Index,
+    LengthTable,
+    checked_rows,
+)
 from prefine.metrics.win_rates.win_rates import win_rate
 from prefine.records import MetricValue
 
@@ -97,7 +102,7 @@ def length_controlled_win_rate(
     samples: int = 1000,
     seed: int = 0,
 ) -> LengthControl:
-    """The win rate at equal lengths in %: mean of sigmoid(psi d_i + phi) over the rows, d_i their difficulties.
+    """The win rate at equal lengths in %: the mean of sigmoid(psi d_i + phi), d_i difficulties.
 
     A row's preference is sigmoid(theta t_i + psi d_i + phi) with t_i = tanh((baseline's length -
     model's) / sd), sd that of the differences (ddof 1, not centred). theta, psi and phi minimise
@@ -145,10 +150,11 @@ def length_controlled_win_rate(
         if calibration is None
         else _difficulties(rows, calibration, alignment)
     )
+    resampling = Resampling(samples, seed)
     if rows.is_baseline:
         strength, found, draws = None, np.zeros(4), np.zeros((samples, 4))
     else:
-        strength, found, draws = _fit(rows, difficulty, calibration, strength, samples, seed)
+        strength, found, draws = _fit(rows, difficulty, calibration, strength, resampling)
     name = (
         "length_controlled_win_rate"
         if shown_first is None
@@ -183,7 +189,7 @@ def length_controlled_win_rate(
 
 
 def controlled_against(model: LengthControl, other: LengthControl) -> MetricValue:
-    """The length-controlled win rate in % of a model against another, both evaluated against one baseline.
+    """The length-controlled win rate in % of a model against another, both of one baseline.
 
     It is the mean of sigmoid((phi - phi') + (psi - psi') d_i) over the instructions, with the
     bootstrap of both on the same samples. Against the baseline itself it is the model's own win
@@ -259,17 +265,16 @@ def _fit(
     difficulty: Array,
     calibration: AlpacaCalibration | None,
     strength: float | None,
-    samples: int,
-    seed: int,
+    resampling: Resampling,
 ) -> tuple[float, Array, Array]:
     """C, the coefficients [4], and those of each bootstrap sample [S, 4]."""
     known, n = rows.known, len(difficulty)
-    own = np.column_stack([rows.length, difficulty, np.ones(n), rows.order])
+    ours = np.column_stack([rows.length, difficulty, np.ones(n), rows.order])
     gamed, labels = (
         (np.zeros((0, 2)), np.zeros(0)) if calibration is None else calibration.gamed_rows()
     )
     # Gamed rows come first: the folds of the cross-validation depend on it.
-    x = np.concatenate([np.column_stack([gamed, np.zeros((len(gamed), 2))]), own[known]])
+    x = np.concatenate([np.column_stack([gamed, np.zeros((len(gamed), 2))]), ours[known]])
     y = np.concatenate([labels, rows.preferences[known]])
     s = np.concatenate([np.full(len(gamed), GAMED_WEIGHT), np.ones(int(known.sum()))])
     used = np.flatnonzero(x.any(axis=0))
@@ -279,31 +284,39 @@ def _fit(
     else:
         c = float(STRENGTHS[-1]) if calibration is None else cross_validated_strength(x, y, s)
     (best,) = penalised_logistic(x, y, c * s)
-    found, draws = np.zeros(4), np.zeros((samples, 4))
+    found, draws = np.zeros(4), np.zeros((resampling.count, 4))
     found[used] = best
-    done = 0
-    for drawn in drawn_prompts(n, samples=samples, seed=seed) if samples else ():
+
+    def refit(drawn: Array) -> Array:
+        """The coefficients on bootstrap samples, from how often each draws every row."""
         weights = np.empty((len(drawn), len(y)))
         weights[:, : len(gamed)] = c * GAMED_WEIGHT
         weights[:, len(gamed) :] = c * drawn[:, known]
-        draws[done : done + len(drawn), used] = penalised_logistic(x, y, weights, start=best)
-        done += len(drawn)
+        return penalised_logistic(x, y, weights, start=best)
+
+    if resampling.count:
+        draws[:, used] = resampling.draws(n, refit)
     return c, found, draws
 
 
 def _predictions(weights: Array, difficulty: Array) -> Array:
     """P(better) at equal lengths, in neither order [..., n], by weights [..., 4]."""
-    return sigmoid(weights[..., 1:2] * difficulty + weights[..., 2:3])
+    from scipy.special import expit
+
+    p: Array = expit(weights[..., 1:2] * difficulty + weights[..., 2:3])
+    return p
 
 
 def _metric(
     name: str, weights: Array, draws: Array, difficulty: Array, *, n: int, seed: int
 ) -> MetricValue:
+    from scipy.special import expit
+
     value = float(_predictions(weights, difficulty).mean())
     error, interval = None, None
     if len(draws):
         done, drawn_values = 0, []
-        for drawn in drawn_prompts(len(difficulty), samples=len(draws), seed=seed):
+        for drawn in Resampling(len(draws), seed).weights(len(difficulty)):
             p = _predictions(draws[done : done + len(drawn)], difficulty)
             drawn_values.append((drawn * p).sum(axis=1) / len(difficulty))
             done += len(drawn)
@@ -313,7 +326,7 @@ def _metric(
         # on one side.
         around, middle = _logit(values), float(_logit(np.array(value)))
         reach = NORMAL_QUANTILE * float(around.std(ddof=1)) * math.sqrt(n / (n - 1))
-        low, high = 100 * sigmoid(np.array([middle - reach, middle + reach]))
+        low, high = 100 * expit(np.array([middle - reach, middle + reach]))
         interval = (min(float(low), 100 * value), max(float(high), 100 * value))
     return MetricValue(
         name=name, value=100 * value, standard_error=error, interval=interval, n=n, unit="%"
@@ -321,8 +334,9 @@ def _metric(
 
 
 def _logit(p: Array) -> Array:
-    inside = np.clip(p, 1e-15, 1 - 1e-15)
-    logits: Array = np.log(inside) - np.log1p(-inside)
+    from scipy.special import logit
+
+    logits: Array = logit(np.clip(p, 1e-15, 1 - 1e-15))
     return logits
 
 

@@ -1,4 +1,4 @@
-"""How an answer is dressed: counts of Markdown, and differences of style between two answers."""
+"""Style of answers: counts of Markdown, and differences between two answers."""
 
 import re
 from typing import NamedTuple
@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from prefine.metrics.statistics.intervals import Array
+from prefine.metrics.statistics.values import Array
 
 STYLE_FEATURES = ("length", "headers", "lists", "bolds")
 """The columns of `style_features`."""
@@ -55,7 +55,9 @@ def markdown_counts(text: str) -> MarkdownCounts:
 
 
 def style_features(model: StyleCounts, baseline: StyleCounts) -> Array:
-    """The differences of style [N, 4], columns `STYLE_FEATURES`, each in (-1, 1); swapped sides change the sign.
+    """The differences of style [N, 4], columns `STYLE_FEATURES`, each in (-1, 1).
+
+    Swapped sides change the sign.
 
     Length is (t_m - t_b) / (t_m + t_b), 0 if both answers are empty. The others are (r_m - r_b) /
     (r_m + r_b + 1) of the densities r = count / (tokens + 1).

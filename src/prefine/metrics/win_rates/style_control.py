@@ -1,4 +1,4 @@
-"""Scores against a baseline with the style's share taken out: one model alone, or many that share the judge's taste."""
+"""Scores against a baseline at equal style, of one model or of many that share one fit."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -6,11 +6,18 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from prefine.metrics.statistics.intervals import Array, Groups, Values
 from prefine.metrics.statistics.logistic import NoFiniteFitError, logistic_regression
-from prefine.metrics.statistics.resampling import drawn_prompts, spread
+from prefine.metrics.statistics.resampling import NO_DRAWS, Resampling, group_index, measured
+from prefine.metrics.statistics.values import (
+    Array,
+    Bools,
+    Groups,
+    Values,
+    same_prompts,
+    same_size,
+    verdicts,
+)
 from prefine.metrics.win_rates.style import STYLE_FEATURES
-from prefine.metrics.win_rates.win_rates import verdicts
 from prefine.records import MetricValue
 
 
@@ -59,7 +66,7 @@ def style_controlled_score(
     samples: int = 1000,
     seed: int = 0,
 ) -> StyleControl:
-    """The score of one model at equal style, 100 sigmoid(c) of the fit logit P(win) = c + features · w.
+    """The score of one model at equal style, 100 sigmoid(c) of logit P(win) = c + features · w.
 
     The style's weights are fitted on this model's own battles, so the score cannot depend on which
     other models are looked at. The price is a wider interval than `style_controlled_scores` has.
@@ -81,13 +88,10 @@ def style_controlled_score(
     y, x, w, known = _rows(scores, features, weights)
     rows = np.arange(known.sum())
     design = np.column_stack([np.ones(len(rows)), x[known]])
-    found, draws, unbounded = _fit(
-        design, y[known], w[known], rows, 1, ["the score"], samples, seed
-    )
-    (score,) = _score_values(
-        found[:1], draws, unbounded, [int(known.sum())], "style_controlled_score"
-    )
-    return StyleControl(score, _coefficients(found[1:], x[known]), int((~known).sum()), unbounded)
+    fit = _fit(design, y[known], w[known], rows, ["the score"], Resampling(samples, seed))
+    score = fit.score(0, int(known.sum()), "style_controlled_score")
+    coefficients = _coefficients(fit.coefficients[1:], x[known])
+    return StyleControl(score, coefficients, int((~known).sum()), fit.unbounded)
 
 
 def style_controlled_scores(
@@ -102,7 +106,9 @@ def style_controlled_scores(
     samples: int = 1000,
     seed: int = 0,
 ) -> StyleLeaderboard:
-    """Scores of many models at equal style, 100 sigmoid(c_m) of logit P(win) = c_m + features · w with one w for all.
+    """Scores of many models at equal style, 100 sigmoid(c_m), with one judge's taste for all.
+
+    The fit is logit P(win) = c_m + features · w, with one w for all models.
 
     Args:
         models: Model of each row [B], never the baseline.
@@ -126,7 +132,8 @@ def style_controlled_scores(
     Deviation: the score is the fit's own, not the median of a bootstrap over rows.
     """
     y, x, w, known = _rows(scores, features, weights)
-    names = same_prompts(models, prompt_ids, len(y), baseline=baseline)
+    same_size(scores=y, models=models, prompt_ids=prompt_ids)
+    names = compared_models(models, prompt_ids, baseline=baseline)
     of = np.searchsorted(names, np.asarray(models))[known]
     answered = np.bincount(of, minlength=len(names))
     if (answered == 0).any():
@@ -139,71 +146,65 @@ def style_controlled_scores(
     if center:
         scaled[:, ~moving] = 0
     design = np.column_stack([of[:, None] == np.arange(len(names)), scaled])
-    _, prompt = np.unique(np.asarray(prompt_ids), return_inverse=True)
-    found, draws, unbounded = _fit(
-        design, y[known], w[known], prompt[known], len(names), names, samples, seed
-    )
-    values = _score_values(
-        found[: len(names)],
-        draws,
-        unbounded,
-        answered.tolist(),
-        f"style_controlled_score{'_centred' if center else ''}",
-    )
-    board = [*zip(names, values, strict=True)]
-    board.append(
-        (baseline, MetricValue(name=values[0].name, value=50, n=len(np.unique(prompt)), unit="%"))
-    )
+    prompt = group_index(prompt_ids)
+    fit = _fit(design, y[known], w[known], prompt[known], names, Resampling(samples, seed))
+    metric = f"style_controlled_score{'_centred' if center else ''}"
+    board = [(name, fit.score(k, int(answered[k]), metric)) for k, name in enumerate(names)]
+    asked = int(prompt.max()) + 1
+    board.append((baseline, MetricValue(name=metric, value=50, n=asked, unit="%")))
     board.sort(key=lambda row: -row[1].value)
-    return StyleLeaderboard(
-        tuple(name for name, _ in board),
-        tuple(value for _, value in board),
-        _coefficients(found[len(names) :], scaled),
-        int((~known).sum()),
-        unbounded,
-    )
+    models, scores = zip(*board, strict=True)
+    coefficients = _coefficients(fit.coefficients[len(names) :], scaled)
+    return StyleLeaderboard(models, scores, coefficients, int((~known).sum()), fit.unbounded)
 
 
-def same_prompts(
-    models: Sequence[str], prompt_ids: Groups, rows: int, *, baseline: str
-) -> list[str]:
+def compared_models(models: Sequence[str], prompt_ids: Groups, *, baseline: str) -> list[str]:
     """The names of the models, sorted, if each has the same prompts, each once.
 
     Raises:
-        ValueError: One has a prompt twice, prompts that another lacks, is the baseline, or lengths
-            differ.
+        ValueError: One has a prompt twice, prompts that another lacks, or is the baseline.
     """
-    if len(models) != rows or len(prompt_ids) != rows:
+    prompts: dict[str, list[object]] = {}
+    for model, prompt in zip(models, np.asarray(prompt_ids).tolist(), strict=True):
+        prompts.setdefault(str(model), []).append(prompt)
+    if baseline in prompts:
         raise ValueError(
-            f"{rows} scores, but {len(models)} models and {len(prompt_ids)} prompt ids"
+            f"row {list(models).index(baseline)} is of the baseline {baseline!r} itself; leave "
+            "its rows out, its score is 50"
         )
-    prompts: dict[str, set[object]] = {}
-    for index, (model, prompt) in enumerate(
-        zip(models, np.asarray(prompt_ids).tolist(), strict=True)
-    ):
-        if model == baseline:
-            raise ValueError(
-                f"row {index} is of the baseline {baseline!r} itself; leave its rows out, its "
-                "score is 50"
-            )
-        seen = prompts.setdefault(str(model), set())
-        if prompt in seen:
-            raise ValueError(f"{model} has prompt {prompt!r} twice, again at index {index}")
-        seen.add(prompt)
-    names = sorted(prompts)
-    for name in names[1:]:
-        if odd := prompts[name] ^ prompts[names[0]]:
-            raise ValueError(
-                f"{names[0]} and {name} have different prompts ({len(odd)}, such as "
-                f"{min(map(str, odd))!r}): "
-                "compare models on the same ones"
-            )
-    return names
+    same_prompts(dict(sorted(prompts.items())))
+    return sorted(prompts)
+
+
+def percent_of_logits(logits: Array) -> Array:
+    """100 sigmoid(logits)."""
+    percent: Array = 50 + 50 * np.tanh(0.5 * logits)
+    return percent
+
+
+class _Fit(NamedTuple):
+    """A fit, repeated on bootstrap samples.
+
+    Attributes:
+        coefficients: All coefficients [K].
+        draws: The models' ones on the samples that have a finite fit [S, M].
+        unbounded: The number of samples that have none.
+    """
+
+    coefficients: Array
+    draws: Array
+    unbounded: int
+
+    def score(self, model: int, n: int, name: str) -> MetricValue:
+        """The score of a model in %."""
+        draws = NO_DRAWS if self.unbounded else percent_of_logits(self.draws[:, model])
+        value = float(percent_of_logits(self.coefficients[model : model + 1])[0])
+        return measured(name, value, draws, n=n, unit="%")
 
 
 def _rows(
     scores: Values, features: npt.ArrayLike, weights: npt.ArrayLike | None
-) -> tuple[Array, Array, Array, npt.NDArray[np.bool_]]:
+) -> tuple[Array, Array, Array, Bools]:
     y, x = verdicts(scores, name="scores"), np.asarray(features, dtype=np.float64)
     w = np.ones(len(y)) if weights is None else np.asarray(weights, dtype=np.float64)
     if x.shape != (len(y), len(STYLE_FEATURES)) or w.shape != y.shape:
@@ -221,24 +222,22 @@ def _fit(
     y: Array,
     w: Array,
     prompt: npt.NDArray[np.integer],
-    scores: int,
     names: list[str],
-    samples: int,
-    seed: int,
-) -> tuple[Array, Array, int]:
-    """Coefficients [K], the scores' ones on bootstrap samples [S, scores], how many samples had no finite fit."""
+    resampling: Resampling,
+) -> _Fit:
     labels = [*names, *STYLE_FEATURES]
     found = _fit_moving(design, y, w, labels, None)
     prompts = int(prompt.max()) + 1
     draws, unbounded = [], 0
-    if prompts >= 2:
-        for block in drawn_prompts(prompts, samples=samples, seed=seed):
-            for drawn in block:
-                try:
-                    draws.append(_fit_moving(design, y, w * drawn[prompt], labels, found)[:scores])
-                except NoFiniteFitError:
-                    unbounded += 1
-    return found, np.array(draws).reshape(-1, scores), unbounded
+    for block in resampling.weights(prompts) if prompts > 1 else ():
+        for drawn in block:
+            try:
+                refit = _fit_moving(design, y, w * drawn[prompt], labels, found)
+            except NoFiniteFitError:
+                unbounded += 1
+            else:
+                draws.append(refit[: len(names)])
+    return _Fit(found, np.array(draws).reshape(-1, len(names)), unbounded)
 
 
 def _fit_moving(design: Array, y: Array, w: Array, labels: list[str], start: Array | None) -> Array:
@@ -263,28 +262,3 @@ def _coefficients(found: Array, features: Array) -> tuple[float | None, ...]:
         float(value) if (column != 0).any() else None
         for value, column in zip(found, features.T, strict=True)
     )
-
-
-def _score_values(
-    found: Array, draws: Array, unbounded: int, n: list[int], name: str
-) -> list[MetricValue]:
-    def percent(logits: Array) -> Array:
-        p: Array = 50 + 50 * np.tanh(0.5 * logits)
-        return p
-
-    values = []
-    for k, size in enumerate(n):
-        error, interval = None, None
-        if not unbounded and len(draws):
-            error, interval = spread(percent(draws[:, k]))
-        values.append(
-            MetricValue(
-                name=name,
-                value=float(percent(found[k : k + 1])[0]),
-                standard_error=error,
-                interval=interval,
-                n=size,
-                unit="%",
-            )
-        )
-    return values

@@ -1,4 +1,4 @@
-"""Adapter folders: small matrices beside the weights of a base model that lies elsewhere (PEFT's layout).
+"""Adapter folders in PEFT's layout: small matrices for a base model that is elsewhere.
 
 peft is imported where it is used: it takes seconds, and most runs have no adapter.
 """
@@ -18,10 +18,10 @@ _WEIGHTS = "adapter_model.safetensors"
 
 
 def base_of(path: str) -> str | None:
-    """Folder or hub id of the base model, if `path` is an adapter folder; else None.
+    """Return the folder or hub id of an adapter's base model; None if `path` is no adapter folder.
 
     Raises:
-        BackendError: It is one, but its configuration is damaged or its base is not there.
+        BackendError: The adapter's configuration is damaged, or its base is not there.
     """
     file = Path(path) / _CONFIG
     if not file.is_file():
@@ -33,8 +33,7 @@ def base_of(path: str) -> str | None:
     base = adapter_settings(path).get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
         raise BackendError(
-            f"{file}: names no base model (base_model_name_or_path); add the folder or hub id of "
-            "one"
+            f"{file}: names no base model; add its folder or hub id as base_model_name_or_path"
         )
     if (Path(base) / _CONFIG).is_file():
         raise BackendError(
@@ -49,23 +48,19 @@ def base_of(path: str) -> str | None:
 
 
 def adapter_settings(path: str) -> dict[str, Any]:
-    """What an adapter folder's configuration says.
-
-    Raises:
-        BackendError: It is no JSON object.
-    """
+    """Return an adapter's configuration; raise BackendError if it is no JSON object."""
     file = Path(path) / _CONFIG
     try:
         settings = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(settings, dict):
+            raise ValueError("no object")
     except (OSError, ValueError) as error:
         raise BackendError(f"{file}: damaged ({error}); restore the folder") from error
-    if not isinstance(settings, dict):
-        raise BackendError(f"{file}: damaged (no object); restore the folder")
     return settings
 
 
 def load_onto(model: Any, path: str) -> Any:
-    """The base model with the adapter of a folder, not merged: its matrices keep their own precision.
+    """Return the base model with an adapter, not merged: its matrices keep their own precision.
 
     Raises:
         BackendError: The adapter does not fit the model.
@@ -82,24 +77,21 @@ def load_onto(model: Any, path: str) -> Any:
             f"{path}: the adapter cannot be loaded onto its base model: {error}; train it again, "
             "or restore the base"
         ) from error
-    # What is not in the file keeps its random start, which would be another model.
+    # Weights that are not in the file keep their random start, which would be another model.
     if missing := sorted(set(get_peft_model_state_dict(adapted)) - stored):
         raise BackendError(
             f"{path}: {len(missing)} adapter weights are missing from {_WEIGHTS}, such as "
-            f"{', '.join(missing[:3])}; "
-            "restore the folder"
+            f"{', '.join(missing[:3])}; restore the folder"
         )
     return adapted
 
 
 def whole(model: Any) -> Any:
-    """The model itself, any adapter that it was loaded with folded into its weights."""
+    """Return the model with the adapter that it was loaded with merged into its weights."""
+    if not hasattr(model, "merge_and_unload"):
+        return model
     # Loading the adapter froze the weights beside it.
-    return (
-        model.merge_and_unload().requires_grad_(True)
-        if hasattr(model, "merge_and_unload")
-        else model
-    )
+    return model.merge_and_unload().requires_grad_(True)
 
 
 def save_adapter(model: Any, folder: Path, *, base: str) -> None:
@@ -107,8 +99,8 @@ def save_adapter(model: Any, folder: Path, *, base: str) -> None:
 
     Args:
         model: With one adapter, see `training.adapter.attach`.
-        folder: Is made.
-        base: Folder or hub id of the model that it belongs to; a folder is named by its whole path.
+        folder: Created if it is missing.
+        base: Folder or hub id of the base model; a folder is stored as an absolute path.
     """
     (settings,) = model.peft_config.values()
     settings.base_model_name_or_path = str(Path(base).resolve()) if Path(base).is_dir() else base
@@ -119,7 +111,7 @@ def save_adapter(model: Any, folder: Path, *, base: str) -> None:
 
 
 def merge(model: Any) -> None:
-    """Fold the adapter that was attached to `model` into its weights, in float32, in place."""
+    """Merge the adapter that was attached to `model` into its weights, in float32, in place."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     if next(model.parameters()).dtype != torch.float64:
@@ -129,15 +121,15 @@ def merge(model: Any) -> None:
     }
     for name, module in wrapped.items():
         module.merge()
-        # A layer with several weights (experts) is wrapped once for each; what was within the
-        # outermost goes with it.
+        # A layer with several weights (experts) is wrapped once for each. Replacing the outermost
+        # wrapper removes those inside it.
         if not any(name.startswith(f"{other}.") for other in wrapped):
             model.set_submodule(name, module.get_base_layer())
     model.delete_adapter(list(model.peft_config))
 
 
 def linear_layers(model: Any) -> list[str]:
-    """Names of the layers that an adapter can be put beside: the linear ones, without the output head."""
+    """Return the names of the linear layers without the output head: adapters go there."""
     from transformers.pytorch_utils import Conv1D
 
     head = model.get_output_embeddings()
@@ -150,10 +142,6 @@ def linear_layers(model: Any) -> list[str]:
 
 
 def require_peft(where: str) -> None:
-    """Find out without importing it whether the package is there; `where` begins the message.
-
-    Raises:
-        ConfigError: It is not.
-    """
+    """Raise ConfigError if peft is not installed; `where` starts the message."""
     if find_spec("peft") is None:
         raise ConfigError(f"{where}: adapters need the package 'peft'; install prefine[train]")

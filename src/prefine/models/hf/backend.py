@@ -1,7 +1,7 @@
 """Hugging Face models in this process."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Annotated, Any
 
@@ -12,8 +12,7 @@ from prefine import chat
 from prefine.calls.protocol import Batch, Call, Failure
 from prefine.config.sections import Decoding
 from prefine.errors import ConfigError
-from prefine.models.hf.first_token import first_token_logps
-from prefine.models.hf.generation import draw, padded_length, uniforms
+from prefine.models.hf.generation import Drawn, draw, first_token_logps, padded_length, uniforms
 from prefine.models.hf.loading import (
     Dtype,
     check_model,
@@ -58,11 +57,11 @@ class HfModel:
         self._device = device
 
     def at(self, path: str) -> "HfModel":
-        """Another folder's model, run with the same settings."""
+        """Return the model of another folder with the same settings."""
         return HfModel(path=path, dtype=self.dtype, device=self._device, batch_rows=self.batch_rows)
 
     def check(self) -> None:
-        """Raise before any work when the folder cannot be used; loads no weights."""
+        """Raise before any work if the folder cannot be used; loads no weights."""
         check_model(self.path)
 
     @cached_property
@@ -82,32 +81,27 @@ class HfModel:
 
     @cached_property
     def generation_config(self) -> Any:
-        """What stops generation; read without loading weights."""
+        """The generation config; read without loading weights."""
         return load_generation_config(self.path)
 
     @cached_property
     def positions(self) -> int | None:
-        """How many tokens the model reads, where it says so; read without loading weights."""
+        """The longest input in tokens, if the model's config says so; loads no weights."""
         return load_positions(self.path)
 
     @cached_property
     def device(self) -> str:
-        """Where it runs."""
+        """The device it runs on."""
         return default_device() if self._device == "auto" else self._device
 
     def check_prompt(self, prompt: Prompt, decoding: Decoding, *, where: str) -> None:
-        """Nothing, if prompt and answer fit into the model's positions; loads no weights.
-
-        Raises:
-            PromptTooLong: They do not.
-        """
+        """Raise PromptTooLong if prompt and answer exceed the positions; loads no weights."""
         tokens = len(self._prompt_ids(prompt))
         if self.positions is not None and tokens + decoding.max_new_tokens > self.positions:
             raise PromptTooLong(
                 f"{prompt.source}, prompt {prompt.id}: {tokens} tokens and "
-                f"{decoding.max_new_tokens} new ones exceed "
-                f"the model's {self.positions} positions; lower {where}.max_new_tokens or shorten "
-                "the prompt"
+                f"{decoding.max_new_tokens} new ones exceed the model's {self.positions} "
+                f"positions; lower {where}.max_new_tokens or shorten the prompt"
             )
 
     def sample(
@@ -119,14 +113,23 @@ class HfModel:
         *,
         group: int,
     ) -> Iterable[Batch[Completion]]:
-        """The wanted completions in batches of fixed shape and fixed places.
+        """Yield the wanted completions in batches whose shape and order never change.
 
-        Prompts of one length bucket are blocked in the order of the shard, samples in groups of
-        `group`, so neither more prompts nor a larger M moves a completion to another place.
+        First prompts are sorted into buckets of one padded length, then each bucket is cut into
+        blocks in the order of the shard, then samples into groups of `group`: so that neither more
+        prompts nor a larger M moves a completion to another place in another batch.
         """
         keys = {(call.payload.prompt.id, call.payload.sample_index): call.key for call in wanted}
         ids = {prompt.id: self._prompt_ids(prompt) for prompt in shard}
-        for block in self._blocks(shard, ids):
+        buckets: dict[int, list[Prompt]] = {}
+        for prompt in shard:
+            buckets.setdefault(padded_length(len(ids[prompt.id])), []).append(prompt)
+        blocks = [
+            prompts[start : start + self._block_size]
+            for _, prompts in sorted(buckets.items())
+            for start in range(0, len(prompts), self._block_size)
+        ]
+        for block in blocks:
             for start in range(0, samples, group):
                 indices = range(start, start + group)
                 places = [(prompt.id, index) for prompt in block for index in indices]
@@ -137,7 +140,7 @@ class HfModel:
 
     @property
     def conversations_per_batch(self) -> int:
-        """A judge's prompts are many times as long as those that completions are sampled for."""
+        """An eighth of `batch_rows`: a judge's prompts are many times as long as others."""
         return max(1, self.batch_rows // 8)
 
     def respond(
@@ -149,34 +152,30 @@ class HfModel:
         seed: int,
         first_token: bool,
     ) -> list[Reply | Failure]:
-        """One reply per conversation, in one batch; with `first_token` one forward pass and its likeliest tokens."""
+        """Return one reply per conversation, in one batch.
+
+        With `first_token` it is one forward pass, and the reply has the likeliest first tokens.
+        """
         ids = [self._prompt_ids(Prompt.make(messages)) for messages in conversations]
-        room = [
-            self.positions is None or len(row) + max_new_tokens <= self.positions for row in ids
-        ]
-        fitting = [row for row, fits in zip(ids, room, strict=True) if fits]
-        answered = iter(
-            (
-                self._first_tokens(fitting)
-                if first_token
-                else self._written(fitting, max_new_tokens, temperature, seed)
-            )
-            if fitting
-            else ()
-        )
+        limit = math.inf if self.positions is None else self.positions
+        fitting = [row for row in ids if len(row) + max_new_tokens <= limit]
+        replies: Iterator[Reply] = iter(())
+        if fitting and first_token:
+            replies = self._first_tokens(fitting)
+        elif fitting:
+            replies = self._written(fitting, max_new_tokens, temperature, seed)
         too_long = Failure(
             f"the judge's prompt does not fit into the {self.positions} positions of {self.label}"
         )
-        return [next(answered) if fits else too_long for fits in room]
+        return [next(replies) if len(row) + max_new_tokens <= limit else too_long for row in ids]
 
     def _first_tokens(self, rows: list[list[int]]) -> Iterator[Reply]:
-        for row, logps in zip(
-            rows, first_token_logps(self.model, rows, pad_id=self._pad_id), strict=True
-        ):
+        likeliest = first_token_logps(self.model, rows, pad_id=self._pad_id)
+        for row, logps in zip(rows, likeliest, strict=True):
             texts: dict[str, float] = {}
             for token, logp in logps.items():
                 text = self.tokenizer.decode([token])
-                # Pieces of characters all decode to the same sign.
+                # Pieces of characters all decode to the same replacement character.
                 texts[text] = float(np.logaddexp(texts.get(text, -math.inf), logp))
             first = self.tokenizer.decode([next(iter(logps))])
             yield Reply(
@@ -186,20 +185,17 @@ class HfModel:
     def _written(
         self, rows: list[list[int]], max_new_tokens: int, temperature: float, seed: int
     ) -> Iterator[Reply]:
-        drawn = draw(
-            self.model,
+        drawn = self._draw(
             rows,
             group=1,
             streams=uniforms([content_hash("reply", seed, row) for row in rows], max_new_tokens),
             wanted=[True] * len(rows),
             temperature=temperature,
             top_p=1.0,
-            stop_ids=self._stop_ids,
-            pad_id=self._pad_id,
         )
         for row, one in zip(rows, drawn, strict=True):
             assert one is not None, "every row is wanted"
-            text = self.tokenizer.decode(list(one.token_ids), skip_special_tokens=True)
+            text = self._text(one.token_ids)
             usage = Usage(calls=1, prompt_tokens=len(row), completion_tokens=len(one.token_ids))
             yield Reply(text, "stop" if one.stopped else "length", None, usage)
 
@@ -212,18 +208,6 @@ class HfModel:
             )
         return ids
 
-    def _blocks(
-        self, shard: Sequence[Prompt], ids: Mapping[str, list[int]]
-    ) -> Iterator[list[Prompt]]:
-        buckets: dict[int, list[Prompt]] = {}
-        for prompt in shard:
-            buckets.setdefault(padded_length(len(ids[prompt.id])), []).append(prompt)
-        size = max(1, self.batch_rows // 2)
-        for bucket in sorted(buckets):
-            prompts = buckets[bucket]
-            for start in range(0, len(prompts), size):
-                yield prompts[start : start + size]
-
     def _draw_block(
         self,
         block: list[Prompt],
@@ -234,8 +218,7 @@ class HfModel:
     ) -> dict[str, Completion | Failure]:
         # A short block is filled up with its first prompt: the shape must not depend on what
         # follows in the file.
-        size = max(1, self.batch_rows // 2)
-        rows = block + [block[0]] * (size - len(block))
+        rows = block + [block[0]] * (self._block_size - len(block))
         places = [(prompt, index) for prompt in rows for index in indices]
         real = len(block) * len(indices)
         wanted = [place < real and (p.id, i) in keys for place, (p, i) in enumerate(places)]
@@ -243,42 +226,53 @@ class HfModel:
             [content_hash("stream", decoding.seed, p.id, i) for p, i in places],
             decoding.max_new_tokens,
         )
-        drawn = draw(
-            self.model,
+        drawn = self._draw(
             [ids[prompt.id] for prompt in rows],
             group=len(indices),
             streams=streams,
             wanted=wanted,
             temperature=decoding.temperature,
             top_p=decoding.top_p,
-            stop_ids=self._stop_ids,
-            pad_id=self._pad_id,
         )
-        answers: dict[str, Completion | Failure] = {}
-        for (prompt, index), one in zip(places, drawn, strict=True):
-            if one is None:
-                continue
-            if not math.isfinite(one.logp):
-                answers[keys[prompt.id, index]] = Failure(
-                    "the model's log-probabilities are not finite"
-                )
-                continue
-            text_ids = one.token_ids[:-1] if one.stopped else one.token_ids
-            text = self.tokenizer.decode(list(text_ids), skip_special_tokens=True)
-            answers[keys[prompt.id, index]] = Completion(
-                id=content_hash("sampled", keys[prompt.id, index], one.token_ids),
-                prompt_id=prompt.id,
-                sample_index=index,
-                message=Message(role="assistant", content=text),
-                token_ids=one.token_ids,
-                tokenizer_hash=self._tokenizer_hash,
-                sampled_logp=one.logp,
-                model=self.label,
-                sampling=dict(decoding_settings(decoding)),
-                seed=decoding.seed,
-                finish_reason="stop" if one.stopped else "length",
+        return {
+            keys[prompt.id, index]: self._completion(
+                prompt, index, keys[prompt.id, index], one, decoding
             )
-        return answers
+            for (prompt, index), one in zip(places, drawn, strict=True)
+            if one is not None
+        }
+
+    def _completion(
+        self, prompt: Prompt, index: int, key: str, drawn: Drawn, decoding: Decoding
+    ) -> Completion | Failure:
+        if not math.isfinite(drawn.logp):
+            return Failure("the model's log-probabilities are not finite")
+        text = self._text(drawn.token_ids[:-1] if drawn.stopped else drawn.token_ids)
+        return Completion(
+            id=content_hash("sampled", key, drawn.token_ids),
+            prompt_id=prompt.id,
+            sample_index=index,
+            message=Message(role="assistant", content=text),
+            token_ids=drawn.token_ids,
+            tokenizer_hash=self._tokenizer_hash,
+            sampled_logp=drawn.logp,
+            model=self.label,
+            sampling=dict(decoding_settings(decoding)),
+            seed=decoding.seed,
+            finish_reason="stop" if drawn.stopped else "length",
+        )
+
+    @cached_property
+    def _draw(self) -> Callable[..., list[Drawn | None]]:
+        return partial(draw, self.model, stop_ids=self._stop_ids, pad_id=self._pad_id)
+
+    def _text(self, token_ids: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(list(token_ids), skip_special_tokens=True))
+
+    @property
+    def _block_size(self) -> int:
+        """Prompts per batch; with 2 samples each, a batch has `batch_rows`."""
+        return max(1, self.batch_rows // 2)
 
     @cached_property
     def _tokenizer_hash(self) -> str:

@@ -1,4 +1,4 @@
-"""Batched sampling with a KV cache whose every row is a function of its own prompt, seed and place in the batch.
+"""Batched sampling in which each row depends only on its own prompt, seed and place in the batch.
 
 All tensors of a batch have shapes that do not depend on which rows are wanted, so that a resumed or
 extended run draws the same bytes as a fresh one (same machine, versions and dtype).
@@ -14,10 +14,11 @@ from torch import Tensor
 from prefine.errors import NumericsError
 
 PROMPT_BUCKET = 64
+LIKELIEST = 100
 
 
 class Drawn(NamedTuple):
-    """One drawn completion: its tokens with the stop token, their summed log-probability, why it ended."""
+    """One drawn completion: tokens with the stop token, summed log-probability, why it ended."""
 
     token_ids: tuple[int, ...]
     logp: float
@@ -25,14 +26,14 @@ class Drawn(NamedTuple):
 
 
 def uniforms(keys: list[str], count: int) -> Float[np.ndarray, "rows count"]:
-    """The random stream of each row, from its key alone [rows, count], in [0, 1)."""
+    """Return the random numbers of each row, from its key alone [rows, count], in [0, 1)."""
     return np.stack(
         [np.random.Generator(np.random.Philox(key=int(key, 16))).random(count) for key in keys]
     )
 
 
 def padded_length(tokens: int) -> int:
-    """The bucket that a prompt of this many tokens is padded to."""
+    """Return the length that a prompt of this many tokens is padded to."""
     return -(-tokens // PROMPT_BUCKET) * PROMPT_BUCKET
 
 
@@ -65,21 +66,14 @@ def draw(
     Returns: Per row the completion, or None. Log-probabilities are the model's own (temperature 1),
         in nats.
     """
+    # First, one pass over the padded prompts fills the cache; then each prompt's cache is repeated
+    # for its samples; then one token per row and step is drawn and fed back. Rows that have ended
+    # are carried along as padding, because shapes must not depend on them.
     device = model.device
-    width = padded_length(max(len(ids) for ids in prompts))
-    ids = torch.tensor([[pad_id] * (width - len(p)) + p for p in prompts], device=device)
-    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
-    out = model(
-        input_ids=ids,
-        attention_mask=mask,
-        position_ids=_positions(mask),
-        use_cache=True,
-        logits_to_keep=1,
-    )
-    cache = out.past_key_values
+    logits, mask, cache = _read_prompts(model, prompts, pad_id, use_cache=True)
     cache.batch_repeat_interleave(group)
     mask = mask.repeat_interleave(group, dim=0)
-    logits = out.logits[:, -1].repeat_interleave(group, dim=0)
+    logits = logits.repeat_interleave(group, dim=0)
     position = mask.sum(dim=1, keepdim=True)
 
     if bool(torch.isnan(logits).any(dim=-1).all()):
@@ -114,11 +108,62 @@ def draw(
             use_cache=True,
         )
         logits = out.logits[:, -1]
-    return _collect(torch.stack(chosen, 1), torch.stack(alive, 1), logp, wanted, stop_ids)
+    lengths = torch.stack(alive, 1).sum(dim=1).tolist()
+    rows_of_tokens = torch.stack(chosen, 1).tolist()
+    drawn: list[Drawn | None] = []
+    for tokens, length, value, want in zip(
+        rows_of_tokens, lengths, logp.tolist(), wanted, strict=True
+    ):
+        kept = tuple(tokens[:length])
+        drawn.append(Drawn(kept, value, bool(kept) and kept[-1] in stop_ids) if want else None)
+    return drawn
 
 
-def _positions(mask: Int[Tensor, "rows width"]) -> Int[Tensor, "rows width"]:
-    return (mask.cumsum(dim=1) - 1).clamp(min=0)
+@torch.inference_mode()
+def first_token_logps(
+    model: Any, prompts: list[list[int]], *, pad_id: int
+) -> list[dict[int, float]]:
+    """Return the likeliest first tokens after each prompt with their log-probabilities [nat].
+
+    Args:
+        model: A causal language model of transformers, in eval mode.
+        prompts: Token ids, padded on the left to one bucket.
+        pad_id: Token for padding.
+
+    Raises:
+        NumericsError: The logits of a prompt are not finite numbers.
+    """
+    logits, _, _ = _read_prompts(model, prompts, pad_id, use_cache=False)
+    logps = torch.log_softmax(logits.float(), dim=-1)
+    if bool(torch.isnan(logps).any()):
+        raise NumericsError("the judge's logits are not numbers (NaN); its weights are damaged")
+    values, tokens = logps.topk(min(LIKELIEST, logps.shape[-1]), dim=-1)
+    return [
+        dict(zip(t, v, strict=True)) for t, v in zip(tokens.tolist(), values.tolist(), strict=True)
+    ]
+
+
+def _read_prompts(
+    model: Any, prompts: list[list[int]], pad_id: int, *, use_cache: bool
+) -> tuple[Float[Tensor, "prompts vocabulary"], Int[Tensor, "prompts width"], Any]:
+    """Return the logits after each prompt, the attention mask, and the KV cache."""
+    width = padded_length(max(map(len, prompts)))
+    padding = [width - len(ids) for ids in prompts]
+    ids = torch.tensor(
+        [[pad_id] * pads + ids for pads, ids in zip(padding, prompts, strict=True)],
+        device=model.device,
+    )
+    mask = torch.tensor(
+        [[0] * pads + [1] * (width - pads) for pads in padding], device=model.device
+    )
+    out = model(
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
+        use_cache=use_cache,
+        logits_to_keep=1,
+    )
+    return out.logits[:, -1], mask, out.past_key_values
 
 
 def _choose(
@@ -127,7 +172,7 @@ def _choose(
     temperature: float,
     top_p: float,
 ) -> Int[Tensor, " rows"]:
-    """The token whose share of the cumulative probability contains the row's uniform number."""
+    """Return the token whose share of the cumulative probability contains the uniform number."""
     if temperature == 0:
         return logps.argmax(dim=-1)
     probs = torch.softmax(logps.double() / temperature, dim=-1)
@@ -142,20 +187,3 @@ def _choose(
     token = torch.searchsorted(edges, (number * edges[:, -1])[:, None], right=True)[:, 0]
     token = torch.minimum(token, (edges < edges[:, -1:]).sum(dim=-1))
     return token if order is None else order.gather(1, token[:, None])[:, 0]
-
-
-def _collect(
-    tokens: Int[Tensor, "rows steps"],
-    alive: Tensor,
-    logp: Tensor,
-    wanted: list[bool],
-    stop_ids: frozenset[int],
-) -> list[Drawn | None]:
-    lengths = alive.sum(dim=1).tolist()
-    drawn: list[Drawn | None] = []
-    for ids, length, value, want in zip(
-        tokens.tolist(), lengths, logp.tolist(), wanted, strict=True
-    ):
-        kept = tuple(ids[:length])
-        drawn.append(Drawn(kept, value, bool(kept) and kept[-1] in stop_ids) if want else None)
-    return drawn

@@ -23,14 +23,14 @@ from prefine.errors import BackendError, ConfigError
 from prefine.models.hf.adapters import adapter_settings, base_of, linear_layers, load_onto
 from prefine.records import content_hash
 
-# Loading takes a bar of its own per model; ours say what the user waits for.
+# transformers shows a bar for each model; our progress bars name the stage instead.
 disable_progress_bar()  # type: ignore[no-untyped-call]
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
-# What a model folder's answers depend on: weights, shape, stop tokens, tokenizer, chat template.
+# Files that a model's answers depend on: weights, shape, stop tokens, tokenizer, chat template.
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
-_DECIDING_FILES = (
+_FINGERPRINTED = (
     "*.safetensors",
     "*config.json",
     "tokenizer.*",
@@ -42,13 +42,14 @@ _DECIDING_FILES = (
 
 
 def default_device() -> str:
-    """The accelerator when there is one that knows float64 (Apple's does not), which sampling needs; else the CPU."""
+    """Return the accelerator, or the CPU if there is none with float64, which sampling needs."""
+    # Apple's mps has no float64.
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     return "cpu" if accelerator is None or accelerator.type == "mps" else accelerator.type
 
 
 def load_tokenizer(path: str) -> Any:
-    """The tokenizer of a model folder or hub id.
+    """Return the tokenizer of a model folder or hub id.
 
     Raises:
         BackendError: There is none, or it is damaged.
@@ -65,16 +66,15 @@ def load_tokenizer(path: str) -> Any:
     if not tokenizer.chat_template:
         raise ConfigError(
             f"{path}: the tokenizer has no chat template, so messages cannot be turned into "
-            "tokens; use an "
-            "instruction-tuned model, or add chat_template.jinja to the folder"
+            "tokens; use an instruction-tuned model, or add chat_template.jinja to the folder"
         )
     return tokenizer
 
 
 def load_model(path: str, *, dtype: Dtype, device: str) -> Any:
-    """The model of a folder or hub id, in eval mode, without running code that comes with it.
+    """Return the model of a folder or hub id, in eval mode; its own code is never run.
 
-    An adapter stays beside the weights of its base: `adapters.whole` merges it.
+    An adapter is not merged; `adapters.whole` does that.
 
     Raises:
         BackendError: There is none, or it is damaged.
@@ -83,8 +83,26 @@ def load_model(path: str, *, dtype: Dtype, device: str) -> Any:
     if base is not None:
         return load_onto(load_model(base, dtype=dtype, device=device), path).eval()
     _check_folder(path, ("config.json",), "model")
+    model, missing = load_weights(AutoModelForCausalLM, path, dtype, "model")
+    if missing:
+        raise BackendError(
+            f"{path}: {len(missing)} weights are missing from the files, such as "
+            f"{', '.join(missing[:3])}; restore or download the folder again"
+        )
+    return model.to(device).eval()
+
+
+def load_weights(auto_class: Any, path: str, dtype: Dtype, what: str) -> tuple[Any, list[str]]:
+    """Return a model and the names of its weights that are in no file.
+
+    transformers draws missing weights at random, which would be another model: callers must refuse
+    it.
+
+    Raises:
+        BackendError: The files are missing or damaged.
+    """
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        model, loading = auto_class.from_pretrained(
             path,
             dtype=dtype if dtype == "auto" else getattr(torch, dtype),
             trust_remote_code=False,
@@ -93,23 +111,14 @@ def load_model(path: str, *, dtype: Dtype, device: str) -> Any:
         )
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise BackendError(
-            f"{path}: the model cannot be loaded: {error}; restore or download the folder again"
+            f"{path}: the {what} cannot be loaded: {error}; restore or download the folder again"
         ) from error
-    model, loading = loaded
-    # What is not in the file would be drawn at random, and nobody would know that the model is
-    # another one.
-    if missing := sorted(loading["missing_keys"]):
-        raise BackendError(
-            f"{path}: {len(missing)} weights are missing from the files, such as "
-            f"{', '.join(missing[:3])}; "
-            "restore or download the folder again"
-        )
-    return model.to(device).eval()
+    return model, sorted(loading["missing_keys"])
 
 
 @contextmanager
 def weights_written() -> Iterator[None]:
-    """Raise safetensors' report of a write error as the OSError that it was, such as a full disk."""
+    """Convert safetensors' report of a write error, such as a full disk, to an OSError."""
     try:
         yield
     except SafetensorError as error:
@@ -120,7 +129,7 @@ def weights_written() -> Iterator[None]:
 
 
 def load_generation_config(path: str) -> Any:
-    """The generation configuration of a folder or hub id; made from the model's own where there is no file."""
+    """Return the generation config of a folder or hub id, or one made from the model's config."""
     try:
         return GenerationConfig.from_pretrained(path)
     except OSError:
@@ -130,24 +139,22 @@ def load_generation_config(path: str) -> Any:
 
 
 def load_positions(path: str) -> int | None:
-    """How many positions the model of a folder or hub id has, None where its configuration does not say."""
+    """Return the number of positions of a model; None if its config does not say."""
     positions: int | None = getattr(_load_config(path), "max_position_embeddings", None)
     return positions
 
 
 def check_model(path: str) -> None:
-    """Find out before any work whether the folder holds a model and a usable tokenizer; loads no weights."""
+    """Raise unless a folder has a model and a matching tokenizer; loads no weights."""
     base = base_of(path) or path
     try:
         _check_folder(base, ("config.json",), "model")
         if Path(base).is_dir():
             _check_folder(base, ("*.safetensors",), "weights")
     except BackendError as error:
-        raise (
-            error
-            if base == path
-            else BackendError(f"{path}: its base model is not usable: {error}")
-        ) from error
+        if base == path:
+            raise
+        raise BackendError(f"{path}: its base model is not usable: {error}") from error
     rows = getattr(_load_config(path), "vocab_size", None)
     tokens = len(load_tokenizer(path))
     if rows is not None and tokens > rows:
@@ -158,7 +165,7 @@ def check_model(path: str) -> None:
 
 
 def layer_names(path: str) -> list[str]:
-    """Names of the linear layers of the model of a folder or hub id; loads no weights."""
+    """Return the names of the linear layers of a model; loads no weights."""
     auto: Any = AutoModelForCausalLM
     with torch.device("meta"):
         return linear_layers(auto.from_config(_load_config(path), trust_remote_code=False))
@@ -172,12 +179,12 @@ def _load_config(path: str) -> Any:
 
 
 def weights_fingerprint(path: str) -> str:
-    """Hash of the weights, configurations and tokenizer of a folder; for a hub id, of its commit.
+    """Return a hash of a folder's weights, configs and tokenizer, or of a hub id's commit.
 
-    That of an adapter folder covers its base, wherever it lies.
+    The hash of an adapter folder covers its base, wherever that lies.
 
     Raises:
-        BackendError: It is neither.
+        BackendError: It is neither a folder nor a hub id.
     """
     folder = Path(path)
     if not folder.is_dir():
@@ -191,14 +198,11 @@ def weights_fingerprint(path: str) -> str:
         # The weights may not be here yet, and reading them must not change the hash; a snapshot is
         # named by its commit.
         return content_hash("hub", path, Path(str(config)).parent.name)
-    files = sorted(file for pattern in _DECIDING_FILES for file in folder.glob(pattern))
+    files = sorted(file for pattern in _FINGERPRINTED for file in folder.glob(pattern))
     digest = hashlib.sha256()
     if (base := base_of(path)) is not None:
-        settings = {
-            name: value
-            for name, value in adapter_settings(path).items()
-            if name != "base_model_name_or_path"
-        }
+        settings = adapter_settings(path)
+        del settings["base_model_name_or_path"]
         digest.update(content_hash(settings, weights_fingerprint(base)).encode())
         files = [file for file in files if file.name != "adapter_config.json"]
     for file in files:
@@ -210,14 +214,14 @@ def weights_fingerprint(path: str) -> str:
 
 @cache
 def _file_digest(file: str, size: int, changed: int) -> bytes:
-    """SHA-256 of a file, read once while size and time of change are the same: a base serves many adapters."""
+    """Return the SHA-256 of a file, cached while it does not change: bases have many adapters."""
     del size, changed
     with open(file, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").digest()
 
 
 def _check_folder(path: str, needed: tuple[str, ...], what: str) -> None:
-    """A path on this machine must be a model folder; anything else is taken for a hub id."""
+    """Raise BackendError if a local path is no model folder; hub ids are not checked."""
     folder = Path(path)
     looks_local = folder.exists() or path.startswith((os.sep, ".", "~")) or path.count("/") != 1
     if not looks_local:
@@ -228,10 +232,7 @@ def _check_folder(path: str, needed: tuple[str, ...], what: str) -> None:
             "org/name"
         )
     if not any(any(folder.glob(name)) for name in needed):
+        present = ", ".join(sorted(item.name for item in folder.iterdir())[:10]) or "nothing"
         raise BackendError(
-            f"{path}: no {what} here ({' or '.join(needed)} is missing); it has: {_listing(folder)}"
+            f"{path}: no {what} here ({' or '.join(needed)} is missing); it has: {present}"
         )
-
-
-def _listing(folder: Path) -> str:
-    return ", ".join(sorted(item.name for item in folder.iterdir())[:10]) or "nothing"

@@ -2,28 +2,30 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jinja2 import TemplateError
-from safetensors import SafetensorError
 from transformers import AutoModelForSequenceClassification
 
 from prefine.calls.protocol import Failure
 from prefine.errors import BackendError, ConfigError
-from prefine.judging.protocol import Answered
 from prefine.models.hf.loading import (
     Dtype,
     check_model,
     default_device,
     load_positions,
     load_tokenizer,
+    load_weights,
     weights_fingerprint,
 )
+from prefine.models.protocol import Answered
 from prefine.records import content_hash
 
 
+@dataclass(eq=False, kw_only=True)
 class RewardModel:
     """The reward of a conversation that ends with the completion [the model's own unit].
 
@@ -35,39 +37,36 @@ class RewardModel:
         max_tokens: Longer conversations are failures; None is what the model reads.
     """
 
-    batches_matter = True
-    reads_records = False
-
-    def __init__(
-        self, *, path: str, dtype: Dtype, device: str, batch_size: int, max_tokens: int | None
-    ) -> None:
-        self.path = path
-        self.batch_size = batch_size
-        self._dtype = dtype
-        self._device = device
-        self._max_tokens = max_tokens
+    path: str
+    dtype: Dtype
+    device: str
+    batch_size: int
+    max_tokens: int | None
+    batches_matter: ClassVar = True
+    reads_metadata: ClassVar = False
 
     @cached_property
     def fingerprint(self) -> str:
         """Hash of weights, tokenizer and how they are run."""
-        return content_hash("reward", weights_fingerprint(self.path), self._dtype, self.batch_size)
+        return content_hash("reward", weights_fingerprint(self.path), self.dtype, self.batch_size)
 
     def check(self) -> None:
-        """Raise before any work when the folder cannot be used; loads no weights."""
+        """Raise before any work if the folder cannot be used; loads no weights."""
         check_model(self.path)
 
     @torch.inference_mode()
     def scores(self, items: Sequence[Answered]) -> list[float | Failure]:
-        """One reward per item, in order."""
+        """Return one reward per item, in order."""
         rows = [self._ids(item) for item in items]
-        limit = self._max_tokens or load_positions(self.path) or math.inf
-        fitting = [row for row in rows if isinstance(row, list) and len(row) <= limit]
+        limit = self.max_tokens or load_positions(self.path) or math.inf
+        for index, row in enumerate(rows):
+            if isinstance(row, list) and len(row) > limit:
+                rows[index] = Failure(
+                    f"the conversation is longer than the reward model's {limit} tokens"
+                )
+        fitting = [row for row in rows if isinstance(row, list)]
         rewards = iter(self._rewards(fitting) if fitting else ())
-        too_long = Failure(f"the conversation is longer than the reward model's {limit} tokens")
-        return [
-            row if isinstance(row, Failure) else next(rewards) if len(row) <= limit else too_long
-            for row in rows
-        ]
+        return [row if isinstance(row, Failure) else next(rewards) for row in rows]
 
     def _rewards(self, rows: Sequence[list[int]]) -> list[float | Failure]:
         # Classifiers read the last token that is not padding, so padding must not look like any
@@ -109,31 +108,20 @@ class RewardModel:
 
     @cached_property
     def _model(self) -> Any:
-        try:
-            loaded: Any = AutoModelForSequenceClassification.from_pretrained(
-                self.path,
-                dtype=self._dtype if self._dtype == "auto" else getattr(torch, self._dtype),
-                trust_remote_code=False,
-                use_safetensors=True,
-                output_loading_info=True,
-            )
-        except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-            raise BackendError(
-                f"{self.path}: the reward model cannot be loaded: {error}"
-            ) from error
-        model, loading = loaded
+        model, missing = load_weights(
+            AutoModelForSequenceClassification, self.path, self.dtype, "reward model"
+        )
         # A causal model's folder loads too, with a head drawn at random.
-        if missing := sorted(loading["missing_keys"]):
+        if missing:
             raise BackendError(
                 f"{self.path}: {', '.join(missing[:3])} is missing from the files, so this is no "
-                "reward model; "
-                "give a sequence classifier, or judge with {name: pairwise, model: {name: hf, "
-                "path: ...}}"
+                "reward model; give a sequence classifier, or judge with {name: pairwise, model: "
+                "{name: hf, path: ...}}"
             )
         if model.config.num_labels != 1:
             raise ConfigError(
                 f"{self.path}: a reward model has one output, this has {model.config.num_labels} "
                 "labels"
             )
-        device = default_device() if self._device == "auto" else self._device
+        device = default_device() if self.device == "auto" else self.device
         return model.to(device).eval()

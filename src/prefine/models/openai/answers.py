@@ -1,4 +1,4 @@
-"""What is read of a chat completion; what servers send beside it is ignored, what is malformed is refused."""
+"""The fields of a chat completion that are read; malformed ones are refused."""
 
 from typing import Annotated, Any
 
@@ -10,7 +10,7 @@ class _Part(BaseModel):
 
 
 def _joined(content: Any) -> Any:
-    """A text that comes in parts."""
+    """Join a text that comes in parts."""
     if isinstance(content, list) and all(
         isinstance(part, dict) and "text" in part for part in content
     ):
@@ -18,7 +18,7 @@ def _joined(content: Any) -> Any:
     return content
 
 
-class ToldMessage(_Part):
+class ResponseMessage(_Part):
     """The assistant's turn. Servers give reasoning under either of two names."""
 
     content: Annotated[str | None, BeforeValidator(_joined)] = None
@@ -41,7 +41,7 @@ class PositionLogps(TokenLogp):
 
 
 class TextLogps(_Part):
-    """The positions of an answer."""
+    """The log-probabilities of an answer, position by position."""
 
     content: list[PositionLogps] | None = None
 
@@ -49,13 +49,13 @@ class TextLogps(_Part):
 class ResponseChoice(_Part):
     """One of the completions of a request."""
 
-    message: ToldMessage
+    message: ResponseMessage
     finish_reason: str | None = None
     logprobs: TextLogps | None = None
 
     @property
     def first_token(self) -> dict[str, float] | None:
-        """The likeliest tokens of the first position with their log-probabilities, None where they were not sent."""
+        """The likeliest first tokens with their log-probabilities; None if they were not sent."""
         positions = self.logprobs.content if self.logprobs else None
         if not positions:
             return None
@@ -64,8 +64,8 @@ class ResponseChoice(_Part):
         }
 
 
-class Tokens(_Part):
-    """How many tokens were used."""
+class TokenCounts(_Part):
+    """The number of tokens that were used."""
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
@@ -75,4 +75,4 @@ class Answer(_Part):
     """A chat completion."""
 
     choices: list[ResponseChoice]
-    usage: Tokens | None = None
+    usage: TokenCounts | None = None

@@ -1,8 +1,8 @@
-"""Models behind an OpenAI-compatible server: vLLM, SGLang, llama.cpp, `transformers serve`, OpenAI itself.
+"""Models behind an OpenAI-compatible server: vLLM, SGLang, llama.cpp, OpenAI itself.
 
-Servers differ in what they honour, and some ignore a field without a word. So what came back is
-looked at: how many choices, whether log-probabilities are there, whether samples differ; what is
-missing is worked around and noted once.
+Servers differ in the fields they honour, and some ignore a field silently. So the response is
+checked for the number of choices, log-probabilities and different samples; the backend works around
+what is missing and adds a note once.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -76,15 +76,15 @@ class OpenAIModel:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the server ignores, refuses or leaves out."""
+        """Fields that the server ignores, refuses or leaves out."""
         return self._server.notes
 
     def check(self) -> None:
-        """Raise ConfigError when the key's variable is not set or the URL is none; asks the server nothing."""
+        """Raise ConfigError if the key's variable or the URL is wrong; sends no request."""
         self._server.check()
 
     def check_prompt(self, prompt: Prompt, decoding: Decoding, *, where: str) -> None:
-        """Nothing: how long a prompt may be, the server knows."""
+        """Accept every prompt: only the server knows how long one may be."""
 
     def sample(
         self,
@@ -95,12 +95,12 @@ class OpenAIModel:
         *,
         group: int,
     ) -> Iterable[Batch[Completion]]:
-        """A request per prompt for all of its samples, by `n`; once the server has ignored that, one per sample."""
+        """Yield one request per prompt with `n` samples, or per sample if `n` is ignored."""
         by_prompt: dict[str, list[Call[SampleRequest]]] = {}
         for call in wanted:
             by_prompt.setdefault(call.payload.prompt.id, []).append(call)
         for calls in by_prompt.values():
-            # Looked at anew for every prompt: earlier requests may have found out meanwhile.
+            # Read for every prompt: an earlier request may have changed it meanwhile.
             for together in [calls] if self._honours_n else [[call] for call in calls]:
                 yield Batch(
                     [call.key for call in together], partial(self._draw, together, decoding)
@@ -115,7 +115,7 @@ class OpenAIModel:
         seed: int,
         first_token: bool,
     ) -> list[Reply | Failure]:
-        """One reply per conversation; with `first_token`, the likeliest first tokens where the server tells them."""
+        """Return one reply per conversation, with first tokens if the server sends them."""
         return [
             self._reply(messages, max_new_tokens, temperature, seed, first_token=first_token)
             for messages in conversations
@@ -142,15 +142,14 @@ class OpenAIModel:
         if isinstance(exchange, Failure):
             return exchange
         choice = exchange.choices[0]
-        if choice.finish_reason == "content_filter":
-            return Failure("content filter", exchange.usage)
-        if not (choice.message.content or "").strip():
-            return Failure(_empty(choice), exchange.usage)
+        text = choice.message.content or ""
+        if reason := _unusable(choice, text):
+            return Failure(reason, exchange.usage)
         logps = choice.first_token if first_token else None
         if first_token and logps is None:
             self._server.note(_NO_LOGPROBS)
         return Reply(
-            choice.message.content or "",
+            text,
             _FINISH.get(choice.finish_reason or "", "unknown"),
             logps,
             exchange.usage,
@@ -159,7 +158,7 @@ class OpenAIModel:
     def _draw(
         self, calls: Sequence[Call[SampleRequest]], decoding: Decoding
     ) -> dict[str, Completion | Failure]:
-        """Completions of one prompt: by one request, and by further ones for what the first did not bring."""
+        """Return the completions of one prompt; ask again for those a request did not bring."""
         if self._refusal is not None:
             raise self._refusal
         answers: dict[str, Completion | Failure] = {}
@@ -171,7 +170,7 @@ class OpenAIModel:
             except BackendError as error:
                 if not answers:
                     raise
-                # What came before it is paid for and must be kept; the next batch is told.
+                # The answers before it are paid for and must be kept; the next batch raises it.
                 self._refusal = error
                 return answers | {call.key: Failure(str(error)) for call in still}
             if isinstance(exchange, Failure):
@@ -216,13 +215,11 @@ class OpenAIModel:
     def _completion(
         self, call: Call[SampleRequest], choice: ResponseChoice, decoding: Decoding, usage: Usage
     ) -> Completion | Failure:
-        if choice.finish_reason == "content_filter":
-            return Failure("content filter", usage)
         message = choice.message
         tool_calls = tuple(message.tool_calls or ())
         text = message.content or ""
-        if not text.strip() and not tool_calls:
-            return Failure(_empty(choice), usage)
+        if reason := _unusable(choice, text, *tool_calls):
+            return Failure(reason, usage)
         return Completion(
             id=content_hash("sampled", call.key, text, tool_calls),
             prompt_id=call.payload.prompt.id,
@@ -241,8 +238,12 @@ class OpenAIModel:
         )
 
 
-def _empty(choice: ResponseChoice) -> str:
-    """Why there is no text."""
+def _unusable(choice: ResponseChoice, text: str, *tool_calls: object) -> str | None:
+    """Return the reason why there is no answer in a choice, if so."""
+    if choice.finish_reason == "content_filter":
+        return "content filter"
+    if text.strip() or tool_calls:
+        return None
     if choice.finish_reason == "length":
         return (
             "the length limit was reached before the answer began, while reasoning: raise "
@@ -252,5 +253,5 @@ def _empty(choice: ResponseChoice) -> str:
 
 
 def _sent(message: Message) -> dict[str, Any]:
-    """A message in the API's own form; earlier reasoning is not sent."""
+    """Return a message in the API's form, without earlier reasoning."""
     return message.model_dump(mode="json", exclude_none=True, exclude={"reasoning"})

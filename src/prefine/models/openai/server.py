@@ -1,4 +1,4 @@
-"""One chat request to an OpenAI-compatible server: what is sent, what came back, and what a failure means.
+"""One chat request to an OpenAI-compatible server, and the meaning of its failures.
 
 Timeouts, retries and Retry-After are the `openai` client's. Here an answer that cannot be used
 becomes a `Failure`, and a server that will not answer anything (no such model, wrong key, nobody
@@ -8,6 +8,7 @@ there) a `BackendError`.
 import re
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -39,7 +40,7 @@ _FATAL: Mapping[int, str] = {
 
 
 class TokenPrices(BaseModel):
-    """What the server charges, in the user's currency per million tokens."""
+    """The server's prices, in the user's currency per million tokens."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -58,6 +59,7 @@ class Exchange(NamedTuple):
     usage: Usage
 
 
+@dataclass(eq=False, kw_only=True)
 class Server:
     """A chat model at a URL.
 
@@ -72,24 +74,15 @@ class Server:
         prices: For the cost; None counts tokens only.
     """
 
-    def __init__(
-        self,
-        *,
-        base_url: str,
-        model: str,
-        label: str,
-        api_key_env: str | None,
-        timeout_s: float,
-        max_retries: int,
-        prices: TokenPrices | None,
-    ) -> None:
-        self.base_url = base_url
-        self.model = model
-        self._label = label
-        self._api_key_env = api_key_env
-        self._timeout_s = timeout_s
-        self._max_retries = max_retries
-        self._prices = prices
+    base_url: str
+    model: str
+    label: str
+    api_key_env: str | None
+    timeout_s: float
+    max_retries: int
+    prices: TokenPrices | None
+
+    def __post_init__(self) -> None:
         self._lock = threading.Lock()
         self._notes: dict[str, None] = {}
         self._left_out: set[str] = set()
@@ -98,31 +91,27 @@ class Server:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the server ignores or refuses, once each."""
+        """Fields that the server ignores or refuses, each once."""
         return tuple(self._notes)
 
     def note(self, text: str) -> None:
-        """Keep something that the user should be told once."""
+        """Add a note for the user, once."""
         with self._lock:
-            self._notes.setdefault(f"{self._label}: {text}")
+            self._notes.setdefault(f"{self.label}: {text}")
 
     def check(self) -> None:
-        """Nothing, if the settings can work; asks the server nothing.
-
-        Raises:
-            ConfigError: The key's variable is not set, or the URL is none.
-        """
+        """Raise ConfigError if the URL or the key's variable is wrong; sends no request."""
         if not re.match(r"https?://[^/\s]+", self.base_url):
             raise ConfigError(
                 f"base_url: {self.base_url!r} is no URL; it looks like http://localhost:8000/v1"
             )
-        if self._api_key_env is None and self.base_url.startswith(OPENAI_URL):
+        if self.api_key_env is None and self.base_url.startswith(OPENAI_URL):
             raise ConfigError(
                 f"api_key_env: {OPENAI_URL} wants a key; name the environment variable that holds "
                 "it"
             )
-        if self._api_key_env is not None:
-            read_secret(self._api_key_env)
+        if self.api_key_env is not None:
+            read_secret(self.api_key_env)
 
     def chat(
         self,
@@ -131,7 +120,7 @@ class Server:
         extra_body: Mapping[str, Any] | None,
         **fields: Any,
     ) -> Exchange | Failure:
-        """Ask once.
+        """Send one request.
 
         Args:
             messages: The conversation.
@@ -160,24 +149,23 @@ class Server:
                 if not self._adapted(error, sent):
                     return self._status(error)
             except openai.APITimeoutError:
-                return self._failed(f"no answer within {self._timeout_s:g} s")
+                return self._failed(f"no answer within {self.timeout_s:g} s")
             except openai.APIConnectionError as error:
                 raise BackendError(
                     f"{self.base_url}: the server cannot be reached "
-                    f"({redact(str(error.__cause__ or error))}); "
-                    "start it, or mend base_url"
+                    f"({redact(str(error.__cause__ or error))}); start it, or mend base_url"
                 ) from None
             except ValidationError as error:
                 return self._failed(_malformed(error))
 
     @cached_property
     def _client(self) -> openai.OpenAI:
-        key = "none" if self._api_key_env is None else read_secret(self._api_key_env)
+        key = "none" if self.api_key_env is None else read_secret(self.api_key_env)
         return openai.OpenAI(
             api_key=key,
             base_url=self.base_url,
-            timeout=self._timeout_s,
-            max_retries=self._max_retries,
+            timeout=self.timeout_s,
+            max_retries=self.max_retries,
         )
 
     def _succeeded(self, answer: Answer) -> Exchange | Failure:
@@ -189,14 +177,14 @@ class Server:
         prompt, completion = (
             (0, 0) if counts is None else (counts.prompt_tokens or 0, counts.completion_tokens or 0)
         )
-        cost = 0.0 if self._prices is None else self._prices.cost(prompt, completion)
+        cost = 0.0 if self.prices is None else self.prices.cost(prompt, completion)
         usage = Usage(calls=1, prompt_tokens=prompt, completion_tokens=completion, cost=cost)
         if not answer.choices:
             return Failure("the server sent no choice", usage)
         return Exchange(answer.choices, usage)
 
     def _adapted(self, error: openai.APIStatusError, sent: Mapping[str, Any]) -> bool:
-        """Whether the server refused a field that it can do without, or wants under its newer name."""
+        """Return True if the request can be repeated without a field, or with its newer name."""
         if error.status_code not in (400, 422):
             return False
         text = _message(error)
@@ -237,7 +225,7 @@ class Server:
 
 
 def _refuses(name: str, text: str, error: openai.APIStatusError) -> bool:
-    """Whether an error is about this field of the request, and not about something else that has its name in it."""
+    """Return True if an error is about this field, not about something with its name in it."""
     if isinstance(error.body, dict) and error.body.get("param"):
         return str(error.body["param"]) in (name, *_GOES_WITH.get(name, ()))
     word = rf"(?<![\w=<>] )['\"`]?\b(?:top_)?{name}\b['\"`]?"
@@ -247,7 +235,7 @@ def _refuses(name: str, text: str, error: openai.APIStatusError) -> bool:
 
 
 def _malformed(error: ValidationError) -> str:
-    """What is wrong with a body, without its content."""
+    """Describe what is wrong with a body, without its content."""
     problem = error.errors(include_input=False, include_url=False)[0]
     if problem["type"] == "json_invalid" or not problem["loc"]:
         return "the server's answer is no chat completion; does base_url end in /v1?"
@@ -256,7 +244,7 @@ def _malformed(error: ValidationError) -> str:
 
 
 def _message(error: openai.APIStatusError) -> str:
-    """The server's own words, short and without secrets."""
+    """Return the server's own words, short and without secrets."""
     body = error.body if isinstance(error.body, dict) else {}
     words = body.get("message") or body.get("detail") or error.response.text or error.message
     return redact(" ".join(str(words).split()))[:_CLIP]

@@ -1,8 +1,10 @@
-"""Several processes that share a training: each computes some pairs of a step, all end with the same gradient.
+"""Several processes share a training: each computes some pairs of a step, all get its gradient.
 
-They do the same things in the same order. Every exchange begins with a word of each that it is
-well: a process that cannot go on says so in its next exchange, whatever the others are about to
-exchange, so nobody waits for it in vain.
+They make the same exchanges in the same order (TORCH_DISTRIBUTED_DEBUG=DETAIL checks it). A
+launcher such as torchrun kills the others when one process has ended, but by then these may have
+waited for it in vain, or printed tracebacks of broken connections. So every exchange begins with
+each rank's exit code, 0 while it is well: all ranks then end with the code of the one that failed,
+and only that one says why.
 """
 
 import sys
@@ -10,7 +12,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING, NamedTuple, TypeGuard, TypeVar
+from typing import TYPE_CHECKING, TypeGuard, TypeVar
 
 import torch
 from torch import Tensor
@@ -28,33 +30,23 @@ T = TypeVar("T")
 PATIENCE = timedelta(minutes=30)
 """How long a process waits for the others, such as for the one that writes a checkpoint."""
 
-_BUCKET = 2**23  # numbers that are added up at a time
-_BROKEN = (
-    "gloo",
-    "NCCL",
-    "Connection",
-)  # what torch says of a peer that has gone, in the midst of other errors
+# In torch's messages, among other errors, these say that a peer has gone.
+_BROKEN = ("gloo", "NCCL", "Connection")
 _disconnected = False
-_sharding: "Sharding | None" = None
+_reshard: bool | None = None
 
 
-class Sharding(NamedTuple):
-    """That layers are divided among the processes, and whether one is given back after its forward pass."""
-
-    reshard: bool
-
-
-def join(sharding: "Sharding | None" = None) -> None:
+def join(reshard: bool | None = None) -> None:
     """Join the processes that a launcher has started, as `torchrun` says in the environment.
 
     Args:
-        sharding: How they divide the layers of the model that they train, if they do.
+        reshard: See `divide_layers`.
 
     Raises:
         ConfigError: They cannot be reached.
     """
-    divide_layers(sharding)
-    # Words and flags are exchanged on the CPU whatever the gradients need.
+    divide_layers(reshard)
+    # Exit codes and flags are exchanged on the CPU whatever the gradients need.
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     try:
         dist.init_process_group(backend, timeout=PATIENCE)
@@ -62,15 +54,19 @@ def join(sharding: "Sharding | None" = None) -> None:
         raise ConfigError(f"the processes of this training cannot meet: {error}") from error
 
 
-def divide_layers(sharding: "Sharding | None") -> None:
-    """Let trainings from now on divide the layers of their model, or not."""
-    global _sharding
-    _sharding = sharding
+def divide_layers(reshard: bool | None) -> None:
+    """Let trainings from now on divide the layers of their model among the processes.
+
+    Args:
+        reshard: Whether a layer is freed after its forward pass; None divides nothing.
+    """
+    global _reshard
+    _reshard = reshard
 
 
-def sharding() -> "Sharding | None":
-    """How the processes divide the layers of the model that they train, if they do."""
-    return _sharding if together() else None
+def resharding() -> bool | None:
+    """Return the argument of `divide_layers`; None in a single process."""
+    return _reshard if together() else None
 
 
 def take_device(local_rank: int) -> None:
@@ -83,44 +79,43 @@ def take_device(local_rank: int) -> None:
     if count and local_rank >= count:
         raise ConfigError(
             f"process {local_rank} of this machine has no GPU of its own: it has {count}; start "
-            "at most so many "
-            "processes, or set CUDA_VISIBLE_DEVICES= to train on the CPU"
+            "at most so many processes, or set CUDA_VISIBLE_DEVICES= to train on the CPU"
         )
     if count:
         torch.cuda.set_device(local_rank)
 
 
 def together() -> bool:
-    """Whether there is more than this process."""
+    """Return True if there are other processes."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def is_main() -> bool:
-    """Whether this process is the one that writes files and speaks."""
+    """Return True in the process that writes files and prints."""
     return not together() or dist.get_rank() == 0
 
 
 def agree(flag: bool) -> bool:
-    """Whether any process says yes."""
-    return any(_exchange("agree", int(flag))) if together() else flag
+    """Return True if any process says so."""
+    return any(_exchange(int(flag))) if together() else flag
 
 
 def from_main(value: T) -> T:
-    """What the main process gives here; the others' values are not looked at."""
+    """Return the value of the main process; those of the others are ignored."""
     if not together():
         return value
-    _exchange("from_main")
-    given = [value]
+    _exchange()
+    values = [value]
     with peer_errors():
-        dist.broadcast_object_list(given, src=0, device=torch.device("cpu"))
-    return given[0]
+        dist.broadcast_object_list(values, src=0, device=torch.device("cpu"))
+    return values[0]
 
 
 def gather(rows: Tensor) -> Tensor:
-    """The rows of all processes [n, …], in the order of their ranks; each process may have another number, or none."""
+    """All-gather rows [n, …] in the order of the ranks; n may differ between them, or be 0."""
     if not together():
         return rows
-    counts = _exchange("gather", len(rows))
+    counts = _exchange(len(rows))
     padded = rows.new_zeros(max(counts), *rows.shape[1:])
     padded[: len(rows)] = rows.detach()
     parts = [torch.zeros_like(padded) for _ in counts]
@@ -131,72 +126,63 @@ def gather(rows: Tensor) -> Tensor:
 
 def all_max(number: int) -> int:
     """The largest of the processes' numbers."""
-    return max(_exchange("all_max", number)) if together() else number
-
-
-def add_up(value: Tensor) -> Tensor:
-    """The sum of the processes' values."""
-    return gather(value[None]).sum(dim=0)
+    return max(_exchange(number)) if together() else number
 
 
 def add_up_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
-    """Replace each trained parameter's `.grad` by its sum over all processes; that of a share is a sum already.
+    """Replace each trained parameter's `.grad` by its sum over all processes.
 
-    One that no process has a gradient for keeps none, since an optimizer moves even what has a
-    gradient of 0.
+    A parameter that has no gradient in any process keeps none, since an optimizer moves even one
+    with a gradient of 0. The gradients of shares are sums already.
     """
     if not together():
         return
     trained = [
         parameter for parameter in parameters if parameter.requires_grad and not is_share(parameter)
     ]
-    _exchange("gradients", len(trained))
+    _exchange()
     reached = torch.tensor([parameter.grad is not None for parameter in trained], dtype=torch.uint8)
     with peer_errors():
         dist.all_reduce(reached, op=dist.ReduceOp.MAX)
-        found: list[Tensor] = []
+        sums = []
         for parameter, any_has in zip(trained, reached.tolist(), strict=True):
             if any_has:
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
-                found.append(parameter.grad)
-        for bucket in _buckets(found):
-            flat = torch.cat([gradient.flatten() for gradient in bucket])
-            dist.all_reduce(flat)
-            for gradient, part in zip(
-                bucket, torch.split(flat, [gradient.numel() for gradient in bucket]), strict=True
-            ):
-                gradient.copy_(part.view_as(gradient))
+                sums.append(dist.all_reduce(parameter.grad, async_op=True))
+        for work in sums:
+            work.wait()
 
 
 def own_pairs(examples: Sequence[TokenizedPair], pairs: Sequence[int]) -> list[int]:
-    """Those of the pairs that this process computes: whole prompts, as they share their computation; perhaps none.
+    """The pairs that this process computes: whole prompts, as they share their computation.
 
-    The result depends on the arguments alone, not on how a process cuts its pairs into rows.
+    The result, perhaps empty, depends on the arguments alone, not on how a process cuts its pairs
+    into batches.
     """
     if not together():
         return list(pairs)
     groups = groups_of(examples, pairs, sys.maxsize)
-    dealt = deal([group.tokens for group in groups], dist.get_world_size())
-    mine = (group for group, rank in zip(groups, dealt, strict=True) if rank == dist.get_rank())
-    return [index for group in mine for index in group.pairs]
+    ranks = deal([group.tokens for group in groups], dist.get_world_size())
+    local = (group for group, rank in zip(groups, ranks, strict=True) if rank == dist.get_rank())
+    return [index for group in local for index in group.pairs]
 
 
 def deal(tokens: Sequence[int], processes: int) -> list[int]:
-    """Which process each item goes to: the longest first, to the one that has the fewest tokens so far."""
+    """Assign each item to a process: the longest first, to the one with the fewest tokens yet."""
     loads = [0] * processes
-    dealt = [0] * len(tokens)
+    ranks = [0] * len(tokens)
     for index in sorted(range(len(tokens)), key=lambda index: -tokens[index]):
-        dealt[index] = loads.index(min(loads))
-        loads[dealt[index]] += tokens[index]
-    return dealt
+        ranks[index] = loads.index(min(loads))
+        loads[ranks[index]] += tokens[index]
+    return ranks
 
 
 def check_same_weights(parameters: Iterable[torch.nn.Parameter], *, step: int) -> None:
     """Check that all processes have the same weights, to the bit, as far as each has a whole copy.
 
     Args:
-        parameters: What is trained.
+        parameters: The trained ones.
         step: Updates made so far, for the message.
 
     Raises:
@@ -204,30 +190,33 @@ def check_same_weights(parameters: Iterable[torch.nn.Parameter], *, step: int) -
     """
     if not together():
         return
-    whole = (parameter.detach() for parameter in parameters if not is_share(parameter))
-    sums = [_bits(values).sum(dtype=torch.int64) for values in whole]
-    word = zlib.crc32(torch.stack(sums).cpu().numpy().tobytes()) if sums else 0
-    if len(set(_exchange("weights", word))) > 1:
+    integers = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    sums = [
+        whole.detach().contiguous().view(integers[whole.element_size()]).sum(dtype=torch.int64)
+        for whole in parameters
+        if not is_share(whole)
+    ]
+    checksum = zlib.crc32(torch.stack(sums).cpu().numpy().tobytes()) if sums else 0
+    if len(set(_exchange(checksum))) > 1:
         raise NumericsError(
             f"the processes have different weights after step {step}; every process must read the "
-            "same policy and the "
-            "same run folder, and compute on the same kind of device"
+            "same policy and the same run folder, and compute on the same kind of device"
         )
 
 
 def report_exit(code: int) -> bool:
-    """Say to the others that this process ends with this exit code, and whether it is the one to say why.
+    """Tell the others this process's exit code; return True if this process has to say why.
 
-    With 0 it waits for the others to say the same. One that is not to say why returns when the one
-    that is has gone.
+    With 0 it waits until the others report 0 too. With another code, False is returned only when
+    the process that says why has gone: a launcher kills all as soon as the first has ended.
 
     Raises:
-        EndedElsewhere: This one is well, and another is not.
+        EndedElsewhere: The code is 0, and another process has failed.
     """
     if not together() or _disconnected:
         return True
     try:
-        _exchange("end", code=code)
+        _exchange(code=code)
     except EndedElsewhere as error:
         if code == 0:
             raise
@@ -235,100 +224,75 @@ def report_exit(code: int) -> bool:
             wait_until_gone()
             return False
     except BackendError:
-        # It had something to say before the others went.
+        # The others have gone, and this process still has something to say.
         return True
     return True
 
 
-def abandon_group() -> None:
-    """End without a word to the others, who wait for this process where no word can be given."""
-    global _disconnected
-    _disconnected = True
+def wait_until_gone() -> None:
+    """Return when another process has gone, or waits here too."""
+    with suppress(BackendError, EndedElsewhere):
+        _exchange()
 
 
 @contextmanager
 def exchanging_weights() -> Iterator[None]:
-    """Passes through divided layers: a process that fails in them has no word to say so, and the others lose it.
+    """Passes through divided layers: a process that fails in one can tell the others nothing.
 
     Raises:
         BackendError: Another process has failed.
     """
+    global _disconnected
     try:
         yield
     except BaseException as error:
-        abandon_group()
+        _disconnected = True
         if isinstance(error, RuntimeError) and any(word in str(error) for word in _BROKEN):
-            raise _gone(error) from error
+            raise _peer_gone(error) from error
         raise
-
-
-def is_share(parameter: Tensor) -> "TypeGuard[DTensor]":
-    """Whether this process has a share of the parameter only."""
-    return hasattr(parameter, "placements")
-
-
-def wait_until_gone() -> None:
-    """Return when another process has gone, or joins in: a launcher ends all as soon as the first has ended."""
-    with suppress(BackendError, EndedElsewhere):
-        _exchange("gone")
-
-
-def _exchange(kind: str, word: int = 0, *, code: int = 0) -> list[int]:
-    """Everybody's word, in the order of their ranks.
-
-    Raises:
-        EndedElsewhere: Somebody, perhaps this one, has given an exit code.
-        BackendError: Somebody has gone without a word.
-    """
-    own = torch.tensor([code, zlib.crc32(kind.encode()), word])
-    rows = [torch.empty_like(own) for _ in range(dist.get_world_size())]
-    with peer_errors():
-        dist.all_gather(rows, own)
-    codes, kinds, words = torch.stack(rows).T.tolist()
-    if any(codes):
-        rank = next(rank for rank, given in enumerate(codes) if given)
-        raise EndedElsewhere(rank, codes[rank])
-    assert len(set(kinds)) == 1, f"the processes are not at the same place; this one is at {kind!r}"
-    found: list[int] = words
-    return found
 
 
 @contextmanager
 def peer_errors() -> Iterator[None]:
-    """Say that another process has gone where torch reports a broken connection."""
+    """Raise BackendError where torch reports that the connection to another process is broken."""
     global _disconnected
     try:
         yield
     except RuntimeError as error:
         _disconnected = True
-        raise _gone(error) from error
+        raise _peer_gone(error) from error
 
 
-def _gone(error: RuntimeError) -> BackendError:
+def is_share(parameter: Tensor) -> "TypeGuard[DTensor]":
+    """Return True if this process has only a share of the parameter."""
+    return hasattr(parameter, "placements")
+
+
+def _exchange(number: int = 0, *, code: int = 0) -> list[int]:
+    """All-gather one integer per rank; raise if any rank has reported an exit code.
+
+    Args:
+        number: This process's integer.
+        code: This process's exit code, 0 while it is well.
+
+    Raises:
+        EndedElsewhere: A rank, perhaps this one, has reported an exit code.
+        BackendError: A rank has gone without one.
+    """
+    local = torch.tensor([code, number])
+    ranks = [torch.empty_like(local) for _ in range(dist.get_world_size())]
+    with peer_errors():
+        dist.all_gather(ranks, local)
+    codes, numbers = torch.stack(ranks).T.tolist()
+    for rank, reported in enumerate(codes):
+        if reported:
+            raise EndedElsewhere(rank, reported)
+    found: list[int] = numbers
+    return found
+
+
+def _peer_gone(error: RuntimeError) -> BackendError:
     return BackendError(
         "another process of this training has ended without a word "
-        f"({str(error).splitlines()[0]}); "
-        "the same command resumes from the newest checkpoint"
+        f"({str(error).splitlines()[0]}); the same command resumes from the newest checkpoint"
     )
-
-
-def _buckets(gradients: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """Neighbours of the same kind, at most `_BUCKET` numbers together; a larger one alone."""
-    bucket: list[Tensor] = []
-    for gradient in gradients:
-        size = sum(one.numel() for one in bucket) + gradient.numel()
-        if bucket and (
-            size > _BUCKET
-            or (bucket[0].dtype, bucket[0].device) != (gradient.dtype, gradient.device)
-        ):
-            yield bucket
-            bucket = []
-        bucket.append(gradient)
-    if bucket:
-        yield bucket
-
-
-def _bits(values: Tensor) -> Tensor:
-    """The bit patterns of numbers, as integers of the same width."""
-    widths = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-    return values.contiguous().view(widths[values.element_size()])

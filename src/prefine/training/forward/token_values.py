@@ -71,8 +71,10 @@ def statistics(
 
 def concatenate(parts: Sequence[TokenValues]) -> TokenValues:
     """Concatenate values of the same columns; there must be at least one part."""
-    columns = zip(*parts, strict=True)
-    return TokenValues(*(None if column[0] is None else torch.cat(column) for column in columns))
+    columns: list[Any] = [
+        None if column[0] is None else torch.cat(column) for column in zip(*parts, strict=True)
+    ]
+    return TokenValues(*columns)
 
 
 def slices(total: int, size: int) -> Iterator[slice]:

@@ -1,4 +1,4 @@
-"""The model card (`README.md`) of a trained folder: what it is, what it was trained on and how, and how to load it."""
+"""The model card (`README.md`) of a trained folder, filled into `model_card.md.j2`."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -6,26 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from jinja2 import Environment, PackageLoader
 
-from prefine.atomic import write_atomically
 from prefine.records import content_hash
 from prefine.secrets import redact
-from prefine.training.logging.figures import FinalFigures, TrainSummary
+from prefine.training.logging.figures import TrainSummary
 
 CARD_NAME = "README.md"
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 _TAG = re.compile(r"[a-z0-9][a-z0-9_-]*", re.ASCII)
 _MARK = re.compile(r"\n<!-- written by prefine, ([0-9a-f]{16}) -->\n\Z")
-_BUDGETS = {"budget", "step_budget"}
-_CITATION = """@misc{chen2024improved,
-  title = {Towards Improved Preference Optimization Pipeline: from Data Generation to Budget-Controlled Regularization},
-  author = {Chen, Zhuotong and Liu, Fang and Zhu, Jennifer and Du, Wanyu and Qi, Yanjun},
-  year = {2024},
-  eprint = {2411.05875},
-  archivePrefix = {arXiv}
-}
-"""
 # Name in the card, figure, unit.
 _FIGURES = (
     ("margin", "margin", "nats"),
@@ -48,9 +39,8 @@ def model_card(
     dropped: Mapping[str, int],
     versions: Mapping[str, str],
     datasets: Sequence[str] = (),
-    stopped_by: str | None = None,
 ) -> str:
-    """The text of a model card, ending with a mark by which `is_ours` knows it.
+    """Return the text of a model card, ending with a mark by which `is_ours` recognises it.
 
     Texts from outside stand in code, where neither Markdown nor HTML means anything, and keys that
     were read are hidden. The licence is left to whoever publishes the folder.
@@ -61,89 +51,60 @@ def model_card(
         base_on_hub: Whether it is a hub id; a folder is not named in the metadata.
         adapter: Whether the folder holds an adapter and not whole weights.
         train: The resolved section `train` of the configuration.
-        summary: What the training did.
+        summary: Steps and final figures of the training.
         dropped: How many pairs were not trained on, by reason.
         versions: Versions of prefine and the libraries.
-        datasets: Hub ids of what the pairs came from; none if they did not come from the hub.
-        stopped_by: The alarm that ended the training early.
+        datasets: Hub ids of the pairs' source; none if they did not come from the hub.
     Returns: Markdown with a YAML header.
     """
-    loss, regularizer = _component(train.get("loss")), _component(train.get("regularizer"))
+    loss, regularizer = (_component_name(train.get(part)) for part in ("loss", "regularizer"))
+    datasets = [*dict.fromkeys(datasets)]
     metadata: dict[str, Any] = {}
     if base_on_hub and _HUB_ID.fullmatch(base_model):
-        metadata |= {
-            "base_model": base_model,
-            "base_model_relation": "adapter" if adapter else "finetune",
-        }
+        metadata["base_model"] = base_model
+        metadata["base_model_relation"] = "adapter" if adapter else "finetune"
     metadata["library_name"] = "peft" if adapter else "transformers"
     metadata["pipeline_tag"] = "text-generation"
-    found = [data for data in dict.fromkeys(datasets) if _HUB_ID.fullmatch(data)]
-    if found:
-        metadata["datasets"] = found
-    parts = [part for part in (loss, regularizer) if part is not None and _TAG.fullmatch(part)]
-    metadata["tags"] = [
-        *dict.fromkeys(
-            ["prefine", "preference-optimization", *parts, *(["lora"] if adapter else [])]
-        )
-    ]
+    if on_hub := [name for name in datasets if _HUB_ID.fullmatch(name)]:
+        metadata["datasets"] = on_hub
+    tags = ["prefine", "preference-optimization"]
+    tags += [part for part in (loss, regularizer) if part is not None and _TAG.fullmatch(part)]
+    metadata["tags"] = [*dict.fromkeys([*tags, "lora"] if adapter else tags)]
 
-    what = "An adapter for" if adapter else "Trained from"
-    method = _code(loss or "unknown") + (
-        f" with the regularizer {_code(regularizer)}" if regularizer else ""
+    templates = Environment(
+        loader=PackageLoader("prefine.training.logging", ""),
+        trim_blocks=True,
+        keep_trailing_newline=True,
     )
-    end = (
-        f" An alarm of likelihood over-optimisation, {_code(stopped_by)}, ended it early."
-        if stopped_by
-        else ""
+    templates.filters |= {"code": _code, "cell": _cell, "fenced": _fenced, "number": _number}
+    text = redact(
+        templates.get_template("model_card.md.j2").render(
+            metadata=yaml.safe_dump(metadata, sort_keys=False),
+            title=_title(name),
+            base_model=base_model,
+            adapter=adapter,
+            loss=loss or "unknown",
+            regularizer=regularizer,
+            summary=summary,
+            final=summary.final.model_dump(),
+            figures=_FIGURES,
+            datasets=datasets,
+            dropped=sorted(dropped.items()),
+            train=_yaml(train),
+            versions=versions,
+        )
     )
-    sections = [
-        f"---\n{yaml.safe_dump(metadata, sort_keys=False)}---\n",
-        f"# {_title(name)}\n",
-        f"{what} {_code(base_model)} by preference optimization with prefine: the loss is "
-        f"{method}.\n",
-        "## Training\n",
-        f"{summary.pairs} preference pairs, {summary.steps} optimizer steps, "
-        f"{summary.steps_per_epoch} steps an epoch." + end + "\n",
-        _sources(datasets),
-        _table(
-            ("pairs not trained on", "number"),
-            [(_code(why), str(count)) for why, count in sorted(dropped.items())],
-        ),
-        "The section `train` of the configuration:\n",
-        _fenced(_yaml(train), "yaml"),
-        "## Figures after training\n",
-        "Over the pairs that it was trained on; they say nothing about other prompts. A margin is "
-        "a difference of "
-        "log-ratios between policy and reference, a fall is the initial minus the final "
-        "log-probability. Standard "
-        "errors are over pairs.\n",
-        _table(("figure", "value", "standard error", "unit"), _figures(summary.final)),
-        "## How to load it\n",
-        _fenced(_loading(adapter), "python"),
-        "## Versions\n",
-        _table(
-            ("package", "version"),
-            [(_code(one), _code(version)) for one, version in versions.items()],
-        ),
-    ]
-    if regularizer in _BUDGETS:
-        sections += [
-            "## Citation\n",
-            "The likelihood budget follows this paper:\n",
-            _fenced(_CITATION, "bibtex"),
-        ]
-    text = redact("\n".join(section for section in sections if section))
     return f"{text}\n<!-- written by prefine, {content_hash(text)} -->\n"
 
 
 def is_ours(text: str) -> bool:
-    """Whether a card was written by `model_card` and not changed since."""
+    """Return True if a card was written by `model_card` and not changed since."""
     mark = _MARK.search(text)
     return mark is not None and mark[1] == content_hash(text[: mark.start()])
 
 
 def foreign_card(folder: Path) -> bytes | None:
-    """The card in a folder that somebody else wrote or changed, or None."""
+    """Return the card in a folder if somebody else wrote or changed it, else None."""
     file = folder / CARD_NAME
     if not file.is_file():
         return None
@@ -151,55 +112,19 @@ def foreign_card(folder: Path) -> bytes | None:
     return None if is_ours(content.decode("utf-8", "replace")) else content
 
 
-def write_card(folder: Path, card: str | bytes) -> bool:
-    """Write the card of a folder, unless there is one that is not ours; returns whether it was written.
-
-    Raises:
-        LimitError: The disk is full.
-        ConfigError: The folder cannot be written.
-    """
-    if foreign_card(folder) is not None:
-        return False
-    content = card.encode() if isinstance(card, str) else card
-    write_atomically(folder / CARD_NAME, lambda path: _write(path, content))
-    return True
+def write_card(folder: Path, card: str, *, previous: Path) -> None:
+    """Write the card of a folder, or the one in `previous` if somebody else wrote or changed it."""
+    users_card = foreign_card(previous)
+    (folder / CARD_NAME).write_bytes(card.encode() if users_card is None else users_card)
 
 
-def _write(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
-
-
-def _component(value: Any) -> str | None:
+def _component_name(value: Any) -> str | None:
     return str(value["name"]) if isinstance(value, Mapping) else None
 
 
-def _sources(datasets: Sequence[str]) -> str:
-    if not datasets:
-        return ""
-    return f"The pairs came from {', '.join(_code(data) for data in dict.fromkeys(datasets))}.\n"
-
-
-def _figures(final: FinalFigures) -> list[tuple[str, ...]]:
-    values = final.model_dump()
-    return [
-        (words, _number(values[name]), _number(values.get(f"{name}_se")), unit)
-        for words, name, unit in _FIGURES
-        if values[name] is not None
-    ]
-
-
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"
-
-
-def _loading(adapter: bool) -> str:
-    remark = "  # needs the package peft" if adapter else ""
-    return (
-        "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-        'folder = "path or hub id of this folder"\n'
-        f"model = AutoModelForCausalLM.from_pretrained(folder){remark}\n"
-        "tokenizer = AutoTokenizer.from_pretrained(folder)\n"
-    )
+    # A figure without a standard error is undefined in the template.
+    return f"{value:.4g}" if isinstance(value, float) else ""
 
 
 def _yaml(value: Mapping[str, Any]) -> str:
@@ -210,20 +135,18 @@ def _yaml(value: Mapping[str, Any]) -> str:
 
 
 def _title(text: str) -> str:
-    return (
-        " ".join(re.sub(r"[^\w .-]", " ", _one_line(text)).split()).lstrip(".-_ ")
-        or "A trained model"
-    )
+    words = re.sub(r"[^\w .-]", " ", _one_line(text)).split()
+    return " ".join(words).lstrip(".-_ ") or "A trained model"
 
 
 def _one_line(text: str) -> str:
-    """Without line breaks and what cannot be seen, at most 200 characters."""
+    """The text without line breaks and invisible characters, at most 200 characters."""
     line = " ".join("".join(one if one.isprintable() else " " for one in redact(text)).split())
     return line if len(line) <= 200 else f"{line[:199]}…"
 
 
 def _code(text: str) -> str:
-    """A code span; its content is shown as it is."""
+    """A code span, which shows its content as it is."""
     line = _one_line(text)
     fence = "`" * (_longest_run(line) + 1)
     # A span that begins or ends with a backtick, or is empty, needs room.
@@ -231,22 +154,15 @@ def _code(text: str) -> str:
     return f"{fence}{room}{line}{room}{fence}"
 
 
+def _cell(text: str) -> str:
+    """A code span in a table: also within code, a bar ends a cell."""
+    return _code(text).replace("|", "\\|")
+
+
 def _fenced(text: str, language: str) -> str:
     fence = "`" * max(3, _longest_run(text) + 1)
-    return f"{fence}{language}\n{text}{fence}\n"
+    return f"{fence}{language}\n{text}{fence}"
 
 
 def _longest_run(text: str) -> int:
     return max((len(run) for run in re.findall("`+", text)), default=0)
-
-
-def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    if not rows:
-        return ""
-    # Also within code, a bar ends a cell.
-    lines = [
-        head,
-        ("---",) * len(head),
-        *(tuple(cell.replace("|", "\\|") for cell in row) for row in rows),
-    ]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)

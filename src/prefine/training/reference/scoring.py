@@ -1,4 +1,4 @@
-"""Values of many pairs without gradients."""
+"""Log-probabilities of many pairs, without gradients."""
 
 from collections.abc import Callable, Sequence
 
@@ -20,23 +20,23 @@ def score_tokens(
 ) -> PairTokens:
     """Log-probabilities of all scored tokens, in the order of the examples.
 
-    Several processes share the work, and all have all values. Where memory is short, `forward`
-    keeps the smaller batches.
+    Several processes share the work, and all get all values. If memory is short, `forward` keeps
+    its smaller limit.
 
     Raises:
         Interrupted: `should_stop` became true.
-        LimitError: There is no room for a pair alone.
+        LimitError: There is no memory for a pair alone.
     """
     every = range(len(examples))
-    own = own_pairs(examples, every)
+    local = own_pairs(examples, every)
 
     def attempt() -> tuple[Int[Tensor, " b"], PairTokens]:
         with synchronized_oom(in_step=forward.in_step):
             forward.model.eval()  # type: ignore[no-untyped-call]
-            return forward.pair_values(forward.cut(examples, own), should_stop=should_stop)
+            return forward.pair_values(forward.cut(examples, local), should_stop=should_stop)
 
-    local = retry_smaller_batches(attempt, forward, lambda: forward.cut(examples, every), examples)
-    return gather_pairs(*local)[1]
+    scored = retry_smaller_batches(attempt, forward, lambda: forward.cut(examples, every), examples)
+    return gather_pairs(*scored)[1]
 
 
 def score_sides(

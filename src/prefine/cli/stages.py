@@ -1,0 +1,224 @@
+"""Commands that run stages: all of them (`run`, `demo`), or one."""
+
+import json
+import time
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer import Option
+from typer.core import TyperGroup
+
+from prefine.cli.ending import complain, visible
+from prefine.cli.options import AsJson, ConfigPath, Overrides, RunDir, Strict, load_config
+from prefine.cli.processes import launched, refuse_several, train_together
+
+if TYPE_CHECKING:
+    from prefine.config.sections import RunConfig
+    from prefine.records import Manifest
+
+_HELP = {
+    "sample": "Sample completions, or import existing ones.",
+    "rank": "Rank each prompt's completions by the judge.",
+    "pair": "Select preference pairs from the rankings; asks no judge.",
+    "train": "Train the policy on the pairs.",
+    "evaluate": "Compare the trained model with its baseline.",
+    "report": "Write report.html from what the run folder holds.",
+}
+_READS_ROWS = ("sample", "pair", "evaluate")
+_DEMO_KEYS = {"win_rate", "interval", "chosen_fall", "delta", "seconds", "report"}
+
+
+class PipelineOrder(TyperGroup):
+    """Commands in the order of the pipeline, though the stage `evaluate` is a group."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names of all commands."""
+        names = [name for name in super().list_commands(ctx) if name != "evaluate"]
+        names.insert(names.index("report"), "evaluate")
+        return names
+
+
+class StageOrCommand(TyperGroup):
+    """A stage that is a group of commands, too: arguments that name no command are the stage's."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the stage's name before arguments that neither name a command nor ask for help."""
+        if not args or args[0] not in (*self.commands, *ctx.help_option_names):
+            args = ["stage", *args]
+        return super().parse_args(ctx, args)
+
+
+evaluate_app = typer.Typer(cls=StageOrCommand, subcommand_metavar="CONFIG | annotations FILE...")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register run, demo and the stages."""
+    app.command()(run)
+    app.command()(demo)
+    for stage, text in _HELP.items():
+        if stage != "evaluate":
+            app.command(stage, help=text)(_stage_command(stage))
+    text = _HELP["evaluate"]
+    evaluate_app.command("stage", hidden=True, help=text)(_stage_command("evaluate"))
+    app.add_typer(
+        evaluate_app,
+        name="evaluate",
+        help=f"{text} Or print the metrics of public annotation files. "
+        "`prefine evaluate stage -h` has the stage's options.",
+        short_help=f"{text} Or measure public files.",
+    )
+
+
+def run(
+    config: ConfigPath,
+    set_: Overrides = None,
+    run_dir: RunDir = None,
+    dry_run: Annotated[
+        bool, Option("--dry-run", help="Check everything and print the plan; do nothing.")
+    ] = False,
+    strict: Strict = False,
+    json_: AsJson = False,
+) -> None:
+    """Run all stages, from whatever the configuration starts with to the report.
+
+    Run the same command again to resume: a call whose answer was journaled is never repeated.
+    """
+    loaded = load_config(config, set_, run_dir)
+    if dry_run:
+        _print_plan(loaded, strict)
+    else:
+        _run_all(loaded, json_, strict=strict)
+
+
+def demo(
+    run_dir: Annotated[str, Option(metavar="DIR", help="The run folder.")] = "runs/demo",
+    set_: Overrides = None,
+    json_: AsJson = False,
+) -> None:
+    """Make the embedded playground model measurably better, on this machine, without any download.
+
+    A few minutes on two CPU cores. `--json` prints win_rate, interval, chosen_fall, delta, seconds
+    and report.
+    """
+    from importlib.resources import files
+
+    path = Path(str(files("prefine.playground") / "demo.yaml"))
+    _run_all(load_config(path, set_, run_dir), json_, demo=True)
+
+
+def _stage_command(stage: str) -> Any:
+    def command(
+        config: ConfigPath, set_: Overrides = None, run_dir: RunDir = None, json_: AsJson = False
+    ) -> None:
+        _run_one(stage, config, set_, run_dir, json_)
+
+    def strict_command(
+        config: ConfigPath,
+        set_: Overrides = None,
+        run_dir: RunDir = None,
+        strict: Strict = False,
+        json_: AsJson = False,
+    ) -> None:
+        _run_one(stage, config, set_, run_dir, json_, strict=strict)
+
+    return strict_command if stage in _READS_ROWS else command
+
+
+def _run_one(
+    stage: str,
+    config: Path,
+    overrides: list[str] | None,
+    run_dir: str | None,
+    as_json: bool,
+    *,
+    strict: bool = False,
+) -> None:
+    from prefine.cli.progress import RichProgress
+    from prefine.run.folder import RunFolder
+    from prefine.stages.plan import check, run_stage
+
+    def lead(loaded: "RunConfig") -> None:
+        if strict:
+            check(loaded, strict=True, through=stage)
+        with RunFolder(loaded.run_dir) as folder:
+            folder.adopt_config(loaded.resolved())
+            with RichProgress() as progress:
+                manifest = run_stage(stage, loaded, folder, progress)
+        _print_manifests([manifest], as_json)
+
+    load = partial(load_config, config, overrides, run_dir)
+    if stage == "train" and launched():
+        train_together(load, lead)
+    else:
+        refuse_several(f"prefine {stage}")
+        lead(load())
+
+
+def _run_all(
+    config: "RunConfig", as_json: bool, *, strict: bool = False, demo: bool = False
+) -> None:
+    from prefine.cli.progress import RichProgress
+    from prefine.run.folder import RunFolder
+    from prefine.stages.plan import check, run_stage, stages_of
+    from prefine.stages.results import lines_of, result_of
+
+    refuse_several("prefine demo" if demo else "prefine run")
+    began = time.monotonic()
+    for note in check(config, strict=strict).notes:
+        complain(note)
+    with RunFolder(config.run_dir) as folder:
+        folder.adopt_config(config.resolved())
+        with RichProgress() as progress:
+            manifests = [run_stage(stage, config, folder, progress) for stage in stages_of(config)]
+        seconds = max(time.monotonic() - began, sum(manifest.wall_time_s for manifest in manifests))
+        result = result_of(config, folder, seconds)
+    if as_json:
+        values = result.model_dump(mode="json", include=_DEMO_KEYS if demo else None)
+        typer.echo(json.dumps(values, ensure_ascii=False))
+        return
+    _print_manifests(manifests, False)
+    typer.echo("")
+    for line in lines_of(result):
+        typer.echo(line)
+    typer.echo(f"\nreport: {result.report}")
+
+
+def _print_plan(config: "RunConfig", strict: bool) -> None:
+    from prefine.stages.plan import plan, stages_of
+
+    made = plan(config, strict=strict)
+    width = max(len(name) for name, _ in made.lines)
+    typer.echo(f"stages: {' → '.join(stages_of(config))}")
+    typer.echo(f"folder: {config.run_dir}")
+    for name, amount in made.lines:
+        typer.echo(f"{name:<{width}}  {amount:>12}")
+    for note in made.notes:
+        typer.echo(visible(note))
+    for name in made.imports:
+        typer.echo(f"imports your code: {name}")
+
+
+def _print_manifests(manifests: "list[Manifest]", as_json: bool) -> None:
+    if as_json:
+        rows = [manifest.model_dump(mode="json") for manifest in manifests]
+        typer.echo(json.dumps(rows, ensure_ascii=False))
+        return
+    for manifest in manifests:
+        counts = manifest.counts
+        asides = [
+            f"{count:,} {why.replace('_', ' ')}"
+            for why, count in (counts.failed | counts.dropped).items()
+        ]
+        if manifest.usage.cost:
+            asides.append(f"{manifest.usage.calls:,} calls, cost {manifest.usage.cost:.4g}")
+        line = (
+            f"{manifest.stage:<9} {counts.taken:>7,} → {counts.produced:>7,}"
+            f"  {manifest.wall_time_s:7.1f} s"
+        )
+        typer.echo(line + (f"  ({visible(', '.join(asides))})" if asides else ""))
+        for note in manifest.notes:
+            # Rows that were set aside have been reported before the run.
+            if not note.startswith("set aside"):
+                typer.echo(f"          {visible(note)}")

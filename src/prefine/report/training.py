@@ -1,0 +1,243 @@
+"""The report's sections on training: likelihood, margins, accuracy; also of held-out pairs."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from statistics import fmean
+
+from markupsafe import Markup
+
+from prefine.report.charts import Band, Curve, ReferenceLine, line_chart
+from prefine.report.data import EvaluationPoint, ReportData, TrainEnd, TrainPoint
+from prefine.report.svg import Scale
+from prefine.report.text import number, plural, share_text, span
+
+MAX_POINTS = 120
+"""Points in a picture: it has no more room, and a page should open at once."""
+
+Chart = tuple[str, str, Markup]
+"""A picture's title, its last value, and the picture."""
+
+_ALARMS = {
+    "collapse": "the likeliest tokens became fewer while the margin still rose",
+    "diffusion": "probability leaked away from the likeliest tokens",
+}
+_ACCURACY = ("Accuracy: chosen over rejected", "accuracy", share_text)
+_MARGIN, _LOSS = ("Margin [nats]", "margin", number), ("Loss", "loss", number)
+_CHARTS = (
+    ("Share of pairs beyond the budget", "beyond_delta", share_text),
+    _ACCURACY,
+    _MARGIN,
+    _LOSS,
+    ("Gradient norm", "grad_norm", number),
+)
+_HELD_OUT_CHARTS = (
+    _ACCURACY,
+    _MARGIN,
+    _LOSS,
+    ("Chosen, change [nats]", "chosen_change", number),
+    ("Entropy among likely tokens [nats]", "top_entropy_renormalised", number),
+    ("Probability of likely tokens", "top_mass", partial(share_text, decimals=1)),
+)
+_HELD_OUT_COLUMNS = {
+    "loss": ("loss", 3),
+    "margin": ("margin", 2),
+    "accuracy": ("accuracy", 2),
+    "chosen, change": ("chosen_change", 2),
+    "rejected, change": ("rejected_change", 2),
+    "entropy of likely tokens": ("top_entropy_renormalised", 3),
+    "their probability": ("top_mass", 3),
+}
+_signed = partial(number, signed=True)
+
+
+@dataclass(frozen=True)
+class CurveSection:
+    """Charts over training steps, the sentence over them, and the table behind them.
+
+    `main` is the large picture and `budget` names the budget line in it; `stop` says which alarm
+    ended training.
+    """
+
+    finding: str
+    charts: list[Chart]
+    header: list[str]
+    table: list[list[str]]
+    note: str
+    main: Markup | None = None
+    budget: str = ""
+    stop: str = ""
+
+
+def training(data: ReportData) -> CurveSection | None:
+    """Return the section on training, if there was any."""
+    if not data.training:
+        return None
+    # Of more steps than a picture has room for, bins of consecutive ones are averaged.
+    size = math.ceil(len(data.training) / MAX_POINTS)
+    points = [_mean(data.training[i : i + size]) for i in range(0, len(data.training), size)]
+    delta = data.delta_per_answer
+    main, shown = _likelihood(points, delta)
+    notes = [f"Each point is the mean of {size} steps."] if size > 1 else []
+    if data.delta is not None and delta is None:
+        notes.append(
+            f"The budget is {number(data.delta)} nats per token: it grows with the answer and has "
+            "no single line here."
+        )
+    elif delta is not None and not shown:
+        notes.append(f"The budget line at {number(-delta)} nats lies outside this picture.")
+    columns = _columns(points)
+    return CurveSection(
+        finding=_finding(data.training, data.trained, delta),
+        charts=_charts(points, _CHARTS),
+        header=["step", *columns],
+        table=[[number(p.step, 0), *(form(p) for form in columns.values())] for p in points],
+        note=" ".join(notes),
+        main=main,
+        budget=f"budget, −delta = {number(-delta)} nats" if delta is not None and shown else "",
+    )
+
+
+def _mean(points: Sequence[TrainPoint]) -> TrainPoint:
+    values: dict[str, float | None] = {}
+    for name in TrainPoint.model_fields:
+        known = [value for point in points if (value := getattr(point, name)) is not None]
+        values[name] = fmean(known) if known else None
+    return TrainPoint.model_validate(values | {"step": points[-1].step})
+
+
+def _columns(points: Sequence[TrainPoint]) -> dict[str, Callable[[TrainPoint], str]]:
+    columns: dict[str, Callable[[TrainPoint], str]] = {
+        "loss": lambda p: number(p.loss, 3),
+        "chosen, change": lambda p: _signed(p.chosen_change, 2),
+        "rejected, change": lambda p: _signed(p.rejected_change, 2),
+        "chosen, log-prob.": lambda p: number(p.chosen_logp, 2),
+        "rejected, log-prob.": lambda p: number(p.rejected_logp, 2),
+        "fall, 10–90 %": lambda p: span(number(p.fall_low, 2), number(p.fall_high, 2)),
+        "margin": lambda p: number(p.margin, 2),
+        "accuracy": lambda p: share_text(p.accuracy),
+    }
+    if any(p.beyond_delta is not None for p in points):
+        columns["beyond budget"] = lambda p: (
+            "not measured" if p.beyond_delta is None else share_text(p.beyond_delta)
+        )
+    columns["gradient norm"] = lambda p: number(p.grad_norm)
+    return columns
+
+
+def _finding(training: Sequence[TrainPoint], trained: TrainEnd | None, delta: float | None) -> str:
+    last = trained or training[-1]
+    chosen, rejected = (
+        f"{number(abs(change))} nats {'below' if change < 0 else 'above'}"
+        for change in (last.chosen_change, last.rejected_change)
+    )
+    text = (
+        f"After {plural(len(training), 'step')} the chosen answers are {chosen} where they began, "
+        f"the rejected ones {rejected}."
+    )
+    if delta is not None:
+        place = "inside" if last.fall <= delta else "beyond"
+        text += f" On average that is {place} the budget of {number(delta)} nats"
+        beyond = last.beyond_delta
+        text += f"; {share_text(beyond)} of the pairs lie beyond it." if beyond is not None else "."
+    return text
+
+
+def _likelihood(points: Sequence[TrainPoint], delta: float | None) -> tuple[Markup, bool]:
+    """Draw the main picture, and say whether the budget line found room in it."""
+    chosen = Curve("chosen", "chosen", [p.chosen_change for p in points], _signed)
+    rejected = Curve("rejected", "rejected", [p.rejected_change for p in points], _signed)
+    band = Band("80 % of chosen", [-p.fall_high for p in points], [-p.fall_low for p in points])
+    values = [0.0, *chosen.values, *rejected.values, *band.low, *band.high]
+    low, high = min(values), max(values)
+    label = (
+        f"Change of log-probability over {len(points)} points up to step {points[-1].step}: "
+        f"chosen answers end at {_signed(chosen.values[-1])} nats, rejected at "
+        f"{_signed(rejected.values[-1])} nats"
+    )
+    rule = None
+    if delta is not None and low - 2 * (high - low) <= -delta <= high + 1:
+        values.append(-delta)
+        rule = ReferenceLine(f"budget {number(-delta, signed=delta < 0)}", "budget", -delta)
+        label += f", budget line at {number(-delta)} nats"
+    drawn = line_chart(
+        label,
+        [p.step for p in points],
+        [chosen, rejected],
+        axis=Scale.around(values),
+        band=band,
+        rule=rule,
+        tick_count=7,
+    )
+    return drawn, rule is not None
+
+
+def _charts(
+    points: Sequence[TrainPoint | EvaluationPoint],
+    rows: Sequence[tuple[str, str, Callable[[float], str]]],
+) -> list[Chart]:
+    """Draw a curve over training steps for each title, attribute of the points, and format."""
+    charts = []
+    for title, name, form in rows:
+        known = {p.step: value for p in points if (value := getattr(p, name)) is not None}
+        if not known:
+            continue
+        steps, values = list(known), list(known.values())
+        first, last = form(values[0]), form(values[-1])
+        drawn = line_chart(
+            f"{title}: from {first} at step {steps[0]} to {last} at step {steps[-1]}",
+            steps,
+            [Curve("", "chosen", values, form)],
+            axis=Scale(0, 1) if form is share_text else Scale.around(values),
+            rule=ReferenceLine("", "middle", 0.5) if name == "accuracy" else None,
+            tick_count=4,
+            tick_form=form,
+        )
+        charts.append((title, last, drawn))
+    return charts
+
+
+def held_out(data: ReportData) -> CurveSection | None:
+    """Return the part on held-out pairs, if they were evaluated during training."""
+    if not data.evaluations:
+        return None
+    every = math.ceil(len(data.evaluations) / MAX_POINTS)
+    # Counted from the end, so that the last one is there.
+    points = data.evaluations[::-every][::-1]
+    return CurveSection(
+        finding=_held_out_finding(data.evaluations),
+        charts=_charts(points, _HELD_OUT_CHARTS),
+        header=["step", *_HELD_OUT_COLUMNS],
+        table=[
+            [number(p.step, 0), *(_cell(p, *column) for column in _HELD_OUT_COLUMNS.values())]
+            for p in points
+        ],
+        note=f"One evaluation in {every} is shown." if every > 1 else "",
+        stop=_stop(data.trained, points[-1].step),
+    )
+
+
+def _cell(point: EvaluationPoint, name: str, decimals: int) -> str:
+    value = number(getattr(point, name), decimals)
+    error = getattr(point, f"{name}_se", None)
+    return value if error is None else f"{value} ± {number(error, decimals)}"
+
+
+def _held_out_finding(points: Sequence[EvaluationPoint]) -> str:
+    first, last = points[0], points[-1]
+    text = f"On {plural(last.pairs, 'held-out pair')}, which are not trained on, the margin"
+    if first.step == last.step:
+        return f"{text} is {number(last.margin)} nats at step {last.step}."
+    return (
+        f"{text} went from {number(first.margin)} to {number(last.margin)} nats between step "
+        f"{first.step} and step {last.step}, the accuracy from {share_text(first.accuracy)} to "
+        f"{share_text(last.accuracy)}."
+    )
+
+
+def _stop(trained: TrainEnd | None, step: int) -> str:
+    if trained is None or trained.stopped_by is None:
+        return ""
+    why = f": {_ALARMS[trained.stopped_by]}" if trained.stopped_by in _ALARMS else ""
+    return f"The alarm “{trained.stopped_by}” ended training after {plural(step, 'step')}{why}."

@@ -1,0 +1,1 @@
+"""AlpacaEval: its files, the calibration of its length control, and their metrics."""

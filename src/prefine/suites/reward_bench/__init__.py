@@ -1,0 +1,1 @@
+"""RewardBench, both versions: instances, and results with their metrics."""
