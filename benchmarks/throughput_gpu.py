@@ -25,11 +25,12 @@ from line import Line
 from prefine.config.sections import AdapterConfig
 from prefine.losses import dpo
 from prefine.training import adapter
-from prefine.training.forward.forward import Forward
+from prefine.training.forward.passes import Forward
 from prefine.training.items import TokenizedPair
 from prefine.training.memory import retry_smaller_batches
-from prefine.training.objective.step import Objective, accumulate_gradients
-from prefine.training.objective.table import PairTable
+from prefine.training.objective.gradient import accumulate_gradients
+from prefine.training.objective.objective import Objective
+from prefine.training.objective.pair_table import PairTable
 from prefine.training.reference.scoring import score_sides
 from throughput_data import BETA, LEARNING_RATE, MAX_GRAD_NORM, PAD, STOP, Law, counts, random_pairs
 

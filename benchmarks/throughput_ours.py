@@ -65,9 +65,10 @@ def train_once(model: "PreTrainedModel", examples: Sequence[TokenizedPair], work
     `work.steps` of them, unshuffled.
     """
     from prefine.losses import dpo
-    from prefine.training.forward.forward import Forward
-    from prefine.training.objective.step import Objective, accumulate_gradients
-    from prefine.training.objective.table import PairTable
+    from prefine.training.forward.passes import Forward
+    from prefine.training.objective.gradient import accumulate_gradients
+    from prefine.training.objective.objective import Objective
+    from prefine.training.objective.pair_table import PairTable
     from prefine.training.reference.scoring import score_sides
 
     model.eval()  # type: ignore[no-untyped-call]

@@ -75,7 +75,7 @@ from prefine.losses.protocol import LossFunction, PairLogps
 from prefine.losses.regularizers.budget import budget
 from prefine.losses.regularizers.nll import nll
 from prefine.losses.regularizers.step_budget import step_budget
-from prefine.training.objective.step import Objective
+from prefine.training.objective.objective import Objective
 
 VALUES = logps()
 AT_START = replace(

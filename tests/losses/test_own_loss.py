@@ -15,7 +15,7 @@ from prefine.errors import ConfigError
 from prefine.losses.facts import bare, kind_of, needs_of, options_of, parts_of, per_pair, reads_of
 from prefine.losses.pairs.dpo import dpo
 from prefine.losses.regularizers.budget import budget
-from prefine.training.objective.step import Objective
+from prefine.training.objective.objective import Objective
 
 LONGEST = 70
 """Lines of a file with a loss, docstrings included."""

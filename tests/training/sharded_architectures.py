@@ -13,9 +13,10 @@ from transformers import PreTrainedModel
 from prefine.losses import dpo
 from prefine.training.distributed.processes import own_pairs
 from prefine.training.distributed.sharded import ShardedLayers
-from prefine.training.forward.forward import Forward
-from prefine.training.objective.step import Objective, accumulate_gradients
-from prefine.training.objective.table import PairTable
+from prefine.training.forward.passes import Forward
+from prefine.training.objective.gradient import accumulate_gradients
+from prefine.training.objective.objective import Objective
+from prefine.training.objective.pair_table import PairTable
 from prefine.training.reference.scoring import score_sides
 
 EXAMPLES = tiny.examples()

@@ -33,11 +33,11 @@ from prefine.losses.regularizers import budget, nll, step_budget
 from prefine.losses.token_diff import difference_marks
 from prefine.schedules import Schedule
 from prefine.training.cross_prompt import cross_prompt_pairs
-from prefine.training.forward.forward import Forward
+from prefine.training.forward.passes import Forward
 from prefine.training.items import TokenizedPair
-from prefine.training.objective.hyperparameters import HyperparameterController
-from prefine.training.objective.step import StepTerms, accumulate_gradients
-from prefine.training.objective.table import PairTable
+from prefine.training.objective.gradient import StepTerms, accumulate_gradients
+from prefine.training.objective.objective import HyperparameterController
+from prefine.training.objective.pair_table import PairTable
 from prefine.training.reference.scoring import score_sides, score_tokens
 
 EXAMPLES = tiny.examples()
@@ -184,7 +184,7 @@ def engine(
         forward,
         batches,
         table(case),
-        steering.at(STEP),
+        steering.at_step(STEP),
         examples=case.examples,
         step=STEP + 1,
         mismatched=others,
@@ -288,7 +288,7 @@ def textbook(case: Case) -> Tensor:
         tokens=_tokens(model, reference, case.examples),
         prompts=PromptLogps(*_prompts(model, case.examples), *ref_prompts),
     )
-    objective = steering.control(steering.at(STEP), logps)
+    objective = steering.control(steering.at_step(STEP), logps)
     values = objective.loss(logps)
     if objective.regularizer is not None:
         values = values + objective.regularizer_weight * objective.regularizer(logps)

@@ -11,13 +11,14 @@ import textbook
 import torch
 
 from prefine.losses import dpo
-from prefine.training.forward.forward import Forward
 from prefine.training.forward.head import LinearHead, ModuleHead
+from prefine.training.forward.passes import Forward
 from prefine.training.forward.sharing import why_not_shared
+from prefine.training.forward.token_values import SideLogps
 from prefine.training.items import TokenizedPair
-from prefine.training.objective.pair_tokens import SideLogps
-from prefine.training.objective.step import Objective, accumulate_gradients
-from prefine.training.objective.table import PairTable
+from prefine.training.objective.gradient import accumulate_gradients
+from prefine.training.objective.objective import Objective
+from prefine.training.objective.pair_table import PairTable
 
 BETA = 0.3
 NAMES = [*architectures.ATTENTION_ONLY]
@@ -148,7 +149,7 @@ def test_a_target_whose_probability_underflows_has_its_exact_value(name: str) ->
     model, pairs = architectures.ATTENTION_ONLY[name](dtype=torch.float32), _pairs()
     textbook.make_targets_improbable(model, pairs)
     forward = Forward(model)
-    assert isinstance(forward._head_now(), LinearHead)
+    assert isinstance(forward.head, LinearHead)
     (rows,) = forward.cut(_examples(pairs[:1]), [0])
     found = forward.values(rows).logps
     expected = torch.cat(
@@ -172,7 +173,7 @@ def test_a_group_larger_than_the_workspace_has_the_same_gradient(
 
 def test_the_head_is_the_fast_one_only_where_it_computes_what_the_model_does() -> None:
     found = {
-        name: type(Forward(build(dtype=torch.float32))._head_now())
+        name: type(Forward(build(dtype=torch.float32)).head)
         for name, build in _some_heads().items()
     }
     assert found == {

@@ -19,11 +19,11 @@ from prefine.losses.pairs.ipo import ipo
 from prefine.losses.protocol import LossFunction, PairLogps, declare
 from prefine.losses.regularizers.budget import budget
 from prefine.training import checkpoints
-from prefine.training.forward.forward import Forward
+from prefine.training.forward.passes import Forward
 from prefine.training.learning_rate import factor
 from prefine.training.logging.figures import StepRow, TrainSummary
 from prefine.training.loop import train
-from prefine.training.objective.table import PairTable
+from prefine.training.objective.pair_table import PairTable
 from prefine.training.reference.scoring import score_sides, score_tokens
 
 EXAMPLES = tiny.examples()
@@ -274,7 +274,7 @@ def test_a_wrong_reference_is_noticed_at_the_first_step(tmp_path: Path) -> None:
     _train(tmp_path, settings={"max_steps": 1})
     (stored,) = (tmp_path / "reference").rglob("*.safetensors")
     other = score_tokens(Forward(tiny.model(seed=3, dtype=torch.float32)), EXAMPLES)
-    save_file({"logps": other.values, "lengths": other.lengths}, stored)
+    save_file({"logps": other.values.logps, "lengths": other.lengths}, stored)
     shutil.rmtree(tmp_path / "checkpoints")
     model = tiny.model(dtype=torch.float32)
     before = tiny.weights(model)

@@ -14,7 +14,7 @@ from prefine.errors import BackendError, LimitError
 from prefine.losses import dpo, kto_pair
 from prefine.training.batches.packing import PackedBatch
 from prefine.training.distributed import processes
-from prefine.training.forward.forward import Forward
+from prefine.training.forward.passes import Forward
 from prefine.training.logging.figures import TrainSummary
 from prefine.training.loop import train
 from prefine.training.memory import OutOfMemory, synchronized_oom

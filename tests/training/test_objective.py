@@ -26,8 +26,9 @@ from prefine.losses.pairs.aot import aot
 from prefine.losses.pairs.dpo import dpo
 from prefine.losses.protocol import LossFunction, PairLogps, declare
 from prefine.losses.regularizers.budget import budget
-from prefine.training.forward.forward import Forward
-from prefine.training.objective.step import Objective, accumulate_gradients
+from prefine.training.forward.passes import Forward
+from prefine.training.objective.gradient import accumulate_gradients
+from prefine.training.objective.objective import Objective
 from prefine.training.reference.scoring import score_sides
 
 

@@ -13,10 +13,11 @@ from torch import Tensor
 from prefine.config.sections import AdapterConfig
 from prefine.errors import ConfigError
 from prefine.losses import dpo
-from prefine.training.forward.forward import Forward
-from prefine.training.forward.recompute import recomputed_layers
+from prefine.training.forward.layers import recomputed_layers
+from prefine.training.forward.passes import Forward
 from prefine.training.loop import train
-from prefine.training.objective.step import Objective, accumulate_gradients
+from prefine.training.objective.gradient import accumulate_gradients
+from prefine.training.objective.objective import Objective
 
 ARCHITECTURES = ["llama", "gemma2", "gpt2"]
 
@@ -52,7 +53,7 @@ def test_only_inputs_of_layers_are_kept_and_the_model_is_as_before() -> None:
         forward = Forward(model, tokens=60, gradient_checkpointing=checkpointing)
         (rows, *_) = forward.cut(EXAMPLES, range(len(EXAMPLES)))
         kept_tensors = torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor)
-        with kept_tensors, forward._ready(rows, checkpointing=checkpointing):
+        with kept_tensors, forward._prepared(rows, checkpointing=checkpointing):
             forward._hidden(rows)
         kept[checkpointing] = size
         assert not any("forward" in vars(module) for module in model.modules())

@@ -14,9 +14,9 @@ from prefine.config.components import bind
 from prefine.errors import Interrupted, NumericsError
 from prefine.losses import dpo
 from prefine.losses.regularizers import budget
-from prefine.training.forward.forward import Forward
+from prefine.training.forward.passes import Forward
+from prefine.training.forward.token_values import PairTokens
 from prefine.training.loop import train
-from prefine.training.objective.pair_tokens import PairTokens
 from prefine.training.reference import cache
 from prefine.training.reference.cache import ReferenceCache, weights_fingerprint
 from prefine.training.reference.prepare import check_start
@@ -63,7 +63,7 @@ def test_every_token_has_the_value_of_the_models_own_logits(shared: bool) -> Non
             ids = torch.tensor([before + text])
             logps = model(ids).logits.log_softmax(-1)[0, len(before) - 1 : -1]
             expected.append(logps.gather(1, torch.tensor(text, dtype=torch.long)[:, None])[:, 0])
-    torch.testing.assert_close(found.values, torch.cat(expected).detach(), rtol=1e-12, atol=0)
+    torch.testing.assert_close(found.values.logps, torch.cat(expected).detach(), rtol=1e-12, atol=0)
     assert found.lengths.flatten().tolist() == [len(text) for text in expected]
     sums = torch.stack([text.sum() for text in expected]).view(-1, 4).T.detach()
     torch.testing.assert_close(
@@ -77,7 +77,9 @@ def test_the_same_question_is_read_from_the_file(tmp_path: Path) -> None:
     heavier = [replace(example, weight=9.0, id=f"other-{example.id}") for example in EXAMPLES]
     again, reused = cached_tokens(Forward(tiny.model()), heavier, folder=tmp_path)
     assert reused
-    assert torch.equal(first.values, again.values) and torch.equal(first.lengths, again.lengths)
+    assert torch.equal(first.values.logps, again.values.logps) and torch.equal(
+        first.lengths, again.lengths
+    )
 
 
 @pytest.mark.parametrize(
@@ -156,7 +158,7 @@ def test_a_stop_while_scoring_keeps_the_parts_that_are_done(
     assert [file.suffix for file in kept if file.is_file()] == [".safetensors"] * 2
     before = {file: file.stat().st_mtime_ns for file in kept if file.is_file()}
     resumed, reused = cached_tokens(Forward(tiny.model()), EXAMPLES, folder=tmp_path / "cut")
-    assert not reused and torch.equal(resumed.values, whole.values)
+    assert not reused and torch.equal(resumed.values.logps, whole.values.logps)
     assert {file: file.stat().st_mtime_ns for file in before} == before
 
 

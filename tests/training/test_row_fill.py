@@ -10,8 +10,8 @@ import torch
 from prefine.errors import Interrupted
 from prefine.losses.pairs.dpo import dpo
 from prefine.losses.pairs.kto_pair import kto_pair
-from prefine.training.batches.fill import RowFill, needed_positions
 from prefine.training.batches.packing import pack, pad
+from prefine.training.batches.row_fill import RowFill, needed_positions
 from prefine.training.items import TokenizedPair
 from prefine.training.logging.figures import TrainSummary
 from prefine.training.loop import train

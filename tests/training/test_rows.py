@@ -5,8 +5,7 @@ from itertools import pairwise
 import tiny_training as tiny
 import torch
 
-from prefine.training.batches.packing import groups_of, joined, pack, pad
-from prefine.training.batches.tree import Tree
+from prefine.training.batches.packing import Tree, groups_of, join_spans, pack, pad
 from prefine.training.items import TokenizedPair
 
 TWO = [TokenizedPair("a", (5, 6), (7, 1), (8, 9, 1)), TokenizedPair("b", (3,), (4,), (2, 1))]
@@ -19,12 +18,9 @@ def test_a_packed_row_has_each_prompt_once_and_positions_that_start_again_after_
     assert rows.trees == (Tree(0, 2, ((2, 3), (3, 5))), Tree(5, 1, ((6, 6), (6, 7))))
     assert rows.scored.tolist() == [1, 2, 1, 3, 4, 5, 5, 6]
     assert rows.targets.tolist() == [7, 1, 8, 9, 1, 4, 2, 1]
-    assert rows.lengths.tolist() == [2, 3, 1, 2]
-    assert (rows.pairs.tolist(), rows.chosen.tolist(), rows.rejected.tolist()) == (
-        [0, 1],
-        [0, 2],
-        [1, 3],
-    )
+    assert rows.pairs.tolist() == [0, 1]
+    assert rows.text_starts.tolist() == [[0, 2], [5, 6]]
+    assert rows.text_lengths.tolist() == [[2, 3], [1, 2]]
 
 
 def test_padded_rows_have_each_completion_with_its_own_prompt() -> None:
@@ -42,13 +38,14 @@ def test_pairs_of_one_prompt_share_it_and_a_completion_that_two_pairs_name_is_th
         TokenizedPair("c", (5, 6), (8, 1), (4, 4, 1)),
     ]
     first, second = groups_of(examples, [0, 1, 2], 100)
-    assert first == (
-        (((5, 6), ((7, 1), (8, 1), (4, 4, 1))),),
-        ((0, (0, 0), (0, 1)), (2, (0, 1), (0, 2))),
-    )
-    assert second == ((((9,), ((7, 1), (8, 1))),), ((1, (0, 0), (0, 1)),))
+    assert first.completions == {(5, 6): {(7, 1): 0, (8, 1): 1, (4, 4, 1): 2}}
+    assert second.completions == {(9,): {(7, 1): 0, (8, 1): 1}}
+    assert (first.pairs, second.pairs) == ([0, 2], [1])
     assert first.tokens == 2 + 1 + 1 + 2
     (rows,) = pack(examples, [0, 1, 2], 100)
+    assert rows.pairs.tolist() == [0, 2, 1]
+    assert rows.text_starts.tolist() == [[0, 2], [2, 4], [7, 9]]
+    assert rows.text_lengths.tolist() == [[2, 2], [2, 3], [2, 2]]
     assert len(rows.input_ids[0]) == first.tokens + second.tokens
 
 
@@ -83,7 +80,7 @@ def test_a_group_longer_than_the_limit_is_alone() -> None:
 def test_spans_are_joined_up_to_a_number_of_positions_and_never_cut() -> None:
     examples = tiny.examples(12)
     (rows,) = pack(examples, range(12), 10_000)
-    chunks = list(joined(rows.spans, 40))
+    chunks = list(join_spans(rows.spans, 40))
     assert chunks[0].scored.start == 0
     assert chunks[-1].scored.stop == len(rows.targets)
     assert all(a.scored.stop == b.scored.start for a, b in pairwise(chunks))

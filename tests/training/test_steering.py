@@ -18,7 +18,7 @@ from prefine.losses.facts import option_of, parts_of
 from prefine.losses.protocol import PairLogps, declare
 from prefine.losses.regularizers import budget
 from prefine.schedules import Schedule, last
-from prefine.training.objective.hyperparameters import HyperparameterController
+from prefine.training.objective.objective import HyperparameterController
 
 
 @pytest.mark.parametrize(
@@ -155,12 +155,12 @@ def test_every_number_within_a_mixture_can_move() -> None:
     steering = HyperparameterController(
         loss, partial(budget, delta=2.0), Schedule.model_validate(half), steps=5
     )
-    objective = steering.at(2)
+    objective = steering.at_step(2)
     first, second = option_of(objective.loss, "losses")
     assert option_of(first, "beta") == pytest.approx(0.2)
     assert option_of(second, "beta") == 0.1
     assert option_of(objective.loss, "weights") == (0.5, 0.5)
-    assert steering.moved(objective) == {
+    assert steering.current_values(objective) == {
         "regularizer_weight": 0.5,
         "loss.weights.0": 0.5,
         "loss.losses.0.beta": pytest.approx(0.2),
@@ -183,7 +183,7 @@ def test_a_controller_sees_the_step_before_the_loss_does() -> None:
     steering = HyperparameterController(loss, steps=2)
 
     def delta(step: int, values: PairLogps) -> float:
-        settled = steering.control(steering.at(step), values)
+        settled = steering.control(steering.at_step(step), values)
         return float(option_of(option_of(settled.loss, "losses")[1], "delta"))
 
     assert delta(0, _values(3.0, -1.0)) == pytest.approx(1.0)
@@ -191,8 +191,8 @@ def test_a_controller_sees_the_step_before_the_loss_does() -> None:
     assert delta(1, _values(-2.0, -6.0)) == pytest.approx((1.0 + 0.5 * -4.0) / 2)
     again = HyperparameterController(loss, steps=2)
     again.load_state_dict(state)
-    settled = again.control(again.at(1), _values(-2.0, -6.0))
-    assert again.moved(settled)["loss.losses.1.delta"] == pytest.approx(-0.5)
+    settled = again.control(again.at_step(1), _values(-2.0, -6.0))
+    assert again.current_values(settled)["loss.losses.1.delta"] == pytest.approx(-0.5)
 
 
 def test_the_filter_of_beta_dpo_draws_anew_at_every_step_and_for_every_seed() -> None:
@@ -201,7 +201,7 @@ def test_the_filter_of_beta_dpo_draws_anew_at_every_step_and_for_every_seed() ->
         steering = HyperparameterController(loss, steps=9)
         logps = some_pairs(_values(0.0, 0.0), torch.zeros(40, dtype=torch.long))
         for _ in range(step + 1):
-            objective = steering.control(steering.at(0), logps)
+            objective = steering.control(steering.at_step(0), logps)
         return (objective.loss(logps) > 0).tolist()
 
     assert sum(kept(0, 0)) == 20
@@ -224,7 +224,7 @@ def test_an_option_may_be_a_function_that_is_no_loss() -> None:
         return -scale * link(logps.margin)
 
     steering = HyperparameterController(linked, steps=3)
-    objective = steering.at(1)
+    objective = steering.at_step(1)
     assert [path for path, _ in parts_of(linked)] == [""]
     assert option_of(objective.loss, "link") is torch.nn.functional.logsigmoid
     values = _values(3.0, -1.0)

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from packed import SHAPES, layout
+from packed import SHAPES, dense_mask, dense_tree_attention, layout
 from torch import nn
 
-from prefine.training.batches.tree import Tree
-from prefine.training.forward.attention import blocks as attention_blocks
-from prefine.training.forward.attention.blocks import AttentionRule, visible
-from prefine.training.forward.attention.tree import _by_tree, dense_tree_attention, tree_attention
+from prefine.training.batches.packing import Tree
+from prefine.training.forward.attention import blockwise
+from prefine.training.forward.attention.interface import tree_attention, tree_by_tree_attention
+from prefine.training.forward.attention.visibility import AttentionRule, visible
 
 
 def _inputs(length: int, *, heads: int = 4, kv_heads: int = 2) -> list[torch.Tensor]:
@@ -36,7 +36,7 @@ def _inputs(length: int, *, heads: int = 4, kv_heads: int = 2) -> list[torch.Ten
 def test_blocks_equal_the_dense_mask(
     name: str, rule: dict[str, float], kept: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attention_blocks, "KEPT_KEYS", kept)
+    monkeypatch.setattr(blockwise, "KEPT_KEYS", kept)
     trees, length = layout(SHAPES[name])
     inputs = _inputs(length)
     upstream = torch.randn(1, length, 4, 8, dtype=torch.float64)
@@ -57,7 +57,7 @@ def test_what_nothing_reads_may_be_left_out(name: str, window: int | None) -> No
     are all gradients.
     """
     trees, length = layout(SHAPES[name])
-    read = [at for tree in trees for at in range(tree.start + tree.prompt - 1, tree.stop)]
+    read = [at for tree in trees for at in range(tree.start + tree.prompt_length - 1, tree.stop)]
     inputs = _inputs(length)
     upstream = torch.randn(1, len(read), 4, 8, dtype=torch.float64)
     found = []
@@ -67,8 +67,8 @@ def test_what_nothing_reads_may_be_left_out(name: str, window: int | None) -> No
         )
         found.append([mixed[:, read], *torch.autograd.grad(mixed[:, read], inputs, upstream)])
         left_out = int((mixed == 0).all(-1).all(-1).sum())
-    long = (tree for tree in trees if tree.stop - tree.start > attention_blocks.QUERIES)
-    assert left_out >= sum(tree.prompt - 1 for tree in long)
+    long = (tree for tree in trees if tree.stop - tree.start > blockwise.QUERIES)
+    assert left_out >= sum(tree.prompt_length - 1 for tree in long)
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-13)
 
@@ -78,8 +78,19 @@ def test_torchs_own_kernels_tree_by_tree_equal_the_dense_mask(name: str) -> None
     trees, length = layout(SHAPES[name])
     inputs = _inputs(length)
     expected = dense_tree_attention(*inputs, trees, AttentionRule(0.3))
-    found = _by_tree(*inputs, trees, 0.3)
+    found = tree_by_tree_attention(*inputs, trees, 0.3)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("window", [None, 9])
+def test_neighbouring_trees_have_the_part_of_the_mask_that_is_theirs(
+    name: str, window: int | None
+) -> None:
+    trees, _ = layout(SHAPES[name])
+    own = slice(trees[-1].start, trees[-1].stop)
+    assert torch.equal(visible(trees, window), dense_mask(trees, window))
+    assert torch.equal(visible(trees[-1:], window), dense_mask(trees, window)[own, own])
 
 
 def test_siblings_and_other_trees_are_never_seen() -> None:

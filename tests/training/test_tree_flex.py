@@ -4,18 +4,17 @@ where CUDA is.
 
 import pytest
 import torch
-from packed import SHAPES, layout
+from packed import SHAPES, dense_mask, dense_tree_attention, layout
 from torch.nn.attention.flex_attention import flex_attention
 
-from prefine.training.forward.attention.blocks import AttentionRule, visible
 from prefine.training.forward.attention.flex import (
     BLOCK,
     block_mask,
     flex_tree_attention,
     padded_length,
-    seen_runs,
 )
-from prefine.training.forward.attention.tree import dense_tree_attention, tree_attention
+from prefine.training.forward.attention.interface import tree_attention
+from prefine.training.forward.attention.visibility import AttentionRule, visible_ranges
 
 WINDOWS = [None, 1, 9, 150]
 on_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -23,12 +22,12 @@ on_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA devi
 
 @pytest.mark.parametrize("name", SHAPES)
 @pytest.mark.parametrize("window", WINDOWS)
-def test_the_runs_of_a_token_are_what_it_sees(name: str, window: int | None) -> None:
+def test_the_ranges_of_a_token_are_what_it_sees(name: str, window: int | None) -> None:
     trees, length = layout(SHAPES[name])
-    first, stop, own = seen_runs(trees, length + 3, window)[:, :, None]
+    first, stop, own = visible_ranges(trees, length + 3, window)[:, :, None]
     key = torch.arange(length + 3)
     seen = ((key >= first) & (key < stop)) | ((key >= own) & (key <= key[:, None]))
-    assert torch.equal(seen[:length, :length], visible(trees, window))
+    assert torch.equal(seen[:length, :length], dense_mask(trees, window))
     assert torch.equal(seen[length:].nonzero()[:, 1], key[length:])
 
 
@@ -39,7 +38,7 @@ def test_blocks_are_skipped_or_whole_only_where_they_are(name: str, window: int 
     padded = -(-length // BLOCK) * BLOCK
     mask = block_mask(trees, padded, window, torch.device("cpu"))
     seen = torch.eye(padded, dtype=torch.bool)
-    seen[:length, :length] = visible(trees, window)
+    seen[:length, :length] = dense_mask(trees, window)
     counts = seen.view(padded // BLOCK, BLOCK, padded // BLOCK, BLOCK).sum((1, 3))
     assert torch.equal(_listed(mask.full_kv_num_blocks, mask.full_kv_indices), counts == BLOCK**2)
     assert torch.equal(

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from prefine.losses import dpo
 from prefine.training.batches.packing import PackedBatch
-from prefine.training.forward import skip_unscored
-from prefine.training.forward.forward import Forward
-from prefine.training.objective.step import Objective, accumulate_gradients
+from prefine.training.forward import layers
+from prefine.training.forward.passes import Forward
+from prefine.training.objective.gradient import accumulate_gradients
+from prefine.training.objective.objective import Objective
 
 
 def _forward(model: nn.Module, **settings: Any) -> tuple[Forward, PackedBatch]:
@@ -57,8 +58,8 @@ def test_values_and_gradients_are_those_of_the_whole_layer(
     name: str, checkpointing: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found: list[tuple[Tensor, Tensor]] = []
-    for most_read in (skip_unscored._MOST_READ, 0.0):
-        monkeypatch.setattr(skip_unscored, "_MOST_READ", most_read)
+    for most_read in (layers._MOST_SCORED, 0.0):
+        monkeypatch.setattr(layers, "_MOST_SCORED", most_read)
         model = architectures.ATTENTION_ONLY[name]()
         forward, rows = _forward(model, gradient_checkpointing=checkpointing)
         values = forward.values(rows).logps
@@ -76,21 +77,19 @@ class _Network(nn.Module):
 @pytest.mark.parametrize("given", [{"scale": 2.0}, {"scale": 3.0}])
 def test_a_network_that_takes_more_is_asked_for_all(given: dict[str, float]) -> None:
     hidden, network = torch.randn(1, 5, 4), _Network()
-    found = skip_unscored._of_some(network, torch.tensor([1, 3]), hidden, **given)
+    found = layers._mlp_of(network, torch.tensor([1, 3]), hidden, **given)
     torch.testing.assert_close(found, network(hidden, **given))
 
 
 def test_a_network_that_gives_more_is_asked_for_all() -> None:
     hidden = torch.randn(1, 5, 4)
-    first, second = skip_unscored._of_some(
-        lambda rows: (rows, len(rows[0])), torch.tensor([1, 3]), hidden
-    )
+    first, second = layers._mlp_of(lambda rows: (rows, len(rows[0])), torch.tensor([1, 3]), hidden)
     assert second == 5
     torch.testing.assert_close(first, hidden)
 
 
 def test_layers_that_hand_nothing_on_are_left_as_they_are() -> None:
     model = architectures.ATTENTION_ONLY["llama"]()
-    assert skip_unscored._last_layer(model) is model.base_model.layers[-1]
+    assert layers._last_layer(model) is model.base_model.layers[-1]
     model.base_model.layers[-1].self_attn.forward = lambda hidden_states: (hidden_states, None)
-    assert skip_unscored._last_layer(model) is None
+    assert layers._last_layer(model) is None

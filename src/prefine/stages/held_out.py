@@ -14,8 +14,8 @@ from prefine.run.folder import RunFolder
 from prefine.run.rows import pair_of
 from prefine.run.tables import parts, read_part
 from prefine.stages.training_inputs import read_examples, trainable
-from prefine.training.objective.pair_tokens import SideLogps
-from prefine.training.objective.table import PairTable
+from prefine.training.forward.token_values import SideLogps
+from prefine.training.objective.pair_table import PairTable
 from prefine.training.reference.prepare import forward_of
 from prefine.training.reference.scoring import score_sides
 

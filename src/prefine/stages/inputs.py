@@ -131,14 +131,14 @@ def with_loss_inputs(
             and that is read.
         ConfigError: Pairs have different weights, and the loss sorts the pairs of a step.
     """
-    from prefine.training.objective.loss_inputs import LossInputCheck, parts_that_train
+    from prefine.training.objective.loss_inputs import LossInputCheck, configured_losses
 
-    check = LossInputCheck(parts_that_train(settings))
+    check = LossInputCheck(configured_losses(settings))
     for number, pair in enumerate(pairs, start=1):
         where = _row(number, pair, report)
-        check.see(pair.prompt.id, pair.score_gap, pair.p_chosen, pair.weight, where=where)
+        check.add(pair, pair.prompt.id, where=where)
         yield pair
-    check.check_all("pairs")
+    check.finish("pairs")
 
 
 def _row(number: int, pair: PreferencePair, report: ImportReport | None) -> str:

@@ -19,7 +19,7 @@ from prefine.run.rows import pair_of
 from prefine.run.tables import parts, read_part
 from prefine.training.items import PairReader, TokenizedPair, TokenizedPairs, make_examples
 from prefine.training.logging.trackers import check_installed
-from prefine.training.objective.loss_inputs import parts_that_train
+from prefine.training.objective.loss_inputs import configured_losses
 from prefine.training.token_check import check_tokens
 
 _HOLD_OUT = (
@@ -115,7 +115,7 @@ def _check_score_gaps(config: RunConfig) -> None:
     """Check that rankings will have the scores whose gap is read; given pairs are checked later."""
     readers = [
         name
-        for name, function in parts_that_train(config.train)
+        for name, function in configured_losses(config.train)
         if "score_gap" in needs_of(function)
     ]
     if config.rank is None or not readers:

@@ -13,8 +13,10 @@ from torch import Tensor
 from prefine.config.sections import EarlyStopConfig, TrainConfig
 from prefine.errors import NumericsError
 from prefine.metrics.rewards.likelihood_indicators import IndicatorReading, Watch, watch
+from prefine.training.forward.token_values import PairTokens
 from prefine.training.logging.figures import FinalFigures, RowLog, final_figures
-from prefine.training.objective.step import Objective, PolicyTokens, StepTerms, evaluate
+from prefine.training.objective.gradient import StepTerms, evaluate
+from prefine.training.objective.objective import Objective
 from prefine.training.reference.prepare import PreparedPairs
 
 EVALUATION_LOG_NAME = "eval_log.jsonl"
@@ -205,7 +207,7 @@ def evaluation_row(held_out: PreparedPairs, objective: Objective, step: int) -> 
     """
     forward, every = held_out.forward, range(len(held_out.examples))
 
-    def attempt() -> tuple[StepTerms, PolicyTokens]:
+    def attempt() -> tuple[StepTerms, PairTokens]:
         batches, cross_prompt = held_out.cut(every)
         # A loss may draw random numbers, and training must not miss them.
         with torch.random.fork_rng([forward.device] if forward.device.type == "cuda" else []):
@@ -216,7 +218,7 @@ def evaluation_row(held_out: PreparedPairs, objective: Objective, step: int) -> 
                 objective,
                 examples=held_out.examples,
                 step=step,
-                spread_of=TOP_TOKENS,
+                top_k=TOP_TOKENS,
                 mismatched=cross_prompt,
             )
 
@@ -235,12 +237,15 @@ def evaluation_row(held_out: PreparedPairs, objective: Objective, step: int) -> 
     )
 
 
-def _indicators(tokens: PolicyTokens, sizes: Float[Tensor, " n"]) -> dict[str, float | None]:
+def _indicators(tokens: PairTokens, sizes: Float[Tensor, " n"]) -> dict[str, float | None]:
     """Means over the tokens of the chosen answers, with their errors."""
-    mass, raw, entropy = tokens.top_mass, tokens.top_entropy, tokens.entropy
-    assert mass is not None and raw is not None and entropy is not None, "the spread was wanted"
+    values = tokens.values
+    mass, raw, entropy = values.top_mass, values.top_entropy, values.entropy
+    assert mass is not None and raw is not None and entropy is not None, (
+        "the statistics were wanted"
+    )
     # With q = p / mass: -sum q log q = (-sum p log p) / mass + log mass.
-    renormalised = raw._replace(values=raw.values / mass.values + mass.values.log())
+    renormalised = raw / mass + mass.log()
     columns = {
         "top_mass": mass,
         "top_entropy": raw,
@@ -249,7 +254,7 @@ def _indicators(tokens: PolicyTokens, sizes: Float[Tensor, " n"]) -> dict[str, f
     }
     found: dict[str, float | None] = {}
     for name, column in columns.items():
-        found[name], found[f"{name}_se"] = _ratio(column.sides().chosen, sizes)
+        found[name], found[f"{name}_se"] = _ratio(tokens.sums(column)[:, 0], sizes)
     return found
 
 

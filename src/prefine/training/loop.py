@@ -17,8 +17,8 @@ from prefine.losses.facts import needs_of
 from prefine.losses.protocol import LossFunction, Need
 from prefine.records import SCHEMA_VERSION
 from prefine.training import adapter, checkpoints
-from prefine.training.batches.fill import RowFill, needed_positions
 from prefine.training.batches.packing import PackedBatch
+from prefine.training.batches.row_fill import RowFill, needed_positions
 from prefine.training.batches.step_schedule import StepSchedule
 from prefine.training.distributed import processes
 from prefine.training.distributed.sharded import ShardedLayers
@@ -28,9 +28,9 @@ from prefine.training.items import TokenizedPair
 from prefine.training.learning_rate import factor
 from prefine.training.logging.figures import RowLog, StepRow, TrainSummary, final_figures, step_row
 from prefine.training.logging.trackers import Trackers, untracked
-from prefine.training.objective.hyperparameters import HyperparameterController
+from prefine.training.objective.gradient import StepTerms, accumulate_gradients
 from prefine.training.objective.loss_inputs import check_examples
-from prefine.training.objective.step import StepTerms, accumulate_gradients
+from prefine.training.objective.objective import HyperparameterController
 from prefine.training.reference.cache import ReferenceCache
 from prefine.training.reference.prepare import (
     PreparedPairs,
@@ -241,7 +241,7 @@ class TrainingRun:
             ) as self.evaluations,
         ):
             if self.done == 0:
-                self.evaluations.after(0, self.controller.at(0))
+                self.evaluations.after(0, self.controller.at_step(0))
             yield
 
     @property
@@ -280,7 +280,7 @@ class TrainingRun:
             step=self.done,
             epoch=1 + step // self.schedule.steps_per_epoch,
             learning_rate=learning_rate,
-            hyper_parameters=self.controller.moved(terms.objective),
+            hyper_parameters=self.controller.current_values(terms.objective),
             grad_norm=norm,
         )
         self.log.write(row)
@@ -303,7 +303,7 @@ class TrainingRun:
                 self.forward,
                 batches,
                 self.pairs.table,
-                self.controller.at(step),
+                self.controller.at_step(step),
                 examples=self.pairs.examples,
                 step=step + 1,
                 mismatched=cross_prompt,
@@ -370,7 +370,7 @@ class TrainingRun:
             stopped_by=self.evaluations.stopped_by,
             row_fill=self.fill.share,
             notes=(*self.notes, *self.fill.notes(), *self.trackers.notes),
-            final=final_figures(logps, table, self.controller.at(self.done - 1).regularizer),
+            final=final_figures(logps, table, self.controller.at_step(self.done - 1).regularizer),
         )
         if processes.is_main():
             content = {

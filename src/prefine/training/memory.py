@@ -10,7 +10,7 @@ import torch
 from prefine.errors import LimitError
 from prefine.training.batches.packing import PackedBatch
 from prefine.training.distributed.processes import agree, exchanging_weights
-from prefine.training.forward.forward import Forward
+from prefine.training.forward.passes import Forward
 from prefine.training.items import TokenizedPair
 
 Result = TypeVar("Result")

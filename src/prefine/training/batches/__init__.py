@@ -1,1 +1,1 @@
-"""Rows that go through the model, and which items a step takes."""
+"""Batches of token rows, and the pairs of each step."""

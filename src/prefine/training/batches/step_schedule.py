@@ -1,4 +1,4 @@
-"""Which pairs a step takes: a function of the step number and the seed alone."""
+"""The pairs of each step: a function of the step number and the seed alone."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class StepSchedule:
-    """The order of the pairs over all epochs. The last step of an epoch may be smaller; none is left out."""
+    """The order of the pairs over all epochs; an epoch takes every pair, in a smaller last step."""
 
     num_pairs: int
     pairs_per_step: int

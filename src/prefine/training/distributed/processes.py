@@ -165,7 +165,7 @@ def own_pairs(examples: Sequence[TokenizedPair], pairs: Sequence[int]) -> list[i
     groups = groups_of(examples, pairs, sys.maxsize)
     ranks = deal([group.tokens for group in groups], dist.get_world_size())
     local = (group for group, rank in zip(groups, ranks, strict=True) if rank == dist.get_rank())
-    return [index for group in local for index, _, _ in group.pairs]
+    return [index for group in local for index in group.pairs]
 
 
 def deal(tokens: Sequence[int], processes: int) -> list[int]:

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from prefine.training.distributed.processes import is_share
-from prefine.training.forward.head import unwrapped
-from prefine.training.forward.recompute import layers_of
+from prefine.training.forward.layers import layers_of, unwrapped
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -1,9 +1,9 @@
-"""The output head on scored positions only, chunk by chunk: no tensor of all tokens by the vocabulary is ever there.
+"""The output head on scored positions only, chunk by chunk: never all tokens by the vocabulary.
 
 A chunk holds whole groups of pairs, so that their loss, and with it the factor c of every token's
-log-probability in the gradient, is known while the chunk's softmax P is still there. The gradient
-of c * log P[target] in the logits is c * (one-hot - P); c multiplies rows of width d, never of
-width V:
+log-probability in the gradient, is known while the chunk's softmax P is still in memory. The
+gradient of c * log P[target] in the logits is c * (one-hot - P); c multiplies rows of width d,
+never of width V:
 
     d_hidden = c * ((one-hot - P) W),   d_W = (one-hot - P)^T (c * hidden)
 
@@ -12,22 +12,20 @@ are computed twice.
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from prefine.training.batches.packing import Span, joined
-from prefine.training.forward.patched_forward import patched_forward
+from prefine.training.batches.packing import Span, join_spans
+from prefine.training.forward.layers import ComputeDtype, computing_in, patched_forward, unwrapped
 from prefine.training.forward.token_values import (
     LOGPS_ONLY,
     TokenValues,
     Wanted,
-    concatenated,
+    concatenate,
     slices,
     statistics,
 )
@@ -35,10 +33,14 @@ from prefine.training.forward.token_values import (
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-ComputeDtype = Literal["float32", "bfloat16"]
-
 Coefficients = Callable[[Span, TokenValues], Float[Tensor, " n"]]
-"""What the objective's derivative in each token's log-probability is, once those of a span are known."""
+"""The objective's derivative in each token's log-probability, given the values of a span."""
+Pull = Callable[[Float[Tensor, " n"]], Float[Tensor, "n d"]]
+"""Turns the coefficients of a chunk's tokens into the gradient in its hidden states.
+
+It adds the gradient in the head's parameters to their `.grad`, and holds until the head computes
+another chunk.
+"""
 
 _WORKSPACE_BYTES = {"cpu": 2**26, "cuda": 2**30}
 _LEAST_POSITIONS = 512
@@ -46,93 +48,63 @@ _LEAST_POSITIONS = 512
 _SMALL = 1e-30
 
 
-class Chunked(Protocol):
-    """A head that can be given a chunk of positions."""
-
-    def positions(self) -> int:
-        """About how many positions a chunk has."""
-        ...
-
-    def values(self, hidden: Tensor, targets: Tensor, wanted: Wanted) -> TokenValues:
-        """What the head says of one chunk."""
-        ...
-
-    def push(
-        self,
-        hidden: Tensor,
-        targets: Tensor,
-        wanted: Wanted,
-        coefficients: Callable[[TokenValues], Tensor],
-    ) -> tuple[TokenValues, Tensor]:
-        """The same, then the gradient: added to the head's `.grad`, and returned for `hidden`."""
-        ...
-
-
 @torch.no_grad()
 def score(
-    head: Chunked,
+    head: "Head",
     hidden: Float[Tensor, "S d"],
     targets: Int[Tensor, " S"],
     wanted: Wanted = LOGPS_ONLY,
 ) -> TokenValues:
     """Values of all scored positions."""
-    size = head.positions()
     hidden = hidden.detach()
-    return concatenated(
-        [head.values(hidden[at], targets[at], wanted) for at in slices(len(targets), size)], hidden
-    )
+    chunks = slices(len(targets), head.positions())
+    return concatenate([head.values(hidden[at], targets[at], wanted) for at in chunks])
 
 
 @torch.no_grad()
 def push(
-    head: Chunked,
+    head: "Head",
     hidden: Float[Tensor, "S d"],
     targets: Int[Tensor, " S"],
     spans: Sequence[Span],
     coefficients: Coefficients,
     wanted: Wanted = LOGPS_ONLY,
-) -> tuple[TokenValues, Float[Tensor, "S d"]]:
-    """Values of all scored positions, and the objective's gradient in `hidden`; the head's goes to its `.grad`.
+) -> Float[Tensor, "S d"]:
+    """The objective's gradient in `hidden`; that in the head's weight is added to its `.grad`.
 
     Args:
         head: The output head.
-        hidden: What the head is given at the scored positions.
+        hidden: The last hidden states at the scored positions.
         targets: The tokens that were chosen there.
         spans: The groups; one is never cut before its coefficients are known.
         coefficients: Called once with each group or with several together.
-        wanted: Which statistics the coefficients depend on.
+        wanted: The statistics that the coefficients depend on.
     """
     hidden = hidden.detach()
     gradient = torch.empty_like(hidden)
     size = head.positions()
-    parts = []
-    for span in joined(spans, size):
-        x, t = hidden[span.scored], targets[span.scored]
+    for span in join_spans(spans, size):
+        x, t, g = hidden[span.scored], targets[span.scored], gradient[span.scored]
         if span.positions <= 2 * size:
-            values, gradient[span.scored] = head.push(x, t, wanted, partial(coefficients, span))
+            values, pull = head.values_and_pull(x, t, wanted)
+            g.copy_(pull(coefficients(span, values)))
         else:
-            values = score(head, x, t, wanted)
-            known = coefficients(span, values)
-            pieces = [
-                head.push(x[at], t[at], LOGPS_ONLY, _given(known[at]))[1]
-                for at in slices(len(t), size)
-            ]
-            gradient[span.scored] = torch.cat(pieces)
-        parts.append(values)
-    return concatenated(parts, hidden), gradient
-
-
-def _given(known: Tensor) -> Callable[[TokenValues], Tensor]:
-    return lambda _: known
+            # First the values of the whole group, as its loss needs them all, then its
+            # coefficients, and only then the gradient, chunk by chunk with other logits.
+            factors = coefficients(span, score(head, x, t, wanted))
+            for at in slices(len(t), size):
+                _, pull = head.values_and_pull(x[at], t[at], LOGPS_ONLY)
+                g[at] = pull(factors[at])
+    return gradient
 
 
 @dataclass
 class LinearHead:
-    """logits = scale * (hidden W^T + bias), without autograd and in a workspace that is used again.
+    """logits = scale * (hidden W^T + bias), without autograd and in a workspace that is reused.
 
     Args:
         layer: The model's head, a plain linear layer.
-        scale: What the model multiplies its logits with.
+        scale: The model's factor of its logits.
         dtype: What the products compute in; the softmax is float32, or float64 for a float64 model.
     """
 
@@ -146,35 +118,37 @@ class LinearHead:
         """About how many positions a chunk has."""
         return _chunk(self.layer.out_features, self.layer.weight.device)
 
-    def values(self, hidden: Tensor, targets: Tensor, wanted: Wanted) -> TokenValues:
-        """What the head says of one chunk."""
-        _, values = self._forward(hidden, targets, wanted)
-        return values
+    def values(
+        self, hidden: Float[Tensor, "n d"], targets: Int[Tensor, " n"], wanted: Wanted
+    ) -> TokenValues:
+        """Values of one chunk."""
+        return self._forward(hidden, targets, wanted)[1]
 
-    def push(
-        self,
-        hidden: Tensor,
-        targets: Tensor,
-        wanted: Wanted,
-        coefficients: Callable[[TokenValues], Tensor],
-    ) -> tuple[TokenValues, Tensor]:
-        """The same, then the gradient: added to the head's `.grad`, and returned for `hidden`."""
+    def values_and_pull(
+        self, hidden: Float[Tensor, "n d"], targets: Int[Tensor, " n"], wanted: Wanted
+    ) -> tuple[TokenValues, Pull]:
+        """Values of one chunk, and the function that pulls its coefficients back."""
         probabilities, values = self._forward(hidden, targets, wanted)
-        factor = (coefficients(values) * -self.scale)[:, None]
-        probabilities[torch.arange(len(targets), device=targets.device), targets] -= 1
-        residual = probabilities.to(self._product_dtype())
-        gradient = torch.mm(residual, self._weight()).to(hidden.dtype).mul_(factor)
-        if self.layer.weight.requires_grad:
-            _accumulate(self.layer.weight, residual.T, (hidden * factor).to(residual.dtype))
-        bias = self.layer.bias
-        if bias is not None and bias.requires_grad:
-            _add(bias, (residual.T @ factor.to(residual.dtype)).squeeze(1).to(bias.dtype))
-        return values, gradient
+
+        def pull(coefficients: Float[Tensor, " n"]) -> Float[Tensor, "n d"]:
+            # P becomes P - one-hot in place, so the factor is -c, times the scale of the logits.
+            factor = (coefficients * -self.scale)[:, None]
+            probabilities[torch.arange(len(targets), device=targets.device), targets] -= 1
+            residual = probabilities.to(self._product_dtype())
+            if self.layer.weight.requires_grad:
+                _add_product(self.layer.weight, residual.T, (hidden * factor).to(residual.dtype))
+            bias = self.layer.bias
+            if bias is not None and bias.requires_grad:
+                gradient = (residual.T @ factor.to(residual.dtype)).squeeze(1).to(bias.dtype)
+                bias.grad = gradient if bias.grad is None else bias.grad.add_(gradient)
+            return torch.mm(residual, self._weight()).to(hidden.dtype).mul_(factor)
+
+        return values, pull
 
     def _forward(
-        self, hidden: Tensor, targets: Tensor, wanted: Wanted
-    ) -> tuple[Tensor, TokenValues]:
-        """Probabilities in the workspace, and the values."""
+        self, hidden: Float[Tensor, "n d"], targets: Int[Tensor, " n"], wanted: Wanted
+    ) -> tuple[Float[Tensor, "n V"], TokenValues]:
+        """Probabilities, in the workspace, and the values."""
         space = self._space(len(hidden), hidden)
         product = hidden.to(self._product_dtype())
         if product.dtype == space.dtype:
@@ -188,6 +162,8 @@ class LinearHead:
         torch.softmax(space, -1, out=space)
         chosen = space.gather(1, targets[:, None]).squeeze(1)
         logps = chosen.log()
+        # The logits are gone: for the few targets whose probability underflows they are computed
+        # again, an eighth of the workspace at a time.
         small = (chosen < _SMALL).nonzero().squeeze(1)
         for at in slices(len(small), max(1, len(space) // 8)):
             some = small[at]
@@ -198,7 +174,7 @@ class LinearHead:
             logps[some] = exact.gather(1, targets[some, None]).squeeze(1)
         return space, statistics(space, logps, wanted)
 
-    def _space(self, rows: int, hidden: Tensor) -> Tensor:
+    def _space(self, rows: int, hidden: Tensor) -> Float[Tensor, "rows V"]:
         dtype = torch.promote_types(hidden.dtype, torch.float32)
         space = self._workspace
         if space is None or len(space) < rows or space.dtype != dtype:
@@ -211,10 +187,10 @@ class LinearHead:
     def _product_dtype(self) -> torch.dtype:
         return torch.bfloat16 if self.dtype == "bfloat16" else self.layer.weight.dtype
 
-    def _weight(self) -> Tensor:
+    def _weight(self) -> Float[Tensor, "V d"]:
         """The weight in the products' dtype, rounded once per update."""
         weight = self.layer.weight.detach()
-        if self.dtype != "bfloat16" or weight.dtype == torch.bfloat16:
+        if weight.dtype == self._product_dtype():
             return weight
         version = self.layer.weight._version
         if self._rounded is None or self._rounded[0] != version:
@@ -224,10 +200,10 @@ class LinearHead:
 
 @dataclass
 class ModuleHead:
-    """Any head and whatever the model does to its logits, through the model's own code and autograd.
+    """Any head and whatever the model does to its logits, by the model's own code and autograd.
 
     Args:
-        model: The whole model, whose layers are passed over.
+        model: The whole model, whose layers are skipped.
         dtype: What the head computes in.
     """
 
@@ -238,50 +214,47 @@ class ModuleHead:
         """About how many positions a chunk has."""
         return _chunk(int(self.model.config.get_text_config().vocab_size), self.model.device)
 
-    def values(self, hidden: Tensor, targets: Tensor, wanted: Wanted) -> TokenValues:
-        """What the head says of one chunk."""
-        return self._forward(hidden, targets, wanted)
-
-    def push(
-        self,
-        hidden: Tensor,
-        targets: Tensor,
-        wanted: Wanted,
-        coefficients: Callable[[TokenValues], Tensor],
-    ) -> tuple[TokenValues, Tensor]:
-        """The same, then the gradient: added to the head's `.grad`, and returned for `hidden`."""
-        with torch.enable_grad():
-            leaf = hidden.detach().requires_grad_()
-            values = self._forward(leaf, targets, wanted)
-        known = TokenValues(*(None if value is None else value.detach() for value in values))  # type: ignore[arg-type]
-        torch.autograd.backward([values.logps], [coefficients(known)])
-        assert leaf.grad is not None
-        return known, leaf.grad
-
-    def _forward(self, hidden: Tensor, targets: Tensor, wanted: Wanted) -> TokenValues:
+    def values(
+        self, hidden: Float[Tensor, "n d"], targets: Int[Tensor, " n"], wanted: Wanted
+    ) -> TokenValues:
+        """Values of one chunk, with a graph if gradients are enabled."""
         with computing_in(self.dtype, hidden.device):
             logits = after_layers(self.model, hidden)
         logits = logits.to(torch.promote_types(hidden.dtype, torch.float32))
         logps = logits.log_softmax(-1)
         chosen = logps.gather(1, targets[:, None]).squeeze(1)
+        if wanted == LOGPS_ONLY:
+            return TokenValues(chosen)
         with torch.no_grad():
-            return (
-                statistics(logps.exp(), chosen, wanted)
-                if wanted != LOGPS_ONLY
-                else TokenValues(chosen)
-            )
+            return statistics(logps.exp(), chosen, wanted)
+
+    def values_and_pull(
+        self, hidden: Float[Tensor, "n d"], targets: Int[Tensor, " n"], wanted: Wanted
+    ) -> tuple[TokenValues, Pull]:
+        """Values of one chunk, and the function that pulls its coefficients back."""
+        with torch.enable_grad():
+            leaf = hidden.detach().requires_grad_()
+            values = self.values(leaf, targets, wanted)
+
+        def pull(coefficients: Float[Tensor, " n"]) -> Float[Tensor, "n d"]:
+            torch.autograd.backward([values.logps], [coefficients])
+            assert leaf.grad is not None
+            return leaf.grad
+
+        return values.map(Tensor.detach), pull
+
+
+Head = LinearHead | ModuleHead
 
 
 def _chunk(vocabulary: int, device: torch.device) -> int:
     """About how many positions a chunk has: more where there are many processors to keep busy."""
-    return max(
-        _LEAST_POSITIONS,
-        _WORKSPACE_BYTES.get(device.type, _WORKSPACE_BYTES["cpu"]) // (4 * vocabulary),
-    )
+    workspace = _WORKSPACE_BYTES.get(device.type, _WORKSPACE_BYTES["cpu"])
+    return max(_LEAST_POSITIONS, workspace // (4 * vocabulary))
 
 
-def head_of(model: "PreTrainedModel", dtype: ComputeDtype = "float32") -> Chunked:
-    """The fastest head that computes what the model's own forward does."""
+def head_of(model: "PreTrainedModel", dtype: ComputeDtype = "float32") -> Head:
+    """The fastest head that computes the same as the model's own forward."""
     layer = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     plain = type(layer) is nn.Linear and not any(
         (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks)
@@ -294,7 +267,7 @@ def head_of(model: "PreTrainedModel", dtype: ComputeDtype = "float32") -> Chunke
 
 @torch.no_grad()
 def _scale(model: "PreTrainedModel", layer: nn.Linear) -> float | None:
-    """What the model multiplies its logits with, if it does nothing else to them."""
+    """The model's factor of its logits; None if it does anything else to them."""
     generator = torch.Generator().manual_seed(0)
     hidden = 10 * torch.randn(4, layer.in_features, generator=generator, dtype=torch.float64)
     hidden = hidden.to(layer.weight)
@@ -303,26 +276,15 @@ def _scale(model: "PreTrainedModel", layer: nn.Linear) -> float | None:
         return None
     settings = model.config.get_text_config()
     divisor = getattr(settings, "logits_scaling", None)
-    for scale in (
-        1.0,
-        getattr(settings, "logit_scale", None),
-        None if not divisor else 1 / divisor,
-    ):
-        if scale is not None and torch.allclose(
-            plain * scale, given.to(plain), rtol=1e-2 if plain.dtype.itemsize < 4 else 1e-5
-        ):
+    rtol = 1e-2 if plain.dtype.itemsize < 4 else 1e-5
+    for scale in (1.0, getattr(settings, "logit_scale", None), divisor and 1 / divisor):
+        if scale is not None and torch.allclose(plain * scale, given.to(plain), rtol=rtol):
             return float(scale)
     return None
 
 
-def unwrapped(model: "PreTrainedModel") -> "PreTrainedModel":
-    """The language model itself; one loaded with an adapter comes in a wrapper of its own."""
-    inner = getattr(model, "get_base_model", None)
-    return model if inner is None else inner()
-
-
-class _Body:
-    """What the layers give, as far as a head asks for it."""
+class _LayersOutput:
+    """Hidden states in place of the layers' output; whatever else a head may ask for is None."""
 
     def __init__(self, hidden: Tensor) -> None:
         self.last_hidden_state = hidden
@@ -335,31 +297,20 @@ class _Body:
 
 
 def after_layers(model: "PreTrainedModel", hidden: Float[Tensor, "n d"]) -> Float[Tensor, "n V"]:
-    """The logits that the model's own forward makes of what its layers gave."""
-    with patched_forward(unwrapped(model).base_model, lambda *_, **__: _Body(hidden[None])):
+    """The logits that the model's own forward computes from the last hidden states."""
+    output = _LayersOutput(hidden[None])
+    with patched_forward(unwrapped(model).base_model, lambda *_, **__: output):
         logits: Tensor = unwrapped(model)(
             input_ids=torch.zeros(1, len(hidden), dtype=torch.long), use_cache=False
         ).logits
     return logits[0]
 
 
-def computing_in(dtype: ComputeDtype, device: torch.device) -> AbstractContextManager[Any]:
-    """What the layers compute in; "bfloat16" keeps the weights as they are."""
-    return torch.autocast(device.type, torch.bfloat16) if dtype == "bfloat16" else nullcontext()
-
-
-def _accumulate(weight: Tensor, left: Tensor, right: Tensor) -> None:
-    """weight.grad += left @ right, without a tensor of its size if it can be done."""
+def _add_product(weight: Tensor, left: Tensor, right: Tensor) -> None:
+    """weight.grad += left @ right, without a tensor of the weight's size if it can be done."""
     if weight.grad is None:
         weight.grad = torch.mm(left, right).to(weight.dtype)
     elif weight.grad.dtype == left.dtype:
         weight.grad.addmm_(left, right)
     else:
         weight.grad += torch.mm(left, right)
-
-
-def _add(parameter: Tensor, gradient: Tensor) -> None:
-    if parameter.grad is None:
-        parameter.grad = gradient
-    else:
-        parameter.grad += gradient

@@ -1,4 +1,4 @@
-"""Whether a model's layers let completions share their prompt: asked of the model, on the user's own first rows."""
+"""Check on the run's own first rows that a model's completions can share their prompt."""
 
 import math
 from collections.abc import Sequence
@@ -6,22 +6,23 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from prefine.training.forward.forward import Forward
+from prefine.training.forward.passes import Forward
 from prefine.training.items import TokenizedPair
-from prefine.training.reference.scoring import score_tokens_here
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 PAIRS = 8
-"""How many of the first pairs are looked at."""
+"""The number of pairs that are compared."""
 
 _POSITIONS = 512
 
 
 def why_not_shared(model: "PreTrainedModel", examples: Sequence[TokenizedPair]) -> str | None:
-    """Why the prompts of these examples cannot be computed once for all their completions; None if they can.
+    """The reason why prompts cannot be computed once for all their completions; None if they can.
 
     Compares, in the weights' own precision, the log-probabilities of packed trees with those of
     plain rows.
@@ -39,10 +40,9 @@ def why_not_shared(model: "PreTrainedModel", examples: Sequence[TokenizedPair]) 
         range(len(examples)), key=lambda i: min(len(examples[i].chosen_ids), 2), reverse=True
     )[:PAIRS]
     first = [_shortened(examples[index]) for index in telling]
-    plain, shared = (Forward(model, shared=some) for some in (False, True))
-    expected = score_tokens_here(plain, first).values
+    expected = _logps(Forward(model, shared=False), first)
     try:
-        found = score_tokens_here(shared, first).values
+        found = _logps(Forward(model, shared=True), first)
     except NotImplementedError as error:
         return str(error)
     difference = float((found - expected).abs().max())
@@ -54,8 +54,17 @@ def why_not_shared(model: "PreTrainedModel", examples: Sequence[TokenizedPair]) 
     return None
 
 
-def tolerance(model: "PreTrainedModel", logps: torch.Tensor) -> float:
-    """What another order of additions may change in a token's log-probability, nats.
+def _logps(forward: Forward, examples: Sequence[TokenizedPair]) -> Float[Tensor, " T"]:
+    """Log-probabilities of all scored tokens, in the order of the examples.
+
+    All in this process: another one need not know what it raises.
+    """
+    pairs, tokens = forward.pair_values(forward.cut(examples, range(len(examples))))
+    return tokens.rows(pairs.argsort()).values.logps
+
+
+def tolerance(model: "PreTrainedModel", logps: Float[Tensor, " T"]) -> float:
+    """The difference that another order of additions may make to a log-probability, nats.
 
     A hidden value is a sum of about d products in each of L layers, so its rounding error walks at
     random to eps * sqrt(d * L) of its size; 8 of these cover the head, and the largest of many
@@ -71,7 +80,7 @@ def tolerance(model: "PreTrainedModel", logps: torch.Tensor) -> float:
 
 
 def _by_position(settings: object, longest: int) -> str | None:
-    """What depends on more of a row than on each token's own position."""
+    """Name what depends on more of a row than on each token's own position, if anything does."""
     rope = getattr(settings, "rope_parameters", None) or {}
     by_layer = rope.values() if all(isinstance(value, dict) for value in rope.values()) else [rope]
     for parameters in by_layer:
@@ -87,7 +96,7 @@ def _by_position(settings: object, longest: int) -> str | None:
 
 
 def _shortened(example: TokenizedPair) -> TokenizedPair:
-    """A long example's own tokens, fewer of them."""
+    """The end of a long prompt and the beginnings of its completions."""
     return replace(
         example,
         prompt_ids=example.prompt_ids[-_POSITIONS:],

@@ -15,8 +15,8 @@ from prefine.errors import DataError
 from prefine.losses.facts import option_of
 from prefine.losses.protocol import LossFunction, PairLogps
 from prefine.records import Record
-from prefine.training.objective.step import StepTerms
-from prefine.training.objective.table import PairTable
+from prefine.training.objective.gradient import StepTerms
+from prefine.training.objective.pair_table import PairTable
 
 QUANTILES = (0.1, 0.5, 0.9)
 

@@ -1,4 +1,4 @@
-"""Whether the pairs state what a loss reads of them."""
+"""Check that the pairs state what the loss and the regularizer read of them."""
 
 from collections.abc import Sequence
 
@@ -6,50 +6,48 @@ from prefine.config.sections import TrainConfig
 from prefine.errors import ConfigError, DataError
 from prefine.losses.facts import bare, needs_of, per_pair
 from prefine.losses.protocol import LossFunction
+from prefine.records import PreferencePair
 from prefine.training.items import TokenizedPair
 
-Named = Sequence[tuple[str, LossFunction]]
-"""What is minimised, each with its config path and name for messages, such as "train.loss 'dpo'"."""
+NamedLosses = Sequence[tuple[str, LossFunction]]
+"""Loss and regularizer, each with its config path and name for messages: "train.loss 'dpo'"."""
 
 
-def parts_that_train(settings: TrainConfig) -> Named:
+def configured_losses(settings: TrainConfig) -> NamedLosses:
     """Loss and regularizer of a configuration, bound."""
-    parts = [
+    named = [
         (f"train.loss {settings.loss.name!r}", settings.loss.resolve("loss", where="train.loss"))
     ]
     if (regularizer := settings.regularizer) is not None:
         function = regularizer.resolve("regularizer", where="train.regularizer")
-        parts.append((f"train.regularizer {regularizer.name!r}", function))
-    return parts
+        named.append((f"train.regularizer {regularizer.name!r}", function))
+    return named
 
 
 class LossInputCheck:
-    """What the pairs state, seen one by one, against what the loss and the regularizer read of them.
+    """Check pairs one by one, as they are read, against the needs of the losses.
 
     Args:
-        parts: Loss and regularizer.
+        losses: Loss and regularizer.
     """
 
-    def __init__(self, parts: Named) -> None:
+    def __init__(self, losses: NamedLosses) -> None:
         self._readers = {
-            need: " and ".join(name for name, function in parts if need in needs_of(function))
+            need: " and ".join(name for name, function in losses if need in needs_of(function))
             for need in ("score_gap", "p_chosen", "mismatched")
         }
-        self._sorting = next((name for name, function in parts if not per_pair(function)), "")
+        self._sorting = next((name for name, function in losses if not per_pair(function)), "")
         self._weight: float | None = None
         self._prompts: set[object] = set()
         self._pairs = self._without_probability = 0
 
-    def see(
-        self,
-        prompt: object,
-        score_gap: float | None,
-        p_chosen: float | None,
-        weight: float,
-        *,
-        where: str,
-    ) -> None:
-        """The next pair.
+    def add(self, pair: PreferencePair | TokenizedPair, prompt: object, *, where: str) -> None:
+        """Check the next pair.
+
+        Args:
+            pair: The pair.
+            prompt: Anything that is equal for pairs of one prompt.
+            where: The place of the pair, for messages.
 
         Raises:
             DataError: It states no score gap, which is read.
@@ -57,28 +55,28 @@ class LossInputCheck:
                 a step.
         """
         self._pairs += 1
-        self._without_probability += p_chosen is None
+        self._without_probability += pair.p_chosen is None
         if len(self._prompts) < 2:
             self._prompts.add(prompt)
-        if score_gap is None and (reader := self._readers["score_gap"]):
+        if pair.score_gap is None and (reader := self._readers["score_gap"]):
             raise DataError(
                 f"{where}: states no score_gap, which {reader} reads; give all rows the column "
-                "score_gap, or "
-                "score_chosen and score_rejected, make the pairs from rankings with scores, or "
-                "choose another one"
+                "score_gap, or score_chosen and score_rejected, make the pairs from rankings with "
+                "scores, or choose another one"
             )
-        if self._sorting and self._weight not in (None, weight):
+        if self._sorting and self._weight not in (None, pair.weight):
             raise ConfigError(
-                f"{where}: has weight {weight:g}, one before it {self._weight:g}, and "
-                f"{self._sorting} sorts the pairs "
-                "of a step, so that its values belong to no single pair; give all pairs the same "
-                "weight, or choose "
-                "another loss"
+                f"{where}: has weight {pair.weight:g}, one before it {self._weight:g}, and "
+                f"{self._sorting} sorts the pairs of a step, so that its values belong to no "
+                "single pair; give all pairs the same weight, or choose another loss"
             )
-        self._weight = weight
+        self._weight = pair.weight
 
-    def check_all(self, where: str) -> tuple[str, ...]:
-        """Notes on all the pairs that were seen.
+    def finish(self, what: str) -> tuple[str, ...]:
+        """Notes on all the pairs that were added.
+
+        Args:
+            what: What the pairs are, for messages.
 
         Raises:
             DataError: No pair states a probability, or all have one prompt, and that is read.
@@ -87,18 +85,17 @@ class LossInputCheck:
             return ()
         if len(self._prompts) < 2 and (reader := self._readers["mismatched"]):
             raise DataError(
-                f"{where}: all pairs have the same prompt, and {reader} reads answers to other "
-                "prompts; choose another "
-                "train.loss"
+                f"{what}: all pairs have the same prompt, and {reader} reads answers to other "
+                "prompts; choose another train.loss"
             )
         reader = self._readers["p_chosen"]
         if not reader or not self._without_probability:
             return ()
         if self._without_probability == self._pairs:
             raise DataError(
-                f"{where}: no pair states p_chosen, which {reader} reads; let the judge give "
-                "probabilities, give the "
-                "rows the column p_chosen, or choose a loss with certain labels (dpo, sppo_hard)"
+                f"{what}: no pair states p_chosen, which {reader} reads; let the judge give "
+                "probabilities, give the rows the column p_chosen, or choose a loss with certain "
+                "labels (dpo, sppo_hard)"
             )
         return (
             f"{self._without_probability} of {self._pairs} pairs state no p_chosen and count as "
@@ -109,15 +106,15 @@ class LossInputCheck:
 def check_examples(
     functions: Sequence[LossFunction], examples: Sequence[TokenizedPair], *, what: str = "pairs"
 ) -> tuple[str, ...]:
-    """Notes on what the examples state of what the functions read; `what` they are is for messages.
+    """Notes on examples that lack what the functions read; `what` they are is for messages.
 
     Raises:
         DataError: A pair does not state what is read, or all have one prompt and others are read.
         ConfigError: Pairs have different weights, and a function sorts the pairs of a step.
     """
-    stated = LossInputCheck(
+    check = LossInputCheck(
         [(f"the loss {bare(function).__name__!r}", function) for function in functions]
     )
-    for e in examples:
-        stated.see(e.prompt_ids, e.score_gap, e.p_chosen, e.weight, where=f"pair {e.id}")
-    return stated.check_all(what)
+    for example in examples:
+        check.add(example, example.prompt_ids, where=f"pair {example.id}")
+    return check.finish(what)

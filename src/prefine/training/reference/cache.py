@@ -14,10 +14,9 @@ from safetensors.torch import load_file, save_file
 from prefine.atomic import write_atomically
 from prefine.records import content_hash
 from prefine.training.distributed.processes import from_main, is_main
-from prefine.training.forward.forward import Forward
-from prefine.training.forward.token_values import slices
+from prefine.training.forward.passes import Forward
+from prefine.training.forward.token_values import PairTokens, TokenValues, concatenate_pairs, slices
 from prefine.training.items import TokenizedPair
-from prefine.training.objective.pair_tokens import PairTokens, joined
 from prefine.training.reference.scoring import score_tokens
 
 if TYPE_CHECKING:
@@ -67,7 +66,9 @@ class ReferenceCache:
             file = self.folder / settings[:16] / f"{_ids_hash(examples[part])}.safetensors"
             if from_main(file.is_file()):
                 stored = load_file(file)
-                parts.append(PairTokens(stored["logps"].to(forward.device), stored["lengths"]))
+                parts.append(
+                    PairTokens(TokenValues(stored["logps"].to(forward.device)), stored["lengths"])
+                )
                 continue
             self.reused = False
             limit = forward.tokens
@@ -78,9 +79,9 @@ class ReferenceCache:
                 forward.tokens = limit
             parts.append(scored)
             # A value that is not finite ends this training; kept, it would end every later one.
-            if is_main() and bool(scored.values.isfinite().all()):
+            if is_main() and bool(scored.values.logps.isfinite().all()):
                 _keep(scored, file)
-        return joined(parts)
+        return concatenate_pairs(parts)
 
 
 def weights_fingerprint(model: "PreTrainedModel") -> str:
@@ -94,7 +95,7 @@ def weights_fingerprint(model: "PreTrainedModel") -> str:
 
 
 def _keep(tokens: PairTokens, file: Path) -> None:
-    tensors = {"logps": tokens.values.cpu(), "lengths": tokens.lengths}
+    tensors = {"logps": tokens.values.logps.cpu(), "lengths": tokens.lengths}
     write_atomically(file, lambda temporary: save_file(tensors, temporary))
 
 

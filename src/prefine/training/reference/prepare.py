@@ -12,12 +12,12 @@ from prefine.losses.protocol import Need
 from prefine.training.batches.packing import PackedBatch
 from prefine.training.cross_prompt import cross_prompt_pairs
 from prefine.training.distributed.processes import own_pairs
-from prefine.training.forward.forward import Forward
-from prefine.training.forward.head import ComputeDtype
+from prefine.training.forward.layers import ComputeDtype
+from prefine.training.forward.passes import Forward
 from prefine.training.forward.sharing import why_not_shared
 from prefine.training.items import TokenizedPair
 from prefine.training.memory import retry_smaller_batches
-from prefine.training.objective.table import PairTable
+from prefine.training.objective.pair_table import PairTable
 from prefine.training.reference.cache import ReferenceCache
 
 if TYPE_CHECKING:
@@ -149,7 +149,9 @@ def prepare_pairs(
             ref_model, examples, config, score_prompts=forward.score_prompts
         )
         reference = cache.tokens(ref_forward, examples)
-        reference = reference._replace(values=reference.values.to(initial.values))
+        reference = reference._replace(
+            values=reference.values.map(lambda column: column.to(initial.values.logps))
+        )
     cross_prompt: list[TokenizedPair] = []
     cross_logps = None
     if "mismatched" in needs:
@@ -157,7 +159,7 @@ def prepare_pairs(
         for read in (forward, ref_forward):
             prepare_model(read.model, cross_prompt, config)
         sides = cache.tokens(ref_forward, cross_prompt).sides()
-        cross_logps = ((sides.chosen + sides.rejected) / 2).to(initial.values)
+        cross_logps = ((sides.chosen + sides.rejected) / 2).to(initial.values.logps)
     table = PairTable.of(
         examples,
         initial=initial.sides(),

@@ -1,7 +1,7 @@
-"""Attention of packed trees on CUDA by FlexAttention: one fused kernel a row, and blocks that nobody sees are skipped.
+"""Attention over packed trees on CUDA by FlexAttention: one fused kernel per row, skipping blocks.
 
-What a token sees of its row are two runs of neighbours: some of its prompt, and its own past. Where
-they begin and end says all, windows included, so one compiled kernel serves every layout.
+A token sees two ranges of its row: some of its prompt, and its own past. Their ends are data of the
+mask, windows included, so one compiled kernel serves every layout.
 """
 
 from collections.abc import Callable
@@ -9,26 +9,26 @@ from functools import cache, lru_cache
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from torch.nn.functional import pad
 
-from prefine.training.batches.tree import Layout
-from prefine.training.forward.attention.blocks import AttentionRule
+from prefine.training.batches.packing import Layout
+from prefine.training.forward.attention.visibility import AttentionRule, visible_ranges
 
 BLOCK = 128
-"""Rows are padded to a multiple of it; blocks of so many queries and keys are skipped, whole or looked at."""
+"""Side of a block of queries and keys, which is skipped, whole or masked; rows are padded to it."""
 _OWN_KERNEL = 1024
 _WIDTHS = range(16, 257)
 _DTYPES = (torch.bfloat16, torch.float16)
 
 
 def flex_dtype(query: Tensor) -> torch.dtype | None:
-    """What the kernel would compute these queries in; None where it is not to be used.
+    """The dtype in which the kernel computes these queries; None where it is not to be used.
 
     That is outside CUDA, in float32, whose exact products are no faster here than tree by tree, and
-    for heads whose width it does not know.
+    for heads of a width that it does not support.
     """
     if not query.is_cuda or query.shape[-1] not in _WIDTHS:
         return None
@@ -45,12 +45,12 @@ def flex_tree_attention(
     *,
     attend: Callable[..., Tensor] | None = None,
 ) -> Float[Tensor, "1 T heads d"]:
-    """The mixed values of one row.
+    """The attention output of one row.
 
     Args:
-        query: Positions already turned in.
-        key: As many heads, or a divisor of it.
-        value: The same.
+        query: After rotary embedding.
+        key: After rotary embedding; the number of heads divides that of the query.
+        value: As many heads as the key.
         trees: The trees that fill the row.
         rule: Scale, window and soft-cap.
         attend: FlexAttention; None is the one that is compiled for this process.
@@ -63,7 +63,7 @@ def flex_tree_attention(
         pad(rows, (0, 0, 0, padded - length)).contiguous() for rows in (query, key, value)
     )
     kernel: Callable[..., Tensor] = _compiled(dynamic) if attend is None else attend
-    mixed = kernel(
+    output = kernel(
         query,
         key,
         value,
@@ -72,11 +72,11 @@ def flex_tree_attention(
         scale=rule.scale,
         enable_gqa=query.shape[1] != key.shape[1],
     )
-    return mixed[:, :, :length].transpose(1, 2)
+    return output[:, :, :length].transpose(1, 2)
 
 
 def padded_length(length: int) -> tuple[int, bool]:
-    """What a row is padded to, and whether its kernel serves any length.
+    """The length to which a row is padded, and True if its kernel serves any length.
 
     A row that nearly is a power of two long, as full rows are, becomes that: a kernel for one
     length is a quarter faster. The others share a kernel, so that few are compiled.
@@ -89,8 +89,8 @@ def padded_length(length: int) -> tuple[int, bool]:
 
 @lru_cache(maxsize=4)
 def block_mask(trees: Layout, length: int, window: int | None, device: torch.device) -> BlockMask:
-    """The mask of a row padded to `length`; the same for all layers with this window, and both directions."""
-    first, stop, own = runs = seen_runs(trees, length, window).to(device)
+    """The mask of a row padded to `length`; shared by all layers with this window."""
+    first, stop, own = ranges = visible_ranges(trees, length, window).to(device)
 
     def sees(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         seen: Tensor = ((key >= first[query]) & (key < stop[query])) | (
@@ -98,7 +98,7 @@ def block_mask(trees: Layout, length: int, window: int | None, device: torch.dev
         )
         return seen
 
-    some, whole = _blocks(runs)
+    some, whole = _blocks(ranges)
     return BlockMask.from_kv_blocks(
         *_numbered(some & ~whole),
         *_numbered(whole),
@@ -108,31 +108,12 @@ def block_mask(trees: Layout, length: int, window: int | None, device: torch.dev
     )
 
 
-def seen_runs(trees: Layout, length: int, window: int | None = None) -> Int[Tensor, "3 T"]:
-    """What each token of a row sees: the places `runs[0]` to before `runs[1]`, and `runs[2]` up to itself.
-
-    The first is some of a completion's prompt, or nothing. Padding sees itself.
-    """
-    place = torch.arange(length, dtype=torch.int32)
-    runs = torch.stack([torch.zeros_like(place), torch.zeros_like(place), place])
-    for tree in trees:
-        prompt = (tree.start, tree.start + tree.prompt)
-        for a, b, before in ((*prompt, 0), *((*branch, tree.prompt) for branch in tree.branches)):
-            runs[0, a:b], runs[1, a:b], runs[2, a:b] = tree.start, tree.start + before, a
-            if window is not None:
-                nearest = place[a:b] - (window - 1)
-                runs[2, a:b] = nearest.clamp(min=a)
-                # In the prompt a place is as far as its position, and the completion goes on from
-                # the prompt's end.
-                runs[0, a:b] = (nearest - a + tree.start + before).clamp(min=tree.start)
-    return runs
-
-
-def _blocks(runs: Int[Tensor, "3 T"]) -> tuple[Tensor, Tensor]:
-    """Which blocks of queries [n] see some of a block of keys [n], and which see all of it."""
-    first, stop, own = runs[:, :, None]
-    place = torch.arange(runs.shape[1], device=runs.device, dtype=runs.dtype)[:, None]
-    begin = torch.arange(0, runs.shape[1], BLOCK, device=runs.device, dtype=runs.dtype)
+def _blocks(ranges: Int[Tensor, "3 T"]) -> tuple[Bool[Tensor, "n n"], Bool[Tensor, "n n"]]:
+    """Tables of the blocks of queries that see some of a block of keys, and that see all of it."""
+    # A token sees as many keys of a block as the overlaps of its two ranges with it have.
+    first, stop, own = ranges[:, :, None]
+    place = torch.arange(ranges.shape[1], device=ranges.device, dtype=ranges.dtype)[:, None]
+    begin = place[::BLOCK, 0]
     end = begin + BLOCK
     prompt = (torch.minimum(stop, end) - torch.maximum(first, begin)).clamp_(min=0)
     past = (torch.minimum(place + 1, end) - torch.maximum(own, begin)).clamp_(min=0)
@@ -140,15 +121,17 @@ def _blocks(runs: Int[Tensor, "3 T"]) -> tuple[Tensor, Tensor]:
     return (seen > 0).any(1), (seen == BLOCK).all(1)
 
 
-def _numbered(blocks: Tensor) -> tuple[Tensor, Tensor]:
-    """How many blocks of each row are true [1, 1, n], and their numbers in order, the others behind [1, 1, n, n]."""
+def _numbered(
+    blocks: Bool[Tensor, "n n"],
+) -> tuple[Int[Tensor, "1 1 n"], Int[Tensor, "1 1 n n"]]:
+    """The number of true blocks of each row, and their indices in order, before the others'."""
     count = blocks.sum(-1, dtype=torch.int32)
     numbers = blocks.int().argsort(dim=-1, descending=True, stable=True).int()
     return count[None, None], numbers[None, None].contiguous()
 
 
 _KERNELS = 64
-"""Kernels that may be compiled: lengths of full rows, with gradients and without, each shape of a model."""
+"""Most compiled kernels: lengths of full rows, with and without gradients, shapes of a model."""
 
 
 @cache
@@ -166,7 +149,7 @@ def _compiled(dynamic: bool) -> Callable[..., Tensor]:
 @cache
 def _capped(softcap: float, device: torch.device) -> Callable[..., Tensor]:
     # A tensor: torch.compile would take a number for one that changes, which the kernel does not
-    # know.
+    # support.
     bound = torch.tensor(softcap, device=device)
 
     def capped(score: Tensor, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:

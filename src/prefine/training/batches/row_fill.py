@@ -1,4 +1,4 @@
-"""How much of what the layers computed was needed."""
+"""The share of computed positions that a training needed; the rest is padding and repetition."""
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,28 +11,25 @@ from prefine.training.items import TokenizedPair
 
 
 def needed_positions(examples: Sequence[TokenizedPair], pairs: Sequence[int]) -> int:
-    """Positions of some pairs with each prompt, and each completion of a prompt, once and without padding."""
+    """Positions of some pairs with each prompt and completion computed once, without padding."""
     return sum(group.tokens for group in groups_of(examples, pairs, sys.maxsize))
 
 
 class RowFill:
-    """Positions over a whole training, in all its processes: needed ones, and those that the layers computed.
-
-    The rest is padding, and prompts that were computed again for another completion or in another
-    row.
+    """Counts of needed and of computed positions over a whole training, in all its processes.
 
     Args:
-        state: Of an earlier part of the same training, the same in all processes.
+        state: From `state_dict` of an earlier part of the same training, the same in all processes.
     """
 
     def __init__(self, state: Mapping[str, float] | None = None) -> None:
         state = state or {}
-        self._before = torch.tensor([int(state.get(name, 0)) for name in ("needed", "computed")])
-        self._own = torch.zeros_like(self._before)
+        self._earlier = torch.tensor([int(state.get(name, 0)) for name in ("needed", "computed")])
+        self._local = torch.zeros_like(self._earlier)
 
-    def add(self, rows: Iterable[PackedBatch], *, needed: int) -> None:
-        """Count the rows that this process has of a step."""
-        self._own += torch.tensor([needed, sum(one.positions for one in rows)])
+    def add(self, batches: Iterable[PackedBatch], *, needed: int) -> None:
+        """Count the batches that this process has of a step."""
+        self._local += torch.tensor([needed, sum(batch.positions for batch in batches)])
 
     @property
     def share(self) -> float | None:
@@ -41,7 +38,7 @@ class RowFill:
         return needed / computed if computed else None
 
     def notes(self) -> tuple[str, ...]:
-        """For the manifest."""
+        """The share in words, for the manifest."""
         needed, computed = self._totals()
         if not computed:
             return ()
@@ -52,10 +49,11 @@ class RowFill:
         )
 
     def state_dict(self) -> dict[str, float]:
-        """For a checkpoint."""
-        return dict(zip(("needed", "computed"), map(float, self._totals()), strict=True))
+        """Both counts, for a checkpoint."""
+        needed, computed = self._totals()
+        return {"needed": float(needed), "computed": float(computed)}
 
     def _totals(self) -> tuple[int, int]:
-        """Exchanged between the processes, so all of them have to ask."""
-        needed, computed = (self._before + gather(self._own).view(-1, 2).sum(0)).tolist()
+        """Both counts over all processes; an exchange, so all of them have to call it."""
+        needed, computed = (self._earlier + gather(self._local[None]).sum(0)).tolist()
         return needed, computed

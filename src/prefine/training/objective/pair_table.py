@@ -1,4 +1,4 @@
-"""What is known of all pairs before training, and how the policy's current values are joined to it."""
+"""Per-pair constants of a training, combined each step with the policy's current values."""
 
 import math
 from collections.abc import Sequence
@@ -10,12 +10,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from prefine.losses.protocol import PairLogps, PromptLogps, TokenLogps
+from prefine.training.forward.token_values import PairTokens, SideLogps
 from prefine.training.items import TokenizedPair
-from prefine.training.objective.pair_tokens import PairTokens, SideLogps
 
 
 class StepTotals(NamedTuple):
-    """What a loss that averages over the step divides by, each pair counted by its weight."""
+    """The divisors of losses that average over the step, each pair counted by its weight."""
 
     pairs: float
     chosen_tokens: float
@@ -23,10 +23,10 @@ class StepTotals(NamedTuple):
 
 @dataclass(frozen=True)
 class PairTable:
-    """What is known of all n pairs before training; every tensor is [n].
+    """Constants of n pairs: reference and initial log-probabilities, weights; every tensor is [n].
 
-    `score_gap` is NaN where a pair states none. `mismatched_ref` is the mean of another pair's two
-    completions under this pair's prompt, by the reference; `ref_tokens` are the reference's values
+    `score_gap` is NaN where a pair states none. `mismatched_ref` is the reference's mean value of
+    another pair's two completions under this pair's prompt; `ref_tokens` are the reference's values
     of single tokens. Both are None if no loss reads them.
     """
 
@@ -77,30 +77,28 @@ class PairTable:
         some: dict[str, Any] = {
             name: value[pairs] for name, value in vars(self).items() if isinstance(value, Tensor)
         }
-        return replace(
-            self,
-            **some,
-            ref_tokens=None if self.ref_tokens is None else self.ref_tokens.rows(pairs),
-        )
+        if self.ref_tokens is not None:
+            some["ref_tokens"] = self.ref_tokens.rows(pairs)
+        return replace(self, **some)
 
-    def totals(self) -> "StepTotals":
-        """The totals of a step that consists of these pairs."""
+    def totals(self) -> StepTotals:
+        """The totals of a step of all these pairs."""
         return StepTotals(float(self.weight.sum()), float((self.weight * self.chosen_tokens).sum()))
 
     def join(
         self,
         policy: SideLogps,
-        totals: "StepTotals",
+        totals: StepTotals,
         *,
         mismatched: Float[Tensor, " n"] | None = None,
         tokens: TokenLogps | None = None,
         prompts: PromptLogps | None = None,
     ) -> PairLogps:
-        """The pairs of this table with the policy's current values; `totals` are those of their whole step.
+        """Combine the constants with the policy's current values: the input of a loss.
 
         Args:
             policy: Summed log-probabilities of both sides.
-            totals: What a loss that averages over the step divides by.
+            totals: Those of the whole step.
             mismatched: The counterpart of `mismatched_ref` under the policy.
             tokens: Values of single tokens, if the loss reads them.
             prompts: Values of the prompts, if the loss reads them.

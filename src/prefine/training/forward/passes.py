@@ -1,0 +1,187 @@
+"""Forward and backward passes of batches: values of scored tokens, gradients from coefficients."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from prefine.errors import Interrupted
+from prefine.training.batches.packing import PackedBatch, pack, pad
+from prefine.training.distributed.processes import all_max
+from prefine.training.forward import head as heads
+from prefine.training.forward.attention.interface import attending_trees
+from prefine.training.forward.head import Coefficients, Head, head_of
+from prefine.training.forward.layers import (
+    ComputeDtype,
+    computing_in,
+    recomputed_layers,
+    skip_unscored,
+    unwrapped,
+)
+from prefine.training.forward.token_values import (
+    LOGPS_ONLY,
+    PairTokens,
+    TokenValues,
+    Wanted,
+    concatenate_pairs,
+)
+from prefine.training.items import TokenizedPair
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass
+class Forward:
+    """The passes through one model.
+
+    Args:
+        model: A causal language model, dropout off.
+        dtype: What layers and head compute in; "bfloat16" keeps the weights as they are.
+        shared: Compute a prompt once for all its completions, see `sharing.why_not_shared`.
+        tokens: Most positions of a packed row, or of a padded batch; a larger group is alone.
+        score_prompts: Score prompts, too.
+        gradient_checkpointing: Compute layers again in the backward pass instead of keeping their
+            activations.
+        in_step: Layers are divided among processes, so that each pass needs all of these.
+    """
+
+    model: "PreTrainedModel"
+    dtype: ComputeDtype = "float32"
+    shared: bool = True
+    tokens: int = 2048
+    score_prompts: bool = False
+    gradient_checkpointing: bool = False
+    in_step: bool = False
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the model."""
+        return next(self.model.parameters()).device
+
+    @cached_property
+    def head(self) -> Head:
+        """The model's output head, found when it is first needed."""
+        return head_of(self.model, self.dtype)
+
+    def cut(self, examples: Sequence[TokenizedPair], pairs: Sequence[int]) -> list[PackedBatch]:
+        """Cut pairs into batches of one pass each; depends on the arguments and settings alone."""
+        return (pack if self.shared else pad)(
+            examples, pairs, self.tokens, score_prompts=self.score_prompts
+        )
+
+    def passes(
+        self, batches: Sequence[PackedBatch], *, backward: bool = False
+    ) -> Iterator[PackedBatch]:
+        """Yield this process's batches, one for each pass.
+
+        In step, idle passes follow while another process has batches: divided layers would
+        otherwise wait for ever.
+
+        Args:
+            batches: The batches.
+            backward: Each pass has a backward one.
+        """
+        idle = all_max(len(batches)) - len(batches) if self.in_step else 0
+        yield from batches
+        for _ in range(idle):
+            self._pass_idly(backward=backward)
+
+    @torch.no_grad()
+    def values(self, batch: PackedBatch, wanted: Wanted = LOGPS_ONLY) -> TokenValues:
+        """Values of all scored tokens, without gradients."""
+        batch = batch.to(self.device)
+        with self._prepared(batch):
+            return heads.score(self.head, self._hidden(batch), batch.targets, wanted)
+
+    def pair_values(
+        self,
+        batches: Sequence[PackedBatch],
+        wanted: Wanted = LOGPS_ONLY,
+        *,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> tuple[Int[Tensor, " b"], PairTokens]:
+        """The pairs of this process's batches, perhaps none, and their values without gradients.
+
+        Raises:
+            Interrupted: `should_stop` became true.
+        """
+        # A process without batches has no value that would say the dtype.
+        dtype = torch.promote_types(next(self.model.parameters()).dtype, torch.float32)
+        values = TokenValues.empty(torch.empty(0, dtype=dtype, device=self.device), wanted)
+        texts = 4 if self.score_prompts else 2
+        parts = [PairTokens(values, torch.empty(0, texts, dtype=torch.long))]
+        pairs = [torch.empty(0, dtype=torch.long)]
+        for batch in self.passes(batches):
+            if should_stop is not None and should_stop():
+                raise Interrupted("stopped while scoring the pairs; the same command resumes")
+            pairs.append(batch.pairs)
+            parts.append(PairTokens.of(self.values(batch, wanted), batch, batch.whole_span))
+        return torch.cat(pairs).to(self.device), concatenate_pairs(parts)
+
+    def push(
+        self, batch: PackedBatch, coefficients: Coefficients, wanted: Wanted = LOGPS_ONLY
+    ) -> None:
+        """Add to the parameters' `.grad` the gradient that `coefficients` gives the scored tokens.
+
+        Args:
+            batch: One pass.
+            coefficients: The objective's derivative in each token's log-probability.
+            wanted: The statistics that the coefficients depend on.
+        """
+        batch = batch.to(self.device)
+        # The backward pass is within: layers that it computes again must attend as they did.
+        with self._prepared(batch, checkpointing=self.gradient_checkpointing):
+            hidden = self._hidden(batch)
+            gradient = heads.push(
+                self.head, hidden, batch.targets, batch.spans, coefficients, wanted
+            )
+            if hidden.requires_grad:
+                # Torch's own method is not annotated.
+                hidden.backward(gradient)  # type: ignore[no-untyped-call]
+
+    def _pass_idly(self, *, backward: bool) -> None:
+        """Pass one token through the layers, with a gradient of 0."""
+        model = unwrapped(self.model)
+        token = torch.zeros(1, 1, dtype=torch.long, device=self.device)
+        with (
+            recomputed_layers(model) if backward and self.gradient_checkpointing else nullcontext()
+        ):
+            with torch.set_grad_enabled(backward):
+                hidden = self._layers(token, token)
+            if hidden.requires_grad:
+                hidden.backward(torch.zeros_like(hidden))  # type: ignore[no-untyped-call]
+
+    def _prepared(self, batch: PackedBatch, *, checkpointing: bool = False) -> ExitStack:
+        """Make the model attend as this batch needs it, until the end of the block."""
+        model = unwrapped(self.model)
+        with ExitStack() as stack:
+            if batch.trees is not None:
+                stack.enter_context(attending_trees(model))
+                if not self.score_prompts:
+                    stack.enter_context(skip_unscored(model, batch.scored, batch.positions))
+            if checkpointing:
+                stack.enter_context(recomputed_layers(model))
+            return stack.pop_all()
+
+    def _hidden(self, batch: PackedBatch) -> Float[Tensor, "S d"]:
+        """The last hidden states at the scored positions."""
+        layout: dict[str, Any] = {} if batch.trees is None else {"trees": batch.trees}
+        hidden = self._layers(batch.input_ids, batch.position_ids, **layout)
+        return hidden.flatten(0, 1).index_select(0, batch.scored)
+
+    def _layers(
+        self, input_ids: Tensor, position_ids: Tensor, **layout: Any
+    ) -> Float[Tensor, "rows positions d"]:
+        """The last hidden states of some rows."""
+        with computing_in(self.dtype, self.device):
+            output = unwrapped(self.model).base_model(
+                input_ids=input_ids, position_ids=position_ids, use_cache=False, **layout
+            )
+        hidden: Tensor = output.last_hidden_state
+        return hidden
