@@ -205,8 +205,9 @@ class _Models:
             train,
             config=settings,
             loss=settings.loss.resolve("loss", where="train.loss"),
-            regularizer=regularizer
-            and regularizer.resolve("regularizer", where="train.regularizer"),
+            regularizer=None
+            if regularizer is None
+            else regularizer.resolve("regularizer", where="train.regularizer"),
             out_dir=config.run_dir,
             run_key=run_key,
             ref_model=ref_model,

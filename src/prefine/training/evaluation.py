@@ -90,7 +90,9 @@ class EarlyStop:
         now = self._watch = watch(
             self._watch,
             reading,
-            **self._settings.model_dump(include={"keep", "entropy_fall", "mass_fall"}),
+            keep=self._settings.keep,
+            entropy_fall=self._settings.entropy_fall,
+            mass_fall=self._settings.mass_fall,
         )
         for alarm, count in self._readings_on.items():
             self._readings_on[alarm] = count + 1 if getattr(now, alarm) else 0
