@@ -219,9 +219,12 @@ def test_a_judge_that_always_says_the_same_ends(case: Case, verdict: float) -> N
 @each_case
 def test_a_cyclic_judge_ends(case: Case) -> None:
     for m in range(2, 13):
-        cyclic = lambda ask: (
-            1.0 if isinstance(ask, Rate) else float((ask.second - ask.first) % m <= m // 2)
-        )
+
+        def cyclic(ask: Ask, m: int = m) -> float:
+            if isinstance(ask, Rate):
+                return 1.0
+            return float((ask.second - ask.first) % m <= m // 2)
+
         check_whole(case, m, case.play(m, cyclic).outcome)
 
 
