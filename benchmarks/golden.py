@@ -112,8 +112,8 @@ def keys() -> Any:
     from prefine.judging.protocol import Matchup, judgment_key
     from prefine.models.protocol import SampleRequest, sample_key
     from prefine.records import Completion, Message, Prompt, content_hash
-    from prefine.run.folder import STAGE_SECTIONS, fingerprinted
-    from prefine.stages.sampling import sampler_of
+    from prefine.run.config_changes import STAGE_SECTIONS, fingerprinted
+    from prefine.stages.shards import sampler_of
 
     sys.path.append(str(ROOT / "configs"))
     os.environ.setdefault("JUDGE_API_KEY", "golden")

@@ -49,7 +49,7 @@ SLOW = (
     "gradients_are_those",
     "which_pairs",
     "1e4",
-    "test_token_marks",
+    "test_token_diff",
 )
 # These run before a mutant is installed.
 NOT_CHANGED = ("declare", "NEED_WORDS")

@@ -25,7 +25,7 @@ from prefine.config.components import TABLES, lookup, options_model
 from prefine.config.sections import components
 from prefine.config.yaml import load
 from prefine.judging.choose import make_judge
-from prefine.stages.plan import STAGES
+from prefine.stages.pipeline import STAGES
 
 SOURCE = Path(package.__file__).parent
 REPOSITORY = SOURCE.parents[1]

@@ -1,4 +1,4 @@
-"""The whole road in Japanese and Arabic: texts stay what they are, no length counts spaces,
+"""The whole pipeline in Japanese and Arabic: texts stay what they are, no length counts spaces,
 Arabic runs leftwards.
 """
 

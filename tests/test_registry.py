@@ -176,7 +176,7 @@ def test_only_losses_and_regularizers_have_schedules() -> None:
         .end
         == 0.2
     )
-    with pytest.raises(ConfigError, match=r"w\.beta: Input should be a valid number"):
+    with pytest.raises(ConfigError, match=r"w\.beta: has no schedule"):
         bind("selector", f"{HERE}:component", {"needed": 1, "beta": schedule}, where="w")
     # What is called so in an option of another kind is the option's own.
     assert bind("backend", f"{HERE}:unhinted", {"extra": schedule}, where="w")(1) == (

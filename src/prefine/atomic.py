@@ -23,7 +23,7 @@ _NOT_ALLOWED = {
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn the file system's errors on the run folder into ours: no space is a limit, no permission is usage."""
+    """Turn OSError into LimitError (no space) or ConfigError (no permission)."""
     try:
         yield
     except OSError as error:
@@ -42,7 +42,7 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file beside `path`, then rename it into place.
+    """Let `write` fill a temporary file in the same folder, then rename it to `path`.
 
     Raises:
         LimitError: The disk is full or a size limit was hit; the old file, if any, is unchanged.

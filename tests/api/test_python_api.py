@@ -1,4 +1,4 @@
-"""The Python API: the road on objects in memory, and the promise of its names and signatures."""
+"""The Python API: the pipeline on objects in memory; its names and signatures are promised."""
 
 import inspect
 import json
@@ -110,7 +110,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
 TASKS = ["write about tea", "write about the kettle", "a short answer", "the bright answer"]
 
 
-def test_the_road_in_memory(tiny: str, tmp_path: Path) -> None:
+def test_the_pipeline_in_memory(tiny: str, tmp_path: Path) -> None:
     completions = prefine.sample(
         tiny, TASKS, completions_per_prompt=4, temperature=1.0, max_new_tokens=12
     )

@@ -1,13 +1,13 @@
-"""`prefine losses`: the shelf in the terminal."""
+"""`prefine losses`: the catalogue in the terminal."""
 
 import json
 
 import pytest
 
 from command import prefine
-from prefine.cli.losses import as_list, as_text, read
+from prefine.cli.losses import as_list, as_text
 from prefine.config.components import TABLES
-from prefine.losses.cards.catalogue import FAMILIES, ROLES
+from prefine.losses.cards.catalogue import FAMILIES, ROLES, card, cards
 
 NAMES = {name for role in ROLES for name in TABLES[role]}
 
@@ -31,7 +31,7 @@ def test_the_list_has_a_line_for_each_when_piped() -> None:
 @pytest.mark.parametrize("columns", [40, 80, 100, 250])
 def test_it_fits_the_terminal(columns: int) -> None:
     width = max(80, min(100, columns))
-    texts = [as_list(read(None), columns), *(as_text(card, columns) for card in read(None))]
+    texts = [as_list(cards(), columns), *(as_text(one, columns) for one in cards())]
     for text in texts:
         assert max(map(len, text.splitlines())) <= width
 
@@ -40,14 +40,14 @@ def test_it_fits_the_terminal(columns: int) -> None:
 def test_one_of_them(name: str) -> None:
     result = prefine("losses", name)
     assert result.code == 0, result.err
-    (card,) = read(name)
+    one = card(name)
     # Folding moves the words to other lines, and keeps them.
     words = result.out.split()
     for text in (
-        card.formula,
-        card.details,
-        card.source,
-        *(option.meaning for option in card.options),
+        one.formula,
+        one.details,
+        one.source,
+        *(option.meaning for option in one.options),
     ):
         assert [word for word in text.split() if word not in words] == []
     assert f"{{name: {name}" in result.out

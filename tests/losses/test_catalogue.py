@@ -1,4 +1,4 @@
-"""The shelf: the page is fresh, every card is complete, and what it says of gradients is so."""
+"""The catalogue: docs are fresh, every card is complete, gradients match finite differences."""
 
 import math
 import re
@@ -231,6 +231,8 @@ def test_a_docstring_falls_into_its_parts() -> None:
     assert found.origins == {"beta": "paper"}
     assert (found.returns, found.source) == ("Loss [B], nats.", "arXiv:1234.56789, eq. 1.")
     assert parse(None).formula == parse("").formula == ""
+    broken = parse("f(a), a the first.\n\nArgs:\n    no meaning\n")
+    assert (broken.formula, broken.where, broken.arguments) == ("f(a)", "a the first", {})
 
 
 @pytest.mark.parametrize(

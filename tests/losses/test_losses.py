@@ -48,7 +48,7 @@ from prefine.config.components import TABLES, bind, lookup
 from prefine.errors import ConfigError
 from prefine.losses.facts import bare, kind_of, needs_of, options_of, per_pair
 from prefine.losses.pairs.dpo import dpo
-from prefine.losses.protocol import NEED_WORDS, LossFunction, PairLogps
+from prefine.losses.protocol import NEED_WORDS, LossFunction, PairLogps, PromptLogps
 from prefine.losses.regularizers.nll import nll
 from reference import Array, Columns
 
@@ -393,6 +393,16 @@ def test_what_is_missing_is_named(name: str, options: Options) -> None:
     if "tokens" in needs_of(function):
         with pytest.raises(ValueError, match=NEED_WORDS["tokens"]):
             function(replace(values, tokens=None))
+
+
+def test_the_values_of_prompts_are_given_or_named_as_missing() -> None:
+    values = pair_logps(columns())
+    with pytest.raises(ValueError, match=NEED_WORDS["prompt"]):
+        values.require_prompts()
+    prompts = PromptLogps(
+        values.policy_chosen, values.policy_rejected, values.ref_chosen, values.ref_rejected
+    )
+    assert replace(values, prompts=prompts).require_prompts() is prompts
 
 
 @every_case

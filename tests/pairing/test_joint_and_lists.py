@@ -14,7 +14,8 @@ from prefine.pairing.protocol import Choice
 from prefine.pairing.selectors.joint import joint
 from prefine.records import PreferenceList, Prompt
 from prefine.run.rows import list_of, list_row, pair_of, pair_row
-from prefine.stages.selection import WITHOUT_PARTNER, BoundSelector, RankedPrompt, Tally
+from prefine.stages.pair_options import PairCounts
+from prefine.stages.selection import WITHOUT_PARTNER, BoundSelector, RankedPrompt
 
 LETTERS = "abcd"
 
@@ -33,7 +34,7 @@ def bound(selector="joint", *, strategy=None, options=None, **settings) -> Bound
 
 def test_joint_merges_pairs_within_and_across_prompts():
     groups = [world(n) for n in range(6)]
-    pairs = bound().pairs(groups, (), Tally())
+    pairs = bound().pairs(groups, (), PairCounts())
     assert len(pairs) == 12
     across = [pair for pair in pairs if pair.rejected_prompt is not None]
     assert len(across) == 6
@@ -48,45 +49,45 @@ def test_joint_merges_pairs_within_and_across_prompts():
             "scores of two prompts have no common zero"
         )
     assert {pair.prompt.id for pair in across} == {pair.rejected_prompt.id for pair in across}
-    assert pairs == bound().pairs(groups, (), Tally())
+    assert pairs == bound().pairs(groups, (), PairCounts())
     assert [pair_of(pair_row(pair)) for pair in pairs] == pairs
 
 
 def test_joint_across_alone_and_with_more_per_prompt():
     groups = [world(n) for n in range(4)]
-    alone = bound(options={"keep": "across"}, pairs_per_prompt=1).pairs(groups, (), Tally())
+    alone = bound(options={"keep": "across"}, pairs_per_prompt=1).pairs(groups, (), PairCounts())
     assert len(alone) == 4
     assert all(pair.rejected_prompt is not None for pair in alone)
-    more = bound(pairs_per_prompt=5).pairs(groups, (), Tally())
+    more = bound(pairs_per_prompt=5).pairs(groups, (), PairCounts())
     sides = {(p.prompt.id, p.rejected.id, p.rejected_prompt and p.rejected_prompt.id) for p in more}
     assert len(more) == len(sides) == 20
-    tally = Tally()
-    assert bound(options={"keep": "across"}).pairs(groups[:1], (), tally) == []
-    assert tally.dropped == {WITHOUT_PARTNER: 1}
+    counts = PairCounts()
+    assert bound(options={"keep": "across"}).pairs(groups[:1], (), counts) == []
+    assert counts.dropped == {WITHOUT_PARTNER: 1}
 
 
 def test_joint_never_touches_what_is_held_out():
     groups = [world(n) for n in range(5)]
     kept_out = {groups[0].prompt.id, groups[3].prompt.id}
-    pairs = bound().pairs(groups, kept_out, Tally())
+    pairs = bound().pairs(groups, kept_out, PairCounts())
     beside = [pair for pair in pairs if pair.prompt.id in kept_out]
     assert len(beside) == 4, "as many as pairs_per_prompt says, which is 2 by default"
     assert all(pair.rejected_prompt is None for pair in beside)
-    more = bound(pairs_per_prompt=3).pairs(groups, kept_out, Tally())
+    more = bound(pairs_per_prompt=3).pairs(groups, kept_out, PairCounts())
     assert sum(pair.prompt.id in kept_out for pair in more) == 6
     assert not {pair.rejected_prompt.id for pair in pairs if pair.rejected_prompt} & kept_out
 
 
 def test_it_is_noted_that_no_pair_joins_two_prompts():
-    groups, tally = [world(n) for n in range(3)], Tally()
-    pairs = bound(pairs_per_prompt=1).pairs(groups, (), tally)
+    groups, counts = [world(n) for n in range(3)], PairCounts()
+    pairs = bound(pairs_per_prompt=1).pairs(groups, (), counts)
     assert {pair.rejected_prompt for pair in pairs} == {None}
     assert any(
-        "no pair joins two prompts: raise pair.pairs_per_prompt" in note for note in tally.notes()
+        "no pair joins two prompts: raise pair.pairs_per_prompt" in note for note in counts.notes()
     )
-    tally = Tally()
-    bound().pairs(groups, (), tally)
-    assert tally.notes() == []
+    counts = PairCounts()
+    bound().pairs(groups, (), counts)
+    assert counts.notes() == []
 
 
 def test_joint_looks_at_a_few_partners_only():
@@ -107,8 +108,8 @@ def test_joint_looks_at_a_few_partners_only():
 
 def test_options_hold_across_prompts_too():
     groups = [world(0), world(1, width=10), world(2), world(3, scores=(3.0, 2.9, 2.8, 2.7))]
-    tally = Tally()
-    pairs = bound(max_length_ratio=2.0, min_gap=0.5).pairs(groups, (), tally)
+    counts = PairCounts()
+    pairs = bound(max_length_ratio=2.0, min_gap=0.5).pairs(groups, (), counts)
     for pair in pairs:
         short, long = sorted(len(side.text) for side in (pair.chosen, pair.rejected))
         assert long <= 2 * short
@@ -116,8 +117,8 @@ def test_options_hold_across_prompts_too():
             pair.prompt.id,
             pair.rejected_prompt and pair.rejected_prompt.id,
         }
-    assert tally.dropped[TOO_CLOSE] == 3
-    assert tally.dropped[TOO_UNEQUAL] > 0
+    assert counts.dropped[TOO_CLOSE] == 3
+    assert counts.dropped[TOO_UNEQUAL] > 0
 
 
 def test_a_new_prompt_changes_the_partner_of_one_other():
@@ -132,9 +133,9 @@ def test_a_new_prompt_changes_the_partner_of_one_other():
     assert sum(before[id_] != after[id_] for id_ in before) == 1
 
 
-def lists_of(group: RankedPrompt, **settings) -> tuple[list[PreferenceList], Tally]:
-    tally = Tally()
-    return bound("lists", **settings).lists([group], tally), tally
+def lists_of(group: RankedPrompt, **settings) -> tuple[list[PreferenceList], PairCounts]:
+    counts = PairCounts()
+    return bound("lists", **settings).lists([group], counts), counts
 
 
 def test_a_list_has_scores_or_else_ranks():
@@ -159,9 +160,9 @@ def test_a_list_is_thinned_by_gap_and_length():
     (found,), _ = lists_of(group._replace(completions=texts), max_length_ratio=2.0)
     assert [c.id for c in found.completions] == ["a", "c", "d"]
     cut = group.completions | {"a": completion("a", "a0", prompt=group.prompt, finish="length")}
-    (found,), tally = lists_of(group._replace(completions=cut), drop_truncated=True)
+    (found,), counts = lists_of(group._replace(completions=cut), drop_truncated=True)
     assert [c.id for c in found.completions] == ["b", "c", "d"]
-    assert tally.truncated == 1
+    assert counts.truncated == 1
 
 
 def test_a_list_holds_each_answer_once():
@@ -181,18 +182,18 @@ def test_a_list_holds_each_answer_once():
     [((1.0,) * 4, {}, TOO_CLOSE), ((3.0, 2.0, 1.0, 0.0), {"min_gap": 9.0}, TOO_CLOSE)],
 )
 def test_a_list_without_a_preference_is_counted(scores, settings, reason):
-    found, tally = lists_of(world(0, scores=scores), **settings)
+    found, counts = lists_of(world(0, scores=scores), **settings)
     assert found == []
-    assert tally.dropped == {reason: 1}
+    assert counts.dropped == {reason: 1}
 
 
 def test_a_ranking_without_order_gives_no_list():
     group = world(0)
-    found, tally = lists_of(
+    found, counts = lists_of(
         group._replace(ranking=group.ranking.model_copy(update={"scores": None, "order": None}))
     )
     assert found == []
-    assert tally.dropped == {NOTHING: 1}
+    assert counts.dropped == {NOTHING: 1}
 
 
 def test_labels_of_lists_cannot_be_shuffled():

@@ -12,7 +12,8 @@ from prefine.config.sections import Component, PairConfig
 from prefine.errors import ConfigError
 from prefine.pairing.protocol import Choice, selector
 from prefine.records import Ranking
-from prefine.stages.selection import BoundSelector, RankedPrompt, Tally
+from prefine.stages.pair_options import PairCounts
+from prefine.stages.selection import BoundSelector, RankedPrompt
 
 HERE = __name__
 GROUP = RankedPrompt(PROMPT, {i: completion(i, i * 5) for i in "abc"}, ranked((2.0, 1.0, 0.0)))
@@ -99,7 +100,7 @@ def bound(name: str, **settings: Any) -> BoundSelector:
 )
 def test_pairs_that_are_none(name: str, says: str) -> None:
     with pytest.raises(ConfigError, match=rf"pair\.selector\.name: '{HERE}:{name}'.*{says}"):
-        bound(name).pairs([GROUP], (), Tally())
+        bound(name).pairs([GROUP], (), PairCounts())
 
 
 @pytest.mark.parametrize(
@@ -111,7 +112,7 @@ def test_pairs_that_are_none(name: str, says: str) -> None:
 )
 def test_lists_that_are_none(name: str, says: str) -> None:
     with pytest.raises(ConfigError, match=rf"'{HERE}:{name}' on prompt {PROMPT.id}.*{says}"):
-        bound(name).lists([GROUP], Tally())
+        bound(name).lists([GROUP], PairCounts())
 
 
 def test_what_was_left_out_is_unknown_to_the_selector() -> None:
@@ -119,13 +120,13 @@ def test_what_was_left_out_is_unknown_to_the_selector() -> None:
         completions=GROUP.completions | {"b": completion("b", "b", finish="length")}
     )
     with pytest.raises(ConfigError, match="names completion 'b'"):
-        bound("raising_later", drop_truncated=True).pairs([cut], (), Tally())
+        bound("raising_later", drop_truncated=True).pairs([cut], (), PairCounts())
 
 
 def test_a_joint_selector_may_leave_a_prompt_out() -> None:
-    tally = Tally()
-    assert bound("silent").pairs([GROUP], (), tally) == []
-    assert tally.prompts_without == 1
+    counts = PairCounts()
+    assert bound("silent").pairs([GROUP], (), counts) == []
+    assert counts.prompts_without == 1
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,8 @@ from prefine.pairing.selectors.best_vs_worst import best_vs_worst
 from prefine.pairing.view import narrowed
 from prefine.ranking.protocol import StrategyFacts
 from prefine.records import DuelRecord, Ranking
-from prefine.stages.selection import BoundSelector, RankedPrompt, Tally
+from prefine.stages.pair_options import PairCounts
+from prefine.stages.selection import BoundSelector, RankedPrompt
 
 FIVE = {c.id: c for c in (completion(id_, id_ * 10) for id_ in "abcde")}
 SCORES = (5.0, 4.0, 3.0, 2.0, 0.0)
@@ -253,12 +254,12 @@ def test_every_selector_keeps_to_every_option(
         id_: completion(id_, f"{id_}{'.' * length}", finish="length" if id_ in cut else "stop")
         for id_, length in zip("abcdef", lengths, strict=True)
     }
-    tally = Tally()
-    pairs = bound.pairs([RankedPrompt(PROMPT, texts, full)], (), tally)
+    counts = PairCounts()
+    pairs = bound.pairs([RankedPrompt(PROMPT, texts, full)], (), counts)
     assert len(pairs) <= limit
     assert len({pair.id for pair in pairs}) == len(pairs)
-    assert bool(pairs) or sum(tally.dropped.values()) > 0
-    assert tally.prompts_without == (not pairs)
+    assert bool(pairs) or sum(counts.dropped.values()) > 0
+    assert counts.prompts_without == (not pairs)
     corrected = {
         id_: score - penalty * len(texts[id_].text)
         for id_, score in zip(full.completions, scores, strict=True)
@@ -286,17 +287,19 @@ def test_every_selector_keeps_to_every_option(
     )
     assert (
         bound.pairs(
-            [RankedPrompt(PROMPT, texts, shuffled), RankedPrompt(PROMPT, texts, full)], (), Tally()
+            [RankedPrompt(PROMPT, texts, shuffled), RankedPrompt(PROMPT, texts, full)],
+            (),
+            PairCounts(),
         )
         == pairs * 2
     )
 
 
 def test_counts_of_the_tally_become_notes():
-    assert Tally().notes() == []
-    notes = Tally(Counter(), prompts_without=2, truncated=3).notes()
-    unknown = Tally()
-    unknown.look_at([completion("a", "x", finish="unknown"), completion("b", "x")])
+    assert PairCounts().notes() == []
+    notes = PairCounts(Counter(), prompts_without=2, truncated=3).notes()
+    unknown = PairCounts()
+    unknown.count_truncated([completion("a", "x", finish="unknown"), completion("b", "x")])
     assert "1 completions do not say whether they were cut" in unknown.notes()[0]
     assert notes == [
         "2 prompts give nothing to train on",

@@ -22,7 +22,9 @@ from prefine.records import Manifest
 from prefine.run.folder import RunFolder
 from prefine.run.rows import list_of, pair_of
 from prefine.run.tables import parts, read_part, table_hash
-from prefine.stages.plan import check, plan, run_stage
+from prefine.stages.check import check
+from prefine.stages.pipeline import run_stage
+from prefine.stages.plan import plan
 from prefine.stages.stage_run import Silent
 from run_place import CONFIG, DATA, GONE, OK, PAIRS, Place, jsonl
 
@@ -48,7 +50,7 @@ def configured(place: Path, model: Path, **pair: Any) -> Any:
     return validate(values, where="test")
 
 
-def walk(config: Any, *stages: str) -> dict[str, Manifest]:
+def run_stages(config: Any, *stages: str) -> dict[str, Manifest]:
     with RunFolder(config.run_dir) as folder:
         folder.adopt_config(config.resolved())
         return {stage: run_stage(stage, config, folder, Silent()) for stage in stages}
@@ -62,13 +64,13 @@ def test_other_pairs_of_the_same_rankings(tmp_path: Path, tiny_model_folder: Pat
     first = configured(
         tmp_path, tiny_model_folder, selector={"name": "best_vs_worst"}, held_out_prompts=3
     )
-    made = walk(first, "sample", "rank", "pair")["pair"]
+    made = run_stages(first, "sample", "rank", "pair")["pair"]
     assert (made.counts.produced, made.counts.dropped) == (9, {"held out": 3})
     rankings = table_hash(first.run_dir / "rankings")
     second = configured(
         tmp_path, tiny_model_folder, selector={"name": "all_pairs"}, min_gap=0.5, pairs_per_prompt=2
     )
-    made = walk(second, "pair")["pair"]
+    made = run_stages(second, "pair")["pair"]
     assert made.counts.produced == 24
     assert made.counts.taken == 24 + sum(made.counts.dropped.values())
     assert made.counts.dropped.keys() == {"score gap too small or not known"}
@@ -78,25 +80,25 @@ def test_other_pairs_of_the_same_rankings(tmp_path: Path, tiny_model_folder: Pat
     shutil.copytree(first.run_dir / "rankings", fresh / "rankings")
     shutil.copytree(first.run_dir / "completions", fresh / "completions")
     alone = second.model_copy(update={"run_dir": fresh})
-    walk(alone, "pair")
+    run_stages(alone, "pair")
     assert table_hash(fresh / "pairs") == table_hash(first.run_dir / "pairs")
-    again = walk(first, "pair")["pair"]
+    again = run_stages(first, "pair")["pair"]
     assert (again.counts.produced, again.counts.dropped) == (9, {"held out": 3})
 
 
 def test_pairs_that_were_trained_on_stay(tmp_path: Path, tiny_model_folder: Path) -> None:
     first = configured(tmp_path, tiny_model_folder, selector={"name": "best_vs_worst"})
-    walk(first, "sample", "rank", "pair", "train")
+    run_stages(first, "sample", "rank", "pair", "train")
     other = configured(tmp_path, tiny_model_folder, selector={"name": "best_vs_random"})
     with pytest.raises(ConfigError, match=r'best_vs_worst" → "best_vs_random"') as caught:
-        walk(other, "pair")
+        run_stages(other, "pair")
     message = str(caught.value)
     assert f"mkdir NEW && cp -r {first.run_dir}/{{journal,completions,rankings}} NEW" in message
     assert "--run-dir NEW" in message
 
 
 def test_a_copy_of_what_was_paid_for_makes_other_pairs_without_a_call(place: Place) -> None:
-    """What the error says to do works: the whole road in the copy, with a server that would be
+    """What the error says to do works: the whole pipeline in the copy, with a server that would be
     asked.
     """
     with OpenAIServer(server.label_judge(0.7)) as at:
@@ -122,7 +124,7 @@ def test_a_copy_of_what_was_paid_for_makes_other_pairs_without_a_call(place: Pla
 
 def test_lists_load_with_datasets(tmp_path: Path, tiny_model_folder: Path) -> None:
     config = configured(tmp_path, tiny_model_folder, selector={"name": "lists"}, held_out_prompts=2)
-    made = walk(config, "sample", "rank", "pair")["pair"]
+    made = run_stages(config, "sample", "rank", "pair")["pair"]
     assert (made.counts.produced, made.counts.dropped) == (10, {"held out": 2})
     assert made.output_hashes.keys() == {"lists", "heldout_lists"}
     assert not (config.run_dir / "pairs").exists()
@@ -138,7 +140,7 @@ def test_lists_load_with_datasets(tmp_path: Path, tiny_model_folder: Path) -> No
     assert [row["completions"][0][0]["content"] for row in loaded] == [
         one.completions[0].text for one in found
     ]
-    walk(configured(tmp_path, tiny_model_folder), "pair")
+    run_stages(configured(tmp_path, tiny_model_folder), "pair")
     assert not (config.run_dir / "lists").exists(), (
         "lists of other settings do not stay beside the pairs"
     )
@@ -148,7 +150,7 @@ def test_joint_pairs_are_made_but_no_loss_of_pairs_is_trained_on_them(
     tmp_path: Path, tiny_model_folder: Path
 ) -> None:
     config = configured(tmp_path, tiny_model_folder, selector={"name": "joint"}, held_out_prompts=3)
-    walk(config, "sample", "rank", "pair")
+    run_stages(config, "sample", "rank", "pair")
     pairs = [pair_of(row) for row in rows(config, "pairs")]
     held_out = {pair_of(row).prompt.id for row in rows(config, "heldout_pairs")}
     assert len(pairs) == 18
@@ -163,11 +165,11 @@ def test_joint_pairs_are_made_but_no_loss_of_pairs_is_trained_on_them(
         ConfigError,
         match=r"train\.loss\.name: 'dpo' cannot be trained on what pair\.selector 'joint'",
     ):
-        walk(config, "train")
+        run_stages(config, "train")
     shuffled = configured(
         tmp_path, tiny_model_folder, selector={"name": "joint"}, labels="shuffled"
     )
-    walk(shuffled, "pair")
+    run_stages(shuffled, "pair")
     for pair in (pair_of(row) for row in rows(shuffled, "pairs")):
         assert pair.chosen.prompt_id == pair.prompt.id
         assert pair.rejected.prompt_id == (pair.rejected_prompt or pair.prompt).id
@@ -180,8 +182,9 @@ from prefine.losses.protocol import declare
 @declare(needs=frozenset({"reference", "prompt"}), reads="joint")
 def jpo(logps, *, beta: float = 0.1):
     prompts = logps.require_prompts()
-    moved = prompts.policy_chosen - prompts.ref_chosen - prompts.policy_rejected + prompts.ref_rejected
-    return -logsigmoid(beta * (logps.margin + moved))
+    chosen = prompts.policy_chosen - prompts.ref_chosen
+    rejected = prompts.policy_rejected - prompts.ref_rejected
+    return -logsigmoid(beta * (logps.margin + chosen - rejected))
 """
 
 
@@ -193,7 +196,7 @@ def test_a_joint_loss_of_ones_own_trains_on_pairs_across_prompts(
     config = configured(tmp_path, tiny_model_folder, selector={"name": "joint"}, held_out_prompts=3)
     trained = {"loss": Component(name="joint_losses:jpo"), "max_steps": 2, "learning_rate": 1e-3}
     config = config.model_copy(update={"train": config.train.model_copy(update=trained)})
-    walk(config, "sample", "rank", "pair", "train")
+    run_stages(config, "sample", "rank", "pair", "train")
     first, second = (
         json.loads(line) for line in (config.run_dir / "train_log.jsonl").read_text().splitlines()
     )
@@ -290,46 +293,46 @@ def test_a_selector_that_leaves_nothing_names_the_reasons(
     with pytest.raises(
         DataError, match=r"no pair came out of 36 that were looked at \(36 × score gap too small"
     ):
-        walk(config, "sample", "rank", "pair")
+        run_stages(config, "sample", "rank", "pair")
 
 
 def test_half_of_the_pairs_is_not_trained_on(tmp_path: Path, tiny_model_folder: Path) -> None:
     config = configured(tmp_path, tiny_model_folder)
-    made = walk(config, "sample", "rank", "pair")["pair"]
+    made = run_stages(config, "sample", "rank", "pair")["pair"]
     with RunFolder(config.run_dir) as folder:
         folder.write_manifest(made.model_copy(update={"complete": False}))
     with pytest.raises(DataError, match="stage pair has begun and not ended"):
-        walk(config, "train")
-    walk(config, "pair", "train")
+        run_stages(config, "train")
+    run_stages(config, "pair", "train")
 
 
 def test_pairs_of_other_settings_are_not_trained_on(
     tmp_path: Path, tiny_model_folder: Path
 ) -> None:
     first = configured(tmp_path, tiny_model_folder, selector={"name": "best_vs_worst"}, seed=0)
-    walk(first, "sample", "rank", "pair")
+    run_stages(first, "sample", "rank", "pair")
     other = configured(tmp_path, tiny_model_folder, selector={"name": "best_vs_random"}, seed=0)
     says = (
         r'stage pair was made with pair\.selector\.name: "best_vs_worst", now '
         r'"best_vs_random"; run `prefine pair'
     )
     with pytest.raises(ConfigError, match=says):
-        walk(other, "train")
-    walk(other, "pair", "train")
+        run_stages(other, "train")
+    run_stages(other, "pair", "train")
 
 
 def test_pairs_of_other_rankings_are_not_trained_on(
     tmp_path: Path, tiny_model_folder: Path
 ) -> None:
     config = configured(tmp_path, tiny_model_folder)
-    made = walk(config, "sample", "rank", "pair")["pair"]
+    made = run_stages(config, "sample", "rank", "pair")["pair"]
     with RunFolder(config.run_dir) as folder:
         folder.write_manifest(
             made.model_copy(update={"input_hashes": {"rankings": "of fewer prompts"}})
         )
     with pytest.raises(DataError, match=r"rankings: changed since stage pair .* run `prefine pair"):
-        walk(config, "train")
-    walk(config, "pair", "train")
+        run_stages(config, "train")
+    run_stages(config, "pair", "train")
 
 
 def test_a_folder_from_before_today_s_keys_resumes(tmp_path: Path, tiny_model_folder: Path) -> None:
@@ -338,7 +341,7 @@ def test_a_folder_from_before_today_s_keys_resumes(tmp_path: Path, tiny_model_fo
     """
     config = configured(tmp_path, tiny_model_folder, selector={"name": "best_vs_worst"})
     stages = ("sample", "rank", "pair", "train")
-    walk(config, *stages)
+    run_stages(config, *stages)
     later = {
         "pair": {
             "min_gap",
@@ -368,12 +371,12 @@ def test_a_folder_from_before_today_s_keys_resumes(tmp_path: Path, tiny_model_fo
     with RunFolder(config.run_dir) as folder:
         before = folder.manifests()
     assert "min_gap" not in before["pair"].config["pair"]
-    assert walk(config, *stages) == before, "every stage is finished as it was"
+    assert run_stages(config, *stages) == before, "every stage is finished as it was"
     changed = configured(
         tmp_path, tiny_model_folder, selector={"name": "best_vs_worst"}, min_gap=0.5
     )
     with pytest.raises(ConfigError, match=r"pair\.min_gap: null → 0\.5"):
-        walk(changed, "pair")
+        run_stages(changed, "pair")
 
 
 def test_pairs_across_prompts_are_refused_where_they_come_in(place: Place) -> None:
@@ -401,4 +404,4 @@ def test_pairs_across_prompts_are_refused_where_they_come_in(place: Place) -> No
 def test_no_list_is_called_a_list(tmp_path: Path, tiny_model_folder: Path) -> None:
     config = configured(tmp_path, tiny_model_folder, selector={"name": "lists"}, min_gap=99.0)
     with pytest.raises(DataError, match="no list came out of 12 that were looked at"):
-        walk(config, "sample", "rank", "pair")
+        run_stages(config, "sample", "rank", "pair")

@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 
+import prefine
 from prefine.config.yaml import validate
 from prefine.errors import ConfigError, LimitError
 from prefine.records import Completion, Message, Prompt, Ranking
 from prefine.run.folder import RunFolder
 from prefine.run.rows import completion_of, ranking_of
 from prefine.run.tables import parts, read_part
-from prefine.stages.plan import check, plan, run_stage
-from prefine.stages.rank import make_candidates
+from prefine.stages.check import check
+from prefine.stages.pipeline import run_stage
+from prefine.stages.plan import plan
 from prefine.stages.stage_run import Silent
 from run_place import jsonl
 
@@ -119,11 +121,10 @@ def test_answers_that_differ_in_their_reasoning_only_are_one() -> None:
         Completion(id=f"c{n}", prompt_id=prompt.id, sample_index=n, message=message)
         for n, message in enumerate(messages)
     ]
-    fields, skipped = make_candidates([(prompt, answers)], seed=0)
-    assert {completion.id for completion in fields[0].completions} == {"c0", "c3", "c4"}
-    assert not skipped
-    fields, skipped = make_candidates([(prompt, answers[:3])], seed=0)
-    assert (fields, dict(skipped)) == ([], {"all completions identical": 1})
+    (ranking,) = prefine.rank([prompt], answers, judge=long)
+    assert set(ranking.completions) == {"c0", "c3", "c4"}
+    with pytest.warns(UserWarning, match="1 prompts have no ranking: all completions identical"):
+        assert prefine.rank([prompt], answers[:3], judge=long) == []
 
 
 def planned(tmp_path: Path, model: Path, **rank: Any) -> dict[str, str]:

@@ -15,13 +15,15 @@ from prefine.records import Completion, Manifest, PreferencePair, Prompt, Rankin
 from prefine.run.folder import RunFolder
 from prefine.run.rows import completion_of, pair_of, ranking_of
 from prefine.run.tables import parts, read_part
-from prefine.stages.plan import check, plan, run_stage
+from prefine.stages.check import check
+from prefine.stages.pipeline import run_stage
+from prefine.stages.plan import plan
 from prefine.stages.stage_run import Silent
 
 REPLIES = ["the kettle is bright .", "tea is warm .", "{prompt}", "i like tea . i like tea .", "no"]
 
 
-def walk(tmp_path: Path, **sections: Any) -> dict[str, Manifest]:
+def run_stages(tmp_path: Path, **sections: Any) -> dict[str, Manifest]:
     values: dict[str, Any] = {
         "run_dir": str(tmp_path / "run"),
         "policy": {"name": "scripted", "replies": REPLIES},
@@ -51,7 +53,7 @@ def pairs(tmp_path: Path) -> list[PreferencePair]:
 
 
 def test_counts_add_up(tmp_path: Path) -> None:
-    manifests = walk(tmp_path)
+    manifests = run_stages(tmp_path)
     sample, rank, pair = (manifests[stage].counts for stage in ("sample", "rank", "pair"))
     assert (sample.taken, sample.produced, sample.failed) == (40, 160, {})
     assert (
@@ -67,7 +69,7 @@ def test_counts_add_up(tmp_path: Path) -> None:
 def test_a_sure_judge_finds_the_best(tmp_path: Path) -> None:
     from prefine.playground.world import gold
 
-    walk(tmp_path)
+    run_stages(tmp_path)
     texts = {}
     for row in rows(tmp_path, "completions"):
         prompt, completion = completion_of(row)
@@ -82,7 +84,7 @@ def test_a_sure_judge_finds_the_best(tmp_path: Path) -> None:
 
 
 def test_equal_answers_are_merged_and_never_judged(tmp_path: Path) -> None:
-    manifests = walk(tmp_path, sample={"completions_per_prompt": 8})
+    manifests = run_stages(tmp_path, sample={"completions_per_prompt": 8})
     for row in rows(tmp_path, "completions"):
         completion_of(row)
     for ranking in rankings(tmp_path):
@@ -96,7 +98,7 @@ def test_equal_answers_are_merged_and_never_judged(tmp_path: Path) -> None:
 
 
 def test_a_plan_is_an_upper_bound(tmp_path: Path, tiny_model_folder: Path) -> None:
-    made = walk(tmp_path)["rank"].usage.calls
+    made = run_stages(tmp_path)["rank"].usage.calls
     config = validate(
         {
             "run_dir": str(tmp_path / "other"),
@@ -113,14 +115,14 @@ def test_a_plan_is_an_upper_bound(tmp_path: Path, tiny_model_folder: Path) -> No
 
 
 def test_a_second_run_asks_nothing(tmp_path: Path) -> None:
-    first = walk(tmp_path)
-    assert walk(tmp_path) == first
+    first = run_stages(tmp_path)
+    assert run_stages(tmp_path) == first
 
 
 def test_strategies_and_selectors_meet(tmp_path: Path) -> None:
     judge = {"name": "playground", "accuracy": 1.0, "first_slot_bias": 0.0}
     rank = {"strategy": {"name": "round_robin"}, "judge": judge}
-    walk(tmp_path, rank=rank, pair={"selector": {"name": "best_vs_worst"}})
+    run_stages(tmp_path, rank=rank, pair={"selector": {"name": "best_vs_worst"}})
     for ranking in rankings(tmp_path):
         assert ranking.order is not None
         assert sorted(ranking.order) == sorted(ranking.completions)
@@ -128,9 +130,9 @@ def test_strategies_and_selectors_meet(tmp_path: Path) -> None:
 
 
 def test_the_control_swaps_about_half(tmp_path: Path) -> None:
-    walk(tmp_path / "a", prompts={"name": "playground", "count": 200})
+    run_stages(tmp_path / "a", prompts={"name": "playground", "count": 200})
     shuffled = {"labels": "shuffled"}
-    walk(tmp_path / "b", prompts={"name": "playground", "count": 200}, pair=shuffled)
+    run_stages(tmp_path / "b", prompts={"name": "playground", "count": 200}, pair=shuffled)
     judged = {
         (pair.chosen.text, pair.rejected.text, pair.prompt.id) for pair in pairs(tmp_path / "a")
     }
@@ -142,7 +144,7 @@ def test_the_control_swaps_about_half(tmp_path: Path) -> None:
 
 
 def test_held_out_prompts_are_kept_apart(tmp_path: Path) -> None:
-    walk(tmp_path, pair={"held_out_prompts": 5, "selector": {"name": "best_vs_random"}})
+    run_stages(tmp_path, pair={"held_out_prompts": 5, "selector": {"name": "best_vs_random"}})
     trained = {pair.prompt.id for pair in pairs(tmp_path)}
     held = {pair_of(row).prompt.id for row in rows(tmp_path, "heldout_pairs")}
     assert trained
@@ -152,8 +154,8 @@ def test_held_out_prompts_are_kept_apart(tmp_path: Path) -> None:
 
 def test_another_seed_meets_the_completions_in_another_order(tmp_path: Path) -> None:
     judge = {"name": "playground", "accuracy": 1.0}
-    walk(tmp_path / "a", rank={"judge": judge, "seed": 0})
-    walk(tmp_path / "b", rank={"judge": judge, "seed": 1})
+    run_stages(tmp_path / "a", rank={"judge": judge, "seed": 0})
+    run_stages(tmp_path / "b", rank={"judge": judge, "seed": 1})
     orders = Counter(
         one.completions == other.completions
         for one, other in zip(rankings(tmp_path / "a"), rankings(tmp_path / "b"), strict=True)
@@ -163,7 +165,7 @@ def test_another_seed_meets_the_completions_in_another_order(tmp_path: Path) -> 
 
 def test_a_judge_that_cannot_work_is_found_before_a_call(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="playground train prompt 0"):
-        walk(tmp_path, rank={"judge": {"name": "recorded"}})
+        run_stages(tmp_path, rank={"judge": {"name": "recorded"}})
     assert not (tmp_path / "run" / "rankings").exists()
 
 
@@ -186,7 +188,7 @@ def unsure(prompt: Prompt, completion: Completion) -> float | None:
 
 def test_ratings_of_a_judge_that_can_rate(tmp_path: Path) -> None:
     rank = {"strategy": {"name": "pointwise"}, "judge": {"name": "playground", "accuracy": 0.8}}
-    manifests = walk(tmp_path, rank=rank, pair={"selector": {"name": "best_vs_worst"}})
+    manifests = run_stages(tmp_path, rank=rank, pair={"selector": {"name": "best_vs_worst"}})
     judge = PlaygroundJudge(accuracy=0.8)
     answers: dict[str, tuple[Prompt, Completion]] = {}
     for row in rows(tmp_path, "completions"):
@@ -200,7 +202,9 @@ def test_ratings_of_a_judge_that_can_rate(tmp_path: Path) -> None:
         assert ranking.calls == len(ranking.completions)
         assert (ranking.duels, ranking.failed_calls) == ((), 0)
     assert manifests["rank"].usage.calls == sum(ranking.calls for ranking in rankings(tmp_path))
-    assert walk(tmp_path, rank=rank, pair={"selector": {"name": "best_vs_worst"}}) == manifests
+    assert (
+        run_stages(tmp_path, rank=rank, pair={"selector": {"name": "best_vs_worst"}}) == manifests
+    )
 
 
 def test_ratings_of_a_scorer_and_duels_of_the_judge(tmp_path: Path) -> None:
@@ -210,7 +214,7 @@ def test_ratings_of_a_scorer_and_duels_of_the_judge(tmp_path: Path) -> None:
         "judge": judge,
         "scorer": {"name": f"{__name__}:long"},
     }
-    manifests = walk(tmp_path, rank=rank)
+    manifests = run_stages(tmp_path, rank=rank)
     texts = {
         completion.id: completion.text
         for _, completion in map(completion_of, rows(tmp_path, "completions"))
@@ -231,9 +235,9 @@ def test_another_scorer_in_the_same_folder_is_refused(tmp_path: Path) -> None:
         "judge": {"name": "playground"},
         "scorer": {"name": f"{__name__}:long"},
     }
-    walk(tmp_path, rank=rank)
+    run_stages(tmp_path, rank=rank)
     with pytest.raises(ConfigError, match=r"rank\.scorer"):
-        walk(tmp_path, rank={**rank, "scorer": None})
+        run_stages(tmp_path, rank={**rank, "scorer": None})
 
 
 def test_failed_ratings_are_counted_and_limited(tmp_path: Path) -> None:
@@ -244,8 +248,8 @@ def test_failed_ratings_are_counted_and_limited(tmp_path: Path) -> None:
         "scorer": {"name": f"{__name__}:unsure"},
     }
     with pytest.raises(LimitError, match="the scorer gave no score"):
-        walk(tmp_path / "strict", rank=rank)
-    manifest = walk(tmp_path, rank={**rank, "max_failed_fraction": 1.0})["rank"]
+        run_stages(tmp_path / "strict", rank=rank)
+    manifest = run_stages(tmp_path, rank={**rank, "max_failed_fraction": 1.0})["rank"]
     assert any("ratings failed and count as missing" in note for note in manifest.notes)
     assert manifest.counts.taken == manifest.counts.produced + sum(
         manifest.counts.dropped.values()
@@ -297,5 +301,5 @@ def test_ratings_that_nobody_gives_or_wants_are_found_before_a_call(
     with pytest.raises(ConfigError, match=says):
         check(config)
     with pytest.raises(ConfigError, match=says):
-        walk(tmp_path, rank=rank)
+        run_stages(tmp_path, rank=rank)
     assert not (tmp_path / "run" / "rankings").exists()

@@ -48,7 +48,8 @@ def test_one_log_and_the_same_figures(
     for row, other in zip(found, expected, strict=True):
         for key, value in other.items():
             if key == "accuracy" and abs(other["margin"]) < 1e-12:
-                continue  # the policy is the reference yet: margins are rounding, and so are their signs
+                # The policy is still the reference: margins are rounding, and so are their signs.
+                continue
             assert row[key] == (
                 pytest.approx(value, rel=1e-9, abs=1e-11) if isinstance(value, float) else value
             )

@@ -1,1 +1,1 @@
-"""The Python API: the stages on objects in memory. Its stable names are those of `prefine.__all__`."""
+"""The Python API: the stages on objects in memory. `prefine.__all__` has its stable names."""

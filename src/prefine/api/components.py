@@ -1,11 +1,14 @@
-"""What a user may give for a model, a judge or a setting → the component that a configuration would name."""
+"""The models, judges, settings and journals that a user may give → what the stages work with."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from pydantic import BaseModel
 
+from prefine.calls.memory import MemoryLog
+from prefine.calls.protocol import AnswerLog
 from prefine.config.components import TABLES, checked
 from prefine.config.sections import Component
 from prefine.errors import ConfigError
@@ -13,6 +16,7 @@ from prefine.judges.protocol import ComputedJudge
 from prefine.judging.choose import as_judge, make_judge
 from prefine.judging.protocol import Judge
 from prefine.models.protocol import Sampler
+from prefine.run.journal import Journal
 
 S = TypeVar("S", bound=BaseModel)
 
@@ -31,11 +35,11 @@ Named: TypeAlias = str | Mapping[str, Any]
 Model: TypeAlias = str | Path | Mapping[str, Any] | HasPath
 """A model: a hub id or folder, "playground", a backend as in YAML, or what `train` returned."""
 JudgeLike: TypeAlias = str | Mapping[str, Any] | Callable[..., Any] | Judge | ComputedJudge
-"""A judge: as in YAML, a function `(prompt, completion) -> float`, or an object that judges or compares."""
+"""A judge: as in YAML, a function `(prompt, completion) -> float`, or an object that judges."""
 
 
 def component_of(value: Named, *, where: str) -> Component:
-    """A name or a mapping as a component.
+    """The component that a name or a mapping says.
 
     Raises:
         ConfigError: It is neither.
@@ -84,7 +88,7 @@ def judge_of(judge: JudgeLike, *, where: str = "judge") -> tuple[str, Judge]:
 
 
 def validated(kind: type[S], values: Any, *, where: str) -> S:
-    """A section of the configuration from a mapping.
+    """Validate a mapping as a section of the configuration.
 
     Raises:
         ConfigError: A key is unknown or a value out of its bounds.
@@ -92,3 +96,13 @@ def validated(kind: type[S], values: Any, *, where: str) -> S:
     if isinstance(values, kind):
         return values
     return checked(kind, dict(values) if isinstance(values, Mapping) else values, where=where)
+
+
+@contextmanager
+def answer_log(journal: str | Path | None) -> Iterator[AnswerLog]:
+    """The journal in a file; without one, answers are kept in this process."""
+    if journal is None:
+        yield MemoryLog()
+    else:
+        with closing(Journal(Path(journal))) as log:
+            yield log

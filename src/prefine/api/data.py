@@ -1,6 +1,6 @@
 """From prompts to preference pairs, on objects in memory; the same code that the stages call."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -8,26 +8,23 @@ from prefine.api.components import (
     JudgeLike,
     Model,
     Named,
+    answer_log,
     component_of,
     judge_of,
     sampler_of,
     validated,
 )
-from prefine.api.journals import answer_log
-from prefine.api.reading import PromptLike, prompts_of, tell
+from prefine.api.reading import PromptLike, prompts_of, warn
 from prefine.calls.engine import CallEngine
 from prefine.config.sections import Component, Decoding, PairConfig
 from prefine.errors import ConfigError, DataError
-from prefine.judging.choose import choose_rater, judges_asked
 from prefine.records import Completion, PreferenceList, PreferencePair, Prompt, Ranking
-from prefine.stages.failures import Failures
-from prefine.stages.rank import make_candidates, rank_shard, strategy_facts, strategy_maker
-from prefine.stages.sampling import sample_shard
-from prefine.stages.selection import BoundSelector, RankedPrompt, Tally
-from prefine.stages.slots import Slots
-from prefine.stages.stage_run import Progress, Silent, check_judge, check_model, chunks
-
-_SHARD = 256
+from prefine.run.rows import Groups
+from prefine.stages.pair_options import PairCounts
+from prefine.stages.rank import Ranker
+from prefine.stages.selection import BoundSelector, RankedPrompt
+from prefine.stages.shards import SHARD, sample_shard
+from prefine.stages.stage_run import Progress, Silent, check_model, chunks
 
 
 def sample(
@@ -43,7 +40,7 @@ def sample(
     journal: str | Path | None = None,
     progress: Progress | None = None,
 ) -> list[Completion]:
-    """M completions for every prompt, in the order of the prompts.
+    """Sample M completions for every prompt, in the order of the prompts.
 
     Args:
         model: A hub id or folder, "playground", or a backend as in YAML (`{"name": "openai", …}`).
@@ -52,29 +49,26 @@ def sample(
         temperature: 0 is greedy.
         top_p: Keep the most likely tokens up to this mass.
         max_new_tokens: The longest completion [tokens].
-        seed: Of the drawing.
+        seed: For drawing.
         max_failed_fraction: Stop when a larger share of the completions fails; those that failed
             are missing.
         journal: A file that keeps every answer: called again, nothing that was answered is asked
             for again.
-        progress: Where to say how far it is.
+        progress: Receives how far it is.
 
     Raises:
         ConfigError: A setting is wrong.
         DataError: The model cannot answer a prompt.
-        BackendError: The model cannot be loaded, or its server will not answer.
+        BackendError: The model cannot be loaded, or its server does not answer.
         LimitError: Too many completions failed.
     """
-    decoding = validated(
-        Decoding,
-        {
-            "temperature": temperature,
-            "top_p": top_p,
-            "max_new_tokens": max_new_tokens,
-            "seed": seed,
-        },
-        where="sample",
-    )
+    settings = {
+        "temperature": temperature,
+        "top_p": top_p,
+        "max_new_tokens": max_new_tokens,
+        "seed": seed,
+    }
+    decoding = validated(Decoding, settings, where="sample")
     shown = progress or Silent()
     sampler = sampler_of(model, where="model")
     check_model(sampler)
@@ -91,13 +85,14 @@ def sample(
             should_stop=lambda: shown.stopping,
             on_answers=shown.advance,
         )
-        for shard in chunks(asked, _SHARD):
-            found = sample_shard(engine, sampler, shard, completions_per_prompt, decoding, group=2)
-            drawn += [completion for prompt in shard for completion in found[prompt.id]]
+        for shard in chunks(asked, SHARD):
+            groups = sample_shard(engine, sampler, shard, completions_per_prompt, decoding, group=2)
+            drawn += [completion for _, completions in groups for completion in completions]
         engine.check_failures(total, max_failed_fraction, where="sample")
-    tell(sampler.notes)
+    notes = list(sampler.notes)
     if engine.failures:
-        tell([f"{sum(engine.failures.values())} of {total} completions failed and are missing"])
+        notes.append(f"{engine.failures.total()} of {total} completions failed and are missing")
+    warn(notes)
     return drawn
 
 
@@ -115,68 +110,52 @@ def rank(
     journal: str | Path | None = None,
     progress: Progress | None = None,
 ) -> list[Ranking]:
-    """One ranking per prompt that has two different completions, in the order of the prompts.
+    """Rank the completions of every prompt that has two different ones.
 
     Args:
-        prompts: What was answered.
-        completions: Answers; each names its prompt by `prompt_id`.
+        prompts: The prompts that were answered.
+        completions: Their answers; each names its prompt by `prompt_id`.
         judge: As in YAML, or a function `(prompt, completion) -> float`, or an object that is a
             judge.
         strategy: As in YAML, such as "iterative" or `{"name": "round_robin", "order": "both"}`.
         scorer: Gives the ratings that a strategy asks for: a function, or a reward model as in
             YAML; None is the judge.
-        seed: Of the order in which completions are met.
+        seed: Decides in which order a strategy meets the completions.
         max_calls: Stop before more judge calls than this.
         max_cost: Stop once the calls have cost this much, by the prices that were given for the
             judge's model.
         max_failed_fraction: Stop when a larger share of the judgments and ratings fails.
         journal: A file that keeps every answer: called again, nothing that was answered is asked
             for again.
-        progress: Where to say how far it is.
+        progress: Receives how far it is.
 
     Raises:
-        ConfigError: A setting is wrong; or the strategy asks for ratings and nobody can give them.
+        ConfigError: A setting is wrong, or the strategy asks for ratings that no judge can give.
         DataError: A completion belongs to no prompt, or the judge cannot work on these completions.
         BackendError: The judge's model cannot be loaded, or its server will not answer.
         LimitError: Too many judgments failed, or a limit is reached.
     """
     shown = progress or Silent()
-    _, asked = judge_of(judge)
+    _, comparing = judge_of(judge)
     scoring = None if scorer is None else judge_of(scorer, where="scorer")[1]
     chosen = component_of(strategy, where="strategy")
-    rater = choose_rater(
-        asked, scoring, strategy=chosen.name, facts=strategy_facts(chosen), section=""
-    )
-    make_strategy = strategy_maker(chosen, asked)
-    askable = judges_asked(asked, scoring, strategy_facts(chosen))
+    ranker = Ranker(chosen, comparing, scoring, seed=seed, section="")
     groups = _grouped(prompts, completions)
-    for one in askable:
-        check_model(one)
-        for prompt, answers in groups:
-            check_judge(one, prompt, answers)
+    ranker.check_models()
+    ranker.check(groups)
     shown.start("rank", len(groups), "prompts")
     rankings: list[Ranking] = []
-    failures, slots = Failures(), Slots()
     with answer_log(journal) as log:
         engine = CallEngine(
             log, max_calls=max_calls, max_cost=max_cost, should_stop=lambda: shown.stopping
         )
-        for shard in chunks(groups, _SHARD):
-            fields, skipped = make_candidates(shard, seed=seed)
-            found, judgments, scores = rank_shard(
-                engine, asked, rater, fields, make_strategy, name=chosen.name
-            )
-            rankings += found
-            failures.count(judgments)
-            failures.count_scores(scores)
-            slots.count(judgments)
-            failures.check(max_failed_fraction, where="rank", journal=log)
-            tell(f"{count} prompts have no ranking: {reason}" for reason, count in skipped.items())
+        for shard in chunks(groups, SHARD):
+            rankings += ranker.rank(engine, ranker.candidates(shard))
+            ranker.counts.check(max_failed_fraction, where="rank", journal=log)
             shown.advance(len(shard))
-    tell([*failures.notes(), *slots.notes(), *(note for one in askable for note in one.notes)])
-    return [
-        ranking for ranking in rankings if ranking.champion is not None or ranking.order is not None
-    ]
+    without = (f"{n} prompts have no ranking: {reason}" for reason, n in ranker.dropped.items())
+    warn([*without, *ranker.notes()])
+    return rankings
 
 
 def make_pairs(
@@ -193,11 +172,11 @@ def make_pairs(
     pairs_per_prompt: int | None = None,
     seed: int = 0,
 ) -> list[PreferencePair]:
-    """The preference pairs that a selector takes from rankings; asks no judge.
+    """Select preference pairs from rankings; asks no judge.
 
     Args:
-        prompts: What was answered.
-        completions: What was ranked.
+        prompts: The prompts that were answered.
+        completions: The completions that were ranked.
         rankings: From `rank`.
         selector: As in YAML.
         min_gap: The gap [scores] that a pair must exceed.
@@ -206,31 +185,29 @@ def make_pairs(
         length_penalty: Subtracted from the scores for every character, before anything is selected.
         drop_truncated: Leave out completions that the generation limit has cut.
         pairs_per_prompt: Take so many; None is the selector's own number.
-        seed: Of selectors that draw.
+        seed: For selectors that draw.
 
     Raises:
         ConfigError: The selector or an option needs what the strategy of the rankings does not
             guarantee.
         DataError: A ranking's prompt or completion is not among those given.
     """
-    bound, groups = _selecting(
+    bound, groups = _bound_to(
         (prompts, completions, rankings),
-        selector,
-        {
-            "min_gap": min_gap,
-            "min_p_chosen": min_p_chosen,
-            "max_length_ratio": max_length_ratio,
-            "length_penalty": length_penalty,
-            "drop_truncated": drop_truncated,
-            "pairs_per_prompt": pairs_per_prompt,
-            "seed": seed,
-        },
+        selector=selector,
+        min_gap=min_gap,
+        min_p_chosen=min_p_chosen,
+        max_length_ratio=max_length_ratio,
+        length_penalty=length_penalty,
+        drop_truncated=drop_truncated,
+        pairs_per_prompt=pairs_per_prompt,
+        seed=seed,
     )
     if bound.facts.makes == "lists":
         raise ConfigError(f"selector.name: {bound.name!r} makes lists; call make_lists")
-    tally = Tally()
-    pairs = bound.pairs(groups, frozenset(), tally)
-    tell(tally.notes())
+    counts = PairCounts()
+    pairs = bound.pairs(groups, frozenset(), counts)
+    warn(counts.notes())
     return pairs
 
 
@@ -246,11 +223,11 @@ def make_lists(
     drop_truncated: bool = False,
     seed: int = 0,
 ) -> list[PreferenceList]:
-    """The preference lists that a selector takes from rankings, for list losses; asks no judge.
+    """Select preference lists from rankings, for list losses; asks no judge.
 
     Args:
-        prompts: What was answered.
-        completions: What was ranked.
+        prompts: The prompts that were answered.
+        completions: The completions that were ranked.
         rankings: From `rank`.
         selector: As in YAML.
         min_gap: The gap [scores] by which each completion of a list must be below the one before
@@ -259,83 +236,67 @@ def make_lists(
             be.
         length_penalty: Subtracted from the scores for every character, before anything is selected.
         drop_truncated: Leave out completions that the generation limit has cut.
-        seed: Of selectors that draw.
+        seed: For selectors that draw.
 
     Raises:
         ConfigError: The selector or an option needs what the strategy of the rankings does not
             guarantee.
         DataError: A ranking's prompt or completion is not among those given.
     """
-    bound, groups = _selecting(
+    bound, groups = _bound_to(
         (prompts, completions, rankings),
-        selector,
-        {
-            "min_gap": min_gap,
-            "max_length_ratio": max_length_ratio,
-            "length_penalty": length_penalty,
-            "drop_truncated": drop_truncated,
-            "seed": seed,
-        },
+        selector=selector,
+        min_gap=min_gap,
+        max_length_ratio=max_length_ratio,
+        length_penalty=length_penalty,
+        drop_truncated=drop_truncated,
+        seed=seed,
     )
     if bound.facts.makes != "lists":
         raise ConfigError(f"selector.name: {bound.name!r} makes pairs; call make_pairs")
-    tally = Tally()
-    lists = bound.lists(groups, tally)
-    tell(tally.notes())
+    counts = PairCounts()
+    lists = bound.lists(groups, counts)
+    warn(counts.notes())
     return lists
 
 
-def _selecting(
+def _bound_to(
     inputs: tuple[Iterable[PromptLike], Iterable[Completion], Iterable[Ranking]],
+    *,
     selector: Named,
-    values: Mapping[str, Any],
+    **options: Any,
 ) -> tuple[BoundSelector, list[RankedPrompt]]:
-    """The selector with the shared options, and the rankings with what they are about."""
+    """The selector, checked against the rankings' strategies; and each ranking with its prompt."""
+    prompts, completions, rankings = inputs
     chosen = component_of(selector, where="selector")
-    groups = _ranked(*inputs)
-    return _bound(
-        validated(PairConfig, {"selector": chosen, **values}, where="pair"), groups
-    ), groups
-
-
-def _bound(settings: PairConfig, groups: Iterable[RankedPrompt]) -> BoundSelector:
-    """The selector, checked against every strategy that made one of the rankings."""
-    made = [
-        BoundSelector(settings, Component(name=name))
-        for name in sorted({one.ranking.strategy for one in groups})
-    ]
-    return made[0] if made else BoundSelector(settings, None)
-
-
-def _ranked(
-    prompts: Iterable[PromptLike], completions: Iterable[Completion], rankings: Iterable[Ranking]
-) -> list[RankedPrompt]:
-    """Each ranking with its prompt and completions; joined by id."""
-    groups = {prompt.id: (prompt, answers) for prompt, answers in _grouped(prompts, completions)}
+    groups = {
+        prompt.id: (prompt, {answer.id: answer for answer in answers})
+        for prompt, answers in _grouped(prompts, completions)
+    }
     ranked = []
     for ranking in rankings:
         if ranking.prompt_id not in groups:
             raise DataError(
                 f"ranking of prompt {ranking.prompt_id}: that prompt is not among those given"
             )
-        prompt, answers = groups[ranking.prompt_id]
-        ranked.append(RankedPrompt(prompt, {answer.id: answer for answer in answers}, ranking))
-    return ranked
+        ranked.append(RankedPrompt(*groups[ranking.prompt_id], ranking))
+    settings = validated(PairConfig, {"selector": chosen, **options}, where="pair")
+    bound = BoundSelector(settings, None)
+    for strategy in sorted({one.ranking.strategy for one in ranked}):
+        bound = BoundSelector(settings, Component(name=strategy))
+    return bound, ranked
 
 
-def _grouped(
-    prompts: Iterable[PromptLike], completions: Iterable[Completion]
-) -> list[tuple[Prompt, list[Completion]]]:
-    """Each prompt with its completions; joined by id."""
+def _grouped(prompts: Iterable[PromptLike], completions: Iterable[Completion]) -> Groups:
+    """Each prompt with its completions, joined by id."""
     groups: dict[str, tuple[Prompt, list[Completion]]] = {
-        p.id: (p, []) for p in prompts_of(prompts)
+        prompt.id: (prompt, []) for prompt in prompts_of(prompts)
     }
     for completion in completions:
         if not isinstance(completion, Completion):
             raise DataError(
                 f"completions: expected Completions, got a {type(completion).__name__}; take them "
-                "from sample() or "
-                "read_completions()"
+                "from sample() or read_completions()"
             )
         if completion.prompt_id not in groups:
             raise DataError(

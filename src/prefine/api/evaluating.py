@@ -1,21 +1,15 @@
-"""Is one model better than another, in whose eyes, and by how much; the same code that the stage calls."""
+"""A model against a baseline, on objects in memory; the same code that the stage calls."""
 
 from collections.abc import Iterable
 from pathlib import Path
 
-from prefine.api.components import JudgeLike, Model, judge_of, sampler_of, validated
-from prefine.api.journals import answer_log
-from prefine.api.reading import PromptLike, prompts_of, tell
+from prefine.api.components import JudgeLike, Model, answer_log, judge_of, sampler_of, validated
+from prefine.api.reading import PromptLike, prompts_of, warn
 from prefine.calls.engine import CallEngine
 from prefine.config.sections import Decoding, EvaluateConfig
-from prefine.models.protocol import Sampler
-from prefine.records import Completion, Prompt
 from prefine.report.data import Evaluation
-from prefine.stages.head_to_head import according_to, answered_by_both, lengths
-from prefine.stages.sampling import sample_shard
-from prefine.stages.stage_run import Progress, Silent, check_model, chunks
-
-_SHARD = 256
+from prefine.stages.head_to_head import according_to, answer_both, lengths
+from prefine.stages.stage_run import Progress, Silent, check_model
 
 
 def evaluate(
@@ -32,22 +26,24 @@ def evaluate(
     journal: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """The win rate of a model against a baseline, each answering every prompt once, judged in both orders.
+    """Let a model and a baseline answer every prompt once, and judge the answers in both orders.
 
     Args:
         model: The model in question; what `train` returned will do.
-        prompts: What to answer; better none that it was trained on. Repeated ones count once.
-        baseline: What it is compared with.
-        judge: Who compares.
+        prompts: The prompts to answer, better none that the model was trained on; repeated ones
+            count once.
+        baseline: The model to compare with.
+        judge: Compares the answers.
         temperature: 0 is greedy.
         max_new_tokens: The longest answer [tokens].
-        seed: Of the drawing and of the bootstrap; the two models draw from different streams.
-        bootstrap_samples: For the uncertainty of what is drawn anew from the prompts.
+        seed: For drawing and the bootstrap; the two models draw from different streams.
+        bootstrap_samples: Resamples of the prompts for the intervals.
         max_failed_fraction: Stop when a larger share of the answers, or of the judgments, fails.
         journal: A file that keeps every answer: called again, nothing that was answered is asked
             for again.
-        progress: Where to say how far it is.
-    Returns: The contest with wins, ties and losses, and metrics with their intervals.
+        progress: Receives how far it is.
+
+    Returns: Wins, ties and losses according to the judge, and metrics with their intervals.
 
     Raises:
         ConfigError: A setting is wrong.
@@ -55,61 +51,35 @@ def evaluate(
         BackendError: A model cannot be loaded, or a server will not answer.
         LimitError: Too many answers or judgments failed.
     """
-    given = {
-        "seed": seed,
-        "bootstrap_samples": bootstrap_samples,
-        "max_failed_fraction": max_failed_fraction,
-    }
-    settings = validated(EvaluateConfig, given, where="evaluate")
+    settings = validated(
+        EvaluateConfig,
+        {
+            "seed": seed,
+            "bootstrap_samples": bootstrap_samples,
+            "max_failed_fraction": max_failed_fraction,
+        },
+        where="evaluate",
+    )
     shown = progress or Silent()
     asked = prompts_of(prompts)
-    name, eyes = judge_of(judge)
+    name, comparing = judge_of(judge)
     samplers = [sampler_of(baseline, where="baseline"), sampler_of(model, where="model")]
-    for backend in (eyes, *samplers):
+    for backend in (comparing, *samplers):
         check_model(backend)
-    shown.start("evaluate", 2 * len(asked), "answers")
+    drawing = {"temperature": temperature, "max_new_tokens": max_new_tokens, "seed": seed}
+    decoding = validated(Decoding, drawing, where="evaluate")
+    for sampler in samplers:
+        for prompt in asked:
+            sampler.check_prompt(prompt, decoding, where="evaluate")
     with answer_log(journal) as log:
         engine = CallEngine(log, should_stop=lambda: shown.stopping)
-        before, after = (
-            _answers(
-                engine,
-                sampler,
-                asked,
-                validated(
-                    Decoding,
-                    {
-                        "temperature": temperature,
-                        "max_new_tokens": max_new_tokens,
-                        "seed": seed + offset,
-                    },
-                    where="evaluate",
-                ),
-                shown,
-            )
-            for offset, sampler in enumerate(samplers)
-        )
-        engine.check_failures(2 * len(asked), max_failed_fraction, where="evaluate")
-        answered = answered_by_both(asked, before, after, engine)
-        seen = according_to(eyes, name, answered, engine, settings)
-    tell([*samplers[0].notes, *samplers[1].notes, *eyes.notes, *seen.failures.notes()])
+        answered = answer_both(asked, samplers, decoding, settings, engine, shown)
+        result = according_to(comparing, name, answered, engine, settings)
+    warn([*samplers[0].notes, *samplers[1].notes, *comparing.notes, *result.notes])
     return Evaluation(
         policy=samplers[1].label,
         baseline=samplers[0].label,
-        contests=(seen.head_to_head,),
+        contests=(result.head_to_head,),
         constraints=(),
-        metrics=(*seen.facts, *lengths(answered, settings)),
+        metrics=(*result.metrics, *lengths(answered, settings)),
     )
-
-
-def _answers(
-    engine: CallEngine, sampler: Sampler, asked: list[Prompt], decoding: Decoding, shown: Progress
-) -> dict[str, Completion]:
-    """One answer to each prompt, by prompt id."""
-    drawn: dict[str, Completion] = {}
-    for prompt in asked:
-        sampler.check_prompt(prompt, decoding, where="evaluate")
-    for shard in chunks(asked, _SHARD):
-        found = sample_shard(engine, sampler, shard, 1, decoding, group=1)
-        drawn |= {id_: answers[0] for id_, answers in found.items() if answers}
-        shown.advance(len(shard))
-    return drawn

@@ -1,4 +1,4 @@
-"""Prompts, completions and pairs from files, the hub, or rows in memory, in any layout that is known."""
+"""Prompts, completions and pairs from files, the hub, or rows in memory, in any known layout."""
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,11 +18,11 @@ from prefine.records import Completion, PreferencePair, Prompt
 PromptLike: TypeAlias = str | Sequence[Mapping[str, Any]] | Mapping[str, Any] | Prompt
 """A text, messages, a row with a prompt, or a `Prompt`."""
 Source: TypeAlias = str | Path | Mapping[str, Any] | Iterable[Mapping[str, Any]]
-"""A path or pattern, a source as in YAML (`{"name": "hub", "path": …}`), or rows: dicts, a `datasets.Dataset`."""
+"""A path or pattern, a source as in YAML, or rows: dicts, a `datasets.Dataset`."""
 
 
 def read_prompts(source: Source, *, strict: bool = False) -> list[Prompt]:
-    """The prompts of a source; other columns become metadata.
+    """Read the prompts of a source; other columns become metadata.
 
     Args:
         source: A path, a mapping as in YAML, or rows.
@@ -32,16 +32,16 @@ def read_prompts(source: Source, *, strict: bool = False) -> list[Prompt]:
         ConfigError: There is no such source.
         DataError: A row is malformed; the message has its place and the remedy.
     """
-    screen = ImportReport(strict=strict)
-    prompts = list(entries.prompts(_rows(source, "prompts"), screen))
-    _warn(screen)
+    report = ImportReport(strict=strict)
+    prompts = list(entries.prompts(_rows(source, "prompts"), report))
+    warn(report.notes())
     return prompts
 
 
 def read_completions(
     source: Source, *, strict: bool = False
 ) -> tuple[list[Prompt], list[Completion]]:
-    """The prompts of a source, and all their completions, which name their prompt by `prompt_id`.
+    """Read the prompts of a source and all their completions, which have a `prompt_id`.
 
     Args:
         source: A path, a mapping as in YAML, or rows.
@@ -51,16 +51,16 @@ def read_completions(
         ConfigError: There is no such source.
         DataError: A row is malformed.
     """
-    screen = ImportReport(strict=strict)
-    groups = list(entries.completions(_rows(source, "completions"), screen))
-    _warn(screen)
+    report = ImportReport(strict=strict)
+    groups = list(entries.completions(_rows(source, "completions"), report))
+    warn(report.notes())
     return [prompt for prompt, _ in groups], [
         completion for _, found in groups for completion in found
     ]
 
 
 def read_pairs(source: Source, *, strict: bool = False) -> list[PreferencePair]:
-    """The preference pairs of a source.
+    """Read the preference pairs of a source.
 
     Args:
         source: A path, a mapping as in YAML, or rows.
@@ -71,9 +71,9 @@ def read_pairs(source: Source, *, strict: bool = False) -> list[PreferencePair]:
         ConfigError: There is no such source.
         DataError: A row is malformed.
     """
-    screen = ImportReport(strict=strict)
-    pairs = list(entries.pairs(_rows(source, "pairs"), screen))
-    _warn(screen)
+    report = ImportReport(strict=strict)
+    pairs = list(entries.pairs(_rows(source, "pairs"), report))
+    warn(report.notes())
     return pairs
 
 
@@ -116,36 +116,34 @@ def _prompt_of(value: PromptLike, where: str) -> Prompt:
 
 
 def pairs_of(pairs: Iterable[PreferencePair | Mapping[str, Any]]) -> Iterator[PreferencePair]:
-    """Pairs, or rows of any layout that has them, such as those of a `datasets.Dataset`; repeated ones once."""
+    """Pairs as they are, or from rows of a known layout; repeated ones count once."""
     items = iter(pairs)
     first = next(items, None)
     if first is None:
         return
-    screen = ImportReport()
     everything = chain([first], items)
-    if isinstance(first, PreferencePair):
-        seen: set[str] = set()
-        for pair in everything:
-            if not isinstance(pair, PreferencePair):
-                raise DataError(
-                    f"pairs: expected PreferencePairs only, got a {type(pair).__name__} among them"
-                )
-            if pair.id in seen:
-                screen.dropped["duplicate pair"] += 1
-                continue
+    if not isinstance(first, PreferencePair):
+        report = ImportReport()
+        yield from entries.pairs(_rows(map(_checked_row, everything), "pairs"), report)
+        warn(report.notes())
+        return
+    seen: set[str] = set()
+    repeated = 0
+    for pair in everything:
+        if not isinstance(pair, PreferencePair):
+            raise DataError(
+                f"pairs: expected PreferencePairs only, got a {type(pair).__name__} among them"
+            )
+        if pair.id in seen:
+            repeated += 1
+        else:
             seen.add(pair.id)
             yield pair
-        if screen.dropped:
-            warnings.warn(
-                f"{screen.dropped['duplicate pair']} pairs are repeated and count once",
-                stacklevel=3,
-            )
-        return
-    yield from entries.pairs(_rows(map(_as_row, everything), "pairs"), screen)
-    _warn(screen)
+    if repeated:
+        warnings.warn(f"{repeated} pairs are repeated and count once", stacklevel=3)
 
 
-def _as_row(item: Any) -> Mapping[str, Any]:
+def _checked_row(item: Any) -> Mapping[str, Any]:
     if isinstance(item, Mapping):
         return item
     raise DataError(
@@ -153,12 +151,7 @@ def _as_row(item: Any) -> Mapping[str, Any]:
     )
 
 
-def tell(notes: Iterable[str]) -> None:
-    """What turned out while asking a model or a judge."""
+def warn(notes: Iterable[str]) -> None:
+    """Show each note as a warning in the line of the user's that called the API."""
     for note in notes:
-        warnings.warn(note, stacklevel=3)
-
-
-def _warn(screen: ImportReport) -> None:
-    for note in screen.notes():
         warnings.warn(note, stacklevel=3)

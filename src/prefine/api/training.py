@@ -10,7 +10,7 @@ from prefine.api.reading import pairs_of
 from prefine.config.sections import Component, RunConfig, TrainConfig
 from prefine.records import PreferencePair
 from prefine.run.folder import RunFolder
-from prefine.stages.imported_pairs import readable_by_loss, stating_enough
+from prefine.stages.inputs import readable_by_loss, with_loss_inputs
 from prefine.stages.pair import write_pairs
 from prefine.stages.stage_run import Progress, Silent
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Trained(NamedTuple):
-    """A trained model: its folder, which transformers loads, a row per step, and the figures at the end.
+    """A trained model: its folder for transformers, a row per step, and the figures at the end.
 
     `evaluations` has a row for each time that held-out pairs were evaluated.
     """
@@ -40,7 +40,9 @@ def train(
     held_out: Iterable[PreferencePair | Mapping[str, Any]] = (),
     progress: Progress | None = None,
 ) -> Trained:
-    """Train a model on preference pairs; called again with the same arguments it resumes, or returns what is there.
+    """Train a model on preference pairs.
+
+    Called again with the same arguments, it resumes, or returns what is there.
 
     Args:
         policy: A hub id or folder, or a backend with weights as in YAML.
@@ -51,7 +53,7 @@ def train(
             ….
         held_out: Pairs of other prompts, as `pairs`, which the setting `evaluate_every` evaluates
             during training.
-        progress: Where to say how far it is.
+        progress: Receives how far it is.
 
     Raises:
         ConfigError: A setting is wrong, or the folder holds the run of another configuration.
@@ -72,7 +74,7 @@ def train(
     with RunFolder(config.run_dir) as folder:
         folder.adopt_config(config.resolved())
         read, apart = (
-            stating_enough(readable_by_loss(pairs_of(some), config.train), config.train)
+            with_loss_inputs(readable_by_loss(pairs_of(some), config.train), config.train)
             for some in (pairs, held_out)
         )
         write_pairs(folder, read, apart)

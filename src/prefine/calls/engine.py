@@ -1,15 +1,14 @@
 """The call engine: an answer that was journaled is never asked for again.
 
-A call is a key and whatever its answerer needs. The engine looks the keys up and asks only for the
-rest, batch by
-batch: it notes a batch's keys, lets it go out, and journals what comes back before anybody sees it.
-    So what a kill
-leaves noted and unanswered is what was in flight. Failures come back as failures and are not
-journaled.
+A call is a key and a payload for whoever answers it. The engine looks the keys up in the journal
+and asks only for the rest, batch by batch: it notes a batch's keys, sends the batch, and journals
+the answers before the caller sees them. So the keys that a kill leaves noted and unanswered are
+those that were in flight. Failures are returned as failures and not journaled: the next run asks
+again.
 
-Up to `concurrency` batches are in flight at a time, each in its own thread; the journal is written
-by this thread only. Whatever ends the asking early, what is in flight is waited for and journaled:
-it has been paid for.
+Up to `concurrency` batches are in flight at a time, each in its own thread; only the calling thread
+writes the journal. Whenever asking ends early, the engine waits for the batches in flight and
+journals their answers: they have been paid for.
 """
 
 import math
@@ -24,14 +23,15 @@ from prefine.errors import BackendError, DataError, Interrupted, LimitError
 from prefine.records import Record, Usage
 
 THREADS = "prefine-call"
-"""How the threads that wait for answers are called."""
+"""The names of the threads that wait for answers begin with this."""
 
 
 class CallEngine:
     """Asks, journals and counts.
 
-    `asked` counts what went out in this run, `usage` what all answers that were wanted have cost,
-    whenever that was: journaled ones and failed attempts included, each once.
+    `asked` counts the calls that went out in this run. `usage` is the cost of all answers that were
+    wanted, in whichever run they were asked for: journaled ones and failed attempts included, each
+    once.
 
     Args:
         journal: Where answers are kept.
@@ -39,9 +39,8 @@ class CallEngine:
         max_cost: Stop with LimitError once `usage` has cost this much [the unit of the user's
             prices].
         most_failures: Stop with LimitError once more calls than this have failed.
-        should_stop: Asked before every batch; if true, no further one goes out.
-        on_answers: Told how many calls have been answered whenever some are, from the journal or by
-            asking.
+        should_stop: Checked before every batch; if true, no further one goes out.
+        on_answers: Called with the number of new answers, from the journal or by asking.
     """
 
     def __init__(
@@ -79,8 +78,8 @@ class CallEngine:
         """Answers by key, from the journal where they are there.
 
         Args:
-            calls: What to ask; equal keys are asked once.
-            kind: The record that an answer is.
+            calls: The calls; equal keys are asked once.
+            kind: The record type of an answer.
             batches: Given the calls that are not journaled, yields batches of them; the answers of
                 each are journaled in one transaction.
             concurrency: How many batches may be in flight.
@@ -88,7 +87,7 @@ class CallEngine:
         Raises:
             LimitError: `max_calls` would be exceeded and nothing was asked; `max_cost` or
                 `most_failures` is reached.
-            BackendError: Whoever is asked will not answer any more.
+            BackendError: The model or server does not answer any more.
             DataError: A journaled answer is damaged.
             Interrupted: `should_stop` became true; what was in flight is journaled.
         """
@@ -128,7 +127,7 @@ class CallEngine:
                     answers |= self._land(flying, FIRST_COMPLETED)
             answers |= self._land(flying, ALL_COMPLETED)
         except KeyboardInterrupt:
-            # Whoever insists does not wait for a server that hangs.
+            # A second Ctrl-C: do not wait for a server that hangs.
             pool.shutdown(wait=False, cancel_futures=True)
             raise
         except BaseException:
@@ -140,7 +139,7 @@ class CallEngine:
     def _count_earlier(
         self, unique: Mapping[str, Call[P]], stored: Mapping[str, A | Failure]
     ) -> None:
-        """Take what earlier runs were answered, and what they paid, into account; each key once."""
+        """Count the answers and the costs of earlier runs; each key once."""
         new = [key for key in unique if key not in self._counted]
         self._counted.update(new)
         found = [stored[key] for key in new if key in stored]
@@ -153,7 +152,7 @@ class CallEngine:
             self._on_answers(len(found))
 
     def _note(self, batch: Batch[A]) -> None:
-        """The last moment before a batch goes out."""
+        """Check the limits and note the batch as in flight, just before it goes out."""
         if self._should_stop():
             raise Interrupted(f"stopped. {self.journal.what_is_kept}")
         if self.max_cost is not None and self.usage.cost >= self.max_cost:
@@ -168,7 +167,7 @@ class CallEngine:
     def _land(
         self, flying: set[Future[Mapping[str, A | Failure]]], when: str
     ) -> dict[str, A | Failure]:
-        """Keep what has come back; the first error is raised only after that."""
+        """Keep the batches that have come back; only then raise the first error."""
         landed, _ = wait(flying, return_when=when)
         flying -= landed
         errors = [error for future in landed if (error := future.exception()) is not None]
@@ -181,7 +180,7 @@ class CallEngine:
         return answers
 
     def _keep(self, answered: Mapping[str, A | Failure]) -> Mapping[str, A | Failure]:
-        """Journal and count what a batch gave."""
+        """Journal and count the answers of a batch."""
         good = {key: value for key, value in answered.items() if not isinstance(value, Failure)}
         bad = {key: value for key, value in answered.items() if isinstance(value, Failure)}
         self.journal.store({key: value.model_dump_json() for key, value in good.items()})
@@ -259,7 +258,7 @@ def top_reasons(failures: Counter[str]) -> str:
 
 
 def _usage(answer: Record | Failure) -> Usage:
-    """What an answer cost; one that does not say is a call."""
+    """The usage of an answer; one that does not say it counts as one call."""
     return getattr(answer, "usage", None) or Usage(calls=1)
 
 

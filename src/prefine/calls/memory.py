@@ -1,10 +1,10 @@
-"""A journal in memory: for the Python API, where nothing outlives the call."""
+"""A journal in memory, for the Python API without a journal file."""
 
 from collections.abc import Iterable, Mapping
 
 
 class MemoryLog:
-    """An `AnswerLog` that is forgotten with the process."""
+    """An `AnswerLog` that ends with the process."""
 
     what_is_kept = (
         "Without a journal nothing of it is kept: give journal=FILE to go on where this stopped"
@@ -19,21 +19,21 @@ class MemoryLog:
         return {key: self._answers[key] for key in keys if key in self._answers}
 
     def interrupted(self, keys: Iterable[str]) -> int:
-        """None: what was in flight ended with the process that asked."""
+        """Always 0: a call in flight ends with the process that asked."""
         return 0
 
     def note_asked(self, keys: Iterable[str]) -> None:
-        """Nothing to note."""
+        """Do nothing: a call in flight ends with the process that asked."""
 
     def store(self, answers: Mapping[str, str]) -> None:
         """Keep answers."""
         self._answers |= answers
 
     def note_failed(self, usages: Mapping[str, str]) -> None:
-        """Keep what failed calls cost."""
+        """Keep the costs of failed calls."""
         self._failed += usages.items()
 
     def failed_usages(self, keys: Iterable[str]) -> list[str]:
-        """What failed attempts at `keys` have cost."""
+        """The costs of failed attempts at `keys`."""
         wanted = set(keys)
         return [usage for key, usage in self._failed if key in wanted]

@@ -1,4 +1,4 @@
-"""What a call is, and what the engine needs of a journal."""
+"""Calls, batches and failures, and the protocol of a journal."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Generic, NamedTuple, Protocol, TypeVar
@@ -17,7 +17,7 @@ class Call(NamedTuple, Generic[P]):
 
 
 class Failure(NamedTuple):
-    """A call without a usable answer: why, in words that many failures share, and what it cost all the same."""
+    """A call without a usable answer: a reason that many failures share, and what it cost."""
 
     reason: str
     usage: Usage = Usage()
@@ -41,7 +41,7 @@ class AnswerLog(Protocol):
         ...
 
     def interrupted(self, keys: Iterable[str]) -> int:
-        """How many of `keys` were asked before and never answered."""
+        """Count the `keys` that were asked before and never answered."""
         ...
 
     def note_asked(self, keys: Iterable[str]) -> None:
@@ -53,21 +53,21 @@ class AnswerLog(Protocol):
         ...
 
     def note_failed(self, usages: Mapping[str, str]) -> None:
-        """Take back the note on calls that failed, and keep what they cost all the same (a `Usage` as JSON)."""
+        """Take back the note on calls that failed, and keep what they cost (a `Usage` as JSON)."""
         ...
 
     def failed_usages(self, keys: Iterable[str]) -> list[str]:
-        """What failed attempts at `keys` have cost."""
+        """The costs of failed attempts at `keys`."""
         ...
 
     @property
     def what_is_kept(self) -> str:
-        """A sentence for messages: what becomes of the answers when the asking ends early."""
+        """A sentence for messages: which answers are kept when asking ends early."""
         ...
 
 
 class Asker(Protocol):
-    """The engine as seen by those who ask through it."""
+    """The engine, as judges and models see it."""
 
     def ask(
         self,

@@ -15,7 +15,7 @@ def check_config(
     config: ConfigPath, set_: Overrides = None, run_dir: RunDir = None, strict: Strict = False
 ) -> None:
     """Check a configuration: every key, component and option, and every input on disk."""
-    from prefine.stages.plan import check
+    from prefine.stages.check import check
 
     for note in check(load_config(config, set_, run_dir), strict=strict).notes:
         typer.echo(visible(note))

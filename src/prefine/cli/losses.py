@@ -5,16 +5,15 @@ import io
 import json
 import math
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 
-from prefine.errors import ConfigError
-
-if TYPE_CHECKING:
-    from prefine.losses.cards.catalogue import Card, Option
+from prefine.losses.cards.catalogue import FAMILIES, Card, Option, amount, arrow, as_yaml
+from prefine.losses.cards.logp_gradients import CHOSEN, CHOSEN_TOKENS, REJECTED, REJECTED_TOKENS
+from prefine.losses.protocol import NEED_WORDS
 
 NARROWEST, WIDEST, ENDLESS = 80, 100, 400
 """Widths in columns: that of a terminal, within the first two; a list that is piped never folds."""
@@ -27,22 +26,7 @@ _SYMBOLS = (
 )
 
 
-def read(name: str | None) -> "list[Card]":
-    """Return the card of this name, or all of them.
-
-    Raises:
-        ConfigError: There is none, or torch is not installed.
-    """
-    try:
-        from prefine.losses.cards.catalogue import card, cards
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"losses need the package {error.name!r}; install prefine[train]"
-        ) from error
-    return cards() if name is None else [card(name)]
-
-
-def as_json(cards: "list[Card]", *, one: bool) -> str:
+def as_json(cards: list[Card], *, one: bool) -> str:
     """Return JSON; a ratio that is infinite or does not exist is null."""
     rows = [_row(card) for card in cards]
     return json.dumps(
@@ -50,7 +34,7 @@ def as_json(cards: "list[Card]", *, one: bool) -> str:
     )
 
 
-def _row(card: "Card") -> dict[str, Any]:
+def _row(card: Card) -> dict[str, Any]:
     row = dataclasses.asdict(card)
     if card.pushes is not None:
         ratio = card.pushes.ratio
@@ -58,15 +42,13 @@ def _row(card: "Card") -> dict[str, Any]:
     return row
 
 
-def as_list(cards: "list[Card]", columns: int | None) -> str:
+def as_list(cards: list[Card], columns: int | None) -> str:
     """Return the table of all, by family: name, formula, kind, needs.
 
     Args:
         cards: In the order of the families.
         columns: Of the terminal; None does not fold lines.
     """
-    from prefine.losses.cards.catalogue import FAMILIES
-
     folded = columns is not None
     name, kind, needs = max(len(card.name) for card in cards), 8, 11
     formula = (
@@ -86,10 +68,8 @@ def as_list(cards: "list[Card]", columns: int | None) -> str:
     return _printed(parts, columns, folded=folded)
 
 
-def as_text(card: "Card", columns: int | None) -> str:
+def as_text(card: Card, columns: int | None) -> str:
     """Return everything about one."""
-    from prefine.losses.cards.catalogue import FAMILIES
-
     parts: list[Any] = [f"{card.name} – {card.title}" if card.title else card.name, ""]
     parts.append(_indented(card.formula or "(its docstring has no formula)"))
     parts += [_indented(f"with {card.where}")] if card.where else []
@@ -112,7 +92,7 @@ def as_text(card: "Card", columns: int | None) -> str:
     )
 
 
-def _kind(card: "Card") -> str:
+def _kind(card: Card) -> str:
     if card.kind == "local":
         return "local: a pair's value depends on that pair alone"
     return "coupled: looks at all pairs of a step" + (
@@ -120,18 +100,14 @@ def _kind(card: "Card") -> str:
     )
 
 
-def _needs(card: "Card") -> str:
-    from prefine.losses.protocol import NEED_WORDS
-
+def _needs(card: Card) -> str:
     return (
         "; ".join(f"{need} ({NEED_WORDS[need]})" for need in card.needs)
         or "only the policy's log-probabilities"
     )
 
 
-def _options(options: "tuple[Option, ...]") -> Table:
-    from prefine.losses.cards.catalogue import as_yaml
-
+def _options(options: tuple[Option, ...]) -> Table:
     table = _grid(max(len(option.name) for option in options), None)
     for option in options:
         if option.moved:
@@ -145,10 +121,7 @@ def _options(options: "tuple[Option, ...]") -> Table:
     return table
 
 
-def _pushes(card: "Card") -> list[Any]:
-    from prefine.losses.cards.catalogue import amount, arrow
-    from prefine.losses.cards.logp_gradients import CHOSEN, CHOSEN_TOKENS, REJECTED, REJECTED_TOKENS
-
+def _pushes(card: Card) -> list[Any]:
     title = "What it does to a pair that lost likelihood on both sides"
     if card.pushes is None:
         return [f"{title}: {card.unknown}."]
@@ -174,9 +147,7 @@ def _ratio_words(ratio: float) -> str:
     return "chosen falls where the gradients of the two overlap more"
 
 
-def _use(card: "Card") -> list[Any]:
-    from prefine.losses.cards.catalogue import as_yaml
-
+def _use(card: Card) -> list[Any]:
     options = [option for option in card.options if not option.moved]
     given = "".join(
         f", {one.name}: {'…' if one.required else as_yaml(one.default)}" for one in options

@@ -137,7 +137,8 @@ def _run_one(
 ) -> None:
     from prefine.cli.progress import RichProgress
     from prefine.run.folder import RunFolder
-    from prefine.stages.plan import check, run_stage
+    from prefine.stages.check import check
+    from prefine.stages.pipeline import run_stage
 
     def lead(loaded: "RunConfig") -> None:
         if strict:
@@ -161,8 +162,8 @@ def _run_all(
 ) -> None:
     from prefine.cli.progress import RichProgress
     from prefine.run.folder import RunFolder
-    from prefine.stages.plan import check, run_stage, stages_of
-    from prefine.stages.results import lines_of, result_of
+    from prefine.stages.check import check
+    from prefine.stages.pipeline import lines_of, result_of, run_stage, stages_of
 
     refuse_several("prefine demo" if demo else "prefine run")
     began = time.monotonic()
@@ -186,7 +187,8 @@ def _run_all(
 
 
 def _print_plan(config: "RunConfig", strict: bool) -> None:
-    from prefine.stages.plan import plan, stages_of
+    from prefine.stages.pipeline import stages_of
+    from prefine.stages.plan import plan
 
     made = plan(config, strict=strict)
     width = max(len(name) for name, _ in made.lines)

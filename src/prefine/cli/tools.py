@@ -8,6 +8,7 @@ from typer import Argument, Option
 
 from prefine.cli.ending import terminal_columns, visible
 from prefine.cli.options import AsJson, Strict
+from prefine.errors import ConfigError
 
 
 def import_data(
@@ -125,15 +126,20 @@ def losses(
     json_: AsJson = False,
 ) -> None:
     """List losses and regularizers, or print all about one: formula, options, gradients."""
-    from prefine.cli.losses import as_json, as_list, as_text, read
-
-    cards = read(name)
+    try:
+        from prefine.cli.losses import as_json, as_list, as_text
+        from prefine.losses.cards.catalogue import card, cards
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"losses need the package {error.name!r}; install prefine[train]"
+        ) from error
+    found = cards() if name is None else [card(name)]
     if json_:
-        typer.echo(as_json(cards, one=name is not None))
+        typer.echo(as_json(found, one=name is not None))
         return
     # What another program reads has a row for each, however long.
     columns = terminal_columns()
-    typer.echo(visible(as_list(cards, columns) if name is None else as_text(cards[0], columns)))
+    typer.echo(visible(as_list(found, columns) if name is None else as_text(found[0], columns)))
 
 
 def evaluate_annotations(

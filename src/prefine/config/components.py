@@ -15,13 +15,25 @@ from functools import partial
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Strict, ValidationError, create_model
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    GetPydanticSchema,
+    Strict,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+    create_model,
+)
 
 from prefine.errors import ConfigError
 from prefine.schedules import Schedule
 
 M = TypeVar("M", bound=BaseModel)
 Kind = Literal["loss", "regularizer", "strategy", "judge", "selector", "backend", "source", "gold"]
+
 
 TABLES: dict[Kind, dict[str, str]] = {
     "loss": {
@@ -186,12 +198,20 @@ class Nested:
     kind: Kind
 
 
-def options_model(component: Callable[..., Any], *, given: Iterable[str] = ()) -> type[BaseModel]:
-    """Return the pydantic model of a component's options; `given` ones are set by the caller."""
+def options_model(
+    component: Callable[..., Any], *, given: Iterable[str] = (), schedules: bool = False
+) -> type[BaseModel]:
+    """Return the pydantic model of a component's options.
+
+    Args:
+        component: A function, or a class whose `__init__` takes the options.
+        given: Options that the caller sets.
+        schedules: True if numbers may be schedules.
+    """
     function, hints = _signature(component)
     fields: dict[str, Any] = {
         name: (
-            _strict(hints.get(name, Any)),
+            _strict(hints.get(name, Any), schedules),
             ... if parameter.default is parameter.empty else parameter.default,
         )
         for name, parameter in inspect.signature(function).parameters.items()
@@ -223,7 +243,8 @@ def bind(
     """
     component = lookup(kind, name, where=where)
     # The user cannot set what a controller sets.
-    model = options_model(component, given=(*given, *getattr(component, "controlled", ())))
+    given = (*given, *getattr(component, "controlled", ()))
+    model = options_model(component, given=given, schedules=kind in ("loss", "regularizer"))
     _, hints = _signature(component)
     for option in options:
         if option not in model.model_fields:
@@ -233,15 +254,20 @@ def bind(
             if kind == "selector" and option in SHARED_BY_SELECTORS:
                 hint = f"all selectors share it: set {SHARED_BY_SELECTORS[option]} instead"
             raise ConfigError(f"{where}.{option}: unknown option of {kind} {name!r}; {hint}")
-    parsed = {
-        option: _parse(kind, value, hints.get(option, Any), f"{where}.{option}")
+    bound = {
+        option: _with_nested(value, hints.get(option, Any), f"{where}.{option}")
         for option, value in options.items()
     }
-    # Schedules must keep the bounds at both ends.
-    values = _checked_options(component, model, _at_end(parsed, 0), where)
-    _checked_options(component, model, _at_end(parsed, 1), where)
-    scheduled = {option: value for option, value in parsed.items() if _has_schedule(value)}
-    return partial(component, **{**values, **scheduled})
+    values = dict(checked(model, bound, where=where))
+    if (check := getattr(component, "check_options", None)) is not None:
+        read = inspect.signature(check).parameters
+        try:
+            # Options must go together at both ends of their schedules.
+            for end in (0, 1):
+                check(**{option: _at_end(values[option], end) for option in read})
+        except ValueError as error:
+            raise ConfigError(f"{where}: {error}") from error
+    return partial(component, **values)
 
 
 def _signature(component: Callable[..., Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
@@ -250,58 +276,54 @@ def _signature(component: Callable[..., Any]) -> tuple[Callable[..., Any], dict[
     return function, get_type_hints(function, include_extras=True)
 
 
-def _parse(kind: Kind, value: Any, hint: Any, where: str) -> Any:
-    """Return an option with components inside it bound and schedules parsed."""
+def _with_nested(value: Any, hint: Any, where: str) -> Any:
+    """Return an option with the components inside it bound."""
     metadata = getattr(hint, "__metadata__", ())
-    inner = get_args(hint)[0] if metadata else hint
-    if nested := next((mark for mark in metadata if isinstance(mark, Nested)), None):
+    nested = next((mark for mark in metadata if isinstance(mark, Nested)), None)
+    if nested is not None:
         if isinstance(value, Mapping) and isinstance(value.get("name"), str):
             options = {key: option for key, option in value.items() if key != "name"}
             return bind(nested.kind, value["name"], options, where=where)
         raise ConfigError(
             f"{where}: expected a {nested.kind} such as {{name: …}} (got {_SHORT.repr(value)})"
         )
+    inner = get_args(hint)[0] if metadata else hint
     if get_origin(inner) is tuple and isinstance(value, list | tuple):
         item_hint = get_args(inner)[0]
-        return tuple(
-            _parse(kind, item, item_hint, f"{where}.{index}") for index, item in enumerate(value)
-        )
-    is_schedule = isinstance(value, Schedule) or (
-        isinstance(value, Mapping) and "schedule" in value
-    )
-    # In other kinds of components, an option may have a key of this name.
-    if not is_schedule or kind not in ("loss", "regularizer"):
-        return value
-    if inner is not float:
-        raise ConfigError(f"{where}: has no schedule; only options that take any number can move")
-    return checked(Schedule, value, where=where)
+        return [_with_nested(v, item_hint, f"{where}.{index}") for index, v in enumerate(value)]
+    return value
 
 
-def _checked_options(
-    component: Callable[..., Any], model: type[BaseModel], options: dict[str, Any], where: str
-) -> dict[str, Any]:
-    """Return all options, defaults filled in, if they keep their bounds and go together."""
-    values = dict(checked(model, options, where=where))
-    if (check := getattr(component, "check_options", None)) is not None:
-        try:
-            check(**{name: values[name] for name in inspect.signature(check).parameters})
-        except ValueError as error:
-            raise ConfigError(f"{where}: {error}") from error
-    return values
-
-
-def _has_schedule(value: Any) -> bool:
-    items = value if isinstance(value, tuple) else [value]
-    return any(isinstance(item, Schedule) for item in items)
-
-
-def _at_end(value: Any, end: Literal[0, 1]) -> Any:
-    """Return the options with each schedule replaced by its first or last number."""
+def _at_end(value: Any, end: int) -> Any:
+    """Return an option with each schedule replaced by its first or last number."""
     if isinstance(value, Schedule):
         return value.ends[end]
-    if isinstance(value, dict):
-        return {name: _at_end(item, end) for name, item in value.items()}
     return tuple(_at_end(item, end) for item in value) if isinstance(value, tuple) else value
+
+
+def _is_schedule(value: Any) -> bool:
+    return isinstance(value, Schedule) or (isinstance(value, Mapping) and "schedule" in value)
+
+
+def or_schedule(number: Any) -> GetPydanticSchema:
+    """Annotate a number that may also be a schedule, with the same bounds at its ends."""
+    adapter: TypeAdapter[float] = TypeAdapter(number, config=ConfigDict(allow_inf_nan=False))
+
+    def check_ends(schedule: Schedule) -> Schedule:
+        try:
+            for value in schedule.ends:
+                adapter.validate_python(value)
+        except ValidationError as error:
+            raise ValueError(error.errors()[0]["msg"]) from error
+        return schedule
+
+    # The discriminator chooses one of the two, so that problems are those of this one alone.
+    either = Annotated[
+        Annotated[number, Tag("(number)")]
+        | Annotated[Schedule, AfterValidator(check_ends), Tag("(schedule)")],
+        Discriminator(lambda value: "(schedule)" if _is_schedule(value) else "(number)"),
+    ]
+    return GetPydanticSchema(lambda _, handler: handler.generate_schema(either))
 
 
 def checked(model: type[M], values: Any, *, where: str) -> M:
@@ -337,6 +359,8 @@ def describe(error: ValidationError, where: str, model: type[BaseModel]) -> str:
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             message = f"unknown key; {suggest(path[-1], _fields(model, path[:-1]))}"
+        elif _is_schedule(problem["input"]) and "(schedule)" not in problem["loc"]:
+            message = "has no schedule; only losses and regularizers have, for any numbers"
         elif problem["type"] == "model_type":
             message = "expected a section: keys with values, such as {name: ...}"
         # A whole section would not help as the value.
@@ -366,15 +390,16 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     return next((model for part in get_args(annotation) if (model := _model_in(part))), None)
 
 
-def _strict(hint: Any) -> Any:
+def _strict(hint: Any, schedules: bool) -> Any:
     """Return the annotation with strict numbers and booleans: true is not 1, "8" is no number."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if schedules and (hint is float or (origin is Annotated and arguments[0] is float)):
+        return Annotated[float | Schedule, or_schedule(_strict(hint, schedules=False))]
     if hint in (bool, int, float):
         return Annotated[hint, Strict()]
-    origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        return Annotated[_strict(arguments[0]), *hint.__metadata__]
+        return Annotated[_strict(arguments[0], schedules), *hint.__metadata__]
+    inner = tuple(_strict(argument, schedules) for argument in arguments)
     if origin in (Union, UnionType):
-        return Union[tuple(map(_strict, arguments))]  # noqa: UP007 - built at run time
-    if origin in (list, dict, tuple):
-        return origin[tuple(map(_strict, arguments))]
-    return hint
+        return Union[inner]  # noqa: UP007 - built at run time
+    return origin[inner] if origin in (list, dict, tuple) else hint

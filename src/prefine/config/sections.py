@@ -5,11 +5,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
-    Discriminator,
     Field,
     JsonValue,
     NonNegativeFloat,
@@ -17,11 +15,10 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     Strict,
-    Tag,
     model_validator,
 )
 
-from prefine.config.components import Kind, bind, lookup
+from prefine.config.components import Kind, bind, lookup, or_schedule
 from prefine.schedules import Schedule
 from prefine.secrets import refuse_secrets
 
@@ -45,23 +42,6 @@ def _refuse_functions(value: Any) -> None:
             f"{getattr(value, '__qualname__', value)!r} is a function; name it, such as "
             "{name: dpo} or {name: my_module:my_loss}"
         )
-
-
-def _number_or_schedule(value: Any) -> str:
-    return "(schedule)" if isinstance(value, Mapping | Schedule) else "(number)"
-
-
-def _not_negative(schedule: Schedule) -> Schedule:
-    if min(schedule.ends) < 0:
-        raise ValueError("start and end must be at least 0")
-    return schedule
-
-
-MovingWeight = Annotated[
-    Annotated[float, Field(ge=0), Tag("(number)")]
-    | Annotated[Schedule, AfterValidator(_not_negative), Tag("(schedule)")],
-    Discriminator(_number_or_schedule),
-]
 
 
 class Section(BaseModel):
@@ -218,7 +198,7 @@ class TrainConfig(Section):
 
     loss: Component = Component(name="dpo")
     regularizer: Component | None = None
-    regularizer_weight: MovingWeight = 0.1
+    regularizer_weight: Annotated[float | Schedule, or_schedule(NonNegativeFloat)] = 0.1
     reference: Literal["initial"] | Component = "initial"
     reference_cache: Annotated[Path, Strict(False)] | None = None
     adapter: AdapterConfig | None = None

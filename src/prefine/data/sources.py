@@ -11,7 +11,6 @@ from prefine.config.components import checked, options_model
 from prefine.config.sections import Component
 from prefine.data.files import files_at, rows_in
 from prefine.data.formats import Format, as_json
-from prefine.data.grouping import by_prompt
 from prefine.data.layouts.answers import question_of
 from prefine.data.layouts.prompts import put_aside
 from prefine.data.layouts.protocol import PROMPT_NAMES, SourceRow, rest
@@ -104,13 +103,14 @@ def shaped(
         )
     known = {} if questions is None else dict(map(question_of, rows_in(files_at(questions, None))))
     converted = (convert(kind, row, known) for row in chain([first], renamed))
-    if kind.grouped:
-        yield from by_prompt(converted, limit)
-    elif "completions" in first.values and "chosen" not in first.values:
-        # A row usually has all answers of its prompt. Where another row has more, merge them.
-        yield from by_prompt(islice(converted, limit))
-    else:
+    # A row usually has all answers of its prompt. Where another row has more, merge them.
+    merged = "completions" in first.values and "chosen" not in first.values
+    if not kind.grouped and not merged:
         yield from islice(converted, limit)
+        return
+    from prefine.data.grouping import by_prompt
+
+    yield from by_prompt(converted, limit) if kind.grouped else by_prompt(islice(converted, limit))
 
 
 def open_source(component: Component, *, where: str) -> Callable[[], Iterator[SourceRow]]:

@@ -1,7 +1,6 @@
 """Recorded verdicts: grades that came with the completions."""
 
 import math
-import sys
 from typing import Annotated
 
 from pydantic import Field
@@ -75,6 +74,10 @@ def _grade(prompt: Prompt, completion: Completion, field: str) -> float:
     value = completion.metadata[field]
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise DataError(f"{where}: grade {field!r} is {value!r}, not a number; {remedy}")
-    if not abs(value) <= sys.float_info.max:
+    try:
+        grade = float(value)
+    except OverflowError:
+        grade = math.inf
+    if not math.isfinite(grade):
         raise DataError(f"{where}: grade {field!r} is {value!r}, not a finite number; {remedy}")
-    return float(value)
+    return grade

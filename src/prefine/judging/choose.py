@@ -11,9 +11,7 @@ from prefine.config.components import TABLES
 from prefine.config.sections import Component
 from prefine.errors import ConfigError
 from prefine.judges.protocol import ComputedJudge
-from prefine.judging.computed import JournaledJudge
 from prefine.judging.protocol import Judge, Rater
-from prefine.judging.scores import ScoreJudge, function_judge
 from prefine.ranking.protocol import StrategyFacts
 
 _MEMBERS: dict[type, tuple[str, ...]] = {
@@ -53,6 +51,10 @@ def as_judge(made: object, *, what: str) -> Judge:
     """
     if inspect.isclass(made):
         raise ConfigError(f"{what} is a class; give an object of it")
+    # Imported here, because every run checks its configuration and few have such judges.
+    from prefine.judging.computed import JournaledJudge
+    from prefine.judging.scores import function_judge
+
     kind = Judge if _has(made, "judge") else ComputedJudge
     needed = _MEMBERS[kind]
     missing = [name for name in needed if not _has(made, name)]
@@ -164,7 +166,9 @@ def _has(made: object, name: str) -> bool:
     return True
 
 
-def _scoring(component: Component, where: str, what: str) -> ScoreJudge:
+def _scoring(component: Component, where: str, what: str) -> Judge:
+    from prefine.judging.scores import function_judge
+
     options = component.options
     try:
         temperature = _TEMPERATURE.validate_python(options.pop("temperature", 1.0))

@@ -1,4 +1,4 @@
-"""What the report shows; stages fill it from the run folder."""
+"""The data of the report, which stages fill from the run folder; nothing of how it is drawn."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""The run folder: who may write in it, what it was made from, and where things lie."""
+"""The run folder: its lease, its configuration, its manifests and its journal."""
 
 import fcntl
 import json
@@ -12,69 +12,8 @@ from pydantic import JsonValue
 from prefine.atomic import disk_errors, write_text
 from prefine.errors import ConfigError, DataError
 from prefine.records import SCHEMA_VERSION, Manifest
-from prefine.run.config_diff import config_diff, with_new_defaults
+from prefine.run.config_changes import refused_changes
 from prefine.run.journal import Journal
-
-# What each stage reads of the configuration. A section may still change while no stage that reads
-# it has begun.
-STAGE_SECTIONS: dict[str, tuple[str, ...]] = {
-    "sample": ("policy", "prompts", "completions", "sample"),
-    "rank": ("rank",),
-    "pair": ("pair", "pairs"),
-    "train": ("policy", "train"),
-    "evaluate": ("evaluate",),
-    "report": ("report",),
-}
-# Making pairs costs nothing, so this section may change until a later stage has worked on what it
-# made.
-_SETTLED_BY = {"pair": "train"}
-# Growing these extends a run; shrinking or changing anything else would mix two runs in one folder.
-_MAY_GROW = {
-    "sample.completions_per_prompt",
-    "prompts.count",
-    "prompts.limit",
-    "completions.limit",
-    "rank.judge.max_new_tokens",
-    "evaluate.judge.max_new_tokens",
-}
-# These say how hard to try, what to spend or what to show, not what to compute.
-_FREE = {
-    "sample.max_failed_fraction",
-    "sample.max_cost",
-    "rank.max_failed_fraction",
-    "rank.max_calls",
-    "rank.max_cost",
-    "train.reference_cache",
-    "evaluate.max_failed_fraction",
-    "report.title",
-    "report.examples",
-    "train.tracking",
-}
-# Where a server is and how it is asked change no answer, and people move servers.
-_TRANSPORT = {"base_url", "api_key_env", "concurrency", "timeout_s", "max_retries", "prices"}
-
-
-def fingerprinted(sections: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """What of a configuration decides what is computed; of an older version's too, whose missing keys are defaults."""
-    found: dict[str, JsonValue] = _without_free(with_new_defaults(sections), "")
-    return found
-
-
-def _without_free(value: Any, path: str) -> Any:
-    if not isinstance(value, Mapping):
-        return value
-    places = {name: f"{path}.{name}" if path else name for name in value}
-    return {
-        name: _without_free(value[name], place)
-        for name, place in places.items()
-        if not _is_free(place)
-    }
-
-
-def _is_free(path: str) -> bool:
-    names = path.split(".")
-    within = {".".join(names[:depth]) for depth in range(1, len(names) + 1)}
-    return bool(within & _FREE or _TRANSPORT & set(names))
 
 
 class RunFolder:
@@ -88,11 +27,17 @@ class RunFolder:
         self.path = path
         self._journal: Journal | None = None
         with disk_errors(path):
-            _make(path)
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+            except (FileNotFoundError, ValueError) as error:
+                raise ConfigError(
+                    f"{path}: no folder can be made here ({error}); choose another with --run-dir"
+                ) from error
             if (path / "config.json").exists():
-                _begun_with(path / "config.json")
+                _read_config(path / "config.json")
             self._lease = (path / ".lease").open("a+")
         try:
+            # The kernel drops the lock with the process, so a killed run leaves none behind.
             fcntl.flock(self._lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             self._lease.seek(0)
@@ -133,40 +78,22 @@ class RunFolder:
         """
         path = self.path / "config.json"
         manifests = self.manifests()
-        if path.exists() or manifests:
-            # Without config.json, the manifests still know their own sections.
-            known = {
-                name: value
-                for manifest in manifests.values()
-                for name, value in manifest.config.items()
-            }
-            before = with_new_defaults(_begun_with(path) if path.exists() else known)
-            begun = {
-                section for stage in manifests for section in STAGE_SECTIONS.get(stage, ())
-            } & before.keys()
-            begun -= {section for section, stage in _SETTLED_BY.items() if stage not in manifests}
-            changes = [
-                f"  {name}: {_show(old)} → {_show(new)}"
-                for name, (old, new) in config_diff(before, with_new_defaults(resolved)).items()
-                if name.split(".")[0] in begun and not _allowed(name, old, new)
-            ]
-            if changes:
-                raise ConfigError(
-                    f"{self.path}: this folder was begun with another configuration:\n"
-                    + "\n".join(changes)
-                    + "\n"
-                    "Use another --run-dir for the new configuration, or take the change back to "
-                    "resume"
-                    + (
-                        _other_pairs(self.path)
-                        if all(line.startswith("  pair.") for line in changes)
-                        else ""
-                    )
-                )
-        write_text(
-            path,
-            json.dumps({"schema_version": SCHEMA_VERSION, "config": resolved}, indent=1) + "\n",
-        )
+        before: dict[str, Any] = {}
+        if path.exists():
+            before = _read_config(path)
+        else:  # a lost config.json: the manifests still know their own sections
+            for manifest in manifests.values():
+                before |= manifest.config
+        if changes := refused_changes(before, resolved, manifests):
+            lines = "\n".join(f"  {change}" for change in changes)
+            only_pairs = all(change.startswith("pair.") for change in changes)
+            raise ConfigError(
+                f"{self.path}: this folder was begun with another configuration:\n{lines}\n"
+                "Use another --run-dir for the new configuration, or take the change back to "
+                f"resume{_copy_advice(self.path) if only_pairs else ''}"
+            )
+        value = {"schema_version": SCHEMA_VERSION, "config": resolved}
+        write_text(path, json.dumps(value, indent=1) + "\n")
 
     def manifests(self) -> dict[str, Manifest]:
         """The manifests of the stages that have begun."""
@@ -174,11 +101,7 @@ class RunFolder:
         if not path.exists():
             return {}
         value = _read_json(path)
-        if value.get("schema_version") != SCHEMA_VERSION:
-            raise DataError(
-                f"{path}: schema version {value.get('schema_version')}, this prefine reads "
-                f"{SCHEMA_VERSION}"
-            )
+        _check_version(value, path)
         try:
             return {
                 name: Manifest.model_validate(item) for name, item in dict(value["stages"]).items()
@@ -189,11 +112,11 @@ class RunFolder:
             ) from error
 
     def answers(self) -> int:
-        """How many answers are journaled."""
+        """The number of journaled answers."""
         return self.journal().count() if (self.path / "journal").is_dir() else 0
 
     def forget(self, stage: str) -> None:
-        """Take back that a stage has begun, since it left nothing; its sections may change again."""
+        """Take back that a stage has begun: it left nothing, so its sections may change again."""
         others = {name: item for name, item in self.manifests().items() if name != stage}
         if others:
             self._write_manifests(others)
@@ -201,7 +124,7 @@ class RunFolder:
             (self.path / "manifest.json").unlink(missing_ok=True)
 
     def write_manifest(self, manifest: Manifest) -> None:
-        """Store one stage's manifest beside the others'."""
+        """Store one stage's manifest with the others'."""
         self._write_manifests(self.manifests() | {manifest.stage: manifest})
 
     def _write_manifests(self, stages: Mapping[str, Manifest]) -> None:
@@ -209,49 +132,33 @@ class RunFolder:
             "schema_version": SCHEMA_VERSION,
             "stages": {name: item.model_dump(mode="json") for name, item in stages.items()},
         }
-        write_text(
-            self.path / "manifest.json", json.dumps(value, indent=1, ensure_ascii=False) + "\n"
-        )
+        text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+        write_text(self.path / "manifest.json", text)
 
 
-def _other_pairs(path: Path) -> str:
-    """How other pairs are made of rankings that have been paid for, once a model was trained on the first ones."""
-    kept = ",".join(
-        name for name in ("journal", "completions", "rankings") if (path / name).is_dir()
-    )
+def _copy_advice(path: Path) -> str:
+    """The command that makes other pairs of the same rankings, after a model was trained."""
+    kept = [name for name in ("journal", "completions", "rankings") if (path / name).is_dir()]
     if not kept:
         return ""
-    copied = f"{path}/{kept}" if "," not in kept else f"{path}/{{{kept}}}"
+    copied = f"{path}/{kept[0]}" if len(kept) == 1 else f"{path}/{{{','.join(kept)}}}"
     return (
         f". What was sampled and judged need not be paid for again: mkdir NEW && cp -r {copied} "
-        "NEW, "
-        "then the same command with --run-dir NEW"
+        "NEW, then the same command with --run-dir NEW"
     )
 
 
-def _make(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except (FileNotFoundError, ValueError) as error:
-        raise ConfigError(
-            f"{path}: no folder can be made here ({error}); choose another with --run-dir"
-        ) from error
-
-
-def _begun_with(path: Path) -> dict[str, Any]:
+def _read_config(path: Path) -> dict[str, Any]:
     """The configuration in a run folder's `config.json`."""
     value = _read_json(path)
-    if not isinstance(value.get("config"), dict):
+    config = value.get("config")
+    if not isinstance(config, dict):
         raise ConfigError(
             f"{path} was not written by prefine, so this is no run folder; choose another folder "
             "with --run-dir"
         )
-    if value.get("schema_version") != SCHEMA_VERSION:
-        raise DataError(
-            f"{path}: schema version {value.get('schema_version')}, this prefine reads "
-            f"{SCHEMA_VERSION}"
-        )
-    return dict(value["config"])
+    _check_version(value, path)
+    return config
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -266,14 +173,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _allowed(name: str, old: Any, new: Any) -> bool:
-    if _is_free(name):
-        return True
-    # Options of components are checked later, so what should be a number may still be anything.
-    if name not in _MAY_GROW or not isinstance(old, int | float):
-        return False
-    return new is None or (isinstance(new, int | float) and new >= old)
-
-
-def _show(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
+def _check_version(value: Mapping[str, Any], path: Path) -> None:
+    found = value.get("schema_version")
+    if found != SCHEMA_VERSION:
+        raise DataError(f"{path}: schema version {found}, this prefine reads {SCHEMA_VERSION}")

@@ -1,8 +1,9 @@
 """The journal: every paid answer, on disk before it is used.
 
-One SQLite file, one writer. A key is noted as asked before its call goes out, so that after a kill
-the calls that were in flight can be counted. Of failures only the cost is stored: the next run asks
-again.
+One SQLite file with one writer. First a batch's keys are noted as asked, then the batch goes out,
+then its answers are stored, because a key that is noted and has no answer was in flight when the
+run was killed: those calls were perhaps paid for and are asked again, so they are counted. Of
+failures only the cost is stored: the next run asks again.
 """
 
 import sqlite3
@@ -40,6 +41,8 @@ class Journal:
             path.parent.mkdir(parents=True, exist_ok=True)
         with self._sqlite_errors():
             self._connection = sqlite3.connect(path, isolation_level=None)
+            # A write-ahead log, synced at every commit: after `store` returns, no kill or power cut
+            # loses an answer, and an unfinished transaction is rolled back on opening.
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA synchronous=FULL")
             self._connection.executescript(_SCHEMA)
@@ -52,7 +55,7 @@ class Journal:
         }
 
     def interrupted(self, keys: Iterable[str]) -> int:
-        """How many of `keys` were asked before and never answered: in flight when a run ended."""
+        """Count the `keys` that were asked and never answered: in flight when a run ended."""
         known = {row[0] for row in self._select("SELECT key FROM asked WHERE key IN", keys)}
         return len(known - self.answers(known).keys())
 
@@ -75,7 +78,7 @@ class Journal:
             )
 
     def note_failed(self, usages: Mapping[str, str]) -> None:
-        """Take back the note on calls that came back as failures, which were not in flight; keep what they cost."""
+        """Take back the note on calls that came back as failures; keep what they cost."""
         with self._transaction():
             self._connection.executemany(
                 "DELETE FROM asked WHERE key = ?", ((key,) for key in usages)
@@ -83,11 +86,11 @@ class Journal:
             self._connection.executemany("INSERT INTO failed VALUES (?, ?)", usages.items())
 
     def failed_usages(self, keys: Iterable[str]) -> list[str]:
-        """What failed attempts at `keys` have cost, each a `Usage` as JSON."""
+        """The costs of failed attempts at `keys`, each a `Usage` as JSON."""
         return [usage for (usage,) in self._select("SELECT usage FROM failed WHERE key IN", keys)]
 
     def count(self) -> int:
-        """How many answers are stored."""
+        """The number of stored answers."""
         with self._sqlite_errors():
             (number,) = self._connection.execute("SELECT COUNT(*) FROM answers").fetchone()
         return int(number)

@@ -1,8 +1,8 @@
-"""Records in Parquet parts. A part carries the schema version and the key of the shard it was made from."""
+"""Tables in Parquet parts; each has the schema version and its shard's key in its metadata."""
 
 import hashlib
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,83 +17,80 @@ R = TypeVar("R", bound=Record)
 _VERSION = b"prefine_schema_version"
 _KEY = b"prefine_shard_key"
 
-# Columns that people query are columns; what is open-ended (tool calls, metadata) is JSON text
-# beside them.
-_MESSAGE = pa.struct([("role", pa.string()), ("content", pa.string())])
-_DUEL = pa.struct([("first", pa.string()), ("second", pa.string()), ("p_first", pa.float64())])
+# Values that people query have a column each; open-ended ones (tool calls, metadata) are JSON text.
+_TEXT, _COUNT, _NUMBER = pa.string(), pa.int64(), pa.float64()
+_TEXTS, _NUMBERS, _TOKENS = pa.list_(_TEXT), pa.list_(_NUMBER), pa.list_(pa.int32())
+_MESSAGES = pa.list_(pa.struct({"role": _TEXT, "content": _TEXT}))
+_DUELS = pa.list_(pa.struct({"first": _TEXT, "second": _TEXT, "p_first": _NUMBER}))
 SCHEMAS: dict[str, pa.Schema] = {
     "completions": pa.schema(
-        [
-            ("id", pa.string()),
-            ("prompt_id", pa.string()),
-            ("sample_index", pa.int64()),
-            ("message", pa.string()),
-            ("text", pa.string()),
-            ("token_ids", pa.list_(pa.int32())),
-            ("tokenizer_hash", pa.string()),
-            ("sampled_logp", pa.float64()),
-            ("model", pa.string()),
-            ("sampling", pa.string()),
-            ("seed", pa.int64()),
-            ("finish_reason", pa.string()),
-            ("metadata", pa.string()),
-            ("prompt", pa.string()),
-        ]
+        {
+            "id": _TEXT,
+            "prompt_id": _TEXT,
+            "sample_index": _COUNT,
+            "message": _TEXT,
+            "text": _TEXT,
+            "token_ids": _TOKENS,
+            "tokenizer_hash": _TEXT,
+            "sampled_logp": _NUMBER,
+            "model": _TEXT,
+            "sampling": _TEXT,
+            "seed": _COUNT,
+            "finish_reason": _TEXT,
+            "metadata": _TEXT,
+            "prompt": _TEXT,
+        }
     ),
     "rankings": pa.schema(
-        [
-            ("prompt_id", pa.string()),
-            ("strategy", pa.string()),
-            ("completions", pa.list_(pa.string())),
-            ("champion", pa.string()),
-            ("worst", pa.string()),
-            ("last_loser", pa.string()),
-            ("order", pa.list_(pa.string())),
-            ("scores", pa.list_(pa.float64())),
-            ("standard_errors", pa.list_(pa.float64())),
-            ("score_unit", pa.string()),
-            ("duels", pa.list_(_DUEL)),
-            ("calls", pa.int64()),
-            ("failed_calls", pa.int64()),
-            ("cyclic_triads", pa.int64()),
-        ]
+        {
+            "prompt_id": _TEXT,
+            "strategy": _TEXT,
+            "completions": _TEXTS,
+            "champion": _TEXT,
+            "worst": _TEXT,
+            "last_loser": _TEXT,
+            "order": _TEXTS,
+            "scores": _NUMBERS,
+            "standard_errors": _NUMBERS,
+            "score_unit": _TEXT,
+            "duels": _DUELS,
+            "calls": _COUNT,
+            "failed_calls": _COUNT,
+            "cyclic_triads": _COUNT,
+        }
     ),
     "pairs": pa.schema(
-        [
-            ("prompt", pa.list_(_MESSAGE)),
-            ("chosen", pa.list_(_MESSAGE)),
-            ("rejected", pa.list_(_MESSAGE)),
-            ("prefine_prompt_id", pa.string()),
-            ("prefine_chosen_id", pa.string()),
-            ("prefine_rejected_id", pa.string()),
-            ("prefine_rejected_prompt_id", pa.string()),
-            ("prefine_p_chosen", pa.float64()),
-            ("prefine_score_gap", pa.float64()),
-            ("prefine_weight", pa.float64()),
-            ("prefine_chosen_token_ids", pa.list_(pa.int32())),
-            ("prefine_rejected_token_ids", pa.list_(pa.int32())),
-            ("prefine_extra", pa.string()),
-        ]
+        {
+            "prompt": _MESSAGES,
+            "chosen": _MESSAGES,
+            "rejected": _MESSAGES,
+            "prefine_prompt_id": _TEXT,
+            "prefine_chosen_id": _TEXT,
+            "prefine_rejected_id": _TEXT,
+            "prefine_rejected_prompt_id": _TEXT,
+            "prefine_p_chosen": _NUMBER,
+            "prefine_score_gap": _NUMBER,
+            "prefine_weight": _NUMBER,
+            "prefine_chosen_token_ids": _TOKENS,
+            "prefine_rejected_token_ids": _TOKENS,
+            "prefine_extra": _TEXT,
+        }
     ),
     "lists": pa.schema(
-        [
-            ("prompt", pa.list_(_MESSAGE)),
-            ("completions", pa.list_(pa.list_(_MESSAGE))),
-            ("scores", pa.list_(pa.float64())),
-            ("ranks", pa.list_(pa.int64())),
-            ("prefine_prompt_id", pa.string()),
-            ("prefine_completion_ids", pa.list_(pa.string())),
-            ("prefine_weight", pa.float64()),
-            ("prefine_token_ids", pa.list_(pa.list_(pa.int32()))),
-            ("prefine_extra", pa.string()),
-        ]
+        {
+            "prompt": _MESSAGES,
+            "completions": pa.list_(_MESSAGES),
+            "scores": _NUMBERS,
+            "ranks": pa.list_(_COUNT),
+            "prefine_prompt_id": _TEXT,
+            "prefine_completion_ids": _TEXTS,
+            "prefine_weight": _NUMBER,
+            "prefine_token_ids": pa.list_(_TOKENS),
+            "prefine_extra": _TEXT,
+        }
     ),
 }
-
-
-TABLE_FOLDERS = frozenset(
-    ["completions", "rankings", "pairs", "heldout_pairs", "lists", "heldout_lists"]
-)
+TABLE_FOLDERS = frozenset({*SCHEMAS, "heldout_pairs", "heldout_lists"})
 
 
 def part_path(folder: Path, number: int) -> Path:
@@ -108,6 +105,30 @@ def write_part(path: Path, kind: str, rows: list[dict[str, Any]], *, key: str) -
     )
     table = pa.Table.from_pylist(rows, schema=schema)
     write_atomically(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
+
+
+class TableWriter:
+    """Writes the parts of a table in order, and then removes parts of an earlier, longer run.
+
+    Args:
+        folder: Where the table is.
+        kind: Its schema.
+    """
+
+    def __init__(self, folder: Path, kind: str) -> None:
+        self._folder, self._kind, self._count = folder, kind, 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, failed: object, *_: object) -> None:
+        if failed is None:
+            remove_parts_from(self._folder, self._count)
+
+    def write(self, rows: list[dict[str, Any]], *, key: str) -> None:
+        """Write the next part atomically; `key` is everything that its rows depend on."""
+        write_part(part_path(self._folder, self._count), self._kind, rows, key=key)
+        self._count += 1
 
 
 def parts(folder: Path) -> list[Path]:
@@ -166,7 +187,7 @@ def remove_parts_from(folder: Path, number: int) -> None:
 
 
 def table_hash(folder: Path) -> str:
-    """Hash of a table: of the shard keys and of the bytes of all parts."""
+    """Hash of the names and bytes of all parts; the bytes have the shard keys in them."""
     digest = hashlib.sha256()
     for path in sorted(folder.glob("part-*.parquet")):
         digest.update(path.name.encode())
@@ -175,7 +196,7 @@ def table_hash(folder: Path) -> str:
 
 
 def parse(kind: type[R], values: dict[str, Any], *, where: str) -> R:
-    """A record from plain values.
+    """Validate plain values as a record.
 
     Raises:
         DataError: The values do not fit; `where` names the place.
@@ -187,5 +208,5 @@ def parse(kind: type[R], values: dict[str, Any], *, where: str) -> R:
 
 
 def shard_key(*parts: object) -> str:
-    """The key of a shard: everything its rows depend on."""
+    """The key of a shard: a hash of everything that its rows depend on."""
     return content_hash("shard", *parts)

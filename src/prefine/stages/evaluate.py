@@ -1,40 +1,44 @@
-"""Stage `evaluate`: is the trained model better, according to whom, and by how much, with intervals."""
+"""Stage `evaluate`: the trained model against a baseline, on prompts and on held-out pairs."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from statistics import fmean
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from prefine.atomic import write_text
 from prefine.calls.engine import CallEngine
 from prefine.config.sections import Component, Decoding, RunConfig
 from prefine.data.import_report import ImportReport
-from prefine.errors import ConfigError, DataError, Interrupted
+from prefine.errors import ConfigError, DataError
 from prefine.judging.choose import make_judge
 from prefine.models.protocol import Sampler, decoding_settings
-from prefine.records import Completion, Manifest, MetricValue, Prompt, content_hash
+from prefine.records import Manifest, MetricValue, Prompt, content_hash
 from prefine.report.data import OUTCOMES, AnswerExample, ConstraintScore, Evaluation, HeadToHead
 from prefine.run.folder import RunFolder
-from prefine.run.rows import completion_row
-from prefine.run.tables import part_path, remove_parts_from, shard_key, table_hash, write_part
+from prefine.run.tables import table_hash
 from prefine.stages.head_to_head import (
     AnsweredByBoth,
     according_to,
-    answered_by_both,
+    answer_both,
     head_to_head,
     lengths,
     mean,
 )
 from prefine.stages.inputs import read_prompts, short_enough, trained_on, unseen
-from prefine.stages.sampling import sample_shard
-from prefine.stages.stage_run import Progress, StageRun, chunks
+from prefine.stages.stage_run import Progress, StageRun
 
 GoldParts: TypeAlias = dict[str, float]
-_SHARD = 256
-_TIE = (
-    1e-9  # gold scores are means of a few fractions; closer than this they differ by rounding only
-)
+_TIE = 1e-9
+"""Gold scores are means of a few fractions; closer than this they differ by rounding only."""
+
+
+class GoldScores(NamedTuple):
+    """The gold parts of both answers to each prompt, and what they come to."""
+
+    parts: list[tuple[GoldParts, GoldParts]]
+    head_to_head: HeadToHead
+    constraints: list[ConstraintScore]
 
 
 def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
@@ -51,11 +55,11 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
             f"{folder / 'model'}: there is no trained model yet; run `prefine train` first"
         )
     after, before = _models(config, folder)
-    screen = ImportReport()
+    report = ImportReport()
     prompts: list[Prompt] = []
     if settings.prompts is not None:
-        found = read_prompts(settings.prompts, where="evaluate.prompts", screen=screen)
-        prompts = list(unseen(found, trained_on(folder), screen))
+        found = read_prompts(settings.prompts, where="evaluate.prompts", report=report)
+        prompts = list(unseen(found, trained_on(folder), report))
     component = settings.judge or (config.rank.judge if config.rank else None)
     judge = None if component is None else make_judge(component, where="evaluate.judge")
     decoding = settings.decoding or config.sample or Decoding()
@@ -69,12 +73,11 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
         "decoding": content_hash(decoding_settings(decoding)),
     }
     stage = StageRun(folder, "evaluate", config, inputs)
-    if stage.finished and all(
-        (folder / name).exists() for name in ("metrics.json", *([OUTCOMES] if prompts else []))
-    ):
+    files = ["metrics.json", OUTCOMES] if prompts else ["metrics.json"]
+    if stage.finished and all((folder / name).exists() for name in files):
         return stage.finished
     for sampler in (before, after):
-        prompts = list(short_enough(prompts, partial(_fits, sampler, decoding), screen))
+        prompts = list(short_enough(prompts, partial(_check_prompt, sampler, decoding), report))
     stage.begin(settings.seed)
     engine = CallEngine(
         folder.journal(),
@@ -86,35 +89,24 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     constraints: list[ConstraintScore] = []
     answered: list[AnsweredByBoth] = []
     if prompts:
-        answered = _answers(
-            prompts, {"baseline": before, "trained": after}, decoding, folder, engine, progress
-        )
-        engine.check_failures(2 * len(prompts), settings.max_failed_fraction, where="evaluate")
+        tables = [folder / "evaluation" / name for name in ("baseline", "trained")]
+        samplers = (before, after)
+        answered = answer_both(prompts, samplers, decoding, settings, engine, progress, tables)
         stage.failed.update(engine.failures)
         p_after: list[float | None] = [None] * len(answered)
         if judge is not None and component is not None:
-            result = according_to(
-                judge, getattr(judge, "label", component.name), answered, engine, settings
-            )
+            name = getattr(judge, "label", component.name)
+            result = according_to(judge, name, answered, engine, settings)
             p_after = result.p_after
             contests.append(result.head_to_head)
-            metrics += result.facts
-            stage.notes += result.failures.notes()
+            metrics += result.metrics
+            stage.notes += result.notes
         metrics += lengths(answered, settings)
-        gold = _gold(answered, config, contests, constraints)
-        lines = [
-            AnswerExample(
-                prompt_id=one.prompt.id,
-                prompt=one.prompt.text,
-                before=one.before.text,
-                after=one.after.text,
-                p_after=p,
-                gold_before=parts[0] if parts else None,
-                gold_after=parts[1] if parts else None,
-            ).model_dump_json()
-            for one, p, parts in zip(answered, p_after, gold, strict=True)
-        ]
-        write_text(folder / OUTCOMES, "\n".join(lines) + "\n")
+        gold = None if settings.gold is None else _gold(answered, settings.gold, config)
+        if gold is not None:
+            contests.append(gold.head_to_head)
+            constraints += gold.constraints
+        _write_outcomes(folder, answered, p_after, gold)
     scored = 0
     if (folder / "heldout_pairs").is_dir():
         # Here and not above: an evaluation of prompts alone must not import the training engine.
@@ -123,9 +115,8 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
         rewards = reward_metrics(config, folder, after, should_stop=lambda: progress.stopping)
         scored = rewards.metrics[0].n
         metrics += rewards.metrics
-        stage.dropped.update(
-            {f"held-out pair: {reason}": count for reason, count in rewards.dropped.items()}
-        )
+        for reason, count in rewards.dropped.items():
+            stage.dropped[f"held-out pair: {reason}"] += count
     if not metrics:
         raise ConfigError(
             "evaluate: nothing to evaluate on; give evaluate.prompts, or pair.held_out_prompts"
@@ -140,22 +131,22 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     write_text(
         folder / "metrics.json", json.dumps(evaluation.model_dump(mode="json"), indent=1) + "\n"
     )
-    stage.set_aside(screen)
+    stage.set_aside(report)
     stage.notes += [*before.notes, *after.notes, *(judge.notes if judge else ())]
-    taken = screen.read or scored + sum(stage.dropped.values())
+    taken = report.read or scored + stage.dropped.total()
     return stage.end(taken=taken, produced=len(answered) or scored, outputs={}, engine=engine)
 
 
-def _fits(sampler: Sampler, decoding: Decoding, prompt: Prompt) -> None:
+def _check_prompt(sampler: Sampler, decoding: Decoding, prompt: Prompt) -> None:
     sampler.check_prompt(prompt, decoding, where="evaluate.decoding")
 
 
 def _models(config: RunConfig, folder: RunFolder) -> tuple[Sampler, Sampler]:
     """The model and its baseline."""
-    choice, other = config.evaluate.model, config.evaluate.baseline
+    model, baseline = config.evaluate.model, config.evaluate.baseline
     after: Sampler
-    if isinstance(choice, Component):
-        after = choice.resolve("backend", where="evaluate.model")()
+    if isinstance(model, Component):
+        after = model.resolve("backend", where="evaluate.model")()
     else:
         # Here and not above: models of other kinds must not import torch.
         from prefine.stages.training_inputs import trainable
@@ -163,89 +154,65 @@ def _models(config: RunConfig, folder: RunFolder) -> tuple[Sampler, Sampler]:
         # With the policy's own device, dtype and batch size: what fits one of the two fits the
         # other.
         after = trainable(config.policy, where="policy").at(str(folder / "model"))
-    baseline = other if isinstance(other, Component) else config.policy
+    if not isinstance(baseline, Component):
+        baseline = config.policy
     before: Sampler = baseline.resolve("backend", where="evaluate.baseline")()
     return after, before
 
 
-def _answers(
-    prompts: list[Prompt],
-    samplers: Mapping[str, Sampler],
-    decoding: Decoding,
-    folder: RunFolder,
-    engine: CallEngine,
-    progress: Progress,
-) -> list[AnsweredByBoth]:
-    """One answer of each model to each prompt, drawn with the same settings from independent random streams."""
-    progress.start("evaluate", 2 * len(prompts), "answers")
-    tables: dict[str, dict[str, Completion]] = {}
-    for offset, (name, sampler) in enumerate(samplers.items()):
-        own = Decoding(
-            temperature=decoding.temperature,
-            top_p=decoding.top_p,
-            max_new_tokens=decoding.max_new_tokens,
-            seed=decoding.seed + offset,
-        )
-        tables[name] = {}
-        number = 0
-        for number, shard in enumerate(chunks(prompts, _SHARD)):
-            if progress.stopping:
-                raise Interrupted("stopped while evaluating; the same command goes on from here")
-            drawn = sample_shard(engine, sampler, shard, 1, own, group=1)
-            rows = [
-                completion_row(completion, prompt)
-                for prompt in shard
-                for completion in drawn[prompt.id]
-            ]
-            key = shard_key(
-                "evaluate", sampler.fingerprint, own.model_dump(), [prompt.id for prompt in shard]
-            )
-            write_part(
-                part_path(folder / "evaluation" / name, number), "completions", rows, key=key
-            )
-            tables[name] |= {id_: found[0] for id_, found in drawn.items() if found}
-            progress.advance(len(shard))
-        remove_parts_from(folder / "evaluation" / name, number + 1)
-    return answered_by_both(prompts, tables["baseline"], tables["trained"], engine)
-
-
 def _gold(
-    answered: Sequence[AnsweredByBoth],
-    config: RunConfig,
-    contests: list[HeadToHead],
-    constraints: list[ConstraintScore],
-) -> Sequence[tuple[GoldParts, GoldParts] | None]:
-    """The gold parts of both answers to each prompt; None for each when the configuration names no gold score."""
-    component = config.evaluate.gold
-    if component is None:
-        return [None] * len(answered)
+    answered: Sequence[AnsweredByBoth], component: Component, config: RunConfig
+) -> GoldScores:
+    """Both answers to each prompt by the configured gold score.
+
+    Raises:
+        DataError: It cannot score a prompt.
+    """
     score: Callable[[str, str], GoldParts] = component.resolve("gold", where="evaluate.gold")
-    parts = [_scored(score, one) for one in answered]
+    settings = config.evaluate
+    parts = []
+    for one in answered:
+        try:
+            texts = (one.before.text, one.after.text)
+            before, after = (score(one.prompt.text, text) for text in texts)
+        except ValueError as error:
+            raise DataError(
+                f"{one.prompt.source}: evaluate.gold cannot score this prompt: {error}; "
+                "evaluate on prompts that it knows, or leave evaluate.gold out"
+            ) from error
+        parts.append((before, after))
     gaps = [fmean(after.values()) - fmean(before.values()) for before, after in parts]
-    contests.append(
-        head_to_head(
-            "gold", "gold", [0.5 if abs(g) < _TIE else float(g > 0) for g in gaps], config.evaluate
-        )
-    )
+    wins = [0.5 if abs(gap) < _TIE else float(gap > 0) for gap in gaps]
+    constraints = []
     for name in sorted({name for before, _ in parts for name in before}):
         having = [(before[name], after[name]) for before, after in parts if name in before]
         constraints.append(
             ConstraintScore(
                 name=name,
-                before=mean(f"{name}_before", [before for before, _ in having], config.evaluate),
-                after=mean(f"{name}_after", [after for _, after in having], config.evaluate),
+                before=mean(f"{name}_before", [before for before, _ in having], settings),
+                after=mean(f"{name}_after", [after for _, after in having], settings),
             )
         )
-    return parts
+    return GoldScores(parts, head_to_head("gold", "gold", wins, settings), constraints)
 
 
-def _scored(
-    score: Callable[[str, str], GoldParts], one: AnsweredByBoth
-) -> tuple[GoldParts, GoldParts]:
-    try:
-        return score(one.prompt.text, one.before.text), score(one.prompt.text, one.after.text)
-    except ValueError as error:
-        raise DataError(
-            f"{one.prompt.source}: evaluate.gold cannot score this prompt: {error}; "
-            "evaluate on prompts that it knows, or leave evaluate.gold out"
-        ) from error
+def _write_outcomes(
+    folder: RunFolder,
+    answered: Sequence[AnsweredByBoth],
+    p_after: Sequence[float | None],
+    gold: GoldScores | None,
+) -> None:
+    lines = []
+    for number, (one, p) in enumerate(zip(answered, p_after, strict=True)):
+        gold_before, gold_after = gold.parts[number] if gold else (None, None)
+        example = AnswerExample(
+            prompt_id=one.prompt.id,
+            prompt=one.prompt.text,
+            before=one.before.text,
+            after=one.after.text,
+            p_after=p,
+            gold_before=gold_before,
+            gold_after=gold_after,
+        )
+        lines.append(example.model_dump_json() + "\n")
+    write_text(folder / OUTCOMES, "".join(lines))

@@ -1,19 +1,25 @@
-"""Two models' answers to the same prompts: who wins in whose eyes, and how long the answers are."""
+"""Two models' answers to the same prompts: sampled, judged in both orders, and measured."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Literal, NamedTuple
 
-from prefine.calls.engine import CallEngine
-from prefine.config.sections import EvaluateConfig
+from prefine.calls.engine import CallEngine, top_reasons
+from prefine.config.sections import Decoding, EvaluateConfig
 from prefine.errors import LimitError
+from prefine.judging.counts import JudgeCounts
 from prefine.judging.protocol import Judge, Matchup
 from prefine.metrics.judges.verdicts import first_slot_rate, swap_consistency
 from prefine.metrics.statistics.intervals import mean_value
 from prefine.metrics.win_rates.win_rates import both_order_wins, win_rate
-from prefine.records import Completion, Judgment, MetricValue, Prompt
+from prefine.models.protocol import Sampler
+from prefine.records import Completion, MetricValue, Prompt
 from prefine.report.data import HeadToHead
-from prefine.stages.failures import Failures
-from prefine.stages.stage_run import check_judge
+from prefine.run.rows import completion_rows
+from prefine.run.tables import TableWriter, shard_key
+from prefine.stages.shards import SHARD, sample_shard, until_stopped
+from prefine.stages.stage_run import Progress, check_judge, chunks
 
 
 class AnsweredByBoth(NamedTuple):
@@ -25,37 +31,73 @@ class AnsweredByBoth(NamedTuple):
 
 
 class JudgeResult(NamedTuple):
-    """What a judge saw: each prompt's P(after is better), None without a verdict in both orders, and the figures."""
+    """The win rate according to a judge, metrics of the judge itself, and notes for the user.
+
+    `p_after` has each prompt's P(after is better), None without a verdict in both orders.
+    """
 
     p_after: list[float | None]
     head_to_head: HeadToHead
-    facts: list[MetricValue]
-    failures: Failures
+    metrics: list[MetricValue]
+    notes: list[str]
 
 
-def answered_by_both(
-    prompts: Sequence[Prompt],
-    before: Mapping[str, Completion],
-    after: Mapping[str, Completion],
+def answer_both(
+    prompts: list[Prompt],
+    samplers: Sequence[Sampler],
+    decoding: Decoding,
+    settings: EvaluateConfig,
     engine: CallEngine,
+    progress: Progress,
+    tables: Sequence[Path] = (),
 ) -> list[AnsweredByBoth]:
-    """The prompts that both models answered; the answers are given by prompt id.
+    """Sample one answer of each model to each prompt, with equal settings and different seeds.
+
+    Args:
+        prompts: What to answer.
+        samplers: The baseline and the trained model.
+        decoding: Temperature and the like; its seed is that of the baseline.
+        settings: Has the share of answers that may fail.
+        engine: Asks, and counts failures.
+        progress: Counts prompts, and says whether to stop.
+        tables: Where to write each model's completions; without any, they are kept in memory only.
 
     Raises:
-        LimitError: There is none.
+        LimitError: Too many answers failed, or there is no prompt that both answered.
+        Interrupted: The user asked to stop.
     """
+    progress.start("evaluate", 2 * len(prompts), "answers")
+    answers: list[dict[str, Completion]] = []
+    for number, sampler in enumerate(samplers):
+        drawing = Decoding(
+            temperature=decoding.temperature,
+            top_p=decoding.top_p,
+            max_new_tokens=decoding.max_new_tokens,
+            seed=decoding.seed + number,
+        )
+        found: dict[str, Completion] = {}
+        with TableWriter(tables[number], "completions") if tables else nullcontext() as table:
+            for shard in until_stopped(chunks(prompts, SHARD), progress):
+                groups = sample_shard(engine, sampler, shard, 1, drawing, group=1)
+                found |= {prompt.id: drawn[0] for prompt, drawn in groups if drawn}
+                if table is not None:
+                    ids = [prompt.id for prompt in shard]
+                    key = shard_key("evaluate", sampler.fingerprint, drawing.model_dump(), ids)
+                    table.write(completion_rows(groups), key=key)
+                progress.advance(len(shard))
+        answers.append(found)
+    before, after = answers
     answered = [
         AnsweredByBoth(prompt, before[prompt.id], after[prompt.id])
         for prompt in prompts
         if prompt.id in before and prompt.id in after
     ]
     if not answered:
-        reasons = ", ".join(
-            f"{count} × {reason}" for reason, count in engine.failures.most_common(3)
-        )
         raise LimitError(
-            f"evaluate: none of {len(prompts)} prompts was answered by both models ({reasons})"
+            f"evaluate: none of {len(prompts)} prompts was answered by both models "
+            f"({top_reasons(engine.failures)})"
         )
+    engine.check_failures(2 * len(prompts), settings.max_failed_fraction, where="evaluate")
     return answered
 
 
@@ -66,7 +108,7 @@ def according_to(
     engine: CallEngine,
     settings: EvaluateConfig,
 ) -> JudgeResult:
-    """Each prompt judged in both orders and averaged, and facts about the judge.
+    """Each prompt judged in both orders and averaged, and metrics of the judge.
 
     Raises:
         DataError: The judge cannot work on a prompt.
@@ -74,35 +116,40 @@ def according_to(
     """
     for one in answered:
         check_judge(judge, one.prompt, [one.before, one.after])
-    shown_first = judge.judge(
-        engine, [Matchup(one.prompt, one.after, one.before) for one in answered]
-    )
-    shown_second = judge.judge(
-        engine, [Matchup(one.prompt, one.before, one.after) for one in answered]
-    )
-    failures = Failures()
-    failures.count([*shown_first, *shown_second])
-    failures.check(settings.max_failed_fraction, where="evaluate", journal=engine.journal)
-    first, second = _p_first(shown_first), _p_first(shown_second)
-    both = both_order_wins(first, second)
-    if not len(both.wins):
+    after_first = [Matchup(one.prompt, one.after, one.before) for one in answered]
+    before_first = [Matchup(one.prompt, one.before, one.after) for one in answered]
+    counts = JudgeCounts()
+    p_first = []
+    for judgments in (judge.judge(engine, after_first), judge.judge(engine, before_first)):
+        counts.add(judgments)
+        p_first.append([judgment.p_first for judgment in judgments])
+    counts.check(settings.max_failed_fraction, where="evaluate", journal=engine.journal)
+    both = both_order_wins(*p_first)
+    wins = [float(win) for win in both.wins]
+    if not wins:
         raise LimitError(
             f"evaluate: the judge gave no verdict in both orders on any of {len(answered)} prompts"
         )
-    p_after: list[float | None] = [None] * len(answered)
-    for place, value in zip(
-        (i for i, ok in enumerate(both.answered) if ok), both.wins, strict=True
-    ):
-        p_after[place] = float(value)
+    next_win = iter(wins)
     ids = [one.prompt.id for one in answered]
-    judged = [(p, id_) for p, id_ in zip(first + second, ids + ids, strict=True) if p is not None]
-    rates = {"samples": settings.bootstrap_samples, "seed": settings.seed}
-    facts = [
-        first_slot_rate([p for p, _ in judged], prompt_ids=[id_ for _, id_ in judged], **rates),
-        swap_consistency(first, second, prompt_ids=ids, **rates),
+    verdicts = [
+        (p, id_) for p, id_ in zip(p_first[0] + p_first[1], ids + ids, strict=True) if p is not None
+    ]
+    samples, seed = settings.bootstrap_samples, settings.seed
+    metrics = [
+        first_slot_rate(
+            [p for p, _ in verdicts],
+            prompt_ids=[id_ for _, id_ in verdicts],
+            samples=samples,
+            seed=seed,
+        ),
+        swap_consistency(*p_first, prompt_ids=ids, samples=samples, seed=seed),
     ]
     return JudgeResult(
-        p_after, head_to_head(name, "judge", list(map(float, both.wins)), settings), facts, failures
+        p_after=[next(next_win) if answer else None for answer in both.answered],
+        head_to_head=head_to_head(name, "judge", wins, settings),
+        metrics=metrics,
+        notes=counts.failure_notes(),
     )
 
 
@@ -120,32 +167,23 @@ def head_to_head(
         judge=judge,
         role=role,
         win_rate=rate,
-        wins=sum(w > 0.5 for w in wins),
-        ties=sum(w == 0.5 for w in wins),
-        losses=sum(w < 0.5 for w in wins),
+        wins=sum(win > 0.5 for win in wins),
+        ties=sum(win == 0.5 for win in wins),
+        losses=sum(win < 0.5 for win in wins),
     )
 
 
 def lengths(answered: Sequence[AnsweredByBoth], settings: EvaluateConfig) -> list[MetricValue]:
-    """Mean lengths of the answers before and after, in characters, and in tokens where all of them are known."""
+    """Mean lengths of the answers of both models, in characters, and in tokens if all are known."""
     sides = {"before": [one.before for one in answered], "after": [one.after for one in answered]}
-    found = [
-        mean(
-            f"mean_length_{name}",
-            [len(answer.text) for answer in answers],
-            settings,
-            unit="characters",
-        )
-        for name, answers in sides.items()
-    ]
-    tokens = {
-        name: [len(answer.token_ids or ()) for answer in answers] for name, answers in sides.items()
-    }
-    if all(count for counts in tokens.values() for count in counts):
-        found += [
-            mean(f"mean_tokens_{name}", counts, settings, unit="tokens")
-            for name, counts in tokens.items()
-        ]
+    found = []
+    for name, answers in sides.items():
+        characters = [len(answer.text) for answer in answers]
+        found.append(mean(f"mean_length_{name}", characters, settings, unit="characters"))
+    if all(answer.token_ids for answers in sides.values() for answer in answers):
+        for name, answers in sides.items():
+            tokens = [len(answer.token_ids or ()) for answer in answers]
+            found.append(mean(f"mean_tokens_{name}", tokens, settings, unit="tokens"))
     return found
 
 
@@ -156,7 +194,3 @@ def mean(
     return mean_value(
         name, values, samples=settings.bootstrap_samples, seed=settings.seed, unit=unit
     )
-
-
-def _p_first(judgments: Sequence[Judgment]) -> list[float | None]:
-    return [judgment.p_first for judgment in judgments]

@@ -1,4 +1,4 @@
-"""How well the trained model's implicit reward orders pairs of prompts that were held out."""
+"""The accuracy of the trained model's implicit reward on pairs of held-out prompts."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -30,8 +30,9 @@ class Rewards(NamedTuple):
 def reward_metrics(
     config: RunConfig, folder: RunFolder, trained: Sampler, *, should_stop: Callable[[], bool]
 ) -> Rewards:
-    """Reward accuracy (share of held-out pairs with a positive margin), beside that of preferring the longer answer.
+    """Reward accuracy on held-out pairs, and that of preferring the longer answer.
 
+    Accuracy is the share of pairs with a positive margin.
     The margin is the difference of log-ratios to the reference, whatever score the loss optimised.
     Uncertainty is that over prompts.
 

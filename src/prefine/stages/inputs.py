@@ -1,8 +1,8 @@
-"""The inputs of a configuration, read row by row; what is worthless is set aside on a screen."""
+"""The inputs of a configuration, row by row; rows that cannot be used go to an import report."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 
-from prefine.config.sections import Component
+from prefine.config.sections import Component, TrainConfig
 from prefine.data import entries
 from prefine.data.import_report import ImportReport, UselessRow
 from prefine.data.sources import read
@@ -14,28 +14,28 @@ from prefine.run.tables import column, parts
 
 
 def read_prompts(
-    source: Component, *, where: str, screen: ImportReport | None = None
+    source: Component, *, where: str, report: ImportReport | None = None
 ) -> Iterator[Prompt]:
     """The prompts of a source."""
-    return entries.prompts(read(source, where=where), screen)
+    return entries.prompts(read(source, where=where), report)
 
 
 def read_completions(
-    source: Component, *, where: str = "completions", screen: ImportReport | None = None
+    source: Component, *, report: ImportReport | None = None
 ) -> Iterator[tuple[Prompt, list[Completion]]]:
     """The prompts of a source with their completions."""
-    return entries.completions(read(source, where=where), screen)
+    return entries.completions(read(source, where="completions"), report)
 
 
 def read_pairs(
-    source: Component, *, where: str = "pairs", screen: ImportReport | None = None
+    source: Component, *, report: ImportReport | None = None
 ) -> Iterator[PreferencePair]:
     """The pairs of a source."""
-    return entries.pairs(read(source, where=where), screen)
+    return entries.pairs(read(source, where="pairs"), report)
 
 
 def short_enough(
-    prompts: Iterable[Prompt], check: Callable[[Prompt], None], screen: ImportReport
+    prompts: Iterable[Prompt], check: Callable[[Prompt], None], report: ImportReport
 ) -> Iterator[Prompt]:
     """The prompts that fit into the model, by its own check.
 
@@ -46,15 +46,15 @@ def short_enough(
         try:
             check(prompt)
         except PromptTooLong as error:
-            screen.kept -= 1
-            screen.drop(UselessRow("over-long prompt", str(error)), prompt.source)
+            report.kept -= 1
+            report.drop(UselessRow("over-long prompt", str(error)), prompt.source)
             continue
         yield prompt
-    screen.require_some("prompts")
+    report.require_some("prompts")
 
 
 def unseen(
-    prompts: Iterable[Prompt], trained_on: Collection[str], screen: ImportReport
+    prompts: Iterable[Prompt], trained_on: Collection[str], report: ImportReport
 ) -> Iterator[Prompt]:
     """The evaluation prompts that are not among those trained on.
 
@@ -63,17 +63,15 @@ def unseen(
     """
     for prompt in prompts:
         if prompt.id in trained_on:
-            screen.kept -= 1
-            useless = UselessRow(
-                "leaked evaluation prompt",
+            report.kept -= 1
+            message = (
                 f"{prompt.source}: this evaluation prompt is also trained on, so it measures "
-                "memory; remove it there "
-                "or here",
+                "memory; remove it there or here"
             )
-            screen.drop(useless, prompt.source)
+            report.drop(UselessRow("leaked evaluation prompt", message), prompt.source)
             continue
         yield prompt
-    screen.require_some("evaluation prompts")
+    report.require_some("evaluation prompts")
 
 
 def trained_on(folder: RunFolder) -> frozenset[str]:
@@ -87,3 +85,62 @@ def trained_on(folder: RunFolder) -> frozenset[str]:
     except DataError:
         return frozenset()
     return frozenset(id_ for path in paths for id_ in column(path, "prefine_prompt_id"))
+
+
+def readable_by_loss(
+    pairs: Iterable[PreferencePair], settings: TrainConfig, report: ImportReport | None = None
+) -> Iterator[PreferencePair]:
+    """The same pairs; each must be of one prompt, unless the loss compares answers to two.
+
+    Args:
+        pairs: The pairs as they are read.
+        settings: Has the loss.
+        report: Counts the rows that the pairs come from, where they come from rows.
+
+    Raises:
+        DataError: A pair's rejected answer is to another prompt, and the loss is not joint.
+    """
+    for number, pair in enumerate(pairs, start=1):
+        # The loss is imported for such a pair only: reading others needs no torch.
+        if pair.rejected_prompt is not None:
+            from prefine.losses.facts import reads_of
+
+            if reads_of(settings.loss.resolve("loss", where="train.loss")) != "joint":
+                raise DataError(
+                    f"{_row(number, pair, report)}: its rejected answer is to another prompt, and "
+                    f"train.loss {settings.loss.name!r} is not joint (none in the tables is; one "
+                    "of your own declares reads='joint'). Remove the rows whose rejected_prompt is "
+                    "set (prefine_rejected_prompt_id in another run's pairs/), or make the pairs "
+                    "without selector joint"
+                )
+        yield pair
+
+
+def with_loss_inputs(
+    pairs: Iterable[PreferencePair], settings: TrainConfig, report: ImportReport | None = None
+) -> Iterator[PreferencePair]:
+    """The same pairs; each must have all that the loss and the regularizer read of it.
+
+    Args:
+        pairs: The pairs as they are read.
+        settings: Has loss and regularizer.
+        report: Counts the rows that the pairs come from, where they come from rows.
+
+    Raises:
+        DataError: A pair states no score gap, none states a probability, or all have one prompt,
+            and that is read.
+        ConfigError: Pairs have different weights, and the loss sorts the pairs of a step.
+    """
+    from prefine.training.objective.loss_inputs import LossInputCheck, configured_losses
+
+    check = LossInputCheck(configured_losses(settings))
+    for number, pair in enumerate(pairs, start=1):
+        where = _row(number, pair, report)
+        check.add(pair, pair.prompt.id, where=where)
+        yield pair
+    check.finish("pairs")
+
+
+def _row(number: int, pair: PreferencePair, report: ImportReport | None) -> str:
+    """The row that a pair comes from, for messages."""
+    return f"pairs, row {number if report is None else report.read} ({pair.prompt.text[:40]!r})"

@@ -1,10 +1,10 @@
-"""Stage `pair`: rankings → preference pairs or lists; or, entered later, the import of pairs that exist."""
+"""Stage `pair`: rankings → preference pairs or lists; or the import of existing pairs."""
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import chain
-from typing import Any, Literal
+from typing import Any
 
 from prefine.config.sections import PairConfig, RunConfig
 from prefine.data.import_report import ImportReport
@@ -13,41 +13,36 @@ from prefine.records import Manifest, PreferenceList, PreferencePair, content_ha
 from prefine.run.folder import RunFolder
 from prefine.run.rows import grouped_completions, list_row, pair_row, ranking_of
 from prefine.run.tables import (
+    TableWriter,
     column,
-    part_path,
     parts,
     read_part,
     remove_parts_from,
     shard_key,
     table_hash,
-    write_part,
 )
-from prefine.stages.imported_pairs import check_imported, readable_by_loss, wanted
-from prefine.stages.inputs import read_pairs
-from prefine.stages.selection import BoundSelector, RankedPrompt, Tally, options_of
+from prefine.stages.inputs import read_pairs, readable_by_loss
+from prefine.stages.pair_options import PairCounts, allowed, check_imported, options_of
 from prefine.stages.stage_run import Progress, StageRun, chunks
 
-# What is trained on, and beside it what is held out, by what a selector makes.
-TABLES = {"pairs": ("pairs", "heldout_pairs"), "lists": ("lists", "heldout_lists")}
+_TABLES = ("pairs", "heldout_pairs", "lists", "heldout_lists")
 _IMPORT_SHARD = 4096
 
 
 def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
-    """Fill `pairs/` (or `lists/`) and, when prompts are held out, `heldout_pairs/` (`heldout_lists/`).
+    """Fill `pairs/` or `lists/` and, if prompts are held out, `heldout_pairs/` or `heldout_lists/`.
 
     Raises:
         ConfigError: The selector or an option needs what the strategy does not guarantee.
         DataError: No pair came out.
     """
-    return (
-        _select(config, folder, progress)
-        if config.pairs is None
-        else _import(config, folder, progress)
-    )
+    if config.pairs is not None:
+        return _import(config, folder, progress)
+    return _select(config, folder, progress)
 
 
 def held_out(prompt_ids: Iterable[str], settings: PairConfig) -> frozenset[str]:
-    """The prompts that are kept out of training: those with the smallest hash, so that adding prompts moves few.
+    """The held-out prompts: those with the smallest hash, so that adding prompts moves few.
 
     Raises:
         ConfigError: Not one prompt would be left to train on.
@@ -62,7 +57,7 @@ def held_out(prompt_ids: Iterable[str], settings: PairConfig) -> frozenset[str]:
 
 
 def relabelled(pair: PreferencePair, settings: PairConfig) -> PreferencePair:
-    """The pair itself, or with `labels: shuffled` its sides swapped by a fair coin that knows nothing of the judge."""
+    """The pair; with `labels: shuffled`, a fair coin decides whether its sides are swapped."""
     if settings.labels == "judged" or int(content_hash("coin", settings.seed, pair.id), 16) % 2:
         return pair
     swapped: dict[str, Any] = {
@@ -77,6 +72,9 @@ def relabelled(pair: PreferencePair, settings: PairConfig) -> PreferencePair:
 
 
 def _select(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
+    # An import of pairs loads no selector.
+    from prefine.stages.selection import BoundSelector, RankedPrompt
+
     settings = config.pair
     selector = BoundSelector(settings, None if config.rank is None else config.rank.strategy)
     stage = StageRun(folder, "pair", config, {"rankings": table_hash(folder / "rankings")})
@@ -85,166 +83,148 @@ def _select(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
     _begin(stage, settings.seed)
     sources = parts(folder / "rankings")
     progress.start("pair", sum(len(column(path, "prompt_id")) for path in sources), "rankings")
-    kept_out: frozenset[str] = frozenset()
+    counts = PairCounts(stage.dropped)
+
+    def ranked(part: str) -> list[RankedPrompt]:
+        """The rankings of a part with their completions, joined by the prompt's id."""
+        groups = {
+            prompt.id: (prompt, {one.id: one for one in found})
+            for prompt, found in grouped_completions(read_part(folder / "completions" / part))
+        }
+        rankings = map(ranking_of, read_part(folder / "rankings" / part))
+        return [RankedPrompt(*groups[ranking.prompt_id], ranking) for ranking in rankings]
+
+    def shards() -> Iterator[list[PreferencePair] | list[PreferenceList]]:
+        for path in sources:
+            groups = ranked(path.name)
+            if selector.facts.makes == "lists":
+                yield selector.lists(groups, counts)
+            else:
+                pairs = selector.pairs(groups, held_out_ids, counts)
+                yield [relabelled(pair, settings) for pair in pairs]
+            progress.advance(len(groups))
+
+    held_out_ids: frozenset[str] = frozenset()
     if settings.held_out_prompts:
         # A prompt without a pair could be held out, but nothing measured on it; so this is known
         # before any is written.
-        fruitful = (
-            id_ for path in sources for id_ in selector.fruitful(_ranked(folder, path.name))
-        )
-        kept_out = held_out(fruitful, settings)
-    tally, produced = Tally(stage.dropped), 0
-    for number, path in enumerate(sources):
-        groups = _ranked(folder, path.name)
-        if selector.facts.makes == "lists":
-            produced += _write(
-                folder, number, selector.lists(groups, tally), kept_out, stage.dropped, kind="lists"
-            )
-        else:
-            pairs = [relabelled(pair, settings) for pair in selector.pairs(groups, kept_out, tally)]
-            produced += _write(folder, number, pairs, kept_out, stage.dropped)
-        progress.advance(len(groups))
-    stage.notes += tally.notes()
+        productive = (id_ for path in sources for id_ in selector.productive(ranked(path.name)))
+        held_out_ids = held_out(productive, settings)
+    kind = "lists" if selector.facts.makes == "lists" else "pairs"
+    produced = _write_tables(folder, kind, shards(), held_out_ids, stage.dropped)
+    stage.notes += counts.notes()
     # Counted in pairs or lists that were looked at; a ranking that gives none to look at counts as
     # one.
-    return _end(stage, folder, taken=produced + stage.dropped.total(), produced=produced)
-
-
-def _ranked(folder: RunFolder, part: str) -> list[RankedPrompt]:
-    """The rankings of a part with their completions; joined by the prompt's id."""
-    groups = {
-        prompt.id: (prompt, found)
-        for prompt, found in grouped_completions(_rows(folder, "completions", part))
-    }
-    ranked = []
-    for ranking in map(ranking_of, _rows(folder, "rankings", part)):
-        prompt, found = groups[ranking.prompt_id]
-        ranked.append(
-            RankedPrompt(prompt, {completion.id: completion for completion in found}, ranking)
-        )
-    return ranked
-
-
-def _rows(folder: RunFolder, table: str, part: str) -> Sequence[dict[str, Any]]:
-    return read_part(folder / table / part)
+    return _end(stage, taken=produced + stage.dropped.total(), produced=produced)
 
 
 def _import(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     assert config.pairs is not None, "checked by run"
     source, settings = config.pairs, config.pair
-    notes, options, tally = check_imported(settings), options_of(settings), Tally()
+    notes, options, counts = check_imported(settings), options_of(settings), PairCounts()
 
-    def read(screen: ImportReport | None, dropped: Counter[str]) -> Iterator[PreferencePair]:
-        return wanted(
-            readable_by_loss(read_pairs(source, screen=screen), config.train, screen),
-            options,
-            dropped,
-        )
+    def read(report: ImportReport | None, dropped: Counter[str]) -> Iterator[PreferencePair]:
+        pairs = readable_by_loss(read_pairs(source, report=report), config.train, report)
+        return allowed(pairs, options, dropped)
 
     # A first pass checks every row and knows all prompts; no pair stays in memory.
-    screen = ImportReport()
-    digest = hashlib.sha256()
+    report, digest = ImportReport(), hashlib.sha256()
     prompt_ids: set[str] = set()
-    for pair in read(screen, Counter()):
+    for pair in read(report, Counter()):
         digest.update(pair.model_dump_json().encode())
         prompt_ids.add(pair.prompt.id)
         if options.drop_truncated:
-            tally.look_at((pair.chosen, pair.rejected))
+            counts.count_truncated((pair.chosen, pair.rejected))
     stage = StageRun(folder, "pair", config, {"pairs": digest.hexdigest()[:16]})
     if stage.finished:
         return stage.finished
     _begin(stage, settings.seed)
-    progress.start("pair", screen.kept, "pairs imported")
-    kept_out = held_out(prompt_ids, settings)
-    produced = 0
-    for number, shard in enumerate(chunks(read(None, stage.dropped), _IMPORT_SHARD)):
-        produced += _write(
-            folder, number, [relabelled(pair, settings) for pair in shard], kept_out, stage.dropped
-        )
-        progress.advance(len(shard))
-    stage.set_aside(screen)
-    stage.notes += [*notes, *tally.notes()]
-    assert screen.read == produced + stage.dropped.total(), "every pair is written or counted"
-    return _end(stage, folder, taken=screen.read, produced=produced)
+    progress.start("pair", report.kept, "pairs imported")
+
+    def shards() -> Iterator[list[PreferencePair]]:
+        for shard in chunks(read(None, stage.dropped), _IMPORT_SHARD):
+            yield [relabelled(pair, settings) for pair in shard]
+            progress.advance(len(shard))
+
+    held_out_ids = held_out(prompt_ids, settings)
+    produced = _write_tables(folder, "pairs", shards(), held_out_ids, stage.dropped)
+    stage.set_aside(report)
+    stage.notes += [*notes, *counts.notes()]
+    assert report.read == produced + stage.dropped.total(), "every pair is written or counted"
+    return _end(stage, taken=report.read, produced=produced)
 
 
 def write_pairs(
     folder: RunFolder, pairs: Iterable[PreferencePair], held_out: Iterable[PreferencePair] = ()
-) -> int:
-    """Fill `pairs/` with pairs from memory, `heldout_pairs/` with others; returns how many there are to train on.
+) -> None:
+    """Fill `pairs/` with pairs from memory, and `heldout_pairs/` with others.
 
     Raises:
         DataError: A prompt is to be trained on and held out.
     """
-    apart = list(held_out)
-    kept_out = frozenset(pair.prompt.id for pair in apart)
+    others = list(held_out)
+    held_out_ids = frozenset(pair.prompt.id for pair in others)
 
     def trained_on() -> Iterator[PreferencePair]:
         for pair in pairs:
-            if pair.prompt.id in kept_out:
+            if pair.prompt.id in held_out_ids:
                 raise DataError(
                     f"pair {pair.id}: its prompt is held out, too; take it out of one of the two"
                 )
             yield pair
 
-    written = count = 0
-    for shard in chunks(chain(trained_on(), apart), _IMPORT_SHARD):
-        written += _write(folder, count, shard, kept_out, Counter())
-        count += 1
-    for name in TABLES["pairs"]:
-        remove_parts_from(folder / name, count if kept_out or name == "pairs" else 0)
-    return written
+    shards = chunks(chain(trained_on(), others), _IMPORT_SHARD)
+    _write_tables(folder, "pairs", shards, held_out_ids, Counter())
 
 
 def _begin(stage: StageRun, seed: int) -> None:
-    """Begin, and take away what other settings have left: half of theirs and half of ours would be no table."""
+    """Begin, and remove the tables of other settings, so that no table has parts of both."""
     stage.begin(seed)
-    for table in (stage.folder / name for names in TABLES.values() for name in names):
+    for table in (stage.folder / name for name in _TABLES):
         remove_parts_from(table, 0)
         if table.is_dir() and not any(table.iterdir()):
             table.rmdir()
 
 
-def _write(
+def _write_tables(
     folder: RunFolder,
-    number: int,
-    items: Sequence[PreferencePair] | Sequence[PreferenceList],
-    kept_out: frozenset[str],
+    kind: str,
+    shards: Iterable[list[PreferencePair] | list[PreferenceList]],
+    held_out_ids: frozenset[str],
     dropped: Counter[str],
-    *,
-    kind: Literal["pairs", "lists"] = "pairs",
 ) -> int:
-    """Write a shard; returns how many pairs or lists are there to train on, and counts the others."""
-    key = shard_key("pair", [item.id for item in items])
-    table, beside = TABLES[kind]
-    train = [_row(item) for item in items if item.prompt.id not in kept_out]
-    write_part(part_path(folder / table, number), kind, train, key=key)
-    if kept_out:
-        rest = [_row(item) for item in items if item.prompt.id in kept_out]
-        write_part(part_path(folder / beside, number), kind, rest, key=key)
-        dropped["held out"] += len(rest)
-    return len(train)
+    """Write one part for each shard, and one of a second table for its held-out prompts.
+
+    Returns: How many pairs or lists there are to train on; those held out are counted in `dropped`.
+    """
+    produced = 0
+    with (
+        TableWriter(folder / kind, kind) as trained_on,
+        TableWriter(folder / f"heldout_{kind}", kind) as held_out,
+    ):
+        for items in shards:
+            key = shard_key("pair", [item.id for item in items])
+            trained: list[dict[str, Any]] = []
+            rest: list[dict[str, Any]] = []
+            for item in items:
+                row = list_row(item) if isinstance(item, PreferenceList) else pair_row(item)
+                (rest if item.prompt.id in held_out_ids else trained).append(row)
+            trained_on.write(trained, key=key)
+            produced += len(trained)
+            if held_out_ids:
+                held_out.write(rest, key=key)
+                dropped["held out"] += len(rest)
+    return produced
 
 
-def _row(item: PreferencePair | PreferenceList) -> dict[str, Any]:
-    return list_row(item) if isinstance(item, PreferenceList) else pair_row(item)
-
-
-def _end(stage: StageRun, folder: RunFolder, *, taken: int, produced: int) -> Manifest:
-    outputs = {
-        name: table_hash(folder / name)
-        for names in TABLES.values()
-        for name in names
-        if (folder / name).exists()
-    }
+def _end(stage: StageRun, *, taken: int, produced: int) -> Manifest:
+    folder = stage.folder
+    outputs = {name: table_hash(folder / name) for name in _TABLES if (folder / name).exists()}
     if not produced:
-        reasons = (
-            ", ".join(f"{number} × {reason}" for reason, number in stage.dropped.items())
-            or "there was none"
-        )
+        reasons = ", ".join(f"{number} × {reason}" for reason, number in stage.dropped.items())
         what = "list" if "lists" in outputs else "pair"
         raise DataError(
-            f"{folder.path}: no {what} came out of {taken} that were looked at ({reasons}); "
-            "loosen the section pair"
+            f"{folder.path}: no {what} came out of {taken} that were looked at "
+            f"({reasons or 'there was none'}); loosen the section pair"
         )
     return stage.end(taken=taken, produced=produced, outputs=outputs)

@@ -1,4 +1,4 @@
-"""Stage `rank`: a strategy asks a judge which of a prompt's completions are better, or how good each is."""
+"""Stage `rank`: a strategy asks a judge to compare, or to rate, the completions of a prompt."""
 
 import inspect
 from collections import Counter
@@ -7,11 +7,20 @@ from typing import NamedTuple
 
 from prefine.calls.engine import CallEngine
 from prefine.config.sections import Component, RunConfig
-from prefine.errors import ConfigError, DataError, Interrupted
+from prefine.errors import ConfigError, DataError
 from prefine.judging.choose import choose_rater, judges_asked, make_judge, same_family
-from prefine.judging.protocol import Judge, Matchup, Rater
+from prefine.judging.counts import JudgeCounts
+from prefine.judging.protocol import Judge, Matchup
 from prefine.models.protocol import Answered
-from prefine.ranking.protocol import Answers, Ask, Outcome, Rate, Strategy, StrategyFacts, facts_of
+from prefine.ranking.protocol import (
+    Answers,
+    Ask,
+    Outcome,
+    Rate,
+    Strategy,
+    StrategyFacts,
+    facts_of,
+)
 from prefine.ranking.run import drive
 from prefine.records import (
     Completion,
@@ -25,67 +34,40 @@ from prefine.records import (
     content_hash,
 )
 from prefine.run.folder import RunFolder
-from prefine.run.rows import grouped_completions
-from prefine.run.tables import (
-    parts,
-    read_part,
-    remove_parts_from,
-    shard_key,
-    table_hash,
-    write_part,
-)
-from prefine.stages.failures import Failures
-from prefine.stages.slots import Slots
+from prefine.run.rows import Groups, grouped_completions
+from prefine.run.tables import TableWriter, parts, read_part, shard_key, table_hash
+from prefine.stages.shards import until_stopped
 from prefine.stages.stage_run import Progress, StageRun, check_judge, check_model
 
 _ONE_COMPLETION = "fewer than two completions"
 _ALL_IDENTICAL = "all completions identical"
 _NOTHING_FOUND = "failed calls left no champion and no order"
-_PATIENCE = 20
-
-
-class Candidates(NamedTuple):
-    """A prompt's distinct completions in the order in which the strategy meets them."""
-
-    prompt: Prompt
-    completions: tuple[Completion, ...]
+_MOST_FAILURES_AT_FIRST = 20
 
 
 class Asks(NamedTuple):
-    """How many duels and ratings a strategy asks for."""
+    """Numbers of duels and ratings."""
 
     duels: int
     ratings: int
-
-
-class Ranked(NamedTuple):
-    """The rankings of a shard, and all answers behind them."""
-
-    rankings: list[Ranking]
-    judgments: list[Judgment]
-    scores: list[Score]
 
 
 def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     """Fill `rankings/`, one part for each part of `completions/`.
 
     Raises:
-        ConfigError: The strategy asks for ratings and nobody can give them.
+        ConfigError: The strategy asks for ratings and no judge can give them.
         DataError: The judge cannot work on a prompt's completions, or no prompt can be ranked.
         LimitError: More judgments failed than `max_failed_fraction` allows, or `max_calls` is
             reached.
     """
     assert config.rank is not None, "checked by RunConfig"
     settings = config.rank
-    judge = make_judge(settings.judge, where="rank.judge")
-    scorer = None if settings.scorer is None else make_judge(settings.scorer, where="rank.scorer")
-    facts = strategy_facts(settings.strategy)
-    rater = choose_rater(judge, scorer, strategy=settings.strategy.name, facts=facts)
-    asked = judges_asked(judge, scorer, facts)
-    for one in asked:
-        check_model(one)
-    make_strategy = strategy_maker(settings.strategy, judge)
-    fingerprints = {"scorer" if one is scorer else "judge": one.fingerprint for one in asked}
+    ranker = configured_ranker(config)
+    ranker.check_models()
+    fingerprints = {
+        "scorer" if one is ranker.scorer else "judge": one.fingerprint for one in ranker.asked
+    }
     stage = StageRun(
         folder, "rank", config, {"completions": table_hash(folder / "completions"), **fingerprints}
     )
@@ -96,67 +78,46 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     taken = most_calls = 0
     # Everything the judge may refuse is found before the first call.
     for path in sources:
-        for prompt, completions in grouped_completions(read_part(path)):
-            for one in asked:
-                check_judge(one, prompt, completions)
-            taken += 1
-            most_calls += sum(most_asks(settings.strategy, len(completions)))
+        groups = grouped_completions(read_part(path))
+        ranker.check(groups)
+        taken += len(groups)
+        most_calls += sum(sum(most_asks(settings.strategy, len(found))) for _, found in groups)
     engine = CallEngine(
         folder.journal(),
         max_calls=settings.max_calls,
         max_cost=settings.max_cost,
         # Far beyond what the share below can allow: a judge that never answers is not asked
         # thousands of times.
-        most_failures=2 * settings.max_failed_fraction * most_calls + _PATIENCE,
+        most_failures=2 * settings.max_failed_fraction * most_calls + _MOST_FAILURES_AT_FIRST,
         should_stop=lambda: progress.stopping,
         on_answers=lambda count: progress.advance(0, f"{engine.asked:,} calls"),
     )
     progress.start("rank", taken, "prompts")
-    failures, slots = Failures(), Slots()
     produced = 0
-    for path in sources:
-        if progress.stopping:
-            raise Interrupted("stopped while ranking; the same command goes on from here")
-        fields, skipped = make_candidates(grouped_completions(read_part(path)), seed=settings.seed)
-        rankings, judgments, scores = rank_shard(
-            engine, judge, rater, fields, make_strategy, name=settings.strategy.name
-        )
-        failures.count(judgments)
-        failures.count_scores(scores)
-        slots.count(judgments)
-        failures.check(settings.max_failed_fraction, where="rank", journal=engine.journal)
-        stage.dropped.update(skipped)
-        good = [
-            ranking
-            for ranking in rankings
-            if ranking.champion is not None or ranking.order is not None
-        ]
-        stage.failed.update(
-            {_NOTHING_FOUND: len(rankings) - len(good)} if len(good) < len(rankings) else {}
-        )
-        key = shard_key(
-            "rank", stage.deciding, *fingerprints.values(), [f.prompt.id for f in fields]
-        )
-        write_part(
-            folder / "rankings" / path.name,
-            "rankings",
-            [r.model_dump(mode="json") for r in good],
-            key=key,
-        )
-        produced += len(good)
-        progress.advance(len(fields) + sum(skipped.values()))
-    remove_parts_from(folder / "rankings", len(sources))
+
+    with TableWriter(folder / "rankings", "rankings") as table:
+        for path in until_stopped(sources, progress):
+            groups = grouped_completions(read_part(path))
+            candidates = ranker.candidates(groups)
+            rankings = ranker.rank(engine, candidates)
+            ranker.counts.check(settings.max_failed_fraction, where="rank", journal=engine.journal)
+            ids = [prompt.id for prompt, _ in candidates]
+            key = shard_key("rank", stage.fingerprinted, *fingerprints.values(), ids)
+            table.write([ranking.model_dump(mode="json") for ranking in rankings], key=key)
+            produced += len(rankings)
+            progress.advance(len(groups))
+    stage.dropped, stage.failed = ranker.dropped, ranker.failed
     if not produced:
+        reasons = (stage.dropped + stage.failed).items()
         raise DataError(
             f"{folder.path}: no prompt could be ranked "
-            f"({', '.join(f'{count} × {reason}' for reason, count in (stage.dropped + stage.failed).items())}); "
+            f"({', '.join(f'{count} × {reason}' for reason, count in reasons)}); "
             "each prompt needs at least two different completions"
         )
-    told = [note for one in asked for note in one.notes]
-    kin = [same_family(config.policy, settings.judge)]
-    if settings.scorer is not None:
-        kin.append(same_family(config.policy, settings.scorer, role="scorer"))
-    stage.notes += [*failures.notes(), *slots.notes(), *told, *filter(None, kin)]
+    stage.notes += ranker.notes()
+    for role, component in (("judge", settings.judge), ("scorer", settings.scorer)):
+        if component is not None and (note := same_family(config.policy, component, role=role)):
+            stage.notes.append(note)
     return stage.end(
         taken=taken,
         produced=produced,
@@ -165,8 +126,155 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     )
 
 
+class Ranker:
+    """A strategy with its judges: ranks prompts shard by shard and counts what is left out.
+
+    Args:
+        strategy: The configured strategy.
+        judge: Answers duels.
+        scorer: Gives the ratings that the strategy asks for; None is the judge.
+        seed: Decides in which order the strategy meets the completions.
+        section: The config path of judge and strategy, for messages.
+
+    Raises:
+        ConfigError: There is no such strategy, or it asks for ratings and no judge can give them.
+    """
+
+    def __init__(
+        self,
+        strategy: Component,
+        judge: Judge,
+        scorer: Judge | None,
+        *,
+        seed: int,
+        section: str = "rank.",
+    ) -> None:
+        facts = strategy_facts(strategy)
+        self.strategy, self.judge, self.scorer = strategy, judge, scorer
+        self.rater = choose_rater(
+            judge, scorer, strategy=strategy.name, facts=facts, section=section
+        )
+        self.asked = judges_asked(judge, scorer, facts)
+        where, given = "rank.strategy", ("first_slot_bias",)
+        self._make: Callable[..., Strategy] = strategy.resolve("strategy", where=where, given=given)
+        function = strategy.lookup("strategy", where=where)
+        self._takes_slot_bias = "first_slot_bias" in inspect.signature(function).parameters
+        self.counts = JudgeCounts()
+        self.dropped: Counter[str] = Counter()
+        self.failed: Counter[str] = Counter()
+        self._seed = seed
+
+    def check_models(self) -> None:
+        """Raise if the model of a judge cannot be used."""
+        for judge in self.asked:
+            check_model(judge)
+
+    def check(self, groups: Groups) -> None:
+        """Raise DataError if a judge cannot handle some of these completions; nothing is asked."""
+        for prompt, completions in groups:
+            for judge in self.asked:
+                check_judge(judge, prompt, completions)
+
+    def notes(self) -> list[str]:
+        """Lines for the user on what failed and what turned out while asking."""
+        return [
+            *self.counts.failure_notes(),
+            *self.counts.slot_notes(),
+            *(note for judge in self.asked for note in judge.notes),
+        ]
+
+    def candidates(self, groups: Groups) -> Groups:
+        """Each prompt's distinct answers, shuffled by a hash; prompts without two are left out.
+
+        Answers are identical if text and tool calls are, whatever was reasoned before; the first of
+        them takes part.
+        """
+        found: Groups = []
+        for prompt, completions in groups:
+            distinct = {
+                canonical_json([one.message.content, one.message.tool_calls]): one
+                for one in reversed(completions)
+            }
+            if len(distinct) < 2:
+                self.dropped[_ONE_COMPLETION if len(completions) < 2 else _ALL_IDENTICAL] += 1
+                continue
+            order = sorted(
+                distinct.values(),
+                key=lambda one: content_hash("shuffle", self._seed, prompt.id, one.id),
+            )
+            found.append((prompt, order))
+        return found
+
+    def rank(self, engine: CallEngine, candidates: Groups) -> list[Ranking]:
+        """Rank the prompts of a shard, and count those that failed calls left without a ranking.
+
+        All strategies advance together, round by round: the duels of a round go out as one batch,
+        and so do its ratings.
+        """
+        by_id = {prompt.id: (prompt, completions) for prompt, completions in candidates}
+        answered: dict[str, list[Judgment | Score]] = {id_: [] for id_ in by_id}
+
+        def answer(asks: list[tuple[str, Ask]]) -> Answers:
+            matchups: list[Matchup] = []
+            items: list[Answered] = []
+            for id_, ask in asks:
+                prompt, completions = by_id[id_]
+                if isinstance(ask, Rate):
+                    items.append(Answered(prompt, completions[ask.completion]))
+                else:
+                    matchups.append(
+                        Matchup(prompt, completions[ask.first], completions[ask.second])
+                    )
+            if items and self.rater is None:
+                raise TypeError(
+                    f"strategy {self.strategy.name!r} asks for a rating, which its declaration "
+                    "(asks=…) does not say"
+                )
+            judgments = self.judge.judge(engine, matchups) if matchups else []
+            scores = self.rater.rate(engine, items) if items and self.rater is not None else []
+            self.counts.add(judgments, scores)
+            # The answers go back in the order of the asks, which mixes duels and ratings.
+            next_judgment, next_score = iter(judgments), iter(scores)
+            answers: Answers = []
+            for id_, ask in asks:
+                found = next(next_score) if isinstance(ask, Rate) else next(next_judgment)
+                answered[id_].append(found)
+                answers.append(_value(found))
+            return answers
+
+        outcomes = drive(
+            {id_: self._start(len(completions)) for id_, (_, completions) in by_id.items()}, answer
+        )
+        rankings = [
+            _ranking(*by_id[id_], outcome, answered[id_], self.strategy.name)
+            for id_, outcome in outcomes.items()
+        ]
+        useful = [one for one in rankings if one.champion is not None or one.order is not None]
+        if len(useful) < len(rankings):
+            self.failed[_NOTHING_FOUND] += len(rankings) - len(useful)
+        return useful
+
+    def _start(self, completions: int) -> Strategy:
+        if self._takes_slot_bias:
+            return self._make(completions, first_slot_bias=self.judge.first_slot_bias)
+        return self._make(completions)
+
+
+def configured_ranker(config: RunConfig) -> Ranker:
+    """The ranker of section `rank`.
+
+    Raises:
+        ConfigError: A name or option is wrong, or the parts do not go together.
+    """
+    assert config.rank is not None, "checked by the caller"
+    settings = config.rank
+    judge = make_judge(settings.judge, where="rank.judge")
+    scorer = None if settings.scorer is None else make_judge(settings.scorer, where="rank.scorer")
+    return Ranker(settings.strategy, judge, scorer, seed=settings.seed)
+
+
 def strategy_facts(strategy: Component) -> StrategyFacts:
-    """What is known of the configured strategy before it runs.
+    """The declared facts of the configured strategy.
 
     Raises:
         ConfigError: There is no such strategy, or it does not state its facts.
@@ -190,135 +298,43 @@ def most_asks(strategy: Component, completions: int) -> Asks:
         raise ConfigError(f"rank.strategy: {error}") from error
 
 
-def strategy_maker(strategy: Component, judge: Judge) -> Callable[[int], Strategy]:
-    """The configured strategy as a function of the number of completions, told the judge's slot bias if it asks."""
-    given = ("first_slot_bias",)
-    make = strategy.resolve("strategy", where="rank.strategy", given=given)
-    if (
-        "first_slot_bias"
-        in inspect.signature(strategy.lookup("strategy", where="rank.strategy")).parameters
-    ):
-        return lambda number: make(number, first_slot_bias=judge.first_slot_bias)
-    return lambda number: make(number)
-
-
-def make_candidates(
-    groups: Sequence[tuple[Prompt, list[Completion]]], *, seed: int
-) -> tuple[list[Candidates], Counter[str]]:
-    """Merge identical answers and shuffle the rest by a hash; prompts without two answers are counted by reason.
-
-    Answers are identical if text and tool calls are, whatever was reasoned before; the first of
-    them takes part.
-    """
-    fields: list[Candidates] = []
-    skipped: Counter[str] = Counter()
-    for prompt, completions in groups:
-        distinct = {_answer(completion): completion for completion in reversed(completions)}
-        if len(distinct) < 2:
-            skipped[_ONE_COMPLETION if len(completions) < 2 else _ALL_IDENTICAL] += 1
-            continue
-        order = sorted(
-            distinct.values(), key=lambda c: content_hash("shuffle", seed, prompt.id, c.id)
-        )
-        fields.append(Candidates(prompt, tuple(order)))
-    return fields, skipped
-
-
-def _answer(completion: Completion) -> str:
-    """What two completions have in common that answer the same."""
-    return canonical_json([completion.message.content, completion.message.tool_calls])
-
-
-def rank_shard(
-    engine: CallEngine,
-    judge: Judge,
-    rater: Rater | None,
-    fields: Sequence[Candidates],
-    make_strategy: Callable[[int], Strategy],
-    *,
-    name: str,
-) -> Ranked:
-    """Run every prompt's strategy, round by round together; all duels of a round go out as one batch, all ratings too.
-
-    Args:
-        engine: Asks, and journals what is answered.
-        judge: Answers duels.
-        rater: Answers ratings; None if the strategy asks for none.
-        fields: Prompts with their completions.
-        make_strategy: The strategy for so many completions.
-        name: What the configuration calls it.
-    """
-    by_id = {field.prompt.id: field for field in fields}
-    duels: dict[str, list[DuelRecord]] = {id_: [] for id_ in by_id}
-    rated: dict[str, list[Score]] = {id_: [] for id_ in by_id}
-
-    def answer(asks: list[tuple[str, Ask]]) -> Answers:
-        matchups: list[Matchup] = []
-        items: list[Answered] = []
-        for id_, ask in asks:
-            prompt, completions = by_id[id_]
-            if isinstance(ask, Rate):
-                items.append(Answered(prompt, completions[ask.completion]))
-            else:
-                matchups.append(Matchup(prompt, completions[ask.first], completions[ask.second]))
-        if items and rater is None:
-            raise TypeError(
-                f"strategy {name!r} asks for a rating, which its declaration (asks=…) does not say"
-            )
-        judgments = judge.judge(engine, matchups) if matchups else []
-        scores = rater.rate(engine, items) if items and rater is not None else []
-        all_judgments.extend(judgments)
-        all_scores.extend(scores)
-        next_judgment, next_score = iter(judgments), iter(scores)
-        answers: Answers = []
-        for id_, ask in asks:
-            if isinstance(ask, Rate):
-                score = next(next_score)
-                rated[id_].append(score)
-                answers.append(score.value)
-            else:
-                judgment = next(next_judgment)
-                shown = judgment.comparison
-                duels[id_].append(
-                    DuelRecord(first=shown.first, second=shown.second, p_first=judgment.p_first)
-                )
-                answers.append(judgment.p_first)
-        return answers
-
-    all_judgments: list[Judgment] = []
-    all_scores: list[Score] = []
-    outcomes = drive(
-        {id_: make_strategy(len(field.completions)) for id_, field in by_id.items()}, answer
-    )
-    rankings = [
-        _ranking(by_id[id_], outcome, duels[id_], rated[id_], name)
-        for id_, outcome in outcomes.items()
-    ]
-    return Ranked(rankings, all_judgments, all_scores)
+def _value(answer: Judgment | Score) -> float | None:
+    return answer.p_first if isinstance(answer, Judgment) else answer.value
 
 
 def _ranking(
-    field: Candidates, outcome: Outcome, duels: list[DuelRecord], rated: list[Score], name: str
+    prompt: Prompt,
+    completions: Sequence[Completion],
+    outcome: Outcome,
+    answers: Sequence[Judgment | Score],
+    strategy: str,
 ) -> Ranking:
-    ids = tuple(completion.id for completion in field.completions)
+    ids = tuple(completion.id for completion in completions)
 
-    def named(index: int | None) -> str | None:
+    def id_of(index: int | None) -> str | None:
         return None if index is None else ids[index]
 
     return Ranking(
-        prompt_id=field.prompt.id,
-        strategy=name,
+        prompt_id=prompt.id,
+        strategy=strategy,
         completions=ids,
-        champion=named(outcome.champion),
-        worst=named(outcome.worst),
-        last_loser=named(outcome.last_loser),
+        champion=id_of(outcome.champion),
+        worst=id_of(outcome.worst),
+        last_loser=id_of(outcome.last_loser),
         order=None if outcome.order is None else tuple(ids[index] for index in outcome.order),
         scores=outcome.scores,
         standard_errors=outcome.standard_errors,
         score_unit=outcome.score_unit,
-        duels=tuple(duels),
-        calls=len(duels) + len(rated),
-        failed_calls=sum(duel.p_first is None for duel in duels)
-        + sum(score.value is None for score in rated),
+        duels=tuple(
+            DuelRecord(
+                first=answer.comparison.first,
+                second=answer.comparison.second,
+                p_first=answer.p_first,
+            )
+            for answer in answers
+            if isinstance(answer, Judgment)
+        ),
+        calls=len(answers),
+        failed_calls=sum(_value(answer) is None for answer in answers),
         cyclic_triads=outcome.cyclic_triads,
     )

@@ -1,15 +1,16 @@
 """Stage `report`: the run folder → one page."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
 from prefine.atomic import write_text
 from prefine.config.sections import RunConfig
 from prefine.errors import DataError
-from prefine.records import Manifest
+from prefine.records import Manifest, Record
 from prefine.report.data import (
     OUTCOMES,
     AnswerExample,
@@ -25,6 +26,8 @@ from prefine.run.folder import RunFolder
 from prefine.run.tables import parse, parts, read_part
 from prefine.schedules import last
 from prefine.stages.stage_run import Progress, StageRun
+
+R = TypeVar("R", bound=Record)
 
 _TAKES_AND_MAKES = {
     "sample": ("prompts", "completions"),
@@ -63,6 +66,17 @@ def report_data(config: RunConfig, folder: RunFolder, manifests: dict[str, Manif
         budget = regularizer.resolve("regularizer", where="train.regularizer").keywords
     # The fall in the budget's own unit.
     fall = "token_fall" if budget.get("per") == "token" else "fall"
+    renamed = {
+        "fall": fall,
+        "fall_low": f"{fall}_q10",
+        "fall_high": f"{fall}_q90",
+        "beyond_delta": "beyond_budget",
+    }
+    log, end, held_out = (
+        folder / name for name in ("train_log.jsonl", "train_final.json", "eval_log.jsonl")
+    )
+    # All pairs after the last update, which no row of the log has seen.
+    final = _json(end)
     contests = evaluation.contests if evaluation else ()
     versions: dict[str, str] = {}
     for manifest in manifests.values():
@@ -82,9 +96,9 @@ def report_data(config: RunConfig, folder: RunFolder, manifests: dict[str, Manif
             for name in _TAKES_AND_MAKES
             if name in manifests
         ),
-        training=_training(folder / "train_log.jsonl", fall),
-        trained=_trained(folder / "train_final.json", fall),
-        evaluations=_evaluations(folder / "eval_log.jsonl"),
+        training=tuple(_record(TrainPoint, row, log, renamed) for row in _lines(log)),
+        trained=_record(TrainEnd, final | final["final"], end, renamed) if final else None,
+        evaluations=tuple(_record(EvaluationPoint, row, held_out, {}) for row in _lines(held_out)),
         delta=last(budget.get("delta")),
         delta_per=budget.get("per", "sequence"),
         loss_name=config.train.loss.name,
@@ -132,44 +146,10 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
 
 
-def _training(path: Path, fall: str) -> tuple[TrainPoint, ...]:
-    """Return the log's rows."""
-    points = []
-    for row in _lines(path):
-        values = {name: row[name] for name in TrainPoint.model_fields if name in row}
-        values |= {
-            "fall": row[fall],
-            "fall_low": row[f"{fall}_q10"],
-            "fall_high": row[f"{fall}_q90"],
-            "beyond_delta": row["beyond_budget"],
-        }
-        points.append(parse(TrainPoint, values, where=str(path)))
-    return tuple(points)
-
-
-def _trained(path: Path, fall: str) -> TrainEnd | None:
-    """Return where all pairs stand after the last update, which no row of the log has seen."""
-    content = _json(path)
-    if content is None:
-        return None
-    final = content["final"]
-    values = {
-        "stopped_by": content.get("stopped_by"),
-        "chosen_change": final["chosen_change"],
-        "rejected_change": final["rejected_change"],
-        "fall": final[fall],
-        "beyond_delta": final["beyond_budget"],
-    }
-    return parse(TrainEnd, values, where=str(path))
-
-
-def _evaluations(path: Path) -> tuple[EvaluationPoint, ...]:
-    """Return the held-out pairs' rows."""
-    names = EvaluationPoint.model_fields
-    return tuple(
-        parse(EvaluationPoint, {name: row[name] for name in names}, where=str(path))
-        for row in _lines(path)
-    )
+def _record(kind: type[R], row: Mapping[str, Any], path: Path, renamed: Mapping[str, str]) -> R:
+    """Read a record's fields from a row that calls some of them otherwise."""
+    values = {name: row.get(renamed.get(name, name)) for name in kind.model_fields}
+    return parse(kind, values, where=str(path))
 
 
 def _overlap(folder: RunFolder) -> int:

@@ -1,4 +1,4 @@
-"""What all stages share: progress, resuming, and the manifest that says how a stage was made."""
+"""One stage at work: its progress, resuming, and the manifest that says how it was made."""
 
 import inspect
 import time
@@ -6,42 +6,73 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from pydantic import JsonValue
-
-from prefine.calls.engine import CallEngine
 from prefine.config.sections import RunConfig
 from prefine.data.import_report import ImportReport
 from prefine.errors import DataError
-from prefine.judging.protocol import Judge
-from prefine.records import Completion, Counts, Manifest, Prompt, Usage
-from prefine.run.folder import STAGE_SECTIONS, RunFolder, fingerprinted
+from prefine.records import Completion, Counts, Manifest, Prompt
+from prefine.run.config_changes import STAGE_SECTIONS, fingerprinted
+from prefine.run.folder import RunFolder
 from prefine.run.tables import TABLE_FOLDERS, table_hash
+
+if TYPE_CHECKING:  # runs without calls load neither engine nor judges
+    from prefine.calls.engine import CallEngine
+    from prefine.judging.protocol import Judge
 
 T = TypeVar("T")
 _LIBRARIES = ("torch", "transformers", "tokenizers", "numpy", "pyarrow")
 
 
 class Progress(Protocol):
-    """Where a stage says how far it is. The command line draws it; a library user may ignore it."""
+    """Receives how far a stage is. The command line draws it; a library user may ignore it."""
 
     def start(self, stage: str, total: int, unit: str) -> None:
-        """A stage begins `total` units of work."""
+        """Begin a stage of `total` units of work.
+
+        Args:
+            stage: Its name.
+            total: The units of work.
+            unit: Their name, in the plural.
+        """
         ...
 
     def advance(self, count: int = 1, note: str = "") -> None:
-        """Some units are done."""
+        """Count units as done.
+
+        Args:
+            count: How many.
+            note: Shown with the count.
+        """
         ...
 
     def say(self, text: str) -> None:
-        """Something the user should know."""
+        """Show a line that the user should read.
+
+        Args:
+            text: The line.
+        """
         ...
 
     @property
     def stopping(self) -> bool:
-        """Whether the user asked to stop; stages stop at the next safe place."""
+        """True once the user asked to stop; stages stop at the next safe place."""
         ...
+
+
+class Silent:
+    """Progress for library users and tests: shows nothing."""
+
+    stopping = False
+
+    def start(self, stage: str, total: int, unit: str) -> None:
+        """Ignore."""
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """Ignore."""
+
+    def say(self, text: str) -> None:
+        """Ignore."""
 
 
 class StageRun:
@@ -60,41 +91,42 @@ class StageRun:
         resolved = config.resolved()
         self.folder = folder
         self.stage = stage
-        self.sections: dict[str, JsonValue] = {
-            name: resolved[name] for name in STAGE_SECTIONS[stage]
-        }
-        self.deciding = fingerprinted(self.sections)
+        self._sections = {name: resolved[name] for name in STAGE_SECTIONS[stage]}
+        self.fingerprinted = fingerprinted(self._sections)
         self.inputs = dict(inputs)
         self.failed: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
         self.notes: list[str] = []
         self._seed: int | None = None
         self._began = time.monotonic()
-        before = folder.manifests().get(stage)
-        self._before = before if before and self._same(before) else None
+        earlier = folder.manifests().get(stage)
+        if earlier is not None and (
+            fingerprinted(earlier.config) != self.fingerprinted
+            or earlier.input_hashes != self.inputs
+        ):
+            earlier = None
+        self._earlier = earlier
 
     @property
     def finished(self) -> Manifest | None:
-        """The manifest of an earlier run that did the same to the end, if what it made is still there."""
-        if self._before is None or not self._before.complete:
+        """The manifest of an earlier, complete run of the same, if its tables are still there."""
+        earlier = self._earlier
+        if earlier is None or not earlier.complete:
             return None
-        hashes = self._before.output_hashes.items()
-        whole = all(
-            table_hash(self.folder / name) == value
-            for name, value in hashes
-            if name in TABLE_FOLDERS
-        )
-        return self._before if whole else None
+        for name, value in earlier.output_hashes.items():
+            if name in TABLE_FOLDERS and table_hash(self.folder / name) != value:
+                return None
+        return earlier
 
-    def set_aside(self, screen: ImportReport) -> None:
+    def set_aside(self, report: ImportReport) -> None:
         """Count what was read and set aside, and note the first places."""
-        self.dropped.update(screen.dropped)
-        self.notes += screen.notes()
+        self.dropped.update(report.dropped)
+        self.notes += report.notes()
 
     def begin(self, seed: int | None = None) -> None:
         """Write the manifest of a stage that has begun."""
         self._seed = seed
-        self.folder.write_manifest(self._manifest(complete=False))
+        self._write()
 
     def end(
         self,
@@ -102,59 +134,52 @@ class StageRun:
         taken: int,
         produced: int,
         outputs: Mapping[str, str],
-        engine: CallEngine | None = None,
+        engine: "CallEngine | None" = None,
     ) -> Manifest:
-        """Write and return the manifest of a stage that is done."""
-        manifest = self._manifest(
-            complete=True, taken=taken, produced=produced, outputs=outputs, engine=engine
+        """Write and return the manifest of a stage that is done.
+
+        Args:
+            taken: How many rows it read.
+            produced: How many it made.
+            outputs: Hashes of what it made.
+            engine: The engine that it asked through: its usage and repeated calls are stored.
+        """
+        counts = Counts(
+            taken=taken, produced=produced, failed=dict(self.failed), dropped=dict(self.dropped)
+        )
+        asked = {} if engine is None else {"replayed": engine.replayed, "usage": engine.usage}
+        return self._write(
+            repeated=engine.repeated if engine else 0,
+            complete=True,
+            output_hashes=dict(outputs),
+            counts=counts,
+            notes=tuple(self.notes),
+            **asked,
+        )
+
+    def _write(self, repeated: int = 0, **results: Any) -> Manifest:
+        # The same stage, begun again after an interruption, goes on counting its time and repeats.
+        seconds = time.monotonic() - self._began
+        if self._earlier is not None:
+            seconds += self._earlier.wall_time_s
+            repeated += self._earlier.repeated_after_interruption
+        manifest = Manifest(
+            stage=self.stage,
+            config=self._sections,
+            input_hashes=self.inputs,
+            code_version=version("prefine"),
+            versions=versions(),
+            seed=self._seed,
+            repeated_after_interruption=repeated,
+            wall_time_s=round(seconds, 3),
+            **results,
         )
         self.folder.write_manifest(manifest)
         return manifest
 
-    def _same(self, manifest: Manifest) -> bool:
-        return (
-            fingerprinted(manifest.config) == self.deciding and manifest.input_hashes == self.inputs
-        )
 
-    def _manifest(
-        self,
-        *,
-        complete: bool,
-        taken: int = 0,
-        produced: int = 0,
-        outputs: Mapping[str, str] | None = None,
-        engine: CallEngine | None = None,
-    ) -> Manifest:
-        earlier = self._before
-        return Manifest(
-            stage=self.stage,
-            complete=complete,
-            config=self.sections,
-            input_hashes=self.inputs,
-            output_hashes=dict(outputs or {}),
-            code_version=version("prefine"),
-            versions=versions(),
-            seed=self._seed,
-            counts=Counts(
-                taken=taken, produced=produced, failed=dict(self.failed), dropped=dict(self.dropped)
-            ),
-            repeated_after_interruption=(earlier.repeated_after_interruption if earlier else 0)
-            + (engine.repeated if engine else 0),
-            wall_time_s=round(
-                (earlier.wall_time_s if earlier else 0.0) + time.monotonic() - self._began, 3
-            ),
-            replayed=engine.replayed if engine else 0,
-            usage=engine.usage if engine else Usage(),
-            notes=tuple(self.notes),
-        )
-
-
-def check_judge(judge: Judge, prompt: Prompt, completions: list[Completion]) -> None:
-    """Nothing, if the judge can work on these completions.
-
-    Raises:
-        DataError: It cannot; the message begins with the prompt's place in the user's file.
-    """
+def check_judge(judge: "Judge", prompt: Prompt, completions: list[Completion]) -> None:
+    """Raise DataError, naming the prompt's place in its file, if the judge cannot handle these."""
     try:
         judge.check(prompt, completions)
     except DataError as error:
@@ -162,16 +187,16 @@ def check_judge(judge: Judge, prompt: Prompt, completions: list[Completion]) -> 
 
 
 def check_model(backend: object) -> None:
-    """Raise before any work when the settings or the folder of a model, or of a judge's model, cannot be used."""
+    """Raise if the settings or the folder of a model, or of a judge's model, cannot be used."""
     for name in ("check_model", "check"):
-        own = getattr(backend, name, None)
-        if own is not None and not inspect.signature(own).parameters:
-            own()
+        check = getattr(backend, name, None)
+        if check is not None and not inspect.signature(check).parameters:
+            check()
             return
 
 
 def versions() -> dict[str, str]:
-    """Versions of the libraries that decide results."""
+    """Versions of the libraries that results depend on."""
     found = {}
     for name in _LIBRARIES:
         try:
@@ -179,21 +204,6 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-class Silent:
-    """Progress for library users and tests: says nothing."""
-
-    stopping = False
-
-    def start(self, stage: str, total: int, unit: str) -> None:
-        """Ignore."""
-
-    def advance(self, count: int = 1, note: str = "") -> None:
-        """Ignore."""
-
-    def say(self, text: str) -> None:
-        """Ignore."""
 
 
 def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:

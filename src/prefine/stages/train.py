@@ -17,8 +17,8 @@ from prefine.models.hf.adapters import base_of, merge, save_adapter, whole
 from prefine.models.hf.backend import HfModel
 from prefine.models.hf.loading import load_model, weights_written
 from prefine.records import Manifest, content_hash
-from prefine.run.config_diff import config_diff
-from prefine.run.folder import RunFolder, fingerprinted
+from prefine.run.config_changes import config_diff, fingerprinted
+from prefine.run.folder import RunFolder
 from prefine.run.tables import table_hash
 from prefine.stages.stage_run import Progress, StageRun, versions
 from prefine.stages.training_inputs import (
@@ -68,7 +68,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     if stage.finished and (folder / "model").is_dir():
         from_main(None)
         return stage.finished
-    run_key = content_hash("train", stage.deciding["train"], stage.inputs)
+    run_key = content_hash("train", stage.fingerprinted["train"], stage.inputs)
     _set_aside_other_run(folder, run_key, progress)
     stage.begin(settings.seed)
     from_main(run_key)
@@ -198,15 +198,16 @@ class _Models:
     ) -> Callable[..., TrainSummary]:
         """Bind `training.loop.train` to everything that all processes share but the examples."""
         settings, reference = config.train, self.reference
-        regularizer, ref_model = settings.regularizer, None
+        regularizer = ref_model = None
+        if settings.regularizer is not None:
+            regularizer = settings.regularizer.resolve("regularizer", where="train.regularizer")
         if reference is not None:
             ref_model = load_model(reference.path, dtype="float32", device=self.policy.device)
         return partial(
             train,
             config=settings,
             loss=settings.loss.resolve("loss", where="train.loss"),
-            regularizer=regularizer
-            and regularizer.resolve("regularizer", where="train.regularizer"),
+            regularizer=regularizer,
             out_dir=config.run_dir,
             run_key=run_key,
             ref_model=ref_model,

@@ -19,38 +19,32 @@ class Kind(NamedTuple):
 
     Attributes:
         columns: Alternatives; a row with all columns of one of them is of this kind.
-        figures: The figures of a file of this kind.
+        figures: The figures of a file, from its path, and from `Extras` if it has a use for any.
         extras: The names of the `Extras` that it has a use for.
     """
 
     columns: tuple[set[str], ...]
-    figures: Callable[[Path, Extras], Iterator[Figures]]
+    figures: Callable[..., Iterator[Figures]]
     extras: tuple[str, ...] = ()
 
 
 # The first kind whose columns fit is taken.
 KINDS: dict[str, Kind] = {
-    "arena_hard": Kind(({"model", "games"},), lambda path, _: arena_hard.figures(path)),
-    "arena_hard_battles": Kind(
-        ({"model_a", "model_b", "winner"},), lambda path, _: arena_hard.battle_figures(path)
-    ),
+    "arena_hard": Kind(({"model", "games"},), arena_hard.figures),
+    "arena_hard_battles": Kind(({"model_a", "model_b", "winner"},), arena_hard.battle_figures),
     "alpaca_eval_table": Kind(
         ({"model", "instruction_id", "len_model", "len_baseline", "preference"},),
         alpaca_eval.table_figures,
         ("calibration",),
     ),
     "alpaca_eval": Kind(({"instruction", "preference"},), alpaca_eval.figures, Extras._fields),
-    "llmbar": Kind(({"label", "results"},), lambda path, _: llmbar.figures(path)),
-    "llmbar_table": Kind(
-        ({"label", "winner_orig", "winner_swap"},), lambda path, _: llmbar.table_figures(path)
-    ),
-    "judgments": Kind(({"comparison", "judge"},), lambda path, _: judgments.figures(path)),
-    "reward_bench_2": Kind(
-        ({"subset", "num_correct", "scores"},), lambda path, _: reward_bench.figures_2(path)
-    ),
+    "llmbar": Kind(({"label", "results"},), llmbar.figures),
+    "llmbar_table": Kind(({"label", "winner_orig", "winner_swap"},), llmbar.table_figures),
+    "judgments": Kind(({"comparison", "judge"},), judgments.figures),
+    "reward_bench_2": Kind(({"subset", "num_correct", "scores"},), reward_bench.figures_2),
     "reward_bench": Kind(
         ({"subset", "results"}, {"subset", "scores_chosen", "scores_rejected"}),
-        lambda path, _: reward_bench.figures(path),
+        reward_bench.figures,
     ),
 }
 
@@ -87,8 +81,9 @@ def annotation_figures(
             raise ConfigError(
                 f"--{extra.replace('_', '-')} is for {users}; {path} is {name}: leave it out"
             )
+    arguments = (path, extras) if KINDS[name].extras else (path,)
     try:
-        return FileFigures(path, name, tuple(KINDS[name].figures(path, extras)))
+        return FileFigures(path, name, tuple(KINDS[name].figures(*arguments)))
     except ValueError as error:
         raise DataError(f"{path}: {error}; correct or remove these rows") from error
 

@@ -145,9 +145,7 @@ def write_judgments(path: Path, judgments: Sequence[ArenaJudgment]) -> None:
     write_lines(path, rows)
 
 
-def battles_of(
-    judgments: Sequence[ArenaJudgment], *, strong_weight: int = STRONG_WEIGHT
-) -> Battles:
+def battles_of(judgments: Sequence[ArenaJudgment]) -> Battles:
     """The rows that `prefine.metrics.win_rates.arena_hard` takes.
 
     Raises:
@@ -166,7 +164,6 @@ def battles_of(
         [one.prompt_id for one in judgments],
         [one.verdicts[0] for one in judgments],
         [one.verdicts[1] for one in judgments],
-        strong_weight=strong_weight,
     )
 
 

@@ -1,1 +1,1 @@
-"""Training: token ids, log-probabilities, reference values, the exact step, the loop and its checkpoints."""
+"""Training: token ids, reference values, the exact gradient of a step, the loop, checkpoints."""

@@ -21,7 +21,7 @@ from prefine.training.reference.prepare import PreparedPairs
 
 EVALUATION_LOG_NAME = "eval_log.jsonl"
 TOP_TOKENS = 10
-"""How many of the likeliest tokens the indicators look at (k). Ours."""
+"""The number of likeliest tokens that the indicators look at (k). Ours."""
 
 Alarm = Literal["collapse", "diffusion"]
 _ALARMS: tuple[Alarm, ...] = ("collapse", "diffusion")
@@ -92,7 +92,9 @@ class EarlyStop:
         now = self._watch = watch(
             self._watch,
             reading,
-            **self._settings.model_dump(include={"keep", "entropy_fall", "mass_fall"}),
+            keep=self._settings.keep,
+            entropy_fall=self._settings.entropy_fall,
+            mass_fall=self._settings.mass_fall,
         )
         for alarm, count in self._readings_on.items():
             self._readings_on[alarm] = count + 1 if getattr(now, alarm) else 0

@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from docstring_parser import Docstring as Sections
 from docstring_parser import ParseError
@@ -31,13 +31,13 @@ class Docstring:
     line; `arguments` are meanings by name and `origins` the words behind "Default:".
     """
 
-    formula: str = ""
-    where: str = ""
-    details: str = ""
-    arguments: dict[str, str] = field(default_factory=dict)
-    origins: dict[str, str] = field(default_factory=dict)
-    returns: str = ""
-    source: str = ""
+    formula: str
+    where: str
+    details: str
+    arguments: dict[str, str]
+    origins: dict[str, str]
+    returns: str
+    source: str
 
 
 def parse(text: str | None) -> Docstring:

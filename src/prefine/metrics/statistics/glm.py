@@ -62,8 +62,6 @@ def cross_validated_strength(
     features: npt.ArrayLike,
     labels: npt.ArrayLike,
     row_weights: npt.ArrayLike,
-    *,
-    strengths: Array = STRENGTHS,
 ) -> float:
     """The C with the best mean score over `FOLDS` folds; row r of N is in fold (N - 1 - r) mod 5.
 
@@ -74,7 +72,6 @@ def cross_validated_strength(
         features: [N, K].
         labels: [N], in [0, 1].
         row_weights: s [N], not negative.
-        strengths: The values of C to choose from.
 
     Raises:
         ValueError: As for `penalised_logistic`, or fewer rows than folds.
@@ -91,16 +88,16 @@ def cross_validated_strength(
         )
     fold = np.arange(len(y))[::-1] % FOLDS
     held_out = fold == np.arange(FOLDS)[:, None]
-    score = np.zeros(len(strengths))
+    score = np.zeros(len(STRENGTHS))
     # From the strongest penalty, each fold's fit is where the next one starts.
     found = np.zeros((FOLDS, x.shape[1]))
-    for k in np.argsort(strengths):
-        found = penalised_logistic(x, y, strengths[k] * rows * ~held_out, start=found)
+    for k in range(len(STRENGTHS)):
+        found = penalised_logistic(x, y, STRENGTHS[k] * rows * ~held_out, start=found)
         for out, b in zip(held_out, found, strict=True):
             p = np.clip(expit(x[out] @ b), 1e-15, 1 - 1e-15)
             loss = y[out] * np.log(p) + (1 - y[out]) * np.log1p(-p)
             score[k] += float(np.mean(rows[out] * loss)) / FOLDS
-    return float(strengths[int(np.argmax(score))])
+    return float(STRENGTHS[int(np.argmax(score))])
 
 
 def _descend(x: Array, y: Array, weights: Array, start: Array) -> Array:

@@ -59,8 +59,6 @@ def diversity(
     Deviation: counts of n-grams instead of sentence embeddings: no model is needed, paraphrases
         count as different.
     """
-    if n < 1:
-        raise ValueError(f"n must be at least 1, got {n}")
     if len(samples_of) < 2:
         raise ValueError(f"diversity needs samples of at least two prompts, got {len(samples_of)}")
     few = [prompt for prompt, texts in samples_of.items() if len(texts) < 2]

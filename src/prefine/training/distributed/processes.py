@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PATIENCE = timedelta(minutes=30)
-"""How long a process waits for the others, such as for the one that writes a checkpoint."""
+"""The time a process waits for the others, such as for the one that writes a checkpoint."""
 
 # In torch's messages, among other errors, these say that a peer has gone.
 _BROKEN = ("gloo", "NCCL", "Connection")

@@ -1,4 +1,4 @@
-"""The whole road on a tiny model: evaluate, train and report over what the stages before have
+"""The whole pipeline on a tiny model: evaluate, train and report over what the stages before have
 left.
 """
 
@@ -17,8 +17,9 @@ from prefine.report.data import OUTCOMES, AnswerExample, Evaluation
 from prefine.run.folder import RunFolder
 from prefine.run.rows import pair_of
 from prefine.run.tables import parts, read_part
-from prefine.stages.plan import check, plan, run_stage, stages_of
-from prefine.stages.results import RunResult, lines_of, result_of
+from prefine.stages.check import check
+from prefine.stages.pipeline import RunResult, lines_of, result_of, run_stage, stages_of
+from prefine.stages.plan import plan
 from prefine.stages.stage_run import Silent
 
 TINY: dict[str, Any] = {
@@ -69,7 +70,7 @@ def configured(folder: Path, model: Path, **sections: Any) -> Any:
     return validate({"run_dir": str(folder), "policy": policy} | TINY | sections, where="test")
 
 
-def walk(config: Any, *stages: str) -> dict[str, Manifest]:
+def run_stages(config: Any, *stages: str) -> dict[str, Manifest]:
     with RunFolder(config.run_dir) as folder:
         folder.adopt_config(config.resolved())
         return {
@@ -90,9 +91,9 @@ def result(config: Any) -> RunResult:
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> Any:
     """A finished run, only to be read."""
-    config = configured(tmp_path_factory.mktemp("road") / "run", tiny_model_folder)
+    config = configured(tmp_path_factory.mktemp("pipeline") / "run", tiny_model_folder)
     check(config)
-    config.__dict__["manifests"] = walk(config)
+    config.__dict__["manifests"] = run_stages(config)
     return config
 
 
@@ -193,9 +194,9 @@ def test_the_report_tells_of_all_stages(done: Any) -> None:
         assert part in page.replace("_", " ")
 
 
-def test_a_second_walk_does_nothing(done: Any) -> None:
+def test_a_second_run_does_nothing(done: Any) -> None:
     before = {path: path.stat().st_mtime_ns for path in done.run_dir.rglob("*.parquet")}
-    again = walk(done, "sample", "rank", "pair", "train", "evaluate")
+    again = run_stages(done, "sample", "rank", "pair", "train", "evaluate")
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert again == {stage: done.manifests[stage] for stage in again}
 
@@ -204,11 +205,17 @@ def test_pairs_of_one_run_train_another(done: Any, tmp_path: Path, tiny_model_fo
     """Weights, token ids and how an answer ended survive; the training is the same."""
     (part,) = parts(done.run_dir / "pairs")
     other = configured(
-        tmp_path / "run", tiny_model_folder, prompts=None, sample=None, rank=None, pair={}, evaluate={},
+        tmp_path / "run",
+        tiny_model_folder,
+        prompts=None,
+        sample=None,
+        rank=None,
+        pair={},
+        evaluate={},
         pairs={"name": "file", "path": str(part)},
-    )  # fmt: skip
+    )
     check(other)
-    walk(other, "pair", "train")
+    run_stages(other, "pair", "train")
     (copied,) = parts(tmp_path / "run" / "pairs")
     assert [pair_of(row) for row in read_part(copied)] == [pair_of(row) for row in read_part(part)]
     assert (tmp_path / "run" / "train_log.jsonl").read_bytes() == (
@@ -238,7 +245,7 @@ def test_an_evaluation_is_stale_when_what_it_reads_has_changed(
             "rank": {"judge": {"name": f"{__name__}:Longer"}},
             "evaluate": settings,
         } | changes
-        return walk(configured(tmp_path / "run", tiny_model_folder, **sections), "evaluate")[
+        return run_stages(configured(tmp_path / "run", tiny_model_folder, **sections), "evaluate")[
             "evaluate"
         ]
 
@@ -262,11 +269,11 @@ def test_too_many_failed_answers_stop_an_evaluation(
     with pytest.raises(
         LimitError, match=r"evaluate: \d of 24 calls failed, more than max_failed_fraction 0\.02"
     ):
-        walk(config, "evaluate")
+        run_stages(config, "evaluate")
     config = configured(
         tmp_path / "run", tiny_model_folder, evaluate=settings | {"max_failed_fraction": 0.5}
     )
-    counts = walk(config, "evaluate")["evaluate"].counts
+    counts = run_stages(config, "evaluate")["evaluate"].counts
     assert counts.taken == 12 == counts.produced + counts.failed["scripted failure"]
 
 
@@ -282,7 +289,7 @@ def test_gold_that_knows_no_such_prompt(tmp_path: Path, tiny_model_folder: Path)
     }
     config = configured(tmp_path / "run", tiny_model_folder, evaluate=settings)
     with pytest.raises(DataError, match=r"prompts\.jsonl, line 1"):
-        walk(config, "evaluate")
+        run_stages(config, "evaluate")
 
 
 def test_a_model_without_weights_scores_no_pairs(
@@ -293,7 +300,7 @@ def test_a_model_without_weights_scores_no_pairs(
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "heldout_pairs").symlink_to(done.run_dir / "heldout_pairs")
     with pytest.raises(ConfigError, match=r"evaluate\.model: 'scripted' has no weights"):
-        walk(config, "evaluate")
+        run_stages(config, "evaluate")
 
 
 @pytest.mark.parametrize("stage", ["sample", "rank", "evaluate"])
@@ -326,7 +333,7 @@ def test_prompts_that_do_not_fit_are_found_before_anything_is_spent(
         check(config)
     if section == "sample":
         with pytest.raises(DataError, match=r"lower sample\.max_new_tokens"):
-            walk(config, "sample")
+            run_stages(config, "sample")
         assert not (tmp_path / "run" / "journal").exists()
 
 
@@ -340,7 +347,7 @@ def test_held_out_prompts_are_counted_before_anything_is_spent(
 
 @pytest.mark.parametrize("pool", ["alpaca_eval_pool", "arena_bench_pool"])
 def test_real_completions(real_data: Path, tmp_path: Path, pool: str) -> None:
-    """Twenty prompts of a real pool, as they are but for one line separator, walk the road of
+    """Twenty prompts of a real pool, as they are but for one line separator, run all stages of
     configs/real.yaml.
     """
     with (real_data / pool / "pool.jsonl").open("rb") as lines:
@@ -363,7 +370,7 @@ def test_real_completions(real_data: Path, tmp_path: Path, pool: str) -> None:
     settings = [f"{name}={value}" for name, value in overrides.items()]
     config = load(real, overrides=settings, run_dir=tmp_path / "run")
     check(config)
-    manifests = walk(config)
+    manifests = run_stages(config)
     assert manifests["sample"].counts.produced == sum(len(row["completions"]) for row in rows)
     metrics = {metric.name: metric for metric in evaluation(config).metrics}
     for name in ("reward_accuracy", "longer_is_better"):

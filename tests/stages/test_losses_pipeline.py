@@ -22,7 +22,7 @@ MPO = {
 }
 
 
-def test_a_mixture_with_schedules_and_a_moving_weight_walks_the_road(place: Place) -> None:
+def test_a_mixture_with_schedules_and_a_moving_weight_runs_all_stages(place: Place) -> None:
     weight = {"schedule": "linear", "start": 0.0, "end": 0.4}
     place.change(
         PAIRS
@@ -67,7 +67,7 @@ def test_a_mixture_with_schedules_and_a_moving_weight_walks_the_road(place: Plac
     ],
     ids=lambda loss: str(loss["name"]),
 )
-def test_losses_that_read_tokens_walk_the_road(place: Place, loss: dict[str, Any]) -> None:
+def test_losses_that_read_tokens_run_all_stages(place: Place, loss: dict[str, Any]) -> None:
     place.change(PAIRS | {"train.loss": loss, "train.max_steps": 2})
     ran = prefine("run", "run.yaml")
     assert ran.code == OK, ran.err

@@ -20,7 +20,7 @@ from prefine.report.data import EvaluationPoint, TrainEnd
 from prefine.report.page import render
 from prefine.report.training import held_out
 from prefine.run.folder import RunFolder
-from prefine.stages.plan import run_stage
+from prefine.stages.pipeline import run_stage
 from prefine.stages.stage_run import Silent
 from report_fixture import REPORT
 from run_place import CONFIG, DATA, OK, PAIRS, Place, good_pairs
@@ -142,7 +142,7 @@ def test_an_early_stop_without_evaluations_is_refused(watched: Place) -> None:
     watched.change({"train.early_stop": {"patience": 1}, "train.evaluate_every": None})
     found = prefine("run", "run.yaml")
     assert found.code == CONFIG
-    assert "early_stop needs evaluations to stop on" in found.err
+    assert "early_stop needs evaluations; set train.evaluate_every" in found.err
 
 
 # --- trackers

@@ -1,0 +1,224 @@
+"""Checks before a run: resolve every component and read every input row, before any work."""
+
+from collections.abc import Collection, Iterable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from prefine.config.sections import Component, Decoding, RunConfig, components
+from prefine.data.import_report import ImportReport
+from prefine.data.sources import open_source
+from prefine.errors import ConfigError
+from prefine.models.protocol import Sampler
+from prefine.records import Completion, Message, Prompt
+from prefine.stages.inputs import (
+    read_completions,
+    read_pairs,
+    read_prompts,
+    readable_by_loss,
+    short_enough,
+    unseen,
+    with_loss_inputs,
+)
+from prefine.stages.pair_options import check_imported
+from prefine.stages.pipeline import STAGES
+from prefine.stages.stage_run import check_judge, check_model
+
+if TYPE_CHECKING:  # a run without a judge does not load them
+    from prefine.judging.protocol import Judge
+
+
+class Inputs(NamedTuple):
+    """The inputs of a run: how many usable rows each has, by its name, and what was set aside."""
+
+    counts: dict[str, int]
+    notes: tuple[str, ...]
+
+
+def check(config: RunConfig, *, strict: bool = False, through: str = STAGES[-1]) -> Inputs:
+    """Check the configuration and its inputs as far as they are on disk.
+
+    Args:
+        config: The configuration.
+        strict: Refuse the first row that would be set aside.
+        through: The last stage that will run; pairs that no loss can read are no fault of a run
+            that ends before.
+
+    Raises:
+        ConfigError: A name or option is wrong, or two components do not go together.
+        DataError: An input has a bad row.
+        BackendError: A model folder cannot be used.
+    """
+    from prefine.stages.training_inputs import (
+        check_adapter,
+        check_evaluation,
+        check_loss,
+        trainable,
+    )
+
+    trains = STAGES.index(through) >= STAGES.index("train")
+    ranked_by = _asked_in_ranking(config)
+    _check_components(config, _never_asked(config, ranked_by, through))
+    if config.pairs is not None:
+        check_imported(config.pair)
+    else:
+        # Here and not above: an import of pairs loads no selector.
+        from prefine.stages.selection import BoundSelector
+
+        BoundSelector(config.pair, None if config.rank is None else config.rank.strategy)
+    if trains:
+        check_loss(config)
+        check_evaluation(config)
+    check_adapter(config, trainable(config.policy, where="policy"))
+    if isinstance(config.train.reference, Component):
+        trainable(config.train.reference, where="train.reference")
+    counts: dict[str, int] = {}
+    notes = [
+        f"{name}: {note}"
+        for name, report in _inputs(config, counts, ranked_by, strict=strict, trains=trains)
+        for note in report.notes()
+    ]
+    prompts = next(
+        counts[name] for name in ("prompts", "completions", "prompts of pairs") if name in counts
+    )
+    if config.pair.held_out_prompts >= prompts:
+        raise ConfigError(
+            f"pair.held_out_prompts: {config.pair.held_out_prompts} of {prompts} prompts leaves "
+            "none to train on"
+        )
+    return Inputs(counts, tuple(notes))
+
+
+def _asked_in_ranking(config: RunConfig) -> dict[str, "Judge"]:
+    """The judges that the strategy asks, by their config path.
+
+    Raises:
+        ConfigError: It asks for ratings and no judge can give them.
+    """
+    if config.rank is None:
+        return {}
+    from prefine.stages.rank import configured_ranker
+
+    ranker = configured_ranker(config)
+    return {"rank.scorer" if one is ranker.scorer else "rank.judge": one for one in ranker.asked}
+
+
+def _never_asked(config: RunConfig, ranked_by: Collection[str], through: str) -> tuple[str, ...]:
+    """The components that are configured and never asked, so that key and folder are not needed.
+
+    That is the judge of a strategy that only rates, where there is a scorer.
+    """
+    evaluates = config.evaluate.prompts is not None and STAGES.index(through) >= STAGES.index(
+        "evaluate"
+    )
+    if "rank.judge" in ranked_by or (evaluates and config.evaluate.judge is None):
+        return ()
+    return ("rank.judge", "rank.judge.model")
+
+
+def _check_components(config: RunConfig, never_asked: Collection[str]) -> None:
+    for where, kind, component in components(config):
+        if kind == "source":
+            open_source(component, where=where)
+        elif kind == "judge":
+            judge = _judge(component, where)
+            if where not in never_asked:
+                check_model(judge)
+        else:
+            given = {"strategy": ("first_slot_bias",), "selector": ("seed",)}.get(kind, ())
+            made = component.resolve(kind, where=where, given=given)
+            if kind == "backend" and where not in never_asked:
+                check_model(made())
+
+
+def _inputs(
+    config: RunConfig,
+    counts: dict[str, int],
+    ranked_by: dict[str, "Judge"],
+    *,
+    strict: bool,
+    trains: bool,
+) -> Iterator[tuple[str, ImportReport]]:
+    """Each input with what was set aside; every row is also checked by those who will work on it.
+
+    The usable rows of each are counted in `counts`.
+    """
+    judges = list(ranked_by.values())
+    ids: set[str] = set()
+    if config.prompts is not None:
+        assert config.sample is not None, "checked by RunConfig"
+        # Here and not above: a run of pairs samples nothing.
+        from prefine.stages.shards import sampler_of
+
+        report = ImportReport(strict=strict)
+        prompts = read_prompts(config.prompts, where="prompts", report=report)
+        ids = _answerable(prompts, judges, sampler_of(config), config.sample, "sample", report)
+        counts["prompts"] = len(ids)
+        yield "prompts", report
+    if config.completions is not None:
+        report = ImportReport(strict=strict)
+        for prompt, completions in read_completions(config.completions, report=report):
+            for judge in judges:
+                check_judge(judge, prompt, completions)
+            ids.add(prompt.id)
+        counts["completions"] = len(ids)
+        yield "completions", report
+    if config.pairs is not None:
+        report = ImportReport(strict=strict)
+        pairs = readable_by_loss(read_pairs(config.pairs, report=report), config.train, report)
+        if trains:
+            pairs = with_loss_inputs(pairs, config.train, report)
+        if strict:
+            from prefine.stages.training_inputs import readable_whole
+
+            pairs = readable_whole(pairs, config, report)
+        ids = {pair.prompt.id for pair in pairs}
+        counts |= {"pairs": report.kept, "prompts of pairs": len(ids)}
+        yield "pairs", report
+    if config.evaluate.prompts is not None:
+        report = ImportReport(strict=strict)
+        where = "evaluate.decoding"
+        # Which prompts will be held out is not known yet; without any, an evaluation prompt among
+        # them is a leak.
+        trained_on = set() if config.pair.held_out_prompts and not strict else ids
+        prompts = read_prompts(config.evaluate.prompts, where="evaluate.prompts", report=report)
+        component = config.evaluate.judge or (config.rank.judge if config.rank else None)
+        judges = [] if component is None else [_judge(component, "evaluate.judge")]
+        # The trained model has the policy's tokenizer and length.
+        policy: Sampler = config.policy.resolve("backend", where="policy")()
+        decoding = config.evaluate.decoding or config.sample or Decoding()
+        unseen_prompts = unseen(prompts, trained_on, report)
+        answerable = _answerable(unseen_prompts, judges, policy, decoding, where, report)
+        counts["evaluation prompts"] = len(answerable)
+        yield "evaluation prompts", report
+
+
+def _answerable(
+    prompts: Iterable[Prompt],
+    judges: Collection["Judge"],
+    sampler: Sampler,
+    decoding: Decoding,
+    where: str,
+    report: ImportReport,
+) -> set[str]:
+    """The ids of the prompts that fit into the model, each also checked by the judges."""
+    # A stand-in for the completions that are yet to be sampled, which will have no metadata.
+    empty = Message(role="assistant", content="")
+
+    def judgeable() -> Iterator[Prompt]:
+        for prompt in prompts:
+            unsampled = Completion(
+                id="unsampled", prompt_id=prompt.id, sample_index=0, message=empty
+            )
+            for judge in judges:
+                check_judge(judge, prompt, [unsampled])
+            yield prompt
+
+    fitting = short_enough(
+        judgeable(), lambda prompt: sampler.check_prompt(prompt, decoding, where=where), report
+    )
+    return {prompt.id for prompt in fitting}
+
+
+def _judge(component: Component, where: str) -> "Judge":
+    from prefine.judging.choose import make_judge
+
+    return make_judge(component, where=where)

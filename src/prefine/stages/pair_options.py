@@ -1,0 +1,92 @@
+"""The options for all pairs, selected or imported, and counts of what they leave out."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, fields
+
+from prefine.config.sections import PairConfig
+from prefine.errors import ConfigError
+from prefine.pairing.filters import TRUNCATED, PairOptions, refusal
+from prefine.records import Completion, PreferencePair
+
+
+@dataclass
+class PairCounts:
+    """Counts of what was left out while pairing, by reason, and of what is worth a note."""
+
+    dropped: Counter[str] = field(default_factory=Counter)
+    prompts_without: int = 0
+    truncated: int = 0
+    unknown_finish: int = 0
+    # Of a selector that could join prompts: how many pairs do; None for the others.
+    across: int | None = None
+
+    def count_truncated(self, completions: Iterable[Completion]) -> None:
+        """Count the completions that the limit has cut, and those that do not say it."""
+        for completion in completions:
+            self.truncated += completion.finish_reason == "length"
+            self.unknown_finish += completion.finish_reason == "unknown"
+
+    def notes(self) -> list[str]:
+        """Lines for the manifest."""
+        notes = []
+        if self.prompts_without:
+            notes.append(f"{self.prompts_without} prompts give nothing to train on")
+        if self.truncated:
+            notes.append(f"{self.truncated} completions left out: {TRUNCATED}")
+        if self.unknown_finish:
+            notes.append(
+                f"pair.drop_truncated: {self.unknown_finish} completions do not say whether they "
+                f"were {TRUNCATED}, and stay"
+            )
+        if self.across == 0:
+            notes.append(
+                "no pair joins two prompts: raise pair.pairs_per_prompt, or let the selector take "
+                "such pairs alone (joint: keep: across)"
+            )
+        return notes
+
+
+def options_of(settings: PairConfig) -> PairOptions:
+    """The options that all selectors share."""
+    return PairOptions(
+        **{option.name: getattr(settings, option.name) for option in fields(PairOptions)}
+    )
+
+
+def check_imported(settings: PairConfig) -> list[str]:
+    """Return notes on what of section `pair` is not used for pairs that are imported.
+
+    Raises:
+        ConfigError: An option needs the scores of a ranking, or the selector's own options are
+            wrong.
+    """
+    if settings.length_penalty:
+        raise ConfigError(
+            "pair.length_penalty: corrects the scores of rankings, and this configuration starts "
+            "with pairs; use pair.max_length_ratio"
+        )
+    if settings.selector == PairConfig().selector:
+        return []
+    settings.selector.resolve("selector", where="pair.selector", given=("seed",))
+    return [
+        f"pair.selector {settings.selector.name!r} is not used: this configuration starts with "
+        "pairs"
+    ]
+
+
+def allowed(
+    pairs: Iterable[PreferencePair], options: PairOptions, dropped: Counter[str]
+) -> Iterator[PreferencePair]:
+    """The imported pairs that the options allow; the others are counted by reason."""
+    taken: Counter[str] = Counter()
+    limit = options.pairs_per_prompt
+    for pair in pairs:
+        reason = refusal(pair, options)
+        if reason is None and limit is not None and taken[pair.prompt.id] >= limit:
+            reason = "enough pairs of the prompt"
+        if reason is None:
+            taken[pair.prompt.id] += 1
+            yield pair
+        else:
+            dropped[reason] += 1
