@@ -442,3 +442,30 @@ def test_nothing_but_configurations_and_the_modules_that_they_name_lies_in_confi
         if path.is_file() and path.suffix != ".pyc"
     ]
     assert not [path for path in files if path.suffix != ".yaml" and path.name not in named]
+
+
+# --- words
+
+
+DOCSTRING_RIDDLES = ("What", "Whether", "How", "Who", "Nothing")
+
+
+def test_a_class_name_has_one_meaning() -> None:
+    homes: dict[str, list[str]] = {}
+    for module in MODULES.values():
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.ClassDef):
+                homes.setdefault(node.name.lstrip("_"), []).append(module.name)
+    assert not {name: places for name, places in homes.items() if len(places) > 1}
+
+
+def test_docstrings_say_what_is_done_or_returned() -> None:
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    wrong = [
+        f"{module.name}: {text.splitlines()[0]}"
+        for module in MODULES.values()
+        for node in ast.walk(module.tree)
+        if isinstance(node, kinds) and (text := ast.get_docstring(node))
+        if text.split()[0].strip(",:") in DOCSTRING_RIDDLES
+    ]
+    assert not wrong, "\n".join(wrong)

@@ -14,7 +14,7 @@ from prefine.suites.reading import first_row
 from prefine.suites.reward_bench import results as reward_bench
 
 
-class Kind(NamedTuple):
+class AnnotationKind(NamedTuple):
     """A kind of file.
 
     Attributes:
@@ -29,20 +29,28 @@ class Kind(NamedTuple):
 
 
 # The first kind whose columns fit is taken.
-KINDS: dict[str, Kind] = {
-    "arena_hard": Kind(({"model", "games"},), arena_hard.figures),
-    "arena_hard_battles": Kind(({"model_a", "model_b", "winner"},), arena_hard.battle_figures),
-    "alpaca_eval_table": Kind(
+KINDS: dict[str, AnnotationKind] = {
+    "arena_hard": AnnotationKind(({"model", "games"},), arena_hard.figures),
+    "arena_hard_battles": AnnotationKind(
+        ({"model_a", "model_b", "winner"},), arena_hard.battle_figures
+    ),
+    "alpaca_eval_table": AnnotationKind(
         ({"model", "instruction_id", "len_model", "len_baseline", "preference"},),
         alpaca_eval.table_figures,
         ("calibration",),
     ),
-    "alpaca_eval": Kind(({"instruction", "preference"},), alpaca_eval.figures, Extras._fields),
-    "llmbar": Kind(({"label", "results"},), llmbar.figures),
-    "llmbar_table": Kind(({"label", "winner_orig", "winner_swap"},), llmbar.table_figures),
-    "judgments": Kind(({"comparison", "judge"},), judgments.figures),
-    "reward_bench_2": Kind(({"subset", "num_correct", "scores"},), reward_bench.figures_2),
-    "reward_bench": Kind(
+    "alpaca_eval": AnnotationKind(
+        ({"instruction", "preference"},), alpaca_eval.figures, Extras._fields
+    ),
+    "llmbar": AnnotationKind(({"label", "results"},), llmbar.figures),
+    "llmbar_table": AnnotationKind(
+        ({"label", "winner_orig", "winner_swap"},), llmbar.table_figures
+    ),
+    "judgments": AnnotationKind(({"comparison", "judge"},), judgments.figures),
+    "reward_bench_2": AnnotationKind(
+        ({"subset", "num_correct", "scores"},), reward_bench.figures_2
+    ),
+    "reward_bench": AnnotationKind(
         ({"subset", "results"}, {"subset", "scores_chosen", "scores_rejected"}),
         reward_bench.figures,
     ),

@@ -182,7 +182,7 @@ def percent_of_logits(logits: Array) -> Array:
     return percent
 
 
-class _Fit(NamedTuple):
+class _StyleFit(NamedTuple):
     """A fit, repeated on bootstrap samples.
 
     Attributes:
@@ -224,7 +224,7 @@ def _fit(
     prompt: npt.NDArray[np.integer],
     names: list[str],
     resampling: Resampling,
-) -> _Fit:
+) -> _StyleFit:
     labels = [*names, *STYLE_FEATURES]
     found = _fit_moving(design, y, w, labels, None)
     prompts = int(prompt.max()) + 1
@@ -237,7 +237,7 @@ def _fit(
                 unbounded += 1
             else:
                 draws.append(refit[: len(names)])
-    return _Fit(found, np.array(draws).reshape(-1, len(names)), unbounded)
+    return _StyleFit(found, np.array(draws).reshape(-1, len(names)), unbounded)
 
 
 def _fit_moving(design: Array, y: Array, w: Array, labels: list[str], start: Array | None) -> Array:

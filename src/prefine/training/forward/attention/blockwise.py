@@ -24,8 +24,8 @@ KEPT_KEYS = 512
 """Up to this many keys, probabilities are kept for the backward pass; more are computed again."""
 
 
-class _Kind(NamedTuple):
-    """What masks depend on beside their size: query heads per key head, dtype and device."""
+class _MaskKind(NamedTuple):
+    """All that masks depend on beside their size: query heads per key head, dtype and device."""
 
     heads_per_key: int
     dtype: torch.dtype
@@ -58,7 +58,7 @@ class _Segment(NamedTuple):
 
 
 @lru_cache(maxsize=16)
-def _plan(layout: Layout, rule: AttentionRule, kind: _Kind) -> tuple[_Segment, ...]:
+def _plan(layout: Layout, rule: AttentionRule, kind: _MaskKind) -> tuple[_Segment, ...]:
     """The segments of a row; the same for all layers with this window, and for both directions."""
     segments: list[_Segment] = []
     for trees in _bundles(layout):
@@ -99,7 +99,7 @@ def _query_blocks(
     split: int,
     rest_start: int,
     rule: AttentionRule,
-    kind: _Kind,
+    kind: _MaskKind,
 ) -> Iterator[_QueryBlock]:
     """Cut the queries of a text into blocks; the text may stand in the row in two pieces.
 
@@ -210,7 +210,7 @@ def _steps(
 ) -> Iterator[tuple[_QueryBlock, Float[Tensor, "kv_heads n d"], Float[Tensor, "kv_heads n d"]]]:
     """All blocks of a row with their keys and values, which the next step overwrites."""
     buffered: Tree | None = None
-    for rows, tree, blocks in _plan(layout, rule, _Kind(heads_per_key, k.dtype, k.device)):
+    for rows, tree, blocks in _plan(layout, rule, _MaskKind(heads_per_key, k.dtype, k.device)):
         if tree is None:
             keys, values = k[:, rows], v[:, rows]
         else:
@@ -277,7 +277,7 @@ def _probabilities(
     mask = block.mask
     if mask is None:
         count = block.queries.stop - block.queries.start
-        kind = _Kind(scores.shape[1] // count, scores.dtype, scores.device)
+        kind = _MaskKind(scores.shape[1] // count, scores.dtype, scores.device)
         mask = _mask(count, scores.shape[-1], rule.window, kind)
     scores[..., scores.shape[-1] - mask.shape[1] :] += mask
     if scores.is_cpu:
@@ -286,11 +286,11 @@ def _probabilities(
 
 
 @lru_cache(maxsize=2 * QUERIES)
-def _causal_mask(count: int, kind: _Kind) -> Float[Tensor, "n count"]:
+def _causal_mask(count: int, kind: _MaskKind) -> Float[Tensor, "n count"]:
     return _mask(count, count, None, kind)
 
 
-def _mask(count: int, keys: int, window: int | None, kind: _Kind) -> Float[Tensor, "n keys"]:
+def _mask(count: int, keys: int, window: int | None, kind: _MaskKind) -> Float[Tensor, "n keys"]:
     """-inf where a key is later than the query, or a window or more before it."""
     query = torch.arange(keys - count, keys, device=kind.device)[:, None]
     key = torch.arange(keys, device=kind.device)
@@ -298,7 +298,7 @@ def _mask(count: int, keys: int, window: int | None, kind: _Kind) -> Float[Tenso
     return _additive(hidden if window is None else hidden | (key <= query - window), kind)
 
 
-def _additive(hidden: Bool[Tensor, "queries keys"], kind: _Kind) -> Float[Tensor, "n keys"]:
+def _additive(hidden: Bool[Tensor, "queries keys"], kind: _MaskKind) -> Float[Tensor, "n keys"]:
     """-inf where a key is hidden, a row for each query; those of a token stand side by side."""
     hidden = hidden.to(kind.device).repeat_interleave(kind.heads_per_key, dim=0)
     return torch.zeros(hidden.shape, dtype=kind.dtype, device=kind.device).masked_fill_(
