@@ -1,4 +1,4 @@
-"""What the head computes for each scored token, and the same values in the order of the pairs."""
+"""Values that the head computes for each scored token, and the same in the order of the pairs."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple

@@ -25,7 +25,7 @@ KEPT_KEYS = 512
 
 
 class _Kind(NamedTuple):
-    """What masks depend on beside their size: query heads per key head, dtype and device."""
+    """The dependencies of masks beside their size: query heads per key head, dtype and device."""
 
     heads_per_key: int
     dtype: torch.dtype

@@ -10,7 +10,7 @@ from prefine.training.batches.packing import Layout
 
 
 class AttentionRule(NamedTuple):
-    """How scores become probabilities: scale, window of positions in sight, and soft-cap.
+    """Rule that turns scores into probabilities: scale, window of positions in sight, and soft-cap.
 
     With `only_scored` nothing reads the output of a prompt's tokens but the last one; it need not
     be computed.
