@@ -64,7 +64,8 @@ ANSWERS = {
 
 JUDGE = """
 def native(prompt, completion):
-    script = range(0x600, 0x700) if any(0x600 <= ord(c) < 0x700 for c in prompt.text) else range(0x3000, 0xA000)
+    arabic = any(0x600 <= ord(c) < 0x700 for c in prompt.text)
+    script = range(0x600, 0x700) if arabic else range(0x3000, 0xA000)
     return sum(ord(c) in script for c in completion.text) / max(len(completion.text), 1)
 """
 
@@ -240,7 +241,8 @@ def test_arabic_runs_from_right_to_left_in_a_browser(run: Path) -> None:
                 const range = document.createRange();
                 range.selectNodeContents(box);
                 const line = range.getClientRects()[0], around = box.getBoundingClientRect();
-                return [box.textContent, line.left - around.left < 2, around.right - line.right < 2];
+                const left = line.left - around.left < 2, right = around.right - line.right < 2;
+                return [box.textContent, left, right];
             })"""
         )
         assert seen.complaints == []
