@@ -31,7 +31,7 @@ class Result(NamedTuple):
 
 def prefine(*arguments: str) -> Result:
     """Run the command's own entry point in this process."""
-    before, out, err = sys.argv, io.StringIO(), io.StringIO()
+    before, path, out, err = sys.argv, [*sys.path], io.StringIO(), io.StringIO()
     sys.argv = ["prefine", *arguments]
     try:
         with redirect_stdout(out), redirect_stderr(err):
@@ -39,7 +39,8 @@ def prefine(*arguments: str) -> Result:
     except SystemExit as end:
         return Result(end.code, out.getvalue(), err.getvalue())
     finally:
-        sys.argv = before
+        # The command looks for users' modules in its folder, which is that of this test alone.
+        sys.argv, sys.path[:] = before, path
     raise AssertionError("the command did not exit")
 
 

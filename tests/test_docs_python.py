@@ -73,7 +73,7 @@ def test_the_examples_of_the_page_run(
     found = run("docs/python.md", stand_ins)
     assert "chosen answers: " in capsys.readouterr().out
     assert Path("runs/python-lora/model/adapter_config.json").is_file()
-    assert Path("runs/python-road/model/model.safetensors").is_file()
+    assert Path("runs/python-pipeline/model/model.safetensors").is_file()
     assert found["pairs"] and found["found"].contests and len(found["loss"]) == 2
 
 

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING
 from prefine.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from prefine import losses, metrics, ranking
+    from prefine import losses, metrics, ranking, regularizers
     from prefine.api.data import make_lists, make_pairs, rank, sample
     from prefine.api.evaluating import evaluate
     from prefine.api.reading import read_completions, read_pairs, read_prompts
     from prefine.api.simulating import simulate
     from prefine.api.training import Trained, train
     from prefine.config.sections import TrainConfig
-    from prefine.losses import regularizers
     from prefine.records import Completion, PreferenceList, PreferencePair, Prompt, Ranking
     from prefine.simulator import JudgeModel, Prices
 
@@ -51,8 +50,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "prefine": ("losses", "metrics", "ranking"),
-    "prefine.losses": ("regularizers",),
+    "prefine": ("losses", "metrics", "ranking", "regularizers"),
     "prefine.api.reading": ("read_completions", "read_pairs", "read_prompts"),
     "prefine.api.data": ("make_lists", "make_pairs", "rank", "sample"),
     "prefine.api.evaluating": ("evaluate",),

@@ -128,7 +128,7 @@ def test_a_loss_that_cannot_be_is_refused(
         ("0.1", ("train.regularizer_weight: Input should be a valid number (got '0.1')",)),
         (
             {"schedule": "linear", "start": 0.1, "end": -1},
-            ("train.regularizer_weight: start and end must be at least",),
+            ("train.regularizer_weight: Input should be greater than or equal to 0 (got -1.0)",),
         ),
         ({"schedule": "linear", "start": 0.1}, ("train.regularizer_weight: end is missing",)),
         ({"start": 0.1, "end": 1}, ("train.regularizer_weight.schedule: Field required",)),

@@ -145,16 +145,19 @@ def rank(
     ranker.check(groups)
     shown.start("rank", len(groups), "prompts")
     rankings: list[Ranking] = []
-    with answer_log(journal) as log:
-        engine = CallEngine(
-            log, max_calls=max_calls, max_cost=max_cost, should_stop=lambda: shown.stopping
-        )
-        for shard in chunks(groups, SHARD):
-            rankings += ranker.rank(engine, ranker.candidates(shard))
-            ranker.counts.check(max_failed_fraction, where="rank", journal=log)
-            shown.advance(len(shard))
-    without = (f"{n} prompts have no ranking: {reason}" for reason, n in ranker.dropped.items())
-    warn([*without, *ranker.notes()])
+    try:
+        with answer_log(journal) as log:
+            engine = CallEngine(
+                log, max_calls=max_calls, max_cost=max_cost, should_stop=lambda: shown.stopping
+            )
+            for shard in chunks(groups, SHARD):
+                rankings += ranker.rank(engine, ranker.candidates(shard))
+                ranker.counts.check(max_failed_fraction, where="rank", journal=log)
+                shown.advance(len(shard))
+    finally:
+        dropped = ranker.dropped.items()
+        warn(f"{count} prompts have no ranking: {reason}" for reason, count in dropped)
+    warn(ranker.notes())
     return rankings
 
 

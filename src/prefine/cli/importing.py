@@ -48,14 +48,14 @@ def convert(
         rows = read_files(files, given, where="import")
     else:
         rows = read(Component.model_validate({"name": "hub", "path": hub, **given}), where="import")
-    screen = ImportReport(strict=strict)
-    recognised = write_entries(rows, entry, out, screen)
+    report = ImportReport(strict=strict)
+    recognised = write_entries(rows, entry, out, report)
     unit = "pairs" if entry == "pairs" else "prompts"
     return [
         f"layout   {recognised}",
-        f"read     {screen.read:>9,} {unit}",
-        f"written  {screen.kept:>9,} {unit} to {out}",
-        *screen.notes(),
+        f"read     {report.read:>9,} {unit}",
+        f"written  {report.kept:>9,} {unit} to {out}",
+        *report.notes(),
     ]
 
 

@@ -176,9 +176,11 @@ def lookup(kind: Kind, name: str, *, where: str) -> Any:
         if name in TABLES[kind]:
             message = f"{kind} {name!r} needs the package {error.name!r}; install prefine[train]"
             raise ConfigError(f"{where}: {message}") from error
+        remedy = "put the folder of your module on PYTHONPATH"
+        if (error.name or "").startswith("prefine."):
+            remedy = "CHANGELOG.md has the new places of modules that moved"
         raise ConfigError(
-            f"{where}.name: cannot import {module_name!r} of {name!r}: {error}; "
-            "put the folder of your module on PYTHONPATH"
+            f"{where}.name: cannot import {module_name!r} of {name!r}: {error}; {remedy}"
         ) from error
     except (ImportError, SyntaxError, ValueError) as error:
         raise ConfigError(
@@ -312,14 +314,16 @@ def or_schedule(number: Any) -> GetPydanticSchema:
             for value in schedule.ends:
                 adapter.validate_python(value)
         except ValidationError as error:
-            raise ValueError(error.errors()[0]["msg"]) from error
+            raise ValueError(f"{error.errors()[0]['msg']} (got {value!r})") from error
         return schedule
 
     # The discriminator chooses one of the two, so that problems are those of this one alone.
     either = Annotated[
         Annotated[number, Tag("(number)")]
         | Annotated[Schedule, AfterValidator(check_ends), Tag("(schedule)")],
-        Discriminator(lambda value: "(schedule)" if _is_schedule(value) else "(number)"),
+        Discriminator(
+            lambda value: "(schedule)" if isinstance(value, Schedule | Mapping) else "(number)"
+        ),
     ]
     return GetPydanticSchema(lambda _, handler: handler.generate_schema(either))
 
@@ -357,12 +361,16 @@ def describe(error: ValidationError, where: str, model: type[BaseModel]) -> str:
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             message = f"unknown key; {suggest(path[-1], _fields(model, path[:-1]))}"
-        elif _is_schedule(problem["input"]) and "(schedule)" not in problem["loc"]:
+        elif (
+            problem["type"] != "value_error"
+            and _is_schedule(problem["input"])
+            and "(schedule)" not in problem["loc"]
+        ):
             message = "has no schedule; only losses and regularizers have, for any numbers"
         elif problem["type"] == "model_type":
             message = "expected a section: keys with values, such as {name: ...}"
         # A whole section would not help as the value.
-        if path and problem["type"] not in ("missing", "extra_forbidden"):
+        if path and problem["type"] not in ("missing", "extra_forbidden") and "(got" not in message:
             message += f" (got {_SHORT.repr(problem['input'])})"
         place = ".".join([where, *path] if where else path)
         lines.append(f"{place}: {message}" if place else message)

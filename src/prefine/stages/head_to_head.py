@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from prefine.calls.engine import CallEngine, top_reasons
+from prefine.config.components import checked
 from prefine.config.sections import Decoding, EvaluateConfig
 from prefine.errors import LimitError
 from prefine.judging.counts import JudgeCounts
@@ -68,13 +69,21 @@ def answer_both(
     """
     progress.start("evaluate", 2 * len(prompts), "answers")
     answers: list[dict[str, Completion]] = []
-    for number, sampler in enumerate(samplers):
-        drawing = Decoding(
-            temperature=decoding.temperature,
-            top_p=decoding.top_p,
-            max_new_tokens=decoding.max_new_tokens,
-            seed=decoding.seed + number,
+    # Both are checked before anything is sampled: a seed has a largest value.
+    drawings = [
+        checked(
+            Decoding,
+            {
+                "temperature": decoding.temperature,
+                "top_p": decoding.top_p,
+                "max_new_tokens": decoding.max_new_tokens,
+                "seed": decoding.seed + number,
+            },
+            where="evaluate.decoding",
         )
+        for number in range(len(samplers))
+    ]
+    for number, (sampler, drawing) in enumerate(zip(samplers, drawings, strict=True)):
         found: dict[str, Completion] = {}
         with TableWriter(tables[number], "completions") if tables else nullcontext() as table:
             for shard in until_stopped(chunks(prompts, SHARD), progress):

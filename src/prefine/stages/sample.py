@@ -115,7 +115,7 @@ def _import(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
 
     shards = chunks(read_completions(config.completions), SHARD)
     with TableWriter(folder / "completions", "completions") as table:
-        for number, groups in enumerate(until_stopped(shards, progress)):
+        for number, groups in enumerate(shards):
             table.write(completion_rows(groups), key=shard_key("import", number))
             progress.advance(len(groups))
     stage.set_aside(report)

@@ -154,12 +154,12 @@ def read_held_out(table: Path, policy: HfModel, config: RunConfig) -> TokenizedP
 
 
 def readable_whole(
-    pairs: Iterable[PreferencePair], config: RunConfig, screen: ImportReport
+    pairs: Iterable[PreferencePair], config: RunConfig, report: ImportReport
 ) -> Iterator[PreferencePair]:
     """Yield the pairs that training would read unshortened; count the others as dropped.
 
     Raises:
-        DataError: The screen is strict and there is another.
+        DataError: The report is strict and there is another.
     """
     reader = _reader(trainable(config.policy, where="policy"), config)
     for pair in pairs:
@@ -171,8 +171,8 @@ def readable_whole(
             continue
         why = reading.dropped or "training would shorten it to the token limit"
         remedy = "raise train.max_prompt_tokens or train.max_completion_tokens, or remove the row"
-        screen.kept -= 1
-        screen.drop(UselessRow(f"not read whole ({why})", f"{where}: {why}; {remedy}"), where)
+        report.kept -= 1
+        report.drop(UselessRow(f"not read whole ({why})", f"{where}: {why}; {remedy}"), where)
 
 
 def _reader(policy: HfModel, config: RunConfig) -> PairReader:

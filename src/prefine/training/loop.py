@@ -247,7 +247,7 @@ class TrainingRun:
     @property
     def is_over(self) -> bool:
         """Return True after the last update, or when an alarm has stopped training."""
-        return self.done == self.schedule.steps or self.evaluations.stopped_by is not None
+        return self.done >= self.schedule.steps or self.evaluations.stopped_by is not None
 
     def step(self, on_step: Callable[[StepRow], None] | None) -> None:
         """Make one update and log it, then evaluate and save if these are due."""

@@ -124,13 +124,13 @@ class Trackers:
         """
         values = flat_row(row, kind)
         for name, tracker in [*self._started.items()]:
-            last_steps = self._entries[name].setdefault("steps", {})
+            last_steps = self._entries[name].get("steps", {})
             if step <= last_steps.get(kind, -1):
                 continue
             with self._failure_noted(name, f"step {step}"):
                 tracker.log(values, step=step)
                 if name not in _SHOWS_A_STEP_ONCE:
-                    last_steps[kind] = step
+                    self._entries[name]["steps"] = last_steps | {kind: step}
                     self._write_record()
 
     def close(self) -> None:

@@ -121,7 +121,9 @@ def evaluate(
         NumericsError: A pair's loss or regularizer is not finite.
     """
     wanted = Wanted(sum_p2="vocabulary" in objective.needs, top_k=top_k)
-    run = _Step(forward, table, objective, examples, f"evaluation after step {step}", wanted)
+    run = _Step(
+        forward, table, objective, examples, f"evaluation after step {step}", wanted, effect=""
+    )
     pairs, policy_tokens = run.policy_tokens(batches, wanted)
     known, cross_logps = table.rows(pairs), run.cross_logps(mismatched)
     with torch.no_grad():
@@ -132,7 +134,7 @@ def evaluate(
 
 @dataclass(frozen=True)
 class _Step:
-    """A step; `when` names it in messages."""
+    """A step; `when` names it in messages, `effect` says what a refusal left undone."""
 
     forward: Forward
     table: PairTable
@@ -140,6 +142,7 @@ class _Step:
     examples: Sequence[TokenizedPair]
     when: str
     wanted: Wanted
+    effect: str = "; no update was made"
 
     def local(self, batches: Sequence[PackedBatch]) -> StepTerms:
         """One pass over the batches, for losses that depend on one pair at a time.
@@ -310,8 +313,8 @@ class _Step:
                 bad = culprits if culprits.any() else torch.ones_like(bad)
             ids = [self.examples[index].id for index in pairs[bad.to(pairs.device)].tolist()]
             raise NumericsError(
-                f"{self.when}: the loss of {len(ids)} of {len(bad)} pairs is not finite; no update "
-                f"was made. Pairs: {', '.join(ids[:8])}. Lower the learning rate, or look at these "
-                "pairs"
+                f"{self.when}: the loss of {len(ids)} of {len(bad)} pairs is not finite"
+                f"{self.effect}. Pairs: {', '.join(ids[:8])}. Lower the learning rate, or look at "
+                "these pairs"
             )
         return loss, regularizer
