@@ -34,7 +34,7 @@ class Batch(NamedTuple, Generic[A]):
 
 
 class AnswerLog(Protocol):
-    """Where answers are kept; `prefine.run.journal.Journal` is one on disk."""
+    """Keeps answers by key; `prefine.run.journal.Journal` is one on disk."""
 
     def answers(self, keys: Iterable[str]) -> dict[str, str]:
         """The stored answers among `keys`."""

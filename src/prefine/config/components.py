@@ -27,6 +27,7 @@ from pydantic import (
     ValidationError,
     create_model,
 )
+from pydantic_core import PydanticCustomError
 
 from prefine.errors import ConfigError
 from prefine.schedules import Schedule
@@ -314,7 +315,10 @@ def or_schedule(number: Any) -> GetPydanticSchema:
             for value in schedule.ends:
                 adapter.validate_python(value)
         except ValidationError as error:
-            raise ValueError(f"{error.errors()[0]['msg']} (got {value!r})") from error
+            # The number at fault is said, not the schedule that it ends.
+            found = error.errors()[0]["msg"]
+            context = {"found": found, "value": value}
+            raise PydanticCustomError("schedule_end", "{found}", context) from error
         return schedule
 
     # The discriminator chooses one of the two, so that problems are those of this one alone.
@@ -362,7 +366,7 @@ def describe(error: ValidationError, where: str, model: type[BaseModel]) -> str:
         if problem["type"] == "extra_forbidden":
             message = f"unknown key; {suggest(path[-1], _fields(model, path[:-1]))}"
         elif (
-            problem["type"] != "value_error"
+            problem["type"] not in ("value_error", "missing")
             and _is_schedule(problem["input"])
             and "(schedule)" not in problem["loc"]
         ):
@@ -370,8 +374,9 @@ def describe(error: ValidationError, where: str, model: type[BaseModel]) -> str:
         elif problem["type"] == "model_type":
             message = "expected a section: keys with values, such as {name: ...}"
         # A whole section would not help as the value.
-        if path and problem["type"] not in ("missing", "extra_forbidden") and "(got" not in message:
-            message += f" (got {_SHORT.repr(problem['input'])})"
+        if path and problem["type"] not in ("missing", "extra_forbidden"):
+            value = problem.get("ctx", {}).get("value", problem["input"])
+            message += f" (got {_SHORT.repr(value)})"
         place = ".".join([where, *path] if where else path)
         lines.append(f"{place}: {message}" if place else message)
     return "\n".join(lines)

@@ -2,8 +2,8 @@
 
 A policy is a sub-generator, `won = yield from lazy(champion, challenger)`. It returns True when the
 challenger wins and False when the champion stays. A tie is no win: the champion stays. It returns
-None when failed calls leave the question
-open: the duel is missing data, so the champion stays but nobody has lost.
+None when failed calls leave the question open: the duel is missing data, so the champion stays but
+nobody has lost.
 """
 
 from collections.abc import Callable, Generator, Mapping, Sequence

@@ -80,7 +80,7 @@ class Scale:
 
     @property
     def ends(self) -> tuple[str, str]:
-        """Where the scale begins and ends."""
+        """The first and the last value of the scale."""
         return self(self.low), self(self.high)
 
 

@@ -90,7 +90,7 @@ def trained_on(folder: RunFolder) -> frozenset[str]:
 def readable_by_loss(
     pairs: Iterable[PreferencePair], settings: TrainConfig, report: ImportReport | None = None
 ) -> Iterator[PreferencePair]:
-    """The same pairs; each must be of one prompt, unless the loss compares answers to two.
+    """Pass the pairs on; refuse one across prompts, unless the loss compares answers to two.
 
     Args:
         pairs: The pairs as they are read.
@@ -119,7 +119,7 @@ def readable_by_loss(
 def with_loss_inputs(
     pairs: Iterable[PreferencePair], settings: TrainConfig, report: ImportReport | None = None
 ) -> Iterator[PreferencePair]:
-    """The same pairs; each must have all that the loss and the regularizer read of it.
+    """Pass the pairs on; refuse one that lacks what the loss or the regularizer reads of it.
 
     Args:
         pairs: The pairs as they are read.

@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from prefine.atomic import sync
 from prefine.errors import ConfigError
 from prefine.records import SCHEMA_VERSION
 
@@ -74,11 +75,11 @@ def save(folder: Path, checkpoint: Checkpoint, *, run_key: str, keep: int) -> No
     hashes = {file.name: _sha256(file) for file in sorted(temporary.iterdir())}
     (temporary / "hashes.json").write_text(json.dumps(hashes), encoding="utf-8")
     for path in [*temporary.iterdir(), temporary]:
-        _fsync(path)
+        sync(path)
     # A folder cannot be renamed over a full one; the old one is of the same step, or damaged.
     shutil.rmtree(target, ignore_errors=True)
     temporary.rename(target)
-    _fsync(folder)
+    sync(folder)
     # A later one is damaged, else training would have resumed from it.
     whole = [path for path in _oldest_first(folder) if _step(path) <= step]
     for old in {*_oldest_first(folder)} - {*whole[-keep:]}:
@@ -151,11 +152,3 @@ def _damage(path: Path) -> str | None:
 def _sha256(file: Path) -> str:
     with file.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

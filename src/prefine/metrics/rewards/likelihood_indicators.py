@@ -63,7 +63,7 @@ class IndicatorReading(NamedTuple):
 
 @dataclass(frozen=True)
 class Watch:
-    """Where the alarms stand after some readings.
+    """The state of the alarms after some readings.
 
     Attributes:
         top_entropy: Moving average of H_k.
@@ -263,7 +263,7 @@ def watch_all(
     entropy_fall: float = 0.2,
     mass_fall: float = 0.05,
 ) -> tuple[Watch, ...]:
-    """Where the alarms stand after each of the readings, see `watch`.
+    """Return the state of the alarms after each of the readings, see `watch`.
 
     Raises:
         ValueError: As `watch`.

@@ -105,7 +105,7 @@ def percentage(
 def percent(
     name: str, values: npt.ArrayLike, resampling: Resampling, groups: Groups | None = None
 ) -> MetricValue:
-    """The same as `percentage`."""
+    """Compute a `percentage` with a `Resampling` in place of its two numbers."""
     array = probabilities(values, name=name)
     sums, counts = by_group(array, groups)
     error, interval = None, None

@@ -19,8 +19,8 @@ def joint(
 
     The prompts stand in a ring, in the order of a seeded hash; the losers are those of the prompts
     that follow. So a new prompt changes the partner of one other prompt only. Whether an answer is
-    good or bad was judged within its own
-    prompt: scores of two prompts have no common zero, so such a pair has no gap and no probability.
+    good or bad was judged within its own prompt: scores of two prompts have no common zero, so such
+    a pair has no gap and no probability.
 
     Args:
         choices: The choices that are wanted within each prompt, by the prompt's id; one at least.

@@ -60,8 +60,7 @@ def eubo(
     judge does not favour, where the verdict is most open. A pair's other order is asked too, when
     that is worth more than another pair; of pairs whose verdict was a probability, only when all
     have been asked. The last duel, and after a scan all of them, are those after which the best is
-    expected to look
-    best: an exact look one step ahead.
+    expected to look best: an exact look one step ahead.
 
     The champion is the winner of the start until it loses a duel, or stated probabilities
     contradict each other: A above B above C, but A above C by less than one of the two. Then it is

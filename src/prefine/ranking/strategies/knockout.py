@@ -23,9 +23,8 @@ def knockout(
     """Find the best of M completions with M - 1 duels in ceil(log2 M) rounds of duels.
 
     The best one has to win log2 M duels, where a scan asks for up to M - 1 in a row. In a duel the
-    lower index is the
-    champion: it stays unless it is beaten. With an odd number the last one has a bye, and is first
-        in the next round.
+    lower index is the champion: it stays unless it is beaten. With an odd number the last one has a
+    bye, and is first in the next round.
 
     `last_loser` is the loser of the last duel that the final champion won. A duel without a verdict
     is nobody's loss: the one with more won duels goes on, else the lower index. So the champion has

@@ -13,8 +13,7 @@ def pointwise(num_completions: int) -> Strategy:
     """Rank M completions by one rating each, asked in one round; equal ratings by index.
 
     If ratings failed, champion and worst are those of the others, `order` and `scores` are None. A
-    rating alone says
-    nothing: with fewer than two of them every field is None.
+    rating alone says nothing: with fewer than two of them every field is None.
 
     Args:
         num_completions: M, at least 2.

@@ -43,10 +43,8 @@ def round_robin(
     differ by less than the fit's accuracy the lower index is first.
 
     A duel of which a call failed is missing: it counts for nobody. If a completion has no answered
-    duel, its place is
-    unknown: champion and worst are those of the others, `order` and `scores` are None. If no duel
-        was answered, nothing
-    was found and every field is None.
+    duel, its place is unknown: champion and worst are those of the others, `order` and `scores` are
+    None. If no duel was answered, nothing was found and every field is None.
 
     `cyclic_triads` counts the three-cycles of strict wins; a triad with a tie in it is no cycle.
     With a missing duel the number is unknown: None.

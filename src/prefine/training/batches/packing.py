@@ -129,7 +129,7 @@ class PackedBatch:
         return Span(slice(0, len(self.pairs)), slice(0, len(self.targets)))
 
     def to(self, device: torch.device) -> "PackedBatch":
-        """The same on another device."""
+        """Return the batch on another device."""
         tensors: dict[str, Any] = {
             name: value.to(device)
             for name, value in vars(self).items()

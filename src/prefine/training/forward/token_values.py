@@ -122,7 +122,7 @@ class PairTokens(NamedTuple):
         return SideLogps(*self.sums(self.values.logps).unbind(1)[2:])
 
     def rows(self, pairs: Int[Tensor, " b"]) -> "PairTokens":
-        """The same for some of the pairs."""
+        """Return the values of some of the pairs."""
         pairs = pairs.cpu()
         tokens = self.lengths.sum(1)
         index = _ranges((tokens.cumsum(0) - tokens)[pairs], tokens[pairs])
@@ -140,7 +140,7 @@ class PairTokens(NamedTuple):
 
 
 def token_index(batch: PackedBatch, span: Span) -> tuple[Int[Tensor, " T"], Int[Tensor, "b k"]]:
-    """Where the tokens of a span's pairs are among its scored positions, and each text's length.
+    """Return the indices of a span's tokens among its scored positions, and each text's length.
 
     A completion that several pairs share is there once for each of them. Both are on the CPU.
     """

@@ -73,7 +73,7 @@ class PairTable:
         )
 
     def rows(self, pairs: Int[Tensor, " B"]) -> "PairTable":
-        """The same for some of the pairs."""
+        """Return a table of some of the pairs."""
         some: dict[str, Any] = {
             name: value[pairs] for name, value in vars(self).items() if isinstance(value, Tensor)
         }
