@@ -15,7 +15,7 @@ from prefine.metrics.judges.verdicts import first_slot_rate, swap_consistency
 from prefine.metrics.statistics.intervals import mean_value
 from prefine.metrics.win_rates.win_rates import both_order_wins, win_rate
 from prefine.models.capabilities import provided
-from prefine.models.protocol import Releases, Samples
+from prefine.models.protocol import Releases, Samples, decoding_settings
 from prefine.records import Completion, MetricValue, Prompt
 from prefine.report.data import HeadToHead
 from prefine.run.rows import completion_rows
@@ -92,7 +92,9 @@ def answer_both(
                 found |= {prompt.id: drawn[0] for prompt, drawn in groups if drawn}
                 if table is not None:
                     ids = [prompt.id for prompt in shard]
-                    key = shard_key("evaluate", sampler.fingerprint, drawing.model_dump(), ids)
+                    key = shard_key(
+                        "evaluate", sampler.fingerprint, decoding_settings(drawing), ids
+                    )
                     table.write(completion_rows(groups), key=key)
                 progress.advance(len(shard))
         answers.append(found)
