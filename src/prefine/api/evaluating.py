@@ -7,9 +7,10 @@ from prefine.api.components import JudgeLike, Model, answer_log, judge_of, sampl
 from prefine.api.reading import PromptLike, prompts_of, warn
 from prefine.calls.engine import CallEngine
 from prefine.config.sections import Decoding, EvaluateConfig
+from prefine.models.capabilities import check_model
 from prefine.report.data import Evaluation
 from prefine.stages.head_to_head import according_to, answer_both, before_and_after
-from prefine.stages.stage_run import Progress, Silent, check_model
+from prefine.stages.stage_run import Progress, Silent
 
 
 def evaluate(

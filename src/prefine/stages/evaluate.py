@@ -12,7 +12,8 @@ from prefine.config.sections import Component, Decoding, RunConfig
 from prefine.data.import_report import ImportReport
 from prefine.errors import ConfigError, DataError
 from prefine.judging.choose import make_judge
-from prefine.models.protocol import Sampler, decoding_settings
+from prefine.models.capabilities import backend_of
+from prefine.models.protocol import At, Samples, decoding_settings
 from prefine.records import Manifest, MetricValue, Prompt, content_hash
 from prefine.report.data import OUTCOMES, AnswerExample, ConstraintScore, Evaluation, HeadToHead
 from prefine.run.folder import RunFolder
@@ -138,27 +139,22 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     return stage.end(taken=taken, produced=len(answered) or scored, outputs={}, engine=engine)
 
 
-def _check_prompt(sampler: Sampler, decoding: Decoding, prompt: Prompt) -> None:
+def _check_prompt(sampler: Samples, decoding: Decoding, prompt: Prompt) -> None:
     sampler.check_prompt(prompt, decoding, where="evaluate.decoding")
 
 
-def _models(config: RunConfig, folder: RunFolder) -> tuple[Sampler, Sampler]:
+def _models(config: RunConfig, folder: RunFolder) -> tuple[Samples, Samples]:
     """The model and its baseline."""
     model, baseline = config.evaluate.model, config.evaluate.baseline
-    after: Sampler
     if isinstance(model, Component):
-        after = model.resolve("backend", where="evaluate.model")()
+        after = backend_of(model, Samples, where="evaluate.model")
     else:
-        # Here and not above: models of other kinds must not import torch.
-        from prefine.stages.training_inputs import trainable
-
         # With the policy's own device, dtype and batch size: what fits one of the two fits the
         # other.
-        after = trainable(config.policy, where="policy").at(str(folder / "model"))
+        after = backend_of(config.policy, At, where="policy").at(str(folder / "model"))
     if not isinstance(baseline, Component):
         baseline = config.policy
-    before: Sampler = baseline.resolve("backend", where="evaluate.baseline")()
-    return after, before
+    return after, backend_of(baseline, Samples, where="evaluate.baseline")
 
 
 def _gold(

@@ -16,7 +16,8 @@ from prefine.metrics.statistics.intervals import mean_value, percentage
 from prefine.metrics.statistics.paired import paired_change
 from prefine.metrics.texts.screens import identical_outputs
 from prefine.metrics.win_rates.win_rates import both_order_wins, win_rate
-from prefine.models.protocol import Sampler
+from prefine.models.capabilities import provided
+from prefine.models.protocol import Releases, Samples
 from prefine.records import Completion, MetricValue, Prompt
 from prefine.report.data import HeadToHead
 from prefine.run.rows import completion_rows
@@ -47,7 +48,7 @@ class JudgeResult(NamedTuple):
 
 def answer_both(
     prompts: list[Prompt],
-    samplers: Sequence[Sampler],
+    samplers: Sequence[Samples],
     decoding: Decoding,
     settings: EvaluateConfig,
     engine: CallEngine,
@@ -89,7 +90,7 @@ def answer_both(
         found: dict[str, Completion] = {}
         with TableWriter(tables[number], "completions") if tables else nullcontext() as table:
             for shard in until_stopped(chunks(prompts, SHARD), progress):
-                groups = sample_shard(engine, sampler, shard, 1, drawing, group=1)
+                groups = sample_shard(engine, sampler, shard, 1, drawing)
                 found |= {prompt.id: drawn[0] for prompt, drawn in groups if drawn}
                 if table is not None:
                     ids = [prompt.id for prompt in shard]
@@ -97,6 +98,9 @@ def answer_both(
                     table.write(completion_rows(groups), key=key)
                 progress.advance(len(shard))
         answers.append(found)
+        # The next model, and the judge's, may need the memory.
+        if (heavy := provided(sampler, Releases)) is not None:
+            heavy.release()
     before, after = answers
     answered = [
         AnsweredByBoth(prompt, before[prompt.id], after[prompt.id])
