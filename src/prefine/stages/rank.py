@@ -335,6 +335,11 @@ def _ranking(
             for answer in answers
             if isinstance(answer, Judgment)
         ),
+        rated=tuple(
+            answer.completion_id
+            for answer in answers
+            if isinstance(answer, Score) and answer.value is not None
+        ),
         calls=len(answers),
         failed_calls=sum(_value(answer) is None for answer in answers),
         cyclic_triads=outcome.cyclic_triads,
