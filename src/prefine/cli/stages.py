@@ -163,7 +163,7 @@ def _run_all(
     from prefine.cli.progress import RichProgress
     from prefine.run.folder import RunFolder
     from prefine.stages.check import check
-    from prefine.stages.pipeline import lines_of, result_of, run_stage, stages_of
+    from prefine.stages.pipeline import is_needed, lines_of, result_of, run_stage, stages_of
 
     refuse_several("prefine demo" if demo else "prefine run")
     began = time.monotonic()
@@ -172,7 +172,11 @@ def _run_all(
     with RunFolder(config.run_dir) as folder:
         folder.adopt_config(config.resolved())
         with RichProgress() as progress:
-            manifests = [run_stage(stage, config, folder, progress) for stage in stages_of(config)]
+            manifests = [
+                run_stage(stage, config, folder, progress)
+                for stage in stages_of(config)
+                if is_needed(stage, config, folder)
+            ]
         seconds = max(time.monotonic() - began, sum(manifest.wall_time_s for manifest in manifests))
         result = result_of(config, folder, seconds)
     if as_json:

@@ -77,14 +77,8 @@ class RunFolder:
                 difference.
         """
         path = self.path / "config.json"
-        manifests = self.manifests()
-        before: dict[str, Any] = {}
-        if path.exists():
-            before = _read_config(path)
-        else:  # a lost config.json: the manifests still know their own sections
-            for manifest in manifests.values():
-                before |= manifest.config
-        if changes := refused_changes(before, resolved, manifests):
+        manifests = read_manifests(self.path)
+        if changes := refused_changes(begun_config(self.path), resolved, manifests):
             lines = "\n".join(f"  {change}" for change in changes)
             only_pairs = all(change.startswith("pair.") for change in changes)
             raise ConfigError(
@@ -97,19 +91,7 @@ class RunFolder:
 
     def manifests(self) -> dict[str, Manifest]:
         """The manifests of the stages that have begun."""
-        path = self.path / "manifest.json"
-        if not path.exists():
-            return {}
-        value = _read_json(path)
-        _check_version(value, path)
-        try:
-            return {
-                name: Manifest.model_validate(item) for name, item in dict(value["stages"]).items()
-            }
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(
-                f"{path}: not a manifest ({error}); restore it or use another --run-dir"
-            ) from error
+        return read_manifests(self.path)
 
     def answers(self) -> int:
         """The number of journaled answers."""
@@ -134,6 +116,43 @@ class RunFolder:
         }
         text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
         write_text(self.path / "manifest.json", text)
+
+
+def read_manifests(folder: Path) -> dict[str, Manifest]:
+    """The manifests of the stages that have begun in a run folder.
+
+    Raises:
+        DataError: The file is damaged.
+    """
+    path = folder / "manifest.json"
+    if not path.exists():
+        return {}
+    value = _read_json(path)
+    _check_version(value, path)
+    try:
+        return {name: Manifest.model_validate(item) for name, item in dict(value["stages"]).items()}
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{path}: not a manifest ({error}); restore it or use another --run-dir"
+        ) from error
+
+
+def begun_config(folder: Path) -> dict[str, Any]:
+    """The sections that a run folder was begun with; empty where no run has begun.
+
+    Raises:
+        ConfigError: It is no run folder.
+        DataError: A file is damaged.
+    """
+    path = folder / "config.json"
+    with disk_errors(folder):
+        if path.exists():
+            return _read_config(path)
+    # A lost config.json: the manifests still know their own sections.
+    found: dict[str, Any] = {}
+    for manifest in read_manifests(folder).values():
+        found |= manifest.config
+    return found
 
 
 def _copy_advice(path: Path) -> str:

@@ -36,6 +36,16 @@ def stages_of(config: RunConfig) -> tuple[str, ...]:
     return tuple(stage for stage in STAGES if stage not in skipped)
 
 
+def is_needed(stage: str, config: RunConfig, folder: RunFolder) -> bool:
+    """Return False for `evaluate` without anything to evaluate on: few prompts, none held out."""
+    return (
+        stage != "evaluate"
+        or config.evaluate.prompts is not None
+        or config.pair.held_out_prompts != "auto"
+        or (folder / "heldout_pairs").is_dir()
+    )
+
+
 def run_stage(stage: str, config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     """Run one stage; its module is imported now and not before.
 
@@ -107,7 +117,7 @@ def lines_of(result: RunResult) -> list[str]:
     """The result as lines to print; a before and after stands beside its paired difference."""
     lines = []
     for contest in result.contests:
-        lines.append(_line(f"win rate, {contest.judge} ({contest.role})", contest.win_rate))
+        lines.append(_line(f"win rate by {contest.judge} ({contest.role})", contest.win_rate))
         lines.append(f"  {'':<{_NAMES}} {tally_words(contest)}: {verdict(contest.win_rate)}")
     lines += [
         _change_line(f"gold: {change.name}", change, 2, SCORE_WORDS)

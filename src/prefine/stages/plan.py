@@ -8,7 +8,7 @@ from prefine.judges import prompts
 from prefine.records import Completion, Prompt
 from prefine.stages.check import check
 from prefine.stages.inputs import read_completions, read_prompts
-from prefine.stages.pipeline import stages_of
+from prefine.stages.pair_options import number_held_out
 from prefine.stages.rank import Asks, most_asks
 from prefine.stages.selection import BoundSelector
 
@@ -51,7 +51,8 @@ def plan(config: RunConfig, *, strict: bool = False) -> DryRunPlan:
         lines.append(("evaluation answers to sample", f"{answers:,}"))
         lines.append(("evaluation judge calls", f"{answers:,}"))
     limit = BoundSelector(config.pair, None).limit
-    pairs = None if limit is None else limit * (rows - config.pair.held_out_prompts)
+    held_out = number_held_out(counts.get("prompts of pairs", rows), config.pair)
+    pairs = None if limit is None else limit * (rows - held_out)
     pairs = counts.get("pairs", pairs)
     if pairs is not None:
         steps = -(-pairs // config.train.pairs_per_step) * config.train.epochs
@@ -59,7 +60,7 @@ def plan(config: RunConfig, *, strict: bool = False) -> DryRunPlan:
             ("training steps, at most", f"{min(steps, config.train.max_steps or steps):,}")
         )
     imports = [component.name for _, _, component in components(config) if ":" in component.name]
-    if "evaluate" not in stages_of(config):
+    if config.evaluate.prompts is None and not held_out:
         notes = (
             *notes,
             "nothing will be evaluated: give evaluate.prompts, or pair.held_out_prompts: 100",

@@ -19,7 +19,6 @@ from prefine.records import PreferencePair
 from prefine.run.rows import pair_of
 from prefine.run.tables import parts, read_part
 from prefine.training.items import PairReader, TokenizedPair, TokenizedPairs, make_examples
-from prefine.training.logging.trackers import check_installed
 from prefine.training.objective.loss_inputs import configured_losses
 from prefine.training.token_check import check_tokens
 
@@ -68,14 +67,13 @@ def check_adapter(config: RunConfig, policy: HasWeights) -> None:
             )
 
 
-def check_evaluation(config: RunConfig) -> None:
-    """Check before any work that there will be held-out pairs to evaluate, and the trackers.
+def check_evaluation(config: RunConfig, held_out: int) -> None:
+    """Check before any work that there will be held-out pairs, if they are to be evaluated.
 
     Raises:
-        ConfigError: No prompt is held out, or a tracker is not installed.
+        ConfigError: No prompt is held out.
     """
-    check_installed(config.train.tracking.trackers)
-    if config.train.evaluate_every is not None and not config.pair.held_out_prompts:
+    if config.train.evaluate_every is not None and not held_out:
         raise ConfigError(f"train.evaluate_every: no pairs are held out to evaluate; {_HOLD_OUT}")
 
 
