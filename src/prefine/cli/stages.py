@@ -27,7 +27,10 @@ _HELP = {
     "report": "Write report.html from what the run folder holds.",
 }
 _READS_ROWS = ("sample", "pair", "evaluate")
-_DEMO_KEYS = {"win_rate", "interval", "chosen_fall", "delta", "seconds", "report", "warnings"}
+_DEMO_KEYS = {
+    *("win_rate", "interval", "chosen_fall", "held_out_fall", "delta", "budget"),
+    *("seconds", "report", "warnings"),
+}
 
 
 class PipelineOrder(TyperGroup):
@@ -99,8 +102,8 @@ def demo(
 ) -> None:
     """Make the embedded playground model measurably better, on this machine, without any download.
 
-    A few minutes on two CPU cores. `--json` prints win_rate, interval, chosen_fall, delta, seconds,
-    report and warnings.
+    A few minutes on two CPU cores. `--json` prints win_rate, interval, chosen_fall, held_out_fall,
+    delta, budget (kept, exceeded or undecided), seconds, report and warnings.
     """
     from importlib.resources import files
 

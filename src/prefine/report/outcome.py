@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from prefine.metrics.statistics.intervals import NORMAL_QUANTILE
 from prefine.records import MetricValue
 from prefine.report.data import ConstraintScore, HeadToHead, ReportData
 from prefine.report.text import (
@@ -47,6 +48,55 @@ class Change:
             return "unknown"
         low, high = self.change.interval
         return "up" if low > 0 else "down" if high < 0 else "undecided"
+
+
+BudgetVerdict = Literal["kept", "exceeded", "undecided"]
+
+
+@dataclass(frozen=True)
+class BudgetOutcome:
+    """The outcome of the budget on held-out pairs, which training has not seen.
+
+    Attributes:
+        delta: The budget, in `unit`.
+        training: The fall of the chosen answers of the training pairs, None if not measured.
+        held_out: The fall of the held-out pairs with its interval; `n` counts pairs.
+        verdict: By the interval: kept below the budget, exceeded above it, else undecided.
+    """
+
+    delta: float
+    unit: str
+    training: float | None
+    held_out: MetricValue
+    verdict: BudgetVerdict
+
+
+def budget_outcome(data: ReportData) -> BudgetOutcome | None:
+    """Return the outcome of the budget; None without a budget, or where no pairs were held out."""
+    if data.delta is None or not data.evaluations or data.evaluations[-1].step == 0:
+        return None
+    last = data.evaluations[-1]
+    unit = "nats per token" if data.delta_per == "token" else "nats"
+    error = last.fall_se
+    interval = None
+    verdict: BudgetVerdict = "undecided"
+    if error is not None:
+        low, high = interval = (
+            last.fall - NORMAL_QUANTILE * error,
+            last.fall + NORMAL_QUANTILE * error,
+        )
+        verdict = "kept" if high <= data.delta else "exceeded" if low > data.delta else "undecided"
+    fall = MetricValue(
+        name="held_out_fall",
+        value=last.fall,
+        standard_error=error,
+        interval=interval,
+        n=last.pairs,
+        unit=unit,
+    )
+    return BudgetOutcome(
+        data.delta, unit, data.trained.fall if data.trained else None, fall, verdict
+    )
 
 
 SCORE_WORDS: dict[Direction, str] = {

@@ -97,7 +97,9 @@ def report_data(config: RunConfig, folder: RunFolder, manifests: dict[str, Manif
         ),
         training=tuple(_record(TrainPoint, row, log, renamed) for row in _lines(log)),
         trained=_record(TrainEnd, final | final["final"], end, renamed) if final else None,
-        evaluations=tuple(_record(EvaluationPoint, row, held_out, {}) for row in _lines(held_out)),
+        evaluations=tuple(
+            _record(EvaluationPoint, row, held_out, renamed) for row in _lines(held_out)
+        ),
         delta=last(budget.get("delta")),
         delta_per=budget.get("per", "sequence"),
         loss_name=config.train.loss.name,
