@@ -174,9 +174,14 @@ def check_model(path: str) -> None:
 
 def layer_names(path: str) -> list[str]:
     """Return the names of the linear layers of a model; loads no weights."""
+    return linear_layers(empty_model(path))
+
+
+def empty_model(path: str) -> Any:
+    """Return a model whose weights have shapes only, in the precision of its files."""
     auto: Any = AutoModelForCausalLM
     with torch.device("meta"):
-        return linear_layers(auto.from_config(_load_config(path), trust_remote_code=False))
+        return auto.from_config(_load_config(path), trust_remote_code=False)
 
 
 def _load_config(path: str) -> Any:
