@@ -50,7 +50,7 @@ class Backend(Protocol):
 
 @dataclass
 class JournalGroup:
-    """What one commit of the journal writes: notes, answers (JSON) and costs of failures (JSON)."""
+    """One commit of the journal: notes, answers (JSON) and costs of failures (JSON)."""
 
     stage: str = ""
     asked: list[str] = field(default_factory=list)

@@ -124,7 +124,7 @@ class Journal:
             return repeated
 
     def repeats(self, stage: str) -> int:
-        """How many calls of a stage were in flight when a run ended, and were asked again."""
+        """Count the calls of a stage that a run ended with in flight, and that were asked again."""
         with self._sqlite_errors():
             row = self._reader.execute(
                 "SELECT calls FROM repeats WHERE stage = ?", (stage,)

@@ -222,7 +222,7 @@ class Ranker:
 
     @property
     def concurrency(self) -> int:
-        """How many prompts' rankings may ask at a time; 1: all prompts of a shard ask together."""
+        """The prompts that may ask at a time; 1: all prompts of a shard ask together."""
         return min(getattr(judge, "concurrency", 1) for judge in self.asked)
 
     async def rank(self, asker: Asker, candidates: Groups) -> list[Ranking | None]:
