@@ -18,13 +18,14 @@ from prefine.api.reading import PromptLike, prompts_of, warn
 from prefine.calls.engine import CallEngine
 from prefine.config.sections import Component, Decoding, PairConfig
 from prefine.errors import ConfigError, DataError
+from prefine.models.capabilities import check_model
 from prefine.records import Completion, PreferenceList, PreferencePair, Prompt, Ranking
 from prefine.run.rows import Groups
 from prefine.stages.pair_options import PairCounts
 from prefine.stages.rank import Ranker
 from prefine.stages.selection import BoundSelector, RankedPrompt
 from prefine.stages.shards import SHARD, in_parts, sample_shard
-from prefine.stages.stage_run import Progress, Silent, check_model, chunks
+from prefine.stages.stage_run import Progress, Silent, chunks
 
 
 def sample(
@@ -88,7 +89,7 @@ def sample(
 
         async def draw(shard: list[Prompt]) -> Groups:
             return await sample_shard(
-                engine.scope(), sampler, shard, completions_per_prompt, decoding, group=2
+                engine.scope(), sampler, shard, completions_per_prompt, decoding
             )
 
         def keep(shard: list[Prompt], groups: Groups) -> None:

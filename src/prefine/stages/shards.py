@@ -6,7 +6,8 @@ from typing import Generic, NamedTuple, TypeVar
 from prefine.calls.protocol import Asker, Call, Failure
 from prefine.calls.window import in_order
 from prefine.config.sections import Decoding, RunConfig
-from prefine.models.protocol import Sampler, SampleRequest, sample_key
+from prefine.models.capabilities import backend_of
+from prefine.models.protocol import SampleRequest, Samples, sample_key
 from prefine.records import Completion, Prompt
 from prefine.run.rows import Groups
 
@@ -69,28 +70,22 @@ async def in_parts(
     await in_order(pieces(), lambda piece: work(piece.items), take, at_work=at_work)
 
 
-def sampler_of(config: RunConfig) -> Sampler:
+def sampler_of(config: RunConfig) -> Samples:
     """The model that draws the completions to rank: `sample.model`, by default the policy."""
     component, where = config.policy, "policy"
     if config.sample is not None and config.sample.model is not None:
         component, where = config.sample.model, "sample.model"
-    sampler: Sampler = component.resolve("backend", where=where)()
-    return sampler
+    return backend_of(component, Samples, where=where)
 
 
 async def sample_shard(
     asker: Asker,
-    sampler: Sampler,
+    sampler: Samples,
     prompts: Sequence[Prompt],
     samples: int,
     decoding: Decoding,
-    *,
-    group: int,
 ) -> Groups:
-    """Each prompt with up to `samples` completions; the engine counts the failed ones.
-
-    `group` is how many samples of one prompt share a batch.
-    """
+    """Each prompt with up to `samples` completions; the engine counts the failed ones."""
     requests = [SampleRequest(prompt, index) for prompt in prompts for index in range(samples)]
     calls = [
         Call(sample_key(sampler.fingerprint, request, decoding), request) for request in requests
@@ -98,7 +93,7 @@ async def sample_shard(
     answers = await asker.ask(
         calls,
         Completion,
-        lambda wanted: sampler.sample(prompts, samples, wanted, decoding, group=group),
+        lambda wanted: sampler.sample(calls, wanted, decoding),
         backend=sampler,
     )
     drawn: dict[str, list[Completion]] = {prompt.id: [] for prompt in prompts}
