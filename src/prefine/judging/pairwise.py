@@ -2,15 +2,15 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-        self._respond = in_threads(self._model.respond, self._model.concurrency)
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from prefine.calls.protocol import Asker, Call, Failure
+from prefine.calls.threads import in_threads
 from prefine.config.components import Nested
-        self._respond = in_threads(self._model.respond, self._model.concurrency)
 from prefine.errors import ConfigError
 from prefine.judges import prompts, verdicts
 from prefine.judges.protocol import Verdict
