@@ -78,10 +78,13 @@ class Component(BaseModel):
 
 
 class Decoding(Section):
-    """Sampling settings. Temperature 0 is greedy."""
+    """Sampling settings. Temperature 0 is greedy.
 
-    temperature: NonNegativeFloat = 0.9
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    A server is not sent a `temperature` or `top_p` that is null, and uses its own.
+    """
+
+    temperature: NonNegativeFloat | None = 0.9
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = 1.0
     max_new_tokens: PositiveInt = 512
     seed: Seed = 0
 

@@ -45,7 +45,10 @@ _FREE = {
     "train.tracking",
 }
 # Where a server is and how it is asked change no answer, and people move servers.
-_TRANSPORT = {"base_url", "api_key_env", "concurrency", "timeout_s", "max_retries", "prices"}
+_TRANSPORT = {
+    *("base_url", "api_key_env", "headers_env", "concurrency", "prices"),
+    *("timeout_s", "max_retries", "patience_s", "requests_per_minute", "tokens_per_minute"),
+}
 
 
 def fingerprinted(sections: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
