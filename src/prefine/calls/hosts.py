@@ -23,7 +23,7 @@ _FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 0.5, 8.0
 
 
 class Host:
-    """What all models at one host share: limits and health. Belongs to one event loop."""
+    """Limits and health of a host, shared by all models there. Belongs to one event loop."""
 
     def __init__(self, origin: str) -> None:
         self.origin = origin

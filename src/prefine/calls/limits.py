@@ -1,4 +1,4 @@
-"""How fast one host is asked: learned from its refusals, shared by all who ask it.
+"""The pace at which one host is asked: learned from its refusals, shared by all who ask it.
 
 The rate grows by addition while requests are answered and falls by a factor when one is refused
 for being too many (429). What the host asks to wait holds for everybody. A user may give limits of

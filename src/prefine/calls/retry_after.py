@@ -1,4 +1,4 @@
-"""How long a server asks to wait: in headers of several kinds, or in its words."""
+"""Read the time that a server asks to wait: in headers of several kinds, or in its words."""
 
 import math
 import re

@@ -9,9 +9,10 @@ from prefine.config.sections import Component, RunConfig
 from prefine.data.import_report import ImportReport, UselessRow
 from prefine.errors import ConfigError, DataError
 from prefine.losses.facts import needs_of, reads_of
+from prefine.models.capabilities import backend_of
 from prefine.models.hf.adapters import base_of, require_peft
-from prefine.models.hf.backend import HfModel
 from prefine.models.hf.loading import layer_names
+from prefine.models.protocol import HasWeights
 from prefine.pairing.protocol import selector_facts
 from prefine.ranking.protocol import facts_of
 from prefine.records import PreferencePair
@@ -28,22 +29,16 @@ _HOLD_OUT = (
 )
 
 
-def trainable(component: Component, *, where: str) -> HfModel:
+def trainable(component: Component, *, where: str) -> HasWeights:
     """The backend of a component, whose weights can be trained.
 
     Raises:
         ConfigError: It is a backend without weights.
     """
-    backend = component.resolve("backend", where=where)()
-    if not isinstance(backend, HfModel):
-        raise ConfigError(
-            f"{where}.name: {component.name!r} has no weights to train; use {{name: hf, path: "
-            f"FOLDER}}"
-        )
-    return backend
+    return backend_of(component, HasWeights, where=where)
 
 
-def check_adapter(config: RunConfig, policy: HfModel) -> None:
+def check_adapter(config: RunConfig, policy: HasWeights) -> None:
     """Check before any work that the policy can carry the adapter that `train` asks for.
 
     Raises:
@@ -134,12 +129,12 @@ def _check_score_gaps(config: RunConfig) -> None:
         )
 
 
-def read_examples(table: Path, policy: HfModel, config: RunConfig) -> TokenizedPairs:
+def read_examples(table: Path, policy: HasWeights, config: RunConfig) -> TokenizedPairs:
     """Tokenize the pairs of a table for the policy."""
     return make_examples(_pairs(table), _reader(policy, config))
 
 
-def read_held_out(table: Path, policy: HfModel, config: RunConfig) -> TokenizedPairs:
+def read_held_out(table: Path, policy: HasWeights, config: RunConfig) -> TokenizedPairs:
     """Tokenize the held-out pairs for the policy.
 
     Raises:
@@ -175,7 +170,7 @@ def readable_whole(
         report.drop(UselessRow(f"not read whole ({why})", f"{where}: {why}; {remedy}"), where)
 
 
-def _reader(policy: HfModel, config: RunConfig) -> PairReader:
+def _reader(policy: HasWeights, config: RunConfig) -> PairReader:
     settings = config.train
     return PairReader(
         policy.tokenizer,
@@ -187,7 +182,9 @@ def _reader(policy: HfModel, config: RunConfig) -> PairReader:
     )
 
 
-def check_first_rows(table: Path, examples: Sequence[TokenizedPair], policy: HfModel) -> list[str]:
+def check_first_rows(
+    table: Path, examples: Sequence[TokenizedPair], policy: HasWeights
+) -> list[str]:
     """Notes on the tokens of the first rows, see `token_check.check_tokens`."""
     return check_tokens(_pairs(table), examples, policy.tokenizer, stop_token_id=_stop(policy))
 
@@ -196,5 +193,5 @@ def _pairs(table: Path) -> Iterator[PreferencePair]:
     return (pair_of(row) for path in parts(table) for row in read_part(path))
 
 
-def _stop(policy: HfModel) -> int:
+def _stop(policy: HasWeights) -> int:
     return chat.stop_token_id(policy.tokenizer, policy.generation_config)

@@ -61,7 +61,7 @@ class ResponseChoice(NamedTuple):
 
     @property
     def finish_reason(self) -> FinishReason:
-        """How the text ended."""
+        """The way the text ended."""
         if self.finish in _STOP:
             return "stop"
         return "length" if _CUT.search(self.finish) else "unknown"

@@ -64,7 +64,7 @@ _SMALL_NUMBER = re.compile(r"(?<![\w.-])\d{1,2}(?![\w%]|\.\d)")
 
 @dataclass(frozen=True)
 class Parameters:
-    """What of a request is sent, and how.
+    """The fields of a request that are sent, and their form.
 
     `dropped` maps the names that are left out to the values that were refused.
     """

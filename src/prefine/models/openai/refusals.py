@@ -1,4 +1,4 @@
-"""What an error of a server says, in whatever shape it comes, and which errors cannot mend."""
+"""Read the errors of servers, in whatever shape they come, and tell which cannot mend."""
 
 import json
 import re

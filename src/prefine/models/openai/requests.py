@@ -70,7 +70,7 @@ class _Fault(NamedTuple):
 
 @dataclass
 class _History:
-    """What has become of one request so far; it is forgotten when a server was away."""
+    """The failed tries of one request; they are forgotten when a server was away."""
 
     tries: int = 0
     began: float = 0.0

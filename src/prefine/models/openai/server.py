@@ -181,7 +181,7 @@ class Server:
 
 @dataclass(frozen=True)
 class _Request:
-    """What is asked, before it is known which parameters the server takes."""
+    """A request before it is known which parameters the server takes."""
 
     model: str
     messages: Sequence[Mapping[str, Any]]
@@ -205,5 +205,5 @@ class _Request:
 
 
 def _signature(error: ServerError) -> str:
-    """What two refusals for the same reason have in common."""
+    """The part of a refusal that is the same in all refusals for this reason."""
     return f"{error.status} {error.parameters} {re.sub(r'[0-9]+', '#', error.text)}"
