@@ -1,20 +1,20 @@
 """A judge that asks a language model which of two completions is better."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from prefine.calls.protocol import Asker, Call, Failure
-from prefine.config.sections import Component
+from prefine.config.components import Nested
 from prefine.errors import ConfigError
 from prefine.judges import prompts, verdicts
 from prefine.judges.protocol import Verdict
 from prefine.judging.asking import ask_in_batches
 from prefine.judging.protocol import Matchup, judgment_key, judgments
-from prefine.models.capabilities import backend_of, check_model, provides
+from prefine.models.capabilities import check_model, provides, required
 from prefine.models.protocol import Checks, Replies, Reply
 from prefine.records import Completion, Judgment, Message, Prompt, Usage, content_hash
 
@@ -42,7 +42,7 @@ class PairwiseJudge:
         answer: "label" reads the label's probabilities from the first token, "text" a verdict from
             reasoned text; "auto" is "label" for a model whose first token was ever a label, and
             else "text".
-        temperature: Of the judge's text.
+        temperature: Of the judge's text; null leaves it to the server.
         max_new_tokens: The longest reasoned reply.
         first_slot_bias: The judge's preference for the first slot [logit], where it was measured.
         seed: Of the nonces and of the judge's sampling.
@@ -51,17 +51,17 @@ class PairwiseJudge:
     def __init__(
         self,
         *,
-        model: Component,
+        model: Annotated[Callable[[], object], Nested("backend")],
         prompt: Literal["helpfulness", "rubric"] | None = None,
         prompt_file: Path | None = None,
         rubric: str | None = None,
         answer: Literal["auto", "label", "text"] = "auto",
-        temperature: Annotated[float, Field(ge=0)] = 0.0,
+        temperature: Annotated[float, Field(ge=0)] | None = 0.0,
         max_new_tokens: Annotated[int, Field(gt=0)] = 1024,
         first_slot_bias: float = 0.0,
         seed: Annotated[int, Field(ge=0)] = 0,
     ) -> None:
-        self._model: Replies = backend_of(model, Replies, where="judge.model")
+        self._model = required(model(), Replies, what="judge.model.name: this backend")
         self._template = _template(prompt, prompt_file, rubric)
         self._rubric = rubric
         self._answer = answer

@@ -22,8 +22,9 @@ from prefine.stages.head_to_head import (
     AnsweredByBoth,
     according_to,
     answer_both,
+    before_and_after,
+    change,
     head_to_head,
-    lengths,
     mean,
 )
 from prefine.stages.inputs import read_prompts, short_enough, trained_on, unseen
@@ -102,7 +103,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
             contests.append(result.head_to_head)
             metrics += result.metrics
             stage.notes += result.notes
-        metrics += lengths(answered, settings)
+        metrics += before_and_after(answered, settings)
         gold = None if settings.gold is None else _gold(answered, settings.gold, config)
         if gold is not None:
             contests.append(gold.head_to_head)
@@ -182,11 +183,13 @@ def _gold(
     constraints = []
     for name in sorted({name for before, _ in parts for name in before}):
         having = [(before[name], after[name]) for before, after in parts if name in before]
+        old, new = [before for before, _ in having], [after for _, after in having]
         constraints.append(
             ConstraintScore(
                 name=name,
-                before=mean(f"{name}_before", [before for before, _ in having], settings),
-                after=mean(f"{name}_after", [after for _, after in having], settings),
+                before=mean(f"{name}_before", old, settings),
+                after=mean(f"{name}_after", new, settings),
+                change=change(name, old, new, settings),
             )
         )
     return GoldScores(parts, head_to_head("gold", "gold", wins, settings), constraints)

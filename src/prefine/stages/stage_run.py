@@ -91,7 +91,7 @@ class StageRun:
         self.folder = folder
         self.stage = stage
         self._sections = {name: resolved[name] for name in STAGE_SECTIONS[stage]}
-        self.fingerprinted = fingerprinted(self._sections)
+        self.fingerprinted: dict[str, Any] = fingerprinted(self._sections)
         self.inputs = dict(inputs)
         self.failed: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
