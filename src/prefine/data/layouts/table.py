@@ -256,7 +256,7 @@ def convert(layout: Layout, row: SourceRow, questions: Mapping[str, Any]) -> Sou
         values = with_whole_prompt(
             values, row.where, made_prompt=layout.name not in _KEEPS_THE_PROMPT
         )
-    places = (row.where,) * len(values["completions"]) if layout.grouped else ()
+    places = (row.where,) * len(values.get("completions", ())) if layout.grouped else ()
     return SourceRow(row.where, values, layout.name, places)
 
 
