@@ -11,6 +11,7 @@ from prefine.stages.inputs import read_completions, read_prompts
 from prefine.stages.pair_options import number_held_out
 from prefine.stages.rank import Asks, most_asks
 from prefine.stages.selection import BoundSelector
+from prefine.stages.training_plan import memory_line
 
 CHARACTERS_PER_TOKEN = 4
 """The usual rule for English; other languages take more tokens."""
@@ -59,6 +60,10 @@ def plan(config: RunConfig, *, strict: bool = False) -> DryRunPlan:
         lines.append(
             ("training steps, at most", f"{min(steps, config.train.max_steps or steps):,}")
         )
+    line, short = memory_line(config)
+    lines.append(line)
+    if short is not None:
+        notes = (*notes, short)
     imports = [component.name for _, _, component in components(config) if ":" in component.name]
     if config.evaluate.prompts is None and not held_out:
         notes = (

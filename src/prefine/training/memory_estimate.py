@@ -19,6 +19,7 @@ from prefine.training.forward.head import workspace_positions
 from prefine.training.forward.layers import layers_of, unwrapped
 
 _ATTENTION = "prefine_estimate"
+_MEASURED_TOKENS = 2 * KEPT_KEYS
 _OPTIMIZER_STATES = 2  # AdamW keeps two moments of every trained weight
 
 
@@ -83,7 +84,9 @@ def _size(model: Any) -> int:
 
 def _activations(model: Any, config: TrainConfig) -> int:
     """Bytes that the layers keep of one row; with checkpointing, their inputs and one layer's."""
-    kept = _kept(model, config.micro_batch_tokens)
+    # Per token the same from here on, as no more probabilities are kept.
+    measured = min(config.micro_batch_tokens, _MEASURED_TOKENS)
+    kept = _kept(model, measured) * config.micro_batch_tokens // measured
     if config.gradient_checkpointing:
         layers = len(layers_of(unwrapped(model), why="train.gradient_checkpointing"))
         width = int(model.config.get_text_config().hidden_size)
@@ -134,7 +137,8 @@ class _Kept(torch.autograd.Function):
 def _attend(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **others: Any
 ) -> tuple[Tensor, None]:
-    return _Kept.apply(query, key, value), None  # type: ignore[no-untyped-call]
+    output: Tensor = _Kept.apply(query, key, value)  # type: ignore[no-untyped-call]
+    return output, None
 
 
 @contextmanager
@@ -143,7 +147,7 @@ def _counted_attention(model: Any) -> Iterator[None]:
     from transformers.masking_utils import AttentionMaskInterface
 
     AttentionInterface.register(_ATTENTION, _attend)
-    AttentionMaskInterface.register(_ATTENTION, lambda *_, **__: None)  # type: ignore[arg-type]
+    AttentionMaskInterface.register(_ATTENTION, lambda *_, **__: None)
     before = model.config._attn_implementation
     unwrapped(model).set_attn_implementation(_ATTENTION)
     try:

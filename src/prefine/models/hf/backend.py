@@ -16,6 +16,7 @@ from prefine.models.capabilities import provides
 from prefine.models.hf.generation import Drawn, draw, first_token_logps, padded_length, uniforms
 from prefine.models.hf.loading import (
     Dtype,
+    check_device,
     check_model,
     default_device,
     free_memory,
@@ -78,7 +79,8 @@ class HfModel:
         return HfModel(path=path, dtype=self.dtype, device=self._device, batch_rows=self.batch_rows)
 
     def check_model(self) -> None:
-        """Raise before any work if the folder cannot be used; loads no weights."""
+        """Raise before any work if folder or device cannot be used; loads no weights."""
+        check_device(self._device)
         check_model(self.path)
 
     @cached_property

@@ -49,6 +49,21 @@ def default_device() -> str:
     return "cpu" if accelerator is None or accelerator.type == "mps" else accelerator.type
 
 
+def check_device(device: str) -> None:
+    """Raise ConfigError if there is no such device; "auto" is there always."""
+    if device in ("auto", "cpu", "meta"):
+        return
+    present = ["cpu"]
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    if accelerator is not None:
+        kind, count = accelerator.type, torch.accelerator.device_count()
+        present += [kind, *(f"{kind}:{index}" for index in range(count))]
+    if device not in present:
+        raise ConfigError(
+            f"device: {device!r} is not on this machine; there is {', '.join(present)} (or auto)"
+        )
+
+
 def free_memory() -> None:
     """Give back what models that nobody holds any more have taken of the accelerator."""
     gc.collect()
@@ -143,12 +158,12 @@ def load_generation_config(path: str) -> Any:
     except OSError:
         if (base := base_of(path)) is not None:
             return load_generation_config(base)
-        return GenerationConfig.from_model_config(_load_config(path))
+        return GenerationConfig.from_model_config(load_config(path))
 
 
 def load_positions(path: str) -> int | None:
     """Return the number of positions of a model; None if its config does not say."""
-    positions: int | None = getattr(_load_config(path), "max_position_embeddings", None)
+    positions: int | None = getattr(load_config(path), "max_position_embeddings", None)
     return positions
 
 
@@ -163,7 +178,7 @@ def check_model(path: str) -> None:
         if base == path:
             raise
         raise BackendError(f"{path}: its base model is not usable: {error}") from error
-    rows = getattr(_load_config(path), "vocab_size", None)
+    rows = getattr(load_config(path), "vocab_size", None)
     tokens = len(load_tokenizer(path))
     if rows is not None and tokens > rows:
         raise BackendError(
@@ -181,10 +196,15 @@ def empty_model(path: str) -> Any:
     """Return a model whose weights have shapes only, in the precision of its files."""
     auto: Any = AutoModelForCausalLM
     with torch.device("meta"):
-        return auto.from_config(_load_config(path), trust_remote_code=False)
+        return auto.from_config(load_config(path), trust_remote_code=False)
 
 
-def _load_config(path: str) -> Any:
+def load_config(path: str) -> Any:
+    """Return the configuration of a model folder or hub id; of an adapter, its base's.
+
+    Raises:
+        BackendError: There is none, or it is damaged.
+    """
     try:
         return AutoConfig.from_pretrained(base_of(path) or path, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:

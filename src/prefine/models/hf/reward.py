@@ -15,8 +15,10 @@ from prefine.errors import BackendError, ConfigError
 from prefine.models.capabilities import provides
 from prefine.models.hf.loading import (
     Dtype,
+    check_device,
     check_model,
     default_device,
+    load_config,
     load_positions,
     load_tokenizer,
     load_weights,
@@ -24,6 +26,8 @@ from prefine.models.hf.loading import (
 )
 from prefine.models.protocol import Answered, Checks
 from prefine.records import content_hash
+
+_REMEDY = "give a sequence classifier, or judge with {name: pairwise, model: {name: hf, path: ...}}"
 
 
 @provides(Checks)
@@ -54,8 +58,22 @@ class RewardModel:
         return content_hash("reward", weights_fingerprint(self.path), self.dtype, self.batch_size)
 
     def check_model(self) -> None:
-        """Raise before any work if the folder cannot be used; loads no weights."""
+        """Raise before any work if folder or device cannot be used; loads no weights.
+
+        Raises:
+            ConfigError: The device is not there, or the model is no classifier with one output.
+            BackendError: The folder cannot be used.
+        """
+        check_device(self.device)
         check_model(self.path)
+        config = load_config(self.path)
+        kinds = config.architectures or []
+        if kinds and not any(kind.endswith("ForSequenceClassification") for kind in kinds):
+            raise ConfigError(f"{self.path}: {', '.join(kinds)} is no reward model; {_REMEDY}")
+        if kinds and config.num_labels != 1:
+            raise ConfigError(
+                f"{self.path}: a reward model has one output, this has {config.num_labels} labels"
+            )
 
     @torch.inference_mode()
     def scores(self, items: Sequence[Answered]) -> list[float | Failure]:
@@ -118,13 +136,7 @@ class RewardModel:
         if missing:
             raise BackendError(
                 f"{self.path}: {', '.join(missing[:3])} is missing from the files, so this is no "
-                "reward model; give a sequence classifier, or judge with {name: pairwise, model: "
-                "{name: hf, path: ...}}"
-            )
-        if model.config.num_labels != 1:
-            raise ConfigError(
-                f"{self.path}: a reward model has one output, this has {model.config.num_labels} "
-                "labels"
+                f"reward model; {_REMEDY}"
             )
         device = default_device() if self.device == "auto" else self.device
         return model.to(device).eval()
