@@ -12,13 +12,14 @@ from prefine.errors import LimitError
 from prefine.judging.counts import JudgeCounts
 from prefine.judging.protocol import Judge, Matchup
 from prefine.metrics.judges.verdicts import first_slot_rate, swap_consistency
+from prefine.metrics.protocol import AnswerPair
 from prefine.metrics.statistics.intervals import mean_value, percentage
 from prefine.metrics.statistics.paired import paired_change
 from prefine.metrics.texts.screens import identical_outputs
 from prefine.metrics.win_rates.win_rates import both_order_wins, win_rate
 from prefine.models.capabilities import provided
 from prefine.models.protocol import Releases, Samples, decoding_settings
-from prefine.records import Completion, MetricValue, Prompt
+from prefine.records import Completion, Judgment, MetricValue, Prompt
 from prefine.report.data import HeadToHead
 from prefine.run.rows import completion_rows
 from prefine.run.tables import TableWriter, shard_key
@@ -26,24 +27,18 @@ from prefine.stages.shards import SHARD, sample_shard, until_stopped
 from prefine.stages.stage_run import Progress, check_judge, chunks
 
 
-class AnsweredByBoth(NamedTuple):
-    """One evaluation prompt with the answers of baseline and trained model."""
-
-    prompt: Prompt
-    before: Completion
-    after: Completion
-
-
 class JudgeResult(NamedTuple):
     """The win rate according to a judge, metrics of the judge itself, and notes for the user.
 
-    `p_after` has each prompt's P(after is better), None without a verdict in both orders.
+    `p_after` has each prompt's P(after is better), None without a verdict in both orders;
+    `judgments` are those of both orders, prompt by prompt.
     """
 
     p_after: list[float | None]
     head_to_head: HeadToHead
     metrics: list[MetricValue]
     notes: list[str]
+    judgments: list[Judgment]
 
 
 def answer_both(
@@ -54,7 +49,7 @@ def answer_both(
     engine: CallEngine,
     progress: Progress,
     tables: Sequence[Path] = (),
-) -> list[AnsweredByBoth]:
+) -> list[AnswerPair]:
     """Sample one answer of each model to each prompt, with equal settings and different seeds.
 
     Args:
@@ -105,7 +100,7 @@ def answer_both(
             heavy.release()
     before, after = answers
     answered = [
-        AnsweredByBoth(prompt, before[prompt.id], after[prompt.id])
+        AnswerPair(prompt, before[prompt.id], after[prompt.id])
         for prompt in prompts
         if prompt.id in before and prompt.id in after
     ]
@@ -121,7 +116,7 @@ def answer_both(
 def according_to(
     judge: Judge,
     name: str,
-    answered: Sequence[AnsweredByBoth],
+    answered: Sequence[AnswerPair],
     engine: CallEngine,
     settings: EvaluateConfig,
 ) -> JudgeResult:
@@ -137,8 +132,10 @@ def according_to(
     before_first = [Matchup(one.prompt, one.before, one.after) for one in answered]
     counts = JudgeCounts()
     p_first = []
+    said: list[list[Judgment]] = []
     for judgments in (judge.judge(engine, after_first), judge.judge(engine, before_first)):
         counts.add(judgments)
+        said.append(judgments)
         p_first.append([judgment.p_first for judgment in judgments])
     counts.check(settings.max_failed_fraction, where="evaluate", journal=engine.journal)
     both = both_order_wins(*p_first)
@@ -167,6 +164,7 @@ def according_to(
         head_to_head=head_to_head(name, "judge", wins, settings),
         metrics=metrics,
         notes=counts.failure_notes(),
+        judgments=[judgment for both in zip(*said, strict=True) for judgment in both],
     )
 
 
@@ -190,9 +188,7 @@ def head_to_head(
     )
 
 
-def before_and_after(
-    answered: Sequence[AnsweredByBoth], settings: EvaluateConfig
-) -> list[MetricValue]:
+def before_and_after(answered: Sequence[AnswerPair], settings: EvaluateConfig) -> list[MetricValue]:
     """Figures of the answers of both models, each with its change on the same prompts.
 
     Lengths in characters, and in tokens if all are known; the shares of answers that the length

@@ -3,8 +3,11 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
+
 from prefine.config.sections import RunConfig
 from prefine.errors import ConfigError
+from prefine.metrics.protocol import HeldOutPairs
 from prefine.metrics.rewards.accuracy import longer_is_better, reward_accuracy
 from prefine.models.capabilities import provided
 from prefine.models.hf.loading import load_model
@@ -21,9 +24,10 @@ from prefine.training.reference.scoring import score_sides
 
 
 class Rewards(NamedTuple):
-    """The metrics, and how many held-out pairs could not be scored, by reason."""
+    """The metrics, the values behind them, and how many held-out pairs were not scored and why."""
 
     metrics: list[MetricValue]
+    pairs: HeldOutPairs
     dropped: dict[str, int]
 
 
@@ -77,4 +81,19 @@ def reward_metrics(
             seed=seed,
         ),
     ]
-    return Rewards(metrics, dropped)
+    values_of_pairs = HeldOutPairs(
+        ids,
+        *(
+            column.numpy(force=True).astype(np.float64)
+            for column in (
+                logps.policy_chosen,
+                logps.policy_rejected,
+                logps.ref_chosen,
+                logps.ref_rejected,
+                logps.chosen_tokens,
+                logps.rejected_tokens,
+            )
+        ),
+        p_chosen=np.array([pair.p_chosen for pair in kept], dtype=np.float64),
+    )
+    return Rewards(metrics, values_of_pairs, dropped)
