@@ -38,11 +38,14 @@ def sample(
     calls = [
         Call(sample_key(asked.fingerprint, request, DECODING), request) for request in requests
     ]
-    answers = (engine or CallEngine(MemoryLog())).ask(
-        calls,
-        Completion,
-        lambda wanted: asked.sample(calls, wanted, DECODING),
-        concurrency=asked.concurrency,
+    engine = engine or CallEngine(MemoryLog())
+    answers = engine.run(
+        engine.ask(
+            calls,
+            Completion,
+            lambda wanted: asked.sample(calls, wanted, DECODING),
+            backend=asked,
+        )
     )
     return {
         (call.payload.prompt.text, call.payload.sample_index): answers[call.key] for call in calls

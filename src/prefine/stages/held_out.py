@@ -4,11 +4,13 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from torch import Tensor
 
 from prefine.config.sections import RunConfig
 from prefine.errors import ConfigError
 from prefine.metrics.protocol import HeldOutPairs
 from prefine.metrics.rewards.accuracy import longer_is_better, reward_accuracy
+from prefine.metrics.statistics.values import Array
 from prefine.models.capabilities import provided
 from prefine.models.hf.loading import load_model
 from prefine.models.protocol import HasWeights, Model
@@ -81,19 +83,18 @@ def reward_metrics(
             seed=seed,
         ),
     ]
-    values_of_pairs = HeldOutPairs(
-        ids,
-        *(
-            column.numpy(force=True).astype(np.float64)
-            for column in (
-                logps.policy_chosen,
-                logps.policy_rejected,
-                logps.ref_chosen,
-                logps.ref_rejected,
-                logps.chosen_tokens,
-                logps.rejected_tokens,
-            )
-        ),
+    scored = HeldOutPairs(
+        prompt_ids=ids,
+        chosen=_array(logps.policy_chosen),
+        rejected=_array(logps.policy_rejected),
+        ref_chosen=_array(logps.ref_chosen),
+        ref_rejected=_array(logps.ref_rejected),
+        chosen_tokens=_array(logps.chosen_tokens),
+        rejected_tokens=_array(logps.rejected_tokens),
         p_chosen=np.array([pair.p_chosen for pair in kept], dtype=np.float64),
     )
-    return Rewards(metrics, values_of_pairs, dropped)
+    return Rewards(metrics, scored, dropped)
+
+
+def _array(values: Tensor) -> Array:
+    return np.asarray(values.numpy(force=True), dtype=np.float64)
