@@ -95,6 +95,8 @@ class Flights:
                 await asyncio.wait(self._flying, timeout=_TICK_S)
                 self._notice_stop()
             self._commits.close()
+            for slots in self._slots.values():
+                await slots.close()
 
     def check(self) -> None:
         """Raise what ends this run, if something does."""
@@ -231,6 +233,11 @@ class _Slots:
         if inspect.iscoroutinefunction(answer):
             return cast("Mapping[str, A | Failure]", await answer())
         return cast("Mapping[str, A | Failure]", await self._in_thread(answer))
+
+    async def close(self) -> None:
+        """Close what the backend holds open on this event loop."""
+        if (aclose := getattr(self.backend, "aclose", None)) is not None:
+            await aclose()
 
 
 def _called(answer: Callable[[], Any]) -> Any:

@@ -40,7 +40,10 @@ class Batch(NamedTuple, Generic[A]):
 
 
 class Backend(Protocol):
-    """Whoever answers: the calls of one backend share its slots."""
+    """Whoever answers: the calls of one backend share its slots.
+
+    If it has a coroutine function `aclose`, that is awaited when the event loop ends.
+    """
 
     @property
     def concurrency(self) -> int:

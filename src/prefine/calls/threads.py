@@ -15,7 +15,7 @@ Arguments = ParamSpec("Arguments")
 
 
 def in_threads(
-    function: Callable[Arguments, R] | Callable[Arguments, Awaitable[R]], count: int
+    function: Callable[Arguments, R | Awaitable[R]], count: int
 ) -> Callable[Arguments, Awaitable[R]]:
     """Return a coroutine function as it is, and any other one as one that runs in threads.
 
@@ -23,7 +23,7 @@ def in_threads(
     the same thread, one after the other.
     """
     if inspect.iscoroutinefunction(function):
-        return function
+        return cast(Callable[Arguments, Awaitable[R]], function)
     blocking = cast(Callable[Arguments, R], function)
     pool = ThreadPoolExecutor(count, thread_name_prefix=THREADS)
 
