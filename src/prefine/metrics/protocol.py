@@ -60,7 +60,7 @@ class HeldOutPairs(NamedTuple):
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a run has; what no metric of the run needs is empty.
+    """The data of a run; a part that no metric of the run needs is empty.
 
     Attributes:
         completions: Each prompt with the completions that were ranked.

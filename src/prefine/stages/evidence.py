@@ -21,7 +21,7 @@ class NamedMetric(NamedTuple):
 
 
 class _Source(NamedTuple):
-    """Whether a run of a configuration has a kind of evidence, and how to make it have it."""
+    """A test of a configuration for one kind of evidence, and how to get it."""
 
     given: Callable[[RunConfig], bool]
     remedy: str
@@ -93,7 +93,7 @@ def needed(metrics: Collection[NamedMetric]) -> frozenset[Need]:
 
 
 class Gathered(NamedTuple):
-    """What stage `evaluate` itself has found for the metrics."""
+    """The evidence that stage `evaluate` makes itself."""
 
     answers: Sequence[AnswerPair] = ()
     verdicts: Sequence[Judgment] = ()

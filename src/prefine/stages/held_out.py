@@ -1,10 +1,9 @@
 """The accuracy of the trained model's implicit reward on pairs of held-out prompts."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from torch import Tensor
 
 from prefine.config.sections import RunConfig
 from prefine.errors import ConfigError
@@ -96,5 +95,5 @@ def reward_metrics(
     return Rewards(metrics, scored, dropped)
 
 
-def _array(values: Tensor) -> Array:
+def _array(values: Any) -> Array:
     return np.asarray(values.numpy(force=True), dtype=np.float64)

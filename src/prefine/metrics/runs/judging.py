@@ -14,7 +14,7 @@ from prefine.records import Judgment, MetricValue
 
 @metric("answers", "verdicts", "gold")
 def judge_agreement(evidence: Evidence) -> list[MetricValue]:
-    """How often the judge, both orders averaged, and gold name the same winner; Cohen's kappa."""
+    """The share of prompts on which judge (both orders averaged) and gold agree; Cohen's kappa."""
     p_after, truth, ids = _against_gold(evidence)
     found = rater_agreement(p_after, truth, prompt_ids=ids, **evidence.bootstrap)
     return [value for value in (found.agreement, found.kappa) if value is not None]

@@ -130,7 +130,7 @@ def likelihood_alarms(
     entropy_fall: Share = 0.2,
     mass_fall: Share = 0.05,
 ) -> list[MetricValue]:
-    """How many evaluations during training had an alarm of likelihood over-optimisation on.
+    """Count the evaluations during training with an alarm of likelihood over-optimisation on.
 
     Args:
         evidence: Of the run.
