@@ -9,7 +9,6 @@ training of a tiny one) is subtracted from its peak. The goal is an estimate wit
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -60,7 +59,9 @@ def train(model: str, run_dir: str, settings: str) -> None:
     ]
     options = {"pairs_per_step": 2, "max_steps": 1, "max_completion_tokens": 400}
     prefine.train(model, pairs, output_dir=run_dir, settings=options | json.loads(settings))
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    # Not `ru_maxrss`, which begins at what the parent process had.
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    print(int(status["VmHWM"].split()[0]) * 1024)
 
 
 def peak(model: Path, settings: dict[str, Any]) -> int:

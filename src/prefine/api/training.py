@@ -10,7 +10,8 @@ from prefine.api.reading import pairs_of
 from prefine.config.sections import Component, RunConfig, TrainConfig
 from prefine.records import PreferencePair
 from prefine.run.config_changes import with_begun_defaults
-from prefine.run.folder import RunFolder, begun_config
+from prefine.run.folder import RunFolder
+from prefine.run.manifests import begun_config
 from prefine.stages.inputs import readable_by_loss, with_loss_inputs
 from prefine.stages.pair import held_out as held_out_prompts
 from prefine.stages.pair import write_pairs

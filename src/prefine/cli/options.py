@@ -31,7 +31,7 @@ def load_config(path: Path, overrides: list[str] | None, run_dir: str | None) ->
     """
     from prefine.config.yaml import load
     from prefine.run.config_changes import with_begun_defaults
-    from prefine.run.folder import begun_config
+    from prefine.run.manifests import begun_config
 
     config = load(path, overrides=overrides or (), run_dir=run_dir)
     return with_begun_defaults(config, begun_config(config.run_dir))

@@ -5,15 +5,15 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from pydantic import JsonValue
 
 from prefine.atomic import disk_errors, write_text
-from prefine.errors import ConfigError, DataError
+from prefine.errors import ConfigError
 from prefine.records import SCHEMA_VERSION, Manifest
 from prefine.run.config_changes import refused_changes
 from prefine.run.journal import Journal
+from prefine.run.manifests import begun_config, read_config, read_manifests
 
 
 class RunFolder:
@@ -34,7 +34,7 @@ class RunFolder:
                     f"{path}: no folder can be made here ({error}); choose another with --run-dir"
                 ) from error
             if (path / "config.json").exists():
-                _read_config(path / "config.json")
+                read_config(path)
             self._lease = (path / ".lease").open("a+")
         try:
             # The kernel drops the lock with the process, so a killed run leaves none behind.
@@ -118,43 +118,6 @@ class RunFolder:
         write_text(self.path / "manifest.json", text)
 
 
-def read_manifests(folder: Path) -> dict[str, Manifest]:
-    """The manifests of the stages that have begun in a run folder.
-
-    Raises:
-        DataError: The file is damaged.
-    """
-    path = folder / "manifest.json"
-    if not path.exists():
-        return {}
-    value = _read_json(path)
-    _check_version(value, path)
-    try:
-        return {name: Manifest.model_validate(item) for name, item in dict(value["stages"]).items()}
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(
-            f"{path}: not a manifest ({error}); restore it or use another --run-dir"
-        ) from error
-
-
-def begun_config(folder: Path) -> dict[str, Any]:
-    """The sections that a run folder was begun with; empty where no run has begun.
-
-    Raises:
-        ConfigError: It is no run folder.
-        DataError: A file is damaged.
-    """
-    path = folder / "config.json"
-    with disk_errors(folder):
-        if path.exists():
-            return _read_config(path)
-    # A lost config.json: the manifests still know their own sections.
-    found: dict[str, Any] = {}
-    for manifest in read_manifests(folder).values():
-        found |= manifest.config
-    return found
-
-
 def _copy_advice(path: Path) -> str:
     """The command that makes other pairs of the same rankings, after a model was trained."""
     kept = [name for name in ("journal", "completions", "rankings") if (path / name).is_dir()]
@@ -165,34 +128,3 @@ def _copy_advice(path: Path) -> str:
         f". What was sampled and judged need not be paid for again: mkdir NEW && cp -r {copied} "
         "NEW, then the same command with --run-dir NEW"
     )
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    """The configuration in a run folder's `config.json`."""
-    value = _read_json(path)
-    config = value.get("config")
-    if not isinstance(config, dict):
-        raise ConfigError(
-            f"{path} was not written by prefine, so this is no run folder; choose another folder "
-            "with --run-dir"
-        )
-    _check_version(value, path)
-    return config
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise DataError(
-            f"{path}: damaged ({error}); restore it or use another --run-dir"
-        ) from error
-    if not isinstance(value, dict):
-        raise DataError(f"{path}: damaged (no object); restore it or use another --run-dir")
-    return value
-
-
-def _check_version(value: Mapping[str, Any], path: Path) -> None:
-    found = value.get("schema_version")
-    if found != SCHEMA_VERSION:
-        raise DataError(f"{path}: schema version {found}, this prefine reads {SCHEMA_VERSION}")
