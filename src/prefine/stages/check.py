@@ -52,6 +52,7 @@ def check(config: RunConfig, *, strict: bool = False, through: str = STAGES[-1])
         check_adapter,
         check_evaluation,
         check_loss,
+        check_reference,
         trainable,
     )
 
@@ -68,9 +69,10 @@ def check(config: RunConfig, *, strict: bool = False, through: str = STAGES[-1])
     if trains:
         check_loss(config)
         check_evaluation(config)
-    check_adapter(config, trainable(config.policy, where="policy"))
+    policy = trainable(config.policy, where="policy")
+    check_adapter(config, policy)
     if isinstance(config.train.reference, Component):
-        trainable(config.train.reference, where="train.reference")
+        check_reference(policy, trainable(config.train.reference, where="train.reference"))
     counts: dict[str, int] = {}
     notes = [
         f"{name}: {note}"

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from prefine import chat
 from prefine.config.components import TABLES, lookup, suggest
@@ -11,7 +12,8 @@ from prefine.errors import ConfigError, DataError
 from prefine.losses.facts import needs_of, reads_of
 from prefine.models.capabilities import backend_of
 from prefine.models.hf.adapters import base_of, require_peft
-from prefine.models.hf.loading import layer_names
+from prefine.models.hf.architecture import check_trainable
+from prefine.models.hf.loading import layer_names, vocabulary
 from prefine.models.protocol import HasWeights
 from prefine.pairing.protocol import selector_facts
 from prefine.ranking.protocol import facts_of
@@ -33,9 +35,12 @@ def trainable(component: Component, *, where: str) -> HasWeights:
     """The backend of a component, whose weights can be trained.
 
     Raises:
-        ConfigError: It is a backend without weights.
+        BackendError: Its folder has no configuration, or a damaged one.
+        ConfigError: It is a backend without weights, or its weights are quantized.
     """
-    return backend_of(component, HasWeights, where=where)
+    backend = backend_of(component, HasWeights, where=where)
+    check_trainable(backend.path)
+    return backend
 
 
 def check_adapter(config: RunConfig, policy: HasWeights) -> None:
@@ -55,17 +60,44 @@ def check_adapter(config: RunConfig, policy: HasWeights) -> None:
             "no folder holds the "
             "weights that a new adapter would belong to; use save: merged"
         )
-    if settings.target_modules == "all-linear":
-        return
     layers = layer_names(policy.path)
+    if settings.target_modules == "all-linear":
+        if not layers:
+            raise ConfigError(
+                f"train.adapter: {policy.path} has no linear layer that can carry an adapter; "
+                "train all weights"
+            )
+        return
     for name in settings.target_modules:
         if not any(layer == name or layer.endswith(f".{name}") for layer in layers):
             known = sorted({layer.rsplit(".", 1)[-1] for layer in layers})
             raise ConfigError(
                 f"train.adapter.target_modules: {policy.path} has no layer {name!r} that can "
-                "carry an adapter (the "
-                f"output head cannot); {suggest(name, known)}"
+                "carry an adapter (the output head cannot); "
+                f"{suggest(name, known)}"
             )
+
+
+def check_reference(policy: HasWeights, reference: HasWeights) -> None:
+    """Check before any work that the reference reads the token ids that the policy writes.
+
+    Raises:
+        ConfigError: Its tokenizer is another one.
+    """
+    ours, theirs = (_words(model.tokenizer) for model in (policy, reference))
+    largest, rows = max(policy.tokenizer.get_vocab().values()), vocabulary(reference.path)
+    if ours != theirs or largest >= rows:
+        why = f"it has no token {largest}" if ours == theirs else "its tokens have other ids"
+        raise ConfigError(
+            f"train.reference: {reference.path} cannot read what the policy {policy.path} writes "
+            f"({why}); name a reference with the policy's tokenizer, or leave train.reference out"
+        )
+
+
+def _words(tokenizer: Any) -> dict[str, int]:
+    """The ids of all tokens but added ones, whose names differ between models of a family."""
+    added = tokenizer.added_tokens_decoder
+    return {token: at for token, at in tokenizer.get_vocab().items() if at not in added}
 
 
 def check_evaluation(config: RunConfig) -> None:

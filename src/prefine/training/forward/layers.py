@@ -32,6 +32,62 @@ def unwrapped(model: "PreTrainedModel") -> "PreTrainedModel":
     return model if inner is None else inner()
 
 
+@torch.no_grad()
+def layers_before_head(model: "PreTrainedModel") -> nn.Module:
+    """The module whose output the head reads: the last to give hidden states before it is called.
+
+    It is not always the `base_model` of `transformers`, which some decoders never call.
+
+    Raises:
+        ConfigError: The model cannot compute text alone.
+    """
+    model = unwrapped(model)
+    head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    # A frame for each call in progress: the last module that it called and that gave hidden states.
+    frames: list[nn.Module | None] = [None]
+    found: list[nn.Module] = []
+
+    def entered(module: nn.Module, _: Any) -> None:
+        if module is head:
+            found.extend(last for last in reversed(frames) if last is not None)
+        frames.append(None)
+
+    def left(module: nn.Module, _: Any, output: Any) -> None:
+        frames.pop()
+        if getattr(output, "last_hidden_state", None) is not None:
+            frames[-1] = module
+
+    hooks = [
+        hook
+        for module in model.modules()
+        if module is not model
+        for hook in (
+            module.register_forward_pre_hook(entered),
+            module.register_forward_hook(left),
+        )
+    ]
+    ids = torch.zeros(1, 2, dtype=torch.long, device=next(model.parameters()).device)
+    try:
+        model(input_ids=ids)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ConfigError(
+            f"{type(model).__name__} cannot compute the log-probabilities of text alone "
+            f"({type(error).__name__}: {' '.join(str(error).split())[:200]}); choose another model"
+        ) from error
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found[0] if found else model.base_model
+
+
+def accepted(module: nn.Module, **options: Any) -> dict[str, Any]:
+    """Those of the options that a module's forward takes."""
+    taken = signature(module.forward).parameters
+    if any(one.kind is one.VAR_KEYWORD for one in taken.values()):
+        return options
+    return {name: value for name, value in options.items() if name in taken}
+
+
 def computing_in(dtype: ComputeDtype, device: torch.device) -> AbstractContextManager[Any]:
     """Compute in this dtype until the end of the block; the weights stay as they are."""
     return torch.autocast(device.type, torch.bfloat16) if dtype == "bfloat16" else nullcontext()
@@ -97,22 +153,20 @@ def layers_of(model: nn.Module, *, why: str) -> list[nn.Module]:
 
 
 @contextmanager
-def skip_unscored(
-    model: "PreTrainedModel", scored: Int[Tensor, " S"], positions: int
-) -> Iterator[None]:
+def skip_unscored(layers: nn.Module, scored: Int[Tensor, " S"], positions: int) -> Iterator[None]:
     """Skip unscored tokens in the last layer until the end of the block, backward passes included.
 
     Their last hidden states are then meaningless. A model whose layers are not called as most of
     `transformers` call theirs computes everything.
 
     Args:
-        model: One that attends to packed trees; no prompt is scored.
+        layers: Those before the head, attending to packed trees; no prompt is scored.
         scored: The positions of scored tokens; may name one twice.
         positions: The number of tokens.
     """
     scored = torch.unique(scored)
     with ExitStack() as stack:
-        if len(scored) <= _MOST_SCORED * positions and (layer := _last_layer(model)) is not None:
+        if len(scored) <= _MOST_SCORED * positions and (layer := _last_layer(layers)) is not None:
             attention, mlp = layer.self_attn, layer.mlp
             stack.enter_context(
                 patched_forward(attention, partial(attention.forward, only_scored=True))
@@ -138,14 +192,15 @@ def _mlp_of(
     return mlp(hidden, *others, **named)
 
 
-def _last_layer(model: "PreTrainedModel") -> Any | None:
+def _last_layer(layers: nn.Module) -> Any | None:
     """The last layer, if it has an attention and an MLP under their usual names."""
-    layers = getattr(model.base_model, "layers", None)
-    if not isinstance(layers, nn.ModuleList) or not layers:
+    all_layers = getattr(layers, "layers", None)
+    if not isinstance(all_layers, nn.ModuleList) or not all_layers:
         return None
-    attention, mlp = (getattr(layers[-1], name, None) for name in ("self_attn", "mlp"))
+    last = all_layers[-1]
+    attention, mlp = (getattr(last, name, None) for name in ("self_attn", "mlp"))
     if not isinstance(attention, nn.Module) or not isinstance(mlp, nn.Module):
         return None
     # `only_scored` reaches the attention function only through `**kwargs` that are handed on.
     parameters = signature(attention.forward).parameters.values()
-    return layers[-1] if any(p.kind is p.VAR_KEYWORD for p in parameters) else None
+    return last if any(p.kind is p.VAR_KEYWORD for p in parameters) else None
