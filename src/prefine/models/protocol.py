@@ -5,7 +5,7 @@ be pointed at other weights, `Releases` gives its memory back, `Checks` finds a 
 before any work.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from prefine.calls.protocol import Batch, Call, Failure
@@ -125,16 +125,16 @@ class Replies(Model, Protocol):
         conversations: Sequence[tuple[Message, ...]],
         *,
         max_new_tokens: int,
-        temperature: float,
+        temperature: float | None,
         seed: int,
         first_token: bool,
-    ) -> Sequence[Reply | Failure]:
-        """Return one reply per conversation, in order.
+    ) -> Sequence[Reply | Failure] | Awaitable[Sequence[Reply | Failure]]:
+        """Return one reply per conversation, in order; a coroutine, or a function that blocks.
 
         Args:
             conversations: Messages that end with a user's turn.
             max_new_tokens: The longest reply.
-            temperature: 0 is greedy.
+            temperature: 0 is greedy; None leaves it to a server.
             seed: Of the drawing.
             first_token: Return the likeliest first tokens, too.
 
@@ -212,7 +212,7 @@ def sample_key(model_fingerprint: str, request: SampleRequest, decoding: Decodin
     )
 
 
-def decoding_settings(decoding: Decoding) -> dict[str, float | int]:
+def decoding_settings(decoding: Decoding) -> dict[str, float | int | None]:
     """Return the settings a completion depends on; subclasses of `Decoding` add nothing here."""
     return {
         "temperature": decoding.temperature,

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from prefine.config.sections import Component, Decoding, RunConfig, components
+from prefine.config.sections import Component, Decoding, RunConfig, outer_components
 from prefine.data.import_report import ImportReport
 from prefine.data.sources import open_source
 from prefine.errors import ConfigError
@@ -77,7 +77,7 @@ def check(config: RunConfig, *, strict: bool = False, through: str = STAGES[-1])
     notes = [
         f"{name}: {note}"
         for name, report in _inputs(config, counts, ranked_by, strict=strict, trains=trains)
-        for note in report.notes()
+        for note in (*report.recognised(), *report.notes())
     ]
     prompts = next(
         counts[name] for name in ("prompts", "completions", "prompts of pairs") if name in counts
@@ -114,11 +114,11 @@ def _never_asked(config: RunConfig, ranked_by: Collection[str], through: str) ->
     )
     if "rank.judge" in ranked_by or (evaluates and config.evaluate.judge is None):
         return ()
-    return ("rank.judge", "rank.judge.model")
+    return ("rank.judge",)
 
 
 def _check_components(config: RunConfig, never_asked: Collection[str]) -> None:
-    for where, kind, component in components(config):
+    for where, kind, component in outer_components(config):
         if kind == "source":
             open_source(component, where=where)
         elif kind == "judge":

@@ -137,7 +137,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
             base_on_hub=not Path(policy.path).exists(),
             adapter=_saves_adapter(settings),
             # Trackers and the folder of reference values do not concern the model.
-            train=settings.model_dump(mode="json", exclude={"reference_cache", "tracking"}),
+            train=stage.fingerprinted["train"],
             summary=summary,
             dropped=examples.dropped,
             versions={"prefine": version("prefine"), **versions()},
