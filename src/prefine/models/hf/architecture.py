@@ -17,6 +17,7 @@ from transformers import (
     AutoConfig,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.pytorch_utils import Conv1D
 
 from prefine.errors import BackendError, ConfigError
 from prefine.models.hf.adapters import base_of
@@ -161,21 +162,27 @@ def linear_layers(model: Any) -> list[str]:
     """Return the names of the linear layers that can carry an adapter.
 
     These are all that text passes through, without the output head, without those that PEFT
-    refuses, and without what is more than a product, such as a router that also chooses.
+    refuses, and without what gives more than a product, such as a router that also chooses.
     """
-    from transformers.pytorch_utils import Conv1D
-
     head = model.get_output_embeddings()
     read = {module for part in text_part(model) for module in part.modules()}
     refused = _BYPASSED if model.config.model_type in _BYPASSING else set()
     return [
         name
         for name, module in model.named_modules()
-        if type(module).forward in (torch.nn.Linear.forward, Conv1D.forward)
+        if isinstance(module, nn.Linear | Conv1D)
         and module is not head
         and module in read
         and name.rpartition(".")[2] not in refused
+        and _gives_tensor(module)
     ]
+
+
+@torch.no_grad()
+def _gives_tensor(layer: Any) -> bool:
+    if type(layer).forward in (nn.Linear.forward, Conv1D.forward):
+        return True
+    return isinstance(layer(layer.weight.new_zeros(1, layer.in_features)), torch.Tensor)
 
 
 def positions(model: Any) -> int | None:
