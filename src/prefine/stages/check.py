@@ -10,6 +10,7 @@ from prefine.errors import ConfigError
 from prefine.models.capabilities import backend_of, check_model
 from prefine.models.protocol import Samples
 from prefine.records import Completion, Message, Prompt
+from prefine.stages.evidence import configured_metrics
 from prefine.stages.inputs import (
     read_completions,
     read_pairs,
@@ -52,7 +53,7 @@ def check(config: RunConfig, *, strict: bool = False, through: str = STAGES[-1])
         check_adapter,
         check_evaluation,
         check_loss,
-        check_reference,
+        check_weights,
         trainable,
     )
 
@@ -66,13 +67,15 @@ def check(config: RunConfig, *, strict: bool = False, through: str = STAGES[-1])
         from prefine.stages.selection import BoundSelector
 
         BoundSelector(config.pair, None if config.rank is None else config.rank.strategy)
+    policy = trainable(config.policy, where="policy")
+    reference = config.train.reference
+    ref = trainable(reference, where="train.reference") if reference != "initial" else None
     if trains:
         check_loss(config)
         check_evaluation(config)
-    policy = trainable(config.policy, where="policy")
+        check_weights(policy, ref)
+    configured_metrics(config)
     check_adapter(config, policy)
-    if isinstance(config.train.reference, Component):
-        check_reference(policy, trainable(config.train.reference, where="train.reference"))
     counts: dict[str, int] = {}
     notes = [
         f"{name}: {note}"

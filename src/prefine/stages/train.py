@@ -27,7 +27,7 @@ from prefine.stages.training_inputs import (
     check_adapter,
     check_first_rows,
     check_loss,
-    check_reference,
+    check_weights,
     read_examples,
     read_held_out,
     trainable,
@@ -62,7 +62,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     check_adapter(config, policy)
     if models.reference is not None:
         check_model(models.reference)
-        check_reference(policy, models.reference)
+    check_weights(policy, models.reference)
     check_loss(config)
     check_installed(settings.tracking.trackers)
     _check_pairs_made(config, folder)

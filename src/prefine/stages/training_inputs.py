@@ -12,7 +12,7 @@ from prefine.errors import ConfigError, DataError
 from prefine.losses.facts import needs_of, reads_of
 from prefine.models.capabilities import backend_of
 from prefine.models.hf.adapters import base_of, require_peft
-from prefine.models.hf.architecture import check_trainable
+from prefine.models.hf.architecture import check_not_quantized
 from prefine.models.hf.loading import layer_names, vocabulary
 from prefine.models.protocol import HasWeights
 from prefine.pairing.protocol import selector_facts
@@ -35,12 +35,9 @@ def trainable(component: Component, *, where: str) -> HasWeights:
     """The backend of a component, whose weights can be trained.
 
     Raises:
-        BackendError: Its folder has no configuration, or a damaged one.
-        ConfigError: It is a backend without weights, or its weights are quantized.
+        ConfigError: It is a backend without weights.
     """
-    backend = backend_of(component, HasWeights, where=where)
-    check_trainable(backend.path)
-    return backend
+    return backend_of(component, HasWeights, where=where)
 
 
 def check_adapter(config: RunConfig, policy: HasWeights) -> None:
@@ -78,12 +75,21 @@ def check_adapter(config: RunConfig, policy: HasWeights) -> None:
             )
 
 
-def check_reference(policy: HasWeights, reference: HasWeights) -> None:
-    """Check before any work that the reference reads the token ids that the policy writes.
+def check_weights(policy: HasWeights, reference: HasWeights | None) -> None:
+    """Check before any work that the policy can be trained with the reference.
+
+    Args:
+        policy: The policy.
+        reference: The reference; None is the policy's initial weights.
 
     Raises:
-        ConfigError: Its tokenizer is another one.
+        BackendError: A folder has no configuration, or a damaged one.
+        ConfigError: Weights are quantized, or the reference has another tokenizer.
     """
+    check_not_quantized(policy.path)
+    if reference is None:
+        return
+    check_not_quantized(reference.path)
     ours, theirs = (_words(model.tokenizer) for model in (policy, reference))
     largest, rows = max(policy.tokenizer.get_vocab().values()), vocabulary(reference.path)
     if ours != theirs or largest >= rows:

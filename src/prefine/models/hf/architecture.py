@@ -123,8 +123,8 @@ def skeleton(path: str) -> Any:
         ) from error
 
 
-def check_trainable(path: str) -> None:
-    """Raise ConfigError if the weights of a folder cannot be trained: they are quantized."""
+def check_not_quantized(path: str) -> None:
+    """Raise ConfigError if the weights of a folder are quantized, which cannot be trained."""
     settings = getattr(load_config(path), "quantization_config", None)
     if settings:
         method = (
