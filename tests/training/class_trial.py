@@ -15,6 +15,7 @@ import torch
 import prefine
 from chat_tokenizers import chatml
 from prefine.errors import PrefineError
+from prefine.training.forward.layers import accepted
 
 PAIRS = [
     {"prompt": "Name a colour.", "chosen": "Green, as grass is.", "rejected": "I like rain"},
@@ -60,7 +61,9 @@ def _ids(tokenizer: Any) -> list[tuple[list[int], list[int], list[int]]]:
 @torch.no_grad()
 def _plain(model: Any, prompt: list[int], answer: list[int]) -> torch.Tensor:
     """The log-probabilities of an answer's tokens, by one plain row."""
-    logits = model(input_ids=torch.tensor([prompt + answer])).logits[0].double()
+    # Not through a cache: BLT has none for its own configuration.
+    row = torch.tensor([prompt + answer])
+    logits = model(input_ids=row, **accepted(model, use_cache=False)).logits[0].double()
     logps = logits.log_softmax(-1)[len(prompt) - 1 : -1]
     return logps.gather(1, torch.tensor(answer)[:, None]).squeeze(1)
 

@@ -16,6 +16,9 @@ from transformers.models.auto.modeling_auto import (
 
 NOT_TRAINED: dict[str, str] = {
     "CpmAntForCausalLM": "looks ahead: all of a row is context that sees all of it",
+    "ProphetNetForCausalLM": "log-probabilities change with the length of a row",
+    "XLMWithLMHeadModel": "looks ahead, unless causal: true is in config.json",
+    "ReformerModelWithLMHead": "computes gradients in training mode only, where dropout is on",
     "XLNetLMHeadModel": "looks ahead, unless it is given a mask of permutations",
 }
 """Classes that plain `transformers` can compute on token ids and that are refused, with why."""

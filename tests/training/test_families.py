@@ -20,6 +20,8 @@ from prefine.errors import ConfigError, PrefineError
 from prefine.models.hf.architecture import positions, text_part
 from prefine.models.hf.loading import check_model, load_model
 from prefine.training.forward.layers import layers_before_head
+from prefine.training.forward.passes import Forward
+from prefine.training.forward.token_values import LOGPS_ONLY
 
 TRIED = {
     "OPTForCausalLM": "opt",  # its forward never calls `base_model`
@@ -46,7 +48,8 @@ def test_a_family_trains_as_plain_rows_and_loads_in_its_own_class(
     [
         ("LlamaForCausalLM", "llama", "model"),
         ("OPTForCausalLM", "opt", "model.decoder"),
-        ("ProphetNetForCausalLM", "prophetnet", "prophetnet.decoder"),
+        # Its head reads streams of its own, so the model's own logits are taken.
+        ("ProphetNetForCausalLM", "prophetnet", ""),
         ("Llama4ForConditionalGeneration", "llama4", "language_model.model"),
         ("Gemma3ForConditionalGeneration", "gemma3", "model"),
         ("BertLMHeadModel", "bert", "bert"),
@@ -57,6 +60,16 @@ def test_the_layers_are_the_module_whose_output_the_head_reads(
 ) -> None:
     model = tiny_classes.tiny(kind, name)
     assert layers_before_head(model) is model.get_submodule(found)
+
+
+def test_logits_stand_for_hidden_states_where_a_head_reads_more() -> None:
+    model = tiny_classes.tiny("prophetnet", "ProphetNetForCausalLM")
+    forward = Forward(model, shared=False)
+    ids = torch.randint(3, 250, (1, 12), generator=torch.Generator().manual_seed(0))
+    expected = model(input_ids=ids).logits[0].log_softmax(-1)
+    hidden = forward.last_hidden(ids)[0]
+    found = forward.head.values(hidden[:-1], ids[0, 1:], LOGPS_ONLY).logps
+    torch.testing.assert_close(found, expected[:-1].gather(1, ids[0, 1:, None]).squeeze(1))
 
 
 def _save(folder: Path, name: str, kind: str, **changes: Any) -> Path:

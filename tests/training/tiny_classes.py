@@ -104,6 +104,7 @@ _SPECIAL: dict[str, dict[str, Any]] = {
     },
     "gemma4_text": {"global_head_dim": 8, "layer_types": ["sliding_attention", "full_attention"]},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
+    "granitemoehybrid": {"layer_types": ["linear_attention", "full_attention"]},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "use_mamba_kernels": False},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
     "longcat_flash": {"head_dim": 8},
@@ -150,6 +151,9 @@ def shrunk(kind: type[PretrainedConfig]) -> PretrainedConfig:
         if kinds and not isinstance(getattr(kind, name, None), property):
             settings[name] = list(dict.fromkeys(kinds))
             settings["num_hidden_layers"] = len(settings[name])
+    settings |= _SPECIAL.get(kind.model_type, {})
+    if isinstance(settings.get("layer_types"), list):
+        settings["num_hidden_layers"] = len(settings["layer_types"])
     if "mlp_layer_types" in settings and "layer_types" in settings:
         count = settings["num_hidden_layers"] = len(settings["layer_types"])
         settings["mlp_layer_types"] = (settings["mlp_layer_types"] * count)[:count]
@@ -159,7 +163,7 @@ def shrunk(kind: type[PretrainedConfig]) -> PretrainedConfig:
         settings.pop("head_dim", None)
     if "is_decoder" in known:
         settings["is_decoder"] = True
-    return kind(**{**settings, **_SPECIAL.get(kind.model_type, {})})
+    return kind(**settings)
 
 
 def tiny(model_type: str, class_name: str) -> PreTrainedModel:

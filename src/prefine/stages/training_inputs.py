@@ -12,7 +12,7 @@ from prefine.errors import ConfigError, DataError
 from prefine.losses.facts import needs_of, reads_of
 from prefine.models.capabilities import backend_of
 from prefine.models.hf.adapters import base_of, require_peft
-from prefine.models.hf.architecture import check_not_quantized
+from prefine.models.hf.architecture import check_trainable
 from prefine.models.hf.loading import layer_names, vocabulary
 from prefine.models.protocol import HasWeights
 from prefine.pairing.protocol import selector_facts
@@ -84,12 +84,13 @@ def check_weights(policy: HasWeights, reference: HasWeights | None) -> None:
 
     Raises:
         BackendError: A folder has no configuration, or a damaged one.
-        ConfigError: Weights are quantized, or the reference has another tokenizer.
+        ConfigError: Weights cannot be trained, such as quantized ones, or the reference has another
+            tokenizer.
     """
-    check_not_quantized(policy.path)
+    check_trainable(policy.path)
     if reference is None:
         return
-    check_not_quantized(reference.path)
+    check_trainable(reference.path)
     ours, theirs = (_words(model.tokenizer) for model in (policy, reference))
     largest, rows = max(policy.tokenizer.get_vocab().values()), vocabulary(reference.path)
     if ours != theirs or largest >= rows:

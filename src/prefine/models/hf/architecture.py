@@ -26,6 +26,11 @@ _QUANTIZED = (
     "{path}: its weights are quantized ({method}), and training quantized weights is not "
     "supported; give the folder that they were made from, whose weights are bfloat16 or float32"
 )
+_UNTRAINABLE = {
+    "prophetnet": "its log-probabilities change with the length of the row that a text stands in",
+    "reformer": "its reversible layers compute gradients with dropout only, which is off here",
+}
+"""Types of models whose plain rows say something else than they should, with why."""
 
 
 def load_config(path: str) -> Any:
@@ -123,10 +128,12 @@ def skeleton(path: str) -> Any:
         ) from error
 
 
-def check_not_quantized(path: str) -> None:
-    """Raise ConfigError if the weights of a folder are quantized, which cannot be trained."""
-    settings = getattr(load_config(path), "quantization_config", None)
-    if settings:
+def check_trainable(path: str) -> None:
+    """Raise ConfigError if the weights of a folder cannot be trained, such as quantized ones."""
+    config = load_config(path)
+    if (why := _UNTRAINABLE.get(config.model_type)) is not None:
+        raise ConfigError(f"{path}: {config.model_type} cannot be trained: {why}; choose another")
+    if settings := getattr(config, "quantization_config", None):
         method = (
             settings.get("quant_method") if isinstance(settings, dict) else settings.quant_method
         )

@@ -13,19 +13,14 @@ are computed twice.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from prefine.training.batches.packing import Span, join_spans
-from prefine.training.forward.layers import (
-    ComputeDtype,
-    computing_in,
-    patched_forward,
-    unwrapped,
-)
+from prefine.training.forward.layers import ComputeDtype, after_layers, computing_in
 from prefine.training.forward.token_values import (
     LOGPS_ONLY,
     TokenValues,
@@ -288,30 +283,6 @@ def _scale(model: "PreTrainedModel", layers: nn.Module, layer: nn.Linear) -> flo
         if scale is not None and torch.allclose(plain * scale, given.to(plain), rtol=rtol):
             return float(scale)
     return None
-
-
-class _LayersOutput:
-    """Hidden states in place of the layers' output; whatever else a head may ask for is None."""
-
-    def __init__(self, hidden: Tensor) -> None:
-        self.last_hidden_state = hidden
-
-    def __getattr__(self, name: str) -> None:
-        return None
-
-    def __getitem__(self, index: Any) -> Any:
-        return (self.last_hidden_state,)[index]
-
-
-def after_layers(
-    model: "PreTrainedModel", layers: nn.Module, hidden: Float[Tensor, "n d"]
-) -> Float[Tensor, "n V"]:
-    """The logits that the model's own forward computes from the last hidden states."""
-    output = _LayersOutput(hidden[None])
-    ids = torch.zeros(1, len(hidden), dtype=torch.long, device=hidden.device)
-    with patched_forward(layers, lambda *_, **__: output):
-        logits: Tensor = unwrapped(model)(input_ids=ids).logits
-    return logits[0]
 
 
 def _add_product(weight: Tensor, left: Tensor, right: Tensor) -> None:

@@ -36,7 +36,9 @@ def unwrapped(model: "PreTrainedModel") -> "PreTrainedModel":
 def layers_before_head(model: "PreTrainedModel") -> nn.Module:
     """The module whose output the head reads: the last to give hidden states before it is called.
 
-    It is not always the `base_model` of `transformers`, which some decoders never call.
+    It is not always the `base_model` of `transformers`, which some decoders never call. Where the
+    head does not give the model's own logits from that output alone, it is the whole model, and its
+    logits stand for hidden states.
 
     Raises:
         ConfigError: The model cannot compute text alone.
@@ -44,8 +46,8 @@ def layers_before_head(model: "PreTrainedModel") -> nn.Module:
     model = unwrapped(model)
     head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     # A frame for each call in progress: the last module that it called and that gave hidden states.
-    frames: list[nn.Module | None] = [None]
-    found: list[nn.Module] = []
+    frames: list[tuple[nn.Module, Tensor] | None] = [None]
+    found: list[tuple[nn.Module, Tensor]] = []
 
     def entered(module: nn.Module, _: Any) -> None:
         if module is head:
@@ -54,8 +56,9 @@ def layers_before_head(model: "PreTrainedModel") -> nn.Module:
 
     def left(module: nn.Module, _: Any, output: Any) -> None:
         frames.pop()
-        if getattr(output, "last_hidden_state", None) is not None:
-            frames[-1] = module
+        hidden = getattr(output, "last_hidden_state", None)
+        if hidden is not None:
+            frames[-1] = module, hidden
 
     hooks = [
         hook
@@ -68,8 +71,8 @@ def layers_before_head(model: "PreTrainedModel") -> nn.Module:
     ]
     ids = torch.zeros(1, 2, dtype=torch.long, device=next(model.parameters()).device)
     try:
-        model(input_ids=ids)
-    except (TypeError, ValueError, AttributeError) as error:
+        logits = model(input_ids=ids, **accepted(model, use_cache=False)).logits
+    except (TypeError, ValueError, AttributeError, AssertionError) as error:
         raise ConfigError(
             f"{type(model).__name__} cannot compute the log-probabilities of text alone "
             f"({type(error).__name__}: {' '.join(str(error).split())[:200]}); choose another model"
@@ -77,7 +80,41 @@ def layers_before_head(model: "PreTrainedModel") -> nn.Module:
     finally:
         for hook in hooks:
             hook.remove()
-    return found[0] if found else model.base_model
+    if not found:
+        return model
+    layers, hidden = found[0]
+    try:
+        again = after_layers(model, layers, hidden[0])
+    except (TypeError, ValueError, AttributeError, IndexError):
+        return model  # a head that reads more than the last hidden states
+    same = again.shape == logits[0].shape and torch.allclose(again, logits[0], rtol=1e-2, atol=1e-3)
+    return layers if same else model
+
+
+class _LayersOutput:
+    """Hidden states in place of the layers' output; whatever else a head may ask for is None."""
+
+    def __init__(self, hidden: Tensor) -> None:
+        self.last_hidden_state = hidden
+
+    def __getattr__(self, name: str) -> None:
+        return None
+
+    def __getitem__(self, index: Any) -> Any:
+        return (self.last_hidden_state,)[index]
+
+
+def after_layers(
+    model: "PreTrainedModel", layers: nn.Module, hidden: Float[Tensor, "n d"]
+) -> Float[Tensor, "n V"]:
+    """The logits that the model's own forward computes from what its layers gave."""
+    if layers is unwrapped(model):
+        return hidden
+    output = _LayersOutput(hidden[None])
+    ids = torch.zeros(1, len(hidden), dtype=torch.long, device=hidden.device)
+    with patched_forward(layers, lambda *_, **__: output):
+        logits: Tensor = unwrapped(model)(input_ids=ids).logits
+    return logits[0]
 
 
 def accepted(module: nn.Module, **options: Any) -> dict[str, Any]:

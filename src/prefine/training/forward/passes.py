@@ -190,5 +190,7 @@ class Forward:
         options = accepted(self.layers, use_cache=False)
         with computing_in(self.dtype, self.device):
             output = self.layers(input_ids=input_ids, **options, **layout)
-        hidden: Tensor = output.last_hidden_state
+        hidden: Tensor = (
+            output.logits if self.layers is unwrapped(self.model) else output.last_hidden_state
+        )
         return hidden
