@@ -8,7 +8,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from prefine.config.sections import TrainConfig
-from prefine.training.items import TokenizedPair
+from prefine.training.relations.pairs import TokenizedPair
 
 VOCABULARY = 40
 

@@ -9,7 +9,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Protocol, TypeVar
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from prefine.config.components import Nested
@@ -155,6 +155,11 @@ class PairLogps:
             - self.rejected_logratio / self.rejected_tokens
         )
 
+    def finite(self) -> Bool[Tensor, " B"]:
+        """True for each pair all of whose log-probabilities are finite."""
+        # A margin is finite only if all four of its values are.
+        return self.margin.isfinite()
+
     def require_tokens(self) -> TokenLogps:
         """Return the per-token values; raise ValueError if they were not provided."""
         return require(self.tokens, "tokens")
@@ -162,6 +167,10 @@ class PairLogps:
     def require_prompts(self) -> PromptLogps:
         """Return the values of the prompts; raise ValueError if they were not provided."""
         return require(self.prompts, "prompt")
+
+
+LossInputs = PairLogps
+"""The input of a loss, by the relation that it reads."""
 
 
 def require(value: T | None, need: Need) -> T:

@@ -1,7 +1,7 @@
 """The accuracy of the trained model's implicit reward on pairs of held-out prompts."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from prefine.config.sections import RunConfig
 from prefine.errors import ConfigError
@@ -13,11 +13,10 @@ from prefine.records import MetricValue
 from prefine.run.folder import RunFolder
 from prefine.run.rows import pair_of
 from prefine.run.tables import parts, read_part
-from prefine.stages.training_inputs import read_examples, trainable
-from prefine.training.forward.token_values import SideLogps
-from prefine.training.objective.pair_table import PairTable
+from prefine.stages.training_inputs import read_items, trainable
 from prefine.training.reference.prepare import forward_of
-from prefine.training.reference.scoring import score_sides
+from prefine.training.reference.scoring import score_completions
+from prefine.training.relations.pairs import CHOSEN, REJECTED
 
 
 class Rewards(NamedTuple):
@@ -50,24 +49,24 @@ def reward_metrics(
     if settings.reference != "initial":
         reference = trainable(settings.reference, where="train.reference")
     table = folder / "heldout_pairs"
-    examples, dropped, _ = read_examples(table, trained, config)
+    read = read_items(table, trained, config)
     pairs = {
         pair.id: pair for path in parts(table) for row in read_part(path) if (pair := pair_of(row))
     }
-    kept = [pairs[example.id] for example in examples]
+    kept = [pairs[item.id] for item in read.items]
 
-    def sides(model: HfModel) -> SideLogps:
+    def logps(model: HfModel) -> Any:
         loaded = load_model(model.path, dtype="float32", device=model.device)
-        forward, _ = forward_of(loaded, examples, settings)
-        return score_sides(forward, examples, should_stop=should_stop)
+        forward, _ = forward_of(loaded, read.items, settings)
+        return score_completions(forward, read.items, should_stop=should_stop)
 
-    values = sides(reference)
-    table_of_sides = PairTable.of(examples, initial=values, reference=values)
-    logps = table_of_sides.join(sides(trained), table_of_sides.totals())
+    before = logps(reference)
+    logratios = logps(trained) - before
+    margin = logratios[CHOSEN] - logratios[REJECTED]
     ids = [pair.prompt.id for pair in kept]
     samples, seed = config.evaluate.bootstrap_samples, config.evaluate.seed
     metrics = [
-        reward_accuracy(logps.margin.tolist(), ids, samples=samples, seed=seed),
+        reward_accuracy(margin.tolist(), ids, samples=samples, seed=seed),
         longer_is_better(
             [len(pair.chosen.text) for pair in kept],
             [len(pair.rejected.text) for pair in kept],
@@ -76,4 +75,4 @@ def reward_metrics(
             seed=seed,
         ),
     ]
-    return Rewards(metrics, dropped)
+    return Rewards(metrics, read.dropped)

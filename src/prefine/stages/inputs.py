@@ -131,7 +131,8 @@ def with_loss_inputs(
             and that is read.
         ConfigError: Pairs have different weights, and the loss sorts the pairs of a step.
     """
-    from prefine.training.objective.loss_inputs import LossInputCheck, configured_losses
+    from prefine.training.relations.choose import configured_losses
+    from prefine.training.relations.pair_checks import LossInputCheck
 
     check = LossInputCheck(configured_losses(settings))
     for number, pair in enumerate(pairs, start=1):

@@ -1,7 +1,8 @@
-"""The policy and the pairs that training reads, and their checks."""
+"""The policy and the items that training reads, and their checks."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from prefine import chat
 from prefine.config.components import TABLES, lookup, suggest
@@ -15,11 +16,11 @@ from prefine.models.hf.loading import layer_names
 from prefine.pairing.protocol import selector_facts
 from prefine.ranking.protocol import facts_of
 from prefine.records import PreferencePair
-from prefine.run.rows import pair_of
 from prefine.run.tables import parts, read_part
-from prefine.training.items import PairReader, TokenizedPair, TokenizedPairs, make_examples
+from prefine.training.items import TextReader, TokenizedItem, TokenizedItems, make_items
 from prefine.training.logging.trackers import check_installed
-from prefine.training.objective.loss_inputs import configured_losses
+from prefine.training.relations.choose import configured_losses, relation_of
+from prefine.training.relations.protocol import Relation
 from prefine.training.token_check import check_tokens
 
 _HOLD_OUT = (
@@ -134,22 +135,36 @@ def _check_score_gaps(config: RunConfig) -> None:
         )
 
 
-def read_examples(table: Path, policy: HfModel, config: RunConfig) -> TokenizedPairs:
-    """Tokenize the pairs of a table for the policy."""
-    return make_examples(_pairs(table), _reader(policy, config))
+def configured_relation(config: RunConfig) -> Relation:
+    """The relation that loss and regularizer read.
+
+    Raises:
+        ConfigError: They read different ones.
+    """
+    return relation_of(configured_losses(config.train))
 
 
-def read_held_out(table: Path, policy: HfModel, config: RunConfig) -> TokenizedPairs:
-    """Tokenize the held-out pairs for the policy.
+def read_items(table: Path, policy: HfModel, config: RunConfig) -> TokenizedItems:
+    """Tokenize the items of a table for the policy."""
+    relation = configured_relation(config)
+    return make_items(_records(table, relation), relation, _reader(policy, config))
+
+
+def read_held_out(config: RunConfig, policy: HfModel) -> TokenizedItems:
+    """Tokenize the held-out items for the policy, if they are evaluated during training.
 
     Raises:
         DataError: There is none, or none that can be read.
     """
+    if config.train.evaluate_every is None:
+        return TokenizedItems()
+    relation = configured_relation(config)
     try:
-        return read_examples(table, policy, config)
+        return read_items(config.run_dir / f"heldout_{relation.name}", policy, config)
     except DataError as error:
         raise DataError(
-            f"train.evaluate_every: no held-out pair can be evaluated: {error}; {_HOLD_OUT}"
+            f"train.evaluate_every: no held-out {relation.name} can be evaluated: {error}; "
+            f"{_HOLD_OUT}"
         ) from error
 
 
@@ -162,11 +177,12 @@ def readable_whole(
         DataError: The report is strict and there is another.
     """
     reader = _reader(trainable(config.policy, where="policy"), config)
+    relation = configured_relation(config)
     for pair in pairs:
         where = pair.prompt.source
-        reading = reader.read(pair)
+        reading = relation.read(pair, reader)
         shortened = reading.long_prompts + reading.long_completions
-        if reading.example is not None and not shortened:
+        if reading.item is not None and not shortened:
             yield pair
             continue
         why = reading.dropped or "training would shorten it to the token limit"
@@ -175,25 +191,32 @@ def readable_whole(
         report.drop(UselessRow(f"not read whole ({why})", f"{where}: {why}; {remedy}"), where)
 
 
-def _reader(policy: HfModel, config: RunConfig) -> PairReader:
+def _reader(policy: HfModel, config: RunConfig) -> TextReader:
     settings = config.train
-    return PairReader(
+    return TextReader(
         policy.tokenizer,
         stop_token_id=_stop(policy),
         max_prompt_tokens=settings.max_prompt_tokens,
         max_completion_tokens=settings.max_completion_tokens,
         train_on_truncated=settings.train_on_truncated,
-        joint=reads_of(settings.loss.resolve("loss", where="train.loss")) == "joint",
     )
 
 
-def check_first_rows(table: Path, examples: Sequence[TokenizedPair], policy: HfModel) -> list[str]:
+def check_first_rows(
+    table: Path, examples: Sequence[TokenizedItem], policy: HfModel, relation: Relation
+) -> list[str]:
     """Notes on the tokens of the first rows, see `token_check.check_tokens`."""
-    return check_tokens(_pairs(table), examples, policy.tokenizer, stop_token_id=_stop(policy))
+    return check_tokens(
+        _records(table, relation),
+        examples,
+        policy.tokenizer,
+        relation=relation,
+        stop_token_id=_stop(policy),
+    )
 
 
-def _pairs(table: Path) -> Iterator[PreferencePair]:
-    return (pair_of(row) for path in parts(table) for row in read_part(path))
+def _records(table: Path, relation: Relation) -> Iterator[Any]:
+    return (relation.record_of(row) for path in parts(table) for row in read_part(path))
 
 
 def _stop(policy: HfModel) -> int:
