@@ -76,6 +76,8 @@ TABLES: dict[Kind, dict[str, str]] = {
         "mixture": "prefine.losses.pairs.mixture:mixture",
         "wpo": "prefine.losses.pairs.wpo:wpo",
         "bmc": "prefine.losses.pairs.bmc:bmc",
+        "list_mle": "prefine.losses.lists.list_mle:list_mle",
+        "kto": "prefine.losses.points.kto:kto",
         "nll": "prefine.losses.regularizers.nll:nll",
     },
     "regularizer": {

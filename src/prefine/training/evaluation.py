@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from prefine.config.sections import EarlyStopConfig, TrainConfig
-from prefine.errors import NumericsError
+from prefine.errors import DataError, NumericsError
 from prefine.metrics.rewards.likelihood_indicators import IndicatorReading, Watch, watch
 from prefine.training.forward.token_values import ItemTokens
 from prefine.training.logging.figures import RowLog, final_figures
@@ -140,6 +140,7 @@ class Evaluations:
 
         Raises:
             NumericsError: A loss is not finite, or what early stopping reads.
+            DataError: Early stopping reads a margin, and there is none.
         """
         self._at_end = step == self._steps
         if self._held_out is None or not self._is_due(step):
@@ -148,6 +149,11 @@ class Evaluations:
         self._log.write(row)
         self._on_row(row)
         if self._early_stop is not None:
+            if row.margin is None:
+                raise DataError(
+                    "train.early_stop: all held-out answers have the same label, so there is no "
+                    "margin to watch; hold out answers of both labels, or take early_stop out"
+                )
             self._early_stop.update(
                 IndicatorReading(row.top_entropy_renormalised, row.top_mass, row.margin)
             )

@@ -7,6 +7,8 @@ from prefine.config.sections import TrainConfig
 from prefine.errors import ConfigError
 from prefine.losses.facts import relations_in
 from prefine.losses.protocol import Reads
+from prefine.training.relations.labels import Labels
+from prefine.training.relations.lists import Lists
 from prefine.training.relations.pairs import Pairs
 from prefine.training.relations.protocol import NamedLosses, Relation
 
@@ -14,6 +16,8 @@ RELATIONS: Mapping[Reads, Relation] = MappingProxyType(
     {
         "pairs": Pairs(),
         "joint": Pairs(joint=True),
+        "lists": Lists(),
+        "labels": Labels(),
     }
 )
 
