@@ -102,12 +102,12 @@ def show_seed(name: str, result: dict[str, Any]) -> None:
         shown(rate),
         rate["value"] >= 70 and rate["interval"][0] > 50,
     )
-    changes = {c["name"]: c["after"]["value"] - c["before"]["value"] for c in result["constraints"]}
-    worst = min(changes, key=lambda constraint: changes[constraint])
+    worst = min((c["change"] for c in result["constraints"]), key=lambda change: change["value"])
+    low, high = worst["interval"]
     row(
         f"{name}: constraint that changed worst",
-        f"{worst} {changes[worst]:+.3f}",
-        changes[worst] >= -0.02,
+        f"{worst['name'].removesuffix('_change')} {worst['value']:+.3f} [{low:+.3f}, {high:+.3f}]",
+        high >= 0,
     )
     lengths = {metric["name"]: metric["value"] for metric in result["metrics"]}
     change = 100 * (lengths["mean_length_after"] / lengths["mean_length_before"] - 1)

@@ -145,7 +145,9 @@ def pages() -> dict[str, str]:
         (family, list(group)) for family, group in groupby(cards(), key=lambda card: card.family)
     ]
     head = HEAD
-    for mark, fact in (FACTS | {"NEEDS": "\n".join(_needs()), "READS": "\n".join(_reads())}).items():
+    for mark, fact in (
+        FACTS | {"NEEDS": "\n".join(_needs()), "READS": "\n".join(_reads())}
+    ).items():
         head = head.replace(f"@{mark}@", fact)
     parts = [head, "\n".join(_index(shelf))]
     written = {}
@@ -196,7 +198,8 @@ def _table(group: list[Card]) -> Iterator[str]:
         if card.open:
             kind = needs = "as its parts"
         name = f"[`{card.name}`](#{card.name})"
-        yield f"| {name} | {_cell(card.title)} | {card.reads} | {kind} | {needs} | {_pushes(card)} |"
+        facts = f"{card.reads} | {kind} | {needs}"
+        yield f"| {name} | {_cell(card.title)} | {facts} | {_pushes(card)} |"
 
 
 def _pushes(card: Card) -> str:

@@ -76,7 +76,14 @@ def constraint(name: str, before: float, after: float, n: int) -> ConstraintScor
         bounds = (max(0.0, value - half), min(1.0, value + half))
         return MetricValue(name=name, value=value, standard_error=half / 1.96, interval=bounds, n=n)
 
-    return ConstraintScore(name=name, before=score(before), after=score(after))
+    spread = 0.05
+    change = MetricValue(
+        name=f"{name}_change",
+        value=after - before,
+        interval=(after - before - spread, after - before + spread),
+        n=n,
+    )
+    return ConstraintScore(name=name, before=score(before), after=score(after), change=change)
 
 
 EXAMPLES = (
@@ -156,7 +163,7 @@ REPORT = ReportData(
         ),
         StageSummary(
             stage="pair",
-            takes="rankings",
+            takes="candidate pairs",
             makes="pairs",
             counts=Counts(taken=1187, produced=1032, dropped={"tie": 117, "same text": 38}),
             seconds=0.8,
@@ -192,6 +199,7 @@ REPORT = ReportData(
         constraint("keyword", 0.33, 0.82, 198),
         constraint("cheerful", 0.47, 0.79, 204),
         constraint("ordered words", 0.28, 0.41, 187),
+        constraint("rhyme", 0.42, 0.45, 187),
         constraint("no repetition", 0.93, 0.87, 300),
     ),
     metrics=(
@@ -224,6 +232,9 @@ REPORT = ReportData(
             interval=(21.2, 22.6),
             n=300,
             unit="tokens",
+        ),
+        MetricValue(
+            name="mean_length_change", value=3.6, interval=(2.9, 4.3), n=300, unit="tokens"
         ),
         MetricValue(name="kl_from_initial", value=6.214, standard_error=0.21, n=300, unit="nats"),
         MetricValue(name="order_inconsistency", value=11.7, n=300, unit="%"),

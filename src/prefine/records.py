@@ -200,6 +200,7 @@ class Ranking(Record):
     `completions` are the ranked ids (identical texts merged); `order` is best first; `scores` and
     `standard_errors` are in the order of `completions`. `score_unit` is "log_odds" if the sigmoid
     of a score difference is P(better), as in Bradley-Terry, and None if it is no probability.
+    `rated` are the completions whose rating was answered; None in rankings that do not say it.
     """
 
     prompt_id: str
@@ -213,6 +214,7 @@ class Ranking(Record):
     standard_errors: tuple[float, ...] | None = None
     score_unit: Literal["log_odds"] | None = None
     duels: tuple[DuelRecord, ...] = ()
+    rated: tuple[str, ...] | None = None
     calls: int = 0
     failed_calls: int = 0
     cyclic_triads: int | None = None

@@ -10,7 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prefine.metrics.statistics.paired import Outcomes, compare, compare_all, holm, sign_test
+from prefine.metrics.statistics.intervals import mean_value, score_interval
+from prefine.metrics.statistics.paired import (
+    Outcomes,
+    compare,
+    compare_all,
+    holm,
+    paired_change,
+    sign_test,
+)
 
 unit = st.sampled_from((0.0, 0.25, 0.5, 1.0))
 both = st.lists(st.tuples(unit, unit), min_size=2, max_size=12)
@@ -199,3 +207,35 @@ def test_more_refusals():
         sign_test(-1, 2)
     with pytest.raises(ValueError, match="p_values must be in"):
         holm([1.2])
+
+
+def test_paired_change_is_that_of_the_differences():
+    before, after = [3.0, 10.0, 4.0, 8.0], [5.0, 9.0, 10.0, 13.0]
+    found = paired_change("length", before, after, unit="tokens")
+    assert (found.value, found.n, found.unit) == (3.0, 4, "tokens")
+    differences = np.subtract(after, before)
+    assert found.standard_error == pytest.approx(differences.std(ddof=1) / 2)
+    alone = mean_value("length", differences, unit="tokens")
+    assert found.interval == alone.interval
+    points = paired_change("share", [0, 1, 0, 1], [1, 1, 0, 1], unit="points", scale=100)
+    assert points.value == 25
+    low, high = score_interval([1, 0.5, 0.5, 0.5])
+    assert points.interval == pytest.approx((200 * low - 100, 200 * high - 100))
+    with pytest.raises(ValueError, match="numbers of rows differ"):
+        paired_change("x", [1.0], [1.0, 2.0])
+
+
+def test_equal_changes_are_not_certain():
+    low, high = paired_change("x", [0.5] * 6, [0.5] * 6).interval
+    assert low < -0.1 and high > 0.1
+
+
+def test_paired_change_covers_the_truth():
+    """Flags of 300 prompts, 10 % of which turn to 1 and 4 % to 0."""
+    rng, covered = np.random.default_rng(3), 0
+    for _ in range(400):
+        before, turned = rng.random(300) < 0.5, rng.random(300)
+        after = np.where(turned < 0.2, 1, np.where(turned > 0.92, 0, before))
+        low, high = paired_change("x", before, after, samples=2).interval
+        covered += low <= 0.06 <= high
+    assert 0.92 <= covered / 400 <= 0.98

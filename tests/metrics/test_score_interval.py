@@ -70,7 +70,18 @@ def test_all_zeros_are_not_certain():
     assert low == 0
     assert 0.01 < high < 0.02
     assert score_interval(np.ones(200)) == (pytest.approx(1 - high), 1)
-    assert score_interval([0.5, 0.5, 0.5]) == (0.5, 0.5)
+
+
+@pytest.mark.parametrize("value", [0.5, 0.1, 0.7])
+def test_equal_values_are_not_certain(value):
+    """Six ties leave room for unseen wins, and for as many losses: the share that six zeros leave
+    for ones.
+    """
+    low, high = score_interval([value] * 6)
+    unseen = score_interval(np.zeros(6))[1]
+    assert 0.2 < unseen < 0.5
+    assert low == pytest.approx(value * (1 - unseen))
+    assert high == pytest.approx(value + (1 - value) * unseen)
 
 
 @given(values=unit_values)

@@ -54,13 +54,16 @@ def sampled(
     wanted: set[tuple[str, int]] | None = None,
 ) -> dict[tuple[str, int], Completion]:
     requests = [SampleRequest(prompt, index) for prompt in prompts for index in range(samples)]
+    shard = [
+        Call(sample_key(model.fingerprint, request, decoding), request) for request in requests
+    ]
     calls = [
-        Call(sample_key(model.fingerprint, request, decoding), request)
-        for request in requests
-        if wanted is None or (request.prompt.id, request.sample_index) in wanted
+        call
+        for call in shard
+        if wanted is None or (call.payload.prompt.id, call.payload.sample_index) in wanted
     ]
     found: dict[tuple[str, int], Completion] = {}
-    for batch in model.sample(prompts, samples, calls, decoding, group=2):
+    for batch in model.sample(shard, calls, decoding):
         answers = batch.answer()
         assert answers.keys() == set(batch.keys)
         for answer in answers.values():
@@ -220,7 +223,7 @@ def test_numbers_that_are_none_fail_their_row_alone(model: HfModel, from_step: i
     broken.model.config = model.model.config
     requests = [SampleRequest(prompt, index) for prompt in PROMPTS[:2] for index in range(2)]
     calls = [Call(sample_key(model.fingerprint, request, FREE), request) for request in requests]
-    (batch,) = broken.sample(PROMPTS[:2], 2, calls, FREE, group=2)
+    (batch,) = broken.sample(calls, calls, FREE)
     answers = batch.answer()
     failed = [call.payload for call in calls if isinstance(answers[call.key], Failure)]
     assert next((request.prompt.id, request.sample_index) for request in failed) == (

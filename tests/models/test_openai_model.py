@@ -41,7 +41,7 @@ def sample(
     answers = (engine or CallEngine(MemoryLog())).ask(
         calls,
         Completion,
-        lambda wanted: asked.sample(prompts, samples, wanted, DECODING, group=2),
+        lambda wanted: asked.sample(calls, wanted, DECODING),
         concurrency=asked.concurrency,
     )
     return {
@@ -422,7 +422,7 @@ def test_settings_that_cannot_work_are_found_before_any_request(
     options: dict[str, Any], says: str
 ) -> None:
     with pytest.raises(ConfigError, match=says):
-        OpenAIModel(**{"model": "m", **options}).check()
+        OpenAIModel(**{"model": "m", **options}).check_model()
 
 
 @pytest.fixture

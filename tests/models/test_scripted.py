@@ -19,7 +19,7 @@ def answers(
     calls = [
         Call(sample_key(model.fingerprint, request, settings), request) for request in requests
     ]
-    batches = list(model.sample(prompts, 4, calls, settings, group=2))
+    batches = list(model.sample(calls, calls, settings))
     assert max(len(batch.keys) for batch in batches) <= model.batch
     answered = [batch.answer() for batch in batches]
     assert [list(found) for found in answered] == [list(batch.keys) for batch in batches]

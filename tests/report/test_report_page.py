@@ -10,11 +10,12 @@ from playwright.sync_api import BrowserContext
 from browser import chromium, visit
 from prefine.records import MetricValue
 from prefine.report import outcome
-from prefine.report.data import AnswerExample, ReportData
+from prefine.report.data import AnswerExample, ReportData, TrainEnd
 from prefine.report.page import render, repeated_share
 from prefine.report.svg import Scale, ticks
 from prefine.report.text import duration, number, visible
 from prefine.report.training import MAX_POINTS
+from prefine.report.warnings import warnings_of
 from report_fixture import BARE, EXPLOITED, REPORT, contest, training, win_rate
 
 HOSTILE = (
@@ -176,7 +177,7 @@ def test_the_same_data_gives_the_same_page_and_a_small_one() -> None:
 def test_the_numbers_of_the_run_are_on_the_page() -> None:
     text = words(render(REPORT))
     for piece in (
-        "The trained model wins 81 % of 300 unseen prompts (95 % interval 77–85 %).",
+        "The trained model’s win rate is 81 % on 300 unseen prompts (95 % interval 77–85 %).",
         "9,540 completions",
         "41 failed: truncated",
         "117 dropped: tie",
@@ -185,9 +186,14 @@ def test_the_numbers_of_the_run_are_on_the_page() -> None:
         "4 repeated",
         "84.2 % (80.1–87.7 %)",
         "246 won, 13 tied, 41 lost",
+        "According to gold “computed gold score”: 231 won, 25 tied, 44 lost",
+        "Of 7 constraints, 5 better kept after training, 1 worse, 1 undecided.",
         "0.33 → 0.82",
-        "▲ +0.49",
-        "▼ −0.06",
+        "▲ +0.49 0.44–0.54; better",
+        "▼ −0.06 −0.11 to −0.01; worse",
+        "+0.03 −0.02 to 0.08; undecided",
+        "Mean length 18.3 tokens 17.7–18.9 tokens 21.9 tokens 21.2–22.6 tokens 300 ▲ +3.6 2.9–4.3 "
+        "tokens; more",
         "Judge first slot rate 56.3 % 53.5–59.0 % 1,200",
         "6.21 nats ± 0.21 nats (standard error) 300",
         "budget, −delta = −5 nats",
@@ -201,37 +207,43 @@ def test_the_numbers_of_the_run_are_on_the_page() -> None:
     assert outcome.EXPLOITED not in text
     order = [
         text.index(f"{name} 0.")
-        for name in ("keyword", "count", "cheerful", "topic", "ordered words", "no repetition")
+        for name in (
+            "keyword",
+            "count",
+            "cheerful",
+            "topic",
+            "ordered words",
+            "rhyme",
+            "no repetition",
+        )
     ]
     assert order == sorted(order), "most improved first"
 
 
 @pytest.mark.parametrize(
-    ("value", "low", "high", "claim"),
+    ("value", "low", "high", "opening", "rate", "interval"),
     [
-        (81.2, 76.6, 85.3, "The trained model wins 81 % of 300 unseen prompts (95 % interval "
-         "77–85 %)."),
-        (52.1, 46.4, 57.7, "No clear difference: the trained model wins 52 % of 300 unseen prompts "
-         "(95 % interval 46–58 %, which includes 50 %)."),
-        (41.0, 35.6, 46.6, "The trained model is worse: it wins only 41 % of 300 unseen prompts "
-         "(95 % interval 36–47 %)."),
-        (55.6, 50.2, 61.0, "The trained model wins 55.6 % of 300 unseen prompts (95 % interval "
-         "50.2–61.0 %)."),
+        (81.2, 76.6, 85.3, "The trained model’s win rate is", "81 %", "77–85 %"),
+        (52.1, 46.4, 57.7, "No clear difference: the trained model’s win rate is", "52 %",
+         "46–58 %, which includes 50 %"),
+        (41.0, 35.6, 46.6, "The trained model is worse: its win rate is only", "41 %", "36–47 %"),
+        (55.6, 50.2, 61.0, "The trained model’s win rate is", "55.6 %", "50.2–61.0 %"),
     ],
 )  # fmt: skip
 def test_the_sentence_says_what_the_interval_allows(
-    value: float, low: float, high: float, claim: str
+    value: float, low: float, high: float, opening: str, rate: str, interval: str
 ) -> None:
     rated = contest("gold score", "gold", win_rate(value, low, high), 1, 1, 1)
-    assert claim in words(render(REPORT.model_copy(update={"contests": (rated,)})))
+    text = words(render(REPORT.model_copy(update={"contests": (rated,)})))
+    assert f"{opening} {rate} on 300 unseen prompts (95 % interval {interval})." in text
 
 
 def test_the_sentence_says_which_prompts() -> None:
-    assert "of 300 prompts (95 %" in words(
+    assert "on 300 prompts (95 %" in words(
         render(REPORT.model_copy(update={"prompts_also_trained_on": None}))
     )
     text = words(render(REPORT.model_copy(update={"prompts_also_trained_on": 12})))
-    assert "of 300 prompts, 12 of which it was trained on (95 %" in text
+    assert "on 300 prompts, 12 of which it was trained on (95 %" in text
 
 
 @pytest.mark.parametrize(
@@ -261,7 +273,7 @@ def test_the_warning_names_both_numbers_and_the_sentence_follows_gold() -> None:
         "The judge “pairwise (playground judge)” says 91 % (87–94 %); gold “computed gold score” "
         "says 49 % (43–54 %)" in text
     )
-    assert "No clear difference: the trained model wins 49 % of 300 unseen prompts" in text
+    assert "No clear difference: the trained model’s win rate is 49 % on 300 unseen prompts" in text
 
 
 def test_without_gold_or_interval_nothing_is_claimed_about_them() -> None:
@@ -269,7 +281,10 @@ def test_without_gold_or_interval_nothing_is_claimed_about_them() -> None:
     text = words(
         render(REPORT.model_copy(update={"contests": (contest("j", "judge", rate, 16, 0, 9),)}))
     )
-    assert "The trained model wins 64 % of 25 unseen prompts (no interval was computed)." in text
+    assert (
+        "The trained model’s win rate is 64 % on 25 unseen prompts (no interval was computed)."
+        in text
+    )
     assert outcome.EXPLOITED not in text
 
 
@@ -298,6 +313,75 @@ def test_a_run_with_nothing_still_has_a_page() -> None:
         in text
     )
     assert "Gold by constraint" not in text and "Other metrics" not in text
+
+
+def test_nothing_is_said_of_a_change_without_its_interval() -> None:
+    bare = tuple(one.model_copy(update={"change": None}) for one in REPORT.constraints)
+    text = words(render(REPORT.model_copy(update={"constraints": bare})))
+    assert "Of 7 constraints, 0 better kept after training, 0 worse, 7 without an interval." in text
+
+
+def test_squares_show_what_the_rate_says_where_verdicts_are_probabilities() -> None:
+    sure = contest("j", "judge", win_rate(62.0, 55.0, 69.0), 300, 0, 0)
+    kinds = outcome.hundredths(sure)
+    assert [kinds.count(kind) for kind in ("win", "tie", "loss")] == [62, 0, 38]
+    text = words(render(REPORT.model_copy(update={"contests": (sure,)})))
+    assert "300 won, 0 tied, 0 lost (P above, at and below 50 %)" in text
+
+
+def test_a_share_beyond_the_budget_is_given_once() -> None:
+    end = TrainEnd(
+        chosen_change=-1.25, rejected_change=-9, margin=7.75, accuracy=0.811, fall=1.25,
+        beyond_delta=0.203,
+    )  # fmt: skip
+    points = tuple(
+        point.model_copy(update={"beyond_delta": 0.23, "accuracy": 0.9, "margin": 8.5})
+        for point in REPORT.training
+    )
+    page = render(REPORT.model_copy(update={"training": points, "trained": end}))
+    shown = dict(re.findall(r"<figcaption><span>(.*?)</span><b>(.*?)</b>", page))
+    assert shown["Share of pairs beyond the budget"].replace("\u00a0", " ") == "20 %"
+    assert shown["Accuracy: chosen over rejected"].replace("\u00a0", " ") == "81 %"
+    assert shown["Margin [nats]"] == "7.75"
+
+
+CUT = tuple(
+    MetricValue(name=f"cut_answers_{when}", value=value, interval=(1.0, 99.0), n=20, unit="%")
+    for when, value in (("before", 0.0), ("after", 95.0))
+)
+ALIKE = tuple(
+    MetricValue(name=f"repeated_answers_{when}", value=value, interval=(1.0, 99.0), n=20, unit="%")
+    for when, value in (("before", 2.0), ("after", 60.0))
+)
+
+
+@pytest.mark.parametrize(
+    ("update", "said"),
+    [
+        ({"contests": EXPLOITED.contests}, outcome.EXPLOITED),
+        ({"metrics": CUT}, "0.0 % of the answers before training and 95.0 % after were cut"),
+        ({"metrics": ALIKE}, "60.0 % of the answers after training are word for word the answer"),
+        (
+            {"training": (REPORT.training[0].model_copy(update={"loss": 0.69}),
+                          REPORT.training[1].model_copy(update={"loss": 22e6}))},
+            "The loss rose from 0.69 at step 1 to 22,000,000 at step 2: training has diverged",
+        ),
+        (
+            {"trained": TrainEnd(stopped_by="collapse", chosen_change=0, rejected_change=0,
+                                 fall=0)},
+            "The alarm “collapse” ended training after 200 steps.",
+        ),
+    ],
+)  # fmt: skip
+def test_warnings_have_their_numbers(update: dict[str, object], said: str) -> None:
+    (warning,) = warnings_of(REPORT.model_copy(update=update))
+    assert said in warning.replace("\u00a0", " ")
+
+
+def test_a_healthy_run_has_no_warning() -> None:
+    assert warnings_of(REPORT) == []
+    few = tuple(one.model_copy(update={"value": 4.9}) for one in CUT)
+    assert warnings_of(REPORT.model_copy(update={"metrics": few})) == []
 
 
 # The small parts

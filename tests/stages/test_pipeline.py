@@ -135,6 +135,13 @@ def test_evaluation_adds_up(done: Any) -> None:
         assert constraint.before.n == constraint.after.n == len(having)
         mean = sum((one.gold_after or {})[constraint.name] for one in having) / len(having)
         assert constraint.after.value == pytest.approx(mean)
+        assert constraint.change is not None and constraint.change.n == len(having)
+        assert constraint.change.value == pytest.approx(
+            constraint.after.value - constraint.before.value
+        )
+    metrics = {metric.name: metric for metric in found.metrics}
+    longer = [len(one.after) - len(one.before) for one in outcomes]
+    assert metrics["mean_length_change"].value == pytest.approx(sum(longer) / 12)
     names = {metric.name for metric in found.metrics}
     assert names >= {"reward_accuracy", "longer_is_better", "first_slot_rate", "swap_consistency"}
     assert {metric.n for metric in found.metrics if metric.name == "reward_accuracy"} == {4}
@@ -172,7 +179,8 @@ def test_the_result_is_that_of_the_files(done: Any) -> None:
     assert found.chosen_fall == final["fall"]
     text = "\n".join(lines_of(found))
     for part in (
-        "win rate by gold",
+        "win rate, gold (gold)",
+        "won, ",
         "reward accuracy",
         "change of chosen answers [nats]",
         "may fall by 5",

@@ -26,8 +26,8 @@ from prefine.training.loop import train
 from prefine.training.objective.item_table import ItemTable
 from prefine.training.reference.scoring import score_completions, score_tokens
 from prefine.training.relations.choose import RELATIONS
-from prefine.training.relations.pairs import CHOSEN
 from prefine.training.relations.pair_rows import StepRow
+from prefine.training.relations.pairs import CHOSEN
 
 EXAMPLES = tiny.examples()
 STEPS = 9

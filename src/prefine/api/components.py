@@ -15,7 +15,8 @@ from prefine.errors import ConfigError
 from prefine.judges.protocol import ComputedJudge
 from prefine.judging.choose import as_judge, make_judge
 from prefine.judging.protocol import Judge
-from prefine.models.protocol import Sampler
+from prefine.models.capabilities import backend_of
+from prefine.models.protocol import Samples
 from prefine.run.journal import Journal
 
 S = TypeVar("S", bound=BaseModel)
@@ -67,10 +68,9 @@ def model_component(model: Model, *, where: str) -> Component:
     return Component.model_validate({"name": "hf", "path": str(path)})
 
 
-def sampler_of(model: Model, *, where: str) -> Sampler:
+def sampler_of(model: Model, *, where: str) -> Samples:
     """The backend, its options checked."""
-    sampler: Sampler = model_component(model, where=where).resolve("backend", where=where)()
-    return sampler
+    return backend_of(model_component(model, where=where), Samples, where=where)
 
 
 def judge_of(judge: JudgeLike, *, where: str = "judge") -> tuple[str, Judge]:

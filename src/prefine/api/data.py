@@ -18,13 +18,14 @@ from prefine.api.reading import PromptLike, prompts_of, warn
 from prefine.calls.engine import CallEngine
 from prefine.config.sections import Component, Decoding, PairConfig
 from prefine.errors import ConfigError, DataError
+from prefine.models.capabilities import check_model
 from prefine.records import Completion, PreferenceList, PreferencePair, Prompt, Ranking
 from prefine.run.rows import Groups
 from prefine.stages.pair_options import PairCounts
 from prefine.stages.rank import Ranker
 from prefine.stages.selection import BoundSelector, RankedPrompt
 from prefine.stages.shards import SHARD, sample_shard
-from prefine.stages.stage_run import Progress, Silent, check_model, chunks
+from prefine.stages.stage_run import Progress, Silent, chunks
 
 
 def sample(
@@ -86,7 +87,7 @@ def sample(
             on_answers=shown.advance,
         )
         for shard in chunks(asked, SHARD):
-            groups = sample_shard(engine, sampler, shard, completions_per_prompt, decoding, group=2)
+            groups = sample_shard(engine, sampler, shard, completions_per_prompt, decoding)
             drawn += [completion for _, completions in groups for completion in completions]
         engine.check_failures(total, max_failed_fraction, where="sample")
     notes = list(sampler.notes)

@@ -7,9 +7,10 @@ from prefine.api.components import JudgeLike, Model, answer_log, judge_of, sampl
 from prefine.api.reading import PromptLike, prompts_of, warn
 from prefine.calls.engine import CallEngine
 from prefine.config.sections import Decoding, EvaluateConfig
+from prefine.models.capabilities import check_model
 from prefine.report.data import Evaluation
-from prefine.stages.head_to_head import according_to, answer_both, lengths
-from prefine.stages.stage_run import Progress, Silent, check_model
+from prefine.stages.head_to_head import according_to, answer_both, before_and_after
+from prefine.stages.stage_run import Progress, Silent
 
 
 def evaluate(
@@ -81,5 +82,5 @@ def evaluate(
         baseline=samplers[0].label,
         contests=(result.head_to_head,),
         constraints=(),
-        metrics=(*result.metrics, *lengths(answered, settings)),
+        metrics=(*result.metrics, *before_and_after(answered, settings)),
     )

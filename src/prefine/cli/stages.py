@@ -27,7 +27,7 @@ _HELP = {
     "report": "Write report.html from what the run folder holds.",
 }
 _READS_ROWS = ("sample", "pair", "evaluate")
-_DEMO_KEYS = {"win_rate", "interval", "chosen_fall", "delta", "seconds", "report"}
+_DEMO_KEYS = {"win_rate", "interval", "chosen_fall", "delta", "seconds", "report", "warnings"}
 
 
 class PipelineOrder(TyperGroup):
@@ -99,8 +99,8 @@ def demo(
 ) -> None:
     """Make the embedded playground model measurably better, on this machine, without any download.
 
-    A few minutes on two CPU cores. `--json` prints win_rate, interval, chosen_fall, delta, seconds
-    and report.
+    A few minutes on two CPU cores. `--json` prints win_rate, interval, chosen_fall, delta, seconds,
+    report and warnings.
     """
     from importlib.resources import files
 
@@ -183,6 +183,8 @@ def _run_all(
     typer.echo("")
     for line in lines_of(result):
         typer.echo(line)
+    for warning in result.warnings:
+        typer.echo(f"\nwarning: {visible(warning)}")
     typer.echo(f"\nreport: {result.report}")
 
 

@@ -1,8 +1,8 @@
 """The configuration: one strict model per stage, which names components without importing them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 from pydantic import (
     BaseModel,
@@ -17,11 +17,14 @@ from pydantic import (
     Strict,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 
-from prefine.config.components import Kind, bind, lookup, or_schedule
+from prefine.config.components import Kind, Nested, bind, lookup, or_schedule
+from prefine.config.marks import FREE, TRANSPORT, MayGrow
 from prefine.schedules import Schedule
 from prefine.secrets import refuse_secrets
 
+M = TypeVar("M")
 Seed = Annotated[int, Field(ge=0, lt=2**53)]  # JSON readers keep integers below 2**53 exact
 Share = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
@@ -77,6 +80,25 @@ class Component(BaseModel):
         return lookup(kind, self.name, where=where)
 
 
+Backend = Annotated[Component, Nested("backend")]
+Judge = Annotated[Component, Nested("judge")]
+Source = Annotated[Component, Nested("source")]
+
+
+class Connection(Section):
+    """The options by which a component reaches a server; its own signature checks them.
+
+    They have these names in every component, yours included.
+    """
+
+    base_url: Annotated[Any, TRANSPORT] = None
+    api_key_env: Annotated[Any, TRANSPORT] = None
+    concurrency: Annotated[Any, TRANSPORT] = None
+    timeout_s: Annotated[Any, TRANSPORT] = None
+    max_retries: Annotated[Any, TRANSPORT] = None
+    prices: Annotated[Any, TRANSPORT] = None
+
+
 class Decoding(Section):
     """Sampling settings. Temperature 0 is greedy."""
 
@@ -92,11 +114,11 @@ class SampleConfig(Decoding):
     They come from `model`, such as a server that runs the policy; without it, from the policy.
     """
 
-    model: Component | None = None
-    completions_per_prompt: Annotated[int, Field(ge=2)] = 8
+    model: Backend | None = None
+    completions_per_prompt: Annotated[int, Field(ge=2), MayGrow()] = 8
     shard_prompts: PositiveInt = 256
-    max_cost: PositiveFloat | None = None
-    max_failed_fraction: Share = 0.02
+    max_cost: Annotated[PositiveFloat | None, FREE] = None
+    max_failed_fraction: Annotated[Share, FREE] = 0.02
 
 
 class RankConfig(Section):
@@ -105,13 +127,13 @@ class RankConfig(Section):
     `scorer` is a judge that gives the ratings; without it, `judge` does.
     """
 
-    strategy: Component = Component(name="iterative")
-    judge: Component
-    scorer: Component | None = None
+    strategy: Annotated[Component, Nested("strategy")] = Component(name="iterative")
+    judge: Annotated[Judge, MayGrow("max_new_tokens")]
+    scorer: Judge | None = None
     seed: Seed = 0
-    max_calls: PositiveInt | None = None
-    max_cost: PositiveFloat | None = None
-    max_failed_fraction: Share = 0.02
+    max_calls: Annotated[PositiveInt | None, FREE] = None
+    max_cost: Annotated[PositiveFloat | None, FREE] = None
+    max_failed_fraction: Annotated[Share, FREE] = 0.02
 
 
 class PairConfig(Section):
@@ -124,7 +146,7 @@ class PairConfig(Section):
     chosen and rejected are swapped at random.
     """
 
-    selector: Component = Component(name="best_vs_random")
+    selector: Annotated[Component, Nested("selector")] = Component(name="best_vs_random")
     min_gap: NonNegativeFloat | None = None
     min_p_chosen: Annotated[float, Field(gt=0.5, le=1)] | None = None
     max_length_ratio: Annotated[float, Field(ge=1)] | None = None
@@ -196,11 +218,11 @@ class TrainConfig(Section):
     Every `evaluate_every` steps the held-out pairs of section `pair` are evaluated.
     """
 
-    loss: Component = Component(name="dpo")
-    regularizer: Component | None = None
+    loss: Annotated[Component, Nested("loss")] = Component(name="dpo")
+    regularizer: Annotated[Component | None, Nested("regularizer")] = None
     regularizer_weight: Annotated[float | Schedule, or_schedule(NonNegativeFloat)] = 0.1
-    reference: Literal["initial"] | Component = "initial"
-    reference_cache: Annotated[Path, Strict(False)] | None = None
+    reference: Literal["initial"] | Backend = "initial"
+    reference_cache: Annotated[Annotated[Path, Strict(False)] | None, FREE] = None
     adapter: AdapterConfig | None = None
     pairs_per_step: PositiveInt = 64
     micro_batch_tokens: PositiveInt = 2048
@@ -223,7 +245,7 @@ class TrainConfig(Section):
     keep_checkpoints: PositiveInt = 2
     evaluate_every: PositiveInt | None = None
     early_stop: EarlyStopConfig | None = None
-    tracking: TrackingConfig = TrackingConfig()
+    tracking: Annotated[TrackingConfig, FREE] = TrackingConfig()
     seed: Seed = 0
 
     @model_validator(mode="after")
@@ -241,22 +263,22 @@ class EvaluateConfig(Section):
     is computed without a model.
     """
 
-    model: Literal["trained"] | Component = "trained"
-    baseline: Literal["initial"] | Component = "initial"
-    prompts: Component | None = None
+    model: Literal["trained"] | Backend = "trained"
+    baseline: Literal["initial"] | Backend = "initial"
+    prompts: Source | None = None
     decoding: Decoding | None = None
-    judge: Component | None = None
-    gold: Component | None = None
+    judge: Annotated[Judge | None, MayGrow("max_new_tokens")] = None
+    gold: Annotated[Component | None, Nested("gold")] = None
     bootstrap_samples: Annotated[int, Field(ge=2)] = 2000
-    max_failed_fraction: Share = 0.02
+    max_failed_fraction: Annotated[Share, FREE] = 0.02
     seed: Seed = 0
 
 
 class ReportConfig(Section):
     """Stage `report`."""
 
-    title: str = "prefine run"
-    examples: NonNegativeInt = 10
+    title: Annotated[str, FREE] = "prefine run"
+    examples: Annotated[NonNegativeInt, FREE] = 10
 
 
 def _not_empty(path: Any) -> Any:
@@ -271,10 +293,10 @@ class RunConfig(Section):
     """A whole run, which starts from `prompts`, `completions` or `pairs`."""
 
     run_dir: Annotated[Path, Strict(False), BeforeValidator(_not_empty)]
-    policy: Component
-    prompts: Component | None = None
-    completions: Component | None = None
-    pairs: Component | None = None
+    policy: Backend
+    prompts: Annotated[Source | None, MayGrow("count", "limit")] = None
+    completions: Annotated[Source | None, MayGrow("limit")] = None
+    pairs: Source | None = None
     sample: SampleConfig | None = None
     rank: RankConfig | None = None
     pair: PairConfig = PairConfig()
@@ -309,36 +331,34 @@ class RunConfig(Section):
         return self.model_dump(mode="json", exclude={"run_dir"})
 
 
-_KINDS: dict[str, Kind] = {
-    "policy": "backend",
-    "sample.model": "backend",
-    "prompts": "source",
-    "completions": "source",
-    "pairs": "source",
-    "rank.strategy": "strategy",
-    "rank.judge": "judge",
-    "rank.scorer": "judge",
-    "pair.selector": "selector",
-    "train.loss": "loss",
-    "train.regularizer": "regularizer",
-    "train.reference": "backend",
-    "evaluate.model": "backend",
-    "evaluate.baseline": "backend",
-    "evaluate.prompts": "source",
-    "evaluate.judge": "judge",
-    "evaluate.gold": "gold",
-}
 _KIND_INSIDE: dict[Kind, Kind] = {"judge": "backend", "loss": "loss", "regularizer": "loss"}
+
+
+def marks_of(field: FieldInfo, kind: type[M]) -> list[M]:
+    """Return the marks of one kind in a field's annotation, those of its alternatives included."""
+    return [mark for mark in _metadata(field.annotation, field.metadata) if isinstance(mark, kind)]
+
+
+def _metadata(annotation: Any, found: Iterable[Any] = ()) -> Iterator[Any]:
+    yield from found
+    yield from getattr(annotation, "__metadata__", ())
+    for part in get_args(annotation):
+        yield from _metadata(part)
 
 
 def components(config: RunConfig) -> Iterator[tuple[str, Kind, Component]]:
     """Yield every component that a configuration names, with its path and kind."""
-    for path, kind in _KINDS.items():
-        value: Any = config
-        for name in path.split("."):
-            value = getattr(value, name, None)
-        if isinstance(value, Component):
-            yield from _with_nested(path, kind, value)
+    return _components_in(config, "")
+
+
+def _components_in(section: Section, prefix: str) -> Iterator[tuple[str, Kind, Component]]:
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        if isinstance(value, Section):
+            yield from _components_in(value, f"{prefix}{name}.")
+        for mark in marks_of(field, Nested):
+            if isinstance(value, Component):
+                yield from _with_nested(prefix + name, mark.kind, value)
 
 
 def _with_nested(

@@ -14,7 +14,8 @@ from prefine.judges import prompts, verdicts
 from prefine.judges.protocol import Verdict
 from prefine.judging.asking import ask_in_batches
 from prefine.judging.protocol import Matchup, judgment_key, judgments
-from prefine.models.protocol import Replier, Reply
+from prefine.models.capabilities import backend_of, check_model, provides
+from prefine.models.protocol import Checks, Replies, Reply
 from prefine.records import Completion, Judgment, Message, Prompt, Usage, content_hash
 
 _REFUSES_ONE_TOKEN = ("HTTP 400", "the length limit")
@@ -25,6 +26,7 @@ _REPAIR = (
 )
 
 
+@provides(Checks)
 class PairwiseJudge:
     """Asks `model` which of two completions is better, in the order shown.
 
@@ -59,7 +61,7 @@ class PairwiseJudge:
         first_slot_bias: float = 0.0,
         seed: Annotated[int, Field(ge=0)] = 0,
     ) -> None:
-        self._model = _replier(model)
+        self._model: Replies = backend_of(model, Replies, where="judge.model")
         self._template = _template(prompt, prompt_file, rubric)
         self._rubric = rubric
         self._answer = answer
@@ -118,8 +120,7 @@ class PairwiseJudge:
 
     def check_model(self) -> None:
         """Raise before any work if the model's settings or folder cannot be used."""
-        if hasattr(self._model, "check"):
-            self._model.check()
+        check_model(self._model)
 
     def judge(self, asker: Asker, matchups: Sequence[Matchup]) -> list[Judgment]:
         """Return one judgment per matchup, in order."""
@@ -240,15 +241,6 @@ class PairwiseJudge:
         return prompts.render(
             self._template, *matchup, nonce=nonce, style=style, rubric=self._rubric
         )
-
-
-def _replier(model: Component) -> Replier:
-    backend: Replier = model.resolve("backend", where="judge.model")()
-    if not hasattr(backend, "respond"):
-        raise ConfigError(
-            f"judge.model.name: {model.name!r} answers no conversations; use openai, hf or scripted"
-        )
-    return backend
 
 
 def _template(prompt: str | None, prompt_file: Path | None, rubric: str | None) -> str:

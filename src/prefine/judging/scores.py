@@ -15,7 +15,8 @@ from pydantic import Field
 from prefine.calls.protocol import Asker, Call, Failure
 from prefine.judging.asking import ask_in_batches
 from prefine.judging.protocol import Matchup, metadata_key
-from prefine.models.protocol import Answered
+from prefine.models.capabilities import check_model, provides
+from prefine.models.protocol import Answered, Checks
 from prefine.records import Completion, Judgment, Prompt, Score, Usage, content_hash
 
 ScoreFunction = Callable[[Prompt, Completion], float | None]
@@ -92,6 +93,7 @@ class FunctionScorer:
         return Failure("the scorer gave no score") if value is None else value
 
 
+@provides(Checks)
 class ScoreJudge:
     """A judge that compares the scores of two completions.
 
@@ -118,8 +120,7 @@ class ScoreJudge:
 
     def check_model(self) -> None:
         """Raise before any work if the scorer's model cannot be used."""
-        if hasattr(self._scorer, "check"):
-            self._scorer.check()
+        check_model(self._scorer)
 
     def rate(self, asker: Asker, items: Sequence[Answered]) -> list[Score]:
         """Return one score per item, in order; a failed one has no value and says why."""

@@ -1,7 +1,7 @@
 """The signature of a loss: the values it is given, and how it declares what it needs.
 
 A loss is `(logps, *, hyper_parameters) -> Tensor [B]`: unreduced, one value per item. Training
-averages them. By what it reads, `logps` are the `PairLogps`, `ListLogps` or `PointLogps` of B items.
+averages them. `logps` are the `PairLogps`, `ListLogps` or `PointLogps` of B items.
 """
 
 from collections.abc import Callable, Mapping
@@ -42,8 +42,10 @@ Family = Literal[
     "regularizer",
     "other",
 ]
-PerItem = PerPair = Float[Tensor, " B"]
-"""One value for each of B items, such as pairs."""
+PerPair = Float[Tensor, " B"]
+"""One value for each of B pairs."""
+PerItem = Float[Tensor, " B"]
+"""One value for each of B items of any kind."""
 PerCompletion = Float[Tensor, "B K"]
 """One value for each completion of B lists."""
 LossFunction = Callable[..., Tensor]

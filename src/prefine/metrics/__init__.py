@@ -62,6 +62,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "compare",
             "compare_all",
             "holm",
+            "paired_change",
             "sign_test",
         ),
         "prefine.metrics.texts.diversity": ("diversity",),

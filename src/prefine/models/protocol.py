@@ -1,7 +1,12 @@
-"""The protocols of models: one that draws completions, and one that answers conversations."""
+"""The capabilities of models: small protocols, which a backend declares (`capabilities.provides`).
+
+`Samples` draws completions, `Replies` answers conversations. `HasWeights` can be trained, `At` can
+be pointed at other weights, `Releases` gives its memory back, `Checks` finds a wrong folder or key
+before any work.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from prefine.calls.protocol import Batch, Call, Failure
 from prefine.config.sections import Decoding
@@ -28,7 +33,7 @@ class Answered(NamedTuple):
 
 
 class Model(Protocol):
-    """The part that samplers and repliers share.
+    """The part that all backends share.
 
     `fingerprint` hashes everything that an answer depends on beside the question, decoding settings
     and sample index. `notes` are for the user, such as what a server ignores; they grow while the
@@ -56,7 +61,7 @@ class Model(Protocol):
         ...
 
 
-class Sampler(Model, Protocol):
+class Samples(Model, Protocol):
     """A model that completions can be drawn from."""
 
     def check_prompt(self, prompt: Prompt, decoding: Decoding, *, where: str) -> None:
@@ -75,22 +80,18 @@ class Sampler(Model, Protocol):
 
     def sample(
         self,
-        shard: Sequence[Prompt],
-        samples: int,
+        shard: Sequence[Call[SampleRequest]],
         wanted: Sequence[Call[SampleRequest]],
         decoding: Decoding,
-        *,
-        group: int,
     ) -> Iterable[Batch[Completion]]:
         """Yield the batches in which the wanted completions of a shard are drawn.
 
         Args:
-            shard: All prompts of the shard, in order: together with `samples` and `group` they fix
-                the batches.
-            samples: M.
-            wanted: The calls that are still open; the rest of the shard is journaled.
+            shard: All calls of the shard, prompt by prompt. A backend whose answers depend on what
+                shares their batch cuts its batches from these, so that a resumed run gives the
+                bytes of a fresh one.
+            wanted: Those of them that are still open; the rest is journaled.
             decoding: Temperature and other settings of sampling.
-            group: How many samples of one prompt share a batch.
 
         Raises:
             BackendError: The model or its server cannot answer anything; raised by a batch.
@@ -111,8 +112,8 @@ class Reply(NamedTuple):
     usage: Usage
 
 
-class Replier(Model, Protocol):
-    """A model that answers one conversation at a time, as a judge is asked."""
+class Replies(Model, Protocol):
+    """A model that answers conversations, as a judge is asked."""
 
     @property
     def conversations_per_batch(self) -> int:
@@ -139,6 +140,63 @@ class Replier(Model, Protocol):
 
         Raises:
             BackendError: The model or its server cannot answer anything.
+        """
+        ...
+
+
+class HasWeights(Model, Protocol):
+    """A model whose weights are a Hugging Face folder that can be loaded and trained."""
+
+    @property
+    def path(self) -> str:
+        """Folder or hub id."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """Where the weights are loaded to, such as "cuda"."""
+        ...
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer."""
+        ...
+
+    @property
+    def generation_config(self) -> Any:
+        """The generation config, which names the stop tokens."""
+        ...
+
+
+class At(Model, Protocol):
+    """A model that can be had with other weights."""
+
+    def at(self, path: str) -> Samples:
+        """Return the model of another folder with the same settings.
+
+        Args:
+            path: The folder, such as that of the trained policy.
+        """
+        ...
+
+
+class Releases(Protocol):
+    """A model that gives back the memory of its weights; asked again, it loads them again."""
+
+    def release(self) -> None:
+        """Give the memory back."""
+        ...
+
+
+class Checks(Protocol):
+    """A model, or a judge of one, that can tell before any work whether it can be used."""
+
+    def check_model(self) -> None:
+        """Check the settings and the folder; nothing is loaded and nothing is sent.
+
+        Raises:
+            ConfigError: A setting is wrong, such as the name of a key's variable.
+            BackendError: The folder cannot be used.
         """
         ...
 

@@ -10,12 +10,14 @@ from pydantic import Field
 
 from prefine.calls.protocol import Batch, Call, Failure
 from prefine.config.sections import Decoding, Share
-from prefine.models.protocol import Reply, SampleRequest, decoding_settings
+from prefine.models.capabilities import provides
+from prefine.models.protocol import Replies, Reply, SampleRequest, Samples, decoding_settings
 from prefine.records import Completion, Message, Prompt, Usage, content_hash
 
 _HASH_RANGE = float(16**16)
 
 
+@provides(Samples, Replies)
 @dataclass(eq=False, kw_only=True)
 class ScriptedModel:
     """Answers each sample and each conversation with one of `replies`, chosen by hash.
@@ -50,12 +52,9 @@ class ScriptedModel:
 
     def sample(
         self,
-        shard: Sequence[Prompt],
-        samples: int,
+        shard: Sequence[Call[SampleRequest]],
         wanted: Sequence[Call[SampleRequest]],
         decoding: Decoding,
-        *,
-        group: int,
     ) -> Iterable[Batch[Completion]]:
         """Yield the wanted calls, `batch` at a time."""
         for start in range(0, len(wanted), self.batch):

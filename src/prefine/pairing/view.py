@@ -25,7 +25,8 @@ def narrowed(
     Args:
         ranking: One prompt's ranking.
         completions: Its completions, by id.
-        options: The completions to leave out, and the penalty.
+        options: The completions to leave out, and the penalty. Those without a verdict are left
+            out, too.
 
     Raises:
         DataError: A completion of the ranking is not among those given.
@@ -34,10 +35,12 @@ def narrowed(
     def completion(id_: str) -> Completion:
         return find(ranking.prompt_id, completions, id_)
 
+    without_verdict = unjudged(ranking)
     ids = sorted(
         id_
         for id_ in ranking.completions
-        if not options.drop_truncated or completion(id_).finish_reason != "length"
+        if id_ not in without_verdict
+        and (not options.drop_truncated or completion(id_).finish_reason != "length")
     )
     scores, penalty = scores_of(ranking), options.length_penalty
     if penalty and scores is None:
@@ -80,6 +83,33 @@ def narrowed(
             else None,
         }
     )
+
+
+def unjudged(ranking: Ranking) -> set[str]:
+    """Return the completions that have neither a rating nor a duel with a verdict.
+
+    A failed call says nothing of an answer: it may be the best one. Where one order of a duel
+    failed, a challenger's win in the other order is no verdict, because both orders must agree on
+    it (see `ranking.orders`); a loss or a tie is one.
+    """
+    nothing_failed = ranking.rated is None and not ranking.failed_calls
+    if ranking.scores is not None or nothing_failed:
+        return set()
+    chances: dict[tuple[str, str], list[float | None]] = {}
+    for duel in ranking.duels:
+        p_second = None if duel.p_first is None else 1 - duel.p_first
+        chances.setdefault((duel.first, duel.second), []).append(duel.p_first)
+        chances.setdefault((duel.second, duel.first), []).append(p_second)
+    judged = set(ranking.rated or ())
+    for (one, _), found in chances.items():
+        answered = [p for p in found if p is not None]
+        if answered and (
+            len(answered) == len(found) or min(answered) <= 0.5 or one == ranking.champion
+        ):
+            judged.add(one)
+    # A ranking that does not say what was rated is believed about those that met somebody.
+    known = ranking.completions if ranking.rated is not None else [one for one, _ in chances]
+    return set(known) - judged
 
 
 def find(prompt_id: str, completions: Mapping[str, Completion], id_: str) -> Completion:

@@ -11,13 +11,17 @@ OUTCOMES = "evaluation/outcomes.jsonl"
 
 
 class StageSummary(Record):
-    """One stage of the pipeline: what it took and made, and what that cost."""
+    """One stage of the pipeline: what it took and made, and what that cost.
+
+    `calls_are` names what was asked for: calls of a model, or verdicts that were computed or read.
+    """
 
     stage: str
     takes: str
     makes: str
     counts: Counts
     calls: int = 0
+    calls_are: str = "calls"
     repeated_after_interruption: int = 0
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
@@ -54,7 +58,10 @@ class TrainEnd(Record):
     stopped_by: str | None = None
     chosen_change: Finite
     rejected_change: Finite
+    margin: Finite | None = None
+    accuracy: Finite | None = None
     fall: Finite
+    fall_se: Finite | None = None
     beyond_delta: Finite | None = None
 
 
@@ -93,11 +100,16 @@ class HeadToHead(Record):
 
 
 class ConstraintScore(Record):
-    """Mean gold score [0, 1] of one constraint, before and after, over the prompts that have it."""
+    """Mean gold score [0, 1] of one constraint, before and after, over the prompts that have it.
+
+    `change` is the mean of after minus before on the same prompts; None in runs of earlier
+    versions.
+    """
 
     name: str
     before: MetricValue
     after: MetricValue
+    change: MetricValue | None = None
 
 
 class AnswerExample(Record):

@@ -1,19 +1,23 @@
-"""The outcome of a run in words, a warning when a judge is exploited, and the key figures."""
+"""The outcome of a run in words: win rates, and what changed from before to after."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from prefine.records import MetricValue
-from prefine.report.data import HeadToHead, ReportData
+from prefine.report.data import ConstraintScore, HeadToHead, ReportData
 from prefine.report.text import (
     NBSP,
     interval_text,
     percent_decimals,
+    plural,
     value_text,
 )
 
 EXPLOITED = "The judge likes the trained model more, gold does not: the judge is being exploited"
+
+_ROUNDING = 1e-6
 
 Verdict = Literal["better", "worse", "undecided", "unknown"]
 VERDICT_WORDS: dict[Verdict, str] = {
@@ -22,6 +26,74 @@ VERDICT_WORDS: dict[Verdict, str] = {
     "undecided": f"undecided: the interval includes 50{NBSP}%",
     "unknown": "no interval was computed",
 }
+
+
+Direction = Literal["up", "down", "undecided", "unknown"]
+
+
+@dataclass(frozen=True)
+class Change:
+    """A figure before and after on the same prompts; `change` is the mean paired difference."""
+
+    name: str
+    before: MetricValue
+    after: MetricValue
+    change: MetricValue | None
+
+    @property
+    def direction(self) -> Direction:
+        """Return the sign of the change if its interval is clear of 0; unknown without one."""
+        if self.change is None or self.change.interval is None:
+            return "unknown"
+        low, high = self.change.interval
+        return "up" if low > 0 else "down" if high < 0 else "undecided"
+
+
+SCORE_WORDS: dict[Direction, str] = {
+    "up": "better",
+    "down": "worse",
+    "undecided": "undecided",
+    "unknown": "no interval",
+}
+FIGURE_WORDS: dict[Direction, str] = SCORE_WORDS | {"up": "more", "down": "less"}
+
+
+def score_changes(constraints: Sequence[ConstraintScore]) -> list[Change]:
+    """Return the changes of the gold scores, most improved first."""
+    found = [Change(one.name, one.before, one.after, one.change) for one in constraints]
+    return sorted(found, key=lambda c: (c.before.value - c.after.value, c.name))
+
+
+def figure_changes(metrics: Sequence[MetricValue]) -> list[Change]:
+    """Return the metrics that have a value before, one after, and their change."""
+    named = {metric.name: metric for metric in metrics}
+    return [
+        Change(name, before, named[f"{name}_after"], named[f"{name}_change"])
+        for before in metrics
+        if (name := before.name.removesuffix("_before")) != before.name
+        and {f"{name}_after", f"{name}_change"} <= named.keys()
+    ]
+
+
+def single_figures(metrics: Sequence[MetricValue]) -> list[MetricValue]:
+    """Return the metrics that belong to no change."""
+    paired = {
+        f"{one.name}_{part}"
+        for one in figure_changes(metrics)
+        for part in ("before", "after", "change")
+    }
+    return [metric for metric in metrics if metric.name not in paired]
+
+
+def score_summary(changes: Sequence[Change]) -> str:
+    """Return the sentence that counts the constraints by what their intervals say."""
+    counted = Counter(SCORE_WORDS[one.direction] for one in changes)
+    parts = [f"{counted['better']} better kept after training", f"{counted['worse']} worse"]
+    parts += [f"{counted[word]} {said}" for word, said in _NOT_CLEAR.items() if counted[word]]
+    return f"Of {plural(len(changes), 'constraint')}, {', '.join(parts)}."
+
+
+_NOT_CLEAR = {"undecided": "undecided", "no interval": "without an interval"}
 
 
 @dataclass(frozen=True)
@@ -51,21 +123,38 @@ def tally(contest: HeadToHead) -> list[tuple[str, int, str]]:
     ]
 
 
+def is_soft(contest: HeadToHead) -> bool:
+    """Return True if verdicts are probabilities, so that counts of wins do not give the rate."""
+    total = contest.wins + contest.ties + contest.losses
+    return (
+        bool(total)
+        and abs(100 * (contest.wins + contest.ties / 2) / total - contest.win_rate.value)
+        > _ROUNDING
+    )
+
+
 def hundredths(contest: HeadToHead) -> list[str]:
-    """Share out a hundred squares with largest remainders; returns the kind of each."""
-    parts = tally(contest)
-    total = sum(count for _, count, _ in parts)
-    exact = [100 * count / total for _, count, _ in parts]
+    """Share out a hundred squares with largest remainders; returns the kind of each.
+
+    They show the counts, or where verdicts are probabilities their mean: what the rate says.
+    """
+    parts: list[tuple[float, str]] = [(count, kind) for _, count, kind in tally(contest)]
+    if is_soft(contest):
+        rate = contest.win_rate.value
+        parts = [(rate, "win"), (100 - rate, "loss")]
+    total = sum(count for count, _ in parts)
+    exact = [100 * count / total for count, _ in parts]
     squares = [int(value) for value in exact]
     by_remainder = sorted(range(len(parts)), key=lambda i: squares[i] - exact[i])
     for i in by_remainder[: 100 - sum(squares)]:
         squares[i] += 1
-    return [kind for (_, _, kind), count in zip(parts, squares, strict=True) for _ in range(count)]
+    return [kind for (_, kind), count in zip(parts, squares, strict=True) for _ in range(count)]
 
 
 def tally_words(contest: HeadToHead) -> str:
     """Return the same in words."""
-    return ", ".join(f"{count:,} {name}" for name, count, _ in tally(contest))
+    words = ", ".join(f"{count:,} {name}" for name, count, _ in tally(contest))
+    return f"{words} (P above, at and below 50{NBSP}%)" if is_soft(contest) else words
 
 
 def rate_texts(rate: MetricValue) -> tuple[str, str]:
@@ -110,17 +199,17 @@ def headline(data: ReportData) -> Headline:
     first, *others = gold_first(data.contests)
     found = verdict(first.win_rate)
     value, interval = rate_texts(first.win_rate)
-    wins = {
-        "worse": "The trained model is worse: it wins only",
-        "undecided": "No clear difference: the trained model wins",
-    }.get(found, "The trained model wins")
+    opening = {
+        "worse": "The trained model is worse: its win rate is only",
+        "undecided": "No clear difference: the trained model’s win rate is",
+    }.get(found, "The trained model’s win rate is")
     includes = f", which includes 50{NBSP}%" if found == "undecided" else ""
-    context = f"According to {_whose(first)}"
+    context = f"According to {_whose(first)}: {tally_words(first)}"
     if others:
         context += f"; {' and '.join(map(_finding, others))}"
     return Headline(
         found,
-        f"{wins} {value} of {first.win_rate.n:,} {_prompts(data.prompts_also_trained_on)}",
+        f"{opening} {value} on {first.win_rate.n:,} {_prompts(data.prompts_also_trained_on)}",
         f"(95{NBSP}% interval {interval}{includes})" if interval else "(no interval was computed)",
         f"{context}. A tie counts half.",
     )

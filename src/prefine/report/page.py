@@ -13,12 +13,6 @@ _LONGEST_MEAN_WORD = 15
 
 def render(data: ReportData) -> str:
     """Return the whole page; the same data gives the same text."""
-    constraints = [
-        (constraint, round(constraint.after.value - constraint.before.value, 2))
-        for constraint in sorted(
-            data.constraints, key=lambda c: (c.before.value - c.after.value, c.name)
-        )
-    ]
     decided = [c for c in data.contests if c.wins + c.ties + c.losses]
     return html_page(
         "report",
@@ -32,7 +26,9 @@ def render(data: ReportData) -> str:
         calls=sum(stage.calls for stage in data.stages) or 1,
         training=training(data),
         held_out=held_out(data),
-        constraints=constraints,
+        constraints=outcome.score_changes(data.constraints),
+        changes=outcome.figure_changes(data.metrics),
+        metrics=outcome.single_figures(data.metrics),
         is_long=_is_long,
         repeated_share=repeated_share,
     )

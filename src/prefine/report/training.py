@@ -90,7 +90,7 @@ def training(data: ReportData) -> CurveSection | None:
     columns = _columns(points)
     return CurveSection(
         finding=_finding(data.training, data.trained, delta),
-        charts=_charts(points, _CHARTS),
+        charts=_charts(points, _CHARTS, data.trained),
         header=["step", *columns],
         table=[[number(p.step, 0), *(form(p) for form in columns.values())] for p in points],
         note=" ".join(notes),
@@ -176,8 +176,13 @@ def _likelihood(points: Sequence[TrainPoint], delta: float | None) -> tuple[Mark
 def _charts(
     points: Sequence[TrainPoint | EvaluationPoint],
     rows: Sequence[tuple[str, str, Callable[[float], str]]],
+    end: TrainEnd | None = None,
 ) -> list[Chart]:
-    """Draw a curve over training steps for each title, attribute of the points, and format."""
+    """Draw a curve over training steps for each title, attribute of the points, and format.
+
+    Beside a title stands the value at the end of training, if it was measured there, so that no
+    other number is given for the same thing; else the last point's.
+    """
     charts = []
     for title, name, form in rows:
         known = {p.step: value for p in points if (value := getattr(p, name)) is not None}
@@ -194,7 +199,8 @@ def _charts(
             tick_count=4,
             tick_form=form,
         )
-        charts.append((title, last, drawn))
+        measured = getattr(end, name, None)
+        charts.append((title, last if measured is None else form(measured), drawn))
     return charts
 
 

@@ -1,13 +1,15 @@
 """The settings that decide what is computed, and which of them a begun run may still change."""
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, get_args
 
 from pydantic import BaseModel, JsonValue
+from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
-from prefine.config.sections import RunConfig, Section
+from prefine.config.marks import FREE, LATER, TRANSPORT, Mark, MayGrow
+from prefine.config.sections import Connection, RunConfig, Section, marks_of
 
 # What each stage reads of the configuration. A section may still change while no stage that reads
 # it has begun.
@@ -22,40 +24,20 @@ STAGE_SECTIONS: dict[str, tuple[str, ...]] = {
 # Making pairs costs nothing, so this section may change until a later stage has worked on what it
 # made.
 _SETTLED_BY = {"pair": "train"}
-# Growing these extends a run; shrinking or changing anything else would mix two runs in one folder.
-_MAY_GROW = {
-    "sample.completions_per_prompt",
-    "prompts.count",
-    "prompts.limit",
-    "completions.limit",
-    "rank.judge.max_new_tokens",
-    "evaluate.judge.max_new_tokens",
-}
-# These say how hard to try, what to spend or what to show, not what to compute.
-_FREE = {
-    "sample.max_failed_fraction",
-    "sample.max_cost",
-    "rank.max_failed_fraction",
-    "rank.max_calls",
-    "rank.max_cost",
-    "train.reference_cache",
-    "evaluate.max_failed_fraction",
-    "report.title",
-    "report.examples",
-    "train.tracking",
-}
-# Where a server is and how it is asked change no answer, and people move servers.
-_TRANSPORT = {"base_url", "api_key_env", "concurrency", "timeout_s", "max_retries", "prices"}
+_UNCOUNTED = frozenset({FREE, TRANSPORT})
+_CONNECTION = frozenset(
+    name for name, field in Connection.model_fields.items() if TRANSPORT in marks_of(field, Mark)
+)
 
 
 def fingerprinted(sections: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     """The settings that decide what is computed.
 
-    Left out are limits, settings of what is shown, and where and how servers are asked.
-
-    Keys that are missing, since an older version wrote the sections, count with their defaults.
+    Left out are settings that are marked as free, how servers are reached, and keys that came later
+    and stand at their defaults. Keys that are missing, since an older version wrote the sections,
+    count with their defaults.
     """
-    found: dict[str, JsonValue] = _without_free(with_new_defaults(sections), "")
+    found: dict[str, JsonValue] = _counted(with_new_defaults(sections), [RunConfig])
     return found
 
 
@@ -90,53 +72,80 @@ def config_diff(
 
 def with_new_defaults(sections: Mapping[str, Any]) -> dict[str, Any]:
     """The sections, with defaults for the settings that did not exist when they were written."""
-    models = {
-        name: list(_sections(field.annotation)) for name, field in RunConfig.model_fields.items()
+    return {
+        name: _filled(value, _sections(_field_named(name, [RunConfig])))
+        for name, value in sections.items()
     }
-    return {name: _filled(value, models.get(name, [])) for name, value in sections.items()}
 
 
-def _filled(value: Any, models: list[type[BaseModel]]) -> Any:
+def _filled(value: Any, models: Collection[type[BaseModel]]) -> Any:
     if not isinstance(value, Mapping):
         return value
     filled = dict(value)
     for model in models:
         for name, field in model.model_fields.items():
             if name in filled:
-                filled[name] = _filled(filled[name], list(_sections(field.annotation)))
+                filled[name] = _filled(filled[name], _sections(field))
             elif not field.is_required():
-                filled[name] = to_jsonable_python(field.get_default(call_default_factory=True))
+                filled[name] = _default(field)
     return filled
 
 
-def _sections(annotation: Any) -> Iterator[type[BaseModel]]:
-    """The sections that an annotation allows; components have options and no keys of their own."""
-    for one in (annotation, *get_args(annotation)):
-        if isinstance(one, type) and issubclass(one, Section):
-            yield one
+def _default(field: FieldInfo) -> Any:
+    return to_jsonable_python(field.get_default(call_default_factory=True))
 
 
-def _without_free(value: Any, prefix: str) -> Any:
+def _sections(field: FieldInfo | None) -> list[type[BaseModel]]:
+    """The sections that a field allows; components have options and no fields of their own."""
+    annotation = None if field is None else field.annotation
+    return [
+        one
+        for one in (annotation, *get_args(annotation))
+        if isinstance(one, type) and issubclass(one, Section)
+    ]
+
+
+def _field_named(name: str, models: Iterable[type[BaseModel]]) -> FieldInfo | None:
+    """The field of this name; None for an option of a component, and for an unknown key."""
+    return next((m.model_fields[name] for m in models if name in m.model_fields), None)
+
+
+def _counted(value: Any, models: Collection[type[BaseModel]]) -> Any:
     if not isinstance(value, Mapping):
         return value
-    return {
-        name: _without_free(inner, f"{prefix}{name}.")
-        for name, inner in value.items()
-        if not _is_free(prefix + name)
-    }
-
-
-def _is_free(path: str) -> bool:
-    names = path.split(".")
-    parents = {".".join(names[:depth]) for depth in range(1, len(names) + 1)}
-    return bool(parents & _FREE or _TRANSPORT & set(names))
+    found = {}
+    for name, inner in value.items():
+        field = _field_named(name, models)
+        if field is None:
+            counts = name not in _CONNECTION
+        else:
+            marks = marks_of(field, Mark)
+            at_later_default = LATER in marks and inner == _default(field)
+            counts = not _UNCOUNTED.intersection(marks) and not at_later_default
+        if counts:
+            found[name] = _counted(inner, _sections(field))
+    return found
 
 
 def _may_change(path: str, old: Any, new: Any) -> bool:
-    if _is_free(path):
-        return True
+    """Return True if a setting is free, transport, or may grow and has grown."""
+    models: Collection[type[BaseModel]] = [RunConfig]
+    may_grow: set[str] = set()
+    for name in path.split("."):
+        field = _field_named(name, models)
+        grows = name in may_grow
+        may_grow, models = set(), _sections(field)
+        if field is None:
+            if name in _CONNECTION:
+                return True
+            continue
+        if _UNCOUNTED.intersection(marks_of(field, Mark)):
+            return True
+        for mark in marks_of(field, MayGrow):
+            may_grow |= set(mark.options)
+            grows |= not mark.options
     # Options of components are checked later, so what should be a number may still be anything.
-    if path not in _MAY_GROW or not isinstance(old, int | float):
+    if not grows or not isinstance(old, int | float):
         return False
     return new is None or (isinstance(new, int | float) and new >= old)
 

@@ -171,7 +171,7 @@ def list_of(row: TableRow) -> PreferenceList:
 
 
 def label_row(labelled: LabelledCompletion) -> TableRow:
-    """A labelled answer as a row: `prompt, completion, label` as in TRL, the rest in `prefine_*`."""
+    """A labelled answer as a row: `prompt, completion, label` as in TRL, and our own columns."""
     extra = {
         "prompt": labelled.prompt.model_dump(mode="json"),
         "completion": _extra(labelled.completion),

@@ -54,6 +54,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             "standard_errors": _NUMBERS,
             "score_unit": _TEXT,
             "duels": _DUELS,
+            "rated": _TEXTS,
             "calls": _COUNT,
             "failed_calls": _COUNT,
             "cyclic_triads": _COUNT,

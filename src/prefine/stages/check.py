@@ -7,7 +7,8 @@ from prefine.config.sections import Component, Decoding, RunConfig, components
 from prefine.data.import_report import ImportReport
 from prefine.data.sources import open_source
 from prefine.errors import ConfigError
-from prefine.models.protocol import Sampler
+from prefine.models.capabilities import backend_of, check_model
+from prefine.models.protocol import Samples
 from prefine.records import Completion, Message, Prompt
 from prefine.stages.inputs import (
     read_completions,
@@ -20,7 +21,7 @@ from prefine.stages.inputs import (
 )
 from prefine.stages.pair_options import check_imported
 from prefine.stages.pipeline import STAGES
-from prefine.stages.stage_run import check_judge, check_model
+from prefine.stages.stage_run import check_judge
 
 if TYPE_CHECKING:  # a run without a judge does not load them
     from prefine.judging.protocol import Judge
@@ -183,7 +184,7 @@ def _inputs(
         component = config.evaluate.judge or (config.rank.judge if config.rank else None)
         judges = [] if component is None else [_judge(component, "evaluate.judge")]
         # The trained model has the policy's tokenizer and length.
-        policy: Sampler = config.policy.resolve("backend", where="policy")()
+        policy = backend_of(config.policy, Samples, where="policy")
         decoding = config.evaluate.decoding or config.sample or Decoding()
         unseen_prompts = unseen(prompts, trained_on, report)
         answerable = _answerable(unseen_prompts, judges, policy, decoding, where, report)
@@ -194,7 +195,7 @@ def _inputs(
 def _answerable(
     prompts: Iterable[Prompt],
     judges: Collection["Judge"],
-    sampler: Sampler,
+    sampler: Samples,
     decoding: Decoding,
     where: str,
     report: ImportReport,

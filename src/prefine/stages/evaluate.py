@@ -12,7 +12,8 @@ from prefine.config.sections import Component, Decoding, RunConfig
 from prefine.data.import_report import ImportReport
 from prefine.errors import ConfigError, DataError
 from prefine.judging.choose import make_judge
-from prefine.models.protocol import Sampler, decoding_settings
+from prefine.models.capabilities import backend_of
+from prefine.models.protocol import At, Samples, decoding_settings
 from prefine.records import Manifest, MetricValue, Prompt, content_hash
 from prefine.report.data import OUTCOMES, AnswerExample, ConstraintScore, Evaluation, HeadToHead
 from prefine.run.folder import RunFolder
@@ -21,8 +22,9 @@ from prefine.stages.head_to_head import (
     AnsweredByBoth,
     according_to,
     answer_both,
+    before_and_after,
+    change,
     head_to_head,
-    lengths,
     mean,
 )
 from prefine.stages.inputs import read_prompts, short_enough, trained_on, unseen
@@ -101,7 +103,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
             contests.append(result.head_to_head)
             metrics += result.metrics
             stage.notes += result.notes
-        metrics += lengths(answered, settings)
+        metrics += before_and_after(answered, settings)
         gold = None if settings.gold is None else _gold(answered, settings.gold, config)
         if gold is not None:
             contests.append(gold.head_to_head)
@@ -137,27 +139,22 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     return stage.end(taken=taken, produced=len(answered) or scored, outputs={}, engine=engine)
 
 
-def _check_prompt(sampler: Sampler, decoding: Decoding, prompt: Prompt) -> None:
+def _check_prompt(sampler: Samples, decoding: Decoding, prompt: Prompt) -> None:
     sampler.check_prompt(prompt, decoding, where="evaluate.decoding")
 
 
-def _models(config: RunConfig, folder: RunFolder) -> tuple[Sampler, Sampler]:
+def _models(config: RunConfig, folder: RunFolder) -> tuple[Samples, Samples]:
     """The model and its baseline."""
     model, baseline = config.evaluate.model, config.evaluate.baseline
-    after: Sampler
     if isinstance(model, Component):
-        after = model.resolve("backend", where="evaluate.model")()
+        after = backend_of(model, Samples, where="evaluate.model")
     else:
-        # Here and not above: models of other kinds must not import torch.
-        from prefine.stages.training_inputs import trainable
-
         # With the policy's own device, dtype and batch size: what fits one of the two fits the
         # other.
-        after = trainable(config.policy, where="policy").at(str(folder / "model"))
+        after = backend_of(config.policy, At, where="policy").at(str(folder / "model"))
     if not isinstance(baseline, Component):
         baseline = config.policy
-    before: Sampler = baseline.resolve("backend", where="evaluate.baseline")()
-    return after, before
+    return after, backend_of(baseline, Samples, where="evaluate.baseline")
 
 
 def _gold(
@@ -186,11 +183,13 @@ def _gold(
     constraints = []
     for name in sorted({name for before, _ in parts for name in before}):
         having = [(before[name], after[name]) for before, after in parts if name in before]
+        old, new = [before for before, _ in having], [after for _, after in having]
         constraints.append(
             ConstraintScore(
                 name=name,
-                before=mean(f"{name}_before", [before for before, _ in having], settings),
-                after=mean(f"{name}_after", [after for _, after in having], settings),
+                before=mean(f"{name}_before", old, settings),
+                after=mean(f"{name}_after", new, settings),
+                change=change(name, old, new, settings),
             )
         )
     return GoldScores(parts, head_to_head("gold", "gold", wins, settings), constraints)

@@ -1,6 +1,6 @@
 """Two models' answers to the same prompts: sampled, judged in both orders, and measured."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -12,9 +12,12 @@ from prefine.errors import LimitError
 from prefine.judging.counts import JudgeCounts
 from prefine.judging.protocol import Judge, Matchup
 from prefine.metrics.judges.verdicts import first_slot_rate, swap_consistency
-from prefine.metrics.statistics.intervals import mean_value
+from prefine.metrics.statistics.intervals import mean_value, percentage
+from prefine.metrics.statistics.paired import paired_change
+from prefine.metrics.texts.screens import identical_outputs
 from prefine.metrics.win_rates.win_rates import both_order_wins, win_rate
-from prefine.models.protocol import Sampler
+from prefine.models.capabilities import provided
+from prefine.models.protocol import Releases, Samples, decoding_settings
 from prefine.records import Completion, MetricValue, Prompt
 from prefine.report.data import HeadToHead
 from prefine.run.rows import completion_rows
@@ -45,7 +48,7 @@ class JudgeResult(NamedTuple):
 
 def answer_both(
     prompts: list[Prompt],
-    samplers: Sequence[Sampler],
+    samplers: Sequence[Samples],
     decoding: Decoding,
     settings: EvaluateConfig,
     engine: CallEngine,
@@ -87,14 +90,19 @@ def answer_both(
         found: dict[str, Completion] = {}
         with TableWriter(tables[number], "completions") if tables else nullcontext() as table:
             for shard in until_stopped(chunks(prompts, SHARD), progress):
-                groups = sample_shard(engine, sampler, shard, 1, drawing, group=1)
+                groups = sample_shard(engine, sampler, shard, 1, drawing)
                 found |= {prompt.id: drawn[0] for prompt, drawn in groups if drawn}
                 if table is not None:
                     ids = [prompt.id for prompt in shard]
-                    key = shard_key("evaluate", sampler.fingerprint, drawing.model_dump(), ids)
+                    key = shard_key(
+                        "evaluate", sampler.fingerprint, decoding_settings(drawing), ids
+                    )
                     table.write(completion_rows(groups), key=key)
                 progress.advance(len(shard))
         answers.append(found)
+        # The next model, and the judge's, may need the memory.
+        if (heavy := provided(sampler, Releases)) is not None:
+            heavy.release()
     before, after = answers
     answered = [
         AnsweredByBoth(prompt, before[prompt.id], after[prompt.id])
@@ -182,18 +190,71 @@ def head_to_head(
     )
 
 
-def lengths(answered: Sequence[AnsweredByBoth], settings: EvaluateConfig) -> list[MetricValue]:
-    """Mean lengths of the answers of both models, in characters, and in tokens if all are known."""
-    sides = {"before": [one.before for one in answered], "after": [one.after for one in answered]}
-    found = []
-    for name, answers in sides.items():
-        characters = [len(answer.text) for answer in answers]
-        found.append(mean(f"mean_length_{name}", characters, settings, unit="characters"))
-    if all(answer.token_ids for answers in sides.values() for answer in answers):
-        for name, answers in sides.items():
-            tokens = [len(answer.token_ids or ()) for answer in answers]
-            found.append(mean(f"mean_tokens_{name}", tokens, settings, unit="tokens"))
+def before_and_after(
+    answered: Sequence[AnsweredByBoth], settings: EvaluateConfig
+) -> list[MetricValue]:
+    """Figures of the answers of both models, each with its change on the same prompts.
+
+    Lengths in characters, and in tokens if all are known; the shares of answers that the length
+    limit has cut, that are empty, and that are word for word the answer to another prompt.
+    """
+    sides = [one.before for one in answered], [one.after for one in answered]
+
+    def figures(
+        name: str, unit: str, value: Callable[[list[Completion]], list[float]]
+    ) -> list[MetricValue]:
+        before, after = (value(answers) for answers in sides)
+        if unit == "%":
+            if not any(before + after):
+                return []
+            moved = change(name, before, after, settings, unit="points", scale=100)
+            return [percentage(f"{name}_before", before), percentage(f"{name}_after", after), moved]
+        return [
+            mean(f"{name}_before", before, settings, unit=unit),
+            mean(f"{name}_after", after, settings, unit=unit),
+            change(name, before, after, settings, unit=unit),
+        ]
+
+    found = figures("mean_length", "characters", lambda side: [len(one.text) for one in side])
+    everything = sides[0] + sides[1]
+    if all(one.token_ids for one in everything):
+        found += figures(
+            "mean_tokens", "tokens", lambda side: [len(one.token_ids or ()) for one in side]
+        )
+    if all(one.finish_reason != "unknown" for one in everything):
+        found += figures(
+            "cut_answers", "%", lambda side: [one.finish_reason == "length" for one in side]
+        )
+    found += figures("empty_answers", "%", lambda side: [not one.text.strip() for one in side])
+    found += figures("repeated_answers", "%", _repeated)
     return found
+
+
+def _repeated(answers: list[Completion]) -> list[float]:
+    texts = {str(number): answer.text for number, answer in enumerate(answers)}
+    caught = set(identical_outputs(texts).caught)
+    return [number in caught for number in texts]
+
+
+def change(
+    name: str,
+    before: Sequence[float],
+    after: Sequence[float],
+    settings: EvaluateConfig,
+    *,
+    unit: str = "",
+    scale: float = 1.0,
+) -> MetricValue:
+    """The mean change from before to after over prompts, with its paired interval."""
+    return paired_change(
+        f"{name}_change",
+        before,
+        after,
+        samples=settings.bootstrap_samples,
+        seed=settings.seed,
+        unit=unit,
+        scale=scale,
+    )
 
 
 def mean(

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 from prefine.config.sections import RunConfig
 from prefine.errors import ConfigError
 from prefine.metrics.rewards.accuracy import longer_is_better, reward_accuracy
-from prefine.models.hf.backend import HfModel
+from prefine.models.capabilities import provided
 from prefine.models.hf.loading import load_model
-from prefine.models.protocol import Sampler
+from prefine.models.protocol import HasWeights, Model
 from prefine.records import MetricValue
 from prefine.run.folder import RunFolder
 from prefine.run.rows import pair_of
@@ -27,7 +27,7 @@ class Rewards(NamedTuple):
 
 
 def reward_metrics(
-    config: RunConfig, folder: RunFolder, trained: Sampler, *, should_stop: Callable[[], bool]
+    config: RunConfig, folder: RunFolder, model: Model, *, should_stop: Callable[[], bool]
 ) -> Rewards:
     """Reward accuracy on held-out pairs, and that of preferring the longer answer.
 
@@ -39,9 +39,10 @@ def reward_metrics(
         ConfigError: The model has no weights to score pairs with.
         Interrupted: `should_stop` became true.
     """
-    if not isinstance(trained, HfModel):
+    trained = provided(model, HasWeights)
+    if trained is None:
         raise ConfigError(
-            f"evaluate.model: {trained.label!r} has no weights to score the held-out pairs with; "
+            f"evaluate.model: {model.label!r} has no weights to score the held-out pairs with; "
             "use {name: hf, path: FOLDER}, or set pair.held_out_prompts: 0"
         )
     settings = config.train
@@ -55,7 +56,7 @@ def reward_metrics(
     }
     kept = [pairs[item.id] for item in read.items]
 
-    def logps(model: HfModel) -> Any:
+    def logps(model: HasWeights) -> Any:
         loaded = load_model(model.path, dtype="float32", device=model.device)
         forward, _ = forward_of(loaded, read.items, settings)
         return score_completions(forward, read.items, should_stop=should_stop)

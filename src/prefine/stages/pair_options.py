@@ -18,6 +18,7 @@ class PairCounts:
     prompts_without: int = 0
     truncated: int = 0
     unknown_finish: int = 0
+    unjudged: int = 0
     # Of a selector that could join prompts: how many pairs do; None for the others.
     across: int | None = None
 
@@ -32,6 +33,11 @@ class PairCounts:
         notes = []
         if self.prompts_without:
             notes.append(f"{self.prompts_without} prompts give nothing to train on")
+        if self.unjudged:
+            notes.append(
+                f"{self.unjudged} completions left out: no judge could judge them, so they are "
+                "neither chosen nor rejected"
+            )
         if self.truncated:
             notes.append(f"{self.truncated} completions left out: {TRUNCATED}")
         if self.unknown_finish:

@@ -1,20 +1,31 @@
 """The pipeline: which stages a configuration needs, running one of them, and what a run came to."""
 
 import importlib
-import json
-from typing import Any
+from collections.abc import Mapping
 
 from prefine.config.sections import RunConfig
 from prefine.errors import BackendError, ConfigError, DataError, LimitError
 from prefine.records import Manifest, MetricValue, Record
-from prefine.report.data import ConstraintScore, Evaluation, HeadToHead
+from prefine.report.data import ConstraintScore, HeadToHead
+from prefine.report.outcome import (
+    FIGURE_WORDS,
+    SCORE_WORDS,
+    Change,
+    Direction,
+    figure_changes,
+    score_changes,
+    single_figures,
+    tally_words,
+    verdict,
+)
 from prefine.run.folder import RunFolder
-from prefine.run.tables import parse
-from prefine.schedules import last
+from prefine.stages.report import report_data
 from prefine.stages.stage_run import Progress
 
 STAGES = ("sample", "rank", "pair", "train", "evaluate", "report")
 _BEFORE_PAIRS = STAGES[:2]
+_NAMES = 32
+"""The width of the names that are printed beside figures."""
 
 
 def stages_of(config: RunConfig) -> tuple[str, ...]:
@@ -68,62 +79,78 @@ class RunResult(Record):
     contests: tuple[HeadToHead, ...] = ()
     constraints: tuple[ConstraintScore, ...] = ()
     metrics: tuple[MetricValue, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def result_of(config: RunConfig, folder: RunFolder, seconds: float) -> RunResult:
-    """Win rate, fall of the chosen answers, time and report of a run."""
-    metrics, trained = _json(folder, "metrics.json"), _json(folder, "train_final.json")
-    evaluation = parse(Evaluation, metrics, where=str(folder / "metrics.json")) if metrics else None
-    contests = evaluation.contests if evaluation else ()
-    win_rates = {contest.role: contest.win_rate for contest in contests}
+    """Win rate, fall of the chosen answers, warnings, time and report of a run."""
+    data = report_data(config, folder, folder.manifests())
+    win_rates = {contest.role: contest.win_rate for contest in data.contests}
     win_rate = win_rates.get("gold") or win_rates.get("judge")
-    options: dict[str, Any] = {}
-    if config.train.regularizer is not None:
-        bound = config.train.regularizer.resolve("regularizer", where="train.regularizer")
-        options = bound.keywords
-    delta_per = str(options.get("per", "sequence"))
-    fall = "token_fall" if delta_per == "token" else "fall"
-    final = trained["final"] if trained else {}
     return RunResult(
         win_rate=win_rate.value if win_rate else None,
         interval=win_rate.interval if win_rate else None,
-        chosen_fall=final.get(fall),
-        chosen_fall_standard_error=final.get(f"{fall}_se"),
-        delta=last(options.get("delta")),
-        delta_per=delta_per,
+        chosen_fall=data.trained.fall if data.trained else None,
+        chosen_fall_standard_error=data.trained.fall_se if data.trained else None,
+        delta=data.delta,
+        delta_per=data.delta_per,
         seconds=round(seconds, 1),
         report=str((folder / "report.html").resolve()),
-        contests=contests,
-        constraints=evaluation.constraints if evaluation else (),
-        metrics=evaluation.metrics if evaluation else (),
+        contests=data.contests,
+        constraints=data.constraints,
+        metrics=data.metrics,
+        warnings=data.warnings,
     )
 
 
 def lines_of(result: RunResult) -> list[str]:
-    """The result as lines to print."""
-    lines = [
-        _line(f"win rate by {contest.judge} ({contest.role})", contest.win_rate)
-        for contest in result.contests
+    """The result as lines to print; a before and after stands beside its paired difference."""
+    lines = []
+    for contest in result.contests:
+        lines.append(_line(f"win rate, {contest.judge} ({contest.role})", contest.win_rate))
+        lines.append(f"  {'':<{_NAMES}} {tally_words(contest)}: {verdict(contest.win_rate)}")
+    lines += [
+        _change_line(f"gold: {change.name}", change, 2, SCORE_WORDS)
+        for change in score_changes(result.constraints)
     ]
-    for constraint in result.constraints:
-        name = f"gold: {constraint.name}"
-        lines.append(f"  {name:<38} {constraint.before.value:.3f} → {constraint.after.value:.3f}")
-    lines += [_line(metric.name.replace("_", " "), metric) for metric in result.metrics]
+    lines += [
+        _change_line(f"{_words(change.name)} [{change.before.unit}]", change, 1, FIGURE_WORDS)
+        for change in figure_changes(result.metrics)
+    ]
+    lines += [_line(_words(metric.name), metric) for metric in single_figures(result.metrics)]
     if result.chosen_fall is not None:
         unit = "nats per token" if result.delta_per == "token" else "nats"
         error = result.chosen_fall_standard_error
         spread = f" ± {error:.2f}" if error is not None else ""
         budget = f", may fall by {result.delta:g}" if result.delta is not None else ""
-        change = f"{-result.chosen_fall:+.2f}".replace("-0.00", "0.00").replace("+0.00", "0.00")
-        lines.append(f"  {f'change of chosen answers [{unit}]':<38} {change}{spread}{budget}")
+        lines.append(
+            f"  {f'change of chosen answers [{unit}]':<{_NAMES}} "
+            f"{_signed(-result.chosen_fall, 2)}{spread}{budget}"
+        )
     return lines
 
 
-def _json(folder: RunFolder, name: str) -> Any:
-    path = folder / name
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _signed(value: float, decimals: int) -> str:
+    text = f"{value:+.{decimals}f}"
+    return text if float(text) else f"{0:.{decimals}f}"
 
 
 def _line(name: str, metric: MetricValue) -> str:
     interval = f"  [{metric.interval[0]:.1f}, {metric.interval[1]:.1f}]" if metric.interval else ""
-    return f"  {name:<38} {metric.value:.1f} {metric.unit}{interval}  n={metric.n}"
+    return f"  {name:<{_NAMES}} {metric.value:.1f} {metric.unit}{interval}  n={metric.n}"
+
+
+def _change_line(name: str, found: Change, decimals: int, said: Mapping[Direction, str]) -> str:
+    line = (
+        f"  {name:<{_NAMES}} {found.before.value:.{decimals}f} → {found.after.value:.{decimals}f}"
+    )
+    if found.change is not None:
+        line += f"  {_signed(found.change.value, decimals)}"
+        if found.change.interval is not None:
+            low, high = found.change.interval
+            line += f" [{low:.{decimals}f}, {high:.{decimals}f}]"
+    return f"{line}  {said[found.direction]}"

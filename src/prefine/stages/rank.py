@@ -11,6 +11,7 @@ from prefine.errors import ConfigError, DataError
 from prefine.judging.choose import choose_rater, judges_asked, make_judge, same_family
 from prefine.judging.counts import JudgeCounts
 from prefine.judging.protocol import Judge, Matchup
+from prefine.models.capabilities import check_model
 from prefine.models.protocol import Answered
 from prefine.ranking.protocol import (
     Answers,
@@ -37,7 +38,7 @@ from prefine.run.folder import RunFolder
 from prefine.run.rows import Groups, grouped_completions
 from prefine.run.tables import TableWriter, parts, read_part, shard_key, table_hash
 from prefine.stages.shards import until_stopped
-from prefine.stages.stage_run import Progress, StageRun, check_judge, check_model
+from prefine.stages.stage_run import Progress, StageRun, check_judge
 
 _ONE_COMPLETION = "fewer than two completions"
 _ALL_IDENTICAL = "all completions identical"
@@ -333,6 +334,11 @@ def _ranking(
             )
             for answer in answers
             if isinstance(answer, Judgment)
+        ),
+        rated=tuple(
+            answer.completion_id
+            for answer in answers
+            if isinstance(answer, Score) and answer.value is not None
         ),
         calls=len(answers),
         failed_calls=sum(_value(answer) is None for answer in answers),

@@ -22,17 +22,20 @@ from prefine.report.data import (
     TrainPoint,
 )
 from prefine.report.page import render
+from prefine.report.text import plural
+from prefine.report.warnings import warnings_of
 from prefine.run.folder import RunFolder
-from prefine.run.tables import parse, parts, read_part
+from prefine.run.tables import column, parse, parts, read_part
 from prefine.schedules import last
 from prefine.stages.stage_run import Progress, StageRun
 
 R = TypeVar("R", bound=Record)
 
+SHUFFLED = "Control experiment: chosen and rejected were shuffled, so no improvement is expected."
 _TAKES_AND_MAKES = {
     "sample": ("prompts", "completions"),
     "rank": ("prompts", "rankings"),
-    "pair": ("rankings", "pairs"),
+    "pair": ("candidate pairs", "pairs"),
     "train": ("pairs", "pairs trained on"),
     "evaluate": ("prompts", "prompts answered"),
 }
@@ -68,6 +71,7 @@ def report_data(config: RunConfig, folder: RunFolder, manifests: dict[str, Manif
     fall = "token_fall" if budget.get("per") == "token" else "fall"
     renamed = {
         "fall": fall,
+        "fall_se": f"{fall}_se",
         "fall_low": f"{fall}_q10",
         "fall_high": f"{fall}_q90",
         "beyond_delta": "beyond_budget",
@@ -81,18 +85,13 @@ def report_data(config: RunConfig, folder: RunFolder, manifests: dict[str, Manif
     versions: dict[str, str] = {}
     for manifest in manifests.values():
         versions |= {"prefine": manifest.code_version, **manifest.versions}
-    warnings = []
-    if config.pair.labels == "shuffled":
-        warnings.append(
-            "Control experiment: chosen and rejected were shuffled, so no improvement is expected."
-        )
-    return ReportData(
+    data = ReportData(
         title=config.report.title,
         run_name=folder.path.resolve().name,
         policy=evaluation.policy if evaluation else config.policy.name,
         baseline=evaluation.baseline if evaluation else "initial",
         stages=tuple(
-            _summary(name, manifests[name], config)
+            _summary(name, manifests[name], config, folder)
             for name in _TAKES_AND_MAKES
             if name in manifests
         ),
@@ -112,18 +111,25 @@ def report_data(config: RunConfig, folder: RunFolder, manifests: dict[str, Manif
             for row in _lines(folder / OUTCOMES)[: config.report.examples]
         ),
         prompts_also_trained_on=_overlap(folder) if contests and "pair" in manifests else None,
-        warnings=tuple(warnings),
         config_yaml=yaml.safe_dump(config.resolved(), sort_keys=False, allow_unicode=True),
         versions=versions,
     )
+    shuffled = [SHUFFLED] if config.pair.labels == "shuffled" else []
+    return data.model_copy(update={"warnings": (*shuffled, *warnings_of(data))})
 
 
-def _summary(name: str, manifest: Manifest, config: RunConfig) -> StageSummary:
+def _summary(name: str, manifest: Manifest, config: RunConfig, folder: RunFolder) -> StageSummary:
     takes, makes = _TAKES_AND_MAKES[name]
+    calls_are = "calls"
     if name == "sample" and config.completions is not None:
-        makes = "completions imported"
-    if name == "pair" and config.pairs is not None:
-        takes, makes = "rows", "pairs imported"
+        table = folder / "completions"
+        prompts = {id_ for path in parts(table) for id_ in column(path, "prompt_id")}
+        takes, makes = "completions", f"completions imported, of {plural(len(prompts), 'prompt')}"
+    if name == "rank" and config.rank is not None and config.rank.judge.name == "recorded":
+        calls_are = "look-ups"
+    if name == "pair":
+        makes = "lists" if (folder / "lists").is_dir() else "pairs"
+        takes = "rows" if config.pairs is not None else f"candidate {makes}"
     if name == "evaluate" and config.evaluate.prompts is None:
         takes, makes = "held-out pairs", "pairs scored"
     return StageSummary(
@@ -132,6 +138,7 @@ def _summary(name: str, manifest: Manifest, config: RunConfig) -> StageSummary:
         makes=makes,
         counts=manifest.counts,
         calls=manifest.usage.calls,
+        calls_are=calls_are,
         repeated_after_interruption=manifest.repeated_after_interruption,
         seconds=manifest.wall_time_s,
         notes=manifest.notes,

@@ -6,15 +6,14 @@ from collections.abc import Iterator
 from prefine.calls.engine import CallEngine
 from prefine.config.sections import RunConfig
 from prefine.data.import_report import ImportReport
+from prefine.models.capabilities import check_model
 from prefine.records import Manifest, Prompt, content_hash
 from prefine.run.folder import RunFolder
 from prefine.run.rows import completion_rows
 from prefine.run.tables import TableWriter, shard_key, table_hash
 from prefine.stages.inputs import read_completions, read_prompts, short_enough
 from prefine.stages.shards import SHARD, sample_shard, sampler_of, until_stopped
-from prefine.stages.stage_run import Progress, StageRun, check_model, chunks
-
-_SAMPLES_PER_BATCH = 2
+from prefine.stages.stage_run import Progress, StageRun, chunks
 
 
 def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
@@ -72,7 +71,6 @@ def _sample(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
                 shard,
                 settings.completions_per_prompt,
                 settings,
-                group=_SAMPLES_PER_BATCH,
             )
             for _, completions in groups:
                 produced += len(completions)

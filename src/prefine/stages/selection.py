@@ -21,6 +21,7 @@ from prefine.pairing.select import (
     select_pairs,
 )
 from prefine.pairing.selectors.best_vs import best_vs_random
+from prefine.pairing.view import unjudged
 from prefine.ranking.protocol import facts_of
 from prefine.records import (
     Completion,
@@ -90,7 +91,7 @@ class BoundSelector:
         A joint selector joins only prompts of `groups` that are trained on. Held-out prompts, on
         which accuracy is measured, give as many pairs, all of them within the prompt.
         """
-        self._count_truncated(groups, counts)
+        self._count_left_out(groups, counts)
         if self.facts.makes != "joint":
             return _taken([self._within(group, self.limit) for group in groups], counts)
         # First every prompt by itself: the pairs found there fulfil all options. Then the selector
@@ -119,7 +120,7 @@ class BoundSelector:
 
     def lists(self, groups: Sequence[RankedPrompt], counts: PairCounts) -> list[PreferenceList]:
         """The lists of some prompts."""
-        self._count_truncated(groups, counts)
+        self._count_left_out(groups, counts)
         found = []
         for prompt, completions, ranking in groups:
             made = select_list(prompt, completions, ranking, self._propose(prompt.id), self.options)
@@ -214,9 +215,10 @@ class BoundSelector:
                 raise ConfigError(f"{where} raises {type(error).__name__}: {error}") from error
             raise
 
-    def _count_truncated(self, groups: Iterable[RankedPrompt], counts: PairCounts) -> None:
-        if self.options.drop_truncated:
-            for _, completions, ranking in groups:
+    def _count_left_out(self, groups: Iterable[RankedPrompt], counts: PairCounts) -> None:
+        for _, completions, ranking in groups:
+            counts.unjudged += len(unjudged(ranking))
+            if self.options.drop_truncated:
                 counts.count_truncated(
                     completions[id_] for id_ in ranking.completions if id_ in completions
                 )

@@ -7,7 +7,8 @@ from prefine.calls.engine import CallEngine
 from prefine.calls.protocol import Call, Failure
 from prefine.config.sections import Decoding, RunConfig
 from prefine.errors import Interrupted
-from prefine.models.protocol import Sampler, SampleRequest, sample_key
+from prefine.models.capabilities import backend_of
+from prefine.models.protocol import SampleRequest, Samples, sample_key
 from prefine.records import Completion, Prompt
 from prefine.run.rows import Groups
 from prefine.stages.stage_run import Progress
@@ -32,28 +33,22 @@ def until_stopped(shards: Iterable[T], progress: Progress) -> Iterator[T]:
         yield shard
 
 
-def sampler_of(config: RunConfig) -> Sampler:
+def sampler_of(config: RunConfig) -> Samples:
     """The model that draws the completions to rank: `sample.model`, by default the policy."""
     component, where = config.policy, "policy"
     if config.sample is not None and config.sample.model is not None:
         component, where = config.sample.model, "sample.model"
-    sampler: Sampler = component.resolve("backend", where=where)()
-    return sampler
+    return backend_of(component, Samples, where=where)
 
 
 def sample_shard(
     engine: CallEngine,
-    sampler: Sampler,
+    sampler: Samples,
     prompts: list[Prompt],
     samples: int,
     decoding: Decoding,
-    *,
-    group: int,
 ) -> Groups:
-    """Each prompt with up to `samples` completions; the engine counts the failed ones.
-
-    `group` is how many samples of one prompt share a batch.
-    """
+    """Each prompt with up to `samples` completions; the engine counts the failed ones."""
     requests = [SampleRequest(prompt, index) for prompt in prompts for index in range(samples)]
     calls = [
         Call(sample_key(sampler.fingerprint, request, decoding), request) for request in requests
@@ -61,7 +56,7 @@ def sample_shard(
     answers = engine.ask(
         calls,
         Completion,
-        lambda wanted: sampler.sample(prompts, samples, wanted, decoding, group=group),
+        lambda wanted: sampler.sample(calls, wanted, decoding),
         concurrency=sampler.concurrency,
     )
     drawn: dict[str, list[Completion]] = {prompt.id: [] for prompt in prompts}

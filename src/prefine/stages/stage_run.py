@@ -1,6 +1,5 @@
 """One stage at work: its progress, resuming, and the manifest that says how it was made."""
 
-import inspect
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -92,7 +91,7 @@ class StageRun:
         self.folder = folder
         self.stage = stage
         self._sections = {name: resolved[name] for name in STAGE_SECTIONS[stage]}
-        self.fingerprinted = fingerprinted(self._sections)
+        self.fingerprinted: dict[str, Any] = fingerprinted(self._sections)
         self.inputs = dict(inputs)
         self.failed: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
@@ -184,15 +183,6 @@ def check_judge(judge: "Judge", prompt: Prompt, completions: list[Completion]) -
         judge.check(prompt, completions)
     except DataError as error:
         raise DataError(f"{prompt.source}: {error}" if prompt.source else str(error)) from error
-
-
-def check_model(backend: object) -> None:
-    """Raise if the settings or the folder of a model, or of a judge's model, cannot be used."""
-    for name in ("check_model", "check"):
-        check = getattr(backend, name, None)
-        if check is not None and not inspect.signature(check).parameters:
-            check()
-            return
 
 
 def versions() -> dict[str, str]:

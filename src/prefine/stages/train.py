@@ -16,6 +16,7 @@ from prefine.errors import ConfigError, DataError
 from prefine.models.hf.adapters import base_of, merge, save_adapter, whole
 from prefine.models.hf.backend import HfModel
 from prefine.models.hf.loading import load_model, weights_written
+from prefine.models.protocol import HasWeights
 from prefine.records import Manifest, content_hash
 from prefine.run.config_changes import config_diff, fingerprinted
 from prefine.run.folder import RunFolder
@@ -134,7 +135,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
             base_on_hub=not Path(policy.path).exists(),
             adapter=_saves_adapter(settings),
             # Trackers and the folder of reference values do not concern the model.
-            train=settings.model_dump(mode="json", exclude={"reference_cache", "tracking"}),
+            train=stage.fingerprinted["train"],
             summary=summary,
             dropped=examples.dropped,
             versions={"prefine": version("prefine"), **versions()},
@@ -176,8 +177,8 @@ def follow(config: RunConfig, progress: Progress) -> None:
 class _Models:
     """The models of a training; `reference` None is the policy's initial weights."""
 
-    policy: HfModel
-    reference: HfModel | None
+    policy: HasWeights
+    reference: HasWeights | None
 
     @classmethod
     def of(cls, config: RunConfig) -> "_Models":
@@ -292,7 +293,7 @@ def _saves_adapter(settings: TrainConfig) -> bool:
     return settings.adapter is not None and settings.adapter.save == "adapter"
 
 
-def _save(model: Any, policy: HfModel, settings: TrainConfig, path: Path, *, card: str) -> None:
+def _save(model: Any, policy: HasWeights, settings: TrainConfig, path: Path, *, card: str) -> None:
     """Write a Hugging Face folder of a model or an adapter: all of it or nothing."""
     temporary = path.with_name(".model.tmp")
     shutil.rmtree(temporary, ignore_errors=True)

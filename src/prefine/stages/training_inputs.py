@@ -10,9 +10,10 @@ from prefine.config.sections import Component, RunConfig
 from prefine.data.import_report import ImportReport, UselessRow
 from prefine.errors import ConfigError, DataError
 from prefine.losses.facts import needs_of, reads_of
+from prefine.models.capabilities import backend_of
 from prefine.models.hf.adapters import base_of, require_peft
-from prefine.models.hf.backend import HfModel
 from prefine.models.hf.loading import layer_names
+from prefine.models.protocol import HasWeights
 from prefine.pairing.protocol import selector_facts
 from prefine.ranking.protocol import facts_of
 from prefine.records import PreferencePair
@@ -29,22 +30,16 @@ _HOLD_OUT = (
 )
 
 
-def trainable(component: Component, *, where: str) -> HfModel:
+def trainable(component: Component, *, where: str) -> HasWeights:
     """The backend of a component, whose weights can be trained.
 
     Raises:
         ConfigError: It is a backend without weights.
     """
-    backend = component.resolve("backend", where=where)()
-    if not isinstance(backend, HfModel):
-        raise ConfigError(
-            f"{where}.name: {component.name!r} has no weights to train; use {{name: hf, path: "
-            f"FOLDER}}"
-        )
-    return backend
+    return backend_of(component, HasWeights, where=where)
 
 
-def check_adapter(config: RunConfig, policy: HfModel) -> None:
+def check_adapter(config: RunConfig, policy: HasWeights) -> None:
     """Check before any work that the policy can carry the adapter that `train` asks for.
 
     Raises:
@@ -144,13 +139,13 @@ def configured_relation(config: RunConfig) -> Relation:
     return relation_of(configured_losses(config.train))
 
 
-def read_items(table: Path, policy: HfModel, config: RunConfig) -> TokenizedItems:
+def read_items(table: Path, policy: HasWeights, config: RunConfig) -> TokenizedItems:
     """Tokenize the items of a table for the policy."""
     relation = configured_relation(config)
     return make_items(_records(table, relation), relation, _reader(policy, config))
 
 
-def read_held_out(config: RunConfig, policy: HfModel) -> TokenizedItems:
+def read_held_out(config: RunConfig, policy: HasWeights) -> TokenizedItems:
     """Tokenize the held-out items for the policy, if they are evaluated during training.
 
     Raises:
@@ -191,7 +186,7 @@ def readable_whole(
         report.drop(UselessRow(f"not read whole ({why})", f"{where}: {why}; {remedy}"), where)
 
 
-def _reader(policy: HfModel, config: RunConfig) -> TextReader:
+def _reader(policy: HasWeights, config: RunConfig) -> TextReader:
     settings = config.train
     return TextReader(
         policy.tokenizer,
@@ -203,7 +198,7 @@ def _reader(policy: HfModel, config: RunConfig) -> TextReader:
 
 
 def check_first_rows(
-    table: Path, examples: Sequence[TokenizedItem], policy: HfModel, relation: Relation
+    table: Path, examples: Sequence[TokenizedItem], policy: HasWeights, relation: Relation
 ) -> list[str]:
     """Notes on the tokens of the first rows, see `token_check.check_tokens`."""
     return check_tokens(
@@ -219,5 +214,5 @@ def _records(table: Path, relation: Relation) -> Iterator[Any]:
     return (relation.record_of(row) for path in parts(table) for row in read_part(path))
 
 
-def _stop(policy: HfModel) -> int:
+def _stop(policy: HasWeights) -> int:
     return chat.stop_token_id(policy.tokenizer, policy.generation_config)

@@ -33,6 +33,7 @@ def cross_prompt_items(items: Sequence[TokenizedItem]) -> list[PlainItem]:
         PlainItem(
             id=f"{item.id} with the answers of {items[partner].id}",
             texts=tuple(Text(prompt, text.completion) for text in items[partner].texts),
+            word=item.word,
         )
         for item, prompt, partner in zip(items, prompts, partners, strict=True)
     ]

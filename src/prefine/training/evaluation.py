@@ -35,10 +35,14 @@ class EarlyStop:
     An alarm stops training when it has been on at `patience` readings in a row. The first reading
     only starts the averages, so the earliest stop is at reading number `patience` + 1. If several
     alarms are due, the first one of the settings wins.
+
+    Args:
+        settings: The section `early_stop`.
+        probes: What the readings are of, for messages.
     """
 
-    def __init__(self, settings: EarlyStopConfig) -> None:
-        self._settings = settings
+    def __init__(self, settings: EarlyStopConfig, *, probes: str = "pairs") -> None:
+        self._settings, self._probes = settings, probes
         self._watch: Watch | None = None
         self._readings_on = dict.fromkeys(_ALARMS, 0)
 
@@ -62,8 +66,8 @@ class EarlyStop:
         """
         if bad := [name for name, value in reading._asdict().items() if not math.isfinite(value)]:
             raise NumericsError(
-                f"evaluation during training: {', '.join(bad)} of the probes is not finite; "
-                "lower the learning rate, or go back to an earlier checkpoint"
+                f"evaluation during training: {', '.join(bad)} of the probe {self._probes} is not "
+                "finite; lower the learning rate, or go back to an earlier checkpoint"
             )
         now = self._watch = watch(
             self._watch,
@@ -123,7 +127,10 @@ class Evaluations:
     ) -> None:
         self._held_out, self._every, self._steps = held_out, config.evaluate_every, steps
         self._on_row = on_row
-        self._early_stop = None if config.early_stop is None else EarlyStop(config.early_stop)
+        self._early_stop: EarlyStop | None = None
+        if config.early_stop is not None and held_out is not None:
+            probes = held_out.table.relation.name
+            self._early_stop = EarlyStop(config.early_stop, probes=probes)
         # Without an update, the evaluation before the first one is made anew.
         if self._early_stop is not None and start:
             self._early_stop.load_state_dict(state.get("early_stop", {}))

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from prefine import chat
 from prefine.errors import DataError
@@ -31,10 +31,13 @@ class TokenizedItem(Protocol):
     """A training item as the engine sees it: k completions, each behind its prompt.
 
     The relation between the completions (a pair, a list, a labelled answer) belongs to its file in
-    `relations/`. `word` calls such an item by its name in messages.
+    `relations/`.
     """
 
-    word: ClassVar[str]
+    @property
+    def word(self) -> str:
+        """The name of such an item in messages."""
+        ...
 
     @property
     def id(self) -> str:
@@ -56,10 +59,10 @@ class TokenizedItem(Protocol):
 class PlainItem:
     """Completions in no relation, which are only scored."""
 
-    word: ClassVar[str] = "item"
     id: str
     texts: tuple[Text, ...]
     weight: float = 1.0
+    word: str = "item"
 
 
 def longest(item: TokenizedItem) -> int:

@@ -22,7 +22,7 @@ def list_mle(logps: ListLogps, *, beta: PositiveFloat = 0.1) -> PerItem:
         code orders them as they come.
     """
     reward = beta * logps.logratio
-    # [B, k, j]: an answer always stands against itself, so that no sum is empty behind a list's end.
+    # [B, k, j]: an answer stands against itself even behind a list's end, so that no sum is empty.
     against = (logps.rank[:, None, :] >= logps.rank[:, :, None]) & logps.present[:, None, :]
     against |= torch.eye(reward.shape[1], dtype=torch.bool, device=reward.device)
     rest = reward[:, None, :].masked_fill(~against, -torch.inf).logsumexp(-1)

@@ -14,15 +14,15 @@ def kto(
     undesirable_weight: PositiveFloat = 1.0,
     z0: NonNegativeFloat = 0.0,
 ) -> PerItem:
-    """w * (1 - sigmoid(beta * (d - z0))) of good answers, w * (1 - sigmoid(beta * (z0 - d))) of bad.
+    """-wd * sigmoid(beta * (d - z0)) + wd, and of bad answers -wu * sigmoid(beta * (z0 - d)) + wu.
 
-    d is the log-ratio, w the weight of its kind.
+    d is the log-ratio.
 
     Args:
         logps: Labelled answers [B], nats; the reference values are required.
         beta: Inverse temperature [1/nat]; smaller trusts the reference less. Default: paper.
-        desirable_weight: Weight of good answers. Default: paper.
-        undesirable_weight: Weight of bad answers. Default: paper.
+        desirable_weight: Weight wd of good answers. Default: paper.
+        undesirable_weight: Weight wu of bad answers. Default: paper.
         z0: The log-ratio [nat] from which an answer is judged. Default: ours.
     Returns: Loss per answer [B].
     Source: arXiv:2402.01306, eq. 7.

@@ -21,6 +21,8 @@ NORMAL_QUANTILE = 1.959963984540054
 # The variance's slope that takes the skewness out of a studentised mean to the second order, see
 # `score_interval`.
 _SLOPE = 2 / 3 + 1 / (3 * NORMAL_QUANTILE**2)
+# The variance of equal values is rounding only.
+_SAME = 1e-24
 
 
 def score_interval(values: npt.ArrayLike, *, groups: Groups | None = None) -> tuple[float, float]:
@@ -30,8 +32,9 @@ def score_interval(values: npt.ArrayLike, *, groups: Groups | None = None) -> tu
     quantile of Student's t and V a quadratic: V(m) is the values' variance; its slope at m is their
     third central moment over the variance, times 2/3 + 1/(3 z^2), z = 1.96; its curvature is that
     of the binomial variance, so that V shrinks towards 0 and 1. On 0s and 1s, with z for t and
-    without the factor, this is Wilson's interval. Values that are all 0, or all 1, are taken as
-    binomial: the interval is not a point.
+    without the factor, this is Wilson's interval. Values that are all the same make no point: those
+    that are all 0, or all 1, are taken as binomial; around another value m there is room for as
+    many unseen values of 0 (or 1) as that interval gives.
 
     Args:
         values: [n], in [0, 1].
@@ -72,13 +75,14 @@ def ratio_interval(sums: Array, counts: Array) -> tuple[float, float]:
         float(np.mean(around**3)),
         mean * (1 - mean),
     )
+    t2 = float(stdtrit(size - 1, 0.975)) ** 2
     if binomial <= 0:
         variance, slope, curvature = 0.0, 1 - 2 * mean, 1.0
-    elif variance <= 0:
-        return mean, mean
+    elif variance <= _SAME:
+        unseen = t2 * _SLOPE / (size + t2)
+        return mean * (1 - unseen), mean + (1 - mean) * unseen
     else:
         slope, curvature = third / variance, variance / binomial
-    t2 = float(stdtrit(size - 1, 0.975)) ** 2
     lead, shift = size + t2 * curvature, t2 * slope * _SLOPE
     root = math.sqrt(shift**2 + 4 * lead * t2 * variance)
     low, high = mean + (shift - root) / (2 * lead), mean + (shift + root) / (2 * lead)

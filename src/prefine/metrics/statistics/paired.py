@@ -7,8 +7,14 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from prefine.metrics.statistics.intervals import mean_value
-from prefine.metrics.statistics.values import Array, probabilities, same_prompts, same_size
+from prefine.metrics.statistics.intervals import mean_value, score_interval
+from prefine.metrics.statistics.values import (
+    Array,
+    probabilities,
+    same_length,
+    same_prompts,
+    same_size,
+)
 from prefine.records import MetricValue
 
 _SIGNS_AT_ONCE = 1_000_000
@@ -62,6 +68,42 @@ class PairedVerdict(NamedTuple):
     comparison: PairedComparison
     corrected: float
     better: str | None
+
+
+def paired_change(
+    name: str,
+    before: npt.ArrayLike,
+    after: npt.ArrayLike,
+    *,
+    samples: int = 2000,
+    seed: int = 0,
+    unit: str = "",
+    scale: float = 1.0,
+) -> MetricValue:
+    """The mean of after minus before on the same prompts, with a 95 % interval.
+
+    For values in [0, 1] it is the `score_interval` of the differences, on a scale from -1 to 1, so
+    that equal differences make no point; for others, percentiles of a bootstrap over prompts.
+
+    Args:
+        name: Name of the metric.
+        before: [n].
+        after: [n], on the same prompts in the same order.
+        samples: Number of bootstrap samples.
+        seed: Seed of the bootstrap.
+        unit: Unit of the metric.
+        scale: What it is multiplied by, such as 100 for points.
+
+    Raises:
+        ValueError: No value, one that is not finite, or lengths that differ.
+    """
+    first, last = same_length({"before": before, "after": after})
+    moved, both = last - first, np.concatenate([first, last])
+    metric = mean_value(name, scale * moved, samples=samples, seed=seed, unit=unit)
+    if metric.interval is None or both.min() < 0 or both.max() > 1:
+        return metric
+    low, high = score_interval((moved + 1) / 2)
+    return metric.model_copy(update={"interval": (scale * (2 * low - 1), scale * (2 * high - 1))})
 
 
 def compare(

@@ -12,21 +12,38 @@ from prefine import chat
 from prefine.calls.protocol import Batch, Call, Failure
 from prefine.config.sections import Decoding
 from prefine.errors import ConfigError
+from prefine.models.capabilities import provides
 from prefine.models.hf.generation import Drawn, draw, first_token_logps, padded_length, uniforms
 from prefine.models.hf.loading import (
     Dtype,
     check_model,
     default_device,
+    free_memory,
     load_generation_config,
     load_model,
     load_positions,
     load_tokenizer,
     weights_fingerprint,
 )
-from prefine.models.protocol import PromptTooLong, Reply, SampleRequest, decoding_settings
+from prefine.models.protocol import (
+    At,
+    Checks,
+    HasWeights,
+    PromptTooLong,
+    Releases,
+    Replies,
+    Reply,
+    SampleRequest,
+    Samples,
+    decoding_settings,
+)
 from prefine.records import Completion, Message, Prompt, Usage, content_hash
 
+_SAMPLES_PER_BATCH = 2
+"""Samples of one prompt that are drawn together."""
 
+
+@provides(Samples, Replies, HasWeights, At, Releases, Checks)
 class HfModel:
     """A causal language model from a folder or the hub.
 
@@ -60,7 +77,7 @@ class HfModel:
         """Return the model of another folder with the same settings."""
         return HfModel(path=path, dtype=self.dtype, device=self._device, batch_rows=self.batch_rows)
 
-    def check(self) -> None:
+    def check_model(self) -> None:
         """Raise before any work if the folder cannot be used; loads no weights."""
         check_model(self.path)
 
@@ -78,6 +95,12 @@ class HfModel:
     def model(self) -> Any:
         """The model in eval mode, loaded on first use."""
         return load_model(self.path, dtype=self.dtype, device=self.device)
+
+    def release(self) -> None:
+        """Give back the memory of the weights, which are loaded again on the next use."""
+        for name in ("_draw", "model"):
+            self.__dict__.pop(name, None)
+        free_memory()
 
     @cached_property
     def generation_config(self) -> Any:
@@ -106,28 +129,29 @@ class HfModel:
 
     def sample(
         self,
-        shard: Sequence[Prompt],
-        samples: int,
+        shard: Sequence[Call[SampleRequest]],
         wanted: Sequence[Call[SampleRequest]],
         decoding: Decoding,
-        *,
-        group: int,
     ) -> Iterable[Batch[Completion]]:
         """Yield the wanted completions in batches whose shape and order never change.
 
         First prompts are sorted into buckets of one padded length, then each bucket is cut into
-        blocks in the order of the shard, then samples into groups of `group`: so that neither more
-        prompts nor a larger M moves a completion to another place in another batch.
+        blocks in the order of the shard, then samples into groups of two (one, where a single
+        sample is asked for): so that neither more prompts nor a larger M moves a completion to
+        another place in another batch.
         """
         keys = {(call.payload.prompt.id, call.payload.sample_index): call.key for call in wanted}
-        ids = {prompt.id: self._prompt_ids(prompt) for prompt in shard}
+        prompts = list({call.payload.prompt.id: call.payload.prompt for call in shard}.values())
+        samples = 1 + max(call.payload.sample_index for call in shard)
+        group = min(samples, _SAMPLES_PER_BATCH)
+        ids = {prompt.id: self._prompt_ids(prompt) for prompt in prompts}
         buckets: dict[int, list[Prompt]] = {}
-        for prompt in shard:
+        for prompt in prompts:
             buckets.setdefault(padded_length(len(ids[prompt.id])), []).append(prompt)
         blocks = [
-            prompts[start : start + self._block_size]
-            for _, prompts in sorted(buckets.items())
-            for start in range(0, len(prompts), self._block_size)
+            bucket[start : start + self._block_size]
+            for _, bucket in sorted(buckets.items())
+            for start in range(0, len(bucket), self._block_size)
         ]
         for block in blocks:
             for start in range(0, samples, group):
@@ -271,8 +295,8 @@ class HfModel:
 
     @property
     def _block_size(self) -> int:
-        """Prompts per batch; with 2 samples each, a batch has `batch_rows`."""
-        return max(1, self.batch_rows // 2)
+        """Prompts per batch; with two samples each, a batch has `batch_rows`."""
+        return max(1, self.batch_rows // _SAMPLES_PER_BATCH)
 
     @cached_property
     def _tokenizer_hash(self) -> str:

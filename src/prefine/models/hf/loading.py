@@ -4,6 +4,7 @@ A folder holds a whole model, or an adapter that names the model it belongs to; 
 folder lacks (configuration, tokenizer) is that of its base.
 """
 
+import gc
 import hashlib
 import os
 import re
@@ -46,6 +47,13 @@ def default_device() -> str:
     # Apple's mps has no float64.
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     return "cpu" if accelerator is None or accelerator.type == "mps" else accelerator.type
+
+
+def free_memory() -> None:
+    """Give back what models that nobody holds any more have taken of the accelerator."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def load_tokenizer(path: str) -> Any:

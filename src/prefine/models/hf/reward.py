@@ -12,6 +12,7 @@ from transformers import AutoModelForSequenceClassification
 
 from prefine.calls.protocol import Failure
 from prefine.errors import BackendError, ConfigError
+from prefine.models.capabilities import provides
 from prefine.models.hf.loading import (
     Dtype,
     check_model,
@@ -21,10 +22,11 @@ from prefine.models.hf.loading import (
     load_weights,
     weights_fingerprint,
 )
-from prefine.models.protocol import Answered
+from prefine.models.protocol import Answered, Checks
 from prefine.records import content_hash
 
 
+@provides(Checks)
 @dataclass(eq=False, kw_only=True)
 class RewardModel:
     """The reward of a conversation that ends with the completion [the model's own unit].
@@ -50,7 +52,7 @@ class RewardModel:
         """Hash of weights, tokenizer and how they are run."""
         return content_hash("reward", weights_fingerprint(self.path), self.dtype, self.batch_size)
 
-    def check(self) -> None:
+    def check_model(self) -> None:
         """Raise before any work if the folder cannot be used; loads no weights."""
         check_model(self.path)
 

@@ -14,9 +14,17 @@ from pydantic import Field, JsonValue
 from prefine.calls.protocol import Batch, Call, Failure
 from prefine.config.sections import Decoding
 from prefine.errors import BackendError
+from prefine.models.capabilities import provides
 from prefine.models.openai.answers import ResponseChoice
 from prefine.models.openai.server import OPENAI_URL, TOP_LOGPROBS, Exchange, Server, TokenPrices
-from prefine.models.protocol import Reply, SampleRequest, decoding_settings
+from prefine.models.protocol import (
+    Checks,
+    Replies,
+    Reply,
+    SampleRequest,
+    Samples,
+    decoding_settings,
+)
 from prefine.records import Completion, FinishReason, Message, Prompt, Usage, content_hash
 
 _SEEDS = 2**31
@@ -26,6 +34,7 @@ _NO_LOGPROBS = "the server gives no logprobs"
 _SAME = "several samples of one request are identical; the server may ignore temperature or seed"
 
 
+@provides(Samples, Replies, Checks)
 class OpenAIModel:
     """A chat model at a URL.
 
@@ -79,7 +88,7 @@ class OpenAIModel:
         """Fields that the server ignores, refuses or leaves out."""
         return self._server.notes
 
-    def check(self) -> None:
+    def check_model(self) -> None:
         """Raise ConfigError if the key's variable or the URL is wrong; sends no request."""
         self._server.check()
 
@@ -88,12 +97,9 @@ class OpenAIModel:
 
     def sample(
         self,
-        shard: Sequence[Prompt],
-        samples: int,
+        shard: Sequence[Call[SampleRequest]],
         wanted: Sequence[Call[SampleRequest]],
         decoding: Decoding,
-        *,
-        group: int,
     ) -> Iterable[Batch[Completion]]:
         """Yield one request per prompt with `n` samples, or per sample if `n` is ignored."""
         by_prompt: dict[str, list[Call[SampleRequest]]] = {}

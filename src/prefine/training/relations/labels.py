@@ -220,9 +220,7 @@ def _right(logps: PointLogps) -> Float[Tensor, " B"]:
     return (torch.sign((2 * logps.desirable - 1) * logps.logratio) + 1) / 2
 
 
-def _share_below(
-    values: Float[Tensor, " n"], others: Float[Tensor, " m"]
-) -> Float[Tensor, " n"]:
+def _share_below(values: Float[Tensor, " n"], others: Float[Tensor, " m"]) -> Float[Tensor, " n"]:
     """The share of others below each value, equal ones counting half."""
     ordered = others.sort().values
     below = torch.searchsorted(ordered, values.contiguous())

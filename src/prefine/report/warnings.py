@@ -1,0 +1,61 @@
+"""Warnings that a run's own figures call for; report, terminal and `--json` show the same ones."""
+
+from prefine.records import MetricValue
+from prefine.report.data import ReportData, TrainPoint
+from prefine.report.outcome import EXPLOITED, alarm
+from prefine.report.text import number, plural, value_text
+
+MANY_CUT, MANY_ALIKE = 5.0, 10.0
+"""The share of answers, in %, from which their being cut, empty or alike is a warning."""
+
+_EXPLODED = 10.0
+_ALIKE = {
+    "empty_answers": "are empty",
+    "repeated_answers": "are word for word the answer to another prompt: the model has collapsed",
+}
+
+
+def warnings_of(data: ReportData) -> list[str]:
+    """Return the warnings about a run, each a sentence with its numbers, most serious first."""
+    found = []
+    if said := alarm(data.contests):
+        found.append(
+            f"{EXPLOITED}. {said}. More training against this judge makes answers that please it, "
+            "not better answers."
+        )
+    found += _training(data.training)
+    if data.trained is not None and data.trained.stopped_by is not None:
+        steps = plural(len(data.training), "step")
+        found.append(f"The alarm “{data.trained.stopped_by}” ended training after {steps}.")
+    return found + _answers({metric.name: metric for metric in data.metrics})
+
+
+def _training(points: tuple[TrainPoint, ...]) -> list[str]:
+    if len(points) < 2:
+        return []
+    first, worst = points[0], max(points, key=lambda point: point.loss)
+    if worst.loss <= _EXPLODED * max(abs(first.loss), 1.0):
+        return []
+    return [
+        f"The loss rose from {number(first.loss)} at step {first.step} to {number(worst.loss)} at "
+        f"step {worst.step}: training has diverged; lower train.learning_rate."
+    ]
+
+
+def _answers(metrics: dict[str, MetricValue]) -> list[str]:
+    found = []
+    cut = [metrics.get(f"cut_answers_{when}") for when in ("before", "after")]
+    if any(share is not None and share.value >= MANY_CUT for share in cut):
+        old, new = (value_text(share) if share else "none" for share in cut)
+        found.append(
+            f"{old} of the answers before training and {new} after were cut at the length limit: "
+            "they were judged without their end. Raise evaluate.decoding.max_new_tokens."
+        )
+    for name, what in _ALIKE.items():
+        before, after = (metrics.get(f"{name}_{when}") for when in ("before", "after"))
+        if before and after and after.value >= MANY_ALIKE and after.value > before.value:
+            found.append(
+                f"{value_text(after)} of the answers after training {what} "
+                f"({value_text(before)} before)."
+            )
+    return found

@@ -1,0 +1,151 @@
+"""What may change in a begun run is said at the settings themselves, and read from there."""
+
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from pydantic import BaseModel
+
+from prefine.config.marks import FREE, LATER, TRANSPORT, Mark, MayGrow
+from prefine.config.sections import Connection, RunConfig, Section, components, marks_of
+from prefine.models.openai.backend import OpenAIModel
+from prefine.run.config_changes import fingerprinted, refused_changes
+
+STAGES = ("sample", "rank", "pair", "train", "evaluate", "report")
+SERVER = {"name": "openai", "model": "m", "base_url": "http://here/v1", "concurrency": 4}
+VALUES: dict[str, Any] = {
+    "run_dir": "somewhere",
+    "policy": {"name": "hf", "path": "org/model"},
+    "prompts": {"name": "file", "path": "p.jsonl", "limit": 10},
+    "sample": {"completions_per_prompt": 4, "model": SERVER},
+    "rank": {
+        "judge": {"name": "pairwise", "model": SERVER, "max_new_tokens": 64},
+        "max_calls": 100,
+    },
+    "train": {"loss": {"name": "mixture", "losses": [{"name": "dpo"}, {"name": "nll"}]}},
+    "evaluate": {
+        "prompts": {"name": "file", "path": "e.jsonl", "limit": 5},
+        "judge": {"name": "pairwise", "model": SERVER, "max_new_tokens": 64},
+    },
+}
+
+
+def settings(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every setting below a section, with its path."""
+    for name, field in model.model_fields.items():
+        yield prefix + name, field
+        for inner in (field.annotation, *get_args(field.annotation)):
+            if isinstance(inner, type) and issubclass(inner, Section):
+                yield from settings(inner, f"{prefix}{name}.")
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    config: dict[str, Any] = RunConfig.model_validate(VALUES).resolved()
+    *parents, key = path.split(".")
+    place: Any = config
+    for name in parents:
+        place = place[name]
+    place[key] = value
+    return config
+
+
+def test_the_marks_of_all_settings() -> None:
+    marked = {
+        mark: {path for path, field in settings(RunConfig) if mark in marks_of(field, Mark)}
+        for mark in (FREE, TRANSPORT, LATER)
+    }
+    assert marked == {
+        FREE: {
+            "sample.max_cost",
+            "sample.max_failed_fraction",
+            "rank.max_calls",
+            "rank.max_cost",
+            "rank.max_failed_fraction",
+            "train.reference_cache",
+            "train.tracking",
+            "evaluate.max_failed_fraction",
+            "report.title",
+            "report.examples",
+        },
+        TRANSPORT: set(),
+        LATER: set(),
+    }
+    growing = {
+        path: options
+        for path, field in settings(RunConfig)
+        for options in (mark.options for mark in marks_of(field, MayGrow))
+    }
+    assert growing == {
+        "prompts": ("count", "limit"),
+        "completions": ("limit",),
+        "sample.completions_per_prompt": (),
+        "rank.judge": ("max_new_tokens",),
+        "evaluate.judge": ("max_new_tokens",),
+    }
+
+
+def test_every_way_to_reach_a_server_is_an_option_of_the_backend_that_does() -> None:
+    assert Connection.model_fields.keys() <= inspect.signature(OpenAIModel).parameters.keys()
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "allowed"),
+    [
+        ("prompts.limit", 11, True),
+        ("prompts.limit", None, True),
+        ("prompts.limit", 9, False),
+        ("evaluate.prompts.limit", 6, False),
+        ("rank.judge.max_new_tokens", 65, True),
+        ("rank.judge.max_new_tokens", 63, False),
+        ("rank.judge.model.max_new_tokens", 65, False),
+        ("rank.judge.model.concurrency", 1, True),
+        ("evaluate.judge.model.base_url", "http://there/v1", True),
+        ("sample.model.prices", {"prompt": 1.0, "completion": 2.0}, True),
+        ("sample.model.model", "n", False),
+        ("sample.completions_per_prompt", 5, True),
+        ("sample.completions_per_prompt", 3, False),
+        ("sample.temperature", 1.0, False),
+        ("rank.max_calls", 1, True),
+        ("train.tracking.project", "other", True),
+        ("train.reference_cache", "elsewhere", True),
+        ("report.title", "other", True),
+    ],
+)
+def test_what_a_begun_run_may_change(path: str, value: Any, allowed: bool) -> None:
+    before = RunConfig.model_validate(VALUES).resolved()
+    assert (refused_changes(before, changed(path, value), STAGES) == []) is allowed
+
+
+def test_what_changes_no_result_enters_no_hash() -> None:
+    before = fingerprinted(RunConfig.model_validate(VALUES).resolved())
+    for path, value, same in (
+        ("rank.judge.model.base_url", "http://there/v1", True),
+        ("train.tracking.project", "other", True),
+        ("rank.max_cost", 1.0, True),
+        ("prompts.limit", 11, False),
+        ("train.seed", 1, False),
+    ):
+        assert (fingerprinted(changed(path, value)) == before) is same, path
+
+
+def test_components_are_found_by_walking_the_configuration() -> None:
+    config = RunConfig.model_validate(VALUES)
+    found = [(path, kind, component.name) for path, kind, component in components(config)]
+    assert found == [
+        ("policy", "backend", "hf"),
+        ("prompts", "source", "file"),
+        ("sample.model", "backend", "openai"),
+        ("rank.strategy", "strategy", "iterative"),
+        ("rank.judge", "judge", "pairwise"),
+        ("rank.judge.model", "backend", "openai"),
+        ("pair.selector", "selector", "best_vs_random"),
+        ("train.loss", "loss", "mixture"),
+        ("train.loss.losses.0", "loss", "dpo"),
+        ("train.loss.losses.1", "loss", "nll"),
+        ("evaluate.prompts", "source", "file"),
+        ("evaluate.judge", "judge", "pairwise"),
+        ("evaluate.judge.model", "backend", "openai"),
+    ]
+    assert config.run_dir == Path("somewhere")
