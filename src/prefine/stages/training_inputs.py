@@ -1,20 +1,21 @@
 """The policy and the items that training reads, and their checks."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from prefine import chat
-from prefine.config.components import TABLES, lookup, suggest
+from prefine.config.components import TABLES, Kind, lookup, suggest
 from prefine.config.sections import Component, RunConfig
 from prefine.data.import_report import ImportReport, UselessRow
 from prefine.errors import ConfigError, DataError
 from prefine.losses.facts import needs_of, reads_of
+from prefine.losses.protocol import Reads
 from prefine.models.capabilities import backend_of
 from prefine.models.hf.adapters import base_of, require_peft
 from prefine.models.hf.loading import layer_names
 from prefine.models.protocol import HasWeights
-from prefine.pairing.protocol import selector_facts
+from prefine.pairing.protocol import Makes, selector_facts
 from prefine.ranking.protocol import facts_of
 from prefine.records import PreferencePair
 from prefine.run.tables import parts, read_part
@@ -81,30 +82,46 @@ def check_evaluation(config: RunConfig) -> None:
 
 
 def check_loss(config: RunConfig) -> None:
-    """Check before any work that the loss can read the pairs that the selector makes.
+    """Check before any work that loss and regularizer can read the items that will be there.
 
     Raises:
-        ConfigError: It cannot, or it reads score gaps that the strategy does not give.
+        ConfigError: They cannot, or one reads score gaps that the strategy does not give.
     """
     loss = config.train.loss.resolve("loss", where="train.loss")
+    configured_relation(config)
     _check_score_gaps(config)
-    makes = "pairs"
+    selector = config.pair.selector
+    makes: Makes = "pairs"
+    made_by = "the configuration starts with"
     if config.pairs is None:
-        makes = selector_facts(config.pair.selector.lookup("selector", where="pair.selector")).makes
+        makes = selector_facts(selector.lookup("selector", where="pair.selector")).makes
+        made_by = f"pair.selector {selector.name!r} makes"
     reads = reads_of(loss)
-    if makes == reads or (makes, reads) == ("pairs", "joint"):
+    if _fits(makes, reads):
         return
     what = {
         "pairs": "pairs of answers to one prompt",
         "joint": "pairs across prompts, which only joint losses compare",
         "lists": "lists, which only list losses read",
     }
+    losses = _named("loss", lambda other: _fits(makes, reads_of(other)))
+    selectors = _named("selector", lambda other: _fits(selector_facts(other).makes, reads))
     raise ConfigError(
-        f"train.loss.name: {config.train.loss.name!r} cannot be trained on what pair.selector "
-        f"{config.pair.selector.name!r} makes: {what[makes]}; choose another pair.selector or "
-        "train.loss. "
+        f"train.loss.name: {config.train.loss.name!r} cannot be trained on what {made_by}: "
+        f"{what[makes]}; choose another pair.selector ({selectors}) or train.loss ({losses}). "
         "`prefine pair` alone makes them"
     )
+
+
+def _fits(makes: Makes, reads: Reads) -> bool:
+    """Return True if what a selector makes can be trained on by a loss that reads this."""
+    return makes == reads or (makes, reads) == ("pairs", "joint")
+
+
+def _named(kind: Kind, fits: Callable[[Any], bool]) -> str:
+    """The components of a table that fit."""
+    names = [name for name in TABLES[kind] if fits(lookup(kind, name, where=kind))]
+    return ", ".join(names) or "none of ours fits"
 
 
 def _check_score_gaps(config: RunConfig) -> None:

@@ -14,7 +14,7 @@ def kto(
     undesirable_weight: PositiveFloat = 1.0,
     z0: NonNegativeFloat = 0.0,
 ) -> PerItem:
-    """-wd * sigmoid(beta * (d - z0)) + wd, and of bad answers -wu * sigmoid(beta * (z0 - d)) + wu.
+    """(1 - sigmoid(beta * (d - z0))) * wd; of bad answers (1 - sigmoid(beta * (z0 - d))) * wu.
 
     d is the log-ratio.
 

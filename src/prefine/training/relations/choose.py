@@ -46,7 +46,7 @@ def relation_of(losses: NamedLosses) -> Relation:
     names = {RELATIONS[reads].name: f"{name} reads {reads}" for reads, name in found.items()}
     if len(names) > 1:
         raise ConfigError(
-            f"{' and '.join(names.values())}, and a training has items of one kind only; leave one "
-            "of the two out"
+            f"{', '.join(names.values())}: a training has items of one kind. Composite losses and "
+            "the regularizers in the tables read pairs; leave out what reads other items"
         )
     return RELATIONS["joint" if "joint" in found else next(iter(found))]
