@@ -1,6 +1,7 @@
 """The configuration: one strict model per stage, which names components without importing them."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
@@ -25,6 +26,7 @@ from prefine.schedules import Schedule
 from prefine.secrets import refuse_secrets
 
 M = TypeVar("M")
+T = TypeVar("T")
 Seed = Annotated[int, Field(ge=0, lt=2**53)]  # JSON readers keep integers below 2**53 exact
 Share = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
@@ -54,7 +56,10 @@ class Section(BaseModel):
 
 
 class Component(BaseModel):
-    """A component by name; all other keys are its options, checked when it is resolved."""
+    """A component by name; all other keys are its options, checked when it is resolved.
+
+    It is resolved once: the stages of a run get from it what the check of the run has made.
+    """
 
     model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
     name: str
@@ -73,11 +78,24 @@ class Component(BaseModel):
 
     def resolve(self, kind: Kind, *, where: str, given: tuple[str, ...] = ()) -> Any:
         """Import the component and fill in its options; `where` is its config path for messages."""
-        return bind(kind, self.name, self.options, where=where, given=given)
+        return self.once(
+            (kind, given), lambda: bind(kind, self.name, self.options, where=where, given=given)
+        )
 
     def lookup(self, kind: Kind, *, where: str) -> Any:
         """Import the component without checking its options."""
-        return lookup(kind, self.name, where=where)
+        return self.once(kind, lambda: lookup(kind, self.name, where=where))
+
+    def once(self, what: Hashable, make: Callable[[], T]) -> T:
+        """Return what was made of this component under the name `what`; make it the first time."""
+        if what not in self._made:
+            self._made[what] = make()
+        found: T = self._made[what]
+        return found
+
+    @cached_property
+    def _made(self) -> dict[Hashable, Any]:
+        return {}
 
 
 Backend = Annotated[Component, Nested("backend")]
@@ -348,17 +366,19 @@ def _metadata(annotation: Any, found: Iterable[Any] = ()) -> Iterator[Any]:
 
 def components(config: RunConfig) -> Iterator[tuple[str, Kind, Component]]:
     """Yield every component that a configuration names, with its path and kind."""
-    return _components_in(config, "")
+    for path, kind, component in outer_components(config):
+        yield from _with_nested(path, kind, component)
 
 
-def _components_in(section: Section, prefix: str) -> Iterator[tuple[str, Kind, Component]]:
+def outer_components(section: Section, prefix: str = "") -> Iterator[tuple[str, Kind, Component]]:
+    """Yield the same without those in the options of others, which these bind themselves."""
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)
         if isinstance(value, Section):
-            yield from _components_in(value, f"{prefix}{name}.")
+            yield from outer_components(value, f"{prefix}{name}.")
         for mark in marks_of(field, Nested):
             if isinstance(value, Component):
-                yield from _with_nested(prefix + name, mark.kind, value)
+                yield prefix + name, mark.kind, value
 
 
 def _with_nested(

@@ -125,6 +125,10 @@ def open_source(component: Component, *, where: str) -> Callable[[], Iterator[So
     if ":" not in component.name:
         bound: Callable[[], Iterator[SourceRow]] = component.resolve("source", where=where)
         return bound
+    return component.once("rows", lambda: _users_source(component, where))
+
+
+def _users_source(component: Component, where: str) -> Callable[[], Iterator[SourceRow]]:
     declared = options_model(component.lookup("source", where=where)).model_fields
     known = options_model(shaped).model_fields
     ours = {k: v for k, v in component.options.items() if k in known and k not in declared}

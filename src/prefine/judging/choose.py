@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from prefine.config.components import TABLES
+from prefine.config.components import TABLES, bind
 from prefine.config.sections import Component
 from prefine.errors import ConfigError
 from prefine.judges.protocol import ComputedJudge
@@ -174,7 +174,9 @@ def _scoring(component: Component, where: str, what: str) -> Judge:
         temperature = _TEMPERATURE.validate_python(options.pop("temperature", 1.0))
     except ValidationError as error:
         raise ConfigError(f"{where}.temperature: {error.errors()[0]['msg']}") from error
-    bound = Component(name=component.name, **options).resolve("judge", where=where)
+    bound: Any = component.once(
+        "scorer", lambda: bind("judge", component.name, options, where=where)
+    )
     _check_signature(bound.func, what)
     return function_judge(bound, name=component.name, temperature=temperature)
 

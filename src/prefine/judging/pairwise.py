@@ -1,20 +1,20 @@
 """A judge that asks a language model which of two completions is better."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from prefine.calls.protocol import Asker, Call, Failure
-from prefine.config.sections import Component
+from prefine.config.components import Nested
 from prefine.errors import ConfigError
 from prefine.judges import prompts, verdicts
 from prefine.judges.protocol import Verdict
 from prefine.judging.asking import ask_in_batches
 from prefine.judging.protocol import Matchup, judgment_key, judgments
-from prefine.models.capabilities import backend_of, check_model, provides
+from prefine.models.capabilities import check_model, provides, required
 from prefine.models.protocol import Checks, Replies, Reply
 from prefine.records import Completion, Judgment, Message, Prompt, Usage, content_hash
 
@@ -51,7 +51,7 @@ class PairwiseJudge:
     def __init__(
         self,
         *,
-        model: Component,
+        model: Annotated[Callable[[], object], Nested("backend")],
         prompt: Literal["helpfulness", "rubric"] | None = None,
         prompt_file: Path | None = None,
         rubric: str | None = None,
@@ -61,7 +61,7 @@ class PairwiseJudge:
         first_slot_bias: float = 0.0,
         seed: Annotated[int, Field(ge=0)] = 0,
     ) -> None:
-        self._model: Replies = backend_of(model, Replies, where="judge.model")
+        self._model = required(model(), Replies, what="judge.model.name: this backend")
         self._template = _template(prompt, prompt_file, rubric)
         self._rubric = rubric
         self._answer = answer

@@ -62,10 +62,24 @@ def backend_of(component: Component, capability: type[P], *, where: str) -> P:
         ConfigError: A name or option is wrong, or the backend does not declare the capability.
     """
     made = component.resolve("backend", where=where)()
-    found = provided(made, capability)
+    return required(made, capability, what=f"{where}.name: {component.name!r}")
+
+
+def required(backend: object, capability: type[P], *, what: str) -> P:
+    """Return a backend as one with this capability.
+
+    Args:
+        backend: The backend.
+        capability: A protocol of `prefine.models.protocol`.
+        what: The backend's name, for the message.
+
+    Raises:
+        ConfigError: Its class does not declare the capability.
+    """
+    found = provided(backend, capability)
     if found is None:
-        message = f"{where}.name: {component.name!r} {_LACKS[capability]}"
-        if ":" in component.name:
+        message = f"{what} {_LACKS[capability]}"
+        if not type(backend).__module__.startswith("prefine."):
             message += (
                 f". A class of your own says that it can: decorate it with "
                 f"prefine.models.capabilities.provides({capability.__name__})"

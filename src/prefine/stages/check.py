@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from prefine.config.sections import Component, Decoding, RunConfig, components
+from prefine.config.sections import Component, Decoding, RunConfig, outer_components
 from prefine.data.import_report import ImportReport
 from prefine.data.sources import open_source
 from prefine.errors import ConfigError
@@ -112,11 +112,11 @@ def _never_asked(config: RunConfig, ranked_by: Collection[str], through: str) ->
     )
     if "rank.judge" in ranked_by or (evaluates and config.evaluate.judge is None):
         return ()
-    return ("rank.judge", "rank.judge.model")
+    return ("rank.judge",)
 
 
 def _check_components(config: RunConfig, never_asked: Collection[str]) -> None:
-    for where, kind, component in components(config):
+    for where, kind, component in outer_components(config):
         if kind == "source":
             open_source(component, where=where)
         elif kind == "judge":

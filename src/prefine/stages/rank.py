@@ -158,8 +158,7 @@ class Ranker:
         self.asked = judges_asked(judge, scorer, facts)
         where, given = "rank.strategy", ("first_slot_bias",)
         self._make: Callable[..., Strategy] = strategy.resolve("strategy", where=where, given=given)
-        function = strategy.lookup("strategy", where=where)
-        self._takes_slot_bias = "first_slot_bias" in inspect.signature(function).parameters
+        self._takes_slot_bias = "first_slot_bias" in inspect.signature(self._make).parameters
         self.counts = JudgeCounts()
         self.dropped: Counter[str] = Counter()
         self.failed: Counter[str] = Counter()
