@@ -72,7 +72,7 @@ def lists(count: int = 7, *, seed: int = 0) -> list[TokenizedList]:
         size = 2 + index % 3
         completions = [(*ids(), index % 7, rank, 1) for rank in range(size)]
         ranks = list(range(1, size + 1))
-        if index % 4 == 2:
+        if index % 4 == 2 and size > 2:
             ranks[-1] = ranks[-2]
         prompt = ids()
         if index % 3 == 1:

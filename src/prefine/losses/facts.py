@@ -81,9 +81,9 @@ def reads_of(function: LossFunction) -> Reads:
     return max(_declared(function, "reads", "pairs"), key=get_args(Reads).index)
 
 
-def relations_in(function: LossFunction) -> frozenset[Reads]:
-    """Return all that its parts read, the function itself among them."""
-    return frozenset(_declared(function, "reads", "pairs"))
+def relations_in(function: LossFunction) -> tuple[Reads, ...]:
+    """Return all that its parts read, the function itself first, each once."""
+    return tuple(dict.fromkeys(_declared(function, "reads", "pairs")))
 
 
 def per_pair(function: LossFunction) -> bool:

@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping
 from io import BufferedRandom
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from pydantic import Field, SerializeAsAny
@@ -89,6 +89,20 @@ class EvaluatedItems(Record):
     entropy_se: float | None
 
 
+class Described(NamedTuple):
+    """Final figures in words: what the items are, and each figure's words, name and unit."""
+
+    items: str
+    full: str
+    figures: tuple[tuple[str, str, str], ...]
+
+
+class FinalRow(Record):
+    """Base of the figures at the end of a training."""
+
+    described: ClassVar[Described]
+
+
 class TrainSummary(Record):
     """Steps, notes and final figures of a training on so many `items`.
 
@@ -106,7 +120,7 @@ class TrainSummary(Record):
     stopped_by: str | None = None
     row_fill: float | None = None
     notes: tuple[str, ...]
-    final: SerializeAsAny[Record]
+    final: SerializeAsAny[FinalRow]
 
 
 class RowLog:

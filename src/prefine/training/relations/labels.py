@@ -13,10 +13,16 @@ from prefine.losses.protocol import LossFunction, PointLogps
 from prefine.records import LabelledCompletion, Record
 from prefine.run.rows import label_of
 from prefine.training.items import Ids, ReadItem, Text, TextReader
-from prefine.training.logging.figures import EvaluatedItems, LoggedStep, mean
+from prefine.training.logging.figures import (
+    Described,
+    EvaluatedItems,
+    FinalRow,
+    LoggedStep,
+    mean,
+)
 from prefine.training.relations.protocol import (
-    Answer,
     LossExtras,
+    NamedAnswer,
     NamedLosses,
     Stated,
     StepTotals,
@@ -75,8 +81,21 @@ class LabelStepRow(LoggedStep, LabelFigures):
         return f"accuracy {self.accuracy:.0%}"
 
 
-class LabelFinal(LabelFigures):
+class LabelFinal(FinalRow, LabelFigures):
     """All training answers under the trained policy; standard errors are over answers."""
+
+    described: ClassVar[Described] = Described(
+        "answers",
+        "labelled answers",
+        (
+            ("margin of good over bad answers", "margin", "nats"),
+            ("AUC (share of comparisons of a good with a bad answer)", "auc", ""),
+            ("accuracy (share of log-ratios that have the label's sign)", "accuracy", ""),
+            ("fall of good answers' log-probability", "fall", "nats"),
+            ("the same per token", "token_fall", "nats"),
+            ("change of bad answers' log-probability", "undesirable_change", "nats"),
+        ),
+    )
 
     labels: int
     margin_se: float | None
@@ -110,9 +129,9 @@ class Labels:
         """The record of a row of its table."""
         return label_of(row)
 
-    def answers(self, record: LabelledCompletion, item: TokenizedAnswer) -> list[Answer]:
+    def answers(self, record: LabelledCompletion, item: TokenizedAnswer) -> list[NamedAnswer]:
         """The one answer."""
-        return [Answer("completion", record.prompt, record.completion)]
+        return [NamedAnswer("completion", record.prompt, record.completion)]
 
     def read(self, record: LabelledCompletion, reader: TextReader) -> ReadItem:
         """Tokenize an answer."""

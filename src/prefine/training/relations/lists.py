@@ -14,10 +14,17 @@ from prefine.losses.protocol import ListLogps, LossFunction
 from prefine.records import PreferenceList, Record
 from prefine.run.rows import list_of
 from prefine.training.items import Ids, ReadItem, Text, TextReader, first_reason
-from prefine.training.logging.figures import EvaluatedItems, LoggedStep, mean, standard_errors
+from prefine.training.logging.figures import (
+    Described,
+    EvaluatedItems,
+    FinalRow,
+    LoggedStep,
+    mean,
+    standard_errors,
+)
 from prefine.training.relations.protocol import (
-    Answer,
     LossExtras,
+    NamedAnswer,
     NamedLosses,
     Stated,
     StepTotals,
@@ -77,8 +84,20 @@ class ListStepRow(LoggedStep, ListFigures):
         return f"ranking accuracy {self.ranking_accuracy:.0%}, best answers {-self.fall:+.2f} nats"
 
 
-class ListFinal(ListFigures):
+class ListFinal(FinalRow, ListFigures):
     """All training lists under the trained policy; standard errors are over lists."""
+
+    described: ClassVar[Described] = Described(
+        "lists",
+        "lists of answers",
+        (
+            ("margin of the best over the worst answer", "margin", "nats"),
+            ("ranking accuracy (share of a list's comparisons)", "ranking_accuracy", ""),
+            ("fall of the best answer's log-probability", "fall", "nats"),
+            ("the same per token", "token_fall", "nats"),
+            ("change of the worst answer's log-probability", "worst_change", "nats"),
+        ),
+    )
 
     lists: int
     margin_se: float | None
@@ -110,10 +129,10 @@ class Lists:
         """The record of a row of its table."""
         return list_of(row)
 
-    def answers(self, record: PreferenceList, item: TokenizedList) -> list[Answer]:
+    def answers(self, record: PreferenceList, item: TokenizedList) -> list[NamedAnswer]:
         """The completions of the record that are in the item."""
         return [
-            Answer(f"completion {place + 1}", record.prompt, record.completions[place])
+            NamedAnswer(f"completion {place + 1}", record.prompt, record.completions[place])
             for place in item.places
         ]
 
@@ -159,7 +178,7 @@ class Lists:
     def check_items(
         self, losses: NamedLosses, items: Sequence[TokenizedList], *, what: str
     ) -> tuple[str, ...]:
-        """Nothing to check: every list has an order."""
+        """No notes: every list has an order."""
         return ()
 
     def stated(self, items: Sequence[TokenizedList]) -> Stated:

@@ -1,6 +1,6 @@
 """The rows that training on pairs logs, and their figures."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from jaxtyping import Float
 from pydantic import Field
@@ -10,7 +10,9 @@ from prefine.losses.facts import option_of
 from prefine.losses.protocol import LossFunction, PairLogps
 from prefine.records import Record
 from prefine.training.logging.figures import (
+    Described,
     EvaluatedItems,
+    FinalRow,
     mean,
     quantiles,
     standard_errors,
@@ -60,11 +62,24 @@ class StepRow(Record):
         return f"margin {self.margin:.2f}, chosen answers {-self.fall:+.2f} nats"
 
 
-class FinalFigures(Record):
+class FinalFigures(FinalRow):
     """All training pairs under the trained policy.
 
     Standard errors are over pairs, None for a single one.
     """
+
+    described: ClassVar[Described] = Described(
+        "pairs",
+        "preference pairs",
+        (
+            ("margin", "margin", "nats"),
+            ("accuracy (share of pairs whose margin is positive)", "accuracy", ""),
+            ("fall of the chosen answer's log-probability", "fall", "nats"),
+            ("the same per token", "token_fall", "nats"),
+            ("change of the rejected answer's log-probability", "rejected_change", "nats"),
+            ("share of pairs beyond the budget", "beyond_budget", ""),
+        ),
+    )
 
     pairs: int
     chosen_logp: float

@@ -18,7 +18,13 @@ from prefine.run.rows import pair_of
 from prefine.training.items import Ids, ReadItem, Text, TextReader, first_reason
 from prefine.training.relations import pair_rows
 from prefine.training.relations.pair_checks import check_pairs
-from prefine.training.relations.protocol import Answer, LossExtras, NamedLosses, Stated, StepTotals
+from prefine.training.relations.protocol import (
+    LossExtras,
+    NamedAnswer,
+    NamedLosses,
+    Stated,
+    StepTotals,
+)
 
 if TYPE_CHECKING:
     from prefine.training.objective.item_table import ItemTable
@@ -73,11 +79,11 @@ class Pairs:
         """The record of a row of its table."""
         return pair_of(row)
 
-    def answers(self, record: PreferencePair, item: TokenizedPair) -> list[Answer]:
+    def answers(self, record: PreferencePair, item: TokenizedPair) -> list[NamedAnswer]:
         """Chosen, then rejected."""
         return [
-            Answer("chosen", record.prompt, record.chosen),
-            Answer("rejected", record.rejected_prompt or record.prompt, record.rejected),
+            NamedAnswer("chosen", record.prompt, record.chosen),
+            NamedAnswer("rejected", record.rejected_prompt or record.prompt, record.rejected),
         ]
 
     def read(self, record: PreferencePair, reader: TextReader) -> ReadItem:

@@ -11,6 +11,7 @@ from prefine.losses.protocol import LossFunction, LossInputs, Need
 from prefine.records import Completion, Prompt, Record
 from prefine.training.forward.token_values import ItemTokens
 from prefine.training.items import ReadItem, TextReader, TokenizedItem
+from prefine.training.logging.figures import FinalRow
 
 if TYPE_CHECKING:
     from prefine.training.objective.item_table import ItemTable
@@ -21,7 +22,7 @@ StepTotals = Mapping[str, float]
 """Divisors of losses that average over the step, by the names that the losses' input has."""
 
 
-class Answer(NamedTuple):
+class NamedAnswer(NamedTuple):
     """A completion of a record: its name within the record, such as chosen, and its prompt."""
 
     name: str
@@ -77,7 +78,7 @@ class Relation(Protocol):
         ...
 
     @property
-    def final_row(self) -> type[Record]:
+    def final_row(self) -> type[FinalRow]:
         """The class of the figures at the end."""
         ...
 
@@ -90,7 +91,7 @@ class Relation(Protocol):
         """The record of a row of its table."""
         ...
 
-    def answers(self, record: Any, item: Any) -> list[Answer]:
+    def answers(self, record: Any, item: Any) -> list[NamedAnswer]:
         """The completions of a record that are in its item, in the item's order."""
         ...
 
