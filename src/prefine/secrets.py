@@ -21,18 +21,21 @@ _REMEDY = (
 _read: set[str] = set()
 
 
-def read_secret(name: str) -> str:
+def read_secret(name: str, where: str = "api_key_env") -> str:
     """Return the key in an environment variable; from now on `redact` hides it unless it is short.
+
+    Args:
+        name: Of the variable.
+        where: The config path that names it, for messages.
 
     Raises:
         ConfigError: The variable is not set, or this is not the name of a variable.
     """
-    require_name(name)
+    require_name(name, where)
     value = os.environ.get(name, "").strip()
     if not value:
         raise ConfigError(
-            f"api_key_env: the environment variable {name} is not set; export {name}=... and try "
-            "again"
+            f"{where}: the environment variable {name} is not set; export {name}=... and try again"
         )
     if len(value) >= _SHORTEST:
         _read.add(value)

@@ -114,14 +114,21 @@ class Connection(Section):
     concurrency: Annotated[Any, TRANSPORT] = None
     timeout_s: Annotated[Any, TRANSPORT] = None
     max_retries: Annotated[Any, TRANSPORT] = None
+    patience_s: Annotated[Any, TRANSPORT] = None
+    requests_per_minute: Annotated[Any, TRANSPORT] = None
+    tokens_per_minute: Annotated[Any, TRANSPORT] = None
+    headers_env: Annotated[Any, TRANSPORT] = None
     prices: Annotated[Any, TRANSPORT] = None
 
 
 class Decoding(Section):
-    """Sampling settings. Temperature 0 is greedy."""
+    """Sampling settings. Temperature 0 is greedy.
 
-    temperature: NonNegativeFloat = 0.9
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    A server is not sent a `temperature` or `top_p` that is null, and uses its own.
+    """
+
+    temperature: NonNegativeFloat | None = 0.9
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = 1.0
     max_new_tokens: PositiveInt = 512
     seed: Seed = 0
 

@@ -42,7 +42,7 @@ class PairwiseJudge:
         answer: "label" reads the label's probabilities from the first token, "text" a verdict from
             reasoned text; "auto" is "label" for a model whose first token was ever a label, and
             else "text".
-        temperature: Of the judge's text.
+        temperature: Of the judge's text; null leaves it to the server.
         max_new_tokens: The longest reasoned reply.
         first_slot_bias: The judge's preference for the first slot [logit], where it was measured.
         seed: Of the nonces and of the judge's sampling.
@@ -56,7 +56,7 @@ class PairwiseJudge:
         prompt_file: Path | None = None,
         rubric: str | None = None,
         answer: Literal["auto", "label", "text"] = "auto",
-        temperature: Annotated[float, Field(ge=0)] = 0.0,
+        temperature: Annotated[float, Field(ge=0)] | None = 0.0,
         max_new_tokens: Annotated[int, Field(gt=0)] = 1024,
         first_slot_bias: float = 0.0,
         seed: Annotated[int, Field(ge=0)] = 0,

@@ -125,7 +125,7 @@ class Replies(Model, Protocol):
         conversations: Sequence[tuple[Message, ...]],
         *,
         max_new_tokens: int,
-        temperature: float,
+        temperature: float | None,
         seed: int,
         first_token: bool,
     ) -> Sequence[Reply | Failure]:
@@ -134,7 +134,7 @@ class Replies(Model, Protocol):
         Args:
             conversations: Messages that end with a user's turn.
             max_new_tokens: The longest reply.
-            temperature: 0 is greedy.
+            temperature: 0 is greedy; None leaves it to a server.
             seed: Of the drawing.
             first_token: Return the likeliest first tokens, too.
 
@@ -212,7 +212,7 @@ def sample_key(model_fingerprint: str, request: SampleRequest, decoding: Decodin
     )
 
 
-def decoding_settings(decoding: Decoding) -> dict[str, float | int]:
+def decoding_settings(decoding: Decoding) -> dict[str, float | int | None]:
     """Return the settings a completion depends on; subclasses of `Decoding` add nothing here."""
     return {
         "temperature": decoding.temperature,

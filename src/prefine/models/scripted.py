@@ -71,7 +71,7 @@ class ScriptedModel:
         conversations: Sequence[tuple[Message, ...]],
         *,
         max_new_tokens: int,
-        temperature: float,
+        temperature: float | None,
         seed: int,
         first_token: bool,
     ) -> list[Reply | Failure]:

@@ -118,7 +118,14 @@ class HfModel:
         return default_device() if self._device == "auto" else self._device
 
     def check_prompt(self, prompt: Prompt, decoding: Decoding, *, where: str) -> None:
-        """Raise PromptTooLong if prompt and answer exceed the positions; loads no weights."""
+        """Raise PromptTooLong if prompt and answer exceed the positions; loads no weights.
+
+        Raises:
+            ConfigError: Temperature or top_p is left to a server.
+        """
+        for name in ("temperature", "top_p"):
+            if getattr(decoding, name) is None:
+                raise ConfigError(f"{where}.{name}: null is for servers; a local model has no own")
         tokens = len(self._prompt_ids(prompt))
         if self.positions is not None and tokens + decoding.max_new_tokens > self.positions:
             raise PromptTooLong(
@@ -172,14 +179,19 @@ class HfModel:
         conversations: Sequence[tuple[Message, ...]],
         *,
         max_new_tokens: int,
-        temperature: float,
+        temperature: float | None,
         seed: int,
         first_token: bool,
     ) -> list[Reply | Failure]:
         """Return one reply per conversation, in one batch.
 
         With `first_token` it is one forward pass, and the reply has the likeliest first tokens.
+
+        Raises:
+            ConfigError: The temperature is left to a server.
         """
+        if temperature is None:
+            raise ConfigError("judge.temperature: null is for servers; a local model has no own")
         ids = [self._prompt_ids(Prompt.make(messages)) for messages in conversations]
         limit = math.inf if self.positions is None else self.positions
         fitting = [row for row in ids if len(row) + max_new_tokens <= limit]

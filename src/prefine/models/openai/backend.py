@@ -5,18 +5,23 @@ checked for the number of choices, log-probabilities and different samples; the 
 what is missing and adds a note once.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import asyncio
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Annotated, Any
 
 from pydantic import Field, JsonValue
 
+from prefine.calls.bridge import wait_for
 from prefine.calls.protocol import Batch, Call, Failure
 from prefine.config.sections import Decoding
 from prefine.errors import BackendError
 from prefine.models.capabilities import provides
 from prefine.models.openai.answers import ResponseChoice
-from prefine.models.openai.server import OPENAI_URL, TOP_LOGPROBS, Exchange, Server, TokenPrices
+from prefine.models.openai.parameters import TOP_LOGPROBS
+from prefine.models.openai.requests import Exchange
+from prefine.models.openai.server import OPENAI_URL, Server
+from prefine.models.openai.usage import TokenPrices
 from prefine.models.protocol import (
     Checks,
     Replies,
@@ -25,10 +30,9 @@ from prefine.models.protocol import (
     Samples,
     decoding_settings,
 )
-from prefine.records import Completion, FinishReason, Message, Prompt, Usage, content_hash
+from prefine.records import Completion, Message, Prompt, Usage, content_hash
 
 _SEEDS = 2**31
-_FINISH: Mapping[str, FinishReason] = {"stop": "stop", "tool_calls": "stop", "length": "length"}
 _MANY = "the server ignores n, so each completion is a request of its own"
 _NO_LOGPROBS = "the server gives no logprobs"
 _SAME = "several samples of one request are identical; the server may ignore temperature or seed"
@@ -43,8 +47,13 @@ class OpenAIModel:
         base_url: Where the server is, up to and including `/v1`.
         api_key_env: Name of the environment variable that holds the key; without it no key is sent.
         concurrency: Requests in flight.
-        timeout_s: For one request.
-        max_retries: Of one request, with exponential backoff and the server's Retry-After.
+        timeout_s: For one attempt at a request, from connecting to the last byte.
+        max_retries: Attempts after the first, with growing pauses or the server's Retry-After.
+        patience_s: How long to wait for a server that is away or refuses everything for now.
+        requests_per_minute: At most, of all models at this host; without it the pace is learned
+            from the server's refusals.
+        tokens_per_minute: At most, of all models at this host.
+        headers_env: Further headers, each with the name of the variable that holds its value.
         prices: What the server charges, for the cost in the manifest.
         extra_body: Further fields of the request, such as vLLM's `top_k`.
         label: Name for people; the model's name when not given.
@@ -61,6 +70,10 @@ class OpenAIModel:
         concurrency: Annotated[int, Field(gt=0, le=512)] = 16,
         timeout_s: Annotated[float, Field(gt=0)] = 120.0,
         max_retries: Annotated[int, Field(ge=0)] = 5,
+        patience_s: Annotated[float, Field(ge=0)] = 600.0,
+        requests_per_minute: Annotated[float, Field(gt=0)] | None = None,
+        tokens_per_minute: Annotated[float, Field(gt=0)] | None = None,
+        headers_env: dict[str, str] | None = None,
         prices: TokenPrices | None = None,
         extra_body: dict[str, JsonValue] | None = None,
         label: str | None = None,
@@ -80,6 +93,10 @@ class OpenAIModel:
             api_key_env=api_key_env,
             timeout_s=timeout_s,
             max_retries=max_retries,
+            patience_s=patience_s,
+            requests_per_minute=requests_per_minute,
+            tokens_per_minute=tokens_per_minute,
+            headers_env=headers_env or {},
             prices=prices,
         )
 
@@ -109,7 +126,7 @@ class OpenAIModel:
             # Read for every prompt: an earlier request may have changed it meanwhile.
             for together in [calls] if self._honours_n else [[call] for call in calls]:
                 yield Batch(
-                    [call.key for call in together], partial(self._draw, together, decoding)
+                    [call.key for call in together], partial(self._drawn, together, decoding)
                 )
 
     def respond(
@@ -117,26 +134,39 @@ class OpenAIModel:
         conversations: Sequence[tuple[Message, ...]],
         *,
         max_new_tokens: int,
-        temperature: float,
+        temperature: float | None,
         seed: int,
         first_token: bool,
     ) -> list[Reply | Failure]:
         """Return one reply per conversation, with first tokens if the server sends them."""
-        return [
-            self._reply(messages, max_new_tokens, temperature, seed, first_token=first_token)
-            for messages in conversations
-        ]
 
-    def _reply(
+        async def replies() -> list[Reply | Failure]:
+            return await asyncio.gather(
+                *(
+                    self.reply(
+                        messages,
+                        max_new_tokens=max_new_tokens,
+                        temperature=temperature,
+                        seed=seed,
+                        first_token=first_token,
+                    )
+                    for messages in conversations
+                )
+            )
+
+        return wait_for(replies())
+
+    async def reply(
         self,
         messages: tuple[Message, ...],
-        max_new_tokens: int,
-        temperature: float,
-        seed: int,
         *,
+        max_new_tokens: int,
+        temperature: float | None,
+        seed: int,
         first_token: bool,
     ) -> Reply | Failure:
-        exchange = self._server.chat(
+        """Return the reply to one conversation; the arguments are those of `respond`."""
+        exchange = await self._server.chat(
             [_sent(message) for message in messages],
             extra_body=self._extra_body,
             max_tokens=max_new_tokens,
@@ -148,23 +178,26 @@ class OpenAIModel:
         if isinstance(exchange, Failure):
             return exchange
         choice = exchange.choices[0]
-        text = choice.message.content or ""
-        if reason := _unusable(choice, text):
-            return Failure(reason, exchange.usage)
+        if choice.problem:
+            return Failure(choice.problem, exchange.usage)
         logps = choice.first_token if first_token else None
-        if first_token and logps is None:
+        if first_token and logps is None and "logprobs" not in self._server.parameters.dropped:
             self._server.note(_NO_LOGPROBS)
-        return Reply(
-            text,
-            _FINISH.get(choice.finish_reason or "", "unknown"),
-            logps,
-            exchange.usage,
-        )
+        return Reply(choice.text, choice.finish_reason, logps, exchange.usage)
 
-    def _draw(
+    def _drawn(
         self, calls: Sequence[Call[SampleRequest]], decoding: Decoding
     ) -> dict[str, Completion | Failure]:
-        """Return the completions of one prompt; ask again for those a request did not bring."""
+        return wait_for(self.draw(calls, decoding))
+
+    async def draw(
+        self, calls: Sequence[Call[SampleRequest]], decoding: Decoding
+    ) -> dict[str, Completion | Failure]:
+        """Return the completions of one prompt; ask again for those a request did not bring.
+
+        Raises:
+            BackendError: The server will not answer any request.
+        """
         if self._refusal is not None:
             raise self._refusal
         answers: dict[str, Completion | Failure] = {}
@@ -172,7 +205,7 @@ class OpenAIModel:
             still = calls[len(answers) :]
             together = still if self._honours_n else still[:1]
             try:
-                exchange = self._ask(together, decoding)
+                exchange = await self._ask(together, decoding)
             except BackendError as error:
                 if not answers:
                     raise
@@ -190,29 +223,33 @@ class OpenAIModel:
             choices = exchange.choices[: len(together)]
             if len(choices) < len(together):
                 self._honours_n = False
-                self._server.note(_MANY)
-            texts = [choice.message.content for choice in choices]
-            if decoding.temperature > 0 and len(texts) > 1 and len(set(texts)) == 1:
+                if "n" not in self._server.parameters.dropped:
+                    self._server.note(_MANY)
+            texts = [choice.text for choice in choices]
+            if decoding.temperature != 0 and len(texts) > 1 and len(set(texts)) == 1:
                 self._server.note(_SAME)
             for number, (call, choice) in enumerate(zip(together, choices, strict=False)):
                 usage = Usage() if number else exchange.usage
                 answers[call.key] = self._completion(call, choice, decoding, usage)
         return answers
 
-    def _ask(self, calls: Sequence[Call[SampleRequest]], decoding: Decoding) -> Exchange | Failure:
+    async def _ask(
+        self, calls: Sequence[Call[SampleRequest]], decoding: Decoding
+    ) -> Exchange | Failure:
         prompt, index = calls[0].payload
         extra = dict(self._extra_body)
         if prompt.chat_template_kwargs:
             extra["chat_template_kwargs"] = prompt.chat_template_kwargs
         if prompt.messages[-1].role == "assistant":
             extra |= {"add_generation_prompt": False, "continue_final_message": True}
-        return self._server.chat(
+        return await self._server.chat(
             [_sent(message) for message in prompt.messages],
             extra_body=extra,
             n=len(calls) if len(calls) > 1 else None,
             max_tokens=decoding.max_new_tokens,
             temperature=decoding.temperature,
-            top_p=decoding.top_p,
+            # Servers that refuse top_p refuse its default, too.
+            top_p=None if decoding.top_p == 1 else decoding.top_p,
             # A stream of its own for each sample, also where a server seeds all requests alike.
             seed=int(content_hash("stream", decoding.seed, prompt.id, index), 16) % _SEEDS,
             tools=list(prompt.tools) if prompt.tools else None,
@@ -221,41 +258,24 @@ class OpenAIModel:
     def _completion(
         self, call: Call[SampleRequest], choice: ResponseChoice, decoding: Decoding, usage: Usage
     ) -> Completion | Failure:
-        message = choice.message
-        tool_calls = tuple(message.tool_calls or ())
-        text = message.content or ""
-        if reason := _unusable(choice, text, *tool_calls):
-            return Failure(reason, usage)
+        if choice.problem:
+            return Failure(choice.problem, usage)
         return Completion(
-            id=content_hash("sampled", call.key, text, tool_calls),
+            id=content_hash("sampled", call.key, choice.text, choice.tool_calls),
             prompt_id=call.payload.prompt.id,
             sample_index=call.payload.sample_index,
             message=Message(
                 role="assistant",
-                content=text,
-                reasoning=message.reasoning_content or message.reasoning or None,
-                tool_calls=tool_calls or None,
+                content=choice.text,
+                reasoning=choice.reasoning,
+                tool_calls=choice.tool_calls or None,
             ),
             model=self.label,
             sampling=dict(decoding_settings(decoding)),
             seed=decoding.seed,
-            finish_reason=_FINISH.get(choice.finish_reason or "", "unknown"),
+            finish_reason=choice.finish_reason,
             usage=usage,
         )
-
-
-def _unusable(choice: ResponseChoice, text: str, *tool_calls: object) -> str | None:
-    """Return the reason why there is no answer in a choice, if so."""
-    if choice.finish_reason == "content_filter":
-        return "content filter"
-    if text.strip() or tool_calls:
-        return None
-    if choice.finish_reason == "length":
-        return (
-            "the length limit was reached before the answer began, while reasoning: raise "
-            "max_new_tokens"
-        )
-    return "the completion is empty"
 
 
 def _sent(message: Message) -> dict[str, Any]:
