@@ -21,7 +21,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from prefine.config.components import Kind, Nested, bind, lookup, or_schedule
-from prefine.config.marks import FREE, TRANSPORT, MayGrow
+from prefine.config.marks import FREE, LATER, TRANSPORT, MayGrow
 from prefine.schedules import Schedule
 from prefine.secrets import refuse_secrets
 
@@ -306,6 +306,10 @@ class ReportConfig(Section):
     examples: Annotated[NonNegativeInt, FREE] = 10
 
 
+ItemEntry = Literal["pairs", "lists", "labels"]
+ITEM_ENTRIES: tuple[ItemEntry, ...] = get_args(ItemEntry)
+
+
 def _not_empty(path: Any) -> Any:
     if isinstance(path, str) and not path.strip():
         raise ValueError(
@@ -315,13 +319,19 @@ def _not_empty(path: Any) -> Any:
 
 
 class RunConfig(Section):
-    """A whole run, which starts from `prompts`, `completions` or `pairs`."""
+    """A whole run, which starts from `prompts` or `completions`, or from items of training.
+
+    Those are `pairs`, `lists` (answers with scores or ranks) or `labels` (answers that are good or
+    bad), for losses that read them.
+    """
 
     run_dir: Annotated[Path, Strict(False), BeforeValidator(_not_empty)]
     policy: Backend
     prompts: Annotated[Source | None, MayGrow("count", "limit")] = None
     completions: Annotated[Source | None, MayGrow("limit")] = None
     pairs: Source | None = None
+    lists: Annotated[Source | None, LATER] = None
+    labels: Annotated[Source | None, LATER] = None
     sample: SampleConfig | None = None
     rank: RankConfig | None = None
     pair: PairConfig = PairConfig()
@@ -331,13 +341,15 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _has_one_entry(self) -> Self:
-        entries = [
-            name for name in ("prompts", "completions", "pairs") if getattr(self, name) is not None
-        ]
+        names = ("prompts", "completions", *ITEM_ENTRIES)
+        entries = [name for name in names if getattr(self, name) is not None]
         if len(entries) != 1:
             given = " and ".join(entries) or "none"
-            raise ValueError(f"give exactly one of prompts, completions and pairs (got {given})")
-        if self.pairs is None and self.rank is None:
+            raise ValueError(
+                f"give exactly one of prompts, completions and pairs, or of lists and labels (got "
+                f"{given})"
+            )
+        if self.items_entry is None and self.rank is None:
             raise ValueError(
                 "rank is missing: completions need a judge; add rank: {judge: {name: ...}}"
             )
@@ -347,6 +359,12 @@ class RunConfig(Section):
                 "{completions_per_prompt: 8}"
             )
         return self
+
+    @property
+    def items_entry(self) -> tuple[ItemEntry, Component] | None:
+        """The entry that has items of training already, and its source; None for the others."""
+        found = ((name, getattr(self, name)) for name in ITEM_ENTRIES)
+        return next(((name, source) for name, source in found if source is not None), None)
 
     def resolved(self) -> dict[str, JsonValue]:
         """Return the configuration with its defaults as JSON values, without `run_dir`.

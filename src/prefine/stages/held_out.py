@@ -1,26 +1,27 @@
-"""The accuracy of the trained model's implicit reward on pairs of held-out prompts."""
+"""The accuracy of the trained model's implicit reward on items of held-out prompts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 from prefine.config.sections import RunConfig
 from prefine.errors import ConfigError
-from prefine.metrics.rewards.accuracy import longer_is_better, reward_accuracy
+from prefine.metrics.rewards.accuracy import reward_accuracy
 from prefine.models.capabilities import provided
 from prefine.models.hf.loading import load_model
 from prefine.models.protocol import HasWeights, Model
 from prefine.records import MetricValue
 from prefine.run.folder import RunFolder
-from prefine.run.rows import pair_of
 from prefine.run.tables import parts, read_part
-from prefine.stages.training_inputs import read_items, trainable
+from prefine.stages.training_inputs import configured_relation, read_items, trainable
 from prefine.training.reference.prepare import forward_of
 from prefine.training.reference.scoring import score_completions
-from prefine.training.relations.pairs import CHOSEN, REJECTED
+from prefine.training.relations.labels import TokenizedAnswer
+from prefine.training.relations.lists import TokenizedList
 
 
 class Rewards(NamedTuple):
-    """The metrics, and how many held-out pairs could not be scored, by reason."""
+    """The metrics, and how many held-out items could not be scored, by reason."""
 
     metrics: list[MetricValue]
     dropped: dict[str, int]
@@ -29,51 +30,74 @@ class Rewards(NamedTuple):
 def reward_metrics(
     config: RunConfig, folder: RunFolder, model: Model, *, should_stop: Callable[[], bool]
 ) -> Rewards:
-    """Reward accuracy on held-out pairs, and that of preferring the longer answer.
+    """Reward accuracy on held-out items, and that of preferring the longer answer.
 
-    Accuracy is the share of pairs with a positive margin.
+    Accuracy is the share of pairs, or of comparisons within lists, with a positive margin, or of
+    labelled answers whose log-ratio has the sign of the label.
     The margin is the difference of log-ratios to the reference, whatever score the loss optimised.
     Uncertainty is that over prompts.
 
     Raises:
-        ConfigError: The model has no weights to score pairs with.
+        ConfigError: The model has no weights to score items with.
         Interrupted: `should_stop` became true.
     """
     trained = provided(model, HasWeights)
     if trained is None:
         raise ConfigError(
-            f"evaluate.model: {model.label!r} has no weights to score the held-out pairs with; "
+            f"evaluate.model: {model.label!r} has no weights to score the held-out items with; "
             "use {name: hf, path: FOLDER}, or set pair.held_out_prompts: 0"
         )
     settings = config.train
     reference = trainable(config.policy, where="policy")
     if settings.reference != "initial":
         reference = trainable(settings.reference, where="train.reference")
-    table = folder / "heldout_pairs"
+    relation = configured_relation(config)
+    kind = relation.name
+    table = folder / f"heldout_{kind}"
     read = read_items(table, trained, config)
-    pairs = {
-        pair.id: pair for path in parts(table) for row in read_part(path) if (pair := pair_of(row))
+    records = {
+        record.id: record
+        for path in parts(table)
+        for row in read_part(path)
+        if (record := relation.record_of(row))
     }
-    kept = [pairs[item.id] for item in read.items]
 
-    def logps(model: HasWeights) -> Any:
+    def logps(model: HasWeights) -> list[float]:
         loaded = load_model(model.path, dtype="float32", device=model.device)
         forward, _ = forward_of(loaded, read.items, settings)
-        return score_completions(forward, read.items, should_stop=should_stop)
+        scored: list[float] = score_completions(
+            forward, read.items, should_stop=should_stop
+        ).tolist()
+        return scored
 
-    before = logps(reference)
-    logratios = logps(trained) - before
-    margin = logratios[CHOSEN] - logratios[REJECTED]
-    ids = [pair.prompt.id for pair in kept]
+    before, after = logps(reference), logps(trained)
+    logratios = iter([new - old for old, new in zip(before, after, strict=True)])
+    margins: list[float] = []
+    longer: list[float] = []
+    ids: list[str] = []
+    for item in read.items:
+        record = records[item.id]
+        lengths = [len(one.completion.text) for one in relation.answers(record, item)]
+        found = _margins(item, list(islice(logratios, len(lengths))))
+        margins += found
+        longer += _margins(item, lengths)
+        ids += [record.prompt.id] * len(found)
     samples, seed = config.evaluate.bootstrap_samples, config.evaluate.seed
+    name = {"lists": "reward_ranking_accuracy", "labels": "label_accuracy"}.get(kind)
     metrics = [
-        reward_accuracy(margin.tolist(), ids, samples=samples, seed=seed),
-        longer_is_better(
-            [len(pair.chosen.text) for pair in kept],
-            [len(pair.rejected.text) for pair in kept],
-            ids,
-            samples=samples,
-            seed=seed,
-        ),
+        reward_accuracy(margins, ids, samples=samples, seed=seed, name=name or "reward_accuracy")
     ]
+    if kind != "labels":
+        metrics.append(
+            reward_accuracy(longer, ids, samples=samples, seed=seed, name="longer_is_better")
+        )
     return Rewards(metrics, read.dropped)
+
+
+def _margins(item: Any, values: Sequence[float]) -> list[float]:
+    """The differences of an item's values that should be positive, by what the item says."""
+    if isinstance(item, TokenizedAnswer):
+        return list(values) if item.desirable else [-value for value in values]
+    ranks = item.ranks if isinstance(item, TokenizedList) else (1, 2)
+    places = range(len(values))
+    return [values[i] - values[j] for i in places for j in places if ranks[i] < ranks[j]]

@@ -281,10 +281,10 @@ def _shared_reference_dir(run_dir: Path) -> Path:
 
 
 def _hub_datasets(config: RunConfig) -> tuple[str, ...]:
-    """The hub id of the pairs' data set, if they came from there."""
-    if config.pairs is None or config.pairs.name != "hub":
+    """The hub id of the items' data set, if they came from there."""
+    if config.items_entry is None or config.items_entry[1].name != "hub":
         return ()
-    path = str(config.pairs.options.get("path", ""))
+    path = str(config.items_entry[1].options.get("path", ""))
     return () if Path(path).exists() else (path,)
 
 

@@ -15,7 +15,7 @@ from prefine.models.capabilities import backend_of
 from prefine.models.hf.adapters import base_of, require_peft
 from prefine.models.hf.loading import layer_names
 from prefine.models.protocol import HasWeights
-from prefine.pairing.protocol import Makes, selector_facts
+from prefine.pairing.protocol import selector_facts
 from prefine.ranking.protocol import facts_of
 from prefine.records import PreferencePair
 from prefine.run.tables import parts, read_part
@@ -91,9 +91,10 @@ def check_loss(config: RunConfig) -> None:
     configured_relation(config)
     _check_score_gaps(config)
     selector = config.pair.selector
-    makes: Makes = "pairs"
-    made_by = "the configuration starts with"
-    if config.pairs is None:
+    if config.items_entry is not None:
+        makes: str = config.items_entry[0]
+        made_by = "the configuration starts with"
+    else:
         makes = selector_facts(selector.lookup("selector", where="pair.selector")).makes
         made_by = f"pair.selector {selector.name!r} makes"
     reads = reads_of(loss)
@@ -103,17 +104,22 @@ def check_loss(config: RunConfig) -> None:
         "pairs": "pairs of answers to one prompt",
         "joint": "pairs across prompts, which only joint losses compare",
         "lists": "lists, which only list losses read",
+        "labels": "labelled answers, which only losses of labels read",
     }
     losses = _named("loss", lambda other: _fits(makes, reads_of(other)))
-    selectors = _named("selector", lambda other: _fits(selector_facts(other).makes, reads))
+    instead = f"another train.loss ({losses})"
+    if config.items_entry is None:
+        selectors = _named("selector", lambda other: _fits(selector_facts(other).makes, reads))
+        instead += f", or another pair.selector ({selectors})"
+    if reads == "labels":
+        instead += ", or start with labels: {name: file, path: …}"
     raise ConfigError(
         f"train.loss.name: {config.train.loss.name!r} cannot be trained on what {made_by}: "
-        f"{what[makes]}; choose another pair.selector ({selectors}) or train.loss ({losses}). "
-        "`prefine pair` alone makes them"
+        f"{what[makes]}; choose {instead}. `prefine pair` alone makes them"
     )
 
 
-def _fits(makes: Makes, reads: Reads) -> bool:
+def _fits(makes: str, reads: Reads) -> bool:
     """Return True if what a selector makes can be trained on by a loss that reads this."""
     return makes == reads or (makes, reads) == ("pairs", "joint")
 
