@@ -33,7 +33,17 @@ from prefine.errors import ConfigError
 from prefine.schedules import Schedule
 
 M = TypeVar("M", bound=BaseModel)
-Kind = Literal["loss", "regularizer", "strategy", "judge", "selector", "backend", "source", "gold"]
+Kind = Literal[
+    "loss",
+    "regularizer",
+    "strategy",
+    "judge",
+    "selector",
+    "backend",
+    "source",
+    "step_source",
+    "gold",
+]
 
 
 TABLES: dict[Kind, dict[str, str]] = {
@@ -127,6 +137,9 @@ TABLES: dict[Kind, dict[str, str]] = {
         "file": "prefine.data.sources:file",
         "hub": "prefine.data.hub:hub",
         "playground": "prefine.data.sources:playground",
+    },
+    "step_source": {
+        "shuffled": "prefine.training.step_sources.shuffled:Shuffled",
     },
     "gold": {
         "playground": "prefine.playground.world:gold_parts",

@@ -230,7 +230,10 @@ class EarlyStopConfig(Section):
 
 
 class TrainConfig(Section):
-    """Stage `train`. A step has `pairs_per_step` pairs, in micro-batches of `micro_batch_tokens`.
+    """Stage `train`. A step has `pairs_per_step` items, in micro-batches of `micro_batch_tokens`.
+
+    Items are what the loss reads: pairs, lists or labelled answers; `step_source` gives each step
+    its items, by default all of the run folder in a new order every epoch.
 
     With `sharing: auto` a prompt is computed once for all its completions if the model allows it.
     With `gradient_checkpointing` layers are computed again in the backward pass: more time, less
@@ -240,7 +243,7 @@ class TrainConfig(Section):
     Without `adapter` all weights are trained. A hyper-parameter of the loss or the regularizer, and
     `regularizer_weight`, may be a schedule: `{schedule: linear, start: 0.1, end: 0.01}`.
 
-    Every `evaluate_every` steps the held-out pairs of section `pair` are evaluated.
+    Every `evaluate_every` steps the held-out items of section `pair` are evaluated.
     """
 
     loss: Annotated[Component, Nested("loss")] = Component(name="dpo")
@@ -249,6 +252,7 @@ class TrainConfig(Section):
     reference: Literal["initial"] | Backend = "initial"
     reference_cache: Annotated[Annotated[Path, Strict(False)] | None, FREE] = None
     adapter: AdapterConfig | None = None
+    step_source: Annotated[Component, Nested("step_source"), LATER] = Component(name="shuffled")
     pairs_per_step: PositiveInt = 64
     micro_batch_tokens: PositiveInt = 2048
     sharing: Literal["auto", "off"] = "auto"

@@ -218,6 +218,7 @@ class _Models:
             run_key=run_key,
             ref_model=ref_model,
             reference_dir=settings.reference_cache or _shared_reference_dir(config.run_dir),
+            step_source=settings.step_source.resolve("step_source", where="train.step_source"),
             should_stop=lambda: progress.stopping,
         )
 
