@@ -200,7 +200,9 @@ def _charts(
     for title, name, form in rows:
         known = {p.step: value for p in points if (value := getattr(p, name)) is not None}
         if known:
-            charts.append(_chart(title, name, form, known))
+            _, last, drawn = _chart(title, name, form, known)
+            measured = getattr(end, name, None)
+            charts.append((title, last if measured is None else form(measured), drawn))
     return charts
 
 

@@ -273,7 +273,7 @@ def _end(stage: StageRun, *, taken: int, produced: int) -> Manifest:
     outputs = {name: table_hash(folder / name) for name in _TABLES if (folder / name).exists()}
     if not produced:
         reasons = ", ".join(f"{number} × {reason}" for reason, number in stage.dropped.items())
-        what = next(kind for kind in ITEM_ENTRIES if kind in outputs).removesuffix("s")
+        what = next((kind for kind in ITEM_ENTRIES if kind in outputs), "pairs").removesuffix("s")
         raise DataError(
             f"{folder.path}: no {what} came out of {taken} that were looked at "
             f"({reasons or 'there was none'}); loosen the section pair"
