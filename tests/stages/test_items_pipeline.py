@@ -61,6 +61,7 @@ def test_rankings_become_lists_that_are_trained_on_and_evaluated(items: Place) -
     items.change({"train.regularizer": GONE, **TRAINED, "train.loss": {"name": "list_mle"}})
     items.change({"rank.strategy": {"name": "merge"}, "pair.selector": {"name": "lists"}})
     items.change({"pair.held_out_prompts": 1})
+    items.change({"evaluate.metrics": [{"name": "list_ranking_accuracy"}]})
     result = prefine("run", "run.yaml")
     assert result.code == OK, result.err
     assert Path("run/lists").is_dir() and Path("run/heldout_lists").is_dir()
@@ -70,6 +71,8 @@ def test_rankings_become_lists_that_are_trained_on_and_evaluated(items: Place) -
     assert {"ranking_accuracy", "margin", "best_change", "fall", "grad_norm"} <= first.keys()
     assert [row["step"] for row in rows("eval_log.jsonl")] == [0, 2, 4]
     assert 0 <= metrics()["reward_ranking_accuracy"] <= 100
+    # One list: ranked as it should be, or not.
+    assert metrics()["list_ranking_accuracy"] in (0, 100)
     page = Path("run/report.html").read_text()
     assert "Trained on lists." in page and "Ranking accuracy: comparisons of a list" in page
     card = Path("run/model/README.md").read_text()

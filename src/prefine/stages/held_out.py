@@ -1,16 +1,19 @@
 """The accuracy of the trained model's implicit reward on items of held-out prompts."""
 
-from collections.abc import Callable, Sequence
-from itertools import islice
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from prefine.config.sections import RunConfig
 from prefine.errors import ConfigError
+from prefine.metrics.protocol import HeldOutPairs
 from prefine.metrics.rewards.accuracy import reward_accuracy
+from prefine.metrics.statistics.values import Array
 from prefine.models.capabilities import provided
 from prefine.models.hf.loading import load_model
 from prefine.models.protocol import HasWeights, Model
-from prefine.records import MetricValue
+from prefine.records import MetricValue, PreferencePair
 from prefine.run.folder import RunFolder
 from prefine.run.tables import parts, read_part
 from prefine.stages.training_inputs import configured_relation, read_items, trainable
@@ -18,12 +21,18 @@ from prefine.training.reference.prepare import forward_of
 from prefine.training.reference.scoring import score_completions
 from prefine.training.relations.labels import TokenizedAnswer
 from prefine.training.relations.lists import TokenizedList
+from prefine.training.relations.pairs import CHOSEN, REJECTED
 
 
 class Rewards(NamedTuple):
-    """The metrics, and how many held-out items could not be scored, by reason."""
+    """The metrics, the values behind them, and how many held-out items were not scored and why.
+
+    `pairs` are None and `lists` empty where the items are others.
+    """
 
     metrics: list[MetricValue]
+    pairs: HeldOutPairs | None
+    lists: Sequence[Array]
     dropped: dict[str, int]
 
 
@@ -62,25 +71,23 @@ def reward_metrics(
         if (record := relation.record_of(row))
     }
 
-    def logps(model: HasWeights) -> list[float]:
+    def logps(model: HasWeights) -> Array:
         loaded = load_model(model.path, dtype="float32", device=model.device)
         forward, _ = forward_of(loaded, read.items, settings)
-        scored: list[float] = score_completions(
-            forward, read.items, should_stop=should_stop
-        ).tolist()
-        return scored
+        scored = score_completions(forward, read.items, should_stop=should_stop)
+        return np.asarray(scored.numpy(force=True), dtype=np.float64)
 
     before, after = logps(reference), logps(trained)
-    logratios = iter([new - old for old, new in zip(before, after, strict=True)])
+    ends = np.cumsum([len(item.texts) for item in read.items])[:-1]
     margins: list[float] = []
     longer: list[float] = []
     ids: list[str] = []
-    for item in read.items:
+    for item, logratios in zip(read.items, np.split(after - before, ends), strict=True):
         record = records[item.id]
-        lengths = [len(one.completion.text) for one in relation.answers(record, item)]
-        found = _margins(item, list(islice(logratios, len(lengths))))
+        found = _margins(item, logratios.tolist())
         margins += found
-        longer += _margins(item, lengths)
+        answers = relation.answers(record, item)
+        longer += _margins(item, [len(one.completion.text) for one in answers])
         ids += [record.prompt.id] * len(found)
     samples, seed = config.evaluate.bootstrap_samples, config.evaluate.seed
     name = {"lists": "reward_ranking_accuracy", "labels": "label_accuracy"}.get(kind)
@@ -91,7 +98,28 @@ def reward_metrics(
         metrics.append(
             reward_accuracy(longer, ids, samples=samples, seed=seed, name="longer_is_better")
         )
-    return Rewards(metrics, read.dropped)
+    return Rewards(
+        metrics,
+        _pairs(read.items, records, after, before) if kind == "pairs" else None,
+        np.split(after, ends) if kind == "lists" else (),
+        read.dropped,
+    )
+
+
+def _pairs(
+    items: Sequence[Any], records: Mapping[str, PreferencePair], policy: Array, reference: Array
+) -> HeldOutPairs:
+    kept = [records[item.id] for item in items]
+    return HeldOutPairs(
+        prompt_ids=[pair.prompt.id for pair in kept],
+        chosen=policy[CHOSEN],
+        rejected=policy[REJECTED],
+        ref_chosen=reference[CHOSEN],
+        ref_rejected=reference[REJECTED],
+        chosen_tokens=np.array([len(item.chosen_ids) for item in items], dtype=np.float64),
+        rejected_tokens=np.array([len(item.rejected_ids) for item in items], dtype=np.float64),
+        p_chosen=np.array([pair.p_chosen for pair in kept], dtype=np.float64),
+    )
 
 
 def _margins(item: Any, values: Sequence[float]) -> list[float]:
