@@ -120,7 +120,7 @@ class StageRun:
     def set_aside(self, report: ImportReport) -> None:
         """Count what was read and set aside, and note the first places."""
         self.dropped.update(report.dropped)
-        self.notes += report.notes()
+        self.notes += (*report.recognised(), *report.notes())
 
     def begin(self, seed: int | None = None) -> None:
         """Write the manifest of a stage that has begun."""
