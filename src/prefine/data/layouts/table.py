@@ -8,6 +8,7 @@ from prefine.data.import_report import UselessRow
 from prefine.data.layouts import answers, chats, conversations, graded, trainers, votes
 from prefine.data.layouts.prompts import with_whole_prompt
 from prefine.data.layouts.protocol import PROMPT_NAMES, Layout, SourceRow, Values, has, rest
+from prefine.data.messages import refuse_media
 from prefine.errors import DataError
 
 _STORED_PAIR = "prefine_extra"
@@ -239,7 +240,7 @@ def convert(layout: Layout, row: SourceRow, questions: Mapping[str, Any]) -> Sou
     """Return the row in our own columns; `useless` is set if it is well-formed but cannot be used.
 
     Raises:
-        DataError: A column is missing, or a field is not what the layout says.
+        DataError: A column is missing, a field is not what the layout says, or there are pictures.
     """
     if layout.name != "prefine" and layout.columns_in(row.values) is None:
         nearest = max(layout.columns, key=lambda columns: len(columns & row.values.keys()))
@@ -248,6 +249,7 @@ def convert(layout: Layout, row: SourceRow, questions: Mapping[str, Any]) -> Sou
             f"{row.where}: no column {' and '.join(map(repr, missing))}, which the layout "
             f"{layout.name} needs; {has(row.values)}; map it with columns, or name another layout"
         )
+    refuse_media(row.values, row.where)
     try:
         values = layout.convert(row, questions)
     except UselessRow as useless:
