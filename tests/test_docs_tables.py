@@ -7,6 +7,7 @@ import pytest
 
 from prefine.config.components import TABLES, Kind, lookup
 from prefine.data.layouts.table import BY_NAME
+from prefine.metrics.protocol import needs_of
 from prefine.ranking.protocol import facts_of
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -29,6 +30,7 @@ def rows(page: str, heading: str) -> dict[str, list[str]]:
     [
         ("configuration.md", "| `strategy.name` |", "strategy"),
         ("pairs.md", "| `name` | proposes |", "selector"),
+        ("metrics.md", "| `metrics` | needs |", "metric"),
     ],
 )
 def test_a_table_names_all_of_them(page: str, heading: str, kind: Kind) -> None:
@@ -43,6 +45,13 @@ def test_what_strategies_know_is_what_they_guarantee() -> None:
     for name, (*_, knows) in rows("configuration.md", "| `strategy.name` |").items():
         facts = facts_of(lookup("strategy", name, where="docs"))
         assert {one.replace(" ", "_") for one in knows.split(", ")} == facts.guarantees, name
+
+
+def test_what_a_metric_needs_is_what_it_declares() -> None:
+    for name, (needs, _) in rows("metrics.md", "| `metrics` | needs |").items():
+        declared = needs_of(lookup("metric", name, where="docs"), where="docs")
+        said = needs.replace("held-out ", "held_out_").partition(";")[0].partition(" that ")[0]
+        assert {one.replace(" ", "_") for one in said.split(", ")} == declared, name
 
 
 def test_the_map_names_files_that_are_there() -> None:

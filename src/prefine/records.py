@@ -338,7 +338,8 @@ class Manifest(Record):
 
     `usage` is the cost of its answers in all runs, failed attempts included; `replayed` counts the
     answers that the last run took from the journal, `repeated_after_interruption` the calls that
-    were in flight when a run ended.
+    were in flight when a run ended. `parent_run` is the folder of the run that this one goes on
+    from, `round` its number among these; None for a run that stands alone.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -357,3 +358,4 @@ class Manifest(Record):
     usage: Usage = Usage()
     notes: tuple[str, ...] = ()
     parent_run: str | None = None
+    round: int | None = None

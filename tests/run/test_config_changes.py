@@ -70,7 +70,7 @@ def test_the_marks_of_all_settings() -> None:
             "report.examples",
         },
         TRANSPORT: set(),
-        LATER: set(),
+        LATER: {"evaluate.metrics"},
     }
     growing = {
         path: options
@@ -83,6 +83,7 @@ def test_the_marks_of_all_settings() -> None:
         "sample.completions_per_prompt": (),
         "rank.judge": ("max_new_tokens",),
         "evaluate.judge": ("max_new_tokens",),
+        "evaluate.metrics": (),
     }
 
 
@@ -111,6 +112,7 @@ def test_every_way_to_reach_a_server_is_an_option_of_the_backend_that_does() -> 
         ("train.tracking.project", "other", True),
         ("train.reference_cache", "elsewhere", True),
         ("report.title", "other", True),
+        ("evaluate.metrics", [{"name": "diversity"}], True),
     ],
 )
 def test_what_a_begun_run_may_change(path: str, value: Any, allowed: bool) -> None:
@@ -128,6 +130,25 @@ def test_what_changes_no_result_enters_no_hash() -> None:
         ("train.seed", 1, False),
     ):
         assert (fingerprinted(changed(path, value)) == before) is same, path
+
+
+def test_a_key_that_came_later_enters_no_hash_at_its_default() -> None:
+    now = RunConfig.model_validate(VALUES).resolved()
+    evaluate = dict(now["evaluate"])  # type: ignore[arg-type, call-overload]
+    assert evaluate.pop("metrics") == []
+    older = {**now, "evaluate": evaluate}
+    assert fingerprinted(older) == fingerprinted(now)
+    assert "metrics" not in fingerprinted(now)["evaluate"]  # type: ignore[operator]
+    assert fingerprinted(changed("evaluate.metrics", [{"name": "diversity"}])) != fingerprinted(now)
+    assert refused_changes(older, now, STAGES) == []
+
+
+def test_metrics_can_be_added_and_not_taken_away() -> None:
+    one, two = {"name": "diversity"}, {"name": "verdict_rates"}
+    before, after = (changed("evaluate.metrics", found) for found in ([one], [two, one]))
+    assert refused_changes(before, after, STAGES) == []
+    (refused,) = refused_changes(after, before, STAGES)
+    assert refused.startswith("evaluate.metrics: ")
 
 
 def test_components_are_found_by_walking_the_configuration() -> None:

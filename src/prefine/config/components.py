@@ -33,7 +33,9 @@ from prefine.errors import ConfigError
 from prefine.schedules import Schedule
 
 M = TypeVar("M", bound=BaseModel)
-Kind = Literal["loss", "regularizer", "strategy", "judge", "selector", "backend", "source", "gold"]
+Kind = Literal[
+    "loss", "regularizer", "strategy", "judge", "selector", "backend", "source", "gold", "metric"
+]
 
 
 TABLES: dict[Kind, dict[str, str]] = {
@@ -128,6 +130,25 @@ TABLES: dict[Kind, dict[str, str]] = {
     },
     "gold": {
         "playground": "prefine.playground.world:gold_parts",
+    },
+    "metric": {
+        "displacement": "prefine.metrics.runs.likelihoods:displacement",
+        "ranking_accuracy": "prefine.metrics.runs.likelihoods:ranking_accuracy",
+        "ranking_flips": "prefine.metrics.runs.likelihoods:ranking_flips",
+        "idealised_ranking_accuracy": (
+            "prefine.metrics.runs.likelihoods:idealised_ranking_accuracy"
+        ),
+        "list_ranking_accuracy": "prefine.metrics.runs.likelihoods:list_ranking_accuracy",
+        "likelihood_alarms": "prefine.metrics.runs.likelihoods:likelihood_alarms",
+        "judge_agreement": "prefine.metrics.runs.judging:judge_agreement",
+        "judge_calibration": "prefine.metrics.runs.judging:judge_calibration",
+        "verdict_rates": "prefine.metrics.runs.judging:verdict_rates",
+        "length_preference": "prefine.metrics.runs.judging:length_preference",
+        "cyclic_triads": "prefine.metrics.runs.judging:cyclic_triads",
+        "diversity": "prefine.metrics.runs.texts:diversity",
+        "exact_overlap": "prefine.metrics.runs.texts:exact_overlap",
+        "near_overlap": "prefine.metrics.runs.texts:near_overlap",
+        "output_screens": "prefine.metrics.runs.texts:output_screens",
     },
 }
 

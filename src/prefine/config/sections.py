@@ -21,7 +21,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from prefine.config.components import Kind, Nested, bind, lookup, or_schedule
-from prefine.config.marks import FREE, TRANSPORT, MayGrow
+from prefine.config.marks import FREE, LATER, TRANSPORT, MayGrow
 from prefine.schedules import Schedule
 from prefine.secrets import refuse_secrets
 
@@ -285,7 +285,7 @@ class EvaluateConfig(Section):
 
     Without `prompts` only the held-out pairs are evaluated (reward accuracy). Without `decoding`
     the settings of `sample` are used, without `judge` the judge of `rank`. `gold` adds a score that
-    is computed without a model.
+    is computed without a model, `metrics` figures of what the run has; more can be added later.
     """
 
     model: Literal["trained"] | Backend = "trained"
@@ -294,6 +294,9 @@ class EvaluateConfig(Section):
     decoding: Decoding | None = None
     judge: Annotated[Judge | None, MayGrow("max_new_tokens")] = None
     gold: Annotated[Component | None, Nested("gold")] = None
+    metrics: Annotated[
+        tuple[Component, ...], Strict(False), Nested("metric"), LATER, MayGrow()
+    ] = ()
     bootstrap_samples: Annotated[int, Field(ge=2)] = 2000
     max_failed_fraction: Annotated[Share, FREE] = 0.02
     seed: Seed = 0
@@ -383,9 +386,13 @@ def outer_components(section: Section, prefix: str = "") -> Iterator[tuple[str, 
         value = getattr(section, name)
         if isinstance(value, Section):
             yield from outer_components(value, f"{prefix}{name}.")
+        named = {prefix + name: value}
+        if isinstance(value, tuple):
+            named = {f"{prefix}{name}.{index}": one for index, one in enumerate(value)}
         for mark in marks_of(field, Nested):
-            if isinstance(value, Component):
-                yield prefix + name, mark.kind, value
+            for path, one in named.items():
+                if isinstance(one, Component):
+                    yield path, mark.kind, one
 
 
 def _with_nested(

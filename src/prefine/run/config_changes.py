@@ -144,6 +144,8 @@ def _may_change(path: str, old: Any, new: Any) -> bool:
         for mark in marks_of(field, MayGrow):
             may_grow |= set(mark.options)
             grows |= not mark.options
+    if grows and isinstance(old, list) and isinstance(new, list):
+        return all(item in new for item in old)
     # Options of components are checked later, so what should be a number may still be anything.
     if not grows or not isinstance(old, int | float):
         return False

@@ -7,11 +7,13 @@ from typing import Any, TypeAlias
 from prefine.errors import DataError
 from prefine.records import (
     Completion,
+    Judgment,
     Message,
     PreferenceList,
     PreferencePair,
     Prompt,
     Ranking,
+    Score,
     content_hash,
 )
 from prefine.run.tables import parse
@@ -59,6 +61,39 @@ def grouped_completions(rows: Iterable[TableRow]) -> Groups:
         prompt, completion = completion_of(row)
         groups.setdefault(prompt.id, (prompt, []))[1].append(completion)
     return list(groups.values())
+
+
+def judgment_row(answer: Judgment | Score, prompt_id: str) -> TableRow:
+    """A judge's comparison or rating of answers to a prompt as a row, with the judge's own words.
+
+    What it cost stands in the journal.
+    """
+    row: TableRow = {
+        "prompt_id": prompt_id,
+        "judge": answer.judge,
+        "raw_text": answer.raw_text,
+        "error": answer.error,
+    }
+    if isinstance(answer, Score):
+        return row | {"first": answer.completion_id, "sample_index": 0, "score": answer.value}
+    return row | {
+        "first": answer.comparison.first,
+        "second": answer.comparison.second,
+        "sample_index": answer.sample_index,
+        "p_first": answer.p_first,
+    }
+
+
+def judgment_of(row: TableRow) -> Judgment | Score:
+    """The record of a row."""
+    values = {name: row[name] for name in ("judge", "raw_text", "error")}
+    where = f"judgment of prompt {row['prompt_id']}"
+    if row["second"] is None:
+        rating = values | {"completion_id": row["first"], "value": row["score"]}
+        return parse(Score, rating, where=where)
+    comparison = {name: row[name] for name in ("prompt_id", "first", "second")}
+    values |= {name: row[name] for name in ("sample_index", "p_first")}
+    return parse(Judgment, values | {"comparison": comparison}, where=where)
 
 
 def ranking_of(row: TableRow) -> Ranking:

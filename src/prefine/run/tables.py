@@ -41,6 +41,20 @@ SCHEMAS: dict[str, pa.Schema] = {
             "prompt": _TEXT,
         }
     ),
+    # A comparison has `second` and `p_first`; a rating has neither, and a `score`.
+    "judgments": pa.schema(
+        {
+            "prompt_id": _TEXT,
+            "first": _TEXT,
+            "second": _TEXT,
+            "judge": _TEXT,
+            "sample_index": _COUNT,
+            "p_first": _NUMBER,
+            "score": _NUMBER,
+            "raw_text": _TEXT,
+            "error": _TEXT,
+        }
+    ),
     "rankings": pa.schema(
         {
             "prompt_id": _TEXT,

@@ -10,6 +10,7 @@ from prefine.errors import ConfigError
 from prefine.models.capabilities import backend_of, check_model
 from prefine.models.protocol import Samples
 from prefine.records import Completion, Message, Prompt
+from prefine.stages.evidence import configured_metrics
 from prefine.stages.inputs import (
     read_completions,
     read_pairs,
@@ -68,6 +69,7 @@ def check(config: RunConfig, *, strict: bool = False, through: str = STAGES[-1])
     if trains:
         check_loss(config)
         check_evaluation(config)
+    configured_metrics(config)
     check_adapter(config, trainable(config.policy, where="policy"))
     if isinstance(config.train.reference, Component):
         trainable(config.train.reference, where="train.reference")

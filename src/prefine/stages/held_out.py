@@ -1,11 +1,15 @@
 """The accuracy of the trained model's implicit reward on pairs of held-out prompts."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from prefine.config.sections import RunConfig
 from prefine.errors import ConfigError
+from prefine.metrics.protocol import HeldOutPairs
 from prefine.metrics.rewards.accuracy import longer_is_better, reward_accuracy
+from prefine.metrics.statistics.values import Array
 from prefine.models.capabilities import provided
 from prefine.models.hf.loading import load_model
 from prefine.models.protocol import HasWeights, Model
@@ -21,9 +25,10 @@ from prefine.training.reference.scoring import score_sides
 
 
 class Rewards(NamedTuple):
-    """The metrics, and how many held-out pairs could not be scored, by reason."""
+    """The metrics, the values behind them, and how many held-out pairs were not scored and why."""
 
     metrics: list[MetricValue]
+    pairs: HeldOutPairs
     dropped: dict[str, int]
 
 
@@ -77,4 +82,18 @@ def reward_metrics(
             seed=seed,
         ),
     ]
-    return Rewards(metrics, dropped)
+    scored = HeldOutPairs(
+        prompt_ids=ids,
+        chosen=_array(logps.policy_chosen),
+        rejected=_array(logps.policy_rejected),
+        ref_chosen=_array(logps.ref_chosen),
+        ref_rejected=_array(logps.ref_rejected),
+        chosen_tokens=_array(logps.chosen_tokens),
+        rejected_tokens=_array(logps.rejected_tokens),
+        p_chosen=np.array([pair.p_chosen for pair in kept], dtype=np.float64),
+    )
+    return Rewards(metrics, scored, dropped)
+
+
+def _array(values: Any) -> Array:
+    return np.asarray(values.numpy(force=True), dtype=np.float64)

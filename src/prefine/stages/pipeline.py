@@ -31,7 +31,8 @@ _NAMES = 32
 def stages_of(config: RunConfig) -> tuple[str, ...]:
     """The stages that a configuration needs, in order."""
     skipped = set(_BEFORE_PAIRS) if config.pairs is not None else set()
-    if config.evaluate.prompts is None and config.pair.held_out_prompts == 0:
+    evaluation = config.evaluate
+    if not (evaluation.prompts or evaluation.metrics or config.pair.held_out_prompts):
         skipped.add("evaluate")
     return tuple(stage for stage in STAGES if stage not in skipped)
 
