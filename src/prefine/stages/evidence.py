@@ -154,8 +154,12 @@ def figures(metrics: Collection[NamedMetric], evidence: Evidence) -> Iterator[Me
 
 def _training_prompts(run: RunView) -> list[Prompt]:
     """The distinct prompts of the items that are trained on."""
-    items = chain(run.pairs(), run.lists(), run.labels())
-    return list({item.prompt.id: item.prompt for item in items}.values())
+    prompts = chain(
+        (pair.prompt for pair in run.pairs()),
+        (one.prompt for one in run.lists()),
+        (labelled.prompt for labelled in run.labels()),
+    )
+    return list({prompt.id: prompt for prompt in prompts}.values())
 
 
 def _missing(where: str, name: str, need: Need) -> ConfigError:
