@@ -70,7 +70,7 @@ def test_the_marks_of_all_settings() -> None:
             "report.examples",
         },
         TRANSPORT: set(),
-        LATER: {"evaluate.metrics"},
+        LATER: {"evaluate.metrics", "sample.reasoning", "evaluate.decoding.reasoning"},
     }
     growing = {
         path: options
