@@ -18,7 +18,8 @@ import prefine
 from chat_tokenizers import chatml
 from prefine.errors import ConfigError, PrefineError
 from prefine.models.hf.architecture import positions, text_part
-from prefine.models.hf.loading import check_model, load_model
+from prefine.models.hf.checks import check_model
+from prefine.models.hf.loading import load_model
 from prefine.training.forward.layers import layers_before_head
 from prefine.training.forward.passes import Forward
 from prefine.training.forward.token_values import LOGPS_ONLY

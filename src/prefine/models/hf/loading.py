@@ -21,7 +21,6 @@ from transformers import AutoTokenizer, GenerationConfig
 from transformers.utils.hub import cached_file
 from transformers.utils.logging import disable_progress_bar
 
-from prefine.chat import stop_token_id
 from prefine.errors import BackendError, ConfigError
 from prefine.models.hf.adapters import (
     adapter_settings,
@@ -30,7 +29,6 @@ from prefine.models.hf.adapters import (
     stored_rows,
 )
 from prefine.models.hf.architecture import (
-    linear_layers,
     load_config,
     model_class,
     positions,
@@ -40,6 +38,18 @@ from prefine.records import content_hash
 
 # transformers shows a bar for each model; our progress bars name the stage instead.
 disable_progress_bar()  # type: ignore[no-untyped-call]
+
+NO_TEMPLATE = "none"
+"""The value of the option chat_template for models that continue plain texts."""
+
+# Written as one line: Jinja keeps line ends.
+_PLAIN_TEMPLATE = (
+    "{%- if messages[0].role != 'user' or messages | length > 2 or tools %}"
+    "{{- raise_exception('with chat_template: none a prompt is one text: write a system prompt, "
+    "earlier turns and tools into it, or use a template') }}{%- endif %}"
+    "{{- messages[0].content }}"
+    "{%- if messages | length == 2 %}{{- messages[1].content + eos_token }}{%- endif %}"
+)
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -78,8 +88,12 @@ def free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def load_tokenizer(path: str) -> Any:
+def load_tokenizer(path: str, chat_template: str | None = None) -> Any:
     """Return the tokenizer of a model folder or hub id.
+
+    Args:
+        path: The folder or id.
+        chat_template: Instead of its own: the text of a template, or "none" for plain text.
 
     Raises:
         BackendError: There is none, or it is damaged.
@@ -87,18 +101,49 @@ def load_tokenizer(path: str) -> Any:
     """
     base = base_of(path)
     if base is not None and not any((Path(path) / name).is_file() for name in _TOKENIZER_FILES):
-        return load_tokenizer(base)
-    _check_folder(path, _TOKENIZER_FILES, "tokenizer")
+        return load_tokenizer(base, chat_template)
+    check_folder(path, _TOKENIZER_FILES, "tokenizer")
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except Exception as error:
         raise BackendError(f"{path}: the tokenizer cannot be loaded: {error}") from error
+    if chat_template is not None:
+        plain = chat_template == NO_TEMPLATE
+        tokenizer.chat_template = _plain_template(tokenizer) if plain else chat_template
     if not tokenizer.chat_template:
         raise ConfigError(
             f"{path}: the tokenizer has no chat template, so messages cannot be turned into "
-            "tokens; use an instruction-tuned model, or add chat_template.jinja to the folder"
+            "tokens; use an instruction-tuned model, add chat_template.jinja to the folder, or set "
+            "chat_template: to a file with one, or to none for a base model that continues texts"
         )
     return tokenizer
+
+
+def read_template(chat_template: str | None) -> str | None:
+    """Return the text of the template file that an option names; "none" and None as they are.
+
+    Raises:
+        ConfigError: The file cannot be read.
+    """
+    if chat_template is None or chat_template == NO_TEMPLATE:
+        return chat_template
+    try:
+        return Path(chat_template).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"chat_template: {chat_template}: cannot be read ({error}); give the file of a Jinja "
+            "template, or none for a base model that continues plain texts"
+        ) from error
+
+
+def _plain_template(tokenizer: Any) -> str:
+    """Return a template that writes the prompt's text as it is, and ends an answer with the eos.
+
+    It begins with the start token where the tokenizer puts it before a text.
+    """
+    start = tokenizer.bos_token_id
+    starts = start is not None and list(tokenizer("x")["input_ids"])[:1] == [start]
+    return ("{{ bos_token }}" if starts else "") + _PLAIN_TEMPLATE
 
 
 def load_model(path: str, *, dtype: Dtype, device: str) -> Any:
@@ -112,7 +157,7 @@ def load_model(path: str, *, dtype: Dtype, device: str) -> Any:
     base = base_of(path)
     if base is not None:
         return load_onto(load_model(base, dtype=dtype, device=device), path).eval()
-    _check_folder(path, ("config.json",), "model")
+    check_folder(path, ("config.json",), "model")
     found, config = model_class(path)
     model, missing = load_weights(found, path, dtype, "model", config=config)
     if missing:
@@ -198,64 +243,6 @@ def vocabulary(path: str) -> int:
     return rows if base_of(path) is None else max(rows, stored_rows(model, path))
 
 
-def check_model(path: str) -> None:
-    """Check that a folder has a causal language model and a matching tokenizer; loads no weights.
-
-    Raises:
-        BackendError: A file is missing or damaged.
-        ConfigError: It is another kind of model, or model and tokenizer do not go together.
-    """
-    _check_files(path)
-    rows = vocabulary(path)
-    _check_vocabulary(path, rows)
-    stop = stop_token_id(load_tokenizer(path), load_generation_config(path))
-    if stop >= rows:
-        raise ConfigError(
-            f"{path}: the token that ends an answer ({stop}) is outside the model's vocabulary of "
-            f"{rows}; set eos_token in tokenizer_config.json to one of its tokens"
-        )
-
-
-def check_classifier(path: str) -> None:
-    """Check the files of a sequence classifier; loads no weights.
-
-    Raises:
-        BackendError: A file is missing or damaged.
-        ConfigError: Model and tokenizer do not go together.
-    """
-    _check_files(path)
-    _check_vocabulary(path, getattr(load_config(path).get_text_config(), "vocab_size", None))
-
-
-def _check_files(path: str) -> None:
-    base = base_of(path) or path
-    try:
-        _check_folder(base, ("config.json",), "model")
-        if Path(base).is_dir():
-            _check_folder(base, ("*.safetensors",), "weights")
-    except BackendError as error:
-        if base == path:
-            raise
-        raise BackendError(f"{path}: its base model is not usable: {error}") from error
-
-
-def _check_vocabulary(path: str, rows: int | None) -> None:
-    tokenizer = load_tokenizer(path)
-    largest = max(tokenizer.get_vocab().values(), default=0)
-    if rows is not None and largest >= rows:
-        name = tokenizer.convert_ids_to_tokens(largest)
-        raise ConfigError(
-            f"{path}: the tokenizer has tokens up to {largest} ({name!r}), the model an embedding "
-            f"for {rows}; give the folder of the tokenizer that belongs to it, or enlarge the "
-            f"model once with model.resize_token_embeddings({largest + 1})"
-        )
-
-
-def layer_names(path: str) -> list[str]:
-    """Return the names of the layers of a model that can carry an adapter; loads no weights."""
-    return linear_layers(skeleton(path))
-
-
 def copy_processor(path: str, folder: Path) -> None:
     """Copy what a model needs to read images or sound, if it has such files, beside new weights."""
     for name in _PROCESSOR_FILES:
@@ -279,7 +266,7 @@ def weights_fingerprint(path: str) -> str:
     """
     folder = Path(path)
     if not folder.is_dir():
-        _check_folder(path, ("config.json",), "model")
+        check_folder(path, ("config.json",), "model")
         try:
             config = cached_file(path, "config.json")
         except OSError as error:
@@ -311,7 +298,7 @@ def _file_digest(file: str, size: int, changed: int) -> bytes:
         return hashlib.file_digest(stream, "sha256").digest()
 
 
-def _check_folder(path: str, needed: tuple[str, ...], what: str) -> None:
+def check_folder(path: str, needed: tuple[str, ...], what: str) -> None:
     """Raise BackendError if a local path is no model folder; hub ids are not checked."""
     folder = Path(path)
     looks_local = folder.exists() or path.startswith((os.sep, ".", "~")) or path.count("/") != 1

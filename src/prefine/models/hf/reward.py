@@ -14,9 +14,9 @@ from prefine.calls.protocol import Failure
 from prefine.errors import BackendError, ConfigError
 from prefine.models.capabilities import provides
 from prefine.models.hf.architecture import positions
+from prefine.models.hf.checks import check_classifier
 from prefine.models.hf.loading import (
     Dtype,
-    check_classifier,
     default_device,
     load_tokenizer,
     load_weights,
