@@ -26,7 +26,7 @@ from prefine.training.relations.protocol import Relation
 from prefine.training.token_check import check_tokens
 
 _HOLD_OUT = (
-    "give pair.held_out_prompts, such as 100, and make the pairs anew (in Python: train(…, "
+    "give pair.held_out_prompts, such as 100, and run prefine pair again (in Python: train(…, "
     "held_out=…)), or take train.evaluate_every out"
 )
 
@@ -71,14 +71,15 @@ def check_adapter(config: RunConfig, policy: HasWeights) -> None:
 
 
 def check_evaluation(config: RunConfig) -> None:
-    """Check before any work that there will be held-out pairs to evaluate, and the trackers.
+    """Check before any work that there will be held-out items to evaluate, and the trackers.
 
     Raises:
         ConfigError: No prompt is held out, or a tracker is not installed.
     """
     check_installed(config.train.tracking.trackers)
     if config.train.evaluate_every is not None and not config.pair.held_out_prompts:
-        raise ConfigError(f"train.evaluate_every: no pairs are held out to evaluate; {_HOLD_OUT}")
+        kind = configured_relation(config).name
+        raise ConfigError(f"train.evaluate_every: no {kind} are held out to evaluate; {_HOLD_OUT}")
 
 
 def check_loss(config: RunConfig) -> None:
@@ -181,8 +182,8 @@ def read_held_out(config: RunConfig, policy: HasWeights) -> TokenizedItems:
         return read_items(config.run_dir / f"heldout_{relation.name}", policy, config)
     except DataError as error:
         raise DataError(
-            f"train.evaluate_every: no held-out {relation.name} can be evaluated: {error}; "
-            f"{_HOLD_OUT}"
+            f"train.evaluate_every: no held-out {relation.name.removesuffix('s')} can be "
+            f"evaluated: {error}; {_HOLD_OUT}"
         ) from error
 
 

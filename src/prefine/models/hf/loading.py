@@ -27,6 +27,18 @@ from prefine.records import content_hash
 # transformers shows a bar for each model; our progress bars name the stage instead.
 disable_progress_bar()  # type: ignore[no-untyped-call]
 
+NO_TEMPLATE = "none"
+"""The value of the option chat_template for models that continue plain texts."""
+
+# Written as one line: Jinja keeps line ends.
+_PLAIN_TEMPLATE = (
+    "{%- if messages[0].role != 'user' or messages | length > 2 or tools %}"
+    "{{- raise_exception('with chat_template: none a prompt is one text: write a system prompt, "
+    "earlier turns and tools into it, or use a template') }}{%- endif %}"
+    "{{- messages[0].content }}"
+    "{%- if messages | length == 2 %}{{- messages[1].content + eos_token }}{%- endif %}"
+)
+
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 # Files that a model's answers depend on: weights, shape, stop tokens, tokenizer, chat template.
@@ -56,8 +68,12 @@ def free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def load_tokenizer(path: str) -> Any:
+def load_tokenizer(path: str, chat_template: str | None = None) -> Any:
     """Return the tokenizer of a model folder or hub id.
+
+    Args:
+        path: The folder or id.
+        chat_template: Instead of its own: the text of a template, or "none" for plain text.
 
     Raises:
         BackendError: There is none, or it is damaged.
@@ -65,18 +81,49 @@ def load_tokenizer(path: str) -> Any:
     """
     base = base_of(path)
     if base is not None and not any((Path(path) / name).is_file() for name in _TOKENIZER_FILES):
-        return load_tokenizer(base)
+        return load_tokenizer(base, chat_template)
     _check_folder(path, _TOKENIZER_FILES, "tokenizer")
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except Exception as error:
         raise BackendError(f"{path}: the tokenizer cannot be loaded: {error}") from error
+    if chat_template is not None:
+        plain = chat_template == NO_TEMPLATE
+        tokenizer.chat_template = _plain_template(tokenizer) if plain else chat_template
     if not tokenizer.chat_template:
         raise ConfigError(
             f"{path}: the tokenizer has no chat template, so messages cannot be turned into "
-            "tokens; use an instruction-tuned model, or add chat_template.jinja to the folder"
+            "tokens; use an instruction-tuned model, add chat_template.jinja to the folder, or set "
+            "chat_template: to a file with one, or to none for a base model that continues texts"
         )
     return tokenizer
+
+
+def read_template(chat_template: str | None) -> str | None:
+    """Return the text of the template file that an option names; "none" and None as they are.
+
+    Raises:
+        ConfigError: The file cannot be read.
+    """
+    if chat_template is None or chat_template == NO_TEMPLATE:
+        return chat_template
+    try:
+        return Path(chat_template).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"chat_template: {chat_template}: cannot be read ({error}); give the file of a Jinja "
+            "template, or none for a base model that continues plain texts"
+        ) from error
+
+
+def _plain_template(tokenizer: Any) -> str:
+    """Return a template that writes the prompt's text as it is, and ends an answer with the eos.
+
+    It begins with the start token where the tokenizer puts it before a text.
+    """
+    start = tokenizer.bos_token_id
+    starts = start is not None and list(tokenizer("x")["input_ids"])[:1] == [start]
+    return ("{{ bos_token }}" if starts else "") + _PLAIN_TEMPLATE
 
 
 def load_model(path: str, *, dtype: Dtype, device: str) -> Any:
@@ -152,7 +199,7 @@ def load_positions(path: str) -> int | None:
     return positions
 
 
-def check_model(path: str) -> None:
+def check_model(path: str, chat_template: str | None = None) -> None:
     """Raise unless a folder has a model and a matching tokenizer; loads no weights."""
     base = base_of(path) or path
     try:
@@ -164,7 +211,7 @@ def check_model(path: str) -> None:
             raise
         raise BackendError(f"{path}: its base model is not usable: {error}") from error
     rows = getattr(_load_config(path), "vocab_size", None)
-    tokens = len(load_tokenizer(path))
+    tokens = len(load_tokenizer(path, chat_template))
     if rows is not None and tokens > rows:
         raise BackendError(
             f"{path}: the tokenizer has {tokens} tokens, the model only {rows} (vocab_size); "
