@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from prefine.data.answer_rows import answers_of_row, prompt_of_row
+from prefine.data.first_seen import FirstSeen
 from prefine.data.import_report import ImportReport, UselessRow
 from prefine.data.layouts.protocol import SourceRow, show
 from prefine.data.pair_rows import STORED_PAIR, pair_of_row, stored_pair
@@ -95,27 +96,28 @@ def _useful(
     prompt_of: Callable[[Item], Prompt],
 ) -> Iterator[tuple[str, Item]]:
     """Yield the place and the item of each row that is new and not worthless; count the others."""
-    seen: dict[str, str] = {}
+    seen = FirstSeen()
     for row in rows:
         report.read += 1
         report.layouts[row.layout] += 1
+        report.reasoned += row.reasoned
         try:
             if row.useless is not None:
                 raise row.useless
             item = read(row, report)
             prompt = prompt_of(item)
             id_ = item.id if isinstance(item, PreferencePair) else prompt.id
-            if id_ in seen:
+            if (first := seen.get(id_)) is not None:
                 repeated = "pair" if what == "pair" else "prompt"
                 raise UselessRow(
                     f"duplicate {repeated}",
-                    f"{row.where}: the same {repeated} as in {seen[id_]} ({show(prompt.text)}); "
+                    f"{row.where}: the same {repeated} as in {first} ({show(prompt.text)}); "
                     "results are joined by content, so each may appear once: remove one",
                 )
         except UselessRow as useless:
             report.drop(useless, row.where)
             continue
-        seen[id_] = row.where
+        seen.add(id_, row.where)
         report.kept += 1
         yield row.where, item
     report.require_some(f"{what}s")

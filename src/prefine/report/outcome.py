@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 from prefine.metrics.statistics.intervals import NORMAL_QUANTILE
 from prefine.records import MetricValue
@@ -11,6 +11,7 @@ from prefine.report.data import ConstraintScore, HeadToHead, ReportData
 from prefine.report.text import (
     NBSP,
     interval_text,
+    number,
     percent_decimals,
     plural,
     value_text,
@@ -77,25 +78,44 @@ def budget_outcome(data: ReportData) -> BudgetOutcome | None:
         return None
     last = data.evaluations[-1]
     unit = "nats per token" if data.delta_per == "token" else "nats"
-    error = last.fall_se
-    interval = None
-    verdict: BudgetVerdict = "undecided"
-    if error is not None:
-        low, high = interval = (
-            last.fall - NORMAL_QUANTILE * error,
-            last.fall + NORMAL_QUANTILE * error,
-        )
-        verdict = "kept" if high <= data.delta else "exceeded" if low > data.delta else "undecided"
+    training = data.trained.fall if data.trained else None
+    return judge_budget(data.delta, unit, training, last.fall, last.fall_se, pairs=last.pairs)
+
+
+def judge_budget(
+    delta: float,
+    unit: str,
+    training: float | None,
+    held_out: float,
+    standard_error: float | None,
+    *,
+    pairs: int,
+) -> BudgetOutcome:
+    """Return the outcome of a budget from the mean fall of held-out pairs and its error."""
+    interval, verdict = None, cast(BudgetVerdict, "undecided")
+    if standard_error is not None:
+        reach = NORMAL_QUANTILE * standard_error
+        interval = held_out - reach, held_out + reach
+        verdict = "kept" if interval[1] <= delta else "exceeded" if interval[0] > delta else verdict
     fall = MetricValue(
         name="held_out_fall",
-        value=last.fall,
-        standard_error=error,
+        value=held_out,
+        standard_error=standard_error,
         interval=interval,
-        n=last.pairs,
+        n=pairs,
         unit=unit,
     )
-    return BudgetOutcome(
-        data.delta, unit, data.trained.fall if data.trained else None, fall, verdict
+    return BudgetOutcome(delta, unit, training, fall, verdict)
+
+
+def budget_sentence(found: BudgetOutcome) -> str:
+    """Return the verdict on a budget with its numbers."""
+    interval = interval_text(found.held_out, 2)
+    return (
+        f"The budget of {number(found.delta)} {found.unit} is {found.verdict}: on "
+        f"{plural(found.held_out.n, 'held-out pair')} the chosen answers fell by "
+        f"{number(found.held_out.value)} {found.unit}"
+        + (f" (95{NBSP}% interval {interval})." if interval else ".")
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from prefine.atomic import disk_errors, write_text
-from prefine.errors import ConfigError
+from prefine.errors import ConfigError, DataError
 from prefine.records import SCHEMA_VERSION, Manifest
 from prefine.run.config_changes import refused_changes
 from prefine.run.journal import Journal
@@ -64,9 +64,19 @@ class RunFolder:
         return self.path / name
 
     def journal(self) -> Journal:
-        """The journal of this process, opened on first use."""
+        """The journal of this process, opened on first use.
+
+        Raises:
+            DataError: It is missing or empty, and the manifest says that calls were made.
+        """
         if self._journal is None:
-            self._journal = Journal(self.path / "journal" / "part-00000.sqlite")
+            path = self.path / "journal" / "part-00000.sqlite"
+            calls = sum(manifest.usage.calls for manifest in self.manifests().values())
+            if calls and not path.exists():
+                raise _lost(path, "missing", calls)
+            self._journal = Journal(path)
+            if calls and self._journal.empty:
+                raise _lost(path, "empty", calls)
         return self._journal
 
     def adopt_config(self, resolved: dict[str, JsonValue]) -> None:
@@ -94,8 +104,8 @@ class RunFolder:
         return read_manifests(self.path)
 
     def answers(self) -> int:
-        """The number of journaled answers."""
-        return self.journal().count() if (self.path / "journal").is_dir() else 0
+        """The number of answers that this process has journaled."""
+        return 0 if self._journal is None else self._journal.stored
 
     def forget(self, stage: str) -> None:
         """Take back that a stage has begun: it left nothing, so its sections may change again."""
@@ -116,6 +126,15 @@ class RunFolder:
         }
         text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
         write_text(self.path / "manifest.json", text)
+
+
+def _lost(path: Path, how: str, calls: int) -> DataError:
+    """The error of a folder without the answers that were paid for."""
+    return DataError(
+        f"{path}: this journal is {how}, though manifest.json says that {calls:,} calls were made; "
+        "going on would ask and pay for all of them again. Restore the journal from a backup; or, "
+        f"to ask again, move {path.parent.parent / 'manifest.json'} away"
+    )
 
 
 def _copy_advice(path: Path) -> str:

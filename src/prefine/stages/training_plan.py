@@ -19,8 +19,14 @@ def memory_line(config: RunConfig) -> tuple[tuple[str, str], str | None]:
         BackendError: A model cannot be read.
     """
     policy = trainable(config.policy, where="policy")
-    needed = _total(policy, config, config.train)
-    line = (f"memory of training on {policy.device}, about", f"{needed / _GIB:,.1f} GiB")
+    what = f"memory of training on {policy.device}, about"
+    try:
+        needed = _total(policy, config, config.train)
+    except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+        # Layers that look at values cannot be passed without weights.
+        reason = str(error).partition("\n")[0][:100]
+        return (what, "not known"), f"the memory of training is not estimated: {reason}"
+    line = (what, f"{needed / _GIB:,.1f} GiB")
     free = free_bytes(policy.device)
     if free is None or needed <= free:
         return line, None

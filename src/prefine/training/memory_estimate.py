@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from prefine.config.sections import TrainConfig
-from prefine.models.hf.loading import empty_model
+from prefine.models.hf.architecture import freeze_other_parts, skeleton, text_part
 from prefine.training import adapter
 from prefine.training.forward.attention.blockwise import KEPT_KEYS
 from prefine.training.forward.head import workspace_positions
@@ -57,7 +57,8 @@ def training_memory(
     Raises:
         BackendError: There is no such model.
     """
-    model = empty_model(path)
+    model = skeleton(path)
+    freeze_other_parts(model)
     frozen = config.adapter is not None and config.dtype == "bfloat16"
     if not frozen:
         model.float()
@@ -72,7 +73,7 @@ def training_memory(
         weights=weights,
         gradients=4 * trained,
         optimizer=4 * _OPTIMIZER_STATES * trained,
-        reference=0 if reference is None else _size(empty_model(reference).float()),
+        reference=0 if reference is None else _size(skeleton(reference).float()),
         activations=_activations(model, config),
         head=4 * vocabulary * positions,
     )
@@ -106,13 +107,14 @@ def _kept(model: Any, tokens: int) -> int:
         held.append(tensor)
         return tensor
 
+    whole = unwrapped(model)
+    part = text_part(whole)[0]
+    decoder = whole.base_model if part is whole else part
     row = torch.arange(tokens, device="meta")[None]
     # Given whole, a mask is handed on as it is: `transformers` would look at values to make one.
     mask = torch.ones(1, 1, tokens, tokens, dtype=torch.bool, device="meta")
     with _counted_attention(model), torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
-        unwrapped(model).base_model(
-            input_ids=row, position_ids=row, attention_mask=mask, use_cache=False
-        )
+        decoder(input_ids=row, position_ids=row, attention_mask=mask, use_cache=False)
     for one in (*model.parameters(), *model.buffers()):
         sizes.pop(one.untyped_storage()._cdata, None)
     return sum(sizes.values())

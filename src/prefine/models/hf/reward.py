@@ -11,23 +11,20 @@ from jinja2 import TemplateError
 from transformers import AutoModelForSequenceClassification
 
 from prefine.calls.protocol import Failure
-from prefine.errors import BackendError, ConfigError
+from prefine.errors import BackendError
 from prefine.models.capabilities import provides
+from prefine.models.hf.architecture import positions
+from prefine.models.hf.checks import check_classifier
 from prefine.models.hf.loading import (
     Dtype,
     check_device,
-    check_model,
     default_device,
-    load_config,
-    load_positions,
     load_tokenizer,
     load_weights,
     weights_fingerprint,
 )
 from prefine.models.protocol import Answered, Checks
 from prefine.records import content_hash
-
-_REMEDY = "give a sequence classifier, or judge with {name: pairwise, model: {name: hf, path: ...}}"
 
 
 @provides(Checks)
@@ -58,28 +55,15 @@ class RewardModel:
         return content_hash("reward", weights_fingerprint(self.path), self.dtype, self.batch_size)
 
     def check_model(self) -> None:
-        """Raise before any work if folder or device cannot be used; loads no weights.
-
-        Raises:
-            ConfigError: The device is not there, or the model is no classifier with one output.
-            BackendError: The folder cannot be used.
-        """
+        """Raise before any work if folder or device cannot be used; loads no weights."""
         check_device(self.device)
-        check_model(self.path)
-        config = load_config(self.path)
-        kinds = config.architectures or []
-        if kinds and not any(kind.endswith("ForSequenceClassification") for kind in kinds):
-            raise ConfigError(f"{self.path}: {', '.join(kinds)} is no reward model; {_REMEDY}")
-        if kinds and config.num_labels != 1:
-            raise ConfigError(
-                f"{self.path}: a reward model has one output, this has {config.num_labels} labels"
-            )
+        check_classifier(self.path)
 
     @torch.inference_mode()
     def scores(self, items: Sequence[Answered]) -> list[float | Failure]:
         """Return one reward per item, in order."""
         rows = [self._ids(item) for item in items]
-        limit = self.max_tokens or load_positions(self.path) or math.inf
+        limit = self.max_tokens or positions(self._model) or math.inf
         for index, row in enumerate(rows):
             if isinstance(row, list) and len(row) > limit:
                 rows[index] = Failure(
@@ -136,7 +120,7 @@ class RewardModel:
         if missing:
             raise BackendError(
                 f"{self.path}: {', '.join(missing[:3])} is missing from the files, so this is no "
-                f"reward model; {_REMEDY}"
+                "reward model; give a sequence classifier"
             )
         device = default_device() if self.device == "auto" else self.device
         return model.to(device).eval()

@@ -17,15 +17,6 @@ CARD_NAME = "README.md"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 _TAG = re.compile(r"[a-z0-9][a-z0-9_-]*", re.ASCII)
 _MARK = re.compile(r"\n<!-- written by prefine, ([0-9a-f]{16}) -->\n\Z")
-# Name in the card, figure, unit.
-_FIGURES = (
-    ("margin", "margin", "nats"),
-    ("accuracy (share of pairs whose margin is positive)", "accuracy", ""),
-    ("fall of the chosen answer's log-probability", "fall", "nats"),
-    ("the same per token", "token_fall", "nats"),
-    ("change of the rejected answer's log-probability", "rejected_change", "nats"),
-    ("share of pairs beyond the budget", "beyond_budget", ""),
-)
 
 
 def model_card(
@@ -39,6 +30,8 @@ def model_card(
     dropped: Mapping[str, int],
     versions: Mapping[str, str],
     datasets: Sequence[str] = (),
+    held_out: Mapping[str, Any] | None = None,
+    budget: str = "",
 ) -> str:
     """Return the text of a model card, ending with a mark by which `is_ours` recognises it.
 
@@ -52,9 +45,11 @@ def model_card(
         adapter: Whether the folder holds an adapter and not whole weights.
         train: The resolved section `train` of the configuration.
         summary: Steps and final figures of the training.
-        dropped: How many pairs were not trained on, by reason.
+        dropped: How many items were not trained on, by reason.
         versions: Versions of prefine and the libraries.
-        datasets: Hub ids of the pairs' source; none if they did not come from the hub.
+        datasets: Hub ids of the items' source; none if they did not come from the hub.
+        held_out: The last row of the evaluations of held-out items, if there were any.
+        budget: The verdict on the likelihood budget, if there is one.
     Returns: Markdown with a YAML header.
     """
     loss, regularizer = (_component_name(train.get(part)) for part in ("loss", "regularizer"))
@@ -87,8 +82,10 @@ def model_card(
             regularizer=regularizer,
             summary=summary,
             final=summary.final.model_dump(),
-            figures=_FIGURES,
+            described=summary.final.described,
             datasets=datasets,
+            held_out=held_out,
+            budget=budget,
             dropped=sorted(dropped.items()),
             train=_yaml(train),
             versions=versions,
