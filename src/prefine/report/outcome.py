@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
 from prefine.metrics.statistics.intervals import NORMAL_QUANTILE
 from prefine.records import MetricValue
@@ -92,7 +92,8 @@ def judge_budget(
     pairs: int,
 ) -> BudgetOutcome:
     """Return the outcome of a budget from the mean fall of held-out pairs and its error."""
-    interval, verdict = None, cast(BudgetVerdict, "undecided")
+    interval = None
+    verdict: BudgetVerdict = "undecided"
     if standard_error is not None:
         reach = NORMAL_QUANTILE * standard_error
         interval = held_out - reach, held_out + reach

@@ -7,7 +7,7 @@ from prefine.schedules import last
 
 
 class Budget(NamedTuple):
-    """How far the chosen answers may fall at the end of training, per answer or per token."""
+    """The fall that chosen answers may have at the end of training, per answer or per token."""
 
     delta: float
     per_token: bool

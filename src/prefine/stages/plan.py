@@ -11,7 +11,6 @@ from prefine.stages.inputs import read_completions, read_prompts
 from prefine.stages.pair_options import number_held_out
 from prefine.stages.rank import Asks, most_asks
 from prefine.stages.selection import BoundSelector
-from prefine.stages.training_plan import memory_line
 
 CHARACTERS_PER_TOKEN = 4
 """The usual rule for English; other languages take more tokens."""
@@ -61,6 +60,9 @@ def plan(config: RunConfig, *, strict: bool = False) -> DryRunPlan:
         lines.append(
             ("training steps, at most", f"{min(steps, config.train.max_steps or steps):,}")
         )
+    # Here and not above: planning what is asked of a server must not load torch.
+    from prefine.stages.training_plan import memory_line
+
     line, short = memory_line(config)
     lines.append(line)
     if short is not None:
