@@ -302,6 +302,20 @@ class PreferenceList(Record):
         return content_hash("list", self.prompt.id, [c.id for c in self.completions])
 
 
+class LabelledCompletion(Record):
+    """One answer that is known to be good (`desirable`) or bad, whatever other answers are."""
+
+    prompt: Prompt
+    completion: Completion
+    desirable: bool
+    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+
+    @property
+    def id(self) -> str:
+        """A hash of the completion and its prompt."""
+        return content_hash("label", self.prompt.id, self.completion.id)
+
+
 class MetricValue(Record):
     """A number with its uncertainty and its unit: "%", "nats", "tokens", … or "".
 

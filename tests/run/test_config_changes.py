@@ -70,7 +70,7 @@ def test_the_marks_of_all_settings() -> None:
             "report.examples",
         },
         TRANSPORT: set(),
-        LATER: {"evaluate.metrics"},
+        LATER: {"lists", "labels", "train.step_source", "evaluate.metrics"},
     }
     growing = {
         path: options
@@ -128,6 +128,8 @@ def test_what_changes_no_result_enters_no_hash() -> None:
         ("rank.max_cost", 1.0, True),
         ("prompts.limit", 11, False),
         ("train.seed", 1, False),
+        ("train.step_source", {"name": "shuffled"}, True),
+        ("train.step_source", {"name": "my_module:Mine"}, False),
     ):
         assert (fingerprinted(changed(path, value)) == before) is same, path
 
@@ -165,6 +167,7 @@ def test_components_are_found_by_walking_the_configuration() -> None:
         ("train.loss", "loss", "mixture"),
         ("train.loss.losses.0", "loss", "dpo"),
         ("train.loss.losses.1", "loss", "nll"),
+        ("train.step_source", "step_source", "shuffled"),
         ("evaluate.prompts", "source", "file"),
         ("evaluate.judge", "judge", "pairwise"),
         ("evaluate.judge.model", "backend", "openai"),

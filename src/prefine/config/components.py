@@ -34,7 +34,16 @@ from prefine.schedules import Schedule
 
 M = TypeVar("M", bound=BaseModel)
 Kind = Literal[
-    "loss", "regularizer", "strategy", "judge", "selector", "backend", "source", "gold", "metric"
+    "loss",
+    "regularizer",
+    "strategy",
+    "judge",
+    "selector",
+    "backend",
+    "source",
+    "step_source",
+    "gold",
+    "metric",
 ]
 
 
@@ -78,6 +87,8 @@ TABLES: dict[Kind, dict[str, str]] = {
         "mixture": "prefine.losses.pairs.mixture:mixture",
         "wpo": "prefine.losses.pairs.wpo:wpo",
         "bmc": "prefine.losses.pairs.bmc:bmc",
+        "list_mle": "prefine.losses.lists.list_mle:list_mle",
+        "kto": "prefine.losses.points.kto:kto",
         "nll": "prefine.losses.regularizers.nll:nll",
     },
     "regularizer": {
@@ -127,6 +138,9 @@ TABLES: dict[Kind, dict[str, str]] = {
         "file": "prefine.data.sources:file",
         "hub": "prefine.data.hub:hub",
         "playground": "prefine.data.sources:playground",
+    },
+    "step_source": {
+        "shuffled": "prefine.training.step_sources.shuffled:Shuffled",
     },
     "gold": {
         "playground": "prefine.playground.world:gold_parts",

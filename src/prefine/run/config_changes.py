@@ -16,7 +16,7 @@ from prefine.config.sections import Connection, RunConfig, Section, marks_of
 STAGE_SECTIONS: dict[str, tuple[str, ...]] = {
     "sample": ("policy", "prompts", "completions", "sample"),
     "rank": ("rank",),
-    "pair": ("pair", "pairs"),
+    "pair": ("pair", "pairs", "lists", "labels"),
     "train": ("policy", "train"),
     "evaluate": ("evaluate",),
     "report": ("report",),

@@ -8,6 +8,7 @@ from prefine.errors import DataError
 from prefine.records import (
     Completion,
     Judgment,
+    LabelledCompletion,
     Message,
     PreferenceList,
     PreferencePair,
@@ -206,6 +207,42 @@ def list_of(row: TableRow) -> PreferenceList:
         completion["token_ids"] = token_ids
     values = {"scores": row["scores"], "ranks": row["ranks"], "weight": row["prefine_weight"]}
     return parse(PreferenceList, extra | values, where=where)
+
+
+def label_row(labelled: LabelledCompletion) -> TableRow:
+    """A labelled answer as a row: `prompt, completion, label` as in TRL, and our own columns."""
+    extra = {
+        "prompt": labelled.prompt.model_dump(mode="json"),
+        "completion": _extra(labelled.completion),
+    }
+    return {
+        "prompt": _visible(labelled.prompt.messages),
+        "completion": _visible([labelled.completion.message]),
+        "label": labelled.desirable,
+        "prefine_prompt_id": labelled.prompt.id,
+        "prefine_completion_id": labelled.completion.id,
+        "prefine_weight": labelled.weight,
+        "prefine_token_ids": _tokens(labelled.completion),
+        "prefine_extra": _json(extra),
+    }
+
+
+def label_of(row: TableRow) -> LabelledCompletion:
+    """The record of a row.
+
+    Raises:
+        DataError: A visible text was changed; a labelled answer has no way to count as edited.
+    """
+    where = f"labelled answer to prompt {row['prefine_prompt_id']}"
+    extra = json.loads(row["prefine_extra"])
+    completion = extra["completion"]
+    if _visible([Message.model_validate(completion["message"])]) != row["completion"]:
+        raise DataError(
+            f"{where}: its visible completion was changed; make the labels again with prefine pair"
+        )
+    completion["token_ids"] = row["prefine_token_ids"]
+    values = {"desirable": row["label"], "weight": row["prefine_weight"]}
+    return parse(LabelledCompletion, extra | values, where=where)
 
 
 def _only_turn(messages: Any, side: str) -> dict[str, str]:

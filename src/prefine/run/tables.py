@@ -104,8 +104,20 @@ SCHEMAS: dict[str, pa.Schema] = {
             "prefine_extra": _TEXT,
         }
     ),
+    "labels": pa.schema(
+        {
+            "prompt": _MESSAGES,
+            "completion": _MESSAGES,
+            "label": pa.bool_(),
+            "prefine_prompt_id": _TEXT,
+            "prefine_completion_id": _TEXT,
+            "prefine_weight": _NUMBER,
+            "prefine_token_ids": _TOKENS,
+            "prefine_extra": _TEXT,
+        }
+    ),
 }
-TABLE_FOLDERS = frozenset({*SCHEMAS, "heldout_pairs", "heldout_lists"})
+TABLE_FOLDERS = frozenset({*SCHEMAS, "heldout_pairs", "heldout_lists", "heldout_labels"})
 
 
 def part_path(folder: Path, number: int) -> Path:

@@ -13,6 +13,7 @@ from prefine.errors import ConfigError, DataError
 from prefine.records import (
     Completion,
     Judgment,
+    LabelledCompletion,
     Manifest,
     PreferenceList,
     PreferencePair,
@@ -25,6 +26,7 @@ from prefine.run.rows import (
     TableRow,
     grouped_completions,
     judgment_of,
+    label_of,
     list_of,
     pair_of,
     ranking_of,
@@ -107,6 +109,14 @@ class RunView:
             table: Or "heldout_lists".
         """
         return (list_of(row) for rows in self._parts(table) for row in rows)
+
+    def labels(self, table: str = "labels") -> Iterator[LabelledCompletion]:
+        """The labelled answers that are trained on.
+
+        Args:
+            table: Or "heldout_labels".
+        """
+        return (label_of(row) for rows in self._parts(table) for row in rows)
 
     def outcomes(self) -> list[dict[str, Any]]:
         """Each evaluation prompt with both answers, P(after is better) and gold scores."""

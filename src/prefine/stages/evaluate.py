@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeAlias
 
 from prefine.atomic import write_text
 from prefine.calls.engine import CallEngine
-from prefine.config.sections import Component, Decoding, RunConfig
+from prefine.config.sections import ITEM_ENTRIES, Component, Decoding, RunConfig
 from prefine.data.import_report import ImportReport
 from prefine.errors import ConfigError, DataError
 from prefine.judging.choose import make_judge
@@ -71,10 +71,12 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     component = settings.judge or (config.rank.judge if config.rank else None)
     judge = None if component is None else make_judge(component, where="evaluate.judge")
     decoding = settings.decoding or config.sample or Decoding()
+    of_items = (f"heldout_{kind}" for kind in ITEM_ENTRIES)
+    held_out = next((name for name in of_items if (folder / name).is_dir()), "heldout_pairs")
     inputs = {
         "trained": after.fingerprint,
         "baseline": before.fingerprint,
-        "heldout_pairs": table_hash(folder / "heldout_pairs"),
+        held_out: table_hash(folder / held_out),
         # These may come from sections of other stages, or from a file.
         "prompts": content_hash([[prompt.id, prompt.metadata] for prompt in prompts]),
         "judge": judge.fingerprint if judge else "",
@@ -124,16 +126,17 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
         _write_outcomes(folder, answered, p_after, gold)
         found = found._replace(answers=answered)
     scored = 0
-    if (folder / "heldout_pairs").is_dir():
+    if (folder / held_out).is_dir():
         # Here and not above: an evaluation of prompts alone must not import the training engine.
         from prefine.stages.held_out import reward_metrics
 
         rewards = reward_metrics(config, folder, after, should_stop=lambda: progress.stopping)
         scored = rewards.metrics[0].n
         metrics += rewards.metrics
-        found = found._replace(held_out_pairs=rewards.pairs)
+        found = found._replace(held_out_pairs=rewards.pairs, held_out_lists=rewards.lists)
+        what = held_out.replace("heldout_", "held-out ").removesuffix("s")
         for reason, count in rewards.dropped.items():
-            stage.dropped[f"held-out pair: {reason}"] += count
+            stage.dropped[f"{what}: {reason}"] += count
     metrics += figures(named, evidence_of(config, RunView(folder.path), named, found))
     if not metrics:
         raise ConfigError(

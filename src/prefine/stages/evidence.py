@@ -1,6 +1,7 @@
 """The configured metrics: what each needs, whether the run has it, and their figures."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 from prefine.config.sections import RunConfig
@@ -30,8 +31,8 @@ class _Source(NamedTuple):
 def _holds_out(config: RunConfig, makes: str) -> bool:
     if not config.pair.held_out_prompts:
         return False
-    if config.pairs is not None:
-        return makes == "pairs"
+    if config.items_entry is not None:
+        return makes == config.items_entry[0]
     selector = config.pair.selector.lookup("selector", where="pair.selector")
     return (selector_facts(selector).makes == "lists") == (makes == "lists")
 
@@ -42,8 +43,10 @@ def _judged(config: RunConfig) -> bool:
 
 _ENTRY = "start from prompts or completions"
 _SOURCES: Mapping[Need, _Source] = {
-    "completions": _Source(lambda config: config.pairs is None, _ENTRY),
-    "judgments": _Source(lambda config: config.pairs is None, f"{_ENTRY}, with a judge that duels"),
+    "completions": _Source(lambda config: config.items_entry is None, _ENTRY),
+    "judgments": _Source(
+        lambda config: config.items_entry is None, f"{_ENTRY}, with a judge that duels"
+    ),
     "answers": _Source(lambda config: config.evaluate.prompts is not None, "give evaluate.prompts"),
     "verdicts": _Source(
         lambda config: config.evaluate.prompts is not None and _judged(config),
@@ -150,10 +153,13 @@ def figures(metrics: Collection[NamedMetric], evidence: Evidence) -> Iterator[Me
 
 
 def _training_prompts(run: RunView) -> list[Prompt]:
-    """The distinct prompts of the pairs and lists that are trained on."""
-    found = {pair.prompt.id: pair.prompt for pair in run.pairs()}
-    found |= {one.prompt.id: one.prompt for one in run.lists()}
-    return list(found.values())
+    """The distinct prompts of the items that are trained on."""
+    prompts = chain(
+        (pair.prompt for pair in run.pairs()),
+        (one.prompt for one in run.lists()),
+        (labelled.prompt for labelled in run.labels()),
+    )
+    return list({prompt.id: prompt for prompt in prompts}.values())
 
 
 def _missing(where: str, name: str, need: Need) -> ConfigError:

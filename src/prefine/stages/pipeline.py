@@ -23,14 +23,14 @@ from prefine.stages.report import report_data
 from prefine.stages.stage_run import Progress
 
 STAGES = ("sample", "rank", "pair", "train", "evaluate", "report")
-_BEFORE_PAIRS = STAGES[:2]
+_BEFORE_ITEMS = STAGES[:2]
 _NAMES = 32
 """The width of the names that are printed beside figures."""
 
 
 def stages_of(config: RunConfig) -> tuple[str, ...]:
     """The stages that a configuration needs, in order."""
-    skipped = set(_BEFORE_PAIRS) if config.pairs is not None else set()
+    skipped = set(_BEFORE_ITEMS) if config.items_entry is not None else set()
     evaluation = config.evaluate
     if not (evaluation.prompts or evaluation.metrics or config.pair.held_out_prompts):
         skipped.add("evaluate")
@@ -44,10 +44,10 @@ def run_stage(stage: str, config: RunConfig, folder: RunFolder, progress: Progre
         ConfigError: The configuration begins behind this stage.
         PrefineError: As the stage says.
     """
-    if config.pairs is not None and stage in _BEFORE_PAIRS:
+    if config.items_entry is not None and stage in _BEFORE_ITEMS:
         raise ConfigError(
-            f"{stage}: this configuration starts with pairs, so there is nothing to {stage}; run "
-            "prefine pair"
+            f"{stage}: this configuration starts with {config.items_entry[0]}, so there is "
+            f"nothing to {stage}; run prefine pair"
         )
     module = importlib.import_module(f"prefine.stages.{stage}")
     new, answers = stage not in folder.manifests(), folder.answers()

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import yaml
 
 from prefine.atomic import write_text
-from prefine.config.sections import RunConfig
+from prefine.config.sections import ITEM_ENTRIES, ItemEntry, RunConfig
 from prefine.errors import DataError
 from prefine.records import Manifest, Record
 from prefine.report.data import (
@@ -16,6 +16,7 @@ from prefine.report.data import (
     AnswerExample,
     Evaluation,
     EvaluationPoint,
+    ItemPoint,
     ReportData,
     StageSummary,
     TrainEnd,
@@ -25,8 +26,9 @@ from prefine.report.page import render
 from prefine.report.text import plural
 from prefine.report.warnings import warnings_of
 from prefine.run.folder import RunFolder
-from prefine.run.tables import column, parse, parts, read_part
+from prefine.run.tables import column, parse, parts
 from prefine.schedules import last
+from prefine.stages.inputs import trained_on
 from prefine.stages.stage_run import Progress, StageRun
 
 R = TypeVar("R", bound=Record)
@@ -79,8 +81,12 @@ def report_data(config: RunConfig, folder: RunFolder, manifests: dict[str, Manif
     log, end, held_out = (
         folder / name for name in ("train_log.jsonl", "train_final.json", "eval_log.jsonl")
     )
+    rows, evaluated = _lines(log), _lines(held_out)
+    # A row's column with the number of its items is called as they are.
+    items: ItemEntry = next((kind for kind in ITEM_ENTRIES if rows and kind in rows[0]), "pairs")
+    of_pairs = items == "pairs"
     # All pairs after the last update, which no row of the log has seen.
-    final = _json(end)
+    final = _json(end) if of_pairs else None
     contests = evaluation.contests if evaluation else ()
     versions: dict[str, str] = {}
     for manifest in manifests.values():
@@ -95,9 +101,14 @@ def report_data(config: RunConfig, folder: RunFolder, manifests: dict[str, Manif
             for name in _TAKES_AND_MAKES
             if name in manifests
         ),
-        training=tuple(_record(TrainPoint, row, log, renamed) for row in _lines(log)),
+        training=tuple(_record(TrainPoint, row, log, renamed) for row in rows if of_pairs),
         trained=_record(TrainEnd, final | final["final"], end, renamed) if final else None,
-        evaluations=tuple(_record(EvaluationPoint, row, held_out, {}) for row in _lines(held_out)),
+        evaluations=tuple(
+            _record(EvaluationPoint, row, held_out, {}) for row in evaluated if of_pairs
+        ),
+        items=items,
+        item_training=tuple(_item_point(row) for row in rows if not of_pairs),
+        item_evaluations=tuple(_item_point(row) for row in evaluated if not of_pairs),
         delta=last(budget.get("delta")),
         delta_per=budget.get("per", "sequence"),
         loss_name=config.train.loss.name,
@@ -120,6 +131,7 @@ def report_data(config: RunConfig, folder: RunFolder, manifests: dict[str, Manif
 
 def _summary(name: str, manifest: Manifest, config: RunConfig, folder: RunFolder) -> StageSummary:
     takes, makes = _TAKES_AND_MAKES[name]
+    items = next((kind for kind in ITEM_ENTRIES if (folder / kind).is_dir()), "pairs")
     calls_are = "calls"
     if name == "sample" and config.completions is not None:
         table = folder / "completions"
@@ -128,10 +140,12 @@ def _summary(name: str, manifest: Manifest, config: RunConfig, folder: RunFolder
     if name == "rank" and config.rank is not None and config.rank.judge.name == "recorded":
         calls_are = "look-ups"
     if name == "pair":
-        makes = "lists" if (folder / "lists").is_dir() else "pairs"
-        takes = "rows" if config.pairs is not None else f"candidate {makes}"
+        makes = items
+        takes = "rows" if config.items_entry is not None else f"candidate {makes}"
+    if name == "train":
+        takes, makes = items, f"{items} trained on"
     if name == "evaluate" and config.evaluate.prompts is None:
-        takes, makes = "held-out pairs", "pairs scored"
+        takes, makes = f"held-out {items}", f"{items} scored"
     return StageSummary(
         stage=name,
         takes=takes,
@@ -159,10 +173,12 @@ def _record(kind: type[R], row: Mapping[str, Any], path: Path, renamed: Mapping[
     return parse(kind, values, where=str(path))
 
 
+def _item_point(row: Mapping[str, Any]) -> ItemPoint:
+    figures = {name: value for name, value in row.items() if isinstance(value, float)}
+    return ItemPoint(step=row["step"], figures=figures)
+
+
 def _overlap(folder: RunFolder) -> int:
     """Count the evaluated prompts that were trained on."""
     evaluated = {row["prompt_id"] for row in _lines(folder / OUTCOMES)}
-    trained = {
-        row["prefine_prompt_id"] for path in parts(folder / "pairs") for row in read_part(path)
-    }
-    return len(evaluated & trained)
+    return len(evaluated & trained_on(folder))

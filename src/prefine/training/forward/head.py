@@ -1,6 +1,6 @@
 """The output head on scored positions only, chunk by chunk: never all tokens by the vocabulary.
 
-A chunk holds whole groups of pairs, so that their loss, and with it the factor c of every token's
+A chunk holds whole groups of items, so that their loss, and with it the factor c of every token's
 log-probability in the gradient, is known while the chunk's softmax P is still in memory. The
 gradient of c * log P[target] in the logits is c * (one-hot - P); c multiplies rows of width d,
 never of width V:

@@ -25,12 +25,12 @@ from prefine.training.forward.layers import (
 )
 from prefine.training.forward.token_values import (
     LOGPS_ONLY,
-    PairTokens,
+    ItemTokens,
     TokenValues,
     Wanted,
-    concatenate_pairs,
+    concatenate_items,
 )
-from prefine.training.items import TokenizedPair
+from prefine.training.items import TokenizedItem
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -69,10 +69,10 @@ class Forward:
         """The model's output head, found when it is first needed."""
         return head_of(self.model, self.dtype)
 
-    def cut(self, examples: Sequence[TokenizedPair], pairs: Sequence[int]) -> list[PackedBatch]:
-        """Cut pairs into batches of one pass each; depends on the arguments and settings alone."""
+    def cut(self, items: Sequence[TokenizedItem], indices: Sequence[int]) -> list[PackedBatch]:
+        """Cut items into batches of one pass each; depends on the arguments and settings alone."""
         return (pack if self.shared else pad)(
-            examples, pairs, self.tokens, score_prompts=self.score_prompts
+            items, indices, self.tokens, score_prompts=self.score_prompts
         )
 
     def passes(
@@ -99,14 +99,14 @@ class Forward:
         with self._prepared(batch):
             return heads.score(self.head, self._hidden(batch), batch.targets, wanted)
 
-    def pair_values(
+    def item_values(
         self,
         batches: Sequence[PackedBatch],
         wanted: Wanted = LOGPS_ONLY,
         *,
         should_stop: Callable[[], bool] | None = None,
-    ) -> tuple[Int[Tensor, " b"], PairTokens]:
-        """The pairs of this process's batches, perhaps none, and their values without gradients.
+    ) -> tuple[Int[Tensor, " b"], ItemTokens]:
+        """The items of this process's batches, perhaps none, and their values without gradients.
 
         Raises:
             Interrupted: `should_stop` became true.
@@ -114,15 +114,16 @@ class Forward:
         # A process without batches has no value that would say the dtype.
         dtype = torch.promote_types(next(self.model.parameters()).dtype, torch.float32)
         values = TokenValues.empty(torch.empty(0, dtype=dtype, device=self.device), wanted)
-        texts = 4 if self.score_prompts else 2
-        parts = [PairTokens(values, torch.empty(0, texts, dtype=torch.long))]
-        pairs = [torch.empty(0, dtype=torch.long)]
+        texts = 2 if self.score_prompts else 1
+        none = torch.empty(0, dtype=torch.long)
+        parts = [ItemTokens(values, none.view(0, texts), none)]
+        items = [none]
         for batch in self.passes(batches):
             if should_stop is not None and should_stop():
-                raise Interrupted("stopped while scoring the pairs; the same command resumes")
-            pairs.append(batch.pairs)
-            parts.append(PairTokens.of(self.values(batch, wanted), batch, batch.whole_span))
-        return torch.cat(pairs).to(self.device), concatenate_pairs(parts)
+                raise Interrupted("stopped while scoring; the same command resumes")
+            items.append(batch.items)
+            parts.append(ItemTokens.of(self.values(batch, wanted), batch, batch.whole_span))
+        return torch.cat(items).to(self.device), concatenate_items(parts)
 
     def push(
         self, batch: PackedBatch, coefficients: Coefficients, wanted: Wanted = LOGPS_ONLY

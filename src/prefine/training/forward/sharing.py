@@ -1,8 +1,8 @@
 """Check on the run's own first rows that a model's completions can share their prompt."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,18 +10,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from prefine.training.forward.passes import Forward
-from prefine.training.items import TokenizedPair
+from prefine.training.items import PlainItem, Text, TokenizedItem, longest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-PAIRS = 8
-"""The number of pairs that are compared."""
+ITEMS = 8
+"""The number of items that are compared."""
 
 _POSITIONS = 512
 
 
-def why_not_shared(model: "PreTrainedModel", examples: Sequence[TokenizedPair]) -> str | None:
+def why_not_shared(model: "PreTrainedModel", examples: Sequence[TokenizedItem]) -> str | None:
     """The reason why prompts cannot be computed once for all their completions; None if they can.
 
     Compares, in the weights' own precision, the log-probabilities of packed trees with those of
@@ -32,14 +32,18 @@ def why_not_shared(model: "PreTrainedModel", examples: Sequence[TokenizedPair]) 
         examples: All that will be read.
     """
     settings = model.config.get_text_config()
-    longest = max(example.longest for example in examples)
-    if (reason := _by_position(settings, longest)) is not None:
+    if (reason := _by_position(settings, max(map(longest, examples)))) is not None:
         return reason
-    # Sides of several tokens show whether one completion leaks into the next.
-    telling = sorted(
-        range(len(examples)), key=lambda i: min(len(examples[i].chosen_ids), 2), reverse=True
-    )[:PAIRS]
-    first = [_shortened(examples[index]) for index in telling]
+    # Several completions of one prompt show whether one leaks into the next, if the first has
+    # several tokens: such items first, and those of one prompt together.
+    prompts = Counter(text.prompt for example in examples for text in example.texts)
+    places = {prompt: place for place, prompt in enumerate(prompts)}
+
+    def telling(example: TokenizedItem) -> tuple[bool, bool, int]:
+        prompt, completion = example.texts[0]
+        return prompts[prompt] == 1, len(completion) == 1, places[prompt]
+
+    first = [_shortened(example) for example in sorted(examples, key=telling)[:ITEMS]]
     expected = _logps(Forward(model, shared=False), first)
     try:
         found = _logps(Forward(model, shared=True), first)
@@ -54,13 +58,13 @@ def why_not_shared(model: "PreTrainedModel", examples: Sequence[TokenizedPair]) 
     return None
 
 
-def _logps(forward: Forward, examples: Sequence[TokenizedPair]) -> Float[Tensor, " T"]:
+def _logps(forward: Forward, examples: Sequence[TokenizedItem]) -> Float[Tensor, " T"]:
     """Log-probabilities of all scored tokens, in the order of the examples.
 
     All in this process: another one need not know what it raises.
     """
-    pairs, tokens = forward.pair_values(forward.cut(examples, range(len(examples))))
-    return tokens.rows(pairs.argsort()).values.logps
+    items, tokens = forward.item_values(forward.cut(examples, range(len(examples))))
+    return tokens.rows(items.argsort()).values.logps
 
 
 def tolerance(model: "PreTrainedModel", logps: Float[Tensor, " T"]) -> float:
@@ -95,13 +99,9 @@ def _by_position(settings: object, longest: int) -> str | None:
     return None
 
 
-def _shortened(example: TokenizedPair) -> TokenizedPair:
+def _shortened(example: TokenizedItem) -> PlainItem:
     """The end of a long prompt and the beginnings of its completions."""
-    return replace(
-        example,
-        prompt_ids=example.prompt_ids[-_POSITIONS:],
-        rejected_prompt_ids=example.rejected_prompt_ids
-        and example.rejected_prompt_ids[-_POSITIONS:],
-        chosen_ids=example.chosen_ids[:_POSITIONS],
-        rejected_ids=example.rejected_ids[:_POSITIONS],
+    texts = (
+        Text(prompt[-_POSITIONS:], completion[:_POSITIONS]) for prompt, completion in example.texts
     )
+    return PlainItem(example.id, tuple(texts))
