@@ -70,7 +70,14 @@ def test_the_marks_of_all_settings() -> None:
             "report.examples",
         },
         TRANSPORT: set(),
-        LATER: {"lists", "labels", "train.step_source", "evaluate.metrics"},
+        LATER: {
+            "lists",
+            "labels",
+            "train.step_source",
+            "evaluate.metrics",
+            "sample.reasoning",
+            "evaluate.decoding.reasoning",
+        },
     }
     growing = {
         path: options

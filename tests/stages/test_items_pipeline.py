@@ -119,11 +119,21 @@ def contents(folder: str) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in [*Path(folder, "model").iterdir(), *logs]}
 
 
-@pytest.mark.parametrize("kind", ENTRIES)
-def test_a_killed_training_goes_on_to_the_same_bytes(items: Place, kind: str) -> None:
+REPLAY = Path(__file__).parents[1] / "training" / "step_sources.py"
+SOURCES: dict[str, dict[str, Any]] = {
+    "shuffled": {"train.epochs": 4, "train.max_steps": 12},
+    "replay": {"train.step_source": {"name": "my_sources:Replay", "fresh": 1, "steps": 12}},
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "source"), [("lists", "shuffled"), ("labels", "shuffled"), ("lists", "replay")]
+)
+def test_a_killed_training_goes_on_to_the_same_bytes(items: Place, kind: str, source: str) -> None:
     items.put("slow_losses.py", SLOW)
+    items.put("my_sources.py", REPLAY.read_bytes())
     items.change({**ENTRIES[kind], "train.loss": {"name": f"slow_losses:{kind}"}})
-    items.change({"train.epochs": 4, "train.checkpoint_every": 3, "train.max_steps": 12})
+    items.change({**SOURCES[source], "train.checkpoint_every": 3})
     for folder in ("run", "whole"):
         assert prefine("pair", "run.yaml", "--run-dir", folder).code == OK
     assert prefine("train", "run.yaml", "--run-dir", "whole").code == OK
@@ -175,6 +185,10 @@ def test_a_killed_training_goes_on_to_the_same_bytes(items: Place, kind: str) ->
         (
             {**LISTS, "pair.min_gap": 1.0},
             "pair.min_gap: is for pairs, and this configuration starts with lists; leave it out",
+        ),
+        (
+            {**LISTS, "train.step_source": {"name": "shufled"}},
+            "train.step_source.name: unknown step_source 'shufled'; did you mean 'shuffled'?",
         ),
         (
             {**LISTS, "labels": {"name": "file", "path": "labels.jsonl"}},

@@ -22,6 +22,7 @@ from pydantic.fields import FieldInfo
 
 from prefine.config.components import Kind, Nested, bind, lookup, or_schedule
 from prefine.config.marks import FREE, LATER, TRANSPORT, MayGrow
+from prefine.reasoning import ReasoningInText
 from prefine.schedules import Schedule
 from prefine.secrets import refuse_secrets
 
@@ -124,13 +125,16 @@ class Connection(Section):
 class Decoding(Section):
     """Sampling settings. Temperature 0 is greedy.
 
-    A server is not sent a `temperature` or `top_p` that is null, and uses its own.
+    A server is not sent a `temperature` or `top_p` that is null, and uses its own. `reasoning` is
+    what becomes of `<think>…</think>` at the beginning of a text: split off, it is kept as the
+    message's reasoning and not judged.
     """
 
     temperature: NonNegativeFloat | None = 0.9
     top_p: Annotated[float, Field(gt=0, le=1)] | None = 1.0
     max_new_tokens: PositiveInt = 512
     seed: Seed = 0
+    reasoning: Annotated[ReasoningInText, LATER] = "split"
 
 
 class SampleConfig(Decoding):

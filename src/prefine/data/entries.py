@@ -100,6 +100,7 @@ def _useful(
     for row in rows:
         report.read += 1
         report.layouts[row.layout] += 1
+        report.reasoned += row.reasoned
         try:
             if row.useless is not None:
                 raise row.useless

@@ -28,7 +28,8 @@ class SourceRow(NamedTuple):
     """One row of a source: its place ("prompts.jsonl, line 3"), its fields and its layout.
 
     `places` has the place of each completion, where they were rows of their own. `useless` says why
-    a well-formed row has no fields in our columns; the reader of the rows counts it.
+    a well-formed row has no fields in our columns; the reader of the rows counts it. `reasoned` is
+    the number of answers whose reasoning was split off from their text.
     """
 
     where: str
@@ -36,6 +37,7 @@ class SourceRow(NamedTuple):
     layout: str = "prefine"
     places: tuple[str, ...] = ()
     useless: UselessRow | None = None
+    reasoned: int = 0
 
 
 class Layout(NamedTuple):

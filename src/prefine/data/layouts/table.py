@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
+from prefine.data.answer_texts import without_reasoning
 from prefine.data.cells import plain
 from prefine.data.import_report import UselessRow
 from prefine.data.layouts import answers, chats, conversations, graded, trainers, votes
@@ -264,7 +265,12 @@ def convert(layout: Layout, row: SourceRow, questions: Mapping[str, Any]) -> Sou
 
 def as_read(row: SourceRow) -> SourceRow:
     """Return a row with plain cells; what prefine wrote itself is taken as it stands."""
-    return row if MARK in row.values or _STORED_PAIR in row.values else plain(row)
+    return row if is_as_written(row.values) else plain(row)
+
+
+def is_as_written(values: Values) -> bool:
+    """Return True for a row that prefine wrote: it stands as it is to be read."""
+    return MARK in values or _STORED_PAIR in values
 
 
 def has_own_columns(values: Values) -> bool:
@@ -272,7 +278,7 @@ def has_own_columns(values: Values) -> bool:
     row = SourceRow("", values)
     try:
         layout = recognise(row)
-        read = convert(layout, as_read(row), {})
+        read = without_reasoning(convert(layout, as_read(row), {}))
         return layout.name == "prefine" and read.values == values
     except DataError:
         return False

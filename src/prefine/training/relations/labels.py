@@ -70,7 +70,7 @@ class LabelFigures(Record):
     token_fall: float | None
 
 
-class LabelStepRow(LoggedStep, LabelFigures):
+class LabelStepRow(LabelFigures, LoggedStep):
     """One optimizer step on labelled answers, before its update."""
 
     labels: int

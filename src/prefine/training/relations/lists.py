@@ -73,7 +73,7 @@ class ListFigures(Record):
     token_fall: float
 
 
-class ListStepRow(LoggedStep, ListFigures):
+class ListStepRow(ListFigures, LoggedStep):
     """One optimizer step on lists, before its update."""
 
     lists: int
