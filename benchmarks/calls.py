@@ -300,6 +300,7 @@ def sample(
         completions=None,
         prompts={"name": "file", "path": str(folder / "prompts.jsonl")},
         sample={"completions_per_prompt": 8, "model": model()},
+        rank={"judge": pairwise()},
     )
     with server("--latency", latency):
         yield busy(folder, "sample", f"sample, {latency}, {prompts:,} requests", goal)
