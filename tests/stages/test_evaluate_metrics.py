@@ -2,16 +2,22 @@
 
 import json
 import sqlite3
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from command import prefine
+from prefine.chat import prompt_ids
 from prefine.config.components import TABLES
 from prefine.config.yaml import validate
 from prefine.errors import ConfigError
+from prefine.models.hf.backend import HfModel
+from prefine.records import PreferenceList
+from prefine.run.view import RunView
 from prefine.stages.check import check
 
 PLAYGROUND = {"name": "playground"}
@@ -88,6 +94,38 @@ def test_metrics_are_added_to_a_finished_run_without_a_call(
     assert shown["metrics"] == [*old, *new[len(old) :]]
     page = Path("run/report.html").read_text()
     assert "Ranking accuracy" in page and "Brier score" in page
+
+
+def ranked_right(one: PreferenceList, folder: Path) -> bool:
+    """True if the model in the folder finds every answer likelier than the next one."""
+    model = HfModel(path=str(folder), dtype="float32", device="cpu")
+    prompt = prompt_ids(model.tokenizer, one.prompt)
+    logps = []
+    for completion in one.completions:
+        ids = torch.tensor([[*prompt, *(completion.token_ids or ())]])
+        with torch.no_grad():
+            each = model.model(ids).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+        logps.append(float(each.gather(1, ids[0, len(prompt) :, None]).sum()))
+    return all(better > worse for better, worse in pairwise(logps))
+
+
+def test_the_rankings_of_held_out_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = values(
+        pair={"selector": {"name": "lists"}, "held_out_prompts": 8},
+        train={"loss": {"name": "list_mle"}, "pairs_per_step": 8, "train_on_truncated": True},
+        evaluate={"metrics": [{"name": "list_ranking_accuracy"}, {"name": "cyclic_triads"}]},
+    )
+    config["rank"]["strategy"]["order"] = "both"
+    Path("run.yaml").write_text(yaml.safe_dump(config))
+    result = prefine("run", "run.yaml", "--json")
+    assert result.code == 0, result.err
+    found = {metric["name"]: metric for metric in json.loads(result.out)["metrics"]}
+    lists = list(RunView(Path("run")).lists("heldout_lists"))
+    right = [ranked_right(one, Path("run/model")) for one in lists]
+    assert found["list_ranking_accuracy"]["value"] == pytest.approx(100 * sum(right) / len(lists))
+    assert found["list_ranking_accuracy"]["n"] == len(lists) == 8
+    assert 0 <= found["cyclic_triads"]["value"] <= 100
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,7 @@ def check(config: RunConfig, *, strict: bool = False, through: str = STAGES[-1])
         check_adapter,
         check_evaluation,
         check_loss,
+        check_weights,
         trainable,
     )
 
@@ -74,13 +75,15 @@ def check(config: RunConfig, *, strict: bool = False, through: str = STAGES[-1])
         from prefine.stages.selection import BoundSelector
 
         BoundSelector(config.pair, None if config.rank is None else config.rank.strategy)
+    policy = trainable(config.policy, where="policy")
+    reference = config.train.reference
+    ref = trainable(reference, where="train.reference") if reference != "initial" else None
     if trains:
         check_loss(config)
         check_evaluation(config)
+        check_weights(policy, ref)
     configured_metrics(config)
-    check_adapter(config, trainable(config.policy, where="policy"))
-    if isinstance(config.train.reference, Component):
-        trainable(config.train.reference, where="train.reference")
+    check_adapter(config, policy)
     counts: dict[str, int] = {}
     notes = [
         f"{name}: {note}"

@@ -67,7 +67,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     prompts: list[Prompt] = []
     if settings.prompts is not None:
         rows = read_prompts(settings.prompts, where="evaluate.prompts", report=report)
-        prompts = list(unseen(rows, trained_on(folder), report))
+        prompts = list(unseen(rows, trained_on(folder.path), report))
     component = settings.judge or (config.rank.judge if config.rank else None)
     judge = None if component is None else make_judge(component, where="evaluate.judge")
     decoding = settings.decoding or config.sample or Decoding()

@@ -1,6 +1,7 @@
 """The inputs of a configuration, row by row; rows that cannot be used go to an import report."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator
+from pathlib import Path
 
 from prefine.config.sections import ITEM_ENTRIES, Component, TrainConfig
 from prefine.data import entries, judged
@@ -15,7 +16,6 @@ from prefine.records import (
     PreferencePair,
     Prompt,
 )
-from prefine.run.folder import RunFolder
 from prefine.run.tables import column, parts
 
 
@@ -94,7 +94,7 @@ def unseen(
     report.require_some("evaluation prompts")
 
 
-def trained_on(folder: RunFolder) -> frozenset[str]:
+def trained_on(folder: Path) -> frozenset[str]:
     """The ids of the prompts in the tables of items; none where there is no such table.
 
     Raises:

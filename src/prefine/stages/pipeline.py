@@ -19,6 +19,7 @@ from prefine.report.outcome import (
     verdict,
 )
 from prefine.run.folder import RunFolder
+from prefine.run.view import RunView
 from prefine.stages.report import report_data
 from prefine.stages.stage_run import Progress
 
@@ -85,7 +86,7 @@ class RunResult(Record):
 
 def result_of(config: RunConfig, folder: RunFolder, seconds: float) -> RunResult:
     """Win rate, fall of the chosen answers, warnings, time and report of a run."""
-    data = report_data(config, folder, folder.manifests())
+    data = report_data(config, RunView(folder.path))
     win_rates = {contest.role: contest.win_rate for contest in data.contests}
     win_rate = win_rates.get("gold") or win_rates.get("judge")
     return RunResult(
