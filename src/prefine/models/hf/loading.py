@@ -8,7 +8,7 @@ import gc
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -37,6 +37,16 @@ _PLAIN_TEMPLATE = (
     "earlier turns and tools into it, or use a template') }}{%- endif %}"
     "{{- messages[0].content }}"
     "{%- if messages | length == 2 %}{{- messages[1].content + eos_token }}{%- endif %}"
+)
+
+# Before a template: the first user turn begins with the system turn, after an empty line.
+_MERGE_SYSTEM = (
+    "{%- if messages[0].role == 'system' %}{%- set system_text = messages[0].content %}"
+    "{%- set messages = messages[1:] %}{%- if system_text %}"
+    "{%- if messages and messages[0].role == 'user' %}{%- set messages = [{'role': 'user', "
+    "'content': system_text + '\\n\\n' + messages[0].content}] + messages[1:] %}"
+    "{%- else %}{%- set messages = [{'role': 'user', 'content': system_text}] + messages %}"
+    "{%- endif %}{%- endif %}{%- endif %}"
 )
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -68,12 +78,15 @@ def free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def load_tokenizer(path: str, chat_template: str | None = None) -> Any:
+def load_tokenizer(
+    path: str, chat_template: str | None = None, *, merge_system: bool = False
+) -> Any:
     """Return the tokenizer of a model folder or hub id.
 
     Args:
         path: The folder or id.
         chat_template: Instead of its own: the text of a template, or "none" for plain text.
+        merge_system: Let the template write a system turn into the first user turn.
 
     Raises:
         BackendError: There is none, or it is damaged.
@@ -81,7 +94,7 @@ def load_tokenizer(path: str, chat_template: str | None = None) -> Any:
     """
     base = base_of(path)
     if base is not None and not any((Path(path) / name).is_file() for name in _TOKENIZER_FILES):
-        return load_tokenizer(base, chat_template)
+        return load_tokenizer(base, chat_template, merge_system=merge_system)
     _check_folder(path, _TOKENIZER_FILES, "tokenizer")
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
@@ -96,6 +109,8 @@ def load_tokenizer(path: str, chat_template: str | None = None) -> Any:
             "tokens; use an instruction-tuned model, add chat_template.jinja to the folder, or set "
             "chat_template: to a file with one, or to none for a base model that continues texts"
         )
+    if merge_system and not str(tokenizer.chat_template).startswith(_MERGE_SYSTEM):
+        tokenizer.chat_template = _MERGE_SYSTEM + tokenizer.chat_template
     return tokenizer
 
 
@@ -199,8 +214,13 @@ def load_positions(path: str) -> int | None:
     return positions
 
 
-def check_model(path: str, chat_template: str | None = None) -> None:
-    """Raise unless a folder has a model and a matching tokenizer; loads no weights."""
+def check_model(path: str, tokenizer: Callable[[], Any]) -> None:
+    """Raise unless a folder has a model and a matching tokenizer; loads no weights.
+
+    Args:
+        path: The folder or id.
+        tokenizer: Loads it.
+    """
     base = base_of(path) or path
     try:
         _check_folder(base, ("config.json",), "model")
@@ -211,7 +231,7 @@ def check_model(path: str, chat_template: str | None = None) -> None:
             raise
         raise BackendError(f"{path}: its base model is not usable: {error}") from error
     rows = getattr(_load_config(path), "vocab_size", None)
-    tokens = len(load_tokenizer(path, chat_template))
+    tokens = len(tokenizer())
     if rows is not None and tokens > rows:
         raise BackendError(
             f"{path}: the tokenizer has {tokens} tokens, the model only {rows} (vocab_size); "

@@ -55,7 +55,7 @@ class RewardModel:
 
     def check_model(self) -> None:
         """Raise before any work if the folder cannot be used; loads no weights."""
-        check_model(self.path)
+        check_model(self.path, lambda: load_tokenizer(self.path))
 
     @torch.inference_mode()
     def scores(self, items: Sequence[Answered]) -> list[float | Failure]:
