@@ -63,6 +63,7 @@ def check(config: RunConfig, *, strict: bool = False, through: str = STAGES[-1])
         check_adapter,
         check_evaluation,
         check_loss,
+        check_weights,
         stop_token,
         trainable,
     )
@@ -77,16 +78,17 @@ def check(config: RunConfig, *, strict: bool = False, through: str = STAGES[-1])
         from prefine.stages.selection import BoundSelector
 
         BoundSelector(config.pair, None if config.rank is None else config.rank.strategy)
+    policy = trainable(config.policy, where="policy")
+    reference = config.train.reference
+    ref = trainable(reference, where="train.reference") if reference != "initial" else None
     if trains:
         check_loss(config)
         check_evaluation(config)
+        check_weights(policy, ref)
     configured_metrics(config)
-    policy = trainable(config.policy, where="policy")
     check_adapter(config, policy)
     if trains:
         stop_token(policy)
-    if isinstance(config.train.reference, Component):
-        trainable(config.train.reference, where="train.reference")
     counts: dict[str, int] = {}
     notes = [
         f"{name}: {note}"

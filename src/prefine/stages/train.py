@@ -13,9 +13,10 @@ from typing import Any
 from prefine.atomic import disk_errors, write_text
 from prefine.config.sections import RunConfig, TrainConfig
 from prefine.errors import ConfigError, DataError
+from prefine.models.capabilities import check_model
 from prefine.models.hf.adapters import base_of, merge, save_adapter, whole
 from prefine.models.hf.backend import HfModel
-from prefine.models.hf.loading import load_model, weights_written
+from prefine.models.hf.loading import copy_processor, load_model, weights_written
 from prefine.models.protocol import HasWeights
 from prefine.records import Manifest, content_hash
 from prefine.run.config_changes import config_diff, fingerprinted
@@ -26,6 +27,7 @@ from prefine.stages.training_inputs import (
     check_adapter,
     check_first_rows,
     check_loss,
+    check_weights,
     configured_relation,
     read_held_out,
     read_items,
@@ -56,7 +58,11 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     settings = config.train
     models = _Models.of(config)
     policy = models.policy
+    check_model(policy)
     check_adapter(config, policy)
+    if models.reference is not None:
+        check_model(models.reference)
+    check_weights(policy, models.reference)
     check_loss(config)
     check_installed(settings.tracking.trackers)
     relation = configured_relation(config)
@@ -305,6 +311,7 @@ def _save(model: Any, policy: HasWeights, settings: TrainConfig, path: Path, *, 
             merge(model)
         model.save_pretrained(temporary)
     policy.tokenizer.save_pretrained(temporary)
+    copy_processor(policy.path, temporary)
     # In place of the empty form of a card that libraries leave.
     write_card(temporary, card, previous=path)
     shutil.rmtree(path, ignore_errors=True)

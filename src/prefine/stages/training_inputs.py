@@ -13,7 +13,9 @@ from prefine.losses.facts import needs_of, reads_of
 from prefine.losses.protocol import Reads
 from prefine.models.capabilities import backend_of
 from prefine.models.hf.adapters import base_of, require_peft
-from prefine.models.hf.loading import layer_names
+from prefine.models.hf.architecture import check_trainable
+from prefine.models.hf.checks import layer_names
+from prefine.models.hf.loading import vocabulary
 from prefine.models.protocol import HasWeights
 from prefine.pairing.protocol import selector_facts
 from prefine.ranking.protocol import facts_of
@@ -57,17 +59,54 @@ def check_adapter(config: RunConfig, policy: HasWeights) -> None:
             "no folder holds the "
             "weights that a new adapter would belong to; use save: merged"
         )
-    if settings.target_modules == "all-linear":
-        return
     layers = layer_names(policy.path)
+    if settings.target_modules == "all-linear":
+        if not layers:
+            raise ConfigError(
+                f"train.adapter: {policy.path} has no linear layer that can carry an adapter; "
+                "train all weights"
+            )
+        return
     for name in settings.target_modules:
         if not any(layer == name or layer.endswith(f".{name}") for layer in layers):
             known = sorted({layer.rsplit(".", 1)[-1] for layer in layers})
             raise ConfigError(
                 f"train.adapter.target_modules: {policy.path} has no layer {name!r} that can "
-                "carry an adapter (the "
-                f"output head cannot); {suggest(name, known)}"
+                "carry an adapter (the output head cannot); "
+                f"{suggest(name, known)}"
             )
+
+
+def check_weights(policy: HasWeights, reference: HasWeights | None) -> None:
+    """Check before any work that the policy can be trained with the reference.
+
+    Args:
+        policy: The policy.
+        reference: The reference; None is the policy's initial weights.
+
+    Raises:
+        BackendError: A folder has no configuration, or a damaged one.
+        ConfigError: Weights cannot be trained, such as quantized ones, or the reference has another
+            tokenizer.
+    """
+    check_trainable(policy.path)
+    if reference is None:
+        return
+    check_trainable(reference.path)
+    ours, theirs = (_words(model.tokenizer) for model in (policy, reference))
+    largest, rows = max(policy.tokenizer.get_vocab().values()), vocabulary(reference.path)
+    if ours != theirs or largest >= rows:
+        why = f"it has no token {largest}" if ours == theirs else "its tokens have other ids"
+        raise ConfigError(
+            f"train.reference: {reference.path} cannot read what the policy {policy.path} writes "
+            f"({why}); name a reference with the policy's tokenizer, or leave train.reference out"
+        )
+
+
+def _words(tokenizer: Any) -> dict[str, int]:
+    """The ids of all tokens but added ones, whose names differ between models of a family."""
+    added = tokenizer.added_tokens_decoder
+    return {token: at for token, at in tokenizer.get_vocab().items() if at not in added}
 
 
 def check_evaluation(config: RunConfig) -> None:

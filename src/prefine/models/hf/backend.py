@@ -13,10 +13,10 @@ from prefine.calls.protocol import Batch, Call, Failure
 from prefine.config.sections import Decoding
 from prefine.errors import ConfigError
 from prefine.models.capabilities import provides
+from prefine.models.hf.checks import check_model
 from prefine.models.hf.generation import Drawn, draw, first_token_logps, padded_length, uniforms
 from prefine.models.hf.loading import (
     Dtype,
-    check_model,
     default_device,
     free_memory,
     load_generation_config,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from prefine.errors import Interrupted
 from prefine.training.batches.packing import PackedBatch, pack, pad
@@ -18,7 +18,9 @@ from prefine.training.forward.attention.interface import attending_trees
 from prefine.training.forward.head import Coefficients, Head, head_of
 from prefine.training.forward.layers import (
     ComputeDtype,
+    accepted,
     computing_in,
+    layers_before_head,
     recomputed_layers,
     skip_unscored,
     unwrapped,
@@ -65,9 +67,14 @@ class Forward:
         return next(self.model.parameters()).device
 
     @cached_property
+    def layers(self) -> nn.Module:
+        """The module whose output the head reads, found when it is first needed."""
+        return layers_before_head(self.model)
+
+    @cached_property
     def head(self) -> Head:
         """The model's output head, found when it is first needed."""
-        return head_of(self.model, self.dtype)
+        return head_of(self.model, self.layers, self.dtype)
 
     def cut(self, items: Sequence[TokenizedItem], indices: Sequence[int]) -> list[PackedBatch]:
         """Cut items into batches of one pass each; depends on the arguments and settings alone."""
@@ -154,35 +161,37 @@ class Forward:
             recomputed_layers(model) if backward and self.gradient_checkpointing else nullcontext()
         ):
             with torch.set_grad_enabled(backward):
-                hidden = self._layers(token, token)
+                hidden = self.last_hidden(token)
             if hidden.requires_grad:
                 hidden.backward(torch.zeros_like(hidden))  # type: ignore[no-untyped-call]
 
     def _prepared(self, batch: PackedBatch, *, checkpointing: bool = False) -> ExitStack:
         """Make the model attend as this batch needs it, until the end of the block."""
-        model = unwrapped(self.model)
+        model, layers = unwrapped(self.model), self.layers
         with ExitStack() as stack:
             if batch.trees is not None:
                 stack.enter_context(attending_trees(model))
                 if not self.score_prompts:
-                    stack.enter_context(skip_unscored(model, batch.scored, batch.positions))
+                    stack.enter_context(skip_unscored(layers, batch.scored, batch.positions))
             if checkpointing:
                 stack.enter_context(recomputed_layers(model))
             return stack.pop_all()
 
     def _hidden(self, batch: PackedBatch) -> Float[Tensor, "S d"]:
         """The last hidden states at the scored positions."""
-        layout: dict[str, Any] = {} if batch.trees is None else {"trees": batch.trees}
-        hidden = self._layers(batch.input_ids, batch.position_ids, **layout)
+        # Rows of their own have the positions that the model itself counts.
+        layout: dict[str, Any] = {}
+        if batch.trees is not None:
+            layout = {"position_ids": batch.position_ids, "trees": batch.trees}
+        hidden = self.last_hidden(batch.input_ids, **layout)
         return hidden.flatten(0, 1).index_select(0, batch.scored)
 
-    def _layers(
-        self, input_ids: Tensor, position_ids: Tensor, **layout: Any
-    ) -> Float[Tensor, "rows positions d"]:
+    def last_hidden(self, input_ids: Tensor, **layout: Any) -> Float[Tensor, "rows positions d"]:
         """The last hidden states of some rows."""
+        options = accepted(self.layers, use_cache=False)
         with computing_in(self.dtype, self.device):
-            output = unwrapped(self.model).base_model(
-                input_ids=input_ids, position_ids=position_ids, use_cache=False, **layout
-            )
-        hidden: Tensor = output.last_hidden_state
+            output = self.layers(input_ids=input_ids, **options, **layout)
+        hidden: Tensor = (
+            output.logits if self.layers is unwrapped(self.model) else output.last_hidden_state
+        )
         return hidden

@@ -11,9 +11,11 @@ from torch import Tensor
 from prefine.config.sections import TrainConfig
 from prefine.errors import ConfigError, NumericsError
 from prefine.losses.protocol import Need
+from prefine.models.hf.architecture import freeze_other_parts, positions
 from prefine.training.batches.packing import PackedBatch
 from prefine.training.cross_prompt import cross_prompt_items
 from prefine.training.distributed.processes import own_items
+from prefine.training.forward.causal import check_causal
 from prefine.training.forward.layers import ComputeDtype
 from prefine.training.forward.passes import Forward
 from prefine.training.forward.sharing import why_not_shared
@@ -88,7 +90,13 @@ def forward_of(
     *,
     score_prompts: bool = False,
 ) -> tuple[Forward, tuple[str, ...]]:
-    """The passes through a model, and a note if prompts are not shared though they should be."""
+    """The passes through a model, and a note if prompts are not shared though they should be.
+
+    Raises:
+        ConfigError: The model is not causal, or cannot compute text alone.
+    """
+    plain = Forward(model, shared=False)
+    check_causal(plain, plain.cut(examples, [0])[0])
     off = config.sharing == "off"
     reason = None if off else why_not_shared(model, examples)
     forward = Forward(
@@ -109,6 +117,8 @@ def prepare_model(
 ) -> None:
     """Convert to float32 master weights (float64 stays) and switch dropout off.
 
+    What text does not pass through, such as a vision tower, is frozen.
+
     Raises:
         ConfigError: An item is longer than the model reads.
     """
@@ -118,7 +128,8 @@ def prepare_model(
     if not frozen and next(model.parameters()).dtype != torch.float64:
         model.float()  # type: ignore[no-untyped-call]
     model.eval()  # type: ignore[no-untyped-call]
-    limit = getattr(model.config, "max_position_embeddings", None)
+    freeze_other_parts(model)
+    limit = positions(model)
     largest = max(examples, key=longest)
     if limit is not None and longest(largest) > limit:
         raise ConfigError(
