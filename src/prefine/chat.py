@@ -148,8 +148,8 @@ def check_template(tokenizer: Tokenizer) -> None:
         raise ConfigError(
             f"the chat template ignores add_generation_prompt: it writes {header!r} before an "
             "answer, and leaves it out where one is to be written; add to the template: "
-            f"{{% if add_generation_prompt %}}{header!r} {{% endif %}} (chat_template: FILE takes "
-            "one from a file)"
+            f"{{% if add_generation_prompt %}}{{{{ {header!r} }}}}{{% endif %}}; chat_template: "
+            "FILE beside the model's path takes a template from a file"
         )
 
 
