@@ -3,8 +3,8 @@
     python benchmarks/calls.py [PART...]
 
 PART is one of journal, judge, scale, stop, kills, rank, sample (all samples of a prompt in one
-request), sample_single (one a request), rank_even, sample_even, eubo; without any, all run, in about
-half an hour: `rank`, `sample` and `eubo` at 128 calls in flight
+request), sample_single (one a request), rank_even, sample_even, eubo; without any, all run, in
+about half an hour: `rank`, `sample` and `eubo` at 128 calls in flight
 whose latency has the median 1 s. Every run is the real command in its own process on a disk. Prints
 one line for each figure: ok or MISS, where there is a goal.
 """
