@@ -267,7 +267,7 @@ def test_more_prompts_extend_a_run(place: Place) -> None:
         lambda path: path.write_bytes(b""),
     ],
 )
-@pytest.mark.parametrize("table", ["completions", "rankings", "pairs"])
+@pytest.mark.parametrize("table", ["completions", "rankings", "judgments", "pairs"])
 def test_a_lost_part_is_rebuilt_without_a_call(
     place: Place, table: str, damage: Callable[[Path], object]
 ) -> None:
