@@ -229,7 +229,7 @@ def judge(folder: Path) -> Iterator[Line]:
     rate = calls / manifest(folder, "rank")["wall_time_s"]
     yield Line(
         "judgments of a Python judge",
-        f"{rate:,.0f}/s, {calls:,} in {run.seconds:.1f} s",
+        f"{rate:,.0f}/s; {calls:,} in {run.seconds:.1f} s, {run.cpu:.1f} s of the processor",
         rate >= 4_000,
     )
 
