@@ -38,6 +38,7 @@ HERE = Path(__file__).parent
 PORT = 9017
 URL = f"http://127.0.0.1:{PORT}"
 IN_FLIGHT = 128
+SIZES = (10_000, 50_000)
 
 
 class Run(NamedTuple):
@@ -237,7 +238,7 @@ def judge(folder: Path) -> Iterator[Line]:
 def scale(folder: Path) -> Iterator[Line]:
     """Time, memory and disk of each stage with a recorded judge."""
     memory: dict[str, list[float]] = {}
-    for prompts in (10_000, 50_000):
+    for prompts in SIZES:
         here = folder / str(prompts)
         here.mkdir()
         write_answers(here, prompts)
@@ -252,7 +253,7 @@ def scale(folder: Path) -> Iterator[Line]:
                 f"{run.memory:.0f} MiB, {size / 2**20:.0f} MiB of tables",
             )
     for stage, (few, many) in memory.items():
-        each = (many - few) * 2**20 / 40_000
+        each = (many - few) * 2**20 / (SIZES[1] - SIZES[0])
         goal = each < 100 if stage != "pair" else None
         yield Line(f"{stage}: memory of one more prompt", f"{each:,.0f} bytes", goal)
 
