@@ -372,7 +372,6 @@ def kills(folder: Path, times: int = 20) -> Iterator[Line]:
     repeated = last["repeated_after_interruption"]
     same = table_hash(folder / "run" / "rankings") == table_hash(folder / "whole" / "rankings")
     again = twice(found) - lost + kept - last["replayed"]
-    failed = [manifest(folder, "rank", name)["counts"]["failed"] for name in ("run", "whole")]
     notes = [manifest(folder, "rank", name)["notes"] for name in ("run", "whole")]
     yield Line(
         f"tables after {times} kills",
