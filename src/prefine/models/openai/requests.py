@@ -33,6 +33,7 @@ from prefine.models.openai.usage import TokenCounts, TokenPrices
 from prefine.records import Usage
 
 _FAILURES_IN_A_ROW = 20
+_HOPE_S = 60.0
 _CHARACTERS_PER_TOKEN = 4
 _SICK = (408, 409, 425, 500)
 _BUSY = 429
@@ -175,8 +176,7 @@ class Requests:
         exhausted = history.tries > self.max_retries
         pause = backoff_s(history.tries)
         if fault.kind == "busy":
-            host.answered()
-            host.limits.refused(turn.at, fault.wait_s)
+            host.refused(turn.at, fault.wait_s)
             return await self._again_when_free(host, fault, history, pause)
         host.faulted(reached=fault.reached)
         if fault.wait_s:
@@ -212,15 +212,23 @@ class Requests:
                 f"{self.base_url}: {fault.reason}; it asks to wait {fault.wait_s:.0f} s, which is "
                 "longer than patience_s: run the same command later, or raise patience_s"
             )
-        waited = time.monotonic() - history.began
-        if history.tries > self.max_retries and waited >= self.timeout_s * self.max_retries:
-            if host.served_since(history.began) or self.max_retries == 0:
-                return False
-            if waited >= self.patience_s:
-                raise BackendError(
-                    f"{self.base_url}: all requests are refused for {self.patience_s:g} s "
-                    f"({fault.reason}); run the same command later, or raise patience_s"
-                )
+        now = time.monotonic()
+        tried_for = self.timeout_s * self.max_retries
+        if (
+            history.tries > self.max_retries
+            and now - history.began >= tried_for
+            and (host.served_since(history.began) or self.max_retries == 0)
+        ):
+            return False
+        patience_s = self.patience_s
+        if host.served_at is None and not host.asks_to_wait:
+            # Nothing says that it will ever serve anybody.
+            patience_s = min(patience_s, max(_HOPE_S, tried_for))
+        if host.refusing_since is not None and now - host.refusing_since >= patience_s:
+            raise BackendError(
+                f"{self.base_url}: all requests are refused for {patience_s:g} s "
+                f"({fault.reason}); run the same command later, or raise patience_s"
+            )
         await asyncio.sleep(0.0 if fault.wait_s else pause)
         return True
 
@@ -315,7 +323,7 @@ class Requests:
         usage = self._usage(answer.counts)
         if answer.error is not None:
             return self._fault(error_of(answer.error, reply.status), reply, usage)
-        if answer.counts is None:
+        if answer.counts is None or not answer.counts.complete:
             self.note("the server does not say how many tokens it used; they count as 0")
         if not answer.choices:
             return _Fault("sick", "the server sent no choice", usage, wants_pause=False)
@@ -340,7 +348,7 @@ class Requests:
     def _usage(self, counts: TokenCounts | None) -> Usage:
         if counts is None:
             return Usage(calls=1)
-        cost = 0.0 if self.prices is None else self.prices.cost(*counts)
+        cost = 0.0 if self.prices is None else self.prices.cost(counts.prompt, counts.completion, counts.cached)
         return Usage(
             calls=1, prompt_tokens=counts.prompt, completion_tokens=counts.completion, cost=cost
         )
