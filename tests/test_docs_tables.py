@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from prefine.config.components import TABLES, Kind, lookup
+from prefine.data.layouts.table import BY_NAME
 from prefine.ranking.protocol import facts_of
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -32,6 +33,10 @@ def rows(page: str, heading: str) -> dict[str, list[str]]:
 )
 def test_a_table_names_all_of_them(page: str, heading: str, kind: Kind) -> None:
     assert rows(page, heading).keys() == TABLES[kind].keys()
+
+
+def test_the_table_of_layouts_names_all_of_them() -> None:
+    assert rows("data.md", "| `layout` | recognised by |").keys() == BY_NAME.keys()
 
 
 def test_what_strategies_know_is_what_they_guarantee() -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from command import prefine, prefine_process, start
+from prefine.calls.protocol import JournalGroup
 from prefine.run.journal import Journal
 from run_place import DATA, LIMIT, OK, SAMPLED, Place, jsonl
 
@@ -261,7 +262,7 @@ def test_a_torn_write_ahead_log_keeps_what_was_committed(place: Place) -> None:
     place.change(SAMPLED)
     assert prefine("sample", "run.yaml").code == OK
     with closing(Journal(JOURNAL)) as journal:
-        journal.store({"more": "{}"})
+        journal.write(JournalGroup(answers={"more": "{}"}))
         content = Path(f"{JOURNAL}-wal").read_bytes()
         copy = place.root / "copy.sqlite"
         copy.write_bytes(JOURNAL.read_bytes())

@@ -166,9 +166,9 @@ CASES = [
         "one assistant turn",
     ),
     refused(
-        "tool turn inside chosen",
+        "tool turn at the end of chosen",
         "trl",
-        {"chosen": TOOL_TURN},
+        {"chosen": TOOL_TURN[:2]},
         "one assistant turn",
         "'tool'",
         "prompt",
@@ -188,9 +188,9 @@ CASES = [
     refused(
         "messages in other words",
         "trl",
-        {"prompt": [{"from": "human", "value": "q"}]},
+        {"prompt": [{"speaker": "human", "says": "q"}]},
         "no role",
-        "from, value",
+        "says, speaker",
     ),
     refused("score_gap below 0", "trl", {"score_gap": -0.5}, "score_gap -0.5", "swap"),
     refused(
@@ -267,11 +267,11 @@ CASES = [
         "one side None", "implicit", {"rejected": None}, "rejected", "list of messages", "None"
     ),
     aside("no common message", "implicit", {"chosen": [user("p"), assistant("good")]}, SPLIT),
-    aside("tool turns inside chosen", "implicit", {"chosen": [user("q"), *TOOL_TURN]}, SPLIT),
+    aside("tool turns end chosen", "implicit", {"chosen": [user("q"), *TOOL_TURN[:2]]}, SPLIT),
     aside(
-        "longer conversation on one side",
+        "one side ends with a question",
         "implicit",
-        {"chosen": [user("q"), assistant("good"), user("more"), assistant("better")]},
+        {"chosen": [user("q"), assistant("good"), user("more")]},
         SPLIT,
     ),
     aside(
@@ -350,7 +350,12 @@ CASES = [
         "scores the wrong way round", "binarized", {"score_chosen": 1.0}, "scores say the opposite"
     ),
     refused("no score", "binarized", {"score_chosen": ...}, "no column 'score_chosen'"),
-    refused("score missing", "binarized", {"score_chosen": None}, "score_chosen", "None"),
+    aside(
+        "score missing",
+        "binarized",
+        {"score_chosen": None, "rejected": [user("q"), assistant("worse")]},
+        "without a score_gap: one of two scores is missing",
+    ),
     aside("equal scores", "binarized", {"score_chosen": 3.0}, "tie"),
     # --- HelpSteer
     refused("no response", "helpsteer", {"response": ...}, "no column 'response'", "helpsteer"),
@@ -364,9 +369,7 @@ CASES = [
         "between -3 and 3",
         "-100",
     ),
-    refused(
-        "strength None", "helpsteer2", {"preference_strength": None}, "preference_strength", "None"
-    ),
+    aside("strength None", "helpsteer2", {"preference_strength": None}, "no preference given"),
     aside("no preference at all", "helpsteer2", {"preference_strength": 0}, "tie"),
     refused("context a number", "helpsteer3", {"context": 1}, "got 1"),
     refused(
@@ -457,8 +460,15 @@ CASES = [
     ),
     # --- completions of our own
     refused("completions a text", "completions", {"completions": "good"}, "list", "'good'"),
+    aside("completion None", "completions", {"completions": [None]}, "empty answer"),
+    aside(
+        "text None",
+        "completions",
+        {"completions": ["a", {"text": None, "model": "m"}]},
+        "empty answer",
+    ),
     refused(
-        "completion None", "completions", {"completions": [None]}, "line 2, completion 0", "None"
+        "completion a number", "completions", {"completions": [7]}, "line 2, completion 0", "got 7"
     ),
     refused(
         "not completions at all", "completions", {"completions": ...}, "no column 'completions'"

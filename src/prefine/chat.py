@@ -82,8 +82,11 @@ def completion_ids(
         tokenizer_hash: Hash of `tokenizer`, computed once by the caller.
         stop_token_id: The token that generation stops on, see `stop_token_id`.
     Returns: None if there are reasoning or tool calls which the template does not write after this
-        prompt, or if the prompt ends inside reasoning that the text never leaves.
+        prompt, if the prompt ends inside reasoning that the text never leaves, or if the completion
+        has several turns.
     """
+    if completion.earlier_turns:
+        return None
     message = completion.message
     # First choice are the sampled ids: text may tokenise to others, and the policy's
     # log-probabilities are those of what it wrote. Second is the template, which alone knows how

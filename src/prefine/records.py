@@ -10,7 +10,15 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 SCHEMA_VERSION = 1
 
@@ -113,6 +121,10 @@ class Usage(Record):
 class Completion(Record):
     """One answer to a prompt, sampled here or imported.
 
+    An answer of several turns ends with `message`; `earlier_turns` are the others, in their order:
+    calls of tools and what came back, or questions in between. What the assistant said in them
+    belongs to the answer, the rest of them is given.
+
     `usage` is the cost of its request; if one request gave several completions, the first has all
     of it. It is stored in the journal, not in tables.
     """
@@ -121,6 +133,7 @@ class Completion(Record):
     prompt_id: str
     sample_index: int = Field(ge=0)
     message: Message
+    earlier_turns: tuple[Message, ...] = ()
     token_ids: tuple[int, ...] | None = None
     tokenizer_hash: str | None = None
     sampled_logp: float | None = None
@@ -133,8 +146,21 @@ class Completion(Record):
 
     @property
     def text(self) -> str:
-        """The answer's text, without reasoning."""
+        """The text of the answer's last turn, without reasoning."""
         return self.message.content
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """All turns of the answer."""
+        return (*self.earlier_turns, self.message)
+
+    @model_serializer(mode="wrap")
+    def _as_before_turns(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Write an answer of one turn as ever: stored hashes of it must stay what they are."""
+        values: dict[str, Any] = handler(self)
+        if not self.earlier_turns:
+            values.pop("earlier_turns", None)
+        return values
 
 
 class Comparison(Record):
@@ -233,7 +259,7 @@ class PreferencePair(Record):
 
     @model_validator(mode="after")
     def _sides_differ(self) -> Self:
-        if self.chosen.message == self.rejected.message and self.rejected_prompt is None:
+        if self.chosen.messages == self.rejected.messages and self.rejected_prompt is None:
             raise ValueError("chosen and rejected are the same text")
         return self
 

@@ -4,14 +4,15 @@ call.
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from prefine.calls.engine import CallEngine
-from prefine.calls.protocol import Batch, Call, Failure
+from prefine.calls.protocol import Batch, Call, Failure, JournalGroup
 from prefine.errors import BackendError, DataError, LimitError
 from prefine.records import Record, Usage
 from prefine.run.journal import Journal
@@ -43,6 +44,22 @@ class Model:
         }
 
 
+@dataclass(frozen=True)
+class Backend:
+    concurrency: int = 1
+
+
+def ask(
+    engine: CallEngine,
+    wanted: list[Call[str]],
+    batches: Callable[[list[Call[str]]], Iterable[Batch[Answer]]],
+    *,
+    concurrency: int = 1,
+) -> dict[str, Answer | Failure]:
+    """The answers of one run of the engine."""
+    return engine.run(engine.ask(wanted, Answer, batches, backend=Backend(concurrency)))
+
+
 def calls(*payloads: str) -> list[Call[str]]:
     return [Call(f"key {payload}", payload) for payload in payloads]
 
@@ -54,10 +71,10 @@ def journal(tmp_path: Path) -> Journal:
 
 def test_an_answer_is_asked_for_once(journal: Journal) -> None:
     model, engine = Model(), CallEngine(journal)
-    first = engine.ask(calls("a", "b", "a"), Answer, model)
+    first = ask(engine, calls("a", "b", "a"), model)
     assert first == {"key a": Answer(text="a"), "key b": Answer(text="b")}
     second = CallEngine(journal)
-    assert second.ask(calls("b", "a", "c"), Answer, model) == first | {"key c": Answer(text="c")}
+    assert ask(second, calls("b", "a", "c"), model) == first | {"key c": Answer(text="c")}
     assert model.asked == ["a", "b", "c"]
     assert (engine.asked, second.asked, second.replayed) == (2, 1, 2)
     assert engine.usage == Usage(calls=2, completion_tokens=4)
@@ -66,12 +83,12 @@ def test_an_answer_is_asked_for_once(journal: Journal) -> None:
 
 def test_a_failure_is_data_and_is_asked_again(journal: Journal) -> None:
     model, engine = Model(), CallEngine(journal)
-    answers = engine.ask(calls("a", "bad luck", "bad luck 2"), Answer, model)
+    answers = ask(engine, calls("a", "bad luck", "bad luck 2"), model)
     assert answers["key bad luck"] == Failure("bad luck")
     assert engine.failures == {"bad luck": 1, "bad luck 2": 1}
     assert journal.count() == 1
     again = CallEngine(journal)
-    again.ask(calls("a", "bad luck"), Answer, model)
+    ask(again, calls("a", "bad luck"), model)
     assert model.asked == ["a", "bad luck", "bad luck 2", "bad luck"]
     assert again.repeated == 0, "a failed call was not interrupted"
 
@@ -79,18 +96,18 @@ def test_a_failure_is_data_and_is_asked_again(journal: Journal) -> None:
 def test_what_was_answered_before_an_end_is_kept(journal: Journal) -> None:
     engine = CallEngine(journal)
     with pytest.raises(KeyboardInterrupt):
-        engine.ask(calls("a", "b", "stop", "c"), Answer, Model())
+        ask(engine, calls("a", "b", "stop", "c"), Model())
     model, again = Model(), CallEngine(journal)
-    again.ask(calls("a", "b", "c"), Answer, model)
+    ask(again, calls("a", "b", "c"), model)
     assert model.asked == ["c"]
     assert again.repeated == 1
 
 
 def test_only_calls_in_flight_count_as_repeated(journal: Journal) -> None:
     with pytest.raises(KeyboardInterrupt):
-        CallEngine(journal).ask(calls("stop", "a", "b", "c", "d", "e"), Answer, Model())
+        ask(CallEngine(journal), calls("stop", "a", "b", "c", "d", "e"), Model())
     again = CallEngine(journal)
-    again.ask(calls("x", "a", "b", "c", "d", "e"), Answer, Model())
+    ask(again, calls("x", "a", "b", "c", "d", "e"), Model())
     assert again.repeated == 1, "only a was in the batch that went out with stop"
 
 
@@ -102,23 +119,23 @@ def test_an_answer_is_on_disk_before_it_is_seen(journal: Journal) -> None:
             yield Batch([call.key], lambda call=call: {call.key: Answer(text=call.payload)})  # type: ignore[misc]
             seen.append(journal.count())
 
-    CallEngine(journal).ask(calls("a", "b", "c"), Answer, answer)
+    ask(CallEngine(journal), calls("a", "b", "c"), answer)
     assert seen == [1, 2, 3]
 
 
 def test_the_call_limit_holds_before_a_call(journal: Journal) -> None:
     model, engine = Model(), CallEngine(journal, max_calls=3)
-    engine.ask(calls("a", "b"), Answer, model)
+    ask(engine, calls("a", "b"), model)
     with pytest.raises(LimitError, match="max_calls: 2 calls made, 2 more needed, limit 3"):
-        engine.ask(calls("c", "d"), Answer, model)
+        ask(engine, calls("c", "d"), model)
     assert model.asked == ["a", "b"]
-    engine.ask(calls("a", "b", "c"), Answer, model)
+    ask(engine, calls("a", "b", "c"), model)
     assert model.asked == ["a", "b", "c"], "what is journaled does not count"
 
 
 def test_failures_past_the_share_stop(journal: Journal) -> None:
     engine = CallEngine(journal)
-    engine.ask(calls("a", "b", "c", "bad 1", "bad 1"), Answer, Model())
+    ask(engine, calls("a", "b", "c", "bad 1", "bad 1"), Model())
     engine.check_failures(4, 0.25, where="rank")
     engine.check_failures(0, 0.0, where="rank")
     with pytest.raises(LimitError) as caught:
@@ -146,27 +163,27 @@ def test_cost_is_that_of_all_runs_failed_attempts_included(journal: Journal) -> 
     wanted = calls("a", "bad", "b")
     for run in range(1, 4):
         engine = CallEngine(journal)
-        engine.ask(wanted, Answer, batches)
-        engine.ask(wanted[:1], Answer, batches)
+        ask(engine, wanted, batches)
+        ask(engine, wanted[:1], batches)
         assert engine.usage == Usage(calls=2 + run, cost=0.5 * (2 + run)), (
             "each run pays for the failure again"
         )
     limited = CallEngine(journal, max_cost=2.5)
     with pytest.raises(LimitError, match=r"max_cost: 2\.5 spent, limit 2\.5"):
-        limited.ask(wanted, Answer, batches)
+        ask(limited, wanted, batches)
 
 
 def test_too_many_failures_end_the_asking_at_once(journal: Journal) -> None:
     model, engine = Model(), CallEngine(journal, most_failures=3)
     with pytest.raises(LimitError, match="4 calls failed"):
-        engine.ask(calls(*(f"bad {n}" for n in range(100))), Answer, model)
+        ask(engine, calls(*(f"bad {n}" for n in range(100))), model)
     assert len(model.asked) == 4
 
 
 def test_a_damaged_answer_is_named(journal: Journal) -> None:
-    journal.store({"key a": '{"txt": 1}'})
+    journal.write(JournalGroup(answers={"key a": '{"txt": 1}'}))
     with pytest.raises(DataError, match="journal, answer key a: not a Answer"):
-        CallEngine(journal).ask(calls("a"), Answer, Model())
+        ask(CallEngine(journal), calls("a"), Model())
 
 
 class Together:
@@ -196,7 +213,7 @@ class Together:
 def test_batches_in_flight_are_bounded_and_answers_are_the_same(journal: Journal) -> None:
     model = Together()
     names = [f"{n}" for n in range(20)]
-    answers = CallEngine(journal).ask(calls(*names), Answer, model, concurrency=5)
+    answers = ask(CallEngine(journal), calls(*names), model, concurrency=5)
     assert answers == {f"key {name}": Answer(text=name) for name in names}
     assert 2 <= model.most <= 5
     assert journal.count() == 20
@@ -205,11 +222,11 @@ def test_batches_in_flight_are_bounded_and_answers_are_the_same(journal: Journal
 def test_when_one_batch_ends_the_run_the_others_in_flight_are_kept(journal: Journal) -> None:
     names = [f"{n}" for n in range(20)]
     with pytest.raises(BackendError):
-        CallEngine(journal).ask(calls(*names), Answer, Together(fails="7"), concurrency=4)
+        ask(CallEngine(journal), calls(*names), Together(fails="7"), concurrency=4)
     kept = journal.count()
     assert 7 <= kept <= 11, "what was asked beside it has been paid for"
     again = CallEngine(journal)
-    again.ask(calls(*names), Answer, Together(), concurrency=4)
+    ask(again, calls(*names), Together(), concurrency=4)
     assert (again.replayed, again.repeated) == (kept, 1), (
         "only the one that ended the run was in flight unanswered"
     )
@@ -223,5 +240,5 @@ def test_usage_of_failures_counts(journal: Journal) -> None:
             )  # type: ignore[misc]
 
     engine = CallEngine(journal)
-    engine.ask(calls("a", "b"), Answer, batches)
+    ask(engine, calls("a", "b"), batches)
     assert engine.usage == Usage(calls=2, cost=1.0)

@@ -120,8 +120,14 @@ def test_the_second_of_two_equal_prompts_is_counted_and_strictly_named_with_the_
     [
         ({"prompt": " "}, "empty prompt"),
         (
-            {"prompt": [{"role": "system", "content": ""}, {"role": "user", "content": "q"}]},
-            "empty prompt",
+            {
+                "prompt": [
+                    {"role": "user", "content": " "},
+                    {"role": "assistant", "content": "a"},
+                    {"role": "user", "content": "q"},
+                ]
+            },
+            "empty turn",
         ),
         ({"chosen": ""}, "empty answer"),
         ({"rejected": "\n"}, "empty answer"),

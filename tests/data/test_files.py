@@ -183,8 +183,8 @@ def test_what_is_no_number_is_missing(tmp_path: Path) -> None:
     (tmp_path / "h.jsonl").write_text(
         '{"prompt": "q", "response_1": "a", "response_2": "b", "preference_strength": NaN}'
     )
-    with pytest.raises(DataError, match="preference_strength is missing"):
-        values(tmp_path / "h.jsonl")
+    with pytest.raises(DataError, match=r"1 × no preference given(.|\n)*strength is missing"):
+        list(entries.pairs(file(path=tmp_path / "h.jsonl")))
 
 
 def test_the_same_tools_from_a_table_and_from_lines_are_the_same_prompt(tmp_path: Path) -> None:

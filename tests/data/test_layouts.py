@@ -261,7 +261,7 @@ def test_a_prompt_beside_conversations_that_repeat_it(
 def test_one_row_that_cannot_be_split_does_not_end_the_others() -> None:
     good = {"chosen": [user("q"), assistant("good")], "rejected": [user("q"), assistant("bad")]}
     early = {
-        "chosen": [user("q"), assistant("x"), user("r"), assistant("y")],
+        "chosen": [user("q"), assistant("x"), user("r")],
         "rejected": good["rejected"],
     }
     report = ImportReport()
@@ -269,7 +269,7 @@ def test_one_row_that_cannot_be_split_does_not_end_the_others() -> None:
     assert [pair.chosen.text for pair in entries.pairs(rows, report)] == ["good"]
     assert (report.read, dict(report.dropped)) == (2, {"cannot be split at one answer": 1})
     with pytest.raises(
-        DataError, match=r"nothing is left of 1 rows(.|\n)*exactly one assistant turn"
+        DataError, match=r"nothing is left of 1 rows(.|\n)*begin and end with the assistant's"
     ):
         list(entries.pairs(shaped([SourceRow("f, line 1", early)])))
 

@@ -46,9 +46,10 @@ def asked_for_edits(judge: Any) -> list[int]:
     counts = []
     for one in (matchup(), *EDITED, matchup()):
         before = engine.asked
-        judge.judge(engine, [one])
+        engine.run(judge.judge(engine, [one]))
         if isinstance(judge, Rater):
-            judge.rate(engine, [Answered(one.prompt, one.first), Answered(one.prompt, one.second)])
+            answered = [Answered(one.prompt, one.first), Answered(one.prompt, one.second)]
+            engine.run(judge.rate(engine, answered))
         counts.append(engine.asked - before)
     return counts[1:]
 

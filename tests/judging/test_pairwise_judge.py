@@ -41,7 +41,8 @@ def judge_at(at: OpenAIServer, **options: Any) -> Judge:
 
 
 def ask(judge: Judge, matchups: list[Matchup], engine: CallEngine | None = None) -> list[Judgment]:
-    return judge.judge(engine or CallEngine(MemoryLog()), matchups)
+    engine = engine or CallEngine(MemoryLog())
+    return engine.run(judge.judge(engine, matchups))
 
 
 def code_in(request: dict[str, Any]) -> str:

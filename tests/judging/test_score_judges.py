@@ -33,7 +33,8 @@ def judge_of(**component: Any) -> Judge:
 
 
 def ask(judge: Judge, matchups: list[Matchup], engine: CallEngine | None = None) -> list[Judgment]:
-    return judge.judge(engine or CallEngine(MemoryLog()), matchups)
+    engine = engine or CallEngine(MemoryLog())
+    return engine.run(judge.judge(engine, matchups))
 
 
 @pytest.fixture
@@ -128,13 +129,13 @@ def test_a_class_that_scores_rates_and_still_compares(module: str, tmp_path: Pat
     judge = judge_of(name=f"{module}:Both")
     assert isinstance(judge, Rater) and isinstance(judge, Judge)
     engine = CallEngine(MemoryLog())
-    scores = judge.rate(engine, [Answered(PROMPT, answer) for answer in ANSWERS])
+    scores = engine.run(judge.rate(engine, [Answered(PROMPT, one) for one in ANSWERS]))
     assert [score.completion_id for score in scores] == ["c0", "c1", "c2", "c3"]
     assert [score.value for score in scores] == [None, 1.0, 2.0, 3.0]
     assert scores[0].error == "the scorer gave no score"
     assert engine.asked == 4
     assert [judgment.p_first for judgment in ask(judge, ALL[:3], engine)] == [0.0, 0.0, 0.0]
-    judge.rate(engine, [Answered(PROMPT, answer) for answer in ANSWERS[1:]])
+    engine.run(judge.rate(engine, [Answered(PROMPT, one) for one in ANSWERS[1:]]))
     assert engine.asked == 4 + 3, "scores are journaled"
 
 

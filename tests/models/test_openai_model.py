@@ -1,5 +1,6 @@
 """The `openai` backend at a real server on loopback that misbehaves as servers do."""
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -38,15 +39,35 @@ def sample(
     calls = [
         Call(sample_key(asked.fingerprint, request, DECODING), request) for request in requests
     ]
-    answers = (engine or CallEngine(MemoryLog())).ask(
-        calls,
-        Completion,
-        lambda wanted: asked.sample(calls, wanted, DECODING),
-        concurrency=asked.concurrency,
+    engine = engine or CallEngine(MemoryLog())
+    answers = engine.run(
+        engine.ask(
+            calls,
+            Completion,
+            lambda wanted: asked.sample(calls, wanted, DECODING),
+            backend=asked,
+        )
     )
     return {
         (call.payload.prompt.text, call.payload.sample_index): answers[call.key] for call in calls
     }
+
+
+def respond(asked: OpenAIModel) -> JudgeReply | Failure:
+    """The reply to a short question, by its first token."""
+
+    async def reply() -> JudgeReply | Failure:
+        (found,) = await asked.respond(
+            [(Message(role="user", content="?"),)],
+            max_new_tokens=1,
+            temperature=0,
+            seed=0,
+            first_token=True,
+        )
+        await asked.aclose()
+        return found
+
+    return asyncio.run(reply())
 
 
 def texts(answers: dict[tuple[str, int], Completion | Failure]) -> list[str]:
@@ -279,13 +300,7 @@ def test_a_text_in_parts_and_logprobs_without_alternatives_are_read() -> None:
     }
     with OpenAIServer(Reply(body=body)) as at:
         assert texts(sample(model(at), PROMPTS[:1], 1)) == ["one answer"]
-        (reply,) = model(at).respond(
-            [(Message(role="user", content="?"),)],
-            max_new_tokens=1,
-            temperature=0,
-            seed=0,
-            first_token=True,
-        )
+        reply = respond(model(at))
     assert isinstance(reply, JudgeReply)
     assert reply.first_token_logps == {"A": -0.1}
 
@@ -306,13 +321,7 @@ def test_a_field_that_the_server_refuses_is_left_out(field: str) -> None:
     with OpenAIServer(picky) as at:
         asked = model(at)
         assert all(isinstance(answer, Completion) for answer in sample(asked, PROMPTS, 2).values())
-        asked.respond(
-            [(Message(role="user", content="?"),)],
-            max_new_tokens=1,
-            temperature=0,
-            seed=0,
-            first_token=True,
-        )
+        respond(asked)
     assert any(f"refuses {field}" in note for note in asked.notes)
     assert "top_logprobs" not in at.bodies[-1] or field != "logprobs"
 
@@ -425,13 +434,7 @@ def test_settings_that_cannot_work_are_found_before_any_request(
 def ask_judge() -> Iterator[Callable[[Any], JudgeReply | Failure]]:
     def ask(script: Any) -> JudgeReply | Failure:
         with OpenAIServer(script) as at:
-            (reply,) = model(at).respond(
-                [(Message(role="user", content="?"),)],
-                max_new_tokens=1,
-                temperature=0,
-                seed=0,
-                first_token=True,
-            )
+            reply = respond(model(at))
         return reply
 
     yield ask

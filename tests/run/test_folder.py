@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from prefine.calls.protocol import JournalGroup
 from prefine.errors import ConfigError, DataError
 from prefine.records import Manifest
 from prefine.run.folder import RunFolder
@@ -149,7 +150,7 @@ def test_a_manifest_that_cannot_be_read(tmp_path: Path, text: str) -> None:
 
 def test_the_journal_is_one(tmp_path: Path) -> None:
     with RunFolder(tmp_path) as folder:
-        folder.journal().store({"a": "1"})
+        folder.journal().write(JournalGroup(answers={"a": "1"}))
         assert folder.journal() is folder.journal()
     with RunFolder(tmp_path) as folder:
         assert folder.journal().answers(["a"]) == {"a": "1"}

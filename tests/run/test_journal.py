@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from prefine.calls.protocol import JournalGroup
 from prefine.errors import ConfigError, DataError
 from prefine.run.journal import Journal
 
@@ -14,13 +15,21 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "journal" / "part-00000.sqlite"
 
 
+def store(journal: Journal, answers: dict[str, str]) -> None:
+    journal.write(JournalGroup(answers=answers))
+
+
+def asked(journal: Journal, *keys: str) -> int:
+    return journal.write(JournalGroup("rank", asked=list(keys)))
+
+
 def test_answers_come_back_in_another_process_too(path: Path) -> None:
     first = Journal(path)
-    first.store({"a": '{"text": "\u2028 \u00e9"}', "b": "2"})
+    store(first, {"a": '{"text": "\u2028 \u00e9"}', "b": "2"})
     child = os.fork()
     if child == 0:
         # No farewell: nothing may depend on closing.
-        Journal(path).store({"c": "3"})
+        store(Journal(path), {"c": "3"})
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
     assert Journal(path).answers(["a", "b", "c", "d"]) == {
@@ -33,41 +42,41 @@ def test_answers_come_back_in_another_process_too(path: Path) -> None:
 
 def test_an_answer_is_never_overwritten(path: Path) -> None:
     journal = Journal(path)
-    journal.store({"a": "1"})
-    journal.store({"a": "2", "b": "3"})
+    store(journal, {"a": "1"})
+    store(journal, {"a": "2", "b": "3"})
     assert journal.answers(["a", "b"]) == {"a": "1", "b": "3"}
 
 
 def test_a_batch_is_stored_whole_or_not_at_all(path: Path) -> None:
     journal = Journal(path)
     with pytest.raises(DataError):
-        journal.store({"a": "1", "b": None})  # type: ignore[dict-item]
+        store(journal, {"a": "1", "b": None})  # type: ignore[dict-item]
     assert journal.count() == 0
-    journal.store({"a": "1"})
+    store(journal, {"a": "1"})
     assert journal.count() == 1
 
 
 def test_calls_in_flight_are_counted(path: Path) -> None:
     journal = Journal(path)
-    journal.note_asked(["a", "b", "c"])
-    journal.store({"a": "1"})
-    journal.note_failed({"b": '{"calls": 1}'})
+    assert asked(journal, "a", "b", "c") == 0
+    store(journal, {"a": "1"})
+    journal.write(JournalGroup(failed={"b": '{"calls": 1}'}))
     assert journal.failed_usages(["a", "b"]) == ['{"calls": 1}']
     journal.close()
     again = Journal(path)
-    assert again.interrupted(["a", "b", "c", "d"]) == 1
-    assert again.interrupted([]) == 0
-    again.note_asked(["c"])
-    assert again.interrupted(["c"]) == 1
+    assert asked(again, "b", "c", "d") == 1
+    assert asked(again) == 0
+    assert asked(again, "c") == 1
+    assert Journal(path).repeats("rank") == 2
+    assert Journal(path).repeats("sample") == 0
 
 
 def test_more_keys_than_sqlite_takes_at_once(path: Path) -> None:
     journal = Journal(path)
     keys = [f"key {n}" for n in range(2500)]
-    journal.note_asked(keys)
-    journal.store({key: str(n) for n, key in enumerate(keys)})
+    asked(journal, *keys)
+    store(journal, {key: str(n) for n, key in enumerate(keys)})
     assert len(journal.answers(iter(keys))) == 2500
-    assert journal.interrupted(iter(keys)) == 0
 
 
 def test_a_damaged_file_is_named_and_left_alone(path: Path) -> None:
@@ -82,7 +91,7 @@ def test_a_damaged_file_is_named_and_left_alone(path: Path) -> None:
 
 def test_a_damaged_page_is_named(path: Path) -> None:
     journal = Journal(path)
-    journal.store({f"{n}": "x" * 1000 for n in range(100)})
+    store(journal, {f"{n}": "x" * 1000 for n in range(100)})
     journal.close()
     content = bytearray(path.read_bytes())
     content[8192:40960] = b"\xff" * (40960 - 8192)

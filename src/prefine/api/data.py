@@ -24,7 +24,7 @@ from prefine.run.rows import Groups
 from prefine.stages.pair_options import PairCounts
 from prefine.stages.rank import Ranker
 from prefine.stages.selection import BoundSelector, RankedPrompt
-from prefine.stages.shards import SHARD, sample_shard
+from prefine.stages.shards import SHARD, in_parts, sample_shard
 from prefine.stages.stage_run import Progress, Silent, chunks
 
 
@@ -86,9 +86,16 @@ def sample(
             should_stop=lambda: shown.stopping,
             on_answers=shown.advance,
         )
-        for shard in chunks(asked, SHARD):
-            groups = sample_shard(engine, sampler, shard, completions_per_prompt, decoding)
-            drawn += [completion for _, completions in groups for completion in completions]
+
+        async def draw(shard: list[Prompt]) -> Groups:
+            return await sample_shard(
+                engine.scope(), sampler, shard, completions_per_prompt, decoding
+            )
+
+        def keep(shard: list[Prompt], groups: Groups) -> None:
+            drawn.extend(completion for _, completions in groups for completion in completions)
+
+        engine.run(in_parts(chunks(asked, SHARD), draw, keep, concurrency=sampler.concurrency))
         engine.check_failures(total, max_failed_fraction, where="sample")
     notes = list(sampler.notes)
     if engine.failures:
@@ -151,10 +158,17 @@ def rank(
             engine = CallEngine(
                 log, max_calls=max_calls, max_cost=max_cost, should_stop=lambda: shown.stopping
             )
-            for shard in chunks(groups, SHARD):
-                rankings += ranker.rank(engine, ranker.candidates(shard))
+
+            async def work(candidates: Groups) -> list[Ranking | None]:
+                return await ranker.rank(engine.scope(), candidates)
+
+            def keep(candidates: Groups, found: list[Ranking | None]) -> None:
+                rankings.extend(ranking for ranking in found if ranking is not None)
                 ranker.counts.check(max_failed_fraction, where="rank", journal=log)
-                shown.advance(len(shard))
+                shown.advance(len(candidates))
+
+            shards = (ranker.candidates(shard) for shard in chunks(groups, SHARD))
+            engine.run(in_parts(shards, work, keep, concurrency=ranker.concurrency))
     finally:
         dropped = ranker.dropped.items()
         warn(f"{count} prompts have no ranking: {reason}" for reason, count in dropped)

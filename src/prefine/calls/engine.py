@@ -1,63 +1,78 @@
 """The call engine: an answer that was journaled is never asked for again.
 
 A call is a key and a payload for whoever answers it. The engine looks the keys up in the journal
-and asks only for the rest, batch by batch: it notes a batch's keys, sends the batch, and journals
-the answers before the caller sees them. So the keys that a kill leaves noted and unanswered are
-those that were in flight. Failures are returned as failures and not journaled: the next run asks
-again.
+and asks only for the rest, batch by batch: first it notes the batch's keys in the journal, then
+sends the batch, then journals the answers, and only then its caller sees them. So the keys that a
+kill leaves noted and unanswered are those that were in flight. Failures are returned as failures
+and only their cost is journaled: the next run asks again.
 
-Up to `concurrency` batches are in flight at a time, each in its own thread; only the calling thread
-writes the journal. Whenever asking ends early, the engine waits for the batches in flight and
-journals their answers: they have been paid for.
+All this happens on one event loop, where thousands of calls may wait side by side; `concurrency` of
+the backend limits those in flight. A batch in flight is a task of its own: whatever ends its
+caller, it lands and is journaled, because it has been paid for.
 """
 
+import asyncio
 import math
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from prefine.calls.protocol import A, AnswerLog, Batch, Call, Failure, P
-from prefine.errors import BackendError, DataError, Interrupted, LimitError
+from prefine.calls.flights import Flights
+from prefine.calls.protocol import A, AnswerLog, Backend, Batch, Call, Failure, P
+from prefine.errors import BackendError, DataError, LimitError
 from prefine.records import Record, Usage
 
-THREADS = "prefine-call"
-"""The names of the threads that wait for answers begin with this."""
+T = TypeVar("T")
+
+_IDS_SHOWN = 3
+_RATE_OVER = 10
+"""Heartbeats over which the rate is taken."""
 
 
 class CallEngine:
     """Asks, journals and counts.
 
-    `asked` counts the calls that went out in this run. `usage` is the cost of all answers that were
+    `asked` counts the calls that went out in this run, `landed` the answers and failures that have
+    come, those of the journal included. `usage` is the cost of all answers that were
     wanted, in whichever run they were asked for: journaled ones and failed attempts included, each
     once.
 
     Args:
         journal: Where answers are kept.
+        stage: Whose calls they are, for the count of repeated ones.
         max_calls: Stop with LimitError before more calls than this are made in this run.
-        max_cost: Stop with LimitError once `usage` has cost this much [the unit of the user's
-            prices].
+        max_cost: Stop with LimitError before `usage` costs more than this [the unit of the user's
+            prices]; the calls in flight are expected to cost what the others did on average.
         most_failures: Stop with LimitError once more calls than this have failed.
-        should_stop: Checked before every batch; if true, no further one goes out.
+        should_stop: If it turns true, no further batch goes out, and what does not land within
+            `GRACE_S` is given up.
         on_answers: Called with the number of new answers, from the journal or by asking.
+        on_heartbeat: Called every second while it runs, and at its end.
     """
 
     def __init__(
         self,
         journal: AnswerLog,
         *,
+        stage: str = "",
         max_calls: int | None = None,
         max_cost: float | None = None,
         most_failures: float = math.inf,
         should_stop: Callable[[], bool] = lambda: False,
         on_answers: Callable[[int], None] = lambda count: None,
+        on_heartbeat: Callable[[], None] = lambda: None,
     ) -> None:
         self.journal = journal
+        self.stage = stage
         self.max_calls = max_calls
         self.max_cost = max_cost
         self.most_failures = most_failures
         self._on_answers = on_answers
+        self._on_heartbeat = on_heartbeat
         self._should_stop = should_stop
         self.asked = 0
         self.replayed = 0
@@ -65,83 +80,128 @@ class CallEngine:
         self.failures: Counter[str] = Counter()
         self.failed_keys: list[str] = []
         self.usage = Usage()
+        self._admitted = 0
+        self.landed = 0
         self._counted: set[str] = set()
+        self._beats: deque[tuple[float, int]] = deque(maxlen=_RATE_OVER)
+        self._flights: Flights | None = None
 
-    def ask(
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run `work`, which asks through this engine, to its end on an event loop.
+
+        Also where an event loop runs already, as in a notebook: then in a thread of its own.
+
+        Raises:
+            BackendError: A model or server does not answer any more.
+            LimitError: A limit is reached.
+            Interrupted: `should_stop` became true; what has landed is journaled.
+        """
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return self._run(work)
+        pool = ThreadPoolExecutor(1, thread_name_prefix="prefine-loop")
+        running = pool.submit(self._run, work)
+        try:
+            return running.result()
+        except KeyboardInterrupt:
+            self._should_stop = lambda: True
+            running.exception()
+            raise
+        finally:
+            pool.shutdown(wait=False)
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        self._flights = Flights(self, self.journal, self.stage, lambda: self._should_stop())
+        self._beat()
+        try:
+            with asyncio.Runner() as runner:
+                return runner.run(self._flights.supervise(work, self._beat))
+        except BackendError as error:
+            kept = f". {self.journal.what_is_kept}" if self.usage.calls else ""
+            raise BackendError(f"{error}{kept}") from error
+        finally:
+            self._flights = None
+            self._on_heartbeat()
+
+    def _beat(self) -> None:
+        self._beats.append((time.monotonic(), self.landed))
+        self._on_heartbeat()
+
+    @property
+    def status(self) -> str:
+        """Calls, their rate over the last seconds, and what all answers have cost."""
+        began, landed = self._beats[0] if self._beats else (math.nan, 0)
+        seconds = time.monotonic() - began
+        rate = f", {(self.landed - landed) / seconds:,.1f}/s" if seconds > 1 else ""
+        cost = f", cost {self.usage.cost:.4g}" if self.usage.cost else ""
+        return f"{self.asked:,} calls{rate}{cost}"
+
+    def scope(self) -> "Scope":
+        """An asker for one prompt or shard.
+
+        It knows which answers it has counted, so that a second look at one costs nothing; with it,
+        they are forgotten.
+        """
+        return Scope(self)
+
+    async def ask(
         self,
         calls: Sequence[Call[P]],
         kind: type[A],
         batches: Callable[[list[Call[P]]], Iterable[Batch[A]]],
         *,
-        concurrency: int = 1,
+        backend: Backend,
     ) -> dict[str, A | Failure]:
-        """Answers by key, from the journal where they are there.
+        """Answers by key, from the journal where they are there; inside `run`.
 
         Args:
-            calls: The calls; equal keys are asked once.
+            calls: The calls; equal keys are asked once, also if another caller is asking for them.
             kind: The record type of an answer.
-            batches: Given the calls that are not journaled, yields batches of them; the answers of
-                each are journaled in one transaction.
-            concurrency: How many batches may be in flight.
+            batches: Given the calls that are not journaled, yields batches of them, each read when
+                there is a slot for it; the answers of each are journaled in one transaction.
+            backend: Who answers; its `concurrency` limits the batches in flight.
 
         Raises:
             LimitError: `max_calls` would be exceeded and nothing was asked; `max_cost` or
                 `most_failures` is reached.
             BackendError: The model or server does not answer any more.
             DataError: A journaled answer is damaged.
-            Interrupted: `should_stop` became true; what was in flight is journaled.
+            Interrupted: `should_stop` became true.
         """
+        return await self.ask_counted(self._counted, calls, kind, batches, backend)
+
+    async def ask_counted(
+        self,
+        counted: set[str],
+        calls: Sequence[Call[P]],
+        kind: type[A],
+        batches: Callable[[list[Call[P]]], Iterable[Batch[A]]],
+        backend: Backend,
+    ) -> dict[str, A | Failure]:
+        """As `ask`, for a scope; `counted` has the keys whose cost it has counted."""
+        flights = self._flights
+        assert flights is not None, "ask inside of CallEngine.run"
+        flights.check()
         unique = {call.key: call for call in calls}
-        stored = self.journal.answers(unique)
         results: dict[str, A | Failure] = {
-            key: _record(kind, key, text) for key, text in stored.items()
+            key: _record(kind, key, text) for key, text in self.journal.answers(unique).items()
         }
-        open_calls = [call for key, call in unique.items() if key not in stored]
-        self._count_earlier(unique, results)
-        if not open_calls:
-            return results
-        self._stay_within_limit(len(open_calls))
-        try:
-            if concurrency == 1:
-                for batch in batches(open_calls):
-                    self._note(batch)
-                    results |= self._keep(batch.answer())
-            else:
-                results |= self._side_by_side(batches(open_calls), concurrency)
-        except BackendError as error:
-            kept = f". {self.journal.what_is_kept}" if self.usage.calls else ""
-            raise BackendError(f"{error}{kept}") from error
+        self._count_earlier([key for key in unique if key not in counted], results)
+        counted.update(unique)
+        others = {key: flights.asking[key] for key in unique if key in flights.asking}
+        open_calls = [
+            call for key, call in unique.items() if key not in results and key not in others
+        ]
+        if open_calls:
+            self._stay_within_limit(len(open_calls))
+            results |= await flights.send(open_calls, batches, backend)
+        for key, answer in others.items():
+            results[key] = await flights.shared(answer)
         return results
 
-    def _side_by_side(
-        self, batches: Iterable[Batch[A]], concurrency: int
-    ) -> dict[str, A | Failure]:
-        answers: dict[str, A | Failure] = {}
-        flying: set[Future[Mapping[str, A | Failure]]] = set()
-        pool = ThreadPoolExecutor(concurrency, thread_name_prefix=THREADS)
-        try:
-            for batch in batches:
-                self._note(batch)
-                flying.add(pool.submit(batch.answer))
-                if len(flying) >= concurrency:
-                    answers |= self._land(flying, FIRST_COMPLETED)
-            answers |= self._land(flying, ALL_COMPLETED)
-        except KeyboardInterrupt:
-            # A second Ctrl-C: do not wait for a server that hangs.
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-        except BaseException:
-            self._land(flying, ALL_COMPLETED)
-            raise
-        pool.shutdown()
-        return answers
-
-    def _count_earlier(
-        self, unique: Mapping[str, Call[P]], stored: Mapping[str, A | Failure]
-    ) -> None:
-        """Count the answers and the costs of earlier runs; each key once."""
-        new = [key for key in unique if key not in self._counted]
-        self._counted.update(new)
+    def _count_earlier(self, new: Sequence[str], stored: Mapping[str, A | Failure]) -> None:
+        """Count the answers and the costs of earlier runs."""
         found = [stored[key] for key in new if key in stored]
         self.replayed += len(found)
         for answer in found:
@@ -149,65 +209,54 @@ class CallEngine:
         for text in self.journal.failed_usages(new):
             self.usage += Usage.model_validate_json(text)
         if found:
+            self.landed += len(found)
             self._on_answers(len(found))
 
-    def _note(self, batch: Batch[A]) -> None:
-        """Check the limits and note the batch as in flight, just before it goes out."""
-        if self._should_stop():
-            raise Interrupted(f"stopped. {self.journal.what_is_kept}")
-        if self.max_cost is not None and self.usage.cost >= self.max_cost:
+    def keep(self, answered: Mapping[str, A | Failure]) -> None:
+        """Count the answers of a batch; they are journaled.
+
+        Raises:
+            LimitError: Too many calls have failed.
+        """
+        self.landed += len(answered)
+        for value in answered.values():
+            self.usage += _usage(value)
+        bad = {key: value for key, value in answered.items() if isinstance(value, Failure)}
+        self.failures.update(failure.reason for failure in bad.values())
+        self.failed_keys += list(bad)[: _IDS_SHOWN - len(self.failed_keys)]
+        self._on_answers(len(answered))
+        if bad and self.failures.total() > self.most_failures:
+            raise LimitError(
+                f"{self.failures.total()} calls failed ({top_reasons(self.failures)}), "
+                "too many to go on: "
+                f"mend the cause, or raise max_failed_fraction. {self.journal.what_is_kept}"
+            )
+
+    def affordable(self, batch: int, in_flight: int) -> bool:
+        """True if `batch` more calls stay within `max_cost` when those in flight have landed.
+
+        A last batch that may exceed it goes out alone.
+
+        Raises:
+            LimitError: `max_cost` is spent.
+        """
+        if self.max_cost is None:
+            return True
+        if self.usage.cost >= self.max_cost:
             raise LimitError(
                 f"max_cost: {self.usage.cost:.4g} spent, limit {self.max_cost:g}; raise the limit. "
                 f"{self.journal.what_is_kept}"
             )
-        self.repeated += self.journal.interrupted(batch.keys)
-        self.journal.note_asked(batch.keys)
-        self.asked += len(batch.keys)
-
-    def _land(
-        self, flying: set[Future[Mapping[str, A | Failure]]], when: str
-    ) -> dict[str, A | Failure]:
-        """Keep the batches that have come back; only then raise the first error."""
-        landed, _ = wait(flying, return_when=when)
-        flying -= landed
-        errors = [error for future in landed if (error := future.exception()) is not None]
-        answers: dict[str, A | Failure] = {}
-        for future in landed:
-            if future.exception() is None:
-                answers |= self._keep(future.result())
-        if errors:
-            raise errors[0]
-        return answers
-
-    def _keep(self, answered: Mapping[str, A | Failure]) -> Mapping[str, A | Failure]:
-        """Journal and count the answers of a batch."""
-        good = {key: value for key, value in answered.items() if not isinstance(value, Failure)}
-        bad = {key: value for key, value in answered.items() if isinstance(value, Failure)}
-        self.journal.store({key: value.model_dump_json() for key, value in good.items()})
-        for value in answered.values():
-            self.usage += _usage(value)
-        self._on_answers(len(answered))
-        if bad:
-            self.journal.note_failed(
-                {key: value.usage.model_dump_json() for key, value in bad.items()}
-            )
-            self.failures.update(failure.reason for failure in bad.values())
-            self.failed_keys += bad
-            if sum(self.failures.values()) > self.most_failures:
-                raise LimitError(
-                    f"{sum(self.failures.values())} calls failed ({top_reasons(self.failures)}), "
-                    "too many to go on: "
-                    f"mend the cause, or raise max_failed_fraction. {self.journal.what_is_kept}"
-                )
-        return answered
+        expected = self.usage.cost / max(1, self.landed)
+        return not in_flight or (self.usage.cost + (in_flight + batch) * expected <= self.max_cost)
 
     def _stay_within_limit(self, more: int) -> None:
-        if self.max_calls is not None and self.asked + more > self.max_calls:
+        if self.max_calls is not None and self._admitted + more > self.max_calls:
             raise LimitError(
-                f"max_calls: {self.asked} calls made, {more} more needed, limit {self.max_calls}; "
-                "raise the limit. "
-                f"{self.journal.what_is_kept}"
+                f"max_calls: {self._admitted} calls made, {more} more needed, limit "
+                f"{self.max_calls}; raise the limit. {self.journal.what_is_kept}"
             )
+        self._admitted += more
 
     def check_failures(self, total: int, allowed: float, *, where: str) -> None:
         """Stop when too large a share of `total` calls failed.
@@ -224,6 +273,25 @@ class CallEngine:
             what="calls",
             journal=self.journal,
         )
+
+
+class Scope:
+    """An `Asker` for one prompt or shard, made by `CallEngine.scope`."""
+
+    def __init__(self, engine: CallEngine) -> None:
+        self._engine = engine
+        self._counted: set[str] = set()
+
+    async def ask(
+        self,
+        calls: Sequence[Call[P]],
+        kind: type[A],
+        batches: Callable[[list[Call[P]]], Iterable[Batch[A]]],
+        *,
+        backend: Backend,
+    ) -> dict[str, A | Failure]:
+        """As `CallEngine.ask`."""
+        return await self._engine.ask_counted(self._counted, calls, kind, batches, backend)
 
 
 def check_share(

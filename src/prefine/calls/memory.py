@@ -1,6 +1,8 @@
 """A journal in memory, for the Python API without a journal file."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+
+from prefine.calls.protocol import JournalGroup
 
 
 class MemoryLog:
@@ -18,22 +20,17 @@ class MemoryLog:
         """The stored answers among `keys`."""
         return {key: self._answers[key] for key in keys if key in self._answers}
 
-    def interrupted(self, keys: Iterable[str]) -> int:
-        """Always 0: a call in flight ends with the process that asked."""
-        return 0
-
-    def note_asked(self, keys: Iterable[str]) -> None:
-        """Do nothing: a call in flight ends with the process that asked."""
-
-    def store(self, answers: Mapping[str, str]) -> None:
-        """Keep answers."""
-        self._answers |= answers
-
-    def note_failed(self, usages: Mapping[str, str]) -> None:
-        """Keep the costs of failed calls."""
-        self._failed += usages.items()
-
     def failed_usages(self, keys: Iterable[str]) -> list[str]:
         """The costs of failed attempts at `keys`."""
         wanted = set(keys)
         return [usage for key, usage in self._failed if key in wanted]
+
+    def write(self, group: JournalGroup) -> int:
+        """Keep answers and costs; a call in flight ends with the process that asked."""
+        self._answers |= group.answers
+        self._failed += group.failed.items()
+        return 0
+
+    def repeats(self, stage: str) -> int:
+        """Always 0: a call in flight ends with the process that asked."""
+        return 0

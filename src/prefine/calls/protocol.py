@@ -1,7 +1,8 @@
-"""Calls, batches and failures, and the protocol of a journal."""
+"""Calls, batches and failures, and the protocols of a journal and of the engine."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from prefine.records import Record, Usage
 
@@ -23,41 +24,67 @@ class Failure(NamedTuple):
     usage: Usage = Usage()
 
 
-class Batch(NamedTuple, Generic[A]):
-    """Calls that go out together: `answer` makes them, once the engine has noted `keys` as asked.
+Answers: TypeAlias = Mapping[str, A | Failure]
+Answering: TypeAlias = Callable[[], Answers[A] | Awaitable[Answers[A]]]
 
-    With a concurrency above 1, `answer` is called in a thread of its own.
+
+class Batch(NamedTuple, Generic[A]):
+    """Calls that go out together: `answer` makes them, once `keys` are journaled as asked.
+
+    A coroutine function is awaited on the engine's event loop; any other function is taken to block
+    and runs in a thread of its backend. It may answer more keys than are asked for.
     """
 
     keys: Sequence[str]
-    answer: Callable[[], Mapping[str, A | Failure]]
+    answer: Answering[A]
+
+
+class Backend(Protocol):
+    """Whoever answers: the calls of one backend share its slots.
+
+    If it has a coroutine function `aclose`, that is awaited when the event loop ends.
+    """
+
+    @property
+    def concurrency(self) -> int:
+        """The most batches in flight."""
+        ...
+
+
+@dataclass
+class JournalGroup:
+    """One commit of the journal: notes, answers (JSON) and costs of failures (JSON)."""
+
+    stage: str = ""
+    asked: list[str] = field(default_factory=list)
+    answers: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
 
 
 class AnswerLog(Protocol):
-    """Keeps answers by key; `prefine.run.journal.Journal` is one on disk."""
+    """Keeps answers by key; `prefine.run.journal.Journal` is one on disk.
+
+    The engine writes from one thread and reads from another, both at the same time.
+    """
 
     def answers(self, keys: Iterable[str]) -> dict[str, str]:
         """The stored answers among `keys`."""
         ...
 
-    def interrupted(self, keys: Iterable[str]) -> int:
-        """Count the `keys` that were asked before and never answered."""
-        ...
-
-    def note_asked(self, keys: Iterable[str]) -> None:
-        """Note that these calls are about to go out."""
-        ...
-
-    def store(self, answers: Mapping[str, str]) -> None:
-        """Keep answers for good."""
-        ...
-
-    def note_failed(self, usages: Mapping[str, str]) -> None:
-        """Take back the note on calls that failed, and keep what they cost (a `Usage` as JSON)."""
-        ...
-
     def failed_usages(self, keys: Iterable[str]) -> list[str]:
-        """The costs of failed attempts at `keys`."""
+        """The costs of failed attempts at `keys`, each a `Usage` as JSON."""
+        ...
+
+    def write(self, group: JournalGroup) -> int:
+        """Keep a group for good, whole or not at all.
+
+        Returns: How many of `group.asked` were in flight when an earlier run ended: asked, and
+        neither answered nor failed.
+        """
+        ...
+
+    def repeats(self, stage: str) -> int:
+        """The sum of what `write` has returned for this stage, in all runs."""
         ...
 
     @property
@@ -69,13 +96,13 @@ class AnswerLog(Protocol):
 class Asker(Protocol):
     """The engine, as judges and models see it."""
 
-    def ask(
+    async def ask(
         self,
         calls: Sequence[Call[P]],
         kind: type[A],
         batches: Callable[[list[Call[P]]], Iterable[Batch[A]]],
         *,
-        concurrency: int = 1,
+        backend: Backend,
     ) -> dict[str, A | Failure]:
         """Answers by key."""
         ...

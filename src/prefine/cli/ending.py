@@ -73,8 +73,9 @@ def terminal_columns() -> int | None:
 
 def leave_threads(code: int) -> None:
     """Exit at once if a thread waits for a server, because the interpreter would wait for it."""
-    from prefine.calls.engine import THREADS
+    from prefine.calls.threads import THREADS
 
     if any(thread.name.startswith(THREADS) for thread in threading.enumerate()):
         sys.stdout.flush()
+        sys.stderr.flush()
         os._exit(code)

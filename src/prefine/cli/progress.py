@@ -20,7 +20,7 @@ _ONE_SIGNAL_S = 0.3
 
 
 class RichProgress:
-    """A bar per stage. The first SIGINT or SIGTERM asks the stage to stop at the next safe place.
+    """A bar per stage. The first SIGINT, SIGTERM or SIGHUP asks the stage to stop.
 
     Args:
         quiet: Draw and say nothing; of several processes one speaks.
@@ -46,8 +46,11 @@ class RichProgress:
         self._asked = 0.0
 
     def __enter__(self) -> Self:
+        # Of `nohup`, a SIGHUP that is ignored stays ignored.
         self._before = {
-            number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)
+            number: signal.signal(number, self._stop)
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN
         }
         self._bars.start()
         return self

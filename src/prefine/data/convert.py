@@ -68,10 +68,13 @@ def _prompt_values(prompt: Prompt) -> Values:
 
 def _pair_values(pair: PreferencePair) -> Values:
     values = _prompt_values(pair.prompt)
-    sides = {"chosen": pair.chosen.message, "rejected": pair.rejected.message}
-    plain = isinstance(values["prompt"], str) and all(map(_is_text, sides.values()))
-    for side, message in sides.items():
-        values[side] = message.content if plain else [message.chat()]
+    sides = {"chosen": pair.chosen, "rejected": pair.rejected}
+    plain = isinstance(values["prompt"], str) and all(
+        _is_text(one.message) and not one.earlier_turns for one in sides.values()
+    )
+    for side, completion in sides.items():
+        turns = [message.chat() for message in completion.messages]
+        values[side] = completion.text if plain else turns
     if pair.weight != 1:
         values["weight"] = pair.weight
     extra = {"score_gap": pair.score_gap, "p_chosen": pair.p_chosen}

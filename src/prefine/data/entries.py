@@ -10,8 +10,17 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from prefine.data.import_report import ImportReport, UselessRow
-from prefine.data.layouts.protocol import PROMPT_NAMES, SourceRow, has, number, rest, show
-from prefine.data.messages import messages_of, reason, storable, structured
+from prefine.data.layouts.protocol import (
+    PROMPT_NAMES,
+    SourceRow,
+    has,
+    is_missing,
+    no_vote,
+    optional_number,
+    rest,
+    show,
+)
+from prefine.data.messages import messages_of, reason, refuse_media, storable, structured
 from prefine.errors import DataError
 from prefine.records import Completion, PreferencePair, Prompt, content_hash
 from prefine.run.rows import pair_of
@@ -19,12 +28,14 @@ from prefine.run.rows import pair_of
 Item = TypeVar("Item")
 Answers = tuple[Prompt, list[Completion]]
 
+_ANSWERS = ("completions", "chosen", "rejected")
+_REPEATS = "all answers begin with the prompt"
 _TEXT_NAMES = ("text", "content", "completion", "message")
 _PAIR_EXTRAS = ("weight", "score_gap", "p_chosen")
 _STORED_PAIR = "prefine_extra"
 _SCORE = re.compile(
-    r"(?:(?:avg_)?(?:score|rating)[_-](?:chosen|rejected)|"
-    r"(?:chosen|rejected)[_-](?:avg_)?(?:score|rating))\Z"
+    r"(?:(?:avg_)?(?:score|rating|reward)[_-](?:chosen|rejected)|"
+    r"(?:chosen|rejected)[_-](?:avg_)?(?:score|rating|reward))\Z"
 )
 _EQUALLY_GOOD = "both answers are equally good, which is no preference: remove the row"
 # Arguments of `apply_chat_template` itself, or given by us.
@@ -104,7 +115,9 @@ def pairs(
     report = report or ImportReport()
     preferred: dict[str, str] = {}
     for where, pair in _useful(rows, report, "pair", pair_of_row, lambda pair: pair.prompt):
-        sides = [pair.chosen.message.chat(), pair.rejected.message.chat()]
+        sides = [
+            [message.chat() for message in one.messages] for one in (pair.chosen, pair.rejected)
+        ]
         opposite = preferred.get(content_hash(pair.prompt.id, *reversed(sides)))
         if opposite is not None:
             report.remark(
@@ -128,6 +141,7 @@ def _useful(
     seen: dict[str, str] = {}
     for row in rows:
         report.read += 1
+        report.layouts[row.layout] += 1
         try:
             if row.useless is not None:
                 raise row.useless
@@ -159,28 +173,21 @@ def pair_of_row(row: SourceRow, report: ImportReport) -> PreferencePair:
     """
     if _STORED_PAIR in row.values:
         return _stored_pair(row)
-    for side in ("chosen", "rejected"):
-        if side not in row.values:
-            remedy = "map it with columns, or add it to this row if the others have it"
-            if "completions" in row.values:
-                remedy = (
-                    "these rows are read with completions: (import: --as completions), and a "
-                    "judge such as recorded"
-                )
-            raise DataError(f"{row.where}: no column {side!r}; {has(row.values)}; {remedy}")
-    prompt = _prompt(row, report, used=("chosen", "rejected", *_PAIR_EXTRAS))
+    row = _with_two_sides(row)
+    prompt = _prompt(row, report, used=_PAIR_EXTRAS)
     chosen, rejected = (
         _completion(prompt, index, {"text": row.values[side]}, f"{row.where}, {side}", report)
         for index, side in enumerate(("chosen", "rejected"))
     )
-    if chosen.message == rejected.message:
+    _remark_repeated_prompt(prompt, [chosen, rejected], row.where, report)
+    if chosen.messages == rejected.messages:
         raise UselessRow(
             "identical answers",
             f"{row.where}: chosen and rejected are the same text {show(chosen.text)}; a pair needs "
             "two different answers: remove the row",
         )
     extra = {name: row.values[name] for name in _PAIR_EXTRAS if row.values.get(name) is not None}
-    if "score_gap" not in extra and (gap := _score_gap(row)) is not None:
+    if "score_gap" not in extra and (gap := _score_gap(row, report)) is not None:
         extra["score_gap"] = gap
     tie = UselessRow("tie", f"{row.where}: {_EQUALLY_GOOD}")
     if extra.get("p_chosen") in (0.5, "0.5"):
@@ -215,37 +222,107 @@ def _stored_pair(row: SourceRow) -> PreferencePair:
     )
 
 
-def _score_gap(row: SourceRow) -> float | None:
-    """Return the score of the chosen answer minus that of the rejected one, if there are scores."""
-    for name in filter(_SCORE.match, row.values):
-        chosen = name.replace("rejected", "chosen")
-        rejected = name.replace("chosen", "rejected")
-        if missing := {chosen, rejected} - row.values.keys():
-            raise DataError(
-                f"{row.where}: no column {missing.pop()!r} beside {name!r}; {has(row.values)}; "
-                f"add it, or map {name!r} to a name of another kind with columns"
+def _with_two_sides(row: SourceRow) -> SourceRow:
+    """Return the row with chosen and rejected; of two answers with grades, the higher is chosen.
+
+    Raises:
+        UselessRow: The two grades are equal, or one is missing.
+        DataError: There are no two sides.
+    """
+    missing = [side for side in ("chosen", "rejected") if side not in row.values]
+    if not missing:
+        return row
+    answers = row.values.get("completions")
+    graded = isinstance(answers, list) and any(_has_grade(one) for one in answers)
+    if not isinstance(answers, list) or not graded or len(answers) != 2 or len(missing) != 2:
+        remedy = "map it with columns, or add it to this row if the others have it"
+        if "completions" in row.values:
+            remedy = (
+                "two answers with different grades are a pair; others are read with completions: "
+                "(import: --as completions), and a judge such as recorded"
             )
-        if row.values[chosen] is None and row.values[rejected] is None:
+        raise DataError(f"{row.where}: no column {missing[0]!r}; {has(row.values)}; {remedy}")
+    grades = [
+        optional_number(SourceRow(row.where, one), "grade") if isinstance(one, dict) else None
+        for one in answers
+    ]
+    if grades[0] is None or grades[1] is None:
+        raise no_vote(row._replace(values={"grade": None}), "grade")
+    if grades[0] == grades[1]:
+        raise UselessRow("tie", f"{row.where}: both grades are {grades[0]}: {_EQUALLY_GOOD}")
+    sides = answers if grades[0] > grades[1] else answers[::-1]
+    texts = [next((one[name] for name in _TEXT_NAMES if name in one), None) for one in sides]
+    gap = {"score_gap": abs(grades[0] - grades[1])}
+    return row._replace(values=row.values | gap | {"chosen": texts[0], "rejected": texts[1]})
+
+
+def _has_grade(answer: Any) -> bool:
+    return isinstance(answer, dict) and "grade" in answer
+
+
+def _remark_repeated_prompt(
+    prompt: Prompt, answers: list[Completion], where: str, report: ImportReport
+) -> None:
+    """Count a row whose answers all begin with the text of the prompt.
+
+    One answer may well quote its question, and any number may begin with one word.
+    """
+    asked = prompt.text.strip()
+    if len(answers) < 2 or len(asked.split()) < 2:
+        return
+    if all(answer.text.lstrip().startswith(asked) for answer in answers):
+        report.remark(
+            "both answers begin with the prompt" if len(answers) == 2 else _REPEATS,
+            f"{where}: the answers begin with the prompt's text {show(asked)}, which would be "
+            "trained on as if the model had written it: cut it off",
+            where,
+        )
+
+
+def _score_gap(row: SourceRow, report: ImportReport) -> float | None:
+    """Return the score of the chosen answer minus that of the rejected one, if there are scores.
+
+    A pair with one score is kept without a gap, and counted: few losses read it.
+    """
+    scores = filter(_SCORE.match, row.values)
+    pairs_of_names = dict.fromkeys(
+        (name.replace("rejected", "chosen"), name.replace("chosen", "rejected")) for name in scores
+    )
+    for names in pairs_of_names:
+        for name, other in (names, names[::-1]):
+            if name not in row.values:
+                raise DataError(
+                    f"{row.where}: no column {name!r} beside {other!r}; {has(row.values)}; "
+                    f"add it, or map {other!r} to a name of another kind with columns"
+                )
+        says = f"{row.where}: " + " and ".join(f"{one} {row.values[one]}" for one in names)
+        chosen, rejected = (optional_number(row, one) for one in names)
+        if chosen is None and rejected is None:
             continue
-        gap = number(row, chosen) - number(row, rejected)
-        says = f"{row.where}: {chosen} {row.values[chosen]} and {rejected} {row.values[rejected]}"
-        if gap == 0:
+        if chosen is None or rejected is None:
+            report.remark(
+                "without a score_gap: one of two scores is missing",
+                f"{says}: fill the missing one, or remove both",
+                row.where,
+            )
+            continue
+        if chosen == rejected:
             raise UselessRow("tie", f"{says}: {_EQUALLY_GOOD}")
-        if gap < 0:
+        if chosen < rejected:
             raise UselessRow(
                 "scores say the opposite", f"{says}: swap the sides, or remove the row"
             )
-        return gap
+        return chosen - rejected
     return None
 
 
 def _prompt_of_row(row: SourceRow, report: ImportReport) -> Prompt:
     if _STORED_PAIR in row.values:
         return _stored_pair(row).prompt
-    return _prompt(row, report, used=("completions", "chosen", "rejected"))
+    return _prompt(row, report)
 
 
-def _prompt(row: SourceRow, report: ImportReport, *, used: tuple[str, ...]) -> Prompt:
+def _prompt(row: SourceRow, report: ImportReport, *, used: tuple[str, ...] = ()) -> Prompt:
     present = [name for name in PROMPT_NAMES if name in row.values]
     if not present:
         raise DataError(
@@ -272,7 +349,8 @@ def _prompt(row: SourceRow, report: ImportReport, *, used: tuple[str, ...]) -> P
             "itself; only arguments of the template itself belong there, such as enable_thinking: "
             "remove it"
         )
-    metadata = rest(row.values, name, "tools", "chat_template_kwargs", *used)
+    refuse_media(row.values, row.where)
+    metadata = rest(row.values, name, "tools", "chat_template_kwargs", *_ANSWERS, *used)
     try:
         return Prompt.make(
             messages,
@@ -290,7 +368,7 @@ def _answers_of_row(row: SourceRow, report: ImportReport) -> Answers:
         raise DataError(
             f"{row.where}: no column 'completions'; {has(row.values)}; map it with columns"
         )
-    prompt = _prompt(row, report, used=("completions",))
+    prompt = _prompt(row, report)
     items = row.values["completions"]
     if not isinstance(items, list):
         raise DataError(f"{row.where}: completions must be a list, got {show(items)}")
@@ -299,7 +377,14 @@ def _answers_of_row(row: SourceRow, report: ImportReport) -> Answers:
     for place, item in enumerate(items):
         where = row.places[place] if row.places else f"{row.where}, completion {place}"
         try:
-            found.append(_completion(prompt, len(found), item, where, report))
+            answer = _completion(prompt, len(found), _null_as_empty(item), where, report)
+            if answer.earlier_turns:
+                raise UselessRow(
+                    "answer of several turns",
+                    f"{where}: an answer of {len(answer.messages)} turns cannot be judged; pairs "
+                    "may have them: read the rows as pairs, or move earlier turns into the prompt",
+                )
+            found.append(answer)
         except UselessRow as useless:
             report.drop(useless, where)
     if not found:
@@ -307,7 +392,18 @@ def _answers_of_row(row: SourceRow, report: ImportReport) -> Answers:
             "no answer left",
             f"{row.where}: completions has no text at all ({show(items)}); remove the row",
         )
+    _remark_repeated_prompt(prompt, found, row.where, report)
     return prompt, found
+
+
+def _null_as_empty(item: Any) -> Any:
+    """Return an answer with an empty text for the null that a generator writes of a failed call."""
+    if is_missing(item):
+        return ""
+    if not isinstance(item, dict):
+        return item
+    name = next((name for name in _TEXT_NAMES if name in item), None)
+    return item if name is None or not is_missing(item[name]) else item | {name: ""}
 
 
 def _completion(
@@ -321,23 +417,24 @@ def _completion(
         raise DataError(
             f"{where}: no field 'text' (nor {', '.join(_TEXT_NAMES[1:])}); {has(values)}"
         )
-    messages = messages_of(values[name], where, role="assistant", report=report)
-    if len(messages) != 1 or messages[0].role != "assistant":
+    *earlier, message = messages_of(values[name], where, role="assistant", report=report)
+    if (earlier or [message])[0].role != "assistant" or message.role != "assistant":
         raise DataError(
-            f"{where}: an answer must be one assistant turn, got roles "
-            f"{[message.role for message in messages]}; move earlier turns into the prompt, or "
-            "name a layout whose answers repeat the prompt"
+            f"{where}: an answer must be one assistant turn, or turns that begin and end with one, "
+            f"got roles {[turn.role for turn in (*earlier, message)]}; move earlier turns into the "
+            "prompt, or name a layout whose answers repeat the prompt"
         )
-    (message,) = messages
+    turns = [turn.chat() for turn in (*earlier, message)]
     model = values.get("model") or ""
     metadata = rest(values, name, "model", "finish_reason")
     try:
         return Completion.model_validate(
             {
-                "id": content_hash(prompt.id, index, str(model), message.chat()),
+                "id": content_hash(prompt.id, index, str(model), turns if earlier else turns[0]),
                 "prompt_id": prompt.id,
                 "sample_index": index,
                 "message": message,
+                "earlier_turns": earlier,
                 "model": model,
                 "finish_reason": values.get("finish_reason") or "unknown",
                 "metadata": storable(metadata, where, report),

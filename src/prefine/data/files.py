@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from prefine.data.compression import SUFFIXES
 from prefine.data.formats import READERS, Format, decode_utf8, parse_json
 from prefine.data.layouts.protocol import SourceRow
 from prefine.errors import ConfigError, DataError
 
 _BY_SUFFIX: dict[str, Format] = {
     ".jsonl": "jsonl",
-    ".jsonl.gz": "jsonl",
     ".ndjson": "jsonl",
     ".json": "json",
     ".csv": "csv",
@@ -108,7 +108,10 @@ def _parts(folder: Path, format: Format | None) -> list[Path]:
 
 
 def _suffix(path: Path) -> str:
+    """Return the ending that tells the format, without that of a compression behind it."""
     name = path.name.lower()
+    compressed = next(filter(name.endswith, SUFFIXES), "")
+    name = name.removesuffix(compressed)
     return max(filter(name.endswith, _BY_SUFFIX), key=len, default="")
 
 

@@ -1,12 +1,9 @@
 """Rows of one file as they are: JSON Lines, JSON, CSV, Parquet or Arrow."""
 
 import csv
-import gzip
 import io
 import json
 import math
-import re
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from datetime import date, time, timedelta
@@ -14,6 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from prefine.data.compression import check_unpacked, opened
 from prefine.data.layouts.protocol import SourceRow, show
 from prefine.errors import DataError
 
@@ -25,11 +23,8 @@ _FIRST_CHARACTERS = 80
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 # Python writes these constants, which JSON does not have. NaN counts as a missing value.
 _CONSTANTS = {"NaN": None, "Infinity": float("inf"), "-Infinity": float("-inf")}
-# Cells of a CSV file are texts, except in these columns and where a list of messages is recognised.
-_STRUCTURED = {"completions", "tools", "chat_template_kwargs", "models", "choices", "turns"}
+# Cells of a CSV file are texts; an empty one in these columns is a missing value.
 _OPTIONAL = {"weight", "score_gap", "p_chosen", "tools", "chat_template_kwargs"}
-# What str() makes of messages; a table of objects that was written as CSV is full of it.
-_PYTHON_MESSAGES = re.compile(r"\[?\s*\{'(role|content)':")
 
 
 def decode_utf8(data: bytes, where: str) -> str:
@@ -94,29 +89,26 @@ def _object_row(value: Any, where: str) -> SourceRow:
 
 def _jsonl(path: Path) -> Iterator[SourceRow]:
     # Lines end at \n only: texts contain U+2028 and the like, at which str.splitlines would cut.
-    with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as lines:
+    with opened(path) as lines:
         number = 0
-        try:
-            while line := lines.readline(MAX_LINE_BYTES + 1):
-                number += 1
-                where = f"{path}, line {number}"
-                if len(line) > MAX_LINE_BYTES:
-                    raise DataError(
-                        f"{where}: longer than {MAX_LINE_BYTES // 2**20} MiB; is this one JSON "
-                        "object a line?"
-                    )
-                if number == 1:
-                    line = line.removeprefix(_BYTE_ORDER_MARK)
-                if line.strip():
-                    yield _object_row(parse_json(decode_utf8(line, where), where), where)
-        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise DataError(
-                f"{path}, after line {number}: damaged gzip ({error}); compress the file again"
-            ) from error
+        while line := lines.readline(MAX_LINE_BYTES + 1):
+            number += 1
+            where = f"{path}, line {number}"
+            if len(line) > MAX_LINE_BYTES:
+                raise DataError(
+                    f"{where}: longer than {MAX_LINE_BYTES // 2**20} MiB; is this one JSON object "
+                    "a line?"
+                )
+            if number == 1:
+                line = line.removeprefix(_BYTE_ORDER_MARK)
+            if line.strip():
+                yield _object_row(parse_json(decode_utf8(line, where), where), where)
 
 
 def _json(path: Path) -> Iterator[SourceRow]:
-    text = decode_utf8(path.read_bytes().removeprefix(_BYTE_ORDER_MARK), str(path))
+    with opened(path) as file:
+        content = file.read().removeprefix(_BYTE_ORDER_MARK)
+    text = decode_utf8(content, str(path))
     try:
         value = parse_json(text, str(path))
     except DataError as error:
@@ -144,7 +136,7 @@ def _json(path: Path) -> Iterator[SourceRow]:
 def _csv(path: Path) -> Iterator[SourceRow]:
     # The module's own limit is 128 KiB, which one long answer exceeds.
     csv.field_size_limit(MAX_LINE_BYTES)
-    with path.open("rb") as binary:
+    with opened(path) as binary:
         text = io.TextIOWrapper(binary, encoding="utf-8-sig", newline="")
         reader = csv.reader(text, strict=True)
         number = 0
@@ -162,7 +154,7 @@ def _csv(path: Path) -> Iterator[SourceRow]:
                         f"({', '.join(names)}); quote cells that hold commas or line ends"
                     )
                 columns = zip(names, cells, strict=True)
-                yield SourceRow(where, {name: _cell(name, cell, where) for name, cell in columns})
+                yield SourceRow(where, {name: _cell(name, cell) for name, cell in columns})
                 number += 1
         except UnicodeDecodeError as error:
             raise DataError(
@@ -173,23 +165,8 @@ def _csv(path: Path) -> Iterator[SourceRow]:
             raise DataError(f"{path}, line {reader.line_num}: not valid CSV ({error})") from error
 
 
-def _cell(name: str, cell: str, where: str) -> Any:
-    if not cell and name in _OPTIONAL:
-        return None
-    if _PYTHON_MESSAGES.match(cell):
-        raise DataError(
-            f"{where}: the cell {name} holds messages as Python prints them ({cell[:40]!r}), not "
-            "as JSON; write the table as JSON Lines or Parquet"
-        )
-    if cell[:1] not in ("[", "{"):
-        return cell
-    try:
-        value = json.loads(cell)
-    except (ValueError, RecursionError):
-        return cell
-    items = value if isinstance(value, list) else [value]
-    messages = bool(items) and all(isinstance(item, dict) and "role" in item for item in items)
-    return value if messages or name in _STRUCTURED else cell
+def _cell(name: str, cell: str) -> str | None:
+    return None if not cell and name in _OPTIONAL else cell
 
 
 def _parquet(path: Path) -> Iterator[SourceRow]:
@@ -197,6 +174,7 @@ def _parquet(path: Path) -> Iterator[SourceRow]:
 
     def batches() -> Iterator[Any]:
         with closing(pq.ParquetFile(path)) as parquet:
+            _check_names(parquet.schema_arrow.names, path)
             yield from parquet.iter_batches(batch_size=_ROWS_AT_A_TIME)
 
     return _rows_of_batches(batches(), path, "Parquet")
@@ -215,15 +193,27 @@ def _arrow(path: Path) -> Iterator[SourceRow]:
                 source.seek(0)
                 found = pa.ipc.open_stream(source)
             for batch in found:
+                _check_names(batch.schema.names, path)
                 for start in range(0, len(batch), _ROWS_AT_A_TIME):
                     yield batch.slice(start, _ROWS_AT_A_TIME)
 
     return _rows_of_batches(batches(), path, "Arrow")
 
 
+def _check_names(names: list[str], path: Path) -> None:
+    """Raise DataError if two columns have one name: a row would keep the last of them."""
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DataError(
+            f"{path}: {' and '.join(map(repr, twice))} is the name of several columns; rename or "
+            "drop all but one"
+        )
+
+
 def _rows_of_batches(batches: Iterable[Any], path: Path, kind: str) -> Iterator[SourceRow]:
     import pyarrow as pa
 
+    check_unpacked(path, kind)
     number = 0
     try:
         for batch in batches:

@@ -31,6 +31,7 @@ class ImportReport:
         self.strict = strict
         self.read = 0
         self.kept = 0
+        self.layouts: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
         self.remarked: Counter[str] = Counter()
         self._places: dict[str, list[str]] = {}
@@ -52,6 +53,14 @@ class ImportReport:
         places = self._places.setdefault(row.reason, [])
         if len(places) < _PLACES:
             places.append(where)
+
+    def recognised(self) -> tuple[str, ...]:
+        """One line for each layout other than our own columns, with the rows that came in it."""
+        return tuple(
+            f"recognised: {count:,} rows of the layout {layout}"
+            for layout, count in self.layouts.items()
+            if layout != "prefine"
+        )
 
     def notes(self) -> tuple[str, ...]:
         """One line for each reason, with the first places."""

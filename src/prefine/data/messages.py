@@ -6,13 +6,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from prefine.data.cells import plain_message
 from prefine.data.import_report import ImportReport, UselessRow
 from prefine.data.layouts.protocol import has, is_conversation, show
 from prefine.errors import DataError
 from prefine.records import Message
 
 _REASONING = ("reasoning_content", "thinking")
-_ROLES = {"developer": "system"}
+_MEDIA = ("image", "images", "video", "videos", "audio", "audios")
 
 
 def messages_of(value: Any, where: str, *, role: str, report: ImportReport) -> tuple[Message, ...]:
@@ -44,9 +45,13 @@ def messages_of(value: Any, where: str, *, role: str, report: ImportReport) -> t
     except ValidationError as error:
         raise DataError(f"{where}: {reason(error)}") from error
     for message in messages:
-        if not message.content.strip() and not message.tool_calls:
+        # A system turn without a text is one that some templates write; a tool may return nothing.
+        last = message is messages[-1]
+        may_be_empty = message.role == "tool" or (message.role == "system" and not last)
+        if not message.content.strip() and not message.tool_calls and not may_be_empty:
+            whole = "prompt" if role == "user" else "answer"
             raise UselessRow(
-                "empty prompt" if role == "user" else "empty answer",
+                f"empty {whole if last else 'turn'}",
                 f"{where}: the text is empty ({show(message.content)}); remove the row or fill it",
             )
         try:
@@ -58,6 +63,18 @@ def messages_of(value: Any, where: str, *, role: str, report: ImportReport) -> t
                 "emoji: repair or remove the row"
             ) from error
     return messages
+
+
+def refuse_media(values: Mapping[str, Any], where: str) -> None:
+    """Raise DataError if a row or a message has pictures or sounds, which nothing here can read."""
+    for name in _MEDIA:
+        value = values.get(name)
+        if isinstance(value, str | list | dict) and value:
+            raise DataError(
+                f"{where}: {name} holds {show(value)}; images, sounds and videos cannot be read, "
+                "and the text alone would be another question: remove the row, or the column if "
+                "the text does not need it"
+            )
 
 
 def structured(value: Any) -> Any:
@@ -101,6 +118,8 @@ def reason(error: Exception) -> str:
 
 def _as_our_message(message: dict[str, Any], where: str, report: ImportReport) -> dict[str, Any]:
     """Convert a message of a chat service or table: other names, parts of text, None."""
+    message = plain_message(message)
+    refuse_media(message, where)
     # A field that only other rows have is None, or an empty list.
     known = {name: value for name, value in message.items() if value is not None and value != []}
     if "role" not in known:
@@ -111,13 +130,11 @@ def _as_our_message(message: dict[str, Any], where: str, report: ImportReport) -
     for name in _REASONING:
         if isinstance(known.get(name), str):
             known.setdefault("reasoning", known[name])
-    if isinstance(known["role"], str):
-        known["role"] = _ROLES.get(known["role"], known["role"])
     if "tool_calls" in known:
         known["tool_calls"] = _without_none(known["tool_calls"])
         known.setdefault("content", "")  # a call needs no text
-    elif message.get("content") == []:
-        known["content"] = ""
+    elif "content" in message:
+        known.setdefault("content", "")
     if isinstance(known.get("content"), list):
         known["content"] = _joined(known["content"], where)
     for name in set(known) - set(Message.model_fields) - set(_REASONING):

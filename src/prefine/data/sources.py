@@ -14,7 +14,7 @@ from prefine.data.formats import Format, as_json
 from prefine.data.layouts.answers import question_of
 from prefine.data.layouts.prompts import put_aside
 from prefine.data.layouts.protocol import PROMPT_NAMES, SourceRow, rest
-from prefine.data.layouts.table import BY_NAME, LayoutName, convert, recognise
+from prefine.data.layouts.table import BY_NAME, LayoutName, as_read, convert, recognise
 from prefine.errors import ConfigError, DataError, PrefineError
 
 Columns = dict[str, str]
@@ -91,7 +91,7 @@ def shaped(
         ConfigError: The layout needs `questions`.
         DataError: A row is not what its layout says; or two layouts fit.
     """
-    renamed = _renamed(rows, columns or {})
+    renamed = map(as_read, _renamed(rows, columns or {}))
     first = next(renamed, None)
     if first is None:
         return
@@ -101,7 +101,7 @@ def shaped(
             f"{first.where}: the layout {kind.name} has no questions in it; name the file that has "
             "them with questions: path/to/question.jsonl"
         )
-    known = {} if questions is None else dict(map(question_of, rows_in(files_at(questions, None))))
+    known = {} if questions is None else dict(_questions(questions))
     converted = (convert(kind, row, known) for row in chain([first], renamed))
     # A row usually has all answers of its prompt. Where another row has more, merge them.
     merged = "completions" in first.values and "chosen" not in first.values
@@ -111,6 +111,10 @@ def shaped(
     from prefine.data.grouping import by_prompt
 
     yield from by_prompt(converted, limit) if kind.grouped else by_prompt(islice(converted, limit))
+
+
+def _questions(path: Path) -> Iterator[tuple[str, Any]]:
+    return (question_of(as_read(row)) for row in rows_in(files_at(path, None)))
 
 
 def open_source(component: Component, *, where: str) -> Callable[[], Iterator[SourceRow]]:

@@ -1,20 +1,22 @@
 """Ask calls in batches through the call engine, the same way for every judge."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 
-from prefine.calls.protocol import A, Asker, Batch, Call, Failure, P
+from prefine.calls.protocol import A, Asker, Backend, Batch, Call, Failure, P
 
 
-def ask_in_batches(
+async def ask_in_batches(
     asker: Asker,
     calls: Sequence[Call[P]],
     kind: type[A],
-    answer: Callable[[Sequence[Call[P]]], Mapping[str, A | Failure]],
+    answer: Callable[
+        [Sequence[Call[P]]], Mapping[str, A | Failure] | Awaitable[Mapping[str, A | Failure]]
+    ],
     *,
     size: int,
     batches_matter: bool,
-    concurrency: int = 1,
+    backend: Backend,
 ) -> dict[str, A | Failure]:
     """Return the answers by key.
 
@@ -22,10 +24,10 @@ def ask_in_batches(
         asker: The engine.
         calls: The calls; equal keys are asked once.
         kind: The record that an answer is.
-        answer: Answers one batch, by key.
+        answer: Answers one batch, by key; blocks unless it is a coroutine function.
         size: Calls per batch.
         batches_matter: An answer may depend on the rest of its batch.
-        concurrency: Batches in flight.
+        backend: Who answers.
     """
 
     def batches(open_calls: list[Call[P]]) -> Iterator[Batch[A]]:
@@ -36,10 +38,6 @@ def ask_in_batches(
         for start in range(0, len(asked), size):
             batch = asked[start : start + size]
             if keys := [call.key for call in batch if call.key in still_open]:
-                yield Batch(keys, partial(answers_to, batch, keys))
+                yield Batch(keys, partial(answer, batch))
 
-    def answers_to(batch: Sequence[Call[P]], keys: Sequence[str]) -> dict[str, A | Failure]:
-        answers = answer(batch)
-        return {key: answers[key] for key in keys}
-
-    return asker.ask(calls, kind, batches, concurrency=concurrency)
+    return await asker.ask(calls, kind, batches, backend=backend)

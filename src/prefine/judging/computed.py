@@ -17,7 +17,8 @@ class JournaledJudge:
     """A `ComputedJudge` whose verdicts go through the call engine.
 
     Args:
-        judge: Compares; if it can score as well, the object has a method `rate`.
+        judge: Compares; if it can score as well, the object has a method `rate`. It is asked in
+            one thread, unless it says by `concurrency` in how many it may be asked.
     """
 
     notes: tuple[str, ...] = ()
@@ -26,24 +27,26 @@ class JournaledJudge:
         self._judge = judge
         self.fingerprint = judge.fingerprint
         self.first_slot_bias = judge.first_slot_bias
+        self.concurrency: int = getattr(judge, "concurrency", 1)
         if isinstance(judge, ComputedScorer):
             # The judge's fingerprint stands for its settings and its code.
             options = {"judge": judge.fingerprint}
             scorer = FunctionScorer(judge.score, name="score", options=options, source="")
+            scorer.concurrency = self.concurrency
             self.rate = ScoreJudge(scorer, temperature=1).rate
 
     def check(self, prompt: Prompt, completions: list[Completion]) -> None:
         """Raise DataError if the judge cannot work on this prompt's completions."""
         self._judge.check(prompt, completions)
 
-    def judge(self, asker: Asker, matchups: Sequence[Matchup]) -> list[Judgment]:
+    async def judge(self, asker: Asker, matchups: Sequence[Matchup]) -> list[Judgment]:
         """Return one judgment per matchup, in order."""
         calls = [
             Call(judgment_key(self.fingerprint, matchup, extra_key=metadata_key(*matchup)), matchup)
             for matchup in matchups
         ]
-        answers = ask_in_batches(
-            asker, calls, Judgment, self._answers, size=_BATCH, batches_matter=False
+        answers = await ask_in_batches(
+            asker, calls, Judgment, self._answers, size=_BATCH, batches_matter=False, backend=self
         )
         return judgments(self.fingerprint, calls, answers)
 

@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from prefine.calls.protocol import Asker, Call, Failure
+from prefine.calls.threads import in_threads
 from prefine.config.components import Nested
 from prefine.errors import ConfigError
 from prefine.judges import prompts, verdicts
@@ -62,6 +64,7 @@ class PairwiseJudge:
         seed: Annotated[int, Field(ge=0)] = 0,
     ) -> None:
         self._model = required(model(), Replies, what="judge.model.name: this backend")
+        self._respond = in_threads(self._model.respond, self._model.concurrency)
         self._template = _template(prompt, prompt_file, rubric)
         self._rubric = rubric
         self._answer = answer
@@ -77,7 +80,7 @@ class PairwiseJudge:
         # A template that cannot be rendered is found now, not at the first call.
         self._conversation(_PROBE, "label")
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Hash of the model, the prompt's text and how the reply is read."""
         return content_hash(
@@ -93,6 +96,11 @@ class PairwiseJudge:
             prompts.LAYOUT_VERSION,
             verdicts.PARSER_VERSION,
         )
+
+    @property
+    def concurrency(self) -> int:
+        """The model's, if it answers conversations one by one."""
+        return self._model.concurrency if self._model.conversations_per_batch == 1 else 1
 
     @property
     def label(self) -> str:
@@ -123,29 +131,29 @@ class PairwiseJudge:
         """Raise before any work if the model's settings or folder cannot be used."""
         check_model(self._model)
 
-    def judge(self, asker: Asker, matchups: Sequence[Matchup]) -> list[Judgment]:
+    async def judge(self, asker: Asker, matchups: Sequence[Matchup]) -> list[Judgment]:
         """Return one judgment per matchup, in order."""
         fingerprint = self.fingerprint
         calls = [Call(judgment_key(fingerprint, matchup), matchup) for matchup in matchups]
         # Prompts of one length together waste least on padding.
         ordered = sorted(calls, key=lambda call: (_length(call.payload), call.key))
-        answers = ask_in_batches(
+        answers = await ask_in_batches(
             asker,
             ordered,
             Judgment,
             self._answers,
             size=self._model.conversations_per_batch,
             batches_matter=True,
-            concurrency=self._model.concurrency,
+            backend=self._model,
         )
         return judgments(fingerprint, calls, answers)
 
-    def _answers(self, calls: Sequence[Call[Matchup]]) -> Mapping[str, Judgment | Failure]:
+    async def _answers(self, calls: Sequence[Call[Matchup]]) -> Mapping[str, Judgment | Failure]:
         if self._reads_text:
-            return self._in_text(calls, {})
-        replies = self._ask(calls, "label")
+            return await self._in_text(calls, {})
+        replies = await self._ask(calls, "label")
         answers = {
-            call.key: self._judgment(call.payload, reply, "label", Usage())
+            call.key: await self._judgment(call.payload, reply, "label", Usage())
             for call, reply in zip(calls, replies, strict=True)
         }
         self._labels_work |= any(
@@ -164,28 +172,33 @@ class PairwiseJudge:
             for call, reply in zip(calls, replies, strict=True)
             if isinstance(reply, Reply) or reply.reason.startswith(_REFUSES_ONE_TOKEN)
         ]
-        return {**answers, **self._in_text(again, {c.key: answers[c.key].usage for c in again})}
+        spent = {call.key: answers[call.key].usage for call in again}
+        return {**answers, **await self._in_text(again, spent)}
 
-    def _in_text(
+    async def _in_text(
         self, calls: Sequence[Call[Matchup]], spent: Mapping[str, Usage]
     ) -> dict[str, Judgment | Failure]:
         """Return answers from reasoned text; `spent` is the usage of each call so far."""
+        replies = await self._ask(calls, "text") if calls else ()
         answers = {
-            call.key: self._judgment(call.payload, reply, "text", spent.get(call.key, Usage()))
-            for call, reply in zip(calls, self._ask(calls, "text") if calls else (), strict=True)
+            call.key: await self._judgment(
+                call.payload, reply, "text", spent.get(call.key, Usage())
+            )
+            for call, reply in zip(calls, replies, strict=True)
         }
         self._reads_text |= any(isinstance(answer, Judgment) for answer in answers.values())
         return answers
 
-    def _ask(
+    async def _ask(
         self, calls: Sequence[Call[Matchup]], style: prompts.Style
     ) -> Sequence[Reply | Failure]:
-        return self._respond([self._conversation(call.payload, style) for call in calls], style)
+        conversations = [self._conversation(call.payload, style) for call in calls]
+        return await self._replies(conversations, style)
 
-    def _respond(
+    async def _replies(
         self, conversations: Sequence[tuple[Message, ...]], style: prompts.Style
     ) -> Sequence[Reply | Failure]:
-        return self._model.respond(
+        return await self._respond(
             conversations,
             max_new_tokens=1 if style == "label" else self._max_new_tokens,
             temperature=self._temperature,
@@ -193,7 +206,7 @@ class PairwiseJudge:
             first_token=style == "label",
         )
 
-    def _judgment(
+    async def _judgment(
         self, matchup: Matchup, reply: Reply | Failure, style: prompts.Style, spent: Usage
     ) -> Judgment | Failure:
         if isinstance(reply, Failure):
@@ -204,7 +217,7 @@ class PairwiseJudge:
             return Failure(_CUT, spent)
         verdict, raw = self._read(matchup, reply), reply.text
         if verdict.p_first is None and style == "text":
-            again = self._repaired(matchup, reply)
+            again = await self._repaired(matchup, reply)
             if isinstance(again, Failure):
                 return Failure(again.reason, spent + again.usage)
             verdict, raw = self._read(matchup, again), f"{raw}\n\n{again.text}"
@@ -222,14 +235,14 @@ class PairwiseJudge:
             usage=spent,
         )
 
-    def _repaired(self, matchup: Matchup, reply: Reply) -> Reply | Failure:
+    async def _repaired(self, matchup: Matchup, reply: Reply) -> Reply | Failure:
         """Ask once more for the verdict that a reasoned reply lacks."""
         conversation = (
             *self._conversation(matchup, "text"),
             Message(role="assistant", content=reply.text),
             Message(role="user", content=_REPAIR),
         )
-        (again,) = self._respond([conversation], "text")
+        (again,) = await self._replies([conversation], "text")
         return again
 
     def _read(self, matchup: Matchup, reply: Reply) -> Verdict:

@@ -29,6 +29,8 @@ class Judge(Protocol):
     `fingerprint` hashes everything that its verdicts depend on; it is part of the journal's keys.
     `first_slot_bias` is the known preference for the first slot, in logits (0 when unknown).
     `notes` are for the user, such as what a server ignores; they grow while the judge is asked.
+    `concurrency` is how many matchups it may judge at a time, each asked by itself. With 1, the
+    prompts of a shard ask together, round by round: it blocks, or its answers depend on batches.
     """
 
     @property
@@ -46,6 +48,11 @@ class Judge(Protocol):
         """Remarks for the user, each once."""
         ...
 
+    @property
+    def concurrency(self) -> int:
+        """Matchups judged at a time, each asked by itself."""
+        ...
+
     def check(self, prompt: Prompt, completions: list[Completion]) -> None:
         """Check before anything is asked that the judge can compare these completions.
 
@@ -58,7 +65,7 @@ class Judge(Protocol):
         """
         ...
 
-    def judge(self, asker: Asker, matchups: Sequence[Matchup]) -> list[Judgment]:
+    async def judge(self, asker: Asker, matchups: Sequence[Matchup]) -> list[Judgment]:
         """Return one judgment per matchup, in order; a failed one has `error` and no `p_first`.
 
         Args:
@@ -76,7 +83,7 @@ class Judge(Protocol):
 class Rater(Protocol):
     """A judge that can also give a completion a number, for the strategies that ask for ratings."""
 
-    def rate(self, asker: Asker, items: Sequence[Answered]) -> list[Score]:
+    async def rate(self, asker: Asker, items: Sequence[Answered]) -> list[Score]:
         """Return one score per item, in order; a failed one has `error` and no value.
 
         Args:

@@ -42,6 +42,11 @@ class Scorer(Protocol):
         ...
 
     @property
+    def concurrency(self) -> int:
+        """Batches scored at a time, each in a thread; 1 where batches matter."""
+        ...
+
+    @property
     def reads_metadata(self) -> bool:
         """True if a score may depend on more than the texts, such as metadata."""
         ...
@@ -63,7 +68,7 @@ class FunctionScorer:
 
     Args:
         function: Takes a `Prompt` and a `Completion`; higher is better, None means that it cannot
-            say.
+            say. It runs in one thread, unless an attribute `concurrency` says in how many.
         name: Its name in the configuration.
         options: The keyword arguments that are bound to it, part of the fingerprint.
         source: The text of its module: a changed function must not find its old scores.
@@ -77,6 +82,7 @@ class FunctionScorer:
         self, function: ScoreFunction, *, name: str, options: Mapping[str, Any], source: str
     ) -> None:
         self._function = function
+        self.concurrency: int = getattr(function, "concurrency", 1)
         self.fingerprint = content_hash(
             "function", name, {key: repr(value) for key, value in options.items()}, source
         )
@@ -107,6 +113,7 @@ class ScoreJudge:
 
     def __init__(self, scorer: Scorer, *, temperature: float) -> None:
         self._scorer = scorer
+        self.concurrency = scorer.concurrency
         self._temperature = temperature
         self._failed: dict[str, Failure] = {}
 
@@ -122,7 +129,7 @@ class ScoreJudge:
         """Raise before any work if the scorer's model cannot be used."""
         check_model(self._scorer)
 
-    def rate(self, asker: Asker, items: Sequence[Answered]) -> list[Score]:
+    async def rate(self, asker: Asker, items: Sequence[Answered]) -> list[Score]:
         """Return one score per item, in order; a failed one has no value and says why."""
         calls = [Call(self._key(item), item) for item in items]
         # A failure is not tried again in the next round of the same run.
@@ -130,13 +137,14 @@ class ScoreJudge:
             (call for call in calls if call.key not in self._failed),
             key=lambda call: (len(call.payload.completion.text), call.key),
         )
-        answers = ask_in_batches(
+        answers = await ask_in_batches(
             asker,
             ordered,
             Score,
             self._answers,
             size=self._scorer.batch_size,
             batches_matter=self._scorer.batches_matter,
+            backend=self._scorer,
         )
         scores = []
         for call in calls:
@@ -151,10 +159,10 @@ class ScoreJudge:
             scores.append(answer)
         return scores
 
-    def judge(self, asker: Asker, matchups: Sequence[Matchup]) -> list[Judgment]:
+    async def judge(self, asker: Asker, matchups: Sequence[Matchup]) -> list[Judgment]:
         """Return one judgment per matchup, in order; it fails where one of the two scores did."""
         items = [Answered(m.prompt, side) for m in matchups for side in (m.first, m.second)]
-        scores = iter(self.rate(asker, items))
+        scores = iter(await self.rate(asker, items))
         return [self._judgment(matchup, next(scores), next(scores)) for matchup in matchups]
 
     def _judgment(self, matchup: Matchup, first: Score, second: Score) -> Judgment:

@@ -5,7 +5,7 @@ be pointed at other weights, `Releases` gives its memory back, `Checks` finds a 
 before any work.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from prefine.calls.protocol import Batch, Call, Failure
@@ -128,8 +128,8 @@ class Replies(Model, Protocol):
         temperature: float | None,
         seed: int,
         first_token: bool,
-    ) -> Sequence[Reply | Failure]:
-        """Return one reply per conversation, in order.
+    ) -> Sequence[Reply | Failure] | Awaitable[Sequence[Reply | Failure]]:
+        """Return one reply per conversation, in order; a coroutine, or a function that blocks.
 
         Args:
             conversations: Messages that end with a user's turn.

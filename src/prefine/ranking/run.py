@@ -1,9 +1,48 @@
 """Running many strategies side by side."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 
 from prefine.ranking.protocol import Answers, Ask, Duel, Outcome, Strategy
+
+
+def rounds(
+    strategies: Mapping[str, Strategy],
+) -> Generator[list[tuple[str, Ask]], Answers, dict[str, Outcome]]:
+    """Advance strategies together, round by round, as one generator.
+
+    It yields the asks of all strategies that are still running, each with its key, in the order of
+    `strategies`; is sent one answer per ask, in the same order; and returns the outcomes by key.
+
+    Args:
+        strategies: Fresh strategies by key, such as a prompt's id.
+
+    Raises:
+        ValueError: The number of answers is wrong, or one is no probability (a duel) or no finite
+            number (a rating).
+    """
+    outcomes: dict[str, Outcome] = {}
+    waiting = {
+        key: step
+        for key, s in strategies.items()
+        if (step := _advance(key, s, None, outcomes)) is not None
+    }
+    while waiting:
+        asks = [(key, ask) for key, round_ in waiting.items() for ask in round_]
+        answers = yield asks
+        if len(answers) != len(asks):
+            raise ValueError(f"{len(asks)} asks, but {len(answers)} answers")
+        for (key, ask), value in zip(asks, answers, strict=True):
+            _check(key, ask, value)
+        start = 0
+        still_waiting: dict[str, list[Ask]] = {}
+        for key, round_ in waiting.items():
+            step = _advance(key, strategies[key], answers[start : start + len(round_)], outcomes)
+            start += len(round_)
+            if step is not None:
+                still_waiting[key] = step
+        waiting = still_waiting
+    return {key: outcomes[key] for key in strategies}
 
 
 def drive(
@@ -21,28 +60,14 @@ def drive(
         ValueError: The number of answers is wrong, or one is no probability (a duel) or no finite
             number (a rating).
     """
-    outcomes: dict[str, Outcome] = {}
-    waiting = {
-        key: step
-        for key, s in strategies.items()
-        if (step := _advance(key, s, None, outcomes)) is not None
-    }
-    while waiting:
-        asks = [(key, ask) for key, round_ in waiting.items() for ask in round_]
-        answers = answer(asks)
-        if len(answers) != len(asks):
-            raise ValueError(f"{len(asks)} asks, but {len(answers)} answers")
-        for (key, ask), value in zip(asks, answers, strict=True):
-            _check(key, ask, value)
-        start = 0
-        still_waiting: dict[str, list[Ask]] = {}
-        for key, round_ in waiting.items():
-            step = _advance(key, strategies[key], answers[start : start + len(round_)], outcomes)
-            start += len(round_)
-            if step is not None:
-                still_waiting[key] = step
-        waiting = still_waiting
-    return {key: outcomes[key] for key in strategies}
+    running = rounds(strategies)
+    try:
+        asks = next(running)
+        while True:
+            asks = running.send(answer(asks))
+    except StopIteration as end:
+        outcomes: dict[str, Outcome] = end.value
+        return outcomes
 
 
 def _advance(

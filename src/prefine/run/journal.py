@@ -1,24 +1,29 @@
 """The journal: every paid answer, on disk before it is used.
 
-One SQLite file with one writer. First a batch's keys are noted as asked, then the batch goes out,
-then its answers are stored, because a key that is noted and has no answer was in flight when the
-run was killed: those calls were perhaps paid for and are asked again, so they are counted. Of
-failures only the cost is stored: the next run asks again.
+One SQLite file with one writer. First a call's key is noted as asked, then the call goes out, then
+its answer is stored, because a key that is noted and has no answer was in flight when the run was
+killed: those calls were perhaps paid for and are asked again, so they are counted. Of failures only
+the cost is stored: the next run asks again.
 """
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+import zlib
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from prefine.atomic import disk_errors
+from prefine.calls.protocol import JournalGroup
 from prefine.errors import ConfigError, DataError, LimitError
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS asked   (key TEXT PRIMARY KEY) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL, checksum INTEGER)
+    WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS failed  (key TEXT NOT NULL, usage TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS failed_key ON failed (key);
+CREATE TABLE IF NOT EXISTS repeats (stage TEXT PRIMARY KEY, calls INTEGER NOT NULL) WITHOUT ROWID;
 """
 _NOT_ALLOWED = (
     sqlite3.SQLITE_CANTOPEN,
@@ -28,10 +33,15 @@ _NOT_ALLOWED = (
     sqlite3.SQLITE_LOCKED,
 )
 _CHUNK = 500  # SQLite's oldest limit on bound variables is 999
+_REMEDY = "Restore it from a backup, or move it away to ask every call again"
 
 
 class Journal:
-    """An append-only map from call key to answer (JSON text)."""
+    """An append-only map from call key to answer (JSON text).
+
+    It may be written in one thread and read in another at the same time, each through a connection
+    of its own: a reader does not wait for the disk.
+    """
 
     what_is_kept = "What was answered is journaled; run the same command again to go on from there"
 
@@ -40,85 +50,121 @@ class Journal:
         with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
         with self._sqlite_errors():
-            self._connection = sqlite3.connect(path, isolation_level=None)
-            # A write-ahead log, synced at every commit: after `store` returns, no kill or power cut
+            self._writer = self._connect()
+            # A write-ahead log, synced at every commit: after `write` returns, no kill or power cut
             # loses an answer, and an unfinished transaction is rolled back on opening.
-            self._connection.execute("PRAGMA journal_mode=WAL")
-            self._connection.execute("PRAGMA synchronous=FULL")
-            self._connection.executescript(_SCHEMA)
+            self._writer.execute("PRAGMA journal_mode=WAL")
+            self._writer.execute("PRAGMA synchronous=FULL")
+            self._writer.executescript(_SCHEMA)
+            columns = {row[1] for row in self._writer.execute("PRAGMA table_info(answers)")}
+            if "checksum" not in columns:  # a journal of before there were any
+                self._writer.execute("ALTER TABLE answers ADD COLUMN checksum INTEGER")
+            self._reader = self._connect()
+            (self._any_failed,) = self._reader.execute(
+                "SELECT EXISTS (SELECT 1 FROM failed)"
+            ).fetchone()
 
     def answers(self, keys: Iterable[str]) -> dict[str, str]:
-        """The stored answers among `keys`."""
-        return {
-            key: answer
-            for key, answer in self._select("SELECT key, answer FROM answers WHERE key IN", keys)
-        }
-
-    def interrupted(self, keys: Iterable[str]) -> int:
-        """Count the `keys` that were asked and never answered: in flight when a run ended."""
-        known = {row[0] for row in self._select("SELECT key FROM asked WHERE key IN", keys)}
-        return len(known - self.answers(known).keys())
-
-    def note_asked(self, keys: Iterable[str]) -> None:
-        """Note that these calls are about to go out."""
-        with self._transaction():
-            self._connection.executemany(
-                "INSERT OR IGNORE INTO asked VALUES (?)", ((key,) for key in keys)
-            )
-
-    def store(self, answers: Mapping[str, str]) -> None:
-        """Keep answers; after this returns they survive a kill.
+        """The stored answers among `keys`.
 
         Raises:
-            LimitError: The disk is full; nothing of this batch is kept, everything earlier is.
+            DataError: An answer is not what was written.
         """
-        with self._transaction():
-            self._connection.executemany(
-                "INSERT INTO answers VALUES (?, ?) ON CONFLICT (key) DO NOTHING", answers.items()
-            )
-
-    def note_failed(self, usages: Mapping[str, str]) -> None:
-        """Take back the note on calls that came back as failures; keep what they cost."""
-        with self._transaction():
-            self._connection.executemany(
-                "DELETE FROM asked WHERE key = ?", ((key,) for key in usages)
-            )
-            self._connection.executemany("INSERT INTO failed VALUES (?, ?)", usages.items())
+        found = {}
+        for key, answer, checksum in self._select(
+            "SELECT key, answer, checksum FROM answers WHERE key IN", keys
+        ):
+            # Answers of before there were checksums have none.
+            if checksum is not None and checksum != _checksum(key, answer):
+                raise DataError(f"{self.path}: answer {key} of this journal is damaged. {_REMEDY}")
+            found[key] = answer
+        return found
 
     def failed_usages(self, keys: Iterable[str]) -> list[str]:
         """The costs of failed attempts at `keys`, each a `Usage` as JSON."""
+        if not self._any_failed:
+            return []
         return [usage for (usage,) in self._select("SELECT usage FROM failed WHERE key IN", keys)]
+
+    def write(self, group: JournalGroup) -> int:
+        """Keep a group; after this returns it survives a kill.
+
+        A failure takes back the note that its call was asked. An answer is never overwritten.
+
+        Returns: How many of `group.asked` were in flight when an earlier run ended.
+
+        Raises:
+            LimitError: The disk is full; nothing of this group is kept, everything earlier is.
+        """
+        write = self._writer.executemany
+        with self._transaction():
+            # Before what is asked: a call may fail and be asked again.
+            if group.failed:
+                self._any_failed = True
+                write("DELETE FROM asked WHERE key = ?", ((key,) for key in group.failed))
+                write("INSERT INTO failed VALUES (?, ?)", group.failed.items())
+            if group.answers:
+                write(
+                    "INSERT INTO answers (key, answer, checksum) VALUES (?, ?, ?) "
+                    "ON CONFLICT (key) DO NOTHING",
+                    ((key, text, _checksum(key, text)) for key, text in group.answers.items()),
+                )
+            if not group.asked:
+                return 0
+            new = write(
+                "INSERT OR IGNORE INTO asked VALUES (?)", ((key,) for key in group.asked)
+            ).rowcount
+            repeated = len(group.asked) - new
+            if repeated:
+                self._writer.execute(
+                    "INSERT INTO repeats VALUES (?, ?) "
+                    "ON CONFLICT (stage) DO UPDATE SET calls = calls + excluded.calls",
+                    (group.stage, repeated),
+                )
+            return repeated
+
+    def repeats(self, stage: str) -> int:
+        """Count the calls of a stage that a run ended with in flight, and that were asked again."""
+        with self._sqlite_errors():
+            row = self._reader.execute(
+                "SELECT calls FROM repeats WHERE stage = ?", (stage,)
+            ).fetchone()
+        return 0 if row is None else int(row[0])
 
     def count(self) -> int:
         """The number of stored answers."""
         with self._sqlite_errors():
-            (number,) = self._connection.execute("SELECT COUNT(*) FROM answers").fetchone()
+            (number,) = self._reader.execute("SELECT COUNT(*) FROM answers").fetchone()
         return int(number)
 
     def close(self) -> None:
         """Close the file; further calls are errors."""
-        self._connection.close()
+        self._reader.close()
+        self._writer.close()
 
-    def _select(self, statement: str, keys: Iterable[str]) -> list[tuple[str, ...]]:
+    def _connect(self) -> sqlite3.Connection:
+        return sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+
+    def _select(self, statement: str, keys: Iterable[str]) -> list[tuple[Any, ...]]:
         wanted = list(keys)
-        rows: list[tuple[str, ...]] = []
+        rows: list[tuple[Any, ...]] = []
         with self._sqlite_errors():
             for start in range(0, len(wanted), _CHUNK):
                 chunk = wanted[start : start + _CHUNK]
                 marks = ",".join("?" * len(chunk))
-                rows += self._connection.execute(f"{statement} ({marks})", chunk).fetchall()
+                rows += self._reader.execute(f"{statement} ({marks})", chunk).fetchall()
         return rows
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         with self._sqlite_errors():
-            self._connection.execute("BEGIN IMMEDIATE")
+            self._writer.execute("BEGIN IMMEDIATE")
             try:
                 yield
-                self._connection.execute("COMMIT")
+                self._writer.execute("COMMIT")
             except BaseException:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
+                if self._writer.in_transaction:
+                    self._writer.execute("ROLLBACK")
                 raise
 
     @contextmanager
@@ -141,8 +187,8 @@ class Journal:
                 ) from error
             raise
         except sqlite3.DatabaseError as error:
-            raise DataError(
-                f"{self.path}: this journal is damaged ({error}). Restore it from a backup, or "
-                "move it away to "
-                "ask every call again"
-            ) from error
+            raise DataError(f"{self.path}: this journal is damaged ({error}). {_REMEDY}") from error
+
+
+def _checksum(key: str, answer: str) -> int:
+    return zlib.crc32(f"{key} {answer}".encode())

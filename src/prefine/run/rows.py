@@ -42,7 +42,9 @@ def completion_rows(groups: Groups) -> list[TableRow]:
 
 def completion_of(row: TableRow) -> tuple[Prompt, Completion]:
     """The records of a row."""
-    values = {name: row[name] for name in Completion.model_fields if name not in _NOT_STORED}
+    # Answers of several turns are in pairs only: no judge is asked about them.
+    not_here = {*_NOT_STORED, "earlier_turns"}
+    values = {name: row[name] for name in Completion.model_fields if name not in not_here}
     for field in ("message", "sampling", "metadata"):
         values[field] = json.loads(row[field])
     where = f"completion {row['id']}"
@@ -75,8 +77,8 @@ def pair_row(pair: PreferencePair) -> TableRow:
     }
     return {
         "prompt": _visible(pair.prompt.messages),
-        "chosen": _visible([pair.chosen.message]),
-        "rejected": _visible([pair.rejected.message]),
+        "chosen": _visible(pair.chosen.messages),
+        "rejected": _visible(pair.rejected.messages),
         "prefine_prompt_id": pair.prompt.id,
         "prefine_chosen_id": pair.chosen.id,
         "prefine_rejected_id": pair.rejected.id,
@@ -118,11 +120,13 @@ def pair_of(row: TableRow) -> PreferencePair:
     for side, prompt_id in prompt_ids.items():
         token_ids = row[f"prefine_{side}_token_ids"]
         values[side] = completion = extra[side] | {"token_ids": token_ids, "prompt_id": prompt_id}
-        if _visible([Message.model_validate(completion["message"])]) != row[side]:
+        turns = [*completion.get("earlier_turns", ()), completion["message"]]
+        if _visible(map(Message.model_validate, turns)) != row[side]:
             message = _only_turn(row[side], side)
             completion |= {
                 "id": content_hash("edited", completion["id"], message),
                 "message": message,
+                "earlier_turns": (),
                 "token_ids": None,
                 "sampled_logp": None,
                 "finish_reason": "unknown",

@@ -75,7 +75,7 @@ def check(config: RunConfig, *, strict: bool = False, through: str = STAGES[-1])
     notes = [
         f"{name}: {note}"
         for name, report in _inputs(config, counts, ranked_by, strict=strict, trains=trains)
-        for note in report.notes()
+        for note in (*report.recognised(), *report.notes())
     ]
     prompts = next(
         counts[name] for name in ("prompts", "completions", "prompts of pairs") if name in counts

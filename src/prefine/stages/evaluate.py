@@ -83,8 +83,10 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     stage.begin(settings.seed)
     engine = CallEngine(
         folder.journal(),
+        stage="evaluate",
         should_stop=lambda: progress.stopping,
-        on_answers=lambda count: progress.advance(0, f"{engine.asked:,} calls"),
+        on_answers=lambda count: progress.advance(0, engine.status),
+        on_heartbeat=lambda: stage.note(engine),
     )
     metrics: list[MetricValue] = []
     contests: list[HeadToHead] = []

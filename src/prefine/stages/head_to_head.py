@@ -1,5 +1,6 @@
 """Two models' answers to the same prompts: sampled, judged in both orders, and measured."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -18,11 +19,11 @@ from prefine.metrics.texts.screens import identical_outputs
 from prefine.metrics.win_rates.win_rates import both_order_wins, win_rate
 from prefine.models.capabilities import provided
 from prefine.models.protocol import Releases, Samples, decoding_settings
-from prefine.records import Completion, MetricValue, Prompt
+from prefine.records import Completion, Judgment, MetricValue, Prompt
 from prefine.report.data import HeadToHead
-from prefine.run.rows import completion_rows
+from prefine.run.rows import Groups, completion_rows
 from prefine.run.tables import TableWriter, shard_key
-from prefine.stages.shards import SHARD, sample_shard, until_stopped
+from prefine.stages.shards import SHARD, in_parts, sample_shard
 from prefine.stages.stage_run import Progress, check_judge, chunks
 
 
@@ -87,19 +88,8 @@ def answer_both(
         for number in range(len(samplers))
     ]
     for number, (sampler, drawing) in enumerate(zip(samplers, drawings, strict=True)):
-        found: dict[str, Completion] = {}
         with TableWriter(tables[number], "completions") if tables else nullcontext() as table:
-            for shard in until_stopped(chunks(prompts, SHARD), progress):
-                groups = sample_shard(engine, sampler, shard, 1, drawing)
-                found |= {prompt.id: drawn[0] for prompt, drawn in groups if drawn}
-                if table is not None:
-                    ids = [prompt.id for prompt in shard]
-                    key = shard_key(
-                        "evaluate", sampler.fingerprint, decoding_settings(drawing), ids
-                    )
-                    table.write(completion_rows(groups), key=key)
-                progress.advance(len(shard))
-        answers.append(found)
+            answers.append(_answers(prompts, sampler, drawing, engine, progress, table))
         # The next model, and the judge's, may need the memory.
         if (heavy := provided(sampler, Releases)) is not None:
             heavy.release()
@@ -116,6 +106,39 @@ def answer_both(
         )
     engine.check_failures(2 * len(prompts), settings.max_failed_fraction, where="evaluate")
     return answered
+
+
+def _answers(
+    prompts: list[Prompt],
+    sampler: Samples,
+    drawing: Decoding,
+    engine: CallEngine,
+    progress: Progress,
+    table: TableWriter | None,
+) -> dict[str, Completion]:
+    """A model's answers by the ids of prompts; those that failed are missing."""
+    found: dict[str, Completion] = {}
+
+    async def work(shard: list[Prompt]) -> Groups:
+        return await sample_shard(engine.scope(), sampler, shard, 1, drawing)
+
+    def write(shard: list[Prompt], groups: Groups) -> None:
+        found.update({prompt.id: drawn[0] for prompt, drawn in groups if drawn})
+        if table is not None:
+            ids = [prompt.id for prompt in shard]
+            key = shard_key("evaluate", sampler.fingerprint, decoding_settings(drawing), ids)
+            table.write(completion_rows(groups), key=key)
+        progress.advance(len(shard))
+
+    engine.run(in_parts(chunks(prompts, SHARD), work, write, concurrency=sampler.concurrency))
+    return found
+
+
+async def _in_both_orders(
+    judge: Judge, engine: CallEngine, *orders: Sequence[Matchup]
+) -> list[list[Judgment]]:
+    """The judgments of the same matchups in either order, asked side by side."""
+    return await asyncio.gather(*(judge.judge(engine, matchups) for matchups in orders))
 
 
 def according_to(
@@ -137,7 +160,7 @@ def according_to(
     before_first = [Matchup(one.prompt, one.before, one.after) for one in answered]
     counts = JudgeCounts()
     p_first = []
-    for judgments in (judge.judge(engine, after_first), judge.judge(engine, before_first)):
+    for judgments in engine.run(_in_both_orders(judge, engine, after_first, before_first)):
         counts.add(judgments)
         p_first.append([judgment.p_first for judgment in judgments])
     counts.check(settings.max_failed_fraction, where="evaluate", journal=engine.journal)

@@ -2,10 +2,11 @@
 
 import inspect
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from prefine.calls.engine import CallEngine
+from prefine.calls.protocol import Asker
 from prefine.config.sections import Component, RunConfig
 from prefine.errors import ConfigError, DataError
 from prefine.judging.choose import choose_rater, judges_asked, make_judge, same_family
@@ -22,7 +23,7 @@ from prefine.ranking.protocol import (
     StrategyFacts,
     facts_of,
 )
-from prefine.ranking.run import drive
+from prefine.ranking.run import rounds
 from prefine.records import (
     Completion,
     DuelRecord,
@@ -37,7 +38,7 @@ from prefine.records import (
 from prefine.run.folder import RunFolder
 from prefine.run.rows import Groups, grouped_completions
 from prefine.run.tables import TableWriter, parts, read_part, shard_key, table_hash
-from prefine.stages.shards import until_stopped
+from prefine.stages.shards import in_parts
 from prefine.stages.stage_run import Progress, StageRun, check_judge
 
 _ONE_COMPLETION = "fewer than two completions"
@@ -85,28 +86,42 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
         most_calls += sum(sum(most_asks(settings.strategy, len(found))) for _, found in groups)
     engine = CallEngine(
         folder.journal(),
+        stage="rank",
         max_calls=settings.max_calls,
         max_cost=settings.max_cost,
         # Far beyond what the share below can allow: a judge that never answers is not asked
         # thousands of times.
         most_failures=2 * settings.max_failed_fraction * most_calls + _MOST_FAILURES_AT_FIRST,
         should_stop=lambda: progress.stopping,
-        on_answers=lambda count: progress.advance(0, f"{engine.asked:,} calls"),
+        on_answers=lambda count: progress.advance(0, engine.status),
+        on_heartbeat=lambda: stage.note(engine),
     )
     progress.start("rank", taken, "prompts")
     produced = 0
 
-    with TableWriter(folder / "rankings", "rankings") as table:
-        for path in until_stopped(sources, progress):
+    def write(candidates: Groups, found: list[Ranking | None]) -> None:
+        nonlocal produced
+        ranker.counts.check(settings.max_failed_fraction, where="rank", journal=engine.journal)
+        ids = [prompt.id for prompt, _ in candidates]
+        key = shard_key("rank", stage.fingerprinted, *fingerprints.values(), ids)
+        rankings = [ranking for ranking in found if ranking is not None]
+        table.write([ranking.model_dump(mode="json") for ranking in rankings], key=key)
+        produced += len(rankings)
+
+    def shards() -> Iterator[Groups]:
+        for path in sources:
             groups = grouped_completions(read_part(path))
             candidates = ranker.candidates(groups)
-            rankings = ranker.rank(engine, candidates)
-            ranker.counts.check(settings.max_failed_fraction, where="rank", journal=engine.journal)
-            ids = [prompt.id for prompt, _ in candidates]
-            key = shard_key("rank", stage.fingerprinted, *fingerprints.values(), ids)
-            table.write([ranking.model_dump(mode="json") for ranking in rankings], key=key)
-            produced += len(rankings)
-            progress.advance(len(groups))
+            progress.advance(len(groups) - len(candidates))
+            yield candidates
+
+    async def work(candidates: Groups) -> list[Ranking | None]:
+        rankings = await ranker.rank(engine.scope(), candidates)
+        progress.advance(len(candidates))
+        return rankings
+
+    with TableWriter(folder / "rankings", "rankings") as table:
+        engine.run(in_parts(shards(), work, write, concurrency=ranker.concurrency))
     stage.dropped, stage.failed = ranker.dropped, ranker.failed
     if not produced:
         reasons = (stage.dropped + stage.failed).items()
@@ -205,16 +220,21 @@ class Ranker:
             found.append((prompt, order))
         return found
 
-    def rank(self, engine: CallEngine, candidates: Groups) -> list[Ranking]:
-        """Rank the prompts of a shard, and count those that failed calls left without a ranking.
+    @property
+    def concurrency(self) -> int:
+        """The prompts that may ask at a time; 1: all prompts of a shard ask together."""
+        return min(getattr(judge, "concurrency", 1) for judge in self.asked)
 
-        All strategies advance together, round by round: the duels of a round go out as one batch,
-        and so do its ratings.
+    async def rank(self, asker: Asker, candidates: Groups) -> list[Ranking | None]:
+        """Rank some prompts; None, and counted, for one that failed calls left without a ranking.
+
+        Their strategies advance together, round by round: all duels of a round are asked at once,
+        and then all its ratings.
         """
         by_id = {prompt.id: (prompt, completions) for prompt, completions in candidates}
         answered: dict[str, list[Judgment | Score]] = {id_: [] for id_ in by_id}
 
-        def answer(asks: list[tuple[str, Ask]]) -> Answers:
+        async def answer(asks: list[tuple[str, Ask]]) -> Answers:
             matchups: list[Matchup] = []
             items: list[Answered] = []
             for id_, ask in asks:
@@ -230,8 +250,9 @@ class Ranker:
                     f"strategy {self.strategy.name!r} asks for a rating, which its declaration "
                     "(asks=…) does not say"
                 )
-            judgments = self.judge.judge(engine, matchups) if matchups else []
-            scores = self.rater.rate(engine, items) if items and self.rater is not None else []
+            judgments = await self.judge.judge(asker, matchups) if matchups else []
+            rater = self.rater
+            scores = await rater.rate(asker, items) if items and rater is not None else []
             self.counts.add(judgments, scores)
             # The answers go back in the order of the asks, which mixes duels and ratings.
             next_judgment, next_score = iter(judgments), iter(scores)
@@ -242,17 +263,23 @@ class Ranker:
                 answers.append(_value(found))
             return answers
 
-        outcomes = drive(
-            {id_: self._start(len(completions)) for id_, (_, completions) in by_id.items()}, answer
+        running = rounds(
+            {id_: self._start(len(completions)) for id_, (_, completions) in by_id.items()}
         )
-        rankings = [
-            _ranking(*by_id[id_], outcome, answered[id_], self.strategy.name)
-            for id_, outcome in outcomes.items()
-        ]
-        useful = [one for one in rankings if one.champion is not None or one.order is not None]
-        if len(useful) < len(rankings):
-            self.failed[_NOTHING_FOUND] += len(rankings) - len(useful)
-        return useful
+        try:
+            asks = next(running)
+            while True:
+                asks = running.send(await answer(asks))
+        except StopIteration as end:
+            outcomes: dict[str, Outcome] = end.value
+        rankings: list[Ranking | None] = []
+        for id_, outcome in outcomes.items():
+            if outcome.champion is None and outcome.order is None:
+                self.failed[_NOTHING_FOUND] += 1
+                rankings.append(None)
+            else:
+                rankings.append(_ranking(*by_id[id_], outcome, answered[id_], self.strategy.name))
+        return rankings
 
     def _start(self, completions: int) -> Strategy:
         if self._takes_slot_bias:

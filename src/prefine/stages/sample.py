@@ -9,10 +9,10 @@ from prefine.data.import_report import ImportReport
 from prefine.models.capabilities import check_model
 from prefine.records import Manifest, Prompt, content_hash
 from prefine.run.folder import RunFolder
-from prefine.run.rows import completion_rows
+from prefine.run.rows import Groups, completion_rows
 from prefine.run.tables import TableWriter, shard_key, table_hash
 from prefine.stages.inputs import read_completions, read_prompts, short_enough
-from prefine.stages.shards import SHARD, sample_shard, sampler_of, until_stopped
+from prefine.stages.shards import SHARD, in_parts, sample_shard, sampler_of
 from prefine.stages.stage_run import Progress, StageRun, chunks
 
 
@@ -55,31 +55,37 @@ def _sample(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
     stage.begin(settings.seed)
     engine = CallEngine(
         folder.journal(),
+        stage="sample",
         max_cost=settings.max_cost,
         should_stop=lambda: progress.stopping,
-        on_answers=progress.advance,
+        on_answers=lambda count: progress.advance(count, engine.status),
+        on_heartbeat=lambda: stage.note(engine),
     )
     progress.start("sample", total * settings.completions_per_prompt, "completions")
-    planned = produced = with_repeats = 0
+    produced = with_repeats = 0
+
+    async def work(shard: list[Prompt]) -> Groups:
+        return await sample_shard(
+            engine.scope(),
+            sampler,
+            shard,
+            settings.completions_per_prompt,
+            settings,
+        )
+
+    def write(shard: list[Prompt], groups: Groups) -> None:
+        nonlocal produced, with_repeats
+        for _, completions in groups:
+            produced += len(completions)
+            with_repeats += len({one.text for one in completions}) < len(completions)
+        engine.check_failures(engine.landed, settings.max_failed_fraction, where="sample")
+        ids = [prompt.id for prompt in shard]
+        key = shard_key("sample", stage.fingerprinted["sample"], sampler.fingerprint, ids)
+        table.write(completion_rows(groups), key=key)
 
     shards = chunks(prompts(ImportReport()), settings.shard_prompts)
     with TableWriter(folder / "completions", "completions") as table:
-        for shard in until_stopped(shards, progress):
-            groups = sample_shard(
-                engine,
-                sampler,
-                shard,
-                settings.completions_per_prompt,
-                settings,
-            )
-            for _, completions in groups:
-                produced += len(completions)
-                with_repeats += len({one.text for one in completions}) < len(completions)
-            planned += len(shard) * settings.completions_per_prompt
-            engine.check_failures(planned, settings.max_failed_fraction, where="sample")
-            ids = [prompt.id for prompt in shard]
-            key = shard_key("sample", stage.fingerprinted["sample"], sampler.fingerprint, ids)
-            table.write(completion_rows(groups), key=key)
+        engine.run(in_parts(shards, work, write, concurrency=sampler.concurrency))
     stage.failed.update(engine.failures)
     stage.set_aside(report)
     stage.notes += sampler.notes

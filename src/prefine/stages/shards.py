@@ -1,36 +1,73 @@
-"""Work in shards: going through them, and sampling one."""
+"""Work in shards: many prompts at a time, parts in order; and sampling the prompts of one."""
 
-from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from typing import Generic, NamedTuple, TypeVar
 
-from prefine.calls.engine import CallEngine
-from prefine.calls.protocol import Call, Failure
+from prefine.calls.protocol import Asker, Call, Failure
+from prefine.calls.window import in_order
 from prefine.config.sections import Decoding, RunConfig
-from prefine.errors import Interrupted
 from prefine.models.capabilities import backend_of
 from prefine.models.protocol import SampleRequest, Samples, sample_key
 from prefine.records import Completion, Prompt
 from prefine.run.rows import Groups
-from prefine.stages.stage_run import Progress
 
 T = TypeVar("T")
+R = TypeVar("R")
 SHARD = 256
 """The prompts of a shard, wherever the configuration does not say it."""
+_OPEN = 2
+"""Prompts at work for each call in flight: when one is answered, another one is ready to ask."""
 
 
-def until_stopped(shards: Iterable[T], progress: Progress) -> Iterator[T]:
-    """The shards, one after the other, until the user asks to stop.
+class _Piece(NamedTuple, Generic[T]):
+    """Items of a shard that are worked on together, and whether they are its last ones."""
 
-    A stage writes a part when its shard is whole. After an interruption all shards are worked on
-    again: the answers that they ask for come from the journal, so the parts get the same bytes.
+    items: list[T]
+    last: bool
 
-    Raises:
-        Interrupted: The user asked to stop.
+
+async def in_parts(
+    shards: Iterable[list[T]],
+    work: Callable[[list[T]], Awaitable[list[R]]],
+    write: Callable[[list[T], list[R]], None],
+    *,
+    concurrency: int,
+) -> None:
+    """Work on the items of shards, and write each shard, in order, when it is whole.
+
+    With a concurrency of 1, a shard is worked on as a whole. Above it, each of its items goes on by
+    itself beside those of the next shards, so that no slot waits for the slowest call of a shard.
+
+    After an interruption all shards are worked on again: the answers that they ask for come from
+    the journal, so the parts get the same bytes.
+
+    Args:
+        shards: Read one by one, as there is room for their items.
+        work: Results for some items of one shard.
+        write: Called with all items and all results of a shard, in their order.
+        concurrency: How many items ask at a time, one call each.
     """
-    for shard in shards:
-        if progress.stopping:
-            raise Interrupted("stopped; the same command goes on from here")
-        yield shard
+
+    def pieces() -> Iterator[_Piece[T]]:
+        for shard in shards:
+            size = len(shard) if concurrency == 1 else 1
+            ends = range(size, len(shard), max(1, size))
+            yield from (_Piece(shard[end - size : end], last=False) for end in ends)
+            yield _Piece(shard[-size:] if size else shard, last=True)
+
+    items: list[T] = []
+    results: list[R] = []
+
+    def take(piece: _Piece[T], found: list[R]) -> None:
+        items.extend(piece.items)
+        results.extend(found)
+        if piece.last:
+            write(list(items), list(results))
+            items.clear()
+            results.clear()
+
+    at_work = 1 if concurrency == 1 else _OPEN * concurrency
+    await in_order(pieces(), lambda piece: work(piece.items), take, at_work=at_work)
 
 
 def sampler_of(config: RunConfig) -> Samples:
@@ -41,10 +78,10 @@ def sampler_of(config: RunConfig) -> Samples:
     return backend_of(component, Samples, where=where)
 
 
-def sample_shard(
-    engine: CallEngine,
+async def sample_shard(
+    asker: Asker,
     sampler: Samples,
-    prompts: list[Prompt],
+    prompts: Sequence[Prompt],
     samples: int,
     decoding: Decoding,
 ) -> Groups:
@@ -53,11 +90,11 @@ def sample_shard(
     calls = [
         Call(sample_key(sampler.fingerprint, request, decoding), request) for request in requests
     ]
-    answers = engine.ask(
+    answers = await asker.ask(
         calls,
         Completion,
         lambda wanted: sampler.sample(calls, wanted, decoding),
-        concurrency=sampler.concurrency,
+        backend=sampler,
     )
     drawn: dict[str, list[Completion]] = {prompt.id: [] for prompt in prompts}
     for call in calls:

@@ -120,12 +120,27 @@ class StageRun:
     def set_aside(self, report: ImportReport) -> None:
         """Count what was read and set aside, and note the first places."""
         self.dropped.update(report.dropped)
-        self.notes += report.notes()
+        self.notes += (*report.recognised(), *report.notes())
 
     def begin(self, seed: int | None = None) -> None:
         """Write the manifest of a stage that has begun."""
         self._seed = seed
-        self._write()
+        if self._earlier is None:
+            self._write()
+        else:
+            self._write(usage=self._earlier.usage)
+
+    def note(self, engine: "CallEngine") -> None:
+        """Write what the engine has counted so far, so that the manifest is true whenever it ends.
+
+        Of a resumed run, whose answers come from the journal again one by one, the cost is at least
+        what it was.
+        """
+        usage = engine.usage
+        if self._earlier is not None and self._earlier.usage.calls > usage.calls:
+            usage = self._earlier.usage
+        counts = Counts(failed=dict(engine.failures))
+        self._write(engine, counts=counts, usage=usage, replayed=engine.replayed)
 
     def end(
         self,
@@ -148,7 +163,7 @@ class StageRun:
         )
         asked = {} if engine is None else {"replayed": engine.replayed, "usage": engine.usage}
         return self._write(
-            repeated=engine.repeated if engine else 0,
+            engine,
             complete=True,
             output_hashes=dict(outputs),
             counts=counts,
@@ -156,12 +171,16 @@ class StageRun:
             **asked,
         )
 
-    def _write(self, repeated: int = 0, **results: Any) -> Manifest:
+    def _write(self, engine: "CallEngine | None" = None, **results: Any) -> Manifest:
         # The same stage, begun again after an interruption, goes on counting its time and repeats.
         seconds = time.monotonic() - self._began
+        repeated = engine.repeated if engine else 0
         if self._earlier is not None:
             seconds += self._earlier.wall_time_s
             repeated += self._earlier.repeated_after_interruption
+        if engine is not None:
+            # The journal's own count outlives a kill; a folder of before it had one has ours.
+            repeated = max(repeated, engine.journal.repeats(self.stage))
         manifest = Manifest(
             stage=self.stage,
             config=self._sections,

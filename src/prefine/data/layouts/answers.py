@@ -9,6 +9,7 @@ from prefine.data.layouts.protocol import (
     Values,
     answer,
     conversation,
+    flag,
     has,
     rest,
     show,
@@ -17,8 +18,10 @@ from prefine.data.layouts.protocol import (
 from prefine.errors import DataError
 
 ANSWER_NAMES = ("completion", "response", "output")
+_LABELS = ("label", "kto_tag")
 _PROMPT_COLUMNS = {
     *PROMPT_NAMES,
+    "question",
     "input",
     "system",
     "system_prompt",
@@ -28,11 +31,20 @@ _PROMPT_COLUMNS = {
 
 
 def samples(row: SourceRow, _: Mapping[str, Any]) -> Values:
-    """Convert `prompt` or `instruction`, and the answer; other columns belong to the answer."""
+    """Convert `prompt` or `instruction`, and the answer; other columns belong to the answer.
+
+    A `label` that says whether the answer is wanted (TRL's unpaired preferences) is its grade, 1 or
+    0.
+    """
     name = next(name for name in ANSWER_NAMES if name in row.values)
     prompt = {key: value for key, value in row.values.items() if key in _PROMPT_COLUMNS}
-    written = {"text": "" if row.values[name] is None else row.values[name]}
-    return prompt | {"completions": [rest(row.values, name, *prompt) | written]}
+    others = rest(row.values, name, *prompt)
+    wanted = next((flag(others[label]) for label in _LABELS if label in others), None)
+    if wanted is not None:
+        others.setdefault("grade", int(wanted))
+    if "question" in prompt and prompt.keys().isdisjoint(PROMPT_NAMES):
+        prompt["prompt"] = prompt.pop("question")
+    return prompt | {"completions": [others | {"text": row.values[name]}]}
 
 
 def alpaca_eval(row: SourceRow, _: Mapping[str, Any]) -> Values:

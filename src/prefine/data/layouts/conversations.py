@@ -17,14 +17,16 @@ from prefine.data.layouts.protocol import (
     Values,
     conversation,
     has,
+    is_conversation,
     rest,
     show,
 )
 from prefine.errors import DataError
 
-_TURN = re.compile(r"(?:\A|\n\n)(Human|Assistant):")
-_MARKED_PROMPT = re.compile(r"\A(\n\n)?(Human|Assistant):.*\n\nAssistant:\s*\Z", re.DOTALL)
-_ROLES = {"Human": "user", "Assistant": "assistant"}
+_TURN = re.compile(r"(?:\A|\n\n)(Human|User|Assistant):")
+_MARKED_PROMPT = re.compile(r"\A(\n\n)?(Human|User|Assistant):.*\n\nAssistant:\s*\Z", re.DOTALL)
+_ROLES = {"Human": "user", "User": "user", "Assistant": "assistant", "System": "system"}
+_NEMO_TURN = re.compile(r"\n?<extra_id_[01]>(System|User|Assistant)\n")
 
 
 def trl_implicit(row: SourceRow, _: Mapping[str, Any]) -> Values:
@@ -58,15 +60,22 @@ def binarized(row: SourceRow, _: Mapping[str, Any]) -> Values:
 
 
 def repeat_the_prompt(values: Values) -> bool:
-    """Return True if there is a prompt, and an answer is a conversation of several messages."""
+    """Return True if there is a prompt, and an answer is a conversation that begins before it.
+
+    One that begins with the assistant's turn is an answer of several turns, such as a call of a
+    tool, its result and what the assistant makes of it.
+    """
     sides = [values.get("chosen"), values.get("rejected")]
     return not values.keys().isdisjoint(PROMPT_NAMES) and any(
-        isinstance(side, list) and len(side) > 1 for side in sides
+        is_conversation(side) and len(side) > 1 and side[0].get("role") != "assistant"
+        for side in sides
     )
 
 
 def split(row: SourceRow) -> Values:
-    """Split into the common first messages and the one assistant turn that each side adds.
+    """Split into the common first messages and the turns that each side adds.
+
+    What a side adds begins and ends with a turn of the assistant.
 
     Raises:
         UselessRow: There is no such split.
@@ -91,10 +100,10 @@ def split(row: SourceRow) -> Values:
         )
     for side, turns in answers.items():
         roles = [turn.get("role") for turn in turns]
-        if not problem and roles != ["assistant"]:
+        if not problem and (roles[:1], roles[-1:]) != (["assistant"], ["assistant"]):
             problem = (
-                f"in {side}, after the {common} messages that both sides share must come exactly "
-                f"one assistant turn, got roles {show(roles)}; only one answer can be compared"
+                f"in {side}, after the {common} messages that both sides share must come turns "
+                f"that begin and end with the assistant's, got roles {show(roles)}"
             )
     if problem:
         raise UselessRow(
@@ -128,9 +137,28 @@ def has_marks(values: Values) -> bool:
 
 def marked_prompt(value: Any) -> list[dict[str, str]] | None:
     """Return the turns of a marked text that ends where the assistant's turn begins, else None."""
-    if not isinstance(value, str) or not _MARKED_PROMPT.match(value):
-        return None
-    return _turns(value, "prompt")[:-1]
+    if isinstance(value, str) and _MARKED_PROMPT.match(value):
+        return _turns(value, "prompt")[:-1]
+    if isinstance(value, str) and value.startswith("<extra_id_"):
+        turns = marked_turns(value)
+        return turns if isinstance(turns, list) else None
+    return None
+
+
+def marked_turns(value: str) -> str | list[dict[str, str]]:
+    """Split a text at NVIDIA's marks between turns; without a mark it stays a text.
+
+    An empty system turn, which NeMo always writes, and the opening of the answer are left out.
+    """
+    first, *parts = _NEMO_TURN.split(value)
+    if not parts:
+        return value
+    turns = [{"role": "user", "content": first}] if first else []
+    for mark, content in zip(parts[::2], parts[1::2], strict=True):
+        turns.append({"role": _ROLES[mark], "content": content})
+    if turns[-1] == {"role": "assistant", "content": ""}:
+        turns.pop()
+    return [turn for turn in turns if turn != {"role": "system", "content": ""}]
 
 
 def _turns(value: Any, where: str) -> list[dict[str, str]]:

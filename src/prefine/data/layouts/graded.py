@@ -1,51 +1,153 @@
-"""Answers with grades: UltraFeedback and HelpSteer."""
+"""Several answers to a prompt with grades, or one with a grade: lists, and HelpSteer."""
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
-from prefine.data.layouts.protocol import SourceRow, Values, answer, number, rest, show, text
+from prefine.data.layouts.conversations import marked_turns
+from prefine.data.layouts.protocol import (
+    SourceRow,
+    Values,
+    answer,
+    no_vote,
+    optional_number,
+    rest,
+    show,
+    text,
+)
 from prefine.errors import DataError
 
-_TURN = re.compile(r"\n?<extra_id_1>(User|Assistant)\n")
 _STRONGEST = 3
 
 
 def ultrafeedback(row: SourceRow, _: Mapping[str, Any]) -> Values:
     """Convert `instruction`, `models` and `completions`, graded by `overall_score`."""
-    items = row.values["completions"]
-    if not isinstance(items, list):
-        raise DataError(f"{row.where}: completions must be a list, got {show(items)}")
-    completions = []
-    for place, item in enumerate(items):
-        where = f"{row.where}, completion {place}"
-        if not isinstance(item, dict) or "response" not in item:
-            raise DataError(
-                f"{where}: expected an object with model and response, got {show(item)}"
-            )
-        graded = rest(item, "response", "overall_score")
-        if item.get("overall_score") is not None:
-            graded["grade"] = number(SourceRow(where, item), "overall_score")
-        completions.append(graded | {"text": answer(SourceRow(where, item), "response")})
     return rest(row.values, "instruction", "models", "completions") | {
         "prompt": text(row, "instruction"),
-        "completions": completions,
+        "completions": _graded(row, "completions", text_name="response", grade="overall_score"),
     }
+
+
+def nectar(row: SourceRow, _: Mapping[str, Any]) -> Values:
+    """Convert `prompt` (marked turns) and `answers`, each with its `rank`; 1 is the best."""
+    return _without_answers(row) | {
+        "prompt": row.values["prompt"],
+        "completions": _graded(row, "answers", text_name="answer", rank="rank"),
+    }
+
+
+def stack_exchange(row: SourceRow, _: Mapping[str, Any]) -> Values:
+    """Convert `question` and `answers`, graded by `pm_score`, the rounded log of their votes."""
+    return _without_answers(row) | {
+        "prompt": text(row, "question"),
+        "completions": _graded(row, "answers", text_name="text", grade="pm_score"),
+    }
+
+
+def nemo_ranked(row: SourceRow, _: Mapping[str, Any]) -> Values:
+    """Convert `context` and `completions`, each with its `rank`; the lowest is the best."""
+    return rest(row.values, "context", "completions") | {
+        "prompt": row.values["context"],
+        "completions": _graded(row, "completions", text_name="completion", rank="rank"),
+    }
+
+
+def distilabel(row: SourceRow, _: Mapping[str, Any]) -> Values:
+    """Convert `generations`, a list of texts, and the lists `ratings` and models beside it."""
+    ratings = "ratings" if "ratings" in row.values else "rating"
+    models = "generation_models" if "generation_models" in row.values else "generation_model"
+    texts, grades = _list(row, "generations"), _list(row, ratings)
+    lists = {
+        "text": texts,
+        "grade": grades,
+        "rationale": row.values.get("rationales", row.values.get("rationale")),
+        "model": row.values.get(models),
+    }
+    count = len(texts)
+    if len(grades) != count:
+        raise DataError(
+            f"{row.where}: {count} generations, but {len(grades)} {ratings}; give one for "
+            "each, None where it is missing"
+        )
+    answers = []
+    for place in range(count):
+        found = {
+            name: items[place]
+            for name, items in lists.items()
+            if isinstance(items, list) and len(items) == count
+        }
+        answers.append(_graded_answer(found, f"{row.where}, {ratings}"))
+    name = next(name for name in ("instruction", "input", "prompt") if name in row.values)
+    used = ("generations", ratings, "rationales", "rationale", models, name)
+    return rest(row.values, *used) | {"prompt": row.values[name], "completions": answers}
 
 
 def helpsteer(row: SourceRow, _: Mapping[str, Any]) -> Values:
     """Convert one answer with its five grades; `helpfulness` is the one that counts."""
-    graded = {"text": answer(row, "response"), "grade": number(row, "helpfulness")}
-    return {
-        "prompt": _prompt(row),
-        "completions": [rest(row.values, "prompt", "response", "helpfulness") | graded],
+    graded = rest(row.values, "prompt", "response", "helpfulness") | {
+        "text": answer(row, "response"),
+        "grade": row.values["helpfulness"],
     }
+    return {
+        "prompt": marked_turns(text(row, "prompt")),
+        "completions": [_graded_answer(graded, row.where, name="helpfulness")],
+    }
+
+
+def ranked_answers(values: Values) -> bool:
+    """Return True if `answers` or `completions` are objects with ranks."""
+    items = values.get("answers", values.get("completions"))
+    return isinstance(items, list) and any(isinstance(i, dict) and "rank" in i for i in items)
+
+
+def voted_answers(values: Values) -> bool:
+    """Return True if `answers` are objects with the votes of Stack Exchange."""
+    items = values.get("answers")
+    return isinstance(items, list) and any(isinstance(i, dict) and "pm_score" in i for i in items)
+
+
+def _without_answers(row: SourceRow) -> Values:
+    return rest(row.values, "prompt", "question", "answers")
+
+
+def _list(row: SourceRow, name: str) -> list[Any]:
+    items = row.values[name]
+    if not isinstance(items, list):
+        raise DataError(f"{row.where}: {name} must be a list, got {show(items)}")
+    return items
+
+
+def _graded(
+    row: SourceRow, name: str, *, text_name: str, grade: str = "", rank: str = ""
+) -> list[Values]:
+    """Return the answers of a list of objects, each with its `grade`: minus its rank, if ranked."""
+    answers = []
+    for place, item in enumerate(_list(row, name)):
+        where = f"{row.where}, completion {place}"
+        if not isinstance(item, dict) or text_name not in item:
+            raise DataError(f"{where}: expected an object with {text_name}, got {show(item)}")
+        found = rest(item, text_name, grade) | {"text": item[text_name]}
+        if rank:
+            place_of = optional_number(SourceRow(where, item), rank)
+            found["grade"] = None if place_of is None else -place_of
+        else:
+            found["grade"] = item.get(grade)
+        answers.append(_graded_answer(found, where, name=grade or rank))
+    return answers
+
+
+def _graded_answer(found: Values, where: str, *, name: str = "grade") -> Values:
+    """Return an answer with its grade as a number, or without it if it is missing.
+
+    Only a judge that reads grades needs them, and it says which one is missing.
+    """
+    grade = optional_number(SourceRow(where, {name: found["grade"]}), name)
+    return rest(found, "grade") | ({} if grade is None else {"grade": grade})
 
 
 def helpsteer2_preference(row: SourceRow, _: Mapping[str, Any]) -> Values:
     """Convert `response_1` and `response_2` with their `preference_strength`."""
     pair = _pair(row, "response_1", "response_2", "preference_strength")
-    return rest(pair, "prompt") | {"prompt": _prompt(row)}
+    return rest(pair, "prompt") | {"prompt": marked_turns(text(row, "prompt"))}
 
 
 def helpsteer3_preference(row: SourceRow, _: Mapping[str, Any]) -> Values:
@@ -56,7 +158,8 @@ def helpsteer3_preference(row: SourceRow, _: Mapping[str, Any]) -> Values:
 
 def _pair(row: SourceRow, first: str, second: str, name: str) -> Values:
     """Replace two answers and a strength from -3 (the first is much better) to 3 (the second)."""
-    strength = number(row, name)
+    if (strength := optional_number(row, name)) is None:
+        raise no_vote(row, name)
     if abs(strength) > _STRONGEST:
         raise DataError(
             f"{row.where}: {name} must be between -3 and 3, got {show(row.values[name])}"
@@ -67,14 +170,3 @@ def _pair(row: SourceRow, first: str, second: str, name: str) -> Values:
         "rejected": text(row, worse),
         "score_gap": abs(strength),
     }
-
-
-def _prompt(row: SourceRow) -> str | list[dict[str, str]]:
-    """Split a text of several turns at the marks between them."""
-    first, *parts = _TURN.split(text(row, "prompt"))
-    if not parts:
-        return first
-    turns = [{"role": "user", "content": first}]
-    for role, content in zip(parts[::2], parts[1::2], strict=True):
-        turns.append({"role": role.lower(), "content": content})
-    return turns

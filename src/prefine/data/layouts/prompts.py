@@ -3,15 +3,40 @@
 from typing import Any
 
 from prefine.data.layouts.conversations import marked_prompt
-from prefine.data.layouts.protocol import PROMPT_NAMES, Messages, Values, is_conversation, rest
+from prefine.data.layouts.protocol import (
+    PROMPT_NAMES,
+    Messages,
+    Values,
+    is_conversation,
+    is_missing,
+    rest,
+    show,
+)
+from prefine.errors import DataError
+
+# Earlier turns of the conversation; the second kind is metadata if it holds anything else.
+_HISTORIES = (
+    "history",
+    "chat_history",
+    "conversation_history",
+    "dialog_history",
+    "dialogue_history",
+    "previous_messages",
+    "previous_turns",
+)
+_MAY_BE_OTHER = ("context",)
 
 
-def with_whole_prompt(values: Values, *, made_prompt: bool) -> Values:
+def with_whole_prompt(values: Values, where: str, *, made_prompt: bool) -> Values:
     """Return the row with its whole prompt in one column.
 
     Args:
         values: In our own columns.
+        where: The place of the row.
         made_prompt: The layout built the prompt, so other columns that could be one are not.
+
+    Raises:
+        DataError: There are earlier turns that cannot be read, so the prompt would lack them.
     """
     if "prompt" in values and (made_prompt or _repeats(values.get("messages"), values["prompt"])):
         values = put_aside(values, keep="prompt")
@@ -28,6 +53,7 @@ def with_whole_prompt(values: Values, *, made_prompt: bool) -> Values:
         values = values | answers | {name: turns}
     if name == "instruction" and isinstance(values[name], str) and _is_text(values.get("input")):
         values = rest(values, "input") | {name: f"{values[name]}\n\n{values['input']}"}
+    values = _with_history(values, name, where)
     for column in ("system", "system_prompt"):
         turns = _turns(values[name])
         starts_with_user = turns and turns[0].get("role") not in ("system", "developer")
@@ -35,6 +61,45 @@ def with_whole_prompt(values: Values, *, made_prompt: bool) -> Values:
             system = {"role": "system", "content": values[column]}
             values = rest(values, column) | {name: [system, *turns]}
     return values
+
+
+def _with_history(values: Values, name: str, where: str) -> Values:
+    """Put the turns of columns such as `history` before those of the prompt."""
+    for column in (*_HISTORIES, *_MAY_BE_OTHER):
+        history = values.get(column)
+        if is_missing(history) or history == []:
+            continue
+        earlier, turns = _earlier_turns(history), _turns(values[name])
+        if earlier is None or not turns:
+            if column in _MAY_BE_OTHER:
+                continue
+            raise DataError(
+                f"{where}: {column} must be earlier turns, as pairs [question, answer] or as "
+                f"messages, got {show(history)}; repair it, or if it is no part of the prompt, "
+                f"rename it with columns: {{unused_{column}: {column}}}"
+            )
+        system = [turn for turn in turns[:1] if turn.get("role") == "system"]
+        if turns[len(system) : len(system) + len(earlier)] != earlier:
+            turns = [*system, *earlier, *turns[len(system) :]]
+        values = rest(values, column) | {name: turns}
+    return values
+
+
+def _earlier_turns(history: Any) -> Messages | None:
+    """Return messages, or pairs of a question and an answer, as messages; else None."""
+    if is_conversation(history):
+        return history if all("role" in turn for turn in history) else None
+    if not isinstance(history, list) or not all(_is_exchange(item) for item in history):
+        return None
+    return [
+        {"role": role, "content": text}
+        for exchange in history
+        for role, text in zip(("user", "assistant"), exchange, strict=True)
+    ]
+
+
+def _is_exchange(item: Any) -> bool:
+    return isinstance(item, list) and len(item) == 2 and all(isinstance(t, str) for t in item)
 
 
 def put_aside(values: Values, *, keep: str) -> Values:

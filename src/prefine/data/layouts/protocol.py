@@ -100,6 +100,80 @@ def number(row: SourceRow, name: str) -> float | int:
     return value
 
 
+def optional_number(row: SourceRow, name: str) -> float | int | None:
+    """Return a number that may be missing (or its column); raise DataError if it is no number."""
+    return None if is_missing(row.values.get(name)) else number(row, name)
+
+
+def is_missing(value: Any) -> bool:
+    """Return True for what tables write where nothing is: None, NaN, an empty cell."""
+    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
+
+
+def flag(value: Any) -> bool | None:
+    """Return a boolean that may be written as 0 and 1, or as a word; None if it is none."""
+    known = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
+    return known.get(str(value).strip().lower())
+
+
+def preferred(
+    row: SourceRow, first: str, second: str, *, first_wins: bool | None, why: str
+) -> Values:
+    """Return `chosen` and `rejected` instead of two columns with answers.
+
+    Args:
+        row: The row.
+        first: The column of one answer.
+        second: The column of the other one.
+        first_wins: The vote; None for a tie.
+        why: The fields that say it, with their values, for messages.
+
+    Raises:
+        UselessRow: The vote is a tie.
+        DataError: An answer is no text.
+    """
+    if first_wins is None:
+        raise UselessRow("tie", f"{row.where}: {why}, which is no preference: remove the row")
+    better, worse = (first, second) if first_wins else (second, first)
+    return rest(row.values, first, second) | {
+        "chosen": answer(row, better),
+        "rejected": answer(row, worse),
+    }
+
+
+def said(row: SourceRow, name: str, allowed: Mapping[str, bool | None]) -> bool | None:
+    """Return what the vote in a column means: True for the first, False for the second, None a tie.
+
+    Args:
+        row: The row.
+        name: The column.
+        allowed: The votes as the publisher writes them, in lower case.
+
+    Raises:
+        UselessRow: There is no vote in this row.
+        DataError: It is none of those.
+    """
+    value = row.values[name]
+    if is_missing(value):
+        raise no_vote(row, name)
+    word = str(value).strip().lower()
+    word = word.removesuffix(".0")  # a table that had empty cells made numbers of them
+    if word not in allowed:
+        raise DataError(
+            f"{row.where}: {name} must be one of {', '.join(map(repr, allowed))}, got {show(value)}"
+        )
+    return allowed[word]
+
+
+def no_vote(row: SourceRow, name: str) -> UselessRow:
+    """Return the reason to set a row aside that does not say which answer is better."""
+    return UselessRow(
+        "no preference given",
+        f"{row.where}: {name} is missing (got {row.values.get(name)}), so nobody says which answer "
+        "is better; fill it, or remove the row",
+    )
+
+
 def is_conversation(value: Any) -> TypeGuard[Messages]:
     """Return True for a list of at least one object; the messages' fields are checked later."""
     return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)

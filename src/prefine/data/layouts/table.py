@@ -1,36 +1,26 @@
 """The table of layouts, and the recognition of a row's layout."""
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
+from prefine.data.cells import plain
 from prefine.data.import_report import UselessRow
-from prefine.data.layouts import answers, conversations, graded
+from prefine.data.layouts import answers, chats, conversations, graded, trainers, votes
 from prefine.data.layouts.prompts import with_whole_prompt
-from prefine.data.layouts.protocol import Layout, SourceRow, Values, has, rest
+from prefine.data.layouts.protocol import PROMPT_NAMES, Layout, SourceRow, Values, has, rest
 from prefine.errors import DataError
 
+_STORED_PAIR = "prefine_extra"
 MARK = "prefine_layout"
 """The column that says that a row has our own columns."""
-
-LayoutName = Literal[
-    "auto",
-    "prefine",
-    "trl_implicit",
-    "anthropic_hh",
-    "ultrafeedback",
-    "ultrafeedback_binarized",
-    "samples",
-    "helpsteer",
-    "helpsteer2_preference",
-    "helpsteer3_preference",
-    "alpaca_eval",
-    "arena_hard_answers",
-    "arena_hard_questions",
-]
 
 
 def _columns(*alternatives: str) -> tuple[frozenset[str], ...]:
     return tuple(frozenset(alternative.split()) for alternative in alternatives)
+
+
+def _without(*names: str) -> Callable[[Values], bool]:
+    return lambda values: values.keys().isdisjoint(names)
 
 
 LAYOUTS = (
@@ -71,13 +61,118 @@ LAYOUTS = (
         _columns(
             *(
                 f"{prompt} {name}"
-                for prompt in ("prompt", "instruction")
+                for prompt in ("prompt", "instruction", "system_prompt question")
                 for name in answers.ANSWER_NAMES
             )
         ),
         answers.samples,
-        fits=lambda values: not values.keys() & {"chosen", "rejected", "completions"},
+        fits=lambda values: (
+            values.keys().isdisjoint({"chosen", "rejected", "completions"})
+            and not trainers.outputs_are_two(values)
+        ),
         grouped=True,
+    ),
+    Layout(
+        "sharegpt",
+        _columns("conversations", "conversation", "messages"),
+        chats.chat,
+        fits=chats.is_chat,
+        grouped=True,
+    ),
+    Layout(
+        "sharegpt_preference",
+        _columns("conversations chosen rejected"),
+        chats.chat_preference,
+        fits=_without(*PROMPT_NAMES),
+    ),
+    Layout(
+        "llama_factory",
+        _columns("instruction output"),
+        trainers.llama_factory,
+        fits=trainers.outputs_are_two,
+    ),
+    Layout(
+        "openai_preference",
+        _columns("input preferred_output non_preferred_output"),
+        trainers.openai_preference,
+    ),
+    Layout(
+        "openrlhf",
+        _columns("context_messages", "context_messages chosen rejected"),
+        trainers.context_messages,
+        fits=_without(*PROMPT_NAMES),
+    ),
+    Layout(
+        "nemo",
+        _columns(
+            "prompt chosen_response rejected_response",
+            "instruction chosen_response rejected_response",
+        ),
+        trainers.named_responses,
+    ),
+    Layout(
+        "nemo_ranked",
+        _columns("context completions"),
+        graded.nemo_ranked,
+        fits=graded.ranked_answers,
+    ),
+    Layout(
+        "orca",
+        _columns(
+            "system question chosen rejected",
+            "input chosen rejected",
+            "system input chosen rejected",
+        ),
+        trainers.orca,
+        fits=_without(*PROMPT_NAMES),
+    ),
+    Layout(
+        "distilabel",
+        _columns(
+            *(
+                f"{prompt} generations {ratings}"
+                for prompt in ("instruction", "input", "prompt")
+                for ratings in ("ratings", "rating")
+            )
+        ),
+        graded.distilabel,
+        fits=_without("chosen", "rejected", "completions"),
+    ),
+    Layout("nectar", _columns("prompt answers"), graded.nectar, fits=graded.ranked_answers),
+    Layout(
+        "stack_exchange",
+        _columns("question answers"),
+        graded.stack_exchange,
+        fits=graded.voted_answers,
+    ),
+    Layout(
+        "pku_safe_rlhf",
+        _columns("prompt response_0 response_1 better_response_id"),
+        votes.pku_safe_rlhf,
+    ),
+    Layout("shp", _columns("history human_ref_A human_ref_B labels"), votes.shp),
+    Layout("webgpt", _columns("question answer_0 answer_1 score_0 score_1"), votes.webgpt),
+    Layout(
+        "two_outputs",
+        _columns(
+            *(
+                f"{prompt} output_1 output_2 {vote}"
+                for prompt in ("instruction", "input", "prompt")
+                for vote in ("preference", "label")
+            )
+        ),
+        votes.two_outputs,
+    ),
+    Layout("pandalm", _columns("instruction response1 response2 annotator1"), votes.pandalm),
+    Layout(
+        "arena_votes",
+        _columns("prompt response_a response_b winner_model_a winner_model_b"),
+        votes.arena_votes,
+    ),
+    Layout(
+        "arena_conversations",
+        _columns("conversation_a conversation_b winner"),
+        votes.arena_conversations,
     ),
     Layout("helpsteer", _columns("prompt response helpfulness"), graded.helpsteer, grouped=True),
     Layout(
@@ -104,6 +199,11 @@ LAYOUTS = (
 )
 _KEEPS_THE_PROMPT = {"prefine", "samples"}
 BY_NAME = {layout.name: layout for layout in LAYOUTS}
+if TYPE_CHECKING:
+    LayoutName = str
+else:
+    # The names of the table, so that a new layout is one line.
+    LayoutName = Literal[("auto", *BY_NAME)]
 
 
 def recognise(row: SourceRow) -> Layout:
@@ -153,9 +253,16 @@ def convert(layout: Layout, row: SourceRow, questions: Mapping[str, Any]) -> Sou
     except UselessRow as useless:
         return SourceRow(row.where, {}, layout.name, useless=useless)
     if MARK not in row.values:
-        values = with_whole_prompt(values, made_prompt=layout.name not in _KEEPS_THE_PROMPT)
-    places = (row.where,) * len(values["completions"]) if layout.grouped else ()
+        values = with_whole_prompt(
+            values, row.where, made_prompt=layout.name not in _KEEPS_THE_PROMPT
+        )
+    places = (row.where,) * len(values.get("completions", ())) if layout.grouped else ()
     return SourceRow(row.where, values, layout.name, places)
+
+
+def as_read(row: SourceRow) -> SourceRow:
+    """Return a row with plain cells; what prefine wrote itself is taken as it stands."""
+    return row if MARK in row.values or _STORED_PAIR in row.values else plain(row)
 
 
 def has_own_columns(values: Values) -> bool:
@@ -163,6 +270,7 @@ def has_own_columns(values: Values) -> bool:
     row = SourceRow("", values)
     try:
         layout = recognise(row)
-        return layout.name == "prefine" and convert(layout, row, {}).values == values
+        read = convert(layout, as_read(row), {})
+        return layout.name == "prefine" and read.values == values
     except DataError:
         return False

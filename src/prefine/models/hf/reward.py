@@ -45,6 +45,7 @@ class RewardModel:
     batch_size: int
     max_tokens: int | None
     batches_matter: ClassVar = True
+    concurrency: ClassVar = 1
     reads_metadata: ClassVar = False
 
     @cached_property

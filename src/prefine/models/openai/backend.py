@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, JsonValue
 
-from prefine.calls.bridge import wait_for
+from prefine.calls.http import close_connections
 from prefine.calls.protocol import Batch, Call, Failure
 from prefine.config.sections import Decoding
 from prefine.errors import BackendError
@@ -125,11 +125,13 @@ class OpenAIModel:
         for calls in by_prompt.values():
             # Read for every prompt: an earlier request may have changed it meanwhile.
             for together in [calls] if self._honours_n else [[call] for call in calls]:
-                yield Batch(
-                    [call.key for call in together], partial(self._drawn, together, decoding)
-                )
+                yield Batch([call.key for call in together], partial(self.draw, together, decoding))
 
-    def respond(
+    async def aclose(self) -> None:
+        """Close the connections of this event loop."""
+        await close_connections()
+
+    async def respond(
         self,
         conversations: Sequence[tuple[Message, ...]],
         *,
@@ -139,22 +141,18 @@ class OpenAIModel:
         first_token: bool,
     ) -> list[Reply | Failure]:
         """Return one reply per conversation, with first tokens if the server sends them."""
-
-        async def replies() -> list[Reply | Failure]:
-            return await asyncio.gather(
-                *(
-                    self.reply(
-                        messages,
-                        max_new_tokens=max_new_tokens,
-                        temperature=temperature,
-                        seed=seed,
-                        first_token=first_token,
-                    )
-                    for messages in conversations
+        return await asyncio.gather(
+            *(
+                self.reply(
+                    messages,
+                    max_new_tokens=max_new_tokens,
+                    temperature=temperature,
+                    seed=seed,
+                    first_token=first_token,
                 )
+                for messages in conversations
             )
-
-        return wait_for(replies())
+        )
 
     async def reply(
         self,
@@ -184,11 +182,6 @@ class OpenAIModel:
         if first_token and logps is None and "logprobs" not in self._server.parameters.dropped:
             self._server.note(_NO_LOGPROBS)
         return Reply(choice.text, choice.finish_reason, logps, exchange.usage)
-
-    def _drawn(
-        self, calls: Sequence[Call[SampleRequest]], decoding: Decoding
-    ) -> dict[str, Completion | Failure]:
-        return wait_for(self.draw(calls, decoding))
 
     async def draw(
         self, calls: Sequence[Call[SampleRequest]], decoding: Decoding
