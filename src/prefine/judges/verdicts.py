@@ -35,8 +35,26 @@ _ANSWER = re.compile(rf"{_BEFORE}([ABＡＢ]|[Tt]ie|TIE){_AFTER}")
 # Behind the code of a verdict line the letter may be small, called a candidate's, or in a box.
 _MARKS = re.compile(r"[^\w|+\-<>=?/&]+|_+")
 _NAMED = frozenset(
-    "the candidate answer response assistant completion option output model is final verdict "
-    "boxed fbox text textbf mathrm mathbf".split()
+    [
+        "the",
+        "candidate",
+        "answer",
+        "response",
+        "assistant",
+        "completion",
+        "option",
+        "output",
+        "model",
+        "is",
+        "final",
+        "verdict",
+        "boxed",
+        "fbox",
+        "text",
+        "textbf",
+        "mathrm",
+        "mathbf",
+    ]
 )
 
 _P_FIRST = {"A": 1.0, "B": 0.0, "TIE": 0.5}
@@ -99,8 +117,8 @@ def read_text(text: str, *, nonce: str) -> Verdict:
 
     Without such a line, the whole answer may be a label. A verdict line counts only with the
     comparison's nonce, which no candidate knows, so a quoted candidate is no verdict. Its letter
-    may be spelled in more ways, such as `Candidate a` or `\\boxed{A}`. If the last line is not valid
-    there is no verdict: an earlier one never stands in for it.
+    may be small, in a box, or called a candidate's. If the last line is not valid there is no
+    verdict: an earlier one never stands in for it.
     """
     if not text.strip():
         return Verdict(None, "the judge's answer is empty")

@@ -348,7 +348,11 @@ class Requests:
     def _usage(self, counts: TokenCounts | None) -> Usage:
         if counts is None:
             return Usage(calls=1)
-        cost = 0.0 if self.prices is None else self.prices.cost(counts.prompt, counts.completion, counts.cached)
+        cost = (
+            0.0
+            if self.prices is None
+            else self.prices.cost(counts.prompt, counts.completion, counts.cached)
+        )
         return Usage(
             calls=1, prompt_tokens=counts.prompt, completion_tokens=counts.completion, cost=cost
         )
