@@ -52,15 +52,20 @@ class Host:
         self.refusing_since = None
         self.asks_to_wait = False
 
-    def refused(self, sent_at: float, wait_s: float | None) -> None:
+    def refused(self, sent_at: float, wait_s: float | None, *, before: float | None) -> None:
         """Count a 429, and slow all requests down.
 
         Args:
             sent_at: When the refused request was sent [s, monotonic].
             wait_s: The time that the host asks to wait.
+            before: When it was refused before, if so. If others were served since then, it may be
+                the request that is refused and not the pace.
         """
         self.answered()
-        self.limits.refused(sent_at, wait_s)
+        if before is None or not self.served_since(before):
+            self.limits.refused(sent_at, wait_s)
+        elif wait_s:
+            self.limits.pause(wait_s)
         self.asks_to_wait |= wait_s is not None
         if self.refusing_since is None:
             self.refusing_since = self._answered_at

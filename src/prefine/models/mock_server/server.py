@@ -6,7 +6,7 @@ import json
 import math
 import random
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -17,6 +17,7 @@ from prefine.errors import ConfigError
 from prefine.models.mock_server.answers import completion
 from prefine.models.mock_server.faults import FAULTS
 from prefine.models.mock_server.profiles import PROFILES
+from prefine.models.openai.server import PROBE
 from prefine.records import content_hash
 
 RetryAfter = Literal["none", "seconds", "date", "ms", "words"]
@@ -53,19 +54,24 @@ class MockServer:
     seed: int = 0
     requests: int = field(default=0, init=False)
     statuses: Counter[str] = field(default_factory=Counter, init=False)
-    per_second: Counter[int] = field(default_factory=Counter, init=False)
+    probes: int = field(default=0, init=False)
+    """Questions that `prefine` asks to see whether the server is well."""
 
     def __post_init__(self) -> None:
         if self.profile not in PROFILES:
             raise ConfigError(f"profile: {self.profile!r}; it is one of {', '.join(PROFILES)}")
         if self.fault is not None and self.fault not in FAULTS and not self.fault.isdecimal():
-            raise ConfigError(
-                f"fault: {self.fault!r}; it is a status or one of {', '.join(FAULTS)}"
-            )
+            names = ", ".join(FAULTS)
+            raise ConfigError(f"fault: {self.fault!r}; it is a status or one of {names}")
         self._profile = PROFILES[self.profile]
         self._latencies = random.Random(self.seed)
         self._tokens = self.limit or 0.0
         self._filled_at = self._began = time.monotonic()
+        self._per_second: Counter[int] = Counter()
+        self._served_per_second: Counter[int] = Counter()
+        self._seconds: dict[str, float] = defaultdict(
+            float
+        )  # that requests of one content took together
 
     def app(self) -> web.Application:
         """Return the application, with the chat endpoint and `GET /stats`."""
@@ -77,10 +83,12 @@ class MockServer:
 
     async def serve(self, port: int, ready: asyncio.Event | None = None) -> None:
         """Serve on loopback until it is cancelled."""
-        runner = web.AppRunner(self.app(), access_log=None)
+        runner = web.AppRunner(
+            self.app(), access_log=None, shutdown_timeout=0.1, handler_cancellation=True
+        )
         await runner.setup()
         try:
-            await web.TCPSite(runner, "127.0.0.1", port, backlog=1024, shutdown_timeout=0.1).start()
+            await web.TCPSite(runner, "127.0.0.1", port, backlog=1024).start()
             if ready is not None:
                 ready.set()
             await asyncio.Event().wait()
@@ -88,23 +96,32 @@ class MockServer:
             await runner.cleanup()
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
-        now = time.monotonic()
+        began = time.monotonic()
         self.requests += 1
-        self.per_second[int(now - self._began)] += 1
+        self._per_second[int(began - self._began)] += 1
+        raw = await request.read()
         try:
-            body = json.loads(await request.read())
+            return await self._respond(request, raw, began)
+        finally:
+            self._seconds[content_hash(raw.decode(errors="replace"))] += time.monotonic() - began
+
+    async def _respond(self, request: web.Request, raw: bytes, began: float) -> web.StreamResponse:
+        try:
+            body = json.loads(raw)
         except ValueError:
             return self._error(400, "the body is no JSON")
-        if not self._served(now):
+        if not self._served(began):
             return self._busy()
         if refusal := self._profile.refuses(body):
             return self._error(refusal.status, refusal.words, refusal.parameter)
-        if self._is_faulty(body, now):
+        if self._is_faulty(body, began):
             return await self._faulty(request, body)
         if self.latency_s:
             spread = self._latencies.gauss(0, self.spread) if self.spread else 0.0
             await asyncio.sleep(self.latency_s * math.exp(spread))
         self.statuses["200"] += 1
+        self._served_per_second[int(began - self._began)] += 1
+        self.probes += body["messages"] == PROBE
         return web.json_response(self._answer(body))
 
     def _answer(self, body: dict[str, Any]) -> dict[str, Any]:
@@ -168,11 +185,14 @@ class MockServer:
         return web.json_response({"object": "list", "data": [{"id": "mock", "object": "model"}]})
 
     async def _stats(self, request: web.Request) -> web.Response:
-        seconds = range(max(self.per_second, default=-1) + 1)
+        seconds = range(max(self._per_second, default=-1) + 1)
         return web.json_response(
             {
                 "requests": self.requests,
+                "probes": self.probes,
                 "statuses": dict(self.statuses),
-                "per_second": [self.per_second[second] for second in seconds],
+                "per_second": [self._per_second[second] for second in seconds],
+                "served_per_second": [self._served_per_second[second] for second in seconds],
+                "longest_s": max(self._seconds.values(), default=0.0),
             }
         )

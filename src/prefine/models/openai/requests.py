@@ -4,7 +4,8 @@
 |---|---|---|
 | busy | 429 | all wait as long as the server asks, or slow down |
 | away | no connection, reset, broken body, 502, 503, 504 | again; all wait for its return |
-| sick | 500, a malformed 200, no answer in time | again |
+| late | no answer in time | again; as away if nobody else is answered, either |
+| sick | 500, a malformed 200 | again |
 | refused | other 4xx, redirects | the caller decides |
 """
 
@@ -39,7 +40,8 @@ _SICK = (408, 409, 425, 500)
 _BUSY = 429
 _REFUSED = (*range(300, 400), *range(400, 500), 501)
 
-Kind = Literal["busy", "away", "sick", "refused"]
+Kind = Literal["busy", "away", "late", "sick", "refused"]
+_KINDS: Mapping[str, Kind] = {"timeout": "late", "too large": "sick"}
 
 
 class Exchange(NamedTuple):
@@ -75,6 +77,7 @@ class _History:
 
     tries: int = 0
     began: float = 0.0
+    refused_at: float | None = None
 
     def count(self) -> None:
         if self.tries == 0:
@@ -176,13 +179,16 @@ class Requests:
         exhausted = history.tries > self.max_retries
         pause = backoff_s(history.tries)
         if fault.kind == "busy":
-            host.refused(turn.at, fault.wait_s)
+            host.refused(turn.at, fault.wait_s, before=history.refused_at)
+            history.refused_at = turn.at
             return await self._again_when_free(host, fault, history, pause)
         host.faulted(reached=fault.reached)
         if fault.wait_s:
             host.limits.pause(fault.wait_s)
             pause = 0.0
-        if fault.kind == "away" and (exhausted or host.seems_away):
+        # A server that has served before and is silent to everybody may come back.
+        gone = fault.kind == "away" or (fault.kind == "late" and host.served_at is not None)
+        if gone and (exhausted or host.seems_away):
             if exhausted and not host.reached:
                 raise BackendError(
                     f"{self.base_url}: {fault.reason}; start the server, or mend base_url"
@@ -303,7 +309,7 @@ class Requests:
             reply = await post_json(self._url, data, self.headers(), timeout_s=self.timeout_s)
         except NoReply as error:
             return _Fault(
-                "sick" if error.kind in ("timeout", "too large") else "away",
+                _KINDS.get(error.kind, "away"),
                 str(error),
                 # What was sent may have been answered and billed.
                 Usage(calls=int(error.kind != "unreachable")),
