@@ -34,8 +34,9 @@ format: setup  ## Let ruff format the code
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format --quiet .
 
-docs: setup  ## Write docs/losses.md anew from the code
+docs: setup  ## Write docs/losses.md and the table of docs/metrics.md anew from the code
 	@$(BIN)/python docs/make_losses.py
+	@$(BIN)/python docs/make_metrics.py
 
 setup: $(STAMP)  ## Prepare .venv
 	@:

@@ -6,10 +6,11 @@ The demo's configuration with fewer prompts. The other checkout makes one run to
 that are killed without warning, one while it ranks and one while it trains. Then this checkout is
 given the same command on the killed folders. Prints for each whether an answer of the journal was
 asked for again, where the training went on, and whether every file that a run is made of has the
-bytes of the whole one.
+bytes of the whole one; columns and figures that this version adds are named.
 """
 
 import argparse
+import io
 import json
 import math
 import os
@@ -23,6 +24,8 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+
+import pyarrow.parquet as pq
 
 from line import Line
 
@@ -116,23 +119,41 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
-def same(one: dict[str, bytes], other: dict[str, bytes]) -> bool:
-    """Whether two runs left the same bytes; of metrics.json the same numbers to `CLOSE`."""
-    metrics = [json.loads(files["metrics.json"]) for files in (one, other)]
-    rest = [
-        {name: found[name] for name in found if name != "metrics.json"} for found in (one, other)
-    ]
-    return rest[0] == rest[1] and _close(*metrics)
+def compared(older: dict[str, bytes], newer: dict[str, bytes]) -> str | None:
+    """What the newer version adds to the bytes of the older one; None if anything else differs.
+
+    It may add columns to a table and values to metrics.json, whose numbers are equal to `CLOSE`.
+    """
+    if older.keys() != newer.keys():
+        return None
+    added: set[str] = set()
+    for name, before in older.items():
+        after = newer[name]
+        if name == "metrics.json":
+            if not _contained(json.loads(before), json.loads(after)):
+                return None
+            added |= {"values in metrics.json"} if before != after else set()
+        elif name.endswith(".parquet") and before != after:
+            tables = [pq.ParquetFile(io.BytesIO(content)).read() for content in (before, after)]
+            columns, new = tables[0].column_names, set(tables[1].column_names)
+            new -= set(columns)
+            if not new or tables[0] != tables[1].drop_columns(sorted(new)):
+                return None
+            added |= {f"column {column} of {name.partition('/')[0]}" for column in new}
+        elif before != after:
+            return None
+    return ", ".join(sorted(added))
 
 
-def _close(one: Any, other: Any) -> bool:
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_close(one[key], other[key]) for key in one)
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(_close, one, other))
-    if isinstance(one, float) and isinstance(other, float):
-        return math.isclose(one, other, rel_tol=CLOSE)
-    return bool(one == other)
+def _contained(old: Any, new: Any) -> bool:
+    if isinstance(old, dict) and isinstance(new, dict):
+        return all(key in new and _contained(old[key], new[key]) for key in old)
+    if isinstance(old, list) and isinstance(new, list):
+        rest = iter(new)
+        return all(any(_contained(item, found) for found in rest) for item in old)
+    if isinstance(old, float) and isinstance(new, float):
+        return math.isclose(old, new, rel_tol=CLOSE)
+    return bool(old == new)
 
 
 def main() -> None:
@@ -164,10 +185,12 @@ def main() -> None:
             if name not in done
         )
         again = asked - len(answers(folder) - known)
-        equal = same(contents(folder), whole)
+        added = compared(whole, contents(folder))
+        equal = added is not None
         missed += bool(again) or not equal
         where = f"; {len(known):,} answers, {rows} steps when it was killed"
-        text = f"{again} answers asked again, bytes {'equal' if equal else 'DIFFER'}{where}"
+        but = f", but for {added}" if added else ""
+        text = f"{again} answers asked again, bytes {'equal' if equal else 'DIFFER'}{but}{where}"
         print(Line(f"killed in {stage}, continued", text, not again and equal), flush=True)
     sys.exit(1 if missed else 0)
 

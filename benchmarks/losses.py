@@ -2,9 +2,9 @@
 
     python benchmarks/losses.py [NAME…]
 
-Prints a row per loss: the median over many calls, and ok or miss of the goal of 5 ms. Losses that
-sort the pairs are named. The goal does not apply to losses that read [4096, 64] tokens. It takes
-half a minute.
+Prints a row per loss of pairs: the median over many calls, and ok or miss of the goal of 5 ms.
+Losses that sort the pairs are named. The goal does not apply to losses that read [4096, 64] tokens.
+It takes half a minute.
 """
 
 import argparse
@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
-from prefine.config.components import TABLES, bind
-from prefine.losses.facts import needs_of
+from prefine.config.components import TABLES, bind, lookup
+from prefine.losses.facts import needs_of, reads_of
 from prefine.losses.protocol import LossFunction, PairLogps, TokenLogps
 from prefine.losses.regularizers import budget
 
@@ -92,12 +92,15 @@ def milliseconds(loss: LossFunction, values: PairLogps) -> float:
 
 
 def main() -> None:
-    """Print a row for every loss."""
+    """Print a row for every loss of pairs."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="These instead of all")
-    names = parser.parse_args().names or list(TABLES["loss"])
+    of_pairs = [
+        name for name in TABLES["loss"] if reads_of(lookup("loss", name, where="loss")) == "pairs"
+    ]
+    names = parser.parse_args().names or of_pairs
     torch.set_num_threads(1)
     print(
         f"python {platform.python_version()}, torch {torch.__version__}, 1 thread; median of "

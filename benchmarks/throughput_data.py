@@ -20,7 +20,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from prefine.cli.openmp import SPINS
-from prefine.training.items import TokenizedPair
+from prefine.training.relations.pairs import TokenizedPair
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -26,12 +26,14 @@ from prefine.config.sections import AdapterConfig
 from prefine.losses import dpo
 from prefine.training import adapter
 from prefine.training.forward.passes import Forward
-from prefine.training.items import TokenizedPair
+from prefine.training.items import longest
 from prefine.training.memory import retry_smaller_batches
 from prefine.training.objective.gradient import accumulate_gradients
+from prefine.training.objective.item_table import ItemTable
 from prefine.training.objective.objective import Objective
-from prefine.training.objective.pair_table import PairTable
-from prefine.training.reference.scoring import score_sides
+from prefine.training.reference.scoring import score_completions
+from prefine.training.relations.choose import RELATIONS
+from prefine.training.relations.pairs import TokenizedPair
 from throughput_data import BETA, LEARNING_RATE, MAX_GRAD_NORM, PAD, STOP, Law, counts, random_pairs
 
 PAIRS_PER_STEP = 16
@@ -180,21 +182,21 @@ def train_ours(case: Case, examples: list[TokenizedPair]) -> tuple[Measured, flo
     every = range(len(examples))
     # A step's pairs and some alone first, as kernels are compiled then: for full rows, and for any
     # length.
-    score_sides(forward, examples[:PAIRS_PER_STEP])
-    alone = sorted(range(len(examples)), key=lambda index: examples[index].longest)[
+    score_completions(forward, examples[:PAIRS_PER_STEP])
+    alone = sorted(range(len(examples)), key=lambda index: longest(examples[index]))[
         len(examples) // 4 :
     ][:2]
     for index in alone:
-        score_sides(forward, [examples[index]])
+        score_completions(forward, [examples[index]])
     began = now()
-    sides = retry_smaller_batches(
-        lambda: score_sides(forward, examples),
+    initial = retry_smaller_batches(
+        lambda: score_completions(forward, examples),
         forward,
         lambda: forward.cut(examples, every),
         examples,
     )
     scored_per_second = len(examples) / (now() - began)
-    table = PairTable.of(examples, initial=sides, reference=sides)
+    table = ItemTable.of(RELATIONS["pairs"], examples, {"initial": initial})
     if case.lora:
         adapter.attach(model, LORA, seed=0)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]

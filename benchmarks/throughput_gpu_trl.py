@@ -13,7 +13,7 @@ from trl.trainer import dpo_trainer
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
-from prefine.training.items import TokenizedPair
+from prefine.training.relations.pairs import TokenizedPair
 from throughput_data import BETA, LEARNING_RATE, MAX_GRAD_NORM
 from throughput_gpu import (
     LORA,

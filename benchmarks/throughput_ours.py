@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from prefine.training.items import TokenizedPair
+from prefine.training.relations.pairs import TokenizedPair
 from throughput_data import (
     BETA,
     HIDDEN,
@@ -67,16 +67,17 @@ def train_once(model: "PreTrainedModel", examples: Sequence[TokenizedPair], work
     from prefine.losses import dpo
     from prefine.training.forward.passes import Forward
     from prefine.training.objective.gradient import accumulate_gradients
+    from prefine.training.objective.item_table import ItemTable
     from prefine.training.objective.objective import Objective
-    from prefine.training.objective.pair_table import PairTable
-    from prefine.training.reference.scoring import score_sides
+    from prefine.training.reference.scoring import score_completions
+    from prefine.training.relations.choose import RELATIONS
 
     model.eval()  # type: ignore[no-untyped-call]
     forward = Forward(model, shared=work.sharing == "auto", tokens=ROW_TOKENS)
     began = time.perf_counter()
-    sides = score_sides(forward, examples)
+    initial = score_completions(forward, examples)
     reference_seconds = time.perf_counter() - began
-    table = PairTable.of(examples, initial=sides, reference=sides)
+    table = ItemTable.of(RELATIONS["pairs"], examples, {"initial": initial})
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=LEARNING_RATE, weight_decay=0.0, fused=True
     )

@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerFast, TrainerCallback
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
-from prefine.training.items import TokenizedPair
+from prefine.training.relations.pairs import TokenizedPair
 from throughput_data import (
     BETA,
     FIRST_WORD,

@@ -16,7 +16,7 @@ from prefine.losses.cards.logp_gradients import (
     REJECTED_TOKENS,
     SCORE_GAP,
 )
-from prefine.losses.protocol import NEED_WORDS, Family
+from prefine.losses.protocol import NEED_WORDS, READS_WORDS, Family
 
 DOCS = Path(__file__).parent
 
@@ -26,7 +26,7 @@ HEAD = """\
 `make docs` writes this page from the code. `prefine losses` prints the list in the terminal, `prefine losses NAME` all
 about one.
 
-A loss is a number per pair that training makes smaller. A regularizer is a second number, added to any loss:
+A loss is a number per item that training makes smaller: per pair, per list or per labelled answer. A regularizer is a second number, added to any loss:
 loss + `regularizer_weight` · regularizer.
 
 ## How to read it
@@ -40,8 +40,15 @@ loss + `regularizer_weight` · regularizer.
 | `\\|w\\|`, `\\|l\\|` | the number of tokens of chosen and rejected |
 | `Lw = lw / \\|w\\|`, `Ll = ll / \\|l\\|` | log-probability per token |
 
-**Kind.** The value of a *local* loss depends on its own pair alone, so that pairs can be computed one by one. A
-*coupled* loss looks at all pairs of a step, whatever the micro-batches.
+**Reads.** The items of a training are those that its loss reads, and its regularizer reads the same ones. The selector
+`lists` makes lists; labelled answers come from a file of yours ([data.md](data.md)).
+
+| reads | an item is |
+|---|---|
+@READS@
+
+**Kind.** The value of a *local* loss depends on its own item alone, so that items can be computed one by one. A
+*coupled* loss looks at all items of a step, whatever the micro-batches.
 
 **Needs** are the values that a loss reads in addition to the policy's log-probabilities; training computes no others.
 
@@ -61,7 +68,8 @@ gradients, ⟨∇lw, ∇ll⟩ / ‖∇lw‖², is larger than the push on chosen
 chosen better. With ∞, rejected does not pull at all; below 0, chosen falls by its own push.
 
 (@PAIR@.
-Every other token counts as different. The pair is alone in the first step, and options are the defaults. The pictures
+Every other token counts as different. A loss of lists is given the two answers as a list, one of labels both of them,
+chosen as good and rejected as bad. The pair is alone in the first step, and options are the defaults. The pictures
 move D, and hold the mean of a and c at @MEAN@; a curve that leaves its panel goes on outside.)
 
 ## In a configuration
@@ -137,7 +145,9 @@ def pages() -> dict[str, str]:
         (family, list(group)) for family, group in groupby(cards(), key=lambda card: card.family)
     ]
     head = HEAD
-    for mark, fact in (FACTS | {"NEEDS": "\n".join(_needs())}).items():
+    for mark, fact in (
+        FACTS | {"NEEDS": "\n".join(_needs()), "READS": "\n".join(_reads())}
+    ).items():
         head = head.replace(f"@{mark}@", fact)
     parts = [head, "\n".join(_index(shelf))]
     written = {}
@@ -160,6 +170,11 @@ def _needs() -> Iterator[str]:
         yield f"| `{need}` | {words} |"
 
 
+def _reads() -> Iterator[str]:
+    for reads, words in READS_WORDS.items():
+        yield f"| `{reads}` | {words} |"
+
+
 def _index(shelf: list[tuple[Family, list[Card]]]) -> Iterator[str]:
     yield "## All of them\n"
     yield "| family | |"
@@ -175,15 +190,16 @@ def _anchor(title: str) -> str:
 
 
 def _table(group: list[Card]) -> Iterator[str]:
-    yield "| | | kind | needs | chosen | rejected | ratio |"
-    yield "|---|---|---|---|---|---|---|"
+    yield "| | | reads | kind | needs | chosen | rejected | ratio |"
+    yield "|---|---|---|---|---|---|---|---|"
     for card in group:
         kind: str = card.kind
         needs = " ".join(f"`{need}`" for need in card.needs)
         if card.open:
             kind = needs = "as its parts"
         name = f"[`{card.name}`](#{card.name})"
-        yield f"| {name} | {_cell(card.title)} | {kind} | {needs} | {_pushes(card)} |"
+        facts = f"{card.reads} | {kind} | {needs}"
+        yield f"| {name} | {_cell(card.title)} | {facts} | {_pushes(card)} |"
 
 
 def _pushes(card: Card) -> str:

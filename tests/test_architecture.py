@@ -33,7 +33,17 @@ REPOSITORY = SOURCE.parents[1]
 # A room may import itself and the rooms above it in this list, and no other. The longest prefix of
 # a module's name decides. The package itself hands on names of all floors and stands in no room.
 FLOORS = {
-    0: ("errors", "lazy", "schedules", "records", "secrets", "atomic", "config", "chat"),
+    0: (
+        "errors",
+        "lazy",
+        "schedules",
+        "records",
+        "reasoning",
+        "secrets",
+        "atomic",
+        "config",
+        "chat",
+    ),
     1: (
         "playground.world",
         "newton",

@@ -4,6 +4,7 @@ One table: what is prepared, what is called, the exit code, and what the message
 starting point of every row is a run that works (`test_the_starting_point_works`).
 """
 
+import gzip
 import json
 import math
 import os
@@ -150,6 +151,11 @@ def bomb() -> str:
 
 def parquet(table: dict[str, Any]) -> Callable[[Place], object]:
     return lambda place: pq.write_table(pa.table(table), place.root / "data.parquet")
+
+
+def zstd(path: Path, content: bytes) -> None:
+    with pa.output_stream(path, compression="zstd") as out:
+        out.write(content)
 
 
 def first(*stages: str) -> Callable[[Place], object]:
@@ -539,8 +545,8 @@ CASES = [
     answers_case(
         "gzip",
         lambda rows: rows.__setitem__(slice(None), [b"\x1f\x8b\x08\x00\x00"]),
-        "answers.jsonl, line 1",
-        "not UTF-8",
+        "answers.jsonl",
+        "damaged gzip",
     ),
     answers_case(
         "half an emoji",
@@ -673,7 +679,15 @@ CASES = [
         "completion null",
         lambda rows: rows[2]["completions"].__setitem__(1, None),
         "answers.jsonl, line 3, completion 1",
-        "None",
+        "the text is empty",
+        "remove the row",
+        run=STRICT,
+    ),
+    answers_case(
+        "completion a number",
+        lambda rows: rows[2]["completions"].__setitem__(1, 7),
+        "answers.jsonl, line 3, completion 1",
+        "got 7",
     ),
     answers_case(
         "completion without text",
@@ -768,7 +782,229 @@ CASES = [
         code=DATA,
         prepare=parquet({"prompt": [b"tea"], "completions": [["a", "b"]]}),
     ),
+    config_case(
+        "Parquet with a column twice",
+        ANSWERS_IN_PARQUET,
+        "data.parquet",
+        "'prompt' is the name of several columns",
+        "rename or drop",
+        code=DATA,
+        prepare=lambda place: pq.write_table(
+            pa.Table.from_arrays([pa.array(["a"])] * 2, names=["prompt"] * 2),
+            place.root / "data.parquet",
+        ),
+    ),
+    config_case(
+        "Parquet inside gzip",
+        ANSWERS_IN_PARQUET,
+        "data.parquet",
+        "compressed with gzip",
+        "gunzip data.parquet",
+        code=DATA,
+        files={"data.parquet": gzip.compress(b"PAR1")},
+    ),
+    config_case(
+        "a zip archive",
+        {"completions.path": "answers.zip", "completions.format": "jsonl"},
+        "answers.zip",
+        "compressed with zip",
+        "unzip answers.zip",
+        code=DATA,
+        files={"answers.zip": b"PK\x03\x04"},
+    ),
+    *(
+        config_case(
+            f"damaged {name}",
+            {"completions.path": f"a.jsonl{ending}"},
+            f"a.jsonl{ending}",
+            f"damaged {name}",
+            "compress the file again",
+            code=DATA,
+            files={f"a.jsonl{ending}": start + b"torn"},
+        )
+        for name, ending, start in (
+            ("gzip", ".gz", b"\x1f\x8b"),
+            ("bzip2", ".bz2", b"BZh91AY&SY"),
+            ("xz", ".xz", b"\xfd7zXZ\x00"),
+            ("zstd", ".zst", b"\x28\xb5\x2f\xfd"),
+            ("lz4", ".lz4", b"\x04\x22\x4d\x18"),
+        )
+    ),
+    config_case(
+        "compressed, of no known format",
+        {"completions.path": "a.xlsx.gz"},
+        "a.xlsx.gz",
+        "cannot tell the format",
+        "jsonl, parquet",
+        files={"a.xlsx.gz": b"x"},
+    ),
+    config_case(
+        "CSV inside zstd with a cell too many",
+        {"completions.path": "a.csv"},
+        "a.csv, row 0 (line 2)",
+        "2 cells for 1 columns",
+        code=DATA,
+        prepare=lambda place: zstd(place.root / "a.csv", b"prompt\nq,1\n"),
+    ),
+    # --- context that would be lost
+    *(
+        pairs_case(
+            f"{name} of a pair",
+            lambda rows, name=name: set_in(rows, 2, **{name: ["a.bin"]}),  # type: ignore[misc]
+            "pairs.jsonl, line 3",
+            f"{name} holds ['a.bin']",
+            "remove the row",
+        )
+        for name in ("images", "image", "videos", "audios")
+    ),
+    prompts_case(
+        "a picture in a prompt",
+        lambda rows: set_in(rows, 2, prompt=[{"role": "user", "content": [{"type": "image"}]}]),
+        "prompts.jsonl, line 3",
+        "parts of type text",
+        "remove the row",
+    ),
+    prompts_case(
+        "pictures in a turn",
+        lambda rows: set_in(
+            rows, 2, prompt=[{"role": "user", "content": "a", "images": ["a.png"]}]
+        ),
+        "prompts.jsonl, line 3",
+        "images holds ['a.png']",
+    ),
+    *(
+        prompts_case(
+            f"earlier turns {shown}",
+            lambda rows, value=value: set_in(rows, 2, history=value),  # type: ignore[misc]
+            "prompts.jsonl, line 3",
+            "history must be earlier turns",
+            "unused_history: history",
+        )
+        for shown, value in (
+            ("as prose", "we spoke of tea"),
+            ("in one list", ["a", "b"]),
+            ("without an answer", [["a"]]),
+            ("of numbers", [[1, 2]]),
+        )
+    ),
+    # --- messages in other forms
+    answers_case(
+        "messages as Python prints them",
+        lambda rows: set_in(rows, 2, prompt="[{'role': 'user', 'content': 'a'}]"),
+        "answers.jsonl, line 3",
+        "the cell prompt",
+        "as Python prints them",
+        "JSON Lines or Parquet",
+    ),
+    answers_case(
+        "messages as JSON text with an unknown role",
+        lambda rows: set_in(rows, 2, prompt='[{"role": "narrator", "content": "a"}]'),
+        "answers.jsonl, line 3",
+        "role",
+        "'narrator'",
+    ),
+    answers_case(
+        "ShareGPT's words with an unknown role",
+        lambda rows: set_in(rows, 2, prompt=[{"from": "narrator", "value": "a"}]),
+        "answers.jsonl, line 3",
+        "role",
+        "'narrator'",
+    ),
+    answers_case(
+        "a struct of uneven lists",
+        lambda rows: set_in(rows, 2, prompt={"role": ["user"], "content": ["a", "b"]}),
+        "answers.jsonl, line 3, prompt",
+        "content must be a text",
+    ),
+    answers_case(
+        "null for all answers",
+        lambda rows: [row.update(completions=[None, None]) for row in rows],
+        "nothing is left of 4 rows",
+        "8 × empty answer",
+        "answers.jsonl, line 1, completion 0",
+    ),
+    answers_case(
+        "answers of several turns only",
+        lambda rows: [
+            row.update(
+                completions=[
+                    {"text": [{"role": r, "content": "a"} for r in ("assistant", "user")] * 2}
+                    | {"grade": 1}
+                ]
+            )
+            for row in rows
+        ],
+        "answers.jsonl, line 1, completion 0",
+        "one assistant turn, or turns that begin and end with one",
+        "'user'",
+    ),
+    answers_case(
+        "an empty turn before the question",
+        lambda rows: set_in(
+            rows,
+            2,
+            prompt=[
+                {"role": "user", "content": ""},
+                {"role": "assistant", "content": "a"},
+                {"role": "user", "content": "b"},
+            ],
+        ),
+        "answers.jsonl, line 3, prompt",
+        "the text is empty",
+        run=STRICT,
+    ),
     # --- pairs
+    pairs_case(
+        "both answers begin with the prompt",
+        lambda rows: set_in(rows, 2, chosen="question 2: a", rejected="question 2: b"),
+        "pairs.jsonl, line 3",
+        "begin with the prompt's text 'question 2'",
+        "cut it off",
+        run=STRICT,
+    ),
+    pairs_case(
+        "one of two scores",
+        lambda rows: [
+            row.update(score_chosen=3, score_rejected=None if n == 2 else 1)
+            for n, row in enumerate(rows)
+        ],
+        "pairs.jsonl, line 3",
+        "score_chosen 3 and score_rejected None",
+        "fill the missing one",
+        run=STRICT,
+    ),
+    pairs_case(
+        "a loss of score gaps, and one of two scores",
+        lambda rows: [
+            row.update(score_chosen=3, score_rejected=None if n == 2 else 1)
+            for n, row in enumerate(rows)
+        ],
+        "pairs, row 3",
+        "score_gap",
+        prepare=lambda place: place.change({"train.loss": {"name": "odpo"}}),
+    ),
+    pairs_case(
+        "no vote in any row",
+        lambda rows: rows.__setitem__(
+            slice(None),
+            [
+                {"prompt": "q", "response_0": "a", "response_1": "b", "better_response_id": None},
+            ],
+        ),
+        "nothing is left of 1 rows",
+        "1 × no preference given",
+        "better_response_id is missing",
+    ),
+    pairs_case(
+        "three answers with grades",
+        lambda rows: rows.__setitem__(
+            slice(None),
+            [{"prompt": "q", "completions": [{"text": t, "grade": 1} for t in "abc"]}],
+        ),
+        "pairs.jsonl, line 1",
+        "no column 'chosen'",
+        "--as completions",
+    ),
     pairs_case(
         "no rejected",
         lambda rows: set_in(rows, 2, rejected=...),
@@ -1175,5 +1411,5 @@ def test_the_starting_point_works(place: Place) -> None:
 
 
 def test_the_table_is_long_enough() -> None:
-    assert len(CASES) >= 40
+    assert len(CASES) >= 200
     assert len({case.name for case in CASES}) == len(CASES)

@@ -93,6 +93,14 @@ def test_reasoning_that_the_template_opened_is_not_opened_twice(text: str) -> No
     assert tokenizer.decode(ids) == "Hm.\n</think>\n\nSo.<|im_end|>"
 
 
+def test_reasoning_of_its_own_goes_on_behind_the_tag_that_the_template_opened() -> None:
+    tokenizer = TOKENIZERS["opened"]
+    ids = _scored("opened", Prompt.from_text("Why?"), _answer("So.", reasoning="Hm."))
+    assert ids is not None
+    assert tokenizer.decode(ids) == "Hm.\n</think>\n\nSo.<|im_end|>"
+    assert ids.count(tokenizer.convert_tokens_to_ids("</think>")) == 1
+
+
 def test_an_answer_that_never_leaves_the_opened_reasoning_is_no_text_unless_it_was_cut() -> None:
     asked, plain = Prompt.from_text("Why?"), _answer("Hi there")
     assert _scored("opened", asked, plain) is None
@@ -251,7 +259,8 @@ def test_imported_reasoning_and_calls_are_scored_as_the_template_writes_them(
         # The template writes nothing of it, or begins the answer otherwise than the prompt ends.
         ("chatml", _turns(("user", "?")), {"reasoning": "Hm."}),
         ("chatml", _turns(("user", "?")), {"tool_calls": (CALL,)}),
-        ("opened", _turns(("user", "?")), {"reasoning": "Hm."}),
+        ("opened", _turns(("user", "?")), {"tool_calls": (CALL,)}),
+        ("opened", _turns(("user", "?")), {"reasoning": "Hm <|im_end|>"}),
         # What the template wrote could not be told from what the model wrote.
         ("reasoning", _turns(("user", "?")), {"reasoning": "Hm <|im_end|>"}),
         ("reasoning", _turns(("user", "?"), ("assistant", "So")), {"reasoning": "Hm."}),

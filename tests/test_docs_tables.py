@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from make_metrics import PAGE, with_table
 from prefine.config.components import TABLES, Kind, lookup
 from prefine.data.layouts.table import BY_NAME
 from prefine.ranking.protocol import facts_of
@@ -29,6 +30,7 @@ def rows(page: str, heading: str) -> dict[str, list[str]]:
     [
         ("configuration.md", "| `strategy.name` |", "strategy"),
         ("pairs.md", "| `name` | proposes |", "selector"),
+        ("metrics.md", "| `metrics` | figures |", "metric"),
     ],
 )
 def test_a_table_names_all_of_them(page: str, heading: str, kind: Kind) -> None:
@@ -43,6 +45,11 @@ def test_what_strategies_know_is_what_they_guarantee() -> None:
     for name, (*_, knows) in rows("configuration.md", "| `strategy.name` |").items():
         facts = facts_of(lookup("strategy", name, where="docs"))
         assert {one.replace(" ", "_") for one in knows.split(", ")} == facts.guarantees, name
+
+
+def test_the_table_of_metrics_is_what_the_code_says() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert with_table(page) == page, "stale: run `make docs`"
 
 
 def test_the_map_names_files_that_are_there() -> None:

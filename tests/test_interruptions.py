@@ -124,13 +124,15 @@ def test_full_disk_under_a_checkpoint(place: Place) -> None:
 
 
 def test_kill_while_sampling(place: Place) -> None:
-    slow_sampling(place)
+    slow_sampling(place, delay_s=0.15)
     process = start("sample", "run.yaml")
-    wait_for(lambda: answers() >= 7)
+    wait_for(lambda: answers() >= 12)
     process.kill()
     process.communicate()
     kept = answers()
     assert kept < 36
+    # The manifest is written every second.
+    assert 0 < manifest("sample")["usage"]["calls"] <= kept  # type: ignore[index, operator]
     assert prefine("sample", "run.yaml").code == OK
     after = manifest("sample")
     assert answers() == 36
@@ -140,7 +142,7 @@ def test_kill_while_sampling(place: Place) -> None:
     assert tables() == fresh_run(place, "sample")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_stopping_at_a_safe_place(place: Place, number: signal.Signals) -> None:
     slow_sampling(place)
     process = start("sample", "run.yaml")
@@ -151,6 +153,8 @@ def test_stopping_at_a_safe_place(place: Place, number: signal.Signals) -> None:
     assert "the same command" in err
     assert "Traceback" not in err
     assert answers() < 36, "it stops after the calls in flight, not after the shard"
+    stopped = manifest("sample")
+    assert (stopped["complete"], stopped["usage"]["calls"]) == (False, answers())  # type: ignore[index]
     assert prefine("sample", "run.yaml").code == OK
     assert manifest("sample")["repeated_after_interruption"] == 0
     assert tables() == fresh_run(place, "sample")

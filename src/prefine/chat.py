@@ -100,6 +100,8 @@ def completion_ids(
             if by_template
             else continued_text(tokenizer, prompt, completion)
         )
+        if text is None and by_template:
+            text = _behind_opened_reasoning(tokenizer, prompt, message)
         if text is None:
             return None
         # A model that writes "<|im_end|>" as text did not stop there, so text never becomes a
@@ -122,17 +124,31 @@ def continued_text(tokenizer: Tokenizer, prompt: Prompt, completion: Completion)
     Returns: None if the prompt ends inside reasoning that a finished text never leaves.
     """
     text = completion.text
-    # Rendering takes long, and few templates do this. A prefill is continued as it is.
-    opens = re.search(r"<(?:think|reason|thought)", str(tokenizer.chat_template))
-    if not opens or _is_prefilled(prompt):
-        return text
-    opened = _OPENED.search(_rendered(tokenizer, prompt, tokenize=False))
+    opened = _opened_reasoning(tokenizer, prompt)
     if opened is None:
         return text
     tag, space = opened.groups()
     if text.lstrip().startswith(f"<{tag}>"):
         text = text.lstrip().removeprefix(f"<{tag}>").removeprefix(space)
     return text if f"</{tag}>" in text or completion.finish_reason == "length" else None
+
+
+def _opened_reasoning(tokenizer: Tokenizer, prompt: Prompt) -> re.Match[str] | None:
+    """Return the tag, and the space behind it, that the template opens at the end of the prompt."""
+    # Rendering takes long, and few templates do this. A prefill is continued as it is.
+    opens = re.search(r"<(?:think|reason|thought)", str(tokenizer.chat_template))
+    if not opens or _is_prefilled(prompt):
+        return None
+    return _OPENED.search(_rendered(tokenizer, prompt, tokenize=False))
+
+
+def _behind_opened_reasoning(tokenizer: Tokenizer, prompt: Prompt, message: Message) -> str | None:
+    """Return reasoning and answer as they go on behind a tag that the template has opened."""
+    opened = _opened_reasoning(tokenizer, prompt)
+    hostile = _mentions_special(tokenizer, message.model_dump_json())
+    if opened is None or hostile or message.tool_calls or not message.reasoning:
+        return None
+    return f"{message.reasoning}\n</{opened[1]}>\n\n{message.content}"
 
 
 def text_after_answer(tokenizer: Tokenizer, prompt: Prompt, completion: Completion) -> str | None:

@@ -302,6 +302,20 @@ class PreferenceList(Record):
         return content_hash("list", self.prompt.id, [c.id for c in self.completions])
 
 
+class LabelledCompletion(Record):
+    """One answer that is known to be good (`desirable`) or bad, whatever other answers are."""
+
+    prompt: Prompt
+    completion: Completion
+    desirable: bool
+    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+
+    @property
+    def id(self) -> str:
+        """A hash of the completion and its prompt."""
+        return content_hash("label", self.prompt.id, self.completion.id)
+
+
 class MetricValue(Record):
     """A number with its uncertainty and its unit: "%", "nats", "tokens", … or "".
 
@@ -338,7 +352,8 @@ class Manifest(Record):
 
     `usage` is the cost of its answers in all runs, failed attempts included; `replayed` counts the
     answers that the last run took from the journal, `repeated_after_interruption` the calls that
-    were in flight when a run ended.
+    were in flight when a run ended. `parent_run` is the folder of the run that this one goes on
+    from, `round` its number among these; None for a run that stands alone.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -357,3 +372,4 @@ class Manifest(Record):
     usage: Usage = Usage()
     notes: tuple[str, ...] = ()
     parent_run: str | None = None
+    round: int | None = None

@@ -1,6 +1,8 @@
 """Scorers as judges: functions of the user's and reward models; each completion is scored once."""
 
+import asyncio
 import math
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from prefine.calls.engine import CallEngine
 from prefine.calls.memory import MemoryLog
 from prefine.config.sections import Component
 from prefine.errors import BackendError, ConfigError
-from prefine.judging.choose import make_judge
+from prefine.judging.choose import as_judge, make_judge
 from prefine.judging.protocol import Judge, Matchup, Rater
 from prefine.models.protocol import Answered
 from prefine.records import Completion, Judgment, Message, Prompt
@@ -204,3 +206,24 @@ def test_what_is_no_reward_model_is_refused(tmp_path: Path) -> None:
     classes = save_reward_model(tmp_path / "classes", labels=3)
     with pytest.raises(ConfigError, match="this has 3 labels"):
         ask(judge_of(name="reward", path=str(classes)), ALL)
+
+
+def test_a_function_runs_in_as_many_threads_as_it_says() -> None:
+    together = threading.Barrier(2, timeout=20)
+
+    def waits(prompt: Prompt, answer: Completion) -> float:
+        together.wait()
+        return float(answer.sample_index)
+
+    waits.concurrency = 2  # type: ignore[attr-defined]
+    pairs = [Matchup(PROMPT, ANSWERS[0], ANSWERS[1])]
+    judge = as_judge(waits, what="waits")
+    assert judge.concurrency == 2
+    others = [Matchup(PROMPT, ANSWERS[2], ANSWERS[3])]
+    engine = CallEngine(MemoryLog())
+
+    async def both() -> list[list[Judgment]]:
+        return await asyncio.gather(judge.judge(engine, pairs), judge.judge(engine, others))
+
+    first, second = engine.run(both())
+    assert first[0].p_first == second[0].p_first == pytest.approx(1 / (1 + math.e))

@@ -12,6 +12,7 @@ import numpy as np
 
 import reference
 from prefine.config.components import TABLES, bind, lookup
+from prefine.losses.facts import reads_of
 from prefine.losses.protocol import LossFunction
 from reference import Array, Columns
 
@@ -150,6 +151,11 @@ OTHERS: dict[str, list[dict[str, Any]]] = {
     "budget": [{"delta": 1.5}, {"delta": -2.0}, {"per": "token", "delta": 0.05}],
     "step_budget": [{"delta": 0.2}, {"delta": -2.0}, {"per": "token", "delta": -0.01}],
 }
+
+OF_PAIRS = [
+    name for name in TABLES["loss"] if reads_of(lookup("loss", name, where="loss")) == "pairs"
+]
+"""The losses that read pairs; those of lists and labels have cases of their own."""
 
 REQUIRED = {"mixture"}
 """These have options without a default."""

@@ -32,10 +32,11 @@ from prefine.losses.cards.logp_gradients import (
     REJECTED,
     LogpGradients,
     along,
+    inputs_at,
     logp_gradients,
     pair_at,
 )
-from prefine.losses.facts import bare, options_of
+from prefine.losses.facts import bare, options_of, reads_of
 from prefine.losses.pairs.dpo import dpo
 from prefine.losses.pairs.wpo import pair_weight
 from prefine.losses.protocol import Loss, LossFunction, PairLogps
@@ -107,11 +108,12 @@ def _difference(function: LossFunction, side: int) -> float:
     controller = getattr(bare(function), "controller", None)
     point = [torch.tensor([REFERENCE + value], dtype=torch.float64) for value in (CHOSEN, REJECTED)]
     given = controller().update(pair_at(*point), options_of(function)) if controller else {}
+    reads = reads_of(function)
     step, values = 1e-5, []
     for sign in (1, -1):
         moved = list(point)
         moved[side] = point[side] + sign * step
-        values.append(float(function(pair_at(*moved), **given)))
+        values.append(float(function(inputs_at(reads, *moved), **given).sum()))
     return (values[0] - values[1]) / (2 * step)
 
 

@@ -16,6 +16,7 @@ from loss_cases import (
     CANCELS,
     CASES,
     DEFAULTS,
+    OF_PAIRS,
     OTHERS,
     REQUIRED,
     SELECTED,
@@ -445,7 +446,7 @@ def test_inputs_stay_as_they_are(name: str, options: Options) -> None:
 
 
 def test_every_entry_and_every_option_has_a_case() -> None:
-    assert set(DEFAULTS) == set(OTHERS) == set(TABLES["loss"]) | set(TABLES["regularizer"])
+    assert set(DEFAULTS) == set(OTHERS) == set(OF_PAIRS) | set(TABLES["regularizer"])
     for name, others in OTHERS.items():
         component = lookup(table_of(name), name, where="")
         for option in component.__kwdefaults__ or {}:
@@ -511,7 +512,7 @@ def test_options_that_are_no_single_number_are_checked() -> None:
 
 @pytest.mark.parametrize("name", ["wpo"])
 def test_what_sorts_cannot_be_weighted(name: str) -> None:
-    for loss in TABLES["loss"]:
+    for loss in OF_PAIRS:
         if loss not in REQUIRED:
             assert _accepts(name, {"loss": {"name": loss}}) == (loss not in SORTS)
     assert not _accepts(
@@ -521,7 +522,7 @@ def test_what_sorts_cannot_be_weighted(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["bmc"])
 def test_what_reads_no_sums_is_not_weighted_by_tokens(name: str) -> None:
-    for loss in TABLES["loss"]:
+    for loss in OF_PAIRS:
         if loss not in REQUIRED:
             reads_sums = loss not in ("ld_dpo", "wpo", "bmc", "bco", "beta_dpo")
             assert _accepts(name, {"loss": {"name": loss}}) == reads_sums, loss

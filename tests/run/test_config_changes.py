@@ -70,7 +70,14 @@ def test_the_marks_of_all_settings() -> None:
             "report.examples",
         },
         TRANSPORT: set(),
-        LATER: set(),
+        LATER: {
+            "lists",
+            "labels",
+            "train.step_source",
+            "evaluate.metrics",
+            "sample.reasoning",
+            "evaluate.decoding.reasoning",
+        },
     }
     growing = {
         path: options
@@ -83,6 +90,7 @@ def test_the_marks_of_all_settings() -> None:
         "sample.completions_per_prompt": (),
         "rank.judge": ("max_new_tokens",),
         "evaluate.judge": ("max_new_tokens",),
+        "evaluate.metrics": (),
     }
 
 
@@ -111,6 +119,7 @@ def test_every_way_to_reach_a_server_is_an_option_of_the_backend_that_does() -> 
         ("train.tracking.project", "other", True),
         ("train.reference_cache", "elsewhere", True),
         ("report.title", "other", True),
+        ("evaluate.metrics", [{"name": "diversity"}], True),
     ],
 )
 def test_what_a_begun_run_may_change(path: str, value: Any, allowed: bool) -> None:
@@ -126,8 +135,29 @@ def test_what_changes_no_result_enters_no_hash() -> None:
         ("rank.max_cost", 1.0, True),
         ("prompts.limit", 11, False),
         ("train.seed", 1, False),
+        ("train.step_source", {"name": "shuffled"}, True),
+        ("train.step_source", {"name": "my_module:Mine"}, False),
     ):
         assert (fingerprinted(changed(path, value)) == before) is same, path
+
+
+def test_a_key_that_came_later_enters_no_hash_at_its_default() -> None:
+    now = RunConfig.model_validate(VALUES).resolved()
+    evaluate = dict(now["evaluate"])  # type: ignore[arg-type, call-overload]
+    assert evaluate.pop("metrics") == []
+    older = {**now, "evaluate": evaluate}
+    assert fingerprinted(older) == fingerprinted(now)
+    assert "metrics" not in fingerprinted(now)["evaluate"]  # type: ignore[operator]
+    assert fingerprinted(changed("evaluate.metrics", [{"name": "diversity"}])) != fingerprinted(now)
+    assert refused_changes(older, now, STAGES) == []
+
+
+def test_metrics_can_be_added_and_not_taken_away() -> None:
+    one, two = {"name": "diversity"}, {"name": "verdict_rates"}
+    before, after = (changed("evaluate.metrics", found) for found in ([one], [two, one]))
+    assert refused_changes(before, after, STAGES) == []
+    (refused,) = refused_changes(after, before, STAGES)
+    assert refused.startswith("evaluate.metrics: ")
 
 
 def test_components_are_found_by_walking_the_configuration() -> None:
@@ -144,6 +174,7 @@ def test_components_are_found_by_walking_the_configuration() -> None:
         ("train.loss", "loss", "mixture"),
         ("train.loss.losses.0", "loss", "dpo"),
         ("train.loss.losses.1", "loss", "nll"),
+        ("train.step_source", "step_source", "shuffled"),
         ("evaluate.prompts", "source", "file"),
         ("evaluate.judge", "judge", "pairwise"),
         ("evaluate.judge.model", "backend", "openai"),

@@ -8,7 +8,7 @@ import pytest
 
 from prefine.calls.protocol import JournalGroup
 from prefine.errors import ConfigError, DataError
-from prefine.records import Manifest
+from prefine.records import Manifest, Usage
 from prefine.run.folder import RunFolder
 
 CONFIG: dict[str, Any] = {
@@ -154,6 +154,29 @@ def test_the_journal_is_one(tmp_path: Path) -> None:
         assert folder.journal() is folder.journal()
     with RunFolder(tmp_path) as folder:
         assert folder.journal().answers(["a"]) == {"a": "1"}
+
+
+@pytest.mark.parametrize("how", ["missing", "empty"])
+def test_a_lost_journal_is_refused_before_anything_is_asked_again(tmp_path: Path, how: str) -> None:
+    paid = Manifest(stage="rank", config={}, code_version="1", usage=Usage(calls=1234, cost=5.0))
+    journal = tmp_path / "journal" / "part-00000.sqlite"
+    with RunFolder(tmp_path) as folder:
+        folder.journal().write(JournalGroup(answers={"a": "1"}))
+        folder.write_manifest(paid)
+    with RunFolder(tmp_path) as folder:
+        assert not folder.journal().empty
+    journal.unlink()
+    if how == "empty":
+        journal.write_bytes(b"")
+    with (
+        RunFolder(tmp_path) as folder,
+        pytest.raises(DataError, match=f"is {how}, .* 1,234 calls .* Restore .* from a backup"),
+    ):
+        folder.journal()
+    assert journal.exists() == (how == "empty"), "it makes none that would look like the right one"
+    (tmp_path / "manifest.json").rename(tmp_path / "away.json")
+    with RunFolder(tmp_path) as folder:
+        assert folder.journal().empty
 
 
 def test_the_section_pair_may_change_until_training_has_begun(tmp_path: Path) -> None:

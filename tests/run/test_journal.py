@@ -1,6 +1,8 @@
 """The journal: what is stored survives, what was asked is counted, what failed is asked again."""
 
 import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -107,3 +109,34 @@ def test_places_where_no_journal_can_be(tmp_path: Path) -> None:
     (tmp_path / "folder.sqlite").mkdir()
     with pytest.raises(ConfigError, match="--run-dir"):
         Journal(tmp_path / "folder.sqlite")
+
+
+def test_a_changed_answer_is_named(path: Path) -> None:
+    journal = Journal(path)
+    store(journal, {"a": "1", "b": "22"})
+    journal.close()
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("UPDATE answers SET answer = '23' WHERE key = 'b'")
+        database.commit()
+    again = Journal(path)
+    assert again.answers(["a"]) == {"a": "1"}
+    with pytest.raises(DataError, match=r"answer b of this journal is damaged\. Restore it"):
+        again.answers(["a", "b"])
+
+
+def test_a_journal_without_checksums_is_read_and_goes_on(path: Path) -> None:
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path)) as database:
+        database.executescript(
+            "CREATE TABLE asked (key TEXT PRIMARY KEY) WITHOUT ROWID;"
+            "CREATE TABLE answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL) WITHOUT ROWID;"
+            "CREATE TABLE failed (key TEXT NOT NULL, usage TEXT NOT NULL);"
+            "INSERT INTO asked VALUES ('a'), ('b');"
+            "INSERT INTO answers VALUES ('a', '1');"
+        )
+    journal = Journal(path)
+    assert journal.answers(["a", "b"]) == {"a": "1"}
+    assert asked(journal, "b", "c") == 1
+    store(journal, {"b": "2"})
+    journal.close()
+    assert Journal(path).answers(["a", "b"]) == {"a": "1", "b": "2"}

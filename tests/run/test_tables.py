@@ -169,3 +169,11 @@ def test_leftovers(tmp_path: Path) -> None:
     assert [path.name for path in parts(tmp_path)] == ["part-00000.parquet"]
     assert table_hash(tmp_path) != before
     assert shard_key("a", 1) != shard_key("a", 2)
+
+
+def test_parts_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    for number in (100_000, 99_999, 5):
+        part_path(tmp_path, number).write_bytes(b"")
+    assert parts(tmp_path) == [part_path(tmp_path, n) for n in (5, 99_999, 100_000)]
+    remove_parts_from(tmp_path, 100_000)
+    assert parts(tmp_path) == [part_path(tmp_path, n) for n in (5, 99_999)]

@@ -69,6 +69,7 @@ def values(run_dir: Path, **sections: Any) -> RunConfig:
                 },
                 "regularizer": {"name": "budget", "delta": 5.0},
                 "reference": PLAYGROUND,
+                "step_source": {"name": "shuffled"},
                 "max_steps": 1,
                 "train_on_truncated": True,
                 "pairs_per_step": 4,

@@ -14,8 +14,8 @@ from prefine.losses import bco, dpo
 from prefine.losses.protocol import LossFunction
 from prefine.losses.regularizers import budget
 from prefine.training.distributed.processes import check_same_weights, divide_layers
-from prefine.training.logging.figures import StepRow
 from prefine.training.loop import train
+from prefine.training.relations.pair_rows import StepRow
 
 STOPS_AFTER = 4
 

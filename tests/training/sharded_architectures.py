@@ -11,13 +11,14 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from prefine.losses import dpo
-from prefine.training.distributed.processes import own_pairs
+from prefine.training.distributed.processes import own_items
 from prefine.training.distributed.sharded import ShardedLayers
 from prefine.training.forward.passes import Forward
 from prefine.training.objective.gradient import accumulate_gradients
+from prefine.training.objective.item_table import ItemTable
 from prefine.training.objective.objective import Objective
-from prefine.training.objective.pair_table import PairTable
-from prefine.training.reference.scoring import score_sides
+from prefine.training.reference.scoring import score_completions
+from prefine.training.relations.choose import RELATIONS
 
 EXAMPLES = tiny.examples()
 # Every prompt is a row of its own, so one of the two processes has a pass more than the other.
@@ -25,20 +26,20 @@ TOKENS = 1
 Values = dict[str, Tensor]
 
 
-def whole_gradients() -> dict[str, tuple[PairTable, Values]]:
+def whole_gradients() -> dict[str, tuple[ItemTable, Values]]:
     """What the initial model says, and the gradient of a step, of each architecture; in a
     process alone.
     """
     found = {}
     for name in ATTENTION_ONLY:
         model = _model(name)
-        sides = score_sides(Forward(model), EXAMPLES)
-        table = PairTable.of(EXAMPLES, initial=sides, reference=sides)
+        sides = score_completions(Forward(model), EXAMPLES)
+        table = ItemTable.of(RELATIONS["pairs"], EXAMPLES, {"initial": sides})
         found[name] = table, _gradient(model, table, in_step=False)
     return found
 
 
-def apart(expected: dict[str, tuple[PairTable, Values]]) -> Iterator[tuple[str, float]]:
+def apart(expected: dict[str, tuple[ItemTable, Values]]) -> Iterator[tuple[str, float]]:
     """How far each gradient with divided layers is from the expected one, relative; inf if
     `join` leaves anything.
     """
@@ -63,9 +64,9 @@ def _model(name: str) -> PreTrainedModel:
     return ATTENTION_ONLY[name](dtype=torch.float32 if name in FLOAT32_ONLY else torch.float64)
 
 
-def _gradient(model: PreTrainedModel, table: PairTable, *, in_step: bool) -> Values:
+def _gradient(model: PreTrainedModel, table: ItemTable, *, in_step: bool) -> Values:
     forward = Forward(model, tokens=TOKENS, in_step=in_step)
-    batches = forward.cut(EXAMPLES, own_pairs(EXAMPLES, range(len(EXAMPLES))))
+    batches = forward.cut(EXAMPLES, own_items(EXAMPLES, range(len(EXAMPLES))))
     objective = Objective(partial(dpo, beta=0.5))
     accumulate_gradients(forward, batches, table, objective, examples=EXAMPLES, step=1)
     gradients = {name: one.grad for name, one in model.named_parameters() if one.grad is not None}

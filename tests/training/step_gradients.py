@@ -32,13 +32,14 @@ from prefine.losses.protocol import LossFunction, PairLogps, PromptLogps, TokenL
 from prefine.losses.regularizers import budget, nll, step_budget
 from prefine.losses.token_diff import difference_marks
 from prefine.schedules import Schedule
-from prefine.training.cross_prompt import cross_prompt_pairs
+from prefine.training.cross_prompt import cross_prompt_items
 from prefine.training.forward.passes import Forward
-from prefine.training.items import TokenizedPair
 from prefine.training.objective.gradient import StepTerms, accumulate_gradients
+from prefine.training.objective.item_table import ItemTable
 from prefine.training.objective.objective import HyperparameterController
-from prefine.training.objective.pair_table import PairTable
-from prefine.training.reference.scoring import score_sides, score_tokens
+from prefine.training.reference.scoring import score_completions, score_tokens
+from prefine.training.relations.choose import RELATIONS
+from prefine.training.relations.pairs import CHOSEN, REJECTED, TokenizedPair
 
 EXAMPLES = tiny.examples()
 # Answers to two prompts, answers to one of these, and a pair without a neighbour.
@@ -48,7 +49,7 @@ JOINT = [
     replace(EXAMPLES[5], rejected_prompt_ids=(9, 8, 7)),
     replace(EXAMPLES[6], prompt_ids=EXAMPLES[1].prompt_ids, chosen_ids=EXAMPLES[1].rejected_ids),
 ]
-OTHERS = cross_prompt_pairs(EXAMPLES)
+OTHERS = cross_prompt_items(EXAMPLES)
 STEP, STEPS = 3, 9
 TOKENS = (1, 40, 1000)
 """Limits of a row: one prompt in each, a few, all in one."""
@@ -151,17 +152,18 @@ CASES = {
 }
 
 
-def table(case: Case | None = None) -> PairTable:
+def table(case: Case | None = None) -> ItemTable:
     """The initial policy and the reference are other models than the one that is trained."""
     case = case or Case(dpo)
     reference = tiny.model(seed=2)
-    away = score_sides(Forward(reference), OTHERS)
+    away = score_completions(Forward(reference), OTHERS)
     tokens = score_tokens(Forward(reference, score_prompts=case.reads_prompts), case.examples)
-    return PairTable.of(
+    initial = score_completions(Forward(tiny.model(seed=1)), case.examples)
+    return ItemTable.of(
+        RELATIONS["joint"],
         case.examples,
-        initial=score_sides(Forward(tiny.model(seed=1)), case.examples),
-        reference=tokens.sides(),
-        mismatched_ref=(away.chosen + away.rejected) / 2,
+        {"initial": initial, "reference": tokens.logps()},
+        cross_ref=(away[CHOSEN] + away[REJECTED]) / 2,
         ref_tokens=tokens,
     )
 
@@ -218,13 +220,13 @@ def _sums(model: torch.nn.Module, examples: list[TokenizedPair]) -> list[Tensor]
 def _sides(
     model: torch.nn.Module, examples: list[TokenizedPair]
 ) -> list[list[tuple[Tensor, tuple[int, ...]]]]:
-    chosen = [(_distributions(model, e.prompt_ids, e.chosen_ids), e.chosen_ids) for e in examples]
-    prompts = [e.rejected_prompt_ids or e.prompt_ids for e in examples]
-    rejected = [
-        (_distributions(model, prompt, e.rejected_ids), e.rejected_ids)
-        for prompt, e in zip(prompts, examples, strict=True)
+    return [
+        [
+            (_distributions(model, *example.texts[side]), example.texts[side].completion)
+            for example in examples
+        ]
+        for side in (0, 1)
     ]
-    return [chosen, rejected]
 
 
 def _prompts(model: torch.nn.Module, examples: list[TokenizedPair]) -> list[Tensor]:
@@ -272,19 +274,19 @@ def textbook(case: Case) -> Tensor:
     logps = PairLogps(
         policy_chosen=chosen,
         policy_rejected=rejected,
-        ref_chosen=known.ref_chosen,
-        ref_rejected=known.ref_rejected,
-        initial_chosen=known.initial_chosen,
-        chosen_tokens=known.chosen_tokens,
-        rejected_tokens=known.rejected_tokens,
-        p_chosen=known.p_chosen,
+        ref_chosen=known.references["reference"][CHOSEN],
+        ref_rejected=known.references["reference"][REJECTED],
+        initial_chosen=known.references["initial"][CHOSEN],
+        chosen_tokens=known.tokens[CHOSEN],
+        rejected_tokens=known.tokens[REJECTED],
+        p_chosen=known.of_items["p_chosen"],
         weight=known.weight,
         pairs_in_step=sum(example.weight for example in case.examples),
         chosen_tokens_in_step=sum(
             example.weight * len(example.chosen_ids) for example in case.examples
         ),
-        score_gap=known.score_gap,
-        mismatched_logratio=away - known.mismatched_ref,
+        score_gap=known.of_items["score_gap"],
+        mismatched_logratio=away - known.cross_ref,
         tokens=_tokens(model, reference, case.examples),
         prompts=PromptLogps(*_prompts(model, case.examples), *ref_prompts),
     )
@@ -304,5 +306,5 @@ def gradients(rank: int) -> dict[str, Any]:
             # The first process has one micro-batch of a step; with a single one, the other has
             # none.
             terms, gradient = engine(case, cut, share=lambda number: (number > 0) == (rank > 0))
-            found[f"{name}/{cut}"] = [gradient.tolist(), terms.loss.tolist(), terms.pairs.tolist()]
+            found[f"{name}/{cut}"] = [gradient.tolist(), terms.loss.tolist(), terms.items.tolist()]
     return found

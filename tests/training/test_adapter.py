@@ -17,10 +17,10 @@ from prefine.losses.pairs.dpo import dpo
 from prefine.models.hf.adapters import merge
 from prefine.training.adapter import attach
 from prefine.training.forward.passes import Forward
-from prefine.training.logging.figures import StepRow
 from prefine.training.loop import train
 from prefine.training.reference.cache import weights_fingerprint
-from prefine.training.reference.scoring import score_sides, score_tokens
+from prefine.training.reference.scoring import score_completions, score_tokens
+from prefine.training.relations.pair_rows import StepRow
 
 EXAMPLES = tiny.examples()
 LORA = AdapterConfig(name="lora", rank=3, alpha=5)
@@ -46,10 +46,10 @@ def _trained(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 def test_an_adapter_changes_nothing_at_first_and_is_all_that_is_trained() -> None:
     model = tiny.model()
-    before = score_sides(Forward(model), EXAMPLES)
+    before = score_completions(Forward(model), EXAMPLES)
     attach(model, LORA, seed=0)
-    after = score_sides(Forward(model), EXAMPLES)
-    assert torch.equal(before.chosen, after.chosen) and torch.equal(before.rejected, after.rejected)
+    after = score_completions(Forward(model), EXAMPLES)
+    assert torch.equal(before, after)
     assert {name.split(".")[-3] for name in _trained(model)} == {"lora_A", "lora_B"}
     shapes = {
         name: tuple(p.shape)

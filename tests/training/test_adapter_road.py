@@ -18,8 +18,8 @@ from prefine.config.sections import AdapterConfig
 from prefine.errors import BackendError
 from prefine.losses.pairs.dpo import dpo
 from prefine.models.hf.adapters import merge, save_adapter
+from prefine.models.hf.checks import check_model
 from prefine.models.hf.loading import (
-    check_model,
     load_generation_config,
     load_model,
     load_positions,

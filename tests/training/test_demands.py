@@ -7,10 +7,16 @@ import tiny_training as tiny
 
 from prefine.errors import ConfigError, DataError
 from prefine.losses import aot, dpo, kto_pair, odpo, sppo
-from prefine.losses.protocol import declare
-from prefine.training.objective.loss_inputs import check_examples
+from prefine.losses.protocol import LossFunction, declare
+from prefine.training.relations.pair_checks import check_pairs
+from prefine.training.relations.pairs import TokenizedPair
 
 EXAMPLES = tiny.examples()
+
+
+def check_examples(functions: list[LossFunction], examples: list[TokenizedPair]) -> tuple[str, ...]:
+    named = [(f"the loss {function.__name__!r}", function) for function in functions]
+    return check_pairs(named, examples)
 
 
 def test_a_need_that_there_is_not_is_refused_where_it_is_declared() -> None:

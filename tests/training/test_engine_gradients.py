@@ -14,11 +14,11 @@ from prefine.losses import dpo
 from prefine.training.forward.head import LinearHead, ModuleHead
 from prefine.training.forward.passes import Forward
 from prefine.training.forward.sharing import why_not_shared
-from prefine.training.forward.token_values import SideLogps
-from prefine.training.items import TokenizedPair
 from prefine.training.objective.gradient import accumulate_gradients
+from prefine.training.objective.item_table import ItemTable
 from prefine.training.objective.objective import Objective
-from prefine.training.objective.pair_table import PairTable
+from prefine.training.relations.choose import RELATIONS
+from prefine.training.relations.pairs import TokenizedPair
 
 BETA = 0.3
 NAMES = [*architectures.ATTENTION_ONLY]
@@ -53,8 +53,8 @@ def _errors(
 ) -> dict[str, float]:
     examples = _examples(pairs)
     dtype = next(model.parameters()).dtype
-    zero = torch.zeros(len(pairs), dtype=dtype)
-    table = PairTable.of(examples, initial=SideLogps(zero, zero), reference=SideLogps(zero, zero))
+    zero = torch.zeros(2 * len(pairs), dtype=dtype)
+    table = ItemTable.of(RELATIONS["pairs"], examples, {"initial": zero})
     forward = Forward(model, shared=shared, tokens=tokens)
     model.zero_grad(set_to_none=True)
     batches = forward.cut(examples, range(len(examples)))

@@ -29,9 +29,9 @@ from prefine.losses.protocol import LossFunction, PairLogps, declare
 from prefine.losses.regularizers.budget import budget
 from prefine.losses.regularizers.nll import nll
 from prefine.metrics.rewards.likelihood_indicators import token_spread
-from prefine.training.evaluation import EvaluationRow
 from prefine.training.logging.figures import TrainSummary
 from prefine.training.loop import train
+from prefine.training.relations.pair_rows import EvaluationRow
 
 EXAMPLES, HELD_OUT = tiny.examples(), tiny.examples(5, seed=1)
 STEPS = 9

@@ -8,7 +8,8 @@ import chat_tokenizers
 from prefine import chat
 from prefine.errors import DataError
 from prefine.records import Completion, Message, PreferencePair, Prompt
-from prefine.training.items import PairReader, TokenizedPairs, make_examples
+from prefine.training.items import TextReader, TokenizedItems, make_items
+from prefine.training.relations.choose import RELATIONS
 
 TOKENIZER = chat_tokenizers.chatml()
 STOP = chat.stop_token_id(TOKENIZER)
@@ -32,14 +33,16 @@ def _pair(chosen: Completion | str, rejected: Completion | str, **fields: Any) -
     return PreferencePair(prompt=PROMPT, chosen=sides[0], rejected=sides[1], **fields)
 
 
-def _make(*pairs: PreferencePair, **settings: Any) -> TokenizedPairs:
+def _make(*pairs: PreferencePair, **settings: Any) -> TokenizedItems:
     limits = {"max_prompt_tokens": 100, "max_completion_tokens": 100, **settings}
-    return make_examples(pairs, PairReader(TOKENIZER, stop_token_id=STOP, **limits))
+    return make_items(
+        pairs, RELATIONS["pairs"], TextReader(TOKENIZER, stop_token_id=STOP, **limits)
+    )
 
 
 def test_a_pair_becomes_prompt_and_completions() -> None:
     made = _make(_pair("good", "bad", p_chosen=0.8, weight=2.0), _pair("fine", "poor"))
-    first, second = made.examples
+    first, second = made.items
     assert first.id == _pair("good", "bad").id
     assert list(first.prompt_ids) == chat.prompt_ids(TOKENIZER, PROMPT)
     assert TOKENIZER.decode(first.chosen_ids) == "good<|im_end|>"
@@ -52,9 +55,9 @@ def test_truncation_keeps_the_end_of_the_prompt_and_the_start_of_the_completion(
     made = _make(
         _pair("good answer", "bad"), _pair("ok", "no"), max_prompt_tokens=5, max_completion_tokens=4
     )
-    assert made.examples[0].prompt_ids == tuple(chat.prompt_ids(TOKENIZER, PROMPT)[-5:])
-    assert TOKENIZER.decode(made.examples[0].chosen_ids) == "good"
-    assert made.examples[0].rejected_ids[-1] == STOP
+    assert made.items[0].prompt_ids == tuple(chat.prompt_ids(TOKENIZER, PROMPT)[-5:])
+    assert TOKENIZER.decode(made.items[0].chosen_ids) == "good"
+    assert made.items[0].rejected_ids[-1] == STOP
     assert made.truncated == {"prompts": 2, "completions": 1}
 
 
@@ -69,7 +72,7 @@ def test_what_cannot_be_trained_on_is_counted_by_reason() -> None:
         _pair(thought, "no"),
     ]
     made = _make(*pairs, max_completion_tokens=10)
-    assert [example.id for example in made.examples] == [pairs[0].id]
+    assert [example.id for example in made.items] == [pairs[0].id]
     assert made.dropped == {
         "sides_coincide": 1,
         "cut_by_generation_limit": 2,
@@ -80,7 +83,7 @@ def test_what_cannot_be_trained_on_is_counted_by_reason() -> None:
 
 def test_completions_that_were_cut_are_trained_on_when_asked_and_do_not_end() -> None:
     made = _make(_pair(_side("cut off", finish_reason="length"), "whole"), train_on_truncated=True)
-    assert TOKENIZER.decode(made.examples[0].chosen_ids) == "cut off"
+    assert TOKENIZER.decode(made.items[0].chosen_ids) == "cut off"
     assert made.dropped == {}
 
 
@@ -101,7 +104,7 @@ def test_a_prefilled_answer_is_scored_from_where_the_model_went_on() -> None:
         (Message(role="user", content="Why?"), Message(role="assistant", content="Because"))
     )
     pair = _pair(" of rain", " of tea").model_copy(update={"prompt": prompt})
-    (example,) = _make(pair).examples
+    (example,) = _make(pair).items
     assert TOKENIZER.decode(example.prompt_ids).endswith("assistant\nBecause")
     assert TOKENIZER.decode(example.chosen_ids) == " of rain<|im_end|>"
 
@@ -110,9 +113,10 @@ def test_reasoning_is_trained_on_where_the_template_writes_it() -> None:
     tokenizer = chat_tokenizers.reasoning()
     stop = chat.stop_token_id(tokenizer)
     pairs = [_pair(_side("so", reasoning="Hm."), "no")]
-    made = make_examples(
+    made = make_items(
         pairs,
-        PairReader(tokenizer, stop_token_id=stop, max_prompt_tokens=99, max_completion_tokens=99),
+        RELATIONS["pairs"],
+        TextReader(tokenizer, stop_token_id=stop, max_prompt_tokens=99, max_completion_tokens=99),
     )
     assert made.dropped == {}
-    assert tokenizer.decode(made.examples[0].chosen_ids) == "<think>\nHm.\n</think>\n\nso<|im_end|>"
+    assert tokenizer.decode(made.items[0].chosen_ids) == "<think>\nHm.\n</think>\n\nso<|im_end|>"

@@ -21,10 +21,13 @@ from prefine.losses.regularizers.budget import budget
 from prefine.training import checkpoints
 from prefine.training.forward.passes import Forward
 from prefine.training.learning_rate import factor
-from prefine.training.logging.figures import StepRow, TrainSummary
+from prefine.training.logging.figures import TrainSummary
 from prefine.training.loop import train
-from prefine.training.objective.pair_table import PairTable
-from prefine.training.reference.scoring import score_sides, score_tokens
+from prefine.training.objective.item_table import ItemTable
+from prefine.training.reference.scoring import score_completions, score_tokens
+from prefine.training.relations.choose import RELATIONS
+from prefine.training.relations.pair_rows import StepRow
+from prefine.training.relations.pairs import CHOSEN
 
 EXAMPLES = tiny.examples()
 STEPS = 9
@@ -108,11 +111,11 @@ def test_final_figures_are_exact_over_all_pairs(
     with torch.no_grad():
         for name, parameter in trained.named_parameters():
             parameter.copy_(whole[1][name])
-    initial = score_sides(Forward(start), EXAMPLES)
-    table = PairTable.of(EXAMPLES, initial=initial, reference=initial)
-    logps = table.join(score_sides(Forward(trained), EXAMPLES), table.totals())
-    fall = initial.chosen - logps.policy_chosen
-    assert final.pairs == whole[2].pairs == 7
+    initial = score_completions(Forward(start), EXAMPLES)
+    table = ItemTable.of(RELATIONS["pairs"], EXAMPLES, {"initial": initial})
+    logps = table.join(score_completions(Forward(trained), EXAMPLES), table.totals())
+    fall = initial[CHOSEN] - logps.policy_chosen
+    assert final.pairs == whole[2].items == 7
     assert final.fall == pytest.approx(float(fall.mean()), abs=1e-5)
     assert final.fall_se == pytest.approx(float(fall.std()) / 7**0.5, rel=1e-4)
     assert final.margin == pytest.approx(float(logps.margin.mean()), rel=1e-5)

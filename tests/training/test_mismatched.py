@@ -1,13 +1,11 @@
 """Answers to other prompts."""
 
-from dataclasses import replace
-
 import pytest
 import tiny_training as tiny
 
 from prefine.errors import DataError
-from prefine.training.cross_prompt import cross_prompt_pairs
-from prefine.training.items import TokenizedPair
+from prefine.training.cross_prompt import cross_prompt_items
+from prefine.training.relations.pairs import TokenizedPair
 
 
 def _rows(prompts: str) -> list[TokenizedPair]:
@@ -29,22 +27,24 @@ def test_each_prompt_gets_the_next_answers_to_another_one(
     prompts: str, partners: list[int]
 ) -> None:
     rows = _rows(prompts)
-    found = cross_prompt_pairs(rows)
-    assert [row.prompt_ids for row in found] == [row.prompt_ids for row in rows]
-    assert [row.chosen_ids[0] for row in found] == partners
-    assert [row.rejected_ids[0] for row in found] == partners
+    found = cross_prompt_items(rows)
+    for side in (0, 1):
+        texts = [row.texts[side] for row in found]
+        assert [text.prompt for text in texts] == [row.prompt_ids for row in rows]
+        assert [text.completion[0] for text in texts] == partners
     assert all(prompts[partner] != own for partner, own in zip(partners, prompts, strict=True))
 
 
 def test_a_single_prompt_has_no_answers_to_others() -> None:
     with pytest.raises(DataError, match="all pairs have the same prompt"):
-        cross_prompt_pairs(_rows("aaa"))
+        cross_prompt_items(_rows("aaa"))
 
 
-def test_nothing_else_of_a_pair_changes_but_what_it_is_called() -> None:
+def test_both_answers_of_the_other_pair_are_named_and_in_order() -> None:
     rows = tiny.examples()
-    found = cross_prompt_pairs(rows)
+    found = cross_prompt_items(rows)
     assert found[0].id == "pair-0 with the answers of pair-1"
-    for before, after in zip(rows, found, strict=True):
-        answers = {"chosen_ids": before.chosen_ids, "rejected_ids": before.rejected_ids}
-        assert replace(after, id=before.id, **answers) == before
+    assert found[0].texts == (
+        (rows[0].prompt_ids, rows[1].chosen_ids),
+        (rows[0].prompt_ids, rows[1].rejected_ids),
+    )

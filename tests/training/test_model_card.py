@@ -13,8 +13,9 @@ from markdown_it import MarkdownIt
 
 from prefine.config.sections import TrainConfig
 from prefine.secrets import read_secret
-from prefine.training.logging.figures import FinalFigures, TrainSummary
+from prefine.training.logging.figures import TrainSummary
 from prefine.training.logging.model_card import foreign_card, is_ours, model_card, write_card
+from prefine.training.relations.pair_rows import FinalFigures
 
 HOSTILE = (
     "a|b\nc",
@@ -41,7 +42,7 @@ SUMMARY = TrainSummary(
     steps=12,
     planned_steps=12,
     steps_per_epoch=6,
-    pairs=90,
+    items=90,
     resumed_from=None,
     reference_reused=False,
     notes=(),

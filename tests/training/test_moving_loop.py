@@ -17,9 +17,10 @@ from prefine.losses.protocol import LossFunction
 from prefine.losses.regularizers import budget, step_budget
 from prefine.schedules import Schedule
 from prefine.training.checkpoints import load_newest
-from prefine.training.items import TokenizedPair
-from prefine.training.logging.figures import StepRow, TrainSummary
+from prefine.training.logging.figures import TrainSummary
 from prefine.training.loop import train
+from prefine.training.relations.pair_rows import StepRow
+from prefine.training.relations.pairs import TokenizedPair
 
 STEPS = 9
 FALLING: Any = Schedule(schedule="cosine", start=0.5, end=0.1)

@@ -29,7 +29,8 @@ from prefine.losses.regularizers.budget import budget
 from prefine.training.forward.passes import Forward
 from prefine.training.objective.gradient import accumulate_gradients
 from prefine.training.objective.objective import Objective
-from prefine.training.reference.scoring import score_sides
+from prefine.training.reference.scoring import score_completions
+from prefine.training.relations.pairs import CHOSEN, REJECTED
 
 
 def _gradient(objective: Objective) -> Tensor:
@@ -128,8 +129,8 @@ def test_log_probabilities_are_those_of_the_models_own_logits(model: object, sha
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
-        chosen, rejected = score_sides(Forward(made, shared=shared), EXAMPLES)
-        for side, found in (("chosen_ids", chosen), ("rejected_ids", rejected)):
+        both = score_completions(Forward(made, shared=shared), EXAMPLES)
+        for side, found in (("chosen_ids", both[CHOSEN]), ("rejected_ids", both[REJECTED])):
             for example, value in zip(EXAMPLES, found, strict=True):
                 completion = getattr(example, side)
                 full = made(torch.tensor([example.prompt_ids + completion])).logits.log_softmax(-1)
@@ -144,7 +145,7 @@ def test_log_probabilities_are_those_of_the_models_own_logits(model: object, sha
 def test_a_pair_that_is_not_finite_is_named() -> None:
     model = tiny.model()
     known = table()
-    known.ref_chosen[3] = torch.nan
+    known.references["reference"][CHOSEN][3] = torch.nan
     forward = Forward(model, tokens=50)
     batches = forward.cut(EXAMPLES, range(len(EXAMPLES)))
     for loss in (dpo, partial(dpo, beta=0.2)):
@@ -156,7 +157,7 @@ def test_a_pair_that_is_not_finite_is_named() -> None:
 
 def test_of_a_loss_that_sorts_the_pair_that_is_not_finite_is_named() -> None:
     model, known = tiny.model(), table()
-    known.ref_rejected[4] = -torch.inf
+    known.references["reference"][REJECTED][4] = -torch.inf
     forward = Forward(model, tokens=50)
     batches = forward.cut(EXAMPLES, range(len(EXAMPLES)))
     with pytest.raises(
@@ -188,9 +189,9 @@ def test_a_regularizer_of_weight_0_changes_no_bit() -> None:
 def test_bfloat16_computes_near_float32_and_gives_float32_sums() -> None:
     model = tiny.model(dtype=torch.float32)
     exact, rounded = (
-        score_sides(Forward(model), EXAMPLES),
-        score_sides(Forward(model, "bfloat16"), EXAMPLES),
+        score_completions(Forward(model), EXAMPLES),
+        score_completions(Forward(model, "bfloat16"), EXAMPLES),
     )
-    assert rounded.chosen.dtype == torch.float32
-    torch.testing.assert_close(rounded.chosen, exact.chosen, rtol=0.02, atol=0.2)
-    assert not torch.equal(rounded.chosen, exact.chosen)
+    assert rounded.dtype == torch.float32
+    torch.testing.assert_close(rounded, exact, rtol=0.02, atol=0.2)
+    assert not torch.equal(rounded, exact)

@@ -10,7 +10,7 @@ import torch
 from step_gradients import CASES, EXAMPLES, TOKENS, engine
 
 from prefine.training.distributed import processes
-from prefine.training.distributed.processes import add_up_gradients, deal, gather, own_pairs
+from prefine.training.distributed.processes import add_up_gradients, deal, gather, own_items
 
 Found = list[dict[str, list[list[float]]]]
 
@@ -33,7 +33,7 @@ def test_two_processes_have_the_gradient_of_one(both: Found, name: str, cut: int
         apart = torch.tensor(gradient, dtype=torch.float64) - expected
         assert torch.linalg.norm(apart) <= 1e-12 * torch.linalg.norm(expected)
         assert loss == pytest.approx(alone.loss.tolist(), rel=1e-12, abs=1e-14)
-        assert pairs == alone.pairs.tolist() == list(range(len(EXAMPLES)))
+        assert pairs == alone.items.tolist() == list(range(len(EXAMPLES)))
 
 
 def test_one_process_gathers_nothing() -> None:
@@ -42,7 +42,7 @@ def test_one_process_gathers_nothing() -> None:
     parameter = torch.nn.Parameter(rows)
     add_up_gradients([parameter])
     assert parameter.grad is None
-    assert own_pairs(EXAMPLES, [4, 2]) == [4, 2]
+    assert own_items(EXAMPLES, [4, 2]) == [4, 2]
     assert processes.agree(True) and not processes.agree(False)
     assert processes.from_main("key") == "key"
 

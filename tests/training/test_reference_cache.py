@@ -15,31 +15,34 @@ from prefine.errors import Interrupted, NumericsError
 from prefine.losses import dpo
 from prefine.losses.regularizers import budget
 from prefine.training.forward.passes import Forward
-from prefine.training.forward.token_values import PairTokens
+from prefine.training.forward.token_values import ItemTokens
 from prefine.training.loop import train
+from prefine.training.objective.item_table import ItemTable
 from prefine.training.reference import cache
 from prefine.training.reference.cache import ReferenceCache, weights_fingerprint
 from prefine.training.reference.prepare import check_start
-from prefine.training.reference.scoring import score_sides, score_tokens
+from prefine.training.reference.scoring import score_completions, score_tokens
+from prefine.training.relations.choose import RELATIONS
+from prefine.training.relations.pairs import TokenizedPair
 
 EXAMPLES = tiny.examples()
 
 
 def cached_tokens(
     forward: Forward, examples: Any, *, folder: Path, **options: Any
-) -> tuple[PairTokens, bool]:
+) -> tuple[ItemTokens, bool]:
     """The values, and whether all were read."""
     reference_cache = ReferenceCache(folder, **options)
     return reference_cache.tokens(forward, examples), reference_cache.reused
 
 
 def test_values_come_back_in_the_order_of_the_examples() -> None:
-    together = score_sides(Forward(tiny.model()), EXAMPLES)
+    together = score_completions(Forward(tiny.model()), EXAMPLES)
     for index, example in enumerate(EXAMPLES):
-        alone = score_sides(Forward(tiny.model()), [example])
-        assert float(together.chosen[index]) == pytest.approx(float(alone.chosen[0]), rel=1e-12)
-        assert float(together.rejected[index]) == pytest.approx(float(alone.rejected[0]), rel=1e-12)
-    assert not together.chosen.requires_grad
+        alone = score_completions(Forward(tiny.model()), [example])
+        both = together[2 * index : 2 * index + 2]
+        torch.testing.assert_close(both, alone, rtol=1e-12, atol=0)
+    assert not together.requires_grad
 
 
 @pytest.mark.parametrize("shared", [True, False], ids=["packed", "padded"])
@@ -58,16 +61,16 @@ def test_every_token_has_the_value_of_the_models_own_logits(shared: bool) -> Non
             (e.prompt_ids, e.chosen_ids),
             (e.rejected_prompt_ids or e.prompt_ids, e.rejected_ids),
         ]
-        texts += [(prompt[:1], prompt[1:]) for prompt, _ in texts]
+        texts = [one for text in texts for one in (text, (text[0][:1], text[0][1:]))]
         for before, text in texts:
             ids = torch.tensor([before + text])
             logps = model(ids).logits.log_softmax(-1)[0, len(before) - 1 : -1]
             expected.append(logps.gather(1, torch.tensor(text, dtype=torch.long)[:, None])[:, 0])
     torch.testing.assert_close(found.values.logps, torch.cat(expected).detach(), rtol=1e-12, atol=0)
     assert found.lengths.flatten().tolist() == [len(text) for text in expected]
-    sums = torch.stack([text.sum() for text in expected]).view(-1, 4).T.detach()
+    sums = torch.stack([text.sum() for text in expected]).view(-1, 2).T.detach()
     torch.testing.assert_close(
-        torch.stack([*found.sides(), *found.prompts()]), sums, rtol=1e-12, atol=0
+        torch.stack([found.logps(), found.prompt_logps()]), sums, rtol=1e-12, atol=0
     )
 
 
@@ -198,8 +201,10 @@ def test_a_sweep_runs_the_pass_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_margin_at_the_start_is_refused_with_its_pair() -> None:
-    tokens = torch.tensor([10.0, 10.0])
-    check_start(torch.tensor([1e-5, -1e-5]), tokens, ["a", "b"])
-    for wrong in (0.1, float("nan")):
+    pairs = [TokenizedPair(name, (1,), (2,) * 5, (3,) * 5) for name in "ab"]
+    table = ItemTable.of(RELATIONS["pairs"], pairs, {"initial": torch.zeros(4)})
+    check_start(table, torch.tensor([1e-5, 2e-5, -1e-5, 0.0]), ["a", "b"])
+    check_start(table, torch.tensor([0.1, 0.1, 0.0, 0.0]), ["a", "b"])
+    for wrong in (0.1, -0.1, float("nan")):
         with pytest.raises(NumericsError, match="pairs: b"):
-            check_start(torch.tensor([0.0, wrong]), tokens, ["a", "b"])
+            check_start(table, torch.tensor([0.0, 0.0, wrong, 0.0]), ["a", "b"])

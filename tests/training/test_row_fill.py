@@ -12,9 +12,9 @@ from prefine.losses.pairs.dpo import dpo
 from prefine.losses.pairs.kto_pair import kto_pair
 from prefine.training.batches.packing import pack, pad
 from prefine.training.batches.row_fill import RowFill, needed_positions
-from prefine.training.items import TokenizedPair
 from prefine.training.logging.figures import TrainSummary
 from prefine.training.loop import train
+from prefine.training.relations.pairs import TokenizedPair
 
 PAIRS = [
     TokenizedPair("a", (1, 2, 3), (4, 5), (6, 7, 8)),

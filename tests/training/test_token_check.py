@@ -8,7 +8,8 @@ import chat_tokenizers
 from prefine import chat
 from prefine.errors import ConfigError, DataError
 from prefine.records import Completion, Message, PreferencePair, Prompt
-from prefine.training.items import PairReader, make_examples
+from prefine.training.items import TextReader, make_items
+from prefine.training.relations.choose import RELATIONS
 from prefine.training.token_check import ROWS, check_tokens
 
 CHATML, MISTRAL = chat_tokenizers.chatml(), chat_tokenizers.mistral()
@@ -37,10 +38,14 @@ def _pair(number: int = 1, chosen: Any = None, rejected: Any = None) -> Preferen
 def _checked(*pairs: PreferencePair, tokenizer: Any = CHATML, **limits: int) -> list[str]:
     stop = chat.stop_token_id(tokenizer)
     sizes = {"max_prompt_tokens": 200, "max_completion_tokens": 200} | limits
-    made = make_examples(
-        pairs, PairReader(tokenizer, stop_token_id=stop, train_on_truncated=True, **sizes)
+    made = make_items(
+        pairs,
+        RELATIONS["pairs"],
+        TextReader(tokenizer, stop_token_id=stop, train_on_truncated=True, **sizes),
     )
-    return check_tokens(pairs, made.examples, tokenizer, stop_token_id=stop)
+    return check_tokens(
+        pairs, made.items, tokenizer, relation=RELATIONS["pairs"], stop_token_id=stop
+    )
 
 
 def _stored(tokenizer: Any, text: str, *more: int) -> dict[str, Any]:
@@ -151,10 +156,11 @@ def test_opened_reasoning_is_compared_with_what_is_trained_on() -> None:
 def test_only_the_first_rows_are_read() -> None:
     pairs = [_pair(number) for number in range(ROWS + 20)]
     stop = chat.stop_token_id(CHATML)
-    made = make_examples(
+    made = make_items(
         pairs,
-        PairReader(CHATML, stop_token_id=stop, max_prompt_tokens=99, max_completion_tokens=99),
+        RELATIONS["pairs"],
+        TextReader(CHATML, stop_token_id=stop, max_prompt_tokens=99, max_completion_tokens=99),
     )
     rest = iter(pairs)
-    check_tokens(rest, made.examples, CHATML, stop_token_id=stop)
+    check_tokens(rest, made.items, CHATML, relation=RELATIONS["pairs"], stop_token_id=stop)
     assert len(list(rest)) == 20

@@ -15,7 +15,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from prefine.errors import BackendError, ConfigError
 from prefine.secrets import read_secret
-from prefine.training.logging.figures import StepRow
 from prefine.training.logging.trackers import (
     PACKAGES,
     Trackers,
@@ -24,6 +23,7 @@ from prefine.training.logging.trackers import (
     flat_row,
     open_trackers,
 )
+from prefine.training.relations.pair_rows import StepRow
 
 SERVED: Any = ("wandb", "mlflow", "trackio")
 KEY = "sk-very-secret-key-1234"

@@ -34,8 +34,9 @@ def _tokens_in_networks(model: nn.Module) -> list[int]:
 
 def test_the_last_network_is_given_scored_tokens_only() -> None:
     model = architectures.ATTENTION_ONLY["llama"]()
-    seen = _tokens_in_networks(model)
     forward, rows = _forward(model)
+    assert forward.head  # found by a pass of its own
+    seen = _tokens_in_networks(model)
     forward.values(rows)
     assert seen == [rows.positions, len(set(rows.scored.tolist()))]
     assert seen[1] < seen[0]
@@ -46,8 +47,9 @@ def test_the_last_network_is_given_scored_tokens_only() -> None:
 )
 def test_all_is_computed_where_prompts_are_read_or_not_shared(settings: dict[str, Any]) -> None:
     model = architectures.ATTENTION_ONLY["llama"]()
-    seen = _tokens_in_networks(model)
     forward, rows = _forward(model, **settings)
+    assert forward.head  # found by a pass of its own
+    seen = _tokens_in_networks(model)
     forward.values(rows)
     assert seen == [rows.positions, rows.positions]
 
@@ -90,6 +92,6 @@ def test_a_network_that_gives_more_is_asked_for_all() -> None:
 
 def test_layers_that_hand_nothing_on_are_left_as_they_are() -> None:
     model = architectures.ATTENTION_ONLY["llama"]()
-    assert layers._last_layer(model) is model.base_model.layers[-1]
+    assert layers._last_layer(model.base_model) is model.base_model.layers[-1]
     model.base_model.layers[-1].self_attn.forward = lambda hidden_states: (hidden_states, None)
-    assert layers._last_layer(model) is None
+    assert layers._last_layer(model.base_model) is None

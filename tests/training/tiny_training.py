@@ -8,7 +8,9 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from prefine.config.sections import TrainConfig
-from prefine.training.items import TokenizedPair
+from prefine.training.relations.labels import TokenizedAnswer
+from prefine.training.relations.lists import TokenizedList
+from prefine.training.relations.pairs import TokenizedPair
 
 VOCABULARY = 40
 
@@ -56,6 +58,48 @@ def examples(count: int = 7, *, seed: int = 0) -> list[TokenizedPair]:
         )
         for index in range(count)
     ]
+
+
+def lists(count: int = 7, *, seed: int = 0) -> list[TokenizedList]:
+    """Lists of two to four completions; two share a prompt and a completion, one has a tie."""
+    rng = np.random.default_rng(seed)
+
+    def ids() -> tuple[int, ...]:
+        return tuple(int(token) for token in rng.integers(0, VOCABULARY, rng.integers(1, 9)))
+
+    made = []
+    for index in range(count):
+        size = 2 + index % 3
+        completions = [(*ids(), index % 7, rank, 1) for rank in range(size)]
+        ranks = list(range(1, size + 1))
+        if index % 4 == 2 and size > 2:
+            ranks[-1] = ranks[-2]
+        prompt = ids()
+        if index % 3 == 1:
+            prompt = made[-1].prompt_ids
+            completions[0] = made[-1].completions[1]
+        made.append(
+            TokenizedList(
+                f"list-{index}",
+                prompt,
+                tuple(completions),
+                tuple(ranks),
+                scores=None,
+                places=tuple(range(size)),
+                weight=float(rng.uniform(0.5, 3)),
+            )
+        )
+    return made
+
+
+def answers(count: int = 7, *, seed: int = 0) -> list[TokenizedAnswer]:
+    """Labelled answers, some to the same prompt."""
+    made = [
+        TokenizedAnswer(f"{pair.id}-{desirable}", *text, desirable, weight=pair.weight)
+        for pair in examples(-(-count // 2), seed=seed)
+        for text, desirable in zip(pair.texts, (True, False), strict=True)
+    ]
+    return made[:count]
 
 
 def config(**settings: Any) -> TrainConfig:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import torch
+from item_gradients import item_gradients
 from loop_processes import trainings
 from sharded_architectures import apart, whole_gradients
 from step_gradients import gradients
@@ -18,6 +19,8 @@ if __name__ == "__main__":
     alone = whole_gradients()
     dist.init_process_group("gloo", init_method=f"file://{meet}", rank=rank, world_size=2)
     (folder / f"gradients-{rank}.json").write_text(json.dumps(gradients(rank)), encoding="utf-8")
+    found = json.dumps(item_gradients(rank))
+    (folder / f"item-gradients-{rank}.json").write_text(found, encoding="utf-8")
     trainings(rank, folder)
     (folder / f"apart-{rank}.json").write_text(json.dumps(dict(apart(alone))), encoding="utf-8")
     dist.destroy_process_group()

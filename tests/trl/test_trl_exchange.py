@@ -41,11 +41,11 @@ def test_rows_in_trls_format_train_here(place: Place, form: str) -> None:
 def test_both_read_and_score_the_same_tokens(place: Place, form: str) -> None:
     """Of a template that ends a turn with its stop token and writes nothing behind it."""
     from prefine.config.yaml import load
-    from prefine.stages.training_inputs import read_examples, trainable
+    from prefine.stages.training_inputs import read_items, trainable
 
     run = runs.walked(place, ROWS[form])
     config = load(place.root / "run.yaml")
-    ours = read_examples(run / "pairs", trainable(config.policy, where="policy"), config).examples
+    ours = read_items(run / "pairs", trainable(config.policy, where="policy"), config).items
     theirs = runs.trainer(place, runs.table(run)).train_dataset
     for mine, row in zip(ours, theirs, strict=True):
         assert list(mine.prompt_ids) == row["prompt_ids"]
@@ -56,7 +56,7 @@ def test_both_read_and_score_the_same_tokens(place: Place, form: str) -> None:
 def test_a_newline_after_the_turn_is_scored_there_and_not_here(place: Place) -> None:
     """Nothing is generated after the stop token, so nothing behind it is scored here."""
     from prefine.config.yaml import load
-    from prefine.stages.training_inputs import read_examples, trainable
+    from prefine.stages.training_inputs import read_items, trainable
 
     template = place.root / "model" / "tokenizer_config.json"
     settings = json.loads(template.read_text())
@@ -67,7 +67,7 @@ def test_a_newline_after_the_turn_is_scored_there_and_not_here(place: Place) -> 
     run = runs.walked(place, ROWS["conversational"])
     config = load(place.root / "run.yaml")
     policy = trainable(config.policy, where="policy")
-    ours = read_examples(run / "pairs", policy, config).examples
+    ours = read_items(run / "pairs", policy, config).items
     theirs = runs.trainer(place, runs.table(run)).train_dataset
     for mine, row in zip(ours, theirs, strict=True):
         assert list(mine.chosen_ids) == row["chosen_ids"][:-1]

@@ -5,7 +5,7 @@ import json
 import pytest
 import trl_runs as runs
 
-from prefine.training.batches.step_schedule import StepSchedule
+from prefine.training.step_sources.shuffled import StepSchedule
 from run_place import Place
 
 PAIRS, STEPS, SEED = 12, 10, 3
@@ -34,7 +34,7 @@ def test_the_first_ten_losses_agree(place: Place) -> None:
     )
     ours = [json.loads(line) for line in (run / "train_log.jsonl").read_text().splitlines()]
     plan = StepSchedule(PAIRS, 2, 2, SEED, STEPS)
-    order = [index for step in range(STEPS) for index in plan.pairs_of(step)]
+    order = [index for step in range(STEPS) for index in plan.items_of(step)]
     trainer = runs.trainer(
         place,
         runs.table(run).select(order),

@@ -22,7 +22,7 @@ from prefine.models.capabilities import check_model
 from prefine.records import Completion, PreferenceList, PreferencePair, Prompt, Ranking
 from prefine.run.rows import Groups
 from prefine.stages.pair_options import PairCounts
-from prefine.stages.rank import Ranker
+from prefine.stages.rank import Ranked, Ranker
 from prefine.stages.selection import BoundSelector, RankedPrompt
 from prefine.stages.shards import SHARD, in_parts, sample_shard
 from prefine.stages.stage_run import Progress, Silent, chunks
@@ -159,11 +159,11 @@ def rank(
                 log, max_calls=max_calls, max_cost=max_cost, should_stop=lambda: shown.stopping
             )
 
-            async def work(candidates: Groups) -> list[Ranking | None]:
+            async def work(candidates: Groups) -> list[Ranked]:
                 return await ranker.rank(engine.scope(), candidates)
 
-            def keep(candidates: Groups, found: list[Ranking | None]) -> None:
-                rankings.extend(ranking for ranking in found if ranking is not None)
+            def keep(candidates: Groups, found: list[Ranked]) -> None:
+                rankings.extend(one.ranking for one in found if one.ranking is not None)
                 ranker.counts.check(max_failed_fraction, where="rank", journal=log)
                 shown.advance(len(candidates))
 

@@ -15,8 +15,7 @@ from prefine.stages.pair import write_pairs
 from prefine.stages.stage_run import Progress, Silent
 
 if TYPE_CHECKING:
-    from prefine.training.evaluation import EvaluationRow
-    from prefine.training.logging.figures import FinalFigures, StepRow
+    from prefine.training.relations.pair_rows import EvaluationRow, FinalFigures, StepRow
 
 
 class Trained(NamedTuple):
@@ -83,9 +82,9 @@ def train(
 
 
 def _trained(folder: Path) -> Trained:
-    from prefine.training.evaluation import EVALUATION_LOG_NAME, EvaluationRow
-    from prefine.training.logging.figures import FinalFigures, StepRow
+    from prefine.training.evaluation import EVALUATION_LOG_NAME
     from prefine.training.loop import FINAL_NAME, LOG_NAME
+    from prefine.training.relations.pair_rows import EvaluationRow, FinalFigures, StepRow
 
     final = json.loads((folder / FINAL_NAME).read_text(encoding="utf-8"))["final"]
     return Trained(

@@ -19,7 +19,7 @@ class GroupCommits:
         self._stage = stage
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="prefine-journal")
         self._gathering = JournalGroup(stage)
-        self._gathered: asyncio.Future[None] | None = None
+        self._waiting: list[asyncio.Future[None]] = []
         self._writing: asyncio.Task[None] | None = None
         self.repeated = 0
 
@@ -42,24 +42,30 @@ class GroupCommits:
             self._journal.write(left)
 
     async def _committed(self) -> None:
-        if self._gathered is None:
-            self._gathered = asyncio.get_running_loop().create_future()
-        # Shielded: the caller may be cancelled, and the others of its group go on waiting.
-        commit = asyncio.shield(self._gathered)
+        # One future for each caller: one of them may be cancelled, and the others go on waiting.
+        commit: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(commit)
         if self._writing is None:
             self._writing = asyncio.create_task(self._write())
         await commit
 
     async def _write(self) -> None:
         loop = asyncio.get_running_loop()
-        while self._gathered is not None:
-            group, gathered = self._gathering, self._gathered
-            self._gathering, self._gathered = JournalGroup(self._stage), None
+        while self._waiting:
+            group, waiting = self._gathering, self._waiting
+            self._gathering, self._waiting = JournalGroup(self._stage), []
+            error: Exception | None = None
             try:
                 self.repeated += await loop.run_in_executor(
                     self._thread, self._journal.write, group
                 )
-                gathered.set_result(None)
-            except Exception as error:  # noqa: BLE001 - whoever waits for this commit raises it
-                gathered.set_exception(error)
+            except Exception as caught:  # noqa: BLE001 - whoever waits for this commit raises it
+                error = caught
+            for commit in waiting:
+                if commit.done():
+                    continue
+                if error is None:
+                    commit.set_result(None)
+                else:
+                    commit.set_exception(error)
         self._writing = None

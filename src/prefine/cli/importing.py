@@ -55,6 +55,7 @@ def convert(
         f"layout   {recognised}",
         f"read     {report.read:>9,} {unit}",
         f"written  {report.kept:>9,} {unit} to {out}",
+        *(line for line in report.recognised() if "layout" not in line),
         *report.notes(),
     ]
 

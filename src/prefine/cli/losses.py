@@ -13,11 +13,12 @@ from rich.table import Table
 
 from prefine.losses.cards.catalogue import FAMILIES, Card, Option, amount, arrow, as_yaml
 from prefine.losses.cards.logp_gradients import CHOSEN, CHOSEN_TOKENS, REJECTED, REJECTED_TOKENS
-from prefine.losses.protocol import NEED_WORDS
+from prefine.losses.protocol import NEED_WORDS, READS_WORDS, Reads
 
 NARROWEST, WIDEST, ENDLESS = 80, 100, 400
 """Widths in columns: that of a terminal, within the first two; a list that is piped never folds."""
 
+_ITEM: dict[Reads, str] = {"pairs": "pair", "joint": "pair", "lists": "list", "labels": "answer"}
 _SYMBOLS = (
     ("lw, ll", "log-probability of chosen and of rejected under the policy [nats]"),
     ("rw, rl", "the same under the reference"),
@@ -43,26 +44,26 @@ def _row(card: Card) -> dict[str, Any]:
 
 
 def as_list(cards: list[Card], columns: int | None) -> str:
-    """Return the table of all, by family: name, formula, kind, needs.
+    """Return the table of all, by family: name, formula, the items that it reads, kind, needs.
 
     Args:
         cards: In the order of the families.
         columns: Of the terminal; None does not fold lines.
     """
     folded = columns is not None
-    name, kind, needs = max(len(card.name) for card in cards), 8, 11
+    name, reads, kind, needs = max(len(card.name) for card in cards), 6, 8, 11
     formula = (
-        _width(columns) - name - kind - needs - 6
+        _width(columns) - name - reads - kind - needs - 8
         if folded
         else max(len(card.formula) for card in cards)
     )
     parts: list[Any] = []
     for family, group in groupby(cards, key=lambda card: card.family):
         title, sentence = FAMILIES[family]
-        table = _grid(name, formula, kind, needs if folded else None)
+        table = _grid(name, formula, reads, kind, needs if folded else None)
         for card in group:
             facts = (card.kind, " ".join(card.needs)) if not card.open else ("as parts", "as parts")
-            table.add_row(card.name, card.formula, *facts)
+            table.add_row(card.name, card.formula, card.reads, *facts)
         parts += [f"{title.upper()}. {sentence}", table, ""]
     parts += [_symbols(), "", "All about one, and what it does to each answer: prefine losses NAME"]
     return _printed(parts, columns, folded=folded)
@@ -78,6 +79,7 @@ def as_text(card: Card, columns: int | None) -> str:
     facts.add_row("what", " and ".join(card.roles) or "your own function")
     if card.family != "other":
         facts.add_row("family", FAMILIES[card.family][0])
+    facts.add_row("reads", f"{card.reads} ({READS_WORDS[card.reads]})")
     facts.add_row("kind", "that of its parts" if card.open else _kind(card))
     facts.add_row("needs", "what its parts need" if card.open else _needs(card))
     if card.source:
@@ -93,10 +95,11 @@ def as_text(card: Card, columns: int | None) -> str:
 
 
 def _kind(card: Card) -> str:
+    item = _ITEM[card.reads]
     if card.kind == "local":
-        return "local: a pair's value depends on that pair alone"
-    return "coupled: looks at all pairs of a step" + (
-        "" if card.per_pair else "; pairs cannot be weighted"
+        return f"local: the value of each {item} depends on that {item} alone"
+    return f"coupled: looks at all {item}s of a step" + (
+        "" if card.per_pair else f"; {item}s cannot be weighted"
     )
 
 

@@ -33,7 +33,18 @@ from prefine.errors import ConfigError
 from prefine.schedules import Schedule
 
 M = TypeVar("M", bound=BaseModel)
-Kind = Literal["loss", "regularizer", "strategy", "judge", "selector", "backend", "source", "gold"]
+Kind = Literal[
+    "loss",
+    "regularizer",
+    "strategy",
+    "judge",
+    "selector",
+    "backend",
+    "source",
+    "step_source",
+    "gold",
+    "metric",
+]
 
 
 TABLES: dict[Kind, dict[str, str]] = {
@@ -76,6 +87,8 @@ TABLES: dict[Kind, dict[str, str]] = {
         "mixture": "prefine.losses.pairs.mixture:mixture",
         "wpo": "prefine.losses.pairs.wpo:wpo",
         "bmc": "prefine.losses.pairs.bmc:bmc",
+        "list_mle": "prefine.losses.lists.list_mle:list_mle",
+        "kto": "prefine.losses.points.kto:kto",
         "nll": "prefine.losses.regularizers.nll:nll",
     },
     "regularizer": {
@@ -126,8 +139,30 @@ TABLES: dict[Kind, dict[str, str]] = {
         "hub": "prefine.data.hub:hub",
         "playground": "prefine.data.sources:playground",
     },
+    "step_source": {
+        "shuffled": "prefine.training.step_sources.shuffled:Shuffled",
+    },
     "gold": {
         "playground": "prefine.playground.world:gold_parts",
+    },
+    "metric": {
+        "displacement": "prefine.metrics.runs.likelihoods:displacement",
+        "ranking_accuracy": "prefine.metrics.runs.likelihoods:ranking_accuracy",
+        "ranking_flips": "prefine.metrics.runs.likelihoods:ranking_flips",
+        "idealised_ranking_accuracy": (
+            "prefine.metrics.runs.likelihoods:idealised_ranking_accuracy"
+        ),
+        "list_ranking_accuracy": "prefine.metrics.runs.likelihoods:list_ranking_accuracy",
+        "likelihood_alarms": "prefine.metrics.runs.likelihoods:likelihood_alarms",
+        "judge_agreement": "prefine.metrics.runs.judging:judge_agreement",
+        "judge_calibration": "prefine.metrics.runs.judging:judge_calibration",
+        "verdict_rates": "prefine.metrics.runs.judging:verdict_rates",
+        "length_preference": "prefine.metrics.runs.judging:length_preference",
+        "cyclic_triads": "prefine.metrics.runs.judging:cyclic_triads",
+        "diversity": "prefine.metrics.runs.texts:diversity",
+        "exact_overlap": "prefine.metrics.runs.texts:exact_overlap",
+        "near_overlap": "prefine.metrics.runs.texts:near_overlap",
+        "output_screens": "prefine.metrics.runs.texts:output_screens",
     },
 }
 

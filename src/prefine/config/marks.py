@@ -24,6 +24,7 @@ LATER = Mark("later")
 class MayGrow:
     """In an annotation: a larger value extends the run, None most of all; a smaller one is refused.
 
+    A list has grown when it still has all that it had.
     With `options`, these options of the component may grow, and not the setting itself.
     """
 

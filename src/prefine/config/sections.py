@@ -21,7 +21,8 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from prefine.config.components import Kind, Nested, bind, lookup, or_schedule
-from prefine.config.marks import FREE, TRANSPORT, MayGrow
+from prefine.config.marks import FREE, LATER, TRANSPORT, MayGrow
+from prefine.reasoning import ReasoningInText
 from prefine.schedules import Schedule
 from prefine.secrets import refuse_secrets
 
@@ -124,13 +125,16 @@ class Connection(Section):
 class Decoding(Section):
     """Sampling settings. Temperature 0 is greedy.
 
-    A server is not sent a `temperature` or `top_p` that is null, and uses its own.
+    A server is not sent a `temperature` or `top_p` that is null, and uses its own. `reasoning` is
+    what becomes of `<think>…</think>` at the beginning of a text: split off, it is kept as the
+    message's reasoning and not judged.
     """
 
     temperature: NonNegativeFloat | None = 0.9
     top_p: Annotated[float, Field(gt=0, le=1)] | None = 1.0
     max_new_tokens: PositiveInt = 512
     seed: Seed = 0
+    reasoning: Annotated[ReasoningInText, LATER] = "split"
 
 
 class SampleConfig(Decoding):
@@ -230,7 +234,10 @@ class EarlyStopConfig(Section):
 
 
 class TrainConfig(Section):
-    """Stage `train`. A step has `pairs_per_step` pairs, in micro-batches of `micro_batch_tokens`.
+    """Stage `train`. A step has `pairs_per_step` items, in micro-batches of `micro_batch_tokens`.
+
+    Items are what the loss reads: pairs, lists or labelled answers; `step_source` gives each step
+    its items, by default all of the run folder in a new order every epoch.
 
     With `sharing: auto` a prompt is computed once for all its completions if the model allows it.
     With `gradient_checkpointing` layers are computed again in the backward pass: more time, less
@@ -240,7 +247,7 @@ class TrainConfig(Section):
     Without `adapter` all weights are trained. A hyper-parameter of the loss or the regularizer, and
     `regularizer_weight`, may be a schedule: `{schedule: linear, start: 0.1, end: 0.01}`.
 
-    Every `evaluate_every` steps the held-out pairs of section `pair` are evaluated.
+    Every `evaluate_every` steps the held-out items of section `pair` are evaluated.
     """
 
     loss: Annotated[Component, Nested("loss")] = Component(name="dpo")
@@ -249,6 +256,7 @@ class TrainConfig(Section):
     reference: Literal["initial"] | Backend = "initial"
     reference_cache: Annotated[Annotated[Path, Strict(False)] | None, FREE] = None
     adapter: AdapterConfig | None = None
+    step_source: Annotated[Component, Nested("step_source"), LATER] = Component(name="shuffled")
     pairs_per_step: PositiveInt = 64
     micro_batch_tokens: PositiveInt = 2048
     sharing: Literal["auto", "off"] = "auto"
@@ -285,7 +293,7 @@ class EvaluateConfig(Section):
 
     Without `prompts` only the held-out pairs are evaluated (reward accuracy). Without `decoding`
     the settings of `sample` are used, without `judge` the judge of `rank`. `gold` adds a score that
-    is computed without a model.
+    is computed without a model, `metrics` figures of what the run has; more can be added later.
     """
 
     model: Literal["trained"] | Backend = "trained"
@@ -294,6 +302,9 @@ class EvaluateConfig(Section):
     decoding: Decoding | None = None
     judge: Annotated[Judge | None, MayGrow("max_new_tokens")] = None
     gold: Annotated[Component | None, Nested("gold")] = None
+    metrics: Annotated[
+        tuple[Component, ...], Strict(False), Nested("metric"), LATER, MayGrow()
+    ] = ()
     bootstrap_samples: Annotated[int, Field(ge=2)] = 2000
     max_failed_fraction: Annotated[Share, FREE] = 0.02
     seed: Seed = 0
@@ -306,6 +317,10 @@ class ReportConfig(Section):
     examples: Annotated[NonNegativeInt, FREE] = 10
 
 
+ItemEntry = Literal["pairs", "lists", "labels"]
+ITEM_ENTRIES: tuple[ItemEntry, ...] = get_args(ItemEntry)
+
+
 def _not_empty(path: Any) -> Any:
     if isinstance(path, str) and not path.strip():
         raise ValueError(
@@ -315,13 +330,19 @@ def _not_empty(path: Any) -> Any:
 
 
 class RunConfig(Section):
-    """A whole run, which starts from `prompts`, `completions` or `pairs`."""
+    """A whole run, which starts from `prompts` or `completions`, or from items of training.
+
+    Those are `pairs`, `lists` (answers with scores or ranks) or `labels` (answers that are good or
+    bad), for losses that read them.
+    """
 
     run_dir: Annotated[Path, Strict(False), BeforeValidator(_not_empty)]
     policy: Backend
     prompts: Annotated[Source | None, MayGrow("count", "limit")] = None
     completions: Annotated[Source | None, MayGrow("limit")] = None
     pairs: Source | None = None
+    lists: Annotated[Source | None, LATER] = None
+    labels: Annotated[Source | None, LATER] = None
     sample: SampleConfig | None = None
     rank: RankConfig | None = None
     pair: PairConfig = PairConfig()
@@ -331,13 +352,15 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _has_one_entry(self) -> Self:
-        entries = [
-            name for name in ("prompts", "completions", "pairs") if getattr(self, name) is not None
-        ]
+        names = ("prompts", "completions", *ITEM_ENTRIES)
+        entries = [name for name in names if getattr(self, name) is not None]
         if len(entries) != 1:
             given = " and ".join(entries) or "none"
-            raise ValueError(f"give exactly one of prompts, completions and pairs (got {given})")
-        if self.pairs is None and self.rank is None:
+            raise ValueError(
+                f"give exactly one of prompts, completions and pairs, or of lists and labels (got "
+                f"{given})"
+            )
+        if self.items_entry is None and self.rank is None:
             raise ValueError(
                 "rank is missing: completions need a judge; add rank: {judge: {name: ...}}"
             )
@@ -347,6 +370,12 @@ class RunConfig(Section):
                 "{completions_per_prompt: 8}"
             )
         return self
+
+    @property
+    def items_entry(self) -> tuple[ItemEntry, Component] | None:
+        """The entry that has items of training already, and its source; None for the others."""
+        found = ((name, getattr(self, name)) for name in ITEM_ENTRIES)
+        return next(((name, source) for name, source in found if source is not None), None)
 
     def resolved(self) -> dict[str, JsonValue]:
         """Return the configuration with its defaults as JSON values, without `run_dir`.
@@ -383,9 +412,13 @@ def outer_components(section: Section, prefix: str = "") -> Iterator[tuple[str, 
         value = getattr(section, name)
         if isinstance(value, Section):
             yield from outer_components(value, f"{prefix}{name}.")
+        named = {prefix + name: value}
+        if isinstance(value, tuple):
+            named = {f"{prefix}{name}.{index}": one for index, one in enumerate(value)}
         for mark in marks_of(field, Nested):
-            if isinstance(value, Component):
-                yield prefix + name, mark.kind, value
+            for path, one in named.items():
+                if isinstance(one, Component):
+                    yield path, mark.kind, one
 
 
 def _with_nested(

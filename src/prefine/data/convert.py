@@ -10,6 +10,7 @@ from prefine.data import entries
 from prefine.data.import_report import ImportReport
 from prefine.data.layouts.protocol import SourceRow, Values
 from prefine.data.layouts.table import MARK, has_own_columns
+from prefine.data.pair_rows import pair_of_row
 from prefine.errors import DataError
 from prefine.records import Completion, Message, PreferencePair, Prompt
 from prefine.run.rows import pair_row
@@ -83,7 +84,7 @@ def _pair_values(pair: PreferencePair) -> Values:
 
 def _is_lossless(values: Values, pair: PreferencePair) -> bool:
     try:
-        return entries.pair_of_row(SourceRow(pair.prompt.source, values), ImportReport()) == pair
+        return pair_of_row(SourceRow(pair.prompt.source, values), ImportReport()) == pair
     except DataError:
         return False
 

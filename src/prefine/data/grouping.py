@@ -7,6 +7,7 @@ from contextlib import closing
 from itertools import groupby
 from operator import itemgetter
 
+from prefine.data.first_seen import FirstSeen
 from prefine.data.layouts.protocol import PROMPT_NAMES, SourceRow
 from prefine.errors import DataError
 from prefine.records import content_hash
@@ -26,21 +27,28 @@ def by_prompt(rows: Iterable[SourceRow], limit: int | None = None) -> Iterator[S
     """
     # First, all rows go into a temporary database, because they may not fit into memory; then they
     # are read back prompt by prompt. The empty name is a file that is deleted when it is closed.
+    # The primary key is the order of reading, so that nothing is copied again to be sorted.
     with closing(sqlite3.connect("")) as database:
-        database.execute("CREATE TABLE answers (prompt INTEGER, content BLOB)")
-        numbers: dict[str, int] = {}
-        for row in rows:
+        database.execute(
+            "CREATE TABLE answers (prompt INTEGER, number INTEGER, content BLOB, "
+            "PRIMARY KEY (prompt, number)) WITHOUT ROWID"
+        )
+        prompts = FirstSeen(database)
+        # Answers keep the order of the source, because their numbers are part of their ids.
+        for number, row in enumerate(rows):
             key = _prompt_key(row)
             completions = row.values.get("completions")
             if key is None or not isinstance(completions, list) or not completions:
                 yield row
                 continue
-            if key not in numbers and len(numbers) == limit:
-                continue
-            number = numbers.setdefault(key, len(numbers))
-            database.execute("INSERT INTO answers VALUES (?, ?)", (number, _pickled(row)))
-        # Answers keep the order of the source, because their numbers are part of their ids.
-        found = database.execute("SELECT prompt, content FROM answers ORDER BY prompt, rowid")
+            first = prompts.get(key)
+            if first is None:
+                if prompts.count == limit:
+                    continue
+                first = number
+                prompts.add(key, first)
+            database.execute("INSERT INTO answers VALUES (?, ?, ?)", (first, number, _pickled(row)))
+        found = database.execute("SELECT prompt, content FROM answers ORDER BY prompt, number")
         for _, stored in groupby(found, key=itemgetter(0)):
             group = [SourceRow(*pickle.loads(content)) for _, content in stored]
             answers = [answer for row in group for answer in row.values["completions"]]

@@ -9,6 +9,7 @@ from prefine.data.layouts.protocol import SourceRow
 from prefine.data.layouts.table import LayoutName
 from prefine.data.sources import Columns, Limit, shaped
 from prefine.errors import BackendError, ConfigError
+from prefine.reasoning import ReasoningInText
 
 
 def hub(
@@ -22,6 +23,7 @@ def hub(
     streaming: bool = False,
     columns: Columns | None = None,
     layout: LayoutName = "auto",
+    reasoning: ReasoningInText = "split",
     limit: Limit | None = None,
 ) -> Iterator[SourceRow]:
     """Yield the rows of a data set on the hub. Code that comes with a data set is never run.
@@ -36,6 +38,8 @@ def hub(
         streaming: Read over the network as needed instead of downloading all of it first.
         columns: Our name → the data set's name, for columns that are called otherwise there.
         layout: "auto" recognises it by the names of the columns of the first row.
+        reasoning: What becomes of <think>…</think> at the beginning of an answer: "split" makes it
+            the answer's reasoning, which is not judged; "keep" leaves it in the text.
         limit: Take the first rows only; of prompts whose answers are rows, the first prompts.
 
     Raises:
@@ -51,7 +55,7 @@ def hub(
         revision=revision,
         streaming=streaming,
     )
-    return shaped(rows, columns=columns, layout=layout, limit=limit)
+    return shaped(rows, columns=columns, layout=layout, reasoning=reasoning, limit=limit)
 
 
 def _rows(path: str, split: str, **options: Any) -> Iterator[SourceRow]:

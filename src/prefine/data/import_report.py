@@ -32,6 +32,7 @@ class ImportReport:
         self.read = 0
         self.kept = 0
         self.layouts: Counter[str] = Counter()
+        self.reasoned = 0
         self.dropped: Counter[str] = Counter()
         self.remarked: Counter[str] = Counter()
         self._places: dict[str, list[str]] = {}
@@ -55,12 +56,18 @@ class ImportReport:
             places.append(where)
 
     def recognised(self) -> tuple[str, ...]:
-        """One line for each layout other than our own columns, with the rows that came in it."""
-        return tuple(
+        """One line for each layout other than our own columns, and one for split reasoning."""
+        lines = [
             f"recognised: {count:,} rows of the layout {layout}"
             for layout, count in self.layouts.items()
             if layout != "prefine"
-        )
+        ]
+        if self.reasoned:
+            lines.append(
+                f"recognised: {self.reasoned:,} × reasoning in the text of an answer, split off "
+                "from it; reasoning: keep leaves it there"
+            )
+        return tuple(lines)
 
     def notes(self) -> tuple[str, ...]:
         """One line for each reason, with the first places."""

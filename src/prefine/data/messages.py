@@ -118,13 +118,13 @@ def reason(error: Exception) -> str:
 
 def _as_our_message(message: dict[str, Any], where: str, report: ImportReport) -> dict[str, Any]:
     """Convert a message of a chat service or table: other names, parts of text, None."""
-    message = plain_message(message)
     refuse_media(message, where)
+    given, message = message, plain_message(message)
     # A field that only other rows have is None, or an empty list.
     known = {name: value for name, value in message.items() if value is not None and value != []}
     if "role" not in known:
         raise DataError(
-            f"{where}: a message has no role; {has(known)}; messages need role and content: rename "
+            f"{where}: a message has no role; {has(given)}; messages need role and content: rename "
             "these"
         )
     for name in _REASONING:

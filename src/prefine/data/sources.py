@@ -9,13 +9,22 @@ from pydantic import Field
 
 from prefine.config.components import checked, options_model
 from prefine.config.sections import Component
+from prefine.data.answer_texts import without_reasoning
 from prefine.data.files import files_at, rows_in
 from prefine.data.formats import Format, as_json
 from prefine.data.layouts.answers import question_of
 from prefine.data.layouts.prompts import put_aside
-from prefine.data.layouts.protocol import PROMPT_NAMES, SourceRow, rest
-from prefine.data.layouts.table import BY_NAME, LayoutName, as_read, convert, recognise
+from prefine.data.layouts.protocol import PROMPT_NAMES, Layout, SourceRow, rest
+from prefine.data.layouts.table import (
+    BY_NAME,
+    LayoutName,
+    as_read,
+    convert,
+    is_as_written,
+    recognise,
+)
 from prefine.errors import ConfigError, DataError, PrefineError
+from prefine.reasoning import ReasoningInText
 
 Columns = dict[str, str]
 Limit = Annotated[int, Field(gt=0)]
@@ -28,6 +37,7 @@ def file(
     columns: Columns | None = None,
     layout: LayoutName = "auto",
     questions: Path | None = None,
+    reasoning: ReasoningInText = "split",
     limit: Limit | None = None,
 ) -> Iterator[SourceRow]:
     """Yield the rows of JSON Lines, JSON (a list of objects), CSV, Parquet or Arrow files.
@@ -39,6 +49,8 @@ def file(
         columns: Our name → the file's name, for columns that are called otherwise there.
         layout: "auto" recognises it by the names of the columns of the first row.
         questions: The file of questions, for Arena-Hard answers that have only the question's id.
+        reasoning: What becomes of <think>…</think> at the beginning of an answer: "split" makes it
+            the answer's reasoning, which is not judged; "keep" leaves it in the text.
         limit: Take the first rows only; of prompts whose answers are rows, the first prompts.
 
     Raises:
@@ -46,7 +58,14 @@ def file(
         DataError: A file is empty, or a row is not an object; the message has the line.
     """
     rows = rows_in(files_at(path, format))
-    return shaped(rows, columns=columns, layout=layout, questions=questions, limit=limit)
+    return shaped(
+        rows,
+        columns=columns,
+        layout=layout,
+        questions=questions,
+        reasoning=reasoning,
+        limit=limit,
+    )
 
 
 def playground(
@@ -74,6 +93,7 @@ def shaped(
     columns: Columns | None = None,
     layout: LayoutName = "auto",
     questions: Path | None = None,
+    reasoning: ReasoningInText = "split",
     limit: Limit | None = None,
 ) -> Iterator[SourceRow]:
     """Convert rows of any layout to our own columns: prompt, completions, chosen, rejected.
@@ -84,6 +104,8 @@ def shaped(
         columns: Our name → the source's name.
         layout: "auto" recognises it by the names of the columns of the first row.
         questions: The file of questions, for Arena-Hard answers that have only the question's id.
+        reasoning: What becomes of <think>…</think> at the beginning of an answer: "split" makes it
+            the answer's reasoning, which is not judged; "keep" leaves it in the text.
         limit: Take the first rows only; where a row is one answer, the first prompts, with all of
             their answers: all rows are read for them.
 
@@ -102,7 +124,7 @@ def shaped(
             "them with questions: path/to/question.jsonl"
         )
     known = {} if questions is None else dict(_questions(questions))
-    converted = (convert(kind, row, known) for row in chain([first], renamed))
+    converted = (_converted(kind, row, known, reasoning) for row in chain([first], renamed))
     # A row usually has all answers of its prompt. Where another row has more, merge them.
     merged = "completions" in first.values and "chosen" not in first.values
     if not kind.grouped and not merged:
@@ -111,6 +133,15 @@ def shaped(
     from prefine.data.grouping import by_prompt
 
     yield from by_prompt(converted, limit) if kind.grouped else by_prompt(islice(converted, limit))
+
+
+def _converted(
+    layout: Layout, row: SourceRow, questions: Mapping[str, Any], reasoning: ReasoningInText
+) -> SourceRow:
+    converted = convert(layout, row, questions)
+    if reasoning == "keep" or is_as_written(row.values):
+        return converted
+    return without_reasoning(converted)
 
 
 def _questions(path: Path) -> Iterator[tuple[str, Any]]:

@@ -9,6 +9,7 @@ from prefine.records import Judgment, Score
 
 _ENOUGH_VERDICTS = 50
 _NEARLY_ALL = 0.97
+_IDS_SHOWN = 3
 
 
 class JudgeCounts:
@@ -17,7 +18,7 @@ class JudgeCounts:
     def __init__(self) -> None:
         self._judgments = self._ratings = self._decided = self._first_won = 0
         self._reasons: Counter[str] = Counter()
-        self._ids: dict[str, None] = {}
+        self._first_ids: dict[str, None] = {}
 
     def add(self, judgments: Sequence[Judgment], scores: Sequence[Score] = ()) -> None:
         """Count these; a tie or a failure decides for no slot."""
@@ -35,7 +36,8 @@ class JudgeCounts:
 
     def _failed(self, reason: str, id_: str) -> None:
         self._reasons[reason] += 1
-        self._ids[id_] = None
+        if len(self._first_ids) < _IDS_SHOWN:
+            self._first_ids[id_] = None
 
     def check(self, allowed: float, *, where: str, journal: AnswerLog) -> None:
         """Raise LimitError if a larger share than `allowed` failed.
@@ -44,7 +46,7 @@ class JudgeCounts:
         """
         check_share(
             self._reasons,
-            list(self._ids),
+            list(self._first_ids),
             self._judgments + self._ratings,
             allowed,
             where=where,

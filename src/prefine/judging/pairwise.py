@@ -17,7 +17,7 @@ from prefine.judges.protocol import Verdict
 from prefine.judging.asking import ask_in_batches
 from prefine.judging.protocol import Matchup, judgment_key, judgments
 from prefine.models.capabilities import check_model, provides, required
-from prefine.models.protocol import Checks, Replies, Reply
+from prefine.models.protocol import Checks, Model, Replies, Reply
 from prefine.records import Completion, Judgment, Message, Prompt, Usage, content_hash
 
 _REFUSES_ONE_TOKEN = ("HTTP 400", "the length limit")
@@ -53,7 +53,7 @@ class PairwiseJudge:
     def __init__(
         self,
         *,
-        model: Annotated[Callable[[], object], Nested("backend")],
+        model: Annotated[Callable[[], Model], Nested("backend")],
         prompt: Literal["helpfulness", "rubric"] | None = None,
         prompt_file: Path | None = None,
         rubric: str | None = None,
@@ -63,7 +63,8 @@ class PairwiseJudge:
         first_slot_bias: float = 0.0,
         seed: Annotated[int, Field(ge=0)] = 0,
     ) -> None:
-        self._model = required(model(), Replies, what="judge.model.name: this backend")
+        backend = model()
+        self._model = required(backend, Replies, what=f"judge.model: {backend.label!r}")
         self._respond = in_threads(self._model.respond, self._model.concurrency)
         self._template = _template(prompt, prompt_file, rubric)
         self._rubric = rubric

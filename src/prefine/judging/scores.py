@@ -82,7 +82,8 @@ class FunctionScorer:
         self, function: ScoreFunction, *, name: str, options: Mapping[str, Any], source: str
     ) -> None:
         self._function = function
-        self.concurrency: int = getattr(function, "concurrency", 1)
+        # Its options are bound to it by `functools.partial`, which has no attribute of it.
+        self.concurrency: int = getattr(getattr(function, "func", function), "concurrency", 1)
         self.fingerprint = content_hash(
             "function", name, {key: repr(value) for key, value in options.items()}, source
         )

@@ -6,7 +6,7 @@ from prefine.lazy import lazy_exports
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "prefine.losses.protocol": ("PairLogps", "TokenLogps"),
+        "prefine.losses.protocol": ("ListLogps", "PairLogps", "PointLogps", "TokenLogps"),
         **{
             home.partition(":")[0]: (name,)
             for name, home in TABLES["loss"].items()

@@ -81,6 +81,11 @@ def reads_of(function: LossFunction) -> Reads:
     return max(_declared(function, "reads", "pairs"), key=get_args(Reads).index)
 
 
+def relations_in(function: LossFunction) -> tuple[Reads, ...]:
+    """Return all that its parts read, the function itself first, each once."""
+    return tuple(dict.fromkeys(_declared(function, "reads", "pairs")))
+
+
 def per_pair(function: LossFunction) -> bool:
     """Return True if value i belongs to pair i, which is assumed without a declaration."""
     return all(_declared(function, "per_pair", True))

@@ -1,7 +1,7 @@
 """The signature of a loss: the values it is given, and how it declares what it needs.
 
-A loss is `(PairLogps, *, hyper_parameters) -> Tensor [B]`: unreduced, one value per pair. Training
-averages them.
+A loss is `(logps, *, hyper_parameters) -> Tensor [B]`: unreduced, one value per item. Training
+averages them. `logps` are the `PairLogps`, `ListLogps` or `PointLogps` of B items.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,7 +9,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Protocol, TypeVar
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from prefine.config.components import Nested
@@ -26,7 +26,7 @@ Need = Literal[
     "prompt",
 ]
 LossKind = Literal["local", "coupled"]
-Reads = Literal["pairs", "joint", "lists"]
+Reads = Literal["pairs", "joint", "lists", "labels"]
 Family = Literal[
     "logistic",
     "reference-free",
@@ -37,11 +37,17 @@ Family = Literal[
     "divergence",
     "batch",
     "composite",
+    "lists",
+    "labels",
     "regularizer",
     "other",
 ]
 PerPair = Float[Tensor, " B"]
 """One value for each of B pairs."""
+PerItem = Float[Tensor, " B"]
+"""One value for each of B items of any kind."""
+PerCompletion = Float[Tensor, "B K"]
+"""One value for each completion of B lists."""
 LossFunction = Callable[..., Tensor]
 Loss = Annotated[LossFunction, Nested("loss")]
 """A hyper-parameter that is itself a loss: `{name: …, …}` in a configuration."""
@@ -58,6 +64,13 @@ NEED_WORDS: dict[Need, str] = {
     "vocabulary": "statistics over the vocabulary at every token",
     "differences": "the tokens in which two answers differ",
     "prompt": "log-probabilities of the prompts",
+}
+
+READS_WORDS: dict[Reads, str] = {
+    "pairs": "a chosen and a rejected answer to one prompt",
+    "joint": "a chosen and a rejected answer, perhaps to two prompts",
+    "lists": "several answers to one prompt, best first",
+    "labels": "single answers, each of them good or bad",
 }
 
 
@@ -155,6 +168,11 @@ class PairLogps:
             - self.rejected_logratio / self.rejected_tokens
         )
 
+    def finite(self) -> Bool[Tensor, " B"]:
+        """True for each pair all of whose log-probabilities are finite."""
+        # A margin is finite only if all four of its values are.
+        return self.margin.isfinite()
+
     def require_tokens(self) -> TokenLogps:
         """Return the per-token values; raise ValueError if they were not provided."""
         return require(self.tokens, "tokens")
@@ -162,6 +180,65 @@ class PairLogps:
     def require_prompts(self) -> PromptLogps:
         """Return the values of the prompts; raise ValueError if they were not provided."""
         return require(self.prompts, "prompt")
+
+
+@dataclass(frozen=True)
+class ListLogps:
+    """Summed log-probabilities [B, K] of B lists of up to K completions, best first, in nats.
+
+    A shorter list ends where `present` is False; all other values are 0 there. `rank` is 1 for the
+    best, and equal for completions that are equally good; `score` is NaN where none is stated. The
+    rest is as in `PairLogps`; `lists_in_step` is a total of the whole step, by weight.
+    """
+
+    policy: PerCompletion
+    ref: PerCompletion
+    initial: PerCompletion
+    tokens: PerCompletion
+    rank: PerCompletion
+    score: PerCompletion
+    present: Bool[Tensor, "B K"]
+    weight: PerItem
+    lists_in_step: float
+
+    @property
+    def logratio(self) -> PerCompletion:
+        """Log policy - log reference of each completion, nats."""
+        return self.policy - self.ref
+
+    def finite(self) -> Bool[Tensor, " B"]:
+        """True for each list all of whose log-probabilities are finite."""
+        return self.logratio.isfinite().all(1)
+
+
+@dataclass(frozen=True)
+class PointLogps:
+    """Summed log-probabilities of B single answers in nats, each labelled good or bad.
+
+    `desirable` is 1 for good answers and 0 for bad ones. The rest is as in `PairLogps`;
+    `answers_in_step` is a total of the whole step, by weight.
+    """
+
+    policy: PerItem
+    ref: PerItem
+    initial: PerItem
+    tokens: PerItem
+    desirable: PerItem
+    weight: PerItem
+    answers_in_step: float
+
+    @property
+    def logratio(self) -> PerItem:
+        """Log policy - log reference of each answer, nats."""
+        return self.policy - self.ref
+
+    def finite(self) -> Bool[Tensor, " B"]:
+        """True for each answer whose log-probabilities are finite."""
+        return self.logratio.isfinite()
+
+
+LossInputs = PairLogps | ListLogps | PointLogps
+"""The input of a loss, by what it reads."""
 
 
 def require(value: T | None, need: Need) -> T:
@@ -182,11 +259,11 @@ class Controller(Protocol):
 
     gives: ClassVar[tuple[str, ...]]
 
-    def update(self, logps: PairLogps, options: Mapping[str, Any]) -> dict[str, float]:
+    def update(self, logps: Any, options: Mapping[str, Any]) -> dict[str, float]:
         """Return the hyper-parameters `gives` for this step.
 
         Args:
-            logps: All pairs of the step before its update, detached.
+            logps: All items of the step before its update, detached.
             options: The loss's other hyper-parameters at this step.
         """
         ...
@@ -214,23 +291,27 @@ def declare(
 
     Args:
         family: The heading under which it is documented.
-        kind: "local" if a pair's value depends on that pair alone (and on the totals of the step),
-            else "coupled": it is then evaluated once per step, on all its pairs.
-        needs: The values of `PairLogps` that it reads beyond the policy's.
-        reads: "pairs" compares two answers to one prompt; "joint" also answers to two prompts;
-            "lists" whole rankings.
-        per_pair: True if value i belongs to pair i and can be weighted; false for losses that sort.
+        kind: "local" if an item's value depends on that item alone (and on the totals of the step),
+            else "coupled": it is then evaluated once per step, on all its items.
+        needs: The values that it reads beyond the policy's. Lists and labels have those of the
+            reference and of the initial policy.
+        reads: The items that it is given: "pairs" compares two answers to one prompt; "joint" also
+            answers to two prompts; "lists" reads answers in an order; "labels" single
+            answers that are good or bad.
+        per_pair: True if value i belongs to item i and can be weighted; false for losses that sort.
         controller: The class that sets some of its hyper-parameters during training; those are then
             no options of a configuration.
         check: Called with the options of a configuration; raises ValueError if they do not go
             together.
 
     Raises:
-        ValueError: A need is unknown, or a local loss needs the whole step: it has a controller or
-            reads answers to other prompts.
+        ValueError: A need is unknown, or items of this kind do not have it, or a local loss needs
+            the whole step: it has a controller or reads answers to other prompts.
     """
     if unknown := sorted(needs - NEED_WORDS.keys()):
         raise ValueError(f"needs: {', '.join(unknown)} is none of {', '.join(NEED_WORDS)}")
+    if reads in ("lists", "labels") and (lacking := sorted(needs - {"reference", "initial"})):
+        raise ValueError(f"needs: {', '.join(lacking)} is there for losses of pairs, not {reads}")
     if kind == "local" and (controller is not None or "mismatched" in needs):
         raise ValueError(
             "a loss with a controller, or one that needs 'mismatched', reads the whole step: "

@@ -88,6 +88,16 @@ class EvaluationPoint(Record):
     top_entropy_renormalised_se: Finite | None = None
 
 
+class ItemPoint(Record):
+    """A step of a training on lists or labelled answers, or an evaluation of held-out ones.
+
+    `figures` are the columns of its row in the log, as far as they have values.
+    """
+
+    step: int
+    figures: dict[str, Finite]
+
+
 class HeadToHead(Record):
     """Trained against baseline according to one judge: win rate in %, ties half."""
 
@@ -142,7 +152,8 @@ class ReportData(Record):
     """Everything on the page.
 
     `prompts_also_trained_on` counts the contests' prompts that training has seen; None when that is
-    not known.
+    not known. `items` are the kind that was trained on; `training`, `trained` and `evaluations` are
+    of pairs, the points of other items are in `item_training` and `item_evaluations`.
     """
 
     title: str
@@ -153,6 +164,9 @@ class ReportData(Record):
     training: tuple[TrainPoint, ...] = ()
     trained: TrainEnd | None = None
     evaluations: tuple[EvaluationPoint, ...] = ()
+    items: Literal["pairs", "lists", "labels"] = "pairs"
+    item_training: tuple[ItemPoint, ...] = ()
+    item_evaluations: tuple[ItemPoint, ...] = ()
     delta: float | None = None
     delta_per: Literal["sequence", "token"] = "sequence"
     loss_name: str = ""

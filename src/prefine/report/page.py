@@ -3,7 +3,7 @@
 from prefine.report import outcome
 from prefine.report.data import ReportData
 from prefine.report.html import html_page
-from prefine.report.training import held_out, training
+from prefine.report.training import held_out, item_charts, training
 
 _LONG_CHARACTERS, _LONG_LINES = 700, 14
 """A text with more of either is folded."""
@@ -26,6 +26,8 @@ def render(data: ReportData) -> str:
         calls=sum(stage.calls for stage in data.stages) or 1,
         training=training(data),
         held_out=held_out(data),
+        item_training=item_charts(data.item_training),
+        item_evaluations=item_charts(data.item_evaluations),
         constraints=outcome.score_changes(data.constraints),
         changes=outcome.figure_changes(data.metrics),
         metrics=outcome.single_figures(data.metrics),

@@ -1,7 +1,7 @@
 """The report's sections on training: likelihood, margins, accuracy; also of held-out pairs."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import fmean
@@ -9,7 +9,7 @@ from statistics import fmean
 from markupsafe import Markup
 
 from prefine.report.charts import Band, Curve, ReferenceLine, line_chart
-from prefine.report.data import EvaluationPoint, ReportData, TrainEnd, TrainPoint
+from prefine.report.data import EvaluationPoint, ItemPoint, ReportData, TrainEnd, TrainPoint
 from prefine.report.svg import Scale
 from prefine.report.text import number, plural, share_text, span
 
@@ -23,6 +23,7 @@ _ALARMS = {
     "collapse": "the likeliest tokens became fewer while the margin still rose",
     "diffusion": "probability leaked away from the likeliest tokens",
 }
+_AT_CHANCE = ("accuracy", "ranking_accuracy", "auc")
 _ACCURACY = ("Accuracy: chosen over rejected", "accuracy", share_text)
 _MARGIN, _LOSS = ("Margin [nats]", "margin", number), ("Loss", "loss", number)
 _CHARTS = (
@@ -49,6 +50,18 @@ _HELD_OUT_COLUMNS = {
     "entropy of likely tokens": ("top_entropy_renormalised", 3),
     "their probability": ("top_mass", 3),
 }
+_ITEM_CHARTS = (
+    _LOSS,
+    ("Ranking accuracy: comparisons of a list", "ranking_accuracy", share_text),
+    ("AUC: good over bad answers", "auc", share_text),
+    ("Accuracy: sign of the log-ratio", "accuracy", share_text),
+    _MARGIN,
+    ("Best answers, change [nats]", "best_change", number),
+    ("Worst answers, change [nats]", "worst_change", number),
+    ("Good answers, change [nats]", "desirable_change", number),
+    ("Bad answers, change [nats]", "undesirable_change", number),
+    ("Gradient norm", "grad_norm", number),
+)
 _signed = partial(number, signed=True)
 
 
@@ -186,22 +199,41 @@ def _charts(
     charts = []
     for title, name, form in rows:
         known = {p.step: value for p in points if (value := getattr(p, name)) is not None}
-        if not known:
-            continue
-        steps, values = list(known), list(known.values())
-        first, last = form(values[0]), form(values[-1])
-        drawn = line_chart(
-            f"{title}: from {first} at step {steps[0]} to {last} at step {steps[-1]}",
-            steps,
-            [Curve("", "chosen", values, form)],
-            axis=Scale(0, 1) if form is share_text else Scale.around(values),
-            rule=ReferenceLine("", "middle", 0.5) if name == "accuracy" else None,
-            tick_count=4,
-            tick_form=form,
-        )
-        measured = getattr(end, name, None)
-        charts.append((title, last if measured is None else form(measured), drawn))
+        if known:
+            _, last, drawn = _chart(title, name, form, known)
+            measured = getattr(end, name, None)
+            charts.append((title, last if measured is None else form(measured), drawn))
     return charts
+
+
+def _chart(
+    title: str, name: str, form: Callable[[float], str], known: Mapping[int, float]
+) -> Chart:
+    """Draw one curve from its values by training step."""
+    steps, values = list(known), list(known.values())
+    first, last = form(values[0]), form(values[-1])
+    drawn = line_chart(
+        f"{title}: from {first} at step {steps[0]} to {last} at step {steps[-1]}",
+        steps,
+        [Curve("", "chosen", values, form)],
+        axis=Scale(0, 1) if form is share_text else Scale.around(values),
+        rule=ReferenceLine("", "middle", 0.5) if name in _AT_CHANCE else None,
+        tick_count=4,
+        tick_form=form,
+    )
+    return title, last, drawn
+
+
+def item_charts(points: Sequence[ItemPoint]) -> list[Chart]:
+    """Draw the curves of a training on lists or labelled answers, or of held-out ones."""
+    # Counted from the end, so that the last point is there.
+    shown = points[:: -math.ceil(len(points) / MAX_POINTS)][::-1] if points else ()
+    found = []
+    for title, name, form in _ITEM_CHARTS:
+        known = {p.step: p.figures[name] for p in shown if name in p.figures}
+        if known:
+            found.append(_chart(title, name, form, known))
+    return found
 
 
 def held_out(data: ReportData) -> CurveSection | None:

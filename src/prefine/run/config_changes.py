@@ -16,7 +16,7 @@ from prefine.config.sections import Connection, RunConfig, Section, marks_of
 STAGE_SECTIONS: dict[str, tuple[str, ...]] = {
     "sample": ("policy", "prompts", "completions", "sample"),
     "rank": ("rank",),
-    "pair": ("pair", "pairs"),
+    "pair": ("pair", "pairs", "lists", "labels"),
     "train": ("policy", "train"),
     "evaluate": ("evaluate",),
     "report": ("report",),
@@ -144,6 +144,8 @@ def _may_change(path: str, old: Any, new: Any) -> bool:
         for mark in marks_of(field, MayGrow):
             may_grow |= set(mark.options)
             grows |= not mark.options
+    if grows and isinstance(old, list) and isinstance(new, list):
+        return all(item in new for item in old)
     # Options of components are checked later, so what should be a number may still be anything.
     if not grows or not isinstance(old, int | float):
         return False

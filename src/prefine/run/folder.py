@@ -14,6 +14,7 @@ from prefine.errors import ConfigError, DataError
 from prefine.records import SCHEMA_VERSION, Manifest
 from prefine.run.config_changes import refused_changes
 from prefine.run.journal import Journal
+from prefine.run.manifests import read_config, read_manifests
 
 
 class RunFolder:
@@ -34,7 +35,7 @@ class RunFolder:
                     f"{path}: no folder can be made here ({error}); choose another with --run-dir"
                 ) from error
             if (path / "config.json").exists():
-                _read_config(path / "config.json")
+                read_config(path)
             self._lease = (path / ".lease").open("a+")
         try:
             # The kernel drops the lock with the process, so a killed run leaves none behind.
@@ -64,9 +65,19 @@ class RunFolder:
         return self.path / name
 
     def journal(self) -> Journal:
-        """The journal of this process, opened on first use."""
+        """The journal of this process, opened on first use.
+
+        Raises:
+            DataError: It is missing or empty, and the manifest says that calls were made.
+        """
         if self._journal is None:
-            self._journal = Journal(self.path / "journal" / "part-00000.sqlite")
+            path = self.path / "journal" / "part-00000.sqlite"
+            calls = sum(manifest.usage.calls for manifest in self.manifests().values())
+            if calls and not path.exists():
+                raise _lost(path, "missing", calls)
+            self._journal = Journal(path)
+            if calls and self._journal.empty:
+                raise _lost(path, "empty", calls)
         return self._journal
 
     def adopt_config(self, resolved: dict[str, JsonValue]) -> None:
@@ -80,7 +91,7 @@ class RunFolder:
         manifests = self.manifests()
         before: dict[str, Any] = {}
         if path.exists():
-            before = _read_config(path)
+            before = read_config(self.path)
         else:  # a lost config.json: the manifests still know their own sections
             for manifest in manifests.values():
                 before |= manifest.config
@@ -97,23 +108,11 @@ class RunFolder:
 
     def manifests(self) -> dict[str, Manifest]:
         """The manifests of the stages that have begun."""
-        path = self.path / "manifest.json"
-        if not path.exists():
-            return {}
-        value = _read_json(path)
-        _check_version(value, path)
-        try:
-            return {
-                name: Manifest.model_validate(item) for name, item in dict(value["stages"]).items()
-            }
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(
-                f"{path}: not a manifest ({error}); restore it or use another --run-dir"
-            ) from error
+        return read_manifests(self.path)
 
     def answers(self) -> int:
-        """The number of journaled answers."""
-        return self.journal().count() if (self.path / "journal").is_dir() else 0
+        """The number of answers that this process has journaled."""
+        return 0 if self._journal is None else self._journal.stored
 
     def forget(self, stage: str) -> None:
         """Take back that a stage has begun: it left nothing, so its sections may change again."""
@@ -136,6 +135,15 @@ class RunFolder:
         write_text(self.path / "manifest.json", text)
 
 
+def _lost(path: Path, how: str, calls: int) -> DataError:
+    """The error of a folder without the answers that were paid for."""
+    return DataError(
+        f"{path}: this journal is {how}, though manifest.json says that {calls:,} calls were made; "
+        "going on would ask and pay for all of them again. Restore the journal from a backup; or, "
+        f"to ask again, move {path.parent.parent / 'manifest.json'} away"
+    )
+
+
 def _copy_advice(path: Path) -> str:
     """The command that makes other pairs of the same rankings, after a model was trained."""
     kept = [name for name in ("journal", "completions", "rankings") if (path / name).is_dir()]
@@ -146,34 +154,3 @@ def _copy_advice(path: Path) -> str:
         f". What was sampled and judged need not be paid for again: mkdir NEW && cp -r {copied} "
         "NEW, then the same command with --run-dir NEW"
     )
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    """The configuration in a run folder's `config.json`."""
-    value = _read_json(path)
-    config = value.get("config")
-    if not isinstance(config, dict):
-        raise ConfigError(
-            f"{path} was not written by prefine, so this is no run folder; choose another folder "
-            "with --run-dir"
-        )
-    _check_version(value, path)
-    return config
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise DataError(
-            f"{path}: damaged ({error}); restore it or use another --run-dir"
-        ) from error
-    if not isinstance(value, dict):
-        raise DataError(f"{path}: damaged (no object); restore it or use another --run-dir")
-    return value
-
-
-def _check_version(value: Mapping[str, Any], path: Path) -> None:
-    found = value.get("schema_version")
-    if found != SCHEMA_VERSION:
-        raise DataError(f"{path}: schema version {found}, this prefine reads {SCHEMA_VERSION}")

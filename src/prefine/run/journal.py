@@ -60,9 +60,10 @@ class Journal:
             if "checksum" not in columns:  # a journal of before there were any
                 self._writer.execute("ALTER TABLE answers ADD COLUMN checksum INTEGER")
             self._reader = self._connect()
-            (self._any_failed,) = self._reader.execute(
-                "SELECT EXISTS (SELECT 1 FROM failed)"
-            ).fetchone()
+            self._any_failed = self._any("failed")
+            self.empty = not self._any("answers") and not self._any_failed
+        self.stored = 0
+        """The answers that were written by this object."""
 
     def answers(self, keys: Iterable[str]) -> dict[str, str]:
         """The stored answers among `keys`.
@@ -109,6 +110,7 @@ class Journal:
                     "ON CONFLICT (key) DO NOTHING",
                     ((key, text, _checksum(key, text)) for key, text in group.answers.items()),
                 )
+                self.stored += len(group.answers)
             if not group.asked:
                 return 0
             new = write(
@@ -141,6 +143,10 @@ class Journal:
         """Close the file; further calls are errors."""
         self._reader.close()
         self._writer.close()
+
+    def _any(self, table: str) -> bool:
+        (found,) = self._reader.execute(f"SELECT EXISTS (SELECT 1 FROM {table})").fetchone()
+        return bool(found)
 
     def _connect(self) -> sqlite3.Connection:
         return sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)

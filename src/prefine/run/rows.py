@@ -7,11 +7,14 @@ from typing import Any, TypeAlias
 from prefine.errors import DataError
 from prefine.records import (
     Completion,
+    Judgment,
+    LabelledCompletion,
     Message,
     PreferenceList,
     PreferencePair,
     Prompt,
     Ranking,
+    Score,
     content_hash,
 )
 from prefine.run.tables import parse
@@ -59,6 +62,39 @@ def grouped_completions(rows: Iterable[TableRow]) -> Groups:
         prompt, completion = completion_of(row)
         groups.setdefault(prompt.id, (prompt, []))[1].append(completion)
     return list(groups.values())
+
+
+def judgment_row(answer: Judgment | Score, prompt_id: str) -> TableRow:
+    """A judge's comparison or rating of answers to a prompt as a row, with the judge's own words.
+
+    What it cost stands in the journal.
+    """
+    row: TableRow = {
+        "prompt_id": prompt_id,
+        "judge": answer.judge,
+        "raw_text": answer.raw_text,
+        "error": answer.error,
+    }
+    if isinstance(answer, Score):
+        return row | {"first": answer.completion_id, "sample_index": 0, "score": answer.value}
+    return row | {
+        "first": answer.comparison.first,
+        "second": answer.comparison.second,
+        "sample_index": answer.sample_index,
+        "p_first": answer.p_first,
+    }
+
+
+def judgment_of(row: TableRow) -> Judgment | Score:
+    """The record of a row."""
+    values = {name: row[name] for name in ("judge", "raw_text", "error")}
+    where = f"judgment of prompt {row['prompt_id']}"
+    if row["second"] is None:
+        rating = values | {"completion_id": row["first"], "value": row["score"]}
+        return parse(Score, rating, where=where)
+    comparison = {name: row[name] for name in ("prompt_id", "first", "second")}
+    values |= {name: row[name] for name in ("sample_index", "p_first")}
+    return parse(Judgment, values | {"comparison": comparison}, where=where)
 
 
 def ranking_of(row: TableRow) -> Ranking:
@@ -171,6 +207,42 @@ def list_of(row: TableRow) -> PreferenceList:
         completion["token_ids"] = token_ids
     values = {"scores": row["scores"], "ranks": row["ranks"], "weight": row["prefine_weight"]}
     return parse(PreferenceList, extra | values, where=where)
+
+
+def label_row(labelled: LabelledCompletion) -> TableRow:
+    """A labelled answer as a row: `prompt, completion, label` as in TRL, and our own columns."""
+    extra = {
+        "prompt": labelled.prompt.model_dump(mode="json"),
+        "completion": _extra(labelled.completion),
+    }
+    return {
+        "prompt": _visible(labelled.prompt.messages),
+        "completion": _visible([labelled.completion.message]),
+        "label": labelled.desirable,
+        "prefine_prompt_id": labelled.prompt.id,
+        "prefine_completion_id": labelled.completion.id,
+        "prefine_weight": labelled.weight,
+        "prefine_token_ids": _tokens(labelled.completion),
+        "prefine_extra": _json(extra),
+    }
+
+
+def label_of(row: TableRow) -> LabelledCompletion:
+    """The record of a row.
+
+    Raises:
+        DataError: A visible text was changed; a labelled answer has no way to count as edited.
+    """
+    where = f"labelled answer to prompt {row['prefine_prompt_id']}"
+    extra = json.loads(row["prefine_extra"])
+    completion = extra["completion"]
+    if _visible([Message.model_validate(completion["message"])]) != row["completion"]:
+        raise DataError(
+            f"{where}: its visible completion was changed; make the labels again with prefine pair"
+        )
+    completion["token_ids"] = row["prefine_token_ids"]
+    values = {"desirable": row["label"], "weight": row["prefine_weight"]}
+    return parse(LabelledCompletion, extra | values, where=where)
 
 
 def _only_turn(messages: Any, side: str) -> dict[str, str]:

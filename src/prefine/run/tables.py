@@ -41,6 +41,20 @@ SCHEMAS: dict[str, pa.Schema] = {
             "prompt": _TEXT,
         }
     ),
+    # A comparison has `second` and `p_first`; a rating has neither, and a `score`.
+    "judgments": pa.schema(
+        {
+            "prompt_id": _TEXT,
+            "first": _TEXT,
+            "second": _TEXT,
+            "judge": _TEXT,
+            "sample_index": _COUNT,
+            "p_first": _NUMBER,
+            "score": _NUMBER,
+            "raw_text": _TEXT,
+            "error": _TEXT,
+        }
+    ),
     "rankings": pa.schema(
         {
             "prompt_id": _TEXT,
@@ -90,8 +104,20 @@ SCHEMAS: dict[str, pa.Schema] = {
             "prefine_extra": _TEXT,
         }
     ),
+    "labels": pa.schema(
+        {
+            "prompt": _MESSAGES,
+            "completion": _MESSAGES,
+            "label": pa.bool_(),
+            "prefine_prompt_id": _TEXT,
+            "prefine_completion_id": _TEXT,
+            "prefine_weight": _NUMBER,
+            "prefine_token_ids": _TOKENS,
+            "prefine_extra": _TEXT,
+        }
+    ),
 }
-TABLE_FOLDERS = frozenset({*SCHEMAS, "heldout_pairs", "heldout_lists"})
+TABLE_FOLDERS = frozenset({*SCHEMAS, "heldout_pairs", "heldout_lists", "heldout_labels"})
 
 
 def part_path(folder: Path, number: int) -> Path:
@@ -138,7 +164,7 @@ def parts(folder: Path) -> list[Path]:
     Raises:
         DataError: There is none.
     """
-    found = sorted(folder.glob("part-*.parquet"))
+    found = _in_order(folder)
     if not found:
         raise DataError(f"{folder}: no part-*.parquet here; run the stage that makes it first")
     return found
@@ -182,7 +208,7 @@ def _read(path: Path, columns: list[str] | None = None) -> pa.Table:
 
 def remove_parts_from(folder: Path, number: int) -> None:
     """Remove parts that an earlier, longer run left behind."""
-    for path in sorted(folder.glob("part-*.parquet")):
+    for path in _in_order(folder):
         if int(path.stem.removeprefix("part-")) >= number:
             path.unlink()
 
@@ -190,10 +216,15 @@ def remove_parts_from(folder: Path, number: int) -> None:
 def table_hash(folder: Path) -> str:
     """Hash of the names and bytes of all parts; the bytes have the shard keys in them."""
     digest = hashlib.sha256()
-    for path in sorted(folder.glob("part-*.parquet")):
+    for path in _in_order(folder):
         digest.update(path.name.encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def _in_order(folder: Path) -> list[Path]:
+    """The parts of a table; beyond 99,999 their numbers have more digits and sort behind."""
+    return sorted(folder.glob("part-*.parquet"), key=lambda path: (len(path.name), path.name))
 
 
 def parse(kind: type[R], values: dict[str, Any], *, where: str) -> R:

@@ -3,15 +3,24 @@
 from collections.abc import Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from prefine.config.sections import Component, Decoding, RunConfig, outer_components
+from prefine.config.sections import (
+    ITEM_ENTRIES,
+    Component,
+    Decoding,
+    RunConfig,
+    outer_components,
+)
 from prefine.data.import_report import ImportReport
 from prefine.data.sources import open_source
 from prefine.errors import ConfigError
 from prefine.models.capabilities import backend_of, check_model
 from prefine.models.protocol import Samples
 from prefine.records import Completion, Message, Prompt
+from prefine.stages.evidence import configured_metrics
 from prefine.stages.inputs import (
     read_completions,
+    read_labels,
+    read_lists,
     read_pairs,
     read_prompts,
     readable_by_loss,
@@ -52,25 +61,29 @@ def check(config: RunConfig, *, strict: bool = False, through: str = STAGES[-1])
         check_adapter,
         check_evaluation,
         check_loss,
+        check_weights,
         trainable,
     )
 
     trains = STAGES.index(through) >= STAGES.index("train")
     ranked_by = _asked_in_ranking(config)
     _check_components(config, _never_asked(config, ranked_by, through))
-    if config.pairs is not None:
-        check_imported(config.pair)
+    if config.items_entry is not None:
+        check_imported(config.pair, config.items_entry[0])
     else:
-        # Here and not above: an import of pairs loads no selector.
+        # Here and not above: an import of items loads no selector.
         from prefine.stages.selection import BoundSelector
 
         BoundSelector(config.pair, None if config.rank is None else config.rank.strategy)
+    policy = trainable(config.policy, where="policy")
+    reference = config.train.reference
+    ref = trainable(reference, where="train.reference") if reference != "initial" else None
     if trains:
         check_loss(config)
         check_evaluation(config)
-    check_adapter(config, trainable(config.policy, where="policy"))
-    if isinstance(config.train.reference, Component):
-        trainable(config.train.reference, where="train.reference")
+        check_weights(policy, ref)
+    configured_metrics(config)
+    check_adapter(config, policy)
     counts: dict[str, int] = {}
     notes = [
         f"{name}: {note}"
@@ -78,7 +91,9 @@ def check(config: RunConfig, *, strict: bool = False, through: str = STAGES[-1])
         for note in (*report.recognised(), *report.notes())
     ]
     prompts = next(
-        counts[name] for name in ("prompts", "completions", "prompts of pairs") if name in counts
+        counts[name]
+        for name in ("prompts", "completions", *(f"prompts of {kind}" for kind in ITEM_ENTRIES))
+        if name in counts
     )
     if config.pair.held_out_prompts >= prompts:
         raise ConfigError(
@@ -174,6 +189,16 @@ def _inputs(
         ids = {pair.prompt.id for pair in pairs}
         counts |= {"pairs": report.kept, "prompts of pairs": len(ids)}
         yield "pairs", report
+    for kind, source, read in (
+        ("lists", config.lists, read_lists),
+        ("labels", config.labels, read_labels),
+    ):
+        if source is not None:
+            report = ImportReport(strict=strict)
+            prompt_ids = [item.prompt.id for item in read(source, report=report)]
+            ids = set(prompt_ids)
+            counts |= {kind: len(prompt_ids), f"prompts of {kind}": len(ids)}
+            yield kind, report
     if config.evaluate.prompts is not None:
         report = ImportReport(strict=strict)
         where = "evaluate.decoding"

@@ -8,18 +8,21 @@ from typing import NamedTuple, TypeAlias
 
 from prefine.atomic import write_text
 from prefine.calls.engine import CallEngine
-from prefine.config.sections import Component, Decoding, RunConfig
+from prefine.config.sections import ITEM_ENTRIES, Component, Decoding, RunConfig
 from prefine.data.import_report import ImportReport
 from prefine.errors import ConfigError, DataError
 from prefine.judging.choose import make_judge
+from prefine.metrics.protocol import AnswerPair
 from prefine.models.capabilities import backend_of
 from prefine.models.protocol import At, Samples, decoding_settings
-from prefine.records import Manifest, MetricValue, Prompt, content_hash
+from prefine.records import Judgment, Manifest, MetricValue, Prompt, content_hash
 from prefine.report.data import OUTCOMES, AnswerExample, ConstraintScore, Evaluation, HeadToHead
 from prefine.run.folder import RunFolder
-from prefine.run.tables import table_hash
+from prefine.run.rows import judgment_row
+from prefine.run.tables import TableWriter, shard_key, table_hash
+from prefine.run.view import EVALUATION_JUDGMENTS, JUDGMENTS, RunView
+from prefine.stages.evidence import Gathered, configured_metrics, evidence_of, figures
 from prefine.stages.head_to_head import (
-    AnsweredByBoth,
     according_to,
     answer_both,
     before_and_after,
@@ -28,7 +31,8 @@ from prefine.stages.head_to_head import (
     mean,
 )
 from prefine.stages.inputs import read_prompts, short_enough, trained_on, unseen
-from prefine.stages.stage_run import Progress, StageRun
+from prefine.stages.shards import SHARD
+from prefine.stages.stage_run import Progress, StageRun, chunks
 
 GoldParts: TypeAlias = dict[str, float]
 _TIE = 1e-9
@@ -39,6 +43,7 @@ class GoldScores(NamedTuple):
     """The gold parts of both answers to each prompt, and what they come to."""
 
     parts: list[tuple[GoldParts, GoldParts]]
+    gaps: list[float]
     head_to_head: HeadToHead
     constraints: list[ConstraintScore]
 
@@ -52,6 +57,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
         LimitError: A model failed on every evaluation prompt.
     """
     settings = config.evaluate
+    named = configured_metrics(config)
     if settings.model == "trained" and not (folder / "model").is_dir():
         raise DataError(
             f"{folder / 'model'}: there is no trained model yet; run `prefine train` first"
@@ -60,15 +66,17 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     report = ImportReport()
     prompts: list[Prompt] = []
     if settings.prompts is not None:
-        found = read_prompts(settings.prompts, where="evaluate.prompts", report=report)
-        prompts = list(unseen(found, trained_on(folder), report))
+        rows = read_prompts(settings.prompts, where="evaluate.prompts", report=report)
+        prompts = list(unseen(rows, trained_on(folder.path), report))
     component = settings.judge or (config.rank.judge if config.rank else None)
     judge = None if component is None else make_judge(component, where="evaluate.judge")
     decoding = settings.decoding or config.sample or Decoding()
+    of_items = (f"heldout_{kind}" for kind in ITEM_ENTRIES)
+    held_out = next((name for name in of_items if (folder / name).is_dir()), "heldout_pairs")
     inputs = {
         "trained": after.fingerprint,
         "baseline": before.fingerprint,
-        "heldout_pairs": table_hash(folder / "heldout_pairs"),
+        held_out: table_hash(folder / held_out),
         # These may come from sections of other stages, or from a file.
         "prompts": content_hash([[prompt.id, prompt.metadata] for prompt in prompts]),
         "judge": judge.fingerprint if judge else "",
@@ -91,7 +99,8 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     metrics: list[MetricValue] = []
     contests: list[HeadToHead] = []
     constraints: list[ConstraintScore] = []
-    answered: list[AnsweredByBoth] = []
+    answered: list[AnswerPair] = []
+    found = Gathered()
     if prompts:
         tables = [folder / "evaluation" / name for name in ("baseline", "trained")]
         samplers = (before, after)
@@ -105,22 +114,30 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
             contests.append(result.head_to_head)
             metrics += result.metrics
             stage.notes += result.notes
+            found = found._replace(verdicts=result.judgments)
+            _write_judgments(folder, result.judgments)
         metrics += before_and_after(answered, settings)
         gold = None if settings.gold is None else _gold(answered, settings.gold, config)
         if gold is not None:
             contests.append(gold.head_to_head)
             constraints += gold.constraints
+            ids = [one.prompt.id for one in answered]
+            found = found._replace(gold=dict(zip(ids, gold.gaps, strict=True)))
         _write_outcomes(folder, answered, p_after, gold)
+        found = found._replace(answers=answered)
     scored = 0
-    if (folder / "heldout_pairs").is_dir():
+    if (folder / held_out).is_dir():
         # Here and not above: an evaluation of prompts alone must not import the training engine.
         from prefine.stages.held_out import reward_metrics
 
         rewards = reward_metrics(config, folder, after, should_stop=lambda: progress.stopping)
         scored = rewards.metrics[0].n
         metrics += rewards.metrics
+        found = found._replace(held_out_pairs=rewards.pairs, held_out_lists=rewards.lists)
+        what = held_out.replace("heldout_", "held-out ").removesuffix("s")
         for reason, count in rewards.dropped.items():
-            stage.dropped[f"held-out pair: {reason}"] += count
+            stage.dropped[f"{what}: {reason}"] += count
+    metrics += figures(named, evidence_of(config, RunView(folder.path), named, found))
     if not metrics:
         raise ConfigError(
             "evaluate: nothing to evaluate on; give evaluate.prompts, or pair.held_out_prompts"
@@ -159,9 +176,7 @@ def _models(config: RunConfig, folder: RunFolder) -> tuple[Samples, Samples]:
     return after, backend_of(baseline, Samples, where="evaluate.baseline")
 
 
-def _gold(
-    answered: Sequence[AnsweredByBoth], component: Component, config: RunConfig
-) -> GoldScores:
+def _gold(answered: Sequence[AnswerPair], component: Component, config: RunConfig) -> GoldScores:
     """Both answers to each prompt by the configured gold score.
 
     Raises:
@@ -194,12 +209,19 @@ def _gold(
                 change=change(name, old, new, settings),
             )
         )
-    return GoldScores(parts, head_to_head("gold", "gold", wins, settings), constraints)
+    return GoldScores(parts, gaps, head_to_head("gold", "gold", wins, settings), constraints)
+
+
+def _write_judgments(folder: RunFolder, judgments: list[Judgment]) -> None:
+    with TableWriter(folder / EVALUATION_JUDGMENTS, JUDGMENTS) as table:
+        for part in chunks(judgments, 2 * SHARD):
+            rows = [judgment_row(one, one.comparison.prompt_id) for one in part]
+            table.write(rows, key=shard_key("evaluate", rows))
 
 
 def _write_outcomes(
     folder: RunFolder,
-    answered: Sequence[AnsweredByBoth],
+    answered: Sequence[AnswerPair],
     p_after: Sequence[float | None],
     gold: GoldScores | None,
 ) -> None:

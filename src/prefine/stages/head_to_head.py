@@ -13,6 +13,7 @@ from prefine.errors import LimitError
 from prefine.judging.counts import JudgeCounts
 from prefine.judging.protocol import Judge, Matchup
 from prefine.metrics.judges.verdicts import first_slot_rate, swap_consistency
+from prefine.metrics.protocol import AnswerPair
 from prefine.metrics.statistics.intervals import mean_value, percentage
 from prefine.metrics.statistics.paired import paired_change
 from prefine.metrics.texts.screens import identical_outputs
@@ -27,24 +28,18 @@ from prefine.stages.shards import SHARD, in_parts, sample_shard
 from prefine.stages.stage_run import Progress, check_judge, chunks
 
 
-class AnsweredByBoth(NamedTuple):
-    """One evaluation prompt with the answers of baseline and trained model."""
-
-    prompt: Prompt
-    before: Completion
-    after: Completion
-
-
 class JudgeResult(NamedTuple):
     """The win rate according to a judge, metrics of the judge itself, and notes for the user.
 
-    `p_after` has each prompt's P(after is better), None without a verdict in both orders.
+    `p_after` has each prompt's P(after is better), None without a verdict in both orders;
+    `judgments` are those of both orders, prompt by prompt.
     """
 
     p_after: list[float | None]
     head_to_head: HeadToHead
     metrics: list[MetricValue]
     notes: list[str]
+    judgments: list[Judgment]
 
 
 def answer_both(
@@ -55,7 +50,7 @@ def answer_both(
     engine: CallEngine,
     progress: Progress,
     tables: Sequence[Path] = (),
-) -> list[AnsweredByBoth]:
+) -> list[AnswerPair]:
     """Sample one answer of each model to each prompt, with equal settings and different seeds.
 
     Args:
@@ -95,7 +90,7 @@ def answer_both(
             heavy.release()
     before, after = answers
     answered = [
-        AnsweredByBoth(prompt, before[prompt.id], after[prompt.id])
+        AnswerPair(prompt, before[prompt.id], after[prompt.id])
         for prompt in prompts
         if prompt.id in before and prompt.id in after
     ]
@@ -144,7 +139,7 @@ async def _in_both_orders(
 def according_to(
     judge: Judge,
     name: str,
-    answered: Sequence[AnsweredByBoth],
+    answered: Sequence[AnswerPair],
     engine: CallEngine,
     settings: EvaluateConfig,
 ) -> JudgeResult:
@@ -160,7 +155,8 @@ def according_to(
     before_first = [Matchup(one.prompt, one.before, one.after) for one in answered]
     counts = JudgeCounts()
     p_first = []
-    for judgments in engine.run(_in_both_orders(judge, engine, after_first, before_first)):
+    orders = engine.run(_in_both_orders(judge, engine, after_first, before_first))
+    for judgments in orders:
         counts.add(judgments)
         p_first.append([judgment.p_first for judgment in judgments])
     counts.check(settings.max_failed_fraction, where="evaluate", journal=engine.journal)
@@ -190,6 +186,7 @@ def according_to(
         head_to_head=head_to_head(name, "judge", wins, settings),
         metrics=metrics,
         notes=counts.failure_notes(),
+        judgments=[judgment for pair in zip(*orders, strict=True) for judgment in pair],
     )
 
 
@@ -213,9 +210,7 @@ def head_to_head(
     )
 
 
-def before_and_after(
-    answered: Sequence[AnsweredByBoth], settings: EvaluateConfig
-) -> list[MetricValue]:
+def before_and_after(answered: Sequence[AnswerPair], settings: EvaluateConfig) -> list[MetricValue]:
     """Figures of the answers of both models, each with its change on the same prompts.
 
     Lengths in characters, and in tokens if all are known; the shares of answers that the length

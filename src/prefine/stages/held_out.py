@@ -1,80 +1,131 @@
-"""The accuracy of the trained model's implicit reward on pairs of held-out prompts."""
+"""The accuracy of the trained model's implicit reward on items of held-out prompts."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from prefine.config.sections import RunConfig
 from prefine.errors import ConfigError
-from prefine.metrics.rewards.accuracy import longer_is_better, reward_accuracy
+from prefine.metrics.protocol import HeldOutPairs
+from prefine.metrics.rewards.accuracy import reward_accuracy
+from prefine.metrics.statistics.values import Array
 from prefine.models.capabilities import provided
 from prefine.models.hf.loading import load_model
 from prefine.models.protocol import HasWeights, Model
-from prefine.records import MetricValue
+from prefine.records import MetricValue, PreferencePair
 from prefine.run.folder import RunFolder
-from prefine.run.rows import pair_of
 from prefine.run.tables import parts, read_part
-from prefine.stages.training_inputs import read_examples, trainable
-from prefine.training.forward.token_values import SideLogps
-from prefine.training.objective.pair_table import PairTable
+from prefine.stages.training_inputs import configured_relation, read_items, trainable
 from prefine.training.reference.prepare import forward_of
-from prefine.training.reference.scoring import score_sides
+from prefine.training.reference.scoring import score_completions
+from prefine.training.relations.labels import TokenizedAnswer
+from prefine.training.relations.lists import TokenizedList
+from prefine.training.relations.pairs import CHOSEN, REJECTED
 
 
 class Rewards(NamedTuple):
-    """The metrics, and how many held-out pairs could not be scored, by reason."""
+    """The metrics, the values behind them, and how many held-out items were not scored and why.
+
+    `pairs` are None and `lists` empty where the items are others.
+    """
 
     metrics: list[MetricValue]
+    pairs: HeldOutPairs | None
+    lists: Sequence[Array]
     dropped: dict[str, int]
 
 
 def reward_metrics(
     config: RunConfig, folder: RunFolder, model: Model, *, should_stop: Callable[[], bool]
 ) -> Rewards:
-    """Reward accuracy on held-out pairs, and that of preferring the longer answer.
+    """Reward accuracy on held-out items, and that of preferring the longer answer.
 
-    Accuracy is the share of pairs with a positive margin.
+    Accuracy is the share of pairs, or of comparisons within lists, with a positive margin, or of
+    labelled answers whose log-ratio has the sign of the label.
     The margin is the difference of log-ratios to the reference, whatever score the loss optimised.
     Uncertainty is that over prompts.
 
     Raises:
-        ConfigError: The model has no weights to score pairs with.
+        ConfigError: The model has no weights to score items with.
         Interrupted: `should_stop` became true.
     """
     trained = provided(model, HasWeights)
     if trained is None:
         raise ConfigError(
-            f"evaluate.model: {model.label!r} has no weights to score the held-out pairs with; "
+            f"evaluate.model: {model.label!r} has no weights to score the held-out items with; "
             "use {name: hf, path: FOLDER}, or set pair.held_out_prompts: 0"
         )
     settings = config.train
     reference = trainable(config.policy, where="policy")
     if settings.reference != "initial":
         reference = trainable(settings.reference, where="train.reference")
-    table = folder / "heldout_pairs"
-    examples, dropped, _ = read_examples(table, trained, config)
-    pairs = {
-        pair.id: pair for path in parts(table) for row in read_part(path) if (pair := pair_of(row))
+    relation = configured_relation(config)
+    kind = relation.name
+    table = folder / f"heldout_{kind}"
+    read = read_items(table, trained, config)
+    records = {
+        record.id: record
+        for path in parts(table)
+        for row in read_part(path)
+        if (record := relation.record_of(row))
     }
-    kept = [pairs[example.id] for example in examples]
 
-    def sides(model: HasWeights) -> SideLogps:
+    def logps(model: HasWeights) -> Array:
         loaded = load_model(model.path, dtype="float32", device=model.device)
-        forward, _ = forward_of(loaded, examples, settings)
-        return score_sides(forward, examples, should_stop=should_stop)
+        forward, _ = forward_of(loaded, read.items, settings)
+        scored = score_completions(forward, read.items, should_stop=should_stop)
+        return np.asarray(scored.numpy(force=True), dtype=np.float64)
 
-    values = sides(reference)
-    table_of_sides = PairTable.of(examples, initial=values, reference=values)
-    logps = table_of_sides.join(sides(trained), table_of_sides.totals())
-    ids = [pair.prompt.id for pair in kept]
+    before, after = logps(reference), logps(trained)
+    ends = np.cumsum([len(item.texts) for item in read.items])[:-1]
+    margins: list[float] = []
+    longer: list[float] = []
+    ids: list[str] = []
+    for item, logratios in zip(read.items, np.split(after - before, ends), strict=True):
+        record = records[item.id]
+        found = _margins(item, logratios.tolist())
+        margins += found
+        answers = relation.answers(record, item)
+        longer += _margins(item, [len(one.completion.text) for one in answers])
+        ids += [record.prompt.id] * len(found)
     samples, seed = config.evaluate.bootstrap_samples, config.evaluate.seed
+    name = {"lists": "reward_ranking_accuracy", "labels": "label_accuracy"}.get(kind)
     metrics = [
-        reward_accuracy(logps.margin.tolist(), ids, samples=samples, seed=seed),
-        longer_is_better(
-            [len(pair.chosen.text) for pair in kept],
-            [len(pair.rejected.text) for pair in kept],
-            ids,
-            samples=samples,
-            seed=seed,
-        ),
+        reward_accuracy(margins, ids, samples=samples, seed=seed, name=name or "reward_accuracy")
     ]
-    return Rewards(metrics, dropped)
+    if kind != "labels":
+        metrics.append(
+            reward_accuracy(longer, ids, samples=samples, seed=seed, name="longer_is_better")
+        )
+    return Rewards(
+        metrics,
+        _pairs(read.items, records, after, before) if kind == "pairs" else None,
+        np.split(after, ends) if kind == "lists" else (),
+        read.dropped,
+    )
+
+
+def _pairs(
+    items: Sequence[Any], records: Mapping[str, PreferencePair], policy: Array, reference: Array
+) -> HeldOutPairs:
+    kept = [records[item.id] for item in items]
+    return HeldOutPairs(
+        prompt_ids=[pair.prompt.id for pair in kept],
+        chosen=policy[CHOSEN],
+        rejected=policy[REJECTED],
+        ref_chosen=reference[CHOSEN],
+        ref_rejected=reference[REJECTED],
+        chosen_tokens=np.array([len(item.chosen_ids) for item in items], dtype=np.float64),
+        rejected_tokens=np.array([len(item.rejected_ids) for item in items], dtype=np.float64),
+        p_chosen=np.array([pair.p_chosen for pair in kept], dtype=np.float64),
+    )
+
+
+def _margins(item: Any, values: Sequence[float]) -> list[float]:
+    """The differences of an item's values that should be positive, by what the item says."""
+    if isinstance(item, TokenizedAnswer):
+        return list(values) if item.desirable else [-value for value in values]
+    ranks = item.ranks if isinstance(item, TokenizedList) else (1, 2)
+    places = range(len(values))
+    return [values[i] - values[j] for i in places for j in places if ranks[i] < ranks[j]]

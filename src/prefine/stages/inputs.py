@@ -1,15 +1,21 @@
 """The inputs of a configuration, row by row; rows that cannot be used go to an import report."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator
+from pathlib import Path
 
-from prefine.config.sections import Component, TrainConfig
-from prefine.data import entries
+from prefine.config.sections import ITEM_ENTRIES, Component, TrainConfig
+from prefine.data import entries, judged
 from prefine.data.import_report import ImportReport, UselessRow
 from prefine.data.sources import read
 from prefine.errors import DataError
 from prefine.models.protocol import PromptTooLong
-from prefine.records import Completion, PreferencePair, Prompt
-from prefine.run.folder import RunFolder
+from prefine.records import (
+    Completion,
+    LabelledCompletion,
+    PreferenceList,
+    PreferencePair,
+    Prompt,
+)
 from prefine.run.tables import column, parts
 
 
@@ -32,6 +38,20 @@ def read_pairs(
 ) -> Iterator[PreferencePair]:
     """The pairs of a source."""
     return entries.pairs(read(source, where="pairs"), report)
+
+
+def read_lists(
+    source: Component, *, report: ImportReport | None = None
+) -> Iterator[PreferenceList]:
+    """The lists of a source."""
+    return judged.lists(read(source, where="lists"), report)
+
+
+def read_labels(
+    source: Component, *, report: ImportReport | None = None
+) -> Iterator[LabelledCompletion]:
+    """The labelled answers of a source."""
+    return judged.labels(read(source, where="labels"), report)
 
 
 def short_enough(
@@ -74,17 +94,19 @@ def unseen(
     report.require_some("evaluation prompts")
 
 
-def trained_on(folder: RunFolder) -> frozenset[str]:
-    """The ids of the prompts in `pairs/`; none where there is no such table.
+def trained_on(folder: Path) -> frozenset[str]:
+    """The ids of the prompts in the tables of items; none where there is no such table.
 
     Raises:
         DataError: A part is damaged.
     """
-    try:
-        paths = parts(folder / "pairs")
-    except DataError:
-        return frozenset()
-    return frozenset(id_ for path in paths for id_ in column(path, "prefine_prompt_id"))
+    tables = [folder / name for name in ITEM_ENTRIES if any((folder / name).glob("part-*"))]
+    return frozenset(
+        id_
+        for table in tables
+        for path in parts(table)
+        for id_ in column(path, "prefine_prompt_id")
+    )
 
 
 def readable_by_loss(
@@ -131,7 +153,8 @@ def with_loss_inputs(
             and that is read.
         ConfigError: Pairs have different weights, and the loss sorts the pairs of a step.
     """
-    from prefine.training.objective.loss_inputs import LossInputCheck, configured_losses
+    from prefine.training.relations.choose import configured_losses
+    from prefine.training.relations.pair_checks import LossInputCheck
 
     check = LossInputCheck(configured_losses(settings))
     for number, pair in enumerate(pairs, start=1):

@@ -1,17 +1,31 @@
-"""Stage `pair`: rankings → preference pairs or lists; or the import of existing pairs."""
+"""Stage `pair`: rankings → preference pairs or lists; or the import of items that exist."""
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
+from types import MappingProxyType
 from typing import Any
 
-from prefine.config.sections import PairConfig, RunConfig
+from prefine.config.sections import (
+    ITEM_ENTRIES,
+    Component,
+    ItemEntry,
+    PairConfig,
+    RunConfig,
+)
 from prefine.data.import_report import ImportReport
 from prefine.errors import ConfigError, DataError
 from prefine.records import Manifest, PreferenceList, PreferencePair, content_hash
 from prefine.run.folder import RunFolder
-from prefine.run.rows import grouped_completions, list_row, pair_row, ranking_of
+from prefine.run.rows import (
+    TableRow,
+    grouped_completions,
+    label_row,
+    list_row,
+    pair_row,
+    ranking_of,
+)
 from prefine.run.tables import (
     TableWriter,
     column,
@@ -21,24 +35,30 @@ from prefine.run.tables import (
     shard_key,
     table_hash,
 )
-from prefine.stages.inputs import read_pairs, readable_by_loss
+from prefine.stages.inputs import read_labels, read_lists, read_pairs, readable_by_loss
 from prefine.stages.pair_options import PairCounts, allowed, check_imported
 from prefine.stages.stage_run import Progress, StageRun, chunks
 
-_TABLES = ("pairs", "heldout_pairs", "lists", "heldout_lists")
+_TABLES = (*ITEM_ENTRIES, *(f"heldout_{kind}" for kind in ITEM_ENTRIES))
+_ROW: Mapping[str, Callable[[Any], TableRow]] = MappingProxyType(
+    {"pairs": pair_row, "lists": list_row, "labels": label_row}
+)
 _IMPORT_SHARD = 4096
 
 
 def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
-    """Fill `pairs/` or `lists/` and, if prompts are held out, `heldout_pairs/` or `heldout_lists/`.
+    """Fill `pairs/`, `lists/` or `labels/` and, if prompts are held out, `heldout_…/`.
 
     Raises:
         ConfigError: The selector or an option needs what the strategy does not guarantee.
-        DataError: No pair came out.
+        DataError: No item came out.
     """
-    if config.pairs is not None:
+    if config.items_entry is None:
+        return _select(config, folder, progress)
+    kind, source = config.items_entry
+    if kind == "pairs":
         return _import(config, folder, progress)
-    return _select(config, folder, progress)
+    return _import_judged(kind, source, config, folder, progress)
 
 
 def held_out(prompt_ids: Iterable[str], settings: PairConfig) -> frozenset[str]:
@@ -154,6 +174,38 @@ def _import(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
     return _end(stage, taken=report.read, produced=produced)
 
 
+def _import_judged(
+    kind: ItemEntry, source: Component, config: RunConfig, folder: RunFolder, progress: Progress
+) -> Manifest:
+    """Import lists or labelled answers."""
+    read: Callable[..., Iterator[Any]] = read_lists if kind == "lists" else read_labels
+    settings = config.pair
+    notes = check_imported(settings, kind)
+    # A first pass checks every row and knows all prompts; no item stays in memory.
+    report, digest, count = ImportReport(), hashlib.sha256(), 0
+    prompt_ids: set[str] = set()
+    for item in read(source, report=report):
+        digest.update(item.model_dump_json().encode())
+        prompt_ids.add(item.prompt.id)
+        count += 1
+    stage = StageRun(folder, "pair", config, {kind: digest.hexdigest()[:16]})
+    if stage.finished:
+        return stage.finished
+    _begin(stage, settings.seed)
+    progress.start("pair", count, f"{kind} imported")
+
+    def shards() -> Iterator[list[Any]]:
+        for shard in chunks(read(source), _IMPORT_SHARD):
+            yield shard
+            progress.advance(len(shard))
+
+    held_out_ids = held_out(prompt_ids, settings)
+    produced = _write_tables(folder, kind, shards(), held_out_ids, stage.dropped)
+    stage.set_aside(report)
+    stage.notes += notes
+    return _end(stage, taken=produced + stage.dropped.total(), produced=produced)
+
+
 def write_pairs(
     folder: RunFolder, pairs: Iterable[PreferencePair], held_out: Iterable[PreferencePair] = ()
 ) -> None:
@@ -189,13 +241,13 @@ def _begin(stage: StageRun, seed: int) -> None:
 def _write_tables(
     folder: RunFolder,
     kind: str,
-    shards: Iterable[list[PreferencePair] | list[PreferenceList]],
+    shards: Iterable[Sequence[Any]],
     held_out_ids: frozenset[str],
     dropped: Counter[str],
 ) -> int:
     """Write one part for each shard, and one of a second table for its held-out prompts.
 
-    Returns: How many pairs or lists there are to train on; those held out are counted in `dropped`.
+    Returns: How many items there are to train on; those held out are counted in `dropped`.
     """
     produced = 0
     with (
@@ -207,8 +259,7 @@ def _write_tables(
             trained: list[dict[str, Any]] = []
             rest: list[dict[str, Any]] = []
             for item in items:
-                row = list_row(item) if isinstance(item, PreferenceList) else pair_row(item)
-                (rest if item.prompt.id in held_out_ids else trained).append(row)
+                (rest if item.prompt.id in held_out_ids else trained).append(_ROW[kind](item))
             trained_on.write(trained, key=key)
             produced += len(trained)
             if held_out_ids:
@@ -222,7 +273,7 @@ def _end(stage: StageRun, *, taken: int, produced: int) -> Manifest:
     outputs = {name: table_hash(folder / name) for name in _TABLES if (folder / name).exists()}
     if not produced:
         reasons = ", ".join(f"{number} × {reason}" for reason, number in stage.dropped.items())
-        what = "list" if "lists" in outputs else "pair"
+        what = next((kind for kind in ITEM_ENTRIES if kind in outputs), "pairs").removesuffix("s")
         raise DataError(
             f"{folder.path}: no {what} came out of {taken} that were looked at "
             f"({reasons or 'there was none'}); loosen the section pair"

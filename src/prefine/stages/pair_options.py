@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from prefine.config.sections import PairConfig
+from prefine.config.sections import ItemEntry, PairConfig
 from prefine.errors import ConfigError
 from prefine.pairing.filters import TRUNCATED, refusal
 from prefine.records import Completion, PreferencePair
@@ -53,13 +53,25 @@ class PairCounts:
         return notes
 
 
-def check_imported(settings: PairConfig) -> list[str]:
-    """Return notes on what of section `pair` is not used for pairs that are imported.
+def check_imported(settings: PairConfig, kind: ItemEntry = "pairs") -> list[str]:
+    """Return notes on what of section `pair` is not used for items that are imported.
 
     Raises:
-        ConfigError: An option needs the scores of a ranking, or the selector's own options are
-            wrong.
+        ConfigError: An option needs the scores of a ranking or pairs, or the selector's own options
+            are wrong.
     """
+    if kind != "pairs":
+        of_any_items = PairConfig(
+            selector=settings.selector,
+            held_out_prompts=settings.held_out_prompts,
+            seed=settings.seed,
+        )
+        for name, value in settings:
+            if value != getattr(of_any_items, name):
+                raise ConfigError(
+                    f"pair.{name}: is for pairs, and this configuration starts with {kind}; leave "
+                    "it out"
+                )
     if settings.length_penalty:
         raise ConfigError(
             "pair.length_penalty: corrects the scores of rankings, and this configuration starts "
@@ -70,7 +82,7 @@ def check_imported(settings: PairConfig) -> list[str]:
     settings.selector.resolve("selector", where="pair.selector", given=("seed",))
     return [
         f"pair.selector {settings.selector.name!r} is not used: this configuration starts with "
-        "pairs"
+        f"{kind}"
     ]
 
 

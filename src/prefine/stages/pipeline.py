@@ -19,19 +19,21 @@ from prefine.report.outcome import (
     verdict,
 )
 from prefine.run.folder import RunFolder
+from prefine.run.view import RunView
 from prefine.stages.report import report_data
 from prefine.stages.stage_run import Progress
 
 STAGES = ("sample", "rank", "pair", "train", "evaluate", "report")
-_BEFORE_PAIRS = STAGES[:2]
+_BEFORE_ITEMS = STAGES[:2]
 _NAMES = 32
 """The width of the names that are printed beside figures."""
 
 
 def stages_of(config: RunConfig) -> tuple[str, ...]:
     """The stages that a configuration needs, in order."""
-    skipped = set(_BEFORE_PAIRS) if config.pairs is not None else set()
-    if config.evaluate.prompts is None and config.pair.held_out_prompts == 0:
+    skipped = set(_BEFORE_ITEMS) if config.items_entry is not None else set()
+    evaluation = config.evaluate
+    if not (evaluation.prompts or evaluation.metrics or config.pair.held_out_prompts):
         skipped.add("evaluate")
     return tuple(stage for stage in STAGES if stage not in skipped)
 
@@ -43,10 +45,10 @@ def run_stage(stage: str, config: RunConfig, folder: RunFolder, progress: Progre
         ConfigError: The configuration begins behind this stage.
         PrefineError: As the stage says.
     """
-    if config.pairs is not None and stage in _BEFORE_PAIRS:
+    if config.items_entry is not None and stage in _BEFORE_ITEMS:
         raise ConfigError(
-            f"{stage}: this configuration starts with pairs, so there is nothing to {stage}; run "
-            "prefine pair"
+            f"{stage}: this configuration starts with {config.items_entry[0]}, so there is "
+            f"nothing to {stage}; run prefine pair"
         )
     module = importlib.import_module(f"prefine.stages.{stage}")
     new, answers = stage not in folder.manifests(), folder.answers()
@@ -84,7 +86,7 @@ class RunResult(Record):
 
 def result_of(config: RunConfig, folder: RunFolder, seconds: float) -> RunResult:
     """Win rate, fall of the chosen answers, warnings, time and report of a run."""
-    data = report_data(config, folder, folder.manifests())
+    data = report_data(config, RunView(folder.path))
     win_rates = {contest.role: contest.win_rate for contest in data.contests}
     win_rate = win_rates.get("gold") or win_rates.get("judge")
     return RunResult(

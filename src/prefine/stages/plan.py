@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from prefine.config.sections import Component, RunConfig, components
+from prefine.config.sections import ITEM_ENTRIES, Component, RunConfig, components
 from prefine.judges import prompts
 from prefine.records import Completion, Prompt
 from prefine.stages.check import check
@@ -39,7 +39,7 @@ def plan(config: RunConfig, *, strict: bool = False) -> DryRunPlan:
         tokens = completions * config.sample.max_new_tokens
         lines.append(("completions to sample", f"{completions:,}"))
         lines.append(("tokens to sample, at most", f"{tokens:,}"))
-    if config.rank is not None and config.pairs is None:
+    if config.rank is not None and config.items_entry is None:
         asks = _most_asks(config, rows)
         if asks.duels or not asks.ratings:
             lines.append(("judge calls, at most", f"{asks.duels:,}"))
@@ -52,7 +52,7 @@ def plan(config: RunConfig, *, strict: bool = False) -> DryRunPlan:
         lines.append(("evaluation judge calls", f"{answers:,}"))
     limit = BoundSelector(config.pair, None).limit
     pairs = None if limit is None else limit * (rows - config.pair.held_out_prompts)
-    pairs = counts.get("pairs", pairs)
+    pairs = next((counts[name] for name in ITEM_ENTRIES if name in counts), pairs)
     if pairs is not None:
         steps = -(-pairs // config.train.pairs_per_step) * config.train.epochs
         lines.append(

@@ -36,8 +36,9 @@ from prefine.records import (
     content_hash,
 )
 from prefine.run.folder import RunFolder
-from prefine.run.rows import Groups, grouped_completions
+from prefine.run.rows import Groups, grouped_completions, judgment_row
 from prefine.run.tables import TableWriter, parts, read_part, shard_key, table_hash
+from prefine.run.view import JUDGMENTS
 from prefine.stages.shards import in_parts
 from prefine.stages.stage_run import Progress, StageRun, check_judge
 
@@ -45,6 +46,13 @@ _ONE_COMPLETION = "fewer than two completions"
 _ALL_IDENTICAL = "all completions identical"
 _NOTHING_FOUND = "failed calls left no champion and no order"
 _MOST_FAILURES_AT_FIRST = 20
+
+
+class Ranked(NamedTuple):
+    """A prompt's ranking, None where failed calls left nothing, and all that its judges said."""
+
+    ranking: Ranking | None
+    answers: list[Judgment | Score]
 
 
 class Asks(NamedTuple):
@@ -55,7 +63,7 @@ class Asks(NamedTuple):
 
 
 def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
-    """Fill `rankings/`, one part for each part of `completions/`.
+    """Fill `rankings/` and `judgments/`, one part of each for each part of `completions/`.
 
     Raises:
         ConfigError: The strategy asks for ratings and no judge can give them.
@@ -99,13 +107,19 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     progress.start("rank", taken, "prompts")
     produced = 0
 
-    def write(candidates: Groups, found: list[Ranking | None]) -> None:
+    def write(candidates: Groups, found: list[Ranked]) -> None:
         nonlocal produced
         ranker.counts.check(settings.max_failed_fraction, where="rank", journal=engine.journal)
         ids = [prompt.id for prompt, _ in candidates]
         key = shard_key("rank", stage.fingerprinted, *fingerprints.values(), ids)
-        rankings = [ranking for ranking in found if ranking is not None]
+        rankings = [one.ranking for one in found if one.ranking is not None]
         table.write([ranking.model_dump(mode="json") for ranking in rankings], key=key)
+        said = [
+            judgment_row(answer, id_)
+            for id_, one in zip(ids, found, strict=True)
+            for answer in one.answers
+        ]
+        judgments.write(said, key=key)
         produced += len(rankings)
 
     def shards() -> Iterator[Groups]:
@@ -115,12 +129,15 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
             progress.advance(len(groups) - len(candidates))
             yield candidates
 
-    async def work(candidates: Groups) -> list[Ranking | None]:
+    async def work(candidates: Groups) -> list[Ranked]:
         rankings = await ranker.rank(engine.scope(), candidates)
         progress.advance(len(candidates))
         return rankings
 
-    with TableWriter(folder / "rankings", "rankings") as table:
+    with (
+        TableWriter(folder / "rankings", "rankings") as table,
+        TableWriter(folder / JUDGMENTS, JUDGMENTS) as judgments,
+    ):
         engine.run(in_parts(shards(), work, write, concurrency=ranker.concurrency))
     stage.dropped, stage.failed = ranker.dropped, ranker.failed
     if not produced:
@@ -137,7 +154,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     return stage.end(
         taken=taken,
         produced=produced,
-        outputs={"rankings": table_hash(folder / "rankings")},
+        outputs={name: table_hash(folder / name) for name in ("rankings", JUDGMENTS)},
         engine=engine,
     )
 
@@ -225,8 +242,8 @@ class Ranker:
         """The prompts that may ask at a time; 1: all prompts of a shard ask together."""
         return min(getattr(judge, "concurrency", 1) for judge in self.asked)
 
-    async def rank(self, asker: Asker, candidates: Groups) -> list[Ranking | None]:
-        """Rank some prompts; None, and counted, for one that failed calls left without a ranking.
+    async def rank(self, asker: Asker, candidates: Groups) -> list[Ranked]:
+        """Rank some prompts, in their order, and count those that failed calls left without one.
 
         Their strategies advance together, round by round: all duels of a round are asked at once,
         and then all its ratings.
@@ -272,14 +289,15 @@ class Ranker:
                 asks = running.send(await answer(asks))
         except StopIteration as end:
             outcomes: dict[str, Outcome] = end.value
-        rankings: list[Ranking | None] = []
-        for id_, outcome in outcomes.items():
+        ranked = []
+        for id_, answers in answered.items():
+            outcome, ranking = outcomes[id_], None
             if outcome.champion is None and outcome.order is None:
                 self.failed[_NOTHING_FOUND] += 1
-                rankings.append(None)
             else:
-                rankings.append(_ranking(*by_id[id_], outcome, answered[id_], self.strategy.name))
-        return rankings
+                ranking = _ranking(*by_id[id_], outcome, answers, self.strategy.name)
+            ranked.append(Ranked(ranking, answers))
+        return ranked
 
     def _start(self, completions: int) -> Strategy:
         if self._takes_slot_bias:

@@ -1,6 +1,5 @@
 """Stage `report`: the run folder → one page."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -8,14 +7,14 @@ from typing import Any, TypeVar
 import yaml
 
 from prefine.atomic import write_text
-from prefine.config.sections import RunConfig
+from prefine.config.sections import ITEM_ENTRIES, ItemEntry, RunConfig
 from prefine.errors import DataError
 from prefine.records import Manifest, Record
 from prefine.report.data import (
-    OUTCOMES,
     AnswerExample,
     Evaluation,
     EvaluationPoint,
+    ItemPoint,
     ReportData,
     StageSummary,
     TrainEnd,
@@ -25,8 +24,10 @@ from prefine.report.page import render
 from prefine.report.text import plural
 from prefine.report.warnings import warnings_of
 from prefine.run.folder import RunFolder
-from prefine.run.tables import column, parse, parts, read_part
+from prefine.run.tables import column, parse, parts
+from prefine.run.view import RunView
 from prefine.schedules import last
+from prefine.stages.inputs import trained_on
 from prefine.stages.stage_run import Progress, StageRun
 
 R = TypeVar("R", bound=Record)
@@ -53,16 +54,16 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     stage = StageRun(folder, "report", config, {})
     stage.begin()
     progress.start("report", 1, "page")
-    write_text(folder / "report.html", render(report_data(config, folder, manifests)))
+    write_text(folder / "report.html", render(report_data(config, RunView(folder.path))))
     progress.advance()
     return stage.end(taken=len(manifests), produced=1, outputs={})
 
 
-def report_data(config: RunConfig, folder: RunFolder, manifests: dict[str, Manifest]) -> ReportData:
-    """Read everything on the page from the run folder."""
-    evaluation = None
-    if "evaluate" in manifests and (found := _json(folder / "metrics.json")):
-        evaluation = parse(Evaluation, found, where=str(folder / "metrics.json"))
+def report_data(config: RunConfig, run: RunView) -> ReportData:
+    """Read everything on the page from a run, finished or not."""
+    manifests, evaluation = run.manifests(), None
+    if "evaluate" in manifests and (found := run.json("metrics.json")):
+        evaluation = parse(Evaluation, found, where=str(run.path / "metrics.json"))
     regularizer = config.train.regularizer
     budget: dict[str, Any] = {}
     if regularizer and regularizer.name in ("budget", "step_budget"):
@@ -77,27 +78,36 @@ def report_data(config: RunConfig, folder: RunFolder, manifests: dict[str, Manif
         "beyond_delta": "beyond_budget",
     }
     log, end, held_out = (
-        folder / name for name in ("train_log.jsonl", "train_final.json", "eval_log.jsonl")
+        run.path / name for name in ("train_log.jsonl", "train_final.json", "eval_log.jsonl")
     )
+    rows, evaluated = run.log(log.name), run.log(held_out.name)
+    # A row's column with the number of its items is called as they are.
+    items: ItemEntry = next((kind for kind in ITEM_ENTRIES if rows and kind in rows[0]), "pairs")
+    of_pairs = items == "pairs"
     # All pairs after the last update, which no row of the log has seen.
-    final = _json(end)
+    final = run.json(end.name) if of_pairs else None
     contests = evaluation.contests if evaluation else ()
     versions: dict[str, str] = {}
     for manifest in manifests.values():
         versions |= {"prefine": manifest.code_version, **manifest.versions}
     data = ReportData(
         title=config.report.title,
-        run_name=folder.path.resolve().name,
+        run_name=run.path.resolve().name,
         policy=evaluation.policy if evaluation else config.policy.name,
         baseline=evaluation.baseline if evaluation else "initial",
         stages=tuple(
-            _summary(name, manifests[name], config, folder)
+            _summary(name, manifests[name], config, run.path)
             for name in _TAKES_AND_MAKES
             if name in manifests
         ),
-        training=tuple(_record(TrainPoint, row, log, renamed) for row in _lines(log)),
+        training=tuple(_record(TrainPoint, row, log, renamed) for row in rows if of_pairs),
         trained=_record(TrainEnd, final | final["final"], end, renamed) if final else None,
-        evaluations=tuple(_record(EvaluationPoint, row, held_out, {}) for row in _lines(held_out)),
+        evaluations=tuple(
+            _record(EvaluationPoint, row, held_out, {}) for row in evaluated if of_pairs
+        ),
+        items=items,
+        item_training=tuple(_item_point(row) for row in rows if not of_pairs),
+        item_evaluations=tuple(_item_point(row) for row in evaluated if not of_pairs),
         delta=last(budget.get("delta")),
         delta_per=budget.get("per", "sequence"),
         loss_name=config.train.loss.name,
@@ -107,10 +117,9 @@ def report_data(config: RunConfig, folder: RunFolder, manifests: dict[str, Manif
         metrics=evaluation.metrics if evaluation else (),
         # The first prompts are a random sample: nobody picked them.
         examples=tuple(
-            AnswerExample.model_validate(row)
-            for row in _lines(folder / OUTCOMES)[: config.report.examples]
+            AnswerExample.model_validate(row) for row in run.outcomes()[: config.report.examples]
         ),
-        prompts_also_trained_on=_overlap(folder) if contests and "pair" in manifests else None,
+        prompts_also_trained_on=_overlap(run) if contests and "pair" in manifests else None,
         config_yaml=yaml.safe_dump(config.resolved(), sort_keys=False, allow_unicode=True),
         versions=versions,
     )
@@ -118,8 +127,9 @@ def report_data(config: RunConfig, folder: RunFolder, manifests: dict[str, Manif
     return data.model_copy(update={"warnings": (*shuffled, *warnings_of(data))})
 
 
-def _summary(name: str, manifest: Manifest, config: RunConfig, folder: RunFolder) -> StageSummary:
+def _summary(name: str, manifest: Manifest, config: RunConfig, folder: Path) -> StageSummary:
     takes, makes = _TAKES_AND_MAKES[name]
+    items = next((kind for kind in ITEM_ENTRIES if (folder / kind).is_dir()), "pairs")
     calls_are = "calls"
     if name == "sample" and config.completions is not None:
         table = folder / "completions"
@@ -128,10 +138,12 @@ def _summary(name: str, manifest: Manifest, config: RunConfig, folder: RunFolder
     if name == "rank" and config.rank is not None and config.rank.judge.name == "recorded":
         calls_are = "look-ups"
     if name == "pair":
-        makes = "lists" if (folder / "lists").is_dir() else "pairs"
-        takes = "rows" if config.pairs is not None else f"candidate {makes}"
+        makes = items
+        takes = "rows" if config.items_entry is not None else f"candidate {makes}"
+    if name == "train":
+        takes, makes = items, f"{items} trained on"
     if name == "evaluate" and config.evaluate.prompts is None:
-        takes, makes = "held-out pairs", "pairs scored"
+        takes, makes = f"held-out {items}", f"{items} scored"
     return StageSummary(
         stage=name,
         takes=takes,
@@ -145,24 +157,17 @@ def _summary(name: str, manifest: Manifest, config: RunConfig, folder: RunFolder
     )
 
 
-def _json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
-
-
 def _record(kind: type[R], row: Mapping[str, Any], path: Path, renamed: Mapping[str, str]) -> R:
     """Read a record's fields from a row that calls some of them otherwise."""
     values = {name: row.get(renamed.get(name, name)) for name in kind.model_fields}
     return parse(kind, values, where=str(path))
 
 
-def _overlap(folder: RunFolder) -> int:
+def _item_point(row: Mapping[str, Any]) -> ItemPoint:
+    figures = {name: value for name, value in row.items() if isinstance(value, float)}
+    return ItemPoint(step=row["step"], figures=figures)
+
+
+def _overlap(run: RunView) -> int:
     """Count the evaluated prompts that were trained on."""
-    evaluated = {row["prompt_id"] for row in _lines(folder / OUTCOMES)}
-    trained = {
-        row["prefine_prompt_id"] for path in parts(folder / "pairs") for row in read_part(path)
-    }
-    return len(evaluated & trained)
+    return len({row["prompt_id"] for row in run.outcomes()} & trained_on(run.path))

@@ -62,7 +62,7 @@ def _sample(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
         on_heartbeat=lambda: stage.note(engine),
     )
     progress.start("sample", total * settings.completions_per_prompt, "completions")
-    produced = with_repeats = 0
+    produced = with_repeats = reasoned = 0
 
     async def work(shard: list[Prompt]) -> Groups:
         return await sample_shard(
@@ -74,9 +74,10 @@ def _sample(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
         )
 
     def write(shard: list[Prompt], groups: Groups) -> None:
-        nonlocal produced, with_repeats
+        nonlocal produced, with_repeats, reasoned
         for _, completions in groups:
             produced += len(completions)
+            reasoned += sum(one.message.reasoning is not None for one in completions)
             with_repeats += len({one.text for one in completions}) < len(completions)
         engine.check_failures(engine.landed, settings.max_failed_fraction, where="sample")
         ids = [prompt.id for prompt in shard]
@@ -89,6 +90,10 @@ def _sample(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
     stage.failed.update(engine.failures)
     stage.set_aside(report)
     stage.notes += sampler.notes
+    if reasoned:
+        stage.notes.append(
+            f"{reasoned} of {produced} completions have reasoning, which is kept and not judged"
+        )
     if with_repeats:
         stage.notes.append(
             f"{with_repeats} of {total} prompts have completions that are identical; ranking "

@@ -8,6 +8,7 @@ from prefine.calls.window import in_order
 from prefine.config.sections import Decoding, RunConfig
 from prefine.models.capabilities import backend_of
 from prefine.models.protocol import SampleRequest, Samples, sample_key
+from prefine.reasoning import without_reasoning
 from prefine.records import Completion, Prompt
 from prefine.run.rows import Groups
 
@@ -100,5 +101,6 @@ async def sample_shard(
     for call in calls:
         answer = answers[call.key]
         if not isinstance(answer, Failure):
-            drawn[call.payload.prompt.id].append(answer)
+            kept = answer if decoding.reasoning == "keep" else without_reasoning(answer)
+            drawn[call.payload.prompt.id].append(kept)
     return [(prompt, drawn[prompt.id]) for prompt in prompts]

@@ -1,4 +1,4 @@
-"""Stage `train`: pairs → a trained model."""
+"""Stage `train`: pairs, lists or labelled answers → a trained model."""
 
 import json
 import os
@@ -13,9 +13,10 @@ from typing import Any
 from prefine.atomic import disk_errors, write_text
 from prefine.config.sections import RunConfig, TrainConfig
 from prefine.errors import ConfigError, DataError
+from prefine.models.capabilities import check_model
 from prefine.models.hf.adapters import base_of, merge, save_adapter, whole
 from prefine.models.hf.backend import HfModel
-from prefine.models.hf.loading import load_model, weights_written
+from prefine.models.hf.loading import copy_processor, load_model, weights_written
 from prefine.models.protocol import HasWeights
 from prefine.records import Manifest, content_hash
 from prefine.run.config_changes import config_diff, fingerprinted
@@ -26,14 +27,15 @@ from prefine.stages.training_inputs import (
     check_adapter,
     check_first_rows,
     check_loss,
-    read_examples,
+    check_weights,
+    configured_relation,
     read_held_out,
+    read_items,
     trainable,
 )
 from prefine.training.distributed.processes import from_main
-from prefine.training.evaluation import EVALUATION_LOG_NAME, EvaluationRow
-from prefine.training.items import TokenizedPairs
-from prefine.training.logging.figures import StepRow, TrainSummary
+from prefine.training.evaluation import EVALUATION_LOG_NAME
+from prefine.training.logging.figures import LoggedRow, TrainSummary
 from prefine.training.logging.model_card import model_card, write_card
 from prefine.training.logging.trackers import Trackers, check_installed, open_trackers
 from prefine.training.loop import FINAL_NAME, LOG_NAME, train
@@ -48,7 +50,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     Raises:
         ConfigError: The policy cannot be trained here, its loss cannot read the selector's pairs,
             or the pairs were made with other settings than today's.
-        DataError: No pair can be trained on or evaluated, or not all of them are there.
+        DataError: No item can be trained on or evaluated, or not all of them are there.
         BackendError: An experiment tracker does not start.
         NumericsError: A loss or gradient is not finite.
         Interrupted: The user asked to stop; a checkpoint was saved.
@@ -56,15 +58,21 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     settings = config.train
     models = _Models.of(config)
     policy = models.policy
+    check_model(policy)
     check_adapter(config, policy)
+    if models.reference is not None:
+        check_model(models.reference)
+    check_weights(policy, models.reference)
     check_loss(config)
     check_installed(settings.tracking.trackers)
-    _check_pairs_made(config, folder)
-    inputs = {"pairs": table_hash(folder / "pairs"), "policy": policy.fingerprint}
+    relation = configured_relation(config)
+    kind, held_out_kind = relation.name, f"heldout_{relation.name}"
+    _check_items_made(config, folder, kind)
+    inputs = {kind: table_hash(folder / kind), "policy": policy.fingerprint}
     if models.reference is not None:
         inputs["reference"] = models.reference.fingerprint
     if settings.evaluate_every is not None:
-        inputs["heldout_pairs"] = table_hash(folder / "heldout_pairs")
+        inputs[held_out_kind] = table_hash(folder / held_out_kind)
     stage = StageRun(folder, "train", config, inputs)
     if stage.finished and (folder / "model").is_dir():
         from_main(None)
@@ -73,36 +81,38 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     _set_aside_other_run(folder, run_key, progress)
     stage.begin(settings.seed)
     from_main(run_key)
-    examples = read_examples(folder / "pairs", policy, config)
+    examples = read_items(folder / kind, policy, config)
     stage.dropped.update(examples.dropped)
-    stage.notes += check_first_rows(folder / "pairs", examples.examples, policy)
-    held_out = _held_out(config, policy)
+    stage.notes += check_first_rows(folder / kind, examples.items, policy, relation)
+    held_out = read_held_out(config, policy)
     stage.notes += [
-        *(f"held-out pairs: {count} × {reason}" for reason, count in held_out.dropped.items()),
+        *(f"held-out {kind}: {count} × {reason}" for reason, count in held_out.dropped.items()),
+        *(
+            f"{count} answers left out of {kind}: {reason}"
+            for reason, count in examples.left_out.items()
+        ),
         *(
             f"{count} {side} shortened to the token limit"
             for side, count in examples.truncated.items()
         ),
     ]
     model = models.load_policy(settings)
-    total = -(-len(examples.examples) // settings.pairs_per_step) * settings.epochs
+    total = -(-len(examples.items) // settings.pairs_per_step) * settings.epochs
     progress.start("train", min(total, settings.max_steps or total), "steps")
 
     shown = 0
 
-    def on_step(row: StepRow) -> None:
+    def on_step(row: LoggedRow) -> None:
         nonlocal shown
         if shown == 0 and row.step > 1:
             progress.say(f"training goes on after step {row.step - 1}")
         # A resumed training begins where it was.
-        progress.advance(
-            row.step - shown, f"margin {row.margin:.2f}, chosen answers {-row.fall:+.2f} nats"
-        )
+        progress.advance(row.step - shown, row.headline)
         shown = row.step
 
-    def on_evaluation(row: EvaluationRow) -> None:
-        figures = f"loss {row.loss:.3f}, margin {row.margin:.2f}, accuracy {row.accuracy:.0%}"
-        progress.say(f"{row.pairs} held-out pairs after step {row.step}: {figures}")
+    def on_evaluation(row: LoggedRow) -> None:
+        count = len(held_out.items)
+        progress.say(f"{count} held-out {kind} after step {row.step}: {row.headline}")
 
     def trackers(first_step: int) -> Trackers:
         return open_trackers(
@@ -118,8 +128,8 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     with disk_errors(folder.path), weights_written():
         summary = models.trainer(config, run_key, progress)(
             model,
-            examples.examples,
-            held_out=held_out.examples,
+            examples.items,
+            held_out=held_out.items,
             trackers=trackers,
             on_step=on_step,
             on_evaluation=on_evaluation,
@@ -146,8 +156,8 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     stage.notes += summary.notes
     trained = HfModel(path=str(folder / "model"))
     return stage.end(
-        taken=len(examples.examples) + sum(examples.dropped.values()),
-        produced=summary.pairs,
+        taken=len(examples.items) + sum(examples.dropped.values()),
+        produced=summary.items,
         outputs={"model": trained.fingerprint},
     )
 
@@ -162,8 +172,9 @@ def follow(config: RunConfig, progress: Progress) -> None:
     if run_key is None:
         return  # it was finished before
     models = _Models.of(config)
-    examples = read_examples(config.run_dir / "pairs", models.policy, config).examples
-    held_out = _held_out(config, models.policy).examples
+    table = config.run_dir / configured_relation(config).name
+    examples = read_items(table, models.policy, config).items
+    held_out = read_held_out(config, models.policy).items
     model = models.load_policy(config.train)
     models.trainer(config, run_key, progress)(model, examples, held_out=held_out)
 
@@ -213,19 +224,13 @@ class _Models:
             run_key=run_key,
             ref_model=ref_model,
             reference_dir=settings.reference_cache or _shared_reference_dir(config.run_dir),
+            step_source=settings.step_source.resolve("step_source", where="train.step_source"),
             should_stop=lambda: progress.stopping,
         )
 
 
-def _held_out(config: RunConfig, policy: HasWeights) -> TokenizedPairs:
-    """The pairs that are evaluated during training, if any are."""
-    if config.train.evaluate_every is None:
-        return TokenizedPairs([], {}, {})
-    return read_held_out(config.run_dir / "heldout_pairs", policy, config)
-
-
-def _check_pairs_made(config: RunConfig, folder: RunFolder) -> None:
-    """Check that the folder's pairs are complete and made as the configuration asks.
+def _check_items_made(config: RunConfig, folder: RunFolder, kind: str) -> None:
+    """Check that the folder's items are complete and made as the configuration asks.
 
     Raises:
         ConfigError: They were made with other settings.
@@ -236,13 +241,13 @@ def _check_pairs_made(config: RunConfig, folder: RunFolder) -> None:
         return
     if not made.complete:
         raise DataError(
-            f"{folder / 'pairs'}: stage pair has begun and not ended, so pairs are missing; run "
+            f"{folder / kind}: stage pair has begun and not ended, so {kind} are missing; run "
             "prefine pair"
         )
     ranked = made.input_hashes.get("rankings")
     if ranked is not None and ranked != table_hash(folder / "rankings"):
         raise DataError(
-            f"{folder / 'rankings'}: changed since stage pair made pairs of them; run `prefine "
+            f"{folder / 'rankings'}: changed since stage pair made {kind} of them; run `prefine "
             "pair CONFIG` first"
         )
     resolved = config.resolved()
@@ -254,17 +259,19 @@ def _check_pairs_made(config: RunConfig, folder: RunFolder) -> None:
     ]
     if changes:
         raise ConfigError(
-            f"{folder / 'pairs'}: stage pair was made with {'; '.join(changes)}; run `prefine "
+            f"{folder / kind}: stage pair was made with {'; '.join(changes)}; run `prefine "
             "pair CONFIG` first"
         )
 
 
 def _set_aside_other_run(folder: RunFolder, run_key: str, progress: Progress) -> None:
-    """Move aside the training of other pairs (the run was extended); nothing is deleted."""
+    """Move aside the training of other items (the run was extended); nothing is deleted."""
     marker = folder / "checkpoints" / "run_key"
     if marker.exists() and marker.read_text() != run_key:
         old = folder / f"training-before-{run_key}"
-        progress.say(f"the pairs have changed since the last training, which is kept in {old}")
+        progress.say(
+            f"what it trains on has changed since the last training, which is kept in {old}"
+        )
         old.mkdir(exist_ok=True)
         for name in (*_TRAINING, "metrics.json"):
             if (folder / name).exists():
@@ -281,10 +288,10 @@ def _shared_reference_dir(run_dir: Path) -> Path:
 
 
 def _hub_datasets(config: RunConfig) -> tuple[str, ...]:
-    """The hub id of the pairs' data set, if they came from there."""
-    if config.pairs is None or config.pairs.name != "hub":
+    """The hub id of the items' data set, if they came from there."""
+    if config.items_entry is None or config.items_entry[1].name != "hub":
         return ()
-    path = str(config.pairs.options.get("path", ""))
+    path = str(config.items_entry[1].options.get("path", ""))
     return () if Path(path).exists() else (path,)
 
 
@@ -304,6 +311,7 @@ def _save(model: Any, policy: HasWeights, settings: TrainConfig, path: Path, *, 
             merge(model)
         model.save_pretrained(temporary)
     policy.tokenizer.save_pretrained(temporary)
+    copy_processor(policy.path, temporary)
     # In place of the empty form of a card that libraries leave.
     write_card(temporary, card, previous=path)
     shutil.rmtree(path, ignore_errors=True)

@@ -1,30 +1,34 @@
-"""The policy and the pairs that training reads, and their checks."""
+"""The policy and the items that training reads, and their checks."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from prefine import chat
-from prefine.config.components import TABLES, lookup, suggest
+from prefine.config.components import TABLES, Kind, lookup, suggest
 from prefine.config.sections import Component, RunConfig
 from prefine.data.import_report import ImportReport, UselessRow
 from prefine.errors import ConfigError, DataError
 from prefine.losses.facts import needs_of, reads_of
+from prefine.losses.protocol import Reads
 from prefine.models.capabilities import backend_of
 from prefine.models.hf.adapters import base_of, require_peft
-from prefine.models.hf.loading import layer_names
+from prefine.models.hf.architecture import check_trainable
+from prefine.models.hf.checks import layer_names
+from prefine.models.hf.loading import vocabulary
 from prefine.models.protocol import HasWeights
 from prefine.pairing.protocol import selector_facts
 from prefine.ranking.protocol import facts_of
 from prefine.records import PreferencePair
-from prefine.run.rows import pair_of
 from prefine.run.tables import parts, read_part
-from prefine.training.items import PairReader, TokenizedPair, TokenizedPairs, make_examples
+from prefine.training.items import TextReader, TokenizedItem, TokenizedItems, make_items
 from prefine.training.logging.trackers import check_installed
-from prefine.training.objective.loss_inputs import configured_losses
+from prefine.training.relations.choose import configured_losses, relation_of
+from prefine.training.relations.protocol import Relation
 from prefine.training.token_check import check_tokens
 
 _HOLD_OUT = (
-    "give pair.held_out_prompts, such as 100, and make the pairs anew (in Python: train(…, "
+    "give pair.held_out_prompts, such as 100, and run prefine pair again (in Python: train(…, "
     "held_out=…)), or take train.evaluate_every out"
 )
 
@@ -55,55 +59,115 @@ def check_adapter(config: RunConfig, policy: HasWeights) -> None:
             "no folder holds the "
             "weights that a new adapter would belong to; use save: merged"
         )
-    if settings.target_modules == "all-linear":
-        return
     layers = layer_names(policy.path)
+    if settings.target_modules == "all-linear":
+        if not layers:
+            raise ConfigError(
+                f"train.adapter: {policy.path} has no linear layer that can carry an adapter; "
+                "train all weights"
+            )
+        return
     for name in settings.target_modules:
         if not any(layer == name or layer.endswith(f".{name}") for layer in layers):
             known = sorted({layer.rsplit(".", 1)[-1] for layer in layers})
             raise ConfigError(
                 f"train.adapter.target_modules: {policy.path} has no layer {name!r} that can "
-                "carry an adapter (the "
-                f"output head cannot); {suggest(name, known)}"
+                "carry an adapter (the output head cannot); "
+                f"{suggest(name, known)}"
             )
 
 
+def check_weights(policy: HasWeights, reference: HasWeights | None) -> None:
+    """Check before any work that the policy can be trained with the reference.
+
+    Args:
+        policy: The policy.
+        reference: The reference; None is the policy's initial weights.
+
+    Raises:
+        BackendError: A folder has no configuration, or a damaged one.
+        ConfigError: Weights cannot be trained, such as quantized ones, or the reference has another
+            tokenizer.
+    """
+    check_trainable(policy.path)
+    if reference is None:
+        return
+    check_trainable(reference.path)
+    ours, theirs = (_words(model.tokenizer) for model in (policy, reference))
+    largest, rows = max(policy.tokenizer.get_vocab().values()), vocabulary(reference.path)
+    if ours != theirs or largest >= rows:
+        why = f"it has no token {largest}" if ours == theirs else "its tokens have other ids"
+        raise ConfigError(
+            f"train.reference: {reference.path} cannot read what the policy {policy.path} writes "
+            f"({why}); name a reference with the policy's tokenizer, or leave train.reference out"
+        )
+
+
+def _words(tokenizer: Any) -> dict[str, int]:
+    """The ids of all tokens but added ones, whose names differ between models of a family."""
+    added = tokenizer.added_tokens_decoder
+    return {token: at for token, at in tokenizer.get_vocab().items() if at not in added}
+
+
 def check_evaluation(config: RunConfig) -> None:
-    """Check before any work that there will be held-out pairs to evaluate, and the trackers.
+    """Check before any work that there will be held-out items to evaluate, and the trackers.
 
     Raises:
         ConfigError: No prompt is held out, or a tracker is not installed.
     """
     check_installed(config.train.tracking.trackers)
     if config.train.evaluate_every is not None and not config.pair.held_out_prompts:
-        raise ConfigError(f"train.evaluate_every: no pairs are held out to evaluate; {_HOLD_OUT}")
+        kind = configured_relation(config).name
+        raise ConfigError(f"train.evaluate_every: no {kind} are held out to evaluate; {_HOLD_OUT}")
 
 
 def check_loss(config: RunConfig) -> None:
-    """Check before any work that the loss can read the pairs that the selector makes.
+    """Check before any work that loss and regularizer can read the items that will be there.
 
     Raises:
-        ConfigError: It cannot, or it reads score gaps that the strategy does not give.
+        ConfigError: They cannot, or one reads score gaps that the strategy does not give.
     """
     loss = config.train.loss.resolve("loss", where="train.loss")
+    configured_relation(config)
     _check_score_gaps(config)
-    makes = "pairs"
-    if config.pairs is None:
-        makes = selector_facts(config.pair.selector.lookup("selector", where="pair.selector")).makes
+    selector = config.pair.selector
+    if config.items_entry is not None:
+        makes: str = config.items_entry[0]
+        made_by = "the configuration starts with"
+    else:
+        makes = selector_facts(selector.lookup("selector", where="pair.selector")).makes
+        made_by = f"pair.selector {selector.name!r} makes"
     reads = reads_of(loss)
-    if makes == reads or (makes, reads) == ("pairs", "joint"):
+    if _fits(makes, reads):
         return
     what = {
         "pairs": "pairs of answers to one prompt",
         "joint": "pairs across prompts, which only joint losses compare",
         "lists": "lists, which only list losses read",
+        "labels": "labelled answers, which only losses of labels read",
     }
+    losses = _named("loss", lambda other: _fits(makes, reads_of(other)))
+    instead = f"another train.loss ({losses})"
+    if config.items_entry is None:
+        selectors = _named("selector", lambda other: _fits(selector_facts(other).makes, reads))
+        instead += f", or another pair.selector ({selectors})"
+    if reads == "labels":
+        instead += ", or start with labels: {name: file, path: …}"
     raise ConfigError(
-        f"train.loss.name: {config.train.loss.name!r} cannot be trained on what pair.selector "
-        f"{config.pair.selector.name!r} makes: {what[makes]}; choose another pair.selector or "
-        "train.loss. "
-        "`prefine pair` alone makes them"
+        f"train.loss.name: {config.train.loss.name!r} cannot be trained on what {made_by}: "
+        f"{what[makes]}; choose {instead}. `prefine pair` alone makes them"
     )
+
+
+def _fits(makes: str, reads: Reads) -> bool:
+    """Return True if what a selector makes can be trained on by a loss that reads this."""
+    return makes == reads or (makes, reads) == ("pairs", "joint")
+
+
+def _named(kind: Kind, fits: Callable[[Any], bool]) -> str:
+    """The components of a table that fit."""
+    names = [name for name in TABLES[kind] if fits(lookup(kind, name, where=kind))]
+    return ", ".join(names) or "none of ours fits"
 
 
 def _check_score_gaps(config: RunConfig) -> None:
@@ -129,22 +193,36 @@ def _check_score_gaps(config: RunConfig) -> None:
         )
 
 
-def read_examples(table: Path, policy: HasWeights, config: RunConfig) -> TokenizedPairs:
-    """Tokenize the pairs of a table for the policy."""
-    return make_examples(_pairs(table), _reader(policy, config))
+def configured_relation(config: RunConfig) -> Relation:
+    """The relation that loss and regularizer read.
+
+    Raises:
+        ConfigError: They read different ones.
+    """
+    return relation_of(configured_losses(config.train))
 
 
-def read_held_out(table: Path, policy: HasWeights, config: RunConfig) -> TokenizedPairs:
-    """Tokenize the held-out pairs for the policy.
+def read_items(table: Path, policy: HasWeights, config: RunConfig) -> TokenizedItems:
+    """Tokenize the items of a table for the policy."""
+    relation = configured_relation(config)
+    return make_items(_records(table, relation), relation, _reader(policy, config))
+
+
+def read_held_out(config: RunConfig, policy: HasWeights) -> TokenizedItems:
+    """Tokenize the held-out items for the policy, if they are evaluated during training.
 
     Raises:
         DataError: There is none, or none that can be read.
     """
+    if config.train.evaluate_every is None:
+        return TokenizedItems()
+    relation = configured_relation(config)
     try:
-        return read_examples(table, policy, config)
+        return read_items(config.run_dir / f"heldout_{relation.name}", policy, config)
     except DataError as error:
         raise DataError(
-            f"train.evaluate_every: no held-out pair can be evaluated: {error}; {_HOLD_OUT}"
+            f"train.evaluate_every: no held-out {relation.name.removesuffix('s')} can be "
+            f"evaluated: {error}; {_HOLD_OUT}"
         ) from error
 
 
@@ -157,11 +235,12 @@ def readable_whole(
         DataError: The report is strict and there is another.
     """
     reader = _reader(trainable(config.policy, where="policy"), config)
+    relation = configured_relation(config)
     for pair in pairs:
         where = pair.prompt.source
-        reading = reader.read(pair)
+        reading = relation.read(pair, reader)
         shortened = reading.long_prompts + reading.long_completions
-        if reading.example is not None and not shortened:
+        if reading.item is not None and not shortened:
             yield pair
             continue
         why = reading.dropped or "training would shorten it to the token limit"
@@ -170,27 +249,32 @@ def readable_whole(
         report.drop(UselessRow(f"not read whole ({why})", f"{where}: {why}; {remedy}"), where)
 
 
-def _reader(policy: HasWeights, config: RunConfig) -> PairReader:
+def _reader(policy: HasWeights, config: RunConfig) -> TextReader:
     settings = config.train
-    return PairReader(
+    return TextReader(
         policy.tokenizer,
         stop_token_id=_stop(policy),
         max_prompt_tokens=settings.max_prompt_tokens,
         max_completion_tokens=settings.max_completion_tokens,
         train_on_truncated=settings.train_on_truncated,
-        joint=reads_of(settings.loss.resolve("loss", where="train.loss")) == "joint",
     )
 
 
 def check_first_rows(
-    table: Path, examples: Sequence[TokenizedPair], policy: HasWeights
+    table: Path, examples: Sequence[TokenizedItem], policy: HasWeights, relation: Relation
 ) -> list[str]:
     """Notes on the tokens of the first rows, see `token_check.check_tokens`."""
-    return check_tokens(_pairs(table), examples, policy.tokenizer, stop_token_id=_stop(policy))
+    return check_tokens(
+        _records(table, relation),
+        examples,
+        policy.tokenizer,
+        relation=relation,
+        stop_token_id=_stop(policy),
+    )
 
 
-def _pairs(table: Path) -> Iterator[PreferencePair]:
-    return (pair_of(row) for path in parts(table) for row in read_part(path))
+def _records(table: Path, relation: Relation) -> Iterator[Any]:
+    return (relation.record_of(row) for path in parts(table) for row in read_part(path))
 
 
 def _stop(policy: HasWeights) -> int:

@@ -6,6 +6,7 @@ import torch
 
 from prefine.config.sections import AdapterConfig
 from prefine.errors import ConfigError
+from prefine.models.hf.architecture import linear_layers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -20,7 +21,8 @@ def attach(model: "PreTrainedModel", settings: AdapterConfig, *, seed: int) -> N
         seed: Seed of the adapter's initial weights.
 
     Raises:
-        ConfigError: A target is the output head, which may share its weights with the input.
+        ConfigError: A target is the output head, which may share its weights with the input, or
+            PEFT refuses it.
     """
     # Here and not above: peft takes seconds to import.
     from peft import LoraConfig
@@ -37,17 +39,28 @@ def attach(model: "PreTrainedModel", settings: AdapterConfig, *, seed: int) -> N
                 f"train.adapter.target_modules: {name} is the output head, which cannot carry an "
                 "adapter; take it out"
             )
+    targets = linear_layers(model) if named == "all-linear" else list(named)
     torch.manual_seed(seed)
-    model.add_adapter(
-        LoraConfig(
-            task_type="CAUSAL_LM",
-            r=settings.rank,
-            lora_alpha=settings.alpha,
-            lora_dropout=0.0,
-            target_modules=named if named == "all-linear" else list(named),
+    try:
+        model.add_adapter(
+            LoraConfig(
+                task_type="CAUSAL_LM",
+                r=settings.rank,
+                lora_alpha=settings.alpha,
+                lora_dropout=0.0,
+                target_modules=targets,
+            )
         )
-    )
+    except ValueError as error:
+        raise ConfigError(
+            f"train.adapter.target_modules: {' '.join(str(error).split())[:300]}; choose among "
+            f"{', '.join(_last_parts(linear_layers(model)))}"
+        ) from error
     for parameter in model.parameters():
         if parameter.requires_grad and parameter.dtype != torch.float64:
             # Updates are far smaller than bfloat16 can resolve.
             parameter.data = parameter.data.float()
+
+
+def _last_parts(names: list[str]) -> list[str]:
+    return sorted({name.rpartition(".")[2] for name in names})

@@ -2,7 +2,7 @@
 
 A checkpoint is a folder `step-00100` of safetensors files and two JSON files. `hashes.json` names
 the SHA-256 of every other file, so a damaged one is noticed and the one before it is used.
-Schedules and the order of the pairs are functions of the step number and need no state.
+Schedules are functions of the step number and need no state.
 """
 
 import hashlib
@@ -10,8 +10,9 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -34,6 +35,7 @@ class Checkpoint:
         controllers: States of controllers of hyper-parameters, early stopping and row fill.
         row_tokens: The limit of a row, below the configured one where memory was short; None in a
             checkpoint from before it was kept.
+        step_source: State of the step source.
     """
 
     step: int
@@ -42,6 +44,7 @@ class Checkpoint:
     rng: Tensor
     controllers: dict[str, dict[str, float]]
     row_tokens: int | None = None
+    step_source: Mapping[str, Any] = field(default_factory=dict)
 
 
 def save(folder: Path, checkpoint: Checkpoint, *, run_key: str, keep: int) -> None:
@@ -71,6 +74,8 @@ def save(folder: Path, checkpoint: Checkpoint, *, run_key: str, keep: int) -> No
         "controllers": checkpoint.controllers,
         "row_tokens": checkpoint.row_tokens,
     }
+    if checkpoint.step_source:
+        state["step_source"] = checkpoint.step_source
     (temporary / "state.json").write_text(json.dumps(state), encoding="utf-8")
     hashes = {file.name: _sha256(file) for file in sorted(temporary.iterdir())}
     (temporary / "hashes.json").write_text(json.dumps(hashes), encoding="utf-8")
@@ -118,6 +123,7 @@ def load_newest(folder: Path, *, run_key: str) -> tuple[Checkpoint | None, tuple
             # One from before there were controllers has none.
             controllers=state.get("controllers", {}),
             row_tokens=state.get("row_tokens"),
+            step_source=state.get("step_source", {}),
         )
         return checkpoint, tuple(notes)
     return None, tuple(notes)

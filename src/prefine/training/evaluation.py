@@ -1,4 +1,4 @@
-"""Evaluate held-out pairs during training, and stop it when likelihood is over-optimised."""
+"""Evaluate held-out items during training, and stop it when likelihood is over-optimised."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -11,13 +11,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from prefine.config.sections import EarlyStopConfig, TrainConfig
-from prefine.errors import NumericsError
+from prefine.errors import DataError, NumericsError
 from prefine.metrics.rewards.likelihood_indicators import IndicatorReading, Watch, watch
-from prefine.training.forward.token_values import PairTokens
-from prefine.training.logging.figures import FinalFigures, RowLog, final_figures
+from prefine.training.forward.token_values import ItemTokens
+from prefine.training.logging.figures import RowLog, final_figures
 from prefine.training.objective.gradient import StepTerms, evaluate
+from prefine.training.objective.item_table import ItemTable
 from prefine.training.objective.objective import Objective
-from prefine.training.reference.prepare import PreparedPairs
+from prefine.training.reference.prepare import PreparedItems
 
 EVALUATION_LOG_NAME = "eval_log.jsonl"
 TOP_TOKENS = 10
@@ -28,41 +29,20 @@ _ALARMS: tuple[Alarm, ...] = ("collapse", "diffusion")
 _COUNT = "readings_on."
 
 
-class EvaluationRow(FinalFigures):
-    """The held-out pairs after `step` updates; standard errors are over pairs, None for one pair.
-
-    `loss`, `regularizer` and `objective` are weighted as in training, all pairs taken as one step,
-    with the hyper-parameters of the last update. The indicators are means over the tokens of the
-    chosen answers, k = 10: `top_mass` the probability of the k likeliest tokens, `top_entropy`
-    minus the sum of p log p over them, `top_entropy_renormalised` their entropy among themselves,
-    `entropy` that over the whole vocabulary, in nats.
-    """
-
-    step: int
-    loss: float
-    loss_se: float | None
-    regularizer: float
-    objective: float
-    top_mass: float
-    top_mass_se: float | None
-    top_entropy: float
-    top_entropy_se: float | None
-    top_entropy_renormalised: float
-    top_entropy_renormalised_se: float | None
-    entropy: float
-    entropy_se: float | None
-
-
 class EarlyStop:
     """Stops training on alarms, see `likelihood_indicators.watch`.
 
     An alarm stops training when it has been on at `patience` readings in a row. The first reading
     only starts the averages, so the earliest stop is at reading number `patience` + 1. If several
     alarms are due, the first one of the settings wins.
+
+    Args:
+        settings: The section `early_stop`.
+        probes: What the readings are of, for messages.
     """
 
-    def __init__(self, settings: EarlyStopConfig) -> None:
-        self._settings = settings
+    def __init__(self, settings: EarlyStopConfig, *, probes: str = "pairs") -> None:
+        self._settings, self._probes = settings, probes
         self._watch: Watch | None = None
         self._readings_on = dict.fromkeys(_ALARMS, 0)
 
@@ -86,8 +66,8 @@ class EarlyStop:
         """
         if bad := [name for name, value in reading._asdict().items() if not math.isfinite(value)]:
             raise NumericsError(
-                f"evaluation during training: {', '.join(bad)} of the probe pairs is not finite; "
-                "lower the learning rate, or go back to an earlier checkpoint"
+                f"evaluation during training: {', '.join(bad)} of the probe {self._probes} is not "
+                "finite; lower the learning rate, or go back to an earlier checkpoint"
             )
         now = self._watch = watch(
             self._watch,
@@ -122,7 +102,7 @@ class Evaluations:
     The rows go to a file whose bytes are the same however often training was interrupted.
 
     Args:
-        held_out: The pairs; None evaluates nothing.
+        held_out: The items; None evaluates nothing.
         config: When to evaluate, and what stops training.
         file: Where the rows go; None keeps none.
         steps: Updates of the whole training.
@@ -136,18 +116,21 @@ class Evaluations:
 
     def __init__(
         self,
-        held_out: PreparedPairs | None,
+        held_out: PreparedItems | None,
         config: TrainConfig,
         *,
         file: Path | None,
         steps: int,
         start: int,
         state: Mapping[str, Mapping[str, float]],
-        on_row: Callable[[EvaluationRow], None],
+        on_row: Callable[[Any], None],
     ) -> None:
         self._held_out, self._every, self._steps = held_out, config.evaluate_every, steps
         self._on_row = on_row
-        self._early_stop = None if config.early_stop is None else EarlyStop(config.early_stop)
+        self._early_stop: EarlyStop | None = None
+        if config.early_stop is not None and held_out is not None:
+            probes = held_out.table.relation.name
+            self._early_stop = EarlyStop(config.early_stop, probes=probes)
         # Without an update, the evaluation before the first one is made anew.
         if self._early_stop is not None and start:
             self._early_stop.load_state_dict(state.get("early_stop", {}))
@@ -164,6 +147,7 @@ class Evaluations:
 
         Raises:
             NumericsError: A loss is not finite, or what early stopping reads.
+            DataError: Early stopping reads a margin, and there is none.
         """
         self._at_end = step == self._steps
         if self._held_out is None or not self._is_due(step):
@@ -172,6 +156,11 @@ class Evaluations:
         self._log.write(row)
         self._on_row(row)
         if self._early_stop is not None:
+            if row.margin is None:
+                raise DataError(
+                    "train.early_stop: all held-out answers have the same label, so there is no "
+                    "margin to watch; hold out answers of both labels, or take early_stop out"
+                )
             self._early_stop.update(
                 IndicatorReading(row.top_entropy_renormalised, row.top_mass, row.margin)
             )
@@ -194,11 +183,11 @@ class Evaluations:
         return self._every is not None and (step % self._every == 0 or step == self._steps)
 
 
-def evaluation_row(held_out: PreparedPairs, objective: Objective, step: int) -> EvaluationRow:
-    """Evaluate held-out pairs; weights and random state stay as they are.
+def evaluation_row(held_out: PreparedItems, objective: Objective, step: int) -> Any:
+    """Evaluate held-out items; weights and random state stay as they are.
 
     Args:
-        held_out: The pairs.
+        held_out: The items.
         objective: With the current hyper-parameters.
         step: Updates made so far.
 
@@ -207,7 +196,7 @@ def evaluation_row(held_out: PreparedPairs, objective: Objective, step: int) -> 
     """
     forward, every = held_out.forward, range(len(held_out.examples))
 
-    def attempt() -> tuple[StepTerms, PairTokens]:
+    def attempt() -> tuple[StepTerms, ItemTokens]:
         batches, cross_prompt = held_out.cut(every)
         # A loss may draw random numbers, and training must not miss them.
         with torch.random.fork_rng([forward.device] if forward.device.type == "cuda" else []):
@@ -226,19 +215,21 @@ def evaluation_row(held_out: PreparedPairs, objective: Objective, step: int) -> 
     weight = terms.logps.weight
     total = objective.value(terms.loss, terms.regularizer)
     loss = _ratio(terms.loss * weight, weight)
-    return EvaluationRow(
-        **final_figures(terms.logps, terms.table, objective.regularizer).model_dump(),
-        step=step,
-        loss=loss.value,
-        loss_se=loss.error,
-        regularizer=_ratio(terms.regularizer * weight, weight).value,
-        objective=_ratio(total * weight, weight).value,
-        **_indicators(tokens, terms.logps.chosen_tokens),
+    return terms.table.relation.evaluation_row.model_validate(
+        {
+            **final_figures(terms.logps, terms.table, objective.regularizer),
+            "step": step,
+            "loss": loss.value,
+            "loss_se": loss.error,
+            "regularizer": _ratio(terms.regularizer * weight, weight).value,
+            "objective": _ratio(total * weight, weight).value,
+            **_indicators(tokens, terms.table),
+        }
     )
 
 
-def _indicators(tokens: PairTokens, sizes: Float[Tensor, " n"]) -> dict[str, float | None]:
-    """Means over the tokens of the chosen answers, with their errors."""
+def _indicators(tokens: ItemTokens, table: ItemTable) -> dict[str, float | None]:
+    """Means over the tokens of the answers that training should keep likely, with their errors."""
     values = tokens.values
     mass, raw, entropy = values.top_mass, values.top_entropy, values.entropy
     assert mass is not None and raw is not None and entropy is not None, (
@@ -252,14 +243,16 @@ def _indicators(tokens: PairTokens, sizes: Float[Tensor, " n"]) -> dict[str, flo
         "top_entropy_renormalised": renormalised,
         "entropy": entropy,
     }
+    wanted = table.relation.wanted(table)
     found: dict[str, float | None] = {}
     for name, column in columns.items():
-        found[name], found[f"{name}_se"] = _ratio(tokens.sums(column)[:, 0], sizes)
+        sums, sizes = tokens.sums(column)[:, 0], table.tokens
+        found[name], found[f"{name}_se"] = _ratio(sums[wanted], sizes[wanted])
     return found
 
 
 class _Ratio(NamedTuple):
-    """A ratio of sums with its standard error, None if there is only one pair."""
+    """A ratio of sums with its standard error, None if there is only one item."""
 
     value: float
     error: float | None

@@ -1,64 +1,95 @@
-"""Preference pairs to token ids: truncation, and reasons to drop a pair."""
+"""Training items: texts with token ids, whatever relation they stand in, and how texts are read."""
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from prefine import chat
 from prefine.errors import DataError
-from prefine.records import PreferencePair, Prompt
+from prefine.records import Completion, Prompt
+
+if TYPE_CHECKING:
+    from prefine.training.relations.protocol import Relation
+
+Ids = tuple[int, ...]
+
+
+class Text(NamedTuple):
+    """A completion behind the prompt that it answers; it ends with the stop token unless cut."""
+
+    prompt: Ids
+    completion: Ids
+
+    @property
+    def positions(self) -> int:
+        """Input positions; a completion's last token is never an input."""
+        return len(self.prompt) + len(self.completion) - 1
+
+
+class TokenizedItem(Protocol):
+    """A training item as the engine sees it: k completions, each behind its prompt.
+
+    The relation between the completions (a pair, a list, a labelled answer) belongs to its file in
+    `relations/`.
+    """
+
+    @property
+    def word(self) -> str:
+        """The name of such an item in messages."""
+        ...
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+        ...
+
+    @property
+    def weight(self) -> float:
+        """Its weight in the mean over a step."""
+        ...
+
+    @property
+    def texts(self) -> tuple[Text, ...]:
+        """Its completions in the order of the relation; the order of all values [C]."""
+        ...
 
 
 @dataclass(frozen=True)
-class TokenizedPair:
-    """A pair as the model reads it. Completions end with the stop token unless they were cut.
-
-    `rejected_prompt_ids` is None unless the pair is joint: its rejected completion answers another
-    prompt.
-    """
+class PlainItem:
+    """Completions in no relation, which are only scored."""
 
     id: str
-    prompt_ids: tuple[int, ...]
-    chosen_ids: tuple[int, ...]
-    rejected_ids: tuple[int, ...]
-    p_chosen: float | None = None
+    texts: tuple[Text, ...]
     weight: float = 1.0
-    score_gap: float | None = None
-    rejected_prompt_ids: tuple[int, ...] | None = None
-
-    @property
-    def longest(self) -> int:
-        """Input positions of the longer side; a completion's last token is never an input."""
-        rejected_prompt = self.rejected_prompt_ids or self.prompt_ids
-        return (
-            max(
-                len(self.prompt_ids) + len(self.chosen_ids),
-                len(rejected_prompt) + len(self.rejected_ids),
-            )
-            - 1
-        )
+    word: str = "item"
 
 
-class TokenizedPairs(NamedTuple):
-    """The pairs that can be trained on, and counts of dropped and shortened ones, by reason."""
-
-    examples: list[TokenizedPair]
-    dropped: dict[str, int]
-    truncated: dict[str, int]
+def longest(item: TokenizedItem) -> int:
+    """Input positions of the item's longest text."""
+    return max(text.positions for text in item.texts)
 
 
-class TokenizedOrNot(NamedTuple):
-    """One tokenized pair, or the reason to drop it, and how many of its texts are shortened."""
+DROPPED = (
+    "cut_by_generation_limit",
+    "reasoning_or_tool_calls_without_token_ids",
+    "empty_prompt",
+    "empty_side",
+)
+"""Reasons to drop a text; of several texts, the first reason counts."""
 
-    example: TokenizedPair | None
+
+class ReadText(NamedTuple):
+    """A tokenized text, or the reason to drop it, and which parts are shortened."""
+
+    text: Text | None
     dropped: str = ""
-    long_prompts: int = 0
-    long_completions: int = 0
+    long_prompt: bool = False
+    long_completion: bool = False
 
 
-class PairReader:
-    """Tokenizes pairs; keeps the end of a long prompt and the start of a long completion.
+class TextReader:
+    """Tokenizes texts; keeps the end of a long prompt and the start of a long completion.
 
     Args:
         tokenizer: The policy's.
@@ -66,7 +97,6 @@ class PairReader:
         max_prompt_tokens: Longer prompts lose their beginning.
         max_completion_tokens: Longer completions lose their end, and with it the stop token.
         train_on_truncated: Keep completions that were cut by the generation limit.
-        joint: Whether a pair's rejected completion may answer another prompt.
     """
 
     def __init__(
@@ -77,74 +107,35 @@ class PairReader:
         max_prompt_tokens: int,
         max_completion_tokens: int,
         train_on_truncated: bool = False,
-        joint: bool = False,
     ) -> None:
         self._tokenizer, self._stop = tokenizer, stop_token_id
         self._tokenizer_hash = chat.tokenizer_hash(tokenizer)
         self._max_prompt, self._max_completion = max_prompt_tokens, max_completion_tokens
-        self._train_on_truncated, self._joint = train_on_truncated, joint
+        self._train_on_truncated = train_on_truncated
         self._prompts: dict[str, list[int]] = {}
 
-    def read(self, pair: PreferencePair) -> TokenizedOrNot:
-        """Tokenize one pair.
-
-        Raises:
-            DataError: It has another prompt for its rejected side, and the loss is not joint.
-        """
-        if pair.rejected_prompt is not None and not self._joint:
-            raise DataError(
-                f"pair {pair.id}: rejected_prompt is set; only joint losses compare answers to "
-                "two prompts"
-            )
-        if not self._train_on_truncated and "length" in (
-            pair.chosen.finish_reason,
-            pair.rejected.finish_reason,
-        ):
-            return TokenizedOrNot(None, "cut_by_generation_limit")
-        other = pair.rejected_prompt or pair.prompt
-        prompt_ids, other_ids = self._prompt_ids(pair.prompt), self._prompt_ids(other)
-        chosen_ids, rejected_ids = (
-            chat.completion_ids(
-                self._tokenizer,
-                prompt,
-                side,
-                tokenizer_hash=self._tokenizer_hash,
-                stop_token_id=self._stop,
-            )
-            for prompt, side in ((pair.prompt, pair.chosen), (other, pair.rejected))
+    def read(self, prompt: Prompt, completion: Completion) -> ReadText:
+        """Tokenize a completion behind its prompt."""
+        if not self._train_on_truncated and completion.finish_reason == "length":
+            return ReadText(None, "cut_by_generation_limit")
+        prompt_ids = self._prompt_ids(prompt)
+        ids = chat.completion_ids(
+            self._tokenizer,
+            prompt,
+            completion,
+            tokenizer_hash=self._tokenizer_hash,
+            stop_token_id=self._stop,
         )
-        if chosen_ids is None or rejected_ids is None:
-            return TokenizedOrNot(None, "reasoning_or_tool_calls_without_token_ids")
-        if not prompt_ids or not other_ids:
-            return TokenizedOrNot(None, "empty_prompt")
-        if any(ids in ([], [self._stop]) for ids in (chosen_ids, rejected_ids)):
-            return TokenizedOrNot(None, "empty_side")
-        prompt, rejected_prompt = (
-            tuple(ids[-self._max_prompt :]) for ids in (prompt_ids, other_ids)
-        )
-        chosen, rejected = (
-            tuple(ids[: self._max_completion]) for ids in (chosen_ids, rejected_ids)
-        )
-        if (prompt, chosen) == (rejected_prompt, rejected):
-            return TokenizedOrNot(None, "sides_coincide")
-        joint = pair.rejected_prompt is not None
-        example = TokenizedPair(
-            id=pair.id,
-            prompt_ids=prompt,
-            chosen_ids=chosen,
-            rejected_ids=rejected,
-            p_chosen=pair.p_chosen,
-            weight=pair.weight,
-            score_gap=pair.score_gap,
-            rejected_prompt_ids=rejected_prompt if joint else None,
-        )
-        prompts = (prompt_ids, other_ids) if joint else (prompt_ids,)
-        return TokenizedOrNot(
-            example,
-            long_prompts=sum(len(ids) > self._max_prompt for ids in prompts),
-            long_completions=sum(
-                len(ids) > self._max_completion for ids in (chosen_ids, rejected_ids)
-            ),
+        if ids is None:
+            return ReadText(None, "reasoning_or_tool_calls_without_token_ids")
+        if not prompt_ids:
+            return ReadText(None, "empty_prompt")
+        if ids in ([], [self._stop]):
+            return ReadText(None, "empty_side")
+        return ReadText(
+            Text(tuple(prompt_ids[-self._max_prompt :]), tuple(ids[: self._max_completion])),
+            long_prompt=len(prompt_ids) > self._max_prompt,
+            long_completion=len(ids) > self._max_completion,
         )
 
     def _prompt_ids(self, prompt: Prompt) -> list[int]:
@@ -153,25 +144,59 @@ class PairReader:
         return self._prompts[prompt.id]
 
 
-def make_examples(pairs: Iterable[PreferencePair], reader: PairReader) -> TokenizedPairs:
-    """Tokenize all pairs that can be trained on, and count the rest.
+class ReadItem(NamedTuple):
+    """One tokenized item, or the reason to drop it, and how many of its texts are shortened.
+
+    `left_out` are the reasons why completions are not in an item that stays.
+    """
+
+    item: Any
+    dropped: str = ""
+    long_prompts: int = 0
+    long_completions: int = 0
+    left_out: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TokenizedItems:
+    """The items that can be trained on, and counts, by reason, of what was dropped or shortened."""
+
+    items: list[Any] = field(default_factory=list)
+    dropped: dict[str, int] = field(default_factory=dict)
+    truncated: dict[str, int] = field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=dict)
+
+
+def make_items(records: Iterable[Any], relation: "Relation", reader: TextReader) -> TokenizedItems:
+    """Tokenize all records that can be trained on, and count the rest.
+
+    Args:
+        records: Those of the relation.
+        relation: Reads them.
+        reader: Reads their texts.
 
     Raises:
-        DataError: A pair has another prompt for its rejected side and the loss is not joint, or no
-            pair is left.
+        DataError: A record is not for this loss, or none is left.
     """
-    examples: list[TokenizedPair] = []
+    items: list[TokenizedItem] = []
     dropped: Counter[str] = Counter()
     truncated: Counter[str] = Counter()
-    for pair in pairs:
-        reading = reader.read(pair)
+    left_out: Counter[str] = Counter()
+    for record in records:
+        reading = relation.read(record, reader)
         truncated.update(prompts=reading.long_prompts, completions=reading.long_completions)
-        if reading.example is None:
+        left_out.update(reading.left_out)
+        if reading.item is None:
             dropped[reading.dropped] += 1
         else:
-            examples.append(reading.example)
-    if not examples:
+            items.append(reading.item)
+    if not items:
         reasons = [f"{reason}: {count}" for reason, count in sorted(dropped.items())]
-        raise DataError(f"no preference pair is left ({', '.join(reasons) or 'there was none'})")
+        raise DataError(f"no {relation.words} is left ({', '.join(reasons) or 'there was none'})")
     # Unary plus drops zero counts.
-    return TokenizedPairs(examples, dict(dropped), dict(+truncated))
+    return TokenizedItems(items, dict(dropped), dict(+truncated), dict(left_out))
+
+
+def first_reason(readings: Sequence[ReadText]) -> str:
+    """The reason why an item that needs all of these texts is dropped; "" if it is not."""
+    return min((one.dropped for one in readings if one.text is None), key=DROPPED.index, default="")

@@ -1,56 +1,61 @@
-"""The training loop: prepare the pairs, take step after step, save checkpoints, finish."""
+"""The training loop: prepare the items, take step after step, save checkpoints, finish."""
 
+import copy
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from prefine.atomic import write_text
 from prefine.config.sections import TrainConfig
 from prefine.errors import DataError, Interrupted, NumericsError
-from prefine.losses.facts import needs_of
+from prefine.losses.facts import bare, needs_of
 from prefine.losses.protocol import LossFunction, Need
 from prefine.records import SCHEMA_VERSION
 from prefine.training import adapter, checkpoints
 from prefine.training.batches.packing import PackedBatch
 from prefine.training.batches.row_fill import RowFill, needed_positions
-from prefine.training.batches.step_schedule import StepSchedule
 from prefine.training.distributed import processes
 from prefine.training.distributed.sharded import ShardedLayers
 from prefine.training.distributed.weights import TrainableWeights
-from prefine.training.evaluation import EVALUATION_LOG_NAME, EvaluationRow, Evaluations
-from prefine.training.items import TokenizedPair
+from prefine.training.evaluation import EVALUATION_LOG_NAME, Evaluations
+from prefine.training.items import TokenizedItem
 from prefine.training.learning_rate import factor
-from prefine.training.logging.figures import RowLog, StepRow, TrainSummary, final_figures, step_row
+from prefine.training.logging.figures import RowLog, TrainSummary, final_figures, step_row
 from prefine.training.logging.trackers import Trackers, untracked
 from prefine.training.objective.gradient import StepTerms, accumulate_gradients
-from prefine.training.objective.loss_inputs import check_examples
+from prefine.training.objective.item_table import INITIAL, REFERENCE
 from prefine.training.objective.objective import HyperparameterController
 from prefine.training.reference.cache import ReferenceCache
 from prefine.training.reference.prepare import (
-    PreparedPairs,
+    PreparedItems,
     check_start,
     forward_of,
+    prepare_items,
     prepare_model,
-    prepare_pairs,
 )
-from prefine.training.reference.scoring import score_sides
+from prefine.training.reference.scoring import score_completions
+from prefine.training.relations.choose import relation_of
+from prefine.training.step_sources.protocol import MakeStepSource, StepItems
+from prefine.training.step_sources.shuffled import Shuffled
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+OnRow = Callable[[Any], None]
+"""Called with every new row of a log; its class is that of the relation."""
 LOG_NAME = "train_log.jsonl"
 FINAL_NAME = "train_final.json"
 
 
 def train(
     model: "PreTrainedModel",
-    examples: Sequence[TokenizedPair],
+    examples: Sequence[TokenizedItem],
     config: TrainConfig,
     *,
     loss: LossFunction,
@@ -59,10 +64,11 @@ def train(
     run_key: str,
     ref_model: "PreTrainedModel | None" = None,
     reference_dir: Path | None = None,
-    held_out: Sequence[TokenizedPair] = (),
+    held_out: Sequence[TokenizedItem] = (),
+    step_source: MakeStepSource = Shuffled,
     trackers: Callable[[int], Trackers] = untracked,
-    on_step: Callable[[StepRow], None] | None = None,
-    on_evaluation: Callable[[EvaluationRow], None] | None = None,
+    on_step: OnRow | None = None,
+    on_evaluation: OnRow | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> TrainSummary:
     """Train all weights of `model` in place, or an adapter; the same call again resumes.
@@ -77,26 +83,27 @@ def train(
 
     Args:
         model: The policy with its initial weights, also when resuming.
-        examples: The training pairs.
+        examples: The training items, of the relation that the loss reads.
         config: The settings; its loss and regularizer are taken from the arguments.
-        loss: Needs only `PairLogps`; its hyper-parameters may be schedules.
+        loss: Of pairs, lists or labelled answers; its hyper-parameters may be schedules.
         regularizer: The same, or None.
         out_dir: The run's folder.
         run_key: Hash of policy, data and configuration; a checkpoint with another one is refused.
         ref_model: The reference; None is the policy's initial weights.
         reference_dir: Folder of the initial policy's and the reference's log-probabilities, for
             this training and others; None is `reference/` in `out_dir`.
-        held_out: Evaluated every `config.evaluate_every` steps.
+        held_out: Items that are evaluated every `config.evaluate_every` steps.
+        step_source: Makes what gives the items of each step; by default all of them, shuffled.
         trackers: Opens the experiment trackers, given the number of the first step (from 1) that
             will be logged.
         on_step: Called with every new row.
-        on_evaluation: Called with every new row on the held-out pairs.
+        on_evaluation: Called with every new row on the held-out items.
         should_stop: Asked before every step; if true, a checkpoint is written and the run stops.
 
     Raises:
-        ConfigError: The folder holds a checkpoint of another run, or a pair is longer than the
-            model reads.
-        DataError: There is nothing to train on or to evaluate, or a pair lacks a value that the
+        ConfigError: The folder holds a checkpoint of another run, an item is longer than the
+            model reads, or loss and regularizer read different relations.
+        DataError: There is nothing to train on or to evaluate, or an item lacks a value that the
             loss reads.
         BackendError: A tracker does not start.
         NumericsError: A loss or gradient is not finite; the step's update was not made.
@@ -107,18 +114,20 @@ def train(
     if config.evaluate_every is None:
         held_out = ()
     elif not held_out:
-        raise DataError("train.evaluate_every: there are no held-out pairs to evaluate")
-    run = TrainingRun(model, config, loss, regularizer, ref_model, out_dir, run_key)
+        raise DataError(
+            f"train.evaluate_every: there are no held-out {examples[0].word}s to evaluate"
+        )
+    references = {} if ref_model is None else {REFERENCE: ref_model}
+    run = TrainingRun(model, config, loss, regularizer, references, out_dir, run_key)
     cache = ReferenceCache(reference_dir or out_dir / "reference", should_stop)
-    run.prepare(examples, held_out, cache)
+    run.prepare(examples, held_out, cache, step_source)
     run.resume()
     with run.logs(trackers, on_evaluation):
         while not run.is_over:
             if processes.agree(should_stop is not None and should_stop()):
                 run.save()
                 raise Interrupted(
-                    f"stopped after step {run.done} of {run.schedule.steps}; the same command "
-                    "resumes"
+                    f"stopped after step {run.done} of {run.source.steps}; the same command resumes"
                 )
             run.step(on_step)
     return run.finish(reference_reused=cache.reused)
@@ -133,7 +142,8 @@ class TrainingRun:
         config: The settings.
         loss: The loss.
         regularizer: The regularizer, or None.
-        ref_model: The reference, or None.
+        references: Fixed models that the losses compare with, by name; without one, the policy at
+            step 0 is the reference.
         out_dir: The run's folder.
         run_key: Hash of policy, data and configuration.
         done: Updates made so far.
@@ -143,44 +153,59 @@ class TrainingRun:
     config: TrainConfig
     loss: LossFunction
     regularizer: LossFunction | None
-    ref_model: "PreTrainedModel | None"
+    references: "Mapping[str, PreTrainedModel]"
     out_dir: Path
     run_key: str
     done: int = 0
 
     def prepare(
         self,
-        examples: Sequence[TokenizedPair],
-        held_out: Sequence[TokenizedPair],
+        examples: Sequence[TokenizedItem],
+        held_out: Sequence[TokenizedItem],
         cache: ReferenceCache,
+        step_source: MakeStepSource,
     ) -> None:
-        """Check and score the pairs, then make the model's weights trainable."""
+        """Check and score the items, then make the model's weights trainable."""
         config, model = self.config, self.model
         all_examples = [*examples, *held_out]
         prepare_model(model, all_examples, config)
         torch.manual_seed(config.seed)
         functions = [self.loss] if self.regularizer is None else [self.loss, self.regularizer]
+        named = [(f"the loss {bare(function).__name__!r}", function) for function in functions]
+        relation = relation_of(named)
         needs = frozenset[Need]().union(*map(needs_of, functions))
-        notes = check_examples(functions, examples)
-        held_out_notes = check_examples(functions, held_out, what="held-out pairs")
+        notes = relation.check_items(named, examples, what=relation.name)
+        held_out_notes = relation.check_items(named, held_out, what=f"held-out {relation.name}")
         self.forward, unshared = forward_of(
             model, all_examples, config, score_prompts="prompt" in needs
         )
-        self.notes = [*notes, *unshared, *(f"held-out pairs: {note}" for note in held_out_notes)]
+        self.notes = [
+            *notes,
+            *unshared,
+            *(f"held-out {relation.name}: {note}" for note in held_out_notes),
+        ]
+        forwards = {INITIAL: self.forward}
+        for name, reference in self.references.items():
+            prepare_model(reference, all_examples, config)
+            forwards[name], _ = forward_of(
+                reference, all_examples, config, score_prompts=self.forward.score_prompts
+            )
 
-        def prepared(some: Sequence[TokenizedPair]) -> PreparedPairs:
-            return prepare_pairs(some, self.forward, self.ref_model, config, needs, cache)
+        def prepared(some: Sequence[TokenizedItem]) -> PreparedItems:
+            found = prepare_items(relation, some, forwards, config, needs, cache)
+            return replace(found, forward=self.forward)
 
-        self.pairs = prepared(examples)
+        self.source = step_source(examples, prepared, config)
+        if self.source.on_demand:
+            # Training moves the policy, so what is scored later needs weights of its own.
+            frozen = copy.deepcopy(model).requires_grad_(False)
+            forwards[INITIAL] = replace(self.forward, model=frozen)
         self.held_out = prepared(held_out) if held_out else None
         # Only after scoring: the reference is the model without the adapter.
         if config.adapter is not None:
             adapter.attach(model, config.adapter, seed=config.seed)
-        self.schedule = StepSchedule(
-            len(examples), config.pairs_per_step, config.epochs, config.seed, config.max_steps
-        )
         self.controller = HyperparameterController(
-            self.loss, self.regularizer, config.regularizer_weight, steps=self.schedule.steps
+            self.loss, self.regularizer, config.regularizer_weight, steps=self.source.steps
         )
         self.sharded: ShardedLayers | None = None
         if (reshard := processes.resharding()) is not None:
@@ -202,8 +227,10 @@ class TrainingRun:
             torch.set_rng_state(checkpoint.rng)
             self.state = checkpoint.controllers
             self.controller.load_state_dict(self.state)
+            self.source.load_state_dict(checkpoint.step_source)
             self.forward.tokens = checkpoint.row_tokens or self.forward.tokens
             self.done = self.resumed_from = checkpoint.step
+        self.source_state = self.source.state_dict()
         self.notes += damaged
         self.fill = RowFill(self.state.get("row_fill"))
         processes.check_same_weights(self.weights.parameters.values(), step=self.done)
@@ -212,11 +239,11 @@ class TrainingRun:
     def logs(
         self,
         trackers: Callable[[int], Trackers],
-        on_evaluation: Callable[[EvaluationRow], None] | None,
+        on_evaluation: OnRow | None,
     ) -> Iterator[None]:
         """Open the trackers and the log files; evaluate before the first update."""
 
-        def on_row(row: EvaluationRow) -> None:
+        def on_row(row: Any) -> None:
             self.trackers.log("eval", row.step, row.model_dump(exclude={"step"}))
             if on_evaluation is not None:
                 on_evaluation(row)
@@ -233,7 +260,7 @@ class TrainingRun:
                     self.held_out,
                     self.config,
                     file=evaluation_file,
-                    steps=self.schedule.steps,
+                    steps=self.source.steps,
                     start=self.done,
                     state=self.state,
                     on_row=on_row,
@@ -247,38 +274,40 @@ class TrainingRun:
     @property
     def is_over(self) -> bool:
         """Return True after the last update, or when an alarm has stopped training."""
-        return self.done >= self.schedule.steps or self.evaluations.stopped_by is not None
+        return self.done >= self.source.steps or self.evaluations.stopped_by is not None
 
-    def step(self, on_step: Callable[[StepRow], None] | None) -> None:
+    def step(self, on_step: OnRow | None) -> None:
         """Make one update and log it, then evaluate and save if these are due."""
         step, config, optimizer = self.done, self.config, self.weights.optimizer
         learning_rate = config.learning_rate * factor(
             step,
-            steps=self.schedule.steps,
+            steps=self.source.steps,
             schedule=config.schedule,
             warmup_fraction=config.warmup_fraction,
             decay_fraction=config.decay_fraction,
         )
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
-        terms = self._gradient(step)
-        ids = [self.pairs.examples[int(index)].id for index in terms.pairs]
-        if step == 0 and self.ref_model is None:
-            tokens = terms.logps.chosen_tokens + terms.logps.rejected_tokens
-            check_start(terms.logps.margin, tokens, ids, dtype=config.dtype)
+        self.source_state = self.source.state_dict()
+        items = self.source.next(step)
+        terms = self._gradient(step, items)
+        ids = [items.prepared.examples[int(index)].id for index in terms.items]
+        if step == 0 and REFERENCE not in self.references:
+            check_start(terms.table, terms.policy, ids, dtype=config.dtype)
         norm = self.weights.clip(config.max_grad_norm or math.inf)
         if not math.isfinite(norm):
             raise NumericsError(
                 f"step {step + 1}: the gradient is not finite ({norm}) though every loss is; "
-                f"no update was made. Its {len(ids)} pairs begin with {', '.join(ids[:8])}. Lower "
-                "the learning rate, or look at them"
+                f"no update was made. Its {len(ids)} {terms.table.relation.name} begin with "
+                f"{', '.join(ids[:8])}. Lower the learning rate, or look at them"
             )
         optimizer.step()
         self.done = step + 1
+        self.source_state = self.source.state_dict()
         row = step_row(
             terms,
             step=self.done,
-            epoch=1 + step // self.schedule.steps_per_epoch,
+            epoch=1 + step // self.source.steps_per_epoch,
             learning_rate=learning_rate,
             hyper_parameters=self.controller.current_values(terms.objective),
             grad_norm=norm,
@@ -291,20 +320,20 @@ class TrainingRun:
         if self.done % config.checkpoint_every == 0 or self.is_over:
             self.save()
 
-    def _gradient(self, step: int) -> StepTerms:
+    def _gradient(self, step: int, items: StepItems) -> StepTerms:
         """Accumulate the gradient of a step, in batches that memory has room for."""
-        step_pairs = self.schedule.pairs_of(step)
+        prepared, indices = items
         random, controllers = torch.get_rng_state(), self.controller.state_dict()
 
         def attempt() -> tuple[StepTerms, list[PackedBatch]]:
             self.weights.drop_gradients()
-            batches, cross_prompt = self.pairs.cut(step_pairs)
+            batches, cross_prompt = prepared.cut(indices)
             terms = accumulate_gradients(
                 self.forward,
                 batches,
-                self.pairs.table,
+                prepared.table,
                 self.controller.at_step(step),
-                examples=self.pairs.examples,
+                examples=prepared.examples,
                 step=step + 1,
                 mismatched=cross_prompt,
                 control=self.controller.control,
@@ -317,10 +346,9 @@ class TrainingRun:
             # At once, so that a run interrupted later cuts its batches as this one does from here.
             self.save()
 
-        terms, batches = self.pairs.retry_smaller(attempt, step_pairs, on_retry=start_again)
+        terms, batches = prepared.retry_smaller(attempt, indices, on_retry=start_again)
         needed = (
-            needed_positions(some, processes.own_pairs(some, step_pairs))
-            for some in self.pairs.read
+            needed_positions(some, processes.own_items(some, indices)) for some in prepared.read
         )
         self.fill.add(batches, needed=sum(needed))
         return terms
@@ -338,7 +366,13 @@ class TrainingRun:
         if processes.is_main():
             self.log.sync()
             checkpoint = checkpoints.Checkpoint(
-                self.done, weights, optimizer, torch.get_rng_state(), states, self.forward.tokens
+                self.done,
+                weights,
+                optimizer,
+                torch.get_rng_state(),
+                states,
+                self.forward.tokens,
+                self.source_state,
             )
             checkpoints.save(
                 self.out_dir / "checkpoints",
@@ -348,9 +382,10 @@ class TrainingRun:
             )
 
     def finish(self, *, reference_reused: bool) -> TrainSummary:
-        """Score all training pairs once more and write `train_final.json`."""
-        table = self.pairs.table
-        logps = table.join(score_sides(self.forward, self.pairs.examples), table.totals())
+        """Score all training items once more and write `train_final.json`."""
+        measured = self.source.measured_at_end()
+        table = measured.table
+        logps = table.join(score_completions(self.forward, measured.examples), table.totals())
         if self.sharded is not None:
             self.sharded.join()
             self.forward.in_step = False
@@ -362,15 +397,17 @@ class TrainingRun:
             )
         summary = TrainSummary(
             steps=self.done,
-            planned_steps=self.schedule.steps,
-            steps_per_epoch=self.schedule.steps_per_epoch,
-            pairs=len(self.pairs.examples),
+            planned_steps=self.source.steps,
+            steps_per_epoch=self.source.steps_per_epoch,
+            items=len(measured.examples),
             resumed_from=self.resumed_from,
             reference_reused=reference_reused,
             stopped_by=self.evaluations.stopped_by,
             row_fill=self.fill.share,
             notes=(*self.notes, *self.fill.notes(), *self.trackers.notes),
-            final=final_figures(logps, table, self.controller.at_step(self.done - 1).regularizer),
+            final=table.relation.final_row.model_validate(
+                final_figures(logps, table, self.controller.at_step(self.done - 1).regularizer)
+            ),
         )
         if processes.is_main():
             content = {

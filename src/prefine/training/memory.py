@@ -11,7 +11,7 @@ from prefine.errors import LimitError
 from prefine.training.batches.packing import PackedBatch
 from prefine.training.distributed.processes import agree, exchanging_weights
 from prefine.training.forward.passes import Forward
-from prefine.training.items import TokenizedPair
+from prefine.training.items import TokenizedItem
 
 Result = TypeVar("Result")
 
@@ -64,7 +64,7 @@ def retry_smaller_batches(
     attempt: Callable[[], Result],
     forward: Forward,
     cut: Callable[[], list[PackedBatch]],
-    examples: Sequence[TokenizedPair],
+    examples: Sequence[TokenizedItem],
     *,
     on_retry: Callable[[], None] = lambda: None,
 ) -> Result:
@@ -74,11 +74,11 @@ def retry_smaller_batches(
         attempt: Makes its passes within `synchronized_oom`; may be called again.
         forward: The passes through a model.
         cut: Returns the batches of all processes together, under the current limit.
-        examples: The pairs that `PackedBatch.pairs` numbers.
+        examples: The items that `PackedBatch.items` numbers.
         on_retry: Called after each halving.
 
     Raises:
-        LimitError: There is no memory for the largest pair alone.
+        LimitError: There is no memory for the largest item alone.
     """
     while True:
         try:
@@ -97,7 +97,7 @@ def retry_smaller_batches(
 def _halve(
     forward: Forward,
     cut: Callable[[], list[PackedBatch]],
-    examples: Sequence[TokenizedPair],
+    examples: Sequence[TokenizedItem],
     reason: str,
 ) -> None:
     """Halve the limit until the largest batch is smaller."""
@@ -106,9 +106,9 @@ def _halve(
         forward.tokens //= 2
         if all(batch.positions < largest.positions for batch in cut()):
             return
-    pair = examples[int(largest.pairs[0])]
+    item = examples[int(largest.items[0])]
     raise LimitError(
-        f"there is no memory for pair {pair.id} alone, {largest.positions} tokens ({reason}). Set "
-        "train.gradient_checkpointing: true, lower train.max_prompt_tokens or "
+        f"there is no memory for {item.word} {item.id} alone, {largest.positions} tokens "
+        f"({reason}). Set train.gradient_checkpointing: true, lower train.max_prompt_tokens or "
         "train.max_completion_tokens, or train an adapter (train.adapter)"
     )

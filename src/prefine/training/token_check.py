@@ -3,28 +3,32 @@
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from prefine import chat
 from prefine.errors import ConfigError, DataError
-from prefine.records import Completion, PreferencePair, Prompt
-from prefine.training.items import TokenizedPair
+from prefine.records import Completion, Prompt
+from prefine.training.items import TokenizedItem
+from prefine.training.relations.protocol import Relation
 
 ROWS = 100
 
 
 def check_tokens(
-    pairs: Iterable[PreferencePair],
-    examples: Sequence[TokenizedPair],
+    records: Iterable[Any],
+    examples: Sequence[TokenizedItem],
     tokenizer: chat.Tokenizer,
     *,
+    relation: Relation,
     stop_token_id: int,
 ) -> list[str]:
-    """Check the token ids of up to 100 pairs; return notes on what differs without being wrong.
+    """Check the token ids of up to 100 items; return notes on what differs without being wrong.
 
     Args:
-        pairs: In any order; dropped ones are skipped. No more are read than are checked.
-        examples: The same pairs, tokenized.
+        records: In any order; dropped ones are skipped. No more are read than are checked.
+        examples: The same records, tokenized.
         tokenizer: The policy's.
+        relation: What the records are.
         stop_token_id: The token on which generation stops.
 
     Raises:
@@ -36,23 +40,21 @@ def check_tokens(
     start = getattr(tokenizer, "bos_token_id", None)
     checked = merged = 0
     template_note: str | None = None
-    for pair in pairs:
-        example = by_id.get(pair.id)
+    for record in records:
+        example = by_id.get(record.id)
         if example is None:
             continue
-        where = f"{pair.prompt.source}, pair {pair.id}" if pair.prompt.source else f"pair {pair.id}"
-        if start is not None and example.prompt_ids[:2] == (start, start):
+        where = f"{example.word} {example.id}"
+        if record.prompt.source:
+            where = f"{record.prompt.source}, {where}"
+        if start is not None and example.texts[0].prompt[:2] == (start, start):
             raise ConfigError(
                 f"{where}: the prompt begins with two start tokens (id {start}); the chat template "
                 "writes them, or one of them is in the text: take it out there"
             )
-        other_prompt = pair.rejected_prompt or pair.prompt
-        other_prompt_ids = example.rejected_prompt_ids or example.prompt_ids
         merges = False
-        for name, prompt, prompt_ids, completion, ids in (
-            ("chosen", pair.prompt, example.prompt_ids, pair.chosen, example.chosen_ids),
-            ("rejected", other_prompt, other_prompt_ids, pair.rejected, example.rejected_ids),
-        ):
+        answers = relation.answers(record, example)
+        for (name, prompt, completion), text in zip(answers, example.texts, strict=True):
             full = chat.completion_ids(
                 tokenizer,
                 prompt,
@@ -65,11 +67,11 @@ def check_tokens(
                 tokenizer,
                 stop_token_id,
                 prompt,
-                prompt_ids,
+                text.prompt,
                 completion,
-                ids,
+                text.completion,
                 stored=chat.has_stored_ids(completion, tokenizer_hash=tokenizer_hash),
-                whole=len(full or ()) == len(ids),
+                whole=len(full or ()) == len(text.completion),
             )
             side.check_end()
             plain = not completion.message.reasoning and not completion.message.tool_calls
@@ -92,7 +94,7 @@ def check_tokens(
 
 @dataclass(frozen=True)
 class _Side:
-    """A completion of a pair with its prompt, as texts and as token ids.
+    """A completion of an item with its prompt, as texts and as token ids.
 
     Args:
         where: Its place, for messages.

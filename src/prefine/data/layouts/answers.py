@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from prefine.data.layouts.protocol import (
+    HISTORY_NAMES,
     PROMPT_NAMES,
     SourceRow,
     Values,
@@ -21,6 +22,7 @@ ANSWER_NAMES = ("completion", "response", "output")
 _LABELS = ("label", "kto_tag")
 _PROMPT_COLUMNS = {
     *PROMPT_NAMES,
+    *HISTORY_NAMES,
     "question",
     "input",
     "system",

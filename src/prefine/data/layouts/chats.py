@@ -3,12 +3,19 @@
 from collections.abc import Mapping
 from typing import Any
 
-from prefine.data.layouts.protocol import SourceRow, Values, conversation, is_conversation, rest
+from prefine.data.layouts.protocol import (
+    HISTORY_NAMES,
+    SourceRow,
+    Values,
+    conversation,
+    is_conversation,
+    rest,
+)
 
 _NAMES = ("conversations", "conversation", "messages")
 # What a row with an answer or a prompt of its own has; its conversation says more, or the same.
 _OTHERS = {"prompt", "instruction", "chosen", "rejected", "completions", "completion", "response"}
-_OF_THE_PROMPT = {"system", "system_prompt", "tools", "chat_template_kwargs"}
+_OF_THE_PROMPT = {"system", "system_prompt", "tools", "chat_template_kwargs", *HISTORY_NAMES}
 
 
 def chat(row: SourceRow, _: Mapping[str, Any]) -> Values:
@@ -20,7 +27,7 @@ def chat(row: SourceRow, _: Mapping[str, Any]) -> Values:
     *before, last = conversation(_turns(row.values[name]), f"{row.where}, {name}")
     others = rest(row.values, name)
     if last.get("role") != "assistant" or not before:
-        return others | {"prompt": [*before, last]}
+        return others | {"prompt": [*before, last], "completions": []}
     of_prompt = {key: value for key, value in others.items() if key in _OF_THE_PROMPT}
     return of_prompt | {
         "prompt": before,

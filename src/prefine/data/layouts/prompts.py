@@ -4,6 +4,7 @@ from typing import Any
 
 from prefine.data.layouts.conversations import marked_prompt
 from prefine.data.layouts.protocol import (
+    HISTORY_NAMES,
     PROMPT_NAMES,
     Messages,
     Values,
@@ -14,16 +15,7 @@ from prefine.data.layouts.protocol import (
 )
 from prefine.errors import DataError
 
-# Earlier turns of the conversation; the second kind is metadata if it holds anything else.
-_HISTORIES = (
-    "history",
-    "chat_history",
-    "conversation_history",
-    "dialog_history",
-    "dialogue_history",
-    "previous_messages",
-    "previous_turns",
-)
+# Earlier turns, too, if it holds any; anything else in it is metadata.
 _MAY_BE_OTHER = ("context",)
 
 
@@ -65,7 +57,7 @@ def with_whole_prompt(values: Values, where: str, *, made_prompt: bool) -> Value
 
 def _with_history(values: Values, name: str, where: str) -> Values:
     """Put the turns of columns such as `history` before those of the prompt."""
-    for column in (*_HISTORIES, *_MAY_BE_OTHER):
+    for column in (*HISTORY_NAMES, *_MAY_BE_OTHER):
         history = values.get(column)
         if is_missing(history) or history == []:
             continue

@@ -10,6 +10,17 @@ from prefine.errors import DataError
 Values = dict[str, Any]
 Messages = list[dict[str, Any]]
 PROMPT_NAMES = ("prompt", "instruction", "messages")
+HISTORY_NAMES = (
+    "history",
+    "chat_history",
+    "conversation_history",
+    "dialog_history",
+    "dialogue_history",
+    "previous_messages",
+    "previous_turns",
+)
+"""Columns of earlier turns, which stand before those of the prompt."""
+
 _SHOWN = 60
 
 
@@ -17,7 +28,8 @@ class SourceRow(NamedTuple):
     """One row of a source: its place ("prompts.jsonl, line 3"), its fields and its layout.
 
     `places` has the place of each completion, where they were rows of their own. `useless` says why
-    a well-formed row has no fields in our columns; the reader of the rows counts it.
+    a well-formed row has no fields in our columns; the reader of the rows counts it. `reasoned` is
+    the number of answers whose reasoning was split off from their text.
     """
 
     where: str
@@ -25,6 +37,7 @@ class SourceRow(NamedTuple):
     layout: str = "prefine"
     places: tuple[str, ...] = ()
     useless: UselessRow | None = None
+    reasoned: int = 0
 
 
 class Layout(NamedTuple):
@@ -129,11 +142,18 @@ def preferred(
         why: The fields that say it, with their values, for messages.
 
     Raises:
-        UselessRow: The vote is a tie.
+        UselessRow: The vote is a tie, or a tool has made a number or a boolean of an answer.
         DataError: An answer is no text.
     """
     if first_wins is None:
         raise UselessRow("tie", f"{row.where}: {why}, which is no preference: remove the row")
+    for name in (first, second):
+        if isinstance(row.values[name], bool | int | float):
+            raise UselessRow(
+                "answer is no text",
+                f"{row.where}: {name} is {show(row.values[name])}, which a tool made of a text; "
+                "write it as a text, or remove the row",
+            )
     better, worse = (first, second) if first_wins else (second, first)
     return rest(row.values, first, second) | {
         "chosen": answer(row, better),

@@ -3,11 +3,13 @@
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
+from prefine.data.answer_texts import without_reasoning
 from prefine.data.cells import plain
 from prefine.data.import_report import UselessRow
 from prefine.data.layouts import answers, chats, conversations, graded, trainers, votes
 from prefine.data.layouts.prompts import with_whole_prompt
 from prefine.data.layouts.protocol import PROMPT_NAMES, Layout, SourceRow, Values, has, rest
+from prefine.data.messages import refuse_media
 from prefine.errors import DataError
 
 _STORED_PAIR = "prefine_extra"
@@ -239,7 +241,7 @@ def convert(layout: Layout, row: SourceRow, questions: Mapping[str, Any]) -> Sou
     """Return the row in our own columns; `useless` is set if it is well-formed but cannot be used.
 
     Raises:
-        DataError: A column is missing, or a field is not what the layout says.
+        DataError: A column is missing, a field is not what the layout says, or there are pictures.
     """
     if layout.name != "prefine" and layout.columns_in(row.values) is None:
         nearest = max(layout.columns, key=lambda columns: len(columns & row.values.keys()))
@@ -248,6 +250,7 @@ def convert(layout: Layout, row: SourceRow, questions: Mapping[str, Any]) -> Sou
             f"{row.where}: no column {' and '.join(map(repr, missing))}, which the layout "
             f"{layout.name} needs; {has(row.values)}; map it with columns, or name another layout"
         )
+    refuse_media(row.values, row.where)
     try:
         values = layout.convert(row, questions)
     except UselessRow as useless:
@@ -262,7 +265,12 @@ def convert(layout: Layout, row: SourceRow, questions: Mapping[str, Any]) -> Sou
 
 def as_read(row: SourceRow) -> SourceRow:
     """Return a row with plain cells; what prefine wrote itself is taken as it stands."""
-    return row if MARK in row.values or _STORED_PAIR in row.values else plain(row)
+    return row if is_as_written(row.values) else plain(row)
+
+
+def is_as_written(values: Values) -> bool:
+    """Return True for a row that prefine wrote: it stands as it is to be read."""
+    return MARK in values or _STORED_PAIR in values
 
 
 def has_own_columns(values: Values) -> bool:
@@ -270,7 +278,7 @@ def has_own_columns(values: Values) -> bool:
     row = SourceRow("", values)
     try:
         layout = recognise(row)
-        read = convert(layout, as_read(row), {})
+        read = without_reasoning(convert(layout, as_read(row), {}))
         return layout.name == "prefine" and read.values == values
     except DataError:
         return False

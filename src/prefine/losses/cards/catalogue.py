@@ -44,6 +44,8 @@ FAMILIES: Mapping[Family, tuple[str, str]] = MappingProxyType(
         ),
         "batch": ("Over the step", "All pairs of a step are looked at together."),
         "composite": ("Losses of losses", "They take other losses as options."),
+        "lists": ("Lists", "Several answers in an order, all of them at once."),
+        "labels": ("Labelled answers", "Single answers that are known to be good or bad."),
         "regularizer": ("Regularizers", "Added to any loss, times `regularizer_weight`."),
         "other": ("Others", "Not declared."),
     }

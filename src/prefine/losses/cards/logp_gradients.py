@@ -6,8 +6,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from prefine.losses.facts import bare, options_of
-from prefine.losses.protocol import LossFunction, PairLogps, TokenLogps
+from prefine.losses.facts import bare, options_of, reads_of
+from prefine.losses.protocol import (
+    ListLogps,
+    LossFunction,
+    LossInputs,
+    PairLogps,
+    PointLogps,
+    Reads,
+    TokenLogps,
+)
 
 CHOSEN, REJECTED = -3.0, -7.0
 """Log-ratios of the displaced pair [nats]: its margin is 4, and yet chosen has fallen."""
@@ -49,6 +57,8 @@ class LogpGradients:
 def logp_gradients(function: LossFunction) -> LogpGradients:
     """Return the gradients of the displaced pair, alone in the first step.
 
+    A loss of lists sees a list of the two answers; one of labels sees both, good and bad.
+
     Args:
         function: A loss or regularizer whose hyper-parameters all have values.
     """
@@ -67,7 +77,7 @@ def at(function: LossFunction, chosen: float, rejected: float) -> LogpGradients:
         torch.tensor([REFERENCE + logratio], dtype=torch.float64, requires_grad=True)
         for logratio in (chosen, rejected)
     )
-    pair = pair_at(leaves[0], leaves[1])
+    pair = inputs_at(reads_of(function), leaves[0], leaves[1])
     given: dict[str, float] = {}
     if controller := getattr(bare(function), "controller", None):
         with torch.no_grad():
@@ -77,6 +87,36 @@ def at(function: LossFunction, chosen: float, rejected: float) -> LogpGradients:
     )
     push, pull = (0.0 if abs(float(slope)) < _NOTHING else -float(slope) for slope in slopes)
     return LogpGradients(push, pull)
+
+
+def inputs_at(reads: Reads, policy_chosen: Tensor, policy_rejected: Tensor) -> LossInputs:
+    """Return the pair, or the list that has its answers, or the two answers labelled."""
+    policy = torch.cat([policy_chosen, policy_rejected])
+    reference = torch.full_like(policy, REFERENCE)
+    tokens = policy.new_tensor([CHOSEN_TOKENS, REJECTED_TOKENS])
+    if reads == "lists":
+        return ListLogps(
+            policy=policy[None],
+            ref=reference[None],
+            initial=reference[None],
+            tokens=tokens[None],
+            rank=policy.new_tensor([[1, 2]]),
+            score=policy.new_tensor([[SCORE_GAP, 0]]),
+            present=torch.ones(1, 2, dtype=torch.bool),
+            weight=policy.new_ones(1),
+            lists_in_step=1,
+        )
+    if reads == "labels":
+        return PointLogps(
+            policy=policy,
+            ref=reference,
+            initial=reference,
+            tokens=tokens,
+            desirable=policy.new_tensor([1, 0]),
+            weight=policy.new_ones(2),
+            answers_in_step=2,
+        )
+    return pair_at(policy_chosen, policy_rejected)
 
 
 def pair_at(policy_chosen: Tensor, policy_rejected: Tensor) -> PairLogps:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from prefine.errors import BackendError, ConfigError
 
@@ -68,6 +68,10 @@ def load_onto(model: Any, path: str) -> Any:
     require_peft(path)
     from peft import PeftModel, get_peft_model_state_dict
 
+    rows = stored_rows(model, path)
+    if rows > model.get_input_embeddings().weight.shape[0]:
+        # Tokens were added when it was trained; their rows are in the adapter's file.
+        model.resize_token_embeddings(rows, mean_resizing=False)
     try:
         adapted = PeftModel.from_pretrained(model, path, is_trainable=False)
         with safe_open(Path(path) / _WEIGHTS, framework="pt") as file:
@@ -84,6 +88,37 @@ def load_onto(model: Any, path: str) -> Any:
             f"{', '.join(missing[:3])}; restore the folder"
         )
     return adapted
+
+
+def stored_rows(model: Any, path: str) -> int:
+    """Return the tokens of an adapter's own embeddings or head; 0 if it has neither.
+
+    Args:
+        model: Its base model, with or without weights.
+        path: The adapter's folder.
+
+    Raises:
+        BackendError: The adapter's weights are damaged.
+    """
+    ends = [model.get_input_embeddings(), model.get_output_embeddings()]
+    names = [
+        f"base_model.model.{name}."
+        for name, module in model.named_modules()
+        if any(module is end for end in ends)
+    ]
+    rows = [0]
+    try:
+        with safe_open(Path(path) / _WEIGHTS, framework="pt") as file:
+            for key in list(file.keys()):
+                # The matrices of LoRA have other shapes.
+                own = key.startswith(tuple(names)) and "lora_" not in key
+                if own and key.endswith(".weight"):
+                    rows.append(file.get_slice(key).get_shape()[0])
+    except SafetensorError as error:
+        raise BackendError(
+            f"{path}: {_WEIGHTS} is damaged ({error}); restore the folder"
+        ) from error
+    return max(rows)
 
 
 def whole(model: Any) -> Any:
@@ -126,19 +161,6 @@ def merge(model: Any) -> None:
         if not any(name.startswith(f"{other}.") for other in wrapped):
             model.set_submodule(name, module.get_base_layer())
     model.delete_adapter(list(model.peft_config))
-
-
-def linear_layers(model: Any) -> list[str]:
-    """Return the names of the linear layers without the output head: adapters go there."""
-    from transformers.pytorch_utils import Conv1D
-
-    head = model.get_output_embeddings()
-    kinds = (torch.nn.Linear, Conv1D)
-    return [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, kinds) and module is not head
-    ]
 
 
 def require_peft(where: str) -> None:

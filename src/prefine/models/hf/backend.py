@@ -13,16 +13,17 @@ from prefine.calls.protocol import Batch, Call, Failure
 from prefine.config.sections import Decoding
 from prefine.errors import ConfigError
 from prefine.models.capabilities import provides
+from prefine.models.hf.checks import check_model
 from prefine.models.hf.generation import Drawn, draw, first_token_logps, padded_length, uniforms
 from prefine.models.hf.loading import (
     Dtype,
-    check_model,
     default_device,
     free_memory,
     load_generation_config,
     load_model,
     load_positions,
     load_tokenizer,
+    read_template,
     weights_fingerprint,
 )
 from prefine.models.protocol import (
@@ -53,6 +54,8 @@ class HfModel:
         device: "auto" is the accelerator when there is one.
         batch_rows: Completions drawn at a time. It is part of how a run is cut into batches.
         label: Name for people; the path's last part when not given.
+        chat_template: A file with a Jinja template instead of the tokenizer's own; or "none" for a
+            base model, whose prompts are plain texts that it continues.
     """
 
     concurrency = 1
@@ -66,30 +69,40 @@ class HfModel:
         device: str = "auto",
         batch_rows: Annotated[int, Field(gt=0)] = 128,
         label: str | None = None,
+        chat_template: str | None = None,
     ) -> None:
         self.path = path
         self.dtype = dtype
         self.batch_rows = batch_rows
         self.label = label or path.rstrip("/").rsplit("/", 1)[-1]
         self._device = device
+        self._chat_template = chat_template
 
     def at(self, path: str) -> "HfModel":
         """Return the model of another folder with the same settings."""
-        return HfModel(path=path, dtype=self.dtype, device=self._device, batch_rows=self.batch_rows)
+        return HfModel(
+            path=path,
+            dtype=self.dtype,
+            device=self._device,
+            batch_rows=self.batch_rows,
+            chat_template=self._chat_template,
+        )
 
     def check_model(self) -> None:
         """Raise before any work if the folder cannot be used; loads no weights."""
-        check_model(self.path)
+        check_model(self.path, read_template(self._chat_template))
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of weights, tokenizer, dtype and batch size."""
-        return content_hash("hf", weights_fingerprint(self.path), self.dtype, self.batch_rows)
+        """Hash of weights, tokenizer, dtype and batch size, and of a template given beside them."""
+        template = read_template(self._chat_template)
+        own = () if template is None else (template,)
+        return content_hash("hf", weights_fingerprint(self.path), self.dtype, self.batch_rows, *own)
 
     @cached_property
     def tokenizer(self) -> Any:
         """The tokenizer, loaded on first use."""
-        return load_tokenizer(self.path)
+        return load_tokenizer(self.path, read_template(self._chat_template))
 
     @cached_property
     def model(self) -> Any:

@@ -8,6 +8,7 @@ import gc
 import hashlib
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -16,18 +17,49 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoTokenizer, GenerationConfig
 from transformers.utils.hub import cached_file
 from transformers.utils.logging import disable_progress_bar
 
 from prefine.errors import BackendError, ConfigError
-from prefine.models.hf.adapters import adapter_settings, base_of, linear_layers, load_onto
+from prefine.models.hf.adapters import (
+    adapter_settings,
+    base_of,
+    load_onto,
+    stored_rows,
+)
+from prefine.models.hf.architecture import (
+    load_config,
+    model_class,
+    positions,
+    skeleton,
+)
 from prefine.records import content_hash
 
 # transformers shows a bar for each model; our progress bars name the stage instead.
 disable_progress_bar()  # type: ignore[no-untyped-call]
 
+NO_TEMPLATE = "none"
+"""The value of the option chat_template for models that continue plain texts."""
+
+# Written as one line: Jinja keeps line ends.
+_PLAIN_TEMPLATE = (
+    "{%- if messages[0].role != 'user' or messages | length > 2 or tools %}"
+    "{{- raise_exception('with chat_template: none a prompt is one text: write a system prompt, "
+    "earlier turns and tools into it, or use a template') }}{%- endif %}"
+    "{{- messages[0].content }}"
+    "{%- if messages | length == 2 %}{{- messages[1].content + eos_token }}{%- endif %}"
+)
+
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+# Of processors: what turns images and sound into inputs. The tokenizer is written anew.
+_PROCESSOR_FILES = (
+    "preprocessor_config.json",
+    "processor_config.json",
+    "video_preprocessor_config.json",
+    "image_processor_config.json",
+)
 
 # Files that a model's answers depend on: weights, shape, stop tokens, tokenizer, chat template.
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
@@ -56,8 +88,12 @@ def free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def load_tokenizer(path: str) -> Any:
+def load_tokenizer(path: str, chat_template: str | None = None) -> Any:
     """Return the tokenizer of a model folder or hub id.
+
+    Args:
+        path: The folder or id.
+        chat_template: Instead of its own: the text of a template, or "none" for plain text.
 
     Raises:
         BackendError: There is none, or it is damaged.
@@ -65,18 +101,49 @@ def load_tokenizer(path: str) -> Any:
     """
     base = base_of(path)
     if base is not None and not any((Path(path) / name).is_file() for name in _TOKENIZER_FILES):
-        return load_tokenizer(base)
-    _check_folder(path, _TOKENIZER_FILES, "tokenizer")
+        return load_tokenizer(base, chat_template)
+    check_folder(path, _TOKENIZER_FILES, "tokenizer")
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except Exception as error:
         raise BackendError(f"{path}: the tokenizer cannot be loaded: {error}") from error
+    if chat_template is not None:
+        plain = chat_template == NO_TEMPLATE
+        tokenizer.chat_template = _plain_template(tokenizer) if plain else chat_template
     if not tokenizer.chat_template:
         raise ConfigError(
             f"{path}: the tokenizer has no chat template, so messages cannot be turned into "
-            "tokens; use an instruction-tuned model, or add chat_template.jinja to the folder"
+            "tokens; use an instruction-tuned model, add chat_template.jinja to the folder, or set "
+            "chat_template: to a file with one, or to none for a base model that continues texts"
         )
     return tokenizer
+
+
+def read_template(chat_template: str | None) -> str | None:
+    """Return the text of the template file that an option names; "none" and None as they are.
+
+    Raises:
+        ConfigError: The file cannot be read.
+    """
+    if chat_template is None or chat_template == NO_TEMPLATE:
+        return chat_template
+    try:
+        return Path(chat_template).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"chat_template: {chat_template}: cannot be read ({error}); give the file of a Jinja "
+            "template, or none for a base model that continues plain texts"
+        ) from error
+
+
+def _plain_template(tokenizer: Any) -> str:
+    """Return a template that writes the prompt's text as it is, and ends an answer with the eos.
+
+    It begins with the start token where the tokenizer puts it before a text.
+    """
+    start = tokenizer.bos_token_id
+    starts = start is not None and list(tokenizer("x")["input_ids"])[:1] == [start]
+    return ("{{ bos_token }}" if starts else "") + _PLAIN_TEMPLATE
 
 
 def load_model(path: str, *, dtype: Dtype, device: str) -> Any:
@@ -90,8 +157,9 @@ def load_model(path: str, *, dtype: Dtype, device: str) -> Any:
     base = base_of(path)
     if base is not None:
         return load_onto(load_model(base, dtype=dtype, device=device), path).eval()
-    _check_folder(path, ("config.json",), "model")
-    model, missing = load_weights(AutoModelForCausalLM, path, dtype, "model")
+    check_folder(path, ("config.json",), "model")
+    found, config = model_class(path)
+    model, missing = load_weights(found, path, dtype, "model", config=config)
     if missing:
         raise BackendError(
             f"{path}: {len(missing)} weights are missing from the files, such as "
@@ -100,7 +168,9 @@ def load_model(path: str, *, dtype: Dtype, device: str) -> Any:
     return model.to(device).eval()
 
 
-def load_weights(auto_class: Any, path: str, dtype: Dtype, what: str) -> tuple[Any, list[str]]:
+def load_weights(
+    auto_class: Any, path: str, dtype: Dtype, what: str, **options: Any
+) -> tuple[Any, list[str]]:
     """Return a model and the names of its weights that are in no file.
 
     transformers draws missing weights at random, which would be another model: callers must refuse
@@ -116,10 +186,12 @@ def load_weights(auto_class: Any, path: str, dtype: Dtype, what: str) -> tuple[A
             trust_remote_code=False,
             use_safetensors=True,
             output_loading_info=True,
+            **options,
         )
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError) as error:
         raise BackendError(
-            f"{path}: the {what} cannot be loaded: {error}; restore or download the folder again"
+            f"{path}: the {what} cannot be loaded: {str(error)[:500]}; restore or download the "
+            "folder again"
         ) from error
     return model, sorted(loading["missing_keys"])
 
@@ -137,53 +209,51 @@ def weights_written() -> Iterator[None]:
 
 
 def load_generation_config(path: str) -> Any:
-    """Return the generation config of a folder or hub id, or one made from the model's config."""
+    """Return the generation config of a folder or hub id, or one made from the model's config.
+
+    Tokens to stop on that the vocabulary does not have are left out: none is ever drawn.
+    """
     try:
-        return GenerationConfig.from_pretrained(path)
+        config: Any = GenerationConfig.from_pretrained(path)
     except OSError:
         if (base := base_of(path)) is not None:
             return load_generation_config(base)
-        return GenerationConfig.from_model_config(_load_config(path))
+        config = GenerationConfig.from_model_config(load_config(path))
+    stops = config.eos_token_id
+    stops = stops if isinstance(stops, list) else [] if stops is None else [stops]
+    if outside := [token for token in stops if not 0 <= token < vocabulary(path)]:
+        config.eos_token_id = [token for token in stops if token not in outside] or None
+    return config
 
 
 def load_positions(path: str) -> int | None:
-    """Return the number of positions of a model; None if its config does not say."""
-    positions: int | None = getattr(_load_config(path), "max_position_embeddings", None)
-    return positions
+    """Return the longest input of a model in tokens; None if its config does not say."""
+    return positions(skeleton(path))
 
 
-def check_model(path: str) -> None:
-    """Raise unless a folder has a model and a matching tokenizer; loads no weights."""
-    base = base_of(path) or path
-    try:
-        _check_folder(base, ("config.json",), "model")
-        if Path(base).is_dir():
-            _check_folder(base, ("*.safetensors",), "weights")
-    except BackendError as error:
-        if base == path:
-            raise
-        raise BackendError(f"{path}: its base model is not usable: {error}") from error
-    rows = getattr(_load_config(path), "vocab_size", None)
-    tokens = len(load_tokenizer(path))
-    if rows is not None and tokens > rows:
-        raise BackendError(
-            f"{path}: the tokenizer has {tokens} tokens, the model only {rows} (vocab_size); "
-            "they do not belong together: restore or download the folder again"
-        )
+def vocabulary(path: str) -> int:
+    """Return the number of tokens that a model has an embedding for, those of an adapter included.
+
+    Raises:
+        BackendError: There is no configuration, or it is damaged.
+        ConfigError: It is no model that can be used here.
+    """
+    model = skeleton(path)
+    rows = int(model.get_input_embeddings().weight.shape[0])
+    return rows if base_of(path) is None else max(rows, stored_rows(model, path))
 
 
-def layer_names(path: str) -> list[str]:
-    """Return the names of the linear layers of a model; loads no weights."""
-    auto: Any = AutoModelForCausalLM
-    with torch.device("meta"):
-        return linear_layers(auto.from_config(_load_config(path), trust_remote_code=False))
-
-
-def _load_config(path: str) -> Any:
-    try:
-        return AutoConfig.from_pretrained(base_of(path) or path, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise BackendError(f"{path}: no model configuration can be read: {error}") from error
+def copy_processor(path: str, folder: Path) -> None:
+    """Copy what a model needs to read images or sound, if it has such files, beside new weights."""
+    for name in _PROCESSOR_FILES:
+        if Path(path).is_dir():
+            file: str | Path | None = Path(path) / name
+        else:
+            file = cached_file(path, name, _raise_exceptions_for_missing_entries=False)
+        if file is not None and Path(file).is_file() and not (folder / name).exists():
+            shutil.copyfile(file, folder / name)
+    if (base := base_of(path)) is not None:
+        copy_processor(base, folder)
 
 
 def weights_fingerprint(path: str) -> str:
@@ -196,7 +266,7 @@ def weights_fingerprint(path: str) -> str:
     """
     folder = Path(path)
     if not folder.is_dir():
-        _check_folder(path, ("config.json",), "model")
+        check_folder(path, ("config.json",), "model")
         try:
             config = cached_file(path, "config.json")
         except OSError as error:
@@ -228,7 +298,7 @@ def _file_digest(file: str, size: int, changed: int) -> bytes:
         return hashlib.file_digest(stream, "sha256").digest()
 
 
-def _check_folder(path: str, needed: tuple[str, ...], what: str) -> None:
+def check_folder(path: str, needed: tuple[str, ...], what: str) -> None:
     """Raise BackendError if a local path is no model folder; hub ids are not checked."""
     folder = Path(path)
     looks_local = folder.exists() or path.startswith((os.sep, ".", "~")) or path.count("/") != 1

@@ -13,11 +13,11 @@ from transformers import AutoModelForSequenceClassification
 from prefine.calls.protocol import Failure
 from prefine.errors import BackendError, ConfigError
 from prefine.models.capabilities import provides
+from prefine.models.hf.architecture import positions
+from prefine.models.hf.checks import check_classifier
 from prefine.models.hf.loading import (
     Dtype,
-    check_model,
     default_device,
-    load_positions,
     load_tokenizer,
     load_weights,
     weights_fingerprint,
@@ -55,13 +55,13 @@ class RewardModel:
 
     def check_model(self) -> None:
         """Raise before any work if the folder cannot be used; loads no weights."""
-        check_model(self.path)
+        check_classifier(self.path)
 
     @torch.inference_mode()
     def scores(self, items: Sequence[Answered]) -> list[float | Failure]:
         """Return one reward per item, in order."""
         rows = [self._ids(item) for item in items]
-        limit = self.max_tokens or load_positions(self.path) or math.inf
+        limit = self.max_tokens or positions(self._model) or math.inf
         for index, row in enumerate(rows):
             if isinstance(row, list) and len(row) > limit:
                 rows[index] = Failure(

@@ -1,1 +1,1 @@
-"""Batches of token rows, and the pairs of each step."""
+"""Batches of token rows."""

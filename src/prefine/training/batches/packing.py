@@ -1,6 +1,6 @@
 """Batches of token rows: every prompt with all its completions, packed or padded.
 
-Pairs of one prompt form a group, and a completion that several pairs name is there once. Packed,
+Items of one prompt form a group, and a completion that several items name is there once. Packed,
 the groups lie one after the other in a single row of at most `tokens` positions, each prompt once
 before all its completions. Padded, every completion is a row with its own copy of the prompt, for
 models whose layers cannot share it.
@@ -15,9 +15,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from prefine.training.items import TokenizedPair
-
-Ids = tuple[int, ...]
+from prefine.training.items import Ids, TokenizedItem
 
 
 class Tree(NamedTuple):
@@ -49,20 +47,20 @@ Layout = tuple[Tree, ...]
 
 @dataclass
 class Group:
-    """Pairs that share a prompt, or a single joint pair with its two prompts.
+    """Items that share a prompt, or a single item that answers several prompts.
 
     `completions` numbers the distinct completions of each prompt. `tokens` counts the positions
     when each prompt and completion is computed once: a completion's last token is no input.
     """
 
-    pairs: list[int] = field(default_factory=list)
+    items: list[int] = field(default_factory=list)
     completions: dict[Ids, dict[Ids, int]] = field(default_factory=dict)
     tokens: int = 0
 
-    def add(self, index: int, example: TokenizedPair) -> None:
-        """Add a pair; a prompt or completion that is there already takes no room."""
-        self.pairs.append(index)
-        for prompt, completion in _sides(example):
+    def add(self, index: int, item: TokenizedItem) -> None:
+        """Add an item; a prompt or completion that is there already takes no room."""
+        self.items.append(index)
+        for prompt, completion in item.texts:
             if prompt not in self.completions:
                 self.completions[prompt] = {}
                 self.tokens += len(prompt)
@@ -85,9 +83,10 @@ class Group:
 
 
 class Span(NamedTuple):
-    """Whole groups of a `PackedBatch`: the slices of its pairs and of its scored positions."""
+    """Whole groups of a `PackedBatch`: the slices of items, completions and scored positions."""
 
-    pairs: slice
+    items: slice
+    completions: slice
     scored: slice
 
     @property
@@ -98,19 +97,20 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True)
 class PackedBatch:
-    """b pairs and S scored positions: the input of one forward pass.
+    """b items with c completions and S scored positions: the input of one forward pass.
 
     Scored texts are the completions and, if prompts are scored, each prompt from its second token
     on. `scored` holds the positions (in the flattened rows) that predict their tokens, `targets`
-    these tokens, both text after text. Each pair has k texts: chosen and rejected completion, then,
-    if scored, the prompts of both; `text_starts` and `text_lengths` say where they are in `scored`.
-    Only packed rows have `trees`. Padding needs no mask: it stands behind everything that is read,
-    and no layer looks ahead.
+    these tokens, both text after text. Item i has `counts[i]` completions, which follow those of
+    the items before it. Each completion has t texts: itself and, if scored, its prompt;
+    `text_starts` and `text_lengths` say where they are in `scored`. Only packed rows have `trees`.
+    Padding needs no mask: it stands behind everything that is read, and no layer looks ahead.
     """
 
-    pairs: Int[Tensor, " b"]
-    text_starts: Int[Tensor, "b k"]
-    text_lengths: Int[Tensor, "b k"]
+    items: Int[Tensor, " b"]
+    counts: Int[Tensor, " b"]
+    text_starts: Int[Tensor, "c t"]
+    text_lengths: Int[Tensor, "c t"]
     input_ids: Int[Tensor, "rows positions"]
     position_ids: Int[Tensor, "rows positions"]
     scored: Int[Tensor, " S"]
@@ -126,7 +126,8 @@ class PackedBatch:
     @property
     def whole_span(self) -> Span:
         """The span of all groups."""
-        return Span(slice(0, len(self.pairs)), slice(0, len(self.targets)))
+        ends = len(self.items), len(self.text_starts), len(self.targets)
+        return Span(*(slice(0, end) for end in ends))
 
     def to(self, device: torch.device) -> "PackedBatch":
         """Return the batch on another device."""
@@ -138,34 +139,35 @@ class PackedBatch:
         return replace(self, **tensors)
 
 
-def groups_of(examples: Sequence[TokenizedPair], pairs: Sequence[int], tokens: int) -> list[Group]:
-    """Group pairs by prompt, in the order of their first pair.
+def groups_of(items: Sequence[TokenizedItem], indices: Sequence[int], tokens: int) -> list[Group]:
+    """Group items by prompt, in the order of their first item.
 
-    A group takes further pairs while it has at most `tokens` positions; then another group of the
-    same prompt begins. A joint pair, whose answers are to two prompts, is a group of its own.
+    A group takes further items while it has at most `tokens` positions; then another group of the
+    same prompt begins. An item that answers several prompts is a group of its own.
     """
     groups: list[Group] = []
     by_prompt: dict[Ids, list[Group]] = {}
-    for index in pairs:
-        example = examples[index]
-        joint = example.rejected_prompt_ids is not None
-        same_prompt = [] if joint else by_prompt.setdefault(example.prompt_ids, [])
-        answers = {example.chosen_ids, example.rejected_ids}
+    for index in indices:
+        texts = items[index].texts
+        prompt = texts[0].prompt
+        several = any(text.prompt != prompt for text in texts)
+        same_prompt = [] if several else by_prompt.setdefault(prompt, [])
+        answers = {text.completion for text in texts}
         for group in same_prompt:
-            added = answers.difference(group.completions[example.prompt_ids])
+            added = answers.difference(group.completions[prompt])
             if group.tokens + sum(len(answer) - 1 for answer in added) <= tokens:
                 break
         else:
             group = Group()
             groups.append(group)
             same_prompt.append(group)
-        group.add(index, example)
+        group.add(index, items[index])
     return groups
 
 
 def pack(
-    examples: Sequence[TokenizedPair],
-    pairs: Sequence[int],
+    items: Sequence[TokenizedItem],
+    indices: Sequence[int],
     tokens: int,
     *,
     score_prompts: bool = False,
@@ -177,19 +179,19 @@ def pack(
     # First fit, longest first: a group goes into the first row that has room for it.
     rows: list[list[Group]] = []
     room: list[int] = []
-    for group in sorted(groups_of(examples, pairs, tokens), key=lambda group: -group.tokens):
+    for group in sorted(groups_of(items, indices, tokens), key=lambda group: -group.tokens):
         row = next((row for row, left in enumerate(room) if group.tokens <= left), len(rows))
         if row == len(rows):
             rows.append([])
             room.append(tokens)
         rows[row].append(group)
         room[row] -= group.tokens
-    return [_batch(examples, groups, score_prompts) for groups in rows]
+    return [_batch(items, groups, score_prompts) for groups in rows]
 
 
 def pad(
-    examples: Sequence[TokenizedPair],
-    pairs: Sequence[int],
+    items: Sequence[TokenizedItem],
+    indices: Sequence[int],
     tokens: int,
     *,
     score_prompts: bool = False,
@@ -198,17 +200,17 @@ def pad(
     batches: list[list[Group]] = []
     rows = 0
     # Longest first, so that rows of a batch are about equally long.
-    for group in sorted(groups_of(examples, pairs, tokens), key=lambda group: -group.longest):
+    for group in sorted(groups_of(items, indices, tokens), key=lambda group: -group.longest):
         rows += group.num_completions
         if not batches or rows * batches[-1][0].longest > tokens:
             batches.append([])
             rows = group.num_completions
         batches[-1].append(group)
-    return [_batch(examples, groups, score_prompts, width=groups[0].longest) for groups in batches]
+    return [_batch(items, groups, score_prompts, width=groups[0].longest) for groups in batches]
 
 
 def _batch(
-    examples: Sequence[TokenizedPair],
+    items: Sequence[TokenizedItem],
     groups: Sequence[Group],
     score_prompts: bool,
     width: int | None = None,
@@ -219,11 +221,14 @@ def _batch(
     scored: list[int] = []
     targets: list[int] = []
     trees: list[Tree] = []
-    pairs: list[list[int]] = []
-    ends = [(0, 0)]
+    numbers: list[int] = []
+    counts: list[int] = []
+    text_starts: list[list[int]] = []
+    text_lengths: list[list[int]] = []
+    ends = [(0, 0, 0)]
     for group in groups:
-        # First the group's texts, each prompt behind its completions, then its pairs, which look up
-        # where their texts are: spans end with groups, so a pair's texts are in its own group.
+        # First the group's texts, each prompt behind its completions, then its items, which look up
+        # where their texts are: spans end with groups, so an item's texts are in its own group.
         starts: dict[Ids, list[int]] = {}
         for prompt, completions in group.completions.items():
             starts[prompt] = []
@@ -251,35 +256,30 @@ def _batch(
                 starts[prompt].append(len(targets))
                 targets.extend(prompt[1:])
                 scored.extend(range(start, end - 1))
-        for index in group.pairs:
-            sides = _sides(examples[index])
-            found = [starts[prompt][group.completions[prompt][answer]] for prompt, answer in sides]
-            lengths = [len(completion) for _, completion in sides]
-            if score_prompts:
-                found += [starts[prompt][-1] for prompt, _ in sides]
-                lengths += [len(prompt) - 1 for prompt, _ in sides]
-            pairs.append([index, *found, *lengths])
-        ends.append((len(pairs), len(targets)))
-    table = torch.tensor(pairs)
-    k = 4 if score_prompts else 2
+        for index in group.items:
+            texts = items[index].texts
+            numbers.append(index)
+            counts.append(len(texts))
+            for prompt, completion in texts:
+                found = [starts[prompt][group.completions[prompt][completion]]]
+                lengths = [len(completion)]
+                if score_prompts:
+                    found.append(starts[prompt][-1])
+                    lengths.append(len(prompt) - 1)
+                text_starts.append(found)
+                text_lengths.append(lengths)
+        ends.append((len(numbers), len(text_starts), len(targets)))
     return PackedBatch(
-        pairs=table[:, 0].contiguous(),
-        text_starts=table[:, 1 : 1 + k].contiguous(),
-        text_lengths=table[:, 1 + k :].contiguous(),
+        items=torch.tensor(numbers),
+        counts=torch.tensor(counts),
+        text_starts=torch.tensor(text_starts),
+        text_lengths=torch.tensor(text_lengths),
         input_ids=torch.tensor(ids).view(-1, width or len(ids)),
         position_ids=torch.tensor(positions).view(-1, width or len(ids)),
         scored=torch.tensor(scored),
         targets=torch.tensor(targets),
         spans=tuple(Span(*map(slice, start, end)) for start, end in pairwise(ends)),
         trees=None if width else tuple(trees),
-    )
-
-
-def _sides(example: TokenizedPair) -> tuple[tuple[Ids, Ids], tuple[Ids, Ids]]:
-    """Prompt and completion of the chosen and of the rejected side."""
-    return (
-        (example.prompt_ids, example.chosen_ids),
-        (example.rejected_prompt_ids or example.prompt_ids, example.rejected_ids),
     )
 
 

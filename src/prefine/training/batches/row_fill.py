@@ -7,12 +7,12 @@ import torch
 
 from prefine.training.batches.packing import PackedBatch, groups_of
 from prefine.training.distributed.processes import gather
-from prefine.training.items import TokenizedPair
+from prefine.training.items import TokenizedItem
 
 
-def needed_positions(examples: Sequence[TokenizedPair], pairs: Sequence[int]) -> int:
-    """Positions of some pairs with each prompt and completion computed once, without padding."""
-    return sum(group.tokens for group in groups_of(examples, pairs, sys.maxsize))
+def needed_positions(items: Sequence[TokenizedItem], indices: Sequence[int]) -> int:
+    """Positions of some items with each prompt and completion computed once, without padding."""
+    return sum(group.tokens for group in groups_of(items, indices, sys.maxsize))
 
 
 class RowFill:

@@ -1,4 +1,4 @@
-"""Several processes share a training: each computes some pairs of a step, all get its gradient.
+"""Several processes share a training: each computes some items of a step, all get its gradient.
 
 They make the same exchanges in the same order (TORCH_DISTRIBUTED_DEBUG=DETAIL checks it). A
 launcher such as torchrun kills the others when one process has ended, but by then these may have
@@ -20,7 +20,7 @@ from torch import distributed as dist
 
 from prefine.errors import BackendError, ConfigError, EndedElsewhere, NumericsError
 from prefine.training.batches.packing import groups_of
-from prefine.training.items import TokenizedPair
+from prefine.training.items import TokenizedItem
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
@@ -154,18 +154,18 @@ def add_up_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
             work.wait()
 
 
-def own_pairs(examples: Sequence[TokenizedPair], pairs: Sequence[int]) -> list[int]:
-    """The pairs that this process computes: whole prompts, as they share their computation.
+def own_items(items: Sequence[TokenizedItem], indices: Sequence[int]) -> list[int]:
+    """The items that this process computes: whole prompts, as they share their computation.
 
-    The result, perhaps empty, depends on the arguments alone, not on how a process cuts its pairs
+    The result, perhaps empty, depends on the arguments alone, not on how a process cuts its items
     into batches.
     """
     if not together():
-        return list(pairs)
-    groups = groups_of(examples, pairs, sys.maxsize)
+        return list(indices)
+    groups = groups_of(items, indices, sys.maxsize)
     ranks = deal([group.tokens for group in groups], dist.get_world_size())
     local = (group for group, rank in zip(groups, ranks, strict=True) if rank == dist.get_rank())
-    return [index for group in local for index in group.pairs]
+    return [index for group in local for index in group.items]
 
 
 def deal(tokens: Sequence[int], processes: int) -> list[int]:

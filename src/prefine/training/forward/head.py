@@ -1,6 +1,6 @@
 """The output head on scored positions only, chunk by chunk: never all tokens by the vocabulary.
 
-A chunk holds whole groups of pairs, so that their loss, and with it the factor c of every token's
+A chunk holds whole groups of items, so that their loss, and with it the factor c of every token's
 log-probability in the gradient, is known while the chunk's softmax P is still in memory. The
 gradient of c * log P[target] in the logits is c * (one-hot - P); c multiplies rows of width d,
 never of width V:
@@ -13,14 +13,14 @@ are computed twice.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from prefine.training.batches.packing import Span, join_spans
-from prefine.training.forward.layers import ComputeDtype, computing_in, patched_forward, unwrapped
+from prefine.training.forward.layers import ComputeDtype, after_layers, computing_in
 from prefine.training.forward.token_values import (
     LOGPS_ONLY,
     TokenValues,
@@ -204,10 +204,12 @@ class ModuleHead:
 
     Args:
         model: The whole model, whose layers are skipped.
+        layers: The module whose output the head reads.
         dtype: What the head computes in.
     """
 
     model: "PreTrainedModel"
+    layers: nn.Module
     dtype: ComputeDtype
 
     def positions(self) -> int:
@@ -219,7 +221,7 @@ class ModuleHead:
     ) -> TokenValues:
         """Values of one chunk, with a graph if gradients are enabled."""
         with computing_in(self.dtype, hidden.device):
-            logits = after_layers(self.model, hidden)
+            logits = after_layers(self.model, self.layers, hidden)
         logits = logits.to(torch.promote_types(hidden.dtype, torch.float32))
         logps = logits.log_softmax(-1)
         chosen = logps.gather(1, targets[:, None]).squeeze(1)
@@ -253,25 +255,25 @@ def _chunk(vocabulary: int, device: torch.device) -> int:
     return max(_LEAST_POSITIONS, workspace // (4 * vocabulary))
 
 
-def head_of(model: "PreTrainedModel", dtype: ComputeDtype = "float32") -> Head:
-    """The fastest head that computes the same as the model's own forward."""
+def head_of(model: "PreTrainedModel", layers: nn.Module, dtype: ComputeDtype = "float32") -> Head:
+    """The fastest head that computes the same as the model's own forward behind these layers."""
     layer = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     plain = type(layer) is nn.Linear and not any(
         (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks)
     )
     # An instance's own forward is what hooks of other libraries put there.
-    if plain and "forward" not in vars(layer) and (scale := _scale(model, layer)) is not None:
+    if plain and "forward" not in vars(layer) and (scale := _scale(model, layers, layer)):
         return LinearHead(layer, scale, dtype)
-    return ModuleHead(model, dtype)
+    return ModuleHead(model, layers, dtype)
 
 
 @torch.no_grad()
-def _scale(model: "PreTrainedModel", layer: nn.Linear) -> float | None:
+def _scale(model: "PreTrainedModel", layers: nn.Module, layer: nn.Linear) -> float | None:
     """The model's factor of its logits; None if it does anything else to them."""
     generator = torch.Generator().manual_seed(0)
     hidden = 10 * torch.randn(4, layer.in_features, generator=generator, dtype=torch.float64)
     hidden = hidden.to(layer.weight)
-    plain, given = layer(hidden), after_layers(model, hidden)
+    plain, given = layer(hidden), after_layers(model, layers, hidden)
     if given.shape != plain.shape:
         return None
     settings = model.config.get_text_config()
@@ -281,29 +283,6 @@ def _scale(model: "PreTrainedModel", layer: nn.Linear) -> float | None:
         if scale is not None and torch.allclose(plain * scale, given.to(plain), rtol=rtol):
             return float(scale)
     return None
-
-
-class _LayersOutput:
-    """Hidden states in place of the layers' output; whatever else a head may ask for is None."""
-
-    def __init__(self, hidden: Tensor) -> None:
-        self.last_hidden_state = hidden
-
-    def __getattr__(self, name: str) -> None:
-        return None
-
-    def __getitem__(self, index: Any) -> Any:
-        return (self.last_hidden_state,)[index]
-
-
-def after_layers(model: "PreTrainedModel", hidden: Float[Tensor, "n d"]) -> Float[Tensor, "n V"]:
-    """The logits that the model's own forward computes from the last hidden states."""
-    output = _LayersOutput(hidden[None])
-    with patched_forward(unwrapped(model).base_model, lambda *_, **__: output):
-        logits: Tensor = unwrapped(model)(
-            input_ids=torch.zeros(1, len(hidden), dtype=torch.long), use_cache=False
-        ).logits
-    return logits[0]
 
 
 def _add_product(weight: Tensor, left: Tensor, right: Tensor) -> None:

@@ -32,6 +32,99 @@ def unwrapped(model: "PreTrainedModel") -> "PreTrainedModel":
     return model if inner is None else inner()
 
 
+@torch.no_grad()
+def layers_before_head(model: "PreTrainedModel") -> nn.Module:
+    """The module whose output the head reads: the last to give hidden states before it is called.
+
+    It is not always the `base_model` of `transformers`, which some decoders never call. Where the
+    head does not give the model's own logits from that output alone, it is the whole model, and its
+    logits stand for hidden states.
+
+    Raises:
+        ConfigError: The model cannot compute text alone.
+    """
+    model = unwrapped(model)
+    head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    # A frame for each call in progress: the last module that it called and that gave hidden states.
+    frames: list[tuple[nn.Module, Tensor] | None] = [None]
+    found: list[tuple[nn.Module, Tensor]] = []
+
+    def entered(module: nn.Module, _: Any) -> None:
+        if module is head:
+            found.extend(last for last in reversed(frames) if last is not None)
+        frames.append(None)
+
+    def left(module: nn.Module, _: Any, output: Any) -> None:
+        frames.pop()
+        hidden = getattr(output, "last_hidden_state", None)
+        if hidden is not None:
+            frames[-1] = module, hidden
+
+    hooks = [
+        hook
+        for module in model.modules()
+        if module is not model
+        for hook in (
+            module.register_forward_pre_hook(entered),
+            module.register_forward_hook(left),
+        )
+    ]
+    ids = torch.zeros(1, 2, dtype=torch.long, device=next(model.parameters()).device)
+    try:
+        logits = model(input_ids=ids, **accepted(model, use_cache=False)).logits
+    except (TypeError, ValueError, AttributeError, AssertionError) as error:
+        raise ConfigError(
+            f"{type(model).__name__} cannot compute the log-probabilities of text alone "
+            f"({type(error).__name__}: {' '.join(str(error).split())[:200]}); choose another model"
+        ) from error
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not found:
+        return model
+    layers, hidden = found[0]
+    try:
+        again = after_layers(model, layers, hidden[0])
+    except (TypeError, ValueError, AttributeError, IndexError):
+        return model  # a head that reads more than the last hidden states
+    same = again.shape == logits[0].shape and torch.allclose(again, logits[0], rtol=1e-2, atol=1e-3)
+    return layers if same else model
+
+
+class _LayersOutput:
+    """Hidden states in place of the layers' output; whatever else a head may ask for is None."""
+
+    def __init__(self, hidden: Tensor) -> None:
+        self.last_hidden_state = hidden
+
+    def __getattr__(self, name: str) -> None:
+        return None
+
+    def __getitem__(self, index: Any) -> Any:
+        return (self.last_hidden_state,)[index]
+
+
+def after_layers(
+    model: "PreTrainedModel", layers: nn.Module, hidden: Float[Tensor, "n d"]
+) -> Float[Tensor, "n V"]:
+    """The logits that the model's own forward computes from what its layers gave."""
+    if layers is unwrapped(model):
+        return hidden
+    output = _LayersOutput(hidden[None])
+    ids = torch.zeros(1, len(hidden), dtype=torch.long, device=hidden.device)
+    with patched_forward(layers, lambda *_, **__: output):
+        logits: Tensor = unwrapped(model)(input_ids=ids).logits
+    return logits[0]
+
+
+def accepted(module: nn.Module, **options: Any) -> dict[str, Any]:
+    """Those of the options that a module's forward takes."""
+    taken = signature(module.forward).parameters
+    if any(one.kind is one.VAR_KEYWORD for one in taken.values()):
+        return options
+    return {name: value for name, value in options.items() if name in taken}
+
+
 def computing_in(dtype: ComputeDtype, device: torch.device) -> AbstractContextManager[Any]:
     """Compute in this dtype until the end of the block; the weights stay as they are."""
     return torch.autocast(device.type, torch.bfloat16) if dtype == "bfloat16" else nullcontext()
@@ -97,22 +190,20 @@ def layers_of(model: nn.Module, *, why: str) -> list[nn.Module]:
 
 
 @contextmanager
-def skip_unscored(
-    model: "PreTrainedModel", scored: Int[Tensor, " S"], positions: int
-) -> Iterator[None]:
+def skip_unscored(layers: nn.Module, scored: Int[Tensor, " S"], positions: int) -> Iterator[None]:
     """Skip unscored tokens in the last layer until the end of the block, backward passes included.
 
     Their last hidden states are then meaningless. A model whose layers are not called as most of
     `transformers` call theirs computes everything.
 
     Args:
-        model: One that attends to packed trees; no prompt is scored.
+        layers: Those before the head, attending to packed trees; no prompt is scored.
         scored: The positions of scored tokens; may name one twice.
         positions: The number of tokens.
     """
     scored = torch.unique(scored)
     with ExitStack() as stack:
-        if len(scored) <= _MOST_SCORED * positions and (layer := _last_layer(model)) is not None:
+        if len(scored) <= _MOST_SCORED * positions and (layer := _last_layer(layers)) is not None:
             attention, mlp = layer.self_attn, layer.mlp
             stack.enter_context(
                 patched_forward(attention, partial(attention.forward, only_scored=True))
@@ -138,14 +229,15 @@ def _mlp_of(
     return mlp(hidden, *others, **named)
 
 
-def _last_layer(model: "PreTrainedModel") -> Any | None:
+def _last_layer(layers: nn.Module) -> Any | None:
     """The last layer, if it has an attention and an MLP under their usual names."""
-    layers = getattr(model.base_model, "layers", None)
-    if not isinstance(layers, nn.ModuleList) or not layers:
+    all_layers = getattr(layers, "layers", None)
+    if not isinstance(all_layers, nn.ModuleList) or not all_layers:
         return None
-    attention, mlp = (getattr(layers[-1], name, None) for name in ("self_attn", "mlp"))
+    last = all_layers[-1]
+    attention, mlp = (getattr(last, name, None) for name in ("self_attn", "mlp"))
     if not isinstance(attention, nn.Module) or not isinstance(mlp, nn.Module):
         return None
     # `only_scored` reaches the attention function only through `**kwargs` that are handed on.
     parameters = signature(attention.forward).parameters.values()
-    return layers[-1] if any(p.kind is p.VAR_KEYWORD for p in parameters) else None
+    return last if any(p.kind is p.VAR_KEYWORD for p in parameters) else None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from prefine.errors import Interrupted
 from prefine.training.batches.packing import PackedBatch, pack, pad
@@ -18,19 +18,21 @@ from prefine.training.forward.attention.interface import attending_trees
 from prefine.training.forward.head import Coefficients, Head, head_of
 from prefine.training.forward.layers import (
     ComputeDtype,
+    accepted,
     computing_in,
+    layers_before_head,
     recomputed_layers,
     skip_unscored,
     unwrapped,
 )
 from prefine.training.forward.token_values import (
     LOGPS_ONLY,
-    PairTokens,
+    ItemTokens,
     TokenValues,
     Wanted,
-    concatenate_pairs,
+    concatenate_items,
 )
-from prefine.training.items import TokenizedPair
+from prefine.training.items import TokenizedItem
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -65,14 +67,19 @@ class Forward:
         return next(self.model.parameters()).device
 
     @cached_property
+    def layers(self) -> nn.Module:
+        """The module whose output the head reads, found when it is first needed."""
+        return layers_before_head(self.model)
+
+    @cached_property
     def head(self) -> Head:
         """The model's output head, found when it is first needed."""
-        return head_of(self.model, self.dtype)
+        return head_of(self.model, self.layers, self.dtype)
 
-    def cut(self, examples: Sequence[TokenizedPair], pairs: Sequence[int]) -> list[PackedBatch]:
-        """Cut pairs into batches of one pass each; depends on the arguments and settings alone."""
+    def cut(self, items: Sequence[TokenizedItem], indices: Sequence[int]) -> list[PackedBatch]:
+        """Cut items into batches of one pass each; depends on the arguments and settings alone."""
         return (pack if self.shared else pad)(
-            examples, pairs, self.tokens, score_prompts=self.score_prompts
+            items, indices, self.tokens, score_prompts=self.score_prompts
         )
 
     def passes(
@@ -99,14 +106,14 @@ class Forward:
         with self._prepared(batch):
             return heads.score(self.head, self._hidden(batch), batch.targets, wanted)
 
-    def pair_values(
+    def item_values(
         self,
         batches: Sequence[PackedBatch],
         wanted: Wanted = LOGPS_ONLY,
         *,
         should_stop: Callable[[], bool] | None = None,
-    ) -> tuple[Int[Tensor, " b"], PairTokens]:
-        """The pairs of this process's batches, perhaps none, and their values without gradients.
+    ) -> tuple[Int[Tensor, " b"], ItemTokens]:
+        """The items of this process's batches, perhaps none, and their values without gradients.
 
         Raises:
             Interrupted: `should_stop` became true.
@@ -114,15 +121,16 @@ class Forward:
         # A process without batches has no value that would say the dtype.
         dtype = torch.promote_types(next(self.model.parameters()).dtype, torch.float32)
         values = TokenValues.empty(torch.empty(0, dtype=dtype, device=self.device), wanted)
-        texts = 4 if self.score_prompts else 2
-        parts = [PairTokens(values, torch.empty(0, texts, dtype=torch.long))]
-        pairs = [torch.empty(0, dtype=torch.long)]
+        texts = 2 if self.score_prompts else 1
+        none = torch.empty(0, dtype=torch.long)
+        parts = [ItemTokens(values, none.view(0, texts), none)]
+        items = [none]
         for batch in self.passes(batches):
             if should_stop is not None and should_stop():
-                raise Interrupted("stopped while scoring the pairs; the same command resumes")
-            pairs.append(batch.pairs)
-            parts.append(PairTokens.of(self.values(batch, wanted), batch, batch.whole_span))
-        return torch.cat(pairs).to(self.device), concatenate_pairs(parts)
+                raise Interrupted("stopped while scoring; the same command resumes")
+            items.append(batch.items)
+            parts.append(ItemTokens.of(self.values(batch, wanted), batch, batch.whole_span))
+        return torch.cat(items).to(self.device), concatenate_items(parts)
 
     def push(
         self, batch: PackedBatch, coefficients: Coefficients, wanted: Wanted = LOGPS_ONLY
@@ -153,35 +161,37 @@ class Forward:
             recomputed_layers(model) if backward and self.gradient_checkpointing else nullcontext()
         ):
             with torch.set_grad_enabled(backward):
-                hidden = self._layers(token, token)
+                hidden = self.last_hidden(token)
             if hidden.requires_grad:
                 hidden.backward(torch.zeros_like(hidden))  # type: ignore[no-untyped-call]
 
     def _prepared(self, batch: PackedBatch, *, checkpointing: bool = False) -> ExitStack:
         """Make the model attend as this batch needs it, until the end of the block."""
-        model = unwrapped(self.model)
+        model, layers = unwrapped(self.model), self.layers
         with ExitStack() as stack:
             if batch.trees is not None:
                 stack.enter_context(attending_trees(model))
                 if not self.score_prompts:
-                    stack.enter_context(skip_unscored(model, batch.scored, batch.positions))
+                    stack.enter_context(skip_unscored(layers, batch.scored, batch.positions))
             if checkpointing:
                 stack.enter_context(recomputed_layers(model))
             return stack.pop_all()
 
     def _hidden(self, batch: PackedBatch) -> Float[Tensor, "S d"]:
         """The last hidden states at the scored positions."""
-        layout: dict[str, Any] = {} if batch.trees is None else {"trees": batch.trees}
-        hidden = self._layers(batch.input_ids, batch.position_ids, **layout)
+        # Rows of their own have the positions that the model itself counts.
+        layout: dict[str, Any] = {}
+        if batch.trees is not None:
+            layout = {"position_ids": batch.position_ids, "trees": batch.trees}
+        hidden = self.last_hidden(batch.input_ids, **layout)
         return hidden.flatten(0, 1).index_select(0, batch.scored)
 
-    def _layers(
-        self, input_ids: Tensor, position_ids: Tensor, **layout: Any
-    ) -> Float[Tensor, "rows positions d"]:
+    def last_hidden(self, input_ids: Tensor, **layout: Any) -> Float[Tensor, "rows positions d"]:
         """The last hidden states of some rows."""
+        options = accepted(self.layers, use_cache=False)
         with computing_in(self.dtype, self.device):
-            output = unwrapped(self.model).base_model(
-                input_ids=input_ids, position_ids=position_ids, use_cache=False, **layout
-            )
-        hidden: Tensor = output.last_hidden_state
+            output = self.layers(input_ids=input_ids, **options, **layout)
+        hidden: Tensor = (
+            output.logits if self.layers is unwrapped(self.model) else output.last_hidden_state
+        )
         return hidden

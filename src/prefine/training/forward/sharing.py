@@ -1,27 +1,32 @@
 """Check on the run's own first rows that a model's completions can share their prompt."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from prefine.training.forward.passes import Forward
-from prefine.training.items import TokenizedPair
+from prefine.training.items import PlainItem, Text, TokenizedItem, longest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-PAIRS = 8
-"""The number of pairs that are compared."""
+ITEMS = 8
+"""The number of items that are compared."""
 
 _POSITIONS = 512
+# Code of any model, which plain rows have just passed through, may fail so on packed ones.
+_FAILURES = (
+    *(TypeError, ValueError, AttributeError, IndexError, KeyError),
+    *(AssertionError, RuntimeError),
+)
 
 
-def why_not_shared(model: "PreTrainedModel", examples: Sequence[TokenizedPair]) -> str | None:
+def why_not_shared(model: "PreTrainedModel", examples: Sequence[TokenizedItem]) -> str | None:
     """The reason why prompts cannot be computed once for all their completions; None if they can.
 
     Compares, in the weights' own precision, the log-probabilities of packed trees with those of
@@ -31,22 +36,31 @@ def why_not_shared(model: "PreTrainedModel", examples: Sequence[TokenizedPair]) 
         model: A causal language model, dropout off.
         examples: All that will be read.
     """
-    settings = model.config.get_text_config()
-    longest = max(example.longest for example in examples)
-    if (reason := _by_position(settings, longest)) is not None:
+    if (reason := _by_position(model, max(map(longest, examples)))) is not None:
         return reason
-    # Sides of several tokens show whether one completion leaks into the next.
-    telling = sorted(
-        range(len(examples)), key=lambda i: min(len(examples[i].chosen_ids), 2), reverse=True
-    )[:PAIRS]
-    first = [_shortened(examples[index]) for index in telling]
+    # Several completions of one prompt show whether one leaks into the next, if the first has
+    # several tokens: such items first, and those of one prompt together.
+    prompts = Counter(text.prompt for example in examples for text in example.texts)
+    places = {prompt: place for place, prompt in enumerate(prompts)}
+
+    def telling(example: TokenizedItem) -> tuple[bool, bool, int]:
+        prompt, completion = example.texts[0]
+        return prompts[prompt] == 1, len(completion) == 1, places[prompt]
+
+    first = [_shortened(example) for example in sorted(examples, key=telling)[:ITEMS]]
     expected = _logps(Forward(model, shared=False), first)
     try:
         found = _logps(Forward(model, shared=True), first)
+    except torch.OutOfMemoryError:
+        raise
     except NotImplementedError as error:
         return str(error)
+    except _FAILURES as error:
+        why = " ".join(str(error).split())[:200]
+        return f"the model cannot read packed rows ({type(error).__name__}: {why})"
     difference = float((found - expected).abs().max())
-    if difference > (allowed := tolerance(model, expected)):
+    # What is no number is no difference that is allowed.
+    if not difference <= (allowed := tolerance(model, expected)):
         return (
             f"packed log-probabilities differ from plain ones by {difference:.2g} nats "
             f"(allowed: {allowed:.2g})"
@@ -54,13 +68,13 @@ def why_not_shared(model: "PreTrainedModel", examples: Sequence[TokenizedPair]) 
     return None
 
 
-def _logps(forward: Forward, examples: Sequence[TokenizedPair]) -> Float[Tensor, " T"]:
+def _logps(forward: Forward, examples: Sequence[TokenizedItem]) -> Float[Tensor, " T"]:
     """Log-probabilities of all scored tokens, in the order of the examples.
 
     All in this process: another one need not know what it raises.
     """
-    pairs, tokens = forward.pair_values(forward.cut(examples, range(len(examples))))
-    return tokens.rows(pairs.argsort()).values.logps
+    items, tokens = forward.item_values(forward.cut(examples, range(len(examples))))
+    return tokens.rows(items.argsort()).values.logps
 
 
 def tolerance(model: "PreTrainedModel", logps: Float[Tensor, " T"]) -> float:
@@ -71,16 +85,24 @@ def tolerance(model: "PreTrainedModel", logps: Float[Tensor, " T"]) -> float:
     tokens. For half precision that says nothing, so there half a nat must do, far above the
     rounding of a token.
     """
-    settings = model.config.get_text_config()
     # Layers compute parts in float32 even where the weights are float64.
     dtype = next(model.parameters()).dtype
     eps = max(torch.finfo(dtype).eps, torch.finfo(torch.float32).eps)
-    walk = math.sqrt(settings.hidden_size * settings.num_hidden_layers)
+    settings = model.config.get_text_config(decoder=True)
+    embeddings: Any = model.get_input_embeddings()
+    width = embeddings.weight.shape[1]
+    walk = math.sqrt(width * getattr(settings, "num_hidden_layers", 1))
     return min(0.5, 8 * eps * walk * max(1.0, float(logps.abs().max())))
 
 
-def _by_position(settings: object, longest: int) -> str | None:
-    """Name what depends on more of a row than on each token's own position, if anything does."""
+def _by_position(model: "PreTrainedModel", longest: int) -> str | None:
+    """Name what depends on more of a row than on each token's own position, if anything does.
+
+    Args:
+        model: The model.
+        longest: Positions of the longest row.
+    """
+    settings = model.config.get_text_config(decoder=True)
     rope = getattr(settings, "rope_parameters", None) or {}
     by_layer = rope.values() if all(isinstance(value, dict) for value in rope.values()) else [rope]
     for parameters in by_layer:
@@ -95,13 +117,9 @@ def _by_position(settings: object, longest: int) -> str | None:
     return None
 
 
-def _shortened(example: TokenizedPair) -> TokenizedPair:
+def _shortened(example: TokenizedItem) -> PlainItem:
     """The end of a long prompt and the beginnings of its completions."""
-    return replace(
-        example,
-        prompt_ids=example.prompt_ids[-_POSITIONS:],
-        rejected_prompt_ids=example.rejected_prompt_ids
-        and example.rejected_prompt_ids[-_POSITIONS:],
-        chosen_ids=example.chosen_ids[:_POSITIONS],
-        rejected_ids=example.rejected_ids[:_POSITIONS],
+    texts = (
+        Text(prompt[-_POSITIONS:], completion[:_POSITIONS]) for prompt, completion in example.texts
     )
+    return PlainItem(example.id, tuple(texts))

@@ -1,4 +1,4 @@
-"""Values that the head computes for each scored token, and the same in the order of the pairs."""
+"""Values that the head computes for each scored token, and the same in the order of the items."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -82,90 +82,105 @@ def slices(total: int, size: int) -> Iterator[slice]:
     return (slice(start, min(start + size, total)) for start in range(0, total, size))
 
 
-class SideLogps(NamedTuple):
-    """Summed log-probabilities of the two sides of B pairs, nats."""
+class ItemTokens(NamedTuple):
+    """Values of the T scored tokens of n items with C completions, item after item.
 
-    chosen: Float[Tensor, " B"]
-    rejected: Float[Tensor, " B"]
-
-
-class PairTokens(NamedTuple):
-    """Values of the T scored tokens of n pairs, pair after pair.
-
-    Each pair has its chosen completion's tokens, then the rejected one's; if prompts are scored,
-    then those of the chosen side's prompt and of the rejected side's, which are the same unless the
-    pair is joint. `lengths`, on the CPU, has the number of tokens of each of these k texts.
+    Each completion's tokens are followed by those of its prompt if prompts are scored. `counts` has
+    the completions of each item, `lengths` the tokens of the t texts of each completion; both are
+    on the CPU.
     """
 
     values: TokenValues
-    lengths: Int[Tensor, "n k"]
+    lengths: Int[Tensor, "C t"]
+    counts: Int[Tensor, " n"]
 
     @classmethod
-    def of(cls, values: TokenValues, batch: PackedBatch, span: Span) -> "PairTokens":
-        """Select the pairs of a span from the values of its scored positions."""
+    def of(cls, values: TokenValues, batch: PackedBatch, span: Span) -> "ItemTokens":
+        """Select the items of a span from the values of its scored positions."""
         index, lengths = token_index(batch, span)
         index = index.to(values.logps.device)
-        return cls(values.map(lambda column: column[index]), lengths)
+        counts = batch.counts[span.items].cpu()
+        return cls(values.map(lambda column: column[index]), lengths, counts)
 
-    def sums(self, column: Float[Tensor, " T"]) -> Float[Tensor, "n k"]:
+    def sums(self, column: Float[Tensor, " T"]) -> Float[Tensor, "C t"]:
         """Sum a column over each text, in a fixed order of additions on every device."""
         lengths = self.lengths.flatten().to(column.device)
         sums: Tensor = torch.segment_reduce(column, "sum", lengths=lengths, initial=0)
         return sums.view(self.lengths.shape)
 
-    def sides(self) -> SideLogps:
-        """Summed log-probabilities of both completions."""
-        return SideLogps(*self.sums(self.values.logps).unbind(1)[:2])
+    def logps(self) -> Float[Tensor, " C"]:
+        """Summed log-probabilities of the completions."""
+        return self.sums(self.values.logps)[:, 0]
 
-    def prompts(self) -> SideLogps:
-        """Summed log-probabilities of both sides' prompts; they must have been scored."""
-        return SideLogps(*self.sums(self.values.logps).unbind(1)[2:])
+    def mean_logps(self) -> Float[Tensor, " n"]:
+        """The mean of each item's completions."""
+        counts = self.counts.to(self.values.logps.device)
+        sums: Tensor = torch.segment_reduce(
+            self.logps().contiguous(), "sum", lengths=counts, initial=0
+        )
+        return sums / counts
 
-    def rows(self, pairs: Int[Tensor, " b"]) -> "PairTokens":
-        """Return the values of some of the pairs."""
-        pairs = pairs.cpu()
+    def prompt_logps(self) -> Float[Tensor, " C"]:
+        """Summed log-probabilities of each completion's prompt; they must have been scored."""
+        return self.sums(self.values.logps)[:, 1]
+
+    def rows(self, items: Int[Tensor, " b"]) -> "ItemTokens":
+        """Return the values of some of the items."""
+        items = items.cpu()
+        completions = completions_of(self.counts, items)
         tokens = self.lengths.sum(1)
-        index = _ranges((tokens.cumsum(0) - tokens)[pairs], tokens[pairs])
+        index = _ranges((tokens.cumsum(0) - tokens)[completions], tokens[completions])
         index = index.to(self.values.logps.device)
-        return PairTokens(self.values.map(lambda column: column[index]), self.lengths[pairs])
+        return ItemTokens(
+            self.values.map(lambda column: column[index]),
+            self.lengths[completions],
+            self.counts[items],
+        )
 
-    def padded(self, text: int) -> TokenValues:
-        """The values of text number `text` of every pair [n, longest], right-padded with 0."""
-        lengths, k = self.lengths.flatten().tolist(), self.lengths.shape[1]
+    def padded(self, completions: slice) -> TokenValues:
+        """The values of some completions [c, longest], right-padded with 0."""
+        lengths, t = self.lengths.flatten().tolist(), self.lengths.shape[1]
         return self.values.map(
             lambda column: pad_sequence(
-                list(torch.split(column, lengths))[text::k], batch_first=True
+                list(torch.split(column, lengths))[::t][completions], batch_first=True
             )
         )
 
 
-def token_index(batch: PackedBatch, span: Span) -> tuple[Int[Tensor, " T"], Int[Tensor, "b k"]]:
+def completions_of(counts: Int[Tensor, " n"], items: Int[Tensor, " b"]) -> Int[Tensor, " c"]:
+    """The indices of the completions of some items, given how many each item has."""
+    return _ranges((counts.cumsum(0) - counts)[items], counts[items])
+
+
+def token_index(batch: PackedBatch, span: Span) -> tuple[Int[Tensor, " T"], Int[Tensor, "c t"]]:
     """Return the indices of a span's tokens among its scored positions, and each text's length.
 
-    A completion that several pairs share is there once for each of them. Both are on the CPU.
+    A completion that several items share is there once for each of them. Both are on the CPU.
     """
-    starts = batch.text_starts[span.pairs].cpu() - span.scored.start
-    lengths = batch.text_lengths[span.pairs].cpu()
+    starts = batch.text_starts[span.completions].cpu() - span.scored.start
+    lengths = batch.text_lengths[span.completions].cpu()
     return _ranges(starts.flatten(), lengths.flatten()), lengths
 
 
-def concatenate_pairs(parts: Sequence[PairTokens]) -> PairTokens:
-    """Concatenate the values of several runs of pairs; there must be at least one."""
-    values, lengths = zip(*parts, strict=True)
-    return PairTokens(concatenate(values), torch.cat(lengths))
+def concatenate_items(parts: Sequence[ItemTokens]) -> ItemTokens:
+    """Concatenate the values of several runs of items; there must be at least one."""
+    values, lengths, counts = zip(*parts, strict=True)
+    return ItemTokens(concatenate(values), torch.cat(lengths), torch.cat(counts))
 
 
-def gather_pairs(
-    pairs: Int[Tensor, " b"], tokens: PairTokens
-) -> tuple[Int[Tensor, " B"], PairTokens]:
-    """Collect the pairs of all processes, by ascending index.
+def gather_items(
+    items: Int[Tensor, " b"], tokens: ItemTokens
+) -> tuple[Int[Tensor, " B"], ItemTokens]:
+    """Collect the items of all processes, by ascending index.
 
-    Every process must have the same columns, also one without pairs.
+    Every process must have the same columns, also one without items.
     """
-    every = gather(pairs)
+    every = gather(items)
     order = every.argsort()
-    lengths = gather(tokens.lengths.to(pairs.device)).cpu()
-    return every[order], PairTokens(tokens.values.map(gather), lengths).rows(order)
+    lengths, counts = (
+        gather(one.to(items.device)).cpu() for one in (tokens.lengths, tokens.counts)
+    )
+    return every[order], ItemTokens(tokens.values.map(gather), lengths, counts).rows(order)
 
 
 def _ranges(starts: Int[Tensor, " r"], lengths: Int[Tensor, " r"]) -> Int[Tensor, " t"]:

@@ -1,35 +1,55 @@
-"""The rows that training logs, their file, and the final figures over all pairs."""
+"""The rows that training logs, whatever its items are, and their file."""
 
 import math
 import os
+from collections.abc import Mapping
 from io import BufferedRandom
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import torch
-from jaxtyping import Float
-from pydantic import Field
+from pydantic import Field, SerializeAsAny
 from torch import Tensor
 
 from prefine.errors import DataError
-from prefine.losses.facts import option_of
-from prefine.losses.protocol import LossFunction, PairLogps
+from prefine.losses.protocol import LossFunction, LossInputs
 from prefine.records import Record
-from prefine.training.objective.gradient import StepTerms
-from prefine.training.objective.pair_table import PairTable
+
+if TYPE_CHECKING:
+    from prefine.training.objective.gradient import StepTerms
+    from prefine.training.objective.item_table import ItemTable
 
 QUANTILES = (0.1, 0.5, 0.9)
 
 
-class StepRow(Record):
-    """One optimizer step, before its update; the means are over the step's pairs, unweighted.
+class LoggedRow(Protocol):
+    """A row of a log; each relation between completions has its own class for each log."""
 
-    `loss`, `regularizer` (before its weight) and `objective` are weighted as in training. `margin`
-    is the difference of log-ratios, whatever score the loss optimises. `fall` is the initial minus
-    the current log-probability of the chosen answer, `token_fall` the same per token, in nats;
-    `beyond_budget` is the share of pairs whose fall, in the regularizer's own unit, exceeds its
-    delta. `tokens` counts scored tokens. `hyper_parameters` has those that change during training,
-    by their paths.
+    @property
+    def step(self) -> int:
+        """Updates made so far."""
+        ...
+
+    @property
+    def headline(self) -> str:
+        """The row in a few words."""
+        ...
+
+    def model_dump(self, *, exclude: set[str] | None = None) -> dict[str, Any]:
+        """The row's columns."""
+        ...
+
+    def model_dump_json(self) -> str:
+        """The row as a line."""
+        ...
+
+
+class LoggedStep(Record):
+    """The columns of one optimizer step that are those of every relation.
+
+    All values are from before the update. `loss`, `regularizer` (before its weight) and `objective`
+    are weighted as in training. `tokens` counts scored tokens. `hyper_parameters` has those that
+    change during training, by their paths.
     """
 
     step: int
@@ -38,57 +58,53 @@ class StepRow(Record):
     loss: float
     regularizer: float
     objective: float
-    chosen_logp: float
-    rejected_logp: float
-    chosen_change: float
-    rejected_change: float
-    margin: float
-    accuracy: float
-    fall: float
-    fall_q10: float
-    fall_q50: float
-    fall_q90: float
-    token_fall: float
-    token_fall_q10: float
-    token_fall_q50: float
-    token_fall_q90: float
-    beyond_budget: float | None
     grad_norm: float
-    pairs: int
     tokens: int
     hyper_parameters: dict[str, float] = Field(default_factory=dict)
 
 
-class FinalFigures(Record):
-    """All training pairs under the trained policy.
+class EvaluatedItems(Record):
+    """The columns of an evaluation after `step` updates that are those of every relation.
 
-    Standard errors are over pairs, None for a single one.
+    Standard errors are over items, None for a single one. `loss`, `regularizer` and `objective` are
+    weighted as in training, all items taken as one step, with the hyper-parameters of the last
+    update. The indicators are means over the tokens of the answers that training should keep
+    likely, k = 10: `top_mass` the probability of the k likeliest tokens, `top_entropy` minus the
+    sum of p log p over them, `top_entropy_renormalised` their entropy among themselves, `entropy`
+    that over the whole vocabulary, in nats.
     """
 
-    pairs: int
-    chosen_logp: float
-    rejected_logp: float
-    chosen_change: float
-    rejected_change: float
-    margin: float
-    margin_se: float | None
-    accuracy: float
-    accuracy_se: float | None
-    fall: float
-    fall_se: float | None
-    fall_q10: float
-    fall_q50: float
-    fall_q90: float
-    token_fall: float
-    token_fall_se: float | None
-    token_fall_q10: float
-    token_fall_q50: float
-    token_fall_q90: float
-    beyond_budget: float | None
+    step: int
+    loss: float
+    loss_se: float | None
+    regularizer: float
+    objective: float
+    top_mass: float
+    top_mass_se: float | None
+    top_entropy: float
+    top_entropy_se: float | None
+    top_entropy_renormalised: float
+    top_entropy_renormalised_se: float | None
+    entropy: float
+    entropy_se: float | None
+
+
+class Described(NamedTuple):
+    """Final figures in words: what the items are, and each figure's words, name and unit."""
+
+    items: str
+    full: str
+    figures: tuple[tuple[str, str, str], ...]
+
+
+class FinalRow(Record):
+    """Base of the figures at the end of a training."""
+
+    described: ClassVar[Described]
 
 
 class TrainSummary(Record):
-    """Steps, notes and final figures of a training.
+    """Steps, notes and final figures of a training on so many `items`.
 
     `resumed_from` is the step of the checkpoint that it resumed from, `stopped_by` the alarm that
     ended it before `planned_steps`. `row_fill` is needed over computed positions of its steps:
@@ -98,13 +114,13 @@ class TrainSummary(Record):
     steps: int
     planned_steps: int
     steps_per_epoch: int
-    pairs: int
+    items: int
     resumed_from: int | None
     reference_reused: bool
     stopped_by: str | None = None
     row_fill: float | None = None
     notes: tuple[str, ...]
-    final: FinalFigures
+    final: SerializeAsAny[FinalRow]
 
 
 class RowLog:
@@ -141,7 +157,7 @@ class RowLog:
         if self._handle is not None:
             self._handle.close()
 
-    def write(self, row: Record) -> None:
+    def write(self, row: LoggedRow) -> None:
         """Append a row; it can be read at once."""
         if self._handle is not None:
             self._handle.write(row.model_dump_json().encode() + b"\n")
@@ -154,87 +170,64 @@ class RowLog:
 
 
 def step_row(
-    terms: StepTerms,
+    terms: "StepTerms",
     *,
     step: int,
     epoch: int,
     learning_rate: float,
     hyper_parameters: dict[str, float],
     grad_norm: float,
-) -> StepRow:
+) -> Any:
     """The row of a step from its values before the update."""
-    logps, objective = terms.logps, terms.objective
+    logps, objective, table = terms.logps, terms.objective, terms.table
     share = logps.weight / logps.weight.sum()
     total = objective.value(terms.loss, terms.regularizer)
-    return StepRow(
-        step=step,
-        epoch=epoch,
-        learning_rate=learning_rate,
-        loss=float((terms.loss * share).sum()),
-        regularizer=float((terms.regularizer * share).sum()),
-        objective=float((total * share).sum()),
-        grad_norm=grad_norm,
-        pairs=len(terms.pairs),
-        tokens=int(logps.chosen_tokens.sum() + logps.rejected_tokens.sum()),
-        hyper_parameters=hyper_parameters,
-        **_figures(logps, terms.table, objective.regularizer),
+    return table.relation.step_row.model_validate(
+        {
+            "step": step,
+            "epoch": epoch,
+            "learning_rate": learning_rate,
+            "loss": float((terms.loss * share).sum()),
+            "regularizer": float((terms.regularizer * share).sum()),
+            "objective": float((total * share).sum()),
+            "grad_norm": grad_norm,
+            table.relation.name: len(terms.items),
+            "tokens": int(table.tokens.sum()),
+            "hyper_parameters": hyper_parameters,
+            **table.relation.figures(logps, table, objective.regularizer),
+        }
     )
 
 
 def final_figures(
-    logps: PairLogps, table: PairTable, regularizer: LossFunction | None
-) -> FinalFigures:
-    """The final figures from the trained policy's log-probabilities of all pairs."""
-    errors = {
+    logps: LossInputs, table: "ItemTable", regularizer: LossFunction | None
+) -> dict[str, Any]:
+    """The final figures from the trained policy's log-probabilities of all items."""
+    relation = table.relation
+    return {
+        relation.name: len(table.weight),
+        **relation.errors(logps),
+        **relation.figures(logps, table, regularizer),
+    }
+
+
+def standard_errors(columns: Mapping[str, Tensor]) -> dict[str, float | None]:
+    """The standard error of the mean of each column, as `NAME_se`; None for a single value."""
+    return {
         f"{name}_se": None
         if len(values) < 2
         else float(values.double().std()) / math.sqrt(len(values))
-        for name, values in _spread(logps).items()
-    }
-    return FinalFigures(pairs=len(logps.margin), **errors, **_figures(logps, table, regularizer))
-
-
-def _spread(logps: PairLogps) -> dict[str, Float[Tensor, " B"]]:
-    """The values per pair whose mean has a standard error; a margin of 0 is half accurate."""
-    margin = logps.margin
-    fall = logps.initial_chosen - logps.policy_chosen
-    return {
-        "margin": margin,
-        "accuracy": (margin > 0).to(margin.dtype) + (margin == 0).to(margin.dtype) / 2,
-        "fall": fall,
-        "token_fall": fall / logps.chosen_tokens,
+        for name, values in columns.items()
     }
 
 
-def _figures(
-    logps: PairLogps, table: PairTable, regularizer: LossFunction | None
-) -> dict[str, Any]:
-    """The figures that the rows of steps and the final ones share."""
-    spread = _spread(logps)
-    means = {
-        "chosen_logp": logps.policy_chosen,
-        "rejected_logp": logps.policy_rejected,
-        "chosen_change": logps.policy_chosen - table.initial_chosen,
-        "rejected_change": logps.policy_rejected - table.initial_rejected,
-        **spread,
-    }
-    beyond_budget = None
-    if regularizer is not None and (delta := option_of(regularizer, "delta")) is not None:
-        fall = spread["token_fall" if option_of(regularizer, "per") == "token" else "fall"]
-        beyond_budget = _mean(fall > delta)
-    return {
-        **{name: _mean(values) for name, values in means.items()},
-        **_quantiles("fall", spread["fall"]),
-        **_quantiles("token_fall", spread["token_fall"]),
-        "beyond_budget": beyond_budget,
-    }
-
-
-def _mean(values: Tensor) -> float:
+def mean(values: Tensor) -> float:
+    """The mean, added up in float64."""
     return float(values.double().mean())
 
 
-def _quantiles(name: str, values: Tensor) -> dict[str, float]:
+def quantiles(name: str, values: Tensor) -> dict[str, float]:
+    """The quantiles of a column, as `NAME_q10` and so on."""
     wanted = torch.tensor(QUANTILES, dtype=torch.float64, device=values.device)
     found = values.double().quantile(wanted).tolist()
     return {

@@ -17,15 +17,6 @@ CARD_NAME = "README.md"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 _TAG = re.compile(r"[a-z0-9][a-z0-9_-]*", re.ASCII)
 _MARK = re.compile(r"\n<!-- written by prefine, ([0-9a-f]{16}) -->\n\Z")
-# Name in the card, figure, unit.
-_FIGURES = (
-    ("margin", "margin", "nats"),
-    ("accuracy (share of pairs whose margin is positive)", "accuracy", ""),
-    ("fall of the chosen answer's log-probability", "fall", "nats"),
-    ("the same per token", "token_fall", "nats"),
-    ("change of the rejected answer's log-probability", "rejected_change", "nats"),
-    ("share of pairs beyond the budget", "beyond_budget", ""),
-)
 
 
 def model_card(
@@ -52,9 +43,9 @@ def model_card(
         adapter: Whether the folder holds an adapter and not whole weights.
         train: The resolved section `train` of the configuration.
         summary: Steps and final figures of the training.
-        dropped: How many pairs were not trained on, by reason.
+        dropped: How many items were not trained on, by reason.
         versions: Versions of prefine and the libraries.
-        datasets: Hub ids of the pairs' source; none if they did not come from the hub.
+        datasets: Hub ids of the items' source; none if they did not come from the hub.
     Returns: Markdown with a YAML header.
     """
     loss, regularizer = (_component_name(train.get(part)) for part in ("loss", "regularizer"))
@@ -87,7 +78,7 @@ def model_card(
             regularizer=regularizer,
             summary=summary,
             final=summary.final.model_dump(),
-            figures=_FIGURES,
+            described=summary.final.described,
             datasets=datasets,
             dropped=sorted(dropped.items()),
             train=_yaml(train),

@@ -1,4 +1,4 @@
-"""The exact gradient of a step: the weighted mean over its pairs, for any batches and processes.
+"""The exact gradient of a step: the weighted mean over its items, for any batches and processes.
 
 objective = sum of weight * (loss + regularizer_weight * regularizer) / sum of weight
 
@@ -14,40 +14,41 @@ from functools import partial
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from prefine.errors import NumericsError
 from prefine.losses.facts import per_pair
-from prefine.losses.protocol import PairLogps, PromptLogps, TokenLogps
-from prefine.losses.token_diff import difference_marks
+from prefine.losses.protocol import LossInputs
 from prefine.training.batches.packing import PackedBatch, Span
 from prefine.training.distributed.processes import add_up_gradients, gather
 from prefine.training.forward.passes import Forward
 from prefine.training.forward.token_values import (
     LOGPS_ONLY,
-    PairTokens,
-    SideLogps,
+    ItemTokens,
     TokenValues,
     Wanted,
-    gather_pairs,
+    completions_of,
+    gather_items,
     token_index,
 )
-from prefine.training.items import TokenizedPair
+from prefine.training.items import TokenizedItem
 from prefine.training.memory import synchronized_oom
+from prefine.training.objective.item_table import ItemTable
 from prefine.training.objective.objective import Control, Objective
-from prefine.training.objective.pair_table import PairTable, StepTotals
+from prefine.training.relations.protocol import LossExtras, StepTotals
 
 
 @dataclass(frozen=True)
 class StepTerms:
-    """The values of a step before its update, detached; its pairs are in ascending order.
+    """The values of a step before its update, detached; its items are in ascending order.
 
-    `objective` is the one that was minimised, with the hyper-parameters of this step.
+    `policy` has the log-probability of each completion; `objective` is the one that was minimised,
+    with the hyper-parameters of this step.
     """
 
-    pairs: Int[Tensor, " B"]
-    table: PairTable
-    logps: PairLogps
+    items: Int[Tensor, " B"]
+    table: ItemTable
+    policy: Float[Tensor, " C"]
+    logps: LossInputs
     loss: Float[Tensor, " B"]
     regularizer: Float[Tensor, " B"]
     objective: Objective
@@ -56,10 +57,10 @@ class StepTerms:
 def accumulate_gradients(
     forward: Forward,
     batches: Sequence[PackedBatch],
-    table: PairTable,
+    table: ItemTable,
     objective: Objective,
     *,
-    examples: Sequence[TokenizedPair],
+    examples: Sequence[TokenizedItem],
     step: int,
     mismatched: Sequence[PackedBatch] = (),
     control: Control | None = None,
@@ -72,15 +73,15 @@ def accumulate_gradients(
     Args:
         forward: The passes through the policy.
         batches: The batches of the step, or this process's share of them.
-        table: All pairs, indexed by `PackedBatch.pairs`.
+        table: All items, indexed by `PackedBatch.items`.
         objective: What is minimised.
-        examples: All examples.
+        examples: All items.
         step: Its number, for messages.
-        mismatched: The same pairs' prompts with other pairs' completions, if a loss reads them.
+        mismatched: The same items' prompts with other items' completions, if a loss reads them.
         control: Called once with the whole step's values if the objective is coupled.
 
     Raises:
-        NumericsError: A pair's loss or regularizer is not finite.
+        NumericsError: The loss or regularizer of an item is not finite.
         OutOfMemory: There is no room for a batch; `.grad` holds part of the gradient.
     """
     wanted = Wanted(sum_p2="vocabulary" in objective.needs)
@@ -97,39 +98,40 @@ def accumulate_gradients(
 def evaluate(
     forward: Forward,
     batches: Sequence[PackedBatch],
-    table: PairTable,
+    table: ItemTable,
     objective: Objective,
     *,
-    examples: Sequence[TokenizedPair],
+    examples: Sequence[TokenizedItem],
     step: int,
     top_k: int,
     mismatched: Sequence[PackedBatch] = (),
-) -> tuple[StepTerms, PairTokens]:
-    """The values of a step of these pairs, without gradients, and those of all their tokens.
+) -> tuple[StepTerms, ItemTokens]:
+    """The values of a step of these items, without gradients, and those of all their tokens.
 
     Args:
         forward: The passes through the policy.
-        batches: The batches of all pairs, or this process's share of them.
-        table: All pairs, indexed by `PackedBatch.pairs`.
+        batches: The batches of all items, or this process's share of them.
+        table: All items, indexed by `PackedBatch.items`.
         objective: What would be minimised.
-        examples: All examples.
+        examples: All items.
         step: Updates made so far, for messages.
         top_k: The number of likeliest tokens in the statistics of the next-token distributions.
-        mismatched: The same pairs' prompts with other pairs' completions, if a loss reads them.
+        mismatched: The same items' prompts with other items' completions, if a loss reads them.
 
     Raises:
-        NumericsError: A pair's loss or regularizer is not finite.
+        NumericsError: The loss or regularizer of an item is not finite.
     """
     wanted = Wanted(sum_p2="vocabulary" in objective.needs, top_k=top_k)
     run = _Step(
         forward, table, objective, examples, f"evaluation after step {step}", wanted, effect=""
     )
-    pairs, policy_tokens = run.policy_tokens(batches, wanted)
-    known, cross_logps = table.rows(pairs), run.cross_logps(mismatched)
+    items, policy_tokens = run.policy_tokens(batches, wanted)
+    known, cross_logps = table.rows(items), run.cross_logps(mismatched)
     with torch.no_grad():
-        logps = run.join(known, pairs, policy_tokens, known.totals(), cross_logps)
-        loss, regularizer = run.terms(objective, logps, pairs)
-    return StepTerms(pairs, known, logps, loss, regularizer, objective), policy_tokens
+        logps = run.join(known, items, policy_tokens, known.totals(), cross_logps)
+        loss, regularizer = run.terms(objective, logps, items)
+    terms = StepTerms(items, known, policy_tokens.logps(), logps, loss, regularizer, objective)
+    return terms, policy_tokens
 
 
 @dataclass(frozen=True)
@@ -137,50 +139,56 @@ class _Step:
     """A step; `when` names it in messages, `effect` says what a refusal left undone."""
 
     forward: Forward
-    table: PairTable
+    table: ItemTable
     objective: Objective
-    examples: Sequence[TokenizedPair]
+    examples: Sequence[TokenizedItem]
     when: str
     wanted: Wanted
     effect: str = "; no update was made"
 
     def local(self, batches: Sequence[PackedBatch]) -> StepTerms:
-        """One pass over the batches, for losses that depend on one pair at a time.
+        """One pass over the batches, for losses that depend on one item at a time.
 
-        First the pairs of the whole step are collected, because each is divided by the step's
-        totals. Then, as soon as the head has a chunk's log-probabilities, the losses of its pairs
+        First the items of the whole step are collected, because each is divided by the step's
+        totals. Then, as soon as the head has a chunk's log-probabilities, the losses of its items
         are differentiated in these and pushed back: nothing of a chunk is kept.
         """
         device = self.table.weight.device
         none = torch.empty(0, dtype=torch.long, device=device)
-        all_pairs = gather(torch.cat([none, *(batch.pairs.to(device) for batch in batches)]))
-        order = all_pairs.argsort()
-        pairs = all_pairs[order]
-        step_table = self.table.rows(pairs)
+        all_items = gather(torch.cat([none, *(batch.items.to(device) for batch in batches)]))
+        order = all_items.argsort()
+        items = all_items[order]
+        step_table = self.table.rows(items)
         step_totals, total_weight = step_table.totals(), step_table.weight.sum()
-        columns = [step_table.weight.new_empty(0, 4)]
+        policy = [step_table.weight.new_empty(0)]
+        terms = [step_table.weight.new_empty(0, 2)]
 
         def coefficients(
             batch: PackedBatch, span: Span, values: TokenValues
         ) -> Float[Tensor, " n"]:
-            chunk_pairs = batch.pairs[span.pairs]
-            known = self.table.rows(chunk_pairs.to(device))
+            chunk_items = batch.items[span.items]
+            known = self.table.rows(chunk_items)
             with torch.enable_grad():
                 leaf = values.logps.detach().requires_grad_()
-                policy_tokens = PairTokens.of(values._replace(logps=leaf), batch, span)
-                logps = self.join(known, chunk_pairs, policy_tokens, step_totals)
-                loss, regularizer = self.terms(self.objective, logps, chunk_pairs)
+                policy_tokens = ItemTokens.of(values._replace(logps=leaf), batch, span)
+                logps = self.join(known, chunk_items, policy_tokens, step_totals)
+                loss, regularizer = self.terms(self.objective, logps, chunk_items)
                 share = self.objective.value(loss, regularizer) * known.weight / total_weight
                 (gradient,) = torch.autograd.grad(share.sum(), leaf)
-            found = logps.policy_chosen, logps.policy_rejected, loss, regularizer
-            columns.append(torch.stack(found, dim=1).detach())
+            policy.append(policy_tokens.logps().detach())
+            terms.append(torch.stack((loss, regularizer), dim=1).detach())
             return gradient
 
         self._push(batches, coefficients, self.wanted)
-        # A process's columns are in the order of its batches, as its pairs were.
-        chosen, rejected, losses, regularizers = gather(torch.cat(columns))[order].unbind(1)
-        logps = step_table.join(SideLogps(chosen, rejected), step_totals)
-        return StepTerms(pairs, step_table, logps, losses, regularizers, self.objective)
+        # A process's values are in the order of its batches, as its items were.
+        losses, regularizers = gather(torch.cat(terms))[order].unbind(1)
+        counts = self.table.counts[all_items.cpu()]
+        completions = completions_of(counts, order.cpu()).to(device)
+        step_policy = gather(torch.cat(policy))[completions]
+        logps = step_table.join(step_policy, step_totals)
+        return StepTerms(
+            items, step_table, step_policy, logps, losses, regularizers, self.objective
+        )
 
     def coupled(
         self,
@@ -188,39 +196,47 @@ class _Step:
         mismatched: Sequence[PackedBatch],
         control: Control | None,
     ) -> StepTerms:
-        """Two passes over the batches, for losses in which a pair's value depends on the others.
+        """Two passes over the batches, for losses in which an item's value depends on the others.
 
         First all processes collect the log-probabilities of the whole step, and each computes the
         same loss and its derivative in every token. Then a second pass, which computes the hidden
         states again, pushes the derivatives of this process's own tokens back.
         """
-        pairs, policy_tokens = self.policy_tokens(batches, self.wanted)
-        step_table, cross_logps = self.table.rows(pairs), self.cross_logps(mismatched)
+        items, policy_tokens = self.policy_tokens(batches, self.wanted)
+        step_table, cross_logps = self.table.rows(items), self.cross_logps(mismatched)
         step_totals = step_table.totals()
-        logps = self.join(step_table, pairs, policy_tokens, step_totals, cross_logps)
+        logps = self.join(step_table, items, policy_tokens, step_totals, cross_logps)
         objective = self.objective if control is None else control(self.objective, logps)
         leaf = policy_tokens.values.logps.clone().requires_grad_()
-        with_leaf = PairTokens(policy_tokens.values._replace(logps=leaf), policy_tokens.lengths)
+        with_leaf = policy_tokens._replace(values=policy_tokens.values._replace(logps=leaf))
         loss, regularizer = self.terms(
-            objective, self.join(step_table, pairs, with_leaf, step_totals, cross_logps), pairs
+            objective, self.join(step_table, items, with_leaf, step_totals, cross_logps), items
         )
         weight = step_table.weight
         total = (objective.value(loss, regularizer) * weight).sum() / weight.sum()
         (found,) = torch.autograd.grad(total, leaf, allow_unused=True, materialize_grads=True)
-        gradient = PairTokens(TokenValues(found), policy_tokens.lengths)
+        gradient = policy_tokens._replace(values=TokenValues(found))
 
         def coefficients(
             batch: PackedBatch, span: Span, values: TokenValues
         ) -> Float[Tensor, " n"]:
-            rows = torch.searchsorted(pairs, batch.pairs[span.pairs].to(pairs.device))
+            rows = torch.searchsorted(items, batch.items[span.items].to(items.device))
             index, _ = token_index(batch, span)
-            # A completion of several pairs gets the sum of their derivatives.
+            # A completion of several items gets the sum of their derivatives.
             return torch.zeros_like(values.logps).index_put_(
                 (index.to(values.logps.device),), gradient.rows(rows).values.logps, accumulate=True
             )
 
         self._push(batches, coefficients, LOGPS_ONLY)
-        return StepTerms(pairs, step_table, logps, loss.detach(), regularizer.detach(), objective)
+        return StepTerms(
+            items,
+            step_table,
+            policy_tokens.logps(),
+            logps,
+            loss.detach(),
+            regularizer.detach(),
+            objective,
+        )
 
     def _push(
         self,
@@ -234,71 +250,47 @@ class _Step:
 
     def policy_tokens(
         self, batches: Sequence[PackedBatch], wanted: Wanted
-    ) -> tuple[Int[Tensor, " B"], PairTokens]:
-        """The pairs of all processes' batches, by ascending index, and the policy's values."""
+    ) -> tuple[Int[Tensor, " B"], ItemTokens]:
+        """The items of all processes' batches, by ascending index, and the policy's values."""
         with synchronized_oom(in_step=self.forward.in_step):
-            local = self.forward.pair_values(batches, wanted)
-        return gather_pairs(*local)
+            local = self.forward.item_values(batches, wanted)
+        return gather_items(*local)
 
     def cross_logps(self, mismatched: Sequence[PackedBatch]) -> Float[Tensor, " B"] | None:
-        """The policy's mean value of both mismatched completions, if a loss reads it."""
+        """The policy's mean value of the mismatched completions, if a loss reads it."""
         if "mismatched" not in self.objective.needs:
             return None
-        _, policy_tokens = self.policy_tokens(mismatched, LOGPS_ONLY)
-        chosen, rejected = policy_tokens.sides()
-        return (chosen + rejected) / 2
+        return self.policy_tokens(mismatched, LOGPS_ONLY)[1].mean_logps()
 
     def join(
         self,
-        table: PairTable,
-        pairs: Int[Tensor, " B"],
-        policy: PairTokens,
+        table: ItemTable,
+        items: Int[Tensor, " B"],
+        policy: ItemTokens,
         totals: StepTotals,
         cross_logps: Float[Tensor, " B"] | None = None,
-    ) -> PairLogps:
-        """The input of the objective: constants and current values of some pairs.
+    ) -> LossInputs:
+        """The input of the objective: constants and current values of some items.
 
         Args:
-            table: The constants of these pairs.
-            pairs: Their indices.
+            table: The constants of these items.
+            items: Their indices.
             policy: The policy's values of their tokens.
             totals: Those of the whole step.
             cross_logps: The policy's values of the mismatched completions.
         """
-        needs, reference = self.objective.needs, table.ref_tokens
-        tokens = prompts = None
-        if "tokens" in needs and reference is not None:
-            chosen, rejected = policy.padded(0), policy.padded(1)
-            marks = self._marks(pairs, chosen.logps) if "differences" in needs else (None, None)
-            tokens = TokenLogps(
-                policy_chosen=chosen.logps,
-                policy_rejected=rejected.logps,
-                ref_chosen=reference.padded(0).logps,
-                ref_rejected=reference.padded(1).logps,
-                chosen_log_sum_p2=chosen.log_sum_p2,
-                rejected_log_sum_p2=rejected.log_sum_p2,
-                chosen_marked=marks[0],
-                rejected_marked=marks[1],
-            )
-        if "prompt" in needs and reference is not None:
-            prompts = PromptLogps(*policy.prompts(), *reference.prompts())
-        return table.join(
-            policy.sides(), totals, mismatched=cross_logps, tokens=tokens, prompts=prompts
+        extras = LossExtras(
+            self.objective.needs,
+            [self.examples[index] for index in items.tolist()],
+            policy,
+            cross_logps,
         )
-
-    def _marks(self, pairs: Int[Tensor, " B"], like: Tensor) -> list[Float[Tensor, "B longest"]]:
-        """1 for the tokens that only this side of a pair has, of both sides, padded with 0."""
-        examples = [self.examples[index] for index in pairs.tolist()]
-        marks = [difference_marks(example.chosen_ids, example.rejected_ids) for example in examples]
-        return [
-            pad_sequence([torch.tensor(row) for row in side], batch_first=True).to(like)
-            for side in zip(*marks, strict=True)
-        ]
+        return table.join(policy.logps(), totals, extras)
 
     def terms(
-        self, objective: Objective, logps: PairLogps, pairs: Int[Tensor, " B"]
+        self, objective: Objective, logps: LossInputs, items: Int[Tensor, " B"]
     ) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
-        """Loss and regularizer of some of the step's pairs.
+        """Loss and regularizer of some of the step's items.
 
         Raises:
             NumericsError: One is not finite.
@@ -307,14 +299,15 @@ class _Step:
         bad = ~(loss.detach().isfinite() & regularizer.detach().isfinite())
         if bad.any():
             if not all(map(per_pair, objective.functions)):
-                # Value i is that of a rank. A margin is finite only if all four of its values are:
-                # name the pairs where it is not, or all.
-                culprits = ~logps.margin.isfinite()
+                # Value i is that of a rank: name the items that have a log-probability which is not
+                # finite, or all.
+                culprits = ~logps.finite()
                 bad = culprits if culprits.any() else torch.ones_like(bad)
-            ids = [self.examples[index].id for index in pairs[bad.to(pairs.device)].tolist()]
+            found = [self.examples[index] for index in items[bad.to(items.device)].tolist()]
+            words = f"{found[0].word}s"
             raise NumericsError(
-                f"{self.when}: the loss of {len(ids)} of {len(bad)} pairs is not finite"
-                f"{self.effect}. Pairs: {', '.join(ids[:8])}. Lower the learning rate, or look at "
-                "these pairs"
+                f"{self.when}: the loss of {len(found)} of {len(bad)} {words} is not finite"
+                f"{self.effect}. {words.capitalize()}: {', '.join(one.id for one in found[:8])}. "
+                f"Lower the learning rate, or look at these {words}"
             )
         return loss, regularizer

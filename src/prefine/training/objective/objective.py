@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from prefine.losses.facts import bare, kind_of, needs_of, nested_options, options_of, parts_of
-from prefine.losses.protocol import Controller, LossFunction, LossKind, Need, PairLogps
+from prefine.losses.protocol import Controller, LossFunction, LossInputs, LossKind, Need
 from prefine.schedules import Schedule
 
 
@@ -37,15 +37,15 @@ class Objective:
         """The values that the functions read beyond the policy's."""
         return frozenset[Need]().union(*map(needs_of, self.functions))
 
-    def terms(self, logps: PairLogps) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
-        """Loss and regularizer (unweighted) per pair, nats."""
+    def terms(self, logps: LossInputs) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
+        """Loss and regularizer (unweighted) per item, nats."""
         loss = self.loss(logps)
         return loss, torch.zeros_like(loss) if self.regularizer is None else self.regularizer(logps)
 
     def value(
         self, loss: Float[Tensor, " B"], regularizer: Float[Tensor, " B"]
     ) -> Float[Tensor, " B"]:
-        """The minimised value per pair."""
+        """The minimised value per item."""
         # Not `loss + 0 * regularizer`: with weight 0 the run is the run without a regularizer, to
         # the bit.
         return (
@@ -63,7 +63,7 @@ class Objective:
 Change = Callable[[str, dict[str, Any]], dict[str, Any]]
 """Given a loss's path, such as `loss.losses.1`, and its options: its new options."""
 
-Control = Callable[[Objective, PairLogps], Objective]
+Control = Callable[[Objective, LossInputs], Objective]
 """Adapts an objective to the values of the whole step, see `HyperparameterController.control`."""
 
 
@@ -109,7 +109,7 @@ class HyperparameterController:
             regularizer_weight=number(self._configured.regularizer_weight),
         )
 
-    def control(self, objective: Objective, logps: PairLogps) -> Objective:
+    def control(self, objective: Objective, logps: LossInputs) -> Objective:
         """Adapt the objective to the values of the whole step; called once per step."""
 
         def adapt(path: str, options: dict[str, Any]) -> dict[str, Any]:

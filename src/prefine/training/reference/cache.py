@@ -15,8 +15,8 @@ from prefine.atomic import write_atomically
 from prefine.records import content_hash
 from prefine.training.distributed.processes import from_main, is_main
 from prefine.training.forward.passes import Forward
-from prefine.training.forward.token_values import PairTokens, TokenValues, concatenate_pairs, slices
-from prefine.training.items import TokenizedPair
+from prefine.training.forward.token_values import ItemTokens, TokenValues, concatenate_items, slices
+from prefine.training.items import TokenizedItem
 from prefine.training.reference.scoring import score_tokens
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ _VOLATILE = {
 class ReferenceCache:
     """Token log-probabilities in a folder, shared by all trainings that ask the same.
 
-    Pairs are scored and kept in parts of 256, each whole or not at all: an interrupted pass
+    Items are scored and kept in parts of 256, each whole or not at all: an interrupted pass
     resumes after its last part, and the values read are to the bit those that would be computed.
     A part's path has the hash of the weights, of how they compute (dtype, batch limit) and of the
     token ids.
@@ -52,23 +52,21 @@ class ReferenceCache:
     should_stop: Callable[[], bool] | None = None
     reused: bool = True
 
-    def tokens(self, forward: Forward, examples: Sequence[TokenizedPair]) -> PairTokens:
+    def tokens(self, forward: Forward, examples: Sequence[TokenizedItem]) -> ItemTokens:
         """Return the values of `score_tokens`, read where they are kept and computed elsewhere."""
         settings = content_hash(
             weights_fingerprint(forward.model),
             forward.dtype,
             forward.shared,
             forward.tokens,
-            forward.score_prompts,
+            # Each prompt once stood behind all of its pair's completions.
+            "behind each completion" if forward.score_prompts else False,
         )
-        parts: list[PairTokens] = []
+        parts: list[ItemTokens] = []
         for part in slices(len(examples), _PART):
             file = self.folder / settings[:16] / f"{_ids_hash(examples[part])}.safetensors"
             if from_main(file.is_file()):
-                stored = load_file(file)
-                parts.append(
-                    PairTokens(TokenValues(stored["logps"].to(forward.device)), stored["lengths"])
-                )
+                parts.append(_load(file, forward, examples[part]))
                 continue
             self.reused = False
             limit = forward.tokens
@@ -81,7 +79,7 @@ class ReferenceCache:
             # A value that is not finite ends this training; kept, it would end every later one.
             if is_main() and bool(scored.values.logps.isfinite().all()):
                 _keep(scored, file)
-        return concatenate_pairs(parts)
+        return concatenate_items(parts)
 
 
 def weights_fingerprint(model: "PreTrainedModel") -> str:
@@ -94,24 +92,41 @@ def weights_fingerprint(model: "PreTrainedModel") -> str:
     return digest.hexdigest()
 
 
-def _keep(tokens: PairTokens, file: Path) -> None:
-    tensors = {"logps": tokens.values.logps.cpu(), "lengths": tokens.lengths}
+def _keep(tokens: ItemTokens, file: Path) -> None:
+    counts, lengths = tokens.counts, tokens.lengths
+    if bool((counts == counts[0]).all()):
+        # A row for each item, as pairs have always been kept.
+        lengths = lengths.view(len(counts), -1)
+    tensors = {"logps": tokens.values.logps.cpu(), "lengths": lengths}
     write_atomically(file, lambda temporary: save_file(tensors, temporary))
 
 
-def _ids_hash(examples: Sequence[TokenizedPair]) -> str:
+def _load(file: Path, forward: Forward, examples: Sequence[TokenizedItem]) -> ItemTokens:
+    stored = load_file(file)
+    return ItemTokens(
+        TokenValues(stored["logps"].to(forward.device)),
+        stored["lengths"].view(-1, 2 if forward.score_prompts else 1),
+        torch.tensor([len(example.texts) for example in examples]),
+    )
+
+
+def _ids_hash(examples: Sequence[TokenizedItem]) -> str:
     """Hash of all token ids, and of which of them are scored."""
     digest = hashlib.sha256()
     for example in examples:
-        for ids in (
-            example.prompt_ids,
-            example.chosen_ids,
-            example.rejected_ids,
-            example.rejected_prompt_ids,
-        ):
-            digest.update(
-                b"none"
-                if ids is None
-                else b"%d:" % len(ids) + np.asarray(ids, dtype="<i8").tobytes()
-            )
+        texts = example.texts
+        if len(texts) != 2:
+            digest.update(b"completions %d:" % len(texts))
+        prompt, *others = (text.prompt for text in texts)
+        for ids in (prompt, *(text.completion for text in texts)):
+            digest.update(_bytes(ids))
+        if all(other == prompt for other in others):
+            digest.update(b"none")
+        else:
+            for other in others:
+                digest.update(_bytes(other))
     return digest.hexdigest()[:32]
+
+
+def _bytes(ids: Sequence[int]) -> bytes:
+    return b"%d:" % len(ids) + np.asarray(ids, dtype="<i8").tobytes()

@@ -1,24 +1,30 @@
-"""Before the first step: models made ready, and the pairs with their reference values."""
+"""Before the first step: models made ready, and items with their reference values."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from prefine.config.sections import TrainConfig
 from prefine.errors import ConfigError, NumericsError
 from prefine.losses.protocol import Need
+from prefine.models.hf.architecture import freeze_other_parts, positions
 from prefine.training.batches.packing import PackedBatch
-from prefine.training.cross_prompt import cross_prompt_pairs
-from prefine.training.distributed.processes import own_pairs
+from prefine.training.cross_prompt import cross_prompt_items
+from prefine.training.distributed.processes import own_items
+from prefine.training.forward.causal import check_causal
 from prefine.training.forward.layers import ComputeDtype
 from prefine.training.forward.passes import Forward
 from prefine.training.forward.sharing import why_not_shared
-from prefine.training.items import TokenizedPair
+from prefine.training.forward.token_values import ItemTokens
+from prefine.training.items import PlainItem, TokenizedItem, longest
 from prefine.training.memory import retry_smaller_batches
-from prefine.training.objective.pair_table import PairTable
+from prefine.training.objective.item_table import INITIAL, REFERENCE, ItemTable
 from prefine.training.reference.cache import ReferenceCache
+from prefine.training.relations.protocol import Relation
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -35,56 +41,62 @@ _TOLERANCE: dict[torch.dtype, float] = {
 
 
 @dataclass(frozen=True)
-class PreparedPairs:
-    """Pairs with their values under the initial policy and the reference.
+class PreparedItems:
+    """Items with their values under the initial policy and the references.
 
     Args:
-        examples: The pairs.
-        cross_prompt: Their prompts with other pairs' completions; empty if no loss reads them.
+        examples: The items.
+        cross_prompt: Their prompts with other items' completions; empty if no loss reads them.
         table: Their values, to be joined with the policy's current ones.
         forward: The passes through the policy.
     """
 
-    examples: Sequence[TokenizedPair]
-    cross_prompt: Sequence[TokenizedPair]
-    table: PairTable
+    examples: Sequence[TokenizedItem]
+    cross_prompt: Sequence[TokenizedItem]
+    table: ItemTable
     forward: Forward
 
     @property
-    def read(self) -> list[Sequence[TokenizedPair]]:
+    def read(self) -> list[Sequence[TokenizedItem]]:
         """The sets of examples that a step reads."""
         return [self.examples, self.cross_prompt] if self.cross_prompt else [self.examples]
 
-    def cut(self, pairs: Sequence[int]) -> tuple[Batches, Batches]:
-        """This process's batches of some pairs, and of the same ones across prompts."""
+    def cut(self, indices: Sequence[int]) -> tuple[Batches, Batches]:
+        """This process's batches of some items, and of the same ones across prompts."""
         batches, *cross_prompt = (
-            self.forward.cut(some, own_pairs(some, pairs)) for some in self.read
+            self.forward.cut(some, own_items(some, indices)) for some in self.read
         )
         return batches, cross_prompt[0] if cross_prompt else []
 
     def retry_smaller(
         self,
         attempt: Callable[[], Result],
-        pairs: Sequence[int],
+        indices: Sequence[int],
         *,
         on_retry: Callable[[], None] = lambda: None,
     ) -> Result:
-        """Return the result of `attempt` on some pairs, see `retry_smaller_batches`."""
+        """Return the result of `attempt` on some items, see `retry_smaller_batches`."""
 
         def cut() -> Batches:
-            return [batch for some in self.read for batch in self.forward.cut(some, pairs)]
+            return [batch for some in self.read for batch in self.forward.cut(some, indices)]
 
         return retry_smaller_batches(attempt, self.forward, cut, self.examples, on_retry=on_retry)
 
 
 def forward_of(
     model: "PreTrainedModel",
-    examples: Sequence[TokenizedPair],
+    examples: Sequence[TokenizedItem],
     config: TrainConfig,
     *,
     score_prompts: bool = False,
 ) -> tuple[Forward, tuple[str, ...]]:
-    """The passes through a model, and a note if prompts are not shared though they should be."""
+    """The passes through a model, and a note if prompts are not shared though they should be.
+
+    Raises:
+        ConfigError: The model is not causal, or cannot compute text alone.
+    """
+    plain = Forward(model, shared=False)
+    check_causal(plain, plain.cut(examples, [0])[0])
     off = config.sharing == "off"
     reason = None if off else why_not_shared(model, examples)
     forward = Forward(
@@ -101,12 +113,14 @@ def forward_of(
 
 
 def prepare_model(
-    model: "PreTrainedModel", examples: Sequence[TokenizedPair], config: TrainConfig
+    model: "PreTrainedModel", examples: Sequence[TokenizedItem], config: TrainConfig
 ) -> None:
     """Convert to float32 master weights (float64 stays) and switch dropout off.
 
+    What text does not pass through, such as a vision tower, is frozen.
+
     Raises:
-        ConfigError: A pair is longer than the model reads.
+        ConfigError: An item is longer than the model reads.
     """
     # Frozen weights that the layers round anyway stay as they were stored, which halves their
     # memory.
@@ -114,65 +128,66 @@ def prepare_model(
     if not frozen and next(model.parameters()).dtype != torch.float64:
         model.float()  # type: ignore[no-untyped-call]
     model.eval()  # type: ignore[no-untyped-call]
-    limit = getattr(model.config, "max_position_embeddings", None)
-    longest = max(examples, key=lambda example: example.longest)
-    if limit is not None and longest.longest > limit:
+    freeze_other_parts(model)
+    limit = positions(model)
+    largest = max(examples, key=longest)
+    if limit is not None and longest(largest) > limit:
         raise ConfigError(
-            f"pair {longest.id} takes {longest.longest} positions, the model reads {limit}; "
+            f"{largest.word} {largest.id} takes {longest(largest)} positions, the model reads "
+            f"{limit}; "
             "lower train.max_prompt_tokens or train.max_completion_tokens"
         )
 
 
-def prepare_pairs(
-    examples: Sequence[TokenizedPair],
-    forward: Forward,
-    ref_model: "PreTrainedModel | None",
+def prepare_items(
+    relation: Relation,
+    examples: Sequence[TokenizedItem],
+    forwards: Mapping[str, Forward],
     config: TrainConfig,
     needs: frozenset[Need],
     cache: ReferenceCache,
-) -> PreparedPairs:
-    """Score pairs under the initial policy and the reference.
+) -> PreparedItems:
+    """Score items under the initial policy and the references.
 
     Args:
-        examples: The pairs.
-        forward: The passes through the policy, with its initial weights.
-        ref_model: The reference; None is the initial policy.
+        relation: What the items are.
+        examples: The items.
+        forwards: The passes through fixed models by name: "initial" is the policy with its initial
+            weights; without one called "reference", that is the reference, too.
         config: The settings.
         needs: The values that the loss and the regularizer read.
         cache: Where values are looked up and kept.
     """
-    initial = reference = cache.tokens(forward, examples)
-    ref_forward = forward
-    if ref_model is not None:
-        prepare_model(ref_model, examples, config)
-        ref_forward, _ = forward_of(
-            ref_model, examples, config, score_prompts=forward.score_prompts
-        )
-        reference = cache.tokens(ref_forward, examples)
-        reference = reference._replace(
-            values=reference.values.map(lambda column: column.to(initial.values.logps))
-        )
-    cross_prompt: list[TokenizedPair] = []
-    cross_logps = None
+    initial = cache.tokens(forwards[INITIAL], examples)
+    like = initial.values.logps
+
+    def tokens_of(forward: Forward) -> ItemTokens:
+        found = cache.tokens(forward, examples)
+        return found._replace(values=found.values.map(lambda column: column.to(like)))
+
+    tokens = {INITIAL: initial}
+    tokens |= {name: tokens_of(one) for name, one in forwards.items() if name != INITIAL}
+    reference = REFERENCE if REFERENCE in forwards else INITIAL
+    cross_prompt: list[PlainItem] = []
+    cross_ref = None
     if "mismatched" in needs:
-        cross_prompt = cross_prompt_pairs(examples)
-        for read in (forward, ref_forward):
-            prepare_model(read.model, cross_prompt, config)
-        sides = cache.tokens(ref_forward, cross_prompt).sides()
-        cross_logps = ((sides.chosen + sides.rejected) / 2).to(initial.values.logps)
-    table = PairTable.of(
+        cross_prompt = cross_prompt_items(examples)
+        for name in (INITIAL, reference):
+            prepare_model(forwards[name].model, cross_prompt, config)
+        cross_ref = cache.tokens(forwards[reference], cross_prompt).mean_logps().to(like)
+    table = ItemTable.of(
+        relation,
         examples,
-        initial=initial.sides(),
-        reference=reference.sides(),
-        mismatched_ref=cross_logps,
-        ref_tokens=reference if needs & {"tokens", "prompt"} else None,
+        {name: found.logps() for name, found in tokens.items()},
+        cross_ref=cross_ref,
+        ref_tokens=tokens[reference] if needs & {"tokens", "prompt"} else None,
     )
-    return PreparedPairs(examples, cross_prompt, table, forward)
+    return PreparedItems(examples, cross_prompt, table, forwards[INITIAL])
 
 
 def check_start(
-    margin: torch.Tensor,
-    tokens: torch.Tensor,
+    table: ItemTable,
+    policy: Float[Tensor, " C"],
     ids: Sequence[str],
     *,
     dtype: ComputeDtype = "float32",
@@ -180,20 +195,25 @@ def check_start(
     """Check that a policy that is its own reference has margin 0 before its first update.
 
     Args:
-        margin: Margins of the first step's pairs [B], nats.
-        tokens: Scored tokens of both sides [B].
-        ids: Their pair ids.
+        table: The first step's items.
+        policy: The policy's log-probabilities of their completions.
+        ids: The items' ids.
         dtype: The dtype that the layers compute in.
 
     Raises:
-        NumericsError: A margin is too large: the reference was scored with other weights, tokens or
-            arithmetic.
+        NumericsError: Two log-ratios of an item are too far apart, or a lone one too far from 0:
+            the reference was scored with other weights, tokens or arithmetic.
     """
+    counts = table.counts.tolist()
+    logratios = torch.split(policy - table.references[REFERENCE], counts)
+    margin = torch.stack([one.max() - one.min() if len(one) > 1 else one[0] for one in logratios])
+    tokens = torch.stack([one.sum() for one in torch.split(table.tokens, counts)])
     tolerance = _TOLERANCE[torch.bfloat16 if dtype == "bfloat16" else margin.dtype] * tokens
     bad = (~(margin.abs() <= tolerance)).nonzero().flatten().tolist()
     if bad:
         worst = float(margin[bad].abs().max())
+        words = table.relation.name
         raise NumericsError(
-            f"step 1: the policy is its own reference, yet {len(bad)} pairs have a margin that is "
-            f"not 0 (up to {worst:.3g} nats); pairs: {', '.join(ids[i] for i in bad[:8])}"
+            f"step 1: the policy is its own reference, yet {len(bad)} {words} have a margin that "
+            f"is not 0 (up to {worst:.3g} nats); {words}: {', '.join(ids[i] for i in bad[:8])}"
         )

@@ -126,12 +126,21 @@ def tree_by_tree_attention(
 def attending_trees(model: "PreTrainedModel") -> Iterator[None]:
     """Let the model attend to packed trees until the end of the block."""
     _register()
-    before = model.config._attn_implementation
-    model.set_attn_implementation(TREE)
+    # Put back one by one: parts of a model, such as a vision tower, may have attentions of their
+    # own, and a model that cannot be set leaves some of them set.
+    before = [(part, part._attn_implementation_internal) for part in _configurations(model)]
     try:
+        model.set_attn_implementation(TREE)
         yield
     finally:
-        model.set_attn_implementation(before)
+        for part, implementation in before:
+            part._attn_implementation_internal = implementation
+
+
+def _configurations(model: nn.Module) -> list[Any]:
+    """The configurations of a model and its parts."""
+    found = [getattr(module, "config", None) for module in model.modules()]
+    return [config for config in found if hasattr(config, "_attn_implementation_internal")]
 
 
 @cache

@@ -1,27 +1,15 @@
 """Check that the pairs state what the loss and the regularizer read of them."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from prefine.config.sections import TrainConfig
 from prefine.errors import ConfigError, DataError
-from prefine.losses.facts import bare, needs_of, per_pair
-from prefine.losses.protocol import LossFunction
+from prefine.losses.facts import needs_of, per_pair
 from prefine.records import PreferencePair
-from prefine.training.items import TokenizedPair
+from prefine.training.relations.protocol import NamedLosses
 
-NamedLosses = Sequence[tuple[str, LossFunction]]
-"""Loss and regularizer, each with its config path and name for messages: "train.loss 'dpo'"."""
-
-
-def configured_losses(settings: TrainConfig) -> NamedLosses:
-    """Loss and regularizer of a configuration, bound."""
-    named = [
-        (f"train.loss {settings.loss.name!r}", settings.loss.resolve("loss", where="train.loss"))
-    ]
-    if (regularizer := settings.regularizer) is not None:
-        function = regularizer.resolve("regularizer", where="train.regularizer")
-        named.append((f"train.regularizer {regularizer.name!r}", function))
-    return named
+if TYPE_CHECKING:
+    from prefine.training.relations.pairs import TokenizedPair
 
 
 class LossInputCheck:
@@ -41,7 +29,7 @@ class LossInputCheck:
         self._prompts: set[object] = set()
         self._pairs = self._without_probability = 0
 
-    def add(self, pair: PreferencePair | TokenizedPair, prompt: object, *, where: str) -> None:
+    def add(self, pair: "PreferencePair | TokenizedPair", prompt: object, *, where: str) -> None:
         """Check the next pair.
 
         Args:
@@ -103,18 +91,16 @@ class LossInputCheck:
         )
 
 
-def check_examples(
-    functions: Sequence[LossFunction], examples: Sequence[TokenizedPair], *, what: str = "pairs"
+def check_pairs(
+    losses: NamedLosses, pairs: "Sequence[TokenizedPair]", *, what: str = "pairs"
 ) -> tuple[str, ...]:
-    """Notes on examples that lack what the functions read; `what` they are is for messages.
+    """Notes on pairs that lack what the losses read; `what` they are is for messages.
 
     Raises:
         DataError: A pair does not state what is read, or all have one prompt and others are read.
         ConfigError: Pairs have different weights, and a function sorts the pairs of a step.
     """
-    check = LossInputCheck(
-        [(f"the loss {bare(function).__name__!r}", function) for function in functions]
-    )
-    for example in examples:
-        check.add(example, example.prompt_ids, where=f"pair {example.id}")
+    check = LossInputCheck(losses)
+    for pair in pairs:
+        check.add(pair, pair.prompt_ids, where=f"pair {pair.id}")
     return check.finish(what)

@@ -1,0 +1,1 @@
+"""Losses of lists: several answers to a prompt, in an order; one file a loss."""

@@ -1,0 +1,1 @@
+"""Losses of labelled answers: single ones, good or bad; one file a loss."""

@@ -1,0 +1,78 @@
+"""Checks of model folders before any work; they load no weights."""
+
+from pathlib import Path
+from typing import Any
+
+from prefine.chat import stop_token_id
+from prefine.errors import BackendError, ConfigError
+from prefine.models.hf.adapters import base_of
+from prefine.models.hf.architecture import linear_layers, load_config, skeleton
+from prefine.models.hf.loading import (
+    check_folder,
+    load_generation_config,
+    load_tokenizer,
+    vocabulary,
+)
+
+
+def check_model(path: str, chat_template: str | None = None) -> None:
+    """Check that a folder has a causal language model and a matching tokenizer.
+
+    Args:
+        path: The folder or hub id.
+        chat_template: As `load_tokenizer` takes it.
+
+    Raises:
+        BackendError: A file is missing or damaged.
+        ConfigError: It is another kind of model, or model and tokenizer do not go together.
+    """
+    _check_files(path)
+    rows = vocabulary(path)
+    tokenizer = load_tokenizer(path, chat_template)
+    _check_vocabulary(path, tokenizer, rows)
+    stop = stop_token_id(tokenizer, load_generation_config(path))
+    if stop >= rows:
+        raise ConfigError(
+            f"{path}: the token that ends an answer ({stop}) is outside the model's vocabulary of "
+            f"{rows}; set eos_token in tokenizer_config.json to one of its tokens"
+        )
+
+
+def check_classifier(path: str) -> None:
+    """Check the files of a sequence classifier.
+
+    Raises:
+        BackendError: A file is missing or damaged.
+        ConfigError: Model and tokenizer do not go together.
+    """
+    _check_files(path)
+    rows = getattr(load_config(path).get_text_config(), "vocab_size", None)
+    _check_vocabulary(path, load_tokenizer(path), rows)
+
+
+def layer_names(path: str) -> list[str]:
+    """Return the names of the layers of a model that can carry an adapter."""
+    return linear_layers(skeleton(path))
+
+
+def _check_files(path: str) -> None:
+    base = base_of(path) or path
+    try:
+        check_folder(base, ("config.json",), "model")
+        if Path(base).is_dir():
+            check_folder(base, ("*.safetensors",), "weights")
+    except BackendError as error:
+        if base == path:
+            raise
+        raise BackendError(f"{path}: its base model is not usable: {error}") from error
+
+
+def _check_vocabulary(path: str, tokenizer: Any, rows: int | None) -> None:
+    largest = max(tokenizer.get_vocab().values(), default=0)
+    if rows is not None and largest >= rows:
+        name = tokenizer.convert_ids_to_tokens(largest)
+        raise ConfigError(
+            f"{path}: the tokenizer has tokens up to {largest} ({name!r}), the model an embedding "
+            f"for {rows}; give the folder of the tokenizer that belongs to it, or enlarge the "
+            f"model once with model.resize_token_embeddings({largest + 1})"
+        )

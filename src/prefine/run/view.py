@@ -1,0 +1,154 @@
+"""A run folder as it is read: without a lock, finished or while another process works on it.
+
+Every file is replaced whole or grows line by line, so a reader never sees half a row; it may see
+more rows of one table than of another. Nothing is written, and the journal is not opened.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from prefine.errors import ConfigError, DataError
+from prefine.records import (
+    Completion,
+    Judgment,
+    LabelledCompletion,
+    Manifest,
+    PreferenceList,
+    PreferencePair,
+    Prompt,
+    Ranking,
+    Score,
+)
+from prefine.run.manifests import read_config, read_manifests
+from prefine.run.rows import (
+    TableRow,
+    grouped_completions,
+    judgment_of,
+    label_of,
+    list_of,
+    pair_of,
+    ranking_of,
+)
+from prefine.run.tables import read_part
+
+JUDGMENTS = "judgments"
+"""The table of what judges said while ranking; below `evaluation/`, of what they said there."""
+EVALUATION_JUDGMENTS = f"evaluation/{JUDGMENTS}"
+
+
+class RunView:
+    """The tables and logs of a run folder, read anew at every call.
+
+    A table that no stage has written yet has no rows.
+
+    Args:
+        path: The folder.
+
+    Raises:
+        ConfigError: It is no run folder.
+        DataError: Its configuration is damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if not (path / "config.json").is_file():
+            raise ConfigError(f"{path}: there is no run here (no config.json); name a run folder")
+        read_config(path)
+
+    def config(self) -> dict[str, Any]:
+        """The configuration with its defaults."""
+        return read_config(self.path)
+
+    def manifests(self) -> dict[str, Manifest]:
+        """The manifests of the stages that have begun."""
+        return read_manifests(self.path)
+
+    def completions(self, table: str = "completions") -> Iterator[tuple[Prompt, list[Completion]]]:
+        """Each prompt with its completions.
+
+        Args:
+            table: Or those of an evaluation: "evaluation/baseline", "evaluation/trained".
+        """
+        for rows in self._parts(table):
+            yield from grouped_completions(rows)
+
+    def prompts(self) -> Iterator[Prompt]:
+        """The prompts that have completions."""
+        return (prompt for prompt, _ in self.completions())
+
+    def judgments(self, table: str = JUDGMENTS) -> Iterator[Judgment]:
+        """The comparisons of judges, in the order in which each prompt's were asked.
+
+        Args:
+            table: `JUDGMENTS` of the ranking, or `EVALUATION_JUDGMENTS`.
+        """
+        return (one for one in self._answers(table) if isinstance(one, Judgment))
+
+    def ratings(self) -> Iterator[Score]:
+        """The ratings of scorers, for strategies that ask for them."""
+        return (one for one in self._answers(JUDGMENTS) if isinstance(one, Score))
+
+    def rankings(self) -> Iterator[Ranking]:
+        """The rankings."""
+        return (ranking_of(row) for rows in self._parts("rankings") for row in rows)
+
+    def pairs(self, table: str = "pairs") -> Iterator[PreferencePair]:
+        """The pairs that are trained on.
+
+        Args:
+            table: Or "heldout_pairs".
+        """
+        return (pair_of(row) for rows in self._parts(table) for row in rows)
+
+    def lists(self, table: str = "lists") -> Iterator[PreferenceList]:
+        """The lists that are trained on.
+
+        Args:
+            table: Or "heldout_lists".
+        """
+        return (list_of(row) for rows in self._parts(table) for row in rows)
+
+    def labels(self, table: str = "labels") -> Iterator[LabelledCompletion]:
+        """The labelled answers that are trained on.
+
+        Args:
+            table: Or "heldout_labels".
+        """
+        return (label_of(row) for rows in self._parts(table) for row in rows)
+
+    def outcomes(self) -> list[dict[str, Any]]:
+        """Each evaluation prompt with both answers, P(after is better) and gold scores."""
+        return self.log("evaluation/outcomes.jsonl")
+
+    def log(self, name: str = "train_log.jsonl") -> list[dict[str, Any]]:
+        """The whole rows of a log; a row that is being written is left out.
+
+        Args:
+            name: Or "eval_log.jsonl", the log of the held-out pairs.
+        """
+        try:
+            text = (self.path / name).read_bytes()
+        except FileNotFoundError:
+            return []
+        return [json.loads(line) for line in text[: text.rfind(b"\n") + 1].splitlines()]
+
+    def json(self, name: str) -> Any:
+        """The value of a JSON file, such as metrics.json or train_final.json; None without it."""
+        try:
+            return json.loads((self.path / name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+
+    def _answers(self, table: str) -> Iterator[Judgment | Score]:
+        return (judgment_of(row) for rows in self._parts(table) for row in rows)
+
+    def _parts(self, table: str) -> Iterator[list[TableRow]]:
+        for path in sorted((self.path / table).glob("part-*.parquet")):
+            try:
+                yield read_part(path)
+            except DataError as error:
+                # A stage that makes its table anew has taken the part away since it was listed.
+                if not isinstance(error.__cause__, FileNotFoundError):
+                    raise

@@ -1,0 +1,1 @@
+"""Relations between an item's completions: their items, their losses' input, their figures."""

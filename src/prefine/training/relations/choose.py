@@ -1,0 +1,52 @@
+"""The relation that the losses of a training read."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from prefine.config.sections import TrainConfig
+from prefine.errors import ConfigError
+from prefine.losses.facts import relations_in
+from prefine.losses.protocol import Reads
+from prefine.training.relations.labels import Labels
+from prefine.training.relations.lists import Lists
+from prefine.training.relations.pairs import Pairs
+from prefine.training.relations.protocol import NamedLosses, Relation
+
+RELATIONS: Mapping[Reads, Relation] = MappingProxyType(
+    {
+        "pairs": Pairs(),
+        "joint": Pairs(joint=True),
+        "lists": Lists(),
+        "labels": Labels(),
+    }
+)
+
+
+def configured_losses(settings: TrainConfig) -> NamedLosses:
+    """Loss and regularizer of a configuration, bound."""
+    named = [
+        (f"train.loss {settings.loss.name!r}", settings.loss.resolve("loss", where="train.loss"))
+    ]
+    if (regularizer := settings.regularizer) is not None:
+        function = regularizer.resolve("regularizer", where="train.regularizer")
+        named.append((f"train.regularizer {regularizer.name!r}", function))
+    return named
+
+
+def relation_of(losses: NamedLosses) -> Relation:
+    """The relation that loss and regularizer read together.
+
+    Raises:
+        ConfigError: They, or the parts of one, read different ones.
+    """
+    found: dict[Reads, str] = {}
+    for name, function in losses:
+        for reads in relations_in(function):
+            found.setdefault(reads, name)
+    names = {RELATIONS[reads].name: f"{name} reads {reads}" for reads, name in found.items()}
+    if len(names) > 1:
+        raise ConfigError(
+            f"{', '.join(names.values())}: a training has items of one kind. Composite losses and "
+            "the regularizers in the tables read pairs; leave out what reads other items"
+        )
+    return RELATIONS["joint" if "joint" in found else next(iter(found))]

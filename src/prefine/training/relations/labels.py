@@ -1,0 +1,258 @@
+"""The relation of labelled answers: single completions, each of them good or bad."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from prefine.losses.protocol import LossFunction, PointLogps
+from prefine.records import LabelledCompletion, Record
+from prefine.run.rows import label_of
+from prefine.training.items import Ids, ReadItem, Text, TextReader
+from prefine.training.logging.figures import (
+    Described,
+    EvaluatedItems,
+    FinalRow,
+    LoggedStep,
+    mean,
+)
+from prefine.training.relations.protocol import (
+    LossExtras,
+    NamedAnswer,
+    NamedLosses,
+    Stated,
+    StepTotals,
+)
+
+if TYPE_CHECKING:
+    from prefine.training.objective.item_table import ItemTable
+
+
+@dataclass(frozen=True)
+class TokenizedAnswer:
+    """A labelled answer as the model reads it."""
+
+    word: ClassVar[str] = "answer"
+    id: str
+    prompt_ids: Ids
+    completion_ids: Ids
+    desirable: bool
+    weight: float = 1.0
+
+    @property
+    def texts(self) -> tuple[Text, ...]:
+        """The one answer."""
+        return (Text(self.prompt_ids, self.completion_ids),)
+
+
+class LabelFigures(Record):
+    """The figures of labelled answers, in nats; None where there is no answer of the kind.
+
+    Log-probabilities and their changes are means over the answers of a kind, `margin` is the
+    difference of the two kinds' mean log-ratios. `auc` is the share of comparisons of a good answer
+    with a bad one in which the good one has the greater log-ratio, `accuracy` the share of answers
+    whose log-ratio has the sign of its label; equal ones and 0 count half. `fall` is the initial
+    minus the current log-probability of good answers, `token_fall` that per token.
+    """
+
+    desirable_logp: float | None
+    undesirable_logp: float | None
+    desirable_change: float | None
+    undesirable_change: float | None
+    margin: float | None
+    auc: float | None
+    accuracy: float
+    fall: float | None
+    token_fall: float | None
+
+
+class LabelStepRow(LabelFigures, LoggedStep):
+    """One optimizer step on labelled answers, before its update."""
+
+    labels: int
+
+    @property
+    def headline(self) -> str:
+        """The row in a few words."""
+        return f"accuracy {self.accuracy:.0%}"
+
+
+class LabelFinal(FinalRow, LabelFigures):
+    """All training answers under the trained policy; standard errors are over answers."""
+
+    described: ClassVar[Described] = Described(
+        "answers",
+        "labelled answers",
+        (
+            ("margin of good over bad answers", "margin", "nats"),
+            ("AUC (share of comparisons of a good with a bad answer)", "auc", ""),
+            ("accuracy (share of log-ratios that have the label's sign)", "accuracy", ""),
+            ("fall of good answers' log-probability", "fall", "nats"),
+            ("the same per token", "token_fall", "nats"),
+            ("change of bad answers' log-probability", "undesirable_change", "nats"),
+        ),
+    )
+
+    labels: int
+    margin_se: float | None
+    auc_se: float | None
+    accuracy_se: float | None
+    fall_se: float | None
+    token_fall_se: float | None
+
+
+class LabelEvaluationRow(EvaluatedItems, LabelFinal):
+    """Held-out answers; the indicators are means over the tokens of the good ones."""
+
+    @property
+    def headline(self) -> str:
+        """The row in a few words."""
+        auc = "" if self.auc is None else f", AUC {self.auc:.2f}"
+        return f"loss {self.loss:.3f}, accuracy {self.accuracy:.0%}{auc}"
+
+
+@dataclass(frozen=True)
+class Labels:
+    """See `Relation`."""
+
+    name: ClassVar[str] = "labels"
+    words: ClassVar[str] = "labelled answer"
+    step_row: ClassVar[type[LabelStepRow]] = LabelStepRow
+    final_row: ClassVar[type[LabelFinal]] = LabelFinal
+    evaluation_row: ClassVar[type[LabelEvaluationRow]] = LabelEvaluationRow
+
+    def record_of(self, row: dict[str, Any]) -> LabelledCompletion:
+        """The record of a row of its table."""
+        return label_of(row)
+
+    def answers(self, record: LabelledCompletion, item: TokenizedAnswer) -> list[NamedAnswer]:
+        """The one answer."""
+        return [NamedAnswer("completion", record.prompt, record.completion)]
+
+    def read(self, record: LabelledCompletion, reader: TextReader) -> ReadItem:
+        """Tokenize an answer."""
+        reading = reader.read(record.prompt, record.completion)
+        if reading.text is None:
+            return ReadItem(None, reading.dropped)
+        item = TokenizedAnswer(
+            id=record.id,
+            prompt_ids=reading.text.prompt,
+            completion_ids=reading.text.completion,
+            desirable=record.desirable,
+            weight=record.weight,
+        )
+        return ReadItem(
+            item,
+            long_prompts=int(reading.long_prompt),
+            long_completions=int(reading.long_completion),
+        )
+
+    def check_items(
+        self, losses: NamedLosses, items: Sequence[TokenizedAnswer], *, what: str
+    ) -> tuple[str, ...]:
+        """A note if all answers have the same label."""
+        if len({item.desirable for item in items}) != 1:
+            return ()
+        word = "good" if items[0].desirable else "bad"
+        return (f"all {len(items)} {what} say {word}, so that nothing is told apart",)
+
+    def stated(self, items: Sequence[TokenizedAnswer]) -> Stated:
+        """The labels."""
+        return Stated(
+            of_items={
+                "weight": [item.weight for item in items],
+                "desirable": [float(item.desirable) for item in items],
+            },
+            of_completions={},
+        )
+
+    def totals(self, table: "ItemTable") -> StepTotals:
+        """Answers of the step, each counted by its weight."""
+        return {"answers_in_step": float(table.weight.sum())}
+
+    def inputs(
+        self,
+        table: "ItemTable",
+        policy: Float[Tensor, " C"],
+        totals: StepTotals,
+        extras: LossExtras,
+    ) -> PointLogps:
+        """The values as they are: each answer is an item."""
+        return PointLogps(
+            policy=policy,
+            ref=table.references["reference"],
+            initial=table.references["initial"],
+            tokens=table.tokens,
+            desirable=table.of_items["desirable"],
+            weight=table.weight,
+            **totals,
+        )
+
+    def wanted(self, table: "ItemTable") -> Int[Tensor, " a"]:
+        """The good answers; all where none is."""
+        good = table.of_items["desirable"].nonzero().squeeze(1)
+        return good if len(good) else torch.arange(len(table.weight), device=good.device)
+
+    def figures(
+        self, logps: PointLogps, table: "ItemTable", regularizer: LossFunction | None
+    ) -> dict[str, Any]:
+        """The figures of some answers that every kind of row has."""
+        good = logps.desirable == 1
+        change, ratio = logps.policy - logps.initial, logps.logratio.double()
+        margin = auc = None
+        if good.any() and not good.all():
+            margin = float(ratio[good].mean() - ratio[~good].mean())
+            auc = mean(_share_below(ratio[good], ratio[~good]))
+        fall = -change[good]
+        return {
+            "desirable_logp": _mean(logps.policy[good]),
+            "undesirable_logp": _mean(logps.policy[~good]),
+            "desirable_change": _mean(change[good]),
+            "undesirable_change": _mean(change[~good]),
+            "margin": margin,
+            "auc": auc,
+            "accuracy": mean(_right(logps)),
+            "fall": _mean(fall),
+            "token_fall": _mean(fall / logps.tokens[good]),
+        }
+
+    def errors(self, logps: PointLogps) -> dict[str, float | None]:
+        """Standard errors over answers; that of the AUC is DeLong's."""
+        good, ratio = logps.desirable == 1, logps.logratio.double()
+        above, below = ratio[good], ratio[~good]
+        fall = (logps.initial - logps.policy)[good]
+        return {
+            "margin_se": _error(above, below),
+            "auc_se": _error(_share_below(above, below), _share_below(below, above)),
+            "accuracy_se": _error(_right(logps)),
+            "fall_se": _error(fall),
+            "token_fall_se": _error(fall / logps.tokens[good]),
+        }
+
+
+def _right(logps: PointLogps) -> Float[Tensor, " B"]:
+    """1 where the log-ratio has the sign of the label, 1/2 where it is 0."""
+    return (torch.sign((2 * logps.desirable - 1) * logps.logratio) + 1) / 2
+
+
+def _share_below(values: Float[Tensor, " n"], others: Float[Tensor, " m"]) -> Float[Tensor, " n"]:
+    """The share of others below each value, equal ones counting half."""
+    ordered = others.sort().values
+    below = torch.searchsorted(ordered, values.contiguous())
+    not_above = torch.searchsorted(ordered, values.contiguous(), right=True)
+    return (below + not_above).double() / (2 * len(others))
+
+
+def _mean(values: Tensor) -> float | None:
+    return mean(values) if values.numel() else None
+
+
+def _error(*samples: Tensor) -> float | None:
+    """The standard error of the sum of independent samples' means; None if one is too small."""
+    if any(len(sample) < 2 for sample in samples):
+        return None
+    return math.sqrt(sum(float(one.double().var()) / len(one) for one in samples))

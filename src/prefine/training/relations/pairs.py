@@ -1,0 +1,231 @@
+"""The relation of pairs: two completions, the chosen one better than the rejected one."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from prefine.errors import DataError
+from prefine.losses.protocol import LossFunction, PairLogps, PromptLogps, TokenLogps
+from prefine.losses.token_diff import difference_marks
+from prefine.records import PreferencePair
+from prefine.run.rows import pair_of
+from prefine.training.items import Ids, ReadItem, Text, TextReader, first_reason
+from prefine.training.relations import pair_rows
+from prefine.training.relations.pair_checks import check_pairs
+from prefine.training.relations.protocol import (
+    LossExtras,
+    NamedAnswer,
+    NamedLosses,
+    Stated,
+    StepTotals,
+)
+
+if TYPE_CHECKING:
+    from prefine.training.objective.item_table import ItemTable
+
+CHOSEN, REJECTED = slice(0, None, 2), slice(1, None, 2)
+"""Where values [C] have those of the chosen and of the rejected completions."""
+
+
+@dataclass(frozen=True)
+class TokenizedPair:
+    """A pair as the model reads it.
+
+    `rejected_prompt_ids` is None unless the pair is joint: its rejected completion answers another
+    prompt.
+    """
+
+    word: ClassVar[str] = "pair"
+    id: str
+    prompt_ids: Ids
+    chosen_ids: Ids
+    rejected_ids: Ids
+    p_chosen: float | None = None
+    weight: float = 1.0
+    score_gap: float | None = None
+    rejected_prompt_ids: Ids | None = None
+
+    @property
+    def texts(self) -> tuple[Text, ...]:
+        """Chosen, then rejected."""
+        return (
+            Text(self.prompt_ids, self.chosen_ids),
+            Text(self.rejected_prompt_ids or self.prompt_ids, self.rejected_ids),
+        )
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """See `Relation`.
+
+    Args:
+        joint: Whether a pair's rejected completion may answer another prompt.
+    """
+
+    joint: bool = False
+    name: ClassVar[str] = "pairs"
+    words: ClassVar[str] = "preference pair"
+    step_row: ClassVar[type[pair_rows.StepRow]] = pair_rows.StepRow
+    final_row: ClassVar[type[pair_rows.FinalFigures]] = pair_rows.FinalFigures
+    evaluation_row: ClassVar[type[pair_rows.EvaluationRow]] = pair_rows.EvaluationRow
+
+    def record_of(self, row: dict[str, Any]) -> PreferencePair:
+        """The record of a row of its table."""
+        return pair_of(row)
+
+    def answers(self, record: PreferencePair, item: TokenizedPair) -> list[NamedAnswer]:
+        """Chosen, then rejected."""
+        return [
+            NamedAnswer("chosen", record.prompt, record.chosen),
+            NamedAnswer("rejected", record.rejected_prompt or record.prompt, record.rejected),
+        ]
+
+    def read(self, record: PreferencePair, reader: TextReader) -> ReadItem:
+        """Tokenize a pair.
+
+        Raises:
+            DataError: It has another prompt for its rejected side, and the loss is not joint.
+        """
+        joint = record.rejected_prompt is not None
+        if joint and not self.joint:
+            raise DataError(
+                f"pair {record.id}: rejected_prompt is set; only joint losses compare answers to "
+                "two prompts"
+            )
+        readings = [
+            reader.read(record.prompt, record.chosen),
+            reader.read(record.rejected_prompt or record.prompt, record.rejected),
+        ]
+        chosen, rejected = (reading.text for reading in readings)
+        if chosen is None or rejected is None:
+            return ReadItem(None, first_reason(readings))
+        if chosen == rejected:
+            return ReadItem(None, "sides_coincide")
+        item = TokenizedPair(
+            id=record.id,
+            prompt_ids=chosen.prompt,
+            chosen_ids=chosen.completion,
+            rejected_ids=rejected.completion,
+            p_chosen=record.p_chosen,
+            weight=record.weight,
+            score_gap=record.score_gap,
+            rejected_prompt_ids=rejected.prompt if joint else None,
+        )
+        return ReadItem(
+            item,
+            long_prompts=sum(one.long_prompt for one in readings[: 2 if joint else 1]),
+            long_completions=sum(one.long_completion for one in readings),
+        )
+
+    def check_items(
+        self, losses: NamedLosses, items: Sequence[TokenizedPair], *, what: str
+    ) -> tuple[str, ...]:
+        """Notes on pairs that lack what the losses read, see `LossInputCheck`."""
+        return check_pairs(losses, items, what=what)
+
+    def stated(self, items: Sequence[TokenizedPair]) -> Stated:
+        """The probability that chosen is better, and the score gap, NaN where there is none."""
+        return Stated(
+            of_items={
+                # A pair that states no probability was stated as certain.
+                "p_chosen": [1.0 if item.p_chosen is None else item.p_chosen for item in items],
+                "weight": [item.weight for item in items],
+                "score_gap": [
+                    math.nan if item.score_gap is None else item.score_gap for item in items
+                ],
+            },
+            of_completions={},
+        )
+
+    def totals(self, table: "ItemTable") -> StepTotals:
+        """Pairs and chosen tokens of the step, each pair counted by its weight."""
+        weight = table.weight
+        return {
+            "pairs_in_step": float(weight.sum()),
+            "chosen_tokens_in_step": float((weight * table.tokens[CHOSEN]).sum()),
+        }
+
+    def inputs(
+        self,
+        table: "ItemTable",
+        policy: Float[Tensor, " C"],
+        totals: StepTotals,
+        extras: LossExtras,
+    ) -> PairLogps:
+        """The values of both sides."""
+        reference, tokens = table.references["reference"], table.tokens
+        return PairLogps(
+            policy_chosen=policy[CHOSEN],
+            policy_rejected=policy[REJECTED],
+            ref_chosen=reference[CHOSEN],
+            ref_rejected=reference[REJECTED],
+            initial_chosen=table.references["initial"][CHOSEN],
+            chosen_tokens=tokens[CHOSEN],
+            rejected_tokens=tokens[REJECTED],
+            p_chosen=table.of_items["p_chosen"],
+            weight=table.weight,
+            score_gap=table.of_items["score_gap"],
+            mismatched_logratio=None
+            if extras.cross_logps is None or table.cross_ref is None
+            else extras.cross_logps - table.cross_ref,
+            tokens=_tokens(table, extras) if "tokens" in extras.needs else None,
+            prompts=_prompts(table, extras) if "prompt" in extras.needs else None,
+            **totals,
+        )
+
+    def wanted(self, table: "ItemTable") -> Int[Tensor, " a"]:
+        """The chosen completions."""
+        return torch.arange(len(table.tokens), device=table.tokens.device)[CHOSEN]
+
+    def figures(
+        self, logps: PairLogps, table: "ItemTable", regularizer: LossFunction | None
+    ) -> dict[str, Any]:
+        """The figures of some pairs that every kind of row has."""
+        initial = table.references["initial"]
+        return pair_rows.figures(logps, initial[CHOSEN], initial[REJECTED], regularizer)
+
+    def errors(self, logps: PairLogps) -> dict[str, float | None]:
+        """Standard errors over pairs."""
+        return pair_rows.errors(logps)
+
+
+def _tokens(table: "ItemTable", extras: LossExtras) -> TokenLogps | None:
+    """Values of single tokens, where they are known."""
+    if extras.tokens is None or table.ref_tokens is None:
+        return None
+    policy, reference = extras.tokens, table.ref_tokens
+    chosen, rejected = policy.padded(CHOSEN), policy.padded(REJECTED)
+    marks = _marks(extras.items, chosen.logps) if "differences" in extras.needs else (None, None)
+    return TokenLogps(
+        policy_chosen=chosen.logps,
+        policy_rejected=rejected.logps,
+        ref_chosen=reference.padded(CHOSEN).logps,
+        ref_rejected=reference.padded(REJECTED).logps,
+        chosen_log_sum_p2=chosen.log_sum_p2,
+        rejected_log_sum_p2=rejected.log_sum_p2,
+        chosen_marked=marks[0],
+        rejected_marked=marks[1],
+    )
+
+
+def _prompts(table: "ItemTable", extras: LossExtras) -> PromptLogps | None:
+    """Values of both sides' prompts, where they are known."""
+    if extras.tokens is None or table.ref_tokens is None:
+        return None
+    policy, reference = extras.tokens.prompt_logps(), table.ref_tokens.prompt_logps()
+    return PromptLogps(policy[CHOSEN], policy[REJECTED], reference[CHOSEN], reference[REJECTED])
+
+
+def _marks(items: Sequence[Any], like: Tensor) -> list[Float[Tensor, "B longest"]]:
+    """1 for the tokens that only this side of a pair has, of both sides, padded with 0."""
+    marks = [difference_marks(item.chosen_ids, item.rejected_ids) for item in items]
+    return [
+        pad_sequence([torch.tensor(row) for row in side], batch_first=True).to(like)
+        for side in zip(*marks, strict=True)
+    ]

@@ -1,0 +1,1 @@
+"""Step sources: where the items of each optimizer step come from."""
