@@ -254,11 +254,9 @@ def test_a_run_folder_is_for_its_owner_unless_it_was_made_otherwise(place: Place
 def test_code_of_the_users_is_named_before_it_runs(
     place: Place, command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place.put(
-        "my_code.py", "def rows():\n    yield {'prompt': 'one'}\n    yield {'prompt': 'two'}\n"
-    )
+    place.put("my_code.py", "def score(prompt, completion):\n    return float(len(completion))\n")
     monkeypatch.syspath_prepend(str(place.root))
-    place.change({"completions": GONE, "prompts": {"name": "my_code:rows"}, "sample": {}})
+    place.change({"rank.judge": {"name": "my_code:score"}})
     result = prefine(*command, "run.yaml")
     assert result.code == OK, result.err
-    assert "imports your code: my_code:rows" in result.out
+    assert "imports your code: my_code:score" in result.out
