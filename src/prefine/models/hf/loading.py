@@ -51,6 +51,16 @@ _PLAIN_TEMPLATE = (
     "{%- if messages | length == 2 %}{{- messages[1].content + eos_token }}{%- endif %}"
 )
 
+# Before a template: the first user turn begins with the system turn, after an empty line.
+_MERGE_SYSTEM = (
+    "{%- if messages[0].role == 'system' %}{%- set system_text = messages[0].content %}"
+    "{%- set messages = messages[1:] %}{%- if system_text %}"
+    "{%- if messages and messages[0].role == 'user' %}{%- set messages = [{'role': 'user', "
+    "'content': system_text + '\\n\\n' + messages[0].content}] + messages[1:] %}"
+    "{%- else %}{%- set messages = [{'role': 'user', 'content': system_text}] + messages %}"
+    "{%- endif %}{%- endif %}{%- endif %}"
+)
+
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 # Of processors: what turns images and sound into inputs. The tokenizer is written anew.
@@ -88,12 +98,15 @@ def free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def load_tokenizer(path: str, chat_template: str | None = None) -> Any:
+def load_tokenizer(
+    path: str, chat_template: str | None = None, *, merge_system: bool = False
+) -> Any:
     """Return the tokenizer of a model folder or hub id.
 
     Args:
         path: The folder or id.
         chat_template: Instead of its own: the text of a template, or "none" for plain text.
+        merge_system: Let the template write a system turn into the first user turn.
 
     Raises:
         BackendError: There is none, or it is damaged.
@@ -101,7 +114,7 @@ def load_tokenizer(path: str, chat_template: str | None = None) -> Any:
     """
     base = base_of(path)
     if base is not None and not any((Path(path) / name).is_file() for name in _TOKENIZER_FILES):
-        return load_tokenizer(base, chat_template)
+        return load_tokenizer(base, chat_template, merge_system=merge_system)
     check_folder(path, _TOKENIZER_FILES, "tokenizer")
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
@@ -116,6 +129,8 @@ def load_tokenizer(path: str, chat_template: str | None = None) -> Any:
             "tokens; use an instruction-tuned model, add chat_template.jinja to the folder, or set "
             "chat_template: to a file with one, or to none for a base model that continues texts"
         )
+    if merge_system and not str(tokenizer.chat_template).startswith(_MERGE_SYSTEM):
+        tokenizer.chat_template = _MERGE_SYSTEM + tokenizer.chat_template
     return tokenizer
 
 
