@@ -96,8 +96,8 @@ def _remark_templated(prompt: Prompt, where: str, report: ImportReport) -> None:
     report.remark(
         "already in a chat template",
         f"{where}: the prompt begins with {mark[0].strip()!r}, a mark of a chat template, and "
-        "would be one user turn in the template once more: give it as messages, or for prompts that are "
-        "whole already, set chat_template: none beside the policy's path",
+        "would be one user turn in the template once more: give it as messages, or for prompts "
+        "that are whole already, set chat_template: none beside the policy's path",
         where,
     )
 
