@@ -19,6 +19,21 @@ _PROBE_ANSWER = "Answer"
 _OPENED = re.compile(r"<((?:think|reason|thought)\w*)>(\s*)\Z")
 
 
+PLAIN_TEMPLATE = (
+    "{%- if messages[0].role != 'user' or messages | length > 2 or tools %}"
+    "{{- raise_exception('with chat_template: none a prompt is one text: write a system prompt, "
+    "earlier turns and tools into it, or use a template') }}{%- endif %}"
+    "{{- messages[0].content }}"
+    "{%- if messages | length == 2 %}{{- messages[1].content + eos_token }}{%- endif %}"
+)
+"""The template of models that continue plain texts: the prompt is its text, special tokens too."""
+
+START_OF_TEXT = (
+    "{%- if not messages[0].content.startswith(bos_token) %}{{- bos_token }}{%- endif %}"
+)
+"""Before `PLAIN_TEMPLATE`, for tokenizers that put a start token before a text."""
+
+
 class TemplateRefusal(DataError):
     """A chat template that takes no system turn, or no turns in this order, refused a prompt."""
 
@@ -46,6 +61,7 @@ def prompt_ids(tokenizer: Tokenizer, prompt: Prompt) -> list[int]:
 
     A last message of the assistant is a prefill: the model continues it instead of opening a turn.
     Special tokens that are written in the messages stay text: only the template's own take effect.
+    Without a template (`PLAIN_TEMPLATE`) a prompt is what the model reads, special tokens included.
 
     Raises:
         ConfigError: The tokenizer has no chat template, or transformers is too old to keep a
@@ -55,7 +71,8 @@ def prompt_ids(tokenizer: Tokenizer, prompt: Prompt) -> list[int]:
     """
     options = {"tokenize": True, "return_dict": False}
     written = prompt.model_dump_json(include={"messages", "tools", "chat_template_kwargs"})
-    if _mentions_special(tokenizer, written):
+    is_plain = str(tokenizer.chat_template).endswith(PLAIN_TEMPLATE)
+    if _mentions_special(tokenizer, written) and not is_plain:
         # A user who writes "<|im_end|>" must not end the turn. The library's safeguard keeps it as
         # text. It is used only then, because it also turns a prefilled <think> into text.
         _require_safeguard(tokenizer, prompt)
