@@ -2,8 +2,9 @@
 
     python benchmarks/calls.py [PART...]
 
-PART is one of journal, judge, scale, stop, kills, rank, sample, rank_even, sample_even, eubo;
-without any, all run, in about half an hour: `rank`, `sample` and `eubo` at 128 calls in flight
+PART is one of journal, judge, scale, stop, kills, rank, sample (all samples of a prompt in one
+request), sample_single (one a request), rank_even, sample_even, eubo; without any, all run, in
+about half an hour: `rank`, `sample` and `eubo` at 128 calls in flight
 whose latency has the median 1 s. Every run is the real command in its own process on a disk. Prints
 one line for each figure: ok or MISS, where there is a goal.
 """
@@ -37,6 +38,7 @@ HERE = Path(__file__).parent
 PORT = 9017
 URL = f"http://127.0.0.1:{PORT}"
 IN_FLIGHT = 128
+SIZES = (10_000, 50_000)
 
 
 class Run(NamedTuple):
@@ -228,7 +230,7 @@ def judge(folder: Path) -> Iterator[Line]:
     rate = calls / manifest(folder, "rank")["wall_time_s"]
     yield Line(
         "judgments of a Python judge",
-        f"{rate:,.0f}/s, {calls:,} in {run.seconds:.1f} s",
+        f"{rate:,.0f}/s; {calls:,} in {run.seconds:.1f} s, {run.cpu:.1f} s of the processor",
         rate >= 4_000,
     )
 
@@ -236,7 +238,7 @@ def judge(folder: Path) -> Iterator[Line]:
 def scale(folder: Path) -> Iterator[Line]:
     """Time, memory and disk of each stage with a recorded judge."""
     memory: dict[str, list[float]] = {}
-    for prompts in (10_000, 50_000):
+    for prompts in SIZES:
         here = folder / str(prompts)
         here.mkdir()
         write_answers(here, prompts)
@@ -251,7 +253,7 @@ def scale(folder: Path) -> Iterator[Line]:
                 f"{run.memory:.0f} MiB, {size / 2**20:.0f} MiB of tables",
             )
     for stage, (few, many) in memory.items():
-        each = (many - few) * 2**20 / 40_000
+        each = (many - few) * 2**20 / (SIZES[1] - SIZES[0])
         goal = each < 100 if stage != "pair" else None
         yield Line(f"{stage}: memory of one more prompt", f"{each:,.0f} bytes", goal)
 
@@ -267,7 +269,8 @@ def busy(folder: Path, stage: str, what: str, goal: float) -> Line:
     count = sum(found["asked"].values())
     return Line(
         what,
-        f"{100 * share:.1f} % of slots busy, {count:,} calls in {found['seconds']:.1f} s, "
+        f"{100 * share:.1f} % of slots busy, {count:,} calls in {found['seconds']:.1f} s, the "
+        f"longest {found['longest']:.1f} s, "
         f"command {run.seconds:.1f} s, {1e3 * run.cpu / count:.2f} ms of the processor a call, "
         f"{run.memory:.0f} MiB",
         share >= goal,
@@ -290,7 +293,11 @@ def rank(
 
 
 def sample(
-    folder: Path, prompts: int = 2_000, latency: str = "logn:1:1", goal: float = 0.85
+    folder: Path,
+    prompts: int = 2_000,
+    latency: str = "logn:1:1",
+    goal: float = 0.85,
+    options: tuple[str, ...] = (),
 ) -> Iterator[Line]:
     """Slots kept busy while sampling."""
     rows = [{"prompt": f"question {number}: what then?"} for number in range(prompts)]
@@ -302,8 +309,9 @@ def sample(
         sample={"completions_per_prompt": 8, "model": model()},
         rank={"judge": pairwise()},
     )
-    with server("--latency", latency):
-        yield busy(folder, "sample", f"sample, {latency}, {prompts:,} requests", goal)
+    with server("--latency", latency, *options):
+        what = " ".join(["sample", latency, *options])
+        yield busy(folder, "sample", f"{what}, {prompts:,} prompts", goal)
 
 
 def stop(folder: Path) -> Iterator[Line]:
@@ -331,7 +339,9 @@ def stop(folder: Path) -> Iterator[Line]:
 def kills(folder: Path, times: int = 20) -> Iterator[Line]:
     """Kill -9 again and again, with faults and 32 in flight, against an undisturbed run."""
     write_answers(folder, 1_000, 4)
-    write_config(folder, rank={"judge": pairwise(concurrency=32), "max_failed_fraction": 0.5})
+    # So many tries that no call fails for good, which would be a missing answer in one run alone.
+    judge = pairwise(concurrency=32, max_retries=12)
+    write_config(folder, rank={"judge": judge, "max_failed_fraction": 0.5})
     done("sample", folder)
     shutil.copytree(folder / "run", folder / "whole")
     latency = ("--latency", "logn:0.15:1", "--faults", "0.2")
@@ -362,7 +372,12 @@ def kills(folder: Path, times: int = 20) -> Iterator[Line]:
     repeated = last["repeated_after_interruption"]
     same = table_hash(folder / "run" / "rankings") == table_hash(folder / "whole" / "rankings")
     again = twice(found) - lost + kept - last["replayed"]
-    yield Line(f"tables after {times} kills", "byte-identical" if same else "differ", same)
+    notes = [manifest(folder, "rank", name)["notes"] for name in ("run", "whole")]
+    yield Line(
+        f"tables after {times} kills",
+        "byte-identical" if same else f"differ: {notes}",
+        same,
+    )
     yield Line("journaled answers asked again", f"{again}", again == 0)
     yield Line(
         "answers written before a kill and asked again",
@@ -397,6 +412,7 @@ PARTS: dict[str, Callable[[Path], Iterator[Line]]] = {
     "kills": kills,
     "rank": rank,
     "sample": sample,
+    "sample_single": partial(sample, options=("--single",)),
     "rank_even": partial(rank, prompts=1_000, latency="const:1", goal=0.93),
     "sample_even": partial(sample, prompts=1_000, latency="const:1", goal=0.93),
     "eubo": partial(rank, strategy="eubo", goal=0.8),

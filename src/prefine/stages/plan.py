@@ -67,13 +67,18 @@ def plan(config: RunConfig, *, strict: bool = False) -> DryRunPlan:
     lines.append(line)
     if short is not None:
         notes = (*notes, short)
-    imports = [component.name for _, _, component in components(config) if ":" in component.name]
-    if config.evaluate.prompts is None and not held_out:
+    if not (config.evaluate.prompts or config.evaluate.metrics or held_out):
         notes = (
             *notes,
             "nothing will be evaluated: give evaluate.prompts, or pair.held_out_prompts: 100",
         )
-    return DryRunPlan(tuple(lines), tuple(imports), notes)
+    return DryRunPlan(tuple(lines), user_code(config), notes)
+
+
+def user_code(config: RunConfig) -> tuple[str, ...]:
+    """Return the functions and classes of the user's that a configuration imports, each once."""
+    names = (component.name for _, _, component in components(config))
+    return tuple(dict.fromkeys(name for name in names if ":" in name))
 
 
 def _most_asks(config: RunConfig, rows: int) -> Asks:
