@@ -21,6 +21,7 @@ from transformers import AutoTokenizer, GenerationConfig
 from transformers.utils.hub import cached_file
 from transformers.utils.logging import disable_progress_bar
 
+from prefine.chat import PLAIN_TEMPLATE, START_OF_TEXT
 from prefine.errors import BackendError, ConfigError
 from prefine.models.hf.adapters import (
     adapter_settings,
@@ -41,15 +42,6 @@ disable_progress_bar()  # type: ignore[no-untyped-call]
 
 NO_TEMPLATE = "none"
 """The value of the option chat_template for models that continue plain texts."""
-
-# Written as one line: Jinja keeps line ends.
-_PLAIN_TEMPLATE = (
-    "{%- if messages[0].role != 'user' or messages | length > 2 or tools %}"
-    "{{- raise_exception('with chat_template: none a prompt is one text: write a system prompt, "
-    "earlier turns and tools into it, or use a template') }}{%- endif %}"
-    "{{- messages[0].content }}"
-    "{%- if messages | length == 2 %}{{- messages[1].content + eos_token }}{%- endif %}"
-)
 
 # Before a template: the first user turn begins with the system turn, after an empty line.
 _MERGE_SYSTEM = (
@@ -158,7 +150,7 @@ def _plain_template(tokenizer: Any) -> str:
     """
     start = tokenizer.bos_token_id
     starts = start is not None and list(tokenizer("x")["input_ids"])[:1] == [start]
-    return ("{{ bos_token }}" if starts else "") + _PLAIN_TEMPLATE
+    return (START_OF_TEXT if starts else "") + PLAIN_TEMPLATE
 
 
 def load_model(path: str, *, dtype: Dtype, device: str) -> Any:
