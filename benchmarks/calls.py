@@ -300,6 +300,7 @@ def sample(
         completions=None,
         prompts={"name": "file", "path": str(folder / "prompts.jsonl")},
         sample={"completions_per_prompt": 8, "model": model()},
+        rank={"judge": pairwise()},
     )
     with server("--latency", latency):
         yield busy(folder, "sample", f"sample, {latency}, {prompts:,} requests", goal)
@@ -337,7 +338,8 @@ def kills(folder: Path, times: int = 20) -> Iterator[Line]:
     with server(*latency):
         done("rank", folder, "whole")
     rng = random.Random(1)
-    in_flight = unread = most_unread = 0
+    in_flight = most_lost = lost = 0
+    asked: dict[str, int] = {}
     with server(*latency):
         for _ in range(times):
             before = journaled(folder)
@@ -347,29 +349,36 @@ def kills(folder: Path, times: int = 20) -> Iterator[Line]:
             process.kill()
             process.wait()
             time.sleep(0.3)
-            found = stats()
-            # Live answers that a kill has lost are asked again, and answered twice in the end.
-            lost = len(found["answered"]) - journaled(folder)
-            most_unread, unread = max(most_unread, lost), unread + lost
-            in_flight += len(found["asked"]) - len(found["answered"])
+            found, kept = stats(), journaled(folder)
+            reached = {body for body, count in found["asked"].items() if count > asked.get(body, 0)}
+            in_flight += len(reached - found["answered"].keys())
+            asked = found["asked"]
+            # Answers that a kill took from the client: they are not journaled, or answered twice.
+            gone = len(found["answered"]) - kept + twice(found)
+            lost, most_lost = gone, max(most_lost, gone - lost)
         done("rank", folder)
         found = stats()
-    again = sum(found["answered"].values()) - len(found["answered"])
-    repeated = manifest(folder, "rank")["repeated_after_interruption"]
+    last = manifest(folder, "rank")
+    repeated = last["repeated_after_interruption"]
     same = table_hash(folder / "run" / "rankings") == table_hash(folder / "whole" / "rankings")
+    again = twice(found) - lost + kept - last["replayed"]
     yield Line(f"tables after {times} kills", "byte-identical" if same else "differ", same)
-    yield Line("journaled answers asked again", f"{again - unread}", again - unread == 0)
+    yield Line("journaled answers asked again", f"{again}", again == 0)
     yield Line(
         "answers written before a kill and asked again",
-        f"{again}, at most {most_unread} a kill",
-        most_unread <= 5,
+        f"{lost}, at most {most_lost} a kill",
+        most_lost <= 5,
     )
-    least = in_flight + unread
     yield Line(
         "repeats in the manifest",
-        f"{repeated}; at the server {in_flight} in flight and {unread} just written",
-        in_flight <= repeated <= least + 2 * times,
+        f"{repeated}; at the server {in_flight} without an answer and {lost} just written",
+        in_flight <= repeated <= in_flight + lost + 2 * times,
     )
+
+
+def twice(found: Mapping[str, Any]) -> int:
+    """How many answers the server gave more than once."""
+    return sum(found["answered"].values()) - len(found["answered"])
 
 
 def until(moment: Callable[[], bool], process: "subprocess.Popen[str]") -> None:

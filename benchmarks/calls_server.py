@@ -31,7 +31,7 @@ WORDS = [
     "reason",
     "result",
 ]
-FAULTS = (429, 500, 503, 0)  # 0 closes the connection without an answer
+FAULTS = (500, 502, 0)  # 0 closes the connection without an answer
 
 
 class Book:

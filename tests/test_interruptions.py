@@ -142,6 +142,40 @@ def test_kill_while_sampling(place: Place) -> None:
     assert tables() == fresh_run(place, "sample")
 
 
+def test_kill_while_prompts_are_ranked_side_by_side(place: Place) -> None:
+    place.put(
+        "my_judge.py",
+        b"import time\n"
+        b"def slow(prompt, completion):\n"
+        b"    time.sleep(0.02 * (1 + len(prompt.text + completion.text) % 5))\n"
+        b"    return float(7 * len(completion.text) % 5)\n"
+        b"slow.concurrency = 8\n",
+    )
+    rows = [
+        {"prompt": "why " * (n + 1), "completions": [f"{n} {'so ' * m}" for m in range(6)]}
+        for n in range(60)
+    ]
+    place.put("answers.jsonl", jsonl(rows))
+    place.change({"rank.judge": {"name": "my_judge:slow"}, "rank.strategy": {"name": "merge"}})
+    assert prefine("sample", "run.yaml").code == OK
+    asked_again = 0
+    for moment in (20, 90, 200):
+        process = start("rank", "run.yaml")
+        wait_for(lambda moment=moment: answers() >= moment)  # type: ignore[misc]
+        process.kill()
+        process.communicate()
+        kept = answers()
+        asked_again += 8
+    assert kept < 360
+    assert prefine("rank", "run.yaml").code == OK
+    after = manifest("rank")
+    assert (answers(), after["replayed"]) == (360, kept), "each completion is scored once"
+    assert after["usage"]["calls"] == 360  # type: ignore[index]
+    assert 0 < after["repeated_after_interruption"] <= asked_again  # type: ignore[operator]
+    fresh = fresh_run(place, "sample", "rank")
+    assert tables() == fresh
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_stopping_at_a_safe_place(place: Place, number: signal.Signals) -> None:
     slow_sampling(place)
@@ -197,6 +231,7 @@ def test_the_call_limit_may_be_raised(place: Place) -> None:
     assert prefine("rank", "run.yaml").code == LIMIT
     kept = answers()
     assert 0 < kept <= 5
+    assert manifest("rank")["usage"]["calls"] == kept  # type: ignore[index]
     place.change({"rank.max_calls": 100})
     assert prefine("rank", "run.yaml").code == OK
     assert manifest("rank")["replayed"] == kept
@@ -232,7 +267,7 @@ def test_more_prompts_extend_a_run(place: Place) -> None:
         lambda path: path.write_bytes(b""),
     ],
 )
-@pytest.mark.parametrize("table", ["completions", "rankings", "pairs"])
+@pytest.mark.parametrize("table", ["completions", "rankings", "judgments", "pairs"])
 def test_a_lost_part_is_rebuilt_without_a_call(
     place: Place, table: str, damage: Callable[[Path], object]
 ) -> None:

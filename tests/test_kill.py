@@ -36,6 +36,8 @@ evaluate:
 KEPT = (
     "completions/*",
     "rankings/*",
+    "judgments/*",
+    "evaluation/judgments/*",
     "pairs/*",
     "train_log.jsonl",
     "train_final.json",

@@ -1,8 +1,8 @@
 """Scorers as judges: functions of the user's and reward models; each completion is scored once."""
 
-import asyncio
 import math
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import pytest
 
 from prefine.calls.engine import CallEngine
 from prefine.calls.memory import MemoryLog
+from prefine.calls.protocol import JournalGroup
 from prefine.config.sections import Component
 from prefine.errors import BackendError, ConfigError
 from prefine.judging.choose import as_judge, make_judge
@@ -216,14 +217,33 @@ def test_a_function_runs_in_as_many_threads_as_it_says() -> None:
         return float(answer.sample_index)
 
     waits.concurrency = 2  # type: ignore[attr-defined]
-    pairs = [Matchup(PROMPT, ANSWERS[0], ANSWERS[1])]
     judge = as_judge(waits, what="waits")
-    assert judge.concurrency == 2
-    others = [Matchup(PROMPT, ANSWERS[2], ANSWERS[3])]
+    assert isinstance(judge, Rater)
     engine = CallEngine(MemoryLog())
+    scores = engine.run(judge.rate(engine, [Answered(PROMPT, one) for one in ANSWERS[:2]]))
+    assert [score.value for score in scores] == [0.0, 1.0]
 
-    async def both() -> list[list[Judgment]]:
-        return await asyncio.gather(judge.judge(engine, pairs), judge.judge(engine, others))
 
-    first, second = engine.run(both())
-    assert first[0].p_first == second[0].p_first == pytest.approx(1 / (1 + math.e))
+@pytest.mark.parametrize(("seconds", "batches"), [(0.03, 40), (0.0, 3)])
+def test_answers_of_a_slow_function_are_journaled_one_by_one(seconds: float, batches: int) -> None:
+    """And those of a fast one together."""
+
+    class Counted(MemoryLog):
+        commits = 0
+
+        def write(self, group: JournalGroup) -> int:
+            self.commits += bool(group.answers)
+            return super().write(group)
+
+    def score(prompt: Prompt, answer: Completion) -> float:
+        time.sleep(seconds)
+        return float(answer.sample_index)
+
+    log = Counted()
+    judge = as_judge(score, what="score")
+    assert isinstance(judge, Rater)
+    engine = CallEngine(log)
+    answers = [Answered(PROMPT, completion(n, f"answer {n}")) for n in range(40)]
+    scores = engine.run(judge.rate(engine, answers))
+    assert [one.value for one in scores] == list(range(40))
+    assert log.commits == 40 if batches == 40 else log.commits <= batches

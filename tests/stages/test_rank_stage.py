@@ -2,6 +2,7 @@
 anybody.
 """
 
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -303,3 +304,31 @@ def test_ratings_that_nobody_gives_or_wants_are_found_before_a_call(
     with pytest.raises(ConfigError, match=says):
         run_stages(tmp_path, rank=rank)
     assert not (tmp_path / "run" / "rankings").exists()
+
+
+def hesitant(prompt: Prompt, completion: Completion) -> float:
+    """A scorer that takes its time, and more for some answers than for others."""
+    time.sleep(0.002 * (hash(completion.id) % 7))
+    return float(hash((prompt.text, completion.text)) % 10)
+
+
+def hesitant_in_threads(prompt: Prompt, completion: Completion) -> float:
+    """The same, called from several threads."""
+    return hesitant(prompt, completion)
+
+
+hesitant_in_threads.concurrency = 8  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("strategy", ["iterative", "merge", "eubo", "score_then_duel"])
+def test_rankings_do_not_depend_on_how_many_prompts_ask_at_a_time(
+    tmp_path: Path, strategy: str
+) -> None:
+    found = []
+    for function in ("hesitant", "hesitant_in_threads"):
+        judge = {"name": f"{__name__}:{function}"}
+        rank = {"strategy": {"name": strategy}, "judge": judge}
+        manifests = run_stages(tmp_path / function, rank=rank)
+        found.append((rows(tmp_path / function, "rankings"), manifests["rank"].usage))
+        assert len(list(parts(tmp_path / function / "run" / "rankings"))) == 3
+    assert found[0] == found[1]

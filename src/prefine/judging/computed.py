@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from prefine.calls.protocol import Asker, Call, Failure
 from prefine.errors import PrefineError
 from prefine.judges.protocol import ComputedJudge, ComputedScorer
-from prefine.judging.asking import ask_in_batches
+from prefine.judging.asking import Paced, ask_in_batches
 from prefine.judging.protocol import Matchup, judgment_key, judgments, metadata_key
 from prefine.judging.scores import FunctionScorer, ScoreJudge
 from prefine.records import Completion, Judgment, Prompt, Usage
@@ -28,6 +28,7 @@ class JournaledJudge:
         self.fingerprint = judge.fingerprint
         self.first_slot_bias = judge.first_slot_bias
         self.concurrency: int = getattr(judge, "concurrency", 1)
+        self._paced = Paced(self._answers, largest=_BATCH)
         if isinstance(judge, ComputedScorer):
             # The judge's fingerprint stands for its settings and its code.
             options = {"judge": judge.fingerprint}
@@ -46,7 +47,7 @@ class JournaledJudge:
             for matchup in matchups
         ]
         answers = await ask_in_batches(
-            asker, calls, Judgment, self._answers, size=_BATCH, batches_matter=False, backend=self
+            asker, calls, Judgment, self._paced, batches_matter=False, backend=self
         )
         return judgments(self.fingerprint, calls, answers)
 

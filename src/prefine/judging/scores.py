@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Protocol
 from pydantic import Field
 
 from prefine.calls.protocol import Asker, Call, Failure
-from prefine.judging.asking import ask_in_batches
+from prefine.judging.asking import Paced, ask_in_batches
 from prefine.judging.protocol import Matchup, metadata_key
 from prefine.models.capabilities import check_model, provides
 from prefine.models.protocol import Answered, Checks
@@ -115,6 +115,7 @@ class ScoreJudge:
     def __init__(self, scorer: Scorer, *, temperature: float) -> None:
         self._scorer = scorer
         self.concurrency = scorer.concurrency
+        self._paced = Paced(self._answers, largest=scorer.batch_size)
         self._temperature = temperature
         self._failed: dict[str, Failure] = {}
 
@@ -142,7 +143,7 @@ class ScoreJudge:
             asker,
             ordered,
             Score,
-            self._answers,
+            self._answers if self._scorer.batches_matter else self._paced,
             size=self._scorer.batch_size,
             batches_matter=self._scorer.batches_matter,
             backend=self._scorer,

@@ -164,7 +164,7 @@ def parts(folder: Path) -> list[Path]:
     Raises:
         DataError: There is none.
     """
-    found = _in_order(folder)
+    found = existing_parts(folder)
     if not found:
         raise DataError(f"{folder}: no part-*.parquet here; run the stage that makes it first")
     return found
@@ -207,8 +207,10 @@ def _read(path: Path, columns: list[str] | None = None) -> pa.Table:
 
 
 def remove_parts_from(folder: Path, number: int) -> None:
-    """Remove parts that an earlier, longer run left behind."""
-    for path in _in_order(folder):
+    """Remove parts that an earlier, longer run left behind, and files that a killed one began."""
+    for path in folder.glob(".part-*.tmp"):
+        path.unlink()
+    for path in existing_parts(folder):
         if int(path.stem.removeprefix("part-")) >= number:
             path.unlink()
 
@@ -216,13 +218,13 @@ def remove_parts_from(folder: Path, number: int) -> None:
 def table_hash(folder: Path) -> str:
     """Hash of the names and bytes of all parts; the bytes have the shard keys in them."""
     digest = hashlib.sha256()
-    for path in _in_order(folder):
+    for path in existing_parts(folder):
         digest.update(path.name.encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
 
-def _in_order(folder: Path) -> list[Path]:
+def existing_parts(folder: Path) -> list[Path]:
     """The parts of a table; beyond 99,999 their numbers have more digits and sort behind."""
     return sorted(folder.glob("part-*.parquet"), key=lambda path: (len(path.name), path.name))
 

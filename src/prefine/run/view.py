@@ -31,7 +31,7 @@ from prefine.run.rows import (
     pair_of,
     ranking_of,
 )
-from prefine.run.tables import read_part
+from prefine.run.tables import existing_parts, read_part
 
 JUDGMENTS = "judgments"
 """The table of what judges said while ranking; below `evaluation/`, of what they said there."""
@@ -145,7 +145,7 @@ class RunView:
         return (judgment_of(row) for rows in self._parts(table) for row in rows)
 
     def _parts(self, table: str) -> Iterator[list[TableRow]]:
-        for path in sorted((self.path / table).glob("part-*.parquet")):
+        for path in existing_parts(self.path / table):
             try:
                 yield read_part(path)
             except DataError as error:

@@ -39,7 +39,7 @@ from prefine.run.folder import RunFolder
 from prefine.run.rows import Groups, grouped_completions, judgment_row
 from prefine.run.tables import TableWriter, parts, read_part, shard_key, table_hash
 from prefine.run.view import JUDGMENTS
-from prefine.stages.shards import in_parts
+from prefine.stages.shards import in_parts, until_stopped
 from prefine.stages.stage_run import Progress, StageRun, check_judge
 
 _ONE_COMPLETION = "fewer than two completions"
@@ -87,7 +87,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     sources = parts(folder / "completions")
     taken = most_calls = 0
     # Everything the judge may refuse is found before the first call.
-    for path in sources:
+    for path in until_stopped(sources, progress):
         groups = grouped_completions(read_part(path))
         ranker.check(groups)
         taken += len(groups)

@@ -12,7 +12,7 @@ from prefine.run.folder import RunFolder
 from prefine.run.rows import Groups, completion_rows
 from prefine.run.tables import TableWriter, shard_key, table_hash
 from prefine.stages.inputs import read_completions, read_prompts, short_enough
-from prefine.stages.shards import SHARD, in_parts, sample_shard, sampler_of
+from prefine.stages.shards import SHARD, in_parts, sample_shard, sampler_of, until_stopped
 from prefine.stages.stage_run import Progress, StageRun, chunks
 
 
@@ -44,7 +44,7 @@ def _sample(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
     # memory.
     report, digest = ImportReport(), hashlib.sha256()
     total = 0
-    for prompt in prompts(report):
+    for prompt in until_stopped(prompts(report), progress):
         # Metadata decides no completion, but it is stored with each, and judges may read it.
         digest.update(content_hash(prompt.id, prompt.metadata).encode())
         total += 1
@@ -111,7 +111,8 @@ def _import(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
     assert config.completions is not None, "checked by run"
     report, digest = ImportReport(), hashlib.sha256()
     total = produced = 0
-    for prompt, completions in read_completions(config.completions, report=report):
+    answers = read_completions(config.completions, report=report)
+    for prompt, completions in until_stopped(answers, progress):
         for record in (prompt, *completions):
             digest.update(record.model_dump_json().encode())
         total += 1
@@ -124,7 +125,7 @@ def _import(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
 
     shards = chunks(read_completions(config.completions), SHARD)
     with TableWriter(folder / "completions", "completions") as table:
-        for number, groups in enumerate(shards):
+        for number, groups in enumerate(until_stopped(shards, progress)):
             table.write(completion_rows(groups), key=shard_key("import", number))
             progress.advance(len(groups))
     stage.set_aside(report)

@@ -6,11 +6,13 @@ from typing import Generic, NamedTuple, TypeVar
 from prefine.calls.protocol import Asker, Call, Failure
 from prefine.calls.window import in_order
 from prefine.config.sections import Decoding, RunConfig
+from prefine.errors import Interrupted
 from prefine.models.capabilities import backend_of
 from prefine.models.protocol import SampleRequest, Samples, sample_key
 from prefine.reasoning import without_reasoning
 from prefine.records import Completion, Prompt
 from prefine.run.rows import Groups
+from prefine.stages.stage_run import Progress
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -18,6 +20,18 @@ SHARD = 256
 """The prompts of a shard, wherever the configuration does not say it."""
 _OPEN = 2
 """Prompts at work for each call in flight: when one is answered, another one is ready to ask."""
+
+
+def until_stopped(items: Iterable[T], progress: Progress) -> Iterator[T]:
+    """The items, until the user asks to stop: for work that asks nobody.
+
+    Raises:
+        Interrupted: The user asked to stop.
+    """
+    for item in items:
+        if progress.stopping:
+            raise Interrupted("stopped; the same command goes on from here")
+        yield item
 
 
 class _Piece(NamedTuple, Generic[T]):
