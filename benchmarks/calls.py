@@ -2,8 +2,9 @@
 
     python benchmarks/calls.py [PART...]
 
-PART is one of journal, judge, scale, stop, kills, rank, sample, rank_even, sample_even, eubo;
-without any, all run, in about half an hour: `rank`, `sample` and `eubo` at 128 calls in flight
+PART is one of journal, judge, scale, stop, kills, rank, sample (all samples of a prompt in one
+request), sample_single (one a request), rank_even, sample_even, eubo; without any, all run, in
+about half an hour: `rank`, `sample` and `eubo` at 128 calls in flight
 whose latency has the median 1 s. Every run is the real command in its own process on a disk. Prints
 one line for each figure: ok or MISS, where there is a goal.
 """
@@ -228,7 +229,7 @@ def judge(folder: Path) -> Iterator[Line]:
     rate = calls / manifest(folder, "rank")["wall_time_s"]
     yield Line(
         "judgments of a Python judge",
-        f"{rate:,.0f}/s, {calls:,} in {run.seconds:.1f} s",
+        f"{rate:,.0f}/s; {calls:,} in {run.seconds:.1f} s, {run.cpu:.1f} s of the processor",
         rate >= 4_000,
     )
 
@@ -267,7 +268,8 @@ def busy(folder: Path, stage: str, what: str, goal: float) -> Line:
     count = sum(found["asked"].values())
     return Line(
         what,
-        f"{100 * share:.1f} % of slots busy, {count:,} calls in {found['seconds']:.1f} s, "
+        f"{100 * share:.1f} % of slots busy, {count:,} calls in {found['seconds']:.1f} s, the "
+        f"longest {found['longest']:.1f} s, "
         f"command {run.seconds:.1f} s, {1e3 * run.cpu / count:.2f} ms of the processor a call, "
         f"{run.memory:.0f} MiB",
         share >= goal,
@@ -290,7 +292,11 @@ def rank(
 
 
 def sample(
-    folder: Path, prompts: int = 2_000, latency: str = "logn:1:1", goal: float = 0.85
+    folder: Path,
+    prompts: int = 2_000,
+    latency: str = "logn:1:1",
+    goal: float = 0.85,
+    options: tuple[str, ...] = (),
 ) -> Iterator[Line]:
     """Slots kept busy while sampling."""
     rows = [{"prompt": f"question {number}: what then?"} for number in range(prompts)]
@@ -302,8 +308,9 @@ def sample(
         sample={"completions_per_prompt": 8, "model": model()},
         rank={"judge": pairwise()},
     )
-    with server("--latency", latency):
-        yield busy(folder, "sample", f"sample, {latency}, {prompts:,} requests", goal)
+    with server("--latency", latency, *options):
+        what = " ".join(["sample", latency, *options])
+        yield busy(folder, "sample", f"{what}, {prompts:,} prompts", goal)
 
 
 def stop(folder: Path) -> Iterator[Line]:
@@ -397,6 +404,7 @@ PARTS: dict[str, Callable[[Path], Iterator[Line]]] = {
     "kills": kills,
     "rank": rank,
     "sample": sample,
+    "sample_single": partial(sample, options=("--single",)),
     "rank_even": partial(rank, prompts=1_000, latency="const:1", goal=0.93),
     "sample_even": partial(sample, prompts=1_000, latency="const:1", goal=0.93),
     "eubo": partial(rank, strategy="eubo", goal=0.8),

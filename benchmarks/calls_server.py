@@ -41,7 +41,7 @@ class Book:
         self.asked: Counter[str] = Counter()
         self.answered: Counter[str] = Counter()
         self.in_flight = 0
-        self.area = 0.0
+        self.area = self.longest = 0.0
         self.began: float | None = None
         self.last = self.ended = time.monotonic()
 
@@ -62,6 +62,7 @@ class Book:
         return {
             "seconds": seconds,
             "in_flight": self.area / seconds if seconds else 0.0,
+            "longest": self.longest,
             "asked": self.asked,
             "answered": self.answered,
         }
@@ -70,10 +71,10 @@ class Book:
 class Settings:
     """Latency, faults and the book; shared by all connections."""
 
-    def __init__(self, latency: str, faults: float, drip: int) -> None:
+    def __init__(self, latency: str, faults: float, drip: int, single: bool) -> None:
         law, *numbers = latency.split(":")
         self.law, self.numbers = law, [float(number) for number in numbers]
-        self.faults, self.drip = faults, drip
+        self.faults, self.drip, self.single = faults, drip, single
         self.random = random.Random(7)
         self.book = Book()
 
@@ -128,10 +129,9 @@ class Connection(asyncio.Protocol):
         book.step(+1)
         if settings.drip and len(book.asked) == settings.drip and book.asked[digest] == 1:
             return self.dripped(0)
-        fault = settings.random.random() < settings.faults
-        asyncio.get_running_loop().call_later(
-            settings.seconds(), self.answer, book, digest, body, fault
-        )
+        fault, seconds = settings.random.random() < settings.faults, settings.seconds()
+        book.longest = max(book.longest, seconds)
+        asyncio.get_running_loop().call_later(seconds, self.answer, book, digest, body, fault)
         return None
 
     def answer(self, book: Book, digest: str, body: bytes, fault: bool) -> None:
@@ -140,7 +140,8 @@ class Connection(asyncio.Protocol):
         if not self.open or self.transport.is_closing():
             return
         if not fault:
-            self.send(200, completion(json.loads(body), body))
+            asked = json.loads(body) | ({"n": 1} if self.settings.single else {})
+            self.send(200, completion(asked, body))
             book.answered[digest] += 1
             return
         status = self.settings.random.choice(FAULTS)
@@ -193,8 +194,9 @@ async def main() -> None:
     parser.add_argument("--latency", default="const:0", help="const:SECONDS or logn:MEDIAN:SIGMA")
     parser.add_argument("--faults", type=float, default=0.0, help="share of requests that fail")
     parser.add_argument("--drip", type=int, default=0, help="the first body of this number drips")
+    parser.add_argument("--single", action="store_true", help="one choice, whatever n says")
     options = parser.parse_args()
-    settings = Settings(options.latency, options.faults, options.drip)
+    settings = Settings(options.latency, options.faults, options.drip, options.single)
     loop = asyncio.get_running_loop()
     await loop.create_server(
         lambda: Connection(settings), "127.0.0.1", options.port, backlog=1024, reuse_address=True

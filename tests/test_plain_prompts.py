@@ -9,6 +9,10 @@ from transformers import AutoTokenizer
 
 from command import prefine
 from prefine import chat
+from prefine.data import entries
+from prefine.data.import_report import ImportReport
+from prefine.data.layouts.protocol import SourceRow
+from prefine.data.sources import shaped
 from prefine.errors import ConfigError, DataError
 from prefine.models.hf.loading import load_tokenizer
 from prefine.records import Completion, Message, Prompt
@@ -124,3 +128,41 @@ def test_a_conversation_for_a_base_model_is_refused_with_its_row(base: Place) ->
     assert refused.code == DATA
     assert "pairs.jsonl, line 1" in refused.err
     assert "write a system prompt, earlier turns and tools into it" in refused.err
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n",
+        "<s>[INST] Why? [/INST]",
+        "<bos><start_of_turn>user\nWhy?<end_of_turn>\n<start_of_turn>model\n",
+        "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nWhy?",
+        "<|user|>\nWhy?</s>\n<|assistant|>\n",
+        "<｜begin▁of▁sentence｜><｜User｜>Why?<｜Assistant｜>",
+    ],
+)
+def test_a_prompt_in_a_template_is_noticed(text: str) -> None:
+    row = SourceRow("f, line 1", {"prompt": text, "chosen": "a", "rejected": "b"})
+    report = ImportReport()
+    (pair,) = entries.pairs(shaped([row]), report)
+    assert pair.prompt.text == text
+    assert report.notes() == ("kept: 1 × already in a chat template (f, line 1)",)
+    with pytest.raises(DataError, match=r"f, line 1: the prompt begins with .*chat_template: none"):
+        list(entries.pairs(shaped([row]), ImportReport(strict=True)))
+
+
+@pytest.mark.parametrize("text", ["What does <|im_start|>user mean?", "Use [INST] and [/INST]."])
+def test_a_prompt_that_speaks_of_a_template_is_not(text: str) -> None:
+    report = ImportReport()
+    list(entries.prompts(shaped([SourceRow("f", {"prompt": text})]), report))
+    assert report.notes() == ()
+
+
+def test_a_prompt_in_a_template_is_read_as_such(place: Place) -> None:
+    folder = str(place.root / "model")
+    own, plain = load_tokenizer(folder), load_tokenizer(folder, "none")
+    asked = Prompt.from_text("Why?")
+    rendered = own.decode(chat.prompt_ids(own, asked))
+    again = chat.prompt_ids(plain, Prompt.from_text(rendered))
+    assert again == chat.prompt_ids(own, asked)
+    assert any(id_ in own.all_special_ids for id_ in again)

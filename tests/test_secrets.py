@@ -14,7 +14,8 @@ import pytest
 import openai_server as server
 from command import Result, prefine, start
 from openai_server import Choice, OpenAIServer, Reply
-from prefine.secrets import read_secret, redact
+from prefine.errors import ConfigError
+from prefine.secrets import read_secret, redact, refuse_secrets
 from run_place import BACKEND, CONFIG, GONE, OK, Place
 from tiny_model import save_tiny_model
 
@@ -183,3 +184,79 @@ def test_a_key_that_is_not_there_is_found_before_anything_is_asked(place: Place)
     assert result.code == CONFIG
     assert f"the environment variable {NAME} is not set" in result.err
     assert not at.requests
+
+
+LONG = "abcdefghijklmnopqrstuvwxyz0123456789"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"base_url": f"https://host/v1?key={KEY}"},
+        {"base_url": f"https://host/v1?version=2&api-key={KEY}"},
+        {"base_url": f"https://{LONG}@host/v1"},
+        {"path": f"s3://me:{KEY}@bucket/prompts.jsonl"},
+        {"extra_body": {"api-key": KEY}},
+        {"extra_body": {"provider": {"Authorization": f"Bearer {KEY}"}}},
+        {"extra_body": {"other": f"Bearer {LONG}"}},
+        {"extra_body": {"words": ["fine", f"sk-{LONG}"]}},
+        {"headers": {"X-Api-Key": KEY}},
+        {"headers_env": {"api-key": KEY}},
+        {"label": f"hf_{LONG}"},
+        {"label": f"gsk_{LONG}"},
+        {"label": f"AIza{LONG}"},
+    ],
+)
+def test_a_key_anywhere_in_the_options_is_refused_and_not_repeated(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError) as raised:
+        refuse_secrets({"model": options})
+    assert str(raised.value).startswith(f"model.{next(iter(options))}")
+    assert KEY not in str(raised.value) and LONG not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"base_url": "https://host/v1?api-version=2024-06-01"},
+        {"base_url": "http://[::1]:8000/v1"},
+        {"rubric": "Prefer answers that mention the token limit, such as sk-learn's."},
+        {"extra_body": {"max_tokens": 5, "stop": ["token"], "key_points": "a"}},
+        {"headers_env": {"api-key": "AZURE_API_KEY"}},
+    ],
+)
+def test_words_that_are_no_keys_are_taken(options: dict[str, Any]) -> None:
+    refuse_secrets({"model": options})
+
+
+def test_headers_come_from_the_environment(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(NAME, KEY)
+    with OpenAIServer(echoing) as at:
+        model = at_server(at) | {"api_key_env": None, "headers_env": {"X-Gateway-Key": NAME}}
+        place.change(served(at, **{"sample": {"model": model, "completions_per_prompt": 2}}))
+        result = prefine("sample", "run.yaml")
+        assert result.code == OK, result.err
+    assert {request.headers["x-gateway-key"] for request in at.requests} == {KEY}
+    assert not any("authorization" in request.headers for request in at.requests)
+    assert_nowhere(place.root, result)
+
+
+def test_a_run_folder_is_for_its_owner_unless_it_was_made_otherwise(place: Place) -> None:
+    with OpenAIServer() as at:
+        place.change(served(at, **{"sample.model.api_key_env": None}))
+        assert prefine("sample", "run.yaml").code == OK
+        assert (place.root / "run").stat().st_mode & 0o777 == 0o700
+        (place.root / "shared").mkdir(mode=0o755)
+        assert prefine("sample", "run.yaml", "--run-dir", "shared").code == OK
+    assert (place.root / "shared").stat().st_mode & 0o777 == 0o755
+
+
+@pytest.mark.parametrize("command", [("config", "check"), ("run", "--dry-run")])
+def test_code_of_the_users_is_named_before_it_runs(
+    place: Place, command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.put("my_code.py", "def score(prompt, completion):\n    return float(len(completion))\n")
+    monkeypatch.syspath_prepend(str(place.root))
+    place.change({"rank.judge": {"name": "my_code:score"}})
+    result = prefine(*command, "run.yaml")
+    assert result.code == OK, result.err
+    assert "imports your code: my_code:score" in result.out

@@ -19,6 +19,25 @@ _PROBE_ANSWER = "Answer"
 _OPENED = re.compile(r"<((?:think|reason|thought)\w*)>(\s*)\Z")
 
 
+PLAIN_TEMPLATE = (
+    "{%- if messages[0].role != 'user' or messages | length > 2 or tools %}"
+    "{{- raise_exception('with chat_template: none a prompt is one text: write a system prompt, "
+    "earlier turns and tools into it, or use a template') }}{%- endif %}"
+    "{{- messages[0].content }}"
+    "{%- if messages | length == 2 %}{{- messages[1].content + eos_token }}{%- endif %}"
+)
+"""The template of models that continue plain texts: the prompt is its text, special tokens too."""
+
+START_OF_TEXT = (
+    "{%- if not messages[0].content.startswith(bos_token) %}{{- bos_token }}{%- endif %}"
+)
+"""Before `PLAIN_TEMPLATE`, for tokenizers that put a start token before a text."""
+
+
+class TemplateRefusal(DataError):
+    """A chat template that takes no system turn, or no turns in this order, refused a prompt."""
+
+
 class Tokenizer(Protocol):
     """The part of a `transformers` tokenizer that is used here."""
 
@@ -42,6 +61,7 @@ def prompt_ids(tokenizer: Tokenizer, prompt: Prompt) -> list[int]:
 
     A last message of the assistant is a prefill: the model continues it instead of opening a turn.
     Special tokens that are written in the messages stay text: only the template's own take effect.
+    Without a template (`PLAIN_TEMPLATE`) a prompt is what the model reads, special tokens included.
 
     Raises:
         ConfigError: The tokenizer has no chat template, or transformers is too old to keep a
@@ -51,7 +71,8 @@ def prompt_ids(tokenizer: Tokenizer, prompt: Prompt) -> list[int]:
     """
     options = {"tokenize": True, "return_dict": False}
     written = prompt.model_dump_json(include={"messages", "tools", "chat_template_kwargs"})
-    if _mentions_special(tokenizer, written):
+    is_plain = str(tokenizer.chat_template).endswith(PLAIN_TEMPLATE)
+    if _mentions_special(tokenizer, written) and not is_plain:
         # A user who writes "<|im_end|>" must not end the turn. The library's safeguard keeps it as
         # text. It is used only then, because it also turns a prefilled <think> into text.
         _require_safeguard(tokenizer, prompt)
@@ -113,6 +134,40 @@ def completion_ids(
     if completion.finish_reason != "length" and ids[-1:] != [stop_token_id]:
         ids.append(stop_token_id)
     return ids
+
+
+def may_be_refused(prompt: Prompt) -> bool:
+    """Return False for a single user turn: templates refuse roles and tools, not what is said."""
+    one_turn = len(prompt.messages) == 1 and prompt.messages[0].role == "user"
+    return not one_turn or prompt.tools is not None
+
+
+def check_prompt(tokenizer: Tokenizer, prompt: Prompt) -> None:
+    """Raise TemplateRefusal if the chat template does not take the prompt's messages."""
+    _rendered(tokenizer, prompt, tokenize=False)
+
+
+def check_template(tokenizer: Tokenizer) -> None:
+    """Raise ConfigError unless the template opens the assistant's turn where one is to be written.
+
+    A template that ignores add_generation_prompt leaves out what stands before every answer, so a
+    model would read and write a form that it has never seen.
+    """
+    probe = Prompt.from_text("Question?")
+    try:
+        asked = _rendered(tokenizer, probe, tokenize=False)
+        answer = Message(role="assistant", content=_PROBE_ANSWER)
+        whole = _rendered(tokenizer, probe, answer, tokenize=False)
+    except TemplateRefusal:
+        return  # `stop_token_id` says what is wrong with it
+    header, found, _ = whole.removeprefix(asked).partition(_PROBE_ANSWER)
+    if whole.startswith(asked) and found and header.strip():
+        raise ConfigError(
+            f"the chat template ignores add_generation_prompt: it writes {header!r} before an "
+            "answer, and leaves it out where one is to be written; add to the template: "
+            f"{{% if add_generation_prompt %}}{{{{ {header!r} }}}}{{% endif %}}; chat_template: "
+            "FILE beside the model's path takes a template from a file"
+        )
 
 
 def continued_text(tokenizer: Tokenizer, prompt: Prompt, completion: Completion) -> str | None:
@@ -238,8 +293,10 @@ def _rendered(tokenizer: Tokenizer, prompt: Prompt, *answer: Message, **options:
         )
     except Exception as error:  # a template is a program, which may raise anything
         kind = "" if isinstance(error, TemplateError) else f"{type(error).__name__}: "
-        raise DataError(
-            f"{_name(prompt)}: the chat template refuses its messages: {kind}{error}"
+        raise TemplateRefusal(
+            f"{_name(prompt)}: the chat template refuses its messages: {kind}{error}; remove the "
+            "row, or where it refuses the system turn, set system: merge beside the model's path: "
+            "it becomes the beginning of the first user turn"
         ) from error
 
 

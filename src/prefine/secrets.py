@@ -3,6 +3,7 @@
 import os
 import re
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 from prefine.errors import ConfigError
 
@@ -11,8 +12,20 @@ _HIDDEN = "[key]"
 _NAME = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")
 # Local servers take any word as a key, such as "EMPTY" or "x". Hiding those would only spoil texts.
 _SHORTEST = 12
-_LITERAL_KEYS = frozenset(["api_key", "apikey", "token", "authorization", "password"])
-_URL_PASSWORD = re.compile(r"https?://[^/@\s]*:[^/@\s]*@")
+_LITERAL_KEYS = frozenset(
+    [
+        *("apikey", "xapikey", "subscriptionkey", "secretkey", "secret", "clientsecret"),
+        *("token", "accesstoken", "authtoken", "bearer", "cookie", "password"),
+        *("authorization", "proxyauthorization"),
+    ]
+)
+_IN_URL = re.compile(r"[a-z][a-z0-9+.-]*://[^\s]+", re.IGNORECASE)
+# What the large providers' keys look like, whatever they are called.
+_LOOKS_LIKE_KEY = re.compile(
+    r"\b(?:sk-[A-Za-z0-9_-]{16,}|hf_[A-Za-z0-9]{24,}|gsk_[A-Za-z0-9]{24,}|xai-[A-Za-z0-9]{24,}"
+    r"|AIza[A-Za-z0-9_-]{30,}|gh[pous]_[A-Za-z0-9]{30,}|AKIA[A-Z0-9]{16}"
+    r"|eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,})|^Bearer\s+\S{8,}"
+)
 
 _REMEDY = (
     "keys are never written into a configuration; export MY_KEY=... and write api_key_env: MY_KEY"
@@ -55,7 +68,7 @@ def require_name(name: str, where: str = "api_key_env") -> None:
 
 
 def refuse_secrets(options: Any, where: str = "") -> None:
-    """Raise ConfigError if a value of a configuration is a key or a URL with a password.
+    """Raise ConfigError if a value of a configuration is a key, or a URL that holds one.
 
     Configurations are written into the run folder. The message does not repeat the secret.
 
@@ -63,6 +76,8 @@ def refuse_secrets(options: Any, where: str = "") -> None:
         options: A section, a component, or a part of one.
         where: Its config path for the message.
     """
+    if isinstance(options, str):
+        _refuse_secret_text(options, where)
     if isinstance(options, list | tuple):
         for number, value in enumerate(options):
             refuse_secrets(value, f"{where}.{number}" if where else "")
@@ -70,13 +85,37 @@ def refuse_secrets(options: Any, where: str = "") -> None:
         return
     for name, value in options.items():
         path = f"{where}.{name}" if where else str(name)
-        if name in _LITERAL_KEYS:
+        if value is not None and _is_literal_key(name):
             raise ConfigError(f"{path}: {_REMEDY}")
         if name == "api_key_env" and isinstance(value, str):
             require_name(value, path)
-        if isinstance(value, str) and _URL_PASSWORD.match(value):
-            raise ConfigError(f"{path}: the URL holds a password; take it out and use api_key_env")
+        if name == "headers_env" and isinstance(value, dict):
+            for header, variable in value.items():
+                require_name(str(variable), f"{path}.{header}")
+            continue
         refuse_secrets(value, path)
+
+
+def _is_literal_key(name: Any) -> bool:
+    """Return True if a setting of this name is a key, however the name is written."""
+    return re.sub(r"[^a-z0-9]", "", str(name).lower()) in _LITERAL_KEYS
+
+
+def _refuse_secret_text(text: str, path: str) -> None:
+    for found in _IN_URL.findall(text):
+        try:
+            parts = urlsplit(found)
+        except ValueError:  # no URL; whoever opens it says so
+            continue
+        if parts.password or (parts.username and parts.scheme.startswith("http")):
+            raise ConfigError(f"{path}: the URL holds a password; take it out and use api_key_env")
+        names = [name for name, value in parse_qsl(parts.query) if value]
+        if any(_is_literal_key(name) or name.lower() in ("key", "sig") for name in names):
+            raise ConfigError(
+                f"{path}: the URL holds a key; take it out and use api_key_env or headers_env"
+            )
+    if _LOOKS_LIKE_KEY.search(text):
+        raise ConfigError(f"{path}: this looks like a key; {_REMEDY}")
 
 
 def redact(text: str) -> str:

@@ -168,6 +168,32 @@ def test_verdicts_that_count(form: str, word: str) -> None:
     assert read_text(form.format(n=NONCE, w=word), nonce=NONCE) == Verdict(WORDS[word])
 
 
+@pytest.mark.parametrize("word", WORDS)
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        "{w}",
+        "Candidate {w}",
+        "the answer is {w}.",
+        "Response {w}",
+        "Option {w})",
+        "\\boxed{{{w}}}",
+        "$\\boxed{{\\text{{{w}}}}}$",
+        "\\[ \\boxed{{{w}}} \\]",
+        "__{w}__",
+        "[[{w}]]",
+        "Final answer: **{w}**",
+    ],
+)
+@pytest.mark.parametrize("small", [False, True])
+def test_behind_its_code_a_verdict_may_be_spelled_otherwise(
+    spelled: str, word: str, small: bool
+) -> None:
+    said = spelled.format(w=word.lower() if small else word)
+    text = f"I weighed them.\nverdict-{NONCE}: {said}"
+    assert read_text(text, nonce=NONCE) == Verdict(WORDS[word])
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
@@ -185,7 +211,14 @@ def test_verdicts_that_count(form: str, word: str) -> None:
         (f"verdict-{NONCE}: A|B|tie", "'A|B|tie'"),
         (f"verdict-{NONCE}: A, B", "'A, B'"),
         (f"verdict-{NONCE}: C", "'C'"),
-        (f"verdict-{NONCE}: a", "'a'"),
+        (f"verdict-{NONCE}: ab", "'ab'"),
+        (f"verdict-{NONCE}: a tie for A", "'a tie for A'"),
+        (f"verdict-{NONCE}: Candidate", "'Candidate'"),
+        (f"verdict-{NONCE}: Candidate A or Candidate B", "Candidate B"),
+        (f"verdict-{NONCE}: \\boxed{{A|B}}", "A|B"),
+        (f"verdict-{NONCE}: A+", "'A+'"),
+        (f"verdict-{NONCE}: A > B", "'A > B'"),
+        (f"verdict-{NONCE}: A?", "'A?'"),
         (f"verdict-{NONCE}: not A", "'not A'"),
         (f"verdict-{NONCE}: A is better", "'A is better'"),
         (f"verdict-{NONCE}:\nA", "''"),

@@ -200,8 +200,10 @@ def test_defaults_and_facts_are_those_of_the_table() -> None:
         assert {key: parameters[key].default for key in options} == options
         assert (kind_of(function), needs_of(function)) == ("local", {"reference"})
         for option in options:
-            with pytest.raises(ConfigError, match=option):
-                bind("loss", name, {option: -1.0}, where="train.loss")
+            for value in (-1.0,) if option == "z0" else (-1.0, 0.0):
+                with pytest.raises(ConfigError, match=option):
+                    bind("loss", name, {option: value}, where="train.loss")
+            bind("loss", name, {option: 0.0 if option == "z0" else 1e-9}, where="train.loss")
 
 
 def test_what_lists_and_labels_do_not_have_is_refused_where_it_is_declared() -> None:

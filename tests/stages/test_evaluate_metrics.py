@@ -1,6 +1,7 @@
 """The metrics of `evaluate.metrics`, through the command: computed, shown, added later, refused."""
 
 import json
+import shutil
 import sqlite3
 from itertools import pairwise
 from pathlib import Path
@@ -94,6 +95,17 @@ def test_metrics_are_added_to_a_finished_run_without_a_call(
     assert shown["metrics"] == [*old, *new[len(old) :]]
     page = Path("run/report.html").read_text()
     assert "Ranking accuracy" in page and "Brier score" in page
+
+    # A version without judgments has finished the ranking: said before anything is sampled.
+    shutil.rmtree("run/judgments")
+    manifest = json.loads(Path("run/manifest.json").read_text())
+    del manifest["stages"]["rank"]["output_hashes"]["judgments"]
+    Path("run/manifest.json").write_text(json.dumps(manifest))
+    config["evaluate"]["metrics"].append({"name": "diversity", "n": 3})
+    Path("run.yaml").write_text(yaml.safe_dump(config))
+    refused = prefine("evaluate", "run.yaml")
+    assert refused.code == 2
+    assert "'cyclic_triads' needs judgments, and run has none" in refused.err
 
 
 def ranked_right(one: PreferenceList, folder: Path) -> bool:

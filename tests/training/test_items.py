@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import architectures
 import numpy as np
 import pytest
 import tiny_training as tiny
@@ -18,9 +19,14 @@ from prefine.losses import ListLogps, dpo, kto, list_mle, mixture
 from prefine.losses.protocol import declare
 from prefine.losses.regularizers import budget
 from prefine.training.forward.passes import Forward
+from prefine.training.forward.sharing import why_not_shared
 from prefine.training.loop import train
 from prefine.training.reference.scoring import score_completions
-from prefine.training.relations.labels import LabelEvaluationRow, LabelStepRow
+from prefine.training.relations.labels import (
+    LabelEvaluationRow,
+    LabelStepRow,
+    TokenizedAnswer,
+)
 from prefine.training.relations.lists import ListEvaluationRow, ListStepRow
 
 MADE: dict[str, Any] = {"lists": tiny.lists, "labels": tiny.answers}
@@ -201,3 +207,18 @@ def broken_for_lists_of_four(logps: ListLogps) -> torch.Tensor:
 def test_a_list_that_is_not_finite_is_named(tmp_path: Path) -> None:
     with pytest.raises(NumericsError, match=r"the loss of 1 of \d lists is not finite.*list-5\."):
         _train(tmp_path, "lists", loss=broken_for_lists_of_four, held_out=tiny.lists(2))
+
+
+@pytest.mark.parametrize("name", architectures.MIXING_OTHERWISE)
+def test_a_model_that_mixes_answers_is_noticed_by_single_answers_too(name: str) -> None:
+    """Only answers to one prompt can leak into one another, wherever they stand in the file."""
+    single = name in architectures.FLOAT32_ONLY
+    model = architectures.MIXING_OTHERWISE[name](dtype=torch.float32 if single else torch.float64)
+    answers = [
+        TokenizedAnswer(f"{prompt}-{n}", (prompt, 5, 6), (7 + n, 8, 9, 10 + n), n == 0)
+        for n in range(2)
+        for prompt in range(3, 23)
+    ]
+    assert why_not_shared(model, answers) is not None
+    attention = architectures.ATTENTION_ONLY["llama"](dtype=torch.float64)
+    assert why_not_shared(attention, answers) is None

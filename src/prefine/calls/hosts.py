@@ -34,6 +34,10 @@ class Host:
         """When a request was answered well last [s, monotonic]."""
         self.failed_in_a_row = 0
         """Requests that were given up since one was answered well."""
+        self.refusing_since: float | None = None
+        """When the first of the refusals (429) was since one was answered well."""
+        self.asks_to_wait = False
+        """One of those refusals said how long to wait."""
         self.judging = asyncio.Lock()
         """Held while it is found out whether a failure is the server's or the prompt's."""
         self._answered_at = -math.inf
@@ -45,6 +49,26 @@ class Host:
         self.answered()
         self.served_at = self._answered_at
         self.failed_in_a_row = 0
+        self.refusing_since = None
+        self.asks_to_wait = False
+
+    def refused(self, sent_at: float, wait_s: float | None, *, before: float | None) -> None:
+        """Count a 429, and slow all requests down.
+
+        Args:
+            sent_at: When the refused request was sent [s, monotonic].
+            wait_s: The time that the host asks to wait.
+            before: When it was refused before, if so. If others were served since then, it may be
+                the request that is refused and not the pace.
+        """
+        self.answered()
+        if before is None or not self.served_since(before):
+            self.limits.refused(sent_at, wait_s)
+        elif wait_s:
+            self.limits.pause(wait_s)
+        self.asks_to_wait |= wait_s is not None
+        if self.refusing_since is None:
+            self.refusing_since = self._answered_at
 
     def answered(self) -> None:
         """Count an answer, be it a refusal: the server is there and at work."""

@@ -15,6 +15,8 @@ _GROWTH = 0.02  # of the rate at the last refusal, per second
 _DOUBLES_S = 10.0  # without refusals the growth doubles in this time
 _MEMORY_S = 2.0  # over which the rate of sending is measured
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
+# A few refusals are no sign of haste: a server may refuse some prompts always.
+_SHARE, _SHARE_ALPHA, _IN_A_ROW = 0.08, 1 / 40, 3
 _SLACK_S = 0.05  # what late timers may catch up
 _BURST_S = 10.0  # tokens may be saved up for this long
 _ALPHA = 0.05  # of the moving average of completion tokens
@@ -44,6 +46,8 @@ class HostLimits:
         # Without any answer since the last refusal, requests go one by one, `_pause_s` apart.
         self._answered_since = True
         self._pause_s = _FIRST_PAUSE_S
+        self._refused_share = 0.0  # of the last answers, as a moving average
+        self._refused_in_a_row = 0
         self._sent = 0.0  # decays with _MEMORY_S
         self._sent_at = 0.0
         self._requests_per_s = math.inf
@@ -83,6 +87,8 @@ class HostLimits:
         now = time.monotonic()
         self._answered_since = True
         self._pause_s = _FIRST_PAUSE_S
+        self._refused_share *= 1 - _SHARE_ALPHA
+        self._refused_in_a_row = 0
         if self._rate < math.inf:
             doubled = 2 ** min(10.0, (now - self._refused_at) / _DOUBLES_S)
             step = _GROWTH * max(self._rate_at_refusal, 1.0) * doubled
@@ -105,20 +111,24 @@ class HostLimits:
                 last refusal say nothing new.
             wait_s: What the host asks to wait, of everybody.
         """
-        now = time.monotonic()
-        if sent_at > self._refused_at:
-            if self._answered_since:
-                self._rate_at_refusal = min(self._rate, self._sent_recently(now) / _MEMORY_S)
-                self._rate = max(_FALL * self._rate_at_refusal, 1 / _LONGEST_PAUSE_S)
-                self._pause_s = _FIRST_PAUSE_S
-            else:
-                self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
-            self._answered_since = False
-            self._refused_at = self._grown_at = now
-            if not wait_s:
-                self.pause(self._pause_s)
         if wait_s:
             self.pause(wait_s)
+        self._refused_share += _SHARE_ALPHA * (1 - self._refused_share)
+        self._refused_in_a_row += 1
+        often = self._refused_share >= _SHARE or self._refused_in_a_row >= _IN_A_ROW
+        if sent_at <= self._refused_at or not often:
+            return
+        now = time.monotonic()
+        if self._answered_since:
+            self._rate_at_refusal = min(self._rate, self._sent_recently(now) / _MEMORY_S)
+            self._rate = max(_FALL * self._rate_at_refusal, 1 / _LONGEST_PAUSE_S)
+            self._pause_s = _FIRST_PAUSE_S
+        else:
+            self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
+        self._answered_since = False
+        self._refused_at = self._grown_at = now
+        if not wait_s:
+            self.pause(self._pause_s)
 
     def pause(self, seconds: float) -> None:
         """Send nothing for a while."""

@@ -12,6 +12,7 @@ import typer
 from prefine.cli import stages, tools
 from prefine.cli.config import config_app
 from prefine.cli.ending import guarded, leave_threads
+from prefine.cli.mock_server import mock_server
 from prefine.cli.openmp import choose_waiting
 from prefine.cli.processes import leave
 from prefine.errors import Interrupted
@@ -29,6 +30,7 @@ stages.evaluate_app.command("annotations")(tools.evaluate_annotations)
 app.command("import")(tools.import_data)
 app.command()(tools.simulate)
 app.command()(tools.losses)
+app.command("mock-server")(mock_server)
 app.add_typer(config_app, name="config")
 
 

@@ -16,9 +16,13 @@ def check_config(
 ) -> None:
     """Check a configuration: every key, component and option, and every input on disk."""
     from prefine.stages.check import check
+    from prefine.stages.plan import user_code
 
-    for note in check(load_config(config, set_, run_dir), strict=strict).notes:
+    loaded = load_config(config, set_, run_dir)
+    for note in check(loaded, strict=strict).notes:
         typer.echo(visible(note))
+    for name in user_code(loaded):
+        typer.echo(f"imports your code: {visible(name)}")
     typer.echo("ok")
 
 

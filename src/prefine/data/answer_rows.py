@@ -1,5 +1,6 @@
 """The prompt and the answers of one row in our own columns, or an error that names the row."""
 
+import re
 from typing import Any
 
 from prefine.data.import_report import ImportReport, UselessRow
@@ -14,6 +15,12 @@ TEXT_NAMES = ("text", "content", "completion", "message")
 _ANSWERS = ("completions", "chosen", "rejected")
 Answers = tuple[Prompt, list[Completion]]
 _REPEATS = "all answers begin with the prompt"
+# How a prompt begins in the templates of ChatML, Llama 2 and 3, Gemma, Zephyr and Phi, DeepSeek.
+_TEMPLATED = re.compile(
+    r"\s*(?:<s>|<bos>|<\|begin_of_text\|>|<[|｜]begin[▁_]of[▁_]sentence[|｜]>)?\s*"
+    r"(?:<\|im_start\|>\s*(?:system|user)\b|<\|start_header_id\|>|<start_of_turn>|\[INST\]"
+    r"|<\|(?:system|user)\|>|<[|｜]User[|｜]>)"
+)
 # Arguments of `apply_chat_template` itself, or given by us.
 _RESERVED = {
     "conversation",
@@ -69,7 +76,7 @@ def prompt_of_row(row: SourceRow, report: ImportReport, *, used: tuple[str, ...]
         )
     metadata = rest(row.values, name, "tools", "chat_template_kwargs", *_ANSWERS, *used)
     try:
-        return Prompt.make(
+        prompt = Prompt.make(
             messages,
             tools=structured(row.values.get("tools")),
             chat_template_kwargs=arguments,
@@ -78,6 +85,21 @@ def prompt_of_row(row: SourceRow, report: ImportReport, *, used: tuple[str, ...]
         )
     except (ValueError, TypeError) as error:
         raise DataError(f"{row.where}: {reason(error)}") from error
+    _remark_templated(prompt, row.where, report)
+    return prompt
+
+
+def _remark_templated(prompt: Prompt, where: str, report: ImportReport) -> None:
+    """Count a prompt whose text already has the marks of a chat template."""
+    if len(prompt.messages) > 1 or not (mark := _TEMPLATED.match(prompt.text)):
+        return
+    report.remark(
+        "already in a chat template",
+        f"{where}: the prompt begins with {mark[0].strip()!r}, a mark of a chat template, and "
+        "would be one user turn in the template once more: give it as messages, or for prompts "
+        "that are whole already, set chat_template: none beside the policy's path",
+        where,
+    )
 
 
 def answers_of_row(row: SourceRow, report: ImportReport) -> Answers:

@@ -32,6 +32,30 @@ _BEFORE = r"""[\sĠ▁Ċ*_`~#>"'“”‘’«»「『(\[{<]*"""
 _AFTER = r"""[\sĠ▁Ċ*_`~"'“”‘’«»」』)\]}>.,:;!。．，：！]*"""
 _TOKEN = re.compile(rf"{_BEFORE}([ABＡＢ]){_AFTER}")
 _ANSWER = re.compile(rf"{_BEFORE}([ABＡＢ]|[Tt]ie|TIE){_AFTER}")
+# Behind the code of a verdict line the letter may be small, called a candidate's, or in a box.
+_MARKS = re.compile(r"[^\w|+\-<>=?/&]+|_+")
+_NAMED = frozenset(
+    [
+        "the",
+        "candidate",
+        "answer",
+        "response",
+        "assistant",
+        "completion",
+        "option",
+        "output",
+        "model",
+        "is",
+        "final",
+        "verdict",
+        "boxed",
+        "fbox",
+        "text",
+        "textbf",
+        "mathrm",
+        "mathbf",
+    ]
+)
 
 _P_FIRST = {"A": 1.0, "B": 0.0, "TIE": 0.5}
 
@@ -92,8 +116,9 @@ def read_text(text: str, *, nonce: str) -> Verdict:
     """Return 1 for A, 0 for B, .5 for a tie, from the last line `verdict-NONCE: …`.
 
     Without such a line, the whole answer may be a label. A verdict line counts only with the
-    comparison's nonce, which no candidate knows, so a quoted candidate is no verdict. If the last
-    line is not valid there is no verdict: an earlier one never stands in for it.
+    comparison's nonce, which no candidate knows, so a quoted candidate is no verdict. Its letter
+    may be small, in a box, or called a candidate's. If the last line is not valid there is no
+    verdict: an earlier one never stands in for it.
     """
     if not text.strip():
         return Verdict(None, "the judge's answer is empty")
@@ -104,9 +129,15 @@ def read_text(text: str, *, nonce: str) -> Verdict:
         problem = f"no verdict line with this comparison's code in {_shown(text)}"
     else:
         said = re.sub(r"^[\s*_`]*[:：=]", "", lines[-1]).strip()
-        match = _ANSWER.fullmatch(said)
+        match = _ANSWER.fullmatch(said) or _ANSWER.fullmatch(_label_said(said))
         problem = f"the verdict line says {_shown(said)}, not A, B or tie"
     return Verdict(None, problem) if match is None else Verdict(_P_FIRST[_narrow(match[1])])
+
+
+def _label_said(line: str) -> str:
+    """Return the one word of a verdict line beside words for candidates; "" if there are more."""
+    words = [word for word in _MARKS.sub(" ", line).split() if word.lower() not in _NAMED]
+    return words[0].upper() if len(words) == 1 else ""
 
 
 def suspicious(text: str) -> bool:

@@ -114,7 +114,8 @@ class PairwiseJudge:
         notes = list(self._model.notes)
         if self._reads_text and self._answer == "auto":
             notes.append(
-                f"{self._model.label}: its first token is no label, so verdicts are read from text"
+                f"{self._model.label}: it gives no probabilities of a first token that is a label, "
+                "so verdicts are read from text"
             )
         if self._flagged:
             notes.append(

@@ -29,7 +29,10 @@ class RunFolder:
         self._journal: Journal | None = None
         with disk_errors(path):
             try:
-                path.mkdir(parents=True, exist_ok=True)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                # Others on this machine may not read prompts and answers; whoever wants them to
+                # makes the folder, which keeps its mode.
+                path.mkdir(mode=0o700, exist_ok=True)
             except (FileNotFoundError, ValueError) as error:
                 raise ConfigError(
                     f"{path}: no folder can be made here ({error}); choose another with --run-dir"

@@ -18,12 +18,14 @@ from prefine.models.protocol import Samples
 from prefine.records import Completion, Message, Prompt
 from prefine.stages.evidence import configured_metrics
 from prefine.stages.inputs import (
+    prompts_of_pair,
     read_completions,
     read_labels,
     read_lists,
     read_pairs,
     read_prompts,
     readable_by_loss,
+    renderable,
     short_enough,
     unseen,
     with_loss_inputs,
@@ -62,6 +64,7 @@ def check(config: RunConfig, *, strict: bool = False, through: str = STAGES[-1])
         check_evaluation,
         check_loss,
         check_weights,
+        stop_token,
         trainable,
     )
 
@@ -84,6 +87,8 @@ def check(config: RunConfig, *, strict: bool = False, through: str = STAGES[-1])
         check_weights(policy, ref)
     configured_metrics(config)
     check_adapter(config, policy)
+    if trains:
+        stop_token(policy)
     counts: dict[str, int] = {}
     notes = [
         f"{name}: {note}"
@@ -165,13 +170,16 @@ def _inputs(
         from prefine.stages.shards import sampler_of
 
         report = ImportReport(strict=strict)
-        prompts = read_prompts(config.prompts, where="prompts", report=report)
+        asked = read_prompts(config.prompts, where="prompts", report=report)
+        prompts = renderable(asked, lambda prompt: [prompt], config.policy, report)
         ids = _answerable(prompts, judges, sampler_of(config), config.sample, "sample", report)
         counts["prompts"] = len(ids)
         yield "prompts", report
     if config.completions is not None:
         report = ImportReport(strict=strict)
-        for prompt, completions in read_completions(config.completions, report=report):
+        found = read_completions(config.completions, report=report)
+        taken = renderable(found, lambda group: [group[0]], config.policy, report)
+        for prompt, completions in taken:
             for judge in judges:
                 check_judge(judge, prompt, completions)
             ids.add(prompt.id)
@@ -180,6 +188,7 @@ def _inputs(
     if config.pairs is not None:
         report = ImportReport(strict=strict)
         pairs = readable_by_loss(read_pairs(config.pairs, report=report), config.train, report)
+        pairs = renderable(pairs, prompts_of_pair, config.policy, report)
         if trains:
             pairs = with_loss_inputs(pairs, config.train, report)
         if strict:

@@ -21,7 +21,7 @@ from prefine.run.folder import RunFolder
 from prefine.run.rows import judgment_row
 from prefine.run.tables import TableWriter, shard_key, table_hash
 from prefine.run.view import EVALUATION_JUDGMENTS, JUDGMENTS, RunView
-from prefine.stages.evidence import Gathered, configured_metrics, evidence_of, figures
+from prefine.stages.evidence import configured_metrics, figures, left_by_stages
 from prefine.stages.head_to_head import (
     according_to,
     answer_both,
@@ -86,6 +86,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     files = ["metrics.json", OUTCOMES] if prompts else ["metrics.json"]
     if stage.finished and all((folder / name).exists() for name in files):
         return stage.finished
+    found = left_by_stages(RunView(folder.path), named)
     for sampler in (before, after):
         prompts = list(short_enough(prompts, partial(_check_prompt, sampler, decoding), report))
     stage.begin(settings.seed)
@@ -100,7 +101,6 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     contests: list[HeadToHead] = []
     constraints: list[ConstraintScore] = []
     answered: list[AnswerPair] = []
-    found = Gathered()
     if prompts:
         tables = [folder / "evaluation" / name for name in ("baseline", "trained")]
         samplers = (before, after)
@@ -114,7 +114,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
             contests.append(result.head_to_head)
             metrics += result.metrics
             stage.notes += result.notes
-            found = found._replace(verdicts=result.judgments)
+            found["verdicts"] = result.judgments
             _write_judgments(folder, result.judgments)
         metrics += before_and_after(answered, settings)
         gold = None if settings.gold is None else _gold(answered, settings.gold, config)
@@ -122,9 +122,9 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
             contests.append(gold.head_to_head)
             constraints += gold.constraints
             ids = [one.prompt.id for one in answered]
-            found = found._replace(gold=dict(zip(ids, gold.gaps, strict=True)))
+            found["gold"] = dict(zip(ids, gold.gaps, strict=True))
         _write_outcomes(folder, answered, p_after, gold)
-        found = found._replace(answers=answered)
+        found["answers"] = answered
     scored = 0
     if (folder / held_out).is_dir():
         # Here and not above: an evaluation of prompts alone must not import the training engine.
@@ -133,11 +133,11 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
         rewards = reward_metrics(config, folder, after, should_stop=lambda: progress.stopping)
         scored = rewards.metrics[0].n
         metrics += rewards.metrics
-        found = found._replace(held_out_pairs=rewards.pairs, held_out_lists=rewards.lists)
+        found |= {"held_out_pairs": rewards.pairs, "held_out_lists": rewards.lists}
         what = held_out.replace("heldout_", "held-out ").removesuffix("s")
         for reason, count in rewards.dropped.items():
             stage.dropped[f"{what}: {reason}"] += count
-    metrics += figures(named, evidence_of(config, RunView(folder.path), named, found))
+    metrics += figures(config, named, found)
     if not metrics:
         raise ConfigError(
             "evaluate: nothing to evaluate on; give evaluate.prompts, or pair.held_out_prompts"

@@ -1,15 +1,14 @@
 """The configured metrics: what each needs, whether the run has it, and their figures."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import chain
 from typing import Any, NamedTuple
 
 from prefine.config.sections import RunConfig
 from prefine.errors import ConfigError
-from prefine.metrics.protocol import AnswerPair, Evidence, HeldOutPairs, Metric, Need, needs_of
-from prefine.metrics.statistics.values import Array
+from prefine.metrics.protocol import Evidence, Metric, Need, needs_of
 from prefine.pairing.protocol import selector_facts
-from prefine.records import Judgment, MetricValue, Prompt
+from prefine.records import MetricValue, Prompt
 from prefine.run.view import RunView
 
 
@@ -90,61 +89,51 @@ def configured_metrics(config: RunConfig) -> list[NamedMetric]:
     return found
 
 
-def needed(metrics: Collection[NamedMetric]) -> frozenset[Need]:
-    """Everything that some of these metrics need."""
-    return frozenset().union(*(one.needs for one in metrics))
-
-
-class Gathered(NamedTuple):
-    """The evidence that stage `evaluate` makes itself."""
-
-    answers: Sequence[AnswerPair] = ()
-    verdicts: Sequence[Judgment] = ()
-    gold: Mapping[str, float] = {}
-    held_out_pairs: HeldOutPairs | None = None
-    held_out_lists: Sequence[Array] = ()
-
-
-def evidence_of(
-    config: RunConfig, run: RunView, metrics: Collection[NamedMetric], found: Gathered
-) -> Evidence:
-    """Everything that these metrics need, from the run folder and from the evaluation itself.
+def left_by_stages(run: RunView, metrics: Collection[NamedMetric]) -> dict[Need, object]:
+    """Read what these metrics need of what earlier stages have left.
 
     Raises:
         ConfigError: The folder does not have it.
     """
-    read: Mapping[Need, Callable[[], Any]] = {
+    readers: Mapping[Need, Callable[[], object]] = {
         "completions": lambda: list(run.completions()),
         "judgments": lambda: list(run.judgments()),
-        "answers": lambda: found.answers,
-        "verdicts": lambda: found.verdicts,
-        "gold": lambda: found.gold,
         "training_prompts": lambda: _training_prompts(run),
-        "held_out_pairs": lambda: found.held_out_pairs,
-        "held_out_lists": lambda: found.held_out_lists,
         "evaluation_log": lambda: run.log("eval_log.jsonl"),
     }
-    parts: dict[str, Any] = {}
-    for need in sorted(needed(metrics)):
-        parts[need] = read[need]()
-        if not parts[need]:
-            one = next(one for one in metrics if need in one.needs)
-            raise ConfigError(
-                f"{one.where} needs {_words(need)}, and {run.path} has none; "
-                f"{_SOURCES[need].remedy}, or leave the metric out (a folder whose ranking an "
-                "older version has finished has no judgments)"
-            )
-    return Evidence(**parts, samples=config.evaluate.bootstrap_samples, seed=config.evaluate.seed)
+    found: dict[Need, object] = {}
+    for one in metrics:
+        for need in sorted(one.needs & readers.keys() - found.keys()):
+            found[need] = readers[need]()
+            if not found[need]:
+                raise ConfigError(
+                    f"{one.where} needs {_words(need)}, and {run.path} has none; "
+                    f"{_SOURCES[need].remedy}, or leave the metric out (a folder whose ranking an "
+                    "older version has finished has no judgments)"
+                )
+    return found
 
 
-def figures(metrics: Collection[NamedMetric], evidence: Evidence) -> Iterator[MetricValue]:
+def figures(
+    config: RunConfig, metrics: Collection[NamedMetric], parts: Mapping[Need, object]
+) -> Iterator[MetricValue]:
     """The figures of the metrics, in their order.
+
+    Args:
+        config: Has the settings of the bootstrap.
+        metrics: The metrics.
+        parts: The evidence.
 
     Raises:
         ConfigError: A figure does not exist on this run.
     """
+    settings = config.evaluate
+    values: dict[str, Any] = {need: value for need, value in parts.items() if value}
+    evidence = Evidence(**values, samples=settings.bootstrap_samples, seed=settings.seed)
     for one in metrics:
         try:
+            if missing := sorted(one.needs - values.keys()):
+                raise ValueError(f"it needs {_words(missing[0])}, and there is none")
             yield from one.measure(evidence)
         except ValueError as error:
             raise ConfigError(

@@ -2,13 +2,16 @@
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
+from prefine.chat import TemplateRefusal, check_prompt, may_be_refused
 from prefine.config.sections import ITEM_ENTRIES, Component, TrainConfig
 from prefine.data import entries, judged
 from prefine.data.import_report import ImportReport, UselessRow
 from prefine.data.sources import read
 from prefine.errors import DataError
-from prefine.models.protocol import PromptTooLong
+from prefine.models.capabilities import provided
+from prefine.models.protocol import HasWeights, PromptTooLong
 from prefine.records import (
     Completion,
     LabelledCompletion,
@@ -17,6 +20,9 @@ from prefine.records import (
     Prompt,
 )
 from prefine.run.tables import column, parts
+
+Item = TypeVar("Item")
+REFUSED_BY_TEMPLATE = "refused by the chat template"
 
 
 def read_prompts(
@@ -57,7 +63,7 @@ def read_labels(
 def short_enough(
     prompts: Iterable[Prompt], check: Callable[[Prompt], None], report: ImportReport
 ) -> Iterator[Prompt]:
-    """The prompts that fit into the model, by its own check.
+    """The prompts that fit into the model and its chat template, by its own check.
 
     Raises:
         DataError: None does.
@@ -65,12 +71,59 @@ def short_enough(
     for prompt in prompts:
         try:
             check(prompt)
-        except PromptTooLong as error:
+        except (PromptTooLong, TemplateRefusal) as error:
             report.kept -= 1
-            report.drop(UselessRow("over-long prompt", str(error)), prompt.source)
+            too_long = isinstance(error, PromptTooLong)
+            reason = "over-long prompt" if too_long else REFUSED_BY_TEMPLATE
+            report.drop(UselessRow(reason, str(error)), prompt.source)
             continue
         yield prompt
     report.require_some("prompts")
+
+
+def renderable(
+    items: Iterable[Item],
+    prompts_of: Callable[[Item], Iterable[Prompt]],
+    policy: Component,
+    report: ImportReport | None = None,
+) -> Iterator[Item]:
+    """The items whose prompts the policy's chat template takes: the others cannot be trained on.
+
+    Args:
+        items: As they are read.
+        prompts_of: The prompts of an item.
+        policy: A backend without weights takes all of them.
+        report: Counts the others.
+
+    Raises:
+        DataError: The template takes none.
+    """
+    for item in items:
+        try:
+            for prompt in filter(may_be_refused, prompts_of(item)):
+                # Only now: most rows need no tokenizer, and loading one takes seconds.
+                trained = provided(_policy(policy), HasWeights)
+                if trained is not None:
+                    check_prompt(trained.tokenizer, prompt)
+        except TemplateRefusal as error:
+            if report is not None:
+                report.kept -= 1
+                where = next(iter(prompts_of(item))).source
+                report.drop(UselessRow(REFUSED_BY_TEMPLATE, str(error)), where)
+            continue
+        yield item
+    if report is not None:
+        report.require_some("rows")
+
+
+def prompts_of_pair(pair: PreferencePair) -> list[Prompt]:
+    """The prompts that a pair's answers answer: one, or two where it joins prompts."""
+    return [pair.prompt] if pair.rejected_prompt is None else [pair.prompt, pair.rejected_prompt]
+
+
+def _policy(component: Component) -> object:
+    """The backend of a policy, made once."""
+    return component.once("policy", lambda: component.resolve("backend", where="policy")())
 
 
 def unseen(

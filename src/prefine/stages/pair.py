@@ -35,7 +35,14 @@ from prefine.run.tables import (
     shard_key,
     table_hash,
 )
-from prefine.stages.inputs import read_labels, read_lists, read_pairs, readable_by_loss
+from prefine.stages.inputs import (
+    prompts_of_pair,
+    read_labels,
+    read_lists,
+    read_pairs,
+    readable_by_loss,
+    renderable,
+)
 from prefine.stages.pair_options import PairCounts, allowed, check_imported
 from prefine.stages.stage_run import Progress, StageRun, chunks
 
@@ -145,7 +152,8 @@ def _import(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
 
     def read(report: ImportReport | None, dropped: Counter[str]) -> Iterator[PreferencePair]:
         pairs = readable_by_loss(read_pairs(source, report=report), config.train, report)
-        return allowed(pairs, settings, dropped)
+        taken = renderable(pairs, prompts_of_pair, config.policy, report)
+        return allowed(taken, settings, dropped)
 
     # A first pass checks every row and knows all prompts; no pair stays in memory.
     report, digest = ImportReport(), hashlib.sha256()

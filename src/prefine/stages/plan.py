@@ -58,13 +58,18 @@ def plan(config: RunConfig, *, strict: bool = False) -> DryRunPlan:
         lines.append(
             ("training steps, at most", f"{min(steps, config.train.max_steps or steps):,}")
         )
-    imports = [component.name for _, _, component in components(config) if ":" in component.name]
     if "evaluate" not in stages_of(config):
         notes = (
             *notes,
             "nothing will be evaluated: give evaluate.prompts, or pair.held_out_prompts: 100",
         )
-    return DryRunPlan(tuple(lines), tuple(imports), notes)
+    return DryRunPlan(tuple(lines), user_code(config), notes)
+
+
+def user_code(config: RunConfig) -> tuple[str, ...]:
+    """Return the functions and classes of the user's that a configuration imports, each once."""
+    names = (component.name for _, _, component in components(config))
+    return tuple(dict.fromkeys(name for name in names if ":" in name))
 
 
 def _most_asks(config: RunConfig, rows: int) -> Asks:

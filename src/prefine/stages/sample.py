@@ -7,11 +7,11 @@ from prefine.calls.engine import CallEngine
 from prefine.config.sections import RunConfig
 from prefine.data.import_report import ImportReport
 from prefine.models.capabilities import check_model
-from prefine.records import Manifest, Prompt, content_hash
+from prefine.records import Completion, Manifest, Prompt, content_hash
 from prefine.run.folder import RunFolder
 from prefine.run.rows import Groups, completion_rows
 from prefine.run.tables import TableWriter, shard_key, table_hash
-from prefine.stages.inputs import read_completions, read_prompts, short_enough
+from prefine.stages.inputs import read_completions, read_prompts, renderable, short_enough
 from prefine.stages.shards import SHARD, in_parts, sample_shard, sampler_of, until_stopped
 from prefine.stages.stage_run import Progress, StageRun, chunks
 
@@ -35,7 +35,8 @@ def _sample(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
     check_model(sampler)
 
     def prompts(report: ImportReport) -> Iterator[Prompt]:
-        found = read_prompts(source, where="prompts", report=report)
+        read = read_prompts(source, where="prompts", report=report)
+        found = renderable(read, lambda prompt: [prompt], config.policy, report)
         return short_enough(
             found, lambda prompt: sampler.check_prompt(prompt, settings, where="sample"), report
         )
@@ -109,10 +110,15 @@ def _sample(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
 
 def _import(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     assert config.completions is not None, "checked by run"
+    source, policy = config.completions, config.policy
+
+    def answered(report: ImportReport | None = None) -> Iterator[tuple[Prompt, list[Completion]]]:
+        found = read_completions(source, report=report)
+        return renderable(found, lambda group: [group[0]], policy, report)
+
     report, digest = ImportReport(), hashlib.sha256()
     total = produced = 0
-    answers = read_completions(config.completions, report=report)
-    for prompt, completions in until_stopped(answers, progress):
+    for prompt, completions in until_stopped(answered(report), progress):
         for record in (prompt, *completions):
             digest.update(record.model_dump_json().encode())
         total += 1
@@ -123,7 +129,7 @@ def _import(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
     stage.begin()
     progress.start("sample", total, "prompts imported")
 
-    shards = chunks(read_completions(config.completions), SHARD)
+    shards = chunks(answered(), SHARD)
     with TableWriter(folder / "completions", "completions") as table:
         for number, groups in enumerate(until_stopped(shards, progress)):
             table.write(completion_rows(groups), key=shard_key("import", number))

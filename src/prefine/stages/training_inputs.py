@@ -253,7 +253,7 @@ def _reader(policy: HasWeights, config: RunConfig) -> TextReader:
     settings = config.train
     return TextReader(
         policy.tokenizer,
-        stop_token_id=_stop(policy),
+        stop_token_id=stop_token(policy),
         max_prompt_tokens=settings.max_prompt_tokens,
         max_completion_tokens=settings.max_completion_tokens,
         train_on_truncated=settings.train_on_truncated,
@@ -269,7 +269,7 @@ def check_first_rows(
         examples,
         policy.tokenizer,
         relation=relation,
-        stop_token_id=_stop(policy),
+        stop_token_id=stop_token(policy),
     )
 
 
@@ -277,5 +277,11 @@ def _records(table: Path, relation: Relation) -> Iterator[Any]:
     return (relation.record_of(row) for path in parts(table) for row in read_part(path))
 
 
-def _stop(policy: HasWeights) -> int:
+def stop_token(policy: HasWeights) -> int:
+    """The token that ends an answer of the policy.
+
+    Raises:
+        ConfigError: Its chat template cannot write an answer, or no header before it.
+    """
+    chat.check_template(policy.tokenizer)
     return chat.stop_token_id(policy.tokenizer, policy.generation_config)

@@ -26,4 +26,4 @@ def list_mle(logps: ListLogps, *, beta: PositiveFloat = 0.1) -> PerItem:
     against = (logps.rank[:, None, :] >= logps.rank[:, :, None]) & logps.present[:, None, :]
     against |= torch.eye(reward.shape[1], dtype=torch.bool, device=reward.device)
     rest = reward[:, None, :].masked_fill(~against, -torch.inf).logsumexp(-1)
-    return (rest - reward).masked_fill(~logps.present, 0).sum(-1)
+    return (rest - reward).masked_fill(~logps.present, 0).sum(1)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -57,6 +57,8 @@ class HfModel:
         label: Name for people; the path's last part when not given.
         chat_template: A file with a Jinja template instead of the tokenizer's own; or "none" for a
             base model, whose prompts are plain texts that it continues.
+        system: "merge" writes a system turn into the first user turn, for templates that refuse it;
+            "own" leaves it to the template.
     """
 
     concurrency = 1
@@ -70,13 +72,14 @@ class HfModel:
         batch_rows: Annotated[int, Field(gt=0)] = 128,
         label: str | None = None,
         chat_template: str | None = None,
+        system: Literal["own", "merge"] = "own",
     ) -> None:
         self.path = path
         self.dtype = dtype
         self.batch_rows = batch_rows
         self.label = label or path.rstrip("/").rsplit("/", 1)[-1]
         self._device = device
-        self._chat_template = chat_template
+        self._chat_template, self._system = chat_template, system
         self.notes: tuple[str, ...] = ()
 
     def at(self, path: str) -> "HfModel":
@@ -87,23 +90,31 @@ class HfModel:
             device=self._device,
             batch_rows=self.batch_rows,
             chat_template=self._chat_template,
+            system=self._system,
         )
 
     def check_model(self) -> None:
         """Raise before any work if the folder cannot be used; loads no weights."""
-        check_model(self.path, read_template(self._chat_template))
+        check_model(self.path, lambda: self.tokenizer)
 
     @cached_property
     def fingerprint(self) -> str:
         """Hash of weights, tokenizer, dtype and batch size, and of a template given beside them."""
         template = read_template(self._chat_template)
-        own = () if template is None else (template,)
-        return content_hash("hf", weights_fingerprint(self.path), self.dtype, self.batch_rows, *own)
+        given = [] if template is None else [template]
+        if self._system != "own":
+            given.append(self._system)
+        weights = weights_fingerprint(self.path)
+        return content_hash("hf", weights, self.dtype, self.batch_rows, *given)
 
     @cached_property
     def tokenizer(self) -> Any:
         """The tokenizer, loaded on first use."""
-        return load_tokenizer(self.path, read_template(self._chat_template))
+        return load_tokenizer(
+            self.path,
+            read_template(self._chat_template),
+            merge_system=self._system == "merge",
+        )
 
     @cached_property
     def model(self) -> Any:

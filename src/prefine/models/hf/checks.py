@@ -1,5 +1,6 @@
 """Checks of model folders before any work; they load no weights."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,12 @@ from prefine.models.hf.loading import (
 )
 
 
-def check_model(path: str, chat_template: str | None = None) -> None:
+def check_model(path: str, load: Callable[[], Any]) -> None:
     """Check that a folder has a causal language model and a matching tokenizer.
 
     Args:
         path: The folder or hub id.
-        chat_template: As `load_tokenizer` takes it.
+        load: Loads its tokenizer, as it will be used.
 
     Raises:
         BackendError: A file is missing or damaged.
@@ -28,7 +29,7 @@ def check_model(path: str, chat_template: str | None = None) -> None:
     """
     _check_files(path)
     rows = vocabulary(path)
-    tokenizer = load_tokenizer(path, chat_template)
+    tokenizer = load()
     _check_vocabulary(path, tokenizer, rows)
     stop = stop_token_id(tokenizer, load_generation_config(path))
     if stop >= rows:

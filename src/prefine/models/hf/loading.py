@@ -21,6 +21,7 @@ from transformers import AutoTokenizer, GenerationConfig
 from transformers.utils.hub import cached_file
 from transformers.utils.logging import disable_progress_bar
 
+from prefine.chat import PLAIN_TEMPLATE, START_OF_TEXT
 from prefine.errors import BackendError, ConfigError
 from prefine.models.hf.adapters import (
     adapter_settings,
@@ -42,13 +43,14 @@ disable_progress_bar()  # type: ignore[no-untyped-call]
 NO_TEMPLATE = "none"
 """The value of the option chat_template for models that continue plain texts."""
 
-# Written as one line: Jinja keeps line ends.
-_PLAIN_TEMPLATE = (
-    "{%- if messages[0].role != 'user' or messages | length > 2 or tools %}"
-    "{{- raise_exception('with chat_template: none a prompt is one text: write a system prompt, "
-    "earlier turns and tools into it, or use a template') }}{%- endif %}"
-    "{{- messages[0].content }}"
-    "{%- if messages | length == 2 %}{{- messages[1].content + eos_token }}{%- endif %}"
+# Before a template: the first user turn begins with the system turn, after an empty line.
+_MERGE_SYSTEM = (
+    "{%- if messages[0].role == 'system' %}{%- set system_text = messages[0].content %}"
+    "{%- set messages = messages[1:] %}{%- if system_text %}"
+    "{%- if messages and messages[0].role == 'user' %}{%- set messages = [{'role': 'user', "
+    "'content': system_text + '\\n\\n' + messages[0].content}] + messages[1:] %}"
+    "{%- else %}{%- set messages = [{'role': 'user', 'content': system_text}] + messages %}"
+    "{%- endif %}{%- endif %}{%- endif %}"
 )
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -88,12 +90,15 @@ def free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def load_tokenizer(path: str, chat_template: str | None = None) -> Any:
+def load_tokenizer(
+    path: str, chat_template: str | None = None, *, merge_system: bool = False
+) -> Any:
     """Return the tokenizer of a model folder or hub id.
 
     Args:
         path: The folder or id.
         chat_template: Instead of its own: the text of a template, or "none" for plain text.
+        merge_system: Let the template write a system turn into the first user turn.
 
     Raises:
         BackendError: There is none, or it is damaged.
@@ -101,7 +106,7 @@ def load_tokenizer(path: str, chat_template: str | None = None) -> Any:
     """
     base = base_of(path)
     if base is not None and not any((Path(path) / name).is_file() for name in _TOKENIZER_FILES):
-        return load_tokenizer(base, chat_template)
+        return load_tokenizer(base, chat_template, merge_system=merge_system)
     check_folder(path, _TOKENIZER_FILES, "tokenizer")
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
@@ -116,6 +121,8 @@ def load_tokenizer(path: str, chat_template: str | None = None) -> Any:
             "tokens; use an instruction-tuned model, add chat_template.jinja to the folder, or set "
             "chat_template: to a file with one, or to none for a base model that continues texts"
         )
+    if merge_system and not str(tokenizer.chat_template).startswith(_MERGE_SYSTEM):
+        tokenizer.chat_template = _MERGE_SYSTEM + tokenizer.chat_template
     return tokenizer
 
 
@@ -143,7 +150,7 @@ def _plain_template(tokenizer: Any) -> str:
     """
     start = tokenizer.bos_token_id
     starts = start is not None and list(tokenizer("x")["input_ids"])[:1] == [start]
-    return ("{{ bos_token }}" if starts else "") + _PLAIN_TEMPLATE
+    return (START_OF_TEXT if starts else "") + PLAIN_TEMPLATE
 
 
 def load_model(path: str, *, dtype: Dtype, device: str) -> Any:

@@ -36,7 +36,7 @@ _PATTERNS = {
 _LOG_PROBABILITIES = re.compile(r"\blog[ -]?prob(?:abilitie)?s\b", re.IGNORECASE)
 # One letter is a parameter only where it is quoted, or where a word beside it says so.
 _N = re.compile(
-    r"""(?<![\w<>=])(?:['"`‘“]n['"`’”]|n\s*>\s*1\b"""
+    r"""(?<![\w<>=])(?:['"`‘“]n['"`’”]|n\s*>\s*1\b|n:\s"""
     r"""|n (?:must|should|is|cannot|can't|not|has|greater|larger)\b)"""
     r"|\b[Pp]arameters?:? n\b|\b(?:[Ff]ield|[Aa]rgument|[Oo]ption|[Pp]roperty)s?:? n\b"
     r"|\b(?:[Mm]ultiple|number of|only one|only 1|one)"

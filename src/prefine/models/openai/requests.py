@@ -4,7 +4,8 @@
 |---|---|---|
 | busy | 429 | all wait as long as the server asks, or slow down |
 | away | no connection, reset, broken body, 502, 503, 504 | again; all wait for its return |
-| sick | 500, a malformed 200, no answer in time | again |
+| late | no answer in time | again; as away if nobody else is answered, either |
+| sick | 500, a malformed 200 | again |
 | refused | other 4xx, redirects | the caller decides |
 """
 
@@ -33,12 +34,14 @@ from prefine.models.openai.usage import TokenCounts, TokenPrices
 from prefine.records import Usage
 
 _FAILURES_IN_A_ROW = 20
+_HOPE_S = 60.0
 _CHARACTERS_PER_TOKEN = 4
 _SICK = (408, 409, 425, 500)
 _BUSY = 429
 _REFUSED = (*range(300, 400), *range(400, 500), 501)
 
-Kind = Literal["busy", "away", "sick", "refused"]
+Kind = Literal["busy", "away", "late", "sick", "refused"]
+_KINDS: Mapping[str, Kind] = {"timeout": "late", "too large": "sick"}
 
 
 class Exchange(NamedTuple):
@@ -74,6 +77,7 @@ class _History:
 
     tries: int = 0
     began: float = 0.0
+    refused_at: float | None = None
 
     def count(self) -> None:
         if self.tries == 0:
@@ -175,14 +179,16 @@ class Requests:
         exhausted = history.tries > self.max_retries
         pause = backoff_s(history.tries)
         if fault.kind == "busy":
-            host.answered()
-            host.limits.refused(turn.at, fault.wait_s)
+            host.refused(turn.at, fault.wait_s, before=history.refused_at)
+            history.refused_at = turn.at
             return await self._again_when_free(host, fault, history, pause)
         host.faulted(reached=fault.reached)
         if fault.wait_s:
             host.limits.pause(fault.wait_s)
             pause = 0.0
-        if fault.kind == "away" and (exhausted or host.seems_away):
+        # A server that has served before and is silent to everybody may come back.
+        gone = fault.kind == "away" or (fault.kind == "late" and host.served_at is not None)
+        if gone and (exhausted or host.seems_away):
             if exhausted and not host.reached:
                 raise BackendError(
                     f"{self.base_url}: {fault.reason}; start the server, or mend base_url"
@@ -212,15 +218,23 @@ class Requests:
                 f"{self.base_url}: {fault.reason}; it asks to wait {fault.wait_s:.0f} s, which is "
                 "longer than patience_s: run the same command later, or raise patience_s"
             )
-        waited = time.monotonic() - history.began
-        if history.tries > self.max_retries and waited >= self.timeout_s * self.max_retries:
-            if host.served_since(history.began) or self.max_retries == 0:
-                return False
-            if waited >= self.patience_s:
-                raise BackendError(
-                    f"{self.base_url}: all requests are refused for {self.patience_s:g} s "
-                    f"({fault.reason}); run the same command later, or raise patience_s"
-                )
+        now = time.monotonic()
+        tried_for = self.timeout_s * self.max_retries
+        if (
+            history.tries > self.max_retries
+            and now - history.began >= tried_for
+            and (host.served_since(history.began) or self.max_retries == 0)
+        ):
+            return False
+        patience_s = self.patience_s
+        if host.served_at is None and not host.asks_to_wait:
+            # Nothing says that it will ever serve anybody.
+            patience_s = min(patience_s, max(_HOPE_S, tried_for))
+        if host.refusing_since is not None and now - host.refusing_since >= patience_s:
+            raise BackendError(
+                f"{self.base_url}: all requests are refused for {patience_s:g} s "
+                f"({fault.reason}); run the same command later, or raise patience_s"
+            )
         await asyncio.sleep(0.0 if fault.wait_s else pause)
         return True
 
@@ -295,7 +309,7 @@ class Requests:
             reply = await post_json(self._url, data, self.headers(), timeout_s=self.timeout_s)
         except NoReply as error:
             return _Fault(
-                "sick" if error.kind in ("timeout", "too large") else "away",
+                _KINDS.get(error.kind, "away"),
                 str(error),
                 # What was sent may have been answered and billed.
                 Usage(calls=int(error.kind != "unreachable")),
@@ -315,7 +329,7 @@ class Requests:
         usage = self._usage(answer.counts)
         if answer.error is not None:
             return self._fault(error_of(answer.error, reply.status), reply, usage)
-        if answer.counts is None:
+        if answer.counts is None or not answer.counts.complete:
             self.note("the server does not say how many tokens it used; they count as 0")
         if not answer.choices:
             return _Fault("sick", "the server sent no choice", usage, wants_pause=False)
@@ -340,7 +354,11 @@ class Requests:
     def _usage(self, counts: TokenCounts | None) -> Usage:
         if counts is None:
             return Usage(calls=1)
-        cost = 0.0 if self.prices is None else self.prices.cost(*counts)
+        cost = (
+            0.0
+            if self.prices is None
+            else self.prices.cost(counts.prompt, counts.completion, counts.cached)
+        )
         return Usage(
             calls=1, prompt_tokens=counts.prompt, completion_tokens=counts.completion, cost=cost
         )

@@ -17,7 +17,8 @@ from prefine.secrets import read_secret
 
 OPENAI_URL = "https://api.openai.com/v1"
 
-_HARMLESS = [{"role": "user", "content": "Say hello."}]
+PROBE = [{"role": "user", "content": "Say hello."}]
+"""A question that no server minds."""
 
 
 @dataclass(eq=False, kw_only=True)
@@ -197,8 +198,8 @@ class _Request:
         }
 
     def probe(self, parameters: Parameters) -> dict[str, Any]:
-        """The same with a question that no server minds, and one answer."""
-        body = self.body(parameters) | {"messages": _HARMLESS}
+        """The same with a harmless question, and one answer."""
+        body = self.body(parameters) | {"messages": PROBE}
         for name in ("n", "add_generation_prompt", "continue_final_message"):
             body.pop(name, None)
         return body

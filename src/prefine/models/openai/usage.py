@@ -31,11 +31,15 @@ class TokenPrices(BaseModel):
 
 
 class TokenCounts(NamedTuple):
-    """The tokens of one request; the cached ones are some of the prompt's."""
+    """The tokens of one request; the cached ones are some of the prompt's.
+
+    `complete` is False if the server did not tell one of the numbers, or an impossible one.
+    """
 
     prompt: int
     completion: int
     cached: int
+    complete: bool
 
 
 def token_counts(usage: Any) -> TokenCounts | None:
@@ -52,6 +56,7 @@ def token_counts(usage: Any) -> TokenCounts | None:
     reasoning = _reasoning(usage)
     if prompt is None and completion is None and total is None:
         return None
+    complete = (prompt, completion, total).count(None) < 2
     if prompt is None:
         prompt = max(0, total - (completion or 0)) if total is not None else 0
     said = completion or 0
@@ -59,7 +64,7 @@ def token_counts(usage: Any) -> TokenCounts | None:
     completion = said + reasoning if reasoning > said else said
     if total is not None:
         completion = max(completion, total - prompt)
-    return TokenCounts(prompt, completion, min(prompt, _cached(usage)))
+    return TokenCounts(prompt, completion, min(prompt, _cached(usage)), complete)
 
 
 def _reasoning(usage: Mapping[str, Any]) -> int:

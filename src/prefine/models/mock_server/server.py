@@ -1,0 +1,198 @@
+"""The mock server: latencies, a limiter, an outage and faults around the scripted answers."""
+
+import asyncio
+import email.utils
+import json
+import math
+import random
+import time
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from aiohttp import web
+from pydantic import Field
+
+from prefine.errors import ConfigError
+from prefine.models.mock_server.answers import completion
+from prefine.models.mock_server.faults import FAULTS
+from prefine.models.mock_server.profiles import PROFILES
+from prefine.models.openai.server import PROBE
+from prefine.records import content_hash
+
+RetryAfter = Literal["none", "seconds", "date", "ms", "words"]
+_LARGEST_REQUEST = 64 * 2**20
+_WAIT_S = 2.0  # that the limiter asks for
+
+
+@dataclass(kw_only=True)
+class MockServer:
+    """A chat server for rehearsals. Its answers are functions of the requests.
+
+    Args:
+        profile: The provider whose refusals and manners it has.
+        latency_s: The median time of an answer; `spread` is the sigma of its logarithm.
+        spread: 0 is the same latency always.
+        fault: A name of `FAULTS`, or a status such as "503".
+        fault_share: The share of requests with the fault, chosen by their content: the same ones
+            every time.
+        limit: Requests per second that are served; the others get a 429.
+        retry_after: The way in which a 429 asks to wait.
+        outage: Seconds from when until when all requests meet the fault instead; then
+            `fault_share` does not count.
+        seed: Of the latencies.
+    """
+
+    profile: str = "plain"
+    latency_s: Annotated[float, Field(ge=0)] = 0.0
+    spread: Annotated[float, Field(ge=0)] = 0.0
+    fault: str | None = None
+    fault_share: Annotated[float, Field(ge=0, le=1)] = 1.0
+    limit: Annotated[float, Field(gt=0)] | None = None
+    retry_after: RetryAfter = "seconds"
+    outage: tuple[float, float] | None = None
+    seed: int = 0
+    requests: int = field(default=0, init=False)
+    statuses: Counter[str] = field(default_factory=Counter, init=False)
+    probes: int = field(default=0, init=False)
+    """Questions that `prefine` asks to see whether the server is well."""
+
+    def __post_init__(self) -> None:
+        if self.profile not in PROFILES:
+            raise ConfigError(f"profile: {self.profile!r}; it is one of {', '.join(PROFILES)}")
+        if self.fault is not None and self.fault not in FAULTS and not self.fault.isdecimal():
+            names = ", ".join(FAULTS)
+            raise ConfigError(f"fault: {self.fault!r}; it is a status or one of {names}")
+        self._profile = PROFILES[self.profile]
+        self._latencies = random.Random(self.seed)
+        self._tokens = self.limit or 0.0
+        self._filled_at = self._began = time.monotonic()
+        self._per_second: Counter[int] = Counter()
+        self._served_per_second: Counter[int] = Counter()
+        self._seconds: dict[str, float] = defaultdict(
+            float
+        )  # that requests of one content took together
+
+    def app(self) -> web.Application:
+        """Return the application, with the chat endpoint and `GET /stats`."""
+        app = web.Application(client_max_size=_LARGEST_REQUEST)
+        app.router.add_post("/v1/chat/completions", self._chat)
+        app.router.add_get("/v1/models", self._models)
+        app.router.add_get("/stats", self._stats)
+        return app
+
+    async def serve(self, port: int, ready: asyncio.Event | None = None) -> None:
+        """Serve on loopback until it is cancelled."""
+        runner = web.AppRunner(
+            self.app(), access_log=None, shutdown_timeout=0.1, handler_cancellation=True
+        )
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, "127.0.0.1", port, backlog=1024).start()
+            if ready is not None:
+                ready.set()
+            await asyncio.Event().wait()
+        finally:
+            await runner.cleanup()
+
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
+        began = time.monotonic()
+        self.requests += 1
+        self._per_second[int(began - self._began)] += 1
+        raw = await request.read()
+        try:
+            return await self._respond(request, raw, began)
+        finally:
+            self._seconds[content_hash(raw.decode(errors="replace"))] += time.monotonic() - began
+
+    async def _respond(self, request: web.Request, raw: bytes, began: float) -> web.StreamResponse:
+        try:
+            body = json.loads(raw)
+        except ValueError:
+            return self._error(400, "the body is no JSON")
+        if not self._served(began):
+            return self._busy()
+        if refusal := self._profile.refuses(body):
+            return self._error(refusal.status, refusal.words, refusal.parameter)
+        if self._is_faulty(body, began):
+            return await self._faulty(request, body)
+        if self.latency_s:
+            spread = self._latencies.gauss(0, self.spread) if self.spread else 0.0
+            await asyncio.sleep(self.latency_s * math.exp(spread))
+        self.statuses["200"] += 1
+        self._served_per_second[int(began - self._began)] += 1
+        self.probes += body["messages"] == PROBE
+        return web.json_response(self._answer(body))
+
+    def _answer(self, body: dict[str, Any]) -> dict[str, Any]:
+        asked = self._profile.as_asked(body)
+        # Without a seed each request draws anew, as at a provider that takes none.
+        answer = completion({"seed": f"request {self.requests}"} | asked)
+        self._profile.manners(answer)
+        return answer
+
+    def _served(self, now: float) -> bool:
+        """Take a token of the bucket, which holds a second's worth."""
+        if self.limit is None:
+            return True
+        self._tokens = min(self.limit, self._tokens + self.limit * (now - self._filled_at))
+        self._filled_at = now
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+    def _busy(self) -> web.Response:
+        words = "Rate limit reached for requests"
+        headers = {
+            "none": {},
+            "seconds": {"Retry-After": f"{_WAIT_S:g}"},
+            "date": {"Retry-After": email.utils.formatdate(time.time() + _WAIT_S, usegmt=True)},
+            "ms": {"retry-after-ms": f"{_WAIT_S * 1e3:g}"},
+            "words": {},
+        }[self.retry_after]
+        if self.retry_after == "words":
+            words += f". Please try again in {_WAIT_S:g}s."
+        return self._error(429, words, headers=headers)
+
+    def _is_faulty(self, body: dict[str, Any], now: float) -> bool:
+        if self.fault is None:
+            return False
+        if self.outage is not None:
+            return self.outage[0] <= now - self._began < self.outage[1]
+        draw = int(content_hash("fault", body["messages"], body.get("seed")), 16) / 16.0**16
+        return draw < self.fault_share
+
+    async def _faulty(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+        assert self.fault is not None
+        if self.fault.isdecimal():
+            return self._error(int(self.fault), "the mock server fails on purpose")
+        self.statuses[self.fault] += 1
+        return await FAULTS[self.fault](request, self._answer(body))
+
+    def _error(
+        self,
+        status: int,
+        words: str,
+        parameter: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> web.Response:
+        self.statuses[str(status)] += 1
+        shaped = self._profile.shape(status, words, parameter)
+        return web.json_response(shaped, status=status, headers=headers)
+
+    async def _models(self, request: web.Request) -> web.Response:
+        return web.json_response({"object": "list", "data": [{"id": "mock", "object": "model"}]})
+
+    async def _stats(self, request: web.Request) -> web.Response:
+        seconds = range(max(self._per_second, default=-1) + 1)
+        return web.json_response(
+            {
+                "requests": self.requests,
+                "probes": self.probes,
+                "statuses": dict(self.statuses),
+                "per_second": [self._per_second[second] for second in seconds],
+                "served_per_second": [self._served_per_second[second] for second in seconds],
+                "longest_s": max(self._seconds.values(), default=0.0),
+            }
+        )
