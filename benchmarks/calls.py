@@ -38,6 +38,7 @@ HERE = Path(__file__).parent
 PORT = 9017
 URL = f"http://127.0.0.1:{PORT}"
 IN_FLIGHT = 128
+SIZES = (10_000, 50_000)
 
 
 class Run(NamedTuple):
@@ -237,7 +238,7 @@ def judge(folder: Path) -> Iterator[Line]:
 def scale(folder: Path) -> Iterator[Line]:
     """Time, memory and disk of each stage with a recorded judge."""
     memory: dict[str, list[float]] = {}
-    for prompts in (10_000, 50_000):
+    for prompts in SIZES:
         here = folder / str(prompts)
         here.mkdir()
         write_answers(here, prompts)
@@ -252,7 +253,7 @@ def scale(folder: Path) -> Iterator[Line]:
                 f"{run.memory:.0f} MiB, {size / 2**20:.0f} MiB of tables",
             )
     for stage, (few, many) in memory.items():
-        each = (many - few) * 2**20 / 40_000
+        each = (many - few) * 2**20 / (SIZES[1] - SIZES[0])
         goal = each < 100 if stage != "pair" else None
         yield Line(f"{stage}: memory of one more prompt", f"{each:,.0f} bytes", goal)
 
@@ -338,7 +339,9 @@ def stop(folder: Path) -> Iterator[Line]:
 def kills(folder: Path, times: int = 20) -> Iterator[Line]:
     """Kill -9 again and again, with faults and 32 in flight, against an undisturbed run."""
     write_answers(folder, 1_000, 4)
-    write_config(folder, rank={"judge": pairwise(concurrency=32), "max_failed_fraction": 0.5})
+    # So many tries that no call fails for good, which would be a missing answer in one run alone.
+    judge = pairwise(concurrency=32, max_retries=12)
+    write_config(folder, rank={"judge": judge, "max_failed_fraction": 0.5})
     done("sample", folder)
     shutil.copytree(folder / "run", folder / "whole")
     latency = ("--latency", "logn:0.15:1", "--faults", "0.2")
@@ -369,7 +372,12 @@ def kills(folder: Path, times: int = 20) -> Iterator[Line]:
     repeated = last["repeated_after_interruption"]
     same = table_hash(folder / "run" / "rankings") == table_hash(folder / "whole" / "rankings")
     again = twice(found) - lost + kept - last["replayed"]
-    yield Line(f"tables after {times} kills", "byte-identical" if same else "differ", same)
+    notes = [manifest(folder, "rank", name)["notes"] for name in ("run", "whole")]
+    yield Line(
+        f"tables after {times} kills",
+        "byte-identical" if same else f"differ: {notes}",
+        same,
+    )
     yield Line("journaled answers asked again", f"{again}", again == 0)
     yield Line(
         "answers written before a kill and asked again",

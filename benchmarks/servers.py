@@ -22,7 +22,7 @@ import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +128,7 @@ class Run:
 
     def journaled(self) -> int:
         """The number of journaled answers."""
-        with Journal(self.folder / "journal" / "part-00000.sqlite") as journal:
+        with closing(Journal(self.folder / "journal" / "part-00000.sqlite")) as journal:
             return journal.count()
 
 
@@ -203,7 +203,7 @@ def _engine(url: str, folder: Path) -> None:
         Call(f"key {number}", SampleRequest(Prompt.from_text(f"Question {number}?"), 0))
         for number in range(CALLS)
     ]
-    with Journal(folder / "journal" / "part-00000.sqlite") as journal:
+    with closing(Journal(folder / "journal" / "part-00000.sqlite")) as journal:
         engine = CallEngine(journal)
         found = engine.run(
             engine.ask(

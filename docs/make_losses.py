@@ -26,8 +26,8 @@ HEAD = """\
 `make docs` writes this page from the code. `prefine losses` prints the list in the terminal, `prefine losses NAME` all
 about one.
 
-A loss is a number per item that training makes smaller: per pair, per list or per labelled answer. A regularizer is a second number, added to any loss:
-loss + `regularizer_weight` · regularizer.
+A loss is a number per item that training makes smaller: per pair, per list or per labelled answer. A regularizer is a
+second number, added to any loss: loss + `regularizer_weight` · regularizer.
 
 ## How to read it
 

@@ -270,3 +270,52 @@ def test_reasoning_and_calls_that_cannot_be_written_are_no_text(
     name: str, prompt: Prompt, fields: Any
 ) -> None:
     assert _scored(name, prompt, _answer("So.", **fields)) is None
+
+
+ZEPHYR = (
+    "{% for m in messages %}{{ '<|' + m.role + '|>\n' + m.content + eos_token + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
+)
+
+
+def _behind(tokenizer: Any, asked: Prompt, text: str) -> list[int]:
+    """The ids of an answer as the template writes prompt and answer in one text."""
+    turns = [{"role": "user", "content": asked.text}, {"role": "assistant", "content": text}]
+    whole = tokenizer.apply_chat_template(turns, tokenize=True, return_dict=False)
+    return list(whole[len(chat.prompt_ids(tokenizer, asked)) :])
+
+
+def test_a_tokenizer_that_begins_texts_with_a_blank_does_not_begin_answers_with_one() -> None:
+    tokenizer = made.mistral()
+    tokenizer.chat_template = ZEPHYR
+    asked = Prompt.from_text("Why?")
+    stop = chat.stop_token_id(tokenizer)
+    ids = chat.completion_ids(
+        tokenizer, asked, _answer("the tea"), tokenizer_hash="", stop_token_id=stop
+    )
+    assert ids is not None
+    assert ids == _behind(tokenizer, asked, "the tea")[: len(ids)]
+    alone = tokenizer("the tea", add_special_tokens=False)["input_ids"]
+    assert ids[:-1] != alone, "by itself the text begins with a blank"
+    assert tokenizer.decode(ids[:-1]) == "the tea"
+
+
+def test_reasoning_tags_that_are_special_tokens_stay_tokens_in_a_text() -> None:
+    tokenizer = made.reasoning()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<think>", "</think>"]})
+    stop = chat.stop_token_id(tokenizer)
+    asked = Prompt.from_text("Why?")
+
+    def scored(text: str) -> list[int]:
+        found = chat.completion_ids(
+            tokenizer, asked, _answer(text), tokenizer_hash="", stop_token_id=stop
+        )
+        assert found is not None
+        return found
+
+    tags = tokenizer.convert_tokens_to_ids(["<think>", "</think>"])
+    kept = scored("<think>\nHm.\n</think>\n\nSo.")
+    assert [kept.count(tag) for tag in tags] == [1, 1]
+    # Elsewhere they are what somebody says, and no other special token comes in with them.
+    for text in ("Write <think> first.", "<think>\n<|im_end|>\n</think>\n\nSo."):
+        assert not {*tags, stop} & set(scored(text)[:-1])

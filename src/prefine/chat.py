@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from jinja2 import TemplateError
 
 from prefine.errors import ConfigError, DataError
+from prefine.reasoning import split_reasoning
 from prefine.records import Completion, Message, Prompt
 
 _PROBE_ANSWER = "Answer"
@@ -127,9 +128,10 @@ def completion_ids(
             return None
         # A model that writes "<|im_end|>" as text did not stop there, so text never becomes a
         # special token. Text of the template does: it has no special tokens but its own.
-        options = {} if by_template else {"split_special_tokens": True}
-        encoded = tokenizer(text, add_special_tokens=False, verbose=False, **options)
-        ids = list(encoded["input_ids"])
+        trusted = by_template or _only_tags_are_special(tokenizer, text)
+        behind = _ids_behind(tokenizer, prompt, text) if trusted else None
+        options = {} if trusted else {"split_special_tokens": True}
+        ids = behind or _ids_of(tokenizer, text, **options)
     # A completion that was cut by a length limit did not stop: a stop token would be invented.
     if completion.finish_reason != "length" and ids[-1:] != [stop_token_id]:
         ids.append(stop_token_id)
@@ -168,6 +170,41 @@ def check_template(tokenizer: Tokenizer) -> None:
             f"{{% if add_generation_prompt %}}{{{{ {header!r} }}}}{{% endif %}}; chat_template: "
             "FILE beside the model's path takes a template from a file"
         )
+
+
+def _ids_behind(tokenizer: Tokenizer, prompt: Prompt, text: str) -> list[int] | None:
+    """Return the ids that a text has behind the rendered prompt, where they differ from its own.
+
+    SentencePiece families put a blank in front of a text, which no answer behind a prompt has.
+
+    Returns: None where the tokenizer treats the beginning of a text like any other place, or where
+        prompt and text merge: then the prompt would not be the one that the model has read.
+    """
+    if not _marks_beginnings(tokenizer):
+        return None
+    before = prompt_ids(tokenizer, prompt)
+    together = joint_ids(tokenizer, prompt, text)
+    return together[len(before) :] if together[: len(before)] == before else None
+
+
+def _marks_beginnings(tokenizer: Tokenizer) -> bool:
+    """Return True if a text has other tokens at its beginning than behind the end of a line."""
+    line = _ids_of(tokenizer, "a\n")
+    return _ids_of(tokenizer, "a\nGrass")[len(line) :] != _ids_of(tokenizer, "Grass")
+
+
+def _ids_of(tokenizer: Tokenizer, text: str, **options: Any) -> list[int]:
+    """Return the ids of a text by itself, without start and end tokens."""
+    return list(tokenizer(text, add_special_tokens=False, verbose=False, **options)["input_ids"])
+
+
+def _only_tags_are_special(tokenizer: Tokenizer, text: str) -> bool:
+    """Return True if a text has no special token, or only those of its own reasoning.
+
+    A tokenizer may know `<think>` as a special token, and then a model writes that token.
+    """
+    reasoning, answer = split_reasoning(text)
+    return not _mentions_special(tokenizer, f"{reasoning or ''}{answer}")
 
 
 def continued_text(tokenizer: Tokenizer, prompt: Prompt, completion: Completion) -> str | None:
@@ -221,8 +258,7 @@ def text_after_answer(tokenizer: Tokenizer, prompt: Prompt, completion: Completi
 
 def joint_ids(tokenizer: Tokenizer, prompt: Prompt, text: str) -> list[int]:
     """Return the ids of prompt and text tokenised together; for comparison, not for training."""
-    rendered = _rendered(tokenizer, prompt, tokenize=False) + text
-    return list(tokenizer(rendered, add_special_tokens=False, verbose=False)["input_ids"])
+    return _ids_of(tokenizer, _rendered(tokenizer, prompt, tokenize=False) + text)
 
 
 def has_stored_ids(completion: Completion, *, tokenizer_hash: str) -> bool:

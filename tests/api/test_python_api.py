@@ -39,7 +39,7 @@ SIGNATURES = {
         "max_length_ratio=None, "
         "length_penalty=0.0, drop_truncated=False, seed=0)"
     ),
-    "train": "(policy, pairs, *, output_dir, settings=None, held_out=(), progress=None)",
+    "train": "(policy, pairs, *, output_dir, settings=None, held_out='auto', progress=None)",
     "evaluate": (
         "(model, prompts, *, baseline, judge, temperature=0.9, max_new_tokens=512, seed=0, "
         "bootstrap_samples=2000, "

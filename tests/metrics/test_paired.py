@@ -228,6 +228,7 @@ def test_paired_change_is_that_of_the_differences():
 def test_equal_changes_are_not_certain():
     low, high = paired_change("x", [0.5] * 6, [0.5] * 6).interval
     assert low < -0.1 and high > 0.1
+    assert paired_change("x", [3.0] * 6, [5.0] * 6).interval is None
 
 
 def test_paired_change_covers_the_truth():

@@ -298,7 +298,7 @@ def test_without_gold_or_interval_nothing_is_claimed_about_them() -> None:
         ("delta_per", "token", "The budget is 5 nats per token"),
         ("delta", 500.0, "The budget line at −500 nats lies outside this picture."),
         ("training", training(1), "After 1 step the"),
-        ("training", training(40, delta=None), "the chosen answers are"),
+        ("training", training(40, delta=None), "the chosen answers of the training pairs are"),
         ("examples", (AnswerExample(prompt="", before="", after="x"),), "an empty text"),
     ],
 )

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from prefine.config.marks import FREE, LATER, TRANSPORT, Mark, MayGrow
 from prefine.config.sections import Connection, RunConfig, Section, components, marks_of
 from prefine.models.openai.backend import OpenAIModel
-from prefine.run.config_changes import fingerprinted, refused_changes
+from prefine.run.config_changes import fingerprinted, refused_changes, with_begun_defaults
 
 STAGES = ("sample", "rank", "pair", "train", "evaluate", "report")
 SERVER = {"name": "openai", "model": "m", "base_url": "http://here/v1", "concurrency": 4}
@@ -125,6 +125,20 @@ def test_every_way_to_reach_a_server_is_an_option_of_the_backend_that_does() -> 
 def test_what_a_begun_run_may_change(path: str, value: Any, allowed: bool) -> None:
     before = RunConfig.model_validate(VALUES).resolved()
     assert (refused_changes(before, changed(path, value), STAGES) == []) is allowed
+
+
+def test_a_run_begun_with_an_earlier_default_goes_on_with_it() -> None:
+    config = RunConfig.model_validate(VALUES)
+    assert config.pair.held_out_prompts == "auto"
+    begun = config.resolved() | {"pair": {**config.resolved()["pair"], "held_out_prompts": 0}}
+    assert with_begun_defaults(config, {}) == config
+    assert with_begun_defaults(config, config.resolved()) == config
+    kept = with_begun_defaults(config, begun)
+    assert kept.pair.held_out_prompts == 0
+    assert refused_changes(begun, kept.resolved(), STAGES) == []
+    for asked in ("auto", 3):
+        explicit = RunConfig.model_validate(VALUES | {"pair": {"held_out_prompts": asked}})
+        assert with_begun_defaults(explicit, begun) == explicit
 
 
 def test_what_changes_no_result_enters_no_hash() -> None:

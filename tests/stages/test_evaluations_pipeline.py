@@ -17,8 +17,11 @@ from command import prefine
 from prefine.config.yaml import load
 from prefine.errors import DataError, Interrupted
 from prefine.report.data import EvaluationPoint, TrainEnd
+from prefine.report.outcome import budget_outcome
 from prefine.report.page import render
+from prefine.report.text import number
 from prefine.report.training import held_out
+from prefine.report.warnings import warnings_of
 from prefine.run.folder import RunFolder
 from prefine.stages.pipeline import run_stage
 from prefine.stages.stage_run import Silent
@@ -256,6 +259,7 @@ def _evaluation(step: int, **values: float) -> EvaluationPoint:
         "accuracy": 0.5 + step / 1000,
         "chosen_change": -step / 100,
         "rejected_change": -step / 30,
+        "fall": step / 100,
         "top_mass": 0.97,
         "top_entropy_renormalised": 1.4 - step / 500,
         **values,
@@ -284,3 +288,33 @@ def test_the_page_shows_where_held_out_pairs_went_and_what_stopped_training() ->
     assert many.note == "One evaluation in 9 is shown."
     one = held_out(data.model_copy(update={"evaluations": points[:1], "trained": None}))
     assert one is not None and one.stop == "" and "at step 0" in one.finding
+
+
+@pytest.mark.parametrize(
+    ("fall", "error", "verdict"),
+    [(3.24, 0.2, "exceeded"), (1.2, 0.1, "kept"), (1.2, 0.3, "undecided"), (1.7, 0.3, "undecided"),
+     (0.2, None, "undecided")],
+)  # fmt: skip
+def test_the_budget_is_judged_by_the_interval_of_held_out_pairs(
+    fall: float, error: float | None, verdict: str
+) -> None:
+    points = (_evaluation(0), _evaluation(200, fall=fall, fall_se=error))  # type: ignore[arg-type]
+    end = TrainEnd(chosen_change=0.29, rejected_change=-9, fall=-0.29, beyond_delta=0.1)
+    data = REPORT.model_copy(update={"evaluations": points, "trained": end, "delta": 1.5})
+    found = budget_outcome(data)
+    assert found is not None and (found.verdict, found.training) == (verdict, -0.29)
+    text = " ".join(re.sub(r"<[^>]*>", " ", render(data)).replace("\u00a0", " ").split())
+    assert f"The budget of 1.50 nats is {verdict}: on 120 held-out pairs" in text
+    assert "training pairs are 0.29 nats above where they began" in text
+    if error is not None:
+        low, high = (f"{fall + sign * 1.959964 * error:.2f}" for sign in (-1, 1))
+        assert f"fell by {number(fall)} nats (95 % interval {low}–{high} nats)." in text
+    warned = [line for line in warnings_of(data) if "is exceeded on held-out pairs" in line]
+    assert len(warned) == (verdict == "exceeded")
+
+
+def test_without_held_out_pairs_nothing_is_said_to_be_kept() -> None:
+    assert budget_outcome(REPORT) is None
+    text = " ".join(re.sub(r"<[^>]*>", " ", render(REPORT)).replace("\u00a0", " ").split())
+    assert "Whether the budget of 5 nats was kept on other answers is not known" in text
+    assert "inside the budget" not in text

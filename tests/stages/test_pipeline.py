@@ -179,7 +179,7 @@ def test_the_result_is_that_of_the_files(done: Any) -> None:
     assert found.chosen_fall == final["fall"]
     text = "\n".join(lines_of(found))
     for part in (
-        "win rate, gold (gold)",
+        "win rate by gold (gold)",
         "won, ",
         "reward accuracy",
         "change of chosen answers [nats]",

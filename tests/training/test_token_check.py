@@ -69,8 +69,12 @@ def test_rows_that_would_merge_across_the_boundary_are_counted() -> None:
     """Its template ends the prompt without a space, with which this tokenizer begins every text."""
     tokenizer = chat_tokenizers.mistral()
     tokenizer.chat_template = tokenizer.chat_template.replace("' [/INST]'", "' [/INST] a'")
-    (note,) = _checked(_pair(1), _pair(2), tokenizer=tokenizer)
+    stop = chat.stop_token_id(tokenizer)
+    sampled = [_pair(n, chosen=_stored(tokenizer, f"the tea {n}", stop)) for n in (1, 2)]
+    (note,) = _checked(*sampled, tokenizer=tokenizer)
     assert note.startswith("2 of the first 2 rows (100 %) would have other tokens")
+    # The tokens of a text are those that it has behind its prompt.
+    assert _checked(_pair(1), _pair(2), tokenizer=tokenizer) == []
 
 
 def test_truncated_and_cut_rows_pass() -> None:

@@ -25,7 +25,13 @@ Strict = Annotated[
 
 
 def load_config(path: Path, overrides: list[str] | None, run_dir: str | None) -> "RunConfig":
-    """Read and check a configuration, with the command line's own settings."""
-    from prefine.config.yaml import load
+    """Read and check a configuration, with the command line's own settings.
 
-    return load(path, overrides=overrides or (), run_dir=run_dir)
+    A run that was begun under earlier defaults goes on with them.
+    """
+    from prefine.config.yaml import load
+    from prefine.run.config_changes import with_begun_defaults
+    from prefine.run.manifests import begun_config
+
+    config = load(path, overrides=overrides or (), run_dir=run_dir)
+    return with_begun_defaults(config, begun_config(config.run_dir))

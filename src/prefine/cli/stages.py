@@ -27,7 +27,10 @@ _HELP = {
     "report": "Write report.html from what the run folder holds.",
 }
 _READS_ROWS = ("sample", "pair", "evaluate")
-_DEMO_KEYS = {"win_rate", "interval", "chosen_fall", "delta", "seconds", "report", "warnings"}
+_DEMO_KEYS = {
+    *("win_rate", "interval", "chosen_fall", "held_out_fall", "delta", "budget"),
+    *("seconds", "report", "warnings"),
+}
 
 
 class PipelineOrder(TyperGroup):
@@ -99,8 +102,8 @@ def demo(
 ) -> None:
     """Make the embedded playground model measurably better, on this machine, without any download.
 
-    A few minutes on two CPU cores. `--json` prints win_rate, interval, chosen_fall, delta, seconds,
-    report and warnings.
+    A few minutes on two CPU cores. `--json` prints win_rate, interval, chosen_fall, held_out_fall,
+    delta, budget (kept, exceeded or undecided), seconds, report and warnings.
     """
     from importlib.resources import files
 
@@ -163,7 +166,7 @@ def _run_all(
     from prefine.cli.progress import RichProgress
     from prefine.run.folder import RunFolder
     from prefine.stages.check import check
-    from prefine.stages.pipeline import lines_of, result_of, run_stage, stages_of
+    from prefine.stages.pipeline import is_needed, lines_of, result_of, run_stage, stages_of
 
     refuse_several("prefine demo" if demo else "prefine run")
     began = time.monotonic()
@@ -172,7 +175,11 @@ def _run_all(
     with RunFolder(config.run_dir) as folder:
         folder.adopt_config(config.resolved())
         with RichProgress() as progress:
-            manifests = [run_stage(stage, config, folder, progress) for stage in stages_of(config)]
+            manifests = [
+                run_stage(stage, config, folder, progress)
+                for stage in stages_of(config)
+                if is_needed(stage, config, folder)
+            ]
         seconds = max(time.monotonic() - began, sum(manifest.wall_time_s for manifest in manifests))
         result = result_of(config, folder, seconds)
     if as_json:

@@ -21,6 +21,17 @@ LATER = Mark("later")
 """Runs had begun before this key existed: at its default it enters no hash, so that they go on."""
 
 
+class Was:
+    """In an annotation: the default before. A run begun with it goes on with it if nothing is set.
+
+    Args:
+        default: As a run folder's `config.json` has it.
+    """
+
+    def __init__(self, default: object) -> None:
+        self.default = default
+
+
 class MayGrow:
     """In an annotation: a larger value extends the run, None most of all; a smaller one is refused.
 

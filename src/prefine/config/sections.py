@@ -21,7 +21,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from prefine.config.components import Kind, Nested, bind, lookup, or_schedule
-from prefine.config.marks import FREE, LATER, TRANSPORT, MayGrow
+from prefine.config.marks import FREE, LATER, TRANSPORT, MayGrow, Was
 from prefine.reasoning import ReasoningInText
 from prefine.schedules import Schedule
 from prefine.secrets import refuse_secrets
@@ -171,7 +171,9 @@ class PairConfig(Section):
     The selector's pairs are filtered by the options here; at most `pairs_per_prompt` are kept
     (None: the selector's own number). `length_penalty` is subtracted from the scores, per
     character, before anything is selected. `held_out_prompts` prompts, chosen by a hash of their
-    id, go to `heldout_pairs/` and are not trained on. `labels: shuffled` is a control experiment:
+    id, go to `heldout_pairs/` and are not trained on; what training does to their answers is
+    measured. `auto` holds out 5 % of the prompts that have pairs, at least 32 and at most 256; of
+    fewer than 320 prompts, none. `labels: shuffled` is a control experiment:
     chosen and rejected are swapped at random.
     """
 
@@ -182,7 +184,7 @@ class PairConfig(Section):
     length_penalty: NonNegativeFloat = 0.0
     drop_truncated: bool = False
     pairs_per_prompt: PositiveInt | None = None
-    held_out_prompts: NonNegativeInt = 0
+    held_out_prompts: Annotated[NonNegativeInt | Literal["auto"], Was(0)] = "auto"
     labels: Literal["judged", "shuffled"] = "judged"
     seed: Seed = 0
 

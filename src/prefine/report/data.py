@@ -68,6 +68,8 @@ class TrainEnd(Record):
 class EvaluationPoint(Record):
     """Held-out pairs after `step` updates; units as in `TrainPoint`, standard errors over pairs.
 
+    `fall` is in nats per answer, or per token where the budget is.
+
     `top_mass` is the probability of the likeliest tokens of the chosen answers,
     `top_entropy_renormalised` their entropy among themselves, in nats.
     """
@@ -82,6 +84,9 @@ class EvaluationPoint(Record):
     accuracy_se: Finite | None = None
     chosen_change: Finite
     rejected_change: Finite
+    fall: Finite
+    fall_se: Finite | None = None
+    beyond_delta: Finite | None = None
     top_mass: Finite
     top_mass_se: Finite | None = None
     top_entropy_renormalised: Finite

@@ -5,11 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from prefine.metrics.statistics.intervals import NORMAL_QUANTILE
 from prefine.records import MetricValue
 from prefine.report.data import ConstraintScore, HeadToHead, ReportData
 from prefine.report.text import (
     NBSP,
     interval_text,
+    number,
     percent_decimals,
     plural,
     value_text,
@@ -47,6 +49,75 @@ class Change:
             return "unknown"
         low, high = self.change.interval
         return "up" if low > 0 else "down" if high < 0 else "undecided"
+
+
+BudgetVerdict = Literal["kept", "exceeded", "undecided"]
+
+
+@dataclass(frozen=True)
+class BudgetOutcome:
+    """The outcome of the budget on held-out pairs, which training has not seen.
+
+    Attributes:
+        delta: The budget, in `unit`.
+        training: The fall of the chosen answers of the training pairs, None if not measured.
+        held_out: The fall of the held-out pairs with its interval; `n` counts pairs.
+        verdict: By the interval: kept below the budget, exceeded above it, else undecided.
+    """
+
+    delta: float
+    unit: str
+    training: float | None
+    held_out: MetricValue
+    verdict: BudgetVerdict
+
+
+def budget_outcome(data: ReportData) -> BudgetOutcome | None:
+    """Return the outcome of the budget; None without a budget, or where no pairs were held out."""
+    if data.delta is None or not data.evaluations or data.evaluations[-1].step == 0:
+        return None
+    last = data.evaluations[-1]
+    unit = "nats per token" if data.delta_per == "token" else "nats"
+    training = data.trained.fall if data.trained else None
+    return judge_budget(data.delta, unit, training, last.fall, last.fall_se, pairs=last.pairs)
+
+
+def judge_budget(
+    delta: float,
+    unit: str,
+    training: float | None,
+    held_out: float,
+    standard_error: float | None,
+    *,
+    pairs: int,
+) -> BudgetOutcome:
+    """Return the outcome of a budget from the mean fall of held-out pairs and its error."""
+    interval = None
+    verdict: BudgetVerdict = "undecided"
+    if standard_error is not None:
+        reach = NORMAL_QUANTILE * standard_error
+        interval = held_out - reach, held_out + reach
+        verdict = "kept" if interval[1] <= delta else "exceeded" if interval[0] > delta else verdict
+    fall = MetricValue(
+        name="held_out_fall",
+        value=held_out,
+        standard_error=standard_error,
+        interval=interval,
+        n=pairs,
+        unit=unit,
+    )
+    return BudgetOutcome(delta, unit, training, fall, verdict)
+
+
+def budget_sentence(found: BudgetOutcome) -> str:
+    """Return the verdict on a budget with its numbers."""
+    interval = interval_text(found.held_out, 2)
+    return (
+        f"The budget of {number(found.delta)} {found.unit} is {found.verdict}: on "
+        f"{plural(found.held_out.n, 'held-out pair')} the chosen answers fell by "
+        f"{number(found.held_out.value)} {found.unit}"
+        + (f" (95{NBSP}% interval {interval})." if interval else ".")
+    )
 
 
 SCORE_WORDS: dict[Direction, str] = {

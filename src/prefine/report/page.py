@@ -24,6 +24,7 @@ def render(data: ReportData) -> str:
         hero=next(iter(outcome.gold_first(decided)), None),
         seconds=sum(stage.seconds for stage in data.stages) or 1,
         calls=sum(stage.calls for stage in data.stages) or 1,
+        budget=outcome.budget_outcome(data),
         training=training(data),
         held_out=held_out(data),
         item_training=item_charts(data.item_training),

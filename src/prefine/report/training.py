@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from prefine.report.charts import Band, Curve, ReferenceLine, line_chart
 from prefine.report.data import EvaluationPoint, ItemPoint, ReportData, TrainEnd, TrainPoint
+from prefine.report.outcome import budget_outcome, budget_sentence
 from prefine.report.svg import Scale
 from prefine.report.text import number, plural, share_text, span
 
@@ -37,7 +38,7 @@ _HELD_OUT_CHARTS = (
     _ACCURACY,
     _MARGIN,
     _LOSS,
-    ("Chosen, change [nats]", "chosen_change", number),
+    ("Fall of the chosen [nats]", "fall", number),
     ("Entropy among likely tokens [nats]", "top_entropy_renormalised", number),
     ("Probability of likely tokens", "top_mass", partial(share_text, decimals=1)),
 )
@@ -46,6 +47,7 @@ _HELD_OUT_COLUMNS = {
     "margin": ("margin", 2),
     "accuracy": ("accuracy", 2),
     "chosen, change": ("chosen_change", 2),
+    "fall": ("fall", 2),
     "rejected, change": ("rejected_change", 2),
     "entropy of likely tokens": ("top_entropy_renormalised", 3),
     "their probability": ("top_mass", 3),
@@ -102,7 +104,7 @@ def training(data: ReportData) -> CurveSection | None:
         notes.append(f"The budget line at {number(-delta)} nats lies outside this picture.")
     columns = _columns(points)
     return CurveSection(
-        finding=_finding(data.training, data.trained, delta),
+        finding=_finding(data),
         charts=_charts(points, _CHARTS, data.trained),
         header=["step", *columns],
         table=[[number(p.step, 0), *(form(p) for form in columns.values())] for p in points],
@@ -139,22 +141,33 @@ def _columns(points: Sequence[TrainPoint]) -> dict[str, Callable[[TrainPoint], s
     return columns
 
 
-def _finding(training: Sequence[TrainPoint], trained: TrainEnd | None, delta: float | None) -> str:
-    last = trained or training[-1]
+def _finding(data: ReportData) -> str:
+    last = data.trained or data.training[-1]
     chosen, rejected = (
         f"{number(abs(change))} nats {'below' if change < 0 else 'above'}"
         for change in (last.chosen_change, last.rejected_change)
     )
     text = (
-        f"After {plural(len(training), 'step')} the chosen answers are {chosen} where they began, "
-        f"the rejected ones {rejected}."
+        f"After {plural(len(data.training), 'step')} the chosen answers of the training pairs are "
+        f"{chosen} where they began, the rejected ones {rejected}."
     )
-    if delta is not None:
-        place = "inside" if last.fall <= delta else "beyond"
-        text += f" On average that is {place} the budget of {number(delta)} nats"
-        beyond = last.beyond_delta
-        text += f"; {share_text(beyond)} of the pairs lie beyond it." if beyond is not None else "."
-    return text
+    if data.delta is None:
+        return text
+    beyond = last.beyond_delta
+    text += (
+        f" {share_text(beyond)} of these pairs lie beyond the budget." if beyond is not None else ""
+    )
+    return f"{text} {_budget(data)}"
+
+
+def _budget(data: ReportData) -> str:
+    if (found := budget_outcome(data)) is not None:
+        return budget_sentence(found)
+    assert data.delta is not None, "checked by the caller"
+    return (
+        f"Whether the budget of {number(data.delta)} nats was kept on other answers is not known: "
+        "no pairs were held out."
+    )
 
 
 def _likelihood(points: Sequence[TrainPoint], delta: float | None) -> tuple[Markup, bool]:

@@ -2,8 +2,8 @@
 
 from prefine.records import MetricValue
 from prefine.report.data import ReportData, TrainPoint
-from prefine.report.outcome import EXPLOITED, alarm
-from prefine.report.text import number, plural, value_text
+from prefine.report.outcome import EXPLOITED, alarm, budget_outcome
+from prefine.report.text import interval_text, number, plural, value_text
 
 MANY_CUT, MANY_ALIKE = 5.0, 10.0
 """The share of answers, in %, from which their being cut, empty or alike is a warning."""
@@ -24,6 +24,13 @@ def warnings_of(data: ReportData) -> list[str]:
             "not better answers."
         )
     found += _training(data.training)
+    if (budget := budget_outcome(data)) is not None and budget.verdict == "exceeded":
+        fell = f"{number(budget.held_out.value)} ({interval_text(budget.held_out, 2)})"
+        found.append(
+            f"The budget of {number(budget.delta)} {budget.unit} is exceeded on held-out pairs: "
+            f"their chosen answers fell by {fell}. The budget holds on the training pairs that it "
+            "is applied to; lower delta, raise train.regularizer_weight, or train for less long."
+        )
     if data.trained is not None and data.trained.stopped_by is not None:
         steps = plural(len(data.training), "step")
         found.append(f"The alarm “{data.trained.stopped_by}” ended training after {steps}.")

@@ -8,7 +8,7 @@ from pydantic import BaseModel, JsonValue
 from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
-from prefine.config.marks import FREE, LATER, TRANSPORT, Mark, MayGrow
+from prefine.config.marks import FREE, LATER, TRANSPORT, Mark, MayGrow, Was
 from prefine.config.sections import Connection, RunConfig, Section, marks_of
 
 # What each stage reads of the configuration. A section may still change while no stage that reads
@@ -76,6 +76,29 @@ def with_new_defaults(sections: Mapping[str, Any]) -> dict[str, Any]:
         name: _filled(value, _sections(_field_named(name, [RunConfig])))
         for name, value in sections.items()
     }
+
+
+def with_begun_defaults(config: RunConfig, begun: Mapping[str, Any]) -> RunConfig:
+    """The configuration of a run that was begun under earlier defaults.
+
+    A setting that nobody set, and whose default was another one when the run began, keeps that.
+
+    Args:
+        config: As it was read.
+        begun: The sections that the run was begun with; empty for a new one.
+    """
+    for name in begun.keys() & RunConfig.model_fields.keys():
+        section = getattr(config, name)
+        if not isinstance(section, Section) or not isinstance(begun[name], Mapping):
+            continue
+        kept = {
+            key: was.default
+            for key, field in type(section).model_fields.items()
+            for was in marks_of(field, Was)
+            if key not in section.model_fields_set and begun[name].get(key) == was.default
+        }
+        config = config.model_copy(update={name: section.model_copy(update=kept)})
+    return config
 
 
 def _filled(value: Any, models: Collection[type[BaseModel]]) -> Any:

@@ -5,7 +5,6 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from pydantic import JsonValue
 
@@ -14,7 +13,7 @@ from prefine.errors import ConfigError, DataError
 from prefine.records import SCHEMA_VERSION, Manifest
 from prefine.run.config_changes import refused_changes
 from prefine.run.journal import Journal
-from prefine.run.manifests import read_config, read_manifests
+from prefine.run.manifests import begun_config, read_config, read_manifests
 
 
 class RunFolder:
@@ -91,14 +90,8 @@ class RunFolder:
                 difference.
         """
         path = self.path / "config.json"
-        manifests = self.manifests()
-        before: dict[str, Any] = {}
-        if path.exists():
-            before = read_config(self.path)
-        else:  # a lost config.json: the manifests still know their own sections
-            for manifest in manifests.values():
-                before |= manifest.config
-        if changes := refused_changes(before, resolved, manifests):
+        manifests = read_manifests(self.path)
+        if changes := refused_changes(begun_config(self.path), resolved, manifests):
             lines = "\n".join(f"  {change}" for change in changes)
             only_pairs = all(change.startswith("pair.") for change in changes)
             raise ConfigError(

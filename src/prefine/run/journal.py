@@ -51,10 +51,8 @@ class Journal:
             path.parent.mkdir(parents=True, exist_ok=True)
         with self._sqlite_errors():
             self._writer = self._connect()
-            # A write-ahead log, synced at every commit: after `write` returns, no kill or power cut
-            # loses an answer, and an unfinished transaction is rolled back on opening.
+            # A write-ahead log: an unfinished transaction is rolled back on opening.
             self._writer.execute("PRAGMA journal_mode=WAL")
-            self._writer.execute("PRAGMA synchronous=FULL")
             self._writer.executescript(_SCHEMA)
             columns = {row[1] for row in self._writer.execute("PRAGMA table_info(answers)")}
             if "checksum" not in columns:  # a journal of before there were any
@@ -98,7 +96,7 @@ class Journal:
             LimitError: The disk is full; nothing of this group is kept, everything earlier is.
         """
         write = self._writer.executemany
-        with self._transaction():
+        with self._transaction(durable=bool(group.answers or group.failed)):
             # Before what is asked: a call may fail and be asked again.
             if group.failed:
                 self._any_failed = True
@@ -162,8 +160,14 @@ class Journal:
         return rows
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def _transaction(self, *, durable: bool) -> Iterator[None]:
+        """Commit what is written inside, whole or not at all.
+
+        It survives a kill in any case. Only what was paid for waits for the disk, and so survives a
+        power cut, too: notes of what is asked go out at once, and the calls after them.
+        """
         with self._sqlite_errors():
+            self._writer.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
             self._writer.execute("BEGIN IMMEDIATE")
             try:
                 yield

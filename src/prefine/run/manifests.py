@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from prefine.atomic import disk_errors
 from prefine.errors import ConfigError, DataError
 from prefine.records import SCHEMA_VERSION, Manifest
 
@@ -45,6 +46,23 @@ def read_config(folder: Path) -> dict[str, Any]:
         )
     _check_version(value, path)
     return config
+
+
+def begun_config(folder: Path) -> dict[str, Any]:
+    """The sections that a run was begun with; empty where none has begun.
+
+    Raises:
+        ConfigError: It is no run folder.
+        DataError: A file is damaged.
+    """
+    with disk_errors(folder):
+        if (folder / "config.json").exists():
+            return read_config(folder)
+    # A lost config.json: the manifests still know their own sections.
+    found: dict[str, Any] = {}
+    for manifest in read_manifests(folder).values():
+        found |= manifest.config
+    return found
 
 
 def _read_json(path: Path) -> dict[str, Any]:

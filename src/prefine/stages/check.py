@@ -12,7 +12,6 @@ from prefine.config.sections import (
 )
 from prefine.data.import_report import ImportReport
 from prefine.data.sources import open_source
-from prefine.errors import ConfigError
 from prefine.models.capabilities import backend_of, check_model
 from prefine.models.protocol import Samples
 from prefine.records import Completion, Message, Prompt
@@ -30,7 +29,7 @@ from prefine.stages.inputs import (
     unseen,
     with_loss_inputs,
 )
-from prefine.stages.pair_options import check_imported
+from prefine.stages.pair_options import check_imported, number_held_out
 from prefine.stages.pipeline import STAGES
 from prefine.stages.stage_run import check_judge
 
@@ -67,6 +66,7 @@ def check(config: RunConfig, *, strict: bool = False, through: str = STAGES[-1])
         stop_token,
         trainable,
     )
+    from prefine.training.logging.trackers import check_installed
 
     trains = STAGES.index(through) >= STAGES.index("train")
     ranked_by = _asked_in_ranking(config)
@@ -83,7 +83,7 @@ def check(config: RunConfig, *, strict: bool = False, through: str = STAGES[-1])
     ref = trainable(reference, where="train.reference") if reference != "initial" else None
     if trains:
         check_loss(config)
-        check_evaluation(config)
+        check_installed(config.train.tracking.trackers)
         check_weights(policy, ref)
     configured_metrics(config)
     check_adapter(config, policy)
@@ -100,11 +100,9 @@ def check(config: RunConfig, *, strict: bool = False, through: str = STAGES[-1])
         for name in ("prompts", "completions", *(f"prompts of {kind}" for kind in ITEM_ENTRIES))
         if name in counts
     )
-    if config.pair.held_out_prompts >= prompts:
-        raise ConfigError(
-            f"pair.held_out_prompts: {config.pair.held_out_prompts} of {prompts} prompts leaves "
-            "none to train on"
-        )
+    held_out = number_held_out(prompts, config.pair)
+    if trains:
+        check_evaluation(config, held_out)
     return Inputs(counts, tuple(notes))
 
 
@@ -213,7 +211,7 @@ def _inputs(
         where = "evaluate.decoding"
         # Which prompts will be held out is not known yet; without any, an evaluation prompt among
         # them is a leak.
-        trained_on = set() if config.pair.held_out_prompts and not strict else ids
+        trained_on = ids if strict or not number_held_out(len(ids), config.pair) else set()
         prompts = read_prompts(config.evaluate.prompts, where="evaluate.prompts", report=report)
         component = config.evaluate.judge or (config.rank.judge if config.rank else None)
         judges = [] if component is None else [_judge(component, "evaluate.judge")]

@@ -86,7 +86,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     files = ["metrics.json", OUTCOMES] if prompts else ["metrics.json"]
     if stage.finished and all((folder / name).exists() for name in files):
         return stage.finished
-    found = left_by_stages(RunView(folder.path), named)
+    found = left_by_stages(RunView(folder.path), named) if named else {}
     for sampler in (before, after):
         prompts = list(short_enough(prompts, partial(_check_prompt, sampler, decoding), report))
     stage.begin(settings.seed)

@@ -15,7 +15,7 @@ from prefine.config.sections import (
     RunConfig,
 )
 from prefine.data.import_report import ImportReport
-from prefine.errors import ConfigError, DataError
+from prefine.errors import DataError
 from prefine.records import Manifest, PreferenceList, PreferencePair, content_hash
 from prefine.run.folder import RunFolder
 from prefine.run.rows import (
@@ -43,7 +43,13 @@ from prefine.stages.inputs import (
     readable_by_loss,
     renderable,
 )
-from prefine.stages.pair_options import PairCounts, allowed, check_imported
+from prefine.stages.pair_options import (
+    FEWEST_TO_HOLD_OUT,
+    PairCounts,
+    allowed,
+    check_imported,
+    number_held_out,
+)
 from prefine.stages.stage_run import Progress, StageRun, chunks
 
 _TABLES = (*ITEM_ENTRIES, *(f"heldout_{kind}" for kind in ITEM_ENTRIES))
@@ -75,12 +81,7 @@ def held_out(prompt_ids: Iterable[str], settings: PairConfig) -> frozenset[str]:
         ConfigError: Not one prompt would be left to train on.
     """
     ids = sorted(set(prompt_ids), key=lambda id_: content_hash("held out", settings.seed, id_))
-    if ids and settings.held_out_prompts >= len(ids):
-        raise ConfigError(
-            f"pair.held_out_prompts: {settings.held_out_prompts} of {len(ids)} prompts leaves "
-            "none to train on"
-        )
-    return frozenset(ids[: settings.held_out_prompts])
+    return frozenset(ids[: number_held_out(len(ids), settings)])
 
 
 def relabelled(pair: PreferencePair, settings: PairConfig) -> PreferencePair:
@@ -132,11 +133,12 @@ def _select(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
             progress.advance(len(groups))
 
     held_out_ids: frozenset[str] = frozenset()
-    if settings.held_out_prompts:
+    if settings.held_out_prompts != 0:
         # A prompt without a pair could be held out, but nothing measured on it; so this is known
         # before any is written.
         productive = (id_ for path in sources for id_ in selector.productive(ranked(path.name)))
         held_out_ids = held_out(productive, settings)
+    _note_none_held_out(stage, held_out_ids, settings)
     kind = "lists" if selector.facts.makes == "lists" else "pairs"
     produced = _write_tables(folder, kind, shards(), held_out_ids, stage.dropped)
     stage.notes += counts.notes()
@@ -175,6 +177,7 @@ def _import(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
             progress.advance(len(shard))
 
     held_out_ids = held_out(prompt_ids, settings)
+    _note_none_held_out(stage, held_out_ids, settings)
     produced = _write_tables(folder, "pairs", shards(), held_out_ids, stage.dropped)
     stage.set_aside(report)
     stage.notes += [*notes, *counts.notes()]
@@ -274,6 +277,16 @@ def _write_tables(
                 held_out.write(rest, key=key)
                 dropped["held out"] += len(rest)
     return produced
+
+
+def _note_none_held_out(
+    stage: StageRun, held_out_ids: frozenset[str], settings: PairConfig
+) -> None:
+    if settings.held_out_prompts == "auto" and not held_out_ids:
+        stage.notes.append(
+            f"no prompt was held out, as there are fewer than {FEWEST_TO_HOLD_OUT}: what training "
+            "does to answers is measured on its own pairs only (pair.held_out_prompts)"
+        )
 
 
 def _end(stage: StageRun, *, taken: int, produced: int) -> Manifest:

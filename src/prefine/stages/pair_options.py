@@ -53,6 +53,28 @@ class PairCounts:
         return notes
 
 
+FEWEST_TO_HOLD_OUT = 320
+"""Of fewer prompts, `held_out_prompts: auto` holds none out. Ours."""
+_HELD_OUT_SHARE, _LEAST, _MOST = 0.05, 32, 256
+
+
+def number_held_out(prompts: int, settings: PairConfig) -> int:
+    """The number of prompts to hold out, of those that have pairs.
+
+    Raises:
+        ConfigError: Not one prompt would be left to train on.
+    """
+    wanted = settings.held_out_prompts
+    if wanted == "auto":
+        share = round(_HELD_OUT_SHARE * prompts)
+        return 0 if prompts < FEWEST_TO_HOLD_OUT else min(max(share, _LEAST), _MOST)
+    if prompts and wanted >= prompts:
+        raise ConfigError(
+            f"pair.held_out_prompts: {wanted} of {prompts} prompts leaves none to train on"
+        )
+    return wanted
+
+
 def check_imported(settings: PairConfig, kind: ItemEntry = "pairs") -> list[str]:
     """Return notes on what of section `pair` is not used for items that are imported.
 

@@ -10,8 +10,10 @@ from prefine.report.data import ConstraintScore, HeadToHead
 from prefine.report.outcome import (
     FIGURE_WORDS,
     SCORE_WORDS,
+    BudgetVerdict,
     Change,
     Direction,
+    budget_outcome,
     figure_changes,
     score_changes,
     single_figures,
@@ -36,6 +38,16 @@ def stages_of(config: RunConfig) -> tuple[str, ...]:
     if not (evaluation.prompts or evaluation.metrics or config.pair.held_out_prompts):
         skipped.add("evaluate")
     return tuple(stage for stage in STAGES if stage not in skipped)
+
+
+def is_needed(stage: str, config: RunConfig, folder: RunFolder) -> bool:
+    """Return False for `evaluate` without anything to evaluate on: few prompts, none held out."""
+    return (
+        stage != "evaluate"
+        or config.evaluate.prompts is not None
+        or config.pair.held_out_prompts != "auto"
+        or (folder / "heldout_pairs").is_dir()
+    )
 
 
 def run_stage(stage: str, config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
@@ -67,13 +79,17 @@ class RunResult(Record):
     """A run in a few numbers.
 
     `win_rate` and `interval` are by gold where there is one, else by the judge; in %. `chosen_fall`
-    is in nats per answer, or per token where the budget is (`delta_per`).
+    of the training pairs and `held_out_fall` of the held-out ones are in nats per answer, or per
+    token where the budget is (`delta_per`). `budget` says whether the latter is kept, exceeded or
+    undecided by its interval; None without a budget or held-out pairs.
     """
 
     win_rate: float | None
     interval: tuple[float, float] | None
     chosen_fall: float | None
     chosen_fall_standard_error: float | None
+    held_out_fall: MetricValue | None = None
+    budget: BudgetVerdict | None = None
     delta: float | None
     delta_per: str
     seconds: float
@@ -89,11 +105,14 @@ def result_of(config: RunConfig, folder: RunFolder, seconds: float) -> RunResult
     data = report_data(config, RunView(folder.path))
     win_rates = {contest.role: contest.win_rate for contest in data.contests}
     win_rate = win_rates.get("gold") or win_rates.get("judge")
+    kept = budget_outcome(data)
     return RunResult(
         win_rate=win_rate.value if win_rate else None,
         interval=win_rate.interval if win_rate else None,
         chosen_fall=data.trained.fall if data.trained else None,
         chosen_fall_standard_error=data.trained.fall_se if data.trained else None,
+        held_out_fall=kept.held_out if kept else None,
+        budget=kept.verdict if kept else None,
         delta=data.delta,
         delta_per=data.delta_per,
         seconds=round(seconds, 1),
@@ -109,7 +128,7 @@ def lines_of(result: RunResult) -> list[str]:
     """The result as lines to print; a before and after stands beside its paired difference."""
     lines = []
     for contest in result.contests:
-        lines.append(_line(f"win rate, {contest.judge} ({contest.role})", contest.win_rate))
+        lines.append(_line(f"win rate by {contest.judge} ({contest.role})", contest.win_rate))
         lines.append(f"  {'':<{_NAMES}} {tally_words(contest)}: {verdict(contest.win_rate)}")
     lines += [
         _change_line(f"gold: {change.name}", change, 2, SCORE_WORDS)
@@ -129,6 +148,12 @@ def lines_of(result: RunResult) -> list[str]:
             f"  {f'change of chosen answers [{unit}]':<{_NAMES}} "
             f"{_signed(-result.chosen_fall, 2)}{spread}{budget}"
         )
+    if (held_out := result.held_out_fall) is not None:
+        line = f"  {'  of held-out pairs':<{_NAMES}} {_signed(-held_out.value, 2)}"
+        if held_out.interval is not None:
+            low, high = held_out.interval
+            line += f" [{_signed(-high, 2)}, {_signed(-low, 2)}]"
+        lines.append(f"{line}  n={held_out.n}  budget {result.budget}")
     return lines
 
 

@@ -8,7 +8,7 @@ from prefine.judges import prompts
 from prefine.records import Completion, Prompt
 from prefine.stages.check import check
 from prefine.stages.inputs import read_completions, read_prompts
-from prefine.stages.pipeline import stages_of
+from prefine.stages.pair_options import number_held_out
 from prefine.stages.rank import Asks, most_asks
 from prefine.stages.selection import BoundSelector
 
@@ -51,14 +51,23 @@ def plan(config: RunConfig, *, strict: bool = False) -> DryRunPlan:
         lines.append(("evaluation answers to sample", f"{answers:,}"))
         lines.append(("evaluation judge calls", f"{answers:,}"))
     limit = BoundSelector(config.pair, None).limit
-    pairs = None if limit is None else limit * (rows - config.pair.held_out_prompts)
+    prompts = next((counts[f"prompts of {name}"] for name in ITEM_ENTRIES if name in counts), rows)
+    held_out = number_held_out(prompts, config.pair)
+    pairs = None if limit is None else limit * (rows - held_out)
     pairs = next((counts[name] for name in ITEM_ENTRIES if name in counts), pairs)
     if pairs is not None:
         steps = -(-pairs // config.train.pairs_per_step) * config.train.epochs
         lines.append(
             ("training steps, at most", f"{min(steps, config.train.max_steps or steps):,}")
         )
-    if "evaluate" not in stages_of(config):
+    # Here and not above: planning what is asked of a server must not load torch.
+    from prefine.stages.training_plan import memory_line
+
+    line, short = memory_line(config)
+    lines.append(line)
+    if short is not None:
+        notes = (*notes, short)
+    if not (config.evaluate.prompts or config.evaluate.metrics or held_out):
         notes = (
             *notes,
             "nothing will be evaluated: give evaluate.prompts, or pair.held_out_prompts: 100",

@@ -26,7 +26,7 @@ from prefine.report.warnings import warnings_of
 from prefine.run.folder import RunFolder
 from prefine.run.tables import column, parse, parts
 from prefine.run.view import RunView
-from prefine.schedules import last
+from prefine.stages.budget import budget_of
 from prefine.stages.inputs import trained_on
 from prefine.stages.stage_run import Progress, StageRun
 
@@ -64,12 +64,10 @@ def report_data(config: RunConfig, run: RunView) -> ReportData:
     manifests, evaluation = run.manifests(), None
     if "evaluate" in manifests and (found := run.json("metrics.json")):
         evaluation = parse(Evaluation, found, where=str(run.path / "metrics.json"))
-    regularizer = config.train.regularizer
-    budget: dict[str, Any] = {}
-    if regularizer and regularizer.name in ("budget", "step_budget"):
-        budget = regularizer.resolve("regularizer", where="train.regularizer").keywords
+    regularizer, budget = config.train.regularizer, budget_of(config)
+    per_token = budget is not None and budget.per_token
     # The fall in the budget's own unit.
-    fall = "token_fall" if budget.get("per") == "token" else "fall"
+    fall = "token_fall" if per_token else "fall"
     renamed = {
         "fall": fall,
         "fall_se": f"{fall}_se",
@@ -103,13 +101,13 @@ def report_data(config: RunConfig, run: RunView) -> ReportData:
         training=tuple(_record(TrainPoint, row, log, renamed) for row in rows if of_pairs),
         trained=_record(TrainEnd, final | final["final"], end, renamed) if final else None,
         evaluations=tuple(
-            _record(EvaluationPoint, row, held_out, {}) for row in evaluated if of_pairs
+            _record(EvaluationPoint, row, held_out, renamed) for row in evaluated if of_pairs
         ),
         items=items,
         item_training=tuple(_item_point(row) for row in rows if not of_pairs),
         item_evaluations=tuple(_item_point(row) for row in evaluated if not of_pairs),
-        delta=last(budget.get("delta")),
-        delta_per=budget.get("per", "sequence"),
+        delta=budget.delta if budget else None,
+        delta_per="token" if per_token else "sequence",
         loss_name=config.train.loss.name,
         regularizer_name=regularizer.name if regularizer else None,
         contests=contests,

@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -19,9 +19,11 @@ from prefine.models.hf.backend import HfModel
 from prefine.models.hf.loading import copy_processor, load_model, weights_written
 from prefine.models.protocol import HasWeights
 from prefine.records import Manifest, content_hash
+from prefine.report.outcome import budget_sentence, judge_budget
 from prefine.run.config_changes import config_diff, fingerprinted
 from prefine.run.folder import RunFolder
 from prefine.run.tables import table_hash
+from prefine.stages.budget import budget_of
 from prefine.stages.stage_run import Progress, StageRun, versions
 from prefine.stages.training_inputs import (
     check_adapter,
@@ -85,6 +87,10 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     stage.dropped.update(examples.dropped)
     stage.notes += check_first_rows(folder / kind, examples.items, policy, relation)
     held_out = read_held_out(config, policy)
+    read = {
+        "prompts": len(examples.items),
+        "completions": sum(len(item.texts) for item in examples.items),
+    }
     stage.notes += [
         *(f"held-out {kind}: {count} × {reason}" for reason, count in held_out.dropped.items()),
         *(
@@ -92,7 +98,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
             for reason, count in examples.left_out.items()
         ),
         *(
-            f"{count} {side} shortened to the token limit"
+            f"{count:,} of {read[side]:,} {side} shortened to the token limit"
             for side, count in examples.truncated.items()
         ),
     ]
@@ -134,6 +140,9 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
             on_step=on_step,
             on_evaluation=on_evaluation,
         )
+        if summary.final.headline:
+            progress.advance(0, summary.final.headline)
+        evaluated = _last_evaluation(folder)
         card = model_card(
             # Not the run's folder: the same training writes the same bytes anywhere.
             name=f"{Path(policy.path).name}-{settings.loss.name}",
@@ -146,6 +155,8 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
             dropped=examples.dropped,
             versions={"prefine": version("prefine"), **versions()},
             datasets=_hub_datasets(config),
+            held_out=evaluated,
+            budget=_verdict_on_budget(config, summary, evaluated),
         )
         _save(model, policy, settings, folder / "model", card=card)
     if summary.stopped_by is not None:
@@ -160,6 +171,32 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
         produced=summary.items,
         outputs={"model": trained.fingerprint},
     )
+
+
+def _last_evaluation(folder: RunFolder) -> dict[str, Any] | None:
+    """The last row on held-out items; from the file, as another process may have written it."""
+    file = folder / EVALUATION_LOG_NAME
+    lines = file.read_bytes().splitlines() if file.is_file() else []
+    found: dict[str, Any] | None = json.loads(lines[-1]) if lines else None
+    return found
+
+
+def _verdict_on_budget(
+    config: RunConfig, summary: TrainSummary, evaluated: Mapping[str, Any] | None
+) -> str:
+    budget = budget_of(config)
+    if evaluated is None or budget is None or "fall" not in evaluated:
+        return ""
+    name, unit = ("token_fall", "nats per token") if budget.per_token else ("fall", "nats")
+    found = judge_budget(
+        budget.delta,
+        unit,
+        getattr(summary.final, name),
+        evaluated[name],
+        evaluated[f"{name}_se"],
+        pairs=evaluated["pairs"],
+    )
+    return budget_sentence(found)
 
 
 def follow(config: RunConfig, progress: Progress) -> None:

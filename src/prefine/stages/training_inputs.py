@@ -22,7 +22,6 @@ from prefine.ranking.protocol import facts_of
 from prefine.records import PreferencePair
 from prefine.run.tables import parts, read_part
 from prefine.training.items import TextReader, TokenizedItem, TokenizedItems, make_items
-from prefine.training.logging.trackers import check_installed
 from prefine.training.relations.choose import configured_losses, relation_of
 from prefine.training.relations.protocol import Relation
 from prefine.training.token_check import check_tokens
@@ -109,14 +108,13 @@ def _words(tokenizer: Any) -> dict[str, int]:
     return {token: at for token, at in tokenizer.get_vocab().items() if at not in added}
 
 
-def check_evaluation(config: RunConfig) -> None:
-    """Check before any work that there will be held-out items to evaluate, and the trackers.
+def check_evaluation(config: RunConfig, held_out: int) -> None:
+    """Check before any work that there will be held-out items, if they are to be evaluated.
 
     Raises:
-        ConfigError: No prompt is held out, or a tracker is not installed.
+        ConfigError: No prompt is held out.
     """
-    check_installed(config.train.tracking.trackers)
-    if config.train.evaluate_every is not None and not config.pair.held_out_prompts:
+    if config.train.evaluate_every is not None and not held_out:
         kind = configured_relation(config).name
         raise ConfigError(f"train.evaluate_every: no {kind} are held out to evaluate; {_HOLD_OUT}")
 
@@ -209,20 +207,23 @@ def read_items(table: Path, policy: HasWeights, config: RunConfig) -> TokenizedI
 
 
 def read_held_out(config: RunConfig, policy: HasWeights) -> TokenizedItems:
-    """Tokenize the held-out items for the policy, if they are evaluated during training.
+    """Tokenize the held-out items for the policy; there may be none unless `evaluate_every` is set.
 
     Raises:
         DataError: There is none, or none that can be read.
     """
-    if config.train.evaluate_every is None:
+    relation, every = configured_relation(config), config.train.evaluate_every
+    table = config.run_dir / f"heldout_{relation.name}"
+    if every is None and not table.is_dir():
         return TokenizedItems()
-    relation = configured_relation(config)
     try:
-        return read_items(config.run_dir / f"heldout_{relation.name}", policy, config)
+        return read_items(table, policy, config)
     except DataError as error:
+        where = "pair.held_out_prompts" if every is None else "train.evaluate_every"
+        remedy = "hold none out with pair.held_out_prompts: 0" if every is None else _HOLD_OUT
         raise DataError(
-            f"train.evaluate_every: no held-out {relation.name.removesuffix('s')} can be "
-            f"evaluated: {error}; {_HOLD_OUT}"
+            f"{where}: no held-out {relation.name.removesuffix('s')} can be evaluated: {error}; "
+            f"{remedy}"
         ) from error
 
 

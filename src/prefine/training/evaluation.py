@@ -135,6 +135,8 @@ class Evaluations:
         if self._early_stop is not None and start:
             self._early_stop.load_state_dict(state.get("early_stop", {}))
         rows = sum(map(self._is_due, range(start + 1))) if start else 0
+        if self._every is None and file is not None and not file.is_file():
+            rows = 0  # begun by a version that evaluated only where `evaluate_every` was set
         self._log = RowLog(None if held_out is None else file, rows=rows, step=start)
         self._at_end = start == steps
 
@@ -180,7 +182,8 @@ class Evaluations:
         self._log.close()
 
     def _is_due(self, step: int) -> bool:
-        return self._every is not None and (step % self._every == 0 or step == self._steps)
+        between = self._every is not None and step % self._every == 0
+        return between or step in (0, self._steps)
 
 
 def evaluation_row(held_out: PreparedItems, objective: Objective, step: int) -> Any:

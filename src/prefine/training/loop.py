@@ -92,7 +92,8 @@ def train(
         ref_model: The reference; None is the policy's initial weights.
         reference_dir: Folder of the initial policy's and the reference's log-probabilities, for
             this training and others; None is `reference/` in `out_dir`.
-        held_out: Items that are evaluated every `config.evaluate_every` steps.
+        held_out: Items that are evaluated before and after training, and every
+            `config.evaluate_every` steps if that is set.
         step_source: Makes what gives the items of each step; by default all of them, shuffled.
         trackers: Opens the experiment trackers, given the number of the first step (from 1) that
             will be logged.
@@ -111,9 +112,7 @@ def train(
     """
     if not examples:
         raise DataError("there is no example to train on")
-    if config.evaluate_every is None:
-        held_out = ()
-    elif not held_out:
+    if config.evaluate_every is not None and not held_out:
         raise DataError(
             f"train.evaluate_every: there are no held-out {examples[0].word}s to evaluate"
         )

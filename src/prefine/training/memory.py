@@ -3,6 +3,7 @@
 import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -22,6 +23,17 @@ _MESSAGES = (
     "CUDA error: out of memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
 )
+
+
+def free_bytes(device: str) -> int | None:
+    """Return the free memory of a device, such as "cuda:0"; None if the system does not say."""
+    if device.startswith("cuda") and torch.cuda.is_available():
+        return int(torch.cuda.mem_get_info(device)[0])
+    found = Path("/proc/meminfo")
+    if device != "cpu" or not found.is_file():
+        return None
+    sizes = dict(line.split(":", 1) for line in found.read_text().splitlines())
+    return int(sizes["MemAvailable"].split()[0]) * 1024
 
 
 class OutOfMemory(LimitError):

@@ -8,7 +8,7 @@ from prefine.losses.protocol import ListLogps, PerItem, declare
 
 @declare(family="lists", needs={"reference"}, reads="lists")
 def list_mle(logps: ListLogps, *, beta: PositiveFloat = 0.1) -> PerItem:
-    """Sum over k of log(sum over j not better than k of exp(r_j)) - r_k, with r = beta * log-ratio.
+    """Sum over k of log(sum over j not better than k of exp(r_j)) - r_k, r = beta * log-ratio.
 
     It is -log of the probability that drawing answers without replacement, each with probability
     proportional to exp(r), gives the list's order. A list of two is dpo.

@@ -83,7 +83,8 @@ def paired_change(
     """The mean of after minus before on the same prompts, with a 95 % interval.
 
     For values in [0, 1] it is the `score_interval` of the differences, on a scale from -1 to 1, so
-    that equal differences make no point; for others, percentiles of a bootstrap over prompts.
+    that equal differences make no point; for others, percentiles of a bootstrap over prompts, and
+    none for equal differences.
 
     Args:
         name: Name of the metric.
@@ -100,7 +101,11 @@ def paired_change(
     first, last = same_length({"before": before, "after": after})
     moved, both = last - first, np.concatenate([first, last])
     metric = mean_value(name, scale * moved, samples=samples, seed=seed, unit=unit)
-    if metric.interval is None or both.min() < 0 or both.max() > 1:
+    if both.min() < 0 or both.max() > 1:
+        # Equal differences of values without bounds say nothing of their spread.
+        certain = metric.interval is not None and metric.interval[0] == metric.interval[1]
+        return metric.model_copy(update={"interval": None}) if certain else metric
+    if metric.interval is None:
         return metric
     low, high = score_interval((moved + 1) / 2)
     return metric.model_copy(update={"interval": (scale * (2 * low - 1), scale * (2 * high - 1))})

@@ -17,6 +17,7 @@ from prefine.models.hf.checks import check_model
 from prefine.models.hf.generation import Drawn, draw, first_token_logps, uniforms
 from prefine.models.hf.loading import (
     Dtype,
+    check_device,
     default_device,
     free_memory,
     load_generation_config,
@@ -94,7 +95,8 @@ class HfModel:
         )
 
     def check_model(self) -> None:
-        """Raise before any work if the folder cannot be used; loads no weights."""
+        """Raise before any work if folder or device cannot be used; loads no weights."""
+        check_device(self._device)
         check_model(self.path, lambda: self.tokenizer)
 
     @cached_property

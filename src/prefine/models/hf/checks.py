@@ -40,14 +40,25 @@ def check_model(path: str, load: Callable[[], Any]) -> None:
 
 
 def check_classifier(path: str) -> None:
-    """Check the files of a sequence classifier.
+    """Check the files of a reward model, a sequence classifier with one output.
 
     Raises:
         BackendError: A file is missing or damaged.
-        ConfigError: Model and tokenizer do not go together.
+        ConfigError: It is another kind of model, or model and tokenizer do not go together.
     """
     _check_files(path)
-    rows = getattr(load_config(path).get_text_config(), "vocab_size", None)
+    config = load_config(path)
+    kinds = config.architectures or []
+    if kinds and not any(kind.endswith("ForSequenceClassification") for kind in kinds):
+        raise ConfigError(
+            f"{path}: {', '.join(kinds)} is no reward model; give a sequence classifier, or judge "
+            "with {name: pairwise, model: {name: hf, path: ...}}"
+        )
+    if kinds and config.num_labels != 1:
+        raise ConfigError(
+            f"{path}: a reward model has one output, this has {config.num_labels} labels"
+        )
+    rows = getattr(config.get_text_config(), "vocab_size", None)
     _check_vocabulary(path, load_tokenizer(path), rows)
 
 

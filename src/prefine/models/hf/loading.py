@@ -83,6 +83,21 @@ def default_device() -> str:
     return "cpu" if accelerator is None or accelerator.type == "mps" else accelerator.type
 
 
+def check_device(device: str) -> None:
+    """Raise ConfigError if there is no such device; "auto" is there always."""
+    if device in ("auto", "cpu", "meta"):
+        return
+    present = ["cpu"]
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    if accelerator is not None:
+        kind, count = accelerator.type, torch.accelerator.device_count()
+        present += [kind, *(f"{kind}:{index}" for index in range(count))]
+    if device not in present:
+        raise ConfigError(
+            f"device: {device!r} is not on this machine; there is {', '.join(present)} (or auto)"
+        )
+
+
 def free_memory() -> None:
     """Give back what models that nobody holds any more have taken of the accelerator."""
     gc.collect()

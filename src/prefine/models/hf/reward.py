@@ -11,12 +11,13 @@ from jinja2 import TemplateError
 from transformers import AutoModelForSequenceClassification
 
 from prefine.calls.protocol import Failure
-from prefine.errors import BackendError, ConfigError
+from prefine.errors import BackendError
 from prefine.models.capabilities import provides
 from prefine.models.hf.architecture import positions
 from prefine.models.hf.checks import check_classifier
 from prefine.models.hf.loading import (
     Dtype,
+    check_device,
     default_device,
     load_tokenizer,
     load_weights,
@@ -54,7 +55,8 @@ class RewardModel:
         return content_hash("reward", weights_fingerprint(self.path), self.dtype, self.batch_size)
 
     def check_model(self) -> None:
-        """Raise before any work if the folder cannot be used; loads no weights."""
+        """Raise before any work if folder or device cannot be used; loads no weights."""
+        check_device(self.device)
         check_classifier(self.path)
 
     @torch.inference_mode()
@@ -118,13 +120,7 @@ class RewardModel:
         if missing:
             raise BackendError(
                 f"{self.path}: {', '.join(missing[:3])} is missing from the files, so this is no "
-                "reward model; give a sequence classifier, or judge with {name: pairwise, model: "
-                "{name: hf, path: ...}}"
-            )
-        if model.config.num_labels != 1:
-            raise ConfigError(
-                f"{self.path}: a reward model has one output, this has {model.config.num_labels} "
-                "labels"
+                "reward model; give a sequence classifier"
             )
         device = default_device() if self.device == "auto" else self.device
         return model.to(device).eval()

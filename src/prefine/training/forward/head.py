@@ -116,7 +116,7 @@ class LinearHead:
 
     def positions(self) -> int:
         """About how many positions a chunk has."""
-        return _chunk(self.layer.out_features, self.layer.weight.device)
+        return workspace_positions(self.layer.out_features, self.layer.weight.device.type)
 
     def values(
         self, hidden: Float[Tensor, "n d"], targets: Int[Tensor, " n"], wanted: Wanted
@@ -214,7 +214,9 @@ class ModuleHead:
 
     def positions(self) -> int:
         """About how many positions a chunk has."""
-        return _chunk(int(self.model.config.get_text_config().vocab_size), self.model.device)
+        return workspace_positions(
+            int(self.model.config.get_text_config().vocab_size), self.model.device.type
+        )
 
     def values(
         self, hidden: Float[Tensor, "n d"], targets: Int[Tensor, " n"], wanted: Wanted
@@ -249,9 +251,14 @@ class ModuleHead:
 Head = LinearHead | ModuleHead
 
 
-def _chunk(vocabulary: int, device: torch.device) -> int:
-    """About how many positions a chunk has: more where there are many processors to keep busy."""
-    workspace = _WORKSPACE_BYTES.get(device.type, _WORKSPACE_BYTES["cpu"])
+def workspace_positions(vocabulary: int, device: str) -> int:
+    """About how many positions a chunk has: more where there are many processors to keep busy.
+
+    Args:
+        vocabulary: Columns of the head.
+        device: Type of the device.
+    """
+    workspace = _WORKSPACE_BYTES.get(device, _WORKSPACE_BYTES["cpu"])
     return max(_LEAST_POSITIONS, workspace // (4 * vocabulary))
 
 

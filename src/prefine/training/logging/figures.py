@@ -102,6 +102,11 @@ class FinalRow(Record):
 
     described: ClassVar[Described]
 
+    @property
+    def headline(self) -> str:
+        """The figures in a few words, in place of those of the last step; perhaps none."""
+        return ""
+
 
 class TrainSummary(Record):
     """Steps, notes and final figures of a training on so many `items`.

@@ -30,6 +30,8 @@ def model_card(
     dropped: Mapping[str, int],
     versions: Mapping[str, str],
     datasets: Sequence[str] = (),
+    held_out: Mapping[str, Any] | None = None,
+    budget: str = "",
 ) -> str:
     """Return the text of a model card, ending with a mark by which `is_ours` recognises it.
 
@@ -46,6 +48,8 @@ def model_card(
         dropped: How many items were not trained on, by reason.
         versions: Versions of prefine and the libraries.
         datasets: Hub ids of the items' source; none if they did not come from the hub.
+        held_out: The last row of the evaluations of held-out items, if there were any.
+        budget: The verdict on the likelihood budget, if there is one.
     Returns: Markdown with a YAML header.
     """
     loss, regularizer = (_component_name(train.get(part)) for part in ("loss", "regularizer"))
@@ -80,6 +84,8 @@ def model_card(
             final=summary.final.model_dump(),
             described=summary.final.described,
             datasets=datasets,
+            held_out=held_out,
+            budget=budget,
             dropped=sorted(dropped.items()),
             train=_yaml(train),
             versions=versions,

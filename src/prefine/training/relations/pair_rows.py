@@ -102,6 +102,11 @@ class FinalFigures(FinalRow):
     token_fall_q90: float
     beyond_budget: float | None
 
+    @property
+    def headline(self) -> str:
+        """The figures in a few words."""
+        return f"margin {self.margin:.2f}, chosen answers {-self.fall:+.2f} nats"
+
 
 class EvaluationRow(EvaluatedItems, FinalFigures):
     """Held-out pairs; the indicators are means over the tokens of the chosen answers."""

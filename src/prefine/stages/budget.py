@@ -1,0 +1,23 @@
+"""The likelihood budget that a configuration sets."""
+
+from typing import NamedTuple
+
+from prefine.config.sections import RunConfig
+from prefine.schedules import last
+
+
+class Budget(NamedTuple):
+    """The fall that chosen answers may have at the end of training, per answer or per token."""
+
+    delta: float
+    per_token: bool
+
+
+def budget_of(config: RunConfig) -> Budget | None:
+    """The budget of the configured regularizer, if it has one."""
+    regularizer = config.train.regularizer
+    if regularizer is None or regularizer.name not in ("budget", "step_budget"):
+        return None
+    options = regularizer.resolve("regularizer", where="train.regularizer").keywords
+    delta = last(options["delta"])
+    return None if delta is None else Budget(delta, options.get("per") == "token")

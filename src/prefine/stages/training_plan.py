@@ -1,0 +1,66 @@
+"""The memory that training would take, for the dry run, and what to change where there is less."""
+
+from collections.abc import Iterator
+
+from prefine.config.sections import AdapterConfig, RunConfig, TrainConfig
+from prefine.models.protocol import HasWeights
+from prefine.stages.training_inputs import trainable
+from prefine.training.memory import free_bytes
+from prefine.training.memory_estimate import training_memory
+
+_GIB = 2**30
+_FEWER_TOKENS = 512
+
+
+def memory_line(config: RunConfig) -> tuple[tuple[str, str], str | None]:
+    """The line of the dry run, and a note if the device has less than training needs.
+
+    Raises:
+        BackendError: A model cannot be read.
+    """
+    policy = trainable(config.policy, where="policy")
+    what = f"memory of training on {policy.device}, about"
+    try:
+        needed = _total(policy, config, config.train)
+    except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+        # Layers that look at values cannot be passed without weights.
+        reason = str(error).partition("\n")[0][:100]
+        return (what, "not known"), f"the memory of training is not estimated: {reason}"
+    line = (what, f"{needed / _GIB:,.1f} GiB")
+    free = free_bytes(policy.device)
+    if free is None or needed <= free:
+        return line, None
+    fits = [what for what, other in _smaller(config.train) if _total(policy, config, other) <= free]
+    remedy = fits[0] if fits else "use a smaller model, or more or larger devices"
+    return line, (
+        f"training needs about {needed / _GIB:,.1f} GiB and {policy.device} has "
+        f"{free / _GIB:,.1f} GiB free: {remedy}"
+    )
+
+
+def _total(policy: HasWeights, config: RunConfig, train: TrainConfig) -> int:
+    reference = train.reference
+    other = None if reference == "initial" else trainable(reference, where="train.reference").path
+    return training_memory(
+        policy.path, train, device=policy.device.partition(":")[0], reference=other
+    ).total
+
+
+def _smaller(train: TrainConfig) -> Iterator[tuple[str, TrainConfig]]:
+    """Settings that take less memory, the mildest first, each with the sentence that names it."""
+    frugal = train.model_copy(update={"gradient_checkpointing": True})
+    yield "set train.gradient_checkpointing: true", frugal
+    tokens = min(_FEWER_TOKENS, train.micro_batch_tokens)
+    frugal = frugal.model_copy(update={"micro_batch_tokens": tokens})
+    yield (
+        f"set train.gradient_checkpointing: true and train.micro_batch_tokens: {tokens}",
+        frugal,
+    )
+    if train.adapter is None:
+        lora = frugal.model_copy(update={"adapter": AdapterConfig(name="lora")})
+        yield "train an adapter: set train.adapter: {name: lora}", lora
+        yield (
+            "train an adapter in half precision: set train.adapter: {name: lora} and train.dtype: "
+            "bfloat16",
+            lora.model_copy(update={"dtype": "bfloat16"}),
+        )
