@@ -14,7 +14,8 @@ from prefine.calls.protocol import Call, Failure
 from prefine.config.sections import Decoding
 from prefine.errors import NumericsError
 from prefine.models.hf.backend import HfModel
-from prefine.models.hf.generation import PROMPT_BUCKET, _choose, draw
+from prefine.models.hf.generation import _choose, draw
+from prefine.models.hf.open_rows import PROMPT_BUCKET, PaddedRows
 from prefine.models.protocol import SampleRequest, sample_key
 from prefine.records import Completion, Prompt
 
@@ -221,6 +222,7 @@ def test_numbers_that_are_none_fail_their_row_alone(model: HfModel, from_step: i
     broken = HfModel(path=model.path, device="cpu", batch_rows=8)
     broken.__dict__["model"] = Broken(model.model, [0], from_step=from_step)
     broken.model.config = model.model.config
+    broken.__dict__["_way"] = PaddedRows  # its passes are counted, and the way is found by some
     requests = [SampleRequest(prompt, index) for prompt in PROMPTS[:2] for index in range(2)]
     calls = [Call(sample_key(model.fingerprint, request, FREE), request) for request in requests]
     (batch,) = broken.sample(calls, calls, FREE)

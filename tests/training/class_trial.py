@@ -15,7 +15,7 @@ import torch
 import prefine
 from chat_tokenizers import chatml
 from prefine.errors import PrefineError
-from prefine.training.forward.layers import accepted
+from prefine.models.hf.architecture import accepted, rounding_error
 
 PAIRS = [
     {"prompt": "Name a colour.", "chosen": "Green, as grass is.", "rejected": "I like rain"},
@@ -69,10 +69,8 @@ def _plain(model: Any, prompt: list[int], answer: list[int]) -> torch.Tensor:
 
 
 def _bound(model: Any, logps: list[torch.Tensor]) -> float:
-    """The rounding error of a token's log-probability, see `training.forward.sharing.tolerance`."""
-    from prefine.training.forward.sharing import tolerance
-
-    return tolerance(model, torch.cat(logps).float())
+    """The rounding error of a token's log-probability, see `rounding_error`."""
+    return rounding_error(model, torch.cat(logps).float())
 
 
 def try_class(name: str, kind: str, place: Path) -> Result:

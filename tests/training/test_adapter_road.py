@@ -18,7 +18,7 @@ from prefine.config.sections import AdapterConfig
 from prefine.errors import BackendError
 from prefine.losses.pairs.dpo import dpo
 from prefine.models.hf.adapters import merge, save_adapter
-from prefine.models.hf.checks import check_model
+from prefine.models.hf.backend import HfModel
 from prefine.models.hf.loading import (
     load_generation_config,
     load_model,
@@ -36,6 +36,10 @@ IDS = torch.arange(20)[None]
 def _logits(model: Any) -> torch.Tensor:
     with torch.no_grad():
         return model(input_ids=IDS).logits
+
+
+def _check(folder: str) -> None:
+    HfModel(path=folder).check_model()
 
 
 def _adapted(place: Place, **changes: Any) -> Path:
@@ -130,7 +134,7 @@ def test_merged_and_adapter_are_the_same_model(place: Place) -> None:
         AutoModelForCausalLM.from_pretrained("model").state_dict()
     )
     assert torch.allclose(_logits(merged), _logits(adapter), atol=1e-5)
-    check_model(str(merged_folder))
+    _check(str(merged_folder))
 
 
 def test_the_same_training_writes_the_same_bytes(place: Place) -> None:
@@ -143,7 +147,7 @@ def test_the_same_training_writes_the_same_bytes(place: Place) -> None:
 
 def test_what_reads_model_folders_reads_an_adapter(place: Place) -> None:
     folder = str(_adapted(place))
-    check_model(folder)
+    _check(folder)
     assert load_positions(folder) == load_positions("model") == 256
     assert (
         load_generation_config(folder).eos_token_id == load_generation_config("model").eos_token_id
@@ -156,7 +160,7 @@ def test_what_reads_model_folders_reads_an_adapter(place: Place) -> None:
         "generation_config.json",
     ):
         (Path(folder) / name).unlink(missing_ok=True)
-    check_model(folder)
+    _check(folder)
     assert load_tokenizer(folder).get_vocab() == load_tokenizer("model").get_vocab()
     assert (
         load_generation_config(folder).eos_token_id == load_generation_config("model").eos_token_id
@@ -184,7 +188,7 @@ def test_the_fingerprint_covers_adapter_and_base_but_not_where_it_lies(place: Pl
 def test_a_lost_base_is_named_with_the_adapter(place: Place) -> None:
     folder = str(_adapted(place))
     Path("model").rename("moved")
-    for read in (check_model, weights_fingerprint, load_tokenizer, load_positions):
+    for read in (_check, weights_fingerprint, load_tokenizer, load_positions):
         with pytest.raises(
             BackendError, match=r"run/model.*base model .*/model is not there.*adapter_config\.json"
         ):
@@ -194,7 +198,7 @@ def test_a_lost_base_is_named_with_the_adapter(place: Place) -> None:
     with pytest.raises(
         BackendError, match=r"run/model: its base model is not usable: .*no weights here"
     ):
-        check_model(folder)
+        _check(folder)
 
 
 def test_adapter_weights_that_are_missing_are_no_random_ones(place: Place) -> None:

@@ -18,7 +18,7 @@ import prefine
 from chat_tokenizers import chatml
 from prefine.errors import ConfigError, PrefineError
 from prefine.models.hf.architecture import positions, text_part
-from prefine.models.hf.checks import check_model
+from prefine.models.hf.backend import HfModel
 from prefine.models.hf.loading import load_model
 from prefine.training.forward.layers import layers_before_head
 from prefine.training.forward.passes import Forward
@@ -278,7 +278,7 @@ def test_a_token_to_stop_on_that_is_outside_the_vocabulary_stops_nothing(tmp_pat
     folder = _save(tmp_path / "model", "LlamaForCausalLM", "llama")
     settings = {"eos_token_id": [50256, tiny_classes.EOS], "bos_token_id": None}
     (folder / "generation_config.json").write_text(json.dumps(settings))
-    check_model(str(folder))
+    HfModel(path=str(folder)).check_model()
     _train(folder, tmp_path / "some")
     settings["eos_token_id"] = 50256
     (folder / "generation_config.json").write_text(json.dumps(settings))
@@ -310,7 +310,7 @@ def test_an_adapter_with_added_tokens_is_loaded_with_them(tied: bool, tmp_path: 
                 parameter.add_(0.1)
     adapted.save_pretrained(tmp_path / "adapter")
     tokenizer.save_pretrained(tmp_path / "adapter")
-    check_model(str(tmp_path / "adapter"))
+    HfModel(path=str(tmp_path / "adapter")).check_model()
     ids = torch.tensor([[5, len(tokenizer) - 1, 7]])
     again = load_model(str(tmp_path / "adapter"), dtype="float32", device="cpu")
     torch.testing.assert_close(again(input_ids=ids).logits, adapted(input_ids=ids).logits)

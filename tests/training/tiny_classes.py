@@ -94,6 +94,12 @@ _OPTIONAL = {
 _LAYER_KINDS = ("layer_types", "layers_block_type", "block_types", "mlp_layer_types")
 
 _NO_HASHES = {"attn_layers": ["local"], "axial_pos_shape": [16, 32], "axial_pos_embds_dim": [8, 24]}
+# Sections of half a head's width: time, height and width of an image.
+_ROPE = {"rope_type": "default", "rope_theta": 1e4}
+_SECTIONS = {"rope_parameters": {**_ROPE, "mrope_section": [2, 1, 1]}}
+_HALF_SECTIONS = {
+    "rope_parameters": {**_ROPE, "partial_rotary_factor": 0.5, "mrope_section": [1, 1, 0]}
+}
 _SPECIAL: dict[str, dict[str, Any]] = {
     "bamba": {"attn_layer_indices": [1]},
     "cohere_compass_text": {
@@ -103,6 +109,9 @@ _SPECIAL: dict[str, dict[str, Any]] = {
         }
     },
     "gemma4_text": {"global_head_dim": 8, "layer_types": ["sliding_attention", "full_attention"]},
+    "glm4v_moe_text": _HALF_SECTIONS,
+    "glm4v_text": _SECTIONS,
+    "glm_ocr_text": _SECTIONS,
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
     "granitemoehybrid": {"layer_types": ["linear_attention", "full_attention"]},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "use_mamba_kernels": False},
@@ -110,6 +119,10 @@ _SPECIAL: dict[str, dict[str, Any]] = {
     "longcat_flash": {"head_dim": 8},
     "mamba2": {"head_dim": 16},
     "nemotron": {"num_key_value_heads": 2},
+    "paddleocr_vl_text": _SECTIONS,
+    "qwen2_5_omni_text": _SECTIONS,
+    "qwen2_5_vl_text": _SECTIONS,
+    "qwen2_vl_text": _SECTIONS,
     "qwen4_exp_text": {
         "indexer_n_heads": 2,
         "indexer_kv_heads": 1,

@@ -5,6 +5,7 @@ around a language model (vision, audio) keeps its other parts and the names of i
 """
 
 import inspect
+import math
 import sys
 from typing import Any
 
@@ -189,7 +190,10 @@ def linear_layers(model: Any) -> list[str]:
 def _gives_tensor(layer: Any) -> bool:
     if type(layer).forward in (nn.Linear.forward, Conv1D.forward):
         return True
-    return isinstance(layer(layer.weight.new_zeros(1, layer.in_features)), torch.Tensor)
+    try:
+        return isinstance(layer(layer.weight.new_zeros(1, layer.in_features)), torch.Tensor)
+    except RuntimeError:
+        return False  # it takes more than rows of its width, such as those of several groups
 
 
 def positions(model: Any) -> int | None:
@@ -215,3 +219,28 @@ def positions(model: Any) -> int | None:
         if table.padding_idx is not None
     ]
     return int(min([limit, *rows]))
+
+
+def accepted(module: nn.Module, **options: Any) -> dict[str, Any]:
+    """Those of the options that a module's forward takes."""
+    taken = inspect.signature(module.forward).parameters
+    if any(one.kind is one.VAR_KEYWORD for one in taken.values()):
+        return options
+    return {name: value for name, value in options.items() if name in taken}
+
+
+def rounding_error(model: Any, logps: torch.Tensor) -> float:
+    """The difference that another order of additions may make to a log-probability, nats.
+
+    A hidden value is a sum of about d products in each of L layers, so its rounding error walks at
+    random to eps * sqrt(d * L) of its size; 8 of these cover the head, and the largest of many
+    tokens. For half precision that says nothing, so there half a nat must do, far above the
+    rounding of a token.
+    """
+    # Layers compute parts in float32 even where the weights are float64.
+    dtype = next(model.parameters()).dtype
+    eps = max(torch.finfo(dtype).eps, torch.finfo(torch.float32).eps)
+    settings = model.config.get_text_config(decoder=True)
+    width = model.get_input_embeddings().weight.shape[1]
+    walk = math.sqrt(width * getattr(settings, "num_hidden_layers", 1))
+    return min(0.5, 8 * eps * walk * max(1.0, float(logps.abs().max())))

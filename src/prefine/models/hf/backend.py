@@ -14,7 +14,7 @@ from prefine.config.sections import Decoding
 from prefine.errors import ConfigError
 from prefine.models.capabilities import provides
 from prefine.models.hf.checks import check_model
-from prefine.models.hf.generation import Drawn, draw, first_token_logps, padded_length, uniforms
+from prefine.models.hf.generation import Drawn, draw, first_token_logps, uniforms
 from prefine.models.hf.loading import (
     Dtype,
     check_device,
@@ -27,6 +27,7 @@ from prefine.models.hf.loading import (
     read_template,
     weights_fingerprint,
 )
+from prefine.models.hf.open_rows import PaddedRows, Way, padded_length, way_of
 from prefine.models.protocol import (
     At,
     Checks,
@@ -62,7 +63,6 @@ class HfModel:
     """
 
     concurrency = 1
-    notes: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -81,6 +81,7 @@ class HfModel:
         self.label = label or path.rstrip("/").rsplit("/", 1)[-1]
         self._device = device
         self._chat_template, self._system = chat_template, system
+        self.notes: tuple[str, ...] = ()
 
     def at(self, path: str) -> "HfModel":
         """Return the model of another folder with the same settings."""
@@ -124,7 +125,7 @@ class HfModel:
 
     def release(self) -> None:
         """Give back the memory of the weights, which are loaded again on the next use."""
-        for name in ("_draw", "model"):
+        for name in ("_draw", "_way", "model"):
             self.__dict__.pop(name, None)
         free_memory()
 
@@ -232,7 +233,7 @@ class HfModel:
         return [next(replies) if len(row) + max_new_tokens <= limit else too_long for row in ids]
 
     def _first_tokens(self, rows: list[list[int]]) -> Iterator[Reply]:
-        likeliest = first_token_logps(self.model, rows, pad_id=self._pad_id)
+        likeliest = first_token_logps(self.model, rows, pad_id=self._pad_id, way=self._way)
         for row, logps in zip(rows, likeliest, strict=True):
             texts: dict[str, float] = {}
             for token, logp in logps.items():
@@ -326,7 +327,16 @@ class HfModel:
 
     @cached_property
     def _draw(self) -> Callable[..., list[Drawn | None]]:
-        return partial(draw, self.model, stop_ids=self._stop_ids, pad_id=self._pad_id)
+        return partial(
+            draw, self.model, stop_ids=self._stop_ids, pad_id=self._pad_id, way=self._way
+        )
+
+    @cached_property
+    def _way(self) -> Way:
+        way = way_of(self.model, self._pad_id)
+        if way is not PaddedRows:
+            self.notes = (f"{self.label} reads prompts one by one: padding changes its answers",)
+        return way
 
     def _text(self, token_ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode(list(token_ids), skip_special_tokens=True))

@@ -12,8 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from prefine.errors import NumericsError
+from prefine.models.hf.open_rows import PaddedRows, Way
 
-PROMPT_BUCKET = 64
 LIKELIEST = 100
 
 
@@ -32,11 +32,6 @@ def uniforms(keys: list[str], count: int) -> Float[np.ndarray, "rows count"]:
     )
 
 
-def padded_length(tokens: int) -> int:
-    """Return the length that a prompt of this many tokens is padded to."""
-    return -(-tokens // PROMPT_BUCKET) * PROMPT_BUCKET
-
-
 @torch.inference_mode()
 def draw(
     model: Any,
@@ -49,12 +44,13 @@ def draw(
     top_p: float,
     stop_ids: frozenset[int],
     pad_id: int,
+    way: Way = PaddedRows,
 ) -> list[Drawn | None]:
     """Draw `group` completions of each prompt; row = prompt * group + sample.
 
     Args:
         model: A causal language model of transformers, in eval mode.
-        prompts: Token ids; all are padded on the left to one bucket.
+        prompts: Token ids.
         group: Samples per prompt in this batch.
         streams: One uniform number per row and step [rows, steps]; steps is the longest completion
             allowed.
@@ -63,18 +59,15 @@ def draw(
         top_p: Keep the most likely tokens up to this mass.
         stop_ids: Tokens that end a completion.
         pad_id: Token for padding.
+        way: How rows are read and continued, see `open_rows.way_of`.
     Returns: Per row the completion, or None. Log-probabilities are the model's own (temperature 1),
         in nats.
     """
-    # First, one pass over the padded prompts fills the cache; then each prompt's cache is repeated
-    # for its samples; then one token per row and step is drawn and fed back. Rows that have ended
-    # are carried along as padding, because shapes must not depend on them.
+    # First the prompts are read; then one token per row and step is drawn and fed back. Rows that
+    # have ended are carried along as padding, because shapes must not depend on them.
     device = model.device
-    logits, mask, cache = _read_prompts(model, prompts, pad_id, use_cache=True)
-    cache.batch_repeat_interleave(group)
-    mask = mask.repeat_interleave(group, dim=0)
-    logits = logits.repeat_interleave(group, dim=0)
-    position = mask.sum(dim=1, keepdim=True)
+    open_rows = way(model, prompts, group=group, pad_id=pad_id, fed=True)
+    logits = open_rows.logits
 
     if bool(torch.isnan(logits).any(dim=-1).all()):
         raise NumericsError(
@@ -99,15 +92,7 @@ def draw(
         done = done | torch.isin(token, stops)
         if bool(done.all()) or step == steps - 1:
             break
-        mask = torch.cat([mask, mask.new_ones(rows, 1)], dim=1)
-        out = model(
-            input_ids=token[:, None],
-            attention_mask=mask,
-            position_ids=position + step,
-            past_key_values=cache,
-            use_cache=True,
-        )
-        logits = out.logits[:, -1]
+        logits = open_rows.feed(token)
     lengths = torch.stack(alive, 1).sum(dim=1).tolist()
     rows_of_tokens = torch.stack(chosen, 1).tolist()
     drawn: list[Drawn | None] = []
@@ -121,19 +106,20 @@ def draw(
 
 @torch.inference_mode()
 def first_token_logps(
-    model: Any, prompts: list[list[int]], *, pad_id: int
+    model: Any, prompts: list[list[int]], *, pad_id: int, way: Way = PaddedRows
 ) -> list[dict[int, float]]:
     """Return the likeliest first tokens after each prompt with their log-probabilities [nat].
 
     Args:
         model: A causal language model of transformers, in eval mode.
-        prompts: Token ids, padded on the left to one bucket.
+        prompts: Token ids.
         pad_id: Token for padding.
+        way: How rows are read, see `open_rows.way_of`.
 
     Raises:
         NumericsError: The logits of a prompt are not finite numbers.
     """
-    logits, _, _ = _read_prompts(model, prompts, pad_id, use_cache=False)
+    logits = way(model, prompts, group=1, pad_id=pad_id, fed=False).logits
     logps = torch.log_softmax(logits.float(), dim=-1)
     if bool(torch.isnan(logps).any()):
         raise NumericsError("the judge's logits are not numbers (NaN); its weights are damaged")
@@ -141,29 +127,6 @@ def first_token_logps(
     return [
         dict(zip(t, v, strict=True)) for t, v in zip(tokens.tolist(), values.tolist(), strict=True)
     ]
-
-
-def _read_prompts(
-    model: Any, prompts: list[list[int]], pad_id: int, *, use_cache: bool
-) -> tuple[Float[Tensor, "prompts vocabulary"], Int[Tensor, "prompts width"], Any]:
-    """Return the logits after each prompt, the attention mask, and the KV cache."""
-    width = padded_length(max(map(len, prompts)))
-    padding = [width - len(ids) for ids in prompts]
-    ids = torch.tensor(
-        [[pad_id] * pads + ids for pads, ids in zip(padding, prompts, strict=True)],
-        device=model.device,
-    )
-    mask = torch.tensor(
-        [[0] * pads + [1] * (width - pads) for pads in padding], device=model.device
-    )
-    out = model(
-        input_ids=ids,
-        attention_mask=mask,
-        position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
-        use_cache=use_cache,
-        logits_to_keep=1,
-    )
-    return out.logits[:, -1], mask, out.past_key_values
 
 
 def _choose(

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from prefine.errors import ConfigError
+from prefine.models.hf.architecture import rounding_error
 from prefine.training.batches.packing import PackedBatch
-from prefine.training.forward.sharing import tolerance
 
 if TYPE_CHECKING:
     from prefine.training.forward.passes import Forward
@@ -35,7 +35,7 @@ def check_causal(forward: "Forward", batch: PackedBatch) -> None:
     first, again = (forward.last_hidden(some)[:, :half].float() for some in (row, other))
     difference = float((first - again).abs().max())
     # Not finite says nothing; the first step refuses it.
-    if difference > (allowed := tolerance(forward.model, first)):
+    if difference > (allowed := rounding_error(forward.model, first)):
         raise ConfigError(
             f"{type(forward.model).__name__} looks ahead: a token's hidden state changes by "
             f"{difference:.2g} with the tokens after it (rounding: {allowed:.2g}), so it cannot "

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from prefine.errors import ConfigError
+from prefine.models.hf.architecture import accepted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -115,14 +116,6 @@ def after_layers(
     with patched_forward(layers, lambda *_, **__: output):
         logits: Tensor = unwrapped(model)(input_ids=ids).logits
     return logits[0]
-
-
-def accepted(module: nn.Module, **options: Any) -> dict[str, Any]:
-    """Those of the options that a module's forward takes."""
-    taken = signature(module.forward).parameters
-    if any(one.kind is one.VAR_KEYWORD for one in taken.values()):
-        return options
-    return {name: value for name, value in options.items() if name in taken}
 
 
 def computing_in(dtype: ComputeDtype, device: torch.device) -> AbstractContextManager[Any]:

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from prefine.errors import Interrupted
+from prefine.models.hf.architecture import accepted
 from prefine.training.batches.packing import PackedBatch, pack, pad
 from prefine.training.distributed.processes import all_max
 from prefine.training.forward import head as heads
@@ -18,7 +19,6 @@ from prefine.training.forward.attention.interface import attending_trees
 from prefine.training.forward.head import Coefficients, Head, head_of
 from prefine.training.forward.layers import (
     ComputeDtype,
-    accepted,
     computing_in,
     layers_before_head,
     recomputed_layers,

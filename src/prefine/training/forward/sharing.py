@@ -1,14 +1,14 @@
 """Check on the run's own first rows that a model's completions can share their prompt."""
 
-import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from prefine.models.hf.architecture import rounding_error
 from prefine.training.forward.passes import Forward
 from prefine.training.items import PlainItem, Text, TokenizedItem, longest
 
@@ -60,7 +60,7 @@ def why_not_shared(model: "PreTrainedModel", examples: Sequence[TokenizedItem]) 
         return f"the model cannot read packed rows ({type(error).__name__}: {why})"
     difference = float((found - expected).abs().max())
     # What is no number is no difference that is allowed.
-    if not difference <= (allowed := tolerance(model, expected)):
+    if not difference <= (allowed := rounding_error(model, expected)):
         return (
             f"packed log-probabilities differ from plain ones by {difference:.2g} nats "
             f"(allowed: {allowed:.2g})"
@@ -75,24 +75,6 @@ def _logps(forward: Forward, examples: Sequence[TokenizedItem]) -> Float[Tensor,
     """
     items, tokens = forward.item_values(forward.cut(examples, range(len(examples))))
     return tokens.rows(items.argsort()).values.logps
-
-
-def tolerance(model: "PreTrainedModel", logps: Float[Tensor, " T"]) -> float:
-    """The difference that another order of additions may make to a log-probability, nats.
-
-    A hidden value is a sum of about d products in each of L layers, so its rounding error walks at
-    random to eps * sqrt(d * L) of its size; 8 of these cover the head, and the largest of many
-    tokens. For half precision that says nothing, so there half a nat must do, far above the
-    rounding of a token.
-    """
-    # Layers compute parts in float32 even where the weights are float64.
-    dtype = next(model.parameters()).dtype
-    eps = max(torch.finfo(dtype).eps, torch.finfo(torch.float32).eps)
-    settings = model.config.get_text_config(decoder=True)
-    embeddings: Any = model.get_input_embeddings()
-    width = embeddings.weight.shape[1]
-    walk = math.sqrt(width * getattr(settings, "num_hidden_layers", 1))
-    return min(0.5, 8 * eps * walk * max(1.0, float(logps.abs().max())))
 
 
 def _by_position(model: "PreTrainedModel", longest: int) -> str | None:
