@@ -54,7 +54,8 @@ def _table(classes: dict[str, str], place: Path) -> list[Result]:
             row = Result(name, "", "", math.nan, math.nan, math.nan, f"TRACEBACK: {line(error)}")
         shutil.rmtree(place, ignore_errors=True)
         rows.append(row)
-        outcome = row.outcome.replace(f"{place}/", "") or ("DIFFERS" if not row.difference <= row.bound else "")
+        differs = "" if row.difference <= row.bound else "DIFFERS"
+        outcome = row.outcome.replace(f"{place}/", "") or differs
         print(
             f"{row.name:45} {row.whole or '-':4} {row.lora or '-':4} {row.loss:8.4f} "
             f"{row.difference:10.1e} {row.bound:8.1e}  {outcome[:200]}  "

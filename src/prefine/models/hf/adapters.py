@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from transformers import PreTrainedModel
 
 from prefine.errors import BackendError, ConfigError
 
@@ -142,7 +143,8 @@ def save_adapter(model: Any, folder: Path, *, base: str) -> None:
     settings.inference_mode = True
     # A set has another order in every process; the same training writes the same bytes.
     settings.target_modules = sorted(settings.target_modules)
-    model.save_pretrained(folder)
+    # Not a class's own way (Granite speech), which names this folder as the adapter's base.
+    PreTrainedModel.save_pretrained(model, folder)
 
 
 def merge(model: Any) -> None:
