@@ -293,10 +293,12 @@ def test_only_the_main_process_logs(tmp_path: Path) -> None:
 def test_keys_do_not_leave_with_the_configuration(
     tmp_path: Path, fakes: Fakes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MY_KEY", KEY)
+    # One that does not look like a key, or the configuration would be refused.
+    key = "a-secret-without-a-usual-form"
+    monkeypatch.setenv("MY_KEY", key)
     read_secret("MY_KEY")
     hidden = {
-        "policy": {"path": f"/models/{KEY}", "stop": ["a", KEY]},
+        "policy": {"path": f"/models/{key}", "stop": ["a", key]},
         "rank": {"api_key_env": "MY_KEY"},
     }
     with start(tmp_path / "logs", (*SERVED, "tensorboard"), config=hidden) as trackers:
@@ -305,7 +307,7 @@ def test_keys_do_not_leave_with_the_configuration(
         path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".py"
     ]
     assert any(b"/models/[key]" in content for content in written)
-    assert not any(KEY.encode() in content for content in written)
+    assert not any(key.encode() in content for content in written)
     with pytest.raises(ConfigError, match=r"policy\.api_key: keys are never written"):
         start(tmp_path / "other", ("wandb",), config={"policy": {"api_key": "x"}})
     assert not (tmp_path / "other").exists()

@@ -196,12 +196,11 @@ def _run_all(
 
 
 def _print_plan(config: "RunConfig", strict: bool) -> None:
-    from prefine.stages.pipeline import stages_of
     from prefine.stages.plan import plan
 
     made = plan(config, strict=strict)
     width = max(len(name) for name, _ in made.lines)
-    typer.echo(f"stages: {' → '.join(stages_of(config))}")
+    typer.echo(f"stages: {' → '.join(made.stages)}")
     typer.echo(f"folder: {config.run_dir}")
     for name, amount in made.lines:
         typer.echo(f"{name:<{width}}  {amount:>12}")

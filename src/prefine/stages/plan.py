@@ -9,6 +9,7 @@ from prefine.records import Completion, Prompt
 from prefine.stages.check import check
 from prefine.stages.inputs import read_completions, read_prompts
 from prefine.stages.pair_options import number_held_out
+from prefine.stages.pipeline import stages_of
 from prefine.stages.rank import Asks, most_asks
 from prefine.stages.selection import BoundSelector
 
@@ -20,10 +21,11 @@ _FRAME = 1500  # tags and instructions around the texts in a judge's prompt [cha
 class DryRunPlan(NamedTuple):
     """A dry run, as lines of (what, how much).
 
-    `imports` are the functions of the user's that it would import, `notes` what is set aside of
-    the inputs.
+    `stages` are those that would run, `imports` the functions of the user's that it would import,
+    `notes` what is set aside of the inputs.
     """
 
+    stages: tuple[str, ...]
     lines: tuple[tuple[str, str], ...]
     imports: tuple[str, ...]
     notes: tuple[str, ...]
@@ -67,12 +69,14 @@ def plan(config: RunConfig, *, strict: bool = False) -> DryRunPlan:
     lines.append(line)
     if short is not None:
         notes = (*notes, short)
+    stages = stages_of(config)
     if not (config.evaluate.prompts or config.evaluate.metrics or held_out):
+        stages = tuple(stage for stage in stages if stage != "evaluate")
         notes = (
             *notes,
             "nothing will be evaluated: give evaluate.prompts, or pair.held_out_prompts: 100",
         )
-    return DryRunPlan(tuple(lines), user_code(config), notes)
+    return DryRunPlan(stages, tuple(lines), user_code(config), notes)
 
 
 def user_code(config: RunConfig) -> tuple[str, ...]:

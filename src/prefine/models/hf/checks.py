@@ -54,12 +54,18 @@ def check_classifier(path: str) -> None:
             f"{path}: {', '.join(kinds)} is no reward model; give a sequence classifier, or judge "
             "with {name: pairwise, model: {name: hf, path: ...}}"
         )
-    if kinds and config.num_labels != 1:
+    if kinds:
+        check_outputs(path, config)
+    rows = getattr(config.get_text_config(), "vocab_size", None)
+    _check_vocabulary(path, load_tokenizer(path), rows)
+
+
+def check_outputs(path: str, config: Any) -> None:
+    """Raise ConfigError if a classifier has another number of outputs than a reward model's one."""
+    if config.num_labels != 1:
         raise ConfigError(
             f"{path}: a reward model has one output, this has {config.num_labels} labels"
         )
-    rows = getattr(config.get_text_config(), "vocab_size", None)
-    _check_vocabulary(path, load_tokenizer(path), rows)
 
 
 def layer_names(path: str) -> list[str]:
@@ -83,8 +89,8 @@ def _check_vocabulary(path: str, tokenizer: Any, rows: int | None) -> None:
     largest = max(tokenizer.get_vocab().values(), default=0)
     if rows is not None and largest >= rows:
         name = tokenizer.convert_ids_to_tokens(largest)
-        raise ConfigError(
-            f"{path}: the tokenizer has tokens up to {largest} ({name!r}), the model an embedding "
-            f"for {rows}; give the folder of the tokenizer that belongs to it, or enlarge the "
-            f"model once with model.resize_token_embeddings({largest + 1})"
+        raise BackendError(
+            f"{path}: the tokenizer has {largest + 1} tokens (the last is {name!r}), the model an "
+            f"embedding for {rows}; give the folder of the tokenizer that belongs to it, or "
+            f"enlarge the model once with model.resize_token_embeddings({largest + 1})"
         )

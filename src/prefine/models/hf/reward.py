@@ -14,7 +14,7 @@ from prefine.calls.protocol import Failure
 from prefine.errors import BackendError
 from prefine.models.capabilities import provides
 from prefine.models.hf.architecture import positions
-from prefine.models.hf.checks import check_classifier
+from prefine.models.hf.checks import check_classifier, check_outputs
 from prefine.models.hf.loading import (
     Dtype,
     check_device,
@@ -122,5 +122,6 @@ class RewardModel:
                 f"{self.path}: {', '.join(missing[:3])} is missing from the files, so this is no "
                 "reward model; give a sequence classifier"
             )
+        check_outputs(self.path, model.config)
         device = default_device() if self.device == "auto" else self.device
         return model.to(device).eval()
