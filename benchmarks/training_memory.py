@@ -2,9 +2,10 @@
 
     python benchmarks/training_memory.py
 
-Trains models of random weights for two steps (the second one has the moments of the optimizer) on rows that `micro_batch_tokens` fill, each in a
-process of its own, on the CPU. What the process takes without a model worth mentioning (the same
-training of a tiny one) is subtracted from its peak. The goal is an estimate within 30 %.
+Trains models of random weights for two steps (in the second one the optimizer has its moments) on
+rows that `micro_batch_tokens` fill, each in a process of its own, on the CPU. What the process
+takes without a model worth mentioning (the same training of a tiny one) is subtracted from its
+peak. The goal is an estimate within 30 %.
 """
 
 import json
