@@ -104,6 +104,11 @@ def prompts_case(name: str, edit: Callable[[list[Any]], Any], *says: str, **more
     )
 
 
+def _without_one_score(rows: list[dict[str, Any]]) -> None:
+    for number, row in enumerate(rows):
+        row.update(score_chosen=3, score_rejected=None if number == 2 else 1)
+
+
 def pairs_case(name: str, edit: Callable[[list[Any]], Any], *says: str, **more: Any) -> Case:
     return Case(f"pairs: {name}", DATA, says, pairs=edit, config=PAIRS, **more)
 
@@ -964,10 +969,7 @@ CASES = [
     ),
     pairs_case(
         "one of two scores",
-        lambda rows: [
-            row.update(score_chosen=3, score_rejected=None if n == 2 else 1)
-            for n, row in enumerate(rows)
-        ],
+        _without_one_score,
         "pairs.jsonl, line 3",
         "score_chosen 3 and score_rejected None",
         "fill the missing one",
@@ -975,10 +977,7 @@ CASES = [
     ),
     pairs_case(
         "a loss of score gaps, and one of two scores",
-        lambda rows: [
-            row.update(score_chosen=3, score_rejected=None if n == 2 else 1)
-            for n, row in enumerate(rows)
-        ],
+        _without_one_score,
         "pairs, row 3",
         "score_gap",
         prepare=lambda place: place.change({"train.loss": {"name": "odpo"}}),

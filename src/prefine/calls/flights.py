@@ -14,7 +14,7 @@ from prefine.errors import Interrupted
 T = TypeVar("T")
 
 GRACE_S = 2.0
-"""What is in flight may take so long once the user asks to stop; then it is given up."""
+"""Time that calls in flight are given once the user asks to stop; later ones are given up."""
 _TICK_S = 0.1
 _HEARTBEAT_S = 1.0
 

@@ -1,4 +1,4 @@
-"""Where each id was seen first, on disk: the memory does not grow with the rows of a file."""
+"""A map on disk from each id to its first place: memory does not grow with a file's rows."""
 
 import sqlite3
 from typing import Any

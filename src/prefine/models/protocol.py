@@ -154,7 +154,7 @@ class HasWeights(Model, Protocol):
 
     @property
     def device(self) -> str:
-        """Where the weights are loaded to, such as "cuda"."""
+        """Return the device that the weights are loaded to, such as "cuda"."""
         ...
 
     @property

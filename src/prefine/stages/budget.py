@@ -12,6 +12,16 @@ class Budget(NamedTuple):
     delta: float
     per_token: bool
 
+    @property
+    def fall(self) -> str:
+        """The column of the logs that it limits."""
+        return "token_fall" if self.per_token else "fall"
+
+    @property
+    def unit(self) -> str:
+        """The unit of delta and of the fall."""
+        return "nats per token" if self.per_token else "nats"
+
 
 def budget_of(config: RunConfig) -> Budget | None:
     """The budget of the configured regularizer, if it has one."""

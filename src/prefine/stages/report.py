@@ -65,9 +65,8 @@ def report_data(config: RunConfig, run: RunView) -> ReportData:
     if "evaluate" in manifests and (found := run.json("metrics.json")):
         evaluation = parse(Evaluation, found, where=str(run.path / "metrics.json"))
     regularizer, budget = config.train.regularizer, budget_of(config)
-    per_token = budget is not None and budget.per_token
     # The fall in the budget's own unit.
-    fall = "token_fall" if per_token else "fall"
+    fall = budget.fall if budget else "fall"
     renamed = {
         "fall": fall,
         "fall_se": f"{fall}_se",
@@ -107,7 +106,7 @@ def report_data(config: RunConfig, run: RunView) -> ReportData:
         item_training=tuple(_item_point(row) for row in rows if not of_pairs),
         item_evaluations=tuple(_item_point(row) for row in evaluated if not of_pairs),
         delta=budget.delta if budget else None,
-        delta_per="token" if per_token else "sequence",
+        delta_per="token" if budget and budget.per_token else "sequence",
         loss_name=config.train.loss.name,
         regularizer_name=regularizer.name if regularizer else None,
         contests=contests,

@@ -187,13 +187,12 @@ def _verdict_on_budget(
     budget = budget_of(config)
     if evaluated is None or budget is None or "fall" not in evaluated:
         return ""
-    name, unit = ("token_fall", "nats per token") if budget.per_token else ("fall", "nats")
     found = judge_budget(
         budget.delta,
-        unit,
-        getattr(summary.final, name),
-        evaluated[name],
-        evaluated[f"{name}_se"],
+        budget.unit,
+        getattr(summary.final, budget.fall),
+        evaluated[budget.fall],
+        evaluated[f"{budget.fall}_se"],
         pairs=evaluated["pairs"],
     )
     return budget_sentence(found)

@@ -30,8 +30,11 @@ def memory_line(config: RunConfig) -> tuple[tuple[str, str], str | None]:
     free = free_bytes(policy.device)
     if free is None or needed <= free:
         return line, None
-    fits = [what for what, other in _smaller(config.train) if _total(policy, config, other) <= free]
-    remedy = fits[0] if fits else "use a smaller model, or more or larger devices"
+    # Each estimate builds the model's shapes anew: the first that fits is enough.
+    remedy = next(
+        (what for what, other in _smaller(config.train) if _total(policy, config, other) <= free),
+        "use a smaller model, or more or larger devices",
+    )
     return line, (
         f"training needs about {needed / _GIB:,.1f} GiB and {policy.device} has "
         f"{free / _GIB:,.1f} GiB free: {remedy}"

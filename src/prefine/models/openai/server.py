@@ -198,7 +198,7 @@ class _Request:
         }
 
     def probe(self, parameters: Parameters) -> dict[str, Any]:
-        """The same with a harmless question, and one answer."""
+        """Return the same request with a harmless question and one answer."""
         body = self.body(parameters) | {"messages": PROBE}
         for name in ("n", "add_generation_prompt", "continue_final_message"):
             body.pop(name, None)

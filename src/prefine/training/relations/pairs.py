@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from prefine.training.objective.item_table import ItemTable
 
 CHOSEN, REJECTED = slice(0, None, 2), slice(1, None, 2)
-"""Where values [C] have those of the chosen and of the rejected completions."""
+"""Slices of values [C] that give those of the chosen and of the rejected completions."""
 
 
 @dataclass(frozen=True)
