@@ -48,6 +48,9 @@ class Tokenizer(Protocol):
     all_special_ids: Any
     added_tokens_decoder: Any
 
+    def __hash__(self) -> int:
+        """Hash by identity."""
+
     def decode(self, token_ids: Any, **options: Any) -> Any:
         """Text of token ids."""
 
@@ -231,7 +234,7 @@ def continued_text(tokenizer: Tokenizer, prompt: Prompt, completion: Completion)
 
 
 @lru_cache(maxsize=8)
-def _space_before_answers(tokenizer: Any, template: str) -> str:
+def _space_before_answers(tokenizer: Tokenizer, template: str) -> str:
     """Return the white space that its template writes between a prompt and its answer."""
     answer = Message(role="assistant", content=_PROBE_ANSWER)
     try:

@@ -118,7 +118,7 @@ def renderable(
 
 
 def conversations_of(item: PreferencePair | PreferenceList | LabelledCompletion) -> list[Prompt]:
-    """The conversations that an item's answers go on from: prompts, and earlier turns of each answer.
+    """The conversations that an item's answers end: their prompts, and earlier turns of each.
 
     A template may refuse roles and tools; it does not matter to it what is said in a last turn.
     """
