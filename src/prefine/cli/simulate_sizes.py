@@ -55,7 +55,7 @@ def offers_of(
 
 
 def _gain(offer: Offer, before: Sequence[Offer]) -> float:
-    """What each unit of cost buys beyond the offer before, or beyond a random answer."""
+    """Quality per unit of cost beyond the offer before, or beyond a random answer for nothing."""
     cost, winner = (before[0].cost, before[0].row.winner.mean) if before else (0.0, 0.0)
     return (offer.row.winner.mean - winner) / max(offer.cost - cost, 1e-9)
 
@@ -95,10 +95,10 @@ def as_text(
     best = [offer for offer in offers if offer.gain is not None][-1:]
     limits = [f"{options[key]:g} {key[4:]}" for key in ("max_calls", "max_cost") if options[key]]
     if limits and best:
-        name, winner = label(best[0].row.contestant), best[0].row.winner.mean
+        name, quality = label(best[0].row.contestant), best[0].row.winner.mean
         console.print(
             f"\nWithin {' and '.join(limits)} per prompt: M = {best[0].completions} with {name}, "
-            f"whose winner is {winner:.2f} sd above the mean answer."
+            f"whose winner is {quality:.2f} sd above the mean answer."
         )
     return "\n".join(line.rstrip() for line in written.getvalue().splitlines())
 
