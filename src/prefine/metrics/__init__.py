@@ -65,6 +65,8 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "paired_change",
             "sign_test",
         ),
+        "prefine.metrics.sweeps.optimum": ("Optimum", "quadratic_optimum"),
+        "prefine.metrics.sweeps.seeds": ("BestOfMany", "best_of_many", "mean_over_seeds"),
         "prefine.metrics.texts.diversity": ("diversity",),
         "prefine.metrics.texts.overlap": (
             "exact_overlap",

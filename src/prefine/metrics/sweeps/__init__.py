@@ -1,0 +1,1 @@
+"""What several runs say together: differences over seeds, the best setting, the best of many."""
