@@ -58,7 +58,7 @@ FLOORS = {
         "metrics",
     ),
     2: ("calls", "models", "judging", "run", "data", "training", "suites"),
-    3: ("playground", "report", "stages"),
+    3: ("playground", "report", "stages", "sweep"),
     4: ("api", "cli", "__main__"),
 }
 WORLD = ("vocabulary", "tasks", "demonstrations", "scoring", "world")

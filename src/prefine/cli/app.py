@@ -15,6 +15,7 @@ from prefine.cli.ending import guarded, leave_threads
 from prefine.cli.mock_server import mock_server
 from prefine.cli.openmp import choose_waiting
 from prefine.cli.processes import leave
+from prefine.cli.sweep import sweep
 from prefine.errors import Interrupted
 
 app = typer.Typer(
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 stages.add_to(app)
 stages.evaluate_app.command("annotations")(tools.evaluate_annotations)
+app.command()(sweep)
 app.command("import")(tools.import_data)
 app.command()(tools.simulate)
 app.command()(tools.losses)

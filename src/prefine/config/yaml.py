@@ -98,6 +98,21 @@ def load(
     Raises:
         ConfigError: The file is missing or not valid, or a key or value is not allowed.
     """
+    values = read_values(path)
+    if "sweep" in values:
+        raise ConfigError(
+            f"{path}: this configuration is a sweep; run `prefine sweep {path}`, or take its "
+            "section sweep out"
+        )
+    return with_overrides(values, overrides=overrides, run_dir=run_dir, where=str(path))
+
+
+def read_values(path: Path) -> dict[str, Any]:
+    """Return the sections of a configuration file as plain values.
+
+    Raises:
+        ConfigError: The file is missing, or is no YAML with sections.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
@@ -111,12 +126,27 @@ def load(
         raise ConfigError(
             f"{path}: expected sections such as policy: and train:, found {type(values).__name__}"
         )
+    return values
+
+
+def with_overrides(
+    values: dict[str, Any],
+    *,
+    overrides: Sequence[str] = (),
+    run_dir: str | Path | None = None,
+    where: str,
+) -> RunConfig:
+    """Return the configuration of plain values, which are changed, with overrides applied.
+
+    Raises:
+        ConfigError: A key or value is not allowed.
+    """
     for override in overrides:
         _set(values, override)
     refuse_secrets(values)
     if run_dir is not None:
         values["run_dir"] = str(run_dir)
-    return validate(values, where=str(path))
+    return validate(values, where=where)
 
 
 def validate(values: Mapping[str, Any], *, where: str) -> RunConfig:

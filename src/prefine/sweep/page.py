@@ -1,0 +1,130 @@
+"""The page of a sweep: its table, win rate against held-out fall, and the hills."""
+
+import math
+from collections.abc import Sequence
+
+from markupsafe import Markup
+
+from prefine.records import MetricValue
+from prefine.report.html import html_page
+from prefine.report.svg import Scale, axes, dot, element, lettering, path, picture, ticks
+from prefine.sweep.results import Hill, SettingResult, SweepResult
+
+_WIDTH, _HEIGHT = 620, 380
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 18, 30, 50
+
+
+def page(result: SweepResult, title: str) -> str:
+    """Return the page; the same result gives the same text."""
+    return html_page(
+        "sweep",
+        title=title,
+        result=result,
+        pictures=[*_frontier(result), *(_hill(result, hill) for hill in result.hills)],
+        figure=_figure,
+    )
+
+
+def _figure(value: MetricValue | None, decimals: int = 1) -> str:
+    """A value with its interval, for a cell of the table."""
+    if value is None:
+        return ""
+    text = f"{value.value:.{decimals}f}"
+    if value.interval is None:
+        return text
+    low, high = value.interval
+    return f"{text} [{low:.{decimals}f}, {high:.{decimals}f}]"
+
+
+def _frontier(result: SweepResult) -> list[Markup]:
+    """Win rate against the fall of held-out answers, a dot for each setting that has both."""
+    shown = [one for one in result.settings if one.win_rate and one.held_out_fall]
+    if len(shown) < 2:
+        return []
+    points = [(_value(one.held_out_fall), one) for one in shown]
+    return [
+        _plot(
+            result,
+            points,
+            "Fall of held-out chosen answers [nats]",
+            f"Win rate against held-out fall of {len(points)} settings",
+        )
+    ]
+
+
+def _hill(result: SweepResult, hill: Hill) -> Markup:
+    """Win rate over one setting, with the parabola."""
+    points = [
+        (_place(value, hill.log), one)
+        for one in result.settings
+        if one.win_rate is not None
+        and isinstance(value := one.values.get(hill.path), int | float)
+        and not isinstance(value, bool)
+    ]
+    name = f"log10 of {hill.path}" if hill.log else hill.path
+    return _plot(result, points, name, f"Win rate over {hill.path}", curve=hill.coefficients)
+
+
+def _place(value: float, log: bool) -> float:
+    return math.log10(value) if log else float(value)
+
+
+def _plot(
+    result: SweepResult,
+    points: Sequence[tuple[float, SettingResult]],
+    across_name: str,
+    label: str,
+    curve: tuple[float, float, float] | None = None,
+) -> Markup:
+    ends = [end for _, one in points for end in _ends(one)]
+    across = _scale([x for x, _ in points], _LEFT, _WIDTH - _RIGHT)
+    up = _scale(ends, _HEIGHT - _BOTTOM, _TOP)
+    marks = []
+    if curve is not None:
+        a, b, c = curve
+        xs = [across.low + (across.high - across.low) * i / 80 for i in range(81)]
+        drawn = [(x, a + b * x + c * x * x) for x in xs]
+        inside = [(across(x), up(y)) for x, y in drawn if up.low <= y <= up.high]
+        if len(inside) > 1:
+            marks.append(element("path", d=path(inside), class_="curve chosen"))
+    for x, one in points:
+        low, high = _ends(one)
+        kind = "down" if one.name == result.best else "after"
+        if one.name == result.baseline:
+            kind = "before"
+        bar = element("path", d=path([(across(x), up(low)), (across(x), up(high))]), class_="bar")
+        words = f"{one.name}: {_figure(one.win_rate)} %"
+        marks.append(
+            element(
+                "g", bar, dot(kind, across(x), up(_value(one.win_rate)), 5), element("title", words)
+            )
+        )
+    return picture(
+        "plot",
+        label,
+        axes(
+            across,
+            up,
+            {value: f"{value:g}" for value in ticks(across.low, across.high, 6)},
+            {value: f"{value:g}" for value in ticks(up.low, up.high, 6)},
+        ),
+        lettering("tick middle", across_name, str(_WIDTH / 2), str(_HEIGHT - 10)),
+        lettering("tick", "Win rate [%]", "0", "14"),
+        *marks,
+        viewBox=f"0 0 {_WIDTH} {_HEIGHT}",
+    )
+
+
+def _scale(values: Sequence[float], start: float, end: float) -> Scale:
+    around = Scale.around(values)
+    return Scale(around.low, around.high, start, end, "")
+
+
+def _value(value: MetricValue | None) -> float:
+    assert value is not None, "only settings with both are drawn"
+    return value.value
+
+
+def _ends(one: SettingResult) -> tuple[float, float]:
+    assert one.win_rate is not None, "only settings with a win rate are drawn"
+    return one.win_rate.interval or (one.win_rate.value, one.win_rate.value)

@@ -1,0 +1,288 @@
+"""What the trials of a sweep say together: paired differences, the best setting, the hill."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import fmean
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from pydantic import JsonValue
+
+from prefine.config.sweep import Setting
+from prefine.errors import DataError
+from prefine.metrics.statistics.values import Array
+from prefine.metrics.sweeps.optimum import quadratic_optimum
+from prefine.metrics.sweeps.seeds import best_of_many, mean_over_seeds
+from prefine.records import MetricValue, Record
+from prefine.run.view import RunView
+from prefine.sweep.trials import Sweep, Trial
+
+_DECADE = 10
+"""Values that are further apart than this are taken by their logarithms."""
+
+
+class SettingResult(Record):
+    """One setting over its seeds.
+
+    `win_rate` is against the baseline of the evaluation, in %; `difference` is that to the sweep's
+    own baseline in points, on the same prompts and seeds. `fall` is that of the chosen answers
+    trained on, `held_out_fall` of those held out, in nats; their uncertainty is that over seeds.
+    """
+
+    name: str
+    values: dict[str, JsonValue]
+    seeds: tuple[int | None, ...]
+    win_rate: MetricValue | None = None
+    difference: MetricValue | None = None
+    fall: MetricValue | None = None
+    held_out_fall: MetricValue | None = None
+
+
+class Hill(Record):
+    """A parabola through the win rates over one numeric setting; see `quadratic_optimum`.
+
+    With `log` it is over the decimal logarithm of the value. An end of the interval is None where
+    there is no end; without `top` the results show no hill.
+    """
+
+    path: str
+    log: bool
+    top: float | None
+    interval: tuple[float | None, float | None] | None
+    coefficients: tuple[float, float, float] | None
+
+
+class SweepResult(Record):
+    """A sweep in figures.
+
+    `best` is the setting with the highest mean; its mean is too high, as it was chosen for its
+    luck, too. `best_score` is the win rate on half of the prompts of the setting that is best on
+    the other half, `best_on_half`.
+    """
+
+    scored_by: Literal["gold", "judge"] | None
+    prompts: int
+    baseline: str
+    settings: tuple[SettingResult, ...]
+    best: str | None = None
+    best_on_half: str | None = None
+    best_score: MetricValue | None = None
+    hills: tuple[Hill, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class _Read(NamedTuple):
+    """What a finished trial has left: scores by prompt, and the falls."""
+
+    trial: Trial
+    scored_by: Literal["gold", "judge"] | None
+    scores: dict[str, float]
+    fall: float | None
+    held_out_fall: float | None
+
+
+def results(sweep: Sweep) -> SweepResult:
+    """The figures of all trials, which have ended.
+
+    Raises:
+        DataError: A trial has not ended, or they were scored in different ways.
+    """
+    read = [_read(trial) for trial in sweep.trials]
+    kinds = {one.scored_by for one in read}
+    if len(kinds) > 1:
+        raise DataError("sweep: some trials have gold scores and others do not; compare neither")
+    prompts = sorted(set.intersection(*(set(one.scores) for one in read)))
+    notes = []
+    if missing := len(set.union(*(set(one.scores) for one in read))) - len(prompts):
+        notes.append(f"{missing} prompts have no score in some trial, and are left out of all")
+    seeds = sweep.config.seeds or (None,)
+    if len(seeds) == 1:
+        notes.append("one seed: the intervals say nothing about other seeds")
+    table = np.array([[one.scores[prompt] for prompt in prompts] for one in read])
+    table = table.reshape(len(sweep.names), len(seeds), len(prompts))
+    base = sweep.config.baseline_index
+    found = []
+    for index, (name, values) in enumerate(zip(sweep.names, sweep.config.settings, strict=True)):
+        mine = [one for one in read if one.trial.setting == index]
+        found.append(
+            SettingResult(
+                name=name,
+                values=dict(values),
+                seeds=tuple(seeds),
+                win_rate=_win_rate("win_rate", table[index]) if prompts else None,
+                difference=(
+                    _win_rate("difference", table[index] - table[base])
+                    if prompts and index != base
+                    else None
+                ),
+                fall=_over_seeds("fall", [one.fall for one in mine]),
+                held_out_fall=_over_seeds("held_out_fall", [one.held_out_fall for one in mine]),
+            )
+        )
+    scored_by = next(iter(kinds))
+    result = SweepResult(
+        scored_by=scored_by,
+        prompts=len(prompts),
+        baseline=sweep.names[base],
+        settings=tuple(found),
+        notes=tuple(notes),
+    )
+    if len(prompts) < 4 or len(sweep.names) < 2:
+        return result
+    best = best_of_many("win_rate", table, scale=100, unit="%")
+    return result.model_copy(
+        update={
+            "best": sweep.names[best.best],
+            "best_on_half": sweep.names[best.chosen],
+            "best_score": best.honest,
+            "hills": tuple(_hills(sweep.config.settings, table.mean(2))),
+        }
+    )
+
+
+def _read(trial: Trial) -> _Read:
+    run = RunView(trial.config.run_dir)
+    last = run.manifests().get("report")
+    if last is None or not last.complete:
+        raise DataError(f"{run.path}: this trial has not ended; run the sweep again")
+    outcomes = run.outcomes()
+    gold = bool(outcomes) and all(one["gold_after"] is not None for one in outcomes)
+    judged = any(one["p_after"] is not None for one in outcomes)
+    scores = {
+        one["prompt_id"]: _gold_score(one) if gold else float(one["p_after"])
+        for one in outcomes
+        if gold or one["p_after"] is not None
+    }
+    trained, evaluated = run.json("train_final.json"), run.log("eval_log.jsonl")
+    return _Read(
+        trial,
+        "gold" if gold else "judge" if judged else None,
+        scores,
+        None if trained is None else trained.get("fall"),
+        evaluated[-1].get("fall") if evaluated else None,
+    )
+
+
+def _gold_score(outcome: Mapping[str, Any]) -> float:
+    """1 if the trained model's answer has the higher gold score, .5 if both have the same."""
+    gap = fmean(outcome["gold_after"].values()) - fmean(outcome["gold_before"].values())
+    return 0.5 if abs(gap) < 1e-9 else float(gap > 0)
+
+
+def _win_rate(name: str, table: Array) -> MetricValue:
+    return mean_over_seeds(name, table, scale=100, unit="%" if name == "win_rate" else "points")
+
+
+def _over_seeds(name: str, values: Sequence[float | None]) -> MetricValue | None:
+    known = [value for value in values if value is not None]
+    if not known:
+        return None
+    # As one row, so that its columns, the seeds, are what is sampled.
+    return mean_over_seeds(name, [known], unit="nats")
+
+
+def _hills(settings: Sequence[Setting], means: Array) -> Iterator[Hill]:
+    """A parabola for each numeric path with three values or more; other paths are averaged out.
+
+    Args:
+        settings: The K settings.
+        means: Mean score of each trial [K, S], in [0, 1].
+    """
+    for path in dict.fromkeys(path for setting in settings for path in setting):
+        having = [i for i, setting in enumerate(settings) if _is_number(setting.get(path))]
+        values = {float(settings[i][path]) for i in having}  # type: ignore[arg-type]
+        if len(values) < 3 or len(having) * means.shape[1] < 4:
+            continue
+        log = min(values) > 0 and max(values) / min(values) >= _DECADE
+        x, y = [], []
+        groups: dict[str, list[int]] = {}
+        for i in having:
+            others = {key: value for key, value in settings[i].items() if key != path}
+            groups.setdefault(json.dumps(others, sort_keys=True), []).append(i)
+        middle = float(means[having].mean())
+        for members in groups.values():
+            shift = middle - float(means[members].mean())
+            for i in members:
+                value = float(settings[i][path])  # type: ignore[arg-type]
+                x += [math.log10(value) if log else value] * means.shape[1]
+                y += (100 * (means[i] + shift)).tolist()
+        found = quadratic_optimum(x, y)
+        if found is None:
+            yield Hill(path=path, log=log, top=None, interval=None, coefficients=None)
+            continue
+        ends = None
+        if found.interval is not None:
+            ends = tuple(_unlogged(end, log) for end in found.interval)
+        yield Hill(
+            path=path,
+            log=log,
+            top=_unlogged(found.value, log),
+            interval=ends,
+            coefficients=found.coefficients,
+        )
+
+
+def _unlogged(value: float, log: bool) -> float | None:
+    try:
+        found = 10**value if log else value
+    except OverflowError:
+        return None
+    return found if math.isfinite(found) else None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def lines_of(result: SweepResult) -> list[str]:
+    """The result as lines to print."""
+    width = max(len("setting"), *(len(one.name) for one in result.settings))
+    scored = "" if result.scored_by is None else f"win rate by {result.scored_by} [%]"
+    lines = [
+        f"{'setting':<{width}}  {scored:<26}  {'difference [points]':<24}  "
+        f"{'held-out fall':>13}  {'fall [nats]':>11}"
+    ]
+    for one in result.settings:
+        is_base = one.name == result.baseline
+        difference = "baseline" if is_base else _text(one.difference)
+        lines.append(
+            f"{one.name:<{width}}  {_text(one.win_rate):<26}  {difference:<24}  "
+            f"{_short(one.held_out_fall):>13}  {_short(one.fall):>11}"
+        )
+    lines.append("")
+    if result.best_score is not None:
+        naive = next(one.win_rate for one in result.settings if one.name == result.best)
+        lines.append(f"best of {len(result.settings)}: {result.best}, {_text(naive)} %")
+        lines.append(
+            "  on prompts that have not chosen it: "
+            f"{result.best_on_half}, {_text(result.best_score)} %"
+        )
+    for hill in result.hills:
+        lines.append(f"{hill.path}: {_hill_words(hill)}")
+    return [*(line.rstrip() for line in lines), *(f"note: {note}" for note in result.notes)]
+
+
+def _hill_words(hill: Hill) -> str:
+    if hill.top is None:
+        return "the win rates show no top: a parabola through them opens upwards"
+    words = f"the top of a parabola through the win rates is at {hill.top:.3g}"
+    if hill.interval is None:
+        return f"{words}, and they do not exclude that there is none"
+    low, high = (("no end" if end is None else f"{end:.3g}") for end in hill.interval)
+    return f"{words} [{low}, {high}]"
+
+
+def _text(value: MetricValue | None) -> str:
+    if value is None:
+        return ""
+    if value.interval is None:
+        return f"{value.value:.1f}"
+    return f"{value.value:.1f} [{value.interval[0]:.1f}, {value.interval[1]:.1f}]"
+
+
+def _short(value: MetricValue | None) -> str:
+    if value is None:
+        return ""
+    error = "" if value.standard_error is None else f" ± {value.standard_error:.2f}"
+    return f"{value.value:.2f}{error}"
