@@ -1,6 +1,7 @@
 """Batch files: what they bring, what may become of one, and kills while one is under way."""
 
 import json
+import re
 import signal
 import sqlite3
 import time
@@ -96,6 +97,21 @@ def test_batch_prices_are_a_factor_or_prices() -> None:
     )
     assert own.in_batches.cost(1_000_000, 0) == 0.3
     assert TokenPrices(prompt=2, completion=8).in_batches.cost(1_000_000, 0) == 2
+
+
+def test_the_dry_run_counts_rounds_at_the_batch_price(tmp_path: Path) -> None:
+    costs = []
+    for batch in (1.0, 0.5):
+        prices = {"prompt": 100, "completion": 100, "batch": batch}
+        write(tmp_path, "http://localhost:1/v1", prices=prices)
+        planned = prefine("run", str(tmp_path / "run.yaml"), "--dry-run").out
+        for what, rounds in (("sampling", 1), ("judging", 4)):
+            line = rf"rounds of {what}, each in batches of a day at most +{rounds}\n"
+            assert re.search(line, planned)
+        found = re.search(r"cost of judging in one token, about, at most +([0-9.]+)", planned)
+        assert found is not None
+        costs.append(float(found[1]))
+    assert costs[1] == pytest.approx(costs[0] / 2, abs=0.01)
 
 
 @pytest.mark.parametrize("fault", ["batch_expired", "batch_lines_missing", "batch_refused"])
