@@ -1,7 +1,7 @@
 """Checks before a run: resolve every component and read every input row, before any work."""
 
-from collections.abc import Collection, Iterable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prefine.config.sections import (
     ITEM_ENTRIES,
@@ -17,7 +17,7 @@ from prefine.models.protocol import Samples
 from prefine.records import Completion, Message, Prompt
 from prefine.stages.evidence import configured_metrics
 from prefine.stages.inputs import (
-    prompts_of_pair,
+    conversations_of,
     read_completions,
     read_labels,
     read_lists,
@@ -186,7 +186,7 @@ def _inputs(
     if config.pairs is not None:
         report = ImportReport(strict=strict)
         pairs = readable_by_loss(read_pairs(config.pairs, report=report), config.train, report)
-        pairs = renderable(pairs, prompts_of_pair, config.policy, report)
+        pairs = renderable(pairs, conversations_of, config.policy, report)
         if trains:
             pairs = with_loss_inputs(pairs, config.train, report)
         if strict:
@@ -196,13 +196,15 @@ def _inputs(
         ids = {pair.prompt.id for pair in pairs}
         counts |= {"pairs": report.kept, "prompts of pairs": len(ids)}
         yield "pairs", report
-    for kind, source, read in (
+    others: tuple[tuple[str, Component | None, Callable[..., Iterator[Any]]], ...] = (
         ("lists", config.lists, read_lists),
         ("labels", config.labels, read_labels),
-    ):
+    )
+    for kind, source, read in others:
         if source is not None:
             report = ImportReport(strict=strict)
-            prompt_ids = [item.prompt.id for item in read(source, report=report)]
+            items = renderable(read(source, report=report), conversations_of, config.policy, report)
+            prompt_ids = [item.prompt.id for item in items]
             ids = set(prompt_ids)
             counts |= {kind: len(prompt_ids), f"prompts of {kind}": len(ids)}
             yield kind, report
