@@ -56,8 +56,8 @@ class HfModel:
             base model, whose prompts are plain texts that it continues.
         system: "merge" writes a system turn into the first user turn, for templates that refuse it;
             "own" leaves it to the template.
-        date: The day, as 2026-01-31, that a chat template writes which writes the date; by default
-            the current one, or in a run that on which it began.
+        date: For chat templates that write the date: the day, as 2026-01-31. By default the current
+            one, and in a run the day on which it began.
     """
 
     concurrency = 1
