@@ -91,7 +91,7 @@ def test_all_trials_run_and_nothing_is_asked_twice(sweep: Place) -> None:
         wins = [_win(outcome) for seed in mine for outcome in seed]
         assert one["win_rate"]["value"] == pytest.approx(100 * sum(wins) / len(wins))
         falls = [
-            json.loads((path / "train_final.json").read_text())["fall"]
+            json.loads((path / "train_final.json").read_text())["final"]["fall"]
             for path in sorted(Path("run").glob(f"trial-{one['name']}-seed*"))
         ]
         assert one["fall"]["value"] == pytest.approx(sum(falls) / 2)

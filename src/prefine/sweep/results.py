@@ -159,7 +159,7 @@ def _read(trial: Trial) -> _Read:
         trial,
         "gold" if gold else "judge" if judged else None,
         scores,
-        None if trained is None else trained.get("fall"),
+        None if trained is None else trained["final"].get("fall"),
         evaluated[-1].get("fall") if evaluated else None,
     )
 
