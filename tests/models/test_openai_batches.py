@@ -72,7 +72,7 @@ def test_the_same_tables_as_without_batches_for_the_batch_price(tmp_path: Path) 
         write(tmp_path, at.url, prices=prices)
         for stage in ("sample", "rank"):
             assert run(stage, tmp_path).code == 0
-        at_once, batched = at.server.requests, lines_handed_over(at)
+        at_once, batched = at.server.book.requests, lines_handed_over(at)
         batches = at.server.batches.created
         write(tmp_path, at.url, prices=prices, calls="now")
         for stage in ("sample", "rank"):
