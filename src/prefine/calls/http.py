@@ -1,6 +1,7 @@
-"""POST one JSON body: one deadline for everything, bounded sizes, no redirects, kept connections.
+"""One request with or without a JSON body: one deadline, bounded sizes, kept connections.
 
 The standard to read a status by is the caller's; here a reply is whole or it is a `NoReply`.
+Redirects are replies: none is followed.
 """
 
 import asyncio
@@ -60,11 +61,29 @@ async def post_json(
     Raises:
         NoReply: There is no whole reply.
     """
-    sent = {"Content-Type": "application/json", "Accept-Encoding": "gzip, deflate", **headers}
+    json_headers = {"Content-Type": "application/json", **headers}
+    return await _exchange("POST", url, body, json_headers, timeout_s)
+
+
+async def get(url: str, headers: Mapping[str, str], *, timeout_s: float) -> HttpReply:
+    """Ask for a URL and return the reply, whatever its status; arguments as of `post_json`.
+
+    Raises:
+        NoReply: There is no whole reply.
+    """
+    return await _exchange("GET", url, None, headers, timeout_s)
+
+
+async def _exchange(
+    method: str, url: str, body: bytes | None, headers: Mapping[str, str], timeout_s: float
+) -> HttpReply:
+    sent = {"Accept-Encoding": "gzip, deflate", **headers}
     try:
         async with (
             asyncio.timeout(timeout_s),
-            _session().post(url, data=body, headers=sent, allow_redirects=False) as response,
+            _session().request(
+                method, url, data=body, headers=sent, allow_redirects=False
+            ) as response,
         ):
             found = {name.lower(): value for name, value in response.headers.items()}
             raw = await _read(response)

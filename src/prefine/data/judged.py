@@ -1,7 +1,6 @@
-"""Rows whose completions carry a judgment → lists and labelled answers.
+"""Completions that carry a judgment → lists and labelled answers.
 
-A row has `prompt` and `completions`, or one answer, as `entries.completions` reads them; a judgment
-is a field of the completion, or a column beside a single answer.
+A judgment is a field of the completion, or was a column beside a single answer.
 """
 
 import json
@@ -10,9 +9,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from prefine.data import entries
 from prefine.data.import_report import ImportReport, UselessRow
-from prefine.data.layouts.protocol import SourceRow, has, show
+from prefine.data.layouts.protocol import has, show
 from prefine.data.messages import reason
 from prefine.errors import DataError
 from prefine.records import Completion, LabelledCompletion, PreferenceList, Prompt
@@ -21,20 +19,22 @@ _WORDS = {"true": True, "1": True, "false": False, "0": False}
 _LABEL, _SCORE, _RANK = "label", "score", "rank"
 
 
-def lists(
-    rows: Iterable[SourceRow], report: ImportReport | None = None
-) -> Iterator[PreferenceList]:
+Groups = Iterable[tuple[Prompt, list[Completion]]]
+"""Prompts with their completions, as `entries.completions` yields them."""
+
+
+def lists(groups: Groups, report: ImportReport | None = None) -> Iterator[PreferenceList]:
     """Yield one list a prompt, best first, from the `score` or `rank` of its completions.
 
     Args:
-        rows: In our own columns.
-        report: Counts empty answers, and prompts whose answers are in no order.
+        groups: Prompts with completions.
+        report: Counts prompts whose answers are in no order.
 
     Raises:
         DataError: A completion has neither, or some have one and some the other; or no row is left.
     """
     report = report or ImportReport()
-    for prompt, completions in entries.completions(rows, report):
+    for prompt, completions in groups:
         try:
             yield _list(prompt, completions)
         except UselessRow as useless:
@@ -43,19 +43,16 @@ def lists(
     report.require_some("lists")
 
 
-def labels(
-    rows: Iterable[SourceRow], report: ImportReport | None = None
-) -> Iterator[LabelledCompletion]:
+def labels(groups: Groups) -> Iterator[LabelledCompletion]:
     """Yield one labelled answer a completion, from its `label`: true or false, 1 or 0.
 
     Args:
-        rows: In our own columns.
-        report: Counts empty answers; its counts are of prompts.
+        groups: Prompts with completions.
 
     Raises:
-        DataError: A completion has no label, or no row is left.
+        DataError: A completion has no label.
     """
-    for prompt, completions in entries.completions(rows, report):
+    for prompt, completions in groups:
         for completion in completions:
             values, rest = _judgment(prompt, completion, _LABEL)
             label = _WORDS.get(str(values[_LABEL]).lower().removesuffix(".0"))

@@ -47,17 +47,24 @@ def read_pairs(
 
 
 def read_lists(
-    source: Component, *, report: ImportReport | None = None
+    source: Component, policy: Component, *, report: ImportReport | None = None
 ) -> Iterator[PreferenceList]:
-    """The lists of a source."""
-    return judged.lists(read(source, where="lists"), report)
+    """The lists of a source whose prompts the policy's chat template takes."""
+    return judged.lists(_judged_groups(source, policy, "lists", report), report)
 
 
 def read_labels(
-    source: Component, *, report: ImportReport | None = None
+    source: Component, policy: Component, *, report: ImportReport | None = None
 ) -> Iterator[LabelledCompletion]:
-    """The labelled answers of a source."""
-    return judged.labels(read(source, where="labels"), report)
+    """The labelled answers of a source whose prompts the policy's chat template takes."""
+    return judged.labels(_judged_groups(source, policy, "labels", report))
+
+
+def _judged_groups(
+    source: Component, policy: Component, where: str, report: ImportReport | None
+) -> Iterator[tuple[Prompt, list[Completion]]]:
+    groups = entries.completions(read(source, where=where), report)
+    return renderable(groups, lambda group: [group[0]], policy, report)
 
 
 def short_enough(

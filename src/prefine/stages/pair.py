@@ -195,7 +195,7 @@ def _import_judged(
     # A first pass checks every row and knows all prompts; no item stays in memory.
     report, digest, count = ImportReport(), hashlib.sha256(), 0
     prompt_ids: set[str] = set()
-    for item in read(source, report=report):
+    for item in read(source, config.policy, report=report):
         digest.update(item.model_dump_json().encode())
         prompt_ids.add(item.prompt.id)
         count += 1
@@ -206,7 +206,7 @@ def _import_judged(
     progress.start("pair", count, f"{kind} imported")
 
     def shards() -> Iterator[list[Any]]:
-        for shard in chunks(read(source), _IMPORT_SHARD):
+        for shard in chunks(read(source, config.policy), _IMPORT_SHARD):
             yield shard
             progress.advance(len(shard))
 
