@@ -121,7 +121,11 @@ class HfModel:
     @cached_property
     def model(self) -> Any:
         """The model in eval mode, loaded on first use."""
-        return load_model(self.path, dtype=self.dtype, device=self.device)
+        return load_model(self.path, dtype=self.dtype, device=self.device, note=self._note)
+
+    def _note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes += (text,)
 
     def release(self) -> None:
         """Give back the memory of the weights, which are loaded again on the next use."""
@@ -335,7 +339,7 @@ class HfModel:
     def _way(self) -> Way:
         way = way_of(self.model, self._pad_id)
         if way is not PaddedRows:
-            self.notes = (f"{self.label} reads prompts one by one: padding changes its answers",)
+            self._note(f"{self.label} reads prompts one by one: padding changes its answers")
         return way
 
     def _text(self, token_ids: Sequence[int]) -> str:
