@@ -156,7 +156,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
             versions={"prefine": version("prefine"), **versions()},
             datasets=_hub_datasets(config),
             held_out=evaluated,
-            budget=_verdict_on_budget(config, summary, evaluated),
+            budget=_verdict_on_budget(config, evaluated),
         )
         _save(model, policy, settings, folder / "model", card=card)
     if summary.stopped_by is not None:
@@ -181,16 +181,13 @@ def _last_evaluation(folder: RunFolder) -> dict[str, Any] | None:
     return found
 
 
-def _verdict_on_budget(
-    config: RunConfig, summary: TrainSummary, evaluated: Mapping[str, Any] | None
-) -> str:
+def _verdict_on_budget(config: RunConfig, evaluated: Mapping[str, Any] | None) -> str:
     budget = budget_of(config)
     if evaluated is None or budget is None or "fall" not in evaluated:
         return ""
     found = judge_budget(
         budget.delta,
         budget.unit,
-        getattr(summary.final, budget.fall),
         evaluated[budget.fall],
         evaluated[f"{budget.fall}_se"],
         pairs=evaluated["pairs"],

@@ -47,7 +47,9 @@ async def list_models(
         raise BackendError(f"{base_url}: {what} ({said})")
     if 300 <= reply.status < 400:
         said += f", to {origin_of(reply.headers.get('location', ''))}"
-    return ModelList(None, f"it lists no models ({said}); base_url ends with /v1 at most servers")
+    if not base_url.rstrip("/").endswith("/v1"):
+        said += "; at most servers base_url ends with /v1"
+    return ModelList(None, f"it lists no models ({said})")
 
 
 def _names(reply: HttpReply) -> ModelList:

@@ -211,7 +211,7 @@ def final_figures(
     relation = table.relation
     return {
         relation.name: len(table.weight),
-        **relation.errors(logps),
+        **relation.errors(logps, table),
         **relation.figures(logps, table, regularizer),
     }
 

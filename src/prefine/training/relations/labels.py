@@ -220,7 +220,7 @@ class Labels:
             "token_fall": _mean(fall / logps.tokens[good]),
         }
 
-    def errors(self, logps: PointLogps) -> dict[str, float | None]:
+    def errors(self, logps: PointLogps, table: "ItemTable") -> dict[str, float | None]:
         """Standard errors over answers; that of the AUC is DeLong's."""
         good, ratio = logps.desirable == 1, logps.logratio.double()
         above, below = ratio[good], ratio[~good]

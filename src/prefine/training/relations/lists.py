@@ -242,7 +242,7 @@ class Lists:
         }
         return {name: mean(values) for name, values in columns.items()}
 
-    def errors(self, logps: ListLogps) -> dict[str, float | None]:
+    def errors(self, logps: ListLogps, table: "ItemTable") -> dict[str, float | None]:
         """Standard errors over lists."""
         return standard_errors(_spread(logps))
 
