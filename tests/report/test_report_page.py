@@ -390,6 +390,19 @@ def test_warnings_have_their_numbers(update: dict[str, object], said: str) -> No
     assert said in warning.replace("\u00a0", " ")
 
 
+@pytest.mark.parametrize(
+    ("low", "said"),
+    [(-0.05, "−0.05 to 0.09; undecided"), (-0.004, "−0.004 to 0.090; undecided"),
+     (0.0, "0.00–0.09; undecided"), (0.0004, "0.0004–0.0900; better")],
+)  # fmt: skip
+def test_a_bound_near_0_shows_its_side(low: float, said: str) -> None:
+    one = REPORT.constraints[0]
+    assert one.change is not None
+    change = one.change.model_copy(update={"interval": (low, 0.09)})
+    changed = one.model_copy(update={"change": change})
+    assert said in words(render(REPORT.model_copy(update={"constraints": (changed,)})))
+
+
 def test_a_healthy_run_has_no_warning() -> None:
     assert warnings_of(REPORT) == []
     few = tuple(one.model_copy(update={"value": 4.9}) for one in CUT)

@@ -52,6 +52,16 @@ class Change:
         low, high = self.change.interval
         return "up" if low > 0 else "down" if high < 0 else "undecided"
 
+    def decimals(self, fewest: int) -> int:
+        """Return how many decimals show on which side of 0 the interval's bounds lie, up to 4."""
+        bounds = () if self.change is None else self.change.interval or ()
+        enough = (
+            decimals
+            for decimals in range(fewest, 4)
+            if all(bound == 0 or round(bound, decimals) for bound in bounds)
+        )
+        return next(enough, 4)
+
 
 BudgetVerdict = Literal["kept", "exceeded", "undecided"]
 
@@ -126,7 +136,7 @@ def budget_sentence(found: BudgetOutcome) -> str:
     return (
         f"The budget of {number(found.delta)} {found.unit} is {found.verdict}: on "
         f"{plural(found.held_out.n, 'held-out pair')} the chosen answers fell by "
-        f"{number(found.held_out.value)} {found.unit}"
+        f"{number(found.held_out.value, 2)} {found.unit}"
         + (f" (95{NBSP}% interval {interval})." if interval else ".")
     )
 

@@ -22,7 +22,7 @@ def warnings_of(data: ReportData) -> list[str]:
         found.append(f"{EXPLOITED}. {said}. {MORE_TRAINING}")
     found += _training(data.training)
     if (budget := budget_outcome(data)) is not None and budget.verdict == "exceeded":
-        fell = f"{number(budget.held_out.value)} ({interval_text(budget.held_out, 2)})"
+        fell = f"{number(budget.held_out.value, 2)} ({interval_text(budget.held_out, 2)})"
         found.append(
             f"The budget of {number(budget.delta)} {budget.unit} is exceeded on held-out pairs: "
             f"their chosen answers fell by {fell}. The budget holds on the training pairs that it "
