@@ -43,6 +43,7 @@ FLOORS = {
         "atomic",
         "config",
         "chat",
+        "turns",
     ),
     1: (
         "playground.world",

@@ -126,10 +126,12 @@ def _rewards(model: Any, case: ItemCase) -> list[Tensor]:
     found = []
     for item in case.items:
         sums = []
-        for prompt, completion in item.texts:
+        for prompt, completion, turns in item.texts:
             logps = model(torch.tensor([prompt + completion])).logits.log_softmax(-1)[0]
             ids = torch.tensor(completion)[:, None]
-            sums.append(logps[len(prompt) - 1 : -1].gather(1, ids).sum())
+            found_logps = logps[len(prompt) - 1 : -1].gather(1, ids)
+            scored = turns or [(0, len(completion))]
+            sums.append(sum(found_logps[start:stop].sum() for start, stop in scored))
         found.append(BETA * torch.stack(sums))
     return found
 

@@ -94,6 +94,7 @@ def test_the_same_question_is_read_from_the_file(tmp_path: Path) -> None:
         "tokens",
         "boundary",
         "joint",
+        "turns",
         "settings",
         "rows",
         "sharing",
@@ -125,6 +126,8 @@ def test_anything_that_changes_the_values_is_computed_anew(tmp_path: Path, chang
         examples[0] = replace(example, prompt_ids=moved, chosen_ids=example.chosen_ids[1:])
     elif change == "joint":
         examples[0] = replace(examples[0], rejected_prompt_ids=(3,))
+    elif change == "turns":
+        examples[3] = replace(examples[3], chosen_turns=((0, 1), (2, len(examples[3].chosen_ids))))
     elif change == "settings":
         model.config.rope_parameters = {**model.config.rope_parameters, "rope_theta": 77.0}
     _, reused = cached_tokens(Forward(model, **how), examples, folder=tmp_path)

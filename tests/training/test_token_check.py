@@ -68,7 +68,8 @@ def test_good_rows_of_other_templates(tokenizer: Any) -> None:
 def test_rows_that_would_merge_across_the_boundary_are_counted() -> None:
     """Its template ends the prompt without a space, with which this tokenizer begins every text."""
     tokenizer = chat_tokenizers.mistral()
-    tokenizer.chat_template = tokenizer.chat_template.replace("' [/INST]'", "' [/INST] a'")
+    template = tokenizer.chat_template.replace("' [/INST]'", "' [/INST] a'")
+    tokenizer.chat_template = template.replace("' ' + message.content", "message.content")
     stop = chat.stop_token_id(tokenizer)
     sampled = [_pair(n, chosen=_stored(tokenizer, f"the tea {n}", stop)) for n in (1, 2)]
     (note,) = _checked(*sampled, tokenizer=tokenizer)

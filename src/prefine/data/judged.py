@@ -1,6 +1,7 @@
-"""Completions that carry a judgment → lists and labelled answers.
+"""Rows whose completions carry a judgment → lists and labelled answers.
 
-A judgment is a field of the completion, or was a column beside a single answer.
+A row has `prompt` and `completions`, or one answer, as `entries.completions` reads them; a judgment
+is a field of the completion, or a column beside a single answer.
 """
 
 import json
@@ -9,8 +10,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from prefine.data import entries
 from prefine.data.import_report import ImportReport, UselessRow
-from prefine.data.layouts.protocol import has, show
+from prefine.data.layouts.protocol import SourceRow, has, show
 from prefine.data.messages import reason
 from prefine.errors import DataError
 from prefine.records import Completion, LabelledCompletion, PreferenceList, Prompt
@@ -19,22 +21,20 @@ _WORDS = {"true": True, "1": True, "false": False, "0": False}
 _LABEL, _SCORE, _RANK = "label", "score", "rank"
 
 
-Groups = Iterable[tuple[Prompt, list[Completion]]]
-"""Prompts with their completions, as `entries.completions` yields them."""
-
-
-def lists(groups: Groups, report: ImportReport | None = None) -> Iterator[PreferenceList]:
+def lists(
+    rows: Iterable[SourceRow], report: ImportReport | None = None
+) -> Iterator[PreferenceList]:
     """Yield one list a prompt, best first, from the `score` or `rank` of its completions.
 
     Args:
-        groups: Prompts with completions.
-        report: Counts prompts whose answers are in no order.
+        rows: In our own columns.
+        report: Counts empty answers, and prompts whose answers are in no order.
 
     Raises:
         DataError: A completion has neither, or some have one and some the other; or no row is left.
     """
     report = report or ImportReport()
-    for prompt, completions in groups:
+    for prompt, completions in entries.completions(rows, report, several_turns=True):
         try:
             yield _list(prompt, completions)
         except UselessRow as useless:
@@ -43,16 +43,21 @@ def lists(groups: Groups, report: ImportReport | None = None) -> Iterator[Prefer
     report.require_some("lists")
 
 
-def labels(groups: Groups) -> Iterator[LabelledCompletion]:
+def labels(
+    rows: Iterable[SourceRow], report: ImportReport | None = None
+) -> Iterator[LabelledCompletion]:
     """Yield one labelled answer a completion, from its `label`: true or false, 1 or 0.
 
     Args:
-        groups: Prompts with completions.
+        rows: In our own columns.
+        report: Counts empty answers; what it keeps are labelled answers, what it reads prompts.
 
     Raises:
-        DataError: A completion has no label.
+        DataError: A completion has no label, or no row is left.
     """
-    for prompt, completions in groups:
+    report = report or ImportReport()
+    for prompt, completions in entries.completions(rows, report, several_turns=True):
+        report.kept += len(completions) - 1
         for completion in completions:
             values, rest = _judgment(prompt, completion, _LABEL)
             label = _WORDS.get(str(values[_LABEL]).lower().removesuffix(".0"))

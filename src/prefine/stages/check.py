@@ -1,6 +1,6 @@
 """Checks before a run: resolve every component and read every input row, before any work."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prefine.config.sections import (
@@ -17,7 +17,7 @@ from prefine.models.protocol import ListsModels, Samples
 from prefine.records import Completion, Message, Prompt
 from prefine.stages.evidence import configured_metrics
 from prefine.stages.inputs import (
-    prompts_of_pair,
+    conversations_of,
     read_completions,
     read_labels,
     read_lists,
@@ -205,7 +205,7 @@ def _inputs(
     if config.pairs is not None:
         report = ImportReport(strict=strict)
         pairs = readable_by_loss(read_pairs(config.pairs, report=report), config.train, report)
-        pairs = renderable(pairs, prompts_of_pair, config.policy, report)
+        pairs = renderable(pairs, conversations_of, config.policy, report)
         if trains:
             pairs = with_loss_inputs(pairs, config.train, report)
             pairs = read_in_one_piece(pairs, config, as_item(config))
@@ -216,13 +216,14 @@ def _inputs(
         ids = {pair.prompt.id for pair in pairs}
         counts |= {"pairs": report.kept, "prompts of pairs": len(ids)}
         yield "pairs", report
-    for kind, source, read in (
+    others: tuple[tuple[str, Component | None, Callable[..., Iterator[Any]]], ...] = (
         ("lists", config.lists, read_lists),
         ("labels", config.labels, read_labels),
-    ):
+    )
+    for kind, source, read in others:
         if source is not None:
             report = ImportReport(strict=strict)
-            items: Iterator[Any] = read(source, config.policy, report=report)
+            items = renderable(read(source, report=report), conversations_of, config.policy, report)
             if trains:
                 items = read_in_one_piece(items, config, as_item(config))
             prompt_ids = [item.prompt.id for item in items]

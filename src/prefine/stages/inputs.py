@@ -20,6 +20,7 @@ from prefine.records import (
     Prompt,
 )
 from prefine.run.tables import column, parts
+from prefine.turns import assistant_turns
 
 Item = TypeVar("Item")
 REFUSED_BY_TEMPLATE = "refused by the chat template"
@@ -47,24 +48,17 @@ def read_pairs(
 
 
 def read_lists(
-    source: Component, policy: Component, *, report: ImportReport | None = None
+    source: Component, *, report: ImportReport | None = None
 ) -> Iterator[PreferenceList]:
-    """The lists of a source whose prompts the policy's chat template takes."""
-    return judged.lists(_judged_groups(source, policy, "lists", report), report)
+    """The lists of a source."""
+    return judged.lists(read(source, where="lists"), report)
 
 
 def read_labels(
-    source: Component, policy: Component, *, report: ImportReport | None = None
+    source: Component, *, report: ImportReport | None = None
 ) -> Iterator[LabelledCompletion]:
-    """The labelled answers of a source whose prompts the policy's chat template takes."""
-    return judged.labels(_judged_groups(source, policy, "labels", report))
-
-
-def _judged_groups(
-    source: Component, policy: Component, where: str, report: ImportReport | None
-) -> Iterator[tuple[Prompt, list[Completion]]]:
-    groups = entries.completions(read(source, where=where), report)
-    return renderable(groups, lambda group: [group[0]], policy, report)
+    """The labelled answers of a source."""
+    return judged.labels(read(source, where="labels"), report)
 
 
 def short_enough(
@@ -123,9 +117,27 @@ def renderable(
         report.require_some("rows")
 
 
-def prompts_of_pair(pair: PreferencePair) -> list[Prompt]:
-    """The prompts that a pair's answers answer: one, or two where it joins prompts."""
-    return [pair.prompt] if pair.rejected_prompt is None else [pair.prompt, pair.rejected_prompt]
+def conversations_of(item: PreferencePair | PreferenceList | LabelledCompletion) -> list[Prompt]:
+    """The conversations that an item's answers end: their prompts, and earlier turns of each.
+
+    A template may refuse roles and tools; it does not matter to it what is said in a last turn.
+    """
+    match item:
+        case PreferencePair():
+            answers = [
+                (item.prompt, item.chosen),
+                (item.rejected_prompt or item.prompt, item.rejected),
+            ]
+        case PreferenceList():
+            answers = [(item.prompt, one) for one in item.completions]
+        case LabelledCompletion():
+            answers = [(item.prompt, item.completion)]
+    read = [item.prompt]
+    for prompt, completion in answers:
+        turns = assistant_turns(prompt, completion)
+        if turns and turns[-1].prompt not in read:
+            read.append(turns[-1].prompt)
+    return read
 
 
 def _policy(component: Component) -> object:

@@ -44,8 +44,8 @@ def why_not_shared(model: "PreTrainedModel", examples: Sequence[TokenizedItem]) 
     places = {prompt: place for place, prompt in enumerate(prompts)}
 
     def telling(example: TokenizedItem) -> tuple[bool, bool, int]:
-        prompt, completion = example.texts[0]
-        return prompts[prompt] == 1, len(completion) == 1, places[prompt]
+        text = example.texts[0]
+        return prompts[text.prompt] == 1, len(text.completion) == 1, places[text.prompt]
 
     first = [_shortened(example) for example in sorted(examples, key=telling)[:ITEMS]]
     expected = _logps(Forward(model, shared=False), first)
@@ -100,8 +100,8 @@ def _by_position(model: "PreTrainedModel", longest: int) -> str | None:
 
 
 def _shortened(example: TokenizedItem) -> PlainItem:
-    """The end of a long prompt and the beginnings of its completions."""
+    """The end of a long prompt and the beginnings of its completions, all of them scored."""
     texts = (
-        Text(prompt[-_POSITIONS:], completion[:_POSITIONS]) for prompt, completion in example.texts
+        Text(text.prompt[-_POSITIONS:], text.completion[:_POSITIONS]) for text in example.texts
     )
     return PlainItem(example.id, tuple(texts))
