@@ -182,14 +182,12 @@ LOSSES = {"lists": {"name": "list_mle"}, "labels": {"name": "kto"}}
 
 
 @pytest.mark.parametrize("command", [("config", "check", "run.yaml"), ("run", "run.yaml")])
-@pytest.mark.parametrize("kind", ["pairs", "completions", "lists", "labels"])
+@pytest.mark.parametrize("kind", ["pairs", "lists", "labels"])
 def test_an_answer_that_training_cannot_read_is_found_first(
     kind: str, command: tuple[str, ...], place: Place
 ) -> None:
     place.put("long.jsonl", jsonl([long_answer(kind)]))
-    place.change({"completions": GONE, kind: {"name": "file", "path": "long.jsonl"}})
-    if kind != "completions":
-        place.change({"rank": GONE})
+    place.change({"completions": GONE, "rank": GONE, kind: {"name": "file", "path": "long.jsonl"}})
     if kind in LOSSES:
         place.change({"train.loss": LOSSES[kind], "train.regularizer": GONE})
     dry = ("--dry-run",) if command[0] == "run" else ()
@@ -205,6 +203,29 @@ def test_an_answer_that_training_cannot_read_is_found_first(
     assert fits.code == OK, fits.err
 
 
+def test_a_pair_that_the_options_leave_out_may_be_long(place: Place) -> None:
+    good = {"prompt": "question", "chosen": "yes", "rejected": "no"}
+    place.put("pairs.jsonl", jsonl([good, long_answer("pairs")]))
+    place.change(PAIRS)
+    assert dry_run().code == CONFIG
+    place.change({"pair.max_length_ratio": 3.0})
+    assert dry_run().code == OK
+    assert prefine("run", "run.yaml").code == OK
+
+
+TOLD = f"1 × longer than the {POSITIONS} positions that training can read"
+
+
+def test_answers_that_may_come_to_a_pair_are_told(place: Place) -> None:
+    row = long_answer("completions")
+    short = json.loads(json.dumps(row | {"prompt": "another"}).replace(LONG, "yes"))
+    place.put("answers.jsonl", jsonl([short, row]))
+    for command in (("config", "check"), ("run", "--dry-run")):
+        found = prefine(*command, "run.yaml")
+        assert found.code == OK, found.err
+        assert f"completions: kept: {TOLD}" in found.out and "(answers.jsonl, line 2)" in found.out
+
+
 def test_a_prompt_alone_can_be_too_long(place: Place) -> None:
     place.change(SAMPLED | {"policy": GONE})
     place.change(
@@ -216,8 +237,8 @@ def test_a_prompt_alone_can_be_too_long(place: Place) -> None:
     )
     place.put("prompts.jsonl", jsonl([{"prompt": "short"}, {"prompt": LONG}]))
     found = dry_run()
-    assert found.code == CONFIG
-    assert "prompts.jsonl" in found.err and f"reads {POSITIONS}" in found.err
+    assert found.code == OK, found.err
+    assert f"prompts: kept: {TOLD}" in found.out and "(prompts.jsonl, line 2)" in found.out
 
 
 def test_the_reference_may_read_less_than_the_policy(place: Place) -> None:

@@ -186,7 +186,7 @@ def _inputs(
         asked = read_prompts(config.prompts, where="prompts", report=report)
         prompts = renderable(asked, lambda prompt: [prompt], config.policy, report)
         if trains:
-            prompts = read_in_one_piece(prompts, config, as_prompt)
+            prompts = read_in_one_piece(prompts, config, as_prompt, report)
         ids = _answerable(prompts, judges, sampler_of(config), config.sample, "sample", report)
         counts["prompts"] = len(ids)
         yield "prompts", report
@@ -195,7 +195,7 @@ def _inputs(
         found = read_completions(config.completions, report=report)
         taken = renderable(found, lambda group: [group[0]], config.policy, report)
         if trains:
-            taken = read_in_one_piece(taken, config, as_group)
+            taken = read_in_one_piece(taken, config, as_group, report)
         for prompt, completions in taken:
             for judge in judges:
                 check_judge(judge, prompt, completions)
