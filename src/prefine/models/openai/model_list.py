@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 
-from prefine.calls.http import HttpReply, NoReply, get, origin_of
+from prefine.calls.http import HttpReply, NoReply, origin_of, send
 from prefine.errors import BackendError
 from prefine.models.openai.refusals import server_error
 from prefine.models.protocol import ModelList
@@ -29,7 +29,7 @@ async def list_models(
     url, _, query = base_url.partition("?")
     url = f"{url.rstrip('/')}/models" + (f"?{query}" if query else "")
     try:
-        reply = await get(url, headers, timeout_s=min(timeout_s, _LONGEST_WAIT_S))
+        reply = await send("GET", url, None, headers, timeout_s=min(timeout_s, _LONGEST_WAIT_S))
     except NoReply as none:
         raise BackendError(f"{base_url}: {none}; start the server, or mend base_url") from None
     if reply.status == 200:

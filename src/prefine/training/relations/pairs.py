@@ -12,7 +12,6 @@ from torch.nn.utils.rnn import pad_sequence
 
 from prefine.errors import DataError
 from prefine.losses.protocol import LossFunction, PairLogps, PromptLogps, TokenLogps
-from prefine.losses.token_diff import difference_marks
 from prefine.records import PreferencePair
 from prefine.run.rows import pair_of
 from prefine.training.items import Ids, ReadItem, Text, TextReader, first_reason
@@ -197,8 +196,8 @@ class Pairs:
         return pair_rows.figures(logps, initial[CHOSEN], initial[REJECTED], regularizer)
 
     def errors(self, logps: PairLogps, table: "ItemTable") -> dict[str, float | None]:
-        """Standard errors over pairs."""
-        return pair_rows.errors(logps, table.references["initial"][REJECTED])
+        """Standard errors over prompts."""
+        return pair_rows.errors(logps, table.references["initial"][REJECTED], table.prompts)
 
 
 def _tokens(table: "ItemTable", extras: LossExtras) -> TokenLogps | None:
@@ -230,6 +229,9 @@ def _prompts(table: "ItemTable", extras: LossExtras) -> PromptLogps | None:
 
 def _marks(items: Sequence[Any], like: Tensor) -> list[Float[Tensor, "B longest"]]:
     """1 for scored tokens that only this side of a pair has, of both sides, padded with 0."""
+    # Only losses that read the differences need it.
+    from prefine.losses.token_diff import difference_marks
+
     marks = [difference_marks(*(text.scored for text in item.texts)) for item in items]
     return [
         pad_sequence([torch.tensor(row) for row in side], batch_first=True).to(like)

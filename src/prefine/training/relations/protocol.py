@@ -139,5 +139,5 @@ class Relation(Protocol):
         ...
 
     def errors(self, logps: Any, table: "ItemTable") -> dict[str, float | None]:
-        """Standard errors over items, named `FIGURE_se`, for the rows that have them."""
+        """Standard errors over prompts, named `FIGURE_se`, for the rows that have them."""
         ...
