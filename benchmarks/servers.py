@@ -126,11 +126,6 @@ class Run:
         found: dict[str, Any] = json.loads(text)["stages"][stage]
         return found
 
-    def journaled(self) -> int:
-        """The number of journaled answers."""
-        with closing(Journal(self.folder / "journal" / "part-00000.sqlite")) as journal:
-            return journal.count()
-
 
 # --- throughput
 
@@ -311,8 +306,9 @@ def _faulty(fault: str) -> Line:
         counted = stats(url)
         manifest = run.manifest("sample")
         failed = manifest["counts"]["failed"] if code == 0 else said
-        # Each request brings two completions; a probe's are not journaled.
-        lost = max(0, 2 * (counted["answered"] - counted["probes"]) - run.journaled())
+        # An answer that is lost is asked for again; probes are, too, and all alike.
+        again = counted["answered"] - counted["contents_answered"]
+        lost = again - max(0, counted["probes"] - 1)
     hang = counted["longest_s"]
     tries = counted["longest_with_tries_s"]
     longest = f"longest request {hang:.2f} s, with its tries {tries:.2f} s"

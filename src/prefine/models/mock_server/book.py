@@ -71,6 +71,7 @@ class Book:
             "probes": self.probes,
             "statuses": dict(self.statuses),
             "answered": self.answered.total(),
+            "contents_answered": len(self.answered),
             "seconds": seconds,
             "in_flight": self._area / seconds if seconds else 0.0,
             "longest_s": self._longest_s,
