@@ -2,10 +2,10 @@
 
     python benchmarks/calls.py [PART...]
 
-PART is one of journal, judge, scale, stop, kills, rank, sample (all samples of a prompt in one
-request), sample_single (one a request), rank_even, sample_even, eubo; without any, all run, in
-about half an hour: `rank`, `sample` and `eubo` at 128 calls in flight
-whose latency has the median 1 s. Every run is the real command in its own process on a disk. Prints
+PART is one of journal, judge, scale, stop, kills, batches, rank, sample (all samples of a prompt in
+one request), sample_single (one a request), rank_even, sample_even, eubo; without any, all run, in
+about half an hour: `rank`, `sample` and `eubo` at 128 calls in flight whose latency has the median
+1 s. Every run is the real command in its own process on a disk. Prints
 one line for each figure: ok or MISS, where there is a goal.
 """
 
@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -39,6 +39,7 @@ PORT = 9017
 URL = f"http://127.0.0.1:{PORT}"
 IN_FLIGHT = 128
 SIZES = (10_000, 50_000)
+"""Prompts of the part `scale`; `--sizes` has others."""
 
 
 class Run(NamedTuple):
@@ -90,23 +91,32 @@ def done(stage: str, folder: Path, name: str = "run") -> Run:
 @contextmanager
 def server(*options: str) -> Iterator[None]:
     """Run the server beside what is measured."""
+    command = [sys.executable, "-m", "prefine", "mock-server", "--port", str(PORT), *options]
     process = subprocess.Popen(
-        [sys.executable, str(HERE / "calls_server.py"), "--port", str(PORT), *options],
-        stdout=subprocess.PIPE,
-        text=True,
+        command,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"PYTHONPATH": str(HERE.parent / "src")},
     )
-    assert process.stdout is not None
-    process.stdout.readline()
     try:
+        until(answers, process)
         yield
     finally:
         process.kill()
         process.wait()
 
 
-def stats() -> dict[str, Any]:
-    """The book of the server."""
-    with urlopen(f"{URL}/stats") as reply:
+def answers() -> bool:
+    """True once the server is up."""
+    try:
+        stats()
+    except OSError:
+        return False
+    return True
+
+
+def stats(what: str = "stats") -> dict[str, Any]:
+    """The book of the server, or its `bodies`."""
+    with urlopen(f"{URL}/{what}") as reply:
         found: dict[str, Any] = json.loads(reply.read())
     return found
 
@@ -235,10 +245,10 @@ def judge(folder: Path) -> Iterator[Line]:
     )
 
 
-def scale(folder: Path) -> Iterator[Line]:
+def scale(folder: Path, sizes: Sequence[int] = SIZES) -> Iterator[Line]:
     """Time, memory and disk of each stage with a recorded judge."""
     memory: dict[str, list[float]] = {}
-    for prompts in SIZES:
+    for prompts in sizes:
         here = folder / str(prompts)
         here.mkdir()
         write_answers(here, prompts)
@@ -252,8 +262,8 @@ def scale(folder: Path) -> Iterator[Line]:
                 f"{run.seconds:.1f} s, {1e3 * run.cpu / prompts:.2f} ms of the processor each, "
                 f"{run.memory:.0f} MiB, {size / 2**20:.0f} MiB of tables",
             )
-    for stage, (few, many) in memory.items():
-        each = (many - few) * 2**20 / (SIZES[1] - SIZES[0])
+    for stage, found in memory.items():
+        each = (found[-1] - found[0]) * 2**20 / max(1, sizes[-1] - sizes[0])
         goal = each < 100 if stage != "pair" else None
         yield Line(f"{stage}: memory of one more prompt", f"{each:,.0f} bytes", goal)
 
@@ -266,11 +276,11 @@ def busy(folder: Path, stage: str, what: str, goal: float) -> Line:
     run = done(stage, folder)
     found = stats()
     share = found["in_flight"] / IN_FLIGHT
-    count = sum(found["asked"].values())
+    count = found["requests"]
     return Line(
         what,
         f"{100 * share:.1f} % of slots busy, {count:,} calls in {found['seconds']:.1f} s, the "
-        f"longest {found['longest']:.1f} s, "
+        f"longest {found['longest_s']:.1f} s, "
         f"command {run.seconds:.1f} s, {1e3 * run.cpu / count:.2f} ms of the processor a call, "
         f"{run.memory:.0f} MiB",
         share >= goal,
@@ -280,7 +290,7 @@ def busy(folder: Path, stage: str, what: str, goal: float) -> Line:
 def rank(
     folder: Path,
     prompts: int = 2_000,
-    latency: str = "logn:1:1",
+    spread: float = 1.0,
     goal: float = 0.85,
     strategy: str = "iterative",
 ) -> Iterator[Line]:
@@ -288,16 +298,17 @@ def rank(
     write_answers(folder, prompts)
     write_config(folder, rank={"judge": pairwise(), "strategy": {"name": strategy}})
     done("sample", folder)
-    with server("--latency", latency):
-        yield busy(folder, "rank", f"rank, {strategy}, {latency}, {prompts:,} prompts", goal)
+    with server("--latency", "1", "--spread", str(spread)):
+        what = f"rank, {strategy}, 1 s, spread {spread:g}, {prompts:,} prompts"
+        yield busy(folder, "rank", what, goal)
 
 
 def sample(
     folder: Path,
     prompts: int = 2_000,
-    latency: str = "logn:1:1",
+    spread: float = 1.0,
     goal: float = 0.85,
-    options: tuple[str, ...] = (),
+    profile: str = "plain",
 ) -> Iterator[Line]:
     """Slots kept busy while sampling."""
     rows = [{"prompt": f"question {number}: what then?"} for number in range(prompts)]
@@ -309,9 +320,9 @@ def sample(
         sample={"completions_per_prompt": 8, "model": model()},
         rank={"judge": pairwise()},
     )
-    with server("--latency", latency, *options):
-        what = " ".join(["sample", latency, *options])
-        yield busy(folder, "sample", f"{what}, {prompts:,} prompts", goal)
+    with server("--latency", "1", "--spread", str(spread), "--profile", profile):
+        what = f"sample, 1 s, spread {spread:g}, profile {profile}, {prompts:,} prompts"
+        yield busy(folder, "sample", what, goal)
 
 
 def stop(folder: Path) -> Iterator[Line]:
@@ -319,13 +330,14 @@ def stop(folder: Path) -> Iterator[Line]:
     write_answers(folder, 400)
     write_config(folder, rank={"judge": pairwise(concurrency=32)})
     done("sample", folder)
-    with server("--latency", "logn:0.3:0.5", "--drip", "5"):
+    dripping = ("--fault", "drip", "--fault-share", "0.003")
+    with server("--latency", "0.3", "--spread", "0.5", *dripping):
         process = started("rank", folder)
         until(lambda: journaled(folder) > 200, process)
         began = time.monotonic()
         process.send_signal(signal.SIGTERM)
         run = finished(process, began)
-        answered = sum(stats()["answered"].values())
+        answered = stats()["answered"]
     lost = answered - journaled(folder)
     calls = manifest(folder, "rank")["usage"]["calls"]
     assert run.code == 6, run.err
@@ -344,13 +356,14 @@ def kills(folder: Path, times: int = 20) -> Iterator[Line]:
     write_config(folder, rank={"judge": judge, "max_failed_fraction": 0.5})
     done("sample", folder)
     shutil.copytree(folder / "run", folder / "whole")
-    latency = ("--latency", "logn:0.15:1", "--faults", "0.2")
-    with server(*latency):
+    latency = ("--latency", "0.15", "--spread", "1")
+    faults = ("--fault", "500", "--fault-share", "0.2", "--fault-by", "chance")
+    with server(*latency, *faults):
         done("rank", folder, "whole")
     rng = random.Random(1)
     in_flight = most_lost = lost = 0
     asked: dict[str, int] = {}
-    with server(*latency):
+    with server(*latency, *faults):
         for _ in range(times):
             before = journaled(folder)
             process = started("rank", folder)
@@ -359,7 +372,7 @@ def kills(folder: Path, times: int = 20) -> Iterator[Line]:
             process.kill()
             process.wait()
             time.sleep(0.3)
-            found, kept = stats(), journaled(folder)
+            found, kept = stats("bodies"), journaled(folder)
             reached = {body for body, count in found["asked"].items() if count > asked.get(body, 0)}
             in_flight += len(reached - found["answered"].keys())
             asked = found["asked"]
@@ -367,7 +380,7 @@ def kills(folder: Path, times: int = 20) -> Iterator[Line]:
             gone = len(found["answered"]) - kept + twice(found)
             lost, most_lost = gone, max(most_lost, gone - lost)
         done("rank", folder)
-        found = stats()
+        found = stats("bodies")
     last = manifest(folder, "rank")
     repeated = last["repeated_after_interruption"]
     same = table_hash(folder / "run" / "rankings") == table_hash(folder / "whole" / "rankings")
@@ -391,6 +404,37 @@ def kills(folder: Path, times: int = 20) -> Iterator[Line]:
     )
 
 
+def batches(folder: Path) -> Iterator[Line]:
+    """Kill -9 runs that use batch files, after a batch is handed over and while it is read."""
+    write_answers(folder, 200, 4)
+    write_config(folder, rank={"judge": pairwise(calls="batch")})
+    done("sample", folder)
+    shutil.copytree(folder / "run", folder / "whole")
+    slow = ("--latency", "1", "--fault", "batch_file_slow")
+    with server(*slow):
+        done("rank", folder, "whole")
+        created = stats()["batches"]
+    killed = 0
+    with server(*slow):
+        moments: list[Callable[[], int]] = [lambda: stats()["batches"], lambda: journaled(folder)]
+        for moment in 3 * moments:
+            enough = moment() + (1 if moment is moments[0] else 5)
+            process = started("rank", folder)
+            until(lambda moment=moment, enough=enough: moment() >= enough, process)  # type: ignore[misc]
+            process.kill()
+            process.wait()
+            killed += 1
+        done("rank", folder)
+        found = stats()
+    same = table_hash(folder / "run" / "rankings") == table_hash(folder / "whole" / "rankings")
+    yield Line(
+        f"batch files, {killed} kills",
+        f"{found['batched_twice']} requests submitted twice, {found['batches']} batches "
+        f"({created} without kills), tables {'byte-identical' if same else 'differ'}",
+        same and not found["batched_twice"],
+    )
+
+
 def twice(found: Mapping[str, Any]) -> int:
     """How many answers the server gave more than once."""
     return sum(found["answered"].values()) - len(found["answered"])
@@ -410,11 +454,12 @@ PARTS: dict[str, Callable[[Path], Iterator[Line]]] = {
     "scale": scale,
     "stop": stop,
     "kills": kills,
+    "batches": batches,
     "rank": rank,
     "sample": sample,
-    "sample_single": partial(sample, options=("--single",)),
-    "rank_even": partial(rank, prompts=1_000, latency="const:1", goal=0.93),
-    "sample_even": partial(sample, prompts=1_000, latency="const:1", goal=0.93),
+    "sample_single": partial(sample, profile="tgi"),
+    "rank_even": partial(rank, prompts=1_000, spread=0.0, goal=0.93),
+    "sample_even": partial(sample, prompts=1_000, spread=0.0, goal=0.93),
     "eubo": partial(rank, strategy="eubo", goal=0.8),
 }
 
@@ -424,10 +469,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="; ".join(PARTS))
     parser.add_argument("--folder", type=Path, help="where to work; on a disk")
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="prompts of scale")
     options = parser.parse_args()
-    for name in options.parts or PARTS:
+    parts = PARTS | {"scale": partial(scale, sizes=options.sizes)}
+    for name in options.parts or parts:
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-            for line in PARTS[name](Path(folder)):
+            for line in parts[name](Path(folder)):
                 print(line, flush=True)
 
 

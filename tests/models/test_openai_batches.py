@@ -72,7 +72,7 @@ def test_the_same_tables_as_without_batches_for_the_batch_price(tmp_path: Path) 
         write(tmp_path, at.url, prices=prices)
         for stage in ("sample", "rank"):
             assert run(stage, tmp_path).code == 0
-        at_once, batched = at.server.requests, lines_handed_over(at)
+        at_once, batched = at.server.book.requests, lines_handed_over(at)
         batches = at.server.batches.created
         write(tmp_path, at.url, prices=prices, calls="now")
         for stage in ("sample", "rank"):
@@ -104,7 +104,7 @@ def test_the_dry_run_counts_rounds_at_the_batch_price(tmp_path: Path) -> None:
     for batch in (1.0, 0.5):
         prices = {"prompt": 100, "completion": 100, "batch": batch}
         write(tmp_path, "http://localhost:1/v1", prices=prices)
-        planned = prefine("run", str(tmp_path / "run.yaml"), "--dry-run").out
+        planned = prefine("run", str(tmp_path / "run.yaml"), "--dry-run", "--offline").out
         for what, rounds in (("sampling", 1), ("judging", 4)):
             line = rf"rounds of {what}, each in batches of a day at most +{rounds}\n"
             assert re.search(line, planned)

@@ -83,7 +83,7 @@ def test_a_prompt_that_the_server_cannot_stand_fails_alone(reply: Reply, first: 
 def test_a_prompt_whose_connection_is_broken_fails_alone(fault: str) -> None:
     with mock_server(fault=fault, fault_share=0.2) as at:
         answers = ask(at.url, 30, max_retries=1)
-        good = at.server.statuses["200"]
+        good = at.server.book.statuses["200"]
     failed = [answer for answer in answers if isinstance(answer, Failure)]
     assert 0 < len(failed) < 15
     assert all("connection" in failure.reason or "HTTP" in failure.reason for failure in failed)
@@ -106,7 +106,7 @@ def test_an_outage_is_waited_for_with_few_requests() -> None:
         answers = ask(at.url, 40, max_retries=1)
         assert all(isinstance(answer, JudgeReply) for answer in answers)
         assert time.monotonic() - began >= 2.0
-        assert at.server.statuses["503"] <= 2 * 40 + 5
+        assert at.server.book.statuses["503"] <= 2 * 40 + 5
 
 
 def test_a_server_that_comes_back_is_asked_again() -> None:
@@ -118,7 +118,7 @@ def test_a_server_that_comes_back_is_asked_again() -> None:
             target=lambda: answers.extend(ask(url, 200, max_retries=0, requests_per_minute=6000))
         )
         model.start()
-        while at.server.requests < 20:
+        while at.server.book.requests < 20:
             time.sleep(0.01)
     time.sleep(1.0)  # nobody listens
     with mock_server(port):

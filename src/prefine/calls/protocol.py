@@ -110,8 +110,12 @@ class AnswerLog(Protocol):
         """The submission of each of these lines that was ever handed over."""
         ...
 
+    def sync(self) -> None:
+        """Return once all that is written survives a power cut, too."""
+        ...
+
     def write(self, group: JournalGroup) -> int:
-        """Keep a group for good, whole or not at all.
+        """Keep a group for good, whole or not at all; it survives a kill.
 
         Returns: How many of `group.asked` were in flight when an earlier run ended: asked, and
         neither answered nor failed.

@@ -20,6 +20,9 @@ def mock_server(
         str | None, Option(metavar="NAME", help="A status such as 503, or a name such as reset.")
     ] = None,
     fault_share: Annotated[float, Option(help="Share of requests with the fault.")] = 1.0,
+    fault_by: Annotated[
+        str, Option(metavar="HOW", help="content: the same requests every time; chance: any.")
+    ] = "content",
     outage: Annotated[
         str | None,
         Option(metavar="FROM:TO", help="Seconds between which all requests have the fault."),
@@ -54,6 +57,7 @@ def mock_server(
         "spread": spread,
         "fault": fault,
         "fault_share": fault_share,
+        "fault_by": fault_by,
         "outage": outage.split(":") if outage else None,
         "limit": limit,
         "retry_after": retry_after,

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, JsonValue, Strict, model_validator
 
-from prefine.config.components import checked
+from prefine.config.checking import checked
 from prefine.config.sections import Section, Seed
 from prefine.errors import ConfigError
 

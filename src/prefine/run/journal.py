@@ -6,6 +6,7 @@ killed: those calls were perhaps paid for and are asked again, so they are count
 the cost is stored: the next run asks again.
 """
 
+import os
 import sqlite3
 import zlib
 from collections.abc import Iterable, Iterator
@@ -53,8 +54,11 @@ class Journal:
             path.parent.mkdir(parents=True, exist_ok=True)
         with self._sqlite_errors():
             self._writer = self._connect()
-            # A write-ahead log: an unfinished transaction is rolled back on opening.
-            self._writer.execute("PRAGMA journal_mode=WAL")
+            # A write-ahead log: an unfinished transaction is rolled back on opening. Without one,
+            # as on some network file systems, each commit waits for the disk.
+            (mode,) = self._writer.execute("PRAGMA journal_mode=WAL").fetchone()
+            self._log = path.with_name(path.name + "-wal") if mode == "wal" else None
+            self._writer.execute(f"PRAGMA synchronous={'NORMAL' if self._log else 'FULL'}")
             self._writer.executescript(_SCHEMA)
             columns = {row[1] for row in self._writer.execute("PRAGMA table_info(answers)")}
             if "checksum" not in columns:  # a journal of before there were any
@@ -93,7 +97,7 @@ class Journal:
         return {line: Submission(token, id_) for line, token, id_ in self._select(statement, lines)}
 
     def write(self, group: JournalGroup) -> int:
-        """Keep a group; after this returns it survives a kill.
+        """Keep a group; after this returns it survives a kill, and after `sync` a power cut.
 
         A failure takes back the note that its call was asked. An answer is never overwritten.
 
@@ -103,7 +107,7 @@ class Journal:
             LimitError: The disk is full; nothing of this group is kept, everything earlier is.
         """
         write = self._writer.executemany
-        with self._transaction(durable=bool(group.answers or group.failed or group.submitted)):
+        with self._transaction():
             for submission, lines in group.submitted:
                 write("INSERT OR REPLACE INTO batches VALUES (?, ?)", [submission])
                 write(
@@ -135,6 +139,18 @@ class Journal:
                     (group.stage, repeated),
                 )
             return repeated
+
+    def sync(self) -> None:
+        """Return once all that was written survives a power cut, too.
+
+        It may run beside `write`, in another thread.
+
+        Raises:
+            LimitError: The disk is full.
+        """
+        if self._log is not None:
+            with disk_errors(self._log), self._log.open("rb+") as log:
+                os.fsync(log.fileno())
 
     def repeats(self, stage: str) -> int:
         """Count the calls of a stage that a run ended with in flight, and that were asked again."""
@@ -173,14 +189,9 @@ class Journal:
         return rows
 
     @contextmanager
-    def _transaction(self, *, durable: bool) -> Iterator[None]:
-        """Commit what is written inside, whole or not at all.
-
-        It survives a kill in any case. Only what was paid for waits for the disk, and so survives a
-        power cut, too: notes of what is asked go out at once, and the calls after them.
-        """
+    def _transaction(self) -> Iterator[None]:
+        """Commit what is written inside, whole or not at all."""
         with self._sqlite_errors():
-            self._writer.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
             self._writer.execute("BEGIN IMMEDIATE")
             try:
                 yield

@@ -6,6 +6,7 @@ import json
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Mapping
+from functools import cache
 from typing import Any
 
 from aiohttp import web
@@ -14,8 +15,8 @@ Respond = Callable[[web.Request, dict[str, Any]], Awaitable[web.StreamResponse]]
 """Answers a request badly, given what the good answer would be."""
 
 _HOURS_S = 10_000.0
-_DRIP_S = 0.5
-_BOMB = 200 * 2**20
+_DRIP_S, _FAST_DRIP_S = 0.5, 0.02
+_HUGE = 64 * 2**20
 
 
 def _transport(request: web.Request) -> asyncio.Transport:
@@ -43,7 +44,7 @@ async def _hang(request: web.Request, answer: dict[str, Any]) -> web.StreamRespo
 
 
 def _partly(*, share: float, then: str) -> Respond:
-    """Send a share of the body, and then "close", "reset", "hang" or "drip"."""
+    """Send a share of the body, and then "close", "reset", "hang", "drip" or "drip_fast"."""
 
     async def respond(request: web.Request, answer: dict[str, Any]) -> web.StreamResponse:
         body = json.dumps(answer).encode()
@@ -56,8 +57,9 @@ def _partly(*, share: float, then: str) -> Respond:
             return await _reset(request, answer)
         if then == "close":
             return await _close(request, answer)
+        pause_s = {"drip": _DRIP_S, "drip_fast": _FAST_DRIP_S}.get(then, _HOURS_S)
         for byte in body[sent:]:
-            await asyncio.sleep(_DRIP_S if then == "drip" else _HOURS_S)
+            await asyncio.sleep(pause_s)
             await response.write(bytes([byte]))
         return response
 
@@ -110,9 +112,72 @@ async def _not_http(request: web.Request, answer: dict[str, Any]) -> web.StreamR
     return await _close(request, answer)
 
 
-async def _bomb(request: web.Request, answer: dict[str, Any]) -> web.StreamResponse:
-    body = await asyncio.to_thread(gzip.compress, b" " * _BOMB)
-    return web.Response(body=body, headers={"Content-Encoding": "gzip"})
+async def _hang_in_head(request: web.Request, answer: dict[str, Any]) -> web.StreamResponse:
+    _transport(request).write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n")
+    return await _hang(request, answer)
+
+
+@cache
+def _bomb() -> bytes:
+    return gzip.compress(b" " * _HUGE, compresslevel=1)
+
+
+async def _compressed_huge(request: web.Request, answer: dict[str, Any]) -> web.StreamResponse:
+    return web.Response(body=_bomb(), headers={"Content-Encoding": "gzip"})
+
+
+async def _huge(request: web.Request, answer: dict[str, Any]) -> web.StreamResponse:
+    """Send the answer with a text without an end, piece by piece."""
+    body = json.dumps(answer).encode()
+    before, mark, after = body.partition(b'"content": "')
+    response = web.StreamResponse(headers={"Content-Type": "application/json"})
+    await response.prepare(request)
+    await response.write(before + mark)
+    for _ in range(_HUGE // 2**16):
+        await response.write(b"y " * 2**15)
+    await response.write(after)
+    return response
+
+
+def _typed(content_type: str) -> Respond:
+    async def respond(request: web.Request, answer: dict[str, Any]) -> web.StreamResponse:
+        return web.Response(text=json.dumps(answer), content_type=content_type)
+
+    return respond
+
+
+def _says(status: int, words: str, code: str) -> Respond:
+    async def respond(request: web.Request, answer: dict[str, Any]) -> web.StreamResponse:
+        error = {"message": words, "type": code, "code": code}
+        return web.json_response({"error": error}, status=status)
+
+    return respond
+
+
+def _logprobs(value: float) -> Respond:
+    """Send the good answer with this in place of each log-probability."""
+
+    def change(answer: dict[str, Any]) -> Any:
+        for choice in answer["choices"]:
+            for token in (choice.get("logprobs") or {}).get("content", ()):
+                for top in (token, *token["top_logprobs"]):
+                    top["logprob"] = value
+        return answer
+
+    return _changed(change)
+
+
+def _listed(change: Callable[[list[Any]], list[Any]]) -> Respond:
+    return _changed(lambda answer: answer | {"choices": change(answer["choices"])})
+
+
+async def _stream(request: web.Request, answer: dict[str, Any]) -> web.StreamResponse:
+    events = [
+        {"choices": [{"index": choice["index"], "delta": choice["message"]}]}
+        for choice in answer["choices"]
+    ]
+    lines = [f"data: {json.dumps(event)}\n\n" for event in events]
+    return web.Response(text="".join(lines) + "data: [DONE]\n\n", content_type="text/event-stream")
 
 
 def _redirect(to: str) -> Respond:
@@ -126,7 +191,9 @@ FAULTS: Mapping[str, Respond] = {
     "reset": _reset,
     "close": _close,
     "hang": _hang,
+    "hang_in_head": _hang_in_head,
     "drip": _partly(share=0.1, then="drip"),
+    "drip_fast": _partly(share=0.1, then="drip_fast"),
     "half": _partly(share=0.5, then="close"),
     "half_reset": _partly(share=0.5, then="reset"),
     "half_hang": _partly(share=0.5, then="hang"),
@@ -137,8 +204,20 @@ FAULTS: Mapping[str, Respond] = {
     "bad_json": _body('{"choices'),
     "bad_utf8": _bad_utf8,
     "bad_gzip": _body(b"no gzip", **{"Content-Encoding": "gzip"}),
-    "gzip_bomb": _bomb,
-    "no_choices": _changed(lambda answer: answer | {"choices": []}),
+    "gzip_bomb": _compressed_huge,
+    "huge": _huge,
+    "html_502": _says(502, "<html>Bad gateway</html>", "bad_gateway"),
+    "plain_type": _typed("text/plain"),
+    "octet_type": _typed("application/octet-stream"),
+    "no_choices": _listed(lambda choices: []),
+    "no_list": _changed(lambda answer: {"object": answer["object"]}),
+    "reversed": _listed(lambda choices: choices[::-1]),
+    "same_choices": _listed(lambda choices: choices[:1] * len(choices)),
+    "more_choices": _listed(lambda choices: choices * 2),
+    "fewer_choices": _listed(lambda choices: choices[: max(1, len(choices) - 1)]),
+    "stream": _stream,
+    "nan_logprobs": _logprobs(float("nan")),
+    "positive_logprobs": _logprobs(5.0),
     "no_message": _choices(message=None),
     "no_content": _message(content=None),
     "refusal": _message(content=None, refusal="I cannot help with that."),
@@ -147,6 +226,13 @@ FAULTS: Mapping[str, Respond] = {
     "filtered": _choices(finish_reason="content_filter"),
     "error_in_200": _body('{"error": {"message": "Provider returned error", "code": 503}}'),
     "odd_usage": _usage(prompt_tokens=-5, completion_tokens="many", total_tokens=1e300),
+    "usage_list": _changed(lambda answer: answer | {"usage": []}),
+    "usage_fraction": _usage(prompt_tokens=5.5, completion_tokens=1),
     "redirect": _redirect("http://elsewhere.invalid/v1/chat/completions"),
+    "redirect_loop": _redirect("/v1/chat/completions"),
+    "quota": _says(429, "You exceeded your current quota", "insufficient_quota"),
+    "unpaid": _says(402, "Insufficient credits", "payment_required"),
+    "no_model": _says(404, "The model `mock` does not exist", "model_not_found"),
+    "no_key": _says(401, "Incorrect API key provided", "invalid_api_key"),
 }
 """By name; statuses such as 503 are faults, too."""

@@ -6,7 +6,6 @@ import json
 import math
 import random
 import time
-from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -16,6 +15,7 @@ from pydantic import Field
 from prefine.errors import ConfigError
 from prefine.models.mock_server.answers import completion
 from prefine.models.mock_server.batches import BATCH_FAULTS, BatchDesk
+from prefine.models.mock_server.book import Book
 from prefine.models.mock_server.faults import FAULTS
 from prefine.models.mock_server.profiles import PROFILES
 from prefine.models.openai.server import PROBE
@@ -35,8 +35,8 @@ class MockServer:
         latency_s: The median time of an answer; `spread` is the sigma of its logarithm.
         spread: 0 is the same latency always.
         fault: A name of `FAULTS`, or a status such as "503".
-        fault_share: The share of requests with the fault, chosen by their content: the same ones
-            every time.
+        fault_share: The share of requests with the fault.
+        fault_by: `content` chooses the same requests every time, `chance` any.
         limit: Requests per second that are served; the others get a 429.
         retry_after: The way in which a 429 asks to wait.
         outage: Seconds from when until when all requests meet the fault instead; then
@@ -49,14 +49,12 @@ class MockServer:
     spread: Annotated[float, Field(ge=0)] = 0.0
     fault: str | None = None
     fault_share: Annotated[float, Field(ge=0, le=1)] = 1.0
+    fault_by: Literal["content", "chance"] = "content"
     limit: Annotated[float, Field(gt=0)] | None = None
     retry_after: RetryAfter = "seconds"
     outage: tuple[float, float] | None = None
     seed: int = 0
-    requests: int = field(default=0, init=False)
-    statuses: Counter[str] = field(default_factory=Counter, init=False)
-    probes: int = field(default=0, init=False)
-    """Questions that `prefine` asks to see whether the server is well."""
+    book: Book = field(default_factory=Book, init=False)
 
     def __post_init__(self) -> None:
         if self.profile not in PROFILES:
@@ -71,22 +69,18 @@ class MockServer:
             fault=self.fault if self.fault in BATCH_FAULTS else None,
             fault_share=self.fault_share,
         )
-        self._latencies = random.Random(self.seed)
+        self._draws = random.Random(self.seed)
         self._tokens = self.limit or 0.0
-        self._filled_at = self._began = time.monotonic()
-        self._per_second: Counter[int] = Counter()
-        self._served_per_second: Counter[int] = Counter()
-        self._seconds: dict[str, float] = defaultdict(
-            float
-        )  # that requests of one content took together
+        self._filled_at = time.monotonic()
 
     def app(self) -> web.Application:
-        """Return the application: the chat endpoint, batch files, and `GET /stats`."""
+        """Return the application: the chat endpoint, batch files, `GET /stats` and `/bodies`."""
         app = web.Application(client_max_size=_LARGEST_REQUEST)
         app.router.add_post("/v1/chat/completions", self._chat)
         self.batches.add_routes(app.router)
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/stats", self._stats)
+        app.router.add_get("/bodies", self._bodies)
         return app
 
     async def serve(self, port: int, ready: asyncio.Event | None = None) -> None:
@@ -104,40 +98,40 @@ class MockServer:
             await runner.cleanup()
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
-        began = time.monotonic()
-        self.requests += 1
-        self._per_second[int(began - self._began)] += 1
         raw = await request.read()
-        try:
-            return await self._respond(request, raw, began)
-        finally:
-            self._seconds[content_hash(raw.decode(errors="replace"))] += time.monotonic() - began
+        content = content_hash(raw.decode(errors="replace"))
+        with self.book.request(content):
+            return await self._respond(request, raw, content)
 
-    async def _respond(self, request: web.Request, raw: bytes, began: float) -> web.StreamResponse:
+    async def _respond(self, request: web.Request, raw: bytes, content: str) -> web.StreamResponse:
         try:
             body = json.loads(raw)
         except ValueError:
             return self._error(400, "the body is no JSON")
-        if not self._served(began):
+        if not self._served(time.monotonic()):
             return self._busy()
         if refusal := self._profile.refuses(body):
             return self._error(refusal.status, refusal.words, refusal.parameter)
-        if self._is_faulty(body, began):
+        if self._is_faulty(body):
             return await self._faulty(request, body)
         if self.latency_s:
-            spread = self._latencies.gauss(0, self.spread) if self.spread else 0.0
+            spread = self._draws.gauss(0, self.spread) if self.spread else 0.0
             await asyncio.sleep(self.latency_s * math.exp(spread))
-        self.statuses["200"] += 1
-        self._served_per_second[int(began - self._began)] += 1
-        self.probes += body["messages"] == PROBE
-        return web.json_response(self._answer(body))
+        response = web.json_response(self._answer(body))
+        # Written here, so that what is counted has been written.
+        await response.prepare(request)
+        await response.write_eof()
+        self.book.statuses["200"] += 1
+        self.book.probes += body["messages"] == PROBE
+        self.book.served(content)
+        return response
 
     async def _answered_line(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         """Answer a line of a batch file."""
         if refusal := self._profile.refuses(body):
             words = (refusal.status, refusal.words, refusal.parameter)
             return refusal.status, self._profile.shape(*words)
-        if self.fault is not None and self.fault.isdecimal() and self._is_faulty(body, 0.0):
+        if self.fault is not None and self.fault.isdecimal() and self._is_faulty(body):
             status = int(self.fault)
             return status, self._profile.shape(status, "the mock server fails on purpose", None)
         return 200, self._answer(body)
@@ -145,7 +139,7 @@ class MockServer:
     def _answer(self, body: dict[str, Any]) -> dict[str, Any]:
         asked = self._profile.as_asked(body)
         # Without a seed each request draws anew, as at a provider that takes none.
-        answer = completion({"seed": f"request {self.requests}"} | asked)
+        answer = completion({"seed": f"request {self.book.requests}"} | asked)
         self._profile.manners(answer)
         return answer
 
@@ -173,11 +167,13 @@ class MockServer:
             words += f". Please try again in {_WAIT_S:g}s."
         return self._error(429, words, headers=headers)
 
-    def _is_faulty(self, body: dict[str, Any], now: float) -> bool:
+    def _is_faulty(self, body: dict[str, Any]) -> bool:
         if self.fault is None or self.fault in BATCH_FAULTS:
             return False
         if self.outage is not None:
-            return self.outage[0] <= now - self._began < self.outage[1]
+            return self.outage[0] <= self.book.age_s < self.outage[1]
+        if self.fault_by == "chance":
+            return self._draws.random() < self.fault_share
         draw = int(content_hash("fault", body["messages"], body.get("seed")), 16) / 16.0**16
         return draw < self.fault_share
 
@@ -185,7 +181,7 @@ class MockServer:
         assert self.fault is not None
         if self.fault.isdecimal():
             return self._error(int(self.fault), "the mock server fails on purpose")
-        self.statuses[self.fault] += 1
+        self.book.statuses[self.fault] += 1
         return await FAULTS[self.fault](request, self._answer(body))
 
     def _error(
@@ -195,7 +191,7 @@ class MockServer:
         parameter: str | None = None,
         headers: dict[str, str] | None = None,
     ) -> web.Response:
-        self.statuses[str(status)] += 1
+        self.book.statuses[str(status)] += 1
         shaped = self._profile.shape(status, words, parameter)
         return web.json_response(shaped, status=status, headers=headers)
 
@@ -203,16 +199,9 @@ class MockServer:
         return web.json_response({"object": "list", "data": [{"id": "mock", "object": "model"}]})
 
     async def _stats(self, request: web.Request) -> web.Response:
-        seconds = range(max(self._per_second, default=-1) + 1)
-        return web.json_response(
-            {
-                "requests": self.requests,
-                "probes": self.probes,
-                "batches": self.batches.created,
-                "batched_twice": sum(count > 1 for count in self.batches.lines.values()),
-                "statuses": dict(self.statuses),
-                "per_second": [self._per_second[second] for second in seconds],
-                "served_per_second": [self._served_per_second[second] for second in seconds],
-                "longest_s": max(self._seconds.values(), default=0.0),
-            }
-        )
+        twice = sum(count > 1 for count in self.batches.lines.values())
+        batches = {"batches": self.batches.created, "batched_twice": twice}
+        return web.json_response(self.book.stats() | batches)
+
+    async def _bodies(self, request: web.Request) -> web.Response:
+        return web.json_response({"asked": self.book.asked, "answered": self.book.answered})

@@ -32,8 +32,9 @@ _NO_MODEL = re.compile(
     r"model[ _]?not[ _]?found|unknown model|no such model|invalid[ _]model|not a valid model"
     r"|\bmodels?\b.{0,80}?(?:does not exist|doesn't exist|do not exist|not found|is not valid"
     r"|not available|was retired|been deprecated|decommissioned|not loaded|try pulling)"
-    r"|(?:no|invalid|unrecogni[sz]ed|not find(?: the)?|not have access to(?: the)?) model\b",
-    re.IGNORECASE,
+    r"|(?:no|invalid|unrecogni[sz]ed|not find(?: the)?|not have access to(?: the)?) model\b"
+    r"|^model: [\w./:-]+$",
+    re.IGNORECASE | re.MULTILINE,
 )
 
 
