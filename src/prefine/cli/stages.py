@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from prefine.cli.ending import complain, visible
 from prefine.cli.options import AsJson, ConfigPath, Overrides, RunDir, Strict, load_config
 from prefine.cli.processes import launched, refuse_several, train_together
+from prefine.errors import ConfigError
 
 if TYPE_CHECKING:
     from prefine.config.sections import RunConfig
@@ -80,6 +81,10 @@ def run(
     dry_run: Annotated[
         bool, Option("--dry-run", help="Check everything and print the plan; do nothing.")
     ] = False,
+    offline: Annotated[
+        bool,
+        Option("--offline", help="With --dry-run: ask no server whether it is there."),
+    ] = False,
     strict: Strict = False,
     json_: AsJson = False,
 ) -> None:
@@ -87,9 +92,11 @@ def run(
 
     Run the same command again to resume: a call whose answer was journaled is never repeated.
     """
+    if offline and not dry_run:
+        raise ConfigError("--offline: is for --dry-run; a run asks its servers")
     loaded = load_config(config, set_, run_dir)
     if dry_run:
-        _print_plan(loaded, strict)
+        _print_plan(loaded, strict=strict, offline=offline)
     else:
         _run_all(loaded, json_, strict=strict)
 
@@ -202,10 +209,10 @@ def _run_all(
     typer.echo(f"\nreport: {result.report}")
 
 
-def _print_plan(config: "RunConfig", strict: bool) -> None:
+def _print_plan(config: "RunConfig", *, strict: bool, offline: bool) -> None:
     from prefine.stages.plan import plan
 
-    made = plan(config, strict=strict)
+    made = plan(config, strict=strict, offline=offline)
     width = max(len(name) for name, _ in made.lines)
     typer.echo(f"stages: {' → '.join(made.stages)}")
     typer.echo(f"folder: {config.run_dir}")
@@ -215,6 +222,9 @@ def _print_plan(config: "RunConfig", strict: bool) -> None:
         typer.echo(visible(note))
     for name in made.imports:
         typer.echo(f"imports your code: {name}")
+    typer.echo("not checked:")
+    for line in made.unchecked:
+        typer.echo(f"  {visible(line)}")
 
 
 def _print_manifests(manifests: "list[Manifest]", as_json: bool) -> None:
