@@ -79,6 +79,34 @@ def test_pairs_and_prompts_that_the_template_refuses(place: Place) -> None:
     assert '"refused by the chat template": 1' in manifest
 
 
+@pytest.mark.parametrize("kind", ["lists", "labels"])
+@pytest.mark.parametrize("command", [("config", "check", "run.yaml"), ("run", "run.yaml")])
+def test_lists_and_labels_that_the_template_refuses(
+    place: Place, kind: str, command: tuple[str, ...]
+) -> None:
+    with_template(place, GEMMA)
+    judgments = ("score", [2, 1]) if kind == "lists" else ("label", [True, False])
+    rows: list[Any] = [
+        {
+            "prompt": f"question {n}",
+            "completions": [
+                {"text": text, judgments[0]: value}
+                for text, value in zip((f"good {n}", f"bad {n}"), judgments[1], strict=True)
+            ],
+        }
+        for n in range(5)
+    ]
+    place.put(f"{kind}.jsonl", spoilt(rows))
+    loss = {"lists": "list_mle", "labels": "kto"}[kind]
+    place.change({**PAIRS, "pairs": GONE, kind: {"name": "file", "path": f"{kind}.jsonl"}})
+    place.change({"train.loss": {"name": loss}, "train.regularizer": None})
+    done = prefine(*command)
+    assert done.code == OK, done.err
+    # Of a row with two labels, two items are set aside.
+    count = 1 if kind == "lists" else 2
+    assert f"{count} × refused by the chat template ({kind}.jsonl, line 4" in done.err + done.out
+
+
 def test_by_option_the_system_turn_is_the_beginning_of_the_first_user_turn(place: Place) -> None:
     with_template(place, GEMMA)
     place.put("pairs.jsonl", spoilt(good_pairs()))

@@ -91,8 +91,8 @@ def understood(entry: str, path: Path, report: ImportReport) -> tuple[str, Rows]
 
 
 def published(written: str, name: str) -> bool:
-    """A list of two texts in a cell of CSV would be a text: nobody publishes these as CSV."""
-    return (written, name) != ("r.csv", "llama_factory")
+    """A list of texts in a cell of CSV would be a text: nobody publishes these as CSV."""
+    return (written, name) not in (("r.csv", "llama_factory"), ("r.csv", "qa_feedback"))
 
 
 @pytest.mark.parametrize(

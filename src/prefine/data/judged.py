@@ -15,28 +15,35 @@ from prefine.data.import_report import ImportReport, UselessRow
 from prefine.data.layouts.protocol import SourceRow, has, show
 from prefine.data.messages import reason
 from prefine.errors import DataError
-from prefine.records import Completion, LabelledCompletion, PreferenceList, Prompt
+from prefine.records import (
+    Completion,
+    LabelledCompletion,
+    PreferenceList,
+    Prompt,
+    canonical_json,
+)
 
 _WORDS = {"true": True, "1": True, "false": False, "0": False}
-_LABEL, _SCORE, _RANK = "label", "score", "rank"
+_LABEL, _SCORE, _GRADE, _RANK = "label", "score", "grade", "rank"
 
 
 def lists(
     rows: Iterable[SourceRow], report: ImportReport | None = None
 ) -> Iterator[PreferenceList]:
-    """Yield one list a prompt, best first, from the `score` or `rank` of its completions.
+    """Yield one list a prompt, best first, by the `score`, `grade` or `rank` of its completions.
 
     Args:
         rows: In our own columns.
-        report: Counts empty answers, and prompts whose answers are in no order.
+        report: Counts empty and repeated answers, those that lack the grade which others of the
+            prompt have, and prompts whose answers are in no order.
 
     Raises:
-        DataError: A completion has neither, or some have one and some the other; or no row is left.
+        DataError: A completion has none of them, or another one than the first; or no row is left.
     """
     report = report or ImportReport()
     for prompt, completions in entries.completions(rows, report, several_turns=True):
         try:
-            yield _list(prompt, completions)
+            yield _list(prompt, completions, report)
         except UselessRow as useless:
             report.kept -= 1
             report.drop(useless, prompt.source)
@@ -73,13 +80,14 @@ def labels(
             )
 
 
-def _list(prompt: Prompt, completions: list[Completion]) -> PreferenceList:
-    if len(completions) < 2:
-        raise UselessRow(
-            "list of one answer", f"{prompt.source}: a list needs two answers: remove the row"
-        )
-    by_score = _SCORE in completions[0].metadata
-    name = _SCORE if by_score else _RANK
+def _list(prompt: Prompt, completions: list[Completion], report: ImportReport) -> PreferenceList:
+    given = completions[0].metadata
+    name = next((name for name in (_SCORE, _RANK) if name in given), None)
+    if name is None and any(_GRADE in completion.metadata for completion in completions):
+        # Layouts leave a missing grade out.
+        name, completions = _GRADE, _with_grade(prompt, completions, report)
+    name = name or _RANK
+    by_score = name != _RANK
     ordered: list[tuple[float, Completion]] = []
     for completion in completions:
         values, rest = _judgment(prompt, completion, name)
@@ -91,6 +99,11 @@ def _list(prompt: Prompt, completions: list[Completion]) -> PreferenceList:
             )
         ordered.append((value, completion.model_copy(update={"metadata": rest})))
     ordered.sort(key=lambda one: -one[0] if by_score else one[0])
+    ordered = _without_repetitions(prompt, ordered, report)
+    if len(ordered) < 2:
+        raise UselessRow(
+            "list of one answer", f"{prompt.source}: a list needs two answers: remove the row"
+        )
     found = tuple(value for value, _ in ordered)
     if found[0] == found[-1]:
         raise UselessRow(
@@ -103,11 +116,41 @@ def _list(prompt: Prompt, completions: list[Completion]) -> PreferenceList:
             {
                 "prompt": prompt,
                 "completions": tuple(completion for _, completion in ordered),
-                f"{name}s": found,
+                "scores" if by_score else "ranks": found,
             }
         )
     except ValidationError as error:
-        raise DataError(f"{prompt.source}: {reason(error)}; remove one of them") from error
+        raise DataError(f"{prompt.source}: {reason(error)}") from error
+
+
+def _with_grade(
+    prompt: Prompt, completions: list[Completion], report: ImportReport
+) -> list[Completion]:
+    graded = []
+    for completion in completions:
+        if _GRADE in completion.metadata:
+            graded.append(completion)
+            continue
+        where = _where(prompt, completion)
+        message = f"{where}: no grade, which other answers to the prompt have: add one"
+        report.drop(UselessRow("answer without a grade", message), where)
+    return graded
+
+
+def _without_repetitions(
+    prompt: Prompt, ordered: list[tuple[float, Completion]], report: ImportReport
+) -> list[tuple[float, Completion]]:
+    """The answers without those that say the same as a better one."""
+    kept: dict[str, tuple[float, Completion]] = {}
+    for value, completion in ordered:
+        said = canonical_json([message.chat() for message in completion.messages])
+        if said not in kept:
+            kept[said] = value, completion
+            continue
+        where = _where(prompt, completion)
+        message = f"{where}: the same as completion {kept[said][1].sample_index}: remove one"
+        report.drop(UselessRow("repeated answer", message), where)
+    return list(kept.values())
 
 
 def _judgment(

@@ -1,6 +1,7 @@
 """Several answers to a prompt with grades, or one with a grade: lists, and HelpSteer."""
 
 from collections.abc import Mapping
+from itertools import combinations
 from typing import Any
 
 from prefine.data.layouts.conversations import marked_turns
@@ -79,6 +80,39 @@ def distilabel(row: SourceRow, _: Mapping[str, Any]) -> Values:
     name = next(name for name in ("instruction", "input", "prompt") if name in row.values)
     used = ("generations", ratings, "rationales", "rationale", models, name)
     return rest(row.values, *used) | {"prompt": row.values[name], "completions": answers}
+
+
+def six_verdicts(values: Values) -> bool:
+    """Return True if `answers` are four and `preference` has a verdict on each two of them."""
+    answers, verdicts = values.get("answers"), values.get("preference")
+    sizes = [len(one) if isinstance(one, list) else 0 for one in (answers, verdicts)]
+    return sizes == [4, 6]
+
+
+def qa_feedback(row: SourceRow, _: Mapping[str, Any]) -> Values:
+    """Convert `question` with `passages`, four `answers` and the six verdicts in `preference`.
+
+    Verdicts are on 1-2, 1-3, 1-4, 2-3, 2-4 and 3-4: 1 for the first, 2 for the second, 0 for a tie.
+    The grade of an answer is how many others it is better than, a tie counting half.
+    """
+    grades = [0.0] * 4
+    verdicts = _list(row, "preference")
+    for (first, second), verdict in zip(combinations(range(4), 2), verdicts, strict=True):
+        if verdict not in (0, 1, 2):
+            raise DataError(
+                f"{row.where}: preference must have six of 0, 1 and 2, got {show(verdicts)}"
+            )
+        grades[first] += (0.5, 1.0, 0.0)[int(verdict)]
+        grades[second] += (0.5, 0.0, 1.0)[int(verdict)]
+    # The first part of a passage is its title, which the second repeats.
+    passages = [" ".join(map(str, parts[1:])) for parts in row.values.get("passages") or []]
+    return rest(row.values, "question", "answers", "passages") | {
+        "prompt": "\n\n".join([text(row, "question"), *passages]),
+        "completions": [
+            {"text": said, "grade": grade}
+            for said, grade in zip(_list(row, "answers"), grades, strict=True)
+        ],
+    }
 
 
 def helpsteer(row: SourceRow, _: Mapping[str, Any]) -> Values:

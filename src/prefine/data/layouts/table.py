@@ -170,6 +170,12 @@ LAYOUTS = (
         fits=graded.voted_answers,
     ),
     Layout(
+        "qa_feedback",
+        _columns("question answers preference"),
+        graded.qa_feedback,
+        fits=graded.six_verdicts,
+    ),
+    Layout(
         "pku_safe_rlhf",
         _columns("prompt response_0 response_1 better_response_id"),
         votes.pku_safe_rlhf,
