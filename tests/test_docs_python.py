@@ -75,6 +75,8 @@ def test_the_examples_of_the_page_run(
     assert Path("runs/python-lora/model/adapter_config.json").is_file()
     assert Path("runs/python-pipeline/model/model.safetensors").is_file()
     assert found["pairs"] and found["found"].contests and len(found["loss"]) == 2
+    assert found["logps"].margin.mean().item() > 0, "the loop of one's own has learned"
+    assert Path("runs/cautious/model/model.safetensors").is_file()
 
 
 def test_the_examples_of_the_readme_run(stand_ins: dict[str, str]) -> None:

@@ -138,7 +138,7 @@ def _run_one(
     *,
     strict: bool = False,
 ) -> None:
-    from prefine.cli.progress import RichProgress
+    from prefine.api.progress import ShownProgress
     from prefine.run.folder import RunFolder
     from prefine.stages.check import check
     from prefine.stages.pipeline import run_stage
@@ -148,7 +148,7 @@ def _run_one(
             check(loaded, strict=True, through=stage)
         with RunFolder(loaded.run_dir) as folder:
             folder.adopt_config(loaded.resolved())
-            with RichProgress() as progress:
+            with ShownProgress() as progress:
                 manifest = run_stage(stage, loaded, folder, progress)
         _print_manifests([manifest], as_json)
 
@@ -163,7 +163,7 @@ def _run_one(
 def _run_all(
     config: "RunConfig", as_json: bool, *, strict: bool = False, demo: bool = False
 ) -> None:
-    from prefine.cli.progress import RichProgress
+    from prefine.api.progress import ShownProgress
     from prefine.run.folder import RunFolder
     from prefine.stages.check import check
     from prefine.stages.pipeline import is_needed, lines_of, result_of, run_stage, stages_of
@@ -174,7 +174,7 @@ def _run_all(
         complain(note)
     with RunFolder(config.run_dir) as folder:
         folder.adopt_config(config.resolved())
-        with RichProgress() as progress:
+        with ShownProgress() as progress:
             manifests = [
                 run_stage(stage, config, folder, progress)
                 for stage in stages_of(config)

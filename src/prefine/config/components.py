@@ -7,10 +7,9 @@ line to its table, or name your own as `module:attribute`.
 
 import importlib
 import inspect
-import reprlib
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import partial
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -29,6 +28,9 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from prefine.config.foreign_keys import HERE
+from prefine.config.given import given_callable, given_name, is_given, is_importable
+from prefine.config.problems import SHORT, checked, suggest
 from prefine.errors import ConfigError
 from prefine.schedules import Schedule
 
@@ -186,11 +188,66 @@ VLLM = (
 )
 
 
-def suggest(word: str, known: Iterable[str]) -> str:
-    """Return a hint for a mistyped word: the nearest known word, and all of them."""
-    words = sorted(known)
-    near = get_close_matches(word, words, n=1)
-    return (f"did you mean {near[0]!r}? " if near else "") + "Allowed: " + ", ".join(words)
+_IMPORTABLE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+INSIDE: dict[Kind, tuple[str, Kind]] = {
+    "judge": ("model", "backend"),
+    "loss": ("losses", "loss"),
+    "regularizer": ("losses", "loss"),
+}
+"""Of some kinds, the option that is itself a component, or a list of them, and its kind."""
+
+
+def in_full(kind: Kind, value: Any) -> Any:
+    """Return a component as a mapping of its name and options, however it was written.
+
+    A bare name is a component with its defaults; a bare path is a model folder, a hub id or a file;
+    a bare URL is a server. In Python a callable stands for itself, a `functools.partial` for a
+    callable with options. Anything else comes back as it is, for the check to refuse.
+    """
+    if isinstance(value, partial) and not value.args:
+        value = {"name": value.func, **value.keywords}
+    elif callable(value):
+        value = {"name": value}
+    elif isinstance(value, str) or hasattr(value, "__fspath__"):
+        value = _from_bare(kind, str(value))
+    if not isinstance(value, Mapping):
+        return value
+    full = dict(value)
+    if callable(full.get("name")):
+        full["name"] = name_of(kind, full["name"])
+    option, inner = INSIDE.get(kind, ("", kind))
+    if isinstance(full.get(option), list | tuple):
+        full[option] = [in_full(inner, one) for one in full[option]]
+    elif option in full:
+        full[option] = in_full(inner, full[option])
+    return full
+
+
+def name_of(kind: Kind, function: Callable[..., Any]) -> str:
+    """Return the name by which a configuration finds a callable: ours, or `module:function`.
+
+    One that cannot be imported gets a name that only a process knows to which it was given.
+    """
+    target = f"{getattr(function, '__module__', '')}:{getattr(function, '__qualname__', '')}"
+    ours = next((name for name, known in TABLES[kind].items() if known == target), None)
+    if ours is not None or (_IMPORTABLE.fullmatch(target) and is_importable(function)):
+        return ours or target
+    return given_name(function)
+
+
+def _from_bare(kind: Kind, text: str) -> dict[str, Any]:
+    hub = text.removeprefix("hub:")
+    if kind == "source" and hub != text:
+        return {"name": "hub", "path": hub}
+    if text in TABLES[kind] or _IMPORTABLE.fullmatch(text) or not text.strip():
+        return {"name": text}
+    if kind == "source":
+        return {"name": "file", "path": text}
+    if kind == "backend" and text != "vllm":
+        return (
+            {"name": "openai", "base_url": text} if "://" in text else {"name": "hf", "path": text}
+        )
+    return {"name": text}
 
 
 def lookup(kind: Kind, name: str, *, where: str) -> Any:
@@ -199,6 +256,8 @@ def lookup(kind: Kind, name: str, *, where: str) -> Any:
     Raises:
         ConfigError: The name is in no table and is no importable `module:attribute`.
     """
+    if is_given(name):
+        return given_callable(name, where=where)
     target = TABLES[kind].get(name, name)
     module_name, colon, attribute = target.partition(":")
     if not colon:
@@ -287,6 +346,8 @@ def bind(
             hint = "it has no options"
             if model.model_fields:
                 hint = suggest(option, model.model_fields)
+            if kind in ("loss", "regularizer") and HERE.get(option, "").startswith("train."):
+                hint = f"here it is {HERE[option]}"
             if kind == "selector" and option in SHARED_BY_SELECTORS:
                 hint = f"all selectors share it: set {SHARED_BY_SELECTORS[option]} instead"
             raise ConfigError(f"{where}.{option}: unknown option of {kind} {name!r}; {hint}")
@@ -317,11 +378,12 @@ def _with_nested(value: Any, hint: Any, where: str) -> Any:
     metadata = getattr(hint, "__metadata__", ())
     nested = next((mark for mark in metadata if isinstance(mark, Nested)), None)
     if nested is not None:
+        value = in_full(nested.kind, value)
         if isinstance(value, Mapping) and isinstance(value.get("name"), str):
             options = {key: option for key, option in value.items() if key != "name"}
             return bind(nested.kind, value["name"], options, where=where)
         raise ConfigError(
-            f"{where}: expected a {nested.kind} such as {{name: …}} (got {_SHORT.repr(value)})"
+            f"{where}: expected a {nested.kind} such as {{name: …}} (got {SHORT.repr(value)})"
         )
     inner = get_args(hint)[0] if metadata else hint
     if get_origin(inner) is tuple and isinstance(value, list | tuple):
@@ -335,10 +397,6 @@ def _at_end(value: Any, end: int) -> Any:
     if isinstance(value, Schedule):
         return value.ends[end]
     return tuple(_at_end(item, end) for item in value) if isinstance(value, tuple) else value
-
-
-def _is_schedule(value: Any) -> bool:
-    return isinstance(value, Schedule) or (isinstance(value, Mapping) and "schedule" in value)
 
 
 def or_schedule(number: Any) -> GetPydanticSchema:
@@ -365,75 +423,6 @@ def or_schedule(number: Any) -> GetPydanticSchema:
         ),
     ]
     return GetPydanticSchema(lambda _, handler: handler.generate_schema(either))
-
-
-def checked(model: type[M], values: Any, *, where: str) -> M:
-    """Return the values as the model has them; `where` is their config path for messages.
-
-    Raises:
-        ConfigError: A key is unknown, or a value missing or out of its bounds.
-    """
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(describe(error, where, model)) from error
-
-
-def describe(error: ValidationError, where: str, model: type[BaseModel]) -> str:
-    """Return one line for each problem: its path, what is wrong, the value, and what is allowed.
-
-    Args:
-        error: What pydantic found.
-        where: Config path of the values that were checked; may be empty.
-        model: The model that checked them.
-    """
-    lines = []
-    # Unknown keys come last: they are often the reason why something else is missing.
-    for problem in sorted(error.errors(), key=lambda problem: problem["type"] == "extra_forbidden"):
-        # The members of unions are no part of the path in the file.
-        path = [
-            str(part)
-            for part in problem["loc"]
-            if part not in ("Component", "(number)", "(schedule)")
-            and not str(part).startswith(("literal[", "tuple["))
-        ]
-        message = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "extra_forbidden":
-            message = f"unknown key; {suggest(path[-1], _fields(model, path[:-1]))}"
-        elif (
-            problem["type"] not in ("value_error", "missing")
-            and _is_schedule(problem["input"])
-            and "(schedule)" not in problem["loc"]
-        ):
-            message = "has no schedule; only losses and regularizers have, for any numbers"
-        elif problem["type"] == "model_type":
-            message = "expected a section: keys with values, such as {name: ...}"
-        # A whole section would not help as the value.
-        if path and problem["type"] not in ("missing", "extra_forbidden"):
-            value = problem.get("ctx", {}).get("value", problem["input"])
-            message += f" (got {_SHORT.repr(value)})"
-        place = ".".join([where, *path] if where else path)
-        lines.append(f"{place}: {message}" if place else message)
-    return "\n".join(lines)
-
-
-_SHORT = reprlib.Repr()
-_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 100
-_SHORT.maxlevel = 2
-
-
-def _fields(model: type[BaseModel], path: list[str]) -> Iterable[str]:
-    """Return the keys of the section at a config path."""
-    for name in path:
-        if name in model.model_fields:
-            model = _model_in(model.model_fields[name].annotation) or model
-    return model.model_fields
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((model for part in get_args(annotation) if (model := _model_in(part))), None)
 
 
 def _strict(hint: Any, schedules: bool) -> Any:

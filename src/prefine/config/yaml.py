@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from prefine.config.components import describe
-from prefine.config.sections import RunConfig
+from prefine.config.problems import describe
+from prefine.config.sections import RunConfig, component_at
 from prefine.errors import ConfigError
 from prefine.secrets import refuse_secrets
 
@@ -153,6 +153,8 @@ def _set(values: dict[str, Any], override: str) -> None:
             place[key] = parse_yaml(text, where=f"--set {path}")
         elif isinstance(place, dict) and place.get(key) is None:
             place[key] = {}
+        elif isinstance(place[key], str):
+            place[key] = component_at(keys[: number + 1], place[key]) or place[key]
         place = place[key]
 
 

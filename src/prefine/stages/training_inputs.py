@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from prefine import chat
-from prefine.config.components import TABLES, Kind, lookup, suggest
+from prefine.config.components import TABLES, Kind, lookup
+from prefine.config.problems import suggest
 from prefine.config.sections import Component, RunConfig
 from prefine.data.import_report import ImportReport, UselessRow
 from prefine.errors import ConfigError, DataError
