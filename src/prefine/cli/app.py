@@ -12,6 +12,7 @@ import typer
 from prefine.cli import stages, tools
 from prefine.cli.config import config_app
 from prefine.cli.ending import guarded, leave_threads
+from prefine.cli.init import init
 from prefine.cli.mock_server import mock_server
 from prefine.cli.openmp import choose_waiting
 from prefine.cli.processes import leave
@@ -25,6 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command()(init)
 stages.add_to(app)
 stages.evaluate_app.command("annotations")(tools.evaluate_annotations)
 app.command("import")(tools.import_data)
