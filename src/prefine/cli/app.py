@@ -15,6 +15,7 @@ from prefine.cli.ending import guarded, leave_threads
 from prefine.cli.init import init
 from prefine.cli.mock_server import mock_server
 from prefine.cli.openmp import choose_waiting
+from prefine.cli.options import without_flag_types
 from prefine.cli.processes import leave
 from prefine.errors import Interrupted
 
@@ -50,7 +51,8 @@ def main() -> None:
     # A user's `my_module:my_function` is looked for where the command is run, as `python -m` does,
     # after all else.
     sys.path.append(os.getcwd())
-    code = guarded(lambda: app(standalone_mode=False))
+    command = without_flag_types(typer.main.get_command(app))
+    code = guarded(lambda: command(standalone_mode=False))
     leave(code)
     if code == Interrupted.exit_code:
         leave_threads(code)

@@ -12,7 +12,7 @@ _FEWEST_STEPS, _MOST_NEW = 25, 512
 _FEW, _AUTO_HELD_OUT = 16, 320
 
 
-class Server(NamedTuple):
+class JudgeServer(NamedTuple):
     """A server for the judge, and for the policy if it runs it."""
 
     url: str
@@ -21,28 +21,27 @@ class Server(NamedTuple):
     api_key_env: str | None
 
 
-class Draft(NamedTuple):
-    """What a configuration is written of; `reward` and `server` are the judge that was named."""
+class FirstConfig(NamedTuple):
+    """The facts and choices behind a configuration; `reward` or `server` is the judge."""
 
-    command: str
     run_dir: str
     policy: str
     data: DataFacts
     model: ModelFacts
-    server: Server | None
+    server: JudgeServer | None
     reward: str | None
     reward_positions: int | None
     evaluation: str | None
 
 
-def text_of(draft: Draft) -> str:
+def text_of(draft: FirstConfig) -> str:
     """Return the configuration as YAML."""
     return "\n".join(_lines(draft)) + "\n"
 
 
-def _lines(draft: Draft) -> Iterator[str]:
+def _lines(draft: FirstConfig) -> Iterator[str]:
     data = draft.data
-    yield f"# Written by: {draft.command}"
+    yield "# Written by prefine init."
     yield "# Check it and see the plan: prefine run FILE --dry-run"
     yield "# Run it, and again to go on where it was: prefine run FILE"
     yield "# See all settings and defaults: prefine config show FILE"
@@ -69,7 +68,7 @@ def _lines(draft: Draft) -> Iterator[str]:
         yield "# evaluate: {prompts: FILE}  # a win rate by the judge on prompts not trained on"
 
 
-def _sample(draft: Draft) -> Iterator[str]:
+def _sample(draft: FirstConfig) -> Iterator[str]:
     yield "sample:"
     if draft.server is not None and draft.server.runs_policy:
         yield f"  model: {_openai(draft.server, draft.policy)}  # it runs the policy"
@@ -85,7 +84,7 @@ def _sample(draft: Draft) -> Iterator[str]:
     yield f"  max_new_tokens: {tokens}  # {shortest:,} can be read, with the prompt"
 
 
-def _rank(draft: Draft) -> Iterator[str]:
+def _rank(draft: FirstConfig) -> Iterator[str]:
     server, reward = draft.server, draft.reward
     yield "rank:"
     if server is not None:
@@ -106,7 +105,7 @@ def _rank(draft: Draft) -> Iterator[str]:
         yield f"  judge: {{name: reward, path: {_word(reward)}}}  # a classifier with one label"
 
 
-def _pair(draft: Draft) -> Iterator[str]:
+def _pair(draft: FirstConfig) -> Iterator[str]:
     data = draft.data
     if data.entry != "pairs":
         yield "pair:"
@@ -121,7 +120,7 @@ def _pair(draft: Draft) -> Iterator[str]:
         yield f"  held_out_prompts: {held_out}  # {why}"
 
 
-def _train(draft: Draft) -> Iterator[str]:
+def _train(draft: FirstConfig) -> Iterator[str]:
     data, model = draft.data, draft.model
     size, epochs = 64, 1 if data.count >= 2_000 or not data.whole else 3
     while size > 2 and data.count * epochs / size < _FEWEST_STEPS:
@@ -164,7 +163,7 @@ def _source(data: DataFacts) -> str:
     return _word(data.source.name)
 
 
-def _openai(server: Server, model: str) -> str:
+def _openai(server: JudgeServer, model: str) -> str:
     key = f", api_key_env: {server.api_key_env}" if server.api_key_env else ""
     return f"{{name: openai, model: {_word(model)}, base_url: {_word(server.url)}{key}}}"
 

@@ -23,7 +23,7 @@ Answered = tuple[Prompt, list[Completion]]
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What a file holds.
+    """The content of a file, as far as it was read.
 
     Args:
         entry: The key of the configuration that takes it.
@@ -49,7 +49,7 @@ class DataFacts:
 
 
 class ModelFacts(NamedTuple):
-    """What a policy's folder says, and how long the data is in its tokens; None where unknown."""
+    """Facts from a policy's folder, and the data's longest texts in its tokens; None if unknown."""
 
     half_precision: bool
     has_template: bool

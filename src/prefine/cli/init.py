@@ -1,7 +1,5 @@
 """`prefine init`: a first configuration, from a user's files."""
 
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +10,7 @@ from prefine.cli.ending import visible
 from prefine.errors import ConfigError
 
 if TYPE_CHECKING:
-    from prefine.cli.draft import Server
+    from prefine.cli.draft import JudgeServer
 
 
 def init(
@@ -50,7 +48,7 @@ def init(
     What the data are, how long they are and what the model needs is read from the files, a server
     is asked which models it has.
     """
-    from prefine.cli.draft import Draft, text_of
+    from prefine.cli.draft import FirstConfig, text_of
     from prefine.cli.draft_facts import data_facts, model_facts, reward_positions
     from prefine.config.yaml import load
 
@@ -68,8 +66,7 @@ def init(
             f"{data}: these are {facts.entry}; somebody has to say which answers are better: give "
             "--server URL, --reward MODEL or --reward my_module:my_function"
         )
-    draft = Draft(
-        command=shlex.join(["prefine", *sys.argv[1:]]),
+    draft = FirstConfig(
         run_dir=f"runs/{out.stem}",
         policy=policy,
         data=facts,
@@ -91,8 +88,10 @@ def init(
     typer.echo(f"  prefine run {out}")
 
 
-def _server(url: str, policy: str, judge_model: str | None, api_key_env: str | None) -> "Server":
-    from prefine.cli.draft import Server
+def _server(
+    url: str, policy: str, judge_model: str | None, api_key_env: str | None
+) -> "JudgeServer":
+    from prefine.cli.draft import JudgeServer
     from prefine.models.openai.listing import served_models
 
     served = served_models(url, api_key_env)
@@ -106,4 +105,4 @@ def _server(url: str, policy: str, judge_model: str | None, api_key_env: str | N
         raise ConfigError(
             f"--judge-model {judge_model}: the server has {', '.join(served) or 'no models'}"
         )
-    return Server(url, judge_model or others[0], policy in served, api_key_env)
+    return JudgeServer(url, judge_model or others[0], policy in served, api_key_env)

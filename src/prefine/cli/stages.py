@@ -47,10 +47,15 @@ class StageOrCommand(TyperGroup):
     """A stage that is a group of commands, too: arguments that name no command are the stage's."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put the stage's name before arguments that neither name a command nor ask for help."""
-        if not args or args[0] not in (*self.commands, *ctx.help_option_names):
+        """Put the stage's name before arguments that name no command."""
+        if not args or args[0] not in self.commands:
             args = ["stage", *args]
         return super().parse_args(ctx, args)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the command; the stage's own has no name, as it is called without."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return "" if name == "stage" else name, command, rest
 
 
 evaluate_app = typer.Typer(cls=StageOrCommand, subcommand_metavar="CONFIG | annotations FILE...")
@@ -63,15 +68,12 @@ def add_to(app: typer.Typer) -> None:
     for stage, text in _HELP.items():
         if stage != "evaluate":
             app.command(stage, help=text)(_stage_command(stage))
-    text = _HELP["evaluate"]
-    evaluate_app.command("stage", hidden=True, help=text)(_stage_command("evaluate"))
-    app.add_typer(
-        evaluate_app,
-        name="evaluate",
-        help=f"{text} Or print the metrics of public annotation files. "
-        "`prefine evaluate stage -h` has the stage's options.",
-        short_help=f"{text} Or measure public files.",
+    text = f"{_HELP['evaluate']} Or measure public files."
+    more = "`prefine evaluate annotations FILE...` prints the metrics of public annotation files."
+    evaluate_app.command("stage", hidden=True, help=f"{_HELP['evaluate']} {more}")(
+        _stage_command("evaluate")
     )
+    app.add_typer(evaluate_app, name="evaluate", help=text)
 
 
 def run(
@@ -90,7 +92,7 @@ def run(
     """
     loaded = load_config(config, set_, run_dir)
     if dry_run:
-        _print_plan(loaded, strict)
+        _print_plan(loaded, strict, json_)
     else:
         _run_all(loaded, json_, strict=strict)
 
@@ -195,10 +197,16 @@ def _run_all(
     typer.echo(f"\nreport: {result.report}")
 
 
-def _print_plan(config: "RunConfig", strict: bool) -> None:
+def _print_plan(config: "RunConfig", strict: bool, as_json: bool) -> None:
     from prefine.stages.plan import plan
 
     made = plan(config, strict=strict)
+    if as_json:
+        amounts = {name: amount.replace(",", "") for name, amount in made.lines}
+        numbers = {name: int(a) if a.isdecimal() else a for name, a in amounts.items()}
+        values = {"folder": str(config.run_dir), **made._asdict(), "lines": numbers}
+        typer.echo(json.dumps(values, ensure_ascii=False))
+        return
     width = max(len(name) for name, _ in made.lines)
     typer.echo(f"stages: {' → '.join(made.stages)}")
     typer.echo(f"folder: {config.run_dir}")

@@ -113,8 +113,11 @@ class Component(BaseModel):
 
 
 def _in_full(value: Any, kind: Kind, field: FieldInfo) -> Any:
-    if isinstance(value, str) and value in _literals(field.annotation):
-        return value
+    if isinstance(value, str) and (words := _literals(field.annotation)):
+        # Where a word of ours may stand, another word is rather that one mistyped than a model.
+        is_model = "/" in value or in_full(kind, value)["name"] == value or Path(value).is_dir()
+        if value in words or not is_model:
+            return value
     if isinstance(value, list | tuple):
         return tuple(in_full(kind, one) for one in value)
     full = in_full(kind, value)

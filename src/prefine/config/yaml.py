@@ -102,7 +102,7 @@ def load(
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise ConfigError(
-            f"{path}: no such configuration file; `prefine config schema` shows what one holds"
+            f"{path.absolute()}: no such configuration file; `prefine init` writes one"
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as a UTF-8 text file: {error}") from error
@@ -111,12 +111,23 @@ def load(
         raise ConfigError(
             f"{path}: expected sections such as policy: and train:, found {type(values).__name__}"
         )
+    return with_overrides(values, overrides, run_dir, where=str(path))
+
+
+def with_overrides(
+    values: dict[str, Any], overrides: Sequence[str], run_dir: str | Path | None, *, where: str
+) -> RunConfig:
+    """Return the configuration of plain values with overrides `a.b=value` applied.
+
+    Raises:
+        ConfigError: A key or value is not allowed.
+    """
     for override in overrides:
         _set(values, override)
     refuse_secrets(values)
     if run_dir is not None:
         values["run_dir"] = str(run_dir)
-    return validate(values, where=str(path))
+    return validate(values, where=where)
 
 
 def validate(values: Mapping[str, Any], *, where: str) -> RunConfig:
