@@ -22,6 +22,7 @@ from prefine.stages.pair import held_out as held_out_prompts
 from prefine.stages.pair import write_pairs
 from prefine.stages.pipeline import run_stage
 from prefine.stages.stage_run import Progress
+from prefine.stages.template_date import with_first_day
 
 if TYPE_CHECKING:
     from prefine.training.relations.pair_rows import EvaluationRow, FinalFigures, StepRow
@@ -85,7 +86,7 @@ def train(
         pairs=Component(name="given"),
         train=validated(TrainConfig, settings or {}, where="settings"),
     )
-    config = with_begun_defaults(config, begun_config(config.run_dir))
+    config = with_first_day(with_begun_defaults(config, begun_config(config.run_dir)))
 
     for name in _given(config):
         warnings.warn(
