@@ -20,6 +20,7 @@ def check_config(
 ) -> None:
     """Check a configuration: every key, component and option, and every input on disk.
 
+    Sends nothing: `prefine run CONFIG --dry-run` also asks the servers whether they are there.
     `--json` prints {"ok": true, "counts": …, "notes": […], "imports": […]}, and nothing if it is
     not ok.
     """
@@ -27,13 +28,13 @@ def check_config(
     from prefine.stages.plan import user_code
 
     loaded = load_config(config, set_, run_dir)
-    counts, notes = check(loaded, strict=strict)
+    checked = check(loaded, strict=strict)
     imports = user_code(loaded)
     if json_:
-        values = {"ok": True, "counts": counts, "notes": notes, "imports": imports}
+        values = {"ok": True, "counts": checked.counts, "notes": checked.notes, "imports": imports}
         typer.echo(json.dumps(values, ensure_ascii=False))
         return
-    for note in notes:
+    for note in checked.notes:
         typer.echo(visible(note))
     for name in imports:
         typer.echo(f"imports your code: {visible(name)}")

@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from prefine.cli.ending import complain, visible
 from prefine.cli.options import AsJson, ConfigPath, Overrides, RunDir, Strict, load_config
 from prefine.cli.processes import launched, refuse_several, train_together
+from prefine.errors import ConfigError
 
 if TYPE_CHECKING:
     from prefine.config.sections import RunConfig
@@ -82,6 +83,10 @@ def run(
     dry_run: Annotated[
         bool, Option("--dry-run", help="Check everything and print the plan; do nothing.")
     ] = False,
+    offline: Annotated[
+        bool,
+        Option("--offline", help="With --dry-run: ask no server whether it is there."),
+    ] = False,
     strict: Strict = False,
     json_: AsJson = False,
 ) -> None:
@@ -89,9 +94,11 @@ def run(
 
     Run the same command again to resume: a call whose answer was journaled is never repeated.
     """
+    if offline and not dry_run:
+        raise ConfigError("--offline: is for --dry-run; a run asks its servers")
     loaded = load_config(config, set_, run_dir)
     if dry_run:
-        _print_plan(loaded, strict, json_)
+        _print_plan(loaded, strict=strict, offline=offline, as_json=json_)
     else:
         _run_all(loaded, json_, strict=strict)
 
@@ -204,10 +211,10 @@ def _run_all(
     typer.echo(f"\nreport: {result.report}")
 
 
-def _print_plan(config: "RunConfig", strict: bool, as_json: bool) -> None:
+def _print_plan(config: "RunConfig", *, strict: bool, offline: bool, as_json: bool) -> None:
     from prefine.stages.plan import plan
 
-    made = plan(config, strict=strict)
+    made = plan(config, strict=strict, offline=offline)
     if as_json:
         amounts = {name: amount.replace(",", "") for name, amount in made.lines}
         numbers = {name: int(a) if a.isdecimal() else a for name, a in amounts.items()}
@@ -223,6 +230,9 @@ def _print_plan(config: "RunConfig", strict: bool, as_json: bool) -> None:
         typer.echo(visible(note))
     for name in made.imports:
         typer.echo(f"imports your code: {name}")
+    typer.echo("not checked:")
+    for line in made.unchecked:
+        typer.echo(f"  {visible(line)}")
 
 
 def _print_manifests(manifests: "list[Manifest]", as_json: bool) -> None:

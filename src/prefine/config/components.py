@@ -11,30 +11,16 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from types import UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    GetPydanticSchema,
-    Strict,
-    Tag,
-    TypeAdapter,
-    ValidationError,
-    create_model,
-)
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, create_model
 
+from prefine.config.checking import checked, shown, strict, suggest
 from prefine.config.foreign_keys import HERE
 from prefine.config.given import given_callable, given_name, is_given, is_importable
-from prefine.config.problems import SHORT, checked, suggest
 from prefine.errors import ConfigError
 from prefine.schedules import Schedule
 
-M = TypeVar("M", bound=BaseModel)
 Kind = Literal[
     "loss",
     "regularizer",
@@ -306,7 +292,7 @@ def options_model(
     function, hints = _signature(component)
     fields: dict[str, Any] = {
         name: (
-            _strict(hints.get(name, Any), schedules),
+            strict(hints.get(name, Any), schedules),
             ... if parameter.default is parameter.empty else parameter.default,
         )
         for name, parameter in inspect.signature(function).parameters.items()
@@ -383,7 +369,7 @@ def _with_nested(value: Any, hint: Any, where: str) -> Any:
             options = {key: option for key, option in value.items() if key != "name"}
             return bind(nested.kind, value["name"], options, where=where)
         raise ConfigError(
-            f"{where}: expected a {nested.kind} such as {{name: …}} (got {SHORT.repr(value)})"
+            f"{where}: expected a {nested.kind} such as {{name: …}} (got {shown(value)})"
         )
     inner = get_args(hint)[0] if metadata else hint
     if get_origin(inner) is tuple and isinstance(value, list | tuple):
@@ -397,44 +383,3 @@ def _at_end(value: Any, end: int) -> Any:
     if isinstance(value, Schedule):
         return value.ends[end]
     return tuple(_at_end(item, end) for item in value) if isinstance(value, tuple) else value
-
-
-def or_schedule(number: Any) -> GetPydanticSchema:
-    """Annotate a number that may also be a schedule, with the same bounds at its ends."""
-    adapter: TypeAdapter[float] = TypeAdapter(number, config=ConfigDict(allow_inf_nan=False))
-
-    def check_ends(schedule: Schedule) -> Schedule:
-        try:
-            for value in schedule.ends:
-                adapter.validate_python(value)
-        except ValidationError as error:
-            # The number at fault is said, not the schedule that it ends.
-            found = error.errors()[0]["msg"]
-            context = {"found": found, "value": value}
-            raise PydanticCustomError("schedule_end", "{found}", context) from error
-        return schedule
-
-    # The discriminator chooses one of the two, so that problems are those of this one alone.
-    either = Annotated[
-        Annotated[number, Tag("(number)")]
-        | Annotated[Schedule, AfterValidator(check_ends), Tag("(schedule)")],
-        Discriminator(
-            lambda value: "(schedule)" if isinstance(value, Schedule | Mapping) else "(number)"
-        ),
-    ]
-    return GetPydanticSchema(lambda _, handler: handler.generate_schema(either))
-
-
-def _strict(hint: Any, schedules: bool) -> Any:
-    """Return the annotation with strict numbers and booleans: true is not 1, "8" is no number."""
-    origin, arguments = get_origin(hint), get_args(hint)
-    if schedules and (hint is float or (origin is Annotated and arguments[0] is float)):
-        return Annotated[float | Schedule, or_schedule(_strict(hint, schedules=False))]
-    if hint in (bool, int, float):
-        return Annotated[hint, Strict()]
-    if origin is Annotated:
-        return Annotated[_strict(arguments[0], schedules), *hint.__metadata__]
-    inner = tuple(_strict(argument, schedules) for argument in arguments)
-    if origin in (Union, UnionType):
-        return Union[inner]  # noqa: UP007 - built at run time
-    return origin[inner] if origin in (list, dict, tuple) else hint

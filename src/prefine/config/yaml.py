@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from prefine.config.problems import describe
+from prefine.config.checking import describe
 from prefine.config.sections import RunConfig, component_at
 from prefine.errors import ConfigError
 from prefine.secrets import refuse_secrets

@@ -16,7 +16,7 @@ from prefine.errors import ConfigError, DataError
 from prefine.models.capabilities import check_model
 from prefine.models.hf.adapters import base_of, merge, save_adapter, whole
 from prefine.models.hf.backend import HfModel
-from prefine.models.hf.loading import copy_processor, load_model, weights_written
+from prefine.models.hf.loading import Dtype, copy_processor, load_model, weights_written
 from prefine.models.protocol import HasWeights
 from prefine.records import Manifest, content_hash
 from prefine.report.outcome import budget_sentence, judge_budget
@@ -104,7 +104,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
             for side, count in examples.truncated.items()
         ),
     ]
-    model = models.load_policy(settings)
+    model = models.load_policy(settings, stage.notes.append)
     total = -(-len(examples.items) // settings.pairs_per_step) * settings.epochs
     progress.start("train", min(total, settings.max_steps or total), "steps")
 
@@ -158,7 +158,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
             versions={"prefine": version("prefine"), **versions()},
             datasets=_hub_datasets(config),
             held_out=evaluated,
-            budget=_verdict_on_budget(config, summary, evaluated),
+            budget=_verdict_on_budget(config, evaluated),
         )
         _save(model, policy, settings, folder / "model", card=card)
     if summary.stopped_by is not None:
@@ -183,16 +183,13 @@ def _last_evaluation(folder: RunFolder) -> dict[str, Any] | None:
     return found
 
 
-def _verdict_on_budget(
-    config: RunConfig, summary: TrainSummary, evaluated: Mapping[str, Any] | None
-) -> str:
+def _verdict_on_budget(config: RunConfig, evaluated: Mapping[str, Any] | None) -> str:
     budget = budget_of(config)
     if evaluated is None or budget is None or "fall" not in evaluated:
         return ""
     found = judge_budget(
         budget.delta,
         budget.unit,
-        getattr(summary.final, budget.fall),
         evaluated[budget.fall],
         evaluated[f"{budget.fall}_se"],
         pairs=evaluated["pairs"],
@@ -213,7 +210,7 @@ def follow(config: RunConfig, progress: Progress) -> None:
     table = config.run_dir / configured_relation(config).name
     examples = read_items(table, models.policy, config).items
     held_out = read_held_out(config, models.policy).items
-    model = models.load_policy(config.train)
+    model = models.load_policy(config.train, lambda _: None)
     models.trainer(config, run_key, progress)(model, examples, held_out=held_out)
 
 
@@ -233,7 +230,7 @@ class _Models:
             None if reference == "initial" else trainable(reference, where="train.reference"),
         )
 
-    def load_policy(self, settings: TrainConfig) -> Any:
+    def load_policy(self, settings: TrainConfig, note: Callable[[str], None]) -> Any:
         """Load the policy; an adapter that it was loaded with becomes part of its weights."""
         path, device = self.policy.path, self.policy.device
         # The master weights are float32 whatever the layers compute in: rounding them first would
@@ -241,7 +238,8 @@ class _Models:
         # file.
         adapter = settings.adapter is not None
         frozen = adapter and settings.dtype == "bfloat16" and base_of(path) is None
-        return whole(load_model(path, dtype="auto" if frozen else "float32", device=device))
+        dtype: Dtype = "auto" if frozen else "float32"
+        return whole(load_model(path, dtype=dtype, device=device, note=note))
 
     def trainer(
         self, config: RunConfig, run_key: str, progress: Progress

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from prefine import chat
+from prefine.config.checking import suggest
 from prefine.config.components import TABLES, Kind, lookup
-from prefine.config.problems import suggest
 from prefine.config.sections import Component, RunConfig
 from prefine.data.import_report import ImportReport, UselessRow
 from prefine.errors import ConfigError, DataError
@@ -206,7 +206,7 @@ def configured_relation(config: RunConfig) -> Relation:
 def read_items(table: Path, policy: HasWeights, config: RunConfig) -> TokenizedItems:
     """Tokenize the items of a table for the policy."""
     relation = configured_relation(config)
-    return make_items(_records(table, relation), relation, _reader(policy, config))
+    return make_items(_records(table, relation), relation, text_reader(policy, config))
 
 
 def read_held_out(config: RunConfig, policy: HasWeights) -> TokenizedItems:
@@ -238,7 +238,7 @@ def readable_whole(
     Raises:
         DataError: The report is strict and there is another.
     """
-    reader = _reader(trainable(config.policy, where="policy"), config)
+    reader = text_reader(trainable(config.policy, where="policy"), config)
     relation = configured_relation(config)
     for pair in pairs:
         where = pair.prompt.source
@@ -253,7 +253,8 @@ def readable_whole(
         report.drop(UselessRow(f"not read whole ({why})", f"{where}: {why}; {remedy}"), where)
 
 
-def _reader(policy: HasWeights, config: RunConfig) -> TextReader:
+def text_reader(policy: HasWeights, config: RunConfig) -> TextReader:
+    """Return what tokenizes texts for the policy as section `train` says."""
     settings = config.train
     return TextReader(
         policy.tokenizer,

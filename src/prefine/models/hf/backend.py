@@ -124,7 +124,12 @@ class HfModel:
     @cached_property
     def model(self) -> Any:
         """The model in eval mode, loaded on first use."""
-        return load_model(self.path, dtype=self.dtype, device=self.device)
+        return load_model(self.path, dtype=self.dtype, device=self.device, note=self.note)
+
+    def note(self, text: str) -> None:
+        """Add a remark for the user, once."""
+        if text not in self.notes:
+            self.notes += (text,)
 
     def release(self) -> None:
         """Give back the memory of the weights, which are loaded again on the next use."""

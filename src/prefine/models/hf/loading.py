@@ -10,7 +10,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date, datetime, time
 from functools import cache, partial
@@ -214,20 +214,29 @@ def _plain_template(tokenizer: Any) -> str:
     return (START_OF_TEXT if starts else "") + PLAIN_TEMPLATE
 
 
-def load_model(path: str, *, dtype: Dtype, device: str) -> Any:
+def load_model(
+    path: str, *, dtype: Dtype, device: str, note: Callable[[str], None] = lambda _: None
+) -> Any:
     """Return the model of a folder or hub id, in eval mode; its own code is never run.
 
     An adapter is not merged; `adapters.whole` does that.
+
+    Args:
+        path: The folder or id.
+        dtype: "auto" is the dtype that the weights are stored in.
+        device: Where to.
+        note: Called with a remark on weights that the model's class does not read.
 
     Raises:
         BackendError: There is none, or it is damaged.
     """
     base = base_of(path)
     if base is not None:
-        return load_onto(load_model(base, dtype=dtype, device=device), path).eval()
+        whole = load_model(base, dtype=dtype, device=device, note=note)
+        return load_onto(whole, path).eval()
     check_folder(path, ("config.json",), "model")
     found, config = model_class(path)
-    model, missing = load_weights(found, path, dtype, "model", config=config)
+    model, missing = load_weights(found, path, dtype, "model", note, config=config)
     if missing:
         raise BackendError(
             f"{path}: {len(missing)} weights are missing from the files, such as "
@@ -237,12 +246,17 @@ def load_model(path: str, *, dtype: Dtype, device: str) -> Any:
 
 
 def load_weights(
-    auto_class: Any, path: str, dtype: Dtype, what: str, **options: Any
+    auto_class: Any,
+    path: str,
+    dtype: Dtype,
+    what: str,
+    note: Callable[[str], None],
+    **options: Any,
 ) -> tuple[Any, list[str]]:
     """Return a model and the names of its weights that are in no file.
 
     transformers draws missing weights at random, which would be another model: callers must refuse
-    it.
+    it. Weights of the files that the model's class has no place for are noted.
 
     Raises:
         BackendError: The files are missing or damaged.
@@ -261,6 +275,11 @@ def load_weights(
             f"{path}: the {what} cannot be loaded: {str(error)[:500]}; restore or download the "
             "folder again"
         ) from error
+    if unread := sorted(loading["unexpected_keys"]):
+        note(
+            f"{path}: {type(model).__name__} has no place for {len(unread):,} × weights of the "
+            f"files, such as {', '.join(unread[:3])}; they are neither used nor saved"
+        )
     return model, sorted(loading["missing_keys"])
 
 

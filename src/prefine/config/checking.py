@@ -1,27 +1,29 @@
-"""Messages about values: one line for each problem, with its path and what is allowed."""
+"""Values of a configuration against pydantic models, and what is said of those that do not fit."""
 
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
-from typing import Any, TypeVar, get_args
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    GetPydanticSchema,
+    Strict,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+)
+from pydantic_core import PydanticCustomError
 
 from prefine.config.foreign_keys import HERE
 from prefine.errors import ConfigError
 from prefine.schedules import Schedule
 
 M = TypeVar("M", bound=BaseModel)
-SHORT = reprlib.Repr()
-SHORT.maxstring = SHORT.maxother = SHORT.maxlong = 100
-SHORT.maxlevel = 2
-
-
-def suggest(word: str, known: Iterable[str]) -> str:
-    """Return a hint for a mistyped word: the nearest known word, and all of them."""
-    words = sorted(known)
-    near = get_close_matches(word, words, n=1)
-    return (f"did you mean {near[0]!r}? " if near else "") + "Allowed: " + ", ".join(words)
 
 
 def checked(model: type[M], values: Any, *, where: str) -> M:
@@ -70,10 +72,20 @@ def describe(error: ValidationError, where: str, model: type[BaseModel]) -> str:
         # A whole section would not help as the value.
         if path and problem["type"] not in ("missing", "extra_forbidden"):
             value = problem.get("ctx", {}).get("value", problem["input"])
-            message += f" (got {SHORT.repr(value)})"
+            message += f" (got {shown(value)})"
         place = ".".join([where, *path] if where else path)
         lines.append(f"{place}: {message}" if place else message)
     return "\n".join(lines)
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 100
+_SHORT.maxlevel = 2
+
+
+def shown(value: Any) -> str:
+    """Return a value for a message, shortened."""
+    return _SHORT.repr(value)
 
 
 def _instead(path: list[str], model: type[BaseModel]) -> str:
@@ -111,5 +123,53 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     return next((model for part in get_args(annotation) if (model := _model_in(part))), None)
 
 
+def strict(hint: Any, schedules: bool) -> Any:
+    """Return the annotation with strict numbers and booleans: true is not 1, "8" is no number."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if schedules and (hint is float or (origin is Annotated and arguments[0] is float)):
+        return Annotated[float | Schedule, or_schedule(strict(hint, schedules=False))]
+    if hint in (bool, int, float):
+        return Annotated[hint, Strict()]
+    if origin is Annotated:
+        return Annotated[strict(arguments[0], schedules), *hint.__metadata__]
+    inner = tuple(strict(argument, schedules) for argument in arguments)
+    if origin in (Union, UnionType):
+        return Union[inner]  # noqa: UP007 - built at run time
+    return origin[inner] if origin in (list, dict, tuple) else hint
+
+
+def or_schedule(number: Any) -> GetPydanticSchema:
+    """Annotate a number that may also be a schedule, with the same bounds at its ends."""
+    adapter: TypeAdapter[float] = TypeAdapter(number, config=ConfigDict(allow_inf_nan=False))
+
+    def check_ends(schedule: Schedule) -> Schedule:
+        try:
+            for value in schedule.ends:
+                adapter.validate_python(value)
+        except ValidationError as error:
+            # The number at fault is said, not the schedule that it ends.
+            found = error.errors()[0]["msg"]
+            context = {"found": found, "value": value}
+            raise PydanticCustomError("schedule_end", "{found}", context) from error
+        return schedule
+
+    # The discriminator chooses one of the two, so that problems are those of this one alone.
+    either = Annotated[
+        Annotated[number, Tag("(number)")]
+        | Annotated[Schedule, AfterValidator(check_ends), Tag("(schedule)")],
+        Discriminator(
+            lambda value: "(schedule)" if isinstance(value, Schedule | Mapping) else "(number)"
+        ),
+    ]
+    return GetPydanticSchema(lambda _, handler: handler.generate_schema(either))
+
+
 def _is_schedule(value: Any) -> bool:
     return isinstance(value, Schedule) or (isinstance(value, Mapping) and "schedule" in value)
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """Return a hint for a mistyped word: the nearest known word, and all of them."""
+    words = sorted(known)
+    near = get_close_matches(word, words, n=1)
+    return (f"did you mean {near[0]!r}? " if near else "") + "Allowed: " + ", ".join(words)
