@@ -20,6 +20,7 @@ help:  ## Show the targets
 
 demo: setup  ## From prompts to a better model and a report, on the embedded playground
 	@$(BIN)/prefine demo $(ARGS)
+	@echo "The command itself: source $(BIN)/activate, then prefine --help. To start: prefine init."
 
 test: setup  ## The test suite
 	@$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)

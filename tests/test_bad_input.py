@@ -199,7 +199,10 @@ CASES = [
         run=("run", "nowhere.yaml"),
     ),
     Case(
-        "the configuration is a folder", CONFIG, ("model", "cannot be read"), run=("run", "model")
+        "the configuration is a folder",
+        CONFIG,
+        ("/model: a folder, and no run",),
+        run=("run", "model"),
     ),
     Case(
         "--set without a value",
@@ -288,7 +291,12 @@ CASES = [
         "rank.judge.temprature",
         "did you mean 'temperature'",
     ),
-    config_case("no name", {"train.loss": {"beta": 1}}, "train.loss.name", "required"),
+    config_case(
+        "no name",
+        {"train.regularizer": {"delta": 1}},
+        "train.regularizer.name",
+        "missing; a component is a name",
+    ),
     config_case("a word for a section", {"train": "dpo"}, "train: expected a section", "'dpo'"),
     config_case("nothing for a section", {"train": None}, "train: expected a section", "None"),
     config_case(

@@ -35,6 +35,8 @@ def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[
     monkeypatch.setenv("JUDGE_API_KEY", "planted")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
+    for name in ("my_judge", "my_losses"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
     (tmp_path / "hub" / "data").mkdir(parents=True)
     rows = [{"prompt": f"question {n}", "chosen": f"good {n}", "rejected": "bad"} for n in range(6)]
     for split in ("train_prefs", "test_prefs"):
@@ -49,7 +51,8 @@ def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[
             "HuggingFaceH4/ultrafeedback_binarized": "hub",
             '"model": "gpt-4.1-mini"': f'"model": "gpt-4.1-mini", "base_url": "{at.url}"',
         }
-    sys.modules.pop("my_judge", None)
+    for name in ("my_judge", "my_losses"):
+        sys.modules.pop(name, None)
 
 
 def run(page: str, stand_ins: dict[str, str]) -> dict[str, Any]:
@@ -75,6 +78,8 @@ def test_the_examples_of_the_page_run(
     assert Path("runs/python-lora/model/adapter_config.json").is_file()
     assert Path("runs/python-pipeline/model/model.safetensors").is_file()
     assert found["pairs"] and found["found"].contests and len(found["loss"]) == 2
+    assert found["logps"].margin.mean().item() > 0, "the loop of one's own has learned"
+    assert Path("runs/cautious/model/model.safetensors").is_file()
 
 
 def test_the_examples_of_the_readme_run(stand_ins: dict[str, str]) -> None:

@@ -3,7 +3,9 @@
 from pathlib import Path
 
 
-def save_reward_model(folder: Path, *, labels: int = 1, pad: str = "<|im_end|>") -> Path:
+def save_reward_model(
+    folder: Path, *, labels: int = 1, pad: str = "<|im_end|>", positions: int = 128
+) -> Path:
     """A tiny random classifier; padding is the end of a turn, as in many published reward
     models.
     """
@@ -21,7 +23,7 @@ def save_reward_model(folder: Path, *, labels: int = 1, pad: str = "<|im_end|>")
         num_hidden_layers=1,
         num_attention_heads=2,
         num_key_value_heads=2,
-        max_position_embeddings=128,
+        max_position_embeddings=positions,
         initializer_range=0.3,
         num_labels=labels,
         pad_token_id=tokenizer.pad_token_id,

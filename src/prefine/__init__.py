@@ -14,12 +14,14 @@ if TYPE_CHECKING:
     from prefine import losses, metrics, ranking, regularizers
     from prefine.api.data import make_lists, make_pairs, rank, sample
     from prefine.api.evaluating import evaluate
+    from prefine.api.frames import Records
     from prefine.api.reading import read_completions, read_pairs, read_prompts
     from prefine.api.simulating import simulate
     from prefine.api.training import Trained, train
     from prefine.config.sections import TrainConfig
     from prefine.records import Completion, PreferenceList, PreferencePair, Prompt, Ranking
     from prefine.simulator import JudgeModel, Prices
+    from prefine.training.sequence_logps import sequence_logps
 
 __version__ = version("prefine")
 __all__ = [
@@ -30,6 +32,7 @@ __all__ = [
     "Prices",
     "Prompt",
     "Ranking",
+    "Records",
     "TrainConfig",
     "Trained",
     "__version__",
@@ -45,6 +48,7 @@ __all__ = [
     "read_prompts",
     "regularizers",
     "sample",
+    "sequence_logps",
     "simulate",
     "train",
 ]
@@ -54,10 +58,12 @@ _HOMES = {
     "prefine.api.reading": ("read_completions", "read_pairs", "read_prompts"),
     "prefine.api.data": ("make_lists", "make_pairs", "rank", "sample"),
     "prefine.api.evaluating": ("evaluate",),
+    "prefine.api.frames": ("Records",),
     "prefine.api.simulating": ("simulate",),
     "prefine.api.training": ("Trained", "train"),
     "prefine.config.sections": ("TrainConfig",),
     "prefine.records": ("Completion", "PreferenceList", "PreferencePair", "Prompt", "Ranking"),
     "prefine.simulator": ("JudgeModel", "Prices"),
+    "prefine.training.sequence_logps": ("sequence_logps",),
 }
 __getattr__, __dir__, _ = lazy_exports(__name__, _HOMES)

@@ -7,7 +7,7 @@ raises an error for another version instead of guessing.
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -24,6 +24,8 @@ SCHEMA_VERSION = 1
 
 FinishReason = Literal["stop", "length", "content_filter", "unknown"]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+_MOST_SHOWN, _MOST_ITEMS = 60, 4
+"""Characters of a text and items of a tuple that a `repr` shows."""
 
 
 def canonical_json(value: Any) -> str:
@@ -42,6 +44,26 @@ class Record(BaseModel):
     """Base of all records: frozen, strict about unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """Yield the fields that are not at their defaults, long values cut."""
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if value != field.default:
+                yield name, _short(value)
+
+    def __dir__(self) -> list[str]:
+        """Return fields and methods of the record, without pydantic's."""
+        return [n for n in super().__dir__() if n[:2] != "__" and not hasattr(BaseModel, n)]
+
+
+def _short(value: Any) -> Any:
+    """Return a long text as its beginning, a long tuple as its length."""
+    if isinstance(value, str) and len(value) > _MOST_SHOWN:
+        return value[: _MOST_SHOWN - 1] + "…"
+    if isinstance(value, tuple) and len(value) > _MOST_ITEMS:
+        return f"({len(value):,} items)"
+    return value
 
 
 class Message(Record):
@@ -97,6 +119,11 @@ class Prompt(Record):
         """Return a prompt of one user turn."""
         return cls.make((Message(role="user", content=text),), source=source, metadata=metadata)
 
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """Yield the last user turn and the id."""
+        yield None, _short(self.text)
+        yield "id", self.id
+
     @property
     def text(self) -> str:
         """The last user turn."""
@@ -143,6 +170,12 @@ class Completion(Record):
     finish_reason: FinishReason = "unknown"
     usage: Usage | None = None
     metadata: dict[str, JsonValue] = {}
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """Yield the text and the ids."""
+        yield None, _short(self.text)
+        yield "prompt_id", self.prompt_id
+        yield "sample_index", self.sample_index
 
     @property
     def text(self) -> str:
@@ -257,6 +290,14 @@ class PreferencePair(Record):
     score_gap: Finite | None = None
     weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
 
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """Yield the texts and what is known of the preference."""
+        yield "prompt", _short(self.prompt.text)
+        yield "chosen", _short(self.chosen.text)
+        yield "rejected", _short(self.rejected.text)
+        known = {"p_chosen", "score_gap", "weight"}
+        yield from ((name, value) for name, value in super().__repr_args__() if name in known)
+
     @model_validator(mode="after")
     def _sides_differ(self) -> Self:
         if self.chosen.messages == self.rejected.messages and self.rejected_prompt is None:
@@ -277,6 +318,13 @@ class PreferenceList(Record):
     scores: tuple[Finite, ...] | None = None
     ranks: tuple[Annotated[int, Field(ge=1)], ...] | None = None
     weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """Yield the texts, best first."""
+        yield "prompt", _short(self.prompt.text)
+        yield "completions", [_short(completion.text) for completion in self.completions]
+        known = {"scores", "ranks", "weight"}
+        yield from ((name, value) for name, value in super().__repr_args__() if name in known)
 
     @model_validator(mode="after")
     def _is_a_preference(self) -> Self:

@@ -21,12 +21,12 @@ SIGNATURES = {
     "sample": (
         "(model, prompts, *, completions_per_prompt=8, temperature=0.9, top_p=1.0, "
         "max_new_tokens=512, seed=0, "
-        "max_failed_fraction=0.02, journal=None, progress=None)"
+        "max_failed_fraction=0.02, journal=None, progress=True)"
     ),
     "rank": (
         "(prompts, completions, *, judge, strategy='iterative', scorer=None, seed=0, "
         "max_calls=None, max_cost=None, "
-        "max_failed_fraction=0.02, journal=None, progress=None)"
+        "max_failed_fraction=0.02, journal=None, progress=True)"
     ),
     "make_pairs": (
         "(prompts, completions, rankings, *, selector='best_vs_random', min_gap=None, "
@@ -39,19 +39,20 @@ SIGNATURES = {
         "max_length_ratio=None, "
         "length_penalty=0.0, drop_truncated=False, seed=0)"
     ),
-    "train": "(policy, pairs, *, output_dir, settings=None, held_out='auto', progress=None)",
+    "train": "(policy, pairs, *, output_dir, settings=None, held_out='auto', progress=True)",
     "evaluate": (
         "(model, prompts, *, baseline, judge, temperature=0.9, max_new_tokens=512, seed=0, "
         "bootstrap_samples=2000, "
-        "max_failed_fraction=0.02, journal=None, progress=None)"
+        "max_failed_fraction=0.02, journal=None, progress=True)"
     ),
     "read_completions": "(source, *, strict=False)",
     "read_pairs": "(source, *, strict=False)",
     "read_prompts": "(source, *, strict=False)",
+    "sequence_logps": "(model, batch)",
     "simulate": (
         "(completions, *, judge=None, strategies=None, worlds=2000, seed=0, prices=None, "
         "max_calls=None, "
-        "max_cost=None, processes=1, progress=None)"
+        "max_cost=None, processes=1, progress=True)"
     ),
 }
 
@@ -82,6 +83,7 @@ def test_the_stable_surface() -> None:
             "PreferencePair",
             "Prompt",
             "Ranking",
+            "Records",
             "TrainConfig",
             "Trained",
         ),

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from prefine.calls.memory import MemoryLog
 from prefine.calls.protocol import AnswerLog
 from prefine.config.checking import checked
-from prefine.config.components import TABLES
+from prefine.config.components import Kind, in_full
 from prefine.config.sections import Component
 from prefine.errors import ConfigError
 from prefine.judges.protocol import ComputedJudge
@@ -32,21 +32,21 @@ class HasPath(Protocol):
         ...
 
 
-Named: TypeAlias = str | Mapping[str, Any]
-"""A component: its name, or a mapping of its name and options as in YAML."""
+Named: TypeAlias = str | Mapping[str, Any] | Callable[..., Any]
+"""A component: its name, a mapping of its name and options as in YAML, or a callable."""
 Model: TypeAlias = str | Path | Mapping[str, Any] | HasPath
 """A model: a hub id or folder, "playground", a backend as in YAML, or what `train` returned."""
 JudgeLike: TypeAlias = str | Mapping[str, Any] | Callable[..., Any] | Judge | ComputedJudge
 """A judge: as in YAML, a function `(prompt, completion) -> float`, or an object that judges."""
 
 
-def component_of(value: Named, *, where: str) -> Component:
-    """The component that a name or a mapping says.
+def component_of(kind: Kind, value: Named | Path | Component, *, where: str) -> Component:
+    """The component that a name, a mapping or a callable says.
 
     Raises:
-        ConfigError: It is neither.
+        ConfigError: It is none of them.
     """
-    return validated(Component, {"name": value} if isinstance(value, str) else value, where=where)
+    return validated(Component, in_full(kind, value), where=where)
 
 
 def model_component(model: Model, *, where: str) -> Component:
@@ -55,18 +55,13 @@ def model_component(model: Model, *, where: str) -> Component:
     Raises:
         ConfigError: It is neither a name, a path, a mapping nor what `train` returns.
     """
-    if isinstance(model, Mapping):
-        return component_of(model, where=where)
-    path = getattr(model, "path", model)
-    if not isinstance(path, str | Path):
+    found = getattr(model, "path", model)
+    if not isinstance(found, str | Path | Mapping):
         raise ConfigError(
             f"{where}: expected a hub id, a folder, a backend as in YAML or what train() returns, "
-            "got a "
-            f"{type(model).__name__}; save a model with save_pretrained and give the folder"
+            f"got a {type(model).__name__}; save a model with save_pretrained and give the folder"
         )
-    if str(path) in TABLES["backend"]:
-        return Component(name=str(path))
-    return Component.model_validate({"name": "hf", "path": str(path)})
+    return component_of("backend", found, where=where)
 
 
 def sampler_of(model: Model, *, where: str) -> Samples:
@@ -81,7 +76,7 @@ def judge_of(judge: JudgeLike, *, where: str = "judge") -> tuple[str, Judge]:
         ConfigError: It is no judge.
     """
     if isinstance(judge, str | Mapping):
-        component = component_of(judge, where=where)
+        component = component_of("judge", judge, where=where)
         made = make_judge(component, where=where)
         return getattr(made, "label", component.name), made
     name = str(getattr(judge, "label", None) or getattr(judge, "__name__", type(judge).__name__))

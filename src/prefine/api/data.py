@@ -14,6 +14,8 @@ from prefine.api.components import (
     sampler_of,
     validated,
 )
+from prefine.api.frames import Records
+from prefine.api.progress import followed
 from prefine.api.reading import PromptLike, prompts_of, warn
 from prefine.calls.engine import CallEngine
 from prefine.config.sections import Component, Decoding, PairConfig
@@ -25,7 +27,7 @@ from prefine.stages.pair_options import PairCounts
 from prefine.stages.rank import Ranked, Ranker
 from prefine.stages.selection import BoundSelector, RankedPrompt
 from prefine.stages.shards import SHARD, in_parts, sample_shard
-from prefine.stages.stage_run import Progress, Silent, chunks
+from prefine.stages.stage_run import Progress, chunks
 
 
 def sample(
@@ -39,8 +41,8 @@ def sample(
     seed: int = 0,
     max_failed_fraction: float = 0.02,
     journal: str | Path | None = None,
-    progress: Progress | None = None,
-) -> list[Completion]:
+    progress: Progress | bool = True,
+) -> Records[Completion]:
     """Sample M completions for every prompt, in the order of the prompts.
 
     Args:
@@ -55,7 +57,7 @@ def sample(
             are missing.
         journal: A file that keeps every answer: called again, nothing that was answered is asked
             for again.
-        progress: Receives how far it is.
+        progress: False shows no progress; an object receives it instead.
 
     Raises:
         ConfigError: A setting is wrong.
@@ -70,16 +72,15 @@ def sample(
         "seed": seed,
     }
     decoding = validated(Decoding, settings, where="sample")
-    shown = progress or Silent()
     sampler = sampler_of(model, where="model")
     check_model(sampler)
     asked = prompts_of(prompts)
     for prompt in asked:
         sampler.check_prompt(prompt, decoding, where="sample")
     total = len(asked) * completions_per_prompt
-    shown.start("sample", total, "completions")
-    drawn: list[Completion] = []
-    with answer_log(journal) as log:
+    drawn: Records[Completion] = Records()
+    with answer_log(journal) as log, followed(progress) as shown:
+        shown.start("sample", total, "completions")
         engine = CallEngine(
             log,
             most_failures=max_failed_fraction * total,
@@ -116,8 +117,8 @@ def rank(
     max_cost: float | None = None,
     max_failed_fraction: float = 0.02,
     journal: str | Path | None = None,
-    progress: Progress | None = None,
-) -> list[Ranking]:
+    progress: Progress | bool = True,
+) -> Records[Ranking]:
     """Rank the completions of every prompt that has two different ones.
 
     Args:
@@ -125,7 +126,8 @@ def rank(
         completions: Their answers; each names its prompt by `prompt_id`.
         judge: As in YAML, or a function `(prompt, completion) -> float`, or an object that is a
             judge.
-        strategy: As in YAML, such as "iterative" or `{"name": "round_robin", "order": "both"}`.
+        strategy: As in YAML, such as "iterative" or `{"name": "round_robin", "order": "both"}`, or
+            a generator function with `prefine.ranking.strategy`.
         scorer: Gives the ratings that a strategy asks for: a function, or a reward model as in
             YAML; None is the judge.
         seed: Decides in which order a strategy meets the completions.
@@ -135,7 +137,7 @@ def rank(
         max_failed_fraction: Stop when a larger share of the judgments and ratings fails.
         journal: A file that keeps every answer: called again, nothing that was answered is asked
             for again.
-        progress: Receives how far it is.
+        progress: False shows no progress; an object receives it instead.
 
     Raises:
         ConfigError: A setting is wrong, or the strategy asks for ratings that no judge can give.
@@ -143,18 +145,17 @@ def rank(
         BackendError: The judge's model cannot be loaded, or its server will not answer.
         LimitError: Too many judgments failed, or a limit is reached.
     """
-    shown = progress or Silent()
     _, comparing = judge_of(judge)
     scoring = None if scorer is None else judge_of(scorer, where="scorer")[1]
-    chosen = component_of(strategy, where="strategy")
+    chosen = component_of("strategy", strategy, where="strategy")
     ranker = Ranker(chosen, comparing, scoring, seed=seed, section="")
     groups = _grouped(prompts, completions)
     ranker.check_models()
     ranker.check(groups)
-    shown.start("rank", len(groups), "prompts")
-    rankings: list[Ranking] = []
+    rankings: Records[Ranking] = Records()
     try:
-        with answer_log(journal) as log:
+        with answer_log(journal) as log, followed(progress) as shown:
+            shown.start("rank", len(groups), "prompts")
             engine = CallEngine(
                 log, max_calls=max_calls, max_cost=max_cost, should_stop=lambda: shown.stopping
             )
@@ -189,14 +190,14 @@ def make_pairs(
     drop_truncated: bool = False,
     pairs_per_prompt: int | None = None,
     seed: int = 0,
-) -> list[PreferencePair]:
+) -> Records[PreferencePair]:
     """Select preference pairs from rankings; asks no judge.
 
     Args:
         prompts: The prompts that were answered.
         completions: The completions that were ranked.
         rankings: From `rank`.
-        selector: As in YAML.
+        selector: As in YAML, or a function with `prefine.pairing.protocol.selector`.
         min_gap: The gap [scores] that a pair must exceed.
         min_p_chosen: The P(chosen is better) that a pair must at least have.
         max_length_ratio: How many times as long as the shorter answer the longer one may be.
@@ -224,7 +225,7 @@ def make_pairs(
     if bound.facts.makes == "lists":
         raise ConfigError(f"selector.name: {bound.name!r} makes lists; call make_lists")
     counts = PairCounts()
-    pairs = bound.pairs(groups, frozenset(), counts)
+    pairs = Records(bound.pairs(groups, frozenset(), counts))
     warn(counts.notes())
     return pairs
 
@@ -240,14 +241,14 @@ def make_lists(
     length_penalty: float = 0.0,
     drop_truncated: bool = False,
     seed: int = 0,
-) -> list[PreferenceList]:
+) -> Records[PreferenceList]:
     """Select preference lists from rankings, for list losses; asks no judge.
 
     Args:
         prompts: The prompts that were answered.
         completions: The completions that were ranked.
         rankings: From `rank`.
-        selector: As in YAML.
+        selector: As in YAML, or a function with `prefine.pairing.protocol.selector`.
         min_gap: The gap [scores] by which each completion of a list must be below the one before
             it.
         max_length_ratio: How many times as long, or as short, as the best answer another one may
@@ -273,7 +274,7 @@ def make_lists(
     if bound.facts.makes != "lists":
         raise ConfigError(f"selector.name: {bound.name!r} makes pairs; call make_pairs")
     counts = PairCounts()
-    lists = bound.lists(groups, counts)
+    lists = Records(bound.lists(groups, counts))
     warn(counts.notes())
     return lists
 
@@ -286,7 +287,7 @@ def _bound_to(
 ) -> tuple[BoundSelector, list[RankedPrompt]]:
     """The selector, checked against the rankings' strategies; and each ranking with its prompt."""
     prompts, completions, rankings = inputs
-    chosen = component_of(selector, where="selector")
+    chosen = component_of("selector", selector, where="selector")
     groups = {
         prompt.id: (prompt, {answer.id: answer for answer in answers})
         for prompt, answers in _grouped(prompts, completions)

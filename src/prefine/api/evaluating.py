@@ -4,13 +4,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from prefine.api.components import JudgeLike, Model, answer_log, judge_of, sampler_of, validated
+from prefine.api.progress import followed
 from prefine.api.reading import PromptLike, prompts_of, warn
 from prefine.calls.engine import CallEngine
 from prefine.config.sections import Decoding, EvaluateConfig
 from prefine.models.capabilities import check_model
 from prefine.report.data import Evaluation
 from prefine.stages.head_to_head import according_to, answer_both, before_and_after
-from prefine.stages.stage_run import Progress, Silent
+from prefine.stages.stage_run import Progress
 
 
 def evaluate(
@@ -25,7 +26,7 @@ def evaluate(
     bootstrap_samples: int = 2000,
     max_failed_fraction: float = 0.02,
     journal: str | Path | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool = True,
 ) -> Evaluation:
     """Let a model and a baseline answer every prompt once, and judge the answers in both orders.
 
@@ -42,7 +43,7 @@ def evaluate(
         max_failed_fraction: Stop when a larger share of the answers, or of the judgments, fails.
         journal: A file that keeps every answer: called again, nothing that was answered is asked
             for again.
-        progress: Receives how far it is.
+        progress: False shows no progress; an object receives it instead.
 
     Returns: Wins, ties and losses according to the judge, and metrics with their intervals.
 
@@ -61,7 +62,6 @@ def evaluate(
         },
         where="evaluate",
     )
-    shown = progress or Silent()
     asked = prompts_of(prompts)
     name, comparing = judge_of(judge)
     samplers = [sampler_of(baseline, where="baseline"), sampler_of(model, where="model")]
@@ -72,7 +72,7 @@ def evaluate(
     for sampler in samplers:
         for prompt in asked:
             sampler.check_prompt(prompt, decoding, where="evaluate")
-    with answer_log(journal) as log:
+    with answer_log(journal) as log, followed(progress) as shown:
         engine = CallEngine(log, should_stop=lambda: shown.stopping)
         answered = answer_both(asked, samplers, decoding, settings, engine, shown)
         result = according_to(comparing, name, answered, engine, settings)

@@ -4,10 +4,10 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from prefine.api.components import component_of
-from prefine.config.sections import Component
+from prefine.api.frames import Records, has_splits, rows_of
 from prefine.data import entries
 from prefine.data.import_report import ImportReport
 from prefine.data.layouts.protocol import SourceRow
@@ -15,17 +15,26 @@ from prefine.data.sources import read, shaped
 from prefine.errors import ConfigError, DataError
 from prefine.records import Completion, PreferencePair, Prompt
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
 PromptLike: TypeAlias = str | Sequence[Mapping[str, Any]] | Mapping[str, Any] | Prompt
 """A text, messages, a row with a prompt, or a `Prompt`."""
-Source: TypeAlias = str | Path | Mapping[str, Any] | Iterable[Mapping[str, Any]]
-"""A path or pattern, a source as in YAML, or rows: dicts, a `datasets.Dataset`."""
+Source: TypeAlias = "str | Path | Mapping[str, Any] | Iterable[Mapping[str, Any]] | DataFrame"
+"""A path or pattern, `hub:org/name`, a source as in YAML, or rows: a DataFrame, a
+`datasets.Dataset`, a list of dicts.
+"""
+
+PairsLike: TypeAlias = "Source | Iterable[PreferencePair]"
+"""`PreferencePair`s, or what `read_pairs` reads."""
 
 
-def read_prompts(source: Source, *, strict: bool = False) -> list[Prompt]:
+def read_prompts(source: Source, *, strict: bool = False) -> Records[Prompt]:
     """Read the prompts of a source; other columns become metadata.
 
     Args:
-        source: A path, a mapping as in YAML, or rows.
+        source: A path, `hub:org/name`, a mapping as in YAML, or rows: a DataFrame, a
+            `datasets.Dataset`, a list of dicts.
         strict: Refuse what would be set aside with a warning: repeated and empty prompts.
 
     Raises:
@@ -33,18 +42,19 @@ def read_prompts(source: Source, *, strict: bool = False) -> list[Prompt]:
         DataError: A row is malformed; the message has its place and the remedy.
     """
     report = ImportReport(strict=strict)
-    prompts = list(entries.prompts(_rows(source, "prompts"), report))
+    prompts = Records(entries.prompts(_rows(source, "prompts"), report))
     warn(report.notes())
     return prompts
 
 
 def read_completions(
     source: Source, *, strict: bool = False
-) -> tuple[list[Prompt], list[Completion]]:
+) -> tuple[Records[Prompt], Records[Completion]]:
     """Read the prompts of a source and all their completions, which have a `prompt_id`.
 
     Args:
-        source: A path, a mapping as in YAML, or rows.
+        source: A path, `hub:org/name`, a mapping as in YAML, or rows: a DataFrame, a
+            `datasets.Dataset`, a list of dicts.
         strict: Refuse what would be set aside with a warning.
 
     Raises:
@@ -54,16 +64,17 @@ def read_completions(
     report = ImportReport(strict=strict)
     groups = list(entries.completions(_rows(source, "completions"), report))
     warn(report.notes())
-    return [prompt for prompt, _ in groups], [
+    return Records(prompt for prompt, _ in groups), Records(
         completion for _, found in groups for completion in found
-    ]
+    )
 
 
-def read_pairs(source: Source, *, strict: bool = False) -> list[PreferencePair]:
+def read_pairs(source: Source, *, strict: bool = False) -> Records[PreferencePair]:
     """Read the preference pairs of a source.
 
     Args:
-        source: A path, a mapping as in YAML, or rows.
+        source: A path, `hub:org/name`, a mapping as in YAML, or rows: a DataFrame, a
+            `datasets.Dataset`, a list of dicts.
         strict: Refuse what would be set aside with a warning: repeated, empty and identical
             answers, ties.
 
@@ -72,17 +83,23 @@ def read_pairs(source: Source, *, strict: bool = False) -> list[PreferencePair]:
         DataError: A row is malformed.
     """
     report = ImportReport(strict=strict)
-    pairs = list(entries.pairs(_rows(source, "pairs"), report))
+    pairs = Records(entries.pairs(_rows(source, "pairs"), report))
     warn(report.notes())
     return pairs
 
 
 def _rows(source: Source, where: str) -> Iterator[SourceRow]:
-    if isinstance(source, str | Path):
-        return read(Component.model_validate({"name": "file", "path": str(source)}), where=where)
-    if isinstance(source, Mapping):
-        return read(component_of(source, where=where), where=where)
-    return shaped(SourceRow(f"row {number}", dict(row)) for number, row in enumerate(source))
+    if isinstance(source, str | Path) or (
+        isinstance(source, Mapping) and "name" in source and not has_splits(source)
+    ):
+        return read(component_of("source", source, where=where), where=where)
+    if isinstance(source, Mapping) and not has_splits(source):
+        raise ConfigError(
+            f"{where}: expected a path, a list of rows or a source with a name; put one row in "
+            "brackets"
+        )
+    rows = rows_of(source, what=where)
+    return shaped(SourceRow(f"row {number}", dict(row)) for number, row in enumerate(rows))
 
 
 def prompts_of(prompts: Iterable[PromptLike]) -> list[Prompt]:
@@ -98,7 +115,7 @@ def prompts_of(prompts: Iterable[PromptLike]) -> list[Prompt]:
         )
     found: dict[str, Prompt] = {}
     repeated = 0
-    for number, value in enumerate(prompts):
+    for number, value in enumerate(rows_of(prompts, what="prompts")):
         prompt = _prompt_of(value, f"prompt {number}")
         repeated += prompt.id in found
         found.setdefault(prompt.id, prompt)
@@ -115,9 +132,12 @@ def _prompt_of(value: PromptLike, where: str) -> Prompt:
     return prompt
 
 
-def pairs_of(pairs: Iterable[PreferencePair | Mapping[str, Any]]) -> Iterator[PreferencePair]:
-    """Pairs as they are, or from rows of a known layout; repeated ones count once."""
-    items = iter(pairs)
+def pairs_of(pairs: PairsLike) -> Iterator[PreferencePair]:
+    """Pairs as they are, or from a source of a known layout; repeated ones count once."""
+    if isinstance(pairs, str | Path | Mapping) and not has_splits(pairs):
+        yield from read_pairs(pairs)
+        return
+    items: Iterator[Any] = rows_of(pairs, what="pairs")
     first = next(items, None)
     if first is None:
         return

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from prefine.api.components import Named, component_of
+from prefine.api.progress import followed
 from prefine.config.components import TABLES, lookup
 from prefine.config.sections import Component
 from prefine.errors import ConfigError, Interrupted
@@ -30,7 +31,7 @@ from prefine.simulator import (
 )
 from prefine.simulator.gaps import GAPS
 from prefine.simulator.worlds import Chunk
-from prefine.stages.stage_run import Progress, Silent
+from prefine.stages.stage_run import Progress
 
 _WHERE = "strategies"
 _POLL_S = 0.2  # the longest that the work goes on after an interrupt
@@ -64,7 +65,7 @@ def simulate(
     max_calls: float | None = None,
     max_cost: float | None = None,
     processes: int = 1,
-    progress: Progress | None = None,
+    progress: Progress | bool = True,
 ) -> Simulation:
     """Play strategies on the same simulated prompts: cost and result of each, and which to choose.
 
@@ -72,8 +73,8 @@ def simulate(
         completions: M, completions per prompt; 2 to 128.
         judge: The judge to simulate, a `JudgeModel`; None takes accuracy .75 and a slot bias of
             half its noise.
-        strategies: Names, or mappings of a name and options as in YAML; None takes all that the
-            registry has, in the orders and limits that make sense.
+        strategies: Names, mappings of a name and options as in YAML, or functions; None takes all
+            that the registry has, in the orders and limits that make sense.
         worlds: Simulated prompts, 2 to 1,000,000.
         seed: Of the worlds. The same seed gives the same numbers, whatever the number of processes.
         prices: Of a duel and of a rating, as `Prices`; None counts both as 1.
@@ -81,7 +82,7 @@ def simulate(
         max_cost: Advise within such a cost per prompt, on average.
         processes: Above 1, so many processes share the work. As always with processes, a script
             that asks for them needs the guard `if __name__ == "__main__":`.
-        progress: Where to say how far it is.
+        progress: False shows no progress; an object receives it instead.
 
     Raises:
         ConfigError: A setting is not allowed; a strategy is unknown, an option of it is wrong, it
@@ -97,7 +98,7 @@ def simulate(
             raise ConfigError(
                 f"{name}: expected a prefine.{kind.__name__}, got a {type(given).__name__}"
             )
-    model, progress = judge or JudgeModel(), progress or Silent()
+    model = judge or JudgeModel()
     if isinstance(strategies, str | Mapping):
         raise ConfigError(
             f"{_WHERE}: expected a list of strategies, got {strategies!r}; put it in brackets"
@@ -116,12 +117,15 @@ def simulate(
         raise ConfigError(f"{_WHERE}: there is none that can rank {completions} completions: {why}")
     chunks = list(chunks_of(model, completions, worlds, seed))
     parts: list[list[SimulatedGames]] = []
-    progress.start("simulate", worlds, "worlds")
-    with closing(_play_all(contestants, chunks, processes, progress)) as games:
+    with (
+        followed(progress) as shown,
+        closing(_play_all(contestants, chunks, processes, shown)) as games,
+    ):
+        shown.start("simulate", worlds, "worlds")
         for part in games:
             parts.append(part)
-            progress.advance(len(part[0].calls))
-            _heed_interrupt(progress)
+            shown.advance(len(part[0].calls))
+            _heed_interrupt(shown)
     played = [joined(same) for same in zip(*parts, strict=True)]
     rows, advice = summarise(
         contestants, played, prices or Prices(), max_calls=max_calls, max_cost=max_cost
@@ -155,7 +159,9 @@ def contestant_of(strategy: Named | Component, judge: JudgeModel, completions: i
         ConfigError: It is unknown, an option is wrong, or it cannot play so many completions.
     """
     component = (
-        strategy if isinstance(strategy, Component) else component_of(strategy, where=_WHERE)
+        strategy
+        if isinstance(strategy, Component)
+        else component_of("strategy", strategy, where=_WHERE)
     )
     where = place(component.name)
     function = lookup("strategy", component.name, where=where)

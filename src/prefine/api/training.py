@@ -1,13 +1,18 @@
 """From preference pairs to a trained model; the same code that the stage calls."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from prefine.api.components import Model, model_component, validated
-from prefine.api.reading import pairs_of
-from prefine.config.sections import Component, RunConfig, TrainConfig
+from prefine.api.frames import Records
+from prefine.api.progress import followed
+from prefine.api.reading import PairsLike, pairs_of
+from prefine.config.given import is_given
+from prefine.config.sections import Component, RunConfig, TrainConfig, components
+from prefine.errors import DataError
 from prefine.records import PreferencePair
 from prefine.run.config_changes import with_begun_defaults
 from prefine.run.folder import RunFolder
@@ -15,7 +20,8 @@ from prefine.run.manifests import begun_config
 from prefine.stages.inputs import readable_by_loss, with_loss_inputs
 from prefine.stages.pair import held_out as held_out_prompts
 from prefine.stages.pair import write_pairs
-from prefine.stages.stage_run import Progress, Silent
+from prefine.stages.pipeline import run_stage
+from prefine.stages.stage_run import Progress
 from prefine.stages.template_date import with_first_day
 
 if TYPE_CHECKING:
@@ -29,19 +35,25 @@ class Trained(NamedTuple):
     """
 
     path: Path
-    steps: "tuple[StepRow, ...]"
+    steps: "Records[StepRow]"
     final: "FinalFigures"
-    evaluations: "tuple[EvaluationRow, ...]" = ()
+    evaluations: "Records[EvaluationRow]" = Records()
+
+    def __repr__(self) -> str:
+        return (
+            f"Trained(path={str(self.path)!r}, {len(self.steps):,} steps, "
+            f"{len(self.evaluations)} evaluations: {self.final.headline})"
+        )
 
 
 def train(
     policy: Model,
-    pairs: Iterable[PreferencePair | Mapping[str, Any]],
+    pairs: PairsLike,
     *,
     output_dir: str | Path,
     settings: TrainConfig | Mapping[str, Any] | None = None,
-    held_out: "Iterable[PreferencePair | Mapping[str, Any]] | Literal['auto']" = "auto",
-    progress: Progress | None = None,
+    held_out: "PairsLike | Literal['auto']" = "auto",
+    progress: Progress | bool = True,
 ) -> Trained:
     """Train a model on preference pairs.
 
@@ -49,16 +61,16 @@ def train(
 
     Args:
         policy: A hub id or folder, or a backend with weights as in YAML.
-        pairs: From `make_pairs` or `read_pairs`, or rows of a known layout such as a
-            `datasets.Dataset`.
+        pairs: From `make_pairs`, or what `read_pairs` reads: a path, a DataFrame, a
+            `datasets.Dataset`, a list of dicts.
         output_dir: Becomes a run folder: pairs, log, checkpoints, and the model in `model/`.
         settings: The section `train` of a configuration: loss, regularizer, adapter, learning_rate,
-            ….
+            …. A loss is a name, a mapping or a function of yours.
         held_out: Pairs of other prompts, as `pairs`, on which the fall of chosen answers and the
             accuracy are measured before and after training, and every `evaluate_every` steps.
             "auto" takes the pairs of 5 % of the prompts out of `pairs`, at least 32 and at most
             256 prompts; of fewer than 320 prompts, none.
-        progress: Receives how far it is.
+        progress: False shows no progress; an object receives it instead.
 
     Raises:
         ConfigError: A setting is wrong, or the folder holds the run of another configuration.
@@ -68,8 +80,6 @@ def train(
         NumericsError: A loss or gradient is not finite.
         Interrupted: The user asked to stop; a checkpoint was saved.
     """
-    from prefine.stages import train as stage
-
     config = RunConfig(
         run_dir=Path(output_dir),
         policy=model_component(policy, where="policy"),
@@ -78,13 +88,22 @@ def train(
     )
     config = with_first_day(with_begun_defaults(config, begun_config(config.run_dir)))
 
-    def read(some: Iterable[PreferencePair | Mapping[str, Any]]) -> Iterator[PreferencePair]:
+    for name in _given(config):
+        warnings.warn(
+            f"{name} is no function that can be imported: only a call that gives it again can "
+            "resume this run. In a module of its own every process finds it",
+            stacklevel=2,
+        )
+
+    def read(some: PairsLike) -> Iterator[PreferencePair]:
         return with_loss_inputs(readable_by_loss(pairs_of(some), config.train), config.train)
 
     with RunFolder(config.run_dir) as folder:
         folder.adopt_config(config.resolved())
         if held_out == "auto":
             found = list(read(pairs))
+            if not found:
+                raise DataError("pairs: there are none to train on")
             apart = held_out_prompts((pair.prompt.id for pair in found), config.pair)
             write_pairs(
                 folder,
@@ -93,8 +112,15 @@ def train(
             )
         else:
             write_pairs(folder, read(pairs), read(held_out))
-        stage.run(config, folder, progress or Silent())
+        with followed(progress) as shown:
+            run_stage("train", config, folder, shown)
         return _trained(folder.path)
+
+
+def _given(config: RunConfig) -> list[str]:
+    """Return the functions of a configuration that only this process knows."""
+    named = ((path, component.name) for path, _, component in components(config))
+    return [f"{path} {name!r}" for path, name in named if is_given(name)]
 
 
 def _trained(folder: Path) -> Trained:
@@ -105,9 +131,9 @@ def _trained(folder: Path) -> Trained:
     final = json.loads((folder / FINAL_NAME).read_text(encoding="utf-8"))["final"]
     return Trained(
         folder / "model",
-        tuple(map(StepRow.model_validate_json, _lines(folder / LOG_NAME))),
+        Records(map(StepRow.model_validate_json, _lines(folder / LOG_NAME))),
         FinalFigures.model_validate(final),
-        tuple(map(EvaluationRow.model_validate_json, _lines(folder / EVALUATION_LOG_NAME))),
+        Records(map(EvaluationRow.model_validate_json, _lines(folder / EVALUATION_LOG_NAME))),
     )
 
 

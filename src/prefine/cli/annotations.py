@@ -13,6 +13,7 @@ from prefine.errors import ConfigError
 from prefine.records import MetricValue
 from prefine.suites.alpaca_eval.figures import Extras
 from prefine.suites.annotations import FileFigures, annotation_figures
+from prefine.suites.figures import Figures
 
 WIDTH, NARROWEST = 120, 80
 """Columns of the tables: as many as a terminal has, within these."""
@@ -61,13 +62,16 @@ def as_json(found: Sequence[FileFigures]) -> str:
 
 
 def as_text(found: Sequence[FileFigures], *, columns: int = WIDTH) -> str:
-    """A table for people, one for each model or judge, with its notes below."""
+    """Tables for people: of all models or judges, best first, then one of each with its notes."""
     written = io.StringIO()
     console = Console(
         file=written, width=max(NARROWEST, min(WIDTH, columns)), highlight=False, markup=False
     )
     for one in found:
-        console.print(f"{one.path}: {one.kind}")
+        console.print(f"{one.path}: {one.kind}", soft_wrap=True)
+        if len(one.parts) > 1:
+            console.print()
+            console.print(_summary(one.parts))
         for part in one.parts:
             console.print()
             console.print(part.of)
@@ -76,6 +80,36 @@ def as_text(found: Sequence[FileFigures], *, columns: int = WIDTH) -> str:
                 console.print(note)
         console.print()
     return "\n".join(line.rstrip() for line in written.getvalue().rstrip().splitlines())
+
+
+def _summary(parts: Sequence[Figures]) -> Table:
+    """Return a row for each part by the first figure that all have, controlled if there is one."""
+    values = {part.of: {metric.name: metric for metric in part.metrics} for part in parts}
+    shared = [
+        metric.name
+        for metric in parts[0].metrics
+        if all(metric.name in found for found in values.values())
+    ]
+    main = next((name for name in shared if "controlled" in name), shared[0] if shared else "")
+    names = list(dict.fromkeys([main, *shared[:1]])) if main else []
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
+    table.add_column("best first" if main else "", overflow="fold")
+    table.add_column("n", justify="right")
+    for name in names:
+        table.add_column(name, justify="right", overflow="fold")
+    best_first = sorted(values, key=lambda of: -values[of][main].value if main else 0.0)
+    for of in best_first:
+        found = [values[of][name] for name in names]
+        table.add_row(of, f"{found[0].n:,}" if found else "", *map(_with_interval, found))
+    return table
+
+
+def _with_interval(metric: MetricValue) -> str:
+    value = f"{_number(metric.value)}{f' {metric.unit}' if metric.unit else ''}"
+    if metric.interval is None:
+        return value
+    low, high = metric.interval
+    return f"{value} [{_number(low)}, {_number(high)}]"
 
 
 def _table(metrics: Sequence[MetricValue]) -> Table:

@@ -12,8 +12,10 @@ import typer
 from prefine.cli import stages, tools
 from prefine.cli.config import config_app
 from prefine.cli.ending import guarded, leave_threads
+from prefine.cli.init import init
 from prefine.cli.mock_server import mock_server
 from prefine.cli.openmp import choose_waiting
+from prefine.cli.options import without_flag_types
 from prefine.cli.processes import leave
 from prefine.cli.sweep import sweep
 from prefine.errors import Interrupted
@@ -26,6 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command()(init)
 stages.add_to(app)
 stages.evaluate_app.command("annotations")(tools.evaluate_annotations)
 app.command()(sweep)
@@ -50,7 +53,8 @@ def main() -> None:
     # A user's `my_module:my_function` is looked for where the command is run, as `python -m` does,
     # after all else.
     sys.path.append(os.getcwd())
-    code = guarded(lambda: app(standalone_mode=False))
+    command = without_flag_types(typer.main.get_command(app))
+    code = guarded(lambda: command(standalone_mode=False))
     leave(code)
     if code == Interrupted.exit_code:
         leave_threads(code)

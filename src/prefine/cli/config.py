@@ -5,26 +5,38 @@ import json
 import typer
 
 from prefine.cli.ending import visible
-from prefine.cli.options import ConfigPath, Overrides, RunDir, Strict, load_config
+from prefine.cli.options import AsJson, ConfigPath, Overrides, RunDir, Strict, load_config
 
 config_app = typer.Typer(no_args_is_help=True, help="Look at configurations.")
 
 
 @config_app.command("check")
 def check_config(
-    config: ConfigPath, set_: Overrides = None, run_dir: RunDir = None, strict: Strict = False
+    config: ConfigPath,
+    set_: Overrides = None,
+    run_dir: RunDir = None,
+    strict: Strict = False,
+    json_: AsJson = False,
 ) -> None:
     """Check a configuration: every key, component and option, and every input on disk.
 
     Sends nothing: `prefine run CONFIG --dry-run` also asks the servers whether they are there.
+    `--json` prints {"ok": true, "counts": …, "notes": […], "imports": […]}, and nothing if it is
+    not ok.
     """
     from prefine.stages.check import check
     from prefine.stages.plan import user_code
 
     loaded = load_config(config, set_, run_dir)
-    for note in check(loaded, strict=strict).notes:
+    checked = check(loaded, strict=strict)
+    imports = user_code(loaded)
+    if json_:
+        values = {"ok": True, "counts": checked.counts, "notes": checked.notes, "imports": imports}
+        typer.echo(json.dumps(values, ensure_ascii=False))
+        return
+    for note in checked.notes:
         typer.echo(visible(note))
-    for name in user_code(loaded):
+    for name in imports:
         typer.echo(f"imports your code: {visible(name)}")
     typer.echo("ok")
 
@@ -41,7 +53,7 @@ def show_config(config: ConfigPath, set_: Overrides = None, run_dir: RunDir = No
 
 @config_app.command("schema")
 def print_schema() -> None:
-    """Print the JSON schema of a configuration, for editors."""
-    from prefine.config.sections import RunConfig
+    """Print the JSON schema of a configuration, for editors: with every component's options."""
+    from prefine.config.schema import json_schema
 
-    typer.echo(json.dumps(RunConfig.model_json_schema(), indent=1))
+    typer.echo(json.dumps(json_schema(), indent=1))

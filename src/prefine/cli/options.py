@@ -1,14 +1,16 @@
 """Arguments and options that several commands share."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-from typer import Argument, Option
+from typer import Argument, Context, Option
 
 if TYPE_CHECKING:
     from prefine.config.sections import RunConfig
 
-ConfigPath = Annotated[Path, Argument(metavar="CONFIG", help="A YAML configuration.")]
+ConfigPath = Annotated[
+    Path, Argument(metavar="CONFIG", help="A YAML configuration; or a run folder, for its own.")
+]
 Overrides = Annotated[
     list[str] | None,
     Option("--set", metavar="KEY=VALUE", help="Override a setting, e.g. train.loss.beta=0.05."),
@@ -27,11 +29,35 @@ Strict = Annotated[
 def load_config(path: Path, overrides: list[str] | None, run_dir: str | None) -> "RunConfig":
     """Read and check a configuration, with the command line's own settings.
 
-    A run that was begun under earlier defaults goes on with them.
+    A run that was begun under earlier defaults goes on with them. A run folder stands for the
+    configuration that it was begun with.
     """
-    from prefine.config.yaml import load
+    from prefine.config.yaml import load, with_overrides
+    from prefine.errors import ConfigError
     from prefine.run.config_changes import with_begun_defaults
-    from prefine.run.manifests import begun_config
+    from prefine.run.manifests import begun_config, read_config
 
-    config = load(path, overrides=overrides or (), run_dir=run_dir)
+    if path.is_dir():
+        try:
+            values = {**read_config(path), "run_dir": str(path)}
+        except (ConfigError, FileNotFoundError) as error:
+            raise ConfigError(
+                f"{path.absolute()}: a folder, and no run folder; give a YAML file, or the folder "
+                "of a run"
+            ) from error
+        config = with_overrides(values, overrides or (), run_dir, where=str(path / "config.json"))
+    else:
+        config = load(path, overrides=overrides or (), run_dir=run_dir)
     return with_begun_defaults(config, begun_config(config.run_dir))
+
+
+def without_flag_types(command: Any) -> Any:
+    """Return a command whose flags are shown without a type: `<bool>` reads as a value to give."""
+    names = ["-h", "--help"]
+    help_option = command.get_help_option(Context(command, help_option_names=names))
+    for option in (*command.params, help_option):
+        if getattr(option, "is_flag", False):
+            option.metavar = ""
+    for inner in getattr(command, "commands", {}).values():
+        without_flag_types(inner)
+    return command

@@ -94,10 +94,10 @@ def leave(code: int) -> None:
 
 
 def _follow(config: "RunConfig") -> None:
-    from prefine.cli.progress import RichProgress
+    from prefine.api.progress import ShownProgress
     from prefine.stages.train import follow
 
-    with RichProgress(quiet=True) as progress:
+    with ShownProgress(quiet=True) as progress:
         follow(config, progress)
 
 

@@ -13,8 +13,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from prefine.api.progress import ShownProgress
 from prefine.api.simulating import Simulation, contestant_of, place, simulate
-from prefine.cli.progress import RichProgress
 from prefine.config.components import TABLES
 from prefine.config.yaml import parse_yaml
 from prefine.errors import ConfigError
@@ -71,7 +71,7 @@ def run(options: Mapping[str, Any]) -> Simulation:
     strategies = [named(text) for text in options["strategy"] or ()]
     for strategy in strategies:
         _check_strategy(strategy, judge, options["completions"])
-    with RichProgress() as progress:
+    with ShownProgress() as progress:
         return simulate(
             options["completions"],
             judge=judge,

@@ -47,10 +47,15 @@ class StageOrCommand(TyperGroup):
     """A stage that is a group of commands, too: arguments that name no command are the stage's."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put the stage's name before arguments that neither name a command nor ask for help."""
-        if not args or args[0] not in (*self.commands, *ctx.help_option_names):
+        """Put the stage's name before arguments that name no command."""
+        if not args or args[0] not in self.commands:
             args = ["stage", *args]
         return super().parse_args(ctx, args)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the command; the stage's own has no name, as it is called without."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return "" if name == "stage" else name, command, rest
 
 
 evaluate_app = typer.Typer(cls=StageOrCommand, subcommand_metavar="CONFIG | annotations FILE...")
@@ -63,15 +68,12 @@ def add_to(app: typer.Typer) -> None:
     for stage, text in _HELP.items():
         if stage != "evaluate":
             app.command(stage, help=text)(_stage_command(stage))
-    text = _HELP["evaluate"]
-    evaluate_app.command("stage", hidden=True, help=text)(_stage_command("evaluate"))
-    app.add_typer(
-        evaluate_app,
-        name="evaluate",
-        help=f"{text} Or print the metrics of public annotation files. "
-        "`prefine evaluate stage -h` has the stage's options.",
-        short_help=f"{text} Or measure public files.",
+    text = f"{_HELP['evaluate']} Or measure public files."
+    more = "`prefine evaluate annotations FILE...` prints the metrics of public annotation files."
+    evaluate_app.command("stage", hidden=True, help=f"{_HELP['evaluate']} {more}")(
+        _stage_command("evaluate")
     )
+    app.add_typer(evaluate_app, name="evaluate", help=text)
 
 
 def run(
@@ -96,7 +98,7 @@ def run(
         raise ConfigError("--offline: is for --dry-run; a run asks its servers")
     loaded = load_config(config, set_, run_dir)
     if dry_run:
-        _print_plan(loaded, strict=strict, offline=offline)
+        _print_plan(loaded, strict=strict, offline=offline, as_json=json_)
     else:
         _run_all(loaded, json_, strict=strict)
 
@@ -144,7 +146,7 @@ def _run_one(
     *,
     strict: bool = False,
 ) -> None:
-    from prefine.cli.progress import RichProgress
+    from prefine.api.progress import ShownProgress
     from prefine.run.config_changes import STAGE_SECTIONS
     from prefine.run.folder import RunFolder
     from prefine.stages.check import check
@@ -156,7 +158,7 @@ def _run_one(
             check(loaded, strict=True, through=stage)
         with RunFolder(loaded.run_dir) as folder:
             folder.adopt_config(loaded.resolved())
-            with RichProgress() as progress:
+            with ShownProgress() as progress:
                 manifest = run_stage(stage, loaded, folder, progress)
         _print_manifests([manifest], as_json)
 
@@ -175,7 +177,7 @@ def _run_one(
 def _run_all(
     config: "RunConfig", as_json: bool, *, strict: bool = False, demo: bool = False
 ) -> None:
-    from prefine.cli.progress import RichProgress
+    from prefine.api.progress import ShownProgress
     from prefine.run.folder import RunFolder
     from prefine.stages.check import check
     from prefine.stages.pipeline import is_needed, lines_of, result_of, run_stage, stages_of
@@ -188,7 +190,7 @@ def _run_all(
         complain(note)
     with RunFolder(config.run_dir) as folder:
         folder.adopt_config(config.resolved())
-        with RichProgress() as progress:
+        with ShownProgress() as progress:
             manifests = [
                 run_stage(stage, config, folder, progress)
                 for stage in stages_of(config)
@@ -209,10 +211,16 @@ def _run_all(
     typer.echo(f"\nreport: {result.report}")
 
 
-def _print_plan(config: "RunConfig", *, strict: bool, offline: bool) -> None:
+def _print_plan(config: "RunConfig", *, strict: bool, offline: bool, as_json: bool) -> None:
     from prefine.stages.plan import plan
 
     made = plan(config, strict=strict, offline=offline)
+    if as_json:
+        amounts = {name: amount.replace(",", "") for name, amount in made.lines}
+        numbers = {name: int(a) if a.isdecimal() else a for name, a in amounts.items()}
+        values = {"folder": str(config.run_dir), **made._asdict(), "lines": numbers}
+        typer.echo(json.dumps(values, ensure_ascii=False))
+        return
     width = max(len(name) for name, _ in made.lines)
     typer.echo(f"stages: {' → '.join(made.stages)}")
     typer.echo(f"folder: {config.run_dir}")

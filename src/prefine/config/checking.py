@@ -1,7 +1,7 @@
 """Values of a configuration against pydantic models, and what is said of those that do not fit."""
 
 import reprlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
@@ -19,6 +19,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from prefine.config.foreign_keys import HERE
 from prefine.errors import ConfigError
 from prefine.schedules import Schedule
 
@@ -57,13 +58,15 @@ def describe(error: ValidationError, where: str, model: type[BaseModel]) -> str:
         ]
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
-            message = f"unknown key; {suggest(path[-1], _fields(model, path[:-1]))}"
+            message = f"unknown key; {_instead(path, model)}"
         elif (
             problem["type"] not in ("value_error", "missing")
             and _is_schedule(problem["input"])
             and "(schedule)" not in problem["loc"]
         ):
             message = "has no schedule; only losses and regularizers have, for any numbers"
+        elif problem["type"] == "missing" and path[-1] == "name":
+            message = "missing; a component is a name, or {name: ...} with options"
         elif problem["type"] == "model_type":
             message = "expected a section: keys with values, such as {name: ...}"
         # A whole section would not help as the value.
@@ -83,6 +86,27 @@ _SHORT.maxlevel = 2
 def shown(value: Any) -> str:
     """Return a value for a message, shortened."""
     return _SHORT.repr(value)
+
+
+def _instead(path: list[str], model: type[BaseModel]) -> str:
+    """Return what to write instead of an unknown key."""
+    key, known = path[-1], _fields(model, path[:-1])
+    if key in HERE:
+        return f"here it is {HERE[key]}"
+    near = get_close_matches(key, list(known), n=1, cutoff=0.8)
+    if not near and (places := list(_places(key, model))):
+        return f"here it is {' or '.join(places)}"
+    return suggest(key, known)
+
+
+def _places(key: str, model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Yield the paths at which sections have a key."""
+    for name, field in model.model_fields.items():
+        if name == key and prefix:
+            yield prefix + name
+        inner = _model_in(field.annotation)
+        if inner is not None and inner.model_config.get("extra") != "allow":
+            yield from _places(key, inner, f"{prefix}{name}.")
 
 
 def _fields(model: type[BaseModel], path: list[str]) -> Iterable[str]:

@@ -7,6 +7,7 @@ line to its table, or name your own as `module:attribute`.
 
 import importlib
 import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +16,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from pydantic import BaseModel, ConfigDict, create_model
 
 from prefine.config.checking import checked, shown, strict, suggest
+from prefine.config.foreign_keys import HERE
+from prefine.config.given import given_callable, given_name, is_given, is_importable
 from prefine.errors import ConfigError
 from prefine.schedules import Schedule
 
@@ -171,12 +174,76 @@ VLLM = (
 )
 
 
+_IMPORTABLE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+INSIDE: dict[Kind, tuple[str, Kind]] = {
+    "judge": ("model", "backend"),
+    "loss": ("losses", "loss"),
+    "regularizer": ("losses", "loss"),
+}
+"""Of some kinds, the option that is itself a component, or a list of them, and its kind."""
+
+
+def in_full(kind: Kind, value: Any) -> Any:
+    """Return a component as a mapping of its name and options, however it was written.
+
+    A bare name is a component with its defaults; a bare path is a model folder, a hub id or a file;
+    a bare URL is a server. In Python a callable stands for itself, a `functools.partial` for a
+    callable with options. Anything else comes back as it is, for the check to refuse.
+    """
+    if isinstance(value, partial) and not value.args:
+        value = {"name": value.func, **value.keywords}
+    elif callable(value):
+        value = {"name": value}
+    elif isinstance(value, str) or hasattr(value, "__fspath__"):
+        value = _from_bare(kind, str(value))
+    if not isinstance(value, Mapping):
+        return value
+    full = dict(value)
+    if callable(full.get("name")):
+        full["name"] = name_of(kind, full["name"])
+    option, inner = INSIDE.get(kind, ("", kind))
+    if isinstance(full.get(option), list | tuple):
+        full[option] = [in_full(inner, one) for one in full[option]]
+    elif option in full:
+        full[option] = in_full(inner, full[option])
+    return full
+
+
+def name_of(kind: Kind, function: Callable[..., Any]) -> str:
+    """Return the name by which a configuration finds a callable: ours, or `module:function`.
+
+    One that cannot be imported gets a name that only a process knows to which it was given.
+    """
+    target = f"{getattr(function, '__module__', '')}:{getattr(function, '__qualname__', '')}"
+    ours = next((name for name, known in TABLES[kind].items() if known == target), None)
+    if ours is not None or (_IMPORTABLE.fullmatch(target) and is_importable(function)):
+        return ours or target
+    return given_name(function)
+
+
+def _from_bare(kind: Kind, text: str) -> dict[str, Any]:
+    hub = text.removeprefix("hub:")
+    if kind == "source" and hub != text:
+        return {"name": "hub", "path": hub}
+    if text in TABLES[kind] or _IMPORTABLE.fullmatch(text) or not text.strip():
+        return {"name": text}
+    if kind == "source":
+        return {"name": "file", "path": text}
+    if kind == "backend" and text != "vllm":
+        return (
+            {"name": "openai", "base_url": text} if "://" in text else {"name": "hf", "path": text}
+        )
+    return {"name": text}
+
+
 def lookup(kind: Kind, name: str, *, where: str) -> Any:
     """Import and return the component called `name`; `where` is its config path for messages.
 
     Raises:
         ConfigError: The name is in no table and is no importable `module:attribute`.
     """
+    if is_given(name):
+        return given_callable(name, where=where)
     target = TABLES[kind].get(name, name)
     module_name, colon, attribute = target.partition(":")
     if not colon:
@@ -265,6 +332,8 @@ def bind(
             hint = "it has no options"
             if model.model_fields:
                 hint = suggest(option, model.model_fields)
+            if kind in ("loss", "regularizer") and HERE.get(option, "").startswith("train."):
+                hint = f"here it is {HERE[option]}"
             if kind == "selector" and option in SHARED_BY_SELECTORS:
                 hint = f"all selectors share it: set {SHARED_BY_SELECTORS[option]} instead"
             raise ConfigError(f"{where}.{option}: unknown option of {kind} {name!r}; {hint}")
@@ -295,6 +364,7 @@ def _with_nested(value: Any, hint: Any, where: str) -> Any:
     metadata = getattr(hint, "__metadata__", ())
     nested = next((mark for mark in metadata if isinstance(mark, Nested)), None)
     if nested is not None:
+        value = in_full(nested.kind, value)
         if isinstance(value, Mapping) and isinstance(value.get("name"), str):
             options = {key: option for key, option in value.items() if key != "name"}
             return bind(nested.kind, value["name"], options, where=where)

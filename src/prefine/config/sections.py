@@ -1,9 +1,9 @@
 """The configuration: one strict model per stage, which names components without importing them."""
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar, get_args
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -21,7 +21,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from prefine.config.checking import or_schedule
-from prefine.config.components import Kind, Nested, bind, lookup
+from prefine.config.components import INSIDE, Kind, Nested, bind, in_full, lookup
 from prefine.config.marks import FREE, LATER, TRANSPORT, MayGrow, Was
 from prefine.reasoning import ReasoningInText
 from prefine.schedules import Schedule
@@ -55,6 +55,19 @@ class Section(BaseModel):
     """Base of all sections: frozen and strict; unknown keys are errors, "8" is no number."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _components_in_full(cls, values: Any) -> Any:
+        """Write every component as a mapping; one without a name is the default one."""
+        if not isinstance(values, Mapping):
+            return values
+        full = dict(values)
+        for name in full.keys() & cls.model_fields.keys():
+            field = cls.model_fields[name]
+            for mark in marks_of(field, Nested):
+                full[name] = _in_full(full[name], mark.kind, field)
+        return full
 
 
 class Component(BaseModel):
@@ -98,6 +111,28 @@ class Component(BaseModel):
     @cached_property
     def _made(self) -> dict[Hashable, Any]:
         return {}
+
+
+def _in_full(value: Any, kind: Kind, field: FieldInfo) -> Any:
+    if isinstance(value, str) and (words := _literals(field.annotation)):
+        # Where a word of ours may stand, another word is rather that one mistyped than a model.
+        is_model = "/" in value or in_full(kind, value)["name"] == value or Path(value).is_dir()
+        if value in words or not is_model:
+            return value
+    if isinstance(value, list | tuple):
+        return tuple(in_full(kind, one) for one in value)
+    full = in_full(kind, value)
+    if isinstance(full, Mapping) and "name" not in full and isinstance(field.default, Component):
+        return {"name": field.default.name, **full}
+    return full
+
+
+def _literals(annotation: Any) -> tuple[Any, ...]:
+    """Return the words that a field allows beside a component, such as "initial"."""
+    parts = get_args(annotation)
+    if get_origin(annotation) is Literal:
+        return parts
+    return tuple(word for part in parts for word in _literals(part))
 
 
 Backend = Annotated[Component, Nested("backend")]
@@ -203,6 +238,11 @@ class AdapterConfig(Section):
     alpha: PositiveInt = 32
     target_modules: Literal["all-linear"] | ModuleNames = "all-linear"
     save: Literal["adapter", "merged"] = "adapter"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, values: Any) -> Any:
+        return {"name": values} if isinstance(values, str) else values
 
 
 class TrackingConfig(Section):
@@ -389,9 +429,6 @@ class RunConfig(Section):
         return self.model_dump(mode="json", exclude={"run_dir"})
 
 
-_KIND_INSIDE: dict[Kind, Kind] = {"judge": "backend", "loss": "loss", "regularizer": "loss"}
-
-
 def marks_of(field: FieldInfo, kind: type[M]) -> list[M]:
     """Return the marks of one kind in a field's annotation, those of its alternatives included."""
     return [mark for mark in _metadata(field.annotation, field.metadata) if isinstance(mark, kind)]
@@ -430,14 +467,35 @@ def _with_nested(
 ) -> Iterator[tuple[str, Kind, Component]]:
     """Yield a component and those in its options: a judge's model, the losses inside a loss."""
     yield path, kind, component
-    if kind not in _KIND_INSIDE:
-        return
-    for option, value in component.options.items():
-        items = {f"{path}.{option}": value}
-        if isinstance(value, list | tuple):
-            items = {f"{path}.{option}.{index}": item for index, item in enumerate(value)}
-        for inner_path, item in items.items():
-            is_component = isinstance(item, Mapping) and isinstance(item.get("name"), str)
-            if is_component and (kind != "judge" or option == "model"):
-                inner = Component.model_validate(dict(item))
-                yield from _with_nested(inner_path, _KIND_INSIDE[kind], inner)
+    option, inner_kind = INSIDE.get(kind, ("", kind))
+    value = component.options.get(option)
+    items = {f"{path}.{option}": value}
+    if isinstance(value, list | tuple):
+        items = {f"{path}.{option}.{index}": item for index, item in enumerate(value)}
+    for inner_path, item in items.items():
+        if isinstance(item, Mapping) and isinstance(item.get("name"), str):
+            inner = Component.model_validate(dict(item))
+            yield from _with_nested(inner_path, inner_kind, inner)
+
+
+def component_at(path: Sequence[str], value: str) -> dict[str, Any] | None:
+    """Return the component that a bare word at a config path stands for; None if none does."""
+    models: list[type[Section]] = [RunConfig]
+    kind: Kind | None = None
+    for name in path:
+        field = next((m.model_fields[name] for m in models if name in m.model_fields), None)
+        if field is None:
+            inside = INSIDE.get(kind) if kind else None
+            kind = inside[1] if inside and inside[0] == name else None
+            models = []
+            continue
+        kind = next((mark.kind for mark in marks_of(field, Nested)), None)
+        models = [
+            one
+            for one in (field.annotation, *get_args(field.annotation))
+            if isinstance(one, type) and issubclass(one, Section)
+        ]
+    if kind is not None:
+        full: dict[str, Any] = in_full(kind, value)
+        return full
+    return {"name": value} if any("name" in model.model_fields for model in models) else None

@@ -10,7 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from prefine.config.checking import describe
-from prefine.config.sections import RunConfig
+from prefine.config.sections import RunConfig, component_at
 from prefine.errors import ConfigError
 from prefine.secrets import refuse_secrets
 
@@ -104,7 +104,7 @@ def load(
             f"{path}: this configuration is a sweep; run `prefine sweep {path}`, or take its "
             "section sweep out"
         )
-    return with_overrides(values, overrides=overrides, run_dir=run_dir, where=str(path))
+    return with_overrides(values, overrides, run_dir, where=str(path))
 
 
 def read_values(path: Path) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def read_values(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise ConfigError(
-            f"{path}: no such configuration file; `prefine config schema` shows what one holds"
+            f"{path.absolute()}: no such configuration file; `prefine init` writes one"
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as a UTF-8 text file: {error}") from error
@@ -130,11 +130,7 @@ def read_values(path: Path) -> dict[str, Any]:
 
 
 def with_overrides(
-    values: dict[str, Any],
-    *,
-    overrides: Sequence[str] = (),
-    run_dir: str | Path | None = None,
-    where: str,
+    values: dict[str, Any], overrides: Sequence[str], run_dir: str | Path | None, *, where: str
 ) -> RunConfig:
     """Return the configuration of plain values, which are changed, with overrides applied.
 
@@ -183,6 +179,8 @@ def _set(values: dict[str, Any], override: str) -> None:
             place[key] = parse_yaml(text, where=f"--set {path}")
         elif isinstance(place, dict) and place.get(key) is None:
             place[key] = {}
+        elif isinstance(place[key], str):
+            place[key] = component_at(keys[: number + 1], place[key]) or place[key]
         place = place[key]
 
 

@@ -6,11 +6,11 @@ averages them. `logps` are the `PairLogps`, `ListLogps` or `PointLogps` of B ite
 
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, Protocol, TypeVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, TypeVar
 
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, ones_like
 
 from prefine.config.components import Nested
 
@@ -106,7 +106,17 @@ class PromptLogps:
     ref_rejected: PerPair
 
 
-@dataclass(frozen=True)
+def _missing() -> Any:
+    """Return what stands for a value that was not given, until `__post_init__`."""
+
+
+_MAY_BE_MISSING = (
+    *("ref_chosen", "ref_rejected", "initial_chosen"),
+    *("chosen_tokens", "rejected_tokens", "chosen_tokens_in_step"),
+)
+
+
+@dataclass(frozen=True, repr=False)
 class PairLogps:
     """Summed completion log-probabilities of B pairs in nats, with the pairs' other inputs.
 
@@ -117,23 +127,54 @@ class PairLogps:
     divides by them and so does not depend on the micro-batches. `score_gap` is NaN for a pair that
     has none. `mismatched_logratio` is the mean log-ratio of another pair's two completions under
     this pair's prompt.
+
+    In a loop of your own, give what your loss reads: plain DPO needs the first four. Without
+    `initial_chosen` it is `ref_chosen`; without totals a step is these pairs; `p_chosen` and
+    `weight` are 1. What is missing otherwise raises ValueError when a loss reads it.
     """
 
     policy_chosen: PerPair
     policy_rejected: PerPair
-    ref_chosen: PerPair
-    ref_rejected: PerPair
-    initial_chosen: PerPair
-    chosen_tokens: PerPair
-    rejected_tokens: PerPair
-    p_chosen: PerPair
-    weight: PerPair
-    pairs_in_step: float
-    chosen_tokens_in_step: float
+    ref_chosen: PerPair = field(default_factory=_missing)
+    ref_rejected: PerPair = field(default_factory=_missing)
+    initial_chosen: PerPair = field(default_factory=_missing)
+    chosen_tokens: PerPair = field(default_factory=_missing)
+    rejected_tokens: PerPair = field(default_factory=_missing)
+    p_chosen: PerPair = field(default_factory=_missing)
+    weight: PerPair = field(default_factory=_missing)
+    pairs_in_step: float = field(default_factory=_missing)
+    chosen_tokens_in_step: float = field(default_factory=_missing)
     score_gap: PerPair | None = None
     mismatched_logratio: PerPair | None = None
     tokens: TokenLogps | None = None
     prompts: PromptLogps | None = None
+
+    def __post_init__(self) -> None:
+        given = vars(self)
+        for name in ("p_chosen", "weight"):
+            if given[name] is None:
+                given[name] = ones_like(self.policy_chosen)
+        if given["initial_chosen"] is None:
+            given["initial_chosen"] = given["ref_chosen"]
+        if given["pairs_in_step"] is None:
+            given["pairs_in_step"] = float(self.weight.sum())
+        if given["chosen_tokens_in_step"] is None and given["chosen_tokens"] is not None:
+            given["chosen_tokens_in_step"] = float((self.weight * self.chosen_tokens).sum())
+        for name in _MAY_BE_MISSING:
+            if given[name] is None:
+                del given[name]
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Say what is missing."""
+            # No AttributeError, which a property would turn into one of its own name.
+            if name in _MAY_BE_MISSING:
+                raise ValueError(f"these PairLogps have no {name}; give PairLogps({name}=…)")
+            raise AttributeError(f"PairLogps have no {name}")
+
+    def __repr__(self) -> str:
+        return f"PairLogps({self.policy_chosen.numel()} pairs)"
 
     @property
     def chosen_logratio(self) -> PerPair:

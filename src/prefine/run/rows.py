@@ -29,13 +29,22 @@ _OWN_COLUMN = {"token_ids", *_NOT_STORED}
 
 def completion_row(completion: Completion, prompt: Prompt) -> TableRow:
     """A completion as a row; the prompt travels with it, so that a table can be read alone."""
+    return answer_row(completion) | {"prompt": prompt.model_dump_json(exclude_none=True)}
+
+
+def answer_row(completion: Completion) -> TableRow:
+    """A completion as a row without its prompt."""
     row = completion.model_dump(mode="json", exclude=_NOT_STORED)
     row["text"] = completion.text
     row["message"] = completion.message.model_dump_json(exclude_none=True)
     row["sampling"] = _json(row["sampling"])
     row["metadata"] = _json(row["metadata"])
-    row["prompt"] = prompt.model_dump_json(exclude_none=True)
     return row
+
+
+def prompt_row(prompt: Prompt) -> TableRow:
+    """A prompt as a row; its other columns are its metadata, as our files have them."""
+    return dict(prompt.metadata) | {"prompt": _visible(prompt.messages), "id": prompt.id}
 
 
 def completion_rows(groups: Groups) -> list[TableRow]:

@@ -4,7 +4,7 @@ import importlib
 from collections.abc import Mapping
 
 from prefine.config.sections import RunConfig
-from prefine.errors import BackendError, ConfigError, DataError, LimitError
+from prefine.errors import ConfigError, Interrupted
 from prefine.records import Manifest, MetricValue, Record
 from prefine.report.data import ConstraintScore, HeadToHead
 from prefine.report.outcome import (
@@ -66,9 +66,10 @@ def run_stage(stage: str, config: RunConfig, folder: RunFolder, progress: Progre
     new, answers = stage not in folder.manifests(), folder.answers()
     try:
         manifest: Manifest = module.run(config, folder, progress)
-    except (ConfigError, DataError, BackendError, LimitError):
-        # A wrong name that is found at the first call must not freeze the configuration that holds
-        # it.
+    except Interrupted:
+        raise
+    except Exception:
+        # What is found at the first call or step must not freeze the configuration at fault.
         if new and folder.answers() == answers and not any((folder / "checkpoints").glob("step-*")):
             folder.forget(stage)
         raise

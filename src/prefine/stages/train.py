@@ -115,7 +115,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
         if shown == 0 and row.step > 1:
             progress.say(f"training goes on after step {row.step - 1}")
         # A resumed training begins where it was.
-        progress.advance(row.step - shown, row.headline)
+        progress.advance(row.step - shown, f"loss {row.loss:.3f}, {row.headline}")
         shown = row.step
 
     def on_evaluation(row: LoggedRow) -> None:

@@ -49,9 +49,7 @@ def read_trials(path: Path, overrides: Sequence[str], run_dir: str | None) -> Sw
     """
     values = read_values(path)
     config = read_sweep(values, where=str(path))
-    base = with_overrides(
-        copy.deepcopy(values), overrides=overrides, run_dir=run_dir, where=str(path)
-    )
+    base = with_overrides(copy.deepcopy(values), overrides, run_dir, where=str(path))
     names = _names(config.settings)
     trials = []
     for index, (setting, name) in enumerate(zip(config.settings, names, strict=True)):
@@ -67,11 +65,11 @@ def read_trials(path: Path, overrides: Sequence[str], run_dir: str | None) -> Sw
                     seed,
                     with_overrides(
                         copy.deepcopy(values),
-                        overrides=[
+                        [
                             *overrides,
                             *(f"{key}={json.dumps(value)}" for key, value in made.items()),
                         ],
-                        run_dir=base.run_dir / trial,
+                        base.run_dir / trial,
                         where=f"{path}: {trial}",
                     ),
                 )

@@ -32,6 +32,11 @@ class LoggedRow(Protocol):
         ...
 
     @property
+    def loss(self) -> float:
+        """Mean of the objective over the items."""
+        ...
+
+    @property
     def headline(self) -> str:
         """The row in a few words."""
         ...
