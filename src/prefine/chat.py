@@ -164,6 +164,14 @@ def check_template(tokenizer: Tokenizer) -> None:
         whole = _rendered(tokenizer, probe, answer, tokenize=False)
     except TemplateRefusal:
         return  # `stop_token_id` says what is wrong with it
+    # What the template writes behind an opened turn, such as Qwen 3's empty reasoning, is the
+    # beginning of its own answers.
+    question = [message.chat() for message in probe.messages]
+    if (
+        tokenizer.apply_chat_template(question, tokenize=False, add_generation_prompt=False)
+        != asked
+    ):
+        return
     header, found, _ = whole.removeprefix(asked).partition(_PROBE_ANSWER)
     if whole.startswith(asked) and found and header.strip():
         raise ConfigError(

@@ -18,7 +18,7 @@ from prefine.training.objective.gradient import StepTerms, accumulate_gradients
 from prefine.training.objective.item_table import ItemTable
 from prefine.training.objective.objective import Objective
 from prefine.training.reference.scoring import score_completions
-from prefine.training.relations.choose import RELATIONS
+from prefine.training.relations.choose import named_relation
 
 BETA, Z0, WEIGHTS = 0.3, 0.4, (1.2, 0.7)
 COUNT = 7
@@ -107,7 +107,7 @@ def engine(
         "initial": score_completions(Forward(tiny.model(seed=1)), case.items),
         "reference": score_completions(Forward(tiny.model(seed=2)), case.items),
     }
-    table = ItemTable.of(RELATIONS[case.reads], case.items, references)
+    table = ItemTable.of(named_relation(case.reads), case.items, references)
     forward = Forward(model, shared=shared, tokens=tokens)
     batches = forward.cut(case.items, range(COUNT))
     terms = accumulate_gradients(

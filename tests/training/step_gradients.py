@@ -29,8 +29,8 @@ from prefine.losses import (
 )
 from prefine.losses.facts import needs_of
 from prefine.losses.protocol import LossFunction, PairLogps, PromptLogps, TokenLogps, declare
-from prefine.losses.regularizers import budget, nll, step_budget
 from prefine.losses.token_diff import difference_marks
+from prefine.regularizers import budget, nll, step_budget
 from prefine.schedules import Schedule
 from prefine.training.cross_prompt import cross_prompt_items
 from prefine.training.forward.passes import Forward
@@ -39,7 +39,7 @@ from prefine.training.objective.gradient import StepTerms, accumulate_gradients
 from prefine.training.objective.item_table import ItemTable
 from prefine.training.objective.objective import HyperparameterController
 from prefine.training.reference.scoring import score_completions, score_tokens
-from prefine.training.relations.choose import RELATIONS
+from prefine.training.relations.choose import named_relation
 from prefine.training.relations.pairs import CHOSEN, REJECTED, TokenizedPair
 
 
@@ -179,7 +179,7 @@ def table(case: Case | None = None) -> ItemTable:
     tokens = score_tokens(Forward(reference, score_prompts=case.reads_prompts), case.examples)
     initial = score_completions(Forward(tiny.model(seed=1)), case.examples)
     return ItemTable.of(
-        RELATIONS["joint"],
+        named_relation("joint"),
         case.examples,
         {"initial": initial, "reference": tokens.logps()},
         cross_ref=(away[CHOSEN] + away[REJECTED]) / 2,

@@ -13,7 +13,7 @@ import torch
 from prefine.config.components import bind
 from prefine.errors import Interrupted, NumericsError
 from prefine.losses import dpo
-from prefine.losses.regularizers import budget
+from prefine.regularizers import budget
 from prefine.training.forward.passes import Forward
 from prefine.training.forward.token_values import ItemTokens
 from prefine.training.loop import train
@@ -22,7 +22,7 @@ from prefine.training.reference import cache
 from prefine.training.reference.cache import ReferenceCache, weights_fingerprint
 from prefine.training.reference.prepare import check_start
 from prefine.training.reference.scoring import score_completions, score_tokens
-from prefine.training.relations.choose import RELATIONS
+from prefine.training.relations.choose import named_relation
 from prefine.training.relations.pairs import TokenizedPair
 
 EXAMPLES = tiny.examples()
@@ -205,7 +205,7 @@ def test_a_sweep_runs_the_pass_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_a_margin_at_the_start_is_refused_with_its_pair() -> None:
     pairs = [TokenizedPair(name, (1,), (2,) * 5, (3,) * 5) for name in "ab"]
-    table = ItemTable.of(RELATIONS["pairs"], pairs, {"initial": torch.zeros(4)})
+    table = ItemTable.of(named_relation("pairs"), pairs, {"initial": torch.zeros(4)})
     check_start(table, torch.tensor([1e-5, 2e-5, -1e-5, 0.0]), ["a", "b"])
     check_start(table, torch.tensor([0.1, 0.1, 0.0, 0.0]), ["a", "b"])
     for wrong in (0.1, -0.1, float("nan")):

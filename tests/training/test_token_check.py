@@ -9,7 +9,7 @@ from prefine import chat
 from prefine.errors import ConfigError, DataError
 from prefine.records import Completion, Message, PreferencePair, Prompt
 from prefine.training.items import TextReader, make_items
-from prefine.training.relations.choose import RELATIONS
+from prefine.training.relations.choose import named_relation
 from prefine.training.token_check import ROWS, check_tokens
 
 CHATML, MISTRAL = chat_tokenizers.chatml(), chat_tokenizers.mistral()
@@ -40,11 +40,11 @@ def _checked(*pairs: PreferencePair, tokenizer: Any = CHATML, **limits: int) -> 
     sizes = {"max_prompt_tokens": 200, "max_completion_tokens": 200} | limits
     made = make_items(
         pairs,
-        RELATIONS["pairs"],
+        named_relation("pairs"),
         TextReader(tokenizer, stop_token_id=stop, train_on_truncated=True, **sizes),
     )
     return check_tokens(
-        pairs, made.items, tokenizer, relation=RELATIONS["pairs"], stop_token_id=stop
+        pairs, made.items, tokenizer, relation=named_relation("pairs"), stop_token_id=stop
     )
 
 
@@ -163,9 +163,9 @@ def test_only_the_first_rows_are_read() -> None:
     stop = chat.stop_token_id(CHATML)
     made = make_items(
         pairs,
-        RELATIONS["pairs"],
+        named_relation("pairs"),
         TextReader(CHATML, stop_token_id=stop, max_prompt_tokens=99, max_completion_tokens=99),
     )
     rest = iter(pairs)
-    check_tokens(rest, made.items, CHATML, relation=RELATIONS["pairs"], stop_token_id=stop)
+    check_tokens(rest, made.items, CHATML, relation=named_relation("pairs"), stop_token_id=stop)
     assert len(list(rest)) == 20

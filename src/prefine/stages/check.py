@@ -15,7 +15,6 @@ from prefine.data.sources import open_source
 from prefine.models.capabilities import backend_of, check_model
 from prefine.models.protocol import Samples
 from prefine.records import Completion, Message, Prompt
-from prefine.stages.evidence import configured_metrics
 from prefine.stages.inputs import (
     conversations_of,
     read_completions,
@@ -85,7 +84,10 @@ def check(config: RunConfig, *, strict: bool = False, through: str = STAGES[-1])
         check_loss(config)
         check_installed(config.train.tracking.trackers)
         check_weights(policy, ref)
-    configured_metrics(config)
+    if config.evaluate.metrics:
+        from prefine.stages.evidence import configured_metrics
+
+        configured_metrics(config)
     check_adapter(config, policy)
     if trains:
         stop_token(policy)
@@ -135,6 +137,8 @@ def _never_asked(config: RunConfig, ranked_by: Collection[str], through: str) ->
 
 def _check_components(config: RunConfig, never_asked: Collection[str]) -> None:
     for where, kind, component in outer_components(config):
+        if kind == "selector" and config.items_entry is not None:
+            continue  # not used: `check_imported` looks at it
         if kind == "source":
             open_source(component, where=where)
         elif kind == "judge":

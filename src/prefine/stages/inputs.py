@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from prefine.chat import TemplateRefusal, check_prompt, may_be_refused
 from prefine.config.sections import ITEM_ENTRIES, Component, TrainConfig
-from prefine.data import entries, judged
+from prefine.data import entries
 from prefine.data.import_report import ImportReport, UselessRow
 from prefine.data.sources import read
 from prefine.errors import DataError
@@ -51,6 +51,8 @@ def read_lists(
     source: Component, *, report: ImportReport | None = None
 ) -> Iterator[PreferenceList]:
     """The lists of a source."""
+    from prefine.data import judged
+
     return judged.lists(read(source, where="lists"), report)
 
 
@@ -58,6 +60,8 @@ def read_labels(
     source: Component, *, report: ImportReport | None = None
 ) -> Iterator[LabelledCompletion]:
     """The labelled answers of a source."""
+    from prefine.data import judged
+
     return judged.labels(read(source, where="labels"), report)
 
 

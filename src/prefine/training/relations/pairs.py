@@ -12,7 +12,6 @@ from torch.nn.utils.rnn import pad_sequence
 
 from prefine.errors import DataError
 from prefine.losses.protocol import LossFunction, PairLogps, PromptLogps, TokenLogps
-from prefine.losses.token_diff import difference_marks
 from prefine.records import PreferencePair
 from prefine.run.rows import pair_of
 from prefine.training.items import Ids, ReadItem, Text, TextReader, first_reason
@@ -230,6 +229,9 @@ def _prompts(table: "ItemTable", extras: LossExtras) -> PromptLogps | None:
 
 def _marks(items: Sequence[Any], like: Tensor) -> list[Float[Tensor, "B longest"]]:
     """1 for scored tokens that only this side of a pair has, of both sides, padded with 0."""
+    # Only losses that read the differences need it.
+    from prefine.losses.token_diff import difference_marks
+
     marks = [difference_marks(*(text.scored for text in item.texts)) for item in items]
     return [
         pad_sequence([torch.tensor(row) for row in side], batch_first=True).to(like)
