@@ -63,7 +63,6 @@ class Change(NamedTuple):
 JUDGE = "--set rank.judge.model.base_url=http://127.0.0.1:8000/v1"
 CHANGES = [
     Change("*", r"^make (test|check)", skip="the suite and its checks run by themselves"),
-    Change("*", r"^make setup", skip="`--setup` runs it before all others"),
     Change("docs/index.md", r"^prefine run my-prompts.yaml", instead=rf"\g<0> {JUDGE}"),
     Change("docs/questions.md", r"^prefine run my-prompts.yaml", instead=rf"\g<0> {JUDGE}"),
     Change("docs/recipes/server-judge.md", r"^prefine .*\.yaml", instead=rf"\g<0> {JUDGE}"),
@@ -116,11 +115,21 @@ def blocks(page: str) -> Iterator[Command | WrittenFile]:
             yield Command(page, first, content, language)
 
 
+def matches(pattern: str, text: str) -> bool:
+    """Return True if a command has the pattern in it."""
+    return re.search(pattern, text) is not None
+
+
+def applies(change: Change, command: Command) -> bool:
+    """Return True if a change is for this command."""
+    return fnmatch(command.page, change.page) and matches(change.pattern, command.text)
+
+
 def changed(command: Command) -> tuple[str, str]:
     """Return what is run instead of a command, and the reason if it is not run."""
     text = command.text
     for change in CHANGES:
-        if fnmatch(command.page, change.page) and re.search(change.pattern, text):
+        if applies(change, command):
             if change.skip:
                 return text, change.skip
             text = re.sub(change.pattern, change.instead, text)

@@ -80,7 +80,9 @@ def write_hub(folder: Path) -> None:
     save_phrase_model(first, PHRASES)
     for other in others:
         shutil.copytree(first, other)
-    save_reward_model(folder / REWARD)
+    reward = save_reward_model(folder / REWARD) / "config.json"
+    config = json.loads(reward.read_text()) | {"max_position_embeddings": 4096}
+    reward.write_text(json.dumps(config))
 
 
 def main(folder: Path) -> None:
