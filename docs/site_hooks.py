@@ -23,7 +23,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add a page for each file outside docs/ that a page links to, and a list of the decisions."""
     pages = [file.src_uri for file in files.documentation_pages()]
     # Pages that are found have links of their own.
-    waiting, found = [f"docs/{page}" for page in pages], set[str]()
+    found = {"CHANGELOG.md", "CONTRIBUTING.md", "AGENTS.md"}  # the navigation has them
+    waiting = [*(f"docs/{page}" for page in pages), *found]
     while waiting:
         page = waiting.pop()
         for link in LINK.findall((ROOT / page).read_text(encoding="utf-8")):
