@@ -66,6 +66,7 @@ CHANGES = [
     Change("docs/index.md", r"^prefine run my-prompts.yaml", instead=rf"\g<0> {JUDGE}"),
     Change("docs/questions.md", r"^prefine run my-prompts.yaml", instead=rf"\g<0> {JUDGE}"),
     Change("docs/recipes/server-judge.md", r"^prefine .*\.yaml", instead=rf"\g<0> {JUDGE}"),
+    Change("*", r"^PYTHONPATH=configs", instead="PYTHONPATH=configs:$PYTHONPATH"),
     # There is no GPU: two processes share the CPU.
     Change(
         "*",
