@@ -16,6 +16,7 @@ from prefine.stages.inputs import readable_by_loss, with_loss_inputs
 from prefine.stages.pair import held_out as held_out_prompts
 from prefine.stages.pair import write_pairs
 from prefine.stages.stage_run import Progress, Silent
+from prefine.stages.template_date import with_first_day
 
 if TYPE_CHECKING:
     from prefine.training.relations.pair_rows import EvaluationRow, FinalFigures, StepRow
@@ -75,7 +76,7 @@ def train(
         pairs=Component(name="given"),
         train=validated(TrainConfig, settings or {}, where="settings"),
     )
-    config = with_begun_defaults(config, begun_config(config.run_dir))
+    config = with_first_day(with_begun_defaults(config, begun_config(config.run_dir)))
 
     def read(some: Iterable[PreferencePair | Mapping[str, Any]]) -> Iterator[PreferencePair]:
         return with_loss_inputs(readable_by_loss(pairs_of(some), config.train), config.train)

@@ -25,6 +25,8 @@ from prefine.simulator.summary import Estimate, label
 WIDTH, NARROWEST = 100, 80
 """Columns of the tables: as many as a terminal has, within these."""
 
+_FEW_ROUNDS = 3
+
 _TITLES = {
     "best_vs_random": "best vs\nrandom",
     "best_vs_worst": "best vs\nworst",
@@ -238,6 +240,9 @@ def as_text(simulation: Simulation, options: Mapping[str, Any], *, columns: int 
         f"frontier{', within the limit' if limited else ''}; → recommended. Depth: calls that "
         "wait for one another. Winner: its quality above the mean answer; regret: below the best."
     )
+    few = [label(row.contestant) for row in rows if row.rounds.mean <= _FEW_ROUNDS]
+    if few:
+        console.print(f"For `calls: batch`, in at most {_FEW_ROUNDS} rounds: {', '.join(few)}.")
     if not all(row.finds_best for row in rows):
         console.print(
             "* guarantees no champion; the first of its order stands in. Neither marked nor "

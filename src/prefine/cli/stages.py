@@ -2,7 +2,6 @@
 
 import json
 import time
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -139,9 +138,11 @@ def _run_one(
     strict: bool = False,
 ) -> None:
     from prefine.cli.progress import RichProgress
+    from prefine.run.config_changes import STAGE_SECTIONS
     from prefine.run.folder import RunFolder
     from prefine.stages.check import check
     from prefine.stages.pipeline import run_stage
+    from prefine.stages.template_date import with_first_day
 
     def lead(loaded: "RunConfig") -> None:
         if strict:
@@ -152,7 +153,11 @@ def _run_one(
                 manifest = run_stage(stage, loaded, folder, progress)
         _print_manifests([manifest], as_json)
 
-    load = partial(load_config, config, overrides, run_dir)
+    def load() -> "RunConfig":
+        loaded = load_config(config, overrides, run_dir)
+        # Other stages need no model, and finding out takes a second.
+        return with_first_day(loaded) if "policy" in STAGE_SECTIONS[stage] else loaded
+
     if stage == "train" and launched():
         train_together(load, lead)
     else:
@@ -167,9 +172,11 @@ def _run_all(
     from prefine.run.folder import RunFolder
     from prefine.stages.check import check
     from prefine.stages.pipeline import is_needed, lines_of, result_of, run_stage, stages_of
+    from prefine.stages.template_date import with_first_day
 
     refuse_several("prefine demo" if demo else "prefine run")
     began = time.monotonic()
+    config = with_first_day(config)
     for note in check(config, strict=strict).notes:
         complain(note)
     with RunFolder(config.run_dir) as folder:

@@ -112,6 +112,7 @@ class Connection(Section):
 
     base_url: Annotated[Any, TRANSPORT] = None
     api_key_env: Annotated[Any, TRANSPORT] = None
+    calls: Annotated[Any, TRANSPORT] = None
     concurrency: Annotated[Any, TRANSPORT] = None
     timeout_s: Annotated[Any, TRANSPORT] = None
     max_retries: Annotated[Any, TRANSPORT] = None

@@ -25,6 +25,7 @@ from prefine.run.folder import RunFolder
 from prefine.run.tables import table_hash
 from prefine.stages.budget import budget_of
 from prefine.stages.stage_run import Progress, StageRun, versions
+from prefine.stages.template_date import date_notes
 from prefine.stages.training_inputs import (
     check_adapter,
     check_first_rows,
@@ -86,6 +87,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     examples = read_items(folder / kind, policy, config)
     stage.dropped.update(examples.dropped)
     stage.notes += check_first_rows(folder / kind, examples.items, policy, relation)
+    stage.notes += date_notes(config)
     held_out = read_held_out(config, policy)
     read = {
         "prompts": len(examples.items),
