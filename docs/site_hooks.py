@@ -14,6 +14,7 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
 LINK = re.compile(r"(?<=\]\()([^)#:\s]+)(?=[)#])")
+CODE = re.compile(r"(?<=`)[^`\n]+(?=`)")
 PLACE = "repository"  # the folder of these pages in the site
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".json": "json"}
 
@@ -22,7 +23,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add a page for each file outside docs/ that a page links to, and a list of the decisions."""
     pages = [file.src_uri for file in files.documentation_pages()]
     # Pages that are found have links of their own.
-    waiting, found = [f"docs/{page}" for page in pages], set[str]()
+    found = {"CHANGELOG.md", "CONTRIBUTING.md", "AGENTS.md"}  # the navigation has them
+    waiting = [*(f"docs/{page}" for page in pages), *found]
     while waiting:
         page = waiting.pop()
         for link in LINK.findall((ROOT / page).read_text(encoding="utf-8")):
@@ -55,7 +57,12 @@ def on_page_markdown(markdown: str, /, *, page: Page, config: MkDocsConfig, file
             return relpath(_place(target), str(PurePosixPath(here).parent))
         return link[1]
 
-    return LINK.sub(there, markdown)
+    # GitHub wants a | in the code of a table escaped, and Python's Markdown shows the escape.
+    lines = (
+        CODE.sub(lambda code: code[0].replace("\\|", "|"), line) if line.startswith("|") else line
+        for line in LINK.sub(there, markdown).split("\n")
+    )
+    return "\n".join(lines)
 
 
 def _target(page: str, link: str) -> str:
