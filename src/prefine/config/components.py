@@ -36,6 +36,7 @@ M = TypeVar("M", bound=BaseModel)
 Kind = Literal[
     "loss",
     "regularizer",
+    "automatic",
     "strategy",
     "judge",
     "selector",
@@ -96,6 +97,8 @@ TABLES: dict[Kind, dict[str, str]] = {
         "budget": "prefine.losses.regularizers.budget:budget",
         "step_budget": "prefine.losses.regularizers.step_budget:step_budget",
     },
+    # Regularizers whose weight is set during training (regularizer_weight: auto).
+    "automatic": {"budget": "prefine.training.budget.settings:AutomaticBudget"},
     "strategy": {
         "iterative": "prefine.ranking.strategies.iterative:iterative",
         "knockout": "prefine.ranking.strategies.knockout:knockout",
@@ -287,6 +290,8 @@ def bind(
             hint = "it has no options"
             if model.model_fields:
                 hint = suggest(option, model.model_fields)
+            if kind == "regularizer" and option in _automatic_options(name):
+                hint = "it is for train.regularizer_weight: auto"
             if kind == "selector" and option in SHARED_BY_SELECTORS:
                 hint = f"all selectors share it: set {SHARED_BY_SELECTORS[option]} instead"
             raise ConfigError(f"{where}.{option}: unknown option of {kind} {name!r}; {hint}")
@@ -304,6 +309,13 @@ def bind(
         except ValueError as error:
             raise ConfigError(f"{where}: {error}") from error
     return partial(component, **values)
+
+
+def _automatic_options(name: str) -> Iterable[str]:
+    """Return the options of a regularizer when its weight is set during training."""
+    if name not in TABLES["automatic"]:
+        return ()
+    return options_model(lookup("automatic", name, where="train.regularizer")).model_fields
 
 
 def _signature(component: Callable[..., Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
@@ -341,8 +353,11 @@ def _is_schedule(value: Any) -> bool:
     return isinstance(value, Schedule) or (isinstance(value, Mapping) and "schedule" in value)
 
 
-def or_schedule(number: Any) -> GetPydanticSchema:
-    """Annotate a number that may also be a schedule, with the same bounds at its ends."""
+def or_schedule(number: Any, *, auto: bool = False) -> GetPydanticSchema:
+    """Annotate a number that may also be a schedule, with the same bounds at its ends.
+
+    With `auto` it may also be this word.
+    """
     adapter: TypeAdapter[float] = TypeAdapter(number, config=ConfigDict(allow_inf_nan=False))
 
     def check_ends(schedule: Schedule) -> Schedule:
@@ -357,13 +372,18 @@ def or_schedule(number: Any) -> GetPydanticSchema:
         return schedule
 
     # The discriminator chooses one of the two, so that problems are those of this one alone.
-    either = Annotated[
+    either: Any = Annotated[
         Annotated[number, Tag("(number)")]
         | Annotated[Schedule, AfterValidator(check_ends), Tag("(schedule)")],
         Discriminator(
             lambda value: "(schedule)" if isinstance(value, Schedule | Mapping) else "(number)"
         ),
     ]
+    if auto:
+        either = Annotated[
+            Annotated[Literal["auto"], Tag("(auto)")] | Annotated[either, Tag("(either)")],
+            Discriminator(lambda value: "(auto)" if value == "auto" else "(either)"),
+        ]
     return GetPydanticSchema(lambda _, handler: handler.generate_schema(either))
 
 
@@ -394,7 +414,7 @@ def describe(error: ValidationError, where: str, model: type[BaseModel]) -> str:
         path = [
             str(part)
             for part in problem["loc"]
-            if part not in ("Component", "(number)", "(schedule)")
+            if part not in ("Component", "(number)", "(schedule)", "(either)")
             and not str(part).startswith(("literal[", "tuple["))
         ]
         message = problem["msg"].removeprefix("Value error, ")

@@ -203,7 +203,7 @@ def configured_relation(config: RunConfig) -> Relation:
 def read_items(table: Path, policy: HasWeights, config: RunConfig) -> TokenizedItems:
     """Tokenize the items of a table for the policy."""
     relation = configured_relation(config)
-    return make_items(_records(table, relation), relation, _reader(policy, config))
+    return make_items(_records(table, relation), relation, text_reader(policy, config))
 
 
 def read_held_out(config: RunConfig, policy: HasWeights) -> TokenizedItems:
@@ -235,7 +235,7 @@ def readable_whole(
     Raises:
         DataError: The report is strict and there is another.
     """
-    reader = _reader(trainable(config.policy, where="policy"), config)
+    reader = text_reader(trainable(config.policy, where="policy"), config)
     relation = configured_relation(config)
     for pair in pairs:
         where = pair.prompt.source
@@ -250,7 +250,8 @@ def readable_whole(
         report.drop(UselessRow(f"not read whole ({why})", f"{where}: {why}; {remedy}"), where)
 
 
-def _reader(policy: HasWeights, config: RunConfig) -> TextReader:
+def text_reader(policy: HasWeights, config: RunConfig) -> TextReader:
+    """Reads texts as the section `train` says."""
     settings = config.train
     return TextReader(
         policy.tokenizer,
