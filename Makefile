@@ -7,6 +7,8 @@ PROCESSES ?= $(shell expr $$(nproc 2>/dev/null || echo 2) + 1)
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
+# mkdocs-material would print six lines about its successor at every build.
+export NO_MKDOCS_2_WARNING := 1
 ifneq ($(wildcard ../shared/data/README.md),)
 export PREFINE_TEST_DATA ?= $(abspath ../shared/data)
 endif
@@ -22,10 +24,11 @@ demo: setup  ## From prompts to a better model and a report, on the embedded pla
 test: setup  ## The test suite
 	@$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
-check: setup  ## Lint and types
+check: setup  ## Lint, types, and every link of the docs
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy
+	@$(BIN)/mkdocs build --strict --quiet
 
 torture: setup  ## Long runs by hand: kills at random moments and steps
 	@$(BIN)/python -m pytest -s -m torture $(ARGS)
@@ -34,9 +37,13 @@ format: setup  ## Let ruff format the code
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format --quiet .
 
-docs: setup  ## Write docs/losses.md and the table of docs/metrics.md anew from the code
+docs: setup  ## Write the generated pages anew from the code, and build the site in build/site
 	@$(BIN)/python docs/make_losses.py
 	@$(BIN)/python docs/make_metrics.py
+	@$(BIN)/python docs/make_settings.py
+	@$(BIN)/python docs/make_commands.py
+	@$(BIN)/mkdocs build --strict --quiet
+	@echo "build/site/index.html"
 
 setup: $(STAMP)  ## Prepare .venv
 	@:

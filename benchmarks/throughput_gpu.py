@@ -32,7 +32,7 @@ from prefine.training.objective.gradient import accumulate_gradients
 from prefine.training.objective.item_table import ItemTable
 from prefine.training.objective.objective import Objective
 from prefine.training.reference.scoring import score_completions
-from prefine.training.relations.choose import RELATIONS
+from prefine.training.relations.choose import named_relation
 from prefine.training.relations.pairs import TokenizedPair
 from throughput_data import BETA, LEARNING_RATE, MAX_GRAD_NORM, PAD, STOP, Law, counts, random_pairs
 
@@ -196,7 +196,7 @@ def train_ours(case: Case, examples: list[TokenizedPair]) -> tuple[Measured, flo
         examples,
     )
     scored_per_second = len(examples) / (now() - began)
-    table = ItemTable.of(RELATIONS["pairs"], examples, {"initial": initial})
+    table = ItemTable.of(named_relation("pairs"), examples, {"initial": initial})
     if case.lora:
         adapter.attach(model, LORA, seed=0)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -70,14 +70,14 @@ def train_once(model: "PreTrainedModel", examples: Sequence[TokenizedPair], work
     from prefine.training.objective.item_table import ItemTable
     from prefine.training.objective.objective import Objective
     from prefine.training.reference.scoring import score_completions
-    from prefine.training.relations.choose import RELATIONS
+    from prefine.training.relations.choose import named_relation
 
     model.eval()  # type: ignore[no-untyped-call]
     forward = Forward(model, shared=work.sharing == "auto", tokens=ROW_TOKENS)
     began = time.perf_counter()
     initial = score_completions(forward, examples)
     reference_seconds = time.perf_counter() - began
-    table = ItemTable.of(RELATIONS["pairs"], examples, {"initial": initial})
+    table = ItemTable.of(named_relation("pairs"), examples, {"initial": initial})
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=LEARNING_RATE, weight_decay=0.0, fused=True
     )

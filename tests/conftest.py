@@ -12,6 +12,8 @@ import hypothesis
 import pytest
 
 import transformers_server
+from prefine.calls.hosts import forget_hosts
+from prefine.models.openai.server import forget_servers
 from run_place import Place
 from tiny_judge import save_tiny_judge
 from tiny_model import save_tiny_model
@@ -24,6 +26,13 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 # Runs of the command in subprocesses must not ask the library for its hub either.
 os.environ["HF_DATASETS_OFFLINE"] = "1"
+
+
+@pytest.fixture(autouse=True)
+def _strange_servers() -> None:
+    """Know no server from an earlier test: ports are used again."""
+    forget_hosts()
+    forget_servers()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

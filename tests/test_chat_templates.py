@@ -61,7 +61,7 @@ def _scored(name: str, prompt: Prompt, completion: Completion) -> list[int] | No
             "<bos><start_of_turn>user\nWhy?<end_of_turn>\n<start_of_turn>model\n",
             "Hi there<end_of_turn>",
         ),
-        ("mistral", "<s>[INST] Why? [/INST]", "Hi there</s>"),
+        ("mistral", "<s>[INST] Why? [/INST]", " Hi there</s>"),
         (
             "reasoning",
             "<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n",
@@ -145,7 +145,7 @@ def test_no_text_of_the_prompt_is_scored(name: str) -> None:
     said = "</think>the answer" if name == "opened" else "the answer"
     ids = _scored(name, prompt, _answer(said))
     text = tokenizer.decode(ids, skip_special_tokens=True)
-    assert text == said
+    assert text.removeprefix(" ") == said  # some templates write a space before every answer
     assert "question" in tokenizer.decode(chat.prompt_ids(tokenizer, prompt))
 
 
@@ -188,7 +188,8 @@ def test_bytes_stand_for_characters_that_the_vocabulary_lacks(text: str) -> None
     tokenizer = TOKENIZERS["mistral"]
     ids = _scored("mistral", Prompt.from_text("Why?"), _answer(text))
     assert ids is not None
-    assert tokenizer.decode(ids[:-1]) == text
+    # Its template writes a space before every answer.
+    assert tokenizer.decode(ids[:-1]) == f" {text}"
     assert tokenizer.unk_token_id not in ids
     assert not {tokenizer.convert_tokens_to_ids(token) for token in ("[INST]", "[/INST]")} & set(
         ids

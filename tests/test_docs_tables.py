@@ -2,9 +2,12 @@
 
 import re
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+import make_commands
+import make_settings
 from make_metrics import PAGE, with_table
 from prefine.config.components import TABLES, Kind, lookup
 from prefine.data.layouts.table import BY_NAME
@@ -50,6 +53,12 @@ def test_what_strategies_know_is_what_they_guarantee() -> None:
 def test_the_table_of_metrics_is_what_the_code_says() -> None:
     page = PAGE.read_text(encoding="utf-8")
     assert with_table(page) == page, "stale: run `make docs`"
+
+
+@pytest.mark.parametrize("made", [make_settings, make_commands])
+def test_a_generated_page_is_what_the_code_says(made: ModuleType) -> None:
+    page = made.PAGE.read_text(encoding="utf-8")
+    assert made.page() == page, f"{made.PAGE.name} is stale: run `make docs`"
 
 
 def test_the_map_names_files_that_are_there() -> None:

@@ -8,6 +8,7 @@ import hashlib
 import inspect
 import json
 import re
+from functools import lru_cache
 from typing import Any, Protocol
 
 from jinja2 import TemplateError
@@ -46,6 +47,9 @@ class Tokenizer(Protocol):
     eos_token_id: Any
     all_special_ids: Any
     added_tokens_decoder: Any
+
+    def __hash__(self) -> int:
+        """Hash by identity."""
 
     def decode(self, token_ids: Any, **options: Any) -> Any:
         """Text of token ids."""
@@ -96,6 +100,7 @@ def completion_ids(
 
     Stored token ids of this tokenizer are returned unchanged; otherwise the text is tokenised.
     Reasoning and tool calls are tokenised as the chat template writes them after the prompt.
+    Answers of several turns are `turns.answer_ids`.
 
     Args:
         tokenizer: The policy's tokenizer.
@@ -104,11 +109,8 @@ def completion_ids(
         tokenizer_hash: Hash of `tokenizer`, computed once by the caller.
         stop_token_id: The token that generation stops on, see `stop_token_id`.
     Returns: None if there are reasoning or tool calls which the template does not write after this
-        prompt, if the prompt ends inside reasoning that the text never leaves, or if the completion
-        has several turns.
+        prompt, or if the prompt ends inside reasoning that the text never leaves.
     """
-    if completion.earlier_turns:
-        return None
     message = completion.message
     # First choice are the sampled ids: text may tokenise to others, and the policy's
     # log-probabilities are those of what it wrote. Second is the template, which alone knows how
@@ -162,6 +164,14 @@ def check_template(tokenizer: Tokenizer) -> None:
         whole = _rendered(tokenizer, probe, answer, tokenize=False)
     except TemplateRefusal:
         return  # `stop_token_id` says what is wrong with it
+    # What the template writes behind an opened turn, such as Qwen 3's empty reasoning, is the
+    # beginning of its own answers.
+    question = [message.chat() for message in probe.messages]
+    if (
+        tokenizer.apply_chat_template(question, tokenize=False, add_generation_prompt=False)
+        != asked
+    ):
+        return
     header, found, _ = whole.removeprefix(asked).partition(_PROBE_ANSWER)
     if whole.startswith(asked) and found and header.strip():
         raise ConfigError(
@@ -210,19 +220,37 @@ def _only_tags_are_special(tokenizer: Tokenizer, text: str) -> bool:
 def continued_text(tokenizer: Tokenizer, prompt: Prompt, completion: Completion) -> str | None:
     """Return the text of a completion as it continues the rendered prompt.
 
-    A template may open the reasoning itself, as a last "<think>" of the prompt. A completion that
-    was stored with that tag must not open it twice.
+    A template may write a space before every answer (Llama 2, Mistral), which the texts of answers
+    do not have. It may open the reasoning itself, as a last "<think>" of the prompt; a completion
+    that was stored with that tag must not open it twice.
 
     Returns: None if the prompt ends inside reasoning that a finished text never leaves.
     """
     text = completion.text
     opened = _opened_reasoning(tokenizer, prompt)
     if opened is None:
-        return text
+        space = (
+            ""
+            if _is_prefilled(prompt)
+            else _space_before_answers(tokenizer, str(tokenizer.chat_template))
+        )
+        return text if text.startswith(space) else f"{space}{text}"
     tag, space = opened.groups()
     if text.lstrip().startswith(f"<{tag}>"):
         text = text.lstrip().removeprefix(f"<{tag}>").removeprefix(space)
     return text if f"</{tag}>" in text or completion.finish_reason == "length" else None
+
+
+@lru_cache(maxsize=8)
+def _space_before_answers(tokenizer: Tokenizer, template: str) -> str:
+    """Return the white space that its template writes between a prompt and its answer."""
+    answer = Message(role="assistant", content=_PROBE_ANSWER)
+    try:
+        written = _after_prompt(tokenizer, Prompt.from_text("Question?"), answer) or ""
+    except TemplateRefusal:
+        return ""
+    space, found, _ = written.partition(_PROBE_ANSWER)
+    return space if found and space.isspace() else ""
 
 
 def _opened_reasoning(tokenizer: Tokenizer, prompt: Prompt) -> re.Match[str] | None:

@@ -291,7 +291,10 @@ class PreferenceList(Record):
             raise ValueError(
                 "the completions are not ordered best first, or all of them are equally good"
             )
-        answers = {canonical_json([c.text, c.message.tool_calls]) for c in self.completions}
+        answers = {
+            canonical_json([[m.role, m.content, m.tool_calls] for m in c.messages])
+            for c in self.completions
+        }
         if len(answers) < len(self.completions):
             raise ValueError("two completions are the same answer")
         return self

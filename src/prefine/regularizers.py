@@ -1,5 +1,9 @@
-"""The regularizers, under the name that the package exports; see `prefine.losses.regularizers`."""
+"""The regularizers, each imported on first use; they live in `prefine.losses.regularizers`."""
 
-from prefine.losses.regularizers import budget, nll, step_budget
+from prefine.config.components import TABLES
+from prefine.lazy import lazy_exports
 
-__all__ = ["budget", "nll", "step_budget"]
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {home.partition(":")[0]: (name,) for name, home in TABLES["regularizer"].items()},
+)

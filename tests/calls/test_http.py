@@ -130,6 +130,7 @@ def test_nobody_listens() -> None:
 @pytest.mark.parametrize(
     ("encoding", "packed"),
     [("gzip", gzip.compress(b'{"a": 1}')), ("deflate", zlib.compress(b'{"a": 1}'))],
+    ids=["gzip", "deflate"],  # the time is in the bytes
 )
 def test_compressed_bodies_are_read(encoding: str, packed: bytes) -> None:
     with listener(sends(f"200 OK\r\nContent-Encoding: {encoding}", packed)) as url:

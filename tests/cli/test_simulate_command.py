@@ -34,7 +34,7 @@ def test_the_json_has_a_row_for_every_strategy_of_the_registry() -> None:
     assert {row["strategy"] for row in rows} == set(TABLES["strategy"])
     for row in rows:
         errors = row["standard_errors"]
-        assert {"calls", "regret", "p_best", "gap"} <= set(errors)
+        assert {"calls", "winner", "regret", "p_best", "gap"} <= set(errors)
         assert row["calls"] > 0
         assert 0 <= row["p_best"] <= 1
         assert 0 <= row["regret"] < 3
@@ -145,6 +145,40 @@ def test_the_table_fits_a_hundred_columns_and_gives_advice() -> None:
     assert "worlds" in result.err
 
 
+# The expected largest of M draws from N(0, 1).
+LARGEST = {4: 1.0294, 8: 1.4236}
+
+
+def test_winners_of_different_numbers_of_completions_are_on_one_scale() -> None:
+    for completions, largest in LARGEST.items():
+        judge = JudgeModel(accuracy=1, first_slot_bias=0)
+        (row,) = simulate(completions, judge=judge, strategies=["round_robin"], worlds=4000).rows
+        assert row.regret.mean == 0
+        assert row.winner.mean == pytest.approx(largest, abs=4 * row.winner.standard_error)
+
+
+def test_several_numbers_of_completions_are_compared_in_one_table() -> None:
+    sizes = ("--completions", "8", "--completions", "4", "--worlds", "400", *TWO)
+    found = json.loads(prefine("simulate", *sizes, "--json").out)["completions"]
+    assert [one["completions"] for one in found] == [4, 8]
+    small, large = ({row["strategy"]: row for row in one["strategies"]} for one in found)
+    assert small["iterative"]["winner"] < large["iterative"]["winner"]
+    text = prefine("simulate", *sizes, "--answer-price", "0.5").out
+    lines = [line.split() for line in text.splitlines() if " ± " in line]
+    assert {line[-7 if line[0] == "●" else -6] for line in lines} == {"4", "8"}, text
+    costs = [float(line[-5 if line[0] == "●" else -4]) for line in lines]
+    assert costs == sorted(costs)
+    cheapest = small["iterative"]
+    assert costs[0] == pytest.approx(cheapest["calls"] + 4 * 0.5, abs=0.01)
+    gain = float(lines[0][-1])
+    assert gain == pytest.approx(cheapest["winner"] / costs[0], abs=0.001)
+    gains = [float(line[-1]) for line in lines if line[0] == "●"]
+    assert gains == sorted(gains, reverse=True), "the corners of a curve that bends downwards"
+    limited = prefine("simulate", *sizes, "--max-calls", "5").out
+    assert "Within 5 calls per prompt: M = 4 with iterative lazy" in limited
+    assert "M = 8: No strategy here does with 5 calls per prompt" in limited
+
+
 def test_a_limit_is_kept() -> None:
     rows = rows_of(prefine("simulate", *SMALL, "--max-calls", "5", "--json"))
     (chosen,) = [row for row in rows if row["recommended"]]
@@ -184,6 +218,11 @@ def test_a_limit_is_kept() -> None:
         (("--strategy", "iterative:order"), "'order' is no option"),
         (("--strategy", "iterative:order=lazy,both"), "'both' is no option"),
         (("--strategy", ":order=lazy"), "expected name:key=value"),
+        (
+            ("--completions", "4", "--completions", "8", "--html", "plot.html"),
+            "--html: the plot is of one number of completions",
+        ),
+        (("--answer-price", "-1"), "--answer-price -1.0: must be at least 0"),
         (("--html", "plot.pdf"), "give the file the ending .html"),
         (
             ("--strategy", "eubo:batch=0"),

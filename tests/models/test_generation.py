@@ -222,7 +222,9 @@ def test_numbers_that_are_none_fail_their_row_alone(model: HfModel, from_step: i
     broken = HfModel(path=model.path, device="cpu", batch_rows=8)
     broken.__dict__["model"] = Broken(model.model, [0], from_step=from_step)
     broken.model.config = model.model.config
-    broken.__dict__["_way"] = PaddedRows  # its passes are counted, and the way is found by some
+    broken._sampler.__dict__["_way"] = (
+        PaddedRows  # its passes are counted, and the way is found by some
+    )
     requests = [SampleRequest(prompt, index) for prompt in PROMPTS[:2] for index in range(2)]
     calls = [Call(sample_key(model.fingerprint, request, FREE), request) for request in requests]
     (batch,) = broken.sample(calls, calls, FREE)

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from mock_place import free_port, mock_server
-from openai_server import OpenAIServer, Reply, texts
+from openai_server import HANGS, OpenAIServer, Reply, texts
+from prefine.calls.hosts import host_at
+from prefine.calls.http import origin_of
 from prefine.calls.protocol import Failure
 from prefine.errors import BackendError
 from prefine.models.openai.backend import OpenAIModel
@@ -188,6 +190,63 @@ def test_requests_without_an_answer_in_time_are_counted() -> None:
     with mock_server(fault="hang") as at:
         (failure,) = ask(at.url, 1, max_retries=2, timeout_s=0.2)
     assert failure == Failure("no answer within 0.2 s", Usage(calls=3))
+
+
+def test_requests_without_an_answer_in_time_are_priced_by_estimate() -> None:
+    def script(request: dict[str, Any], number: int) -> Reply:
+        if "POISON" in request["messages"][-1]["content"]:
+            return HANGS
+        return Reply(texts("fine"))
+
+    with OpenAIServer(script) as at:
+        model = OpenAIModel(model="m", base_url=at.url, timeout_s=0.3, max_retries=1, prices=PRICES)
+
+        async def run() -> list[Any]:
+            found = []
+            for word in ("question", "POISON"):
+                found.append(
+                    await model.reply(
+                        (Message(role="user", content=f"{word} {'x' * 400}"),),
+                        max_new_tokens=16,
+                        temperature=0.0,
+                        seed=0,
+                        first_token=False,
+                    )
+                )
+            await model.aclose()
+            return found
+
+        answer, failure = asyncio.run(run())
+    used = failure.usage
+    # Two tries, and the probe.
+    assert (used.calls, used.completion_tokens) == (3, 3 * answer.usage.completion_tokens)
+    assert 2 * 100 < used.prompt_tokens < 2 * 200, "at four characters a token"
+    assert used.cost == pytest.approx((used.prompt_tokens + 2 * used.completion_tokens) / 1e6)
+    assert "priced" in str(model.notes)
+
+
+def test_the_pace_and_what_a_server_takes_are_known_to_the_next_model() -> None:
+    """A stage has an event loop and models of its own."""
+
+    def script(request: dict[str, Any], number: int) -> Reply:
+        if "seed" in request:
+            return Reply(status=400, body={"error": {"message": "unknown field: seed"}})
+        return Reply(texts("fine"))
+
+    async def slow_down(url: str) -> None:
+        host_at(origin_of(url)).limits.refused(time.monotonic(), 60.0)
+
+    async def turn(url: str) -> None:
+        await asyncio.wait_for(host_at(origin_of(url)).limits.turn(0, 0), 0.05)
+
+    with OpenAIServer(script) as at:
+        ask(at.url, 2)
+        before = len(at.requests)
+        ask(at.url, 2)
+        assert len(at.requests) == before + 2, "without the seed at once"
+        asyncio.run(slow_down(at.url))
+        with pytest.raises(TimeoutError):
+            asyncio.run(turn(at.url))
 
 
 def test_a_drip_ends_at_the_deadline() -> None:

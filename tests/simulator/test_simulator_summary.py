@@ -25,7 +25,9 @@ def contestants(count: int, finds_best: list[bool] | None = None) -> list[Contes
 
 def played(calls: float, regret: list[float], ratings: float = 0.0) -> SimulatedGames:
     ones = np.ones(len(regret))
-    return SimulatedGames(calls * ones, ratings * ones, ones, np.array(regret), {})
+    return SimulatedGames(
+        calls * ones, ratings * ones, ones, 1 - np.array(regret), np.array(regret), {}
+    )
 
 
 def noise(seed: int, mean: float, worlds: int = 4000) -> list[float]:

@@ -18,7 +18,7 @@ from prefine.training.objective.gradient import StepTerms, accumulate_gradients
 from prefine.training.objective.item_table import ItemTable
 from prefine.training.objective.objective import Objective
 from prefine.training.reference.scoring import score_completions
-from prefine.training.relations.choose import RELATIONS
+from prefine.training.relations.choose import named_relation
 
 BETA, Z0, WEIGHTS = 0.3, 0.4, (1.2, 0.7)
 COUNT = 7
@@ -107,7 +107,7 @@ def engine(
         "initial": score_completions(Forward(tiny.model(seed=1)), case.items),
         "reference": score_completions(Forward(tiny.model(seed=2)), case.items),
     }
-    table = ItemTable.of(RELATIONS[case.reads], case.items, references)
+    table = ItemTable.of(named_relation(case.reads), case.items, references)
     forward = Forward(model, shared=shared, tokens=tokens)
     batches = forward.cut(case.items, range(COUNT))
     terms = accumulate_gradients(
@@ -126,10 +126,12 @@ def _rewards(model: Any, case: ItemCase) -> list[Tensor]:
     found = []
     for item in case.items:
         sums = []
-        for prompt, completion in item.texts:
+        for prompt, completion, turns in item.texts:
             logps = model(torch.tensor([prompt + completion])).logits.log_softmax(-1)[0]
             ids = torch.tensor(completion)[:, None]
-            sums.append(logps[len(prompt) - 1 : -1].gather(1, ids).sum())
+            found_logps = logps[len(prompt) - 1 : -1].gather(1, ids)
+            scored = turns or [(0, len(completion))]
+            sums.append(sum(found_logps[start:stop].sum() for start, stop in scored))
         found.append(BETA * torch.stack(sums))
     return found
 

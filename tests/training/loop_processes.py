@@ -12,7 +12,7 @@ from torch.distributed.fsdp import FSDPModule
 from prefine.errors import Interrupted, NumericsError
 from prefine.losses import bco, dpo
 from prefine.losses.protocol import LossFunction
-from prefine.losses.regularizers import budget
+from prefine.regularizers import budget
 from prefine.training.distributed.processes import check_same_weights, divide_layers
 from prefine.training.loop import train
 from prefine.training.relations.pair_rows import StepRow

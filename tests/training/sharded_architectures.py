@@ -18,7 +18,7 @@ from prefine.training.objective.gradient import accumulate_gradients
 from prefine.training.objective.item_table import ItemTable
 from prefine.training.objective.objective import Objective
 from prefine.training.reference.scoring import score_completions
-from prefine.training.relations.choose import RELATIONS
+from prefine.training.relations.choose import named_relation
 
 EXAMPLES = tiny.examples()
 # Every prompt is a row of its own, so one of the two processes has a pass more than the other.
@@ -34,7 +34,7 @@ def whole_gradients() -> dict[str, tuple[ItemTable, Values]]:
     for name in ATTENTION_ONLY:
         model = _model(name)
         sides = score_completions(Forward(model), EXAMPLES)
-        table = ItemTable.of(RELATIONS["pairs"], EXAMPLES, {"initial": sides})
+        table = ItemTable.of(named_relation("pairs"), EXAMPLES, {"initial": sides})
         found[name] = table, _gradient(model, table, in_step=False)
     return found
 

@@ -29,19 +29,38 @@ from prefine.losses import (
 )
 from prefine.losses.facts import needs_of
 from prefine.losses.protocol import LossFunction, PairLogps, PromptLogps, TokenLogps, declare
-from prefine.losses.regularizers import budget, nll, step_budget
 from prefine.losses.token_diff import difference_marks
+from prefine.regularizers import budget, nll, step_budget
 from prefine.schedules import Schedule
 from prefine.training.cross_prompt import cross_prompt_items
 from prefine.training.forward.passes import Forward
+from prefine.training.items import Text
 from prefine.training.objective.gradient import StepTerms, accumulate_gradients
 from prefine.training.objective.item_table import ItemTable
 from prefine.training.objective.objective import HyperparameterController
 from prefine.training.reference.scoring import score_completions, score_tokens
-from prefine.training.relations.choose import RELATIONS
+from prefine.training.relations.choose import named_relation
 from prefine.training.relations.pairs import CHOSEN, REJECTED, TokenizedPair
 
-EXAMPLES = tiny.examples()
+
+def _with_turns(pair: TokenizedPair, number: int) -> TokenizedPair:
+    """The pair with answers of two or three turns, some tokens of which are only read."""
+    given = tuple(range(3 + number, 8 + number))
+    chosen, rejected = pair.chosen_ids, pair.rejected_ids
+    a, b, c = len(chosen), len(given), len(rejected)
+    return replace(
+        pair,
+        chosen_ids=(*chosen, *given, 5, 1),
+        chosen_turns=((0, a), (a + b, a + b + 2)),
+        rejected_ids=(*rejected, *given[:1], 7, *given, 9, 1),
+        rejected_turns=((0, c), (c + 1, c + 2), (c + 2 + b, c + 4 + b)),
+    )
+
+
+EXAMPLES = [
+    _with_turns(pair, number) if number in (1, 4) else pair
+    for number, pair in enumerate(tiny.examples())
+]
 # Answers to two prompts, answers to one of these, and a pair without a neighbour.
 JOINT = [
     replace(EXAMPLES[0], rejected_prompt_ids=EXAMPLES[1].prompt_ids),
@@ -160,7 +179,7 @@ def table(case: Case | None = None) -> ItemTable:
     tokens = score_tokens(Forward(reference, score_prompts=case.reads_prompts), case.examples)
     initial = score_completions(Forward(tiny.model(seed=1)), case.examples)
     return ItemTable.of(
-        RELATIONS["joint"],
+        named_relation("joint"),
         case.examples,
         {"initial": initial, "reference": tokens.logps()},
         cross_ref=(away[CHOSEN] + away[REJECTED]) / 2,
@@ -208,6 +227,14 @@ def _distributions(
     return model(torch.tensor([before + text])).logits.log_softmax(-1)[0, len(before) - 1 : -1]
 
 
+def scored(model: torch.nn.Module, text: Text) -> tuple[Tensor, tuple[int, ...]]:
+    """The distributions at the scored tokens of an answer alone in its row, and these tokens."""
+    found = _distributions(model, text.prompt, text.completion)
+    turns = text.turns or ((0, len(text.completion)),)
+    places = [place for start, stop in turns for place in range(start, stop)]
+    return found[places], tuple(text.completion[place] for place in places)
+
+
 def _of(distributions: Tensor, text: tuple[int, ...]) -> Tensor:
     return distributions.gather(1, torch.tensor(text, dtype=torch.long)[:, None])[:, 0]
 
@@ -220,13 +247,7 @@ def _sums(model: torch.nn.Module, examples: list[TokenizedPair]) -> list[Tensor]
 def _sides(
     model: torch.nn.Module, examples: list[TokenizedPair]
 ) -> list[list[tuple[Tensor, tuple[int, ...]]]]:
-    return [
-        [
-            (_distributions(model, *example.texts[side]), example.texts[side].completion)
-            for example in examples
-        ]
-        for side in (0, 1)
-    ]
+    return [[scored(model, example.texts[side]) for example in examples] for side in (0, 1)]
 
 
 def _prompts(model: torch.nn.Module, examples: list[TokenizedPair]) -> list[Tensor]:
@@ -257,7 +278,7 @@ def _tokens(
             found[f"{whose}_{side}"] = padded([_of(*row) for row in rows])
             if whose == "policy":
                 found[f"{side}_log_sum_p2"] = padded([(2 * row).logsumexp(-1) for row, _ in rows])
-    marks = [difference_marks(e.chosen_ids, e.rejected_ids) for e in examples]
+    marks = [difference_marks(*(text.scored for text in e.texts)) for e in examples]
     for side, rows in zip(("chosen", "rejected"), zip(*marks, strict=True), strict=True):
         found[f"{side}_marked"] = padded([torch.tensor(row, dtype=torch.float64) for row in rows])
     return TokenLogps(**found)
@@ -283,7 +304,7 @@ def textbook(case: Case) -> Tensor:
         weight=known.weight,
         pairs_in_step=sum(example.weight for example in case.examples),
         chosen_tokens_in_step=sum(
-            example.weight * len(example.chosen_ids) for example in case.examples
+            example.weight * len(example.texts[0].scored) for example in case.examples
         ),
         score_gap=known.of_items["score_gap"],
         mismatched_logratio=away - known.cross_ref,

@@ -17,7 +17,7 @@ from prefine.training.forward.sharing import why_not_shared
 from prefine.training.objective.gradient import accumulate_gradients
 from prefine.training.objective.item_table import ItemTable
 from prefine.training.objective.objective import Objective
-from prefine.training.relations.choose import RELATIONS
+from prefine.training.relations.choose import named_relation
 from prefine.training.relations.pairs import TokenizedPair
 
 BETA = 0.3
@@ -54,7 +54,7 @@ def _errors(
     examples = _examples(pairs)
     dtype = next(model.parameters()).dtype
     zero = torch.zeros(2 * len(pairs), dtype=dtype)
-    table = ItemTable.of(RELATIONS["pairs"], examples, {"initial": zero})
+    table = ItemTable.of(named_relation("pairs"), examples, {"initial": zero})
     forward = Forward(model, shared=shared, tokens=tokens)
     model.zero_grad(set_to_none=True)
     batches = forward.cut(examples, range(len(examples)))

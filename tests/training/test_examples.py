@@ -9,7 +9,7 @@ from prefine import chat
 from prefine.errors import DataError
 from prefine.records import Completion, Message, PreferencePair, Prompt
 from prefine.training.items import TextReader, TokenizedItems, make_items
-from prefine.training.relations.choose import RELATIONS
+from prefine.training.relations.choose import named_relation
 
 TOKENIZER = chat_tokenizers.chatml()
 STOP = chat.stop_token_id(TOKENIZER)
@@ -36,7 +36,7 @@ def _pair(chosen: Completion | str, rejected: Completion | str, **fields: Any) -
 def _make(*pairs: PreferencePair, **settings: Any) -> TokenizedItems:
     limits = {"max_prompt_tokens": 100, "max_completion_tokens": 100, **settings}
     return make_items(
-        pairs, RELATIONS["pairs"], TextReader(TOKENIZER, stop_token_id=STOP, **limits)
+        pairs, named_relation("pairs"), TextReader(TOKENIZER, stop_token_id=STOP, **limits)
     )
 
 
@@ -115,7 +115,7 @@ def test_reasoning_is_trained_on_where_the_template_writes_it() -> None:
     pairs = [_pair(_side("so", reasoning="Hm."), "no")]
     made = make_items(
         pairs,
-        RELATIONS["pairs"],
+        named_relation("pairs"),
         TextReader(tokenizer, stop_token_id=stop, max_prompt_tokens=99, max_completion_tokens=99),
     )
     assert made.dropped == {}

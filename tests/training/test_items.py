@@ -17,7 +17,7 @@ from item_gradients import CASES, TOKENS, engine, textbook
 from prefine.errors import ConfigError, DataError, Interrupted, NumericsError
 from prefine.losses import ListLogps, dpo, kto, list_mle, mixture
 from prefine.losses.protocol import declare
-from prefine.losses.regularizers import budget
+from prefine.regularizers import budget
 from prefine.training.forward.passes import Forward
 from prefine.training.forward.sharing import why_not_shared
 from prefine.training.loop import train

@@ -18,14 +18,14 @@ from prefine.losses.pairs.dpo import dpo
 from prefine.losses.pairs.ipo import ipo
 from prefine.losses.protocol import LossFunction, PairLogps, declare
 from prefine.losses.regularizers.budget import budget
+from prefine.schedules import learning_rate_factor
 from prefine.training import checkpoints
 from prefine.training.forward.passes import Forward
-from prefine.training.learning_rate import factor
 from prefine.training.logging.figures import TrainSummary
 from prefine.training.loop import train
 from prefine.training.objective.item_table import ItemTable
 from prefine.training.reference.scoring import score_completions, score_tokens
-from prefine.training.relations.choose import RELATIONS
+from prefine.training.relations.choose import named_relation
 from prefine.training.relations.pair_rows import StepRow
 from prefine.training.relations.pairs import CHOSEN
 
@@ -112,7 +112,7 @@ def test_final_figures_are_exact_over_all_pairs(
         for name, parameter in trained.named_parameters():
             parameter.copy_(whole[1][name])
     initial = score_completions(Forward(start), EXAMPLES)
-    table = ItemTable.of(RELATIONS["pairs"], EXAMPLES, {"initial": initial})
+    table = ItemTable.of(named_relation("pairs"), EXAMPLES, {"initial": initial})
     logps = table.join(score_completions(Forward(trained), EXAMPLES), table.totals())
     fall = initial[CHOSEN] - logps.policy_chosen
     assert final.pairs == whole[2].items == 7
@@ -340,12 +340,18 @@ def test_nothing_to_train_on_is_an_error(tmp_path: Path) -> None:
     [("constant", [0.5, 1, 1, 1, 1, 1]), ("linear", [0.5, 1, 1, 0.75, 0.5, 0.25])],
 )
 def test_schedules(schedule: Any, expected: list[float]) -> None:
-    found = [factor(step, steps=6, schedule=schedule, warmup_fraction=1 / 3) for step in range(6)]
+    found = [
+        learning_rate_factor(step, steps=6, schedule=schedule, warmup_fraction=1 / 3)
+        for step in range(6)
+    ]
     assert found == pytest.approx(expected)
 
 
 def test_cosine_schedule_falls_to_half_in_the_middle() -> None:
-    found = [factor(step, steps=4, schedule="cosine", warmup_fraction=0.0) for step in range(4)]
+    found = [
+        learning_rate_factor(step, steps=4, schedule="cosine", warmup_fraction=0.0)
+        for step in range(4)
+    ]
     assert found[0] == 1
     assert found[2] == pytest.approx(0.5)
     assert found[3] > 0

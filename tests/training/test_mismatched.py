@@ -45,6 +45,6 @@ def test_both_answers_of_the_other_pair_are_named_and_in_order() -> None:
     found = cross_prompt_items(rows)
     assert found[0].id == "pair-0 with the answers of pair-1"
     assert found[0].texts == (
-        (rows[0].prompt_ids, rows[1].chosen_ids),
-        (rows[0].prompt_ids, rows[1].rejected_ids),
+        (rows[0].prompt_ids, rows[1].chosen_ids, ()),
+        (rows[0].prompt_ids, rows[1].rejected_ids, ()),
     )

@@ -14,7 +14,7 @@ import torch
 from prefine.errors import ConfigError, Interrupted
 from prefine.losses import bco, beta_dpo, dpo, kto_pair, mixture
 from prefine.losses.protocol import LossFunction
-from prefine.losses.regularizers import budget, step_budget
+from prefine.regularizers import budget, step_budget
 from prefine.schedules import Schedule
 from prefine.training.checkpoints import load_newest
 from prefine.training.logging.figures import TrainSummary

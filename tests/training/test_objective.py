@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import tiny_training as tiny
 import torch
-from step_gradients import CASES, EXAMPLES, TOKENS, Case, engine, table, textbook
+from step_gradients import CASES, EXAMPLES, TOKENS, Case, engine, scored, table, textbook
 from torch import Tensor
 from transformers import (
     CohereConfig,
@@ -130,13 +130,10 @@ def test_log_probabilities_are_those_of_the_models_own_logits(model: object, sha
         for parameter in made.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
         both = score_completions(Forward(made, shared=shared), EXAMPLES)
-        for side, found in (("chosen_ids", both[CHOSEN]), ("rejected_ids", both[REJECTED])):
+        for side, found in ((0, both[CHOSEN]), (1, both[REJECTED])):
             for example, value in zip(EXAMPLES, found, strict=True):
-                completion = getattr(example, side)
-                full = made(torch.tensor([example.prompt_ids + completion])).logits.log_softmax(-1)
-                logps = full[0, len(example.prompt_ids) - 1 : -1].gather(
-                    1, torch.tensor(completion)[:, None]
-                )
+                distributions, tokens = scored(made, example.texts[side])
+                logps = distributions.gather(1, torch.tensor(tokens)[:, None])
                 assert float(value) == pytest.approx(float(logps.sum()), rel=1e-5)
     assert "forward" not in vars(made.base_model)
     assert made.config._attn_implementation != "prefine_tree"

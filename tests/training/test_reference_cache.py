@@ -13,7 +13,7 @@ import torch
 from prefine.config.components import bind
 from prefine.errors import Interrupted, NumericsError
 from prefine.losses import dpo
-from prefine.losses.regularizers import budget
+from prefine.regularizers import budget
 from prefine.training.forward.passes import Forward
 from prefine.training.forward.token_values import ItemTokens
 from prefine.training.loop import train
@@ -22,7 +22,7 @@ from prefine.training.reference import cache
 from prefine.training.reference.cache import ReferenceCache, weights_fingerprint
 from prefine.training.reference.prepare import check_start
 from prefine.training.reference.scoring import score_completions, score_tokens
-from prefine.training.relations.choose import RELATIONS
+from prefine.training.relations.choose import named_relation
 from prefine.training.relations.pairs import TokenizedPair
 
 EXAMPLES = tiny.examples()
@@ -94,6 +94,7 @@ def test_the_same_question_is_read_from_the_file(tmp_path: Path) -> None:
         "tokens",
         "boundary",
         "joint",
+        "turns",
         "settings",
         "rows",
         "sharing",
@@ -125,6 +126,8 @@ def test_anything_that_changes_the_values_is_computed_anew(tmp_path: Path, chang
         examples[0] = replace(example, prompt_ids=moved, chosen_ids=example.chosen_ids[1:])
     elif change == "joint":
         examples[0] = replace(examples[0], rejected_prompt_ids=(3,))
+    elif change == "turns":
+        examples[3] = replace(examples[3], chosen_turns=((0, 1), (2, len(examples[3].chosen_ids))))
     elif change == "settings":
         model.config.rope_parameters = {**model.config.rope_parameters, "rope_theta": 77.0}
     _, reused = cached_tokens(Forward(model, **how), examples, folder=tmp_path)
@@ -202,7 +205,7 @@ def test_a_sweep_runs_the_pass_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_a_margin_at_the_start_is_refused_with_its_pair() -> None:
     pairs = [TokenizedPair(name, (1,), (2,) * 5, (3,) * 5) for name in "ab"]
-    table = ItemTable.of(RELATIONS["pairs"], pairs, {"initial": torch.zeros(4)})
+    table = ItemTable.of(named_relation("pairs"), pairs, {"initial": torch.zeros(4)})
     check_start(table, torch.tensor([1e-5, 2e-5, -1e-5, 0.0]), ["a", "b"])
     check_start(table, torch.tensor([0.1, 0.1, 0.0, 0.0]), ["a", "b"])
     for wrong in (0.1, -0.1, float("nan")):

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prefine.training.learning_rate import factor
+from prefine.schedules import learning_rate_factor
 
 SHAPES = ("constant", "linear", "cosine", "wsd")
 
 
 def rates(steps: int, **settings: Any) -> list[float]:
-    return [factor(step, steps=steps, **settings) for step in range(steps)]
+    return [learning_rate_factor(step, steps=steps, **settings) for step in range(steps)]
 
 
 def test_wsd_warms_up_stays_and_falls_by_the_root() -> None:

@@ -16,7 +16,7 @@ from prefine.losses import bco, dpo, mixture
 from prefine.losses.controllers import RunningReward
 from prefine.losses.facts import option_of, parts_of
 from prefine.losses.protocol import PairLogps, declare
-from prefine.losses.regularizers import budget
+from prefine.regularizers import budget
 from prefine.schedules import Schedule, last
 from prefine.training.objective.objective import HyperparameterController
 

@@ -9,7 +9,7 @@ from prefine import chat
 from prefine.errors import ConfigError, DataError
 from prefine.records import Completion, Message, PreferencePair, Prompt
 from prefine.training.items import TextReader, make_items
-from prefine.training.relations.choose import RELATIONS
+from prefine.training.relations.choose import named_relation
 from prefine.training.token_check import ROWS, check_tokens
 
 CHATML, MISTRAL = chat_tokenizers.chatml(), chat_tokenizers.mistral()
@@ -40,11 +40,11 @@ def _checked(*pairs: PreferencePair, tokenizer: Any = CHATML, **limits: int) -> 
     sizes = {"max_prompt_tokens": 200, "max_completion_tokens": 200} | limits
     made = make_items(
         pairs,
-        RELATIONS["pairs"],
+        named_relation("pairs"),
         TextReader(tokenizer, stop_token_id=stop, train_on_truncated=True, **sizes),
     )
     return check_tokens(
-        pairs, made.items, tokenizer, relation=RELATIONS["pairs"], stop_token_id=stop
+        pairs, made.items, tokenizer, relation=named_relation("pairs"), stop_token_id=stop
     )
 
 
@@ -68,7 +68,8 @@ def test_good_rows_of_other_templates(tokenizer: Any) -> None:
 def test_rows_that_would_merge_across_the_boundary_are_counted() -> None:
     """Its template ends the prompt without a space, with which this tokenizer begins every text."""
     tokenizer = chat_tokenizers.mistral()
-    tokenizer.chat_template = tokenizer.chat_template.replace("' [/INST]'", "' [/INST] a'")
+    template = tokenizer.chat_template.replace("' [/INST]'", "' [/INST] a'")
+    tokenizer.chat_template = template.replace("' ' + message.content", "message.content")
     stop = chat.stop_token_id(tokenizer)
     sampled = [_pair(n, chosen=_stored(tokenizer, f"the tea {n}", stop)) for n in (1, 2)]
     (note,) = _checked(*sampled, tokenizer=tokenizer)
@@ -162,9 +163,9 @@ def test_only_the_first_rows_are_read() -> None:
     stop = chat.stop_token_id(CHATML)
     made = make_items(
         pairs,
-        RELATIONS["pairs"],
+        named_relation("pairs"),
         TextReader(CHATML, stop_token_id=stop, max_prompt_tokens=99, max_completion_tokens=99),
     )
     rest = iter(pairs)
-    check_tokens(rest, made.items, CHATML, relation=RELATIONS["pairs"], stop_token_id=stop)
+    check_tokens(rest, made.items, CHATML, relation=named_relation("pairs"), stop_token_id=stop)
     assert len(list(rest)) == 20

@@ -95,7 +95,9 @@ def lists(count: int = 7, *, seed: int = 0) -> list[TokenizedList]:
 def answers(count: int = 7, *, seed: int = 0) -> list[TokenizedAnswer]:
     """Labelled answers, some to the same prompt."""
     made = [
-        TokenizedAnswer(f"{pair.id}-{desirable}", *text, desirable, weight=pair.weight)
+        TokenizedAnswer(
+            f"{pair.id}-{desirable}", text.prompt, text.completion, desirable, weight=pair.weight
+        )
         for pair in examples(-(-count // 2), seed=seed)
         for text, desirable in zip(pair.texts, (True, False), strict=True)
     ]

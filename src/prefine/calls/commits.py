@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
-from prefine.calls.protocol import AnswerLog, JournalGroup
+from prefine.calls.protocol import AnswerLog, JournalGroup, Submission
 
 
 class GroupCommits:
@@ -34,11 +34,20 @@ class GroupCommits:
         self._gathering.failed |= failed
         await self._committed()
 
+    def submissions(self, lines: Iterable[str]) -> dict[str, Submission]:
+        """The submission of each of these lines that was ever handed over."""
+        return self._journal.submissions(lines)
+
+    async def submitted(self, submission: Submission, lines: Iterable[str]) -> None:
+        """Return once it survives a kill that the lines belong to this submission."""
+        self._gathering.submitted.append((submission, list(lines)))
+        await self._committed()
+
     def close(self) -> None:
         """Write what has gathered, if an end has overtaken the commit it waited for."""
         self._thread.shutdown()
         left, self._gathering = self._gathering, JournalGroup(self._stage)
-        if left.asked or left.answers or left.failed:
+        if left != JournalGroup(self._stage):
             self._journal.write(left)
 
     async def _committed(self) -> None:

@@ -7,7 +7,17 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar, cast
 
 from prefine.calls.commits import GroupCommits
-from prefine.calls.protocol import A, Answering, AnswerLog, Backend, Batch, Call, Failure, P
+from prefine.calls.protocol import (
+    A,
+    Answering,
+    AnswerLog,
+    Backend,
+    Batch,
+    Call,
+    Failure,
+    P,
+    SubmissionLog,
+)
 from prefine.calls.threads import in_threads
 from prefine.errors import Interrupted
 
@@ -60,6 +70,7 @@ class Flights:
         self._slots: dict[int, _Slots] = {}
         self._flying: set[asyncio.Task[Any]] = set()
         self._landing: set[asyncio.Task[Any]] = set()
+        self._outliving: set[asyncio.Task[Any]] = set()
         self._in_flight = 0
         self._one_landed = asyncio.Event()
         self._refusal: Exception | None = None
@@ -91,6 +102,8 @@ class Flights:
         finally:
             task.cancel()
             self._refuse(Interrupted(f"stopped. {self._what_is_kept}"))
+            for flight in self._outliving - self._landing:
+                flight.cancel()
             while self._flying:
                 await asyncio.wait(self._flying, timeout=_TICK_S)
                 self._notice_stop()
@@ -114,7 +127,7 @@ class Flights:
     ) -> dict[str, A | Failure]:
         """Send calls in batches as slots become free, and return all answers."""
         if (slots := self._slots.get(id(backend))) is None:
-            slots = self._slots[id(backend)] = _Slots(backend)
+            slots = self._slots[id(backend)] = _Slots(backend, self._commits)
         loop = asyncio.get_running_loop()
         mine: dict[str, asyncio.Future[Any]] = {call.key: loop.create_future() for call in calls}
         self.asking |= mine
@@ -124,6 +137,8 @@ class Flights:
             while (batch := await self._next(waiting, slots)) is not None:
                 flight = asyncio.create_task(self._fly(batch, slots))
                 self._flying.add(flight)
+                if slots.outlives:
+                    self._outliving.add(flight)
                 flight.add_done_callback(self._ended)
                 flights.append(flight)
             if flights:
@@ -171,8 +186,9 @@ class Flights:
                 self.check()
             reserved = size
             self._in_flight += reserved
-            await self._commits.asked(batch.keys)
-            self._account.repeated = self._commits.repeated
+            if not slots.outlives:
+                await self._commits.asked(batch.keys)
+                self._account.repeated = self._commits.repeated
             self._account.asked += size
             found = await slots.answer(batch.answer)
             self._landing.add(asyncio.current_task())  # type: ignore[arg-type]
@@ -203,6 +219,7 @@ class Flights:
     def _ended(self, flight: "asyncio.Task[Any]") -> None:
         self._flying.discard(flight)
         self._landing.discard(flight)
+        self._outliving.discard(flight)
         if not flight.cancelled():
             flight.exception()  # its caller raises it, unless that was cancelled
 
@@ -223,9 +240,14 @@ class Flights:
 class _Slots:
     """The room of a backend: a slot for each batch in flight, and threads if it blocks."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, log: SubmissionLog) -> None:
         self.backend = backend  # kept, because its id is the key to these slots
         self.free = asyncio.Semaphore(backend.concurrency)
+        resume_from = getattr(backend, "resume_from", None)
+        self.outlives = resume_from is not None
+        """Its calls go on at the server when this process ends, and are found again."""
+        if resume_from is not None:
+            resume_from(log)
         self._in_thread = in_threads(_called, backend.concurrency)
 
     async def answer(self, answer: Answering[A]) -> Mapping[str, A | Failure]:

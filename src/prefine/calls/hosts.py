@@ -25,9 +25,9 @@ _FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 0.5, 8.0
 class Host:
     """Limits and health of a host, shared by all models there. Belongs to one event loop."""
 
-    def __init__(self, origin: str) -> None:
+    def __init__(self, origin: str, limits: HostLimits) -> None:
         self.origin = origin
-        self.limits = HostLimits()
+        self.limits = limits
         self.reached = False
         """A connection was made."""
         self.served_at: float | None = None
@@ -157,9 +157,21 @@ def backoff_s(tries: int) -> float:
 
 
 _hosts: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Host]] = WeakKeyDictionary()
+_latest: dict[str, HostLimits] = {}
 
 
 def host_at(origin: str) -> Host:
-    """The host of this scheme, name and port, shared by all who ask it in this event loop."""
+    """The host of this scheme, name and port, shared by all who ask it in this event loop.
+
+    It begins at the pace that was learned in earlier event loops: a stage has one of its own.
+    """
     hosts = _hosts.setdefault(asyncio.get_running_loop(), {})
-    return hosts.setdefault(origin, Host(origin))
+    if origin not in hosts:
+        hosts[origin] = Host(origin, _latest.get(origin, HostLimits()).elsewhere())
+        _latest[origin] = hosts[origin].limits
+    return hosts[origin]
+
+
+def forget_hosts() -> None:
+    """Forget the pace of all hosts, as a new process does."""
+    _latest.clear()

@@ -1,11 +1,12 @@
-"""POST one JSON body: one deadline for everything, bounded sizes, no redirects, kept connections.
+"""One HTTP request: one deadline for everything, bounded sizes, no redirects, kept connections.
 
 The standard to read a status by is the caller's; here a reply is whole or it is a `NoReply`.
 """
 
 import asyncio
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Literal, NamedTuple
 from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
@@ -60,15 +61,73 @@ async def post_json(
     Raises:
         NoReply: There is no whole reply.
     """
-    sent = {"Content-Type": "application/json", "Accept-Encoding": "gzip, deflate", **headers}
-    try:
+    sent = {"Content-Type": "application/json", **headers}
+    return await send("POST", url, body, sent, timeout_s=timeout_s)
+
+
+async def send(
+    method: str,
+    url: str,
+    body: "bytes | aiohttp.FormData | None",
+    headers: Mapping[str, str],
+    *,
+    timeout_s: float,
+) -> HttpReply:
+    """Send a request and return the reply, whatever its status; else as `post_json`."""
+    sent = {"Accept-Encoding": "gzip, deflate", **headers}
+    with _as_no_reply(timeout_s):
         async with (
             asyncio.timeout(timeout_s),
-            _session().post(url, data=body, headers=sent, allow_redirects=False) as response,
+            _session().request(
+                method, url, data=body, headers=sent, allow_redirects=False
+            ) as response,
         ):
             found = {name.lower(): value for name, value in response.headers.items()}
             raw = await _read(response)
             return HttpReply(response.status, found, _decompressed(raw, found))
+
+
+async def read_lines(
+    url: str, headers: Mapping[str, str], take: Callable[[bytes], None], *, timeout_s: float
+) -> HttpReply:
+    """Read a file of any size line by line; a reply that is no success is returned whole.
+
+    Args:
+        url: Where from.
+        headers: Sent.
+        take: Called with each line.
+        timeout_s: For connecting and the first line, and for each further line.
+
+    Raises:
+        NoReply: The file ended early; lines may have been taken before.
+    """
+    sent = {"Accept-Encoding": "identity", **headers}
+    clock = asyncio.get_running_loop().time
+    with _as_no_reply(timeout_s):
+        async with (
+            asyncio.timeout(timeout_s) as deadline,
+            _session().get(url, headers=sent, allow_redirects=False) as response,
+        ):
+            found = {name.lower(): value for name, value in response.headers.items()}
+            if response.status != 200:
+                return HttpReply(response.status, found, await _read(response))
+            rest = b""
+            async for chunk in response.content.iter_any():
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
+                    take(line)
+                    deadline.reschedule(clock() + timeout_s)
+                if len(rest) > LARGEST_BODY:
+                    raise _too_large()
+            if rest:
+                take(rest)
+            return HttpReply(200, found, b"")
+
+
+@contextmanager
+def _as_no_reply(timeout_s: float) -> Iterator[None]:
+    try:
+        yield
     except TimeoutError:
         raise NoReply("timeout", f"no answer within {timeout_s:g} s") from None
     except aiohttp.ClientConnectorError as error:

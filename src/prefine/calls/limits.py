@@ -6,6 +6,7 @@ requests and tokens per minute beside that.
 """
 
 import asyncio
+import copy
 import math
 import time
 from typing import NamedTuple
@@ -55,6 +56,12 @@ class HostLimits:
         self._tokens = 0.0  # that may be used now
         self._filled_at = -math.inf
         self._mean_completion: float | None = None
+
+    def elsewhere(self) -> "HostLimits":
+        """Return limits with the same pace for another event loop."""
+        found = copy.copy(self)
+        found._turns = asyncio.Lock()
+        return found
 
     def restrict(self, requests_per_minute: float | None, tokens_per_minute: float | None) -> None:
         """Add the user's limits; the strictest of a host holds."""

@@ -42,7 +42,9 @@ class Batch(NamedTuple, Generic[A]):
 class Backend(Protocol):
     """Whoever answers: the calls of one backend share its slots.
 
-    If it has a coroutine function `aclose`, that is awaited when the event loop ends.
+    If it has a coroutine function `aclose`, that is awaited when the event loop ends. If its
+    `resume_from` is a function, its calls outlive the process, as those of batch files do: it gets
+    a `SubmissionLog` before the first call, and what is in flight when a run ends is left to it.
     """
 
     @property
@@ -51,11 +53,40 @@ class Backend(Protocol):
         ...
 
 
+class Submission(NamedTuple):
+    """Calls that were handed over together: our name for them, and the server's once it has one."""
+
+    token: str
+    id: str | None
+
+
+class SubmissionLog(Protocol):
+    """Remembers, over kills, which calls were handed over to a server and in which batch."""
+
+    def submissions(self, lines: Iterable[str]) -> dict[str, Submission]:
+        """The submission of each of these lines that was ever handed over.
+
+        Args:
+            lines: Names of calls, the same ones in every run.
+        """
+        ...
+
+    async def submitted(self, submission: Submission, lines: Iterable[str]) -> None:
+        """Return once it survives a kill that the lines belong to this submission.
+
+        Args:
+            submission: Without an id before it is handed over, with it afterwards.
+            lines: The lines; none where only the id is new.
+        """
+        ...
+
+
 @dataclass
 class JournalGroup:
     """One commit of the journal: notes, answers (JSON) and costs of failures (JSON)."""
 
     stage: str = ""
+    submitted: list[tuple[Submission, list[str]]] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     answers: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
@@ -73,6 +104,10 @@ class AnswerLog(Protocol):
 
     def failed_usages(self, keys: Iterable[str]) -> list[str]:
         """The costs of failed attempts at `keys`, each a `Usage` as JSON."""
+        ...
+
+    def submissions(self, lines: Iterable[str]) -> dict[str, Submission]:
+        """The submission of each of these lines that was ever handed over."""
         ...
 
     def write(self, group: JournalGroup) -> int:

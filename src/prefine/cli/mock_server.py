@@ -39,12 +39,14 @@ def mock_server(
     """
     from pydantic import TypeAdapter, ValidationError
 
+    from prefine.models.mock_server.batches import BATCH_FAULTS
     from prefine.models.mock_server.faults import FAULTS
     from prefine.models.mock_server.profiles import PROFILES
     from prefine.models.mock_server.server import MockServer
 
     if list_:
-        typer.echo(f"profiles: {', '.join(PROFILES)}\nfaults: a status, {', '.join(FAULTS)}")
+        names = ", ".join((*FAULTS, *BATCH_FAULTS))
+        typer.echo(f"profiles: {', '.join(PROFILES)}\nfaults: a status, {names}")
         return
     options = {
         "profile": profile,

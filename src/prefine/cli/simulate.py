@@ -25,6 +25,8 @@ from prefine.simulator.summary import Estimate, label
 WIDTH, NARROWEST = 100, 80
 """Columns of the tables: as many as a terminal has, within these."""
 
+_FEW_ROUNDS = 3
+
 _TITLES = {
     "best_vs_random": "best vs\nrandom",
     "best_vs_worst": "best vs\nworst",
@@ -57,6 +59,7 @@ def run(options: Mapping[str, Any]) -> Simulation:
     for name in _CHECKED:
         check(name, options[name], where=f"--{name.replace('_', '-')}")
     check("duel", options["price"], where="--price")
+    check("answer_price", options["answer_price"], where="--answer-price")
     if options["rating_price"] is not None:
         check("rating", options["rating_price"], where="--rating-price")
     if options["html"] is not None:
@@ -169,6 +172,11 @@ def settings(options: Mapping[str, Any]) -> str:
 
 def as_json(simulation: Simulation) -> str:
     """The table for machines; NaN is null."""
+    return json.dumps({"strategies": rows_of(simulation)}, ensure_ascii=False, allow_nan=False)
+
+
+def rows_of(simulation: Simulation) -> list[dict[str, Any]]:
+    """The rows of the table as JSON values."""
     rows = []
     for index, row in enumerate(simulation.rows):
         options = dict(row.contestant.options)
@@ -179,7 +187,8 @@ def as_json(simulation: Simulation) -> str:
             default=None,
         )
         estimates = {
-            name: getattr(row, name) for name in ("calls", "rounds", "cost", "regret", "p_best")
+            name: getattr(row, name)
+            for name in ("calls", "rounds", "cost", "winner", "regret", "p_best")
         }
         estimates["gap"] = pairs[widest] if widest else Estimate(math.nan, math.nan)
         recommended = index == simulation.advice.row
@@ -200,7 +209,7 @@ def as_json(simulation: Simulation) -> str:
                 "reason": simulation.advice.reason if recommended else None,
             }
         )
-    return json.dumps({"strategies": rows}, ensure_ascii=False, allow_nan=False)
+    return rows
 
 
 def _means(estimates: Mapping[str, Estimate]) -> dict[str, float | None]:
@@ -229,8 +238,11 @@ def as_text(simulation: Simulation, options: Mapping[str, Any], *, columns: int 
         f"● what to choose at some limit on {'cost' if priced else 'calls'}: the cheapest that "
         "nothing within it clearly beats (2 standard errors of the difference); ○ also on the "
         f"frontier{', within the limit' if limited else ''}; → recommended. Depth: calls that "
-        "wait for one another."
+        "wait for one another. Winner: its quality above the mean answer; regret: below the best."
     )
+    few = [label(row.contestant) for row in rows if row.rounds.mean <= _FEW_ROUNDS]
+    if few:
+        console.print(f"For `calls: batch`, in at most {_FEW_ROUNDS} rounds: {', '.join(few)}.")
     if not all(row.finds_best for row in rows):
         console.print(
             "* guarantees no champion; the first of its order stands in. Neither marked nor "
@@ -272,7 +284,7 @@ def _as_yaml(contestant: Contestant) -> str:
 def _found(simulation: Simulation, *, priced: bool) -> Table:
     """The cost and the result of each strategy."""
     cost = ["cost"] if priced else []
-    table = _table("", "calls", *cost, "depth", "best found %", "regret [sd]")
+    table = table_of("", "calls", *cost, "depth", "best found %", "winner [sd]", "regret [sd]")
     for index, row in enumerate(simulation.rows):
         table.add_row(
             ("→" if index == simulation.advice.row else " ")
@@ -283,7 +295,7 @@ def _found(simulation: Simulation, *, priced: bool) -> Table:
             f"{row.rounds.mean:.1f}",
             f"{100 * row.p_best.mean:.1f} ± {100 * row.p_best.standard_error:.1f}"
             + (" " if row.finds_best else "*"),
-            f"{row.regret.mean:.3f} ± {row.regret.standard_error:.3f}",
+            *(f"{one.mean:.3f} ± {one.standard_error:.3f}" for one in (row.winner, row.regret)),
         )
     return table
 
@@ -291,7 +303,7 @@ def _found(simulation: Simulation, *, priced: bool) -> Table:
 def _gaps(rows: Sequence[StrategyResult], *, errors: bool) -> Table:
     """The gap of each strategy's pairs, by selector; with standard errors where there is room."""
     selectors = [name for name in GAPS if any(name in row.gaps for row in rows)]
-    table = _table("  ", *(_TITLES.get(name, name) for name in selectors))
+    table = table_of("  ", *(_TITLES.get(name, name) for name in selectors))
     for row in rows:
         cells = [_gap_text(row.gaps.get(name), errors=errors) for name in selectors]
         table.add_row("", label(row.contestant), *cells)
@@ -309,7 +321,7 @@ def _largest_error(rows: Sequence[StrategyResult]) -> float:
     return max((error for error in errors if not math.isnan(error)), default=math.nan)
 
 
-def _table(mark: str, *numbers: str) -> Table:
+def table_of(mark: str, *numbers: str) -> Table:
     """An empty table with columns for a mark, the strategy and numbers."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
     table.add_column(mark)

@@ -58,7 +58,10 @@ def import_data(
 
 
 def simulate(
-    completions: Annotated[int, Option(metavar="M", help="Completions per prompt.")] = 8,
+    completions: Annotated[
+        list[int] | None,
+        Option(metavar="M", help="Completions per prompt, 8 if not given; repeat it to choose M."),
+    ] = None,
     accuracy: Annotated[
         float,
         Option(help="How often the judge is right about two random completions, without its bias."),
@@ -77,6 +80,9 @@ def simulate(
         float | None,
         Option(help="Of a call that rates one completion; the same if not given."),
     ] = None,
+    answer_price: Annotated[
+        float, Option(help="Of sampling one answer, where several M are compared.")
+    ] = 0.0,
     worlds: Annotated[int, Option(help="Simulated prompts, the same for every strategy.")] = 2000,
     seed: Annotated[int, Option(help="Of the simulated prompts.")] = 0,
     strategy: Annotated[
@@ -99,18 +105,30 @@ def simulate(
 ) -> None:
     """Compare ranking strategies on simulated prompts: calls, cost and quality of each.
 
-    `--json` prints {"strategies": [...]}, each with strategy, order, calls, regret, p_best, gap (of
-    the selector with the widest pairs; all of them in gaps), standard_errors, frontier and
-    recommended.
+    `--json` prints {"strategies": [...]}, each with strategy, order, calls, winner, regret, p_best,
+    gap (of the selector with the widest pairs; all of them in gaps), standard_errors, frontier and
+    recommended; for several M {"completions": [...]}, each with completions and strategies.
     """
     options = dict(locals())
+    from prefine.cli import simulate_sizes
     from prefine.cli.simulate import as_json, as_text, run, write_plot
 
+    columns = terminal_columns() or 100
+    numbers = sorted(set(completions or [8]))
+    if len(numbers) > 1:
+        if html is not None:
+            raise ConfigError("--html: the plot is of one number of completions; give one")
+        simulations = {m: run({**options, "completions": m}) for m in numbers}
+        if json_:
+            typer.echo(simulate_sizes.as_json(simulations))
+        else:
+            typer.echo(visible(simulate_sizes.as_text(simulations, options, columns=columns)))
+        return
+    options["completions"] = numbers[0]
     simulation = run(options)
     if json_:
         typer.echo(as_json(simulation))
     else:
-        columns = terminal_columns() or 100
         typer.echo(visible(as_text(simulation, options, columns=columns)))
     if html is not None:
         write_plot(simulation, options, html)

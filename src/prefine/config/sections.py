@@ -112,6 +112,7 @@ class Connection(Section):
 
     base_url: Annotated[Any, TRANSPORT] = None
     api_key_env: Annotated[Any, TRANSPORT] = None
+    calls: Annotated[Any, TRANSPORT] = None
     concurrency: Annotated[Any, TRANSPORT] = None
     timeout_s: Annotated[Any, TRANSPORT] = None
     max_retries: Annotated[Any, TRANSPORT] = None
@@ -249,8 +250,8 @@ class TrainConfig(Section):
     Without `adapter` all weights are trained. A hyper-parameter of the loss or the regularizer, and
     `regularizer_weight`, may be a schedule: `{schedule: linear, start: 0.1, end: 0.01}`.
 
-    With `regularizer_weight: auto`, a controller sets the weight of the regularizer `budget`, so that
-    answers that training has not seen keep it; that has options of its own, beside `delta`.
+    With `regularizer_weight: auto`, a controller sets the weight of the regularizer `budget` so
+    that answers that training has not seen keep it; it then has more options beside `delta`.
 
     Every `evaluate_every` steps the held-out items of section `pair` are evaluated.
     """

@@ -102,8 +102,13 @@ def _remark_templated(prompt: Prompt, where: str, report: ImportReport) -> None:
     )
 
 
-def answers_of_row(row: SourceRow, report: ImportReport) -> Answers:
+def answers_of_row(row: SourceRow, report: ImportReport, *, several_turns: bool = False) -> Answers:
     """Return the prompt of a row with its completions; empty ones are counted.
+
+    Args:
+        row: In our own columns.
+        report: Counts what is left out.
+        several_turns: Whether answers may have several, which no judge can be asked about.
 
     Raises:
         UselessRow: The prompt is empty, or no completion is left.
@@ -123,11 +128,12 @@ def answers_of_row(row: SourceRow, report: ImportReport) -> Answers:
         where = row.places[place] if row.places else f"{row.where}, completion {place}"
         try:
             answer = completion_of_item(prompt, len(found), _null_as_empty(item), where, report)
-            if answer.earlier_turns:
+            if answer.earlier_turns and not several_turns:
                 raise UselessRow(
                     "answer of several turns",
-                    f"{where}: an answer of {len(answer.messages)} turns cannot be judged; pairs "
-                    "may have them: read the rows as pairs, or move earlier turns into the prompt",
+                    f"{where}: an answer of {len(answer.messages)} turns cannot be judged; pairs, "
+                    "lists and labels may have them: read the rows as these, or move earlier turns "
+                    "into the prompt",
                 )
             found.append(answer)
         except UselessRow as useless:

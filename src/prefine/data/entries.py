@@ -4,6 +4,7 @@ What is well-formed but worthless (empty, a repetition, a tie) is counted on the
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import TypeVar
 
 from prefine.data.answer_rows import answers_of_row, prompt_of_row
@@ -35,7 +36,7 @@ def prompts(rows: Iterable[SourceRow], report: ImportReport | None = None) -> It
 
 
 def completions(
-    rows: Iterable[SourceRow], report: ImportReport | None = None
+    rows: Iterable[SourceRow], report: ImportReport | None = None, *, several_turns: bool = False
 ) -> Iterator[tuple[Prompt, list[Completion]]]:
     """Yield one prompt with its `completions` a row.
 
@@ -44,12 +45,14 @@ def completions(
     Args:
         rows: In our own columns.
         report: Counts empty and repeated prompts and empty answers.
+        several_turns: Whether answers may have several turns, which no judge can be asked about.
 
     Raises:
         DataError: As for prompts, or the list is missing, or a completion has no field with a text.
     """
     report = report or ImportReport()
-    useful = _useful(rows, report, "completion", answers_of_row, lambda answers: answers[0])
+    read = partial(answers_of_row, several_turns=several_turns)
+    useful = _useful(rows, report, "completion", read, lambda answers: answers[0])
     return (answers for _, answers in useful)
 
 

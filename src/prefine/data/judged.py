@@ -34,7 +34,7 @@ def lists(
         DataError: A completion has neither, or some have one and some the other; or no row is left.
     """
     report = report or ImportReport()
-    for prompt, completions in entries.completions(rows, report):
+    for prompt, completions in entries.completions(rows, report, several_turns=True):
         try:
             yield _list(prompt, completions)
         except UselessRow as useless:
@@ -50,12 +50,14 @@ def labels(
 
     Args:
         rows: In our own columns.
-        report: Counts empty answers; its counts are of prompts.
+        report: Counts empty answers; what it keeps are labelled answers, what it reads prompts.
 
     Raises:
         DataError: A completion has no label, or no row is left.
     """
-    for prompt, completions in entries.completions(rows, report):
+    report = report or ImportReport()
+    for prompt, completions in entries.completions(rows, report, several_turns=True):
+        report.kept += len(completions) - 1
         for completion in completions:
             values, rest = _judgment(prompt, completion, _LABEL)
             label = _WORDS.get(str(values[_LABEL]).lower().removesuffix(".0"))

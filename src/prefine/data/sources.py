@@ -12,7 +12,6 @@ from prefine.config.sections import Component
 from prefine.data.answer_texts import without_reasoning
 from prefine.data.files import files_at, rows_in
 from prefine.data.formats import Format, as_json
-from prefine.data.layouts.answers import question_of
 from prefine.data.layouts.prompts import put_aside
 from prefine.data.layouts.protocol import PROMPT_NAMES, Layout, SourceRow, rest
 from prefine.data.layouts.table import (
@@ -145,6 +144,9 @@ def _converted(
 
 
 def _questions(path: Path) -> Iterator[tuple[str, Any]]:
+    # Only answers of Arena-Hard without their questions need it.
+    from prefine.data.layouts.answers import question_of
+
     return (question_of(as_read(row)) for row in rows_in(files_at(path, None)))
 
 

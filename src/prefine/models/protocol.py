@@ -6,12 +6,14 @@ before any work.
 """
 
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from prefine.calls.protocol import Batch, Call, Failure
 from prefine.config.sections import Decoding
 from prefine.errors import DataError
 from prefine.records import Completion, FinishReason, Message, Prompt, Usage, content_hash
+
+if TYPE_CHECKING:
+    from prefine.calls.protocol import Batch, Call, Failure
 
 
 class PromptTooLong(DataError):
@@ -80,10 +82,10 @@ class Samples(Model, Protocol):
 
     def sample(
         self,
-        shard: Sequence[Call[SampleRequest]],
-        wanted: Sequence[Call[SampleRequest]],
+        shard: "Sequence[Call[SampleRequest]]",
+        wanted: "Sequence[Call[SampleRequest]]",
         decoding: Decoding,
-    ) -> Iterable[Batch[Completion]]:
+    ) -> "Iterable[Batch[Completion]]":
         """Yield the batches in which the wanted completions of a shard are drawn.
 
         Args:
@@ -128,7 +130,7 @@ class Replies(Model, Protocol):
         temperature: float | None,
         seed: int,
         first_token: bool,
-    ) -> Sequence[Reply | Failure] | Awaitable[Sequence[Reply | Failure]]:
+    ) -> "Sequence[Reply | Failure] | Awaitable[Sequence[Reply | Failure]]":
         """Return one reply per conversation, in order; a coroutine, or a function that blocks.
 
         Args:

@@ -1,10 +1,14 @@
 """The options that all selectors share, and what they need of the strategy."""
 
+from typing import TYPE_CHECKING
+
 from prefine.config.sections import PairConfig
 from prefine.errors import ConfigError
-from prefine.pairing.protocol import SelectorFacts
-from prefine.ranking.protocol import StrategyFacts
 from prefine.records import Completion, PreferencePair
+
+if TYPE_CHECKING:  # imported pairs have neither
+    from prefine.pairing.protocol import SelectorFacts
+    from prefine.ranking.protocol import StrategyFacts
 
 SAME_ANSWER = "same answer"
 TOO_CLOSE = "score gap too small or not known"
@@ -14,7 +18,7 @@ TRUNCATED = "cut by the generation limit"
 
 
 def check_options(
-    options: PairConfig, selector: SelectorFacts, strategy_name: str, facts: StrategyFacts
+    options: PairConfig, selector: "SelectorFacts", strategy_name: str, facts: "StrategyFacts"
 ) -> None:
     """Raise ConfigError if an option that is set cannot be applied.
 

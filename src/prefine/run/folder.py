@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
@@ -12,8 +13,10 @@ from prefine.atomic import disk_errors, write_text
 from prefine.errors import ConfigError, DataError
 from prefine.records import SCHEMA_VERSION, Manifest
 from prefine.run.config_changes import refused_changes
-from prefine.run.journal import Journal
 from prefine.run.manifests import begun_config, read_config, read_manifests
+
+if TYPE_CHECKING:  # a training asks nobody
+    from prefine.run.journal import Journal
 
 
 class RunFolder:
@@ -66,12 +69,14 @@ class RunFolder:
     def __truediv__(self, name: str) -> Path:
         return self.path / name
 
-    def journal(self) -> Journal:
+    def journal(self) -> "Journal":
         """The journal of this process, opened on first use.
 
         Raises:
             DataError: It is missing or empty, and the manifest says that calls were made.
         """
+        from prefine.run.journal import Journal
+
         if self._journal is None:
             path = self.path / "journal" / "part-00000.sqlite"
             calls = sum(manifest.usage.calls for manifest in self.manifests().values())

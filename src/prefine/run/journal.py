@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from prefine.atomic import disk_errors
-from prefine.calls.protocol import JournalGroup
+from prefine.calls.protocol import JournalGroup, Submission
 from prefine.errors import ConfigError, DataError, LimitError
 
 _SCHEMA = """
@@ -24,6 +24,8 @@ CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL, 
 CREATE TABLE IF NOT EXISTS failed  (key TEXT NOT NULL, usage TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS failed_key ON failed (key);
 CREATE TABLE IF NOT EXISTS repeats (stage TEXT PRIMARY KEY, calls INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS batches (token TEXT PRIMARY KEY, id TEXT) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS batched (line TEXT PRIMARY KEY, token TEXT NOT NULL) WITHOUT ROWID;
 """
 _NOT_ALLOWED = (
     sqlite3.SQLITE_CANTOPEN,
@@ -85,6 +87,11 @@ class Journal:
             return []
         return [usage for (usage,) in self._select("SELECT usage FROM failed WHERE key IN", keys)]
 
+    def submissions(self, lines: Iterable[str]) -> dict[str, Submission]:
+        """The batch of each of these lines that was ever handed over to a server."""
+        statement = "SELECT line, token, id FROM batched JOIN batches USING (token) WHERE line IN"
+        return {line: Submission(token, id_) for line, token, id_ in self._select(statement, lines)}
+
     def write(self, group: JournalGroup) -> int:
         """Keep a group; after this returns it survives a kill.
 
@@ -96,7 +103,13 @@ class Journal:
             LimitError: The disk is full; nothing of this group is kept, everything earlier is.
         """
         write = self._writer.executemany
-        with self._transaction(durable=bool(group.answers or group.failed)):
+        with self._transaction(durable=bool(group.answers or group.failed or group.submitted)):
+            for submission, lines in group.submitted:
+                write("INSERT OR REPLACE INTO batches VALUES (?, ?)", [submission])
+                write(
+                    "INSERT OR REPLACE INTO batched VALUES (?, ?)",
+                    ((line, submission.token) for line in lines),
+                )
             # Before what is asked: a call may fail and be asked again.
             if group.failed:
                 self._any_failed = True

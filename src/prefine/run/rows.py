@@ -156,8 +156,7 @@ def pair_of(row: TableRow) -> PreferencePair:
     for side, prompt_id in prompt_ids.items():
         token_ids = row[f"prefine_{side}_token_ids"]
         values[side] = completion = extra[side] | {"token_ids": token_ids, "prompt_id": prompt_id}
-        turns = [*completion.get("earlier_turns", ()), completion["message"]]
-        if _visible(map(Message.model_validate, turns)) != row[side]:
+        if _visible_turns(completion) != row[side]:
             message = _only_turn(row[side], side)
             completion |= {
                 "id": content_hash("edited", completion["id"], message),
@@ -178,7 +177,7 @@ def list_row(found: PreferenceList) -> TableRow:
     }
     return {
         "prompt": _visible(found.prompt.messages),
-        "completions": [_visible([completion.message]) for completion in found.completions],
+        "completions": [_visible(completion.messages) for completion in found.completions],
         "scores": found.scores,
         "ranks": found.ranks,
         "prefine_prompt_id": found.prompt.id,
@@ -198,8 +197,7 @@ def list_of(row: TableRow) -> PreferenceList:
     where = f"list of prompt {row['prefine_prompt_id']}"
     extra = json.loads(row["prefine_extra"])
     completions = extra["completions"]
-    visible = [_visible([Message.model_validate(one["message"])]) for one in completions]
-    if visible != row["completions"]:
+    if list(map(_visible_turns, completions)) != row["completions"]:
         raise DataError(
             f"{where}: its visible completions were changed; make the lists again with prefine pair"
         )
@@ -217,7 +215,7 @@ def label_row(labelled: LabelledCompletion) -> TableRow:
     }
     return {
         "prompt": _visible(labelled.prompt.messages),
-        "completion": _visible([labelled.completion.message]),
+        "completion": _visible(labelled.completion.messages),
         "label": labelled.desirable,
         "prefine_prompt_id": labelled.prompt.id,
         "prefine_completion_id": labelled.completion.id,
@@ -236,7 +234,7 @@ def label_of(row: TableRow) -> LabelledCompletion:
     where = f"labelled answer to prompt {row['prefine_prompt_id']}"
     extra = json.loads(row["prefine_extra"])
     completion = extra["completion"]
-    if _visible([Message.model_validate(completion["message"])]) != row["completion"]:
+    if _visible_turns(completion) != row["completion"]:
         raise DataError(
             f"{where}: its visible completion was changed; make the labels again with prefine pair"
         )
@@ -257,6 +255,12 @@ def _only_turn(messages: Any, side: str) -> dict[str, str]:
 
 def _visible(messages: Iterable[Message]) -> list[dict[str, str]]:
     return [{"role": message.role, "content": message.content} for message in messages]
+
+
+def _visible_turns(completion: TableRow) -> list[dict[str, str]]:
+    """`_visible` of all turns of a stored completion."""
+    turns = [*completion.get("earlier_turns", ()), completion["message"]]
+    return _visible(map(Message.model_validate, turns))
 
 
 def _extra(completion: Completion) -> TableRow:

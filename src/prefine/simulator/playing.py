@@ -42,14 +42,16 @@ class SimulatedGames:
         calls: Duels and ratings [W].
         ratings: Ratings among them [W].
         rounds: [W].
-        regret: Quality of the best minus that of the champion or, where none is guaranteed, of the
-            first of the order [W, sd].
+        winner: Quality of the champion or, where none is guaranteed, of the first of the order; 0
+            is the mean of all answers that could be sampled [W, sd].
+        regret: Quality of the best minus that of the winner [W, sd].
         gaps: Quality of chosen minus rejected, by selector [W, sd]; NaN where it gives no pair.
     """
 
     calls: Array
     ratings: Array
     rounds: Array
+    winner: Array
     regret: Array
     gaps: dict[str, Array]
 
@@ -66,17 +68,19 @@ def play(contestants: Sequence[Contestant], worlds: Worlds) -> list[SimulatedGam
     qualities = worlds.quality.tolist()
     played = []
     for contestant in contestants:
-        counts, regrets = [], []
+        counts, winners, regrets = [], [], []
         gaps: dict[str, list[float | None]] = {name: [] for name in contestant.selectors}
         for table, rated, quality in zip(p_first, ratings, qualities, strict=True):
             outcome, leader, *count = _play(contestant, table, rated)
             counts.append(count)
+            winners.append(quality[leader])
             regrets.append(max(quality) - quality[leader])
             for name, values in gaps.items():
                 values.append(GAPS[name](outcome, quality))
         calls, asked_ratings, rounds = np.array(counts, dtype=np.float64).T
         found = {name: np.array(values, dtype=np.float64) for name, values in gaps.items()}
-        played.append(SimulatedGames(calls, asked_ratings, rounds, np.array(regrets), found))
+        qualities_found = np.array(winners), np.array(regrets)
+        played.append(SimulatedGames(calls, asked_ratings, rounds, *qualities_found, found))
     return played
 
 
@@ -155,7 +159,7 @@ def joined(parts: Sequence[SimulatedGames]) -> SimulatedGames:
     """The results in all worlds, from those in each chunk."""
     columns = {
         name: np.concatenate([getattr(part, name) for part in parts])
-        for name in ("calls", "ratings", "rounds", "regret")
+        for name in ("calls", "ratings", "rounds", "winner", "regret")
     }
     gaps = {name: np.concatenate([part.gaps[name] for part in parts]) for name in parts[0].gaps}
     return SimulatedGames(**columns, gaps=gaps)

@@ -47,7 +47,9 @@ class StrategyResult:
         rounds: Calls that wait for others' answers, one after the other: the depth.
         cost: Calls at their prices.
         p_best: Share of worlds in which the champion is the best.
-        regret: Quality that the champion lacks [sd].
+        winner: Quality of the champion above the mean answer [sd]: one scale, whatever the number
+            of completions.
+        regret: Quality that the champion lacks [sd], compared with the best of these completions.
         gaps: Quality of chosen minus rejected [sd], by selector, over the worlds in which there is
             a pair.
         frontier: No other row costs as little and has as little regret, with one of the two lower.
@@ -64,6 +66,7 @@ class StrategyResult:
     rounds: Estimate
     cost: Estimate
     p_best: Estimate
+    winner: Estimate
     regret: Estimate
     gaps: dict[str, Estimate]
     frontier: bool = False
@@ -132,6 +135,7 @@ def summarise(
             rounds=estimate(p.rounds),
             cost=estimate(cost),
             p_best=share((p.regret == 0).astype(np.float64)),
+            winner=estimate(p.winner),
             regret=estimate(p.regret),
             gaps={name: estimate(values) for name, values in p.gaps.items()},
         )

@@ -49,6 +49,7 @@ BOUNDS: Mapping[str, Bounds] = {
     "order_noise": Bounds("from 0 to 1", 0, 1),
     "duel": Bounds("above 0", 0, above=True),
     "rating": Bounds("above 0", 0, above=True),
+    "answer_price": Bounds("at least 0", 0),
     "worlds": Bounds("a whole number from 2 to 1,000,000", 2, 1_000_000, whole=True),
     "seed": Bounds("a whole number of at least 0", 0, whole=True),
     "max_calls": Bounds("above 0", 0, above=True, optional=True),

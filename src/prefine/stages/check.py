@@ -1,7 +1,7 @@
 """Checks before a run: resolve every component and read every input row, before any work."""
 
-from collections.abc import Collection, Iterable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prefine.config.sections import (
     ITEM_ENTRIES,
@@ -15,9 +15,8 @@ from prefine.data.sources import open_source
 from prefine.models.capabilities import backend_of, check_model
 from prefine.models.protocol import Samples
 from prefine.records import Completion, Message, Prompt
-from prefine.stages.evidence import configured_metrics
 from prefine.stages.inputs import (
-    prompts_of_pair,
+    conversations_of,
     read_completions,
     read_labels,
     read_lists,
@@ -87,7 +86,10 @@ def check(config: RunConfig, *, strict: bool = False, through: str = STAGES[-1])
         check_loss(config)
         check_installed(config.train.tracking.trackers)
         check_weights(policy, ref)
-    configured_metrics(config)
+    if config.evaluate.metrics:
+        from prefine.stages.evidence import configured_metrics
+
+        configured_metrics(config)
     check_adapter(config, policy)
     if trains:
         stop_token(policy)
@@ -138,6 +140,8 @@ def _never_asked(config: RunConfig, ranked_by: Collection[str], through: str) ->
 
 def _check_components(config: RunConfig, never_asked: Collection[str]) -> None:
     for where, kind, component in outer_components(config):
+        if kind == "selector" and config.items_entry is not None:
+            continue  # not used: `check_imported` looks at it
         if kind == "source":
             open_source(component, where=where)
         elif kind == "judge":
@@ -189,7 +193,7 @@ def _inputs(
     if config.pairs is not None:
         report = ImportReport(strict=strict)
         pairs = readable_by_loss(read_pairs(config.pairs, report=report), config.train, report)
-        pairs = renderable(pairs, prompts_of_pair, config.policy, report)
+        pairs = renderable(pairs, conversations_of, config.policy, report)
         if trains:
             pairs = with_loss_inputs(pairs, config.train, report)
         if strict:
@@ -199,13 +203,15 @@ def _inputs(
         ids = {pair.prompt.id for pair in pairs}
         counts |= {"pairs": report.kept, "prompts of pairs": len(ids)}
         yield "pairs", report
-    for kind, source, read in (
+    others: tuple[tuple[str, Component | None, Callable[..., Iterator[Any]]], ...] = (
         ("lists", config.lists, read_lists),
         ("labels", config.labels, read_labels),
-    ):
+    )
+    for kind, source, read in others:
         if source is not None:
             report = ImportReport(strict=strict)
-            prompt_ids = [item.prompt.id for item in read(source, report=report)]
+            items = renderable(read(source, report=report), conversations_of, config.policy, report)
+            prompt_ids = [item.prompt.id for item in items]
             ids = set(prompt_ids)
             counts |= {kind: len(prompt_ids), f"prompts of {kind}": len(ids)}
             yield kind, report

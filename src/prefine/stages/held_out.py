@@ -110,14 +110,15 @@ def _pairs(
     items: Sequence[Any], records: Mapping[str, PreferencePair], policy: Array, reference: Array
 ) -> HeldOutPairs:
     kept = [records[item.id] for item in items]
+    tokens = np.array([len(text.scored) for item in items for text in item.texts], dtype=np.float64)
     return HeldOutPairs(
         prompt_ids=[pair.prompt.id for pair in kept],
         chosen=policy[CHOSEN],
         rejected=policy[REJECTED],
         ref_chosen=reference[CHOSEN],
         ref_rejected=reference[REJECTED],
-        chosen_tokens=np.array([len(item.chosen_ids) for item in items], dtype=np.float64),
-        rejected_tokens=np.array([len(item.rejected_ids) for item in items], dtype=np.float64),
+        chosen_tokens=tokens[CHOSEN],
+        rejected_tokens=tokens[REJECTED],
         p_chosen=np.array([pair.p_chosen for pair in kept], dtype=np.float64),
     )
 

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from prefine.chat import TemplateRefusal, check_prompt, may_be_refused
 from prefine.config.sections import ITEM_ENTRIES, Component, TrainConfig
-from prefine.data import entries, judged
+from prefine.data import entries
 from prefine.data.import_report import ImportReport, UselessRow
 from prefine.data.sources import read
 from prefine.errors import DataError
@@ -20,6 +20,7 @@ from prefine.records import (
     Prompt,
 )
 from prefine.run.tables import column, parts
+from prefine.turns import assistant_turns
 
 Item = TypeVar("Item")
 REFUSED_BY_TEMPLATE = "refused by the chat template"
@@ -50,6 +51,8 @@ def read_lists(
     source: Component, *, report: ImportReport | None = None
 ) -> Iterator[PreferenceList]:
     """The lists of a source."""
+    from prefine.data import judged
+
     return judged.lists(read(source, where="lists"), report)
 
 
@@ -57,6 +60,8 @@ def read_labels(
     source: Component, *, report: ImportReport | None = None
 ) -> Iterator[LabelledCompletion]:
     """The labelled answers of a source."""
+    from prefine.data import judged
+
     return judged.labels(read(source, where="labels"), report)
 
 
@@ -116,9 +121,27 @@ def renderable(
         report.require_some("rows")
 
 
-def prompts_of_pair(pair: PreferencePair) -> list[Prompt]:
-    """The prompts that a pair's answers answer: one, or two where it joins prompts."""
-    return [pair.prompt] if pair.rejected_prompt is None else [pair.prompt, pair.rejected_prompt]
+def conversations_of(item: PreferencePair | PreferenceList | LabelledCompletion) -> list[Prompt]:
+    """The conversations that an item's answers end: their prompts, and earlier turns of each.
+
+    A template may refuse roles and tools; it does not matter to it what is said in a last turn.
+    """
+    match item:
+        case PreferencePair():
+            answers = [
+                (item.prompt, item.chosen),
+                (item.rejected_prompt or item.prompt, item.rejected),
+            ]
+        case PreferenceList():
+            answers = [(item.prompt, one) for one in item.completions]
+        case LabelledCompletion():
+            answers = [(item.prompt, item.completion)]
+    read = [item.prompt]
+    for prompt, completion in answers:
+        turns = assistant_turns(prompt, completion)
+        if turns and turns[-1].prompt not in read:
+            read.append(turns[-1].prompt)
+    return read
 
 
 def _policy(component: Component) -> object:

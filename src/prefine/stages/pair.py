@@ -36,7 +36,7 @@ from prefine.run.tables import (
     table_hash,
 )
 from prefine.stages.inputs import (
-    prompts_of_pair,
+    conversations_of,
     read_labels,
     read_lists,
     read_pairs,
@@ -163,7 +163,7 @@ def _import(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
 
     def read(report: ImportReport | None, dropped: Counter[str]) -> Iterator[PreferencePair]:
         pairs = readable_by_loss(read_pairs(source, report=report), config.train, report)
-        taken = renderable(pairs, prompts_of_pair, config.policy, report)
+        taken = renderable(pairs, conversations_of, config.policy, report)
         return allowed(taken, settings, dropped)
 
     # A first pass checks every row and knows all prompts; no pair stays in memory.
@@ -200,13 +200,17 @@ def _import_judged(
     kind: ItemEntry, source: Component, config: RunConfig, folder: RunFolder, progress: Progress
 ) -> Manifest:
     """Import lists or labelled answers."""
-    read: Callable[..., Iterator[Any]] = read_lists if kind == "lists" else read_labels
     settings = config.pair
     notes = check_imported(settings, kind)
+
+    def read(report: ImportReport | None = None) -> Iterator[Any]:
+        found = (read_lists if kind == "lists" else read_labels)(source, report=report)
+        return renderable(found, conversations_of, config.policy, report)
+
     # A first pass checks every row and knows all prompts; no item stays in memory.
     report, digest, count = ImportReport(), hashlib.sha256(), 0
     prompt_ids: set[str] = set()
-    for item in read(source, report=report):
+    for item in read(report):
         digest.update(item.model_dump_json().encode())
         prompt_ids.add(item.prompt.id)
         count += 1
@@ -219,7 +223,7 @@ def _import_judged(
     progress.start("pair", count, f"{kind} imported")
 
     def shards() -> Iterator[list[Any]]:
-        for shard in chunks(read(source), _IMPORT_SHARD):
+        for shard in chunks(read(), _IMPORT_SHARD):
             yield shard
             progress.advance(len(shard))
 

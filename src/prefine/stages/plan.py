@@ -5,12 +5,13 @@ from typing import NamedTuple
 
 from prefine.config.sections import ITEM_ENTRIES, Component, RunConfig, components
 from prefine.judges import prompts
+from prefine.models.openai.usage import TokenPrices
 from prefine.records import Completion, Prompt
 from prefine.stages.check import check
 from prefine.stages.inputs import read_completions, read_prompts
 from prefine.stages.pair_options import holds_out_for_budget, number_held_out
 from prefine.stages.pipeline import stages_of
-from prefine.stages.rank import Asks, most_asks
+from prefine.stages.rank import Asks, most_asks, strategy_facts
 from prefine.stages.selection import BoundSelector
 
 CHARACTERS_PER_TOKEN = 4
@@ -41,6 +42,8 @@ def plan(config: RunConfig, *, strict: bool = False) -> DryRunPlan:
         tokens = completions * config.sample.max_new_tokens
         lines.append(("completions to sample", f"{completions:,}"))
         lines.append(("tokens to sample, at most", f"{tokens:,}"))
+        if _in_batches(config.sample.model):
+            lines.append(("rounds of sampling, each in batches of a day at most", "1"))
     if config.rank is not None and config.items_entry is None:
         asks = _most_asks(config, rows)
         if asks.duels or not asks.ratings:
@@ -48,6 +51,11 @@ def plan(config: RunConfig, *, strict: bool = False) -> DryRunPlan:
         if asks.ratings:
             lines.append(("ratings, at most", f"{asks.ratings:,}"))
         lines += _costs(config, asks)
+        if _in_batches(_judge_model(config.rank.judge)):
+            facts = strategy_facts(config.rank.strategy)
+            most = _most_completions(config)
+            rounds = facts.rounds(most, **config.rank.strategy.options) if most > 1 else 0
+            lines.append(("rounds of judging, each in batches of a day at most", f"{rounds:,}"))
     if config.evaluate.prompts is not None:
         answers = 2 * counts["evaluation prompts"]
         lines.append(("evaluation answers to sample", f"{answers:,}"))
@@ -110,9 +118,9 @@ def _costs(config: RunConfig, asks: Asks) -> list[tuple[str, str]]:
     if config.sample is not None:
         sampling = _prices(config.sample.model)
     if config.rank is not None and asks.duels:
-        judging = _judge_prices(config.rank.judge)
+        judging = _prices(_judge_model(config.rank.judge))
     if config.rank is not None and asks.ratings:
-        rating = _judge_prices(config.rank.scorer or config.rank.judge)
+        rating = _prices(_judge_model(config.rank.scorer or config.rank.judge))
     if sampling is None and judging is None and rating is None:
         return []
     count, prompt_tokens, answer_tokens, answers = _sizes(_groups(config))
@@ -121,7 +129,7 @@ def _costs(config: RunConfig, asks: Asks) -> list[tuple[str, str]]:
         answers = count * config.sample.completions_per_prompt
         answer_tokens = float(answers * config.sample.max_new_tokens)
         if sampling is not None:
-            cost = sampling["prompt"] * prompt_tokens + sampling["completion"] * answer_tokens
+            cost = sampling.prompt * prompt_tokens + sampling.completion * answer_tokens
             lines.append(("cost of sampling, about, at most", f"{cost / 1e6:,.2f}"))
     if not count or not answers:
         return lines
@@ -132,7 +140,7 @@ def _costs(config: RunConfig, asks: Asks) -> list[tuple[str, str]]:
     ):
         if prices is not None:
             per_call = frame + prompt_tokens / count + answers_shown * answer_tokens / answers
-            cost = calls * (prices["prompt"] * per_call + prices["completion"])
+            cost = calls * (prices.prompt * per_call + prices.completion)
             lines.append((f"cost of {what} in one token, about, at most", f"{cost / 1e6:,.2f}"))
     return lines
 
@@ -155,14 +163,27 @@ def _sizes(
     )
 
 
-def _judge_prices(judge: Component) -> Mapping[str, float] | None:
-    """The prices of the model that a judge asks, if it asks one."""
+def _most_completions(config: RunConfig) -> int:
+    """The most completions of a prompt."""
+    if config.prompts is not None and config.sample is not None:
+        return config.sample.completions_per_prompt
+    return max((len(found) for _, found in _groups(config)), default=0)
+
+
+def _judge_model(judge: Component) -> Component | None:
+    """The model that a judge asks, if it asks one."""
     model = judge.options.get("model")
-    if not isinstance(model, Mapping):
+    return Component.model_validate(dict(model)) if isinstance(model, Mapping) else None
+
+
+def _in_batches(model: Component | None) -> bool:
+    return model is not None and model.options.get("calls") == "batch"
+
+
+def _prices(model: Component | None) -> TokenPrices | None:
+    """The prices of a model, as it is asked."""
+    found = None if model is None else model.options.get("prices")
+    if not isinstance(found, Mapping):
         return None
-    return _prices(Component.model_validate(dict(model)))
-
-
-def _prices(model: Component | None) -> Mapping[str, float] | None:
-    prices = None if model is None else model.options.get("prices")
-    return prices if isinstance(prices, Mapping) else None
+    prices = TokenPrices.model_validate(found)
+    return prices.in_batches if _in_batches(model) else prices

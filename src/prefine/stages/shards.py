@@ -20,6 +20,8 @@ SHARD = 256
 """The prompts of a shard, wherever the configuration does not say it."""
 _OPEN = 2
 """Prompts at work for each call in flight: when one is answered, another one is ready to ask."""
+_MOST_OPEN = 10_000
+"""Prompts at work where calls go together in batch files, which hold their memory."""
 
 
 def until_stopped(items: Iterable[T], progress: Progress) -> Iterator[T]:
@@ -81,7 +83,7 @@ async def in_parts(
             items.clear()
             results.clear()
 
-    at_work = 1 if concurrency == 1 else _OPEN * concurrency
+    at_work = 1 if concurrency == 1 else min(_OPEN * concurrency, _MOST_OPEN)
     await in_order(pieces(), lambda piece: work(piece.items), take, at_work=at_work)
 
 

@@ -17,8 +17,6 @@ from prefine.models.hf.architecture import check_trainable
 from prefine.models.hf.checks import layer_names
 from prefine.models.hf.loading import vocabulary
 from prefine.models.protocol import HasWeights
-from prefine.pairing.protocol import selector_facts
-from prefine.ranking.protocol import facts_of
 from prefine.records import PreferencePair
 from prefine.run.tables import parts, read_part
 from prefine.training.items import TextReader, TokenizedItem, TokenizedItems, make_items
@@ -133,6 +131,8 @@ def check_loss(config: RunConfig) -> None:
         makes: str = config.items_entry[0]
         made_by = "the configuration starts with"
     else:
+        from prefine.pairing.protocol import selector_facts
+
         makes = selector_facts(selector.lookup("selector", where="pair.selector")).makes
         made_by = f"pair.selector {selector.name!r} makes"
     reads = reads_of(loss)
@@ -177,6 +177,8 @@ def _check_score_gaps(config: RunConfig) -> None:
     ]
     if config.rank is None or not readers:
         return
+    from prefine.ranking.protocol import facts_of
+
     strategy = config.rank.strategy
     if "scores" not in facts_of(strategy.lookup("strategy", where="rank.strategy")).guarantees:
         able = [

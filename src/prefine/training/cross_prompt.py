@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from prefine.errors import DataError
-from prefine.training.items import PlainItem, Text, TokenizedItem
+from prefine.training.items import PlainItem, TokenizedItem
 
 
 def cross_prompt_items(items: Sequence[TokenizedItem]) -> list[PlainItem]:
@@ -32,7 +32,7 @@ def cross_prompt_items(items: Sequence[TokenizedItem]) -> list[PlainItem]:
     return [
         PlainItem(
             id=f"{item.id} with the answers of {items[partner].id}",
-            texts=tuple(Text(prompt, text.completion) for text in items[partner].texts),
+            texts=tuple(text._replace(prompt=prompt) for text in items[partner].texts),
             word=item.word,
         )
         for item, prompt, partner in zip(items, prompts, partners, strict=True)

@@ -3,11 +3,13 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from prefine import chat
 from prefine.errors import DataError
 from prefine.records import Completion, Prompt
+from prefine.turns import AnswerIds, Runs, answer_ids
 
 if TYPE_CHECKING:
     from prefine.training.relations.protocol import Relation
@@ -16,15 +18,39 @@ Ids = tuple[int, ...]
 
 
 class Text(NamedTuple):
-    """A completion behind the prompt that it answers; it ends with the stop token unless cut."""
+    """A completion behind the prompt that it answers; it ends with the stop token unless cut.
+
+    `turns` are the places of the assistant's turns in a completion of several: their tokens are
+    scored, those in between only read. It is empty where all of the completion is scored.
+    """
 
     prompt: Ids
     completion: Ids
+    turns: Runs = ()
+
+    @property
+    def runs(self) -> Runs:
+        """The places of scored tokens in the completion; the last one ends it."""
+        return self.turns or ((0, len(self.completion)),)
+
+    @property
+    def scored(self) -> Ids:
+        """The tokens that are scored."""
+        return tuple(chain.from_iterable(self.completion[slice(*run)] for run in self.runs))
+
+    @property
+    def answer(self) -> "Answer":
+        """The text without its prompt."""
+        return self.completion, self.turns
 
     @property
     def positions(self) -> int:
         """Input positions; a completion's last token is never an input."""
         return len(self.prompt) + len(self.completion) - 1
+
+
+Answer = tuple[Ids, Runs]
+"""A completion and its `turns`, see `Text`."""
 
 
 class TokenizedItem(Protocol):
@@ -73,6 +99,7 @@ def longest(item: TokenizedItem) -> int:
 DROPPED = (
     "cut_by_generation_limit",
     "reasoning_or_tool_calls_without_token_ids",
+    "turns_that_the_template_rewrites",
     "empty_prompt",
     "empty_side",
 )
@@ -119,29 +146,40 @@ class TextReader:
         if not self._train_on_truncated and completion.finish_reason == "length":
             return ReadText(None, "cut_by_generation_limit")
         prompt_ids = self._prompt_ids(prompt)
-        ids = chat.completion_ids(
+        answer = answer_ids(
             self._tokenizer,
             prompt,
             completion,
             tokenizer_hash=self._tokenizer_hash,
             stop_token_id=self._stop,
         )
-        if ids is None:
+        if answer is None:
+            if completion.earlier_turns:
+                return ReadText(None, "turns_that_the_template_rewrites")
             return ReadText(None, "reasoning_or_tool_calls_without_token_ids")
         if not prompt_ids:
             return ReadText(None, "empty_prompt")
-        if ids in ([], [self._stop]):
+        if answer.ids in ([], [self._stop]):
             return ReadText(None, "empty_side")
+        ids, turns = _shortened(answer, self._max_completion)
         return ReadText(
-            Text(tuple(prompt_ids[-self._max_prompt :]), tuple(ids[: self._max_completion])),
+            Text(tuple(prompt_ids[-self._max_prompt :]), ids, turns),
             long_prompt=len(prompt_ids) > self._max_prompt,
-            long_completion=len(ids) > self._max_completion,
+            long_completion=len(answer.ids) > self._max_completion,
         )
 
     def _prompt_ids(self, prompt: Prompt) -> list[int]:
         if prompt.id not in self._prompts:
             self._prompts[prompt.id] = chat.prompt_ids(self._tokenizer, prompt)
         return self._prompts[prompt.id]
+
+
+def _shortened(answer: AnswerIds, most: int) -> Answer:
+    """Return the beginning of an answer, up to its last scored token."""
+    runs = tuple((start, min(stop, most)) for start, stop in answer.scored if start < most)
+    ids = tuple(answer.ids[: runs[-1][1] if runs else most])
+    # One turn is all of it, like any answer.
+    return ids, runs if len(runs) > 1 else ()
 
 
 class ReadItem(NamedTuple):

@@ -18,6 +18,7 @@ from prefine.errors import DataError, Interrupted, NumericsError
 from prefine.losses.facts import bare, needs_of
 from prefine.losses.protocol import LossFunction, Need
 from prefine.records import SCHEMA_VERSION
+from prefine.schedules import learning_rate_factor
 from prefine.training import adapter, checkpoints
 from prefine.training.batches.packing import PackedBatch
 from prefine.training.batches.row_fill import RowFill, needed_positions
@@ -26,11 +27,9 @@ from prefine.training.budget.probe import Probe, halves
 from prefine.training.budget.settings import AnchorName, AutomaticBudget
 from prefine.training.budget.steering import BUDGET_LOG_NAME, BudgetSteering, pull_of
 from prefine.training.distributed import processes
-from prefine.training.distributed.sharded import ShardedLayers
 from prefine.training.distributed.weights import TrainableWeights
 from prefine.training.evaluation import EVALUATION_LOG_NAME, Evaluations
 from prefine.training.items import PlainItem, TokenizedItem
-from prefine.training.learning_rate import factor
 from prefine.training.logging.figures import RowLog, TrainSummary, final_figures, step_row
 from prefine.training.logging.trackers import Trackers, untracked
 from prefine.training.objective.gradient import StepTerms, accumulate_gradients
@@ -51,6 +50,8 @@ from prefine.training.step_sources.shuffled import Shuffled
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+    from prefine.training.distributed.sharded import ShardedLayers
 
 OnRow = Callable[[Any], None]
 """Called with every new row of a log; its class is that of the relation."""
@@ -247,7 +248,9 @@ class TrainingRun:
         if (reshard := processes.resharding()) is not None:
             # Each process takes the shares of its own copy.
             processes.check_same_weights(model.parameters(), step=0)
-            self.sharded = ShardedLayers(model, reshard=reshard)
+            from prefine.training.distributed import sharded
+
+            self.sharded = sharded.ShardedLayers(model, reshard=reshard)
             self.forward.in_step = True
         self.weights = TrainableWeights.of(model, config)
 
@@ -342,7 +345,7 @@ class TrainingRun:
         step, config, optimizer = self.done, self.config, self.weights.optimizer
         if self.budget is not None and self.budget.is_due(step):
             self.measure_budget()
-        learning_rate = config.learning_rate * factor(
+        learning_rate = config.learning_rate * learning_rate_factor(
             step,
             steps=self.source.steps,
             schedule=config.schedule,

@@ -1,15 +1,16 @@
 """Check the first rows as the model reads them, before anything is spent on training."""
 
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from prefine import chat
 from prefine.errors import ConfigError, DataError
 from prefine.records import Completion, Prompt
-from prefine.training.items import TokenizedItem
-from prefine.training.relations.protocol import Relation
+from prefine.training.items import Text, TokenizedItem
+from prefine.training.relations.protocol import NamedAnswer, Relation
+from prefine.turns import answer_ids, assistant_turns
 
 ROWS = 100
 
@@ -36,7 +37,6 @@ def check_tokens(
         DataError: The token ids decode to another text, or a turn ends before the last token.
     """
     by_id = {example.id: example for example in examples}
-    tokenizer_hash = chat.tokenizer_hash(tokenizer)
     start = getattr(tokenizer, "bos_token_id", None)
     checked = merged = 0
     template_note: str | None = None
@@ -54,32 +54,17 @@ def check_tokens(
             )
         merges = False
         answers = relation.answers(record, example)
-        for (name, prompt, completion), text in zip(answers, example.texts, strict=True):
-            full = chat.completion_ids(
-                tokenizer,
-                prompt,
-                completion,
-                tokenizer_hash=tokenizer_hash,
-                stop_token_id=stop_token_id,
-            )
-            side = _Side(
-                f"{where}, {name}",
-                tokenizer,
-                stop_token_id,
-                prompt,
-                text.prompt,
-                completion,
-                text.completion,
-                stored=chat.has_stored_ids(completion, tokenizer_hash=tokenizer_hash),
-                whole=len(full or ()) == len(text.completion),
-            )
-            side.check_end()
-            plain = not completion.message.reasoning and not completion.message.tool_calls
-            if plain:
-                side.check_text()
-            if plain and template_note is None:
-                template_note = side.template_note()
-            merges |= side.merges_with_prompt()
+        for answer, text in zip(answers, example.texts, strict=True):
+            sides = _sides(f"{where}, {answer.name}", answer, text, tokenizer, stop_token_id)
+            for side in sides:
+                side.check_end()
+                message = side.completion.message
+                plain = not message.reasoning and not message.tool_calls
+                if plain:
+                    side.check_text()
+                if plain and template_note is None:
+                    template_note = side.template_note()
+                merges |= side.merges_with_prompt()
         checked, merged = checked + 1, merged + merges
         if checked == ROWS:
             break
@@ -92,9 +77,37 @@ def check_tokens(
     return notes
 
 
+def _sides(
+    where: str, answer: NamedAnswer, text: Text, tokenizer: chat.Tokenizer, stop: int
+) -> Iterator["_Side"]:
+    """The assistant's turns of an answer that are read, each behind all that stands before it."""
+    tokenizer_hash = chat.tokenizer_hash(tokenizer)
+    full = answer_ids(
+        tokenizer,
+        answer.prompt,
+        answer.completion,
+        tokenizer_hash=tokenizer_hash,
+        stop_token_id=stop,
+    )
+    ends = (full.scored or ((0, len(full.ids)),)) if full else ()
+    turns = assistant_turns(answer.prompt, answer.completion)
+    for turn, (start, end), (_, whole_end) in zip(turns, text.runs, ends, strict=False):
+        yield _Side(
+            where,
+            tokenizer,
+            stop,
+            turn.prompt,
+            text.prompt + text.completion[:start],
+            turn.completion,
+            text.completion[start:end],
+            stored=chat.has_stored_ids(turn.completion, tokenizer_hash=tokenizer_hash),
+            whole=end == whole_end,
+        )
+
+
 @dataclass(frozen=True)
 class _Side:
-    """A completion of an item with its prompt, as texts and as token ids.
+    """A turn of an item's completion with its prompt, as texts and as token ids.
 
     Args:
         where: Its place, for messages.
@@ -180,8 +193,11 @@ class _Side:
         if not self.whole:
             return False
         ids = self.prompt_ids + self.body
+        text = self.text
+        if not self.completion.message.reasoning and not self.completion.message.tool_calls:
+            text = chat.continued_text(self.tokenizer, self.prompt, self.completion) or text
         # Of a prompt that lost its beginning only the end can be compared.
-        return tuple(chat.joint_ids(self.tokenizer, self.prompt, self.text))[-len(ids) :] != ids
+        return tuple(chat.joint_ids(self.tokenizer, self.prompt, text))[-len(ids) :] != ids
 
 
 def _normalised(text: str) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from prefine.data.layouts.protocol import (
+    ANSWER_NAMES,
     HISTORY_NAMES,
     PROMPT_NAMES,
     SourceRow,
@@ -18,7 +19,6 @@ from prefine.data.layouts.protocol import (
 )
 from prefine.errors import DataError
 
-ANSWER_NAMES = ("completion", "response", "output")
 _LABELS = ("label", "kto_tag")
 _PROMPT_COLUMNS = {
     *PROMPT_NAMES,

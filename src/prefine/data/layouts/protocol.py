@@ -10,6 +10,7 @@ from prefine.errors import DataError
 Values = dict[str, Any]
 Messages = list[dict[str, Any]]
 PROMPT_NAMES = ("prompt", "instruction", "messages")
+ANSWER_NAMES = ("completion", "response", "output")
 HISTORY_NAMES = (
     "history",
     "chat_history",

@@ -1,20 +1,42 @@
 """The table of layouts, and the recognition of a row's layout."""
 
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
 from prefine.data.answer_texts import without_reasoning
 from prefine.data.cells import plain
 from prefine.data.import_report import UselessRow
-from prefine.data.layouts import answers, chats, conversations, graded, trainers, votes
 from prefine.data.layouts.prompts import with_whole_prompt
-from prefine.data.layouts.protocol import PROMPT_NAMES, Layout, SourceRow, Values, has, rest
+from prefine.data.layouts.protocol import (
+    ANSWER_NAMES,
+    PROMPT_NAMES,
+    Layout,
+    SourceRow,
+    Values,
+    has,
+    rest,
+)
 from prefine.data.messages import refuse_media
 from prefine.errors import DataError
 
 _STORED_PAIR = "prefine_extra"
 MARK = "prefine_layout"
 """The column that says that a row has our own columns."""
+
+
+class _Module:
+    """The functions of a module of layouts; it is imported for the first row that needs one."""
+
+    def __init__(self, name: str) -> None:
+        self._name = f"prefine.data.layouts.{name}"
+
+    def __getattr__(self, function: str) -> Callable[..., Any]:
+        return lambda *values: getattr(import_module(self._name), function)(*values)
+
+
+answers, chats, conversations = _Module("answers"), _Module("chats"), _Module("conversations")
+graded, trainers, votes = _Module("graded"), _Module("trainers"), _Module("votes")
 
 
 def _columns(*alternatives: str) -> tuple[frozenset[str], ...]:
@@ -64,7 +86,7 @@ LAYOUTS = (
             *(
                 f"{prompt} {name}"
                 for prompt in ("prompt", "instruction", "system_prompt question")
-                for name in answers.ANSWER_NAMES
+                for name in ANSWER_NAMES
             )
         ),
         answers.samples,

@@ -15,6 +15,7 @@ from pydantic import Field
 
 from prefine.errors import ConfigError
 from prefine.models.mock_server.answers import completion
+from prefine.models.mock_server.batches import BATCH_FAULTS, BatchDesk
 from prefine.models.mock_server.faults import FAULTS
 from prefine.models.mock_server.profiles import PROFILES
 from prefine.models.openai.server import PROBE
@@ -60,10 +61,16 @@ class MockServer:
     def __post_init__(self) -> None:
         if self.profile not in PROFILES:
             raise ConfigError(f"profile: {self.profile!r}; it is one of {', '.join(PROFILES)}")
-        if self.fault is not None and self.fault not in FAULTS and not self.fault.isdecimal():
-            names = ", ".join(FAULTS)
-            raise ConfigError(f"fault: {self.fault!r}; it is a status or one of {names}")
+        names = (*FAULTS, *BATCH_FAULTS)
+        if self.fault is not None and self.fault not in names and not self.fault.isdecimal():
+            raise ConfigError(f"fault: {self.fault!r}; it is a status or one of {', '.join(names)}")
         self._profile = PROFILES[self.profile]
+        self.batches = BatchDesk(
+            self._answered_line,
+            latency_s=self.latency_s,
+            fault=self.fault if self.fault in BATCH_FAULTS else None,
+            fault_share=self.fault_share,
+        )
         self._latencies = random.Random(self.seed)
         self._tokens = self.limit or 0.0
         self._filled_at = self._began = time.monotonic()
@@ -74,9 +81,10 @@ class MockServer:
         )  # that requests of one content took together
 
     def app(self) -> web.Application:
-        """Return the application, with the chat endpoint and `GET /stats`."""
+        """Return the application: the chat endpoint, batch files, and `GET /stats`."""
         app = web.Application(client_max_size=_LARGEST_REQUEST)
         app.router.add_post("/v1/chat/completions", self._chat)
+        self.batches.add_routes(app.router)
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/stats", self._stats)
         return app
@@ -124,6 +132,16 @@ class MockServer:
         self.probes += body["messages"] == PROBE
         return web.json_response(self._answer(body))
 
+    async def _answered_line(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        """Answer a line of a batch file."""
+        if refusal := self._profile.refuses(body):
+            words = (refusal.status, refusal.words, refusal.parameter)
+            return refusal.status, self._profile.shape(*words)
+        if self.fault is not None and self.fault.isdecimal() and self._is_faulty(body, 0.0):
+            status = int(self.fault)
+            return status, self._profile.shape(status, "the mock server fails on purpose", None)
+        return 200, self._answer(body)
+
     def _answer(self, body: dict[str, Any]) -> dict[str, Any]:
         asked = self._profile.as_asked(body)
         # Without a seed each request draws anew, as at a provider that takes none.
@@ -156,7 +174,7 @@ class MockServer:
         return self._error(429, words, headers=headers)
 
     def _is_faulty(self, body: dict[str, Any], now: float) -> bool:
-        if self.fault is None:
+        if self.fault is None or self.fault in BATCH_FAULTS:
             return False
         if self.outage is not None:
             return self.outage[0] <= now - self._began < self.outage[1]
@@ -190,6 +208,8 @@ class MockServer:
             {
                 "requests": self.requests,
                 "probes": self.probes,
+                "batches": self.batches.created,
+                "batched_twice": sum(count > 1 for count in self.batches.lines.values()),
                 "statuses": dict(self.statuses),
                 "per_second": [self._per_second[second] for second in seconds],
                 "served_per_second": [self._served_per_second[second] for second in seconds],

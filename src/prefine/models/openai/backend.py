@@ -8,7 +8,7 @@ what is missing and adds a note once.
 import asyncio
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, JsonValue
 
@@ -33,6 +33,8 @@ from prefine.models.protocol import (
 from prefine.records import Completion, Message, Prompt, Usage, content_hash
 
 _SEEDS = 2**31
+_LINES_OPEN = 100_000
+"""Requests that may wait for batch files: as good as all that the open prompts ask for."""
 _MANY = "the server ignores n, so each completion is a request of its own"
 _NO_LOGPROBS = "the server gives no logprobs"
 _SAME = "several samples of one request are identical; the server may ignore temperature or seed"
@@ -46,7 +48,9 @@ class OpenAIModel:
         model: Its name at the server.
         base_url: Where the server is, up to and including `/v1`.
         api_key_env: Name of the environment variable that holds the key; without it no key is sent.
-        concurrency: Requests in flight.
+        calls: `now`, or `batch` to hand requests over in batch files, which are cheaper and may
+            take a day each; all prompts then ask together, round by round.
+        concurrency: Requests in flight, where they are made now.
         timeout_s: For one attempt at a request, from connecting to the last byte.
         max_retries: Attempts after the first, with growing pauses or the server's Retry-After.
         patience_s: How long to wait for a server that is away or refuses everything for now.
@@ -67,6 +71,7 @@ class OpenAIModel:
         model: str,
         base_url: str = OPENAI_URL,
         api_key_env: str | None = None,
+        calls: Literal["now", "batch"] = "now",
         concurrency: Annotated[int, Field(gt=0, le=512)] = 16,
         timeout_s: Annotated[float, Field(gt=0)] = 120.0,
         max_retries: Annotated[int, Field(ge=0)] = 5,
@@ -78,13 +83,12 @@ class OpenAIModel:
         extra_body: dict[str, JsonValue] | None = None,
         label: str | None = None,
     ) -> None:
-        self.concurrency = concurrency
+        self.concurrency = concurrency if calls == "now" else _LINES_OPEN
         self.label = label or model
         self.name = model
         # Where the server is and how hard it is asked change no answer, and people move servers.
         self.fingerprint = content_hash("openai", model, extra_body)
         self._extra_body = extra_body or {}
-        self._honours_n = True
         self._refusal: BackendError | None = None
         self._server = Server(
             base_url=base_url,
@@ -98,7 +102,11 @@ class OpenAIModel:
             tokens_per_minute=tokens_per_minute,
             headers_env=headers_env or {},
             prices=prices,
+            in_batches=calls == "batch",
         )
+        self._learned = self._server.learned
+        files = self._server.files
+        self.resume_from = None if files is None else files.resume_from
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -124,11 +132,13 @@ class OpenAIModel:
             by_prompt.setdefault(call.payload.prompt.id, []).append(call)
         for calls in by_prompt.values():
             # Read for every prompt: an earlier request may have changed it meanwhile.
-            for together in [calls] if self._honours_n else [[call] for call in calls]:
+            for together in [calls] if self._learned.honours_n else [[call] for call in calls]:
                 yield Batch([call.key for call in together], partial(self.draw, together, decoding))
 
     async def aclose(self) -> None:
         """Close the connections of this event loop."""
+        if self._server.files is not None:
+            await self._server.files.close()
         await close_connections()
 
     async def respond(
@@ -179,8 +189,8 @@ class OpenAIModel:
         if choice.problem:
             return Failure(choice.problem, exchange.usage)
         logps = choice.first_token if first_token else None
-        if first_token and logps is None and "logprobs" not in self._server.parameters.dropped:
-            self._server.note(_NO_LOGPROBS)
+        if first_token and logps is None and "logprobs" not in self._learned.parameters.dropped:
+            self._learned.note(_NO_LOGPROBS)
         return Reply(choice.text, choice.finish_reason, logps, exchange.usage)
 
     async def draw(
@@ -196,7 +206,10 @@ class OpenAIModel:
         answers: dict[str, Completion | Failure] = {}
         while len(answers) < len(calls):
             still = calls[len(answers) :]
-            together = still if self._honours_n else still[:1]
+            if self._server.files is not None and not self._learned.honours_n and len(still) > 1:
+                found = await asyncio.gather(*(self.draw([call], decoding) for call in still))
+                return answers | {key: answer for one in found for key, answer in one.items()}
+            together = still if self._learned.honours_n else still[:1]
             try:
                 exchange = await self._ask(together, decoding)
             except BackendError as error:
@@ -215,9 +228,9 @@ class OpenAIModel:
                 continue
             choices = exchange.choices[: len(together)]
             if len(choices) < len(together):
-                self._honours_n = False
-                if "n" not in self._server.parameters.dropped:
-                    self._server.note(_MANY)
+                self._learned.honours_n = False
+                if "n" not in self._learned.parameters.dropped:
+                    self._learned.note(_MANY)
             texts = [choice.text for choice in choices]
             if decoding.temperature != 0 and len(texts) > 1 and len(set(texts)) == 1:
                 self._server.note(_SAME)
@@ -238,6 +251,7 @@ class OpenAIModel:
         return await self._server.chat(
             [_sent(message) for message in prompt.messages],
             extra_body=extra,
+            key=calls[0].key,
             n=len(calls) if len(calls) > 1 else None,
             max_tokens=decoding.max_new_tokens,
             temperature=decoding.temperature,

@@ -29,6 +29,7 @@ from prefine.models.openai.answers import (
     parsed,
     read_answer,
 )
+from prefine.models.openai.batches import BatchFiles, Line
 from prefine.models.openai.refusals import ServerError, error_of, server_error
 from prefine.models.openai.usage import TokenCounts, TokenPrices
 from prefine.records import Usage
@@ -99,6 +100,7 @@ class Requests:
         tokens_per_minute: At most, of all models at this host.
         prices: For the cost; None counts tokens only.
         note: Called with remarks for the user.
+        files: Takes the requests that go in batch files; None if none do.
     """
 
     base_url: str
@@ -110,11 +112,13 @@ class Requests:
     tokens_per_minute: float | None
     prices: TokenPrices | None
     note: Callable[[str], None]
+    files: BatchFiles | None = None
 
     def __post_init__(self) -> None:
         url, _, query = self.base_url.partition("?")
         self._url = f"{url.rstrip('/')}/chat/completions" + (f"?{query}" if query else "")
         self._unclaimed = Usage()  # of probes, until the next failure takes it
+        self._answered = self._completion_tokens = 0
 
     async def send(
         self, body: Mapping[str, Any], probe: Mapping[str, Any]
@@ -141,6 +145,8 @@ class Requests:
             outcome = await self._attempt(data)
             if isinstance(outcome, Exchange):
                 used = outcome.usage
+                self._answered += 1
+                self._completion_tokens += used.completion_tokens
                 host.served()
                 host.limits.answered(turn, used.prompt_tokens, used.completion_tokens)
                 return outcome if history.tries == 0 else outcome._replace(usage=spent + used)
@@ -154,6 +160,39 @@ class Requests:
             history.count()
             if not await self._again(host, outcome, history, turn, probe):
                 return Failure(outcome.reason, spent + self._claimed())
+
+    async def send_in_batch(
+        self, body: Mapping[str, Any], line: Line
+    ) -> Exchange | Refused | Failure:
+        """Send a request in a batch file, and again in a later one if need be.
+
+        What an earlier run was told of it is used if it is an answer, and else not counted.
+
+        Raises:
+            BackendError: The server will not answer any request.
+        """
+        assert self.files is not None, "checked by the caller"
+        data = json.dumps(body).encode()
+        tries, spent = 0, Usage()
+        while True:
+            answer = await self.files.answer(line.next(), data)
+            outcome: Exchange | _Fault = _Fault("late", answer.reason)
+            if answer.reply is not None:
+                outcome = self._outcome(answer.reply, batched=True)
+            if isinstance(outcome, Exchange):
+                return outcome._replace(usage=spent + outcome.usage)
+            error = outcome.error
+            if answer.earlier and (error is None or error.wont_mend(asks_to_wait=False)):
+                continue
+            if outcome.kind == "refused" and error is not None:
+                self._raise_if_final(error, asks_to_wait=False)
+                return Refused(error, spent + outcome.usage)
+            if answer.earlier:
+                continue
+            spent += outcome.usage
+            tries += 1
+            if tries > self.max_retries or outcome.final:
+                return Failure(outcome.reason, spent)
 
     async def give_up(self, refused: Refused, probe: Mapping[str, Any]) -> Failure:
         """Return the failure of a request that the server refuses.
@@ -311,12 +350,15 @@ class Requests:
             return _Fault(
                 _KINDS.get(error.kind, "away"),
                 str(error),
-                # What was sent may have been answered and billed.
-                Usage(calls=int(error.kind != "unreachable")),
+                self._unanswered(error, data),
                 reached=error.kind != "unreachable",
                 wants_pause=error.kind != "timeout",
                 final=error.kind == "too large",
             )
+        return self._outcome(reply)
+
+    def _outcome(self, reply: HttpReply, *, batched: bool = False) -> "Exchange | _Fault":
+        """Read a whole reply."""
         if reply.status != 200:
             return self._fault(server_error(reply.status, reply.body), reply, Usage())
         value: Any = None
@@ -324,9 +366,9 @@ class Requests:
             value = parsed(reply.body)
             answer = read_answer(value)
         except Malformed as error:
-            cost = self._usage(counts_of(value))
+            cost = self._usage(counts_of(value), batched)
             return _Fault("sick", str(error), cost, wants_pause=False)
-        usage = self._usage(answer.counts)
+        usage = self._usage(answer.counts, batched)
         if answer.error is not None:
             return self._fault(error_of(answer.error, reply.status), reply, usage)
         if answer.counts is None or not answer.counts.complete:
@@ -351,17 +393,27 @@ class Requests:
             kind = "refused"
         return _Fault(kind, error.reason, usage, error, wait)
 
-    def _usage(self, counts: TokenCounts | None) -> Usage:
+    def _usage(self, counts: TokenCounts | None, batched: bool) -> Usage:
         if counts is None:
             return Usage(calls=1)
-        cost = (
-            0.0
-            if self.prices is None
-            else self.prices.cost(counts.prompt, counts.completion, counts.cached)
-        )
+        cost = 0.0
+        if self.prices is not None:
+            prices = self.prices.in_batches if batched else self.prices
+            cost = prices.cost(counts.prompt, counts.completion, counts.cached)
         return Usage(
             calls=1, prompt_tokens=counts.prompt, completion_tokens=counts.completion, cost=cost
         )
+
+    def _unanswered(self, error: NoReply, data: bytes) -> Usage:
+        """The usage of a request without an answer; one that came too late was billed, perhaps."""
+        if error.kind == "unreachable":
+            return Usage()
+        if error.kind != "timeout" or self.prices is None:
+            return Usage(calls=1)
+        self.note("answers that came too late are priced as the others were on average")
+        prompt = len(data) // _CHARACTERS_PER_TOKEN
+        completion = self._completion_tokens // max(1, self._answered)
+        return self._usage(TokenCounts(prompt, completion, 0, complete=False), batched=False)
 
     def _host(self) -> Host:
         host = host_at(origin_of(self.base_url))

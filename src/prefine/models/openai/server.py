@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,16 +10,50 @@ from weakref import WeakKeyDictionary
 
 from prefine.calls.protocol import Failure
 from prefine.errors import ConfigError
+from prefine.models.openai.batches import BatchFiles, Line
 from prefine.models.openai.parameters import Parameters, refuses_prefill
 from prefine.models.openai.refusals import ServerError
 from prefine.models.openai.requests import Exchange, Refused, Requests
 from prefine.models.openai.usage import TokenPrices
+from prefine.records import content_hash
 from prefine.secrets import read_secret
 
 OPENAI_URL = "https://api.openai.com/v1"
 
 PROBE = [{"role": "user", "content": "Say hello."}]
 """A question that no server minds."""
+
+
+@dataclass(eq=False)
+class Learned:
+    """The capabilities of a model at a URL, shared by all who ask it in this process.
+
+    Args:
+        notes: On what is left out and worked around.
+        useless: Pairs of an error and what did not help against it.
+        no_prefill: The reason why prompts that end with a begun answer fail.
+        tried: Names of fields that a request had together, and went out at once.
+        honours_n: Several choices come when they are asked for.
+    """
+
+    parameters: Parameters = field(default_factory=Parameters)
+    notes: dict[str, None] = field(default_factory=dict)
+    useless: set[tuple[str, str]] = field(default_factory=set)
+    no_prefill: str | None = None
+    tried: set[frozenset[str]] = field(default_factory=set)
+    honours_n: bool = True
+
+    def note(self, text: str) -> None:
+        """Add a note for the user, once."""
+        self.notes.setdefault(text)
+
+
+_LEARNED: defaultdict[tuple[str, str], Learned] = defaultdict(Learned)
+
+
+def forget_servers() -> None:
+    """Forget what all servers take, as a new process does."""
+    _LEARNED.clear()
 
 
 @dataclass(eq=False, kw_only=True)
@@ -37,6 +72,8 @@ class Server:
         requests_per_minute: At most, of all models at this host.
         tokens_per_minute: At most, of all models at this host.
         prices: For the cost; None counts tokens only.
+        in_batches: Requests go in batch files, but for the first one, which finds out at once what
+            the server refuses.
     """
 
     base_url: str
@@ -50,12 +87,19 @@ class Server:
     requests_per_minute: float | None
     tokens_per_minute: float | None
     prices: TokenPrices | None
+    in_batches: bool = False
 
     def __post_init__(self) -> None:
-        self.parameters = Parameters()
+        self.files = None
+        if self.in_batches:
+            self.files = BatchFiles(
+                base_url=self.base_url,
+                headers=self._headers,
+                timeout_s=self.timeout_s,
+                patience_s=self.patience_s,
+            )
+        self.learned = _LEARNED[self.base_url, self.model]
         self._notes: dict[str, None] = {}
-        self._useless: set[tuple[str, str]] = set()  # (an error, what did not help against it)
-        self._no_prefill: str | None = None
         self._learning: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = (
             WeakKeyDictionary()
         )
@@ -69,16 +113,17 @@ class Server:
             tokens_per_minute=self.tokens_per_minute,
             prices=self.prices,
             note=self.note,
+            files=self.files,
         )
 
     @property
     def notes(self) -> tuple[str, ...]:
         """Fields that the server ignores or refuses, each once."""
-        return tuple(self._notes)
+        return tuple(f"{self.label}: {note}" for note in (*self.learned.notes, *self._notes))
 
     def note(self, text: str) -> None:
         """Add a note for the user, once."""
-        self._notes.setdefault(f"{self.label}: {text}")
+        self._notes.setdefault(text)
 
     def check(self) -> None:
         """Raise ConfigError if the URL or a variable is wrong; sends no request."""
@@ -97,7 +142,8 @@ class Server:
         self,
         messages: Sequence[Mapping[str, Any]],
         *,
-        extra_body: Mapping[str, Any] | None,
+        extra_body: Mapping[str, Any],
+        key: str | None = None,
         **fields: Any,
     ) -> Exchange | Failure:
         """Send one request.
@@ -105,31 +151,46 @@ class Server:
         Args:
             messages: The conversation.
             extra_body: Fields that the OpenAI API does not have.
+            key: Its name in batch files; by default a hash of all that is asked.
             fields: Fields that it has, by its own names.
 
         Raises:
             BackendError: The server will not answer any request.
         """
+        learned = self.learned
         prefill = messages[-1]["role"] == "assistant"
-        if prefill and self._no_prefill:
-            return Failure(self._no_prefill)
+        if prefill and learned.no_prefill:
+            return Failure(learned.no_prefill)
         wanted = {name: value for name, value in fields.items() if value is not None}
-        request = _Request(self.model, messages, wanted, extra_body or {})
+        request = _Request(self.model, messages, wanted, extra_body)
+        # Named by what is asked, and not by what is sent, which depends on what was learned before.
+        line = None if self.files is None else Line(key or content_hash(*vars(request).values()))
+        names = frozenset(wanted)
         while True:
-            parameters = self.parameters
-            outcome = await self._send(request, parameters)
-            if not isinstance(outcome, Refused):
+            parameters = learned.parameters
+            outcome: Exchange | Refused | Failure | None = None
+            if self.files is None or line is None:
+                outcome = await self._send(request, parameters)
+            elif names in learned.tried or self.files.holds(line):
+                outcome = await self._requests.send_in_batch(request.body(parameters), line)
+            if isinstance(outcome, Exchange | Failure):
                 return outcome
             async with self._lock():
-                if self.parameters is not parameters:
+                if learned.parameters is not parameters or (
+                    outcome is None and names in learned.tried
+                ):
                     continue  # somebody else has learned meanwhile
-                outcome = await self._adapted(request, outcome)
+                if outcome is None:
+                    outcome = await self._send(request, parameters)
+                if isinstance(outcome, Refused):
+                    outcome = await self._adapted(request, outcome)
+                learned.tried.add(names)
             if not isinstance(outcome, Refused):
                 return outcome
-            failure = await self._requests.give_up(outcome, request.probe(self.parameters))
+            failure = await self._requests.give_up(outcome, request.probe(learned.parameters))
             if prefill and refuses_prefill(outcome.error):
-                self._no_prefill = failure.reason
-                self.note("the server refuses prompts that end with a begun answer; they fail")
+                learned.no_prefill = failure.reason
+                learned.note("the server refuses prompts that end with a begun answer; they fail")
             return failure
 
     async def _adapted(self, request: "_Request", refused: Refused) -> Exchange | Refused | Failure:
@@ -137,28 +198,29 @@ class Server:
 
         Returns the last refusal when nothing helps.
         """
-        parameters, notes, first = self.parameters, list[str](), refused
+        parameters, notes, spent = self.learned.parameters, list[str](), refused.usage
         while (step := self._untried(parameters, refused.error, request.fields)) is not None:
             note, changed = step
             outcome = await self._send(request, changed)
             if not isinstance(outcome, Refused):
                 if isinstance(outcome, Exchange):
-                    self.parameters = changed
+                    self.learned.parameters = changed
                     for text in (*notes, note):
-                        self.note(text)
-                return outcome._replace(usage=first.usage + outcome.usage)
+                        self.learned.note(text)
+                return outcome._replace(usage=spent + outcome.usage)
+            spent += outcome.usage
             if _signature(outcome.error) == _signature(refused.error):
-                self._useless.add((_signature(refused.error), note))
+                self.learned.useless.add((_signature(refused.error), note))
             else:  # one hurdle is taken, and the next one met
                 parameters, refused = changed, outcome
                 notes.append(note)
-        return first
+        return refused._replace(usage=spent)
 
     def _untried(
         self, parameters: Parameters, error: ServerError, wanted: Mapping[str, Any]
     ) -> tuple[str, Parameters] | None:
         for note, changed in parameters.remedies(error, wanted):
-            if changed != parameters and (_signature(error), note) not in self._useless:
+            if changed != parameters and (_signature(error), note) not in self.learned.useless:
                 return note, changed
         return None
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -14,6 +14,7 @@ class TokenPrices(BaseModel):
     """The server's prices, in the user's currency per million tokens.
 
     `cached` is for prompt tokens that the server had kept; by default they cost as others do.
+    `batch` is for requests in batch files: a factor on these prices, or prices of their own.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -21,6 +22,17 @@ class TokenPrices(BaseModel):
     prompt: float = Field(ge=0)
     completion: float = Field(ge=0)
     cached: float | None = Field(default=None, ge=0)
+    batch: "Annotated[float, Field(ge=0)] | TokenPrices" = 1.0
+
+    @property
+    def in_batches(self) -> "TokenPrices":
+        """The prices of requests in batch files."""
+        if isinstance(self.batch, TokenPrices):
+            return self.batch
+        cached = None if self.cached is None else self.cached * self.batch
+        return TokenPrices(
+            prompt=self.prompt * self.batch, completion=self.completion * self.batch, cached=cached
+        )
 
     def cost(self, prompt_tokens: int, completion_tokens: int, cached_tokens: int = 0) -> float:
         """The cost of one request [currency]; `cached_tokens` are some of `prompt_tokens`."""

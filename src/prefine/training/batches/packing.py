@@ -8,14 +8,14 @@ models whose layers cannot share it.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from prefine.training.items import Ids, TokenizedItem
+from prefine.training.items import Answer, Ids, Text, TokenizedItem
 
 
 class Tree(NamedTuple):
@@ -54,26 +54,28 @@ class Group:
     """
 
     items: list[int] = field(default_factory=list)
-    completions: dict[Ids, dict[Ids, int]] = field(default_factory=dict)
+    completions: dict[Ids, dict[Answer, int]] = field(default_factory=dict)
     tokens: int = 0
 
     def add(self, index: int, item: TokenizedItem) -> None:
         """Add an item; a prompt or completion that is there already takes no room."""
         self.items.append(index)
-        for prompt, completion in item.texts:
-            if prompt not in self.completions:
-                self.completions[prompt] = {}
-                self.tokens += len(prompt)
-            numbers = self.completions[prompt]
-            if completion not in numbers:
-                numbers[completion] = len(numbers)
-                self.tokens += len(completion) - 1
+        for text in item.texts:
+            if text.prompt not in self.completions:
+                self.completions[text.prompt] = {}
+                self.tokens += len(text.prompt)
+            numbers = self.completions[text.prompt]
+            if text.answer not in numbers:
+                numbers[text.answer] = len(numbers)
+                self.tokens += len(text.completion) - 1
 
     @property
     def longest(self) -> int:
         """Positions of a prompt with its longest completion."""
         return max(
-            len(prompt) + max(map(len, numbers)) - 1 for prompt, numbers in self.completions.items()
+            Text(prompt, *answer).positions
+            for prompt, numbers in self.completions.items()
+            for answer in numbers
         )
 
     @property
@@ -99,12 +101,13 @@ class Span(NamedTuple):
 class PackedBatch:
     """b items with c completions and S scored positions: the input of one forward pass.
 
-    Scored texts are the completions and, if prompts are scored, each prompt from its second token
-    on. `scored` holds the positions (in the flattened rows) that predict their tokens, `targets`
-    these tokens, both text after text. Item i has `counts[i]` completions, which follow those of
-    the items before it. Each completion has t texts: itself and, if scored, its prompt;
-    `text_starts` and `text_lengths` say where they are in `scored`. Only packed rows have `trees`.
-    Padding needs no mask: it stands behind everything that is read, and no layer looks ahead.
+    Scored texts are the completions, of several turns the assistant's, and, if prompts are scored,
+    each prompt from its second token on. `scored` holds the positions (in the flattened rows) that
+    predict their tokens, `targets` these tokens, both text after text. Item i has `counts[i]`
+    completions, which follow those of the items before it. Each completion has t texts: itself and,
+    if scored, its prompt; `text_starts` and `text_lengths` say where they are in `scored`. Only
+    packed rows have `trees`. Padding needs no mask: it stands behind everything that is read, and
+    no layer looks ahead.
     """
 
     items: Int[Tensor, " b"]
@@ -152,10 +155,10 @@ def groups_of(items: Sequence[TokenizedItem], indices: Sequence[int], tokens: in
         prompt = texts[0].prompt
         several = any(text.prompt != prompt for text in texts)
         same_prompt = [] if several else by_prompt.setdefault(prompt, [])
-        answers = {text.completion for text in texts}
+        answers = {text.answer for text in texts}
         for group in same_prompt:
             added = answers.difference(group.completions[prompt])
-            if group.tokens + sum(len(answer) - 1 for answer in added) <= tokens:
+            if group.tokens + sum(len(completion) - 1 for completion, _ in added) <= tokens:
                 break
         else:
             group = Group()
@@ -230,22 +233,23 @@ def _batch(
         # First the group's texts, each prompt behind its completions, then its items, which look up
         # where their texts are: spans end with groups, so an item's texts are in its own group.
         starts: dict[Ids, list[int]] = {}
-        for prompt, completions in group.completions.items():
+        for prompt, answers in group.completions.items():
             starts[prompt] = []
-            copies = [[completion] for completion in completions] if width else [list(completions)]
+            copies = [[answer] for answer in answers] if width else [list(answers)]
             for together in copies:
                 start, end = len(ids), len(ids) + len(prompt)
                 ids.extend(prompt)
                 positions.extend(range(len(prompt)))
                 branches = []
-                for completion in together:
+                for text in (Text(prompt, *answer) for answer in together):
                     starts[prompt].append(len(targets))
-                    targets.extend(completion)
+                    targets.extend(text.scored)
                     branch = len(ids)
-                    ids.extend(completion[:-1])
-                    positions.extend(range(len(prompt), len(prompt) + len(completion) - 1))
+                    ids.extend(text.completion[:-1])
+                    positions.extend(range(len(prompt), text.positions))
                     # The prompt's last token predicts the first one of every completion.
-                    scored.extend((end - 1, *range(branch, len(ids))))
+                    before = (end - 1, *range(branch, len(ids)))
+                    scored.extend(chain.from_iterable(before[slice(*run)] for run in text.runs))
                     branches.append((branch, len(ids)))
                 trees.append(Tree(start, len(prompt), tuple(branches)))
                 if width:
@@ -260,12 +264,13 @@ def _batch(
             texts = items[index].texts
             numbers.append(index)
             counts.append(len(texts))
-            for prompt, completion in texts:
-                found = [starts[prompt][group.completions[prompt][completion]]]
-                lengths = [len(completion)]
+            for text in texts:
+                prompt_starts = starts[text.prompt]
+                found = [prompt_starts[group.completions[text.prompt][text.answer]]]
+                lengths = [len(text.scored)]
                 if score_prompts:
-                    found.append(starts[prompt][-1])
-                    lengths.append(len(prompt) - 1)
+                    found.append(prompt_starts[-1])
+                    lengths.append(len(text.prompt) - 1)
                 text_starts.append(found)
                 text_lengths.append(lengths)
         ends.append((len(numbers), len(text_starts), len(targets)))

@@ -9,7 +9,7 @@ from copy import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from prefine.training.distributed.processes import is_share
 from prefine.training.forward.layers import layers_of, unwrapped
@@ -77,32 +77,3 @@ def _attributes(module: nn.Module) -> dict[str, Any]:
         for name, value in vars(module).items()
         if name != "_parameters"
     }
-
-
-def local_part(parameter: nn.Parameter) -> nn.Parameter:
-    """A view of this process's share of a parameter, or the parameter itself if it is whole."""
-    return nn.Parameter(parameter.to_local()) if is_share(parameter) else parameter
-
-
-def share_of(parameter: Tensor, whole: Tensor) -> Tensor:
-    """This process's share of a tensor that belongs to the parameter and has its shape."""
-    if not is_share(parameter):
-        return whole
-    from torch.distributed.tensor import distribute_tensor
-
-    mesh, placements = parameter.device_mesh, parameter.placements
-    whole = whole.to(parameter.device)
-    return distribute_tensor(whole, mesh, placements, src_data_rank=None).to_local()
-
-
-def whole_of(parameter: Tensor, share: Tensor) -> Tensor:
-    """Gather a tensor that the processes have shares of; all have to call it."""
-    if not is_share(parameter):
-        return share
-    from torch.distributed.tensor import DTensor
-
-    mesh, placements = parameter.device_mesh, parameter.placements
-    gathered = DTensor.from_local(
-        share, mesh, placements, run_check=False, shape=parameter.shape, stride=parameter.stride()
-    )
-    return gathered.full_tensor()

@@ -11,7 +11,6 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from prefine.config.sections import TrainConfig
 from prefine.training.distributed.processes import gather, is_main, is_share
-from prefine.training.distributed.sharded import local_part, share_of, whole_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -38,7 +37,7 @@ class TrainableWeights:
     def of(cls, model: "PreTrainedModel", config: TrainConfig) -> "TrainableWeights":
         """The parameters that are not frozen; the frozen ones are those of the policy's folder."""
         parameters = {name: one for name, one in model.named_parameters() if one.requires_grad}
-        parts = {name: local_part(one) for name, one in parameters.items()}
+        parts = {name: _local_part(one) for name, one in parameters.items()}
         groups = [
             {
                 "params": [part for part in parts.values() if part.dim() >= 2],
@@ -95,13 +94,13 @@ class TrainableWeights:
     def restore(self, weights: Mapping[str, Tensor], optimizer_state: Mapping[str, Tensor]) -> None:
         """Load the results of `weights` and `optimizer_state`, in place."""
         for name, part in self.parts.items():
-            part.copy_(share_of(self.parameters[name], weights[name]))
+            part.copy_(_share_of(self.parameters[name], weights[name]))
         numbered = self._numbered()
         state: dict[int, dict[str, Tensor]] = defaultdict(dict)
         for key, value in optimizer_state.items():
             number, _, name = key.partition(".")
             parameter, _ = numbered[int(number)]
-            state[int(number)][name] = share_of(parameter, value) if value.dim() else value
+            state[int(number)][name] = _share_of(parameter, value) if value.dim() else value
         self.optimizer.load_state_dict(
             {"state": dict(state), "param_groups": self.optimizer.state_dict()["param_groups"]}
         )
@@ -121,8 +120,37 @@ def _gathered(tensors: Iterable[tuple[str, Tensor, Tensor]]) -> dict[str, Tensor
     found: dict[str, Tensor] = {}
     for name, parameter, share in tensors:
         # Gathering needs all processes, also those that keep nothing.
-        whole = whole_of(parameter, share) if share.dim() else share
+        whole = _whole_of(parameter, share) if share.dim() else share
         if is_main():
             # A GPU that has shares has no room for the whole model.
             found[name] = whole.cpu() if is_share(parameter) else whole
     return found
+
+
+def _local_part(parameter: nn.Parameter) -> nn.Parameter:
+    """A view of this process's share of a parameter, or the parameter itself if it is whole."""
+    return nn.Parameter(parameter.to_local()) if is_share(parameter) else parameter
+
+
+def _share_of(parameter: Tensor, whole: Tensor) -> Tensor:
+    """This process's share of a tensor that belongs to the parameter and has its shape."""
+    if not is_share(parameter):
+        return whole
+    from torch.distributed.tensor import distribute_tensor
+
+    mesh, placements = parameter.device_mesh, parameter.placements
+    whole = whole.to(parameter.device)
+    return distribute_tensor(whole, mesh, placements, src_data_rank=None).to_local()
+
+
+def _whole_of(parameter: Tensor, share: Tensor) -> Tensor:
+    """Gather a tensor that the processes have shares of; all have to call it."""
+    if not is_share(parameter):
+        return share
+    from torch.distributed.tensor import DTensor
+
+    mesh, placements = parameter.device_mesh, parameter.placements
+    gathered = DTensor.from_local(
+        share, mesh, placements, run_check=False, shape=parameter.shape, stride=parameter.stride()
+    )
+    return gathered.full_tensor()

@@ -1,4 +1,4 @@
-"""Check on the run's own first rows that a model's completions can share their prompt."""
+"""Check on the run's own rows that a model looks back only, and that prompts can be shared."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,7 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from prefine.errors import ConfigError
 from prefine.models.hf.architecture import rounding_error
+from prefine.training.batches.packing import PackedBatch
 from prefine.training.forward.passes import Forward
 from prefine.training.items import PlainItem, Text, TokenizedItem, longest
 
@@ -24,6 +26,36 @@ _FAILURES = (
     *(TypeError, ValueError, AttributeError, IndexError, KeyError),
     *(AssertionError, RuntimeError),
 )
+
+
+@torch.no_grad()
+def check_causal(forward: Forward, batch: PackedBatch) -> None:
+    """Check that other tokens in a row's second half do not change its first half.
+
+    Args:
+        forward: The passes through a model, prompts not shared.
+        batch: Any batch of it.
+
+    Raises:
+        ConfigError: They change its hidden states, as in models that fill in gaps (BERT).
+    """
+    row = batch.input_ids[:1, :_POSITIONS].to(forward.device)
+    half = row.shape[1] // 2
+    # Of the same length, on which frequencies of positions and ties in a top-k may depend.
+    other = row.clone()
+    other[:, half:] = row.flip(1)[:, half:]
+    if half == 0:
+        return
+    first, again = (forward.last_hidden(some)[:, :half].float() for some in (row, other))
+    difference = float((first - again).abs().max())
+    # Not finite says nothing; the first step refuses it.
+    if difference > (allowed := rounding_error(forward.model, first)):
+        raise ConfigError(
+            f"{type(forward.model).__name__} looks ahead: a token's hidden state changes by "
+            f"{difference:.2g} with the tokens after it (rounding: {allowed:.2g}), so it cannot "
+            "score or write answers; choose a causal model, or set is_decoder: true in config.json "
+            "where the model was trained so"
+        )
 
 
 def why_not_shared(model: "PreTrainedModel", examples: Sequence[TokenizedItem]) -> str | None:
@@ -44,8 +76,8 @@ def why_not_shared(model: "PreTrainedModel", examples: Sequence[TokenizedItem]) 
     places = {prompt: place for place, prompt in enumerate(prompts)}
 
     def telling(example: TokenizedItem) -> tuple[bool, bool, int]:
-        prompt, completion = example.texts[0]
-        return prompts[prompt] == 1, len(completion) == 1, places[prompt]
+        text = example.texts[0]
+        return prompts[text.prompt] == 1, len(text.completion) == 1, places[text.prompt]
 
     first = [_shortened(example) for example in sorted(examples, key=telling)[:ITEMS]]
     expected = _logps(Forward(model, shared=False), first)
@@ -100,8 +132,8 @@ def _by_position(model: "PreTrainedModel", longest: int) -> str | None:
 
 
 def _shortened(example: TokenizedItem) -> PlainItem:
-    """The end of a long prompt and the beginnings of its completions."""
+    """The end of a long prompt and the beginnings of its completions, all of them scored."""
     texts = (
-        Text(prompt[-_POSITIONS:], completion[:_POSITIONS]) for prompt, completion in example.texts
+        Text(text.prompt[-_POSITIONS:], text.completion[:_POSITIONS]) for text in example.texts
     )
     return PlainItem(example.id, tuple(texts))

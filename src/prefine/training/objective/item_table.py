@@ -55,7 +55,7 @@ class ItemTable:
             return torch.tensor(values, dtype=like.dtype, device=like.device)
 
         stated = relation.stated(items)
-        lengths = [len(text.completion) for item in items for text in item.texts]
+        lengths = [len(text.scored) for item in items for text in item.texts]
         return cls(
             relation,
             counts=torch.tensor([len(item.texts) for item in items]),

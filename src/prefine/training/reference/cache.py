@@ -125,6 +125,9 @@ def _ids_hash(examples: Sequence[TokenizedItem]) -> str:
         else:
             for other in others:
                 digest.update(_bytes(other))
+        for text in texts:
+            if text.turns:
+                digest.update(b"turns " + _bytes([end for run in text.turns for end in run]))
     return digest.hexdigest()[:32]
 
 

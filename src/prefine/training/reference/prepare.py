@@ -13,12 +13,10 @@ from prefine.errors import ConfigError, NumericsError
 from prefine.losses.protocol import Need
 from prefine.models.hf.architecture import freeze_other_parts, positions
 from prefine.training.batches.packing import PackedBatch
-from prefine.training.cross_prompt import cross_prompt_items
 from prefine.training.distributed.processes import own_items
-from prefine.training.forward.causal import check_causal
 from prefine.training.forward.layers import ComputeDtype
 from prefine.training.forward.passes import Forward
-from prefine.training.forward.sharing import why_not_shared
+from prefine.training.forward.sharing import check_causal, why_not_shared
 from prefine.training.forward.token_values import ItemTokens
 from prefine.training.items import PlainItem, TokenizedItem, longest
 from prefine.training.memory import retry_smaller_batches
@@ -171,6 +169,8 @@ def prepare_items(
     cross_prompt: list[PlainItem] = []
     cross_ref = None
     if "mismatched" in needs:
+        from prefine.training.cross_prompt import cross_prompt_items
+
         cross_prompt = cross_prompt_items(examples)
         for name in (INITIAL, reference):
             prepare_model(forwards[name].model, cross_prompt, config)

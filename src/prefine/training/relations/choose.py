@@ -1,25 +1,33 @@
 """The relation that the losses of a training read."""
 
 from collections.abc import Mapping
+from functools import cache
+from importlib import import_module
 from types import MappingProxyType
 
 from prefine.config.sections import TrainConfig
 from prefine.errors import ConfigError
 from prefine.losses.facts import relations_in
 from prefine.losses.protocol import Reads
-from prefine.training.relations.labels import Labels
-from prefine.training.relations.lists import Lists
-from prefine.training.relations.pairs import Pairs
 from prefine.training.relations.protocol import NamedLosses, Relation
 
-RELATIONS: Mapping[Reads, Relation] = MappingProxyType(
+_HOMES: Mapping[Reads, tuple[str, dict[str, bool]]] = MappingProxyType(
     {
-        "pairs": Pairs(),
-        "joint": Pairs(joint=True),
-        "lists": Lists(),
-        "labels": Labels(),
+        "pairs": ("pairs:Pairs", {}),
+        "joint": ("pairs:Pairs", {"joint": True}),
+        "lists": ("lists:Lists", {}),
+        "labels": ("labels:Labels", {}),
     }
 )
+
+
+@cache
+def named_relation(reads: Reads) -> Relation:
+    """The relation that a loss declared; its module is imported for the first who asks."""
+    home, options = _HOMES[reads]
+    module, _, name = home.partition(":")
+    made: Relation = getattr(import_module(f"prefine.training.relations.{module}"), name)(**options)
+    return made
 
 
 def configured_losses(settings: TrainConfig) -> NamedLosses:
@@ -43,10 +51,10 @@ def relation_of(losses: NamedLosses) -> Relation:
     for name, function in losses:
         for reads in relations_in(function):
             found.setdefault(reads, name)
-    names = {RELATIONS[reads].name: f"{name} reads {reads}" for reads, name in found.items()}
+    names = {named_relation(reads).name: f"{name} reads {reads}" for reads, name in found.items()}
     if len(names) > 1:
         raise ConfigError(
             f"{', '.join(names.values())}: a training has items of one kind. Composite losses and "
             "the regularizers in the tables read pairs; leave out what reads other items"
         )
-    return RELATIONS["joint" if "joint" in found else next(iter(found))]
+    return named_relation("joint" if "joint" in found else next(iter(found)))

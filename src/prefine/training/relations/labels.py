@@ -27,6 +27,7 @@ from prefine.training.relations.protocol import (
     Stated,
     StepTotals,
 )
+from prefine.turns import Runs
 
 if TYPE_CHECKING:
     from prefine.training.objective.item_table import ItemTable
@@ -42,11 +43,12 @@ class TokenizedAnswer:
     completion_ids: Ids
     desirable: bool
     weight: float = 1.0
+    turns: Runs = ()
 
     @property
     def texts(self) -> tuple[Text, ...]:
         """The one answer."""
-        return (Text(self.prompt_ids, self.completion_ids),)
+        return (Text(self.prompt_ids, self.completion_ids, self.turns),)
 
 
 class LabelFigures(Record):
@@ -144,6 +146,7 @@ class Labels:
             completion_ids=reading.text.completion,
             desirable=record.desirable,
             weight=record.weight,
+            turns=reading.text.turns,
         )
         return ReadItem(
             item,

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -29,6 +30,7 @@ from prefine.training.relations.protocol import (
     Stated,
     StepTotals,
 )
+from prefine.turns import Runs
 
 if TYPE_CHECKING:
     from prefine.training.objective.item_table import ItemTable
@@ -36,7 +38,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TokenizedList:
-    """A list as the model reads it, best first; `places` are its completions' in the record."""
+    """A list as the model reads it, best first.
+
+    `places` are its completions' in the record; `turns` are those of each text, () if none has any.
+    """
 
     word: ClassVar[str] = "list"
     id: str
@@ -46,11 +51,13 @@ class TokenizedList:
     scores: tuple[float, ...] | None
     places: tuple[int, ...]
     weight: float = 1.0
+    turns: tuple[Runs, ...] = ()
 
     @property
     def texts(self) -> tuple[Text, ...]:
         """Best first."""
-        return tuple(Text(self.prompt_ids, completion) for completion in self.completions)
+        answers = zip_longest(self.completions, self.turns, fillvalue=())
+        return tuple(Text(self.prompt_ids, *answer) for answer in answers)
 
 
 class ListFigures(Record):
@@ -166,6 +173,7 @@ class Lists:
             scores=record.scores and tuple(record.scores[place] for place in places),
             places=places,
             weight=record.weight,
+            turns=tuple(text.turns for text in texts),
         )
         used = [readings[place] for place in places]
         return ReadItem(

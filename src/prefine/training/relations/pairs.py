@@ -12,7 +12,6 @@ from torch.nn.utils.rnn import pad_sequence
 
 from prefine.errors import DataError
 from prefine.losses.protocol import LossFunction, PairLogps, PromptLogps, TokenLogps
-from prefine.losses.token_diff import difference_marks
 from prefine.records import PreferencePair
 from prefine.run.rows import pair_of
 from prefine.training.items import Ids, ReadItem, Text, TextReader, first_reason
@@ -25,6 +24,7 @@ from prefine.training.relations.protocol import (
     Stated,
     StepTotals,
 )
+from prefine.turns import Runs
 
 if TYPE_CHECKING:
     from prefine.training.objective.item_table import ItemTable
@@ -38,7 +38,7 @@ class TokenizedPair:
     """A pair as the model reads it.
 
     `rejected_prompt_ids` is None unless the pair is joint: its rejected completion answers another
-    prompt.
+    prompt. `chosen_turns` and `rejected_turns` are the `turns` of both texts.
     """
 
     word: ClassVar[str] = "pair"
@@ -50,13 +50,16 @@ class TokenizedPair:
     weight: float = 1.0
     score_gap: float | None = None
     rejected_prompt_ids: Ids | None = None
+    chosen_turns: Runs = ()
+    rejected_turns: Runs = ()
 
     @property
     def texts(self) -> tuple[Text, ...]:
         """Chosen, then rejected."""
+        rejected_prompt = self.rejected_prompt_ids or self.prompt_ids
         return (
-            Text(self.prompt_ids, self.chosen_ids),
-            Text(self.rejected_prompt_ids or self.prompt_ids, self.rejected_ids),
+            Text(self.prompt_ids, self.chosen_ids, self.chosen_turns),
+            Text(rejected_prompt, self.rejected_ids, self.rejected_turns),
         )
 
 
@@ -116,6 +119,8 @@ class Pairs:
             weight=record.weight,
             score_gap=record.score_gap,
             rejected_prompt_ids=rejected.prompt if joint else None,
+            chosen_turns=chosen.turns,
+            rejected_turns=rejected.turns,
         )
         return ReadItem(
             item,
@@ -223,8 +228,11 @@ def _prompts(table: "ItemTable", extras: LossExtras) -> PromptLogps | None:
 
 
 def _marks(items: Sequence[Any], like: Tensor) -> list[Float[Tensor, "B longest"]]:
-    """1 for the tokens that only this side of a pair has, of both sides, padded with 0."""
-    marks = [difference_marks(item.chosen_ids, item.rejected_ids) for item in items]
+    """1 for scored tokens that only this side of a pair has, of both sides, padded with 0."""
+    # Only losses that read the differences need it.
+    from prefine.losses.token_diff import difference_marks
+
+    marks = [difference_marks(*(text.scored for text in item.texts)) for item in items]
     return [
         pad_sequence([torch.tensor(row) for row in side], batch_first=True).to(like)
         for side in zip(*marks, strict=True)

@@ -13,7 +13,6 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from prefine.training.batches.packing import Layout
 from prefine.training.forward.attention.blockwise import TreeAttention
-from prefine.training.forward.attention.flex import flex_dtype, flex_tree_attention
 from prefine.training.forward.attention.visibility import AttentionRule
 
 if TYPE_CHECKING:
@@ -77,11 +76,14 @@ def tree_attention(
     rule = AttentionRule(scale, sliding_window or None, softcap)
     # Three ways: one fused kernel per row on CUDA in half precision; torch's own kernels on CUDA
     # where these can do it; products of blocks everywhere else.
-    if (dtype := flex_dtype(query)) is not None:
-        query, key, value = (rows.to(dtype) for rows in (query, key, value))
-        return flex_tree_attention(query, key, value, trees, rule), None
-    if query.is_cuda and rule.window is None and softcap is None:
-        return tree_by_tree_attention(query, key, value, trees, scale), None
+    if query.is_cuda:
+        from prefine.training.forward.attention.flex import flex_dtype, flex_tree_attention
+
+        if (dtype := flex_dtype(query)) is not None:
+            query, key, value = (rows.to(dtype) for rows in (query, key, value))
+            return flex_tree_attention(query, key, value, trees, rule), None
+        if rule.window is None and softcap is None:
+            return tree_by_tree_attention(query, key, value, trees, scale), None
     # Half precision gains nothing here: the products are small and the sums want float32.
     exact = torch.promote_types(query.dtype, torch.float32)
     # Not by an index, whose backward pass would fill a tensor of its own with zeros.
