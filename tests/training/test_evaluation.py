@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import textbook
 import tiny_training as tiny
@@ -29,7 +30,7 @@ from prefine.losses.protocol import LossFunction, PairLogps, declare
 from prefine.losses.regularizers.budget import budget
 from prefine.losses.regularizers.nll import nll
 from prefine.metrics.rewards.likelihood_indicators import token_spread
-from prefine.training.logging.figures import TrainSummary
+from prefine.training.logging.figures import TrainSummary, error_of
 from prefine.training.loop import train
 from prefine.training.relations.pair_rows import EvaluationRow
 
@@ -170,6 +171,29 @@ def test_standard_errors_are_those_of_means_and_of_ratios_of_means(tmp_path: Pat
     _train(tmp_path / "one", tiny.model(), held_out=HELD_OUT[:1], settings={"max_steps": 2})
     alone = _rows(tmp_path / "one")[-1]
     assert (alone.loss_se, alone.top_mass_se, alone.margin_se) == (None, None, None)
+
+
+def test_pairs_of_one_prompt_are_one_observation(tmp_path: Path) -> None:
+    twice = [replace(e, id=f"{e.id}-{n}") for e in HELD_OUT for n in range(2)]
+    for name, held_out in (("once", HELD_OUT), ("twice", twice), ("one", twice[:2])):
+        _train(tmp_path / name, tiny.model(), held_out=held_out, settings={"max_steps": 2})
+    once, both, alone = (_rows(tmp_path / name)[-1] for name in ("once", "twice", "one"))
+    assert both.pairs == 2 * once.pairs
+    for figure in ("fall", "token_fall", "margin", "accuracy", "loss", "top_mass", "entropy"):
+        error = getattr(once, f"{figure}_se")
+        assert getattr(both, f"{figure}_se") == pytest.approx(error, rel=1e-9, abs=1e-15)
+        assert getattr(alone, f"{figure}_se") is None
+
+
+def test_the_error_over_prompts_is_that_of_their_sums() -> None:
+    rng = np.random.default_rng(0)
+    prompts = rng.integers(0, 9, 40)
+    values = rng.normal(size=40) + prompts
+    sums = np.array([(values - values.mean())[prompts == prompt].sum() for prompt in range(9)])
+    expected = np.sqrt(9 / 8 * np.sum(sums**2)) / 40
+    found = error_of((torch.tensor(values), torch.tensor(prompts)))
+    assert found == pytest.approx(expected, rel=1e-12)
+    assert found is not None and found > 1.5 * values.std(ddof=1) / 40**0.5
 
 
 def test_rows_of_any_size_give_the_same_figures(tmp_path: Path) -> None:

@@ -139,7 +139,14 @@ def test_figures_of_lists_are_those_of_their_definition(tmp_path: Path) -> None:
         falls.append(-ratio[0])
     final = summary.final
     assert final.ranking_accuracy == pytest.approx(np.mean(accuracies), abs=1e-6)
-    assert final.ranking_accuracy_se == pytest.approx(np.std(accuracies, ddof=1) / 7**0.5, rel=1e-5)
+    # Lists of one prompt vary together.
+    prompts = list({item.prompt_ids for item in items})
+    of = np.array([prompts.index(item.prompt_ids) for item in items])
+    around = np.array(accuracies) - np.mean(accuracies)
+    sums = np.bincount(of, weights=around)
+    expected = np.sqrt(len(prompts) / (len(prompts) - 1) * np.sum(sums**2)) / 7
+    assert len(prompts) < 7
+    assert final.ranking_accuracy_se == pytest.approx(expected, rel=1e-5)
     assert final.margin == pytest.approx(np.mean(margins), rel=1e-4)
     assert final.fall == pytest.approx(np.mean(falls), rel=1e-4)
 
@@ -152,9 +159,17 @@ def test_figures_of_answers_are_those_of_their_definition(tmp_path: Path) -> Non
     wins = np.sign(ratios[good][:, None] - ratios[~good][None, :]) / 2 + 0.5
     final = summary.final
     assert final.auc == pytest.approx(wins.mean(), abs=1e-12)
-    # DeLong's error, from the definition: the variances of the two sides' placements.
-    placements = wins.mean(1), wins.mean(0)
-    expected = sum(np.var(one, ddof=1) / len(one) for one in placements) ** 0.5
+    # DeLong's error, from the definition: the variances of the two sides' placements, of which
+    # those of one prompt vary together.
+    by_prompt: dict[Any, float] = {}
+    for side, placements in ((good, wins.mean(1)), (~good, wins.mean(0))):
+        scale = (len(placements) * (len(placements) - 1)) ** 0.5
+        for place, placement in zip(np.flatnonzero(side), placements, strict=True):
+            prompt = items[place].prompt_ids
+            share = (placement - wins.mean()) / scale
+            by_prompt[prompt] = by_prompt.get(prompt, 0.0) + share
+    assert len(by_prompt) == 4
+    expected = sum(share**2 for share in by_prompt.values()) ** 0.5
     assert final.auc_se == pytest.approx(expected, abs=1e-12)
     assert final.accuracy == pytest.approx(np.mean((ratios > 0) == good))
     assert final.margin == pytest.approx(ratios[good].mean() - ratios[~good].mean(), rel=1e-4)

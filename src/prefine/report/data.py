@@ -66,7 +66,7 @@ class TrainEnd(Record):
 
 
 class EvaluationPoint(Record):
-    """Held-out pairs after `step` updates; units as in `TrainPoint`, standard errors over pairs.
+    """Held-out pairs after `step` updates; units as in `TrainPoint`, standard errors over prompts.
 
     `fall` is in nats per answer, or per token where the budget is.
 

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from prefine.config.sections import EarlyStopConfig, TrainConfig
 from prefine.errors import DataError, NumericsError
 from prefine.metrics.rewards.likelihood_indicators import IndicatorReading, Watch, watch
 from prefine.training.forward.token_values import ItemTokens
-from prefine.training.logging.figures import RowLog, final_figures
+from prefine.training.logging.figures import RowLog, error_of, final_figures
 from prefine.training.objective.gradient import StepTerms, evaluate
 from prefine.training.objective.item_table import ItemTable
 from prefine.training.objective.objective import Objective
@@ -222,15 +222,16 @@ def evaluation_row(held_out: PreparedItems, objective: Objective, step: int) -> 
     terms, tokens = held_out.retry_smaller(attempt, every)
     weight = terms.logps.weight
     total = objective.value(terms.loss, terms.regularizer)
-    loss = _ratio(terms.loss * weight, weight)
+    prompts = terms.table.prompts
+    loss = _ratio(terms.loss * weight, weight, prompts)
     return terms.table.relation.evaluation_row.model_validate(
         {
             **final_figures(terms.logps, terms.table, objective.regularizer),
             "step": step,
             "loss": loss.value,
             "loss_se": loss.error,
-            "regularizer": _ratio(terms.regularizer * weight, weight).value,
-            "objective": _ratio(total * weight, weight).value,
+            "regularizer": _ratio(terms.regularizer * weight, weight, prompts).value,
+            "objective": _ratio(total * weight, weight, prompts).value,
             **_indicators(tokens, terms.table),
         }
     )
@@ -252,25 +253,26 @@ def _indicators(tokens: ItemTokens, table: ItemTable) -> dict[str, float | None]
         "entropy": entropy,
     }
     wanted = table.relation.wanted(table)
+    of_items = table.prompts.repeat_interleave(table.counts.to(table.prompts.device))
     found: dict[str, float | None] = {}
     for name, column in columns.items():
         sums, sizes = tokens.sums(column)[:, 0], table.tokens
-        found[name], found[f"{name}_se"] = _ratio(sums[wanted], sizes[wanted])
+        found[name], found[f"{name}_se"] = _ratio(sums[wanted], sizes[wanted], of_items[wanted])
     return found
 
 
 class _Ratio(NamedTuple):
-    """A ratio of sums with its standard error, None if there is only one item."""
+    """A ratio of sums with its standard error over prompts, None if there is only one."""
 
     value: float
     error: float | None
 
 
-def _ratio(sums: Float[Tensor, " n"], sizes: Float[Tensor, " n"]) -> _Ratio:
+def _ratio(
+    sums: Float[Tensor, " n"], sizes: Float[Tensor, " n"], prompts: Int[Tensor, " n"]
+) -> _Ratio:
     """Sum of `sums` over sum of `sizes`; the error is that of a ratio of means, to first order."""
     top, bottom = sums.double(), sizes.double()
     value = top.sum() / bottom.sum()
-    if len(top) < 2:
-        return _Ratio(float(value), None)
-    error = (top - value * bottom).std() * math.sqrt(len(top)) / bottom.sum()
-    return _Ratio(float(value), float(error))
+    error = error_of(((top - value * bottom) / bottom.mean(), prompts))
+    return _Ratio(float(value), error)

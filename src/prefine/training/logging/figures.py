@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import torch
+from jaxtyping import Float, Int
 from pydantic import Field, SerializeAsAny
 from torch import Tensor
 
@@ -66,8 +67,8 @@ class LoggedStep(Record):
 class EvaluatedItems(Record):
     """The columns of an evaluation after `step` updates that are those of every relation.
 
-    Standard errors are over items, None for a single one. `loss`, `regularizer` and `objective` are
-    weighted as in training, all items taken as one step, with the hyper-parameters of the last
+    Standard errors are over prompts, None for a single one. `loss`, `regularizer` and `objective`
+    are weighted as in training, all items taken as one step, with the hyper-parameters of the last
     update. The indicators are means over the tokens of the answers that training should keep
     likely, k = 10: `top_mass` the probability of the k likeliest tokens, `top_entropy` minus the
     sum of p log p over them, `top_entropy_renormalised` their entropy among themselves, `entropy`
@@ -211,19 +212,41 @@ def final_figures(
     relation = table.relation
     return {
         relation.name: len(table.weight),
-        **relation.errors(logps),
+        **relation.errors(logps, table),
         **relation.figures(logps, table, regularizer),
     }
 
 
-def standard_errors(columns: Mapping[str, Tensor]) -> dict[str, float | None]:
-    """The standard error of the mean of each column, as `NAME_se`; None for a single value."""
-    return {
-        f"{name}_se": None
-        if len(values) < 2
-        else float(values.double().std()) / math.sqrt(len(values))
-        for name, values in columns.items()
-    }
+def standard_errors(
+    columns: Mapping[str, Float[Tensor, " n"]], prompts: Int[Tensor, " n"]
+) -> dict[str, float | None]:
+    """The standard error over prompts of the mean of each column, as `NAME_se`."""
+    return {f"{name}_se": error_of((values, prompts)) for name, values in columns.items()}
+
+
+def error_of(*samples: tuple[Float[Tensor, " n"], Int[Tensor, " n"]]) -> float | None:
+    """The standard error of the difference between the first sample's mean and the others' means.
+
+    Values of one prompt may depend on each other, so what varies is each prompt's sum around the
+    means: with one value a prompt this is sd / sqrt(n) (ddof 1).
+
+    Args:
+        samples: Values and the number of the prompt of each.
+
+    Returns: None where a sample is of fewer than two prompts.
+    Source: the cluster-robust variance of Liang and Zeger (1986), with the factor G / (G - 1).
+    """
+    found = []
+    for number, (values, prompts) in enumerate(samples):
+        count = len(torch.unique(prompts))
+        if count < 2:
+            return None
+        around = values.double() - values.double().mean()
+        scale = math.sqrt(count / (count - 1)) / len(values)
+        found.append(around * (-scale if number else scale))
+    prompts = torch.cat([prompts for _, prompts in samples])
+    sums = torch.zeros(int(prompts.max()) + 1, dtype=torch.float64, device=prompts.device)
+    return float(sums.index_add_(0, prompts, torch.cat(found)).norm())
 
 
 def mean(values: Tensor) -> float:

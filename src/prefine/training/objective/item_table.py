@@ -9,7 +9,7 @@ from torch import Tensor
 
 from prefine.losses.protocol import LossInputs
 from prefine.training.forward.token_values import ItemTokens, completions_of
-from prefine.training.items import TokenizedItem
+from prefine.training.items import Ids, TokenizedItem
 from prefine.training.relations.protocol import LossExtras, Relation, StepTotals
 
 INITIAL, REFERENCE = "initial", "reference"
@@ -20,7 +20,8 @@ INITIAL, REFERENCE = "initial", "reference"
 class ItemTable:
     """Constants of n items with C completions.
 
-    `counts`, on the CPU, has the completions of each item. `of_items` and `of_completions` are the
+    `counts`, on the CPU, has the completions of each item, `prompts` the number of the prompt of
+    each, equal for items of one prompt. `of_items` and `of_completions` are the
     numbers that the relation states, [n] and [C]. `references` are log-probabilities [C] under
     fixed models, by name: the initial policy, the reference, others. `cross_ref` is the reference's
     mean value of another item's completions under this item's prompt, `ref_tokens` are its values
@@ -29,6 +30,7 @@ class ItemTable:
 
     relation: Relation
     counts: Int[Tensor, " n"]
+    prompts: Int[Tensor, " n"]
     of_items: Mapping[str, Float[Tensor, " n"]]
     of_completions: Mapping[str, Float[Tensor, " C"]]
     references: Mapping[str, Float[Tensor, " C"]]
@@ -55,10 +57,13 @@ class ItemTable:
             return torch.tensor(values, dtype=like.dtype, device=like.device)
 
         stated = relation.stated(items)
+        numbers: dict[Ids, int] = {}
+        prompts = [numbers.setdefault(item.texts[0].prompt, len(numbers)) for item in items]
         lengths = [len(text.scored) for item in items for text in item.texts]
         return cls(
             relation,
             counts=torch.tensor([len(item.texts) for item in items]),
+            prompts=torch.tensor(prompts, device=like.device),
             of_items={name: column(values) for name, values in stated.of_items.items()},
             of_completions={
                 "tokens": column(lengths),
@@ -87,6 +92,7 @@ class ItemTable:
         return replace(
             self,
             counts=self.counts[on_cpu],
+            prompts=self.prompts[rows],
             of_items={name: values[rows] for name, values in self.of_items.items()},
             of_completions={
                 name: values[completions] for name, values in self.of_completions.items()

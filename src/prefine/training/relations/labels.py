@@ -1,6 +1,5 @@
 """The relation of labelled answers: single completions, each of them good or bad."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -18,7 +17,9 @@ from prefine.training.logging.figures import (
     EvaluatedItems,
     FinalRow,
     LoggedStep,
+    error_of,
     mean,
+    standard_errors,
 )
 from prefine.training.relations.protocol import (
     LossExtras,
@@ -84,7 +85,7 @@ class LabelStepRow(LabelFigures, LoggedStep):
 
 
 class LabelFinal(FinalRow, LabelFigures):
-    """All training answers under the trained policy; standard errors are over answers."""
+    """All training answers under the trained policy; standard errors are over prompts."""
 
     described: ClassVar[Described] = Described(
         "answers",
@@ -223,17 +224,18 @@ class Labels:
             "token_fall": _mean(fall / logps.tokens[good]),
         }
 
-    def errors(self, logps: PointLogps) -> dict[str, float | None]:
-        """Standard errors over answers; that of the AUC is DeLong's."""
+    def errors(self, logps: PointLogps, table: "ItemTable") -> dict[str, float | None]:
+        """Standard errors over prompts; that of the AUC is DeLong's, over prompts."""
         good, ratio = logps.desirable == 1, logps.logratio.double()
+        of_good, of_bad = table.prompts[good], table.prompts[~good]
         above, below = ratio[good], ratio[~good]
+        won, lost = _share_below(above, below), _share_below(below, above)
         fall = (logps.initial - logps.policy)[good]
         return {
-            "margin_se": _error(above, below),
-            "auc_se": _error(_share_below(above, below), _share_below(below, above)),
-            "accuracy_se": _error(_right(logps)),
-            "fall_se": _error(fall),
-            "token_fall_se": _error(fall / logps.tokens[good]),
+            "margin_se": error_of((above, of_good), (below, of_bad)),
+            "auc_se": error_of((won, of_good), (lost, of_bad)),
+            **standard_errors({"accuracy": _right(logps)}, table.prompts),
+            **standard_errors({"fall": fall, "token_fall": fall / logps.tokens[good]}, of_good),
         }
 
 
@@ -252,10 +254,3 @@ def _share_below(values: Float[Tensor, " n"], others: Float[Tensor, " m"]) -> Fl
 
 def _mean(values: Tensor) -> float | None:
     return mean(values) if values.numel() else None
-
-
-def _error(*samples: Tensor) -> float | None:
-    """The standard error of the sum of independent samples' means; None if one is too small."""
-    if any(len(sample) < 2 for sample in samples):
-        return None
-    return math.sqrt(sum(float(one.double().var()) / len(one) for one in samples))

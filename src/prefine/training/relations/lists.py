@@ -92,7 +92,7 @@ class ListStepRow(ListFigures, LoggedStep):
 
 
 class ListFinal(FinalRow, ListFigures):
-    """All training lists under the trained policy; standard errors are over lists."""
+    """All training lists under the trained policy; standard errors are over prompts."""
 
     described: ClassVar[Described] = Described(
         "lists",
@@ -250,9 +250,9 @@ class Lists:
         }
         return {name: mean(values) for name, values in columns.items()}
 
-    def errors(self, logps: ListLogps) -> dict[str, float | None]:
-        """Standard errors over lists."""
-        return standard_errors(_spread(logps))
+    def errors(self, logps: ListLogps, table: "ItemTable") -> dict[str, float | None]:
+        """Standard errors over prompts."""
+        return standard_errors(_spread(logps), table.prompts)
 
 
 def _last(values: Float[Tensor, "B K"], logps: ListLogps) -> Float[Tensor, " B"]:

@@ -2,7 +2,7 @@
 
 from typing import Any, ClassVar
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 
@@ -65,7 +65,7 @@ class StepRow(Record):
 class FinalFigures(FinalRow):
     """All training pairs under the trained policy.
 
-    Standard errors are over pairs, None for a single one.
+    Standard errors are over prompts, None for a single one.
     """
 
     described: ClassVar[Described] = Described(
@@ -144,9 +144,9 @@ def figures(
     }
 
 
-def errors(logps: PairLogps) -> dict[str, float | None]:
-    """Standard errors over pairs, None for a single one."""
-    return standard_errors(_spread(logps))
+def errors(logps: PairLogps, prompts: Int[Tensor, " B"]) -> dict[str, float | None]:
+    """Standard errors over prompts, None for a single one."""
+    return standard_errors(_spread(logps), prompts)
 
 
 def _spread(logps: PairLogps) -> dict[str, Float[Tensor, " B"]]:

@@ -195,9 +195,9 @@ class Pairs:
         initial = table.references["initial"]
         return pair_rows.figures(logps, initial[CHOSEN], initial[REJECTED], regularizer)
 
-    def errors(self, logps: PairLogps) -> dict[str, float | None]:
-        """Standard errors over pairs."""
-        return pair_rows.errors(logps)
+    def errors(self, logps: PairLogps, table: "ItemTable") -> dict[str, float | None]:
+        """Standard errors over prompts."""
+        return pair_rows.errors(logps, table.prompts)
 
 
 def _tokens(table: "ItemTable", extras: LossExtras) -> TokenLogps | None:

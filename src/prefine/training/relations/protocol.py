@@ -138,6 +138,6 @@ class Relation(Protocol):
         """The figures of some items that every kind of row has."""
         ...
 
-    def errors(self, logps: Any) -> dict[str, float | None]:
-        """Standard errors over items, named `FIGURE_se`, for the rows that have them."""
+    def errors(self, logps: Any, table: "ItemTable") -> dict[str, float | None]:
+        """Standard errors over prompts, named `FIGURE_se`, for the rows that have them."""
         ...
