@@ -228,10 +228,13 @@ def test_halves_keep_prompts_together_and_do_not_depend_on_the_order() -> None:
 
 def test_the_figure_of_the_probe() -> None:
     falls = torch.arange(101, dtype=torch.float64)
-    mean = fall_of(falls, AutomaticBudget())
+    prompts = torch.arange(101)
+    mean = fall_of(falls, prompts, AutomaticBudget())
     assert mean.value == 50
     assert mean.standard_error == pytest.approx(float(falls.std()) / 101**0.5)
-    upper = fall_of(falls, AutomaticBudget(of="quantile", quantile=0.8))
+    upper = fall_of(falls, prompts, AutomaticBudget(of="quantile", quantile=0.8))
+    twice = fall_of(falls.repeat(2), prompts.repeat(2), AutomaticBudget())
+    assert twice.standard_error == pytest.approx(mean.standard_error)
     assert upper.value == pytest.approx(80)
     assert upper.standard_error == pytest.approx(100 * (0.8 * 0.2 / 101) ** 0.5, rel=1e-6)
 

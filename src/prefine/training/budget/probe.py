@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from prefine.errors import DataError
 from prefine.records import content_hash
 from prefine.training.budget.settings import AutomaticBudget
 from prefine.training.forward.passes import Forward
-from prefine.training.items import PlainItem, TokenizedItem
+from prefine.training.items import Ids, PlainItem, TokenizedItem
+from prefine.training.logging.figures import error_of
 from prefine.training.objective.item_table import INITIAL
 from prefine.training.reference.prepare import PreparedItems
 from prefine.training.reference.scoring import score_completions
@@ -66,12 +67,14 @@ class Probe:
         items: Each is one answer.
         initial: Their log-probabilities under the initial policy.
         tokens: Their lengths.
+        prompts: The number of the prompt of each.
         forward: The passes through the policy.
     """
 
     items: Sequence[PlainItem]
     initial: Float[Tensor, " n"]
     tokens: Float[Tensor, " n"]
+    prompts: Int[Tensor, " n"]
     forward: Forward
 
     @classmethod
@@ -80,10 +83,15 @@ class Probe:
         table = prepared.table
         wanted = table.relation.wanted(table)
         texts = [(item.id, text) for item in prepared.examples for text in item.texts]
+        items = [PlainItem(id_, (text,)) for id_, text in (texts[i] for i in wanted.tolist())]
+        numbers: dict[Ids, int] = {}
+        prompts = [numbers.setdefault(item.texts[0].prompt, len(numbers)) for item in items]
+        initial, tokens = table.references[INITIAL][wanted], table.tokens[wanted]
         return cls(
-            [PlainItem(id_, (text,)) for id_, text in (texts[i] for i in wanted.tolist())],
-            table.references[INITIAL][wanted],
-            table.tokens[wanted],
+            items,
+            initial,
+            tokens,
+            torch.tensor(prompts, device=initial.device),
             prepared.forward,
         )
 
@@ -92,20 +100,26 @@ class Probe:
         falls = self.initial - score_completions(self.forward, self.items)
         if budget.per == "token":
             falls = falls / self.tokens
-        return fall_of(falls.double(), budget)
+        return fall_of(falls.double(), self.prompts, budget)
 
 
-def fall_of(falls: Float[Tensor, " n"], budget: AutomaticBudget) -> Fall:
-    """The figure of single falls that the budget holds.
+def fall_of(
+    falls: Float[Tensor, " n"], prompts: Int[Tensor, " n"], budget: AutomaticBudget
+) -> Fall:
+    """The figure of single falls that the budget holds, with its standard error over prompts.
 
     The error of a quantile is half the distance of the quantiles one standard error of the share
     below and above it.
+
+    Args:
+        falls: In the budget's unit.
+        prompts: The number of the prompt of each.
+        budget: Says which figure.
     """
     if budget.of == "mean":
-        error = float(falls.std()) / math.sqrt(len(falls)) if len(falls) > 1 else 0.0
-        return Fall(float(falls.mean()), error)
+        return Fall(float(falls.mean()), error_of((falls, prompts)) or 0.0)
     share = budget.quantile
-    reach = math.sqrt(share * (1 - share) / len(falls))
+    reach = math.sqrt(share * (1 - share) / len(torch.unique(prompts)))
     wanted = torch.tensor([share - reach, share, share + reach], dtype=falls.dtype)
     low, value, high = falls.cpu().quantile(wanted.clamp(0, 1)).tolist()
     return Fall(value, (high - low) / 2)
