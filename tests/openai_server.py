@@ -157,14 +157,23 @@ class OpenAIServer:
     """Serves `POST {url}/chat/completions` and `GET {url}/models` until the `with` block ends."""
 
     def __init__(
-        self, reply: Script | Reply | Sequence[Reply] = honours_n, *, model: str | None = None
+        self,
+        reply: Script | Reply | Sequence[Reply] = honours_n,
+        *,
+        model: str | None = None,
+        models: Reply | None = None,
     ) -> None:
-        """With `model`, requests that name another one get a 404, and are recorded too."""
+        """With `model`, requests that name another one get a 404, and are recorded too; `models`
+        answers who asks for the list of them.
+        """
         if isinstance(reply, Reply):
             self._script = in_turn(reply)
         else:
             self._script = reply if callable(reply) else in_turn(*reply)
         self._model = model
+        listed = [{"id": model or "any", "object": "model", "owned_by": "test"}]
+        self._models = models or Reply(body={"object": "list", "data": listed})
+        self.lists_asked = 0
         self._lock = threading.Lock()
         self._under_way = 0
         self._stopping = threading.Event()
@@ -205,6 +214,14 @@ class OpenAIServer:
         self._server.server_close()
         self._thread.join(timeout=5)
 
+    def answer_list(self, request: Request) -> tuple[int, dict[str, str], bytes]:
+        """The response to `GET {url}/models`."""
+        if request.path != "/v1/models":
+            return 404, {}, b"{}"
+        with self._lock:
+            self.lists_asked += 1
+        return _response(self._models, request, self._models.body)
+
     def answer(self, request: Request) -> tuple[int, dict[str, str], bytes]:
         """Record the request and make its response; called by the handler's threads."""
         with self._lock:
@@ -222,9 +239,13 @@ class OpenAIServer:
             with self._lock:
                 self._under_way -= 1
         body = _completion(reply, request.body, number) if reply.body is None else reply.body
-        text = body if isinstance(body, str) else json.dumps(body)
-        text = text.replace("{authorization}", request.headers.get("authorization", ""))
-        return reply.status, {"Content-Type": "application/json", **reply.headers}, text.encode()
+        return _response(reply, request, body)
+
+
+def _response(reply: Reply, request: Request, body: Any) -> tuple[int, dict[str, str], bytes]:
+    text = body if isinstance(body, str) else json.dumps(body)
+    text = text.replace("{authorization}", request.headers.get("authorization", ""))
+    return reply.status, {"Content-Type": "application/json", **reply.headers}, text.encode()
 
 
 class _Listener(ThreadingHTTPServer):
@@ -286,17 +307,8 @@ def _handler(server: OpenAIServer) -> type[BaseHTTPRequestHandler]:
             self._send(*server.answer(Request(self.path, headers, json.loads(content))))
 
         def do_GET(self) -> None:
-            models = {
-                "object": "list",
-                "data": [{"id": server._model or "any", "object": "model", "owned_by": "test"}],
-            }
-            self._send(
-                *(
-                    (200, {}, json.dumps(models).encode())
-                    if self.path == "/v1/models"
-                    else (404, {}, b"{}")
-                )
-            )
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            self._send(*server.answer_list(Request(self.path, headers, {})))
 
         def _send(self, status: int, headers: Mapping[str, str], content: bytes) -> None:
             if server.stopped:

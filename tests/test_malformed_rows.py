@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from command import prefine
+from malformed import check_import
 from prefine.data import entries
 from prefine.data.layouts.protocol import SourceRow
 from prefine.data.layouts.table import LAYOUTS
@@ -512,29 +513,8 @@ def test_malformed_rows(case: Case, here: Path) -> None:
         if case.layout == "arena_old" and case.code != CONFIG
         else ()
     )
-    command = (
-        "import",
-        "rows.jsonl",
-        "--as",
-        ENTRY[case.layout],
-        "--out",
-        "out.jsonl",
-        *questions,
-        *case.options,
-    )
-    result = prefine(*command)
-    assert result.code == case.code, result.err + result.out
-    text = result.out if case.code == OK else result.err
-    for part in case.says:
-        assert part in text, (part, text)
-    assert "Traceback" not in result.err
-    assert len(text) < 2000
-    assert (here / "out.jsonl").exists() == (case.code == OK)
-    if case.code == OK:
-        strict = prefine(*command[:4], "--out", "strict.jsonl", *command[6:], "--strict")
-        assert strict.code == DATA
-        assert "--strict" in strict.err
-        assert not (here / "strict.jsonl").exists()
+    arguments = ("rows.jsonl", "--as", ENTRY[case.layout], *questions, *case.options)
+    check_import(arguments, case.says, case.code, line=1 if case.alone else 2)
 
 
 def test_the_table_is_long_enough() -> None:

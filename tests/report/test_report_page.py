@@ -264,7 +264,8 @@ def test_an_exploited_judge_is_called_one(
         contest("g", "gold", win_rate(*gold), 1, 1, 1),
     )
     text = words(render(REPORT.model_copy(update={"contests": rated})))
-    assert (outcome.EXPLOITED in text) is warned
+    # At the head of the page, and not again among the warnings.
+    assert text.count(outcome.EXPLOITED) == warned
 
 
 def test_the_warning_names_both_numbers_and_the_sentence_follows_gold() -> None:
@@ -298,7 +299,11 @@ def test_without_gold_or_interval_nothing_is_claimed_about_them() -> None:
         ("delta_per", "token", "The budget is 5 nats per token"),
         ("delta", 500.0, "The budget line at −500 nats lies outside this picture."),
         ("training", training(1), "After 1 step the"),
-        ("training", training(40, delta=None), "the chosen answers of the training pairs are"),
+        (
+            "training",
+            training(40, delta=None),
+            "the chosen answers of the training pairs has changed by",
+        ),
         ("examples", (AnswerExample(prompt="", before="", after="x"),), "an empty text"),
     ],
 )
@@ -359,8 +364,15 @@ ALIKE = tuple(
     ("update", "said"),
     [
         ({"contests": EXPLOITED.contests}, outcome.EXPLOITED),
-        ({"metrics": CUT}, "0.0 % of the answers before training and 95.0 % after were cut"),
-        ({"metrics": ALIKE}, "60.0 % of the answers after training are word for word the answer"),
+        (
+            {"metrics": CUT},
+            "0.0 % (interval 1.0–99.0 %) of the answers before training and 95.0 % (interval 1.0–"
+            "99.0 %) after were cut",
+        ),
+        (
+            {"metrics": ALIKE},
+            "60.0 % (interval 1.0–99.0 %) of the answers after training are word for word",
+        ),
         (
             {"training": (REPORT.training[0].model_copy(update={"loss": 0.69}),
                           REPORT.training[1].model_copy(update={"loss": 22e6}))},
@@ -376,6 +388,19 @@ ALIKE = tuple(
 def test_warnings_have_their_numbers(update: dict[str, object], said: str) -> None:
     (warning,) = warnings_of(REPORT.model_copy(update=update))
     assert said in warning.replace("\u00a0", " ")
+
+
+@pytest.mark.parametrize(
+    ("low", "said"),
+    [(-0.05, "−0.05 to 0.09; undecided"), (-0.004, "−0.004 to 0.090; undecided"),
+     (0.0, "0.00–0.09; undecided"), (0.0004, "0.0004–0.0900; better")],
+)  # fmt: skip
+def test_a_bound_near_0_shows_its_side(low: float, said: str) -> None:
+    one = REPORT.constraints[0]
+    assert one.change is not None
+    change = one.change.model_copy(update={"interval": (low, 0.09)})
+    changed = one.model_copy(update={"change": change})
+    assert said in words(render(REPORT.model_copy(update={"constraints": (changed,)})))
 
 
 def test_a_healthy_run_has_no_warning() -> None:

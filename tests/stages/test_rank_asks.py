@@ -138,7 +138,7 @@ def planned(tmp_path: Path, model: Path, **rank: Any) -> dict[str, str]:
         completions={"name": "file", "path": str(tmp_path / "graded.jsonl")},
         rank=rank,
     )
-    return dict(plan(validate(values, where="test")).lines)
+    return dict(plan(validate(values, where="test"), offline=True).lines)
 
 
 def test_a_plan_tells_duels_from_ratings(

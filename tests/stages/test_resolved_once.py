@@ -110,7 +110,7 @@ def test_so_does_a_dry_run_whose_judge_asks_a_model(tmp_path: Path, strategy: st
         },
     )
     with counted() as found:
-        assert plan(config).lines
+        assert plan(config, offline=True).lines
     assert found == Counter(path for path, _, _ in components(config))
     assert "rank.judge.model" in found
 

@@ -155,6 +155,11 @@ def test_a_pair_that_a_wrapper_cannot_read_is_refused(wrapper: Path, tmp_path: P
             output_dir=tmp_path / "run",
             settings=SETTINGS,
         )
+    # In a configuration it is found before anything is loaded.
+    (tmp_path / "pairs.jsonl").write_text(json.dumps(long[0]))
+    with pytest.raises(ConfigError, match=r"pairs.jsonl, line 1: takes 5\d\d positions") as refused:
+        _check(wrapper, tmp_path, pairs="pairs.jsonl", **SETTINGS)
+    assert f"{wrapper} reads 512" in str(refused.value)
 
 
 def _rewrite(name: str, content: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
@@ -237,15 +242,15 @@ def test_a_model_that_cannot_be_trained_is_refused_before_anything_is_read(
     assert not (tmp_path / "run").exists()
 
 
-def _check(folder: Path, place: Path, **settings: Any) -> None:
-    """What `config check`, `--dry-run` and `run` do first; the pairs would be a DataError."""
+def _check(folder: Path, place: Path, pairs: str = "not-there.jsonl", **settings: Any) -> None:
+    """What `config check`, `--dry-run` and `run` do first; pairs not there would be a DataError."""
     from prefine.config.sections import RunConfig
     from prefine.stages.check import check
 
     config = {
         "run_dir": str(place / "run"),
         "policy": {"name": "hf", "path": str(folder)},
-        "pairs": {"name": "file", "path": str(place / "not-there.jsonl")},
+        "pairs": {"name": "file", "path": str(place / pairs)},
         "train": settings,
     }
     check(RunConfig.model_validate(config))

@@ -9,7 +9,8 @@ from pydantic import BaseModel
 
 from prefine.calls.memory import MemoryLog
 from prefine.calls.protocol import AnswerLog
-from prefine.config.components import TABLES, checked
+from prefine.config.checking import checked
+from prefine.config.components import TABLES
 from prefine.config.sections import Component
 from prefine.errors import ConfigError
 from prefine.judges.protocol import ComputedJudge

@@ -17,6 +17,7 @@ from prefine.stages.pair import held_out as held_out_prompts
 from prefine.stages.pair import write_pairs
 from prefine.stages.pair_options import holds_out_for_budget
 from prefine.stages.stage_run import Progress, Silent
+from prefine.stages.template_date import with_first_day
 
 if TYPE_CHECKING:
     from prefine.training.relations.pair_rows import EvaluationRow, FinalFigures, StepRow
@@ -77,7 +78,7 @@ def train(
         pairs=Component(name="given"),
         train=validated(TrainConfig, settings or {}, where="settings"),
     )
-    config = with_begun_defaults(config, begun_config(config.run_dir))
+    config = with_first_day(with_begun_defaults(config, begun_config(config.run_dir)))
 
     def read(some: Iterable[PreferencePair | Mapping[str, Any]]) -> Iterator[PreferencePair]:
         return with_loss_inputs(readable_by_loss(pairs_of(some), config.train), config.train)

@@ -14,7 +14,10 @@ config_app = typer.Typer(no_args_is_help=True, help="Look at configurations.")
 def check_config(
     config: ConfigPath, set_: Overrides = None, run_dir: RunDir = None, strict: Strict = False
 ) -> None:
-    """Check a configuration: every key, component and option, and every input on disk."""
+    """Check a configuration: every key, component and option, and every input on disk.
+
+    Sends nothing: `prefine run CONFIG --dry-run` also asks the servers whether they are there.
+    """
     from prefine.stages.check import check
     from prefine.stages.plan import user_code
 

@@ -2,7 +2,6 @@
 
 import json
 import time
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +12,7 @@ from typer.core import TyperGroup
 from prefine.cli.ending import complain, visible
 from prefine.cli.options import AsJson, ConfigPath, Overrides, RunDir, Strict, load_config
 from prefine.cli.processes import launched, refuse_several, train_together
+from prefine.errors import ConfigError
 
 if TYPE_CHECKING:
     from prefine.config.sections import RunConfig
@@ -81,6 +81,10 @@ def run(
     dry_run: Annotated[
         bool, Option("--dry-run", help="Check everything and print the plan; do nothing.")
     ] = False,
+    offline: Annotated[
+        bool,
+        Option("--offline", help="With --dry-run: ask no server whether it is there."),
+    ] = False,
     strict: Strict = False,
     json_: AsJson = False,
 ) -> None:
@@ -88,9 +92,11 @@ def run(
 
     Run the same command again to resume: a call whose answer was journaled is never repeated.
     """
+    if offline and not dry_run:
+        raise ConfigError("--offline: is for --dry-run; a run asks its servers")
     loaded = load_config(config, set_, run_dir)
     if dry_run:
-        _print_plan(loaded, strict)
+        _print_plan(loaded, strict=strict, offline=offline)
     else:
         _run_all(loaded, json_, strict=strict)
 
@@ -139,9 +145,11 @@ def _run_one(
     strict: bool = False,
 ) -> None:
     from prefine.cli.progress import RichProgress
+    from prefine.run.config_changes import STAGE_SECTIONS
     from prefine.run.folder import RunFolder
     from prefine.stages.check import check
     from prefine.stages.pipeline import run_stage
+    from prefine.stages.template_date import with_first_day
 
     def lead(loaded: "RunConfig") -> None:
         if strict:
@@ -152,7 +160,11 @@ def _run_one(
                 manifest = run_stage(stage, loaded, folder, progress)
         _print_manifests([manifest], as_json)
 
-    load = partial(load_config, config, overrides, run_dir)
+    def load() -> "RunConfig":
+        loaded = load_config(config, overrides, run_dir)
+        # Other stages need no model, and finding out takes a second.
+        return with_first_day(loaded) if "policy" in STAGE_SECTIONS[stage] else loaded
+
     if stage == "train" and launched():
         train_together(load, lead)
     else:
@@ -167,9 +179,11 @@ def _run_all(
     from prefine.run.folder import RunFolder
     from prefine.stages.check import check
     from prefine.stages.pipeline import is_needed, lines_of, result_of, run_stage, stages_of
+    from prefine.stages.template_date import with_first_day
 
     refuse_several("prefine demo" if demo else "prefine run")
     began = time.monotonic()
+    config = with_first_day(config)
     for note in check(config, strict=strict).notes:
         complain(note)
     with RunFolder(config.run_dir) as folder:
@@ -195,10 +209,10 @@ def _run_all(
     typer.echo(f"\nreport: {result.report}")
 
 
-def _print_plan(config: "RunConfig", strict: bool) -> None:
+def _print_plan(config: "RunConfig", *, strict: bool, offline: bool) -> None:
     from prefine.stages.plan import plan
 
-    made = plan(config, strict=strict)
+    made = plan(config, strict=strict, offline=offline)
     width = max(len(name) for name, _ in made.lines)
     typer.echo(f"stages: {' → '.join(made.stages)}")
     typer.echo(f"folder: {config.run_dir}")
@@ -208,6 +222,9 @@ def _print_plan(config: "RunConfig", strict: bool) -> None:
         typer.echo(visible(note))
     for name in made.imports:
         typer.echo(f"imports your code: {name}")
+    typer.echo("not checked:")
+    for line in made.unchecked:
+        typer.echo(f"  {visible(line)}")
 
 
 def _print_manifests(manifests: "list[Manifest]", as_json: bool) -> None:

@@ -20,7 +20,8 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
-from prefine.config.components import Kind, Nested, bind, lookup, or_schedule
+from prefine.config.checking import or_schedule
+from prefine.config.components import Kind, Nested, bind, lookup
 from prefine.config.marks import FREE, LATER, TRANSPORT, MayGrow, Was
 from prefine.reasoning import ReasoningInText
 from prefine.schedules import Schedule

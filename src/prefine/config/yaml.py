@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from prefine.config.components import describe
+from prefine.config.checking import describe
 from prefine.config.sections import RunConfig
 from prefine.errors import ConfigError
 from prefine.secrets import refuse_secrets

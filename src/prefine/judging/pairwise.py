@@ -64,8 +64,8 @@ class PairwiseJudge:
         seed: Annotated[int, Field(ge=0)] = 0,
     ) -> None:
         backend = model()
-        self._model = required(backend, Replies, what=f"judge.model: {backend.label!r}")
-        self._respond = in_threads(self._model.respond, self._model.concurrency)
+        self.model = required(backend, Replies, what=f"judge.model: {backend.label!r}")
+        self._respond = in_threads(self.model.respond, self.model.concurrency)
         self._template = _template(prompt, prompt_file, rubric)
         self._rubric = rubric
         self._answer = answer
@@ -86,7 +86,7 @@ class PairwiseJudge:
         """Hash of the model, the prompt's text and how the reply is read."""
         return content_hash(
             "pairwise",
-            self._model.fingerprint,
+            self.model.fingerprint,
             self._template,
             self._rubric,
             # Without max_new_tokens, which decides only whether a reply is cut and has no verdict.
@@ -101,20 +101,20 @@ class PairwiseJudge:
     @property
     def concurrency(self) -> int:
         """The model's, if it answers conversations one by one."""
-        return self._model.concurrency if self._model.conversations_per_batch == 1 else 1
+        return self.model.concurrency if self.model.conversations_per_batch == 1 else 1
 
     @property
     def label(self) -> str:
         """The model's name."""
-        return self._model.label
+        return self.model.label
 
     @property
     def notes(self) -> Sequence[str]:
         """Remarks about the model, its server and the completions."""
-        notes = list(self._model.notes)
+        notes = list(self.model.notes)
         if self._reads_text and self._answer == "auto":
             notes.append(
-                f"{self._model.label}: it gives no probabilities of a first token that is a label, "
+                f"{self.model.label}: it gives no probabilities of a first token that is a label, "
                 "so verdicts are read from text"
             )
         if self._flagged:
@@ -130,7 +130,7 @@ class PairwiseJudge:
 
     def check_model(self) -> None:
         """Raise before any work if the model's settings or folder cannot be used."""
-        check_model(self._model)
+        check_model(self.model)
 
     async def judge(self, asker: Asker, matchups: Sequence[Matchup]) -> list[Judgment]:
         """Return one judgment per matchup, in order."""
@@ -143,9 +143,9 @@ class PairwiseJudge:
             ordered,
             Judgment,
             self._answers,
-            size=self._model.conversations_per_batch,
+            size=self.model.conversations_per_batch,
             batches_matter=True,
-            backend=self._model,
+            backend=self.model,
         )
         return judgments(fingerprint, calls, answers)
 

@@ -110,7 +110,6 @@ class ScoreJudge:
     """
 
     first_slot_bias = 0.0
-    notes: tuple[str, ...] = ()
 
     def __init__(self, scorer: Scorer, *, temperature: float) -> None:
         self._scorer = scorer
@@ -118,6 +117,11 @@ class ScoreJudge:
         self._paced = Paced(self._answers, largest=scorer.batch_size)
         self._temperature = temperature
         self._failed: dict[str, Failure] = {}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Remarks of the scorer, if it makes any."""
+        return tuple(getattr(self._scorer, "notes", ()))
 
     @property
     def fingerprint(self) -> str:

@@ -2,7 +2,7 @@
 
 `Samples` draws completions, `Replies` answers conversations. `HasWeights` can be trained, `At` can
 be pointed at other weights, `Releases` gives its memory back, `Checks` finds a wrong folder or key
-before any work.
+before any work, `ListsModels` asks a server whether it is there.
 """
 
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
@@ -201,6 +201,39 @@ class Checks(Protocol):
             BackendError: The folder cannot be used.
         """
         ...
+
+
+class ListsModels(Model, Protocol):
+    """A model at a server, which says at no cost which models it has."""
+
+    @property
+    def name(self) -> str:
+        """The model's name there."""
+        ...
+
+    @property
+    def server(self) -> tuple[str, ...]:
+        """The URL and the names of the keys' variables: one question for all models with these."""
+        ...
+
+    async def models(self) -> "ModelList":
+        """Ask the server, once.
+
+        Raises:
+            BackendError: It is not there, or refuses the key; with its own words.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Close the connections of this event loop."""
+        ...
+
+
+class ModelList(NamedTuple):
+    """The names of the models that a server has; None if it does not say, for the reason `why`."""
+
+    names: frozenset[str] | None
+    why: str = ""
 
 
 def sample_key(model_fingerprint: str, request: SampleRequest, decoding: Decoding) -> str:

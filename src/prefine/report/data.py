@@ -50,14 +50,16 @@ class TrainPoint(Record):
 
 
 class TrainEnd(Record):
-    """All training pairs after the last update; units as in `TrainPoint`.
+    """All training pairs after the last update; units as in `TrainPoint`, errors over pairs.
 
     `stopped_by` is the alarm that ended training early.
     """
 
     stopped_by: str | None = None
     chosen_change: Finite
+    chosen_change_se: Finite | None = None
     rejected_change: Finite
+    rejected_change_se: Finite | None = None
     margin: Finite | None = None
     accuracy: Finite | None = None
     fall: Finite

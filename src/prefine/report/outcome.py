@@ -14,10 +14,12 @@ from prefine.report.text import (
     number,
     percent_decimals,
     plural,
+    span,
     value_text,
 )
 
 EXPLOITED = "The judge likes the trained model more, gold does not: the judge is being exploited"
+MORE_TRAINING = "More training against this judge makes answers that please it, not better answers."
 
 _ROUNDING = 1e-6
 
@@ -50,6 +52,16 @@ class Change:
         low, high = self.change.interval
         return "up" if low > 0 else "down" if high < 0 else "undecided"
 
+    def decimals(self, fewest: int) -> int:
+        """Return how many decimals show on which side of 0 the interval's bounds lie, up to 4."""
+        bounds = () if self.change is None else self.change.interval or ()
+        enough = (
+            decimals
+            for decimals in range(fewest, 4)
+            if all(bound == 0 or round(bound, decimals) for bound in bounds)
+        )
+        return next(enough, 4)
+
 
 BudgetVerdict = Literal["kept", "exceeded", "undecided"]
 
@@ -60,7 +72,6 @@ class BudgetOutcome:
 
     Attributes:
         delta: The budget, in `unit`.
-        training: The fall of the chosen answers of the training pairs, None if not measured.
         held_out: The fall of the held-out pairs with its interval; `n` counts pairs.
         verdict: By the interval: kept below the budget, exceeded above it, else undecided.
         of: The figure of the falls that the budget is about.
@@ -69,7 +80,6 @@ class BudgetOutcome:
 
     delta: float
     unit: str
-    training: float | None
     held_out: MetricValue
     verdict: BudgetVerdict
     of: str = "mean"
@@ -88,7 +98,6 @@ def budget_outcome(data: ReportData) -> BudgetOutcome | None:
         return judge_budget(
             data.delta,
             "nats per token" if data.delta_per == "token" else "nats",
-            data.trained.fall if data.trained else None,
             end.untouched_fall,
             end.untouched_fall_se,
             pairs=end.untouched,
@@ -99,14 +108,12 @@ def budget_outcome(data: ReportData) -> BudgetOutcome | None:
         return None
     last = data.evaluations[-1]
     unit = "nats per token" if data.delta_per == "token" else "nats"
-    training = data.trained.fall if data.trained else None
-    return judge_budget(data.delta, unit, training, last.fall, last.fall_se, pairs=last.pairs)
+    return judge_budget(data.delta, unit, last.fall, last.fall_se, pairs=last.pairs)
 
 
 def judge_budget(
     delta: float,
     unit: str,
-    training: float | None,
     held_out: float,
     standard_error: float | None,
     *,
@@ -115,11 +122,9 @@ def judge_budget(
     items: str = "held-out pair",
 ) -> BudgetOutcome:
     """Return the outcome of a budget from the mean fall of held-out pairs and its error."""
-    interval = None
     verdict: BudgetVerdict = "undecided"
-    if standard_error is not None:
-        reach = NORMAL_QUANTILE * standard_error
-        interval = held_out - reach, held_out + reach
+    interval = _normal_interval(held_out, standard_error)
+    if interval is not None:
         verdict = "kept" if interval[1] <= delta else "exceeded" if interval[0] > delta else verdict
     fall = MetricValue(
         name="untouched_fall" if items.startswith("untouched") else "held_out_fall",
@@ -129,7 +134,22 @@ def judge_budget(
         n=pairs,
         unit=unit,
     )
-    return BudgetOutcome(delta, unit, training, fall, verdict, of, items)
+    return BudgetOutcome(delta, unit, fall, verdict, of, items)
+
+
+def _normal_interval(mean: float, standard_error: float | None) -> tuple[float, float] | None:
+    if standard_error is None:
+        return None
+    reach = NORMAL_QUANTILE * standard_error
+    return mean - reach, mean + reach
+
+
+def interval_words(mean: float, standard_error: float | None) -> str:
+    """Return the 95 % interval of a mean in words, or that there is none."""
+    interval = _normal_interval(mean, standard_error)
+    if interval is None:
+        return "no interval was computed"
+    return f"95{NBSP}% interval {span(*(number(bound, 2) for bound in interval))}"
 
 
 def budget_sentence(found: BudgetOutcome) -> str:
@@ -141,7 +161,7 @@ def budget_sentence(found: BudgetOutcome) -> str:
     return (
         f"The budget of {number(found.delta)} {found.unit} is {found.verdict}: on "
         f"{plural(found.held_out.n, found.items)}{unseen} the chosen answers fell by "
-        f"{number(found.held_out.value)} {found.unit}{of}"
+        f"{number(found.held_out.value, 2)} {found.unit}{of}"
         + (f" (95{NBSP}% interval {interval})." if interval else ".")
     )
 

@@ -3,7 +3,7 @@
 from prefine.report import outcome
 from prefine.report.data import ReportData
 from prefine.report.html import html_page
-from prefine.report.training import held_out, item_charts, training
+from prefine.report.training import change_interval, held_out, item_charts, training
 
 _LONG_CHARACTERS, _LONG_LINES = 700, 14
 """A text with more of either is folded."""
@@ -21,11 +21,14 @@ def render(data: ReportData) -> str:
         outcome=outcome,
         headline=outcome.headline(data),
         alarm=outcome.alarm(data.contests),
+        # An exploited judge is said at the head of the page.
+        warnings=[one for one in data.warnings if not one.startswith(outcome.EXPLOITED)],
         hero=next(iter(outcome.gold_first(decided)), None),
         seconds=sum(stage.seconds for stage in data.stages) or 1,
         calls=sum(stage.calls for stage in data.stages) or 1,
         budget=outcome.budget_outcome(data),
         training=training(data),
+        chosen_interval=change_interval(data, "chosen"),
         held_out=held_out(data),
         item_training=item_charts(data.item_training),
         item_evaluations=item_charts(data.item_evaluations),

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import fmean
+from typing import Literal
 
 from markupsafe import Markup
 
@@ -17,9 +18,9 @@ from prefine.report.data import (
     TrainEnd,
     TrainPoint,
 )
-from prefine.report.outcome import budget_outcome, budget_sentence
+from prefine.report.outcome import budget_outcome, budget_sentence, interval_words
 from prefine.report.svg import Scale
-from prefine.report.text import number, plural, share_text, span
+from prefine.report.text import number, plural, share_text, span, with_unit
 
 MAX_POINTS = 120
 """Points in a picture: it has no more room, and a page should open at once."""
@@ -153,15 +154,28 @@ def _columns(points: Sequence[TrainPoint]) -> dict[str, Callable[[TrainPoint], s
     return columns
 
 
+def change_interval(data: ReportData, side: Literal["chosen", "rejected"]) -> str:
+    """Return the interval of the mean change of a side's answers over training, in words.
+
+    There is none before the end of training, and in runs of earlier versions.
+    """
+    if data.trained is None:
+        return interval_words(0.0, None)
+    if side == "chosen":
+        return interval_words(data.trained.chosen_change, data.trained.chosen_change_se)
+    return interval_words(data.trained.rejected_change, data.trained.rejected_change_se)
+
+
 def _finding(data: ReportData) -> str:
     last = data.trained or data.training[-1]
     chosen, rejected = (
-        f"{number(abs(change))} nats {'below' if change < 0 else 'above'}"
+        with_unit(number(change, 2, signed=True), "nats")
         for change in (last.chosen_change, last.rejected_change)
     )
     text = (
-        f"After {plural(len(data.training), 'step')} the chosen answers of the training pairs are "
-        f"{chosen} where they began, the rejected ones {rejected}."
+        f"After {plural(len(data.training), 'step')} the log-probability of the chosen answers of "
+        f"the training pairs has changed by {chosen} ({change_interval(data, 'chosen')}), that of "
+        f"the rejected ones by {rejected} ({change_interval(data, 'rejected')})."
     )
     if data.delta is None:
         return text
@@ -288,14 +302,11 @@ def _cell(point: EvaluationPoint, name: str, decimals: int) -> str:
 
 
 def _held_out_finding(points: Sequence[EvaluationPoint]) -> str:
-    first, last = points[0], points[-1]
-    text = f"On {plural(last.pairs, 'held-out pair')}, which are not trained on, the margin"
-    if first.step == last.step:
-        return f"{text} is {number(last.margin)} nats at step {last.step}."
+    last = points[-1]
     return (
-        f"{text} went from {number(first.margin)} to {number(last.margin)} nats between step "
-        f"{first.step} and step {last.step}, the accuracy from {share_text(first.accuracy)} to "
-        f"{share_text(last.accuracy)}."
+        f"On {plural(last.pairs, 'held-out pair')}, which are not trained on, the margin after "
+        f"{plural(last.step, 'step')} is {with_unit(number(last.margin, 2), 'nats')} "
+        f"({interval_words(last.margin, last.margin_se)})."
     )
 
 

@@ -2,7 +2,7 @@
 
 from prefine.records import MetricValue
 from prefine.report.data import BudgetPoint, ReportData, TrainPoint
-from prefine.report.outcome import EXPLOITED, alarm, budget_outcome
+from prefine.report.outcome import EXPLOITED, MORE_TRAINING, alarm, budget_outcome
 from prefine.report.text import interval_text, number, plural, value_text
 
 MANY_CUT, MANY_ALIKE = 5.0, 10.0
@@ -19,13 +19,10 @@ def warnings_of(data: ReportData) -> list[str]:
     """Return the warnings about a run, each a sentence with its numbers, most serious first."""
     found = []
     if said := alarm(data.contests):
-        found.append(
-            f"{EXPLOITED}. {said}. More training against this judge makes answers that please it, "
-            "not better answers."
-        )
+        found.append(f"{EXPLOITED}. {said}. {MORE_TRAINING}")
     found += _training(data.training)
     if (budget := budget_outcome(data)) is not None and budget.verdict == "exceeded":
-        fell = f"{number(budget.held_out.value)} ({interval_text(budget.held_out, 2)})"
+        fell = f"{number(budget.held_out.value, 2)} ({interval_text(budget.held_out, 2)})"
         remedy = (
             "Lower the learning rate, or train for less long."
             if data.budget_points
@@ -73,7 +70,7 @@ def _answers(metrics: dict[str, MetricValue]) -> list[str]:
     found = []
     cut = [metrics.get(f"cut_answers_{when}") for when in ("before", "after")]
     if any(share is not None and share.value >= MANY_CUT for share in cut):
-        old, new = (value_text(share) if share else "none" for share in cut)
+        old, new = (_with_interval(share) if share else "none" for share in cut)
         found.append(
             f"{old} of the answers before training and {new} after were cut at the length limit: "
             "they were judged without their end. Raise evaluate.decoding.max_new_tokens."
@@ -82,7 +79,12 @@ def _answers(metrics: dict[str, MetricValue]) -> list[str]:
         before, after = (metrics.get(f"{name}_{when}") for when in ("before", "after"))
         if before and after and after.value >= MANY_ALIKE and after.value > before.value:
             found.append(
-                f"{value_text(after)} of the answers after training {what} "
-                f"({value_text(before)} before)."
+                f"{_with_interval(after)} of the answers after training {what}; before "
+                f"training {_with_interval(before)}."
             )
     return found
+
+
+def _with_interval(metric: MetricValue) -> str:
+    interval = interval_text(metric)
+    return f"{value_text(metric)} ({f'interval {interval}' if interval else 'no interval'})"

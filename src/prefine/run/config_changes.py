@@ -9,7 +9,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
 from prefine.config.marks import FREE, LATER, TRANSPORT, Mark, MayGrow, Was
-from prefine.config.sections import Connection, RunConfig, Section, marks_of
+from prefine.config.sections import Component, Connection, RunConfig, Section, marks_of
 
 # What each stage reads of the configuration. A section may still change while no stage that reads
 # it has begun.
@@ -81,7 +81,8 @@ def with_new_defaults(sections: Mapping[str, Any]) -> dict[str, Any]:
 def with_begun_defaults(config: RunConfig, begun: Mapping[str, Any]) -> RunConfig:
     """The configuration of a run that was begun under earlier defaults.
 
-    A setting that nobody set, and whose default was another one when the run began, keeps that.
+    A setting that nobody set, and whose default was another one when the run began, keeps that. So
+    does the date in a chat template: it is that of the first day.
 
     Args:
         config: As it was read.
@@ -98,7 +99,19 @@ def with_begun_defaults(config: RunConfig, begun: Mapping[str, Any]) -> RunConfi
             if key not in section.model_fields_set and begun[name].get(key) == was.default
         }
         config = config.model_copy(update={name: section.model_copy(update=kept)})
+    policy = begun.get("policy")
+    if isinstance(policy, Mapping) and "date" in policy:
+        return with_date(config, policy["date"])
     return config
+
+
+def with_date(config: RunConfig, date: str) -> RunConfig:
+    """The configuration with the day that the policy's chat template writes, if none is set."""
+    policy = config.policy
+    if "date" in policy.options or policy.name != "hf":
+        return config
+    dated = Component(name=policy.name, **policy.options, date=date)
+    return config.model_copy(update={"policy": dated})
 
 
 def _filled(value: Any, models: Collection[type[BaseModel]]) -> Any:

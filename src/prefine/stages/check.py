@@ -12,8 +12,8 @@ from prefine.config.sections import (
 )
 from prefine.data.import_report import ImportReport
 from prefine.data.sources import open_source
-from prefine.models.capabilities import backend_of, check_model
-from prefine.models.protocol import Samples
+from prefine.models.capabilities import backend_of, check_model, provided
+from prefine.models.protocol import ListsModels, Samples
 from prefine.records import Completion, Message, Prompt
 from prefine.stages.inputs import (
     conversations_of,
@@ -37,10 +37,14 @@ if TYPE_CHECKING:  # a run without a judge does not load them
 
 
 class Inputs(NamedTuple):
-    """The inputs of a run: how many usable rows each has, by its name, and what was set aside."""
+    """The inputs of a run: how many usable rows each has, by its name, and what was set aside.
+
+    `servers` are the models at servers that the run asks, by their config paths.
+    """
 
     counts: dict[str, int]
     notes: tuple[str, ...]
+    servers: dict[str, ListsModels]
 
 
 def check(config: RunConfig, *, strict: bool = False, through: str = STAGES[-1]) -> Inputs:
@@ -70,7 +74,7 @@ def check(config: RunConfig, *, strict: bool = False, through: str = STAGES[-1])
 
     trains = STAGES.index(through) >= STAGES.index("train")
     ranked_by, pairs_per_prompt = _asked_in_ranking(config), None
-    _check_components(config, _never_asked(config, ranked_by, through))
+    servers = _check_components(config, _never_asked(config, ranked_by, through))
     if config.items_entry is not None:
         check_imported(config.pair, config.items_entry[0])
     else:
@@ -108,7 +112,7 @@ def check(config: RunConfig, *, strict: bool = False, through: str = STAGES[-1])
     if trains:
         check_evaluation(config, held_out)
         check_automatic_budget(config, held_out, pairs_per_prompt)
-    return Inputs(counts, tuple(notes))
+    return Inputs(counts, tuple(notes), servers)
 
 
 def _asked_in_ranking(config: RunConfig) -> dict[str, "Judge"]:
@@ -138,21 +142,30 @@ def _never_asked(config: RunConfig, ranked_by: Collection[str], through: str) ->
     return ("rank.judge",)
 
 
-def _check_components(config: RunConfig, never_asked: Collection[str]) -> None:
+def _check_components(config: RunConfig, never_asked: Collection[str]) -> dict[str, ListsModels]:
+    """Check names, options and models; return the models at servers by their config paths."""
+    servers = {}
     for where, kind, component in outer_components(config):
         if kind == "selector" and config.items_entry is not None:
             continue  # not used: `check_imported` looks at it
         if kind == "source":
             open_source(component, where=where)
-        elif kind == "judge":
-            judge = _judge(component, where)
-            if where not in never_asked:
-                check_model(judge)
+            continue
+        if kind == "judge":
+            asked: Any = _judge(component, where)
+            model, path = getattr(asked, "model", None), f"{where}.model"
         else:
             given = {"strategy": ("first_slot_bias",), "selector": ("seed",)}.get(kind, ())
             made = component.resolve(kind, where=where, given=given)
-            if kind == "backend" and where not in never_asked:
-                check_model(made())
+            if kind != "backend":
+                continue
+            asked = model = made()
+            path = where
+        if where not in never_asked:
+            check_model(asked)
+            if (listing := provided(model, ListsModels)) is not None:
+                servers[path] = listing
+    return servers
 
 
 def _inputs(
@@ -167,6 +180,8 @@ def _inputs(
 
     The usable rows of each are counted in `counts`.
     """
+    from prefine.stages.positions import as_group, as_item, as_prompt, read_in_one_piece
+
     judges = list(ranked_by.values())
     ids: set[str] = set()
     if config.prompts is not None:
@@ -177,6 +192,8 @@ def _inputs(
         report = ImportReport(strict=strict)
         asked = read_prompts(config.prompts, where="prompts", report=report)
         prompts = renderable(asked, lambda prompt: [prompt], config.policy, report)
+        if trains:
+            prompts = read_in_one_piece(prompts, config, as_prompt, report)
         ids = _answerable(prompts, judges, sampler_of(config), config.sample, "sample", report)
         counts["prompts"] = len(ids)
         yield "prompts", report
@@ -184,6 +201,8 @@ def _inputs(
         report = ImportReport(strict=strict)
         found = read_completions(config.completions, report=report)
         taken = renderable(found, lambda group: [group[0]], config.policy, report)
+        if trains:
+            taken = read_in_one_piece(taken, config, as_group, report)
         for prompt, completions in taken:
             for judge in judges:
                 check_judge(judge, prompt, completions)
@@ -196,6 +215,7 @@ def _inputs(
         pairs = renderable(pairs, conversations_of, config.policy, report)
         if trains:
             pairs = with_loss_inputs(pairs, config.train, report)
+            pairs = read_in_one_piece(pairs, config, as_item(config))
         if strict:
             from prefine.stages.training_inputs import readable_whole
 
@@ -211,6 +231,8 @@ def _inputs(
         if source is not None:
             report = ImportReport(strict=strict)
             items = renderable(read(source, report=report), conversations_of, config.policy, report)
+            if trains:
+                items = read_in_one_piece(items, config, as_item(config))
             prompt_ids = [item.prompt.id for item in items]
             ids = set(prompt_ids)
             counts |= {kind: len(prompt_ids), f"prompts of {kind}": len(ids)}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from prefine.calls.engine import CallEngine, top_reasons
-from prefine.config.components import checked
+from prefine.config.checking import checked
 from prefine.config.sections import Decoding, EvaluateConfig
 from prefine.errors import LimitError
 from prefine.judging.counts import JudgeCounts

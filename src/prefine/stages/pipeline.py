@@ -181,5 +181,6 @@ def _change_line(name: str, found: Change, decimals: int, said: Mapping[Directio
         line += f"  {_signed(found.change.value, decimals)}"
         if found.change.interval is not None:
             low, high = found.change.interval
-            line += f" [{low:.{decimals}f}, {high:.{decimals}f}]"
+            digits = found.decimals(decimals)
+            line += f" [{low:.{digits}f}, {high:.{digits}f}]"
     return f"{line}  {said[found.direction]}"

@@ -13,6 +13,7 @@ from prefine.stages.pair_options import holds_out_for_budget, number_held_out
 from prefine.stages.pipeline import stages_of
 from prefine.stages.rank import Asks, most_asks, strategy_facts
 from prefine.stages.selection import BoundSelector
+from prefine.stages.servers import ask_servers
 
 CHARACTERS_PER_TOKEN = 4
 """The usual rule for English; other languages take more tokens."""
@@ -23,18 +24,31 @@ class DryRunPlan(NamedTuple):
     """A dry run, as lines of (what, how much).
 
     `stages` are those that would run, `imports` the functions of the user's that it would import,
-    `notes` what is set aside of the inputs.
+    `notes` what is set aside of the inputs and what servers say, `unchecked` what only a run shows.
     """
 
     stages: tuple[str, ...]
     lines: tuple[tuple[str, str], ...]
     imports: tuple[str, ...]
     notes: tuple[str, ...]
+    unchecked: tuple[str, ...]
 
 
-def plan(config: RunConfig, *, strict: bool = False) -> DryRunPlan:
-    """Count from the inputs what the run would do; nothing is sampled, judged or trained."""
-    counts, notes = check(config, strict=strict)
+def plan(config: RunConfig, *, strict: bool = False, offline: bool = False) -> DryRunPlan:
+    """Count from the inputs what the run would do; nothing is sampled, judged or trained.
+
+    Args:
+        config: The configuration.
+        strict: Refuse the first row that would be set aside.
+        offline: Send nothing; otherwise each server is asked once which models it has.
+
+    Raises:
+        PrefineError: As `check`.
+        BackendError: A server is not there, or refuses the key.
+    """
+    counts, notes, servers = check(config, strict=strict)
+    if not offline:
+        notes += ask_servers(servers)
     lines = [(name, f"{count:,}") for name, count in counts.items()]
     rows = counts.get("prompts", counts.get("completions", 0))
     if config.prompts is not None and config.sample is not None:
@@ -84,7 +98,30 @@ def plan(config: RunConfig, *, strict: bool = False) -> DryRunPlan:
             *notes,
             "nothing will be evaluated: give evaluate.prompts, or pair.held_out_prompts: 100",
         )
-    return DryRunPlan(stages, tuple(lines), user_code(config), notes)
+    return DryRunPlan(
+        stages,
+        tuple(lines),
+        user_code(config),
+        notes,
+        _unchecked(config, bool(servers), offline=offline),
+    )
+
+
+def _unchecked(config: RunConfig, asks_servers: bool, *, offline: bool) -> tuple[str, ...]:
+    """Name what only a run can tell, and what this dry run was told to leave out."""
+    lines = ["weight files: they are read when a stage loads its model"]
+    if asks_servers and offline:
+        lines.append("servers: whether they answer and take the key (--offline)")
+    if asks_servers:
+        lines.append("servers: whether the key is paid for, and whether prompts fit the model")
+    if config.rank is not None and config.items_entry is None:
+        lines.append("judge: whether answers fit into its prompt, and its verdicts can be read")
+    if config.prompts is not None:
+        lines.append("answers to be sampled: their length, and whether pairs come of them")
+    if user_code(config):
+        lines.append("your own code: whether it works on every row")
+    lines.append("memory of sampling and judging, space on the disk, time")
+    return tuple(lines)
 
 
 def user_code(config: RunConfig) -> tuple[str, ...]:

@@ -71,6 +71,7 @@ def report_data(config: RunConfig, run: RunView) -> ReportData:
     renamed = {
         "fall": fall,
         "fall_se": f"{fall}_se",
+        "chosen_change_se": "fall_se",
         "fall_low": f"{fall}_q10",
         "fall_high": f"{fall}_q90",
         "beyond_delta": "beyond_budget",

@@ -16,7 +16,7 @@ from prefine.errors import ConfigError, DataError
 from prefine.models.capabilities import check_model
 from prefine.models.hf.adapters import base_of, merge, save_adapter, whole
 from prefine.models.hf.backend import HfModel
-from prefine.models.hf.loading import copy_processor, load_model, weights_written
+from prefine.models.hf.loading import Dtype, copy_processor, load_model, weights_written
 from prefine.models.protocol import HasWeights
 from prefine.records import Manifest, content_hash
 from prefine.report.outcome import budget_sentence, judge_budget
@@ -27,6 +27,7 @@ from prefine.stages.anchors import anchor_inputs, automatic_budget, read_anchors
 from prefine.stages.budget import budget_of
 from prefine.stages.pair_options import held_out_inputs
 from prefine.stages.stage_run import Progress, StageRun, versions
+from prefine.stages.template_date import date_notes
 from prefine.stages.training_inputs import (
     check_adapter,
     check_first_rows,
@@ -102,6 +103,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     examples = read_items(folder / kind, policy, config)
     stage.dropped.update(examples.dropped)
     stage.notes += check_first_rows(folder / kind, examples.items, policy, relation)
+    stage.notes += date_notes(config)
     held_out = read_held_out(config, policy)
     budgeted = _budget_arguments(config, policy, examples.items, held_out.items)
     read = {
@@ -119,7 +121,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
             for side, count in examples.truncated.items()
         ),
     ]
-    model = models.load_policy(settings)
+    model = models.load_policy(settings, stage.notes.append)
     total = -(-len(examples.items) // settings.pairs_per_step) * settings.epochs
     progress.start("train", min(total, settings.max_steps or total), "steps")
 
@@ -174,7 +176,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
             versions={"prefine": version("prefine"), **versions()},
             datasets=_hub_datasets(config),
             held_out=evaluated,
-            budget=_verdict_on_budget(config, summary, folder, evaluated),
+            budget=_verdict_on_budget(config, folder, evaluated),
         )
         _save(model, policy, settings, folder / "model", card=card)
     if summary.stopped_by is not None:
@@ -200,19 +202,14 @@ def _last_row(folder: RunFolder, name: str) -> dict[str, Any] | None:
 
 
 def _verdict_on_budget(
-    config: RunConfig,
-    summary: TrainSummary,
-    folder: RunFolder,
-    evaluated: Mapping[str, Any] | None,
+    config: RunConfig, folder: RunFolder, evaluated: Mapping[str, Any] | None
 ) -> str:
     budget = budget_of(config)
-    training = None if budget is None else getattr(summary.final, budget.fall, None)
     if budget is not None and config.train.regularizer_weight == "auto":
         end = _last_row(folder, BUDGET_LOG_NAME) or {}
         found = judge_budget(
             budget.delta,
             budget.unit,
-            training,
             end["untouched_fall"],
             end["untouched_fall_se"],
             pairs=end["untouched"],
@@ -225,7 +222,6 @@ def _verdict_on_budget(
         found = judge_budget(
             budget.delta,
             budget.unit,
-            training,
             evaluated[budget.fall],
             evaluated[f"{budget.fall}_se"],
             pairs=evaluated["pairs"],
@@ -247,7 +243,7 @@ def follow(config: RunConfig, progress: Progress) -> None:
     examples = read_items(table, models.policy, config).items
     held_out = read_held_out(config, models.policy).items
     budgeted = _budget_arguments(config, models.policy, examples, held_out)
-    model = models.load_policy(config.train)
+    model = models.load_policy(config.train, lambda _: None)
     models.trainer(config, run_key, progress)(model, examples, held_out=held_out, **budgeted)
 
 
@@ -286,7 +282,7 @@ class _Models:
             None if reference == "initial" else trainable(reference, where="train.reference"),
         )
 
-    def load_policy(self, settings: TrainConfig) -> Any:
+    def load_policy(self, settings: TrainConfig, note: Callable[[str], None]) -> Any:
         """Load the policy; an adapter that it was loaded with becomes part of its weights."""
         path, device = self.policy.path, self.policy.device
         # The master weights are float32 whatever the layers compute in: rounding them first would
@@ -294,7 +290,8 @@ class _Models:
         # file.
         adapter = settings.adapter is not None
         frozen = adapter and settings.dtype == "bfloat16" and base_of(path) is None
-        return whole(load_model(path, dtype="auto" if frozen else "float32", device=device))
+        dtype: Dtype = "auto" if frozen else "float32"
+        return whole(load_model(path, dtype=dtype, device=device, note=note))
 
     def trainer(
         self, config: RunConfig, run_key: str, progress: Progress

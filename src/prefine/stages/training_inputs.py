@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from prefine import chat
-from prefine.config.components import TABLES, Kind, lookup, suggest
+from prefine.config.checking import suggest
+from prefine.config.components import TABLES, Kind, lookup
 from prefine.config.sections import Component, RunConfig
 from prefine.data.import_report import ImportReport, UselessRow
 from prefine.errors import ConfigError, DataError
@@ -253,7 +254,7 @@ def readable_whole(
 
 
 def text_reader(policy: HasWeights, config: RunConfig) -> TextReader:
-    """Reads texts as the section `train` says."""
+    """Return what tokenizes texts for the policy as section `train` says."""
     settings = config.train
     return TextReader(
         policy.tokenizer,

@@ -11,7 +11,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic.fields import FieldInfo
 
-from prefine.config.components import TABLES, Nested, lookup, suggest
+from prefine.config.checking import suggest
+from prefine.config.components import TABLES, Nested, lookup
 from prefine.errors import ConfigError
 from prefine.losses.cards.docstrings import links, parse
 from prefine.losses.cards.logp_gradients import LogpGradients, logp_gradients

@@ -1,6 +1,7 @@
 """Hugging Face models in this process."""
 
 from collections.abc import Iterable, Sequence
+from datetime import date
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -55,6 +56,8 @@ class HfModel:
             base model, whose prompts are plain texts that it continues.
         system: "merge" writes a system turn into the first user turn, for templates that refuse it;
             "own" leaves it to the template.
+        date: For chat templates that write the date: the day, as 2026-01-31. By default the current
+            one, and in a run the day on which it began.
     """
 
     concurrency = 1
@@ -69,13 +72,14 @@ class HfModel:
         label: str | None = None,
         chat_template: str | None = None,
         system: Literal["own", "merge"] = "own",
+        date: date | None = None,
     ) -> None:
         self.path = path
         self.dtype = dtype
         self.batch_rows = batch_rows
         self.label = label or path.rstrip("/").rsplit("/", 1)[-1]
         self._device = device
-        self._chat_template, self._system = chat_template, system
+        self._chat_template, self._system, self._date = chat_template, system, date
         self.notes: tuple[str, ...] = ()
 
     def at(self, path: str) -> "HfModel":
@@ -87,6 +91,7 @@ class HfModel:
             batch_rows=self.batch_rows,
             chat_template=self._chat_template,
             system=self._system,
+            date=self._date,
         )
 
     def check_model(self) -> None:
@@ -101,6 +106,8 @@ class HfModel:
         given = [] if template is None else [template]
         if self._system != "own":
             given.append(self._system)
+        if self._date is not None:
+            given.append(self._date.isoformat())
         weights = weights_fingerprint(self.path)
         return content_hash("hf", weights, self.dtype, self.batch_rows, *given)
 
@@ -111,12 +118,18 @@ class HfModel:
             self.path,
             read_template(self._chat_template),
             merge_system=self._system == "merge",
+            date=self._date,
         )
 
     @cached_property
     def model(self) -> Any:
         """The model in eval mode, loaded on first use."""
-        return load_model(self.path, dtype=self.dtype, device=self.device)
+        return load_model(self.path, dtype=self.dtype, device=self.device, note=self.note)
+
+    def note(self, text: str) -> None:
+        """Add a remark for the user, once."""
+        if text not in self.notes:
+            self.notes += (text,)
 
     def release(self) -> None:
         """Give back the memory of the weights, which are loaded again on the next use."""

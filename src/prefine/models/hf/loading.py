@@ -6,12 +6,14 @@ folder lacks (configuration, tokenizer) is that of its base.
 
 import gc
 import hashlib
+import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from datetime import date, datetime, time
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,6 +45,8 @@ disable_progress_bar()  # type: ignore[no-untyped-call]
 NO_TEMPLATE = "none"
 """The value of the option chat_template for models that continue plain texts."""
 
+# How templates ask for the date.
+_CLOCK = re.compile(r"strftime_now\(\s*(?P<quote>['\"])(?P<form>[^'\"]*)(?P=quote)\s*\)")
 # Before a template: the first user turn begins with the system turn, after an empty line.
 _MERGE_SYSTEM = (
     "{%- if messages[0].role == 'system' %}{%- set system_text = messages[0].content %}"
@@ -106,7 +110,11 @@ def free_memory() -> None:
 
 
 def load_tokenizer(
-    path: str, chat_template: str | None = None, *, merge_system: bool = False
+    path: str,
+    chat_template: str | None = None,
+    *,
+    merge_system: bool = False,
+    date: date | None = None,
 ) -> Any:
     """Return the tokenizer of a model folder or hub id.
 
@@ -114,6 +122,7 @@ def load_tokenizer(
         path: The folder or id.
         chat_template: Instead of its own: the text of a template, or "none" for plain text.
         merge_system: Let the template write a system turn into the first user turn.
+        date: The day that the template writes, if it writes one; None is the current one.
 
     Raises:
         BackendError: There is none, or it is damaged.
@@ -121,10 +130,10 @@ def load_tokenizer(
     """
     base = base_of(path)
     if base is not None and not any((Path(path) / name).is_file() for name in _TOKENIZER_FILES):
-        return load_tokenizer(base, chat_template, merge_system=merge_system)
+        return load_tokenizer(base, chat_template, merge_system=merge_system, date=date)
     check_folder(path, _TOKENIZER_FILES, "tokenizer")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        tokenizer: Any = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except Exception as error:
         raise BackendError(f"{path}: the tokenizer cannot be loaded: {error}") from error
     if chat_template is not None:
@@ -138,7 +147,44 @@ def load_tokenizer(
         )
     if merge_system and not str(tokenizer.chat_template).startswith(_MERGE_SYSTEM):
         tokenizer.chat_template = _MERGE_SYSTEM + tokenizer.chat_template
+    if date is not None:
+        # The template itself stays as it is, for the folder of the trained model.
+        tokenizer.apply_chat_template = partial(
+            tokenizer.apply_chat_template, chat_template=_on(date, str(tokenizer.chat_template))
+        )
     return tokenizer
+
+
+def _on(date: date, template: str) -> str:
+    """Return the template with the date in place of its questions for it."""
+    noon = datetime.combine(date, time(12))
+    return _CLOCK.sub(lambda asked: json.dumps(noon.strftime(asked["form"])), template)
+
+
+def writes_date(path: str, chat_template: str | None) -> bool:
+    """Return True if a chat template writes the date; False also where there is no template.
+
+    Args:
+        path: Folder or hub id of the model.
+        chat_template: The option of that name: a file instead of the model's own template.
+    """
+    if chat_template is not None:
+        return bool(_CLOCK.search(read_template(chat_template) or ""))
+    if (base := base_of(path)) is not None and not (Path(path) / "chat_template.jinja").is_file():
+        path = base
+    names = ("chat_template.jinja", "tokenizer_config.json")
+    try:
+        found = [
+            Path(path) / name
+            if Path(path).is_dir()
+            else cached_file(path, name, _raise_exceptions_for_missing_entries=False) or path
+            for name in names
+        ]
+        texts = [Path(file).read_text(encoding="utf-8") for file in found if Path(file).is_file()]
+    except (OSError, ValueError):
+        return False  # loading the tokenizer says what is wrong
+    # Within JSON, the quotes are escaped.
+    return any(_CLOCK.search(text.replace('\\"', '"')) for text in texts)
 
 
 def read_template(chat_template: str | None) -> str | None:
@@ -168,20 +214,29 @@ def _plain_template(tokenizer: Any) -> str:
     return (START_OF_TEXT if starts else "") + PLAIN_TEMPLATE
 
 
-def load_model(path: str, *, dtype: Dtype, device: str) -> Any:
+def load_model(
+    path: str, *, dtype: Dtype, device: str, note: Callable[[str], None] = lambda _: None
+) -> Any:
     """Return the model of a folder or hub id, in eval mode; its own code is never run.
 
     An adapter is not merged; `adapters.whole` does that.
+
+    Args:
+        path: The folder or id.
+        dtype: "auto" is the dtype that the weights are stored in.
+        device: Where to.
+        note: Called with a remark on weights that the model's class does not read.
 
     Raises:
         BackendError: There is none, or it is damaged.
     """
     base = base_of(path)
     if base is not None:
-        return load_onto(load_model(base, dtype=dtype, device=device), path).eval()
+        whole = load_model(base, dtype=dtype, device=device, note=note)
+        return load_onto(whole, path).eval()
     check_folder(path, ("config.json",), "model")
     found, config = model_class(path)
-    model, missing = load_weights(found, path, dtype, "model", config=config)
+    model, missing = load_weights(found, path, dtype, "model", note, config=config)
     if missing:
         raise BackendError(
             f"{path}: {len(missing)} weights are missing from the files, such as "
@@ -191,12 +246,17 @@ def load_model(path: str, *, dtype: Dtype, device: str) -> Any:
 
 
 def load_weights(
-    auto_class: Any, path: str, dtype: Dtype, what: str, **options: Any
+    auto_class: Any,
+    path: str,
+    dtype: Dtype,
+    what: str,
+    note: Callable[[str], None],
+    **options: Any,
 ) -> tuple[Any, list[str]]:
     """Return a model and the names of its weights that are in no file.
 
     transformers draws missing weights at random, which would be another model: callers must refuse
-    it.
+    it. Weights of the files that the model's class has no place for are noted.
 
     Raises:
         BackendError: The files are missing or damaged.
@@ -215,6 +275,11 @@ def load_weights(
             f"{path}: the {what} cannot be loaded: {str(error)[:500]}; restore or download the "
             "folder again"
         ) from error
+    if unread := sorted(loading["unexpected_keys"]):
+        note(
+            f"{path}: {type(model).__name__} has no place for {len(unread):,} × weights of the "
+            f"files, such as {', '.join(unread[:3])}; they are neither used nor saved"
+        )
     return model, sorted(loading["missing_keys"])
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -45,6 +45,7 @@ class RewardModel:
     device: str
     batch_size: int
     max_tokens: int | None
+    notes: list[str] = field(default_factory=list, init=False)
     batches_matter: ClassVar = True
     concurrency: ClassVar = 1
     reads_metadata: ClassVar = False
@@ -114,7 +115,11 @@ class RewardModel:
     @cached_property
     def _model(self) -> Any:
         model, missing = load_weights(
-            AutoModelForSequenceClassification, self.path, self.dtype, "reward model"
+            AutoModelForSequenceClassification,
+            self.path,
+            self.dtype,
+            "reward model",
+            self.notes.append,
         )
         # A causal model's folder loads too, with a head drawn at random.
         if missing:

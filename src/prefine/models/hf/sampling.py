@@ -190,8 +190,8 @@ class Sampler:
     def _way(self) -> Way:
         way = way_of(self._backend.model, self._pad_id)
         if way is not PaddedRows:
-            self._backend.notes = (
-                f"{self._backend.label} reads prompts one by one: padding changes its answers",
+            self._backend.note(
+                f"{self._backend.label} reads prompts one by one: padding changes its answers"
             )
         return way
 

@@ -24,6 +24,8 @@ from prefine.models.openai.server import OPENAI_URL, Server
 from prefine.models.openai.usage import TokenPrices
 from prefine.models.protocol import (
     Checks,
+    ListsModels,
+    ModelList,
     Replies,
     Reply,
     SampleRequest,
@@ -40,7 +42,7 @@ _NO_LOGPROBS = "the server gives no logprobs"
 _SAME = "several samples of one request are identical; the server may ignore temperature or seed"
 
 
-@provides(Samples, Replies, Checks)
+@provides(Samples, Replies, Checks, ListsModels)
 class OpenAIModel:
     """A chat model at a URL.
 
@@ -116,6 +118,16 @@ class OpenAIModel:
     def check_model(self) -> None:
         """Raise ConfigError if the key's variable or the URL is wrong; sends no request."""
         self._server.check()
+
+    @property
+    def server(self) -> tuple[str, ...]:
+        """The URL and the names of the variables that hold the keys."""
+        server = self._server
+        return (server.base_url, server.api_key_env or "", *sorted(server.headers_env.values()))
+
+    async def models(self) -> ModelList:
+        """Return the names of the server's models; raise BackendError if it is not there."""
+        return await self._server.models()
 
     def check_prompt(self, prompt: Prompt, decoding: Decoding, *, where: str) -> None:
         """Accept every prompt: only the server knows how long one may be."""

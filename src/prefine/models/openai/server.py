@@ -11,10 +11,12 @@ from weakref import WeakKeyDictionary
 from prefine.calls.protocol import Failure
 from prefine.errors import ConfigError
 from prefine.models.openai.batches import BatchFiles, Line
+from prefine.models.openai.model_list import list_models
 from prefine.models.openai.parameters import Parameters, refuses_prefill
 from prefine.models.openai.refusals import ServerError
 from prefine.models.openai.requests import Exchange, Refused, Requests
 from prefine.models.openai.usage import TokenPrices
+from prefine.models.protocol import ModelList
 from prefine.records import content_hash
 from prefine.secrets import read_secret
 
@@ -137,6 +139,19 @@ class Server:
                 "it"
             )
         self._headers()
+
+    async def models(self) -> ModelList:
+        """Ask once which models there are.
+
+        Raises:
+            BackendError: The server is not there, or refuses the key.
+        """
+        return await list_models(
+            self.base_url,
+            self._headers(),
+            timeout_s=self.timeout_s,
+            sends_key=self.api_key_env is not None or bool(self.headers_env),
+        )
 
     async def chat(
         self,

@@ -44,7 +44,7 @@ class RowFill:
             return ()
         rest = "" if needed == computed else "; the rest is padding and prompts computed again"
         return (
-            f"{100 * needed / computed:.4g} % of the {computed} positions in the rows were "
+            f"{100 * needed / computed:.4g} % of the {computed:,} positions in the rows were "
             f"needed{rest}",
         )
 

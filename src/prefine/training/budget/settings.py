@@ -10,7 +10,7 @@ from jaxtyping import Float
 from pydantic import Field, Strict
 from torch import Tensor
 
-from prefine.config.components import or_schedule
+from prefine.config.checking import or_schedule
 from prefine.errors import ConfigError
 from prefine.losses.protocol import ListLogps, LossInputs, PairLogps, declare
 from prefine.schedules import Schedule

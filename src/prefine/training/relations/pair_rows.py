@@ -86,6 +86,7 @@ class FinalFigures(FinalRow):
     rejected_logp: float
     chosen_change: float
     rejected_change: float
+    rejected_change_se: float | None = None
     margin: float
     margin_se: float | None
     accuracy: float
@@ -124,12 +125,11 @@ def figures(
     regularizer: LossFunction | None,
 ) -> dict[str, Any]:
     """The figures that the rows of steps and the final ones share."""
-    spread = _spread(logps)
+    spread = _spread(logps, initial_rejected)
     means = {
         "chosen_logp": logps.policy_chosen,
         "rejected_logp": logps.policy_rejected,
         "chosen_change": logps.policy_chosen - initial_chosen,
-        "rejected_change": logps.policy_rejected - initial_rejected,
         **spread,
     }
     beyond_budget = None
@@ -144,16 +144,21 @@ def figures(
     }
 
 
-def errors(logps: PairLogps, prompts: Int[Tensor, " B"]) -> dict[str, float | None]:
+def errors(
+    logps: PairLogps, initial_rejected: Float[Tensor, " B"], prompts: Int[Tensor, " B"]
+) -> dict[str, float | None]:
     """Standard errors over prompts, None for a single one."""
-    return standard_errors(_spread(logps), prompts)
+    return standard_errors(_spread(logps, initial_rejected), prompts)
 
 
-def _spread(logps: PairLogps) -> dict[str, Float[Tensor, " B"]]:
+def _spread(
+    logps: PairLogps, initial_rejected: Float[Tensor, " B"]
+) -> dict[str, Float[Tensor, " B"]]:
     """The values per pair whose mean has a standard error; a margin of 0 is half accurate."""
     margin = logps.margin
     fall = logps.initial_chosen - logps.policy_chosen
     return {
+        "rejected_change": logps.policy_rejected - initial_rejected,
         "margin": margin,
         "accuracy": (margin > 0).to(margin.dtype) + (margin == 0).to(margin.dtype) / 2,
         "fall": fall,

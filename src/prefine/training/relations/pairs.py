@@ -197,7 +197,7 @@ class Pairs:
 
     def errors(self, logps: PairLogps, table: "ItemTable") -> dict[str, float | None]:
         """Standard errors over prompts."""
-        return pair_rows.errors(logps, table.prompts)
+        return pair_rows.errors(logps, table.references["initial"][REJECTED], table.prompts)
 
 
 def _tokens(table: "ItemTable", extras: LossExtras) -> TokenLogps | None:
