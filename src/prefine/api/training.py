@@ -20,6 +20,7 @@ from prefine.run.manifests import begun_config
 from prefine.stages.inputs import readable_by_loss, with_loss_inputs
 from prefine.stages.pair import held_out as held_out_prompts
 from prefine.stages.pair import write_pairs
+from prefine.stages.pair_options import holds_out_for_budget
 from prefine.stages.pipeline import run_stage
 from prefine.stages.stage_run import Progress
 from prefine.stages.template_date import with_first_day
@@ -69,7 +70,8 @@ def train(
         held_out: Pairs of other prompts, as `pairs`, on which the fall of chosen answers and the
             accuracy are measured before and after training, and every `evaluate_every` steps.
             "auto" takes the pairs of 5 % of the prompts out of `pairs`, at least 32 and at most
-            256 prompts; of fewer than 320 prompts, none.
+            256 prompts; of fewer than 320 prompts, none. With `regularizer_weight: auto`, 10 % and
+            128 to 512 prompts, never more than 20 %.
         progress: False shows no progress; an object receives it instead.
 
     Raises:
@@ -104,7 +106,11 @@ def train(
             found = list(read(pairs))
             if not found:
                 raise DataError("pairs: there are none to train on")
-            apart = held_out_prompts((pair.prompt.id for pair in found), config.pair)
+            apart = held_out_prompts(
+                (pair.prompt.id for pair in found),
+                config.pair,
+                for_budget=holds_out_for_budget(config),
+            )
             write_pairs(
                 folder,
                 (pair for pair in found if pair.prompt.id not in apart),

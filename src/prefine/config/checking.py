@@ -4,7 +4,7 @@ import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from types import UnionType
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
@@ -53,7 +53,7 @@ def describe(error: ValidationError, where: str, model: type[BaseModel]) -> str:
         path = [
             str(part)
             for part in problem["loc"]
-            if part not in ("Component", "(number)", "(schedule)")
+            if part not in ("Component", "(number)", "(schedule)", "(either)")
             and not str(part).startswith(("literal[", "tuple["))
         ]
         message = problem["msg"].removeprefix("Value error, ")
@@ -138,8 +138,11 @@ def strict(hint: Any, schedules: bool) -> Any:
     return origin[inner] if origin in (list, dict, tuple) else hint
 
 
-def or_schedule(number: Any) -> GetPydanticSchema:
-    """Annotate a number that may also be a schedule, with the same bounds at its ends."""
+def or_schedule(number: Any, *, auto: bool = False) -> GetPydanticSchema:
+    """Annotate a number that may also be a schedule, with the same bounds at its ends.
+
+    With `auto` it may also be this word.
+    """
     adapter: TypeAdapter[float] = TypeAdapter(number, config=ConfigDict(allow_inf_nan=False))
 
     def check_ends(schedule: Schedule) -> Schedule:
@@ -154,13 +157,18 @@ def or_schedule(number: Any) -> GetPydanticSchema:
         return schedule
 
     # The discriminator chooses one of the two, so that problems are those of this one alone.
-    either = Annotated[
+    either: Any = Annotated[
         Annotated[number, Tag("(number)")]
         | Annotated[Schedule, AfterValidator(check_ends), Tag("(schedule)")],
         Discriminator(
             lambda value: "(schedule)" if isinstance(value, Schedule | Mapping) else "(number)"
         ),
     ]
+    if auto:
+        either = Annotated[
+            Annotated[Literal["auto"], Tag("(auto)")] | Annotated[either, Tag("(either)")],
+            Discriminator(lambda value: "(auto)" if value == "auto" else "(either)"),
+        ]
     return GetPydanticSchema(lambda _, handler: handler.generate_schema(either))
 
 

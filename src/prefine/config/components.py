@@ -24,6 +24,7 @@ from prefine.schedules import Schedule
 Kind = Literal[
     "loss",
     "regularizer",
+    "automatic",
     "strategy",
     "judge",
     "selector",
@@ -84,6 +85,8 @@ TABLES: dict[Kind, dict[str, str]] = {
         "budget": "prefine.losses.regularizers.budget:budget",
         "step_budget": "prefine.losses.regularizers.step_budget:step_budget",
     },
+    # Regularizers whose weight is set during training (regularizer_weight: auto).
+    "automatic": {"budget": "prefine.training.budget.settings:AutomaticBudget"},
     "strategy": {
         "iterative": "prefine.ranking.strategies.iterative:iterative",
         "knockout": "prefine.ranking.strategies.knockout:knockout",
@@ -334,6 +337,8 @@ def bind(
                 hint = suggest(option, model.model_fields)
             if kind in ("loss", "regularizer") and HERE.get(option, "").startswith("train."):
                 hint = f"here it is {HERE[option]}"
+            if kind == "regularizer" and option in _automatic_options(name):
+                hint = "it is for train.regularizer_weight: auto"
             if kind == "selector" and option in SHARED_BY_SELECTORS:
                 hint = f"all selectors share it: set {SHARED_BY_SELECTORS[option]} instead"
             raise ConfigError(f"{where}.{option}: unknown option of {kind} {name!r}; {hint}")
@@ -351,6 +356,13 @@ def bind(
         except ValueError as error:
             raise ConfigError(f"{where}: {error}") from error
     return partial(component, **values)
+
+
+def _automatic_options(name: str) -> Iterable[str]:
+    """Return the options of a regularizer when its weight is set during training."""
+    if name not in TABLES["automatic"]:
+        return ()
+    return options_model(lookup("automatic", name, where="train.regularizer")).model_fields
 
 
 def _signature(component: Callable[..., Any]) -> tuple[Callable[..., Any], dict[str, Any]]:

@@ -291,12 +291,17 @@ class TrainConfig(Section):
     Without `adapter` all weights are trained. A hyper-parameter of the loss or the regularizer, and
     `regularizer_weight`, may be a schedule: `{schedule: linear, start: 0.1, end: 0.01}`.
 
+    With `regularizer_weight: auto`, a controller sets the weight of the regularizer `budget` so
+    that answers that training has not seen keep it; it then has more options beside `delta`.
+
     Every `evaluate_every` steps the held-out items of section `pair` are evaluated.
     """
 
     loss: Annotated[Component, Nested("loss")] = Component(name="dpo")
     regularizer: Annotated[Component | None, Nested("regularizer")] = None
-    regularizer_weight: Annotated[float | Schedule, or_schedule(NonNegativeFloat)] = 0.1
+    regularizer_weight: Annotated[
+        float | Schedule | Literal["auto"], or_schedule(NonNegativeFloat, auto=True)
+    ] = 0.1
     reference: Literal["initial"] | Backend = "initial"
     reference_cache: Annotated[Annotated[Path, Strict(False)] | None, FREE] = None
     adapter: AdapterConfig | None = None
@@ -330,6 +335,32 @@ class TrainConfig(Section):
         if self.early_stop is not None and self.evaluate_every is None:
             raise ValueError("early_stop needs evaluations; set train.evaluate_every, such as 20")
         return self
+
+    @model_validator(mode="after")
+    def _automatic_weight_has_a_regularizer(self) -> Self:
+        if self.regularizer_weight != "auto":
+            return self
+        if self.regularizer is None:
+            raise ValueError(
+                "regularizer_weight: auto sets the weight of a budget; give regularizer: "
+                "{name: budget, delta: 3.0}, or leave regularizer_weight out"
+            )
+        if self.regularizer.name != "budget":
+            raise ValueError(
+                "regularizer_weight: auto is for the regularizer budget (got "
+                f"{self.regularizer.name!r}); give a number for it"
+            )
+        return self
+
+    @property
+    def regularizer_kind(self) -> Kind:
+        """The table of the regularizer: its weight is fixed, or set during training."""
+        return "automatic" if self.regularizer_weight == "auto" else "regularizer"
+
+    @property
+    def fixed_regularizer(self) -> Component | None:
+        """The regularizer whose weight the configuration says."""
+        return None if self.regularizer_weight == "auto" else self.regularizer
 
 
 class EvaluateConfig(Section):
@@ -459,7 +490,10 @@ def outer_components(section: Section, prefix: str = "") -> Iterator[tuple[str, 
         for mark in marks_of(field, Nested):
             for path, one in named.items():
                 if isinstance(one, Component):
-                    yield path, mark.kind, one
+                    kind = mark.kind
+                    if isinstance(section, TrainConfig) and kind == "regularizer":
+                        kind = section.regularizer_kind
+                    yield path, kind, one
 
 
 def _with_nested(

@@ -95,6 +95,23 @@ class EvaluationPoint(Record):
     top_entropy_renormalised_se: Finite | None = None
 
 
+class BudgetPoint(Record):
+    """A measurement of the controller that sets the weight of a budget, and the weight from there.
+
+    `fall` is that of its probe, in the budget's unit. The last one has the fall of the items that
+    neither training nor the controller has seen, `untouched` many.
+    """
+
+    step: int
+    fall: Finite
+    regularizer_weight: Finite
+    at_largest: bool
+    infeasible: bool
+    untouched_fall: Finite | None = None
+    untouched_fall_se: Finite | None = None
+    untouched: int = 0
+
+
 class ItemPoint(Record):
     """A step of a training on lists or labelled answers, or an evaluation of held-out ones.
 
@@ -161,6 +178,8 @@ class ReportData(Record):
     `prompts_also_trained_on` counts the contests' prompts that training has seen; None when that is
     not known. `items` are the kind that was trained on; `training`, `trained` and `evaluations` are
     of pairs, the points of other items are in `item_training` and `item_evaluations`.
+    `budget_points` are there if a controller set the weight; `delta_of` is the figure of the falls
+    that it held, "mean" or such as "0.9 quantile".
     """
 
     title: str
@@ -176,6 +195,8 @@ class ReportData(Record):
     item_evaluations: tuple[ItemPoint, ...] = ()
     delta: float | None = None
     delta_per: Literal["sequence", "token"] = "sequence"
+    delta_of: str = "mean"
+    budget_points: tuple[BudgetPoint, ...] = ()
     loss_name: str = ""
     regularizer_name: str | None = None
     contests: tuple[HeadToHead, ...] = ()

@@ -68,22 +68,42 @@ BudgetVerdict = Literal["kept", "exceeded", "undecided"]
 
 @dataclass(frozen=True)
 class BudgetOutcome:
-    """The outcome of the budget on held-out pairs, which training has not seen.
+    """The outcome of the budget on held-out items, which training has not seen.
 
     Attributes:
         delta: The budget, in `unit`.
         held_out: The fall of the held-out pairs with its interval; `n` counts pairs.
         verdict: By the interval: kept below the budget, exceeded above it, else undecided.
+        of: The figure of the falls that the budget is about.
+        items: What the items are; untouched ones have not been seen by a controller, either.
     """
 
     delta: float
     unit: str
     held_out: MetricValue
     verdict: BudgetVerdict
+    of: str = "mean"
+    items: str = "held-out pair"
 
 
 def budget_outcome(data: ReportData) -> BudgetOutcome | None:
-    """Return the outcome of the budget; None without a budget, or where no pairs were held out."""
+    """Return the outcome of the budget; None without a budget, or where no pairs were held out.
+
+    Where a controller set the weight, it is about the pairs that this has not seen.
+    """
+    if data.delta is not None and data.budget_points:
+        end = data.budget_points[-1]
+        if end.untouched_fall is None:
+            return None
+        return judge_budget(
+            data.delta,
+            "nats per token" if data.delta_per == "token" else "nats",
+            end.untouched_fall,
+            end.untouched_fall_se,
+            pairs=end.untouched,
+            of=data.delta_of,
+            items=f"untouched {data.items.removesuffix('s')}",
+        )
     if data.delta is None or not data.evaluations or data.evaluations[-1].step == 0:
         return None
     last = data.evaluations[-1]
@@ -98,6 +118,8 @@ def judge_budget(
     standard_error: float | None,
     *,
     pairs: int,
+    of: str = "mean",
+    items: str = "held-out pair",
 ) -> BudgetOutcome:
     """Return the outcome of a budget from the mean fall of held-out pairs and its error."""
     verdict: BudgetVerdict = "undecided"
@@ -105,14 +127,14 @@ def judge_budget(
     if interval is not None:
         verdict = "kept" if interval[1] <= delta else "exceeded" if interval[0] > delta else verdict
     fall = MetricValue(
-        name="held_out_fall",
+        name="untouched_fall" if items.startswith("untouched") else "held_out_fall",
         value=held_out,
         standard_error=standard_error,
         interval=interval,
         n=pairs,
         unit=unit,
     )
-    return BudgetOutcome(delta, unit, fall, verdict)
+    return BudgetOutcome(delta, unit, fall, verdict, of, items)
 
 
 def _normal_interval(mean: float, standard_error: float | None) -> tuple[float, float] | None:
@@ -133,10 +155,13 @@ def interval_words(mean: float, standard_error: float | None) -> str:
 def budget_sentence(found: BudgetOutcome) -> str:
     """Return the verdict on a budget with its numbers."""
     interval = interval_text(found.held_out, 2)
+    untouched = found.items.startswith("untouched")
+    unseen = ", which neither training nor the controller has seen," if untouched else ""
+    of = "" if found.of == "mean" else f" in the {found.of}"
     return (
         f"The budget of {number(found.delta)} {found.unit} is {found.verdict}: on "
-        f"{plural(found.held_out.n, 'held-out pair')} the chosen answers fell by "
-        f"{number(found.held_out.value, 2)} {found.unit}"
+        f"{plural(found.held_out.n, found.items)}{unseen} the chosen answers fell by "
+        f"{number(found.held_out.value, 2)} {found.unit}{of}"
         + (f" (95{NBSP}% interval {interval})." if interval else ".")
     )
 

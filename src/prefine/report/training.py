@@ -10,7 +10,14 @@ from typing import Literal
 from markupsafe import Markup
 
 from prefine.report.charts import Band, Curve, ReferenceLine, line_chart
-from prefine.report.data import EvaluationPoint, ItemPoint, ReportData, TrainEnd, TrainPoint
+from prefine.report.data import (
+    BudgetPoint,
+    EvaluationPoint,
+    ItemPoint,
+    ReportData,
+    TrainEnd,
+    TrainPoint,
+)
 from prefine.report.outcome import budget_outcome, budget_sentence, interval_words
 from prefine.report.svg import Scale
 from prefine.report.text import number, plural, share_text, span, with_unit
@@ -34,6 +41,10 @@ _CHARTS = (
     _MARGIN,
     _LOSS,
     ("Gradient norm", "grad_norm", number),
+)
+_BUDGET_CHARTS = (
+    ("Fall of the controller’s probe", "fall", number),
+    ("Weight of the budget", "regularizer_weight", number),
 )
 _HELD_OUT_CHARTS = (
     _ACCURACY,
@@ -103,10 +114,11 @@ def training(data: ReportData) -> CurveSection | None:
         )
     elif delta is not None and not shown:
         notes.append(f"The budget line at {number(-delta)} nats lies outside this picture.")
+    moved = data.budget_points[:: -max(1, len(data.budget_points) // MAX_POINTS)][::-1]
     columns = _columns(points)
     return CurveSection(
         finding=_finding(data),
-        charts=_charts(points, _CHARTS, data.trained),
+        charts=_charts(points, _CHARTS, data.trained) + _charts(moved, _BUDGET_CHARTS),
         header=["step", *columns],
         table=[[number(p.step, 0), *(form(p) for form in columns.values())] for p in points],
         note=" ".join(notes),
@@ -214,7 +226,7 @@ def _likelihood(points: Sequence[TrainPoint], delta: float | None) -> tuple[Mark
 
 
 def _charts(
-    points: Sequence[TrainPoint | EvaluationPoint],
+    points: Sequence[TrainPoint | EvaluationPoint | BudgetPoint],
     rows: Sequence[tuple[str, str, Callable[[float], str]]],
     end: TrainEnd | None = None,
 ) -> list[Chart]:

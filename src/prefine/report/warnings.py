@@ -1,7 +1,7 @@
 """Warnings that a run's own figures call for; report, terminal and `--json` show the same ones."""
 
 from prefine.records import MetricValue
-from prefine.report.data import ReportData, TrainPoint
+from prefine.report.data import BudgetPoint, ReportData, TrainPoint
 from prefine.report.outcome import EXPLOITED, MORE_TRAINING, alarm, budget_outcome
 from prefine.report.text import interval_text, number, plural, value_text
 
@@ -23,15 +23,35 @@ def warnings_of(data: ReportData) -> list[str]:
     found += _training(data.training)
     if (budget := budget_outcome(data)) is not None and budget.verdict == "exceeded":
         fell = f"{number(budget.held_out.value, 2)} ({interval_text(budget.held_out, 2)})"
-        found.append(
-            f"The budget of {number(budget.delta)} {budget.unit} is exceeded on held-out pairs: "
-            f"their chosen answers fell by {fell}. The budget holds on the training pairs that it "
-            "is applied to; lower delta, raise train.regularizer_weight, or train for less long."
+        remedy = (
+            "Lower the learning rate, or train for less long."
+            if data.budget_points
+            else "The budget holds on the training pairs that it is applied to; lower delta, raise "
+            "train.regularizer_weight, or train for less long."
         )
+        found.append(
+            f"The budget of {number(budget.delta)} {budget.unit} is exceeded on {budget.items}s: "
+            f"their chosen answers fell by {fell}. {remedy}"
+        )
+    found += _automatic(data.budget_points)
     if data.trained is not None and data.trained.stopped_by is not None:
         steps = plural(len(data.training), "step")
         found.append(f"The alarm “{data.trained.stopped_by}” ended training after {steps}.")
     return found + _answers({metric.name: metric for metric in data.metrics})
+
+
+def _automatic(points: tuple[BudgetPoint, ...]) -> list[str]:
+    """Say that the controller of a budget could not hold it, or had nothing to do."""
+    if not points:
+        return []
+    if any(point.infeasible for point in points) or points[-1].at_largest:
+        return [
+            "The budget is infeasible: more weight no longer lowers the fall of unseen answers. "
+            "Lower the learning rate, train for less long, or raise delta."
+        ]
+    if not any(point.regularizer_weight for point in points):
+        return ["The budget never bound: its weight was 0 throughout."]
+    return []
 
 
 def _training(points: tuple[TrainPoint, ...]) -> list[str]:

@@ -11,6 +11,7 @@ class Budget(NamedTuple):
 
     delta: float
     per_token: bool
+    of: str = "mean"
 
     @property
     def fall(self) -> str:
@@ -28,6 +29,10 @@ def budget_of(config: RunConfig) -> Budget | None:
     regularizer = config.train.regularizer
     if regularizer is None or regularizer.name not in ("budget", "step_budget"):
         return None
-    options = regularizer.resolve("regularizer", where="train.regularizer").keywords
+    kind = config.train.regularizer_kind
+    options = regularizer.resolve(kind, where="train.regularizer").keywords
     delta = last(options["delta"])
-    return None if delta is None else Budget(delta, options.get("per") == "token")
+    if delta is None:
+        return None
+    of = "mean" if options.get("of", "mean") == "mean" else f"{options['quantile']:g} quantile"
+    return Budget(delta, options.get("per") == "token", of)

@@ -28,7 +28,7 @@ from prefine.stages.inputs import (
     unseen,
     with_loss_inputs,
 )
-from prefine.stages.pair_options import check_imported, number_held_out
+from prefine.stages.pair_options import check_imported, holds_out_for_budget, number_held_out
 from prefine.stages.pipeline import STAGES
 from prefine.stages.stage_run import check_judge
 
@@ -61,6 +61,7 @@ def check(config: RunConfig, *, strict: bool = False, through: str = STAGES[-1])
         DataError: An input has a bad row.
         BackendError: A model folder cannot be used.
     """
+    from prefine.stages.anchors import check_automatic_budget
     from prefine.stages.training_inputs import (
         check_adapter,
         check_evaluation,
@@ -72,7 +73,7 @@ def check(config: RunConfig, *, strict: bool = False, through: str = STAGES[-1])
     from prefine.training.logging.trackers import check_installed
 
     trains = STAGES.index(through) >= STAGES.index("train")
-    ranked_by = _asked_in_ranking(config)
+    ranked_by, pairs_per_prompt = _asked_in_ranking(config), None
     servers = _check_components(config, _never_asked(config, ranked_by, through))
     if config.items_entry is not None:
         check_imported(config.pair, config.items_entry[0])
@@ -80,7 +81,8 @@ def check(config: RunConfig, *, strict: bool = False, through: str = STAGES[-1])
         # Here and not above: an import of items loads no selector.
         from prefine.stages.selection import BoundSelector
 
-        BoundSelector(config.pair, None if config.rank is None else config.rank.strategy)
+        selector = BoundSelector(config.pair, None if config.rank is None else config.rank.strategy)
+        pairs_per_prompt = selector.limit
     policy = trainable(config.policy, where="policy")
     reference = config.train.reference
     ref = trainable(reference, where="train.reference") if reference != "initial" else None
@@ -106,9 +108,10 @@ def check(config: RunConfig, *, strict: bool = False, through: str = STAGES[-1])
         for name in ("prompts", "completions", *(f"prompts of {kind}" for kind in ITEM_ENTRIES))
         if name in counts
     )
-    held_out = number_held_out(prompts, config.pair)
+    held_out = number_held_out(prompts, config.pair, for_budget=holds_out_for_budget(config))
     if trains:
         check_evaluation(config, held_out)
+        check_automatic_budget(config, held_out, pairs_per_prompt)
     return Inputs(counts, tuple(notes), servers)
 
 
@@ -239,7 +242,8 @@ def _inputs(
         where = "evaluate.decoding"
         # Which prompts will be held out is not known yet; without any, an evaluation prompt among
         # them is a leak.
-        trained_on = ids if strict or not number_held_out(len(ids), config.pair) else set()
+        held_out = number_held_out(len(ids), config.pair, for_budget=holds_out_for_budget(config))
+        trained_on = ids if strict or not held_out else set()
         prompts = read_prompts(config.evaluate.prompts, where="evaluate.prompts", report=report)
         component = config.evaluate.judge or (config.rank.judge if config.rank else None)
         judges = [] if component is None else [_judge(component, "evaluate.judge")]

@@ -34,10 +34,10 @@ def read_prompts(
 
 
 def read_completions(
-    source: Component, *, report: ImportReport | None = None
+    source: Component, *, where: str = "completions", report: ImportReport | None = None
 ) -> Iterator[tuple[Prompt, list[Completion]]]:
     """The prompts of a source with their completions."""
-    return entries.completions(read(source, where="completions"), report)
+    return entries.completions(read(source, where=where), report)
 
 
 def read_pairs(

@@ -48,6 +48,8 @@ from prefine.stages.pair_options import (
     PairCounts,
     allowed,
     check_imported,
+    held_out_inputs,
+    holds_out_for_budget,
     number_held_out,
 )
 from prefine.stages.stage_run import Progress, StageRun, chunks
@@ -74,14 +76,16 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     return _import_judged(kind, source, config, folder, progress)
 
 
-def held_out(prompt_ids: Iterable[str], settings: PairConfig) -> frozenset[str]:
+def held_out(
+    prompt_ids: Iterable[str], settings: PairConfig, *, for_budget: bool = False
+) -> frozenset[str]:
     """The held-out prompts: those with the smallest hash, so that adding prompts moves few.
 
     Raises:
         ConfigError: Not one prompt would be left to train on.
     """
     ids = sorted(set(prompt_ids), key=lambda id_: content_hash("held out", settings.seed, id_))
-    return frozenset(ids[: number_held_out(len(ids), settings)])
+    return frozenset(ids[: number_held_out(len(ids), settings, for_budget=for_budget)])
 
 
 def relabelled(pair: PreferencePair, settings: PairConfig) -> PreferencePair:
@@ -105,7 +109,12 @@ def _select(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
 
     settings = config.pair
     selector = BoundSelector(settings, None if config.rank is None else config.rank.strategy)
-    stage = StageRun(folder, "pair", config, {"rankings": table_hash(folder / "rankings")})
+    stage = StageRun(
+        folder,
+        "pair",
+        config,
+        {"rankings": table_hash(folder / "rankings")} | held_out_inputs(config),
+    )
     if stage.finished:
         return stage.finished
     _begin(stage, settings.seed)
@@ -137,7 +146,7 @@ def _select(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
         # A prompt without a pair could be held out, but nothing measured on it; so this is known
         # before any is written.
         productive = (id_ for path in sources for id_ in selector.productive(ranked(path.name)))
-        held_out_ids = held_out(productive, settings)
+        held_out_ids = held_out(productive, settings, for_budget=holds_out_for_budget(config))
     _note_none_held_out(stage, held_out_ids, settings)
     kind = "lists" if selector.facts.makes == "lists" else "pairs"
     produced = _write_tables(folder, kind, shards(), held_out_ids, stage.dropped)
@@ -165,7 +174,9 @@ def _import(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
         prompt_ids.add(pair.prompt.id)
         if settings.drop_truncated:
             counts.count_truncated((pair.chosen, pair.rejected))
-    stage = StageRun(folder, "pair", config, {"pairs": digest.hexdigest()[:16]})
+    stage = StageRun(
+        folder, "pair", config, {"pairs": digest.hexdigest()[:16]} | held_out_inputs(config)
+    )
     if stage.finished:
         return stage.finished
     _begin(stage, settings.seed)
@@ -176,7 +187,7 @@ def _import(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
             yield [relabelled(pair, settings) for pair in shard]
             progress.advance(len(shard))
 
-    held_out_ids = held_out(prompt_ids, settings)
+    held_out_ids = held_out(prompt_ids, settings, for_budget=holds_out_for_budget(config))
     _note_none_held_out(stage, held_out_ids, settings)
     produced = _write_tables(folder, "pairs", shards(), held_out_ids, stage.dropped)
     stage.set_aside(report)
@@ -203,7 +214,9 @@ def _import_judged(
         digest.update(item.model_dump_json().encode())
         prompt_ids.add(item.prompt.id)
         count += 1
-    stage = StageRun(folder, "pair", config, {kind: digest.hexdigest()[:16]})
+    stage = StageRun(
+        folder, "pair", config, {kind: digest.hexdigest()[:16]} | held_out_inputs(config)
+    )
     if stage.finished:
         return stage.finished
     _begin(stage, settings.seed)
@@ -214,7 +227,7 @@ def _import_judged(
             yield shard
             progress.advance(len(shard))
 
-    held_out_ids = held_out(prompt_ids, settings)
+    held_out_ids = held_out(prompt_ids, settings, for_budget=holds_out_for_budget(config))
     produced = _write_tables(folder, kind, shards(), held_out_ids, stage.dropped)
     stage.set_aside(report)
     stage.notes += notes

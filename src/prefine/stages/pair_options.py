@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from prefine.config.sections import ItemEntry, PairConfig
+from prefine.config.sections import ItemEntry, PairConfig, RunConfig
 from prefine.errors import ConfigError
 from prefine.pairing.filters import TRUNCATED, refusal
 from prefine.records import Completion, PreferencePair
@@ -56,15 +56,24 @@ class PairCounts:
 FEWEST_TO_HOLD_OUT = 320
 """Of fewer prompts, `held_out_prompts: auto` holds none out. Ours."""
 _HELD_OUT_SHARE, _LEAST, _MOST = 0.05, 32, 256
+_BUDGET_SHARE, _BUDGET_LEAST, _BUDGET_MOST, _BUDGET_LIMIT = 0.1, 128, 512, 0.2
 
 
-def number_held_out(prompts: int, settings: PairConfig) -> int:
+def number_held_out(prompts: int, settings: PairConfig, *, for_budget: bool = False) -> int:
     """The number of prompts to hold out, of those that have pairs.
+
+    Args:
+        prompts: How many there are.
+        settings: The section `pair`.
+        for_budget: The weight of a budget is set on half of them (`regularizer_weight: auto`).
 
     Raises:
         ConfigError: Not one prompt would be left to train on.
     """
     wanted = settings.held_out_prompts
+    if wanted == "auto" and for_budget:
+        least = max(round(_BUDGET_SHARE * prompts), _BUDGET_LEAST)
+        return min(least, _BUDGET_MOST, int(_BUDGET_LIMIT * prompts))
     if wanted == "auto":
         share = round(_HELD_OUT_SHARE * prompts)
         return 0 if prompts < FEWEST_TO_HOLD_OUT else min(max(share, _LEAST), _MOST)
@@ -73,6 +82,16 @@ def number_held_out(prompts: int, settings: PairConfig) -> int:
             f"pair.held_out_prompts: {wanted} of {prompts} prompts leaves none to train on"
         )
     return wanted
+
+
+def holds_out_for_budget(config: RunConfig) -> bool:
+    """Return True if the number of held-out prompts is ours to choose, for an automatic budget."""
+    return config.pair.held_out_prompts == "auto" and config.train.regularizer_weight == "auto"
+
+
+def held_out_inputs(config: RunConfig) -> dict[str, str]:
+    """The input of stage `pair` beside its tables: without it, pairs made before go on."""
+    return {"held_out": "for an automatic budget"} if holds_out_for_budget(config) else {}
 
 
 def check_imported(settings: PairConfig, kind: ItemEntry = "pairs") -> list[str]:

@@ -82,7 +82,8 @@ class RunResult(Record):
     `win_rate` and `interval` are by gold where there is one, else by the judge; in %. `chosen_fall`
     of the training pairs and `held_out_fall` of the held-out ones are in nats per answer, or per
     token where the budget is (`delta_per`). `budget` says whether the latter is kept, exceeded or
-    undecided by its interval; None without a budget or held-out pairs.
+    undecided by its interval; None without a budget or held-out pairs. With a budget whose weight
+    a controller sets, it is about the held-out pairs that this has not seen (`untouched_fall`).
     """
 
     win_rate: float | None
@@ -150,7 +151,8 @@ def lines_of(result: RunResult) -> list[str]:
             f"{_signed(-result.chosen_fall, 2)}{spread}{budget}"
         )
     if (held_out := result.held_out_fall) is not None:
-        line = f"  {'  of held-out pairs':<{_NAMES}} {_signed(-held_out.value, 2)}"
+        kind = "untouched" if held_out.name == "untouched_fall" else "held-out"
+        line = f"  {f'  of {kind} pairs':<{_NAMES}} {_signed(-held_out.value, 2)}"
         if held_out.interval is not None:
             low, high = held_out.interval
             line += f" [{_signed(-high, 2)}, {_signed(-low, 2)}]"

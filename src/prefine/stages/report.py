@@ -12,6 +12,7 @@ from prefine.errors import DataError
 from prefine.records import Manifest, Record
 from prefine.report.data import (
     AnswerExample,
+    BudgetPoint,
     Evaluation,
     EvaluationPoint,
     ItemPoint,
@@ -75,8 +76,9 @@ def report_data(config: RunConfig, run: RunView) -> ReportData:
         "fall_high": f"{fall}_q90",
         "beyond_delta": "beyond_budget",
     }
-    log, end, held_out = (
-        run.path / name for name in ("train_log.jsonl", "train_final.json", "eval_log.jsonl")
+    log, end, held_out, moved = (
+        run.path / name
+        for name in ("train_log.jsonl", "train_final.json", "eval_log.jsonl", "budget_log.jsonl")
     )
     rows, evaluated = run.log(log.name), run.log(held_out.name)
     # A row's column with the number of its items is called as they are.
@@ -108,6 +110,10 @@ def report_data(config: RunConfig, run: RunView) -> ReportData:
         item_evaluations=tuple(_item_point(row) for row in evaluated if not of_pairs),
         delta=budget.delta if budget else None,
         delta_per="token" if budget and budget.per_token else "sequence",
+        delta_of=budget.of if budget else "mean",
+        budget_points=tuple(
+            _record(BudgetPoint, row, moved, {}) for row in run.log(moved.name) if budget
+        ),
         loss_name=config.train.loss.name,
         regularizer_name=regularizer.name if regularizer else None,
         contests=contests,

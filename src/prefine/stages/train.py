@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -23,7 +23,9 @@ from prefine.report.outcome import budget_sentence, judge_budget
 from prefine.run.config_changes import config_diff, fingerprinted
 from prefine.run.folder import RunFolder
 from prefine.run.tables import table_hash
+from prefine.stages.anchors import anchor_inputs, automatic_budget, read_anchors
 from prefine.stages.budget import budget_of
+from prefine.stages.pair_options import held_out_inputs
 from prefine.stages.stage_run import Progress, StageRun, versions
 from prefine.stages.template_date import date_notes
 from prefine.stages.training_inputs import (
@@ -36,14 +38,25 @@ from prefine.stages.training_inputs import (
     read_items,
     trainable,
 )
+from prefine.training.budget.probe import halves
+from prefine.training.budget.steering import BUDGET_LOG_NAME
 from prefine.training.distributed.processes import from_main
 from prefine.training.evaluation import EVALUATION_LOG_NAME
+from prefine.training.items import TokenizedItem
 from prefine.training.logging.figures import LoggedRow, TrainSummary
 from prefine.training.logging.model_card import model_card, write_card
 from prefine.training.logging.trackers import Trackers, check_installed, open_trackers
 from prefine.training.loop import FINAL_NAME, LOG_NAME, train
 
-_TRAINING = ("checkpoints", "model", LOG_NAME, EVALUATION_LOG_NAME, FINAL_NAME, "trackers")
+_TRAINING = (
+    "checkpoints",
+    "model",
+    LOG_NAME,
+    EVALUATION_LOG_NAME,
+    BUDGET_LOG_NAME,
+    FINAL_NAME,
+    "trackers",
+)
 """The files and folders of a training in the run folder, its reference values aside."""
 
 
@@ -74,7 +87,10 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     inputs = {kind: table_hash(folder / kind), "policy": policy.fingerprint}
     if models.reference is not None:
         inputs["reference"] = models.reference.fingerprint
-    if settings.evaluate_every is not None:
+    automatic = automatic_budget(config)
+    if automatic is not None:
+        inputs |= anchor_inputs(config, automatic)
+    if settings.evaluate_every is not None or automatic is not None:
         inputs[held_out_kind] = table_hash(folder / held_out_kind)
     stage = StageRun(folder, "train", config, inputs)
     if stage.finished and (folder / "model").is_dir():
@@ -89,6 +105,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     stage.notes += check_first_rows(folder / kind, examples.items, policy, relation)
     stage.notes += date_notes(config)
     held_out = read_held_out(config, policy)
+    budgeted = _budget_arguments(config, policy, examples.items, held_out.items)
     read = {
         "prompts": len(examples.items),
         "completions": sum(len(item.texts) for item in examples.items),
@@ -138,13 +155,14 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
             model,
             examples.items,
             held_out=held_out.items,
+            **budgeted,
             trackers=trackers,
             on_step=on_step,
             on_evaluation=on_evaluation,
         )
         if summary.final.headline:
             progress.advance(0, summary.final.headline)
-        evaluated = _last_evaluation(folder)
+        evaluated = _last_row(folder, EVALUATION_LOG_NAME)
         card = model_card(
             # Not the run's folder: the same training writes the same bytes anywhere.
             name=f"{Path(policy.path).name}-{settings.loss.name}",
@@ -158,7 +176,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
             versions={"prefine": version("prefine"), **versions()},
             datasets=_hub_datasets(config),
             held_out=evaluated,
-            budget=_verdict_on_budget(config, evaluated),
+            budget=_verdict_on_budget(config, folder, evaluated),
         )
         _save(model, policy, settings, folder / "model", card=card)
     if summary.stopped_by is not None:
@@ -175,25 +193,39 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     )
 
 
-def _last_evaluation(folder: RunFolder) -> dict[str, Any] | None:
-    """The last row on held-out items; from the file, as another process may have written it."""
-    file = folder / EVALUATION_LOG_NAME
+def _last_row(folder: RunFolder, name: str) -> dict[str, Any] | None:
+    """The last row of a log; from the file, as another process may have written it."""
+    file = folder / name
     lines = file.read_bytes().splitlines() if file.is_file() else []
     found: dict[str, Any] | None = json.loads(lines[-1]) if lines else None
     return found
 
 
-def _verdict_on_budget(config: RunConfig, evaluated: Mapping[str, Any] | None) -> str:
+def _verdict_on_budget(
+    config: RunConfig, folder: RunFolder, evaluated: Mapping[str, Any] | None
+) -> str:
     budget = budget_of(config)
-    if evaluated is None or budget is None or "fall" not in evaluated:
+    if budget is not None and config.train.regularizer_weight == "auto":
+        end = _last_row(folder, BUDGET_LOG_NAME) or {}
+        found = judge_budget(
+            budget.delta,
+            budget.unit,
+            end["untouched_fall"],
+            end["untouched_fall_se"],
+            pairs=end["untouched"],
+            of=budget.of,
+            items=f"untouched {configured_relation(config).name.removesuffix('s')}",
+        )
+    elif evaluated is None or budget is None or "fall" not in evaluated:
         return ""
-    found = judge_budget(
-        budget.delta,
-        budget.unit,
-        evaluated[budget.fall],
-        evaluated[f"{budget.fall}_se"],
-        pairs=evaluated["pairs"],
-    )
+    else:
+        found = judge_budget(
+            budget.delta,
+            budget.unit,
+            evaluated[budget.fall],
+            evaluated[f"{budget.fall}_se"],
+            pairs=evaluated["pairs"],
+        )
     return budget_sentence(found)
 
 
@@ -210,8 +242,28 @@ def follow(config: RunConfig, progress: Progress) -> None:
     table = config.run_dir / configured_relation(config).name
     examples = read_items(table, models.policy, config).items
     held_out = read_held_out(config, models.policy).items
+    budgeted = _budget_arguments(config, models.policy, examples, held_out)
     model = models.load_policy(config.train, lambda _: None)
-    models.trainer(config, run_key, progress)(model, examples, held_out=held_out)
+    models.trainer(config, run_key, progress)(model, examples, held_out=held_out, **budgeted)
+
+
+def _budget_arguments(
+    config: RunConfig,
+    policy: HasWeights,
+    examples: Sequence[TokenizedItem],
+    held_out: Sequence[TokenizedItem],
+) -> dict[str, Any]:
+    """The arguments of `training.loop.train` for a budget whose weight is set during training.
+
+    Raises:
+        DataError: Too few items are held out, checked before the model is loaded.
+    """
+    automatic = automatic_budget(config)
+    if automatic is None:
+        return {}
+    halves(held_out)
+    anchors = read_anchors(config, policy, automatic, examples=examples, held_out=held_out)
+    return {"automatic": automatic, "anchors": anchors}
 
 
 @dataclass(frozen=True)
@@ -247,8 +299,10 @@ class _Models:
         """Bind `training.loop.train` to everything that all processes share but the examples."""
         settings, reference = config.train, self.reference
         regularizer = ref_model = None
-        if settings.regularizer is not None:
-            regularizer = settings.regularizer.resolve("regularizer", where="train.regularizer")
+        if settings.fixed_regularizer is not None:
+            regularizer = settings.fixed_regularizer.resolve(
+                "regularizer", where="train.regularizer"
+            )
         if reference is not None:
             ref_model = load_model(reference.path, dtype="float32", device=self.policy.device)
         return partial(
@@ -279,6 +333,11 @@ def _check_items_made(config: RunConfig, folder: RunFolder, kind: str) -> None:
         raise DataError(
             f"{folder / kind}: stage pair has begun and not ended, so {kind} are missing; run "
             "prefine pair"
+        )
+    if held_out_inputs(config).get("held_out") != made.input_hashes.get("held_out"):
+        raise ConfigError(
+            f"{folder / kind}: stage pair held out prompts for another train.regularizer_weight "
+            "(an automatic one needs more of them); run `prefine pair CONFIG` first"
         )
     ranked = made.input_hashes.get("rankings")
     if ranked is not None and ranked != table_hash(folder / "rankings"):

@@ -104,6 +104,8 @@ class Evaluations:
     Args:
         held_out: The items; None evaluates nothing.
         config: When to evaluate, and what stops training.
+        watched: The items whose readings stop training; the same, unless a half of the held-out
+            ones must decide nothing.
         file: Where the rows go; None keeps none.
         steps: Updates of the whole training.
         start: Updates made so far.
@@ -119,6 +121,7 @@ class Evaluations:
         held_out: PreparedItems | None,
         config: TrainConfig,
         *,
+        watched: PreparedItems | None,
         file: Path | None,
         steps: int,
         start: int,
@@ -126,7 +129,7 @@ class Evaluations:
         on_row: Callable[[Any], None],
     ) -> None:
         self._held_out, self._every, self._steps = held_out, config.evaluate_every, steps
-        self._on_row = on_row
+        self._on_row, self._watched = on_row, watched
         self._early_stop: EarlyStop | None = None
         if config.early_stop is not None and held_out is not None:
             probes = held_out.table.relation.name
@@ -158,6 +161,8 @@ class Evaluations:
         self._log.write(row)
         self._on_row(row)
         if self._early_stop is not None:
+            if self._watched is not None and self._watched is not self._held_out:
+                row = evaluation_row(self._watched, objective, step)
             if row.margin is None:
                 raise DataError(
                     "train.early_stop: all held-out answers have the same label, so there is no "

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,10 +22,14 @@ from prefine.schedules import learning_rate_factor
 from prefine.training import adapter, checkpoints
 from prefine.training.batches.packing import PackedBatch
 from prefine.training.batches.row_fill import RowFill, needed_positions
+from prefine.training.budget.anchors import AnchorSets
+from prefine.training.budget.probe import Probe, halves
+from prefine.training.budget.settings import AnchorName, AutomaticBudget
+from prefine.training.budget.steering import BUDGET_LOG_NAME, BudgetSteering, pull_of
 from prefine.training.distributed import processes
 from prefine.training.distributed.weights import TrainableWeights
 from prefine.training.evaluation import EVALUATION_LOG_NAME, Evaluations
-from prefine.training.items import TokenizedItem
+from prefine.training.items import PlainItem, TokenizedItem
 from prefine.training.logging.figures import RowLog, TrainSummary, final_figures, step_row
 from prefine.training.logging.trackers import Trackers, untracked
 from prefine.training.objective.gradient import StepTerms, accumulate_gradients
@@ -50,6 +55,7 @@ if TYPE_CHECKING:
 
 OnRow = Callable[[Any], None]
 """Called with every new row of a log; its class is that of the relation."""
+Anchors = Mapping[AnchorName, Sequence[PlainItem]]
 LOG_NAME = "train_log.jsonl"
 FINAL_NAME = "train_final.json"
 
@@ -66,6 +72,8 @@ def train(
     ref_model: "PreTrainedModel | None" = None,
     reference_dir: Path | None = None,
     held_out: Sequence[TokenizedItem] = (),
+    automatic: AutomaticBudget | None = None,
+    anchors: Anchors = MappingProxyType({}),
     step_source: MakeStepSource = Shuffled,
     trackers: Callable[[int], Trackers] = untracked,
     on_step: OnRow | None = None,
@@ -94,7 +102,10 @@ def train(
         reference_dir: Folder of the initial policy's and the reference's log-probabilities, for
             this training and others; None is `reference/` in `out_dir`.
         held_out: Items that are evaluated before and after training, and every
-            `config.evaluate_every` steps if that is set.
+            `config.evaluate_every` steps if that is set. With `automatic`, half of them.
+        automatic: The budget whose weight is set during training, on the other half of `held_out`;
+            it stands in place of the regularizer.
+        anchors: The answers, by kind, that its weight may pull at.
         step_source: Makes what gives the items of each step; by default all of them, shuffled.
         trackers: Opens the experiment trackers, given the number of the first step (from 1) that
             will be logged.
@@ -118,9 +129,11 @@ def train(
             f"train.evaluate_every: there are no held-out {examples[0].word}s to evaluate"
         )
     references = {} if ref_model is None else {REFERENCE: ref_model}
+    if automatic is not None:
+        regularizer = pull_of(automatic)
     run = TrainingRun(model, config, loss, regularizer, references, out_dir, run_key)
     cache = ReferenceCache(reference_dir or out_dir / "reference", should_stop)
-    run.prepare(examples, held_out, cache, step_source)
+    run.prepare(examples, held_out, cache, step_source, automatic, anchors)
     run.resume()
     with run.logs(trackers, on_evaluation):
         while not run.is_over:
@@ -130,6 +143,7 @@ def train(
                     f"stopped after step {run.done} of {run.source.steps}; the same command resumes"
                 )
             run.step(on_step)
+        run.measure_budget(last=True)
     return run.finish(reference_reused=cache.reused)
 
 
@@ -164,13 +178,25 @@ class TrainingRun:
         held_out: Sequence[TokenizedItem],
         cache: ReferenceCache,
         step_source: MakeStepSource,
+        automatic: AutomaticBudget | None,
+        anchors: Anchors,
     ) -> None:
         """Check and score the items, then make the model's weights trainable."""
         config, model = self.config, self.model
-        all_examples = [*examples, *held_out]
+        sets: AnchorSets | None = None
+        probe: Sequence[TokenizedItem] = ()
+        if automatic is not None:
+            probe, held_out = halves(held_out)
+            sets = AnchorSets.of(
+                automatic, anchors, per_step=config.pairs_per_step, seed=config.seed
+            )
+        all_examples = [*examples, *held_out, *probe, *(() if sets is None else sets.items)]
         prepare_model(model, all_examples, config)
         torch.manual_seed(config.seed)
-        functions = [self.loss] if self.regularizer is None else [self.loss, self.regularizer]
+        # What an automatic budget puts in place of the regularizer reads items of any relation.
+        functions = [self.loss]
+        if self.regularizer is not None and automatic is None:
+            functions.append(self.regularizer)
         named = [(f"the loss {bare(function).__name__!r}", function) for function in functions]
         relation = relation_of(named)
         needs = frozenset[Need]().union(*map(needs_of, functions))
@@ -201,11 +227,22 @@ class TrainingRun:
             frozen = copy.deepcopy(model).requires_grad_(False)
             forwards[INITIAL] = replace(self.forward, model=frozen)
         self.held_out = prepared(held_out) if held_out else None
+        self.watched = self.held_out
+        self.budget: BudgetSteering | None = None
+        if automatic is not None and sets is not None:
+            # Early stopping decides on the probe, so that the untouched half decides nothing.
+            self.watched = prepared(probe)
+            assert self.held_out is not None, "both halves have items"
+            measured = Probe.of(self.watched), Probe.of(self.held_out)
+            self.budget = BudgetSteering(automatic, *measured, sets)
         # Only after scoring: the reference is the model without the adapter.
         if config.adapter is not None:
             adapter.attach(model, config.adapter, seed=config.seed)
         self.controller = HyperparameterController(
-            self.loss, self.regularizer, config.regularizer_weight, steps=self.source.steps
+            self.loss,
+            self.regularizer,
+            0.0 if config.regularizer_weight == "auto" else config.regularizer_weight,
+            steps=self.source.steps,
         )
         self.sharded: ShardedLayers | None = None
         if (reshard := processes.resharding()) is not None:
@@ -229,6 +266,8 @@ class TrainingRun:
             torch.set_rng_state(checkpoint.rng)
             self.state = checkpoint.controllers
             self.controller.load_state_dict(self.state)
+            if self.budget is not None:
+                self.budget.load_state_dict(self.state["budget"])
             self.source.load_state_dict(checkpoint.step_source)
             self.forward.tokens = checkpoint.row_tokens or self.forward.tokens
             self.done = self.resumed_from = checkpoint.step
@@ -250,17 +289,22 @@ class TrainingRun:
             if on_evaluation is not None:
                 on_evaluation(row)
 
-        step_file, evaluation_file = (
+        step_file, evaluation_file, budget_file = (
             self.out_dir / name if processes.is_main() else None
-            for name in (LOG_NAME, EVALUATION_LOG_NAME)
+            for name in (LOG_NAME, EVALUATION_LOG_NAME, BUDGET_LOG_NAME)
         )
+        measured = 0 if self.budget is None else self.budget.rows(self.done)
         with (
             trackers(self.done + 1) as self.trackers,
             closing(RowLog(step_file, rows=self.done, step=self.done)) as self.log,
             closing(
+                RowLog(None if self.budget is None else budget_file, rows=measured, step=self.done)
+            ) as self.budget_log,
+            closing(
                 Evaluations(
                     self.held_out,
                     self.config,
+                    watched=self.watched,
                     file=evaluation_file,
                     steps=self.source.steps,
                     start=self.done,
@@ -276,11 +320,31 @@ class TrainingRun:
     @property
     def is_over(self) -> bool:
         """Return True after the last update, or when an alarm has stopped training."""
-        return self.done >= self.source.steps or self.evaluations.stopped_by is not None
+        return self.done >= self.source.steps or self.stopped_by is not None
+
+    @property
+    def stopped_by(self) -> str | None:
+        """The alarm that ends training before its last update, or "infeasible"."""
+        if self.budget is not None and self.budget.stopped and self.done < self.source.steps:
+            return "infeasible"
+        return self.evaluations.stopped_by
+
+    def measure_budget(self, *, last: bool = False) -> None:
+        """Measure the probe of an automatic budget, which sets the weight of the next updates.
+
+        At the end of training, the untouched half is measured, too.
+        """
+        if self.budget is None:
+            return
+        row = self.budget.measure(self.done, self.controller.at_step(self.done), last=last)
+        self.budget_log.write(row)
+        self.trackers.log("budget", row.step, row.model_dump(exclude={"step"}))
 
     def step(self, on_step: OnRow | None) -> None:
         """Make one update and log it, then evaluate and save if these are due."""
         step, config, optimizer = self.done, self.config, self.weights.optimizer
+        if self.budget is not None and self.budget.is_due(step):
+            self.measure_budget()
         learning_rate = config.learning_rate * learning_rate_factor(
             step,
             steps=self.source.steps,
@@ -288,6 +352,8 @@ class TrainingRun:
             warmup_fraction=config.warmup_fraction,
             decay_fraction=config.decay_fraction,
         )
+        if self.budget is not None:
+            learning_rate *= self.budget.learning_rate_factor
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
         self.source_state = self.source.state_dict()
@@ -306,12 +372,16 @@ class TrainingRun:
         optimizer.step()
         self.done = step + 1
         self.source_state = self.source.state_dict()
+        hyper_parameters = self.controller.current_values(terms.objective)
+        if self.budget is not None:
+            hyper_parameters["regularizer_weight"] = self.budget.regularizer_weight
+            self.budget.learn_slope(terms)
         row = step_row(
             terms,
             step=self.done,
             epoch=1 + step // self.source.steps_per_epoch,
             learning_rate=learning_rate,
-            hyper_parameters=self.controller.current_values(terms.objective),
+            hyper_parameters=hyper_parameters,
             grad_norm=norm,
         )
         self.log.write(row)
@@ -326,6 +396,9 @@ class TrainingRun:
         """Accumulate the gradient of a step, in batches that memory has room for."""
         prepared, indices = items
         random, controllers = torch.get_rng_state(), self.controller.state_dict()
+        objective, pull = self.controller.at_step(step), None
+        if self.budget is not None:
+            objective, pull = self.budget.weighted(objective), self.budget.pull(step)
 
         def attempt() -> tuple[StepTerms, list[PackedBatch]]:
             self.weights.drop_gradients()
@@ -334,11 +407,12 @@ class TrainingRun:
                 self.forward,
                 batches,
                 prepared.table,
-                self.controller.at_step(step),
+                objective,
                 examples=prepared.examples,
                 step=step + 1,
                 mismatched=cross_prompt,
                 control=self.controller.control,
+                pull=pull,
             )
             return terms, [*batches, *cross_prompt]
 
@@ -364,9 +438,12 @@ class TrainingRun:
             **self.evaluations.state_dict(),
             "row_fill": self.fill.state_dict(),
         }
+        if self.budget is not None:
+            states["budget"] = self.budget.state_dict()
         weights, optimizer = self.weights.weights(), self.weights.optimizer_state()
         if processes.is_main():
             self.log.sync()
+            self.budget_log.sync()
             checkpoint = checkpoints.Checkpoint(
                 self.done,
                 weights,
@@ -397,6 +474,7 @@ class TrainingRun:
                 f"memory was short: rows took at most {self.forward.tokens} tokens in the end, "
                 f"not {configured} (train.micro_batch_tokens)"
             )
+        budget_notes = [] if self.budget is None else self.budget.notes()
         summary = TrainSummary(
             steps=self.done,
             planned_steps=self.source.steps,
@@ -404,9 +482,9 @@ class TrainingRun:
             items=len(measured.examples),
             resumed_from=self.resumed_from,
             reference_reused=reference_reused,
-            stopped_by=self.evaluations.stopped_by,
+            stopped_by=self.stopped_by,
             row_fill=self.fill.share,
-            notes=(*self.notes, *self.fill.notes(), *self.trackers.notes),
+            notes=(*self.notes, *budget_notes, *self.fill.notes(), *self.trackers.notes),
             final=table.relation.final_row.model_validate(
                 final_figures(logps, table, self.controller.at_step(self.done - 1).regularizer)
             ),

@@ -168,7 +168,7 @@ class RowLog:
         if self._handle is not None:
             self._handle.close()
 
-    def write(self, row: LoggedRow) -> None:
+    def write(self, row: Record) -> None:
         """Append a row; it can be read at once."""
         if self._handle is not None:
             self._handle.write(row.model_dump_json().encode() + b"\n")

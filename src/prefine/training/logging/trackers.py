@@ -117,7 +117,9 @@ class Trackers:
                 f"log in or start its server as its documentation says, {restart}or take it out"
             ) from error
 
-    def log(self, kind: Literal["train", "eval"], step: int, row: Mapping[str, Any]) -> None:
+    def log(
+        self, kind: Literal["train", "eval", "budget"], step: int, row: Mapping[str, Any]
+    ) -> None:
         """Log the row of update number `step` (from 1) as `KIND/NAME`, see `flat_row`.
 
         A step's evaluation must come before the next step's row: W&B ignores steps behind its last.

@@ -36,13 +36,17 @@ from prefine.training.objective.item_table import ItemTable
 from prefine.training.objective.objective import Control, Objective
 from prefine.training.relations.protocol import LossExtras, StepTotals
 
+Pull = Callable[[Forward], None]
+"""Adds a gradient of this process's own to the parameters' `.grad`."""
+
 
 @dataclass(frozen=True)
 class StepTerms:
     """The values of a step before its update, detached; its items are in ascending order.
 
     `policy` has the log-probability of each completion; `objective` is the one that was minimised,
-    with the hyper-parameters of this step.
+    with the hyper-parameters of this step. `slopes` are the sizes of its derivatives in the
+    log-probabilities of tokens: their sum over a completion, in the mean of the item's completions.
     """
 
     items: Int[Tensor, " B"]
@@ -51,6 +55,7 @@ class StepTerms:
     logps: LossInputs
     loss: Float[Tensor, " B"]
     regularizer: Float[Tensor, " B"]
+    slopes: Float[Tensor, " B"]
     objective: Objective
 
 
@@ -64,6 +69,7 @@ def accumulate_gradients(
     step: int,
     mismatched: Sequence[PackedBatch] = (),
     control: Control | None = None,
+    pull: Pull | None = None,
 ) -> StepTerms:
     """Add the gradient of the step's objective to the parameters' `.grad`.
 
@@ -79,6 +85,7 @@ def accumulate_gradients(
         step: Its number, for messages.
         mismatched: The same items' prompts with other items' completions, if a loss reads them.
         control: Called once with the whole step's values if the objective is coupled.
+        pull: Adds the gradient of answers outside the step's items.
 
     Raises:
         NumericsError: The loss or regularizer of an item is not finite.
@@ -91,6 +98,8 @@ def accumulate_gradients(
         if objective.kind == "local"
         else run.coupled(batches, mismatched, control)
     )
+    if pull is not None:
+        pull(forward)
     add_up_gradients(forward.model.parameters())
     return terms
 
@@ -130,8 +139,9 @@ def evaluate(
     with torch.no_grad():
         logps = run.join(known, items, policy_tokens, known.totals(), cross_logps)
         loss, regularizer = run.terms(objective, logps, items)
-    terms = StepTerms(items, known, policy_tokens.logps(), logps, loss, regularizer, objective)
-    return terms, policy_tokens
+    none = torch.zeros_like(loss)
+    policy = policy_tokens.logps()
+    return StepTerms(items, known, policy, logps, loss, regularizer, none, objective), policy_tokens
 
 
 @dataclass(frozen=True)
@@ -161,7 +171,7 @@ class _Step:
         step_table = self.table.rows(items)
         step_totals, total_weight = step_table.totals(), step_table.weight.sum()
         policy = [step_table.weight.new_empty(0)]
-        terms = [step_table.weight.new_empty(0, 2)]
+        terms = [step_table.weight.new_empty(0, 3)]
 
         def coefficients(
             batch: PackedBatch, span: Span, values: TokenValues
@@ -176,18 +186,19 @@ class _Step:
                 share = self.objective.value(loss, regularizer) * known.weight / total_weight
                 (gradient,) = torch.autograd.grad(share.sum(), leaf)
             policy.append(policy_tokens.logps().detach())
-            terms.append(torch.stack((loss, regularizer), dim=1).detach())
+            slopes = ItemTokens.of(TokenValues(gradient.abs()), batch, span).mean_logps()
+            terms.append(torch.stack((loss, regularizer, slopes), dim=1).detach())
             return gradient
 
         self._push(batches, coefficients, self.wanted)
         # A process's values are in the order of its batches, as its items were.
-        losses, regularizers = gather(torch.cat(terms))[order].unbind(1)
+        losses, regularizers, slopes = gather(torch.cat(terms))[order].unbind(1)
         counts = self.table.counts[all_items.cpu()]
         completions = completions_of(counts, order.cpu()).to(device)
         step_policy = gather(torch.cat(policy))[completions]
         logps = step_table.join(step_policy, step_totals)
         return StepTerms(
-            items, step_table, step_policy, logps, losses, regularizers, self.objective
+            items, step_table, step_policy, logps, losses, regularizers, slopes, self.objective
         )
 
     def coupled(
@@ -235,6 +246,7 @@ class _Step:
             logps,
             loss.detach(),
             regularizer.detach(),
+            gradient._replace(values=TokenValues(found.abs())).mean_logps(),
             objective,
         )
 

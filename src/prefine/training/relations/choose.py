@@ -31,11 +31,11 @@ def named_relation(reads: Reads) -> Relation:
 
 
 def configured_losses(settings: TrainConfig) -> NamedLosses:
-    """Loss and regularizer of a configuration, bound."""
+    """Loss and regularizer of a configuration, bound; an automatic budget reads any items."""
     named = [
         (f"train.loss {settings.loss.name!r}", settings.loss.resolve("loss", where="train.loss"))
     ]
-    if (regularizer := settings.regularizer) is not None:
+    if (regularizer := settings.fixed_regularizer) is not None:
         function = regularizer.resolve("regularizer", where="train.regularizer")
         named.append((f"train.regularizer {regularizer.name!r}", function))
     return named

@@ -1,0 +1,82 @@
+"""The tables of the benchmark of the automatic budget, from its finished trials."""
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from line import Line
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def show(path: Path) -> None:
+    """Print how far unseen answers fell under each lever, and what it cost in gold."""
+    groups: dict[tuple[Any, ...], list[Any]] = defaultdict(list)
+    for line in path.read_text().splitlines():
+        row = json.loads(line)
+        trial = row["trial"]
+        arm = trial["loss"], trial["options"], trial["schedule"], trial["epochs"]
+        groups[(*arm, trial["lever"], trial["delta"], trial["weight"])].append(row)
+    for key in sorted(groups, key=str):
+        rows = groups[key]
+        plain = groups.get((*key[:4], "none", None, None), [])
+        print(_promise(key, rows, plain))
+        print(_gold(rows, plain))
+
+
+def _name(key: tuple[Any, ...]) -> str:
+    loss, options, schedule, epochs, lever, delta, weight = key
+    beta = json.loads(options).get("beta")
+    name = f"{loss}{'' if beta is None else f' beta {beta}'} {epochs} epochs"
+    name += "" if schedule == "linear" else f" {schedule}"
+    name += f": {lever}" + ("" if delta is None else f" delta {delta:g}")
+    return name + ("" if weight is None else f" weight {weight:g}")
+
+
+def _spread(values: Sequence[float], form: str) -> str:
+    """The mean and its standard error over seeds."""
+    error = f" ± {format(stdev(values) / math.sqrt(len(values)), form)}" if len(values) > 1 else ""
+    return f"{format(fmean(values), form)}{error}"
+
+
+def _promise(key: tuple[Any, ...], rows: Rows, plain: Rows) -> Line:
+    """The fall of the third set; a goal where a budget was set and the plain run falls further."""
+    delta, automatic = key[5], key[6] is None
+    falls = [row["third"] for row in rows]
+    peak = max(max(row["peak"], row["third"]) for row in rows)
+    figure = f"{len(rows)} seeds, third set falls {_spread(falls, '.2f')}, peak {peak:.2f}"
+    figure += f", training {_spread([row['training'] for row in rows], '.2f')}"
+    if automatic and delta is not None:
+        figure += f", weight {fmean(row['weight'] for row in rows):.3f}"
+    goal = None
+    if automatic and delta is not None and plain:
+        free = fmean(row["third"] for row in plain)
+        if free >= 1.5 * delta:
+            goal = (
+                abs(fmean(falls) / delta - 1) <= 0.2
+                and all(abs(fall / delta - 1) <= 0.35 for fall in falls)
+                and peak <= 1.5 * delta
+            )
+        figure += f" (plain {free:.2f})"
+    return Line(_name(key), figure, goal)
+
+
+def _gold(rows: Rows, plain: Rows) -> Line:
+    """Gold win rate over the initial policy, paired with the plain run of the same seed."""
+    by_seed = {row["trial"]["seed"]: row for row in plain}
+    figure = f"gold {_spread([row['gold'] for row in rows], '.1f')} %, accuracy "
+    figure += _spread([row["accuracy"] for row in rows], ".3f")
+    differences = [
+        50 * (int(one) - int(other))
+        for row in rows
+        if (free := by_seed.get(row["trial"]["seed"])) is not None and free is not row
+        for one, other in zip(row["wins"], free["wins"], strict=True)
+    ]
+    if differences:
+        error = stdev(differences) / math.sqrt(len(differences))
+        figure += f", minus plain {fmean(differences):+.1f} ± {error:.1f} over prompts"
+    return Line("", figure)

@@ -1,0 +1,110 @@
+"""The options of a budget whose weight is set during training, and what that weight pulls at."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import Field, Strict
+from torch import Tensor
+
+from prefine.config.checking import or_schedule
+from prefine.errors import ConfigError
+from prefine.losses.protocol import ListLogps, LossInputs, PairLogps, declare
+from prefine.schedules import Schedule
+
+AnchorName = Literal["chosen", "unused", "better"]
+Share = Annotated[float, Field(gt=0)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutomaticBudget:
+    """A budget on held-out answers: a controller sets the weight, see `WeightController`.
+
+    Its error is (fall - delta) / max(|delta|, standard error of the fall), with the fall of the
+    probe, which is half of the held-out items. Its weight counts in units of the loss's own slope
+    at the first step, so the same gains serve every loss.
+
+    Args:
+        delta: How far the answers that training should keep likely may fall [nats per answer, or
+            per token]; null never binds.
+        per: "sequence" budgets the summed log-probability, "token" its mean over the answer's
+            tokens.
+        of: The figure of the probe's falls that is held at delta.
+        quantile: The quantile that `of: quantile` holds.
+        anchor: The answers whose negative log-probability the weight multiplies: "chosen" those of
+            the step's items; "unused" answers of the initial policy to training prompts that are in
+            no item; "better" those of them in the upper half of their ranking. A mapping mixes them
+            by weights.
+        anchors: File of prompts with completions to take "unused" from, for imported items.
+        every: Steps between two measurements of the probe.
+        gain: Of the weight, per measurement.
+        proportional: Factor of the change of the error.
+        integral: Factor of the error.
+        smoothing: Share of the old error in the smoothed one.
+        largest_weight: In units of the loss's slope.
+        infeasible: The reaction when more weight no longer lowers the fall.
+    """
+
+    delta: Annotated[float | Schedule, or_schedule(Annotated[float, Strict()])] | None = 5.0
+    per: Literal["sequence", "token"] = "sequence"
+    of: Literal["mean", "quantile"] = "mean"
+    quantile: Annotated[float, Field(gt=0, lt=1)] = 0.9
+    anchor: AnchorName | dict[AnchorName, Share] = "chosen"
+    anchors: Path | None = None
+    every: Annotated[int, Field(gt=0)] = 3
+    gain: Annotated[float, Field(gt=0)] = 0.5
+    proportional: Annotated[float, Field(ge=0)] = 3.0
+    integral: Annotated[float, Field(gt=0)] = 1.0
+    smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    largest_weight: Annotated[float, Field(gt=0)] = 20.0
+    infeasible: Literal["warn", "stop", "lower_learning_rate"] = "warn"
+
+    @property
+    def shares(self) -> Mapping[AnchorName, float]:
+        """The share of each kind of anchor in the pull; they add up to 1."""
+        if isinstance(self.anchor, str):
+            return {self.anchor: 1.0}
+        total = sum(self.anchor.values())
+        return {name: weight / total for name, weight in self.anchor.items()}
+
+    def check(self) -> None:
+        """Check what the options cannot say one by one.
+
+        Raises:
+            ConfigError: A mixture is empty, or a file is named for anchors that read none.
+        """
+        if not self.shares:
+            raise ConfigError("train.regularizer.anchor: the mixture is empty; name an anchor")
+        if self.anchors is not None and not self.shares.keys() & {"unused", "better"}:
+            raise ConfigError(
+                f"train.regularizer.anchors: {self.anchors} is not read with anchor: chosen; take "
+                "it out, or use anchor: unused"
+            )
+
+
+@declare(family="regularizer")
+def chosen_nll(
+    logps: LossInputs,
+    *,
+    delta: float | Schedule | None = None,
+    per: Literal["sequence", "token"] = "sequence",
+) -> Float[Tensor, " B"]:
+    """-log-probability of the answer of each item that training should keep likely.
+
+    Args:
+        logps: Of the items. Of a list, the best answer counts; a bad labelled answer has 0.
+        delta: The budget, for figures; it changes no value.
+        per: "token" divides by the answer's tokens.
+    Returns: [B], nats (per token with "token").
+    """
+    if isinstance(logps, PairLogps):
+        values, tokens = logps.policy_chosen, logps.chosen_tokens
+    elif isinstance(logps, ListLogps):
+        values, tokens = logps.policy[:, 0], logps.tokens[:, 0]
+    else:
+        values = torch.where(logps.desirable > 0, logps.policy, 0.0)
+        tokens = logps.tokens
+    return -values / tokens if per == "token" else -values

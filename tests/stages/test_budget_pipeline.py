@@ -1,0 +1,117 @@
+"""The automatic budget through the real command: what it trains, says and refuses."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from command import prefine
+from run_place import CONFIG, DATA, GONE, OK, PAIRS, Place, jsonl
+
+AUTO = {
+    "train.regularizer": {"name": "budget", "delta": 3.0},
+    "train.regularizer_weight": "auto",
+}
+
+
+def answers(count: int = 700) -> bytes:
+    return jsonl(
+        [
+            {
+                "prompt": f"question {n}",
+                "completions": [{"text": f"answer {n} {m}", "grade": m} for m in range(3)],
+            }
+            for n in range(count)
+        ]
+    )
+
+
+def pairs(count: int = 700) -> bytes:
+    return jsonl(
+        [
+            {"prompt": f"question {n}", "chosen": f"good {n}", "rejected": f"bad {n}"}
+            for n in range(count)
+        ]
+    )
+
+
+def rows(name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path("run", name).read_text().splitlines()]
+
+
+def test_all_stages_say_whether_the_budget_was_kept(place: Place) -> None:
+    place.put("answers.jsonl", answers())
+    place.change(AUTO | {"train.regularizer.anchor": {"chosen": 1.0, "better": 1.0}})
+    place.change({"train.max_steps": 4, "train.learning_rate": 0.02})
+    assert prefine("config", "check", "run.yaml").code == OK
+    ran = prefine("run", "run.yaml", "--json")
+    assert ran.code == OK, ran.err
+    found = json.loads(ran.out)
+    # 128 prompts: 10 % would be fewer. Half of them are the probe.
+    assert found["held_out_fall"]["n"] == 64
+    assert found["held_out_fall"]["name"] == "untouched_fall"
+    assert found["budget"] in ("kept", "exceeded", "undecided")
+    measured = rows("budget_log.jsonl")
+    assert [row["step"] for row in measured] == [0, 3, 4]
+    assert measured[-1]["untouched_fall"] == found["held_out_fall"]["value"]
+    said = f"is {found['budget']}: on 64 untouched pairs, which neither training nor the controller"
+    assert said in Path("run/report.html").read_text()
+    assert said in Path("run/model/README.md").read_text()
+    assert "Weight of the budget" in Path("run/report.html").read_text()
+    shown = prefine("run", "run.yaml")
+    assert "of untouched pairs" in shown.err + shown.out
+
+
+def test_imported_pairs_may_name_a_file_of_anchors(place: Place) -> None:
+    place.put("pairs.jsonl", pairs())
+    place.put("answers.jsonl", answers(20))
+    place.change(PAIRS | AUTO)
+    place.change({"train.regularizer.anchor": "unused"})
+    refused = prefine("run", "run.yaml")
+    assert refused.code == CONFIG
+    assert "this configuration starts with pairs; name a file" in refused.err
+    place.change({"train.regularizer.anchors": "answers.jsonl"})
+    ran = prefine("run", "run.yaml", "--json")
+    assert ran.code == OK, ran.err
+    assert len(rows("budget_log.jsonl")) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"train.regularizer": GONE}, "regularizer_weight: auto sets the weight of a budget"),
+        (
+            {"train.regularizer": {"name": "nll"}},
+            "regularizer_weight: auto is for the regularizer budget (got 'nll')",
+        ),
+        (
+            {"train.regularizer_weight": 0.1, "train.regularizer.anchor": "unused"},
+            "train.regularizer.anchor: unknown option of regularizer 'budget'; it is for "
+            "train.regularizer_weight: auto",
+        ),
+        ({"train.regularizer.of": "median"}, "train.regularizer.of"),
+        ({"train.regularizer.delta": "3"}, "train.regularizer.delta"),
+        ({"train.regularizer.anchors": "x.jsonl"}, "is not read with anchor: chosen"),
+        ({"pair.held_out_prompts": 100}, "at most 100 prompts are held out"),
+        ({"completions.limit": 500}, "at most 100 prompts are held out"),
+    ],
+)
+def test_refused_before_any_work(place: Place, change: dict[str, Any], said: str) -> None:
+    place.put("answers.jsonl", answers())
+    place.change(AUTO)
+    place.change({"train.regularizer.anchor": "chosen"})
+    place.change(change)
+    found = prefine("run", "run.yaml")
+    assert found.code == CONFIG
+    assert said in found.err
+    assert not Path("run").exists()
+
+
+def test_too_few_pairs_are_refused_with_their_number(place: Place) -> None:
+    place.put("pairs.jsonl", pairs(300))
+    place.change(PAIRS | AUTO)
+    place.change({"pair.held_out_prompts": 100})
+    found = prefine("run", "run.yaml")
+    assert found.code == DATA
+    assert "needs 64 in each; there are 50 and 50" in found.err
