@@ -21,6 +21,9 @@ sys.path.append(str(REPOSITORY / "benchmarks"))
 import documented_commands as documented  # noqa: E402
 import documented_stand_ins as stand_ins  # noqa: E402
 
+# Left there, benchmarks/losses.py would hide the folder tests/losses from other tests.
+sys.path.remove(str(REPOSITORY / "benchmarks"))
+
 PAGES = [page for page in documented.pages() if "recipes" not in page]
 SLOW = "prefine (demo|simulate|mock-server)"
 """Commands that take long, or do not end; `test_simulate_command.py` runs smaller simulations."""
