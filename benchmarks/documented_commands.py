@@ -61,11 +61,17 @@ class Change(NamedTuple):
 
 
 JUDGE = "--set rank.judge.model.base_url=http://127.0.0.1:8000/v1"
+SMALL = (
+    "--set prompts.count=64 --set sample.completions_per_prompt=2 --set evaluate.prompts.count=8 "
+    "--set train.max_steps=1"
+)
 CHANGES = [
     Change("*", r"^make (test|check)", skip="the suite and its checks run by themselves"),
     Change("docs/index.md", r"^prefine run my-prompts.yaml", instead=rf"\g<0> {JUDGE}"),
     Change("docs/questions.md", r"^prefine run my-prompts.yaml", instead=rf"\g<0> {JUDGE}"),
     Change("docs/recipes/server-judge.md", r"^prefine .*\.yaml", instead=rf"\g<0> {JUDGE}"),
+    # Fifteen trainings of two minutes.
+    Change("docs/sweeps.md", r"^prefine sweep \S+$", instead=rf"\g<0> {SMALL}"),
     Change("*", r"^PYTHONPATH=configs", instead="PYTHONPATH=configs:$PYTHONPATH"),
     # There is no GPU: two processes share the CPU.
     Change(

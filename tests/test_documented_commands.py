@@ -25,8 +25,8 @@ import documented_stand_ins as stand_ins  # noqa: E402
 sys.path.remove(str(REPOSITORY / "benchmarks"))
 
 PAGES = [page for page in documented.pages() if "recipes" not in page]
-SLOW = "prefine (demo|simulate|mock-server)"
-"""Commands that take long, or do not end; `test_simulate_command.py` runs smaller simulations."""
+SLOW = "prefine (demo|simulate|mock-server|sweep .* --set)"
+"""Commands that take long, or do not end; the tests of `simulate` and `sweep` run smaller ones."""
 
 
 @pytest.fixture(scope="module")
