@@ -277,10 +277,14 @@ def busy(folder: Path, stage: str, what: str, goal: float) -> Line:
     found = stats()
     share = found["in_flight"] / IN_FLIGHT
     count = found["requests"]
+    # Nobody ends before the longest call has, nor before the last wave of slots.
+    work_s = found["in_flight"] * found["seconds"]
+    waves_s = -(-count // IN_FLIGHT) * work_s / count
+    most = work_s / (IN_FLIGHT * max(found["longest_s"], waves_s))
     return Line(
         what,
-        f"{100 * share:.1f} % of slots busy, {count:,} calls in {found['seconds']:.1f} s, the "
-        f"longest {found['longest_s']:.1f} s, "
+        f"{100 * share:.1f} % of slots busy (this work allows {100 * most:.0f}), "
+        f"{count:,} calls in {found['seconds']:.1f} s, the longest {found['longest_s']:.1f} s, "
         f"command {run.seconds:.1f} s, {1e3 * run.cpu / count:.2f} ms of the processor a call, "
         f"{run.memory:.0f} MiB",
         share >= goal,

@@ -306,9 +306,8 @@ def _faulty(fault: str) -> Line:
         counted = stats(url)
         manifest = run.manifest("sample")
         failed = manifest["counts"]["failed"] if code == 0 else said
-        # An answer that is lost is asked for again; probes are, too, and all alike.
-        again = counted["answered"] - counted["contents_answered"]
-        lost = again - max(0, counted["probes"] - 1)
+        # An answer that is lost is asked for again.
+        lost = counted["answered"] - counted["contents_answered"]
     hang = counted["longest_s"]
     tries = counted["longest_with_tries_s"]
     longest = f"longest request {hang:.2f} s, with its tries {tries:.2f} s"

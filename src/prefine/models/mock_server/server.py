@@ -122,8 +122,10 @@ class MockServer:
         await response.prepare(request)
         await response.write_eof()
         self.book.statuses["200"] += 1
-        self.book.probes += body["messages"] == PROBE
-        self.book.served(content)
+        if body["messages"] == PROBE:
+            self.book.probes += 1
+        else:
+            self.book.served(content)
         return response
 
     async def _answered_line(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
