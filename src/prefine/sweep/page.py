@@ -8,7 +8,13 @@ from markupsafe import Markup
 from prefine.records import MetricValue
 from prefine.report.html import html_page
 from prefine.report.svg import Scale, axes, dot, element, lettering, path, picture, ticks
-from prefine.sweep.results import Hill, SettingResult, SweepResult
+from prefine.sweep.results import (
+    Hill,
+    SettingResult,
+    SweepResult,
+    with_error,
+    with_interval,
+)
 
 _WIDTH, _HEIGHT = 620, 380
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 18, 30, 50
@@ -21,19 +27,9 @@ def page(result: SweepResult, title: str) -> str:
         title=title,
         result=result,
         pictures=[*_frontier(result), *(_hill(result, hill) for hill in result.hills)],
-        figure=_figure,
+        figure=with_interval,
+        spread=with_error,
     )
-
-
-def _figure(value: MetricValue | None, decimals: int = 1) -> str:
-    """A value with its interval, for a cell of the table."""
-    if value is None:
-        return ""
-    text = f"{value.value:.{decimals}f}"
-    if value.interval is None:
-        return text
-    low, high = value.interval
-    return f"{text} [{low:.{decimals}f}, {high:.{decimals}f}]"
 
 
 def _frontier(result: SweepResult) -> list[Markup]:
@@ -93,7 +89,7 @@ def _plot(
         if one.name == result.baseline:
             kind = "before"
         bar = element("path", d=path([(across(x), up(low)), (across(x), up(high))]), class_="bar")
-        words = f"{one.name}: {_figure(one.win_rate)} %"
+        words = f"{one.name}: {with_interval(one.win_rate)} %"
         marks.append(
             element(
                 "g", bar, dot(kind, across(x), up(_value(one.win_rate)), 5), element("title", words)

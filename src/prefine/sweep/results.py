@@ -245,18 +245,18 @@ def lines_of(result: SweepResult) -> list[str]:
     ]
     for one in result.settings:
         is_base = one.name == result.baseline
-        difference = "baseline" if is_base else _text(one.difference)
+        difference = "baseline" if is_base else with_interval(one.difference)
         lines.append(
-            f"{one.name:<{width}}  {_text(one.win_rate):<26}  {difference:<24}  "
-            f"{_short(one.held_out_fall):>13}  {_short(one.fall):>11}"
+            f"{one.name:<{width}}  {with_interval(one.win_rate):<26}  {difference:<24}  "
+            f"{with_error(one.held_out_fall):>13}  {with_error(one.fall):>11}"
         )
     lines.append("")
     if result.best_score is not None:
         naive = next(one.win_rate for one in result.settings if one.name == result.best)
-        lines.append(f"best of {len(result.settings)}: {result.best}, {_text(naive)} %")
+        lines.append(f"best of {len(result.settings)}: {result.best}, {with_interval(naive)} %")
         lines.append(
             "  on prompts that have not chosen it: "
-            f"{result.best_on_half}, {_text(result.best_score)} %"
+            f"{result.best_on_half}, {with_interval(result.best_score)} %"
         )
     for hill in result.hills:
         lines.append(f"{hill.path}: {_hill_words(hill)}")
@@ -273,7 +273,8 @@ def _hill_words(hill: Hill) -> str:
     return f"{words} [{low}, {high}]"
 
 
-def _text(value: MetricValue | None) -> str:
+def with_interval(value: MetricValue | None) -> str:
+    """A value with its interval; nothing where there is none."""
     if value is None:
         return ""
     if value.interval is None:
@@ -281,7 +282,8 @@ def _text(value: MetricValue | None) -> str:
     return f"{value.value:.1f} [{value.interval[0]:.1f}, {value.interval[1]:.1f}]"
 
 
-def _short(value: MetricValue | None) -> str:
+def with_error(value: MetricValue | None) -> str:
+    """A value with its standard error; nothing where there is none."""
     if value is None:
         return ""
     error = "" if value.standard_error is None else f" ± {value.standard_error:.2f}"
