@@ -105,7 +105,7 @@ def asks() -> Any:
 
 def keys() -> Any:
     """Hashes of the committed configurations: of each stage, the training, judges and calls."""
-    from prefine.config.sections import components
+    from prefine.config.named import components
     from prefine.config.yaml import load
     from prefine.errors import BackendError
     from prefine.judging.choose import make_judge

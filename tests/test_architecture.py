@@ -22,7 +22,7 @@ import prefine as package
 from command import prefine
 from prefine.config import sections as config_module
 from prefine.config.components import TABLES, lookup, options_model
-from prefine.config.sections import components
+from prefine.config.named import components
 from prefine.config.yaml import load
 from prefine.judging.choose import make_judge
 from prefine.stages.pipeline import STAGES
@@ -269,6 +269,7 @@ SPEAKERS = {
     "prefine.cli.ending": "what it says when it ends",
     "prefine.playground.build": "python -m prefine.playground.build",
     "prefine.cli.processes": "reads what a launcher says of the processes",
+    "prefine.cli.sweep": "gives its trials this environment, with one GPU each",
     "prefine.secrets": "reads the one variable that holds a key",
 }
 

@@ -74,7 +74,7 @@ def test_the_commands_of_a_page_exit_as_documented(page: str, here: Path) -> Non
             continue
         command, skip = documented.changed(block)
         words = shlex.split(command, comments=True) if block.language == "bash" else [""]
-        needs_server = "base_url" in command and "--dry-run" not in words
+        needs_server = "base_url" in command and "--offline" not in words
         if skip or words[0] != "prefine" or needs_server or documented.matches(SLOW, command):
             continue
         result = prefine(*words[1:])

@@ -133,7 +133,7 @@ def test_strategies_selectors_and_losses_are_functions(tiny: str, tmp_path: Path
         ({"lr": 1}, {}, "settings.lr: unknown key; here it is train.learning_rate"),
         ({"loss": {"name": "dpo", "beta": -1}}, {}, r"train\.loss\.beta"),
         ({"evaluate_every": 1}, {}, r"train\.evaluate_every"),
-        ({"reference": "nowhere"}, {}, "nowhere: no such model folder"),
+        ({"reference": "./nowhere"}, {}, "nowhere: no such model folder"),
         ({}, {"held_out": ROWS[:1]}, "held out, too"),
         ({"loss": lambda logps: logps.margin * math.nan}, {}, "not finite"),
         ({"loss": lambda logps: logps.nothing}, {}, "nothing"),

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from prefine.config.components import bind
-from prefine.config.sections import RunConfig, components
+from prefine.config.named import components
+from prefine.config.sections import RunConfig
 from prefine.records import Completion, Prompt
 from prefine.run.folder import RunFolder
 from prefine.stages.check import check

@@ -38,8 +38,8 @@ def test_pairs_of_one_prompt_share_it_and_a_completion_that_two_pairs_name_is_th
         TokenizedPair("c", (5, 6), (8, 1), (4, 4, 1)),
     ]
     first, second = groups_of(examples, [0, 1, 2], 100)
-    assert first.completions == {(5, 6): {(7, 1): 0, (8, 1): 1, (4, 4, 1): 2}}
-    assert second.completions == {(9,): {(7, 1): 0, (8, 1): 1}}
+    assert first.completions == {(5, 6): {((7, 1), ()): 0, ((8, 1), ()): 1, ((4, 4, 1), ()): 2}}
+    assert second.completions == {(9,): {((7, 1), ()): 0, ((8, 1), ()): 1}}
     assert (first.items, second.items) == ([0, 2], [1])
     assert first.tokens == 2 + 1 + 1 + 2
     (rows,) = pack(examples, [0, 1, 2], 100)

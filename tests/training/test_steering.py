@@ -117,8 +117,8 @@ def test_what_is_no_schedule_is_refused(written: dict[str, Any]) -> None:
         ),
         (
             "mixture",
-            {"losses": ["dpo"], "weights": [1]},
-            "losses.0: expected a loss such as {name: …} (got 'dpo')",
+            {"losses": [3], "weights": [1]},
+            "losses.0: expected a loss such as {name: …} (got 3)",
         ),
         (
             "mixture",

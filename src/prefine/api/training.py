@@ -11,7 +11,8 @@ from prefine.api.frames import Records
 from prefine.api.progress import followed
 from prefine.api.reading import PairsLike, pairs_of
 from prefine.config.given import is_given
-from prefine.config.sections import Component, RunConfig, TrainConfig, components
+from prefine.config.named import components
+from prefine.config.sections import Component, RunConfig, TrainConfig
 from prefine.errors import DataError
 from prefine.records import PreferencePair
 from prefine.run.config_changes import with_begun_defaults

@@ -1,6 +1,7 @@
 """The command `sweep`: one run for each setting and seed, and what they say together."""
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -33,11 +34,12 @@ def sweep(
 
     Run the same command again to resume: trials that have ended are left as they are.
     """
+    from prefine.api.progress import ShownProgress
     from prefine.atomic import write_text
-    from prefine.cli.progress import RichProgress
+    from prefine.models.hf.loading import visible_gpus
     from prefine.sweep.page import page
     from prefine.sweep.results import lines_of, results
-    from prefine.sweep.run import check_all, gpus, run_trials
+    from prefine.sweep.run import check_all, run_trials
     from prefine.sweep.trials import read_trials
 
     refuse_several("prefine sweep")
@@ -49,8 +51,10 @@ def sweep(
             typer.echo(visible(f"{trial.name}  {trial.config.run_dir}"))
         typer.echo(f"{len(found.trials)} trials")
         return
-    with RichProgress() as progress:
-        run_trials(found, progress, jobs=jobs or max(1, gpus()))
+    with ShownProgress() as progress:
+        gpus = visible_gpus()
+        environments = [_with_one_gpu(gpus, worker) for worker in range(jobs or gpus)]
+        run_trials(found, progress, environments=environments)
     result = results(found)
     shown = found.trials[0].config.report.title
     write_text(found.folder / RESULT, result.model_dump_json(indent=1) + "\n")
@@ -61,3 +65,11 @@ def sweep(
     for line in lines_of(result):
         typer.echo(visible(line))
     typer.echo(f"\nreport: {Path(found.folder / PAGE).resolve()}")
+
+
+def _with_one_gpu(gpus: int, worker: int) -> dict[str, str]:
+    """This process's environment, with one of its GPUs visible where there are any."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = given.split(",") if given else [str(number) for number in range(gpus)]
+    visible = {"CUDA_VISIBLE_DEVICES": names[worker % len(names)]} if names else {}
+    return {**os.environ, **visible}

@@ -10,7 +10,8 @@ import yaml
 from pydantic import ValidationError
 
 from prefine.config.checking import describe
-from prefine.config.sections import RunConfig, component_at
+from prefine.config.named import component_at
+from prefine.config.sections import RunConfig
 from prefine.errors import ConfigError
 from prefine.secrets import refuse_secrets
 

@@ -1,6 +1,7 @@
 """The date in a chat template: a run renders all its prompts with the day on which it began."""
 
 from datetime import date
+from pathlib import Path
 
 from prefine.config.sections import RunConfig
 from prefine.run.config_changes import STAGE_SECTIONS, with_date
@@ -36,7 +37,19 @@ def _is_written(config: RunConfig) -> bool:
     """Return True if the policy's chat template writes the date."""
     if config.policy.name != "hf":
         return False
+    options = config.policy.options
+    folder = Path(str(options.get("path", "")))
+    if "chat_template" not in options and _asks_no_clock(folder):
+        return False
+    # Here and not above: sampling at a server loads no torch.
     from prefine.models.hf.loading import writes_date
 
-    options = config.policy.options
-    return writes_date(str(options.get("path", "")), options.get("chat_template"))
+    return writes_date(str(folder), options.get("chat_template"))
+
+
+def _asks_no_clock(folder: Path) -> bool:
+    """Return True if a model's folder, and not an adapter's, has no template with a clock in it."""
+    names = ("chat_template.jinja", "tokenizer_config.json")
+    texts = [(folder / name).read_bytes() for name in names if (folder / name).is_file()]
+    is_adapter = (folder / "adapter_config.json").exists()
+    return bool(texts) and not is_adapter and not any(b"strftime_now" in text for text in texts)

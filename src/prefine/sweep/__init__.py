@@ -1,1 +1,1 @@
-"""Sweeps: one run for each setting and seed, and what they say together."""
+"""Sweeps: one run for each setting and seed, and their comparison."""

@@ -1,4 +1,4 @@
-"""What the trials of a sweep say together: paired differences, the best setting, the hill."""
+"""The figures of a sweep: paired differences, the best setting, the hill."""
 
 import json
 import math
@@ -73,7 +73,7 @@ class SweepResult(Record):
 
 
 class _Read(NamedTuple):
-    """What a finished trial has left: scores by prompt, and the falls."""
+    """The results of a finished trial: scores by prompt, and the falls."""
 
     trial: Trial
     scored_by: Literal["gold", "judge"] | None

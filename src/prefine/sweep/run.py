@@ -1,11 +1,10 @@
 """Run the trials of a sweep: what an earlier one has paid for is not paid for again."""
 
-import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
@@ -41,17 +40,22 @@ def check_all(sweep: Sweep) -> list[str]:
     return list(notes)
 
 
-def run_trials(sweep: Sweep, progress: Progress, *, jobs: int = 1) -> None:
+def run_trials(
+    sweep: Sweep, progress: Progress, *, environments: Sequence[Mapping[str, str]] = ()
+) -> None:
     """Run every trial to its end, in order; those that have ended are left as they are.
 
     A trial begins with the journal of the finished one that asked the most of the same questions,
     so that nothing is sampled or judged twice; the initial policy's log-probabilities are shared by
-    the folder. With several jobs the first trial runs alone, so that the others find its journal.
+    the folder. With several environments the first trial runs alone, so that the others find its
+    journal.
 
     Args:
         sweep: The trials.
-        progress: Is told which trial runs; with several jobs their own output is in files.
-        jobs: Trials that run at a time, each in a process of its own that sees one GPU.
+        progress: Is told which trial runs; the output of processes of their own is in files.
+        environments: As many trials run at a time, each in a process of its own with one of these
+            environments, such as one that shows it a single GPU. With fewer than two, all trials
+            run in this process.
 
     Raises:
         Interrupted: The user asked to stop.
@@ -60,14 +64,14 @@ def run_trials(sweep: Sweep, progress: Progress, *, jobs: int = 1) -> None:
     """
     sweep.folder.mkdir(parents=True, exist_ok=True)
     done: list[Trial] = []
-    alone = len(sweep.trials) if jobs == 1 else 1
+    alone = len(sweep.trials) if len(environments) < 2 else 1
     for number, trial in enumerate(sweep.trials[:alone], start=1):
         progress.say(f"trial {number} of {len(sweep.trials)}: {trial.name}")
         _copy_journal(trial, done)
         _run(trial.config, progress)
         done.append(trial)
     if rest := sweep.trials[alone:]:
-        _run_beside(sweep.folder, rest, done, progress, jobs)
+        _run_beside(sweep.folder, rest, done, progress, environments)
 
 
 def _run(config: RunConfig, progress: Progress) -> None:
@@ -79,29 +83,33 @@ def _run(config: RunConfig, progress: Progress) -> None:
 
 
 def _run_beside(
-    folder: Path, trials: Sequence[Trial], done: Sequence[Trial], progress: Progress, jobs: int
+    folder: Path,
+    trials: Sequence[Trial],
+    done: Sequence[Trial],
+    progress: Progress,
+    environments: Sequence[Mapping[str, str]],
 ) -> None:
-    """Run trials in processes of their own, each with a GPU of its own."""
+    """Run trials in processes of their own, each with an environment of its own."""
     failed: list[str] = []
-    free: SimpleQueue[int] = SimpleQueue()
-    for gpu in range(jobs):
-        free.put(gpu)
+    free: SimpleQueue[Mapping[str, str]] = SimpleQueue()
+    for environment in environments:
+        free.put(environment)
 
     def work(trial: Trial) -> None:
         if progress.stopping or failed:
             return
-        gpu, began = free.get(), time.monotonic()
+        environment, began = free.get(), time.monotonic()
         try:
             _copy_journal(trial, done)
-            code, log = _in_a_process(folder, trial, gpu, progress)
+            code, log = _in_a_process(folder, trial, environment, progress)
         finally:
-            free.put(gpu)
+            free.put(environment)
         if code and not progress.stopping:
             failed.append(f"{trial.name} ended with exit code {code}; see {log}")
         elif not code:
             progress.say(f"{trial.name}: {time.monotonic() - began:.0f} s")
 
-    with ThreadPoolExecutor(jobs) as pool:
+    with ThreadPoolExecutor(len(environments)) as pool:
         list(pool.map(work, trials))
     if progress.stopping:
         raise Interrupted("stopped; the same command goes on with the trials that are left")
@@ -109,36 +117,22 @@ def _run_beside(
         raise BackendError("; ".join(failed))
 
 
-def _in_a_process(folder: Path, trial: Trial, gpu: int, progress: Progress) -> tuple[int, Path]:
+def _in_a_process(
+    folder: Path, trial: Trial, environment: Mapping[str, str], progress: Progress
+) -> tuple[int, Path]:
     """Run `prefine run` on a trial; return its exit code and the file of its output."""
     config, log = folder / f"{trial.name}.yaml", folder / f"{trial.name}.log"
     values: dict[str, Any] = {"run_dir": str(trial.config.run_dir), **trial.config.resolved()}
     write_text(config, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
     command = [sys.executable, "-m", "prefine", "run", str(config)]
     with log.open("ab") as output:
-        process = subprocess.Popen(
-            command, stdout=output, stderr=output, env=os.environ | _visible(gpu)
-        )
+        process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
         while process.poll() is None:
             if progress.stopping:
                 process.terminate()
                 process.wait()
             time.sleep(0.1)
     return process.returncode, log
-
-
-def _visible(gpu: int) -> dict[str, str]:
-    """The environment in which a process sees one of the GPUs; nothing where there are none."""
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = given.split(",") if given else [str(n) for n in range(gpus())]
-    return {"CUDA_VISIBLE_DEVICES": names[gpu % len(names)]} if names else {}
-
-
-def gpus() -> int:
-    """The number of GPUs that torch sees."""
-    import torch
-
-    return torch.cuda.device_count()
 
 
 def _copy_journal(trial: Trial, done: Sequence[Trial]) -> None:

@@ -1,1 +1,1 @@
-"""What several runs say together: differences over seeds, the best setting, the best of many."""
+"""Statistics of several runs: differences over seeds, the best setting, the best of many."""

@@ -80,6 +80,11 @@ _FINGERPRINTED = (
 )
 
 
+def visible_gpus() -> int:
+    """Return the number of GPUs that torch sees."""
+    return torch.cuda.device_count()
+
+
 def default_device() -> str:
     """Return the accelerator, or the CPU if there is none with float64, which sampling needs."""
     # Apple's mps has no float64.
