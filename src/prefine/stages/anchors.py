@@ -7,9 +7,6 @@ from prefine.config.sections import Component, RunConfig
 from prefine.data.sources import open_source
 from prefine.errors import ConfigError
 from prefine.models.protocol import HasWeights
-from prefine.pairing.protocol import scores_of
-from prefine.ranking.fitting.bradley_terry import fit_duels
-from prefine.ranking.protocol import Duel
 from prefine.records import Completion, Prompt, Ranking
 from prefine.run.rows import grouped_completions, ranking_of
 from prefine.run.tables import parts, read_part, table_hash
@@ -137,6 +134,11 @@ def upper_half(ranking: Ranking) -> frozenset[str]:
 
     Without an order or scores of all, the scores are those of a Bradley-Terry fit of the duels.
     """
+    # Here and not above: only the anchor "better" reads rankings.
+    from prefine.pairing.protocol import scores_of
+    from prefine.ranking.fitting.bradley_terry import fit_duels
+    from prefine.ranking.protocol import Duel
+
     order = ranking.order
     if order is None:
         scores = scores_of(ranking)
