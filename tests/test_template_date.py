@@ -106,3 +106,21 @@ def test_the_date_is_written_as_the_template_asks(dated: Any) -> None:
     other = HfModel(path="model", chat_template="own.jinja", date=date(2024, 3, 1))
     assert other.fingerprint != model.fingerprint
     assert model.at("model").fingerprint == model.fingerprint
+
+
+def test_the_trials_of_a_sweep_keep_the_day_on_which_they_began(dated: Any, place: Place) -> None:
+    place.change({"sweep": {"grid": {"train.loss.beta": [0.1, 0.4]}}})
+    first = dated(EAST)
+    begun = prefine("sweep", "run.yaml")
+    assert begun.code == OK, begun.err
+    trials = [str(path) for path in sorted(Path("run").glob("trial-*"))]
+    for trial in trials:
+        values = json.loads(Path(trial, "config.json").read_text())["config"]
+        assert values["policy"]["date"] == first
+    whole = [_kept(trial) for trial in trials]
+    shutil.rmtree(f"{trials[1]}/model")
+    shutil.rmtree(f"{trials[1]}/checkpoints/step-00002")
+    assert dated(WEST) != first
+    done = prefine("sweep", "run.yaml")
+    assert done.code == OK, done.err
+    assert [_kept(trial) for trial in trials] == whole

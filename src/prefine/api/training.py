@@ -15,9 +15,8 @@ from prefine.config.named import components
 from prefine.config.sections import Component, RunConfig, TrainConfig
 from prefine.errors import DataError
 from prefine.records import PreferencePair
-from prefine.run.config_changes import with_begun_defaults
 from prefine.run.folder import RunFolder
-from prefine.run.manifests import begun_config
+from prefine.run.manifests import with_defaults_of_its_folder
 from prefine.stages.inputs import readable_by_loss, with_loss_inputs
 from prefine.stages.pair import held_out as held_out_prompts
 from prefine.stages.pair import write_pairs
@@ -89,7 +88,7 @@ def train(
         pairs=Component(name="given"),
         train=validated(TrainConfig, settings or {}, where="settings"),
     )
-    config = with_first_day(with_begun_defaults(config, begun_config(config.run_dir)))
+    config = with_first_day(with_defaults_of_its_folder(config))
 
     for name in _given(config):
         warnings.warn(

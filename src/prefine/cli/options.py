@@ -34,8 +34,7 @@ def load_config(path: Path, overrides: list[str] | None, run_dir: str | None) ->
     """
     from prefine.config.yaml import load, with_overrides
     from prefine.errors import ConfigError
-    from prefine.run.config_changes import with_begun_defaults
-    from prefine.run.manifests import begun_config, read_config
+    from prefine.run.manifests import read_config, with_defaults_of_its_folder
 
     if path.is_dir():
         try:
@@ -48,7 +47,7 @@ def load_config(path: Path, overrides: list[str] | None, run_dir: str | None) ->
         config = with_overrides(values, overrides or (), run_dir, where=str(path / "config.json"))
     else:
         config = load(path, overrides=overrides or (), run_dir=run_dir)
-    return with_begun_defaults(config, begun_config(config.run_dir))
+    return with_defaults_of_its_folder(config)
 
 
 def without_flag_types(command: Any) -> Any:

@@ -180,7 +180,7 @@ def _run_all(
     from prefine.api.progress import ShownProgress
     from prefine.run.folder import RunFolder
     from prefine.stages.check import check
-    from prefine.stages.pipeline import is_needed, lines_of, result_of, run_stage, stages_of
+    from prefine.stages.pipeline import lines_of, result_of, run_all
     from prefine.stages.template_date import with_first_day
 
     refuse_several("prefine demo" if demo else "prefine run")
@@ -189,13 +189,8 @@ def _run_all(
     for note in check(config, strict=strict).notes:
         complain(note)
     with RunFolder(config.run_dir) as folder:
-        folder.adopt_config(config.resolved())
         with ShownProgress() as progress:
-            manifests = [
-                run_stage(stage, config, folder, progress)
-                for stage in stages_of(config)
-                if is_needed(stage, config, folder)
-            ]
+            manifests = run_all(config, folder, progress)
         seconds = max(time.monotonic() - began, sum(manifest.wall_time_s for manifest in manifests))
         result = result_of(config, folder, seconds)
     if as_json:

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from prefine.atomic import disk_errors
+from prefine.config.sections import RunConfig
 from prefine.errors import ConfigError, DataError
 from prefine.records import SCHEMA_VERSION, Manifest
+from prefine.run.config_changes import with_begun_defaults
 
 
 def read_manifests(folder: Path) -> dict[str, Manifest]:
@@ -63,6 +65,16 @@ def begun_config(folder: Path) -> dict[str, Any]:
     for manifest in read_manifests(folder).values():
         found |= manifest.config
     return found
+
+
+def with_defaults_of_its_folder(config: RunConfig) -> RunConfig:
+    """The configuration under the defaults that its run folder was begun with, if it was.
+
+    Raises:
+        ConfigError: `run_dir` is no run folder.
+        DataError: A file is damaged.
+    """
+    return with_begun_defaults(config, begun_config(config.run_dir))
 
 
 def _read_json(path: Path) -> dict[str, Any]:

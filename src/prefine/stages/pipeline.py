@@ -76,6 +76,21 @@ def run_stage(stage: str, config: RunConfig, folder: RunFolder, progress: Progre
     return manifest
 
 
+def run_all(config: RunConfig, folder: RunFolder, progress: Progress) -> list[Manifest]:
+    """Run every stage that a configuration needs, in order; return their manifests.
+
+    Raises:
+        ConfigError: The folder holds the run of another configuration.
+        PrefineError: As the stages say.
+    """
+    folder.adopt_config(config.resolved())
+    return [
+        run_stage(stage, config, folder, progress)
+        for stage in stages_of(config)
+        if is_needed(stage, config, folder)
+    ]
+
+
 class RunResult(Record):
     """A run in a few numbers.
 

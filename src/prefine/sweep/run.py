@@ -18,8 +18,9 @@ from prefine.errors import BackendError, ConfigError, Interrupted, PrefineError
 from prefine.run.config_changes import STAGE_SECTIONS, fingerprinted
 from prefine.run.folder import RunFolder
 from prefine.stages.check import check
-from prefine.stages.pipeline import is_needed, run_stage, stages_of
+from prefine.stages.pipeline import run_all
 from prefine.stages.stage_run import Progress
+from prefine.stages.template_date import with_first_day
 from prefine.sweep.trials import Sweep, Trial
 
 _JOURNAL = "journal"
@@ -68,18 +69,11 @@ def run_trials(
     for number, trial in enumerate(sweep.trials[:alone], start=1):
         progress.say(f"trial {number} of {len(sweep.trials)}: {trial.name}")
         _copy_journal(trial, done)
-        _run(trial.config, progress)
+        with RunFolder(trial.config.run_dir) as folder:
+            run_all(with_first_day(trial.config), folder, progress)
         done.append(trial)
     if rest := sweep.trials[alone:]:
         _run_beside(sweep.folder, rest, done, progress, environments)
-
-
-def _run(config: RunConfig, progress: Progress) -> None:
-    with RunFolder(config.run_dir) as folder:
-        folder.adopt_config(config.resolved())
-        for stage in stages_of(config):
-            if is_needed(stage, config, folder):
-                run_stage(stage, config, folder, progress)
 
 
 def _run_beside(

@@ -14,6 +14,7 @@ from prefine.config.sections import RunConfig
 from prefine.config.sweep import Setting, SweepConfig, read_sweep
 from prefine.config.yaml import read_values, with_overrides
 from prefine.errors import ConfigError
+from prefine.run.manifests import with_defaults_of_its_folder
 
 _LONGEST_NAME = 100
 
@@ -58,22 +59,13 @@ def read_trials(path: Path, overrides: Sequence[str], run_dir: str | None) -> Sw
             made: dict[str, JsonValue] = dict(setting)
             if seed is not None:
                 made |= dict.fromkeys(config.seed_paths, seed)
-            trials.append(
-                Trial(
-                    trial,
-                    index,
-                    seed,
-                    with_overrides(
-                        copy.deepcopy(values),
-                        [
-                            *overrides,
-                            *(f"{key}={json.dumps(value)}" for key, value in made.items()),
-                        ],
-                        base.run_dir / trial,
-                        where=f"{path}: {trial}",
-                    ),
-                )
+            run = with_overrides(
+                copy.deepcopy(values),
+                [*overrides, *(f"{key}={json.dumps(value)}" for key, value in made.items())],
+                base.run_dir / trial,
+                where=f"{path}: {trial}",
             )
+            trials.append(Trial(trial, index, seed, with_defaults_of_its_folder(run)))
     return Sweep(base.run_dir, config, names, tuple(trials))
 
 
