@@ -105,9 +105,10 @@ def test_prompts_and_a_reward_model(place: Path) -> None:
 
 
 def server_models(url: str) -> list[str]:
-    from prefine.models.openai.listing import served_models
+    from prefine.models.openai.backend import OpenAIModel
+    from prefine.stages.servers import models_beside
 
-    return served_models(url, None)
+    return models_beside(OpenAIModel(model="any", base_url=url))
 
 
 def test_a_server_that_runs_the_policy_samples(place: Path) -> None:

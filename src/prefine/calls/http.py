@@ -147,6 +147,13 @@ async def close_connections() -> None:
         await session.close()
 
 
+def url_below(base_url: str, path: str) -> str:
+    """The URL of a path below another one, whose query it keeps."""
+    url, _, query = base_url.partition("?")
+    mark = "&" if "?" in path else "?"
+    return url.rstrip("/") + path + (mark + query if query else "")
+
+
 def origin_of(url: str) -> str:
     """The scheme, host and port of a URL."""
     parts = urlsplit(url)

@@ -92,9 +92,12 @@ def _server(
     url: str, policy: str, judge_model: str | None, api_key_env: str | None
 ) -> "JudgeServer":
     from prefine.cli.draft import JudgeServer
-    from prefine.models.openai.listing import served_models
+    from prefine.models.openai.backend import OpenAIModel
+    from prefine.stages.servers import models_beside
 
-    served = served_models(url, api_key_env)
+    asked = OpenAIModel(model=judge_model or policy, base_url=url, api_key_env=api_key_env)
+    asked.check_model()
+    served = models_beside(asked)
     others = [name for name in served if name != policy] or served
     if judge_model is None and len(others) != 1:
         raise ConfigError(

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 
+from prefine.calls.http import url_below
 from prefine.errors import BackendError
 from prefine.models.protocol import ListsModels, ModelList
 
@@ -25,6 +26,22 @@ def ask_servers(models: Mapping[str, ListsModels]) -> tuple[str, ...]:
         raise BackendError(f"{error} (--offline asks no server)") from error
     notes = (_note(where, model, lists[model.server]) for where, model in models.items())
     return tuple(dict.fromkeys(note for note in notes if note))
+
+
+def models_beside(model: ListsModels) -> list[str]:
+    """Ask a model's server once; return the names of all its models, sorted.
+
+    Raises:
+        BackendError: It is not there, refuses the key, or has no such list; with its own words.
+    """
+    url = url_below(model.server[0], "/models")
+    try:
+        listed = asyncio.run(_lists({model.server: model}))[model.server]
+    except BackendError as error:
+        raise BackendError(f"{url}: no list of models: {error}") from error
+    if listed.names is None:
+        raise BackendError(f"{url}: no list of models: {listed.why}")
+    return sorted(listed.names)
 
 
 async def _lists(

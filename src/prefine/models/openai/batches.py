@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from aiohttp import FormData
 
 from prefine.calls.hosts import backoff_s
-from prefine.calls.http import HttpReply, NoReply, read_lines, send
+from prefine.calls.http import HttpReply, NoReply, read_lines, send, url_below
 from prefine.calls.protocol import Submission, SubmissionLog
 from prefine.calls.retry_after import wait_s
 from prefine.errors import BackendError
@@ -207,7 +207,7 @@ class BatchFiles:
                 self._tell(name, LineAnswer(reply, reason, token not in self._tokens))
 
         async def read(timeout_s: float) -> HttpReply:
-            url = self._url(f"/files/{file}/content")
+            url = url_below(self.base_url, f"/files/{file}/content")
             return await read_lines(url, self.headers(), take, timeout_s=timeout_s)
 
         await self._until_answered(read)
@@ -230,7 +230,7 @@ class BatchFiles:
 
         async def upload(timeout_s: float) -> HttpReply:
             longest = timeout_s + len(lines) / _SLOWEST_UPLOAD
-            url = self._url("/files")
+            url = url_below(self.base_url, "/files")
             return await send("POST", url, form(), self.headers(), timeout_s=longest)
 
         return self._supported(await self._until_answered(upload))
@@ -279,7 +279,8 @@ class BatchFiles:
         async def ask(timeout_s: float) -> HttpReply:
             data = None if body is None else json.dumps(body).encode()
             headers = {**({"Content-Type": "application/json"} if body else {}), **self.headers()}
-            return await send(method, self._url(path), data, headers, timeout_s=timeout_s)
+            url = url_below(self.base_url, path)
+            return await send(method, url, data, headers, timeout_s=timeout_s)
 
         return await self._until_answered(ask, already)
 
@@ -318,11 +319,6 @@ class BatchFiles:
             await asyncio.sleep(pause)
             if already is not None and (found := await already()) is not None:
                 return found
-
-    def _url(self, path: str) -> str:
-        url, _, query = self.base_url.partition("?")
-        mark = "&" if "?" in path else "?"
-        return f"{url.rstrip('/')}{path}{mark + query if query else ''}"
 
 
 def _files(bodies: Mapping[str, bytes]) -> Iterator[dict[str, bytes]]:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 
-from prefine.calls.http import HttpReply, NoReply, origin_of, send
+from prefine.calls.http import HttpReply, NoReply, origin_of, send, url_below
 from prefine.errors import BackendError
 from prefine.models.openai.refusals import server_error
 from prefine.models.protocol import ModelList
@@ -26,8 +26,7 @@ async def list_models(
     Raises:
         BackendError: It is not there or not well, or refuses the key; with its own words.
     """
-    url, _, query = base_url.partition("?")
-    url = f"{url.rstrip('/')}/models" + (f"?{query}" if query else "")
+    url = url_below(base_url, "/models")
     try:
         reply = await send("GET", url, None, headers, timeout_s=min(timeout_s, _LONGEST_WAIT_S))
     except NoReply as none:

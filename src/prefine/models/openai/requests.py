@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from prefine.calls.hosts import Host, backoff_s, host_at
-from prefine.calls.http import HttpReply, NoReply, origin_of, post_json
+from prefine.calls.http import HttpReply, NoReply, origin_of, post_json, url_below
 from prefine.calls.limits import Turn
 from prefine.calls.protocol import Failure
 from prefine.calls.retry_after import wait_s
@@ -115,8 +115,7 @@ class Requests:
     files: BatchFiles | None = None
 
     def __post_init__(self) -> None:
-        url, _, query = self.base_url.partition("?")
-        self._url = f"{url.rstrip('/')}/chat/completions" + (f"?{query}" if query else "")
+        self._url = url_below(self.base_url, "/chat/completions")
         self._unclaimed = Usage()  # of probes, until the next failure takes it
         self._answered = self._completion_tokens = 0
 
