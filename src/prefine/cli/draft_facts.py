@@ -169,18 +169,19 @@ def _are_graded(answered: Iterable[Answered]) -> bool:
 
 def _lengths(tokenizer: Any, sample: Iterable[Answered]) -> Iterator[tuple[int, int]]:
     """Yield the tokens of each prompt and of its longest answer."""
-    from prefine.chat import completion_ids, prompt_ids, stop_token_id, tokenizer_hash
+    from prefine.chat import prompt_ids, stop_token_id, tokenizer_hash
+    from prefine.turns import answer_ids
 
     hash_, stop = tokenizer_hash(tokenizer), stop_token_id(tokenizer)
     for prompt, completions in sample:
         try:
             answers = [
-                completion_ids(tokenizer, prompt, one, tokenizer_hash=hash_, stop_token_id=stop)
+                answer_ids(tokenizer, prompt, one, tokenizer_hash=hash_, stop_token_id=stop)
                 for one in completions
             ]
             yield (
                 len(prompt_ids(tokenizer, prompt)),
-                max((len(one or ()) for one in answers), default=0),
+                max((len(one.ids) for one in answers if one), default=0),
             )
         except PrefineError:
             # A prompt that the template refuses is set aside by the run, too.

@@ -253,11 +253,11 @@ def _indicators(tokens: ItemTokens, table: ItemTable) -> dict[str, float | None]
         "entropy": entropy,
     }
     wanted = table.relation.wanted(table)
-    of_items = table.prompts.repeat_interleave(table.counts.to(table.prompts.device))
+    prompts = table.prompts_of_completions
     found: dict[str, float | None] = {}
     for name, column in columns.items():
         sums, sizes = tokens.sums(column)[:, 0], table.tokens
-        found[name], found[f"{name}_se"] = _ratio(sums[wanted], sizes[wanted], of_items[wanted])
+        found[name], found[f"{name}_se"] = _ratio(sums[wanted], sizes[wanted], prompts[wanted])
     return found
 
 

@@ -1,7 +1,6 @@
 """The training loop: prepare the items, take step after step, save checkpoints, finish."""
 
 import copy
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -12,12 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from prefine.atomic import write_text
 from prefine.config.sections import TrainConfig
 from prefine.errors import DataError, Interrupted, NumericsError
 from prefine.losses.facts import bare, needs_of
 from prefine.losses.protocol import LossFunction, Need
-from prefine.records import SCHEMA_VERSION
 from prefine.schedules import learning_rate_factor
 from prefine.training import adapter, checkpoints
 from prefine.training.batches.packing import PackedBatch
@@ -413,6 +410,7 @@ class TrainingRun:
                 mismatched=cross_prompt,
                 control=self.controller.control,
                 pull=pull,
+                slopes=self.budget is not None and self.budget.slope == 0,
             )
             return terms, [*batches, *cross_prompt]
 
@@ -490,11 +488,5 @@ class TrainingRun:
             ),
         )
         if processes.is_main():
-            content = {
-                "schema_version": SCHEMA_VERSION,
-                **summary.model_dump(include={"steps", "stopped_by", "row_fill", "final"}),
-            }
-            write_text(
-                self.out_dir / FINAL_NAME, json.dumps(content, indent=2, allow_nan=False) + "\n"
-            )
+            summary.write(self.out_dir / FINAL_NAME)
         return summary

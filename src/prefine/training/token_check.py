@@ -3,6 +3,7 @@
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from prefine import chat
@@ -38,6 +39,9 @@ def check_tokens(
     """
     by_id = {example.id: example for example in examples}
     start = getattr(tokenizer, "bos_token_id", None)
+    sides_of = partial(
+        _sides, tokenizer, chat.tokenizer_hash(tokenizer), stop_token_id=stop_token_id
+    )
     checked = merged = 0
     template_note: str | None = None
     for record in records:
@@ -55,8 +59,7 @@ def check_tokens(
         merges = False
         answers = relation.answers(record, example)
         for answer, text in zip(answers, example.texts, strict=True):
-            sides = _sides(f"{where}, {answer.name}", answer, text, tokenizer, stop_token_id)
-            for side in sides:
+            for side in sides_of(f"{where}, {answer.name}", answer, text):
                 side.check_end()
                 message = side.completion.message
                 plain = not message.reasoning and not message.tool_calls
@@ -78,16 +81,21 @@ def check_tokens(
 
 
 def _sides(
-    where: str, answer: NamedAnswer, text: Text, tokenizer: chat.Tokenizer, stop: int
+    tokenizer: chat.Tokenizer,
+    tokenizer_hash: str,
+    where: str,
+    answer: NamedAnswer,
+    text: Text,
+    *,
+    stop_token_id: int,
 ) -> Iterator["_Side"]:
     """The assistant's turns of an answer that are read, each behind all that stands before it."""
-    tokenizer_hash = chat.tokenizer_hash(tokenizer)
     full = answer_ids(
         tokenizer,
         answer.prompt,
         answer.completion,
         tokenizer_hash=tokenizer_hash,
-        stop_token_id=stop,
+        stop_token_id=stop_token_id,
     )
     ends = (full.scored or ((0, len(full.ids)),)) if full else ()
     turns = assistant_turns(answer.prompt, answer.completion)
@@ -95,7 +103,7 @@ def _sides(
         yield _Side(
             where,
             tokenizer,
-            stop,
+            stop_token_id,
             turn.prompt,
             text.prompt + text.completion[:start],
             turn.completion,

@@ -115,6 +115,6 @@ class AnchorSets:
             order = StepSchedule(len(found), number, epochs=1, seed=self.seed)
             drawn = [found[index] for index in order.items_of(step)]
             for index in drawn:
-                size = len(self.items[index].texts[0].completion) if self.per_token else 1
+                size = len(self.items[index].texts[0].scored) if self.per_token else 1
                 coefficients[index] = weight * share / len(drawn) / size
         return AnchorPull(self.items, coefficients)

@@ -13,7 +13,7 @@ from prefine.errors import DataError
 from prefine.records import content_hash
 from prefine.training.budget.settings import AutomaticBudget
 from prefine.training.forward.passes import Forward
-from prefine.training.items import Ids, PlainItem, TokenizedItem
+from prefine.training.items import PlainItem, TokenizedItem
 from prefine.training.logging.figures import error_of
 from prefine.training.objective.item_table import INITIAL
 from prefine.training.reference.prepare import PreparedItems
@@ -84,14 +84,11 @@ class Probe:
         wanted = table.relation.wanted(table)
         texts = [(item.id, text) for item in prepared.examples for text in item.texts]
         items = [PlainItem(id_, (text,)) for id_, text in (texts[i] for i in wanted.tolist())]
-        numbers: dict[Ids, int] = {}
-        prompts = [numbers.setdefault(item.texts[0].prompt, len(numbers)) for item in items]
-        initial, tokens = table.references[INITIAL][wanted], table.tokens[wanted]
         return cls(
             items,
-            initial,
-            tokens,
-            torch.tensor(prompts, device=initial.device),
+            table.references[INITIAL][wanted],
+            table.tokens[wanted],
+            table.prompts_of_completions[wanted],
             prepared.forward,
         )
 

@@ -147,7 +147,7 @@ class BudgetSteering:
 
     def learn_slope(self, terms: "StepTerms") -> None:
         """Take the loss's slope from the first step that has one."""
-        if self.slope == 0:
+        if terms.slopes is not None:
             share = terms.table.weight / terms.table.weight.sum()
             unit = share
             if self.budget.per == "sequence":

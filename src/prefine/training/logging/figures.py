@@ -1,5 +1,6 @@
 """The rows that training logs, whatever its items are, and their file."""
 
+import json
 import math
 import os
 from collections.abc import Mapping
@@ -12,9 +13,10 @@ from jaxtyping import Float, Int
 from pydantic import Field, SerializeAsAny
 from torch import Tensor
 
+from prefine.atomic import write_text
 from prefine.errors import DataError
 from prefine.losses.protocol import LossFunction, LossInputs
-from prefine.records import Record
+from prefine.records import SCHEMA_VERSION, Record
 
 if TYPE_CHECKING:
     from prefine.training.objective.gradient import StepTerms
@@ -132,6 +134,14 @@ class TrainSummary(Record):
     row_fill: float | None = None
     notes: tuple[str, ...]
     final: SerializeAsAny[FinalRow]
+
+    def write(self, file: Path) -> None:
+        """Write what is the same however often training was interrupted, as JSON."""
+        content = {
+            "schema_version": SCHEMA_VERSION,
+            **self.model_dump(include={"steps", "stopped_by", "row_fill", "final"}),
+        }
+        write_text(file, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 class RowLog:

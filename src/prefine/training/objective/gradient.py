@@ -45,8 +45,9 @@ class StepTerms:
     """The values of a step before its update, detached; its items are in ascending order.
 
     `policy` has the log-probability of each completion; `objective` is the one that was minimised,
-    with the hyper-parameters of this step. `slopes` are the sizes of its derivatives in the
-    log-probabilities of tokens: their sum over a completion, in the mean of the item's completions.
+    with the hyper-parameters of this step. `slopes`, if they were asked for, are the sizes of its
+    derivatives in the log-probabilities of tokens: their sum over a completion, in the mean of the
+    item's completions.
     """
 
     items: Int[Tensor, " B"]
@@ -55,8 +56,8 @@ class StepTerms:
     logps: LossInputs
     loss: Float[Tensor, " B"]
     regularizer: Float[Tensor, " B"]
-    slopes: Float[Tensor, " B"]
     objective: Objective
+    slopes: Float[Tensor, " B"] | None = None
 
 
 def accumulate_gradients(
@@ -70,6 +71,7 @@ def accumulate_gradients(
     mismatched: Sequence[PackedBatch] = (),
     control: Control | None = None,
     pull: Pull | None = None,
+    slopes: bool = False,
 ) -> StepTerms:
     """Add the gradient of the step's objective to the parameters' `.grad`.
 
@@ -86,13 +88,14 @@ def accumulate_gradients(
         mismatched: The same items' prompts with other items' completions, if a loss reads them.
         control: Called once with the whole step's values if the objective is coupled.
         pull: Adds the gradient of answers outside the step's items.
+        slopes: The values returned have the derivatives' sizes, too.
 
     Raises:
         NumericsError: The loss or regularizer of an item is not finite.
         OutOfMemory: There is no room for a batch; `.grad` holds part of the gradient.
     """
     wanted = Wanted(sum_p2="vocabulary" in objective.needs)
-    run = _Step(forward, table, objective, examples, f"step {step}", wanted)
+    run = _Step(forward, table, objective, examples, f"step {step}", wanted, slopes=slopes)
     terms = (
         run.local(batches)
         if objective.kind == "local"
@@ -139,9 +142,8 @@ def evaluate(
     with torch.no_grad():
         logps = run.join(known, items, policy_tokens, known.totals(), cross_logps)
         loss, regularizer = run.terms(objective, logps, items)
-    none = torch.zeros_like(loss)
     policy = policy_tokens.logps()
-    return StepTerms(items, known, policy, logps, loss, regularizer, none, objective), policy_tokens
+    return StepTerms(items, known, policy, logps, loss, regularizer, objective), policy_tokens
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,7 @@ class _Step:
     when: str
     wanted: Wanted
     effect: str = "; no update was made"
+    slopes: bool = False
 
     def local(self, batches: Sequence[PackedBatch]) -> StepTerms:
         """One pass over the batches, for losses that depend on one item at a time.
@@ -171,7 +174,7 @@ class _Step:
         step_table = self.table.rows(items)
         step_totals, total_weight = step_table.totals(), step_table.weight.sum()
         policy = [step_table.weight.new_empty(0)]
-        terms = [step_table.weight.new_empty(0, 3)]
+        terms = [step_table.weight.new_empty(0, 3 if self.slopes else 2)]
 
         def coefficients(
             batch: PackedBatch, span: Span, values: TokenValues
@@ -186,19 +189,28 @@ class _Step:
                 share = self.objective.value(loss, regularizer) * known.weight / total_weight
                 (gradient,) = torch.autograd.grad(share.sum(), leaf)
             policy.append(policy_tokens.logps().detach())
-            slopes = ItemTokens.of(TokenValues(gradient.abs()), batch, span).mean_logps()
-            terms.append(torch.stack((loss, regularizer, slopes), dim=1).detach())
+            columns = [loss, regularizer]
+            if self.slopes:
+                columns.append(ItemTokens.of(TokenValues(gradient.abs()), batch, span).mean_logps())
+            terms.append(torch.stack(columns, dim=1).detach())
             return gradient
 
         self._push(batches, coefficients, self.wanted)
         # A process's values are in the order of its batches, as its items were.
-        losses, regularizers, slopes = gather(torch.cat(terms))[order].unbind(1)
+        losses, regularizers, *slopes = gather(torch.cat(terms))[order].unbind(1)
         counts = self.table.counts[all_items.cpu()]
         completions = completions_of(counts, order.cpu()).to(device)
         step_policy = gather(torch.cat(policy))[completions]
         logps = step_table.join(step_policy, step_totals)
         return StepTerms(
-            items, step_table, step_policy, logps, losses, regularizers, slopes, self.objective
+            items,
+            step_table,
+            step_policy,
+            logps,
+            losses,
+            regularizers,
+            self.objective,
+            slopes[0] if slopes else None,
         )
 
     def coupled(
@@ -239,6 +251,7 @@ class _Step:
             )
 
         self._push(batches, coefficients, LOGPS_ONLY)
+        sizes = gradient._replace(values=TokenValues(found.abs())) if self.slopes else None
         return StepTerms(
             items,
             step_table,
@@ -246,8 +259,8 @@ class _Step:
             logps,
             loss.detach(),
             regularizer.detach(),
-            gradient._replace(values=TokenValues(found.abs())).mean_logps(),
             objective,
+            None if sizes is None else sizes.mean_logps(),
         )
 
     def _push(

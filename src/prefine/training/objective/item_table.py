@@ -84,6 +84,11 @@ class ItemTable:
         """The completions' scored tokens."""
         return self.of_completions["tokens"]
 
+    @property
+    def prompts_of_completions(self) -> Int[Tensor, " C"]:
+        """The number of the prompt of each completion."""
+        return self.prompts.repeat_interleave(self.counts.to(self.prompts.device))
+
     def rows(self, items: Int[Tensor, " B"]) -> "ItemTable":
         """Return a table of some of the items."""
         on_cpu = items.cpu()
