@@ -2,7 +2,6 @@
 
 import json
 import os
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -64,7 +63,7 @@ def sweep(
         return
     for line in lines_of(result):
         typer.echo(visible(line))
-    typer.echo(f"\nreport: {Path(found.folder / PAGE).resolve()}")
+    typer.echo(f"\nreport: {(found.folder / PAGE).resolve()}")
 
 
 def _with_one_gpu(gpus: int, worker: int) -> dict[str, str]:

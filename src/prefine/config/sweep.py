@@ -40,7 +40,8 @@ class SweepConfig(Section):
             raise ValueError(f"the setting {repeated} is there twice; take one out")
         if self.seeds is not None and len(set(self.seeds)) < len(self.seeds):
             raise ValueError("a seed is there twice; take one out")
-        self.baseline_index  # noqa: B018 - raises ValueError
+        if not any(self._is_baseline(one) for one in self.settings):
+            raise ValueError(f"baseline: no setting has {json.dumps(self.baseline)}")
         return self
 
     @property
@@ -53,11 +54,10 @@ class SweepConfig(Section):
     @property
     def baseline_index(self) -> int:
         """The place of the baseline among the settings."""
-        wanted = self.baseline.items()
-        found = [i for i, one in enumerate(self.settings) if wanted <= one.items()]
-        if not found:
-            raise ValueError(f"baseline: no setting has {json.dumps(self.baseline)}")
-        return found[0]
+        return next(i for i, one in enumerate(self.settings) if self._is_baseline(one))
+
+    def _is_baseline(self, setting: Setting) -> bool:
+        return self.baseline.items() <= setting.items()
 
 
 def read_sweep(values: dict[str, Any], *, where: str) -> SweepConfig:

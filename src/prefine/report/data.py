@@ -146,6 +146,14 @@ class ConstraintScore(Record):
     change: MetricValue | None = None
 
 
+BudgetPer = Literal["sequence", "token"]
+
+
+def fall_unit(per: BudgetPer) -> str:
+    """Return the unit of a fall of log-probabilities, per answer or per token."""
+    return "nats per token" if per == "token" else "nats"
+
+
 class AnswerExample(Record):
     """One prompt with both answers.
 
@@ -194,7 +202,7 @@ class ReportData(Record):
     item_training: tuple[ItemPoint, ...] = ()
     item_evaluations: tuple[ItemPoint, ...] = ()
     delta: float | None = None
-    delta_per: Literal["sequence", "token"] = "sequence"
+    delta_per: BudgetPer = "sequence"
     delta_of: str = "mean"
     budget_points: tuple[BudgetPoint, ...] = ()
     loss_name: str = ""

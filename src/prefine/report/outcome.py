@@ -7,7 +7,7 @@ from typing import Literal
 
 from prefine.metrics.statistics.intervals import NORMAL_QUANTILE
 from prefine.records import MetricValue
-from prefine.report.data import ConstraintScore, HeadToHead, ReportData
+from prefine.report.data import ConstraintScore, HeadToHead, ReportData, fall_unit
 from prefine.report.text import (
     NBSP,
     interval_text,
@@ -75,7 +75,8 @@ class BudgetOutcome:
         held_out: The fall of the held-out pairs with its interval; `n` counts pairs.
         verdict: By the interval: kept below the budget, exceeded above it, else undecided.
         of: The figure of the falls that the budget is about.
-        items: What the items are; untouched ones have not been seen by a controller, either.
+        items: The kind of the items, as a plural.
+        untouched: A controller has not seen them, either.
     """
 
     delta: float
@@ -83,7 +84,14 @@ class BudgetOutcome:
     held_out: MetricValue
     verdict: BudgetVerdict
     of: str = "mean"
-    items: str = "held-out pair"
+    items: str = "pairs"
+    untouched: bool = False
+
+    @property
+    def item(self) -> str:
+        """Return the words for one of the items."""
+        kind = "untouched" if self.untouched else "held-out"
+        return f"{kind} {self.items.removesuffix('s')}"
 
 
 def budget_outcome(data: ReportData) -> BudgetOutcome | None:
@@ -91,24 +99,27 @@ def budget_outcome(data: ReportData) -> BudgetOutcome | None:
 
     Where a controller set the weight, it is about the pairs that this has not seen.
     """
-    if data.delta is not None and data.budget_points:
+    if data.delta is None:
+        return None
+    unit = fall_unit(data.delta_per)
+    if data.budget_points:
         end = data.budget_points[-1]
         if end.untouched_fall is None:
             return None
         return judge_budget(
             data.delta,
-            "nats per token" if data.delta_per == "token" else "nats",
+            unit,
             end.untouched_fall,
             end.untouched_fall_se,
-            pairs=end.untouched,
+            count=end.untouched,
             of=data.delta_of,
-            items=f"untouched {data.items.removesuffix('s')}",
+            items=data.items,
+            untouched=True,
         )
-    if data.delta is None or not data.evaluations or data.evaluations[-1].step == 0:
+    if not data.evaluations or data.evaluations[-1].step == 0:
         return None
     last = data.evaluations[-1]
-    unit = "nats per token" if data.delta_per == "token" else "nats"
-    return judge_budget(data.delta, unit, last.fall, last.fall_se, pairs=last.pairs)
+    return judge_budget(data.delta, unit, last.fall, last.fall_se, count=last.pairs)
 
 
 def judge_budget(
@@ -117,24 +128,25 @@ def judge_budget(
     held_out: float,
     standard_error: float | None,
     *,
-    pairs: int,
+    count: int,
     of: str = "mean",
-    items: str = "held-out pair",
+    items: str = "pairs",
+    untouched: bool = False,
 ) -> BudgetOutcome:
-    """Return the outcome of a budget from the mean fall of held-out pairs and its error."""
+    """Return the outcome of a budget from the fall of held-out items and its standard error."""
     verdict: BudgetVerdict = "undecided"
     interval = _normal_interval(held_out, standard_error)
     if interval is not None:
         verdict = "kept" if interval[1] <= delta else "exceeded" if interval[0] > delta else verdict
     fall = MetricValue(
-        name="untouched_fall" if items.startswith("untouched") else "held_out_fall",
+        name="untouched_fall" if untouched else "held_out_fall",
         value=held_out,
         standard_error=standard_error,
         interval=interval,
-        n=pairs,
+        n=count,
         unit=unit,
     )
-    return BudgetOutcome(delta, unit, fall, verdict, of, items)
+    return BudgetOutcome(delta, unit, fall, verdict, of, items, untouched)
 
 
 def _normal_interval(mean: float, standard_error: float | None) -> tuple[float, float] | None:
@@ -155,12 +167,11 @@ def interval_words(mean: float, standard_error: float | None) -> str:
 def budget_sentence(found: BudgetOutcome) -> str:
     """Return the verdict on a budget with its numbers."""
     interval = interval_text(found.held_out, 2)
-    untouched = found.items.startswith("untouched")
-    unseen = ", which neither training nor the controller has seen," if untouched else ""
+    unseen = ", which neither training nor the controller has seen," if found.untouched else ""
     of = "" if found.of == "mean" else f" in the {found.of}"
     return (
         f"The budget of {number(found.delta)} {found.unit} is {found.verdict}: on "
-        f"{plural(found.held_out.n, found.items)}{unseen} the chosen answers fell by "
+        f"{plural(found.held_out.n, found.item)}{unseen} the chosen answers fell by "
         f"{number(found.held_out.value, 2)} {found.unit}{of}"
         + (f" (95{NBSP}% interval {interval})." if interval else ".")
     )

@@ -30,7 +30,7 @@ def warnings_of(data: ReportData) -> list[str]:
             "train.regularizer_weight, or train for less long."
         )
         found.append(
-            f"The budget of {number(budget.delta)} {budget.unit} is exceeded on {budget.items}s: "
+            f"The budget of {number(budget.delta)} {budget.unit} is exceeded on {budget.item}s: "
             f"their chosen answers fell by {fell}. {remedy}"
         )
     found += _automatic(data.budget_points)

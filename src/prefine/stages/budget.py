@@ -3,25 +3,26 @@
 from typing import NamedTuple
 
 from prefine.config.sections import RunConfig
+from prefine.report.data import BudgetPer, fall_unit
 from prefine.schedules import last
 
 
 class Budget(NamedTuple):
-    """The fall that chosen answers may have at the end of training, per answer or per token."""
+    """The fall that chosen answers may have at the end of training."""
 
     delta: float
-    per_token: bool
+    per: BudgetPer
     of: str = "mean"
 
     @property
     def fall(self) -> str:
         """The column of the logs that it limits."""
-        return "token_fall" if self.per_token else "fall"
+        return "token_fall" if self.per == "token" else "fall"
 
     @property
     def unit(self) -> str:
         """The unit of delta and of the fall."""
-        return "nats per token" if self.per_token else "nats"
+        return fall_unit(self.per)
 
 
 def budget_of(config: RunConfig) -> Budget | None:
@@ -35,4 +36,4 @@ def budget_of(config: RunConfig) -> Budget | None:
     if delta is None:
         return None
     of = "mean" if options.get("of", "mean") == "mean" else f"{options['quantile']:g} quantile"
-    return Budget(delta, options.get("per") == "token", of)
+    return Budget(delta, "token" if options.get("per") == "token" else "sequence", of)

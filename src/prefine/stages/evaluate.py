@@ -13,6 +13,7 @@ from prefine.data.import_report import ImportReport
 from prefine.errors import ConfigError, DataError
 from prefine.judging.choose import make_judge
 from prefine.metrics.protocol import AnswerPair
+from prefine.metrics.win_rates.win_rates import win_of
 from prefine.models.capabilities import backend_of
 from prefine.models.protocol import At, Samples, decoding_settings
 from prefine.records import Judgment, Manifest, MetricValue, Prompt, content_hash
@@ -35,7 +36,6 @@ from prefine.stages.shards import SHARD
 from prefine.stages.stage_run import Progress, StageRun, chunks
 
 GoldParts: TypeAlias = dict[str, float]
-_TIE = 1e-9
 """Gold scores are means of a few fractions; closer than this they differ by rounding only."""
 
 
@@ -196,7 +196,7 @@ def _gold(answered: Sequence[AnswerPair], component: Component, config: RunConfi
             ) from error
         parts.append((before, after))
     gaps = [fmean(after.values()) - fmean(before.values()) for before, after in parts]
-    wins = [0.5 if abs(gap) < _TIE else float(gap > 0) for gap in gaps]
+    wins = [win_of(gap) for gap in gaps]
     constraints = []
     for name in sorted({name for before, _ in parts for name in before}):
         having = [(before[name], after[name]) for before, after in parts if name in before]

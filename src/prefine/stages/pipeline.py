@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from prefine.config.sections import RunConfig
 from prefine.errors import ConfigError, Interrupted
 from prefine.records import Manifest, MetricValue, Record
-from prefine.report.data import ConstraintScore, HeadToHead
+from prefine.report.data import BudgetPer, ConstraintScore, HeadToHead, fall_unit
 from prefine.report.outcome import (
     FIGURE_WORDS,
     SCORE_WORDS,
@@ -108,7 +108,7 @@ class RunResult(Record):
     held_out_fall: MetricValue | None = None
     budget: BudgetVerdict | None = None
     delta: float | None
-    delta_per: str
+    delta_per: BudgetPer
     seconds: float
     report: str
     contests: tuple[HeadToHead, ...] = ()
@@ -157,7 +157,7 @@ def lines_of(result: RunResult) -> list[str]:
     ]
     lines += [_line(_words(metric.name), metric) for metric in single_figures(result.metrics)]
     if result.chosen_fall is not None:
-        unit = "nats per token" if result.delta_per == "token" else "nats"
+        unit = fall_unit(result.delta_per)
         error = result.chosen_fall_standard_error
         spread = f" ± {error:.2f}" if error is not None else ""
         budget = f", may fall by {result.delta:g}" if result.delta is not None else ""

@@ -109,7 +109,7 @@ def report_data(config: RunConfig, run: RunView) -> ReportData:
         item_training=tuple(_item_point(row) for row in rows if not of_pairs),
         item_evaluations=tuple(_item_point(row) for row in evaluated if not of_pairs),
         delta=budget.delta if budget else None,
-        delta_per="token" if budget and budget.per_token else "sequence",
+        delta_per=budget.per if budget else "sequence",
         delta_of=budget.of if budget else "mean",
         budget_points=tuple(
             _record(BudgetPoint, row, moved, {}) for row in run.log(moved.name) if budget

@@ -212,9 +212,10 @@ def _verdict_on_budget(
             budget.unit,
             end["untouched_fall"],
             end["untouched_fall_se"],
-            pairs=end["untouched"],
+            count=end["untouched"],
             of=budget.of,
-            items=f"untouched {configured_relation(config).name.removesuffix('s')}",
+            items=configured_relation(config).name,
+            untouched=True,
         )
     elif evaluated is None or budget is None or "fall" not in evaluated:
         return ""
@@ -224,7 +225,7 @@ def _verdict_on_budget(
             budget.unit,
             evaluated[budget.fall],
             evaluated[f"{budget.fall}_se"],
-            pairs=evaluated["pairs"],
+            count=evaluated["pairs"],
         )
     return budget_sentence(found)
 

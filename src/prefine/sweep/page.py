@@ -1,6 +1,5 @@
 """The page of a sweep: its table, win rate against held-out fall, and the hills."""
 
-import math
 from collections.abc import Sequence
 
 from markupsafe import Markup
@@ -12,6 +11,9 @@ from prefine.sweep.results import (
     Hill,
     SettingResult,
     SweepResult,
+    hill_words,
+    number_at,
+    place_of,
     with_error,
     with_interval,
 )
@@ -29,6 +31,7 @@ def page(result: SweepResult, title: str) -> str:
         pictures=[*_frontier(result), *(_hill(result, hill) for hill in result.hills)],
         figure=with_interval,
         spread=with_error,
+        hill_words=hill_words,
     )
 
 
@@ -51,18 +54,12 @@ def _frontier(result: SweepResult) -> list[Markup]:
 def _hill(result: SweepResult, hill: Hill) -> Markup:
     """Win rate over one setting, with the parabola."""
     points = [
-        (_place(value, hill.log), one)
+        (place_of(value, log=hill.log), one)
         for one in result.settings
-        if one.win_rate is not None
-        and isinstance(value := one.values.get(hill.path), int | float)
-        and not isinstance(value, bool)
+        if one.win_rate is not None and (value := number_at(one.values, hill.path)) is not None
     ]
     name = f"log10 of {hill.path}" if hill.log else hill.path
     return _plot(result, points, name, f"Win rate over {hill.path}", curve=hill.coefficients)
-
-
-def _place(value: float, log: bool) -> float:
-    return math.log10(value) if log else float(value)
 
 
 def _plot(

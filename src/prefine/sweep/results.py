@@ -13,7 +13,8 @@ from prefine.config.sweep import Setting
 from prefine.errors import DataError
 from prefine.metrics.statistics.values import Array
 from prefine.metrics.sweeps.optimum import quadratic_optimum
-from prefine.metrics.sweeps.seeds import best_of_many, mean_over_seeds
+from prefine.metrics.sweeps.seeds import BestOfMany, best_of_many, mean_over_seeds
+from prefine.metrics.win_rates.win_rates import win_of
 from prefine.records import MetricValue, Record
 from prefine.run.view import RunView
 from prefine.sweep.trials import Sweep, Trial
@@ -120,24 +121,21 @@ def results(sweep: Sweep) -> SweepResult:
                 held_out_fall=_over_seeds("held_out_fall", [one.held_out_fall for one in mine]),
             )
         )
-    scored_by = next(iter(kinds))
-    result = SweepResult(
-        scored_by=scored_by,
+    best: BestOfMany | None = None
+    hills: tuple[Hill, ...] = ()
+    if len(prompts) >= 4 and len(sweep.names) >= 2:
+        best = best_of_many("win_rate", table, scale=100, unit="%")
+        hills = tuple(_hills(sweep.config.settings, table.mean(2)))
+    return SweepResult(
+        scored_by=next(iter(kinds)),
         prompts=len(prompts),
         baseline=sweep.names[base],
         settings=tuple(found),
+        best=best and sweep.names[best.best],
+        best_on_half=best and sweep.names[best.chosen],
+        best_score=best and best.honest,
+        hills=hills,
         notes=tuple(notes),
-    )
-    if len(prompts) < 4 or len(sweep.names) < 2:
-        return result
-    best = best_of_many("win_rate", table, scale=100, unit="%")
-    return result.model_copy(
-        update={
-            "best": sweep.names[best.best],
-            "best_on_half": sweep.names[best.chosen],
-            "best_score": best.honest,
-            "hills": tuple(_hills(sweep.config.settings, table.mean(2))),
-        }
     )
 
 
@@ -166,8 +164,7 @@ def _read(trial: Trial) -> _Read:
 
 def _gold_score(outcome: Mapping[str, Any]) -> float:
     """1 if the trained model's answer has the higher gold score, .5 if both have the same."""
-    gap = fmean(outcome["gold_after"].values()) - fmean(outcome["gold_before"].values())
-    return 0.5 if abs(gap) < 1e-9 else float(gap > 0)
+    return win_of(fmean(outcome["gold_after"].values()) - fmean(outcome["gold_before"].values()))
 
 
 def _win_rate(name: str, table: Array) -> MetricValue:
@@ -190,22 +187,22 @@ def _hills(settings: Sequence[Setting], means: Array) -> Iterator[Hill]:
         means: Mean score of each trial [K, S], in [0, 1].
     """
     for path in dict.fromkeys(path for setting in settings for path in setting):
-        having = [i for i, setting in enumerate(settings) if _is_number(setting.get(path))]
-        values = {float(settings[i][path]) for i in having}  # type: ignore[arg-type]
-        if len(values) < 3 or len(having) * means.shape[1] < 4:
+        numbers = [number_at(setting, path) for setting in settings]
+        values = {i: value for i, value in enumerate(numbers) if value is not None}
+        different = sorted(set(values.values()))
+        if len(different) < 3 or len(values) * means.shape[1] < 4:
             continue
-        log = min(values) > 0 and max(values) / min(values) >= _DECADE
+        log = different[0] > 0 and different[-1] / different[0] >= _DECADE
         x, y = [], []
         groups: dict[str, list[int]] = {}
-        for i in having:
+        for i in values:
             others = {key: value for key, value in settings[i].items() if key != path}
             groups.setdefault(json.dumps(others, sort_keys=True), []).append(i)
-        middle = float(means[having].mean())
+        middle = float(means[list(values)].mean())
         for members in groups.values():
             shift = middle - float(means[members].mean())
             for i in members:
-                value = float(settings[i][path])  # type: ignore[arg-type]
-                x += [math.log10(value) if log else value] * means.shape[1]
+                x += [place_of(values[i], log=log)] * means.shape[1]
                 y += (100 * (means[i] + shift)).tolist()
         found = quadratic_optimum(x, y)
         if found is None:
@@ -231,8 +228,17 @@ def _unlogged(value: float, log: bool) -> float | None:
     return found if math.isfinite(found) else None
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def number_at(values: Setting, path: str) -> float | None:
+    """The number that a setting has at a path; None where it has none."""
+    value = values.get(path)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value)
+
+
+def place_of(value: float, *, log: bool) -> float:
+    """Where a value lies on the axis of a hill."""
+    return math.log10(value) if log else value
 
 
 def lines_of(result: SweepResult) -> list[str]:
@@ -259,11 +265,12 @@ def lines_of(result: SweepResult) -> list[str]:
             f"{result.best_on_half}, {with_interval(result.best_score)} %"
         )
     for hill in result.hills:
-        lines.append(f"{hill.path}: {_hill_words(hill)}")
+        lines.append(f"{hill.path}: {hill_words(hill)}")
     return [*(line.rstrip() for line in lines), *(f"note: {note}" for note in result.notes)]
 
 
-def _hill_words(hill: Hill) -> str:
+def hill_words(hill: Hill) -> str:
+    """Return the top of a hill in words, with its interval."""
     if hill.top is None:
         return "the win rates show no top: a parabola through them opens upwards"
     words = f"the top of a parabola through the win rates is at {hill.top:.3g}"

@@ -9,6 +9,7 @@ from prefine.metrics.judges import calibration, verdicts
 from prefine.metrics.judges.agreement import rater_agreement
 from prefine.metrics.protocol import Evidence, metric
 from prefine.metrics.statistics.values import Array
+from prefine.metrics.win_rates.win_rates import win_of
 from prefine.records import Judgment, MetricValue
 
 
@@ -113,7 +114,6 @@ def _against_gold(evidence: Evidence) -> tuple[Array, Array, list[str]]:
         forward, backward = said.get((after.id, before.id)), said.get((before.id, after.id))
         both = forward is not None and backward is not None
         p_after.append((forward + 1 - backward) / 2 if both else np.nan)  # type: ignore[operator]
-        gap = evidence.gold[prompt.id]
-        truth.append(0.5 if abs(gap) < 1e-9 else float(gap > 0))
+        truth.append(win_of(evidence.gold[prompt.id]))
         ids.append(prompt.id)
     return np.array(p_after, dtype=np.float64), np.array(truth), ids

@@ -39,13 +39,11 @@ def mean_over_seeds(
     seeds, prompts = table.shape
     mean = float(table.mean())
     by_seed, by_prompt = table.mean(1), table.mean(0)
-    parts: list[tuple[float, int]] = []
-    if prompts > 1:
-        parts.append((float(by_prompt.var(ddof=1)) / prompts, prompts - 1))
+    if prompts == 1:
+        return MetricValue(name=name, value=mean, n=prompts, unit=unit)
+    parts = [(float(by_prompt.var(ddof=1)) / prompts, prompts - 1)]
     if seeds > 1:
         parts.append((float(by_seed.var(ddof=1)) / seeds, seeds - 1))
-    if not parts or prompts == 1:
-        return MetricValue(name=name, value=mean, n=prompts, unit=unit)
     variance = sum(part for part, _ in parts)
     freedom = [part**2 / degrees for part, degrees in parts]
     if seeds > 1:

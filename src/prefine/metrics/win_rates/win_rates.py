@@ -12,6 +12,9 @@ from prefine.records import MetricValue
 DRAW = 0.5
 
 
+_ROUNDING = 1e-9
+
+
 class PreferenceRates(NamedTuple):
     """Win rates of n annotated preferences, each in %.
 
@@ -49,6 +52,11 @@ class BothOrderWins(NamedTuple):
     wins: Array
     answered: Bools
     missing: int
+
+
+def win_of(gap: float) -> float:
+    """Return 1 if a difference of scores is above 0, 0 below, and 1/2 if it is only rounding."""
+    return 0.5 if abs(gap) < _ROUNDING else float(gap > 0)
 
 
 def win_rate(
