@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn
@@ -75,12 +75,13 @@ class ShownProgress:
         self._stage = self._unit = ""
         self._pace = Pace(0)
         self._last_line, self._last_share = 0.0, 0.0
-        self._before: dict[int, object] = {}
+        self._before: dict[int, Any] = {}
         self.stopping = False
         self._asked = 0.0
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
+            # Of `nohup`, a SIGHUP that is ignored stays ignored.
             self._before = {
                 number: signal.signal(number, self._stop)
                 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -99,7 +100,7 @@ class ShownProgress:
         if self._bars is not None:
             self._bars.stop()
         for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+            signal.signal(number, handler)
 
     def start(self, stage: str, total: int, unit: str) -> None:
         """Begin a stage."""

@@ -20,7 +20,6 @@ from prefine.run.manifests import with_defaults_of_its_folder
 from prefine.stages.inputs import readable_by_loss, with_loss_inputs
 from prefine.stages.pair import held_out as held_out_prompts
 from prefine.stages.pair import write_pairs
-from prefine.stages.pair_options import holds_out_for_budget
 from prefine.stages.pipeline import run_stage
 from prefine.stages.stage_run import Progress
 from prefine.stages.template_date import with_first_day
@@ -38,7 +37,7 @@ class Trained(NamedTuple):
     path: Path
     steps: "Records[StepRow]"
     final: "FinalFigures"
-    evaluations: "Records[EvaluationRow]" = Records()
+    evaluations: "Records[EvaluationRow]"
 
     def __repr__(self) -> str:
         return (
@@ -106,11 +105,7 @@ def train(
             found = list(read(pairs))
             if not found:
                 raise DataError("pairs: there are none to train on")
-            apart = held_out_prompts(
-                (pair.prompt.id for pair in found),
-                config.pair,
-                for_budget=holds_out_for_budget(config),
-            )
+            apart = held_out_prompts((pair.prompt.id for pair in found), config)
             write_pairs(
                 folder,
                 (pair for pair in found if pair.prompt.id not in apart),

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from prefine.cli.draft_facts import DataFacts, ModelFacts
+from prefine.config.components import is_module_attribute
+from prefine.stages.pair_options import FEWEST_TO_HOLD_OUT
 
 _PLAIN = re.compile(r"[A-Za-z0-9_./][\w./-]*")
 _FEWEST_STEPS, _MOST_NEW = 25, 512
-_FEW, _AUTO_HELD_OUT = 16, 320
+_FEW = 16
 
 
 class JudgeServer(NamedTuple):
@@ -99,7 +101,7 @@ def _rank(draft: FirstConfig) -> Iterator[str]:
     yield "  strategy: round_robin  # grades cost nothing to compare, so all pairs are compared"
     if reward is None:
         yield "  judge: recorded  # the grades that the completions came with"
-    elif _is_function(reward):
+    elif is_module_attribute(reward):
         yield f"  judge: {_word(reward)}  # your function (prompt, completion) -> float"
     else:
         yield f"  judge: {{name: reward, path: {_word(reward)}}}  # a classifier with one label"
@@ -149,7 +151,7 @@ def _train(draft: FirstConfig) -> Iterator[str]:
 def _held_out(data: DataFacts) -> int | str | None:
     """Return how many prompts to hold out; None if there are too few to spare any."""
     prompts = len({prompt.id for prompt, _ in data.sample})
-    if prompts >= _AUTO_HELD_OUT or not data.whole:
+    if prompts >= FEWEST_TO_HOLD_OUT or not data.whole:
         return "auto"
     return max(4, prompts // 10) if prompts >= _FEW else None
 
@@ -170,10 +172,6 @@ def _openai(server: JudgeServer, model: str) -> str:
 
 def _layout(data: DataFacts) -> str:
     return "our own columns" if data.layout == "prefine" else f"layout {data.layout}"
-
-
-def _is_function(reward: str) -> bool:
-    return re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", reward) is not None
 
 
 def _rounded(tokens: int) -> int:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import Any, Literal, NamedTuple
 
-from prefine.config.components import in_full
+from prefine.config.components import in_full, is_module_attribute
 from prefine.config.sections import Component
 from prefine.data import entries
 from prefine.data.import_report import ImportReport
@@ -123,7 +123,7 @@ def reward_positions(reward: str) -> int | None:
     """
     from prefine.models.hf.architecture import load_config
 
-    if in_full("judge", reward)["name"] == reward and ":" in reward:
+    if is_module_attribute(reward):
         return None
     config = load_config(reward).get_text_config()
     found: int | None = getattr(config, "max_position_embeddings", None)

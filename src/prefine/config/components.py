@@ -219,16 +219,21 @@ def name_of(kind: Kind, function: Callable[..., Any]) -> str:
     """
     target = f"{getattr(function, '__module__', '')}:{getattr(function, '__qualname__', '')}"
     ours = next((name for name, known in TABLES[kind].items() if known == target), None)
-    if ours is not None or (_IMPORTABLE.fullmatch(target) and is_importable(function)):
+    if ours is not None or (is_module_attribute(target) and is_importable(function)):
         return ours or target
     return given_name(function)
+
+
+def is_module_attribute(text: str) -> bool:
+    """Return True if a text names a component of the user's, `module:attribute`."""
+    return _IMPORTABLE.fullmatch(text) is not None
 
 
 def _from_bare(kind: Kind, text: str) -> dict[str, Any]:
     hub = text.removeprefix("hub:")
     if kind == "source" and hub != text:
         return {"name": "hub", "path": hub}
-    if text in TABLES[kind] or _IMPORTABLE.fullmatch(text) or not text.strip():
+    if text in TABLES[kind] or is_module_attribute(text) or not text.strip():
         return {"name": text}
     if kind == "source":
         return {"name": "file", "path": text}

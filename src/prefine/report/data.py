@@ -50,7 +50,7 @@ class TrainPoint(Record):
 
 
 class TrainEnd(Record):
-    """All training pairs after the last update; units as in `TrainPoint`, errors over pairs.
+    """All training pairs after the last update; units as in `TrainPoint`, errors over prompts.
 
     `stopped_by` is the alarm that ended training early.
     """

@@ -23,7 +23,7 @@ from prefine.stages.inputs import (
     unseen,
     with_loss_inputs,
 )
-from prefine.stages.pair_options import check_imported, holds_out_for_budget, number_held_out
+from prefine.stages.pair_options import check_imported, held_out_of_run
 from prefine.stages.pipeline import STAGES
 from prefine.stages.stage_run import check_judge
 
@@ -103,7 +103,7 @@ def check(config: RunConfig, *, strict: bool = False, through: str = STAGES[-1])
         for name in ("prompts", "completions", *(f"prompts of {kind}" for kind in ITEM_ENTRIES))
         if name in counts
     )
-    held_out = number_held_out(prompts, config.pair, for_budget=holds_out_for_budget(config))
+    held_out = held_out_of_run(prompts, config)
     if trains:
         check_evaluation(config, held_out)
         check_automatic_budget(config, held_out, pairs_per_prompt)
@@ -237,7 +237,7 @@ def _inputs(
         where = "evaluate.decoding"
         # Which prompts will be held out is not known yet; without any, an evaluation prompt among
         # them is a leak.
-        held_out = number_held_out(len(ids), config.pair, for_budget=holds_out_for_budget(config))
+        held_out = held_out_of_run(len(ids), config)
         trained_on = ids if strict or not held_out else set()
         prompts = read_prompts(config.evaluate.prompts, where="evaluate.prompts", report=report)
         component = config.evaluate.judge or (config.rank.judge if config.rank else None)

@@ -49,8 +49,7 @@ from prefine.stages.pair_options import (
     allowed,
     check_imported,
     held_out_inputs,
-    holds_out_for_budget,
-    number_held_out,
+    held_out_of_run,
 )
 from prefine.stages.stage_run import Progress, StageRun, chunks
 
@@ -76,16 +75,15 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     return _import_judged(kind, source, config, folder, progress)
 
 
-def held_out(
-    prompt_ids: Iterable[str], settings: PairConfig, *, for_budget: bool = False
-) -> frozenset[str]:
+def held_out(prompt_ids: Iterable[str], config: RunConfig) -> frozenset[str]:
     """The held-out prompts: those with the smallest hash, so that adding prompts moves few.
 
     Raises:
         ConfigError: Not one prompt would be left to train on.
     """
-    ids = sorted(set(prompt_ids), key=lambda id_: content_hash("held out", settings.seed, id_))
-    return frozenset(ids[: number_held_out(len(ids), settings, for_budget=for_budget)])
+    seed = config.pair.seed
+    ids = sorted(set(prompt_ids), key=lambda id_: content_hash("held out", seed, id_))
+    return frozenset(ids[: held_out_of_run(len(ids), config)])
 
 
 def relabelled(pair: PreferencePair, settings: PairConfig) -> PreferencePair:
@@ -146,7 +144,7 @@ def _select(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
         # A prompt without a pair could be held out, but nothing measured on it; so this is known
         # before any is written.
         productive = (id_ for path in sources for id_ in selector.productive(ranked(path.name)))
-        held_out_ids = held_out(productive, settings, for_budget=holds_out_for_budget(config))
+        held_out_ids = held_out(productive, config)
     _note_none_held_out(stage, held_out_ids, settings)
     kind = "lists" if selector.facts.makes == "lists" else "pairs"
     produced = _write_tables(folder, kind, shards(), held_out_ids, stage.dropped)
@@ -187,7 +185,7 @@ def _import(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
             yield [relabelled(pair, settings) for pair in shard]
             progress.advance(len(shard))
 
-    held_out_ids = held_out(prompt_ids, settings, for_budget=holds_out_for_budget(config))
+    held_out_ids = held_out(prompt_ids, config)
     _note_none_held_out(stage, held_out_ids, settings)
     produced = _write_tables(folder, "pairs", shards(), held_out_ids, stage.dropped)
     stage.set_aside(report)
@@ -227,7 +225,7 @@ def _import_judged(
             yield shard
             progress.advance(len(shard))
 
-    held_out_ids = held_out(prompt_ids, settings, for_budget=holds_out_for_budget(config))
+    held_out_ids = held_out(prompt_ids, config)
     produced = _write_tables(folder, kind, shards(), held_out_ids, stage.dropped)
     stage.set_aside(report)
     stage.notes += notes

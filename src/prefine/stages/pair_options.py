@@ -84,6 +84,15 @@ def number_held_out(prompts: int, settings: PairConfig, *, for_budget: bool = Fa
     return wanted
 
 
+def held_out_of_run(prompts: int, config: RunConfig) -> int:
+    """The number of prompts that a run holds out, of those that have pairs.
+
+    Raises:
+        ConfigError: Not one prompt would be left to train on.
+    """
+    return number_held_out(prompts, config.pair, for_budget=holds_out_for_budget(config))
+
+
 def holds_out_for_budget(config: RunConfig) -> bool:
     """Return True if the number of held-out prompts is ours to choose, for an automatic budget."""
     return config.pair.held_out_prompts == "auto" and config.train.regularizer_weight == "auto"

@@ -10,7 +10,7 @@ from prefine.models.openai.usage import TokenPrices
 from prefine.records import Completion, Prompt
 from prefine.stages.check import check
 from prefine.stages.inputs import read_completions, read_prompts
-from prefine.stages.pair_options import holds_out_for_budget, number_held_out
+from prefine.stages.pair_options import held_out_of_run
 from prefine.stages.pipeline import stages_of
 from prefine.stages.rank import Asks, most_asks, strategy_facts
 from prefine.stages.selection import BoundSelector
@@ -77,7 +77,7 @@ def plan(config: RunConfig, *, strict: bool = False, offline: bool = False) -> D
         lines.append(("evaluation judge calls", f"{answers:,}"))
     limit = BoundSelector(config.pair, None).limit
     prompts = next((counts[f"prompts of {name}"] for name in ITEM_ENTRIES if name in counts), rows)
-    held_out = number_held_out(prompts, config.pair, for_budget=holds_out_for_budget(config))
+    held_out = held_out_of_run(prompts, config)
     pairs = None if limit is None else limit * (rows - held_out)
     pairs = next((counts[name] for name in ITEM_ENTRIES if name in counts), pairs)
     if pairs is not None:

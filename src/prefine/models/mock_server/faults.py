@@ -66,10 +66,11 @@ def _partly(*, share: float, then: str) -> Respond:
     return respond
 
 
-def _body(body: bytes | str, **headers: str) -> Respond:
+def _body(body: bytes | str, *, status: int = 200, **headers: str) -> Respond:
     async def respond(request: web.Request, answer: dict[str, Any]) -> web.StreamResponse:
         found = body.encode() if isinstance(body, str) else body
-        return web.Response(body=found, headers={"Content-Type": "application/json", **headers})
+        typed = {"Content-Type": "application/json", **headers}
+        return web.Response(status=status, body=found, headers=typed)
 
     return respond
 
@@ -206,7 +207,9 @@ FAULTS: Mapping[str, Respond] = {
     "bad_gzip": _body(b"no gzip", **{"Content-Encoding": "gzip"}),
     "gzip_bomb": _compressed_huge,
     "huge": _huge,
-    "html_502": _says(502, "<html>Bad gateway</html>", "bad_gateway"),
+    "html_502": _body(
+        "<html><h1>502 Bad Gateway</h1></html>", status=502, **{"Content-Type": "text/html"}
+    ),
     "plain_type": _typed("text/plain"),
     "octet_type": _typed("application/octet-stream"),
     "no_choices": _listed(lambda choices: []),
