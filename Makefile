@@ -29,7 +29,7 @@ check: setup  ## Lint, types, and every link of the docs
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy
-	@$(BIN)/mkdocs build --strict --quiet
+	@$(BIN)/mkdocs build --strict
 
 torture: setup  ## Long runs by hand: kills at random moments and steps
 	@$(BIN)/python -m pytest -s -m torture $(ARGS)
@@ -43,7 +43,7 @@ docs: setup  ## Write the generated pages anew from the code, and build the site
 	@$(BIN)/python docs/make_metrics.py
 	@$(BIN)/python docs/make_settings.py
 	@$(BIN)/python docs/make_commands.py
-	@$(BIN)/mkdocs build --strict --quiet
+	@$(BIN)/mkdocs build --strict
 	@echo "build/site/index.html"
 
 setup: $(STAMP)  ## Prepare .venv
