@@ -7,6 +7,7 @@ import socket
 import struct
 from collections.abc import Awaitable, Callable, Mapping
 from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 from aiohttp import web
@@ -66,7 +67,9 @@ def _partly(*, share: float, then: str) -> Respond:
     return respond
 
 
-def _body(body: bytes | str, *, status: int = 200, **headers: str) -> Respond:
+def _body(
+    body: bytes | str, *, status: int = 200, headers: Mapping[str, str] = MappingProxyType({})
+) -> Respond:
     async def respond(request: web.Request, answer: dict[str, Any]) -> web.StreamResponse:
         found = body.encode() if isinstance(body, str) else body
         typed = {"Content-Type": "application/json", **headers}
@@ -204,11 +207,11 @@ FAULTS: Mapping[str, Respond] = {
     "html": _body("<html><body>Welcome</body></html>"),
     "bad_json": _body('{"choices'),
     "bad_utf8": _bad_utf8,
-    "bad_gzip": _body(b"no gzip", **{"Content-Encoding": "gzip"}),
+    "bad_gzip": _body(b"no gzip", headers={"Content-Encoding": "gzip"}),
     "gzip_bomb": _compressed_huge,
     "huge": _huge,
     "html_502": _body(
-        "<html><h1>502 Bad Gateway</h1></html>", status=502, **{"Content-Type": "text/html"}
+        "<html><h1>502 Bad Gateway</h1></html>", status=502, headers={"Content-Type": "text/html"}
     ),
     "plain_type": _typed("text/plain"),
     "octet_type": _typed("application/octet-stream"),
