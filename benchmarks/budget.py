@@ -43,6 +43,8 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "budget.jsonl"
 DEMO = HERE.parent / "src" / "prefine" / "playground" / "demo.yaml"
 HELD_OUT, THIRD, TEST = 128, 1150, 400
+TUNED = TEST + 1500
+"""Test prompts where a weight is tuned by hand: the first `TEST` choose it, the others compare."""
 ON_THE_WAY = 256
 """Pairs of the third set that are measured ten times during a training, for its peak."""
 SEEDED = ("prompts", "sample", "rank", "rank.judge", "pair", "train")
@@ -60,6 +62,7 @@ class Trial:
     loss: str = "dpo"
     options: str = '{"beta": 0.1}'
     schedule: str = "linear"
+    test: int = TEST
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -112,10 +115,11 @@ def plan(names: Sequence[str], seeds: Sequence[int]) -> Iterator[Trial]:
             for lever, delta in (("none", None), ("chosen", 3.0), ("unused", 3.0)):
                 yield Trial(lever, delta, epochs=10, seed=seed, schedule="constant")
         if "tuned" in names:
+            yield Trial("chosen", 3.0, seed=seed, test=TUNED)
             for weight in (0.01, 0.03, 0.1, 0.3):
-                yield Trial("hinge", 3.0, weight, seed=seed)
+                yield Trial("hinge", 3.0, weight, seed=seed, test=TUNED)
             for weight in (0.003, 0.01, 0.03, 0.1):
-                yield Trial("nll", None, weight, seed=seed)
+                yield Trial("nll", None, weight, seed=seed, test=TUNED)
 
 
 def prepared(folder: Path, *, held_out: int, seed: int, **prompts: Any) -> Path:
@@ -154,9 +158,9 @@ class ThirdSet:
         }
 
 
-def answers(model: Any) -> dict[str, float]:
-    """Gold of one answer to each test prompt, by prompt."""
-    prompts = draw_prompts(TEST, split="test", seed=0)
+def answers(model: Any, count: int) -> dict[str, float]:
+    """Gold of one answer to each of the first test prompts, by prompt."""
+    prompts = draw_prompts(count, split="test", seed=0)
     drawn = sample(model, prompts, completions_per_prompt=1, temperature=1.0, max_new_tokens=80)
     by_id = {one.prompt_id: one for one in drawn}
     found = {}
@@ -224,8 +228,9 @@ def run(
     figures["seconds"] = round(time.monotonic() - began, 1)
     model.save_pretrained(folder / "model")
     policy.tokenizer.save_pretrained(folder / "model")
-    after = answers({"name": "hf", "path": str(folder / "model"), "dtype": "float32"})
-    wins = [(after[text] > value) + (after[text] == value) / 2 for text, value in baseline.items()]
+    trained = {"name": "hf", "path": str(folder / "model"), "dtype": "float32"}
+    after = answers(trained, trial.test)
+    wins = [(after[text] > baseline[text]) + (after[text] == baseline[text]) / 2 for text in after]
     mean = sum(wins) / len(wins)
     figures["gold"] = 100 * mean
     figures["gold_se"] = 100 * math.sqrt(
@@ -254,11 +259,11 @@ def main() -> None:
     third_folder = prepared(options.out / "third", held_out=0, seed=9, count=THIRD, split="test")
     third = ThirdSet(third_folder, load(DEMO))
     some = ThirdSet(third_folder, load(DEMO), most=ON_THE_WAY)
-    baseline = answers("playground")
+    baseline = answers("playground", TUNED)
     lines = RESULTS.read_text().splitlines() if RESULTS.is_file() else []
-    done = {json.dumps(json.loads(line)["trial"], sort_keys=True) for line in lines}
+    done = {Trial(**json.loads(line)["trial"]) for line in lines}
     for trial in plan(options.plan.split(","), range(options.seeds)):
-        if json.dumps(asdict(trial), sort_keys=True) in done:
+        if trial in done:
             continue
         if time.monotonic() - began > 60 * options.minutes:
             break

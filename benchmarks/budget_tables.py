@@ -8,17 +8,25 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from scipy.stats import t as student
+
 from line import Line
 
 Rows = Sequence[Mapping[str, Any]]
+CHOOSING = 400
+"""Test prompts that choose the weight which is best by hand; those behind them compare it."""
 
 
 def show(path: Path) -> None:
     """Print how far unseen answers fell under each lever, and what it cost in gold."""
     groups: dict[tuple[Any, ...], list[Any]] = defaultdict(list)
+    compared: dict[tuple[str, float | None], list[Any]] = defaultdict(list)
     for line in path.read_text().splitlines():
         row = json.loads(line)
         trial = row["trial"]
+        if trial.get("test", CHOOSING) > CHOOSING:
+            compared[trial["lever"], trial["weight"]].append(row)
+            continue
         arm = trial["loss"], trial["options"], trial["schedule"], trial["epochs"]
         groups[(*arm, trial["lever"], trial["delta"], trial["weight"])].append(row)
     for key in sorted(groups, key=str):
@@ -26,6 +34,8 @@ def show(path: Path) -> None:
         plain = groups.get((*key[:4], "none", None, None), [])
         print(_promise(key, rows, plain))
         print(_gold(rows, plain))
+    if compared:
+        _show_tuned(compared)
 
 
 def _name(key: tuple[Any, ...]) -> str:
@@ -80,3 +90,55 @@ def _gold(rows: Rows, plain: Rows) -> Line:
         error = stdev(differences) / math.sqrt(len(differences))
         figure += f", minus plain {fmean(differences):+.1f} ± {error:.1f} over prompts"
     return Line("", figure)
+
+
+def _show_tuned(compared: Mapping[tuple[str, float | None], Rows]) -> None:
+    """Print the automatic weight against the best weight by hand, on prompts that chose nothing."""
+    (automatic,) = (rows for (_, weight), rows in compared.items() if weight is None)
+    by_hand = {key: rows for key, rows in compared.items() if key[1] is not None}
+    for (lever, weight), rows in compared.items():
+        figure = f"{len(rows)} seeds, gold {_spread([_choosing(row) for row in rows], '.1f')} % on "
+        figure += f"the prompts that choose, {_spread([_comparing(row) for row in rows], '.1f')} %"
+        figure += (
+            f" on the others, third set falls {_spread([row['third'] for row in rows], '.2f')}"
+        )
+        print(Line(f"{lever} {'auto' if weight is None else f'weight {weight:g}'}", figure))
+    for lever in ("hinge", "nll", ""):
+        tried = {key: rows for key, rows in by_hand.items() if key[0].startswith(lever)}
+        if tried:
+            best = max(tried, key=lambda key: fmean(_choosing(row) for row in tried[key]))
+            print(_against(automatic, tried[best], best, len(tried)))
+
+
+def _choosing(row: Mapping[str, Any]) -> float:
+    return 50 * fmean(int(win) for win in row["wins"][:CHOOSING])
+
+
+def _comparing(row: Mapping[str, Any]) -> float:
+    return 50 * fmean(int(win) for win in row["wins"][CHOOSING:])
+
+
+def _against(automatic: Rows, best: Rows, name: tuple[str, float | None], runs: int) -> Line:
+    """The paired difference in points; the wider of its intervals over seeds and over prompts."""
+    by_seed = {row["trial"]["seed"]: row for row in best}
+    pairs = [
+        (row, by_seed[row["trial"]["seed"]]) for row in automatic if row["trial"]["seed"] in by_seed
+    ]
+    over_seeds = [_comparing(one) - _comparing(other) for one, other in pairs]
+    over_prompts = [
+        50 * fmean(int(one) - int(other) for one, other in zip(wins[::2], wins[1::2], strict=True))
+        for wins in zip(*(row["wins"][CHOOSING:] for pair in pairs for row in pair), strict=True)
+    ]
+    intervals = [_interval(values) for values in (over_seeds, over_prompts) if len(values) > 1]
+    low, high = max(intervals, key=lambda one: one[1] - one[0])
+    figure = (
+        f"{fmean(over_seeds):+.1f} points [{low:.1f}, {high:.1f}] over {len(pairs)} seeds; runs"
+    )
+    figure += f" a seed: 1 and {runs}"
+    title = f"auto minus best of {'all' if runs > 4 else name[0]}, {name[0]} {name[1]:g}"
+    return Line(title, figure, low > -2)
+
+
+def _interval(values: Sequence[float]) -> tuple[float, float]:
+    half = student.ppf(0.975, len(values) - 1) * stdev(values) / math.sqrt(len(values))
+    return fmean(values) - half, fmean(values) + half
