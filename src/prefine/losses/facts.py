@@ -82,8 +82,21 @@ def reads_of(function: LossFunction) -> Reads:
 
 
 def relations_in(function: LossFunction) -> tuple[Reads, ...]:
-    """Return all that its parts read, the function itself first, each once."""
+    """Return all that its parts read, the function itself first, each once.
+
+    A loss of lists makes the pairs that losses inside it read.
+    """
+    if getattr(bare(function), "reads", "pairs") == "lists":
+        return ("lists",)
     return tuple(dict.fromkeys(_declared(function, "reads", "pairs")))
+
+
+def reads_scores(function: LossFunction) -> bool:
+    """Return True if a loss of lists reads the scores of all answers, not only their order."""
+    return any(
+        option_of(part, "labels") == "scores" or "score_gap" in needs_of(part)
+        for _, part in parts_of(function)
+    )
 
 
 def per_pair(function: LossFunction) -> bool:

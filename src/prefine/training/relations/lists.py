@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
+from statistics import median
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -11,6 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from prefine.errors import DataError
+from prefine.losses.facts import reads_scores
 from prefine.losses.protocol import ListLogps, LossFunction
 from prefine.records import PreferenceList, Record
 from prefine.run.rows import list_of
@@ -34,6 +37,10 @@ from prefine.turns import Runs
 
 if TYPE_CHECKING:
     from prefine.training.objective.item_table import ItemTable
+
+
+_TELLING = 0.5
+"""Scores of a list that span less give gains that differ by less than two fifths."""
 
 
 @dataclass(frozen=True)
@@ -186,8 +193,30 @@ class Lists:
     def check_items(
         self, losses: NamedLosses, items: Sequence[TokenizedList], *, what: str
     ) -> tuple[str, ...]:
-        """No notes: every list has an order."""
-        return ()
+        """A note if a loss reads scores that hardly differ.
+
+        Raises:
+            DataError: A loss reads scores, and a list has only an order.
+        """
+        reader = " and ".join(name for name, function in losses if reads_scores(function))
+        if not reader:
+            return ()
+        spans = []
+        for item in items:
+            if item.scores is None:
+                raise DataError(
+                    f"list {item.id}: states ranks and no scores, which {reader} reads; set its "
+                    "labels: ranks, give all rows scores, or choose a loss that reads an order "
+                    "(list_mle)"
+                )
+            spans.append(max(item.scores) - min(item.scores))
+        if median(spans) >= _TELLING:
+            return ()
+        return (
+            f"the scores of half of the {len(items)} {what} span less than {_TELLING:g} (median "
+            f"{median(spans):.2g}): gains of 2^score hardly differ and {reader} learns little; "
+            "set its scale, or its labels: ranks",
+        )
 
     def stated(self, items: Sequence[TokenizedList]) -> Stated:
         """Ranks, and scores or NaN, of the completions."""
