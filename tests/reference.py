@@ -319,15 +319,15 @@ def nll_grad(columns: Columns, *, reduction: Reduction) -> Grad:
     return Grad(chosen, np.zeros_like(chosen))
 
 
-def budget(columns: Columns, *, delta: float, per: Per) -> Array:
-    """max(0, drop - delta), drop = initial - lw, divided by |w| for "token".
+def budget(columns: Columns, *, delta: float, per: Per, up_to_rank: int = 1) -> Array:
+    """max(0, drop - delta), drop = initial - lw, divided by |w| for "token"; ranks are of lists.
 
     Source: our reading of arXiv:2411.05875.
     """
     return np.maximum(0.0, _drop(columns, per) - delta)
 
 
-def budget_grad(columns: Columns, *, delta: float, per: Per) -> Grad:
+def budget_grad(columns: Columns, *, delta: float, per: Per, up_to_rank: int = 1) -> Grad:
     """The gradient of the NLL outside the budget; exactly nothing inside it and on its edge."""
     lengths = _f64(columns.chosen_tokens)
     outside = -1.0 / lengths if per == "token" else -np.ones_like(lengths)

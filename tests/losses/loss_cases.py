@@ -64,7 +64,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "wpo": {"loss": DPO},
     "bmc": {"loss": DPO, "delta": 2.0, "ref_weights": "policy"},
     "nll": {"reduction": "sum"},
-    "budget": {"delta": 5.0, "per": "sequence"},
+    "budget": {"delta": 5.0, "per": "sequence", "up_to_rank": 1},
     "step_budget": {"delta": 5.0, "per": "sequence"},
 }
 
@@ -148,7 +148,12 @@ OTHERS: dict[str, list[dict[str, Any]]] = {
         ),
     ],
     "nll": [{"reduction": "mean"}, {"reduction": "token_mean"}],
-    "budget": [{"delta": 1.5}, {"delta": -2.0}, {"per": "token", "delta": 0.05}],
+    "budget": [
+        {"delta": 1.5},
+        {"delta": -2.0},
+        {"per": "token", "delta": 0.05},
+        {"up_to_rank": 3, "delta": 0.5},
+    ],
     "step_budget": [{"delta": 0.2}, {"delta": -2.0}, {"per": "token", "delta": -0.01}],
 }
 

@@ -46,8 +46,8 @@ def items(place: Place) -> Place:
     return place
 
 
-def rows(name: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in Path("run", name).read_text().splitlines()]
+def rows(name: str, run: str = "run") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path(run, name).read_text().splitlines()]
 
 
 def metrics() -> dict[str, float]:
@@ -152,6 +152,52 @@ def test_a_killed_training_goes_on_to_the_same_bytes(items: Place, kind: str, so
     assert contents("run") == contents("whole")
 
 
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_a_budget_holds_the_best_answers_of_lists_and_the_good_ones_of_labels(
+    items: Place, entry: str
+) -> None:
+    loss = {"lists": {"name": "neural_ndcg", "labels": "ranks"}, "labels": "kto"}[entry]
+    items.change(ENTRIES[entry])
+    items.change({"train.max_steps": 4, "train.epochs": 4, "train.learning_rate": 1e-3})
+    items.change({"train.loss": loss})
+    items.change({"train.regularizer": {"name": "budget", "delta": -50.0}})
+    falls = {}
+    for weight in (0.0, 30.0):
+        items.change({"train.regularizer_weight": weight, "run_dir": f"run-{weight:g}"})
+        result = prefine("run", "run.yaml")
+        assert result.code == OK, result.err
+        log = rows("train_log.jsonl", f"run-{weight:g}")
+        assert any(row["regularizer"] > 0 for row in log)
+        final = json.loads(Path(f"run-{weight:g}/train_final.json").read_text())["final"]
+        falls[weight] = final["fall"]
+    assert falls[30.0] < falls[0.0]
+
+
+def test_scores_that_hardly_differ_are_noticed_and_missing_ones_refused(items: Place) -> None:
+    items.change({**LISTS, "train.loss": {"name": "approx_ndcg"}, "train.max_steps": 1})
+    close = good_lists()
+    for row in close:
+        for place, one in enumerate(row["completions"]):
+            one["score"] = 0.01 * place
+    items.put("lists.jsonl", jsonl(close))
+    result = prefine("run", "run.yaml")
+    assert result.code == OK, result.err
+    notes = json.loads(Path("run/manifest.json").read_text())["stages"]["train"]["notes"]
+    assert any("hardly differ and the loss 'approx_ndcg' learns little" in one for one in notes)
+    for row in close:
+        for place, one in enumerate(row["completions"]):
+            one["rank"] = len(row["completions"]) - place
+            del one["score"]
+    items.put("lists.jsonl", jsonl(close))
+    items.change({"run_dir": "ranked"})
+    result = prefine("run", "run.yaml")
+    assert result.code == DATA, result.err
+    assert (
+        "states ranks and no scores, which the loss 'approx_ndcg' reads; set its labels: ranks"
+        in (result.err.replace("\n", " "))
+    )
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
@@ -171,16 +217,15 @@ def test_a_killed_training_goes_on_to_the_same_bytes(items: Place, kind: str, so
         (
             {**LISTS, "train.loss": {"name": "dpo"}},
             "'dpo' cannot be trained on what the configuration starts with: lists, which only list "
-            "losses read; choose another train.loss (list_mle)",
+            "losses read; choose another train.loss (list_mle, neural_ndcg, approx_ndcg, ",
         ),
         (
             {**LABELS, "train.loss": {"name": "list_mle"}},
             "labelled answers, which only losses of labels read; choose another train.loss (kto)",
         ),
         (
-            {**LISTS, "train.regularizer": {"name": "budget"}},
-            "train.loss 'list_mle' reads lists, train.regularizer 'budget' reads pairs: a training "
-            "has items of one kind",
+            {**LISTS, "train.regularizer": {"name": "bco"}},
+            "train.regularizer.name: unknown regularizer 'bco'",
         ),
         (
             {**LISTS, "pair.min_gap": 1.0},

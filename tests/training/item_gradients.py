@@ -11,7 +11,22 @@ import tiny_training as tiny
 import torch
 from torch import Tensor
 
-from prefine.losses import ListLogps, PointLogps, kto, list_mle
+from prefine.losses import (
+    ListLogps,
+    PointLogps,
+    all_pairs,
+    approx_ndcg,
+    best_vs_rest,
+    dpo,
+    ipo,
+    kto,
+    lambda_rank,
+    list_mle,
+    list_net,
+    nca_list,
+    neural_ndcg,
+    sppo_list,
+)
 from prefine.losses.protocol import LossFunction, declare
 from prefine.training.forward.passes import Forward
 from prefine.training.objective.gradient import StepTerms, accumulate_gradients
@@ -71,6 +86,34 @@ def _centred_answers(items: Any, rewards: list[Tensor]) -> list[Tensor]:
     return [value * item.desirable for value, item in zip(values, items, strict=True)]
 
 
+def _alone(loss: LossFunction) -> Callable[[Any, list[Tensor]], list[Tensor]]:
+    """The loss of each list by itself, of log-ratios that are known."""
+
+    def values(items: Any, rewards: list[Tensor]) -> list[Tensor]:
+        found = []
+        for item, reward in zip(items, rewards, strict=True):
+            ratio = reward[None] / BETA
+            zero, one = torch.zeros_like(ratio), torch.ones_like(ratio)
+            rank = torch.tensor([item.ranks], dtype=ratio.dtype)
+            logps = ListLogps(ratio, zero, zero, one, rank, zero, one == 1, one[:, 0], 1.0)
+            found.append(loss(logps)[0])
+        return found
+
+    return values
+
+
+OF_LISTS: dict[str, LossFunction] = {
+    "neural_ndcg": partial(neural_ndcg, beta=BETA, labels="ranks"),
+    "approx_ndcg": partial(approx_ndcg, beta=BETA, alpha=2.0, labels="ranks"),
+    "lambda_rank": partial(lambda_rank, beta=BETA, labels="ranks", gain="raw", reduction="sum"),
+    "list_net": partial(list_net, beta=BETA, labels="ranks"),
+    "all_pairs": partial(all_pairs, loss=partial(dpo, beta=BETA)),
+    "best_vs_rest": partial(best_vs_rest, loss=partial(ipo, beta=BETA, average="sum")),
+    "sppo_list": partial(sppo_list, beta=BETA, labels="ranks"),
+    "nca_list": partial(nca_list, beta=BETA, labels="ranks"),
+}
+
+
 @dataclass(frozen=True)
 class ItemCase:
     """A loss, its items, and its values from beta * log-ratio of each completion."""
@@ -83,6 +126,10 @@ class ItemCase:
 
 CASES = {
     "list_mle": ItemCase(partial(list_mle, beta=BETA), "lists", tiny.lists(COUNT), _list_mle),
+    **{
+        name: ItemCase(loss, "lists", tiny.lists(COUNT), _alone(loss))
+        for name, loss in OF_LISTS.items()
+    },
     "kto": ItemCase(
         partial(kto, beta=BETA, z0=Z0, desirable_weight=WEIGHTS[0], undesirable_weight=WEIGHTS[1]),
         "labels",

@@ -15,9 +15,8 @@ import torch
 from item_gradients import CASES, TOKENS, engine, textbook
 
 from prefine.errors import ConfigError, DataError, Interrupted, NumericsError
-from prefine.losses import ListLogps, dpo, kto, list_mle, mixture
+from prefine.losses import ListLogps, dpo, ipo, kto, list_mle, mixture
 from prefine.losses.protocol import declare
-from prefine.regularizers import budget
 from prefine.training.forward.passes import Forward
 from prefine.training.forward.sharing import why_not_shared
 from prefine.training.loop import train
@@ -197,8 +196,8 @@ def test_answers_of_one_kind_train_and_say_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("loss", "regularizer", "says"),
     [
-        (list_mle, budget, "the loss 'list_mle' reads lists, the loss 'budget' reads pairs"),
-        (kto, budget, "the loss 'kto' reads labels, the loss 'budget' reads pairs"),
+        (list_mle, ipo, "the loss 'list_mle' reads lists, the loss 'ipo' reads pairs"),
+        (kto, ipo, "the loss 'kto' reads labels, the loss 'ipo' reads pairs"),
         (
             partial(mixture, losses=(dpo, list_mle), weights=(1.0, 1.0)),
             None,

@@ -18,7 +18,13 @@ from prefine.losses.protocol import NEED_WORDS, READS_WORDS, Reads
 NARROWEST, WIDEST, ENDLESS = 80, 100, 400
 """Widths in columns: that of a terminal, within the first two; a list that is piped never folds."""
 
-_ITEM: dict[Reads, str] = {"pairs": "pair", "joint": "pair", "lists": "list", "labels": "answer"}
+_ITEM: dict[Reads, str] = {
+    "any": "item",
+    "pairs": "pair",
+    "joint": "pair",
+    "lists": "list",
+    "labels": "answer",
+}
 _SYMBOLS = (
     ("lw, ll", "log-probability of chosen and of rejected under the policy [nats]"),
     ("rw, rl", "the same under the reference"),

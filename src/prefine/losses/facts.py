@@ -77,18 +77,20 @@ def needs_of(function: LossFunction) -> frozenset[Need]:
 
 
 def reads_of(function: LossFunction) -> Reads:
-    """Return the relation that the most demanding part reads."""
-    return max(_declared(function, "reads", "pairs"), key=get_args(Reads).index)
+    """Return the relation that the most demanding part reads; pairs where any would do."""
+    found: Reads = max(_declared(function, "reads", "pairs"), key=get_args(Reads).index)
+    return "pairs" if found == "any" else found
 
 
 def relations_in(function: LossFunction) -> tuple[Reads, ...]:
-    """Return all that its parts read, the function itself first, each once.
+    """Return all that its parts read, the function itself first, each once; perhaps only "any".
 
     A loss of lists makes the pairs that losses inside it read.
     """
     if getattr(bare(function), "reads", "pairs") == "lists":
         return ("lists",)
-    return tuple(dict.fromkeys(_declared(function, "reads", "pairs")))
+    found = tuple(dict.fromkeys(_declared(function, "reads", "pairs")))
+    return tuple(reads for reads in found if reads != "any") or found
 
 
 def reads_scores(function: LossFunction) -> bool:

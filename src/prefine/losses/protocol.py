@@ -7,10 +7,12 @@ averages them. `logps` are the `PairLogps`, `ListLogps` or `PointLogps` of B ite
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, TypeVar
+from math import nan
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, TypeVar, get_args
 
 from jaxtyping import Bool, Float
 from torch import Tensor, ones_like
+from torch import bool as bool_dtype
 
 from prefine.config.components import Nested
 
@@ -26,7 +28,7 @@ Need = Literal[
     "prompt",
 ]
 LossKind = Literal["local", "coupled"]
-Reads = Literal["pairs", "joint", "lists", "labels"]
+Reads = Literal["any", "pairs", "joint", "lists", "labels"]
 Family = Literal[
     "logistic",
     "reference-free",
@@ -67,6 +69,7 @@ NEED_WORDS: dict[Need, str] = {
 }
 
 READS_WORDS: dict[Reads, str] = {
+    "any": "what the loss beside it reads: chosen is a list's best answer, or a good answer",
     "pairs": "a chosen and a rejected answer to one prompt",
     "joint": "a chosen and a rejected answer, perhaps to two prompts",
     "lists": "several answers to one prompt, best first",
@@ -209,6 +212,19 @@ class PairLogps:
             - self.rejected_logratio / self.rejected_tokens
         )
 
+    def of_chosen(self, values: PerPair, up_to_rank: int = 1) -> PerPair:
+        """Values of the chosen answers, by item: those of the pairs themselves."""
+        return values
+
+    def over_mean_length(self, values: PerPair) -> PerPair:
+        """Values of the chosen answers over the mean length of the step's chosen answers."""
+        return values * self.pairs_in_step / self.chosen_tokens_in_step
+
+    @property
+    def has_chosen(self) -> Bool[Tensor, " B"]:
+        """True for each item with a chosen answer: all pairs."""
+        return ones_like(self.weight, dtype=bool_dtype)
+
     def finite(self) -> Bool[Tensor, " B"]:
         """True for each pair all of whose log-probabilities are finite."""
         # A margin is finite only if all four of its values are.
@@ -229,7 +245,10 @@ class ListLogps:
 
     A shorter list ends where `present` is False; all other values are 0 there. `rank` is 1 for the
     best, and equal for completions that are equally good; `score` is NaN where none is stated. The
-    rest is as in `PairLogps`; `lists_in_step` is a total of the whole step, by weight.
+    rest is as in `PairLogps`; `lists_in_step` and `chosen_tokens_in_step`, of the best answers, are
+    totals of the whole step, by weight.
+
+    To regularizers all answers are chosen; `of_chosen` takes the best.
     """
 
     policy: PerCompletion
@@ -241,11 +260,41 @@ class ListLogps:
     present: Bool[Tensor, "B K"]
     weight: PerItem
     lists_in_step: float
+    chosen_tokens_in_step: float = nan
 
     @property
     def logratio(self) -> PerCompletion:
         """Log policy - log reference of each completion, nats."""
         return self.policy - self.ref
+
+    @property
+    def policy_chosen(self) -> PerCompletion:
+        """Policy log-probability of each completion, nats."""
+        return self.policy
+
+    @property
+    def initial_chosen(self) -> PerCompletion:
+        """Log-probability of each completion under the policy at step 0, nats."""
+        return self.initial
+
+    @property
+    def chosen_tokens(self) -> PerCompletion:
+        """Tokens of each completion; 1 behind a list's end, where they divide."""
+        return self.tokens.clamp(min=1)
+
+    def of_chosen(self, values: PerCompletion, up_to_rank: int = 1) -> PerItem:
+        """The mean [B] of the values over each list's answers of rank 1 to `up_to_rank`."""
+        chosen = self.present & (self.rank <= up_to_rank)
+        return values.masked_fill(~chosen, 0).sum(1) / chosen.sum(1)
+
+    def over_mean_length(self, values: PerCompletion) -> PerCompletion:
+        """Values of the completions over the mean length of the step's best answers."""
+        return values * self.lists_in_step / self.chosen_tokens_in_step
+
+    @property
+    def has_chosen(self) -> Bool[Tensor, " B"]:
+        """True for each item with a chosen answer: all lists."""
+        return ones_like(self.weight, dtype=bool_dtype)
 
     def finite(self) -> Bool[Tensor, " B"]:
         """True for each list all of whose log-probabilities are finite."""
@@ -257,7 +306,8 @@ class PointLogps:
     """Summed log-probabilities of B single answers in nats, each labelled good or bad.
 
     `desirable` is 1 for good answers and 0 for bad ones. The rest is as in `PairLogps`;
-    `answers_in_step` is a total of the whole step, by weight.
+    `answers_in_step` is a total of the whole step, by weight, and so are, of good answers alone,
+    `chosen_in_step` and `chosen_tokens_in_step`. To regularizers good answers are the chosen ones.
     """
 
     policy: PerItem
@@ -267,11 +317,41 @@ class PointLogps:
     desirable: PerItem
     weight: PerItem
     answers_in_step: float
+    chosen_in_step: float = nan
+    chosen_tokens_in_step: float = nan
 
     @property
     def logratio(self) -> PerItem:
         """Log policy - log reference of each answer, nats."""
         return self.policy - self.ref
+
+    @property
+    def policy_chosen(self) -> PerItem:
+        """Policy log-probability of each answer, nats."""
+        return self.policy
+
+    @property
+    def initial_chosen(self) -> PerItem:
+        """Log-probability of each answer under the policy at step 0, nats."""
+        return self.initial
+
+    @property
+    def chosen_tokens(self) -> PerItem:
+        """Tokens of each answer."""
+        return self.tokens
+
+    def of_chosen(self, values: PerItem, up_to_rank: int = 1) -> PerItem:
+        """The values of good answers; 0 for bad ones."""
+        return values.masked_fill(~self.has_chosen, 0)
+
+    def over_mean_length(self, values: PerItem) -> PerItem:
+        """Values of the answers over the mean length of the step's good answers."""
+        return values * self.chosen_in_step / self.chosen_tokens_in_step
+
+    @property
+    def has_chosen(self) -> Bool[Tensor, " B"]:
+        """True for each good answer."""
+        return self.desirable == 1
 
     def finite(self) -> Bool[Tensor, " B"]:
         """True for each answer whose log-probabilities are finite."""
@@ -279,7 +359,9 @@ class PointLogps:
 
 
 LossInputs = PairLogps | ListLogps | PointLogps
-"""The input of a loss, by what it reads."""
+"""The input of a loss, by what it reads. Regularizers read what all three have: the values of
+chosen answers, `of_chosen` and `over_mean_length`."""
+_FOR_PAIRS = frozenset(get_args(Need)) - {"reference", "initial"}
 
 
 def require(value: T | None, need: Need) -> T:
@@ -338,7 +420,7 @@ def declare(
             reference and of the initial policy.
         reads: The items that it is given: "pairs" compares two answers to one prompt; "joint" also
             answers to two prompts; "lists" reads answers in an order; "labels" single
-            answers that are good or bad.
+            answers that are good or bad; "any" reads what the losses beside or within it read.
         per_pair: True if value i belongs to item i and can be weighted; false for losses that sort.
         controller: The class that sets some of its hyper-parameters during training; those are then
             no options of a configuration.
@@ -351,7 +433,9 @@ def declare(
     """
     if unknown := sorted(needs - NEED_WORDS.keys()):
         raise ValueError(f"needs: {', '.join(unknown)} is none of {', '.join(NEED_WORDS)}")
-    if reads in ("lists", "labels") and (lacking := sorted(needs - {"reference", "initial"})):
+    if reads in ("any", "lists", "labels") and (
+        lacking := sorted(needs - {"reference", "initial"})
+    ):
         raise ValueError(f"needs: {', '.join(lacking)} is there for losses of pairs, not {reads}")
     if kind == "local" and (controller is not None or "mismatched" in needs):
         raise ValueError(

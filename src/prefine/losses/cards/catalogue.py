@@ -16,7 +16,7 @@ from prefine.config.components import TABLES, Nested, lookup
 from prefine.errors import ConfigError
 from prefine.losses.cards.docstrings import links, parse
 from prefine.losses.cards.logp_gradients import LogpGradients, logp_gradients
-from prefine.losses.facts import bare, kind_of, needs_of, per_pair, reads_of
+from prefine.losses.facts import bare, kind_of, needs_of, per_pair, relations_in
 from prefine.losses.protocol import Family, LossFunction, LossKind, Need, Reads
 
 Role = Literal["loss", "regularizer"]
@@ -132,7 +132,7 @@ def card(name: str) -> Card:
         family=getattr(bare(function), "family", "other"),
         kind=kind_of(function),
         needs=tuple(need for need in get_args(Need) if need in needs),
-        reads=reads_of(function),
+        reads=relations_in(function)[0],
         per_pair=per_pair(function),
         options=options,
         returns=written.returns,

@@ -7,7 +7,7 @@ from prefine.losses.protocol import ListLogps, Loss, PerItem, declare
 
 @declare(family="lists", reads="lists", check=check_pair_loss)
 def all_pairs(logps: ListLogps, *, loss: Loss = dpo) -> PerItem:
-    """Mean over all pairs of answers of different rank of a loss of pairs.
+    """Mean of loss(chosen, rejected) over all pairs of answers of different rank.
 
     A list is computed once, where its pairs by themselves would repeat each answer.
 

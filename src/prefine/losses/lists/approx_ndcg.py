@@ -2,7 +2,7 @@
 
 from pydantic import PositiveFloat
 
-from prefine.losses.lists.relevance import Labels, gains, ideal, relevance, share_of_ideal
+from prefine.losses.lists.relevance import Labels, gains, ndcg, relevance
 from prefine.losses.protocol import ListLogps, PerItem, declare
 
 
@@ -35,4 +35,4 @@ def approx_ndcg(
     # An answer is half above itself.
     place = 0.5 + (above * logps.present[:, None, :]).sum(2)
     dcg = (gain / (1 + place).log2()).sum(1)
-    return -share_of_ideal(dcg, ideal(gain, logps))
+    return -ndcg(dcg, gain, logps)

@@ -7,7 +7,7 @@ from prefine.losses.protocol import ListLogps, Loss, PerItem, declare
 
 @declare(family="lists", reads="lists", check=check_pair_loss)
 def best_vs_rest(logps: ListLogps, *, loss: Loss = dpo) -> PerItem:
-    """Mean of a loss of pairs over the pairs of a best answer and a worse one.
+    """Mean of loss(chosen, rejected) over the pairs of a best answer and a worse one.
 
     Args:
         logps: Lists [B, K], nats; what the loss reads.

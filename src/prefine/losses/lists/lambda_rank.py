@@ -62,4 +62,4 @@ def _places(reward: PerCompletion, logps: ListLogps) -> PerCompletion:
     first = torch.ones_like(_both_present(logps)).tril(-1)
     other, own = reward[:, None, :], reward[:, :, None]
     above = (other > own) | ((other == own) & first)
-    return 1 + (above & logps.present[:, None, :]).sum(2)
+    return 1 + (above & logps.present[:, None, :]).sum(2).to(reward.dtype)

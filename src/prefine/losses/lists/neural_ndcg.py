@@ -5,14 +5,7 @@ from jaxtyping import Float
 from pydantic import PositiveFloat
 from torch import Tensor
 
-from prefine.losses.lists.relevance import (
-    Labels,
-    discounts,
-    gains,
-    ideal,
-    relevance,
-    share_of_ideal,
-)
+from prefine.losses.lists.relevance import Labels, discounts, gains, ndcg, relevance
 from prefine.losses.protocol import ListLogps, PerCompletion, PerItem, declare
 
 SWEEPS = 50
@@ -50,7 +43,7 @@ def neural_ndcg(
     gain = gains(relevance(logps, labels, scale))
     order = _sorting(beta * logps.logratio, logps, tau)
     dcg = ((order @ gain[:, :, None]).squeeze(2) * discounts(gain)).sum(1)
-    return -share_of_ideal(dcg, ideal(gain, logps))
+    return -ndcg(dcg, gain, logps)
 
 
 def _sorting(reward: PerCompletion, logps: ListLogps, tau: float) -> Float[Tensor, "B K K"]:
@@ -63,7 +56,10 @@ def _sorting(reward: PerCompletion, logps: ListLogps, tau: float) -> Float[Tenso
     logits = (count + 1 - 2 * place)[:, :, None] * reward[:, None, :] - apart[:, None, :]
     shares = (logits / tau).masked_fill(~logps.present[:, None, :], -torch.inf).softmax(2) * both
     # Sinkhorn: NeuralSort's rows sum to one, its columns not; NDCG counts each answer once.
+    # What is behind a list's end is divided by 1: by _SMALLEST, its gradient would grow for ever.
+    absent = ~logps.present
     for _ in range(SWEEPS):
-        shares = shares / shares.sum(1, keepdim=True).clamp(min=_SMALLEST)
-        shares = shares / shares.sum(2, keepdim=True).clamp(min=_SMALLEST)
+        for dim in (1, 2):
+            total = shares.sum(dim).clamp(min=_SMALLEST).masked_fill(absent, 1)
+            shares = shares / total.unsqueeze(dim)
     return shares

@@ -3,7 +3,7 @@
 from jaxtyping import Bool
 from torch import Tensor
 
-from prefine.losses.facts import kind_of, needs_of, option_of, parts_of, reads_of
+from prefine.losses.facts import kind_of, needs_of, options_of, parts_of, reads_of
 from prefine.losses.protocol import ListLogps, LossFunction, PairLogps, PerItem
 
 _KNOWN = frozenset({"reference", "initial", "score_gap"})
@@ -16,8 +16,8 @@ def check_pair_loss(*, loss: LossFunction) -> None:
     if kind_of(loss) == "coupled":
         raise ValueError("loss reads a whole step of pairs; give one that reads each by itself")
     if lacking := sorted(needs_of(loss) - _KNOWN):
-        raise ValueError(f"loss needs {', '.join(lacking)}, which lists do not have")
-    if any(option_of(part, "reduction") == "token_mean" for _, part in parts_of(loss)):
+        raise ValueError(f"loss needs {', '.join(lacking)}, which the pairs of a list do not have")
+    if any("token_mean" in options_of(part).values() for _, part in parts_of(loss)):
         raise ValueError("loss has reduction token_mean, a mean over a step; choose sum or mean")
 
 

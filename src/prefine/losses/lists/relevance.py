@@ -40,3 +40,8 @@ def ideal(gain: PerCompletion, logps: ListLogps) -> PerItem:
 def share_of_ideal(dcg: PerItem, best: PerItem) -> PerItem:
     """The DCG over that of the best order; 0 for lists whose best order gains nothing."""
     return torch.where(best > 0, dcg / best.clamp(min=_SMALLEST), 0)
+
+
+def ndcg(dcg: PerItem, gain: PerCompletion, logps: ListLogps) -> PerItem:
+    """The DCG of an order over that of the best one."""
+    return share_of_ideal(dcg, ideal(gain, logps))

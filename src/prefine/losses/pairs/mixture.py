@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field, NonNegativeFloat
 
-from prefine.losses.protocol import Loss, PairLogps, PerPair, declare
+from prefine.losses.protocol import Loss, LossInputs, PerItem, declare
 
 
 def _check_counts(*, losses: tuple[Loss, ...], weights: tuple[float, ...]) -> None:
@@ -14,23 +14,23 @@ def _check_counts(*, losses: tuple[Loss, ...], weights: tuple[float, ...]) -> No
         )
 
 
-@declare(family="composite", check=_check_counts)
+@declare(family="composite", reads="any", check=_check_counts)
 def mixture(
-    logps: PairLogps,
+    logps: LossInputs,
     *,
     losses: Annotated[tuple[Loss, ...], Field(min_length=1)],
     weights: tuple[NonNegativeFloat, ...],
-) -> PerPair:
+) -> PerItem:
     """Sum of weight * loss.
 
-    MPO, for example, is dpo, bco and nll (reduction "token_mean") with weights .8, .2 and 1. Kind
-    and needs are those of the parts together.
+    MPO, for example, is dpo, bco and nll (reduction "token_mean") with weights .8, .2 and 1. Kind,
+    needs and the items that are read are those of the parts together.
 
     Args:
         logps: What the parts need.
         losses: The parts, each with its own hyper-parameters.
         weights: One per part.
-    Returns: Loss per pair [B].
+    Returns: Loss per item [B].
     Source: arXiv:2411.10442 (MPO).
     """
     values = [weight * loss(logps) for loss, weight in zip(losses, weights, strict=True)]

@@ -2,32 +2,36 @@
 
 from typing import Literal
 
-from prefine.losses.protocol import PairLogps, PerPair, declare
+from pydantic import PositiveInt
+
+from prefine.losses.protocol import LossInputs, PerItem, declare
 
 
-@declare(family="regularizer", needs={"initial"})
+@declare(family="regularizer", needs={"initial"}, reads="any")
 def budget(
-    logps: PairLogps,
+    logps: LossInputs,
     *,
     delta: float = 5.0,
     per: Literal["sequence", "token"] = "sequence",
-) -> PerPair:
+    up_to_rank: PositiveInt = 1,
+) -> PerItem:
     """max(0, fall - delta), fall = initial minus policy log-probability of chosen.
 
     Inside the budget it is zero and pushes nothing; outside, its gradient is that of next-token
     regularization. The initial value is the policy's own at step 0, also when the loss uses another
-    or a moving reference.
+    or a moving reference. Of a list the best answer is chosen, of labelled answers the good ones.
 
     Args:
-        logps: Summed completion log-probabilities [B], nats; `initial_chosen` is required.
+        logps: Summed completion log-probabilities, nats; `initial_chosen` is required.
         delta: How far the chosen log-probability may fall [nats per answer, or per token]. Default:
             ours.
         per: "sequence" budgets the summed log-probability, "token" its mean over the answer's
             tokens. Default: ours.
-    Returns: Penalty per pair [B], nats (per token with "token").
+        up_to_rank: Of a list, the mean over its answers from rank 1 to this one. Default: ours.
+    Returns: Penalty per item [B], nats (per token with "token").
     Source: our reading of arXiv:2411.05875.
     """
     fall = logps.initial_chosen - logps.policy_chosen
     if per == "token":
         fall = fall / logps.chosen_tokens
-    return (fall - delta).relu()
+    return logps.of_chosen((fall - delta).relu(), up_to_rank)

@@ -2,31 +2,37 @@
 
 from typing import Literal
 
-from prefine.losses.protocol import PairLogps, PerPair, declare
+from prefine.losses.protocol import LossInputs, PerItem, declare
+
+_SMALLEST = 1e-30
 
 
-@declare(family="regularizer", kind="coupled", needs={"initial"})
+@declare(family="regularizer", kind="coupled", needs={"initial"}, reads="any")
 def step_budget(
-    logps: PairLogps,
+    logps: LossInputs,
     *,
     delta: float = 5.0,
     per: Literal["sequence", "token"] = "sequence",
-) -> PerPair:
+) -> PerItem:
     """max(0, mean fall - delta), fall = initial minus policy log-probability of chosen.
 
-    The mean is taken over the step with the pairs' weights; every pair has the same value.
+    The mean is taken over the step with the items' weights; every item has the same value. Of a
+    list the best answer is chosen, of labelled answers the good ones.
 
     Args:
-        logps: All pairs of the step [B], nats; `initial_chosen` is required.
+        logps: All items of the step, nats; `initial_chosen` is required.
         delta: How far the chosen log-probability may fall on average [nats per answer, or per
             token]. Default: ours.
         per: "sequence" budgets the summed log-probability, "token" its mean over the answer's
             tokens. Default: ours.
-    Returns: Penalty per pair [B], nats (per token with "token").
+    Returns: Penalty per item [B], nats (per token with "token").
     Source: our reading of arXiv:2411.05875, over a step.
     """
     fall = logps.initial_chosen - logps.policy_chosen
     if per == "token":
         fall = fall / logps.chosen_tokens
-    mean = (fall * logps.weight).sum() / logps.weight.sum()
-    return (mean - delta).relu().expand_as(fall)
+    weight = logps.weight * logps.has_chosen
+    # A step of bad answers alone has no fall.
+    mean = (logps.of_chosen(fall) * weight).sum() / weight.sum().clamp(min=_SMALLEST)
+    penalty = (mean - delta).relu() * logps.has_chosen.any()
+    return penalty.expand_as(logps.weight)

@@ -50,11 +50,12 @@ def relation_of(losses: NamedLosses) -> Relation:
     found: dict[Reads, str] = {}
     for name, function in losses:
         for reads in relations_in(function):
-            found.setdefault(reads, name)
+            if reads != "any":
+                found.setdefault(reads, name)
     names = {named_relation(reads).name: f"{name} reads {reads}" for reads, name in found.items()}
     if len(names) > 1:
         raise ConfigError(
-            f"{', '.join(names.values())}: a training has items of one kind. Composite losses and "
-            "the regularizers in the tables read pairs; leave out what reads other items"
+            f"{', '.join(names.values())}: a training has items of one kind; leave out what reads "
+            "other items"
         )
-    return named_relation("joint" if "joint" in found else next(iter(found)))
+    return named_relation("joint" if "joint" in found else next(iter(found), "pairs"))

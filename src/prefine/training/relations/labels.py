@@ -175,8 +175,13 @@ class Labels:
         )
 
     def totals(self, table: "ItemTable") -> StepTotals:
-        """Answers of the step, each counted by its weight."""
-        return {"answers_in_step": float(table.weight.sum())}
+        """Answers, good ones and their tokens in the step, each answer by its weight."""
+        good = table.weight * table.of_items["desirable"]
+        return {
+            "answers_in_step": float(table.weight.sum()),
+            "chosen_in_step": float(good.sum()),
+            "chosen_tokens_in_step": float((good * table.tokens).sum()),
+        }
 
     def inputs(
         self,

@@ -210,7 +210,7 @@ class Lists:
                     "(list_mle)"
                 )
             spans.append(max(item.scores) - min(item.scores))
-        if median(spans) >= _TELLING:
+        if not spans or median(spans) >= _TELLING:
             return ()
         return (
             f"the scores of half of the {len(items)} {what} span less than {_TELLING:g} (median "
@@ -233,8 +233,15 @@ class Lists:
         )
 
     def totals(self, table: "ItemTable") -> StepTotals:
-        """Lists of the step, each counted by its weight."""
-        return {"lists_in_step": float(table.weight.sum())}
+        """Lists and the tokens of their best answers in the step, each list by its weight."""
+        best = table.of_completions["rank"] == 1
+        of_item = torch.arange(len(table.weight)).repeat_interleave(table.counts)[best.cpu()]
+        # Of equally good ones their mean.
+        share = table.weight[of_item] / torch.bincount(of_item).to(best.device)[of_item]
+        return {
+            "lists_in_step": float(table.weight.sum()),
+            "chosen_tokens_in_step": float((share * table.tokens[best]).sum()),
+        }
 
     def inputs(
         self,
