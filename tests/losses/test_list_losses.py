@@ -1,5 +1,6 @@
 """Losses of lists: published values, what a list of two is, and what may not change a value."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import reference_lists
 from prefine.config.components import bind
 from prefine.errors import ConfigError
 from prefine.losses import (
@@ -19,6 +21,7 @@ from prefine.losses import (
     best_vs_rest,
     dpo,
     lambda_rank,
+    list_mle,
     list_net,
     nca,
     nca_list,
@@ -30,6 +33,7 @@ from prefine.losses import (
 from prefine.losses.lists.neural_ndcg import _sorting
 from prefine.losses.protocol import LossFunction
 
+Reference = Callable[..., float]
 LOSSES: dict[str, LossFunction] = {
     "neural_ndcg": neural_ndcg,
     "approx_ndcg": approx_ndcg,
@@ -263,3 +267,74 @@ def test_lists_that_gain_nothing_teach_nothing(name: str) -> None:
 def test_losses_of_pairs_that_lists_cannot_feed_are_refused(inner: Any, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         bind("loss", "all_pairs", {"loss": inner}, where="train.loss")
+
+
+def _win(labels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    beats = 1 / (1 + np.exp(labels[None] - labels[:, None]))
+    return reference_lists.win_probabilities(beats, with_self=False)
+
+
+def _dpo_lists(name: str, beta: float) -> tuple[LossFunction, Reference]:
+    return (
+        partial(LOSSES[name], loss=partial(dpo, beta=beta)),
+        partial(getattr(reference_lists, name), beta=beta, reduction="mean"),
+    )
+
+
+AGAINST: dict[str, tuple[LossFunction, Reference]] = {}
+for _beta, _other in ((0.1, 1.0), (0.7, 0.4)):
+    AGAINST |= {
+        f"neural_ndcg-{_beta}": (
+            partial(neural_ndcg, beta=_beta, tau=_other),
+            partial(reference_lists.neural_ndcg, beta=_beta, tau=_other, epsilon=0),
+        ),
+        f"approx_ndcg-{_beta}": (
+            partial(approx_ndcg, beta=_beta, alpha=25 * _other),
+            partial(reference_lists.approx_ndcg, beta=_beta, alpha=25 * _other),
+        ),
+        f"list_mle-{_beta}": (
+            partial(list_mle, beta=_beta),
+            partial(reference_lists.list_mle, beta=_beta),
+        ),
+        f"list_net-{_beta}": (
+            partial(list_net, beta=_beta),
+            partial(reference_lists.list_net, beta=_beta),
+        ),
+        f"nca_list-{_beta}": (
+            partial(nca_list, beta=_beta, scale=1 / _other),
+            partial(reference_lists.nca_list, beta=_beta, alpha=_other),
+        ),
+        f"sppo_list-{_beta}": (
+            partial(sppo_list, beta=_beta),
+            lambda policy, ref, labels, beta=_beta: reference_lists.sppo_list(
+                policy, ref, _win(labels), beta=beta
+            ),
+        ),
+        f"all_pairs-{_beta}": _dpo_lists("all_pairs", _beta),
+        f"best_vs_rest-{_beta}": _dpo_lists("best_vs_rest", _beta),
+    }
+    for _gain in ("normalized", "raw"):
+        for _reduction in ("mean", "sum"):
+            AGAINST[f"lambda_rank-{_gain}-{_reduction}-{_beta}"] = (
+                partial(lambda_rank, beta=_beta, gain=_gain, reduction=_reduction),
+                partial(
+                    reference_lists.lambda_rank,
+                    beta=_beta,
+                    normalized=_gain == "normalized",
+                    reduction=_reduction,
+                ),
+            )
+
+
+@pytest.mark.parametrize("name", AGAINST)
+def test_values_are_those_of_the_references(name: str) -> None:
+    loss, reference = AGAINST[name]
+    rng = np.random.default_rng(7)
+    rewards = [rng.normal(0, 4, size).tolist() for size in (2, 5, 3, 8)]
+    labels = [sorted(rng.uniform(0.1, 4, len(row)).tolist(), reverse=True) for row in rewards]
+    logps = lists(rewards, labels, reference=-40)
+    expected = [
+        reference(-40 + np.array(row), np.full(len(row), -40.0), np.array(label))
+        for row, label in zip(rewards, labels, strict=True)
+    ]
+    np.testing.assert_allclose(loss(logps).numpy(), expected, rtol=1e-12, atol=1e-12)
