@@ -1,10 +1,9 @@
-"""The training loop: prepare the items, take step after step, save checkpoints, finish."""
+"""The training loop: take step after step, save checkpoints, finish."""
 
-import copy
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -13,46 +12,32 @@ import torch
 
 from prefine.config.sections import TrainConfig
 from prefine.errors import DataError, Interrupted, NumericsError
-from prefine.losses.facts import bare, needs_of
-from prefine.losses.protocol import LossFunction, Need
+from prefine.losses.protocol import LossFunction
 from prefine.schedules import learning_rate_factor
-from prefine.training import adapter, checkpoints
+from prefine.training import checkpoints
 from prefine.training.batches.packing import PackedBatch
 from prefine.training.batches.row_fill import RowFill, needed_positions
-from prefine.training.budget.anchors import AnchorSets
-from prefine.training.budget.probe import Probe, halves
-from prefine.training.budget.settings import AnchorName, AutomaticBudget
-from prefine.training.budget.steering import BUDGET_LOG_NAME, BudgetSteering, pull_of
+from prefine.training.budget.settings import AutomaticBudget
+from prefine.training.budget.steering import BUDGET_LOG_NAME, pull_of
 from prefine.training.distributed import processes
-from prefine.training.distributed.weights import TrainableWeights
 from prefine.training.evaluation import EVALUATION_LOG_NAME, Evaluations
-from prefine.training.items import PlainItem, TokenizedItem
+from prefine.training.items import TokenizedItem
 from prefine.training.logging.figures import RowLog, TrainSummary, final_figures, step_row
 from prefine.training.logging.trackers import Trackers, untracked
 from prefine.training.objective.gradient import StepTerms, accumulate_gradients
-from prefine.training.objective.item_table import INITIAL, REFERENCE
-from prefine.training.objective.objective import HyperparameterController
+from prefine.training.objective.item_table import REFERENCE
+from prefine.training.ready import Anchors, ReadyTraining, prepare_training
 from prefine.training.reference.cache import ReferenceCache
-from prefine.training.reference.prepare import (
-    PreparedItems,
-    check_start,
-    forward_of,
-    prepare_items,
-    prepare_model,
-)
+from prefine.training.reference.prepare import check_start
 from prefine.training.reference.scoring import score_completions
-from prefine.training.relations.choose import relation_of
 from prefine.training.step_sources.protocol import MakeStepSource, StepItems
 from prefine.training.step_sources.shuffled import Shuffled
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from prefine.training.distributed.sharded import ShardedLayers
-
 OnRow = Callable[[Any], None]
 """Called with every new row of a log; its class is that of the relation."""
-Anchors = Mapping[AnchorName, Sequence[PlainItem]]
 LOG_NAME = "train_log.jsonl"
 FINAL_NAME = "train_final.json"
 
@@ -125,12 +110,21 @@ def train(
         raise DataError(
             f"train.evaluate_every: there are no held-out {examples[0].word}s to evaluate"
         )
-    references = {} if ref_model is None else {REFERENCE: ref_model}
-    if automatic is not None:
-        regularizer = pull_of(automatic)
-    run = TrainingRun(model, config, loss, regularizer, references, out_dir, run_key)
     cache = ReferenceCache(reference_dir or out_dir / "reference", should_stop)
-    run.prepare(examples, held_out, cache, step_source, automatic, anchors)
+    ready = prepare_training(
+        model,
+        examples,
+        config,
+        loss=loss,
+        regularizer=regularizer if automatic is None else pull_of(automatic),
+        references={} if ref_model is None else {REFERENCE: ref_model},
+        held_out=held_out,
+        automatic=automatic,
+        anchors=anchors,
+        step_source=step_source,
+        cache=cache,
+    )
+    run = TrainingRun(config, ready, out_dir, run_key)
     run.resume()
     with run.logs(trackers, on_evaluation):
         while not run.is_over:
@@ -146,110 +140,28 @@ def train(
 
 @dataclass(eq=False)
 class TrainingRun:
-    """One training: `prepare`, `resume`, `step` after step within `logs`, then `finish`.
+    """One training: `resume`, `step` after step within `logs`, then `finish`.
 
     Args:
-        model: The policy.
         config: The settings.
-        loss: The loss.
-        regularizer: The regularizer, or None.
-        references: Fixed models that the losses compare with, by name; without one, the policy at
-            step 0 is the reference.
+        ready: What there is before the first step.
         out_dir: The run's folder.
         run_key: Hash of policy, data and configuration.
         done: Updates made so far.
     """
 
-    model: "PreTrainedModel"
     config: TrainConfig
-    loss: LossFunction
-    regularizer: LossFunction | None
-    references: "Mapping[str, PreTrainedModel]"
+    ready: ReadyTraining
     out_dir: Path
     run_key: str
     done: int = 0
 
-    def prepare(
-        self,
-        examples: Sequence[TokenizedItem],
-        held_out: Sequence[TokenizedItem],
-        cache: ReferenceCache,
-        step_source: MakeStepSource,
-        automatic: AutomaticBudget | None,
-        anchors: Anchors,
-    ) -> None:
-        """Check and score the items, then make the model's weights trainable."""
-        config, model = self.config, self.model
-        sets: AnchorSets | None = None
-        probe: Sequence[TokenizedItem] = ()
-        if automatic is not None:
-            probe, held_out = halves(held_out)
-            sets = AnchorSets.of(
-                automatic, anchors, per_step=config.pairs_per_step, seed=config.seed
-            )
-        all_examples = [*examples, *held_out, *probe, *(() if sets is None else sets.items)]
-        prepare_model(model, all_examples, config)
-        torch.manual_seed(config.seed)
-        # What an automatic budget puts in place of the regularizer reads items of any relation.
-        functions = [self.loss]
-        if self.regularizer is not None and automatic is None:
-            functions.append(self.regularizer)
-        named = [(f"the loss {bare(function).__name__!r}", function) for function in functions]
-        relation = relation_of(named)
-        needs = frozenset[Need]().union(*map(needs_of, functions))
-        notes = relation.check_items(named, examples, what=relation.name)
-        held_out_notes = relation.check_items(named, held_out, what=f"held-out {relation.name}")
-        self.forward, unshared = forward_of(
-            model, all_examples, config, score_prompts="prompt" in needs
-        )
-        self.notes = [
-            *notes,
-            *unshared,
-            *(f"held-out {relation.name}: {note}" for note in held_out_notes),
-        ]
-        forwards = {INITIAL: self.forward}
-        for name, reference in self.references.items():
-            prepare_model(reference, all_examples, config)
-            forwards[name], _ = forward_of(
-                reference, all_examples, config, score_prompts=self.forward.score_prompts
-            )
-
-        def prepared(some: Sequence[TokenizedItem]) -> PreparedItems:
-            found = prepare_items(relation, some, forwards, config, needs, cache)
-            return replace(found, forward=self.forward)
-
-        self.source = step_source(examples, prepared, config)
-        if self.source.on_demand:
-            # Training moves the policy, so what is scored later needs weights of its own.
-            frozen = copy.deepcopy(model).requires_grad_(False)
-            forwards[INITIAL] = replace(self.forward, model=frozen)
-        self.held_out = prepared(held_out) if held_out else None
-        self.watched = self.held_out
-        self.budget: BudgetSteering | None = None
-        if automatic is not None and sets is not None:
-            # Early stopping decides on the probe, so that the untouched half decides nothing.
-            self.watched = prepared(probe)
-            assert self.held_out is not None, "both halves have items"
-            measured = Probe.of(self.watched), Probe.of(self.held_out)
-            self.budget = BudgetSteering(automatic, *measured, sets)
-        # Only after scoring: the reference is the model without the adapter.
-        if config.adapter is not None:
-            adapter.attach(model, config.adapter, seed=config.seed)
-        self.controller = HyperparameterController(
-            self.loss,
-            self.regularizer,
-            0.0 if config.regularizer_weight == "auto" else config.regularizer_weight,
-            steps=self.source.steps,
-        )
-        self.sharded: ShardedLayers | None = None
-        if (reshard := processes.resharding()) is not None:
-            # Each process takes the shares of its own copy.
-            processes.check_same_weights(model.parameters(), step=0)
-            from prefine.training.distributed import sharded
-
-            self.sharded = sharded.ShardedLayers(model, reshard=reshard)
-            self.forward.in_step = True
-        self.weights = TrainableWeights.of(model, config)
+    def __post_init__(self) -> None:
+        ready = self.ready
+        self.forward, self.weights, self.sharded = ready.forward, ready.weights, ready.sharded
+        self.source, self.controller, self.budget = ready.source, ready.controller, ready.budget
+        self.held_out, self.watched = ready.held_out, ready.watched
+        self.notes = list(ready.notes)
 
     def resume(self) -> None:
         """Load the newest checkpoint, if there is one."""
@@ -357,7 +269,7 @@ class TrainingRun:
         items = self.source.next(step)
         terms = self._gradient(step, items)
         ids = [items.prepared.examples[int(index)].id for index in terms.items]
-        if step == 0 and REFERENCE not in self.references:
+        if step == 0 and self.ready.is_own_reference:
             check_start(terms.table, terms.policy, ids, dtype=config.dtype)
         norm = self.weights.clip(config.max_grad_norm or math.inf)
         if not math.isfinite(norm):
