@@ -17,6 +17,7 @@ from prefine.schedules import learning_rate_factor
 from prefine.training import checkpoints
 from prefine.training.batches.packing import PackedBatch
 from prefine.training.batches.row_fill import RowFill, needed_positions
+from prefine.training.budget.climb import CLIMB_LOG_NAME
 from prefine.training.budget.settings import AutomaticBudget
 from prefine.training.budget.steering import BUDGET_LOG_NAME, pull_of
 from prefine.training.distributed import processes
@@ -30,6 +31,7 @@ from prefine.training.ready import Anchors, ReadyTraining, prepare_training
 from prefine.training.reference.cache import ReferenceCache
 from prefine.training.reference.prepare import check_start
 from prefine.training.reference.scoring import score_completions
+from prefine.training.relations.pairs import right_order
 from prefine.training.step_sources.protocol import MakeStepSource, StepItems
 from prefine.training.step_sources.shuffled import Shuffled
 
@@ -134,6 +136,7 @@ def train(
                     f"stopped after step {run.done} of {run.source.steps}; the same command resumes"
                 )
             run.step(on_step)
+        run.keep_top()
         run.measure_budget(last=True)
     return run.finish(reference_reused=cache.reused)
 
@@ -160,6 +163,7 @@ class TrainingRun:
         ready = self.ready
         self.forward, self.weights, self.sharded = ready.forward, ready.weights, ready.sharded
         self.source, self.controller, self.budget = ready.source, ready.controller, ready.budget
+        self.climb = ready.climb
         self.held_out, self.watched = ready.held_out, ready.watched
         self.notes = list(ready.notes)
 
@@ -177,6 +181,8 @@ class TrainingRun:
             self.controller.load_state_dict(self.state)
             if self.budget is not None:
                 self.budget.load_state_dict(self.state["budget"])
+            if self.climb is not None:
+                self.climb.load_state_dict(self.state["climb"])
             self.source.load_state_dict(checkpoint.step_source)
             self.forward.tokens = checkpoint.row_tokens or self.forward.tokens
             self.done = self.resumed_from = checkpoint.step
@@ -198,10 +204,11 @@ class TrainingRun:
             if on_evaluation is not None:
                 on_evaluation(row)
 
-        step_file, evaluation_file, budget_file = (
+        step_file, evaluation_file, budget_file, climb_file = (
             self.out_dir / name if processes.is_main() else None
-            for name in (LOG_NAME, EVALUATION_LOG_NAME, BUDGET_LOG_NAME)
+            for name in (LOG_NAME, EVALUATION_LOG_NAME, BUDGET_LOG_NAME, CLIMB_LOG_NAME)
         )
+        looks = 0 if self.climb is None else self.climb.looks
         measured = 0 if self.budget is None else self.budget.rows(self.done)
         with (
             trackers(self.done + 1) as self.trackers,
@@ -209,6 +216,9 @@ class TrainingRun:
             closing(
                 RowLog(None if self.budget is None else budget_file, rows=measured, step=self.done)
             ) as self.budget_log,
+            closing(
+                RowLog(None if self.climb is None else climb_file, rows=looks, step=self.done)
+            ) as self.climb_log,
             closing(
                 Evaluations(
                     self.held_out,
@@ -219,6 +229,7 @@ class TrainingRun:
                     start=self.done,
                     state=self.state,
                     on_row=on_row,
+                    after_all=self.climb is not None,
                 )
             ) as self.evaluations,
         ):
@@ -245,13 +256,38 @@ class TrainingRun:
         """
         if self.budget is None:
             return
-        row = self.budget.measure(self.done, self.controller.at_step(self.done), last=last)
+        objective = self.controller.at_step(self.done)
+        climbing = None if self.climb is None else self.climb.delta
+        row = self.budget.measure(self.done, objective, climbing=climbing, last=last)
         self.budget_log.write(row)
         self.trackers.log("budget", row.step, row.model_dump(exclude={"step"}))
+
+    def look(self, *, last: bool = False) -> None:
+        """Measure the quality of the policy where delta climbs; go back where it has dropped."""
+        climb, budget, probe = self.climb, self.budget, self.watched
+        assert climb is not None and budget is not None and probe is not None, "delta climbs"
+        values = right_order(score_completions(self.forward, probe.examples), probe.table)
+        row = climb.take(self.done, values, budget.probe.fall(budget.budget), last=last)
+        if row.went_back:
+            processes.agree(False)  # until the main process has written the checkpoint
+            top = checkpoints.load_step(self.out_dir / "checkpoints", row.top_step)
+            self.weights.restore(top.weights, top.optimizer)
+            self.controller.load_state_dict(top.controllers)
+            budget.go_back(top.controllers["budget"])
+        self.climb_log.write(row)
+        self.trackers.log("climb", row.step, row.model_dump(exclude={"step"}))
+
+    def keep_top(self) -> None:
+        """Where delta climbs, keep the best weights of the whole training, and evaluate them."""
+        if self.climb is not None:
+            self.look(last=True)
+            self.evaluations.after(self.done, self.controller.at_step(self.done - 1))
 
     def step(self, on_step: OnRow | None) -> None:
         """Make one update and log it, then evaluate and save if these are due."""
         step, config, optimizer = self.done, self.config, self.weights.optimizer
+        if self.climb is not None and self.climb.is_due(step):
+            self.look()
         if self.budget is not None and self.budget.is_due(step):
             self.measure_budget()
         learning_rate = config.learning_rate * learning_rate_factor(
@@ -297,8 +333,10 @@ class TrainingRun:
         self.trackers.log("train", row.step, row.model_dump(exclude={"step"}))
         if on_step is not None:
             on_step(row)
-        self.evaluations.after(self.done, terms.objective)
-        if self.done % config.checkpoint_every == 0 or self.is_over:
+        if self.climb is None or self.done < self.source.steps:
+            self.evaluations.after(self.done, terms.objective)
+        look_next = self.climb is not None and self.climb.is_due(self.done)
+        if self.done % config.checkpoint_every == 0 or look_next or self.is_over:
             self.save()
 
     def _gradient(self, step: int, items: StepItems) -> StepTerms:
@@ -350,10 +388,13 @@ class TrainingRun:
         }
         if self.budget is not None:
             states["budget"] = self.budget.state_dict()
+        if self.climb is not None:
+            states["climb"] = self.climb.state_dict()
         weights, optimizer = self.weights.weights(), self.weights.optimizer_state()
         if processes.is_main():
             self.log.sync()
             self.budget_log.sync()
+            self.climb_log.sync()
             checkpoint = checkpoints.Checkpoint(
                 self.done,
                 weights,
@@ -368,6 +409,7 @@ class TrainingRun:
                 checkpoint,
                 run_key=self.run_key,
                 keep=self.config.keep_checkpoints,
+                pinned=None if self.climb is None else self.climb.top_step,
             )
 
     def finish(self, *, reference_reused: bool) -> TrainSummary:
@@ -385,6 +427,8 @@ class TrainingRun:
                 f"not {configured} (train.micro_batch_tokens)"
             )
         budget_notes = [] if self.budget is None else self.budget.notes()
+        if self.climb is not None:
+            budget_notes += self.climb.notes()
         summary = TrainSummary(
             steps=self.done,
             planned_steps=self.source.steps,

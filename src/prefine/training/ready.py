@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from prefine.config.sections import TrainConfig
+from prefine.errors import ConfigError
 from prefine.losses.facts import bare, needs_of
 from prefine.losses.protocol import LossFunction, Need
 from prefine.training import adapter
 from prefine.training.budget.anchors import AnchorSets
+from prefine.training.budget.climb import DeltaClimb
 from prefine.training.budget.probe import Probe, halves
 from prefine.training.budget.settings import AnchorName, AutomaticBudget
 from prefine.training.budget.steering import BudgetSteering
@@ -50,6 +52,7 @@ class ReadyTraining:
         source: Gives the items of each step.
         controller: Moves the hyper-parameters of the objective.
         budget: Sets the weight of an automatic budget; None without one.
+        climb: Moves the delta of the budget; None where it is set.
         held_out: What is evaluated; None if nothing is.
         watched: What early stopping reads; the same, unless half of it must decide nothing.
         is_own_reference: The policy at step 0 is the reference.
@@ -62,6 +65,7 @@ class ReadyTraining:
     source: StepSource
     controller: HyperparameterController
     budget: BudgetSteering | None
+    climb: DeltaClimb | None
     held_out: PreparedItems | None
     watched: PreparedItems | None
     is_own_reference: bool
@@ -145,6 +149,19 @@ def prepare_training(
         watched = prepared(probe)
         assert evaluated is not None, "both halves have items"
         budget = BudgetSteering(automatic, Probe.of(watched), Probe.of(evaluated), sets)
+    climb: DeltaClimb | None = None
+    if automatic is not None and automatic.delta == "auto" and watched is not None:
+        if relation.name != "pairs":
+            raise ConfigError(
+                "train.regularizer.delta: auto compares the rewards of pairs, and the loss reads "
+                f"{relation.name}; give a number"
+            )
+        climb = DeltaClimb(
+            automatic.start,
+            automatic.step,
+            max(1, source.steps // automatic.looks),
+            watched.table.prompts.cpu(),
+        )
     # Only after scoring: the reference is the model without the adapter.
     if config.adapter is not None:
         adapter.attach(model, config.adapter, seed=config.seed)
@@ -169,6 +186,7 @@ def prepare_training(
         source=source,
         controller=controller,
         budget=budget,
+        climb=climb,
         held_out=evaluated,
         watched=watched,
         is_own_reference=REFERENCE not in references,
