@@ -1,11 +1,12 @@
 """The automatic budget on the playground: does it hold on unseen answers, and at what cost in gold?
 
-    python benchmarks/budget.py run [--out DIR] [--plan levers,deltas,losses,tuned] [--minutes N]
+    python benchmarks/budget.py run [--out DIR] [--plan levers,deltas,…] [--minutes N]
     python benchmarks/budget.py show
 
 `run` makes what all trials share (completions, rankings and pairs of each seed; a third set of
 fresh pairs), then trains trial after trial with the settings of the demo. Each finished trial is a
-line of `results/budget.jsonl`; those that are there are not run again. `show` prints the tables.
+line of `results/budget.jsonl`; those that are there are not run again. The parts of the plan are
+levers, deltas, losses, tuned and auto (`delta: auto` beside fixed ones). `show` prints the tables.
 A trial trains through `prefine.training.loop.train`; the third set and the test prompts are read by
 nothing else.
 """
@@ -20,7 +21,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -55,7 +56,7 @@ class Trial:
     """One training; `lever` is none, hinge, nll, or an anchor of the automatic budget."""
 
     lever: str
-    delta: float | None = None
+    delta: float | Literal["auto"] | None = None
     weight: float | None = None
     epochs: int = 3
     seed: int = 0
@@ -114,6 +115,8 @@ def plan(names: Sequence[str], seeds: Sequence[int]) -> Iterator[Trial]:
                     yield Trial(lever, delta, seed=seed, loss=loss, options=options)
             for lever, delta in (("none", None), ("chosen", 3.0), ("unused", 3.0)):
                 yield Trial(lever, delta, epochs=10, seed=seed, schedule="constant")
+        if "auto" in names:
+            yield from (Trial("chosen", delta, seed=seed) for delta in ("auto", 1.5, 3.0, 6.0))
         if "tuned" in names:
             yield Trial("chosen", 3.0, seed=seed, test=TUNED)
             for weight in (0.01, 0.03, 0.1, 0.3):
@@ -215,6 +218,14 @@ def run(
     )
     figures: dict[str, Any] = third.measure(model, config)
     figures |= {"training": summary.final.fall, "peak": max(falls), "falls": falls}  # type: ignore[attr-defined]
+    climb = folder / "climb_log.jsonl"
+    if climb.is_file():
+        looks = [json.loads(line) for line in climb.read_text().splitlines()]
+        figures |= {
+            "looks": [[row["delta"], row["fall"], row["quality"]] for row in looks],
+            "kept_step": looks[-1]["top_step"],
+            "kept_delta": looks[-1]["next_delta"],
+        }
     log = folder / "budget_log.jsonl"
     if log.is_file():
         rows = [json.loads(line) for line in log.read_text().splitlines()]
@@ -247,7 +258,7 @@ def main() -> None:
     )
     parser.add_argument("what", choices=("run", "show"))
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark-budget"))
-    parser.add_argument("--plan", default="levers,deltas,losses,tuned")
+    parser.add_argument("--plan", default="levers,deltas,losses,tuned,auto")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--minutes", type=float, default=math.inf)
     options = parser.parse_args()
@@ -271,7 +282,7 @@ def main() -> None:
         found = {"trial": asdict(trial), **run(trial, options.out, third, some, baseline)}
         with RESULTS.open("a") as file:
             file.write(json.dumps(found) + "\n")
-        brief = {name: found[name] for name in found if name not in ("wins", "falls")}
+        brief = {name: found[name] for name in found if name not in ("wins", "falls", "looks")}
         print(json.dumps(brief), flush=True)
 
 

@@ -43,7 +43,9 @@ def _name(key: tuple[Any, ...]) -> str:
     beta = json.loads(options).get("beta")
     name = f"{loss}{'' if beta is None else f' beta {beta}'} {epochs} epochs"
     name += "" if schedule == "linear" else f" {schedule}"
-    name += f": {lever}" + ("" if delta is None else f" delta {delta:g}")
+    name += f": {lever}" + (
+        "" if delta is None else f" delta {delta if delta == 'auto' else format(delta, 'g')}"
+    )
     return name + ("" if weight is None else f" weight {weight:g}")
 
 
@@ -63,7 +65,10 @@ def _promise(key: tuple[Any, ...], rows: Rows, plain: Rows) -> Line:
     if automatic and delta is not None:
         figure += f", weight {fmean(row['weight'] for row in rows):.3f}"
     goal = None
-    if automatic and delta is not None and plain:
+    if delta == "auto":
+        figure += f", kept delta {_spread([row['kept_delta'] for row in rows], '.2f')} of step "
+        figure += ", ".join(str(row["kept_step"]) for row in rows)
+    elif automatic and delta is not None and plain:
         free = fmean(row["third"] for row in plain)
         if free >= 1.5 * delta:
             goal = (

@@ -1,6 +1,7 @@
 """The automatic budget through the real command: what it trains, says and refuses."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,34 @@ def test_imported_pairs_may_name_a_file_of_anchors(place: Place) -> None:
     assert len(rows("budget_log.jsonl")) == 2
 
 
+def test_a_climbing_delta_says_what_it_tried_and_goes_on_after_an_interruption(
+    place: Place,
+) -> None:
+    place.put("pairs.jsonl", pairs())
+    place.change(PAIRS | AUTO)
+    climbing = {"name": "budget", "delta": "auto", "start": 0.2, "step": 0.2, "looks": 4}
+    place.change({"train.regularizer": climbing, "train.learning_rate": 0.02})
+    place.change({"train.max_steps": 8, "train.checkpoint_every": 3})
+    assert prefine("config", "check", "run.yaml").code == OK
+    ran = prefine("run", "run.yaml", "--json")
+    assert ran.code == OK, ran.err
+    looks = rows("climb_log.jsonl")
+    assert [row["step"] for row in looks] == [2, 4, 6, 8]
+    said = json.loads(Path("run/manifest.json").read_text())["stages"]["train"]["notes"]
+    assert any("delta: auto (experimental) looked 4 times" in note for note in said)
+    logs = ("train_log.jsonl", "budget_log.jsonl", "climb_log.jsonl", "train_final.json")
+    whole = {name: Path("run", name).read_bytes() for name in logs}
+    weights = Path("run/model/model.safetensors").read_bytes()
+    # As after a kill within the last steps: the newest checkpoint is gone, and so is the model.
+    newest = max(Path("run/checkpoints").glob("step-*"))
+    (newest / "state.json").unlink()
+    shutil.rmtree("run/model")
+    resumed = prefine("train", "run.yaml")
+    assert resumed.code == OK, resumed.err
+    assert {name: Path("run", name).read_bytes() for name in logs} == whole
+    assert Path("run/model/model.safetensors").read_bytes() == weights
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -93,6 +122,23 @@ def test_imported_pairs_may_name_a_file_of_anchors(place: Place) -> None:
         ({"train.regularizer.of": "median"}, "train.regularizer.of"),
         ({"train.regularizer.delta": "3"}, "train.regularizer.delta"),
         ({"train.regularizer.anchors": "x.jsonl"}, "is not read with anchor: chosen"),
+        (
+            {"train.regularizer.delta": "auto", "train.regularizer_weight": 0.1},
+            "regularizer.delta: auto needs regularizer_weight: auto",
+        ),
+        (
+            {
+                "train.regularizer.delta": "auto",
+                "train.evaluate_every": 2,
+                "train.early_stop": {"patience": 2},
+            },
+            "early_stop does not go together with regularizer.delta: auto",
+        ),
+        (
+            {"train.regularizer.delta": "auto", "train.regularizer.infeasible": "stop"},
+            "train.regularizer.infeasible: stop does not go together with delta: auto",
+        ),
+        ({"train.regularizer.looks": 1}, "train.regularizer.looks"),
         ({"pair.held_out_prompts": 100}, "at most 100 prompts are held out"),
         ({"completions.limit": 500}, "at most 100 prompts are held out"),
     ],

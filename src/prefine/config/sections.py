@@ -352,6 +352,22 @@ class TrainConfig(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _climbing_delta_has_a_weight_of_its_own(self) -> Self:
+        if self.regularizer is None or self.regularizer.options.get("delta") != "auto":
+            return self
+        if self.regularizer_weight != "auto":
+            raise ValueError(
+                "regularizer.delta: auto needs regularizer_weight: auto, which holds each delta "
+                "that it tries; set that, or give delta a number"
+            )
+        if self.early_stop is not None:
+            raise ValueError(
+                "early_stop does not go together with regularizer.delta: auto, which keeps the "
+                "best weights of the whole training; take one of the two out"
+            )
+        return self
+
     @property
     def regularizer_kind(self) -> Kind:
         """The table of the regularizer: its weight is fixed, or set during training."""

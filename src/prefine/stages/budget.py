@@ -26,14 +26,14 @@ class Budget(NamedTuple):
 
 
 def budget_of(config: RunConfig) -> Budget | None:
-    """The budget of the configured regularizer, if it has one."""
+    """The budget of the configured regularizer, if it has one and it is a number."""
     regularizer = config.train.regularizer
     if regularizer is None or regularizer.name not in ("budget", "step_budget"):
         return None
     kind = config.train.regularizer_kind
     options = regularizer.resolve(kind, where="train.regularizer").keywords
+    if options["delta"] in (None, "auto"):
+        return None  # what `auto` has chosen is in the manifest's notes
     delta = last(options["delta"])
-    if delta is None:
-        return None
     of = "mean" if options.get("of", "mean") == "mean" else f"{options['quantile']:g} quantile"
     return Budget(delta, "token" if options.get("per") == "token" else "sequence", of)

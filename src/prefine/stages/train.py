@@ -38,6 +38,7 @@ from prefine.stages.training_inputs import (
     read_items,
     trainable,
 )
+from prefine.training.budget.climb import CLIMB_LOG_NAME
 from prefine.training.budget.probe import halves
 from prefine.training.budget.steering import BUDGET_LOG_NAME
 from prefine.training.distributed.processes import from_main
@@ -54,6 +55,7 @@ _TRAINING = (
     LOG_NAME,
     EVALUATION_LOG_NAME,
     BUDGET_LOG_NAME,
+    CLIMB_LOG_NAME,
     FINAL_NAME,
     "trackers",
 )

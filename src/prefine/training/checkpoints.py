@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from prefine.atomic import sync
-from prefine.errors import ConfigError
+from prefine.errors import ConfigError, DataError
 from prefine.records import SCHEMA_VERSION
 
 
@@ -47,14 +47,22 @@ class Checkpoint:
     step_source: Mapping[str, Any] = field(default_factory=dict)
 
 
-def save(folder: Path, checkpoint: Checkpoint, *, run_key: str, keep: int) -> None:
-    """Write a checkpoint, then delete all but the newest `keep`.
+def save(
+    folder: Path,
+    checkpoint: Checkpoint,
+    *,
+    run_key: str,
+    keep: int,
+    pinned: int | None = None,
+) -> None:
+    """Write a checkpoint, then delete all but the newest `keep` and the pinned one.
 
     Args:
         folder: Of the run's checkpoints.
         checkpoint: The state.
         run_key: Hash of everything that decides the training; another key cannot resume from it.
         keep: How many checkpoints to keep.
+        pinned: The step of one that is kept however old it is.
     """
     step = checkpoint.step
     target = folder / f"step-{step:05d}"
@@ -88,7 +96,24 @@ def save(folder: Path, checkpoint: Checkpoint, *, run_key: str, keep: int) -> No
     # A later one is damaged, else training would have resumed from it.
     whole = [path for path in _oldest_first(folder) if _step(path) <= step]
     for old in {*_oldest_first(folder)} - {*whole[-keep:]}:
-        shutil.rmtree(old)
+        if _step(old) != pinned:
+            shutil.rmtree(old)
+
+
+def load_step(folder: Path, step: int) -> Checkpoint:
+    """Return the checkpoint of a step that this training has written.
+
+    Raises:
+        DataError: It is damaged.
+    """
+    path = folder / f"step-{step:05d}"
+    damage = _damage(path)
+    if damage is not None:
+        raise DataError(
+            f"{path}: {damage}, and training needs it to go back to; restore the folder, or delete "
+            "the checkpoints to train anew"
+        )
+    return _read(path, json.loads((path / "state.json").read_text(encoding="utf-8")))
 
 
 def load_newest(folder: Path, *, run_key: str) -> tuple[Checkpoint | None, tuple[str, ...]]:
@@ -115,18 +140,22 @@ def load_newest(folder: Path, *, run_key: str) -> tuple[Checkpoint | None, tuple
                 f"{path} was written with other pairs, another policy or another configuration; "
                 "use another run folder, or delete its checkpoints to train anew"
             )
-        checkpoint = Checkpoint(
-            step=state["step"],
-            weights=load_file(path / "model.safetensors"),
-            optimizer=load_file(path / "optimizer.safetensors"),
-            rng=load_file(path / "rng.safetensors")["torch"],
-            # One from before there were controllers has none.
-            controllers=state.get("controllers", {}),
-            row_tokens=state.get("row_tokens"),
-            step_source=state.get("step_source", {}),
-        )
-        return checkpoint, tuple(notes)
+        return _read(path, state), tuple(notes)
     return None, tuple(notes)
+
+
+def _read(path: Path, state: Mapping[str, Any]) -> Checkpoint:
+    """The checkpoint of a folder and its `state.json`."""
+    return Checkpoint(
+        step=state["step"],
+        weights=load_file(path / "model.safetensors"),
+        optimizer=load_file(path / "optimizer.safetensors"),
+        rng=load_file(path / "rng.safetensors")["torch"],
+        # One from before there were controllers has none.
+        controllers=state.get("controllers", {}),
+        row_tokens=state.get("row_tokens"),
+        step_source=state.get("step_source", {}),
+    )
 
 
 def _oldest_first(folder: Path) -> list[Path]:

@@ -111,6 +111,8 @@ class Evaluations:
         start: Updates made so far.
         state: The `state_dict` of that moment.
         on_row: Called with every new row.
+        after_all: The last evaluation is made when the weights to keep have been chosen, which is
+            after the last checkpoint.
 
     Raises:
         DataError: The file lacks rows that the checkpoint knows of.
@@ -127,6 +129,7 @@ class Evaluations:
         start: int,
         state: Mapping[str, Mapping[str, float]],
         on_row: Callable[[Any], None],
+        after_all: bool = False,
     ) -> None:
         self._held_out, self._every, self._steps = held_out, config.evaluate_every, steps
         self._on_row, self._watched = on_row, watched
@@ -138,6 +141,8 @@ class Evaluations:
         if self._early_stop is not None and start:
             self._early_stop.load_state_dict(state.get("early_stop", {}))
         rows = sum(map(self._is_due, range(start + 1))) if start else 0
+        if after_all and start == steps:
+            rows -= 1
         if self._every is None and file is not None and not file.is_file():
             rows = 0  # begun by a version that evaluated only where `evaluate_every` was set
         self._log = RowLog(None if held_out is None else file, rows=rows, step=start)

@@ -1,10 +1,9 @@
-"""The training loop: prepare the items, take step after step, save checkpoints, finish."""
+"""The training loop: take step after step, save checkpoints, finish."""
 
-import copy
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -13,46 +12,34 @@ import torch
 
 from prefine.config.sections import TrainConfig
 from prefine.errors import DataError, Interrupted, NumericsError
-from prefine.losses.facts import bare, needs_of
-from prefine.losses.protocol import LossFunction, Need
+from prefine.losses.protocol import LossFunction
 from prefine.schedules import learning_rate_factor
-from prefine.training import adapter, checkpoints
+from prefine.training import checkpoints
 from prefine.training.batches.packing import PackedBatch
 from prefine.training.batches.row_fill import RowFill, needed_positions
-from prefine.training.budget.anchors import AnchorSets
-from prefine.training.budget.probe import Probe, halves
-from prefine.training.budget.settings import AnchorName, AutomaticBudget
-from prefine.training.budget.steering import BUDGET_LOG_NAME, BudgetSteering, pull_of
+from prefine.training.budget.climb import CLIMB_LOG_NAME
+from prefine.training.budget.settings import AutomaticBudget
+from prefine.training.budget.steering import BUDGET_LOG_NAME, pull_of
 from prefine.training.distributed import processes
-from prefine.training.distributed.weights import TrainableWeights
 from prefine.training.evaluation import EVALUATION_LOG_NAME, Evaluations
-from prefine.training.items import PlainItem, TokenizedItem
+from prefine.training.items import TokenizedItem
 from prefine.training.logging.figures import RowLog, TrainSummary, final_figures, step_row
 from prefine.training.logging.trackers import Trackers, untracked
 from prefine.training.objective.gradient import StepTerms, accumulate_gradients
-from prefine.training.objective.item_table import INITIAL, REFERENCE
-from prefine.training.objective.objective import HyperparameterController
+from prefine.training.objective.item_table import REFERENCE
+from prefine.training.ready import Anchors, ReadyTraining, prepare_training
 from prefine.training.reference.cache import ReferenceCache
-from prefine.training.reference.prepare import (
-    PreparedItems,
-    check_start,
-    forward_of,
-    prepare_items,
-    prepare_model,
-)
+from prefine.training.reference.prepare import check_start
 from prefine.training.reference.scoring import score_completions
-from prefine.training.relations.choose import relation_of
+from prefine.training.relations.pairs import right_order
 from prefine.training.step_sources.protocol import MakeStepSource, StepItems
 from prefine.training.step_sources.shuffled import Shuffled
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from prefine.training.distributed.sharded import ShardedLayers
-
 OnRow = Callable[[Any], None]
 """Called with every new row of a log; its class is that of the relation."""
-Anchors = Mapping[AnchorName, Sequence[PlainItem]]
 LOG_NAME = "train_log.jsonl"
 FINAL_NAME = "train_final.json"
 
@@ -125,12 +112,21 @@ def train(
         raise DataError(
             f"train.evaluate_every: there are no held-out {examples[0].word}s to evaluate"
         )
-    references = {} if ref_model is None else {REFERENCE: ref_model}
-    if automatic is not None:
-        regularizer = pull_of(automatic)
-    run = TrainingRun(model, config, loss, regularizer, references, out_dir, run_key)
     cache = ReferenceCache(reference_dir or out_dir / "reference", should_stop)
-    run.prepare(examples, held_out, cache, step_source, automatic, anchors)
+    ready = prepare_training(
+        model,
+        examples,
+        config,
+        loss=loss,
+        regularizer=regularizer if automatic is None else pull_of(automatic),
+        references={} if ref_model is None else {REFERENCE: ref_model},
+        held_out=held_out,
+        automatic=automatic,
+        anchors=anchors,
+        step_source=step_source,
+        cache=cache,
+    )
+    run = TrainingRun(config, ready, out_dir, run_key)
     run.resume()
     with run.logs(trackers, on_evaluation):
         while not run.is_over:
@@ -140,116 +136,36 @@ def train(
                     f"stopped after step {run.done} of {run.source.steps}; the same command resumes"
                 )
             run.step(on_step)
+        run.keep_top()
         run.measure_budget(last=True)
     return run.finish(reference_reused=cache.reused)
 
 
 @dataclass(eq=False)
 class TrainingRun:
-    """One training: `prepare`, `resume`, `step` after step within `logs`, then `finish`.
+    """One training: `resume`, `step` after step within `logs`, then `finish`.
 
     Args:
-        model: The policy.
         config: The settings.
-        loss: The loss.
-        regularizer: The regularizer, or None.
-        references: Fixed models that the losses compare with, by name; without one, the policy at
-            step 0 is the reference.
+        ready: What there is before the first step.
         out_dir: The run's folder.
         run_key: Hash of policy, data and configuration.
         done: Updates made so far.
     """
 
-    model: "PreTrainedModel"
     config: TrainConfig
-    loss: LossFunction
-    regularizer: LossFunction | None
-    references: "Mapping[str, PreTrainedModel]"
+    ready: ReadyTraining
     out_dir: Path
     run_key: str
     done: int = 0
 
-    def prepare(
-        self,
-        examples: Sequence[TokenizedItem],
-        held_out: Sequence[TokenizedItem],
-        cache: ReferenceCache,
-        step_source: MakeStepSource,
-        automatic: AutomaticBudget | None,
-        anchors: Anchors,
-    ) -> None:
-        """Check and score the items, then make the model's weights trainable."""
-        config, model = self.config, self.model
-        sets: AnchorSets | None = None
-        probe: Sequence[TokenizedItem] = ()
-        if automatic is not None:
-            probe, held_out = halves(held_out)
-            sets = AnchorSets.of(
-                automatic, anchors, per_step=config.pairs_per_step, seed=config.seed
-            )
-        all_examples = [*examples, *held_out, *probe, *(() if sets is None else sets.items)]
-        prepare_model(model, all_examples, config)
-        torch.manual_seed(config.seed)
-        # What an automatic budget puts in place of the regularizer reads items of any relation.
-        functions = [self.loss]
-        if self.regularizer is not None and automatic is None:
-            functions.append(self.regularizer)
-        named = [(f"the loss {bare(function).__name__!r}", function) for function in functions]
-        relation = relation_of(named)
-        needs = frozenset[Need]().union(*map(needs_of, functions))
-        notes = relation.check_items(named, examples, what=relation.name)
-        held_out_notes = relation.check_items(named, held_out, what=f"held-out {relation.name}")
-        self.forward, unshared = forward_of(
-            model, all_examples, config, score_prompts="prompt" in needs
-        )
-        self.notes = [
-            *notes,
-            *unshared,
-            *(f"held-out {relation.name}: {note}" for note in held_out_notes),
-        ]
-        forwards = {INITIAL: self.forward}
-        for name, reference in self.references.items():
-            prepare_model(reference, all_examples, config)
-            forwards[name], _ = forward_of(
-                reference, all_examples, config, score_prompts=self.forward.score_prompts
-            )
-
-        def prepared(some: Sequence[TokenizedItem]) -> PreparedItems:
-            found = prepare_items(relation, some, forwards, config, needs, cache)
-            return replace(found, forward=self.forward)
-
-        self.source = step_source(examples, prepared, config)
-        if self.source.on_demand:
-            # Training moves the policy, so what is scored later needs weights of its own.
-            frozen = copy.deepcopy(model).requires_grad_(False)
-            forwards[INITIAL] = replace(self.forward, model=frozen)
-        self.held_out = prepared(held_out) if held_out else None
-        self.watched = self.held_out
-        self.budget: BudgetSteering | None = None
-        if automatic is not None and sets is not None:
-            # Early stopping decides on the probe, so that the untouched half decides nothing.
-            self.watched = prepared(probe)
-            assert self.held_out is not None, "both halves have items"
-            measured = Probe.of(self.watched), Probe.of(self.held_out)
-            self.budget = BudgetSteering(automatic, *measured, sets)
-        # Only after scoring: the reference is the model without the adapter.
-        if config.adapter is not None:
-            adapter.attach(model, config.adapter, seed=config.seed)
-        self.controller = HyperparameterController(
-            self.loss,
-            self.regularizer,
-            0.0 if config.regularizer_weight == "auto" else config.regularizer_weight,
-            steps=self.source.steps,
-        )
-        self.sharded: ShardedLayers | None = None
-        if (reshard := processes.resharding()) is not None:
-            # Each process takes the shares of its own copy.
-            processes.check_same_weights(model.parameters(), step=0)
-            from prefine.training.distributed import sharded
-
-            self.sharded = sharded.ShardedLayers(model, reshard=reshard)
-            self.forward.in_step = True
-        self.weights = TrainableWeights.of(model, config)
+    def __post_init__(self) -> None:
+        ready = self.ready
+        self.forward, self.weights, self.sharded = ready.forward, ready.weights, ready.sharded
+        self.source, self.controller, self.budget = ready.source, ready.controller, ready.budget
+        self.climb = ready.climb
+        self.held_out, self.watched = ready.held_out, ready.watched
+        self.notes = list(ready.notes)
 
     def resume(self) -> None:
         """Load the newest checkpoint, if there is one."""
@@ -265,6 +181,8 @@ class TrainingRun:
             self.controller.load_state_dict(self.state)
             if self.budget is not None:
                 self.budget.load_state_dict(self.state["budget"])
+            if self.climb is not None:
+                self.climb.load_state_dict(self.state["climb"])
             self.source.load_state_dict(checkpoint.step_source)
             self.forward.tokens = checkpoint.row_tokens or self.forward.tokens
             self.done = self.resumed_from = checkpoint.step
@@ -286,10 +204,11 @@ class TrainingRun:
             if on_evaluation is not None:
                 on_evaluation(row)
 
-        step_file, evaluation_file, budget_file = (
+        step_file, evaluation_file, budget_file, climb_file = (
             self.out_dir / name if processes.is_main() else None
-            for name in (LOG_NAME, EVALUATION_LOG_NAME, BUDGET_LOG_NAME)
+            for name in (LOG_NAME, EVALUATION_LOG_NAME, BUDGET_LOG_NAME, CLIMB_LOG_NAME)
         )
+        looks = 0 if self.climb is None else self.climb.looks
         measured = 0 if self.budget is None else self.budget.rows(self.done)
         with (
             trackers(self.done + 1) as self.trackers,
@@ -297,6 +216,9 @@ class TrainingRun:
             closing(
                 RowLog(None if self.budget is None else budget_file, rows=measured, step=self.done)
             ) as self.budget_log,
+            closing(
+                RowLog(None if self.climb is None else climb_file, rows=looks, step=self.done)
+            ) as self.climb_log,
             closing(
                 Evaluations(
                     self.held_out,
@@ -307,6 +229,7 @@ class TrainingRun:
                     start=self.done,
                     state=self.state,
                     on_row=on_row,
+                    after_all=self.climb is not None,
                 )
             ) as self.evaluations,
         ):
@@ -333,13 +256,38 @@ class TrainingRun:
         """
         if self.budget is None:
             return
-        row = self.budget.measure(self.done, self.controller.at_step(self.done), last=last)
+        objective = self.controller.at_step(self.done)
+        climbing = None if self.climb is None else self.climb.delta
+        row = self.budget.measure(self.done, objective, climbing=climbing, last=last)
         self.budget_log.write(row)
         self.trackers.log("budget", row.step, row.model_dump(exclude={"step"}))
+
+    def look(self, *, last: bool = False) -> None:
+        """Measure the quality of the policy where delta climbs; go back where it has dropped."""
+        climb, budget, probe = self.climb, self.budget, self.watched
+        assert climb is not None and budget is not None and probe is not None, "delta climbs"
+        values = right_order(score_completions(self.forward, probe.examples), probe.table)
+        row = climb.take(self.done, values, budget.probe.fall(budget.budget), last=last)
+        if row.went_back:
+            processes.agree(False)  # until the main process has written the checkpoint
+            top = checkpoints.load_step(self.out_dir / "checkpoints", row.top_step)
+            self.weights.restore(top.weights, top.optimizer)
+            self.controller.load_state_dict(top.controllers)
+            budget.go_back(top.controllers["budget"])
+        self.climb_log.write(row)
+        self.trackers.log("climb", row.step, row.model_dump(exclude={"step"}))
+
+    def keep_top(self) -> None:
+        """Where delta climbs, keep the best weights of the whole training, and evaluate them."""
+        if self.climb is not None:
+            self.look(last=True)
+            self.evaluations.after(self.done, self.controller.at_step(self.done - 1))
 
     def step(self, on_step: OnRow | None) -> None:
         """Make one update and log it, then evaluate and save if these are due."""
         step, config, optimizer = self.done, self.config, self.weights.optimizer
+        if self.climb is not None and self.climb.is_due(step):
+            self.look()
         if self.budget is not None and self.budget.is_due(step):
             self.measure_budget()
         learning_rate = config.learning_rate * learning_rate_factor(
@@ -357,7 +305,7 @@ class TrainingRun:
         items = self.source.next(step)
         terms = self._gradient(step, items)
         ids = [items.prepared.examples[int(index)].id for index in terms.items]
-        if step == 0 and REFERENCE not in self.references:
+        if step == 0 and self.ready.is_own_reference:
             check_start(terms.table, terms.policy, ids, dtype=config.dtype)
         norm = self.weights.clip(config.max_grad_norm or math.inf)
         if not math.isfinite(norm):
@@ -385,8 +333,10 @@ class TrainingRun:
         self.trackers.log("train", row.step, row.model_dump(exclude={"step"}))
         if on_step is not None:
             on_step(row)
-        self.evaluations.after(self.done, terms.objective)
-        if self.done % config.checkpoint_every == 0 or self.is_over:
+        if self.climb is None or self.done < self.source.steps:
+            self.evaluations.after(self.done, terms.objective)
+        look_next = self.climb is not None and self.climb.is_due(self.done)
+        if self.done % config.checkpoint_every == 0 or look_next or self.is_over:
             self.save()
 
     def _gradient(self, step: int, items: StepItems) -> StepTerms:
@@ -438,10 +388,13 @@ class TrainingRun:
         }
         if self.budget is not None:
             states["budget"] = self.budget.state_dict()
+        if self.climb is not None:
+            states["climb"] = self.climb.state_dict()
         weights, optimizer = self.weights.weights(), self.weights.optimizer_state()
         if processes.is_main():
             self.log.sync()
             self.budget_log.sync()
+            self.climb_log.sync()
             checkpoint = checkpoints.Checkpoint(
                 self.done,
                 weights,
@@ -456,6 +409,7 @@ class TrainingRun:
                 checkpoint,
                 run_key=self.run_key,
                 keep=self.config.keep_checkpoints,
+                pinned=None if self.climb is None else self.climb.top_step,
             )
 
     def finish(self, *, reference_reused: bool) -> TrainSummary:
@@ -473,6 +427,8 @@ class TrainingRun:
                 f"not {configured} (train.micro_batch_tokens)"
             )
         budget_notes = [] if self.budget is None else self.budget.notes()
+        if self.climb is not None:
+            budget_notes += self.climb.notes()
         summary = TrainSummary(
             steps=self.done,
             planned_steps=self.source.steps,

@@ -29,7 +29,8 @@ class AutomaticBudget:
 
     Args:
         delta: How far the answers that training should keep likely may fall [nats per answer, or
-            per token]; null never binds.
+            per token]; null never binds. "auto", which is experimental, lets it rise from `start`
+            while the reward accuracy of the probe does, and keeps the best weights of `looks`.
         per: "sequence" budgets the summed log-probability, "token" its mean over the answer's
             tokens.
         of: The figure of the probe's falls that is held at delta.
@@ -46,9 +47,17 @@ class AutomaticBudget:
         smoothing: Share of the old error in the smoothed one.
         largest_weight: In units of the loss's slope.
         infeasible: The reaction when more weight no longer lowers the fall.
+        start: Where `delta: auto` begins.
+        step: What it rises by at first; it is halved whenever training goes back.
+        looks: How often it measures the reward accuracy.
     """
 
-    delta: Annotated[float | Schedule, or_schedule(Annotated[float, Strict()])] | None = 5.0
+    delta: (
+        Annotated[
+            float | Schedule | Literal["auto"], or_schedule(Annotated[float, Strict()], auto=True)
+        ]
+        | None
+    ) = 5.0
     per: Literal["sequence", "token"] = "sequence"
     of: Literal["mean", "quantile"] = "mean"
     quantile: Annotated[float, Field(gt=0, lt=1)] = 0.9
@@ -61,6 +70,9 @@ class AutomaticBudget:
     smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     largest_weight: Annotated[float, Field(gt=0)] = 20.0
     infeasible: Literal["warn", "stop", "lower_learning_rate"] = "warn"
+    start: Annotated[float, Field(gt=0)] = 1.0
+    step: Annotated[float, Field(gt=0)] = 1.0
+    looks: Annotated[int, Field(ge=2)] = 8
 
     @property
     def shares(self) -> Mapping[AnchorName, float]:
@@ -74,8 +86,14 @@ class AutomaticBudget:
         """Check what the options cannot say one by one.
 
         Raises:
-            ConfigError: A mixture is empty, or a file is named for anchors that read none.
+            ConfigError: A mixture is empty, a file is named for anchors that read none, or a
+                training that keeps its best weights is to stop by itself.
         """
+        if self.delta == "auto" and self.infeasible == "stop":
+            raise ConfigError(
+                "train.regularizer.infeasible: stop does not go together with delta: auto, which "
+                "keeps the best weights of the whole training; use warn or lower_learning_rate"
+            )
         if not self.shares:
             raise ConfigError("train.regularizer.anchor: the mixture is empty; name an anchor")
         if self.anchors is not None and not self.shares.keys() & {"unused", "better"}:

@@ -98,10 +98,24 @@ class BudgetSteering:
         """The measurements before update number `step`."""
         return -(-step // self.budget.every)
 
-    def measure(self, step: int, objective: Objective, *, last: bool = False) -> BudgetRow:
-        """Measure the probe before update number `step` and move the weight."""
+    def measure(
+        self,
+        step: int,
+        objective: Objective,
+        *,
+        climbing: float | None = None,
+        last: bool = False,
+    ) -> BudgetRow:
+        """Measure the probe before update number `step` and move the weight.
+
+        Args:
+            step: Updates made so far.
+            objective: Its regularizer has the current delta.
+            climbing: The delta of `delta: auto`, in place of that.
+            last: Training is over; the untouched half is measured, too.
+        """
         assert objective.regularizer is not None, "the objective has the pull of the budget"
-        delta = option_of(objective.regularizer, "delta")
+        delta = option_of(objective.regularizer, "delta") if climbing is None else climbing
         fall, error = self.probe.fall(self.budget)
         infeasible = False
         if delta is not None:
@@ -155,6 +169,11 @@ class BudgetSteering:
                 unit = share.repeat_interleave(counts) * terms.table.tokens
                 unit = unit / counts.repeat_interleave(counts)
             self.slope = float(terms.slopes.double().sum() / unit.double().sum())
+
+    def go_back(self, state: Mapping[str, float]) -> None:
+        """Take the controller's state of earlier weights; counts for the notes go on."""
+        self.controller.load_state_dict(state)
+        self.feasibility = Feasibility()
 
     def notes(self) -> list[str]:
         """Notes on how the budget went, for the end."""
@@ -219,4 +238,6 @@ def relative_error(fall: float, delta: float, standard_error: float) -> float:
 
 def pull_of(budget: AutomaticBudget) -> LossFunction:
     """The regularizer of an automatic budget: what its weight multiplies on the step's items."""
-    return partial(chosen_nll, delta=budget.delta, per=budget.per)
+    # Where delta climbs, no figure of the logs has a fixed one to compare with.
+    delta = None if budget.delta == "auto" else budget.delta
+    return partial(chosen_nll, delta=delta, per=budget.per)

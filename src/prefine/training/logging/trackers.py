@@ -118,7 +118,7 @@ class Trackers:
             ) from error
 
     def log(
-        self, kind: Literal["train", "eval", "budget"], step: int, row: Mapping[str, Any]
+        self, kind: Literal["train", "eval", "budget", "climb"], step: int, row: Mapping[str, Any]
     ) -> None:
         """Log the row of update number `step` (from 1) as `KIND/NAME`, see `flat_row`.
 

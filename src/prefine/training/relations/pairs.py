@@ -200,6 +200,13 @@ class Pairs:
         return pair_rows.errors(logps, table.references["initial"][REJECTED], table.prompts)
 
 
+def right_order(policy: Float[Tensor, " C"], table: "ItemTable") -> Float[Tensor, " B"]:
+    """1 for each pair with a positive margin, half for one with none, and 0 for the others."""
+    change = policy - table.references["reference"]
+    margin = (change[CHOSEN] - change[REJECTED]).double()
+    return (margin.sign() + 1) / 2
+
+
 def _tokens(table: "ItemTable", extras: LossExtras) -> TokenLogps | None:
     """Values of single tokens, where they are known."""
     if extras.tokens is None or table.ref_tokens is None:

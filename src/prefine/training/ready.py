@@ -1,0 +1,198 @@
+"""Before the first step: check and score the items, and make the model's weights trainable."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from prefine.config.sections import TrainConfig
+from prefine.errors import ConfigError
+from prefine.losses.facts import bare, needs_of
+from prefine.losses.protocol import LossFunction, Need
+from prefine.training import adapter
+from prefine.training.budget.anchors import AnchorSets
+from prefine.training.budget.climb import DeltaClimb
+from prefine.training.budget.probe import Probe, halves
+from prefine.training.budget.settings import AnchorName, AutomaticBudget
+from prefine.training.budget.steering import BudgetSteering
+from prefine.training.distributed import processes
+from prefine.training.distributed.weights import TrainableWeights
+from prefine.training.forward.passes import Forward
+from prefine.training.items import PlainItem, TokenizedItem
+from prefine.training.objective.item_table import INITIAL, REFERENCE
+from prefine.training.objective.objective import HyperparameterController
+from prefine.training.reference.cache import ReferenceCache
+from prefine.training.reference.prepare import (
+    PreparedItems,
+    forward_of,
+    prepare_items,
+    prepare_model,
+)
+from prefine.training.relations.choose import relation_of
+from prefine.training.step_sources.protocol import MakeStepSource, StepSource
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from prefine.training.distributed.sharded import ShardedLayers
+
+Anchors = Mapping[AnchorName, Sequence[PlainItem]]
+
+
+@dataclass(frozen=True)
+class ReadyTraining:
+    """A training before its first step.
+
+    Args:
+        forward: The passes through the policy.
+        weights: What is trained, and its optimizer.
+        sharded: The layers that are divided among processes; None where none are.
+        source: Gives the items of each step.
+        controller: Moves the hyper-parameters of the objective.
+        budget: Sets the weight of an automatic budget; None without one.
+        climb: Moves the delta of the budget; None where it is set.
+        held_out: What is evaluated; None if nothing is.
+        watched: What early stopping reads; the same, unless half of it must decide nothing.
+        is_own_reference: The policy at step 0 is the reference.
+        notes: For the user.
+    """
+
+    forward: Forward
+    weights: TrainableWeights
+    sharded: "ShardedLayers | None"
+    source: StepSource
+    controller: HyperparameterController
+    budget: BudgetSteering | None
+    climb: DeltaClimb | None
+    held_out: PreparedItems | None
+    watched: PreparedItems | None
+    is_own_reference: bool
+    notes: Sequence[str]
+
+
+def prepare_training(
+    model: "PreTrainedModel",
+    examples: Sequence[TokenizedItem],
+    config: TrainConfig,
+    *,
+    loss: LossFunction,
+    regularizer: LossFunction | None,
+    references: "Mapping[str, PreTrainedModel]",
+    held_out: Sequence[TokenizedItem],
+    automatic: AutomaticBudget | None,
+    anchors: Anchors,
+    step_source: MakeStepSource,
+    cache: ReferenceCache,
+) -> ReadyTraining:
+    """Check and score the items, then make the model's weights trainable.
+
+    Args:
+        model: The policy with its initial weights; an adapter is attached here.
+        examples: The training items.
+        config: The settings.
+        loss: The loss.
+        regularizer: The regularizer, or what an automatic budget puts in its place.
+        references: Fixed models that the losses compare with, by name; without one, the policy at
+            step 0 is the reference.
+        held_out: The items that are evaluated; with `automatic`, half of them are its probe.
+        automatic: The budget whose weight is set during training.
+        anchors: The answers, by kind, that its weight may pull at.
+        step_source: Makes what gives the items of each step.
+        cache: Where reference values are looked up and kept.
+
+    Raises:
+        ConfigError: An item is longer than the model reads, or loss and regularizer read different
+            relations.
+        DataError: An item lacks a value that the loss reads, or there are too few items for a
+            budget.
+    """
+    sets: AnchorSets | None = None
+    probe: Sequence[TokenizedItem] = ()
+    if automatic is not None:
+        probe, held_out = halves(held_out)
+        sets = AnchorSets.of(automatic, anchors, per_step=config.pairs_per_step, seed=config.seed)
+    all_examples = [*examples, *held_out, *probe, *(() if sets is None else sets.items)]
+    prepare_model(model, all_examples, config)
+    torch.manual_seed(config.seed)
+    # What an automatic budget puts in place of the regularizer reads items of any relation.
+    functions = [loss]
+    if regularizer is not None and automatic is None:
+        functions.append(regularizer)
+    named = [(f"the loss {bare(function).__name__!r}", function) for function in functions]
+    relation = relation_of(named)
+    needs = frozenset[Need]().union(*map(needs_of, functions))
+    notes = relation.check_items(named, examples, what=relation.name)
+    held_out_notes = relation.check_items(named, held_out, what=f"held-out {relation.name}")
+    forward, unshared = forward_of(model, all_examples, config, score_prompts="prompt" in needs)
+    forwards = {INITIAL: forward}
+    for name, reference in references.items():
+        prepare_model(reference, all_examples, config)
+        forwards[name], _ = forward_of(
+            reference, all_examples, config, score_prompts=forward.score_prompts
+        )
+
+    def prepared(some: Sequence[TokenizedItem]) -> PreparedItems:
+        found = prepare_items(relation, some, forwards, config, needs, cache)
+        return replace(found, forward=forward)
+
+    source = step_source(examples, prepared, config)
+    if source.on_demand:
+        # Training moves the policy, so what is scored later needs weights of its own.
+        frozen = copy.deepcopy(model).requires_grad_(False)
+        forwards[INITIAL] = replace(forward, model=frozen)
+    evaluated = watched = prepared(held_out) if held_out else None
+    budget: BudgetSteering | None = None
+    if automatic is not None and sets is not None:
+        # Early stopping decides on the probe, so that the untouched half decides nothing.
+        watched = prepared(probe)
+        assert evaluated is not None, "both halves have items"
+        budget = BudgetSteering(automatic, Probe.of(watched), Probe.of(evaluated), sets)
+    climb: DeltaClimb | None = None
+    if automatic is not None and automatic.delta == "auto" and watched is not None:
+        if relation.name != "pairs":
+            raise ConfigError(
+                "train.regularizer.delta: auto compares the rewards of pairs, and the loss reads "
+                f"{relation.name}; give a number"
+            )
+        climb = DeltaClimb(
+            automatic.start,
+            automatic.step,
+            max(1, source.steps // automatic.looks),
+            watched.table.prompts.cpu(),
+        )
+    # Only after scoring: the reference is the model without the adapter.
+    if config.adapter is not None:
+        adapter.attach(model, config.adapter, seed=config.seed)
+    controller = HyperparameterController(
+        loss,
+        regularizer,
+        0.0 if config.regularizer_weight == "auto" else config.regularizer_weight,
+        steps=source.steps,
+    )
+    layers: ShardedLayers | None = None
+    if (reshard := processes.resharding()) is not None:
+        # Each process takes the shares of its own copy.
+        processes.check_same_weights(model.parameters(), step=0)
+        from prefine.training.distributed import sharded
+
+        layers = sharded.ShardedLayers(model, reshard=reshard)
+        forward.in_step = True
+    return ReadyTraining(
+        forward=forward,
+        weights=TrainableWeights.of(model, config),
+        sharded=layers,
+        source=source,
+        controller=controller,
+        budget=budget,
+        climb=climb,
+        held_out=evaluated,
+        watched=watched,
+        is_own_reference=REFERENCE not in references,
+        notes=[
+            *notes,
+            *unshared,
+            *(f"held-out {relation.name}: {note}" for note in held_out_notes),
+        ],
+    )
