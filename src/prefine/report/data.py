@@ -183,6 +183,7 @@ class Evaluation(Record):
 class ReportData(Record):
     """Everything on the page.
 
+    `unfinished` is the first stage that has begun and not ended.
     `prompts_also_trained_on` counts the contests' prompts that training has seen; None when that is
     not known. `items` are the kind that was trained on; `training`, `trained` and `evaluations` are
     of pairs, the points of other items are in `item_training` and `item_evaluations`.
@@ -195,6 +196,7 @@ class ReportData(Record):
     policy: str
     baseline: str
     stages: tuple[StageSummary, ...]
+    unfinished: str | None = None
     training: tuple[TrainPoint, ...] = ()
     trained: TrainEnd | None = None
     evaluations: tuple[EvaluationPoint, ...] = ()
