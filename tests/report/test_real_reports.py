@@ -235,7 +235,9 @@ def check_outcomes(page: Element) -> None:
     assert bool(contests) == bool(outcomes)
     if not outcomes:
         assert "Win rates" not in " ".join(page.texts("h2"))
-        assert any("picks the preferred answer" in text for text in page.texts("p", "claim"))
+        leads = "picks the preferred answer" in " ".join(page.texts("p", "claim"))
+        measured = Path("run/metrics.json")
+        assert leads == (measured.is_file() and "reward_accuracy" in measured.read_text())
         return
     gains = [mean(row["gold_after"]) - mean(row["gold_before"]) for row in outcomes]
     chances = [row["p_after"] - 0.5 for row in outcomes if row["p_after"] is not None]

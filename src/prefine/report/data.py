@@ -157,7 +157,8 @@ def fall_unit(per: BudgetPer) -> str:
 class AnswerExample(Record):
     """One prompt with both answers.
 
-    `p_after` is the judge's P(after is better), averaged over both orders.
+    `p_after` is the judge's P(after is better), averaged over both orders; `why` is the rule by
+    which the report shows it.
     """
 
     prompt: str
@@ -167,6 +168,7 @@ class AnswerExample(Record):
     p_after: float | None = None
     gold_before: dict[str, float] | None = None
     gold_after: dict[str, float] | None = None
+    why: str = ""
 
 
 class Evaluation(Record):

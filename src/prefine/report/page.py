@@ -1,7 +1,10 @@
 """The report as one HTML page; the template formats what the data says."""
 
+from statistics import fmean
+
 from prefine.report import outcome
 from prefine.report.data import ReportData
+from prefine.report.examples import changed_words
 from prefine.report.html import html_page
 from prefine.report.text import duration, plural
 from prefine.report.training import change_interval, held_out, item_charts, training
@@ -39,6 +42,8 @@ def render(data: ReportData) -> str:
         metrics=outcome.single_figures(data.metrics),
         is_long=_is_long,
         repeated_share=repeated_share,
+        changed_words=changed_words,
+        mean=fmean,
     )
 
 

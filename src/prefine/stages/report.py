@@ -21,6 +21,7 @@ from prefine.report.data import (
     TrainEnd,
     TrainPoint,
 )
+from prefine.report.examples import choose_examples
 from prefine.report.page import render
 from prefine.report.text import plural
 from prefine.report.warnings import warnings_of
@@ -122,9 +123,10 @@ def report_data(config: RunConfig, run: RunView) -> ReportData:
         contests=contests,
         constraints=evaluation.constraints if evaluation else (),
         metrics=evaluation.metrics if evaluation else (),
-        # The first prompts are a random sample: nobody picked them.
-        examples=tuple(
-            AnswerExample.model_validate(row) for row in run.outcomes()[: config.report.examples]
+        examples=choose_examples(
+            [AnswerExample.model_validate(row) for row in run.outcomes()],
+            config.report.examples,
+            seed=config.evaluate.seed,
         ),
         prompts_also_trained_on=_overlap(run) if contests and "pair" in manifests else None,
         config_yaml=yaml.safe_dump(config.resolved(), sort_keys=False, allow_unicode=True),
