@@ -94,8 +94,8 @@ class Reader(HTMLParser):
 
 
 def words(page: str) -> str:
-    """The page's text with one plain space between words."""
-    return " ".join(Reader(page).text.replace("\u00a0", " ").split())
+    """The page's text with one plain space between words, and without marks against breaks."""
+    return " ".join(Reader(page).text.replace("\u00a0", " ").replace("\u2060", "").split())
 
 
 # What the page is allowed to be
@@ -293,9 +293,6 @@ def test_without_gold_or_interval_nothing_is_claimed_about_them() -> None:
     ("field", "value", "says"),
     [
         ("contests", (), "no contest between the trained model and the baseline was held"),
-        ("training", (), "This run did not train a model."),
-        ("examples", (), "This run kept no examples."),
-        ("stages", (), "No stage of this run was recorded."),
         ("delta_per", "token", "The budget is 5 nats per token"),
         ("delta", 500.0, "The budget line at −500 nats lies outside this picture."),
         ("training", training(1), "After 1 step the"),
@@ -309,6 +306,60 @@ def test_without_gold_or_interval_nothing_is_claimed_about_them() -> None:
 )
 def test_missing_parts_are_said_to_be_missing(field: str, value: object, says: str) -> None:
     assert says in words(render(REPORT.model_copy(update={field: value})))
+
+
+@pytest.mark.parametrize(
+    ("field", "section"),
+    [("contests", "contests"), ("training", "training"), ("examples", "examples"),
+     ("stages", "pipeline"), ("constraints", "constraints"), ("metrics", "metrics"),
+     ("warnings", "warnings")],
+)  # fmt: skip
+def test_a_section_without_data_is_left_out(field: str, section: str) -> None:
+    assert f'id="{section}"' in render(REPORT)
+    page = render(REPORT.model_copy(update={field: ()}))
+    assert f'id="{section}"' not in page and f'href="#{section}"' not in page
+
+
+def test_warnings_come_first_and_wall_time_and_calls_last() -> None:
+    page = render(REPORT)
+    places = [page.index(f'id="{name}"') for name in ("warnings", "training", "examples")]
+    assert [*places, page.index('id="pipeline"')] == sorted([*places, page.index('id="pipeline"')])
+    assert "Wall time 18 min 59 s in 5 stages; 22,673 calls, 4 repeated after a stop." in words(
+        page
+    )
+
+
+def accuracy(name: str, value: float, low: float, high: float) -> MetricValue:
+    return MetricValue(name=name, value=value, interval=(low, high), n=90, unit="%")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [(55.7, 81.8, "more often than chance"), (20.0, 49.0, "less often than chance"),
+     (48.0, 81.8, "undecided whether more often than chance")],
+)  # fmt: skip
+def test_without_a_contest_the_page_leads_with_what_held_out_pairs_say(
+    low: float, high: float, said: str
+) -> None:
+    metrics = (
+        accuracy("reward_accuracy", 70.0, low, high),
+        accuracy("longer_is_better", 84.4, 72.1, 93.3),
+    )
+    text = words(render(REPORT.model_copy(update={"contests": (), "metrics": metrics})))
+    assert (
+        "It picks the preferred answer 70 % of the time; always taking the longer one gives 84 % "
+        f"(95 % intervals {low:.0f}–{high:.0f} % and 72–93 %)." in text
+    )
+    assert f"On 90 held-out pairs, by the sign of the margin: {said}. No answers" in text
+
+
+def test_a_run_that_stopped_says_so_first() -> None:
+    stopped = REPORT.model_copy(
+        update={"contests": (), "unfinished": "train", "training": training(12)}
+    )
+    text = words(render(stopped))
+    assert "This run has not finished: stage train began and did not end." in text
+    assert "The same command goes on from here. Training reached 12 steps." in text
 
 
 def test_a_run_with_nothing_still_has_a_page() -> None:
@@ -387,7 +438,7 @@ ALIKE = tuple(
 )  # fmt: skip
 def test_warnings_have_their_numbers(update: dict[str, object], said: str) -> None:
     (warning,) = warnings_of(REPORT.model_copy(update=update))
-    assert said in warning.replace("\u00a0", " ")
+    assert said in warning.replace("\u00a0", " ").replace("\u2060", "")
 
 
 @pytest.mark.parametrize(

@@ -27,12 +27,16 @@ from prefine.report.text import number, span
 
 @dataclass(frozen=True)
 class Curve:
-    """One curve; `form` writes a value in the hover reading."""
+    """One curve; `form` writes a value in the hover reading.
+
+    `steps` are its own, where they are not those of the picture; its points are dots then.
+    """
 
     name: str
     kind: str
     values: Sequence[float]
     form: Callable[[float], str]
+    steps: Sequence[int] | None = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,7 @@ def line_chart(
     rule: ReferenceLine | None = None,
     tick_count: int = 5,
     tick_form: Callable[[float], str] = number,
+    title: str = "",
 ) -> Markup:
     """Draw curves over training steps: grid, band, rule, a dot at each end, hover readings.
 
@@ -75,8 +80,12 @@ def line_chart(
         rule: A horizontal line with a label.
         tick_count: About how many values are named on the vertical axis.
         tick_form: How these are written.
+        title: What the vertical axis shows, with its unit.
     """
-    first, last = (steps[0], steps[-1]) if len(steps) > 1 else (steps[0] - 1, steps[0] + 1)
+    everywhere = [*steps, *(step for curve in curves for step in curve.steps or ())]
+    first, last = min(everywhere), max(everywhere)
+    if first == last:
+        first, last = first - 1, last + 1
     across, up = Scale(first, last), Scale(axis.low, axis.high, 100, 0)
     rows = ticks(axis.low, axis.high, tick_count)
     if tick_form is number and len(rows) > 1:
@@ -88,11 +97,11 @@ def line_chart(
     # knows no percentages.
     x, y = Scale(first, last, 0, 1000, ""), Scale(axis.low, axis.high, 1000, 0, "")
 
-    def points(values: Sequence[float]) -> list[tuple[str, str]]:
-        return [(x(step), y(value)) for step, value in zip(steps, values, strict=True)]
+    def points(values: Sequence[float], at: Sequence[int] | None = None) -> list[tuple[str, str]]:
+        return [(x(step), y(value)) for step, value in zip(at or steps, values, strict=True)]
 
     shapes = [
-        element("path", d=path(points(curve.values)), class_=f"curve {curve.kind}")
+        element("path", d=path(points(curve.values, curve.steps)), class_=f"curve {curve.kind}")
         for curve in curves
     ]
     if band is not None:
@@ -104,7 +113,14 @@ def line_chart(
         place = up(rule.value)
         marks.append(line(f"rule {rule.kind}", across.ends, place))
         marks.append(lettering(f"rule-label end {rule.kind}", rule.label, "100%", place, dy=16))
-    marks += [dot(curve.kind, across(last), up(curve.values[-1])) for curve in curves]
+    for curve in curves:
+        at = curve.steps or steps[-1:]
+        values = curve.values if curve.steps else curve.values[-1:]
+        marks += [
+            dot(curve.kind, across(step), up(value)) for step, value in zip(at, values, strict=True)
+        ]
+    marks.append(lettering("axis-title", title, "0", "0", dx=-38, dy=-12))
+    marks.append(lettering("axis-title end", "optimizer step", "100%", "100%", dy=34))
     return picture(
         "plot",
         label,
@@ -136,8 +152,9 @@ def _reading(
         right = across.position((steps[i] + steps[i + 1]) / 2)
     x = across(steps[i])
     words = [element("tspan", f"step {number(steps[i], 0)}", class_="strong")]
-    for curve in curves:
-        said = f"{curve.name} {curve.form(curve.values[i])}"
+    here = [(curve, value) for curve in curves for value in _at(curve, steps, i)]
+    for curve, value in here:
+        said = f"{curve.name} {curve.form(value)}"
         words.append(element("tspan", said, dx=10, class_=f"ink {curve.kind}"))
     if band is not None:
         said = f"{band.name} {span(number(band.low[i]), number(band.high[i]))}"
@@ -153,7 +170,16 @@ def _reading(
             class_="hit",
         ),
         line("cursor", x, ("0", "100%")),
-        *(dot(curve.kind, x, up(curve.values[i])) for curve in curves),
+        *(dot(curve.kind, x, up(value)) for curve, value in here),
         element("text", *words, x=0, y=-9, class_="reading"),
         class_="hover",
     )
+
+
+def _at(curve: Curve, steps: Sequence[int], i: int) -> list[float]:
+    """The curve's value at the picture's step `i`, if it has one there."""
+    if curve.steps is None:
+        return [curve.values[i]]
+    return [
+        value for step, value in zip(curve.steps, curve.values, strict=True) if step == steps[i]
+    ]

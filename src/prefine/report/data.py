@@ -157,7 +157,8 @@ def fall_unit(per: BudgetPer) -> str:
 class AnswerExample(Record):
     """One prompt with both answers.
 
-    `p_after` is the judge's P(after is better), averaged over both orders.
+    `p_after` is the judge's P(after is better), averaged over both orders; `why` is the rule by
+    which the report shows it.
     """
 
     prompt: str
@@ -167,6 +168,7 @@ class AnswerExample(Record):
     p_after: float | None = None
     gold_before: dict[str, float] | None = None
     gold_after: dict[str, float] | None = None
+    why: str = ""
 
 
 class Evaluation(Record):
@@ -183,6 +185,7 @@ class Evaluation(Record):
 class ReportData(Record):
     """Everything on the page.
 
+    `unfinished` is the first stage that has begun and not ended.
     `prompts_also_trained_on` counts the contests' prompts that training has seen; None when that is
     not known. `items` are the kind that was trained on; `training`, `trained` and `evaluations` are
     of pairs, the points of other items are in `item_training` and `item_evaluations`.
@@ -195,6 +198,7 @@ class ReportData(Record):
     policy: str
     baseline: str
     stages: tuple[StageSummary, ...]
+    unfinished: str | None = None
     training: tuple[TrainPoint, ...] = ()
     trained: TrainEnd | None = None
     evaluations: tuple[EvaluationPoint, ...] = ()

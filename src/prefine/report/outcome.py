@@ -319,11 +319,9 @@ def gold_first(contests: Sequence[HeadToHead]) -> list[HeadToHead]:
 
 
 def headline(data: ReportData) -> Headline:
-    """Return the sentence at the head of the page; without a contest nothing is claimed."""
+    """Return the sentence at the head of the page: of contests, else of held-out pairs, if any."""
     if not data.contests:
-        done = "The model was trained, but" if data.training else "Nothing is decided:"
-        missing = "no contest between the trained model and the baseline was held"
-        return Headline("unknown", f"{done} {missing}")
+        return _without_contests(data)
     first, *others = gold_first(data.contests)
     found = verdict(first.win_rate)
     value, interval = rate_texts(first.win_rate)
@@ -340,6 +338,48 @@ def headline(data: ReportData) -> Headline:
         f"{opening} {value} on {first.win_rate.n:,} {_prompts(data.prompts_also_trained_on)}",
         f"(95{NBSP}% interval {interval}{includes})" if interval else "(no interval was computed)",
         f"{context}. A tie counts half.",
+    )
+
+
+_OVER_CHANCE: dict[Verdict, str] = {
+    "better": "more often than chance",
+    "worse": "less often than chance",
+    "undecided": "undecided whether more often than chance",
+    "unknown": "no interval was computed",
+}
+
+
+def _without_contests(data: ReportData) -> Headline:
+    """Return what is known of a run in which no answers before and after training were judged."""
+    named = {metric.name: metric for metric in data.metrics}
+    if (accuracy := named.get("reward_accuracy")) is not None:
+        return _picks(accuracy, named.get("longer_is_better"))
+    if data.unfinished is not None:
+        done = f"This run has not finished: stage {data.unfinished} began and did not end"
+        steps = plural(len(data.training), "step")
+        at = f" Training reached {steps}." if data.training else ""
+        return Headline("unknown", done, context=f"The same command goes on from here.{at}")
+    done = "The model was trained, but" if data.training else "Nothing is decided:"
+    missing = "no contest between the trained model and the baseline was held"
+    return Headline("unknown", f"{done} {missing}")
+
+
+def _picks(accuracy: MetricValue, longer: MetricValue | None) -> Headline:
+    value, interval = rate_texts(accuracy)
+    claim, bounds = f"It picks the preferred answer {value} of the time", [interval]
+    if longer is not None:
+        of_longer, longer_interval = rate_texts(longer)
+        claim += f"; always taking the longer one gives {of_longer}"
+        bounds.append(longer_interval)
+    known = all(bounds)
+    intervals = f"95{NBSP}% interval{'s' if len(bounds) > 1 else ''} {' and '.join(bounds)}"
+    found = verdict(accuracy)
+    return Headline(
+        found,
+        claim,
+        f"({intervals})" if known else "(no interval was computed)",
+        f"On {plural(accuracy.n, 'held-out pair')}, by the sign of the margin: "
+        f"{_OVER_CHANCE[found]}. No answers before and after training were compared.",
     )
 
 

@@ -1,8 +1,12 @@
 """The report as one HTML page; the template formats what the data says."""
 
+from statistics import fmean
+
 from prefine.report import outcome
 from prefine.report.data import ReportData
+from prefine.report.examples import changed_words
 from prefine.report.html import html_page
+from prefine.report.text import duration, plural
 from prefine.report.training import change_interval, held_out, item_charts, training
 
 _LONG_CHARACTERS, _LONG_LINES = 700, 14
@@ -26,6 +30,7 @@ def render(data: ReportData) -> str:
         hero=next(iter(outcome.gold_first(decided)), None),
         seconds=sum(stage.seconds for stage in data.stages) or 1,
         calls=sum(stage.calls for stage in data.stages) or 1,
+        totals=_totals(data),
         budget=outcome.budget_outcome(data),
         training=training(data),
         chosen_interval=change_interval(data, "chosen"),
@@ -37,6 +42,19 @@ def render(data: ReportData) -> str:
         metrics=outcome.single_figures(data.metrics),
         is_long=_is_long,
         repeated_share=repeated_share,
+        changed_words=changed_words,
+        mean=fmean,
+    )
+
+
+def _totals(data: ReportData) -> str:
+    """Return the wall time and the calls of all stages in words."""
+    asked = sum(stage.calls for stage in data.stages if stage.calls_are == "calls")
+    again = sum(stage.repeated_after_interruption for stage in data.stages)
+    return (
+        f"Wall time {duration(sum(stage.seconds for stage in data.stages))} in "
+        f"{plural(len(data.stages), 'stage')}; {plural(asked, 'call')}, "
+        f"{f'{again:,}' if again else 'none'} repeated after a stop."
     )
 
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from prefine.records import MetricValue
 
 NBSP = "\u00a0"
+NO_BREAK = "\u2060"
+"""WORD JOINER: no line ends beside it."""
 _BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
@@ -59,8 +61,13 @@ def share_text(value: float, decimals: int = 0) -> str:
 
 
 def span(low: str, high: str) -> str:
-    """Join the ends of an interval: "77–85", or "−3 to 4" where a dash could be misread."""
-    return f"{low} to {high}" if "\u2212" in low + high else f"{low}–{high}"
+    """Join the ends of an interval: "77–85", or "−3 to 4" where a dash could be misread.
+
+    Both stay on one line.
+    """
+    if "\u2212" in low + high:
+        return f"{low}{NBSP}to{NBSP}{high}"
+    return f"{low}{NO_BREAK}–{NO_BREAK}{high}"
 
 
 def value_text(metric: MetricValue, decimals: int | None = None) -> str:

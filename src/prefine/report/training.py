@@ -47,10 +47,6 @@ _BUDGET_CHARTS = (
     ("Weight of the budget", "regularizer_weight", number),
 )
 _HELD_OUT_CHARTS = (
-    _ACCURACY,
-    _MARGIN,
-    _LOSS,
-    ("Fall of the chosen [nats]", "fall", number),
     ("Entropy among likely tokens [nats]", "top_entropy_renormalised", number),
     ("Probability of likely tokens", "top_mass", partial(share_text, decimals=1)),
 )
@@ -105,7 +101,7 @@ def training(data: ReportData) -> CurveSection | None:
     size = math.ceil(len(data.training) / MAX_POINTS)
     points = [_mean(data.training[i : i + size]) for i in range(0, len(data.training), size)]
     delta = data.delta_per_answer
-    main, shown = _likelihood(points, delta)
+    main, shown = _likelihood(points, delta, _thinned(data.evaluations))
     notes = [f"Each point is the mean of {size} steps."] if size > 1 else []
     if data.delta is not None and delta is None:
         notes.append(
@@ -118,7 +114,8 @@ def training(data: ReportData) -> CurveSection | None:
     columns = _columns(points)
     return CurveSection(
         finding=_finding(data),
-        charts=_charts(points, _CHARTS, data.trained) + _charts(moved, _BUDGET_CHARTS),
+        charts=_charts(points, _CHARTS, data.trained, _thinned(data.evaluations))
+        + _charts(moved, _BUDGET_CHARTS),
         header=["step", *columns],
         table=[[number(p.step, 0), *(form(p) for form in columns.values())] for p in points],
         note=" ".join(notes),
@@ -196,12 +193,41 @@ def _budget(data: ReportData) -> str:
     )
 
 
-def _likelihood(points: Sequence[TrainPoint], delta: float | None) -> tuple[Markup, bool]:
+def _thinned(points: Sequence[EvaluationPoint]) -> Sequence[EvaluationPoint]:
+    """Return at most `MAX_POINTS` of them, counted from the end, so that the last one is there."""
+    return points[:: -math.ceil(len(points) / MAX_POINTS)][::-1] if points else ()
+
+
+def _likelihood(
+    points: Sequence[TrainPoint], delta: float | None, unseen: Sequence[EvaluationPoint]
+) -> tuple[Markup, bool]:
     """Draw the main picture, and say whether the budget line found room in it."""
     chosen = Curve("chosen", "chosen", [p.chosen_change for p in points], _signed)
     rejected = Curve("rejected", "rejected", [p.rejected_change for p in points], _signed)
+    steps = [p.step for p in unseen]
+    of_unseen = (
+        [
+            Curve(
+                "held-out chosen",
+                "chosen unseen",
+                [p.chosen_change for p in unseen],
+                _signed,
+                steps,
+            ),
+            Curve(
+                "held-out rejected",
+                "rejected unseen",
+                [p.rejected_change for p in unseen],
+                _signed,
+                steps,
+            ),
+        ]
+        if unseen
+        else []
+    )
     band = Band("80 % of chosen", [-p.fall_high for p in points], [-p.fall_low for p in points])
     values = [0.0, *chosen.values, *rejected.values, *band.low, *band.high]
+    values += [value for curve in of_unseen for value in curve.values]
     low, high = min(values), max(values)
     label = (
         f"Change of log-probability over {len(points)} points up to step {points[-1].step}: "
@@ -216,11 +242,12 @@ def _likelihood(points: Sequence[TrainPoint], delta: float | None) -> tuple[Mark
     drawn = line_chart(
         label,
         [p.step for p in points],
-        [chosen, rejected],
+        [chosen, rejected, *of_unseen],
         axis=Scale.around(values),
         band=band,
         rule=rule,
         tick_count=7,
+        title="change [nats per answer]",
     )
     return drawn, rule is not None
 
@@ -229,8 +256,11 @@ def _charts(
     points: Sequence[TrainPoint | EvaluationPoint | BudgetPoint],
     rows: Sequence[tuple[str, str, Callable[[float], str]]],
     end: TrainEnd | None = None,
+    unseen: Sequence[EvaluationPoint] = (),
 ) -> list[Chart]:
     """Draw a curve over training steps for each title, attribute of the points, and format.
+
+    Held-out pairs are on the same axis. What has one point, or is 0 throughout, makes no picture.
 
     Beside a title stands the value at the end of training, if it was measured there, so that no
     other number is given for the same thing; else the last point's.
@@ -238,29 +268,48 @@ def _charts(
     charts = []
     for title, name, form in rows:
         known = {p.step: value for p in points if (value := getattr(p, name)) is not None}
-        if known:
-            _, last, drawn = _chart(title, name, form, known)
+        held_out = {p.step: value for p in unseen if (value := getattr(p, name, None)) is not None}
+        if len(known) > 1 and any([*known.values(), *held_out.values()]):
+            _, last, drawn = _chart(title, name, form, known, held_out)
             measured = getattr(end, name, None)
             charts.append((title, last if measured is None else form(measured), drawn))
     return charts
 
 
 def _chart(
-    title: str, name: str, form: Callable[[float], str], known: Mapping[int, float]
+    title: str,
+    name: str,
+    form: Callable[[float], str],
+    known: Mapping[int, float],
+    held_out: Mapping[int, float] | None = None,
 ) -> Chart:
-    """Draw one curve from its values by training step."""
+    """Draw one curve from its values by training step, and that of held-out pairs beside it."""
     steps, values = list(known), list(known.values())
     first, last = form(values[0]), form(values[-1])
     drawn = line_chart(
         f"{title}: from {first} at step {steps[0]} to {last} at step {steps[-1]}",
         steps,
-        [Curve("", "chosen", values, form)],
-        axis=Scale(0, 1) if form is share_text else Scale.around(values),
+        [Curve("training" if held_out else "", "training" if held_out else "chosen", values, form)]
+        + [
+            Curve("held-out", "chosen unseen", list(curve.values()), form, list(curve))
+            for curve in (held_out,)
+            if curve
+        ],
+        axis=Scale(0, 1)
+        if form is share_text
+        else Scale.around([*values, *(held_out or {}).values()]),
         rule=ReferenceLine("", "middle", 0.5) if name in _AT_CHANCE else None,
         tick_count=4,
         tick_form=form,
+        title=_axis_title(title, form),
     )
     return title, last, drawn
+
+
+def _axis_title(title: str, form: Callable[[float], str]) -> str:
+    """Return what the vertical axis shows: the last words of a title, with its unit."""
+    words = title.split(":")[0]
+    return f"{words} [%]" if form is share_text and "[" not in words else words
 
 
 def item_charts(points: Sequence[ItemPoint]) -> list[Chart]:
@@ -270,7 +319,7 @@ def item_charts(points: Sequence[ItemPoint]) -> list[Chart]:
     found = []
     for title, name, form in _ITEM_CHARTS:
         known = {p.step: p.figures[name] for p in shown if name in p.figures}
-        if known:
+        if len(known) > 1:
             found.append(_chart(title, name, form, known))
     return found
 

@@ -20,6 +20,7 @@ from prefine.report.outcome import (
     tally_words,
     verdict,
 )
+from prefine.report.text import NO_BREAK
 from prefine.run.folder import RunFolder
 from prefine.run.view import RunView
 from prefine.stages.report import report_data
@@ -137,7 +138,8 @@ def result_of(config: RunConfig, folder: RunFolder, seconds: float) -> RunResult
         contests=data.contests,
         constraints=data.constraints,
         metrics=data.metrics,
-        warnings=data.warnings,
+        # The terminal and JSON need no marks against line breaks.
+        warnings=tuple(warning.replace(NO_BREAK, "") for warning in data.warnings),
     )
 
 

@@ -21,6 +21,7 @@ from prefine.report.data import (
     TrainEnd,
     TrainPoint,
 )
+from prefine.report.examples import choose_examples
 from prefine.report.page import render
 from prefine.report.text import plural
 from prefine.report.warnings import warnings_of
@@ -100,6 +101,9 @@ def report_data(config: RunConfig, run: RunView) -> ReportData:
             for name in _TAKES_AND_MAKES
             if name in manifests
         ),
+        unfinished=next(
+            (n for n in _TAKES_AND_MAKES if n in manifests and not manifests[n].complete), None
+        ),
         training=tuple(_record(TrainPoint, row, log, renamed) for row in rows if of_pairs),
         trained=_record(TrainEnd, final | final["final"], end, renamed) if final else None,
         evaluations=tuple(
@@ -119,9 +123,10 @@ def report_data(config: RunConfig, run: RunView) -> ReportData:
         contests=contests,
         constraints=evaluation.constraints if evaluation else (),
         metrics=evaluation.metrics if evaluation else (),
-        # The first prompts are a random sample: nobody picked them.
-        examples=tuple(
-            AnswerExample.model_validate(row) for row in run.outcomes()[: config.report.examples]
+        examples=choose_examples(
+            [AnswerExample.model_validate(row) for row in run.outcomes()],
+            config.report.examples,
+            seed=config.evaluate.seed,
         ),
         prompts_also_trained_on=_overlap(run) if contests and "pair" in manifests else None,
         config_yaml=yaml.safe_dump(config.resolved(), sort_keys=False, allow_unicode=True),
