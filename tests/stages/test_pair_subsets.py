@@ -1,5 +1,6 @@
 """`pair.fraction` and `pair.only_sources`: nested shares of every source, through the command."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ def test_shares_are_nested_and_stratified(place: Place, imported: bool) -> None:
         assert numbers(f"share{share}", "heldout_pairs") == held_out
         assert len(found & of_b) == round(share * len(of_b))
         assert len(found - of_b) == round(share * len(whole - of_b))
-    for less, more in zip(SHARES[:-1], SHARES[1:], strict=True):
+    for less, more in pairwise(SHARES):
         assert numbers(f"share{less}") < numbers(f"share{more}")
     made(place, "only", {"pair.fraction": 0.4, "pair.only_sources": ["b"]})
     assert numbers("only") == numbers("share0.4") & of_b
