@@ -63,7 +63,7 @@ def left_out(
             f"pair.only_sources: no prompt is of {missing[0]!r}; there are {shown} (a prompt's "
             "column source, or the file that it stands in)"
         )
-    found = {}
+    found: dict[str, str] = {}
     for source, ids in of_source.items():
         trained = [id_ for id_ in ids if id_ not in held_out_ids]
         if source not in wanted:
