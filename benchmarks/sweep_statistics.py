@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from line import Line
-from prefine.metrics import best_of_many, mean_over_seeds, quadratic_optimum
+from prefine.metrics import best_of_many, mean_over_seeds, quadratic_optimum, saturation
 
 LEAST = 93.0
 Interval = tuple[float, float] | None
@@ -48,6 +48,18 @@ def hill(sd: float) -> Draw:
     return draw
 
 
+def growth(power: float, sd: float) -> Draw:
+    """Results of 100 to 1,000 pairs in five shares, three seeds each, that grow from 70 to 80."""
+
+    def draw(rng: np.random.Generator) -> tuple[float, Interval]:
+        sizes = np.repeat([100.0, 250.0, 500.0, 750.0, 1000.0], 3)
+        results = 80 - 10 * (sizes / 100) ** -power + rng.normal(0, sd, len(sizes))
+        found = saturation(sizes, results)
+        return found.limit, found.interval
+
+    return draw
+
+
 def equals(rng: np.random.Generator) -> tuple[float, Interval]:
     """The best of twelve settings of the same quality, .5."""
     found = best_of_many("score", 0.5 + rng.normal(0, 0.4, (12, 3, 300))).honest
@@ -66,6 +78,9 @@ def main() -> None:
         ("best of 12 equal settings", 0.5, equals),
         ("top of a hill, little noise", 1.7, hill(1.0)),
         ("top of a hill, much noise", 1.7, hill(6.0)),
+        ("limit of a growth, fast, little noise", 80, growth(1.5, 0.5)),
+        ("limit of a growth, slow, little noise", 80, growth(0.7, 0.5)),
+        ("limit of a growth, fast, much noise", 80, growth(1.5, 3.0)),
     ]
     for name, planted, draw in rows:
         rng = np.random.default_rng(0)

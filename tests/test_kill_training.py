@@ -2,15 +2,17 @@
 that nobody killed.
 """
 
+import json
 import os
 import random
+import shutil
 import time
 from pathlib import Path
 
 import pytest
 
 from command import prefine, start
-from run_place import PAIRS, Place
+from run_place import PAIRS, Place, jsonl
 
 # A step takes long enough to be hit.
 LOSS = """
@@ -28,7 +30,7 @@ def slow(logps, *, pause: float):
 def contents(folder: str) -> dict[str, bytes]:
     files = [
         *Path(folder, "model").iterdir(),
-        Path(folder, "train_log.jsonl"),
+        *Path(folder).glob("*_log.jsonl"),
         Path(folder, "train_final.json"),
     ]
     return {path.name: path.read_bytes() for path in files}
@@ -87,6 +89,51 @@ def survive(place: Place, *, kills: int, steps: int, seed: int) -> None:
 
 def test_three_kills_at_random_steps(place: Place) -> None:
     survive(place, kills=3, steps=24, seed=7)
+
+
+def test_a_kill_after_a_checkpoint_of_an_automatic_budget(place: Place) -> None:
+    """The controller's state, the drawn anchors and the logs of the probe and the untouched pairs
+    are those of a training that nobody killed.
+    """
+    place.put("losses_here.py", LOSS)
+    rows = [
+        {
+            "prompt": f"question {n}",
+            "completions": [{"text": f"answer {n} {m}", "grade": m} for m in range(4)],
+        }
+        for n in range(750)
+    ]
+    place.put("answers.jsonl", jsonl(rows))
+    # Answers of random models become likelier together: a budget that binds is below 0.
+    budget = {"name": "budget", "delta": -4.0, "anchor": {"chosen": 1.0, "better": 1.0}, "every": 2}
+    place.change(
+        {
+            "train.loss": {"name": "losses_here:slow", "pause": 0.05},
+            "train.regularizer": budget,
+            "train.regularizer_weight": "auto",
+            "train.pairs_per_step": 8,
+            "train.max_steps": 12,
+            "train.checkpoint_every": 4,
+            "train.evaluate_every": 3,
+        }
+    )
+    for stage in ("sample", "rank", "pair"):
+        done = prefine(stage, "run.yaml")
+        assert done.code == 0, done.err
+    shutil.copytree("run", "whole")
+    assert prefine("train", "run.yaml", "--run-dir", "whole").code == 0
+    for step in (6, 9):
+        kill_at(step)
+        assert list(Path("run/checkpoints").glob("*step-*"))
+        assert log_rows("run") < 12
+    result = prefine("train", "run.yaml")
+    assert result.code == 0, result.err
+    found = contents("run")
+    assert {"train_log.jsonl", "eval_log.jsonl", "budget_log.jsonl"} < found.keys()
+    assert found == contents("whole")
+    measured = [json.loads(line) for line in found["budget_log.jsonl"].splitlines()]
+    assert [row["step"] for row in measured] == [0, 2, 4, 6, 8, 10, 12]
+    assert measured[2]["regularizer_weight"] > 0
 
 
 @pytest.mark.torture

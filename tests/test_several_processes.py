@@ -147,6 +147,54 @@ def test_a_launcher_trains_what_one_process_trains(training: Place, file: str) -
     assert codes == [0, 0], said
 
 
+def test_an_automatic_budget_of_two_processes_is_that_of_one(training: Place) -> None:
+    rows = [
+        {"prompt": f"question {n}", "chosen": f"good {n}", "rejected": f"bad {n}"}
+        for n in range(720)
+    ]
+    answers = [
+        {"prompt": f"question {n}", "completions": [f"answer {n} {m}" for m in range(3)]}
+        for n in range(20)
+    ]
+    training.put("pairs.jsonl", jsonl(rows))
+    training.put("answers.jsonl", jsonl(answers))
+    training.change(
+        {
+            # Answers of random models become likelier together: a budget that binds is below 0.
+            "train.regularizer": {
+                "name": "budget",
+                "delta": -4.0,
+                "every": 2,
+                "anchor": {"chosen": 1.0, "unused": 1.0},
+                "anchors": "answers.jsonl",
+            },
+            "train.regularizer_weight": "auto",
+            "train.epochs": 1,
+            "train.max_steps": STEPS,
+        }
+    )
+    assert prefine("run", "run.yaml").code == 0
+    Path("run").rename("alone")
+    assert prefine("pair", "run.yaml").code == 0
+    codes, said = ends(launch("train", "run.yaml"), within_s=120)
+    assert codes == [0, 0], said
+    assert_same_model("run", "alone")
+    found, wanted = (
+        [json.loads(line) for line in Path(folder, "budget_log.jsonl").read_text().splitlines()]
+        for folder in ("run", "alone")
+    )
+    assert [row["step"] for row in found] == [row["step"] for row in wanted] == [0, 2, 4, 6]
+    assert wanted[1]["regularizer_weight"] > 0
+    for row, other in zip(found, wanted, strict=True):
+        assert row.keys() == other.keys()
+        for name, value in other.items():
+            if value is None:
+                assert row[name] is None, name
+            else:
+                assert row[name] == pytest.approx(value, rel=1e-4, abs=1e-5), name
+    assert wanted[-1]["untouched_fall"] is not None
+
+
 @pytest.mark.parametrize("fsdp", [False, True], ids=["ddp", "fsdp2"])
 def test_both_stop_at_the_same_step_and_one_goes_on(training: Place, fsdp: bool) -> None:
     training.change({"train.loss": {"name": "losses_here:slow", "pause": 0.1}})

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from prefine.metrics import best_of_many, mean_over_seeds, quadratic_optimum
+from prefine.metrics import best_of_many, mean_over_seeds, quadratic_optimum, saturation
 from prefine.metrics.statistics.intervals import NORMAL_QUANTILE
 
 REPEATS = 400
@@ -116,3 +116,43 @@ def test_too_few_runs_are_refused(x: list[float], y: list[float]) -> None:
 def test_fewer_prompts_than_two_halves_are_refused() -> None:
     with pytest.raises(ValueError, match="4 prompts"):
         best_of_many("x", np.ones((2, 1, 3)))
+
+
+SIZES = np.repeat([100.0, 250.0, 500.0, 750.0, 1000.0], 3)
+
+
+def test_the_limit_of_a_growth_without_noise() -> None:
+    found = saturation(SIZES, 80 - 200 * SIZES**-0.8 + np.tile([-1e-4, 0, 1e-4], 5))
+    assert found.limit == pytest.approx(80, abs=0.15)
+    assert found.power == pytest.approx(0.8, abs=0.05)
+    # What the curve says does not depend on how its numbers share the work.
+    assert found.limit - found.factor * 300**-found.power == pytest.approx(77.914, abs=0.02)
+    assert found.identified
+
+
+def test_a_logarithm_has_no_limit() -> None:
+    found = saturation(SIZES, 50 + 5 * np.log(SIZES) + np.tile([-0.5, 0, 0.5], 5))
+    assert found.interval[1] == np.inf and not found.identified
+    falling = saturation(SIZES, 50 - 5 * np.log(SIZES) + np.tile([-0.5, 0, 0.5], 5))
+    assert falling.interval[0] == -np.inf and not falling.identified
+
+
+def test_the_limit_of_a_growth_covers() -> None:
+    def draw(rng: np.random.Generator) -> bool:
+        found = saturation(SIZES, 80 - 200 * SIZES**-0.8 + rng.normal(0, 1, 15), samples=200)
+        return found.interval[0] <= 80 <= found.interval[1]
+
+    assert covered(draw) >= LEAST
+
+
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [
+        ([1, 2, 3, 4, 5], "got 5 runs"),
+        ([1, 2, 3] * 3, "9 runs of 3"),
+        ([0, *range(1, 7)], "from 0"),
+    ],
+)
+def test_a_growth_needs_runs_and_sizes(sizes: list[float], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        saturation(sizes, np.arange(len(sizes)))

@@ -232,3 +232,43 @@ def test_every_committed_sweep_is_one() -> None:
     assert files
     for path in files:
         check_all(read_trials(path, (), None))
+
+
+def test_shares_of_the_data_show_their_growth(sweep: Place) -> None:
+    rows = [
+        {
+            "prompt": f"question {n}",
+            "source": "ab"[n % 2],
+            "completions": [{"text": "a" * (m + 1)} for m in range(3)],
+        }
+        for n in range(22)
+    ]
+    sweep.put("answers.jsonl", jsonl(rows))
+    sweep.change(
+        {
+            "sweep": {
+                "grid": {"pair.fraction": [0.2, 0.4, 0.6, 1.0]},
+                "seeds": [0, 1],
+                "baseline": {"pair.fraction": 1.0},
+            },
+            "train.epochs": 9,
+        }
+    )
+    found = prefine("sweep", "run.yaml", "--json")
+    assert found.code == OK, found.err
+    result = json.loads(found.out)
+    assert result["settings"][-1]["items"] == 20
+    items = [one["items"] for one in result["settings"]]
+    assert items == sorted(set(items))
+    (growth,) = result["growths"]
+    assert growth["others"] == {}
+    assert len(growth["interval"]) == 2
+    assert not result["hills"]
+    # Every trial takes as many steps, and asks what was asked before no more.
+    for path in Path("run").glob("trial-*/train_log.jsonl"):
+        assert len(path.read_text().splitlines()) == 2
+    asked = [one for one in Path("asked.txt").read_text().splitlines() if one[:8] == "question"]
+    assert len(asked) == 66
+    shown = prefine("sweep", "run.yaml")
+    assert "more data:" in shown.out and shown.out.splitlines()[0].endswith("items")
+    assert "Items trained on" in Path("run/sweep.html").read_text()

@@ -212,6 +212,10 @@ class PairConfig(Section):
     measured. `auto` holds out 5 % of the prompts that have pairs, at least 32 and at most 256; of
     fewer than 320 prompts, none. `labels: shuffled` is a control experiment:
     chosen and rejected are swapped at random.
+
+    Of the others, `fraction` takes this share of the prompts of every source, chosen by a hash, so
+    that smaller shares lie within larger ones; `only_sources` takes prompts of these sources. A
+    prompt's source is its column `source` or, without one, the file that it stands in.
     """
 
     selector: Annotated[Component, Nested("selector")] = Component(name="best_vs_random")
@@ -223,6 +227,10 @@ class PairConfig(Section):
     pairs_per_prompt: PositiveInt | None = None
     held_out_prompts: Annotated[NonNegativeInt | Literal["auto"], Was(0)] = "auto"
     labels: Literal["judged", "shuffled"] = "judged"
+    fraction: Annotated[float, Field(gt=0, le=1), LATER] = 1.0
+    only_sources: Annotated[
+        Annotated[tuple[str, ...], Strict(False), Field(min_length=1)] | None, LATER
+    ] = None
     seed: Seed = 0
 
 

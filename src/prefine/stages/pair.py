@@ -52,6 +52,7 @@ from prefine.stages.pair_options import (
     held_out_of_run,
 )
 from prefine.stages.stage_run import Progress, StageRun, chunks
+from prefine.stages.subsets import left_out, source_of, takes_all, within
 
 _TABLES = (*ITEM_ENTRIES, *(f"heldout_{kind}" for kind in ITEM_ENTRIES))
 _ROW: Mapping[str, Callable[[Any], TableRow]] = MappingProxyType(
@@ -131,20 +132,29 @@ def _select(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
 
     def shards() -> Iterator[list[PreferencePair] | list[PreferenceList]]:
         for path in sources:
-            groups = ranked(path.name)
+            all_groups = ranked(path.name)
+            groups = list(within(all_groups, excluded, stage.dropped))
             if selector.facts.makes == "lists":
                 yield selector.lists(groups, counts)
             else:
                 pairs = selector.pairs(groups, held_out_ids, counts)
                 yield [relabelled(pair, settings) for pair in pairs]
-            progress.advance(len(groups))
+            progress.advance(len(all_groups))
 
     held_out_ids: frozenset[str] = frozenset()
-    if settings.held_out_prompts != 0:
+    excluded: dict[str, str] = {}
+    if settings.held_out_prompts != 0 or not takes_all(settings):
         # A prompt without a pair could be held out, but nothing measured on it; so this is known
         # before any is written.
-        productive = (id_ for path in sources for id_ in selector.productive(ranked(path.name)))
+        productive: dict[str, str] = {}
+        for path in sources:
+            groups = ranked(path.name)
+            ids = selector.productive(groups)
+            productive |= {
+                one.prompt.id: source_of(one.prompt) for one in groups if one.prompt.id in ids
+            }
         held_out_ids = held_out(productive, config)
+        excluded = left_out(productive, held_out_ids, settings)
     _note_none_held_out(stage, held_out_ids, settings)
     kind = "lists" if selector.facts.makes == "lists" else "pairs"
     produced = _write_tables(folder, kind, shards(), held_out_ids, stage.dropped)
@@ -166,10 +176,10 @@ def _import(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
 
     # A first pass checks every row and knows all prompts; no pair stays in memory.
     report, digest = ImportReport(), hashlib.sha256()
-    prompt_ids: set[str] = set()
+    sources: dict[str, str] = {}
     for pair in read(report, Counter()):
         digest.update(pair.model_dump_json().encode())
-        prompt_ids.add(pair.prompt.id)
+        sources[pair.prompt.id] = source_of(pair.prompt)
         if settings.drop_truncated:
             counts.count_truncated((pair.chosen, pair.rejected))
     stage = StageRun(
@@ -181,11 +191,13 @@ def _import(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
     progress.start("pair", report.kept, "pairs imported")
 
     def shards() -> Iterator[list[PreferencePair]]:
-        for shard in chunks(read(None, stage.dropped), _IMPORT_SHARD):
+        kept = within(read(None, stage.dropped), excluded, stage.dropped)
+        for shard in chunks(kept, _IMPORT_SHARD):
             yield [relabelled(pair, settings) for pair in shard]
             progress.advance(len(shard))
 
-    held_out_ids = held_out(prompt_ids, config)
+    held_out_ids = held_out(sources, config)
+    excluded = left_out(sources, held_out_ids, settings)
     _note_none_held_out(stage, held_out_ids, settings)
     produced = _write_tables(folder, "pairs", shards(), held_out_ids, stage.dropped)
     stage.set_aside(report)
@@ -207,10 +219,10 @@ def _import_judged(
 
     # A first pass checks every row and knows all prompts; no item stays in memory.
     report, digest, count = ImportReport(), hashlib.sha256(), 0
-    prompt_ids: set[str] = set()
+    sources: dict[str, str] = {}
     for item in read(report):
         digest.update(item.model_dump_json().encode())
-        prompt_ids.add(item.prompt.id)
+        sources[item.prompt.id] = source_of(item.prompt)
         count += 1
     stage = StageRun(
         folder, "pair", config, {kind: digest.hexdigest()[:16]} | held_out_inputs(config)
@@ -221,11 +233,12 @@ def _import_judged(
     progress.start("pair", count, f"{kind} imported")
 
     def shards() -> Iterator[list[Any]]:
-        for shard in chunks(read(), _IMPORT_SHARD):
+        for shard in chunks(within(read(), excluded, stage.dropped), _IMPORT_SHARD):
             yield shard
             progress.advance(len(shard))
 
-    held_out_ids = held_out(prompt_ids, config)
+    held_out_ids = held_out(sources, config)
+    excluded = left_out(sources, held_out_ids, settings)
     produced = _write_tables(folder, kind, shards(), held_out_ids, stage.dropped)
     stage.set_aside(report)
     stage.notes += notes

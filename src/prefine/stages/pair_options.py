@@ -114,6 +114,8 @@ def check_imported(settings: PairConfig, kind: ItemEntry = "pairs") -> list[str]
         of_any_items = PairConfig(
             selector=settings.selector,
             held_out_prompts=settings.held_out_prompts,
+            fraction=settings.fraction,
+            only_sources=settings.only_sources,
             seed=settings.seed,
         )
         for name, value in settings:

@@ -1,12 +1,13 @@
 """The page of a sweep: its table, win rate against held-out fall, and the hills."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from markupsafe import Markup
 
 from prefine.records import MetricValue
 from prefine.report.html import html_page
 from prefine.report.svg import Scale, axes, dot, element, lettering, path, picture, ticks
+from prefine.sweep.growth import Growth, growth_words, is_of
 from prefine.sweep.results import (
     Hill,
     SettingResult,
@@ -28,10 +29,15 @@ def page(result: SweepResult, title: str) -> str:
         "sweep",
         title=title,
         result=result,
-        pictures=[*_frontier(result), *(_hill(result, hill) for hill in result.hills)],
+        pictures=[
+            *_frontier(result),
+            *(_hill(result, hill) for hill in result.hills),
+            *(_growth(result, growth) for growth in result.growths),
+        ],
         figure=with_interval,
         spread=with_error,
         hill_words=hill_words,
+        growth_words=growth_words,
     )
 
 
@@ -59,7 +65,21 @@ def _hill(result: SweepResult, hill: Hill) -> Markup:
         if one.win_rate is not None and (value := number_at(one.values, hill.path)) is not None
     ]
     name = f"log10 of {hill.path}" if hill.log else hill.path
-    return _plot(result, points, name, f"Win rate over {hill.path}", curve=hill.coefficients)
+    curve = None
+    if hill.coefficients is not None:
+        a, b, c = hill.coefficients
+
+        def curve(x: float) -> float:
+            return a + b * x + c * x * x
+
+    return _plot(result, points, name, f"Win rate over {hill.path}", curve=curve)
+
+
+def _growth(result: SweepResult, growth: Growth) -> Markup:
+    """Win rate over the number of items trained on, with the curve towards its limit."""
+    points = [(one.items, one) for one in result.settings if is_of(growth, one.values)]
+    label = f"Win rate over the items trained on; {growth_words(growth)}"
+    return _plot(result, points, "Items trained on", label, curve=growth.at)
 
 
 def _plot(
@@ -67,16 +87,16 @@ def _plot(
     points: Sequence[tuple[float, SettingResult]],
     across_name: str,
     label: str,
-    curve: tuple[float, float, float] | None = None,
+    curve: Callable[[float], float] | None = None,
 ) -> Markup:
     ends = [end for _, one in points for end in _ends(one)]
     across = _scale([x for x, _ in points], _LEFT, _WIDTH - _RIGHT)
     up = _scale(ends, _HEIGHT - _BOTTOM, _TOP)
     marks = []
     if curve is not None:
-        a, b, c = curve
-        xs = [across.low + (across.high - across.low) * i / 80 for i in range(81)]
-        drawn = [(x, a + b * x + c * x * x) for x in xs]
+        # Between the results: beyond them, a curve over a number of items may not be defined.
+        low, high = min(x for x, _ in points), max(x for x, _ in points)
+        drawn = [(x, curve(x)) for x in (low + (high - low) * i / 80 for i in range(81))]
         inside = [(across(x), up(y)) for x, y in drawn if up.low <= y <= up.high]
         if len(inside) > 1:
             marks.append(element("path", d=path(inside), class_="curve chosen"))

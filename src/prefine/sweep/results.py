@@ -17,6 +17,7 @@ from prefine.metrics.sweeps.seeds import BestOfMany, best_of_many, mean_over_see
 from prefine.metrics.win_rates.win_rates import win_of
 from prefine.records import MetricValue, Record
 from prefine.run.view import RunView
+from prefine.sweep.growth import FRACTION, Growth, growth_words, growths
 from prefine.sweep.trials import Sweep, Trial
 
 _DECADE = 10
@@ -27,13 +28,15 @@ class SettingResult(Record):
     """One setting over its seeds.
 
     `win_rate` is against the baseline of the evaluation, in %; `difference` is that to the sweep's
-    own baseline in points, on the same prompts and seeds. `fall` is that of the chosen answers
+    own baseline in points, on the same prompts and seeds. `items` is how many it was trained on, on
+    average over seeds. `fall` is that of the chosen answers
     trained on, `held_out_fall` of those held out, in nats; their uncertainty is that over seeds.
     """
 
     name: str
     values: dict[str, JsonValue]
     seeds: tuple[int | None, ...]
+    items: float
     win_rate: MetricValue | None = None
     difference: MetricValue | None = None
     fall: MetricValue | None = None
@@ -70,6 +73,7 @@ class SweepResult(Record):
     best_on_half: str | None = None
     best_score: MetricValue | None = None
     hills: tuple[Hill, ...] = ()
+    growths: tuple[Growth, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -79,6 +83,7 @@ class _Read(NamedTuple):
     trial: Trial
     scored_by: Literal["gold", "judge"] | None
     scores: dict[str, float]
+    items: int
     fall: float | None
     held_out_fall: float | None
 
@@ -111,6 +116,7 @@ def results(sweep: Sweep) -> SweepResult:
                 name=name,
                 values=dict(values),
                 seeds=tuple(seeds),
+                items=fmean(one.items for one in mine),
                 win_rate=_win_rate("win_rate", table[index]) if prompts else None,
                 difference=(
                     _win_rate("difference", table[index] - table[base])
@@ -123,9 +129,12 @@ def results(sweep: Sweep) -> SweepResult:
         )
     best: BestOfMany | None = None
     hills: tuple[Hill, ...] = ()
+    growing: tuple[Growth, ...] = ()
     if len(prompts) >= 4 and len(sweep.names) >= 2:
         best = best_of_many("win_rate", table, scale=100, unit="%")
         hills = tuple(_hills(sweep.config.settings, table.mean(2)))
+        sizes = np.array([one.items for one in read], dtype=np.float64).reshape(table.shape[:2])
+        growing = tuple(growths(sweep.config.settings, table.mean(2), sizes))
     return SweepResult(
         scored_by=next(iter(kinds)),
         prompts=len(prompts),
@@ -135,13 +144,15 @@ def results(sweep: Sweep) -> SweepResult:
         best_on_half=best and sweep.names[best.chosen],
         best_score=best and best.honest,
         hills=hills,
+        growths=growing,
         notes=tuple(notes),
     )
 
 
 def _read(trial: Trial) -> _Read:
     run = RunView(trial.config.run_dir)
-    last = run.manifests().get("report")
+    manifests = run.manifests()
+    last = manifests.get("report")
     if last is None or not last.complete:
         raise DataError(f"{run.path}: this trial has not ended; run the sweep again")
     outcomes = run.outcomes()
@@ -157,6 +168,7 @@ def _read(trial: Trial) -> _Read:
         trial,
         "gold" if gold else "judge" if judged else None,
         scores,
+        manifests["pair"].counts.produced,
         None if trained is None else trained["final"].get("fall"),
         evaluated[-1].get("fall") if evaluated else None,
     )
@@ -182,11 +194,15 @@ def _over_seeds(name: str, values: Sequence[float | None]) -> MetricValue | None
 def _hills(settings: Sequence[Setting], means: Array) -> Iterator[Hill]:
     """A parabola for each numeric path with three values or more; other paths are averaged out.
 
+    The share of the data has a curve of its own.
+
     Args:
         settings: The K settings.
         means: Mean score of each trial [K, S], in [0, 1].
     """
     for path in dict.fromkeys(path for setting in settings for path in setting):
+        if path == FRACTION:
+            continue
         numbers = [number_at(setting, path) for setting in settings]
         values = {i: value for i, value in enumerate(numbers) if value is not None}
         different = sorted(set(values.values()))
@@ -245,9 +261,11 @@ def lines_of(result: SweepResult) -> list[str]:
     """The result as lines to print."""
     width = max(len("setting"), *(len(one.name) for one in result.settings))
     scored = "" if result.scored_by is None else f"win rate by {result.scored_by} [%]"
+    # How many items there were to train on is shown where settings differ in it.
+    counted = len({one.items for one in result.settings}) > 1
     lines = [
         f"{'setting':<{width}}  {scored:<26}  {'difference [points]':<24}  "
-        f"{'held-out fall':>13}  {'fall [nats]':>11}"
+        f"{'held-out fall':>13}  {'fall [nats]':>11}{'  items' if counted else ''}"
     ]
     for one in result.settings:
         is_base = one.name == result.baseline
@@ -255,6 +273,7 @@ def lines_of(result: SweepResult) -> list[str]:
         lines.append(
             f"{one.name:<{width}}  {with_interval(one.win_rate):<26}  {difference:<24}  "
             f"{with_error(one.held_out_fall):>13}  {with_error(one.fall):>11}"
+            f"{f'{one.items:>7,.0f}' if counted else ''}"
         )
     lines.append("")
     if result.best_score is not None:
@@ -266,6 +285,7 @@ def lines_of(result: SweepResult) -> list[str]:
         )
     for hill in result.hills:
         lines.append(f"{hill.path}: {hill_words(hill)}")
+    lines += map(growth_words, result.growths)
     return [*(line.rstrip() for line in lines), *(f"note: {note}" for note in result.notes)]
 
 
