@@ -119,7 +119,7 @@ COMMANDS = [
         "automatic weight without a budget",
         f"{CHECK} --set train.regularizer_weight=auto",
         CONFIG,
-        "train.regularizer_weight",
+        "regularizer_weight",
         "budget",
         {"train.regularizer": GONE},
     ),
@@ -207,7 +207,9 @@ COMMANDS = [
         "no such file",
         PAIRS | {"pairs": "nothing.jsonl"},
     ),
-    Mistake("an empty file", CHECK, DATA, "pairs.jsonl", "empty", PAIRS, {"pairs.jsonl": ""}),
+    Mistake(
+        "an empty file", CHECK, DATA, "pairs.jsonl", "at least one", PAIRS, {"pairs.jsonl": ""}
+    ),
     Mistake(
         "JSON in a file called .jsonl",
         CHECK,
@@ -254,7 +256,7 @@ COMMANDS = [
         PAIRS,
         {"pairs.jsonl": '{"prompt": 1, "chosen": "b", "rejected": "c"}\n'},
     ),
-    Mistake("a folder as a file", CHECK, CONFIG, "model", "file", PAIRS | {"pairs": "model"}),
+    Mistake("a folder as a file", CHECK, DATA, "model", "file", PAIRS | {"pairs": "model"}),
     Mistake(
         "completions without grades to a recorded judge",
         RUN,
