@@ -109,11 +109,11 @@ COMMANDS = [
         "greater than",
     ),
     Mistake(
-        "a negative delta",
-        f"{CHECK} --set train.regularizer.delta=-1 --set train.regularizer_weight=auto",
+        "automatic weight, no held-out prompts",
+        f"{CHECK} --set train.regularizer.delta=1 --set train.regularizer_weight=auto",
         CONFIG,
-        "delta",
-        "0",
+        "train.regularizer_weight",
+        "pair.held_out_prompts",
     ),
     Mistake(
         "automatic weight without a budget",
