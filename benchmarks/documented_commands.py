@@ -12,6 +12,7 @@ user would; without it the environment of this Python is used. Exits with 1 if a
 """
 
 import argparse
+import contextlib
 import os
 import re
 import signal
@@ -143,11 +144,20 @@ def changed(command: Command) -> tuple[str, str]:
     return text, ""
 
 
+def end_session(process: subprocess.Popen[bytes]) -> None:
+    """End a command and all that it has started: a shell's end alone leaves `make` running."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
 class Shell:
     """Runs commands in the clone; ends the servers that they leave behind."""
 
-    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
-        self.folder, self.environment = folder, environment
+    def __init__(
+        self, folder: Path, environment: dict[str, str], timeout_s: float = TIMEOUT_S
+    ) -> None:
+        self.folder, self.environment, self.timeout_s = folder, environment, timeout_s
         self._background: list[subprocess.Popen[bytes]] = []
 
     def run(self, text: str, language: str = "bash") -> tuple[int, str]:
@@ -159,16 +169,19 @@ class Shell:
             return self.start(text.removesuffix("&"))
         words = [sys.executable, "-c", text] if language == "python" else ["bash", "-c", text]
         with tempfile.TemporaryFile("w+") as said:
-            code = subprocess.run(
+            process = subprocess.Popen(
                 words,
                 cwd=self.folder,
                 env=self.environment,
                 stdout=subprocess.DEVNULL,
                 stderr=said,
                 stdin=subprocess.DEVNULL,
-                timeout=TIMEOUT_S,
-                check=False,
-            ).returncode
+                start_new_session=True,
+            )
+            try:
+                code = process.wait(self.timeout_s)
+            finally:
+                end_session(process)
             said.seek(0)
             return code, said.read()
 
@@ -222,7 +235,7 @@ def run_page(page: str, shell: Shell) -> Iterator[str | None]:
         try:
             code, said = shell.run(text, block.language)
         except subprocess.TimeoutExpired:
-            code, said = 124, f"not done after {TIMEOUT_S} s"
+            code, said = 124, f"not done after {shell.timeout_s:g} s"
         seconds = time.monotonic() - began
         mark = "ok" if code == 0 else "MISS"
         print(f"{mark:4}  exit {code} {seconds:6.1f} s  {place:32} {shown}", flush=True)

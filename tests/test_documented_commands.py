@@ -5,9 +5,12 @@ this runs in one process what needs no server, with the same files, models and c
 are run by `test_recipes.py`, which also compares what they print.
 """
 
+import os
 import shlex
 import shutil
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,6 +67,18 @@ def test_every_change_and_server_is_of_a_command_that_is_there() -> None:
     for change in documented.CHANGES:
         assert any(documented.applies(change, command) for command in found), change
     assert documented.SERVERS.keys() <= set(documented.pages())
+
+
+def test_a_command_that_takes_too_long_ends_with_all_it_started(tmp_path: Path) -> None:
+    shell = documented.Shell(tmp_path, {**os.environ}, timeout_s=2)
+    with pytest.raises(subprocess.TimeoutExpired):
+        shell.run("bash -c 'sleep 5; touch later' & echo $! > started; wait; true")
+    child = int((tmp_path / "started").read_text())
+    with pytest.raises(ProcessLookupError):
+        for _ in range(100):
+            os.kill(child, 0)
+            time.sleep(0.05)
+    assert shell.run("exit 3") == (3, "")
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -19,7 +19,11 @@ def lazy_exports(
 
     def getattr_(name: str) -> Any:
         if name not in home_of:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+            from difflib import get_close_matches
+
+            near = get_close_matches(name, exported, n=1)
+            meant = f"; did you mean {near[0]!r}?" if near else ""
+            raise AttributeError(f"module {package!r} has no attribute {name!r}{meant}")
         home = importlib.import_module(home_of[name])
         if name in vars(home):
             return vars(home)[name]

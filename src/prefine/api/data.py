@@ -72,6 +72,10 @@ def sample(
         "seed": seed,
     }
     decoding = validated(Decoding, settings, where="sample")
+    if type(completions_per_prompt) is not int or completions_per_prompt < 1:
+        raise ConfigError(
+            f"completions_per_prompt {completions_per_prompt!r}: must be a whole number from 1"
+        )
     sampler = sampler_of(model, where="model")
     check_model(sampler)
     asked = prompts_of(prompts)

@@ -69,6 +69,8 @@ def describe(error: ValidationError, where: str, model: type[BaseModel]) -> str:
             message = "missing; a component is a name, or {name: ...} with options"
         elif problem["type"] == "model_type":
             message = "expected a section: keys with values, such as {name: ...}"
+        elif problem["type"] in _EXPECTED:
+            message = f"expected {_EXPECTED[problem['type']]}"
         # A whole section would not help as the value.
         if path and problem["type"] not in ("missing", "extra_forbidden"):
             value = problem.get("ctx", {}).get("value", problem["input"])
@@ -78,6 +80,12 @@ def describe(error: ValidationError, where: str, model: type[BaseModel]) -> str:
     return "\n".join(lines)
 
 
+_EXPECTED = {
+    "tuple_type": "a list, such as [a, b]",
+    "list_type": "a list, such as [a, b]",
+    "path_type": "a path: a text such as runs/first",
+}
+"""Python's words for values of YAML."""
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 100
 _SHORT.maxlevel = 2

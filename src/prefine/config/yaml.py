@@ -72,8 +72,33 @@ def parse_yaml(text: str, *, where: str) -> Any:
         TypeError,
         RecursionError,
     ) as error:
-        raise ConfigError(f"{where}: not valid YAML: {error}") from error
+        said = str(error).replace('"<unicode string>", ', "")
+        raise ConfigError(f"{where}: not valid YAML: {said}{_remedy(said, text)}") from error
     return value
+
+
+def _remedy(said: str, text: str) -> str:
+    """Return what to do about what the parser said, on a line of its own; may be empty."""
+    if text.lstrip().startswith("{") and "expected '<document start>'" in said:
+        remedy = "this looks like JSON Lines, which are data; `prefine init` writes a configuration"
+    elif "character '\\t'" in said:
+        remedy = "indent by spaces; YAML takes no tab there"
+    elif "mapping values are not allowed here" in said or "expected <block end>" in said:
+        remedy = "indent the keys of a section alike, and quote a text that holds ': '"
+    elif "appears twice" in said:
+        remedy = "write it once"
+    else:
+        return ""
+    return f"\n{remedy}"
+
+
+def _kind_of(value: Any) -> str:
+    """Return what a file holds that has no sections, with what is likely meant."""
+    if value is None:
+        return "nothing; `prefine init` writes a configuration"
+    if isinstance(value, str):
+        return "a text; a key needs a colon and a space, such as `run_dir: runs/first`"
+    return f"{type(value).__name__}; `prefine init` writes a configuration"
 
 
 def _expanded_size(value: Any, known: dict[int, int]) -> int:
@@ -125,7 +150,7 @@ def read_values(path: Path) -> dict[str, Any]:
     values = parse_yaml(text, where=str(path))
     if not isinstance(values, dict):
         raise ConfigError(
-            f"{path}: expected sections such as policy: and train:, found {type(values).__name__}"
+            f"{path}: expected sections such as policy: and train:, found {_kind_of(values)}"
         )
     return values
 

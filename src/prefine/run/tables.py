@@ -14,6 +14,14 @@ from prefine.records import SCHEMA_VERSION, Record, content_hash
 
 R = TypeVar("R", bound=Record)
 
+_MADE_BY = {
+    "completions": "sample",
+    "judgments": "rank",
+    "rankings": "rank",
+    "pairs": "pair",
+    "lists": "pair",
+}
+"""The stage that makes a table of a run folder."""
 _VERSION = b"prefine_schema_version"
 _KEY = b"prefine_shard_key"
 
@@ -166,7 +174,9 @@ def parts(folder: Path) -> list[Path]:
     """
     found = existing_parts(folder)
     if not found:
-        raise DataError(f"{folder}: no part-*.parquet here; run the stage that makes it first")
+        stage = _MADE_BY.get(folder.name)
+        remedy = f"run `prefine {stage}`" if stage else "run the stage that makes it"
+        raise DataError(f"{folder}: no part-*.parquet here; {remedy} first")
     return found
 
 

@@ -140,7 +140,10 @@ def load_tokenizer(
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except Exception as error:
-        raise BackendError(f"{path}: the tokenizer cannot be loaded: {error}") from error
+        raise BackendError(
+            f"{path}: the tokenizer cannot be loaded: {error}; copy the tokenizer's files anew "
+            "from the model that it belongs to"
+        ) from error
     if chat_template is not None:
         plain = chat_template == NO_TEMPLATE
         tokenizer.chat_template = _plain_template(tokenizer) if plain else chat_template
