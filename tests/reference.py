@@ -36,6 +36,7 @@ class TokenColumns:
     policy_rejected: Array
     ref_chosen: Array
     ref_rejected: Array
+    initial_chosen: Array
     chosen_log_sum_p2: Array
     rejected_log_sum_p2: Array
     chosen_marked: Array
@@ -344,7 +345,62 @@ def step_budget(columns: Columns, *, delta: float, per: Per) -> Array:
     return np.full_like(drop, max(0.0, objective(drop, columns.weight) - delta))
 
 
+def softplus_budget(columns: Columns, *, delta: float, sharpness: float, per: Per) -> Array:
+    """log(1 + exp(sharpness (drop - delta))) / sharpness."""
+    return _minus_log_sigmoid(-sharpness * (_drop(columns, per) - delta)) / sharpness
+
+
+def token_budget(columns: Columns, *, delta: float) -> Array:
+    """The mean over the chosen tokens of max(0, drop of the token - delta)."""
+    tokens, lengths = columns.tokens, _f64(columns.chosen_tokens)
+    drops = _f64(tokens.initial_chosen) - _f64(tokens.policy_chosen)
+    return np.array(
+        [
+            math.fsum(max(0.0, drop - delta) for drop in row[: int(length)]) / length
+            for row, length in zip(drops, lengths, strict=True)
+        ]
+    )
+
+
+def log_barrier(columns: Columns, *, delta: float, t: float, per: Per) -> Array:
+    """-log(-z) / t for z <= -1 / t², else t z - log(1 / t²) / t + 1 / t; z = drop - delta.
+
+    Source: arXiv:1904.04205.
+    """
+    found = []
+    for z in (_drop(columns, per) - delta).tolist():
+        if z <= -1 / t**2:
+            found.append(-math.log(-z) / t)
+        else:
+            found.append(t * z - math.log(1 / t**2) / t + 1 / t)
+    return np.array(found)
+
+
 # Losses with a term or a weight of its own for each side.
+
+
+def flex_dpo(columns: Columns, *, beta_chosen: float, beta_rejected: float) -> Array:
+    """-log s(beta_chosen a - beta_rejected c)."""
+    a, c = _ratios(columns)
+    return _minus_log_sigmoid(beta_chosen * a - beta_rejected * c)
+
+
+def aipo(columns: Columns, *, beta: float, alpha: float, lam: float) -> Array:
+    """-log s(beta [(lw - ll) - (1 + alpha) (rw - rl)]) - lam lw / |w|."""
+    chosen, _ = _averages(columns)
+    return dpo_gamma(columns, beta=beta, gamma=1 + alpha) - lam * chosen
+
+
+def rainbow_po(columns: Columns, *, beta: float, alpha: float, gamma: float) -> Array:
+    """-log s(beta (lw / |w| - ll / |l|) - alpha beta (rw / |w| - rl / |l|) - (1 - alpha) gamma)."""
+    chosen, rejected = _averages(columns)
+    ref_chosen = _f64(columns.ref_chosen) / _f64(columns.chosen_tokens)
+    ref_rejected = _f64(columns.ref_rejected) / _f64(columns.rejected_tokens)
+    return _minus_log_sigmoid(
+        beta * (chosen - rejected)
+        - alpha * beta * (ref_chosen - ref_rejected)
+        - (1 - alpha) * gamma
+    )
 
 
 def dpop(columns: Columns, *, beta: float, lam: float, delta: float) -> Array:

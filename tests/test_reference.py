@@ -24,6 +24,7 @@ TOKENS = TokenColumns(
     policy_rejected=_rows([-1.0, -0.25, -3.5, -0.5], [-0.875, -1.125], [-2.25, -1.75, -0.5]),
     ref_chosen=_rows([-0.75, -1.0, -0.25], [-1.5, -1.0, -0.5, -0.625], [-0.5, -2.0]),
     ref_rejected=_rows([-0.5, -0.75, -2.0, -1.0], [-1.25, -0.5], [-1.5, -2.5, -1.25]),
+    initial_chosen=_rows([-0.25, -1.125, -0.125], [-1.0, -1.25, -0.375, -0.375], [-0.75, -2.0]),
     chosen_log_sum_p2=_rows([-0.625, -0.875, -0.25], [-1.25, -0.5, -1.0, -0.5], [-0.125, -2.0]),
     rejected_log_sum_p2=_rows([-0.75, -0.375, -1.5, -0.625], [-0.5, -0.75], [-1.375, -1.0, -0.25]),
     chosen_marked=_rows([1, 0, 1], [0, 1, 1, 0], [1, 1]), rejected_marked=_rows([0, 1, 1, 0], [1,
@@ -120,6 +121,22 @@ GOLDEN: list[tuple[str, dict[str, Any], list[Any]]] = [
         [0.267857142857143, 0.267857142857143, 0.267857142857143]),
     ("step_budget", dict(delta=0.125, per="token"),
         [0.0580357142857143, 0.0580357142857143, 0.0580357142857143]),
+    ("softplus_budget", dict(delta=-1.0, sharpness=4.0, per="sequence"),
+        [1.37601961081764, 2.62500688401756, 1.31380844953794]),
+    ("softplus_budget", dict(delta=0.25, sharpness=2.5, per="token"),
+        [0.219621944908267, 0.362965248159243, 0.233124190753884]),
+    ("token_budget", dict(delta=0.125), [0.0416666666666667, 0.46875, 0.4375]),
+    ("token_budget", dict(delta=-0.25), [0.375, 0.71875, 0.625]),
+    ("log_barrier", dict(delta=1.0, t=2.0, per="sequence"),
+        [0.235001814622868, 2.44314718055995, 0.187346724720705]),
+    ("log_barrier", dict(delta=0.25, t=5.0, per="token"),
+        [0.415888308335967, 1.62502516497364, 0.473424722826323]),
+    ("flex_dpo", dict(beta_chosen=0.7, beta_rejected=0.3),
+        [0.518050442347861, 1.05370067827652, 1.04963414854913]),
+    ("rainbow_po", dict(beta=2.5, alpha=0.25, gamma=0.4),
+        [0.269986630393558, 1.08396417262069, 1.09693154198108]),
+    ("aipo", dict(beta=0.7, alpha=0.6, lam=0.3),
+        [0.96249476215205, 0.917360845282518, 2.65154203122485]),
 ]
 # One pair far out or close to a zero: (lw, ll, rw, rl, |w|, |l|), no score gap; by mpmath at 5,000
 # digits.
@@ -479,7 +496,8 @@ def test_a_shift_of_both_log_probabilities_matters_only_beyond_the_margin() -> N
         policy_chosen=THREE.policy_chosen + 0.25,
         policy_rejected=THREE.policy_rejected + 0.25,
     )
-    for name in LOSSES.keys() - {"ld_dpo", "wpo_weight", "bmc_sums"}:
+    # The tokens, which these read, are not shifted.
+    for name in LOSSES.keys() - {"ld_dpo", "wpo_weight", "bmc_sums", "token_budget"}:
         before, after = _values(name, THREE, **LOSSES[name]), _values(name, shifted, **LOSSES[name])
         assert np.array_equal(before, after) == (name in UNSHIFTED), name
 

@@ -84,6 +84,7 @@ def _pairs(
             policy_rejected=policy_l,
             ref_chosen=ref_w,
             ref_rejected=ref_l,
+            initial_chosen=_tokens_of(initial_, lengths_w, longest),
             chosen_log_sum_p2=_log_sum_p2(policy_w),
             rejected_log_sum_p2=_log_sum_p2(policy_l),
             chosen_marked=_marked(lengths_w, longest),

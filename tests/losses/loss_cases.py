@@ -66,6 +66,12 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "nll": {"reduction": "sum"},
     "budget": {"delta": 5.0, "per": "sequence", "up_to_rank": 1},
     "step_budget": {"delta": 5.0, "per": "sequence"},
+    "softplus_budget": {"delta": 5.0, "sharpness": 1.0, "per": "sequence"},
+    "token_budget": {"delta": 0.1},
+    "log_barrier": {"delta": 5.0, "t": 1.0, "per": "sequence"},
+    "flex_dpo": {"beta_chosen": 0.1, "beta_rejected": 0.08},
+    "rainbow_po": {"beta": 2.0, "alpha": 0.5, "gamma": 1.6},
+    "aipo": {"beta": 0.1, "alpha": 0.1, "lam": 1.0},
 }
 
 MPO = {
@@ -155,6 +161,12 @@ OTHERS: dict[str, list[dict[str, Any]]] = {
         {"up_to_rank": 3, "delta": 0.5},
     ],
     "step_budget": [{"delta": 0.2}, {"delta": -2.0}, {"per": "token", "delta": -0.01}],
+    "softplus_budget": [{"delta": -1.0}, {"sharpness": 4.0}, {"per": "token", "delta": 0.05}],
+    "token_budget": [{"delta": 0.0}, {"delta": -0.2}],
+    "log_barrier": [{"delta": -2.0}, {"t": 3.0}, {"per": "token", "delta": 0.05, "t": 5.0}],
+    "flex_dpo": [{"beta_chosen": 0.7}, {"beta_rejected": 0.3}],
+    "rainbow_po": [{"beta": 7.0}, {"alpha": 0.2}, {"gamma": 0.3}, {"alpha": 1.0}],
+    "aipo": [{"beta": 0.7}, {"alpha": 0.6}, {"lam": 0.2}],
 }
 
 OF_PAIRS = [
@@ -243,6 +255,12 @@ BOUNDS: dict[str, dict[str, Within]] = {
     "bmc": {"delta": NOT_NEGATIVE},
     "budget": {"delta": ANY},
     "step_budget": {"delta": ANY},
+    "softplus_budget": {"delta": ANY, "sharpness": POSITIVE},
+    "token_budget": {"delta": ANY},
+    "log_barrier": {"delta": ANY, "t": POSITIVE},
+    "flex_dpo": {"beta_chosen": POSITIVE, "beta_rejected": POSITIVE},
+    "rainbow_po": {"beta": POSITIVE, "alpha": SHARE, "gamma": NOT_NEGATIVE},
+    "aipo": {"beta": POSITIVE, "alpha": NOT_NEGATIVE, "lam": NOT_NEGATIVE},
 }
 
 CANCELS = {
@@ -258,6 +276,8 @@ CANCELS = {
     "ld_dpo": "sums over tokens",
     "wpo": "sums over tokens",
     "bmc": "sums over tokens",
+    "token_budget": "sums over tokens",
+    "log_barrier": "a logarithm of a difference",
     "mixture": "what its parts do",
     "kto_pair": "a mean over the step",
     "beta_dpo": "a mean over the step",

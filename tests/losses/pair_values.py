@@ -67,11 +67,13 @@ def columns(*, seed: int = 0, pairs: int = PAIRS, longest: int = 60) -> Columns:
     ref = -rng.gamma(2.0, 0.5, (2, pairs)) * lengths
     policy = -np.abs(ref + rng.normal([[-1.0], [-2.0]], 4, (2, pairs)))
     (ref_chosen, ref_rejected), (policy_chosen, policy_rejected) = split(ref), split(policy)
+    initial_tokens = np.minimum(0.0, ref_chosen + rng.normal(0, 0.3, ref_chosen.shape) * inside[0])
     tokens = TokenColumns(
         policy_chosen=policy_chosen,
         policy_rejected=policy_rejected,
         ref_chosen=ref_chosen,
         ref_rejected=ref_rejected,
+        initial_chosen=initial_tokens,
         chosen_log_sum_p2=log_sum_p2(policy_chosen, rng.uniform(0.02, 1, policy_chosen.shape)),
         rejected_log_sum_p2=log_sum_p2(
             policy_rejected, rng.uniform(0.02, 1, policy_rejected.shape)
@@ -83,7 +85,7 @@ def columns(*, seed: int = 0, pairs: int = PAIRS, longest: int = 60) -> Columns:
         tokens,
         chosen_tokens=lengths[0],
         rejected_tokens=lengths[1],
-        initial_chosen=ref[0] + rng.normal(0, 2, pairs),
+        initial_chosen=initial_tokens.sum(axis=1),
         p_chosen=rng.uniform(0.51, 1, pairs),
         weight=rng.uniform(0.2, 3, pairs),
         score_gap=rng.normal(1, 2, pairs),
@@ -125,6 +127,7 @@ def _from_drawn(pairs: Sequence[tuple[Any, ...]]) -> Columns:
         policy_rejected=even[1],
         ref_chosen=even[2],
         ref_rejected=even[3],
+        initial_chosen=np.where(inside[0], (initial / lengths[0])[:, None], 0.0),
         chosen_log_sum_p2=log_sum_p2(even[0], 0.25),
         rejected_log_sum_p2=log_sum_p2(even[1], 0.25),
         chosen_marked=marked[0].astype(float),

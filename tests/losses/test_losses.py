@@ -269,7 +269,7 @@ def _undeclared(function: LossFunction) -> set[str]:
     if "reference" not in needs:
         hidden |= {"ref_chosen", "ref_rejected", "tokens.ref_chosen", "tokens.ref_rejected"}
     for need, columns_ in {
-        "initial": ["initial_chosen"],
+        "initial": ["initial_chosen", "tokens.initial_chosen"],
         "p_chosen": ["p_chosen"],
         "score_gap": ["score_gap"],
         "mismatched": ["mismatched_logratio"],
@@ -317,7 +317,7 @@ def test_what_is_declared_is_read(name: str, options: Options) -> None:
     function, values = bound(name, options), pair_logps(columns())
     reads = {
         "reference": ["ref_chosen", "ref_rejected", "tokens.ref_chosen", "tokens.ref_rejected"],
-        "initial": ["initial_chosen"],
+        "initial": ["initial_chosen", "tokens.initial_chosen"],
         "p_chosen": ["p_chosen"],
         "score_gap": ["score_gap"],
         "mismatched": ["mismatched_logratio"],

@@ -28,7 +28,13 @@ from prefine.losses import (
     wpo,
 )
 from prefine.losses.facts import needs_of
+from prefine.losses.pairs.aipo import aipo
+from prefine.losses.pairs.flex_dpo import flex_dpo
+from prefine.losses.pairs.rainbow_po import rainbow_po
 from prefine.losses.protocol import LossFunction, PairLogps, PromptLogps, TokenLogps, declare
+from prefine.losses.regularizers.log_barrier import log_barrier
+from prefine.losses.regularizers.softplus_budget import softplus_budget
+from prefine.losses.regularizers.token_budget import token_budget
 from prefine.losses.token_diff import difference_marks
 from prefine.regularizers import budget, nll, step_budget
 from prefine.schedules import Schedule
@@ -135,6 +141,9 @@ CASES = {
     "kto_pair": Case(partial(kto_pair, beta=0.4, undesirable_weight=1.3)),
     "bco": Case(partial(bco, beta=0.4)),
     "dpo+step_budget": Case(dpo, partial(step_budget, delta=-1.0), 0.7),
+    "flex_dpo+token_budget": Case(flex_dpo, partial(token_budget, delta=-0.1), 0.7),
+    "rainbow_po+softplus_budget": Case(rainbow_po, partial(softplus_budget, delta=-1.0), 0.7),
+    "aipo+log_barrier": Case(partial(aipo, alpha=0.4), partial(log_barrier, delta=0.5), 0.7),
     "mixture": Case(MPO, budget, 0.1),
     "ld_dpo": Case(partial(ld_dpo, beta=0.3, alpha=0.4), partial(budget, delta=0.5), 0.7),
     "wpo": Case(partial(wpo, loss=partial(dpo, beta=0.3))),
@@ -177,13 +186,14 @@ def table(case: Case | None = None) -> ItemTable:
     reference = tiny.model(seed=2)
     away = score_completions(Forward(reference), OTHERS)
     tokens = score_tokens(Forward(reference, score_prompts=case.reads_prompts), case.examples)
-    initial = score_completions(Forward(tiny.model(seed=1)), case.examples)
+    initial = score_tokens(Forward(tiny.model(seed=1)), case.examples)
     return ItemTable.of(
         named_relation("joint"),
         case.examples,
-        {"initial": initial, "reference": tokens.logps()},
+        {"initial": initial.logps(), "reference": tokens.logps()},
         cross_ref=(away[CHOSEN] + away[REJECTED]) / 2,
         ref_tokens=tokens,
+        initial_tokens=initial,
     )
 
 
@@ -278,6 +288,7 @@ def _tokens(
             found[f"{whose}_{side}"] = padded([_of(*row) for row in rows])
             if whose == "policy":
                 found[f"{side}_log_sum_p2"] = padded([(2 * row).logsumexp(-1) for row, _ in rows])
+    found["initial_chosen"] = padded([_of(*row) for row in _sides(tiny.model(seed=1), examples)[0]])
     marks = [difference_marks(*(text.scored for text in e.texts)) for e in examples]
     for side, rows in zip(("chosen", "rejected"), zip(*marks, strict=True), strict=True):
         found[f"{side}_marked"] = padded([torch.tensor(row, dtype=torch.float64) for row in rows])

@@ -77,6 +77,10 @@ READS_WORDS: dict[Reads, str] = {
 }
 
 
+def _missing() -> Any:
+    """Return what stands for a value that was not given, until `__post_init__`."""
+
+
 @dataclass(frozen=True)
 class TokenLogps:
     """Per-token log-probabilities of B pairs in nats, right-padded with 0 to the longest answer.
@@ -84,6 +88,7 @@ class TokenLogps:
     `*_log_sum_p2` is the log of the sum of squared probabilities over the vocabulary at each
     position; it has no gradient in training. `*_marked` is 1 for tokens that only this side has
     (`token_diff.difference_marks`), else 0. These are None unless the loss needs them.
+    `initial_chosen` are the values under the policy at step 0; left out, they are the reference's.
     """
 
     policy_chosen: Float[Tensor, "B Tw"]
@@ -94,6 +99,11 @@ class TokenLogps:
     rejected_log_sum_p2: Float[Tensor, "B Tl"] | None = None
     chosen_marked: Float[Tensor, "B Tw"] | None = None
     rejected_marked: Float[Tensor, "B Tl"] | None = None
+    initial_chosen: Float[Tensor, "B Tw"] = field(default_factory=_missing)
+
+    def __post_init__(self) -> None:
+        if self.initial_chosen is None:
+            vars(self)["initial_chosen"] = self.ref_chosen
 
 
 @dataclass(frozen=True)
@@ -107,10 +117,6 @@ class PromptLogps:
     policy_rejected: PerPair
     ref_chosen: PerPair
     ref_rejected: PerPair
-
-
-def _missing() -> Any:
-    """Return what stands for a value that was not given, until `__post_init__`."""
 
 
 _MAY_BE_MISSING = (

@@ -25,7 +25,8 @@ class ItemTable:
     numbers that the relation states, [n] and [C]. `references` are log-probabilities [C] under
     fixed models, by name: the initial policy, the reference, others. `cross_ref` is the reference's
     mean value of another item's completions under this item's prompt, `ref_tokens` are its values
-    of single tokens; both are None if no loss reads them.
+    of single tokens, `initial_tokens` those of the initial policy where it is another model; they
+    are None if no loss reads them.
     """
 
     relation: Relation
@@ -36,6 +37,7 @@ class ItemTable:
     references: Mapping[str, Float[Tensor, " C"]]
     cross_ref: Float[Tensor, " n"] | None = None
     ref_tokens: ItemTokens | None = None
+    initial_tokens: ItemTokens | None = None
 
     @classmethod
     def of(
@@ -46,6 +48,7 @@ class ItemTable:
         *,
         cross_ref: Float[Tensor, " n"] | None = None,
         ref_tokens: ItemTokens | None = None,
+        initial_tokens: ItemTokens | None = None,
     ) -> "ItemTable":
         """Join items with their values under fixed models, the initial policy among them.
 
@@ -72,6 +75,7 @@ class ItemTable:
             references={REFERENCE: like, **references},
             cross_ref=cross_ref,
             ref_tokens=ref_tokens,
+            initial_tokens=initial_tokens,
         )
 
     @property
@@ -105,6 +109,9 @@ class ItemTable:
             references={name: values[completions] for name, values in self.references.items()},
             cross_ref=None if self.cross_ref is None else self.cross_ref[rows],
             ref_tokens=None if self.ref_tokens is None else self.ref_tokens.rows(on_cpu),
+            initial_tokens=None
+            if self.initial_tokens is None
+            else self.initial_tokens.rows(on_cpu),
         )
 
     def totals(self) -> StepTotals:

@@ -181,6 +181,7 @@ def prepare_items(
         {name: found.logps() for name, found in tokens.items()},
         cross_ref=cross_ref,
         ref_tokens=tokens[reference] if needs & {"tokens", "prompt"} else None,
+        initial_tokens=initial if needs >= {"tokens", "initial"} and reference != INITIAL else None,
     )
     return PreparedItems(examples, cross_prompt, table, forwards[INITIAL])
 

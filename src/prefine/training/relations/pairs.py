@@ -212,6 +212,7 @@ def _tokens(table: "ItemTable", extras: LossExtras) -> TokenLogps | None:
     if extras.tokens is None or table.ref_tokens is None:
         return None
     policy, reference = extras.tokens, table.ref_tokens
+    initial = reference if table.initial_tokens is None else table.initial_tokens
     chosen, rejected = policy.padded(CHOSEN), policy.padded(REJECTED)
     marks = _marks(extras.items, chosen.logps) if "differences" in extras.needs else (None, None)
     return TokenLogps(
@@ -223,6 +224,7 @@ def _tokens(table: "ItemTable", extras: LossExtras) -> TokenLogps | None:
         rejected_log_sum_p2=rejected.log_sum_p2,
         chosen_marked=marks[0],
         rejected_marked=marks[1],
+        initial_chosen=initial.padded(CHOSEN).logps,
     )
 
 
