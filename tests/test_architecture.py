@@ -26,6 +26,7 @@ from prefine.config.named import components
 from prefine.config.yaml import load
 from prefine.judging.choose import make_judge
 from prefine.stages.pipeline import STAGES
+from prefine.sweep.trials import read_trials
 
 SOURCE = Path(package.__file__).parent
 REPOSITORY = SOURCE.parents[1]
@@ -441,10 +442,15 @@ def test_every_committed_configuration_loads_and_round_trips(
 
 
 def test_nothing_but_configurations_and_the_modules_that_they_name_lies_in_configs() -> None:
+    sweeps = (REPOSITORY / "configs" / "sweeps").glob("*.yaml")
+    configs = [
+        *(load(path) for path in COMMITTED),
+        *(trial.config for path in sweeps for trial in read_trials(path, (), None).trials),
+    ]
     named = {
         f"{component.name.partition(':')[0]}.py"
-        for path in COMMITTED
-        for _, _, component in components(load(path))
+        for config in configs
+        for _, _, component in components(config)
         if ":" in component.name
     }
     files = [

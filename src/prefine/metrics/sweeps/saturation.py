@@ -1,4 +1,4 @@
-"""How a metric grows with the data: its limit, by the curve limit - factor * n^-power."""
+"""The growth of a metric with the data: its limit, by the curve limit - factor * n^-power."""
 
 from typing import NamedTuple
 
@@ -103,7 +103,7 @@ def saturation(
 def _ratio(
     fits: _Fits, fitted: Array, residuals: Array, limit: float, samples: int, seed: int
 ) -> float:
-    """What the squares at the true limit exceed those of the best fit by, in 95 % of samples.
+    """By how much the squares at the true limit exceed those of the best fit, in 95 % of samples.
 
     At least what Fisher's distribution says.
     """
