@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from prefine.metrics.texts.diversity import diversity, ngrams
+from prefine.metrics.texts.diversity import adjusted_distinct, diversity, ngrams
 
 WORDS = ["a", "b", "c", "d", "e", "f", "g"]
 
@@ -125,3 +125,25 @@ def test_order_of_prompts_and_samples_does_not_matter():
 def test_refusals(samples, options, message):
     with pytest.raises(ValueError, match=message):
         diversity(samples, **options)
+
+
+def test_distinct_over_what_chance_gives():
+    samples = {"p": ["a b a", "b"], "q": ["a c"]}
+    # 1-grams a b a b a c, 2-grams "a b", "b a", "b", "a c", 3-grams "a b a", "b", "a c".
+    shares = [
+        3 / (10 * (1 - 0.9**6)),
+        4 / (10 * (1 - 0.9**4)),
+        3 / (10 * (1 - 0.9**3)),
+    ]
+    found = adjusted_distinct(samples, longest=3, vocabulary=10)
+    assert found.value == pytest.approx(sum(shares) / 3, rel=1e-12)
+    assert (found.name, found.n) == ("adjusted_distinct_3_words", 2)
+    rng = np.random.default_rng(3)
+    few, many = (
+        {f"p{n}": [" ".join(map(str, rng.integers(0, 50, 20)))] for n in range(count)}
+        for count in (4, 400)
+    )
+    for drawn in (few, many):
+        assert adjusted_distinct(drawn, longest=1, vocabulary=50).value == pytest.approx(1, abs=0.1)
+    with pytest.raises(ValueError, match="needs samples"):
+        adjusted_distinct({})

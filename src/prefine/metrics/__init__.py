@@ -68,7 +68,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "prefine.metrics.sweeps.optimum": ("Optimum", "quadratic_optimum"),
         "prefine.metrics.sweeps.saturation": ("Saturation", "saturation"),
         "prefine.metrics.sweeps.seeds": ("BestOfMany", "best_of_many", "mean_over_seeds"),
-        "prefine.metrics.texts.diversity": ("diversity",),
+        "prefine.metrics.texts.diversity": ("adjusted_distinct", "diversity"),
         "prefine.metrics.texts.overlap": (
             "exact_overlap",
             "near_overlap",

@@ -6,14 +6,18 @@ from pydantic import Field
 
 from prefine.metrics.protocol import Evidence, metric
 from prefine.metrics.texts import overlap, screens
-from prefine.metrics.texts.diversity import Grams
+from prefine.metrics.texts.diversity import Grams, adjusted_distinct
 from prefine.metrics.texts.diversity import diversity as over_prompts
 from prefine.records import MetricValue
 
 
 @metric("completions")
 def diversity(
-    evidence: Evidence, *, n: Annotated[int, Field(gt=0)] = 2, grams: Grams = "words"
+    evidence: Evidence,
+    *,
+    n: Annotated[int, Field(gt=0)] = 2,
+    grams: Grams = "words",
+    vocabulary: Annotated[int, Field(gt=1)] = 32_000,
 ) -> list[MetricValue]:
     """Diversity of the completions within and across prompts, and the share of distinct n-grams.
 
@@ -21,13 +25,17 @@ def diversity(
         evidence: Of the run.
         n: Length of an n-gram.
         grams: Of words or characters.
+        vocabulary: Possible n-grams, for the share that is adjusted to what chance gives.
     """
     samples_of = {
         prompt.id: [one.text for one in completions]
         for prompt, completions in evidence.completions
         if len(completions) > 1
     }
-    return list(over_prompts(samples_of, n=n, grams=grams, **evidence.bootstrap))
+    return [
+        *over_prompts(samples_of, n=n, grams=grams, **evidence.bootstrap),
+        adjusted_distinct(samples_of, vocabulary=vocabulary, grams=grams),
+    ]
 
 
 @metric("training_prompts", "answers")

@@ -86,6 +86,50 @@ def diversity(
     )
 
 
+def adjusted_distinct(
+    samples_of: Mapping[str, Sequence[str]],
+    *,
+    longest: int = 5,
+    vocabulary: int = 32_000,
+    grams: Grams = "words",
+) -> MetricValue:
+    """Different n-grams of all samples over the number that chance would give, mean over n.
+
+    With C n-grams of V possible ones it is distinct / (V * (1 - ((V - 1) / V)^C)), the mean over n
+    from 1 to `longest`: unlike the share of different n-grams it does not fall merely because there
+    are more or longer samples. 1 is what drawing from V at random gives.
+
+    Args:
+        samples_of: The samples of each prompt, by its id.
+        longest: Largest length of an n-gram.
+        vocabulary: V, how many n-grams are possible, whatever n.
+        grams: Of what: "words" between white space, or "characters".
+
+    Returns: The metric `adjusted_distinct_…`, without an error: it is one figure of all samples.
+
+    Raises:
+        ValueError: No sample, `longest` below 1 or `vocabulary` below 2.
+    Source: arXiv:2202.13587 (EAD); as the diversity across inputs in arXiv:2410.11677.
+    """
+    texts = [text for texts in samples_of.values() for text in texts]
+    if not texts or vocabulary < 2 or longest < 1:
+        raise ValueError(
+            "adjusted_distinct needs samples, a longest of 1 or more, a vocabulary of 2 or more (got "
+            f"{len(texts)} samples, {longest} and {vocabulary})"
+        )
+    shares = []
+    for n in range(1, longest + 1):
+        counted = Counter(gram for text in texts for gram in ngrams(text, n=n, grams=grams))
+        # 1 - ((V - 1) / V)^C without cancellation.
+        by_chance = -vocabulary * math.expm1(counted.total() * math.log1p(-1 / vocabulary))
+        shares.append(len(counted) / by_chance)
+    return MetricValue(
+        name=f"adjusted_distinct_{longest}_{grams}",
+        value=math.fsum(shares) / longest,
+        n=len(samples_of),
+    )
+
+
 def ngrams(text: str, *, n: int, grams: Grams) -> list[str]:
     """The n-grams of a text, in order and with repetition; of a shorter text, the text itself.
 
