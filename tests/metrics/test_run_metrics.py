@@ -100,7 +100,7 @@ def test_alarms_are_counted_over_the_evaluations() -> None:
     ]
     options = {"keep": 0.0, "entropy_fall": 0.2, "mass_fall": 0.05}
     found = values("likelihood_alarms", Evidence(evaluation_log=log), **options)
-    assert found == {"collapse_alarms": 2, "diffusion_alarms": 1}
+    assert found == {"collapse_alarms": 2, "diffusion_alarms": 1, "turn_alarms": 0}
 
 
 def judged() -> Evidence:

@@ -79,6 +79,7 @@ def test_metrics_are_added_to_a_finished_run_without_a_call(
         "ranking_accuracy",
         "rankings_became_right",
         "collapse_alarms",
+        "turn_alarms",
         "agreement",
         "brier_score",
         "ranking_first_slot_rate",

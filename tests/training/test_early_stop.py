@@ -21,6 +21,9 @@ NARROWING = [
 NARROWING_UNLEARNED = [IndicatorReading(r.top_entropy, r.top_mass, -r.margin) for r in NARROWING]
 LEAKING = [IndicatorReading(2.0, float(mass), 0.0) for mass in np.linspace(0.95, 0.5, 30)]
 STILL = [IndicatorReading(2.0, 0.9, float(margin)) for margin in range(30)]
+TURNING = [
+    IndicatorReading(2.0 + 0.3 * float(np.sin(step / 9)), 0.9, float(step)) for step in range(30)
+]
 
 
 def early_stop(**settings: Any) -> EarlyStop:
@@ -84,7 +87,23 @@ def test_the_settings_of_the_watch_are_used() -> None:
     assert first_stop(early_stop(patience=1, mass_fall=1.0), LEAKING) is None
 
 
-@pytest.mark.parametrize("readings", [NARROWING, LEAKING, STILL])
+def test_a_turn_after_a_rise_stops_who_asks_for_it_and_older_checkpoints_go_on() -> None:
+    stop = early_stop(alarms=("turn",), patience=1, keep=0.0)
+    # 1 % below the height of 2.3 is a sine of .923: sin(17 / 9) is .950, sin(18 / 9) .909.
+    assert first_stop(stop, TURNING) == (18, "turn")
+    assert first_stop(early_stop(alarms=("turn",), patience=1, keep=0.0), NARROWING) is None
+    assert first_stop(early_stop(patience=1), TURNING) is None
+    before, after = early_stop(patience=1), early_stop(patience=1)
+    for reading in NARROWING[:5]:
+        before.update(reading)
+    older = before.state_dict()
+    for name in ("first_entropy", "turn", "readings_on.turn"):
+        del older[name]
+    after.load_state_dict(older)
+    assert first_stop(after, NARROWING[5:]) == first_stop(before, NARROWING[5:])
+
+
+@pytest.mark.parametrize("readings", [NARROWING, LEAKING, STILL, TURNING])
 def test_a_resumed_training_stops_where_the_uninterrupted_one_does(
     readings: list[IndicatorReading],
 ) -> None:

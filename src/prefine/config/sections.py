@@ -274,7 +274,7 @@ class EarlyStopConfig(Section):
     """
 
     alarms: Annotated[
-        tuple[Literal["collapse", "diffusion"], ...], Strict(False), Field(min_length=1)
+        tuple[Literal["collapse", "diffusion", "turn"], ...], Strict(False), Field(min_length=1)
     ] = (
         "collapse",
         "diffusion",

@@ -31,6 +31,7 @@ Chart = tuple[str, str, Markup]
 _ALARMS = {
     "collapse": "the likeliest tokens became fewer while the margin still rose",
     "diffusion": "probability leaked away from the likeliest tokens",
+    "turn": "the entropy of the likeliest tokens had risen and turned",
 }
 _AT_CHANCE = ("accuracy", "ranking_accuracy", "auc")
 _ACCURACY = ("Accuracy: chosen over rejected", "accuracy", share_text)

@@ -24,8 +24,8 @@ EVALUATION_LOG_NAME = "eval_log.jsonl"
 TOP_TOKENS = 10
 """The number of likeliest tokens that the indicators look at (k). Ours."""
 
-Alarm = Literal["collapse", "diffusion"]
-_ALARMS: tuple[Alarm, ...] = ("collapse", "diffusion")
+Alarm = Literal["collapse", "diffusion", "turn"]
+_ALARMS: tuple[Alarm, ...] = ("collapse", "diffusion", "turn")
 _COUNT = "readings_on."
 
 
@@ -90,7 +90,10 @@ class EarlyStop:
         """Resume from a state; an empty one is the start."""
         self._watch = None
         if state:
-            values: dict[str, Any] = {field.name: state[field.name] for field in fields(Watch)}
+            # An older checkpoint does not know where the entropy began: it may turn from now on.
+            older = {"first_entropy": state["highest_entropy"], "turn": 0.0}
+            known = {**older, **state}
+            values: dict[str, Any] = {field.name: known[field.name] for field in fields(Watch)}
             values |= {alarm: bool(values[alarm]) for alarm in _ALARMS}
             self._watch = Watch(**values)
         self._readings_on = {alarm: int(state.get(_COUNT + alarm, 0)) for alarm in _ALARMS}

@@ -12,6 +12,10 @@ from prefine.metrics.statistics.resampling import Resampling, by_group, measured
 from prefine.metrics.statistics.values import Array, Groups, finite_values, refuse, same_length
 from prefine.records import MetricValue
 
+_RISE, _TURN = 0.02, 0.01
+"""By how much H_k must have risen, and fallen again, to have turned; relative. Ours: averages of a
+hundred answers waver by less."""
+
 
 class TokenSpread(NamedTuple):
     """The spread of the next-token distribution at each completion position [t].
@@ -69,20 +73,25 @@ class Watch:
         top_entropy: Moving average of H_k.
         top_mass: Moving average of mass_k.
         margin: Moving average of the margin.
+        first_entropy: H_k at the first reading.
         highest_entropy: Highest moving average of H_k so far.
         highest_mass: Highest moving average of mass_k so far.
         collapse: H_k has fallen too far from its height while the margin still rises: fewer ways to
             go on.
         diffusion: mass_k has fallen too far from its height: probability leaks to the tail.
+        turn: H_k has risen and falls again. In the source's trainings with DPO and IPO it rises
+            first, and the turn comes with the best win rate.
     """
 
     top_entropy: float
     top_mass: float
     margin: float
+    first_entropy: float
     highest_entropy: float
     highest_mass: float
     collapse: bool
     diffusion: bool
+    turn: bool
 
 
 def token_spread(logits: npt.ArrayLike, mask: npt.ArrayLike, *, k: int = 10) -> TokenSpread:
@@ -218,8 +227,9 @@ def watch(
     """The alarms after one more reading.
 
     Falls are relative to the height: an alarm is on while average < (1 - fall) * height. The margin
-    rises while its moving average is above that before this reading. The first reading starts the
-    averages and raises no alarm.
+    rises while its moving average is above that before this reading. The entropy has turned once
+    its average stood 2 % above the first reading and is 1 % below its height again. The first
+    reading starts the averages and raises no alarm.
 
     Args:
         before: Where the alarms stood; None before the first reading.
@@ -239,7 +249,7 @@ def watch(
         )
     entropy, mass, margin = (float(value) for value in finite_values(reading, name="reading"))
     if before is None:
-        return Watch(entropy, mass, margin, entropy, mass, False, False)
+        return Watch(entropy, mass, margin, entropy, entropy, mass, False, False, False)
     entropy = keep * before.top_entropy + (1 - keep) * entropy
     mass = keep * before.top_mass + (1 - keep) * mass
     margin = keep * before.margin + (1 - keep) * margin
@@ -249,10 +259,13 @@ def watch(
         entropy,
         mass,
         margin,
+        before.first_entropy,
         highest_entropy,
         highest_mass,
         collapse=entropy < (1 - entropy_fall) * highest_entropy and margin > before.margin,
         diffusion=mass < (1 - mass_fall) * highest_mass,
+        turn=highest_entropy > (1 + _RISE) * before.first_entropy
+        and entropy < (1 - _TURN) * highest_entropy,
     )
 
 

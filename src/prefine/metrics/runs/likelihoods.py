@@ -151,6 +151,7 @@ def likelihood_alarms(
     counts = {
         "collapse_alarms": sum(state.collapse for state in states),
         "diffusion_alarms": sum(state.diffusion for state in states),
+        "turn_alarms": sum(state.turn for state in states),
     }
     return [
         MetricValue(name=name, value=count, n=len(log), unit="evaluations")

@@ -114,8 +114,8 @@ def adjusted_distinct(
     texts = [text for texts in samples_of.values() for text in texts]
     if not texts or vocabulary < 2 or longest < 1:
         raise ValueError(
-            "adjusted_distinct needs samples, a longest of 1 or more, a vocabulary of 2 or more (got "
-            f"{len(texts)} samples, {longest} and {vocabulary})"
+            "adjusted_distinct needs samples, longest of at least 1 and vocabulary of at least 2 "
+            f"(got {len(texts)} samples, {longest} and {vocabulary})"
         )
     shares = []
     for n in range(1, longest + 1):
