@@ -113,7 +113,7 @@ def plan(names: Sequence[str], seeds: Sequence[int]) -> Iterator[Trial]:
             ):
                 for lever, delta in (("none", None), ("chosen", 3.0), ("unused", 3.0)):
                     yield Trial(lever, delta, seed=seed, loss=loss, options=options)
-            for lever, delta in (("none", None), ("chosen", 3.0), ("unused", 3.0)):
+            for lever, delta in (("none", None), *((one, 3.0) for one in levers)):
                 yield Trial(lever, delta, epochs=10, seed=seed, schedule="constant")
         if "auto" in names:
             yield from (Trial("chosen", delta, seed=seed) for delta in ("auto", 1.5, 3.0, 6.0))
