@@ -224,7 +224,8 @@ def test_the_page_shows_the_texts_with_their_own_direction(run: Path) -> None:
         for text in (row["prompt"], row["before"], row["after"])
         if text
     ]
-    assert shown.found == expected
+    # The examples are chosen; every prompt is one of them here.
+    assert sorted(shown.found) == sorted(expected)
     assert set(shown.directions) == {"auto"}
     for row in rows:
         for side in ("before", "after"):

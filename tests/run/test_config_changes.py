@@ -74,6 +74,8 @@ def test_the_marks_of_all_settings() -> None:
         LATER: {
             "lists",
             "labels",
+            "pair.fraction",
+            "pair.only_sources",
             "train.step_source",
             "evaluate.metrics",
             "sample.reasoning",

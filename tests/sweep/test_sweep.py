@@ -41,7 +41,7 @@ def sweep(place: Place) -> Place:
     """Prompts with three answers each, a judge that writes down what it is asked, and eight trials
     of two steps.
     """
-    place.put("mine.py", JUDGE)
+    place.put("sweep_judge.py", JUDGE)
     place.put("unseen.jsonl", jsonl([{"prompt": f"unseen {n}"} for n in range(5)]))
     rows = [
         {"prompt": f"question {n}", "completions": [{"text": "a" * (m + 1)} for m in range(3)]}
@@ -50,14 +50,14 @@ def sweep(place: Place) -> Place:
     place.put("answers.jsonl", jsonl(rows))
     place.change(
         {
-            "rank.judge": {"name": "mine:longest"},
+            "rank.judge": {"name": "sweep_judge:longest"},
             "rank.strategy": {"name": "pointwise"},
             "pair.held_out_prompts": 2,
             "train.max_steps": 2,
             "train.regularizer": {"name": "budget", "delta": 0.0},
             "evaluate": {
                 "prompts": {"name": "file", "path": "unseen.jsonl"},
-                "gold": {"name": "mine:letters"},
+                "gold": {"name": "sweep_judge:letters"},
                 "decoding": {"max_new_tokens": 4},
             },
             "sweep": SWEEP,
@@ -226,8 +226,9 @@ def test_run_says_that_a_configuration_is_a_sweep(sweep: Place) -> None:
     assert "prefine sweep run.yaml" in found.err
 
 
-def test_every_committed_sweep_is_one() -> None:
+def test_every_committed_sweep_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Path(__file__).parents[2] / "configs" / "sweeps"
+    monkeypatch.syspath_prepend(str(folder))
     files = sorted(folder.glob("*.yaml"))
     assert files
     for path in files:

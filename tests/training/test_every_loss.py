@@ -16,7 +16,19 @@ GIVEN: dict[str, dict[str, Any]] = {
     "mixture": {
         "losses": [{"name": "dpo"}, {"name": "bco"}, {"name": "nll"}],
         "weights": [0.8, 0.2, 1.0],
-    }
+    },
+    # The tiny lists have an order and no scores.
+    **{
+        name: {"labels": "ranks"}
+        for name in (
+            "neural_ndcg",
+            "approx_ndcg",
+            "lambda_rank",
+            "list_net",
+            "sppo_list",
+            "nca_list",
+        )
+    },
 }
 
 
