@@ -97,6 +97,8 @@ class Texts(HTMLParser):
         self.feed(page)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "mark":  # changed words, within a text
+            return
         self._inside = ("class", "text") in attrs
         if self._inside:
             self.found.append("")
@@ -107,7 +109,7 @@ class Texts(HTMLParser):
             self.found[-1] += data
 
     def handle_endtag(self, tag: str) -> None:
-        self._inside = False
+        self._inside &= tag == "mark"
 
 
 @pytest.fixture(scope="module")
