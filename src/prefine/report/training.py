@@ -310,21 +310,31 @@ def _chart(
 ) -> Chart:
     """Draw one curve from its values by training step, and that of held-out pairs beside it."""
     title, name, unit, form, whole = figure
-    steps, values = list(known), list(known.values())
+    steps, values, unseen = list(known), list(known.values()), held_out or {}
     first, last = form(values[0]), form(values[-1])
+    # The axis has the unit once, so that its ticks are plain numbers.
+    factor = 100 if unit == "%" else 1
+    scaled = [factor * value for value in [*values, *unseen.values()]]
+    reading = (lambda value: form(value / factor)) if factor != 1 else form
+    curves = [
+        Curve(
+            "training" if unseen else "",
+            "training" if unseen else "chosen",
+            scaled[: len(values)],
+            reading,
+        )
+    ]
+    if unseen:
+        curves.append(
+            Curve("held-out", "chosen unseen", scaled[len(values) :], reading, list(unseen))
+        )
     drawn = line_chart(
         f"{title}: from {first} at step {steps[0]} to {last} at step {steps[-1]}",
         steps,
-        [Curve("training" if held_out else "", "training" if held_out else "chosen", values, form)]
-        + [
-            Curve("held-out", "chosen unseen", list(curve.values()), form, list(curve))
-            for curve in (held_out,)
-            if curve
-        ],
-        axis=Scale(0, 1) if whole else Scale.around([*values, *(held_out or {}).values()]),
-        rule=ReferenceLine("", "middle", 0.5) if name in _AT_CHANCE else None,
+        curves,
+        axis=Scale(0, 100) if whole else Scale.around(scaled),
+        rule=ReferenceLine("", "middle", factor * 0.5) if name in _AT_CHANCE else None,
         tick_count=4,
-        tick_form=form,
         title=unit,
     )
     return title, last, drawn

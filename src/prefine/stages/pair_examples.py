@@ -13,6 +13,9 @@ LARGEST, SMALLEST, BY_HASH = "largest gap", "smallest gap", "random"
 _IDS = ("prefine_prompt_id", "prefine_chosen_id", "prefine_rejected_id")
 
 
+_GAP, _CHANCE = "prefine_score_gap", "prefine_p_chosen"
+
+
 @dataclass(frozen=True)
 class _Place:
     """Where a pair stands, and by how much chosen is better as far as that is stored."""
@@ -26,19 +29,21 @@ class _Place:
 def pair_examples(table: Path, count: int) -> tuple[PairExample, ...]:
     """Return `count` pairs of a table with the reason of each, the reasons taking turns.
 
-    A pair's gap is that of its scores, else the judge's P(chosen is better); random is the order of
+    A pair's gap is that of its scores, or if no pair has one the judge's P(chosen is better); random is the order of
     a hash of the ids, so the same pairs give the same examples. Only the rows shown are read whole.
     """
-    places = [place for part in existing_parts(table) for place in _places(part)]
+    parts = existing_parts(table)
+    by_gap = any(gap is not None for part in parts for gap in column(part, _GAP))
+    known = _GAP if by_gap else _CHANCE
+    places = [place for part in parts for place in _places(part, known)]
     return tuple(_example(place, why) for place, why in _choose(places, count))
 
 
-def _places(part: Path) -> list[_Place]:
+def _places(part: Path, known: str) -> list[_Place]:
     ids = zip(*(column(part, name) for name in _IDS), strict=True)
-    gaps, chances = column(part, "prefine_score_gap"), column(part, "prefine_p_chosen")
     return [
-        _Place(part, row, content_hash(*found), chance if gap is None else gap)
-        for row, (found, gap, chance) in enumerate(zip(ids, gaps, chances, strict=True))
+        _Place(part, row, content_hash(*found), strength)
+        for row, (found, strength) in enumerate(zip(ids, column(part, known), strict=True))
     ]
 
 

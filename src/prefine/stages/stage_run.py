@@ -14,7 +14,7 @@ from prefine.records import Completion, Counts, Manifest, Prompt
 from prefine.run.config_changes import STAGE_SECTIONS, fingerprinted
 from prefine.run.folder import RunFolder
 from prefine.run.tables import TABLE_FOLDERS, table_hash
-from prefine.stages import provenance
+from prefine.stages import origins
 
 if TYPE_CHECKING:  # runs without calls load neither engine nor judges
     from prefine.calls.engine import CallEngine
@@ -98,7 +98,7 @@ class StageRun:
         self.notes: list[str] = []
         self._judge_prompt: str | None = None
         self._seed: int | None = None
-        self._began_at = provenance.now()
+        self._began_at = origins.now()
         self._began = time.monotonic()
         earlier = folder.manifests().get(stage)
         if earlier is not None and (
@@ -195,9 +195,9 @@ class StageRun:
             config=self._sections,
             input_hashes=self.inputs,
             code_version=version("prefine"),
-            commit=provenance.commit(),
-            versions=provenance.all_versions(),
-            command=provenance.command(),
+            commit=origins.commit(),
+            versions=origins.all_versions(),
+            command=origins.command(),
             began_at=began_at,
             seed=self._seed,
             judge_prompt=self._judge_prompt,
