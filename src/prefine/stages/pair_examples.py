@@ -29,8 +29,9 @@ class _Place:
 def pair_examples(table: Path, count: int) -> tuple[PairExample, ...]:
     """Return `count` pairs of a table with the reason of each, the reasons taking turns.
 
-    A pair's gap is that of its scores, or if no pair has one the judge's P(chosen is better); random is the order of
-    a hash of the ids, so the same pairs give the same examples. Only the rows shown are read whole.
+    A pair's gap is that of its scores, or if no pair has one the judge's P(chosen is better).
+    Random is the order of a hash of the ids, so the same pairs give the same examples. Only the
+    rows shown are read whole.
     """
     parts = existing_parts(table)
     by_gap = any(gap is not None for part in parts for gap in column(part, _GAP))
