@@ -11,7 +11,7 @@ _SHOWN_OF_COMMIT = 12
 
 @dataclass(frozen=True)
 class Provenance:
-    """What made a run.
+    """The origin of a run's results.
 
     Attributes:
         facts: Date, command and prefine, each a label with one or more lines.

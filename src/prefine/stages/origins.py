@@ -8,7 +8,6 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import prefine
 from prefine.secrets import redacted_command
 
 _LIBRARIES = ("torch", "transformers", "tokenizers", "numpy", "pyarrow")
@@ -53,8 +52,8 @@ def commit() -> str | None:
     None where prefine was installed without git: a folder that lies in somebody else's checkout
     does not count.
     """
-    folder = Path(prefine.__file__).parent
-    ours = _git(folder, "rev-parse", "--verify", "HEAD:./__init__.py")
+    folder, this_file = Path(__file__).parent, f"HEAD:./{Path(__file__).name}"
+    ours = _git(folder, "rev-parse", "--verify", this_file)
     found = _git(folder, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     return found if ours else None
 
