@@ -271,6 +271,7 @@ SPEAKERS = {
     "prefine.playground.build": "python -m prefine.playground.build",
     "prefine.cli.processes": "reads what a launcher says of the processes",
     "prefine.cli.sweep": "gives its trials this environment, with one GPU each",
+    "prefine.stages.origins": "stores the command line in the manifest",
     "prefine.secrets": "reads the one variable that holds a key",
 }
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -123,3 +124,37 @@ def redact(text: str) -> str:
     for value in sorted(_read, key=len, reverse=True):
         text = text.replace(value, _HIDDEN)
     return text
+
+
+def redacted_command(arguments: Sequence[str]) -> tuple[str, ...]:
+    """Return a command line without keys: read ones, and whatever is named or looks like one.
+
+    A command may be a program of the user's with options of its own.
+    """
+    shown = []
+    key_follows = False
+    for argument in arguments:
+        name, is_set, _ = argument.partition("=")
+        if key_follows and not argument.startswith("-"):
+            shown.append(_HIDDEN)
+        elif is_set and _is_literal_key(name.rpartition(".")[2]):
+            shown.append(f"{name}={_HIDDEN}")
+        else:
+            hidden = _LOOKS_LIKE_KEY.sub(_HIDDEN, redact(argument))
+            shown.append(_IN_URL.sub(lambda found: _without_login(found[0]), hidden))
+        key_follows = argument.startswith("-") and not is_set and _is_literal_key(argument)
+    return tuple(shown)
+
+
+def _without_login(url: str) -> str:
+    """Return a URL without user, password and the values of a query that are keys."""
+    url = re.sub(r"://[^/@\s]*@", f"://{_HIDDEN}@", url)
+    return re.sub(
+        r"([?&;]([^=&;\s]+)=)[^&;\s]+",
+        lambda part: (
+            part[1] + _HIDDEN
+            if _is_literal_key(part[2]) or part[2].lower() in ("key", "sig")
+            else part[0]
+        ),
+        url,
+    )

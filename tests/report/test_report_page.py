@@ -398,7 +398,7 @@ def test_a_share_beyond_the_budget_is_given_once() -> None:
     shown = dict(re.findall(r"<figcaption><span>(.*?)</span><b>(.*?)</b>", page))
     assert shown["Share of pairs beyond the budget"].replace("\u00a0", " ") == "20 %"
     assert shown["Accuracy: chosen over rejected"].replace("\u00a0", " ") == "81 %"
-    assert shown["Margin [nats]"] == "7.75"
+    assert shown["Margin"] == "7.75"
 
 
 CUT = tuple(

@@ -60,6 +60,9 @@ def test_sampling_and_ranking_at_a_server_never_import_torch(place: Place) -> No
             )
             assert done.stdout.splitlines()[-1] == "[]"
     assert manifest("rank")["counts"]["produced"] == 4
+    asked = manifest("rank")["judge_prompt"]
+    assert asked.startswith("You are an impartial judge.") and "[conversation]" in asked
+    assert manifest("sample")["judge_prompt"] is None
 
 
 def test_cost_is_counted_and_limited_over_runs(place: Place) -> None:

@@ -53,6 +53,13 @@ def prompt_text(name: str) -> str:
     return (files("prefine.judges") / "templates" / f"{name}.jinja").read_text(encoding="utf-8")
 
 
+def outline(template: str, rubric: str | None) -> str:
+    """Return a template with its rubric, and the names of the texts in their places."""
+    pieces = _skeleton(template, rubric)
+    places = [f"[{name}]" for name in _PLACES]
+    return "".join(piece + place for piece, place in zip(pieces, [*places, ""], strict=True))
+
+
 def plain(text: str) -> str:
     """Break up the control tokens of chat templates, so that no tokenizer takes them for special.
 

@@ -109,6 +109,11 @@ class PairwiseJudge:
         return self.model.label
 
     @property
+    def prompt(self) -> str:
+        """The question, with names where the texts of a comparison stand."""
+        return prompts.outline(self._template, self._rubric)
+
+    @property
     def notes(self) -> Sequence[str]:
         """Remarks about the model, its server and the completions."""
         notes = list(self.model.notes)

@@ -66,7 +66,6 @@ def line_chart(
     band: Band | None = None,
     rule: ReferenceLine | None = None,
     tick_count: int = 5,
-    tick_form: Callable[[float], str] = number,
     title: str = "",
 ) -> Markup:
     """Draw curves over training steps: grid, band, rule, a dot at each end, hover readings.
@@ -79,7 +78,6 @@ def line_chart(
         band: An area behind the curves.
         rule: A horizontal line with a label.
         tick_count: About how many values are named on the vertical axis.
-        tick_form: How these are written.
         title: What the vertical axis shows, with its unit.
     """
     everywhere = [*steps, *(step for curve in curves for step in curve.steps or ())]
@@ -88,7 +86,8 @@ def line_chart(
         first, last = first - 1, last + 1
     across, up = Scale(first, last), Scale(axis.low, axis.high, 100, 0)
     rows = ticks(axis.low, axis.high, tick_count)
-    if tick_form is number and len(rows) > 1:
+    tick_form: Callable[[float], str] = number
+    if len(rows) > 1:
         # Neighbours that round to the same text name nothing.
         decimals = max(0, -math.floor(math.log10(rows[1] - rows[0]) + 1e-9))
         tick_form = partial(number, decimals=decimals)

@@ -171,6 +171,34 @@ class AnswerExample(Record):
     why: str = ""
 
 
+class PairExample(Record):
+    """One training pair; `gap` is by how much chosen was scored higher, `why` the rule it is by.
+
+    `p_chosen` is the judge's P(chosen is better).
+    """
+
+    prompt: str
+    chosen: str
+    rejected: str
+    p_chosen: float | None = None
+    gap: float | None = None
+    why: str = ""
+
+
+class StageOrigin(Record):
+    """Where the results of a stage come from; None is what an earlier version did not store."""
+
+    stage: str
+    began_at: str | None = None
+    command: tuple[str, ...] | None = None
+    code_version: str = ""
+    commit: str | None = None
+    seed: int | None = None
+    inputs: dict[str, str] = Field(default_factory=dict)
+    outputs: dict[str, str] = Field(default_factory=dict)
+    judge_prompt: str | None = None
+
+
 class Evaluation(Record):
     """The results of stage `evaluate`; the content of `metrics.json`."""
 
@@ -190,7 +218,8 @@ class ReportData(Record):
     not known. `items` are the kind that was trained on; `training`, `trained` and `evaluations` are
     of pairs, the points of other items are in `item_training` and `item_evaluations`.
     `budget_points` are there if a controller set the weight; `delta_of` is the figure of the falls
-    that it held, "mean" or such as "0.9 quantile".
+    that it held, "mean" or such as "0.9 quantile". `pair_examples` are there where no `examples`
+    are.
     """
 
     title: str
@@ -216,7 +245,9 @@ class ReportData(Record):
     constraints: tuple[ConstraintScore, ...] = ()
     metrics: tuple[MetricValue, ...] = ()
     examples: tuple[AnswerExample, ...] = ()
+    pair_examples: tuple[PairExample, ...] = ()
     warnings: tuple[str, ...] = ()
+    origins: tuple[StageOrigin, ...] = ()
     config_yaml: str = ""
     versions: dict[str, str] = Field(default_factory=dict)
 

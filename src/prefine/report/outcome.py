@@ -318,6 +318,31 @@ def gold_first(contests: Sequence[HeadToHead]) -> list[HeadToHead]:
     return sorted(contests, key=lambda contest: contest.role != "gold")
 
 
+_VERDICTS: dict[Verdict, str] = {
+    "better": "Better: the trained model beats {baseline} according to {whose}",
+    "worse": "Worse: the trained model loses to {baseline} according to {whose}",
+    "undecided": "Undecided: neither model is clearly better according to {whose}",
+    "unknown": "Undecided: no interval was computed, according to {whose}",
+}
+
+
+def verdict_line(data: ReportData) -> str:
+    """Return the verdict of contest and budget in one sentence; empty without a contest."""
+    if not data.contests:
+        return ""
+    first = gold_first(data.contests)[0]
+    line = _VERDICTS[verdict(first.win_rate)].format(baseline=data.baseline, whose=_whose(first))
+    if data.delta is None:
+        return f"{line}."
+    budget = budget_outcome(data)
+    if budget is None:
+        return f"{line}; nothing is known of the budget on held-out answers."
+    kept = {"undecided": "and whether the budget was kept is undecided"}.get(
+        budget.verdict, f"and the budget was {budget.verdict}"
+    )
+    return f"{line}, {kept} on held-out answers."
+
+
 def headline(data: ReportData) -> Headline:
     """Return the sentence at the head of the page: of contests, else of held-out pairs, if any."""
     if not data.contests:

@@ -6,6 +6,8 @@ from prefine.report import outcome
 from prefine.report.data import ReportData
 from prefine.report.examples import changed_words
 from prefine.report.html import html_page
+from prefine.report.ideals import ideal
+from prefine.report.provenance import provenance
 from prefine.report.text import duration, plural
 from prefine.report.training import change_interval, held_out, item_charts, training
 
@@ -23,6 +25,7 @@ def render(data: ReportData) -> str:
         title=data.title,
         data=data,
         outcome=outcome,
+        verdict_line=outcome.verdict_line(data),
         headline=outcome.headline(data),
         alarm=outcome.alarm(data.contests),
         # An exploited judge is said at the head of the page.
@@ -40,6 +43,8 @@ def render(data: ReportData) -> str:
         constraints=outcome.score_changes(data.constraints),
         changes=outcome.figure_changes(data.metrics),
         metrics=outcome.single_figures(data.metrics),
+        ideal=ideal,
+        provenance=provenance(data),
         is_long=_is_long,
         repeated_share=repeated_share,
         changed_words=changed_words,

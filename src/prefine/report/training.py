@@ -5,18 +5,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import fmean
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from markupsafe import Markup
 
 from prefine.report.charts import Band, Curve, ReferenceLine, line_chart
 from prefine.report.data import (
+    BudgetPer,
     BudgetPoint,
     EvaluationPoint,
     ItemPoint,
     ReportData,
     TrainEnd,
     TrainPoint,
+    fall_unit,
 )
 from prefine.report.outcome import budget_outcome, budget_sentence, interval_words
 from prefine.report.svg import Scale
@@ -34,22 +36,38 @@ _ALARMS = {
     "turn": "the entropy of the likeliest tokens had risen and turned",
 }
 _AT_CHANCE = ("accuracy", "ranking_accuracy", "auc")
-_ACCURACY = ("Accuracy: chosen over rejected", "accuracy", share_text)
-_MARGIN, _LOSS = ("Margin [nats]", "margin", number), ("Loss", "loss", number)
+
+
+class Figure(NamedTuple):
+    """A figure over training steps: what its picture is called, and the unit on its axis.
+
+    `whole`: the axis goes from 0 to 100 %, wherever the values lie.
+    """
+
+    title: str
+    name: str
+    unit: str
+    form: Callable[[float], str]
+    whole: bool = False
+
+
+def _share(title: str, name: str) -> Figure:
+    return Figure(title, name, "%", share_text, whole=True)
+
+
+_ACCURACY = _share("Accuracy: chosen over rejected", "accuracy")
+_MARGIN, _LOSS = Figure("Margin", "margin", "nats", number), Figure("Loss", "loss", "", number)
+_GRADIENT_NORM = Figure("Gradient norm", "grad_norm", "", number)
 _CHARTS = (
-    ("Share of pairs beyond the budget", "beyond_delta", share_text),
+    _share("Share of pairs beyond the budget", "beyond_delta"),
     _ACCURACY,
     _MARGIN,
     _LOSS,
-    ("Gradient norm", "grad_norm", number),
-)
-_BUDGET_CHARTS = (
-    ("Fall of the controller’s probe", "fall", number),
-    ("Weight of the budget", "regularizer_weight", number),
+    _GRADIENT_NORM,
 )
 _HELD_OUT_CHARTS = (
-    ("Entropy among likely tokens [nats]", "top_entropy_renormalised", number),
-    ("Probability of likely tokens", "top_mass", partial(share_text, decimals=1)),
+    Figure("Entropy among likely tokens", "top_entropy_renormalised", "nats", number),
+    Figure("Probability of likely tokens", "top_mass", "%", partial(share_text, decimals=1)),
 )
 _HELD_OUT_COLUMNS = {
     "loss": ("loss", 3),
@@ -63,15 +81,15 @@ _HELD_OUT_COLUMNS = {
 }
 _ITEM_CHARTS = (
     _LOSS,
-    ("Ranking accuracy: comparisons of a list", "ranking_accuracy", share_text),
-    ("AUC: good over bad answers", "auc", share_text),
-    ("Accuracy: sign of the log-ratio", "accuracy", share_text),
+    _share("Ranking accuracy: comparisons of a list", "ranking_accuracy"),
+    _share("AUC: good over bad answers", "auc"),
+    _share("Accuracy: sign of the log-ratio", "accuracy"),
     _MARGIN,
-    ("Best answers, change [nats]", "best_change", number),
-    ("Worst answers, change [nats]", "worst_change", number),
-    ("Good answers, change [nats]", "desirable_change", number),
-    ("Bad answers, change [nats]", "undesirable_change", number),
-    ("Gradient norm", "grad_norm", number),
+    Figure("Best answers, change", "best_change", "nats", number),
+    Figure("Worst answers, change", "worst_change", "nats", number),
+    Figure("Good answers, change", "desirable_change", "nats", number),
+    Figure("Bad answers, change", "undesirable_change", "nats", number),
+    _GRADIENT_NORM,
 )
 _signed = partial(number, signed=True)
 
@@ -116,12 +134,19 @@ def training(data: ReportData) -> CurveSection | None:
     return CurveSection(
         finding=_finding(data),
         charts=_charts(points, _CHARTS, data.trained, _thinned(data.evaluations))
-        + _charts(moved, _BUDGET_CHARTS),
+        + _charts(moved, _budget_charts(data.delta_per)),
         header=["step", *columns],
         table=[[number(p.step, 0), *(form(p) for form in columns.values())] for p in points],
         note=" ".join(notes),
         main=main,
         budget=f"budget, −delta = {number(-delta)} nats" if delta is not None and shown else "",
+    )
+
+
+def _budget_charts(per: BudgetPer) -> tuple[Figure, ...]:
+    return (
+        Figure("Fall of the controller’s probe", "fall", fall_unit(per), number),
+        Figure("Weight of the budget", "regularizer_weight", "", number),
     )
 
 
@@ -248,18 +273,18 @@ def _likelihood(
         band=band,
         rule=rule,
         tick_count=7,
-        title="change [nats per answer]",
+        title="nats per answer",
     )
     return drawn, rule is not None
 
 
 def _charts(
     points: Sequence[TrainPoint | EvaluationPoint | BudgetPoint],
-    rows: Sequence[tuple[str, str, Callable[[float], str]]],
+    figures: Sequence[Figure],
     end: TrainEnd | None = None,
     unseen: Sequence[EvaluationPoint] = (),
 ) -> list[Chart]:
-    """Draw a curve over training steps for each title, attribute of the points, and format.
+    """Draw a curve over training steps for each figure that the points have.
 
     Held-out pairs are on the same axis. What has one point, or is 0 throughout, makes no picture.
 
@@ -267,50 +292,52 @@ def _charts(
     other number is given for the same thing; else the last point's.
     """
     charts = []
-    for title, name, form in rows:
+    for figure in figures:
+        name = figure.name
         known = {p.step: value for p in points if (value := getattr(p, name)) is not None}
         held_out = {p.step: value for p in unseen if (value := getattr(p, name, None)) is not None}
         if len(known) > 1 and any([*known.values(), *held_out.values()]):
-            _, last, drawn = _chart(title, name, form, known, held_out)
+            title, last, drawn = _chart(figure, known, held_out)
             measured = getattr(end, name, None)
-            charts.append((title, last if measured is None else form(measured), drawn))
+            charts.append((title, last if measured is None else figure.form(measured), drawn))
     return charts
 
 
 def _chart(
-    title: str,
-    name: str,
-    form: Callable[[float], str],
+    figure: Figure,
     known: Mapping[int, float],
     held_out: Mapping[int, float] | None = None,
 ) -> Chart:
     """Draw one curve from its values by training step, and that of held-out pairs beside it."""
-    steps, values = list(known), list(known.values())
+    title, name, unit, form, whole = figure
+    steps, values, unseen = list(known), list(known.values()), held_out or {}
     first, last = form(values[0]), form(values[-1])
+    # The axis has the unit once, so that its ticks are plain numbers.
+    factor = 100 if unit == "%" else 1
+    scaled = [factor * value for value in [*values, *unseen.values()]]
+    reading = (lambda value: form(value / factor)) if factor != 1 else form
+    curves = [
+        Curve(
+            "training" if unseen else "",
+            "training" if unseen else "chosen",
+            scaled[: len(values)],
+            reading,
+        )
+    ]
+    if unseen:
+        curves.append(
+            Curve("held-out", "chosen unseen", scaled[len(values) :], reading, list(unseen))
+        )
     drawn = line_chart(
         f"{title}: from {first} at step {steps[0]} to {last} at step {steps[-1]}",
         steps,
-        [Curve("training" if held_out else "", "training" if held_out else "chosen", values, form)]
-        + [
-            Curve("held-out", "chosen unseen", list(curve.values()), form, list(curve))
-            for curve in (held_out,)
-            if curve
-        ],
-        axis=Scale(0, 1)
-        if form is share_text
-        else Scale.around([*values, *(held_out or {}).values()]),
-        rule=ReferenceLine("", "middle", 0.5) if name in _AT_CHANCE else None,
+        curves,
+        axis=Scale(0, 100) if whole else Scale.around(scaled),
+        rule=ReferenceLine("", "middle", factor * 0.5) if name in _AT_CHANCE else None,
         tick_count=4,
-        tick_form=form,
-        title=_axis_title(title, form),
+        title=unit,
     )
     return title, last, drawn
-
-
-def _axis_title(title: str, form: Callable[[float], str]) -> str:
-    """Return what the vertical axis shows: the last words of a title, with its unit."""
-    words = title.split(":")[0]
-    return f"{words} [%]" if form is share_text and "[" not in words else words
 
 
 def item_charts(points: Sequence[ItemPoint]) -> list[Chart]:
@@ -318,10 +345,10 @@ def item_charts(points: Sequence[ItemPoint]) -> list[Chart]:
     # Counted from the end, so that the last point is there.
     shown = points[:: -math.ceil(len(points) / MAX_POINTS)][::-1] if points else ()
     found = []
-    for title, name, form in _ITEM_CHARTS:
-        known = {p.step: p.figures[name] for p in shown if name in p.figures}
+    for figure in _ITEM_CHARTS:
+        known = {p.step: p.figures[figure.name] for p in shown if figure.name in p.figures}
         if len(known) > 1:
-            found.append(_chart(title, name, form, known))
+            found.append(_chart(figure, known))
     return found
 
 

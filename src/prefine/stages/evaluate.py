@@ -89,6 +89,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     found = left_by_stages(RunView(folder.path), named) if named else {}
     for sampler in (before, after):
         prompts = list(short_enough(prompts, partial(_check_prompt, sampler, decoding), report))
+    stage.asks(judge)
     stage.begin(settings.seed)
     engine = CallEngine(
         folder.journal(),

@@ -83,6 +83,8 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     )
     if stage.finished:
         return stage.finished
+    if ranker.judge in ranker.asked:
+        stage.asks(ranker.judge)
     stage.begin(settings.seed)
     sources = parts(folder / "completions")
     taken = most_calls = 0

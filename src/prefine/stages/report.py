@@ -17,6 +17,7 @@ from prefine.report.data import (
     EvaluationPoint,
     ItemPoint,
     ReportData,
+    StageOrigin,
     StageSummary,
     TrainEnd,
     TrainPoint,
@@ -30,6 +31,7 @@ from prefine.run.tables import column, parse, parts
 from prefine.run.view import RunView
 from prefine.stages.budget import budget_of
 from prefine.stages.inputs import trained_on
+from prefine.stages.pair_examples import pair_examples
 from prefine.stages.stage_run import Progress, StageRun
 
 R = TypeVar("R", bound=Record)
@@ -91,6 +93,11 @@ def report_data(config: RunConfig, run: RunView) -> ReportData:
     versions: dict[str, str] = {}
     for manifest in manifests.values():
         versions |= {"prefine": manifest.code_version, **manifest.versions}
+    examples = choose_examples(
+        [AnswerExample.model_validate(row) for row in run.outcomes()],
+        config.report.examples,
+        seed=config.evaluate.seed,
+    )
     data = ReportData(
         title=config.report.title,
         run_name=run.path.resolve().name,
@@ -123,14 +130,14 @@ def report_data(config: RunConfig, run: RunView) -> ReportData:
         contests=contests,
         constraints=evaluation.constraints if evaluation else (),
         metrics=evaluation.metrics if evaluation else (),
-        examples=choose_examples(
-            [AnswerExample.model_validate(row) for row in run.outcomes()],
-            config.report.examples,
-            seed=config.evaluate.seed,
-        ),
+        examples=examples,
+        pair_examples=() if examples else pair_examples(run.path / "pairs", config.report.examples),
         prompts_also_trained_on=_overlap(run) if contests and "pair" in manifests else None,
         config_yaml=yaml.safe_dump(config.resolved(), sort_keys=False, allow_unicode=True),
         versions=versions,
+        origins=tuple(
+            _origin(name, manifests[name]) for name in _TAKES_AND_MAKES if name in manifests
+        ),
     )
     shuffled = [SHUFFLED] if config.pair.labels == "shuffled" else []
     return data.model_copy(update={"warnings": (*shuffled, *warnings_of(data))})
@@ -163,6 +170,20 @@ def _summary(name: str, manifest: Manifest, config: RunConfig, folder: Path) -> 
         repeated_after_interruption=manifest.repeated_after_interruption,
         seconds=manifest.wall_time_s,
         notes=manifest.notes,
+    )
+
+
+def _origin(name: str, manifest: Manifest) -> StageOrigin:
+    return StageOrigin(
+        stage=name,
+        began_at=manifest.began_at,
+        command=manifest.command,
+        code_version=manifest.code_version,
+        commit=manifest.commit,
+        seed=manifest.seed,
+        inputs=manifest.input_hashes,
+        outputs=manifest.output_hashes,
+        judge_prompt=manifest.judge_prompt,
     )
 
 

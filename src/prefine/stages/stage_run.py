@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -14,13 +14,13 @@ from prefine.records import Completion, Counts, Manifest, Prompt
 from prefine.run.config_changes import STAGE_SECTIONS, fingerprinted
 from prefine.run.folder import RunFolder
 from prefine.run.tables import TABLE_FOLDERS, table_hash
+from prefine.stages import origins
 
 if TYPE_CHECKING:  # runs without calls load neither engine nor judges
     from prefine.calls.engine import CallEngine
     from prefine.judging.protocol import Judge
 
 T = TypeVar("T")
-_LIBRARIES = ("torch", "transformers", "tokenizers", "numpy", "pyarrow")
 
 
 class Progress(Protocol):
@@ -96,7 +96,9 @@ class StageRun:
         self.failed: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
         self.notes: list[str] = []
+        self._judge_prompt: str | None = None
         self._seed: int | None = None
+        self._began_at = origins.now()
         self._began = time.monotonic()
         earlier = folder.manifests().get(stage)
         if earlier is not None and (
@@ -121,6 +123,11 @@ class StageRun:
         """Count what was read and set aside, and note the first places."""
         self.dropped.update(report.dropped)
         self.notes += (*report.recognised(), *report.notes())
+
+    def asks(self, judge: "Judge | None") -> None:
+        """Keep a judge's prompt for the manifest, if it has one."""
+        prompt = getattr(judge, "prompt", None)
+        self._judge_prompt = prompt if isinstance(prompt, str) else None
 
     def begin(self, seed: int | None = None) -> None:
         """Write the manifest of a stage that has begun."""
@@ -175,7 +182,9 @@ class StageRun:
         # The same stage, begun again after an interruption, goes on counting its time and repeats.
         seconds = time.monotonic() - self._began
         repeated = engine.repeated if engine else 0
+        began_at: str | None = self._began_at
         if self._earlier is not None:
+            began_at = self._earlier.began_at
             seconds += self._earlier.wall_time_s
             repeated += self._earlier.repeated_after_interruption
         if engine is not None:
@@ -186,8 +195,12 @@ class StageRun:
             config=self._sections,
             input_hashes=self.inputs,
             code_version=version("prefine"),
-            versions=versions(),
+            commit=origins.commit(),
+            versions=origins.all_versions(),
+            command=origins.command(),
+            began_at=began_at,
             seed=self._seed,
+            judge_prompt=self._judge_prompt,
             repeated_after_interruption=repeated,
             wall_time_s=round(seconds, 3),
             **results,
@@ -202,17 +215,6 @@ def check_judge(judge: "Judge", prompt: Prompt, completions: list[Completion]) -
         judge.check(prompt, completions)
     except DataError as error:
         raise DataError(f"{prompt.source}: {error}" if prompt.source else str(error)) from error
-
-
-def versions() -> dict[str, str]:
-    """Versions of the libraries that results depend on."""
-    found = {}
-    for name in _LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -25,8 +25,9 @@ from prefine.run.folder import RunFolder
 from prefine.run.tables import table_hash
 from prefine.stages.anchors import anchor_inputs, automatic_budget, read_anchors
 from prefine.stages.budget import budget_of
+from prefine.stages.origins import versions
 from prefine.stages.pair_options import held_out_inputs
-from prefine.stages.stage_run import Progress, StageRun, versions
+from prefine.stages.stage_run import Progress, StageRun
 from prefine.stages.template_date import date_notes
 from prefine.stages.training_inputs import (
     check_adapter,

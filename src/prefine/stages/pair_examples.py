@@ -1,0 +1,80 @@
+"""The training pairs that the report of a run without judged answers shows, by a fixed rule."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from prefine.records import content_hash
+from prefine.report.data import PairExample
+from prefine.run.rows import pair_of
+from prefine.run.tables import column, existing_parts, read_part
+
+LARGEST, SMALLEST, BY_HASH = "largest gap", "smallest gap", "random"
+_IDS = ("prefine_prompt_id", "prefine_chosen_id", "prefine_rejected_id")
+
+
+_GAP, _CHANCE = "prefine_score_gap", "prefine_p_chosen"
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a pair stands, and by how much chosen is better as far as that is stored."""
+
+    part: Path
+    row: int
+    order: str
+    strength: float | None
+
+
+def pair_examples(table: Path, count: int) -> tuple[PairExample, ...]:
+    """Return `count` pairs of a table with the reason of each, the reasons taking turns.
+
+    A pair's gap is that of its scores, or if no pair has one the judge's P(chosen is better).
+    Random is the order of a hash of the ids, so the same pairs give the same examples. Only the
+    rows shown are read whole.
+    """
+    parts = existing_parts(table)
+    by_gap = any(gap is not None for part in parts for gap in column(part, _GAP))
+    known = _GAP if by_gap else _CHANCE
+    places = [place for part in parts for place in _places(part, known)]
+    return tuple(_example(place, why) for place, why in _choose(places, count))
+
+
+def _places(part: Path, known: str) -> list[_Place]:
+    ids = zip(*(column(part, name) for name in _IDS), strict=True)
+    return [
+        _Place(part, row, content_hash(*found), strength)
+        for row, (found, strength) in enumerate(zip(ids, column(part, known), strict=True))
+    ]
+
+
+def _choose(places: Sequence[_Place], count: int) -> list[tuple[_Place, str]]:
+    by_hash = sorted(places, key=lambda place: place.order)
+    known = [place for place in by_hash if place.strength is not None]
+    rising = sorted(known, key=lambda place: place.strength or 0.0)
+    falling = sorted(known, key=lambda place: -(place.strength or 0.0))
+    # Pairs that are all as clear as each other have no largest gap.
+    told_apart = bool(rising) and rising[0].strength != rising[-1].strength
+    queues = {LARGEST: falling, SMALLEST: rising} if told_apart else {}
+    queues[BY_HASH] = by_hash
+    chosen: dict[str, list[_Place]] = {why: [] for why in queues}
+    taken: set[str] = set()
+    while len(taken) < min(count, len({place.order for place in places})):
+        for why, queue in queues.items():
+            place = next((one for one in queue if one.order not in taken), None)
+            if place is not None and len(taken) < count:
+                taken.add(place.order)
+                chosen[why].append(place)
+    return [(place, why) for why, found in chosen.items() for place in found]
+
+
+def _example(place: _Place, why: str) -> PairExample:
+    pair = pair_of(read_part(place.part)[place.row])
+    return PairExample(
+        prompt=pair.prompt.text,
+        chosen=pair.chosen.text,
+        rejected=pair.rejected.text,
+        p_chosen=pair.p_chosen,
+        gap=pair.score_gap,
+        why=why,
+    )
