@@ -6,6 +6,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from prefine.api.arguments import explained
 from prefine.api.components import component_of
 from prefine.api.frames import Records, has_splits, rows_of
 from prefine.data import entries
@@ -29,6 +30,7 @@ PairsLike: TypeAlias = "Source | Iterable[PreferencePair]"
 """`PreferencePair`s, or what `read_pairs` reads."""
 
 
+@explained
 def read_prompts(source: Source, *, strict: bool = False) -> Records[Prompt]:
     """Read the prompts of a source; other columns become metadata.
 
@@ -47,6 +49,7 @@ def read_prompts(source: Source, *, strict: bool = False) -> Records[Prompt]:
     return prompts
 
 
+@explained
 def read_completions(
     source: Source, *, strict: bool = False
 ) -> tuple[Records[Prompt], Records[Completion]]:
@@ -69,6 +72,7 @@ def read_completions(
     )
 
 
+@explained
 def read_pairs(source: Source, *, strict: bool = False) -> Records[PreferencePair]:
     """Read the preference pairs of a source.
 
