@@ -1242,19 +1242,23 @@ CASES = [
     Case(
         "rank before sample",
         DATA,
-        ("completions", "run the stage"),
+        ("run/completions", "run `prefine sample` first"),
         run=("rank", "run.yaml"),
         spent=True,
     ),
     Case(
         "pair before rank",
         DATA,
-        ("rankings", "run the stage"),
+        ("run/rankings", "run `prefine rank` first"),
         run=("pair", "run.yaml"),
         spent=True,
     ),
     Case(
-        "train before pair", DATA, ("pairs", "run the stage"), run=("train", "run.yaml"), spent=True
+        "train before pair",
+        DATA,
+        ("run/pairs", "run `prefine pair` first"),
+        run=("train", "run.yaml"),
+        spent=True,
     ),
     Case(
         "evaluate before train",

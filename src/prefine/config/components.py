@@ -181,6 +181,8 @@ SHARED_BY_SELECTORS = {
     "pairs_per_prompt": "pair.pairs_per_prompt",
     "held_out_prompts": "pair.held_out_prompts",
     "labels": "pair.labels",
+    "fraction": "pair.fraction",
+    "only_sources": "pair.only_sources",
     "seed": "pair.seed",
 }
 """Options that people look for on a selector, and where they are instead."""

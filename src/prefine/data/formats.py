@@ -134,7 +134,7 @@ def _json(path: Path) -> Iterator[SourceRow]:
     if not isinstance(value, list):
         raise DataError(
             f"{path}: a JSON file must hold a list of objects, this one holds "
-            f"{type(value).__name__} {show(value)}"
+            f"{type(value).__name__} {show(value)}; give the file that has your rows"
         )
     for number, item in enumerate(value):
         yield _object_row(item, f"{path}, row {number}")

@@ -414,5 +414,6 @@ def check_folder(path: str, needed: tuple[str, ...], what: str) -> None:
     if not any(any(folder.glob(name)) for name in needed):
         present = ", ".join(sorted(item.name for item in folder.iterdir())[:10]) or "nothing"
         raise BackendError(
-            f"{path}: no {what} here ({' or '.join(needed)} is missing); it has: {present}"
+            f"{path}: no {what} here ({' or '.join(needed)} is missing; it has: {present}); "
+            "give the folder of a Hugging Face model"
         )
