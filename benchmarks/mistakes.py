@@ -4,8 +4,8 @@
 
 Every row of `mistakes_table.py` runs in a folder of its own, where a small configuration, its data
 and its model work, through the command's own entry point; all in one process, because loading the
-libraries anew for each takes longer than the mistakes. Prints `ok` or MISS, and what is demanded: the
-documented exit code, no traceback, and a message that names the place and a remedy.
+libraries anew for each takes longer than the mistakes. Prints `ok` or MISS, and what is demanded:
+the documented exit code, no traceback, and a message that names the place and a remedy.
 `--show` prints the messages. Exits with 1 if there is a MISS.
 """
 
