@@ -124,7 +124,7 @@ def prompts_of(prompts: Iterable[PromptLike]) -> list[Prompt]:
         repeated += prompt.id in found
         found.setdefault(prompt.id, prompt)
     if repeated:
-        warnings.warn(f"{repeated} prompts are repeated and count once", stacklevel=3)
+        warnings.warn(f"{repeated} prompts are repeated and count once", stacklevel=4)
     return list(found.values())
 
 
@@ -164,7 +164,7 @@ def pairs_of(pairs: PairsLike) -> Iterator[PreferencePair]:
             seen.add(pair.id)
             yield pair
     if repeated:
-        warnings.warn(f"{repeated} pairs are repeated and count once", stacklevel=3)
+        warnings.warn(f"{repeated} pairs are repeated and count once", stacklevel=4)
 
 
 def _checked_row(item: Any) -> Mapping[str, Any]:
@@ -178,4 +178,5 @@ def _checked_row(item: Any) -> Mapping[str, Any]:
 def warn(notes: Iterable[str]) -> None:
     """Show each note as a warning in the line of the user's that called the API."""
     for note in notes:
-        warnings.warn(note, stacklevel=3)
+        # Past this function, the function of the API and what checks its arguments.
+        warnings.warn(note, stacklevel=4)

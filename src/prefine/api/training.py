@@ -95,7 +95,7 @@ def train(
         warnings.warn(
             f"{name} is no function that can be imported: only a call that gives it again can "
             "resume this run. In a module of its own every process finds it",
-            stacklevel=2,
+            stacklevel=3,
         )
 
     def read(some: PairsLike) -> Iterator[PreferencePair]:

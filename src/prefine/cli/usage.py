@@ -1,4 +1,4 @@
-"""What to write instead of a command line that click refuses."""
+"""Remedies for command lines that click refuses."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 
 class PlannedAmount(NamedTuple):
-    """How much of something; `value` is None where it is not known."""
+    """A number of things, or of a unit; `value` is None where it is not known."""
 
     what: str
     value: int | float | None
