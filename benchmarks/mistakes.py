@@ -4,8 +4,8 @@
 
 Every row of `mistakes_table.py` runs in a folder of its own, where a small configuration, its data
 and its model work, through the command's own entry point; all in one process, because loading the
-libraries anew for each takes longer than the mistakes. Prints `ok` or MISS: the documented exit
-code, no traceback, and a message that names the place and a remedy.
+libraries anew for each takes longer than the mistakes. Prints `ok` or MISS, and what is demanded:
+the documented exit code, no traceback, and a message that names the place and a remedy.
 `--show` prints the messages. Exits with 1 if there is a MISS.
 """
 
@@ -109,6 +109,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             good += not found.missing
             asked = f"prefine {mistake.command}" if isinstance(mistake, Mistake) else mistake.code
             print(f"{'MISS' if found.missing else 'ok  '} {mistake.what:<46} {asked}", flush=True)
+            ends = f"exit {mistake.code}" if isinstance(mistake, Mistake) else mistake.error
+            print(f"     {ends}: {mistake.place} … {mistake.remedy}")
             if found.missing:
                 print(f"     missing: {', '.join(found.missing)}")
             if found.missing or options.show:

@@ -21,7 +21,7 @@ from pydantic import BaseModel
 import prefine as package
 from command import prefine
 from prefine.config import sections as config_module
-from prefine.config.components import TABLES, lookup, options_model
+from prefine.config.components import CONFIG_PATH, TABLES, lookup, options_model
 from prefine.config.named import components
 from prefine.config.yaml import load
 from prefine.judging.choose import make_judge
@@ -377,7 +377,7 @@ def test_every_entry_loads_and_its_options_are_keywords(kind: Any, name: str) ->
             parameter
         )
     assert set(options_model(component).model_fields) == {
-        p.name for p in parameters if p.kind is p.KEYWORD_ONLY
+        p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != CONFIG_PATH
     }
 
 

@@ -97,7 +97,7 @@ def test_what_the_caller_gives_is_no_option() -> None:
     ("name", "says"),
     [
         ("dpoo", "did you mean 'dpo'"),
-        ("", "Allowed: aipo, all_pairs, alpha_po, "),
+        ("", "Allowed: aipo, all_pairs, alpha_po, aot, "),
         ("no.such.module:loss", "cannot import 'no.such.module'"),
         (f"{HERE}:absent", "has no 'absent'"),
     ],

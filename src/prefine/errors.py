@@ -4,6 +4,8 @@ The failure of one item is data (a record with its reason); the failure of a run
 exceptions.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 
@@ -47,6 +49,27 @@ class Interrupted(PrefineError):
     """The user stopped the run; the same command resumes it."""
 
     exit_code: ClassVar[int] = 6
+
+
+@contextmanager
+def at_config_path(path: str) -> Iterator[None]:
+    """Put the config path at fault before the message of an error that is raised inside.
+
+    Args:
+        path: Such as "policy.path"; empty where there is no configuration, and nothing is put.
+    """
+    try:
+        yield
+    except PrefineError as error:
+        message = str(error)
+        if path and not message.startswith(f"{path}: "):
+            error.args = (f"{path}: {message}", *error.args[1:])
+        raise
+
+
+def option_path(where: str, option: str) -> str:
+    """Return the config path of an option of the component at `where`, which may be empty."""
+    return f"{where}.{option}" if where else option
 
 
 class EndedElsewhere(Exception):

@@ -206,3 +206,10 @@ def test_sequence_logps_are_sums_over_the_labelled_tokens(tiny: str) -> None:
     assert table.grad is not None and table.grad.abs().sum() > 0
     with pytest.raises(ValueError, match=r"batch\['labels'\]: expected input_ids with -100"):
         sequence_logps(model, {"input_ids": ids})
+
+
+def test_a_warning_points_at_the_line_that_called() -> None:
+    row = {"prompt": "a", "chosen": "b", "rejected": "c"}
+    with pytest.warns(UserWarning, match="duplicate pair") as caught:
+        prefine.read_pairs([row, row])
+    assert caught[0].filename == __file__

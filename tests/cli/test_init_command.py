@@ -76,7 +76,7 @@ def test_completions_with_grades(place: Path) -> None:
             for n in range(8)
         ],
     )
-    runs_to_a_report("answers.jsonl", "--policy", "policy", says="8 completions")
+    runs_to_a_report("answers.jsonl", "--policy", "policy", says="8 prompts with completions")
     config = load(Path("mine.yaml"))
     assert config.rank is not None and config.rank.judge.name == "recorded"
 

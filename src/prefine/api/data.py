@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from prefine.api.arguments import explained
 from prefine.api.components import (
     JudgeLike,
     Model,
@@ -30,6 +31,7 @@ from prefine.stages.shards import SHARD, in_parts, sample_shard
 from prefine.stages.stage_run import Progress, chunks
 
 
+@explained
 def sample(
     model: Model,
     prompts: Iterable[PromptLike],
@@ -109,6 +111,7 @@ def sample(
     return drawn
 
 
+@explained
 def rank(
     prompts: Iterable[PromptLike],
     completions: Iterable[Completion],
@@ -181,6 +184,7 @@ def rank(
     return rankings
 
 
+@explained
 def make_pairs(
     prompts: Iterable[PromptLike],
     completions: Iterable[Completion],
@@ -234,6 +238,7 @@ def make_pairs(
     return pairs
 
 
+@explained
 def make_lists(
     prompts: Iterable[PromptLike],
     completions: Iterable[Completion],

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from prefine.api.arguments import explained
 from prefine.api.components import JudgeLike, Model, answer_log, judge_of, sampler_of, validated
 from prefine.api.progress import followed
 from prefine.api.reading import PromptLike, prompts_of, warn
@@ -14,6 +15,7 @@ from prefine.stages.head_to_head import according_to, answer_both, before_and_af
 from prefine.stages.stage_run import Progress
 
 
+@explained
 def evaluate(
     model: Model,
     prompts: Iterable[PromptLike],

@@ -6,6 +6,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from prefine.api.arguments import explained
 from prefine.api.components import component_of
 from prefine.api.frames import Records, has_splits, rows_of
 from prefine.data import entries
@@ -29,6 +30,7 @@ PairsLike: TypeAlias = "Source | Iterable[PreferencePair]"
 """`PreferencePair`s, or what `read_pairs` reads."""
 
 
+@explained
 def read_prompts(source: Source, *, strict: bool = False) -> Records[Prompt]:
     """Read the prompts of a source; other columns become metadata.
 
@@ -47,6 +49,7 @@ def read_prompts(source: Source, *, strict: bool = False) -> Records[Prompt]:
     return prompts
 
 
+@explained
 def read_completions(
     source: Source, *, strict: bool = False
 ) -> tuple[Records[Prompt], Records[Completion]]:
@@ -69,6 +72,7 @@ def read_completions(
     )
 
 
+@explained
 def read_pairs(source: Source, *, strict: bool = False) -> Records[PreferencePair]:
     """Read the preference pairs of a source.
 
@@ -120,7 +124,7 @@ def prompts_of(prompts: Iterable[PromptLike]) -> list[Prompt]:
         repeated += prompt.id in found
         found.setdefault(prompt.id, prompt)
     if repeated:
-        warnings.warn(f"{repeated} prompts are repeated and count once", stacklevel=3)
+        warnings.warn(f"{repeated} prompts are repeated and count once", stacklevel=4)
     return list(found.values())
 
 
@@ -160,7 +164,7 @@ def pairs_of(pairs: PairsLike) -> Iterator[PreferencePair]:
             seen.add(pair.id)
             yield pair
     if repeated:
-        warnings.warn(f"{repeated} pairs are repeated and count once", stacklevel=3)
+        warnings.warn(f"{repeated} pairs are repeated and count once", stacklevel=4)
 
 
 def _checked_row(item: Any) -> Mapping[str, Any]:
@@ -174,4 +178,5 @@ def _checked_row(item: Any) -> Mapping[str, Any]:
 def warn(notes: Iterable[str]) -> None:
     """Show each note as a warning in the line of the user's that called the API."""
     for note in notes:
-        warnings.warn(note, stacklevel=3)
+        # Past this function, the function of the API and what checks its arguments.
+        warnings.warn(note, stacklevel=4)

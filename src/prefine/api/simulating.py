@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from prefine.api.arguments import explained
 from prefine.api.components import Named, component_of
 from prefine.api.progress import followed
 from prefine.config.components import TABLES, lookup
@@ -54,6 +55,7 @@ class Simulation:
     notes: tuple[str, ...]
 
 
+@explained
 def simulate(
     completions: int,
     *,

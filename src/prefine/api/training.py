@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from prefine.api.arguments import explained
 from prefine.api.components import Model, model_component, validated
 from prefine.api.frames import Records
 from prefine.api.progress import followed
@@ -46,6 +47,7 @@ class Trained(NamedTuple):
         )
 
 
+@explained
 def train(
     policy: Model,
     pairs: PairsLike,
@@ -93,7 +95,7 @@ def train(
         warnings.warn(
             f"{name} is no function that can be imported: only a call that gives it again can "
             "resume this run. In a module of its own every process finds it",
-            stacklevel=2,
+            stacklevel=3,
         )
 
     def read(some: PairsLike) -> Iterator[PreferencePair]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import typer
 
+from prefine.cli.usage import usage_hint
 from prefine.errors import ConfigError, Interrupted, PrefineError
 from prefine.secrets import redact
 
@@ -42,6 +43,8 @@ def guarded(command: Callable[[], Any]) -> int:
         return Interrupted.exit_code
     except _CommandLineError as error:
         error.show()
+        if hint := usage_hint(error):
+            sys.stderr.write(f"{hint}\n")
         return ConfigError.exit_code
     except BrokenPipeError:
         # Whoever read the output has gone; the interpreter would complain when it flushes at exit.

@@ -80,7 +80,8 @@ def init(
     out.write_text(text_of(draft), encoding="utf-8")
     load(out)
     more = "" if facts.whole else f" among the first {facts.count:,} rows"
-    typer.echo(visible(f"{data}: {facts.count:,} {facts.entry}{more}, layout {facts.layout}"))
+    unit = "prompts with completions" if facts.entry == "completions" else facts.entry
+    typer.echo(visible(f"{data}: {facts.count:,} {unit}{more}, layout {facts.layout}"))
     for note in facts.notes:
         typer.echo(visible(note))
     typer.echo(f"wrote {out}. Next:")

@@ -7,12 +7,17 @@ import typer
 from typer import Option
 
 from prefine.errors import ConfigError
+from prefine.models.mock_server.profiles import PROFILES
 
 
 def mock_server(
     port: Annotated[int, Option(help="On 127.0.0.1.")] = 8000,
     profile: Annotated[
-        str, Option(help="The provider whose refusals and manners it has, such as gemini.")
+        str,
+        Option(
+            metavar="NAME",
+            help=f"The provider that it refuses and answers as: {', '.join(PROFILES)}.",
+        ),
     ] = "plain",
     latency: Annotated[float, Option(help="Median time of an answer, in seconds.")] = 0.0,
     spread: Annotated[float, Option(help="Sigma of the logarithm of that time.")] = 0.0,
@@ -44,7 +49,6 @@ def mock_server(
 
     from prefine.models.mock_server.batches import BATCH_FAULTS
     from prefine.models.mock_server.faults import FAULTS
-    from prefine.models.mock_server.profiles import PROFILES
     from prefine.models.mock_server.server import MockServer
 
     if list_:

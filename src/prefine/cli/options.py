@@ -9,7 +9,11 @@ if TYPE_CHECKING:
     from prefine.config.sections import RunConfig
 
 ConfigPath = Annotated[
-    Path, Argument(metavar="CONFIG", help="A YAML configuration; or a run folder, for its own.")
+    Path,
+    Argument(
+        metavar="CONFIG",
+        help="A YAML configuration (`prefine init` writes one); or a run folder, for its own.",
+    ),
 ]
 Overrides = Annotated[
     list[str] | None,

@@ -211,9 +211,8 @@ def _print_plan(config: "RunConfig", *, strict: bool, offline: bool, as_json: bo
 
     made = plan(config, strict=strict, offline=offline)
     if as_json:
-        amounts = {name: amount.replace(",", "") for name, amount in made.lines}
-        numbers = {name: int(a) if a.isdecimal() else a for name, a in amounts.items()}
-        values = {"folder": str(config.run_dir), **made._asdict(), "lines": numbers}
+        plain = {name: value for name, value in made._asdict().items() if name != "amounts"}
+        values = {"folder": str(config.run_dir), **plain, "lines": made.values}
         typer.echo(json.dumps(values, ensure_ascii=False))
         return
     width = max(len(name) for name, _ in made.lines)

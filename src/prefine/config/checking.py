@@ -71,9 +71,13 @@ def describe(error: ValidationError, where: str, model: type[BaseModel]) -> str:
             message = "expected a section: keys with values, such as {name: ...}"
         elif problem["type"] in _EXPECTED:
             message = f"expected {_EXPECTED[problem['type']]}"
+        value = problem.get("ctx", {}).get("value", problem["input"])
+        key, colon, rest = message.partition(": ")
+        # A check of a whole section names the key that is at fault.
+        if colon and isinstance(value, Mapping) and key in _fields(model, path):
+            path, message, value = [*path, key], rest, value.get(key)
         # A whole section would not help as the value.
         if path and problem["type"] not in ("missing", "extra_forbidden"):
-            value = problem.get("ctx", {}).get("value", problem["input"])
             message += f" (got {shown(value)})"
         place = ".".join([where, *path] if where else path)
         lines.append(f"{place}: {message}" if place else message)

@@ -296,6 +296,10 @@ def lookup(kind: Kind, name: str, *, where: str) -> Any:
     return getattr(module, attribute)
 
 
+CONFIG_PATH = "config_path"
+"""The keyword by which a component asks for its config path, for messages; no option."""
+
+
 @dataclass(frozen=True)
 class Nested:
     """In an annotation: the option is itself a component, `{name: …}` with its own options."""
@@ -313,6 +317,7 @@ def options_model(
         given: Options that the caller sets.
         schedules: True if numbers may be schedules.
     """
+    given = (*given, CONFIG_PATH)
     function, hints = _signature(component)
     fields: dict[str, Any] = {
         name: (
@@ -368,6 +373,8 @@ def bind(
         for option, value in options.items()
     }
     values = dict(checked(model, bound, where=where))
+    if CONFIG_PATH in inspect.signature(_signature(component)[0]).parameters:
+        values[CONFIG_PATH] = where
     if (check := getattr(component, "check_options", None)) is not None:
         read = inspect.signature(check).parameters
         try:

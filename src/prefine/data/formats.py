@@ -22,6 +22,10 @@ _ROWS_AT_A_TIME = 1024
 _FIRST_CHARACTERS = 80
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 # Python writes these constants, which JSON does not have. NaN counts as a missing value.
+_LIST = (
+    "a file that is one list is JSON: let its name end in .json, or set format: json (--format "
+    "json)"
+)
 _CONSTANTS = {"NaN": None, "Infinity": float("inf"), "-Infinity": float("-inf")}
 # Cells of a CSV file are texts; an empty one in these columns is a missing value.
 _OPTIONAL = {"weight", "score_gap", "p_chosen", "tools", "chat_template_kwargs"}
@@ -38,8 +42,8 @@ def decode_utf8(data: bytes, where: str) -> str:
         ) from error
 
 
-def parse_json(text: str, where: str) -> Any:
-    """Return the value of a JSON text.
+def parse_json(text: str, where: str, *, remedy: str = "mend the file") -> Any:
+    """Return the value of a JSON text; `remedy` is what a message advises where it is none.
 
     Raises:
         DataError: It is not valid, names a field twice, or holds text that no file can hold.
@@ -49,7 +53,7 @@ def parse_json(text: str, where: str) -> Any:
     # A number of thousands of digits is a plain ValueError.
     except (ValueError, RecursionError) as error:
         raise DataError(
-            f"{where}: not valid JSON ({error}): {text[:_FIRST_CHARACTERS].strip()!r}"
+            f"{where}: not valid JSON ({error}): {text[:_FIRST_CHARACTERS].strip()!r}; {remedy}"
         ) from error
     if "\\ud" in text or "\\uD" in text:
         _check_surrogates(value, where)
@@ -102,7 +106,10 @@ def _jsonl(path: Path) -> Iterator[SourceRow]:
             if number == 1:
                 line = line.removeprefix(_BYTE_ORDER_MARK)
             if line.strip():
-                yield _object_row(parse_json(decode_utf8(line, where), where), where)
+                text = decode_utf8(line, where)
+                is_list = number == 1 and text.strip() == "["
+                remedy = _LIST if is_list else "each line is one object: mend this one or remove it"
+                yield _object_row(parse_json(text, where, remedy=remedy), where)
 
 
 def _json(path: Path) -> Iterator[SourceRow]:
@@ -127,7 +134,7 @@ def _json(path: Path) -> Iterator[SourceRow]:
     if not isinstance(value, list):
         raise DataError(
             f"{path}: a JSON file must hold a list of objects, this one holds "
-            f"{type(value).__name__} {show(value)}"
+            f"{type(value).__name__} {show(value)}; give the file that has your rows"
         )
     for number, item in enumerate(value):
         yield _object_row(item, f"{path}, row {number}")

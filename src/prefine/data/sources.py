@@ -23,7 +23,7 @@ from prefine.data.layouts.table import (
     is_as_written,
     recognise,
 )
-from prefine.errors import ConfigError, DataError, PrefineError
+from prefine.errors import ConfigError, DataError, PrefineError, at_config_path, option_path
 from prefine.reasoning import ReasoningInText
 
 Columns = dict[str, str]
@@ -39,6 +39,7 @@ def file(
     questions: Path | None = None,
     reasoning: ReasoningInText = "split",
     limit: Limit | None = None,
+    config_path: str = "",
 ) -> Iterator[SourceRow]:
     """Yield the rows of JSON Lines, JSON (a list of objects), CSV, Parquet or Arrow files.
 
@@ -52,14 +53,16 @@ def file(
         reasoning: What becomes of <think>…</think> at the beginning of an answer: "split" makes it
             the answer's reasoning, which is not judged; "keep" leaves it in the text.
         limit: Take the first rows only; of prompts whose answers are rows, the first prompts.
+        config_path: Of this source, for messages.
 
     Raises:
         ConfigError: There is no such file, or its format is unknown.
         DataError: A file is empty, or a row is not an object; the message has the line.
     """
-    rows = rows_in(files_at(path, format))
+    with at_config_path(config_path and option_path(config_path, "path")):
+        files = files_at(path, format)
     return shaped(
-        rows,
+        rows_in(files),
         columns=columns,
         layout=layout,
         questions=questions,

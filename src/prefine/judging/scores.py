@@ -233,6 +233,7 @@ def reward(
     device: str = "auto",
     batch_rows: Annotated[int, Field(gt=0)] = 16,
     max_tokens: Annotated[int, Field(gt=0)] | None = None,
+    config_path: str = "",
 ) -> ScoreJudge:
     """P(first) = sigmoid((reward of first − reward of second) / temperature).
 
@@ -244,11 +245,17 @@ def reward(
         device: "auto" is the accelerator when there is one.
         batch_rows: Conversations scored at a time.
         max_tokens: Longer conversations are failures; None is what the model reads.
+        config_path: Of this judge, for messages.
     """
     from prefine.models.hf.reward import RewardModel
 
     scorer = RewardModel(
-        path=path, dtype=dtype, device=device, batch_size=batch_rows, max_tokens=max_tokens
+        path=path,
+        dtype=dtype,
+        device=device,
+        batch_size=batch_rows,
+        max_tokens=max_tokens,
+        config_path=config_path,
     )
     return ScoreJudge(scorer, temperature=temperature)
 

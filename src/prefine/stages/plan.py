@@ -12,6 +12,7 @@ from prefine.stages.check import check
 from prefine.stages.inputs import read_completions, read_prompts
 from prefine.stages.pair_options import held_out_of_run
 from prefine.stages.pipeline import stages_of
+from prefine.stages.planned_amount import PlannedAmount
 from prefine.stages.rank import Asks, most_asks, strategy_facts
 from prefine.stages.selection import BoundSelector
 from prefine.stages.servers import ask_servers
@@ -22,17 +23,30 @@ _FRAME = 1500  # tags and instructions around the texts in a judge's prompt [cha
 
 
 class DryRunPlan(NamedTuple):
-    """A dry run, as lines of (what, how much).
+    """A dry run: how much of what, and what is known of it.
 
     `stages` are those that would run, `imports` the functions of the user's that it would import,
     `notes` what is set aside of the inputs and what servers say, `unchecked` what only a run shows.
     """
 
     stages: tuple[str, ...]
-    lines: tuple[tuple[str, str], ...]
+    amounts: tuple[PlannedAmount, ...]
     imports: tuple[str, ...]
     notes: tuple[str, ...]
     unchecked: tuple[str, ...]
+
+    @property
+    def lines(self) -> tuple[tuple[str, str], ...]:
+        """The amounts as people read them."""
+        return tuple((amount.what, amount.text) for amount in self.amounts)
+
+    @property
+    def values(self) -> dict[str, int | float | None]:
+        """The amounts as programs read them; a unit stands in brackets behind the name."""
+        return {
+            f"{amount.what} [{amount.unit}]" if amount.unit else amount.what: amount.value
+            for amount in self.amounts
+        }
 
 
 def plan(config: RunConfig, *, strict: bool = False, offline: bool = False) -> DryRunPlan:
@@ -50,31 +64,33 @@ def plan(config: RunConfig, *, strict: bool = False, offline: bool = False) -> D
     counts, notes, servers = check(config, strict=strict)
     if not offline:
         notes += ask_servers(servers)
-    lines = [(name, f"{count:,}") for name, count in counts.items()]
+    amounts = [PlannedAmount(name, count) for name, count in counts.items()]
     rows = counts.get("prompts", counts.get("completions", 0))
     if config.prompts is not None and config.sample is not None:
         completions = rows * config.sample.completions_per_prompt
         tokens = completions * config.sample.max_new_tokens
-        lines.append(("completions to sample", f"{completions:,}"))
-        lines.append(("tokens to sample, at most", f"{tokens:,}"))
+        amounts.append(PlannedAmount("completions to sample", completions))
+        amounts.append(PlannedAmount("tokens to sample, at most", tokens))
         if _in_batches(config.sample.model):
-            lines.append(("rounds of sampling, each in batches of a day at most", "1"))
+            amounts.append(PlannedAmount("rounds of sampling, each in batches of a day at most", 1))
     if config.rank is not None and config.items_entry is None:
         asks = _most_asks(config, rows)
         if asks.duels or not asks.ratings:
-            lines.append(("judge calls, at most", f"{asks.duels:,}"))
+            amounts.append(PlannedAmount("judge calls, at most", asks.duels))
         if asks.ratings:
-            lines.append(("ratings, at most", f"{asks.ratings:,}"))
-        lines += _costs(config, asks)
+            amounts.append(PlannedAmount("ratings, at most", asks.ratings))
+        amounts += _costs(config, asks)
         if _in_batches(_judge_model(config.rank.judge)):
             facts = strategy_facts(config.rank.strategy)
             most = _most_completions(config)
             rounds = facts.rounds(most, **config.rank.strategy.options) if most > 1 else 0
-            lines.append(("rounds of judging, each in batches of a day at most", f"{rounds:,}"))
+            amounts.append(
+                PlannedAmount("rounds of judging, each in batches of a day at most", rounds)
+            )
     if config.evaluate.prompts is not None:
         answers = 2 * counts["evaluation prompts"]
-        lines.append(("evaluation answers to sample", f"{answers:,}"))
-        lines.append(("evaluation judge calls", f"{answers:,}"))
+        amounts.append(PlannedAmount("evaluation answers to sample", answers))
+        amounts.append(PlannedAmount("evaluation judge calls", answers))
     limit = BoundSelector(config.pair, None).limit
     prompts = next((counts[f"prompts of {name}"] for name in ITEM_ENTRIES if name in counts), rows)
     held_out = held_out_of_run(prompts, config)
@@ -82,14 +98,13 @@ def plan(config: RunConfig, *, strict: bool = False, offline: bool = False) -> D
     pairs = next((counts[name] for name in ITEM_ENTRIES if name in counts), pairs)
     if pairs is not None:
         steps = -(-pairs // config.train.pairs_per_step) * config.train.epochs
-        lines.append(
-            ("training steps, at most", f"{min(steps, config.train.max_steps or steps):,}")
-        )
+        steps = min(steps, config.train.max_steps or steps)
+        amounts.append(PlannedAmount("training steps, at most", steps))
     # Here and not above: planning what is asked of a server must not load torch.
-    from prefine.stages.training_plan import memory_line
+    from prefine.stages.training_plan import planned_memory
 
-    line, short = memory_line(config)
-    lines.append(line)
+    memory, short = planned_memory(config)
+    amounts.append(memory)
     if short is not None:
         notes = (*notes, short)
     stages = stages_of(config)
@@ -101,7 +116,7 @@ def plan(config: RunConfig, *, strict: bool = False, offline: bool = False) -> D
         )
     return DryRunPlan(
         stages,
-        tuple(lines),
+        tuple(amounts),
         user_code(config),
         notes,
         _unchecked(config, bool(servers), offline=offline),
@@ -150,7 +165,7 @@ def _groups(config: RunConfig) -> Iterator[tuple[Prompt, list[Completion]]]:
     return ((prompt, []) for prompt in read_prompts(config.prompts, where="prompts"))
 
 
-def _costs(config: RunConfig, asks: Asks) -> list[tuple[str, str]]:
+def _costs(config: RunConfig, asks: Asks) -> list[PlannedAmount]:
     """Upper estimates from the lengths of texts, at the user's prices; none without prices."""
     sampling = judging = rating = None
     if config.sample is not None:
@@ -162,15 +177,15 @@ def _costs(config: RunConfig, asks: Asks) -> list[tuple[str, str]]:
     if sampling is None and judging is None and rating is None:
         return []
     count, prompt_tokens, answer_tokens, answers = _sizes(_groups(config))
-    lines = []
+    amounts = []
     if config.sample is not None and config.prompts is not None:
         answers = count * config.sample.completions_per_prompt
         answer_tokens = float(answers * config.sample.max_new_tokens)
         if sampling is not None:
             cost = sampling.prompt * prompt_tokens + sampling.completion * answer_tokens
-            lines.append(("cost of sampling, about, at most", f"{cost / 1e6:,.2f}"))
+            amounts.append(PlannedAmount("cost of sampling, about, at most", cost / 1e6))
     if not count or not answers:
-        return lines
+        return amounts
     frame = (len(prompts.prompt_text("rubric")) + _FRAME) / CHARACTERS_PER_TOKEN
     for what, prices, calls, answers_shown in (
         ("judging", judging, asks.duels, 2),
@@ -179,8 +194,9 @@ def _costs(config: RunConfig, asks: Asks) -> list[tuple[str, str]]:
         if prices is not None:
             per_call = frame + prompt_tokens / count + answers_shown * answer_tokens / answers
             cost = calls * (prices.prompt * per_call + prices.completion)
-            lines.append((f"cost of {what} in one token, about, at most", f"{cost / 1e6:,.2f}"))
-    return lines
+            what = f"cost of {what} in one token, about, at most"
+            amounts.append(PlannedAmount(what, cost / 1e6))
+    return amounts
 
 
 def _sizes(

@@ -9,7 +9,7 @@ from prefine.config.checking import suggest
 from prefine.config.components import TABLES, Kind, lookup
 from prefine.config.sections import Component, RunConfig
 from prefine.data.import_report import ImportReport, UselessRow
-from prefine.errors import ConfigError, DataError
+from prefine.errors import ConfigError, DataError, at_config_path
 from prefine.losses.facts import needs_of, reads_of
 from prefine.losses.protocol import Reads
 from prefine.models.capabilities import backend_of
@@ -87,10 +87,12 @@ def check_weights(policy: HasWeights, reference: HasWeights | None) -> None:
         ConfigError: Weights cannot be trained, such as quantized ones, or the reference has another
             tokenizer.
     """
-    check_trainable(policy.path)
+    with at_config_path("policy.path"):
+        check_trainable(policy.path)
     if reference is None:
         return
-    check_trainable(reference.path)
+    with at_config_path("train.reference.path"):
+        check_trainable(reference.path)
     ours, theirs = (_words(model.tokenizer) for model in (policy, reference))
     largest, rows = max(policy.tokenizer.get_vocab().values()), vocabulary(reference.path)
     if ours != theirs or largest >= rows:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from prefine.config.sections import AdapterConfig, RunConfig, TrainConfig
 from prefine.models.protocol import HasWeights
+from prefine.stages.planned_amount import PlannedAmount
 from prefine.stages.training_inputs import trainable
 from prefine.training.memory import free_bytes
 from prefine.training.memory_estimate import training_memory
@@ -12,8 +13,8 @@ _GIB = 2**30
 _FEWER_TOKENS = 512
 
 
-def memory_line(config: RunConfig) -> tuple[tuple[str, str], str | None]:
-    """The line of the dry run, and a note if the device has less than training needs.
+def planned_memory(config: RunConfig) -> tuple[PlannedAmount, str | None]:
+    """The memory of training, and a note if the device has less than training needs.
 
     Raises:
         BackendError: A model cannot be read.
@@ -25,17 +26,17 @@ def memory_line(config: RunConfig) -> tuple[tuple[str, str], str | None]:
     except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
         # Layers that look at values cannot be passed without weights.
         reason = str(error).partition("\n")[0][:100]
-        return (what, "not known"), f"the memory of training is not estimated: {reason}"
-    line = (what, f"{needed / _GIB:,.1f} GiB")
+        return PlannedAmount(what, None), f"the memory of training is not estimated: {reason}"
+    amount = PlannedAmount(what, needed / _GIB, "GiB")
     free = free_bytes(policy.device)
     if free is None or needed <= free:
-        return line, None
+        return amount, None
     # Each estimate builds the model's shapes anew: the first that fits is enough.
     remedy = next(
         (what for what, other in _smaller(config.train) if _total(policy, config, other) <= free),
         "use a smaller model, or more or larger devices",
     )
-    return line, (
+    return amount, (
         f"training needs about {needed / _GIB:,.1f} GiB and {policy.device} has "
         f"{free / _GIB:,.1f} GiB free: {remedy}"
     )

@@ -1,6 +1,7 @@
 """Hugging Face models in this process."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from datetime import date
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -9,7 +10,7 @@ from pydantic import Field
 
 from prefine import chat
 from prefine.config.sections import Decoding
-from prefine.errors import ConfigError
+from prefine.errors import ConfigError, at_config_path, option_path
 from prefine.models.capabilities import provides
 from prefine.models.hf.checks import check_model
 from prefine.models.hf.loading import (
@@ -58,6 +59,7 @@ class HfModel:
             "own" leaves it to the template.
         date: For chat templates that write the date: the day, as 2026-01-31. By default the current
             one, and in a run the day on which it began.
+        config_path: Of this model, for messages.
     """
 
     concurrency = 1
@@ -73,7 +75,9 @@ class HfModel:
         chat_template: str | None = None,
         system: Literal["own", "merge"] = "own",
         date: date | None = None,
+        config_path: str = "",
     ) -> None:
+        self._config_path = config_path
         self.path = path
         self.dtype = dtype
         self.batch_rows = batch_rows
@@ -96,13 +100,14 @@ class HfModel:
 
     def check_model(self) -> None:
         """Raise before any work if folder or device cannot be used; loads no weights."""
-        check_device(self._device)
-        check_model(self.path, lambda: self.tokenizer)
+        check_device(self._device, where=option_path(self._config_path, "device"))
+        with self._at_path():
+            check_model(self.path, lambda: self.tokenizer)
 
     @cached_property
     def fingerprint(self) -> str:
         """Hash of weights, tokenizer, dtype and batch size, and of a template given beside them."""
-        template = read_template(self._chat_template)
+        template = self._template()
         given = [] if template is None else [template]
         if self._system != "own":
             given.append(self._system)
@@ -114,17 +119,25 @@ class HfModel:
     @cached_property
     def tokenizer(self) -> Any:
         """The tokenizer, loaded on first use."""
-        return load_tokenizer(
-            self.path,
-            read_template(self._chat_template),
-            merge_system=self._system == "merge",
-            date=self._date,
-        )
+        template = self._template()
+        with self._at_path():
+            return load_tokenizer(
+                self.path, template, merge_system=self._system == "merge", date=self._date
+            )
 
     @cached_property
     def model(self) -> Any:
         """The model in eval mode, loaded on first use."""
-        return load_model(self.path, dtype=self.dtype, device=self.device, note=self.note)
+        with self._at_path():
+            return load_model(self.path, dtype=self.dtype, device=self.device, note=self.note)
+
+    def _template(self) -> str | None:
+        where = option_path(self._config_path, "chat_template")
+        return read_template(self._chat_template, where=where)
+
+    def _at_path(self) -> AbstractContextManager[None]:
+        """Name the config path of the folder in errors, where a configuration names it."""
+        return at_config_path(self._config_path and option_path(self._config_path, "path"))
 
     def note(self, text: str) -> None:
         """Add a remark for the user, once."""

@@ -92,8 +92,13 @@ def default_device() -> str:
     return "cpu" if accelerator is None or accelerator.type == "mps" else accelerator.type
 
 
-def check_device(device: str) -> None:
-    """Raise ConfigError if there is no such device; "auto" is there always."""
+def check_device(device: str, *, where: str = "device") -> None:
+    """Raise ConfigError if there is no such device; "auto" is there always.
+
+    Args:
+        device: As torch names it.
+        where: The config path that names it, for messages.
+    """
     if device in ("auto", "cpu", "meta"):
         return
     present = ["cpu"]
@@ -103,7 +108,7 @@ def check_device(device: str) -> None:
         present += [kind, *(f"{kind}:{index}" for index in range(count))]
     if device not in present:
         raise ConfigError(
-            f"device: {device!r} is not on this machine; there is {', '.join(present)} (or auto)"
+            f"{where}: {device!r} is not on this machine; there is {', '.join(present)} (or auto)"
         )
 
 
@@ -195,8 +200,10 @@ def writes_date(path: str, chat_template: str | None) -> bool:
     return any(_CLOCK.search(text.replace('\\"', '"')) for text in texts)
 
 
-def read_template(chat_template: str | None) -> str | None:
+def read_template(chat_template: str | None, *, where: str = "chat_template") -> str | None:
     """Return the text of the template file that an option names; "none" and None as they are.
+
+    `where` is the config path that names it, for messages.
 
     Raises:
         ConfigError: The file cannot be read.
@@ -207,7 +214,7 @@ def read_template(chat_template: str | None) -> str | None:
         return Path(chat_template).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"chat_template: {chat_template}: cannot be read ({error}); give the file of a Jinja "
+            f"{where}: {chat_template}: cannot be read ({error}); give the file of a Jinja "
             "template, or none for a base model that continues plain texts"
         ) from error
 
@@ -407,5 +414,6 @@ def check_folder(path: str, needed: tuple[str, ...], what: str) -> None:
     if not any(any(folder.glob(name)) for name in needed):
         present = ", ".join(sorted(item.name for item in folder.iterdir())[:10]) or "nothing"
         raise BackendError(
-            f"{path}: no {what} here ({' or '.join(needed)} is missing); it has: {present}"
+            f"{path}: no {what} here ({' or '.join(needed)} is missing; it has: {present}); "
+            "give the folder of a Hugging Face model"
         )

@@ -11,7 +11,7 @@ from jinja2 import TemplateError
 from transformers import AutoModelForSequenceClassification
 
 from prefine.calls.protocol import Failure
-from prefine.errors import BackendError
+from prefine.errors import BackendError, at_config_path, option_path
 from prefine.models.capabilities import provides
 from prefine.models.hf.architecture import positions
 from prefine.models.hf.checks import check_classifier, check_outputs
@@ -38,6 +38,7 @@ class RewardModel:
         device: "auto" is the accelerator when there is one.
         batch_size: Conversations scored at a time.
         max_tokens: Longer conversations are failures; None is what the model reads.
+        config_path: Of the judge, for messages.
     """
 
     path: str
@@ -45,6 +46,7 @@ class RewardModel:
     device: str
     batch_size: int
     max_tokens: int | None
+    config_path: str = ""
     notes: list[str] = field(default_factory=list, init=False)
     batches_matter: ClassVar = True
     concurrency: ClassVar = 1
@@ -57,8 +59,9 @@ class RewardModel:
 
     def check_model(self) -> None:
         """Raise before any work if folder or device cannot be used; loads no weights."""
-        check_device(self.device)
-        check_classifier(self.path)
+        check_device(self.device, where=option_path(self.config_path, "device"))
+        with at_config_path(self.config_path and option_path(self.config_path, "path")):
+            check_classifier(self.path)
 
     @torch.inference_mode()
     def scores(self, items: Sequence[Answered]) -> list[float | Failure]:

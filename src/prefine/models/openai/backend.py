@@ -63,6 +63,7 @@ class OpenAIModel:
         prices: What the server charges, for the cost in the manifest.
         extra_body: Further fields of the request, such as vLLM's `top_k`.
         label: Name for people; the model's name when not given.
+        config_path: Of this model, for messages.
     """
 
     conversations_per_batch = 1
@@ -84,6 +85,7 @@ class OpenAIModel:
         prices: TokenPrices | None = None,
         extra_body: dict[str, JsonValue] | None = None,
         label: str | None = None,
+        config_path: str = "",
     ) -> None:
         self.concurrency = concurrency if calls == "now" else _LINES_OPEN
         self.label = label or model
@@ -105,6 +107,7 @@ class OpenAIModel:
             headers_env=headers_env or {},
             prices=prices,
             in_batches=calls == "batch",
+            config_path=config_path,
         )
         self._learned = self._server.learned
         files = self._server.files

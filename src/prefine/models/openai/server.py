@@ -4,12 +4,13 @@ import asyncio
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from prefine.calls.protocol import Failure
-from prefine.errors import ConfigError
+from prefine.errors import ConfigError, at_config_path, option_path
 from prefine.models.openai.batches import BatchFiles, Line
 from prefine.models.openai.model_list import list_models
 from prefine.models.openai.parameters import Parameters, refuses_prefill
@@ -76,6 +77,7 @@ class Server:
         prices: For the cost; None counts tokens only.
         in_batches: Requests go in batch files, but for the first one, which finds out at once what
             the server refuses.
+        config_path: Of the model, for messages.
     """
 
     base_url: str
@@ -90,6 +92,7 @@ class Server:
     tokens_per_minute: float | None
     prices: TokenPrices | None
     in_batches: bool = False
+    config_path: str = ""
 
     def __post_init__(self) -> None:
         self.files = None
@@ -131,12 +134,13 @@ class Server:
         """Raise ConfigError if the URL or a variable is wrong; sends no request."""
         if not re.match(r"https?://[^/\s]+", self.base_url):
             raise ConfigError(
-                f"base_url: {self.base_url!r} is no URL; it looks like http://localhost:8000/v1"
+                f"{self._option('base_url')}: {self.base_url!r} is no URL; it looks like "
+                "http://localhost:8000/v1"
             )
         if self.api_key_env is None and self.base_url.startswith(OPENAI_URL):
             raise ConfigError(
-                f"api_key_env: {OPENAI_URL} wants a key; name the environment variable that holds "
-                "it"
+                f"{self._option('api_key_env')}: {OPENAI_URL} wants a key; name the environment "
+                "variable that holds it"
             )
         self._headers()
 
@@ -146,12 +150,20 @@ class Server:
         Raises:
             BackendError: The server is not there, or refuses the key.
         """
-        return await list_models(
-            self.base_url,
-            self._headers(),
-            timeout_s=self.timeout_s,
-            sends_key=self.api_key_env is not None or bool(self.headers_env),
-        )
+        with self._at_url():
+            return await list_models(
+                self.base_url,
+                self._headers(),
+                timeout_s=self.timeout_s,
+                sends_key=self.api_key_env is not None or bool(self.headers_env),
+            )
+
+    def _option(self, name: str) -> str:
+        return option_path(self.config_path, name)
+
+    def _at_url(self) -> AbstractContextManager[None]:
+        """Name the config path of the URL in errors, where a configuration names it."""
+        return at_config_path(self.config_path and self._option("base_url"))
 
     async def chat(
         self,
@@ -187,7 +199,8 @@ class Server:
             if self.files is None or line is None:
                 outcome = await self._send(request, parameters)
             elif names in learned.tried or self.files.holds(line):
-                outcome = await self._requests.send_in_batch(request.body(parameters), line)
+                with self._at_url():
+                    outcome = await self._requests.send_in_batch(request.body(parameters), line)
             if isinstance(outcome, Exchange | Failure):
                 return outcome
             async with self._lock():
@@ -202,7 +215,8 @@ class Server:
                 learned.tried.add(names)
             if not isinstance(outcome, Refused):
                 return outcome
-            failure = await self._requests.give_up(outcome, request.probe(learned.parameters))
+            with self._at_url():
+                failure = await self._requests.give_up(outcome, request.probe(learned.parameters))
             if prefill and refuses_prefill(outcome.error):
                 learned.no_prefill = failure.reason
                 learned.note("the server refuses prompts that end with a begun answer; they fail")
@@ -242,18 +256,20 @@ class Server:
     async def _send(
         self, request: "_Request", parameters: Parameters
     ) -> Exchange | Refused | Failure:
-        return await self._requests.send(request.body(parameters), request.probe(parameters))
+        with self._at_url():
+            return await self._requests.send(request.body(parameters), request.probe(parameters))
 
     def _lock(self) -> asyncio.Lock:
         return self._learning.setdefault(asyncio.get_running_loop(), asyncio.Lock())
 
     def _headers(self) -> Mapping[str, str]:
         headers = {
-            name: read_secret(variable, where=f"headers_env.{name}")
+            name: read_secret(variable, where=self._option(f"headers_env.{name}"))
             for name, variable in self.headers_env.items()
         }
         if self.api_key_env is not None:
-            headers["Authorization"] = f"Bearer {read_secret(self.api_key_env)}"
+            key = read_secret(self.api_key_env, where=self._option("api_key_env"))
+            headers["Authorization"] = f"Bearer {key}"
         return headers
 
 
