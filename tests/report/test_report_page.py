@@ -10,7 +10,7 @@ from playwright.sync_api import BrowserContext
 from browser import chromium, visit
 from prefine.records import MetricValue
 from prefine.report import outcome
-from prefine.report.data import AnswerExample, ReportData, TrainEnd
+from prefine.report.data import AnswerExample, PairExample, ReportData, StageOrigin, TrainEnd
 from prefine.report.page import render, repeated_share
 from prefine.report.svg import Scale, ticks
 from prefine.report.text import duration, number, visible
@@ -68,6 +68,20 @@ def hostile(text: str) -> ReportData:
                     after=text + "!",
                     gold_before={text: 0.5},
                     gold_after={text: 1.0},
+                ),
+            ),
+            "pair_examples": (
+                PairExample(prompt=text, chosen=text, rejected=text + "!", why=text),
+            ),
+            "origins": (
+                StageOrigin(
+                    stage=text,
+                    began_at=text,
+                    command=(text,),
+                    code_version=text,
+                    commit=text,
+                    inputs={text: text},
+                    judge_prompt=text,
                 ),
             ),
             "warnings": (text,),
