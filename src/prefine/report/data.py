@@ -157,8 +157,8 @@ def fall_unit(per: BudgetPer) -> str:
 class AnswerExample(Record):
     """One prompt with both answers.
 
-    `p_after` is the judge's P(after is better), averaged over both orders; `why` is the rule by
-    which the report shows it.
+    `p_after` is the judge's P(after is better), averaged over both orders; `why`, which is
+    not stored, is the rule by which the report shows it.
     """
 
     prompt: str
@@ -168,7 +168,7 @@ class AnswerExample(Record):
     p_after: float | None = None
     gold_before: dict[str, float] | None = None
     gold_after: dict[str, float] | None = None
-    why: str = ""
+    why: str = Field("", exclude=True)
 
 
 class PairExample(Record):
@@ -186,7 +186,7 @@ class PairExample(Record):
 
 
 class StageOrigin(Record):
-    """Where the results of a stage come from; None is what an earlier version did not store."""
+    """The origin of a stage's results; None is what an earlier version did not store."""
 
     stage: str
     began_at: str | None = None

@@ -2,12 +2,14 @@
 
 import random
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from statistics import fmean
+from typing import TypeVar
 
 from prefine.losses.token_diff import difference_marks
 from prefine.report.data import AnswerExample
 
+T = TypeVar("T")
 WIN, LOSS = "largest win", "largest loss"
 DISAGREEMENT, RANDOM = "judge against gold", "random"
 
@@ -36,15 +38,28 @@ def choose_examples(
         ),
         RANDOM: shuffled,
     }
-    chosen: dict[str, list[AnswerExample]] = {reason: [] for reason in queues}
-    taken: set[int] = set()
-    while len(taken) < min(count, len(outcomes)):
-        for reason, queue in queues.items():
-            one = next((one for one in queue if id(one) not in taken), None)
+    return tuple(
+        one.model_copy(update={"why": reason}) for one, reason in take_turns(queues, count, key=id)
+    )
+
+
+def take_turns(
+    queues: Mapping[str, Sequence[T]], count: int, *, key: Callable[[T], Hashable]
+) -> list[tuple[T, str]]:
+    """Return `count` of the queued with the name of their queue, the queues taking turns.
+
+    Nothing is taken twice, by its key. What one queue gave stands together.
+    """
+    chosen: dict[str, list[T]] = {name: [] for name in queues}
+    taken: set[Hashable] = set()
+    whole = {key(one) for queue in queues.values() for one in queue}
+    while len(taken) < min(count, len(whole)):
+        for name, queue in queues.items():
+            one = next((one for one in queue if key(one) not in taken), None)
             if one is not None and len(taken) < count:
-                taken.add(id(one))
-                chosen[reason].append(one.model_copy(update={"why": reason}))
-    return tuple(one for reason in queues for one in chosen[reason])
+                taken.add(key(one))
+                chosen[name].append(one)
+    return [(one, name) for name, found in chosen.items() for one in found]
 
 
 def _ordered(

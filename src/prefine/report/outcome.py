@@ -337,10 +337,9 @@ def verdict_line(data: ReportData) -> str:
     budget = budget_outcome(data)
     if budget is None:
         return f"{line}; nothing is known of the budget on held-out answers."
-    kept = {"undecided": "and whether the budget was kept is undecided"}.get(
-        budget.verdict, f"and the budget was {budget.verdict}"
-    )
-    return f"{line}, {kept} on held-out answers."
+    if budget.verdict == "undecided":
+        return f"{line}, and whether the budget was kept is undecided on held-out answers."
+    return f"{line}, and the budget was {budget.verdict} on held-out answers."
 
 
 def headline(data: ReportData) -> Headline:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import fmean
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 from markupsafe import Markup
 
@@ -27,6 +27,7 @@ from prefine.report.text import number, plural, share_text, span, with_unit
 MAX_POINTS = 120
 """Points in a picture: it has no more room, and a page should open at once."""
 
+P = TypeVar("P")
 Chart = tuple[str, str, Markup]
 """A picture's title, its last value, and the picture."""
 
@@ -120,7 +121,8 @@ def training(data: ReportData) -> CurveSection | None:
     size = math.ceil(len(data.training) / MAX_POINTS)
     points = [_mean(data.training[i : i + size]) for i in range(0, len(data.training), size)]
     delta = data.delta_per_answer
-    main, shown = _likelihood(points, delta, _thinned(data.evaluations))
+    unseen = _thinned(data.evaluations)
+    main, shown = _likelihood(points, delta, unseen)
     notes = [f"Each point is the mean of {size} steps."] if size > 1 else []
     if data.delta is not None and delta is None:
         notes.append(
@@ -129,12 +131,11 @@ def training(data: ReportData) -> CurveSection | None:
         )
     elif delta is not None and not shown:
         notes.append(f"The budget line at {number(-delta)} nats lies outside this picture.")
-    moved = data.budget_points[:: -max(1, len(data.budget_points) // MAX_POINTS)][::-1]
     columns = _columns(points)
     return CurveSection(
         finding=_finding(data),
-        charts=_charts(points, _CHARTS, data.trained, _thinned(data.evaluations))
-        + _charts(moved, _budget_charts(data.delta_per)),
+        charts=_charts(points, _CHARTS, data.trained, unseen)
+        + _charts(_thinned(data.budget_points), _budget_charts(data.delta_per)),
         header=["step", *columns],
         table=[[number(p.step, 0), *(form(p) for form in columns.values())] for p in points],
         note=" ".join(notes),
@@ -219,9 +220,14 @@ def _budget(data: ReportData) -> str:
     )
 
 
-def _thinned(points: Sequence[EvaluationPoint]) -> Sequence[EvaluationPoint]:
+def _thinned(points: Sequence[P]) -> Sequence[P]:
     """Return at most `MAX_POINTS` of them, counted from the end, so that the last one is there."""
-    return points[:: -math.ceil(len(points) / MAX_POINTS)][::-1] if points else ()
+    return points[:: -_every(points)][::-1]
+
+
+def _every(points: Sequence[P]) -> int:
+    """The distance of the points that are shown."""
+    return max(1, math.ceil(len(points) / MAX_POINTS))
 
 
 def _likelihood(
@@ -342,9 +348,7 @@ def _chart(
 
 def item_charts(points: Sequence[ItemPoint]) -> list[Chart]:
     """Draw the curves of a training on lists or labelled answers, or of held-out ones."""
-    # Counted from the end, so that the last point is there.
-    shown = points[:: -math.ceil(len(points) / MAX_POINTS)][::-1] if points else ()
-    found = []
+    shown, found = _thinned(points), []
     for figure in _ITEM_CHARTS:
         known = {p.step: p.figures[figure.name] for p in shown if figure.name in p.figures}
         if len(known) > 1:
@@ -356,9 +360,7 @@ def held_out(data: ReportData) -> CurveSection | None:
     """Return the part on held-out pairs, if they were evaluated during training."""
     if not data.evaluations:
         return None
-    every = math.ceil(len(data.evaluations) / MAX_POINTS)
-    # Counted from the end, so that the last one is there.
-    points = data.evaluations[::-every][::-1]
+    every, points = _every(data.evaluations), _thinned(data.evaluations)
     return CurveSection(
         finding=_held_out_finding(data.evaluations),
         charts=_charts(points, _HELD_OUT_CHARTS),

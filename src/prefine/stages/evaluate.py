@@ -238,5 +238,5 @@ def _write_outcomes(
             gold_before=gold_before,
             gold_after=gold_after,
         )
-        lines.append(example.model_dump_json(exclude={"why"}) + "\n")
+        lines.append(example.model_dump_json() + "\n")
     write_text(folder / OUTCOMES, "".join(lines))

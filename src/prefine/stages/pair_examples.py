@@ -6,19 +6,18 @@ from pathlib import Path
 
 from prefine.records import content_hash
 from prefine.report.data import PairExample
+from prefine.report.examples import RANDOM, take_turns
 from prefine.run.rows import pair_of
 from prefine.run.tables import column, existing_parts, read_part
 
-LARGEST, SMALLEST, BY_HASH = "largest gap", "smallest gap", "random"
+LARGEST, SMALLEST = "largest gap", "smallest gap"
 _IDS = ("prefine_prompt_id", "prefine_chosen_id", "prefine_rejected_id")
-
-
 _GAP, _CHANCE = "prefine_score_gap", "prefine_p_chosen"
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a pair stands, and by how much chosen is better as far as that is stored."""
+    """A pair's place in its table, and by how much chosen is better as far as that is stored."""
 
     part: Path
     row: int
@@ -56,16 +55,8 @@ def _choose(places: Sequence[_Place], count: int) -> list[tuple[_Place, str]]:
     # Pairs that are all as clear as each other have no largest gap.
     told_apart = bool(rising) and rising[0].strength != rising[-1].strength
     queues = {LARGEST: falling, SMALLEST: rising} if told_apart else {}
-    queues[BY_HASH] = by_hash
-    chosen: dict[str, list[_Place]] = {why: [] for why in queues}
-    taken: set[str] = set()
-    while len(taken) < min(count, len({place.order for place in places})):
-        for why, queue in queues.items():
-            place = next((one for one in queue if one.order not in taken), None)
-            if place is not None and len(taken) < count:
-                taken.add(place.order)
-                chosen[why].append(place)
-    return [(place, why) for why, found in chosen.items() for place in found]
+    queues[RANDOM] = by_hash
+    return take_turns(queues, count, key=lambda place: place.order)
 
 
 def _example(place: _Place, why: str) -> PairExample:
