@@ -16,6 +16,7 @@ from prefine.errors import ConfigError
 from prefine.losses import (
     ListLogps,
     PairLogps,
+    PointLogps,
     all_pairs,
     approx_ndcg,
     best_vs_rest,
@@ -32,6 +33,11 @@ from prefine.losses import (
 )
 from prefine.losses.lists.neural_ndcg import _sorting
 from prefine.losses.protocol import LossFunction
+from prefine.losses.regularizers.budget import budget
+from prefine.losses.regularizers.log_barrier import log_barrier
+from prefine.losses.regularizers.nll import nll
+from prefine.losses.regularizers.softplus_budget import softplus_budget
+from prefine.losses.regularizers.step_budget import step_budget
 
 Reference = Callable[..., float]
 LOSSES: dict[str, LossFunction] = {
@@ -338,3 +344,50 @@ def test_values_are_those_of_the_references(name: str) -> None:
         for row, label in zip(rewards, labels, strict=True)
     ]
     np.testing.assert_allclose(loss(logps).numpy(), expected, rtol=1e-12, atol=1e-12)
+
+
+HELD: dict[str, LossFunction] = {
+    "budget": partial(budget, delta=0.3),
+    "budget-token": partial(budget, delta=-0.1, per="token"),
+    "step_budget": partial(step_budget, delta=-0.2),
+    "softplus_budget": partial(softplus_budget, delta=0.3, sharpness=2.0),
+    "log_barrier": partial(log_barrier, delta=0.3, per="token"),
+    "nll": nll,
+    "nll-mean": partial(nll, reduction="mean"),
+}
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_regularizers_hold_the_best_answer_and_good_ones_as_the_chosen_of_a_pair(name: str) -> None:
+    """One item of each kind with the same answer: the other answers change nothing."""
+    held = HELD[name]
+    one = lists([[-0.9, 1.4, -2.0]], [[3, 2, 1]], reference=-30)
+    best = {"ref": one.ref[:, 0], "initial": one.initial[:, 0], "weight": one.weight}
+    expected = held(
+        PairLogps(
+            one.policy[:, 0],
+            one.policy[:, 1],
+            initial_chosen=one.initial[:, 0],
+            chosen_tokens=one.tokens[:, 0],
+        )
+    )
+    torch.testing.assert_close(held(one), expected, rtol=0, atol=0)
+    good, bad = (
+        PointLogps(
+            policy=one.policy[:, 0],
+            tokens=one.tokens[:, 0],
+            desirable=torch.tensor([label], dtype=torch.float64),
+            answers_in_step=1.0,
+            **best,
+        )
+        for label in (1.0, 0.0)
+    )
+    torch.testing.assert_close(held(good), expected, rtol=0, atol=0)
+    assert float(held(bad)) == 0
+
+
+def test_a_budget_up_to_a_rank_is_the_mean_over_its_answers() -> None:
+    # Falls of .9, -1.4, 2 and, of equal rank with it, 1.
+    one = lists([[-0.9, 1.4, -2.0, -1.0]], [[3, 2, 1, 1]], reference=-30)
+    for rank, expected in ((1, 0.6), (2, 0.6 / 2), (3, (0.6 + 1.7 + 0.7) / 4)):
+        assert float(budget(one, delta=0.3, up_to_rank=rank)) == pytest.approx(expected, rel=1e-12)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from math import nan
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, TypeVar
 
 from jaxtyping import Bool, Float
 from torch import Tensor, ones_like
@@ -367,7 +367,6 @@ class PointLogps:
 LossInputs = PairLogps | ListLogps | PointLogps
 """The input of a loss, by what it reads. Regularizers read what all three have: the values of
 chosen answers, `of_chosen` and `over_mean_length`."""
-_FOR_PAIRS = frozenset(get_args(Need)) - {"reference", "initial"}
 
 
 def require(value: T | None, need: Need) -> T:

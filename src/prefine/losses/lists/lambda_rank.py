@@ -3,11 +3,10 @@
 from typing import Literal
 
 import torch
-from jaxtyping import Float
 from pydantic import PositiveFloat
-from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from prefine.losses.lists.pairs_within import both_present
 from prefine.losses.lists.relevance import Labels, gains, ideal, relevance, share_of_ideal
 from prefine.losses.protocol import ListLogps, PerCompletion, PerItem, declare
 
@@ -47,19 +46,15 @@ def lambda_rank(
     weight = (worth[:, :, None] - worth[:, None, :]).abs()
     weight = weight * (discount[:, :, None] - discount[:, None, :]).abs()
     # [B, i, j]: i is better than j.
-    better = (label[:, :, None] > label[:, None, :]) & _both_present(logps)
+    better = (label[:, :, None] > label[:, None, :]) & both_present(logps)
     values = -logsigmoid(reward[:, :, None] - reward[:, None, :]) * weight * better
     total = values.sum((1, 2))
     return total if reduction == "sum" else total / better.sum((1, 2)).clamp(min=1)
 
 
-def _both_present(logps: ListLogps) -> Float[Tensor, "B K K"]:
-    return logps.present[:, :, None] & logps.present[:, None, :]
-
-
 def _places(reward: PerCompletion, logps: ListLogps) -> PerCompletion:
     """The place of each answer in the order by reward, from 1; the first of equal ones first."""
-    first = torch.ones_like(_both_present(logps)).tril(-1)
+    first = torch.ones_like(both_present(logps)).tril(-1)
     other, own = reward[:, None, :], reward[:, :, None]
     above = (other > own) | ((other == own) & first)
     return 1 + (above & logps.present[:, None, :]).sum(2).to(reward.dtype)

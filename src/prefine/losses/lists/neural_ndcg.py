@@ -5,6 +5,7 @@ from jaxtyping import Float
 from pydantic import PositiveFloat
 from torch import Tensor
 
+from prefine.losses.lists.pairs_within import both_present
 from prefine.losses.lists.relevance import Labels, discounts, gains, ndcg, relevance
 from prefine.losses.protocol import ListLogps, PerCompletion, PerItem, declare
 
@@ -50,7 +51,7 @@ def _sorting(reward: PerCompletion, logps: ListLogps, tau: float) -> Float[Tenso
     """Share of each answer (columns) in each place (rows), best first; 0 behind a list's end."""
     count = logps.present.sum(1, keepdim=True)
     place = torch.arange(1, reward.shape[1] + 1, device=reward.device)
-    both = logps.present[:, :, None] & logps.present[:, None, :]
+    both = both_present(logps)
     # How far an answer's reward is from all others', which keeps middle ones in middle places.
     apart = ((reward[:, :, None] - reward[:, None, :]).abs() * both).sum(2)
     logits = (count + 1 - 2 * place)[:, :, None] * reward[:, None, :] - apart[:, None, :]

@@ -21,11 +21,14 @@ def check_pair_loss(*, loss: LossFunction) -> None:
         raise ValueError("loss has reduction token_mean, a mean over a step; choose sum or mean")
 
 
+def both_present(logps: ListLogps) -> Bool[Tensor, "B K K"]:
+    """True at [b, i, j] where list b has answers i and j."""
+    return logps.present[:, :, None] & logps.present[:, None, :]
+
+
 def better(logps: ListLogps) -> Bool[Tensor, "B K K"]:
     """True at [b, i, j] where answer i of list b is better than j."""
-    rank = logps.rank
-    both = logps.present[:, :, None] & logps.present[:, None, :]
-    return (rank[:, :, None] < rank[:, None, :]) & both
+    return (logps.rank[:, :, None] < logps.rank[:, None, :]) & both_present(logps)
 
 
 def mean_over_pairs(logps: ListLogps, loss: LossFunction, pairs: Bool[Tensor, "B K K"]) -> PerItem:

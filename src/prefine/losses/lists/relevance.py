@@ -9,7 +9,7 @@ from torch import Tensor
 from prefine.losses.protocol import ListLogps, PerCompletion, PerItem
 
 Labels = Literal["scores", "ranks"]
-"""How good an answer is: its score, or the number of ranks below its own (0 for the worst)."""
+"""The quality of an answer: its score, or the number of ranks below its own (0 for the worst)."""
 _SMALLEST = 1e-10  # A divisor below it is this one: lists without any gain stay finite.
 
 

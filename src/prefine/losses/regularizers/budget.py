@@ -1,10 +1,9 @@
 """The likelihood budget: chosen answers may become a little less likely for free."""
 
-from typing import Literal
-
 from pydantic import PositiveInt
 
 from prefine.losses.protocol import LossInputs, PerItem, declare
+from prefine.losses.regularizers.fall import Per, fall_of
 
 
 @declare(family="regularizer", needs={"initial"}, reads="any")
@@ -12,7 +11,7 @@ def budget(
     logps: LossInputs,
     *,
     delta: float = 5.0,
-    per: Literal["sequence", "token"] = "sequence",
+    per: Per = "sequence",
     up_to_rank: PositiveInt = 1,
 ) -> PerItem:
     """max(0, fall - delta), fall = initial minus policy log-probability of chosen.
@@ -31,7 +30,4 @@ def budget(
     Returns: Penalty per item [B], nats (per token with "token").
     Source: our reading of arXiv:2411.05875.
     """
-    fall = logps.initial_chosen - logps.policy_chosen
-    if per == "token":
-        fall = fall / logps.chosen_tokens
-    return logps.of_chosen((fall - delta).relu(), up_to_rank)
+    return logps.of_chosen((fall_of(logps, per) - delta).relu(), up_to_rank)

@@ -1,8 +1,7 @@
 """The likelihood budget of a step: it limits the mean fall, single answers may fall further."""
 
-from typing import Literal
-
 from prefine.losses.protocol import LossInputs, PerItem, declare
+from prefine.losses.regularizers.fall import Per, fall_of
 
 _SMALLEST = 1e-30
 
@@ -12,7 +11,7 @@ def step_budget(
     logps: LossInputs,
     *,
     delta: float = 5.0,
-    per: Literal["sequence", "token"] = "sequence",
+    per: Per = "sequence",
 ) -> PerItem:
     """max(0, mean fall - delta), fall = initial minus policy log-probability of chosen.
 
@@ -28,11 +27,8 @@ def step_budget(
     Returns: Penalty per item [B], nats (per token with "token").
     Source: our reading of arXiv:2411.05875, over a step.
     """
-    fall = logps.initial_chosen - logps.policy_chosen
-    if per == "token":
-        fall = fall / logps.chosen_tokens
     weight = logps.weight * logps.has_chosen
     # A step of bad answers alone has no fall.
-    mean = (logps.of_chosen(fall) * weight).sum() / weight.sum().clamp(min=_SMALLEST)
+    mean = (logps.of_chosen(fall_of(logps, per)) * weight).sum() / weight.sum().clamp(min=_SMALLEST)
     penalty = (mean - delta).relu() * logps.has_chosen.any()
     return penalty.expand_as(logps.weight)

@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from prefine.errors import DataError
 from prefine.losses.facts import reads_scores
+from prefine.losses.lists.pairs_within import better
 from prefine.losses.protocol import ListLogps, LossFunction
 from prefine.records import PreferenceList, Record
 from prefine.run.rows import list_of
@@ -298,11 +299,10 @@ def _last(values: Float[Tensor, "B K"], logps: ListLogps) -> Float[Tensor, " B"]
 
 def _spread(logps: ListLogps) -> dict[str, Float[Tensor, " B"]]:
     """The values per list whose mean has a standard error."""
-    logratio, rank = logps.logratio, logps.rank
-    # [B, i, j]: completion i is better than j.
-    better = (rank[:, :, None] < rank[:, None, :]) & logps.present[:, :, None]
+    logratio = logps.logratio
+    is_better = better(logps)
     right = (torch.sign(logratio[:, :, None] - logratio[:, None, :]) + 1) / 2
-    accuracy = (right * better).sum((1, 2)) / better.sum((1, 2))
+    accuracy = (right * is_better).sum((1, 2)) / is_better.sum((1, 2))
     fall = (logps.initial - logps.policy)[:, 0]
     return {
         "margin": logratio[:, 0] - _last(logratio, logps),
