@@ -12,6 +12,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from reference import _f64, _minus_log_sigmoid, _sigmoid
+
 Array = npt.NDArray[np.float64]
 Reduction = Literal["sum", "mean"]
 
@@ -268,16 +270,3 @@ def _reduced(values: Array, reduction: Reduction) -> float:
 def _log_softmax(x: Array) -> Array:
     x = x - x.max(axis=-1, keepdims=True)
     return x - np.log(np.exp(x).sum(axis=-1, keepdims=True))
-
-
-def _f64(values: npt.ArrayLike) -> Array:
-    return np.asarray(values, dtype=np.float64)
-
-
-def _sigmoid(x: Array) -> Array:
-    tail = np.exp(-np.abs(x))
-    return np.where(x >= 0.0, 1.0, tail) / (1.0 + tail)
-
-
-def _minus_log_sigmoid(x: Array) -> Array:
-    return np.asarray(np.logaddexp(0.0, -x), dtype=np.float64)

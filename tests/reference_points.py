@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from reference import _f64, _minus_log_sigmoid, _sigmoid
+
 Array = npt.NDArray[np.float64]
 
 
@@ -130,16 +132,3 @@ def dro_baseline(
 
 def _logratio(policy: npt.ArrayLike, ref: npt.ArrayLike) -> Array:
     return _f64(policy) - _f64(ref)
-
-
-def _f64(values: npt.ArrayLike) -> Array:
-    return np.asarray(values, dtype=np.float64)
-
-
-def _sigmoid(x: Array) -> Array:
-    tail = np.exp(-np.abs(x))
-    return np.where(x >= 0.0, 1.0, tail) / (1.0 + tail)
-
-
-def _minus_log_sigmoid(x: Array) -> Array:
-    return np.asarray(np.logaddexp(0.0, -x), dtype=np.float64)

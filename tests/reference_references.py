@@ -10,6 +10,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from reference import _f64, _minus_log_sigmoid
+
 Array = npt.NDArray[np.float64]
 Mode = Literal["harmonic", "geometric", "arithmetic"]
 
@@ -152,11 +154,3 @@ def _dpo(
 def _columns(weights: npt.ArrayLike, logps: Array) -> Array:
     share = _f64(weights)
     return np.broadcast_to(share[:, None] if share.ndim == 1 else share, logps.shape)
-
-
-def _f64(values: npt.ArrayLike) -> Array:
-    return np.asarray(values, dtype=np.float64)
-
-
-def _minus_log_sigmoid(x: Array) -> Array:
-    return np.asarray(np.logaddexp(0.0, -x), dtype=np.float64)

@@ -52,17 +52,20 @@ class Interrupted(PrefineError):
 
 
 @contextmanager
-def at_config_path(path: str) -> Iterator[None]:
+def at_config_path(where: str, option: str) -> Iterator[None]:
     """Put the config path at fault before the message of an error that is raised inside.
 
     Args:
-        path: Such as "policy.path"; empty where there is no configuration, and nothing is put.
+        where: The component's, such as "policy"; empty where there is no configuration, and nothing
+            is put.
+        option: The option at fault, such as "path".
     """
+    path = option_path(where, option)
     try:
         yield
     except PrefineError as error:
         message = str(error)
-        if path and not message.startswith(f"{path}: "):
+        if where and not message.startswith(f"{path}: "):
             error.args = (f"{path}: {message}", *error.args[1:])
         raise
 

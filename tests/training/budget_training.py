@@ -1,12 +1,15 @@
 """Trainings of the tiny model with an automatic budget."""
 
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 import tiny_training as tiny
 import torch
 
+from prefine.errors import Interrupted
 from prefine.losses import dpo
 from prefine.losses.protocol import LossFunction
 from prefine.training.budget.settings import AutomaticBudget
@@ -56,3 +59,14 @@ def trained(
         **options,
     )
     return model, summary
+
+
+def cut_off(folder: Path, after: int, logs: Iterable[str], **options: Any) -> None:
+    """Train until some more steps are made; the logs end as after a kill."""
+    seen: list[Any] = []
+    with pytest.raises(Interrupted):
+        trained(folder, on_step=seen.append, should_stop=lambda: len(seen) >= after, **options)
+    # Rows that no checkpoint knows of.
+    for name in logs:
+        with (folder / name).open("ab") as file:
+            file.write(b'{"torn":')

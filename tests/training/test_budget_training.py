@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import tiny_training as tiny
 import torch
-from budget_training import anchors, held_out, trained
+from budget_training import anchors, cut_off, held_out, trained
 
-from prefine.errors import DataError, Interrupted
+from prefine.errors import DataError
 from prefine.losses import bco, dpo, ipo, simpo, wpo
 from prefine.losses.lists.list_mle import list_mle
 from prefine.losses.points.kto import kto
@@ -104,18 +104,7 @@ def test_an_interrupted_training_resumes_to_the_same_bytes(tmp_path: Path) -> No
     options: dict[str, Any] = {"budget": {"anchor": LEVERS["mixture"], "delta": -3.0}}
     whole, _ = trained(tmp_path / "whole", **options)
     for after in (3, 2):
-        seen: list[Any] = []
-        with pytest.raises(Interrupted):
-            trained(
-                tmp_path / "cut",
-                on_step=seen.append,
-                should_stop=lambda seen=seen, after=after: len(seen) >= after,
-                **options,
-            )
-        # As after a kill: rows that no checkpoint knows of.
-        for name in ("train_log.jsonl", "budget_log.jsonl"):
-            with (tmp_path / "cut" / name).open("ab") as file:
-                file.write(b'{"torn":')
+        cut_off(tmp_path / "cut", after, ("train_log.jsonl", "budget_log.jsonl"), **options)
     resumed, _ = trained(tmp_path / "cut", **options)
     assert same(resumed, whole)
     again, _ = trained(tmp_path / "cut", **options)

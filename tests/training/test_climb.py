@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 import tiny_training as tiny
 import torch
-from budget_training import trained
+from budget_training import cut_off, trained
 
-from prefine.errors import Interrupted
 from prefine.training.budget.climb import ClimbRow, DeltaClimb
 from prefine.training.budget.probe import Fall
 
@@ -107,18 +106,7 @@ def test_an_interrupted_climb_resumes_to_the_same_bytes(
     options = CLIMBING | {"settings": CLIMBING["settings"] | more}
     whole, summary = trained(tmp_path / "whole", **options)
     for after in (4, 3, 5):
-        seen: list[Any] = []
-        with pytest.raises(Interrupted):
-            trained(
-                tmp_path / "cut",
-                on_step=seen.append,
-                should_stop=lambda seen=seen, after=after: len(seen) >= after,
-                **options,
-            )
-        # As after a kill: rows that no checkpoint knows of.
-        for name in FILES[:4]:
-            with (tmp_path / "cut" / name).open("ab") as file:
-                file.write(b'{"torn":')
+        cut_off(tmp_path / "cut", after, FILES[:4], **options)
     for _ in range(2):  # resumed, and finished once more
         again, _ = trained(tmp_path / "cut", **options)
         kept = tiny.weights(whole)

@@ -21,11 +21,11 @@ MAX_LINE_BYTES = 64 * 1024 * 1024
 _ROWS_AT_A_TIME = 1024
 _FIRST_CHARACTERS = 80
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-# Python writes these constants, which JSON does not have. NaN counts as a missing value.
 _LIST = (
     "a file that is one list is JSON: let its name end in .json, or set format: json (--format "
     "json)"
 )
+# Python writes these constants, which JSON does not have. NaN counts as a missing value.
 _CONSTANTS = {"NaN": None, "Infinity": float("inf"), "-Infinity": float("-inf")}
 # Cells of a CSV file are texts; an empty one in these columns is a missing value.
 _OPTIONAL = {"weight", "score_gap", "p_chosen", "tools", "chat_template_kwargs"}

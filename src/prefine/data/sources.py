@@ -23,7 +23,7 @@ from prefine.data.layouts.table import (
     is_as_written,
     recognise,
 )
-from prefine.errors import ConfigError, DataError, PrefineError, at_config_path, option_path
+from prefine.errors import ConfigError, DataError, PrefineError, at_config_path
 from prefine.reasoning import ReasoningInText
 
 Columns = dict[str, str]
@@ -59,7 +59,7 @@ def file(
         ConfigError: There is no such file, or its format is unknown.
         DataError: A file is empty, or a row is not an object; the message has the line.
     """
-    with at_config_path(config_path and option_path(config_path, "path")):
+    with at_config_path(config_path, "path"):
         files = files_at(path, format)
     return shaped(
         rows_in(files),

@@ -20,6 +20,7 @@ _MADE_BY = {
     "rankings": "rank",
     "pairs": "pair",
     "lists": "pair",
+    "labels": "pair",
 }
 """The stage that makes a table of a run folder."""
 _VERSION = b"prefine_schema_version"

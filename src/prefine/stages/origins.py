@@ -1,4 +1,4 @@
-"""Where a stage's results come from: command, code, libraries and time, for its manifest."""
+"""The origin of a stage's results, for its manifest: command, code, libraries and time."""
 
 import platform
 import subprocess

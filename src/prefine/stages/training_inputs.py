@@ -87,11 +87,11 @@ def check_weights(policy: HasWeights, reference: HasWeights | None) -> None:
         ConfigError: Weights cannot be trained, such as quantized ones, or the reference has another
             tokenizer.
     """
-    with at_config_path("policy.path"):
+    with at_config_path("policy", "path"):
         check_trainable(policy.path)
     if reference is None:
         return
-    with at_config_path("train.reference.path"):
+    with at_config_path("train.reference", "path"):
         check_trainable(reference.path)
     ours, theirs = (_words(model.tokenizer) for model in (policy, reference))
     largest, rows = max(policy.tokenizer.get_vocab().values()), vocabulary(reference.path)

@@ -7,11 +7,10 @@ from pydantic import JsonValue
 
 from prefine.config.sweep import Setting
 from prefine.metrics.statistics.values import Array
-from prefine.metrics.sweeps.saturation import saturation
+from prefine.metrics.sweeps.saturation import LEAST_RUNS, LEAST_SIZES, saturation
 from prefine.records import Record
 
 FRACTION = "pair.fraction"
-_LEAST_RUNS, _LEAST_SHARES = 6, 4
 
 
 class Growth(Record):
@@ -52,7 +51,7 @@ def growths(settings: Sequence[Setting], means: Array, sizes: Array) -> list[Gro
     found = []
     for members in groups.values():
         x, y = sizes[members].ravel(), 100 * means[members].ravel()
-        if len(set(x.tolist())) < _LEAST_SHARES or len(x) < _LEAST_RUNS:
+        if len(set(x.tolist())) < LEAST_SIZES or len(x) < LEAST_RUNS:
             continue
         curve = saturation(x, y)
         low, high = (end if abs(end) < float("inf") else None for end in curve.interval)

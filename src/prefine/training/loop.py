@@ -278,7 +278,7 @@ class TrainingRun:
         self.trackers.log("climb", row.step, row.model_dump(exclude={"step"}))
 
     def keep_top(self) -> None:
-        """Where delta climbs, keep the best weights of the whole training, and evaluate them."""
+        """Take the best weights of the whole training, and evaluate them; if delta climbs."""
         if self.climb is not None:
             self.look(last=True)
             self.evaluations.after(self.done, self.controller.at_step(self.done - 1))

@@ -3,7 +3,7 @@
 from pydantic import PositiveInt
 
 from prefine.losses.protocol import LossInputs, PerItem, declare
-from prefine.losses.regularizers.fall import Per, fall_of
+from prefine.losses.regularizers.fall import Per, chosen_fall
 
 
 @declare(family="regularizer", needs={"initial"}, reads="any")
@@ -30,4 +30,4 @@ def budget(
     Returns: Penalty per item [B], nats (per token with "token").
     Source: our reading of arXiv:2411.05875.
     """
-    return logps.of_chosen((fall_of(logps, per) - delta).relu(), up_to_rank)
+    return logps.of_chosen((chosen_fall(logps, per) - delta).relu(), up_to_rank)

@@ -10,7 +10,7 @@ Per = Literal["sequence", "token"]
 """The unit of a budget: an answer's summed log-probability, or its mean over the tokens."""
 
 
-def fall_of(logps: LossInputs, per: Per) -> Tensor:
+def chosen_fall(logps: LossInputs, per: Per) -> Tensor:
     """Initial minus policy log-probability of each chosen answer [nats, or nats per token].
 
     The shape is that of the answers; `logps.of_chosen` makes one value per item of them.

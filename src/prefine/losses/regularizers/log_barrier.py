@@ -6,7 +6,7 @@ import torch
 from pydantic import PositiveFloat
 
 from prefine.losses.protocol import LossInputs, PerItem, declare
-from prefine.losses.regularizers.fall import Per, fall_of
+from prefine.losses.regularizers.fall import Per, chosen_fall
 
 
 @declare(family="regularizer", needs={"initial"}, reads="any")
@@ -29,7 +29,7 @@ def log_barrier(
     Returns: Penalty per item [B]; it may be negative.
     Source: arXiv:1904.04205 (log-barrier extension).
     """
-    beyond, edge = fall_of(logps, per) - delta, 1 / t**2
+    beyond, edge = chosen_fall(logps, per) - delta, 1 / t**2
     # The logarithm is of the edge where it is not taken, so that its gradient is finite.
     inside = -(-beyond).clamp(min=edge).log() / t
     tangent = t * (beyond + edge) - math.log(edge) / t

@@ -4,7 +4,7 @@ from pydantic import PositiveFloat
 from torch.nn.functional import logsigmoid
 
 from prefine.losses.protocol import LossInputs, PerItem, declare
-from prefine.losses.regularizers.fall import Per, fall_of
+from prefine.losses.regularizers.fall import Per, chosen_fall
 
 
 @declare(family="regularizer", needs={"initial"}, reads="any")
@@ -27,6 +27,6 @@ def softplus_budget(
     Returns: Penalty per item [B], nats (per token with "token").
     Source: arXiv:2410.11677 (delta -1).
     """
-    beyond = fall_of(logps, per) - delta
+    beyond = chosen_fall(logps, per) - delta
     # torch's softplus drops the logarithm above 20, an error of 2e-9.
     return logps.of_chosen(-logsigmoid(-sharpness * beyond) / sharpness)

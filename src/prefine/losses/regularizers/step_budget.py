@@ -1,7 +1,7 @@
 """The likelihood budget of a step: it limits the mean fall, single answers may fall further."""
 
 from prefine.losses.protocol import LossInputs, PerItem, declare
-from prefine.losses.regularizers.fall import Per, fall_of
+from prefine.losses.regularizers.fall import Per, chosen_fall
 
 _SMALLEST = 1e-30
 
@@ -29,6 +29,8 @@ def step_budget(
     """
     weight = logps.weight * logps.has_chosen
     # A step of bad answers alone has no fall.
-    mean = (logps.of_chosen(fall_of(logps, per)) * weight).sum() / weight.sum().clamp(min=_SMALLEST)
+    mean = (logps.of_chosen(chosen_fall(logps, per)) * weight).sum() / weight.sum().clamp(
+        min=_SMALLEST
+    )
     penalty = (mean - delta).relu() * logps.has_chosen.any()
     return penalty.expand_as(logps.weight)

@@ -7,7 +7,8 @@ import numpy.typing as npt
 
 from prefine.metrics.statistics.values import Array, finite_values, same_size
 
-_LEAST_ROWS, _LEAST_SIZES = 6, 4
+LEAST_RUNS, LEAST_SIZES = 6, 4
+"""Of fewer runs or different sizes no curve is fitted."""
 _POWERS = np.geomspace(0.05, 4.0, 60)
 """Below, the curve is a logarithm, which has no limit; above, only the smallest size differs."""
 
@@ -77,9 +78,9 @@ def saturation(
     xs, ys = finite_values(sizes, name="sizes"), finite_values(results, name="results")
     same_size(sizes=xs, results=ys)
     different = len(set(xs.tolist()))
-    if len(xs) < _LEAST_ROWS or different < _LEAST_SIZES or xs.min() < 1:
+    if len(xs) < LEAST_RUNS or different < LEAST_SIZES or xs.min() < 1:
         raise ValueError(
-            f"a saturation needs at least {_LEAST_ROWS} runs of {_LEAST_SIZES} different sizes of "
+            f"a saturation needs at least {LEAST_RUNS} runs of {LEAST_SIZES} different sizes of "
             f"at least 1, got {len(xs)} runs of {different} sizes from {xs.min():g}"
         )
     fits = _Fits.of(xs)

@@ -137,7 +137,7 @@ class HfModel:
 
     def _at_path(self) -> AbstractContextManager[None]:
         """Name the config path of the folder in errors, where a configuration names it."""
-        return at_config_path(self._config_path and option_path(self._config_path, "path"))
+        return at_config_path(self._config_path, "path")
 
     def note(self, text: str) -> None:
         """Add a remark for the user, once."""

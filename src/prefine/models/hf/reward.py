@@ -60,7 +60,7 @@ class RewardModel:
     def check_model(self) -> None:
         """Raise before any work if folder or device cannot be used; loads no weights."""
         check_device(self.device, where=option_path(self.config_path, "device"))
-        with at_config_path(self.config_path and option_path(self.config_path, "path")):
+        with at_config_path(self.config_path, "path"):
             check_classifier(self.path)
 
     @torch.inference_mode()

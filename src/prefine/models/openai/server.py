@@ -163,7 +163,7 @@ class Server:
 
     def _at_url(self) -> AbstractContextManager[None]:
         """Name the config path of the URL in errors, where a configuration names it."""
-        return at_config_path(self.config_path and self._option("base_url"))
+        return at_config_path(self.config_path, "base_url")
 
     async def chat(
         self,

@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-import torch
 from jaxtyping import Float
 from pydantic import Field, Strict
 from torch import Tensor
 
 from prefine.config.checking import or_schedule
 from prefine.errors import ConfigError
-from prefine.losses.protocol import ListLogps, LossInputs, PairLogps, declare
+from prefine.losses.protocol import ListLogps, LossInputs, declare
 from prefine.schedules import Schedule
 
 AnchorName = Literal["chosen", "unused", "better"]
@@ -118,11 +117,8 @@ def chosen_nll(
         per: "token" divides by the answer's tokens.
     Returns: [B], nats (per token with "token").
     """
-    if isinstance(logps, PairLogps):
-        values, tokens = logps.policy_chosen, logps.chosen_tokens
-    elif isinstance(logps, ListLogps):
-        values, tokens = logps.policy[:, 0], logps.tokens[:, 0]
-    else:
-        values = torch.where(logps.desirable > 0, logps.policy, 0.0)
-        tokens = logps.tokens
-    return -values / tokens if per == "token" else -values
+    values = -logps.policy_chosen
+    if per == "token":
+        values = values / logps.chosen_tokens
+    # Of equally good best answers the first, which is the one that the probe measures.
+    return values[:, 0] if isinstance(logps, ListLogps) else logps.of_chosen(values)
