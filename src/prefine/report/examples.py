@@ -94,7 +94,7 @@ def _disagree(one: AnswerExample) -> bool:
 
 
 def changed_words(before: str, after: str) -> tuple[list[tuple[str, bool]], list[tuple[str, bool]]]:
-    """Return both texts in pieces, each True where the other text has not the same words.
+    """Return both texts in pieces, each True where the other text does not have the same words.
 
     Nothing is marked in long texts and in texts that share few words.
     """
