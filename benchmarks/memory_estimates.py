@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from prefine.config.sections import TrainConfig
+from prefine.config.training import TrainConfig
 from prefine.training.memory_estimate import training_memory
 
 # Published weights are stored in half precision; frozen ones stay so.

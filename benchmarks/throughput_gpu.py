@@ -22,7 +22,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from line import Line
-from prefine.config.sections import AdapterConfig
+from prefine.config.training import AdapterConfig
 from prefine.losses import dpo
 from prefine.training import adapter
 from prefine.training.forward.passes import Forward

@@ -80,7 +80,7 @@ def peak(model: Path, settings: dict[str, Any]) -> int:
 
 def main() -> None:
     """Print a row for each size and way of training."""
-    from prefine.config.sections import TrainConfig
+    from prefine.config.training import TrainConfig
     from prefine.training.memory_estimate import training_memory
 
     print("Peak memory of training on the CPU, float32, rows of 2,048 tokens [MiB]", flush=True)

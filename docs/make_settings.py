@@ -8,9 +8,10 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from pydantic.fields import FieldInfo
 
+from prefine.config.base import Component, Section, marks_of
 from prefine.config.components import TABLES, Kind, Nested, lookup
 from prefine.config.marks import FREE, MayGrow
-from prefine.config.sections import Component, RunConfig, Section, marks_of
+from prefine.config.sections import RunConfig
 from prefine.losses.cards.catalogue import allowed, as_yaml
 from prefine.losses.cards.docstrings import parse
 from prefine.models.openai.usage import TokenPrices

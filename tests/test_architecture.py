@@ -20,7 +20,7 @@ from pydantic import BaseModel
 
 import prefine as package
 from command import prefine
-from prefine.config import sections as config_module
+from prefine.config import base, sections, training
 from prefine.config.components import CONFIG_PATH, TABLES, lookup, options_model
 from prefine.config.named import components
 from prefine.config.yaml import load
@@ -69,7 +69,15 @@ EXCEPTIONS = {
     ("prefine.cli.app", "prefine"): "prefine --version",
 }
 ROOMS = [f"prefine.{room}" for rooms in FLOORS.values() for room in rooms]
-IMPURE = ("prefine.secrets", "prefine.atomic", "prefine.config.yaml", "prefine.config.sections")
+CONFIG_MODULES = (base, sections, training)
+"""Where the sections of a configuration stand."""
+
+IMPURE = (
+    "prefine.secrets",
+    "prefine.atomic",
+    "prefine.config.yaml",
+    *(module.__name__ for module in CONFIG_MODULES),
+)
 """What floor 0 has of the outside world: the variable of a key, files written whole,
 configurations and their paths.
 """
@@ -386,16 +394,18 @@ def test_every_entry_loads_and_its_options_are_keywords(kind: Any, name: str) ->
 
 SECTIONS = [
     value
-    for value in vars(config_module).values()
+    for module in CONFIG_MODULES
+    for value in vars(module).values()
     if inspect.isclass(value)
     and issubclass(value, BaseModel)
-    and value.__module__ == config_module.__name__
+    and value.__module__ == module.__name__
 ]
 FIELDS = sorted({name for section in SECTIONS for name in section.model_fields})
 
 
 def test_there_are_sections() -> None:
-    assert config_module.RunConfig in SECTIONS
+    assert sections.RunConfig in SECTIONS
+    assert training.TrainConfig in SECTIONS
     assert len(FIELDS) > 40
 
 
@@ -403,7 +413,7 @@ def test_every_config_field_is_read() -> None:
     read = {
         node.attr
         for module in INNER
-        if module.name != "prefine.config.sections"
+        if module.name not in {config.__name__ for config in CONFIG_MODULES}
         for node in ast.walk(module.tree)
         if isinstance(node, ast.Attribute)
     }

@@ -9,7 +9,8 @@ import pytest
 import prefine
 from prefine.config.components import in_full
 from prefine.config.foreign_keys import HERE
-from prefine.config.sections import RunConfig, TrainConfig
+from prefine.config.sections import RunConfig
+from prefine.config.training import TrainConfig
 from prefine.config.yaml import load, validate
 from prefine.errors import ConfigError
 

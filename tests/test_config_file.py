@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from command import prefine
-from prefine.config.sections import Component, RunConfig
+from prefine.config.base import Component
+from prefine.config.sections import RunConfig
 from prefine.config.yaml import load, parse_yaml, validate
 from prefine.errors import ConfigError
 

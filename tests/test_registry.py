@@ -6,9 +6,10 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import Field
 
+from prefine.config.base import Component
 from prefine.config.checking import checked, suggest
 from prefine.config.components import SHARED_BY_SELECTORS, bind, lookup, options_model
-from prefine.config.sections import Component, PairConfig
+from prefine.config.sections import PairConfig
 from prefine.config.yaml import parse_yaml
 from prefine.errors import ConfigError
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from prefine.api.reading import read_completions, read_pairs, read_prompts
     from prefine.api.simulating import simulate
     from prefine.api.training import Trained, train
-    from prefine.config.sections import TrainConfig
+    from prefine.config.training import TrainConfig
     from prefine.records import Completion, PreferenceList, PreferencePair, Prompt, Ranking
     from prefine.simulator import JudgeModel, Prices
     from prefine.training.sequence_logps import sequence_logps
@@ -61,7 +61,7 @@ _HOMES = {
     "prefine.api.frames": ("Records",),
     "prefine.api.simulating": ("simulate",),
     "prefine.api.training": ("Trained", "train"),
-    "prefine.config.sections": ("TrainConfig",),
+    "prefine.config.training": ("TrainConfig",),
     "prefine.records": ("Completion", "PreferenceList", "PreferencePair", "Prompt", "Ranking"),
     "prefine.simulator": ("JudgeModel", "Prices"),
     "prefine.training.sequence_logps": ("sequence_logps",),

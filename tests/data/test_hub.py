@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from command import prefine
+from prefine.config.base import Component
 from prefine.config.components import bind
-from prefine.config.sections import Component
 from prefine.data import entries
 from prefine.data.layouts.protocol import SourceRow
 from prefine.data.sources import read

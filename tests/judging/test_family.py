@@ -2,7 +2,7 @@
 
 import pytest
 
-from prefine.config.sections import Component
+from prefine.config.base import Component
 from prefine.judging.choose import same_family
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from openai_server import OpenAIServer, label_judge
 from prefine.calls.engine import CallEngine
 from prefine.calls.memory import MemoryLog
-from prefine.config.sections import Component
+from prefine.config.base import Component
 from prefine.judges.protocol import Verdict
 from prefine.judging.choose import as_judge, make_judge
 from prefine.judging.protocol import Judge, Matchup, Rater, judgment_key

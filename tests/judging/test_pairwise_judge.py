@@ -14,7 +14,7 @@ import openai_server as server
 from openai_server import Choice, OpenAIServer, Reply
 from prefine.calls.engine import CallEngine
 from prefine.calls.memory import MemoryLog
-from prefine.config.sections import Component
+from prefine.config.base import Component
 from prefine.errors import ConfigError
 from prefine.judging.choose import make_judge
 from prefine.judging.protocol import Judge, Matchup

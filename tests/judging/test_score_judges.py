@@ -11,7 +11,7 @@ import pytest
 from prefine.calls.engine import CallEngine
 from prefine.calls.memory import MemoryLog
 from prefine.calls.protocol import JournalGroup
-from prefine.config.sections import Component
+from prefine.config.base import Component
 from prefine.errors import BackendError, ConfigError
 from prefine.judging.choose import as_judge, make_judge
 from prefine.judging.protocol import Judge, Matchup, Rater

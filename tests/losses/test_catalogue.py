@@ -13,7 +13,7 @@ from pydantic import Field
 
 import make_losses
 from prefine.config.components import TABLES, bind
-from prefine.config.sections import TrainConfig
+from prefine.config.training import TrainConfig
 from prefine.errors import ConfigError
 from prefine.losses.cards.catalogue import (
     ROLES,

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from prefine.config.base import Component
 from prefine.config.components import TABLES
-from prefine.config.sections import Component, Decoding
+from prefine.config.sections import Decoding
 from prefine.errors import ConfigError
 from prefine.models.capabilities import backend_of, provided, provides
 from prefine.models.hf.backend import HfModel

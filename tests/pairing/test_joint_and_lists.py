@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from pair_worlds import PROMPT, completion, ranked
 from pydantic import ValidationError
 
-from prefine.config.sections import Component, PairConfig
+from prefine.config.base import Component
+from prefine.config.sections import PairConfig
 from prefine.errors import ConfigError
 from prefine.pairing.filters import TOO_CLOSE, TOO_UNEQUAL
 from prefine.pairing.protocol import Choice

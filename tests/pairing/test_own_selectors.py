@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from pair_worlds import PROMPT, completion, ranked
 
-from prefine.config.sections import Component, PairConfig
+from prefine.config.base import Component
+from prefine.config.sections import PairConfig
 from prefine.errors import ConfigError
 from prefine.pairing.protocol import Choice, selector
 from prefine.records import Ranking

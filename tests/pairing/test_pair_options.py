@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pair_worlds import PROMPT, completion, ranked
 
+from prefine.config.base import Component
 from prefine.config.components import TABLES
-from prefine.config.sections import Component, PairConfig
+from prefine.config.sections import PairConfig
 from prefine.errors import ConfigError, DataError
 from prefine.pairing.filters import (
     SAME_ANSWER,

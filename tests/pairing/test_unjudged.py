@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from pair_worlds import PROMPT, completion, ranked
 
+from prefine.config.base import Component
 from prefine.config.components import TABLES, lookup
-from prefine.config.sections import Component, PairConfig
+from prefine.config.sections import PairConfig
 from prefine.config.yaml import validate
 from prefine.pairing.protocol import selector_facts
 from prefine.pairing.select import select_pairs

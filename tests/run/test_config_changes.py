@@ -8,9 +8,10 @@ from typing import Any, get_args
 import pytest
 from pydantic import BaseModel
 
+from prefine.config.base import Section, marks_of
 from prefine.config.marks import FREE, LATER, TRANSPORT, Mark, MayGrow
 from prefine.config.named import components
-from prefine.config.sections import Connection, RunConfig, Section, marks_of
+from prefine.config.sections import Connection, RunConfig
 from prefine.models.openai.backend import OpenAIModel
 from prefine.run.config_changes import fingerprinted, refused_changes, with_begun_defaults
 

@@ -15,7 +15,7 @@ import openai_server as server
 from command import prefine
 from openai_server import OpenAIServer
 from prefine.api.training import train
-from prefine.config.sections import Component
+from prefine.config.base import Component
 from prefine.config.yaml import validate
 from prefine.errors import ConfigError, DataError
 from prefine.records import Manifest

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import GPT2Config, GPT2LMHeadModel, MixtralConfig, MixtralForCausalLM
 
-from prefine.config.sections import AdapterConfig
+from prefine.config.training import AdapterConfig
 from prefine.errors import ConfigError, Interrupted
 from prefine.losses.pairs.dpo import dpo
 from prefine.models.hf.adapters import merge

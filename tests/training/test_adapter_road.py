@@ -14,7 +14,7 @@ import yaml
 from transformers import AutoModelForCausalLM
 
 from command import prefine
-from prefine.config.sections import AdapterConfig
+from prefine.config.training import AdapterConfig
 from prefine.errors import BackendError
 from prefine.losses.pairs.dpo import dpo
 from prefine.models.hf.adapters import merge, save_adapter

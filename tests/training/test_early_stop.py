@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from prefine.config.sections import EarlyStopConfig
+from prefine.config.training import EarlyStopConfig
 from prefine.errors import NumericsError
 from prefine.metrics.rewards.likelihood_indicators import IndicatorReading, watch_all
 from prefine.training.evaluation import EarlyStop

@@ -17,7 +17,7 @@ import tiny_training as tiny
 import torch
 from torch import Tensor
 
-from prefine.config.sections import AdapterConfig, EarlyStopConfig
+from prefine.config.training import AdapterConfig, EarlyStopConfig
 from prefine.errors import DataError, Interrupted, NumericsError
 from prefine.losses.pairs.aot import aot
 from prefine.losses.pairs.bco import bco

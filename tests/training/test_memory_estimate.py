@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from command import prefine
-from prefine.config.sections import AdapterConfig, TrainConfig
+from prefine.config.training import AdapterConfig, TrainConfig
 from prefine.errors import ConfigError
 from prefine.models.hf.loading import check_device
 from prefine.training.memory import free_bytes

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from prefine.config.sections import TrainConfig
+from prefine.config.training import TrainConfig
 from prefine.secrets import read_secret
 from prefine.training.logging.figures import TrainSummary
 from prefine.training.logging.model_card import foreign_card, is_ours, model_card, write_card

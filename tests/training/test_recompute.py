@@ -10,7 +10,7 @@ import torch
 from step_gradients import EXAMPLES, flat, table
 from torch import Tensor
 
-from prefine.config.sections import AdapterConfig
+from prefine.config.training import AdapterConfig
 from prefine.errors import ConfigError
 from prefine.losses import dpo
 from prefine.training.forward.layers import recomputed_layers

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from prefine.config.sections import TrainConfig
+from prefine.config.training import TrainConfig
 from prefine.training.relations.labels import TokenizedAnswer
 from prefine.training.relations.lists import TokenizedList
 from prefine.training.relations.pairs import TokenizedPair

@@ -7,7 +7,7 @@ from functools import wraps
 from typing import ParamSpec, TypeVar
 
 from prefine.config.foreign_keys import HERE
-from prefine.config.sections import TrainConfig
+from prefine.config.training import TrainConfig
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -9,9 +9,9 @@ from pydantic import BaseModel
 
 from prefine.calls.memory import MemoryLog
 from prefine.calls.protocol import AnswerLog
+from prefine.config.base import Component
 from prefine.config.checking import checked
 from prefine.config.components import Kind, in_full
-from prefine.config.sections import Component
 from prefine.errors import ConfigError
 from prefine.judges.protocol import ComputedJudge
 from prefine.judging.choose import as_judge, make_judge

@@ -19,7 +19,8 @@ from prefine.api.frames import Records
 from prefine.api.progress import followed
 from prefine.api.reading import PromptLike, prompts_of, warn
 from prefine.calls.engine import CallEngine
-from prefine.config.sections import Component, Decoding, PairConfig
+from prefine.config.base import Component
+from prefine.config.sections import Decoding, PairConfig
 from prefine.errors import ConfigError, DataError
 from prefine.models.capabilities import check_model
 from prefine.records import Completion, PreferenceList, PreferencePair, Prompt, Ranking

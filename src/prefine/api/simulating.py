@@ -12,8 +12,8 @@ from typing import Any
 from prefine.api.arguments import explained
 from prefine.api.components import Named, component_of
 from prefine.api.progress import followed
+from prefine.config.base import Component
 from prefine.config.components import TABLES, lookup
-from prefine.config.sections import Component
 from prefine.errors import ConfigError, Interrupted
 from prefine.pairing.protocol import selector_facts
 from prefine.ranking.protocol import StrategyFacts, facts_of

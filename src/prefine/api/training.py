@@ -11,9 +11,11 @@ from prefine.api.components import Model, model_component, validated
 from prefine.api.frames import Records
 from prefine.api.progress import followed
 from prefine.api.reading import PairsLike, pairs_of
+from prefine.config.base import Component
 from prefine.config.given import is_given
 from prefine.config.named import components
-from prefine.config.sections import Component, RunConfig, TrainConfig
+from prefine.config.sections import RunConfig
+from prefine.config.training import TrainConfig
 from prefine.errors import DataError
 from prefine.records import PreferencePair
 from prefine.run.folder import RunFolder

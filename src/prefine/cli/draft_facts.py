@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import Any, Literal, NamedTuple
 
+from prefine.config.base import Component
 from prefine.config.components import in_full, is_module_attribute
-from prefine.config.sections import Component
 from prefine.data import entries
 from prefine.data.import_report import ImportReport
 from prefine.data.layouts.protocol import SourceRow

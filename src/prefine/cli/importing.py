@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from prefine.config.sections import Component
+from prefine.config.base import Component
 from prefine.data.convert import ENTRIES, write_entries
 from prefine.data.files import files_at
 from prefine.data.formats import FORMATS

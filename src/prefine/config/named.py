@@ -3,8 +3,10 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_args
 
+from prefine.config.base import Component, Section, marks_of
 from prefine.config.components import INSIDE, Kind, Nested, in_full
-from prefine.config.sections import Component, RunConfig, Section, TrainConfig, marks_of
+from prefine.config.sections import RunConfig
+from prefine.config.training import TrainConfig
 
 
 def components(config: RunConfig) -> Iterator[tuple[str, Kind, Component]]:

@@ -8,8 +8,9 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.errors import PydanticInvalidForJsonSchema
 from pydantic.fields import FieldInfo
 
+from prefine.config.base import Section, marks_of
 from prefine.config.components import TABLES, Kind, Nested, lookup, options_model
-from prefine.config.sections import RunConfig, Section, marks_of
+from prefine.config.sections import RunConfig
 
 Schema = dict[str, Any]
 _ANY = "#/$defs/Component"

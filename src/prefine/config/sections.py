@@ -1,14 +1,10 @@
 """The configuration: one strict model per stage, which names components without importing them."""
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     JsonValue,
     NonNegativeFloat,
@@ -18,126 +14,12 @@ from pydantic import (
     Strict,
     model_validator,
 )
-from pydantic.fields import FieldInfo
 
-from prefine.config.checking import or_schedule
-from prefine.config.components import Kind, Nested, bind, in_full, lookup
+from prefine.config.base import Backend, Component, Judge, Section, Seed, Share, Source
+from prefine.config.components import Nested
 from prefine.config.marks import FREE, LATER, TRANSPORT, MayGrow, Was
+from prefine.config.training import TrainConfig
 from prefine.reasoning import ReasoningInText
-from prefine.schedules import Schedule
-from prefine.secrets import refuse_secrets
-
-M = TypeVar("M")
-T = TypeVar("T")
-Seed = Annotated[int, Field(ge=0, lt=2**53)]  # JSON readers keep integers below 2**53 exact
-Share = Annotated[float, Field(ge=0, le=1)]
-Decay = Annotated[float, Field(ge=0, lt=1)]
-ModuleNames = Annotated[
-    tuple[Annotated[str, Field(min_length=1)], ...], Strict(False), Field(min_length=1)
-]
-
-
-def _refuse_functions(value: Any) -> None:
-    """Raise ValueError for a function: the configuration of a run is saved as names."""
-    if isinstance(value, Mapping):
-        value = tuple(value.values())
-    if isinstance(value, list | tuple):
-        for item in value:
-            _refuse_functions(item)
-    elif callable(value):
-        raise ValueError(
-            f"{getattr(value, '__qualname__', value)!r} is a function; name it, such as "
-            "{name: dpo} or {name: my_module:my_loss}"
-        )
-
-
-class Section(BaseModel):
-    """Base of all sections: frozen and strict; unknown keys are errors, "8" is no number."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _components_in_full(cls, values: Any) -> Any:
-        """Write every component as a mapping; one without a name is the default one."""
-        if not isinstance(values, Mapping):
-            return values
-        full = dict(values)
-        for name in full.keys() & cls.model_fields.keys():
-            field = cls.model_fields[name]
-            for mark in marks_of(field, Nested):
-                full[name] = _in_full(full[name], mark.kind, field)
-        return full
-
-
-class Component(BaseModel):
-    """A component by name; all other keys are its options, checked when it is resolved.
-
-    It is resolved once: the stages of a run get from it what the check of the run has made.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
-    name: str
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_secrets(cls, values: Any) -> Any:
-        refuse_secrets(values)
-        _refuse_functions(values)
-        return values
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """All keys except `name`."""
-        return dict(self.__pydantic_extra__ or {})
-
-    def resolve(self, kind: Kind, *, where: str, given: tuple[str, ...] = ()) -> Any:
-        """Import the component and fill in its options; `where` is its config path for messages."""
-        return self.once(
-            (kind, given), lambda: bind(kind, self.name, self.options, where=where, given=given)
-        )
-
-    def lookup(self, kind: Kind, *, where: str) -> Any:
-        """Import the component without checking its options."""
-        return self.once(kind, lambda: lookup(kind, self.name, where=where))
-
-    def once(self, what: Hashable, make: Callable[[], T]) -> T:
-        """Return what was made of this component under the name `what`; make it the first time."""
-        if what not in self._made:
-            self._made[what] = make()
-        found: T = self._made[what]
-        return found
-
-    @cached_property
-    def _made(self) -> dict[Hashable, Any]:
-        return {}
-
-
-def _in_full(value: Any, kind: Kind, field: FieldInfo) -> Any:
-    if isinstance(value, str) and (words := _literals(field.annotation)):
-        # Where a word of ours may stand, another word is rather that one mistyped than a model.
-        is_model = "/" in value or in_full(kind, value)["name"] == value or Path(value).is_dir()
-        if value in words or not is_model:
-            return value
-    if isinstance(value, list | tuple):
-        return tuple(in_full(kind, one) for one in value)
-    full = in_full(kind, value)
-    if isinstance(full, Mapping) and "name" not in full and isinstance(field.default, Component):
-        return {"name": field.default.name, **full}
-    return full
-
-
-def _literals(annotation: Any) -> tuple[Any, ...]:
-    """Return the words that a field allows beside a component, such as "initial"."""
-    parts = get_args(annotation)
-    if get_origin(annotation) is Literal:
-        return parts
-    return tuple(word for part in parts for word in _literals(part))
-
-
-Backend = Annotated[Component, Nested("backend")]
-Judge = Annotated[Component, Nested("judge")]
-Source = Annotated[Component, Nested("source")]
 
 
 class Connection(Section):
@@ -232,159 +114,6 @@ class PairConfig(Section):
         Annotated[tuple[str, ...], Strict(False), Field(min_length=1)] | None, LATER
     ] = None
     seed: Seed = 0
-
-
-class AdapterConfig(Section):
-    """LoRA: train matrices of low rank instead of the weights.
-
-    `target_modules` names linear layers such as q_proj, or all of them except the output head.
-    `save: adapter` saves the adapter alone, `save: merged` a whole model.
-    """
-
-    name: Literal["lora"]
-    rank: PositiveInt = 16
-    alpha: PositiveInt = 32
-    target_modules: Literal["all-linear"] | ModuleNames = "all-linear"
-    save: Literal["adapter", "merged"] = "adapter"
-
-    @model_validator(mode="before")
-    @classmethod
-    def _named(cls, values: Any) -> Any:
-        return {"name": values} if isinstance(values, str) else values
-
-
-class TrackingConfig(Section):
-    """Experiment trackers that get the rows of the training log; they change no result.
-
-    Without `run_name`, the name of the run folder is used.
-    """
-
-    trackers: Annotated[
-        tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...], Strict(False)
-    ] = ()
-    project: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")] = "prefine"
-    run_name: str | None = None
-
-
-class EarlyStopConfig(Section):
-    """Early stopping when alarms of likelihood over-optimization are on.
-
-    They must be on at `patience` evaluations in a row. `keep` is the momentum of the moving
-    averages; `entropy_fall` and `mass_fall` are relative to the highest value so far.
-    """
-
-    alarms: Annotated[
-        tuple[Literal["collapse", "diffusion", "turn"], ...], Strict(False), Field(min_length=1)
-    ] = (
-        "collapse",
-        "diffusion",
-    )
-    patience: PositiveInt = 2
-    keep: Decay = 0.9
-    entropy_fall: Share = 0.2
-    mass_fall: Share = 0.05
-
-
-class TrainConfig(Section):
-    """Stage `train`. A step has `pairs_per_step` items, in micro-batches of `micro_batch_tokens`.
-
-    Items are what the loss reads: pairs, lists or labelled answers; `step_source` gives each step
-    its items, by default all of the run folder in a new order every epoch.
-
-    With `sharing: auto` a prompt is computed once for all its completions if the model allows it.
-    With `gradient_checkpointing` layers are computed again in the backward pass: more time, less
-    memory. `reference_cache` is the folder that keeps the reference's log-probabilities; without it
-    they are kept next to the run folder, where other runs find them.
-
-    Without `adapter` all weights are trained. A hyper-parameter of the loss or the regularizer, and
-    `regularizer_weight`, may be a schedule: `{schedule: linear, start: 0.1, end: 0.01}`.
-
-    With `regularizer_weight: auto`, a controller sets the weight of the regularizer `budget` so
-    that answers that training has not seen keep it; it then has more options beside `delta`.
-
-    Every `evaluate_every` steps the held-out items of section `pair` are evaluated.
-    """
-
-    loss: Annotated[Component, Nested("loss")] = Component(name="dpo")
-    regularizer: Annotated[Component | None, Nested("regularizer")] = None
-    regularizer_weight: Annotated[
-        float | Schedule | Literal["auto"], or_schedule(NonNegativeFloat, auto=True)
-    ] = 0.1
-    reference: Literal["initial"] | Backend = "initial"
-    reference_cache: Annotated[Annotated[Path, Strict(False)] | None, FREE] = None
-    adapter: AdapterConfig | None = None
-    step_source: Annotated[Component, Nested("step_source"), LATER] = Component(name="shuffled")
-    pairs_per_step: PositiveInt = 64
-    micro_batch_tokens: PositiveInt = 2048
-    sharing: Literal["auto", "off"] = "auto"
-    gradient_checkpointing: bool = False
-    epochs: PositiveInt = 1
-    max_steps: PositiveInt | None = None
-    learning_rate: PositiveFloat = 1e-6
-    schedule: Literal["constant", "linear", "cosine", "wsd"] = "cosine"
-    warmup_fraction: Share = 0.1
-    decay_fraction: Share = 0.2
-    weight_decay: NonNegativeFloat = 0.0
-    adam_betas: Annotated[tuple[Decay, Decay], Strict(False)] = (0.9, 0.999)
-    max_grad_norm: PositiveFloat | None = 1.0
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    max_prompt_tokens: PositiveInt = 1024
-    max_completion_tokens: PositiveInt = 1024
-    train_on_truncated: bool = False
-    checkpoint_every: PositiveInt = 50
-    keep_checkpoints: PositiveInt = 2
-    evaluate_every: PositiveInt | None = None
-    early_stop: EarlyStopConfig | None = None
-    tracking: Annotated[TrackingConfig, FREE] = TrackingConfig()
-    seed: Seed = 0
-
-    @model_validator(mode="after")
-    def _early_stop_has_evaluations(self) -> Self:
-        if self.early_stop is not None and self.evaluate_every is None:
-            raise ValueError("early_stop needs evaluations; set train.evaluate_every, such as 20")
-        return self
-
-    @model_validator(mode="after")
-    def _automatic_weight_has_a_regularizer(self) -> Self:
-        if self.regularizer_weight != "auto":
-            return self
-        if self.regularizer is None:
-            raise ValueError(
-                "regularizer_weight: auto sets the weight of a budget; give regularizer: "
-                "{name: budget, delta: 3.0}, or leave regularizer_weight out"
-            )
-        if self.regularizer.name != "budget":
-            raise ValueError(
-                "regularizer_weight: auto is for the regularizer budget (got "
-                f"{self.regularizer.name!r}); give a number for it"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _climbing_delta_has_a_weight_of_its_own(self) -> Self:
-        if self.regularizer is None or self.regularizer.options.get("delta") != "auto":
-            return self
-        if self.regularizer_weight != "auto":
-            raise ValueError(
-                "regularizer.delta: auto needs regularizer_weight: auto, which holds each delta "
-                "that it tries; set that, or give delta a number"
-            )
-        if self.early_stop is not None:
-            raise ValueError(
-                "early_stop does not go together with regularizer.delta: auto, which keeps the "
-                "best weights of the whole training; take one of the two out"
-            )
-        return self
-
-    @property
-    def regularizer_kind(self) -> Kind:
-        """The table of the regularizer: its weight is fixed, or set during training."""
-        return "automatic" if self.regularizer_weight == "auto" else "regularizer"
-
-    @property
-    def fixed_regularizer(self) -> Component | None:
-        """The regularizer whose weight the configuration says."""
-        return None if self.regularizer_weight == "auto" else self.regularizer
 
 
 class EvaluateConfig(Section):
@@ -482,15 +211,3 @@ class RunConfig(Section):
         A run folder may be moved.
         """
         return self.model_dump(mode="json", exclude={"run_dir"})
-
-
-def marks_of(field: FieldInfo, kind: type[M]) -> list[M]:
-    """Return the marks of one kind in a field's annotation, those of its alternatives included."""
-    return [mark for mark in _metadata(field.annotation, field.metadata) if isinstance(mark, kind)]
-
-
-def _metadata(annotation: Any, found: Iterable[Any] = ()) -> Iterator[Any]:
-    yield from found
-    yield from getattr(annotation, "__metadata__", ())
-    for part in get_args(annotation):
-        yield from _metadata(part)

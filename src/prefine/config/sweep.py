@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import Field, JsonValue, Strict, model_validator
 
+from prefine.config.base import Section, Seed
 from prefine.config.checking import checked
-from prefine.config.sections import Section, Seed
 from prefine.errors import ConfigError
 
 Path_ = Annotated[str, Field(pattern=r"^[a-z_]+(\.[A-Za-z0-9_]+)+$")]

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from prefine.config.base import Component
 from prefine.config.checking import checked
 from prefine.config.components import options_model
-from prefine.config.sections import Component
 from prefine.data.answer_texts import without_reasoning
 from prefine.data.files import files_at, rows_in
 from prefine.data.formats import Format, as_json

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from prefine.config.base import Component
 from prefine.config.components import TABLES, bind
-from prefine.config.sections import Component
 from prefine.errors import ConfigError
 from prefine.judges.protocol import ComputedJudge
 from prefine.judging.protocol import Judge, Rater

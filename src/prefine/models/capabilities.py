@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable
 from typing import TypeVar, cast
 
-from prefine.config.sections import Component
+from prefine.config.base import Component
 from prefine.errors import ConfigError
 from prefine.models.protocol import At, Checks, HasWeights, Replies, Samples
 

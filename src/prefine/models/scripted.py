@@ -9,7 +9,8 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from prefine.calls.protocol import Batch, Call, Failure
-from prefine.config.sections import Decoding, Share
+from prefine.config.base import Share
+from prefine.config.sections import Decoding
 from prefine.models.capabilities import provides
 from prefine.models.protocol import Replies, Reply, SampleRequest, Samples, decoding_settings
 from prefine.records import Completion, Message, Prompt, Usage, content_hash

@@ -8,8 +8,9 @@ from pydantic import BaseModel, JsonValue
 from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
+from prefine.config.base import Component, Section, marks_of
 from prefine.config.marks import FREE, LATER, TRANSPORT, Mark, MayGrow, Was
-from prefine.config.sections import Component, Connection, RunConfig, Section, marks_of
+from prefine.config.sections import Connection, RunConfig
 
 # What each stage reads of the configuration. A section may still change while no stage that reads
 # it has begun.

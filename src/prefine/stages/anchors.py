@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from prefine.config.sections import Component, RunConfig
+from prefine.config.base import Component
+from prefine.config.sections import RunConfig
 from prefine.data.sources import open_source
 from prefine.errors import ConfigError
 from prefine.models.protocol import HasWeights

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from prefine.config.base import Component
 from prefine.config.named import outer_components
-from prefine.config.sections import ITEM_ENTRIES, Component, Decoding, RunConfig
+from prefine.config.sections import ITEM_ENTRIES, Decoding, RunConfig
 from prefine.data.import_report import ImportReport
 from prefine.data.sources import open_source
 from prefine.models.capabilities import backend_of, check_model, provided

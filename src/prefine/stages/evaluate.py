@@ -8,7 +8,8 @@ from typing import NamedTuple, TypeAlias
 
 from prefine.atomic import write_text
 from prefine.calls.engine import CallEngine
-from prefine.config.sections import ITEM_ENTRIES, Component, Decoding, RunConfig
+from prefine.config.base import Component
+from prefine.config.sections import ITEM_ENTRIES, Decoding, RunConfig
 from prefine.data.import_report import ImportReport
 from prefine.errors import ConfigError, DataError
 from prefine.judging.choose import make_judge

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from prefine.chat import TemplateRefusal, check_prompt, may_be_refused
-from prefine.config.sections import ITEM_ENTRIES, Component, TrainConfig
+from prefine.config.base import Component
+from prefine.config.sections import ITEM_ENTRIES
+from prefine.config.training import TrainConfig
 from prefine.data import entries
 from prefine.data.import_report import ImportReport, UselessRow
 from prefine.data.sources import read

@@ -7,13 +7,8 @@ from itertools import chain
 from types import MappingProxyType
 from typing import Any
 
-from prefine.config.sections import (
-    ITEM_ENTRIES,
-    Component,
-    ItemEntry,
-    PairConfig,
-    RunConfig,
-)
+from prefine.config.base import Component
+from prefine.config.sections import ITEM_ENTRIES, ItemEntry, PairConfig, RunConfig
 from prefine.data.import_report import ImportReport
 from prefine.errors import DataError
 from prefine.records import Manifest, PreferenceList, PreferencePair, content_hash

@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
+from prefine.config.base import Component
 from prefine.config.named import components
-from prefine.config.sections import ITEM_ENTRIES, Component, RunConfig
+from prefine.config.sections import ITEM_ENTRIES, RunConfig
 from prefine.judges import prompts
 from prefine.models.openai.usage import TokenPrices
 from prefine.records import Completion, Prompt

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from prefine.calls.engine import CallEngine
 from prefine.calls.protocol import Asker
-from prefine.config.sections import Component, RunConfig
+from prefine.config.base import Component
+from prefine.config.sections import RunConfig
 from prefine.errors import ConfigError, DataError
 from prefine.judging.choose import choose_rater, judges_asked, make_judge, same_family
 from prefine.judging.counts import JudgeCounts

@@ -6,8 +6,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+from prefine.config.base import Component
 from prefine.config.components import TABLES, lookup
-from prefine.config.sections import Component, PairConfig
+from prefine.config.sections import PairConfig
 from prefine.errors import ConfigError, PrefineError
 from prefine.pairing.filters import TOO_UNEQUAL, check_options
 from prefine.pairing.protocol import Choice, SelectorFacts, selector_facts

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from prefine.atomic import disk_errors, write_text
-from prefine.config.sections import RunConfig, TrainConfig
+from prefine.config.sections import RunConfig
+from prefine.config.training import TrainConfig
 from prefine.errors import ConfigError, DataError
 from prefine.models.capabilities import check_model
 from prefine.models.hf.adapters import base_of, merge, save_adapter, whole

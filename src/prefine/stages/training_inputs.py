@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from prefine import chat
+from prefine.config.base import Component
 from prefine.config.checking import suggest
 from prefine.config.components import TABLES, Kind, lookup
-from prefine.config.sections import Component, RunConfig
+from prefine.config.sections import RunConfig
 from prefine.data.import_report import ImportReport, UselessRow
 from prefine.errors import ConfigError, DataError, at_config_path
 from prefine.losses.facts import needs_of, reads_of

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from prefine.config.sections import AdapterConfig, RunConfig, TrainConfig
+from prefine.config.sections import RunConfig
+from prefine.config.training import AdapterConfig, TrainConfig
 from prefine.models.protocol import HasWeights
 from prefine.stages.planned_amount import PlannedAmount
 from prefine.stages.training_inputs import trainable

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from prefine.config.sections import AdapterConfig
+from prefine.config.training import AdapterConfig
 from prefine.errors import ConfigError
 from prefine.models.hf.architecture import linear_layers
 

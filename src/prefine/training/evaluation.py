@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from prefine.config.sections import EarlyStopConfig, TrainConfig
+from prefine.config.training import EarlyStopConfig, TrainConfig
 from prefine.errors import DataError, NumericsError
 from prefine.metrics.rewards.likelihood_indicators import IndicatorReading, Watch, watch
 from prefine.training.forward.token_values import ItemTokens

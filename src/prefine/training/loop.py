@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from prefine.config.sections import TrainConfig
+from prefine.config.training import TrainConfig
 from prefine.errors import DataError, Interrupted, NumericsError
 from prefine.losses.protocol import LossFunction
 from prefine.schedules import learning_rate_factor

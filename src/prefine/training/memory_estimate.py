@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from prefine.config.sections import TrainConfig
+from prefine.config.training import TrainConfig
 from prefine.models.hf.architecture import freeze_other_parts, skeleton, text_part
 from prefine.training import adapter
 from prefine.training.forward.attention.blockwise import KEPT_KEYS

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from prefine.config.sections import TrainConfig
+from prefine.config.training import TrainConfig
 from prefine.errors import ConfigError
 from prefine.losses.facts import bare, needs_of
 from prefine.losses.protocol import LossFunction, Need

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from prefine.config.sections import TrainConfig
+from prefine.config.training import TrainConfig
 from prefine.training.distributed.processes import gather, is_main, is_share
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from prefine.config.sections import TrainConfig
+from prefine.config.training import TrainConfig
 from prefine.errors import ConfigError, NumericsError
 from prefine.losses.protocol import Need
 from prefine.models.hf.architecture import freeze_other_parts, positions

@@ -5,7 +5,7 @@ from functools import cache
 from importlib import import_module
 from types import MappingProxyType
 
-from prefine.config.sections import TrainConfig
+from prefine.config.training import TrainConfig
 from prefine.errors import ConfigError
 from prefine.losses.facts import relations_in
 from prefine.losses.protocol import Reads

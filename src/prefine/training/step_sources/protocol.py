@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol
 
-from prefine.config.sections import TrainConfig
+from prefine.config.training import TrainConfig
 from prefine.training.items import TokenizedItem
 from prefine.training.reference.prepare import PreparedItems
 

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from prefine.config.sections import TrainConfig
+from prefine.config.training import TrainConfig
 from prefine.training.items import TokenizedItem
 from prefine.training.reference.prepare import PreparedItems
 from prefine.training.step_sources.protocol import Prepare, StepItems

@@ -1,0 +1,142 @@
+"""What sections of the configuration are made of: their base, and components by name."""
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    Strict,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+
+from prefine.config.components import Kind, Nested, bind, in_full, lookup
+from prefine.secrets import refuse_secrets
+
+M = TypeVar("M")
+T = TypeVar("T")
+Seed = Annotated[int, Field(ge=0, lt=2**53)]  # JSON readers keep integers below 2**53 exact
+Share = Annotated[float, Field(ge=0, le=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+ModuleNames = Annotated[
+    tuple[Annotated[str, Field(min_length=1)], ...], Strict(False), Field(min_length=1)
+]
+
+
+def _refuse_functions(value: Any) -> None:
+    """Raise ValueError for a function: the configuration of a run is saved as names."""
+    if isinstance(value, Mapping):
+        value = tuple(value.values())
+    if isinstance(value, list | tuple):
+        for item in value:
+            _refuse_functions(item)
+    elif callable(value):
+        raise ValueError(
+            f"{getattr(value, '__qualname__', value)!r} is a function; name it, such as "
+            "{name: dpo} or {name: my_module:my_loss}"
+        )
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen and strict; unknown keys are errors, "8" is no number."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _components_in_full(cls, values: Any) -> Any:
+        """Write every component as a mapping; one without a name is the default one."""
+        if not isinstance(values, Mapping):
+            return values
+        full = dict(values)
+        for name in full.keys() & cls.model_fields.keys():
+            field = cls.model_fields[name]
+            for mark in marks_of(field, Nested):
+                full[name] = _in_full(full[name], mark.kind, field)
+        return full
+
+
+class Component(BaseModel):
+    """A component by name; all other keys are its options, checked when it is resolved.
+
+    It is resolved once: the stages of a run get from it what the check of the run has made.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
+    name: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_secrets(cls, values: Any) -> Any:
+        refuse_secrets(values)
+        _refuse_functions(values)
+        return values
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """All keys except `name`."""
+        return dict(self.__pydantic_extra__ or {})
+
+    def resolve(self, kind: Kind, *, where: str, given: tuple[str, ...] = ()) -> Any:
+        """Import the component and fill in its options; `where` is its config path for messages."""
+        return self.once(
+            (kind, given), lambda: bind(kind, self.name, self.options, where=where, given=given)
+        )
+
+    def lookup(self, kind: Kind, *, where: str) -> Any:
+        """Import the component without checking its options."""
+        return self.once(kind, lambda: lookup(kind, self.name, where=where))
+
+    def once(self, what: Hashable, make: Callable[[], T]) -> T:
+        """Return what was made of this component under the name `what`; make it the first time."""
+        if what not in self._made:
+            self._made[what] = make()
+        found: T = self._made[what]
+        return found
+
+    @cached_property
+    def _made(self) -> dict[Hashable, Any]:
+        return {}
+
+
+def _in_full(value: Any, kind: Kind, field: FieldInfo) -> Any:
+    if isinstance(value, str) and (words := _literals(field.annotation)):
+        # Where a word of ours may stand, another word is rather that one mistyped than a model.
+        is_model = "/" in value or in_full(kind, value)["name"] == value or Path(value).is_dir()
+        if value in words or not is_model:
+            return value
+    if isinstance(value, list | tuple):
+        return tuple(in_full(kind, one) for one in value)
+    full = in_full(kind, value)
+    if isinstance(full, Mapping) and "name" not in full and isinstance(field.default, Component):
+        return {"name": field.default.name, **full}
+    return full
+
+
+def _literals(annotation: Any) -> tuple[Any, ...]:
+    """Return the words that a field allows beside a component, such as "initial"."""
+    parts = get_args(annotation)
+    if get_origin(annotation) is Literal:
+        return parts
+    return tuple(word for part in parts for word in _literals(part))
+
+
+Backend = Annotated[Component, Nested("backend")]
+Judge = Annotated[Component, Nested("judge")]
+Source = Annotated[Component, Nested("source")]
+
+
+def marks_of(field: FieldInfo, kind: type[M]) -> list[M]:
+    """Return the marks of one kind in a field's annotation, those of its alternatives included."""
+    return [mark for mark in _metadata(field.annotation, field.metadata) if isinstance(mark, kind)]
+
+
+def _metadata(annotation: Any, found: Iterable[Any] = ()) -> Iterator[Any]:
+    yield from found
+    yield from getattr(annotation, "__metadata__", ())
+    for part in get_args(annotation):
+        yield from _metadata(part)

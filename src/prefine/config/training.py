@@ -1,0 +1,172 @@
+"""The section `train`, and the sections within it."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    Strict,
+    model_validator,
+)
+
+from prefine.config.base import Backend, Component, Decay, ModuleNames, Section, Seed, Share
+from prefine.config.checking import or_schedule
+from prefine.config.components import Kind, Nested
+from prefine.config.marks import FREE, LATER
+from prefine.schedules import Schedule
+
+
+class AdapterConfig(Section):
+    """LoRA: train matrices of low rank instead of the weights.
+
+    `target_modules` names linear layers such as q_proj, or all of them except the output head.
+    `save: adapter` saves the adapter alone, `save: merged` a whole model.
+    """
+
+    name: Literal["lora"]
+    rank: PositiveInt = 16
+    alpha: PositiveInt = 32
+    target_modules: Literal["all-linear"] | ModuleNames = "all-linear"
+    save: Literal["adapter", "merged"] = "adapter"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, values: Any) -> Any:
+        return {"name": values} if isinstance(values, str) else values
+
+
+class TrackingConfig(Section):
+    """Experiment trackers that get the rows of the training log; they change no result.
+
+    Without `run_name`, the name of the run folder is used.
+    """
+
+    trackers: Annotated[
+        tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...], Strict(False)
+    ] = ()
+    project: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")] = "prefine"
+    run_name: str | None = None
+
+
+class EarlyStopConfig(Section):
+    """Early stopping when alarms of likelihood over-optimization are on.
+
+    They must be on at `patience` evaluations in a row. `keep` is the momentum of the moving
+    averages; `entropy_fall` and `mass_fall` are relative to the highest value so far.
+    """
+
+    alarms: Annotated[
+        tuple[Literal["collapse", "diffusion", "turn"], ...], Strict(False), Field(min_length=1)
+    ] = (
+        "collapse",
+        "diffusion",
+    )
+    patience: PositiveInt = 2
+    keep: Decay = 0.9
+    entropy_fall: Share = 0.2
+    mass_fall: Share = 0.05
+
+
+class TrainConfig(Section):
+    """Stage `train`. A step has `pairs_per_step` items, in micro-batches of `micro_batch_tokens`.
+
+    Items are what the loss reads: pairs, lists or labelled answers; `step_source` gives each step
+    its items, by default all of the run folder in a new order every epoch.
+
+    With `sharing: auto` a prompt is computed once for all its completions if the model allows it.
+    With `gradient_checkpointing` layers are computed again in the backward pass: more time, less
+    memory. `reference_cache` is the folder that keeps the reference's log-probabilities; without it
+    they are kept next to the run folder, where other runs find them.
+
+    Without `adapter` all weights are trained. A hyper-parameter of the loss or the regularizer, and
+    `regularizer_weight`, may be a schedule: `{schedule: linear, start: 0.1, end: 0.01}`.
+
+    With `regularizer_weight: auto`, a controller sets the weight of the regularizer `budget` so
+    that answers that training has not seen keep it; it then has more options beside `delta`.
+
+    Every `evaluate_every` steps the held-out items of section `pair` are evaluated.
+    """
+
+    loss: Annotated[Component, Nested("loss")] = Component(name="dpo")
+    regularizer: Annotated[Component | None, Nested("regularizer")] = None
+    regularizer_weight: Annotated[
+        float | Schedule | Literal["auto"], or_schedule(NonNegativeFloat, auto=True)
+    ] = 0.1
+    reference: Literal["initial"] | Backend = "initial"
+    reference_cache: Annotated[Annotated[Path, Strict(False)] | None, FREE] = None
+    adapter: AdapterConfig | None = None
+    step_source: Annotated[Component, Nested("step_source"), LATER] = Component(name="shuffled")
+    pairs_per_step: PositiveInt = 64
+    micro_batch_tokens: PositiveInt = 2048
+    sharing: Literal["auto", "off"] = "auto"
+    gradient_checkpointing: bool = False
+    epochs: PositiveInt = 1
+    max_steps: PositiveInt | None = None
+    learning_rate: PositiveFloat = 1e-6
+    schedule: Literal["constant", "linear", "cosine", "wsd"] = "cosine"
+    warmup_fraction: Share = 0.1
+    decay_fraction: Share = 0.2
+    weight_decay: NonNegativeFloat = 0.0
+    adam_betas: Annotated[tuple[Decay, Decay], Strict(False)] = (0.9, 0.999)
+    max_grad_norm: PositiveFloat | None = 1.0
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    max_prompt_tokens: PositiveInt = 1024
+    max_completion_tokens: PositiveInt = 1024
+    train_on_truncated: bool = False
+    checkpoint_every: PositiveInt = 50
+    keep_checkpoints: PositiveInt = 2
+    evaluate_every: PositiveInt | None = None
+    early_stop: EarlyStopConfig | None = None
+    tracking: Annotated[TrackingConfig, FREE] = TrackingConfig()
+    seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _early_stop_has_evaluations(self) -> Self:
+        if self.early_stop is not None and self.evaluate_every is None:
+            raise ValueError("early_stop needs evaluations; set train.evaluate_every, such as 20")
+        return self
+
+    @model_validator(mode="after")
+    def _automatic_weight_has_a_regularizer(self) -> Self:
+        if self.regularizer_weight != "auto":
+            return self
+        if self.regularizer is None:
+            raise ValueError(
+                "regularizer_weight: auto sets the weight of a budget; give regularizer: "
+                "{name: budget, delta: 3.0}, or leave regularizer_weight out"
+            )
+        if self.regularizer.name != "budget":
+            raise ValueError(
+                "regularizer_weight: auto is for the regularizer budget (got "
+                f"{self.regularizer.name!r}); give a number for it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _climbing_delta_has_a_weight_of_its_own(self) -> Self:
+        if self.regularizer is None or self.regularizer.options.get("delta") != "auto":
+            return self
+        if self.regularizer_weight != "auto":
+            raise ValueError(
+                "regularizer.delta: auto needs regularizer_weight: auto, which holds each delta "
+                "that it tries; set that, or give delta a number"
+            )
+        if self.early_stop is not None:
+            raise ValueError(
+                "early_stop does not go together with regularizer.delta: auto, which keeps the "
+                "best weights of the whole training; take one of the two out"
+            )
+        return self
+
+    @property
+    def regularizer_kind(self) -> Kind:
+        """The table of the regularizer: its weight is fixed, or set during training."""
+        return "automatic" if self.regularizer_weight == "auto" else "regularizer"
+
+    @property
+    def fixed_regularizer(self) -> Component | None:
+        """The regularizer whose weight the configuration says."""
+        return None if self.regularizer_weight == "auto" else self.regularizer
