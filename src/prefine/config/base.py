@@ -1,4 +1,4 @@
-"""What sections of the configuration are made of: their base, and components by name."""
+"""The base of all sections of the configuration, and components by name."""
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from functools import cached_property
