@@ -14,7 +14,7 @@ import torch
 
 import prefine
 from chat_tokenizers import chatml
-from prefine.errors import PrefineError
+from prefine.errors import ConfigError, PrefineError
 from prefine.models.hf.architecture import accepted, rounding_error
 
 PAIRS = [
@@ -30,10 +30,14 @@ SETTINGS: dict[str, Any] = {
     "warmup_fraction": 0.0,
 }
 LORA = {"name": "lora", "rank": 2}
+MERGED = {**LORA, "save": "merged"}
 
 
 class Result(NamedTuple):
-    """What became of a class; `outcome` is empty where everything went well."""
+    """What became of a class; `outcome` is empty where everything went well.
+
+    `lora` is "mrg" where the adapter had to be merged into the weights.
+    """
 
     name: str
     whole: str
@@ -90,29 +94,39 @@ def try_class(name: str, kind: str, place: Path) -> Result:
     bound = _bound(model, [side for sides in rows for side in sides])
     done, differences = [], []
     for adapter in (None, LORA):
-        run = place / ("lora" if adapter else "whole")
         try:
-            trained = prefine.train(
-                {"name": "hf", "path": str(folder), "device": "cpu"},
-                PAIRS,
-                output_dir=run,
-                settings={**SETTINGS, "adapter": adapter},
-            )
+            try:
+                trained = _train(folder, place / ("lora" if adapter else "whole"), adapter)
+            except ConfigError as error:
+                if adapter is None or "use save: merged" not in str(error):
+                    raise
+                # PEFT would not read the adapter back; the error says what to do.
+                adapter = MERGED
+                trained = _train(folder, place / "merged", adapter)
         except PrefineError as error:
             return Result(
                 name, *done, *[""] * (2 - len(done)), loss, nan, bound, f"refused: {error}"
             )
         # Two means of token values, each off by the bound at most.
         differences.append(abs(trained.steps[0].loss - loss) / (2 * BETA))
-        again = _loaded(type(model), folder, trained.path, adapter is not None)
+        again = _loaded(type(model), folder, trained.path, adapter is LORA)
         chosen = [float(_plain(again, p, a).sum()) for p, a, _ in _ids(tokenizer)]
         longest = max(len(a) for _, a, _ in _ids(tokenizer))
         moved = abs(sum(chosen) / len(chosen) - trained.final.chosen_logp) / longest
         before = sum(float(side.sum()) for side, _ in rows) / len(rows)
         assert abs(trained.final.chosen_logp - before) > 10 * bound, "nothing was trained"
         differences.append(moved)
-        done.append("yes")
+        done.append("mrg" if adapter is MERGED else "yes")
     return Result(name, *done, loss, max(differences), bound, "")
+
+
+def _train(folder: Path, run: Path, adapter: dict[str, Any] | None) -> prefine.Trained:
+    return prefine.train(
+        {"name": "hf", "path": str(folder), "device": "cpu"},
+        PAIRS,
+        output_dir=run,
+        settings={**SETTINGS, "adapter": adapter},
+    )
 
 
 def _loaded(kind: Any, base: Path, trained: Path, adapter: bool) -> Any:

@@ -8,14 +8,16 @@ from typing import Any
 import pytest
 import tiny_training as tiny
 import torch
+from class_trial import try_class
 from safetensors.torch import load_file
+from tiny_classes import tiny as tiny_class
 from transformers import GPT2Config, GPT2LMHeadModel, MixtralConfig, MixtralForCausalLM
 
 from prefine.config.training import AdapterConfig
 from prefine.errors import ConfigError, Interrupted
 from prefine.losses.pairs.dpo import dpo
 from prefine.models.hf.adapters import merge
-from prefine.training.adapter import attach
+from prefine.training.adapter import attach, lost_on_loading
 from prefine.training.forward.passes import Forward
 from prefine.training.loop import train
 from prefine.training.reference.cache import weights_fingerprint
@@ -235,3 +237,22 @@ def test_without_bfloat16_layers_stored_bfloat16_is_computed_in_float32(tmp_path
     model = tiny.model(dtype=torch.bfloat16)
     _train(tmp_path, model, settings={"max_steps": 1})
     assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+def test_an_adapter_that_would_not_be_read_back_is_refused_and_may_be_merged(
+    tmp_path: Path,
+) -> None:
+    """PEFT looks for other names than those that it saved for this class."""
+    row = try_class("UnlimitedOcrForConditionalGeneration", "unlimited_ocr", tmp_path)
+    assert (row.whole, row.lora, row.outcome) == ("yes", "mrg", "")
+    assert row.difference <= row.bound
+
+
+def test_the_layers_that_would_be_lost_are_named(tmp_path: Path) -> None:
+    tiny_class("inkling2_text", "Inkling2ForCausalLM").save_pretrained(tmp_path)
+    assert lost_on_loading(str(tmp_path), LORA) == [
+        "model.layers.1.self_attn.k_sconv.weight_proj",
+        "model.layers.1.self_attn.v_sconv.weight_proj",
+    ]
+    named = LORA.model_copy(update={"target_modules": ("q_proj", "gate_proj")})
+    assert lost_on_loading(str(tmp_path), named) == []

@@ -1,6 +1,6 @@
 """The policy and the items that training reads, and their checks."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from prefine.models.hf.loading import vocabulary
 from prefine.models.protocol import HasWeights
 from prefine.records import PreferencePair
 from prefine.run.tables import parts, read_part
+from prefine.training.adapter import lost_on_loading
 from prefine.training.items import TextReader, TokenizedItem, TokenizedItems, make_items
 from prefine.training.relations.choose import configured_losses, relation_of
 from prefine.training.relations.protocol import Relation
@@ -45,8 +46,8 @@ def check_adapter(config: RunConfig, policy: HasWeights) -> None:
     """Check before any work that the policy can carry the adapter that `train` asks for.
 
     Raises:
-        ConfigError: A target module does not exist, or nothing could be named as the base of the
-            saved adapter.
+        ConfigError: A target module does not exist, nothing could be named as the base of the
+            saved adapter, or PEFT would not read it back.
     """
     settings = config.train.adapter
     if settings is None:
@@ -65,12 +66,21 @@ def check_adapter(config: RunConfig, policy: HasWeights) -> None:
                 f"train.adapter: {policy.path} has no linear layer that can carry an adapter; "
                 "train all weights"
             )
-        return
-    for name in settings.target_modules:
+    else:
+        _check_targets(policy.path, settings.target_modules, layers)
+    if settings.save == "adapter" and (lost := lost_on_loading(policy.path, settings)):
+        raise ConfigError(
+            f"train.adapter.save: PEFT does not read an adapter of {policy.path} back: "
+            f"{len(lost)} layers, such as {lost[0]}, would lose what they learned; use save: merged"
+        )
+
+
+def _check_targets(path: str, targets: Iterable[str], layers: Collection[str]) -> None:
+    for name in targets:
         if not any(layer == name or layer.endswith(f".{name}") for layer in layers):
             known = sorted({layer.rsplit(".", 1)[-1] for layer in layers})
             raise ConfigError(
-                f"train.adapter.target_modules: {policy.path} has no layer {name!r} that can "
+                f"train.adapter.target_modules: {path} has no layer {name!r} that can "
                 "carry an adapter (the output head cannot); "
                 f"{suggest(name, known)}"
             )

@@ -1,12 +1,16 @@
 """A new LoRA adapter beside frozen weights."""
 
+import warnings
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import torch
 
 from prefine.config.training import AdapterConfig
 from prefine.errors import ConfigError
-from prefine.models.hf.architecture import linear_layers
+from prefine.models.hf.adapters import save_adapter
+from prefine.models.hf.architecture import linear_layers, skeleton
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -60,6 +64,37 @@ def attach(model: "PreTrainedModel", settings: AdapterConfig, *, seed: int) -> N
         if parameter.requires_grad and parameter.dtype != torch.float64:
             # Updates are far smaller than bfloat16 can resolve.
             parameter.data = parameter.data.float()
+
+
+def lost_on_loading(path: str, settings: AdapterConfig) -> list[str]:
+    """Return the layers whose matrices PEFT would not read back from a saved adapter, sorted.
+
+    For some classes PEFT looks for other names than those that it has saved, warns, and leaves the
+    matrices at their random start: what was trained would be lost without an error. So an adapter
+    of rank 1 is saved and loaded once, onto a model without weights.
+
+    Args:
+        path: Folder or hub id of the policy, whose configuration alone is read.
+        settings: The adapter that is to be trained.
+    """
+    from peft import PeftModel
+
+    model = skeleton(path)
+    with torch.device("meta"):
+        attach(model, settings.model_copy(update={"rank": 1}), seed=0)
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.requires_grad:
+                setattr(module, name, torch.nn.Parameter(torch.zeros(parameter.shape)))
+    with TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        save_adapter(model, Path(folder), base=path)
+        again = PeftModel.from_pretrained(skeleton(path), folder)
+        # Loaded a second time, it says by return value what it had only warned of.
+        missing = again.load_adapter(folder, adapter_name="default").missing_keys
+    return sorted(
+        {name.partition(".lora_")[0].removeprefix("base_model.model.") for name in missing}
+    )
 
 
 def _last_parts(names: list[str]) -> list[str]:
