@@ -232,8 +232,13 @@ def test_the_call_limit_may_be_raised(place: Place) -> None:
     kept = answers()
     assert 0 < kept <= 5
     assert manifest("rank")["usage"]["calls"] == kept  # type: ignore[index]
+    assert "max_calls" in str(manifest("rank")["stopped_by"])
+    assert prefine("report", "run.yaml").code == OK
+    page = (place.root / "run" / "report.html").read_text(encoding="utf-8")
+    assert "It stopped with: " in page and "max_calls" in page
     place.change({"rank.max_calls": 100})
     assert prefine("rank", "run.yaml").code == OK
+    assert manifest("rank")["stopped_by"] is None
     assert manifest("rank")["replayed"] == kept
     assert manifest("rank")["usage"]["calls"] == answers()  # type: ignore[index]
     assert tables() == fresh_run(place, "sample", "rank")

@@ -407,7 +407,8 @@ class Manifest(Record):
     from, `round` its number among these; None for a run that stands alone. `began_at` is the UTC
     time at which the stage was begun, `command` the command line that worked on it last, without
     keys, `commit` that of prefine's checkout, `judge_prompt` the judge's question without its
-    texts; None where it is not known, as in runs of earlier versions.
+    texts; None where it is not known, as in runs of earlier versions. `stopped_by` is the message
+    with which the stage stopped before its end; None once it goes on.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -431,3 +432,4 @@ class Manifest(Record):
     command: tuple[str, ...] | None = None
     commit: str | None = None
     judge_prompt: str | None = None
+    stopped_by: str | None = None

@@ -369,9 +369,15 @@ def test_without_a_contest_the_page_leads_with_what_held_out_pairs_say(
 
 def test_a_run_that_stopped_says_so_first() -> None:
     stopped = REPORT.model_copy(
-        update={"contests": (), "unfinished": "train", "training": training(12)}
+        update={
+            "contests": (),
+            "unfinished": "train",
+            "stopped_by": "step 13: <loss> is nan",
+            "training": training(12),
+        }
     )
     text = words(render(stopped))
+    assert "It stopped with: step 13: <loss> is nan" in text
     assert "This run has not finished: stage train began and did not end." in text
     assert "The same command goes on from here. Training reached 12 steps." in text
 
@@ -611,3 +617,16 @@ def test_a_long_answer_opens_from_the_keyboard(browser: BrowserContext, tmp_path
         seen.page.keyboard.press("Space")
         assert box.evaluate("e => e.clientHeight") > closed
         assert box.evaluate("e => e.clientHeight == e.scrollHeight")
+
+
+@pytest.mark.parametrize(
+    ("fall", "said"),
+    [
+        (2.5, "the chosen answers fell by 2.50 nats per answer (95 % interval 2.30 to 2.70"),
+        (-2.5, "the chosen answers rose by 2.50 nats per answer (95 % interval 2.30 to 2.70"),
+    ],
+)
+def test_a_rise_is_called_one(fall: float, said: str) -> None:
+    found = outcome.judge_budget(3.0, "nats per answer", fall, 0.2 / 1.96, count=90)
+    sentence = outcome.budget_sentence(found).translate({0xA0: " ", 0x2060: None, 0x2013: " to "})
+    assert said in sentence

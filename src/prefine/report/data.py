@@ -213,7 +213,8 @@ class Evaluation(Record):
 class ReportData(Record):
     """Everything on the page.
 
-    `unfinished` is the first stage that has begun and not ended.
+    `unfinished` is the first stage that has begun and not ended, `stopped_by` the message that it
+    stopped with.
     `prompts_also_trained_on` counts the contests' prompts that training has seen; None when that is
     not known. `items` are the kind that was trained on; `training`, `trained` and `evaluations` are
     of pairs, the points of other items are in `item_training` and `item_evaluations`.
@@ -228,6 +229,7 @@ class ReportData(Record):
     baseline: str
     stages: tuple[StageSummary, ...]
     unfinished: str | None = None
+    stopped_by: str | None = None
     training: tuple[TrainPoint, ...] = ()
     trained: TrainEnd | None = None
     evaluations: tuple[EvaluationPoint, ...] = ()

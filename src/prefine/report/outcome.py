@@ -166,15 +166,22 @@ def interval_words(mean: float, standard_error: float | None) -> str:
 
 def budget_sentence(found: BudgetOutcome) -> str:
     """Return the verdict on a budget with its numbers."""
-    interval = interval_text(found.held_out, 2)
+    rose = found.held_out.value < 0
+    change = _negated(found.held_out) if rose else found.held_out
+    interval = interval_text(change, 2)
     unseen = ", which neither training nor the controller has seen," if found.untouched else ""
     of = "" if found.of == "mean" else f" in the {found.of}"
     return (
         f"The budget of {number(found.delta)} {found.unit} is {found.verdict}: on "
-        f"{plural(found.held_out.n, found.item)}{unseen} the chosen answers fell by "
-        f"{number(found.held_out.value, 2)} {found.unit}{of}"
+        f"{plural(found.held_out.n, found.item)}{unseen} the chosen answers "
+        f"{'rose' if rose else 'fell'} by {number(change.value, 2)} {found.unit}{of}"
         + (f" (95{NBSP}% interval {interval})." if interval else ".")
     )
+
+
+def _negated(fall: MetricValue) -> MetricValue:
+    low_high = fall.interval and (-fall.interval[1], -fall.interval[0])
+    return fall.model_copy(update={"value": -fall.value, "interval": low_high})
 
 
 SCORE_WORDS: dict[Direction, str] = {
@@ -382,7 +389,8 @@ def _without_contests(data: ReportData) -> Headline:
         done = f"This run has not finished: stage {data.unfinished} began and did not end"
         steps = plural(len(data.training), "step")
         at = f" Training reached {steps}." if data.training else ""
-        return Headline("unknown", done, context=f"The same command goes on from here.{at}")
+        why = f" It stopped with: {data.stopped_by}" if data.stopped_by is not None else ""
+        return Headline("unknown", done, context=f"The same command goes on from here.{at}{why}")
     done = "The model was trained, but" if data.training else "Nothing is decided:"
     missing = "no contest between the trained model and the baseline was held"
     return Headline("unknown", f"{done} {missing}")

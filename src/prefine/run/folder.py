@@ -14,6 +14,7 @@ from prefine.errors import ConfigError, DataError
 from prefine.records import SCHEMA_VERSION, Manifest
 from prefine.run.config_changes import refused_changes
 from prefine.run.manifests import begun_config, read_config, read_manifests
+from prefine.secrets import redact
 
 if TYPE_CHECKING:  # a training asks nobody
     from prefine.run.journal import Journal
@@ -126,6 +127,12 @@ class RunFolder:
     def write_manifest(self, manifest: Manifest) -> None:
         """Store one stage's manifest with the others'."""
         self._write_manifests(self.manifests() | {manifest.stage: manifest})
+
+    def stopped(self, stage: str, message: str) -> None:
+        """Store with which message a stage stopped before its end, if it has begun."""
+        if (found := self.manifests().get(stage)) is not None and not found.complete:
+            said = redact(message)
+            self.write_manifest(found.model_copy(update={"stopped_by": said}))
 
     def _write_manifests(self, stages: Mapping[str, Manifest]) -> None:
         value = {

@@ -2,9 +2,10 @@
 
 import importlib
 from collections.abc import Mapping
+from contextlib import suppress
 
 from prefine.config.sections import RunConfig
-from prefine.errors import ConfigError, Interrupted
+from prefine.errors import ConfigError, Interrupted, PrefineError
 from prefine.records import Manifest, MetricValue, Record
 from prefine.report.data import BudgetPer, ConstraintScore, HeadToHead, fall_unit
 from prefine.report.outcome import (
@@ -67,14 +68,24 @@ def run_stage(stage: str, config: RunConfig, folder: RunFolder, progress: Progre
     new, answers = stage not in folder.manifests(), folder.answers()
     try:
         manifest: Manifest = module.run(config, folder, progress)
-    except Interrupted:
+    except Interrupted as error:
+        _note_stop(folder, stage, error)
         raise
-    except Exception:
+    except Exception as error:
         # What is found at the first call or step must not freeze the configuration at fault.
         if new and folder.answers() == answers and not any((folder / "checkpoints").glob("step-*")):
             folder.forget(stage)
+        else:
+            _note_stop(folder, stage, error)
         raise
     return manifest
+
+
+def _note_stop(folder: RunFolder, stage: str, error: Exception) -> None:
+    name = "" if isinstance(error, PrefineError) else f"{type(error).__name__}: "
+    # The error itself goes on; a full disk, which may be that error, takes no note of it.
+    with suppress(PrefineError, OSError):
+        folder.stopped(stage, f"{name}{error}")
 
 
 def run_all(config: RunConfig, folder: RunFolder, progress: Progress) -> list[Manifest]:

@@ -98,6 +98,9 @@ def report_data(config: RunConfig, run: RunView) -> ReportData:
         config.report.examples,
         seed=config.evaluate.seed,
     )
+    unfinished = next(
+        (n for n in _TAKES_AND_MAKES if n in manifests and not manifests[n].complete), None
+    )
     data = ReportData(
         title=config.report.title,
         run_name=run.path.resolve().name,
@@ -108,9 +111,8 @@ def report_data(config: RunConfig, run: RunView) -> ReportData:
             for name in _TAKES_AND_MAKES
             if name in manifests
         ),
-        unfinished=next(
-            (n for n in _TAKES_AND_MAKES if n in manifests and not manifests[n].complete), None
-        ),
+        unfinished=unfinished,
+        stopped_by=manifests[unfinished].stopped_by if unfinished else None,
         training=tuple(_record(TrainPoint, row, log, renamed) for row in rows if of_pairs),
         trained=_record(TrainEnd, final | final["final"], end, renamed) if final else None,
         evaluations=tuple(
