@@ -28,7 +28,9 @@ def by_prompt(rows: Iterable[SourceRow], limit: int | None = None) -> Iterator[S
     # First, all rows go into a temporary database, because they may not fit into memory; then they
     # are read back prompt by prompt. The empty name is a file that is deleted when it is closed.
     # The primary key is the order of reading, so that nothing is copied again to be sorted.
-    with closing(sqlite3.connect("")) as database:
+    # Not only in this thread: rows that nobody reads to their end are closed by whatever thread
+    # collects them.
+    with closing(sqlite3.connect("", check_same_thread=False)) as database:
         database.execute(
             "CREATE TABLE answers (prompt INTEGER, number INTEGER, content BLOB, "
             "PRIMARY KEY (prompt, number)) WITHOUT ROWID"

@@ -43,7 +43,13 @@ class Inputs(NamedTuple):
     servers: dict[str, ListsModels]
 
 
-def check(config: RunConfig, *, strict: bool = False, through: str = STAGES[-1]) -> Inputs:
+def check(
+    config: RunConfig,
+    *,
+    strict: bool = False,
+    through: str = STAGES[-1],
+    read: Inputs | None = None,
+) -> Inputs:
     """Check the configuration and its inputs as far as they are on disk.
 
     Args:
@@ -51,6 +57,8 @@ def check(config: RunConfig, *, strict: bool = False, through: str = STAGES[-1])
         strict: Refuse the first row that would be set aside.
         through: The last stage that will run; pairs that no loss can read are no fault of a run
             that ends before.
+        read: The same inputs, of a configuration that differs in nothing that rows are read by;
+            they are not read again.
 
     Raises:
         ConfigError: A name or option is wrong, or two components do not go together.
@@ -93,12 +101,14 @@ def check(config: RunConfig, *, strict: bool = False, through: str = STAGES[-1])
     check_adapter(config, policy)
     if trains:
         stop_token(policy)
-    counts: dict[str, int] = {}
-    notes = [
-        f"{name}: {note}"
-        for name, report in _inputs(config, counts, ranked_by, strict=strict, trains=trains)
-        for note in (*report.recognised(), *report.notes())
-    ]
+    counts: dict[str, int] = {} if read is None else read.counts
+    notes: Iterable[str] = () if read is None else read.notes
+    if read is None:
+        notes = [
+            f"{name}: {note}"
+            for name, report in _inputs(config, counts, ranked_by, strict=strict, trains=trains)
+            for note in (*report.recognised(), *report.notes())
+        ]
     prompts = next(
         counts[name]
         for name in ("prompts", "completions", *(f"prompts of {kind}" for kind in ITEM_ENTRIES))

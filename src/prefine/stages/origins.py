@@ -16,13 +16,15 @@ _PATIENCE_S = 10
 
 def versions() -> dict[str, str]:
     """Versions of the libraries that results depend on."""
-    found = {}
-    for name in _LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    return {name: found for name in _LIBRARIES if (found := _installed(name)) is not None}
+
+
+@cache
+def _installed(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def all_versions() -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Run the trials of a sweep: what an earlier one has paid for is not paid for again."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -17,13 +18,27 @@ from prefine.config.sections import RunConfig
 from prefine.errors import BackendError, ConfigError, Interrupted, PrefineError
 from prefine.run.config_changes import STAGE_SECTIONS, fingerprinted
 from prefine.run.folder import RunFolder
-from prefine.stages.check import check
+from prefine.stages.check import Inputs, check
 from prefine.stages.pipeline import run_all
 from prefine.stages.stage_run import Progress
 from prefine.stages.template_date import with_first_day
 from prefine.sweep.trials import Sweep, Trial
 
 _JOURNAL = "journal"
+_OF_STEPS = (
+    "regularizer_weight",
+    "pairs_per_step",
+    "epochs",
+    "max_steps",
+    "learning_rate",
+    "schedule",
+    "warmup_fraction",
+    "decay_fraction",
+    "weight_decay",
+    "adam_betas",
+    "max_grad_norm",
+)
+"""Settings of section `train` that say how steps are made."""
 
 
 def check_all(sweep: Sweep) -> list[str]:
@@ -33,12 +48,28 @@ def check_all(sweep: Sweep) -> list[str]:
         PrefineError: As `check`, with the trial's name.
     """
     notes: dict[str, None] = {}
+    read: dict[str, Inputs] = {}
     for trial in sweep.trials:
+        inputs = _input_settings(trial.config)
         try:
-            notes |= dict.fromkeys(check(trial.config).notes)
+            read[inputs] = check(trial.config, read=read.get(inputs))
         except PrefineError as error:
             raise type(error)(f"{trial.name}: {error}") from error
+        notes |= dict.fromkeys(read[inputs].notes)
     return list(notes)
+
+
+def _input_settings(config: RunConfig) -> str:
+    """The configuration without settings that no row of its inputs is read or checked by.
+
+    Trials that differ in these alone read the same rows, which may be many.
+    """
+    resolved: Any = config.resolved()
+    for section in (value for value in resolved.values() if isinstance(value, dict)):
+        section.pop("seed", None)
+    for name in _OF_STEPS:
+        del resolved["train"][name]
+    return json.dumps(resolved, sort_keys=True)
 
 
 def run_trials(

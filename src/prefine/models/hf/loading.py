@@ -13,9 +13,9 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date, datetime, time
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -330,7 +330,7 @@ def load_generation_config(path: str) -> Any:
 
 def load_positions(path: str) -> int | None:
     """Return the longest input of a model in tokens; None if its config does not say."""
-    return positions(skeleton(path))
+    return _shape(path, _stamp(path)).positions
 
 
 def vocabulary(path: str) -> int:
@@ -340,9 +340,29 @@ def vocabulary(path: str) -> int:
         BackendError: There is no configuration, or it is damaged.
         ConfigError: It is no model that can be used here.
     """
+    rows = _shape(path, _stamp(path)).vocabulary
+    return rows if base_of(path) is None else max(rows, stored_rows(skeleton(path), path))
+
+
+class _Shape(NamedTuple):
+    positions: int | None
+    vocabulary: int
+
+
+@lru_cache(maxsize=64)
+def _shape(path: str, stamp: tuple[str, int, int] | None) -> _Shape:
+    """The shape of a model. Building it without weights takes seconds for a large one."""
     model = skeleton(path)
-    rows = int(model.get_input_embeddings().weight.shape[0])
-    return rows if base_of(path) is None else max(rows, stored_rows(model, path))
+    return _Shape(positions(model), int(model.get_input_embeddings().weight.shape[0]))
+
+
+def _stamp(path: str) -> tuple[str, int, int] | None:
+    """Place, time and size of the configuration of a folder's model; None of one on the hub."""
+    file = Path(base_of(path) or path) / "config.json"
+    if not file.is_file():
+        return None
+    found = file.stat()
+    return str(file.resolve()), found.st_mtime_ns, found.st_size
 
 
 def copy_processor(path: str, folder: Path) -> None:
