@@ -3,7 +3,7 @@ processes, and what their logs say.
 """
 
 import json
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +36,23 @@ ROWS: dict[str, Any] = {
 }
 
 
+@cache
+def _textbook(name: str) -> torch.Tensor:
+    return textbook(CASES[name])
+
+
+@cache
+def _in_one_cut(name: str) -> tuple[Any, torch.Tensor]:
+    return engine(CASES[name], 1000)
+
+
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("tokens", TOKENS)
 @pytest.mark.parametrize("shared", [True, False], ids=["packed", "padded"])
 def test_the_gradient_is_the_textbook_one_for_any_rows(
     name: str, tokens: int, shared: bool
 ) -> None:
-    expected = textbook(CASES[name])
+    expected = _textbook(name)
     _, found = engine(CASES[name], tokens, shared=shared)
     assert torch.linalg.norm(expected) > 1e-3
     assert torch.linalg.norm(found - expected) <= 1e-12 * torch.linalg.norm(expected)
@@ -57,7 +67,7 @@ def test_one_item_three_and_all_are_different_cuts() -> None:
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("cut", TOKENS)
 def test_two_processes_have_the_gradient_of_one(two_processes: Path, name: str, cut: int) -> None:
-    alone, expected = engine(CASES[name], 1000)
+    alone, expected = _in_one_cut(name)
     for rank in range(2):
         file = two_processes / f"item-gradients-{rank}.json"
         gradient, loss = json.loads(file.read_text(encoding="utf-8"))[f"{name}/{cut}"]

@@ -3,7 +3,9 @@ has.
 """
 
 import json
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,10 +26,15 @@ def both(two_processes: Path) -> Found:
     ]
 
 
+@cache
+def _in_one_cut(name: str) -> tuple[Any, torch.Tensor]:
+    return engine(CASES[name], 1000)
+
+
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("cut", TOKENS)
 def test_two_processes_have_the_gradient_of_one(both: Found, name: str, cut: int) -> None:
-    alone, expected = engine(CASES[name], 1000)
+    alone, expected = _in_one_cut(name)
     for found in both:
         gradient, loss, pairs = found[f"{name}/{cut}"]
         apart = torch.tensor(gradient, dtype=torch.float64) - expected
