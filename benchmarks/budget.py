@@ -113,6 +113,7 @@ def plan(names: Sequence[str], seeds: Sequence[int]) -> Iterator[Trial]:
             ):
                 for lever, delta in (("none", None), ("chosen", 3.0), ("unused", 3.0)):
                     yield Trial(lever, delta, seed=seed, loss=loss, options=options)
+        if "constant" in names:
             for lever, delta in (("none", None), *((one, 3.0) for one in levers)):
                 yield Trial(lever, delta, epochs=10, seed=seed, schedule="constant")
         if "auto" in names:
@@ -258,7 +259,7 @@ def main() -> None:
     )
     parser.add_argument("what", choices=("run", "show"))
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark-budget"))
-    parser.add_argument("--plan", default="levers,deltas,losses,tuned,auto")
+    parser.add_argument("--plan", default="levers,deltas,losses,constant,tuned,auto")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--minutes", type=float, default=math.inf)
     options = parser.parse_args()
