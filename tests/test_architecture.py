@@ -51,7 +51,6 @@ FLOORS = {
         "newton",
         "losses",
         "regularizers",
-        "trl",
         "ranking",
         "simulator",
         "judges",
@@ -60,7 +59,7 @@ FLOORS = {
     ),
     2: ("calls", "models", "judging", "run", "data", "training", "suites"),
     3: ("playground", "report", "stages", "sweep"),
-    4: ("api", "cli", "__main__"),
+    4: ("api", "cli", "trl", "__main__"),
 }
 WORLD = ("vocabulary", "tasks", "demonstrations", "scoring", "world")
 """The pure half of the playground; the other half trains its model."""

@@ -50,7 +50,7 @@ def longer_conversations(count: int = 12) -> list[dict[str, Any]]:
     return [row | {"prompt": [*before, *row["prompt"]]} for row in conversations(count)]
 
 
-def walked(place: Place, rows: list[dict[str, Any]], **train: Any) -> Path:
+def walked(place: Place, rows: list[dict[str, Any]], *, held_out: int = 0, **train: Any) -> Path:
     """The run folder of `prefine run` over the rows."""
     place.put("pairs.jsonl", jsonl(rows))
     settings = {
@@ -59,15 +59,15 @@ def walked(place: Place, rows: list[dict[str, Any]], **train: Any) -> Path:
         "pairs_per_step": 2,
         "learning_rate": 1e-3,
     } | train
-    place.change(PAIRS | {"train": settings})
+    place.change(PAIRS | {"train": settings, "pair.held_out_prompts": held_out})
     found = prefine("run", "run.yaml")
     assert found.code == OK, found.err
     return place.root / "run"
 
 
-def table(run: Path) -> datasets.Dataset:
+def table(run: Path, name: str = "pairs") -> datasets.Dataset:
     """The pairs of a run as anybody loads them."""
-    files = str(run / "pairs" / "*.parquet")
+    files = str(run / name / "*.parquet")
     return datasets.load_dataset(
         "parquet", data_files=files, split="train", cache_dir=str(run.parent / "cache")
     )
