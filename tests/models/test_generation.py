@@ -15,7 +15,14 @@ from prefine.config.sections import Decoding
 from prefine.errors import NumericsError
 from prefine.models.hf.backend import HfModel
 from prefine.models.hf.generation import _choose, draw
-from prefine.models.hf.open_rows import PROMPT_BUCKET, PaddedRows
+from prefine.models.hf.open_rows import (
+    PROMPT_BUCKET,
+    WAYS,
+    PaddedPrompts,
+    PaddedRows,
+    SmallerBatches,
+    Way,
+)
 from prefine.models.protocol import SampleRequest, sample_key
 from prefine.records import Completion, Prompt
 
@@ -157,6 +164,96 @@ def test_the_stop_token_ends_a_completion(model: HfModel) -> None:
         )
 
 
+ENDING = Decoding(temperature=4.0, max_new_tokens=60)
+"""So long and flat that rows end by themselves, each after another number of tokens."""
+
+
+@pytest.fixture(scope="module")
+def many(model: HfModel) -> HfModel:
+    """The model with large batches."""
+    large = HfModel(path=model.path, device="cpu", batch_rows=64)
+    large.__dict__["model"] = model.model
+    large._sampler.__dict__["_stop_ids"] = frozenset(range(0, 300, 15))
+    return large
+
+
+def fed_rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sizes of the batches that are continued from here on."""
+    sizes: list[int] = []
+    feed = PaddedRows.feed
+
+    def counted(self: PaddedRows, tokens: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(tokens))
+        return feed(self, tokens)
+
+    monkeypatch.setattr(PaddedRows, "feed", counted)
+    return sizes
+
+
+def test_rows_that_have_ended_leave_the_batch_and_no_bit_changes(
+    many: HfModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = [Prompt.from_text(f"write {n} words about tea") for n in range(32)]
+    found = sampled(many, prompts, samples=4, decoding=ENDING)
+    monkeypatch.setattr(SmallerBatches, "smallest", lambda self, rows, alive: rows)
+    sizes = fed_rows(monkeypatch)
+    assert sampled(many, prompts, samples=4, decoding=ENDING) == found
+    assert set(sizes) == {64}
+
+
+def test_a_batch_has_sizes_that_were_tried_and_found_equal(
+    many: HfModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = [Prompt.from_text(f"write {n} words about tea") for n in range(32)]
+    expected = sampled(many, prompts, samples=2, decoding=ENDING)
+    monkeypatch.setattr(SmallerBatches, "_try", lambda self, rows, size: size % 16 == 0)
+    many._sampler.__dict__.pop("_way")
+    sizes = fed_rows(monkeypatch)
+    found = sampled(many, prompts, samples=2, decoding=ENDING)
+    many._sampler.__dict__.pop("_way")
+    at = sizes.index(64)  # before it the way was found
+    assert sizes[at:] == sorted(sizes[at:], reverse=True)
+    assert set(sizes[at:]) == {64, 48, 32, 16}
+    # Whatever sizes this machine takes the products of 16 rows by.
+    assert {key: one.token_ids for key, one in found.items()} == {
+        key: one.token_ids for key, one in expected.items()
+    }
+    assert [one.sampled_logp for one in found.values()] == pytest.approx(
+        [one.sampled_logp for one in expected.values()], abs=1e-4
+    )
+
+
+def test_a_size_that_gives_other_bits_is_not_used(model: HfModel) -> None:
+    class Sized(torch.nn.Module):
+        """Logits that depend on the size of the batch below eight rows."""
+
+        device = torch.device("cpu")
+        get_input_embeddings = model.model.get_input_embeddings
+
+        def forward(self, **inputs: Any) -> Any:
+            out = model.model(**inputs)
+            out.logits += 1e-3 * (len(inputs["input_ids"]) < 8)
+            return out
+
+    smaller = SmallerBatches(Sized(), 0)
+    assert smaller.smallest(64, 1) >= 8
+    assert smaller.smallest(64, 64) == 64
+
+
+@pytest.mark.parametrize("way", WAYS, ids=["padded", "separate", "whole"])
+def test_a_row_has_the_same_bits_whichever_are_wanted(model: HfModel, way: Way) -> None:
+    model._sampler.__dict__["_way"] = way
+    try:
+        fresh = sampled(model, decoding=ENDING)
+        keys = sorted(fresh)
+        for some in (keys[::2], keys[:1]):
+            assert sampled(model, decoding=ENDING, wanted=set(some)) == {
+                key: fresh[key] for key in some
+            }
+    finally:
+        model._sampler.__dict__.pop("_way")
+
+
 def choices(
     probs: list[float], *, temperature: float = 1.0, top_p: float = 1.0, draws: int = 4000
 ) -> list[float]:
@@ -222,9 +319,8 @@ def test_numbers_that_are_none_fail_their_row_alone(model: HfModel, from_step: i
     broken = HfModel(path=model.path, device="cpu", batch_rows=8)
     broken.__dict__["model"] = Broken(model.model, [0], from_step=from_step)
     broken.model.config = model.model.config
-    broken._sampler.__dict__["_way"] = (
-        PaddedRows  # its passes are counted, and the way is found by some
-    )
+    # Its passes are counted, and the way is found by some.
+    broken._sampler.__dict__["_way"] = PaddedPrompts
     requests = [SampleRequest(prompt, index) for prompt in PROMPTS[:2] for index in range(2)]
     calls = [Call(sample_key(model.fingerprint, request, FREE), request) for request in requests]
     (batch,) = broken.sample(calls, calls, FREE)
@@ -242,15 +338,15 @@ def test_numbers_that_are_none_fail_their_row_alone(model: HfModel, from_step: i
 def test_a_model_without_numbers_stops_the_run(model: HfModel) -> None:
     with pytest.raises(NumericsError, match="its weights are damaged"):
         draw(
-            Broken(model.model, [0, 1], from_step=0),
-            [[5], [6, 7]],
+            PaddedPrompts(
+                Broken(model.model, [0, 1], from_step=0), [[5], [6, 7]], pad_id=0, fed=True
+            ),
             group=1,
             streams=np.zeros((2, 3)),
             wanted=[True, True],
             temperature=1.0,
             top_p=1.0,
             stop_ids=frozenset([1]),
-            pad_id=0,
         )
 
 

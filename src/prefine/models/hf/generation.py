@@ -1,7 +1,7 @@
 """Batched sampling in which each row depends only on its own prompt, seed and place in the batch.
 
-All tensors of a batch have shapes that do not depend on which rows are wanted, so that a resumed or
-extended run draws the same bytes as a fresh one (same machine, versions and dtype).
+A row has the same bits whichever rows are wanted and however long the others are, so that a resumed
+or extended run draws the same bytes as a fresh one (same machine, versions and dtype).
 """
 
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from prefine.errors import NumericsError
-from prefine.models.hf.open_rows import PaddedRows, Way
+from prefine.models.hf.open_rows import PaddedPrompts, ReadPrompts, Way
 
 LIKELIEST = 100
 
@@ -34,8 +34,7 @@ def uniforms(keys: list[str], count: int) -> Float[np.ndarray, "rows count"]:
 
 @torch.inference_mode()
 def draw(
-    model: Any,
-    prompts: list[list[int]],
+    read: ReadPrompts,
     *,
     group: int,
     streams: Float[np.ndarray, "rows steps"],
@@ -43,31 +42,26 @@ def draw(
     temperature: float,
     top_p: float,
     stop_ids: frozenset[int],
-    pad_id: int,
-    way: Way = PaddedRows,
 ) -> list[Drawn | None]:
     """Draw `group` completions of each prompt; row = prompt * group + sample.
 
     Args:
-        model: A causal language model of transformers, in eval mode.
-        prompts: Token ids.
+        read: The prompts, for appending tokens.
         group: Samples per prompt in this batch.
         streams: One uniform number per row and step [rows, steps]; steps is the longest completion
             allowed.
-        wanted: Which rows to draw; the others are carried along as padding and come back as None.
+        wanted: Which rows to draw; the others are padding and come back as None.
         temperature: 0 is greedy.
         top_p: Keep the most likely tokens up to this mass.
         stop_ids: Tokens that end a completion.
-        pad_id: Token for padding.
-        way: How rows are read and continued, see `open_rows.way_of`.
     Returns: Per row the completion, or None. Log-probabilities are the model's own (temperature 1),
         in nats.
     """
-    # First the prompts are read; then one token per row and step is drawn and fed back. Rows that
-    # have ended are carried along as padding, because shapes must not depend on them.
-    device = model.device
-    open_rows = way(model, prompts, group=group, pad_id=pad_id, fed=True)
+    # One token per row and step is drawn and fed back. A row that has ended leaves the batch as
+    # soon as that changes no bit of the others, and is carried along until then.
+    open_rows = read.rows(group)
     logits = open_rows.logits
+    device = logits.device
 
     if bool(torch.isnan(logits).any(dim=-1).all()):
         raise NumericsError(
@@ -78,35 +72,38 @@ def draw(
     rows, steps = streams.shape
     numbers = torch.from_numpy(streams).to(device)
     stops = torch.tensor(sorted(stop_ids), device=device)
-    done = ~torch.tensor(wanted, device=device)
+    # Of the rows that are in the batch: their numbers, and which are still drawn.
+    row = torch.arange(rows, device=device)
+    alive = torch.tensor(wanted, device=device)
     logp = torch.zeros(rows, dtype=torch.float64, device=device)
-    chosen: list[Tensor] = []
-    alive: list[Tensor] = []
+    lengths = torch.zeros(rows, dtype=torch.long, device=device)
+    chosen = torch.zeros(rows, steps, dtype=torch.long, device=device)
     for step in range(steps):
         logps = torch.log_softmax(logits.float(), dim=-1)
-        token = _choose(logps, numbers[:, step], temperature, top_p)
-        token = torch.where(done, pad_id, token)
-        logp += torch.where(done, 0.0, logps.gather(1, token[:, None])[:, 0].double())
-        chosen.append(token)
-        alive.append(~done)
-        done = done | torch.isin(token, stops)
-        if bool(done.all()) or step == steps - 1:
+        token = _choose(logps, numbers[row, step], temperature, top_p)
+        drawn_logp = logps.gather(1, token[:, None])[:, 0].double()
+        logp[row] += torch.where(alive, drawn_logp, 0.0)
+        lengths[row] += alive
+        chosen[row, step] = token
+        alive = alive & ~torch.isin(token, stops)
+        if not bool(alive.any()) or step == steps - 1:
             break
+        if (kept := open_rows.shrink(alive)) is not None:
+            row, alive, token = row[kept], alive[kept], token[kept]
         logits = open_rows.feed(token)
-    lengths = torch.stack(alive, 1).sum(dim=1).tolist()
-    rows_of_tokens = torch.stack(chosen, 1).tolist()
+    rows_of_tokens = chosen.tolist()
     drawn: list[Drawn | None] = []
     for tokens, length, value, want in zip(
-        rows_of_tokens, lengths, logp.tolist(), wanted, strict=True
+        rows_of_tokens, lengths.tolist(), logp.tolist(), wanted, strict=True
     ):
-        kept = tuple(tokens[:length])
-        drawn.append(Drawn(kept, value, bool(kept) and kept[-1] in stop_ids) if want else None)
+        own = tuple(tokens[:length])
+        drawn.append(Drawn(own, value, bool(own) and own[-1] in stop_ids) if want else None)
     return drawn
 
 
 @torch.inference_mode()
 def first_token_logps(
-    model: Any, prompts: list[list[int]], *, pad_id: int, way: Way = PaddedRows
+    model: Any, prompts: list[list[int]], *, pad_id: int, way: Way = PaddedPrompts
 ) -> list[dict[int, float]]:
     """Return the likeliest first tokens after each prompt with their log-probabilities [nat].
 
@@ -119,7 +116,7 @@ def first_token_logps(
     Raises:
         NumericsError: The logits of a prompt are not finite numbers.
     """
-    logits = way(model, prompts, group=1, pad_id=pad_id, fed=False).logits
+    logits = way(model, prompts, pad_id=pad_id, fed=False).rows(1).logits
     logps = torch.log_softmax(logits.float(), dim=-1)
     if bool(torch.isnan(logps).any()):
         raise NumericsError("the judge's logits are not numbers (NaN); its weights are damaged")

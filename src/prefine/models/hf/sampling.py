@@ -2,17 +2,25 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from prefine import chat
 from prefine.calls.protocol import Batch, Call, Failure
 from prefine.config.sections import Decoding
 from prefine.errors import ConfigError
 from prefine.models.hf.generation import Drawn, draw, first_token_logps, uniforms
-from prefine.models.hf.open_rows import PaddedRows, Way, padded_length, way_of
+from prefine.models.hf.open_rows import (
+    PaddedPrompts,
+    ReadPrompts,
+    SmallerBatches,
+    Way,
+    padded_length,
+    way_of,
+)
 from prefine.models.protocol import Reply, SampleRequest, decoding_settings
 from prefine.records import Completion, Message, Prompt, Usage, content_hash
 
@@ -56,13 +64,23 @@ class Sampler:
             for start in range(0, len(bucket), self._block_size)
         ]
         for block in blocks:
+            # Read for the first batch that is wanted, and by that for all of its samples.
+            read = cache(partial(self._read_block, block, ids))
             for start in range(0, samples, group):
                 indices = range(start, start + group)
                 places = [(prompt.id, index) for prompt in block for index in indices]
                 if open_keys := [keys[place] for place in places if place in keys]:
                     yield Batch(
-                        open_keys, partial(self._draw_block, block, indices, ids, keys, decoding)
+                        open_keys, partial(self._draw_block, block, indices, read, keys, decoding)
                     )
+
+    def _read_block(self, block: list[Prompt], ids: Mapping[str, list[int]]) -> ReadPrompts:
+        return self._read([ids[prompt.id] for prompt in self._filled(block)])
+
+    def _filled(self, block: list[Prompt]) -> list[Prompt]:
+        # A short block is filled up with its first prompt: the shape must not depend on what
+        # follows in the file.
+        return block + [block[0]] * (self._block_size - len(block))
 
     def respond(
         self,
@@ -112,13 +130,14 @@ class Sampler:
     def _written(
         self, rows: list[list[int]], max_new_tokens: int, temperature: float, seed: int
     ) -> Iterator[Reply]:
-        drawn = self._draw(
-            rows,
+        drawn = draw(
+            self._read(rows),
             group=1,
             streams=uniforms([content_hash("reply", seed, row) for row in rows], max_new_tokens),
             wanted=[True] * len(rows),
             temperature=temperature,
             top_p=1.0,
+            stop_ids=self._stop_ids,
         )
         for row, one in zip(rows, drawn, strict=True):
             assert one is not None, "every row is wanted"
@@ -130,27 +149,26 @@ class Sampler:
         self,
         block: list[Prompt],
         indices: range,
-        ids: Mapping[str, list[int]],
+        read: Callable[[], ReadPrompts],
         keys: Mapping[tuple[str, int], str],
         decoding: Decoding,
     ) -> dict[str, Completion | Failure]:
-        # A short block is filled up with its first prompt: the shape must not depend on what
-        # follows in the file.
-        rows = block + [block[0]] * (self._block_size - len(block))
-        places = [(prompt, index) for prompt in rows for index in indices]
+        places = [(prompt, index) for prompt in self._filled(block) for index in indices]
         real = len(block) * len(indices)
         wanted = [place < real and (p.id, i) in keys for place, (p, i) in enumerate(places)]
         streams = uniforms(
             [content_hash("stream", decoding.seed, p.id, i) for p, i in places],
             decoding.max_new_tokens,
         )
-        drawn = self._draw(
-            [ids[prompt.id] for prompt in rows],
+        assert decoding.temperature is not None and decoding.top_p is not None, "see check_prompt"
+        drawn = draw(
+            read(),
             group=len(indices),
             streams=streams,
             wanted=wanted,
             temperature=decoding.temperature,
             top_p=decoding.top_p,
+            stop_ids=self._stop_ids,
         )
         return {
             keys[prompt.id, index]: self._completion(
@@ -180,19 +198,20 @@ class Sampler:
             finish_reason="stop" if drawn.stopped else "length",
         )
 
-    @cached_property
-    def _draw(self) -> Callable[..., list[Drawn | None]]:
-        return partial(
-            draw, self._backend.model, stop_ids=self._stop_ids, pad_id=self._pad_id, way=self._way
-        )
+    @torch.inference_mode()
+    def _read(self, prompts: list[list[int]]) -> ReadPrompts:
+        """The prompts, read for tokens to be appended."""
+        return self._way(self._backend.model, prompts, pad_id=self._pad_id, fed=True)
 
     @cached_property
     def _way(self) -> Way:
-        way = way_of(self._backend.model, self._pad_id)
-        if way is not PaddedRows:
-            self._backend.note(
-                f"{self._backend.label} reads prompts one by one: padding changes its answers"
-            )
+        model = self._backend.model
+        way = way_of(model, self._pad_id)
+        if way is PaddedPrompts:
+            return partial(PaddedPrompts, smaller=SmallerBatches(model, self._pad_id))
+        self._backend.note(
+            f"{self._backend.label} reads prompts one by one: padding changes its answers"
+        )
         return way
 
     def _text(self, token_ids: Sequence[int]) -> str:
