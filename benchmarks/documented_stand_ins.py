@@ -51,6 +51,20 @@ def write_files(folder: Path) -> None:
         for side in ("chosen", "rejected")
     ]
     rows(folder / "labels.jsonl", labels)
+    graded = [
+        [{"text": f"It is {n * m}.", "score": -abs(m - 6)} for m in range(12)] for n in range(1, 9)
+    ]
+    rows(
+        folder / "lists.jsonl",
+        [{"prompt": p, "completions": some} for p, some in zip(asked, graded, strict=True)],
+    )
+    rows(
+        folder / "pool.jsonl",
+        [
+            {"instruction": f"What is {n} times 6?", "completions": graded[n % 8]}
+            for n in range(120)
+        ],
+    )
     table = {"subset": ["alpacaeval-easy"] * 8, "results": [1, 0, 1, 1, 0.5, 1, 1, 0]}
     (folder / "judge_result.json").write_text(json.dumps(table))
 

@@ -9,7 +9,9 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
     Strict,
+    model_serializer,
     model_validator,
 )
 from pydantic.fields import FieldInfo
@@ -103,6 +105,20 @@ class Component(BaseModel):
         return {}
 
 
+class WeighedSource(Component):
+    """A source of items of training; `weight` is their share of a step beside other items."""
+
+    weight: Annotated[float, Strict(), Field(gt=0)] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_weight(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out a weight that nobody set: runs had begun before there was one."""
+        written: dict[str, Any] = write(self)
+        if self.weight is None:
+            del written["weight"]
+        return written
+
+
 def _in_full(value: Any, kind: Kind, field: FieldInfo) -> Any:
     if isinstance(value, str) and (words := _literals(field.annotation)):
         # Where a word of ours may stand, another word is rather that one mistyped than a model.
@@ -112,9 +128,18 @@ def _in_full(value: Any, kind: Kind, field: FieldInfo) -> Any:
     if isinstance(value, list | tuple):
         return tuple(in_full(kind, one) for one in value)
     full = in_full(kind, value)
+    if isinstance(full, Mapping) and full.keys() & _section_keys(field.annotation):
+        return full
     if isinstance(full, Mapping) and "name" not in full and isinstance(field.default, Component):
         return {"name": field.default.name, **full}
     return full
+
+
+def _section_keys(annotation: Any) -> frozenset[str]:
+    """Return the keys of a section that a field allows in place of a component."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return frozenset(annotation.model_fields)
+    return frozenset().union(*map(_section_keys, get_args(annotation)))
 
 
 def _literals(annotation: Any) -> tuple[Any, ...]:
@@ -128,6 +153,7 @@ def _literals(annotation: Any) -> tuple[Any, ...]:
 Backend = Annotated[Component, Nested("backend")]
 Judge = Annotated[Component, Nested("judge")]
 Source = Annotated[Component, Nested("source")]
+ItemSource = Annotated[WeighedSource, Nested("source")]
 
 
 def marks_of(field: FieldInfo, kind: type[M]) -> list[M]:

@@ -53,7 +53,7 @@ def describe(error: ValidationError, where: str, model: type[BaseModel]) -> str:
         path = [
             str(part)
             for part in problem["loc"]
-            if part not in ("Component", "(number)", "(schedule)", "(either)")
+            if part not in ("Component", "(number)", "(schedule)", "(either)", "(one)", "(by kind)")
             and not str(part).startswith(("literal[", "tuple["))
         ]
         message = problem["msg"].removeprefix("Value error, ")

@@ -1,14 +1,17 @@
 """The section `train`, and the sections within it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    Discriminator,
     Field,
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
     Strict,
+    Tag,
     model_validator,
 )
 
@@ -70,11 +73,32 @@ class EarlyStopConfig(Section):
     mass_fall: Share = 0.05
 
 
+class LossesByKind(Section):
+    """The loss of each kind of items, where a training has several."""
+
+    pairs: Annotated[Component | None, Nested("loss")] = None
+    lists: Annotated[Component | None, Nested("loss")] = None
+    labels: Annotated[Component | None, Nested("loss")] = None
+
+    @property
+    def given(self) -> dict[str, Component]:
+        """The kinds that have a loss."""
+        return {kind: loss for kind, loss in self if loss is not None}
+
+
+def _is_by_kind(value: Any) -> str:
+    by_kind = isinstance(value, LossesByKind) or (
+        isinstance(value, Mapping) and "name" not in value
+    )
+    return "(by kind)" if by_kind else "(one)"
+
+
 class TrainConfig(Section):
     """Stage `train`. A step has `pairs_per_step` items, in micro-batches of `micro_batch_tokens`.
 
     Items are what the loss reads: pairs, lists or labelled answers; `step_source` gives each step
-    its items, by default all of the run folder in a new order every epoch.
+    its items, by default all of the run folder in a new order every epoch. Where several kinds are
+    trained on together, each has its loss: `loss: {pairs: dpo, lists: list_mle, labels: kto}`.
 
     With `sharing: auto` a prompt is computed once for all its completions if the model allows it.
     With `gradient_checkpointing` layers are computed again in the backward pass: more time, less
@@ -90,7 +114,11 @@ class TrainConfig(Section):
     Every `evaluate_every` steps the held-out items of section `pair` are evaluated.
     """
 
-    loss: Annotated[Component, Nested("loss")] = Component(name="dpo")
+    loss: Annotated[
+        Annotated[LossesByKind, Tag("(by kind)")] | Annotated[Component, Tag("(one)")],
+        Discriminator(_is_by_kind),
+        Nested("loss"),
+    ] = Component(name="dpo")
     regularizer: Annotated[Component | None, Nested("regularizer")] = None
     regularizer_weight: Annotated[
         float | Schedule | Literal["auto"], or_schedule(NonNegativeFloat, auto=True)
@@ -160,6 +188,24 @@ class TrainConfig(Section):
                 "best weights of the whole training; take one of the two out"
             )
         return self
+
+    @property
+    def losses(self) -> dict[str, Component]:
+        """The losses by their config paths: one, or one for each kind of items."""
+        if isinstance(self.loss, Component):
+            return {"train.loss": self.loss}
+        return {f"train.loss.{kind}": loss for kind, loss in self.loss.given.items()}
+
+    def loss_of(self, kind: str) -> tuple[str, Component | None]:
+        """The config path of the loss of a kind of items, and the loss if there is one."""
+        if isinstance(self.loss, Component):
+            return "train.loss", self.loss
+        return f"train.loss.{kind}", self.loss.given.get(kind)
+
+    @property
+    def loss_name(self) -> str:
+        """The name of the loss, or those of all kinds."""
+        return " + ".join(loss.name for loss in self.losses.values())
 
     @property
     def regularizer_kind(self) -> Kind:

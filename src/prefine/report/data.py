@@ -216,7 +216,8 @@ class ReportData(Record):
     `unfinished` is the first stage that has begun and not ended, `stopped_by` the message that it
     stopped with.
     `prompts_also_trained_on` counts the contests' prompts that training has seen; None when that is
-    not known. `items` are the kind that was trained on; `training`, `trained` and `evaluations` are
+    not known. `items` are the kind that was trained on, "items" if there were several `kinds`;
+    `training`, `trained` and `evaluations` are
     of pairs, the points of other items are in `item_training` and `item_evaluations`.
     `budget_points` are there if a controller set the weight; `delta_of` is the figure of the falls
     that it held, "mean" or such as "0.9 quantile". `pair_examples` are there where no `examples`
@@ -233,7 +234,8 @@ class ReportData(Record):
     training: tuple[TrainPoint, ...] = ()
     trained: TrainEnd | None = None
     evaluations: tuple[EvaluationPoint, ...] = ()
-    items: Literal["pairs", "lists", "labels"] = "pairs"
+    items: Literal["pairs", "lists", "labels", "items"] = "pairs"
+    kinds: tuple[str, ...] = ()
     item_training: tuple[ItemPoint, ...] = ()
     item_evaluations: tuple[ItemPoint, ...] = ()
     delta: float | None = None
@@ -252,6 +254,14 @@ class ReportData(Record):
     origins: tuple[StageOrigin, ...] = ()
     config_yaml: str = ""
     versions: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def item_words(self) -> str:
+        """The kinds that were trained on, such as "pairs, lists and labels"."""
+        if not self.kinds:
+            return self.items
+        *others, last = self.kinds
+        return f"{', '.join(others)} and {last}" if others else last
 
     @property
     def delta_per_answer(self) -> float | None:

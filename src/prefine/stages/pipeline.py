@@ -35,7 +35,7 @@ _NAMES = 32
 
 def stages_of(config: RunConfig) -> tuple[str, ...]:
     """The stages that a configuration needs, in order."""
-    skipped = set(_BEFORE_ITEMS) if config.items_entry is not None else set()
+    skipped = set(_BEFORE_ITEMS) if config.items_entries else set()
     evaluation = config.evaluate
     if not (evaluation.prompts or evaluation.metrics or config.pair.held_out_prompts):
         skipped.add("evaluate")
@@ -59,10 +59,10 @@ def run_stage(stage: str, config: RunConfig, folder: RunFolder, progress: Progre
         ConfigError: The configuration begins behind this stage.
         PrefineError: As the stage says.
     """
-    if config.items_entry is not None and stage in _BEFORE_ITEMS:
+    if config.items_entries and stage in _BEFORE_ITEMS:
         raise ConfigError(
-            f"{stage}: this configuration starts with {config.items_entry[0]}, so there is "
-            f"nothing to {stage}; run prefine pair"
+            f"{stage}: this configuration starts with {' and '.join(config.items_entries)}, so "
+            f"there is nothing to {stage}; run prefine pair"
         )
     module = importlib.import_module(f"prefine.stages.{stage}")
     new, answers = stage not in folder.manifests(), folder.answers()

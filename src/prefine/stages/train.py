@@ -26,6 +26,7 @@ from prefine.run.folder import RunFolder
 from prefine.run.tables import table_hash
 from prefine.stages.anchors import anchor_inputs, automatic_budget, read_anchors
 from prefine.stages.budget import budget_of
+from prefine.stages.loss_checks import check_loss
 from prefine.stages.origins import versions
 from prefine.stages.pair_options import held_out_inputs
 from prefine.stages.stage_run import Progress, StageRun
@@ -33,11 +34,11 @@ from prefine.stages.template_date import date_notes
 from prefine.stages.training_inputs import (
     check_adapter,
     check_first_rows,
-    check_loss,
     check_weights,
     configured_relation,
+    held_out_tables,
+    read_all_items,
     read_held_out,
-    read_items,
     trainable,
 )
 from prefine.training.budget.climb import CLIMB_LOG_NAME
@@ -50,6 +51,10 @@ from prefine.training.logging.figures import LoggedRow, TrainSummary
 from prefine.training.logging.model_card import model_card, write_card
 from prefine.training.logging.trackers import Trackers, check_installed, open_trackers
 from prefine.training.loop import FINAL_NAME, LOG_NAME, train
+from prefine.training.relations.choose import configured_loss
+from prefine.training.step_sources.protocol import MakeStepSource
+from prefine.training.step_sources.share_counts import planned_steps
+from prefine.training.step_sources.shares import Shares
 
 _TRAINING = (
     "checkpoints",
@@ -86,16 +91,21 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     check_loss(config)
     check_installed(settings.tracking.trackers)
     relation = configured_relation(config)
-    kind, held_out_kind = relation.name, f"heldout_{relation.name}"
-    _check_items_made(config, folder, kind)
-    inputs = {kind: table_hash(folder / kind), "policy": policy.fingerprint}
+    kinds = [kind.name for kind in relation.kinds]
+    words = " and ".join(kinds)
+    for kind in kinds:
+        _check_items_made(config, folder, kind)
+    inputs = {kind: table_hash(folder / kind) for kind in kinds}
+    inputs["policy"] = policy.fingerprint
+    if weights := config.item_weights:
+        inputs["weights"] = content_hash(weights)
     if models.reference is not None:
         inputs["reference"] = models.reference.fingerprint
     automatic = automatic_budget(config)
     if automatic is not None:
         inputs |= anchor_inputs(config, automatic)
     if settings.evaluate_every is not None or automatic is not None:
-        inputs[held_out_kind] = table_hash(folder / held_out_kind)
+        inputs |= {table.name: table_hash(table) for table in held_out_tables(config)}
     stage = StageRun(folder, "train", config, inputs)
     if stage.finished and (folder / "model").is_dir():
         from_main(None)
@@ -104,9 +114,9 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     _set_aside_other_run(folder, run_key, progress)
     stage.begin(settings.seed)
     from_main(run_key)
-    examples = read_items(folder / kind, policy, config)
+    examples = read_all_items(config, policy)
     stage.dropped.update(examples.dropped)
-    stage.notes += check_first_rows(folder / kind, examples.items, policy, relation)
+    stage.notes += check_first_rows(folder.path, examples.items, policy, relation)
     stage.notes += date_notes(config)
     held_out = read_held_out(config, policy)
     budgeted = _budget_arguments(config, policy, examples.items, held_out.items)
@@ -115,9 +125,9 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
         "completions": sum(len(item.texts) for item in examples.items),
     }
     stage.notes += [
-        *(f"held-out {kind}: {count} × {reason}" for reason, count in held_out.dropped.items()),
+        *(f"held-out {words}: {count} × {reason}" for reason, count in held_out.dropped.items()),
         *(
-            f"{count} answers left out of {kind}: {reason}"
+            f"{count} answers left out of {words}: {reason}"
             for reason, count in examples.left_out.items()
         ),
         *(
@@ -126,7 +136,11 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
         ),
     ]
     model = models.load_policy(settings, stage.notes.append)
-    total = -(-len(examples.items) // settings.pairs_per_step) * settings.epochs
+    numbers = {
+        kind.name: sum(isinstance(item, kind.item) for item in examples.items)
+        for kind in relation.kinds
+    }
+    total = planned_steps(numbers, weights, settings.pairs_per_step) * settings.epochs
     progress.start("train", min(total, settings.max_steps or total), "steps")
 
     shown = 0
@@ -141,7 +155,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
 
     def on_evaluation(row: LoggedRow) -> None:
         count = len(held_out.items)
-        progress.say(f"{count} held-out {kind} after step {row.step}: {row.headline}")
+        progress.say(f"{count} held-out {words} after step {row.step}: {row.headline}")
 
     def trackers(first_step: int) -> Trackers:
         return open_trackers(
@@ -169,7 +183,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
         evaluated = _last_row(folder, EVALUATION_LOG_NAME)
         card = model_card(
             # Not the run's folder: the same training writes the same bytes anywhere.
-            name=f"{Path(policy.path).name}-{settings.loss.name}",
+            name=f"{Path(policy.path).name}-{settings.loss_name}",
             base_model=policy.path,
             base_on_hub=not Path(policy.path).exists(),
             adapter=_saves_adapter(settings),
@@ -221,17 +235,26 @@ def _verdict_on_budget(
             items=configured_relation(config).name,
             untouched=True,
         )
-    elif evaluated is None or budget is None or "fall" not in evaluated:
+        return budget_sentence(found)
+    if evaluated is None or budget is None:
         return ""
-    else:
-        found = judge_budget(
-            budget.delta,
-            budget.unit,
-            evaluated[budget.fall],
-            evaluated[f"{budget.fall}_se"],
-            count=evaluated["pairs"],
+    rows = evaluated.get("kinds", {configured_relation(config).name: evaluated})
+    sentences = [
+        budget_sentence(
+            judge_budget(
+                budget.delta,
+                budget.unit,
+                row[budget.fall],
+                row[f"{budget.fall}_se"],
+                count=row[kind],
+                items=kind,
+            )
         )
-    return budget_sentence(found)
+        for kind, row in rows.items()
+        # There is none where no answer is good.
+        if row.get(budget.fall) is not None
+    ]
+    return " ".join(sentences)
 
 
 def follow(config: RunConfig, progress: Progress) -> None:
@@ -244,8 +267,7 @@ def follow(config: RunConfig, progress: Progress) -> None:
     if run_key is None:
         return  # it was finished before
     models = _Models.of(config)
-    table = config.run_dir / configured_relation(config).name
-    examples = read_items(table, models.policy, config).items
+    examples = read_all_items(config, models.policy).items
     held_out = read_held_out(config, models.policy).items
     budgeted = _budget_arguments(config, models.policy, examples, held_out)
     model = models.load_policy(config.train, lambda _: None)
@@ -313,15 +335,25 @@ class _Models:
         return partial(
             train,
             config=settings,
-            loss=settings.loss.resolve("loss", where="train.loss"),
+            loss=configured_loss(settings),
             regularizer=regularizer,
             out_dir=config.run_dir,
             run_key=run_key,
             ref_model=ref_model,
             reference_dir=settings.reference_cache or _shared_reference_dir(config.run_dir),
-            step_source=settings.step_source.resolve("step_source", where="train.step_source"),
+            step_source=_step_source(config),
             should_stop=lambda: progress.stopping,
         )
+
+
+def _step_source(config: RunConfig) -> MakeStepSource:
+    """The source of each step's items; of several kinds, each has its share."""
+    if weights := config.item_weights:
+        kinds = {kind.name: kind.item for kind in configured_relation(config).kinds}
+        return partial(Shares, weights=weights, kinds=kinds)
+    source = config.train.step_source
+    made: MakeStepSource = source.resolve("step_source", where="train.step_source")
+    return made
 
 
 def _check_items_made(config: RunConfig, folder: RunFolder, kind: str) -> None:
@@ -389,10 +421,12 @@ def _shared_reference_dir(run_dir: Path) -> Path:
 
 def _hub_datasets(config: RunConfig) -> tuple[str, ...]:
     """The hub id of the items' data set, if they came from there."""
-    if config.items_entry is None or config.items_entry[1].name != "hub":
-        return ()
-    path = str(config.items_entry[1].options.get("path", ""))
-    return () if Path(path).exists() else (path,)
+    paths = [
+        str(source.options.get("path", ""))
+        for source in config.items_entries.values()
+        if source.name == "hub"
+    ]
+    return tuple(path for path in paths if not Path(path).exists())
 
 
 def _saves_adapter(settings: TrainConfig) -> bool:

@@ -52,7 +52,8 @@ def model_card(
         budget: The verdict on the likelihood budget, if there is one.
     Returns: Markdown with a YAML header.
     """
-    loss, regularizer = (_component_name(train.get(part)) for part in ("loss", "regularizer"))
+    losses = _component_names(train.get("loss"))
+    regularizer = _component_name(train.get("regularizer"))
     datasets = [*dict.fromkeys(datasets)]
     metadata: dict[str, Any] = {}
     if base_on_hub and _HUB_ID.fullmatch(base_model):
@@ -63,7 +64,8 @@ def model_card(
     if on_hub := [name for name in datasets if _HUB_ID.fullmatch(name)]:
         metadata["datasets"] = on_hub
     tags = ["prefine", "preference-optimization"]
-    tags += [part for part in (loss, regularizer) if part is not None and _TAG.fullmatch(part)]
+    parts = [*losses, *filter(None, [regularizer])]
+    tags += [part for part in parts if _TAG.fullmatch(part)]
     metadata["tags"] = [*dict.fromkeys([*tags, "lora"] if adapter else tags)]
 
     templates = Environment(
@@ -78,13 +80,13 @@ def model_card(
             title=_title(name),
             base_model=base_model,
             adapter=adapter,
-            loss=loss or "unknown",
+            loss=" + ".join(losses) or "unknown",
             regularizer=regularizer,
             summary=summary,
-            final=summary.final.model_dump(),
+            final=_with_kinds(summary.final.model_dump()),
             described=summary.final.described,
             datasets=datasets,
-            held_out=held_out,
+            held_out=None if held_out is None else _with_kinds(held_out),
             budget=budget,
             dropped=sorted(dropped.items()),
             train=_yaml(train),
@@ -117,6 +119,24 @@ def write_card(folder: Path, card: str, *, previous: Path) -> None:
 
 def _component_name(value: Any) -> str | None:
     return str(value["name"]) if isinstance(value, Mapping) else None
+
+
+def _component_names(value: Any) -> list[str]:
+    """The name of a component, or the names of those for each kind of items."""
+    if isinstance(value, Mapping) and "name" not in value:
+        return [name for one in value.values() if (name := _component_name(one)) is not None]
+    name = _component_name(value)
+    return [] if name is None else [name]
+
+
+def _with_kinds(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of a row, those of each kind of items under `KIND.NAME`."""
+    within = {
+        f"{kind}.{name}": value
+        for kind, own in row.get("kinds", {}).items()
+        for name, value in own.items()
+    }
+    return {**row, **within}
 
 
 def _number(value: float | None) -> str:

@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from prefine.losses.facts import bare, kind_of, needs_of, nested_options, options_of, parts_of
-from prefine.losses.protocol import Controller, LossFunction, LossInputs, LossKind, Need
+from prefine.losses.facts import bare, kind_of, losses_within, needs_of, options_of, parts_of
+from prefine.losses.kinds import MixedLogps, StepLogps, of_each_kind
+from prefine.losses.protocol import Controller, LossFunction, LossKind, Need
 from prefine.schedules import Schedule
 
 
@@ -37,10 +38,12 @@ class Objective:
         """The values that the functions read beyond the policy's."""
         return frozenset[Need]().union(*map(needs_of, self.functions))
 
-    def terms(self, logps: LossInputs) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
+    def terms(self, logps: StepLogps) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
         """Loss and regularizer (unweighted) per item, nats."""
         loss = self.loss(logps)
-        return loss, torch.zeros_like(loss) if self.regularizer is None else self.regularizer(logps)
+        if self.regularizer is None:
+            return loss, torch.zeros_like(loss)
+        return loss, of_each_kind(self.regularizer, logps)
 
     def value(
         self, loss: Float[Tensor, " B"], regularizer: Float[Tensor, " B"]
@@ -63,7 +66,7 @@ class Objective:
 Change = Callable[[str, dict[str, Any]], dict[str, Any]]
 """Given a loss's path, such as `loss.losses.1`, and its options: its new options."""
 
-Control = Callable[[Objective, LossInputs], Objective]
+Control = Callable[[Objective, StepLogps], Objective]
 """Adapts an objective to the values of the whole step, see `HyperparameterController.control`."""
 
 
@@ -109,12 +112,16 @@ class HyperparameterController:
             regularizer_weight=number(self._configured.regularizer_weight),
         )
 
-    def control(self, objective: Objective, logps: LossInputs) -> Objective:
+    def control(self, objective: Objective, logps: StepLogps) -> Objective:
         """Adapt the objective to the values of the whole step; called once per step."""
 
         def adapt(path: str, options: dict[str, Any]) -> dict[str, Any]:
             controller = self._controllers.get(path)
-            return options if controller is None else options | controller.update(logps, options)
+            if controller is None:
+                return options
+            # Within a loss by kind, such as `loss.pairs.delta`, the items of this kind count.
+            read = logps.parts[path.split(".")[1]] if isinstance(logps, MixedLogps) else logps
+            return options | controller.update(read, options)
 
         return objective.changed(adapt) if self._controllers else objective
 
@@ -146,8 +153,8 @@ def _changed(function: LossFunction, path: str, change: Change) -> LossFunction:
     # First the loss's own options, then the losses among these, as a controller reads the options
     # that it was configured with.
     options = change(path, options_of(function))
-    for name in sorted(nested_options(bare(function)) & options.keys()):
-        value, inner = options[name], f"{path}.{name}"
+    for name, value in losses_within(partial(function, **options)).items():
+        inner = f"{path}.{name}"
         options[name] = (
             tuple(_changed(part, f"{inner}.{i}", change) for i, part in enumerate(value))
             if isinstance(value, tuple)
