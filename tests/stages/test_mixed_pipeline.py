@@ -65,6 +65,7 @@ def test_three_kinds_are_trained_on_evaluated_and_reported(items: Place) -> None
     assert "Lists: Ranking accuracy: comparisons of a list" in page
     card = Path("run/model/README.md").read_text()
     assert "lists: ranking accuracy (share of a list" in card and "pairs: margin" in card
+    assert card.count("The budget of 1 nats is") == 3
 
 
 SLOW = """
@@ -106,7 +107,7 @@ def test_a_killed_training_on_three_kinds_goes_on_to_the_same_bytes(items: Place
     [
         (
             {"train.loss": "dpo"},
-            "train.loss: pairs and lists and labels are trained on together, and each kind needs "
+            "train.loss: pairs, lists and labels are trained on together, and each kind needs "
             "its own loss (got 'dpo'); write loss: {pairs: dpo, lists: list_mle, labels: kto}",
         ),
         (
@@ -120,7 +121,7 @@ def test_a_killed_training_on_three_kinds_goes_on_to_the_same_bytes(items: Place
         ),
         (
             {"lists": GONE, "labels": GONE, "pairs.weight": GONE},
-            "train.loss: names a loss for pairs and lists and labels, and this configuration "
+            "train.loss: names a loss for pairs, lists and labels, and this configuration "
             "starts with pairs alone",
         ),
         (

@@ -193,3 +193,9 @@ def suggest(word: str, known: Iterable[str]) -> str:
     words = sorted(known)
     near = get_close_matches(word, words, n=1)
     return (f"did you mean {near[0]!r}? " if near else "") + "Allowed: " + ", ".join(words)
+
+
+def listed(words: Iterable[str]) -> str:
+    """Return words as a text lists them: "a", "a and b", "a, b and c"."""
+    *others, last = (*words,) or ("",)
+    return f"{', '.join(others)} and {last}" if others else last

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from prefine.config.checking import listed
 from prefine.records import SCHEMA_VERSION, Counts, Finite, MetricValue, Record
 
 OUTCOMES = "evaluation/outcomes.jsonl"
@@ -258,10 +259,7 @@ class ReportData(Record):
     @property
     def item_words(self) -> str:
         """The kinds that were trained on, such as "pairs, lists and labels"."""
-        if not self.kinds:
-            return self.items
-        *others, last = self.kinds
-        return f"{', '.join(others)} and {last}" if others else last
+        return listed(self.kinds) or self.items
 
     @property
     def delta_per_answer(self) -> float | None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from prefine.config.base import Component
+from prefine.config.checking import listed
 from prefine.config.sections import RunConfig
 from prefine.data.sources import open_source
 from prefine.errors import ConfigError
@@ -62,7 +63,7 @@ def check_automatic_budget(config: RunConfig, held_out: int, pairs_per_prompt: i
     elif budget.shares.keys() - {"chosen"} and config.items_entries:
         raise ConfigError(
             f"train.regularizer.anchor: {budget.anchor!r} reads completions, and this "
-            f"configuration starts with {' and '.join(config.items_entries)}; name a file of "
+            f"configuration starts with {listed(config.items_entries)}; name a file of "
             "completions (train.regularizer.anchors), or use anchor: chosen"
         )
 

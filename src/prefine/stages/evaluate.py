@@ -9,6 +9,7 @@ from typing import NamedTuple, TypeAlias
 from prefine.atomic import write_text
 from prefine.calls.engine import CallEngine
 from prefine.config.base import Component
+from prefine.config.checking import listed
 from prefine.config.sections import ITEM_ENTRIES, Decoding, RunConfig
 from prefine.data.import_report import ImportReport
 from prefine.errors import ConfigError, DataError
@@ -136,7 +137,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
         scored = sum(one.n for one in rewards.metrics if one.name != "longer_is_better")
         metrics += rewards.metrics
         found |= {"held_out_pairs": rewards.pairs, "held_out_lists": rewards.lists}
-        kinds = " and ".join(name.removeprefix("heldout_") for name in held_out)
+        kinds = listed(name.removeprefix("heldout_") for name in held_out)
         what = f"held-out {kinds}".removesuffix("s")
         for reason, count in rewards.dropped.items():
             stage.dropped[f"{what}: {reason}"] += count

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from prefine.config.base import Component
+from prefine.config.checking import listed
 from prefine.config.components import TABLES, Kind, lookup
 from prefine.config.sections import RunConfig
 from prefine.errors import ConfigError
@@ -69,14 +70,14 @@ def _check_losses_by_kind(config: RunConfig, kinds: list[Any]) -> None:
     if isinstance(train.loss, Component):
         example = ", ".join(f"{kind}: {_losses_of(kind).split(', ')[0]}" for kind in kinds)
         raise ConfigError(
-            f"train.loss: {' and '.join(kinds)} are trained on together, and each kind needs its "
+            f"train.loss: {listed(kinds)} are trained on together, and each kind needs its "
             f"own loss (got {train.loss.name!r}); write loss: {{{example}}}"
         )
     given = train.loss.given
     if len(kinds) < 2:
         starts = f"starts with {kinds[0]} alone" if kinds else "makes one kind of items itself"
         raise ConfigError(
-            f"train.loss: names a loss for {' and '.join(given) or 'no kind of items'}, and this "
+            f"train.loss: names a loss for {listed(given) or 'no kind of items'}, and this "
             f"configuration {starts}; name one loss, such as loss: dpo, or start with several of "
             "pairs, lists and labels"
         )

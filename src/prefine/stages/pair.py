@@ -7,6 +7,7 @@ from itertools import chain
 from types import MappingProxyType
 from typing import Any
 
+from prefine.config.checking import listed
 from prefine.config.sections import ITEM_ENTRIES, ItemEntry, PairConfig, RunConfig
 from prefine.data.import_report import ImportReport
 from prefine.errors import DataError
@@ -184,7 +185,7 @@ def _import(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
         return stage.finished
     _begin(stage, settings.seed)
     kept = sum(report.kept for report in reports.values())
-    progress.start("pair", kept, f"{' and '.join(entries)} imported")
+    progress.start("pair", kept, f"{listed(entries)} imported")
 
     def shards(kind: ItemEntry) -> Iterator[list[Any]]:
         found = within(read(kind, None, stage.dropped), excluded, stage.dropped)

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from prefine.config.checking import listed
 from prefine.config.sections import ItemEntry, PairConfig, RunConfig
 from prefine.errors import ConfigError
 from prefine.pairing.filters import TRUNCATED, refusal
@@ -110,7 +111,7 @@ def check_imported(settings: PairConfig, kinds: Sequence[ItemEntry]) -> list[str
         ConfigError: An option needs the scores of a ranking or pairs, or the selector's own options
             are wrong.
     """
-    starts = f"this configuration starts with {' and '.join(kinds)}"
+    starts = f"this configuration starts with {listed(kinds)}"
     if "pairs" not in kinds:
         of_any_items = PairConfig(
             selector=settings.selector,

@@ -4,6 +4,7 @@ import importlib
 from collections.abc import Mapping
 from contextlib import suppress
 
+from prefine.config.checking import listed
 from prefine.config.sections import RunConfig
 from prefine.errors import ConfigError, Interrupted, PrefineError
 from prefine.records import Manifest, MetricValue, Record
@@ -61,7 +62,7 @@ def run_stage(stage: str, config: RunConfig, folder: RunFolder, progress: Progre
     """
     if config.items_entries and stage in _BEFORE_ITEMS:
         raise ConfigError(
-            f"{stage}: this configuration starts with {' and '.join(config.items_entries)}, so "
+            f"{stage}: this configuration starts with {listed(config.items_entries)}, so "
             f"there is nothing to {stage}; run prefine pair"
         )
     module = importlib.import_module(f"prefine.stages.{stage}")

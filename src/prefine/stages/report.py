@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import yaml
 
 from prefine.atomic import write_text
+from prefine.config.checking import listed
 from prefine.config.sections import ITEM_ENTRIES, RunConfig
 from prefine.errors import DataError
 from prefine.records import Manifest, Record
@@ -151,7 +152,7 @@ def report_data(config: RunConfig, run: RunView) -> ReportData:
 def _summary(name: str, manifest: Manifest, config: RunConfig, folder: Path) -> StageSummary:
     takes, makes = _TAKES_AND_MAKES[name]
     tables = [kind for kind in ITEM_ENTRIES if (folder / kind).is_dir()]
-    items = " and ".join(tables) or "pairs"
+    items = listed(tables) or "pairs"
     calls_are = "calls"
     if name == "sample" and config.completions is not None:
         table = folder / "completions"

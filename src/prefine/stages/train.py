@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from prefine.atomic import disk_errors, write_text
+from prefine.config.checking import listed
 from prefine.config.sections import RunConfig
 from prefine.config.training import TrainConfig
 from prefine.errors import ConfigError, DataError
@@ -92,7 +93,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     check_installed(settings.tracking.trackers)
     relation = configured_relation(config)
     kinds = [kind.name for kind in relation.kinds]
-    words = " and ".join(kinds)
+    words = listed(kinds)
     for kind in kinds:
         _check_items_made(config, folder, kind)
     inputs = {kind: table_hash(folder / kind) for kind in kinds}
