@@ -142,6 +142,14 @@ def test_a_killed_training_on_three_kinds_goes_on_to_the_same_bytes(items: Place
             "train.step_source: 'my_sources:Replay' chooses the items of a step, and so do the "
             "weights of pairs, lists, labels",
         ),
+        (
+            {
+                "train.regularizer": {"name": "budget", "delta": "auto"},
+                "train.regularizer_weight": "auto",
+            },
+            "train.regularizer.delta: auto compares the rewards of pairs, and the training is on "
+            "pairs, lists and labels; give a number",
+        ),
         ({"train.loss": {**LOSSES, "list": "list_mle"}}, "train.loss.list: unknown key; did you"),
     ],
 )

@@ -104,6 +104,11 @@ def _check_losses_by_kind(config: RunConfig, kinds: list[Any]) -> None:
             f"train.step_source: {train.step_source.name!r} chooses the items of a step, and so do "
             f"the weights of {', '.join(kinds)}; leave it out"
         )
+    if train.regularizer is not None and train.regularizer.options.get("delta") == "auto":
+        raise ConfigError(
+            "train.regularizer.delta: auto compares the rewards of pairs, and the training is on "
+            f"{listed(kinds)}; give a number"
+        )
     check_shares(config.item_weights, train.pairs_per_step)
 
 
