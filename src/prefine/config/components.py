@@ -134,6 +134,7 @@ TABLES: dict[Kind, dict[str, str]] = {
         "rejection_sampling": "prefine.pairing.selectors.rejection_sampling:rejection_sampling",
         "joint": "prefine.pairing.selectors.joint:joint",
         "lists": "prefine.pairing.selectors.lists:lists",
+        "labelled": "prefine.pairing.selectors.labelled:labelled",
     },
     "backend": {
         "hf": "prefine.models.hf.backend:HfModel",

@@ -260,7 +260,8 @@ def check_other_prompts(losses: NamedLosses, prompts: Collection[object], *, wha
     if readers and len(prompts) == 1:
         raise DataError(
             f"all {what} have the same prompt, and {' and '.join(readers)} reads answers to other "
-            "prompts; set its z0 to a number, or choose another train.loss"
+            "prompts; give answers to two prompts or more, set its z0 to a number, or choose "
+            "another train.loss"
         )
 
 
