@@ -7,7 +7,7 @@ from itertools import chain
 from types import MappingProxyType
 from typing import Any
 
-from prefine.config.base import Component
+from prefine.config.base import Component, LabelSource
 from prefine.config.sections import ITEM_ENTRIES, ItemEntry, PairConfig, RunConfig
 from prefine.data.import_report import ImportReport
 from prefine.errors import DataError
@@ -210,7 +210,11 @@ def _import_judged(
     notes = check_imported(settings, kind)
 
     def read(report: ImportReport | None = None) -> Iterator[Any]:
-        found = (read_lists if kind == "lists" else read_labels)(source, report=report)
+        found: Iterator[Any] = (
+            read_labels(source, report=report)
+            if isinstance(source, LabelSource)
+            else read_lists(source, report=report)
+        )
         return renderable(found, conversations_of, config.policy, report)
 
     # A first pass checks every row and knows all prompts; no item stays in memory.
