@@ -47,6 +47,14 @@ def labels(*rows: dict[str, Any], above: float | None) -> tuple[list[tuple[str, 
         # A row of one answer and its grade; a score goes before a grade.
         ([{"prompt": "q", "completion": "a", "grade": 3, "score": -1.0}], 0, [("a", False)]),
         ([{"prompt": "q", "completion": "a", "grade": "3.5"}], 3, [("a", True)]),
+        # HH's transcripts up to the answer.
+        (
+            [{"prompt": "\n\nHuman: q\n\nAssistant:", "completion": " a", "grade": 2}],
+            1,
+            [("a", True)],
+        ),
+        # LlamaFactory's rows.
+        ([{"instruction": "q", "output": "a", "kto_tag": False}], None, [("a", False)]),
         # Without a threshold, the label.
         ([{"prompt": "q", "completion": "a", "grade": 3, "label": False}], None, [("a", False)]),
     ],

@@ -25,6 +25,7 @@ from prefine.records import (
 
 _WORDS = {"true": True, "1": True, "false": False, "0": False}
 _LABEL, _SCORE, _GRADE, _RANK = "label", "score", "grade", "rank"
+_KTO_TAG = "kto_tag"  # LlamaFactory's label
 
 
 def lists(
@@ -53,7 +54,7 @@ def lists(
 def labels(
     rows: Iterable[SourceRow], report: ImportReport | None = None, *, above: float | None = None
 ) -> Iterator[LabelledCompletion]:
-    """Yield one labelled answer a completion, from its `label`: true or false, 1 or 0.
+    """Yield one labelled answer a completion, from its `label` (or `kto_tag`): true or false.
 
     Args:
         rows: In our own columns.
@@ -68,9 +69,9 @@ def labels(
     for prompt, completions in entries.completions(rows, report, several_turns=True):
         report.kept += len(completions) - 1
         for completion in completions:
-            name = _LABEL
+            given = completion.metadata
+            name = _KTO_TAG if _KTO_TAG in given and _LABEL not in given else _LABEL
             if above is not None:
-                given = completion.metadata
                 name = next((one for one in (_SCORE, _GRADE) if given.get(one) is not None), "")
             if not name:
                 report.kept -= 1
@@ -87,10 +88,11 @@ def labels(
 def _is_good(value: Any, name: str, above: float | None, where: str) -> bool:
     """The label, or whether the grade is above the threshold."""
     if above is None:
+        # 1 and 0 as well, in a table perhaps as numbers.
         label = _WORDS.get(str(value).lower().removesuffix(".0"))
         if label is None:
             raise DataError(
-                f"{where}: label must be true or false (or 1, 0), got {show(value)}; of answers "
+                f"{where}: {name} must be true or false (or 1, 0), got {show(value)}; of answers "
                 "with grades, labels: {…, above: …} takes those above a number as good"
             )
         return label
