@@ -3,6 +3,7 @@ killed without warning; and refused where the loss reads other items.
 """
 
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,8 @@ def test_rankings_become_labelled_answers_whose_auc_is_measured(items: Place) ->
     assert metrics()["reward_auc"] == pytest.approx(100 * held_out[-1]["auc"], abs=1e-9)
     page = Path("run/report.html").read_text()
     assert "Trained on labels." in page and "AUC" in page
+    shown = re.findall(r'<h3>Answer (\d) <span class="tag">(\w+)</span>', page)
+    assert shown == [*((str(n), "good") for n in range(1, 5)), ("5", "bad"), ("6", "bad")]
 
 
 @pytest.mark.parametrize("kind", ENTRIES)
