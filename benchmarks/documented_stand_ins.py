@@ -51,6 +51,11 @@ def write_files(folder: Path) -> None:
         for side in ("chosen", "rejected")
     ]
     rows(folder / "labels.jsonl", labels)
+    graded = [
+        {"prompt": f"What is {n} times {n}?", "completion": f"It is {n * n}.", "grade": n % 10}
+        for n in range(110)
+    ]
+    rows(folder / "graded.jsonl", graded)
     table = {"subset": ["alpacaeval-easy"] * 8, "results": [1, 0, 1, 1, 0.5, 1, 1, 0]}
     (folder / "judge_result.json").write_text(json.dumps(table))
 

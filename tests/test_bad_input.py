@@ -109,6 +109,36 @@ def _without_one_score(rows: list[dict[str, Any]]) -> None:
         row.update(score_chosen=3, score_rejected=None if number == 2 else 1)
 
 
+def labels_case(
+    name: str, change: Callable[[list[Any]], Any], *says: str, code: int = DATA, **more: Any
+) -> Case:
+    """A row of labelled answers, of which twelve are as they should be."""
+    rows = [
+        {"prompt": f"question {n // 2}", "completion": f"answer {n}", "label": n % 3 > 0}
+        for n in range(12)
+    ]
+    change(rows)
+    config = {
+        **{key: GONE for key in ("rank", "completions", "train.regularizer")},
+        "labels": {"name": "file", "path": "labels.jsonl"},
+        "train.loss": {"name": "kto"},
+        **more.pop("config", {}),
+    }
+    return Case(f"labels: {name}", code, says, config, files={"labels.jsonl": jsonl(rows)}, **more)
+
+
+def graded(rows: list[Any], **third: Any) -> None:
+    """Grades in place of labels; of the third row something else."""
+    for number, row in enumerate(rows):
+        del row["label"]
+        row["grade"] = number % 5
+    rows[2].update(third)
+
+
+ABOVE = {"labels": {"name": "file", "path": "labels.jsonl", "above": 2.5}}
+MISMATCHED = {"train.loss": {"name": "kto", "z0": "mismatched"}}
+
+
 def pairs_case(name: str, edit: Callable[[list[Any]], Any], *says: str, **more: Any) -> Case:
     return Case(f"pairs: {name}", DATA, says, pairs=edit, config=PAIRS, **more)
 
@@ -1091,6 +1121,148 @@ CASES = [
         "sides_coincide: 4",
         spent=True,
         prepare=lambda place: place.change({"train.max_completion_tokens": 1}),
+    ),
+    # --- labelled answers
+    labels_case(
+        "neither true nor false",
+        lambda rows: set_in(rows, 2, label="good"),
+        "labels.jsonl, line 3",
+        "label must be true or false (or 1, 0), got 'good'",
+        "above: …",
+    ),
+    labels_case(
+        "a grade for a label",
+        lambda rows: set_in(rows, 2, label=0.7),
+        "labels.jsonl, line 3",
+        "label must be true or false (or 1, 0), got 0.7",
+    ),
+    labels_case(
+        "null for a label",
+        lambda rows: set_in(rows, 2, label=None),
+        "labels.jsonl, line 3",
+        "no label",
+        "every answer needs one",
+    ),
+    labels_case(
+        "grades without a threshold",
+        graded,
+        "labels.jsonl, line 1",
+        "no label; there is grade",
+        "every answer needs one",
+    ),
+    labels_case(
+        "a grade in words",
+        lambda rows: graded(rows, grade="high"),
+        "labels.jsonl, line 3",
+        "grade must be a finite number, got 'high'",
+        config=ABOVE,
+    ),
+    labels_case(
+        "a grade that is true",
+        lambda rows: graded(rows, grade=True),
+        "labels.jsonl, line 3",
+        "grade must be a finite number, got True",
+        config=ABOVE,
+    ),
+    labels_case(
+        "a grade that is not finite",
+        lambda rows: graded(rows, grade=math.inf),
+        "labels.jsonl, line 3",
+        "the column 'grade' holds float inf, which JSON cannot",
+        config=ABOVE,
+        run=STRICT,
+    ),
+    labels_case(
+        "a grade that is NaN",
+        lambda rows: graded(rows, grade=math.nan),
+        "labels.jsonl, line 3",
+        "no grade, labels.above needs one",
+        config=ABOVE,
+        run=STRICT,
+    ),
+    labels_case(
+        "no grade at all",
+        lambda rows: [graded(rows), [row.update(grade=None) for row in rows]],
+        "nothing is left of 6 rows",
+        "12 × answer without a grade",
+        config=ABOVE,
+    ),
+    labels_case(
+        "an answer without a grade",
+        lambda rows: graded(rows, grade=None),
+        "labels.jsonl, line 3",
+        "no grade",
+        "labels.above needs one",
+        config=ABOVE,
+        run=STRICT,
+    ),
+    labels_case(
+        "a threshold in words",
+        graded,
+        "labels.above",
+        "Input should be a valid number",
+        "'high'",
+        code=CONFIG,
+        config={"labels": ABOVE["labels"] | {"above": "high"}},
+    ),
+    labels_case(
+        "a threshold for lists",
+        lambda rows: None,
+        "lists.above: unknown option of source 'file'",
+        code=CONFIG,
+        config={"labels": GONE, "lists": ABOVE["labels"], "train.loss": {"name": "list_mle"}},
+    ),
+    labels_case(
+        "one prompt for z0",
+        lambda rows: [row.update(prompt="question") for row in rows],
+        "all labels have the same prompt",
+        "'kto' reads answers to other prompts",
+        "set its z0 to a number",
+        config=MISMATCHED,
+    ),
+    labels_case(
+        "z0 in other words",
+        lambda rows: None,
+        "train.loss.z0",
+        "Input should be a valid number (got 'auto')",
+        code=CONFIG,
+        config={"train.loss": {"name": "kto", "z0": "auto"}},
+    ),
+    labels_case(
+        "delta of bco set",
+        lambda rows: None,
+        "train.loss.delta: unknown option of loss 'bco_unpaired'",
+        code=CONFIG,
+        config={"train.loss": {"name": "bco_unpaired", "delta": 0.1}},
+    ),
+    labels_case(
+        "a loss of lists",
+        lambda rows: None,
+        "train.loss.name: 'dro'",
+        "labelled answers, which only losses of labels read",
+        "kto, bco_unpaired",
+        code=CONFIG,
+        config={"train.loss": {"name": "dro"}},
+    ),
+    config_case(
+        "labels of rankings without scores",
+        {
+            "rank.strategy": {"name": "merge"},
+            "pair.selector": {"name": "labelled"},
+            "train.loss": {"name": "kto"},
+        },
+        "pair.selector.name: 'labelled' needs scores",
+        "'merge' does not guarantee",
+    ),
+    config_case(
+        "pairs of a prompt's labels",
+        {
+            "rank.strategy": {"name": "pointwise"},
+            "pair.selector": {"name": "labelled"},
+            "pair.pairs_per_prompt": 2,
+            "train.loss": {"name": "kto"},
+        },
+        "pair.pairs_per_prompt: a prompt gives single answers and no pairs",
     ),
     # --- the model folder
     model_case(

@@ -21,11 +21,12 @@ import pytest
 import openai_server as server
 from command import Result, prefine
 from openai_server import OpenAIServer, Reply
+from prefine.run.view import RunView
 from tiny_reward import save_reward_model
 
 REPOSITORY = Path(__file__).parents[1]
 PAGES = REPOSITORY / "docs" / "recipes"
-RECIPES = ["own-judge", "pairs-lora-budget", "reward-model", "server-judge"]
+RECIPES = ["kto-grades", "own-judge", "pairs-lora-budget", "reward-model", "server-judge"]
 KEY = "planted-key-0123456789"
 SMALL = {"policy.path": "model", "train.pairs_per_step": 2}
 IN_PROCESS = {
@@ -247,6 +248,37 @@ def test_completions_and_a_reward_model(here: Path, monkeypatch: pytest.MonkeyPa
     )
     stages = manifests("runs/reward-model")
     assert stages["rank"]["usage"]["calls"] == 15, "each completion is scored once"
+
+
+def test_answers_with_grades(here: Path, real_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real grades of twelve models; the folder of real data has one pool of them."""
+    pool = real_data / "arena_bench_pool" / "pool.jsonl"
+    replacements = {
+        **SMALL,
+        "labels.path": str(pool),
+        "pair.held_out_prompts": 40,
+        "train.pairs_per_step": 8,
+        "train.max_steps": 2,
+        "train.max_prompt_tokens": 16,
+        "train.max_completion_tokens": 8,
+    }
+    walk("kto-grades", replacements, monkeypatch)
+    grades = [
+        answer["score"]
+        for line in pool.read_text(encoding="utf-8").split("\n")[:-1]
+        for answer in json.loads(line)["completions"]
+    ]
+    for run, above in (("kto-grades", 6), ("stricter", 8)):
+        labels = [
+            label.desirable
+            for table in ("labels", "heldout_labels")
+            for label in RunView(Path("runs", run)).labels(table)
+        ]
+        assert (len(labels), sum(labels)) == (720, sum(grade > above for grade in grades))
+        found = json.loads(Path("runs", run, "metrics.json").read_text())["metrics"]
+        assert {one["name"] for one in found} >= {"label_accuracy", "reward_auc"}
+    first = json.loads(Path("runs/kto-grades/eval_log.jsonl").read_text().splitlines()[0])
+    assert first["auc"] == pytest.approx(0.5, abs=0.2) and first["step"] == 0
 
 
 def test_a_judge_of_ones_own(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

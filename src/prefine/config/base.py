@@ -9,7 +9,9 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
     Strict,
+    model_serializer,
     model_validator,
 )
 from pydantic.fields import FieldInfo
@@ -101,6 +103,20 @@ class Component(BaseModel):
     @cached_property
     def _made(self) -> dict[Hashable, Any]:
         return {}
+
+
+class LabelSource(Component):
+    """A source of labelled answers; those with a grade `above` this are good, the others bad."""
+
+    above: Annotated[float, Strict()] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_above(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out a threshold that nobody set: runs had begun before there was one."""
+        written: dict[str, Any] = write(self)
+        if self.above is None:
+            del written["above"]
+        return written
 
 
 def _in_full(value: Any, kind: Kind, field: FieldInfo) -> Any:

@@ -140,6 +140,10 @@ def strict(hint: Any, schedules: bool) -> Any:
     origin, arguments = get_origin(hint), get_args(hint)
     if schedules and (hint is float or (origin is Annotated and arguments[0] is float)):
         return Annotated[float | Schedule, or_schedule(strict(hint, schedules=False))]
+    if schedules and origin in (Union, UnionType) and get_origin(arguments[-1]) is Literal:
+        # A number or a word.
+        number, (word,) = strict(arguments[0], schedules=False), get_args(arguments[-1])
+        return Annotated[hint | Schedule, or_schedule(number, word=word)]
     if hint in (bool, int, float):
         return Annotated[hint, Strict()]
     if origin is Annotated:
@@ -150,10 +154,10 @@ def strict(hint: Any, schedules: bool) -> Any:
     return origin[inner] if origin in (list, dict, tuple) else hint
 
 
-def or_schedule(number: Any, *, auto: bool = False) -> GetPydanticSchema:
+def or_schedule(number: Any, *, word: str = "") -> GetPydanticSchema:
     """Annotate a number that may also be a schedule, with the same bounds at its ends.
 
-    With `auto` it may also be this word.
+    With `word` it may also be this word.
     """
     adapter: TypeAdapter[float] = TypeAdapter(number, config=ConfigDict(allow_inf_nan=False))
 
@@ -176,10 +180,10 @@ def or_schedule(number: Any, *, auto: bool = False) -> GetPydanticSchema:
             lambda value: "(schedule)" if isinstance(value, Schedule | Mapping) else "(number)"
         ),
     ]
-    if auto:
+    if word:
         either = Annotated[
-            Annotated[Literal["auto"], Tag("(auto)")] | Annotated[either, Tag("(either)")],
-            Discriminator(lambda value: "(auto)" if value == "auto" else "(either)"),
+            Annotated[Literal[word], Tag("(word)")] | Annotated[either, Tag("(either)")],
+            Discriminator(lambda value: "(word)" if value == word else "(either)"),
         ]
     return GetPydanticSchema(lambda _, handler: handler.generate_schema(either))
 

@@ -88,7 +88,9 @@ TABLES: dict[Kind, dict[str, str]] = {
         "best_vs_rest": "prefine.losses.lists.best_vs_rest:best_vs_rest",
         "sppo_list": "prefine.losses.lists.sppo_list:sppo_list",
         "nca_list": "prefine.losses.lists.nca_list:nca_list",
+        "dro": "prefine.losses.lists.dro:dro",
         "kto": "prefine.losses.points.kto:kto",
+        "bco_unpaired": "prefine.losses.points.bco_unpaired:bco_unpaired",
         "nll": "prefine.losses.regularizers.nll:nll",
     },
     "regularizer": {
@@ -132,6 +134,7 @@ TABLES: dict[Kind, dict[str, str]] = {
         "rejection_sampling": "prefine.pairing.selectors.rejection_sampling:rejection_sampling",
         "joint": "prefine.pairing.selectors.joint:joint",
         "lists": "prefine.pairing.selectors.lists:lists",
+        "labelled": "prefine.pairing.selectors.labelled:labelled",
     },
     "backend": {
         "hf": "prefine.models.hf.backend:HfModel",

@@ -8,7 +8,7 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.errors import PydanticInvalidForJsonSchema
 from pydantic.fields import FieldInfo
 
-from prefine.config.base import Section, marks_of
+from prefine.config.base import Component, LabelSource, Section, marks_of
 from prefine.config.components import TABLES, Kind, Nested, lookup, options_model
 from prefine.config.sections import RunConfig
 
@@ -31,6 +31,7 @@ def json_schema() -> Schema:
                 _point(target["properties"][name], mark.kind)
     for kind, names in TABLES.items():
         definitions[kind] = _component(kind, list(names), definitions)
+    definitions[LabelSource.__name__] = _extended(definitions["source"], LabelSource)
     for name, found in list(definitions.items()):
         # A section with a name, such as an adapter, may be written as that name.
         if "const" in found.get("properties", {}).get("name", {}):
@@ -67,6 +68,18 @@ def _component(kind: Kind, names: list[str], definitions: Schema) -> Schema:
             *(_mapping(kind, name, definitions) for name in names),
             {"type": "object", "properties": {"name": own}, "required": ["name"]},
         ],
+    }
+
+
+def _extended(ways: Schema, model: type[Component]) -> Schema:
+    """Return the ways to write a component that has fields beside its options."""
+    fields = model.model_json_schema()["properties"]
+    added = {name: field for name, field in fields.items() if name not in Component.model_fields}
+    return ways | {
+        "anyOf": [
+            way | {"properties": way["properties"] | added} if "properties" in way else way
+            for way in ways["anyOf"]
+        ]
     }
 
 

@@ -15,7 +15,16 @@ from pydantic import (
     model_validator,
 )
 
-from prefine.config.base import Backend, Component, Judge, Section, Seed, Share, Source
+from prefine.config.base import (
+    Backend,
+    Component,
+    Judge,
+    LabelSource,
+    Section,
+    Seed,
+    Share,
+    Source,
+)
 from prefine.config.components import Nested
 from prefine.config.marks import FREE, LATER, TRANSPORT, MayGrow, Was
 from prefine.config.training import TrainConfig
@@ -161,7 +170,7 @@ class RunConfig(Section):
     """A whole run, which starts from `prompts` or `completions`, or from items of training.
 
     Those are `pairs`, `lists` (answers with scores or ranks) or `labels` (answers that are good or
-    bad), for losses that read them.
+    bad, or that have a grade and are good `above` one), for losses that read them.
     """
 
     run_dir: Annotated[Path, Strict(False), BeforeValidator(_not_empty)]
@@ -170,7 +179,7 @@ class RunConfig(Section):
     completions: Annotated[Source | None, MayGrow("limit")] = None
     pairs: Source | None = None
     lists: Annotated[Source | None, LATER] = None
-    labels: Annotated[Source | None, LATER] = None
+    labels: Annotated[Annotated[LabelSource, Nested("source")] | None, LATER] = None
     sample: SampleConfig | None = None
     rank: RankConfig | None = None
     pair: PairConfig = PairConfig()

@@ -93,7 +93,7 @@ class TrainConfig(Section):
     loss: Annotated[Component, Nested("loss")] = Component(name="dpo")
     regularizer: Annotated[Component | None, Nested("regularizer")] = None
     regularizer_weight: Annotated[
-        float | Schedule | Literal["auto"], or_schedule(NonNegativeFloat, auto=True)
+        float | Schedule | Literal["auto"], or_schedule(NonNegativeFloat, word="auto")
     ] = 0.1
     reference: Literal["initial"] | Backend = "initial"
     reference_cache: Annotated[Annotated[Path, Strict(False)] | None, FREE] = None

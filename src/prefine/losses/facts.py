@@ -6,7 +6,7 @@ from functools import cache, partial
 from typing import Any, get_args, get_type_hints
 
 from prefine.config.components import Nested
-from prefine.losses.protocol import LossFunction, LossKind, Need, Reads
+from prefine.losses.protocol import NEED_WORDS, LossFunction, LossKind, Need, Reads
 
 
 def bare(function: LossFunction) -> LossFunction:
@@ -63,8 +63,12 @@ def _declared(function: LossFunction, name: str, default: Any) -> list[Any]:
 
 
 def kind_of(function: LossFunction) -> LossKind:
-    """Return "coupled" if any part is, or declares no kind: coupled is right for every loss."""
-    return "coupled" if "coupled" in _declared(function, "kind", "coupled") else "local"
+    """Return "coupled" if any part is, or declares no kind: coupled is right for every loss.
+
+    One that reads answers to other prompts reads the whole step.
+    """
+    kinds = _declared(function, "kind", "coupled")
+    return "coupled" if "coupled" in kinds or "mismatched" in needs_of(function) else "local"
 
 
 def needs_of(function: LossFunction) -> frozenset[Need]:
@@ -73,7 +77,13 @@ def needs_of(function: LossFunction) -> frozenset[Need]:
     A function without a declaration is taken to read the reference and the initial policy.
     """
     undeclared: frozenset[Need] = frozenset({"reference", "initial"})
-    return frozenset().union(*_declared(function, "needs", undeclared))
+    named = {
+        value
+        for _, part in parts_of(function)
+        for name in getattr(bare(part), "may_need", ())
+        if (value := option_of(part, name)) in NEED_WORDS
+    }
+    return frozenset().union(named, *_declared(function, "needs", undeclared))
 
 
 def reads_of(function: LossFunction) -> Reads:

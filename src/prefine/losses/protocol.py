@@ -313,7 +313,8 @@ class PointLogps:
 
     `desirable` is 1 for good answers and 0 for bad ones. The rest is as in `PairLogps`;
     `answers_in_step` is a total of the whole step, by weight, and so are, of good answers alone,
-    `chosen_in_step` and `chosen_tokens_in_step`. To regularizers good answers are the chosen ones.
+    `chosen_in_step` and `chosen_tokens_in_step`. `mismatched_logratio` is that of the answer to
+    another prompt under this answer's prompt. To regularizers good answers are the chosen ones.
     """
 
     policy: PerItem
@@ -325,6 +326,7 @@ class PointLogps:
     answers_in_step: float
     chosen_in_step: float = nan
     chosen_tokens_in_step: float = nan
+    mismatched_logratio: PerItem | None = None
 
     @property
     def logratio(self) -> PerItem:
@@ -373,12 +375,10 @@ def require(value: T | None, need: Need) -> T:
     """Return an optional input of a loss.
 
     Raises:
-        ValueError: It is None: the caller built `PairLogps` without a value that the loss needs.
+        ValueError: It is None: the caller left a value out that the loss needs.
     """
     if value is None:
-        raise ValueError(
-            f"the loss needs {NEED_WORDS[need]} ({need!r}), which these PairLogps do not hold"
-        )
+        raise ValueError(f"the loss needs {NEED_WORDS[need]} ({need!r}), which were not given")
     return value
 
 
@@ -410,6 +410,7 @@ def declare(
     family: Family = "other",
     kind: LossKind = "local",
     needs: AbstractSet[Need] = frozenset(),
+    may_need: tuple[str, ...] = (),
     reads: Reads = "pairs",
     per_pair: bool = True,
     controller: type[Controller] | None = None,
@@ -422,7 +423,9 @@ def declare(
         kind: "local" if an item's value depends on that item alone (and on the totals of the step),
             else "coupled": it is then evaluated once per step, on all its items.
         needs: The values that it reads beyond the policy's. Lists and labels have those of the
-            reference and of the initial policy.
+            reference and of the initial policy, labels also "mismatched".
+        may_need: Options that take a number or the name of a need: what the loss then computes
+            itself, from that value.
         reads: The items that it is given: "pairs" compares two answers to one prompt; "joint" also
             answers to two prompts; "lists" reads answers in an order; "labels" single
             answers that are good or bad; "any" reads what the losses beside or within it read.
@@ -438,9 +441,8 @@ def declare(
     """
     if unknown := sorted(needs - NEED_WORDS.keys()):
         raise ValueError(f"needs: {', '.join(unknown)} is none of {', '.join(NEED_WORDS)}")
-    if reads in ("any", "lists", "labels") and (
-        lacking := sorted(needs - {"reference", "initial"})
-    ):
+    there = {"reference", "initial"} | ({"mismatched"} if reads == "labels" else set())
+    if reads in ("any", "lists", "labels") and (lacking := sorted(needs - there)):
         raise ValueError(f"needs: {', '.join(lacking)} is there for losses of pairs, not {reads}")
     if kind == "local" and (controller is not None or "mismatched" in needs):
         raise ValueError(
@@ -453,6 +455,7 @@ def declare(
             family=family,
             kind=kind,
             needs=frozenset(needs),
+            may_need=may_need,
             reads=reads,
             per_pair=per_pair,
             controller=controller,

@@ -185,6 +185,14 @@ class PairExample(Record):
     why: str = ""
 
 
+class LabelExample(Record):
+    """One labelled answer that was trained on."""
+
+    prompt: str
+    answer: str
+    desirable: bool
+
+
 class StageOrigin(Record):
     """The origin of a stage's results; None is what an earlier version did not store."""
 
@@ -248,6 +256,7 @@ class ReportData(Record):
     metrics: tuple[MetricValue, ...] = ()
     examples: tuple[AnswerExample, ...] = ()
     pair_examples: tuple[PairExample, ...] = ()
+    label_examples: tuple[LabelExample, ...] = ()
     warnings: tuple[str, ...] = ()
     origins: tuple[StageOrigin, ...] = ()
     config_yaml: str = ""

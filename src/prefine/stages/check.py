@@ -241,6 +241,11 @@ def _inputs(
                 items = read_in_one_piece(items, config, as_item(config))
             prompt_ids = [item.prompt.id for item in items]
             ids = set(prompt_ids)
+            if trains and kind == "labels":
+                from prefine.training.relations.choose import configured_losses
+                from prefine.training.relations.labels import check_other_prompts
+
+                check_other_prompts(configured_losses(config.train), ids, what=kind)
             counts |= {kind: len(prompt_ids), f"prompts of {kind}": len(ids)}
             yield kind, report
     if config.evaluate.prompts is not None:

@@ -33,7 +33,8 @@ def _holds_out(config: RunConfig, makes: str) -> bool:
     if config.items_entry is not None:
         return makes == config.items_entry[0]
     selector = config.pair.selector.lookup("selector", where="pair.selector")
-    return (selector_facts(selector).makes == "lists") == (makes == "lists")
+    found = selector_facts(selector).makes
+    return makes == ("pairs" if found == "joint" else found)
 
 
 def _judged(config: RunConfig) -> bool:

@@ -9,6 +9,7 @@ from prefine.config.sections import RunConfig
 from prefine.errors import ConfigError
 from prefine.metrics.protocol import HeldOutPairs
 from prefine.metrics.rewards.accuracy import reward_accuracy
+from prefine.metrics.rewards.auc import reward_auc
 from prefine.metrics.statistics.values import Array
 from prefine.models.capabilities import provided
 from prefine.models.hf.loading import load_model
@@ -42,7 +43,7 @@ def reward_metrics(
     """Reward accuracy on held-out items, and that of preferring the longer answer.
 
     Accuracy is the share of pairs, or of comparisons within lists, with a positive margin, or of
-    labelled answers whose log-ratio has the sign of the label.
+    labelled answers whose log-ratio has the sign of the label; of these there is the AUC, too.
     The margin is the difference of log-ratios to the reference, whatever score the loss optimised.
     Uncertainty is that over prompts.
 
@@ -98,6 +99,9 @@ def reward_metrics(
         metrics.append(
             reward_accuracy(longer, ids, samples=samples, seed=seed, name="longer_is_better")
         )
+    elif len({item.desirable for item in read.items}) > 1:
+        good = [item.desirable for item in read.items]
+        metrics.append(reward_auc(after - before, good, ids))
     return Rewards(
         metrics,
         _pairs(read.items, records, after, before) if kind == "pairs" else None,

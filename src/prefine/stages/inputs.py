@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from prefine.chat import TemplateRefusal, check_prompt, may_be_refused
-from prefine.config.base import Component
+from prefine.config.base import Component, LabelSource
 from prefine.config.sections import ITEM_ENTRIES
 from prefine.config.training import TrainConfig
 from prefine.data import entries
@@ -59,12 +59,12 @@ def read_lists(
 
 
 def read_labels(
-    source: Component, *, report: ImportReport | None = None
+    source: LabelSource, *, report: ImportReport | None = None
 ) -> Iterator[LabelledCompletion]:
     """The labelled answers of a source."""
     from prefine.data import judged
 
-    return judged.labels(read(source, where="labels"), report)
+    return judged.labels(read(source, where="labels"), report, above=source.above)
 
 
 def short_enough(

@@ -1,4 +1,4 @@
-"""Stage `pair`: rankings → preference pairs or lists; or the import of items that exist."""
+"""Stage `pair`: rankings → pairs, lists or labelled answers; or the import of such items."""
 
 import hashlib
 from collections import Counter
@@ -7,11 +7,11 @@ from itertools import chain
 from types import MappingProxyType
 from typing import Any
 
-from prefine.config.base import Component
+from prefine.config.base import Component, LabelSource
 from prefine.config.sections import ITEM_ENTRIES, ItemEntry, PairConfig, RunConfig
 from prefine.data.import_report import ImportReport
 from prefine.errors import DataError
-from prefine.records import Manifest, PreferenceList, PreferencePair, content_hash
+from prefine.records import Manifest, PreferencePair, content_hash
 from prefine.run.folder import RunFolder
 from prefine.run.rows import (
     TableRow,
@@ -125,12 +125,14 @@ def _select(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
         rankings = map(ranking_of, read_part(folder / "rankings" / part))
         return [RankedPrompt(*groups[ranking.prompt_id], ranking) for ranking in rankings]
 
-    def shards() -> Iterator[list[PreferencePair] | list[PreferenceList]]:
+    def shards() -> Iterator[Sequence[Any]]:
         for path in sources:
             all_groups = ranked(path.name)
             groups = list(within(all_groups, excluded, stage.dropped))
-            if selector.facts.makes == "lists":
+            if selector.makes == "lists":
                 yield selector.lists(groups, counts)
+            elif selector.makes == "labels":
+                yield selector.labels(groups, counts)
             else:
                 pairs = selector.pairs(groups, held_out_ids, counts)
                 yield [relabelled(pair, settings) for pair in pairs]
@@ -151,10 +153,9 @@ def _select(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
         held_out_ids = held_out(productive, config)
         excluded = left_out(productive, held_out_ids, settings)
     _note_none_held_out(stage, held_out_ids, settings)
-    kind = "lists" if selector.facts.makes == "lists" else "pairs"
-    produced = _write_tables(folder, kind, shards(), held_out_ids, stage.dropped)
+    produced = _write_tables(folder, selector.makes, shards(), held_out_ids, stage.dropped)
     stage.notes += counts.notes()
-    # Counted in pairs or lists that were looked at; a ranking that gives none to look at counts as
+    # Counted in items that were looked at; a ranking that gives none to look at counts as
     # one.
     return _end(stage, taken=produced + stage.dropped.total(), produced=produced)
 
@@ -209,7 +210,11 @@ def _import_judged(
     notes = check_imported(settings, kind)
 
     def read(report: ImportReport | None = None) -> Iterator[Any]:
-        found = (read_lists if kind == "lists" else read_labels)(source, report=report)
+        found: Iterator[Any] = (
+            read_labels(source, report=report)
+            if isinstance(source, LabelSource)
+            else read_lists(source, report=report)
+        )
         return renderable(found, conversations_of, config.policy, report)
 
     # A first pass checks every row and knows all prompts; no item stays in memory.

@@ -31,7 +31,7 @@ from prefine.run.tables import column, parse, parts
 from prefine.run.view import RunView
 from prefine.stages.budget import budget_of
 from prefine.stages.inputs import trained_on
-from prefine.stages.pair_examples import pair_examples
+from prefine.stages.pair_examples import label_examples, pair_examples
 from prefine.stages.stage_run import Progress, StageRun
 
 R = TypeVar("R", bound=Record)
@@ -134,6 +134,9 @@ def report_data(config: RunConfig, run: RunView) -> ReportData:
         metrics=evaluation.metrics if evaluation else (),
         examples=examples,
         pair_examples=() if examples else pair_examples(run.path / "pairs", config.report.examples),
+        label_examples=()
+        if examples
+        else label_examples(run.path / "labels", config.report.examples),
         prompts_also_trained_on=_overlap(run) if contests and "pair" in manifests else None,
         config_yaml=yaml.safe_dump(config.resolved(), sort_keys=False, allow_unicode=True),
         versions=versions,

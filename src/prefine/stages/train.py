@@ -221,15 +221,17 @@ def _verdict_on_budget(
             items=configured_relation(config).name,
             untouched=True,
         )
-    elif evaluated is None or budget is None or "fall" not in evaluated:
+    elif evaluated is None or budget is None or evaluated.get(budget.fall) is None:
         return ""
     else:
+        kind = configured_relation(config).name
         found = judge_budget(
             budget.delta,
             budget.unit,
             evaluated[budget.fall],
             evaluated[f"{budget.fall}_se"],
-            count=evaluated["pairs"],
+            count=evaluated[kind],
+            items=kind,
         )
     return budget_sentence(found)
 
