@@ -33,6 +33,7 @@ Kind = Literal[
     "step_source",
     "gold",
     "metric",
+    "reward_loss",
 ]
 
 
@@ -90,6 +91,11 @@ TABLES: dict[Kind, dict[str, str]] = {
         "nca_list": "prefine.losses.lists.nca_list:nca_list",
         "kto": "prefine.losses.points.kto:kto",
         "nll": "prefine.losses.regularizers.nll:nll",
+    },
+    # Of reward models (train.reward).
+    "reward_loss": {
+        "bradley_terry": "prefine.losses.rewards.bradley_terry:bradley_terry",
+        "plackett_luce": "prefine.losses.rewards.plackett_luce:plackett_luce",
     },
     "regularizer": {
         "nll": "prefine.losses.regularizers.nll:nll",

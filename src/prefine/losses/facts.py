@@ -73,7 +73,13 @@ def needs_of(function: LossFunction) -> frozenset[Need]:
     A function without a declaration is taken to read the reference and the initial policy.
     """
     undeclared: frozenset[Need] = frozenset({"reference", "initial"})
-    return frozenset().union(*_declared(function, "needs", undeclared))
+    set_ = (
+        needs
+        for _, part in parts_of(function)
+        for option, needs in getattr(bare(part), "needs_if", {}).items()
+        if option_of(part, option)
+    )
+    return frozenset().union(*_declared(function, "needs", undeclared), *set_)
 
 
 def reads_of(function: LossFunction) -> Reads:
