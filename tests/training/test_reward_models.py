@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import architectures
 import pytest
 import torch
 
@@ -67,7 +68,7 @@ def items(place: Place) -> Place:
 
 
 def scores(texts: list[tuple[str, str]], path: str = "run/model") -> list[float]:
-    """Rewards as the judge reads them from the folder."""
+    """AnswerRewards as the judge reads them from the folder."""
     judge = RewardModel(path=path, dtype="auto", device="cpu", batch_size=3, max_tokens=None)
     judge.check_model()
     answered = [
@@ -113,7 +114,9 @@ def test_the_judge_gives_the_rewards_of_training(items: Place, saved: str) -> No
     assert [row["step"] for row in evaluated] == [0, 6, 12, 18, 24]
     assert {"accuracy", "brier", "calibration_error", "accuracy_se"} <= evaluated[-1].keys()
     # The stage `evaluate` asks the judge itself.
-    metrics = {one["name"]: one for one in json.loads(Path("run/metrics.json").read_text())["metrics"]}
+    metrics = {
+        one["name"]: one for one in json.loads(Path("run/metrics.json").read_text())["metrics"]
+    }
     held_out = evaluated[-1]
     assert metrics["reward_accuracy"]["value"] == pytest.approx(100 * held_out["accuracy"])
     assert metrics["brier_score"]["value"] == pytest.approx(held_out["brier"], abs=1e-4)
@@ -180,3 +183,144 @@ def test_a_killed_training_goes_on_to_the_same_bytes(items: Place) -> None:
     result = prefine("train", "run.yaml")
     assert result.code == OK, result.err
     assert contents("run") == contents("whole")
+
+
+def read_pairs(tokenizer: Any) -> list[Any]:
+    from prefine.records import PreferencePair
+    from prefine.training.relations.choose import named_relation
+    from prefine.training.reward_texts import ConversationReader
+
+    reader = ConversationReader(tokenizer, max_tokens=64)
+    answers = ["tea", "a kettle that is bright", "no", "write about it ."]
+
+    def answer(n: int, text: str) -> Completion:
+        message = Message(role="assistant", content=text)
+        return Completion(id=f"{n} {text}", prompt_id="p", sample_index=n, message=message)
+
+    found = []
+    for n in range(6):
+        # Three pairs for each of two prompts, so that texts are shared.
+        prompt = Prompt.from_text(f"question {n % 2} about tea")
+        chosen, rejected = answer(0, answers[n % 3]), answer(1, answers[3])
+        pair = PreferencePair(prompt=prompt, chosen=chosen, rejected=rejected, weight=1.0 + n / 7)
+        found.append(named_relation("rewards").read(pair, reader).item)
+    return found
+
+
+@pytest.mark.parametrize("tokens", [1, 64, 2048])
+@pytest.mark.parametrize("shared", [True, False])
+def test_the_gradient_is_that_of_the_classifier_itself(
+    tiny_model_folder: Path, tokens: int, shared: bool
+) -> None:
+    """Packed rows and shared prompts against each conversation alone through transformers."""
+    from prefine.config.training import TrainConfig
+    from prefine.losses.rewards.bradley_terry import bradley_terry
+    from prefine.models.hf.loading import load_model, load_tokenizer
+    from prefine.models.hf.reward_head import with_reward_head
+    from prefine.training.forward.passes import Forward
+    from prefine.training.objective.gradient import accumulate_gradients
+    from prefine.training.objective.objective import Objective
+    from prefine.training.reference.cache import ReferenceCache
+    from prefine.training.reference.prepare import prepare_items
+    from prefine.training.relations.choose import named_relation
+
+    path = str(tiny_model_folder)
+    causal = load_model(path, dtype="float32", device="cpu").double()
+    causal.set_attn_implementation("eager")
+    items = read_pairs(load_tokenizer(path))
+    with architectures.without_float32_casts(causal):
+        model = with_reward_head(causal, path, seed=3)
+        forward = Forward(model, shared=shared, tokens=tokens)
+        batches = forward.cut(items, range(len(items)))
+        ready = prepare_items(
+            named_relation("rewards", "pairs"),
+            items,
+            {"initial": forward},
+            TrainConfig(),
+            frozenset(),
+            ReferenceCache(Path("unused")),
+        )
+        terms = accumulate_gradients(
+            forward, batches, ready.table, Objective(bradley_terry), examples=items, step=1
+        )
+        found = {name: one.grad for name, one in model.named_parameters()}
+        model.zero_grad()
+        rewards = torch.stack(
+            [
+                model(input_ids=torch.tensor([text.prompt + text.completion[:-1]])).logits[0, 0]
+                for item in items
+                for text in item.texts
+            ]
+        ).view(-1, 2)
+        weight = torch.tensor([item.weight for item in items], dtype=torch.float64)
+        losses = -torch.nn.functional.logsigmoid(rewards[:, 0] - rewards[:, 1])
+        ((weight * losses).sum() / weight.sum()).backward()
+    assert (len(batches) > 1) == (tokens < 2048)
+    torch.testing.assert_close(terms.loss, losses.detach(), rtol=0, atol=1e-12)
+    for name, one in model.named_parameters():
+        torch.testing.assert_close(found[name], one.grad, rtol=0, atol=1e-12, msg=name)
+
+
+BAD: dict[str, tuple[dict[str, Any], int, tuple[str, ...]]] = {
+    "a policy's loss": (
+        {"train.loss": {"name": "ipo"}},
+        2,
+        ("train", "no loss", "train.reward.loss"),
+    ),
+    "a reference": ({"train.reference": {"name": "hf", "path": "model"}}, 2, ("no reference",)),
+    "a regularizer": ({"train.regularizer": {"name": "nll"}}, 2, ("no regularizer",)),
+    "an unknown loss": (
+        {"train.reward": {"loss": "bradley"}},
+        2,
+        ("train.reward.loss", "bradley_terry"),
+    ),
+    "a negative margin": (
+        {"train.reward": {"loss": {"name": "bradley_terry", "margin": -1.0}}},
+        2,
+        ("train.reward.loss.margin", "-1"),
+    ),
+    "answers to evaluate": (
+        {"evaluate": {"prompts": {"name": "file", "path": "prompts.jsonl"}}},
+        2,
+        ("evaluate.prompts", "writes no answers"),
+    ),
+    "a metric of policies": (
+        {"evaluate.metrics": [{"name": "ranking_accuracy"}]},
+        2,
+        ("evaluate.metrics.0", "log-probabilities"),
+    ),
+    "labelled answers": (
+        {"pairs": GONE, "labels": {"name": "file", "path": "labels.jsonl"}},
+        2,
+        ("train.reward.loss", "pairs", "lists"),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_what_does_not_fit_is_refused_before_anything_is_spent(items: Place, what: str) -> None:
+    changes, code, words = BAD[what]
+    row = {"prompt": "q", "completion": "a", "label": True}
+    items.put("labels.jsonl", jsonl([row]))
+    items.change(changes)
+    for command in (("config", "check"), ("run",)):
+        result = prefine(*command, "run.yaml")
+        assert result.code == code, (result.code, result.out, result.err)
+        for word in words:
+            assert word in result.err
+    assert not Path("run/model").exists() and not Path("run/pairs").exists()
+
+
+def test_a_margin_needs_gaps_and_a_family_needs_a_classifier(items: Place) -> None:
+    bare = [{k: v for k, v in row.items() if k != "score_gap"} for row in pairs()]
+    items.put("pairs.jsonl", jsonl(bare))
+    items.change({"train.reward": {"loss": {"name": "bradley_terry", "margin": 1.0}}})
+    result = prefine("run", "run.yaml")
+    assert result.code == 3 and "pairs, row 1" in result.err and "score_gap" in result.err
+    items.change({"train.reward": {"loss": "bradley_terry"}})
+    config = json.loads(Path("model/config.json").read_text())
+    config |= {"model_type": "granite", "architectures": ["GraniteForCausalLM"]}
+    items.put("model/config.json", json.dumps(config))
+    result = prefine("config", "check", "run.yaml")
+    assert result.code == 2 and "policy.path" in result.err
+    assert "GraniteForCausalLM" in result.err and "reward model" in result.err

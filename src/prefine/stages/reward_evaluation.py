@@ -22,7 +22,7 @@ from prefine.training.relations.lists import TokenizedList
 _BATCH = 16
 
 
-class RewardEvaluation(NamedTuple):
+class RewardFindings(NamedTuple):
     """The metrics, how many items they are of, and the reasons why others were not scored."""
 
     metrics: list[MetricValue]
@@ -41,7 +41,7 @@ def reward_model(config: RunConfig, folder: RunFolder) -> RewardModel:
     )
 
 
-def evaluate_rewards(config: RunConfig, folder: RunFolder, progress: Progress) -> RewardEvaluation:
+def evaluate_rewards(config: RunConfig, folder: RunFolder, progress: Progress) -> RewardFindings:
     """Accuracy and calibration on all pairs of a better and a worse answer of the held-out items.
 
     P(better) = sigmoid(difference of rewards). Uncertainty is over prompts. The items are those
@@ -88,7 +88,7 @@ def evaluate_rewards(config: RunConfig, folder: RunFolder, progress: Progress) -
                         lengths.append((len(both[0]), len(both[1])))
                         ids.append(answers[i].prompt.id)
         start += len(of_item)
-    return RewardEvaluation(
+    return RewardFindings(
         _metrics(config, relation.name, np.array(margins), np.array(lengths), ids) if ids else [],
         scored,
         dropped,

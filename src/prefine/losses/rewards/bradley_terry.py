@@ -5,12 +5,12 @@ from pydantic import NonNegativeFloat
 from torch.nn.functional import logsigmoid
 
 from prefine.losses.protocol import PerItem, declare
-from prefine.losses.rewards.protocol import Rewards
+from prefine.losses.rewards.protocol import AnswerRewards
 
 
 @declare(reads="rewards", needs_if={"margin": {"score_gap"}})
 def bradley_terry(
-    rewards: Rewards, *, margin: NonNegativeFloat = 0.0, center: NonNegativeFloat = 0.0
+    rewards: AnswerRewards, *, margin: NonNegativeFloat = 0.0, center: NonNegativeFloat = 0.0
 ) -> PerItem:
     """-log sigmoid(r_w - r_l - margin * (s_w - s_l)) + center * (r_w + r_l)^2.
 
@@ -18,7 +18,7 @@ def bradley_terry(
     and the centred term is that of twice the mean reward.
 
     Args:
-        rewards: Rewards [B, K] of pairs or lists.
+        rewards: AnswerRewards [B, K] of pairs or lists.
         margin: How much farther apart two rewards shall be for each unit by which the judge scored
             the better answer higher; 0 needs no scores. Default: field.
         center: Weight of the centred term, which holds rewards around 0; pairs alone leave a

@@ -4,18 +4,18 @@ import torch
 from pydantic import NonNegativeFloat
 
 from prefine.losses.protocol import PerItem, declare
-from prefine.losses.rewards.protocol import Rewards
+from prefine.losses.rewards.protocol import AnswerRewards
 
 
 @declare(reads="rewards")
-def plackett_luce(rewards: Rewards, *, center: NonNegativeFloat = 0.0) -> PerItem:
+def plackett_luce(rewards: AnswerRewards, *, center: NonNegativeFloat = 0.0) -> PerItem:
     """Sum over k of log(sum over j not better than k of exp(r_j)) - r_k, + center * (2 mean r)^2.
 
     It is -log of the probability that drawing answers without replacement, each with probability
     proportional to exp(r), gives the item's order. Of a pair it is bradley_terry.
 
     Args:
-        rewards: Rewards [B, K] of pairs or lists.
+        rewards: AnswerRewards [B, K] of pairs or lists.
         center: Weight of the centred term, which holds rewards around 0; an order alone leaves a
             constant open. Default: field.
     Returns: Loss per item [B], nats.

@@ -10,8 +10,8 @@ from prefine.losses.protocol import LossInputs, PerCompletion, PerItem
 
 
 @dataclass(frozen=True)
-class Rewards:
-    """Rewards [B, K] of B items of up to K answers each, in a reward model's own unit.
+class AnswerRewards:
+    """AnswerRewards [B, K] of B items of up to K answers each, in a reward model's own unit.
 
     A pair is an item of two answers, a list one of several, best first. A shorter item ends where
     `present` is False; all other values are 0 there. `rank` is 1 for the best, and equal for
@@ -51,5 +51,5 @@ class Rewards:
         return self.reward.isfinite().all(1)
 
 
-ItemValues = LossInputs | Rewards
+ItemValues = LossInputs | AnswerRewards
 """The values of items that losses read: log-probabilities, or rewards."""

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from prefine.losses.rewards.protocol import Rewards
+from prefine.losses.rewards.protocol import AnswerRewards
 from prefine.metrics.judges.calibration import expected_calibration_error
 from prefine.records import Record
 from prefine.training.logging.figures import (
@@ -145,7 +145,7 @@ ROWS: dict[Items, RewardRows] = {
 }
 
 
-def figures(rewards: Rewards) -> dict[str, float]:
+def figures(rewards: AnswerRewards) -> dict[str, float]:
     """The figures that every kind of row has."""
     found = rewards.reward[rewards.present].double()
     return {
@@ -155,7 +155,7 @@ def figures(rewards: Rewards) -> dict[str, float]:
     }
 
 
-def errors(rewards: Rewards, prompts: Int[Tensor, " B"]) -> dict[str, float | None]:
+def errors(rewards: AnswerRewards, prompts: Int[Tensor, " B"]) -> dict[str, float | None]:
     """Standard errors over prompts, and the calibration error with its own."""
     better = rewards.better
     margin = rewards.margin[better].double()
@@ -177,7 +177,7 @@ def errors(rewards: Rewards, prompts: Int[Tensor, " B"]) -> dict[str, float | No
     }
 
 
-def _columns(rewards: Rewards) -> dict[str, Any]:
+def _columns(rewards: AnswerRewards) -> dict[str, Any]:
     """The values per item whose mean has a standard error."""
     margin = rewards.margin.double()
     return {

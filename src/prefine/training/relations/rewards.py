@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from prefine.errors import DataError
 from prefine.losses.facts import needs_of
 from prefine.losses.protocol import LossFunction
-from prefine.losses.rewards.protocol import Rewards
+from prefine.losses.rewards.protocol import AnswerRewards
 from prefine.training.items import ReadItem, ReadsTexts
 from prefine.training.relations import reward_rows
 from prefine.training.relations.pair_checks import check_pairs
@@ -125,14 +125,14 @@ class RewardItems:
         policy: Float[Tensor, " C"],
         totals: StepTotals,
         extras: LossExtras,
-    ) -> Rewards:
+    ) -> AnswerRewards:
         """The rewards of each item in a row."""
         counts = table.counts.tolist()
 
         def rows(values: Float[Tensor, " C"]) -> Float[Tensor, "B K"]:
             return pad_sequence(list(torch.split(values, counts)), batch_first=True)
 
-        return Rewards(
+        return AnswerRewards(
             reward=rows(policy),
             rank=rows(table.of_completions["rank"]),
             score=rows(table.of_completions["score"]),
@@ -145,11 +145,11 @@ class RewardItems:
         return (table.counts.cumsum(0) - table.counts).to(table.tokens.device)
 
     def figures(
-        self, logps: Rewards, table: "ItemTable", regularizer: LossFunction | None
+        self, logps: AnswerRewards, table: "ItemTable", regularizer: LossFunction | None
     ) -> dict[str, Any]:
         """The figures of some items that every kind of row has."""
         return reward_rows.figures(logps)
 
-    def errors(self, logps: Rewards, table: "ItemTable") -> dict[str, float | None]:
+    def errors(self, logps: AnswerRewards, table: "ItemTable") -> dict[str, float | None]:
         """Standard errors over prompts, and the calibration error."""
         return reward_rows.errors(logps, table.prompts)
