@@ -165,16 +165,12 @@ def qa_feedback(out: Path, model: str, data: str) -> None:
         "policy": {"name": "hf", "path": model},
         "completions": {"name": "file", "path": data, "limit": 250},
         "rank": {"strategy": {"name": "round_robin"}, "judge": {"name": "recorded"}},
-        "pair": {
-            "selector": {"name": "all_pairs"},
-            "pairs_per_prompt": 6,
-            "held_out_prompts": 50,
-        },
+        "pair": {"selector": {"name": "lists"}, "held_out_prompts": 50},
         "train": {
             "reward": {"loss": "bradley_terry"},
             "adapter": {"name": "lora", "rank": 8},
-            "pairs_per_step": 16,
-            "micro_batch_tokens": 1024,
+            "pairs_per_step": 8,
+            "dtype": "bfloat16",
             "epochs": 1,
             "learning_rate": 2e-4,
             "schedule": "linear",
@@ -184,8 +180,8 @@ def qa_feedback(out: Path, model: str, data: str) -> None:
     }
     result = run(config)
     steps = [json.loads(line) for line in (folder / "train_log.jsonl").read_text().splitlines()]
-    pairs = sum(row["pairs"] for row in steps)
-    print(Line("qa_feedback: pairs trained on, of 200 questions", f"{pairs:,}"), flush=True)
+    lists = sum(row["lists"] for row in steps)
+    print(Line("qa_feedback: questions trained on, 4 answers each", f"{lists:,}"), flush=True)
     show_metrics("qa_feedback", result)
     seconds = sum(one.wall_time_s for one in RunView(folder).manifests().values() if one.complete)
     figure = f"{seconds / 60:.1f} (this call {(time.monotonic() - began) / 60:.1f})"

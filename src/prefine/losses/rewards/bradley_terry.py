@@ -12,10 +12,10 @@ from prefine.losses.rewards.protocol import AnswerRewards
 def bradley_terry(
     rewards: AnswerRewards, *, margin: NonNegativeFloat = 0.0, center: NonNegativeFloat = 0.0
 ) -> PerItem:
-    """-log sigmoid(r_w - r_l - margin * (s_w - s_l)) + center * (r_w + r_l)^2.
+    """Mean over pairs of -log sigmoid(r_w - r_l - margin * (s_w - s_l)), + center * (2 mean r)^2.
 
-    Of an item with several answers it is the mean over all its pairs of a better and a worse one,
-    and the centred term is that of twice the mean reward.
+    The pairs are all those of a better and a worse answer of an item; of a pair the centred term is
+    (r_w + r_l)^2.
 
     Args:
         rewards: AnswerRewards [B, K] of pairs or lists.
