@@ -65,9 +65,9 @@ def playground_config(folder: Path, seed: int) -> dict[str, Any]:
         "pair": {"held_out_prompts": HELD_OUT, "seed": seed},
         "train": {
             "reward": {"loss": "bradley_terry"},
-            "pairs_per_step": 32,
+            "pairs_per_step": 64,
             "epochs": 2,
-            "learning_rate": 2e-4,
+            "learning_rate": 1e-3,
             "schedule": "linear",
             "evaluate_every": 16,
             "seed": seed,
