@@ -331,7 +331,7 @@ def test_dro_with_the_value_of_the_answers() -> None:
     value = points.dro_value(u, zero, r, prompts, tau=0.5)
     _close(value, [2.25, 2.25, 6.75])
     _close(points.dro_baseline(u, zero, r, prompts, tau=0.5), [0.25**2 / 2, 0.25**2 / 2, 0.0])
-    # AnswerRewards shifted per prompt leave the loss as it is.
+    # Rewards shifted per prompt leave the loss as it is.
     shifted = points.dro_baseline(u, zero, r + np.array([5.0, 5.0, -3.0]), prompts, tau=0.5)
     _close(shifted, points.dro_baseline(u, zero, r, prompts, tau=0.5))
     _close(points.dro(0.0, 0.0, 3.0, value=1.0, tau=0.5), 2.0)

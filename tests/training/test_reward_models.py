@@ -68,7 +68,7 @@ def items(place: Place) -> Place:
 
 
 def scores(texts: list[tuple[str, str]], path: str = "run/model") -> list[float]:
-    """AnswerRewards as the judge reads them from the folder."""
+    """Rewards as the judge reads them from the folder."""
     judge = RewardModel(path=path, dtype="auto", device="cpu", batch_size=3, max_tokens=None)
     judge.check_model()
     answered = [

@@ -18,7 +18,7 @@ def bradley_terry(
     (r_w + r_l)^2.
 
     Args:
-        rewards: AnswerRewards [B, K] of pairs or lists.
+        rewards: Rewards [B, K] of pairs or lists.
         margin: How much farther apart two rewards shall be for each unit by which the judge scored
             the better answer higher; 0 needs no scores. Default: field.
         center: Weight of the centred term, which holds rewards around 0; pairs alone leave a

@@ -15,7 +15,7 @@ def plackett_luce(rewards: AnswerRewards, *, center: NonNegativeFloat = 0.0) -> 
     proportional to exp(r), gives the item's order. Of a pair it is bradley_terry.
 
     Args:
-        rewards: AnswerRewards [B, K] of pairs or lists.
+        rewards: Rewards [B, K] of pairs or lists.
         center: Weight of the centred term, which holds rewards around 0; an order alone leaves a
             constant open. Default: field.
     Returns: Loss per item [B], nats.

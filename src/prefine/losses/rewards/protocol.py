@@ -11,7 +11,7 @@ from prefine.losses.protocol import LossInputs, PerCompletion, PerItem
 
 @dataclass(frozen=True)
 class AnswerRewards:
-    """AnswerRewards [B, K] of B items of up to K answers each, in a reward model's own unit.
+    """Rewards [B, K] of B items of up to K answers each, in a reward model's own unit.
 
     A pair is an item of two answers, a list one of several, best first. A shorter item ends where
     `present` is False; all other values are 0 there. `rank` is 1 for the best, and equal for
