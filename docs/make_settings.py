@@ -39,6 +39,7 @@ KINDS: dict[Kind, str] = {
     "judge": "Judges",
     "selector": "Selectors",
     "step_source": "Step sources",
+    "reward_loss": "Losses of reward models",
     "gold": "Gold scores",
 }
 GIVEN = {"selector": "seed", "strategy": "first_slot_bias"}  # set by the run, not by users

@@ -77,6 +77,7 @@ def test_the_marks_of_all_settings() -> None:
             "labels",
             "pair.fraction",
             "pair.only_sources",
+            "train.reward",
             "train.step_source",
             "evaluate.metrics",
             "sample.reasoning",

@@ -33,6 +33,7 @@ Kind = Literal[
     "step_source",
     "gold",
     "metric",
+    "reward_loss",
 ]
 
 
@@ -92,6 +93,11 @@ TABLES: dict[Kind, dict[str, str]] = {
         "kto": "prefine.losses.points.kto:kto",
         "bco_unpaired": "prefine.losses.points.bco_unpaired:bco_unpaired",
         "nll": "prefine.losses.regularizers.nll:nll",
+    },
+    # Of reward models (train.reward).
+    "reward_loss": {
+        "bradley_terry": "prefine.losses.rewards.bradley_terry:bradley_terry",
+        "plackett_luce": "prefine.losses.rewards.plackett_luce:plackett_luce",
     },
     "regularizer": {
         "nll": "prefine.losses.regularizers.nll:nll",

@@ -208,6 +208,24 @@ class RunConfig(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _reward_model_writes_nothing(self) -> Self:
+        if self.train.reward is None:
+            return self
+        for name in ("prompts", "gold"):
+            if getattr(self.evaluate, name) is not None:
+                raise ValueError(
+                    f"evaluate.{name}: train.reward trains a reward model, which writes no "
+                    "answers; take it out (the reward model is evaluated on held-out items, see "
+                    "pair.held_out_prompts), or name the reward model as the judge of another run"
+                )
+        if self.evaluate.model != "trained":
+            raise ValueError(
+                "evaluate.model: train.reward evaluates the reward model that it trains; take it "
+                "out"
+            )
+        return self
+
     @property
     def items_entry(self) -> tuple[ItemEntry, Component] | None:
         """The entry that has items of training already, and its source; None for the others."""

@@ -70,6 +70,16 @@ class EarlyStopConfig(Section):
     mass_fall: Share = 0.05
 
 
+class RewardConfig(Section):
+    """Train a reward model instead of a policy: the scores of a linear layer on the last token.
+
+    It begins with the policy's weights and a new layer; `loss` compares the rewards of pairs or
+    lists. The judge `reward` reads the trained folder.
+    """
+
+    loss: Annotated[Component, Nested("reward_loss")] = Component(name="bradley_terry")
+
+
 class TrainConfig(Section):
     """Stage `train`. A step has `pairs_per_step` items, in micro-batches of `micro_batch_tokens`.
 
@@ -88,9 +98,12 @@ class TrainConfig(Section):
     that answers that training has not seen keep it; it then has more options beside `delta`.
 
     Every `evaluate_every` steps the held-out items of section `pair` are evaluated.
+
+    With `reward` a reward model is trained, by a loss of its own, and `loss` is not used.
     """
 
     loss: Annotated[Component, Nested("loss")] = Component(name="dpo")
+    reward: Annotated[RewardConfig | None, LATER] = None
     regularizer: Annotated[Component | None, Nested("regularizer")] = None
     regularizer_weight: Annotated[
         float | Schedule | Literal["auto"], or_schedule(NonNegativeFloat, word="auto")
@@ -160,6 +173,29 @@ class TrainConfig(Section):
                 "best weights of the whole training; take one of the two out"
             )
         return self
+
+    @model_validator(mode="after")
+    def _reward_model_is_no_policy(self) -> Self:
+        if self.reward is None:
+            return self
+        policies = {
+            "loss": self.loss != Component(name="dpo"),
+            "regularizer": self.regularizer is not None,
+            "reference": self.reference != "initial",
+            "early_stop": self.early_stop is not None,
+        }
+        if given := [name for name, is_set in policies.items() if is_set]:
+            loss = " (its loss is train.reward.loss)" if "loss" in given else ""
+            raise ValueError(
+                f"reward trains a reward model, which has no {' and no '.join(given)} of "
+                f"a policy{loss}; take {' and '.join(given)} out, or reward"
+            )
+        return self
+
+    @property
+    def minimised(self) -> Component:
+        """The loss that is trained with: that of the policy, or of the reward model."""
+        return self.loss if self.reward is None else self.reward.loss
 
     @property
     def regularizer_kind(self) -> Kind:

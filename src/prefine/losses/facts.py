@@ -77,13 +77,20 @@ def needs_of(function: LossFunction) -> frozenset[Need]:
     A function without a declaration is taken to read the reference and the initial policy.
     """
     undeclared: frozenset[Need] = frozenset({"reference", "initial"})
+    parts = [part for _, part in parts_of(function)]
     named = {
         value
-        for _, part in parts_of(function)
+        for part in parts
         for name in getattr(bare(part), "may_need", ())
         if (value := option_of(part, name)) in NEED_WORDS
     }
-    return frozenset().union(named, *_declared(function, "needs", undeclared))
+    set_ = (
+        needs
+        for part in parts
+        for option, needs in getattr(bare(part), "needs_if", {}).items()
+        if option_of(part, option)
+    )
+    return frozenset().union(named, *_declared(function, "needs", undeclared), *set_)
 
 
 def reads_of(function: LossFunction) -> Reads:

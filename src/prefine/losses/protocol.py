@@ -28,7 +28,7 @@ Need = Literal[
     "prompt",
 ]
 LossKind = Literal["local", "coupled"]
-Reads = Literal["any", "pairs", "joint", "lists", "labels"]
+Reads = Literal["any", "pairs", "joint", "lists", "labels", "rewards"]
 Family = Literal[
     "logistic",
     "reference-free",
@@ -74,6 +74,7 @@ READS_WORDS: dict[Reads, str] = {
     "joint": "a chosen and a rejected answer, perhaps to two prompts",
     "lists": "several answers to one prompt, best first",
     "labels": "single answers, each of them good or bad",
+    "rewards": "the rewards of answers to one prompt, best first",
 }
 
 
@@ -415,6 +416,7 @@ def declare(
     per_pair: bool = True,
     controller: type[Controller] | None = None,
     check: Callable[..., None] | None = None,
+    needs_if: Mapping[str, AbstractSet[Need]] | None = None,
 ) -> Callable[[F], F]:
     """Declare the properties of a loss as attributes of its function.
 
@@ -428,12 +430,14 @@ def declare(
             itself, from that value.
         reads: The items that it is given: "pairs" compares two answers to one prompt; "joint" also
             answers to two prompts; "lists" reads answers in an order; "labels" single
-            answers that are good or bad; "any" reads what the losses beside or within it read.
+            answers that are good or bad; "rewards" the rewards of a reward model; "any" what the
+            losses beside or within it read.
         per_pair: True if value i belongs to item i and can be weighted; false for losses that sort.
         controller: The class that sets some of its hyper-parameters during training; those are then
             no options of a configuration.
         check: Called with the options of a configuration; raises ValueError if they do not go
             together.
+        needs_if: What it needs besides where an option is set and not 0, by the option's name.
 
     Raises:
         ValueError: A need is unknown, or items of this kind do not have it, or a local loss needs
@@ -461,6 +465,7 @@ def declare(
             controller=controller,
             controlled=() if controller is None else controller.gives,
             check_options=check,
+            needs_if=dict(needs_if or {}),
         )
         return function
 

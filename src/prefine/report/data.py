@@ -226,6 +226,7 @@ class ReportData(Record):
     `prompts_also_trained_on` counts the contests' prompts that training has seen; None when that is
     not known. `items` are the kind that was trained on; `training`, `trained` and `evaluations` are
     of pairs, the points of other items are in `item_training` and `item_evaluations`.
+    With `reward_model` they are those of a reward model, whatever its items.
     `budget_points` are there if a controller set the weight; `delta_of` is the figure of the falls
     that it held, "mean" or such as "0.9 quantile". `pair_examples` are there where no `examples`
     are.
@@ -249,6 +250,7 @@ class ReportData(Record):
     delta_of: str = "mean"
     budget_points: tuple[BudgetPoint, ...] = ()
     loss_name: str = ""
+    reward_model: bool = False
     regularizer_name: str | None = None
     contests: tuple[HeadToHead, ...] = ()
     prompts_also_trained_on: int | None = None

@@ -92,6 +92,16 @@ _ITEM_CHARTS = (
     Figure("Bad answers, change", "undesirable_change", "nats", number),
     _GRADIENT_NORM,
 )
+_REWARD_CHARTS = (
+    _LOSS,
+    _share("Accuracy: the better answer has the higher reward", "accuracy"),
+    Figure("Margin of the better answer’s reward", "margin", "nats", number),
+    Figure("Brier score", "brier", "", number),
+    Figure("Expected calibration error", "calibration_error", "", number),
+    Figure("Mean reward", "reward", "", number),
+    Figure("Spread of the rewards", "reward_sd", "", number),
+    _GRADIENT_NORM,
+)
 _signed = partial(number, signed=True)
 
 
@@ -346,10 +356,15 @@ def _chart(
     return title, last, drawn
 
 
-def item_charts(points: Sequence[ItemPoint]) -> list[Chart]:
-    """Draw the curves of a training on lists or labelled answers, or of held-out ones."""
+def item_charts(points: Sequence[ItemPoint], *, rewards: bool = False) -> list[Chart]:
+    """Draw the curves of a training on lists or labelled answers, or of held-out ones.
+
+    Args:
+        points: The steps or evaluations.
+        rewards: They are those of a reward model, on any items.
+    """
     shown, found = _thinned(points), []
-    for figure in _ITEM_CHARTS:
+    for figure in _REWARD_CHARTS if rewards else _ITEM_CHARTS:
         known = {p.step: p.figures[figure.name] for p in shown if figure.name in p.figures}
         if len(known) > 1:
             found.append(_chart(figure, known))

@@ -93,7 +93,7 @@ def check(
     if trains:
         check_loss(config)
         check_installed(config.train.tracking.trackers)
-        check_weights(policy, ref)
+        check_weights(policy, ref, rewards=config.train.reward is not None)
     if config.evaluate.metrics:
         from prefine.stages.evidence import configured_metrics
 

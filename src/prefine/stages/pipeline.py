@@ -198,8 +198,13 @@ def _signed(value: float, decimals: int) -> str:
 
 
 def _line(name: str, metric: MetricValue) -> str:
-    interval = f"  [{metric.interval[0]:.1f}, {metric.interval[1]:.1f}]" if metric.interval else ""
-    return f"  {name:<{_NAMES}} {metric.value:.1f} {metric.unit}{interval}  n={metric.n}"
+    # A squared error is far below 1.
+    digits = 3 if metric.name == "brier_score" else 1
+    interval = ""
+    if metric.interval is not None:
+        low, high = metric.interval
+        interval = f"  [{low:.{digits}f}, {high:.{digits}f}]"
+    return f"  {name:<{_NAMES}} {metric.value:.{digits}f} {metric.unit}{interval}  n={metric.n}"
 
 
 def _change_line(name: str, found: Change, decimals: int, said: Mapping[Direction, str]) -> str:

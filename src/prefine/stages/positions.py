@@ -10,7 +10,7 @@ from prefine.models.hf.loading import load_positions
 from prefine.pairing.filters import refusal
 from prefine.records import Completion, Message, PreferencePair, Prompt
 from prefine.stages.training_inputs import configured_relation, text_reader, trainable
-from prefine.training.items import Text, TextReader
+from prefine.training.items import ReadsTexts, Text
 
 T = TypeVar("T")
 _TOO_LONG = (
@@ -24,7 +24,7 @@ Texts = tuple[Prompt, Iterable[Text]]
 def read_in_one_piece(
     records: Iterable[T],
     config: RunConfig,
-    tokenize: Callable[[T, TextReader], Texts],
+    tokenize: Callable[[T, ReadsTexts], Texts],
     report: ImportReport | None = None,
 ) -> Iterator[T]:
     """Pass records on; refuse or count one that is too long for the policy or for the reference.
@@ -69,11 +69,11 @@ def read_in_one_piece(
         yield record
 
 
-def as_item(config: RunConfig) -> Callable[[Any, TextReader], Texts]:
+def as_item(config: RunConfig) -> Callable[[Any, ReadsTexts], Texts]:
     """Return the reader of the items that the loss reads; one that is left out has no texts."""
     relation = configured_relation(config)
 
-    def tokenize(record: Any, reader: TextReader) -> Texts:
+    def tokenize(record: Any, reader: ReadsTexts) -> Texts:
         if isinstance(record, PreferencePair) and refusal(record, config.pair) is not None:
             return record.prompt, ()
         item = relation.read(record, reader).item
@@ -82,14 +82,14 @@ def as_item(config: RunConfig) -> Callable[[Any, TextReader], Texts]:
     return tokenize
 
 
-def as_group(group: tuple[Prompt, list[Completion]], reader: TextReader) -> Texts:
+def as_group(group: tuple[Prompt, list[Completion]], reader: ReadsTexts) -> Texts:
     """Read a prompt with its completions, each of which may come to a pair."""
     prompt, completions = group
     readings = (reader.read(prompt, completion) for completion in completions)
     return prompt, (reading.text for reading in readings if reading.text is not None)
 
 
-def as_prompt(prompt: Prompt, reader: TextReader) -> Texts:
+def as_prompt(prompt: Prompt, reader: ReadsTexts) -> Texts:
     """Read a prompt with an answer of one word, as what is yet to be sampled is not known."""
     shortest = Completion(
         id="unsampled",

@@ -86,7 +86,7 @@ def report_data(config: RunConfig, run: RunView) -> ReportData:
     rows, evaluated = run.log(log.name), run.log(held_out.name)
     # A row's column with the number of its items is called as they are.
     items: ItemEntry = next((kind for kind in ITEM_ENTRIES if rows and kind in rows[0]), "pairs")
-    of_pairs = items == "pairs"
+    of_pairs = items == "pairs" and config.train.reward is None
     # All pairs after the last update, which no row of the log has seen.
     final = run.json(end.name) if of_pairs else None
     contests = evaluation.contests if evaluation else ()
@@ -127,7 +127,8 @@ def report_data(config: RunConfig, run: RunView) -> ReportData:
         budget_points=tuple(
             _record(BudgetPoint, row, moved, {}) for row in run.log(moved.name) if budget
         ),
-        loss_name=config.train.loss.name,
+        loss_name=config.train.minimised.name,
+        reward_model=config.train.reward is not None,
         regularizer_name=regularizer.name if regularizer else None,
         contests=contests,
         constraints=evaluation.constraints if evaluation else (),

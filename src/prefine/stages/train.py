@@ -18,6 +18,7 @@ from prefine.models.capabilities import check_model
 from prefine.models.hf.adapters import base_of, merge, save_adapter, whole
 from prefine.models.hf.backend import HfModel
 from prefine.models.hf.loading import Dtype, copy_processor, load_model, weights_written
+from prefine.models.hf.reward_head import with_reward_head
 from prefine.models.protocol import HasWeights
 from prefine.records import Manifest, content_hash
 from prefine.report.outcome import budget_sentence, judge_budget
@@ -50,6 +51,7 @@ from prefine.training.logging.figures import LoggedRow, TrainSummary
 from prefine.training.logging.model_card import model_card, write_card
 from prefine.training.logging.trackers import Trackers, check_installed, open_trackers
 from prefine.training.loop import FINAL_NAME, LOG_NAME, train
+from prefine.training.relations.choose import configured_losses
 
 _TRAINING = (
     "checkpoints",
@@ -82,7 +84,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     check_adapter(config, policy)
     if models.reference is not None:
         check_model(models.reference)
-    check_weights(policy, models.reference)
+    check_weights(policy, models.reference, rewards=settings.reward is not None)
     check_loss(config)
     check_installed(settings.tracking.trackers)
     relation = configured_relation(config)
@@ -169,7 +171,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
         evaluated = _last_row(folder, EVALUATION_LOG_NAME)
         card = model_card(
             # Not the run's folder: the same training writes the same bytes anywhere.
-            name=f"{Path(policy.path).name}-{settings.loss.name}",
+            name=f"{Path(policy.path).name}-{settings.minimised.name}",
             base_model=policy.path,
             base_on_hub=not Path(policy.path).exists(),
             adapter=_saves_adapter(settings),
@@ -298,7 +300,10 @@ class _Models:
         adapter = settings.adapter is not None
         frozen = adapter and settings.dtype == "bfloat16" and base_of(path) is None
         dtype: Dtype = "auto" if frozen else "float32"
-        return whole(load_model(path, dtype=dtype, device=device, note=note))
+        model = whole(load_model(path, dtype=dtype, device=device, note=note))
+        if settings.reward is not None:
+            return with_reward_head(model, path, seed=settings.seed)
+        return model
 
     def trainer(
         self, config: RunConfig, run_key: str, progress: Progress
@@ -315,7 +320,7 @@ class _Models:
         return partial(
             train,
             config=settings,
-            loss=settings.loss.resolve("loss", where="train.loss"),
+            loss=configured_losses(settings)[0][1],
             regularizer=regularizer,
             out_dir=config.run_dir,
             run_key=run_key,

@@ -18,13 +18,22 @@ from prefine.models.hf.adapters import base_of, require_peft
 from prefine.models.hf.architecture import check_trainable
 from prefine.models.hf.checks import layer_names
 from prefine.models.hf.loading import vocabulary
+from prefine.models.hf.reward_head import reward_skeleton
 from prefine.models.protocol import HasWeights
 from prefine.records import PreferencePair
 from prefine.run.tables import parts, read_part
 from prefine.training.adapter import lost_on_loading
-from prefine.training.items import TextReader, TokenizedItem, TokenizedItems, make_items
+from prefine.training.items import (
+    ReadsTexts,
+    TextReader,
+    TokenizedItem,
+    TokenizedItems,
+    make_items,
+)
 from prefine.training.relations.choose import configured_losses, relation_of
 from prefine.training.relations.protocol import Relation
+from prefine.training.relations.rewards import RewardItems
+from prefine.training.reward_texts import ConversationReader
 from prefine.training.token_check import check_tokens
 
 _HOLD_OUT = (
@@ -68,7 +77,10 @@ def check_adapter(config: RunConfig, policy: HasWeights) -> None:
             )
     else:
         _check_targets(policy.path, settings.target_modules, layers)
-    if settings.save == "adapter" and (lost := lost_on_loading(policy.path, settings)):
+    rewards = config.train.reward is not None
+    if settings.save == "adapter" and (
+        lost := lost_on_loading(policy.path, settings, rewards=rewards)
+    ):
         raise ConfigError(
             f"train.adapter.save: PEFT does not read an adapter of {policy.path} back: "
             f"{len(lost)} layers, such as {lost[0]}, would lose what they learned; use save: merged"
@@ -86,20 +98,25 @@ def _check_targets(path: str, targets: Iterable[str], layers: Collection[str]) -
             )
 
 
-def check_weights(policy: HasWeights, reference: HasWeights | None) -> None:
+def check_weights(
+    policy: HasWeights, reference: HasWeights | None, *, rewards: bool = False
+) -> None:
     """Check before any work that the policy can be trained with the reference.
 
     Args:
         policy: The policy.
         reference: The reference; None is the policy's initial weights.
+        rewards: It is to become a reward model.
 
     Raises:
         BackendError: A folder has no configuration, or a damaged one.
-        ConfigError: Weights cannot be trained, such as quantized ones, or the reference has another
-            tokenizer.
+        ConfigError: Weights cannot be trained, such as quantized ones, or cannot become a reward
+            model, or the reference has another tokenizer.
     """
     with at_config_path("policy", "path"):
         check_trainable(policy.path)
+        if rewards:
+            reward_skeleton(base_of(policy.path) or policy.path)
     if reference is None:
         return
     with at_config_path("train.reference", "path"):
@@ -137,18 +154,10 @@ def check_loss(config: RunConfig) -> None:
     Raises:
         ConfigError: They cannot, or one reads score gaps that the strategy does not give.
     """
-    loss = config.train.loss.resolve("loss", where="train.loss")
+    ((where, loss), *_) = configured_losses(config.train)
+    makes, made_by = _items_made(config)
     configured_relation(config)
     _check_score_gaps(config)
-    selector = config.pair.selector
-    if config.items_entry is not None:
-        makes: str = config.items_entry[0]
-        made_by = "the configuration starts with"
-    else:
-        from prefine.pairing.protocol import selector_facts
-
-        makes = selector_facts(selector.lookup("selector", where="pair.selector")).makes
-        made_by = f"pair.selector {selector.name!r} makes"
     reads = reads_of(loss)
     if _fits(makes, reads):
         return
@@ -158,9 +167,17 @@ def check_loss(config: RunConfig) -> None:
         "lists": "lists, which only list losses read",
         "labels": "labelled answers, which only losses of labels read",
     }
+    if reads == "rewards":
+        raise ConfigError(
+            f"{where} cannot be trained on what {made_by}: {makes}; a reward model reads pairs of "
+            "answers to one prompt, or lists; choose another pair.selector (such as best_vs_random "
+            "or lists), or start with pairs: or lists:"
+        )
     losses = _named("loss", lambda other: _fits(makes, reads_of(other)))
     instead = f"another train.loss ({losses})"
     if config.items_entry is None:
+        from prefine.pairing.protocol import selector_facts
+
         selectors = _named("selector", lambda other: _fits(selector_facts(other).makes, reads))
         instead += f", or another pair.selector ({selectors})"
     if reads == "labels":
@@ -171,8 +188,22 @@ def check_loss(config: RunConfig) -> None:
     )
 
 
+def _items_made(config: RunConfig) -> tuple[Reads, str]:
+    """The kind of the items that there will be, and what makes them, for messages."""
+    if config.items_entry is not None:
+        return config.items_entry[0], "the configuration starts with"
+    # Here and not above: an import of items loads no selector.
+    from prefine.pairing.protocol import selector_facts
+
+    selector = config.pair.selector
+    makes = selector_facts(selector.lookup("selector", where="pair.selector")).makes
+    return makes, f"pair.selector {selector.name!r} makes"
+
+
 def _fits(makes: str, reads: Reads) -> bool:
     """Return True if what a selector makes can be trained on by a loss that reads this."""
+    if reads == "rewards":
+        return makes in ("pairs", "lists")
     return makes == reads or (makes, reads) == ("pairs", "joint")
 
 
@@ -213,7 +244,8 @@ def configured_relation(config: RunConfig) -> Relation:
     Raises:
         ConfigError: They read different ones.
     """
-    return relation_of(configured_losses(config.train))
+    items = "pairs" if config.train.reward is None else _items_made(config)[0]
+    return relation_of(configured_losses(config.train), items)
 
 
 def read_items(table: Path, policy: HasWeights, config: RunConfig) -> TokenizedItems:
@@ -266,9 +298,16 @@ def readable_whole(
         report.drop(UselessRow(f"not read whole ({why})", f"{where}: {why}; {remedy}"), where)
 
 
-def text_reader(policy: HasWeights, config: RunConfig) -> TextReader:
+def text_reader(policy: HasWeights, config: RunConfig) -> ReadsTexts:
     """Return what tokenizes texts for the policy as section `train` says."""
     settings = config.train
+    if settings.reward is not None:
+        return ConversationReader(
+            policy.tokenizer,
+            # One fewer, as no conversation is longer than policies would be trained on.
+            max_tokens=settings.max_prompt_tokens + settings.max_completion_tokens - 1,
+            train_on_truncated=settings.train_on_truncated,
+        )
     return TextReader(
         policy.tokenizer,
         stop_token_id=stop_token(policy),
@@ -281,7 +320,12 @@ def text_reader(policy: HasWeights, config: RunConfig) -> TextReader:
 def check_first_rows(
     table: Path, examples: Sequence[TokenizedItem], policy: HasWeights, relation: Relation
 ) -> list[str]:
-    """Notes on the tokens of the first rows, see `token_check.check_tokens`."""
+    """Notes on the tokens of the first rows, see `token_check.check_tokens`.
+
+    Conversations for a reward model are what its template writes, so there is nothing to compare.
+    """
+    if isinstance(relation, RewardItems):
+        return []
     return check_tokens(
         _records(table, relation),
         examples,

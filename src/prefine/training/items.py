@@ -102,6 +102,8 @@ DROPPED = (
     "turns_that_the_template_rewrites",
     "empty_prompt",
     "empty_side",
+    "conversation_that_the_template_refuses",
+    "longer_than_the_token_limits",
 )
 """Reasons to drop a text; of several texts, the first reason counts."""
 
@@ -113,6 +115,14 @@ class ReadText(NamedTuple):
     dropped: str = ""
     long_prompt: bool = False
     long_completion: bool = False
+
+
+class ReadsTexts(Protocol):
+    """Tokenizes texts for a kind of training."""
+
+    def read(self, prompt: Prompt, completion: Completion) -> ReadText:
+        """Tokenize a completion behind its prompt."""
+        ...
 
 
 class TextReader:
@@ -205,7 +215,7 @@ class TokenizedItems:
     left_out: dict[str, int] = field(default_factory=dict)
 
 
-def make_items(records: Iterable[Any], relation: "Relation", reader: TextReader) -> TokenizedItems:
+def make_items(records: Iterable[Any], relation: "Relation", reader: ReadsTexts) -> TokenizedItems:
     """Tokenize all records that can be trained on, and count the rest.
 
     Args:

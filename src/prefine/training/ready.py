@@ -10,7 +10,7 @@ import torch
 from prefine.config.training import TrainConfig
 from prefine.errors import ConfigError
 from prefine.losses.facts import bare, needs_of
-from prefine.losses.protocol import LossFunction, Need
+from prefine.losses.protocol import LossFunction, Need, Reads
 from prefine.training import adapter
 from prefine.training.budget.anchors import AnchorSets
 from prefine.training.budget.climb import DeltaClimb
@@ -121,7 +121,7 @@ def prepare_training(
     if regularizer is not None and automatic is None:
         functions.append(regularizer)
     named = [(f"the loss {bare(function).__name__!r}", function) for function in functions]
-    relation = relation_of(named)
+    relation = relation_of(named, _kind_of(examples[0]))
     needs = frozenset[Need]().union(*map(needs_of, functions))
     notes = relation.check_items(named, examples, what=relation.name)
     held_out_notes = relation.check_items(named, held_out, what=f"held-out {relation.name}")
@@ -189,10 +189,17 @@ def prepare_training(
         climb=climb,
         held_out=evaluated,
         watched=watched,
-        is_own_reference=REFERENCE not in references,
+        # Rewards have no reference.
+        is_own_reference=REFERENCE not in references and not forward.gives_rewards,
         notes=[
             *notes,
             *unshared,
             *(f"held-out {relation.name}: {note}" for note in held_out_notes),
         ],
     )
+
+
+def _kind_of(item: TokenizedItem) -> Reads:
+    """Return the kind of an item, which decides where a loss reads rewards of any."""
+    kinds: Mapping[str, Reads] = {"list": "lists", "answer": "labels"}
+    return kinds.get(item.word, "pairs")

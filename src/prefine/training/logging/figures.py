@@ -15,7 +15,8 @@ from torch import Tensor
 
 from prefine.atomic import write_text
 from prefine.errors import DataError
-from prefine.losses.protocol import LossFunction, LossInputs
+from prefine.losses.protocol import LossFunction
+from prefine.losses.rewards.protocol import ItemValues
 from prefine.records import SCHEMA_VERSION, Record
 
 if TYPE_CHECKING:
@@ -221,7 +222,7 @@ def step_row(
 
 
 def final_figures(
-    logps: LossInputs, table: "ItemTable", regularizer: LossFunction | None
+    logps: ItemValues, table: "ItemTable", regularizer: LossFunction | None
 ) -> dict[str, Any]:
     """The final figures from the trained policy's log-probabilities of all items."""
     relation = table.relation

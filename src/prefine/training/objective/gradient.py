@@ -17,7 +17,7 @@ from torch import Tensor
 
 from prefine.errors import NumericsError
 from prefine.losses.facts import per_pair
-from prefine.losses.protocol import LossInputs
+from prefine.losses.rewards.protocol import ItemValues
 from prefine.training.batches.packing import PackedBatch, Span
 from prefine.training.distributed.processes import add_up_gradients, gather
 from prefine.training.forward.passes import Forward
@@ -53,7 +53,7 @@ class StepTerms:
     items: Int[Tensor, " B"]
     table: ItemTable
     policy: Float[Tensor, " C"]
-    logps: LossInputs
+    logps: ItemValues
     loss: Float[Tensor, " B"]
     regularizer: Float[Tensor, " B"]
     objective: Objective
@@ -115,7 +115,7 @@ def evaluate(
     *,
     examples: Sequence[TokenizedItem],
     step: int,
-    top_k: int,
+    top_k: int | None,
     mismatched: Sequence[PackedBatch] = (),
 ) -> tuple[StepTerms, ItemTokens]:
     """The values of a step of these items, without gradients, and those of all their tokens.
@@ -127,7 +127,8 @@ def evaluate(
         objective: What would be minimised.
         examples: All items.
         step: Updates made so far, for messages.
-        top_k: The number of likeliest tokens in the statistics of the next-token distributions.
+        top_k: The number of likeliest tokens in the statistics of the next-token distributions;
+            None computes none.
         mismatched: The same items' prompts with other items' completions, if a loss reads them.
 
     Raises:
@@ -294,7 +295,7 @@ class _Step:
         policy: ItemTokens,
         totals: StepTotals,
         cross_logps: Float[Tensor, " B"] | None = None,
-    ) -> LossInputs:
+    ) -> ItemValues:
         """The input of the objective: constants and current values of some items.
 
         Args:
@@ -313,7 +314,7 @@ class _Step:
         return table.join(policy.logps(), totals, extras)
 
     def terms(
-        self, objective: Objective, logps: LossInputs, items: Int[Tensor, " B"]
+        self, objective: Objective, logps: ItemValues, items: Int[Tensor, " B"]
     ) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
         """Loss and regularizer of some of the step's items.
 

@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from prefine.losses.facts import bare, kind_of, needs_of, nested_options, options_of, parts_of
-from prefine.losses.protocol import Controller, LossFunction, LossInputs, LossKind, Need
+from prefine.losses.protocol import Controller, LossFunction, LossKind, Need
+from prefine.losses.rewards.protocol import ItemValues
 from prefine.schedules import Schedule
 
 
@@ -37,7 +38,7 @@ class Objective:
         """The values that the functions read beyond the policy's."""
         return frozenset[Need]().union(*map(needs_of, self.functions))
 
-    def terms(self, logps: LossInputs) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
+    def terms(self, logps: ItemValues) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
         """Loss and regularizer (unweighted) per item, nats."""
         loss = self.loss(logps)
         return loss, torch.zeros_like(loss) if self.regularizer is None else self.regularizer(logps)
@@ -63,7 +64,7 @@ class Objective:
 Change = Callable[[str, dict[str, Any]], dict[str, Any]]
 """Given a loss's path, such as `loss.losses.1`, and its options: its new options."""
 
-Control = Callable[[Objective, LossInputs], Objective]
+Control = Callable[[Objective, ItemValues], Objective]
 """Adapts an objective to the values of the whole step, see `HyperparameterController.control`."""
 
 
@@ -109,7 +110,7 @@ class HyperparameterController:
             regularizer_weight=number(self._configured.regularizer_weight),
         )
 
-    def control(self, objective: Objective, logps: LossInputs) -> Objective:
+    def control(self, objective: Objective, logps: ItemValues) -> Objective:
         """Adapt the objective to the values of the whole step; called once per step."""
 
         def adapt(path: str, options: dict[str, Any]) -> dict[str, Any]:

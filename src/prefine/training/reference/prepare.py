@@ -156,6 +156,16 @@ def prepare_items(
         needs: The values that the loss and the regularizer read.
         cache: Where values are looked up and kept.
     """
+    if forwards[INITIAL].gives_rewards:
+        # Rewards are compared with each other, and with no reference.
+        model = forwards[INITIAL].model
+        zero = torch.zeros(
+            sum(len(item.texts) for item in examples),
+            dtype=torch.promote_types(next(model.parameters()).dtype, torch.float32),
+            device=forwards[INITIAL].device,
+        )
+        table = ItemTable.of(relation, examples, {INITIAL: zero})
+        return PreparedItems(examples, [], table, forwards[INITIAL])
     initial = cache.tokens(forwards[INITIAL], examples)
     like = initial.values.logps
 

@@ -22,8 +22,17 @@ _HOMES: Mapping[Reads, tuple[str, dict[str, bool]]] = MappingProxyType(
 
 
 @cache
-def named_relation(reads: Reads) -> Relation:
-    """The relation that a loss declared; its module is imported for the first who asks."""
+def named_relation(reads: Reads, items: Reads = "pairs") -> Relation:
+    """The relation that a loss declared; its module is imported for the first who asks.
+
+    Args:
+        reads: The declaration.
+        items: The kind of the items, where the loss reads rewards.
+    """
+    if reads == "rewards":
+        from prefine.training.relations.rewards import RewardItems
+
+        return RewardItems(named_relation(items))
     home, options = _HOMES[reads]
     module, _, name = home.partition(":")
     made: Relation = getattr(import_module(f"prefine.training.relations.{module}"), name)(**options)
@@ -32,6 +41,9 @@ def named_relation(reads: Reads) -> Relation:
 
 def configured_losses(settings: TrainConfig) -> NamedLosses:
     """Loss and regularizer of a configuration, bound; an automatic budget reads any items."""
+    if settings.reward is not None:
+        loss, where = settings.reward.loss, "train.reward.loss"
+        return [(f"{where} {loss.name!r}", loss.resolve("reward_loss", where=where))]
     named = [
         (f"train.loss {settings.loss.name!r}", settings.loss.resolve("loss", where="train.loss"))
     ]
@@ -41,8 +53,8 @@ def configured_losses(settings: TrainConfig) -> NamedLosses:
     return named
 
 
-def relation_of(losses: NamedLosses) -> Relation:
-    """The relation that loss and regularizer read together.
+def relation_of(losses: NamedLosses, items: Reads = "pairs") -> Relation:
+    """The relation that loss and regularizer read together; of rewards that of these items.
 
     Raises:
         ConfigError: They, or the parts of one, read different ones.
@@ -52,6 +64,8 @@ def relation_of(losses: NamedLosses) -> Relation:
         for reads in relations_in(function):
             if reads != "any":
                 found.setdefault(reads, name)
+    if [*found] == ["rewards"]:
+        return named_relation("rewards", items)
     names = {named_relation(reads).name: f"{name} reads {reads}" for reads, name in found.items()}
     if len(names) > 1:
         raise ConfigError(

@@ -13,7 +13,7 @@ from prefine.losses.facts import needs_of
 from prefine.losses.protocol import LossFunction, PointLogps
 from prefine.records import LabelledCompletion, Record
 from prefine.run.rows import label_of
-from prefine.training.items import Ids, ReadItem, Text, TextReader
+from prefine.training.items import Ids, ReadItem, ReadsTexts, Text
 from prefine.training.logging.figures import (
     Described,
     EvaluatedItems,
@@ -138,7 +138,7 @@ class Labels:
         """The one answer."""
         return [NamedAnswer("completion", record.prompt, record.completion)]
 
-    def read(self, record: LabelledCompletion, reader: TextReader) -> ReadItem:
+    def read(self, record: LabelledCompletion, reader: ReadsTexts) -> ReadItem:
         """Tokenize an answer."""
         reading = reader.read(record.prompt, record.completion)
         if reading.text is None:

@@ -14,7 +14,7 @@ from prefine.errors import DataError
 from prefine.losses.protocol import LossFunction, PairLogps, PromptLogps, TokenLogps
 from prefine.records import PreferencePair
 from prefine.run.rows import pair_of
-from prefine.training.items import Ids, ReadItem, Text, TextReader, first_reason
+from prefine.training.items import Ids, ReadItem, ReadsTexts, Text, first_reason
 from prefine.training.relations import pair_rows
 from prefine.training.relations.pair_checks import check_pairs
 from prefine.training.relations.protocol import (
@@ -89,7 +89,7 @@ class Pairs:
             NamedAnswer("rejected", record.rejected_prompt or record.prompt, record.rejected),
         ]
 
-    def read(self, record: PreferencePair, reader: TextReader) -> ReadItem:
+    def read(self, record: PreferencePair, reader: ReadsTexts) -> ReadItem:
         """Tokenize a pair.
 
         Raises:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from prefine.losses.protocol import LossFunction, LossInputs, Need
+from prefine.losses.protocol import LossFunction, Need
+from prefine.losses.rewards.protocol import ItemValues
 from prefine.records import Completion, Prompt, Record
 from prefine.training.forward.token_values import ItemTokens
-from prefine.training.items import ReadItem, TextReader, TokenizedItem
+from prefine.training.items import ReadItem, ReadsTexts, TokenizedItem
 from prefine.training.logging.figures import FinalRow
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class Relation(Protocol):
         """The completions of a record that are in its item, in the item's order."""
         ...
 
-    def read(self, record: Any, reader: TextReader) -> ReadItem:
+    def read(self, record: Any, reader: ReadsTexts) -> ReadItem:
         """Tokenize a record, or say why it is dropped."""
         ...
 
@@ -124,7 +125,7 @@ class Relation(Protocol):
         policy: Float[Tensor, " C"],
         totals: StepTotals,
         extras: LossExtras,
-    ) -> LossInputs:
+    ) -> ItemValues:
         """The input of a loss: the values [C] of the table and of the policy, by index."""
         ...
 
