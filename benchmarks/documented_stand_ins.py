@@ -14,7 +14,12 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 PHRASES = ["Rain", " falls", " from", " clouds", " water", " is", " warm", ".", " 6", " 12", " 18"]
-POLICIES = ("HuggingFaceTB/SmolLM2-135M-Instruct", "Qwen/Qwen2.5-0.5B-Instruct", "Qwen/Qwen3-0.6B")
+POLICIES = (
+    "HuggingFaceTB/SmolLM2-135M-Instruct",
+    "Qwen/Qwen2.5-0.5B-Instruct",
+    "Qwen/Qwen2.5-0.5B",
+    "Qwen/Qwen3-0.6B",
+)
 REWARD = "Skywork/Skywork-Reward-V2-Qwen3-0.6B"
 
 

@@ -132,7 +132,8 @@ def _value(value: Any) -> str:
 def _takes(hint: Any, field: FieldInfo | None = None) -> str:
     """Say in words which values are allowed."""
     if field is not None and (nested := marks_of(field, Nested)):
-        return " or ".join([*_literals(hint), nested[0].kind.replace("_", " ")])
+        several = ["a list of these"] if _holds_list(hint) else []
+        return " or ".join([*_literals(hint), nested[0].kind.replace("_", " "), *several])
     marks = [*getattr(hint, "__metadata__", ()), *(field.metadata if field else ())]
     inner = get_args(hint)[0] if hasattr(hint, "__metadata__") else hint
     origin = get_origin(inner)
@@ -152,6 +153,14 @@ def _takes(hint: Any, field: FieldInfo | None = None) -> str:
     # A seed is below 2**53 because readers of JSON keep no larger number.
     bounds = [mark for mark in marks if "lt=9007199254740992" not in repr(mark)]
     return allowed(Annotated[(inner, *bounds)] if bounds else inner) or "number"
+
+
+def _holds_list(hint: Any) -> bool:
+    """Return True if a list is one of several things that may be written."""
+    parts = [
+        get_args(part)[0] if hasattr(part, "__metadata__") else part for part in get_args(hint)
+    ]
+    return get_origin(hint) is not tuple and any(get_origin(part) is tuple for part in parts)
 
 
 def _literals(hint: Any) -> list[str]:

@@ -392,6 +392,104 @@ CASES = [
         "pair.held_out_prompts: 5 of 4 prompts",
     ),
     config_case(
+        "weights of references that sum to less than 1",
+        {
+            "train.loss": {"name": "mrpo"},
+            "train.reference": [
+                {"name": "hf", "path": "model", "weight": 0.5},
+                {"name": "hf", "path": "model2", "weight": 0.3},
+            ],
+        },
+        "train.reference: the weights sum to 0.8; let all sum to 1",
+    ),
+    config_case(
+        "nothing left for a reference",
+        {"train.reference": ["initial", {"name": "hf", "path": "model", "weight": 1.0}]},
+        "the weights sum to 1, and nothing is left for 1 without a weight",
+    ),
+    config_case(
+        "a negative weight of a reference",
+        {"train.reference": ["initial", {"name": "hf", "path": "model", "weight": -0.3}]},
+        "train.reference: 1.weight is -0.3, and no number from 0 to 1",
+    ),
+    config_case(
+        "a weight of a reference in words",
+        {"train.reference": ["initial", {"name": "hf", "path": "model", "weight": "half"}]},
+        "train.reference: 1.weight is 'half', and no number from 0 to 1",
+    ),
+    config_case(
+        "a reference named twice",
+        {
+            "train.reference": [
+                {"name": "hf", "path": "model", "weight": 0.6},
+                {"name": "hf", "path": "model"},
+            ]
+        },
+        "train.reference: 1 is the same model as 0; name each once",
+    ),
+    config_case(
+        "a weight of the policy",
+        {"train.reference": [{"name": "initial", "weight": 0.5}, "./model"]},
+        "train.reference: 0 is initial, which is a word",
+    ),
+    config_case(
+        "no reference in a list", {"train.reference": []}, "train.reference: the list is empty"
+    ),
+    config_case(
+        "several references for a loss of one",
+        {"train.reference": ["initial", "./model"]},
+        "train.reference: names 2 models, and train.loss 'dpo' compares with one",
+        "choose train.loss mrpo",
+    ),
+    config_case(
+        "a weight that the loss computes",
+        {
+            "train.loss": {"name": "mrpo", "weights": "example"},
+            "train.reference": ["initial", {"name": "hf", "path": "model", "weight": 0.5}],
+        },
+        "train.reference: states a weight, and train.loss.weights 'example' computes its own",
+    ),
+    config_case(
+        "swapped weights of one reference",
+        {"train.loss": {"name": "mrpo", "weights": "example_swapped"}},
+        "train.loss.weights: example_swapped is for 2 references (got 1)",
+    ),
+    config_case(
+        "references weighed by pairs that are not there",
+        {
+            "train.loss": {"name": "mrpo", "weights": "held_out"},
+            "train.reference": ["initial", "./model"],
+        },
+        "train.loss.weights: held_out weighs the references by held-out pairs",
+        "pair.held_out_prompts",
+    ),
+    config_case(
+        "several references that include one without weights",
+        {
+            "train.loss": {"name": "mrpo"},
+            "train.reference": ["initial", {"name": "scripted", "replies": ["a"]}],
+        },
+        "train.reference.1.name",
+        "'scripted' has no weights",
+    ),
+    config_case(
+        "a reference that is no model",
+        {"train.loss": {"name": "mrpo"}, "train.reference": ["initial", "./nowhere"]},
+        "train.reference.1.path",
+        "nowhere",
+        code=BACKEND,
+    ),
+    config_case(
+        "references within a loss of answers without one",
+        {"train.loss": {"name": "mrpo", "loss": {"name": "simpo"}}},
+        "train.loss: loss compares with no reference",
+    ),
+    config_case(
+        "jpo within a loss of lists",
+        {"train.loss": {"name": "best_vs_rest", "loss": {"name": "jpo"}}},
+        "train.loss: loss reads joint",
+    ),
+    config_case(
         "a reference without weights",
         {"train.reference": {"name": "scripted", "replies": ["a"]}},
         "train.reference.name",

@@ -21,12 +21,14 @@ import pytest
 import openai_server as server
 from command import Result, prefine
 from openai_server import OpenAIServer, Reply
+from other_tokens import save_with_other_tokens
 from prefine.run.view import RunView
 from tiny_reward import save_reward_model
 
 REPOSITORY = Path(__file__).parents[1]
 PAGES = REPOSITORY / "docs" / "recipes"
 RECIPES = ["kto-grades", "own-judge", "pairs-lora-budget", "reward-model", "server-judge"]
+RECIPES = ["own-judge", "pairs-lora-budget", "reward-model", "server-judge", "two-references"]
 KEY = "planted-key-0123456789"
 SMALL = {"policy.path": "model", "train.pairs_per_step": 2}
 IN_PROCESS = {
@@ -167,9 +169,9 @@ def test_pairs_to_a_lora_checkpoint_takes_ten_lines_of_yaml_and_one_command(here
     assert Path("runs/lora/model/adapter_config.json").is_file()
 
 
-def test_pairs_from_the_hub_with_lora_and_a_budget(
-    here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def hub(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A data set of eight pairs in the folder `hub`."""
     import datasets
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", here / "cache")
@@ -188,10 +190,27 @@ def test_pairs_from_the_hub_with_lora_and_a_budget(
             for n, asked in enumerate(conversation)
         ],
     )
+
+
+def test_pairs_from_the_hub_with_lora_and_a_budget(
+    hub: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     replacements = {**SMALL, "pairs.path": "hub", "pair.held_out_prompts": 2}
     walk("pairs-lora-budget", replacements, monkeypatch)
     assert Path("runs/pairs-lora-budget/model/adapter_config.json").is_file()
     assert manifests("runs/pairs-lora-budget")["train"]["counts"]["produced"] == 6
+
+
+def test_two_references(hub: None, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_with_other_tokens(here / "model", here / "base", apart=True)
+    replacements = {**SMALL, "pairs.path": "hub", "pair.held_out_prompts": 2}
+    walk("two-references", {**replacements, "train.reference.1.path": "base"}, monkeypatch)
+    assert len(list(Path("runs/.prefine/reference").iterdir())) == 2, "each model scores once"
+    found = {
+        run: Path("runs", run, "train_log.jsonl").read_text()
+        for run in ("two-references", "one-reference", "weighed-references")
+    }
+    assert len(set(found.values())) == 3
 
 
 def test_a_server_that_samples_and_a_judge_at_a_url(

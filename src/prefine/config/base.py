@@ -126,6 +126,8 @@ def _in_full(value: Any, kind: Kind, field: FieldInfo) -> Any:
         if value in words or not is_model:
             return value
     if isinstance(value, list | tuple):
+        if _literals(field.annotation):
+            return tuple(_in_full(one, kind, field) for one in value)
         return tuple(in_full(kind, one) for one in value)
     full = in_full(kind, value)
     if isinstance(full, Mapping) and "name" not in full and isinstance(field.default, Component):

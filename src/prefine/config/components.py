@@ -80,6 +80,8 @@ TABLES: dict[Kind, dict[str, str]] = {
         "mixture": "prefine.losses.pairs.mixture:mixture",
         "wpo": "prefine.losses.pairs.wpo:wpo",
         "bmc": "prefine.losses.pairs.bmc:bmc",
+        "mrpo": "prefine.losses.pairs.mrpo:mrpo",
+        "jpo": "prefine.losses.pairs.jpo:jpo",
         "list_mle": "prefine.losses.lists.list_mle:list_mle",
         "neural_ndcg": "prefine.losses.lists.neural_ndcg:neural_ndcg",
         "approx_ndcg": "prefine.losses.lists.approx_ndcg:approx_ndcg",

@@ -1,5 +1,6 @@
 """The section `train`, and the sections within it."""
 
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -16,6 +17,7 @@ from prefine.config.base import Backend, Component, Decay, ModuleNames, Section,
 from prefine.config.checking import or_schedule
 from prefine.config.components import Kind, Nested
 from prefine.config.marks import FREE, LATER
+from prefine.config.references import StatedReference, stated_references
 from prefine.schedules import Schedule
 
 
@@ -70,6 +72,9 @@ class EarlyStopConfig(Section):
     mass_fall: Share = 0.05
 
 
+References = Annotated[tuple[Literal["initial"] | Backend, ...], Strict(False)]
+
+
 class RewardConfig(Section):
     """Train a reward model instead of a policy: the scores of a linear layer on the last token.
 
@@ -97,6 +102,9 @@ class TrainConfig(Section):
     With `regularizer_weight: auto`, a controller sets the weight of the regularizer `budget` so
     that answers that training has not seen keep it; it then has more options beside `delta`.
 
+    `reference` is the model that losses compare the policy with, or a list of them for a loss that
+    reads several: each may state its `weight`, and the others share what is left of 1.
+
     Every `evaluate_every` steps the held-out items of section `pair` are evaluated.
 
     With `reward` a reward model is trained, by a loss of its own, and `loss` is not used.
@@ -108,7 +116,7 @@ class TrainConfig(Section):
     regularizer_weight: Annotated[
         float | Schedule | Literal["auto"], or_schedule(NonNegativeFloat, word="auto")
     ] = 0.1
-    reference: Literal["initial"] | Backend = "initial"
+    reference: Literal["initial"] | Backend | References = "initial"
     reference_cache: Annotated[Annotated[Path, Strict(False)] | None, FREE] = None
     adapter: AdapterConfig | None = None
     step_source: Annotated[Component, Nested("step_source"), LATER] = Component(name="shuffled")
@@ -196,6 +204,16 @@ class TrainConfig(Section):
     def minimised(self) -> Component:
         """The loss that is trained with: that of the policy, or of the reward model."""
         return self.loss if self.reward is None else self.reward.loss
+
+    @model_validator(mode="after")
+    def _references_go_together(self) -> Self:
+        _ = self.references  # computed once, and checked by that
+        return self
+
+    @cached_property
+    def references(self) -> tuple[StatedReference, ...]:
+        """The references with their weights, the first one first."""
+        return stated_references(self.reference)
 
     @property
     def regularizer_kind(self) -> Kind:

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from functools import cache, partial
 from typing import Any, get_args, get_type_hints
 
@@ -116,6 +117,25 @@ def reads_scores(function: LossFunction) -> bool:
         option_of(part, "labels") == "scores" or "score_gap" in needs_of(part)
         for _, part in parts_of(function)
     )
+
+
+def check_reads_sums(function: LossFunction, *, beside: AbstractSet[Need] = frozenset()) -> None:
+    """Check that a loss can read sums of log-probabilities that another loss has made.
+
+    Args:
+        function: A loss within another.
+        beside: What it must not read either, as the sums do not belong to it.
+
+    Raises:
+        ValueError: It or a part reads tokens, or has a controller, which reads the sums before.
+    """
+    for _, part in parts_of(function):
+        read = sorted(needs_of(part) & {"tokens", *beside})
+        if read or bool(getattr(bare(part), "controlled", ())):
+            what = ", ".join(NEED_WORDS[need] for need in read) or "the step before its loss"
+            raise ValueError(
+                f"{bare(part).__name__!r} reads {what}, and no sums; choose another loss"
+            )
 
 
 def per_pair(function: LossFunction) -> bool:

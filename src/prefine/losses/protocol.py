@@ -15,6 +15,7 @@ from torch import Tensor, ones_like
 from torch import bool as bool_dtype
 
 from prefine.config.components import Nested
+from prefine.losses.other_references import OtherReferences
 
 Need = Literal[
     "reference",
@@ -26,6 +27,7 @@ Need = Literal[
     "vocabulary",
     "differences",
     "prompt",
+    "references",
 ]
 LossKind = Literal["local", "coupled"]
 Reads = Literal["any", "pairs", "joint", "lists", "labels", "rewards"]
@@ -66,6 +68,7 @@ NEED_WORDS: dict[Need, str] = {
     "vocabulary": "statistics over the vocabulary at every token",
     "differences": "the tokens in which two answers differ",
     "prompt": "log-probabilities of the prompts",
+    "references": "log-probabilities under further references",
 }
 
 READS_WORDS: dict[Reads, str] = {
@@ -111,13 +114,18 @@ class TokenLogps:
 class PromptLogps:
     """Summed log-probabilities of the prompts of B pairs, without their first tokens, in nats.
 
-    Both sides have the same values unless the pair is joint: answers to two different prompts.
+    Both sides have the same values unless the pair is joint: answers to two different prompts. The
+    last three are counts of these tokens, the third a total of the step by weight; losses that
+    average over tokens read them.
     """
 
     policy_chosen: PerPair
     policy_rejected: PerPair
     ref_chosen: PerPair
     ref_rejected: PerPair
+    chosen_tokens: PerPair | None = None
+    rejected_tokens: PerPair | None = None
+    chosen_tokens_in_step: float | None = None
 
 
 _MAY_BE_MISSING = (
@@ -158,6 +166,7 @@ class PairLogps:
     mismatched_logratio: PerPair | None = None
     tokens: TokenLogps | None = None
     prompts: PromptLogps | None = None
+    other_references: OtherReferences | None = None
 
     def __post_init__(self) -> None:
         given = vars(self)
@@ -244,6 +253,14 @@ class PairLogps:
     def require_prompts(self) -> PromptLogps:
         """Return the values of the prompts; raise ValueError if they were not provided."""
         return require(self.prompts, "prompt")
+
+    def require_references(self) -> OtherReferences:
+        """Return the values under further references; raise ValueError without them."""
+        return require(self.other_references, "references")
+
+    def changed(self, **values: Any) -> "PairLogps":
+        """The same with other values in some fields; what is missing stays missing."""
+        return PairLogps(**{**vars(self), **values})
 
 
 @dataclass(frozen=True)

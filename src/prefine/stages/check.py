@@ -66,11 +66,11 @@ def check(
         BackendError: A model folder cannot be used.
     """
     from prefine.stages.anchors import check_automatic_budget
+    from prefine.stages.references import check_references, check_weights, references_of
     from prefine.stages.training_inputs import (
         check_adapter,
         check_evaluation,
         check_loss,
-        check_weights,
         stop_token,
         trainable,
     )
@@ -88,12 +88,13 @@ def check(
         selector = BoundSelector(config.pair, None if config.rank is None else config.rank.strategy)
         pairs_per_prompt = selector.limit
     policy = trainable(config.policy, where="policy")
-    reference = config.train.reference
-    ref = trainable(reference, where="train.reference") if reference != "initial" else None
+    references = references_of(config)
+    reference_notes: tuple[str, ...] = ()
     if trains:
         check_loss(config)
         check_installed(config.train.tracking.trackers)
-        check_weights(policy, ref, rewards=config.train.reward is not None)
+        check_weights(policy, references, rewards=config.train.reward is not None)
+        reference_notes = check_references(config, policy, references)
     if config.evaluate.metrics:
         from prefine.stages.evidence import configured_metrics
 
@@ -104,10 +105,14 @@ def check(
     counts: dict[str, int] = {} if read is None else read.counts
     notes: Iterable[str] = () if read is None else read.notes
     if read is None:
+        reports = _inputs(config, counts, ranked_by, strict=strict, trains=trains)
         notes = [
-            f"{name}: {note}"
-            for name, report in _inputs(config, counts, ranked_by, strict=strict, trains=trains)
-            for note in (*report.recognised(), *report.notes())
+            *reference_notes,
+            *(
+                f"{name}: {note}"
+                for name, report in reports
+                for note in (*report.recognised(), *report.notes())
+            ),
         ]
     prompts = next(
         counts[name]

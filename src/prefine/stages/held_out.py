@@ -17,7 +17,9 @@ from prefine.models.protocol import HasWeights, Model
 from prefine.records import MetricValue, PreferencePair
 from prefine.run.folder import RunFolder
 from prefine.run.tables import parts, read_part
+from prefine.stages.references import references_of, with_their_tokens
 from prefine.stages.training_inputs import configured_relation, read_items, trainable
+from prefine.training.items import TokenizedItem
 from prefine.training.reference.prepare import forward_of
 from prefine.training.reference.scoring import score_completions
 from prefine.training.relations.labels import TokenizedAnswer
@@ -57,14 +59,13 @@ def reward_metrics(
             f"evaluate.model: {model.label!r} has no weights to score the held-out items with; "
             "use {name: hf, path: FOLDER}, or set pair.held_out_prompts: 0"
         )
-    settings = config.train
-    reference = trainable(config.policy, where="policy")
-    if settings.reference != "initial":
-        reference = trainable(settings.reference, where="train.reference")
+    settings, policy = config.train, trainable(config.policy, where="policy")
+    (first,) = with_their_tokens(config, policy, references_of(config)[:1])
+    other_tokens = first.other_tokens
     relation = configured_relation(config)
     kind = relation.name
     table = folder / f"heldout_{kind}"
-    read = read_items(table, trained, config)
+    read = read_items(table, trained, config, [] if other_tokens is None else [other_tokens])
     records = {
         record.id: record
         for path in parts(table)
@@ -72,13 +73,14 @@ def reward_metrics(
         if (record := relation.record_of(row))
     }
 
-    def logps(model: HasWeights) -> Array:
+    def logps(model: HasWeights, items: Sequence[TokenizedItem]) -> Array:
         loaded = load_model(model.path, dtype="float32", device=model.device)
-        forward, _ = forward_of(loaded, read.items, settings)
-        scored = score_completions(forward, read.items, should_stop=should_stop)
+        forward, _ = forward_of(loaded, items, settings)
+        scored = score_completions(forward, items, should_stop=should_stop)
         return np.asarray(scored.numpy(force=True), dtype=np.float64)
 
-    before, after = logps(reference), logps(trained)
+    theirs = read.items if other_tokens is None else list(map(other_tokens.item, read.items))
+    before, after = logps(first.model or policy, theirs), logps(trained, read.items)
     ends = np.cumsum([len(item.texts) for item in read.items])[:-1]
     margins: list[float] = []
     longer: list[float] = []

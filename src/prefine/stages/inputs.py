@@ -208,10 +208,10 @@ def readable_by_loss(
             if reads_of(settings.loss.resolve("loss", where="train.loss")) != "joint":
                 raise DataError(
                     f"{_row(number, pair, report)}: its rejected answer is to another prompt, and "
-                    f"train.loss {settings.loss.name!r} is not joint (none in the tables is; one "
-                    "of your own declares reads='joint'). Remove the rows whose rejected_prompt is "
-                    "set (prefine_rejected_prompt_id in another run's pairs/), or make the pairs "
-                    "without selector joint"
+                    f"train.loss {settings.loss.name!r} is not joint (jpo is; one of your own "
+                    "declares reads='joint'). Choose train.loss jpo, remove the rows whose "
+                    "rejected_prompt is set (prefine_rejected_prompt_id in another run's pairs/), "
+                    "or make the pairs without selector joint"
                 )
         yield pair
 

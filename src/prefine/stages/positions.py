@@ -9,6 +9,7 @@ from prefine.errors import ConfigError
 from prefine.models.hf.loading import load_positions
 from prefine.pairing.filters import refusal
 from prefine.records import Completion, Message, PreferencePair, Prompt
+from prefine.stages.references import reads_other_tokens, references_of
 from prefine.stages.training_inputs import configured_relation, text_reader, trainable
 from prefine.training.items import ReadsTexts, Text
 
@@ -43,8 +44,12 @@ def read_in_one_piece(
     settings = config.train
     policy = trainable(config.policy, where="policy")
     paths = [policy.path]
-    if settings.reference != "initial":
-        paths.append(trainable(settings.reference, where="train.reference").path)
+    # One with another tokenizer reads other tokens: what it cannot read whole is left out.
+    paths += [
+        one.model.path
+        for one in references_of(config)
+        if one.model is not None and not reads_other_tokens(policy, one.model)
+    ]
     limits = [(limit, path) for path in paths if (limit := load_positions(path)) is not None]
     limit, path = min(limits, default=(None, ""))
     # A completion's last token is never an input.

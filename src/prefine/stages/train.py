@@ -4,8 +4,8 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,13 +29,20 @@ from prefine.stages.anchors import anchor_inputs, automatic_budget, read_anchors
 from prefine.stages.budget import budget_of
 from prefine.stages.origins import versions
 from prefine.stages.pair_options import held_out_inputs
+from prefine.stages.references import (
+    RunReference,
+    check_references,
+    check_weights,
+    reads_held_out,
+    references_of,
+    with_their_tokens,
+)
 from prefine.stages.stage_run import Progress, StageRun
 from prefine.stages.template_date import date_notes
 from prefine.stages.training_inputs import (
     check_adapter,
     check_first_rows,
     check_loss,
-    check_weights,
     configured_relation,
     read_held_out,
     read_items,
@@ -46,7 +53,7 @@ from prefine.training.budget.probe import halves
 from prefine.training.budget.steering import BUDGET_LOG_NAME
 from prefine.training.distributed.processes import from_main
 from prefine.training.evaluation import EVALUATION_LOG_NAME
-from prefine.training.items import TokenizedItem
+from prefine.training.items import OtherTokens, TokenizedItem
 from prefine.training.logging.figures import LoggedRow, TrainSummary
 from prefine.training.logging.model_card import model_card, write_card
 from prefine.training.logging.trackers import Trackers, check_installed, open_trackers
@@ -82,21 +89,25 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     policy = models.policy
     check_model(policy)
     check_adapter(config, policy)
-    if models.reference is not None:
-        check_model(models.reference)
-    check_weights(policy, models.reference, rewards=settings.reward is not None)
+    for reference in models.references:
+        if reference.model is not None:
+            check_model(reference.model)
+    check_weights(policy, models.references, rewards=settings.reward is not None)
     check_loss(config)
+    reference_notes = check_references(config, policy, models.references)
+    models = models.with_tokens(config)
     check_installed(settings.tracking.trackers)
     relation = configured_relation(config)
     kind, held_out_kind = relation.name, f"heldout_{relation.name}"
     _check_items_made(config, folder, kind)
     inputs = {kind: table_hash(folder / kind), "policy": policy.fingerprint}
-    if models.reference is not None:
-        inputs["reference"] = models.reference.fingerprint
+    for reference in models.references:
+        if reference.model is not None:
+            inputs[reference.stated.where.removeprefix("train.")] = reference.model.fingerprint
     automatic = automatic_budget(config)
     if automatic is not None:
         inputs |= anchor_inputs(config, automatic)
-    if settings.evaluate_every is not None or automatic is not None:
+    if settings.evaluate_every is not None or automatic is not None or reads_held_out(config):
         inputs[held_out_kind] = table_hash(folder / held_out_kind)
     stage = StageRun(folder, "train", config, inputs)
     if stage.finished and (folder / "model").is_dir():
@@ -106,11 +117,12 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     _set_aside_other_run(folder, run_key, progress)
     stage.begin(settings.seed)
     from_main(run_key)
-    examples = read_items(folder / kind, policy, config)
+    examples = read_items(folder / kind, policy, config, models.others)
     stage.dropped.update(examples.dropped)
+    stage.notes += reference_notes
     stage.notes += check_first_rows(folder / kind, examples.items, policy, relation)
     stage.notes += date_notes(config)
-    held_out = read_held_out(config, policy)
+    held_out = read_held_out(config, policy, models.others)
     budgeted = _budget_arguments(config, policy, examples.items, held_out.items)
     read = {
         "prompts": len(examples.items),
@@ -127,7 +139,8 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
             for side, count in examples.truncated.items()
         ),
     ]
-    model = models.load_policy(settings, stage.notes.append)
+    # Loaded once: for training, after the references, and again to be saved.
+    model = cache(partial(models.load_policy, settings, stage.notes.append))
     total = -(-len(examples.items) // settings.pairs_per_step) * settings.epochs
     progress.start("train", min(total, settings.max_steps or total), "steps")
 
@@ -184,7 +197,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
             held_out=evaluated,
             budget=_verdict_on_budget(config, folder, evaluated),
         )
-        _save(model, policy, settings, folder / "model", card=card)
+        _save(model(), policy, settings, folder / "model", card=card)
     if summary.stopped_by is not None:
         stage.notes.append(
             f"the alarm {summary.stopped_by} ended training after step {summary.steps} of "
@@ -247,12 +260,12 @@ def follow(config: RunConfig, progress: Progress) -> None:
     run_key: str | None = from_main(None)
     if run_key is None:
         return  # it was finished before
-    models = _Models.of(config)
+    models = _Models.of(config).with_tokens(config)
     table = config.run_dir / configured_relation(config).name
-    examples = read_items(table, models.policy, config).items
-    held_out = read_held_out(config, models.policy).items
+    examples = read_items(table, models.policy, config, models.others).items
+    held_out = read_held_out(config, models.policy, models.others).items
     budgeted = _budget_arguments(config, models.policy, examples, held_out)
-    model = models.load_policy(config.train, lambda _: None)
+    model = partial(models.load_policy, config.train, lambda _: None)
     models.trainer(config, run_key, progress)(model, examples, held_out=held_out, **budgeted)
 
 
@@ -277,19 +290,25 @@ def _budget_arguments(
 
 @dataclass(frozen=True)
 class _Models:
-    """The models of a training; `reference` None is the policy's initial weights."""
+    """The models of a training."""
 
     policy: HasWeights
-    reference: HasWeights | None
+    references: tuple[RunReference, ...]
 
     @classmethod
     def of(cls, config: RunConfig) -> "_Models":
         """The models that the configuration names."""
-        reference = config.train.reference
-        return cls(
-            trainable(config.policy, where="policy"),
-            None if reference == "initial" else trainable(reference, where="train.reference"),
-        )
+        return cls(trainable(config.policy, where="policy"), references_of(config))
+
+    def with_tokens(self, config: RunConfig) -> "_Models":
+        """The same, with what reads texts for references that have other tokenizers."""
+        return replace(self, references=with_their_tokens(config, self.policy, self.references))
+
+    @property
+    def others(self) -> list[OtherTokens]:
+        """The readers of texts for references that have other tokenizers."""
+        found = (one.other_tokens for one in self.references)
+        return [one for one in found if one is not None]
 
     def load_policy(self, settings: TrainConfig, note: Callable[[str], None]) -> Any:
         """Load the policy; an adapter that it was loaded with becomes part of its weights."""
@@ -309,14 +328,11 @@ class _Models:
         self, config: RunConfig, run_key: str, progress: Progress
     ) -> Callable[..., TrainSummary]:
         """Bind `training.loop.train` to everything that all processes share but the examples."""
-        settings, reference = config.train, self.reference
-        regularizer = ref_model = None
+        settings, regularizer = config.train, None
         if settings.fixed_regularizer is not None:
             regularizer = settings.fixed_regularizer.resolve(
                 "regularizer", where="train.regularizer"
             )
-        if reference is not None:
-            ref_model = load_model(reference.path, dtype="float32", device=self.policy.device)
         return partial(
             train,
             config=settings,
@@ -324,7 +340,7 @@ class _Models:
             regularizer=regularizer,
             out_dir=config.run_dir,
             run_key=run_key,
-            ref_model=ref_model,
+            references=[one.for_training(self.policy.device) for one in self.references],
             reference_dir=settings.reference_cache or _shared_reference_dir(config.run_dir),
             step_source=settings.step_source.resolve("step_source", where="train.step_source"),
             should_stop=lambda: progress.stopping,

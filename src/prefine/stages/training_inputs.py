@@ -10,20 +10,19 @@ from prefine.config.checking import suggest
 from prefine.config.components import TABLES, Kind, lookup
 from prefine.config.sections import RunConfig
 from prefine.data.import_report import ImportReport, UselessRow
-from prefine.errors import ConfigError, DataError, at_config_path
+from prefine.errors import ConfigError, DataError
 from prefine.losses.facts import needs_of, reads_of
 from prefine.losses.protocol import Reads
 from prefine.models.capabilities import backend_of
 from prefine.models.hf.adapters import base_of, require_peft
-from prefine.models.hf.architecture import check_trainable
 from prefine.models.hf.checks import layer_names
-from prefine.models.hf.loading import vocabulary
-from prefine.models.hf.reward_head import reward_skeleton
 from prefine.models.protocol import HasWeights
 from prefine.records import PreferencePair
 from prefine.run.tables import parts, read_part
+from prefine.stages.references import reads_held_out
 from prefine.training.adapter import lost_on_loading
 from prefine.training.items import (
+    OtherTokens,
     ReadsTexts,
     TextReader,
     TokenizedItem,
@@ -36,10 +35,12 @@ from prefine.training.relations.rewards import RewardItems
 from prefine.training.reward_texts import ConversationReader
 from prefine.training.token_check import check_tokens
 
-_HOLD_OUT = (
+_GIVE_HELD_OUT = (
     "give pair.held_out_prompts, such as 100, and run prefine pair again (in Python: train(…, "
-    "held_out=…)), or take train.evaluate_every out"
+    "held_out=…)), or "
 )
+_HOLD_OUT = f"{_GIVE_HELD_OUT}take train.evaluate_every out"
+_WEIGH_BY_OTHERS = f"{_GIVE_HELD_OUT}take train.loss.weights: stated"
 
 
 def trainable(component: Component, *, where: str) -> HasWeights:
@@ -98,54 +99,20 @@ def _check_targets(path: str, targets: Iterable[str], layers: Collection[str]) -
             )
 
 
-def check_weights(
-    policy: HasWeights, reference: HasWeights | None, *, rewards: bool = False
-) -> None:
-    """Check before any work that the policy can be trained with the reference.
-
-    Args:
-        policy: The policy.
-        reference: The reference; None is the policy's initial weights.
-        rewards: It is to become a reward model.
-
-    Raises:
-        BackendError: A folder has no configuration, or a damaged one.
-        ConfigError: Weights cannot be trained, such as quantized ones, or cannot become a reward
-            model, or the reference has another tokenizer.
-    """
-    with at_config_path("policy", "path"):
-        check_trainable(policy.path)
-        if rewards:
-            reward_skeleton(base_of(policy.path) or policy.path)
-    if reference is None:
-        return
-    with at_config_path("train.reference", "path"):
-        check_trainable(reference.path)
-    ours, theirs = (_words(model.tokenizer) for model in (policy, reference))
-    largest, rows = max(policy.tokenizer.get_vocab().values()), vocabulary(reference.path)
-    if ours != theirs or largest >= rows:
-        why = f"it has no token {largest}" if ours == theirs else "its tokens have other ids"
-        raise ConfigError(
-            f"train.reference: {reference.path} cannot read what the policy {policy.path} writes "
-            f"({why}); name a reference with the policy's tokenizer, or leave train.reference out"
-        )
-
-
-def _words(tokenizer: Any) -> dict[str, int]:
-    """The ids of all tokens but added ones, whose names differ between models of a family."""
-    added = tokenizer.added_tokens_decoder
-    return {token: at for token, at in tokenizer.get_vocab().items() if at not in added}
-
-
 def check_evaluation(config: RunConfig, held_out: int) -> None:
     """Check before any work that there will be held-out items, if they are to be evaluated.
 
     Raises:
         ConfigError: No prompt is held out.
     """
+    kind = configured_relation(config).name
     if config.train.evaluate_every is not None and not held_out:
-        kind = configured_relation(config).name
         raise ConfigError(f"train.evaluate_every: no {kind} are held out to evaluate; {_HOLD_OUT}")
+    if reads_held_out(config) and not held_out:
+        raise ConfigError(
+            f"train.loss.weights: held_out weighs the references by held-out {kind}, and none are "
+            f"held out; {_WEIGH_BY_OTHERS}"
+        )
 
 
 def check_loss(config: RunConfig) -> None:
@@ -248,27 +215,33 @@ def configured_relation(config: RunConfig) -> Relation:
     return relation_of(configured_losses(config.train), items)
 
 
-def read_items(table: Path, policy: HasWeights, config: RunConfig) -> TokenizedItems:
-    """Tokenize the items of a table for the policy."""
-    relation = configured_relation(config)
-    return make_items(_records(table, relation), relation, text_reader(policy, config))
+def read_items(
+    table: Path, policy: HasWeights, config: RunConfig, others: Sequence[OtherTokens] = ()
+) -> TokenizedItems:
+    """Tokenize the items of a table for the policy, and for references with other tokenizers."""
+    relation, reader = configured_relation(config), text_reader(policy, config, others)
+    return make_items(_records(table, relation), relation, reader)
 
 
-def read_held_out(config: RunConfig, policy: HasWeights) -> TokenizedItems:
-    """Tokenize the held-out items for the policy; there may be none unless `evaluate_every` is set.
+def read_held_out(
+    config: RunConfig, policy: HasWeights, others: Sequence[OtherTokens] = ()
+) -> TokenizedItems:
+    """Tokenize the held-out items, as `read_items`; there may be none unless they are read.
 
     Raises:
         DataError: There is none, or none that can be read.
     """
     relation, every = configured_relation(config), config.train.evaluate_every
     table = config.run_dir / f"heldout_{relation.name}"
-    if every is None and not table.is_dir():
+    if every is None and not reads_held_out(config) and not table.is_dir():
         return TokenizedItems()
     try:
-        return read_items(table, policy, config)
+        return read_items(table, policy, config, others)
     except DataError as error:
         where = "pair.held_out_prompts" if every is None else "train.evaluate_every"
         remedy = "hold none out with pair.held_out_prompts: 0" if every is None else _HOLD_OUT
+        if every is None and reads_held_out(config):
+            where, remedy = "train.loss.weights", _WEIGH_BY_OTHERS
         raise DataError(
             f"{where}: no held-out {relation.name.removesuffix('s')} can be evaluated: {error}; "
             f"{remedy}"
@@ -298,8 +271,10 @@ def readable_whole(
         report.drop(UselessRow(f"not read whole ({why})", f"{where}: {why}; {remedy}"), where)
 
 
-def text_reader(policy: HasWeights, config: RunConfig) -> ReadsTexts:
-    """Return what tokenizes texts for the policy as section `train` says."""
+def text_reader(
+    policy: HasWeights, config: RunConfig, others: Sequence[OtherTokens] = ()
+) -> ReadsTexts:
+    """Return what tokenizes texts for the policy as section `train` says, and for others."""
     settings = config.train
     if settings.reward is not None:
         return ConversationReader(
@@ -314,6 +289,7 @@ def text_reader(policy: HasWeights, config: RunConfig) -> ReadsTexts:
         max_prompt_tokens=settings.max_prompt_tokens,
         max_completion_tokens=settings.max_completion_tokens,
         train_on_truncated=settings.train_on_truncated,
+        others=others,
     )
 
 

@@ -26,9 +26,9 @@ from prefine.training.items import TokenizedItem
 from prefine.training.logging.figures import RowLog, TrainSummary, final_figures, step_row
 from prefine.training.logging.trackers import Trackers, untracked
 from prefine.training.objective.gradient import StepTerms, accumulate_gradients
-from prefine.training.objective.item_table import REFERENCE
 from prefine.training.ready import Anchors, ReadyTraining, prepare_training
 from prefine.training.reference.cache import ReferenceCache
+from prefine.training.reference.models import ReferenceModel
 from prefine.training.reference.prepare import check_start
 from prefine.training.reference.scoring import score_completions
 from prefine.training.relations.pairs import right_order
@@ -45,7 +45,7 @@ FINAL_NAME = "train_final.json"
 
 
 def train(
-    model: "PreTrainedModel",
+    model: "PreTrainedModel | Callable[[], PreTrainedModel]",
     examples: Sequence[TokenizedItem],
     config: TrainConfig,
     *,
@@ -53,7 +53,7 @@ def train(
     regularizer: LossFunction | None,
     out_dir: Path,
     run_key: str,
-    ref_model: "PreTrainedModel | None" = None,
+    references: Sequence[ReferenceModel] = (ReferenceModel(),),
     reference_dir: Path | None = None,
     held_out: Sequence[TokenizedItem] = (),
     automatic: AutomaticBudget | None = None,
@@ -75,14 +75,16 @@ def train(
     the first one writes. Any number of them can resume from the checkpoint of any number.
 
     Args:
-        model: The policy with its initial weights, also when resuming.
+        model: The policy with its initial weights, also when resuming; or what loads it, which is
+            called when no reference is in memory any more.
         examples: The training items, of the relation that the loss reads.
         config: The settings; its loss and regularizer are taken from the arguments.
         loss: Of pairs, lists or labelled answers; its hyper-parameters may be schedules.
         regularizer: The same, or None.
         out_dir: The run's folder.
         run_key: Hash of policy, data and configuration; a checkpoint with another one is refused.
-        ref_model: The reference; None is the policy's initial weights.
+        references: What the losses compare with, first the one that most of them read; each is
+            scored and let go before the next one is loaded.
         reference_dir: Folder of the initial policy's and the reference's log-probabilities, for
             this training and others; None is `reference/` in `out_dir`.
         held_out: Items that are evaluated before and after training, and every
@@ -119,7 +121,7 @@ def train(
         config,
         loss=loss,
         regularizer=regularizer if automatic is None else pull_of(automatic),
-        references={} if ref_model is None else {REFERENCE: ref_model},
+        references=references,
         held_out=held_out,
         automatic=automatic,
         anchors=anchors,

@@ -27,8 +27,9 @@ _OPTIMIZER_STATES = 2  # AdamW keeps two moments of every trained weight
 class TrainingMemory(NamedTuple):
     """Bytes on the device of the policy.
 
-    `reference` is the model of `train.reference` if there is one, `activations` those of one row of
-    `micro_batch_tokens`, `head` the logits of a chunk of positions.
+    `reference` is the model of `train.reference` if there is one, in memory before the others;
+    `activations` are those of one row of `micro_batch_tokens`, `head` the logits of a chunk of
+    positions.
     """
 
     weights: int
@@ -40,8 +41,8 @@ class TrainingMemory(NamedTuple):
 
     @property
     def total(self) -> int:
-        """The sum."""
-        return sum(self)
+        """The most at a time: the reference has been scored when training begins."""
+        return max(self.reference, sum(self) - self.reference)
 
 
 def training_memory(

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from prefine.errors import DataError
+from prefine.losses.other_references import OtherReferences
 from prefine.losses.protocol import LossFunction, PairLogps, PromptLogps, TokenLogps
 from prefine.records import PreferencePair
 from prefine.run.rows import pair_of
@@ -29,6 +30,7 @@ from prefine.turns import Runs
 if TYPE_CHECKING:
     from prefine.training.objective.item_table import ItemTable
 
+_PROMPT_TOKENS = "chosen_prompt_tokens_in_step"
 CHOSEN, REJECTED = slice(0, None, 2), slice(1, None, 2)
 """Slices of values [C] that give those of the chosen and of the rejected completions."""
 
@@ -154,6 +156,7 @@ class Pairs:
         return {
             "pairs_in_step": float(weight.sum()),
             "chosen_tokens_in_step": float((weight * table.tokens[CHOSEN]).sum()),
+            _PROMPT_TOKENS: float((weight * table.of_completions["prompt_tokens"][CHOSEN]).sum()),
         }
 
     def inputs(
@@ -180,8 +183,10 @@ class Pairs:
             if extras.cross_logps is None or table.cross_ref is None
             else extras.cross_logps - table.cross_ref,
             tokens=_tokens(table, extras) if "tokens" in extras.needs else None,
-            prompts=_prompts(table, extras) if "prompt" in extras.needs else None,
-            **totals,
+            prompts=_prompts(table, totals, extras) if "prompt" in extras.needs else None,
+            other_references=_others(table) if "references" in extras.needs else None,
+            pairs_in_step=totals["pairs_in_step"],
+            chosen_tokens_in_step=totals["chosen_tokens_in_step"],
         )
 
     def wanted(self, table: "ItemTable") -> Int[Tensor, " a"]:
@@ -228,12 +233,34 @@ def _tokens(table: "ItemTable", extras: LossExtras) -> TokenLogps | None:
     )
 
 
-def _prompts(table: "ItemTable", extras: LossExtras) -> PromptLogps | None:
+def _prompts(table: "ItemTable", totals: StepTotals, extras: LossExtras) -> PromptLogps | None:
     """Values of both sides' prompts, where they are known."""
     if extras.tokens is None or table.ref_tokens is None:
         return None
     policy, reference = extras.tokens.prompt_logps(), table.ref_tokens.prompt_logps()
-    return PromptLogps(policy[CHOSEN], policy[REJECTED], reference[CHOSEN], reference[REJECTED])
+    tokens = table.of_completions["prompt_tokens"]
+    return PromptLogps(
+        policy_chosen=policy[CHOSEN],
+        policy_rejected=policy[REJECTED],
+        ref_chosen=reference[CHOSEN],
+        ref_rejected=reference[REJECTED],
+        chosen_tokens=tokens[CHOSEN],
+        rejected_tokens=tokens[REJECTED],
+        chosen_tokens_in_step=totals[_PROMPT_TOKENS],
+    )
+
+
+def _others(table: "ItemTable") -> OtherReferences:
+    """Values of both sides under all references but the first."""
+    compared, none = table.compared, table.tokens.new_empty(0, len(table.tokens))
+    rows = [table.references[name][None] for name in compared.names[1:]]
+    others = torch.cat([none, *rows])
+    return OtherReferences(
+        others[:, CHOSEN].T,
+        others[:, REJECTED].T,
+        compared.weights,
+        compared.held_out_weights,
+    )
 
 
 def _marks(items: Sequence[Any], like: Tensor) -> list[Float[Tensor, "B longest"]]:
