@@ -164,8 +164,8 @@ def slow(rewards):
 
 
 def test_a_killed_training_goes_on_to_the_same_bytes(items: Place) -> None:
-    items.put("slow_losses.py", SLOW)
-    items.change({**LORA, "train.reward": {"loss": "slow_losses:slow"}})
+    items.put("slow_reward_losses.py", SLOW)
+    items.change({**LORA, "train.reward": {"loss": "slow_reward_losses:slow"}})
     items.change({"train.checkpoint_every": 5})
     for folder in ("run", "whole"):
         assert prefine("pair", "run.yaml", "--run-dir", folder).code == OK
