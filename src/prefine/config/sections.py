@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from prefine.config.base import Backend, Component, Judge, Section, Seed, Share, Source
+from prefine.config.base import Backend, Bridger, Component, Judge, Section, Seed, Share, Source
 from prefine.config.components import Nested
 from prefine.config.marks import FREE, LATER, TRANSPORT, MayGrow, Was
 from prefine.config.training import TrainConfig
@@ -116,6 +116,33 @@ class PairConfig(Section):
     seed: Seed = 0
 
 
+class BridgeConfig(Section):
+    """Stage `bridge`: rewritten rejected answers take the place of chosen ones.
+
+    `model` is shown both answers and rewrites the rejected one with small changes towards the
+    chosen one, by the request that `prompt` names: `instructions`, or `answers` for tasks with one
+    right answer, where the model may reply None. The result becomes the chosen answer if the judge
+    prefers it to the rejected one; otherwise the pair stays as it was. `judge` is by default that
+    of section `rank`; null takes every rewriting without asking. `share` is the share of pairs that
+    are rewritten, chosen by a hash of their ids, so that smaller shares lie within larger ones. A
+    rewriting with more than `max_length_ratio` times the characters of the longer answer has failed
+    (null: no limit), and so has one that repeats the rejected answer; more failures than
+    `max_failed_fraction` end the stage. The held-out pairs are not rewritten.
+    """
+
+    model: Bridger
+    judge: Annotated[Literal["rank"] | Judge | None, MayGrow("max_new_tokens")] = "rank"
+    prompt: Literal["instructions", "answers"] = "instructions"
+    share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    temperature: NonNegativeFloat | None = 0.0
+    max_new_tokens: Annotated[PositiveInt, MayGrow()] = 1024
+    max_length_ratio: Annotated[float, Field(ge=1)] | None = 2.0
+    seed: Seed = 0
+    max_calls: Annotated[PositiveInt | None, FREE] = None
+    max_cost: Annotated[PositiveFloat | None, FREE] = None
+    max_failed_fraction: Annotated[Share, FREE] = 0.2
+
+
 class EvaluateConfig(Section):
     """Stage `evaluate`: compare the trained model with a baseline on prompts it has not seen.
 
@@ -174,6 +201,7 @@ class RunConfig(Section):
     sample: SampleConfig | None = None
     rank: RankConfig | None = None
     pair: PairConfig = PairConfig()
+    bridge: Annotated[BridgeConfig | None, LATER] = None
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     report: ReportConfig = ReportConfig()
