@@ -62,7 +62,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     },
     "mixture": {},
     "wpo": {"loss": DPO},
-    "bmc": {"loss": DPO, "delta": 2.0, "ref_weights": "policy"},
+    "bmc": {"loss": DPO, "delta": 2.0, "ref_weights": "policy", "differences": "difflib"},
     "nll": {"reduction": "sum"},
     "budget": {"delta": 5.0, "per": "sequence", "up_to_rank": 1},
     "step_budget": {"delta": 5.0, "per": "sequence"},
