@@ -31,8 +31,15 @@ from prefine.metrics.sweeps.seeds import mean_over_seeds
 HERE = Path(__file__).parent
 CONFIG = HERE.parent / "configs" / "bridge.yaml"
 RESULTS = HERE / "results" / "bridge.jsonl"
-PROMPTS = 1000
+PROMPTS = 600
 """Test prompts of every trial, the same ones."""
+SIZES = (
+    "prompts.count=512",
+    "sample.completions_per_prompt=4",
+    "train.epochs=4",
+    f"evaluate.prompts.count={PROMPTS}",
+)
+"""Half the prompts and half the completions of the demo, in two thirds of its steps."""
 SEEDED = ("prompts", "sample", "rank", "rank.judge", "pair", "bridge", "train")
 ARMS: dict[str, tuple[str, ...]] = {
     "none": ("bridge=null", "train.loss={name: dpo, beta: 0.1}"),
@@ -49,7 +56,7 @@ def command(what: str, folder: Path, seed: int, settings: tuple[str, ...]) -> No
     if "bridge=null" in settings:
         seeded.remove(f"bridge.seed={seed}")
     words = [sys.executable, "-m", "prefine", what, str(CONFIG), "--run-dir", str(folder)]
-    for one in (*seeded, f"evaluate.prompts.count={PROMPTS}", *settings):
+    for one in (*seeded, *SIZES, *settings):
         words += ["--set", one]
     subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
 
@@ -120,7 +127,9 @@ def show(path: Path) -> None:
         lines.append(
             Line(f"{other} minus {one}", f"{change.value:+.1f} points {_interval(change)}")
         )
-    print(f"{len(seeds)} seeds, {PROMPTS:,} test prompts, settings of configs/bridge.yaml")
+    print(
+        f"{len(seeds)} seeds, {PROMPTS:,} test prompts, settings of configs/bridge.yaml but {', '.join(SIZES)}"
+    )
     print(*lines, sep="\n")
 
 
