@@ -128,7 +128,7 @@ def show(path: Path) -> None:
             Line(f"{other} minus {one}", f"{change.value:+.1f} points {_interval(change)}")
         )
     print(
-        f"{len(seeds)} seeds, {PROMPTS:,} test prompts, settings of configs/bridge.yaml but {', '.join(SIZES)}"
+        f"{len(seeds)} seeds, {PROMPTS:,} test prompts, configs/bridge.yaml with {', '.join(SIZES)}"
     )
     print(*lines, sep="\n")
 

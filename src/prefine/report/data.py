@@ -185,6 +185,19 @@ class PairExample(Record):
     why: str = ""
 
 
+class BridgeExample(Record):
+    """One bridged pair: the rejected answer, its rewriting, and what was chosen before.
+
+    `p_chosen` is the judge's P(the rewriting is better than the rejected answer).
+    """
+
+    prompt: str
+    rejected: str
+    bridged: str
+    original: str = ""
+    p_chosen: float | None = None
+
+
 class StageOrigin(Record):
     """The origin of a stage's results; None is what an earlier version did not store."""
 
@@ -248,6 +261,7 @@ class ReportData(Record):
     metrics: tuple[MetricValue, ...] = ()
     examples: tuple[AnswerExample, ...] = ()
     pair_examples: tuple[PairExample, ...] = ()
+    bridge_examples: tuple[BridgeExample, ...] = ()
     warnings: tuple[str, ...] = ()
     origins: tuple[StageOrigin, ...] = ()
     config_yaml: str = ""

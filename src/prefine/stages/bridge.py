@@ -21,6 +21,7 @@ from prefine.run.tables import TableWriter, parts, read_part, shard_key, table_h
 from prefine.stages.bridge_options import (
     BridgeCheck,
     judge_component,
+    judgments_each,
     section_of,
 )
 from prefine.stages.bridged import BRIDGED_PAIRS
@@ -121,6 +122,7 @@ class Bridging:
 
     def __init__(self, settings: BridgeConfig, bridger: Bridger, judge: Judge | None) -> None:
         self.bridger, self.judge = bridger, judge
+        self.judgments_each = judgments_each(judge)
         self.outcomes: Counter[str] = Counter()
         self._settings = settings
         self._judged = JudgeCounts()
@@ -138,13 +140,6 @@ class Bridging:
         if self.judge is None:
             return self.bridger.concurrency
         return min(self.bridger.concurrency, getattr(self.judge, "concurrency", 1))
-
-    @property
-    def judgments_each(self) -> int:
-        """Judgments of a rewriting: both orders by a judge with a known preference for a slot."""
-        if self.judge is None:
-            return 0
-        return 2 if self.judge.first_slot_bias else 1
 
     def unasked(self, pair: PreferencePair) -> str | None:
         """Why a pair is not rewritten at all, or None."""

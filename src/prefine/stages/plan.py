@@ -1,5 +1,6 @@
 """The dry run: how much would be sampled, judged and trained, and the most it would cost."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
@@ -88,15 +89,17 @@ def plan(config: RunConfig, *, strict: bool = False, offline: bool = False) -> D
             amounts.append(
                 PlannedAmount("rounds of judging, each in batches of a day at most", rounds)
             )
-    if config.evaluate.prompts is not None:
-        answers = 2 * counts["evaluation prompts"]
-        amounts.append(PlannedAmount("evaluation answers to sample", answers))
-        amounts.append(PlannedAmount("evaluation judge calls", answers))
     limit = BoundSelector(config.pair, None).limit
     prompts = next((counts[f"prompts of {name}"] for name in ITEM_ENTRIES if name in counts), rows)
     held_out = held_out_of_run(prompts, config)
     pairs = None if limit is None else limit * (rows - held_out)
     pairs = next((counts[name] for name in ITEM_ENTRIES if name in counts), pairs)
+    if config.bridge is not None:
+        amounts += _bridging(config, pairs)
+    if config.evaluate.prompts is not None:
+        answers = 2 * counts["evaluation prompts"]
+        amounts.append(PlannedAmount("evaluation answers to sample", answers))
+        amounts.append(PlannedAmount("evaluation judge calls", answers))
     if pairs is not None:
         steps = -(-pairs // config.train.pairs_per_step) * config.train.epochs
         steps = min(steps, config.train.max_steps or steps)
@@ -122,6 +125,21 @@ def plan(config: RunConfig, *, strict: bool = False, offline: bool = False) -> D
         notes,
         _unchecked(config, bool(servers), offline=offline),
     )
+
+
+def _bridging(config: RunConfig, pairs: int | None) -> list[PlannedAmount]:
+    """The calls of stage `bridge`; the pairs of a share are known once they are made."""
+    # Here and not above: few runs have it.
+    from prefine.stages.bridge_options import configured_judge, judgments_each, section_of
+
+    share, each = section_of(config).share, judgments_each(configured_judge(config))
+    asked = None if pairs is None else math.ceil(pairs * share)
+    about = "at most" if share == 1 else "about"
+    judged = None if asked is None else each * asked
+    return [
+        PlannedAmount(f"answers to rewrite, {about}", asked),
+        PlannedAmount(f"judge calls on them, {about}", judged),
+    ]
 
 
 def _unchecked(config: RunConfig, asks_servers: bool, *, offline: bool) -> tuple[str, ...]:
