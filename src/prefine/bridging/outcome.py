@@ -1,4 +1,4 @@
-"""What becomes of a pair whose rejected answer was rewritten: bridged, or as it was, and why."""
+"""The outcomes of a pair whose rejected answer was rewritten: bridged, or as it was, and why."""
 
 from prefine.bridging.protocol import UNCHANGED
 from prefine.calls.protocol import Failure

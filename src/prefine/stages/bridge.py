@@ -142,7 +142,7 @@ class Bridging:
         return min(self.bridger.concurrency, getattr(self.judge, "concurrency", 1))
 
     def unasked(self, pair: PreferencePair) -> str | None:
-        """Why a pair is not rewritten at all, or None."""
+        """Return why a pair is not rewritten at all, or None."""
         return outcomes.unasked(pair, share=self._settings.share, seed=self._settings.seed)
 
     async def bridge(self, asker: Asker, pairs: Sequence[PreferencePair]) -> list[Bridged]:
