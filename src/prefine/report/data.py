@@ -13,7 +13,8 @@ OUTCOMES = "evaluation/outcomes.jsonl"
 class StageSummary(Record):
     """One stage of the pipeline: what it took and made, and what that cost.
 
-    `calls_are` names what was asked for: calls of a model, or verdicts that were computed or read.
+    `calls_are` names what was asked for: calls of a model, or verdicts that were computed or read;
+    `drops_are` says what became of those that `counts` has as dropped.
     """
 
     stage: str
@@ -22,6 +23,7 @@ class StageSummary(Record):
     counts: Counts
     calls: int = 0
     calls_are: str = "calls"
+    drops_are: str = "dropped"
     repeated_after_interruption: int = 0
     seconds: float = 0.0
     notes: tuple[str, ...] = ()

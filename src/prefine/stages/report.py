@@ -175,6 +175,7 @@ def _summary(name: str, manifest: Manifest, config: RunConfig, folder: Path) -> 
         counts=manifest.counts,
         calls=manifest.usage.calls,
         calls_are=calls_are,
+        drops_are="left" if name == "bridge" else "dropped",
         repeated_after_interruption=manifest.repeated_after_interruption,
         seconds=manifest.wall_time_s,
         notes=manifest.notes,
