@@ -146,6 +146,7 @@ OTHERS: dict[str, list[dict[str, Any]]] = {
     "bmc": [
         {"loss": {"name": "simpo"}},
         {"loss": {"name": "ipo"}, "ref_weights": "own"},
+        {"differences": "levenshtein"},
         *(
             {"delta": 0.5},
             {"delta": 20.0},
