@@ -205,6 +205,15 @@ def test_a_judge_without_a_preference_is_asked_once(tmp_path: Path) -> None:
     assert {row["prefine_p_chosen"] for n, row in rows.items() if n > 9} == {0.7 + 0.2, None}
 
 
+@pytest.mark.parametrize(("judge", "order", "times"), [(Neutral, "both", 2), (Taster, "single", 1)])
+def test_the_order_can_be_said(tmp_path: Path, judge: Any, order: str, times: int) -> None:
+    config, folder = made(tmp_path, 12, judge={"name": judge}, order=order)
+    with folder:
+        bridge.run(config, folder, Silent())
+    # The rewritings of questions 0, 5, 6, 9, 10 and 11.
+    assert len(seen) == 6 * times
+
+
 def test_shares_are_nested_and_null_asks_no_judge(tmp_path: Path) -> None:
     taken = []
     for share in (0.3, 0.6):

@@ -123,15 +123,17 @@ class BridgeConfig(Section):
     chosen one, by the request that `prompt` names: `instructions`, or `answers` for tasks with one
     right answer, where the model may reply None. The result becomes the chosen answer if the judge
     prefers it to the rejected one; otherwise the pair stays as it was. `judge` is by default that
-    of section `rank`; null takes every rewriting without asking. `share` is the share of pairs that
-    are rewritten, chosen by a hash of their ids, so that smaller shares lie within larger ones. A
-    rewriting with more than `max_length_ratio` times the characters of the longer answer has failed
-    (null: no limit), and so has one that repeats the rejected answer; more failures than
-    `max_failed_fraction` end the stage. The held-out pairs are not rewritten.
+    of section `rank`; null takes every rewriting without asking. `order: auto` asks a judge with a
+    known preference for a slot in both orders, whose mean decides, and others once. `share` is the
+    share of pairs that are rewritten, chosen by a hash of their ids, so that smaller shares lie
+    within larger ones. A rewriting with more than `max_length_ratio` times the characters of the
+    longer answer has failed (null: no limit), and so has one that repeats the rejected answer; more
+    failures than `max_failed_fraction` end the stage. The held-out pairs are not rewritten.
     """
 
     model: Bridger
     judge: Annotated[Literal["rank"] | Judge | None, MayGrow("max_new_tokens")] = "rank"
+    order: Literal["auto", "single", "both"] = "auto"
     prompt: Literal["instructions", "answers"] = "instructions"
     share: Annotated[float, Field(gt=0, le=1)] = 1.0
     temperature: NonNegativeFloat | None = 0.0

@@ -122,7 +122,7 @@ class Bridging:
 
     def __init__(self, settings: BridgeConfig, bridger: Bridger, judge: Judge | None) -> None:
         self.bridger, self.judge = bridger, judge
-        self.judgments_each = judgments_each(judge)
+        self.judgments_each = judgments_each(judge, settings)
         self.outcomes: Counter[str] = Counter()
         self._settings = settings
         self._judged = JudgeCounts()

@@ -66,11 +66,13 @@ def configured_judge(config: RunConfig) -> Judge | None:
     return None if found is None else make_judge(found[0], where=found[1])
 
 
-def judgments_each(judge: Judge | None) -> int:
-    """Judgments of a rewriting: both orders by a judge with a known preference for a slot."""
+def judgments_each(judge: Judge | None, settings: BridgeConfig) -> int:
+    """The judgments of a rewriting: none, one, or both orders."""
     if judge is None:
         return 0
-    return 2 if judge.first_slot_bias else 1
+    if settings.order == "auto":
+        return 2 if judge.first_slot_bias else 1
+    return 2 if settings.order == "both" else 1
 
 
 class BridgeCheck:

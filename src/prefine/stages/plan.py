@@ -132,9 +132,10 @@ def _bridging(config: RunConfig, pairs: int | None) -> list[PlannedAmount]:
     # Here and not above: few runs have it.
     from prefine.stages.bridge_options import configured_judge, judgments_each, section_of
 
-    share, each = section_of(config).share, judgments_each(configured_judge(config))
-    asked = None if pairs is None else math.ceil(pairs * share)
-    about = "at most" if share == 1 else "about"
+    settings = section_of(config)
+    each = judgments_each(configured_judge(config), settings)
+    asked = None if pairs is None else math.ceil(pairs * settings.share)
+    about = "at most" if settings.share == 1 else "about"
     judged = None if asked is None else each * asked
     return [
         PlannedAmount(f"answers to rewrite, {about}", asked),
