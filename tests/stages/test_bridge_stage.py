@@ -13,6 +13,7 @@ from prefine.bridging import outcome
 from prefine.calls.protocol import Failure
 from prefine.config.yaml import validate
 from prefine.errors import ConfigError, LimitError
+from prefine.judges.prompts import prompt_text
 from prefine.models.capabilities import provides
 from prefine.models.protocol import Replies, Reply
 from prefine.records import Completion, Manifest, Message, PreferencePair, Prompt, Usage
@@ -328,6 +329,29 @@ def test_the_playground_trains_on_bridged_pairs_and_shows_them(tmp_path: Path) -
     loss = "train.loss={name: odpo}"
     refused = prefine("run", config, "--set", loss, "--run-dir", str(tmp_path / "other"))
     assert refused.code == 2 and "a rewritten answer has no score" in refused.err
+
+
+def test_a_dry_run_prices_rewritings(tmp_path: Path) -> None:
+    server = {"name": "openai", "model": "m", "base_url": "http://127.0.0.1:9/v1"}
+    prices = {"prices": {"prompt": 4.0, "completion": 8.0}}
+    rows = [{"prompt": "q" * 40, "chosen": "c" * 80, "rejected": "r" * 80}]
+    (tmp_path / "pairs.jsonl").write_bytes(jsonl(rows))
+    values = PLAYGROUND | {
+        "run_dir": str(tmp_path / "run"),
+        "pairs": {"name": "file", "path": str(tmp_path / "pairs.jsonl")},
+        "bridge": {"model": server | prices, "judge": None},
+    }
+    values = {k: v for k, v in values.items() if k not in ("prompts", "sample", "rank")}
+    (tmp_path / "run.json").write_text(json.dumps(values))
+    planned = prefine("run", str(tmp_path / "run.json"), "--dry-run", "--offline", "--json")
+    assert planned.code == OK, planned.err
+    lines = json.loads(planned.out)["lines"]
+    frame = (len(prompt_text("rubric")) + 1500) / 4
+    # Of 4 characters a token: a question of 10, two answers of 20; another one is written.
+    assert lines["cost of rewriting, about"] == pytest.approx(
+        (4 * (frame + 10 + 40) + 8 * 20) / 1e6
+    )
+    assert (lines["answers to rewrite, at most"], lines["judge calls on them, at most"]) == (1, 0)
 
 
 def test_training_wants_the_bridged_pairs_of_todays_pairs(tmp_path: Path) -> None:
