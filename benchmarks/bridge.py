@@ -127,9 +127,8 @@ def show(path: Path) -> None:
         lines.append(
             Line(f"{other} minus {one}", f"{change.value:+.1f} points {_interval(change)}")
         )
-    print(
-        f"{len(seeds)} seeds, {PROMPTS:,} test prompts, configs/bridge.yaml with {', '.join(SIZES)}"
-    )
+    count = f"{len(seeds)} seed{'s' * (len(seeds) != 1)}"
+    print(f"{count}, {PROMPTS:,} test prompts, configs/bridge.yaml with {', '.join(SIZES)}")
     print(*lines, sep="\n")
 
 

@@ -124,7 +124,12 @@ def judges_asked(judge: Judge, scorer: Judge | None, facts: StrategyFacts) -> li
 
 
 def same_family(
-    policy: Component, judge: Component, *, role: str = "judge", writer: str = "policy"
+    policy: Component,
+    judge: Component,
+    *,
+    role: str = "judge",
+    writer: str = "policy",
+    result: str = "win rate",
 ) -> str | None:
     """Return a note if judge and writer are of one model family, by the models' names.
 
@@ -135,6 +140,7 @@ def same_family(
         judge: Judges or rates them.
         role: Its name in the note.
         writer: The name of who wrote the answers.
+        result: The name of what the judge decides.
     """
     asked = judge.options if judge.name == "reward" else judge.options.get("model")
     if not isinstance(asked, Mapping):
@@ -145,7 +151,7 @@ def same_family(
         return None
     return (
         f"{role} ({theirs}) and {writer} ({ours}) are of one family; models prefer answers of "
-        f"their own kind: compare with another {role} before you trust the win rate"
+        f"their own kind: compare with another {role} before you trust the {result}"
     )
 
 

@@ -101,7 +101,9 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
         (stage.failed if outcomes.is_failure(reason) else stage.dropped)[reason] += count
     stage.notes += bridging.notes()
     found = judge_component(config)
-    if found is not None and (note := same_family(settings.model, found[0], writer="bridge.model")):
+    if found is not None and (
+        note := same_family(settings.model, found[0], writer="bridge.model", result="bridged pairs")
+    ):
         stage.notes.append(note)
     return stage.end(
         taken=taken,
