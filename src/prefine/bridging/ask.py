@@ -1,6 +1,7 @@
 """Bridgers that go through the call engine: one that asks a model, one that computes."""
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 from prefine.bridging.protocol import UNCHANGED, Revises
 from prefine.calls.protocol import Asker, Call, Failure
@@ -52,7 +53,7 @@ class AskedBridger:
         self._template = bridge_prompt.prompt_text(settings.prompt)
         self._respond = in_threads(model.respond, model.concurrency)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Hash of the model, the request's text and the settings of its reply."""
         settings = self._settings
