@@ -34,6 +34,7 @@ A *component* is `{name: …, option: …}`. Losses and regularizers have [a pag
 """  # noqa: E501
 KINDS: dict[Kind, str] = {
     "backend": "Models",
+    "bridger": "Bridgers that compute",
     "source": "Sources of data",
     "strategy": "Strategies",
     "judge": "Judges",
@@ -57,8 +58,10 @@ def page() -> str:
     parts = [HEAD, "## Sections\n", *_section(RunConfig, "")]
     for kind, title in KINDS.items():
         parts.append(f"## {title}\n")
-        for name in TABLES[kind]:
-            parts += _component(kind, name)
+        for name, target in TABLES[kind].items():
+            # A bridger may be any model that answers conversations; those stand above.
+            if kind != "bridger" or target not in TABLES["backend"].values():
+                parts += _component(kind, name)
     return "\n".join(parts)
 
 

@@ -57,7 +57,7 @@ FLOORS = {
         "pairing",
         "metrics",
     ),
-    2: ("calls", "models", "judging", "run", "data", "training", "suites"),
+    2: ("calls", "models", "judging", "bridging", "run", "data", "training", "suites"),
     3: ("playground", "report", "stages", "sweep"),
     4: ("api", "cli", "trl", "__main__"),
 }
@@ -323,7 +323,7 @@ def test_start_up_loads_nothing_heavy(code: str) -> None:
 def test_stages_without_a_local_model_do_not_load_torch() -> None:
     names = ", ".join(
         f"prefine.stages.{stage}"
-        for stage in ("sample", "rank", "pair", "evaluate", "report", "plan")
+        for stage in ("sample", "rank", "pair", "bridge", "evaluate", "report", "plan")
     )
     loaded = _heavy_after(f"import {names}")
     assert not TORCH & set(re.findall(r"\w+", loaded))

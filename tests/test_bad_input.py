@@ -215,6 +215,10 @@ def first_then(
 
 
 STRICT = ("run", "run.yaml", "--strict")
+BRIDGED = PAIRS | {
+    "bridge": {"model": {"name": "scripted", "replies": ["better"]}, "judge": None},
+    "train.regularizer": GONE,
+}
 ANSWERS_IN_PARQUET = {"completions.path": "data.parquet"}
 ONE_SAMPLE = {"sample.completions_per_prompt": 1}
 
@@ -1488,6 +1492,75 @@ CASES = [
         lambda m: edit_json(m / "tokenizer_config.json", chat_template="{% for %}"),
         "chat template",
         code=CONFIG,
+        spent=True,
+    ),
+    # --- bridged pairs
+    Case(
+        "a bridge model that repeats the rejected answer",
+        LIMIT,
+        (
+            "bridge: 4 of 4 rewritings failed, more than max_failed_fraction 0.2",
+            "4 × the rewriting repeats the rejected answer",
+            "mend the cause or raise the limit",
+        ),
+        config=BRIDGED | {"bridge.model": {"name": "scripted", "replies": ["bad"]}},
+        pairs=lambda rows: [set_in(rows, number, rejected="bad") for number in range(4)],
+        spent=True,
+    ),
+    config_case(
+        "a bridge that nobody judges",
+        PAIRS | {"bridge": {"model": {"name": "scripted", "replies": ["better"]}}},
+        "bridge.judge",
+        "no section rank",
+        "null to take every rewriting",
+    ),
+    config_case(
+        "a judge of grades for rewritten answers",
+        {"bridge": {"model": {"name": "scripted", "replies": ["better"]}}},
+        "bridge.judge",
+        "rank.judge is 'recorded'",
+        "give bridge.judge",
+    ),
+    config_case(
+        "a share of no pairs", BRIDGED | {"bridge.share": 0.0}, "bridge.share", "greater than 0"
+    ),
+    config_case(
+        "the playground's bridger for other prompts",
+        BRIDGED | {"bridge.model": "playground"},
+        "pairs.jsonl",
+        "line 1",
+        "playground bridger knows no other prompts",
+        "bridge.model",
+        code=DATA,
+    ),
+    config_case(
+        "a bridge of lists",
+        BRIDGED
+        | {"pairs": GONE, "lists": {"name": "file", "path": "answers.jsonl"}}
+        | {"train.loss": {"name": "list_mle"}},
+        "bridge",
+        "starts with lists",
+    ),
+    config_case(
+        "a loss of score gaps on rewritten answers",
+        BRIDGED | {"train.loss": {"name": "odpo"}},
+        "train.loss",
+        "a rewritten answer has no score",
+    ),
+    config_case(
+        "stage bridge without its section",
+        {},
+        "no section bridge",
+        run=("bridge", "run.yaml"),
+        spent=True,
+    ),
+    Case(
+        "train before bridge",
+        DATA,
+        ("run/bridged_pairs", "run `prefine bridge CONFIG` first"),
+        config=BRIDGED,
+        prepare=first_then(("pair",), lambda place: None),
+        run=("train", "run.yaml"),
         spent=True,
     ),
     # --- the run folder

@@ -64,7 +64,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     },
     "mixture": {},
     "wpo": {"loss": DPO},
-    "bmc": {"loss": DPO, "delta": 2.0, "ref_weights": "policy"},
+    "bmc": {"loss": DPO, "delta": 2.0, "ref_weights": "policy", "differences": "difflib"},
     "mrpo": {
         **{"loss": DPO, "mode": "harmonic", "weights": "stated"},
         **{"clip": "adaptive", "eta": 0.1},
@@ -152,6 +152,7 @@ OTHERS: dict[str, list[dict[str, Any]]] = {
     "bmc": [
         {"loss": {"name": "simpo"}},
         {"loss": {"name": "ipo"}, "ref_weights": "own"},
+        {"differences": "levenshtein"},
         *(
             {"delta": 0.5},
             {"delta": 20.0},

@@ -22,6 +22,7 @@ _HELP = {
     "sample": "Sample completions, or import existing ones.",
     "rank": "Rank each prompt's completions by the judge.",
     "pair": "Select preference pairs from the rankings; asks no judge.",
+    "bridge": "Rewrite rejected answers towards the chosen ones; asks a model and a judge.",
     "train": "Train the policy on the pairs.",
     "evaluate": "Compare the trained model with its baseline.",
     "report": "Write report.html from what the run folder holds.",

@@ -144,6 +144,7 @@ def _literals(annotation: Any) -> tuple[Any, ...]:
 
 
 Backend = Annotated[Component, Nested("backend")]
+Bridger = Annotated[Component, Nested("bridger")]
 Judge = Annotated[Component, Nested("judge")]
 Source = Annotated[Component, Nested("source")]
 

@@ -29,6 +29,7 @@ Kind = Literal[
     "judge",
     "selector",
     "backend",
+    "bridger",
     "source",
     "step_source",
     "gold",
@@ -150,6 +151,13 @@ TABLES: dict[Kind, dict[str, str]] = {
         "playground": "prefine.models.playground:playground",
         "scripted": "prefine.models.scripted:ScriptedModel",
     },
+    # Who rewrites rejected answers: a model that is asked, or a class that computes.
+    "bridger": {
+        "hf": "prefine.models.hf.backend:HfModel",
+        "openai": "prefine.models.openai.backend:OpenAIModel",
+        "playground": "prefine.bridging.playground:PlaygroundBridger",
+        "scripted": "prefine.models.scripted:ScriptedModel",
+    },
     "source": {
         "file": "prefine.data.sources:file",
         "hub": "prefine.data.hub:hub",
@@ -264,7 +272,7 @@ def _from_bare(kind: Kind, text: str) -> dict[str, Any]:
         return {"name": text}
     if kind == "source":
         return {"name": "file", "path": text}
-    if kind == "backend" and text != "vllm":
+    if kind in ("backend", "bridger") and text != "vllm":
         return (
             {"name": "openai", "base_url": text} if "://" in text else {"name": "hf", "path": text}
         )
@@ -283,7 +291,7 @@ def lookup(kind: Kind, name: str, *, where: str) -> Any:
     module_name, colon, attribute = target.partition(":")
     if not colon:
         hint = f"{suggest(name, TABLES[kind])}, or module:attribute"
-        if (kind, name) == ("backend", "vllm"):
+        if kind in ("backend", "bridger") and name == "vllm":
             hint = VLLM
         raise ConfigError(f"{where}.name: unknown {kind} {name!r}; {hint}")
     try:

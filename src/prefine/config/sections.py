@@ -17,6 +17,7 @@ from pydantic import (
 
 from prefine.config.base import (
     Backend,
+    Bridger,
     Component,
     Judge,
     LabelSource,
@@ -125,6 +126,35 @@ class PairConfig(Section):
     seed: Seed = 0
 
 
+class BridgeConfig(Section):
+    """Stage `bridge`: rewritten rejected answers take the place of chosen ones.
+
+    `model` is shown both answers and rewrites the rejected one with small changes towards the
+    chosen one, by the request that `prompt` names: `instructions`, or `answers` for tasks with one
+    right answer, where the model may reply None. The result becomes the chosen answer if the judge
+    prefers it to the rejected one; otherwise the pair stays as it was. `judge` is by default that
+    of section `rank`; null takes every rewriting without asking. `order: auto` asks a judge with a
+    known preference for a slot in both orders, whose mean decides, and others once. `share` is the
+    share of pairs that are rewritten, chosen by a hash of their ids, so that smaller shares lie
+    within larger ones. A rewriting with more than `max_length_ratio` times the characters of the
+    longer answer has failed (null: no limit), and so has one that repeats the rejected answer; more
+    failures than `max_failed_fraction` end the stage. The held-out pairs are not rewritten.
+    """
+
+    model: Bridger
+    judge: Annotated[Literal["rank"] | Judge | None, MayGrow("max_new_tokens")] = "rank"
+    order: Literal["auto", "single", "both"] = "auto"
+    prompt: Literal["instructions", "answers"] = "instructions"
+    share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    temperature: NonNegativeFloat | None = 0.0
+    max_new_tokens: Annotated[PositiveInt, MayGrow()] = 1024
+    max_length_ratio: Annotated[float, Field(ge=1)] | None = 2.0
+    seed: Seed = 0
+    max_calls: Annotated[PositiveInt | None, FREE] = None
+    max_cost: Annotated[PositiveFloat | None, FREE] = None
+    max_failed_fraction: Annotated[Share, FREE] = 0.2
+
+
 class EvaluateConfig(Section):
     """Stage `evaluate`: compare the trained model with a baseline on prompts it has not seen.
 
@@ -183,6 +213,7 @@ class RunConfig(Section):
     sample: SampleConfig | None = None
     rank: RankConfig | None = None
     pair: PairConfig = PairConfig()
+    bridge: Annotated[BridgeConfig | None, LATER] = None
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     report: ReportConfig = ReportConfig()

@@ -8,6 +8,7 @@ from typing import Any, get_args, get_type_hints
 
 from prefine.config.components import Nested
 from prefine.losses.protocol import NEED_WORDS, LossFunction, LossKind, Need, Reads
+from prefine.losses.token_diff import Differences
 
 
 def bare(function: LossFunction) -> LossFunction:
@@ -92,6 +93,25 @@ def needs_of(function: LossFunction) -> frozenset[Need]:
         if option_of(part, option)
     )
     return frozenset().union(named, *_declared(function, "needs", undeclared), *set_)
+
+
+def differences_of(*functions: LossFunction) -> Differences:
+    """Return how the tokens are found in which answers differ; all parts that read them say so.
+
+    Raises:
+        ValueError: Two parts ask for different ways.
+    """
+    found: set[Differences] = {
+        option_of(part, "differences") or "difflib"
+        for function in functions
+        for _, part in parts_of(function)
+        if "differences" in getattr(bare(part), "needs", ())
+    }
+    if len(found) > 1:
+        raise ValueError(
+            "its parts find differences in two ways, difflib and levenshtein; choose one for all"
+        )
+    return next(iter(found), "difflib")
 
 
 def reads_of(function: LossFunction) -> Reads:

@@ -13,7 +13,8 @@ OUTCOMES = "evaluation/outcomes.jsonl"
 class StageSummary(Record):
     """One stage of the pipeline: what it took and made, and what that cost.
 
-    `calls_are` names what was asked for: calls of a model, or verdicts that were computed or read.
+    `calls_are` names what was asked for: calls of a model, or verdicts that were computed or read;
+    `drops_are` says what became of those that `counts` has as dropped.
     """
 
     stage: str
@@ -22,6 +23,7 @@ class StageSummary(Record):
     counts: Counts
     calls: int = 0
     calls_are: str = "calls"
+    drops_are: str = "dropped"
     repeated_after_interruption: int = 0
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
@@ -193,6 +195,19 @@ class LabelExample(Record):
     desirable: bool
 
 
+class BridgeExample(Record):
+    """One bridged pair: the rejected answer, its rewriting, and what was chosen before.
+
+    `p_chosen` is the judge's P(the rewriting is better than the rejected answer).
+    """
+
+    prompt: str
+    rejected: str
+    bridged: str
+    original: str = ""
+    p_chosen: float | None = None
+
+
 class StageOrigin(Record):
     """The origin of a stage's results; None is what an earlier version did not store."""
 
@@ -259,6 +274,7 @@ class ReportData(Record):
     examples: tuple[AnswerExample, ...] = ()
     pair_examples: tuple[PairExample, ...] = ()
     label_examples: tuple[LabelExample, ...] = ()
+    bridge_examples: tuple[BridgeExample, ...] = ()
     warnings: tuple[str, ...] = ()
     origins: tuple[StageOrigin, ...] = ()
     config_yaml: str = ""

@@ -1,6 +1,6 @@
 """Checks before a run: resolve every component and read every input row, before any work."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prefine.config.base import Component
@@ -10,7 +10,7 @@ from prefine.data.import_report import ImportReport
 from prefine.data.sources import open_source
 from prefine.models.capabilities import backend_of, check_model, provided
 from prefine.models.protocol import ListsModels, Samples
-from prefine.records import Completion, Message, Prompt
+from prefine.records import Completion, Message, PreferencePair, Prompt
 from prefine.stages.inputs import (
     conversations_of,
     read_completions,
@@ -26,7 +26,7 @@ from prefine.stages.inputs import (
 )
 from prefine.stages.pair_options import check_imported, held_out_of_run
 from prefine.stages.pipeline import STAGES
-from prefine.stages.stage_run import check_judge
+from prefine.stages.stage_run import ChecksAnswers, check_judge
 
 if TYPE_CHECKING:  # a run without a judge does not load them
     from prefine.judging.protocol import Judge
@@ -78,6 +78,12 @@ def check(
 
     trains = STAGES.index(through) >= STAGES.index("train")
     ranked_by, pairs_per_prompt = _asked_in_ranking(config), None
+    bridge = None
+    if config.bridge is not None and STAGES.index(through) >= STAGES.index("bridge"):
+        # Here and not above: few runs have it.
+        from prefine.stages.bridge_options import bridge_check
+
+        bridge = bridge_check(config)
     servers = _check_components(config, _never_asked(config, ranked_by, through))
     if config.items_entry is not None:
         check_imported(config.pair, config.items_entry[0])
@@ -105,7 +111,10 @@ def check(
     counts: dict[str, int] = {} if read is None else read.counts
     notes: Iterable[str] = () if read is None else read.notes
     if read is None:
-        reports = _inputs(config, counts, ranked_by, strict=strict, trains=trains)
+        judges: list[ChecksAnswers] = [*ranked_by.values()]
+        if bridge is not None:
+            judges.append(bridge)
+        reports = _inputs(config, counts, judges, strict=strict, trains=trains)
         notes = [
             *reference_notes,
             *(
@@ -148,7 +157,8 @@ def _never_asked(config: RunConfig, ranked_by: Collection[str], through: str) ->
     evaluates = config.evaluate.prompts is not None and STAGES.index(through) >= STAGES.index(
         "evaluate"
     )
-    if "rank.judge" in ranked_by or (evaluates and config.evaluate.judge is None):
+    bridges = config.bridge is not None and config.bridge.judge == "rank"
+    if "rank.judge" in ranked_by or bridges or (evaluates and config.evaluate.judge is None):
         return ()
     return ("rank.judge",)
 
@@ -168,7 +178,7 @@ def _check_components(config: RunConfig, never_asked: Collection[str]) -> dict[s
         else:
             given = {"strategy": ("first_slot_bias",), "selector": ("seed",)}.get(kind, ())
             made = component.resolve(kind, where=where, given=given)
-            if kind != "backend":
+            if kind not in ("backend", "bridger"):
                 continue
             asked = model = made()
             path = where
@@ -182,7 +192,7 @@ def _check_components(config: RunConfig, never_asked: Collection[str]) -> dict[s
 def _inputs(
     config: RunConfig,
     counts: dict[str, int],
-    ranked_by: dict[str, "Judge"],
+    judges: Sequence[ChecksAnswers],
     *,
     strict: bool,
     trains: bool,
@@ -193,7 +203,6 @@ def _inputs(
     """
     from prefine.stages.positions import as_group, as_item, as_prompt, read_in_one_piece
 
-    judges = list(ranked_by.values())
     ids: set[str] = set()
     if config.prompts is not None:
         assert config.sample is not None, "checked by RunConfig"
@@ -224,6 +233,7 @@ def _inputs(
         report = ImportReport(strict=strict)
         pairs = readable_by_loss(read_pairs(config.pairs, report=report), config.train, report)
         pairs = renderable(pairs, conversations_of, config.policy, report)
+        pairs = _judgeable(pairs, judges)
         if trains:
             pairs = with_loss_inputs(pairs, config.train, report)
             pairs = read_in_one_piece(pairs, config, as_item(config))
@@ -272,9 +282,19 @@ def _inputs(
         yield "evaluation prompts", report
 
 
+def _judgeable(
+    pairs: Iterable[PreferencePair], judges: Sequence[ChecksAnswers]
+) -> Iterator[PreferencePair]:
+    """Pass pairs on; their rejected answers are checked by those who will be asked about them."""
+    for pair in pairs:
+        for judge in judges:
+            check_judge(judge, pair.prompt, [pair.rejected])
+        yield pair
+
+
 def _answerable(
     prompts: Iterable[Prompt],
-    judges: Collection["Judge"],
+    judges: Collection[ChecksAnswers],
     sampler: Samples,
     decoding: Decoding,
     where: str,

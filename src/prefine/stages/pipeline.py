@@ -27,7 +27,7 @@ from prefine.run.view import RunView
 from prefine.stages.report import report_data
 from prefine.stages.stage_run import Progress
 
-STAGES = ("sample", "rank", "pair", "train", "evaluate", "report")
+STAGES = ("sample", "rank", "pair", "bridge", "train", "evaluate", "report")
 _BEFORE_ITEMS = STAGES[:2]
 _NAMES = 32
 """The width of the names that are printed beside figures."""
@@ -36,6 +36,8 @@ _NAMES = 32
 def stages_of(config: RunConfig) -> tuple[str, ...]:
     """The stages that a configuration needs, in order."""
     skipped = set(_BEFORE_ITEMS) if config.items_entry is not None else set()
+    if config.bridge is None:
+        skipped.add("bridge")
     evaluation = config.evaluate
     if not (evaluation.prompts or evaluation.metrics or config.pair.held_out_prompts):
         skipped.add("evaluate")

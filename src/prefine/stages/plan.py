@@ -1,5 +1,6 @@
 """The dry run: how much would be sampled, judged and trained, and the most it would cost."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ from prefine.judges import prompts
 from prefine.models.openai.usage import TokenPrices
 from prefine.records import Completion, Prompt
 from prefine.stages.check import check
-from prefine.stages.inputs import read_completions, read_prompts
+from prefine.stages.inputs import read_completions, read_pairs, read_prompts
 from prefine.stages.pair_options import held_out_of_run
 from prefine.stages.pipeline import stages_of
 from prefine.stages.planned_amount import PlannedAmount
@@ -88,15 +89,17 @@ def plan(config: RunConfig, *, strict: bool = False, offline: bool = False) -> D
             amounts.append(
                 PlannedAmount("rounds of judging, each in batches of a day at most", rounds)
             )
-    if config.evaluate.prompts is not None:
-        answers = 2 * counts["evaluation prompts"]
-        amounts.append(PlannedAmount("evaluation answers to sample", answers))
-        amounts.append(PlannedAmount("evaluation judge calls", answers))
     limit = BoundSelector(config.pair, None).limit
     prompts = next((counts[f"prompts of {name}"] for name in ITEM_ENTRIES if name in counts), rows)
     held_out = held_out_of_run(prompts, config)
     pairs = None if limit is None else limit * (rows - held_out)
     pairs = next((counts[name] for name in ITEM_ENTRIES if name in counts), pairs)
+    if config.bridge is not None:
+        amounts += _bridging(config, pairs)
+    if config.evaluate.prompts is not None:
+        answers = 2 * counts["evaluation prompts"]
+        amounts.append(PlannedAmount("evaluation answers to sample", answers))
+        amounts.append(PlannedAmount("evaluation judge calls", answers))
     if pairs is not None:
         steps = -(-pairs // config.train.pairs_per_step) * config.train.epochs
         steps = min(steps, config.train.max_steps or steps)
@@ -122,6 +125,43 @@ def plan(config: RunConfig, *, strict: bool = False, offline: bool = False) -> D
         notes,
         _unchecked(config, bool(servers), offline=offline),
     )
+
+
+def _bridging(config: RunConfig, pairs: int | None) -> list[PlannedAmount]:
+    """The calls of stage `bridge` and their cost; which pairs are in a share is seen later."""
+    # Here and not above: few runs have it.
+    from prefine.stages.bridge_options import (
+        configured_judge,
+        judge_component,
+        judgments_each,
+        section_of,
+    )
+
+    settings, judge = section_of(config), judge_component(config)
+    about = "at most" if settings.share == 1 else "about"
+    asked = judged = None
+    if pairs is not None:
+        asked = math.ceil(pairs * settings.share)
+        judged = asked * judgments_each(configured_judge(config), settings)
+    amounts = [
+        PlannedAmount(f"answers to rewrite, {about}", asked),
+        PlannedAmount(f"judge calls on them, {about}", judged),
+    ]
+    rewriting, judging = _prices(settings.model), _prices(judge and _judge_model(judge[0]))
+    if asked is None or judged is None or (rewriting is None and judging is None):
+        return amounts
+    count, prompt_tokens, answer_tokens, answers = _sizes(_groups(config))
+    longest = answer_tokens / max(answers, 1)
+    if config.prompts is not None and config.sample is not None:
+        longest = config.sample.max_new_tokens
+    read = _frame() + prompt_tokens / max(count, 1) + 2 * longest
+    if rewriting is not None:
+        cost = asked * (rewriting.prompt * read + rewriting.completion * longest)
+        amounts.append(PlannedAmount("cost of rewriting, about", cost / 1e6))
+    if judging is not None:
+        cost = judged * (judging.prompt * read + judging.completion)
+        amounts.append(PlannedAmount("cost of judging that in one token, about", cost / 1e6))
+    return amounts
 
 
 def _unchecked(config: RunConfig, asks_servers: bool, *, offline: bool) -> tuple[str, ...]:
@@ -160,6 +200,9 @@ def _most_asks(config: RunConfig, rows: int) -> Asks:
 
 def _groups(config: RunConfig) -> Iterator[tuple[Prompt, list[Completion]]]:
     """Prompts with the completions that exist; without any where they are still to be sampled."""
+    if config.pairs is not None:
+        pairs = read_pairs(config.pairs)
+        return ((pair.prompt, [pair.chosen, pair.rejected]) for pair in pairs)
     if config.completions is not None:
         return read_completions(config.completions)
     assert config.prompts is not None, "checked by RunConfig"
@@ -187,7 +230,7 @@ def _costs(config: RunConfig, asks: Asks) -> list[PlannedAmount]:
             amounts.append(PlannedAmount("cost of sampling, about, at most", cost / 1e6))
     if not count or not answers:
         return amounts
-    frame = (len(prompts.prompt_text("rubric")) + _FRAME) / CHARACTERS_PER_TOKEN
+    frame = _frame()
     for what, prices, calls, answers_shown in (
         ("judging", judging, asks.duels, 2),
         ("rating", rating, asks.ratings, 1),
@@ -198,6 +241,11 @@ def _costs(config: RunConfig, asks: Asks) -> list[PlannedAmount]:
             what = f"cost of {what} in one token, about, at most"
             amounts.append(PlannedAmount(what, cost / 1e6))
     return amounts
+
+
+def _frame() -> float:
+    """The tokens around the texts in a judge's prompt, about; a request to rewrite is as long."""
+    return (len(prompts.prompt_text("rubric")) + _FRAME) / CHARACTERS_PER_TOKEN
 
 
 def _sizes(

@@ -29,6 +29,7 @@ from prefine.report.warnings import warnings_of
 from prefine.run.folder import RunFolder
 from prefine.run.tables import column, parse, parts
 from prefine.run.view import RunView
+from prefine.stages.bridged import bridge_examples, items_table
 from prefine.stages.budget import budget_of
 from prefine.stages.inputs import trained_on
 from prefine.stages.pair_examples import label_examples, pair_examples
@@ -37,10 +38,12 @@ from prefine.stages.stage_run import Progress, StageRun
 R = TypeVar("R", bound=Record)
 
 SHUFFLED = "Control experiment: chosen and rejected were shuffled, so no improvement is expected."
+_BRIDGE_EXAMPLES = 3
 _TAKES_AND_MAKES = {
     "sample": ("prompts", "completions"),
     "rank": ("prompts", "rankings"),
     "pair": ("candidate pairs", "pairs"),
+    "bridge": ("pairs", "pairs bridged"),
     "train": ("pairs", "pairs trained on"),
     "evaluate": ("prompts", "prompts answered"),
 }
@@ -134,10 +137,13 @@ def report_data(config: RunConfig, run: RunView) -> ReportData:
         constraints=evaluation.constraints if evaluation else (),
         metrics=evaluation.metrics if evaluation else (),
         examples=examples,
-        pair_examples=() if examples else pair_examples(run.path / "pairs", config.report.examples),
+        pair_examples=()
+        if examples
+        else pair_examples(run.path / items_table(config, "pairs"), config.report.examples),
         label_examples=()
         if examples
         else label_examples(run.path / "labels", config.report.examples),
+        bridge_examples=bridge_examples(run.path, _BRIDGE_EXAMPLES) if config.bridge else (),
         prompts_also_trained_on=_overlap(run) if contests and "pair" in manifests else None,
         config_yaml=yaml.safe_dump(config.resolved(), sort_keys=False, allow_unicode=True),
         versions=versions,
@@ -173,6 +179,7 @@ def _summary(name: str, manifest: Manifest, config: RunConfig, folder: Path) -> 
         counts=manifest.counts,
         calls=manifest.usage.calls,
         calls_are=calls_are,
+        drops_are="left" if name == "bridge" else "dropped",
         repeated_after_interruption=manifest.repeated_after_interruption,
         seconds=manifest.wall_time_s,
         notes=manifest.notes,

@@ -209,7 +209,20 @@ class StageRun:
         return manifest
 
 
-def check_judge(judge: "Judge", prompt: Prompt, completions: list[Completion]) -> None:
+class ChecksAnswers(Protocol):
+    """A judge, or whoever else can tell beforehand that it cannot work on answers."""
+
+    def check(self, prompt: Prompt, completions: list[Completion]) -> None:
+        """Raise DataError if it cannot work on these completions of a prompt.
+
+        Args:
+            prompt: Their prompt.
+            completions: The completions.
+        """
+        ...
+
+
+def check_judge(judge: ChecksAnswers, prompt: Prompt, completions: list[Completion]) -> None:
     """Raise DataError, naming the prompt's place in its file, if the judge cannot handle these."""
     try:
         judge.check(prompt, completions)

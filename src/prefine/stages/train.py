@@ -26,6 +26,7 @@ from prefine.run.config_changes import config_diff, fingerprinted
 from prefine.run.folder import RunFolder
 from prefine.run.tables import table_hash
 from prefine.stages.anchors import anchor_inputs, automatic_budget, read_anchors
+from prefine.stages.bridged import check_bridged, items_table
 from prefine.stages.budget import budget_of
 from prefine.stages.origins import versions
 from prefine.stages.pair_options import held_out_inputs
@@ -100,7 +101,8 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     relation = configured_relation(config)
     kind, held_out_kind = relation.name, f"heldout_{relation.name}"
     _check_items_made(config, folder, kind)
-    inputs = {kind: table_hash(folder / kind), "policy": policy.fingerprint}
+    table = items_table(config, kind)
+    inputs = {table: table_hash(folder / table), "policy": policy.fingerprint}
     for reference in models.references:
         if reference.model is not None:
             inputs[reference.stated.where.removeprefix("train.")] = reference.model.fingerprint
@@ -117,10 +119,10 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     _set_aside_other_run(folder, run_key, progress)
     stage.begin(settings.seed)
     from_main(run_key)
-    examples = read_items(folder / kind, policy, config, models.others)
+    examples = read_items(folder / table, policy, config, models.others)
     stage.dropped.update(examples.dropped)
     stage.notes += reference_notes
-    stage.notes += check_first_rows(folder / kind, examples.items, policy, relation)
+    stage.notes += check_first_rows(folder / table, examples.items, policy, relation)
     stage.notes += date_notes(config)
     held_out = read_held_out(config, policy, models.others)
     budgeted = _budget_arguments(config, policy, examples.items, held_out.items)
@@ -261,7 +263,7 @@ def follow(config: RunConfig, progress: Progress) -> None:
     if run_key is None:
         return  # it was finished before
     models = _Models.of(config).with_tokens(config)
-    table = config.run_dir / configured_relation(config).name
+    table = config.run_dir / items_table(config, configured_relation(config).name)
     examples = read_items(table, models.policy, config, models.others).items
     held_out = read_held_out(config, models.policy, models.others).items
     budgeted = _budget_arguments(config, models.policy, examples, held_out)
@@ -355,6 +357,8 @@ def _check_items_made(config: RunConfig, folder: RunFolder, kind: str) -> None:
         DataError: Their stage has not ended, or the rankings have changed since.
     """
     made = folder.manifests().get("pair")
+    if items_table(config, kind) != kind:
+        check_bridged(config, folder)
     if made is None:
         return
     if not made.complete:

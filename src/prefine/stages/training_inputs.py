@@ -187,6 +187,11 @@ def _check_score_gaps(config: RunConfig) -> None:
         for name, function in configured_losses(config.train)
         if "score_gap" in needs_of(function)
     ]
+    if config.bridge is not None and readers:
+        raise ConfigError(
+            f"{readers[0]} reads the score_gap of pairs, and a rewritten answer has no score; "
+            "choose another train.loss, or take the section bridge out"
+        )
     if config.rank is None or not readers:
         return
     from prefine.ranking.protocol import facts_of

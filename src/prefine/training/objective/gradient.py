@@ -310,6 +310,7 @@ class _Step:
             [self.examples[index] for index in items.tolist()],
             policy,
             cross_logps,
+            self.objective.differences,
         )
         return table.join(policy.logps(), totals, extras)
 

@@ -219,7 +219,7 @@ def _tokens(table: "ItemTable", extras: LossExtras) -> TokenLogps | None:
     policy, reference = extras.tokens, table.ref_tokens
     initial = reference if table.initial_tokens is None else table.initial_tokens
     chosen, rejected = policy.padded(CHOSEN), policy.padded(REJECTED)
-    marks = _marks(extras.items, chosen.logps) if "differences" in extras.needs else (None, None)
+    marks = _marks(extras, chosen.logps) if "differences" in extras.needs else (None, None)
     return TokenLogps(
         policy_chosen=chosen.logps,
         policy_rejected=rejected.logps,
@@ -263,12 +263,15 @@ def _others(table: "ItemTable") -> OtherReferences:
     )
 
 
-def _marks(items: Sequence[Any], like: Tensor) -> list[Float[Tensor, "B longest"]]:
+def _marks(extras: LossExtras, like: Tensor) -> list[Float[Tensor, "B longest"]]:
     """1 for scored tokens that only this side of a pair has, of both sides, padded with 0."""
     # Only losses that read the differences need it.
     from prefine.losses.token_diff import difference_marks
 
-    marks = [difference_marks(*(text.scored for text in item.texts)) for item in items]
+    marks = [
+        difference_marks(*(text.scored for text in item.texts), differences=extras.differences)
+        for item in extras.items
+    ]
     return [
         pad_sequence([torch.tensor(row) for row in side], batch_first=True).to(like)
         for side in zip(*marks, strict=True)

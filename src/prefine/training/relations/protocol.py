@@ -9,6 +9,7 @@ from torch import Tensor
 
 from prefine.losses.protocol import LossFunction, Need
 from prefine.losses.rewards.protocol import ItemValues
+from prefine.losses.token_diff import Differences
 from prefine.records import Completion, Prompt, Record
 from prefine.training.forward.token_values import ItemTokens
 from prefine.training.items import ReadItem, ReadsTexts, TokenizedItem
@@ -47,12 +48,14 @@ class LossExtras:
         items: The items of the values.
         tokens: The policy's values of their tokens; None if not needed.
         cross_logps: The policy's mean log-probability of another item's completions [B].
+        differences: The way in which the tokens are found in which two answers differ.
     """
 
     needs: frozenset[Need] = frozenset()
     items: Sequence[TokenizedItem] = ()
     tokens: ItemTokens | None = None
     cross_logps: Float[Tensor, " B"] | None = None
+    differences: Differences = "difflib"
 
 
 class Relation(Protocol):
