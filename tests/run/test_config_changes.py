@@ -75,6 +75,9 @@ def test_the_marks_of_all_settings() -> None:
         LATER: {
             "lists",
             "labels",
+            "rounds",
+            "lineage",
+            "sample.part",
             "pair.fraction",
             "pair.only_sources",
             "train.step_source",

@@ -18,6 +18,7 @@ from pydantic import (
 from prefine.config.base import Backend, Component, Judge, Section, Seed, Share, Source
 from prefine.config.components import Nested
 from prefine.config.marks import FREE, LATER, TRANSPORT, MayGrow, Was
+from prefine.config.rounds import LineageConfig, PartConfig, RoundsConfig
 from prefine.config.training import TrainConfig
 from prefine.reasoning import ReasoningInText
 
@@ -60,9 +61,11 @@ class SampleConfig(Decoding):
     """Stage `sample`: several completions for every prompt.
 
     They come from `model`, such as a server that runs the policy; without it, from the policy.
+    With `part`, only the prompts of that part are answered.
     """
 
     model: Backend | None = None
+    part: Annotated[PartConfig | None, LATER] = None
     completions_per_prompt: Annotated[int, Field(ge=2), MayGrow()] = 8
     shard_prompts: PositiveInt = 256
     max_cost: Annotated[PositiveFloat | None, FREE] = None
@@ -161,7 +164,8 @@ class RunConfig(Section):
     """A whole run, which starts from `prompts` or `completions`, or from items of training.
 
     Those are `pairs`, `lists` (answers with scores or ranks) or `labels` (answers that are good or
-    bad), for losses that read them.
+    bad), for losses that read them. With `rounds` it is several runs, one from the policy of the
+    other; each of them says so in `lineage`.
     """
 
     run_dir: Annotated[Path, Strict(False), BeforeValidator(_not_empty)]
@@ -177,6 +181,8 @@ class RunConfig(Section):
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     report: ReportConfig = ReportConfig()
+    rounds: Annotated[RoundsConfig | None, LATER] = None
+    lineage: Annotated[LineageConfig | None, LATER] = None
 
     @model_validator(mode="after")
     def _has_one_entry(self) -> Self:

@@ -13,6 +13,7 @@ from prefine.models.protocol import ListsModels, Samples
 from prefine.records import Completion, Message, Prompt
 from prefine.stages.inputs import (
     conversations_of,
+    prompts_to_answer,
     read_completions,
     read_labels,
     read_lists,
@@ -196,7 +197,7 @@ def _inputs(
         from prefine.stages.shards import sampler_of
 
         report = ImportReport(strict=strict)
-        asked = read_prompts(config.prompts, where="prompts", report=report)
+        asked = prompts_to_answer(config, report)
         prompts = renderable(asked, lambda prompt: [prompt], config.policy, report)
         if trains:
             prompts = read_in_one_piece(prompts, config, as_prompt, report)

@@ -167,11 +167,12 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
         if summary.final.headline:
             progress.advance(0, summary.final.headline)
         evaluated = _last_row(folder, EVALUATION_LOG_NAME)
+        base = _first_policy(config).path
         card = model_card(
             # Not the run's folder: the same training writes the same bytes anywhere.
-            name=f"{Path(policy.path).name}-{settings.loss.name}",
-            base_model=policy.path,
-            base_on_hub=not Path(policy.path).exists(),
+            name=f"{Path(base).name}-{settings.loss.name}",
+            base_model=base,
+            base_on_hub=not Path(base).exists(),
             adapter=_saves_adapter(settings),
             # Trackers and the folder of reference values do not concern the model.
             train=stage.fingerprinted["train"],
@@ -195,6 +196,13 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
         produced=summary.items,
         outputs={"model": trained.fingerprint},
     )
+
+
+def _first_policy(config: RunConfig) -> HasWeights:
+    """The policy that the first of several rounds began with; of a run alone, its own."""
+    if config.lineage is None:
+        return trainable(config.policy, where="policy")
+    return trainable(config.lineage.initial, where="lineage.initial")
 
 
 def _last_row(folder: RunFolder, name: str) -> dict[str, Any] | None:

@@ -1,0 +1,78 @@
+"""The section `rounds`: train again and again on answers of the policy that the last round gave."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, PositiveInt, model_validator
+
+from prefine.config.base import Backend, Section
+
+PLACEHOLDER = "{round}"
+"""In the path of later prompts it stands for the number of the round."""
+
+
+class PartConfig(Section):
+    """One part of the prompts: those whose id hashes to `number`, of `of` parts in all."""
+
+    number: PositiveInt
+    of: PositiveInt
+
+    @model_validator(mode="after")
+    def _exists(self) -> Self:
+        if self.number > self.of:
+            raise ValueError(f"number: there are {self.of} parts; give 1 to {self.of}")
+        return self
+
+
+class LaterPrompts(Section):
+    """Files with the prompts of later rounds; `{round}` in `path` is the number of the round.
+
+    The first round has those of section `prompts`.
+    """
+
+    path: str
+
+    @model_validator(mode="after")
+    def _differs_by_round(self) -> Self:
+        if PLACEHOLDER not in self.path:
+            raise ValueError(
+                f"path: has no {PLACEHOLDER}, so all rounds would have one file; write such as "
+                "prompts-{round}.jsonl, or prompts: same"
+            )
+        return self
+
+
+class RoundsConfig(Section):
+    """Rounds: sample, rank, pair, train and evaluate `count` times, each from the policy before.
+
+    `prompts: split` gives each round its own part of the prompts, chosen by a hash of their ids;
+    there are `parts` of them, by default `count` as it was when the run began, and further rounds
+    go through them again. With `same`, every round has all prompts.
+
+    Completions are drawn from the policy that the round begins with (`sample_from: current`) or
+    from that of the first round (`initial`). Training compares with the initial policy
+    (`reference: initial`) or with the one that the round begins with (`previous`).
+    """
+
+    count: PositiveInt
+    prompts: Literal["split", "same"] | LaterPrompts = "split"
+    parts: PositiveInt | None = None
+    sample_from: Literal["current", "initial"] = "current"
+    reference: Literal["initial", "previous"] = "initial"
+
+    @model_validator(mode="after")
+    def _parts_are_of_a_split(self) -> Self:
+        if self.parts is not None and self.prompts != "split":
+            raise ValueError("parts: is for prompts: split; leave it out")
+        return self
+
+
+class LineageConfig(Section):
+    """The place of a run among rounds, which `prefine run` writes into the configuration of each.
+
+    `parent_run` is the folder, seen from this run's, that holds all rounds, and `initial` the
+    policy that the first round began with.
+    """
+
+    round: PositiveInt
+    parent_run: Annotated[str, Field(min_length=1)] = ".."
+    initial: Backend
