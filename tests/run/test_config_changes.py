@@ -95,6 +95,7 @@ def test_the_marks_of_all_settings() -> None:
         "prompts": ("count", "limit"),
         "completions": ("limit",),
         "sample.completions_per_prompt": (),
+        "rounds.count": (),
         "rank.judge": ("max_new_tokens",),
         "evaluate.judge": ("max_new_tokens",),
         "evaluate.metrics": (),

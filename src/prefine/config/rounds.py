@@ -1,10 +1,12 @@
 """The section `rounds`: train again and again on answers of the policy that the last round gave."""
 
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Discriminator, Field, PositiveInt, Tag, model_validator
 
 from prefine.config.base import Backend, Section
+from prefine.config.marks import MayGrow
 
 PLACEHOLDER = "{round}"
 """In the path of later prompts it stands for the number of the round."""
@@ -41,6 +43,11 @@ class LaterPrompts(Section):
         return self
 
 
+def _word_or_section(value: Any) -> str:
+    """Tell which of the two is meant, so that problems are those of this one alone."""
+    return "(section)" if isinstance(value, Mapping | Section) else "(word)"
+
+
 class RoundsConfig(Section):
     """Rounds: sample, rank, pair, train and evaluate `count` times, each from the policy before.
 
@@ -53,8 +60,12 @@ class RoundsConfig(Section):
     (`reference: initial`) or with the one that the round begins with (`previous`).
     """
 
-    count: PositiveInt
-    prompts: Literal["split", "same"] | LaterPrompts = "split"
+    count: Annotated[PositiveInt, MayGrow()]
+    prompts: Annotated[
+        Annotated[Literal["split", "same"], Tag("(word)")]
+        | Annotated[LaterPrompts, Tag("(section)")],
+        Discriminator(_word_or_section),
+    ] = "split"
     parts: PositiveInt | None = None
     sample_from: Literal["current", "initial"] = "current"
     reference: Literal["initial", "previous"] = "initial"

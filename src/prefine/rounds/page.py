@@ -49,7 +49,7 @@ def page(result: RoundsResult, title: str) -> str:
 
 
 def _lines(result: RoundsResult) -> list[tuple[str, list[RoundLine]]]:
-    """What is drawn, with its unit in the title; what no round has is left out."""
+    """Return each title with its unit, and the lines to draw; without any it is left out."""
     figures = [one.figures for one in result.rounds]
 
     def over(name: str, which: str) -> tuple[str, list[RoundLine]]:

@@ -1,4 +1,4 @@
-"""What the rounds come to: a row for each, and the warnings that they call for."""
+"""The rounds that have ended: a row for each, and the warnings that they call for."""
 
 from collections.abc import Sequence
 from typing import Literal
