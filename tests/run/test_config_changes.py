@@ -70,6 +70,8 @@ def test_the_marks_of_all_settings() -> None:
             "evaluate.max_failed_fraction",
             "report.title",
             "report.examples",
+            "rounds.stop",
+            "rounds.keep_models",
         },
         TRANSPORT: set(),
         LATER: {

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Discriminator, Field, PositiveInt, Tag, model_validator
 
 from prefine.config.base import Backend, Section
-from prefine.config.marks import MayGrow
+from prefine.config.marks import FREE, MayGrow
 
 PLACEHOLDER = "{round}"
 """In the path of later prompts it stands for the number of the round."""
@@ -48,6 +48,16 @@ def _word_or_section(value: Any) -> str:
     return "(section)" if isinstance(value, Mapping | Section) else "(word)"
 
 
+class StopConfig(Section):
+    """End before the last round: when `no_gain` rounds in a row bring no gain.
+
+    A round brings one if its judged win rate over the round before is clear of 50 %, interval
+    included.
+    """
+
+    no_gain: PositiveInt = 2
+
+
 class RoundsConfig(Section):
     """Rounds: sample, rank, pair, train and evaluate `count` times, each from the policy before.
 
@@ -58,6 +68,9 @@ class RoundsConfig(Section):
     Completions are drawn from the policy that the round begins with (`sample_from: current`) or
     from that of the first round (`initial`). Training compares with the initial policy
     (`reference: initial`) or with the one that the round begins with (`previous`).
+
+    With `keep_models: last`, model and checkpoints of a round are deleted when the next one has
+    ended; `best` keeps those of the best round so far, too.
     """
 
     count: Annotated[PositiveInt, MayGrow()]
@@ -69,6 +82,8 @@ class RoundsConfig(Section):
     parts: PositiveInt | None = None
     sample_from: Literal["current", "initial"] = "current"
     reference: Literal["initial", "previous"] = "initial"
+    stop: Annotated[StopConfig | None, FREE] = None
+    keep_models: Annotated[Literal["all", "best", "last"], FREE] = "all"
 
     @model_validator(mode="after")
     def _parts_are_of_a_split(self) -> Self:

@@ -154,6 +154,11 @@ def _refuse_what_has_no_next_round(config: RunConfig, settings: RoundsConfig) ->
             "evaluate: every round is compared with the initial policy and with earlier rounds; "
             "leave evaluate.model and evaluate.baseline out"
         )
+    elif settings.stop is not None and config.evaluate.prompts is None:
+        problem = (
+            "rounds.stop: needs the win rate over the round before; give evaluate.prompts, or "
+            "leave rounds.stop out"
+        )
     elif config.train.reference != "initial" and settings.reference == "previous":
         problem = (
             "rounds.reference: previous, and train.reference names a model; leave one of the two "

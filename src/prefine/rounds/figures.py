@@ -150,11 +150,9 @@ def _evaluated(
     component = settings.judge or (config.rank.judge if config.rank else None)
     judge = None if component is None else make_judge(component, where="evaluate.judge")
     name = next((one.judge for one in evaluation.contests if one.role == "judge"), "judge")
-    models = {INITIAL: _answered(rounds, INITIAL)} | {
-        earlier: _answered(rounds, earlier) for earlier in range(1, number + 1)
-    }
+    models = {earlier: _answered(rounds, earlier) for earlier in range(INITIAL, number + 1)}
     own = models[number]
-    best = _best_before(rounds, models, number)
+    best = _best(rounds, {one: models[one] for one in range(INITIAL, number)})
     progress.start("compare", 2 * len(own.answers), "answers")
 
     def over(other: int) -> tuple[HeadToHead, ...]:
@@ -204,11 +202,17 @@ def _answered(rounds: RoundsPlan, number: int) -> _EvaluatedModel:
     return _EvaluatedModel(prompts, answers, gold)
 
 
-def _best_before(rounds: RoundsPlan, models: Mapping[int, _EvaluatedModel], number: int) -> int:
-    """The best model before a round: by gold or, without it, by win rate over the initial one."""
-    earlier = [*range(INITIAL, number)]
-    shared = set.intersection(*(set(models[one].gold) for one in earlier))
-    prompts = sorted(shared)
+def best_so_far(rounds: RoundsPlan, number: int) -> int:
+    """The best model after a round that has figures; 0 is the initial policy."""
+    if rounds.config.evaluate.prompts is None:
+        return number
+    every = {one: _answered(rounds, one) for one in range(INITIAL, number + 1)}
+    return _best(rounds, every)
+
+
+def _best(rounds: RoundsPlan, models: Mapping[int, _EvaluatedModel]) -> int:
+    """The best of some models: by gold or, without it, by win rate over the initial one."""
+    prompts = sorted(set.intersection(*(set(one.gold) for one in models.values())))
 
     def score(one: int) -> float:
         if prompts:
@@ -218,8 +222,7 @@ def _best_before(rounds: RoundsPlan, models: Mapping[int, _EvaluatedModel], numb
         return next((c.win_rate.value for c in contests if c.role == "judge"), 50.0)
 
     # Of equals the first.
-    best: int = max(earlier, key=score)
-    return best
+    return max(sorted(models), key=score)
 
 
 def _contests(

@@ -7,6 +7,7 @@ from prefine.records import MetricValue, Record, Usage
 from prefine.report.data import HeadToHead
 from prefine.rounds.configs import RoundsPlan
 from prefine.rounds.figures import INITIAL, RoundFigures, read_figures
+from prefine.rounds.stopping import stopped_by
 from prefine.rounds.warnings import warnings_of
 from prefine.run.manifests import read_manifests
 
@@ -29,9 +30,10 @@ class RoundSummary(Record):
 
 
 class RoundsResult(Record):
-    """All rounds that have ended, and the path of their report."""
+    """All rounds that have ended, why no other follows, and the path of their report."""
 
     count: int
+    stopped_by: str | None
     rounds: tuple[RoundSummary, ...]
     warnings: tuple[str, ...]
     report: str
@@ -40,7 +42,8 @@ class RoundsResult(Record):
 def results(rounds: RoundsPlan) -> RoundsResult:
     """The rounds that have ended, in order."""
     linked = read_manifests(rounds.config.run_dir)
-    found = []
+    found: list[RoundSummary] = []
+    stopped = None
     for number in rounds.numbers:
         figures, name = read_figures(rounds, number), rounds.name(number)
         if figures is None or name not in linked:
@@ -57,8 +60,13 @@ def results(rounds: RoundsPlan) -> RoundsResult:
                 figures=figures,
             )
         )
+        if (
+            stopped := stopped_by([one.figures for one in found], rounds.settings.stop)
+        ) is not None:
+            break
     return RoundsResult(
         count=rounds.settings.count,
+        stopped_by=stopped,
         rounds=tuple(found),
         warnings=tuple(warnings_of([one.figures for one in found])),
         report=str((rounds.config.run_dir / REPORT).resolve()),
@@ -142,4 +150,6 @@ def lines_of(result: RoundsResult) -> list[str]:
     for texts in zip(*columns, strict=True):
         name, *values = (text.ljust(width) for text, width in zip(texts, widths, strict=True))
         lines.append("  ".join([name, *values]).rstrip())
+    if result.stopped_by is not None:
+        lines.append(result.stopped_by)
     return lines

@@ -1,5 +1,6 @@
 """Walk the rounds: each is an ordinary run, and what has ended is left as it is."""
 
+import shutil
 import time
 from importlib.metadata import version
 
@@ -8,9 +9,10 @@ from prefine.errors import DataError
 from prefine.records import Counts, Manifest, Usage
 from prefine.rounds.check import has_ended
 from prefine.rounds.configs import RoundsPlan
-from prefine.rounds.figures import measure, read_figures
+from prefine.rounds.figures import RoundFigures, best_so_far, measure, read_figures
 from prefine.rounds.moved import follow_move
 from prefine.rounds.page import write_page
+from prefine.rounds.stopping import stopped_by
 from prefine.run.folder import RunFolder
 from prefine.run.manifests import read_manifests
 from prefine.stages import origins
@@ -30,25 +32,35 @@ def run_rounds(rounds: RoundsPlan, progress: Progress) -> None:
 
     Raises:
         Interrupted: The user asked to stop.
-        DataError: The model that a round begins with is gone.
+        DataError: The model that a round begins with, or has to be measured by, is gone.
         PrefineError: As the stages say.
     """
     with RunFolder(rounds.config.run_dir) as parent:
         parent.adopt_config(rounds.config.resolved())
+        walked: list[RoundFigures] = []
         for number in rounds.numbers:
-            if has_ended(rounds, number) and read_figures(rounds, number) is not None:
-                continue
-            progress.say(f"round {number} of {rounds.settings.count}")
-            _run(rounds, number, parent, progress)
+            if not has_ended(rounds, number) or read_figures(rounds, number) is None:
+                progress.say(f"round {number} of {rounds.settings.count}")
+                _run(rounds, number, parent, progress)
+            _drop_models(rounds, number)
+            figures = read_figures(rounds, number)
+            assert figures is not None, "measured by now"
+            walked.append(figures)
             write_page(rounds)
+            if (why := stopped_by(walked, rounds.settings.stop)) is not None:
+                progress.say(why)
+                break
 
 
 def _run(rounds: RoundsPlan, number: int, parent: RunFolder, progress: Progress) -> None:
     """Run a round as far as it has not ended, and measure it."""
     config, began = rounds.config_of(number), time.monotonic()
     _link(parent, rounds, number, engine=None)
-    if not has_ended(rounds, number):
-        _check_model_there(rounds, number)
+    if has_ended(rounds, number):
+        _check_model_there(rounds, number, f"round {number} is measured anew with it")
+    else:
+        if number > 1:
+            _check_model_there(rounds, number - 1, f"round {number} begins with it")
         with RunFolder(config.run_dir) as folder:
             follow_move(config)
             run_all(config, folder, progress)
@@ -56,17 +68,30 @@ def _run(rounds: RoundsPlan, number: int, parent: RunFolder, progress: Progress)
     _link(parent, rounds, number, engine=engine, seconds=time.monotonic() - began)
 
 
-def _check_model_there(rounds: RoundsPlan, number: int) -> None:
-    """Check that the policy of a round is there.
+def _check_model_there(rounds: RoundsPlan, number: int, why: str) -> None:
+    """Check that the model of a round that has ended is there.
 
     Raises:
         DataError: It is not.
     """
-    if number > 1 and not (model := rounds.folder(number - 1) / "model").is_dir():
+    if not (model := rounds.folder(number) / "model").is_dir():
         raise DataError(
-            f"{model}: round {number} begins with this model, which is gone; restore it, or "
-            "move the later rounds away to train it anew"
+            f"{model}: this model is gone (rounds.keep_models: {rounds.settings.keep_models}), and "
+            f"{why}; restore it, take back what has changed, or use another --run-dir"
         )
+
+
+def _drop_models(rounds: RoundsPlan, number: int) -> None:
+    """Delete what is not to be kept of the rounds before one that has ended."""
+    keep = {number}
+    if rounds.settings.keep_models == "all":
+        return
+    if rounds.settings.keep_models == "best":
+        keep.add(best_so_far(rounds, number))
+    for earlier in range(1, number):
+        if earlier not in keep:
+            for name in ("model", "checkpoints"):
+                shutil.rmtree(rounds.folder(earlier) / name, ignore_errors=True)
 
 
 def _link(
