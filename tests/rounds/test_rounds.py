@@ -1,7 +1,6 @@
 """`rounds`: runs that go on from one another, in one command that resumes anywhere."""
 
 import json
-import shutil
 import signal
 import sqlite3
 import time
@@ -182,7 +181,8 @@ def kill_when(moment: Callable[[], bool], *arguments: str) -> None:
 
 
 def test_kills_over_three_rounds_leave_the_same_bytes(rounds: Place) -> None:
-    arguments = ("run", "run.yaml", "--set", "rounds.count=3")
+    rounds.change({"rounds.count": 3, "rounds.keep_models": "last"})
+    arguments = ("run", "run.yaml")
     whole = walk(*arguments[1:], "--run-dir", "whole")
     run, parent = Path("run"), Path("run")
     log = run / "round-01" / "train_log.jsonl"
@@ -212,7 +212,7 @@ def test_kills_over_three_rounds_leave_the_same_bytes(rounds: Place) -> None:
     assert [one["figures"] for one in result["rounds"]] == [
         one["figures"] for one in whole["rounds"]
     ]
-    shutil.rmtree(run)
+    assert [path.parent.name for path in run.glob("round-*/model")] == ["round-03"]
 
 
 @pytest.mark.parametrize(
@@ -225,6 +225,7 @@ def test_kills_over_three_rounds_leave_the_same_bytes(rounds: Place) -> None:
         ({"policy": {"name": "scripted", "replies": ["a"]}}, "policy.name: 'scripted' has no path"),
         ({"rounds.prompts": {"path": "more.jsonl"}}, "rounds.prompts.path: has no {round}"),
         ({"rounds.count": 0}, "rounds.count"),
+        ({"evaluate.prompts": GONE, "rounds.stop": {"no_gain": 1}}, "rounds.stop: needs the win"),
         ({"rounds.parts": 2, "rounds.prompts": "same"}, "parts: is for prompts: split"),
         ({"rounds.count": 50}, "none of 12 prompts"),
         ({"train.adapter": {"name": "lora", "save": "adapter"}}, "use save: merged"),
