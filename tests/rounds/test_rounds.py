@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from safetensors.torch import load_file
 
 from command import prefine, start
 from prefine.run.view import RunView
@@ -38,7 +39,7 @@ SETTINGS = {
         "gold": {"name": "rounds_judge:letters"},
         "bootstrap_samples": 50,
     },
-    "rounds": {"count": 2},
+    "rounds": {"count": 2, "replay": 0.4, "optimizer": "keep"},
 }
 KEPT = (
     "completions/*",
@@ -107,7 +108,13 @@ def test_rounds_are_ordinary_runs_that_go_on_from_one_another(rounds: Place) -> 
     initial = manifests(first)["train"]["input_hashes"]["policy"]
     assert manifests(second)["train"]["input_hashes"]["reference"] == initial
     assert manifests(second)["evaluate"]["input_hashes"]["baseline"] == initial
-    assert "name: model" not in (second / "model" / "README.md").read_text()
+    # The optimizer has taken the two steps of the first round's four pairs, and three more.
+    steps = load_file(second / "checkpoints/step-00003/optimizer.safetensors")["0.step"]
+    assert float(steps) == 5
+    # Two of five pairs are of the first round; there are no more than it has.
+    own = [pair.prompt.id in ids(second) for pair in RunView(second).pairs()]
+    had = len(list(RunView(first).pairs()))
+    assert own.count(False) == min(round(own.count(True) * 2 / 3), had) > 0
 
     # The figures of the second round against the first, from the gold scores of both.
     gold = [
@@ -139,10 +146,10 @@ def test_rounds_are_ordinary_runs_that_go_on_from_one_another(rounds: Place) -> 
 
     # Its configuration alone makes the same run.
     values = json.loads((second / "config.json").read_text())["config"]
-    Path("alone.yaml").write_text(yaml.safe_dump({**values, "run_dir": "alone"}))
+    Path("alone.yaml").write_text(yaml.safe_dump({**values, "run_dir": "run/alone"}))
     assert prefine("run", "alone.yaml").code == OK
     weights = "model/model.safetensors"
-    assert (Path("alone") / weights).read_bytes() == (second / weights).read_bytes()
+    assert (Path("run/alone") / weights).read_bytes() == (second / weights).read_bytes()
     assert prefine("report", str(second)).code == OK
 
     # Again: nothing happens. Extended, in a folder that was moved: the third round has the first
@@ -228,12 +235,25 @@ def test_kills_over_three_rounds_leave_the_same_bytes(rounds: Place) -> None:
         ({"evaluate.prompts": GONE, "rounds.stop": {"no_gain": 1}}, "rounds.stop: needs the win"),
         ({"rounds.parts": 2, "rounds.prompts": "same"}, "parts: is for prompts: split"),
         ({"rounds.count": 50}, "none of 12 prompts"),
-        ({"train.adapter": {"name": "lora", "save": "adapter"}}, "use save: merged"),
+        (
+            {
+                "train.adapter": {"name": "lora", "save": "adapter"},
+                "rounds.optimizer": "reset",
+            },
+            "use save: merged",
+        ),
         (
             {"rounds.reference": "previous", "train.reference": {"name": "hf", "path": "model"}},
             "rounds.reference: previous",
         ),
         ({"evaluate.baseline": {"name": "hf", "path": "model"}}, "leave evaluate.model"),
+        (
+            {"train.adapter": {"name": "lora"}, "rounds.optimizer": "keep"},
+            "rounds.optimizer: keep, and train.adapter",
+        ),
+        ({"pair.replay": {"share": 0.5}}, "write rounds.replay"),
+        ({"rounds": GONE, "pair.replay": {"share": 0.5}}, "pair.replay: is for a run of several"),
+        ({"rounds.replay": 1.5}, "rounds.replay.share"),
         ({"sample.part": {"number": 3, "of": 2}}, "there are 2 parts"),
         ({"prompts": GONE, "pairs": {"name": "file", "path": "pairs.jsonl"}}, "rounds: every"),
     ],

@@ -80,6 +80,7 @@ def test_the_marks_of_all_settings() -> None:
             "rounds",
             "lineage",
             "sample.part",
+            "pair.replay",
             "pair.fraction",
             "pair.only_sources",
             "train.step_source",

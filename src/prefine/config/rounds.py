@@ -12,6 +12,11 @@ PLACEHOLDER = "{round}"
 """In the path of later prompts it stands for the number of the round."""
 
 
+def round_name(number: int) -> str:
+    """The name of a round's folder within that of all rounds."""
+    return f"round-{number:02d}"
+
+
 class PartConfig(Section):
     """One part of the prompts: those whose id hashes to `number`, of `of` parts in all."""
 
@@ -48,6 +53,22 @@ def _word_or_section(value: Any) -> str:
     return "(section)" if isinstance(value, Mapping | Section) else "(word)"
 
 
+class ReplayConfig(Section):
+    """Items of earlier rounds among those of a round: `share` of all that it trains on.
+
+    They are drawn at random: `by: age` with weights 1 / age in rounds, `by: use` with weights
+    1 / (1 + rounds that have trained on it).
+    """
+
+    share: Annotated[float, Field(gt=0, lt=1)]
+    by: Literal["age", "use"] = "age"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _share_alone(cls, values: Any) -> Any:
+        return values if isinstance(values, Mapping | cls) else {"share": values}
+
+
 class StopConfig(Section):
     """End before the last round: when `no_gain` rounds in a row bring no gain.
 
@@ -69,6 +90,11 @@ class RoundsConfig(Section):
     from that of the first round (`initial`). Training compares with the initial policy
     (`reference: initial`) or with the one that the round begins with (`previous`).
 
+    The optimizer begins anew (`reset`), or with the moments that it had at the end of the last
+    round (`keep`); the learning rate's schedule always begins anew.
+
+    With `replay: 0.25`, a quarter of what a round trains on are items of earlier rounds.
+
     With `keep_models: last`, model and checkpoints of a round are deleted when the next one has
     ended; `best` keeps those of the best round so far, too.
     """
@@ -82,6 +108,8 @@ class RoundsConfig(Section):
     parts: PositiveInt | None = None
     sample_from: Literal["current", "initial"] = "current"
     reference: Literal["initial", "previous"] = "initial"
+    optimizer: Literal["reset", "keep"] = "reset"
+    replay: ReplayConfig | None = None
     stop: Annotated[StopConfig | None, FREE] = None
     keep_models: Annotated[Literal["all", "best", "last"], FREE] = "all"
 
@@ -96,9 +124,11 @@ class LineageConfig(Section):
     """The place of a run among rounds, which `prefine run` writes into the configuration of each.
 
     `parent_run` is the folder, seen from this run's, that holds all rounds, and `initial` the
-    policy that the first round began with.
+    policy that the first round began with. `optimizer: keep` begins with the moments of the round
+    before.
     """
 
     round: PositiveInt
     parent_run: Annotated[str, Field(min_length=1)] = ".."
     initial: Backend
+    optimizer: Literal["reset", "keep"] = "reset"

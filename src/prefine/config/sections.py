@@ -18,7 +18,7 @@ from pydantic import (
 from prefine.config.base import Backend, Component, Judge, Section, Seed, Share, Source
 from prefine.config.components import Nested
 from prefine.config.marks import FREE, LATER, TRANSPORT, MayGrow, Was
-from prefine.config.rounds import LineageConfig, PartConfig, RoundsConfig
+from prefine.config.rounds import LineageConfig, PartConfig, ReplayConfig, RoundsConfig
 from prefine.config.training import TrainConfig
 from prefine.reasoning import ReasoningInText
 
@@ -100,7 +100,8 @@ class PairConfig(Section):
 
     Of the others, `fraction` takes this share of the prompts of every source, chosen by a hash, so
     that smaller shares lie within larger ones; `only_sources` takes prompts of these sources. A
-    prompt's source is its column `source` or, without one, the file that it stands in.
+    prompt's source is its column `source` or, without one, the file that it stands in. `replay` is
+    for runs that are one of several rounds.
     """
 
     selector: Annotated[Component, Nested("selector")] = Component(name="best_vs_random")
@@ -116,6 +117,7 @@ class PairConfig(Section):
     only_sources: Annotated[
         Annotated[tuple[str, ...], Strict(False), Field(min_length=1)] | None, LATER
     ] = None
+    replay: Annotated[ReplayConfig | None, LATER] = None
     seed: Seed = 0
 
 

@@ -4,7 +4,14 @@ from pathlib import Path
 from typing import Any
 
 from prefine.config.base import Component
-from prefine.config.rounds import PLACEHOLDER, LaterPrompts, LineageConfig, PartConfig, RoundsConfig
+from prefine.config.rounds import (
+    PLACEHOLDER,
+    LaterPrompts,
+    LineageConfig,
+    PartConfig,
+    RoundsConfig,
+    round_name,
+)
 from prefine.config.sections import Decoding, RunConfig
 from prefine.errors import ConfigError
 from prefine.models.playground import NAME as PLAYGROUND
@@ -38,7 +45,7 @@ class RoundsPlan:
 
     def name(self, number: int) -> str:
         """The folder of a round within that of all."""
-        return f"round-{number:02d}"
+        return round_name(number)
 
     def folder(self, number: int) -> Path:
         """The run folder of a round."""
@@ -83,8 +90,14 @@ class RoundsPlan:
                 update={"title": f"{config.report.title}: round {number}"}
             ),
             "rounds": None,
-            "lineage": LineageConfig(round=number, initial=initial),
+            "lineage": LineageConfig(
+                round=number,
+                initial=initial,
+                optimizer="reset" if first else settings.optimizer,
+            ),
         }
+        if not first and settings.replay is not None:
+            changes["pair"] = config.pair.model_copy(update={"replay": settings.replay})
         if not first and settings.reference == "initial" and config.train.reference == "initial":
             changes["train"] = config.train.model_copy(update={"reference": initial})
         return config.model_copy(update=changes)
@@ -141,6 +154,8 @@ def _refuse_what_has_no_next_round(config: RunConfig, settings: RoundsConfig) ->
             "URL cannot be replaced between rounds yet. Leave sample.model out, and name the "
             "policy as {name: hf, path: FOLDER} (rounds.sample_from: initial draws from the first)"
         )
+    elif config.pair.replay is not None:
+        problem = "pair.replay: write rounds.replay, which is for all rounds but the first"
     elif config.sample.part is not None:
         problem = "sample.part: rounds.prompts says which prompts a round has; leave it out"
     elif config.policy.name != PLAYGROUND and "path" not in config.policy.options:
@@ -158,6 +173,11 @@ def _refuse_what_has_no_next_round(config: RunConfig, settings: RoundsConfig) ->
         problem = (
             "rounds.stop: needs the win rate over the round before; give evaluate.prompts, or "
             "leave rounds.stop out"
+        )
+    elif settings.optimizer == "keep" and config.train.adapter is not None:
+        problem = (
+            "rounds.optimizer: keep, and train.adapter: each round has an adapter of its own, to "
+            "which the moments of another do not belong; use reset"
         )
     elif config.train.reference != "initial" and settings.reference == "previous":
         problem = (

@@ -27,6 +27,7 @@ from prefine.stages.inputs import (
 )
 from prefine.stages.pair_options import check_imported, held_out_of_run
 from prefine.stages.pipeline import STAGES
+from prefine.stages.replay import check_replay
 from prefine.stages.stage_run import check_judge
 
 if TYPE_CHECKING:  # a run without a judge does not load them
@@ -88,6 +89,7 @@ def check(
 
         selector = BoundSelector(config.pair, None if config.rank is None else config.rank.strategy)
         pairs_per_prompt = selector.limit
+    check_replay(config)
     policy = trainable(config.policy, where="policy")
     reference = config.train.reference
     ref = trainable(reference, where="train.reference") if reference != "initial" else None

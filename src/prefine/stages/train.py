@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from prefine.atomic import disk_errors, write_text
+from prefine.config.rounds import round_name
 from prefine.config.sections import RunConfig
 from prefine.config.training import TrainConfig
 from prefine.errors import ConfigError, DataError
@@ -43,6 +44,7 @@ from prefine.stages.training_inputs import (
 from prefine.training.budget.climb import CLIMB_LOG_NAME
 from prefine.training.budget.probe import halves
 from prefine.training.budget.steering import BUDGET_LOG_NAME
+from prefine.training.checkpoints import newest_optimizer
 from prefine.training.distributed.processes import from_main
 from prefine.training.evaluation import EVALUATION_LOG_NAME
 from prefine.training.items import TokenizedItem
@@ -91,6 +93,8 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     inputs = {kind: table_hash(folder / kind), "policy": policy.fingerprint}
     if models.reference is not None:
         inputs["reference"] = models.reference.fingerprint
+    if (earlier := _earlier_checkpoints(config)) is not None:
+        inputs["optimizer"] = newest_optimizer(earlier)[1]
     automatic = automatic_budget(config)
     if automatic is not None:
         inputs |= anchor_inputs(config, automatic)
@@ -205,6 +209,15 @@ def _first_policy(config: RunConfig) -> HasWeights:
     return trainable(config.lineage.initial, where="lineage.initial")
 
 
+def _earlier_checkpoints(config: RunConfig) -> Path | None:
+    """The checkpoints of the round before, if this one goes on with its optimizer."""
+    lineage = config.lineage
+    if lineage is None or lineage.optimizer == "reset" or lineage.round == 1:
+        return None
+    parent = (config.run_dir / lineage.parent_run).resolve()
+    return parent / round_name(lineage.round - 1) / "checkpoints"
+
+
 def _last_row(folder: RunFolder, name: str) -> dict[str, Any] | None:
     """The last row of a log; from the file, as another process may have written it."""
     file = folder / name
@@ -312,6 +325,7 @@ class _Models:
         """Bind `training.loop.train` to everything that all processes share but the examples."""
         settings, reference = config.train, self.reference
         regularizer = ref_model = None
+        earlier = _earlier_checkpoints(config)
         if settings.fixed_regularizer is not None:
             regularizer = settings.fixed_regularizer.resolve(
                 "regularizer", where="train.regularizer"
@@ -328,6 +342,7 @@ class _Models:
             ref_model=ref_model,
             reference_dir=settings.reference_cache or _shared_reference_dir(config.run_dir),
             step_source=settings.step_source.resolve("step_source", where="train.step_source"),
+            optimizer_state={} if earlier is None else newest_optimizer(earlier)[0],
             should_stop=lambda: progress.stopping,
         )
 
