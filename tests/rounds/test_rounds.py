@@ -254,6 +254,11 @@ def test_kills_over_three_rounds_leave_the_same_bytes(rounds: Place) -> None:
         ({"pair.replay": {"share": 0.5}}, "write rounds.replay"),
         ({"rounds": GONE, "pair.replay": {"share": 0.5}}, "pair.replay: is for a run of several"),
         ({"rounds.replay": 1.5}, "rounds.replay.share"),
+        ({"rounds.sample_from": "both"}, "rounds.sample_from"),
+        (
+            {"rounds.sample_from": [{"policy": "older", "weight": 1}] * 2},
+            "rounds.sample_from.0.policy",
+        ),
         ({"sample.part": {"number": 3, "of": 2}}, "there are 2 parts"),
         ({"prompts": GONE, "pairs": {"name": "file", "path": "pairs.jsonl"}}, "rounds: every"),
     ],
@@ -289,6 +294,18 @@ def test_a_round_that_has_ended_keeps_its_settings(rounds: Place) -> None:
     assert "round 1 has ended" in found.err
     assert "train.learning_rate: 0.01 → 0.5" in found.err
     assert json.loads(Path("run/config.json").read_text())["config"]["rounds"]["count"] == 1
+
+
+def test_a_mixture_keeps_answers_of_the_initial_policy(rounds: Place) -> None:
+    shares = [{"policy": "current", "weight": 2}, {"policy": "initial", "weight": 1}]
+    rounds.change({"rounds.sample_from": shares, "rounds.replay": GONE})
+    walk("run.yaml")
+    for _, completions in RunView(Path("run/round-02")).completions():
+        assert [one.model for one in completions] == ["round-01", "model", "round-01"]
+    models = {
+        one.model for _, found in RunView(Path("run/round-01")).completions() for one in found
+    }
+    assert models == {"model"}
 
 
 def test_a_dry_run_plans_every_round(rounds: Place) -> None:

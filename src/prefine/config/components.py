@@ -138,6 +138,7 @@ TABLES: dict[Kind, dict[str, str]] = {
         "openai": "prefine.models.openai.backend:OpenAIModel",
         "playground": "prefine.models.playground:playground",
         "scripted": "prefine.models.scripted:ScriptedModel",
+        "mixture": "prefine.models.mixture:MixtureModel",
     },
     "source": {
         "file": "prefine.data.sources:file",
@@ -198,6 +199,7 @@ INSIDE: dict[Kind, tuple[str, Kind]] = {
     "judge": ("model", "backend"),
     "loss": ("losses", "loss"),
     "regularizer": ("losses", "loss"),
+    "backend": ("models", "backend"),
 }
 """Of some kinds, the option that is itself a component, or a list of them, and its kind."""
 

@@ -3,7 +3,15 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, PositiveInt, Tag, model_validator
+from pydantic import (
+    Discriminator,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    Strict,
+    Tag,
+    model_validator,
+)
 
 from prefine.config.base import Backend, Section
 from prefine.config.marks import FREE, MayGrow
@@ -50,7 +58,14 @@ class LaterPrompts(Section):
 
 def _word_or_section(value: Any) -> str:
     """Tell which of the two is meant, so that problems are those of this one alone."""
-    return "(section)" if isinstance(value, Mapping | Section) else "(word)"
+    return "(section)" if isinstance(value, Mapping | Section | list | tuple) else "(word)"
+
+
+class Drawing(Section):
+    """A policy that draws completions, and its share of them in any unit."""
+
+    policy: Literal["current", "initial"]
+    weight: PositiveFloat
 
 
 class ReplayConfig(Section):
@@ -87,7 +102,8 @@ class RoundsConfig(Section):
     go through them again. With `same`, every round has all prompts.
 
     Completions are drawn from the policy that the round begins with (`sample_from: current`) or
-    from that of the first round (`initial`). Training compares with the initial policy
+    from that of the first round (`initial`), or of both: `[{policy: current, weight: 3}, {policy:
+    initial, weight: 1}]`. Training compares with the initial policy
     (`reference: initial`) or with the one that the round begins with (`previous`).
 
     The optimizer begins anew (`reset`), or with the moments that it had at the end of the last
@@ -106,7 +122,13 @@ class RoundsConfig(Section):
         Discriminator(_word_or_section),
     ] = "split"
     parts: PositiveInt | None = None
-    sample_from: Literal["current", "initial"] = "current"
+    sample_from: Annotated[
+        Annotated[Literal["current", "initial"], Tag("(word)")]
+        | Annotated[
+            Annotated[tuple[Drawing, ...], Strict(False), Field(min_length=2)], Tag("(section)")
+        ],
+        Discriminator(_word_or_section),
+    ] = "current"
     reference: Literal["initial", "previous"] = "initial"
     optimizer: Literal["reset", "keep"] = "reset"
     replay: ReplayConfig | None = None

@@ -72,8 +72,8 @@ class RoundsPlan:
             assert settings.parts is not None, "settled"
             part = PartConfig(number=1 + (number - 1) % settings.parts, of=settings.parts)
             sample["part"] = part
-        if settings.sample_from == "initial" and not first:
-            sample["model"] = initial
+        if settings.sample_from != "current" and not first:
+            sample["model"] = self._drawing(policy)
         changes: dict[str, Any] = {
             "run_dir": self.folder(number),
             "policy": policy,
@@ -101,6 +101,18 @@ class RoundsPlan:
         if not first and settings.reference == "initial" and config.train.reference == "initial":
             changes["train"] = config.train.model_copy(update={"reference": initial})
         return config.model_copy(update=changes)
+
+    def _drawing(self, current: Component) -> Component:
+        """The model that draws completions, where that is not the policy alone."""
+        initial, drawn = self.config.policy, self.settings.sample_from
+        if isinstance(drawn, str):
+            return initial
+        models = {"current": current, "initial": initial}
+        return Component(
+            name="mixture",
+            models=[models[one.policy].model_dump(mode="json") for one in drawn],
+            weights=[one.weight for one in drawn],
+        )
 
     def _prompts(self, number: int) -> Component | None:
         later = self.settings.prompts
