@@ -296,10 +296,15 @@ def test_a_round_that_has_ended_keeps_its_settings(rounds: Place) -> None:
     assert json.loads(Path("run/config.json").read_text())["config"]["rounds"]["count"] == 1
 
 
-def test_a_mixture_keeps_answers_of_the_initial_policy(rounds: Place) -> None:
+def test_a_mixture_keeps_answers_of_the_initial_policy_and_adapters_are_merged(
+    rounds: Place,
+) -> None:
     shares = [{"policy": "current", "weight": 2}, {"policy": "initial", "weight": 1}]
-    rounds.change({"rounds.sample_from": shares, "rounds.replay": GONE})
+    settings = {"count": 2, "sample_from": shares, "reference": "previous"}
+    rounds.change({"rounds": settings, "train.adapter": "lora"})
     walk("run.yaml")
+    assert not list(Path("run").glob("round-*/model/adapter_config.json"))
+    assert "reference" not in manifests(Path("run/round-02"))["train"]["input_hashes"]
     for _, completions in RunView(Path("run/round-02")).completions():
         assert [one.model for one in completions] == ["round-01", "model", "round-01"]
     models = {

@@ -20,7 +20,7 @@ def stopped_by(figures: Sequence[RoundFigures], settings: StopConfig | None) -> 
     last = figures[-settings.no_gain :]
     if any(_gains(one) for one in last):
         return None
-    rounds = "round" if settings.no_gain == 1 else f"{settings.no_gain} rounds in a row"
+    rounds = "a round" if settings.no_gain == 1 else f"{settings.no_gain} rounds in a row"
     return (
         f"stopped after round {last[-1].round}: {rounds} without a judged win rate over the round "
         "before that is clear of 50 % (rounds.stop.no_gain)"
