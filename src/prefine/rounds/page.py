@@ -15,6 +15,7 @@ from prefine.rounds.results import REPORT, RoundsResult, cell, rate, results, ro
 
 _WIDTH, _HEIGHT = 560, 280
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 18, 30, 48
+_ASIDE = 0.05
 RESULT = "rounds.json"
 
 
@@ -97,8 +98,9 @@ def curve(what: str, lines: Sequence[RoundLine], count: int) -> Markup:
     around = Scale.around(ends)
     up = Scale(around.low, around.high, _HEIGHT - _BOTTOM, _TOP, "")
     marks: list[Markup] = []
-    for one in lines:
-        places = [(across(x), up(value.value)) for x, value in one.points]
+    for number, one in enumerate(lines):
+        # Beside one another, so that no interval hides another one.
+        places = [(across(x + _ASIDE * number), up(value.value)) for x, value in one.points]
         if len(places) > 1:
             marks.append(element("path", d=path(places), class_=f"curve {one.kind}"))
         for (x, value), (at, height) in zip(one.points, places, strict=True):
