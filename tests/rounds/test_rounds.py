@@ -305,6 +305,10 @@ def test_a_mixture_keeps_answers_of_the_initial_policy_and_adapters_are_merged(
     walk("run.yaml")
     assert not list(Path("run").glob("round-*/model/adapter_config.json"))
     assert "reference" not in manifests(Path("run/round-02"))["train"]["input_hashes"]
+    # Paths of models in a folder that was moved are followed, wherever they stand.
+    Path("run").rename("moved")
+    assert len(walk("moved")["rounds"]) == 2
+    Path("moved").rename("run")
     for _, completions in RunView(Path("run/round-02")).completions():
         assert [one.model for one in completions] == ["round-01", "model", "round-01"]
     models = {

@@ -9,6 +9,7 @@ from prefine.config.sections import RunConfig
 from prefine.data.import_report import ImportReport
 from prefine.errors import ConfigError, DataError
 from prefine.rounds.configs import RoundsPlan
+from prefine.rounds.moved import with_todays_paths
 from prefine.run.config_changes import config_diff, fingerprinted, refused_changes
 from prefine.run.manifests import begun_config, read_manifests
 from prefine.stages.check import check
@@ -115,12 +116,11 @@ def _check_begun(rounds: RoundsPlan, number: int) -> None:
     if not manifests:
         return
     config = rounds.config_of(number)
-    begun, now = begun_config(folder), config.resolved()
+    begun = begun_config(folder)
+    begun, now = with_todays_paths(begun, begun, config), config.resolved()
     if has_ended(rounds, number):
-        # A trained policy is known by its hash, wherever the rounds lie today.
-        free = {*_MAY_CHANGE, "lineage", *(("policy",) if number > 1 else ())}
         before, after = (
-            {name: value for name, value in fingerprinted(one).items() if name not in free}
+            {name: value for name, value in fingerprinted(one).items() if name not in _MAY_CHANGE}
             for one in (begun, now)
         )
         changes = [
@@ -129,8 +129,7 @@ def _check_begun(rounds: RoundsPlan, number: int) -> None:
         ]
         state = "has ended, and later rounds start from it"
     else:
-        refused = refused_changes(begun, now, manifests)
-        changes = [line for line in refused if not line.startswith("policy.path: ")]
+        changes = refused_changes(begun, now, manifests)
         state = "has begun"
     if changes:
         lines = "\n".join(f"  {line}" for line in changes)
