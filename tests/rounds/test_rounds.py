@@ -1,6 +1,8 @@
 """`rounds`: runs that go on from one another, in one command that resumes anywhere."""
 
 import json
+import os
+import random
 import signal
 import sqlite3
 import time
@@ -176,50 +178,74 @@ def journaled(folder: Path) -> int:
             return 0  # the process is just making the file
 
 
-def kill_when(moment: Callable[[], bool], *arguments: str) -> None:
+def kill_when(moment: Callable[[], bool], *arguments: str, or_ended: bool = False) -> None:
     process = start(*arguments)
     end = time.monotonic() + 300
     while process.poll() is None and not moment():
         assert time.monotonic() < end, "the moment never came"
         time.sleep(0.002)
-    assert process.poll() is None, process.communicate()
+    assert or_ended or process.poll() is None, process.communicate()
     process.send_signal(signal.SIGKILL)
     process.wait()
 
 
-def test_kills_over_three_rounds_leave_the_same_bytes(rounds: Place) -> None:
-    rounds.change({"rounds.count": 3, "rounds.keep_models": "last"})
-    arguments = ("run", "run.yaml")
-    whole = walk(*arguments[1:], "--run-dir", "whole")
-    run, parent = Path("run"), Path("run")
-    log = run / "round-01" / "train_log.jsonl"
-    for moment in (
-        lambda: log.exists() and log.read_bytes().count(b"\n") >= 1,
-        lambda: journaled(run / "round-02") >= 1,
-        lambda: journaled(parent) >= 1 and (run / "round-03" / "report.html").exists(),
-    ):
-        kill_when(moment, *arguments)
-    folders = [parent, *sorted(run.glob("round-*"))]
-    answered = [journaled(folder) for folder in folders]
+def resume_and_compare(run: Path, whole: Path, figures: list[Any]) -> None:
+    """The same command again gives the bytes of an uninterrupted walk, and asks only what was
+    not answered.
+    """
+    names = [Path(), *(Path(f"round-{number:02d}") for number in (1, 2, 3))]
+    folders = [run / name for name in names]
+    answered = sum(map(journaled, folders))
     done = {
         (folder, name)
         for folder in folders
         for name, manifest in manifests(folder).items()
         if manifest["complete"]
     }
-    result = walk(*arguments[1:])
+    result = walk("run.yaml", "--run-dir", str(run))
     asked = sum(
         manifest["usage"]["calls"] - manifest["replayed"]
         for folder in folders
         for name, manifest in manifests(folder).items()
         if (folder, name) not in done
     )
-    assert asked == sum(map(journaled, folders)) - sum(answered), "asked for again"
-    assert contents(run) == contents(Path("whole"))
-    assert [one["figures"] for one in result["rounds"]] == [
-        one["figures"] for one in whole["rounds"]
-    ]
+    assert asked == sum(map(journaled, folders)) - answered, "a journaled answer was asked again"
+    assert contents(run) == contents(whole)
+    assert [one["figures"] for one in result["rounds"]] == figures
+
+
+def whole_walk(rounds: Place) -> list[Any]:
+    """The figures of three rounds that nothing interrupts, in the folder `whole`."""
+    rounds.change({"rounds.count": 3, "rounds.keep_models": "last"})
+    return [one["figures"] for one in walk("run.yaml", "--run-dir", "whole")["rounds"]]
+
+
+def test_kills_over_three_rounds_leave_the_same_bytes(rounds: Place) -> None:
+    figures, run = whole_walk(rounds), Path("run")
+    log = run / "round-01" / "train_log.jsonl"
+    for moment in (
+        lambda: log.exists() and log.read_bytes().count(b"\n") >= 1,
+        lambda: journaled(run / "round-02") >= 1,
+        lambda: journaled(run) >= 1 and (run / "round-03" / "report.html").exists(),
+    ):
+        kill_when(moment, "run", "run.yaml")
+    resume_and_compare(run, Path("whole"), figures)
     assert [path.parent.name for path in run.glob("round-*/model")] == ["round-03"]
+
+
+@pytest.mark.torture
+def test_ten_kills_at_random_moments_over_three_rounds(rounds: Place) -> None:
+    began = time.monotonic()
+    figures = whole_walk(rounds)
+    seconds = time.monotonic() - began
+    rng = random.Random(int(os.environ.get("PREFINE_TORTURE_SEED", "0")))
+    for number in range(10):
+        run, end = Path(f"run-{number}"), time.monotonic() + rng.uniform(0, seconds)
+        arguments = ("run", "run.yaml", "--run-dir", str(run))
+        kill_when(lambda end=end: time.monotonic() >= end, *arguments, or_ended=True)  # type: ignore[misc]
+        reached = [path.name for path in sorted(run.glob("round-*"))]
+        resume_and_compare(run, Path("whole"), figures)
+        print(f"kill {number + 1:2d}: rounds begun {reached}, bytes equal")
 
 
 @pytest.mark.parametrize(
