@@ -30,7 +30,7 @@ def _exploited(one: RoundFigures) -> str | None:
         if _above(one.gold_over_best) < 0:
             return (
                 f"The judge is being exploited: by gold, round {one.round} is worse than {best}, "
-                f"by {_text(one.gold_over_best, 3)}. Take the model of {best}; more rounds "
+                f"by {_text(one.gold_over_best, 3)}. Go back to {best}; more rounds "
                 "against this judge make answers that please it, not better answers."
             )
         return None
@@ -38,7 +38,7 @@ def _exploited(one: RoundFigures) -> str | None:
     if one.second_judge and rate is not None and _above(rate) < 50:
         return (
             "The judge of the training is being exploited: by the judge of the evaluation, round "
-            f"{one.round} wins {_text(rate, 1)} % against {best}. Take the model of {best}."
+            f"{one.round} wins {_text(rate, 1)} % against {best}. Go back to {best}."
         )
     return None
 
