@@ -147,12 +147,12 @@ def _takes(hint: Any, field: FieldInfo | None = None) -> str:
     if origin in (Union, types.UnionType):
         parts = [_takes(part) for part in get_args(inner) if part is not type(None)]
         return " or ".join(dict.fromkeys(parts))
+    if origin in (list, tuple):
+        return f"a list: {_takes(get_args(inner)[0])}"
     if _inner(inner) is not None:
         return "a section, below"
     if origin is dict:
         return "keys with values"
-    if origin in (list, tuple):
-        return f"a list: {_takes(get_args(inner)[0])}"
     # A seed is below 2**53 because readers of JSON keep no larger number.
     bounds = [mark for mark in marks if "lt=9007199254740992" not in repr(mark)]
     return allowed(Annotated[(inner, *bounds)] if bounds else inner) or "number"

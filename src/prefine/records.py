@@ -416,12 +416,12 @@ class Manifest(Record):
 
     `usage` is the cost of its answers in all runs, failed attempts included; `replayed` counts the
     answers that the last run took from the journal, `repeated_after_interruption` the calls that
-    were in flight when a run ended. `parent_run` is the folder of the run that this one goes on
-    from, `round` its number among these; None for a run that stands alone. `began_at` is the UTC
-    time at which the stage was begun, `command` the command line that worked on it last, without
-    keys, `commit` that of prefine's checkout, `judge_prompt` the judge's question without its
-    texts; None where it is not known, as in runs of earlier versions. `stopped_by` is the message
-    with which the stage stopped before its end; None once it goes on.
+    were in flight when a run ended. `parent_run` is the folder, seen from this run's, that holds
+    the rounds of which it is one, and `round` its number; None for a run that stands alone.
+    `began_at` is the UTC time at which the stage was begun, `command` the command line that worked
+    on it last, without keys, `commit` that of prefine's checkout, `judge_prompt` the judge's
+    question without its texts; None where it is not known, as in runs of earlier versions.
+    `stopped_by` is the message with which the stage stopped before its end; None once it goes on.
     """
 
     schema_version: int = SCHEMA_VERSION

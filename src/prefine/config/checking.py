@@ -53,7 +53,7 @@ def describe(error: ValidationError, where: str, model: type[BaseModel]) -> str:
         path = [
             str(part)
             for part in problem["loc"]
-            if part not in ("Component", "(number)", "(schedule)", "(either)")
+            if part not in ("Component", *_TAGS)
             and not str(part).startswith(("literal[", "tuple["))
         ]
         message = problem["msg"].removeprefix("Value error, ")
@@ -84,6 +84,8 @@ def describe(error: ValidationError, where: str, model: type[BaseModel]) -> str:
     return "\n".join(lines)
 
 
+_TAGS = ("(number)", "(schedule)", "(either)", "(word)", "(section)")
+"""Members of unions that are told apart by a discriminator."""
 _EXPECTED = {
     "tuple_type": "a list, such as [a, b]",
     "list_type": "a list, such as [a, b]",

@@ -150,6 +150,7 @@ TABLES: dict[Kind, dict[str, str]] = {
         "openai": "prefine.models.openai.backend:OpenAIModel",
         "playground": "prefine.models.playground:playground",
         "scripted": "prefine.models.scripted:ScriptedModel",
+        "mixture": "prefine.models.mixture:MixtureModel",
     },
     # Who rewrites rejected answers: a model that is asked, or a class that computes.
     "bridger": {
@@ -217,6 +218,7 @@ INSIDE: dict[Kind, tuple[str, Kind]] = {
     "judge": ("model", "backend"),
     "loss": ("losses", "loss"),
     "regularizer": ("losses", "loss"),
+    "backend": ("models", "backend"),
 }
 """Of some kinds, the option that is itself a component, or a list of them, and its kind."""
 

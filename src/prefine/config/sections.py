@@ -28,6 +28,7 @@ from prefine.config.base import (
 )
 from prefine.config.components import Nested
 from prefine.config.marks import FREE, LATER, TRANSPORT, MayGrow, Was
+from prefine.config.rounds import LineageConfig, PartConfig, ReplayConfig, RoundsConfig
 from prefine.config.training import TrainConfig
 from prefine.reasoning import ReasoningInText
 
@@ -70,9 +71,11 @@ class SampleConfig(Decoding):
     """Stage `sample`: several completions for every prompt.
 
     They come from `model`, such as a server that runs the policy; without it, from the policy.
+    With `part`, only the prompts of that part are answered.
     """
 
     model: Backend | None = None
+    part: Annotated[PartConfig | None, LATER] = None
     completions_per_prompt: Annotated[int, Field(ge=2), MayGrow()] = 8
     shard_prompts: PositiveInt = 256
     max_cost: Annotated[PositiveFloat | None, FREE] = None
@@ -107,7 +110,8 @@ class PairConfig(Section):
 
     Of the others, `fraction` takes this share of the prompts of every source, chosen by a hash, so
     that smaller shares lie within larger ones; `only_sources` takes prompts of these sources. A
-    prompt's source is its column `source` or, without one, the file that it stands in.
+    prompt's source is its column `source` or, without one, the file that it stands in. `replay` is
+    for runs that are one of several rounds.
     """
 
     selector: Annotated[Component, Nested("selector")] = Component(name="best_vs_random")
@@ -123,6 +127,7 @@ class PairConfig(Section):
     only_sources: Annotated[
         Annotated[tuple[str, ...], Strict(False), Field(min_length=1)] | None, LATER
     ] = None
+    replay: Annotated[ReplayConfig | None, LATER] = None
     seed: Seed = 0
 
 
@@ -200,7 +205,8 @@ class RunConfig(Section):
     """A whole run, which starts from `prompts` or `completions`, or from items of training.
 
     Those are `pairs`, `lists` (answers with scores or ranks) or `labels` (answers that are good or
-    bad, or that have a grade and are good `above` one), for losses that read them.
+    bad, or that have a grade and are good `above` one), for losses that read them. With `rounds` it
+    is several runs, one from the policy of the other; each of them says so in `lineage`.
     """
 
     run_dir: Annotated[Path, Strict(False), BeforeValidator(_not_empty)]
@@ -217,6 +223,8 @@ class RunConfig(Section):
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     report: ReportConfig = ReportConfig()
+    rounds: Annotated[RoundsConfig | None, LATER] = None
+    lineage: Annotated[LineageConfig | None, LATER] = None
 
     @model_validator(mode="after")
     def _has_one_entry(self) -> Self:

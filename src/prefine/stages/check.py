@@ -13,6 +13,7 @@ from prefine.models.protocol import ListsModels, Samples
 from prefine.records import Completion, Message, PreferencePair, Prompt
 from prefine.stages.inputs import (
     conversations_of,
+    prompts_to_answer,
     read_completions,
     read_labels,
     read_lists,
@@ -26,6 +27,7 @@ from prefine.stages.inputs import (
 )
 from prefine.stages.pair_options import check_imported, held_out_of_run
 from prefine.stages.pipeline import STAGES
+from prefine.stages.replay import check_replay
 from prefine.stages.stage_run import ChecksAnswers, check_judge
 
 if TYPE_CHECKING:  # a run without a judge does not load them
@@ -93,6 +95,7 @@ def check(
 
         selector = BoundSelector(config.pair, None if config.rank is None else config.rank.strategy)
         pairs_per_prompt = selector.limit
+    check_replay(config)
     policy = trainable(config.policy, where="policy")
     references = references_of(config)
     reference_notes: tuple[str, ...] = ()
@@ -210,7 +213,7 @@ def _inputs(
         from prefine.stages.shards import sampler_of
 
         report = ImportReport(strict=strict)
-        asked = read_prompts(config.prompts, where="prompts", report=report)
+        asked = prompts_to_answer(config, report)
         prompts = renderable(asked, lambda prompt: [prompt], config.policy, report)
         if trains:
             prompts = read_in_one_piece(prompts, config, as_prompt, report)

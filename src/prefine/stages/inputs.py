@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from prefine.chat import TemplateRefusal, check_prompt, may_be_refused
 from prefine.config.base import Component, LabelSource
-from prefine.config.sections import ITEM_ENTRIES
+from prefine.config.sections import ITEM_ENTRIES, RunConfig
 from prefine.config.training import TrainConfig
 from prefine.data import entries
 from prefine.data.import_report import ImportReport, UselessRow
@@ -20,6 +20,7 @@ from prefine.records import (
     PreferenceList,
     PreferencePair,
     Prompt,
+    content_hash,
 )
 from prefine.run.tables import column, parts
 from prefine.turns import assistant_turns
@@ -33,6 +34,26 @@ def read_prompts(
 ) -> Iterator[Prompt]:
     """The prompts of a source."""
     return entries.prompts(read(source, where=where), report)
+
+
+def prompts_to_answer(config: RunConfig, report: ImportReport) -> Iterator[Prompt]:
+    """The prompts that are sampled for: those of the part that section `sample` asks for.
+
+    Prompts of other parts are not counted at all.
+    """
+    assert config.prompts is not None and config.sample is not None, "checked by RunConfig"
+    part = config.sample.part
+    for prompt in read_prompts(config.prompts, where="prompts", report=report):
+        if part is None or part_of(prompt.id, part.of) == part.number:
+            yield prompt
+        else:
+            report.read -= 1
+            report.kept -= 1
+
+
+def part_of(prompt_id: str, parts: int) -> int:
+    """The part that a prompt is in, from 1 to `parts`."""
+    return 1 + int(content_hash("part", prompt_id), 16) % parts
 
 
 def read_completions(

@@ -46,6 +46,7 @@ from prefine.stages.pair_options import (
     held_out_inputs,
     held_out_of_run,
 )
+from prefine.stages.replay import check_replay, replay_inputs, replayed
 from prefine.stages.stage_run import Progress, StageRun, chunks
 from prefine.stages.subsets import left_out, source_of, takes_all, within
 
@@ -102,12 +103,16 @@ def _select(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
     from prefine.stages.selection import BoundSelector, RankedPrompt
 
     settings = config.pair
+    check_replay(config)
     selector = BoundSelector(settings, None if config.rank is None else config.rank.strategy)
+    kind = selector.makes
     stage = StageRun(
         folder,
         "pair",
         config,
-        {"rankings": table_hash(folder / "rankings")} | held_out_inputs(config),
+        {"rankings": table_hash(folder / "rankings")}
+        | held_out_inputs(config)
+        | replay_inputs(config, kind),
     )
     if stage.finished:
         return stage.finished
@@ -125,18 +130,30 @@ def _select(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
         rankings = map(ranking_of, read_part(folder / "rankings" / part))
         return [RankedPrompt(*groups[ranking.prompt_id], ranking) for ranking in rankings]
 
-    def shards() -> Iterator[Sequence[Any]]:
+    def own_shards() -> Iterator[Sequence[Any]]:
         for path in sources:
             all_groups = ranked(path.name)
             groups = list(within(all_groups, excluded, stage.dropped))
-            if selector.makes == "lists":
+            if kind == "lists":
                 yield selector.lists(groups, counts)
-            elif selector.makes == "labels":
+            elif kind == "labels":
                 yield selector.labels(groups, counts)
             else:
                 pairs = selector.pairs(groups, held_out_ids, counts)
                 yield [relabelled(pair, settings) for pair in pairs]
             progress.advance(len(all_groups))
+
+    def shards() -> Iterator[Sequence[Any]]:
+        own = again = 0
+        for shard in own_shards():
+            own += sum(item.prompt.id not in held_out_ids for item in shard)
+            yield shard
+        earlier = replayed(config, kind, own=own, without=held_out_ids)
+        for chunk in chunks(earlier, _IMPORT_SHARD):
+            again += len(chunk)
+            yield chunk
+        if settings.replay is not None:
+            stage.notes.append(f"{again} of {own + again} {kind} are of earlier rounds")
 
     held_out_ids: frozenset[str] = frozenset()
     excluded: dict[str, str] = {}
@@ -153,7 +170,7 @@ def _select(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
         held_out_ids = held_out(productive, config)
         excluded = left_out(productive, held_out_ids, settings)
     _note_none_held_out(stage, held_out_ids, settings)
-    produced = _write_tables(folder, selector.makes, shards(), held_out_ids, stage.dropped)
+    produced = _write_tables(folder, kind, shards(), held_out_ids, stage.dropped)
     stage.notes += counts.notes()
     # Counted in items that were looked at; a ranking that gives none to look at counts as
     # one.

@@ -54,13 +54,27 @@ def is_needed(stage: str, config: RunConfig, folder: RunFolder) -> bool:
     )
 
 
+def refuse_rounds(config: RunConfig) -> None:
+    """Check that a configuration is of one run.
+
+    Raises:
+        ConfigError: It is of several rounds.
+    """
+    if config.rounds is not None:
+        raise ConfigError(
+            "rounds: `prefine run` walks this configuration; a stage of one round is run in its "
+            f"own folder, such as `prefine report {config.run_dir}/round-01`"
+        )
+
+
 def run_stage(stage: str, config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     """Run one stage; its module is imported now and not before.
 
     Raises:
-        ConfigError: The configuration begins behind this stage.
+        ConfigError: The configuration begins behind this stage, or is of several rounds.
         PrefineError: As the stage says.
     """
+    refuse_rounds(config)
     if config.items_entry is not None and stage in _BEFORE_ITEMS:
         raise ConfigError(
             f"{stage}: this configuration starts with {config.items_entry[0]}, so there is "
@@ -97,6 +111,7 @@ def run_all(config: RunConfig, folder: RunFolder, progress: Progress) -> list[Ma
         ConfigError: The folder holds the run of another configuration.
         PrefineError: As the stages say.
     """
+    refuse_rounds(config)
     folder.adopt_config(config.resolved())
     return [
         run_stage(stage, config, folder, progress)

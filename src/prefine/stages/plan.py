@@ -7,11 +7,12 @@ from typing import NamedTuple
 from prefine.config.base import Component
 from prefine.config.named import components
 from prefine.config.sections import ITEM_ENTRIES, RunConfig
+from prefine.data.import_report import ImportReport
 from prefine.judges import prompts
 from prefine.models.openai.usage import TokenPrices
 from prefine.records import Completion, Prompt
 from prefine.stages.check import check
-from prefine.stages.inputs import read_completions, read_pairs, read_prompts
+from prefine.stages.inputs import prompts_to_answer, read_completions, read_pairs
 from prefine.stages.pair_options import held_out_of_run
 from prefine.stages.pipeline import stages_of
 from prefine.stages.planned_amount import PlannedAmount
@@ -205,8 +206,7 @@ def _groups(config: RunConfig) -> Iterator[tuple[Prompt, list[Completion]]]:
         return ((pair.prompt, [pair.chosen, pair.rejected]) for pair in pairs)
     if config.completions is not None:
         return read_completions(config.completions)
-    assert config.prompts is not None, "checked by RunConfig"
-    return ((prompt, []) for prompt in read_prompts(config.prompts, where="prompts"))
+    return ((prompt, []) for prompt in prompts_to_answer(config, ImportReport()))
 
 
 def _costs(config: RunConfig, asks: Asks) -> list[PlannedAmount]:

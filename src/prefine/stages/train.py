@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from prefine.atomic import disk_errors, write_text
+from prefine.config.rounds import round_name
 from prefine.config.sections import RunConfig
 from prefine.config.training import TrainConfig
 from prefine.errors import ConfigError, DataError
@@ -52,6 +53,7 @@ from prefine.stages.training_inputs import (
 from prefine.training.budget.climb import CLIMB_LOG_NAME
 from prefine.training.budget.probe import halves
 from prefine.training.budget.steering import BUDGET_LOG_NAME
+from prefine.training.checkpoints import newest_optimizer
 from prefine.training.distributed.processes import from_main
 from prefine.training.evaluation import EVALUATION_LOG_NAME
 from prefine.training.items import OtherTokens, TokenizedItem
@@ -106,6 +108,8 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     for reference in models.references:
         if reference.model is not None:
             inputs[reference.stated.where.removeprefix("train.")] = reference.model.fingerprint
+    if (earlier := _earlier_checkpoints(config)) is not None:
+        inputs["optimizer"] = newest_optimizer(earlier)[1]
     automatic = automatic_budget(config)
     if automatic is not None:
         inputs |= anchor_inputs(config, automatic)
@@ -184,11 +188,12 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
         if summary.final.headline:
             progress.advance(0, summary.final.headline)
         evaluated = _last_row(folder, EVALUATION_LOG_NAME)
+        base = _first_policy(config).path
         card = model_card(
             # Not the run's folder: the same training writes the same bytes anywhere.
-            name=f"{Path(policy.path).name}-{settings.minimised.name}",
-            base_model=policy.path,
-            base_on_hub=not Path(policy.path).exists(),
+            name=f"{Path(base).name}-{settings.minimised.name}",
+            base_model=base,
+            base_on_hub=not Path(base).exists(),
             adapter=_saves_adapter(settings),
             # Trackers and the folder of reference values do not concern the model.
             train=stage.fingerprinted["train"],
@@ -212,6 +217,22 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
         produced=summary.items,
         outputs={"model": trained.fingerprint},
     )
+
+
+def _first_policy(config: RunConfig) -> HasWeights:
+    """The policy that the first of several rounds began with; of a run alone, its own."""
+    if config.lineage is None:
+        return trainable(config.policy, where="policy")
+    return trainable(config.lineage.initial, where="lineage.initial")
+
+
+def _earlier_checkpoints(config: RunConfig) -> Path | None:
+    """The checkpoints of the round before, if this one goes on with its optimizer."""
+    lineage = config.lineage
+    if lineage is None or lineage.optimizer == "reset" or lineage.round == 1:
+        return None
+    parent = (config.run_dir / lineage.parent_run).resolve()
+    return parent / round_name(lineage.round - 1) / "checkpoints"
 
 
 def _last_row(folder: RunFolder, name: str) -> dict[str, Any] | None:
@@ -331,6 +352,7 @@ class _Models:
     ) -> Callable[..., TrainSummary]:
         """Bind `training.loop.train` to everything that all processes share but the examples."""
         settings, regularizer = config.train, None
+        earlier = _earlier_checkpoints(config)
         if settings.fixed_regularizer is not None:
             regularizer = settings.fixed_regularizer.resolve(
                 "regularizer", where="train.regularizer"
@@ -345,6 +367,7 @@ class _Models:
             references=[one.for_training(self.policy.device) for one in self.references],
             reference_dir=settings.reference_cache or _shared_reference_dir(config.run_dir),
             step_source=settings.step_source.resolve("step_source", where="train.step_source"),
+            optimizer_state={} if earlier is None else newest_optimizer(earlier)[0],
             should_stop=lambda: progress.stopping,
         )
 

@@ -1,7 +1,7 @@
 """The training loop: take step after step, save checkpoints, finish."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +59,7 @@ def train(
     automatic: AutomaticBudget | None = None,
     anchors: Anchors = MappingProxyType({}),
     step_source: MakeStepSource = Shuffled,
+    optimizer_state: Mapping[str, torch.Tensor] = MappingProxyType({}),
     trackers: Callable[[int], Trackers] = untracked,
     on_step: OnRow | None = None,
     on_evaluation: OnRow | None = None,
@@ -93,6 +94,8 @@ def train(
             it stands in place of the regularizer.
         anchors: The answers, by kind, that its weight may pull at.
         step_source: Makes what gives the items of each step; by default all of them, shuffled.
+        optimizer_state: Moments of an earlier training of the same parameters, to begin with; by
+            default none.
         trackers: Opens the experiment trackers, given the number of the first step (from 1) that
             will be logged.
         on_step: Called with every new row.
@@ -129,7 +132,7 @@ def train(
         cache=cache,
     )
     run = TrainingRun(config, ready, out_dir, run_key)
-    run.resume()
+    run.resume(optimizer_state)
     with run.logs(trackers, on_evaluation):
         while not run.is_over:
             if processes.agree(should_stop is not None and should_stop()):
@@ -169,8 +172,8 @@ class TrainingRun:
         self.held_out, self.watched = ready.held_out, ready.watched
         self.notes = list(ready.notes)
 
-    def resume(self) -> None:
-        """Load the newest checkpoint, if there is one."""
+    def resume(self, optimizer_state: Mapping[str, torch.Tensor]) -> None:
+        """Load the newest checkpoint; if there is none, begin with an optimizer's state."""
         checkpoint, damaged = checkpoints.load_newest(
             self.out_dir / "checkpoints", run_key=self.run_key
         )
@@ -188,6 +191,8 @@ class TrainingRun:
             self.source.load_state_dict(checkpoint.step_source)
             self.forward.tokens = checkpoint.row_tokens or self.forward.tokens
             self.done = self.resumed_from = checkpoint.step
+        elif optimizer_state:
+            self.weights.restore_optimizer(optimizer_state)
         self.source_state = self.source.state_dict()
         self.notes += damaged
         self.fill = RowFill(self.state.get("row_fill"))
