@@ -73,6 +73,7 @@ CHANGES = [
     Change("docs/recipes/server-judge.md", r"^prefine .*\.yaml", instead=rf"\g<0> {JUDGE}"),
     # Fifteen trainings of two minutes.
     Change("docs/sweeps.md", r"^prefine sweep \S+$", instead=rf"\g<0> {SMALL}"),
+    Change("docs/rounds.md", r"^prefine run \S+$", instead=rf"\g<0> {SMALL}"),
     Change("*", r"^PYTHONPATH=configs", instead="PYTHONPATH=configs:$PYTHONPATH"),
     # There is no GPU: two processes share the CPU.
     Change(

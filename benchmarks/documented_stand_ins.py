@@ -14,7 +14,12 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 PHRASES = ["Rain", " falls", " from", " clouds", " water", " is", " warm", ".", " 6", " 12", " 18"]
-POLICIES = ("HuggingFaceTB/SmolLM2-135M-Instruct", "Qwen/Qwen2.5-0.5B-Instruct", "Qwen/Qwen3-0.6B")
+POLICIES = (
+    "HuggingFaceTB/SmolLM2-135M-Instruct",
+    "Qwen/Qwen2.5-0.5B-Instruct",
+    "Qwen/Qwen2.5-0.5B",
+    "Qwen/Qwen3-0.6B",
+)
 REWARD = "Skywork/Skywork-Reward-V2-Qwen3-0.6B"
 
 
@@ -51,20 +56,22 @@ def write_files(folder: Path) -> None:
         for side in ("chosen", "rejected")
     ]
     rows(folder / "labels.jsonl", labels)
-    graded = [
+    lists = [
         [{"text": f"It is {n * m}.", "score": -abs(m - 6)} for m in range(12)] for n in range(1, 9)
     ]
     rows(
         folder / "lists.jsonl",
-        [{"prompt": p, "completions": some} for p, some in zip(asked, graded, strict=True)],
+        [{"prompt": p, "completions": some} for p, some in zip(asked, lists, strict=True)],
     )
     rows(
         folder / "pool.jsonl",
-        [
-            {"instruction": f"What is {n} times 6?", "completions": graded[n % 8]}
-            for n in range(120)
-        ],
+        [{"instruction": f"What is {n} times 6?", "completions": lists[n % 8]} for n in range(120)],
     )
+    graded = [
+        {"prompt": f"What is {n} times {n}?", "completion": f"It is {n * n}.", "grade": n % 10}
+        for n in range(110)
+    ]
+    rows(folder / "graded.jsonl", graded)
     table = {"subset": ["alpacaeval-easy"] * 8, "results": [1, 0, 1, 1, 0.5, 1, 1, 0]}
     (folder / "judge_result.json").write_text(json.dumps(table))
 

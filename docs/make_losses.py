@@ -41,7 +41,7 @@ second number, added to any loss: loss + `regularizer_weight` · regularizer.
 | `Lw = lw / \\|w\\|`, `Ll = ll / \\|l\\|` | log-probability per token |
 
 **Reads.** The items of a training are those that its loss reads, and its regularizer reads the same ones. The selector
-`lists` makes lists; labelled answers come from a file of yours ([data.md](data.md)).
+`lists` makes lists, `labelled` labelled answers; both can come from a file of yours ([data.md](data.md)).
 
 | reads | an item is |
 |---|---|

@@ -34,11 +34,13 @@ A *component* is `{name: …, option: …}`. Losses and regularizers have [a pag
 """  # noqa: E501
 KINDS: dict[Kind, str] = {
     "backend": "Models",
+    "bridger": "Bridgers that compute",
     "source": "Sources of data",
     "strategy": "Strategies",
     "judge": "Judges",
     "selector": "Selectors",
     "step_source": "Step sources",
+    "reward_loss": "Losses of reward models",
     "gold": "Gold scores",
 }
 GIVEN = {"selector": "seed", "strategy": "first_slot_bias"}  # set by the run, not by users
@@ -56,8 +58,10 @@ def page() -> str:
     parts = [HEAD, "## Sections\n", *_section(RunConfig, "")]
     for kind, title in KINDS.items():
         parts.append(f"## {title}\n")
-        for name in TABLES[kind]:
-            parts += _component(kind, name)
+        for name, target in TABLES[kind].items():
+            # A bridger may be any model that answers conversations; those stand above.
+            if kind != "bridger" or target not in TABLES["backend"].values():
+                parts += _component(kind, name)
     return "\n".join(parts)
 
 
@@ -131,7 +135,8 @@ def _value(value: Any) -> str:
 def _takes(hint: Any, field: FieldInfo | None = None) -> str:
     """Say in words which values are allowed."""
     if field is not None and (nested := marks_of(field, Nested)):
-        return " or ".join([*_literals(hint), nested[0].kind.replace("_", " ")])
+        several = ["a list of these"] if _holds_list(hint) else []
+        return " or ".join([*_literals(hint), nested[0].kind.replace("_", " "), *several])
     marks = [*getattr(hint, "__metadata__", ()), *(field.metadata if field else ())]
     inner = get_args(hint)[0] if hasattr(hint, "__metadata__") else hint
     origin = get_origin(inner)
@@ -142,15 +147,23 @@ def _takes(hint: Any, field: FieldInfo | None = None) -> str:
     if origin in (Union, types.UnionType):
         parts = [_takes(part) for part in get_args(inner) if part is not type(None)]
         return " or ".join(dict.fromkeys(parts))
+    if origin in (list, tuple):
+        return f"a list: {_takes(get_args(inner)[0])}"
     if _inner(inner) is not None:
         return "a section, below"
     if origin is dict:
         return "keys with values"
-    if origin in (list, tuple):
-        return f"a list: {_takes(get_args(inner)[0])}"
     # A seed is below 2**53 because readers of JSON keep no larger number.
     bounds = [mark for mark in marks if "lt=9007199254740992" not in repr(mark)]
     return allowed(Annotated[(inner, *bounds)] if bounds else inner) or "number"
+
+
+def _holds_list(hint: Any) -> bool:
+    """Return True if a list is one of several things that may be written."""
+    parts = [
+        get_args(part)[0] if hasattr(part, "__metadata__") else part for part in get_args(hint)
+    ]
+    return get_origin(hint) is not tuple and any(get_origin(part) is tuple for part in parts)
 
 
 def _literals(hint: Any) -> list[str]:

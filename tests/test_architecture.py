@@ -20,7 +20,7 @@ from pydantic import BaseModel
 
 import prefine as package
 from command import prefine
-from prefine.config import base, sections, training
+from prefine.config import base, rounds, sections, training
 from prefine.config.components import CONFIG_PATH, TABLES, lookup, options_model
 from prefine.config.named import components
 from prefine.config.yaml import load
@@ -57,8 +57,8 @@ FLOORS = {
         "pairing",
         "metrics",
     ),
-    2: ("calls", "models", "judging", "run", "data", "training", "suites"),
-    3: ("playground", "report", "stages", "sweep"),
+    2: ("calls", "models", "judging", "bridging", "run", "data", "training", "suites"),
+    3: ("playground", "report", "stages", "rounds", "sweep"),
     4: ("api", "cli", "trl", "__main__"),
 }
 WORLD = ("vocabulary", "tasks", "demonstrations", "scoring", "world")
@@ -68,7 +68,7 @@ EXCEPTIONS = {
     ("prefine.cli.app", "prefine"): "prefine --version",
 }
 ROOMS = [f"prefine.{room}" for rooms in FLOORS.values() for room in rooms]
-CONFIG_MODULES = (base, sections, training)
+CONFIG_MODULES = (base, rounds, sections, training)
 """Where the sections of a configuration stand."""
 
 IMPURE = (
@@ -323,7 +323,7 @@ def test_start_up_loads_nothing_heavy(code: str) -> None:
 def test_stages_without_a_local_model_do_not_load_torch() -> None:
     names = ", ".join(
         f"prefine.stages.{stage}"
-        for stage in ("sample", "rank", "pair", "evaluate", "report", "plan")
+        for stage in ("sample", "rank", "pair", "bridge", "evaluate", "report", "plan")
     )
     loaded = _heavy_after(f"import {names}")
     assert not TORCH & set(re.findall(r"\w+", loaded))

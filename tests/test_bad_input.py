@@ -109,6 +109,36 @@ def _without_one_score(rows: list[dict[str, Any]]) -> None:
         row.update(score_chosen=3, score_rejected=None if number == 2 else 1)
 
 
+def labels_case(
+    name: str, change: Callable[[list[Any]], Any], *says: str, code: int = DATA, **more: Any
+) -> Case:
+    """A row of labelled answers, of which twelve are as they should be."""
+    rows = [
+        {"prompt": f"question {n // 2}", "completion": f"answer {n}", "label": n % 3 > 0}
+        for n in range(12)
+    ]
+    change(rows)
+    config = {
+        **{key: GONE for key in ("rank", "completions", "train.regularizer")},
+        "labels": {"name": "file", "path": "labels.jsonl"},
+        "train.loss": {"name": "kto"},
+        **more.pop("config", {}),
+    }
+    return Case(f"labels: {name}", code, says, config, files={"labels.jsonl": jsonl(rows)}, **more)
+
+
+def graded(rows: list[Any], **third: Any) -> None:
+    """Grades in place of labels; of the third row something else."""
+    for number, row in enumerate(rows):
+        del row["label"]
+        row["grade"] = number % 5
+    rows[2].update(third)
+
+
+ABOVE = {"labels": {"name": "file", "path": "labels.jsonl", "above": 2.5}}
+MISMATCHED = {"train.loss": {"name": "kto", "z0": "mismatched"}}
+
+
 def pairs_case(name: str, edit: Callable[[list[Any]], Any], *says: str, **more: Any) -> Case:
     return Case(f"pairs: {name}", DATA, says, pairs=edit, config=PAIRS, **more)
 
@@ -185,6 +215,10 @@ def first_then(
 
 
 STRICT = ("run", "run.yaml", "--strict")
+BRIDGED = PAIRS | {
+    "bridge": {"model": {"name": "scripted", "replies": ["better"]}, "judge": None},
+    "train.regularizer": GONE,
+}
 ANSWERS_IN_PARQUET = {"completions.path": "data.parquet"}
 ONE_SAMPLE = {"sample.completions_per_prompt": 1}
 
@@ -360,6 +394,104 @@ CASES = [
         "all prompts of pairs held out",
         PAIRS | {"pair.held_out_prompts": 5},
         "pair.held_out_prompts: 5 of 4 prompts",
+    ),
+    config_case(
+        "weights of references that sum to less than 1",
+        {
+            "train.loss": {"name": "mrpo"},
+            "train.reference": [
+                {"name": "hf", "path": "model", "weight": 0.5},
+                {"name": "hf", "path": "model2", "weight": 0.3},
+            ],
+        },
+        "train.reference: the weights sum to 0.8; let all sum to 1",
+    ),
+    config_case(
+        "nothing left for a reference",
+        {"train.reference": ["initial", {"name": "hf", "path": "model", "weight": 1.0}]},
+        "the weights sum to 1, and nothing is left for 1 without a weight",
+    ),
+    config_case(
+        "a negative weight of a reference",
+        {"train.reference": ["initial", {"name": "hf", "path": "model", "weight": -0.3}]},
+        "train.reference: 1.weight is -0.3, and no number from 0 to 1",
+    ),
+    config_case(
+        "a weight of a reference in words",
+        {"train.reference": ["initial", {"name": "hf", "path": "model", "weight": "half"}]},
+        "train.reference: 1.weight is 'half', and no number from 0 to 1",
+    ),
+    config_case(
+        "a reference named twice",
+        {
+            "train.reference": [
+                {"name": "hf", "path": "model", "weight": 0.6},
+                {"name": "hf", "path": "model"},
+            ]
+        },
+        "train.reference: 1 is the same model as 0; name each once",
+    ),
+    config_case(
+        "a weight of the policy",
+        {"train.reference": [{"name": "initial", "weight": 0.5}, "./model"]},
+        "train.reference: 0 is initial, which is a word",
+    ),
+    config_case(
+        "no reference in a list", {"train.reference": []}, "train.reference: the list is empty"
+    ),
+    config_case(
+        "several references for a loss of one",
+        {"train.reference": ["initial", "./model"]},
+        "train.reference: names 2 models, and train.loss 'dpo' compares with one",
+        "choose train.loss mrpo",
+    ),
+    config_case(
+        "a weight that the loss computes",
+        {
+            "train.loss": {"name": "mrpo", "weights": "example"},
+            "train.reference": ["initial", {"name": "hf", "path": "model", "weight": 0.5}],
+        },
+        "train.reference: states a weight, and train.loss.weights 'example' computes its own",
+    ),
+    config_case(
+        "swapped weights of one reference",
+        {"train.loss": {"name": "mrpo", "weights": "example_swapped"}},
+        "train.loss.weights: example_swapped is for 2 references (got 1)",
+    ),
+    config_case(
+        "references weighed by pairs that are not there",
+        {
+            "train.loss": {"name": "mrpo", "weights": "held_out"},
+            "train.reference": ["initial", "./model"],
+        },
+        "train.loss.weights: held_out weighs the references by held-out pairs",
+        "pair.held_out_prompts",
+    ),
+    config_case(
+        "several references that include one without weights",
+        {
+            "train.loss": {"name": "mrpo"},
+            "train.reference": ["initial", {"name": "scripted", "replies": ["a"]}],
+        },
+        "train.reference.1.name",
+        "'scripted' has no weights",
+    ),
+    config_case(
+        "a reference that is no model",
+        {"train.loss": {"name": "mrpo"}, "train.reference": ["initial", "./nowhere"]},
+        "train.reference.1.path",
+        "nowhere",
+        code=BACKEND,
+    ),
+    config_case(
+        "references within a loss of answers without one",
+        {"train.loss": {"name": "mrpo", "loss": {"name": "simpo"}}},
+        "train.loss: loss compares with no reference",
+    ),
+    config_case(
+        "jpo within a loss of lists",
+        {"train.loss": {"name": "best_vs_rest", "loss": {"name": "jpo"}}},
+        "train.loss: loss reads joint",
     ),
     config_case(
         "a reference without weights",
@@ -1092,6 +1224,148 @@ CASES = [
         spent=True,
         prepare=lambda place: place.change({"train.max_completion_tokens": 1}),
     ),
+    # --- labelled answers
+    labels_case(
+        "neither true nor false",
+        lambda rows: set_in(rows, 2, label="good"),
+        "labels.jsonl, line 3",
+        "label must be true or false (or 1, 0), got 'good'",
+        "above: …",
+    ),
+    labels_case(
+        "a grade for a label",
+        lambda rows: set_in(rows, 2, label=0.7),
+        "labels.jsonl, line 3",
+        "label must be true or false (or 1, 0), got 0.7",
+    ),
+    labels_case(
+        "null for a label",
+        lambda rows: set_in(rows, 2, label=None),
+        "labels.jsonl, line 3",
+        "no label",
+        "every answer needs one",
+    ),
+    labels_case(
+        "grades without a threshold",
+        graded,
+        "labels.jsonl, line 1",
+        "no label; there is grade",
+        "every answer needs one",
+    ),
+    labels_case(
+        "a grade in words",
+        lambda rows: graded(rows, grade="high"),
+        "labels.jsonl, line 3",
+        "grade must be a finite number, got 'high'",
+        config=ABOVE,
+    ),
+    labels_case(
+        "a grade that is true",
+        lambda rows: graded(rows, grade=True),
+        "labels.jsonl, line 3",
+        "grade must be a finite number, got True",
+        config=ABOVE,
+    ),
+    labels_case(
+        "a grade that is not finite",
+        lambda rows: graded(rows, grade=math.inf),
+        "labels.jsonl, line 3",
+        "the column 'grade' holds float inf, which JSON cannot",
+        config=ABOVE,
+        run=STRICT,
+    ),
+    labels_case(
+        "a grade that is NaN",
+        lambda rows: graded(rows, grade=math.nan),
+        "labels.jsonl, line 3",
+        "no grade, labels.above needs one",
+        config=ABOVE,
+        run=STRICT,
+    ),
+    labels_case(
+        "no grade at all",
+        lambda rows: [graded(rows), [row.update(grade=None) for row in rows]],
+        "nothing is left of 6 rows",
+        "12 × answer without a grade",
+        config=ABOVE,
+    ),
+    labels_case(
+        "an answer without a grade",
+        lambda rows: graded(rows, grade=None),
+        "labels.jsonl, line 3",
+        "no grade",
+        "labels.above needs one",
+        config=ABOVE,
+        run=STRICT,
+    ),
+    labels_case(
+        "a threshold in words",
+        graded,
+        "labels.above",
+        "Input should be a valid number",
+        "'high'",
+        code=CONFIG,
+        config={"labels": ABOVE["labels"] | {"above": "high"}},
+    ),
+    labels_case(
+        "a threshold for lists",
+        lambda rows: None,
+        "lists.above: unknown option of source 'file'",
+        code=CONFIG,
+        config={"labels": GONE, "lists": ABOVE["labels"], "train.loss": {"name": "list_mle"}},
+    ),
+    labels_case(
+        "one prompt for z0",
+        lambda rows: [row.update(prompt="question") for row in rows],
+        "all labels have the same prompt",
+        "'kto' reads answers to other prompts",
+        "set its z0 to a number",
+        config=MISMATCHED,
+    ),
+    labels_case(
+        "z0 in other words",
+        lambda rows: None,
+        "train.loss.z0",
+        "Input should be a valid number (got 'auto')",
+        code=CONFIG,
+        config={"train.loss": {"name": "kto", "z0": "auto"}},
+    ),
+    labels_case(
+        "delta of bco set",
+        lambda rows: None,
+        "train.loss.delta: unknown option of loss 'bco_unpaired'",
+        code=CONFIG,
+        config={"train.loss": {"name": "bco_unpaired", "delta": 0.1}},
+    ),
+    labels_case(
+        "a loss of lists",
+        lambda rows: None,
+        "train.loss.name: 'dro'",
+        "labelled answers, which only losses of labels read",
+        "kto, bco_unpaired",
+        code=CONFIG,
+        config={"train.loss": {"name": "dro"}},
+    ),
+    config_case(
+        "labels of rankings without scores",
+        {
+            "rank.strategy": {"name": "merge"},
+            "pair.selector": {"name": "labelled"},
+            "train.loss": {"name": "kto"},
+        },
+        "pair.selector.name: 'labelled' needs scores",
+        "'merge' does not guarantee",
+    ),
+    config_case(
+        "pairs of a prompt's labels",
+        {
+            "rank.strategy": {"name": "pointwise"},
+            "pair.selector": {"name": "labelled"},
+            "pair.pairs_per_prompt": 2,
+            "train.loss": {"name": "kto"},
+        },
+        "pair.pairs_per_prompt: a prompt gives single answers and no pairs",
+    ),
     # --- the model folder
     model_case(
         "missing", shutil.rmtree, "model", "no such model folder", config={"policy.path": "./model"}
@@ -1218,6 +1492,75 @@ CASES = [
         lambda m: edit_json(m / "tokenizer_config.json", chat_template="{% for %}"),
         "chat template",
         code=CONFIG,
+        spent=True,
+    ),
+    # --- bridged pairs
+    Case(
+        "a bridge model that repeats the rejected answer",
+        LIMIT,
+        (
+            "bridge: 4 of 4 rewritings failed, more than max_failed_fraction 0.2",
+            "4 × the rewriting repeats the rejected answer",
+            "mend the cause or raise the limit",
+        ),
+        config=BRIDGED | {"bridge.model": {"name": "scripted", "replies": ["bad"]}},
+        pairs=lambda rows: [set_in(rows, number, rejected="bad") for number in range(4)],
+        spent=True,
+    ),
+    config_case(
+        "a bridge that nobody judges",
+        PAIRS | {"bridge": {"model": {"name": "scripted", "replies": ["better"]}}},
+        "bridge.judge",
+        "no section rank",
+        "null to take every rewriting",
+    ),
+    config_case(
+        "a judge of grades for rewritten answers",
+        {"bridge": {"model": {"name": "scripted", "replies": ["better"]}}},
+        "bridge.judge",
+        "rank.judge is 'recorded'",
+        "give bridge.judge",
+    ),
+    config_case(
+        "a share of no pairs", BRIDGED | {"bridge.share": 0.0}, "bridge.share", "greater than 0"
+    ),
+    config_case(
+        "the playground's bridger for other prompts",
+        BRIDGED | {"bridge.model": "playground"},
+        "pairs.jsonl",
+        "line 1",
+        "playground bridger knows no other prompts",
+        "bridge.model",
+        code=DATA,
+    ),
+    config_case(
+        "a bridge of lists",
+        BRIDGED
+        | {"pairs": GONE, "lists": {"name": "file", "path": "answers.jsonl"}}
+        | {"train.loss": {"name": "list_mle"}},
+        "bridge",
+        "starts with lists",
+    ),
+    config_case(
+        "a loss of score gaps on rewritten answers",
+        BRIDGED | {"train.loss": {"name": "odpo"}},
+        "train.loss",
+        "a rewritten answer has no score",
+    ),
+    config_case(
+        "stage bridge without its section",
+        {},
+        "no section bridge",
+        run=("bridge", "run.yaml"),
+        spent=True,
+    ),
+    Case(
+        "train before bridge",
+        DATA,
+        ("run/bridged_pairs", "run `prefine bridge CONFIG` first"),
+        config=BRIDGED,
+        prepare=first_then(("pair",), lambda place: None),
+        run=("train", "run.yaml"),
         spent=True,
     ),
     # --- the run folder

@@ -21,11 +21,21 @@ import pytest
 import openai_server as server
 from command import Result, prefine
 from openai_server import OpenAIServer, Reply
+from other_tokens import save_with_other_tokens
+from prefine.run.view import RunView
 from tiny_reward import save_reward_model
 
 REPOSITORY = Path(__file__).parents[1]
 PAGES = REPOSITORY / "docs" / "recipes"
-RECIPES = ["lists-of-12", "own-judge", "pairs-lora-budget", "reward-model", "server-judge"]
+RECIPES = [
+    "kto-grades",
+    "lists-of-12",
+    "own-judge",
+    "pairs-lora-budget",
+    "reward-model",
+    "server-judge",
+    "two-references",
+]
 KEY = "planted-key-0123456789"
 SMALL = {"policy.path": "model", "train.pairs_per_step": 2}
 IN_PROCESS = {
@@ -166,9 +176,9 @@ def test_pairs_to_a_lora_checkpoint_takes_ten_lines_of_yaml_and_one_command(here
     assert Path("runs/lora/model/adapter_config.json").is_file()
 
 
-def test_pairs_from_the_hub_with_lora_and_a_budget(
-    here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def hub(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A data set of eight pairs in the folder `hub`."""
     import datasets
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", here / "cache")
@@ -187,10 +197,27 @@ def test_pairs_from_the_hub_with_lora_and_a_budget(
             for n, asked in enumerate(conversation)
         ],
     )
+
+
+def test_pairs_from_the_hub_with_lora_and_a_budget(
+    hub: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     replacements = {**SMALL, "pairs.path": "hub", "pair.held_out_prompts": 2}
     walk("pairs-lora-budget", replacements, monkeypatch)
     assert Path("runs/pairs-lora-budget/model/adapter_config.json").is_file()
     assert manifests("runs/pairs-lora-budget")["train"]["counts"]["produced"] == 6
+
+
+def test_two_references(hub: None, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_with_other_tokens(here / "model", here / "base", apart=True)
+    replacements = {**SMALL, "pairs.path": "hub", "pair.held_out_prompts": 2}
+    walk("two-references", {**replacements, "train.reference.1.path": "base"}, monkeypatch)
+    assert len(list(Path("runs/.prefine/reference").iterdir())) == 2, "each model scores once"
+    found = {
+        run: Path("runs", run, "train_log.jsonl").read_text()
+        for run in ("two-references", "one-reference", "weighed-references")
+    }
+    assert len(set(found.values())) == 3
 
 
 def test_a_server_that_samples_and_a_judge_at_a_url(
@@ -267,6 +294,37 @@ def test_lists_of_twelve_real_answers(
     assert last["lists"] == 2 and 0 <= last["ranking_accuracy"] <= 1
     produced = manifests("runs/lists-of-12")["pair"]["counts"]["produced"]
     assert produced == 8
+
+
+def test_answers_with_grades(here: Path, real_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real grades of twelve models; the folder of real data has one pool of them."""
+    pool = real_data / "arena_bench_pool" / "pool.jsonl"
+    replacements = {
+        **SMALL,
+        "labels.path": str(pool),
+        "pair.held_out_prompts": 40,
+        "train.pairs_per_step": 8,
+        "train.max_steps": 2,
+        "train.max_prompt_tokens": 16,
+        "train.max_completion_tokens": 8,
+    }
+    walk("kto-grades", replacements, monkeypatch)
+    grades = [
+        answer["score"]
+        for line in pool.read_text(encoding="utf-8").split("\n")[:-1]
+        for answer in json.loads(line)["completions"]
+    ]
+    for run, above in (("kto-grades", 6), ("stricter", 8)):
+        labels = [
+            label.desirable
+            for table in ("labels", "heldout_labels")
+            for label in RunView(Path("runs", run)).labels(table)
+        ]
+        assert (len(labels), sum(labels)) == (720, sum(grade > above for grade in grades))
+        found = json.loads(Path("runs", run, "metrics.json").read_text())["metrics"]
+        assert {one["name"] for one in found} >= {"label_accuracy", "reward_auc"}
+    first = json.loads(Path("runs/kto-grades/eval_log.jsonl").read_text().splitlines()[0])
+    assert first["auc"] == pytest.approx(0.5, abs=0.2) and first["step"] == 0
 
 
 def test_a_judge_of_ones_own(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -140,6 +140,22 @@ def completion_ids(
     return ids
 
 
+def conversation_ids(tokenizer: Tokenizer, prompt: Prompt, completion: Completion) -> list[int]:
+    """Return the ids of a whole conversation as a reward model reads it, all by its template.
+
+    Raises:
+        TemplateError: The template refuses it.
+    """
+    return list(
+        tokenizer.apply_chat_template(
+            [message.chat() for message in (*prompt.messages, *completion.messages)],
+            tools=None if prompt.tools is None else list(prompt.tools),
+            tokenize=True,
+            return_dict=False,
+        )
+    )
+
+
 def may_be_refused(prompt: Prompt) -> bool:
     """Return False for a single user turn: templates refuse roles and tools, not what is said."""
     one_turn = len(prompt.messages) == 1 and prompt.messages[0].role == "user"

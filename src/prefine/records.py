@@ -280,7 +280,11 @@ class Ranking(Record):
 
 
 class PreferencePair(Record):
-    """One preference: `chosen` is better than `rejected`. A tie cannot be stored."""
+    """One preference: `chosen` is better than `rejected`. A tie cannot be stored.
+
+    Of a bridged pair, whose chosen answer is the rejected one rewritten, `bridged_from` is what was
+    chosen before.
+    """
 
     prompt: Prompt
     chosen: Completion
@@ -289,6 +293,7 @@ class PreferencePair(Record):
     p_chosen: Annotated[float, Field(gt=0.5, le=1)] | None = None
     score_gap: Finite | None = None
     weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    bridged_from: Completion | None = None
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         """Yield the texts and what is known of the preference."""
@@ -303,6 +308,14 @@ class PreferencePair(Record):
         if self.chosen.messages == self.rejected.messages and self.rejected_prompt is None:
             raise ValueError("chosen and rejected are the same text")
         return self
+
+    @model_serializer(mode="wrap")
+    def _as_before_bridges(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Write a pair that is not bridged as ever: stored hashes of it must stay what they are."""
+        values: dict[str, Any] = handler(self)
+        if self.bridged_from is None:
+            values.pop("bridged_from", None)
+        return values
 
     @property
     def id(self) -> str:
@@ -403,12 +416,12 @@ class Manifest(Record):
 
     `usage` is the cost of its answers in all runs, failed attempts included; `replayed` counts the
     answers that the last run took from the journal, `repeated_after_interruption` the calls that
-    were in flight when a run ended. `parent_run` is the folder of the run that this one goes on
-    from, `round` its number among these; None for a run that stands alone. `began_at` is the UTC
-    time at which the stage was begun, `command` the command line that worked on it last, without
-    keys, `commit` that of prefine's checkout, `judge_prompt` the judge's question without its
-    texts; None where it is not known, as in runs of earlier versions. `stopped_by` is the message
-    with which the stage stopped before its end; None once it goes on.
+    were in flight when a run ended. `parent_run` is the folder, seen from this run's, that holds
+    the rounds of which it is one, and `round` its number; None for a run that stands alone.
+    `began_at` is the UTC time at which the stage was begun, `command` the command line that worked
+    on it last, without keys, `commit` that of prefine's checkout, `judge_prompt` the judge's
+    question without its texts; None where it is not known, as in runs of earlier versions.
+    `stopped_by` is the message with which the stage stopped before its end; None once it goes on.
     """
 
     schema_version: int = SCHEMA_VERSION

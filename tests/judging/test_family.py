@@ -26,6 +26,14 @@ def test_by_name(policy: str, asked: str, alike: bool) -> None:
     assert (note is not None) == alike
 
 
+def test_a_bridge_model_is_named_as_one() -> None:
+    bridge = Component.model_validate({"name": "openai", "model": "gpt-5"})
+    asked = judge(model="gpt-5-mini")
+    note = same_family(bridge, asked, writer="bridge.model", result="bridged pairs")
+    assert note is not None and "judge (gpt-5-mini) and bridge.model (gpt-5)" in note
+    assert note.endswith("before you trust the bridged pairs")
+
+
 def test_judges_without_a_model_have_no_family() -> None:
     assert same_family(Component(name="playground"), Component(name="recorded")) is None
 

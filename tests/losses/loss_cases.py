@@ -9,8 +9,10 @@ from functools import partial
 from typing import Any, Literal
 
 import numpy as np
+from pair_values import HELD_OUT_WEIGHTS, WEIGHTS, references_of
 
 import reference
+import reference_references
 from prefine.config.components import TABLES, bind, lookup
 from prefine.losses.facts import reads_of
 from prefine.losses.protocol import LossFunction
@@ -62,7 +64,11 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     },
     "mixture": {},
     "wpo": {"loss": DPO},
-    "bmc": {"loss": DPO, "delta": 2.0, "ref_weights": "policy"},
+    "bmc": {"loss": DPO, "delta": 2.0, "ref_weights": "policy", "differences": "difflib"},
+    "mrpo": {
+        **{"loss": DPO, "mode": "harmonic", "weights": "stated"},
+        **{"clip": "adaptive", "eta": 0.1},
+    },
     "nll": {"reduction": "sum"},
     "budget": {"delta": 5.0, "per": "sequence", "up_to_rank": 1},
     "step_budget": {"delta": 5.0, "per": "sequence"},
@@ -146,12 +152,23 @@ OTHERS: dict[str, list[dict[str, Any]]] = {
     "bmc": [
         {"loss": {"name": "simpo"}},
         {"loss": {"name": "ipo"}, "ref_weights": "own"},
+        {"differences": "levenshtein"},
         *(
             {"delta": 0.5},
             {"delta": 20.0},
             {"ref_weights": "own"},
             {"ref_weights": "own", "delta": 1.5},
         ),
+    ],
+    "mrpo": [
+        {"loss": {"name": "dpo", "beta": 0.7}},
+        {"loss": {"name": "ipo"}, "weights": "example"},
+        {"mode": "geometric", "clip": "none"},
+        {"mode": "arithmetic", "clip": "none", "weights": "example"},
+        {"weights": "held_out", "clip": "none"},
+        {"clip": "fixed", "eta": 0.3},
+        {"eta": 1.5, "mode": "arithmetic"},
+        {"eta": 0.0},
     ],
     "nll": [{"reduction": "mean"}, {"reduction": "token_mean"}],
     "budget": [
@@ -253,6 +270,7 @@ BOUNDS: dict[str, dict[str, Within]] = {
     "aot_unpaired": {"beta": POSITIVE},
     "beta_dpo": {"beta": POSITIVE, "alpha": NOT_NEGATIVE, "rho": BELOW_ONE, "momentum": BELOW_ONE},
     "bmc": {"delta": NOT_NEGATIVE},
+    "mrpo": {"eta": NOT_NEGATIVE},
     "budget": {"delta": ANY},
     "step_budget": {"delta": ANY},
     "softplus_budget": {"delta": ANY, "sharpness": POSITIVE},
@@ -276,6 +294,7 @@ CANCELS = {
     "ld_dpo": "sums over tokens",
     "wpo": "sums over tokens",
     "bmc": "sums over tokens",
+    "mrpo": "logarithms of sums",
     "token_budget": "sums over tokens",
     "log_barrier": "a logarithm of a difference",
     "mixture": "what its parts do",
@@ -334,10 +353,28 @@ def expected(name: str, given: Options, columns: Columns) -> Array:
             columns, delta=options["delta"], ref_weights=options["ref_weights"]
         )
         return _expected_part(options["loss"], replace(columns, **sums._asdict()))
+    if name == "mrpo":
+        return _expected_part(options["loss"], replace(columns, **mean_reference(options, columns)))
     if name == "beta_dpo":
         return reference.beta_dpo(columns, **beta_dpo_options(options, columns))
     values: Array = getattr(reference, name)(columns, **options)
     return values
+
+
+def mean_reference(options: Options, columns: Columns) -> dict[str, Array]:
+    """The columns of the one reference that three make."""
+    chosen, rejected = references_of(columns)
+    stated = WEIGHTS if options["weights"] == "stated" else HELD_OUT_WEIGHTS
+    share: Any = stated
+    if options["weights"] == "example":
+        share = reference_references.adaptive_weights(chosen, rejected)
+    if options["clip"] != "none":
+        eta = options["eta"] if options["clip"] == "adaptive" else -options["eta"]
+        chosen, rejected = reference_references.clipped(chosen, rejected, base=0, eta=eta)
+    return {
+        "ref_chosen": reference_references.combined(chosen, share, mode=options["mode"]),
+        "ref_rejected": reference_references.combined(rejected, share, mode=options["mode"]),
+    }
 
 
 def _expected_part(part: Options, columns: Columns) -> Array:

@@ -11,6 +11,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
+from prefine.losses.other_references import OtherReferences
 from prefine.losses.protocol import LossFunction, PairLogps, TokenLogps
 from reference import Array, Columns, TokenColumns
 
@@ -200,7 +201,24 @@ def pair_logps(values: Columns, *, dtype: torch.dtype = torch.float64) -> PairLo
             for name, value in vars(part).items()
         }
 
-    return PairLogps(**{**tensors(values), "tokens": TokenLogps(**tensors(values.tokens))})
+    others = (torch.tensor(side[1:].T, dtype=dtype) for side in references_of(values))
+    return PairLogps(
+        **{**tensors(values), "tokens": TokenLogps(**tensors(values.tokens))},
+        other_references=OtherReferences(*others, WEIGHTS, HELD_OUT_WEIGHTS),
+    )
+
+
+WEIGHTS, HELD_OUT_WEIGHTS = (0.5, 0.3, 0.2), (0.1, 0.2, 0.7)
+"""Of three references: those that are stated, and those of held-out pairs."""
+
+
+def references_of(values: Columns) -> tuple[Array, Array]:
+    """Both sides under three references, [3, B] each; float32 holds them where it holds the rest.
+
+    The second one is near the first for chosen, the others are far away.
+    """
+    chosen, rejected, initial = values.ref_chosen, values.ref_rejected, values.initial_chosen
+    return np.stack([chosen, initial, 2 * chosen]), np.stack([rejected, rejected / 2, initial])
 
 
 def logps(*, seed: int = 0, dtype: torch.dtype = torch.float64) -> PairLogps:
@@ -216,21 +234,27 @@ def tensors_of(values: PairLogps) -> dict[str, Tensor]:
         if values.tokens is None
         else {f"tokens.{name}": value for name, value in vars(values.tokens).items()}
     )
+    others = values.other_references
+    if others is not None:
+        inner |= {"others.chosen": others.chosen, "others.rejected": others.rejected}
     return found | {name: value for name, value in inner.items() if value is not None}
 
 
 def with_tensors(values: PairLogps, tensors: dict[str, Tensor | None]) -> PairLogps:
     """The same with some tensors, named as `tensors_of` does, in place of its own."""
-    inner: dict[str, Any] = {
-        name.removeprefix("tokens."): value
-        for name, value in tensors.items()
-        if name.startswith("tokens.")
-    }
-    outer: dict[str, Any] = {
-        name: value for name, value in tensors.items() if not name.startswith("tokens.")
-    }
+
+    def within(prefix: str) -> dict[str, Any]:
+        return {
+            name.removeprefix(prefix): value
+            for name, value in tensors.items()
+            if name.startswith(prefix)
+        }
+
+    outer: dict[str, Any] = {name: value for name, value in tensors.items() if "." not in name}
     if values.tokens is not None:
-        outer["tokens"] = replace(values.tokens, **inner)
+        outer["tokens"] = replace(values.tokens, **within("tokens."))
+    if values.other_references is not None:
+        outer["other_references"] = replace(values.other_references, **within("others."))
     return replace(values, **outer)
 
 

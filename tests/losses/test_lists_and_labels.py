@@ -194,7 +194,9 @@ DEFAULTS = {
     "best_vs_rest": {"loss": dpo},
     "sppo_list": {"beta": 0.001, "labels": "scores", "scale": 1.0},
     "nca_list": {"beta": 0.01, "labels": "scores", "scale": 1.0},
+    "dro": {"tau": 1.0, "labels": "scores", "scale": 1.0},
     "kto": {"beta": 0.1, "desirable_weight": 1.0, "undesirable_weight": 1.0, "z0": 0.0},
+    "bco_unpaired": {"beta": 0.1},
 }
 
 
@@ -209,7 +211,8 @@ def test_defaults_and_facts_are_those_of_the_table() -> None:
         function = lookup("loss", name, where="")
         parameters = inspect.signature(function).parameters
         assert {key: parameters[key].default for key in options} == options
-        assert (kind_of(function), needs_of(function)) == ("local", {"reference"})
+        kind = "coupled" if name == "bco_unpaired" else "local"
+        assert (kind_of(function), needs_of(function)) == (kind, {"reference"})
         for option in [name for name, value in options.items() if isinstance(value, float)]:
             for value in (-1.0,) if option == "z0" else (-1.0, 0.0):
                 with pytest.raises(ConfigError, match=option):

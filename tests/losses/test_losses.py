@@ -275,6 +275,7 @@ def _undeclared(function: LossFunction) -> set[str]:
         "mismatched": ["mismatched_logratio"],
         "vocabulary": ["tokens.chosen_log_sum_p2", "tokens.rejected_log_sum_p2"],
         "differences": ["tokens.chosen_marked", "tokens.rejected_marked"],
+        "references": ["others.chosen", "others.rejected"],
     }.items():
         if need not in needs:
             hidden |= set(columns_)
@@ -324,6 +325,7 @@ def test_what_is_declared_is_read(name: str, options: Options) -> None:
         "tokens": ["tokens.policy_chosen", "tokens.policy_rejected"],
         "vocabulary": ["tokens.chosen_log_sum_p2", "tokens.rejected_log_sum_p2"],
         "differences": ["tokens.chosen_marked", "tokens.rejected_marked"],
+        "references": ["others.chosen", "others.rejected"],
     }
     for need in needs_of(function):
         if need == "reference" and options.get("loss", {}).get("name") == "simpo":
@@ -394,6 +396,9 @@ def test_what_is_missing_is_named(name: str, options: Options) -> None:
     if "tokens" in needs_of(function):
         with pytest.raises(ValueError, match=NEED_WORDS["tokens"]):
             function(replace(values, tokens=None))
+    if "references" in needs_of(function):
+        with pytest.raises(ValueError, match=NEED_WORDS["references"]):
+            function(replace(values, other_references=None))
 
 
 def test_the_values_of_prompts_are_given_or_named_as_missing() -> None:

@@ -11,6 +11,7 @@ from prefine.config.sections import Decoding
 from prefine.errors import ConfigError
 from prefine.models.capabilities import backend_of, provided, provides
 from prefine.models.hf.backend import HfModel
+from prefine.models.mixture import MixtureModel
 from prefine.models.openai.backend import OpenAIModel
 from prefine.models.protocol import At, Checks, HasWeights, Releases, Replies, Samples
 from prefine.models.scripted import ScriptedModel
@@ -35,10 +36,11 @@ class OnlyMethods:
         (HfModel, {Samples, Replies, HasWeights, At, Releases, Checks}),
         (OpenAIModel, {Samples, Replies, Checks}),
         (ScriptedModel, {Samples, Replies}),
+        (MixtureModel, {Samples, Releases, Checks}),
     ],
 )
 def test_each_backend_says_what_it_can_do(kind: type, can: set[type]) -> None:
-    assert len(TABLES["backend"]) == 4, "the fourth is the playground's, an HfModel"
+    assert len(TABLES["backend"]) == 5, "the fifth is the playground's, an HfModel"
     made = object.__new__(kind)
     assert {capability for capability in EVERY if provided(made, capability) is made} == can
 

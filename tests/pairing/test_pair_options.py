@@ -225,7 +225,7 @@ def test_an_option_that_cannot_be_applied_is_an_error(options, makes, facts, say
     check_options(PairConfig(max_length_ratio=2.0, drop_truncated=True), makes, "x", facts)
 
 
-PAIR_SELECTORS = sorted(set(TABLES["selector"]) - {"lists", "joint"})
+PAIR_SELECTORS = sorted(set(TABLES["selector"]) - {"lists", "joint", "labelled"})
 
 
 @pytest.mark.parametrize("name", PAIR_SELECTORS)

@@ -136,7 +136,7 @@ def test_order_and_scores_alone_are_enough_for_those_that_need_no_champion():
     fitting = {
         name for name, function in TABLE.items() if selector_facts(function).fits(facts.guarantees)
     }
-    assert fitting == {"all_pairs", "rejection_sampling", "lists"}
+    assert fitting == {"all_pairs", "rejection_sampling", "lists", "labelled"}
     with pytest.raises(ConfigError, match="'lists' needs order or scores, which strategy 'x'"):
         check_selector(
             "lists", TABLE["lists"], "x", StrategyFacts(frozenset({"best"}), len, len), TABLE

@@ -18,7 +18,7 @@ from prefine.pairing.view import unjudged
 from prefine.ranking.protocol import facts_of
 from prefine.records import Completion, DuelRecord, Prompt, Ranking
 from prefine.run.folder import RunFolder
-from prefine.run.rows import list_of, pair_of, ranking_of
+from prefine.run.rows import TableRow, label_of, list_of, pair_of, ranking_of
 from prefine.run.tables import parts, read_part
 from prefine.stages.pipeline import run_stage
 from prefine.stages.stage_run import Silent
@@ -27,6 +27,11 @@ STRATEGIES = sorted(set(TABLES["strategy"]))
 GIVES_UP = {"circulant", "insertion", "merge", "swiss"}
 PROMPTS = 12
 UNKNOWN = "answer that nobody can judge"
+COMPLETIONS: dict[str, Callable[[TableRow], tuple[Completion, ...]]] = {
+    "pairs": lambda row: (pair_of(row).chosen, pair_of(row).rejected),
+    "lists": lambda row: list_of(row).completions,
+    "labels": lambda row: (label_of(row).completion,),
+}
 
 
 def judge(prompt: Prompt, found: Completion) -> float | None:
@@ -83,22 +88,17 @@ def test_every_strategy_with_every_selector(
     without_verdict = sum(len(unjudged(one)) for one in failed)
     assert without_verdict in ((1, 2) if strategy == "knockout" else (len(failed),))
     for selector in _selectors(strategy):
-        lists = selector == "lists"
-        chosen = {"selector": {"name": selector}} | ({} if lists else {"pairs_per_prompt": 9})
+        kind = {"lists": "lists", "labelled": "labels"}.get(selector, "pairs")
+        chosen = {"selector": {"name": selector}}
+        chosen |= {"pairs_per_prompt": 9} if kind == "pairs" else {}
         config = validate(values | {"pair": chosen}, where="test")
         with RunFolder(tmp_path / "run") as folder:
             manifest = run_stage("pair", config, folder, Silent())
-        found = [
-            row
-            for part in parts(tmp_path / "run" / ("lists" if lists else "pairs"))
-            for row in read_part(part)
-        ]
         texts = [
             one.text
-            for row in found
-            for one in (
-                list_of(row).completions if lists else (pair_of(row).chosen, pair_of(row).rejected)
-            )
+            for part in parts(tmp_path / "run" / kind)
+            for row in read_part(part)
+            for one in COMPLETIONS[kind](row)
         ]
         assert texts and UNKNOWN not in texts, selector
         note = f"{without_verdict} completions left out: no judge could judge them"

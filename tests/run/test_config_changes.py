@@ -15,7 +15,7 @@ from prefine.config.sections import Connection, RunConfig
 from prefine.models.openai.backend import OpenAIModel
 from prefine.run.config_changes import fingerprinted, refused_changes, with_begun_defaults
 
-STAGES = ("sample", "rank", "pair", "train", "evaluate", "report")
+STAGES = ("sample", "rank", "pair", "bridge", "train", "evaluate", "report")
 SERVER = {"name": "openai", "model": "m", "base_url": "http://here/v1", "concurrency": 4}
 VALUES: dict[str, Any] = {
     "run_dir": "somewhere",
@@ -65,18 +65,29 @@ def test_the_marks_of_all_settings() -> None:
             "rank.max_calls",
             "rank.max_cost",
             "rank.max_failed_fraction",
+            "bridge.max_calls",
+            "bridge.max_cost",
+            "bridge.max_failed_fraction",
             "train.reference_cache",
             "train.tracking",
             "evaluate.max_failed_fraction",
             "report.title",
             "report.examples",
+            "rounds.stop",
+            "rounds.keep_models",
         },
         TRANSPORT: set(),
         LATER: {
             "lists",
             "labels",
+            "bridge",
+            "rounds",
+            "lineage",
+            "sample.part",
+            "pair.replay",
             "pair.fraction",
             "pair.only_sources",
+            "train.reward",
             "train.step_source",
             "evaluate.metrics",
             "sample.reasoning",
@@ -92,7 +103,10 @@ def test_the_marks_of_all_settings() -> None:
         "prompts": ("count", "limit"),
         "completions": ("limit",),
         "sample.completions_per_prompt": (),
+        "rounds.count": (),
         "rank.judge": ("max_new_tokens",),
+        "bridge.judge": ("max_new_tokens",),
+        "bridge.max_new_tokens": (),
         "evaluate.judge": ("max_new_tokens",),
         "evaluate.metrics": (),
     }

@@ -3,6 +3,7 @@ killed without warning; and refused where the loss reads other items.
 """
 
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from command import prefine, start
+from prefine.run.view import RunView
 from run_place import CONFIG, DATA, GONE, OK, Place, jsonl
 
 QUIET = {"rank": GONE, "completions": GONE, "train.regularizer": GONE}
@@ -77,6 +79,31 @@ def test_rankings_become_lists_that_are_trained_on_and_evaluated(items: Place) -
     assert "Trained on lists." in page and "Ranking accuracy: comparisons of a list" in page
     card = Path("run/model/README.md").read_text()
     assert "3 lists of answers, 4 optimizer steps" in card and "ranking accuracy" in card
+
+
+def test_rankings_become_labelled_answers_whose_auc_is_measured(items: Place) -> None:
+    """The grades of the answers to a prompt are 0, 1 and 2."""
+    items.change({"train.regularizer": GONE, **TRAINED, "pair.held_out_prompts": 2})
+    items.change({"rank.strategy": {"name": "pointwise"}})
+    items.change({"pair.selector": {"name": "labelled", "above": 0.5}})
+    items.change({"train.loss": {"name": "kto", "z0": "mismatched"}})
+    result = prefine("run", "run.yaml")
+    assert result.code == OK, result.err
+    assert not Path("run/pairs").exists()
+    counts = json.loads(Path("run/manifest.json").read_text())["stages"]["pair"]["counts"]
+    assert (counts["produced"], counts["dropped"]) == (6, {"held out": 6})
+    labels = [(one.completion.text[-1], one.desirable) for one in RunView(Path("run")).labels()]
+    assert sorted(labels) == [("0", False)] * 2 + [("1", True)] * 2 + [("2", True)] * 2
+    first, *_, last = rows("train_log.jsonl")
+    assert first["labels"] == 2 and last["loss"] != first["loss"]
+    held_out = rows("eval_log.jsonl")
+    assert [row["step"] for row in held_out] == [0, 2, 4]
+    assert all(0 <= row["auc"] <= 1 for row in held_out)
+    assert metrics()["reward_auc"] == pytest.approx(100 * held_out[-1]["auc"], abs=1e-9)
+    page = Path("run/report.html").read_text()
+    assert "Trained on labels." in page and "AUC" in page
+    shown = re.findall(r'<h3>Answer (\d) <span class="tag">(\w+)</span>', page)
+    assert shown == [*((str(n), "good") for n in range(1, 5)), ("5", "bad"), ("6", "bad")]
 
 
 @pytest.mark.parametrize("kind", ENTRIES)
@@ -212,7 +239,7 @@ def test_scores_that_hardly_differ_are_noticed_and_missing_ones_refused(items: P
         ),
         (
             {"train.loss": {"name": "kto"}, "train.regularizer": GONE},
-            "or another pair.selector (none of ours fits), or start with labels:",
+            "or another pair.selector (labelled), or start with labels:",
         ),
         (
             {**LISTS, "train.loss": {"name": "dpo"}},
@@ -221,7 +248,8 @@ def test_scores_that_hardly_differ_are_noticed_and_missing_ones_refused(items: P
         ),
         (
             {**LABELS, "train.loss": {"name": "list_mle"}},
-            "labelled answers, which only losses of labels read; choose another train.loss (kto)",
+            "labelled answers, which only losses of labels read; choose another train.loss (kto, "
+            "bco_unpaired)",
         ),
         (
             {**LISTS, "train.regularizer": {"name": "bco"}},

@@ -188,13 +188,14 @@ def jpo(logps, *, beta: float = 0.1):
 """
 
 
-def test_a_joint_loss_of_ones_own_trains_on_pairs_across_prompts(
-    tmp_path: Path, tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("loss", ["joint_losses:jpo", "jpo"])
+def test_a_joint_loss_trains_on_pairs_across_prompts(
+    loss: str, tmp_path: Path, tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "joint_losses.py").write_text(OWN_JOINT, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     config = configured(tmp_path, tiny_model_folder, selector={"name": "joint"}, held_out_prompts=3)
-    trained = {"loss": Component(name="joint_losses:jpo"), "max_steps": 2, "learning_rate": 1e-3}
+    trained = {"loss": Component(name=loss), "max_steps": 2, "learning_rate": 1e-3}
     config = config.model_copy(update={"train": config.train.model_copy(update=trained)})
     run_stages(config, "sample", "rank", "pair", "train")
     first, second = (

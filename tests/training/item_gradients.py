@@ -3,7 +3,7 @@ cut, and the textbook's.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -16,8 +16,10 @@ from prefine.losses import (
     PointLogps,
     all_pairs,
     approx_ndcg,
+    bco_unpaired,
     best_vs_rest,
     dpo,
+    dro,
     ipo,
     kto,
     lambda_rank,
@@ -27,12 +29,14 @@ from prefine.losses import (
     neural_ndcg,
     sppo_list,
 )
+from prefine.losses.facts import needs_of
 from prefine.losses.kinds import by_kind
 from prefine.losses.protocol import LossFunction, declare
+from prefine.training.cross_prompt import cross_prompt_items
 from prefine.training.forward.passes import Forward
 from prefine.training.objective.gradient import StepTerms, accumulate_gradients
 from prefine.training.objective.item_table import ItemTable
-from prefine.training.objective.objective import Objective
+from prefine.training.objective.objective import HyperparameterController
 from prefine.training.reference.scoring import score_completions
 from prefine.training.relations.choose import relation_of
 from prefine.training.relations.labels import TokenizedAnswer
@@ -40,6 +44,8 @@ from prefine.training.relations.lists import TokenizedList
 
 BETA, Z0, WEIGHTS = 0.3, 0.4, (1.2, 0.7)
 COUNT = 7
+PARTNERS = (2, 2, 4, 4, 6, 6, 0)
+"""The next answer to another prompt of each of the seven answers."""
 TOKENS = (1, 40, 1000)
 """Limits of a row: one prompt in each, a few, all in one."""
 
@@ -69,13 +75,27 @@ def _list_mle(items: Any, rewards: list[Tensor]) -> list[Tensor]:
     return values
 
 
-def _kto(items: Any, rewards: list[Tensor]) -> list[Tensor]:
+def _kto(items: Any, rewards: list[Tensor], z0: float = Z0) -> list[Tensor]:
     values = []
     for item, reward in zip(items, rewards, strict=True):
-        shifted = reward[0] - BETA * Z0
+        shifted = reward[0] - BETA * z0
         good, bad = 1 / (1 + (-shifted).exp()), 1 / (1 + shifted.exp())
         values.append(WEIGHTS[0] * (1 - good) if item.desirable else WEIGHTS[1] * (1 - bad))
     return values
+
+
+def _kto_of_the_step(items: Any, rewards: list[Tensor], other: list[Tensor]) -> list[Tensor]:
+    mean = float(torch.cat(other).mean()) / BETA
+    assert mean > 0.1, "clamped, it would be no other case than z0 = 0"
+    return _kto(items, rewards, max(0.0, mean))
+
+
+def _bco(items: Any, rewards: list[Tensor]) -> list[Tensor]:
+    delta = float(torch.cat(rewards).detach().mean())
+    return [
+        (1 + ((delta - reward[0]) * (1 if item.desirable else -1)).exp()).log()
+        for item, reward in zip(items, rewards, strict=True)
+    ]
 
 
 def _centred_lists(items: Any, rewards: list[Tensor]) -> list[Tensor]:
@@ -115,6 +135,7 @@ OF_LISTS: dict[str, LossFunction] = {
     "best_vs_rest": partial(best_vs_rest, loss=partial(ipo, beta=BETA, average="sum")),
     "sppo_list": partial(sppo_list, beta=BETA, labels="ranks"),
     "nca_list": partial(nca_list, beta=BETA, labels="ranks"),
+    "dro": partial(dro, tau=0.6, labels="ranks"),
 }
 
 
@@ -133,12 +154,19 @@ def _mixed(items: Any, rewards: list[Tensor]) -> list[Tensor]:
 
 @dataclass(frozen=True)
 class ItemCase:
-    """A loss, its items, and its values from beta * log-ratio of each completion."""
+    """A loss, its items, and its values from beta * log-ratio of each completion.
+
+    They are given those of answers to other prompts, too, if the loss reads them.
+    """
 
     loss: LossFunction
     reads: Any
     items: Sequence[Any]
-    values: Callable[[Any, list[Tensor]], list[Tensor]]
+    values: Callable[..., list[Tensor]]
+
+    @property
+    def reads_others(self) -> bool:
+        return "mismatched" in needs_of(self.loss)
 
 
 CASES = {
@@ -163,6 +191,19 @@ CASES = {
         ][:COUNT],
         _mixed,
     ),
+    "kto-mismatched": ItemCase(
+        partial(
+            kto,
+            beta=BETA,
+            z0="mismatched",
+            desirable_weight=WEIGHTS[0],
+            undesirable_weight=WEIGHTS[1],
+        ),
+        "labels",
+        tiny.answers(COUNT, seed=1),
+        _kto_of_the_step,
+    ),
+    "bco_unpaired": ItemCase(partial(bco_unpaired, beta=BETA), "labels", tiny.answers(COUNT), _bco),
     "lists-coupled": ItemCase(centred_lists, "lists", tiny.lists(COUNT), _centred_lists),
     "labels-coupled": ItemCase(centred_answers, "labels", tiny.answers(COUNT), _centred_answers),
 }
@@ -181,24 +222,33 @@ def engine(
         "initial": score_completions(Forward(tiny.model(seed=1)), case.items),
         "reference": score_completions(Forward(tiny.model(seed=2)), case.items),
     }
-    table = ItemTable.of(relation_of([("the loss", case.loss)]), case.items, references)
+    others = cross_prompt_items(case.items) if case.reads_others else []
+    cross_ref = score_completions(Forward(tiny.model(seed=2)), others) if others else None
+    relation = relation_of([("the loss", case.loss)])
+    table = ItemTable.of(relation, case.items, references, cross_ref=cross_ref)
     forward = Forward(model, shared=shared, tokens=tokens)
-    batches = forward.cut(case.items, range(COUNT))
+    batches, mismatched = (
+        [b for number, b in enumerate(forward.cut(some, range(len(some)))) if share(number)]
+        for some in (case.items, others)
+    )
+    steering = HyperparameterController(case.loss, steps=1)
     terms = accumulate_gradients(
         forward,
-        [batch for number, batch in enumerate(batches) if share(number)],
+        batches,
         table,
-        Objective(case.loss),
+        steering.at_step(0),
         examples=case.items,
         step=1,
+        mismatched=mismatched,
+        control=steering.control,
     )
     return terms, torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
 
 
-def _rewards(model: Any, case: ItemCase) -> list[Tensor]:
+def _rewards(model: Any, items: Sequence[Any]) -> list[Tensor]:
     """BETA times the log-probability of each completion, alone in its row."""
     found = []
-    for item in case.items:
+    for item in items:
         sums = []
         for prompt, completion, turns in item.texts:
             logps = model(torch.tensor([prompt + completion])).logits.log_softmax(-1)[0]
@@ -212,11 +262,22 @@ def _rewards(model: Any, case: ItemCase) -> list[Tensor]:
 
 def textbook(case: ItemCase) -> Tensor:
     """Log-probabilities from the full logits, values from the formula, one backward."""
-    model = tiny.model()
-    with torch.no_grad():
-        reference = _rewards(tiny.model(seed=2), case)
-    rewards = [a - b for a, b in zip(_rewards(model, case), reference, strict=True)]
-    values = torch.stack(case.values(case.items, rewards))
+    model, reference = tiny.model(), tiny.model(seed=2)
+
+    def rewards(items: Sequence[Any]) -> list[Tensor]:
+        with torch.no_grad():
+            before = _rewards(reference, items)
+        return [a - b for a, b in zip(_rewards(model, items), before, strict=True)]
+
+    given = [rewards(case.items)]
+    if case.reads_others:
+        moved = [
+            replace(case.items[partner], prompt_ids=item.prompt_ids)
+            for item, partner in zip(case.items, PARTNERS, strict=True)
+        ]
+        with torch.no_grad():
+            given.append(rewards(moved))
+    values = torch.stack(case.values(case.items, *given))
     weight = torch.tensor([item.weight for item in case.items], dtype=torch.float64)
     ((values * weight).sum() / weight.sum()).backward()
     return torch.cat([parameter.grad.flatten() for parameter in model.parameters()])

@@ -19,15 +19,18 @@ from prefine.losses import (
     bmc,
     dpo,
     ipo,
+    jpo,
     kto_pair,
     ld_dpo,
     mixture,
+    mrpo,
     odpo,
     simpo,
     sppo,
     wpo,
 )
 from prefine.losses.facts import needs_of
+from prefine.losses.other_references import OtherReferences
 from prefine.losses.pairs.aipo import aipo
 from prefine.losses.pairs.flex_dpo import flex_dpo
 from prefine.losses.pairs.rainbow_po import rainbow_po
@@ -42,7 +45,7 @@ from prefine.training.cross_prompt import cross_prompt_items
 from prefine.training.forward.passes import Forward
 from prefine.training.items import Text
 from prefine.training.objective.gradient import StepTerms, accumulate_gradients
-from prefine.training.objective.item_table import ItemTable
+from prefine.training.objective.item_table import Compared, ItemTable
 from prefine.training.objective.objective import HyperparameterController
 from prefine.training.reference.scoring import score_completions, score_tokens
 from prefine.training.relations.choose import named_relation
@@ -75,6 +78,8 @@ JOINT = [
     replace(EXAMPLES[6], prompt_ids=EXAMPLES[1].prompt_ids, chosen_ids=EXAMPLES[1].rejected_ids),
 ]
 OTHERS = cross_prompt_items(EXAMPLES)
+FURTHER, WEIGHTS, HELD_OUT_WEIGHTS = {"second": 3, "third": 4}, (0.5, 0.3, 0.2), (0.1, 0.2, 0.7)
+"""The seeds of further references, and the weights of all three."""
 STEP, STEPS = 3, 9
 TOKENS = (1, 40, 1000)
 """Limits of a row: one prompt in each, a few, all in one."""
@@ -88,7 +93,7 @@ def centred(logps: PairLogps, *, scale: float = 0.3) -> Tensor:
 
 
 @declare(needs=frozenset({"reference", "prompt"}), reads="joint")
-def jpo(logps: PairLogps, *, beta: float = 0.3) -> Tensor:
+def own_joint(logps: PairLogps, *, beta: float = 0.3) -> Tensor:
     """DPO of answers together with their prompts, and a share of the prompts' own likelihood."""
     prompts = logps.require_prompts()
     chosen = logps.chosen_logratio + prompts.policy_chosen - prompts.ref_chosen
@@ -107,6 +112,10 @@ class Case:
     @property
     def reads_prompts(self) -> bool:
         return "prompt" in needs_of(self.loss)
+
+    @property
+    def reads_references(self) -> bool:
+        return "references" in needs_of(self.loss)
 
     @property
     def examples(self) -> list[TokenizedPair]:
@@ -159,9 +168,32 @@ CASES = {
         partial(step_budget, delta=-1.0),
         0.7,
     ),
-    "joint": Case(jpo, budget, 0.2),
+    "joint": Case(own_joint, budget, 0.2),
     "joint-coupled": Case(
-        partial(mixture, losses=(jpo, partial(bco, beta=0.4)), weights=(1.0, 0.5))
+        partial(mixture, losses=(own_joint, partial(bco, beta=0.4)), weights=(1.0, 0.5))
+    ),
+    "jpo": Case(partial(jpo, loss=partial(dpo, beta=0.3)), partial(budget, delta=0.5), 0.7),
+    "jpo-lengths": Case(
+        partial(
+            jpo,
+            loss=partial(
+                mixture, losses=(ipo, partial(nll, reduction="token_mean")), weights=(0.01, 1.0)
+            ),
+        )
+    ),
+    "mrpo": Case(
+        partial(mrpo, loss=partial(dpo, beta=0.3), eta=0.05), partial(budget, delta=0.5), 0.7
+    ),
+    "mrpo-example": Case(partial(mrpo, mode="arithmetic", weights="example", clip="none")),
+    "mrpo-coupled": Case(
+        partial(
+            mixture,
+            losses=(
+                partial(mrpo, loss=partial(aot, beta=0.3), mode="geometric"),
+                partial(mrpo, weights="held_out"),
+            ),
+            weights=(1.0, 0.5),
+        )
     ),
     "scheduled": Case(
         partial(dpo, beta=_moving(0.5, 0.05)),
@@ -184,13 +216,22 @@ def table(case: Case | None = None) -> ItemTable:
     """The initial policy and the reference are other models than the one that is trained."""
     case = case or Case(dpo)
     reference = tiny.model(seed=2)
+    further: dict[str, Tensor] = {}
+    if case.reads_references:
+        further = {
+            name: score_completions(Forward(tiny.model(seed=seed)), case.examples)
+            for name, seed in FURTHER.items()
+        }
     away = score_completions(Forward(reference), OTHERS)
     tokens = score_tokens(Forward(reference, score_prompts=case.reads_prompts), case.examples)
     initial = score_tokens(Forward(tiny.model(seed=1)), case.examples)
     return ItemTable.of(
         named_relation("joint"),
         case.examples,
-        {"initial": initial.logps(), "reference": tokens.logps()},
+        {"initial": initial.logps(), "reference": tokens.logps(), **further},
+        compared=Compared(("reference", *further), WEIGHTS, HELD_OUT_WEIGHTS)
+        if further
+        else Compared(),
         cross_ref=(away[CHOSEN] + away[REJECTED]) / 2,
         ref_tokens=tokens,
         initial_tokens=initial,
@@ -271,6 +312,20 @@ def _prompts(model: torch.nn.Module, examples: list[TokenizedPair]) -> list[Tens
     ]
 
 
+def _prompt_tokens(examples: list[TokenizedPair]) -> tuple[Tensor, Tensor, float]:
+    """Tokens of the prompts without the first, of both sides, and chosen's total by weight."""
+    chosen = [float(len(e.prompt_ids) - 1) for e in examples]
+    rejected = [float(len(e.rejected_prompt_ids or e.prompt_ids) - 1) for e in examples]
+    total = sum(e.weight * count for e, count in zip(examples, chosen, strict=True))
+    return torch.tensor(chosen).double(), torch.tensor(rejected).double(), total
+
+
+@torch.no_grad()
+def _others(examples: list[TokenizedPair]) -> OtherReferences:
+    sides = zip(*(_sums(tiny.model(seed=seed), examples) for seed in FURTHER.values()), strict=True)
+    return OtherReferences(*(torch.stack(side, dim=1) for side in sides), WEIGHTS, HELD_OUT_WEIGHTS)
+
+
 def _tokens(
     model: torch.nn.Module, reference: torch.nn.Module, examples: list[TokenizedPair]
 ) -> TokenLogps:
@@ -320,7 +375,10 @@ def textbook(case: Case) -> Tensor:
         score_gap=known.of_items["score_gap"],
         mismatched_logratio=away - known.cross_ref,
         tokens=_tokens(model, reference, case.examples),
-        prompts=PromptLogps(*_prompts(model, case.examples), *ref_prompts),
+        prompts=PromptLogps(
+            *_prompts(model, case.examples), *ref_prompts, *_prompt_tokens(case.examples)
+        ),
+        other_references=_others(case.examples) if case.reads_references else None,
     )
     objective = steering.control(steering.at_step(STEP), logps)
     values = objective.loss(logps)

@@ -27,6 +27,7 @@ GIVEN: dict[str, dict[str, Any]] = {
             "list_net",
             "sppo_list",
             "nca_list",
+            "dro",
         )
     },
 }

@@ -262,11 +262,11 @@ def test_a_model_that_looks_ahead_is_refused(tmp_path: Path) -> None:
         _train(folder, tmp_path / "run")
 
 
-def test_a_reference_must_read_the_policys_tokens(tmp_path: Path) -> None:
+def test_a_reference_must_read_the_policys_tokens_where_the_loss_does(tmp_path: Path) -> None:
     policy = _save(tmp_path / "model", "LlamaForCausalLM", "llama")
     reference = shutil.copytree(policy, tmp_path / "reference")
     settings = {"reference": {"name": "hf", "path": str(reference), "device": "cpu"}}
-    loss = {"loss": {"name": "dpo"}}
+    loss = {"loss": {"name": "wpo"}}
     _train(policy, tmp_path / "same", **settings, **loss)
     file = reference / "tokenizer.json"
     tokenizer = json.loads(file.read_text())
@@ -277,6 +277,8 @@ def test_a_reference_must_read_the_policys_tokens(tmp_path: Path) -> None:
         _train(policy, tmp_path / "other", **settings, **loss)
     with pytest.raises(ConfigError, match=r"its tokens have other ids"):
         _check(policy, tmp_path, **settings, **loss)
+    # A loss of whole answers compares texts; one token too many is none that it could score.
+    _train(policy, tmp_path / "whole", **settings, loss={"name": "dpo"})
 
 
 def test_a_token_to_stop_on_that_is_outside_the_vocabulary_stops_nothing(tmp_path: Path) -> None:

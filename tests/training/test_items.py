@@ -15,7 +15,7 @@ import torch
 from item_gradients import CASES, TOKENS, engine, textbook
 
 from prefine.errors import ConfigError, DataError, Interrupted, NumericsError
-from prefine.losses import ListLogps, dpo, ipo, kto, list_mle, mixture
+from prefine.losses import ListLogps, bco_unpaired, dpo, ipo, kto, list_mle, mixture
 from prefine.losses.protocol import declare
 from prefine.training.forward.passes import Forward
 from prefine.training.forward.sharing import why_not_shared
@@ -86,9 +86,18 @@ def _train(folder: Path, kind: str, **options: Any) -> tuple[torch.nn.Module, An
     return model, summary
 
 
-@pytest.mark.parametrize("kind", MADE)
-def test_a_training_stopped_and_resumed_leaves_the_same_bytes(tmp_path: Path, kind: str) -> None:
-    whole, _ = _train(tmp_path / "whole", kind)
+OF_A_STEP = partial(
+    mixture, losses=(partial(kto, z0="mismatched"), bco_unpaired), weights=(1.0, 0.5)
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "loss"), [("lists", list_mle), ("labels", kto), ("labels", OF_A_STEP)]
+)
+def test_a_training_stopped_and_resumed_leaves_the_same_bytes(
+    tmp_path: Path, kind: str, loss: Any
+) -> None:
+    whole, _ = _train(tmp_path / "whole", kind, loss=loss)
     rows: list[Any] = []
     for stop in (2, 5, 99):
 
@@ -97,7 +106,7 @@ def test_a_training_stopped_and_resumed_leaves_the_same_bytes(tmp_path: Path, ki
 
         try:
             parts, summary = _train(
-                tmp_path / "parts", kind, on_step=rows.append, should_stop=should_stop
+                tmp_path / "parts", kind, loss=loss, on_step=rows.append, should_stop=should_stop
             )
         except Interrupted:
             continue

@@ -24,6 +24,7 @@ from prefine.training.forward.passes import Forward
 from prefine.training.logging.figures import TrainSummary
 from prefine.training.loop import train
 from prefine.training.objective.item_table import ItemTable
+from prefine.training.reference.models import ReferenceModel
 from prefine.training.reference.scoring import score_completions, score_tokens
 from prefine.training.relations.choose import named_relation
 from prefine.training.relations.pair_rows import StepRow
@@ -291,7 +292,13 @@ def test_a_named_reference_is_used_and_the_budget_stays_with_the_initial_policy(
 ) -> None:
     rows: list[StepRow] = []
     reference = tiny.model(seed=4, dtype=torch.float32)
-    _train(tmp_path, ref_model=reference, loss=ipo, on_step=rows.append, settings={"max_steps": 1})
+    _train(
+        tmp_path,
+        references=[ReferenceModel(lambda: reference)],
+        loss=ipo,
+        on_step=rows.append,
+        settings={"max_steps": 1},
+    )
     assert abs(rows[0].margin) > 0.1
     assert rows[0].fall == pytest.approx(0, abs=1e-5)
     assert len(list((tmp_path / "reference").rglob("*.safetensors"))) == 2

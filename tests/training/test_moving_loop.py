@@ -19,6 +19,7 @@ from prefine.schedules import Schedule
 from prefine.training.checkpoints import load_newest
 from prefine.training.logging.figures import TrainSummary
 from prefine.training.loop import train
+from prefine.training.reference.models import ReferenceModel
 from prefine.training.relations.pair_rows import StepRow
 from prefine.training.relations.pairs import TokenizedPair
 
@@ -145,9 +146,9 @@ def test_the_policy_must_be_able_to_read_the_answers_to_other_prompts_too(tmp_pa
         TokenizedPair("long prompt", tuple(range(3, 33)) * 2, (1,), (2, 1)),
         TokenizedPair("long answer", (4,), (*range(3, 12), 1), (2, 1)),
     ]
-    for reference in (None, tiny.model(seed=1)):
-        if reference is not None:
-            reference.config.max_position_embeddings = 500
+    reference = tiny.model(seed=1)
+    reference.config.max_position_embeddings = 500
+    for load in (None, lambda: reference):
         with pytest.raises(
             ConfigError, match="pair long prompt with the answers of long answer takes 69 positions"
         ):
@@ -159,5 +160,5 @@ def test_the_policy_must_be_able_to_read_the_answers_to_other_prompts_too(tmp_pa
                 regularizer=None,
                 out_dir=tmp_path,
                 run_key="key",
-                ref_model=reference,
+                references=[ReferenceModel(load)],
             )

@@ -20,7 +20,7 @@ from prefine.api.progress import followed
 from prefine.api.reading import PromptLike, prompts_of, warn
 from prefine.calls.engine import CallEngine
 from prefine.config.base import Component
-from prefine.config.sections import Decoding, PairConfig
+from prefine.config.sections import Decoding, ItemEntry, PairConfig
 from prefine.errors import ConfigError, DataError
 from prefine.models.capabilities import check_model
 from prefine.records import Completion, PreferenceList, PreferencePair, Prompt, Ranking
@@ -231,8 +231,7 @@ def make_pairs(
         pairs_per_prompt=pairs_per_prompt,
         seed=seed,
     )
-    if bound.facts.makes == "lists":
-        raise ConfigError(f"selector.name: {bound.name!r} makes lists; call make_lists")
+    _check_makes(bound, "pairs")
     counts = PairCounts()
     pairs = Records(bound.pairs(groups, frozenset(), counts))
     warn(counts.notes())
@@ -281,12 +280,21 @@ def make_lists(
         drop_truncated=drop_truncated,
         seed=seed,
     )
-    if bound.facts.makes != "lists":
-        raise ConfigError(f"selector.name: {bound.name!r} makes pairs; call make_pairs")
+    _check_makes(bound, "lists")
     counts = PairCounts()
     lists = Records(bound.lists(groups, counts))
     warn(counts.notes())
     return lists
+
+
+def _check_makes(bound: BoundSelector, wanted: ItemEntry) -> None:
+    if bound.makes != wanted:
+        instead = {
+            "pairs": "pairs; call make_pairs",
+            "lists": "lists; call make_lists",
+            "labels": "labelled answers; name it in a configuration, pair.selector",
+        }[bound.makes]
+        raise ConfigError(f"selector.name: {bound.name!r} makes {instead}")
 
 
 def _bound_to(

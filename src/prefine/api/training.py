@@ -4,7 +4,7 @@ import json
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 from prefine.api.arguments import explained
 from prefine.api.components import Model, model_component, validated
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 class Trained(NamedTuple):
     """A trained model: its folder for transformers, a row per step, and the figures at the end.
 
-    `evaluations` has a row for each time that held-out pairs were evaluated.
+    `evaluations` has a row for each time that held-out pairs were evaluated. The rows of a reward
+    model are its own (`training.relations.reward_rows`).
     """
 
     path: Path
@@ -119,7 +120,7 @@ def train(
             write_pairs(folder, read(pairs), read(held_out))
         with followed(progress) as shown:
             run_stage("train", config, folder, shown)
-        return _trained(folder.path)
+        return _trained(config)
 
 
 def _given(config: RunConfig) -> list[str]:
@@ -128,17 +129,22 @@ def _given(config: RunConfig) -> list[str]:
     return [f"{path} {name!r}" for path, name in named if is_given(name)]
 
 
-def _trained(folder: Path) -> Trained:
+def _trained(config: RunConfig) -> Trained:
+    from prefine.stages.training_inputs import configured_relation
     from prefine.training.evaluation import EVALUATION_LOG_NAME
     from prefine.training.loop import FINAL_NAME, LOG_NAME
-    from prefine.training.relations.pair_rows import EvaluationRow, FinalFigures, StepRow
 
+    folder, relation = config.run_dir, configured_relation(config)
     final = json.loads((folder / FINAL_NAME).read_text(encoding="utf-8"))["final"]
+    steps, evaluations = (
+        cast("type[StepRow]", relation.step_row),
+        cast("type[EvaluationRow]", relation.evaluation_row),
+    )
     return Trained(
         folder / "model",
-        Records(map(StepRow.model_validate_json, _lines(folder / LOG_NAME))),
-        FinalFigures.model_validate(final),
-        Records(map(EvaluationRow.model_validate_json, _lines(folder / EVALUATION_LOG_NAME))),
+        Records(map(steps.model_validate_json, _lines(folder / LOG_NAME))),
+        cast("FinalFigures", relation.final_row.model_validate(final)),
+        Records(map(evaluations.model_validate_json, _lines(folder / EVALUATION_LOG_NAME))),
     )
 
 

@@ -28,13 +28,19 @@ def check_config(
     from prefine.stages.plan import user_code
 
     loaded = load_config(config, set_, run_dir)
-    checked = check(loaded, strict=strict)
+    if loaded.rounds is None:
+        counts, notes, _ = check(loaded, strict=strict)
+    else:
+        from prefine.rounds.check import check_rounds
+        from prefine.rounds.configs import RoundsPlan
+
+        counts, notes = check_rounds(RoundsPlan(loaded), strict=strict)
     imports = user_code(loaded)
     if json_:
-        values = {"ok": True, "counts": checked.counts, "notes": checked.notes, "imports": imports}
+        values = {"ok": True, "counts": counts, "notes": notes, "imports": imports}
         typer.echo(json.dumps(values, ensure_ascii=False))
         return
-    for note in checked.notes:
+    for note in notes:
         typer.echo(visible(note))
     for name in imports:
         typer.echo(f"imports your code: {visible(name)}")

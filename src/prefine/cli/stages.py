@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from prefine.cli.ending import complain, visible
 from prefine.cli.options import AsJson, ConfigPath, Overrides, RunDir, Strict, load_config
 from prefine.cli.processes import launched, refuse_several, train_together
+from prefine.cli.rounds import run_in_rounds
 from prefine.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ _HELP = {
     "sample": "Sample completions, or import existing ones.",
     "rank": "Rank each prompt's completions by the judge.",
     "pair": "Select preference pairs from the rankings; asks no judge.",
+    "bridge": "Rewrite rejected answers towards the chosen ones; asks a model and a judge.",
     "train": "Train the policy on the pairs.",
     "evaluate": "Compare the trained model with its baseline.",
     "report": "Write report.html from what the run folder holds.",
@@ -93,11 +95,14 @@ def run(
     """Run all stages, from whatever the configuration starts with to the report.
 
     Run the same command again to resume: a call whose answer was journaled is never repeated.
+    With a section `rounds` it runs one round after the other.
     """
     if offline and not dry_run:
         raise ConfigError("--offline: is for --dry-run; a run asks its servers")
     loaded = load_config(config, set_, run_dir)
-    if dry_run:
+    if loaded.rounds is not None:
+        run_in_rounds(loaded, dry_run=dry_run, offline=offline, strict=strict, as_json=json_)
+    elif dry_run:
         _print_plan(loaded, strict=strict, offline=offline, as_json=json_)
     else:
         _run_all(loaded, json_, strict=strict)
@@ -150,10 +155,11 @@ def _run_one(
     from prefine.run.config_changes import STAGE_SECTIONS
     from prefine.run.folder import RunFolder
     from prefine.stages.check import check
-    from prefine.stages.pipeline import run_stage
+    from prefine.stages.pipeline import refuse_rounds, run_stage
     from prefine.stages.template_date import with_first_day
 
     def lead(loaded: "RunConfig") -> None:
+        refuse_rounds(loaded)
         if strict:
             check(loaded, strict=True, through=stage)
         with RunFolder(loaded.run_dir) as folder:

@@ -111,12 +111,19 @@ class WeighedSource(Component):
     weight: Annotated[float, Strict(), Field(gt=0)] | None = None
 
     @model_serializer(mode="wrap")
-    def _without_weight(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out a weight that nobody set: runs had begun before there was one."""
+    def _without_what_nobody_set(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out fields that nobody set: runs had begun before there were any."""
         written: dict[str, Any] = write(self)
-        if self.weight is None:
-            del written["weight"]
-        return written
+        added = type(self).model_fields.keys() - Component.model_fields
+        return {
+            name: value for name, value in written.items() if value is not None or name not in added
+        }
+
+
+class LabelSource(WeighedSource):
+    """A source of labelled answers; those with a grade `above` this are good, the others bad."""
+
+    above: Annotated[float, Strict()] | None = None
 
 
 def _in_full(value: Any, kind: Kind, field: FieldInfo) -> Any:
@@ -126,6 +133,8 @@ def _in_full(value: Any, kind: Kind, field: FieldInfo) -> Any:
         if value in words or not is_model:
             return value
     if isinstance(value, list | tuple):
+        if _literals(field.annotation):
+            return tuple(_in_full(one, kind, field) for one in value)
         return tuple(in_full(kind, one) for one in value)
     full = in_full(kind, value)
     if isinstance(full, Mapping) and full.keys() & _section_keys(field.annotation):
@@ -151,6 +160,7 @@ def _literals(annotation: Any) -> tuple[Any, ...]:
 
 
 Backend = Annotated[Component, Nested("backend")]
+Bridger = Annotated[Component, Nested("bridger")]
 Judge = Annotated[Component, Nested("judge")]
 Source = Annotated[Component, Nested("source")]
 ItemSource = Annotated[WeighedSource, Nested("source")]

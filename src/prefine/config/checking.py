@@ -53,7 +53,7 @@ def describe(error: ValidationError, where: str, model: type[BaseModel]) -> str:
         path = [
             str(part)
             for part in problem["loc"]
-            if part not in ("Component", "(number)", "(schedule)", "(either)", "(one)", "(by kind)")
+            if part not in ("Component", *_TAGS)
             and not str(part).startswith(("literal[", "tuple["))
         ]
         message = problem["msg"].removeprefix("Value error, ")
@@ -84,6 +84,8 @@ def describe(error: ValidationError, where: str, model: type[BaseModel]) -> str:
     return "\n".join(lines)
 
 
+_TAGS = ("(number)", "(schedule)", "(either)", "(word)", "(section)", "(one)", "(by kind)")
+"""Members of unions that are told apart by a discriminator."""
 _EXPECTED = {
     "tuple_type": "a list, such as [a, b]",
     "list_type": "a list, such as [a, b]",
@@ -140,6 +142,10 @@ def strict(hint: Any, schedules: bool) -> Any:
     origin, arguments = get_origin(hint), get_args(hint)
     if schedules and (hint is float or (origin is Annotated and arguments[0] is float)):
         return Annotated[float | Schedule, or_schedule(strict(hint, schedules=False))]
+    if schedules and origin in (Union, UnionType) and get_origin(arguments[-1]) is Literal:
+        # A number or a word.
+        number, (word,) = strict(arguments[0], schedules=False), get_args(arguments[-1])
+        return Annotated[hint | Schedule, or_schedule(number, word=word)]
     if hint in (bool, int, float):
         return Annotated[hint, Strict()]
     if origin is Annotated:
@@ -150,10 +156,10 @@ def strict(hint: Any, schedules: bool) -> Any:
     return origin[inner] if origin in (list, dict, tuple) else hint
 
 
-def or_schedule(number: Any, *, auto: bool = False) -> GetPydanticSchema:
+def or_schedule(number: Any, *, word: str = "") -> GetPydanticSchema:
     """Annotate a number that may also be a schedule, with the same bounds at its ends.
 
-    With `auto` it may also be this word.
+    With `word` it may also be this word.
     """
     adapter: TypeAdapter[float] = TypeAdapter(number, config=ConfigDict(allow_inf_nan=False))
 
@@ -176,10 +182,10 @@ def or_schedule(number: Any, *, auto: bool = False) -> GetPydanticSchema:
             lambda value: "(schedule)" if isinstance(value, Schedule | Mapping) else "(number)"
         ),
     ]
-    if auto:
+    if word:
         either = Annotated[
-            Annotated[Literal["auto"], Tag("(auto)")] | Annotated[either, Tag("(either)")],
-            Discriminator(lambda value: "(auto)" if value == "auto" else "(either)"),
+            Annotated[Literal[word], Tag("(word)")] | Annotated[either, Tag("(either)")],
+            Discriminator(lambda value: "(word)" if value == word else "(either)"),
         ]
     return GetPydanticSchema(lambda _, handler: handler.generate_schema(either))
 

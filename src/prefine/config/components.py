@@ -29,10 +29,12 @@ Kind = Literal[
     "judge",
     "selector",
     "backend",
+    "bridger",
     "source",
     "step_source",
     "gold",
     "metric",
+    "reward_loss",
 ]
 
 
@@ -79,6 +81,8 @@ TABLES: dict[Kind, dict[str, str]] = {
         "mixture": "prefine.losses.pairs.mixture:mixture",
         "wpo": "prefine.losses.pairs.wpo:wpo",
         "bmc": "prefine.losses.pairs.bmc:bmc",
+        "mrpo": "prefine.losses.pairs.mrpo:mrpo",
+        "jpo": "prefine.losses.pairs.jpo:jpo",
         "list_mle": "prefine.losses.lists.list_mle:list_mle",
         "neural_ndcg": "prefine.losses.lists.neural_ndcg:neural_ndcg",
         "approx_ndcg": "prefine.losses.lists.approx_ndcg:approx_ndcg",
@@ -88,8 +92,15 @@ TABLES: dict[Kind, dict[str, str]] = {
         "best_vs_rest": "prefine.losses.lists.best_vs_rest:best_vs_rest",
         "sppo_list": "prefine.losses.lists.sppo_list:sppo_list",
         "nca_list": "prefine.losses.lists.nca_list:nca_list",
+        "dro": "prefine.losses.lists.dro:dro",
         "kto": "prefine.losses.points.kto:kto",
+        "bco_unpaired": "prefine.losses.points.bco_unpaired:bco_unpaired",
         "nll": "prefine.losses.regularizers.nll:nll",
+    },
+    # Of reward models (train.reward).
+    "reward_loss": {
+        "bradley_terry": "prefine.losses.rewards.bradley_terry:bradley_terry",
+        "plackett_luce": "prefine.losses.rewards.plackett_luce:plackett_luce",
     },
     "regularizer": {
         "nll": "prefine.losses.regularizers.nll:nll",
@@ -132,11 +143,20 @@ TABLES: dict[Kind, dict[str, str]] = {
         "rejection_sampling": "prefine.pairing.selectors.rejection_sampling:rejection_sampling",
         "joint": "prefine.pairing.selectors.joint:joint",
         "lists": "prefine.pairing.selectors.lists:lists",
+        "labelled": "prefine.pairing.selectors.labelled:labelled",
     },
     "backend": {
         "hf": "prefine.models.hf.backend:HfModel",
         "openai": "prefine.models.openai.backend:OpenAIModel",
         "playground": "prefine.models.playground:playground",
+        "scripted": "prefine.models.scripted:ScriptedModel",
+        "mixture": "prefine.models.mixture:MixtureModel",
+    },
+    # Who rewrites rejected answers: a model that is asked, or a class that computes.
+    "bridger": {
+        "hf": "prefine.models.hf.backend:HfModel",
+        "openai": "prefine.models.openai.backend:OpenAIModel",
+        "playground": "prefine.bridging.playground:PlaygroundBridger",
         "scripted": "prefine.models.scripted:ScriptedModel",
     },
     "source": {
@@ -198,6 +218,7 @@ INSIDE: dict[Kind, tuple[str, Kind]] = {
     "judge": ("model", "backend"),
     "loss": ("losses", "loss"),
     "regularizer": ("losses", "loss"),
+    "backend": ("models", "backend"),
 }
 """Of some kinds, the option that is itself a component, or a list of them, and its kind."""
 
@@ -253,7 +274,7 @@ def _from_bare(kind: Kind, text: str) -> dict[str, Any]:
         return {"name": text}
     if kind == "source":
         return {"name": "file", "path": text}
-    if kind == "backend" and text != "vllm":
+    if kind in ("backend", "bridger") and text != "vllm":
         return (
             {"name": "openai", "base_url": text} if "://" in text else {"name": "hf", "path": text}
         )
@@ -272,7 +293,7 @@ def lookup(kind: Kind, name: str, *, where: str) -> Any:
     module_name, colon, attribute = target.partition(":")
     if not colon:
         hint = f"{suggest(name, TABLES[kind])}, or module:attribute"
-        if (kind, name) == ("backend", "vllm"):
+        if kind in ("backend", "bridger") and name == "vllm":
             hint = VLLM
         raise ConfigError(f"{where}.name: unknown {kind} {name!r}; {hint}")
     try:

@@ -24,7 +24,10 @@ def outer_components(section: Section, prefix: str = "") -> Iterator[tuple[str, 
         named = {prefix + name: value}
         if isinstance(value, tuple):
             named = {f"{prefix}{name}.{index}": one for index, one in enumerate(value)}
-        for mark in marks_of(field, Nested):
+        if isinstance(section, TrainConfig) and name == "reference":
+            # Without the weights, which are no options of the models.
+            named = {one.where: one.model for one in section.references}
+        for mark in dict.fromkeys(marks_of(field, Nested)):
             for path, one in named.items():
                 if isinstance(one, Component):
                     kind = mark.kind

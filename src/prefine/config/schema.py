@@ -8,13 +8,12 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.errors import PydanticInvalidForJsonSchema
 from pydantic.fields import FieldInfo
 
-from prefine.config.base import Component, Section, WeighedSource, marks_of
+from prefine.config.base import Component, LabelSource, Section, WeighedSource, marks_of
 from prefine.config.components import TABLES, Kind, Nested, lookup, options_model
 from prefine.config.sections import RunConfig
 
 Schema = dict[str, Any]
 _REFERENCE = "#/$defs/"
-_WEIGHED = "weighed_source"
 
 
 def json_schema() -> Schema:
@@ -32,7 +31,8 @@ def json_schema() -> Schema:
                 _point(target["properties"][name], mark.kind)
     for kind, names in TABLES.items():
         definitions[kind] = _component(kind, list(names), definitions)
-    definitions[_WEIGHED] = _weighed(definitions["source"])
+    for model in (WeighedSource, LabelSource):
+        definitions[model.__name__] = _extended(definitions["source"], model)
     for name, found in list(definitions.items()):
         # A section with a name, such as an adapter, may be written as that name.
         if "const" in found.get("properties", {}).get("name", {}):
@@ -55,11 +55,8 @@ def _sections_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 def _point(schema: Any, kind: Kind) -> None:
     """Let what refers to any component refer to those of a kind."""
-    if isinstance(schema, dict):
-        if schema.get("$ref") == f"{_REFERENCE}{Component.__name__}":
-            schema["$ref"] = f"{_REFERENCE}{kind}"
-        if schema.get("$ref") == f"{_REFERENCE}{WeighedSource.__name__}":
-            schema["$ref"] = f"{_REFERENCE}{_WEIGHED}"
+    if isinstance(schema, dict) and schema.get("$ref") == f"{_REFERENCE}{Component.__name__}":
+        schema["$ref"] = f"{_REFERENCE}{kind}"
     inner = schema.values() if isinstance(schema, dict) else schema
     if isinstance(schema, dict | list):
         for item in inner:
@@ -80,14 +77,16 @@ def _component(kind: Kind, names: list[str], definitions: Schema) -> Schema:
     }
 
 
-def _weighed(source: Schema) -> Schema:
-    """Return the ways to write a source of items, which may have a weight beside its options."""
-    weight = WeighedSource.model_json_schema()["properties"]["weight"]
-    ways = [
-        way | {"properties": way["properties"] | {"weight": weight}} if "properties" in way else way
-        for way in source["anyOf"]
-    ]
-    return source | {"anyOf": ways}
+def _extended(ways: Schema, model: type[Component]) -> Schema:
+    """Return the ways to write a component that has fields beside its options."""
+    fields = model.model_json_schema()["properties"]
+    added = {name: field for name, field in fields.items() if name not in Component.model_fields}
+    return ways | {
+        "anyOf": [
+            way | {"properties": way["properties"] | added} if "properties" in way else way
+            for way in ways["anyOf"]
+        ]
+    }
 
 
 def _mapping(kind: Kind, name: str, definitions: Schema) -> Schema:

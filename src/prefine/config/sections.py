@@ -17,9 +17,11 @@ from pydantic import (
 
 from prefine.config.base import (
     Backend,
+    Bridger,
     Component,
     ItemSource,
     Judge,
+    LabelSource,
     Section,
     Seed,
     Share,
@@ -28,6 +30,7 @@ from prefine.config.base import (
 )
 from prefine.config.components import Nested
 from prefine.config.marks import FREE, LATER, TRANSPORT, MayGrow, Was
+from prefine.config.rounds import LineageConfig, PartConfig, ReplayConfig, RoundsConfig
 from prefine.config.training import TrainConfig
 from prefine.reasoning import ReasoningInText
 
@@ -70,9 +73,11 @@ class SampleConfig(Decoding):
     """Stage `sample`: several completions for every prompt.
 
     They come from `model`, such as a server that runs the policy; without it, from the policy.
+    With `part`, only the prompts of that part are answered.
     """
 
     model: Backend | None = None
+    part: Annotated[PartConfig | None, LATER] = None
     completions_per_prompt: Annotated[int, Field(ge=2), MayGrow()] = 8
     shard_prompts: PositiveInt = 256
     max_cost: Annotated[PositiveFloat | None, FREE] = None
@@ -107,7 +112,8 @@ class PairConfig(Section):
 
     Of the others, `fraction` takes this share of the prompts of every source, chosen by a hash, so
     that smaller shares lie within larger ones; `only_sources` takes prompts of these sources. A
-    prompt's source is its column `source` or, without one, the file that it stands in.
+    prompt's source is its column `source` or, without one, the file that it stands in. `replay` is
+    for runs that are one of several rounds.
     """
 
     selector: Annotated[Component, Nested("selector")] = Component(name="best_vs_random")
@@ -123,7 +129,37 @@ class PairConfig(Section):
     only_sources: Annotated[
         Annotated[tuple[str, ...], Strict(False), Field(min_length=1)] | None, LATER
     ] = None
+    replay: Annotated[ReplayConfig | None, LATER] = None
     seed: Seed = 0
+
+
+class BridgeConfig(Section):
+    """Stage `bridge`: rewritten rejected answers take the place of chosen ones.
+
+    `model` is shown both answers and rewrites the rejected one with small changes towards the
+    chosen one, by the request that `prompt` names: `instructions`, or `answers` for tasks with one
+    right answer, where the model may reply None. The result becomes the chosen answer if the judge
+    prefers it to the rejected one; otherwise the pair stays as it was. `judge` is by default that
+    of section `rank`; null takes every rewriting without asking. `order: auto` asks a judge with a
+    known preference for a slot in both orders, whose mean decides, and others once. `share` is the
+    share of pairs that are rewritten, chosen by a hash of their ids, so that smaller shares lie
+    within larger ones. A rewriting with more than `max_length_ratio` times the characters of the
+    longer answer has failed (null: no limit), and so has one that repeats the rejected answer; more
+    failures than `max_failed_fraction` end the stage. The held-out pairs are not rewritten.
+    """
+
+    model: Bridger
+    judge: Annotated[Literal["rank"] | Judge | None, MayGrow("max_new_tokens")] = "rank"
+    order: Literal["auto", "single", "both"] = "auto"
+    prompt: Literal["instructions", "answers"] = "instructions"
+    share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    temperature: NonNegativeFloat | None = 0.0
+    max_new_tokens: Annotated[PositiveInt, MayGrow()] = 1024
+    max_length_ratio: Annotated[float, Field(ge=1)] | None = 2.0
+    seed: Seed = 0
+    max_calls: Annotated[PositiveInt | None, FREE] = None
+    max_cost: Annotated[PositiveFloat | None, FREE] = None
+    max_failed_fraction: Annotated[Share, FREE] = 0.2
 
 
 class EvaluateConfig(Section):
@@ -171,8 +207,10 @@ class RunConfig(Section):
     """A whole run, which starts from `prompts` or `completions`, or from items of training.
 
     Those are `pairs`, `lists` (answers with scores or ranks) or `labels` (answers that are good or
-    bad), for losses that read them. Several of these may stand beside each other, each with a
-    `weight`, by default 1: its share of the items of a step.
+    bad, or that have a grade and are good `above` one), for losses that read them. Several of these
+    may stand beside each other, each with a `weight`, by default 1: its share of the items of a
+    step. With `rounds` it is several runs, one from the policy of the other; each of them says so
+    in `lineage`.
     """
 
     run_dir: Annotated[Path, Strict(False), BeforeValidator(_not_empty)]
@@ -181,13 +219,16 @@ class RunConfig(Section):
     completions: Annotated[Source | None, MayGrow("limit")] = None
     pairs: ItemSource | None = None
     lists: Annotated[ItemSource | None, LATER] = None
-    labels: Annotated[ItemSource | None, LATER] = None
+    labels: Annotated[Annotated[LabelSource, Nested("source")] | None, LATER] = None
     sample: SampleConfig | None = None
     rank: RankConfig | None = None
     pair: PairConfig = PairConfig()
+    bridge: Annotated[BridgeConfig | None, LATER] = None
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     report: ReportConfig = ReportConfig()
+    rounds: Annotated[RoundsConfig | None, LATER] = None
+    lineage: Annotated[LineageConfig | None, LATER] = None
 
     @model_validator(mode="after")
     def _has_one_entry(self) -> Self:
@@ -213,6 +254,24 @@ class RunConfig(Section):
             raise ValueError(
                 "sample is missing: prompts need completions; add sample: "
                 "{completions_per_prompt: 8}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _reward_model_writes_nothing(self) -> Self:
+        if self.train.reward is None:
+            return self
+        for name in ("prompts", "gold"):
+            if getattr(self.evaluate, name) is not None:
+                raise ValueError(
+                    f"evaluate.{name}: train.reward trains a reward model, which writes no "
+                    "answers; take it out (the reward model is evaluated on held-out items, see "
+                    "pair.held_out_prompts), or name the reward model as the judge of another run"
+                )
+        if self.evaluate.model != "trained":
+            raise ValueError(
+                "evaluate.model: train.reward evaluates the reward model that it trains; take it "
+                "out"
             )
         return self
 

@@ -1,6 +1,7 @@
 """The section `train`, and the sections within it."""
 
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -19,6 +20,7 @@ from prefine.config.base import Backend, Component, Decay, ModuleNames, Section,
 from prefine.config.checking import or_schedule
 from prefine.config.components import Kind, Nested
 from prefine.config.marks import FREE, LATER
+from prefine.config.references import StatedReference, stated_references
 from prefine.schedules import Schedule
 
 
@@ -93,6 +95,19 @@ def _is_by_kind(value: Any) -> str:
     return "(by kind)" if by_kind else "(one)"
 
 
+References = Annotated[tuple[Literal["initial"] | Backend, ...], Strict(False)]
+
+
+class RewardConfig(Section):
+    """Train a reward model instead of a policy: the scores of a linear layer on the last token.
+
+    It begins with the policy's weights and a new layer; `loss` compares the rewards of pairs or
+    lists. The judge `reward` reads the trained folder.
+    """
+
+    loss: Annotated[Component, Nested("reward_loss")] = Component(name="bradley_terry")
+
+
 class TrainConfig(Section):
     """Stage `train`. A step has `pairs_per_step` items, in micro-batches of `micro_batch_tokens`.
 
@@ -111,7 +126,12 @@ class TrainConfig(Section):
     With `regularizer_weight: auto`, a controller sets the weight of the regularizer `budget` so
     that answers that training has not seen keep it; it then has more options beside `delta`.
 
+    `reference` is the model that losses compare the policy with, or a list of them for a loss that
+    reads several: each may state its `weight`, and the others share what is left of 1.
+
     Every `evaluate_every` steps the held-out items of section `pair` are evaluated.
+
+    With `reward` a reward model is trained, by a loss of its own, and `loss` is not used.
     """
 
     loss: Annotated[
@@ -119,11 +139,12 @@ class TrainConfig(Section):
         Discriminator(_is_by_kind),
         Nested("loss"),
     ] = Component(name="dpo")
+    reward: Annotated[RewardConfig | None, LATER] = None
     regularizer: Annotated[Component | None, Nested("regularizer")] = None
     regularizer_weight: Annotated[
-        float | Schedule | Literal["auto"], or_schedule(NonNegativeFloat, auto=True)
+        float | Schedule | Literal["auto"], or_schedule(NonNegativeFloat, word="auto")
     ] = 0.1
-    reference: Literal["initial"] | Backend = "initial"
+    reference: Literal["initial"] | Backend | References = "initial"
     reference_cache: Annotated[Annotated[Path, Strict(False)] | None, FREE] = None
     adapter: AdapterConfig | None = None
     step_source: Annotated[Component, Nested("step_source"), LATER] = Component(name="shuffled")
@@ -189,18 +210,59 @@ class TrainConfig(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _reward_model_is_no_policy(self) -> Self:
+        if self.reward is None:
+            return self
+        policies = {
+            "loss": self.loss != Component(name="dpo"),
+            "regularizer": self.regularizer is not None,
+            "reference": self.reference != "initial",
+            "early_stop": self.early_stop is not None,
+        }
+        if given := [name for name, is_set in policies.items() if is_set]:
+            loss = " (its loss is train.reward.loss)" if "loss" in given else ""
+            raise ValueError(
+                f"reward trains a reward model, which has no {' and no '.join(given)} of "
+                f"a policy{loss}; take {' and '.join(given)} out, or reward"
+            )
+        return self
+
+    @property
+    def minimised(self) -> Component | LossesByKind:
+        """The loss that is trained with: that of the policy, or of the reward model."""
+        return self.loss if self.reward is None else self.reward.loss
+
+    @property
+    def loss_kind(self) -> Kind:
+        """The table of the loss: that of policies, or of reward models."""
+        return "loss" if self.reward is None else "reward_loss"
+
+    @model_validator(mode="after")
+    def _references_go_together(self) -> Self:
+        _ = self.references  # computed once, and checked by that
+        return self
+
+    @cached_property
+    def references(self) -> tuple[StatedReference, ...]:
+        """The references with their weights, the first one first."""
+        return stated_references(self.reference)
+
     @property
     def losses(self) -> dict[str, Component]:
         """The losses by their config paths: one, or one for each kind of items."""
+        if self.reward is not None:
+            return {"train.reward.loss": self.reward.loss}
         if isinstance(self.loss, Component):
             return {"train.loss": self.loss}
         return {f"train.loss.{kind}": loss for kind, loss in self.loss.given.items()}
 
     def loss_of(self, kind: str) -> tuple[str, Component | None]:
         """The config path of the loss of a kind of items, and the loss if there is one."""
-        if isinstance(self.loss, Component):
-            return "train.loss", self.loss
-        return f"train.loss.{kind}", self.loss.given.get(kind)
+        if isinstance(self.minimised, Component):
+            ((where, loss),) = self.losses.items()
+            return where, loss
+        return f"train.loss.{kind}", self.minimised.given.get(kind)
 
     @property
     def loss_name(self) -> str:

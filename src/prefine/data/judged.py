@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from prefine.data import entries
 from prefine.data.import_report import ImportReport, UselessRow
-from prefine.data.layouts.protocol import SourceRow, has, show
+from prefine.data.layouts.protocol import SourceRow, has, number, show
 from prefine.data.messages import reason
 from prefine.errors import DataError
 from prefine.records import (
@@ -25,6 +25,7 @@ from prefine.records import (
 
 _WORDS = {"true": True, "1": True, "false": False, "0": False}
 _LABEL, _SCORE, _GRADE, _RANK = "label", "score", "grade", "rank"
+_KTO_TAG = "kto_tag"  # LlamaFactory's label
 
 
 def lists(
@@ -51,33 +52,51 @@ def lists(
 
 
 def labels(
-    rows: Iterable[SourceRow], report: ImportReport | None = None
+    rows: Iterable[SourceRow], report: ImportReport | None = None, *, above: float | None = None
 ) -> Iterator[LabelledCompletion]:
-    """Yield one labelled answer a completion, from its `label`: true or false, 1 or 0.
+    """Yield one labelled answer a completion, from its `label` (or `kto_tag`): true or false.
 
     Args:
         rows: In our own columns.
-        report: Counts empty answers; what it keeps are labelled answers, what it reads prompts.
+        report: Counts empty answers, and those without a grade; what it keeps are labelled answers,
+            what it reads prompts.
+        above: The good answers are those with a greater `score` or `grade`; labels are not read.
 
     Raises:
-        DataError: A completion has no label, or no row is left.
+        DataError: A completion has no label, or a grade that is no number, or no row is left.
     """
     report = report or ImportReport()
     for prompt, completions in entries.completions(rows, report, several_turns=True):
         report.kept += len(completions) - 1
         for completion in completions:
-            values, rest = _judgment(prompt, completion, _LABEL)
-            label = _WORDS.get(str(values[_LABEL]).lower().removesuffix(".0"))
-            if label is None:
-                raise DataError(
-                    f"{_where(prompt, completion)}: label must be true or false (or 1, 0), got "
-                    f"{show(values[_LABEL])}"
-                )
+            given = completion.metadata
+            name = _KTO_TAG if _KTO_TAG in given and _LABEL not in given else _LABEL
+            if above is not None:
+                name = next((one for one in (_SCORE, _GRADE) if given.get(one) is not None), "")
+            if not name:
+                report.kept -= 1
+                _drop_without_grade(prompt, completion, report, "labels.above needs one")
+                continue
+            values, rest = _judgment(prompt, completion, name)
             yield LabelledCompletion(
                 prompt=prompt,
                 completion=completion.model_copy(update={"metadata": rest}),
-                desirable=label,
+                desirable=_is_good(values[name], name, above, _where(prompt, completion)),
             )
+
+
+def _is_good(value: Any, name: str, above: float | None, where: str) -> bool:
+    """The label, or whether the grade is above the threshold."""
+    if above is None:
+        # 1 and 0 as well, in a table perhaps as numbers.
+        label = _WORDS.get(str(value).lower().removesuffix(".0"))
+        if label is None:
+            raise DataError(
+                f"{where}: {name} must be true or false (or 1, 0), got {show(value)}; of answers "
+                "with grades, labels: {…, above: …} takes those above a number as good"
+            )
+        return label
+    return number(SourceRow(where, {name: value}), name) > above
 
 
 def _list(prompt: Prompt, completions: list[Completion], report: ImportReport) -> PreferenceList:
@@ -131,10 +150,16 @@ def _with_grade(
         if _GRADE in completion.metadata:
             graded.append(completion)
             continue
-        where = _where(prompt, completion)
-        message = f"{where}: no grade, which other answers to the prompt have: add one"
-        report.drop(UselessRow("answer without a grade", message), where)
+        _drop_without_grade(prompt, completion, report, "which other answers to the prompt have")
     return graded
+
+
+def _drop_without_grade(
+    prompt: Prompt, completion: Completion, report: ImportReport, why: str
+) -> None:
+    where = _where(prompt, completion)
+    message = f"{where}: no grade, {why}: add one"
+    report.drop(UselessRow("answer without a grade", message), where)
 
 
 def _without_repetitions(

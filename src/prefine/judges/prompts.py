@@ -110,17 +110,17 @@ def render(
             repeats or reorders them.
         ValueError: A text contains the nonce, which only a nonce from elsewhere makes possible.
     """
-    conversation = _conversation(prompt)
-    shown = {"the prompt": conversation, "the first": _all(first), "the second": _all(second)}
+    shown_before = conversation(prompt)
+    shown = {"the prompt": shown_before, "the first": _all(first), "the second": _all(second)}
     for what, text in shown.items():
         if nonce in text:
             raise ValueError(
                 f"prompt {prompt.id}: {what} contains the nonce {nonce}; take it from prompts.nonce"
             )
     blocks = (
-        conversation,
-        _candidate("A", first, nonce),
-        _candidate("B", second, nonce),
+        shown_before,
+        candidate("A", first, nonce),
+        candidate("B", second, nonce),
         _answer(style, nonce),
         "",
     )
@@ -139,7 +139,7 @@ def _calls(message: Message) -> list[str]:
     return [plain(canonical_json(call)) for call in message.tool_calls or ()]
 
 
-def _conversation(prompt: Prompt) -> str:
+def conversation(prompt: Prompt) -> str:
     """Return the prompt between tags that its text cannot write: `plain` breaks them."""
     lines = ["<the:conversation>"]
     if prompt.tools:
@@ -156,7 +156,7 @@ def _conversation(prompt: Prompt) -> str:
     return "\n".join(lines)
 
 
-def _candidate(label: str, completion: Completion, nonce: str) -> str:
+def candidate(label: str, completion: Completion, nonce: str) -> str:
     """One candidate between its tags, its tool calls in tags of their own."""
     calls = _calls(completion.message)
     lines = [f"<answer-{label}-{nonce}>", plain(completion.text)]

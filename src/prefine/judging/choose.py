@@ -123,8 +123,15 @@ def judges_asked(judge: Judge, scorer: Judge | None, facts: StrategyFacts) -> li
     return [judge, scorer] if "duels" in facts.asks else [scorer]
 
 
-def same_family(policy: Component, judge: Component, *, role: str = "judge") -> str | None:
-    """Return a note if judge and policy are of one model family, by the models' names.
+def same_family(
+    policy: Component,
+    judge: Component,
+    *,
+    role: str = "judge",
+    writer: str = "policy",
+    result: str = "win rate",
+) -> str | None:
+    """Return a note if judge and writer are of one model family, by the models' names.
 
     Models prefer what they would have written themselves.
 
@@ -132,6 +139,8 @@ def same_family(policy: Component, judge: Component, *, role: str = "judge") -> 
         policy: Wrote the answers.
         judge: Judges or rates them.
         role: Its name in the note.
+        writer: The name of who wrote the answers.
+        result: The name of what the judge decides.
     """
     asked = judge.options if judge.name == "reward" else judge.options.get("model")
     if not isinstance(asked, Mapping):
@@ -141,8 +150,8 @@ def same_family(policy: Component, judge: Component, *, role: str = "judge") -> 
     if not ours or not theirs or (ours != theirs and (family is None or family != _family(theirs))):
         return None
     return (
-        f"{role} ({theirs}) and policy ({ours}) are of one family; models prefer answers of their "
-        f"own kind: compare with another {role} before you trust the win rate"
+        f"{role} ({theirs}) and {writer} ({ours}) are of one family; models prefer answers of "
+        f"their own kind: compare with another {role} before you trust the {result}"
     )
 
 

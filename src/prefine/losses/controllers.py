@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from prefine.losses.protocol import Controller, PairLogps
+from prefine.losses.protocol import Controller, PairLogps, PointLogps
 
 
 class RunningReward(Controller):
@@ -16,9 +16,12 @@ class RunningReward(Controller):
     def __init__(self) -> None:
         self.count = self.mean = 0.0
 
-    def update(self, logps: PairLogps, options: Mapping[str, Any]) -> dict[str, float]:
+    def update(self, logps: PairLogps | PointLogps, options: Mapping[str, Any]) -> dict[str, float]:
         """Add the rewards of a step."""
-        logratios = torch.cat([logps.chosen_logratio, logps.rejected_logratio])
+        if isinstance(logps, PointLogps):
+            logratios = logps.logratio
+        else:
+            logratios = torch.cat([logps.chosen_logratio, logps.rejected_logratio])
         rewards = options["beta"] * logratios.double()
         self.count += len(rewards)
         self.mean += float((rewards - self.mean).sum()) / self.count

@@ -2,11 +2,13 @@
 
 import inspect
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from functools import cache, partial
 from typing import Any, get_args, get_type_hints
 
 from prefine.config.components import Nested
-from prefine.losses.protocol import LossFunction, LossKind, Need, Reads
+from prefine.losses.protocol import NEED_WORDS, LossFunction, LossKind, Need, Reads
+from prefine.losses.token_diff import Differences
 
 
 def bare(function: LossFunction) -> LossFunction:
@@ -69,8 +71,12 @@ def _declared(function: LossFunction, name: str, default: Any) -> list[Any]:
 
 
 def kind_of(function: LossFunction) -> LossKind:
-    """Return "coupled" if any part is, or declares no kind: coupled is right for every loss."""
-    return "coupled" if "coupled" in _declared(function, "kind", "coupled") else "local"
+    """Return "coupled" if any part is, or declares no kind: coupled is right for every loss.
+
+    One that reads answers to other prompts reads the whole step.
+    """
+    kinds = _declared(function, "kind", "coupled")
+    return "coupled" if "coupled" in kinds or "mismatched" in needs_of(function) else "local"
 
 
 def needs_of(function: LossFunction) -> frozenset[Need]:
@@ -79,7 +85,39 @@ def needs_of(function: LossFunction) -> frozenset[Need]:
     A function without a declaration is taken to read the reference and the initial policy.
     """
     undeclared: frozenset[Need] = frozenset({"reference", "initial"})
-    return frozenset().union(*_declared(function, "needs", undeclared))
+    parts = [part for _, part in parts_of(function)]
+    named = {
+        value
+        for part in parts
+        for name in getattr(bare(part), "may_need", ())
+        if (value := option_of(part, name)) in NEED_WORDS
+    }
+    set_ = (
+        needs
+        for part in parts
+        for option, needs in getattr(bare(part), "needs_if", {}).items()
+        if option_of(part, option)
+    )
+    return frozenset().union(named, *_declared(function, "needs", undeclared), *set_)
+
+
+def differences_of(*functions: LossFunction) -> Differences:
+    """Return how the tokens are found in which answers differ; all parts that read them say so.
+
+    Raises:
+        ValueError: Two parts ask for different ways.
+    """
+    found: set[Differences] = {
+        option_of(part, "differences") or "difflib"
+        for function in functions
+        for _, part in parts_of(function)
+        if "differences" in getattr(bare(part), "needs", ())
+    }
+    if len(found) > 1:
+        raise ValueError(
+            "its parts find differences in two ways, difflib and levenshtein; choose one for all"
+        )
+    return next(iter(found), "difflib")
 
 
 def reads_of(function: LossFunction) -> Reads:
@@ -105,6 +143,25 @@ def reads_scores(function: LossFunction) -> bool:
         option_of(part, "labels") == "scores" or "score_gap" in needs_of(part)
         for _, part in parts_of(function)
     )
+
+
+def check_reads_sums(function: LossFunction, *, beside: AbstractSet[Need] = frozenset()) -> None:
+    """Check that a loss can read sums of log-probabilities that another loss has made.
+
+    Args:
+        function: A loss within another.
+        beside: What it must not read either, as the sums do not belong to it.
+
+    Raises:
+        ValueError: It or a part reads tokens, or has a controller, which reads the sums before.
+    """
+    for _, part in parts_of(function):
+        read = sorted(needs_of(part) & {"tokens", *beside})
+        if read or bool(getattr(bare(part), "controlled", ())):
+            what = ", ".join(NEED_WORDS[need] for need in read) or "the step before its loss"
+            raise ValueError(
+                f"{bare(part).__name__!r} reads {what}, and no sums; choose another loss"
+            )
 
 
 def per_pair(function: LossFunction) -> bool:

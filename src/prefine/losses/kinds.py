@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from prefine.losses.protocol import Loss, LossFunction, LossInputs, PerItem, declare
+from prefine.losses.protocol import Loss, LossFunction, PerItem, declare
+from prefine.losses.rewards.protocol import ItemValues
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class MixedLogps:
     they are. Totals of the step within a part are of its kind alone.
     """
 
-    parts: Mapping[str, LossInputs]
+    parts: Mapping[str, ItemValues]
     places: Mapping[str, Int[Tensor, " b"]]
     weight: PerItem
 
@@ -35,7 +36,7 @@ class MixedLogps:
         return self.join({kind: part.finite() for kind, part in self.parts.items()})
 
 
-StepLogps = LossInputs | MixedLogps
+StepLogps = ItemValues | MixedLogps
 """The values of the items of a step, of one kind or of several."""
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, ones_like
 from torch import bool as bool_dtype
 
 from prefine.config.components import Nested
+from prefine.losses.other_references import OtherReferences
 
 Need = Literal[
     "reference",
@@ -26,9 +27,10 @@ Need = Literal[
     "vocabulary",
     "differences",
     "prompt",
+    "references",
 ]
 LossKind = Literal["local", "coupled"]
-Reads = Literal["any", "pairs", "joint", "lists", "labels"]
+Reads = Literal["any", "pairs", "joint", "lists", "labels", "rewards"]
 Family = Literal[
     "logistic",
     "reference-free",
@@ -66,6 +68,7 @@ NEED_WORDS: dict[Need, str] = {
     "vocabulary": "statistics over the vocabulary at every token",
     "differences": "the tokens in which two answers differ",
     "prompt": "log-probabilities of the prompts",
+    "references": "log-probabilities under further references",
 }
 
 READS_WORDS: dict[Reads, str] = {
@@ -74,6 +77,7 @@ READS_WORDS: dict[Reads, str] = {
     "joint": "a chosen and a rejected answer, perhaps to two prompts",
     "lists": "several answers to one prompt, best first",
     "labels": "single answers, each of them good or bad",
+    "rewards": "the rewards of answers to one prompt, best first",
 }
 
 
@@ -110,13 +114,18 @@ class TokenLogps:
 class PromptLogps:
     """Summed log-probabilities of the prompts of B pairs, without their first tokens, in nats.
 
-    Both sides have the same values unless the pair is joint: answers to two different prompts.
+    Both sides have the same values unless the pair is joint: answers to two different prompts. The
+    last three are counts of these tokens, the third a total of the step by weight; losses that
+    average over tokens read them.
     """
 
     policy_chosen: PerPair
     policy_rejected: PerPair
     ref_chosen: PerPair
     ref_rejected: PerPair
+    chosen_tokens: PerPair | None = None
+    rejected_tokens: PerPair | None = None
+    chosen_tokens_in_step: float | None = None
 
 
 _MAY_BE_MISSING = (
@@ -157,6 +166,7 @@ class PairLogps:
     mismatched_logratio: PerPair | None = None
     tokens: TokenLogps | None = None
     prompts: PromptLogps | None = None
+    other_references: OtherReferences | None = None
 
     def __post_init__(self) -> None:
         given = vars(self)
@@ -244,6 +254,14 @@ class PairLogps:
         """Return the values of the prompts; raise ValueError if they were not provided."""
         return require(self.prompts, "prompt")
 
+    def require_references(self) -> OtherReferences:
+        """Return the values under further references; raise ValueError without them."""
+        return require(self.other_references, "references")
+
+    def changed(self, **values: Any) -> "PairLogps":
+        """The same with other values in some fields; what is missing stays missing."""
+        return PairLogps(**{**vars(self), **values})
+
 
 @dataclass(frozen=True)
 class ListLogps:
@@ -313,7 +331,8 @@ class PointLogps:
 
     `desirable` is 1 for good answers and 0 for bad ones. The rest is as in `PairLogps`;
     `answers_in_step` is a total of the whole step, by weight, and so are, of good answers alone,
-    `chosen_in_step` and `chosen_tokens_in_step`. To regularizers good answers are the chosen ones.
+    `chosen_in_step` and `chosen_tokens_in_step`. `mismatched_logratio` is that of the answer to
+    another prompt under this answer's prompt. To regularizers good answers are the chosen ones.
     """
 
     policy: PerItem
@@ -325,6 +344,7 @@ class PointLogps:
     answers_in_step: float
     chosen_in_step: float = nan
     chosen_tokens_in_step: float = nan
+    mismatched_logratio: PerItem | None = None
 
     @property
     def logratio(self) -> PerItem:
@@ -373,12 +393,10 @@ def require(value: T | None, need: Need) -> T:
     """Return an optional input of a loss.
 
     Raises:
-        ValueError: It is None: the caller built `PairLogps` without a value that the loss needs.
+        ValueError: It is None: the caller left a value out that the loss needs.
     """
     if value is None:
-        raise ValueError(
-            f"the loss needs {NEED_WORDS[need]} ({need!r}), which these PairLogps do not hold"
-        )
+        raise ValueError(f"the loss needs {NEED_WORDS[need]} ({need!r}), which were not given")
     return value
 
 
@@ -410,10 +428,12 @@ def declare(
     family: Family = "other",
     kind: LossKind = "local",
     needs: AbstractSet[Need] = frozenset(),
+    may_need: tuple[str, ...] = (),
     reads: Reads = "pairs",
     per_pair: bool = True,
     controller: type[Controller] | None = None,
     check: Callable[..., None] | None = None,
+    needs_if: Mapping[str, AbstractSet[Need]] | None = None,
 ) -> Callable[[F], F]:
     """Declare the properties of a loss as attributes of its function.
 
@@ -422,15 +442,19 @@ def declare(
         kind: "local" if an item's value depends on that item alone (and on the totals of the step),
             else "coupled": it is then evaluated once per step, on all its items.
         needs: The values that it reads beyond the policy's. Lists and labels have those of the
-            reference and of the initial policy.
+            reference and of the initial policy, labels also "mismatched".
+        may_need: Options that take a number or the name of a need: what the loss then computes
+            itself, from that value.
         reads: The items that it is given: "pairs" compares two answers to one prompt; "joint" also
             answers to two prompts; "lists" reads answers in an order; "labels" single
-            answers that are good or bad; "any" reads what the losses beside or within it read.
+            answers that are good or bad; "rewards" the rewards of a reward model; "any" what the
+            losses beside or within it read.
         per_pair: True if value i belongs to item i and can be weighted; false for losses that sort.
         controller: The class that sets some of its hyper-parameters during training; those are then
             no options of a configuration.
         check: Called with the options of a configuration; raises ValueError if they do not go
             together.
+        needs_if: What it needs besides where an option is set and not 0, by the option's name.
 
     Raises:
         ValueError: A need is unknown, or items of this kind do not have it, or a local loss needs
@@ -438,9 +462,8 @@ def declare(
     """
     if unknown := sorted(needs - NEED_WORDS.keys()):
         raise ValueError(f"needs: {', '.join(unknown)} is none of {', '.join(NEED_WORDS)}")
-    if reads in ("any", "lists", "labels") and (
-        lacking := sorted(needs - {"reference", "initial"})
-    ):
+    there = {"reference", "initial"} | ({"mismatched"} if reads == "labels" else set())
+    if reads in ("any", "lists", "labels") and (lacking := sorted(needs - there)):
         raise ValueError(f"needs: {', '.join(lacking)} is there for losses of pairs, not {reads}")
     if kind == "local" and (controller is not None or "mismatched" in needs):
         raise ValueError(
@@ -453,11 +476,13 @@ def declare(
             family=family,
             kind=kind,
             needs=frozenset(needs),
+            may_need=may_need,
             reads=reads,
             per_pair=per_pair,
             controller=controller,
             controlled=() if controller is None else controller.gives,
             check_options=check,
+            needs_if=dict(needs_if or {}),
         )
         return function
 

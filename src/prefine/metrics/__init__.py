@@ -36,6 +36,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "reward_accuracies",
             "reward_accuracy",
         ),
+        "prefine.metrics.rewards.auc": ("reward_auc",),
         "prefine.metrics.rewards.displacement": ("displacement",),
         "prefine.metrics.rewards.likelihood_indicators": (
             "likelihood_indicators",

@@ -5,10 +5,13 @@ from pathlib import Path
 
 from prefine.models.hf.backend import HfModel
 
+NAME = "playground"
+"""The backend of this model in a configuration."""
+
 
 def playground() -> HfModel:
     """Return the embedded model."""
-    return HfModel(path=str(playground_folder()), dtype="float32", label="playground")
+    return HfModel(path=str(playground_folder()), dtype="float32", label=NAME)
 
 
 def playground_folder() -> Path:

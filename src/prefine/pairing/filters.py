@@ -1,5 +1,7 @@
 """The options that all selectors share, and what they need of the strategy."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from prefine.config.sections import PairConfig
@@ -16,14 +18,25 @@ TOO_UNSURE = "p_chosen too small or not known"
 TOO_UNEQUAL = "lengths differ too much"
 TRUNCATED = "cut by the generation limit"
 
+_NO_PAIRS: Mapping[str, tuple[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "lists": ("one list", ("min_p_chosen", "pairs_per_prompt")),
+        "labels": (
+            "single answers",
+            ("min_gap", "min_p_chosen", "max_length_ratio", "pairs_per_prompt"),
+        ),
+    }
+)
+"""What some selectors make, in words, and the options that compare two answers."""
+
 
 def check_options(
     options: PairConfig, selector: "SelectorFacts", strategy_name: str, facts: "StrategyFacts"
 ) -> None:
     """Raise ConfigError if an option that is set cannot be applied.
 
-    The strategy does not give what it needs, or the selector makes lists, to which it does not
-    apply.
+    The strategy does not give what it needs, or the selector makes lists or labelled answers, to
+    which it does not apply.
     """
     for name, is_set, instead in (
         ("min_gap", options.min_gap is not None, ", or ask for pair.min_p_chosen"),
@@ -39,12 +52,11 @@ def check_options(
             f"pair.min_p_chosen: strategy {strategy_name!r} compares no two completions; use "
             "pair.min_gap"
         )
-    if selector.makes != "lists":
-        return
-    for name in ("min_p_chosen", "pairs_per_prompt"):
+    made, names = _NO_PAIRS.get(selector.makes, ("", ()))
+    for name in names:
         if getattr(options, name) is not None:
             raise ConfigError(
-                f"pair.{name}: a prompt gives one list and no pairs; leave pair.{name} out"
+                f"pair.{name}: a prompt gives {made} and no pairs; leave pair.{name} out"
             )
 
 

@@ -13,7 +13,7 @@ from prefine.errors import ConfigError
 from prefine.ranking.protocol import Guarantee
 from prefine.records import Ranking
 
-Makes = Literal["pairs", "joint", "lists"]
+Makes = Literal["pairs", "joint", "lists", "labels"]
 Selector = Callable[..., Any]
 F = TypeVar("F", bound=Selector)
 
@@ -75,6 +75,7 @@ def selector(
     - "joint": `(choices by prompt id, *, …) -> choices by prompt id`; it is given what was chosen
       within each prompt.
     - "lists": `(Ranking, *, …) -> list of completion ids`, best first.
+    - "labels": `(Ranking, *, …) -> mapping from completion ids to True (good) or False`.
 
     Raises:
         ValueError: There is no such guarantee, nothing of the kind can be made, or no pair would be

@@ -21,9 +21,16 @@ from prefine.pairing.filters import (
 from prefine.pairing.protocol import Choice, Selector, scores_of, selector_facts
 from prefine.pairing.view import PairEvidence, find, narrowed
 from prefine.ranking.protocol import StrategyFacts
-from prefine.records import Completion, PreferenceList, PreferencePair, Prompt, Ranking
+from prefine.records import (
+    Completion,
+    LabelledCompletion,
+    PreferenceList,
+    PreferencePair,
+    Prompt,
+    Ranking,
+)
 
-NO_PAIR, NO_LIST = "no pair selected", "no list selected"
+NO_PAIR, NO_LIST, NO_LABEL = "no pair selected", "no list selected", "no answer labelled"
 CHAMPION_CUT = f"the best completion was {TRUNCATED}"
 
 
@@ -100,6 +107,25 @@ def checked_list(proposed: Any, ranking: Ranking, *, where: str) -> list[str]:
                 f"before {below} ({scores[below]:g})"
             )
     return ids
+
+
+def checked_labels(proposed: Any, ranking: Ranking, *, where: str) -> Mapping[str, bool]:
+    """The labels by completion id that a selector of labels returned, given this ranking.
+
+    Raises:
+        ConfigError: It is no such mapping, a completion is unknown, or a label neither True nor
+            False.
+    """
+    if not isinstance(proposed, Mapping):
+        raise ConfigError(
+            f"{where} returns {proposed!r:.80}; return a mapping from completion ids to True or "
+            "False"
+        )
+    _check_known(proposed, ranking, where)
+    for id_, label in proposed.items():
+        if not isinstance(label, bool):
+            raise ConfigError(f"{where} labels {id_} {label!r:.80}; give True (good) or False")
+    return proposed
 
 
 def _items(proposed: Any, where: str) -> Iterator[Any]:
@@ -257,3 +283,39 @@ def select_list(
         scores=None if scores is None else tuple(scores[one.id] for one in kept),
         ranks=None if scores is not None else tuple(range(1, len(kept) + 1)),
     )
+
+
+def select_labels(
+    prompt: Prompt,
+    completions: Mapping[str, Completion],
+    ranking: Ranking,
+    propose: Callable[[Ranking], Mapping[str, bool]],
+    options: PairConfig,
+) -> tuple[list[LabelledCompletion], Counter[str]]:
+    """The labelled answers of a prompt, and the number of those that were dropped, by reason.
+
+    Of answers that say the same, the one with the best score stays.
+
+    Args:
+        prompt: The prompt.
+        completions: Its completions, by id.
+        ranking: Their ranking.
+        propose: A selector that makes labels, its own options bound.
+        options: The options that all selectors share.
+
+    Raises:
+        DataError: The ranking names an unknown completion.
+    """
+    view = narrowed(ranking, completions, options)
+    labels, scores = propose(view), scores_of(view) or {}
+    kept: list[LabelledCompletion] = []
+    dropped: Counter[str] = Counter()
+    for id_ in sorted(labels, key=lambda one: (-scores.get(one, 0.0), one)):
+        found = find(prompt.id, completions, id_)
+        if any(_same_answer(one.completion, found) for one in kept):
+            dropped[SAME_ANSWER] += 1
+        else:
+            kept.append(LabelledCompletion(prompt=prompt, completion=found, desirable=labels[id_]))
+    if not kept:
+        dropped[NO_LABEL] += 1
+    return kept, dropped

@@ -14,7 +14,8 @@ OUTCOMES = "evaluation/outcomes.jsonl"
 class StageSummary(Record):
     """One stage of the pipeline: what it took and made, and what that cost.
 
-    `calls_are` names what was asked for: calls of a model, or verdicts that were computed or read.
+    `calls_are` names what was asked for: calls of a model, or verdicts that were computed or read;
+    `drops_are` says what became of those that `counts` has as dropped.
     """
 
     stage: str
@@ -23,6 +24,7 @@ class StageSummary(Record):
     counts: Counts
     calls: int = 0
     calls_are: str = "calls"
+    drops_are: str = "dropped"
     repeated_after_interruption: int = 0
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
@@ -186,6 +188,27 @@ class PairExample(Record):
     why: str = ""
 
 
+class LabelExample(Record):
+    """One labelled answer that was trained on."""
+
+    prompt: str
+    answer: str
+    desirable: bool
+
+
+class BridgeExample(Record):
+    """One bridged pair: the rejected answer, its rewriting, and what was chosen before.
+
+    `p_chosen` is the judge's P(the rewriting is better than the rejected answer).
+    """
+
+    prompt: str
+    rejected: str
+    bridged: str
+    original: str = ""
+    p_chosen: float | None = None
+
+
 class StageOrigin(Record):
     """The origin of a stage's results; None is what an earlier version did not store."""
 
@@ -220,6 +243,7 @@ class ReportData(Record):
     not known. `items` are the kind that was trained on, "items" if there were several `kinds`;
     `training`, `trained` and `evaluations` are
     of pairs, the points of other items are in `item_training` and `item_evaluations`.
+    With `reward_model` they are those of a reward model, whatever its items.
     `budget_points` are there if a controller set the weight; `delta_of` is the figure of the falls
     that it held, "mean" or such as "0.9 quantile". `pair_examples` are there where no `examples`
     are.
@@ -244,6 +268,7 @@ class ReportData(Record):
     delta_of: str = "mean"
     budget_points: tuple[BudgetPoint, ...] = ()
     loss_name: str = ""
+    reward_model: bool = False
     regularizer_name: str | None = None
     contests: tuple[HeadToHead, ...] = ()
     prompts_also_trained_on: int | None = None
@@ -251,6 +276,8 @@ class ReportData(Record):
     metrics: tuple[MetricValue, ...] = ()
     examples: tuple[AnswerExample, ...] = ()
     pair_examples: tuple[PairExample, ...] = ()
+    label_examples: tuple[LabelExample, ...] = ()
+    bridge_examples: tuple[BridgeExample, ...] = ()
     warnings: tuple[str, ...] = ()
     origins: tuple[StageOrigin, ...] = ()
     config_yaml: str = ""

@@ -380,11 +380,20 @@ _OVER_CHANCE: dict[Verdict, str] = {
 }
 
 
+_NOT_COMPARED = " No answers before and after training were compared."
+_UNJUDGED_REWARDS = (
+    "A reward model was trained, but nothing is known of it on held-out pairs; set "
+    "pair.held_out_prompts"
+)
+
+
 def _without_contests(data: ReportData) -> Headline:
     """Return what is known of a run in which no answers before and after training were judged."""
     named = {metric.name: metric for metric in data.metrics}
     if (accuracy := named.get("reward_accuracy")) is not None:
-        return _picks(accuracy, named.get("longer_is_better"))
+        return _picks(accuracy, named.get("longer_is_better"), rewards=data.reward_model)
+    if data.reward_model and data.unfinished is None:
+        return Headline("unknown", _UNJUDGED_REWARDS)
     if data.unfinished is not None:
         done = f"This run has not finished: stage {data.unfinished} began and did not end"
         steps = plural(len(data.training), "step")
@@ -396,7 +405,7 @@ def _without_contests(data: ReportData) -> Headline:
     return Headline("unknown", f"{done} {missing}")
 
 
-def _picks(accuracy: MetricValue, longer: MetricValue | None) -> Headline:
+def _picks(accuracy: MetricValue, longer: MetricValue | None, *, rewards: bool = False) -> Headline:
     value, interval = rate_texts(accuracy)
     claim, bounds = f"It picks the preferred answer {value} of the time", [interval]
     if longer is not None:
@@ -406,12 +415,13 @@ def _picks(accuracy: MetricValue, longer: MetricValue | None) -> Headline:
     known = all(bounds)
     intervals = f"95{NBSP}% interval{'s' if len(bounds) > 1 else ''} {' and '.join(bounds)}"
     found = verdict(accuracy)
+    sign = "higher reward" if rewards else "sign of the margin"
     return Headline(
         found,
         claim,
         f"({intervals})" if known else "(no interval was computed)",
-        f"On {plural(accuracy.n, 'held-out pair')}, by the sign of the margin: "
-        f"{_OVER_CHANCE[found]}. No answers before and after training were compared.",
+        f"On {plural(accuracy.n, 'held-out pair')}, by the {sign}: "
+        f"{_OVER_CHANCE[found]}.{'' if rewards else _NOT_COMPARED}",
     )
 
 

@@ -99,6 +99,16 @@ _PAIR_CHARTS = (
     Figure("Chosen answers, change", "chosen_change", "nats", number),
     Figure("Rejected answers, change", "rejected_change", "nats", number),
 )
+_REWARD_CHARTS = (
+    _LOSS,
+    _share("Accuracy: the better answer has the higher reward", "accuracy"),
+    Figure("Margin of the better answer’s reward", "margin", "nats", number),
+    Figure("Brier score", "brier", "", number),
+    Figure("Expected calibration error", "calibration_error", "", number),
+    Figure("Mean reward", "reward", "", number),
+    Figure("Spread of the rewards", "reward_sd", "", number),
+    _GRADIENT_NORM,
+)
 _signed = partial(number, signed=True)
 
 
@@ -353,15 +363,20 @@ def _chart(
     return title, last, drawn
 
 
-def item_charts(points: Sequence[ItemPoint]) -> list[Chart]:
+def item_charts(points: Sequence[ItemPoint], *, rewards: bool = False) -> list[Chart]:
     """Draw the curves of a training on lists or labelled answers, or of held-out ones.
 
     Of items of several kinds, the curves of all together, then those of each kind.
+
+    Args:
+        points: The steps or evaluations.
+        rewards: They are those of a reward model, on any items.
     """
     shown, found = _thinned(points), []
     names = [name for point in shown for name in point.figures]
     for kind in dict.fromkeys(name.rpartition(".")[0] for name in names):
-        for figure in _PAIR_CHARTS if kind == "pairs" else _ITEM_CHARTS:
+        figures = _PAIR_CHARTS if kind == "pairs" else _ITEM_CHARTS
+        for figure in _REWARD_CHARTS if rewards else figures:
             name = f"{kind}.{figure.name}" if kind else figure.name
             title = f"{kind.capitalize()}: {figure.title}" if kind else figure.title
             known = {p.step: p.figures[name] for p in shown if name in p.figures}

@@ -18,7 +18,8 @@ STAGE_SECTIONS: dict[str, tuple[str, ...]] = {
     "sample": ("policy", "prompts", "completions", "sample"),
     "rank": ("rank",),
     "pair": ("pair", "pairs", "lists", "labels"),
-    "train": ("policy", "train"),
+    "bridge": ("bridge",),
+    "train": ("policy", "bridge", "train"),
     "evaluate": ("evaluate",),
     "report": ("report",),
 }

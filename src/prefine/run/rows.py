@@ -120,6 +120,8 @@ def pair_row(pair: PreferencePair) -> TableRow:
         "chosen": _extra(pair.chosen),
         "rejected": _extra(pair.rejected),
     }
+    if pair.bridged_from is not None:
+        extra["bridged_from"] = pair.bridged_from.model_dump(mode="json", exclude=_NOT_STORED)
     return {
         "prompt": _visible(pair.prompt.messages),
         "chosen": _visible(pair.chosen.messages),
@@ -134,6 +136,15 @@ def pair_row(pair: PreferencePair) -> TableRow:
         "prefine_chosen_token_ids": _tokens(pair.chosen),
         "prefine_rejected_token_ids": _tokens(pair.rejected),
         "prefine_extra": _json(extra),
+    }
+
+
+def bridged_row(pair: PreferencePair, outcome: str) -> TableRow:
+    """A pair of the table `bridged_pairs`: what became of it, and the chosen answer before."""
+    original = pair.bridged_from
+    return pair_row(pair) | {
+        "prefine_bridge": outcome,
+        "prefine_original_chosen": None if original is None else _visible(original.messages),
     }
 
 
@@ -161,6 +172,7 @@ def pair_of(row: TableRow) -> PreferencePair:
         "p_chosen": row["prefine_p_chosen"],
         "score_gap": row["prefine_score_gap"],
         "weight": row["prefine_weight"],
+        "bridged_from": extra.get("bridged_from"),
     }
     for side, prompt_id in prompt_ids.items():
         token_ids = row[f"prefine_{side}_token_ids"]

@@ -21,6 +21,7 @@ _MADE_BY = {
     "pairs": "pair",
     "lists": "pair",
     "labels": "pair",
+    "bridged_pairs": "bridge",
 }
 """The stage that makes a table of a run folder."""
 _VERSION = b"prefine_schema_version"
@@ -126,6 +127,13 @@ SCHEMAS: dict[str, pa.Schema] = {
         }
     ),
 }
+SCHEMAS["bridged_pairs"] = pa.schema(
+    [
+        *SCHEMAS["pairs"],
+        pa.field("prefine_bridge", _TEXT),
+        pa.field("prefine_original_chosen", _MESSAGES),
+    ]
+)
 TABLE_FOLDERS = frozenset({*SCHEMAS, "heldout_pairs", "heldout_lists", "heldout_labels"})
 
 

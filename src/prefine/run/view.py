@@ -95,10 +95,10 @@ class RunView:
         return (ranking_of(row) for rows in self._parts("rankings") for row in rows)
 
     def pairs(self, table: str = "pairs") -> Iterator[PreferencePair]:
-        """The pairs that are trained on.
+        """The pairs that are trained on, or rewritten before.
 
         Args:
-            table: Or "heldout_pairs".
+            table: Or "heldout_pairs", or "bridged_pairs", which are trained on where they are.
         """
         return (pair_of(row) for rows in self._parts(table) for row in rows)
 

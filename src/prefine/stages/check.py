@@ -1,6 +1,6 @@
 """Checks before a run: resolve every component and read every input row, before any work."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prefine.config.base import Component
@@ -10,9 +10,10 @@ from prefine.data.import_report import ImportReport
 from prefine.data.sources import open_source
 from prefine.models.capabilities import backend_of, check_model, provided
 from prefine.models.protocol import ListsModels, Samples
-from prefine.records import Completion, Message, Prompt
+from prefine.records import Completion, Message, PreferencePair, Prompt
 from prefine.stages.inputs import (
     conversations_of,
+    prompts_to_answer,
     read_completions,
     read_labels,
     read_lists,
@@ -26,7 +27,8 @@ from prefine.stages.inputs import (
 )
 from prefine.stages.pair_options import check_imported, held_out_of_run
 from prefine.stages.pipeline import STAGES
-from prefine.stages.stage_run import check_judge
+from prefine.stages.replay import check_replay
+from prefine.stages.stage_run import ChecksAnswers, check_judge
 
 if TYPE_CHECKING:  # a run without a judge does not load them
     from prefine.judging.protocol import Judge
@@ -71,10 +73,10 @@ def check(
     """
     from prefine.stages.anchors import check_automatic_budget
     from prefine.stages.loss_checks import check_loss
+    from prefine.stages.references import check_references, check_weights, references_of
     from prefine.stages.training_inputs import (
         check_adapter,
         check_evaluation,
-        check_weights,
         stop_token,
         trainable,
     )
@@ -82,6 +84,12 @@ def check(
 
     trains = STAGES.index(through) >= STAGES.index("train")
     ranked_by, pairs_per_prompt = _asked_in_ranking(config), None
+    bridge = None
+    if config.bridge is not None and STAGES.index(through) >= STAGES.index("bridge"):
+        # Here and not above: few runs have it.
+        from prefine.stages.bridge_options import bridge_check
+
+        bridge = bridge_check(config)
     servers = _check_components(config, _never_asked(config, ranked_by, through))
     if config.items_entries:
         check_imported(config.pair, list(config.items_entries))
@@ -91,13 +99,15 @@ def check(
 
         selector = BoundSelector(config.pair, None if config.rank is None else config.rank.strategy)
         pairs_per_prompt = selector.limit
+    check_replay(config)
     policy = trainable(config.policy, where="policy")
-    reference = config.train.reference
-    ref = trainable(reference, where="train.reference") if reference != "initial" else None
+    references = references_of(config)
+    reference_notes: tuple[str, ...] = ()
     if trains:
         check_loss(config)
         check_installed(config.train.tracking.trackers)
-        check_weights(policy, ref)
+        check_weights(policy, references, rewards=config.train.reward is not None)
+        reference_notes = check_references(config, policy, references)
     if config.evaluate.metrics:
         from prefine.stages.evidence import configured_metrics
 
@@ -108,10 +118,17 @@ def check(
     counts: dict[str, int] = {} if read is None else read.counts
     notes: Iterable[str] = () if read is None else read.notes
     if read is None:
+        judges: list[ChecksAnswers] = [*ranked_by.values()]
+        if bridge is not None:
+            judges.append(bridge)
+        reports = _inputs(config, counts, judges, strict=strict, trains=trains)
         notes = [
-            f"{name}: {note}"
-            for name, report in _inputs(config, counts, ranked_by, strict=strict, trains=trains)
-            for note in (*report.recognised(), *report.notes())
+            *reference_notes,
+            *(
+                f"{name}: {note}"
+                for name, report in reports
+                for note in (*report.recognised(), *report.notes())
+            ),
         ]
     held_out = held_out_of_run(prompts_of(counts), config)
     if trains:
@@ -149,7 +166,8 @@ def _never_asked(config: RunConfig, ranked_by: Collection[str], through: str) ->
     evaluates = config.evaluate.prompts is not None and STAGES.index(through) >= STAGES.index(
         "evaluate"
     )
-    if "rank.judge" in ranked_by or (evaluates and config.evaluate.judge is None):
+    bridges = config.bridge is not None and config.bridge.judge == "rank"
+    if "rank.judge" in ranked_by or bridges or (evaluates and config.evaluate.judge is None):
         return ()
     return ("rank.judge",)
 
@@ -169,7 +187,7 @@ def _check_components(config: RunConfig, never_asked: Collection[str]) -> dict[s
         else:
             given = {"strategy": ("first_slot_bias",), "selector": ("seed",)}.get(kind, ())
             made = component.resolve(kind, where=where, given=given)
-            if kind != "backend":
+            if kind not in ("backend", "bridger"):
                 continue
             asked = model = made()
             path = where
@@ -183,7 +201,7 @@ def _check_components(config: RunConfig, never_asked: Collection[str]) -> dict[s
 def _inputs(
     config: RunConfig,
     counts: dict[str, int],
-    ranked_by: dict[str, "Judge"],
+    judges: Sequence[ChecksAnswers],
     *,
     strict: bool,
     trains: bool,
@@ -194,7 +212,6 @@ def _inputs(
     """
     from prefine.stages.positions import as_group, as_item, as_prompt, read_in_one_piece
 
-    judges = list(ranked_by.values())
     ids: set[str] = set()
     if config.prompts is not None:
         assert config.sample is not None, "checked by RunConfig"
@@ -202,7 +219,7 @@ def _inputs(
         from prefine.stages.shards import sampler_of
 
         report = ImportReport(strict=strict)
-        asked = read_prompts(config.prompts, where="prompts", report=report)
+        asked = prompts_to_answer(config, report)
         prompts = renderable(asked, lambda prompt: [prompt], config.policy, report)
         if trains:
             prompts = read_in_one_piece(prompts, config, as_prompt, report)
@@ -225,6 +242,7 @@ def _inputs(
         report = ImportReport(strict=strict)
         pairs = readable_by_loss(read_pairs(config.pairs, report=report), config.train, report)
         pairs = renderable(pairs, conversations_of, config.policy, report)
+        pairs = _judgeable(pairs, judges)
         if trains:
             pairs = with_loss_inputs(pairs, config.train, report)
             pairs = read_in_one_piece(pairs, config, as_item(config, "pairs"))
@@ -247,6 +265,13 @@ def _inputs(
                 items = read_in_one_piece(items, config, as_item(config, kind))
             prompt_ids = [item.prompt.id for item in items]
             ids |= set(prompt_ids)
+            if trains and kind == "labels":
+                from prefine.training.relations.by_kind import losses_of_kind
+                from prefine.training.relations.choose import configured_losses
+                from prefine.training.relations.labels import check_other_prompts
+
+                losses = losses_of_kind(configured_losses(config.train), kind)
+                check_other_prompts(losses, set(prompt_ids), what=kind)
             counts |= {kind: len(prompt_ids), f"prompts of {kind}": len(set(prompt_ids))}
             yield kind, report
     if len(config.items_entries) > 1:
@@ -270,9 +295,19 @@ def _inputs(
         yield "evaluation prompts", report
 
 
+def _judgeable(
+    pairs: Iterable[PreferencePair], judges: Sequence[ChecksAnswers]
+) -> Iterator[PreferencePair]:
+    """Pass pairs on; their rejected answers are checked by those who will be asked about them."""
+    for pair in pairs:
+        for judge in judges:
+            check_judge(judge, pair.prompt, [pair.rejected])
+        yield pair
+
+
 def _answerable(
     prompts: Iterable[Prompt],
-    judges: Collection["Judge"],
+    judges: Collection[ChecksAnswers],
     sampler: Samples,
     decoding: Decoding,
     where: str,

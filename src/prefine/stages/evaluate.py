@@ -24,7 +24,7 @@ from prefine.run.folder import RunFolder
 from prefine.run.rows import judgment_row
 from prefine.run.tables import TableWriter, shard_key, table_hash
 from prefine.run.view import EVALUATION_JUDGMENTS, JUDGMENTS, RunView
-from prefine.stages.evidence import configured_metrics, figures, left_by_stages
+from prefine.stages.evidence import NamedMetric, configured_metrics, figures, left_by_stages
 from prefine.stages.head_to_head import (
     according_to,
     answer_both,
@@ -60,6 +60,8 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     """
     settings = config.evaluate
     named = configured_metrics(config)
+    if config.train.reward is not None:
+        return _reward_model(config, folder, progress, named)
     if settings.model == "trained" and not (folder / "model").is_dir():
         raise DataError(
             f"{folder / 'model'}: there is no trained model yet; run `prefine train` first"
@@ -160,6 +162,53 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     stage.notes += [*before.notes, *after.notes, *(judge.notes if judge else ())]
     taken = report.read or scored + stage.dropped.total()
     return stage.end(taken=taken, produced=len(answered) or scored, outputs={}, engine=engine)
+
+
+def _reward_model(
+    config: RunConfig, folder: RunFolder, progress: Progress, named: Sequence[NamedMetric]
+) -> Manifest:
+    """Evaluate a trained reward model on held-out items.
+
+    Raises:
+        ConfigError: None are held out.
+        DataError: There is no trained model yet.
+    """
+    # Here and not above: it imports the training engine.
+    from prefine.stages.reward_evaluation import evaluate_rewards, reward_model
+
+    if not (folder / "model").is_dir():
+        raise DataError(
+            f"{folder / 'model'}: there is no trained model yet; run `prefine train` first"
+        )
+    held_out = next(
+        (f"heldout_{k}" for k in ITEM_ENTRIES if (folder / f"heldout_{k}").is_dir()), ""
+    )
+    if not held_out and not named:
+        raise ConfigError("evaluate: nothing to evaluate on; give pair.held_out_prompts")
+    inputs = {"trained": reward_model(config, folder).fingerprint}
+    if held_out:
+        inputs[held_out] = table_hash(folder / held_out)
+    stage = StageRun(folder, "evaluate", config, inputs)
+    if stage.finished and (folder / "metrics.json").exists():
+        return stage.finished
+    found = left_by_stages(RunView(folder.path), named) if named else {}
+    stage.begin(config.evaluate.seed)
+    metrics: list[MetricValue] = []
+    scored = 0
+    if held_out:
+        rewards = evaluate_rewards(config, folder, progress)
+        metrics, scored = rewards.metrics, rewards.items
+        what = held_out.replace("heldout_", "held-out ").removesuffix("s")
+        stage.dropped.update({f"{what}: {reason}": n for reason, n in rewards.dropped.items()})
+    metrics += figures(config, named, found)
+    policy = backend_of(config.policy, At, where="policy")
+    evaluation = Evaluation(
+        policy=f"{policy.label}, reward model", baseline="none", metrics=tuple(metrics)
+    )
+    write_text(
+        folder / "metrics.json", json.dumps(evaluation.model_dump(mode="json"), indent=1) + "\n"
+    )
+    return stage.end(taken=scored + stage.dropped.total(), produced=scored, outputs={})
 
 
 def _check_prompt(sampler: Samples, decoding: Decoding, prompt: Prompt) -> None:

@@ -33,7 +33,8 @@ def _holds_out(config: RunConfig, makes: str) -> bool:
     if config.items_entries:
         return makes in config.items_entries
     selector = config.pair.selector.lookup("selector", where="pair.selector")
-    return (selector_facts(selector).makes == "lists") == (makes == "lists")
+    found = selector_facts(selector).makes
+    return makes == ("pairs" if found == "joint" else found)
 
 
 def _judged(config: RunConfig) -> bool:
@@ -70,6 +71,9 @@ _SOURCES: Mapping[Need, _Source] = {
 }
 
 
+_OF_LIKELIHOODS = ("held_out_pairs", "held_out_lists", "evaluation_log")
+
+
 def configured_metrics(config: RunConfig) -> list[NamedMetric]:
     """The metrics of `evaluate.metrics`.
 
@@ -83,6 +87,11 @@ def configured_metrics(config: RunConfig) -> list[NamedMetric]:
         bound = component.resolve("metric", where=where)
         needs = needs_of(bound.func, where=f"{where}.name")
         for need in sorted(needs):
+            if config.train.reward is not None and need in _OF_LIKELIHOODS:
+                raise ConfigError(
+                    f"{where}.name: {component.name!r} reads log-probabilities of a policy, and "
+                    "train.reward trains a reward model, which has none; leave the metric out"
+                )
             if not _SOURCES[need].given(config):
                 raise _missing(where, component.name, need)
         found.append(NamedMetric(f"{where}: {component.name!r}", bound, needs))

@@ -9,12 +9,14 @@ from prefine.config.sections import RunConfig
 from prefine.errors import ConfigError
 from prefine.metrics.protocol import HeldOutPairs
 from prefine.metrics.rewards.accuracy import reward_accuracy
+from prefine.metrics.rewards.auc import reward_auc
 from prefine.metrics.statistics.values import Array
 from prefine.models.capabilities import provided
 from prefine.models.hf.loading import load_model
 from prefine.models.protocol import HasWeights, Model
 from prefine.records import MetricValue, PreferencePair
 from prefine.run.folder import RunFolder
+from prefine.stages.references import references_of, with_their_tokens
 from prefine.stages.training_inputs import (
     HELD_OUT,
     configured_relation,
@@ -22,6 +24,7 @@ from prefine.stages.training_inputs import (
     records,
     trainable,
 )
+from prefine.training.items import TokenizedItem
 from prefine.training.reference.prepare import forward_of
 from prefine.training.reference.scoring import score_completions
 from prefine.training.relations.labels import TokenizedAnswer
@@ -48,7 +51,7 @@ def reward_metrics(
     """Reward accuracy on held-out items, and that of preferring the longer answer.
 
     Accuracy is the share of pairs, or of comparisons within lists, with a positive margin, or of
-    labelled answers whose log-ratio has the sign of the label.
+    labelled answers whose log-ratio has the sign of the label; of these there is the AUC, too.
     The margin is the difference of log-ratios to the reference, whatever score the loss optimised.
     Uncertainty is that over prompts.
 
@@ -62,19 +65,19 @@ def reward_metrics(
             f"evaluate.model: {model.label!r} has no weights to score the held-out items with; "
             "use {name: hf, path: FOLDER}, or set pair.held_out_prompts: 0"
         )
-    settings = config.train
-    reference = trainable(config.policy, where="policy")
-    if settings.reference != "initial":
-        reference = trainable(settings.reference, where="train.reference")
-    read = read_held_out(config, trained)
+    settings, policy = config.train, trainable(config.policy, where="policy")
+    (first,) = with_their_tokens(config, policy, references_of(config)[:1])
+    other_tokens = first.other_tokens
+    read = read_held_out(config, trained, [] if other_tokens is None else [other_tokens])
 
-    def logps(model: HasWeights) -> Array:
+    def logps(model: HasWeights, items: Sequence[TokenizedItem]) -> Array:
         loaded = load_model(model.path, dtype="float32", device=model.device)
-        forward, _ = forward_of(loaded, read.items, settings)
-        scored = score_completions(forward, read.items, should_stop=should_stop)
+        forward, _ = forward_of(loaded, items, settings)
+        scored = score_completions(forward, items, should_stop=should_stop)
         return np.asarray(scored.numpy(force=True), dtype=np.float64)
 
-    before, after = logps(reference), logps(trained)
+    theirs = read.items if other_tokens is None else list(map(other_tokens.item, read.items))
+    before, after = logps(first.model or policy, theirs), logps(trained, read.items)
     metrics: list[MetricValue] = []
     pairs: HeldOutPairs | None = None
     lists: Sequence[Array] = ()
@@ -134,6 +137,9 @@ def _accuracies(
         metrics.append(
             reward_accuracy(longer, ids, samples=samples, seed=seed, name="longer_is_better")
         )
+    elif len({item.desirable for item in held_out.items}) > 1:
+        good = [item.desirable for item in held_out.items]
+        metrics.append(reward_auc(held_out.after - held_out.before, good, ids))
     return metrics
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from prefine.chat import TemplateRefusal, check_prompt, may_be_refused
-from prefine.config.base import Component
-from prefine.config.sections import ITEM_ENTRIES
+from prefine.config.base import Component, LabelSource
+from prefine.config.sections import ITEM_ENTRIES, RunConfig
 from prefine.config.training import TrainConfig
 from prefine.data import entries
 from prefine.data.import_report import ImportReport, UselessRow
@@ -20,6 +20,7 @@ from prefine.records import (
     PreferenceList,
     PreferencePair,
     Prompt,
+    content_hash,
 )
 from prefine.run.tables import column, parts
 from prefine.turns import assistant_turns
@@ -33,6 +34,26 @@ def read_prompts(
 ) -> Iterator[Prompt]:
     """The prompts of a source."""
     return entries.prompts(read(source, where=where), report)
+
+
+def prompts_to_answer(config: RunConfig, report: ImportReport) -> Iterator[Prompt]:
+    """The prompts that are sampled for: those of the part that section `sample` asks for.
+
+    Prompts of other parts are not counted at all.
+    """
+    assert config.prompts is not None and config.sample is not None, "checked by RunConfig"
+    part = config.sample.part
+    for prompt in read_prompts(config.prompts, where="prompts", report=report):
+        if part is None or part_of(prompt.id, part.of) == part.number:
+            yield prompt
+        else:
+            report.read -= 1
+            report.kept -= 1
+
+
+def part_of(prompt_id: str, parts: int) -> int:
+    """The part that a prompt is in, from 1 to `parts`."""
+    return 1 + int(content_hash("part", prompt_id), 16) % parts
 
 
 def read_completions(
@@ -59,12 +80,12 @@ def read_lists(
 
 
 def read_labels(
-    source: Component, *, report: ImportReport | None = None
+    source: LabelSource, *, report: ImportReport | None = None
 ) -> Iterator[LabelledCompletion]:
     """The labelled answers of a source."""
     from prefine.data import judged
 
-    return judged.labels(read(source, where="labels"), report)
+    return judged.labels(read(source, where="labels"), report, above=source.above)
 
 
 def short_enough(
@@ -210,8 +231,8 @@ def readable_by_loss(
                 name = "(none)" if loss is None else loss.name
                 raise DataError(
                     f"{_row(number, pair, report)}: its rejected answer is to another prompt, and "
-                    f"{where} {name!r} is not joint (none in the tables is; one "
-                    "of your own declares reads='joint'). Remove the rows whose rejected_prompt is "
+                    f"{where} {name!r} is not joint (jpo is; one of your own declares "
+                    f"reads='joint'). Choose {where} jpo, remove the rows whose rejected_prompt is "
                     "set (prefine_rejected_prompt_id in another run's pairs/), or make the pairs "
                     "without selector joint"
                 )

@@ -10,7 +10,7 @@ from prefine.config.sections import RunConfig
 from prefine.errors import ConfigError
 from prefine.losses.facts import needs_of, reads_of
 from prefine.losses.protocol import Reads
-from prefine.stages.training_inputs import configured_relation
+from prefine.stages.training_inputs import configured_relation, items_made
 from prefine.training.relations.choose import configured_losses
 from prefine.training.step_sources.share_counts import check_shares
 
@@ -30,31 +30,36 @@ def check_loss(config: RunConfig) -> None:
             training on several kinds of items lacks a loss of one.
     """
     kinds = list(config.items_entries)
-    if len(kinds) > 1 or not isinstance(config.train.loss, Component):
+    if config.train.reward is not None and len(kinds) > 1:
+        raise ConfigError(
+            f"train.reward: a reward model is trained on items of one kind (got {listed(kinds)}); "
+            "start with pairs: or lists: alone"
+        )
+    if len(kinds) > 1 or not isinstance(config.train.minimised, Component):
         _check_losses_by_kind(config, kinds)
         configured_relation(config)
     else:
-        _check_one_loss(config, config.train.loss, kinds)
+        _check_one_loss(config, config.train.minimised)
 
 
-def _check_one_loss(config: RunConfig, component: Component, kinds: list[Any]) -> None:
-    loss = component.resolve("loss", where="train.loss")
+def _check_one_loss(config: RunConfig, component: Component) -> None:
+    ((where, loss), *_) = configured_losses(config.train)
+    makes, made_by = items_made(config)
     configured_relation(config)
     _check_score_gaps(config)
-    selector = config.pair.selector
-    if kinds:
-        (makes,) = kinds
-        made_by = "the configuration starts with"
-    else:
-        from prefine.pairing.protocol import selector_facts
-
-        makes = selector_facts(selector.lookup("selector", where="pair.selector")).makes
-        made_by = f"pair.selector {selector.name!r} makes"
     reads = reads_of(loss)
     if _fits(makes, reads):
         return
+    if reads == "rewards":
+        raise ConfigError(
+            f"{where} cannot be trained on what {made_by}: {makes}; a reward model reads pairs of "
+            "answers to one prompt, or lists; choose another pair.selector (such as best_vs_random "
+            "or lists), or start with pairs: or lists:"
+        )
     instead = f"another train.loss ({_losses_of(makes)})"
-    if not kinds:
+    if not config.items_entries:
+        from prefine.pairing.protocol import selector_facts
+
         selectors = _named("selector", lambda other: _fits(selector_facts(other).makes, reads))
         instead += f", or another pair.selector ({selectors})"
     if reads == "labels":
@@ -119,6 +124,8 @@ def _losses_of(makes: str) -> str:
 
 def _fits(makes: str, reads: Reads) -> bool:
     """Return True if what a selector makes can be trained on by a loss that reads this."""
+    if reads == "rewards":
+        return makes in ("pairs", "lists")
     return makes == reads or (makes, reads) == ("pairs", "joint")
 
 
@@ -135,6 +142,11 @@ def _check_score_gaps(config: RunConfig) -> None:
         for name, function in configured_losses(config.train)
         if "score_gap" in needs_of(function)
     ]
+    if config.bridge is not None and readers:
+        raise ConfigError(
+            f"{readers[0]} reads the score_gap of pairs, and a rewritten answer has no score; "
+            "choose another train.loss, or take the section bridge out"
+        )
     if config.rank is None or not readers:
         return
     from prefine.ranking.protocol import facts_of

@@ -1,4 +1,4 @@
-"""Stage `pair`: rankings → preference pairs or lists; or the import of items that exist."""
+"""Stage `pair`: rankings → pairs, lists or labelled answers; or the import of such items."""
 
 import hashlib
 from collections import Counter
@@ -7,11 +7,12 @@ from itertools import chain
 from types import MappingProxyType
 from typing import Any
 
+from prefine.config.base import LabelSource
 from prefine.config.checking import listed
 from prefine.config.sections import ITEM_ENTRIES, ItemEntry, PairConfig, RunConfig
 from prefine.data.import_report import ImportReport
 from prefine.errors import DataError
-from prefine.records import Manifest, PreferenceList, PreferencePair, content_hash
+from prefine.records import Manifest, PreferencePair, content_hash
 from prefine.run.folder import RunFolder
 from prefine.run.rows import (
     TableRow,
@@ -46,6 +47,7 @@ from prefine.stages.pair_options import (
     held_out_inputs,
     held_out_of_run,
 )
+from prefine.stages.replay import check_replay, replay_inputs, replayed
 from prefine.stages.stage_run import Progress, StageRun, chunks
 from prefine.stages.subsets import left_out, source_of, takes_all, within
 
@@ -97,12 +99,16 @@ def _select(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
     from prefine.stages.selection import BoundSelector, RankedPrompt
 
     settings = config.pair
+    check_replay(config)
     selector = BoundSelector(settings, None if config.rank is None else config.rank.strategy)
+    kind = selector.makes
     stage = StageRun(
         folder,
         "pair",
         config,
-        {"rankings": table_hash(folder / "rankings")} | held_out_inputs(config),
+        {"rankings": table_hash(folder / "rankings")}
+        | held_out_inputs(config)
+        | replay_inputs(config, kind),
     )
     if stage.finished:
         return stage.finished
@@ -120,16 +126,30 @@ def _select(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
         rankings = map(ranking_of, read_part(folder / "rankings" / part))
         return [RankedPrompt(*groups[ranking.prompt_id], ranking) for ranking in rankings]
 
-    def shards() -> Iterator[list[PreferencePair] | list[PreferenceList]]:
+    def own_shards() -> Iterator[Sequence[Any]]:
         for path in sources:
             all_groups = ranked(path.name)
             groups = list(within(all_groups, excluded, stage.dropped))
-            if selector.facts.makes == "lists":
+            if kind == "lists":
                 yield selector.lists(groups, counts)
+            elif kind == "labels":
+                yield selector.labels(groups, counts)
             else:
                 pairs = selector.pairs(groups, held_out_ids, counts)
                 yield [relabelled(pair, settings) for pair in pairs]
             progress.advance(len(all_groups))
+
+    def shards() -> Iterator[Sequence[Any]]:
+        own = again = 0
+        for shard in own_shards():
+            own += sum(item.prompt.id not in held_out_ids for item in shard)
+            yield shard
+        earlier = replayed(config, kind, own=own, without=held_out_ids)
+        for chunk in chunks(earlier, _IMPORT_SHARD):
+            again += len(chunk)
+            yield chunk
+        if settings.replay is not None:
+            stage.notes.append(f"{again} of {own + again} {kind} are of earlier rounds")
 
     held_out_ids: frozenset[str] = frozenset()
     excluded: dict[str, str] = {}
@@ -146,10 +166,9 @@ def _select(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
         held_out_ids = held_out(productive, config)
         excluded = left_out(productive, held_out_ids, settings)
     _note_none_held_out(stage, held_out_ids, settings)
-    kind = "lists" if selector.facts.makes == "lists" else "pairs"
     produced = _write_tables(folder, kind, shards(), held_out_ids, stage.dropped)
     stage.notes += counts.notes()
-    # Counted in pairs or lists that were looked at; a ranking that gives none to look at counts as
+    # Counted in items that were looked at; a ranking that gives none to look at counts as
     # one.
     return _end(stage, taken=produced + stage.dropped.total(), produced=produced)
 
@@ -162,7 +181,11 @@ def _import(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
     def read(kind: ItemEntry, report: ImportReport | None, dropped: Counter[str]) -> Iterator[Any]:
         source = entries[kind]
         if kind != "pairs":
-            found = (read_lists if kind == "lists" else read_labels)(source, report=report)
+            found: Iterator[Any] = (
+                read_labels(source, report=report)
+                if isinstance(source, LabelSource)
+                else read_lists(source, report=report)
+            )
             return renderable(found, conversations_of, config.policy, report)
         pairs = readable_by_loss(read_pairs(source, report=report), config.train, report)
         taken = renderable(pairs, conversations_of, config.policy, report)

@@ -1,17 +1,18 @@
-"""The training pairs that the report of a run without judged answers shows, by a fixed rule."""
+"""The training items that the report of a run without judged answers shows, by a fixed rule."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from prefine.records import content_hash
-from prefine.report.data import PairExample
+from prefine.report.data import LabelExample, PairExample
 from prefine.report.examples import RANDOM, take_turns
-from prefine.run.rows import pair_of
+from prefine.run.rows import label_of, pair_of
 from prefine.run.tables import column, existing_parts, read_part
 
 LARGEST, SMALLEST = "largest gap", "smallest gap"
 _IDS = ("prefine_prompt_id", "prefine_chosen_id", "prefine_rejected_id")
+_LABEL_IDS = ("prefine_prompt_id", "prefine_completion_id")
 _GAP, _CHANCE = "prefine_score_gap", "prefine_p_chosen"
 
 
@@ -37,6 +38,27 @@ def pair_examples(table: Path, count: int) -> tuple[PairExample, ...]:
     known = _GAP if by_gap else _CHANCE
     places = [place for part in parts for place in _places(part, known)]
     return tuple(_example(place, why) for place, why in _choose(places, count))
+
+
+def label_examples(table: Path, count: int) -> tuple[LabelExample, ...]:
+    """Return `count` labelled answers of a table, good and bad ones taking turns.
+
+    Their order is that of a hash of the ids; only the rows shown are read whole.
+    """
+    found: list[tuple[str, Path, int, bool]] = []
+    for part in existing_parts(table):
+        columns = (column(part, name) for name in (*_LABEL_IDS, "label"))
+        for row, (prompt, completion, good) in enumerate(zip(*columns, strict=True)):
+            found.append((content_hash(prompt, completion), part, row, good))
+    found.sort()
+    queues = {"good": [one for one in found if one[3]], "bad": [one for one in found if not one[3]]}
+    shown = []
+    for (_, part, row, good), _ in take_turns(queues, count, key=lambda one: one[0]):
+        record = label_of(read_part(part)[row])
+        shown.append(
+            LabelExample(prompt=record.prompt.text, answer=record.completion.text, desirable=good)
+        )
+    return tuple(shown)
 
 
 def _places(part: Path, known: str) -> list[_Place]:

@@ -28,7 +28,7 @@ from prefine.run.view import RunView
 from prefine.stages.report import report_data
 from prefine.stages.stage_run import Progress
 
-STAGES = ("sample", "rank", "pair", "train", "evaluate", "report")
+STAGES = ("sample", "rank", "pair", "bridge", "train", "evaluate", "report")
 _BEFORE_ITEMS = STAGES[:2]
 _NAMES = 32
 """The width of the names that are printed beside figures."""
@@ -37,6 +37,8 @@ _NAMES = 32
 def stages_of(config: RunConfig) -> tuple[str, ...]:
     """The stages that a configuration needs, in order."""
     skipped = set(_BEFORE_ITEMS) if config.items_entries else set()
+    if config.bridge is None:
+        skipped.add("bridge")
     evaluation = config.evaluate
     if not (evaluation.prompts or evaluation.metrics or config.pair.held_out_prompts):
         skipped.add("evaluate")
@@ -53,13 +55,27 @@ def is_needed(stage: str, config: RunConfig, folder: RunFolder) -> bool:
     )
 
 
+def refuse_rounds(config: RunConfig) -> None:
+    """Check that a configuration is of one run.
+
+    Raises:
+        ConfigError: It is of several rounds.
+    """
+    if config.rounds is not None:
+        raise ConfigError(
+            "rounds: `prefine run` walks this configuration; a stage of one round is run in its "
+            f"own folder, such as `prefine report {config.run_dir}/round-01`"
+        )
+
+
 def run_stage(stage: str, config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     """Run one stage; its module is imported now and not before.
 
     Raises:
-        ConfigError: The configuration begins behind this stage.
+        ConfigError: The configuration begins behind this stage, or is of several rounds.
         PrefineError: As the stage says.
     """
+    refuse_rounds(config)
     if config.items_entries and stage in _BEFORE_ITEMS:
         raise ConfigError(
             f"{stage}: this configuration starts with {listed(config.items_entries)}, so "
@@ -96,6 +112,7 @@ def run_all(config: RunConfig, folder: RunFolder, progress: Progress) -> list[Ma
         ConfigError: The folder holds the run of another configuration.
         PrefineError: As the stages say.
     """
+    refuse_rounds(config)
     folder.adopt_config(config.resolved())
     return [
         run_stage(stage, config, folder, progress)
@@ -199,8 +216,13 @@ def _signed(value: float, decimals: int) -> str:
 
 
 def _line(name: str, metric: MetricValue) -> str:
-    interval = f"  [{metric.interval[0]:.1f}, {metric.interval[1]:.1f}]" if metric.interval else ""
-    return f"  {name:<{_NAMES}} {metric.value:.1f} {metric.unit}{interval}  n={metric.n}"
+    # A squared error is far below 1.
+    digits = 3 if metric.name == "brier_score" else 1
+    interval = ""
+    if metric.interval is not None:
+        low, high = metric.interval
+        interval = f"  [{low:.{digits}f}, {high:.{digits}f}]"
+    return f"  {name:<{_NAMES}} {metric.value:.{digits}f} {metric.unit}{interval}  n={metric.n}"
 
 
 def _change_line(name: str, found: Change, decimals: int, said: Mapping[Direction, str]) -> str:

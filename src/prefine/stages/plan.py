@@ -1,16 +1,18 @@
 """The dry run: how much would be sampled, judged and trained, and the most it would cost."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from prefine.config.base import Component
 from prefine.config.named import components
 from prefine.config.sections import RunConfig
+from prefine.data.import_report import ImportReport
 from prefine.judges import prompts
 from prefine.models.openai.usage import TokenPrices
 from prefine.records import Completion, Prompt
 from prefine.stages.check import check, prompts_of
-from prefine.stages.inputs import read_completions, read_prompts
+from prefine.stages.inputs import prompts_to_answer, read_completions, read_pairs
 from prefine.stages.pair_options import held_out_of_run
 from prefine.stages.pipeline import stages_of
 from prefine.stages.planned_amount import PlannedAmount
@@ -89,15 +91,17 @@ def plan(config: RunConfig, *, strict: bool = False, offline: bool = False) -> D
             amounts.append(
                 PlannedAmount("rounds of judging, each in batches of a day at most", rounds)
             )
-    if config.evaluate.prompts is not None:
-        answers = 2 * counts["evaluation prompts"]
-        amounts.append(PlannedAmount("evaluation answers to sample", answers))
-        amounts.append(PlannedAmount("evaluation judge calls", answers))
     limit = BoundSelector(config.pair, None).limit
     held_out = held_out_of_run(prompts_of(counts), config)
     items: dict[str, int] = {kind: counts[kind] for kind in config.items_entries}
     if not items and limit is not None:
         items = {"pairs": limit * (rows - held_out)}
+    if config.bridge is not None:
+        amounts += _bridging(config, items.get("pairs"))
+    if config.evaluate.prompts is not None:
+        answers = 2 * counts["evaluation prompts"]
+        amounts.append(PlannedAmount("evaluation answers to sample", answers))
+        amounts.append(PlannedAmount("evaluation judge calls", answers))
     if items:
         per_epoch = planned_steps(items, config.item_weights, config.train.pairs_per_step)
         steps = per_epoch * config.train.epochs
@@ -124,6 +128,43 @@ def plan(config: RunConfig, *, strict: bool = False, offline: bool = False) -> D
         notes,
         _unchecked(config, bool(servers), offline=offline),
     )
+
+
+def _bridging(config: RunConfig, pairs: int | None) -> list[PlannedAmount]:
+    """The calls of stage `bridge` and their cost; which pairs are in a share is seen later."""
+    # Here and not above: few runs have it.
+    from prefine.stages.bridge_options import (
+        configured_judge,
+        judge_component,
+        judgments_each,
+        section_of,
+    )
+
+    settings, judge = section_of(config), judge_component(config)
+    about = "at most" if settings.share == 1 else "about"
+    asked = judged = None
+    if pairs is not None:
+        asked = math.ceil(pairs * settings.share)
+        judged = asked * judgments_each(configured_judge(config), settings)
+    amounts = [
+        PlannedAmount(f"answers to rewrite, {about}", asked),
+        PlannedAmount(f"judge calls on them, {about}", judged),
+    ]
+    rewriting, judging = _prices(settings.model), _prices(judge and _judge_model(judge[0]))
+    if asked is None or judged is None or (rewriting is None and judging is None):
+        return amounts
+    count, prompt_tokens, answer_tokens, answers = _sizes(_groups(config))
+    longest = answer_tokens / max(answers, 1)
+    if config.prompts is not None and config.sample is not None:
+        longest = config.sample.max_new_tokens
+    read = _frame() + prompt_tokens / max(count, 1) + 2 * longest
+    if rewriting is not None:
+        cost = asked * (rewriting.prompt * read + rewriting.completion * longest)
+        amounts.append(PlannedAmount("cost of rewriting, about", cost / 1e6))
+    if judging is not None:
+        cost = judged * (judging.prompt * read + judging.completion)
+        amounts.append(PlannedAmount("cost of judging that in one token, about", cost / 1e6))
+    return amounts
 
 
 def _unchecked(config: RunConfig, asks_servers: bool, *, offline: bool) -> tuple[str, ...]:
@@ -162,10 +203,12 @@ def _most_asks(config: RunConfig, rows: int) -> Asks:
 
 def _groups(config: RunConfig) -> Iterator[tuple[Prompt, list[Completion]]]:
     """Prompts with the completions that exist; without any where they are still to be sampled."""
+    if config.pairs is not None:
+        pairs = read_pairs(config.pairs)
+        return ((pair.prompt, [pair.chosen, pair.rejected]) for pair in pairs)
     if config.completions is not None:
         return read_completions(config.completions)
-    assert config.prompts is not None, "checked by RunConfig"
-    return ((prompt, []) for prompt in read_prompts(config.prompts, where="prompts"))
+    return ((prompt, []) for prompt in prompts_to_answer(config, ImportReport()))
 
 
 def _costs(config: RunConfig, asks: Asks) -> list[PlannedAmount]:
@@ -189,7 +232,7 @@ def _costs(config: RunConfig, asks: Asks) -> list[PlannedAmount]:
             amounts.append(PlannedAmount("cost of sampling, about, at most", cost / 1e6))
     if not count or not answers:
         return amounts
-    frame = (len(prompts.prompt_text("rubric")) + _FRAME) / CHARACTERS_PER_TOKEN
+    frame = _frame()
     for what, prices, calls, answers_shown in (
         ("judging", judging, asks.duels, 2),
         ("rating", rating, asks.ratings, 1),
@@ -200,6 +243,11 @@ def _costs(config: RunConfig, asks: Asks) -> list[PlannedAmount]:
             what = f"cost of {what} in one token, about, at most"
             amounts.append(PlannedAmount(what, cost / 1e6))
     return amounts
+
+
+def _frame() -> float:
+    """The tokens around the texts in a judge's prompt, about; a request to rewrite is as long."""
+    return (len(prompts.prompt_text("rubric")) + _FRAME) / CHARACTERS_PER_TOKEN
 
 
 def _sizes(

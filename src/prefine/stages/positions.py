@@ -9,8 +9,9 @@ from prefine.errors import ConfigError
 from prefine.models.hf.loading import load_positions
 from prefine.pairing.filters import refusal
 from prefine.records import Completion, Message, PreferencePair, Prompt
+from prefine.stages.references import reads_other_tokens, references_of
 from prefine.stages.training_inputs import configured_relation, text_reader, trainable
-from prefine.training.items import Text, TextReader
+from prefine.training.items import ReadsTexts, Text
 
 T = TypeVar("T")
 _TOO_LONG = (
@@ -24,7 +25,7 @@ Texts = tuple[Prompt, Iterable[Text]]
 def read_in_one_piece(
     records: Iterable[T],
     config: RunConfig,
-    tokenize: Callable[[T, TextReader], Texts],
+    tokenize: Callable[[T, ReadsTexts], Texts],
     report: ImportReport | None = None,
 ) -> Iterator[T]:
     """Pass records on; refuse or count one that is too long for the policy or for the reference.
@@ -43,8 +44,12 @@ def read_in_one_piece(
     settings = config.train
     policy = trainable(config.policy, where="policy")
     paths = [policy.path]
-    if settings.reference != "initial":
-        paths.append(trainable(settings.reference, where="train.reference").path)
+    # One with another tokenizer reads other tokens: what it cannot read whole is left out.
+    paths += [
+        one.model.path
+        for one in references_of(config)
+        if one.model is not None and not reads_other_tokens(policy, one.model)
+    ]
     limits = [(limit, path) for path in paths if (limit := load_positions(path)) is not None]
     limit, path = min(limits, default=(None, ""))
     # A completion's last token is never an input.
@@ -69,11 +74,11 @@ def read_in_one_piece(
         yield record
 
 
-def as_item(config: RunConfig, kind: str) -> Callable[[Any, TextReader], Texts]:
+def as_item(config: RunConfig, kind: str) -> Callable[[Any, ReadsTexts], Texts]:
     """Return the reader of the items of a kind; one that is left out has no texts."""
     (relation,) = (one for one in configured_relation(config).kinds if one.name == kind)
 
-    def tokenize(record: Any, reader: TextReader) -> Texts:
+    def tokenize(record: Any, reader: ReadsTexts) -> Texts:
         if isinstance(record, PreferencePair) and refusal(record, config.pair) is not None:
             return record.prompt, ()
         item = relation.read(record, reader).item
@@ -82,14 +87,14 @@ def as_item(config: RunConfig, kind: str) -> Callable[[Any, TextReader], Texts]:
     return tokenize
 
 
-def as_group(group: tuple[Prompt, list[Completion]], reader: TextReader) -> Texts:
+def as_group(group: tuple[Prompt, list[Completion]], reader: ReadsTexts) -> Texts:
     """Read a prompt with its completions, each of which may come to a pair."""
     prompt, completions = group
     readings = (reader.read(prompt, completion) for completion in completions)
     return prompt, (reading.text for reading in readings if reading.text is not None)
 
 
-def as_prompt(prompt: Prompt, reader: TextReader) -> Texts:
+def as_prompt(prompt: Prompt, reader: ReadsTexts) -> Texts:
     """Read a prompt with an answer of one word, as what is yet to be sampled is not known."""
     shortest = Completion(
         id="unsampled",

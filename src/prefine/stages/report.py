@@ -30,18 +30,21 @@ from prefine.report.warnings import warnings_of
 from prefine.run.folder import RunFolder
 from prefine.run.tables import column, parse, parts
 from prefine.run.view import RunView
+from prefine.stages.bridged import bridge_examples, items_table
 from prefine.stages.budget import budget_of
 from prefine.stages.inputs import trained_on
-from prefine.stages.pair_examples import pair_examples
+from prefine.stages.pair_examples import label_examples, pair_examples
 from prefine.stages.stage_run import Progress, StageRun
 
 R = TypeVar("R", bound=Record)
 
 SHUFFLED = "Control experiment: chosen and rejected were shuffled, so no improvement is expected."
+_BRIDGE_EXAMPLES = 3
 _TAKES_AND_MAKES = {
     "sample": ("prompts", "completions"),
     "rank": ("prompts", "rankings"),
     "pair": ("candidate pairs", "pairs"),
+    "bridge": ("pairs", "pairs bridged"),
     "train": ("pairs", "pairs trained on"),
     "evaluate": ("prompts", "prompts answered"),
 }
@@ -89,7 +92,7 @@ def report_data(config: RunConfig, run: RunView) -> ReportData:
     columns = rows[0] if rows else {}
     kinds = [kind for kind in ITEM_ENTRIES if kind in columns.get("kinds", ())]
     items = next((name for name in ("items", *ITEM_ENTRIES) if name in columns), "pairs")
-    of_pairs = items == "pairs"
+    of_pairs = items == "pairs" and config.train.reward is None
     # All pairs after the last update, which no row of the log has seen.
     final = run.json(end.name) if of_pairs else None
     contests = evaluation.contests if evaluation else ()
@@ -132,12 +135,19 @@ def report_data(config: RunConfig, run: RunView) -> ReportData:
             _record(BudgetPoint, row, moved, {}) for row in run.log(moved.name) if budget
         ),
         loss_name=config.train.loss_name,
+        reward_model=config.train.reward is not None,
         regularizer_name=regularizer.name if regularizer else None,
         contests=contests,
         constraints=evaluation.constraints if evaluation else (),
         metrics=evaluation.metrics if evaluation else (),
         examples=examples,
-        pair_examples=() if examples else pair_examples(run.path / "pairs", config.report.examples),
+        pair_examples=()
+        if examples
+        else pair_examples(run.path / items_table(config, "pairs"), config.report.examples),
+        label_examples=()
+        if examples
+        else label_examples(run.path / "labels", config.report.examples),
+        bridge_examples=bridge_examples(run.path, _BRIDGE_EXAMPLES) if config.bridge else (),
         prompts_also_trained_on=_overlap(run) if contests and "pair" in manifests else None,
         config_yaml=yaml.safe_dump(config.resolved(), sort_keys=False, allow_unicode=True),
         versions=versions,
@@ -174,6 +184,7 @@ def _summary(name: str, manifest: Manifest, config: RunConfig, folder: Path) -> 
         counts=manifest.counts,
         calls=manifest.usage.calls,
         calls_are=calls_are,
+        drops_are="left" if name == "bridge" else "dropped",
         repeated_after_interruption=manifest.repeated_after_interruption,
         seconds=manifest.wall_time_s,
         notes=manifest.notes,

@@ -11,7 +11,7 @@ from prefine.records import Completion, Manifest, Prompt, content_hash
 from prefine.run.folder import RunFolder
 from prefine.run.rows import Groups, completion_rows
 from prefine.run.tables import TableWriter, shard_key, table_hash
-from prefine.stages.inputs import read_completions, read_prompts, renderable, short_enough
+from prefine.stages.inputs import prompts_to_answer, read_completions, renderable, short_enough
 from prefine.stages.shards import SHARD, in_parts, sample_shard, sampler_of, until_stopped
 from prefine.stages.stage_run import Progress, StageRun, chunks
 
@@ -30,12 +30,12 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
 
 def _sample(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     assert config.prompts is not None and config.sample is not None, "checked by RunConfig"
-    settings, source = config.sample, config.prompts
+    settings = config.sample
     sampler = sampler_of(config)
     check_model(sampler)
 
     def prompts(report: ImportReport) -> Iterator[Prompt]:
-        read = read_prompts(source, where="prompts", report=report)
+        read = prompts_to_answer(config, report)
         found = renderable(read, lambda prompt: [prompt], config.policy, report)
         return short_enough(
             found, lambda prompt: sampler.check_prompt(prompt, settings, where="sample"), report

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from prefine.config.base import Component
 from prefine.config.components import TABLES, lookup
-from prefine.config.sections import PairConfig
+from prefine.config.sections import ItemEntry, PairConfig
 from prefine.errors import ConfigError, PrefineError
 from prefine.pairing.filters import TOO_UNEQUAL, check_options
 from prefine.pairing.protocol import Choice, SelectorFacts, selector_facts
@@ -17,7 +17,9 @@ from prefine.pairing.select import (
     across,
     check_selector,
     checked_choices,
+    checked_labels,
     checked_list,
+    select_labels,
     select_list,
     select_pairs,
 )
@@ -26,6 +28,7 @@ from prefine.pairing.view import unjudged
 from prefine.ranking.protocol import facts_of
 from prefine.records import (
     Completion,
+    LabelledCompletion,
     PreferenceList,
     PreferencePair,
     Prompt,
@@ -72,10 +75,16 @@ class BoundSelector:
             facts = facts_of(strategy.lookup("strategy", where="rank.strategy"))
             check_selector(component.name, function, strategy.name, facts, table)
             check_options(self.options, self.facts, strategy.name, facts)
-        if self.facts.makes == "lists" and settings.labels == "shuffled":
+        if self.makes != "pairs" and settings.labels == "shuffled":
+            one = {"lists": "a list", "labels": "a labelled answer"}[self.makes]
             raise ConfigError(
-                "pair.labels: shuffled swaps the sides of pairs, and a list has none; leave it out"
+                f"pair.labels: shuffled swaps the sides of pairs, and {one} has none; leave it out"
             )
+
+    @property
+    def makes(self) -> ItemEntry:
+        """The items that it makes; joint ones are pairs."""
+        return "pairs" if self.facts.makes == "joint" else self.facts.makes
 
     @property
     def limit(self) -> int | None:
@@ -132,9 +141,26 @@ class BoundSelector:
                 found.append(made)
         return found
 
+    def labels(
+        self, groups: Sequence[RankedPrompt], counts: PairCounts
+    ) -> list[LabelledCompletion]:
+        """The labelled answers of some prompts."""
+        self._count_left_out(groups, counts)
+        found = []
+        for prompt, completions, ranking in groups:
+            made, dropped = select_labels(
+                prompt, completions, ranking, self._propose(prompt.id), self.options
+            )
+            counts.dropped.update(dropped)
+            counts.prompts_without += not made
+            found += made
+        return found
+
     def productive(self, groups: Sequence[RankedPrompt]) -> set[str]:
-        """The ids of the prompts that give a pair or a list, so that they can be evaluated."""
-        if self.facts.makes == "lists":
+        """The ids of the prompts that give an item, so that they can be evaluated."""
+        if self.makes == "labels":
+            return {found.prompt.id for found in self.labels(groups, PairCounts())}
+        if self.makes == "lists":
             return {found.prompt.id for found in self.lists(groups, PairCounts())}
         return {group.prompt.id for group in groups if self._within(group, 1).pairs}
 
@@ -150,7 +176,11 @@ class BoundSelector:
             random_seed = _seed_of("best_vs_random", self._seed, prompt_id)
             return lambda ranking: best_vs_random(ranking, seed=random_seed)
         where, seed = self._where(prompt_id), _seed_of(self.name, self._seed, prompt_id)
-        checked = checked_list if self.facts.makes == "lists" else checked_choices
+        checked: Callable[..., Any] = {
+            "pairs": checked_choices,
+            "lists": checked_list,
+            "labels": checked_labels,
+        }[self.makes]
         return lambda ranking: checked(self._call(where, seed, ranking), ranking, where=where)
 
     def _proposals(self, within: Mapping[str, Selected]) -> Mapping[str, Iterable[Choice]]:

@@ -93,6 +93,7 @@ class StageRun:
         self._sections = {name: resolved[name] for name in STAGE_SECTIONS[stage]}
         self.fingerprinted: dict[str, Any] = fingerprinted(self._sections)
         self.inputs = dict(inputs)
+        self._lineage = config.lineage
         self.failed: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
         self.notes: list[str] = []
@@ -201,6 +202,8 @@ class StageRun:
             began_at=began_at,
             seed=self._seed,
             judge_prompt=self._judge_prompt,
+            parent_run=None if self._lineage is None else self._lineage.parent_run,
+            round=None if self._lineage is None else self._lineage.round,
             repeated_after_interruption=repeated,
             wall_time_s=round(seconds, 3),
             **results,
@@ -209,7 +212,20 @@ class StageRun:
         return manifest
 
 
-def check_judge(judge: "Judge", prompt: Prompt, completions: list[Completion]) -> None:
+class ChecksAnswers(Protocol):
+    """A judge, or whoever else can tell beforehand that it cannot work on answers."""
+
+    def check(self, prompt: Prompt, completions: list[Completion]) -> None:
+        """Raise DataError if it cannot work on these completions of a prompt.
+
+        Args:
+            prompt: Their prompt.
+            completions: The completions.
+        """
+        ...
+
+
+def check_judge(judge: ChecksAnswers, prompt: Prompt, completions: list[Completion]) -> None:
     """Raise DataError, naming the prompt's place in its file, if the judge cannot handle these."""
     try:
         judge.check(prompt, completions)

@@ -4,14 +4,15 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from prefine.atomic import disk_errors, write_text
 from prefine.config.checking import listed
+from prefine.config.rounds import round_name
 from prefine.config.sections import RunConfig
 from prefine.config.training import TrainConfig
 from prefine.errors import ConfigError, DataError
@@ -19,6 +20,7 @@ from prefine.models.capabilities import check_model
 from prefine.models.hf.adapters import base_of, merge, save_adapter, whole
 from prefine.models.hf.backend import HfModel
 from prefine.models.hf.loading import Dtype, copy_processor, load_model, weights_written
+from prefine.models.hf.reward_head import with_reward_head
 from prefine.models.protocol import HasWeights
 from prefine.records import Manifest, content_hash
 from prefine.report.outcome import budget_sentence, judge_budget
@@ -26,16 +28,24 @@ from prefine.run.config_changes import config_diff, fingerprinted
 from prefine.run.folder import RunFolder
 from prefine.run.tables import table_hash
 from prefine.stages.anchors import anchor_inputs, automatic_budget, read_anchors
+from prefine.stages.bridged import check_bridged, items_table
 from prefine.stages.budget import budget_of
 from prefine.stages.loss_checks import check_loss
 from prefine.stages.origins import versions
 from prefine.stages.pair_options import held_out_inputs
+from prefine.stages.references import (
+    RunReference,
+    check_references,
+    check_weights,
+    reads_held_out,
+    references_of,
+    with_their_tokens,
+)
 from prefine.stages.stage_run import Progress, StageRun
 from prefine.stages.template_date import date_notes
 from prefine.stages.training_inputs import (
     check_adapter,
     check_first_rows,
-    check_weights,
     configured_relation,
     held_out_tables,
     read_all_items,
@@ -45,9 +55,10 @@ from prefine.stages.training_inputs import (
 from prefine.training.budget.climb import CLIMB_LOG_NAME
 from prefine.training.budget.probe import halves
 from prefine.training.budget.steering import BUDGET_LOG_NAME
+from prefine.training.checkpoints import newest_optimizer
 from prefine.training.distributed.processes import from_main
 from prefine.training.evaluation import EVALUATION_LOG_NAME
-from prefine.training.items import TokenizedItem
+from prefine.training.items import OtherTokens, TokenizedItem
 from prefine.training.logging.figures import LoggedRow, TrainSummary
 from prefine.training.logging.model_card import model_card, write_card
 from prefine.training.logging.trackers import Trackers, check_installed, open_trackers
@@ -86,26 +97,33 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     policy = models.policy
     check_model(policy)
     check_adapter(config, policy)
-    if models.reference is not None:
-        check_model(models.reference)
-    check_weights(policy, models.reference)
+    for reference in models.references:
+        if reference.model is not None:
+            check_model(reference.model)
+    check_weights(policy, models.references, rewards=settings.reward is not None)
     check_loss(config)
+    reference_notes = check_references(config, policy, models.references)
+    models = models.with_tokens(config)
     check_installed(settings.tracking.trackers)
     relation = configured_relation(config)
     kinds = [kind.name for kind in relation.kinds]
     words = listed(kinds)
     for kind in kinds:
         _check_items_made(config, folder, kind)
-    inputs = {kind: table_hash(folder / kind) for kind in kinds}
+    tables = [items_table(config, kind) for kind in kinds]
+    inputs = {table: table_hash(folder / table) for table in tables}
     inputs["policy"] = policy.fingerprint
     if weights := config.item_weights:
         inputs["weights"] = content_hash(weights)
-    if models.reference is not None:
-        inputs["reference"] = models.reference.fingerprint
+    for reference in models.references:
+        if reference.model is not None:
+            inputs[reference.stated.where.removeprefix("train.")] = reference.model.fingerprint
+    if (earlier := _earlier_checkpoints(config)) is not None:
+        inputs["optimizer"] = newest_optimizer(earlier)[1]
     automatic = automatic_budget(config)
     if automatic is not None:
         inputs |= anchor_inputs(config, automatic)
-    if settings.evaluate_every is not None or automatic is not None:
+    if settings.evaluate_every is not None or automatic is not None or reads_held_out(config):
         inputs |= {table.name: table_hash(table) for table in held_out_tables(config)}
     stage = StageRun(folder, "train", config, inputs)
     if stage.finished and (folder / "model").is_dir():
@@ -115,11 +133,12 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     _set_aside_other_run(folder, run_key, progress)
     stage.begin(settings.seed)
     from_main(run_key)
-    examples = read_all_items(config, policy)
+    examples = read_all_items(config, policy, models.others)
     stage.dropped.update(examples.dropped)
-    stage.notes += check_first_rows(folder.path, examples.items, policy, relation)
+    stage.notes += reference_notes
+    stage.notes += check_first_rows(config, examples.items, policy)
     stage.notes += date_notes(config)
-    held_out = read_held_out(config, policy)
+    held_out = read_held_out(config, policy, models.others)
     budgeted = _budget_arguments(config, policy, examples.items, held_out.items)
     read = {
         "prompts": len(examples.items),
@@ -136,7 +155,8 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
             for side, count in examples.truncated.items()
         ),
     ]
-    model = models.load_policy(settings, stage.notes.append)
+    # Loaded once: for training, after the references, and again to be saved.
+    model = cache(partial(models.load_policy, settings, stage.notes.append))
     numbers = {
         kind.name: sum(isinstance(item, kind.item) for item in examples.items)
         for kind in relation.kinds
@@ -182,11 +202,12 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
         if summary.final.headline:
             progress.advance(0, summary.final.headline)
         evaluated = _last_row(folder, EVALUATION_LOG_NAME)
+        base = _first_policy(config).path
         card = model_card(
             # Not the run's folder: the same training writes the same bytes anywhere.
-            name=f"{Path(policy.path).name}-{settings.loss_name}",
-            base_model=policy.path,
-            base_on_hub=not Path(policy.path).exists(),
+            name=f"{Path(base).name}-{settings.loss_name}",
+            base_model=base,
+            base_on_hub=not Path(base).exists(),
             adapter=_saves_adapter(settings),
             # Trackers and the folder of reference values do not concern the model.
             train=stage.fingerprinted["train"],
@@ -197,7 +218,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
             held_out=evaluated,
             budget=_verdict_on_budget(config, folder, evaluated),
         )
-        _save(model, policy, settings, folder / "model", card=card)
+        _save(model(), policy, settings, folder / "model", card=card)
     if summary.stopped_by is not None:
         stage.notes.append(
             f"the alarm {summary.stopped_by} ended training after step {summary.steps} of "
@@ -210,6 +231,22 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
         produced=summary.items,
         outputs={"model": trained.fingerprint},
     )
+
+
+def _first_policy(config: RunConfig) -> HasWeights:
+    """The policy that the first of several rounds began with; of a run alone, its own."""
+    if config.lineage is None:
+        return trainable(config.policy, where="policy")
+    return trainable(config.lineage.initial, where="lineage.initial")
+
+
+def _earlier_checkpoints(config: RunConfig) -> Path | None:
+    """The checkpoints of the round before, if this one goes on with its optimizer."""
+    lineage = config.lineage
+    if lineage is None or lineage.optimizer == "reset" or lineage.round == 1:
+        return None
+    parent = (config.run_dir / lineage.parent_run).resolve()
+    return parent / round_name(lineage.round - 1) / "checkpoints"
 
 
 def _last_row(folder: RunFolder, name: str) -> dict[str, Any] | None:
@@ -267,11 +304,11 @@ def follow(config: RunConfig, progress: Progress) -> None:
     run_key: str | None = from_main(None)
     if run_key is None:
         return  # it was finished before
-    models = _Models.of(config)
-    examples = read_all_items(config, models.policy).items
-    held_out = read_held_out(config, models.policy).items
+    models = _Models.of(config).with_tokens(config)
+    examples = read_all_items(config, models.policy, models.others).items
+    held_out = read_held_out(config, models.policy, models.others).items
     budgeted = _budget_arguments(config, models.policy, examples, held_out)
-    model = models.load_policy(config.train, lambda _: None)
+    model = partial(models.load_policy, config.train, lambda _: None)
     models.trainer(config, run_key, progress)(model, examples, held_out=held_out, **budgeted)
 
 
@@ -296,19 +333,25 @@ def _budget_arguments(
 
 @dataclass(frozen=True)
 class _Models:
-    """The models of a training; `reference` None is the policy's initial weights."""
+    """The models of a training."""
 
     policy: HasWeights
-    reference: HasWeights | None
+    references: tuple[RunReference, ...]
 
     @classmethod
     def of(cls, config: RunConfig) -> "_Models":
         """The models that the configuration names."""
-        reference = config.train.reference
-        return cls(
-            trainable(config.policy, where="policy"),
-            None if reference == "initial" else trainable(reference, where="train.reference"),
-        )
+        return cls(trainable(config.policy, where="policy"), references_of(config))
+
+    def with_tokens(self, config: RunConfig) -> "_Models":
+        """The same, with what reads texts for references that have other tokenizers."""
+        return replace(self, references=with_their_tokens(config, self.policy, self.references))
+
+    @property
+    def others(self) -> list[OtherTokens]:
+        """The readers of texts for references that have other tokenizers."""
+        found = (one.other_tokens for one in self.references)
+        return [one for one in found if one is not None]
 
     def load_policy(self, settings: TrainConfig, note: Callable[[str], None]) -> Any:
         """Load the policy; an adapter that it was loaded with becomes part of its weights."""
@@ -319,20 +362,21 @@ class _Models:
         adapter = settings.adapter is not None
         frozen = adapter and settings.dtype == "bfloat16" and base_of(path) is None
         dtype: Dtype = "auto" if frozen else "float32"
-        return whole(load_model(path, dtype=dtype, device=device, note=note))
+        model = whole(load_model(path, dtype=dtype, device=device, note=note))
+        if settings.reward is not None:
+            return with_reward_head(model, path, seed=settings.seed)
+        return model
 
     def trainer(
         self, config: RunConfig, run_key: str, progress: Progress
     ) -> Callable[..., TrainSummary]:
         """Bind `training.loop.train` to everything that all processes share but the examples."""
-        settings, reference = config.train, self.reference
-        regularizer = ref_model = None
+        settings, regularizer = config.train, None
+        earlier = _earlier_checkpoints(config)
         if settings.fixed_regularizer is not None:
             regularizer = settings.fixed_regularizer.resolve(
                 "regularizer", where="train.regularizer"
             )
-        if reference is not None:
-            ref_model = load_model(reference.path, dtype="float32", device=self.policy.device)
         return partial(
             train,
             config=settings,
@@ -340,9 +384,10 @@ class _Models:
             regularizer=regularizer,
             out_dir=config.run_dir,
             run_key=run_key,
-            ref_model=ref_model,
+            references=[one.for_training(self.policy.device) for one in self.references],
             reference_dir=settings.reference_cache or _shared_reference_dir(config.run_dir),
             step_source=_step_source(config),
+            optimizer_state={} if earlier is None else newest_optimizer(earlier)[0],
             should_stop=lambda: progress.stopping,
         )
 
@@ -365,6 +410,8 @@ def _check_items_made(config: RunConfig, folder: RunFolder, kind: str) -> None:
         DataError: Their stage has not ended, or the rankings have changed since.
     """
     made = folder.manifests().get("pair")
+    if items_table(config, kind) != kind:
+        check_bridged(config, folder)
     if made is None:
         return
     if not made.complete:

@@ -9,17 +9,20 @@ from prefine.config.base import Component
 from prefine.config.checking import suggest
 from prefine.config.sections import RunConfig
 from prefine.data.import_report import ImportReport, UselessRow
-from prefine.errors import ConfigError, DataError, at_config_path
+from prefine.errors import ConfigError, DataError
+from prefine.losses.protocol import Reads
 from prefine.models.capabilities import backend_of
 from prefine.models.hf.adapters import base_of, require_peft
-from prefine.models.hf.architecture import check_trainable
 from prefine.models.hf.checks import layer_names
-from prefine.models.hf.loading import vocabulary
 from prefine.models.protocol import HasWeights
 from prefine.records import PreferencePair
 from prefine.run.tables import parts, read_part
+from prefine.stages.bridged import items_table
+from prefine.stages.references import reads_held_out
 from prefine.training.adapter import lost_on_loading
 from prefine.training.items import (
+    OtherTokens,
+    ReadsTexts,
     TextReader,
     TokenizedItem,
     TokenizedItems,
@@ -29,14 +32,18 @@ from prefine.training.items import (
 )
 from prefine.training.relations.choose import configured_losses, relation_of
 from prefine.training.relations.protocol import ItemKind, Relation
+from prefine.training.relations.rewards import RewardItems
+from prefine.training.reward_texts import ConversationReader
 from prefine.training.token_check import check_tokens
 
 HELD_OUT = "heldout_"
 """Before the name of a kind: the table of its held-out items."""
-_HOLD_OUT = (
+_GIVE_HELD_OUT = (
     "give pair.held_out_prompts, such as 100, and run prefine pair again (in Python: train(…, "
-    "held_out=…)), or take train.evaluate_every out"
+    "held_out=…)), or "
 )
+_HOLD_OUT = f"{_GIVE_HELD_OUT}take train.evaluate_every out"
+_WEIGH_BY_OTHERS = f"{_GIVE_HELD_OUT}take train.loss.weights: stated"
 
 
 def trainable(component: Component, *, where: str) -> HasWeights:
@@ -74,7 +81,10 @@ def check_adapter(config: RunConfig, policy: HasWeights) -> None:
             )
     else:
         _check_targets(policy.path, settings.target_modules, layers)
-    if settings.save == "adapter" and (lost := lost_on_loading(policy.path, settings)):
+    rewards = config.train.reward is not None
+    if settings.save == "adapter" and (
+        lost := lost_on_loading(policy.path, settings, rewards=rewards)
+    ):
         raise ConfigError(
             f"train.adapter.save: PEFT does not read an adapter of {policy.path} back: "
             f"{len(lost)} layers, such as {lost[0]}, would lose what they learned; use save: merged"
@@ -92,49 +102,35 @@ def _check_targets(path: str, targets: Iterable[str], layers: Collection[str]) -
             )
 
 
-def check_weights(policy: HasWeights, reference: HasWeights | None) -> None:
-    """Check before any work that the policy can be trained with the reference.
-
-    Args:
-        policy: The policy.
-        reference: The reference; None is the policy's initial weights.
-
-    Raises:
-        BackendError: A folder has no configuration, or a damaged one.
-        ConfigError: Weights cannot be trained, such as quantized ones, or the reference has another
-            tokenizer.
-    """
-    with at_config_path("policy", "path"):
-        check_trainable(policy.path)
-    if reference is None:
-        return
-    with at_config_path("train.reference", "path"):
-        check_trainable(reference.path)
-    ours, theirs = (_words(model.tokenizer) for model in (policy, reference))
-    largest, rows = max(policy.tokenizer.get_vocab().values()), vocabulary(reference.path)
-    if ours != theirs or largest >= rows:
-        why = f"it has no token {largest}" if ours == theirs else "its tokens have other ids"
-        raise ConfigError(
-            f"train.reference: {reference.path} cannot read what the policy {policy.path} writes "
-            f"({why}); name a reference with the policy's tokenizer, or leave train.reference out"
-        )
-
-
-def _words(tokenizer: Any) -> dict[str, int]:
-    """The ids of all tokens but added ones, whose names differ between models of a family."""
-    added = tokenizer.added_tokens_decoder
-    return {token: at for token, at in tokenizer.get_vocab().items() if at not in added}
-
-
 def check_evaluation(config: RunConfig, held_out: int) -> None:
     """Check before any work that there will be held-out items, if they are to be evaluated.
 
     Raises:
         ConfigError: No prompt is held out.
     """
+    kind = configured_relation(config).name
     if config.train.evaluate_every is not None and not held_out:
-        kind = configured_relation(config).name
         raise ConfigError(f"train.evaluate_every: no {kind} are held out to evaluate; {_HOLD_OUT}")
+    if reads_held_out(config) and not held_out:
+        raise ConfigError(
+            f"train.loss.weights: held_out weighs the references by held-out {kind}, and none are "
+            f"held out; {_WEIGH_BY_OTHERS}"
+        )
+
+
+def items_made(config: RunConfig) -> tuple[Reads, str]:
+    """The kind of the items that there will be, and what makes them, for messages.
+
+    Of several kinds, the first one.
+    """
+    if config.items_entries:
+        return next(iter(config.items_entries)), "the configuration starts with"
+    # Here and not above: an import of items loads no selector.
+    from prefine.pairing.protocol import selector_facts
+
+    selector = config.pair.selector
+    makes = selector_facts(selector.lookup("selector", where="pair.selector")).makes
+    return makes, f"pair.selector {selector.name!r} makes"
 
 
 def configured_relation(config: RunConfig) -> Relation:
@@ -143,29 +139,38 @@ def configured_relation(config: RunConfig) -> Relation:
     Raises:
         ConfigError: They read different ones.
     """
-    return relation_of(configured_losses(config.train))
+    items = "pairs" if config.train.reward is None else items_made(config)[0]
+    return relation_of(configured_losses(config.train), items)
 
 
 def kind_of_table(table: Path, config: RunConfig) -> ItemKind:
-    """The kind of items in a table, which may be that of held-out ones."""
-    kinds = {kind.name: kind for kind in configured_relation(config).kinds}
-    return kinds[table.name.removeprefix(HELD_OUT)]
-
-
-def read_items(table: Path, policy: HasWeights, config: RunConfig) -> TokenizedItems:
-    """Tokenize the items of a table for the policy."""
-    kind = kind_of_table(table, config)
-    return make_items(records(table, kind), kind, text_reader(policy, config))
-
-
-def read_all_items(config: RunConfig, policy: HasWeights) -> TokenizedItems:
-    """Tokenize all items of a training for the policy, one kind after the other."""
+    """The kind of items in a table, which may be that of held-out or of bridged ones."""
     kinds = configured_relation(config).kinds
-    return joined(read_items(config.run_dir / kind.name, policy, config) for kind in kinds)
+    named = {kind.name: kind for kind in kinds}
+    named |= {items_table(config, kind.name): kind for kind in kinds}
+    return named[table.name.removeprefix(HELD_OUT)]
 
 
-def read_held_out(config: RunConfig, policy: HasWeights) -> TokenizedItems:
-    """Tokenize the held-out items for the policy; there may be none unless `evaluate_every` is set.
+def read_items(
+    table: Path, policy: HasWeights, config: RunConfig, others: Sequence[OtherTokens] = ()
+) -> TokenizedItems:
+    """Tokenize the items of a table for the policy, and for references with other tokenizers."""
+    kind = kind_of_table(table, config)
+    return make_items(records(table, kind), kind, text_reader(policy, config, others))
+
+
+def read_all_items(
+    config: RunConfig, policy: HasWeights, others: Sequence[OtherTokens] = ()
+) -> TokenizedItems:
+    """Tokenize all items of a training as `read_items`, one kind after the other."""
+    tables = [items_table(config, kind.name) for kind in configured_relation(config).kinds]
+    return joined(read_items(config.run_dir / table, policy, config, others) for table in tables)
+
+
+def read_held_out(
+    config: RunConfig, policy: HasWeights, others: Sequence[OtherTokens] = ()
+) -> TokenizedItems:
+    """Tokenize the held-out items, as `read_items`; there may be none unless they are read.
 
     Of several kinds, one may have none: prompts are held out, whatever items they have.
 
@@ -174,12 +179,13 @@ def read_held_out(config: RunConfig, policy: HasWeights) -> TokenizedItems:
     """
     relation, every = configured_relation(config), config.train.evaluate_every
     tables = held_out_tables(config)
-    if every is None and not any(table.is_dir() for table in tables):
+    read = every is not None or reads_held_out(config)
+    if not read and not any(table.is_dir() for table in tables):
         return TokenizedItems()
     try:
         if len(tables) == 1:
-            return read_items(tables[0], policy, config)
-        reader = text_reader(policy, config)
+            return read_items(tables[0], policy, config, others)
+        reader = text_reader(policy, config, others)
         found = joined(
             readable_items(records(table, kind), kind, reader)
             for table, kind in zip(tables, relation.kinds, strict=True)
@@ -187,10 +193,14 @@ def read_held_out(config: RunConfig, policy: HasWeights) -> TokenizedItems:
         )
         if not found.items:
             raise DataError("no item is left")
+        if reads_held_out(config) and all(item.word != "pair" for item in found.items):
+            raise DataError("no pair is left, by which references are weighed")
         return found
     except DataError as error:
         where = "pair.held_out_prompts" if every is None else "train.evaluate_every"
         remedy = "hold none out with pair.held_out_prompts: 0" if every is None else _HOLD_OUT
+        if every is None and reads_held_out(config):
+            where, remedy = "train.loss.weights", _WEIGH_BY_OTHERS
         raise DataError(
             f"{where}: no held-out {relation.name.removesuffix('s')} can be evaluated: {error}; "
             f"{remedy}"
@@ -226,27 +236,41 @@ def readable_whole(
         report.drop(UselessRow(f"not read whole ({why})", f"{where}: {why}; {remedy}"), where)
 
 
-def text_reader(policy: HasWeights, config: RunConfig) -> TextReader:
-    """Return what tokenizes texts for the policy as section `train` says."""
+def text_reader(
+    policy: HasWeights, config: RunConfig, others: Sequence[OtherTokens] = ()
+) -> ReadsTexts:
+    """Return what tokenizes texts for the policy as section `train` says, and for others."""
     settings = config.train
+    if settings.reward is not None:
+        return ConversationReader(
+            policy.tokenizer,
+            # One fewer, as no conversation is longer than policies would be trained on.
+            max_tokens=settings.max_prompt_tokens + settings.max_completion_tokens - 1,
+            train_on_truncated=settings.train_on_truncated,
+        )
     return TextReader(
         policy.tokenizer,
         stop_token_id=stop_token(policy),
         max_prompt_tokens=settings.max_prompt_tokens,
         max_completion_tokens=settings.max_completion_tokens,
         train_on_truncated=settings.train_on_truncated,
+        others=others,
     )
 
 
 def check_first_rows(
-    folder: Path, examples: Sequence[TokenizedItem], policy: HasWeights, relation: Relation
+    config: RunConfig, examples: Sequence[TokenizedItem], policy: HasWeights
 ) -> list[str]:
-    """Notes on the tokens of the first rows of each kind, see `token_check.check_tokens`."""
+    """Notes on the tokens of the first rows of each kind, see `token_check.check_tokens`.
+
+    Conversations for a reward model are what its template writes, so there is nothing to compare.
+    """
     return [
         note
-        for kind in relation.kinds
+        for kind in configured_relation(config).kinds
+        if not isinstance(kind, RewardItems)
         for note in check_tokens(
-            records(folder / kind.name, kind),
+            records(config.run_dir / items_table(config, kind.name), kind),
             [item for item in examples if isinstance(item, kind.item)],
             policy.tokenizer,
             kind=kind,

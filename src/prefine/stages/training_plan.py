@@ -6,6 +6,7 @@ from prefine.config.sections import RunConfig
 from prefine.config.training import AdapterConfig, TrainConfig
 from prefine.models.protocol import HasWeights
 from prefine.stages.planned_amount import PlannedAmount
+from prefine.stages.references import references_of
 from prefine.stages.training_inputs import trainable
 from prefine.training.memory import free_bytes
 from prefine.training.memory_estimate import training_memory
@@ -44,11 +45,15 @@ def planned_memory(config: RunConfig) -> tuple[PlannedAmount, str | None]:
 
 
 def _total(policy: HasWeights, config: RunConfig, train: TrainConfig) -> int:
-    reference = train.reference
-    other = None if reference == "initial" else trainable(reference, where="train.reference").path
-    return training_memory(
-        policy.path, train, device=policy.device.partition(":")[0], reference=other
-    ).total
+    models = [one.model for one in references_of(config)]
+    device = policy.device.partition(":")[0]
+    # One is in memory at a time.
+    return max(
+        training_memory(
+            policy.path, train, device=device, reference=None if one is None else one.path
+        ).total
+        for one in models
+    )
 
 
 def _smaller(train: TrainConfig) -> Iterator[tuple[str, TrainConfig]]:

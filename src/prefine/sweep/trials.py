@@ -51,6 +51,11 @@ def read_trials(path: Path, overrides: Sequence[str], run_dir: str | None) -> Sw
     values = read_values(path)
     config = read_sweep(values, where=str(path))
     base = with_overrides(copy.deepcopy(values), overrides, run_dir, where=str(path))
+    if base.rounds is not None:
+        raise ConfigError(
+            f"{path}: rounds: a sweep does not walk rounds yet; take that section out, or run each "
+            "setting with `prefine run`"
+        )
     names = _names(config.settings)
     trials = []
     for index, (setting, name) in enumerate(zip(config.settings, names, strict=True)):

@@ -10,7 +10,8 @@ import torch
 from prefine.config.training import AdapterConfig
 from prefine.errors import ConfigError
 from prefine.models.hf.adapters import save_adapter
-from prefine.models.hf.architecture import linear_layers, skeleton
+from prefine.models.hf.architecture import linear_layers, output_head, reward_layer, skeleton
+from prefine.models.hf.reward_head import reward_skeleton
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -32,7 +33,8 @@ def attach(model: "PreTrainedModel", settings: AdapterConfig, *, seed: int) -> N
     from peft import LoraConfig
 
     named = settings.target_modules
-    head: object = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    head: object = output_head(model)
+    rewards = reward_layer(model) is not None
     for name, module in model.named_modules():
         if (
             module is head
@@ -48,11 +50,13 @@ def attach(model: "PreTrainedModel", settings: AdapterConfig, *, seed: int) -> N
     try:
         model.add_adapter(
             LoraConfig(
-                task_type="CAUSAL_LM",
+                task_type="SEQ_CLS" if rewards else "CAUSAL_LM",
                 r=settings.rank,
                 lora_alpha=settings.alpha,
                 lora_dropout=0.0,
                 target_modules=targets,
+                # The new layer of a reward model is in no other folder.
+                modules_to_save=["score"] if rewards else None,
             )
         )
     except ValueError as error:
@@ -66,7 +70,7 @@ def attach(model: "PreTrainedModel", settings: AdapterConfig, *, seed: int) -> N
             parameter.data = parameter.data.float()
 
 
-def lost_on_loading(path: str, settings: AdapterConfig) -> list[str]:
+def lost_on_loading(path: str, settings: AdapterConfig, *, rewards: bool = False) -> list[str]:
     """Return the layers whose matrices PEFT would not read back from a saved adapter, sorted.
 
     For some classes PEFT looks for other names than those that it has saved, warns, and leaves the
@@ -76,10 +80,12 @@ def lost_on_loading(path: str, settings: AdapterConfig) -> list[str]:
     Args:
         path: Folder or hub id of the policy, whose configuration alone is read.
         settings: The adapter that is to be trained.
+        rewards: It is that of a reward model.
     """
     from peft import PeftModel
 
-    model = skeleton(path)
+    bare = reward_skeleton if rewards else skeleton
+    model = bare(path)
     with torch.device("meta"):
         attach(model, settings.model_copy(update={"rank": 1}), seed=0)
     for module in model.modules():
@@ -89,7 +95,7 @@ def lost_on_loading(path: str, settings: AdapterConfig) -> list[str]:
     with TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         save_adapter(model, Path(folder), base=path)
-        again = PeftModel.from_pretrained(skeleton(path), folder)
+        again = PeftModel.from_pretrained(bare(path), folder)
         # Loaded a second time, it says by return value what it had only warned of.
         missing = again.load_adapter(folder, adapter_name="default").missing_keys
     return sorted(

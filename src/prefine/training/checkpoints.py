@@ -116,6 +116,25 @@ def load_step(folder: Path, step: int) -> Checkpoint:
     return _read(path, json.loads((path / "state.json").read_text(encoding="utf-8")))
 
 
+def newest_optimizer(folder: Path) -> tuple[dict[str, Tensor], str]:
+    """Return the optimizer's tensors of a training's newest checkpoint, and their hash.
+
+    Args:
+        folder: Of the checkpoints of a training that has ended.
+
+    Raises:
+        DataError: There is no undamaged checkpoint.
+    """
+    for path in reversed(_oldest_first(folder)):
+        if _damage(path) is None:
+            file = path / "optimizer.safetensors"
+            return load_file(file), _sha256(file)[:16]
+    raise DataError(
+        f"{folder}: there is no checkpoint whose optimizer could be gone on with; restore the "
+        "folder, or use rounds.optimizer: reset"
+    )
+
+
 def load_newest(folder: Path, *, run_key: str) -> tuple[Checkpoint | None, tuple[str, ...]]:
     """Return the newest undamaged checkpoint, and a note for each damaged one passed over.
 

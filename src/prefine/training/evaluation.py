@@ -223,7 +223,7 @@ def evaluation_row(held_out: PreparedItems, objective: Objective, step: int) -> 
                 objective,
                 examples=held_out.examples,
                 step=step,
-                top_k=TOP_TOKENS,
+                top_k=None if forward.gives_rewards else TOP_TOKENS,
                 mismatched=cross_prompt,
             )
 
@@ -242,7 +242,7 @@ def evaluation_row(held_out: PreparedItems, objective: Objective, step: int) -> 
             "loss_se": loss.error,
             "regularizer": _ratio(terms.regularizer * weight, weight, prompts).value,
             "objective": _ratio(total * weight, weight, prompts).value,
-            **_indicators(tokens, terms.table),
+            **({} if forward.gives_rewards else _indicators(tokens, terms.table)),
         }
     )
 

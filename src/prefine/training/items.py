@@ -81,6 +81,34 @@ class TokenizedItem(Protocol):
         ...
 
 
+class OtherTokens:
+    """The texts of items in the tokens of a model with another tokenizer.
+
+    Args:
+        reader: Reads them with its tokenizer.
+        positions: The longest input that the model reads; None is any.
+    """
+
+    def __init__(self, reader: "TextReader", positions: int | None = None) -> None:
+        self._reader, self._positions = reader, positions
+        self._texts: dict[Text, Text] = {}
+
+    def add(self, text: Text, prompt: Prompt, completion: Completion) -> bool:
+        """Read the text once more; return False if the model cannot read all of it."""
+        found = self._reader.read(prompt, completion)
+        if found.text is None or found.long_prompt or found.long_completion:
+            return False
+        if self._positions is not None and found.text.positions > self._positions:
+            return False
+        self._texts[text] = found.text
+        return True
+
+    def item(self, item: TokenizedItem) -> "PlainItem":
+        """An item whose texts were added, as the model reads it."""
+        texts = tuple(self._texts[text] for text in item.texts)
+        return PlainItem(item.id, texts, item.weight, item.word)
+
+
 @dataclass(frozen=True)
 class PlainItem:
     """Completions in no relation, which are only scored."""
@@ -96,12 +124,16 @@ def longest(item: TokenizedItem) -> int:
     return max(text.positions for text in item.texts)
 
 
+NOT_READ_WHOLE = "not_read_whole_by_a_reference_with_other_tokens"
 DROPPED = (
     "cut_by_generation_limit",
     "reasoning_or_tool_calls_without_token_ids",
     "turns_that_the_template_rewrites",
     "empty_prompt",
     "empty_side",
+    "conversation_that_the_template_refuses",
+    "longer_than_the_token_limits",
+    NOT_READ_WHOLE,
 )
 """Reasons to drop a text; of several texts, the first reason counts."""
 
@@ -115,6 +147,14 @@ class ReadText(NamedTuple):
     long_completion: bool = False
 
 
+class ReadsTexts(Protocol):
+    """Tokenizes texts for a kind of training."""
+
+    def read(self, prompt: Prompt, completion: Completion) -> ReadText:
+        """Tokenize a completion behind its prompt."""
+        ...
+
+
 class TextReader:
     """Tokenizes texts; keeps the end of a long prompt and the start of a long completion.
 
@@ -124,6 +164,8 @@ class TextReader:
         max_prompt_tokens: Longer prompts lose their beginning.
         max_completion_tokens: Longer completions lose their end, and with it the stop token.
         train_on_truncated: Keep completions that were cut by the generation limit.
+        others: Read every text, too; one that is shortened, or that they cannot read whole, is
+            dropped.
     """
 
     def __init__(
@@ -134,11 +176,12 @@ class TextReader:
         max_prompt_tokens: int,
         max_completion_tokens: int,
         train_on_truncated: bool = False,
+        others: Sequence[OtherTokens] = (),
     ) -> None:
         self._tokenizer, self._stop = tokenizer, stop_token_id
         self._tokenizer_hash = chat.tokenizer_hash(tokenizer)
         self._max_prompt, self._max_completion = max_prompt_tokens, max_completion_tokens
-        self._train_on_truncated = train_on_truncated
+        self._train_on_truncated, self._others = train_on_truncated, others
         self._prompts: dict[str, list[int]] = {}
 
     def read(self, prompt: Prompt, completion: Completion) -> ReadText:
@@ -162,11 +205,17 @@ class TextReader:
         if answer.ids in ([], [self._stop]):
             return ReadText(None, "empty_side")
         ids, turns = _shortened(answer, self._max_completion)
-        return ReadText(
-            Text(tuple(prompt_ids[-self._max_prompt :]), ids, turns),
+        text = Text(tuple(prompt_ids[-self._max_prompt :]), ids, turns)
+        found = ReadText(
+            text,
             long_prompt=len(prompt_ids) > self._max_prompt,
             long_completion=len(answer.ids) > self._max_completion,
         )
+        shortened = found.long_prompt or found.long_completion
+        for other in self._others:
+            if shortened or not other.add(text, prompt, completion):
+                return ReadText(None, NOT_READ_WHOLE)
+        return found
 
     def _prompt_ids(self, prompt: Prompt) -> list[int]:
         if prompt.id not in self._prompts:
@@ -217,7 +266,7 @@ def joined(parts: Iterable[TokenizedItems]) -> TokenizedItems:
     return found
 
 
-def make_items(records: Iterable[Any], kind: "ItemKind", reader: TextReader) -> TokenizedItems:
+def make_items(records: Iterable[Any], kind: "ItemKind", reader: ReadsTexts) -> TokenizedItems:
     """Tokenize all records that can be trained on, and count the rest.
 
     Args:
@@ -235,7 +284,7 @@ def make_items(records: Iterable[Any], kind: "ItemKind", reader: TextReader) -> 
     return found
 
 
-def readable_items(records: Iterable[Any], kind: "ItemKind", reader: TextReader) -> TokenizedItems:
+def readable_items(records: Iterable[Any], kind: "ItemKind", reader: ReadsTexts) -> TokenizedItems:
     """Tokenize as `make_items` does; there may be no item.
 
     Raises:

@@ -1,7 +1,7 @@
 """The training loop: take step after step, save checkpoints, finish."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,9 +26,9 @@ from prefine.training.items import TokenizedItem
 from prefine.training.logging.figures import RowLog, TrainSummary, final_figures, step_row
 from prefine.training.logging.trackers import Trackers, untracked
 from prefine.training.objective.gradient import StepTerms, accumulate_gradients
-from prefine.training.objective.item_table import REFERENCE
 from prefine.training.ready import Anchors, ReadyTraining, prepare_training
 from prefine.training.reference.cache import ReferenceCache
+from prefine.training.reference.models import ReferenceModel
 from prefine.training.reference.prepare import check_start
 from prefine.training.reference.scoring import score_completions
 from prefine.training.relations.pairs import right_order
@@ -45,7 +45,7 @@ FINAL_NAME = "train_final.json"
 
 
 def train(
-    model: "PreTrainedModel",
+    model: "PreTrainedModel | Callable[[], PreTrainedModel]",
     examples: Sequence[TokenizedItem],
     config: TrainConfig,
     *,
@@ -53,12 +53,13 @@ def train(
     regularizer: LossFunction | None,
     out_dir: Path,
     run_key: str,
-    ref_model: "PreTrainedModel | None" = None,
+    references: Sequence[ReferenceModel] = (ReferenceModel(),),
     reference_dir: Path | None = None,
     held_out: Sequence[TokenizedItem] = (),
     automatic: AutomaticBudget | None = None,
     anchors: Anchors = MappingProxyType({}),
     step_source: MakeStepSource = Shuffled,
+    optimizer_state: Mapping[str, torch.Tensor] = MappingProxyType({}),
     trackers: Callable[[int], Trackers] = untracked,
     on_step: OnRow | None = None,
     on_evaluation: OnRow | None = None,
@@ -75,14 +76,16 @@ def train(
     the first one writes. Any number of them can resume from the checkpoint of any number.
 
     Args:
-        model: The policy with its initial weights, also when resuming.
+        model: The policy with its initial weights, also when resuming; or what loads it, which is
+            called when no reference is in memory any more.
         examples: The training items, of the relation that the loss reads.
         config: The settings; its loss and regularizer are taken from the arguments.
         loss: Of pairs, lists or labelled answers; its hyper-parameters may be schedules.
         regularizer: The same, or None.
         out_dir: The run's folder.
         run_key: Hash of policy, data and configuration; a checkpoint with another one is refused.
-        ref_model: The reference; None is the policy's initial weights.
+        references: What the losses compare with, first the one that most of them read; each is
+            scored and let go before the next one is loaded.
         reference_dir: Folder of the initial policy's and the reference's log-probabilities, for
             this training and others; None is `reference/` in `out_dir`.
         held_out: Items that are evaluated before and after training, and every
@@ -91,6 +94,8 @@ def train(
             it stands in place of the regularizer.
         anchors: The answers, by kind, that its weight may pull at.
         step_source: Makes what gives the items of each step; by default all of them, shuffled.
+        optimizer_state: Moments of an earlier training of the same parameters, to begin with; by
+            default none.
         trackers: Opens the experiment trackers, given the number of the first step (from 1) that
             will be logged.
         on_step: Called with every new row.
@@ -119,7 +124,7 @@ def train(
         config,
         loss=loss,
         regularizer=regularizer if automatic is None else pull_of(automatic),
-        references={} if ref_model is None else {REFERENCE: ref_model},
+        references=references,
         held_out=held_out,
         automatic=automatic,
         anchors=anchors,
@@ -127,7 +132,7 @@ def train(
         cache=cache,
     )
     run = TrainingRun(config, ready, out_dir, run_key)
-    run.resume()
+    run.resume(optimizer_state)
     with run.logs(trackers, on_evaluation):
         while not run.is_over:
             if processes.agree(should_stop is not None and should_stop()):
@@ -167,8 +172,8 @@ class TrainingRun:
         self.held_out, self.watched = ready.held_out, ready.watched
         self.notes = list(ready.notes)
 
-    def resume(self) -> None:
-        """Load the newest checkpoint, if there is one."""
+    def resume(self, optimizer_state: Mapping[str, torch.Tensor]) -> None:
+        """Load the newest checkpoint; if there is none, begin with an optimizer's state."""
         checkpoint, damaged = checkpoints.load_newest(
             self.out_dir / "checkpoints", run_key=self.run_key
         )
@@ -186,6 +191,8 @@ class TrainingRun:
             self.source.load_state_dict(checkpoint.step_source)
             self.forward.tokens = checkpoint.row_tokens or self.forward.tokens
             self.done = self.resumed_from = checkpoint.step
+        elif optimizer_state:
+            self.weights.restore_optimizer(optimizer_state)
         self.source_state = self.source.state_dict()
         self.notes += damaged
         self.fill = RowFill(self.state.get("row_fill"))

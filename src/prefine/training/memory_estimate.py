@@ -13,6 +13,7 @@ from torch import Tensor
 
 from prefine.config.training import TrainConfig
 from prefine.models.hf.architecture import freeze_other_parts, skeleton, text_part
+from prefine.models.hf.reward_head import reward_skeleton
 from prefine.training import adapter
 from prefine.training.forward.attention.blockwise import KEPT_KEYS
 from prefine.training.forward.head import workspace_positions
@@ -26,8 +27,9 @@ _OPTIMIZER_STATES = 2  # AdamW keeps two moments of every trained weight
 class TrainingMemory(NamedTuple):
     """Bytes on the device of the policy.
 
-    `reference` is the model of `train.reference` if there is one, `activations` those of one row of
-    `micro_batch_tokens`, `head` the logits of a chunk of positions.
+    `reference` is the model of `train.reference` if there is one, in memory before the others;
+    `activations` are those of one row of `micro_batch_tokens`, `head` the logits of a chunk of
+    positions.
     """
 
     weights: int
@@ -39,8 +41,8 @@ class TrainingMemory(NamedTuple):
 
     @property
     def total(self) -> int:
-        """The sum."""
-        return sum(self)
+        """The most at a time: the reference has been scored when training begins."""
+        return max(self.reference, sum(self) - self.reference)
 
 
 def training_memory(
@@ -57,7 +59,7 @@ def training_memory(
     Raises:
         BackendError: There is no such model.
     """
-    model = skeleton(path)
+    model = skeleton(path) if config.reward is None else reward_skeleton(path)
     freeze_other_parts(model)
     frozen = config.adapter is not None and config.dtype == "bfloat16"
     if not frozen:
@@ -67,7 +69,7 @@ def training_memory(
             adapter.attach(model, config.adapter, seed=0)
     trained = sum(one.numel() for one in model.parameters() if one.requires_grad)
     weights = sum(one.numel() * one.element_size() for one in model.parameters())
-    vocabulary = int(model.config.get_text_config().vocab_size)
+    vocabulary = 1 if config.reward else int(model.config.get_text_config().vocab_size)
     positions = min(workspace_positions(vocabulary, device), config.micro_batch_tokens)
     return TrainingMemory(
         weights=weights,

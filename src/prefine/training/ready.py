@@ -1,16 +1,16 @@
 """Before the first step: check and score the items, and make the model's weights trainable."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 
 from prefine.config.training import TrainConfig
 from prefine.errors import ConfigError
 from prefine.losses.facts import bare, needs_of
-from prefine.losses.protocol import LossFunction, Need
+from prefine.losses.protocol import LossFunction, Need, Reads
 from prefine.training import adapter
 from prefine.training.budget.anchors import AnchorSets
 from prefine.training.budget.climb import DeltaClimb
@@ -21,12 +21,15 @@ from prefine.training.distributed import processes
 from prefine.training.distributed.weights import TrainableWeights
 from prefine.training.forward.passes import Forward
 from prefine.training.items import PlainItem, TokenizedItem
-from prefine.training.objective.item_table import INITIAL, REFERENCE
+from prefine.training.objective.item_table import Compared
 from prefine.training.objective.objective import HyperparameterController
 from prefine.training.reference.cache import ReferenceCache
+from prefine.training.reference.models import ReferenceModel, References
 from prefine.training.reference.prepare import (
     PreparedItems,
+    confidence_weights,
     forward_of,
+    names_of,
     prepare_items,
     prepare_model,
 )
@@ -73,13 +76,13 @@ class ReadyTraining:
 
 
 def prepare_training(
-    model: "PreTrainedModel",
+    model: "PreTrainedModel | Callable[[], PreTrainedModel]",
     examples: Sequence[TokenizedItem],
     config: TrainConfig,
     *,
     loss: LossFunction,
     regularizer: LossFunction | None,
-    references: "Mapping[str, PreTrainedModel]",
+    references: Sequence[ReferenceModel],
     held_out: Sequence[TokenizedItem],
     automatic: AutomaticBudget | None,
     anchors: Anchors,
@@ -89,13 +92,12 @@ def prepare_training(
     """Check and score the items, then make the model's weights trainable.
 
     Args:
-        model: The policy with its initial weights; an adapter is attached here.
+        model: The policy with its initial weights, or what loads it; an adapter is attached here.
         examples: The training items.
         config: The settings.
         loss: The loss.
         regularizer: The regularizer, or what an automatic budget puts in its place.
-        references: Fixed models that the losses compare with, by name; without one, the policy at
-            step 0 is the reference.
+        references: What the losses compare with; they are scored before the policy is loaded.
         held_out: The items that are evaluated; with `automatic`, half of them are its probe.
         automatic: The budget whose weight is set during training.
         anchors: The answers, by kind, that its weight may pull at.
@@ -114,34 +116,44 @@ def prepare_training(
         probe, held_out = halves(held_out)
         sets = AnchorSets.of(automatic, anchors, per_step=config.pairs_per_step, seed=config.seed)
     all_examples = [*examples, *held_out, *probe, *(() if sets is None else sets.items)]
-    prepare_model(model, all_examples, config)
-    torch.manual_seed(config.seed)
     # What an automatic budget puts in place of the regularizer reads items of any relation.
     functions = [loss]
     if regularizer is not None and automatic is None:
         functions.append(regularizer)
     named = [(f"the loss {bare(function).__name__!r}", function) for function in functions]
-    relation = relation_of(named)
+    relation = relation_of(named, _kind_of(examples[0]))
     needs = frozenset[Need]().union(*map(needs_of, functions))
     notes = relation.check_items(named, examples, what=relation.name)
     held_out_notes = relation.check_items(named, held_out, what=f"held-out {relation.name}")
+    fixed = References(references, config, needs, cache)
+    # With options, a source is a partial of its class.
+    on_demand = getattr(getattr(step_source, "func", step_source), "on_demand", False)
+    fixed.score([held_out, probe] if on_demand else [examples, held_out, probe])
+    model = cast("PreTrainedModel", model if isinstance(model, torch.nn.Module) else model())
+    prepare_model(model, all_examples, config)
+    torch.manual_seed(config.seed)
     forward, unshared = forward_of(model, all_examples, config, score_prompts="prompt" in needs)
-    forwards = {INITIAL: forward}
-    for name, reference in references.items():
-        prepare_model(reference, all_examples, config)
-        forwards[name], _ = forward_of(
-            reference, all_examples, config, score_prompts=forward.score_prompts
-        )
+    names = names_of([one.load for one in references])
+    compared = Compared(names, tuple(one.weight for one in references))
+    initial = forward
 
     def prepared(some: Sequence[TokenizedItem]) -> PreparedItems:
-        found = prepare_items(relation, some, forwards, config, needs, cache)
+        values = fixed.values(some)
+        found = prepare_items(
+            relation, some, initial, config, needs, cache, references=values, compared=compared
+        )
         return replace(found, forward=forward)
 
+    # Not the untouched half of an automatic budget, which decides nothing.
+    telling = [item for item in probe or held_out if _kind_of(item) == "pairs"]
+    if "references" in needs and telling:
+        compared = replace(
+            compared, held_out_weights=confidence_weights(prepared(telling).table, names)
+        )
     source = step_source(examples, prepared, config)
     if source.on_demand:
         # Training moves the policy, so what is scored later needs weights of its own.
-        frozen = copy.deepcopy(model).requires_grad_(False)
-        forwards[INITIAL] = replace(forward, model=frozen)
+        initial = replace(forward, model=copy.deepcopy(model).requires_grad_(False))
     evaluated = watched = prepared(held_out) if held_out else None
     budget: BudgetSteering | None = None
     if automatic is not None and sets is not None:
@@ -189,10 +201,17 @@ def prepare_training(
         climb=climb,
         held_out=evaluated,
         watched=watched,
-        is_own_reference=REFERENCE not in references,
+        # Rewards have no reference.
+        is_own_reference=fixed.are_initial and not forward.gives_rewards,
         notes=[
             *notes,
             *unshared,
             *(f"held-out {relation.name}: {note}" for note in held_out_notes),
         ],
     )
+
+
+def _kind_of(item: TokenizedItem) -> Reads:
+    """Return the kind of an item, which decides where a loss reads rewards of any."""
+    kinds: Mapping[str, Reads] = {"list": "lists", "answer": "labels"}
+    return kinds.get(item.word, "pairs")

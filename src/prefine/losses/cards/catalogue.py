@@ -5,8 +5,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
-from types import MappingProxyType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from types import MappingProxyType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic.fields import FieldInfo
@@ -253,6 +253,8 @@ def allowed(hint: Any) -> str:
     if get_origin(inner) is Literal:
         *most, last = map(str, get_args(inner))
         return f"{', '.join(most)} or {last}" if most else last
+    if get_origin(inner) in (Union, UnionType):
+        return " or ".join(map(allowed, get_args(inner)))
     if get_origin(inner) is tuple:
         return ", ".join([*words, f"each {allowed(get_args(inner)[0]) or 'any number'}"])
     if inner is int:

@@ -7,12 +7,14 @@ import torch
 from torch import Tensor
 
 from prefine.losses.facts import bare, options_of, reads_of
+from prefine.losses.other_references import OtherReferences
 from prefine.losses.protocol import (
     ListLogps,
     LossFunction,
     LossInputs,
     PairLogps,
     PointLogps,
+    PromptLogps,
     Reads,
     TokenLogps,
 )
@@ -25,7 +27,9 @@ REFERENCE = -60.0
 """Log-probability of either answer under the reference, which is the policy at step 0 [nats]."""
 
 P_CHOSEN, SCORE_GAP, MISMATCHED, LOG_SUM_P2 = 0.8, 1.0, 0.0, -1.0
-"""Further inputs that some losses read; every other token counts as differing."""
+PROMPT, PROMPT_TOKENS = -80.0, 50
+"""Further inputs that some losses read; every other token counts as differing, both answers have
+one prompt, and a second reference says what the first does."""
 
 # Below this a push is rounding.
 _NOTHING = 1e-15
@@ -156,4 +160,14 @@ def pair_at(policy_chosen: Tensor, policy_rejected: Tensor) -> PairLogps:
             chosen_marked=alternating(CHOSEN_TOKENS),
             rejected_marked=alternating(REJECTED_TOKENS),
         ),
+        prompts=PromptLogps(
+            policy_chosen=one(PROMPT),
+            policy_rejected=one(PROMPT),
+            ref_chosen=one(PROMPT),
+            ref_rejected=one(PROMPT),
+            chosen_tokens=one(PROMPT_TOKENS),
+            rejected_tokens=one(PROMPT_TOKENS),
+            chosen_tokens_in_step=PROMPT_TOKENS,
+        ),
+        other_references=OtherReferences(reference[:, None], reference[:, None], (0.5, 0.5)),
     )

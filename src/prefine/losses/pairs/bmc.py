@@ -9,6 +9,7 @@ from torch import Tensor
 from prefine.losses.facts import bare, needs_of, parts_of
 from prefine.losses.pairs.dpo import dpo
 from prefine.losses.protocol import Loss, PairLogps, PerPair, declare, require
+from prefine.losses.token_diff import Differences
 
 
 def _check_loss(*, loss: Loss) -> None:
@@ -24,6 +25,7 @@ def bmc(
     loss: Loss = dpo,
     delta: NonNegativeFloat = 2.0,
     ref_weights: Literal["policy", "own"] = "policy",
+    differences: Differences = "difflib",
 ) -> PerPair:
     """Loss of the weighted sums of w * log p, w = 1 + mark * min(1 / p, delta).
 
@@ -35,6 +37,8 @@ def bmc(
         delta: Largest extra weight of a token; 0 is the loss alone. Default: paper.
         ref_weights: The reference's sums with the "policy"'s weights, or with its "own"
             probabilities'. Default: paper.
+        differences: The marks: longest common runs ("difflib") or fewest edits ("levenshtein").
+            They are made before the loss is called. Default: ours.
     Returns: Loss per pair [B].
     Source: arXiv:2408.07471, eq. 5 and 6.
     """

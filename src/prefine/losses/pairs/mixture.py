@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import Field, NonNegativeFloat
 
+from prefine.losses.facts import differences_of
 from prefine.losses.protocol import Loss, LossInputs, PerItem, declare
 
 
@@ -12,6 +13,7 @@ def _check_counts(*, losses: tuple[Loss, ...], weights: tuple[float, ...]) -> No
         raise ValueError(
             f"losses has {len(losses)} parts, weights has {len(weights)}; give each loss one weight"
         )
+    differences_of(*losses)
 
 
 @declare(family="composite", reads="any", check=_check_counts)

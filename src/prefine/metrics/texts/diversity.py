@@ -72,7 +72,7 @@ def diversity(
         counted = [Counter(ngrams(text, n=n, grams=grams)) for text in samples_of[prompt]]
         total = _sum_of_directions(counted)
         size = len(counted)
-        within.append(1 - min((_square(total) - size) / (size * (size - 1)), 1.0))
+        within.append(_within(total, size))
         means.append({gram: weight / size for gram, weight in total.items()})
         together = sum(counted, Counter[str]())
         distinct.append(len(together) / together.total())
@@ -84,6 +84,23 @@ def diversity(
         _across(f"diversity_across_prompts_{unit}", means),
         mean_value(f"distinct_{unit}", distinct, samples=samples, seed=seed),
     )
+
+
+def within_prompt(texts: Sequence[str], *, n: int = 2, grams: Grams = "words") -> float:
+    """1 - mean cosine of two samples of one prompt, from 0, all the same, to 1.
+
+    Args:
+        texts: The samples, two or more.
+        n: Length of an n-gram.
+        grams: Of what, as in `diversity`.
+
+    Raises:
+        ValueError: There are fewer than two.
+    """
+    if len(texts) < 2:
+        raise ValueError(f"diversity within a prompt needs two samples or more, got {len(texts)}")
+    counted = [Counter(ngrams(text, n=n, grams=grams)) for text in texts]
+    return max(0.0, _within(_sum_of_directions(counted), len(counted)))
 
 
 def adjusted_distinct(
@@ -144,6 +161,11 @@ def ngrams(text: str, *, n: int, grams: Grams) -> list[str]:
     if grams == "characters":
         return [text[i : i + n] for i in range(len(text) - n + 1)] or [text]
     raise ValueError(f"grams must be 'words' or 'characters', got {grams!r}")
+
+
+def _within(total: Mapping[str, float], size: int) -> float:
+    """1 - mean cosine of two of `size` samples, from the sum of their directions."""
+    return 1 - min((_square(total) - size) / (size * (size - 1)), 1.0)
 
 
 def _sum_of_directions(counted: Sequence[Counter[str]]) -> dict[str, float]:

@@ -150,6 +150,7 @@ def save_adapter(model: Any, folder: Path, *, base: str) -> None:
 def merge(model: Any) -> None:
     """Merge the adapter that was attached to `model` into its weights, in float32, in place."""
     from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils import ModulesToSaveWrapper
 
     if next(model.parameters()).dtype != torch.float64:
         model.float()
@@ -162,6 +163,9 @@ def merge(model: Any) -> None:
         # wrapper removes those inside it.
         if not any(name.startswith(f"{other}.") for other in wrapped):
             model.set_submodule(name, module.get_base_layer())
+    for name, module in list(model.named_modules()):
+        if isinstance(module, ModulesToSaveWrapper):
+            model.set_submodule(name, module.modules_to_save[module.active_adapters[0]])
     model.delete_adapter(list(model.peft_config))
 
 

@@ -141,6 +141,17 @@ def check_trainable(path: str) -> None:
         raise ConfigError(_QUANTIZED.format(path=path, method=getattr(method, "value", method)))
 
 
+def reward_layer(model: Any) -> nn.Module | None:
+    """Return the layer of a sequence classifier that gives its score; None of other models."""
+    return getattr(model, "score", None) if model.get_output_embeddings() is None else None
+
+
+def output_head(model: Any) -> nn.Module | None:
+    """Return the layer behind the last hidden states: of the vocabulary, or of a reward model."""
+    head: nn.Module | None = model.get_output_embeddings()
+    return reward_layer(model) if head is None else head
+
+
 def text_part(model: Any) -> list[nn.Module]:
     """Return the modules that text passes through, head and embeddings included.
 
@@ -148,7 +159,7 @@ def text_part(model: Any) -> list[nn.Module]:
     """
     if model.config.get_text_config(decoder=True) is model.config:
         return [model]
-    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    ends = (model.get_input_embeddings(), output_head(model))
     return [model.get_decoder(), *(end for end in ends if end is not None)]
 
 
@@ -172,7 +183,7 @@ def linear_layers(model: Any) -> list[str]:
     These are all that text passes through, without the output head, without those that PEFT
     refuses, and without what gives more than a product, such as a router that also chooses.
     """
-    head = model.get_output_embeddings()
+    head = output_head(model)
     read = {module for part in text_part(model) for module in part.modules()}
     refused = _BYPASSED if model.config.model_type in _BYPASSING else set()
     return [

@@ -6,7 +6,7 @@ from typing import Any
 
 from prefine.chat import stop_token_id
 from prefine.errors import BackendError, ConfigError
-from prefine.models.hf.adapters import base_of
+from prefine.models.hf.adapters import adapter_settings, base_of
 from prefine.models.hf.architecture import linear_layers, load_config, skeleton
 from prefine.models.hf.loading import (
     check_folder,
@@ -14,6 +14,7 @@ from prefine.models.hf.loading import (
     load_tokenizer,
     vocabulary,
 )
+from prefine.models.hf.reward_head import reward_skeleton
 
 
 def check_model(path: str, load: Callable[[], Any]) -> None:
@@ -49,12 +50,19 @@ def check_classifier(path: str) -> None:
     _check_files(path)
     config = load_config(path)
     kinds = config.architectures or []
-    if kinds and not any(kind.endswith("ForSequenceClassification") for kind in kinds):
+    if base_of(path) is not None:
+        if adapter_settings(path).get("task_type") != "SEQ_CLS":
+            raise ConfigError(
+                f"{path}: this adapter was trained for a language model and is no reward model; "
+                "give one that train.reward has trained, or another sequence classifier"
+            )
+        reward_skeleton(str(base_of(path)))
+    elif kinds and not any(kind.endswith("ForSequenceClassification") for kind in kinds):
         raise ConfigError(
             f"{path}: {', '.join(kinds)} is no reward model; give a sequence classifier, or judge "
             "with {name: pairwise, model: {name: hf, path: ...}}"
         )
-    if kinds:
+    elif kinds:
         check_outputs(path, config)
     rows = getattr(config.get_text_config(), "vocab_size", None)
     _check_vocabulary(path, load_tokenizer(path), rows)

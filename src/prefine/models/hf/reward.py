@@ -11,18 +11,22 @@ from jinja2 import TemplateError
 from transformers import AutoModelForSequenceClassification
 
 from prefine.calls.protocol import Failure
+from prefine.chat import conversation_ids
 from prefine.errors import BackendError, at_config_path, option_path
 from prefine.models.capabilities import provides
+from prefine.models.hf.adapters import base_of, load_onto
 from prefine.models.hf.architecture import positions
 from prefine.models.hf.checks import check_classifier, check_outputs
 from prefine.models.hf.loading import (
     Dtype,
     check_device,
     default_device,
+    load_model,
     load_tokenizer,
     load_weights,
     weights_fingerprint,
 )
+from prefine.models.hf.reward_head import with_reward_head
 from prefine.models.protocol import Answered, Checks
 from prefine.records import content_hash
 
@@ -99,17 +103,12 @@ class RewardModel:
         ]
 
     def _ids(self, item: Answered) -> list[int] | Failure:
-        messages = [message.chat() for message in (*item.prompt.messages, item.completion.message)]
-        tools = None if item.prompt.tools is None else list(item.prompt.tools)
         try:
-            ids = self._tokenizer.apply_chat_template(
-                messages, tools=tools, tokenize=True, return_dict=False
-            )
+            return conversation_ids(self._tokenizer, item.prompt, item.completion)
         except TemplateError as error:
             return Failure(
                 f"the reward model's chat template refuses the conversation: {error}"[:200]
             )
-        return list(ids)
 
     @cached_property
     def _tokenizer(self) -> Any:
@@ -117,6 +116,13 @@ class RewardModel:
 
     @cached_property
     def _model(self) -> Any:
+        base = base_of(self.path)
+        model = self._classifier() if base is None else self._adapted(base)
+        check_outputs(self.path, model.config)
+        device = default_device() if self.device == "auto" else self.device
+        return model.to(device).eval()
+
+    def _classifier(self) -> Any:
         model, missing = load_weights(
             AutoModelForSequenceClassification,
             self.path,
@@ -130,6 +136,10 @@ class RewardModel:
                 f"{self.path}: {', '.join(missing[:3])} is missing from the files, so this is no "
                 "reward model; give a sequence classifier"
             )
-        check_outputs(self.path, model.config)
-        device = default_device() if self.device == "auto" else self.device
-        return model.to(device).eval()
+        return model
+
+    def _adapted(self, base: str) -> Any:
+        """The base model with an adapter, whose file has the layer of the score."""
+        model = load_model(base, dtype=self.dtype, device="cpu", note=self.notes.append)
+        # What is drawn here is replaced: `load_onto` refuses an adapter that lacks a weight.
+        return load_onto(with_reward_head(model, base, seed=0), self.path)

@@ -53,7 +53,7 @@ class AutomaticBudget:
 
     delta: (
         Annotated[
-            float | Schedule | Literal["auto"], or_schedule(Annotated[float, Strict()], auto=True)
+            float | Schedule | Literal["auto"], or_schedule(Annotated[float, Strict()], word="auto")
         ]
         | None
     ) = 5.0

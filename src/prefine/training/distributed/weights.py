@@ -95,6 +95,10 @@ class TrainableWeights:
         """Load the results of `weights` and `optimizer_state`, in place."""
         for name, part in self.parts.items():
             part.copy_(_share_of(self.parameters[name], weights[name]))
+        self.restore_optimizer(optimizer_state)
+
+    def restore_optimizer(self, optimizer_state: Mapping[str, Tensor]) -> None:
+        """Load the result of `optimizer_state` of the same parameters."""
         numbered = self._numbered()
         state: dict[int, dict[str, Tensor]] = defaultdict(dict)
         for key, value in optimizer_state.items():

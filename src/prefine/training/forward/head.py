@@ -19,8 +19,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from prefine.errors import ConfigError
+from prefine.models.hf.architecture import reward_layer
 from prefine.training.batches.packing import Span, join_spans
-from prefine.training.forward.layers import ComputeDtype, after_layers, computing_in
+from prefine.training.forward.layers import (
+    ComputeDtype,
+    after_layers,
+    computing_in,
+    unwrapped,
+)
 from prefine.training.forward.token_values import (
     LOGPS_ONLY,
     TokenValues,
@@ -248,7 +255,45 @@ class ModuleHead:
         return values.map(Tensor.detach), pull
 
 
-Head = LinearHead | ModuleHead
+@dataclass
+class RewardHead:
+    """reward = hidden w^T, the value of a position whatever token comes next.
+
+    Args:
+        layer: The reward model's own layer, perhaps wrapped by an adapter.
+    """
+
+    layer: nn.Module
+
+    def positions(self) -> int:
+        """About how many positions a chunk has."""
+        return workspace_positions(1, next(self.layer.parameters()).device.type)
+
+    def values(
+        self, hidden: Float[Tensor, "n d"], targets: Int[Tensor, " n"], wanted: Wanted
+    ) -> TokenValues:
+        """Values of one chunk, with a graph if gradients are enabled."""
+        # In the layer's own precision, also where the layers compute in a lower one.
+        dtype = torch.promote_types(next(self.layer.parameters()).dtype, torch.float32)
+        return TokenValues(self.layer(hidden.to(dtype)).squeeze(-1))
+
+    def values_and_pull(
+        self, hidden: Float[Tensor, "n d"], targets: Int[Tensor, " n"], wanted: Wanted
+    ) -> tuple[TokenValues, Pull]:
+        """Values of one chunk, and the function that pulls its coefficients back."""
+        with torch.enable_grad():
+            leaf = hidden.detach().requires_grad_()
+            values = self.values(leaf, targets, wanted)
+
+        def pull(coefficients: Float[Tensor, " n"]) -> Float[Tensor, "n d"]:
+            torch.autograd.backward([values.logps], [coefficients])
+            assert leaf.grad is not None
+            return leaf.grad
+
+        return values.map(Tensor.detach), pull
+
+
+Head = LinearHead | ModuleHead | RewardHead
 
 
 def workspace_positions(vocabulary: int, device: str) -> int:
@@ -263,7 +308,18 @@ def workspace_positions(vocabulary: int, device: str) -> int:
 
 
 def head_of(model: "PreTrainedModel", layers: nn.Module, dtype: ComputeDtype = "float32") -> Head:
-    """The fastest head that computes the same as the model's own forward behind these layers."""
+    """The fastest head that computes the same as the model's own forward behind these layers.
+
+    Raises:
+        ConfigError: A reward model's score depends on more than these layers give.
+    """
+    if (rewards := reward_layer(unwrapped(model))) is not None:
+        if layers is unwrapped(model):
+            raise ConfigError(
+                f"{type(model).__name__} computes its score from more than its last hidden states, "
+                "so it cannot be trained as a reward model; choose another model"
+            )
+        return RewardHead(rewards)
     layer = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     plain = type(layer) is nn.Linear and not any(
         (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from prefine.errors import ConfigError
-from prefine.models.hf.architecture import accepted
+from prefine.models.hf.architecture import accepted, output_head
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -45,7 +45,7 @@ def layers_before_head(model: "PreTrainedModel") -> nn.Module:
         ConfigError: The model cannot compute text alone.
     """
     model = unwrapped(model)
-    head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    head = output_head(model)
     # A frame for each call in progress: the last module that it called and that gave hidden states.
     frames: list[tuple[nn.Module, Tensor] | None] = [None]
     found: list[tuple[nn.Module, Tensor]] = []

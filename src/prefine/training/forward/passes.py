@@ -16,7 +16,7 @@ from prefine.training.batches.packing import PackedBatch, pack, pad
 from prefine.training.distributed.processes import all_max
 from prefine.training.forward import head as heads
 from prefine.training.forward.attention.interface import attending_trees
-from prefine.training.forward.head import Coefficients, Head, head_of
+from prefine.training.forward.head import Coefficients, Head, RewardHead, head_of
 from prefine.training.forward.layers import (
     ComputeDtype,
     computing_in,
@@ -75,6 +75,11 @@ class Forward:
     def head(self) -> Head:
         """The model's output head, found when it is first needed."""
         return head_of(self.model, self.layers, self.dtype)
+
+    @property
+    def gives_rewards(self) -> bool:
+        """True for a reward model, whose values are rewards and no log-probabilities."""
+        return isinstance(self.head, RewardHead)
 
     def cut(self, items: Sequence[TokenizedItem], indices: Sequence[int]) -> list[PackedBatch]:
         """Cut items into batches of one pass each; depends on the arguments and settings alone."""

@@ -13,6 +13,7 @@ from prefine.secrets import redact
 from prefine.training.logging.figures import TrainSummary
 
 CARD_NAME = "README.md"
+_AUTO_CLASS, _REWARD_CLASS = "AutoModelForCausalLM", "AutoModelForSequenceClassification"
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 _TAG = re.compile(r"[a-z0-9][a-z0-9_-]*", re.ASCII)
@@ -52,18 +53,20 @@ def model_card(
         budget: The verdict on the likelihood budget, if there is one.
     Returns: Markdown with a YAML header.
     """
-    losses = _component_names(train.get("loss"))
-    regularizer = _component_name(train.get("regularizer"))
+    reward = train.get("reward")
+    losses, regularizer = _component_names((train if reward is None else reward).get("loss")), None
+    if reward is None:
+        regularizer = _component_name(train.get("regularizer"))
     datasets = [*dict.fromkeys(datasets)]
     metadata: dict[str, Any] = {}
     if base_on_hub and _HUB_ID.fullmatch(base_model):
         metadata["base_model"] = base_model
         metadata["base_model_relation"] = "adapter" if adapter else "finetune"
     metadata["library_name"] = "peft" if adapter else "transformers"
-    metadata["pipeline_tag"] = "text-generation"
+    metadata["pipeline_tag"] = "text-generation" if reward is None else "text-classification"
     if on_hub := [name for name in datasets if _HUB_ID.fullmatch(name)]:
         metadata["datasets"] = on_hub
-    tags = ["prefine", "preference-optimization"]
+    tags = ["prefine", "preference-optimization" if reward is None else "reward-model"]
     parts = [*losses, *filter(None, [regularizer])]
     tags += [part for part in parts if _TAG.fullmatch(part)]
     metadata["tags"] = [*dict.fromkeys([*tags, "lora"] if adapter else tags)]
@@ -80,6 +83,8 @@ def model_card(
             title=_title(name),
             base_model=base_model,
             adapter=adapter,
+            rewards=reward is not None,
+            auto_class=_AUTO_CLASS if reward is None else _REWARD_CLASS,
             loss=" + ".join(losses) or "unknown",
             regularizer=regularizer,
             summary=summary,

@@ -115,7 +115,7 @@ def evaluate(
     *,
     examples: Sequence[TokenizedItem],
     step: int,
-    top_k: int,
+    top_k: int | None,
     mismatched: Sequence[PackedBatch] = (),
 ) -> tuple[StepTerms, ItemTokens]:
     """The values of a step of these items, without gradients, and those of all their tokens.
@@ -127,7 +127,8 @@ def evaluate(
         objective: What would be minimised.
         examples: All items.
         step: Updates made so far, for messages.
-        top_k: The number of likeliest tokens in the statistics of the next-token distributions.
+        top_k: The number of likeliest tokens in the statistics of the next-token distributions;
+            None computes none.
         mismatched: The same items' prompts with other items' completions, if a loss reads them.
 
     Raises:
@@ -309,6 +310,7 @@ class _Step:
             [self.examples[index] for index in items.tolist()],
             policy,
             cross_logps,
+            self.objective.differences,
         )
         return table.join(policy.logps(), totals, extras)
 

@@ -17,16 +17,32 @@ INITIAL, REFERENCE = "initial", "reference"
 
 
 @dataclass(frozen=True)
+class Compared:
+    """The references that the loss compares with.
+
+    Args:
+        names: In the order of the configuration.
+        weights: Theirs; they sum to 1.
+        held_out_weights: Those of held-out pairs, see `OtherReferences`; None without such pairs.
+    """
+
+    names: tuple[str, ...] = (REFERENCE,)
+    weights: tuple[float, ...] = (1.0,)
+    held_out_weights: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
 class ItemTable:
     """Constants of n items with C completions.
 
     `counts`, on the CPU, has the completions of each item, `prompts` the number of the prompt of
     each, equal for items of one prompt. `of_items` and `of_completions` are the
     numbers that the relation states, [n] and [C]. `references` are log-probabilities [C] under
-    fixed models, by name: the initial policy, the reference, others. `cross_ref` is the reference's
-    mean value of another item's completions under this item's prompt, `ref_tokens` are its values
-    of single tokens, `initial_tokens` those of the initial policy where it is another model; they
-    are None if no loss reads them.
+    fixed models, by name: the initial policy, the reference, others; `compared` says which of them
+    the loss compares with, the reference first. `cross_ref` is the reference's mean value of
+    another item's completions under this item's prompt, `ref_tokens` are its values of single
+    tokens, `initial_tokens` those of the initial policy where it is another model; they are None if
+    no loss reads them.
     """
 
     relation: Relation
@@ -35,6 +51,7 @@ class ItemTable:
     of_items: Mapping[str, Float[Tensor, " n"]]
     of_completions: Mapping[str, Float[Tensor, " C"]]
     references: Mapping[str, Float[Tensor, " C"]]
+    compared: Compared = Compared()
     cross_ref: Float[Tensor, " n"] | None = None
     ref_tokens: ItemTokens | None = None
     initial_tokens: ItemTokens | None = None
@@ -46,6 +63,7 @@ class ItemTable:
         items: Sequence[TokenizedItem],
         references: Mapping[str, Float[Tensor, " C"]],
         *,
+        compared: Compared = Compared(),
         cross_ref: Float[Tensor, " n"] | None = None,
         ref_tokens: ItemTokens | None = None,
         initial_tokens: ItemTokens | None = None,
@@ -62,7 +80,10 @@ class ItemTable:
         stated = relation.stated(items)
         numbers: dict[Ids, int] = {}
         prompts = [numbers.setdefault(item.texts[0].prompt, len(numbers)) for item in items]
-        lengths = [len(text.scored) for item in items for text in item.texts]
+        texts = [text for item in items for text in item.texts]
+        lengths = [len(text.scored) for text in texts]
+        # Without its first token, which nothing predicts.
+        prompt_lengths = [len(text.prompt) - 1 for text in texts]
         return cls(
             relation,
             counts=torch.tensor([len(item.texts) for item in items]),
@@ -70,9 +91,11 @@ class ItemTable:
             of_items={name: column(values) for name, values in stated.of_items.items()},
             of_completions={
                 "tokens": column(lengths),
+                "prompt_tokens": column(prompt_lengths),
                 **{name: column(values) for name, values in stated.of_completions.items()},
             },
             references={REFERENCE: like, **references},
+            compared=compared,
             cross_ref=cross_ref,
             ref_tokens=ref_tokens,
             initial_tokens=initial_tokens,

@@ -9,9 +9,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from prefine.losses.facts import bare, kind_of, losses_within, needs_of, options_of, parts_of
+from prefine.losses.facts import (
+    bare,
+    differences_of,
+    kind_of,
+    losses_within,
+    needs_of,
+    options_of,
+    parts_of,
+)
 from prefine.losses.kinds import MixedLogps, StepLogps, of_each_kind
 from prefine.losses.protocol import Controller, LossFunction, LossKind, Need
+from prefine.losses.token_diff import Differences
 from prefine.schedules import Schedule
 
 
@@ -37,6 +46,11 @@ class Objective:
     def needs(self) -> frozenset[Need]:
         """The values that the functions read beyond the policy's."""
         return frozenset[Need]().union(*map(needs_of, self.functions))
+
+    @property
+    def differences(self) -> Differences:
+        """The way in which the tokens are found in which two answers differ."""
+        return differences_of(*self.functions)
 
     def terms(self, logps: StepLogps) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
         """Loss and regularizer (unweighted) per item, nats."""

@@ -64,7 +64,7 @@ class ReferenceCache:
         )
         parts: list[ItemTokens] = []
         for part in slices(len(examples), _PART):
-            file = self.folder / settings[:16] / f"{_ids_hash(examples[part])}.safetensors"
+            file = self.folder / settings[:16] / f"{ids_hash(examples[part])}.safetensors"
             if from_main(file.is_file()):
                 parts.append(_load(file, forward, examples[part]))
                 continue
@@ -110,7 +110,7 @@ def _load(file: Path, forward: Forward, examples: Sequence[TokenizedItem]) -> It
     )
 
 
-def _ids_hash(examples: Sequence[TokenizedItem]) -> str:
+def ids_hash(examples: Sequence[TokenizedItem]) -> str:
     """Hash of all token ids, and of which of them are scored."""
     digest = hashlib.sha256()
     for example in examples:

@@ -1,8 +1,8 @@
 """Before the first step: models made ready, and items with their reference values."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -20,7 +20,7 @@ from prefine.training.forward.sharing import check_causal, why_not_shared
 from prefine.training.forward.token_values import ItemTokens
 from prefine.training.items import PlainItem, TokenizedItem, longest
 from prefine.training.memory import retry_smaller_batches
-from prefine.training.objective.item_table import INITIAL, REFERENCE, ItemTable
+from prefine.training.objective.item_table import INITIAL, REFERENCE, Compared, ItemTable
 from prefine.training.reference.cache import ReferenceCache
 from prefine.training.relations.protocol import Relation
 
@@ -36,6 +36,19 @@ _TOLERANCE: dict[torch.dtype, float] = {
     torch.float32: 1e-4,
     torch.bfloat16: 3e-2,
 }
+
+
+class ReferenceValues(NamedTuple):
+    """Values of n items with C completions under a reference.
+
+    `logps` are those of the completions. Only the first reference may have the others, as losses
+    need them: of single tokens and of prompts, and the mean of each item's prompt with another
+    item's completions.
+    """
+
+    logps: Float[Tensor, " C"]
+    tokens: ItemTokens | None = None
+    cross_logps: Float[Tensor, " n"] | None = None
 
 
 @dataclass(frozen=True)
@@ -140,50 +153,90 @@ def prepare_model(
 def prepare_items(
     relation: Relation,
     examples: Sequence[TokenizedItem],
-    forwards: Mapping[str, Forward],
+    forward: Forward,
     config: TrainConfig,
     needs: frozenset[Need],
     cache: ReferenceCache,
+    *,
+    references: Sequence[ReferenceValues | None],
+    compared: Compared,
 ) -> PreparedItems:
-    """Score items under the initial policy and the references.
+    """Score items under the initial policy and join them with their values under the references.
 
     Args:
         relation: What the items are.
         examples: The items.
-        forwards: The passes through fixed models by name: "initial" is the policy with its initial
-            weights; without one called "reference", that is the reference, too.
+        forward: The passes through the policy with its initial weights.
         config: The settings.
         needs: The values that the loss and the regularizer read.
         cache: Where values are looked up and kept.
+        references: The values under each reference; None where it is the policy at step 0.
+        compared: The references' names and weights.
     """
-    initial = cache.tokens(forwards[INITIAL], examples)
+    if forward.gives_rewards:
+        # Rewards are compared with each other, and with no reference.
+        model = forward.model
+        zero = torch.zeros(
+            sum(len(item.texts) for item in examples),
+            dtype=torch.promote_types(next(model.parameters()).dtype, torch.float32),
+            device=forward.device,
+        )
+        table = ItemTable.of(relation, examples, {INITIAL: zero})
+        return PreparedItems(examples, [], table, forward)
+    initial = cache.tokens(forward, examples)
     like = initial.values.logps
-
-    def tokens_of(forward: Forward) -> ItemTokens:
-        found = cache.tokens(forward, examples)
-        return found._replace(values=found.values.map(lambda column: column.to(like)))
-
-    tokens = {INITIAL: initial}
-    tokens |= {name: tokens_of(one) for name, one in forwards.items() if name != INITIAL}
-    reference = REFERENCE if REFERENCE in forwards else INITIAL
+    logps = {INITIAL: initial.logps()}
+    logps |= {
+        name: values.logps.to(like)
+        for name, values in zip(compared.names, references, strict=True)
+        if values is not None
+    }
+    first, tokens = references[0], initial
     cross_prompt: list[PlainItem] = []
     cross_ref = None
     if "mismatched" in needs:
         from prefine.training.cross_prompt import cross_prompt_items
 
         cross_prompt = cross_prompt_items(examples)
-        for name in (INITIAL, reference):
-            prepare_model(forwards[name].model, cross_prompt, config)
-        cross_ref = cache.tokens(forwards[reference], cross_prompt).mean_logps().to(like)
+        prepare_model(forward.model, cross_prompt, config)
+        if first is None:
+            cross_ref = cache.tokens(forward, cross_prompt).mean_logps()
+        else:
+            assert first.cross_logps is not None, "the needs are the same"
+            cross_ref = first.cross_logps.to(like)
+    if first is not None and first.tokens is not None:
+        tokens = first.tokens._replace(
+            values=first.tokens.values.map(lambda column: column.to(like))
+        )
     table = ItemTable.of(
         relation,
         examples,
-        {name: found.logps() for name, found in tokens.items()},
+        logps,
+        compared=compared,
         cross_ref=cross_ref,
-        ref_tokens=tokens[reference] if needs & {"tokens", "prompt"} else None,
-        initial_tokens=initial if needs >= {"tokens", "initial"} and reference != INITIAL else None,
+        ref_tokens=tokens if needs & {"tokens", "prompt"} else None,
+        initial_tokens=initial if needs >= {"tokens", "initial"} and first is not None else None,
     )
-    return PreparedItems(examples, cross_prompt, table, forwards[INITIAL])
+    return PreparedItems(examples, cross_prompt, table, forward)
+
+
+def names_of(references: Sequence[object | None]) -> tuple[str, ...]:
+    """The names of references in a table of items; None stands for the policy at step 0."""
+    return tuple(
+        REFERENCE if number == 0 else INITIAL if one is None else f"{REFERENCE} {number + 1}"
+        for number, one in enumerate(references)
+    )
+
+
+def confidence_weights(table: ItemTable, names: Sequence[str]) -> tuple[float, ...]:
+    """The references' shares of |log-probability of chosen minus that of rejected|, over pairs.
+
+    Equal ones where all of these are 0.
+    """
+    sides = torch.stack([table.references[name].double() for name in names]).view(len(names), -1, 2)
+    sizes = (sides[..., 0] - sides[..., 1]).abs().mean(1)
+    shares = sizes / sizes.sum() if sizes.sum() > 0 else torch.full_like(sizes, 1 / len(names))
+    return tuple(shares.tolist())
 
 
 def check_start(

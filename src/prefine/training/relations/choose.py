@@ -27,8 +27,17 @@ _HOMES: Mapping[Reads, tuple[str, dict[str, bool]]] = MappingProxyType(
 
 
 @cache
-def named_relation(reads: Reads) -> ItemKind:
-    """The kind of items that a loss declared; its module is imported for the first who asks."""
+def named_relation(reads: Reads, items: Reads = "pairs") -> ItemKind:
+    """The kind of items that a loss declared; its module is imported for the first who asks.
+
+    Args:
+        reads: The declaration.
+        items: The kind of the items, where the loss reads rewards.
+    """
+    if reads == "rewards":
+        from prefine.training.relations.rewards import RewardItems
+
+        return RewardItems(named_relation(items))
     home, options = _HOMES[reads]
     module, _, name = home.partition(":")
     made: ItemKind = getattr(import_module(f"prefine.training.relations.{module}"), name)(**options)
@@ -38,9 +47,10 @@ def named_relation(reads: Reads) -> ItemKind:
 def configured_loss(settings: TrainConfig) -> LossFunction:
     """The loss of a configuration, bound; where it names one for each kind, they are one."""
     found: dict[str, Any] = {
-        where: loss.resolve("loss", where=where) for where, loss in settings.losses.items()
+        where: loss.resolve(settings.loss_kind, where=where)
+        for where, loss in settings.losses.items()
     }
-    if isinstance(settings.loss, Component):
+    if isinstance(settings.minimised, Component):
         (only,) = found.values()
         return cast(LossFunction, only)
     return partial(by_kind, **{where.rpartition(".")[2]: loss for where, loss in found.items()})
@@ -49,23 +59,26 @@ def configured_loss(settings: TrainConfig) -> LossFunction:
 def configured_losses(settings: TrainConfig) -> NamedLosses:
     """Loss and regularizer of a configuration, bound; an automatic budget reads any items."""
     loss = configured_loss(settings)
-    name = "train.loss" if bare(loss) is by_kind else f"train.loss {settings.loss_name!r}"
+    where = "train.loss" if settings.reward is None else "train.reward.loss"
+    name = where if bare(loss) is by_kind else f"{where} {settings.loss_name!r}"
     named = [(name, loss)]
+    if settings.reward is not None:
+        return named
     if (regularizer := settings.fixed_regularizer) is not None:
         function = regularizer.resolve("regularizer", where="train.regularizer")
         named.append((f"train.regularizer {regularizer.name!r}", function))
     return named
 
 
-def relation_of(losses: NamedLosses) -> Relation:
-    """The relation that loss and regularizer read together.
+def relation_of(losses: NamedLosses, items: Reads = "pairs") -> Relation:
+    """The relation that loss and regularizer read together; of rewards that of these items.
 
     Raises:
         ConfigError: They, or the parts of one, read different ones.
     """
     kinds = [kind for _, function in losses for kind in _kinds_within(function)]
     if not kinds:
-        return kind_of_items(losses)
+        return kind_of_items(losses, items)
     from prefine.training.relations.mixed import Mixed
 
     found = tuple(kind_of_items(losses_of_kind(losses, kind)) for kind in kinds)
@@ -89,8 +102,8 @@ def _kinds_within(function: LossFunction) -> tuple[str, ...]:
     return tuple(kind for kind in ITEM_ENTRIES if kind in within)
 
 
-def kind_of_items(losses: NamedLosses) -> ItemKind:
-    """The one kind of items that losses read.
+def kind_of_items(losses: NamedLosses, items: Reads = "pairs") -> ItemKind:
+    """The one kind of items that losses read; of rewards that of these items.
 
     Raises:
         ConfigError: They, or the parts of one, read different ones.
@@ -100,6 +113,8 @@ def kind_of_items(losses: NamedLosses) -> ItemKind:
         for reads in relations_in(function):
             if reads != "any":
                 found.setdefault(reads, name)
+    if [*found] == ["rewards"]:
+        return named_relation("rewards", items)
     names = {named_relation(reads).name: f"{name} reads {reads}" for reads, name in found.items()}
     if len(names) > 1:
         raise ConfigError(

@@ -1,6 +1,6 @@
 """The relation of labelled answers: single completions, each of them good or bad."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -8,10 +8,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from prefine.errors import DataError
+from prefine.losses.facts import needs_of
 from prefine.losses.protocol import LossFunction, PointLogps
 from prefine.records import LabelledCompletion, Record
 from prefine.run.rows import label_of
-from prefine.training.items import Ids, ReadItem, Text, TextReader
+from prefine.training.items import Ids, ReadItem, ReadsTexts, Text
 from prefine.training.logging.figures import (
     Described,
     EvaluatedItems,
@@ -142,7 +144,7 @@ class Labels:
         """The one answer."""
         return [NamedAnswer("completion", record.prompt, record.completion)]
 
-    def read(self, record: LabelledCompletion, reader: TextReader) -> ReadItem:
+    def read(self, record: LabelledCompletion, reader: ReadsTexts) -> ReadItem:
         """Tokenize an answer."""
         reading = reader.read(record.prompt, record.completion)
         if reading.text is None:
@@ -164,7 +166,12 @@ class Labels:
     def check_items(
         self, losses: NamedLosses, items: Sequence[TokenizedAnswer], *, what: str
     ) -> tuple[str, ...]:
-        """A note if all answers have the same label."""
+        """A note if all answers have the same label.
+
+        Raises:
+            DataError: All have the same prompt, and a loss reads answers to others.
+        """
+        check_other_prompts(losses, {item.prompt_ids for item in items}, what=what)
         if len({item.desirable for item in items}) != 1:
             return ()
         word = "good" if items[0].desirable else "bad"
@@ -204,6 +211,9 @@ class Labels:
             tokens=table.tokens,
             desirable=table.of_items["desirable"],
             weight=table.weight,
+            mismatched_logratio=None
+            if extras.cross_logps is None or table.cross_ref is None
+            else extras.cross_logps - table.cross_ref,
             **totals,
         )
 
@@ -248,6 +258,17 @@ class Labels:
             **standard_errors({"accuracy": _right(logps)}, table.prompts),
             **standard_errors({"fall": fall, "token_fall": fall / logps.tokens[good]}, of_good),
         }
+
+
+def check_other_prompts(losses: NamedLosses, prompts: Collection[object], *, what: str) -> None:
+    """Raise DataError if a loss reads answers to other prompts, and there is one prompt."""
+    readers = [name for name, function in losses if "mismatched" in needs_of(function)]
+    if readers and len(prompts) == 1:
+        raise DataError(
+            f"all {what} have the same prompt, and {' and '.join(readers)} reads answers to other "
+            "prompts; give answers to two prompts or more, set its z0 to a number, or choose "
+            "another train.loss"
+        )
 
 
 def _right(logps: PointLogps) -> Float[Tensor, " B"]:

@@ -18,7 +18,7 @@ from prefine.losses.lists.pairs_within import better
 from prefine.losses.protocol import ListLogps, LossFunction
 from prefine.records import PreferenceList, Record
 from prefine.run.rows import list_of
-from prefine.training.items import Ids, ReadItem, Text, TextReader, first_reason
+from prefine.training.items import Ids, ReadItem, ReadsTexts, Text, first_reason
 from prefine.training.logging.figures import (
     Described,
     EvaluatedItems,
@@ -157,7 +157,7 @@ class Lists:
             for place in item.places
         ]
 
-    def read(self, record: PreferenceList, reader: TextReader) -> ReadItem:
+    def read(self, record: PreferenceList, reader: ReadsTexts) -> ReadItem:
         """Tokenize a list, without the completions that cannot be trained on.
 
         Of two that are the same tokens, the better one stays.

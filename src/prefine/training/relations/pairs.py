@@ -11,10 +11,11 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from prefine.errors import DataError
+from prefine.losses.other_references import OtherReferences
 from prefine.losses.protocol import LossFunction, PairLogps, PromptLogps, TokenLogps
 from prefine.records import PreferencePair
 from prefine.run.rows import pair_of
-from prefine.training.items import Ids, ReadItem, Text, TextReader, first_reason
+from prefine.training.items import Ids, ReadItem, ReadsTexts, Text, first_reason
 from prefine.training.relations import pair_rows
 from prefine.training.relations.pair_checks import check_pairs
 from prefine.training.relations.protocol import (
@@ -29,6 +30,7 @@ from prefine.turns import Runs
 if TYPE_CHECKING:
     from prefine.training.objective.item_table import ItemTable
 
+_PROMPT_TOKENS = "chosen_prompt_tokens_in_step"
 CHOSEN, REJECTED = slice(0, None, 2), slice(1, None, 2)
 """Slices of values [C] that give those of the chosen and of the rejected completions."""
 
@@ -95,7 +97,7 @@ class Pairs:
             NamedAnswer("rejected", record.rejected_prompt or record.prompt, record.rejected),
         ]
 
-    def read(self, record: PreferencePair, reader: TextReader) -> ReadItem:
+    def read(self, record: PreferencePair, reader: ReadsTexts) -> ReadItem:
         """Tokenize a pair.
 
         Raises:
@@ -160,6 +162,7 @@ class Pairs:
         return {
             "pairs_in_step": float(weight.sum()),
             "chosen_tokens_in_step": float((weight * table.tokens[CHOSEN]).sum()),
+            _PROMPT_TOKENS: float((weight * table.of_completions["prompt_tokens"][CHOSEN]).sum()),
         }
 
     def inputs(
@@ -186,8 +189,10 @@ class Pairs:
             if extras.cross_logps is None or table.cross_ref is None
             else extras.cross_logps - table.cross_ref,
             tokens=_tokens(table, extras) if "tokens" in extras.needs else None,
-            prompts=_prompts(table, extras) if "prompt" in extras.needs else None,
-            **totals,
+            prompts=_prompts(table, totals, extras) if "prompt" in extras.needs else None,
+            other_references=_others(table) if "references" in extras.needs else None,
+            pairs_in_step=totals["pairs_in_step"],
+            chosen_tokens_in_step=totals["chosen_tokens_in_step"],
         )
 
     def wanted(self, table: "ItemTable") -> Int[Tensor, " a"]:
@@ -220,7 +225,7 @@ def _tokens(table: "ItemTable", extras: LossExtras) -> TokenLogps | None:
     policy, reference = extras.tokens, table.ref_tokens
     initial = reference if table.initial_tokens is None else table.initial_tokens
     chosen, rejected = policy.padded(CHOSEN), policy.padded(REJECTED)
-    marks = _marks(extras.items, chosen.logps) if "differences" in extras.needs else (None, None)
+    marks = _marks(extras, chosen.logps) if "differences" in extras.needs else (None, None)
     return TokenLogps(
         policy_chosen=chosen.logps,
         policy_rejected=rejected.logps,
@@ -234,20 +239,45 @@ def _tokens(table: "ItemTable", extras: LossExtras) -> TokenLogps | None:
     )
 
 
-def _prompts(table: "ItemTable", extras: LossExtras) -> PromptLogps | None:
+def _prompts(table: "ItemTable", totals: StepTotals, extras: LossExtras) -> PromptLogps | None:
     """Values of both sides' prompts, where they are known."""
     if extras.tokens is None or table.ref_tokens is None:
         return None
     policy, reference = extras.tokens.prompt_logps(), table.ref_tokens.prompt_logps()
-    return PromptLogps(policy[CHOSEN], policy[REJECTED], reference[CHOSEN], reference[REJECTED])
+    tokens = table.of_completions["prompt_tokens"]
+    return PromptLogps(
+        policy_chosen=policy[CHOSEN],
+        policy_rejected=policy[REJECTED],
+        ref_chosen=reference[CHOSEN],
+        ref_rejected=reference[REJECTED],
+        chosen_tokens=tokens[CHOSEN],
+        rejected_tokens=tokens[REJECTED],
+        chosen_tokens_in_step=totals[_PROMPT_TOKENS],
+    )
 
 
-def _marks(items: Sequence[Any], like: Tensor) -> list[Float[Tensor, "B longest"]]:
+def _others(table: "ItemTable") -> OtherReferences:
+    """Values of both sides under all references but the first."""
+    compared, none = table.compared, table.tokens.new_empty(0, len(table.tokens))
+    rows = [table.references[name][None] for name in compared.names[1:]]
+    others = torch.cat([none, *rows])
+    return OtherReferences(
+        others[:, CHOSEN].T,
+        others[:, REJECTED].T,
+        compared.weights,
+        compared.held_out_weights,
+    )
+
+
+def _marks(extras: LossExtras, like: Tensor) -> list[Float[Tensor, "B longest"]]:
     """1 for scored tokens that only this side of a pair has, of both sides, padded with 0."""
     # Only losses that read the differences need it.
     from prefine.losses.token_diff import difference_marks
 
-    marks = [difference_marks(*(text.scored for text in item.texts)) for item in items]
+    marks = [
+        difference_marks(*(text.scored for text in item.texts), differences=extras.differences)
+        for item in extras.items
+    ]
     return [
         pad_sequence([torch.tensor(row) for row in side], batch_first=True).to(like)
         for side in zip(*marks, strict=True)

@@ -8,10 +8,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from prefine.losses.kinds import StepLogps
-from prefine.losses.protocol import LossFunction, LossInputs, Need
+from prefine.losses.protocol import LossFunction, Need
+from prefine.losses.rewards.protocol import ItemValues
+from prefine.losses.token_diff import Differences
 from prefine.records import Completion, Prompt, Record
 from prefine.training.forward.token_values import ItemTokens
-from prefine.training.items import ReadItem, TextReader, TokenizedItem
+from prefine.training.items import ReadItem, ReadsTexts, TokenizedItem
 from prefine.training.logging.figures import FinalRow
 
 if TYPE_CHECKING:
@@ -47,12 +49,14 @@ class LossExtras:
         items: The items of the values.
         tokens: The policy's values of their tokens; None if not needed.
         cross_logps: The policy's mean log-probability of another item's completions [B].
+        differences: The way in which the tokens are found in which two answers differ.
     """
 
     needs: frozenset[Need] = frozenset()
     items: Sequence[TokenizedItem] = ()
     tokens: ItemTokens | None = None
     cross_logps: Float[Tensor, " B"] | None = None
+    differences: Differences = "difflib"
 
 
 class Relation(Protocol):
@@ -154,7 +158,7 @@ class ItemKind(Relation, Protocol):
         policy: Float[Tensor, " C"],
         totals: StepTotals,
         extras: LossExtras,
-    ) -> LossInputs:
+    ) -> ItemValues:
         """As `Relation.inputs`, of one kind."""
         ...
 
@@ -166,6 +170,6 @@ class ItemKind(Relation, Protocol):
         """The completions of a record that are in its item, in the item's order."""
         ...
 
-    def read(self, record: Any, reader: TextReader) -> ReadItem:
+    def read(self, record: Any, reader: ReadsTexts) -> ReadItem:
         """Tokenize a record, or say why it is dropped."""
         ...

@@ -1,0 +1,1 @@
+"""Losses of reward models: functions of the rewards of answers that stand in an order."""

@@ -1,0 +1,101 @@
+"""Items of earlier rounds among those of a round."""
+
+import math
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from prefine.config.rounds import ReplayConfig, round_name
+from prefine.config.sections import RunConfig
+from prefine.errors import ConfigError
+from prefine.records import PreferenceList, PreferencePair, content_hash
+from prefine.run.rows import list_of, pair_of
+from prefine.run.tables import existing_parts, read_part, table_hash
+
+_RECORD: dict[str, Callable[[dict[str, Any]], PreferencePair | PreferenceList]] = {
+    "pairs": pair_of,
+    "lists": list_of,
+}
+
+
+class _Earlier(NamedTuple):
+    """An item of earlier rounds: the first of them that trained on it, and how many did."""
+
+    first: int
+    uses: int
+
+
+def check_replay(config: RunConfig) -> None:
+    """Check before any work that there can be something to replay.
+
+    Raises:
+        ConfigError: The run is none of several rounds, or does not make its items itself.
+    """
+    if config.pair.replay is None or (config.lineage is not None and not config.items_entries):
+        return
+    raise ConfigError(
+        "pair.replay: is for a run of several rounds, which samples its own answers; leave it out, "
+        "or write rounds.replay in the configuration of all rounds"
+    )
+
+
+def earlier_tables(config: RunConfig, kind: str) -> dict[int, Path]:
+    """The tables of the rounds before a round, by their numbers; empty without replay."""
+    if config.pair.replay is None or config.lineage is None:
+        return {}
+    parent = (config.run_dir / config.lineage.parent_run).resolve()
+    return {number: parent / round_name(number) / kind for number in range(1, config.lineage.round)}
+
+
+def replay_inputs(config: RunConfig, kind: str) -> dict[str, str]:
+    """The input of stage `pair` beside its own tables: hashes of earlier rounds' items."""
+    return {
+        f"replayed {path.parent.name}": table_hash(path)
+        for path in earlier_tables(config, kind).values()
+    }
+
+
+def replayed(
+    config: RunConfig, kind: str, *, own: int, without: Collection[str]
+) -> Iterator[PreferencePair | PreferenceList]:
+    """Yield items of earlier rounds, in the order of the rounds, each once.
+
+    Args:
+        config: Of the round.
+        kind: "pairs" or "lists".
+        own: How many items the round itself has to train on.
+        without: Prompts whose items are not drawn, as they are held out.
+    """
+    settings, tables = config.pair.replay, earlier_tables(config, kind)
+    if settings is None or config.lineage is None:
+        return
+    seen: dict[str, _Earlier] = {}
+    for number, table in tables.items():
+        for item in _items(table, kind):
+            if item.prompt.id not in without:
+                first, uses = seen.get(item.id, _Earlier(number, 0))
+                seen[item.id] = _Earlier(first, uses + 1)
+    wanted = round(settings.share / (1 - settings.share) * own)
+    now, seed = config.lineage.round, config.pair.seed
+
+    def place(id_: str) -> float:
+        """Exponential with the weight as its rate: the smallest are a draw without repetition."""
+        text = content_hash("replay", now, seed, id_)
+        uniform = (int(text, 16) + 0.5) / 16 ** len(text)
+        return -math.log(uniform) / weight(seen[id_], settings, now=now)
+
+    chosen = set(sorted(seen, key=place)[:wanted])
+    for table in tables.values():
+        for item in _items(table, kind):
+            if item.id in chosen:
+                chosen.remove(item.id)
+                yield item
+
+
+def weight(item: _Earlier, settings: ReplayConfig, *, now: int) -> float:
+    """The weight with which an item is drawn in round `now`."""
+    return 1 / (now - item.first) if settings.by == "age" else 1 / (1 + item.uses)
+
+
+def _items(table: Path, kind: str) -> Iterator[PreferencePair | PreferenceList]:
+    return (_RECORD[kind](row) for path in existing_parts(table) for row in read_part(path))

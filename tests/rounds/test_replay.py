@@ -1,0 +1,91 @@
+"""Items of earlier rounds among those of a round: how many, which, and with what weights."""
+
+from pathlib import Path
+
+import pytest
+
+from prefine.config.base import Component
+from prefine.config.rounds import LineageConfig, ReplayConfig
+from prefine.config.sections import PairConfig, RunConfig
+from prefine.records import Completion, Message, PreferencePair, Prompt
+from prefine.run.rows import pair_row
+from prefine.run.tables import TableWriter
+from prefine.stages.replay import replayed
+
+MODEL = Component(name="hf", path="model")
+
+
+def pair(number: int) -> PreferencePair:
+    prompt = Prompt.model_validate(
+        {"id": f"p{number}", "messages": [{"role": "user", "content": f"question {number}"}]}
+    )
+    chosen, rejected = (
+        Completion(
+            id=f"{number}-{text}",
+            prompt_id=prompt.id,
+            sample_index=index,
+            message=Message(role="assistant", content=text),
+        )
+        for index, text in enumerate(("good", "bad"))
+    )
+    return PreferencePair(prompt=prompt, chosen=chosen, rejected=rejected)
+
+
+def table(folder: Path, numbers: range) -> None:
+    with TableWriter(folder / "pairs", "pairs") as writer:
+        writer.write([pair_row(pair(number)) for number in numbers], key="key")
+
+
+def config(folder: Path, number: int, replay: ReplayConfig, seed: int = 0) -> RunConfig:
+    return RunConfig(
+        run_dir=folder / f"round-{number:02d}",
+        policy=MODEL,
+        pairs=Component(name="file", path="unused.jsonl"),
+        pair=PairConfig(replay=replay, seed=seed),
+        lineage=LineageConfig(round=number, initial=MODEL),
+    )
+
+
+def drawn(found: RunConfig, own: int, without: set[str] | None = None) -> list[str]:
+    return [one.prompt.id for one in replayed(found, "pairs", own=own, without=without or set())]
+
+
+def test_a_quarter_is_a_third_of_its_own_and_held_out_prompts_are_not_drawn(
+    tmp_path: Path,
+) -> None:
+    table(tmp_path / "round-01", range(20))
+    found = config(tmp_path, 2, ReplayConfig(share=0.25))
+    ids = drawn(found, own=30)
+    assert len(ids) == len(set(ids)) == 10
+    assert drawn(found, own=30) == ids
+    assert drawn(config(tmp_path, 2, ReplayConfig(share=0.25), seed=1), own=30) != ids
+    assert not set(ids[:5]) & set(drawn(found, own=30, without=set(ids[:5])))
+    assert len(drawn(found, own=3000)) == 20, "no more than there are"
+
+
+@pytest.mark.parametrize(("by", "expected"), [("age", 2 / 3), ("use", 0.5)])
+def test_weights_are_by_age_or_by_use(tmp_path: Path, by: str, expected: float) -> None:
+    """Of two rounds of equal size, the later one is drawn twice as often by age; by use alike."""
+    table(tmp_path / "round-01", range(30))
+    table(tmp_path / "round-02", range(30, 60))
+    replay = ReplayConfig.model_validate({"share": 0.5, "by": by})
+    later = [
+        int(id_[1:]) >= 30
+        for seed in range(80)
+        for id_ in drawn(config(tmp_path, 3, replay, seed), own=3)
+    ]
+    # Four standard errors of 240 draws.
+    assert sum(later) / len(later) == pytest.approx(expected, abs=4 * 0.032)
+
+
+def test_an_item_that_was_replayed_before_is_drawn_less_often(tmp_path: Path) -> None:
+    table(tmp_path / "round-01", range(30))
+    table(tmp_path / "round-02", range(15))  # replayed there
+    replay = ReplayConfig(share=0.5, by="use")
+    once = [
+        int(id_[1:]) >= 15
+        for seed in range(80)
+        for id_ in drawn(config(tmp_path, 3, replay, seed), own=3)
+    ]
+    # Weights 1/2 and 1/3.
+    assert sum(once) / len(once) == pytest.approx(0.6, abs=4 * 0.032)
