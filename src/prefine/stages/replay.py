@@ -8,13 +8,16 @@ from typing import Any, NamedTuple
 from prefine.config.rounds import ReplayConfig, round_name
 from prefine.config.sections import RunConfig
 from prefine.errors import ConfigError
-from prefine.records import PreferenceList, PreferencePair, content_hash
-from prefine.run.rows import list_of, pair_of
+from prefine.records import LabelledCompletion, PreferenceList, PreferencePair, content_hash
+from prefine.run.rows import label_of, list_of, pair_of
 from prefine.run.tables import existing_parts, read_part, table_hash
 
-_RECORD: dict[str, Callable[[dict[str, Any]], PreferencePair | PreferenceList]] = {
+Replayed = PreferencePair | PreferenceList | LabelledCompletion
+
+_RECORD: dict[str, Callable[[dict[str, Any]], Replayed]] = {
     "pairs": pair_of,
     "lists": list_of,
+    "labels": label_of,
 }
 
 
@@ -57,12 +60,12 @@ def replay_inputs(config: RunConfig, kind: str) -> dict[str, str]:
 
 def replayed(
     config: RunConfig, kind: str, *, own: int, without: Collection[str]
-) -> Iterator[PreferencePair | PreferenceList]:
+) -> Iterator[Replayed]:
     """Yield items of earlier rounds, in the order of the rounds, each once.
 
     Args:
         config: Of the round.
-        kind: "pairs" or "lists".
+        kind: "pairs", "lists" or "labels".
         own: How many items the round itself has to train on.
         without: Prompts whose items are not drawn, as they are held out.
     """
@@ -97,5 +100,5 @@ def weight(item: _Earlier, settings: ReplayConfig, *, now: int) -> float:
     return 1 / (now - item.first) if settings.by == "age" else 1 / (1 + item.uses)
 
 
-def _items(table: Path, kind: str) -> Iterator[PreferencePair | PreferenceList]:
+def _items(table: Path, kind: str) -> Iterator[Replayed]:
     return (_RECORD[kind](row) for path in existing_parts(table) for row in read_part(path))
