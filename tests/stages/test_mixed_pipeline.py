@@ -1,6 +1,7 @@
 """Pairs, lists and labelled answers in one training, through the command."""
 
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from test_items_pipeline import QUIET, REPLAY, contents, good_labels, good_lists, rows
 
 from command import prefine, start
+from other_tokens import save_with_other_tokens
 from run_place import CONFIG, GONE, OK, Place, jsonl
 
 LOSSES = {"pairs": "dpo", "lists": "list_mle", "labels": {"name": "kto", "z0": 0.1}}
@@ -66,6 +68,33 @@ def test_three_kinds_are_trained_on_evaluated_and_reported(items: Place) -> None
     card = Path("run/model/README.md").read_text()
     assert "lists: ranking accuracy (share of a list" in card and "pairs: margin" in card
     assert card.count("The budget of 1 nats is") == 3
+
+
+def test_references_and_answers_to_other_prompts_stay_within_a_kind(items: Place) -> None:
+    """Several references of the pairs, and z0 of the labels, beside lists of one reference."""
+    save_with_other_tokens(items.root / "model", items.root / "other", apart=True)
+    items.change(
+        {
+            "train.reference": ["initial", "./other"],
+            "train.loss.pairs": {"name": "mrpo", "weights": "held_out"},
+            "train.loss.labels": {"name": "kto", "z0": 0},
+        }
+    )
+    assert prefine("run", "run.yaml").code == OK
+    plain = rows("train_log.jsonl")
+    # The first reference is the policy, so that only the second one moves a loss from its start.
+    assert abs(plain[0]["kinds"]["pairs"]["loss"] - math.log(2)) > 1e-4
+    assert plain[0]["kinds"]["labels"]["loss"] == pytest.approx(0.5, abs=1e-6)
+    items.change({"train.loss.labels": {"name": "kto", "z0": "mismatched"}, "run_dir": "again"})
+    items.change({"train.reference": "./other", "train.loss.pairs": "dpo"})
+    refused = prefine("run", "run.yaml")
+    assert refused.code == CONFIG and "reads answers to other prompts" in refused.err
+    items.change({"train.reference": "initial"})
+    result = prefine("run", "run.yaml")
+    assert result.code == OK, result.err
+    log = [json.loads(line) for line in Path("again/train_log.jsonl").read_text().splitlines()]
+    assert log[0]["kinds"]["labels"]["loss"] == pytest.approx(0.5, abs=1e-6)
+    assert len(log) == 4
 
 
 SLOW = """
@@ -151,6 +180,16 @@ def test_a_killed_training_on_three_kinds_goes_on_to_the_same_bytes(items: Place
             "pairs, lists and labels; give a number",
         ),
         ({"train.loss": {**LOSSES, "list": "list_mle"}}, "train.loss.list: unknown key; did you"),
+        (
+            {"train.loss": GONE, "train.reward": {"loss": "bradley_terry"}},
+            "train.reward: a reward model is trained on items of one kind (got pairs, lists and "
+            "labels); start with pairs: or lists: alone",
+        ),
+        (
+            {"bridge": {"model": "openai"}},
+            "bridge: rewrites the rejected answers of pairs, and this configuration starts with "
+            "pairs, lists and labels; take the section out",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_refused_before_anything_is_spent(

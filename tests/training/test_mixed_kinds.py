@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from prefine.losses import bco, dpo, kto, list_mle
+from prefine.losses.facts import needs_of
 from prefine.losses.kinds import by_kind
 from prefine.losses.protocol import LossFunction
 from prefine.losses.regularizers.budget import budget
+from prefine.training.cross_prompt import cross_prompt_items
 from prefine.training.forward.passes import Forward
 from prefine.training.objective.gradient import StepTerms, accumulate_gradients
 from prefine.training.objective.item_table import ItemTable
@@ -36,7 +38,10 @@ LOSSES: dict[str, LossFunction] = {
     "lists": partial(list_mle, beta=0.2),
     "labels": partial(kto, beta=0.5, z0=0.1),
 }
-COUPLED = LOSSES | {"pairs": partial(bco, beta=0.3)}
+COUPLED = LOSSES | {
+    "pairs": partial(bco, beta=0.3),
+    "labels": partial(kto, beta=0.5, z0="mismatched"),
+}
 CUTS = (1, 40, 1000)
 
 
@@ -49,7 +54,13 @@ def gradient(
         "initial": score_completions(Forward(tiny.model(seed=1)), items),
         "reference": score_completions(Forward(tiny.model(seed=2)), items),
     }
-    table = ItemTable.of(relation_of([("the loss", loss)]), items, references)
+    others = cross_prompt_items(items) if "mismatched" in needs_of(loss) else []
+    cross_ref = score_completions(Forward(tiny.model(seed=2)), others) if others else None
+    if cross_ref is not None:
+        counts = torch.tensor([len(item.texts) for item in others])
+        cross_ref = torch.stack([part.mean() for part in cross_ref.split(counts.tolist())])
+    relation = relation_of([("the loss", loss)])
+    table = ItemTable.of(relation, items, references, cross_ref=cross_ref)
     forward = Forward(model, tokens=tokens)
     regularizer = partial(budget, delta=-2.0) if regularized else None
     controller = HyperparameterController(loss, regularizer, 0.7, steps=1)
@@ -60,6 +71,7 @@ def gradient(
         controller.at_step(0),
         examples=items,
         step=1,
+        mismatched=forward.cut(others, range(len(others))),
         control=controller.control,
     )
     return terms, torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
