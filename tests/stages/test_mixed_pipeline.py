@@ -88,7 +88,7 @@ def test_references_and_answers_to_other_prompts_stay_within_a_kind(items: Place
     items.change({"train.loss.labels": {"name": "kto", "z0": "mismatched"}, "run_dir": "again"})
     items.change({"train.reference": "./other", "train.loss.pairs": "dpo"})
     refused = prefine("run", "run.yaml")
-    assert refused.code == CONFIG and "reads answers to other prompts" in refused.err
+    assert refused.code == CONFIG and "reads log-ratios of answers to other prompts" in refused.err
     items.change({"train.reference": "initial"})
     result = prefine("run", "run.yaml")
     assert result.code == OK, result.err
