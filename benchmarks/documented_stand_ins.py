@@ -56,6 +56,17 @@ def write_files(folder: Path) -> None:
         for side in ("chosen", "rejected")
     ]
     rows(folder / "labels.jsonl", labels)
+    lists = [
+        [{"text": f"It is {n * m}.", "score": -abs(m - 6)} for m in range(12)] for n in range(1, 9)
+    ]
+    rows(
+        folder / "lists.jsonl",
+        [{"prompt": p, "completions": some} for p, some in zip(asked, lists, strict=True)],
+    )
+    rows(
+        folder / "pool.jsonl",
+        [{"instruction": f"What is {n} times 6?", "completions": lists[n % 8]} for n in range(120)],
+    )
     graded = [
         {"prompt": f"What is {n} times {n}?", "completion": f"It is {n * n}.", "grade": n % 10}
         for n in range(110)

@@ -27,8 +27,15 @@ from tiny_reward import save_reward_model
 
 REPOSITORY = Path(__file__).parents[1]
 PAGES = REPOSITORY / "docs" / "recipes"
-RECIPES = ["kto-grades", "own-judge", "pairs-lora-budget", "reward-model", "server-judge"]
-RECIPES = ["own-judge", "pairs-lora-budget", "reward-model", "server-judge", "two-references"]
+RECIPES = [
+    "kto-grades",
+    "lists-of-12",
+    "own-judge",
+    "pairs-lora-budget",
+    "reward-model",
+    "server-judge",
+    "two-references",
+]
 KEY = "planted-key-0123456789"
 SMALL = {"policy.path": "model", "train.pairs_per_step": 2}
 IN_PROCESS = {
@@ -267,6 +274,26 @@ def test_completions_and_a_reward_model(here: Path, monkeypatch: pytest.MonkeyPa
     )
     stages = manifests("runs/reward-model")
     assert stages["rank"]["usage"]["calls"] == 15, "each completion is scored once"
+
+
+def test_lists_of_twelve_real_answers(
+    here: Path, monkeypatch: pytest.MonkeyPatch, real_data: Path
+) -> None:
+    shutil.copy(real_data / "arena_bench_pool" / "pool.jsonl", "pool.jsonl")
+    small = {
+        **SMALL,
+        "lists.limit": 12,
+        "pair.held_out_prompts": 4,
+        "train.max_steps": 2,
+        "train.max_prompt_tokens": 32,
+        "train.max_completion_tokens": 24,
+    }
+    walk("lists-of-12", small, monkeypatch)
+    log = Path("runs/lists-of-12/train_log.jsonl").read_text().splitlines()
+    last = json.loads(log[-1])
+    assert last["lists"] == 2 and 0 <= last["ranking_accuracy"] <= 1
+    produced = manifests("runs/lists-of-12")["pair"]["counts"]["produced"]
+    assert produced == 8
 
 
 def test_answers_with_grades(here: Path, real_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from prefine.config.base import Component
+from prefine.config.base import Component, WeighedSource
 from prefine.config.rounds import LineageConfig, ReplayConfig
 from prefine.config.sections import PairConfig, RunConfig
 from prefine.records import Completion, Message, PreferencePair, Prompt
@@ -40,7 +40,7 @@ def config(folder: Path, number: int, replay: ReplayConfig, seed: int = 0) -> Ru
     return RunConfig(
         run_dir=folder / f"round-{number:02d}",
         policy=MODEL,
-        pairs=Component(name="file", path="unused.jsonl"),
+        pairs=WeighedSource(name="file", path="unused.jsonl"),
         pair=PairConfig(replay=replay, seed=seed),
         lineage=LineageConfig(round=number, initial=MODEL),
     )

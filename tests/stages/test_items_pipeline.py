@@ -264,8 +264,9 @@ def test_scores_that_hardly_differ_are_noticed_and_missing_ones_refused(items: P
             "train.step_source.name: unknown step_source 'shufled'; did you mean 'shuffled'?",
         ),
         (
-            {**LISTS, "labels": {"name": "file", "path": "labels.jsonl"}},
-            "give exactly one of prompts, completions and pairs, or of lists and labels",
+            {**LISTS, "prompts": {"name": "playground"}},
+            "give exactly one of prompts, completions and pairs, or of lists and labels; only "
+            "pairs, lists and labels may stand beside each other (got prompts and lists)",
         ),
     ],
 )

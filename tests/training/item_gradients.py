@@ -30,6 +30,7 @@ from prefine.losses import (
     sppo_list,
 )
 from prefine.losses.facts import needs_of
+from prefine.losses.kinds import by_kind
 from prefine.losses.protocol import LossFunction, declare
 from prefine.training.cross_prompt import cross_prompt_items
 from prefine.training.forward.passes import Forward
@@ -37,7 +38,9 @@ from prefine.training.objective.gradient import StepTerms, accumulate_gradients
 from prefine.training.objective.item_table import ItemTable
 from prefine.training.objective.objective import HyperparameterController
 from prefine.training.reference.scoring import score_completions
-from prefine.training.relations.choose import named_relation
+from prefine.training.relations.choose import relation_of
+from prefine.training.relations.labels import TokenizedAnswer
+from prefine.training.relations.lists import TokenizedList
 
 BETA, Z0, WEIGHTS = 0.3, 0.4, (1.2, 0.7)
 COUNT = 7
@@ -122,6 +125,7 @@ def _alone(loss: LossFunction) -> Callable[[Any, list[Tensor]], list[Tensor]]:
     return values
 
 
+KTO = partial(kto, beta=BETA, z0=Z0, desirable_weight=WEIGHTS[0], undesirable_weight=WEIGHTS[1])
 OF_LISTS: dict[str, LossFunction] = {
     "neural_ndcg": partial(neural_ndcg, beta=BETA, labels="ranks"),
     "approx_ndcg": partial(approx_ndcg, beta=BETA, alpha=2.0, labels="ranks"),
@@ -133,6 +137,19 @@ OF_LISTS: dict[str, LossFunction] = {
     "nca_list": partial(nca_list, beta=BETA, labels="ranks"),
     "dro": partial(dro, tau=0.6, labels="ranks"),
 }
+
+
+def _mixed(items: Any, rewards: list[Tensor]) -> list[Tensor]:
+    """The loss of each item's kind."""
+    values = []
+    for item, reward in zip(items, rewards, strict=True):
+        if isinstance(item, TokenizedAnswer):
+            values += _kto([item], [reward])
+        elif isinstance(item, TokenizedList):
+            values += _list_mle([item], [reward])
+        else:
+            values.append((1 + (reward[1] - reward[0]).exp()).log())
+    return values
 
 
 @dataclass(frozen=True)
@@ -158,11 +175,21 @@ CASES = {
         name: ItemCase(loss, "lists", tiny.lists(COUNT), _alone(loss))
         for name, loss in OF_LISTS.items()
     },
-    "kto": ItemCase(
-        partial(kto, beta=BETA, z0=Z0, desirable_weight=WEIGHTS[0], undesirable_weight=WEIGHTS[1]),
-        "labels",
-        tiny.answers(COUNT),
-        _kto,
+    "kto": ItemCase(KTO, "labels", tiny.answers(COUNT), _kto),
+    "mixed": ItemCase(
+        partial(
+            by_kind,
+            pairs=partial(dpo, beta=BETA),
+            lists=partial(list_mle, beta=BETA),
+            labels=KTO,
+        ),
+        "mixed",
+        [
+            item
+            for kinds in zip(tiny.examples(3), tiny.lists(3), tiny.answers(3), strict=True)
+            for item in kinds
+        ][:COUNT],
+        _mixed,
     ),
     "kto-mismatched": ItemCase(
         partial(
@@ -197,7 +224,8 @@ def engine(
     }
     others = cross_prompt_items(case.items) if case.reads_others else []
     cross_ref = score_completions(Forward(tiny.model(seed=2)), others) if others else None
-    table = ItemTable.of(named_relation(case.reads), case.items, references, cross_ref=cross_ref)
+    relation = relation_of([("the loss", case.loss)])
+    table = ItemTable.of(relation, case.items, references, cross_ref=cross_ref)
     forward = Forward(model, shared=shared, tokens=tokens)
     batches, mismatched = (
         [b for number, b in enumerate(forward.cut(some, range(len(some)))) if share(number)]

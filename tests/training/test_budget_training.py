@@ -12,6 +12,7 @@ from budget_training import anchors, cut_off, held_out, trained
 
 from prefine.errors import DataError
 from prefine.losses import bco, dpo, ipo, simpo, wpo
+from prefine.losses.kinds import by_kind
 from prefine.losses.lists.list_mle import list_mle
 from prefine.losses.points.kto import kto
 from prefine.training.budget.anchors import AnchorSets
@@ -122,11 +123,20 @@ def test_no_micro_batch_changes_it(tmp_path: Path) -> None:
 
 LISTS = {"examples": tiny.lists(), "held_out": tiny.lists(150, seed=7)}
 LABELS = {"examples": tiny.answers(), "held_out": tiny.answers(280, seed=7)}
+MIXED = {name: [*LISTS[name], *LABELS[name]] for name in LISTS}
 
 
 @pytest.mark.parametrize(
     ("loss", "items"),
-    [(ipo, {}), (simpo, {}), (wpo, {}), (bco, {}), (list_mle, LISTS), (kto, LABELS)],
+    [
+        (ipo, {}),
+        (simpo, {}),
+        (wpo, {}),
+        (bco, {}),
+        (list_mle, LISTS),
+        (kto, LABELS),
+        (partial(by_kind, lists=list_mle, labels=kto), MIXED),
+    ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_losses_of_every_kind(tmp_path: Path, loss: Any, items: Any) -> None:

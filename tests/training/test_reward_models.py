@@ -219,6 +219,7 @@ def test_the_gradient_is_that_of_the_classifier_itself(
     from prefine.models.hf.reward_head import with_reward_head
     from prefine.training.forward.passes import Forward
     from prefine.training.objective.gradient import accumulate_gradients
+    from prefine.training.objective.item_table import Compared
     from prefine.training.objective.objective import Objective
     from prefine.training.reference.cache import ReferenceCache
     from prefine.training.reference.prepare import prepare_items
@@ -235,10 +236,12 @@ def test_the_gradient_is_that_of_the_classifier_itself(
         ready = prepare_items(
             named_relation("rewards", "pairs"),
             items,
-            {"initial": forward},
+            forward,
             TrainConfig(),
             frozenset(),
             ReferenceCache(Path("unused")),
+            references=[None],
+            compared=Compared(),
         )
         terms = accumulate_gradients(
             forward, batches, ready.table, Objective(bradley_terry), examples=items, step=1

@@ -11,7 +11,7 @@ from prefine.api.components import Model, model_component, validated
 from prefine.api.frames import Records
 from prefine.api.progress import followed
 from prefine.api.reading import PairsLike, pairs_of
-from prefine.config.base import Component
+from prefine.config.base import WeighedSource
 from prefine.config.given import is_given
 from prefine.config.named import components
 from prefine.config.sections import RunConfig
@@ -89,7 +89,7 @@ def train(
     config = RunConfig(
         run_dir=Path(output_dir),
         policy=model_component(policy, where="policy"),
-        pairs=Component(name="given"),
+        pairs=WeighedSource(name="given"),
         train=validated(TrainConfig, settings or {}, where="settings"),
     )
     config = with_first_day(with_defaults_of_its_folder(config))

@@ -52,6 +52,8 @@ def _row(card: Card) -> dict[str, Any]:
 def as_list(cards: list[Card], columns: int | None) -> str:
     """Return the table of all, by family: name, formula, the items that it reads, kind, needs.
 
+    Behind it stands what the kinds of items are.
+
     Args:
         cards: In the order of the families.
         columns: Of the terminal; None does not fold lines.
@@ -71,7 +73,19 @@ def as_list(cards: list[Card], columns: int | None) -> str:
             facts = (card.kind, " ".join(card.needs)) if not card.open else ("as parts", "as parts")
             table.add_row(card.name, card.formula, card.reads, *facts)
         parts += [f"{title.upper()}. {sentence}", table, ""]
-    parts += [_symbols(), "", "All about one, and what it does to each answer: prefine losses NAME"]
+    items = _grid(8, None)
+    for reads_word, meaning in READS_WORDS.items():
+        items.add_row(reads_word, meaning)
+    parts += [
+        "ITEMS that a loss reads; pairs, lists and labels are entries of a configuration, too."
+    ]
+    parts += [
+        items,
+        "",
+        _symbols(),
+        "",
+        "All about one, and what it does to each answer: prefine losses NAME",
+    ]
     return _printed(parts, columns, folded=folded)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -61,6 +61,14 @@ class Section(BaseModel):
                 full[name] = _in_full(full[name], mark.kind, field)
         return full
 
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy with some fields changed; what was computed of them is computed anew."""
+        copied = super().model_copy(update=update, deep=deep)
+        if update:
+            for name in copied.__dict__.keys() - type(self).model_fields.keys():
+                del copied.__dict__[name]
+        return copied
+
 
 class Component(BaseModel):
     """A component by name; all other keys are its options, checked when it is resolved.
@@ -105,18 +113,25 @@ class Component(BaseModel):
         return {}
 
 
-class LabelSource(Component):
+class WeighedSource(Component):
+    """A source of items of training; `weight` is their share of a step beside other items."""
+
+    weight: Annotated[float, Strict(), Field(gt=0)] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_what_nobody_set(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out fields that nobody set: runs had begun before there were any."""
+        written: dict[str, Any] = write(self)
+        added = type(self).model_fields.keys() - Component.model_fields
+        return {
+            name: value for name, value in written.items() if value is not None or name not in added
+        }
+
+
+class LabelSource(WeighedSource):
     """A source of labelled answers; those with a grade `above` this are good, the others bad."""
 
     above: Annotated[float, Strict()] | None = None
-
-    @model_serializer(mode="wrap")
-    def _without_above(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out a threshold that nobody set: runs had begun before there was one."""
-        written: dict[str, Any] = write(self)
-        if self.above is None:
-            del written["above"]
-        return written
 
 
 def _in_full(value: Any, kind: Kind, field: FieldInfo) -> Any:
@@ -130,9 +145,18 @@ def _in_full(value: Any, kind: Kind, field: FieldInfo) -> Any:
             return tuple(_in_full(one, kind, field) for one in value)
         return tuple(in_full(kind, one) for one in value)
     full = in_full(kind, value)
+    if isinstance(full, Mapping) and full.keys() & _section_keys(field.annotation):
+        return full
     if isinstance(full, Mapping) and "name" not in full and isinstance(field.default, Component):
         return {"name": field.default.name, **full}
     return full
+
+
+def _section_keys(annotation: Any) -> frozenset[str]:
+    """Return the keys of a section that a field allows in place of a component."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return frozenset(annotation.model_fields)
+    return frozenset().union(*map(_section_keys, get_args(annotation)))
 
 
 def _literals(annotation: Any) -> tuple[Any, ...]:
@@ -147,6 +171,7 @@ Backend = Annotated[Component, Nested("backend")]
 Bridger = Annotated[Component, Nested("bridger")]
 Judge = Annotated[Component, Nested("judge")]
 Source = Annotated[Component, Nested("source")]
+ItemSource = Annotated[WeighedSource, Nested("source")]
 
 
 def marks_of(field: FieldInfo, kind: type[M]) -> list[M]:

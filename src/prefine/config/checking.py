@@ -84,7 +84,7 @@ def describe(error: ValidationError, where: str, model: type[BaseModel]) -> str:
     return "\n".join(lines)
 
 
-_TAGS = ("(number)", "(schedule)", "(either)", "(word)", "(section)")
+_TAGS = ("(number)", "(schedule)", "(either)", "(word)", "(section)", "(one)", "(by kind)")
 """Members of unions that are told apart by a discriminator."""
 _EXPECTED = {
     "tuple_type": "a list, such as [a, b]",
@@ -199,3 +199,9 @@ def suggest(word: str, known: Iterable[str]) -> str:
     words = sorted(known)
     near = get_close_matches(word, words, n=1)
     return (f"did you mean {near[0]!r}? " if near else "") + "Allowed: " + ", ".join(words)
+
+
+def listed(words: Iterable[str]) -> str:
+    """Return words as a text lists them: "a", "a and b", "a, b and c"."""
+    *others, last = (*words,) or ("",)
+    return f"{', '.join(others)} and {last}" if others else last

@@ -203,6 +203,7 @@ SHARED_BY_SELECTORS = {
     "labels": "pair.labels",
     "fraction": "pair.fraction",
     "only_sources": "pair.only_sources",
+    "replay": "pair.replay",
     "seed": "pair.seed",
 }
 """Options that people look for on a selector, and where they are instead."""

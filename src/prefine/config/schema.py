@@ -8,12 +8,12 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.errors import PydanticInvalidForJsonSchema
 from pydantic.fields import FieldInfo
 
-from prefine.config.base import Component, LabelSource, Section, marks_of
+from prefine.config.base import Component, LabelSource, Section, WeighedSource, marks_of
 from prefine.config.components import TABLES, Kind, Nested, lookup, options_model
 from prefine.config.sections import RunConfig
 
 Schema = dict[str, Any]
-_ANY = "#/$defs/Component"
+_REFERENCE = "#/$defs/"
 
 
 def json_schema() -> Schema:
@@ -31,7 +31,8 @@ def json_schema() -> Schema:
                 _point(target["properties"][name], mark.kind)
     for kind, names in TABLES.items():
         definitions[kind] = _component(kind, list(names), definitions)
-    definitions[LabelSource.__name__] = _extended(definitions["source"], LabelSource)
+    for model in (WeighedSource, LabelSource):
+        definitions[model.__name__] = _extended(definitions["source"], model)
     for name, found in list(definitions.items()):
         # A section with a name, such as an adapter, may be written as that name.
         if "const" in found.get("properties", {}).get("name", {}):
@@ -42,15 +43,20 @@ def json_schema() -> Schema:
 def _sections(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
     yield model
     for field in model.model_fields.values():
-        for part in (field.annotation, *get_args(field.annotation)):
-            if isinstance(part, type) and issubclass(part, Section):
-                yield from _sections(part)
+        yield from _sections_in(field.annotation)
+
+
+def _sections_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        yield from _sections(annotation)
+    for part in get_args(annotation):
+        yield from _sections_in(part)
 
 
 def _point(schema: Any, kind: Kind) -> None:
     """Let what refers to any component refer to those of a kind."""
-    if isinstance(schema, dict) and schema.get("$ref") == _ANY:
-        schema["$ref"] = f"#/$defs/{kind}"
+    if isinstance(schema, dict) and schema.get("$ref") == f"{_REFERENCE}{Component.__name__}":
+        schema["$ref"] = f"{_REFERENCE}{kind}"
     inner = schema.values() if isinstance(schema, dict) else schema
     if isinstance(schema, dict | list):
         for item in inner:
@@ -104,7 +110,7 @@ def _option(field: FieldInfo, definitions: Schema) -> Schema:
     """Return the schema of an option; one that is no plain value may be anything."""
     kinds = [mark.kind for mark in marks_of(field, Nested)]
     if kinds:
-        one = {"$ref": f"#/$defs/{kinds[0]}"}
+        one = {"$ref": f"{_REFERENCE}{kinds[0]}"}
         several = str(field.annotation).startswith("tuple")
         return {"type": "array", "items": one} if several else one
     annotation: Any = field.annotation

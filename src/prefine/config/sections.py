@@ -19,12 +19,14 @@ from prefine.config.base import (
     Backend,
     Bridger,
     Component,
+    ItemSource,
     Judge,
     LabelSource,
     Section,
     Seed,
     Share,
     Source,
+    WeighedSource,
 )
 from prefine.config.components import Nested
 from prefine.config.marks import FREE, LATER, TRANSPORT, MayGrow, Was
@@ -205,16 +207,18 @@ class RunConfig(Section):
     """A whole run, which starts from `prompts` or `completions`, or from items of training.
 
     Those are `pairs`, `lists` (answers with scores or ranks) or `labels` (answers that are good or
-    bad, or that have a grade and are good `above` one), for losses that read them. With `rounds` it
-    is several runs, one from the policy of the other; each of them says so in `lineage`.
+    bad, or that have a grade and are good `above` one), for losses that read them. Several of these
+    may stand beside each other, each with a `weight`, by default 1: its share of the items of a
+    step. With `rounds` it is several runs, one from the policy of the other; each of them says so
+    in `lineage`.
     """
 
     run_dir: Annotated[Path, Strict(False), BeforeValidator(_not_empty)]
     policy: Backend
     prompts: Annotated[Source | None, MayGrow("count", "limit")] = None
     completions: Annotated[Source | None, MayGrow("limit")] = None
-    pairs: Source | None = None
-    lists: Annotated[Source | None, LATER] = None
+    pairs: ItemSource | None = None
+    lists: Annotated[ItemSource | None, LATER] = None
     labels: Annotated[Annotated[LabelSource, Nested("source")] | None, LATER] = None
     sample: SampleConfig | None = None
     rank: RankConfig | None = None
@@ -228,15 +232,21 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _has_one_entry(self) -> Self:
-        names = ("prompts", "completions", *ITEM_ENTRIES)
-        entries = [name for name in names if getattr(self, name) is not None]
-        if len(entries) != 1:
-            given = " and ".join(entries) or "none"
+        items = self.items_entries
+        begins = [name for name in ("prompts", "completions") if getattr(self, name) is not None]
+        if len(begins) + bool(items) != 1:
+            given = " and ".join([*begins, *items]) or "none"
             raise ValueError(
-                f"give exactly one of prompts, completions and pairs, or of lists and labels (got "
-                f"{given})"
+                "give exactly one of prompts, completions and pairs, or of lists and labels; only "
+                f"pairs, lists and labels may stand beside each other (got {given})"
             )
-        if self.items_entry is None and self.rank is None:
+        for name, source in items.items():
+            if source.weight is not None and len(items) == 1:
+                raise ValueError(
+                    f"{name}.weight: is the share of {name} beside other items, and there are no "
+                    "others; leave it out"
+                )
+        if not items and self.rank is None:
             raise ValueError(
                 "rank is missing: completions need a judge; add rank: {judge: {name: ...}}"
             )
@@ -266,10 +276,21 @@ class RunConfig(Section):
         return self
 
     @property
-    def items_entry(self) -> tuple[ItemEntry, Component] | None:
-        """The entry that has items of training already, and its source; None for the others."""
+    def items_entries(self) -> dict[ItemEntry, WeighedSource]:
+        """The entries that have items of training already, and their sources."""
         found = ((name, getattr(self, name)) for name in ITEM_ENTRIES)
-        return next(((name, source) for name, source in found if source is not None), None)
+        return {name: source for name, source in found if source is not None}
+
+    @property
+    def item_weights(self) -> dict[str, float]:
+        """The weight of each kind of items, where there are several; empty for one kind."""
+        entries = self.items_entries
+        if len(entries) < 2:
+            return {}
+        return {
+            name: 1.0 if source.weight is None else source.weight
+            for name, source in entries.items()
+        }
 
     def resolved(self) -> dict[str, JsonValue]:
         """Return the configuration with its defaults as JSON values, without `run_dir`.

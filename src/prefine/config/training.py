@@ -1,15 +1,18 @@
 """The section `train`, and the sections within it."""
 
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    Discriminator,
     Field,
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
     Strict,
+    Tag,
     model_validator,
 )
 
@@ -72,6 +75,26 @@ class EarlyStopConfig(Section):
     mass_fall: Share = 0.05
 
 
+class LossesByKind(Section):
+    """The loss of each kind of items, where a training has several."""
+
+    pairs: Annotated[Component | None, Nested("loss")] = None
+    lists: Annotated[Component | None, Nested("loss")] = None
+    labels: Annotated[Component | None, Nested("loss")] = None
+
+    @property
+    def given(self) -> dict[str, Component]:
+        """The kinds that have a loss."""
+        return {kind: loss for kind, loss in self if loss is not None}
+
+
+def _is_by_kind(value: Any) -> str:
+    by_kind = isinstance(value, LossesByKind) or (
+        isinstance(value, Mapping) and "name" not in value
+    )
+    return "(by kind)" if by_kind else "(one)"
+
+
 References = Annotated[tuple[Literal["initial"] | Backend, ...], Strict(False)]
 
 
@@ -89,7 +112,8 @@ class TrainConfig(Section):
     """Stage `train`. A step has `pairs_per_step` items, in micro-batches of `micro_batch_tokens`.
 
     Items are what the loss reads: pairs, lists or labelled answers; `step_source` gives each step
-    its items, by default all of the run folder in a new order every epoch.
+    its items, by default all of the run folder in a new order every epoch. Where several kinds are
+    trained on together, each has its loss: `loss: {pairs: dpo, lists: list_mle, labels: kto}`.
 
     With `sharing: auto` a prompt is computed once for all its completions if the model allows it.
     With `gradient_checkpointing` layers are computed again in the backward pass: more time, less
@@ -110,7 +134,11 @@ class TrainConfig(Section):
     With `reward` a reward model is trained, by a loss of its own, and `loss` is not used.
     """
 
-    loss: Annotated[Component, Nested("loss")] = Component(name="dpo")
+    loss: Annotated[
+        Annotated[LossesByKind, Tag("(by kind)")] | Annotated[Component, Tag("(one)")],
+        Discriminator(_is_by_kind),
+        Nested("loss"),
+    ] = Component(name="dpo")
     reward: Annotated[RewardConfig | None, LATER] = None
     regularizer: Annotated[Component | None, Nested("regularizer")] = None
     regularizer_weight: Annotated[
@@ -201,9 +229,14 @@ class TrainConfig(Section):
         return self
 
     @property
-    def minimised(self) -> Component:
+    def minimised(self) -> Component | LossesByKind:
         """The loss that is trained with: that of the policy, or of the reward model."""
         return self.loss if self.reward is None else self.reward.loss
+
+    @property
+    def loss_kind(self) -> Kind:
+        """The table of the loss: that of policies, or of reward models."""
+        return "loss" if self.reward is None else "reward_loss"
 
     @model_validator(mode="after")
     def _references_go_together(self) -> Self:
@@ -214,6 +247,27 @@ class TrainConfig(Section):
     def references(self) -> tuple[StatedReference, ...]:
         """The references with their weights, the first one first."""
         return stated_references(self.reference)
+
+    @property
+    def losses(self) -> dict[str, Component]:
+        """The losses by their config paths: one, or one for each kind of items."""
+        if self.reward is not None:
+            return {"train.reward.loss": self.reward.loss}
+        if isinstance(self.loss, Component):
+            return {"train.loss": self.loss}
+        return {f"train.loss.{kind}": loss for kind, loss in self.loss.given.items()}
+
+    def loss_of(self, kind: str) -> tuple[str, Component | None]:
+        """The config path of the loss of a kind of items, and the loss if there is one."""
+        if isinstance(self.minimised, Component):
+            ((where, loss),) = self.losses.items()
+            return where, loss
+        return f"train.loss.{kind}", self.minimised.given.get(kind)
+
+    @property
+    def loss_name(self) -> str:
+        """The name of the loss, or those of all kinds."""
+        return " + ".join(loss.name for loss in self.losses.values())
 
     @property
     def regularizer_kind(self) -> Kind:

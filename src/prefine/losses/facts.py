@@ -47,12 +47,18 @@ def _holds_losses(hint: Any) -> bool:
     )
 
 
+def losses_within(function: LossFunction) -> dict[str, Any]:
+    """Return the options of the function that are set to a loss, or to a tuple of losses."""
+    options = options_of(function)
+    names = sorted(nested_options(bare(function)) & options.keys())
+    return {name: options[name] for name in names if options[name] is not None}
+
+
 def parts_of(function: LossFunction, path: str = "") -> Iterator[tuple[str, LossFunction]]:
     """Yield the function and all losses inside it, each with its path, such as `losses.1.loss`."""
     yield path, function
-    options = options_of(function)
-    for name in sorted(nested_options(bare(function)) & options.keys()):
-        inner, value = f"{path}.{name}" if path else name, options[name]
+    for name, value in losses_within(function).items():
+        inner = f"{path}.{name}" if path else name
         if isinstance(value, tuple):
             for index, part in enumerate(value):
                 yield from parts_of(part, f"{inner}.{index}")

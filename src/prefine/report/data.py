@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from prefine.config.checking import listed
 from prefine.records import SCHEMA_VERSION, Counts, Finite, MetricValue, Record
 
 OUTCOMES = "evaluation/outcomes.jsonl"
@@ -239,7 +240,8 @@ class ReportData(Record):
     `unfinished` is the first stage that has begun and not ended, `stopped_by` the message that it
     stopped with.
     `prompts_also_trained_on` counts the contests' prompts that training has seen; None when that is
-    not known. `items` are the kind that was trained on; `training`, `trained` and `evaluations` are
+    not known. `items` are the kind that was trained on, "items" if there were several `kinds`;
+    `training`, `trained` and `evaluations` are
     of pairs, the points of other items are in `item_training` and `item_evaluations`.
     With `reward_model` they are those of a reward model, whatever its items.
     `budget_points` are there if a controller set the weight; `delta_of` is the figure of the falls
@@ -257,7 +259,8 @@ class ReportData(Record):
     training: tuple[TrainPoint, ...] = ()
     trained: TrainEnd | None = None
     evaluations: tuple[EvaluationPoint, ...] = ()
-    items: Literal["pairs", "lists", "labels"] = "pairs"
+    items: Literal["pairs", "lists", "labels", "items"] = "pairs"
+    kinds: tuple[str, ...] = ()
     item_training: tuple[ItemPoint, ...] = ()
     item_evaluations: tuple[ItemPoint, ...] = ()
     delta: float | None = None
@@ -279,6 +282,11 @@ class ReportData(Record):
     origins: tuple[StageOrigin, ...] = ()
     config_yaml: str = ""
     versions: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def item_words(self) -> str:
+        """The kinds that were trained on, such as "pairs, lists and labels"."""
+        return listed(self.kinds) or self.items
 
     @property
     def delta_per_answer(self) -> float | None:

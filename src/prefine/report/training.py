@@ -92,6 +92,13 @@ _ITEM_CHARTS = (
     Figure("Bad answers, change", "undesirable_change", "nats", number),
     _GRADIENT_NORM,
 )
+_PAIR_CHARTS = (
+    _LOSS,
+    _ACCURACY,
+    _MARGIN,
+    Figure("Chosen answers, change", "chosen_change", "nats", number),
+    Figure("Rejected answers, change", "rejected_change", "nats", number),
+)
 _REWARD_CHARTS = (
     _LOSS,
     _share("Accuracy: the better answer has the higher reward", "accuracy"),
@@ -359,15 +366,22 @@ def _chart(
 def item_charts(points: Sequence[ItemPoint], *, rewards: bool = False) -> list[Chart]:
     """Draw the curves of a training on lists or labelled answers, or of held-out ones.
 
+    Of items of several kinds, the curves of all together, then those of each kind.
+
     Args:
         points: The steps or evaluations.
         rewards: They are those of a reward model, on any items.
     """
     shown, found = _thinned(points), []
-    for figure in _REWARD_CHARTS if rewards else _ITEM_CHARTS:
-        known = {p.step: p.figures[figure.name] for p in shown if figure.name in p.figures}
-        if len(known) > 1:
-            found.append(_chart(figure, known))
+    names = [name for point in shown for name in point.figures]
+    for kind in dict.fromkeys(name.rpartition(".")[0] for name in names):
+        figures = _PAIR_CHARTS if kind == "pairs" else _ITEM_CHARTS
+        for figure in _REWARD_CHARTS if rewards else figures:
+            name = f"{kind}.{figure.name}" if kind else figure.name
+            title = f"{kind.capitalize()}: {figure.title}" if kind else figure.title
+            known = {p.step: p.figures[name] for p in shown if name in p.figures}
+            if len(known) > 1:
+                found.append(_chart(figure._replace(title=title), known))
     return found
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from prefine.config.base import Component
+from prefine.config.checking import listed
 from prefine.config.sections import RunConfig
 from prefine.data.sources import open_source
 from prefine.errors import ConfigError
@@ -59,11 +60,11 @@ def check_automatic_budget(config: RunConfig, held_out: int, pairs_per_prompt: i
     if budget.anchors is not None:
         source = Component(name="file", path=str(budget.anchors))
         open_source(source, where="train.regularizer.anchors")
-    elif budget.shares.keys() - {"chosen"} and config.items_entry is not None:
+    elif budget.shares.keys() - {"chosen"} and config.items_entries:
         raise ConfigError(
             f"train.regularizer.anchor: {budget.anchor!r} reads completions, and this "
-            f"configuration starts with {config.items_entry[0]}; name a file of completions "
-            "(train.regularizer.anchors), or use anchor: chosen"
+            f"configuration starts with {listed(config.items_entries)}; name a file of "
+            "completions (train.regularizer.anchors), or use anchor: chosen"
         )
 
 

@@ -3,6 +3,7 @@
 from prefine.bridging.choose import make_bridger
 from prefine.bridging.protocol import Bridger
 from prefine.config.base import Component
+from prefine.config.checking import listed
 from prefine.config.sections import BridgeConfig, RunConfig
 from prefine.errors import ConfigError
 from prefine.judging.choose import make_judge
@@ -106,12 +107,13 @@ def bridge_check(config: RunConfig) -> BridgeCheck | None:
     """
     if config.bridge is None:
         return None
-    if config.items_entry is not None and config.items_entry[0] != "pairs":
+    entries = list(config.items_entries)
+    if entries not in ([], ["pairs"]):
         raise ConfigError(
             f"bridge: rewrites the rejected answers of pairs, and this configuration starts with "
-            f"{config.items_entry[0]}; take the section out"
+            f"{listed(entries)}; take the section out"
         )
-    if config.items_entry is None:
+    if not entries:
         from prefine.pairing.protocol import selector_facts
 
         selector = config.pair.selector

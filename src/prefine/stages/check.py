@@ -1,6 +1,6 @@
 """Checks before a run: resolve every component and read every input row, before any work."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prefine.config.base import Component
@@ -32,6 +32,10 @@ from prefine.stages.stage_run import ChecksAnswers, check_judge
 
 if TYPE_CHECKING:  # a run without a judge does not load them
     from prefine.judging.protocol import Judge
+
+
+ALL_PROMPTS = "prompts of all items"
+"""Their number where there are items of several kinds, which may share prompts."""
 
 
 class Inputs(NamedTuple):
@@ -68,11 +72,11 @@ def check(
         BackendError: A model folder cannot be used.
     """
     from prefine.stages.anchors import check_automatic_budget
+    from prefine.stages.loss_checks import check_loss
     from prefine.stages.references import check_references, check_weights, references_of
     from prefine.stages.training_inputs import (
         check_adapter,
         check_evaluation,
-        check_loss,
         stop_token,
         trainable,
     )
@@ -87,8 +91,8 @@ def check(
 
         bridge = bridge_check(config)
     servers = _check_components(config, _never_asked(config, ranked_by, through))
-    if config.items_entry is not None:
-        check_imported(config.pair, config.items_entry[0])
+    if config.items_entries:
+        check_imported(config.pair, list(config.items_entries))
     else:
         # Here and not above: an import of items loads no selector.
         from prefine.stages.selection import BoundSelector
@@ -126,16 +130,18 @@ def check(
                 for note in (*report.recognised(), *report.notes())
             ),
         ]
-    prompts = next(
-        counts[name]
-        for name in ("prompts", "completions", *(f"prompts of {kind}" for kind in ITEM_ENTRIES))
-        if name in counts
-    )
-    held_out = held_out_of_run(prompts, config)
+    held_out = held_out_of_run(prompts_of(counts), config)
     if trains:
         check_evaluation(config, held_out)
         check_automatic_budget(config, held_out, pairs_per_prompt)
     return Inputs(counts, tuple(notes), servers)
+
+
+def prompts_of(counts: Mapping[str, int]) -> int:
+    """The number of prompts of a run, of the usable rows of its inputs by their names."""
+    of_items = (f"prompts of {kind}" for kind in ITEM_ENTRIES)
+    names = (ALL_PROMPTS, "prompts", "completions", *of_items)
+    return next(counts[name] for name in names if name in counts)
 
 
 def _asked_in_ranking(config: RunConfig) -> dict[str, "Judge"]:
@@ -170,7 +176,7 @@ def _check_components(config: RunConfig, never_asked: Collection[str]) -> dict[s
     """Check names, options and models; return the models at servers by their config paths."""
     servers = {}
     for where, kind, component in outer_components(config):
-        if kind == "selector" and config.items_entry is not None:
+        if kind == "selector" and config.items_entries:
             continue  # not used: `check_imported` looks at it
         if kind == "source":
             open_source(component, where=where)
@@ -239,7 +245,7 @@ def _inputs(
         pairs = _judgeable(pairs, judges)
         if trains:
             pairs = with_loss_inputs(pairs, config.train, report)
-            pairs = read_in_one_piece(pairs, config, as_item(config))
+            pairs = read_in_one_piece(pairs, config, as_item(config, "pairs"))
         if strict:
             from prefine.stages.training_inputs import readable_whole
 
@@ -256,16 +262,20 @@ def _inputs(
             report = ImportReport(strict=strict)
             items = renderable(read(source, report=report), conversations_of, config.policy, report)
             if trains:
-                items = read_in_one_piece(items, config, as_item(config))
+                items = read_in_one_piece(items, config, as_item(config, kind))
             prompt_ids = [item.prompt.id for item in items]
-            ids = set(prompt_ids)
+            ids |= set(prompt_ids)
             if trains and kind == "labels":
+                from prefine.training.relations.by_kind import losses_of_kind
                 from prefine.training.relations.choose import configured_losses
                 from prefine.training.relations.labels import check_other_prompts
 
-                check_other_prompts(configured_losses(config.train), ids, what=kind)
-            counts |= {kind: len(prompt_ids), f"prompts of {kind}": len(ids)}
+                losses = losses_of_kind(configured_losses(config.train), kind)
+                check_other_prompts(losses, set(prompt_ids), what=kind)
+            counts |= {kind: len(prompt_ids), f"prompts of {kind}": len(set(prompt_ids))}
             yield kind, report
+    if len(config.items_entries) > 1:
+        counts[ALL_PROMPTS] = len(ids)
     if config.evaluate.prompts is not None:
         report = ImportReport(strict=strict)
         where = "evaluate.decoding"

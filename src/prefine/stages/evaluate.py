@@ -9,6 +9,7 @@ from typing import NamedTuple, TypeAlias
 from prefine.atomic import write_text
 from prefine.calls.engine import CallEngine
 from prefine.config.base import Component
+from prefine.config.checking import listed
 from prefine.config.sections import ITEM_ENTRIES, Decoding, RunConfig
 from prefine.data.import_report import ImportReport
 from prefine.errors import ConfigError, DataError
@@ -75,11 +76,11 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     judge = None if component is None else make_judge(component, where="evaluate.judge")
     decoding = settings.decoding or config.sample or Decoding()
     of_items = (f"heldout_{kind}" for kind in ITEM_ENTRIES)
-    held_out = next((name for name in of_items if (folder / name).is_dir()), "heldout_pairs")
+    held_out = [name for name in of_items if (folder / name).is_dir()]
     inputs = {
         "trained": after.fingerprint,
         "baseline": before.fingerprint,
-        held_out: table_hash(folder / held_out),
+        **{name: table_hash(folder / name) for name in held_out or ["heldout_pairs"]},
         # These may come from sections of other stages, or from a file.
         "prompts": content_hash([[prompt.id, prompt.metadata] for prompt in prompts]),
         "judge": judge.fingerprint if judge else "",
@@ -130,15 +131,16 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
         _write_outcomes(folder, answered, p_after, gold)
         found["answers"] = answered
     scored = 0
-    if (folder / held_out).is_dir():
+    if held_out:
         # Here and not above: an evaluation of prompts alone must not import the training engine.
         from prefine.stages.held_out import reward_metrics
 
         rewards = reward_metrics(config, folder, after, should_stop=lambda: progress.stopping)
-        scored = rewards.metrics[0].n
+        scored = sum(one.n for one in rewards.metrics if one.name != "longer_is_better")
         metrics += rewards.metrics
         found |= {"held_out_pairs": rewards.pairs, "held_out_lists": rewards.lists}
-        what = held_out.replace("heldout_", "held-out ").removesuffix("s")
+        kinds = listed(name.removeprefix("heldout_") for name in held_out)
+        what = f"held-out {kinds}".removesuffix("s")
         for reason, count in rewards.dropped.items():
             stage.dropped[f"{what}: {reason}"] += count
     metrics += figures(config, named, found)

@@ -30,8 +30,8 @@ class _Source(NamedTuple):
 def _holds_out(config: RunConfig, makes: str) -> bool:
     if not config.pair.held_out_prompts:
         return False
-    if config.items_entry is not None:
-        return makes == config.items_entry[0]
+    if config.items_entries:
+        return makes in config.items_entries
     selector = config.pair.selector.lookup("selector", where="pair.selector")
     found = selector_facts(selector).makes
     return makes == ("pairs" if found == "joint" else found)
@@ -43,9 +43,9 @@ def _judged(config: RunConfig) -> bool:
 
 _ENTRY = "start from prompts or completions"
 _SOURCES: Mapping[Need, _Source] = {
-    "completions": _Source(lambda config: config.items_entry is None, _ENTRY),
+    "completions": _Source(lambda config: not config.items_entries, _ENTRY),
     "judgments": _Source(
-        lambda config: config.items_entry is None, f"{_ENTRY}, with a judge that duels"
+        lambda config: not config.items_entries, f"{_ENTRY}, with a judge that duels"
     ),
     "answers": _Source(lambda config: config.evaluate.prompts is not None, "give evaluate.prompts"),
     "verdicts": _Source(

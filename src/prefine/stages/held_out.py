@@ -16,15 +16,21 @@ from prefine.models.hf.loading import load_model
 from prefine.models.protocol import HasWeights, Model
 from prefine.records import MetricValue, PreferencePair
 from prefine.run.folder import RunFolder
-from prefine.run.tables import parts, read_part
 from prefine.stages.references import references_of, with_their_tokens
-from prefine.stages.training_inputs import configured_relation, read_items, trainable
+from prefine.stages.training_inputs import (
+    HELD_OUT,
+    configured_relation,
+    read_held_out,
+    records,
+    trainable,
+)
 from prefine.training.items import TokenizedItem
 from prefine.training.reference.prepare import forward_of
 from prefine.training.reference.scoring import score_completions
 from prefine.training.relations.labels import TokenizedAnswer
 from prefine.training.relations.lists import TokenizedList
 from prefine.training.relations.pairs import CHOSEN, REJECTED
+from prefine.training.relations.protocol import ItemKind
 
 
 class Rewards(NamedTuple):
@@ -62,16 +68,7 @@ def reward_metrics(
     settings, policy = config.train, trainable(config.policy, where="policy")
     (first,) = with_their_tokens(config, policy, references_of(config)[:1])
     other_tokens = first.other_tokens
-    relation = configured_relation(config)
-    kind = relation.name
-    table = folder / f"heldout_{kind}"
-    read = read_items(table, trained, config, [] if other_tokens is None else [other_tokens])
-    records = {
-        record.id: record
-        for path in parts(table)
-        for row in read_part(path)
-        if (record := relation.record_of(row))
-    }
+    read = read_held_out(config, trained, [] if other_tokens is None else [other_tokens])
 
     def logps(model: HasWeights, items: Sequence[TokenizedItem]) -> Array:
         loaded = load_model(model.path, dtype="float32", device=model.device)
@@ -81,35 +78,69 @@ def reward_metrics(
 
     theirs = read.items if other_tokens is None else list(map(other_tokens.item, read.items))
     before, after = logps(first.model or policy, theirs), logps(trained, read.items)
-    ends = np.cumsum([len(item.texts) for item in read.items])[:-1]
+    metrics: list[MetricValue] = []
+    pairs: HeldOutPairs | None = None
+    lists: Sequence[Array] = ()
+    start = 0
+    # The items stand one kind after the other.
+    for kind in configured_relation(config).kinds:
+        items = [item for item in read.items if isinstance(item, kind.item)]
+        end = start + sum(len(item.texts) for item in items)
+        if items:
+            own = _OfKind(kind, items, before[start:end], after[start:end])
+            found = {one.id: one for one in records(folder / f"{HELD_OUT}{kind.name}", kind)}
+            metrics += _accuracies(own, found, config)
+            if kind.name == "pairs":
+                pairs = _pairs(items, found, own.after, own.before)
+            if kind.name == "lists":
+                lists = np.split(own.after, own.ends)
+        start = end
+    return Rewards(metrics, pairs, lists, read.dropped)
+
+
+class _OfKind(NamedTuple):
+    """The held-out items of a kind with their completions' log-probabilities by both models."""
+
+    kind: ItemKind
+    items: Sequence[Any]
+    before: Array
+    after: Array
+
+    @property
+    def ends(self) -> Array:
+        """Where the completions of each item but the last end."""
+        return np.cumsum([len(item.texts) for item in self.items])[:-1]
+
+
+def _accuracies(
+    held_out: _OfKind, records: Mapping[str, Any], config: RunConfig
+) -> list[MetricValue]:
+    """Accuracy of the implicit reward, and that of preferring the longer answer."""
+    kind = held_out.kind
     margins: list[float] = []
     longer: list[float] = []
     ids: list[str] = []
-    for item, logratios in zip(read.items, np.split(after - before, ends), strict=True):
+    logratios_of = np.split(held_out.after - held_out.before, held_out.ends)
+    for item, logratios in zip(held_out.items, logratios_of, strict=True):
         record = records[item.id]
         found = _margins(item, logratios.tolist())
         margins += found
-        answers = relation.answers(record, item)
+        answers = kind.answers(record, item)
         longer += _margins(item, [len(one.completion.text) for one in answers])
         ids += [record.prompt.id] * len(found)
     samples, seed = config.evaluate.bootstrap_samples, config.evaluate.seed
-    name = {"lists": "reward_ranking_accuracy", "labels": "label_accuracy"}.get(kind)
+    name = {"lists": "reward_ranking_accuracy", "labels": "label_accuracy"}.get(kind.name)
     metrics = [
         reward_accuracy(margins, ids, samples=samples, seed=seed, name=name or "reward_accuracy")
     ]
-    if kind != "labels":
+    if kind.name != "labels":
         metrics.append(
             reward_accuracy(longer, ids, samples=samples, seed=seed, name="longer_is_better")
         )
-    elif len({item.desirable for item in read.items}) > 1:
-        good = [item.desirable for item in read.items]
-        metrics.append(reward_auc(after - before, good, ids))
-    return Rewards(
-        metrics,
-        _pairs(read.items, records, after, before) if kind == "pairs" else None,
-        np.split(after, ends) if kind == "lists" else (),
-        read.dropped,
-    )
+    elif len({item.desirable for item in held_out.items}) > 1:
+        good = [item.desirable for item in held_out.items]
+        metrics.append(reward_auc(held_out.after - held_out.before, good, ids))
+    return metrics
 
 
 def _pairs(

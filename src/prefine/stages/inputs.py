@@ -226,13 +226,15 @@ def readable_by_loss(
         if pair.rejected_prompt is not None:
             from prefine.losses.facts import reads_of
 
-            if reads_of(settings.loss.resolve("loss", where="train.loss")) != "joint":
+            where, loss = settings.loss_of("pairs")
+            if loss is None or reads_of(loss.resolve("loss", where=where)) != "joint":
+                name = "(none)" if loss is None else loss.name
                 raise DataError(
                     f"{_row(number, pair, report)}: its rejected answer is to another prompt, and "
-                    f"train.loss {settings.loss.name!r} is not joint (jpo is; one of your own "
-                    "declares reads='joint'). Choose train.loss jpo, remove the rows whose "
-                    "rejected_prompt is set (prefine_rejected_prompt_id in another run's pairs/), "
-                    "or make the pairs without selector joint"
+                    f"{where} {name!r} is not joint (jpo is; one of your own declares "
+                    f"reads='joint'). Choose {where} jpo, remove the rows whose rejected_prompt is "
+                    "set (prefine_rejected_prompt_id in another run's pairs/), or make the pairs "
+                    "without selector joint"
                 )
         yield pair
 
@@ -252,10 +254,11 @@ def with_loss_inputs(
             and that is read.
         ConfigError: Pairs have different weights, and the loss sorts the pairs of a step.
     """
+    from prefine.training.relations.by_kind import losses_of_kind
     from prefine.training.relations.choose import configured_losses
     from prefine.training.relations.pair_checks import LossInputCheck
 
-    check = LossInputCheck(configured_losses(settings))
+    check = LossInputCheck(losses_of_kind(configured_losses(settings), "pairs"))
     for number, pair in enumerate(pairs, start=1):
         where = _row(number, pair, report)
         check.add(pair, pair.prompt.id, where=where)

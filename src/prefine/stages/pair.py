@@ -7,7 +7,8 @@ from itertools import chain
 from types import MappingProxyType
 from typing import Any
 
-from prefine.config.base import Component, LabelSource
+from prefine.config.base import LabelSource
+from prefine.config.checking import listed
 from prefine.config.sections import ITEM_ENTRIES, ItemEntry, PairConfig, RunConfig
 from prefine.data.import_report import ImportReport
 from prefine.errors import DataError
@@ -62,14 +63,9 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
 
     Raises:
         ConfigError: The selector or an option needs what the strategy does not guarantee.
-        DataError: No item came out.
+        DataError: No item came out, or none of one kind.
     """
-    if config.items_entry is None:
-        return _select(config, folder, progress)
-    kind, source = config.items_entry
-    if kind == "pairs":
-        return _import(config, folder, progress)
-    return _import_judged(kind, source, config, folder, progress)
+    return (_import if config.items_entries else _select)(config, folder, progress)
 
 
 def held_out(prompt_ids: Iterable[str], config: RunConfig) -> frozenset[str]:
@@ -178,88 +174,65 @@ def _select(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
 
 
 def _import(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
-    assert config.pairs is not None, "checked by run"
-    source, settings = config.pairs, config.pair
-    notes, counts = check_imported(settings), PairCounts()
+    """Import pairs, lists or labelled answers, or several of these."""
+    settings, entries = config.pair, config.items_entries
+    notes, counts = check_imported(settings, list(entries)), PairCounts()
 
-    def read(report: ImportReport | None, dropped: Counter[str]) -> Iterator[PreferencePair]:
+    def read(kind: ItemEntry, report: ImportReport | None, dropped: Counter[str]) -> Iterator[Any]:
+        source = entries[kind]
+        if kind != "pairs":
+            found: Iterator[Any] = (
+                read_labels(source, report=report)
+                if isinstance(source, LabelSource)
+                else read_lists(source, report=report)
+            )
+            return renderable(found, conversations_of, config.policy, report)
         pairs = readable_by_loss(read_pairs(source, report=report), config.train, report)
         taken = renderable(pairs, conversations_of, config.policy, report)
         return allowed(taken, settings, dropped)
 
-    # A first pass checks every row and knows all prompts; no pair stays in memory.
-    report, digest = ImportReport(), hashlib.sha256()
-    sources: dict[str, str] = {}
-    for pair in read(report, Counter()):
-        digest.update(pair.model_dump_json().encode())
-        sources[pair.prompt.id] = source_of(pair.prompt)
-        if settings.drop_truncated:
-            counts.count_truncated((pair.chosen, pair.rejected))
-    stage = StageRun(
-        folder, "pair", config, {"pairs": digest.hexdigest()[:16]} | held_out_inputs(config)
-    )
-    if stage.finished:
-        return stage.finished
-    _begin(stage, settings.seed)
-    progress.start("pair", report.kept, "pairs imported")
-
-    def shards() -> Iterator[list[PreferencePair]]:
-        kept = within(read(None, stage.dropped), excluded, stage.dropped)
-        for shard in chunks(kept, _IMPORT_SHARD):
-            yield [relabelled(pair, settings) for pair in shard]
-            progress.advance(len(shard))
-
-    held_out_ids = held_out(sources, config)
-    excluded = left_out(sources, held_out_ids, settings)
-    _note_none_held_out(stage, held_out_ids, settings)
-    produced = _write_tables(folder, "pairs", shards(), held_out_ids, stage.dropped)
-    stage.set_aside(report)
-    stage.notes += [*notes, *counts.notes()]
-    assert report.read == produced + stage.dropped.total(), "every pair is written or counted"
-    return _end(stage, taken=report.read, produced=produced)
-
-
-def _import_judged(
-    kind: ItemEntry, source: Component, config: RunConfig, folder: RunFolder, progress: Progress
-) -> Manifest:
-    """Import lists or labelled answers."""
-    settings = config.pair
-    notes = check_imported(settings, kind)
-
-    def read(report: ImportReport | None = None) -> Iterator[Any]:
-        found: Iterator[Any] = (
-            read_labels(source, report=report)
-            if isinstance(source, LabelSource)
-            else read_lists(source, report=report)
-        )
-        return renderable(found, conversations_of, config.policy, report)
-
     # A first pass checks every row and knows all prompts; no item stays in memory.
-    report, digest, count = ImportReport(), hashlib.sha256(), 0
+    reports: dict[ItemEntry, ImportReport] = {kind: ImportReport() for kind in entries}
+    hashes: dict[str, str] = {}
     sources: dict[str, str] = {}
-    for item in read(report):
-        digest.update(item.model_dump_json().encode())
-        sources[item.prompt.id] = source_of(item.prompt)
-        count += 1
-    stage = StageRun(
-        folder, "pair", config, {kind: digest.hexdigest()[:16]} | held_out_inputs(config)
-    )
+    for kind, report in reports.items():
+        digest = hashlib.sha256()
+        for item in read(kind, report, Counter()):
+            digest.update(item.model_dump_json().encode())
+            sources[item.prompt.id] = source_of(item.prompt)
+            if kind == "pairs" and settings.drop_truncated:
+                counts.count_truncated((item.chosen, item.rejected))
+        hashes[kind] = digest.hexdigest()[:16]
+    stage = StageRun(folder, "pair", config, hashes | held_out_inputs(config))
     if stage.finished:
         return stage.finished
     _begin(stage, settings.seed)
-    progress.start("pair", count, f"{kind} imported")
+    kept = sum(report.kept for report in reports.values())
+    progress.start("pair", kept, f"{listed(entries)} imported")
 
-    def shards() -> Iterator[list[Any]]:
-        for shard in chunks(within(read(), excluded, stage.dropped), _IMPORT_SHARD):
-            yield shard
+    def shards(kind: ItemEntry) -> Iterator[list[Any]]:
+        found = within(read(kind, None, stage.dropped), excluded, stage.dropped)
+        for shard in chunks(found, _IMPORT_SHARD):
+            yield [relabelled(one, settings) for one in shard] if kind == "pairs" else shard
             progress.advance(len(shard))
 
+    # The prompts of all kinds together: what is held out in one must not be trained on in another.
     held_out_ids = held_out(sources, config)
     excluded = left_out(sources, held_out_ids, settings)
-    produced = _write_tables(folder, kind, shards(), held_out_ids, stage.dropped)
-    stage.set_aside(report)
-    stage.notes += notes
-    return _end(stage, taken=produced + stage.dropped.total(), produced=produced)
+    if "pairs" in entries:
+        _note_none_held_out(stage, held_out_ids, settings)
+    produced = {
+        kind: _write_tables(folder, kind, shards(kind), held_out_ids, stage.dropped)
+        for kind in entries
+    }
+    for report in reports.values():
+        stage.set_aside(report)
+    stage.notes += [*notes, *counts.notes()]
+    taken = sum(produced.values()) + stage.dropped.total()
+    for kind, number in produced.items():
+        if not number:
+            return _end(stage, taken=taken, produced=0, kind=kind)
+    return _end(stage, taken=taken, produced=sum(produced.values()))
 
 
 def write_pairs(
@@ -334,12 +307,13 @@ def _note_none_held_out(
         )
 
 
-def _end(stage: StageRun, *, taken: int, produced: int) -> Manifest:
+def _end(stage: StageRun, *, taken: int, produced: int, kind: ItemEntry | None = None) -> Manifest:
     folder = stage.folder
     outputs = {name: table_hash(folder / name) for name in _TABLES if (folder / name).exists()}
     if not produced:
         reasons = ", ".join(f"{number} × {reason}" for reason, number in stage.dropped.items())
-        what = next((kind for kind in ITEM_ENTRIES if kind in outputs), "pairs").removesuffix("s")
+        found = next((name for name in ITEM_ENTRIES if name in outputs), "pairs")
+        what = (kind or found).removesuffix("s")
         raise DataError(
             f"{folder.path}: no {what} came out of {taken} that were looked at "
             f"({reasons or 'there was none'}); loosen the section pair"

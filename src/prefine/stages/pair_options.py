@@ -1,9 +1,10 @@
 """The options for all pairs, selected or imported, and counts of what they leave out."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from prefine.config.checking import listed
 from prefine.config.sections import ItemEntry, PairConfig, RunConfig
 from prefine.errors import ConfigError
 from prefine.pairing.filters import TRUNCATED, refusal
@@ -103,14 +104,15 @@ def held_out_inputs(config: RunConfig) -> dict[str, str]:
     return {"held_out": "for an automatic budget"} if holds_out_for_budget(config) else {}
 
 
-def check_imported(settings: PairConfig, kind: ItemEntry = "pairs") -> list[str]:
+def check_imported(settings: PairConfig, kinds: Sequence[ItemEntry]) -> list[str]:
     """Return notes on what of section `pair` is not used for items that are imported.
 
     Raises:
         ConfigError: An option needs the scores of a ranking or pairs, or the selector's own options
             are wrong.
     """
-    if kind != "pairs":
+    starts = f"this configuration starts with {listed(kinds)}"
+    if "pairs" not in kinds:
         of_any_items = PairConfig(
             selector=settings.selector,
             held_out_prompts=settings.held_out_prompts,
@@ -120,22 +122,16 @@ def check_imported(settings: PairConfig, kind: ItemEntry = "pairs") -> list[str]
         )
         for name, value in settings:
             if value != getattr(of_any_items, name):
-                raise ConfigError(
-                    f"pair.{name}: is for pairs, and this configuration starts with {kind}; leave "
-                    "it out"
-                )
+                raise ConfigError(f"pair.{name}: is for pairs, and {starts}; leave it out")
     if settings.length_penalty:
         raise ConfigError(
-            "pair.length_penalty: corrects the scores of rankings, and this configuration starts "
-            "with pairs; use pair.max_length_ratio"
+            f"pair.length_penalty: corrects the scores of rankings, and {starts}; use "
+            "pair.max_length_ratio"
         )
     if settings.selector == PairConfig().selector:
         return []
     settings.selector.resolve("selector", where="pair.selector", given=("seed",))
-    return [
-        f"pair.selector {settings.selector.name!r} is not used: this configuration starts with "
-        f"{kind}"
-    ]
+    return [f"pair.selector {settings.selector.name!r} is not used: {starts}"]
 
 
 def allowed(

@@ -4,6 +4,7 @@ import importlib
 from collections.abc import Mapping
 from contextlib import suppress
 
+from prefine.config.checking import listed
 from prefine.config.sections import RunConfig
 from prefine.errors import ConfigError, Interrupted, PrefineError
 from prefine.records import Manifest, MetricValue, Record
@@ -35,7 +36,7 @@ _NAMES = 32
 
 def stages_of(config: RunConfig) -> tuple[str, ...]:
     """The stages that a configuration needs, in order."""
-    skipped = set(_BEFORE_ITEMS) if config.items_entry is not None else set()
+    skipped = set(_BEFORE_ITEMS) if config.items_entries else set()
     if config.bridge is None:
         skipped.add("bridge")
     evaluation = config.evaluate
@@ -75,10 +76,10 @@ def run_stage(stage: str, config: RunConfig, folder: RunFolder, progress: Progre
         PrefineError: As the stage says.
     """
     refuse_rounds(config)
-    if config.items_entry is not None and stage in _BEFORE_ITEMS:
+    if config.items_entries and stage in _BEFORE_ITEMS:
         raise ConfigError(
-            f"{stage}: this configuration starts with {config.items_entry[0]}, so there is "
-            f"nothing to {stage}; run prefine pair"
+            f"{stage}: this configuration starts with {listed(config.items_entries)}, so "
+            f"there is nothing to {stage}; run prefine pair"
         )
     module = importlib.import_module(f"prefine.stages.{stage}")
     new, answers = stage not in folder.manifests(), folder.answers()

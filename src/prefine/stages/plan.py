@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 from prefine.config.base import Component
 from prefine.config.named import components
-from prefine.config.sections import ITEM_ENTRIES, RunConfig
+from prefine.config.sections import RunConfig
 from prefine.data.import_report import ImportReport
 from prefine.judges import prompts
 from prefine.models.openai.usage import TokenPrices
 from prefine.records import Completion, Prompt
-from prefine.stages.check import check
+from prefine.stages.check import check, prompts_of
 from prefine.stages.inputs import prompts_to_answer, read_completions, read_pairs
 from prefine.stages.pair_options import held_out_of_run
 from prefine.stages.pipeline import stages_of
@@ -19,6 +19,7 @@ from prefine.stages.planned_amount import PlannedAmount
 from prefine.stages.rank import Asks, most_asks, strategy_facts
 from prefine.stages.selection import BoundSelector
 from prefine.stages.servers import ask_servers
+from prefine.training.step_sources.share_counts import planned_steps
 
 CHARACTERS_PER_TOKEN = 4
 """The usual rule for English; other languages take more tokens."""
@@ -76,7 +77,7 @@ def plan(config: RunConfig, *, strict: bool = False, offline: bool = False) -> D
         amounts.append(PlannedAmount("tokens to sample, at most", tokens))
         if _in_batches(config.sample.model):
             amounts.append(PlannedAmount("rounds of sampling, each in batches of a day at most", 1))
-    if config.rank is not None and config.items_entry is None:
+    if config.rank is not None and not config.items_entries:
         asks = _most_asks(config, rows)
         if asks.duels or not asks.ratings:
             amounts.append(PlannedAmount("judge calls, at most", asks.duels))
@@ -91,18 +92,19 @@ def plan(config: RunConfig, *, strict: bool = False, offline: bool = False) -> D
                 PlannedAmount("rounds of judging, each in batches of a day at most", rounds)
             )
     limit = BoundSelector(config.pair, None).limit
-    prompts = next((counts[f"prompts of {name}"] for name in ITEM_ENTRIES if name in counts), rows)
-    held_out = held_out_of_run(prompts, config)
-    pairs = None if limit is None else limit * (rows - held_out)
-    pairs = next((counts[name] for name in ITEM_ENTRIES if name in counts), pairs)
+    held_out = held_out_of_run(prompts_of(counts), config)
+    items: dict[str, int] = {kind: counts[kind] for kind in config.items_entries}
+    if not items and limit is not None:
+        items = {"pairs": limit * (rows - held_out)}
     if config.bridge is not None:
-        amounts += _bridging(config, pairs)
+        amounts += _bridging(config, items.get("pairs"))
     if config.evaluate.prompts is not None:
         answers = 2 * counts["evaluation prompts"]
         amounts.append(PlannedAmount("evaluation answers to sample", answers))
         amounts.append(PlannedAmount("evaluation judge calls", answers))
-    if pairs is not None:
-        steps = -(-pairs // config.train.pairs_per_step) * config.train.epochs
+    if items:
+        per_epoch = planned_steps(items, config.item_weights, config.train.pairs_per_step)
+        steps = per_epoch * config.train.epochs
         steps = min(steps, config.train.max_steps or steps)
         amounts.append(PlannedAmount("training steps, at most", steps))
     # Here and not above: planning what is asked of a server must not load torch.
@@ -172,7 +174,7 @@ def _unchecked(config: RunConfig, asks_servers: bool, *, offline: bool) -> tuple
         lines.append("servers: whether they answer and take the key (--offline)")
     if asks_servers:
         lines.append("servers: whether the key is paid for, and whether prompts fit the model")
-    if config.rank is not None and config.items_entry is None:
+    if config.rank is not None and not config.items_entries:
         lines.append("judge: whether answers fit into its prompt, and its verdicts can be read")
     if config.prompts is not None:
         lines.append("answers to be sampled: their length, and whether pairs come of them")

@@ -74,9 +74,9 @@ def read_in_one_piece(
         yield record
 
 
-def as_item(config: RunConfig) -> Callable[[Any, ReadsTexts], Texts]:
-    """Return the reader of the items that the loss reads; one that is left out has no texts."""
-    relation = configured_relation(config)
+def as_item(config: RunConfig, kind: str) -> Callable[[Any, ReadsTexts], Texts]:
+    """Return the reader of the items of a kind; one that is left out has no texts."""
+    (relation,) = (one for one in configured_relation(config).kinds if one.name == kind)
 
     def tokenize(record: Any, reader: ReadsTexts) -> Texts:
         if isinstance(record, PreferencePair) and refusal(record, config.pair) is not None:

@@ -9,7 +9,7 @@ from prefine import chat
 from prefine.config.references import WEIGHT, StatedReference
 from prefine.config.sections import RunConfig
 from prefine.errors import ConfigError, at_config_path
-from prefine.losses.facts import bare, option_of, parts_of
+from prefine.losses.facts import bare, needs_of, option_of, parts_of
 from prefine.losses.protocol import NEED_WORDS, Need
 from prefine.models.capabilities import backend_of
 from prefine.models.hf.adapters import base_of
@@ -119,7 +119,7 @@ def check_references(
         if one.model is None or not reads_other_tokens(policy, one.model):
             continue
         for name, part in parts if number == 0 else []:
-            if read := [need for need in _OF_TOKENS if need in getattr(bare(part), "needs", ())]:
+            if read := [need for need in _OF_TOKENS if need in needs_of(part)]:
                 raise ConfigError(
                     f"{one.stated.where}: {one.model.path} cannot read what the policy "
                     f"{policy.path} writes (its tokens have other ids), and {name} reads "

@@ -34,7 +34,7 @@ def check_replay(config: RunConfig) -> None:
     Raises:
         ConfigError: The run is none of several rounds, or does not make its items itself.
     """
-    if config.pair.replay is None or (config.lineage is not None and config.items_entry is None):
+    if config.pair.replay is None or (config.lineage is not None and not config.items_entries):
         return
     raise ConfigError(
         "pair.replay: is for a run of several rounds, which samples its own answers; leave it out, "

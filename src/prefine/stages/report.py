@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 import yaml
 
 from prefine.atomic import write_text
-from prefine.config.sections import ITEM_ENTRIES, ItemEntry, RunConfig
+from prefine.config.checking import listed
+from prefine.config.sections import ITEM_ENTRIES, RunConfig
 from prefine.errors import DataError
 from prefine.records import Manifest, Record
 from prefine.report.data import (
@@ -88,7 +89,9 @@ def report_data(config: RunConfig, run: RunView) -> ReportData:
     )
     rows, evaluated = run.log(log.name), run.log(held_out.name)
     # A row's column with the number of its items is called as they are.
-    items: ItemEntry = next((kind for kind in ITEM_ENTRIES if rows and kind in rows[0]), "pairs")
+    columns = rows[0] if rows else {}
+    kinds = [kind for kind in ITEM_ENTRIES if kind in columns.get("kinds", ())]
+    items = next((name for name in ("items", *ITEM_ENTRIES) if name in columns), "pairs")
     of_pairs = items == "pairs" and config.train.reward is None
     # All pairs after the last update, which no row of the log has seen.
     final = run.json(end.name) if of_pairs else None
@@ -122,6 +125,7 @@ def report_data(config: RunConfig, run: RunView) -> ReportData:
             _record(EvaluationPoint, row, held_out, renamed) for row in evaluated if of_pairs
         ),
         items=items,
+        kinds=tuple(kinds),
         item_training=tuple(_item_point(row) for row in rows if not of_pairs),
         item_evaluations=tuple(_item_point(row) for row in evaluated if not of_pairs),
         delta=budget.delta if budget else None,
@@ -130,7 +134,7 @@ def report_data(config: RunConfig, run: RunView) -> ReportData:
         budget_points=tuple(
             _record(BudgetPoint, row, moved, {}) for row in run.log(moved.name) if budget
         ),
-        loss_name=config.train.minimised.name,
+        loss_name=config.train.loss_name,
         reward_model=config.train.reward is not None,
         regularizer_name=regularizer.name if regularizer else None,
         contests=contests,
@@ -157,7 +161,8 @@ def report_data(config: RunConfig, run: RunView) -> ReportData:
 
 def _summary(name: str, manifest: Manifest, config: RunConfig, folder: Path) -> StageSummary:
     takes, makes = _TAKES_AND_MAKES[name]
-    items = next((kind for kind in ITEM_ENTRIES if (folder / kind).is_dir()), "pairs")
+    tables = [kind for kind in ITEM_ENTRIES if (folder / kind).is_dir()]
+    items = listed(tables) or "pairs"
     calls_are = "calls"
     if name == "sample" and config.completions is not None:
         table = folder / "completions"
@@ -167,7 +172,7 @@ def _summary(name: str, manifest: Manifest, config: RunConfig, folder: Path) -> 
         calls_are = "look-ups"
     if name == "pair":
         makes = items
-        takes = "rows" if config.items_entry is not None else f"candidate {makes}"
+        takes = "rows" if config.items_entries else f"candidate {makes}"
     if name == "train":
         takes, makes = items, f"{items} trained on"
     if name == "evaluate" and config.evaluate.prompts is None:
@@ -208,6 +213,13 @@ def _record(kind: type[R], row: Mapping[str, Any], path: Path, renamed: Mapping[
 
 def _item_point(row: Mapping[str, Any]) -> ItemPoint:
     figures = {name: value for name, value in row.items() if isinstance(value, float)}
+    if "kinds" in row:
+        # Their own margins and not the mean of all, which belongs to early stopping.
+        del figures["margin"]
+    for kind, own in row.get("kinds", {}).items():
+        figures |= {
+            f"{kind}.{name}": value for name, value in own.items() if isinstance(value, float)
+        }
     return ItemPoint(step=row["step"], figures=figures)
 
 

@@ -16,7 +16,7 @@ from prefine.records import MetricValue, Record
 from prefine.run.folder import RunFolder
 from prefine.run.tables import parts, read_part
 from prefine.stages.stage_run import Progress
-from prefine.stages.training_inputs import configured_relation, read_items, trainable
+from prefine.stages.training_inputs import configured_relation, kind_of_table, read_items, trainable
 from prefine.training.relations.lists import TokenizedList
 
 _BATCH = 16
@@ -51,18 +51,18 @@ def evaluate_rewards(config: RunConfig, folder: RunFolder, progress: Progress) -
         DataError: There is none.
         Interrupted: The user asked to stop.
     """
-    relation = configured_relation(config)
-    table = folder / f"heldout_{relation.name}"
+    table = folder / f"heldout_{configured_relation(config).name}"
+    kind = kind_of_table(table, config)
     read = read_items(table, trainable(config.policy, where="policy"), config)
     wanted = {item.id: item for item in read.items}
     answers: list[Answered] = []
     ranks: list[Sequence[int]] = []
     for path in parts(table):
         for row in read_part(path):
-            record: Record = relation.record_of(row)
+            record: Record = kind.record_of(row)
             item = wanted.get(getattr(record, "id", ""))
             if item is not None:
-                named = relation.answers(record, item)
+                named = kind.answers(record, item)
                 answers += [Answered(one.prompt, one.completion) for one in named]
                 ranks.append(item.ranks if isinstance(item, TokenizedList) else (1, 2))
     rewards = _scores(reward_model(config, folder), answers, progress)
@@ -89,7 +89,7 @@ def evaluate_rewards(config: RunConfig, folder: RunFolder, progress: Progress) -
                         ids.append(answers[i].prompt.id)
         start += len(of_item)
     return RewardFindings(
-        _metrics(config, relation.name, np.array(margins), np.array(lengths), ids) if ids else [],
+        _metrics(config, kind.name, np.array(margins), np.array(lengths), ids) if ids else [],
         scored,
         dropped,
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from prefine.atomic import disk_errors, write_text
+from prefine.config.checking import listed
 from prefine.config.rounds import round_name
 from prefine.config.sections import RunConfig
 from prefine.config.training import TrainConfig
@@ -29,6 +30,7 @@ from prefine.run.tables import table_hash
 from prefine.stages.anchors import anchor_inputs, automatic_budget, read_anchors
 from prefine.stages.bridged import check_bridged, items_table
 from prefine.stages.budget import budget_of
+from prefine.stages.loss_checks import check_loss
 from prefine.stages.origins import versions
 from prefine.stages.pair_options import held_out_inputs
 from prefine.stages.references import (
@@ -44,10 +46,10 @@ from prefine.stages.template_date import date_notes
 from prefine.stages.training_inputs import (
     check_adapter,
     check_first_rows,
-    check_loss,
     configured_relation,
+    held_out_tables,
+    read_all_items,
     read_held_out,
-    read_items,
     trainable,
 )
 from prefine.training.budget.climb import CLIMB_LOG_NAME
@@ -61,7 +63,10 @@ from prefine.training.logging.figures import LoggedRow, TrainSummary
 from prefine.training.logging.model_card import model_card, write_card
 from prefine.training.logging.trackers import Trackers, check_installed, open_trackers
 from prefine.training.loop import FINAL_NAME, LOG_NAME, train
-from prefine.training.relations.choose import configured_losses
+from prefine.training.relations.choose import configured_loss
+from prefine.training.step_sources.protocol import MakeStepSource
+from prefine.training.step_sources.share_counts import planned_steps
+from prefine.training.step_sources.shares import Shares
 
 _TRAINING = (
     "checkpoints",
@@ -101,10 +106,15 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     models = models.with_tokens(config)
     check_installed(settings.tracking.trackers)
     relation = configured_relation(config)
-    kind, held_out_kind = relation.name, f"heldout_{relation.name}"
-    _check_items_made(config, folder, kind)
-    table = items_table(config, kind)
-    inputs = {table: table_hash(folder / table), "policy": policy.fingerprint}
+    kinds = [kind.name for kind in relation.kinds]
+    words = listed(kinds)
+    for kind in kinds:
+        _check_items_made(config, folder, kind)
+    tables = [items_table(config, kind) for kind in kinds]
+    inputs = {table: table_hash(folder / table) for table in tables}
+    inputs["policy"] = policy.fingerprint
+    if weights := config.item_weights:
+        inputs["weights"] = content_hash(weights)
     for reference in models.references:
         if reference.model is not None:
             inputs[reference.stated.where.removeprefix("train.")] = reference.model.fingerprint
@@ -114,7 +124,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     if automatic is not None:
         inputs |= anchor_inputs(config, automatic)
     if settings.evaluate_every is not None or automatic is not None or reads_held_out(config):
-        inputs[held_out_kind] = table_hash(folder / held_out_kind)
+        inputs |= {table.name: table_hash(table) for table in held_out_tables(config)}
     stage = StageRun(folder, "train", config, inputs)
     if stage.finished and (folder / "model").is_dir():
         from_main(None)
@@ -123,10 +133,10 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     _set_aside_other_run(folder, run_key, progress)
     stage.begin(settings.seed)
     from_main(run_key)
-    examples = read_items(folder / table, policy, config, models.others)
+    examples = read_all_items(config, policy, models.others)
     stage.dropped.update(examples.dropped)
     stage.notes += reference_notes
-    stage.notes += check_first_rows(folder / table, examples.items, policy, relation)
+    stage.notes += check_first_rows(config, examples.items, policy)
     stage.notes += date_notes(config)
     held_out = read_held_out(config, policy, models.others)
     budgeted = _budget_arguments(config, policy, examples.items, held_out.items)
@@ -135,9 +145,9 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
         "completions": sum(len(item.texts) for item in examples.items),
     }
     stage.notes += [
-        *(f"held-out {kind}: {count} × {reason}" for reason, count in held_out.dropped.items()),
+        *(f"held-out {words}: {count} × {reason}" for reason, count in held_out.dropped.items()),
         *(
-            f"{count} answers left out of {kind}: {reason}"
+            f"{count} answers left out of {words}: {reason}"
             for reason, count in examples.left_out.items()
         ),
         *(
@@ -147,7 +157,11 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     ]
     # Loaded once: for training, after the references, and again to be saved.
     model = cache(partial(models.load_policy, settings, stage.notes.append))
-    total = -(-len(examples.items) // settings.pairs_per_step) * settings.epochs
+    numbers = {
+        kind.name: sum(isinstance(item, kind.item) for item in examples.items)
+        for kind in relation.kinds
+    }
+    total = planned_steps(numbers, weights, settings.pairs_per_step) * settings.epochs
     progress.start("train", min(total, settings.max_steps or total), "steps")
 
     shown = 0
@@ -162,7 +176,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
 
     def on_evaluation(row: LoggedRow) -> None:
         count = len(held_out.items)
-        progress.say(f"{count} held-out {kind} after step {row.step}: {row.headline}")
+        progress.say(f"{count} held-out {words} after step {row.step}: {row.headline}")
 
     def trackers(first_step: int) -> Trackers:
         return open_trackers(
@@ -191,7 +205,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
         base = _first_policy(config).path
         card = model_card(
             # Not the run's folder: the same training writes the same bytes anywhere.
-            name=f"{Path(base).name}-{settings.minimised.name}",
+            name=f"{Path(base).name}-{settings.loss_name}",
             base_model=base,
             base_on_hub=not Path(base).exists(),
             adapter=_saves_adapter(settings),
@@ -259,19 +273,26 @@ def _verdict_on_budget(
             items=configured_relation(config).name,
             untouched=True,
         )
-    elif evaluated is None or budget is None or evaluated.get(budget.fall) is None:
+        return budget_sentence(found)
+    if evaluated is None or budget is None:
         return ""
-    else:
-        kind = configured_relation(config).name
-        found = judge_budget(
-            budget.delta,
-            budget.unit,
-            evaluated[budget.fall],
-            evaluated[f"{budget.fall}_se"],
-            count=evaluated[kind],
-            items=kind,
+    rows = evaluated.get("kinds", {configured_relation(config).name: evaluated})
+    sentences = [
+        budget_sentence(
+            judge_budget(
+                budget.delta,
+                budget.unit,
+                row[budget.fall],
+                row[f"{budget.fall}_se"],
+                count=row[kind],
+                items=kind,
+            )
         )
-    return budget_sentence(found)
+        for kind, row in rows.items()
+        # There is none where no answer is good.
+        if row.get(budget.fall) is not None
+    ]
+    return " ".join(sentences)
 
 
 def follow(config: RunConfig, progress: Progress) -> None:
@@ -284,8 +305,7 @@ def follow(config: RunConfig, progress: Progress) -> None:
     if run_key is None:
         return  # it was finished before
     models = _Models.of(config).with_tokens(config)
-    table = config.run_dir / items_table(config, configured_relation(config).name)
-    examples = read_items(table, models.policy, config, models.others).items
+    examples = read_all_items(config, models.policy, models.others).items
     held_out = read_held_out(config, models.policy, models.others).items
     budgeted = _budget_arguments(config, models.policy, examples, held_out)
     model = partial(models.load_policy, config.train, lambda _: None)
@@ -360,16 +380,26 @@ class _Models:
         return partial(
             train,
             config=settings,
-            loss=configured_losses(settings)[0][1],
+            loss=configured_loss(settings),
             regularizer=regularizer,
             out_dir=config.run_dir,
             run_key=run_key,
             references=[one.for_training(self.policy.device) for one in self.references],
             reference_dir=settings.reference_cache or _shared_reference_dir(config.run_dir),
-            step_source=settings.step_source.resolve("step_source", where="train.step_source"),
+            step_source=_step_source(config),
             optimizer_state={} if earlier is None else newest_optimizer(earlier)[0],
             should_stop=lambda: progress.stopping,
         )
+
+
+def _step_source(config: RunConfig) -> MakeStepSource:
+    """The source of each step's items; of several kinds, each has its share."""
+    if weights := config.item_weights:
+        kinds = {kind.name: kind.item for kind in configured_relation(config).kinds}
+        return partial(Shares, weights=weights, kinds=kinds)
+    source = config.train.step_source
+    made: MakeStepSource = source.resolve("step_source", where="train.step_source")
+    return made
 
 
 def _check_items_made(config: RunConfig, folder: RunFolder, kind: str) -> None:
@@ -439,10 +469,12 @@ def _shared_reference_dir(run_dir: Path) -> Path:
 
 def _hub_datasets(config: RunConfig) -> tuple[str, ...]:
     """The hub id of the items' data set, if they came from there."""
-    if config.items_entry is None or config.items_entry[1].name != "hub":
-        return ()
-    path = str(config.items_entry[1].options.get("path", ""))
-    return () if Path(path).exists() else (path,)
+    paths = [
+        str(source.options.get("path", ""))
+        for source in config.items_entries.values()
+        if source.name == "hub"
+    ]
+    return tuple(path for path in paths if not Path(path).exists())
 
 
 def _saves_adapter(settings: TrainConfig) -> bool:

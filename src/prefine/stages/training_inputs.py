@@ -1,17 +1,15 @@
 """The policy and the items that training reads, and their checks."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from prefine import chat
 from prefine.config.base import Component
 from prefine.config.checking import suggest
-from prefine.config.components import TABLES, Kind, lookup
 from prefine.config.sections import RunConfig
 from prefine.data.import_report import ImportReport, UselessRow
 from prefine.errors import ConfigError, DataError
-from prefine.losses.facts import needs_of, reads_of
 from prefine.losses.protocol import Reads
 from prefine.models.capabilities import backend_of
 from prefine.models.hf.adapters import base_of, require_peft
@@ -19,6 +17,7 @@ from prefine.models.hf.checks import layer_names
 from prefine.models.protocol import HasWeights
 from prefine.records import PreferencePair
 from prefine.run.tables import parts, read_part
+from prefine.stages.bridged import items_table
 from prefine.stages.references import reads_held_out
 from prefine.training.adapter import lost_on_loading
 from prefine.training.items import (
@@ -27,14 +26,18 @@ from prefine.training.items import (
     TextReader,
     TokenizedItem,
     TokenizedItems,
+    joined,
     make_items,
+    readable_items,
 )
 from prefine.training.relations.choose import configured_losses, relation_of
-from prefine.training.relations.protocol import Relation
+from prefine.training.relations.protocol import ItemKind, Relation
 from prefine.training.relations.rewards import RewardItems
 from prefine.training.reward_texts import ConversationReader
 from prefine.training.token_check import check_tokens
 
+HELD_OUT = "heldout_"
+"""Before the name of a kind: the table of its held-out items."""
 _GIVE_HELD_OUT = (
     "give pair.held_out_prompts, such as 100, and run prefine pair again (in Python: train(…, "
     "held_out=…)), or "
@@ -115,50 +118,13 @@ def check_evaluation(config: RunConfig, held_out: int) -> None:
         )
 
 
-def check_loss(config: RunConfig) -> None:
-    """Check before any work that loss and regularizer can read the items that will be there.
+def items_made(config: RunConfig) -> tuple[Reads, str]:
+    """The kind of the items that there will be, and what makes them, for messages.
 
-    Raises:
-        ConfigError: They cannot, or one reads score gaps that the strategy does not give.
+    Of several kinds, the first one.
     """
-    ((where, loss), *_) = configured_losses(config.train)
-    makes, made_by = _items_made(config)
-    configured_relation(config)
-    _check_score_gaps(config)
-    reads = reads_of(loss)
-    if _fits(makes, reads):
-        return
-    what = {
-        "pairs": "pairs of answers to one prompt",
-        "joint": "pairs across prompts, which only joint losses compare",
-        "lists": "lists, which only list losses read",
-        "labels": "labelled answers, which only losses of labels read",
-    }
-    if reads == "rewards":
-        raise ConfigError(
-            f"{where} cannot be trained on what {made_by}: {makes}; a reward model reads pairs of "
-            "answers to one prompt, or lists; choose another pair.selector (such as best_vs_random "
-            "or lists), or start with pairs: or lists:"
-        )
-    losses = _named("loss", lambda other: _fits(makes, reads_of(other)))
-    instead = f"another train.loss ({losses})"
-    if config.items_entry is None:
-        from prefine.pairing.protocol import selector_facts
-
-        selectors = _named("selector", lambda other: _fits(selector_facts(other).makes, reads))
-        instead += f", or another pair.selector ({selectors})"
-    if reads == "labels":
-        instead += ", or start with labels: {name: file, path: …}"
-    raise ConfigError(
-        f"train.loss.name: {config.train.loss.name!r} cannot be trained on what {made_by}: "
-        f"{what[makes]}; choose {instead}. `prefine pair` alone makes them"
-    )
-
-
-def _items_made(config: RunConfig) -> tuple[Reads, str]:
-    """The kind of the items that there will be, and what makes them, for messages."""
-    if config.items_entry is not None:
-        return config.items_entry[0], "the configuration starts with"
+    if config.items_entries:
+        return next(iter(config.items_entries)), "the configuration starts with"
     # Here and not above: an import of items loads no selector.
     from prefine.pairing.protocol import selector_facts
 
@@ -167,65 +133,38 @@ def _items_made(config: RunConfig) -> tuple[Reads, str]:
     return makes, f"pair.selector {selector.name!r} makes"
 
 
-def _fits(makes: str, reads: Reads) -> bool:
-    """Return True if what a selector makes can be trained on by a loss that reads this."""
-    if reads == "rewards":
-        return makes in ("pairs", "lists")
-    return makes == reads or (makes, reads) == ("pairs", "joint")
-
-
-def _named(kind: Kind, fits: Callable[[Any], bool]) -> str:
-    """The components of a table that fit."""
-    names = [name for name in TABLES[kind] if fits(lookup(kind, name, where=kind))]
-    return ", ".join(names) or "none of ours fits"
-
-
-def _check_score_gaps(config: RunConfig) -> None:
-    """Check that rankings will have the scores whose gap is read; given pairs are checked later."""
-    readers = [
-        name
-        for name, function in configured_losses(config.train)
-        if "score_gap" in needs_of(function)
-    ]
-    if config.bridge is not None and readers:
-        raise ConfigError(
-            f"{readers[0]} reads the score_gap of pairs, and a rewritten answer has no score; "
-            "choose another train.loss, or take the section bridge out"
-        )
-    if config.rank is None or not readers:
-        return
-    from prefine.ranking.protocol import facts_of
-
-    strategy = config.rank.strategy
-    if "scores" not in facts_of(strategy.lookup("strategy", where="rank.strategy")).guarantees:
-        able = [
-            name
-            for name in TABLES["strategy"]
-            if "scores" in facts_of(lookup("strategy", name, where="rank.strategy")).guarantees
-        ]
-        raise ConfigError(
-            f"{readers[0]} reads the score_gap of pairs, which needs scores, and strategy "
-            f"{strategy.name!r} does not "
-            f"guarantee them; choose rank.strategy {', '.join(able)}, or another train.loss"
-        )
-
-
 def configured_relation(config: RunConfig) -> Relation:
-    """The relation that loss and regularizer read.
+    """The items that loss and regularizer read: of one kind, or of several.
 
     Raises:
         ConfigError: They read different ones.
     """
-    items = "pairs" if config.train.reward is None else _items_made(config)[0]
+    items = "pairs" if config.train.reward is None else items_made(config)[0]
     return relation_of(configured_losses(config.train), items)
+
+
+def kind_of_table(table: Path, config: RunConfig) -> ItemKind:
+    """The kind of items in a table, which may be that of held-out or of bridged ones."""
+    kinds = configured_relation(config).kinds
+    named = {kind.name: kind for kind in kinds}
+    named |= {items_table(config, kind.name): kind for kind in kinds}
+    return named[table.name.removeprefix(HELD_OUT)]
 
 
 def read_items(
     table: Path, policy: HasWeights, config: RunConfig, others: Sequence[OtherTokens] = ()
 ) -> TokenizedItems:
     """Tokenize the items of a table for the policy, and for references with other tokenizers."""
-    relation, reader = configured_relation(config), text_reader(policy, config, others)
-    return make_items(_records(table, relation), relation, reader)
+    kind = kind_of_table(table, config)
+    return make_items(records(table, kind), kind, text_reader(policy, config, others))
+
+
+def read_all_items(
+    config: RunConfig, policy: HasWeights, others: Sequence[OtherTokens] = ()
+) -> TokenizedItems:
+    """Tokenize all items of a training as `read_items`, one kind after the other."""
+    tables = [items_table(config, kind.name) for kind in configured_relation(config).kinds]
+    return joined(read_items(config.run_dir / table, policy, config, others) for table in tables)
 
 
 def read_held_out(
@@ -233,15 +172,30 @@ def read_held_out(
 ) -> TokenizedItems:
     """Tokenize the held-out items, as `read_items`; there may be none unless they are read.
 
+    Of several kinds, one may have none: prompts are held out, whatever items they have.
+
     Raises:
         DataError: There is none, or none that can be read.
     """
     relation, every = configured_relation(config), config.train.evaluate_every
-    table = config.run_dir / f"heldout_{relation.name}"
-    if every is None and not reads_held_out(config) and not table.is_dir():
+    tables = held_out_tables(config)
+    read = every is not None or reads_held_out(config)
+    if not read and not any(table.is_dir() for table in tables):
         return TokenizedItems()
     try:
-        return read_items(table, policy, config, others)
+        if len(tables) == 1:
+            return read_items(tables[0], policy, config, others)
+        reader = text_reader(policy, config, others)
+        found = joined(
+            readable_items(records(table, kind), kind, reader)
+            for table, kind in zip(tables, relation.kinds, strict=True)
+            if table.is_dir()
+        )
+        if not found.items:
+            raise DataError("no item is left")
+        if reads_held_out(config) and all(item.word != "pair" for item in found.items):
+            raise DataError("no pair is left, by which references are weighed")
+        return found
     except DataError as error:
         where = "pair.held_out_prompts" if every is None else "train.evaluate_every"
         remedy = "hold none out with pair.held_out_prompts: 0" if every is None else _HOLD_OUT
@@ -253,6 +207,12 @@ def read_held_out(
         ) from error
 
 
+def held_out_tables(config: RunConfig) -> list[Path]:
+    """The tables of held-out items, one for each kind."""
+    kinds = configured_relation(config).kinds
+    return [config.run_dir / f"{HELD_OUT}{kind.name}" for kind in kinds]
+
+
 def readable_whole(
     pairs: Iterable[PreferencePair], config: RunConfig, report: ImportReport
 ) -> Iterator[PreferencePair]:
@@ -262,10 +222,10 @@ def readable_whole(
         DataError: The report is strict and there is another.
     """
     reader = text_reader(trainable(config.policy, where="policy"), config)
-    relation = configured_relation(config)
+    (kind,) = (kind for kind in configured_relation(config).kinds if kind.name == "pairs")
     for pair in pairs:
         where = pair.prompt.source
-        reading = relation.read(pair, reader)
+        reading = kind.read(pair, reader)
         shortened = reading.long_prompts + reading.long_completions
         if reading.item is not None and not shortened:
             yield pair
@@ -299,25 +259,29 @@ def text_reader(
 
 
 def check_first_rows(
-    table: Path, examples: Sequence[TokenizedItem], policy: HasWeights, relation: Relation
+    config: RunConfig, examples: Sequence[TokenizedItem], policy: HasWeights
 ) -> list[str]:
-    """Notes on the tokens of the first rows, see `token_check.check_tokens`.
+    """Notes on the tokens of the first rows of each kind, see `token_check.check_tokens`.
 
     Conversations for a reward model are what its template writes, so there is nothing to compare.
     """
-    if isinstance(relation, RewardItems):
-        return []
-    return check_tokens(
-        _records(table, relation),
-        examples,
-        policy.tokenizer,
-        relation=relation,
-        stop_token_id=stop_token(policy),
-    )
+    return [
+        note
+        for kind in configured_relation(config).kinds
+        if not isinstance(kind, RewardItems)
+        for note in check_tokens(
+            records(config.run_dir / items_table(config, kind.name), kind),
+            [item for item in examples if isinstance(item, kind.item)],
+            policy.tokenizer,
+            kind=kind,
+            stop_token_id=stop_token(policy),
+        )
+    ]
 
 
-def _records(table: Path, relation: Relation) -> Iterator[Any]:
-    return (relation.record_of(row) for path in parts(table) for row in read_part(path))
+def records(table: Path, kind: ItemKind) -> Iterator[Any]:
+    """The records of a table."""
+    return (kind.record_of(row) for path in parts(table) for row in read_part(path))
 
 
 def stop_token(policy: HasWeights) -> int:

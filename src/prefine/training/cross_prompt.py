@@ -9,11 +9,20 @@ from prefine.training.items import PlainItem, TokenizedItem
 def cross_prompt_items(items: Sequence[TokenizedItem]) -> list[PlainItem]:
     """Each prompt with the completions of the next item (in a circle) that has another prompt.
 
-    Partners are fixed for the whole training, so that the reference scores each once.
+    Partners are fixed for the whole training, so that the reference scores each once. They are of
+    the same kind: pairs, lists or labelled answers.
 
     Raises:
         DataError: All items have the same prompt.
     """
+    words = {item.word: None for item in items}
+    if len(words) < 2:
+        return _of_one_kind(items)
+    of_kind = {word: iter(_of_one_kind([i for i in items if i.word == word])) for word in words}
+    return [next(of_kind[item.word]) for item in items]
+
+
+def _of_one_kind(items: Sequence[TokenizedItem]) -> list[PlainItem]:
     prompts = [item.texts[0].prompt for item in items]
     if len(set(prompts)) < 2:
         raise DataError(

@@ -14,7 +14,7 @@ from prefine.config.training import EarlyStopConfig, TrainConfig
 from prefine.errors import DataError, NumericsError
 from prefine.metrics.rewards.likelihood_indicators import IndicatorReading, Watch, watch
 from prefine.training.forward.token_values import ItemTokens
-from prefine.training.logging.figures import RowLog, error_of, final_figures
+from prefine.training.logging.figures import RowLog, add_losses, error_of, final_figures
 from prefine.training.objective.gradient import StepTerms, evaluate
 from prefine.training.objective.item_table import ItemTable
 from prefine.training.objective.objective import Objective
@@ -232,9 +232,11 @@ def evaluation_row(held_out: PreparedItems, objective: Objective, step: int) -> 
     total = objective.value(terms.loss, terms.regularizer)
     prompts = terms.table.prompts
     loss = _ratio(terms.loss * weight, weight, prompts)
+    figures = final_figures(terms.logps, terms.table, objective.regularizer)
+    add_losses(figures, terms.logps, terms.loss)
     return terms.table.relation.evaluation_row.model_validate(
         {
-            **final_figures(terms.logps, terms.table, objective.regularizer),
+            **figures,
             "step": step,
             "loss": loss.value,
             "loss_se": loss.error,

@@ -12,7 +12,7 @@ from prefine.records import Completion, Prompt
 from prefine.turns import AnswerIds, Runs, answer_ids
 
 if TYPE_CHECKING:
-    from prefine.training.relations.protocol import Relation
+    from prefine.training.relations.protocol import ItemKind
 
 Ids = tuple[int, ...]
 
@@ -254,32 +254,54 @@ class TokenizedItems:
     left_out: dict[str, int] = field(default_factory=dict)
 
 
-def make_items(records: Iterable[Any], relation: "Relation", reader: ReadsTexts) -> TokenizedItems:
+def joined(parts: Iterable[TokenizedItems]) -> TokenizedItems:
+    """The items of several kinds, one kind after the other, and their counts together."""
+    found = TokenizedItems()
+    for part in parts:
+        found.items.extend(part.items)
+        for name in ("dropped", "truncated", "left_out"):
+            counts = getattr(found, name)
+            for reason, count in getattr(part, name).items():
+                counts[reason] = counts.get(reason, 0) + count
+    return found
+
+
+def make_items(records: Iterable[Any], kind: "ItemKind", reader: ReadsTexts) -> TokenizedItems:
     """Tokenize all records that can be trained on, and count the rest.
 
     Args:
-        records: Those of the relation.
-        relation: Reads them.
+        records: Those of the kind.
+        kind: Reads them.
         reader: Reads their texts.
 
     Raises:
         DataError: A record is not for this loss, or none is left.
+    """
+    found = readable_items(records, kind, reader)
+    if not found.items:
+        reasons = [f"{reason}: {count}" for reason, count in sorted(found.dropped.items())]
+        raise DataError(f"no {kind.words} is left ({', '.join(reasons) or 'there was none'})")
+    return found
+
+
+def readable_items(records: Iterable[Any], kind: "ItemKind", reader: ReadsTexts) -> TokenizedItems:
+    """Tokenize as `make_items` does; there may be no item.
+
+    Raises:
+        DataError: A record is not for this loss.
     """
     items: list[TokenizedItem] = []
     dropped: Counter[str] = Counter()
     truncated: Counter[str] = Counter()
     left_out: Counter[str] = Counter()
     for record in records:
-        reading = relation.read(record, reader)
+        reading = kind.read(record, reader)
         truncated.update(prompts=reading.long_prompts, completions=reading.long_completions)
         left_out.update(reading.left_out)
         if reading.item is None:
             dropped[reading.dropped] += 1
         else:
             items.append(reading.item)
-    if not items:
-        reasons = [f"{reason}: {count}" for reason, count in sorted(dropped.items())]
-        raise DataError(f"no {relation.words} is left ({', '.join(reasons) or 'there was none'})")
     # Unary plus drops zero counts.
     return TokenizedItems(items, dict(dropped), dict(+truncated), dict(left_out))
 

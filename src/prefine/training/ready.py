@@ -144,8 +144,9 @@ def prepare_training(
         )
         return replace(found, forward=forward)
 
-    if "references" in needs and (telling := probe or held_out):
-        # Not the untouched half of an automatic budget, which decides nothing.
+    # Not the untouched half of an automatic budget, which decides nothing.
+    telling = [item for item in probe or held_out if _kind_of(item) == "pairs"]
+    if "references" in needs and telling:
         compared = replace(
             compared, held_out_weights=confidence_weights(prepared(telling).table, names)
         )

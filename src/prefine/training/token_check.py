@@ -10,7 +10,7 @@ from prefine import chat
 from prefine.errors import ConfigError, DataError
 from prefine.records import Completion, Prompt
 from prefine.training.items import Text, TokenizedItem
-from prefine.training.relations.protocol import NamedAnswer, Relation
+from prefine.training.relations.protocol import ItemKind, NamedAnswer
 from prefine.turns import answer_ids, assistant_turns
 
 ROWS = 100
@@ -21,7 +21,7 @@ def check_tokens(
     examples: Sequence[TokenizedItem],
     tokenizer: chat.Tokenizer,
     *,
-    relation: Relation,
+    kind: ItemKind,
     stop_token_id: int,
 ) -> list[str]:
     """Check the token ids of up to 100 items; return notes on what differs without being wrong.
@@ -30,7 +30,7 @@ def check_tokens(
         records: In any order; dropped ones are skipped. No more are read than are checked.
         examples: The same records, tokenized.
         tokenizer: The policy's.
-        relation: What the records are.
+        kind: What the records are.
         stop_token_id: The token on which generation stops.
 
     Raises:
@@ -57,7 +57,7 @@ def check_tokens(
                 "writes them, or one of them is in the text: take it out there"
             )
         merges = False
-        answers = relation.answers(record, example)
+        answers = kind.answers(record, example)
         for answer, text in zip(answers, example.texts, strict=True):
             for side in sides_of(f"{where}, {answer.name}", answer, text):
                 side.check_end()

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from prefine.atomic import write_text
 from prefine.errors import DataError
+from prefine.losses.kinds import MixedLogps, StepLogps
 from prefine.losses.protocol import LossFunction
-from prefine.losses.rewards.protocol import ItemValues
 from prefine.records import SCHEMA_VERSION, Record
 
 if TYPE_CHECKING:
@@ -204,6 +204,8 @@ def step_row(
     logps, objective, table = terms.logps, terms.objective, terms.table
     share = logps.weight / logps.weight.sum()
     total = objective.value(terms.loss, terms.regularizer)
+    figures = table.relation.figures(logps, table, objective.regularizer)
+    add_losses(figures, logps, terms.loss)
     return table.relation.step_row.model_validate(
         {
             "step": step,
@@ -216,21 +218,29 @@ def step_row(
             table.relation.name: len(terms.items),
             "tokens": int(table.tokens.sum()),
             "hyper_parameters": hyper_parameters,
-            **table.relation.figures(logps, table, objective.regularizer),
+            **figures,
         }
     )
 
 
 def final_figures(
-    logps: ItemValues, table: "ItemTable", regularizer: LossFunction | None
+    logps: StepLogps, table: "ItemTable", regularizer: LossFunction | None
 ) -> dict[str, Any]:
     """The final figures from the trained policy's log-probabilities of all items."""
     relation = table.relation
-    return {
-        relation.name: len(table.weight),
-        **relation.errors(logps, table),
-        **relation.figures(logps, table, regularizer),
-    }
+    errors = relation.errors(logps, table)
+    figures = relation.figures(logps, table, regularizer)
+    for kind, row in figures.get("kinds", {}).items():
+        row |= errors["kinds"][kind]
+    return {relation.name: len(table.weight), **errors, **figures}
+
+
+def add_losses(row: dict[str, Any], logps: StepLogps, loss: Float[Tensor, " B"]) -> None:
+    """Add the mean loss of each kind to a row of items of several kinds."""
+    if isinstance(logps, MixedLogps):
+        for kind, places in logps.places.items():
+            weight = logps.weight[places]
+            row["kinds"][kind]["loss"] = float((loss[places] * weight / weight.sum()).sum())
 
 
 def standard_errors(

@@ -54,8 +54,7 @@ def model_card(
     Returns: Markdown with a YAML header.
     """
     reward = train.get("reward")
-    minimised = train if reward is None else reward
-    loss, regularizer = _component_name(minimised.get("loss")), None
+    losses, regularizer = _component_names((train if reward is None else reward).get("loss")), None
     if reward is None:
         regularizer = _component_name(train.get("regularizer"))
     datasets = [*dict.fromkeys(datasets)]
@@ -68,7 +67,8 @@ def model_card(
     if on_hub := [name for name in datasets if _HUB_ID.fullmatch(name)]:
         metadata["datasets"] = on_hub
     tags = ["prefine", "preference-optimization" if reward is None else "reward-model"]
-    tags += [part for part in (loss, regularizer) if part is not None and _TAG.fullmatch(part)]
+    parts = [*losses, *filter(None, [regularizer])]
+    tags += [part for part in parts if _TAG.fullmatch(part)]
     metadata["tags"] = [*dict.fromkeys([*tags, "lora"] if adapter else tags)]
 
     templates = Environment(
@@ -85,13 +85,13 @@ def model_card(
             adapter=adapter,
             rewards=reward is not None,
             auto_class=_AUTO_CLASS if reward is None else _REWARD_CLASS,
-            loss=loss or "unknown",
+            loss=" + ".join(losses) or "unknown",
             regularizer=regularizer,
             summary=summary,
-            final=summary.final.model_dump(),
+            final=_with_kinds(summary.final.model_dump()),
             described=summary.final.described,
             datasets=datasets,
-            held_out=held_out,
+            held_out=None if held_out is None else _with_kinds(held_out),
             budget=budget,
             dropped=sorted(dropped.items()),
             train=_yaml(train),
@@ -124,6 +124,24 @@ def write_card(folder: Path, card: str, *, previous: Path) -> None:
 
 def _component_name(value: Any) -> str | None:
     return str(value["name"]) if isinstance(value, Mapping) else None
+
+
+def _component_names(value: Any) -> list[str]:
+    """The name of a component, or the names of those for each kind of items."""
+    if isinstance(value, Mapping) and "name" not in value:
+        return [name for one in value.values() if (name := _component_name(one)) is not None]
+    name = _component_name(value)
+    return [] if name is None else [name]
+
+
+def _with_kinds(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of a row, those of each kind of items under `KIND.NAME`."""
+    within = {
+        f"{kind}.{name}": value
+        for kind, own in row.get("kinds", {}).items()
+        for name, value in own.items()
+    }
+    return {**row, **within}
 
 
 def _number(value: float | None) -> str:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from prefine.errors import NumericsError
 from prefine.losses.facts import per_pair
-from prefine.losses.rewards.protocol import ItemValues
+from prefine.losses.kinds import StepLogps
 from prefine.training.batches.packing import PackedBatch, Span
 from prefine.training.distributed.processes import add_up_gradients, gather
 from prefine.training.forward.passes import Forward
@@ -53,7 +53,7 @@ class StepTerms:
     items: Int[Tensor, " B"]
     table: ItemTable
     policy: Float[Tensor, " C"]
-    logps: ItemValues
+    logps: StepLogps
     loss: Float[Tensor, " B"]
     regularizer: Float[Tensor, " B"]
     objective: Objective
@@ -295,7 +295,7 @@ class _Step:
         policy: ItemTokens,
         totals: StepTotals,
         cross_logps: Float[Tensor, " B"] | None = None,
-    ) -> ItemValues:
+    ) -> StepLogps:
         """The input of the objective: constants and current values of some items.
 
         Args:
@@ -315,7 +315,7 @@ class _Step:
         return table.join(policy.logps(), totals, extras)
 
     def terms(
-        self, objective: Objective, logps: ItemValues, items: Int[Tensor, " B"]
+        self, objective: Objective, logps: StepLogps, items: Int[Tensor, " B"]
     ) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
         """Loss and regularizer of some of the step's items.
 

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from prefine.losses.rewards.protocol import ItemValues
+from prefine.losses.kinds import StepLogps
 from prefine.training.forward.token_values import ItemTokens, completions_of
 from prefine.training.items import Ids, TokenizedItem
 from prefine.training.relations.protocol import LossExtras, Relation, StepTotals
@@ -146,7 +146,7 @@ class ItemTable:
         policy: Float[Tensor, " C"],
         totals: StepTotals,
         extras: LossExtras = LossExtras(),  # noqa: B008  # it is frozen
-    ) -> ItemValues:
+    ) -> StepLogps:
         """Combine the constants with the policy's current values: the input of a loss.
 
         Args:

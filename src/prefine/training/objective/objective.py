@@ -13,13 +13,13 @@ from prefine.losses.facts import (
     bare,
     differences_of,
     kind_of,
+    losses_within,
     needs_of,
-    nested_options,
     options_of,
     parts_of,
 )
+from prefine.losses.kinds import MixedLogps, StepLogps, of_each_kind
 from prefine.losses.protocol import Controller, LossFunction, LossKind, Need
-from prefine.losses.rewards.protocol import ItemValues
 from prefine.losses.token_diff import Differences
 from prefine.schedules import Schedule
 
@@ -52,10 +52,12 @@ class Objective:
         """The way in which the tokens are found in which two answers differ."""
         return differences_of(*self.functions)
 
-    def terms(self, logps: ItemValues) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
+    def terms(self, logps: StepLogps) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
         """Loss and regularizer (unweighted) per item, nats."""
         loss = self.loss(logps)
-        return loss, torch.zeros_like(loss) if self.regularizer is None else self.regularizer(logps)
+        if self.regularizer is None:
+            return loss, torch.zeros_like(loss)
+        return loss, of_each_kind(self.regularizer, logps)
 
     def value(
         self, loss: Float[Tensor, " B"], regularizer: Float[Tensor, " B"]
@@ -78,7 +80,7 @@ class Objective:
 Change = Callable[[str, dict[str, Any]], dict[str, Any]]
 """Given a loss's path, such as `loss.losses.1`, and its options: its new options."""
 
-Control = Callable[[Objective, ItemValues], Objective]
+Control = Callable[[Objective, StepLogps], Objective]
 """Adapts an objective to the values of the whole step, see `HyperparameterController.control`."""
 
 
@@ -124,12 +126,16 @@ class HyperparameterController:
             regularizer_weight=number(self._configured.regularizer_weight),
         )
 
-    def control(self, objective: Objective, logps: ItemValues) -> Objective:
+    def control(self, objective: Objective, logps: StepLogps) -> Objective:
         """Adapt the objective to the values of the whole step; called once per step."""
 
         def adapt(path: str, options: dict[str, Any]) -> dict[str, Any]:
             controller = self._controllers.get(path)
-            return options if controller is None else options | controller.update(logps, options)
+            if controller is None:
+                return options
+            # Within a loss by kind, such as `loss.pairs.delta`, the items of this kind count.
+            read = logps.parts[path.split(".")[1]] if isinstance(logps, MixedLogps) else logps
+            return options | controller.update(read, options)
 
         return objective.changed(adapt) if self._controllers else objective
 
@@ -161,8 +167,8 @@ def _changed(function: LossFunction, path: str, change: Change) -> LossFunction:
     # First the loss's own options, then the losses among these, as a controller reads the options
     # that it was configured with.
     options = change(path, options_of(function))
-    for name in sorted(nested_options(bare(function)) & options.keys()):
-        value, inner = options[name], f"{path}.{name}"
+    for name, value in losses_within(partial(function, **options)).items():
+        inner = f"{path}.{name}"
         options[name] = (
             tuple(_changed(part, f"{inner}.{i}", change) for i, part in enumerate(value))
             if isinstance(value, tuple)

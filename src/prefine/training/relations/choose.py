@@ -1,15 +1,20 @@
 """The relation that the losses of a training read."""
 
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from types import MappingProxyType
+from typing import Any, cast
 
+from prefine.config.base import Component
+from prefine.config.sections import ITEM_ENTRIES
 from prefine.config.training import TrainConfig
 from prefine.errors import ConfigError
-from prefine.losses.facts import relations_in
-from prefine.losses.protocol import Reads
-from prefine.training.relations.protocol import NamedLosses, Relation
+from prefine.losses.facts import bare, losses_within, parts_of, relations_in
+from prefine.losses.kinds import by_kind
+from prefine.losses.protocol import LossFunction, Reads
+from prefine.training.relations.by_kind import losses_of_kind
+from prefine.training.relations.protocol import ItemKind, NamedLosses, Relation
 
 _HOMES: Mapping[Reads, tuple[str, dict[str, bool]]] = MappingProxyType(
     {
@@ -22,8 +27,8 @@ _HOMES: Mapping[Reads, tuple[str, dict[str, bool]]] = MappingProxyType(
 
 
 @cache
-def named_relation(reads: Reads, items: Reads = "pairs") -> Relation:
-    """The relation that a loss declared; its module is imported for the first who asks.
+def named_relation(reads: Reads, items: Reads = "pairs") -> ItemKind:
+    """The kind of items that a loss declared; its module is imported for the first who asks.
 
     Args:
         reads: The declaration.
@@ -35,18 +40,30 @@ def named_relation(reads: Reads, items: Reads = "pairs") -> Relation:
         return RewardItems(named_relation(items))
     home, options = _HOMES[reads]
     module, _, name = home.partition(":")
-    made: Relation = getattr(import_module(f"prefine.training.relations.{module}"), name)(**options)
+    made: ItemKind = getattr(import_module(f"prefine.training.relations.{module}"), name)(**options)
     return made
+
+
+def configured_loss(settings: TrainConfig) -> LossFunction:
+    """The loss of a configuration, bound; where it names one for each kind, they are one."""
+    found: dict[str, Any] = {
+        where: loss.resolve(settings.loss_kind, where=where)
+        for where, loss in settings.losses.items()
+    }
+    if isinstance(settings.minimised, Component):
+        (only,) = found.values()
+        return cast(LossFunction, only)
+    return partial(by_kind, **{where.rpartition(".")[2]: loss for where, loss in found.items()})
 
 
 def configured_losses(settings: TrainConfig) -> NamedLosses:
     """Loss and regularizer of a configuration, bound; an automatic budget reads any items."""
+    loss = configured_loss(settings)
+    where = "train.loss" if settings.reward is None else "train.reward.loss"
+    name = where if bare(loss) is by_kind else f"{where} {settings.loss_name!r}"
+    named = [(name, loss)]
     if settings.reward is not None:
-        loss, where = settings.reward.loss, "train.reward.loss"
-        return [(f"{where} {loss.name!r}", loss.resolve("reward_loss", where=where))]
-    named = [
-        (f"train.loss {settings.loss.name!r}", settings.loss.resolve("loss", where="train.loss"))
-    ]
+        return named
     if (regularizer := settings.fixed_regularizer) is not None:
         function = regularizer.resolve("regularizer", where="train.regularizer")
         named.append((f"train.regularizer {regularizer.name!r}", function))
@@ -55,6 +72,38 @@ def configured_losses(settings: TrainConfig) -> NamedLosses:
 
 def relation_of(losses: NamedLosses, items: Reads = "pairs") -> Relation:
     """The relation that loss and regularizer read together; of rewards that of these items.
+
+    Raises:
+        ConfigError: They, or the parts of one, read different ones.
+    """
+    kinds = [kind for _, function in losses for kind in _kinds_within(function)]
+    if not kinds:
+        return kind_of_items(losses, items)
+    from prefine.training.relations.mixed import Mixed
+
+    found = tuple(kind_of_items(losses_of_kind(losses, kind)) for kind in kinds)
+    for kind, relation in zip(kinds, found, strict=True):
+        if relation.name != kind:
+            (name, _), *_ = losses_of_kind(losses, kind)
+            raise ConfigError(f"{name} reads {relation.name}; give another loss of {kind}")
+    for name, function in losses:
+        moved = [part for _, part in parts_of(function) if getattr(bare(part), "controlled", ())]
+        if moved and not _kinds_within(function):
+            raise ConfigError(
+                f"{name}: {bare(moved[0]).__name__} sets itself from the items of one kind, and "
+                "there are several; choose another"
+            )
+    return Mixed(found)
+
+
+def _kinds_within(function: LossFunction) -> tuple[str, ...]:
+    """The kinds that a function has a loss for, each its own."""
+    within = losses_within(function) if bare(function) is by_kind else {}
+    return tuple(kind for kind in ITEM_ENTRIES if kind in within)
+
+
+def kind_of_items(losses: NamedLosses, items: Reads = "pairs") -> ItemKind:
+    """The one kind of items that losses read; of rewards that of these items.
 
     Raises:
         ConfigError: They, or the parts of one, read different ones.

@@ -122,13 +122,19 @@ class LabelEvaluationRow(EvaluatedItems, LabelFinal):
 
 @dataclass(frozen=True)
 class Labels:
-    """See `Relation`."""
+    """See `ItemKind`."""
 
     name: ClassVar[str] = "labels"
     words: ClassVar[str] = "labelled answer"
+    item: ClassVar[type[TokenizedAnswer]] = TokenizedAnswer
     step_row: ClassVar[type[LabelStepRow]] = LabelStepRow
     final_row: ClassVar[type[LabelFinal]] = LabelFinal
     evaluation_row: ClassVar[type[LabelEvaluationRow]] = LabelEvaluationRow
+
+    @property
+    def kinds(self) -> "tuple[Labels, ...]":
+        """This kind alone."""
+        return (self,)
 
     def record_of(self, row: dict[str, Any]) -> LabelledCompletion:
         """The record of a row of its table."""

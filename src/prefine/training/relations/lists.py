@@ -132,13 +132,19 @@ class ListEvaluationRow(EvaluatedItems, ListFinal):
 
 @dataclass(frozen=True)
 class Lists:
-    """See `Relation`."""
+    """See `ItemKind`."""
 
     name: ClassVar[str] = "lists"
     words: ClassVar[str] = "list"
+    item: ClassVar[type[TokenizedList]] = TokenizedList
     step_row: ClassVar[type[ListStepRow]] = ListStepRow
     final_row: ClassVar[type[ListFinal]] = ListFinal
     evaluation_row: ClassVar[type[ListEvaluationRow]] = ListEvaluationRow
+
+    @property
+    def kinds(self) -> "tuple[Lists, ...]":
+        """This kind alone."""
+        return (self,)
 
     def record_of(self, row: dict[str, Any]) -> PreferenceList:
         """The record of a row of its table."""

@@ -67,7 +67,7 @@ class TokenizedPair:
 
 @dataclass(frozen=True)
 class Pairs:
-    """See `Relation`.
+    """See `ItemKind`.
 
     Args:
         joint: Whether a pair's rejected completion may answer another prompt.
@@ -76,9 +76,15 @@ class Pairs:
     joint: bool = False
     name: ClassVar[str] = "pairs"
     words: ClassVar[str] = "preference pair"
+    item: ClassVar[type[TokenizedPair]] = TokenizedPair
     step_row: ClassVar[type[pair_rows.StepRow]] = pair_rows.StepRow
     final_row: ClassVar[type[pair_rows.FinalFigures]] = pair_rows.FinalFigures
     evaluation_row: ClassVar[type[pair_rows.EvaluationRow]] = pair_rows.EvaluationRow
+
+    @property
+    def kinds(self) -> "tuple[Pairs, ...]":
+        """This kind alone."""
+        return (self,)
 
     def record_of(self, row: dict[str, Any]) -> PreferencePair:
         """The record of a row of its table."""

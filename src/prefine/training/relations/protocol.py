@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from prefine.losses.kinds import StepLogps
 from prefine.losses.protocol import LossFunction, Need
 from prefine.losses.rewards.protocol import ItemValues
 from prefine.losses.token_diff import Differences
@@ -59,11 +60,10 @@ class LossExtras:
 
 
 class Relation(Protocol):
-    """One kind of training item; `training/relations/choose.py` has them all.
+    """The items of a training: of one kind, or of several; `training/relations/choose.py`.
 
-    `name` is what losses declare that they read, the folder of the run that holds the records, and
-    the column of the logs that counts the items. `words` calls an item in messages. The classes of
-    the logs' rows are `step_row`, `final_row` and `evaluation_row`.
+    `name` is the column of the logs that counts the items. `words` calls an item in messages. The
+    classes of the logs' rows are `step_row`, `final_row` and `evaluation_row`.
     """
 
     @property
@@ -74,6 +74,11 @@ class Relation(Protocol):
     @property
     def words(self) -> str:
         """An item in words."""
+        ...
+
+    @property
+    def kinds(self) -> "tuple[ItemKind, ...]":
+        """The kinds of items; of one kind, itself."""
         ...
 
     @property
@@ -89,18 +94,6 @@ class Relation(Protocol):
     @property
     def evaluation_row(self) -> type[Record]:
         """The class of a row of the evaluation log."""
-        ...
-
-    def record_of(self, row: dict[str, Any]) -> Any:
-        """The record of a row of its table."""
-        ...
-
-    def answers(self, record: Any, item: Any) -> list[NamedAnswer]:
-        """The completions of a record that are in its item, in the item's order."""
-        ...
-
-    def read(self, record: Any, reader: ReadsTexts) -> ReadItem:
-        """Tokenize a record, or say why it is dropped."""
         ...
 
     def check_items(
@@ -128,7 +121,7 @@ class Relation(Protocol):
         policy: Float[Tensor, " C"],
         totals: StepTotals,
         extras: LossExtras,
-    ) -> ItemValues:
+    ) -> StepLogps:
         """The input of a loss: the values [C] of the table and of the policy, by index."""
         ...
 
@@ -142,6 +135,41 @@ class Relation(Protocol):
         """The figures of some items that every kind of row has."""
         ...
 
-    def errors(self, logps: Any, table: "ItemTable") -> dict[str, float | None]:
+    def errors(self, logps: Any, table: "ItemTable") -> Mapping[str, Any]:
         """Standard errors over prompts, named `FIGURE_se`, for the rows that have them."""
+        ...
+
+
+class ItemKind(Relation, Protocol):
+    """One kind of training item, which is read from records.
+
+    `name` is also what losses declare that they read, and the folder of the run that holds the
+    records. `item` is the class of its items.
+    """
+
+    @property
+    def item(self) -> type[Any]:
+        """The class of its items."""
+        ...
+
+    def inputs(
+        self,
+        table: "ItemTable",
+        policy: Float[Tensor, " C"],
+        totals: StepTotals,
+        extras: LossExtras,
+    ) -> ItemValues:
+        """As `Relation.inputs`, of one kind."""
+        ...
+
+    def record_of(self, row: dict[str, Any]) -> Any:
+        """The record of a row of its table."""
+        ...
+
+    def answers(self, record: Any, item: Any) -> list[NamedAnswer]:
+        """The completions of a record that are in its item, in the item's order."""
+        ...
+
+    def read(self, record: Any, reader: ReadsTexts) -> ReadItem:
+        """Tokenize a record, or say why it is dropped."""
         ...

@@ -18,10 +18,10 @@ from prefine.training.items import ReadItem, ReadsTexts
 from prefine.training.relations import reward_rows
 from prefine.training.relations.pair_checks import check_pairs
 from prefine.training.relations.protocol import (
+    ItemKind,
     LossExtras,
     NamedAnswer,
     NamedLosses,
-    Relation,
     Stated,
     StepTotals,
 )
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RewardItems:
-    """Pairs or lists for losses that read the rewards of their answers; see `Relation`.
+    """Pairs or lists for losses that read the rewards of their answers; see `ItemKind`.
 
     What the engine calls a completion's value is its reward here.
 
@@ -40,7 +40,7 @@ class RewardItems:
         items: The relation of the same items for losses that read log-probabilities.
     """
 
-    items: Relation
+    items: ItemKind
 
     @property
     def kind(self) -> reward_rows.Items:
@@ -56,6 +56,16 @@ class RewardItems:
     def words(self) -> str:
         """An item in words."""
         return self.items.words
+
+    @property
+    def kinds(self) -> "tuple[RewardItems, ...]":
+        """This kind alone."""
+        return (self,)
+
+    @property
+    def item(self) -> type[Any]:
+        """The class of the items."""
+        return self.items.item
 
     @property
     def step_row(self) -> type[reward_rows.RewardStep]:
