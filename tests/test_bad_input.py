@@ -307,7 +307,7 @@ CASES = [
         "did you mean 'learning_rate'",
     ),
     config_case("unknown section", {"trian": {}}, "trian", "did you mean 'train'"),
-    config_case("no near key", {"zzzqqq": 1}, "zzzqqq: unknown key", "Allowed: completions"),
+    config_case("no near key", {"zzzqqq": 1}, "zzzqqq: unknown key", "Allowed: bridge"),
     config_case(
         "unknown loss",
         {"train.loss.name": "dpoo"},

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from command import prefine
 from prefine.config.base import Component
 from prefine.config.sections import RunConfig
+from prefine.config.training import TrainConfig
 from prefine.config.yaml import load, parse_yaml, validate
 from prefine.errors import ConfigError
 
@@ -212,3 +213,11 @@ def test_an_option_is_no_function() -> None:
             {**MINIMAL, "train": {"loss": {"name": "mixture", "losses": losses, "weights": [1]}}},
             where="settings",
         )
+
+
+def test_a_changed_copy_has_nothing_of_the_old_values() -> None:
+    train = TrainConfig()
+    assert train.references[0].model is None
+    other = train.model_copy(update={"reference": Component(name="hf")})
+    assert other.references[0].model == Component(name="hf")
+    assert train.references[0].model is None
