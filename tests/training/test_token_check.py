@@ -44,7 +44,7 @@ def _checked(*pairs: PreferencePair, tokenizer: Any = CHATML, **limits: int) -> 
         TextReader(tokenizer, stop_token_id=stop, train_on_truncated=True, **sizes),
     )
     return check_tokens(
-        pairs, made.items, tokenizer, relation=named_relation("pairs"), stop_token_id=stop
+        pairs, made.items, tokenizer, kind=named_relation("pairs"), stop_token_id=stop
     )
 
 
@@ -167,5 +167,5 @@ def test_only_the_first_rows_are_read() -> None:
         TextReader(CHATML, stop_token_id=stop, max_prompt_tokens=99, max_completion_tokens=99),
     )
     rest = iter(pairs)
-    check_tokens(rest, made.items, CHATML, relation=named_relation("pairs"), stop_token_id=stop)
+    check_tokens(rest, made.items, CHATML, kind=named_relation("pairs"), stop_token_id=stop)
     assert len(list(rest)) == 20
