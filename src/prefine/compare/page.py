@@ -22,7 +22,7 @@ _ROW, _TOP = 30, 14
 """Pixels of a run in the picture of a score, and above the first."""
 
 
-class _Drawn(NamedTuple):
+class _RunCurve(NamedTuple):
     """A figure of the logs: its picture's title, its name there, its unit."""
 
     title: str
@@ -32,12 +32,12 @@ class _Drawn(NamedTuple):
 
 
 _FIGURES = (
-    _Drawn("Fall of the chosen answers", "fall", "nats", partial(number, signed=True)),
-    _Drawn("Loss", "loss", ""),
-    _Drawn("Accuracy: chosen over rejected", "accuracy", "%"),
-    _Drawn("Ranking accuracy: comparisons of a list", "ranking_accuracy", "%"),
-    _Drawn("AUC: good over bad answers", "auc", "%"),
-    _Drawn("Margin", "margin", "nats"),
+    _RunCurve("Fall of the chosen answers", "fall", "nats", partial(number, signed=True)),
+    _RunCurve("Loss", "loss", ""),
+    _RunCurve("Accuracy: chosen over rejected", "accuracy", "%"),
+    _RunCurve("Ranking accuracy: comparisons of a list", "ranking_accuracy", "%"),
+    _RunCurve("AUC: good over bad answers", "auc", "%"),
+    _RunCurve("Margin", "margin", "nats"),
 )
 
 
@@ -107,7 +107,7 @@ def _curves(runs: Sequence[RunRead]) -> Iterator[RunPicture]:
 
 def _chart(
     title: str,
-    drawn: _Drawn,
+    drawn: _RunCurve,
     each: Sequence[tuple[RunRead, Mapping[int, float]]],
     axis: Scale,
     factor: int,

@@ -115,7 +115,7 @@ class RunComparison(Record):
     notes: tuple[str, ...]
 
 
-class _Score(NamedTuple):
+class _ScoreOf(NamedTuple):
     """A score: its value for an outcome, and how its mean and difference are written."""
 
     name: str
@@ -125,10 +125,10 @@ class _Score(NamedTuple):
 
 
 _SCORES = (
-    _Score("gold_win_rate", lambda one: _gold_win(one), "points", 100.0),
-    _Score("judge_win_rate", lambda one: one.p_after, "points", 100.0),
-    _Score("gold_score", lambda one: _gold(one), ""),
-    _Score("answer_length", lambda one: float(len(one.after)), "characters"),
+    _ScoreOf("gold_win_rate", lambda one: _gold_win(one), "points", 100.0),
+    _ScoreOf("judge_win_rate", lambda one: one.p_after, "points", 100.0),
+    _ScoreOf("gold_score", lambda one: _gold(one), ""),
+    _ScoreOf("answer_length", lambda one: float(len(one.after)), "characters"),
 )
 _SCORED_BY = {"gold_win_rate": "gold", "judge_win_rate": "judge", "gold_score": "gold"}
 
@@ -249,7 +249,7 @@ def _refused(runs: Sequence[RunRead], ids: Sequence[str], notes: list[str]) -> s
     return refused
 
 
-def _score(score: _Score, runs: Sequence[RunRead], table: Array, seed: int) -> ComparedScore:
+def _score(score: _ScoreOf, runs: Sequence[RunRead], table: Array, seed: int) -> ComparedScore:
     """One score from its values [runs, prompts]."""
     tests = sign_flips(table[1:] - table[0], _FLIPS, seed)
     differences = []
