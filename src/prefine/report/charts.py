@@ -29,7 +29,8 @@ from prefine.report.text import number, span
 class Curve:
     """One curve; `form` writes a value in the hover reading.
 
-    `steps` are its own, where they are not those of the picture; its points are dots then.
+    `steps` are its own, where they are not those of the picture; its points are dots then, or only
+    the last one is with `bare`.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Curve:
     values: Sequence[float]
     form: Callable[[float], str]
     steps: Sequence[int] | None = None
+    bare: bool = False
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,8 @@ def line_chart(
     for curve in curves:
         at = curve.steps or steps[-1:]
         values = curve.values if curve.steps else curve.values[-1:]
+        if curve.bare:
+            at, values = at[-1:], values[-1:]
         marks += [
             dot(curve.kind, across(step), up(value)) for step, value in zip(at, values, strict=True)
         ]

@@ -17,10 +17,14 @@ from markupsafe import Markup
 from prefine.report import text
 from prefine.report.text import visible
 
+_WITH_TEXTS = ("report", "compare")
+"""Pages that show prompts and answers."""
+
 
 def html_page(template: str, **values: Any) -> str:
-    """Render `template`.html.j2 with two stylesheets, of all pictures and its own."""
-    css = "".join(_stylesheet(name) for name in ("marks", template))
+    """Render `template`.html.j2 with the stylesheets of pictures, of texts, and its own."""
+    texts = ("texts",) if template in _WITH_TEXTS else ()
+    css = "".join(_stylesheet(name) for name in ("marks", *texts, template))
     digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
     page = _environment().get_template(f"{template}.html.j2")

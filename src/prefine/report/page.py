@@ -11,8 +11,6 @@ from prefine.report.provenance import provenance
 from prefine.report.text import duration, plural
 from prefine.report.training import change_interval, held_out, item_charts, training
 
-_LONG_CHARACTERS, _LONG_LINES = 700, 14
-"""A text with more of either is folded."""
 # What has longer words on average, in characters, is written in a language without spaces.
 _LONGEST_MEAN_WORD = 15
 
@@ -45,7 +43,6 @@ def render(data: ReportData) -> str:
         metrics=outcome.single_figures(data.metrics),
         ideal=ideal,
         provenance=provenance(data),
-        is_long=_is_long,
         repeated_share=repeated_share,
         changed_words=changed_words,
         mean=fmean,
@@ -61,10 +58,6 @@ def _totals(data: ReportData) -> str:
         f"{plural(len(data.stages), 'stage')}; {plural(asked, 'call')}, "
         f"{f'{again:,}' if again else 'none'} repeated after a stop."
     )
-
-
-def _is_long(content: str) -> bool:
-    return len(content) > _LONG_CHARACTERS or content.count("\n") > _LONG_LINES
 
 
 def repeated_share(content: str) -> float | None:

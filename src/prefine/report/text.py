@@ -8,6 +8,8 @@ from prefine.records import MetricValue
 NBSP = "\u00a0"
 NO_BREAK = "\u2060"
 """WORD JOINER: no line ends beside it."""
+_LONG_CHARACTERS, _LONG_LINES = 700, 14
+"""A text with more of either is folded."""
 _BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
@@ -32,6 +34,11 @@ def _visible_character(c: str) -> str:
     if unicodedata.category(c) in ("Cs", "Cc") or code & 0xFFFE == 0xFFFE:
         return "\ufffd"
     return c
+
+
+def is_long(content: str) -> bool:
+    """Return True if a text is folded on a page."""
+    return len(content) > _LONG_CHARACTERS or content.count("\n") > _LONG_LINES
 
 
 def number(value: float, decimals: int | None = None, *, signed: bool = False) -> str:

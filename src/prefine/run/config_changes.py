@@ -1,7 +1,7 @@
 """The settings that decide what is computed, and which of them a begun run may still change."""
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel, JsonValue
@@ -63,12 +63,26 @@ def config_diff(
 ) -> dict[str, tuple[Any, Any]]:
     """The settings in which two configurations differ: each path with both values."""
     found: dict[str, tuple[Any, Any]] = {}
-    for name in sorted(old.keys() | new.keys()):
-        before, after = old.get(name), new.get(name)
-        if isinstance(before, dict) and isinstance(after, dict):
-            found |= config_diff(before, after, f"{prefix}{name}.")
-        elif before != after:
-            found[prefix + name] = (before, after)
+    for path, (before, after) in differing_settings((old, new), prefix).items():
+        found[path] = (before, after)
+    return found
+
+
+def differing_settings(
+    configs: Sequence[Mapping[str, Any]], prefix: str = ""
+) -> dict[str, tuple[Any, ...]]:
+    """The settings in which any of several configurations differ: each path with all values.
+
+    What a configuration does not have is None there.
+    """
+    found: dict[str, tuple[Any, ...]] = {}
+    for name in sorted(set().union(*configs)):
+        values = tuple(config.get(name) for config in configs)
+        inner = [value for value in values if isinstance(value, dict)]
+        if len(inner) == len(values):
+            found |= differing_settings(inner, f"{prefix}{name}.")
+        elif any(value != values[0] for value in values):
+            found[prefix + name] = values
     return found
 
 

@@ -171,7 +171,7 @@ def compare_all(
             "more"
         )
     differences = np.stack([table[i] - table[j] for i, j in pairs])
-    tests = _sign_flips(differences, flips, seed)
+    tests = sign_flips(differences, flips, seed)
     verdicts = []
     for (i, j), difference, test, corrected in zip(
         pairs, differences, tests, holm(tests), strict=True
@@ -223,10 +223,15 @@ def holm(p_values: npt.ArrayLike) -> Array:
     return corrected
 
 
-def _sign_flips(differences: Array, flips: int, seed: int) -> Array:
+def sign_flips(differences: Array, flips: int, seed: int) -> Array:
     """Two-sided p of each row's mean [m], from random signs on the prompts.
 
     Two equal models could be exchanged on each prompt.
+
+    Args:
+        differences: Paired differences [m, n], finite.
+        flips: Number of random sign patterns; 1 / (flips + 1) is the smallest p that can come out.
+        seed: Seed of the patterns.
     """
     rng = np.random.default_rng(seed)
     observed = np.abs(differences.sum(axis=1))
