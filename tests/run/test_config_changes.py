@@ -94,6 +94,8 @@ def test_the_marks_of_all_settings() -> None:
             "sample.top_k",
             "evaluate.decoding.reasoning",
             "evaluate.decoding.top_k",
+            "rounds.budget_since",
+            "lineage.budget_since",
         },
     }
     growing = {
