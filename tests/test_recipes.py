@@ -350,7 +350,7 @@ def test_rejection_sampling_in_rounds(here: Path) -> None:
         shares = []
         for ranking in view.rankings():
             best = max(ranking.scores or ())
-            chances = [math.exp((score - best) / 0.5) for score in ranking.scores or ()]
+            chances = [math.exp((score - best) / 1.5) for score in ranking.scores or ()]
             shares.append(100 * sum(chances) / len(chances))
         note = (
             f"accepted by the first pass: {sum(shares) / len(shares):.1f}% of the "
@@ -367,7 +367,7 @@ def test_rejection_sampling_in_rounds(here: Path) -> None:
             for id_, score in zip(ranking.completions, ranking.scores or (), strict=True)
         }
         pairs = list(view.pairs())
-        assert 0 < len(pairs) <= 2 * len(shares), "two pairs of four accepted answers"
+        assert 0 < len(pairs) <= 3 * len(shares), "three pairs of four accepted answers"
         assert all(scores[pair.chosen.id] > scores[pair.rejected.id] for pair in pairs)
     assert Path("runs/rso/report.html").is_file()
 
