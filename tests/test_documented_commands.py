@@ -28,7 +28,7 @@ import documented_stand_ins as stand_ins  # noqa: E402
 sys.path.remove(str(REPOSITORY / "benchmarks"))
 
 PAGES = [page for page in documented.pages() if "recipes" not in page]
-SLOW = "prefine (demo|simulate|mock-server|sweep .* --set|run .*rounds.yaml --set)"
+SLOW = "prefine (demo|simulate|mock-server|sweep .* --set|run .*(rounds|rso).yaml --set)"
 """Commands that take long, or do not end; tests of `simulate`, `sweep` and rounds run smaller ones.
 """
 

@@ -9,14 +9,21 @@ import pytest
 import openai_server as server
 from command import prefine
 from openai_server import OpenAIServer
+from prefine.calls.engine import CallEngine
+from prefine.calls.memory import MemoryLog
+from prefine.config.sections import Decoding, EvaluateConfig
 from prefine.data import entries
 from prefine.data.convert import write_entries
 from prefine.data.import_report import ImportReport
 from prefine.data.layouts.protocol import SourceRow
 from prefine.data.sources import file, shaped
+from prefine.models.scripted import ScriptedModel
 from prefine.reasoning import SplitText, split_reasoning
+from prefine.records import Prompt
 from prefine.run.rows import completion_of
 from prefine.run.tables import parts, read_part
+from prefine.stages.head_to_head import answer_both
+from prefine.stages.stage_run import Silent
 from run_place import OK, SAMPLED, Place
 
 
@@ -130,3 +137,21 @@ def test_a_judge_never_sees_it_unless_it_is_kept(place: Place, reasoning: str) -
         for row in pairs
         for side in ("chosen", "rejected")
     )
+
+
+def test_evaluation_draws_with_all_of_its_settings() -> None:
+    replies = ScriptedModel(replies=["<think>hm</think>yes"])
+    for kept, text in (("keep", "<think>hm</think>yes"), ("split", "yes")):
+        decoding = Decoding(temperature=0.5, top_k=3, seed=7, reasoning=kept)
+        (found,) = answer_both(
+            [Prompt.from_text("well?")],
+            [replies, replies],
+            decoding,
+            EvaluateConfig(),
+            CallEngine(MemoryLog()),
+            Silent(),
+        )
+        assert (found.before.text, found.after.text) == (text, text)
+        settings = {"temperature": 0.5, "top_p": 1.0, "top_k": 3, "max_new_tokens": 512}
+        assert found.before.sampling == settings | {"seed": 7}
+        assert found.after.sampling == settings | {"seed": 8}

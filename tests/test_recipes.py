@@ -7,6 +7,7 @@ has to be there in the end.
 """
 
 import json
+import math
 import os
 import re
 import shlex
@@ -325,6 +326,50 @@ def test_answers_with_grades(here: Path, real_data: Path, monkeypatch: pytest.Mo
         assert {one["name"] for one in found} >= {"label_accuracy", "reward_auc"}
     first = json.loads(Path("runs/kto-grades/eval_log.jsonl").read_text().splitlines()[0])
     assert first["auc"] == pytest.approx(0.5, abs=0.2) and first["step"] == 0
+
+
+def test_rejection_sampling_in_rounds(here: Path) -> None:
+    small = {
+        "policy": {"name": "hf", "path": "model"},
+        "prompts.count": 8,
+        "sample.completions_per_prompt": 6,
+        "sample.max_new_tokens": 12,
+        "pair.selector.accepted": 4,
+        "train.max_steps": 2,
+        "train.pairs_per_step": 4,
+        "train.train_on_truncated": True,
+        "evaluate.prompts.count": 4,
+        "evaluate.decoding.max_new_tokens": 12,
+    }
+    settings = [f"{key}={json.dumps(value)}" for key, value in small.items()]
+    command = ["run", "configs/rso.yaml", *(part for one in settings for part in ("--set", one))]
+    result = prefine(*command)
+    assert result.code == 0, result.err
+    for folder in (Path("runs/rso/round-01"), Path("runs/rso/round-02")):
+        view = RunView(folder)
+        shares = []
+        for ranking in view.rankings():
+            best = max(ranking.scores or ())
+            chances = [math.exp((score - best) / 1.5) for score in ranking.scores or ()]
+            shares.append(100 * sum(chances) / len(chances))
+        note = (
+            f"accepted by the first pass: {sum(shares) / len(shares):.1f}% of the "
+            f"completions (mean of {len(shares)} prompts; lowest {min(shares):.1f}%, highest "
+            f"{max(shares):.1f}%)"
+        )
+        assert note in manifests(str(folder))["pair"]["notes"]
+        assert note in (folder / "report.html").read_text(encoding="utf-8")
+        drawn = [completion for _, found in view.completions() for completion in found]
+        assert {one.sampling["top_k"] for one in drawn if one.sampling} == {40}
+        scores = {
+            id_: score
+            for ranking in view.rankings()
+            for id_, score in zip(ranking.completions, ranking.scores or (), strict=True)
+        }
+        pairs = list(view.pairs())
+        assert 0 < len(pairs) <= 3 * len(shares), "three pairs of four accepted answers"
+        assert all(scores[pair.chosen.id] > scores[pair.rejected.id] for pair in pairs)
+    assert Path("runs/rso/report.html").is_file()
 
 
 def test_a_judge_of_ones_own(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

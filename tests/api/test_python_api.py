@@ -20,7 +20,7 @@ from tiny_model import save_tiny_model
 SIGNATURES = {
     "sample": (
         "(model, prompts, *, completions_per_prompt=8, temperature=0.9, top_p=1.0, "
-        "max_new_tokens=512, seed=0, "
+        "top_k=None, max_new_tokens=512, seed=0, "
         "max_failed_fraction=0.02, journal=None, progress=True)"
     ),
     "rank": (

@@ -24,7 +24,7 @@ from prefine.models.hf.open_rows import (
     Way,
 )
 from prefine.models.protocol import SampleRequest, sample_key
-from prefine.records import Completion, Prompt
+from prefine.records import Completion, Prompt, content_hash
 
 # Of very different lengths, so that most are padded and there are two buckets.
 PROMPTS = [
@@ -120,6 +120,31 @@ def test_greedy_takes_the_most_likely_token(model: HfModel) -> None:
     for completion in found.values():
         best = forward(model, by_id(PROMPTS)[completion.prompt_id], completion).argmax(dim=-1)
         assert completion.token_ids == tuple(best.tolist())
+
+
+def test_top_k_draws_of_the_likeliest_and_is_part_of_an_answers_key(model: HfModel) -> None:
+    few = Decoding(temperature=3.0, top_k=2, max_new_tokens=12)
+    found = sampled(model, decoding=few)
+    for completion in found.values():
+        best = forward(model, by_id(PROMPTS)[completion.prompt_id], completion).topk(2).indices
+        assert all(
+            token in row
+            for token, row in zip(completion.token_ids or (), best.tolist(), strict=True)
+        )
+    one = next(iter(found.values()))
+    assert one.sampling == {
+        "temperature": 3.0,
+        "top_p": 1.0,
+        "top_k": 2,
+        "max_new_tokens": 12,
+        "seed": 0,
+    }
+    request = SampleRequest(PROMPTS[0], 0)
+    # As keys were before there was a top_k.
+    settings = {"temperature": 1.0, "top_p": 1.0, "max_new_tokens": 12, "seed": 0}
+    before = content_hash("completion", "model", PROMPTS[0].id, 0, settings)
+    assert sample_key("model", request, FREE) == before
+    assert sample_key("model", request, FREE.model_copy(update={"top_k": 2})) != before
 
 
 def test_more_samples_and_more_prompts_change_nothing(model: HfModel) -> None:
@@ -255,13 +280,18 @@ def test_a_row_has_the_same_bits_whichever_are_wanted(model: HfModel, way: Way) 
 
 
 def choices(
-    probs: list[float], *, temperature: float = 1.0, top_p: float = 1.0, draws: int = 4000
+    probs: list[float],
+    *,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    top_k: int | None = None,
+    draws: int = 4000,
 ) -> list[float]:
     """Count how often each token is chosen over evenly spread numbers."""
     numbers = torch.arange(draws, dtype=torch.float64) / draws
     logps = torch.tensor(probs).log().expand(draws, -1)
     return (
-        _choose(logps, numbers, temperature, top_p).bincount(minlength=len(probs)) / draws
+        _choose(logps, numbers, temperature, top_p, top_k).bincount(minlength=len(probs)) / draws
     ).tolist()
 
 
@@ -287,12 +317,31 @@ def test_top_p_keeps_the_most_likely_tokens(top_p: float, expected: list[float])
     assert choices([0.1, 0.0, 0.5, 0.4], top_p=top_p) == pytest.approx(expected, abs=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("top_k", "top_p", "expected"),
+    [
+        (1, 1.0, [0, 0, 1, 0]),
+        (2, 1.0, [0, 0, 5 / 9, 4 / 9]),
+        (9, 1.0, [0.1, 0, 0.5, 0.4]),
+        # The mass is that of the kept ones: .5 is 5 / 9 of it, more than .52.
+        (2, 0.52, [0, 0, 1, 0]),
+        (2, 0.6, [0, 0, 5 / 9, 4 / 9]),
+    ],
+)
+def test_top_k_keeps_so_many_tokens_before_top_p(
+    top_k: int, top_p: float, expected: list[float]
+) -> None:
+    found = choices([0.1, 0.0, 0.5, 0.4], top_p=top_p, top_k=top_k)
+    assert found == pytest.approx(expected, abs=1e-3)
+    assert choices([0.25] * 4, top_k=2) == [0.5, 0.5, 0, 0], "of equal ones the first"
+
+
 def test_a_number_next_to_one_stays_in_the_vocabulary() -> None:
     number = torch.tensor([np.nextafter(1, 0)], dtype=torch.float64)
     for probs in ([0.3, 0.7, 0.0], [0.1] * 10):
         logps = torch.tensor([probs]).log()
-        for top_p in (1.0, 0.7):
-            assert probs[int(_choose(logps, number, 1.0, top_p))] > 0
+        for top_p, top_k in ((1.0, None), (0.7, None), (1.0, 2), (0.7, 3)):
+            assert probs[int(_choose(logps, number, 1.0, top_p, top_k))] > 0
 
 
 class Broken(torch.nn.Module):

@@ -16,7 +16,7 @@ from prefine.models.openai.backend import OpenAIModel
 from prefine.models.openai.refusals import server_error
 from prefine.models.protocol import Reply as JudgeReply
 from prefine.models.protocol import SampleRequest
-from prefine.records import Message, Prompt
+from prefine.records import Completion, Message, Prompt
 
 ASKED = (Message(role="user", content="Which is better? Answer with A or B"),)
 
@@ -146,6 +146,29 @@ def test_fewer_top_logprobs_are_asked_for(words: str, most: int) -> None:
         model, _ = replies(at)
     assert at.bodies[-1]["top_logprobs"] == most
     assert any(f"at most {most} top_logprobs" in note for note in model.notes)
+
+
+def test_top_k_is_sent_and_left_out_once_where_a_server_refuses_it() -> None:
+    def script(request: dict[str, Any], number: int) -> Reply:
+        if "top_k" in request:
+            return Reply(status=400, body=error("Unrecognized request argument supplied: top_k"))
+        return honours_n(request, number)
+
+    prompts = [Prompt.from_text(text) for text in ("hello", "good bye")]
+    for takes_it in (True, False):
+        with OpenAIServer(honours_n if takes_it else script) as at:
+            asked = OpenAIModel(model="m", base_url=at.url)
+            engine = CallEngine(MemoryLog())
+            for prompt in prompts:
+                call = Call(prompt.id, SampleRequest(prompt, 0))
+                answers = engine.run(asked.draw([call], Decoding(temperature=0.7, top_k=40)))
+                assert isinstance(answers[prompt.id], Completion)
+        if takes_it:
+            assert [body["top_k"] for body in at.bodies] == [40, 40] and not asked.notes
+        else:
+            assert ["top_k" in body for body in at.bodies] == [True, False, False]
+            assert asked.notes == ("m: the server refuses top_k 40, which is left out",)
+            assert {body["temperature"] for body in at.bodies} == {0.7}
 
 
 def test_of_temperature_and_top_p_only_the_second_is_left_out() -> None:

@@ -10,7 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prefine.pairing.protocol import Choice
-from prefine.pairing.selectors.rejection_sampling import accept, rejection_sampling
+from prefine.pairing.selectors.rejection_sampling import (
+    accept,
+    acceptance,
+    rejection_sampling,
+    rewards_of,
+)
 from prefine.records import Ranking
 
 EIGHT = [n / 2 for n in range(8)]
@@ -93,6 +98,42 @@ def test_only_the_accepted_are_paired():
     for pairing in ("first_round", "tournament"):
         choices = rejection_sampling(found, seed=0, beta=1e-6, accepted=3, pairing=pairing)
         assert {id_ for choice in choices for id_ in choice[:2]} <= {"c5", "c6", "c7"}
+
+
+@pytest.mark.parametrize(
+    ("scores", "percentiles"),
+    [
+        ([-3.0, 100.0, 0.0, 7.0], [0.25, 1.0, 0.5, 0.75]),
+        ([2.0, 1.0, 2.0, 2.0], [1.0, 0.25, 1.0, 1.0]),
+        ([5.0, 5.0], [1.0, 1.0]),
+    ],
+)
+def test_percentiles_are_shares_with_no_higher_score(scores, percentiles):
+    assert rewards_of(scores, "percentile").tolist() == percentiles
+    assert rewards_of(scores, "score").tolist() == scores
+
+
+def test_by_percentiles_the_unit_of_the_scores_does_not_matter():
+    stretched = scored(*(exp(9 * score) for score in EIGHT))
+    options = {"beta": 0.3, "accepted": 4, "scale": "percentile"}
+    for seed in range(20):
+        choices = rejection_sampling(scored(*EIGHT), seed=seed, **options)
+        assert choices == rejection_sampling(stretched, seed=seed, **options)
+        # As a first pass with exp((percentile - 1) / tau) accepts them.
+        rng = np.random.default_rng(seed)
+        order = rng.permutation(8)
+        passing = order[rng.random(8) < np.exp(((order + 1) / 8 - 1) / 0.3)]
+        met = {id_ for choice in choices for id_ in choice[:2]}
+        assert len(met) == 4 and met >= {f"c{n}" for n in passing[:4]}
+
+
+def test_the_acceptance_of_a_prompt_is_that_of_the_theorem():
+    name = "accepted by the first pass"
+    assert acceptance(scored(*EIGHT), beta=0.5) == {name: pytest.approx(0.19768, abs=5e-6)}
+    by_percentile = sum(exp(-n / 8 / 0.25) for n in range(8)) / 8
+    found = acceptance(scored(*EIGHT), beta=0.25, scale="percentile")
+    assert found == {name: pytest.approx(by_percentile)}
+    assert acceptance(scored(1.0)) == {}
 
 
 def test_equal_scores_form_no_pair_and_do_not_merge():

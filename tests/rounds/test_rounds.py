@@ -167,6 +167,41 @@ def test_rounds_are_ordinary_runs_that_go_on_from_one_another(rounds: Place) -> 
     assert {name: now[name] for name in whole} == whole
 
 
+def test_a_budget_of_all_rounds_counts_from_the_first_policy(rounds: Place) -> None:
+    rounds.change(
+        {
+            "evaluate": {},
+            "rounds": {"count": 2, "prompts": "same", "reference": "previous"},
+            "train.regularizer": {"name": "budget", "delta": 0.5},
+            "pair.held_out_prompts": 4,
+        }
+    )
+    walk("run.yaml")
+    walk("run.yaml", "--run-dir", "since", "--set", "rounds.budget_since=initial")
+    for name in ("model/model.safetensors", "train_log.jsonl"):
+        of_round, of_all = (Path(run, "round-01", name) for run in ("run", "since"))
+        assert of_round.read_bytes() == of_all.read_bytes(), "the first one begins with it"
+    initial = manifests(Path("since/round-01"))["train"]["input_hashes"]["policy"]
+    inputs = [
+        manifests(Path(run, f"round-0{number}"))["train"]["input_hashes"].get("first_policy")
+        for run in ("run", "since")
+        for number in (1, 2)
+    ]
+    assert inputs == [None, None, None, initial]
+    starts = [
+        json.loads(Path(run, "round-02/eval_log.jsonl").read_text().splitlines()[0])
+        for run in ("run", "since")
+    ]
+    assert [one["margin"] for one in starts] == pytest.approx([0, 0], abs=1e-3)
+    assert starts[0]["fall"] == pytest.approx(0, abs=1e-4)
+    assert abs(starts[1]["fall"]) > 1e-3
+    steps = [
+        json.loads(Path(run, "round-02/train_log.jsonl").read_text().splitlines()[0])
+        for run in ("run", "since")
+    ]
+    assert steps[0]["chosen_change"] == pytest.approx(0, abs=1e-4) != steps[1]["chosen_change"]
+
+
 def journaled(folder: Path) -> int:
     path = folder / "journal" / "part-00000.sqlite"
     if not path.exists():

@@ -91,7 +91,11 @@ def test_the_marks_of_all_settings() -> None:
             "train.step_source",
             "evaluate.metrics",
             "sample.reasoning",
+            "sample.top_k",
             "evaluate.decoding.reasoning",
+            "evaluate.decoding.top_k",
+            "rounds.budget_since",
+            "lineage.budget_since",
         },
     }
     growing = {

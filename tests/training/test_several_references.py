@@ -1,5 +1,6 @@
 """Several references in the engine: their order, their weights, and models that are let go."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,9 @@ import pytest
 import tiny_training as tiny
 import torch
 
-from prefine.losses import mrpo
+from prefine.losses import dpo, mrpo
 from prefine.losses.protocol import PairLogps, declare
+from prefine.losses.regularizers.budget import budget
 from prefine.training.items import NOT_READ_WHOLE, OtherTokens, Text
 from prefine.training.loop import train
 from prefine.training.objective.item_table import Compared, ItemTable
@@ -90,9 +92,64 @@ def test_a_step_has_all_references_in_their_order(tmp_path: Path) -> None:
     assert len([*(tmp_path / "first" / "reference").iterdir()]) == 3
 
 
-def _logps(items: Any) -> torch.Tensor:
-    """Of the chosen answers, each alone, under the policy at step 0."""
-    model = tiny.model(dtype=torch.float32)
+@declare(needs=frozenset({"reference", "references", "initial", "tokens"}))
+def looking_back(logps: PairLogps) -> torch.Tensor:
+    """`dpo`, which keeps what it was given."""
+    SEEN.append(logps)
+    return dpo(logps)
+
+
+@pytest.mark.parametrize(
+    ("references", "compared"),
+    [
+        ([ReferenceModel()], [0]),
+        ([_reference(5)], [5]),
+        ([_reference(5, weight=0.5), ReferenceModel(weight=0.5)], [5, 0]),
+    ],
+)
+def test_falls_count_from_a_first_policy(
+    tmp_path: Path, references: list[ReferenceModel], compared: list[int]
+) -> None:
+    """The policy at step 0 (seed 0) goes on from the first one (seed 4)."""
+    SEEN.clear()
+    loads: list[int] = []
+    items = tiny.examples(5)
+
+    def policy() -> Any:
+        assert loads == [4], "it is scored before the policy is loaded"
+        return tiny.model(dtype=torch.float32)
+
+    train(
+        policy,
+        items,
+        tiny.config(pairs_per_step=5, max_steps=1, micro_batch_tokens=1000),
+        loss=looking_back,
+        regularizer=budget,
+        out_dir=tmp_path,
+        run_key="key",
+        references=references,
+        held_out=items,
+        first_policy=_reference(4, loads),
+    )
+    first, own = _logps(items, seed=4), _logps(items, seed=0)
+    # Before the first step the items are evaluated in their order.
+    found = next(logps for logps in SEEN if len(logps.weight) == 5)
+    assert found.initial_chosen is not None and found.tokens is not None
+    torch.testing.assert_close(found.initial_chosen, first)
+    assert found.tokens.initial_chosen is not None
+    torch.testing.assert_close(found.tokens.initial_chosen.sum(1), first)
+    torch.testing.assert_close(found.ref_chosen, _logps(items, seed=compared[0]))
+    if compared[1:]:
+        assert found.other_references is not None
+        torch.testing.assert_close(found.other_references.chosen[:, 0], own)
+    before = json.loads((tmp_path / "eval_log.jsonl").read_text().splitlines()[0])
+    assert before["fall"] == pytest.approx(float((first - own).mean()), abs=1e-4)
+    assert float((first - own).abs().min()) > 0.01, "the two differ on every answer"
+
+
+def _logps(items: Any, *, seed: int = 0) -> torch.Tensor:
+    """Of the chosen answers, each alone, under the policy at step 0, or a model of another seed."""
+    model = tiny.model(seed=seed, dtype=torch.float32)
     found = []
     for item in items:
         ids = torch.tensor([[*item.prompt_ids, *item.chosen_ids]])

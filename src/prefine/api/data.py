@@ -40,6 +40,7 @@ def sample(
     completions_per_prompt: int = 8,
     temperature: float = 0.9,
     top_p: float = 1.0,
+    top_k: int | None = None,
     max_new_tokens: int = 512,
     seed: int = 0,
     max_failed_fraction: float = 0.02,
@@ -54,6 +55,7 @@ def sample(
         completions_per_prompt: M.
         temperature: 0 is greedy.
         top_p: Keep the most likely tokens up to this mass.
+        top_k: Keep so many tokens, the likeliest, at each step; None keeps all.
         max_new_tokens: The longest completion [tokens].
         seed: For drawing.
         max_failed_fraction: Stop when a larger share of the completions fails; those that failed
@@ -71,6 +73,7 @@ def sample(
     settings = {
         "temperature": temperature,
         "top_p": top_p,
+        "top_k": top_k,
         "max_new_tokens": max_new_tokens,
         "seed": seed,
     }

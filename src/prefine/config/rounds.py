@@ -14,7 +14,7 @@ from pydantic import (
 )
 
 from prefine.config.base import Backend, Section
-from prefine.config.marks import FREE, MayGrow
+from prefine.config.marks import FREE, LATER, MayGrow
 
 PLACEHOLDER = "{round}"
 """In the path of later prompts it stands for the number of the round."""
@@ -113,6 +113,9 @@ class RoundsConfig(Section):
 
     With `keep_models: last`, model and checkpoints of a round are deleted when the next one has
     ended; `best` keeps those of the best round so far, too.
+
+    A budget and the logged falls count from the policy that the round begins with (`budget_since:
+    round`) or from that of the first round (`initial`).
     """
 
     count: Annotated[PositiveInt, MayGrow()]
@@ -131,6 +134,7 @@ class RoundsConfig(Section):
     ] = "current"
     reference: Literal["initial", "previous"] = "initial"
     optimizer: Literal["reset", "keep"] = "reset"
+    budget_since: Annotated[Literal["round", "initial"], LATER] = "round"
     replay: ReplayConfig | None = None
     stop: Annotated[StopConfig | None, FREE] = None
     keep_models: Annotated[Literal["all", "best", "last"], FREE] = "all"
@@ -147,10 +151,11 @@ class LineageConfig(Section):
 
     `parent_run` is the folder, seen from this run's, that holds all rounds, and `initial` the
     policy that the first round began with. `optimizer: keep` begins with the moments of the round
-    before.
+    before, `budget_since: initial` counts a budget and the logged falls from the initial policy.
     """
 
     round: PositiveInt
     parent_run: Annotated[str, Field(min_length=1)] = ".."
     initial: Backend
     optimizer: Literal["reset", "keep"] = "reset"
+    budget_since: Annotated[Literal["round", "initial"], LATER] = "round"

@@ -57,13 +57,15 @@ class Connection(Section):
 class Decoding(Section):
     """Sampling settings. Temperature 0 is greedy.
 
-    A server is not sent a `temperature` or `top_p` that is null, and uses its own. `reasoning` is
+    A server is not sent a `temperature`, `top_p` or `top_k` that is null, and uses its own.
+    `top_k` keeps the likeliest tokens at each step, before `top_p` does (null: all). `reasoning` is
     what becomes of `<think>…</think>` at the beginning of a text: split off, it is kept as the
     message's reasoning and not judged.
     """
 
     temperature: NonNegativeFloat | None = 0.9
     top_p: Annotated[float, Field(gt=0, le=1)] | None = 1.0
+    top_k: Annotated[PositiveInt | None, LATER] = None
     max_new_tokens: PositiveInt = 512
     seed: Seed = 0
     reasoning: Annotated[ReasoningInText, LATER] = "split"

@@ -249,9 +249,11 @@ def sample_key(model_fingerprint: str, request: SampleRequest, decoding: Decodin
 
 def decoding_settings(decoding: Decoding) -> dict[str, float | int | None]:
     """Return the settings a completion depends on; subclasses of `Decoding` add nothing here."""
-    return {
+    settings = {
         "temperature": decoding.temperature,
         "top_p": decoding.top_p,
         "max_new_tokens": decoding.max_new_tokens,
         "seed": decoding.seed,
     }
+    # It came later: answers that were drawn without it keep their keys.
+    return settings if decoding.top_k is None else settings | {"top_k": decoding.top_k}

@@ -5,7 +5,7 @@ truncation, how many) are applied to the ranking before the selector sees it and
 afterwards, and the first that are left are the pairs.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
@@ -32,12 +32,14 @@ class SelectorFacts:
 
     It needs all of `needs` and, unless that is empty, one of `needs_one_of`. `pairs_per_prompt` is
     how many of its proposals are taken unless the configuration says so; None takes all.
+    `shares` gives shares of a prompt's completions that are worth a note, by name.
     """
 
     needs: frozenset[Guarantee]
     needs_one_of: frozenset[Guarantee] = frozenset()
     pairs_per_prompt: int | None = None
     makes: Makes = "pairs"
+    shares: Callable[..., Mapping[str, float]] | None = None
 
     def fits(self, guarantees: frozenset[Guarantee]) -> bool:
         """Return True if a strategy that guarantees these is enough."""
@@ -64,6 +66,7 @@ def selector(
     needs_one_of: set[Guarantee] = frozenset(),  # type: ignore[assignment]
     pairs_per_prompt: int | None = None,
     makes: Makes = "pairs",
+    shares: Callable[..., Mapping[str, float]] | None = None,
 ) -> Callable[[F], F]:
     """Attach a selector's facts to its function, where it is written.
 
@@ -76,6 +79,10 @@ def selector(
       within each prompt.
     - "lists": `(Ranking, *, …) -> list of completion ids`, best first.
     - "labels": `(Ranking, *, …) -> mapping from completion ids to True (good) or False`.
+
+    `shares` is a function `(Ranking, *, …)` that takes those of the selector's options that it
+    names, and returns shares of the prompt's completions by name, none where there are none; the
+    stage's notes have their means over prompts.
 
     Raises:
         ValueError: There is no such guarantee, nothing of the kind can be made, or no pair would be
@@ -96,7 +103,7 @@ def selector(
 
     def attach(function: F) -> F:
         function.facts = SelectorFacts(  # type: ignore[attr-defined]
-            frozenset(needs), frozenset(needs_one_of), pairs_per_prompt, makes
+            frozenset(needs), frozenset(needs_one_of), pairs_per_prompt, makes, shares
         )
         return function
 

@@ -94,6 +94,7 @@ class RoundsPlan:
                 round=number,
                 initial=initial,
                 optimizer="reset" if first else settings.optimizer,
+                budget_since="round" if first else settings.budget_since,
             ),
         }
         if not first and settings.replay is not None:

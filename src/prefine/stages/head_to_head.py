@@ -73,9 +73,7 @@ def answer_both(
         checked(
             Decoding,
             {
-                "temperature": decoding.temperature,
-                "top_p": decoding.top_p,
-                "max_new_tokens": decoding.max_new_tokens,
+                **{name: getattr(decoding, name) for name in Decoding.model_fields},
                 "seed": decoding.seed + number,
             },
             where="evaluate.decoding",

@@ -1,7 +1,8 @@
 """The options for all pairs, selected or imported, and counts of what they leave out."""
 
+import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from prefine.config.checking import listed
@@ -22,6 +23,13 @@ class PairCounts:
     unjudged: int = 0
     # Of a selector that could join prompts: how many pairs do; None for the others.
     across: int | None = None
+    # Of selectors that say more: shares of completions by name, one for each prompt.
+    shares: dict[str, list[float]] = field(default_factory=dict)
+
+    def add_shares(self, shares: Mapping[str, float]) -> None:
+        """Note shares of a prompt's completions, by name."""
+        for name, share in shares.items():
+            self.shares.setdefault(name, []).append(share)
 
     def count_truncated(self, completions: Iterable[Completion]) -> None:
         """Count the completions that the limit has cut, and those that do not say it."""
@@ -50,6 +58,11 @@ class PairCounts:
             notes.append(
                 "no pair joins two prompts: raise pair.pairs_per_prompt, or let the selector take "
                 "such pairs alone (joint: keep: across)"
+            )
+        for name, found in self.shares.items():
+            notes.append(
+                f"{name}: {math.fsum(found) / len(found):.1%} of the completions (mean of "
+                f"{len(found)} prompts; lowest {min(found):.1%}, highest {max(found):.1%})"
             )
         return notes
 

@@ -41,10 +41,15 @@ class RunReference:
 
     def for_training(self, device: str) -> ReferenceModel:
         """The reference as `training.loop.train` takes it; it is loaded on the device."""
-        load = None
-        if self.model is not None:
-            load = partial(load_model, self.model.path, dtype="float32", device=device)
-        return ReferenceModel(load, self.stated.weight, self.other_tokens)
+        if self.model is None:
+            return ReferenceModel(None, self.stated.weight, self.other_tokens)
+        fixed = scored(self.model, device)
+        return replace(fixed, weight=self.stated.weight, other_tokens=self.other_tokens)
+
+
+def scored(model: HasWeights, device: str) -> ReferenceModel:
+    """A fixed model as `training.loop.train` takes it; it is loaded on the device."""
+    return ReferenceModel(partial(load_model, model.path, dtype="float32", device=device))
 
 
 def references_of(config: RunConfig) -> tuple[RunReference, ...]:

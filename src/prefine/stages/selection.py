@@ -4,6 +4,7 @@ import inspect
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 from prefine.config.base import Component
@@ -68,6 +69,7 @@ class BoundSelector:
         self.name, self._seed = component.name, settings.seed
         self._takes_seed = "seed" in inspect.signature(function).parameters
         self._function = component.resolve("selector", where="pair.selector", given=("seed",))
+        self._shares = _with_options_of(self._function, self.facts.shares)
         if strategy is not None:
             table = {
                 name: lookup("selector", name, where="pair.selector") for name in TABLES["selector"]
@@ -103,7 +105,7 @@ class BoundSelector:
         """
         self._count_left_out(groups, counts)
         if self.facts.makes != "joint":
-            return _taken([self._within(group, self.limit) for group in groups], counts)
+            return _taken([self._within(group, self.limit, counts) for group in groups], counts)
         # First every prompt by itself: the pairs found there fulfil all options. Then the selector
         # proposes joins of them, because only a rejected answer that was refused by no option may
         # meet the chosen answers of other prompts.
@@ -164,11 +166,16 @@ class BoundSelector:
             return {found.prompt.id for found in self.lists(groups, PairCounts())}
         return {group.prompt.id for group in groups if self._within(group, 1).pairs}
 
-    def _within(self, group: RankedPrompt, limit: int | None) -> Selected:
-        return select_pairs(*group, self._propose(group.prompt.id), self.options, limit=limit)
+    def _within(
+        self, group: RankedPrompt, limit: int | None, counts: PairCounts | None = None
+    ) -> Selected:
+        propose = self._propose(group.prompt.id, counts)
+        return select_pairs(*group, propose, self.options, limit=limit)
 
-    def _propose(self, prompt_id: str) -> Callable[[Ranking], Any]:
-        """The selector on one prompt; what it proposes is checked.
+    def _propose(
+        self, prompt_id: str, counts: PairCounts | None = None
+    ) -> Callable[[Ranking], Any]:
+        """The selector on one prompt; what it proposes is checked, and its shares are counted.
 
         A joint selector sees no ranking: what it may join is chosen within a prompt at random.
         """
@@ -181,7 +188,14 @@ class BoundSelector:
             "lists": checked_list,
             "labels": checked_labels,
         }[self.makes]
-        return lambda ranking: checked(self._call(where, seed, ranking), ranking, where=where)
+
+        def propose(ranking: Ranking) -> Any:
+            if counts is not None and self._shares is not None:
+                with self._blame(where):
+                    counts.add_shares(self._shares(ranking))
+            return checked(self._call(where, seed, ranking), ranking, where=where)
+
+        return propose
 
     def _proposals(self, within: Mapping[str, Selected]) -> Mapping[str, Iterable[Choice]]:
         """The proposals of a joint selector, given the choices within each prompt."""
@@ -278,6 +292,17 @@ def _check_joint(
             "the rejected one be rejected in those of the prompt or, with its rejected_prompt, of "
             "another one"
         )
+
+
+def _with_options_of(
+    bound: Callable[..., Any], shares: Callable[..., Mapping[str, float]] | None
+) -> Callable[[Ranking], Mapping[str, float]] | None:
+    """Bind a selector's function of shares to those of the selector's options that it names."""
+    if shares is None:
+        return None
+    options: Mapping[str, Any] = getattr(bound, "keywords", {})
+    named = inspect.signature(shares).parameters
+    return partial(shares, **{name: options[name] for name in named if name in options})
 
 
 def _seed_of(*parts: object) -> int:

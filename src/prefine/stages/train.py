@@ -39,6 +39,7 @@ from prefine.stages.references import (
     check_weights,
     reads_held_out,
     references_of,
+    scored,
     with_their_tokens,
 )
 from prefine.stages.stage_run import Progress, StageRun
@@ -118,6 +119,9 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     for reference in models.references:
         if reference.model is not None:
             inputs[reference.stated.where.removeprefix("train.")] = reference.model.fingerprint
+    if models.first is not None:
+        check_model(models.first)
+        inputs["first_policy"] = models.first.fingerprint
     if (earlier := _earlier_checkpoints(config)) is not None:
         inputs["optimizer"] = newest_optimizer(earlier)[1]
     automatic = automatic_budget(config)
@@ -333,15 +337,27 @@ def _budget_arguments(
 
 @dataclass(frozen=True)
 class _Models:
-    """The models of a training."""
+    """The models of a training.
+
+    Args:
+        policy: What is trained.
+        references: What the losses compare with.
+        first: The policy from which falls and budgets count; None is `policy`.
+    """
 
     policy: HasWeights
     references: tuple[RunReference, ...]
+    first: HasWeights | None = None
 
     @classmethod
     def of(cls, config: RunConfig) -> "_Models":
         """The models that the configuration names."""
-        return cls(trainable(config.policy, where="policy"), references_of(config))
+        since_first = config.lineage is not None and config.lineage.budget_since == "initial"
+        return cls(
+            trainable(config.policy, where="policy"),
+            references_of(config),
+            _first_policy(config) if since_first else None,
+        )
 
     def with_tokens(self, config: RunConfig) -> "_Models":
         """The same, with what reads texts for references that have other tokenizers."""
@@ -388,6 +404,7 @@ class _Models:
             reference_dir=settings.reference_cache or _shared_reference_dir(config.run_dir),
             step_source=_step_source(config),
             optimizer_state={} if earlier is None else newest_optimizer(earlier)[0],
+            first_policy=None if self.first is None else scored(self.first, self.policy.device),
             should_stop=lambda: progress.stopping,
         )
 

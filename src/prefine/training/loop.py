@@ -60,6 +60,7 @@ def train(
     anchors: Anchors = MappingProxyType({}),
     step_source: MakeStepSource = Shuffled,
     optimizer_state: Mapping[str, torch.Tensor] = MappingProxyType({}),
+    first_policy: ReferenceModel | None = None,
     trackers: Callable[[int], Trackers] = untracked,
     on_step: OnRow | None = None,
     on_evaluation: OnRow | None = None,
@@ -96,6 +97,7 @@ def train(
         step_source: Makes what gives the items of each step; by default all of them, shuffled.
         optimizer_state: Moments of an earlier training of the same parameters, to begin with; by
             default none.
+        first_policy: The policy from which falls and budgets count; by default `model` itself.
         trackers: Opens the experiment trackers, given the number of the first step (from 1) that
             will be logged.
         on_step: Called with every new row.
@@ -130,6 +132,7 @@ def train(
         anchors=anchors,
         step_source=step_source,
         cache=cache,
+        first_policy=first_policy,
     )
     run = TrainingRun(config, ready, out_dir, run_key)
     run.resume(optimizer_state)

@@ -88,6 +88,7 @@ def prepare_training(
     anchors: Anchors,
     step_source: MakeStepSource,
     cache: ReferenceCache,
+    first_policy: ReferenceModel | None = None,
 ) -> ReadyTraining:
     """Check and score the items, then make the model's weights trainable.
 
@@ -103,6 +104,8 @@ def prepare_training(
         anchors: The answers, by kind, that its weight may pull at.
         step_source: Makes what gives the items of each step.
         cache: Where reference values are looked up and kept.
+        first_policy: The policy from which falls and budgets count, where that is not the policy
+            at step 0; it is scored as a reference is.
 
     Raises:
         ConfigError: An item is longer than the model reads, or loss and regularizer read different
@@ -128,19 +131,33 @@ def prepare_training(
     fixed = References(references, config, needs, cache)
     # With options, a source is a partial of its class.
     on_demand = getattr(getattr(step_source, "func", step_source), "on_demand", False)
-    fixed.score([held_out, probe] if on_demand else [examples, held_out, probe])
+    scored_before = [held_out, probe] if on_demand else [examples, held_out, probe]
+    fixed.score(scored_before)
+    before: References | None = None
+    if first_policy is not None:
+        before = References([first_policy], config, needs & {"tokens"}, cache)
+        before.score(scored_before)
     model = cast("PreTrainedModel", model if isinstance(model, torch.nn.Module) else model())
     prepare_model(model, all_examples, config)
     torch.manual_seed(config.seed)
     forward, unshared = forward_of(model, all_examples, config, score_prompts="prompt" in needs)
-    names = names_of([one.load for one in references])
+    # The policy at step 0 has the values that are called initial, unless these are another's.
+    names = names_of([one.load or first_policy for one in references])
     compared = Compared(names, tuple(one.weight for one in references))
     initial = forward
 
     def prepared(some: Sequence[TokenizedItem]) -> PreparedItems:
         values = fixed.values(some)
         found = prepare_items(
-            relation, some, initial, config, needs, cache, references=values, compared=compared
+            relation,
+            some,
+            initial,
+            config,
+            needs,
+            cache,
+            references=values,
+            compared=compared,
+            since=None if before is None else before.values(some)[0],
         )
         return replace(found, forward=forward)
 

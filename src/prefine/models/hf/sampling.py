@@ -168,6 +168,7 @@ class Sampler:
             wanted=wanted,
             temperature=decoding.temperature,
             top_p=decoding.top_p,
+            top_k=decoding.top_k,
             stop_ids=self._stop_ids,
         )
         return {

@@ -61,7 +61,7 @@ class OpenAIModel:
         tokens_per_minute: At most, of all models at this host.
         headers_env: Further headers, each with the name of the variable that holds its value.
         prices: What the server charges, for the cost in the manifest.
-        extra_body: Further fields of the request, such as vLLM's `top_k`.
+        extra_body: Further fields of the request, such as vLLM's `min_p`.
         label: Name for people; the model's name when not given.
         config_path: Of this model, for messages.
     """
@@ -272,6 +272,7 @@ class OpenAIModel:
             temperature=decoding.temperature,
             # Servers that refuse top_p refuse its default, too.
             top_p=None if decoding.top_p == 1 else decoding.top_p,
+            top_k=decoding.top_k,
             # A stream of its own for each sample, also where a server seeds all requests alike.
             seed=int(content_hash("stream", decoding.seed, prompt.id, index), 16) % _SEEDS,
             tools=list(prompt.tools) if prompt.tools else None,

@@ -21,6 +21,7 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
     "top_logprobs": ("top_logprobs", "top_n_tokens", "toplogprobs", "max_logprobs"),
     "logprobs": ("logprobs", "logprob", "response_logprobs", "responselogprobs"),
     "top_p": ("top_p", "topp", "nucleus"),
+    "top_k": ("top_k", "topk"),
     "temperature": ("temperature",),
     "seed": ("seed", "random_seed", "randomseed"),
     "max_tokens": ("max_tokens", "max_completion_tokens", "max_output_tokens", "maxoutputtokens"),
@@ -129,7 +130,7 @@ def refuses_prefill(error: ServerError) -> bool:
 
 def _refused(name: str, value: Any) -> str:
     # Seeds differ from request to request, and a note is given once.
-    shown = f" {value:g}" if name in ("temperature", "top_p") else ""
+    shown = f" {value:g}" if name in ("temperature", "top_p", "top_k") else ""
     if name == "n":
         return "the server refuses n, so each completion is a request of its own"
     return f"the server refuses {name}{shown}, which is left out"

@@ -1,13 +1,16 @@
 """Statistical rejection sampling: pairs of completions drawn from the policy's own optimum."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field
 
 from prefine.pairing.protocol import Choice, selector
 from prefine.records import Ranking
+
+Float64Array = npt.NDArray[np.float64]
 
 
 class Accepted(NamedTuple):
@@ -20,7 +23,23 @@ class Accepted(NamedTuple):
     first_pass_acceptance: float
 
 
-@selector(needs={"scores"})
+Scale = Literal["score", "percentile"]
+
+
+def acceptance(
+    ranking: Ranking, *, beta: float = 0.5, scale: Scale = "score"
+) -> Mapping[str, float]:
+    """The expected share of a prompt's completions that the first pass accepts.
+
+    Source: arXiv:2309.06657, theorem 1: the mean of exp((reward - the highest reward) / beta).
+    """
+    if ranking.scores is None or len(ranking.completions) < 2:
+        return {}
+    rewards = rewards_of(ranking.scores, scale)
+    return {"accepted by the first pass": float(_chances(rewards, beta).mean())}
+
+
+@selector(needs={"scores"}, shares=acceptance)
 def rejection_sampling(
     ranking: Ranking,
     *,
@@ -28,6 +47,7 @@ def rejection_sampling(
     beta: Annotated[float, Field(gt=0)] = 0.5,
     accepted: Annotated[int, Field(ge=2)] = 8,
     pairing: Literal["first_round", "tournament"] = "first_round",
+    scale: Scale = "score",
 ) -> list[Choice]:
     """Pairs among completions accepted as if drawn from policy * exp(score / beta).
 
@@ -42,9 +62,12 @@ def rejection_sampling(
         accepted: How many are accepted; all of them if there are no more.
         pairing: "first_round" pairs them at random, half as many pairs; "tournament" lets the
             winners meet again until one is left, one pair fewer than completions.
+        scale: The reward is the "score", or its "percentile" among the prompt's completions, the
+            share of them with no higher score: 1 is the best, and `beta` is in percentiles,
+            whatever unit the scores have.
 
-    Source: arXiv:2309.06657, algorithm 1, and its first-round and tournament ranking. Deviation:
-        the candidates are shuffled first.
+    Source: arXiv:2309.06657, algorithm 1, and its first-round and tournament ranking; percentiles:
+        arXiv:2410.04203 (RSO+). Deviation: the candidates are shuffled first.
     """
     if ranking.scores is None or len(ranking.completions) < 2:
         return []
@@ -53,7 +76,8 @@ def rejection_sampling(
     # ascending order it would accept worse ones than with the same scores shuffled, so nobody may
     # stand there by merit.
     order = rng.permutation(len(ranking.scores)).tolist()
-    drawn = accept([ranking.scores[place] for place in order], k=accepted, beta=beta, rng=rng)
+    rewards = rewards_of(ranking.scores, scale)[order]
+    drawn = accept(rewards.tolist(), k=accepted, beta=beta, rng=rng)
     players = [order[drawn.indices[place]] for place in rng.permutation(len(drawn.indices))]
     met = (
         _first_round(players) if pairing == "first_round" else _tournament(players, ranking.scores)
@@ -63,6 +87,14 @@ def rejection_sampling(
         for winner, loser in (_by_score(*pair, ranking.scores) for pair in met)
         if ranking.scores[winner] > ranking.scores[loser]
     ]
+
+
+def rewards_of(scores: Sequence[float], scale: Scale) -> Float64Array:
+    """The rewards of a prompt's completions [n]: their scores, or the percentiles of these."""
+    values = np.asarray(scores, dtype=np.float64)
+    if scale == "score":
+        return values
+    return np.searchsorted(np.sort(values), values, side="right") / values.size
 
 
 def accept(rewards: Sequence[float], *, k: int, beta: float, rng: np.random.Generator) -> Accepted:
@@ -98,17 +130,22 @@ def accept(rewards: Sequence[float], *, k: int, beta: float, rng: np.random.Gene
     found: list[int] = []
     first_pass: float | None = None
     while len(found) < k and left.size:
-        # At most 0, so that the exponential cannot overflow; a tiny beta makes it -inf, the best
-        # one stays at 0.
-        with np.errstate(over="ignore"):
-            chances = np.exp((values[left] - values[left].max()) / beta)
-        passes = rng.random(left.size) < chances
+        passes = rng.random(left.size) < _chances(values[left], beta)
         if first_pass is None:
             first_pass = float(passes.mean())
         found += left[passes].tolist()
         left = left[~passes]
     assert first_pass is not None, "there is a candidate and k is at least 1"
     return Accepted(tuple(found[:k]), first_pass)
+
+
+def _chances(rewards: Float64Array, beta: float) -> Float64Array:
+    """The chance of each candidate in a pass [n]; that of the best is 1."""
+    # At most 0, so that the exponential cannot overflow; a tiny beta makes it -inf, the best one
+    # stays at 0.
+    with np.errstate(over="ignore"):
+        chances: Float64Array = np.exp((rewards - rewards.max()) / beta)
+    return chances
 
 
 def _first_round(players: list[int]) -> list[tuple[int, int]]:

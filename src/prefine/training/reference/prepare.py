@@ -160,6 +160,7 @@ def prepare_items(
     *,
     references: Sequence[ReferenceValues | None],
     compared: Compared,
+    since: ReferenceValues | None = None,
 ) -> PreparedItems:
     """Score items under the initial policy and join them with their values under the references.
 
@@ -172,6 +173,8 @@ def prepare_items(
         cache: Where values are looked up and kept.
         references: The values under each reference; None where it is the policy at step 0.
         compared: The references' names and weights.
+        since: The values under the policy that counts as the initial one, where this training goes
+            on from another that began with it; None is the policy at step 0.
     """
     if forward.gives_rewards:
         # Rewards are compared with each other, and with no reference.
@@ -183,15 +186,15 @@ def prepare_items(
         )
         table = ItemTable.of(relation, examples, {INITIAL: zero})
         return PreparedItems(examples, [], table, forward)
-    initial = cache.tokens(forward, examples)
-    like = initial.values.logps
-    logps = {INITIAL: initial.logps()}
-    logps |= {
-        name: values.logps.to(like)
-        for name, values in zip(compared.names, references, strict=True)
-        if values is not None
-    }
-    first, tokens = references[0], initial
+    own = cache.tokens(forward, examples)
+    like = own.values.logps
+    logps = {INITIAL: own.logps() if since is None else since.logps.to(like)}
+    for name, values in zip(compared.names, references, strict=True):
+        if values is not None:
+            logps[name] = values.logps.to(like)
+        elif since is not None:
+            logps[name] = own.logps()
+    first, tokens, initial = references[0], own, own
     cross_prompt: list[PlainItem] = []
     cross_ref = None
     if "mismatched" in needs:
@@ -205,9 +208,9 @@ def prepare_items(
             assert first.cross_logps is not None, "the needs are the same"
             cross_ref = first.cross_logps.to(like)
     if first is not None and first.tokens is not None:
-        tokens = first.tokens._replace(
-            values=first.tokens.values.map(lambda column: column.to(like))
-        )
+        tokens = _like(first.tokens, like)
+    if since is not None and since.tokens is not None:
+        initial = _like(since.tokens, like)
     table = ItemTable.of(
         relation,
         examples,
@@ -215,9 +218,16 @@ def prepare_items(
         compared=compared,
         cross_ref=cross_ref,
         ref_tokens=tokens if needs & {"tokens", "prompt"} else None,
-        initial_tokens=initial if needs >= {"tokens", "initial"} and first is not None else None,
+        initial_tokens=initial
+        if needs >= {"tokens", "initial"} and not (first is None and since is None)
+        else None,
     )
     return PreparedItems(examples, cross_prompt, table, forward)
+
+
+def _like(tokens: ItemTokens, like: Tensor) -> ItemTokens:
+    """The values of tokens in the dtype and on the device of another tensor."""
+    return tokens._replace(values=tokens.values.map(lambda column: column.to(like)))
 
 
 def names_of(references: Sequence[object | None]) -> tuple[str, ...]:
