@@ -41,6 +41,7 @@ def draw(
     wanted: list[bool],
     temperature: float,
     top_p: float,
+    top_k: int | None = None,
     stop_ids: frozenset[int],
 ) -> list[Drawn | None]:
     """Draw `group` completions of each prompt; row = prompt * group + sample.
@@ -52,7 +53,8 @@ def draw(
             allowed.
         wanted: Which rows to draw; the others are padding and come back as None.
         temperature: 0 is greedy.
-        top_p: Keep the most likely tokens up to this mass.
+        top_p: Keep the most likely tokens up to this mass, of those that `top_k` keeps.
+        top_k: Keep so many tokens, the likeliest; None keeps all. Of equal ones the lower ids stay.
         stop_ids: Tokens that end a completion.
     Returns: Per row the completion, or None. Log-probabilities are the model's own (temperature 1),
         in nats.
@@ -80,7 +82,7 @@ def draw(
     chosen = torch.zeros(rows, steps, dtype=torch.long, device=device)
     for step in range(steps):
         logps = torch.log_softmax(logits.float(), dim=-1)
-        token = _choose(logps, numbers[row, step], temperature, top_p)
+        token = _choose(logps, numbers[row, step], temperature, top_p, top_k)
         drawn_logp = logps.gather(1, token[:, None])[:, 0].double()
         logp[row] += torch.where(alive, drawn_logp, 0.0)
         lengths[row] += alive
@@ -131,14 +133,19 @@ def _choose(
     number: Float[Tensor, " rows"],
     temperature: float,
     top_p: float,
+    top_k: int | None = None,
 ) -> Int[Tensor, " rows"]:
     """Return the token whose share of the cumulative probability contains the uniform number."""
     if temperature == 0:
         return logps.argmax(dim=-1)
     probs = torch.softmax(logps.double() / temperature, dim=-1)
     order = None
-    if top_p < 1:
+    if top_p < 1 or top_k is not None:
         probs, order = probs.sort(dim=-1, descending=True, stable=True)
+    if top_k is not None:
+        probs = probs[:, :top_k]
+        probs = probs / probs.sum(dim=-1, keepdim=True)
+    if top_p < 1:
         before = probs.cumsum(dim=-1) - probs
         probs = torch.where(before < top_p, probs, 0.0)
     edges = probs.cumsum(dim=-1)
