@@ -154,14 +154,17 @@ def test_the_average_moves_as_its_closed_form_says() -> None:
     assert torch.equal(followers[0.0].model.weight, target)
 
 
-def test_rewritten_answers_are_what_the_average_says_behind_the_prefix(tmp_path: Path) -> None:
+@pytest.mark.parametrize("decoding", [{"temperature": 0.0}, {"temperature": 5.0, "top_k": 1}])
+def test_rewritten_answers_are_what_the_average_says_behind_the_prefix(
+    tmp_path: Path, decoding: dict[str, Any]
+) -> None:
     """Greedy, against plain rows: prompts of several lengths, which a batch pads on the left."""
     sources: list[SelfPlay] = []
     examples = tiny.examples()
     _train(
         tmp_path,
         {"max_steps": 1, "pairs_per_step": 7, "micro_batch_tokens": 99},
-        step_source=_kept(sources, segment_tokens=2, temperature=0.0),
+        step_source=_kept(sources, segment_tokens=2, **decoding),
     )
     initial = tiny.model(dtype=torch.float32)
     buffer = sources[0].state_dict()["buffer"]["entries"]

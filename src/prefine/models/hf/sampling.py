@@ -137,7 +137,6 @@ class Sampler:
             wanted=[True] * len(rows),
             temperature=temperature,
             top_p=1.0,
-            top_k=None,
             stop_ids=self._stop_ids,
         )
         for row, one in zip(rows, drawn, strict=True):
@@ -169,7 +168,6 @@ class Sampler:
             wanted=wanted,
             temperature=decoding.temperature,
             top_p=decoding.top_p,
-            top_k=None,
             stop_ids=self._stop_ids,
         )
         return {

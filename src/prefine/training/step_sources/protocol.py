@@ -52,7 +52,9 @@ class StepSource(Protocol):
     run folder, `prepare` scores items under the fixed models, `settings` is the section `train`. A
     source that calls `prepare` after the first step declares
     `on_demand = True`: a frozen copy of the initial policy is then kept in memory. All processes
-    must get the same items.
+    must get the same items. One that makes pairs of answers that it is given alone declares
+    `takes_answers = True`: a run that starts with `labels` then gives it the good ones as pairs of
+    an answer with itself.
     """
 
     on_demand: ClassVar[bool]

@@ -61,7 +61,7 @@ class SelfPlay:
         top_p: Sample of the likeliest tokens up to this mass. Default: paper.
         reference: What losses compare with: `ema` and `policy` take over the average or the policy
             every `reference_every` steps, `fixed` stays the initial policy. Default: paper.
-        reference_every: Steps between these. Default: the paper's code.
+        reference_every: Steps between these, in the paper's code. Default: paper.
 
     Raises:
         ConfigError: `train.reference` names a model.
@@ -69,6 +69,7 @@ class SelfPlay:
     """
 
     on_demand: ClassVar[bool] = True
+    takes_answers: ClassVar[bool] = True
 
     def __init__(
         self,
