@@ -7,7 +7,10 @@ import os
 import random
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import pytest
 
@@ -53,7 +56,24 @@ def kill_at(step: int) -> None:
     process.communicate()
 
 
-def survive(place: Place, *, kills: int, steps: int, seed: int) -> None:
+SELF_PLAY: dict[str, Any] = {
+    "train.step_source": {
+        "name": "self_play",
+        "segment_tokens": 4,
+        "buffer_size": 9,
+        "reference_every": 5,
+    }
+}
+
+
+def survive(
+    place: Place,
+    *,
+    kills: int,
+    steps: int,
+    seed: int,
+    changes: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
     """Kill one training at so many random steps, and compare what it leaves with an undisturbed
     one.
     """
@@ -69,7 +89,7 @@ def survive(place: Place, *, kills: int, steps: int, seed: int) -> None:
         | {f"train.{name}": value for name, value in settings.items()}
         | {"train.max_steps": None}
     )
-    place.change({"train.loss": {"name": "losses_here:slow", "pause": 0.02}})
+    place.change({"train.loss": {"name": "losses_here:slow", "pause": 0.02}, **changes})
     for folder in ("run", "whole"):
         assert prefine("pair", "run.yaml", "--run-dir", folder).code == 0
     assert prefine("train", "run.yaml", "--run-dir", "whole").code == 0
@@ -89,6 +109,11 @@ def survive(place: Place, *, kills: int, steps: int, seed: int) -> None:
 
 def test_three_kills_at_random_steps(place: Place) -> None:
     survive(place, kills=3, steps=24, seed=7)
+
+
+def test_three_kills_at_random_steps_of_self_play(place: Place) -> None:
+    """The average, the moved reference, the buffer with its counts and the random numbers."""
+    survive(place, kills=3, steps=24, seed=8, changes=SELF_PLAY)
 
 
 def test_a_kill_after_a_checkpoint_of_an_automatic_budget(place: Place) -> None:
@@ -139,3 +164,9 @@ def test_a_kill_after_a_checkpoint_of_an_automatic_budget(place: Place) -> None:
 @pytest.mark.torture
 def test_ten_kills_at_random_steps(place: Place) -> None:
     survive(place, kills=10, steps=80, seed=int(os.environ.get("PREFINE_TORTURE_SEED", "0")))
+
+
+@pytest.mark.torture
+def test_ten_kills_at_random_steps_of_self_play(place: Place) -> None:
+    seed = int(os.environ.get("PREFINE_TORTURE_SEED", "0"))
+    survive(place, kills=10, steps=80, seed=seed, changes=SELF_PLAY)

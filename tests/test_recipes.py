@@ -23,6 +23,7 @@ import openai_server as server
 from command import Result, prefine
 from openai_server import OpenAIServer, Reply
 from other_tokens import save_with_other_tokens
+from prefine.playground.world import gold_parts
 from prefine.run.view import RunView
 from tiny_reward import save_reward_model
 
@@ -391,3 +392,24 @@ def test_a_judge_of_ones_own(here: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     result = execute(again, {**SMALL, **IN_PROCESS, "sample.model": scripted}, monkeypatch)
     assert result is not None and result.code == 0, result
     assert len(list(Path("runs/own-judge").glob("training-before-*"))) == 1
+
+
+def test_self_play_on_the_playground(here: Path) -> None:
+    small = {
+        "labels.count": 6,
+        "train.pairs_per_step": 3,
+        "train.max_steps": 4,
+        "train.step_source.reference_every": 2,
+        "evaluate.prompts.count": 2,
+        "evaluate.decoding.max_new_tokens": 8,
+    }
+    changes = [part for key, value in small.items() for part in ("--set", f"{key}={value}")]
+    result = prefine("run", "configs/self-play.yaml", *changes)
+    assert result.code == 0, result.err
+    log = Path("runs/self-play/train_log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["pairs"] for line in log] == [3] * 4
+    answers = list(RunView(Path("runs/self-play")).labels())
+    assert len(answers) == 6
+    for one in answers:
+        assert set(gold_parts(one.prompt.text, one.completion.text).values()) == {1.0}
+    assert "win rate by gold" in result.out

@@ -166,6 +166,7 @@ TABLES: dict[Kind, dict[str, str]] = {
     },
     "step_source": {
         "shuffled": "prefine.training.step_sources.shuffled:Shuffled",
+        "self_play": "prefine.training.step_sources.self_play:SelfPlay",
     },
     "gold": {
         "playground": "prefine.playground.world:gold_parts",

@@ -1,5 +1,6 @@
 """Sources of rows in our own columns: files, the embedded playground, a user's function."""
 
+import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain, islice
 from pathlib import Path
@@ -76,6 +77,7 @@ def playground(
     count: Annotated[int, Field(gt=0)] = 256,
     split: Literal["train", "test"] = "train",
     seed: Annotated[int, Field(ge=0)] = 0,
+    answers: bool = False,
 ) -> Iterator[SourceRow]:
     """Yield prompts of the embedded world; train and test prompts never coincide.
 
@@ -83,11 +85,17 @@ def playground(
         count: How many distinct prompts; asking for more only appends.
         split: Which side of the split.
         seed: Of the drawing.
+        answers: Give each a good answer, which has no flaw, for `labels`.
     """
-    from prefine.playground.world import draw_prompts
+    from prefine.playground.world import FLAW_RATES, demonstrate, draw_prompts, parse
 
     for number, text in enumerate(draw_prompts(count, split=split, seed=seed)):
-        yield SourceRow(f"playground {split} prompt {number}", {"prompt": text})
+        values: dict[str, Any] = {"prompt": text}
+        if answers:
+            rng = random.Random(f"playground answer {seed} {text}")
+            perfect = demonstrate(parse(text), rng, flaw_rates=dict.fromkeys(FLAW_RATES, 0.0))
+            values["completions"] = [{"text": perfect, "label": True}]
+        yield SourceRow(f"playground {split} prompt {number}", values)
 
 
 def shaped(

@@ -10,7 +10,7 @@ from prefine.config.sections import RunConfig
 from prefine.errors import ConfigError
 from prefine.losses.facts import needs_of, reads_of
 from prefine.losses.protocol import Reads
-from prefine.stages.training_inputs import configured_relation, items_made
+from prefine.stages.training_inputs import configured_relation, items_made, takes_answers
 from prefine.training.relations.choose import configured_losses
 from prefine.training.step_sources.share_counts import check_shares
 
@@ -48,7 +48,17 @@ def _check_one_loss(config: RunConfig, component: Component) -> None:
     configured_relation(config)
     _check_score_gaps(config)
     reads = reads_of(loss)
-    if _fits(makes, reads):
+    if takes_answers(config):
+        if reads != "pairs":
+            source = config.train.step_source.name
+            raise ConfigError(
+                f"train.step_source.name: {source!r} makes pairs of answers to one prompt, which "
+                f"{where} does not read; choose another train.loss "
+                f"({_named('loss', lambda other: reads_of(other) == 'pairs')}), or another source"
+            )
+        if makes in ("pairs", "labels"):
+            return
+    elif _fits(makes, reads):
         return
     if reads == "rewards":
         raise ConfigError(

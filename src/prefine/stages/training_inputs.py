@@ -31,6 +31,7 @@ from prefine.training.items import (
     readable_items,
 )
 from prefine.training.relations.choose import configured_losses, relation_of
+from prefine.training.relations.pairs import Pairs
 from prefine.training.relations.protocol import ItemKind, Relation
 from prefine.training.relations.rewards import RewardItems
 from prefine.training.reward_texts import ConversationReader
@@ -108,7 +109,14 @@ def check_evaluation(config: RunConfig, held_out: int) -> None:
     Raises:
         ConfigError: No prompt is held out.
     """
-    kind = configured_relation(config).name
+    relation = configured_relation(config)
+    kind = relation.name
+    if held_out and isinstance(relation, Pairs) and relation.alone:
+        raise ConfigError(
+            f"pair.held_out_prompts: {held_out} prompts would be held out, and their answers have "
+            "nothing to be compared with, as training makes the rejected answers; set it to 0, or "
+            "start with pairs: their rejected answers are not trained on and are compared with"
+        )
     if config.train.evaluate_every is not None and not held_out:
         raise ConfigError(f"train.evaluate_every: no {kind} are held out to evaluate; {_HOLD_OUT}")
     if reads_held_out(config) and not held_out:
@@ -133,12 +141,23 @@ def items_made(config: RunConfig) -> tuple[Reads, str]:
     return makes, f"pair.selector {selector.name!r} makes"
 
 
+def takes_answers(config: RunConfig) -> bool:
+    """Return True if the step source makes pairs of answers that it is given alone."""
+    source = config.train.step_source.lookup("step_source", where="train.step_source")
+    return bool(getattr(source, "takes_answers", False))
+
+
 def configured_relation(config: RunConfig) -> Relation:
     """The items that loss and regularizer read: of one kind, or of several.
+
+    Where training makes pairs of the labelled answers that the run starts with, its records are
+    these.
 
     Raises:
         ConfigError: They read different ones.
     """
+    if [*config.items_entries] == ["labels"] and takes_answers(config):
+        return Pairs(alone=True)
     items = "pairs" if config.train.reward is None else items_made(config)[0]
     return relation_of(configured_losses(config.train), items)
 

@@ -22,6 +22,8 @@ from prefine.atomic import sync
 from prefine.errors import ConfigError, DataError
 from prefine.records import SCHEMA_VERSION
 
+_STEP_SOURCE = "step_source.safetensors"
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -36,6 +38,7 @@ class Checkpoint:
         row_tokens: The limit of a row, below the configured one where memory was short; None in a
             checkpoint from before it was kept.
         step_source: State of the step source.
+        step_source_tensors: Its tensors, such as weights of its own.
     """
 
     step: int
@@ -45,6 +48,7 @@ class Checkpoint:
     controllers: dict[str, dict[str, float]]
     row_tokens: int | None = None
     step_source: Mapping[str, Any] = field(default_factory=dict)
+    step_source_tensors: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def save(
@@ -74,6 +78,8 @@ def save(
     save_file(weights, temporary / "model.safetensors", metadata={"format": "pt"})
     save_file(dict(checkpoint.optimizer), temporary / "optimizer.safetensors")
     save_file({"torch": checkpoint.rng}, temporary / "rng.safetensors")
+    if checkpoint.step_source_tensors:
+        save_file(dict(checkpoint.step_source_tensors), temporary / _STEP_SOURCE)
     state = {
         "schema_version": SCHEMA_VERSION,
         "step": step,
@@ -165,6 +171,7 @@ def load_newest(folder: Path, *, run_key: str) -> tuple[Checkpoint | None, tuple
 
 def _read(path: Path, state: Mapping[str, Any]) -> Checkpoint:
     """The checkpoint of a folder and its `state.json`."""
+    source = path / _STEP_SOURCE
     return Checkpoint(
         step=state["step"],
         weights=load_file(path / "model.safetensors"),
@@ -174,6 +181,7 @@ def _read(path: Path, state: Mapping[str, Any]) -> Checkpoint:
         controllers=state.get("controllers", {}),
         row_tokens=state.get("row_tokens"),
         step_source=state.get("step_source", {}),
+        step_source_tensors=load_file(source) if source.is_file() else {},
     )
 
 

@@ -32,7 +32,7 @@ from prefine.training.reference.models import ReferenceModel
 from prefine.training.reference.prepare import check_start
 from prefine.training.reference.scoring import score_completions
 from prefine.training.relations.pairs import right_order
-from prefine.training.step_sources.protocol import MakeStepSource, StepItems
+from prefine.training.step_sources.protocol import FollowsPolicy, MakeStepSource, StepItems
 from prefine.training.step_sources.shuffled import Shuffled
 
 if TYPE_CHECKING:
@@ -192,14 +192,22 @@ class TrainingRun:
             if self.climb is not None:
                 self.climb.load_state_dict(self.state["climb"])
             self.source.load_state_dict(checkpoint.step_source)
+            if isinstance(self.source, FollowsPolicy):
+                self.source.load_tensors(checkpoint.step_source_tensors)
             self.forward.tokens = checkpoint.row_tokens or self.forward.tokens
             self.done = self.resumed_from = checkpoint.step
         elif optimizer_state:
             self.weights.restore_optimizer(optimizer_state)
-        self.source_state = self.source.state_dict()
+        self.keep_source_state()
         self.notes += damaged
         self.fill = RowFill(self.state.get("row_fill"))
         processes.check_same_weights(self.weights.parameters.values(), step=self.done)
+
+    def keep_source_state(self) -> None:
+        """Take the state of the step source, for checkpoints until this is called again."""
+        source = self.source
+        self.source_state = source.state_dict()
+        self.source_tensors = source.tensors() if isinstance(source, FollowsPolicy) else {}
 
     @contextmanager
     def logs(
@@ -311,7 +319,7 @@ class TrainingRun:
             learning_rate *= self.budget.learning_rate_factor
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
-        self.source_state = self.source.state_dict()
+        self.keep_source_state()
         items = self.source.next(step)
         terms = self._gradient(step, items)
         ids = [items.prepared.examples[int(index)].id for index in terms.items]
@@ -326,7 +334,7 @@ class TrainingRun:
             )
         optimizer.step()
         self.done = step + 1
-        self.source_state = self.source.state_dict()
+        self.keep_source_state()
         hyper_parameters = self.controller.current_values(terms.objective)
         if self.budget is not None:
             hyper_parameters["regularizer_weight"] = self.budget.regularizer_weight
@@ -413,6 +421,7 @@ class TrainingRun:
                 states,
                 self.forward.tokens,
                 self.source_state,
+                self.source_tensors,
             )
             checkpoints.save(
                 self.out_dir / "checkpoints",

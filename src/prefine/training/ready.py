@@ -27,6 +27,7 @@ from prefine.training.reference.cache import ReferenceCache
 from prefine.training.reference.models import ReferenceModel, References
 from prefine.training.reference.prepare import (
     PreparedItems,
+    ReferenceValues,
     confidence_weights,
     forward_of,
     names_of,
@@ -34,7 +35,7 @@ from prefine.training.reference.prepare import (
     prepare_model,
 )
 from prefine.training.relations.choose import relation_of
-from prefine.training.step_sources.protocol import MakeStepSource, StepSource
+from prefine.training.step_sources.protocol import FollowsPolicy, MakeStepSource, StepSource
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -146,15 +147,30 @@ def prepare_training(
     compared = Compared(names, tuple(one.weight for one in references))
     initial = forward
 
-    def prepared(some: Sequence[TokenizedItem]) -> PreparedItems:
-        values = fixed.values(some)
+    unkept = ReferenceCache(None, cache.should_stop)
+
+    def prepared(
+        some: Sequence[TokenizedItem],
+        *,
+        reference: torch.nn.Module | None = None,
+        kept: bool = True,
+    ) -> PreparedItems:
+        if not kept:
+            cache.reused = False
+            relation.check_items(named, some, what=relation.name)
+        values: Sequence[ReferenceValues | None]
+        if reference is None:
+            values = fixed.values(some)
+        else:
+            moved = replace(initial, model=cast("PreTrainedModel", reference))
+            values = replace(fixed, cache=unkept).under(moved, some)
         found = prepare_items(
             relation,
             some,
             initial,
             config,
             needs,
-            cache,
+            cache if kept else unkept,
             references=values,
             compared=compared,
             since=None if before is None else before.values(some)[0],
@@ -194,6 +210,8 @@ def prepare_training(
     # Only after scoring: the reference is the model without the adapter.
     if config.adapter is not None:
         adapter.attach(model, config.adapter, seed=config.seed)
+    if isinstance(source, FollowsPolicy):
+        source.follow(model)
     controller = HyperparameterController(
         loss,
         regularizer,

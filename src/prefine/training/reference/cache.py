@@ -43,17 +43,19 @@ class ReferenceCache:
     token ids.
 
     Args:
-        folder: Made if it is missing.
+        folder: Made if it is missing; None keeps nothing and reads nothing.
         should_stop: Asked before every pass; if true, Interrupted is raised.
         reused: Whether all values so far were read instead of computed.
     """
 
-    folder: Path
+    folder: Path | None
     should_stop: Callable[[], bool] | None = None
     reused: bool = True
 
     def tokens(self, forward: Forward, examples: Sequence[TokenizedItem]) -> ItemTokens:
         """Return the values of `score_tokens`, read where they are kept and computed elsewhere."""
+        if self.folder is None:
+            return score_tokens(forward, examples, should_stop=self.should_stop)
         settings = content_hash(
             weights_fingerprint(forward.model),
             forward.dtype,

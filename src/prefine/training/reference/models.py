@@ -84,6 +84,10 @@ class References:
             found.append(values)
         return found
 
+    def under(self, forward: Forward, items: Sequence[TokenizedItem]) -> list[ReferenceValues]:
+        """The values of items under a model that takes the place of the one reference."""
+        return [self._values(forward, items, first=True)]
+
     def _score(
         self, number: int, model: ReferenceModel, sets: Sequence[Sequence[TokenizedItem]]
     ) -> list[tuple[str, ReferenceValues]]:

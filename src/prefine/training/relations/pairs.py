@@ -13,8 +13,8 @@ from torch.nn.utils.rnn import pad_sequence
 from prefine.errors import DataError
 from prefine.losses.other_references import OtherReferences
 from prefine.losses.protocol import LossFunction, PairLogps, PromptLogps, TokenLogps
-from prefine.records import PreferencePair
-from prefine.run.rows import pair_of
+from prefine.records import LabelledCompletion, PreferencePair
+from prefine.run.rows import label_of, pair_of
 from prefine.training.items import Ids, ReadItem, ReadsTexts, Text, first_reason
 from prefine.training.relations import pair_rows
 from prefine.training.relations.pair_checks import check_pairs
@@ -71,10 +71,12 @@ class Pairs:
 
     Args:
         joint: Whether a pair's rejected completion may answer another prompt.
+        alone: Whether records are good answers alone, to which a step source makes the rejected
+            ones. Until then each is paired with itself.
     """
 
     joint: bool = False
-    name: ClassVar[str] = "pairs"
+    alone: bool = False
     words: ClassVar[str] = "preference pair"
     item: ClassVar[type[TokenizedPair]] = TokenizedPair
     step_row: ClassVar[type[pair_rows.StepRow]] = pair_rows.StepRow
@@ -86,23 +88,34 @@ class Pairs:
         """This kind alone."""
         return (self,)
 
-    def record_of(self, row: dict[str, Any]) -> PreferencePair:
-        """The record of a row of its table."""
-        return pair_of(row)
+    @property
+    def name(self) -> str:
+        """The name, which is that of the table of its records."""
+        return "labels" if self.alone else "pairs"
 
-    def answers(self, record: PreferencePair, item: TokenizedPair) -> list[NamedAnswer]:
+    def record_of(self, row: dict[str, Any]) -> PreferencePair | LabelledCompletion:
+        """The record of a row of its table."""
+        return label_of(row) if self.alone else pair_of(row)
+
+    def answers(
+        self, record: PreferencePair | LabelledCompletion, item: TokenizedPair
+    ) -> list[NamedAnswer]:
         """Chosen, then rejected."""
+        if isinstance(record, LabelledCompletion):
+            return [NamedAnswer("chosen", record.prompt, record.completion)] * 2
         return [
             NamedAnswer("chosen", record.prompt, record.chosen),
             NamedAnswer("rejected", record.rejected_prompt or record.prompt, record.rejected),
         ]
 
-    def read(self, record: PreferencePair, reader: ReadsTexts) -> ReadItem:
-        """Tokenize a pair.
+    def read(self, record: PreferencePair | LabelledCompletion, reader: ReadsTexts) -> ReadItem:
+        """Tokenize a pair, or a good answer; bad ones are dropped.
 
         Raises:
             DataError: It has another prompt for its rejected side, and the loss is not joint.
         """
+        if isinstance(record, LabelledCompletion):
+            return _alone(record, reader)
         joint = record.rejected_prompt is not None
         if joint and not self.joint:
             raise DataError(
@@ -209,6 +222,24 @@ class Pairs:
     def errors(self, logps: PairLogps, table: "ItemTable") -> dict[str, float | None]:
         """Standard errors over prompts."""
         return pair_rows.errors(logps, table.references["initial"][REJECTED], table.prompts)
+
+
+def _alone(record: LabelledCompletion, reader: ReadsTexts) -> ReadItem:
+    """A good answer paired with itself."""
+    if not record.desirable:
+        return ReadItem(None, "bad_answer")
+    reading = reader.read(record.prompt, record.completion)
+    if reading.text is None:
+        return ReadItem(None, reading.dropped)
+    prompt, ids, turns = reading.text
+    item = TokenizedPair(
+        record.id, prompt, ids, ids, weight=record.weight, chosen_turns=turns, rejected_turns=turns
+    )
+    return ReadItem(
+        item,
+        long_prompts=int(reading.long_prompt),
+        long_completions=int(reading.long_completion),
+    )
 
 
 def right_order(policy: Float[Tensor, " C"], table: "ItemTable") -> Float[Tensor, " B"]:
