@@ -3,10 +3,9 @@
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +16,18 @@ from prefine.config.sections import RunConfig
 from prefine.config.training import TrainConfig
 from prefine.errors import ConfigError, DataError
 from prefine.models.capabilities import check_model
-from prefine.models.hf.adapters import base_of, merge, save_adapter, whole
+from prefine.models.hf.adapters import base_of, whole
 from prefine.models.hf.backend import HfModel
-from prefine.models.hf.loading import Dtype, copy_processor, load_model, weights_written
+from prefine.models.hf.loading import Dtype, load_model, weights_written
 from prefine.models.hf.reward_head import with_reward_head
 from prefine.models.protocol import HasWeights
 from prefine.records import Manifest, content_hash
-from prefine.report.outcome import budget_sentence, judge_budget
 from prefine.run.config_changes import config_diff, fingerprinted
 from prefine.run.folder import RunFolder
 from prefine.run.tables import table_hash
 from prefine.stages.anchors import anchor_inputs, automatic_budget, read_anchors
 from prefine.stages.bridged import check_bridged, items_table
-from prefine.stages.budget import budget_of
 from prefine.stages.loss_checks import check_loss
-from prefine.stages.origins import versions
 from prefine.stages.pair_options import held_out_inputs
 from prefine.stages.references import (
     RunReference,
@@ -42,6 +38,7 @@ from prefine.stages.references import (
     scored,
     with_their_tokens,
 )
+from prefine.stages.saved_model import card_of, save_model
 from prefine.stages.stage_run import Progress, StageRun
 from prefine.stages.template_date import date_notes
 from prefine.stages.training_inputs import (
@@ -61,7 +58,6 @@ from prefine.training.distributed.processes import from_main
 from prefine.training.evaluation import EVALUATION_LOG_NAME
 from prefine.training.items import OtherTokens, TokenizedItem
 from prefine.training.logging.figures import LoggedRow, TrainSummary
-from prefine.training.logging.model_card import model_card, write_card
 from prefine.training.logging.trackers import Trackers, check_installed, open_trackers
 from prefine.training.loop import FINAL_NAME, LOG_NAME, train
 from prefine.training.relations.choose import configured_loss
@@ -205,24 +201,15 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
         )
         if summary.final.headline:
             progress.advance(0, summary.final.headline)
-        evaluated = _last_row(folder, EVALUATION_LOG_NAME)
-        base = _first_policy(config).path
-        card = model_card(
-            # Not the run's folder: the same training writes the same bytes anywhere.
-            name=f"{Path(base).name}-{settings.loss_name}",
-            base_model=base,
-            base_on_hub=not Path(base).exists(),
-            adapter=_saves_adapter(settings),
-            # Trackers and the folder of reference values do not concern the model.
+        card = card_of(
+            config,
+            folder,
+            summary,
+            base=_first_policy(config).path,
             train=stage.fingerprinted["train"],
-            summary=summary,
             dropped=examples.dropped,
-            versions={"prefine": version("prefine"), **versions()},
-            datasets=_hub_datasets(config),
-            held_out=evaluated,
-            budget=_verdict_on_budget(config, folder, evaluated),
         )
-        _save(model(), policy, settings, folder / "model", card=card)
+        save_model(model(), policy, settings, folder / "model", card=card)
     if summary.stopped_by is not None:
         stage.notes.append(
             f"the alarm {summary.stopped_by} ended training after step {summary.steps} of "
@@ -251,52 +238,6 @@ def _earlier_checkpoints(config: RunConfig) -> Path | None:
         return None
     parent = (config.run_dir / lineage.parent_run).resolve()
     return parent / round_name(lineage.round - 1) / "checkpoints"
-
-
-def _last_row(folder: RunFolder, name: str) -> dict[str, Any] | None:
-    """The last row of a log; from the file, as another process may have written it."""
-    file = folder / name
-    lines = file.read_bytes().splitlines() if file.is_file() else []
-    found: dict[str, Any] | None = json.loads(lines[-1]) if lines else None
-    return found
-
-
-def _verdict_on_budget(
-    config: RunConfig, folder: RunFolder, evaluated: Mapping[str, Any] | None
-) -> str:
-    budget = budget_of(config)
-    if budget is not None and config.train.regularizer_weight == "auto":
-        end = _last_row(folder, BUDGET_LOG_NAME) or {}
-        found = judge_budget(
-            budget.delta,
-            budget.unit,
-            end["untouched_fall"],
-            end["untouched_fall_se"],
-            count=end["untouched"],
-            of=budget.of,
-            items=configured_relation(config).name,
-            untouched=True,
-        )
-        return budget_sentence(found)
-    if evaluated is None or budget is None:
-        return ""
-    rows = evaluated.get("kinds", {configured_relation(config).name: evaluated})
-    sentences = [
-        budget_sentence(
-            judge_budget(
-                budget.delta,
-                budget.unit,
-                row[budget.fall],
-                row[f"{budget.fall}_se"],
-                count=row[kind],
-                items=kind,
-            )
-        )
-        for kind, row in rows.items()
-        # There is none where no answer is good.
-        if row.get(budget.fall) is not None
-    ]
-    return " ".join(sentences)
 
 
 def follow(config: RunConfig, progress: Progress) -> None:
@@ -482,36 +423,3 @@ def _shared_reference_dir(run_dir: Path) -> Path:
     shared = parent / ".prefine" / "reference"
     writable = os.access(shared if shared.is_dir() else parent, os.W_OK)
     return shared if writable else run_dir / "reference"
-
-
-def _hub_datasets(config: RunConfig) -> tuple[str, ...]:
-    """The hub id of the items' data set, if they came from there."""
-    paths = [
-        str(source.options.get("path", ""))
-        for source in config.items_entries.values()
-        if source.name == "hub"
-    ]
-    return tuple(path for path in paths if not Path(path).exists())
-
-
-def _saves_adapter(settings: TrainConfig) -> bool:
-    """Return True if the adapter is saved, False if whole weights are."""
-    return settings.adapter is not None and settings.adapter.save == "adapter"
-
-
-def _save(model: Any, policy: HasWeights, settings: TrainConfig, path: Path, *, card: str) -> None:
-    """Write a Hugging Face folder of a model or an adapter: all of it or nothing."""
-    temporary = path.with_name(".model.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    if _saves_adapter(settings):
-        save_adapter(model, temporary, base=policy.path)
-    else:
-        if settings.adapter is not None:
-            merge(model)
-        model.save_pretrained(temporary)
-    policy.tokenizer.save_pretrained(temporary)
-    copy_processor(policy.path, temporary)
-    # In place of the empty form of a card that libraries leave.
-    write_card(temporary, card, previous=path)
-    shutil.rmtree(path, ignore_errors=True)
-    temporary.rename(path)
