@@ -11,7 +11,6 @@ from typing import Any
 
 from prefine.atomic import disk_errors, write_text
 from prefine.config.checking import listed
-from prefine.config.rounds import round_name
 from prefine.config.sections import RunConfig
 from prefine.config.training import TrainConfig
 from prefine.errors import ConfigError, DataError
@@ -27,6 +26,7 @@ from prefine.run.folder import RunFolder
 from prefine.run.tables import table_hash
 from prefine.stages.anchors import anchor_inputs, automatic_budget, read_anchors
 from prefine.stages.bridged import check_bridged, items_table
+from prefine.stages.lineage import earlier_checkpoints, falls_count_from, first_policy
 from prefine.stages.loss_checks import check_loss
 from prefine.stages.pair_options import held_out_inputs
 from prefine.stages.references import (
@@ -118,7 +118,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     if models.first is not None:
         check_model(models.first)
         inputs["first_policy"] = models.first.fingerprint
-    if (earlier := _earlier_checkpoints(config)) is not None:
+    if (earlier := earlier_checkpoints(config)) is not None:
         inputs["optimizer"] = newest_optimizer(earlier)[1]
     automatic = automatic_budget(config)
     if automatic is not None:
@@ -205,7 +205,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
             config,
             folder,
             summary,
-            base=_first_policy(config).path,
+            base=first_policy(config).path,
             train=stage.fingerprinted["train"],
             dropped=examples.dropped,
         )
@@ -222,22 +222,6 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
         produced=summary.items,
         outputs={"model": trained.fingerprint},
     )
-
-
-def _first_policy(config: RunConfig) -> HasWeights:
-    """The policy that the first of several rounds began with; of a run alone, its own."""
-    if config.lineage is None:
-        return trainable(config.policy, where="policy")
-    return trainable(config.lineage.initial, where="lineage.initial")
-
-
-def _earlier_checkpoints(config: RunConfig) -> Path | None:
-    """The checkpoints of the round before, if this one goes on with its optimizer."""
-    lineage = config.lineage
-    if lineage is None or lineage.optimizer == "reset" or lineage.round == 1:
-        return None
-    parent = (config.run_dir / lineage.parent_run).resolve()
-    return parent / round_name(lineage.round - 1) / "checkpoints"
 
 
 def follow(config: RunConfig, progress: Progress) -> None:
@@ -293,11 +277,10 @@ class _Models:
     @classmethod
     def of(cls, config: RunConfig) -> "_Models":
         """The models that the configuration names."""
-        since_first = config.lineage is not None and config.lineage.budget_since == "initial"
         return cls(
             trainable(config.policy, where="policy"),
             references_of(config),
-            _first_policy(config) if since_first else None,
+            falls_count_from(config),
         )
 
     def with_tokens(self, config: RunConfig) -> "_Models":
@@ -329,7 +312,7 @@ class _Models:
     ) -> Callable[..., TrainSummary]:
         """Bind `training.loop.train` to everything that all processes share but the examples."""
         settings, regularizer = config.train, None
-        earlier = _earlier_checkpoints(config)
+        earlier = earlier_checkpoints(config)
         if settings.fixed_regularizer is not None:
             regularizer = settings.fixed_regularizer.resolve(
                 "regularizer", where="train.regularizer"
