@@ -296,6 +296,10 @@ def test_ten_kills_at_random_moments_over_three_rounds(rounds: Place) -> None:
         ),
         ({"policy": {"name": "scripted", "replies": ["a"]}}, "policy.name: 'scripted' has no path"),
         ({"rounds.prompts": {"path": "more.jsonl"}}, "rounds.prompts.path: has no {round}"),
+        (
+            {"rounds.prompts": {"path": "more-{round}.jsonl"}},
+            "rounds.prompts: prompts.path: more-2.jsonl: no such file",
+        ),
         ({"rounds.count": 0}, "rounds.count"),
         ({"evaluate.prompts": GONE, "rounds.stop": {"no_gain": 1}}, "rounds.stop: needs the win"),
         ({"rounds.parts": 2, "rounds.prompts": "same"}, "parts: is for prompts: split"),

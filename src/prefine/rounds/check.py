@@ -7,7 +7,7 @@ from typing import NamedTuple
 from prefine.config.rounds import LaterPrompts
 from prefine.config.sections import RunConfig
 from prefine.data.import_report import ImportReport
-from prefine.errors import ConfigError, DataError
+from prefine.errors import ConfigError, DataError, at_config_path
 from prefine.rounds.configs import RoundsPlan
 from prefine.rounds.moved import with_todays_paths
 from prefine.run.config_changes import config_diff, fingerprinted, refused_changes
@@ -42,8 +42,10 @@ def check_rounds(rounds: RoundsPlan, *, strict: bool = False) -> RoundInputs:
         _check_begun(rounds, number)
     whole = _whole(rounds)
     notes: dict[str, None] = {}
-    for config in whole:
-        notes |= dict.fromkeys(check(config, strict=strict).notes)
+    for number, config in enumerate(whole, start=1):
+        # The prompts of the first round are those of section prompts.
+        with at_config_path("rounds" if number > 1 else "", "prompts"):
+            notes |= dict.fromkeys(check(config, strict=strict).notes)
     ids = [prompt.id for config in whole for prompt in prompts_to_answer(config, ImportReport())]
     _check_unseen(rounds.config, set(ids))
     sizes = _sizes(rounds, whole, ids)
