@@ -399,6 +399,9 @@ def test_a_round_that_has_ended_keeps_its_settings(rounds: Place) -> None:
     assert found.code == CONFIG
     assert "round 1 has ended" in found.err
     assert "train.learning_rate: 0.01 → 0.5" in found.err
+    found = prefine("run", "run.yaml", "--set", "evaluate.judge=rounds_judge:longest")
+    assert found.code == CONFIG
+    assert "evaluate.judge: null → " in found.err
     assert json.loads(Path("run/config.json").read_text())["config"]["rounds"]["count"] == 1
 
 

@@ -10,13 +10,13 @@ from prefine.data.import_report import ImportReport
 from prefine.errors import ConfigError, DataError, at_config_path
 from prefine.rounds.configs import RoundsPlan
 from prefine.rounds.moved import with_todays_paths
-from prefine.run.config_changes import config_diff, fingerprinted, refused_changes
+from prefine.run.config_changes import STAGE_SECTIONS, config_diff, fingerprinted, refused_changes
 from prefine.run.manifests import begun_config, read_manifests
 from prefine.stages.check import check
 from prefine.stages.inputs import part_of, prompts_to_answer, read_prompts
 
 _MAY_CHANGE = ("evaluate", "report")
-"""Sections of a round that has ended which decide nothing of the rounds behind it."""
+"""Sections that decide nothing of the rounds behind: some of their settings may change."""
 
 
 class RoundInputs(NamedTuple):
@@ -129,6 +129,9 @@ def _check_begun(rounds: RoundsPlan, number: int) -> None:
             f"{path}: {json.dumps(old, ensure_ascii=False)} → {json.dumps(new, ensure_ascii=False)}"
             for path, (old, new) in config_diff(before, after).items()
         ]
+        # Its answers are not judged again, so figures of it would be of the old settings.
+        every = refused_changes(begun, now, STAGE_SECTIONS)
+        changes += [line for line in every if line.startswith("evaluate.")]
         state = "has ended, and later rounds start from it"
     else:
         changes = refused_changes(begun, now, manifests)
