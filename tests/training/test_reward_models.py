@@ -149,7 +149,9 @@ def test_lists_train_a_judge_of_another_run(items: Place) -> None:
     items.change({**LISTS, **LORA, "pairs": GONE})
     result = prefine("run", "run.yaml")
     assert result.code == OK, result.err
-    assert "Trained on" not in Path("run/report.html").read_text()
+    page = Path("run/report.html").read_text()
+    assert "Trained on" not in page and "nothing is known" not in page
+    assert "comparisons of answers in held-out lists, by the higher reward" in page
     metrics = json.loads(Path("run/metrics.json").read_text())["metrics"]
     assert metrics[0]["name"] == "reward_ranking_accuracy"
     items.change({"lists": GONE, "completions": {"name": "file", "path": "answers.jsonl"}})
