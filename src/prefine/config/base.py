@@ -48,14 +48,6 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
-    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """Copy with changed fields; what was computed of the fields before is not copied."""
-        copied = super().model_copy(update=update, deep=deep)
-        if update:
-            for name in vars(copied).keys() - type(self).model_fields.keys():
-                del vars(copied)[name]
-        return copied
-
     @model_validator(mode="before")
     @classmethod
     def _components_in_full(cls, values: Any) -> Any:
