@@ -63,6 +63,15 @@ def test_a_quarter_is_a_third_of_its_own_and_held_out_prompts_are_not_drawn(
     assert len(drawn(found, own=3000)) == 20, "no more than there are"
 
 
+def test_a_pair_of_two_prompts_is_not_drawn_if_one_of_them_is_held_out(tmp_path: Path) -> None:
+    joint = pair(1).model_copy(update={"rejected_prompt": pair(2).prompt})
+    with TableWriter(tmp_path / "round-01" / "pairs", "pairs") as writer:
+        writer.write([pair_row(joint)], key="key")
+    found = config(tmp_path, 2, ReplayConfig(share=0.5))
+    assert drawn(found, own=1) == ["p1"]
+    assert drawn(found, own=1, without={"p2"}) == []
+
+
 @pytest.mark.parametrize(("by", "expected"), [("age", 2 / 3), ("use", 0.5)])
 def test_weights_are_by_age_or_by_use(tmp_path: Path, by: str, expected: float) -> None:
     """Of two rounds of equal size, the later one is drawn twice as often by age; by use alike."""

@@ -16,6 +16,8 @@ import yaml
 from safetensors.torch import load_file
 
 from command import prefine, start
+from prefine.config.sections import RunConfig
+from prefine.rounds.configs import RoundsPlan
 from prefine.run.view import RunView
 from run_place import CONFIG, DATA, GONE, OK, Place, jsonl
 
@@ -43,6 +45,8 @@ SETTINGS = {
     },
     "rounds": {"count": 2, "replay": 0.4, "optimizer": "keep"},
 }
+FIRST = {"name": "hf", "path": "first"}
+OTHER = {"name": "hf", "path": "other", "weight": 0.3}
 KEPT = (
     "completions/*",
     "rankings/*",
@@ -292,6 +296,10 @@ def test_ten_kills_at_random_moments_over_three_rounds(rounds: Place) -> None:
         ),
         ({"policy": {"name": "scripted", "replies": ["a"]}}, "policy.name: 'scripted' has no path"),
         ({"rounds.prompts": {"path": "more.jsonl"}}, "rounds.prompts.path: has no {round}"),
+        (
+            {"rounds.prompts": {"path": "more-{round}.jsonl"}},
+            "rounds.prompts: prompts.path: more-2.jsonl: no such file",
+        ),
         ({"rounds.count": 0}, "rounds.count"),
         ({"evaluate.prompts": GONE, "rounds.stop": {"no_gain": 1}}, "rounds.stop: needs the win"),
         ({"rounds.parts": 2, "rounds.prompts": "same"}, "parts: is for prompts: split"),
@@ -306,6 +314,18 @@ def test_ten_kills_at_random_moments_over_three_rounds(rounds: Place) -> None:
         (
             {"rounds.reference": "previous", "train.reference": {"name": "hf", "path": "model"}},
             "rounds.reference: previous",
+        ),
+        (
+            {
+                "rounds.reference": "previous",
+                "train.loss": {"name": "mrpo"},
+                "train.reference": ["initial", {"name": "hf", "path": "model"}],
+            },
+            "train.reference: names the policy of the first round beside initial",
+        ),
+        (
+            {"train": {"reward": {}}, "evaluate": GONE, "rounds": {"count": 2}},
+            "train.reward: trains a reward model, which writes no answers",
         ),
         ({"evaluate.baseline": {"name": "hf", "path": "model"}}, "leave evaluate.model"),
         (
@@ -333,6 +353,31 @@ def test_what_cannot_be_walked_is_refused(
     assert not Path("run").exists()
 
 
+@pytest.mark.parametrize(
+    ("reference", "expected"),
+    [("initial", [FIRST, OTHER]), ("previous", ["initial", OTHER])],
+)
+def test_initial_among_several_references_is_what_the_rounds_say(
+    reference: str, expected: list[Any]
+) -> None:
+    config = RunConfig.model_validate(
+        {
+            "run_dir": "run",
+            "policy": FIRST,
+            "prompts": {"name": "file", "path": "prompts.jsonl"},
+            "sample": {},
+            "rank": {"judge": {"name": "playground"}},
+            "train": {"loss": {"name": "mrpo"}, "reference": ["initial", OTHER]},
+            "rounds": {"count": 2, "reference": reference},
+        }
+    )
+    second = RoundsPlan(config).config_of(2).train
+    assert second.model_dump(mode="json")["reference"] == expected
+    found = [(one.model and one.model.options["path"], one.weight) for one in second.references]
+    first = None if reference == "previous" else "first"
+    assert found == [(first, pytest.approx(0.7)), ("other", pytest.approx(0.3))]
+
+
 def test_an_evaluation_prompt_of_any_round_is_refused(rounds: Place) -> None:
     rounds.put("unseen.jsonl", jsonl([{"prompt": "unseen 0"}, {"prompt": "question 3"}]))
     found = prefine("run", "run.yaml", "--dry-run")
@@ -354,6 +399,9 @@ def test_a_round_that_has_ended_keeps_its_settings(rounds: Place) -> None:
     assert found.code == CONFIG
     assert "round 1 has ended" in found.err
     assert "train.learning_rate: 0.01 → 0.5" in found.err
+    found = prefine("run", "run.yaml", "--set", "evaluate.judge=rounds_judge:longest")
+    assert found.code == CONFIG
+    assert "evaluate.judge: null → " in found.err
     assert json.loads(Path("run/config.json").read_text())["config"]["rounds"]["count"] == 1
 
 

@@ -6,6 +6,7 @@ from prefine.config.rounds import StopConfig
 from prefine.records import MetricValue
 from prefine.report.data import HeadToHead
 from prefine.rounds.figures import RoundFigures
+from prefine.rounds.results import beside_one_another
 from prefine.rounds.stopping import stopped_by
 from prefine.rounds.warnings import warnings_of
 
@@ -76,3 +77,19 @@ def test_rounds_end_after_so_many_without_gain() -> None:
     said = stopped_by([gain, *none], stop)
     assert said is not None and said.startswith("stopped after round 3: 2 rounds in a row without")
     assert stopped_by([round_(1)], StopConfig(no_gain=1)) is not None
+
+
+def test_rounds_that_do_not_fit_into_the_terminal_follow_below() -> None:
+    headings, rounds = ("round", "length"), [("1", "78 [60, 96]"), ("2", "75"), ("3", "81")]
+    beside = ["round   1            2   3", "length  78 [60, 96]  75  81"]
+    assert beside_one_another(headings, rounds, None) == beside
+    assert beside_one_another(headings, rounds, 27) == beside
+    assert beside_one_another(headings, rounds, 24) == [
+        "round   1            2",
+        "length  78 [60, 96]  75",
+        "",
+        "round   3",
+        "length  81",
+    ]
+    # A terminal that is narrower than one round has one below the other.
+    assert len(beside_one_another(headings, rounds, 5)) == 8

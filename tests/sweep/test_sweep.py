@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from command import prefine, start
-from prefine.sweep.run import check_all
+from prefine.config.sections import RunConfig
+from prefine.sweep.run import _input_settings, check_all
 from prefine.sweep.trials import read_trials
 from run_place import BACKEND, CONFIG, LIMIT, OK, Place, jsonl
 
@@ -233,6 +234,22 @@ def test_every_committed_sweep_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     assert files
     for path in files:
         check_all(read_trials(path, (), None))
+
+
+def test_inputs_are_the_same_for_seeds_of_sections_and_not_for_those_of_sources() -> None:
+    values = {
+        "run_dir": "run",
+        "policy": {"name": "playground"},
+        "prompts": {"name": "playground", "count": 4, "seed": 0},
+        "sample": {"seed": 0},
+        "rank": {"judge": {"name": "playground"}},
+    }
+
+    def inputs(**changes: Any) -> str:
+        return _input_settings(RunConfig.model_validate({**values, **changes}))
+
+    assert inputs(sample={"seed": 1}, train={"seed": 1, "learning_rate": 1e-3}) == inputs()
+    assert inputs(prompts={"name": "playground", "count": 4, "seed": 1}) != inputs()
 
 
 def test_shares_of_the_data_show_their_growth(sweep: Place) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import architectures
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from command import prefine, start
 from prefine.models.hf.reward import RewardModel
@@ -131,11 +132,26 @@ def test_the_judge_gives_the_rewards_of_training(items: Place, saved: str) -> No
     assert "AutoModelForSequenceClassification" in card and "bradley_terry" in card
 
 
+def test_an_adapter_on_weights_in_half_precision_is_read_back(items: Place) -> None:
+    """As most published models are stored; the score itself is trained and kept in float32."""
+    model = AutoModelForCausalLM.from_pretrained("model", dtype=torch.bfloat16)
+    model.save_pretrained("model")
+    items.change({**LORA, "train.epochs": 2})
+    result = prefine("run", "run.yaml")
+    assert result.code == OK, result.err
+    metrics = json.loads(Path("run/metrics.json").read_text())["metrics"]
+    brier = next(one["value"] for one in metrics if one["name"] == "brier_score")
+    # Training computes in float32, the judge in the precision of the folder.
+    assert brier == pytest.approx(rows("eval_log.jsonl")[-1]["brier"], abs=0.02)
+
+
 def test_lists_train_a_judge_of_another_run(items: Place) -> None:
     items.change({**LISTS, **LORA, "pairs": GONE})
     result = prefine("run", "run.yaml")
     assert result.code == OK, result.err
-    assert "Trained on" not in Path("run/report.html").read_text()
+    page = Path("run/report.html").read_text()
+    assert "Trained on" not in page and "nothing is known" not in page
+    assert "comparisons of answers in held-out lists, by the higher reward" in page
     metrics = json.loads(Path("run/metrics.json").read_text())["metrics"]
     assert metrics[0]["name"] == "reward_ranking_accuracy"
     items.change({"lists": GONE, "completions": {"name": "file", "path": "answers.jsonl"}})

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from prefine.cli.ending import complain, visible
+from prefine.cli.ending import complain, terminal_columns, visible
 from prefine.cli.processes import refuse_several
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def run_in_rounds(
     if as_json:
         typer.echo(json.dumps(result.model_dump(mode="json"), ensure_ascii=False))
         return
-    for line in lines_of(result):
+    for line in lines_of(result, columns=terminal_columns()):
         typer.echo(visible(line))
     for warning in result.warnings:
         typer.echo(f"\nwarning: {visible(warning)}")
@@ -47,6 +47,7 @@ def run_in_rounds(
 
 def _print_plan(rounds: "RoundsPlan", *, offline: bool, as_json: bool) -> None:
     """Print the plan of every round; one that is not trained yet stands for its successor."""
+    from prefine.rounds.results import beside_one_another
     from prefine.stages.plan import plan
 
     plans: dict[str, dict[str, Any]] = {}
@@ -67,13 +68,14 @@ def _print_plan(rounds: "RoundsPlan", *, offline: bool, as_json: bool) -> None:
         typer.echo(json.dumps(values, ensure_ascii=False))
         return
     names = list(dict.fromkeys(name for one in plans.values() for name in one["lines"]))
-    width = max(map(len, names))
     typer.echo(f"stages: {' → '.join(first)}, in {len(plans)} rounds")
     typer.echo(f"folder: {rounds.config.run_dir}")
-    typer.echo(f"{'':<{width}}" + "".join(f"  {name:>12}" for name in plans))
-    for name in names:
-        cells = "".join(f"  {one['lines'].get(name, ''):>12}" for one in plans.values())
-        typer.echo(f"{name:<{width}}{cells}")
+    rounds_planned = [
+        [f"{text:>12}" for text in (name, *(one["lines"].get(line, "") for line in names))]
+        for name, one in plans.items()
+    ]
+    for line in beside_one_another(["", *names], rounds_planned, terminal_columns()):
+        typer.echo(line)
     for name in imports:
         typer.echo(f"imports your code: {name}")
     typer.echo("not checked:")

@@ -392,6 +392,9 @@ def _without_contests(data: ReportData) -> Headline:
     named = {metric.name: metric for metric in data.metrics}
     if (accuracy := named.get("reward_accuracy")) is not None:
         return _picks(accuracy, named.get("longer_is_better"), rewards=data.reward_model)
+    if data.reward_model and (accuracy := named.get("reward_ranking_accuracy")) is not None:
+        within = " of answers in held-out lists"
+        return _picks(accuracy, named.get("longer_is_better"), rewards=True, within=within)
     if data.reward_model and data.unfinished is None:
         return Headline("unknown", _UNJUDGED_REWARDS)
     if data.unfinished is not None:
@@ -405,7 +408,13 @@ def _without_contests(data: ReportData) -> Headline:
     return Headline("unknown", f"{done} {missing}")
 
 
-def _picks(accuracy: MetricValue, longer: MetricValue | None, *, rewards: bool = False) -> Headline:
+def _picks(
+    accuracy: MetricValue,
+    longer: MetricValue | None,
+    *,
+    rewards: bool = False,
+    within: str | None = None,
+) -> Headline:
     value, interval = rate_texts(accuracy)
     claim, bounds = f"It picks the preferred answer {value} of the time", [interval]
     if longer is not None:
@@ -415,13 +424,15 @@ def _picks(accuracy: MetricValue, longer: MetricValue | None, *, rewards: bool =
     known = all(bounds)
     intervals = f"95{NBSP}% interval{'s' if len(bounds) > 1 else ''} {' and '.join(bounds)}"
     found = verdict(accuracy)
+    on = plural(accuracy.n, "held-out pair")
+    if within is not None:
+        on = f"{plural(accuracy.n, 'comparison')}{within}"
     sign = "higher reward" if rewards else "sign of the margin"
     return Headline(
         found,
         claim,
         f"({intervals})" if known else "(no interval was computed)",
-        f"On {plural(accuracy.n, 'held-out pair')}, by the {sign}: "
-        f"{_OVER_CHANCE[found]}.{'' if rewards else _NOT_COMPARED}",
+        f"On {on}, by the {sign}: {_OVER_CHANCE[found]}.{'' if rewards else _NOT_COMPARED}",
     )
 
 

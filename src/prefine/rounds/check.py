@@ -7,16 +7,16 @@ from typing import NamedTuple
 from prefine.config.rounds import LaterPrompts
 from prefine.config.sections import RunConfig
 from prefine.data.import_report import ImportReport
-from prefine.errors import ConfigError, DataError
+from prefine.errors import ConfigError, DataError, at_config_path
 from prefine.rounds.configs import RoundsPlan
 from prefine.rounds.moved import with_todays_paths
-from prefine.run.config_changes import config_diff, fingerprinted, refused_changes
+from prefine.run.config_changes import STAGE_SECTIONS, config_diff, fingerprinted, refused_changes
 from prefine.run.manifests import begun_config, read_manifests
 from prefine.stages.check import check
 from prefine.stages.inputs import part_of, prompts_to_answer, read_prompts
 
 _MAY_CHANGE = ("evaluate", "report")
-"""Sections of a round that has ended which decide nothing of the rounds behind it."""
+"""Sections that decide nothing of the rounds behind: some of their settings may change."""
 
 
 class RoundInputs(NamedTuple):
@@ -42,8 +42,10 @@ def check_rounds(rounds: RoundsPlan, *, strict: bool = False) -> RoundInputs:
         _check_begun(rounds, number)
     whole = _whole(rounds)
     notes: dict[str, None] = {}
-    for config in whole:
-        notes |= dict.fromkeys(check(config, strict=strict).notes)
+    for number, config in enumerate(whole, start=1):
+        # The prompts of the first round are those of section prompts.
+        with at_config_path("rounds" if number > 1 else "", "prompts"):
+            notes |= dict.fromkeys(check(config, strict=strict).notes)
     ids = [prompt.id for config in whole for prompt in prompts_to_answer(config, ImportReport())]
     _check_unseen(rounds.config, set(ids))
     sizes = _sizes(rounds, whole, ids)
@@ -127,6 +129,9 @@ def _check_begun(rounds: RoundsPlan, number: int) -> None:
             f"{path}: {json.dumps(old, ensure_ascii=False)} → {json.dumps(new, ensure_ascii=False)}"
             for path, (old, new) in config_diff(before, after).items()
         ]
+        # Its answers are not judged again, so figures of it would be of the old settings.
+        every = refused_changes(begun, now, STAGE_SECTIONS)
+        changes += [line for line in every if line.startswith("evaluate.")]
         state = "has ended, and later rounds start from it"
     else:
         changes = refused_changes(begun, now, manifests)

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from prefine.config.base import Component
+from prefine.config.references import INITIAL
 from prefine.config.rounds import (
     PLACEHOLDER,
     LaterPrompts,
@@ -16,6 +17,9 @@ from prefine.config.sections import Decoding, RunConfig
 from prefine.errors import ConfigError
 from prefine.models.playground import NAME as PLAYGROUND
 from prefine.run.manifests import begun_config
+
+AnyReference = str | Component | tuple[str | Component, ...]
+"""What `train.reference` may say."""
 
 _DTYPE_OF_PLAYGROUND = "float32"
 
@@ -99,8 +103,10 @@ class RoundsPlan:
         }
         if not first and settings.replay is not None:
             changes["pair"] = config.pair.model_copy(update={"replay": settings.replay})
-        if not first and settings.reference == "initial" and config.train.reference == "initial":
-            changes["train"] = config.train.model_copy(update={"reference": initial})
+        if not first and settings.reference == "initial":
+            changes["train"] = config.train.model_copy(
+                update={"reference": _with_model(config.train.reference, initial)}
+            )
         return config.model_copy(update=changes)
 
     def _drawing(self, current: Component) -> Component:
@@ -130,6 +136,13 @@ def trained_at(policy: Component, folder: Path, label: str) -> Component:
     if policy.name == "hf":
         options["label"] = label
     return Component(name=policy.name, **options)
+
+
+def _with_model(reference: AnyReference, initial: Component) -> AnyReference:
+    """The references with the first round's policy by its name, where they have `initial`."""
+    if isinstance(reference, tuple):
+        return tuple(initial if one == INITIAL else one for one in reference)
+    return initial if reference == INITIAL else reference
 
 
 def _settled(config: RunConfig, settings: RoundsConfig) -> RunConfig:
@@ -192,10 +205,22 @@ def _refuse_what_has_no_next_round(config: RunConfig, settings: RoundsConfig) ->
             "rounds.optimizer: keep, and train.adapter: each round has an adapter of its own, to "
             "which the moments of another do not belong; use reset"
         )
-    elif config.train.reference != "initial" and settings.reference == "previous":
+    elif settings.reference == "previous" and all(
+        one.model is not None for one in config.train.references
+    ):
         problem = (
             "rounds.reference: previous, and train.reference names a model; leave one of the two "
             "out"
+        )
+    elif sum(one.model in (None, config.policy) for one in config.train.references) > 1:
+        problem = (
+            "train.reference: names the policy of the first round beside initial, which is the "
+            "same model; name each once"
+        )
+    elif config.train.reward is not None:
+        problem = (
+            "train.reward: trains a reward model, which writes no answers that a next round could "
+            "train on; leave rounds out"
         )
     elif (
         config.train.adapter is not None

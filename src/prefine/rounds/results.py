@@ -142,14 +142,43 @@ def rows_of(result: RoundsResult) -> list[tuple[str, ...]]:
     return [tuple(row[i] for i in shown) for row in (HEADINGS, *rows)]
 
 
-def lines_of(result: RoundsResult) -> list[str]:
-    """The table as lines to print: a line for each figure, a column for each round."""
-    columns = rows_of(result)
-    widths = [max(len(text) for text in row) for row in columns]
-    lines = []
-    for texts in zip(*columns, strict=True):
-        name, *values = (text.ljust(width) for text, width in zip(texts, widths, strict=True))
-        lines.append("  ".join([name, *values]).rstrip())
+def lines_of(result: RoundsResult, *, columns: int | None = None) -> list[str]:
+    """The table as lines to print: a line for each figure, a column for each round.
+
+    Args:
+        result: The rounds.
+        columns: Of the terminal, see `beside_one_another`.
+    """
+    headings, *rounds = rows_of(result)
+    lines = beside_one_another(headings, rounds, columns)
     if result.stopped_by is not None:
         lines.append(result.stopped_by)
+    return lines
+
+
+def beside_one_another(
+    headings: Sequence[str], rounds: Sequence[Sequence[str]], columns: int | None
+) -> list[str]:
+    """Lines with a heading and a column for each round.
+
+    Args:
+        headings: One for each line.
+        rounds: The texts of each round.
+        columns: Of the terminal; rounds that do not fit into it follow below, with the headings
+            again. None has no end.
+    """
+    width = max(map(len, headings))
+    parts: list[list[list[str]]] = []
+    left = 0
+    for texts in rounds:
+        size = max(map(len, texts))
+        if not parts or (columns is not None and 2 + size > left):
+            parts.append([[heading.ljust(width) for heading in headings]])
+            left = 0 if columns is None else columns - width
+        left -= 2 + size
+        parts[-1].append([text.ljust(size) for text in texts])
+    lines: list[str] = []
+    for part in parts:
+        lines += [""] if lines else []
+        lines += ["  ".join(texts).rstrip() for texts in zip(*part, strict=True)]
     return lines

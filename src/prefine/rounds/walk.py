@@ -4,6 +4,7 @@ import shutil
 import time
 from importlib.metadata import version
 
+from prefine.atomic import disk_errors
 from prefine.calls.engine import CallEngine
 from prefine.errors import DataError
 from prefine.records import Counts, Manifest, Usage
@@ -91,7 +92,10 @@ def _drop_models(rounds: RoundsPlan, number: int) -> None:
     for earlier in range(1, number):
         if earlier not in keep:
             for name in ("model", "checkpoints"):
-                shutil.rmtree(rounds.folder(earlier) / name, ignore_errors=True)
+                folder = rounds.folder(earlier) / name
+                if folder.is_dir():
+                    with disk_errors(folder):
+                        shutil.rmtree(folder)
 
 
 def _link(

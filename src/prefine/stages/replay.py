@@ -1,7 +1,7 @@
 """Items of earlier rounds among those of a round."""
 
 import math
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator, Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,9 +58,7 @@ def replay_inputs(config: RunConfig, kind: str) -> dict[str, str]:
     }
 
 
-def replayed(
-    config: RunConfig, kind: str, *, own: int, without: Collection[str]
-) -> Iterator[Replayed]:
+def replayed(config: RunConfig, kind: str, *, own: int, without: Set[str]) -> Iterator[Replayed]:
     """Yield items of earlier rounds, in the order of the rounds, each once.
 
     Args:
@@ -75,7 +73,7 @@ def replayed(
     seen: dict[str, _Earlier] = {}
     for number, table in tables.items():
         for item in _items(table, kind):
-            if item.prompt.id not in without:
+            if without.isdisjoint(_prompt_ids(item)):
                 first, uses = seen.get(item.id, _Earlier(number, 0))
                 seen[item.id] = _Earlier(first, uses + 1)
     wanted = round(settings.share / (1 - settings.share) * own)
@@ -93,6 +91,12 @@ def replayed(
             if item.id in chosen:
                 chosen.remove(item.id)
                 yield item
+
+
+def _prompt_ids(item: Replayed) -> set[str]:
+    """The prompt of an item, or both where the two answers of a pair are to different ones."""
+    other = getattr(item, "rejected_prompt", None)
+    return {item.prompt.id} if other is None else {item.prompt.id, other.id}
 
 
 def weight(item: _Earlier, settings: ReplayConfig, *, now: int) -> float:

@@ -66,7 +66,9 @@ def _input_settings(config: RunConfig) -> str:
     """
     resolved: Any = config.resolved()
     for section in (value for value in resolved.values() if isinstance(value, dict)):
-        section.pop("seed", None)
+        # A component has a name; the seed of a source says which rows it has.
+        if "name" not in section:
+            section.pop("seed", None)
     for name in _OF_STEPS:
         del resolved["train"][name]
     return json.dumps(resolved, sort_keys=True)

@@ -142,4 +142,9 @@ class RewardModel:
         """The base model with an adapter, whose file has the layer of the score."""
         model = load_model(base, dtype=self.dtype, device="cpu", note=self.notes.append)
         # What is drawn here is replaced: `load_onto` refuses an adapter that lacks a weight.
-        return load_onto(with_reward_head(model, base, seed=0), self.path)
+        adapted = load_onto(with_reward_head(model, base, seed=0), self.path)
+        # The score keeps the precision that it was trained in, also behind layers of a lower one.
+        score = adapted.get_base_model().score
+        dtype = next(score.parameters()).dtype
+        score.register_forward_pre_hook(lambda _, inputs: (inputs[0].to(dtype),))
+        return adapted
