@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import MixtralConfig
 
 from prefine import chat
 from prefine.calls.protocol import Call, Failure
@@ -253,6 +254,7 @@ def test_a_size_that_gives_other_bits_is_not_used(model: HfModel) -> None:
         """Logits that depend on the size of the batch below eight rows."""
 
         device = torch.device("cpu")
+        config = model.model.config
         get_input_embeddings = model.model.get_input_embeddings
 
         def forward(self, **inputs: Any) -> Any:
@@ -263,6 +265,9 @@ def test_a_size_that_gives_other_bits_is_not_used(model: HfModel) -> None:
     smaller = SmallerBatches(Sized(), 0)
     assert smaller.smallest(64, 1) >= 8
     assert smaller.smallest(64, 64) == 64
+    routed = Sized()
+    routed.config = MixtralConfig(num_local_experts=4)
+    assert SmallerBatches(routed, 0).smallest(64, 1) == 64
 
 
 @pytest.mark.parametrize("way", WAYS, ids=["padded", "separate", "whole"])

@@ -235,7 +235,7 @@ class SmallerBatches:
     The matrix products of a library choose their order of additions by the number of rows. On a CPU
     that is the same for many numbers, and which these are is found by trying: a few tokens are
     read, then some of the rows are continued alone. On accelerators the order depends on more than
-    can be tried, so no batch becomes smaller there.
+    can be tried, and with experts on the routes of all rows, so no batch becomes smaller there.
 
     Args:
         model: The model.
@@ -244,6 +244,9 @@ class SmallerBatches:
 
     def __init__(self, model: Any, pad_id: int) -> None:
         self._model, self._pad_id = model, pad_id
+        # An expert multiplies the rows that are routed to it, and these depend on the others.
+        settings = model.config.get_text_config().to_dict()
+        self._routes = any("expert" in name and value for name, value in settings.items())
         self._tried: dict[tuple[int, int], bool] = {}
 
     def smallest(self, rows: int, alive: int) -> int:
@@ -253,7 +256,7 @@ class SmallerBatches:
             rows: The size at which the batch began.
             alive: How many rows must stay.
         """
-        if self._model.device.type != "cpu":
+        if self._model.device.type != "cpu" or self._routes:
             return rows
         for eighths in range(1, _PARTS):
             size = rows * eighths // _PARTS
