@@ -45,9 +45,8 @@ def write_files(folder: Path) -> None:
     rows(folder / "data" / "answers.json", answers)
     lines = (folder / "data" / "answers.json").read_text().splitlines()
     (folder / "data" / "answers.json").write_text(f"[{', '.join(lines)}]")
-    first, more = asked[:4], [f"What is 12 times {n}?" for n in range(1, 5)]
+    first = asked[:4]
     rows(folder / "prompts.jsonl", [{"prompt": p, "answer": 6 * n} for n, p in enumerate(first, 1)])
-    rows(folder / "more-prompts.jsonl", [{"prompt": prompt} for prompt in more])
     unseen = [{"prompt": f"What is 3 times {n}?", "answer": 3 * n} for n in (2, 4, 6)]
     rows(folder / "eval_prompts.jsonl", unseen)
     labels = [
