@@ -259,7 +259,7 @@ class PairLogps:
         return require(self.other_references, "references")
 
     def changed(self, **values: Any) -> "PairLogps":
-        """The same with other values in some fields; what is missing stays missing."""
+        """Return a copy with other values in some fields; a field that is None stays None."""
         return PairLogps(**{**vars(self), **values})
 
 

@@ -27,7 +27,7 @@ _NO_PAIRS: Mapping[str, tuple[str, tuple[str, ...]]] = MappingProxyType(
         ),
     }
 )
-"""What some selectors make, in words, and the options that compare two answers."""
+"""Words for items that are no pairs, and the options of pairs that these do not have."""
 
 
 def check_options(

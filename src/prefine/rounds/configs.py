@@ -19,7 +19,7 @@ from prefine.models.playground import NAME as PLAYGROUND
 from prefine.run.manifests import begun_config
 
 AnyReference = str | Component | tuple[str | Component, ...]
-"""What `train.reference` may say."""
+"""The type of `train.reference`."""
 
 _DTYPE_OF_PLAYGROUND = "float32"
 

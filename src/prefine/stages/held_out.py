@@ -108,7 +108,7 @@ class _OfKind(NamedTuple):
 
     @property
     def ends(self) -> Array:
-        """Where the completions of each item but the last end."""
+        """The ends of the completions of each item but the last."""
         return np.cumsum([len(item.texts) for item in self.items])[:-1]
 
 

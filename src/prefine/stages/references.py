@@ -22,7 +22,7 @@ from prefine.training.reference.models import ReferenceModel
 from prefine.training.relations.choose import configured_losses
 
 _OF_TOKENS: tuple[Need, ...] = ("tokens", "prompt", "mismatched")
-"""What a reference with another tokenizer does not give: its tokens are not the policy's."""
+"""Needs that a reference with another tokenizer cannot serve: its tokens are not the policy's."""
 
 
 @dataclass(frozen=True)

@@ -284,7 +284,7 @@ class _Models:
         )
 
     def with_tokens(self, config: RunConfig) -> "_Models":
-        """The same, with what reads texts for references that have other tokenizers."""
+        """Return the models with readers of texts for references that have other tokenizers."""
         return replace(self, references=with_their_tokens(config, self.policy, self.references))
 
     @property

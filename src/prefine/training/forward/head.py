@@ -243,16 +243,26 @@ class ModuleHead:
         self, hidden: Float[Tensor, "n d"], targets: Int[Tensor, " n"], wanted: Wanted
     ) -> tuple[TokenValues, Pull]:
         """Values of one chunk, and the function that pulls its coefficients back."""
-        with torch.enable_grad():
-            leaf = hidden.detach().requires_grad_()
-            values = self.values(leaf, targets, wanted)
+        return _by_autograd(self.values, hidden, targets, wanted)
 
-        def pull(coefficients: Float[Tensor, " n"]) -> Float[Tensor, "n d"]:
-            torch.autograd.backward([values.logps], [coefficients])
-            assert leaf.grad is not None
-            return leaf.grad
 
-        return values.map(Tensor.detach), pull
+def _by_autograd(
+    values_of: Callable[[Tensor, Tensor, Wanted], TokenValues],
+    hidden: Float[Tensor, "n d"],
+    targets: Int[Tensor, " n"],
+    wanted: Wanted,
+) -> tuple[TokenValues, Pull]:
+    """Values of one chunk, and the function that pulls coefficients back through their graph."""
+    with torch.enable_grad():
+        leaf = hidden.detach().requires_grad_()
+        values = values_of(leaf, targets, wanted)
+
+    def pull(coefficients: Float[Tensor, " n"]) -> Float[Tensor, "n d"]:
+        torch.autograd.backward([values.logps], [coefficients])
+        assert leaf.grad is not None
+        return leaf.grad
+
+    return values.map(Tensor.detach), pull
 
 
 @dataclass
@@ -281,16 +291,7 @@ class RewardHead:
         self, hidden: Float[Tensor, "n d"], targets: Int[Tensor, " n"], wanted: Wanted
     ) -> tuple[TokenValues, Pull]:
         """Values of one chunk, and the function that pulls its coefficients back."""
-        with torch.enable_grad():
-            leaf = hidden.detach().requires_grad_()
-            values = self.values(leaf, targets, wanted)
-
-        def pull(coefficients: Float[Tensor, " n"]) -> Float[Tensor, "n d"]:
-            torch.autograd.backward([values.logps], [coefficients])
-            assert leaf.grad is not None
-            return leaf.grad
-
-        return values.map(Tensor.detach), pull
+        return _by_autograd(self.values, hidden, targets, wanted)
 
 
 Head = LinearHead | ModuleHead | RewardHead
