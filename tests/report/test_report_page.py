@@ -10,7 +10,16 @@ from playwright.sync_api import BrowserContext
 from browser import chromium, visit
 from prefine.records import MetricValue
 from prefine.report import outcome
-from prefine.report.data import AnswerExample, PairExample, ReportData, StageOrigin, TrainEnd
+from prefine.report.data import (
+    AnswerExample,
+    LabelExample,
+    ListedAnswer,
+    ListExample,
+    PairExample,
+    ReportData,
+    StageOrigin,
+    TrainEnd,
+)
 from prefine.report.page import render, repeated_share
 from prefine.report.svg import Scale, ticks
 from prefine.report.text import duration, number, visible
@@ -73,6 +82,15 @@ def hostile(text: str) -> ReportData:
             "pair_examples": (
                 PairExample(prompt=text, chosen=text, rejected=text + "!", why=text),
             ),
+            "list_examples": (
+                ListExample(
+                    prompt=text,
+                    answers=(ListedAnswer(place=0, text=text, rank=1),),
+                    size=2,
+                    why=text,
+                ),
+            ),
+            "label_examples": (LabelExample(prompt=text, answer=text, desirable=True),),
             "origins": (
                 StageOrigin(
                     stage=text,

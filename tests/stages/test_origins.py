@@ -12,12 +12,12 @@ import pytest
 from command import prefine
 from prefine.judging.pairwise import PairwiseJudge
 from prefine.models.scripted import ScriptedModel
-from prefine.records import Completion, Message, PreferencePair, Prompt
-from prefine.run.rows import pair_row
+from prefine.records import Completion, Message, PreferenceList, PreferencePair, Prompt
+from prefine.run.rows import list_row, pair_row
 from prefine.run.tables import write_part
 from prefine.secrets import redacted_command
 from prefine.stages import origins
-from prefine.stages.pair_examples import pair_examples
+from prefine.stages.pair_examples import list_examples, pair_examples
 from run_place import OK, Place
 
 
@@ -125,3 +125,53 @@ def test_pairs_without_gaps_are_shown_by_hash_whatever_their_order(tmp_path: Pat
     assert shown(tmp_path / "b", pairs[::-1], 3) == found
     assert len(shown(tmp_path / "c", pairs, 20)) == 8
     assert shown(tmp_path / "d", pairs, 0) == []
+
+
+def listed(n: int, scores: tuple[float, ...] | None) -> PreferenceList:
+    prompt = Prompt.from_text(f"question {n}")
+    size = len(scores or range(3))
+    return PreferenceList(
+        prompt=prompt,
+        completions=tuple(
+            Completion(
+                id=f"{n} {at}",
+                prompt_id=prompt.id,
+                sample_index=at,
+                message=Message(role="assistant", content=f"answer {at}"),
+            )
+            for at in range(size)
+        ),
+        scores=scores,
+        ranks=None if scores else tuple(range(1, size + 1)),
+    )
+
+
+def test_the_lists_shown_are_by_gap_with_their_ends(tmp_path: Path) -> None:
+    lists = [listed(0, (2.0, 1.0, 0.5)), listed(1, (9.0, 5.0, 4.0, 3.0, 2.0, 1.0))]
+    lists.append(listed(2, (1.0, 0.75)))
+    write_part(
+        tmp_path / "a" / "part-00000.parquet", "lists", [list_row(one) for one in lists], key="k"
+    )
+    widest, narrowest, other = list_examples(tmp_path / "a", 3)
+    assert (widest.why, widest.prompt, widest.gap, widest.size) == (
+        "largest gap",
+        "question 1",
+        8.0,
+        6,
+    )
+    assert [(one.place, one.text, one.score) for one in widest.answers] == [
+        (0, "answer 0", 9.0),
+        (1, "answer 1", 5.0),
+        (4, "answer 4", 2.0),
+        (5, "answer 5", 1.0),
+    ]
+    assert (narrowest.why, narrowest.prompt) == ("smallest gap", "question 2")
+    assert [one.place for one in narrowest.answers] == [0, 1]
+    assert (other.why, other.prompt) == ("random", "question 0")
+
+
+def test_lists_of_ranks_are_shown_at_random(tmp_path: Path) -> None:
+    write_part(tmp_path / "a" / "part-00000.parquet", "lists", [list_row(listed(0, None))], key="k")
+    (only,) = list_examples(tmp_path / "a", 3)
+    assert (only.why, only.gap) == ("random", None)
+    assert [(one.rank, one.score) for one in only.answers] == [(1, None), (2, None), (3, None)]

@@ -196,6 +196,28 @@ class LabelExample(Record):
     desirable: bool
 
 
+class ListedAnswer(Record):
+    """One answer of a list: its place (0 is the best), and its score or rank as it is stored."""
+
+    place: int
+    text: str
+    score: float | None = None
+    rank: int | None = None
+
+
+class ListExample(Record):
+    """Answers of one training list: the best, the worst and some between; `size` counts all.
+
+    `gap` is the best score minus the worst, `why` the rule that the list was taken by.
+    """
+
+    prompt: str
+    answers: tuple[ListedAnswer, ...]
+    size: int
+    gap: float | None = None
+    why: str = ""
+
+
 class BridgeExample(Record):
     """One bridged pair: the rejected answer, its rewriting, and what was chosen before.
 
@@ -276,6 +298,7 @@ class ReportData(Record):
     metrics: tuple[MetricValue, ...] = ()
     examples: tuple[AnswerExample, ...] = ()
     pair_examples: tuple[PairExample, ...] = ()
+    list_examples: tuple[ListExample, ...] = ()
     label_examples: tuple[LabelExample, ...] = ()
     bridge_examples: tuple[BridgeExample, ...] = ()
     warnings: tuple[str, ...] = ()

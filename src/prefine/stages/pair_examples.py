@@ -5,20 +5,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prefine.records import content_hash
-from prefine.report.data import LabelExample, PairExample
+from prefine.report.data import LabelExample, ListedAnswer, ListExample, PairExample
 from prefine.report.examples import RANDOM, take_turns
-from prefine.run.rows import label_of, pair_of
+from prefine.run.rows import label_of, list_of, pair_of
 from prefine.run.tables import column, existing_parts, read_part
 
 LARGEST, SMALLEST = "largest gap", "smallest gap"
 _IDS = ("prefine_prompt_id", "prefine_chosen_id", "prefine_rejected_id")
 _LABEL_IDS = ("prefine_prompt_id", "prefine_completion_id")
+_LIST_ANSWERS = 4
 _GAP, _CHANCE = "prefine_score_gap", "prefine_p_chosen"
 
 
 @dataclass(frozen=True)
 class _Place:
-    """A pair's place in its table, and by how much chosen is better as far as that is stored."""
+    """An item's place in its table, and by how much its best is better as far as that is stored."""
 
     part: Path
     row: int
@@ -38,6 +39,22 @@ def pair_examples(table: Path, count: int) -> tuple[PairExample, ...]:
     known = _GAP if by_gap else _CHANCE
     places = [place for part in parts for place in _places(part, known)]
     return tuple(_example(place, why) for place, why in _choose(places, count))
+
+
+def list_examples(table: Path, count: int) -> tuple[ListExample, ...]:
+    """Return `count` lists of a table with the reason of each, the reasons taking turns.
+
+    A list's gap is its best score minus its worst; lists with ranks are taken at random. Of a long
+    list, the first and the last answers are shown. Only the rows shown are read whole.
+    """
+    places = []
+    for part in existing_parts(table):
+        columns = [column(part, name) for name in ("prefine_completion_ids", "scores")]
+        places += [
+            _Place(part, row, content_hash(*ids), scores[0] - scores[-1] if scores else None)
+            for row, (ids, scores) in enumerate(zip(*columns, strict=True))
+        ]
+    return tuple(_list_example(place, why) for place, why in _choose(places, count))
 
 
 def label_examples(table: Path, count: int) -> tuple[LabelExample, ...]:
@@ -89,5 +106,27 @@ def _example(place: _Place, why: str) -> PairExample:
         rejected=pair.rejected.text,
         p_chosen=pair.p_chosen,
         gap=pair.score_gap,
+        why=why,
+    )
+
+
+def _list_example(place: _Place, why: str) -> ListExample:
+    found = list_of(read_part(place.part)[place.row])
+    size = len(found.completions)
+    first = _LIST_ANSWERS // 2
+    shown = [at for at in range(size) if at < first or at >= size - (_LIST_ANSWERS - first)]
+    return ListExample(
+        prompt=found.prompt.text,
+        answers=tuple(
+            ListedAnswer(
+                place=at,
+                text=found.completions[at].text,
+                score=found.scores[at] if found.scores else None,
+                rank=found.ranks[at] if found.ranks else None,
+            )
+            for at in shown
+        ),
+        size=size,
+        gap=place.strength,
         why=why,
     )

@@ -33,7 +33,7 @@ from prefine.run.view import RunView
 from prefine.stages.bridged import bridge_examples, items_table
 from prefine.stages.budget import budget_of
 from prefine.stages.inputs import trained_on
-from prefine.stages.pair_examples import label_examples, pair_examples
+from prefine.stages.pair_examples import label_examples, list_examples, pair_examples
 from prefine.stages.stage_run import Progress, StageRun
 
 R = TypeVar("R", bound=Record)
@@ -144,6 +144,7 @@ def report_data(config: RunConfig, run: RunView) -> ReportData:
         pair_examples=()
         if examples
         else pair_examples(run.path / items_table(config, "pairs"), config.report.examples),
+        list_examples=() if examples else list_examples(run.path / "lists", config.report.examples),
         label_examples=()
         if examples
         else label_examples(run.path / "labels", config.report.examples),
