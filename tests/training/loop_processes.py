@@ -1,5 +1,6 @@
 """Trainings of the tiny model, by one process or by two."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from prefine.regularizers import budget
 from prefine.training.distributed.processes import check_same_weights, divide_layers
 from prefine.training.loop import train
 from prefine.training.relations.pair_rows import StepRow
+from prefine.training.relations.pairs import TokenizedPair
 
 STOPS_AFTER = 4
 
@@ -26,13 +28,14 @@ def training(
     loss: LossFunction = dpo,
     intermediate: int = 24,
     settings: dict[str, Any] | None = None,
+    examples: Sequence[TokenizedPair] | None = None,
     **options: Any,
 ) -> torch.nn.Module:
     """Train the tiny model in float64, with one budget for all; the trained model."""
     model = tiny.model(intermediate=intermediate)
     train(
         model,
-        tiny.examples(),
+        tiny.examples() if examples is None else examples,
         tiny.config(**{"micro_batch_tokens": 40, **(settings or {})}),
         loss=loss,
         regularizer=partial(budget, delta=0.05),
@@ -93,6 +96,8 @@ def trainings(rank: int, folder: Path) -> None:
     """Every training of the test, one after the other; both processes write their weights."""
     whole = training(folder / "whole")
     save_file(tiny.weights(whole), folder / f"whole-{rank}.safetensors")
+    few = training(folder / "ches", settings={"ches_below": 0.5})
+    save_file(tiny.weights(few), folder / f"ches-{rank}.safetensors")
     # Only one of the two is asked to stop.
     stopped(folder / "two-then-one", asks=rank == 1)
     sharded_trainings(rank, folder)

@@ -39,6 +39,12 @@ def test_both_have_the_weights_of_one(
     assert_close(first, alone[1])
 
 
+def test_both_leave_out_the_same_pairs_as_one(two_processes: Path, tmp_path: Path) -> None:
+    expected = tiny.weights(training(tmp_path, settings={"ches_below": 0.5}))
+    for rank in range(2):
+        assert_close(load_file(two_processes / f"ches-{rank}.safetensors"), expected)
+
+
 @pytest.mark.parametrize("name", ["whole", "one-then-two"])
 def test_one_log_and_the_same_figures(
     two_processes: Path, alone: tuple[Path, Weights], name: str

@@ -131,6 +131,9 @@ class TrainConfig(Section):
 
     Every `evaluate_every` steps the held-out items of section `pair` are evaluated.
 
+    With `ches_below: 0.05`, only the twentieth of the pairs is trained on whose answers are least
+    alike to the policy: those with the lowest normalised CHES (arXiv:2410.08847).
+
     With `reward` a reward model is trained, by a loss of its own, and `loss` is not used.
     """
 
@@ -169,6 +172,9 @@ class TrainConfig(Section):
     keep_checkpoints: PositiveInt = 2
     evaluate_every: PositiveInt | None = None
     early_stop: EarlyStopConfig | None = None
+    ches_below: Annotated[
+        Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] | None, LATER
+    ] = None
     tracking: Annotated[TrackingConfig, FREE] = TrackingConfig()
     seed: Seed = 0
 
@@ -207,6 +213,23 @@ class TrainConfig(Section):
             raise ValueError(
                 "early_stop does not go together with regularizer.delta: auto, which keeps the "
                 "best weights of the whole training; take one of the two out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _ches_is_that_of_a_policy_alone(self) -> Self:
+        if self.ches_below is None:
+            return self
+        if self.reference != "initial":
+            raise ValueError(
+                "ches_below reads the policy before any reference may be loaded; leave "
+                "train.reference out, or ches_below"
+            )
+        if self.reward is not None or self.step_source.name != "shuffled":
+            other = "reward" if self.reward is not None else "step_source"
+            raise ValueError(
+                f"ches_below leaves out pairs of a policy's training and does not go together "
+                f"with {other}; take one of the two out"
             )
         return self
 

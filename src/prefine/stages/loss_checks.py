@@ -10,6 +10,7 @@ from prefine.config.sections import RunConfig
 from prefine.errors import ConfigError
 from prefine.losses.facts import needs_of, reads_of
 from prefine.losses.protocol import Reads
+from prefine.stages.lineage import falls_count_from
 from prefine.stages.training_inputs import configured_relation, items_made, takes_answers
 from prefine.training.relations.choose import configured_losses
 from prefine.training.step_sources.share_counts import check_shares
@@ -40,6 +41,8 @@ def check_loss(config: RunConfig) -> None:
         configured_relation(config)
     else:
         _check_one_loss(config, config.train.minimised)
+    if config.train.ches_below is not None:
+        _check_ches(config)
 
 
 def _check_one_loss(config: RunConfig, component: Component) -> None:
@@ -172,4 +175,19 @@ def _check_score_gaps(config: RunConfig) -> None:
             f"{readers[0]} reads the score_gap of pairs, which needs scores, and strategy "
             f"{strategy.name!r} does not "
             f"guarantee them; choose rank.strategy {', '.join(able)}, or another train.loss"
+        )
+
+
+def _check_ches(config: RunConfig) -> None:
+    kinds = {reads_of(loss) for _, loss in configured_losses(config.train)}
+    if kinds != {"pairs"} and kinds != {"joint"}:
+        raise ConfigError(
+            "train.ches_below: only pairs have a chosen and a rejected answer that can be alike, "
+            f"and this training reads {listed(sorted(kinds))}; take train.ches_below out, or train "
+            "on pairs alone"
+        )
+    if falls_count_from(config) is not None:
+        raise ConfigError(
+            "train.ches_below: reads the policy before the one that falls count from may be "
+            "loaded; set rounds.budget_since: round, or take train.ches_below out"
         )

@@ -19,7 +19,7 @@ from prefine.stages.planned_amount import PlannedAmount
 from prefine.stages.rank import Asks, most_asks, strategy_facts
 from prefine.stages.selection import BoundSelector
 from prefine.stages.servers import ask_servers
-from prefine.training.step_sources.share_counts import planned_steps
+from prefine.training.step_sources.share_counts import kept_below, planned_steps
 
 CHARACTERS_PER_TOKEN = 4
 """The usual rule for English; other languages take more tokens."""
@@ -103,6 +103,8 @@ def plan(config: RunConfig, *, strict: bool = False, offline: bool = False) -> D
         amounts.append(PlannedAmount("evaluation answers to sample", answers))
         amounts.append(PlannedAmount("evaluation judge calls", answers))
     if items:
+        if "pairs" in items:
+            items["pairs"] = kept_below(items["pairs"], config.train.ches_below)
         per_epoch = planned_steps(items, config.item_weights, config.train.pairs_per_step)
         steps = per_epoch * config.train.epochs
         steps = min(steps, config.train.max_steps or steps)

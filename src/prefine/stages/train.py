@@ -62,7 +62,7 @@ from prefine.training.logging.trackers import Trackers, check_installed, open_tr
 from prefine.training.loop import FINAL_NAME, LOG_NAME, train
 from prefine.training.relations.choose import configured_loss
 from prefine.training.step_sources.protocol import MakeStepSource
-from prefine.training.step_sources.share_counts import planned_steps
+from prefine.training.step_sources.share_counts import kept_below, planned_steps
 from prefine.training.step_sources.shares import Shares
 
 _TRAINING = (
@@ -161,6 +161,8 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
         kind.name: sum(isinstance(item, kind.item) for item in examples.items)
         for kind in relation.kinds
     }
+    if settings.ches_below is not None:
+        numbers["pairs"] = kept_below(numbers["pairs"], settings.ches_below)
     total = planned_steps(numbers, weights, settings.pairs_per_step) * settings.epochs
     progress.start("train", min(total, settings.max_steps or total), "steps")
 
@@ -215,6 +217,9 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
             f"the alarm {summary.stopped_by} ended training after step {summary.steps} of "
             f"{summary.planned_steps}"
         )
+    if settings.ches_below is not None:
+        reason = "its answers are more alike than train.ches_below allows"
+        stage.dropped[reason] = len(examples.items) - summary.items
     stage.notes += summary.notes
     trained = HfModel(path=str(folder / "model"))
     return stage.end(

@@ -24,6 +24,7 @@ from prefine.training.items import PlainItem, TokenizedItem
 from prefine.training.objective.item_table import Compared
 from prefine.training.objective.objective import HyperparameterController
 from prefine.training.reference.cache import ReferenceCache
+from prefine.training.reference.ches import lowest
 from prefine.training.reference.models import ReferenceModel, References
 from prefine.training.reference.prepare import (
     PreparedItems,
@@ -128,6 +129,12 @@ def prepare_training(
     relation = relation_of(named, _kind_of(examples[0]))
     needs = frozenset[Need]().union(*map(needs_of, functions))
     notes = relation.check_items(named, examples, what=relation.name)
+    if config.ches_below is not None:
+        # Of the policy: the configuration has no other reference, so no other model is in memory.
+        model = _loaded(model)
+        prepare_model(model, all_examples, config)
+        found, _ = forward_of(model, all_examples, config)
+        examples = lowest(examples, cache.ches(found, examples), config.ches_below)
     held_out_notes = relation.check_items(named, held_out, what=f"held-out {relation.name}")
     fixed = References(references, config, needs, cache)
     # With options, a source is a partial of its class.
@@ -138,7 +145,7 @@ def prepare_training(
     if first_policy is not None:
         before = References([first_policy], config, needs & {"tokens"}, cache)
         before.score(scored_before)
-    model = cast("PreTrainedModel", model if isinstance(model, torch.nn.Module) else model())
+    model = _loaded(model)
     prepare_model(model, all_examples, config)
     torch.manual_seed(config.seed)
     forward, unshared = forward_of(model, all_examples, config, score_prompts="prompt" in needs)
@@ -244,6 +251,10 @@ def prepare_training(
             *(f"held-out {relation.name}: {note}" for note in held_out_notes),
         ],
     )
+
+
+def _loaded(model: "PreTrainedModel | Callable[[], PreTrainedModel]") -> "PreTrainedModel":
+    return cast("PreTrainedModel", model if isinstance(model, torch.nn.Module) else model())
 
 
 def _kind_of(item: TokenizedItem) -> Reads:

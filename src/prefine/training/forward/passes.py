@@ -31,6 +31,7 @@ from prefine.training.forward.token_values import (
     TokenValues,
     Wanted,
     concatenate_items,
+    token_index,
 )
 from prefine.training.items import TokenizedItem
 
@@ -136,6 +137,24 @@ class Forward:
             items.append(batch.items)
             parts.append(ItemTokens.of(self.values(batch, wanted), batch, batch.whole_span))
         return torch.cat(items).to(self.device), concatenate_items(parts)
+
+    @torch.no_grad()
+    def hidden_sums(self, batch: PackedBatch) -> tuple[Float[Tensor, "c d"], Int[Tensor, " c"]]:
+        """Each completion's last hidden states at the positions that predict its tokens, summed.
+
+        With them, how many positions these are, on the CPU.
+        """
+        batch = batch.to(self.device)
+        with self._prepared(batch):
+            hidden = self._hidden(batch)
+        index, lengths = token_index(batch, batch.whole_span)
+        rows = hidden[index.to(self.device)]
+        rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
+        # A completion's tokens are followed by those of its prompt if prompts are scored.
+        sums: Tensor = torch.segment_reduce(
+            rows, "sum", lengths=lengths.flatten().to(self.device), initial=0
+        )
+        return sums[:: lengths.shape[1]], lengths[:, 0]
 
     def push(
         self, batch: PackedBatch, coefficients: Coefficients, wanted: Wanted = LOGPS_ONLY

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from prefine.atomic import write_atomically
 from prefine.records import content_hash
@@ -17,6 +19,7 @@ from prefine.training.distributed.processes import from_main, is_main
 from prefine.training.forward.passes import Forward
 from prefine.training.forward.token_values import ItemTokens, TokenValues, concatenate_items, slices
 from prefine.training.items import TokenizedItem
+from prefine.training.reference.ches import ches_of
 from prefine.training.reference.scoring import score_tokens
 
 if TYPE_CHECKING:
@@ -56,17 +59,10 @@ class ReferenceCache:
         """Return the values of `score_tokens`, read where they are kept and computed elsewhere."""
         if self.folder is None:
             return score_tokens(forward, examples, should_stop=self.should_stop)
-        settings = content_hash(
-            weights_fingerprint(forward.model),
-            forward.dtype,
-            forward.shared,
-            forward.tokens,
-            # Each prompt once stood behind all of its pair's completions.
-            "behind each completion" if forward.score_prompts else False,
-        )
+        settings = _settings_hash(forward)
         parts: list[ItemTokens] = []
         for part in slices(len(examples), _PART):
-            file = self.folder / settings[:16] / f"{ids_hash(examples[part])}.safetensors"
+            file = self.folder / settings / f"{ids_hash(examples[part])}.safetensors"
             if from_main(file.is_file()):
                 parts.append(_load(file, forward, examples[part]))
                 continue
@@ -82,6 +78,35 @@ class ReferenceCache:
             if is_main() and bool(scored.values.logps.isfinite().all()):
                 _keep(scored, file)
         return concatenate_items(parts)
+
+    def ches(self, forward: Forward, pairs: Sequence[TokenizedItem]) -> Float[Tensor, " n"]:
+        """Return the values of `ches_of`, read where they are kept and computed elsewhere."""
+        if self.folder is None:
+            return ches_of(forward, pairs, should_stop=self.should_stop)
+        file = self.folder / _settings_hash(forward) / f"ches-{ids_hash(pairs)}.safetensors"
+        if from_main(file.is_file()):
+            return load_file(file)["ches"]
+        limit = forward.tokens
+        try:
+            scores = ches_of(forward, pairs, should_stop=self.should_stop)
+        finally:
+            forward.tokens = limit
+        if is_main() and bool(scores.isfinite().all()):
+            write_atomically(file, lambda temporary: save_file({"ches": scores}, temporary))
+        return scores
+
+
+def _settings_hash(forward: Forward) -> str:
+    """Hash of a model's weights and of how they compute."""
+    found = content_hash(
+        weights_fingerprint(forward.model),
+        forward.dtype,
+        forward.shared,
+        forward.tokens,
+        # Each prompt once stood behind all of its pair's completions.
+        "behind each completion" if forward.score_prompts else False,
+    )
+    return found[:16]
 
 
 def weights_fingerprint(model: "PreTrainedModel") -> str:

@@ -85,3 +85,8 @@ def planned_steps(
     if weights:
         return steps_of_epoch(numbers, weights, items_per_step)
     return -(-sum(numbers.values()) // items_per_step)
+
+
+def kept_below(pairs: int, quantile: float | None) -> int:
+    """The number of pairs at or below a quantile of their scores, at least 1; None keeps all."""
+    return pairs if quantile is None else max(1, math.ceil(quantile * pairs - 1e-9))
