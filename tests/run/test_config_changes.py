@@ -217,3 +217,23 @@ def test_components_are_found_by_walking_the_configuration() -> None:
         ("evaluate.judge.model", "backend", "openai"),
     ]
     assert config.run_dir == Path("somewhere")
+
+
+def test_a_budget_begun_with_chosen_answers_alone_goes_on_with_them() -> None:
+    automatic = {"regularizer": {"name": "budget", "delta": 3.0}, "regularizer_weight": "auto"}
+    config = RunConfig.model_validate({**VALUES, "train": automatic})
+    begun = config.resolved()
+    assert begun["train"]["regularizer"] == automatic["regularizer"]  # type: ignore[index, call-overload]
+    assert with_begun_defaults(config, begun) == config
+    for earlier in ({}, {"train": {"regularizer": None, "regularizer_weight": 0.1}}):
+        now = with_begun_defaults(config, earlier).train.regularizer
+        assert now is not None and now.options == {"delta": 3.0, "anchor": "auto"}
+        stated = RunConfig.model_validate(
+            {
+                **VALUES,
+                "train": {**automatic, "regularizer": {"name": "budget", "anchor": "unused"}},
+            }
+        )
+        assert with_begun_defaults(stated, earlier) == stated
+    fixed = RunConfig.model_validate({**VALUES, "train": {"regularizer": {"name": "budget"}}})
+    assert with_begun_defaults(fixed, {}) == fixed

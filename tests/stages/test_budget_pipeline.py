@@ -16,12 +16,14 @@ AUTO = {
 }
 
 
-def answers(count: int = 700) -> bytes:
+def answers(count: int = 700, completions: int = 3) -> bytes:
     return jsonl(
         [
             {
                 "prompt": f"question {n}",
-                "completions": [{"text": f"answer {n} {m}", "grade": m} for m in range(3)],
+                "completions": [
+                    {"text": f"answer {n} {m}", "grade": m} for m in range(completions)
+                ],
             }
             for n in range(count)
         ]
@@ -65,6 +67,28 @@ def test_all_stages_say_whether_the_budget_was_kept(place: Place) -> None:
     assert drawn == (max(weights) > 0), weights
     shown = prefine("run", "run.yaml")
     assert "of untouched pairs" in shown.err + shown.out
+
+
+@pytest.mark.parametrize(
+    ("completions", "same"), [(3, {"chosen": 1.0, "better": 1.0}), (2, "chosen")]
+)
+def test_where_completions_are_ranked_the_better_ones_are_anchors_too(
+    place: Place, completions: int, same: Any
+) -> None:
+    place.put("answers.jsonl", answers(completions=completions))
+    # Below zero, so that the weight is more than 0 from the start.
+    place.change(AUTO | {"train.regularizer.delta": -3.0})
+    place.change({"train.max_steps": 4, "train.learning_rate": 0.02})
+    assert prefine("run", "run.yaml").code == OK
+    begun = json.loads(Path("run/config.json").read_text())["config"]["train"]["regularizer"]
+    assert begun == {"name": "budget", "delta": -3.0, "anchor": "auto"}
+    notes = json.loads(Path("run/manifest.json").read_text())["stages"]["train"]["notes"]
+    alone = any("pulls at chosen answers alone" in note for note in notes)
+    assert alone == (completions == 2)
+    place.change({"train.regularizer.anchor": same, "run_dir": "stated"})
+    assert prefine("run", "run.yaml").code == OK
+    weights = [Path(run, "model", "model.safetensors").read_bytes() for run in ("run", "stated")]
+    assert weights[0] == weights[1]
 
 
 def test_imported_pairs_may_name_a_file_of_anchors(place: Place) -> None:

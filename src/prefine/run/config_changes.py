@@ -115,10 +115,31 @@ def with_begun_defaults(config: RunConfig, begun: Mapping[str, Any]) -> RunConfi
             if key not in section.model_fields_set and begun[name].get(key) == was.default
         }
         config = config.model_copy(update={name: section.model_copy(update=kept)})
+    config = _with_anchors(config, begun.get("train"))
     policy = begun.get("policy")
     if isinstance(policy, Mapping) and "date" in policy:
         return with_date(config, policy["date"])
     return config
+
+
+def _with_anchors(config: RunConfig, begun: Any) -> RunConfig:
+    """The configuration, in which an automatic budget states that it looks for anchors.
+
+    So it is for completions that are ranked; a training that was begun when such a budget pulled at
+    chosen answers alone goes on with them.
+    """
+    train, regularizer = config.train, config.train.regularizer
+    if regularizer is None or train.regularizer_weight != "auto" or config.rank is None:
+        return config
+    if regularizer.options.keys() & {"anchor", "anchors"}:
+        return config
+    if isinstance(begun, Mapping) and begun.get("regularizer_weight") == "auto":
+        was = begun.get("regularizer")
+        if isinstance(was, Mapping) and "anchor" not in was:
+            return config
+    stated = Component(name=regularizer.name, **regularizer.options, anchor="auto")
+    changed = train.model_copy(update={"regularizer": stated})
+    return config.model_copy(update={"train": changed})
 
 
 def with_date(config: RunConfig, date: str) -> RunConfig:

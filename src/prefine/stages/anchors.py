@@ -60,7 +60,7 @@ def check_automatic_budget(config: RunConfig, held_out: int, pairs_per_prompt: i
     if budget.anchors is not None:
         source = Component(name="file", path=str(budget.anchors))
         open_source(source, where="train.regularizer.anchors")
-    elif budget.shares.keys() - {"chosen"} and config.items_entries:
+    elif budget.anchor != "auto" and budget.shares.keys() - {"chosen"} and config.items_entries:
         raise ConfigError(
             f"train.regularizer.anchor: {budget.anchor!r} reads completions, and this "
             f"configuration starts with {listed(config.items_entries)}; name a file of "

@@ -52,6 +52,7 @@ from prefine.stages.training_inputs import (
 )
 from prefine.training.budget.climb import CLIMB_LOG_NAME
 from prefine.training.budget.probe import halves
+from prefine.training.budget.settings import AutomaticBudget
 from prefine.training.budget.steering import BUDGET_LOG_NAME
 from prefine.training.checkpoints import newest_optimizer
 from prefine.training.distributed.processes import from_main
@@ -140,6 +141,8 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     stage.notes += date_notes(config)
     held_out = read_held_out(config, policy, models.others)
     budgeted = _budget_arguments(config, policy, examples.items, held_out.items)
+    if automatic is not None and automatic.anchor == "auto":
+        stage.notes += _notes_on_anchors(budgeted["automatic"])
     read = {
         "prompts": len(examples.items),
         "completions": sum(len(item.texts) for item in examples.items),
@@ -262,7 +265,16 @@ def _budget_arguments(
         return {}
     halves(held_out)
     anchors = read_anchors(config, policy, automatic, examples=examples, held_out=held_out)
-    return {"automatic": automatic, "anchors": anchors}
+    return {"automatic": automatic.settled(anchors), "anchors": anchors}
+
+
+def _notes_on_anchors(budget: AutomaticBudget) -> list[str]:
+    if budget.anchor != "chosen":
+        return []
+    return [
+        "the budget's weight pulls at chosen answers alone: no other completion of a training "
+        "prompt is in the upper half of its ranking (more sample.completions_per_prompt leave some)"
+    ]
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """The options of a budget whose weight is set during training, and what that weight pulls at."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from jaxtyping import Float
 from pydantic import Field, Strict
@@ -37,7 +37,8 @@ class AutomaticBudget:
         anchor: The answers whose negative log-probability the weight multiplies: "chosen" those of
             the step's items; "unused" answers of the initial policy to training prompts that are in
             no item; "better" those of them in the upper half of their ranking. A mapping mixes them
-            by weights.
+            by weights. "auto" is half chosen and half better, or chosen where there is no better
+            one; a configuration that ranks completions has it unless it states another.
         anchors: File of prompts with completions to take "unused" from, for imported items.
         every: Steps between two measurements of the probe.
         gain: Of the weight, per measurement.
@@ -60,7 +61,7 @@ class AutomaticBudget:
     per: Literal["sequence", "token"] = "sequence"
     of: Literal["mean", "quantile"] = "mean"
     quantile: Annotated[float, Field(gt=0, lt=1)] = 0.9
-    anchor: AnchorName | dict[AnchorName, Share] = "chosen"
+    anchor: AnchorName | Literal["auto"] | dict[AnchorName, Share] = "chosen"
     anchors: Path | None = None
     every: Annotated[int, Field(gt=0)] = 3
     gain: Annotated[float, Field(gt=0)] = 0.5
@@ -76,10 +77,18 @@ class AutomaticBudget:
     @property
     def shares(self) -> Mapping[AnchorName, float]:
         """The share of each kind of anchor in the pull; they add up to 1."""
+        if self.anchor == "auto":
+            return {"chosen": 0.5, "better": 0.5}
         if isinstance(self.anchor, str):
             return {self.anchor: 1.0}
         total = sum(self.anchor.values())
         return {name: weight / total for name, weight in self.anchor.items()}
+
+    def settled(self, found: Mapping[AnchorName, Sequence[Any]]) -> "AutomaticBudget":
+        """The budget with what `anchor: auto` stands for, given the anchors that there are."""
+        if self.anchor != "auto":
+            return self
+        return replace(self, anchor=dict(self.shares) if found.get("better") else "chosen")
 
     def check(self) -> None:
         """Check what the options cannot say one by one.
