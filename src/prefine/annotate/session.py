@@ -12,6 +12,10 @@ from prefine.metrics.statistics.intervals import percentage
 from prefine.records import Completion, MetricValue, Prompt, content_hash
 
 
+MOVES_EVERY = 5
+"""The agreement that a person sees while at work is that of the last multiple of so many."""
+
+
 class AskedQuestion(NamedTuple):
     """A question as it is shown: the prompt and the answers in the first and the second place.
 
@@ -118,12 +122,16 @@ class Session:
         return len(self.verdicts.known())
 
     def agreement(self) -> MetricValue | None:
-        """Return how often the run's judge names the same winner; None without a common verdict."""
-        judge = {id_: self._by_id[id_].p_one for id_ in self.verdicts.known()}
+        """Return how often the run's judge names the same winner; None before there are enough.
+
+        It moves every few verdicts only: after each it would tell what the judge says of the
+        answers that were just read, and people would follow.
+        """
+        known = list(self.verdicts.known().items())
         same = [
             (p > 0.5) - (p < 0.5) == (of_judge > 0.5) - (of_judge < 0.5)
-            for id_, p in self.verdicts.known().items()
-            if (of_judge := judge[id_]) is not None
+            for id_, p in known[: len(known) - len(known) % MOVES_EVERY]
+            if (of_judge := self._by_id[id_].p_one) is not None
         ]
         return percentage("agreement", same) if same else None
 

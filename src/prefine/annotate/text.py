@@ -5,6 +5,7 @@ from textwrap import wrap
 
 from prefine.annotate.summary import AgreementOf, AnnotationSummary, WinRateOfPeople
 from prefine.records import MetricValue
+from prefine.report.text import plural
 
 _SCOPES = {"evaluation": "answers before and after training", "rank": "duels of the ranking"}
 
@@ -21,15 +22,17 @@ def as_text(found: AnnotationSummary, *, columns: int) -> str:
 
 
 def _lines(found: AnnotationSummary) -> Iterator[str]:
-    yield f"{found.run}: {found.questions:,} comparisons, {_SCOPES[found.scope]}"
+    comparisons = plural(found.questions, "comparison")
+    yield f"{found.run}: {comparisons}, {_SCOPES[found.scope]}"
     if not found.annotators:
         yield "nobody has judged any yet"
         return
     yield ""
     for one in found.annotators:
         queues = ", ".join(f"{count:,} {queue}" for queue, count in one.queues.items())
+        ties = plural(one.ties, "tie")
         yield (
-            f"{one.judge}: {one.judged:,} judged ({one.ties:,} ties), {one.skipped:,} skipped"
+            f"{one.judge}: {one.judged:,} judged ({ties}), {one.skipped:,} skipped"
             f"{queues and f'; asked by queue: {queues}'}"
         )
     if found.outdated:

@@ -55,13 +55,17 @@ class VerdictFile:
                 f"{self.path}: another process annotates as {annotator}; end it, or use another "
                 "--annotator"
             ) from error
-        self.rows = read_verdicts(self.path)
-        # A row that a killed process has left unfinished was never taken for journaled.
-        text = self.path.read_bytes()
-        self._size = text.rfind(b"\n") + 1
-        if self._size < len(text):
-            os.ftruncate(self._file, self._size)
-        sync(folder)
+        try:
+            self.rows = read_verdicts(self.path)
+            # A row that a killed process has left unfinished was never taken for journaled.
+            text = self.path.read_bytes()
+            self._size = text.rfind(b"\n") + 1
+            if self._size < len(text):
+                os.ftruncate(self._file, self._size)
+            sync(folder)
+        except BaseException:
+            os.close(self._file)
+            raise
 
     def __enter__(self) -> "VerdictFile":
         return self

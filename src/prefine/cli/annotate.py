@@ -129,15 +129,16 @@ def _read(
     """Show a question, scroll in it, and return the key of a verdict, `b` or `q`."""
     from prefine.cli.annotate_screen import KEYS, Body, body, content_rows, frame, wrapped
 
-    top, helping, drawn = 0, False, None
+    top, helping = 0, False
+    drawn: list[str] | None = None
     content, laid_out = Body((), (0,)), 0
     status = _status(session, asked, queue)
     footer = _AT_THE_END if asked is None else _FOOTER
-    fresh = True
     while True:
         size = terminal.size
         if laid_out != size.columns:
             laid_out = size.columns
+            part = sum(place <= top for place in content.parts) - 1
             if asked is None:
                 text = (
                     f"This was the last comparison of the queue {queue}. Press q for the figures."
@@ -145,6 +146,8 @@ def _read(
                 content = Body(tuple(wrapped(text, size.columns)), (0,))
             else:
                 content = body(asked, size.columns)
+            # Other lines at another width: the reader stays in the same part.
+            top = content.parts[min(part, len(content.parts) - 1)] if top else 0
         page = content_rows(size)
         top = max(min(top, len(content.lines) - page), 0)
         lines = [piece for text in KEYS for piece in wrapped(text, size.columns)]
@@ -156,11 +159,10 @@ def _read(
             0 if helping else top,
         )
         if screen != drawn:
+            if drawn is None:
+                terminal.forget_keys()
             terminal.draw(screen)
             drawn = screen
-        if fresh:
-            terminal.forget_keys()
-            fresh = False
         key = terminal.key()
         if key is None:
             continue
@@ -180,10 +182,10 @@ def _status(session: "Session", asked: "AskedQuestion | None", queue: str) -> st
     """Return the line above a question; nothing in it tells of the answers that are shown."""
     parts = [f"{session.judged:,} judged", queue]
     if asked is not None and asked.again:
-        parts.append(f"again; you said: {_SAID.get(asked.before, 'something else')}")
+        parts.append(f"you said: {_SAID.get(asked.before, 'something else')}")
     if (found := session.agreement()) is not None:
         low_high = "" if found.interval is None else " [{:.0f}, {:.0f}]".format(*found.interval)
-        parts.append(f"you and the judge agree on {found.value:.0f} %{low_high} of {found.n:,}")
+        parts.append(f"the judge agrees on {found.value:.0f} %{low_high} of {found.n:,}")
     return " · ".join(parts)
 
 

@@ -5,7 +5,7 @@ from functools import lru_cache
 from itertools import zip_longest
 from typing import NamedTuple
 
-from rich.cells import cell_len, get_character_cell_size
+from rich.cells import cell_len, get_character_cell_size, set_cell_size
 
 from prefine.annotate.session import AskedQuestion
 from prefine.cli.ending import visible
@@ -66,7 +66,7 @@ def frame(status: str, content: Sequence[str], footer: str, size: Size, top: int
     room = content_rows(size)
     part = content[top : top + room]
     below = len(content) - top - len(part)
-    more = f" ↓ {below:,} more lines " if below > 0 else ""
+    more = f" ↓ {below:,} more lines " if below > 0 and columns > 40 else ""
     middle = [*part, *[""] * (room - len(part))]
     bar = _REVERSE + _padded(cut(f" {status}", columns), columns)
     if rows < 3:
@@ -94,7 +94,7 @@ def wrapped(text: str, columns: int) -> list[str]:
 
 def cut(text: str, columns: int) -> str:
     """Return a text without what is beyond so many columns."""
-    return next(iter(_pieces(text, columns))) if columns > 1 else ""
+    return text if cell_len(text) <= columns else f"{set_cell_size(text, max(columns - 1, 0))}…"
 
 
 def _pieces(line: str, columns: int) -> list[str]:
@@ -126,8 +126,8 @@ def _shown_len(text: str) -> int:
 
 
 def _heading(name: str, columns: int) -> str:
-    line = "─" * columns
-    return f"{_BOLD}{cut(f'── {name} {line}', columns)}{_PLAIN}"
+    line = f"── {name} ".ljust(columns, "─")
+    return f"{_BOLD}{set_cell_size(line, columns)}{_PLAIN}"
 
 
 def _prompt(prompt: Prompt, columns: int) -> list[str]:

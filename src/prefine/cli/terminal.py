@@ -113,7 +113,7 @@ def open_terminal() -> Iterator[Terminal]:
     screen = next((one for one in (sys.stdout, sys.stderr) if one.isatty()), None)
     if screen is None or not sys.stdin.isatty():
         raise ConfigError(
-            "prefine annotate asks at a terminal, and there is none here; run it in one, or print "
+            "annotate asks at a terminal, and there is none here; run it in one, or print "
             "what was said so far with --summary"
         )
     screen.flush()
