@@ -106,7 +106,7 @@ def test_needed_labels_make_the_interval_as_narrow_as_wished() -> None:
 
 def test_what_is_refused() -> None:
     y, f = draws(np.random.default_rng(8), 40, noise=0.2)
-    with pytest.raises(ValueError, match="19 labels with a verdict of the judge; .* needs 20"):
+    with pytest.raises(ValueError, match=r"19 labels with a verdict of the judge; .* needs 20"):
         prediction_powered(y[:20], [None, *f[1:20]], f[20:])
     with pytest.raises(ValueError, match=r"labels must be in \[0, 1\], got 1.5 at index 3"):
         prediction_powered([*y[:3], 1.5, *y[4:30]], f[:30], f[30:])

@@ -11,7 +11,6 @@ from prefine.judges.human import SKIPPED, HumanVerdict, Scope, answer_key
 from prefine.metrics.statistics.intervals import percentage
 from prefine.records import Completion, MetricValue, Prompt, content_hash
 
-
 MOVES_EVERY = 5
 """The agreement that a person sees while at work is that of the last multiple of so many."""
 
