@@ -26,6 +26,7 @@ from prefine.annotate.queues import Order, Queue
 from prefine.annotate.session import Session
 from prefine.annotate.verdict_file import VerdictFile
 from prefine.errors import ConfigError, DataError
+from prefine.run.folder import RunFolder
 from prefine.run.view import RunView
 from run_place import CONFIG, DATA, OK, jsonl
 
@@ -484,10 +485,13 @@ def test_kills_lose_no_verdict_and_nothing_is_asked_twice(tmp_path: Path) -> Non
 
 
 def test_two_annotators_at_the_same_time(tmp_path: Path) -> None:
+    """While another process works on the run, and with their verdicts elsewhere."""
     run = make_run(tmp_path / "run", [judged(n, 0.5) for n in range(5)])
+    place = ("--to", str(tmp_path / "verdicts"))
     with (
-        Annotator("annotate", str(run), "--annotator", "anna") as anna,
-        Annotator("annotate", str(run), "--annotator", "ben") as ben,
+        RunFolder(run),
+        Annotator("annotate", str(run), "--annotator", "anna", *place) as anna,
+        Annotator("annotate", str(run), "--annotator", "ben", *place) as ben,
     ):
         for done in range(2):
             for one in (anna, ben):
@@ -495,12 +499,18 @@ def test_two_annotators_at_the_same_time(tmp_path: Path) -> None:
                 one.press("1")
         for one in (anna, ben):
             one.wait(lambda seen: judged_on(seen) == 2)
-        second = prefine("annotate", str(run), "--annotator", "anna", "--summary")
+        second = prefine("annotate", str(run), "--summary", *place)
         assert second.code == OK, "reading needs no lease"
+        assert "human:anna: 2 judged" in second.out
+        refused = Annotator("annotate", str(run), "--annotator", "anna", *place)
+        code, out = refused.end()
+        assert code == CONFIG
+        assert "another process annotates as anna" in out
         ben.press("q")
         code, out = ben.end()
     assert code == OK
     assert "human:anna and human:ben agree on" in " ".join(out.split())
+    assert not (run / "annotations").exists()
 
 
 # --- refusals

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from prefine.errors import ConfigError, DataError
 from prefine.judges.human import Scope
 from prefine.metrics.win_rates.win_rates import win_of
-from prefine.records import Completion, Judgment, Prompt, content_hash
+from prefine.records import Completion, Prompt, content_hash
 from prefine.report.data import OUTCOMES
 from prefine.run.rows import grouped_completions
 from prefine.run.tables import column, existing_parts, read_part
@@ -48,6 +48,14 @@ class Shown(NamedTuple):
     prompt: Prompt
     one: Completion
     other: Completion
+
+
+class _Said(NamedTuple):
+    """A verdict of a judge: the completion that was shown first, and P(first is better)."""
+
+    first: str
+    judge: str
+    p_first: float | None
 
 
 def question_id(prompt_id: str, *completions: str) -> str:
@@ -111,7 +119,7 @@ def _evaluated(run: RunView) -> list[Question]:
     if manifest is None or not manifest.complete:
         return []
     after, before = (_one_each(run.path / table) for table in (_AFTER, _BEFORE))
-    said = _by_pair(run.judgments(EVALUATION_JUDGMENTS))
+    said = _by_pair(run.path / EVALUATION_JUDGMENTS)
     gold = _gold(run.outcomes())
     found = []
     for prompt_id, (one, text) in after.items():
@@ -130,7 +138,7 @@ def _duels(run: RunView) -> list[Question]:
     """The pairs of answers that the ranking has compared so far."""
     return [
         _question(prompt_id, one, other, said, None, both_orders=False)
-        for (prompt_id, one, other), said in _by_pair(run.judgments(JUDGMENTS)).items()
+        for (prompt_id, one, other), said in _by_pair(run.path / JUDGMENTS).items()
     ]
 
 
@@ -138,18 +146,18 @@ def _question(
     prompt_id: str,
     one: str,
     other: str,
-    said: Iterable[Judgment],
+    said: Iterable[_Said],
     gold: float | None,
     *,
     both_orders: bool,
 ) -> Question:
     """Make a question of what judges said on its two answers, in whatever order."""
     orders: dict[str, dict[bool, float]] = defaultdict(dict)
-    for judgment in said:
-        if judgment.p_first is not None:
-            as_shown = judgment.comparison.first == one
-            p = judgment.p_first if as_shown else 1 - judgment.p_first
-            orders[judgment.judge][as_shown] = p
+    for verdict in said:
+        if verdict.p_first is not None:
+            as_shown = verdict.first == one
+            p = verdict.p_first if as_shown else 1 - verdict.p_first
+            orders[verdict.judge][as_shown] = p
     means = [
         fmean(asked.values()) for asked in orders.values() if len(asked) == 2 or not both_orders
     ]
@@ -167,15 +175,19 @@ def _question(
     )
 
 
-def _by_pair(judgments: Iterable[Judgment]) -> dict[tuple[str, ...], list[Judgment]]:
-    """Judgments by prompt and by the two completions in the order of their ids."""
-    found: dict[tuple[str, ...], list[Judgment]] = {}
+def _by_pair(table: Path) -> dict[tuple[str, ...], list[_Said]]:
+    """Verdicts by prompt and by the two completions in the order of their ids."""
+    found: dict[tuple[str, ...], list[_Said]] = {}
     judges: Counter[str] = Counter()
-    for one in judgments:
-        shown = one.comparison
-        key = (shown.prompt_id, *sorted((shown.first, shown.second)))
-        found.setdefault(key, []).append(one)
-        judges[one.judge] += 1
+    names = ("prompt_id", "first", "second", "judge", "p_first")
+    # Column by column: a ranking has millions of rows, and records of them would take minutes.
+    for path in existing_parts(table):
+        rows = zip(*(column(path, name) for name in names), strict=True)
+        for prompt_id, first, second, judge, p_first in rows:
+            if second is not None:  # a rating has one completion
+                key = (prompt_id, *sorted((first, second)))
+                found.setdefault(key, []).append(_Said(first, judge, p_first))
+                judges[judge] += 1
     # The run's judge is the one that said most; a second one is for the queue `disagree`.
     return {
         key: sorted(said, key=lambda one: (-judges[one.judge], one.judge))
