@@ -28,7 +28,7 @@ from prefine.annotate.verdict_file import VerdictFile
 from prefine.errors import ConfigError, DataError
 from prefine.run.folder import RunFolder
 from prefine.run.view import RunView
-from run_place import CONFIG, DATA, OK, jsonl
+from run_place import CONFIG, DATA, LIMIT, OK, jsonl
 
 INTERRUPTED = 6
 HOSTILE = "\x1b[2J\x1b]0;taken\x07evil\u202e"
@@ -393,6 +393,21 @@ def test_a_new_run_ranks_by_verdicts_of_people(
         of_prompt[one.prompt_id][str(one.champion)] for one in RunView(Path("people")).rankings()
     ]
     assert champions == ["1"] * 4
+    # The run that was annotated goes on as ever.
+    assert prefine("rank", "run.yaml").code == OK
+
+    # Verdicts on three of four prompts: the fourth is missing, and no tie.
+    path = Path("run/annotations/anna.jsonl")
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:3]))
+    some = config | {"run_dir": "some", "rank": {"judge": judge, "max_failed_fraction": 0.5}}
+    for fraction, code, ranked_prompts in ((0.1, LIMIT, 0), (0.5, OK, 3)):
+        some["rank"] = {"judge": judge, "max_failed_fraction": fraction}
+        Path("some.yaml").write_text(json.dumps(some))
+        assert prefine("sample", "some.yaml").code == OK
+        found = prefine("rank", "some.yaml")
+        assert found.code == code, found.err
+        assert "no person has judged these two answers" in found.err + found.out
+        assert len(list(RunView(Path("some")).rankings())) == ranked_prompts
 
 
 # --- at a terminal
@@ -530,6 +545,12 @@ def test_command_lines_that_cannot_be_carried_out(tmp_path: Path) -> None:
         found = prefine("annotate", *arguments)
         assert found.code == code, found.err
         assert said in found.err
+    make_run(tmp_path / "all" / "round-01", [])
+    config = {"schema_version": 1, "config": {"run_dir": "all", "rounds": {"count": 1}}}
+    (tmp_path / "all" / "config.json").write_text(json.dumps(config))
+    found = prefine("annotate", str(tmp_path / "all"), "--summary")
+    assert found.code == CONFIG
+    assert "holds several runs; name one of them, such as" in found.err
     manifest["stages"]["evaluate"]["complete"] = False
     (run / "manifest.json").write_text(json.dumps(manifest))
     found = prefine("annotate", str(run), "--summary")

@@ -20,7 +20,7 @@ def draws(rng: np.random.Generator, size: int, *, noise: float) -> Draws:
 def test_the_formula() -> None:
     y, f = draws(np.random.default_rng(1), 130, noise=0.5)
     found = prediction_powered(y[:30], f[:30], f[30:])
-    # METHODS in plain Python.
+    # The formulas of the docstring in plain Python.
     n, more = 30, 100
     mean_y, mean_f = sum(y[:n]) / n, sum(f[:n]) / n
     cov = sum((a - mean_y) * (b - mean_f) for a, b in zip(y[:n], f[:n], strict=True)) / (n - 1)

@@ -10,7 +10,6 @@ from prefine.errors import ConfigError, DataError
 from prefine.judges.human import Scope
 from prefine.metrics.win_rates.win_rates import win_of
 from prefine.records import Completion, Prompt, content_hash
-from prefine.report.data import OUTCOMES
 from prefine.run.rows import grouped_completions
 from prefine.run.tables import column, existing_parts, read_part
 from prefine.run.view import EVALUATION_JUDGMENTS, JUDGMENTS, RunView
@@ -43,7 +42,7 @@ class Question(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """What a person reads of a question."""
+    """The texts of a question."""
 
     prompt: Prompt
     one: Completion
@@ -67,11 +66,12 @@ def read_questions(run: RunView, scope: Scope) -> list[Question]:
     """Read the comparisons of a run; nothing is locked or written.
 
     Raises:
+        ConfigError: The folder holds several runs.
         DataError: The run has none (yet), or a part is damaged.
     """
     found = _evaluated(run) if scope == "evaluation" else _duels(run)
     if not found:
-        raise DataError(f"{run.path}: {_remedy(run, scope)}")
+        raise _nothing(run, scope)
     return found
 
 
@@ -217,15 +217,16 @@ def _gold(outcomes: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     }
 
 
-def _remedy(run: RunView, scope: Scope) -> str:
+def _nothing(run: RunView, scope: Scope) -> ConfigError | DataError:
+    """The error of a run without comparisons."""
     if inner := sorted(found.parent for found in run.path.glob("*/config.json")):
-        raise ConfigError(f"{run.path}: holds several runs; name one of them, such as {inner[-1]}")
+        return ConfigError(f"{run.path}: holds several runs; name one of them, such as {inner[-1]}")
     if scope == "rank":
-        return (
-            "no duels of a ranking here (yet); run `prefine rank` with a judge that compares, or "
-            "leave --of out for the answers of the evaluation"
+        return DataError(
+            f"{run.path}: no duels of a ranking here (yet); run `prefine rank` with a judge that "
+            "compares, or leave --of out for the answers of the evaluation"
         )
-    return (
-        f"no evaluation with answers has ended here ({OUTCOMES}); run `prefine evaluate` with "
+    return DataError(
+        f"{run.path}: no evaluation with answers has ended here; run `prefine evaluate` with "
         "evaluate.prompts, or take --of rank for the duels of the ranking"
     )

@@ -63,7 +63,7 @@ class WinRateOfPeople(Record):
 
 
 class AnnotationSummary(Record):
-    """What people said of a run; `outdated` are verdicts on answers that it does not have."""
+    """All figures of a run; `outdated` are verdicts on answers that it does not have."""
 
     run: str
     scope: Scope

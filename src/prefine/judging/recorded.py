@@ -21,7 +21,7 @@ def recorded(
     path: str | None = None,
     config_path: str = "",
 ) -> ComputedJudge:
-    """Return the judge of recorded grades, p_first = sigmoid(grade gap / temperature), or of duels.
+    """Return the judge of grades, p_first = sigmoid(grade gap / temperature), or people's verdicts.
 
     Args:
         field: Metadata field that holds the grade, higher is better. None takes whichever one of
