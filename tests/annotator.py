@@ -143,7 +143,7 @@ class Annotator:
     def screen(self) -> list[str]:
         """The lines of the last whole picture, without colours; none before the first one."""
         pictures = self.said.split("\x1b[H")[1:]
-        whole = [one for one in pictures if "\x1b[J" in one]
+        whole = [one for one in pictures if "\x1b[?25l" in one]
         return re.split(r"\r*\n", _STYLE.sub("", whole[-1])) if whole else []
 
     def wait(self, seen: Callable[[list[str]], bool], *, seconds: float = _WAIT_S) -> list[str]:

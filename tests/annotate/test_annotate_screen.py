@@ -1,5 +1,7 @@
 """The screen of `annotate`: any size, wide characters, hostile texts."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,7 +28,13 @@ def asked(first: str, second: str, *turns: str) -> AskedQuestion:
 
 
 def plain(lines: tuple[str, ...]) -> list[str]:
-    return [line.replace("\x1b[1m", "").replace("\x1b[0m", "") for line in lines]
+    found = []
+    for line in lines:
+        text = re.sub(r"\x1b\[[01]m", "", line)
+        if beside := re.fullmatch(r"(.*)\x1b\[(\d+)G(.*)", text):
+            text = beside[1] + " " * (int(beside[2]) - 1 - cell_len(beside[1])) + beside[3]
+        found.append(text)
+    return found
 
 
 def test_a_question_below_each_other() -> None:

@@ -1,7 +1,6 @@
 """The screen of `prefine annotate`: a prompt and two answers, at any size, whatever is in them."""
 
 from collections.abc import Sequence
-from functools import lru_cache
 from itertools import zip_longest
 from typing import NamedTuple
 
@@ -50,9 +49,9 @@ def body(asked: AskedQuestion, columns: int) -> Body:
             [_heading(name, width), *wrapped(text, width)]
             for name, text in (("First (1)", first), ("Second (2)", second))
         ]
-        lines += [
-            f"{_padded(one, width)}{_GAP}{other}" for one, other in zip_longest(*both, fillvalue="")
-        ]
+        # By its column and not by spaces: terminals differ in how wide some letters are.
+        gap = f"\x1b[{width + 1}G{_GAP}"
+        lines += [f"{one}{gap}{other}" for one, other in zip_longest(*both, fillvalue="")]
     else:
         lines += [_heading("First (1)", columns), *wrapped(first, columns), ""]
         parts.append(len(lines))
@@ -117,12 +116,7 @@ def _pieces(line: str, columns: int) -> list[str]:
 
 
 def _padded(text: str, columns: int) -> str:
-    return text + " " * max(columns - _shown_len(text), 0)
-
-
-@lru_cache(maxsize=4096)
-def _shown_len(text: str) -> int:
-    return cell_len(text.replace(_BOLD, "").replace(_PLAIN, ""))
+    return text + " " * max(columns - cell_len(text), 0)
 
 
 def _heading(name: str, columns: int) -> str:

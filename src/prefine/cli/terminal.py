@@ -15,7 +15,8 @@ from prefine.errors import ConfigError
 _POLL_S = 0.2
 """A changed size is seen this late."""
 _REST_OF_KEY_S = 0.05
-_ENTER = "\x1b[?1049h\x1b[?25l\x1b[?7l"
+_TOP, _NO_CURSOR = "\x1b[H", "\x1b[?25l"
+_ENTER = f"\x1b[?1049h{_NO_CURSOR}\x1b[?7l"
 """Another screen, no cursor, no wrapping: a letter wider than it should be spoils one line only."""
 _LEAVE = "\x1b[?7h\x1b[?25h\x1b[?1049l"
 _KEYS = {
@@ -61,7 +62,9 @@ class Terminal:
 
     def draw(self, lines: Sequence[str]) -> None:
         """Fill the screen with lines, each of at most the terminal's columns."""
-        text = "\x1b[H" + "\r\n".join(f"{line}\x1b[0m\x1b[K" for line in lines) + "\x1b[J"
+        # Each line is emptied before it is written: behind a full one that would take its last
+        # letter.
+        text = _TOP + "\r\n".join(f"\x1b[2K{line}\x1b[0m" for line in lines) + _NO_CURSOR
         data = text.encode("utf-8", "replace")
         while data:
             data = data[os.write(self._screen, data) :]
