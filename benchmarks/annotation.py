@@ -252,7 +252,7 @@ def kills() -> Iterator[Line]:
         for _ in range(KILLS):
             before = {row["prompt_id"] for row in verdict_rows(path)}
             killed = annotate_until_killed(
-                run, "--annotator", "anna", "--queue", "mixed", after_s=rng.uniform(0.5, 4)
+                run, "--annotator", "anna", "--queue", "mixed", after_s=rng.uniform(0, 2)
             )
             again += len(before & set(killed.shown))
             followed |= set(killed.followed)

@@ -199,15 +199,18 @@ class Killed(NamedTuple):
 
 
 def annotate_until_killed(run: Path, *arguments: str, after_s: float) -> Killed:
-    """Annotate as fast as the screen follows, and kill -9 so long after the start."""
+    """Annotate as fast as the screen follows, and kill -9 so long after the first question."""
     shown: list[str] = []
     with Annotator("annotate", str(run), *arguments) as one:
+        one.wait(lambda lines: judged_on(lines) is not None)
         killer = threading.Timer(after_s, one.kill)
         killer.start()
         count = None
-        while one.read(0.01):
+        while True:
             now, number = judged_on(one.screen()), question_on(one.screen())
             if now == count or now is None or number is None:
+                if not one.read(0.01):
+                    break
                 continue
             count = now
             shown.append(prompt_of(number).id)

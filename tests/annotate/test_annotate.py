@@ -233,6 +233,14 @@ def test_a_file_has_one_writer_and_a_torn_row_is_dropped(tmp_path: Path) -> None
     path.write_bytes(whole.replace(b'"schema_version":1', b'"schema_version":9'))
     with pytest.raises(DataError, match="schema version 9, this prefine reads 1"):
         VerdictFile(run / "annotations", "anna")
+    path.write_bytes(whole)
+    copy = run / "annotations" / "copy.jsonl"
+    copy.write_bytes(whole)
+    with pytest.raises(DataError, match=r"holds verdicts of human:anna, not of human:copy"):
+        VerdictFile(run / "annotations", "copy")
+    found = prefine("annotate", str(run), "--summary")
+    assert found.code == DATA
+    assert "copy.jsonl: verdicts of human:anna, which another file here holds" in found.err
 
 
 @pytest.mark.parametrize("name", ["", "../anna", ".hidden", "a b", "a" * 65, "ä"])
@@ -488,7 +496,7 @@ def test_kills_lose_no_verdict_and_nothing_is_asked_twice(tmp_path: Path) -> Non
     for _ in range(3):
         before = {row["prompt_id"] for row in verdict_rows(path)}
         killed = annotate_until_killed(
-            run, "--annotator", "anna", "--queue", "mixed", after_s=rng.uniform(1, 2)
+            run, "--annotator", "anna", "--queue", "mixed", after_s=rng.uniform(0.2, 0.8)
         )
         assert not before & set(killed.shown), "a question is asked again"
         assert len(set(killed.shown)) == len(killed.shown)
@@ -528,7 +536,14 @@ def test_two_annotators_at_the_same_time(tmp_path: Path) -> None:
     assert not (run / "annotations").exists()
 
 
-# --- refusals
+# --- help and refusals
+
+
+def test_help_names_every_option() -> None:
+    found = prefine("annotate", "--help")
+    assert found.code == OK
+    for option in ("--queue", "--of", "--annotator", "--to", "--seed", "--half-width", "--summary"):
+        assert option in found.out
 
 
 def test_command_lines_that_cannot_be_carried_out(tmp_path: Path) -> None:

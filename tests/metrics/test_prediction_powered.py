@@ -95,11 +95,16 @@ def test_needed_labels_make_the_interval_as_narrow_as_wished() -> None:
     more = 50 + needed
     low, high = prediction_powered(y[:more], f[:more], f[more:]).estimate.interval or (0, 0)
     assert (high - low) / 2 == pytest.approx(6, rel=0.15)
-    # By labels alone: n = (1.96 sd / half-width)^2.
+    # By labels alone about (1.96 sd / half-width)^2, a little more by the wider interval of few.
     alone = prediction_powered(y[:50], [0.5] * 50, [0.5] * 1950)
     sd = float(np.std(y[:50], ddof=1))
-    assert alone.labels_needed(6) == math.ceil((1.959964 * sd / 0.06) ** 2) - 50
+    assert alone.labels_needed(6) == pytest.approx((1.959964 * sd / 0.06) ** 2 - 50, rel=0.1)
     assert found.labels_needed(0.5) is None
+    # Nothing but wins: n' (of labels alone) is 20 times the square of how much too wide it is.
+    wins = prediction_powered([1.0] * 20, [0.5] * 20, [0.5] * 1980)
+    low, high = (100 * end for end in score_interval([1.0] * 20))
+    assert wins.estimate.interval == (pytest.approx(low), 100)
+    assert wins.labels_needed(4) == math.ceil(20 * ((high - low) / 8) ** 2) - 20
     with pytest.raises(ValueError, match="half_width must be above 0"):
         found.labels_needed(0)
 

@@ -80,7 +80,8 @@ def read_annotators(
     """The verdicts of all annotators with a file in a folder, by judge; no file is locked.
 
     Raises:
-        DataError: A row is damaged, or a file holds verdicts of several annotators.
+        DataError: A row is damaged, a file holds verdicts of several annotators, or several files
+            those of one.
     """
     found = {}
     for path in sorted(folder.glob("*.jsonl")):
@@ -92,6 +93,10 @@ def read_annotators(
                 "file; give each a file of its own"
             )
         for judge in judges:
+            if judge in found:
+                raise DataError(
+                    f"{path}: verdicts of {judge}, which another file here holds, too; keep one"
+                )
             found[judge] = Verdicts(questions, rows, scope)
     return found
 

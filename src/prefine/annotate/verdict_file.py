@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from prefine.atomic import disk_errors, sync
-from prefine.errors import ConfigError
+from prefine.errors import ConfigError, DataError
 from prefine.judges.human import HUMAN, HumanVerdict
 from prefine.judging.recorded import read_verdicts
 
@@ -26,7 +26,7 @@ class VerdictFile:
     Raises:
         ConfigError: The name cannot be a file's, the folder cannot be written, or another process
             annotates under this name.
-        DataError: A row is damaged.
+        DataError: A row is damaged, or of another annotator.
     """
 
     def __init__(self, folder: Path, annotator: str) -> None:
@@ -57,6 +57,11 @@ class VerdictFile:
             ) from error
         try:
             self.rows = read_verdicts(self.path)
+            if others := {row.judge for row in self.rows} - {self.judge}:
+                raise DataError(
+                    f"{self.path}: holds verdicts of {', '.join(sorted(others))}, not of "
+                    f"{self.judge}; give the file its annotator's name, or use another --annotator"
+                )
             # A row that a killed process has left unfinished was never taken for journaled.
             text = self.path.read_bytes()
             self._size = text.rfind(b"\n") + 1

@@ -34,7 +34,6 @@ class PredictionPowered(NamedTuple):
             standard error. 0 where the judge adds nothing.
         adds_nothing: The judge's verdicts do not go with the labels beyond what chance gives (at
             2.5 %, one-sided), or save fewer than 5 in 100 labels.
-        label_variance: Var_n(Y), of labels from 0 to 1.
         comparisons: n + N, all comparisons with a verdict of the judge.
         missing: Labels, and comparisons without one, that the judge has no verdict on. They are in
             none of the figures: a missing verdict is no tie.
@@ -46,7 +45,6 @@ class PredictionPowered(NamedTuple):
     weight: float
     worth: float
     adds_nothing: bool
-    label_variance: float
     comparisons: int
     missing: int
 
@@ -54,7 +52,7 @@ class PredictionPowered(NamedTuple):
         """Return how many more labels make the interval as narrow as the estimate ± half_width.
 
         The labels come from the same comparisons, as widely spread as those so far, and the judge
-        goes with them as well as so far.
+        goes with them as well as so far. Of labels that are all equal it asks for too many.
 
         Args:
             half_width: In percentage points.
@@ -70,14 +68,15 @@ class PredictionPowered(NamedTuple):
         if high - low <= 2 * half_width:
             return 0
         n, total = self.estimate.n, self.comparisons
-        # The squared standard error at n' labels is v ((1 - r) / n' + r / (n + N)) if the judge
-        # explains the share r of the labels' variance v; at n' = n it saves `worth` labels.
+        # The squared width at n' labels goes with (1 - r) / n' + r / (n + N), if the judge explains
+        # the share r of the labels' variance; at n' = n it saves `worth` labels.
         explained = self.worth / (n + self.worth) * total / (total - n) if self.worth else 0.0
-        wanted = (half_width / 100 / NORMAL_QUANTILE) ** 2
-        left = wanted - self.label_variance * explained / total
+        explained = min(explained, 1.0)
+        now = (1 - explained) / n + explained / total
+        left = now * (2 * half_width / (high - low)) ** 2 - explained / total
         if left <= 0:
             return None
-        labels = math.ceil(self.label_variance * (1 - explained) / left)
+        labels = math.ceil((1 - explained) / left)
         return max(labels - n, 1) if labels <= total else None
 
 
@@ -157,7 +156,6 @@ def prediction_powered(
         weight=weight,
         worth=0.0 if adds_nothing else worth,
         adds_nothing=adds_nothing,
-        label_variance=spread_y,
         comparisons=n + more,
         missing=missing,
     )
