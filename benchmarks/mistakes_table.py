@@ -41,7 +41,56 @@ class Call(NamedTuple):
 
 RUN = "run run.yaml"
 CHECK = "config check run.yaml"
+
 COMMANDS = [
+    # People's verdicts
+    Mistake(
+        "annotating before there is a run",
+        "annotate run",
+        CONFIG,
+        "run: there is no run here",
+        "name a run folder",
+    ),
+    Mistake(
+        "annotating a run without evaluated answers",
+        "annotate run --summary",
+        DATA,
+        "no evaluation with answers has ended here",
+        "take --of rank for the duels of the ranking",
+        before="sample run.yaml",
+    ),
+    Mistake(
+        "a queue that is none",
+        "annotate run --queue unsure",
+        CONFIG,
+        "--queue 'unsure': ",
+        "Allowed: disagree, mixed, random, uncertain",
+        before="sample run.yaml",
+    ),
+    Mistake(
+        "annotating without a terminal",
+        "annotate run --of rank",
+        CONFIG,
+        "annotate asks at a terminal",
+        "with --summary",
+        before="run run.yaml",
+    ),
+    Mistake(
+        "verdicts of people that are not there",
+        CHECK,
+        CONFIG,
+        "rank.judge.path: people.jsonl: no verdicts here",
+        "RUN/annotations/NAME.jsonl",
+        {"rank.judge": {"name": "recorded", "path": "people.jsonl"}},
+    ),
+    Mistake(
+        "grades and verdicts of people at once",
+        CHECK,
+        CONFIG,
+        "rank.judge.path: verdicts of people have no grades",
+        "take field and temperature out",
+        {"rank.judge": {"name": "recorded", "path": "people.jsonl", "field": "grade"}},
+    ),
     # Keys and values
     Mistake(
         "TRL's name of the step size",

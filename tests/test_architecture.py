@@ -58,7 +58,7 @@ FLOORS = {
         "metrics",
     ),
     2: ("calls", "models", "judging", "bridging", "run", "data", "training", "suites"),
-    3: ("playground", "report", "stages", "rounds", "sweep", "compare"),
+    3: ("playground", "report", "stages", "rounds", "sweep", "compare", "annotate"),
     4: ("api", "cli", "trl", "__main__"),
 }
 WORLD = ("vocabulary", "tasks", "demonstrations", "scoring", "world")
@@ -275,6 +275,7 @@ def test_the_lower_floors_are_pure() -> None:
 SPEAKERS = {
     "prefine.cli.app": "the command line",
     "prefine.cli.ending": "what it says when it ends",
+    "prefine.cli.terminal": "the terminal that `annotate` draws on",
     "prefine.playground.build": "python -m prefine.playground.build",
     "prefine.cli.processes": "reads what a launcher says of the processes",
     "prefine.cli.sweep": "gives its trials this environment, with one GPU each",

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from prefine.cli import stages, tools
+from prefine.cli.annotate import annotate
 from prefine.cli.compare import compare
 from prefine.cli.config import config_app
 from prefine.cli.ending import guarded, leave_threads
@@ -34,6 +35,7 @@ stages.add_to(app)
 stages.evaluate_app.command("annotations")(tools.evaluate_annotations)
 app.command()(sweep)
 app.command()(compare)
+app.command()(annotate)
 app.command("import")(tools.import_data)
 app.command()(tools.simulate)
 app.command()(tools.losses)

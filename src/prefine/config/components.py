@@ -129,7 +129,7 @@ TABLES: dict[Kind, dict[str, str]] = {
     },
     "judge": {
         "playground": "prefine.judges.playground:PlaygroundJudge",
-        "recorded": "prefine.judges.recorded:RecordedJudge",
+        "recorded": "prefine.judging.recorded:recorded",
         "pairwise": "prefine.judging.pairwise:PairwiseJudge",
         "reward": "prefine.judging.scores:reward",
     },

@@ -98,6 +98,10 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "length_controlled_win_rate",
             "predicted_win_rate",
         ),
+        "prefine.metrics.win_rates.prediction_powered": (
+            "PredictionPowered",
+            "prediction_powered",
+        ),
         "prefine.metrics.win_rates.style": (
             "StyleCounts",
             "markdown_counts",

@@ -1,0 +1,1 @@
+"""People's verdicts on a run's answers: which to ask for, in which order, and what they tell."""
