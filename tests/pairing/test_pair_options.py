@@ -28,8 +28,9 @@ from prefine.pairing.selectors.best_vs import best_vs_random, best_vs_worst
 from prefine.pairing.view import narrowed
 from prefine.ranking.protocol import StrategyFacts
 from prefine.records import DuelRecord, Ranking
+from prefine.stages.joining import RankedPrompt
 from prefine.stages.pair_options import PairCounts
-from prefine.stages.selection import BoundSelector, RankedPrompt
+from prefine.stages.selection import BoundSelector
 
 FIVE = {c.id: c for c in (completion(id_, id_ * 10) for id_ in "abcde")}
 SCORES = (5.0, 4.0, 3.0, 2.0, 0.0)

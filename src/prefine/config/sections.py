@@ -86,15 +86,39 @@ class SampleConfig(Decoding):
     max_failed_fraction: Annotated[Share, FREE] = 0.02
 
 
+class AcrossConfig(Section):
+    """Comparisons of answers to different prompts, for the selector `joint`.
+
+    When all prompts are ranked, the judge is shown (prompt, answer) against (prompt, answer). The
+    prompts of a part stand in a ring, in the order of a seeded hash, and each begins `per_prompt`
+    comparisons, with the next ones in the ring, of the kinds of `meet` in turns. The loser is the
+    worst, where the strategy knows it, or one that lost. `order: auto` asks a judge with a known
+    preference for a slot in both orders, whose mean decides, and others once. With
+    `max_comparisons`, those with the smallest hash are asked, so that a larger number asks the same
+    ones and more.
+    """
+
+    meet: Annotated[
+        tuple[Literal["best_vs_loser", "best_vs_best", "loser_vs_loser"], ...],
+        Strict(False),
+        Field(min_length=1),
+    ] = ("best_vs_loser", "best_vs_best")
+    per_prompt: PositiveInt = 2
+    order: Literal["auto", "single", "both"] = "auto"
+    max_comparisons: PositiveInt | None = None
+
+
 class RankConfig(Section):
     """Stage `rank`: a strategy asks a judge to compare completions or to rate them.
 
-    `scorer` is a judge that gives the ratings; without it, `judge` does.
+    `scorer` is a judge that gives the ratings; without it, `judge` does. `across` asks the judge
+    about answers to different prompts, too.
     """
 
     strategy: Annotated[Component, Nested("strategy")] = Component(name="iterative")
     judge: Annotated[Judge, MayGrow("max_new_tokens")]
     scorer: Judge | None = None
+    across: Annotated[AcrossConfig | None, LATER] = None
     seed: Seed = 0
     max_calls: Annotated[PositiveInt | None, FREE] = None
     max_cost: Annotated[PositiveFloat | None, FREE] = None

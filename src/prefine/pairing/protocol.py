@@ -32,7 +32,8 @@ class SelectorFacts:
 
     It needs all of `needs` and, unless that is empty, one of `needs_one_of`. `pairs_per_prompt` is
     how many of its proposals are taken unless the configuration says so; None takes all.
-    `shares` gives shares of a prompt's completions that are worth a note, by name.
+    `shares` gives shares of a prompt's completions that are worth a note, by name. `judged` takes
+    the place of a joint selector where a judge has compared answers to different prompts.
     """
 
     needs: frozenset[Guarantee]
@@ -40,6 +41,7 @@ class SelectorFacts:
     pairs_per_prompt: int | None = None
     makes: Makes = "pairs"
     shares: Callable[..., Mapping[str, float]] | None = None
+    judged: Callable[..., Any] | None = None
 
     def fits(self, guarantees: frozenset[Guarantee]) -> bool:
         """Return True if a strategy that guarantees these is enough."""
@@ -67,6 +69,7 @@ def selector(
     pairs_per_prompt: int | None = None,
     makes: Makes = "pairs",
     shares: Callable[..., Mapping[str, float]] | None = None,
+    judged: Callable[..., Any] | None = None,
 ) -> Callable[[F], F]:
     """Attach a selector's facts to its function, where it is written.
 
@@ -82,7 +85,9 @@ def selector(
 
     `shares` is a function `(Ranking, *, …)` that takes those of the selector's options that it
     names, and returns shares of the prompt's completions by name, none where there are none; the
-    stage's notes have their means over prompts.
+    stage's notes have their means over prompts. `judged` is for "joint": a function `(choices by
+    prompt id, judged choices by the prompt id of the chosen one, *, …) -> choices by prompt id`,
+    with those of the selector's options that it names, for runs with `rank.across`.
 
     Raises:
         ValueError: There is no such guarantee, nothing of the kind can be made, or no pair would be
@@ -103,7 +108,7 @@ def selector(
 
     def attach(function: F) -> F:
         function.facts = SelectorFacts(  # type: ignore[attr-defined]
-            frozenset(needs), frozenset(needs_one_of), pairs_per_prompt, makes, shares
+            frozenset(needs), frozenset(needs_one_of), pairs_per_prompt, makes, shares, judged
         )
         return function
 

@@ -8,6 +8,7 @@ from prefine.config.named import outer_components
 from prefine.config.sections import ITEM_ENTRIES, Decoding, RunConfig
 from prefine.data.import_report import ImportReport
 from prefine.data.sources import open_source
+from prefine.errors import ConfigError
 from prefine.models.capabilities import backend_of, check_model, provided
 from prefine.models.protocol import ListsModels, Samples
 from prefine.records import Completion, Message, PreferencePair, Prompt
@@ -99,6 +100,11 @@ def check(
 
         selector = BoundSelector(config.pair, None if config.rank is None else config.rank.strategy)
         pairs_per_prompt = selector.limit
+        if config.rank is not None and config.rank.across is not None and not selector.reads_judged:
+            raise ConfigError(
+                "rank.across: compares answers to different prompts, which pair.selector "
+                f"{selector.name!r} does not read; choose joint, or take rank.across out"
+            )
     check_replay(config)
     policy = trainable(config.policy, where="policy")
     references = references_of(config)

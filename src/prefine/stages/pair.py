@@ -17,6 +17,7 @@ from prefine.run.folder import RunFolder
 from prefine.run.rows import (
     TableRow,
     grouped_completions,
+    joint_judgment_of,
     label_row,
     list_row,
     pair_row,
@@ -31,6 +32,7 @@ from prefine.run.tables import (
     shard_key,
     table_hash,
 )
+from prefine.run.view import JOINT_JUDGMENTS
 from prefine.stages.inputs import (
     conversations_of,
     read_labels,
@@ -96,17 +98,20 @@ def relabelled(pair: PreferencePair, settings: PairConfig) -> PreferencePair:
 
 def _select(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     # An import of pairs loads no selector.
-    from prefine.stages.selection import BoundSelector, RankedPrompt
+    from prefine.stages.joining import RankedPrompt
+    from prefine.stages.selection import BoundSelector
 
     settings = config.pair
     check_replay(config)
     selector = BoundSelector(settings, None if config.rank is None else config.rank.strategy)
     kind = selector.makes
+    judged = config.rank is not None and config.rank.across is not None and selector.reads_judged
+    tables = ("rankings", JOINT_JUDGMENTS) if judged else ("rankings",)
     stage = StageRun(
         folder,
         "pair",
         config,
-        {"rankings": table_hash(folder / "rankings")}
+        {name: table_hash(folder / name) for name in tables}
         | held_out_inputs(config)
         | replay_inputs(config, kind),
     )
@@ -135,7 +140,11 @@ def _select(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
             elif kind == "labels":
                 yield selector.labels(groups, counts)
             else:
-                pairs = selector.pairs(groups, held_out_ids, counts)
+                said = None
+                if judged:
+                    rows = read_part(folder / JOINT_JUDGMENTS / path.name)
+                    said = list(map(joint_judgment_of, rows))
+                pairs = selector.pairs(groups, held_out_ids, counts, said)
                 yield [relabelled(pair, settings) for pair in pairs]
             progress.advance(len(all_groups))
 

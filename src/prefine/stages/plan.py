@@ -9,6 +9,7 @@ from prefine.config.named import components
 from prefine.config.sections import RunConfig
 from prefine.data.import_report import ImportReport
 from prefine.judges import prompts
+from prefine.judging.choose import make_judge
 from prefine.models.openai.usage import TokenPrices
 from prefine.records import Completion, Prompt
 from prefine.stages.check import check, prompts_of
@@ -16,7 +17,7 @@ from prefine.stages.inputs import prompts_to_answer, read_completions, read_pair
 from prefine.stages.pair_options import held_out_of_run
 from prefine.stages.pipeline import stages_of
 from prefine.stages.planned_amount import PlannedAmount
-from prefine.stages.rank import Asks, most_asks, strategy_facts
+from prefine.stages.rank import Asks, across_of, most_asks, strategy_facts
 from prefine.stages.selection import BoundSelector
 from prefine.stages.servers import ask_servers
 from prefine.training.step_sources.share_counts import planned_steps
@@ -84,6 +85,7 @@ def plan(config: RunConfig, *, strict: bool = False, offline: bool = False) -> D
         if asks.ratings:
             amounts.append(PlannedAmount("ratings, at most", asks.ratings))
         amounts += _costs(config, asks)
+        amounts += _across(config, rows)
         if _in_batches(_judge_model(config.rank.judge)):
             facts = strategy_facts(config.rank.strategy)
             most = _most_completions(config)
@@ -128,6 +130,15 @@ def plan(config: RunConfig, *, strict: bool = False, offline: bool = False) -> D
         notes,
         _unchecked(config, bool(servers), offline=offline),
     )
+
+
+def _across(config: RunConfig, rows: int) -> list[PlannedAmount]:
+    """The calls about answers to different prompts."""
+    assert config.rank is not None, "checked by the caller"
+    across = across_of(config, make_judge(config.rank.judge, where="rank.judge"))
+    if across is None:
+        return []
+    return [PlannedAmount("judge calls across prompts, at most", across.most_calls(rows))]
 
 
 def _bridging(config: RunConfig, pairs: int | None) -> list[PlannedAmount]:
