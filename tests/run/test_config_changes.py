@@ -87,6 +87,7 @@ def test_the_marks_of_all_settings() -> None:
             "pair.replay",
             "pair.fraction",
             "pair.only_sources",
+            "rank.across",
             "train.reward",
             "train.step_source",
             "evaluate.metrics",
