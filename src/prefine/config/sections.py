@@ -28,7 +28,7 @@ from prefine.config.base import (
     Source,
     WeighedSource,
 )
-from prefine.config.components import Nested
+from prefine.config.components import UNRANKED, Nested
 from prefine.config.marks import FREE, LATER, TRANSPORT, MayGrow, Was
 from prefine.config.rounds import LineageConfig, PartConfig, ReplayConfig, RoundsConfig
 from prefine.config.training import TrainConfig
@@ -80,7 +80,7 @@ class SampleConfig(Decoding):
 
     model: Backend | None = None
     part: Annotated[PartConfig | None, LATER] = None
-    completions_per_prompt: Annotated[int, Field(ge=2), MayGrow()] = 8
+    completions_per_prompt: Annotated[PositiveInt, MayGrow()] = 8
     shard_prompts: PositiveInt = 256
     max_cost: Annotated[PositiveFloat | None, FREE] = None
     max_failed_fraction: Annotated[Share, FREE] = 0.02
@@ -272,9 +272,15 @@ class RunConfig(Section):
                     f"{name}.weight: is the share of {name} beside other items, and there are no "
                     "others; leave it out"
                 )
-        if not items and self.rank is None:
+        if not items and self.rank is None and not self.unranked:
             raise ValueError(
                 "rank is missing: completions need a judge; add rank: {judge: {name: ...}}"
+            )
+        few = self.sample is not None and self.sample.completions_per_prompt < 2
+        if few and not self.unranked:
+            raise ValueError(
+                "sample.completions_per_prompt: should be greater than or equal to 2, as the "
+                "answers to a prompt are compared with one another (got 1)"
             )
         if self.prompts is not None and self.sample is None:
             raise ValueError(
@@ -300,6 +306,11 @@ class RunConfig(Section):
                 "out"
             )
         return self
+
+    @property
+    def unranked(self) -> bool:
+        """True if pairs are made without a ranking, so that stage `rank` is skipped."""
+        return not self.items_entries and self.pair.selector.name in UNRANKED
 
     @property
     def items_entries(self) -> dict[ItemEntry, WeighedSource]:

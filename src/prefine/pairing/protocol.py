@@ -14,6 +14,7 @@ from prefine.ranking.protocol import Guarantee
 from prefine.records import Ranking
 
 Makes = Literal["pairs", "joint", "lists", "labels"]
+Standing = Literal["ranking", "reference"]
 Selector = Callable[..., Any]
 F = TypeVar("F", bound=Selector)
 
@@ -34,6 +35,8 @@ class SelectorFacts:
     how many of its proposals are taken unless the configuration says so; None takes all.
     `shares` gives shares of a prompt's completions that are worth a note, by name. `judged` takes
     the place of a joint selector where a judge has compared answers to different prompts.
+    A selector with `standing` "reference" reads no ranking of a judge, but one whose champion is
+    the prompt's reference answer and which says nothing of the others.
     """
 
     needs: frozenset[Guarantee]
@@ -42,6 +45,7 @@ class SelectorFacts:
     makes: Makes = "pairs"
     shares: Callable[..., Mapping[str, float]] | None = None
     judged: Callable[..., Any] | None = None
+    standing: Standing = "ranking"
 
     def fits(self, guarantees: frozenset[Guarantee]) -> bool:
         """Return True if a strategy that guarantees these is enough."""
@@ -70,6 +74,7 @@ def selector(
     makes: Makes = "pairs",
     shares: Callable[..., Mapping[str, float]] | None = None,
     judged: Callable[..., Any] | None = None,
+    standing: Standing = "ranking",
 ) -> Callable[[F], F]:
     """Attach a selector's facts to its function, where it is written.
 
@@ -108,7 +113,13 @@ def selector(
 
     def attach(function: F) -> F:
         function.facts = SelectorFacts(  # type: ignore[attr-defined]
-            frozenset(needs), frozenset(needs_one_of), pairs_per_prompt, makes, shares, judged
+            frozenset(needs),
+            frozenset(needs_one_of),
+            pairs_per_prompt,
+            makes,
+            shares,
+            judged,
+            standing,
         )
         return function
 

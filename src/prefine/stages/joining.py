@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from prefine.config.sections import PairConfig
+from prefine.data.reference_answers import reference_of
 from prefine.errors import ConfigError
 from prefine.pairing.filters import refusal
 from prefine.pairing.judged_across import decided
@@ -22,6 +23,23 @@ class RankedPrompt(NamedTuple):
     prompt: Prompt
     completions: dict[str, Completion]
     ranking: Ranking
+
+
+def by_reference(prompt: Prompt, completions: Sequence[Completion]) -> RankedPrompt:
+    """A prompt whose reference answer stands above its samples, of which nothing is known.
+
+    Raises:
+        DataError: It has no reference answer.
+    """
+    reference = reference_of(prompt)
+    answers = {one.id: one for one in (reference, *completions)}
+    ranking = Ranking(
+        prompt_id=prompt.id,
+        strategy="reference",
+        completions=tuple(answers),
+        champion=reference.id,
+    )
+    return RankedPrompt(prompt, answers, ranking)
 
 
 class Joined(Protocol):

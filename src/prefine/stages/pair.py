@@ -98,15 +98,17 @@ def relabelled(pair: PreferencePair, settings: PairConfig) -> PreferencePair:
 
 def _select(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     # An import of pairs loads no selector.
-    from prefine.stages.joining import RankedPrompt
-    from prefine.stages.selection import BoundSelector
+    from prefine.stages.joining import RankedPrompt, by_reference
+    from prefine.stages.selection import BoundSelector, strategy_of
 
     settings = config.pair
     check_replay(config)
-    selector = BoundSelector(settings, None if config.rank is None else config.rank.strategy)
+    selector = BoundSelector(settings, strategy_of(config))
     kind = selector.makes
     judged = config.rank is not None and config.rank.across is not None and selector.reads_judged
-    tables = ("rankings", JOINT_JUDGMENTS) if judged else ("rankings",)
+    # Of a run without rankings the answers themselves decide.
+    made_of = "completions" if config.unranked else "rankings"
+    tables = (made_of, JOINT_JUDGMENTS) if judged else (made_of,)
     stage = StageRun(
         folder,
         "pair",
@@ -118,12 +120,16 @@ def _select(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
     if stage.finished:
         return stage.finished
     _begin(stage, settings.seed)
-    sources = parts(folder / "rankings")
-    progress.start("pair", sum(len(column(path, "prompt_id")) for path in sources), "rankings")
+    sources = parts(folder / made_of)
+    total = sum(len(set(column(path, "prompt_id"))) for path in sources)
+    progress.start("pair", total, "prompts" if config.unranked else "rankings")
     counts = PairCounts(stage.dropped)
 
     def ranked(part: str) -> list[RankedPrompt]:
         """The rankings of a part with their completions, joined by the prompt's id."""
+        if config.unranked:
+            found = grouped_completions(read_part(folder / "completions" / part))
+            return [by_reference(prompt, completions) for prompt, completions in found]
         groups = {
             prompt.id: (prompt, {one.id: one for one in found})
             for prompt, found in grouped_completions(read_part(folder / "completions" / part))

@@ -78,7 +78,7 @@ def plan(config: RunConfig, *, strict: bool = False, offline: bool = False) -> D
         amounts.append(PlannedAmount("tokens to sample, at most", tokens))
         if _in_batches(config.sample.model):
             amounts.append(PlannedAmount("rounds of sampling, each in batches of a day at most", 1))
-    if config.rank is not None and not config.items_entries:
+    if config.rank is not None and not (config.items_entries or config.unranked):
         asks = _most_asks(config, rows)
         if asks.duels or not asks.ratings:
             amounts.append(PlannedAmount("judge calls, at most", asks.duels))
@@ -93,6 +93,8 @@ def plan(config: RunConfig, *, strict: bool = False, offline: bool = False) -> D
             amounts.append(
                 PlannedAmount("rounds of judging, each in batches of a day at most", rounds)
             )
+    elif config.unranked:
+        amounts += _costs(config, Asks(0, 0))
     limit = BoundSelector(config.pair, None).limit
     held_out = held_out_of_run(prompts_of(counts), config)
     items: dict[str, int] = {kind: counts[kind] for kind in config.items_entries}
@@ -103,7 +105,8 @@ def plan(config: RunConfig, *, strict: bool = False, offline: bool = False) -> D
     if config.evaluate.prompts is not None:
         answers = 2 * counts["evaluation prompts"]
         amounts.append(PlannedAmount("evaluation answers to sample", answers))
-        amounts.append(PlannedAmount("evaluation judge calls", answers))
+        if config.evaluate.judge is not None or config.rank is not None:
+            amounts.append(PlannedAmount("evaluation judge calls", answers))
     if items:
         per_epoch = planned_steps(items, config.item_weights, config.train.pairs_per_step)
         steps = per_epoch * config.train.epochs
@@ -185,7 +188,7 @@ def _unchecked(config: RunConfig, asks_servers: bool, *, offline: bool) -> tuple
         lines.append("servers: whether they answer and take the key (--offline)")
     if asks_servers:
         lines.append("servers: whether the key is paid for, and whether prompts fit the model")
-    if config.rank is not None and not config.items_entries:
+    if config.rank is not None and not (config.items_entries or config.unranked):
         lines.append("judge: whether answers fit into its prompt, and its verdicts can be read")
     if config.prompts is not None:
         lines.append("answers to be sampled: their length, and whether pairs come of them")

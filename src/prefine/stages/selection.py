@@ -9,7 +9,7 @@ from typing import Any
 
 from prefine.config.base import Component
 from prefine.config.components import TABLES, lookup
-from prefine.config.sections import ItemEntry, PairConfig
+from prefine.config.sections import ItemEntry, PairConfig, RunConfig
 from prefine.errors import ConfigError, PrefineError
 from prefine.pairing.filters import TOO_UNEQUAL, check_options
 from prefine.pairing.protocol import Choice, SelectorFacts, selector_facts
@@ -47,6 +47,15 @@ from prefine.stages.pair_options import PairCounts
 WITHOUT_PARTNER = "no other prompt to pair with"
 
 
+_OF_RANKINGS = ("min_gap", "min_p_chosen", "length_penalty")
+"""Options of pairs that need scores or duels."""
+
+
+def strategy_of(config: RunConfig) -> Component | None:
+    """The strategy of the rankings that pairs are made of; None if there is none."""
+    return None if config.rank is None or config.unranked else config.rank.strategy
+
+
 class BoundSelector:
     """The configured selector with its options, checked against the strategy of the rankings.
 
@@ -75,6 +84,13 @@ class BoundSelector:
             facts = facts_of(strategy.lookup("strategy", where="rank.strategy"))
             check_selector(component.name, function, strategy.name, facts, table)
             check_options(self.options, self.facts, strategy.name, facts)
+        if self.facts.standing == "reference":
+            for name in _OF_RANKINGS:
+                if getattr(settings, name):
+                    raise ConfigError(
+                        f"pair.{name}: needs the scores or duels of a ranking, and pair.selector "
+                        f"{self.name!r} reads none; leave pair.{name} out"
+                    )
         if self.makes != "pairs" and settings.labels == "shuffled":
             one = {"lists": "a list", "labels": "a labelled answer"}[self.makes]
             raise ConfigError(
