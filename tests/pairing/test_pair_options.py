@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pair_worlds import PROMPT, completion, ranked
 
 from prefine.config.base import Component
-from prefine.config.components import TABLES
+from prefine.config.components import TABLES, UNRANKED
 from prefine.config.sections import PairConfig
 from prefine.errors import ConfigError, DataError
 from prefine.pairing.filters import (
@@ -226,7 +226,7 @@ def test_an_option_that_cannot_be_applied_is_an_error(options, makes, facts, say
     check_options(PairConfig(max_length_ratio=2.0, drop_truncated=True), makes, "x", facts)
 
 
-PAIR_SELECTORS = sorted(set(TABLES["selector"]) - {"lists", "joint", "labelled"})
+PAIR_SELECTORS = sorted(set(TABLES["selector"]) - {"lists", "joint", "labelled"} - UNRANKED)
 
 
 @pytest.mark.parametrize("name", PAIR_SELECTORS)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prefine.pairing.judged_across import NO_VERDICT, TIED, Decided, decided
-from prefine.ranking.across import Meet, Meeting, Side, loser_of, meetings
+from prefine.ranking.across import ContestantIds, Meet, Meeting, loser_of, meetings
 from prefine.records import Comparison, DuelRecord, Judgment, Ranking
 
 KINDS: tuple[Meet, ...] = ("best_vs_loser", "best_vs_best", "loser_vs_loser")
@@ -85,7 +85,7 @@ def test_a_prompt_without_what_its_turn_needs_is_passed_over() -> None:
     rankings = [ranking(0), ranking(1, worst=None), ranking(2, champion=None)]
     made = meetings(rankings, meet=["best_vs_best"], per_prompt=2, seed=0)
     assert [frozenset(one[:2]) for one in made] == [
-        frozenset({Side("p0", "best0"), Side("p1", "best1")})
+        frozenset({ContestantIds("p0", "best0"), ContestantIds("p1", "best1")})
     ]
     assert meetings(rankings[:1], meet=KINDS, per_prompt=3, seed=0) == []
 

@@ -125,6 +125,7 @@ TABLES: dict[Kind, dict[str, str]] = {
         "top_two": "prefine.ranking.strategies.top_two:top_two",
         "eubo": "prefine.ranking.strategies.eubo:eubo",
         "pointwise": "prefine.ranking.strategies.pointwise:pointwise",
+        "against_baseline": "prefine.ranking.strategies.against_baseline:against_baseline",
         "score_then_duel": "prefine.ranking.strategies.score_then_duel:score_then_duel",
     },
     "judge": {

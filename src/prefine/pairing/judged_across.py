@@ -1,4 +1,4 @@
-"""What a judge has decided between answers to different prompts."""
+"""From a judge's answers across prompts to the better answer of two."""
 
 from collections import Counter
 from collections.abc import Iterable

@@ -48,9 +48,11 @@ class SelectorFacts:
     standing: Standing = "ranking"
 
     def fits(self, guarantees: frozenset[Guarantee]) -> bool:
-        """Return True if a strategy that guarantees these is enough."""
-        return self.needs <= guarantees and (
-            not self.needs_one_of or bool(self.needs_one_of & guarantees)
+        """Return True if a strategy that guarantees these is enough for who reads its rankings."""
+        return (
+            self.standing == "ranking"
+            and self.needs <= guarantees
+            and (not self.needs_one_of or bool(self.needs_one_of & guarantees))
         )
 
     def missing(self, guarantees: frozenset[Guarantee]) -> str:

@@ -8,7 +8,7 @@ from prefine.records import Ranking, content_hash
 Meet = Literal["best_vs_loser", "best_vs_best", "loser_vs_loser"]
 
 
-class Side(NamedTuple):
+class ContestantIds(NamedTuple):
     """An answer by its id, and that of its prompt."""
 
     prompt: str
@@ -22,8 +22,8 @@ class Meeting(NamedTuple):
     the smallest places are asked about where not all may be.
     """
 
-    first: Side
-    second: Side
+    first: ContestantIds
+    second: ContestantIds
     place: str
 
 
@@ -53,7 +53,7 @@ def meetings(
         one.prompt_id: loser for one in rankings if (loser := loser_of(one, seed=seed)) is not None
     }
     ids = sorted({*best, *losers}, key=lambda id_: (content_hash("ring", seed, id_), id_))
-    found: dict[frozenset[Side], Meeting] = {}
+    found: dict[frozenset[ContestantIds], Meeting] = {}
     for place, id_ in enumerate(ids):
         for number in range(min(per_prompt, len(ids) - 1)):
             other = ids[(place + 1 + number) % len(ids)]
@@ -85,11 +85,11 @@ def loser_of(ranking: Ranking, *, seed: int) -> str | None:
     return min(beaten, key=lambda id_: content_hash("loser", seed, id_), default=None)
 
 
-def _side(prompt: str, answers: Mapping[str, str]) -> Side | None:
-    return Side(prompt, answers[prompt]) if prompt in answers else None
+def _side(prompt: str, answers: Mapping[str, str]) -> ContestantIds | None:
+    return ContestantIds(prompt, answers[prompt]) if prompt in answers else None
 
 
-def _shown(one: Side, two: Side, seed: int) -> Meeting:
+def _shown(one: ContestantIds, two: ContestantIds, seed: int) -> Meeting:
     """The two in the order of a coin that depends on the two alone."""
     sides = sorted((one, two))
     place = content_hash("meeting", seed, sides)
