@@ -33,6 +33,7 @@ from prefine.run.tables import (
     table_hash,
 )
 from prefine.run.view import JOINT_JUDGMENTS
+from prefine.stages.earlier_rounds import earlier_prompts
 from prefine.stages.inputs import (
     conversations_of,
     read_labels,
@@ -73,12 +74,18 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
 def held_out(prompt_ids: Iterable[str], config: RunConfig) -> frozenset[str]:
     """The held-out prompts: those with the smallest hash, so that adding prompts moves few.
 
+    Of a round of several, those that earlier rounds have held out stay held out, and a prompt that
+    one of them has trained on is never held out, as nothing could be measured on it any more.
+
     Raises:
         ConfigError: Not one prompt would be left to train on.
     """
-    seed = config.pair.seed
+    seed, earlier = config.pair.seed, earlier_prompts(config)
     ids = sorted(set(prompt_ids), key=lambda id_: content_hash("held out", seed, id_))
-    return frozenset(ids[: held_out_of_run(len(ids), config)])
+    kept = [id_ for id_ in ids if id_ in earlier.held_out]
+    fresh = [id_ for id_ in ids if id_ not in earlier.held_out | earlier.trained_on]
+    more = max(0, held_out_of_run(len(ids), config) - len(kept))
+    return frozenset(kept + fresh[:more])
 
 
 def relabelled(pair: PreferencePair, settings: PairConfig) -> PreferencePair:
