@@ -74,8 +74,8 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
 def held_out(prompt_ids: Iterable[str], config: RunConfig) -> frozenset[str]:
     """The held-out prompts: those with the smallest hash, so that adding prompts moves few.
 
-    Of a round of several, those that earlier rounds have held out stay held out, and a prompt that
-    one of them has trained on is never held out, as nothing could be measured on it any more.
+    Of a round of several, those that earlier rounds have held out stay held out. Prompts that one
+    of them has trained on are held out only if there are too few others.
 
     Raises:
         ConfigError: Not one prompt would be left to train on.
@@ -83,9 +83,10 @@ def held_out(prompt_ids: Iterable[str], config: RunConfig) -> frozenset[str]:
     seed, earlier = config.pair.seed, earlier_prompts(config)
     ids = sorted(set(prompt_ids), key=lambda id_: content_hash("held out", seed, id_))
     kept = [id_ for id_ in ids if id_ in earlier.held_out]
-    fresh = [id_ for id_ in ids if id_ not in earlier.held_out | earlier.trained_on]
+    others = [id_ for id_ in ids if id_ not in earlier.held_out]
+    others.sort(key=lambda id_: id_ in earlier.trained_on)
     more = max(0, held_out_of_run(len(ids), config) - len(kept))
-    return frozenset(kept + fresh[:more])
+    return frozenset(kept + others[:more])
 
 
 def relabelled(pair: PreferencePair, settings: PairConfig) -> PreferencePair:
@@ -188,6 +189,11 @@ def _select(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
         held_out_ids = held_out(productive, config)
         excluded = left_out(productive, held_out_ids, settings)
     _note_none_held_out(stage, held_out_ids, settings)
+    if seen := len(held_out_ids & earlier_prompts(config).trained_on):
+        stage.notes.append(
+            f"{seen} of {len(held_out_ids)} held-out prompts were trained on in earlier rounds, as "
+            "too few others give something to measure on"
+        )
     produced = _write_tables(folder, kind, shards(), held_out_ids, stage.dropped)
     stage.notes += counts.notes()
     # Counted in items that were looked at; a ranking that gives none to look at counts as
