@@ -54,7 +54,7 @@ def trial(arm: str, seed: int, out: Path, sizes: tuple[str, ...]) -> dict[str, A
     """Run one arm with one seed."""
     folder, began = out / f"{arm}-{seed}", time.monotonic()
     words = [sys.executable, "-m", "prefine", "run", CONFIG, "--run-dir", str(folder)]
-    # The budget holds chosen answers alone, and joint pairs' prompts are in their likelihood.
+    # Without a budget, which would hold the arms by different amounts.
     settings = ("train.regularizer=null", "train.regularizer_weight=0", *sizes, *ARMS[arm])
     for one in (*(f"{place}.seed={seed}" for place in SEEDED), *settings):
         words += ["--set", one]
