@@ -1,4 +1,4 @@
-"""What the rounds before a round have trained on, and held out."""
+"""Prompts that the rounds before a round have trained on, and held out."""
 
 from pathlib import Path
 from typing import NamedTuple
