@@ -12,14 +12,21 @@ from prefine.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from prefine import losses, metrics, ranking, regularizers
-    from prefine.api.data import make_lists, make_pairs, rank, sample
+    from prefine.api.data import make_labels, make_lists, make_pairs, rank, sample
     from prefine.api.evaluating import evaluate
     from prefine.api.frames import Records
     from prefine.api.reading import read_completions, read_pairs, read_prompts
     from prefine.api.simulating import simulate
     from prefine.api.training import Trained, train
     from prefine.config.training import TrainConfig
-    from prefine.records import Completion, PreferenceList, PreferencePair, Prompt, Ranking
+    from prefine.records import (
+        Completion,
+        LabelledCompletion,
+        PreferenceList,
+        PreferencePair,
+        Prompt,
+        Ranking,
+    )
     from prefine.simulator import JudgeModel, Prices
     from prefine.training.sequence_logps import sequence_logps
 
@@ -27,6 +34,7 @@ __version__ = version("prefine")
 __all__ = [
     "Completion",
     "JudgeModel",
+    "LabelledCompletion",
     "PreferenceList",
     "PreferencePair",
     "Prices",
@@ -38,6 +46,7 @@ __all__ = [
     "__version__",
     "evaluate",
     "losses",
+    "make_labels",
     "make_lists",
     "make_pairs",
     "metrics",
@@ -56,13 +65,20 @@ __all__ = [
 _HOMES = {
     "prefine": ("losses", "metrics", "ranking", "regularizers"),
     "prefine.api.reading": ("read_completions", "read_pairs", "read_prompts"),
-    "prefine.api.data": ("make_lists", "make_pairs", "rank", "sample"),
+    "prefine.api.data": ("make_labels", "make_lists", "make_pairs", "rank", "sample"),
     "prefine.api.evaluating": ("evaluate",),
     "prefine.api.frames": ("Records",),
     "prefine.api.simulating": ("simulate",),
     "prefine.api.training": ("Trained", "train"),
     "prefine.config.training": ("TrainConfig",),
-    "prefine.records": ("Completion", "PreferenceList", "PreferencePair", "Prompt", "Ranking"),
+    "prefine.records": (
+        "Completion",
+        "LabelledCompletion",
+        "PreferenceList",
+        "PreferencePair",
+        "Prompt",
+        "Ranking",
+    ),
     "prefine.simulator": ("JudgeModel", "Prices"),
     "prefine.training.sequence_logps": ("sequence_logps",),
 }

@@ -197,15 +197,33 @@ class Completion(Record):
 
 
 class Comparison(Record):
-    """Two completions of one prompt, by id, in the order shown to the judge."""
+    """Two completions, by id, in the order shown to the judge.
+
+    Both answer the prompt `prompt_id`, unless `second_prompt_id` names another one for the second.
+    """
 
     prompt_id: str
     first: str
     second: str
+    second_prompt_id: str | None = None
 
     def swapped(self) -> "Comparison":
         """Return the two completions in the other order."""
-        return Comparison(prompt_id=self.prompt_id, first=self.second, second=self.first)
+        other = self.second_prompt_id
+        return Comparison(
+            prompt_id=self.prompt_id if other is None else other,
+            first=self.second,
+            second=self.first,
+            second_prompt_id=None if other is None else self.prompt_id,
+        )
+
+    @model_serializer(mode="wrap")
+    def _as_before_two_prompts(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Write a comparison within a prompt as ever: stored hashes of it must stay the same."""
+        values: dict[str, Any] = handler(self)
+        if self.second_prompt_id is None:
+            values.pop("second_prompt_id", None)
+        return values
 
 
 class Judgment(Record):

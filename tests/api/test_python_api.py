@@ -34,6 +34,10 @@ SIGNATURES = {
         "max_length_ratio=None, length_penalty=0.0, drop_truncated=False, pairs_per_prompt=None, "
         "seed=0)"
     ),
+    "make_labels": (
+        "(prompts, completions, rankings, *, selector='labelled', length_penalty=0.0, "
+        "drop_truncated=False, seed=0)"
+    ),
     "make_lists": (
         "(prompts, completions, rankings, *, selector='lists', min_gap=None, "
         "max_length_ratio=None, "
@@ -79,6 +83,7 @@ def test_the_stable_surface() -> None:
         *("JudgeModel", "Prices"),
         *(
             "Completion",
+            "LabelledCompletion",
             "PreferenceList",
             "PreferencePair",
             "Prompt",
@@ -165,6 +170,27 @@ def test_other_strategies_and_selectors(tiny: str) -> None:
     assert pairs
     lists = prefine.make_lists(TASKS, completions, rankings)
     assert {found.prompt.id for found in lists} == {pair.prompt.id for pair in pairs}
+    labels = prefine.make_labels(TASKS, completions, rankings)
+    above_all = {"name": "labelled", "above": 1e9}
+    none_good = prefine.make_labels(TASKS, completions, rankings, selector=above_all)
+    scores = {
+        id_: score
+        for found in rankings
+        for id_, score in zip(found.completions, found.scores or (), strict=True)
+    }
+    assert {one.completion.id for one in none_good} == set(scores)
+    assert not any(one.desirable for one in none_good)
+    for prompt in {one.prompt.id for one in labels}:
+        of_prompt = [one for one in labels if one.prompt.id == prompt]
+        good = [scores[one.completion.id] for one in of_prompt if one.desirable]
+        bad = [scores[one.completion.id] for one in of_prompt if not one.desirable]
+        assert min(good) > max(bad), "the mean of the prompt's scores lies between them"
+    with pytest.raises(ConfigError, match=r"'labelled' makes labelled answers; call make_labels"):
+        prefine.make_pairs(TASKS, completions, rankings, selector="labelled")
+    with pytest.raises(ConfigError, match=r"'lists' makes lists; call make_lists"):
+        prefine.make_labels(TASKS, completions, rankings, selector="lists")
+    with pytest.raises(ConfigError, match="reads no ranking but the prompts' reference answers"):
+        prefine.make_pairs(TASKS, completions, rankings, selector="reference_vs_sample")
     with pytest.raises(ConfigError, match=r"'lists' makes lists; call make_lists"):
         prefine.make_pairs(TASKS, completions, rankings, selector="lists")
     with pytest.raises(ConfigError, match=r"'all_pairs' makes pairs; call make_pairs"):

@@ -16,8 +16,9 @@ from prefine.pairing.selectors.labelled import labelled
 from prefine.ranking.protocol import facts_of
 from prefine.records import Ranking
 from prefine.run.rows import label_of, label_row
+from prefine.stages.joining import RankedPrompt
 from prefine.stages.pair_options import PairCounts
-from prefine.stages.selection import BoundSelector, RankedPrompt
+from prefine.stages.selection import BoundSelector
 
 LETTERS, HERE = "abcd", "test_labelled"
 

@@ -13,8 +13,9 @@ from prefine.config.sections import PairConfig
 from prefine.errors import ConfigError
 from prefine.pairing.protocol import Choice, selector
 from prefine.records import Ranking
+from prefine.stages.joining import RankedPrompt
 from prefine.stages.pair_options import PairCounts
-from prefine.stages.selection import BoundSelector, RankedPrompt
+from prefine.stages.selection import BoundSelector
 
 HERE = __name__
 GROUP = RankedPrompt(PROMPT, {i: completion(i, i * 5) for i in "abc"}, ranked((2.0, 1.0, 0.0)))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pair_worlds import PROMPT, completion, ranked
 
 from prefine.config.base import Component
-from prefine.config.components import TABLES
+from prefine.config.components import TABLES, UNRANKED
 from prefine.config.sections import PairConfig
 from prefine.errors import ConfigError, DataError
 from prefine.pairing.filters import (
@@ -28,8 +28,9 @@ from prefine.pairing.selectors.best_vs import best_vs_random, best_vs_worst
 from prefine.pairing.view import narrowed
 from prefine.ranking.protocol import StrategyFacts
 from prefine.records import DuelRecord, Ranking
+from prefine.stages.joining import RankedPrompt
 from prefine.stages.pair_options import PairCounts
-from prefine.stages.selection import BoundSelector, RankedPrompt
+from prefine.stages.selection import BoundSelector
 
 FIVE = {c.id: c for c in (completion(id_, id_ * 10) for id_ in "abcde")}
 SCORES = (5.0, 4.0, 3.0, 2.0, 0.0)
@@ -225,7 +226,7 @@ def test_an_option_that_cannot_be_applied_is_an_error(options, makes, facts, say
     check_options(PairConfig(max_length_ratio=2.0, drop_truncated=True), makes, "x", facts)
 
 
-PAIR_SELECTORS = sorted(set(TABLES["selector"]) - {"lists", "joint", "labelled"})
+PAIR_SELECTORS = sorted(set(TABLES["selector"]) - {"lists", "joint", "labelled"} - UNRANKED)
 
 
 @pytest.mark.parametrize("name", PAIR_SELECTORS)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from prefine.config.components import TABLES, lookup
+from prefine.config.components import TABLES, UNRANKED, lookup
 from prefine.errors import ConfigError, DataError
 from prefine.pairing.protocol import Choice, selector_facts
 from prefine.pairing.select import check_selector, to_pair
@@ -11,7 +11,10 @@ from prefine.ranking.protocol import StrategyFacts, facts_of
 from prefine.records import Completion, DuelRecord, Message, Prompt, Ranking
 
 PROMPT = Prompt.from_text("Say something.")
-TABLE = {name: lookup("selector", name, where="pair.selector") for name in TABLES["selector"]}
+TABLE = {
+    name: lookup("selector", name, where="pair.selector")
+    for name in TABLES["selector"].keys() - UNRANKED
+}
 FITTING = {
     "iterative": {"best_vs_random", "best_vs_last_loser", "joint"},
     "minmax": {"best_vs_random", "best_vs_worst", "joint"},

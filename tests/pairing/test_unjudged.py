@@ -24,7 +24,7 @@ from prefine.stages.pipeline import run_stage
 from prefine.stages.stage_run import Silent
 
 STRATEGIES = sorted(set(TABLES["strategy"]))
-GIVES_UP = {"circulant", "insertion", "merge", "swiss"}
+GIVES_UP = {"against_baseline", "circulant", "insertion", "merge", "swiss"}
 PROMPTS = 12
 UNKNOWN = "answer that nobody can judge"
 COMPLETIONS: dict[str, Callable[[TableRow], tuple[Completion, ...]]] = {

@@ -17,7 +17,10 @@ from safetensors.torch import load_file
 
 from command import prefine, start
 from prefine.config.sections import RunConfig
+from prefine.records import Completion, Message, PreferencePair, Prompt
 from prefine.rounds.configs import RoundsPlan
+from prefine.run.rows import pair_row
+from prefine.run.tables import part_path, write_part
 from prefine.run.view import RunView
 from run_place import CONFIG, DATA, GONE, OK, Place, jsonl
 
@@ -403,6 +406,79 @@ def test_a_round_that_has_ended_keeps_its_settings(rounds: Place) -> None:
     assert found.code == CONFIG
     assert "evaluate.judge: null → " in found.err
     assert json.loads(Path("run/config.json").read_text())["config"]["rounds"]["count"] == 1
+
+
+def test_begun_rounds_are_not_taken_back_and_their_held_out_prompts_stay_held_out(
+    rounds: Place,
+) -> None:
+    # A prompt whose answers are all equal gives no pair, so the held-out ones of a round alone
+    # would be others in the next one.
+    rounds.change({"rounds": {"count": 3, "prompts": "same"}, "pair.held_out_prompts": 4})
+    rounds.change({"evaluate": {}})
+    walk("run.yaml", "--set", "rounds.count=2")
+    folders = [Path("run/round-01"), Path("run/round-02")]
+    held_out = [
+        {pair.prompt.id for pair in RunView(folder).pairs("heldout_pairs")} for folder in folders
+    ]
+    trained = [{pair.prompt.id for pair in RunView(folder).pairs()} for folder in folders]
+    assert len(held_out[0]) == 4
+    assert len(held_out[1]) == 4 and not held_out[0] & trained[1]
+    assert held_out[0] & {pair.prompt.id for pair in RunView(folders[1]).pairs("heldout_pairs")}
+
+    found = prefine("run", "run.yaml", "--set", "rounds.count=1")
+    assert found.code == CONFIG
+    assert "rounds.count: 1 is fewer than the 2 rounds that have begun" in found.err
+    assert "rounds.count: 2 or more" in found.err.replace("\n", " ")
+    assert json.loads(Path("run/config.json").read_text())["config"]["rounds"]["count"] == 2
+
+
+def test_held_out_prompts_of_earlier_rounds_are_kept(tmp_path: Path) -> None:
+    """By the tables alone: those of round 1 stay, those that it trained on are never taken."""
+    from prefine.stages.pair import held_out
+
+    def table(name: str, ids: list[str]) -> None:
+        rows = [
+            pair_row(
+                PreferencePair(
+                    prompt=Prompt(id=id_, messages=(Message(role="user", content=id_),)),
+                    chosen=_answer(id_, "good"),
+                    rejected=_answer(id_, "bad"),
+                )
+            )
+            for id_ in ids
+        ]
+        write_part(part_path(tmp_path / "round-01" / name, 0), "pairs", rows, key="k")
+
+    def found(lineage: int | None, *ids: str) -> set[str]:
+        values: dict[str, Any] = {
+            "run_dir": str(tmp_path / "round-02"),
+            "policy": FIRST,
+            "pairs": {"name": "file", "path": "p.jsonl"},
+            "pair": {"held_out_prompts": 3},
+        }
+        if lineage is not None:
+            values["lineage"] = {"round": lineage, "initial": FIRST}
+        return set(held_out(ids, RunConfig.model_validate(values)))
+
+    ids = [f"p{n}" for n in range(12)]
+    plain = found(None, *ids)
+    table("pairs", sorted(plain)[:2])
+    table("heldout_pairs", [sorted(set(ids) - plain)[0]])
+    assert found(1, *ids) == found(None, *ids) == plain
+    second = found(2, *ids)
+    assert len(second) == 3
+    assert sorted(set(ids) - plain)[0] in second
+    assert not second & set(sorted(plain)[:2])
+    nearly_all = ids[:-1]
+    table("pairs", nearly_all)
+    table("heldout_pairs", [])
+    last = found(2, *ids)
+    assert len(last) == 3 and ids[-1] in last, "those that were trained on come last"
+
+
+def _answer(prompt: str, text: str) -> Completion:
+    message = Message(role="assistant", content=text)
+    return Completion(id=f"{prompt} {text}", prompt_id=prompt, sample_index=0, message=message)
 
 
 def test_a_mixture_keeps_answers_of_the_initial_policy_and_adapters_are_merged(

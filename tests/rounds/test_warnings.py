@@ -39,6 +39,20 @@ def test_a_judge_is_exploited_once_gold_lies_below_the_best_round_before() -> No
     )
 
 
+def test_nobody_is_sent_back_to_a_model_that_was_deleted() -> None:
+    worse = round_(3, best_before=1, gold_over_best=value(-0.2, -0.3, -0.1))
+    (kept,) = warnings_of([worse], {2})
+    assert "Go back to round 1;" in kept
+    (gone,) = warnings_of([worse], {1, 2})
+    assert "Go back" not in gone
+    assert (
+        "The model of round 1 was not kept; walk again in another --run-dir with "
+        "rounds.keep_models: best to have it; more rounds" in gone
+    )
+    (initial,) = warnings_of([worse.model_copy(update={"best_before": 0})], {1, 2})
+    assert "Go back to the initial policy;" in initial
+
+
 def test_a_second_judge_stands_in_for_gold() -> None:
     lost = {"best_before": 1, "over_best": (contest(30, 20, 40),)}
     (said,) = warnings_of([round_(2, **lost, second_judge=True)])

@@ -88,6 +88,7 @@ def test_the_marks_of_all_settings() -> None:
             "pair.fraction",
             "pair.only_sources",
             "train.ches_below",
+            "rank.across",
             "train.reward",
             "train.step_source",
             "evaluate.metrics",

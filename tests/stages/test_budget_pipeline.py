@@ -8,6 +8,10 @@ from typing import Any
 import pytest
 
 from command import prefine
+from prefine.config.yaml import load
+from prefine.run.view import RunView
+from prefine.stages.anchors import automatic_budget, read_anchors
+from prefine.stages.training_inputs import trainable
 from run_place import CONFIG, DATA, GONE, OK, PAIRS, Place, jsonl
 
 AUTO = {
@@ -89,6 +93,29 @@ def test_where_completions_are_ranked_the_better_ones_are_anchors_too(
     assert prefine("run", "run.yaml").code == OK
     weights = [Path(run, "model", "model.safetensors").read_bytes() for run in ("run", "stated")]
     assert weights[0] == weights[1]
+
+
+def test_answers_to_prompts_that_pair_left_out_are_anchors(place: Place) -> None:
+    place.put("answers.jsonl", answers(60))
+    place.change(AUTO | {"train.regularizer.anchor": {"unused": 1.0, "better": 1.0}})
+    place.change({"pair.held_out_prompts": 4, "pair.fraction": 0.5})
+    for stage in ("sample", "rank", "pair"):
+        assert prefine(stage, "run.yaml").code == OK
+    config = load(Path("run.yaml"))
+    budget = automatic_budget(config)
+    assert budget is not None
+    policy = trainable(config.policy, where="policy")
+    found = read_anchors(config, policy, budget, examples=[], held_out=[])
+    view = RunView(Path("run"))
+    paired = {pair.prompt.id for table in ("pairs", "heldout_pairs") for pair in view.pairs(table)}
+    left_out = [
+        {one.id for one in completions}
+        for prompt, completions in view.completions()
+        if prompt.id not in paired
+    ]
+    assert len(left_out) == 28, "half of the 56 that are not held out"
+    unused, better = ({item.id for item in found[kind]} for kind in ("unused", "better"))
+    assert all(ids <= unused and len(ids & better) == 2 for ids in left_out)
 
 
 def test_imported_pairs_may_name_a_file_of_anchors(place: Place) -> None:

@@ -9,6 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from command import prefine
+from prefine.config.base import Component
 from prefine.config.training import AdapterConfig, TrainConfig
 from prefine.errors import ConfigError
 from prefine.models.hf.loading import check_device
@@ -29,6 +30,13 @@ def test_weights_gradients_and_moments_are_those_of_the_parameters(tiny_model_fo
     assert found.head == 4 * 300 * ROW
     with_reference = training_memory(path, TrainConfig(), device="cpu", reference=path)
     assert with_reference.reference == size
+    for options, copies in (({}, 2), ({"reference": "ema"}, 2), ({"reference": "fixed"}, 1)):
+        source = Component(name="self_play", **options)
+        playing = training_memory(path, TrainConfig(step_source=source), device="cpu")
+        assert playing.followers == copies * size, options
+        assert playing.total == training_memory(path, TrainConfig(), device="cpu").total + (
+            copies * size
+        )
     # Rank 4 for q, k, v and o from 16 to 16, gate and up from 16 to 32, down from 32 to 16.
     adapter = 4 * (4 * (16 + 16) + 2 * (16 + 32) + (32 + 16))
     lora = TrainConfig(adapter=AdapterConfig(name="lora", rank=4), micro_batch_tokens=ROW)

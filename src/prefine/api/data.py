@@ -23,11 +23,19 @@ from prefine.config.base import Component
 from prefine.config.sections import Decoding, ItemEntry, PairConfig
 from prefine.errors import ConfigError, DataError
 from prefine.models.capabilities import check_model
-from prefine.records import Completion, PreferenceList, PreferencePair, Prompt, Ranking
+from prefine.records import (
+    Completion,
+    LabelledCompletion,
+    PreferenceList,
+    PreferencePair,
+    Prompt,
+    Ranking,
+)
 from prefine.run.rows import Groups
+from prefine.stages.joining import RankedPrompt
 from prefine.stages.pair_options import PairCounts
 from prefine.stages.rank import Ranked, Ranker
-from prefine.stages.selection import BoundSelector, RankedPrompt
+from prefine.stages.selection import BoundSelector
 from prefine.stages.shards import SHARD, in_parts, sample_shard
 from prefine.stages.stage_run import Progress, chunks
 
@@ -290,12 +298,54 @@ def make_lists(
     return lists
 
 
+@explained
+def make_labels(
+    prompts: Iterable[PromptLike],
+    completions: Iterable[Completion],
+    rankings: Iterable[Ranking],
+    *,
+    selector: Named = "labelled",
+    length_penalty: float = 0.0,
+    drop_truncated: bool = False,
+    seed: int = 0,
+) -> Records[LabelledCompletion]:
+    """Label single answers as good or bad from rankings, for losses of labels; asks no judge.
+
+    Args:
+        prompts: The prompts that were answered.
+        completions: The completions that were ranked.
+        rankings: From `rank`.
+        selector: As in YAML, such as `{"name": "labelled", "above": 0.5}`, or a function with
+            `prefine.pairing.protocol.selector`.
+        length_penalty: Subtracted from the scores for every character, before anything is selected.
+        drop_truncated: Leave out completions that the generation limit has cut.
+        seed: For selectors that draw.
+
+    Raises:
+        ConfigError: The selector or an option needs what the strategy of the rankings does not
+            guarantee.
+        DataError: A ranking's prompt or completion is not among those given.
+    """
+    bound, groups = _bound_to(
+        (prompts, completions, rankings),
+        selector=selector,
+        length_penalty=length_penalty,
+        drop_truncated=drop_truncated,
+        seed=seed,
+    )
+    _check_makes(bound, "labels")
+    counts = PairCounts()
+    labels = Records(bound.labels(groups, counts))
+    warn(counts.notes())
+    return labels
+
+
 def _check_makes(bound: BoundSelector, wanted: ItemEntry) -> None:
     if bound.makes != wanted:
         instead = {
             "pairs": "pairs; call make_pairs",
             "lists": "lists; call make_lists",
-            "labels": "labelled answers; name it in a configuration, pair.selector",
+            "labels": "labelled answers; call make_labels",
         }[bound.makes]
         raise ConfigError(f"selector.name: {bound.name!r} makes {instead}")
 
@@ -322,6 +372,11 @@ def _bound_to(
         ranked.append(RankedPrompt(*groups[ranking.prompt_id], ranking))
     settings = validated(PairConfig, {"selector": chosen, **options}, where="pair")
     bound = BoundSelector(settings, None)
+    if bound.facts.standing != "ranking":
+        raise ConfigError(
+            f"selector.name: {bound.name!r} reads no ranking but the prompts' reference answers; "
+            "name it in a configuration, pair.selector"
+        )
     for strategy in sorted({one.ranking.strategy for one in ranked}):
         bound = BoundSelector(settings, Component(name=strategy))
     return bound, ranked

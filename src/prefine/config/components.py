@@ -125,6 +125,7 @@ TABLES: dict[Kind, dict[str, str]] = {
         "top_two": "prefine.ranking.strategies.top_two:top_two",
         "eubo": "prefine.ranking.strategies.eubo:eubo",
         "pointwise": "prefine.ranking.strategies.pointwise:pointwise",
+        "against_baseline": "prefine.ranking.strategies.against_baseline:against_baseline",
         "score_then_duel": "prefine.ranking.strategies.score_then_duel:score_then_duel",
     },
     "judge": {
@@ -139,6 +140,7 @@ TABLES: dict[Kind, dict[str, str]] = {
         "best_vs_last_loser": "prefine.pairing.selectors.best_vs:best_vs_last_loser",
         "best_vs_worst": "prefine.pairing.selectors.best_vs:best_vs_worst",
         "best_vs_mu_minus_2sigma": "prefine.pairing.selectors.best_vs:best_vs_mu_minus_2sigma",
+        "reference_vs_sample": "prefine.pairing.selectors.best_vs:reference_vs_sample",
         "all_pairs": "prefine.pairing.selectors.all_pairs:all_pairs",
         "rejection_sampling": "prefine.pairing.selectors.rejection_sampling:rejection_sampling",
         "joint": "prefine.pairing.selectors.joint:joint",
@@ -191,6 +193,9 @@ TABLES: dict[Kind, dict[str, str]] = {
         "output_screens": "prefine.metrics.runs.texts:output_screens",
     },
 }
+
+UNRANKED = frozenset({"reference_vs_sample"})
+"""Selectors that read no ranking: stage `rank` is skipped, and a section `rank` not needed."""
 
 SHARED_BY_SELECTORS = {
     "max_pairs": "pair.pairs_per_prompt",

@@ -28,7 +28,7 @@ from prefine.config.base import (
     Source,
     WeighedSource,
 )
-from prefine.config.components import Nested
+from prefine.config.components import UNRANKED, Nested
 from prefine.config.marks import FREE, LATER, TRANSPORT, MayGrow, Was
 from prefine.config.rounds import LineageConfig, PartConfig, ReplayConfig, RoundsConfig
 from prefine.config.training import TrainConfig
@@ -80,21 +80,45 @@ class SampleConfig(Decoding):
 
     model: Backend | None = None
     part: Annotated[PartConfig | None, LATER] = None
-    completions_per_prompt: Annotated[int, Field(ge=2), MayGrow()] = 8
+    completions_per_prompt: Annotated[PositiveInt, MayGrow()] = 8
     shard_prompts: PositiveInt = 256
     max_cost: Annotated[PositiveFloat | None, FREE] = None
     max_failed_fraction: Annotated[Share, FREE] = 0.02
 
 
+class AcrossConfig(Section):
+    """Comparisons of answers to different prompts, for the selector `joint`.
+
+    When all prompts are ranked, the judge is shown (prompt, answer) against (prompt, answer). The
+    prompts of a part stand in a ring, in the order of a seeded hash, and each begins `per_prompt`
+    comparisons, with the next ones in the ring, of the kinds of `meet` in turns. The loser is the
+    worst, where the strategy knows it, or one that lost. `order: auto` asks a judge with a known
+    preference for a slot in both orders, whose mean decides, and others once. With
+    `max_comparisons`, those with the smallest hash are asked, so that a larger number asks the same
+    ones and more.
+    """
+
+    meet: Annotated[
+        tuple[Literal["best_vs_loser", "best_vs_best", "loser_vs_loser"], ...],
+        Strict(False),
+        Field(min_length=1),
+    ] = ("best_vs_loser", "best_vs_best")
+    per_prompt: PositiveInt = 2
+    order: Literal["auto", "single", "both"] = "auto"
+    max_comparisons: PositiveInt | None = None
+
+
 class RankConfig(Section):
     """Stage `rank`: a strategy asks a judge to compare completions or to rate them.
 
-    `scorer` is a judge that gives the ratings; without it, `judge` does.
+    `scorer` is a judge that gives the ratings; without it, `judge` does. `across` asks the judge
+    about answers to different prompts, too.
     """
 
     strategy: Annotated[Component, Nested("strategy")] = Component(name="iterative")
     judge: Annotated[Judge, MayGrow("max_new_tokens")]
     scorer: Judge | None = None
+    across: Annotated[AcrossConfig | None, LATER] = None
     seed: Seed = 0
     max_calls: Annotated[PositiveInt | None, FREE] = None
     max_cost: Annotated[PositiveFloat | None, FREE] = None
@@ -248,9 +272,15 @@ class RunConfig(Section):
                     f"{name}.weight: is the share of {name} beside other items, and there are no "
                     "others; leave it out"
                 )
-        if not items and self.rank is None:
+        if not items and self.rank is None and not self.unranked:
             raise ValueError(
                 "rank is missing: completions need a judge; add rank: {judge: {name: ...}}"
+            )
+        few = self.sample is not None and self.sample.completions_per_prompt < 2
+        if few and not self.unranked:
+            raise ValueError(
+                "sample.completions_per_prompt: should be greater than or equal to 2, as the "
+                "answers to a prompt are compared with one another (got 1)"
             )
         if self.prompts is not None and self.sample is None:
             raise ValueError(
@@ -276,6 +306,11 @@ class RunConfig(Section):
                 "out"
             )
         return self
+
+    @property
+    def unranked(self) -> bool:
+        """True if pairs are made without a ranking, so that stage `rank` is skipped."""
+        return not self.items_entries and self.pair.selector.name in UNRANKED
 
     @property
     def items_entries(self) -> dict[ItemEntry, WeighedSource]:

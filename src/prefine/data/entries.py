@@ -12,12 +12,15 @@ from prefine.data.first_seen import FirstSeen
 from prefine.data.import_report import ImportReport, UselessRow
 from prefine.data.layouts.protocol import SourceRow, show
 from prefine.data.pair_rows import STORED_PAIR, pair_of_row, stored_pair
+from prefine.data.reference_answers import with_reference
 from prefine.records import Completion, PreferencePair, Prompt, content_hash
 
 Item = TypeVar("Item")
 
 
-def prompts(rows: Iterable[SourceRow], report: ImportReport | None = None) -> Iterator[Prompt]:
+def prompts(
+    rows: Iterable[SourceRow], report: ImportReport | None = None, *, references: bool = False
+) -> Iterator[Prompt]:
     """Yield one prompt a row: `prompt` or `instruction` (text or messages), or `messages`.
 
     Other columns are metadata, except answers: prompts can be read from completions and pairs.
@@ -25,13 +28,14 @@ def prompts(rows: Iterable[SourceRow], report: ImportReport | None = None) -> It
     Args:
         rows: In our own columns.
         report: Counts empty and repeated prompts; without one they are left out in silence.
+        references: Each row has a reference answer, too, which becomes metadata.
 
     Raises:
-        DataError: The prompt is missing or of a wrong type, or no row is left.
+        DataError: The prompt is missing or of a wrong type, or no row is left; or a reference
+            answer is wanted and missing.
     """
-    useful = _useful(
-        rows, report or ImportReport(), "prompt", _prompt_of_row, lambda prompt: prompt
-    )
+    read = _prompt_with_reference if references else _prompt_of_row
+    useful = _useful(rows, report or ImportReport(), "prompt", read, lambda prompt: prompt)
     return (prompt for _, prompt in useful)
 
 
@@ -129,3 +133,7 @@ def _useful(
 def _prompt_of_row(row: SourceRow, report: ImportReport) -> Prompt:
     """Return the prompt of a row, which may be a pair that stage `pair` wrote."""
     return stored_pair(row).prompt if STORED_PAIR in row.values else prompt_of_row(row, report)
+
+
+def _prompt_with_reference(row: SourceRow, report: ImportReport) -> Prompt:
+    return with_reference(prompt_of_row(row, report), row, report)

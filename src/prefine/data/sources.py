@@ -85,7 +85,8 @@ def playground(
         count: How many distinct prompts; asking for more only appends.
         split: Which side of the split.
         seed: Of the drawing.
-        answers: Give each a good answer, which has no flaw, for `labels`.
+        answers: Give each a good answer, which has no flaw, for `labels`, and for prompts with the
+            selector `reference_vs_sample`.
     """
     from prefine.playground.world import FLAW_RATES, demonstrate, draw_prompts, parse
 

@@ -105,6 +105,17 @@ class PlaygroundJudge:
         quality_gap = (gold(prompt.text, first.text) - gold(prompt.text, second.text)) / GOLD_SD
         return Verdict(self.p_first(prompt.id, first.text, second.text, quality_gap))
 
+    def compare_across(
+        self, prompt: Prompt, first: Completion, second_prompt: Prompt, second: Completion
+    ) -> Verdict:
+        """Return the verdict on answers to two prompts, each by its own gold score."""
+        gap = gold(prompt.text, first.text) - gold(second_prompt.text, second.text)
+        # The noise is of both prompts together. Ids are of one length, so that they do not count
+        # as length of an answer, and both orders name the same two.
+        both = " ".join(sorted((prompt.id, second_prompt.id)))
+        sides = f"{prompt.id} {first.text}", f"{second_prompt.id} {second.text}"
+        return Verdict(self.p_first(both, *sides, gap / GOLD_SD))
+
     def score(self, prompt: Prompt, completion: Completion) -> float:
         """Return quality with length bias plus N(0, sigma^2 / 2) noise [quality sd].
 

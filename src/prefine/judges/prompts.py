@@ -11,6 +11,7 @@ can touch a candidate's tags.
 import hashlib
 import hmac
 import re
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib.resources import files
 from typing import Literal
@@ -25,6 +26,9 @@ Style = Literal["label", "text"]
 
 PROMPTS = ("helpfulness", "rubric")
 """Names of the built-in prompts."""
+
+ACROSS_PROMPTS = ("across", "across_rubric")
+"""Names of those about answers to two prompts, see `across_prompt`."""
 
 LAYOUT_VERSION = 1
 """Part of a judge's fingerprint; raise it when this module writes something else around texts."""
@@ -47,15 +51,15 @@ _CONTROL = re.compile(
 
 
 def prompt_text(name: str) -> str:
-    """Return the template source of one of `PROMPTS`; raise ValueError for another name."""
-    if name not in PROMPTS:
+    """Return the template source of a built-in prompt; raise ValueError for another name."""
+    if name not in (*PROMPTS, *ACROSS_PROMPTS):
         raise ValueError(f"{name!r} is no built-in judge prompt; there are {', '.join(PROMPTS)}")
     return (files("prefine.judges") / "templates" / f"{name}.jinja").read_text(encoding="utf-8")
 
 
 def outline(template: str, rubric: str | None) -> str:
     """Return a template with its rubric, and the names of the texts in their places."""
-    pieces = _skeleton(template, rubric)
+    pieces = skeleton(template, rubric)
     places = [f"[{name}]" for name in _PLACES]
     return "".join(piece + place for piece, place in zip(pieces, [*places, ""], strict=True))
 
@@ -77,7 +81,11 @@ def nonce(seed: int, prompt: Prompt, first: Completion, second: Completion) -> s
     A candidate cannot contain it: it depends on the candidate itself, on its opponent and on the
     run's seed.
     """
-    shown = [prompt.id, *([c.id, c.message.chat()] for c in (first, second))]
+    return code_of(seed, [prompt.id, *([c.id, c.message.chat()] for c in (first, second))])
+
+
+def code_of(seed: int, shown: Sequence[object]) -> str:
+    """Return 16 hex digits of a keyed hash of what is shown, as canonical JSON."""
     text = canonical_json(shown).encode("utf-8", "surrogatepass")
     return hmac.new(str(seed).encode(), text, hashlib.sha256).hexdigest()[:16]
 
@@ -111,25 +119,32 @@ def render(
         ValueError: A text contains the nonce, which only a nonce from elsewhere makes possible.
     """
     shown_before = conversation(prompt)
-    shown = {"the prompt": shown_before, "the first": _all(first), "the second": _all(second)}
+    shown = {"the prompt": shown_before, "the first": shown_of(first)}
+    check_nonce(nonce, shown | {"the second": shown_of(second)}, prompt)
+    blocks = (
+        shown_before,
+        candidate("A", first, nonce),
+        candidate("B", second, nonce),
+        answer(style, nonce),
+    )
+    return (Message(role="user", content=filled(skeleton(template, rubric), blocks)),)
+
+
+def check_nonce(nonce: str, shown: Mapping[str, str], prompt: Prompt) -> None:
+    """Raise ValueError if a text that is shown contains the nonce; `shown` names the texts."""
     for what, text in shown.items():
         if nonce in text:
             raise ValueError(
                 f"prompt {prompt.id}: {what} contains the nonce {nonce}; take it from prompts.nonce"
             )
-    blocks = (
-        shown_before,
-        candidate("A", first, nonce),
-        candidate("B", second, nonce),
-        _answer(style, nonce),
-        "",
-    )
-    pieces = _skeleton(template, rubric)
-    text = "".join(piece + block for piece, block in zip(pieces, blocks, strict=True))
-    return (Message(role="user", content=text),)
 
 
-def _all(completion: Completion) -> str:
+def filled(pieces: Sequence[str], blocks: Sequence[str]) -> str:
+    """Return the text of a `skeleton` with a block at each of its places."""
+    return "".join(piece + block for piece, block in zip(pieces, (*blocks, ""), strict=True))
+
+
+def shown_of(completion: Completion) -> str:
     """Return everything of a completion that is shown."""
     return "\n".join([completion.text, *_calls(completion.message)])
 
@@ -165,7 +180,7 @@ def candidate(label: str, completion: Completion, nonce: str) -> str:
     return "\n".join([*lines, f"</answer-{label}-{nonce}>"])
 
 
-def _answer(style: Style, nonce: str) -> str:
+def answer(style: Style, nonce: str) -> str:
     """Return the instruction how to answer; an echo of its verdict line is no verdict."""
     if style == "label":
         return "Which candidate is better? Answer with A or B: one letter and nothing else."
@@ -178,9 +193,20 @@ def _answer(style: Style, nonce: str) -> str:
 
 
 @lru_cache(maxsize=16)
-def _skeleton(template: str, rubric: str | None) -> tuple[str, ...]:
-    """Return the template's own text around its four places, as five pieces."""
-    known = (*_PLACES, "rubric")
+def skeleton(
+    template: str, rubric: str | None, places: tuple[str, ...] = _PLACES
+) -> tuple[str, ...]:
+    """Return the template's own text around its places, one piece more than there are places.
+
+    Args:
+        template: Jinja source.
+        rubric: See `render`.
+        places: The variables that it has to have, in this order.
+
+    Raises:
+        ConfigError: As `render`.
+    """
+    known = (*places, "rubric")
     environment = SandboxedEnvironment(autoescape=False, undefined=StrictUndefined)
     try:
         names = meta.find_undeclared_variables(environment.parse(template))
@@ -192,10 +218,10 @@ def _skeleton(template: str, rubric: str | None) -> tuple[str, ...]:
         raise ConfigError(
             f"the judge's prompt template has no variable {unknown[0]!r}; it has {', '.join(known)}"
         )
-    if missing := [name for name in _PLACES if name not in names]:
+    if missing := [name for name in places if name not in names]:
         raise ConfigError(
             f"the judge's prompt template misses {{{{ {missing[0]} }}}}; it needs "
-            f"{', '.join(_PLACES)}"
+            f"{', '.join(places)}"
         )
     if "rubric" in names and not (rubric and rubric.strip()):
         raise ConfigError(
@@ -205,15 +231,15 @@ def _skeleton(template: str, rubric: str | None) -> tuple[str, ...]:
         raise ConfigError(
             "a rubric is given, but the judge's prompt template does not show it: add {{ rubric }}"
         )
-    marks = {name: f"\0{name}\0" for name in _PLACES}
+    marks = {name: f"\0{name}\0" for name in places}
     try:
         text = environment.from_string(template).render(marks, rubric=plain((rubric or "").strip()))
     except Exception as error:  # a template is a program, which may raise anything
         raise ConfigError(f"the judge's prompt template cannot be rendered: {error}") from error
-    places = [text.find(mark) for mark in marks.values()]
-    if any(text.count(mark) != 1 for mark in marks.values()) or places != sorted(places):
+    found = [text.find(mark) for mark in marks.values()]
+    if any(text.count(mark) != 1 for mark in marks.values()) or found != sorted(found):
         raise ConfigError(
-            f"the judge's prompt template must show {', '.join(_PLACES)} once each, unchanged and "
+            f"the judge's prompt template must show {', '.join(places)} once each, unchanged and "
             "in this order"
         )
     return tuple(re.split("|".join(marks.values()), text.strip()))

@@ -61,6 +61,27 @@ class ComputedJudge(Protocol):
 
 
 @runtime_checkable
+class ComputedAcross(Protocol):
+    """A `ComputedJudge` that can also compare answers to two prompts."""
+
+    def compare_across(
+        self, prompt: Prompt, first: Completion, second_prompt: Prompt, second: Completion
+    ) -> Verdict:
+        """Return the verdict on two answers in the order shown; a pure function.
+
+        Args:
+            prompt: What the first answers.
+            first: The completion in the first slot.
+            second_prompt: What the second answers.
+            second: The completion in the second slot.
+
+        Raises:
+            DataError: As for `check`. Any other exception is a failure of this comparison.
+        """
+        ...
+
+
+@runtime_checkable
 class ComputedScorer(Protocol):
     """A `ComputedJudge` that can also rate one completion, for strategies that ask for ratings."""
 

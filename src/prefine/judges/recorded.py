@@ -43,6 +43,13 @@ class RecordedJudge:
         gap = _grade(prompt, first, field) - _grade(prompt, second, field)
         return Verdict(0.5 + 0.5 * math.tanh(gap / self._temperature / 2))
 
+    def compare_across(
+        self, prompt: Prompt, first: Completion, second_prompt: Prompt, second: Completion
+    ) -> Verdict:
+        """Return the verdict on answers to two prompts, whose grades are of one scale."""
+        gap = self.score(prompt, first) - self.score(second_prompt, second)
+        return Verdict(0.5 + 0.5 * math.tanh(gap / self._temperature / 2))
+
     def score(self, prompt: Prompt, completion: Completion) -> float:
         """Return the grade."""
         return _grade(prompt, completion, self._field_of(prompt, [completion]))

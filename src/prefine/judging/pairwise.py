@@ -12,10 +12,17 @@ from prefine.calls.protocol import Asker, Call, Failure
 from prefine.calls.threads import in_threads
 from prefine.config.components import Nested
 from prefine.errors import ConfigError
-from prefine.judges import prompts, verdicts
+from prefine.judges import across_prompt, prompts, verdicts
 from prefine.judges.protocol import Verdict
 from prefine.judging.asking import ask_in_batches
-from prefine.judging.protocol import Matchup, judgment_key, judgments
+from prefine.judging.protocol import (
+    AnyMatchup,
+    Matchup,
+    MatchupAcross,
+    across_key,
+    judgment_key,
+    judgments,
+)
 from prefine.models.capabilities import check_model, provides, required
 from prefine.models.protocol import Checks, Model, Replies, Reply
 from prefine.records import Completion, Judgment, Message, Prompt, Usage, content_hash
@@ -40,6 +47,8 @@ class PairwiseJudge:
         model: A backend that answers conversations: `openai`, `hf`, `scripted`.
         prompt: A built-in prompt: "helpfulness", or "rubric" with a rubric of yours.
         prompt_file: A Jinja file with a prompt of yours, instead.
+        across_prompt_file: One with a prompt about answers to two prompts (`rank.across`), which a
+            judge with a `prompt_file` needs.
         rubric: What makes a completion better, for the prompts that take one.
         answer: "label" reads the label's probabilities from the first token, "text" a verdict from
             reasoned text; "auto" is "label" for a model whose first token was ever a label, and
@@ -56,6 +65,7 @@ class PairwiseJudge:
         model: Annotated[Callable[[], Model], Nested("backend")],
         prompt: Literal["helpfulness", "rubric"] | None = None,
         prompt_file: Path | None = None,
+        across_prompt_file: Path | None = None,
         rubric: str | None = None,
         answer: Literal["auto", "label", "text"] = "auto",
         temperature: Annotated[float, Field(ge=0)] | None = 0.0,
@@ -67,6 +77,7 @@ class PairwiseJudge:
         self.model = required(backend, Replies, what=f"judge.model: {backend.label!r}")
         self._respond = in_threads(self.model.respond, self.model.concurrency)
         self._template = _template(prompt, prompt_file, rubric)
+        self._across_template = _across_template(prompt_file, across_prompt_file, rubric)
         self._rubric = rubric
         self._answer = answer
         self._temperature = temperature
@@ -80,6 +91,8 @@ class PairwiseJudge:
         self.first_slot_bias = first_slot_bias
         # A template that cannot be rendered is found now, not at the first call.
         self._conversation(_PROBE, "label")
+        if self._across_template is not None:
+            self._conversation(_PROBE_ACROSS, "label")
 
     @cached_property
     def fingerprint(self) -> str:
@@ -97,6 +110,11 @@ class PairwiseJudge:
             prompts.LAYOUT_VERSION,
             verdicts.PARSER_VERSION,
         )
+
+    @cached_property
+    def _across_fingerprint(self) -> str:
+        """Hash of the same, and the prompt about answers to two prompts."""
+        return content_hash("across", self.fingerprint, self._across_template)
 
     @property
     def concurrency(self) -> int:
@@ -140,7 +158,28 @@ class PairwiseJudge:
     async def judge(self, asker: Asker, matchups: Sequence[Matchup]) -> list[Judgment]:
         """Return one judgment per matchup, in order."""
         fingerprint = self.fingerprint
-        calls = [Call(judgment_key(fingerprint, matchup), matchup) for matchup in matchups]
+        return await self._asked(
+            asker, [Call(judgment_key(fingerprint, matchup), matchup) for matchup in matchups]
+        )
+
+    def check_across(self, *, where: str) -> None:
+        """Raise ConfigError if the prompt is a file of the user's and there is none for two."""
+        if self._across_template is None:
+            raise ConfigError(
+                f"{where}.prompt_file: asks about answers to one prompt, and rank.across compares "
+                f"answers to two; give {where}.across_prompt_file, too (a Jinja file with "
+                f"{', '.join(across_prompt.PLACES)})"
+            )
+
+    async def judge_across(self, asker: Asker, matchups: Sequence[MatchupAcross]) -> list[Judgment]:
+        """Return one judgment per matchup, in order."""
+        fingerprint = self._across_fingerprint
+        return await self._asked(
+            asker, [Call(across_key(fingerprint, matchup), matchup) for matchup in matchups]
+        )
+
+    async def _asked(self, asker: Asker, calls: Sequence[Call[AnyMatchup]]) -> list[Judgment]:
+        """Return one judgment per call, in order; all of them are of one kind."""
         # Prompts of one length together waste least on padding.
         ordered = sorted(calls, key=lambda call: (_length(call.payload), call.key))
         answers = await ask_in_batches(
@@ -152,9 +191,9 @@ class PairwiseJudge:
             batches_matter=True,
             backend=self.model,
         )
-        return judgments(fingerprint, calls, answers)
+        return judgments(self._judging(calls[0].payload), calls, answers) if calls else []
 
-    async def _answers(self, calls: Sequence[Call[Matchup]]) -> Mapping[str, Judgment | Failure]:
+    async def _answers(self, calls: Sequence[Call[AnyMatchup]]) -> Mapping[str, Judgment | Failure]:
         if self._reads_text:
             return await self._in_text(calls, {})
         replies = await self._ask(calls, "label")
@@ -182,7 +221,7 @@ class PairwiseJudge:
         return {**answers, **await self._in_text(again, spent)}
 
     async def _in_text(
-        self, calls: Sequence[Call[Matchup]], spent: Mapping[str, Usage]
+        self, calls: Sequence[Call[AnyMatchup]], spent: Mapping[str, Usage]
     ) -> dict[str, Judgment | Failure]:
         """Return answers from reasoned text; `spent` is the usage of each call so far."""
         replies = await self._ask(calls, "text") if calls else ()
@@ -196,7 +235,7 @@ class PairwiseJudge:
         return answers
 
     async def _ask(
-        self, calls: Sequence[Call[Matchup]], style: prompts.Style
+        self, calls: Sequence[Call[AnyMatchup]], style: prompts.Style
     ) -> Sequence[Reply | Failure]:
         conversations = [self._conversation(call.payload, style) for call in calls]
         return await self._replies(conversations, style)
@@ -213,7 +252,7 @@ class PairwiseJudge:
         )
 
     async def _judgment(
-        self, matchup: Matchup, reply: Reply | Failure, style: prompts.Style, spent: Usage
+        self, matchup: AnyMatchup, reply: Reply | Failure, style: prompts.Style, spent: Usage
     ) -> Judgment | Failure:
         if isinstance(reply, Failure):
             return Failure(reply.reason, spent + reply.usage)
@@ -235,13 +274,13 @@ class PairwiseJudge:
             return Failure(reason if style == "text" else reason + remedy, spent)
         return Judgment(
             comparison=matchup.comparison,
-            judge=self.fingerprint,
+            judge=self._judging(matchup),
             p_first=verdict.p_first,
             raw_text=raw,
             usage=spent,
         )
 
-    async def _repaired(self, matchup: Matchup, reply: Reply) -> Reply | Failure:
+    async def _repaired(self, matchup: AnyMatchup, reply: Reply) -> Reply | Failure:
         """Ask once more for the verdict that a reasoned reply lacks."""
         conversation = (
             *self._conversation(matchup, "text"),
@@ -251,15 +290,27 @@ class PairwiseJudge:
         (again,) = await self._replies([conversation], "text")
         return again
 
-    def _read(self, matchup: Matchup, reply: Reply) -> Verdict:
+    def _read(self, matchup: AnyMatchup, reply: Reply) -> Verdict:
         if reply.first_token_logps is not None:
             return verdicts.read_label(reply.first_token_logps)
-        return verdicts.read_text(reply.text, nonce=prompts.nonce(self._seed, *matchup))
+        return verdicts.read_text(reply.text, nonce=self._nonce(matchup))
 
-    def _conversation(self, matchup: Matchup, style: prompts.Style) -> tuple[Message, ...]:
-        nonce = prompts.nonce(self._seed, *matchup)
-        return prompts.render(
-            self._template, *matchup, nonce=nonce, style=style, rubric=self._rubric
+    def _judging(self, matchup: AnyMatchup) -> str:
+        """Return the fingerprint that a judgment of this kind names."""
+        return self.fingerprint if isinstance(matchup, Matchup) else self._across_fingerprint
+
+    def _nonce(self, matchup: AnyMatchup) -> str:
+        if isinstance(matchup, Matchup):
+            return prompts.nonce(self._seed, *matchup)
+        return across_prompt.nonce(self._seed, *matchup)
+
+    def _conversation(self, matchup: AnyMatchup, style: prompts.Style) -> tuple[Message, ...]:
+        nonce, rubric = self._nonce(matchup), self._rubric
+        if isinstance(matchup, Matchup):
+            return prompts.render(self._template, *matchup, nonce=nonce, style=style, rubric=rubric)
+        assert self._across_template is not None, "checked by check_across"
+        return across_prompt.render(
+            self._across_template, *matchup, nonce=nonce, style=style, rubric=rubric
         )
 
 
@@ -275,16 +326,31 @@ def _template(prompt: str | None, prompt_file: Path | None, rubric: str | None) 
                 else f"judge.rubric: the prompt {name!r} takes no rubric; use prompt: rubric"
             )
         return prompts.prompt_text(name)
+    return _text_of(prompt_file, "judge.prompt_file")
+
+
+def _across_template(
+    prompt_file: Path | None, across_prompt_file: Path | None, rubric: str | None
+) -> str | None:
+    """Return the prompt about answers to two prompts; None if only the user could write it."""
+    if across_prompt_file is not None:
+        return _text_of(across_prompt_file, "judge.across_prompt_file")
+    if prompt_file is not None:
+        return None
+    return prompts.prompt_text("across" if rubric is None else "across_rubric")
+
+
+def _text_of(file: Path, what: str) -> str:
     try:
-        return prompt_file.read_text(encoding="utf-8")
+        return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"judge.prompt_file: {prompt_file}: cannot be read ({error}); give a text file"
-        ) from error
+        raise ConfigError(f"{what}: {file}: cannot be read ({error}); give a text file") from error
 
 
-def _length(matchup: Matchup) -> int:
-    messages = (*matchup.prompt.messages, matchup.first.message, matchup.second.message)
+def _length(matchup: AnyMatchup) -> int:
+    messages = [*matchup.prompt.messages, matchup.first.message, matchup.second.message]
+    if isinstance(matchup, MatchupAcross):
+        messages += matchup.second_prompt.messages
     return sum(len(message.content) for message in messages)
 
 
@@ -294,3 +360,4 @@ def _stand_in(index: int) -> Completion:
 
 
 _PROBE = Matchup(Prompt.from_text("question"), _stand_in(0), _stand_in(1))
+_PROBE_ACROSS = MatchupAcross(*_PROBE[:2], Prompt.from_text("other question"), _stand_in(1))

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from prefine.calls.protocol import Asker, Call, Failure
 from prefine.models.protocol import Answered
@@ -20,6 +20,32 @@ class Matchup(NamedTuple):
     def comparison(self) -> Comparison:
         """The ids of the three."""
         return Comparison(prompt_id=self.prompt.id, first=self.first.id, second=self.second.id)
+
+
+class MatchupAcross(NamedTuple):
+    """Answers to two prompts in the order to be shown."""
+
+    prompt: Prompt
+    first: Completion
+    second_prompt: Prompt
+    second: Completion
+
+    @property
+    def comparison(self) -> Comparison:
+        """The ids of the four."""
+        return Comparison(
+            prompt_id=self.prompt.id,
+            first=self.first.id,
+            second=self.second.id,
+            second_prompt_id=self.second_prompt.id,
+        )
+
+    def swapped(self) -> "MatchupAcross":
+        """Return the two in the other order."""
+        return MatchupAcross(self.second_prompt, self.second, self.prompt, self.first)
+
+
+AnyMatchup: TypeAlias = Matchup | MatchupAcross
 
 
 @runtime_checkable
@@ -97,6 +123,32 @@ class Rater(Protocol):
         ...
 
 
+@runtime_checkable
+class JudgesAcross(Protocol):
+    """A judge that can also compare answers to two prompts."""
+
+    def check_across(self, *, where: str) -> None:
+        """Raise ConfigError if its settings are for one prompt only.
+
+        Args:
+            where: The judge's config path.
+        """
+        ...
+
+    async def judge_across(self, asker: Asker, matchups: Sequence[MatchupAcross]) -> list[Judgment]:
+        """Return one judgment per matchup, in order; a failed one has `error` and no `p_first`.
+
+        Args:
+            asker: The engine, which asks only what is not journaled yet.
+            matchups: What to compare.
+
+        Raises:
+            BackendError: The model or its server cannot answer anything.
+            LimitError: A limit on calls or cost is reached.
+        """
+        ...
+
+
 def judgment_key(judge_fingerprint: str, matchup: Matchup, *, extra_key: str | None = None) -> str:
     """Return the journal's key: judge, contents and order; never a position in a file.
 
@@ -112,6 +164,19 @@ def judgment_key(judge_fingerprint: str, matchup: Matchup, *, extra_key: str | N
     return content_hash("judgment", judge_fingerprint, prompt.id, shown, 0, *extra)
 
 
+def across_key(
+    judge_fingerprint: str, matchup: MatchupAcross, *, extra_key: str | None = None
+) -> str:
+    """Return the journal's key of a comparison across prompts, as `judgment_key` does."""
+    prompt, first, second_prompt, second = matchup
+    shown = [
+        [asked.id, side.id, side.message.chat()]
+        for asked, side in ((prompt, first), (second_prompt, second))
+    ]
+    extra = () if extra_key is None else (extra_key,)
+    return content_hash("judgment across", judge_fingerprint, shown, *extra)
+
+
 def metadata_key(prompt: Prompt, *completions: Completion) -> str:
     """Return the metadata and finish reasons as text, for the keys of judges that may read them.
 
@@ -125,7 +190,7 @@ def metadata_key(prompt: Prompt, *completions: Completion) -> str:
 
 
 def judgments(
-    fingerprint: str, calls: Sequence[Call[Matchup]], answers: Mapping[str, Judgment | Failure]
+    fingerprint: str, calls: Sequence[Call[AnyMatchup]], answers: Mapping[str, Judgment | Failure]
 ) -> list[Judgment]:
     """Return the judgment of each call, in order; a failure becomes one with its reason."""
     found = [(call.payload.comparison, answers[call.key]) for call in calls]

@@ -63,7 +63,8 @@ def check_options(
 def refusal(pair: PreferencePair, options: PairConfig) -> str | None:
     """The reason why a pair is not wanted; None if it is.
 
-    Answers to two prompts were never compared, so only their lengths are looked at.
+    Scores of two prompts have no gap, and their answers a probability only where a judge compared
+    them.
     """
     if pair.rejected_prompt is None:
         if options.min_gap is not None and (
@@ -74,6 +75,8 @@ def refusal(pair: PreferencePair, options: PairConfig) -> str | None:
             pair.p_chosen is None or pair.p_chosen < options.min_p_chosen
         ):
             return TOO_UNSURE
+    elif pair.p_chosen is not None and pair.p_chosen < (options.min_p_chosen or 0):
+        return TOO_UNSURE
     if options.drop_truncated and "length" in (
         pair.chosen.finish_reason,
         pair.rejected.finish_reason,

@@ -14,6 +14,7 @@ from prefine.ranking.protocol import Guarantee
 from prefine.records import Ranking
 
 Makes = Literal["pairs", "joint", "lists", "labels"]
+Standing = Literal["ranking", "reference"]
 Selector = Callable[..., Any]
 F = TypeVar("F", bound=Selector)
 
@@ -32,7 +33,10 @@ class SelectorFacts:
 
     It needs all of `needs` and, unless that is empty, one of `needs_one_of`. `pairs_per_prompt` is
     how many of its proposals are taken unless the configuration says so; None takes all.
-    `shares` gives shares of a prompt's completions that are worth a note, by name.
+    `shares` gives shares of a prompt's completions that are worth a note, by name. `judged` takes
+    the place of a joint selector where a judge has compared answers to different prompts.
+    A selector with `standing` "reference" reads no ranking of a judge, but one whose champion is
+    the prompt's reference answer and which says nothing of the others.
     """
 
     needs: frozenset[Guarantee]
@@ -40,11 +44,15 @@ class SelectorFacts:
     pairs_per_prompt: int | None = None
     makes: Makes = "pairs"
     shares: Callable[..., Mapping[str, float]] | None = None
+    judged: Callable[..., Any] | None = None
+    standing: Standing = "ranking"
 
     def fits(self, guarantees: frozenset[Guarantee]) -> bool:
-        """Return True if a strategy that guarantees these is enough."""
-        return self.needs <= guarantees and (
-            not self.needs_one_of or bool(self.needs_one_of & guarantees)
+        """Return True if a strategy that guarantees these is enough for who reads its rankings."""
+        return (
+            self.standing == "ranking"
+            and self.needs <= guarantees
+            and (not self.needs_one_of or bool(self.needs_one_of & guarantees))
         )
 
     def missing(self, guarantees: frozenset[Guarantee]) -> str:
@@ -67,6 +75,8 @@ def selector(
     pairs_per_prompt: int | None = None,
     makes: Makes = "pairs",
     shares: Callable[..., Mapping[str, float]] | None = None,
+    judged: Callable[..., Any] | None = None,
+    standing: Standing = "ranking",
 ) -> Callable[[F], F]:
     """Attach a selector's facts to its function, where it is written.
 
@@ -82,7 +92,9 @@ def selector(
 
     `shares` is a function `(Ranking, *, …)` that takes those of the selector's options that it
     names, and returns shares of the prompt's completions by name, none where there are none; the
-    stage's notes have their means over prompts.
+    stage's notes have their means over prompts. `judged` is for "joint": a function `(choices by
+    prompt id, judged choices by the prompt id of the chosen one, *, …) -> choices by prompt id`,
+    with those of the selector's options that it names, for runs with `rank.across`.
 
     Raises:
         ValueError: There is no such guarantee, nothing of the kind can be made, or no pair would be
@@ -103,7 +115,13 @@ def selector(
 
     def attach(function: F) -> F:
         function.facts = SelectorFacts(  # type: ignore[attr-defined]
-            frozenset(needs), frozenset(needs_one_of), pairs_per_prompt, makes, shares
+            frozenset(needs),
+            frozenset(needs_one_of),
+            pairs_per_prompt,
+            makes,
+            shares,
+            judged,
+            standing,
         )
         return function
 

@@ -17,6 +17,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "strategy",
         ),
         "prefine.ranking.run": ("drive",),
+        "prefine.ranking.strategies.against_baseline": ("against_baseline",),
         "prefine.ranking.strategies.circulant": ("circulant",),
         "prefine.ranking.strategies.eubo": ("eubo",),
         "prefine.ranking.strategies.halving": ("halving",),

@@ -38,6 +38,7 @@ def check_rounds(rounds: RoundsPlan, *, strict: bool = False) -> RoundInputs:
         ConfigError: A round has no prompts, or what a begun round did was to change.
         DataError: An evaluation prompt would be trained on in some round.
     """
+    _check_count(rounds)
     for number in rounds.numbers:
         _check_begun(rounds, number)
     whole = _whole(rounds)
@@ -54,6 +55,26 @@ def check_rounds(rounds: RoundsPlan, *, strict: bool = False) -> RoundInputs:
         for number, size in zip(rounds.numbers, sizes, strict=True)
     }
     return RoundInputs(counts, tuple(notes))
+
+
+def _check_count(rounds: RoundsPlan) -> None:
+    """Check that no round has begun behind the last one that is wanted.
+
+    Raises:
+        ConfigError: One has: the page and the figures of all rounds would be without it, and yet
+            it would lie there.
+    """
+    count = rounds.settings.count
+    number = count + 1
+    while read_manifests(rounds.folder(number)):
+        number += 1
+    begun = number - 1
+    if begun > count:
+        raise ConfigError(
+            f"rounds.count: {count} is fewer than the {begun} rounds that have begun in "
+            f"{rounds.config.run_dir}; a round that has begun is not taken back. Write "
+            f"rounds.count: {begun} or more, or use another --run-dir for fewer rounds"
+        )
 
 
 def _whole(rounds: RoundsPlan) -> list[RunConfig]:

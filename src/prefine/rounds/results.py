@@ -64,11 +64,13 @@ def results(rounds: RoundsPlan) -> RoundsResult:
             stopped := stopped_by([one.figures for one in found], rounds.settings.stop)
         ) is not None:
             break
+    numbers = [one.figures.round for one in found]
+    gone = {number for number in numbers if not (rounds.folder(number) / "model").is_dir()}
     return RoundsResult(
         count=rounds.settings.count,
         stopped_by=stopped,
         rounds=tuple(found),
-        warnings=tuple(warnings_of([one.figures for one in found])),
+        warnings=tuple(warnings_of([one.figures for one in found], gone)),
         report=str((rounds.config.run_dir / REPORT).resolve()),
     )
 

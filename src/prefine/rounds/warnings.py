@@ -1,6 +1,7 @@
 """Warnings of the known ways in which rounds go wrong, each with the round and its numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from functools import partial
 
 from prefine.records import MetricValue
 from prefine.rounds.figures import INITIAL, RoundFigures
@@ -11,26 +12,36 @@ is a warning; the whole interval has to lie beyond it. Ours.
 """
 
 
-def warnings_of(figures: Sequence[RoundFigures]) -> list[str]:
+def warnings_of(figures: Sequence[RoundFigures], gone: Collection[int] = ()) -> list[str]:
     """Return the warnings about rounds, in their order, the most serious first; each kind once.
 
     A kind of warning names the first round that calls for it.
+
+    Args:
+        figures: Of the rounds that have ended, in order.
+        gone: The numbers of those whose model was deleted (`rounds.keep_models`).
     """
     found: list[str] = []
-    for check in (_exploited, _worse, _grown, _collapsed):
+    for check in (partial(_exploited, gone=gone), _worse, _grown, _collapsed):
         said = (check(one) for one in figures)
         found += [text for text in said if text is not None][:1]
     return found
 
 
-def _exploited(one: RoundFigures) -> str | None:
+def _exploited(one: RoundFigures, *, gone: Collection[int]) -> str | None:
     """Gold, or a second judge, says that a round is worse than the best one before it."""
     best = "the initial policy" if one.best_before == INITIAL else f"round {one.best_before}"
+    back = f"Go back to {best}"
+    if one.best_before in gone:
+        back = (
+            f"The model of {best} was not kept; walk again in another --run-dir with "
+            "rounds.keep_models: best to have it"
+        )
     if one.gold_over_best is not None:
         if _above(one.gold_over_best) < 0:
             return (
                 f"The judge is being exploited: by gold, round {one.round} is worse than {best}, "
-                f"by {_text(one.gold_over_best, 3)}. Go back to {best}; more rounds "
+                f"by {_text(one.gold_over_best, 3)}. {back}; more rounds "
                 "against this judge make answers that please it, not better answers."
             )
         return None
@@ -38,7 +49,7 @@ def _exploited(one: RoundFigures) -> str | None:
     if one.second_judge and rate is not None and _above(rate) < 50:
         return (
             "The judge of the training is being exploited: by the judge of the evaluation, round "
-            f"{one.round} wins {_text(rate, 1)} % against {best}. Go back to {best}."
+            f"{one.round} wins {_text(rate, 1)} % against {best}. {back}."
         )
     return None
 

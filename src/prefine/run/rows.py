@@ -94,6 +94,20 @@ def judgment_row(answer: Judgment | Score, prompt_id: str) -> TableRow:
     }
 
 
+def joint_judgment_row(answer: Judgment) -> TableRow:
+    """A judge's comparison of answers to two prompts as a row."""
+    row = judgment_row(answer, answer.comparison.prompt_id)
+    return row | {"second_prompt_id": answer.comparison.second_prompt_id}
+
+
+def joint_judgment_of(row: TableRow) -> Judgment:
+    """The record of a row."""
+    found = judgment_of(row)
+    assert isinstance(found, Judgment), "a rating is of one prompt"
+    comparison = found.comparison.model_copy(update={"second_prompt_id": row["second_prompt_id"]})
+    return found.model_copy(update={"comparison": comparison})
+
+
 def judgment_of(row: TableRow) -> Judgment | Score:
     """The record of a row."""
     values = {name: row[name] for name in ("judge", "raw_text", "error")}

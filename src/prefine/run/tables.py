@@ -17,6 +17,7 @@ R = TypeVar("R", bound=Record)
 _MADE_BY = {
     "completions": "sample",
     "judgments": "rank",
+    "joint_judgments": "rank",
     "rankings": "rank",
     "pairs": "pair",
     "lists": "pair",
@@ -61,6 +62,20 @@ SCHEMAS: dict[str, pa.Schema] = {
             "sample_index": _COUNT,
             "p_first": _NUMBER,
             "score": _NUMBER,
+            "raw_text": _TEXT,
+            "error": _TEXT,
+        }
+    ),
+    # Of answers to two prompts.
+    "joint_judgments": pa.schema(
+        {
+            "prompt_id": _TEXT,
+            "first": _TEXT,
+            "second_prompt_id": _TEXT,
+            "second": _TEXT,
+            "judge": _TEXT,
+            "sample_index": _COUNT,
+            "p_first": _NUMBER,
             "raw_text": _TEXT,
             "error": _TEXT,
         }

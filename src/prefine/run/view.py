@@ -25,6 +25,7 @@ from prefine.run.manifests import read_config, read_manifests
 from prefine.run.rows import (
     TableRow,
     grouped_completions,
+    joint_judgment_of,
     judgment_of,
     label_of,
     list_of,
@@ -35,6 +36,8 @@ from prefine.run.tables import existing_parts, read_part
 
 JUDGMENTS = "judgments"
 """The table of what judges said while ranking; below `evaluation/`, of what they said there."""
+JOINT_JUDGMENTS = "joint_judgments"
+"""The table of what they said of answers to two prompts."""
 EVALUATION_JUDGMENTS = f"evaluation/{JUDGMENTS}"
 
 
@@ -85,6 +88,10 @@ class RunView:
             table: `JUDGMENTS` of the ranking, or `EVALUATION_JUDGMENTS`.
         """
         return (one for one in self._answers(table) if isinstance(one, Judgment))
+
+    def joint_judgments(self) -> Iterator[Judgment]:
+        """The comparisons of answers to two prompts, which ranking asked for by `rank.across`."""
+        return (joint_judgment_of(row) for rows in self._parts(JOINT_JUDGMENTS) for row in rows)
 
     def ratings(self) -> Iterator[Score]:
         """The ratings of scorers, for strategies that ask for them."""

@@ -7,7 +7,9 @@ from prefine.config.base import Component
 from prefine.config.named import outer_components
 from prefine.config.sections import ITEM_ENTRIES, Decoding, RunConfig
 from prefine.data.import_report import ImportReport
+from prefine.data.reference_answers import reference_of
 from prefine.data.sources import open_source
+from prefine.errors import ConfigError
 from prefine.models.capabilities import backend_of, check_model, provided
 from prefine.models.protocol import ListsModels, Samples
 from prefine.records import Completion, Message, PreferencePair, Prompt
@@ -95,10 +97,15 @@ def check(
         check_imported(config.pair, list(config.items_entries))
     else:
         # Here and not above: an import of items loads no selector.
-        from prefine.stages.selection import BoundSelector
+        from prefine.stages.selection import BoundSelector, strategy_of
 
-        selector = BoundSelector(config.pair, None if config.rank is None else config.rank.strategy)
+        selector = BoundSelector(config.pair, strategy_of(config))
         pairs_per_prompt = selector.limit
+        if config.rank is not None and config.rank.across is not None and not selector.reads_judged:
+            raise ConfigError(
+                "rank.across: compares answers to different prompts, which pair.selector "
+                f"{selector.name!r} does not read; choose joint, or take rank.across out"
+            )
     check_replay(config)
     policy = trainable(config.policy, where="policy")
     references = references_of(config)
@@ -150,7 +157,7 @@ def _asked_in_ranking(config: RunConfig) -> dict[str, "Judge"]:
     Raises:
         ConfigError: It asks for ratings and no judge can give them.
     """
-    if config.rank is None:
+    if config.rank is None or config.unranked:
         return {}
     from prefine.stages.rank import configured_ranker
 
@@ -235,6 +242,8 @@ def _inputs(
         for prompt, completions in taken:
             for judge in judges:
                 check_judge(judge, prompt, completions)
+            if config.unranked:
+                reference_of(prompt)
             ids.add(prompt.id)
         counts["completions"] = len(ids)
         yield "completions", report

@@ -30,10 +30,14 @@ REFUSED_BY_TEMPLATE = "refused by the chat template"
 
 
 def read_prompts(
-    source: Component, *, where: str, report: ImportReport | None = None
+    source: Component,
+    *,
+    where: str,
+    report: ImportReport | None = None,
+    references: bool = False,
 ) -> Iterator[Prompt]:
-    """The prompts of a source."""
-    return entries.prompts(read(source, where=where), report)
+    """The prompts of a source, with `references` each with its reference answer."""
+    return entries.prompts(read(source, where=where), report, references=references)
 
 
 def prompts_to_answer(config: RunConfig, report: ImportReport) -> Iterator[Prompt]:
@@ -43,7 +47,9 @@ def prompts_to_answer(config: RunConfig, report: ImportReport) -> Iterator[Promp
     """
     assert config.prompts is not None and config.sample is not None, "checked by RunConfig"
     part = config.sample.part
-    for prompt in read_prompts(config.prompts, where="prompts", report=report):
+    for prompt in read_prompts(
+        config.prompts, where="prompts", report=report, references=config.unranked
+    ):
         if part is None or part_of(prompt.id, part.of) == part.number:
             yield prompt
         else:

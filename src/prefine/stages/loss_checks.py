@@ -160,6 +160,12 @@ def _check_score_gaps(config: RunConfig) -> None:
             f"{readers[0]} reads the score_gap of pairs, and a rewritten answer has no score; "
             "choose another train.loss, or take the section bridge out"
         )
+    if config.unranked and readers:
+        raise ConfigError(
+            f"{readers[0]} reads the score_gap of pairs, and pair.selector "
+            f"{config.pair.selector.name!r} reads no ranking that could have scores; choose "
+            "another train.loss"
+        )
     if config.rank is None or not readers:
         return
     from prefine.ranking.protocol import facts_of

@@ -17,6 +17,7 @@ from prefine.run.folder import RunFolder
 from prefine.run.rows import (
     TableRow,
     grouped_completions,
+    joint_judgment_of,
     label_row,
     list_row,
     pair_row,
@@ -31,6 +32,8 @@ from prefine.run.tables import (
     shard_key,
     table_hash,
 )
+from prefine.run.view import JOINT_JUDGMENTS
+from prefine.stages.earlier_rounds import earlier_prompts
 from prefine.stages.inputs import (
     conversations_of,
     read_labels,
@@ -71,12 +74,19 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
 def held_out(prompt_ids: Iterable[str], config: RunConfig) -> frozenset[str]:
     """The held-out prompts: those with the smallest hash, so that adding prompts moves few.
 
+    Of a round of several, those that earlier rounds have held out stay held out. Prompts that one
+    of them has trained on are held out only if there are too few others.
+
     Raises:
         ConfigError: Not one prompt would be left to train on.
     """
-    seed = config.pair.seed
+    seed, earlier = config.pair.seed, earlier_prompts(config)
     ids = sorted(set(prompt_ids), key=lambda id_: content_hash("held out", seed, id_))
-    return frozenset(ids[: held_out_of_run(len(ids), config)])
+    kept = [id_ for id_ in ids if id_ in earlier.held_out]
+    others = [id_ for id_ in ids if id_ not in earlier.held_out]
+    others.sort(key=lambda id_: id_ in earlier.trained_on)
+    more = max(0, held_out_of_run(len(ids), config) - len(kept))
+    return frozenset(kept + others[:more])
 
 
 def relabelled(pair: PreferencePair, settings: PairConfig) -> PreferencePair:
@@ -96,29 +106,38 @@ def relabelled(pair: PreferencePair, settings: PairConfig) -> PreferencePair:
 
 def _select(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     # An import of pairs loads no selector.
-    from prefine.stages.selection import BoundSelector, RankedPrompt
+    from prefine.stages.joining import RankedPrompt, by_reference
+    from prefine.stages.selection import BoundSelector, strategy_of
 
     settings = config.pair
     check_replay(config)
-    selector = BoundSelector(settings, None if config.rank is None else config.rank.strategy)
+    selector = BoundSelector(settings, strategy_of(config))
     kind = selector.makes
+    judged = config.rank is not None and config.rank.across is not None and selector.reads_judged
+    # Of a run without rankings the answers themselves decide.
+    made_of = "completions" if config.unranked else "rankings"
+    tables = (made_of, JOINT_JUDGMENTS) if judged else (made_of,)
     stage = StageRun(
         folder,
         "pair",
         config,
-        {"rankings": table_hash(folder / "rankings")}
+        {name: table_hash(folder / name) for name in tables}
         | held_out_inputs(config)
         | replay_inputs(config, kind),
     )
     if stage.finished:
         return stage.finished
     _begin(stage, settings.seed)
-    sources = parts(folder / "rankings")
-    progress.start("pair", sum(len(column(path, "prompt_id")) for path in sources), "rankings")
+    sources = parts(folder / made_of)
+    total = sum(len(set(column(path, "prompt_id"))) for path in sources)
+    progress.start("pair", total, "prompts" if config.unranked else "rankings")
     counts = PairCounts(stage.dropped)
 
     def ranked(part: str) -> list[RankedPrompt]:
         """The rankings of a part with their completions, joined by the prompt's id."""
+        if config.unranked:
+            found = grouped_completions(read_part(folder / "completions" / part))
+            return [by_reference(prompt, completions) for prompt, completions in found]
         groups = {
             prompt.id: (prompt, {one.id: one for one in found})
             for prompt, found in grouped_completions(read_part(folder / "completions" / part))
@@ -135,7 +154,11 @@ def _select(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
             elif kind == "labels":
                 yield selector.labels(groups, counts)
             else:
-                pairs = selector.pairs(groups, held_out_ids, counts)
+                said = None
+                if judged:
+                    rows = read_part(folder / JOINT_JUDGMENTS / path.name)
+                    said = list(map(joint_judgment_of, rows))
+                pairs = selector.pairs(groups, held_out_ids, counts, said)
                 yield [relabelled(pair, settings) for pair in pairs]
             progress.advance(len(all_groups))
 
@@ -166,6 +189,11 @@ def _select(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
         held_out_ids = held_out(productive, config)
         excluded = left_out(productive, held_out_ids, settings)
     _note_none_held_out(stage, held_out_ids, settings)
+    if seen := len(held_out_ids & earlier_prompts(config).trained_on):
+        stage.notes.append(
+            f"{seen} of {len(held_out_ids)} held-out prompts were trained on in earlier rounds, as "
+            "too few others give something to measure on"
+        )
     produced = _write_tables(folder, kind, shards(), held_out_ids, stage.dropped)
     stage.notes += counts.notes()
     # Counted in items that were looked at; a ranking that gives none to look at counts as

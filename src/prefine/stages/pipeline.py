@@ -37,6 +37,8 @@ _NAMES = 32
 def stages_of(config: RunConfig) -> tuple[str, ...]:
     """The stages that a configuration needs, in order."""
     skipped = set(_BEFORE_ITEMS) if config.items_entries else set()
+    if config.unranked:
+        skipped.add("rank")
     if config.bridge is None:
         skipped.add("bridge")
     evaluation = config.evaluate
@@ -80,6 +82,11 @@ def run_stage(stage: str, config: RunConfig, folder: RunFolder, progress: Progre
         raise ConfigError(
             f"{stage}: this configuration starts with {listed(config.items_entries)}, so "
             f"there is nothing to {stage}; run prefine pair"
+        )
+    if config.unranked and stage == "rank":
+        raise ConfigError(
+            f"rank: pair.selector {config.pair.selector.name!r} reads no ranking, so there is "
+            "nothing to rank; run prefine pair"
         )
     module = importlib.import_module(f"prefine.stages.{stage}")
     new, answers = stage not in folder.manifests(), folder.answers()

@@ -9,6 +9,7 @@ from prefine.config.named import components
 from prefine.config.sections import RunConfig
 from prefine.data.import_report import ImportReport
 from prefine.judges import prompts
+from prefine.judging.choose import make_judge
 from prefine.models.openai.usage import TokenPrices
 from prefine.records import Completion, Prompt
 from prefine.stages.check import check, prompts_of
@@ -16,7 +17,7 @@ from prefine.stages.inputs import prompts_to_answer, read_completions, read_pair
 from prefine.stages.pair_options import held_out_of_run
 from prefine.stages.pipeline import stages_of
 from prefine.stages.planned_amount import PlannedAmount
-from prefine.stages.rank import Asks, most_asks, strategy_facts
+from prefine.stages.rank import Asks, across_of, most_asks, strategy_facts
 from prefine.stages.selection import BoundSelector
 from prefine.stages.servers import ask_servers
 from prefine.training.step_sources.share_counts import kept_below, planned_steps
@@ -77,13 +78,14 @@ def plan(config: RunConfig, *, strict: bool = False, offline: bool = False) -> D
         amounts.append(PlannedAmount("tokens to sample, at most", tokens))
         if _in_batches(config.sample.model):
             amounts.append(PlannedAmount("rounds of sampling, each in batches of a day at most", 1))
-    if config.rank is not None and not config.items_entries:
+    if config.rank is not None and not (config.items_entries or config.unranked):
         asks = _most_asks(config, rows)
         if asks.duels or not asks.ratings:
             amounts.append(PlannedAmount("judge calls, at most", asks.duels))
         if asks.ratings:
             amounts.append(PlannedAmount("ratings, at most", asks.ratings))
         amounts += _costs(config, asks)
+        amounts += _across(config, rows)
         if _in_batches(_judge_model(config.rank.judge)):
             facts = strategy_facts(config.rank.strategy)
             most = _most_completions(config)
@@ -91,6 +93,8 @@ def plan(config: RunConfig, *, strict: bool = False, offline: bool = False) -> D
             amounts.append(
                 PlannedAmount("rounds of judging, each in batches of a day at most", rounds)
             )
+    elif config.unranked:
+        amounts += _costs(config, Asks(0, 0))
     limit = BoundSelector(config.pair, None).limit
     held_out = held_out_of_run(prompts_of(counts), config)
     items: dict[str, int] = {kind: counts[kind] for kind in config.items_entries}
@@ -101,7 +105,8 @@ def plan(config: RunConfig, *, strict: bool = False, offline: bool = False) -> D
     if config.evaluate.prompts is not None:
         answers = 2 * counts["evaluation prompts"]
         amounts.append(PlannedAmount("evaluation answers to sample", answers))
-        amounts.append(PlannedAmount("evaluation judge calls", answers))
+        if config.evaluate.judge is not None or config.rank is not None:
+            amounts.append(PlannedAmount("evaluation judge calls", answers))
     if items:
         if "pairs" in items:
             items["pairs"] = kept_below(items["pairs"], config.train.ches_below)
@@ -130,6 +135,15 @@ def plan(config: RunConfig, *, strict: bool = False, offline: bool = False) -> D
         notes,
         _unchecked(config, bool(servers), offline=offline),
     )
+
+
+def _across(config: RunConfig, rows: int) -> list[PlannedAmount]:
+    """The calls about answers to different prompts."""
+    assert config.rank is not None, "checked by the caller"
+    across = across_of(config, make_judge(config.rank.judge, where="rank.judge"))
+    if across is None:
+        return []
+    return [PlannedAmount("judge calls across prompts, at most", across.most_calls(rows))]
 
 
 def _bridging(config: RunConfig, pairs: int | None) -> list[PlannedAmount]:
@@ -176,7 +190,7 @@ def _unchecked(config: RunConfig, asks_servers: bool, *, offline: bool) -> tuple
         lines.append("servers: whether they answer and take the key (--offline)")
     if asks_servers:
         lines.append("servers: whether the key is paid for, and whether prompts fit the model")
-    if config.rank is not None and not config.items_entries:
+    if config.rank is not None and not (config.items_entries or config.unranked):
         lines.append("judge: whether answers fit into its prompt, and its verdicts can be read")
     if config.prompts is not None:
         lines.append("answers to be sampled: their length, and whether pairs come of them")

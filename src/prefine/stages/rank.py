@@ -39,7 +39,8 @@ from prefine.records import (
 from prefine.run.folder import RunFolder
 from prefine.run.rows import Groups, grouped_completions, judgment_row
 from prefine.run.tables import TableWriter, parts, read_part, shard_key, table_hash
-from prefine.run.view import JUDGMENTS
+from prefine.run.view import JOINT_JUDGMENTS, JUDGMENTS
+from prefine.stages.rank_across import AcrossPrompts
 from prefine.stages.shards import in_parts, until_stopped
 from prefine.stages.stage_run import Progress, StageRun, check_judge
 
@@ -95,6 +96,9 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
         ranker.check(groups)
         taken += len(groups)
         most_calls += sum(sum(most_asks(settings.strategy, len(found))) for _, found in groups)
+    across = across_of(config, ranker.judge)
+    if across is not None:
+        most_calls += across.most_calls(taken)
     engine = CallEngine(
         folder.journal(),
         stage="rank",
@@ -137,11 +141,18 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
         progress.advance(len(candidates))
         return rankings
 
+    async def everything() -> None:
+        await in_parts(shards(), work, write, concurrency=ranker.concurrency)
+        if across is not None:
+            names = [path.name for path in sources]
+            await across.compare(engine, folder, names, progress, ranker.counts)
+            ranker.counts.check(settings.max_failed_fraction, where="rank", journal=engine.journal)
+
     with (
         TableWriter(folder / "rankings", "rankings") as table,
         TableWriter(folder / JUDGMENTS, JUDGMENTS) as judgments,
     ):
-        engine.run(in_parts(shards(), work, write, concurrency=ranker.concurrency))
+        engine.run(everything())
     stage.dropped, stage.failed = ranker.dropped, ranker.failed
     if not produced:
         reasons = (stage.dropped + stage.failed).items()
@@ -151,13 +162,17 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
             "each prompt needs at least two different completions"
         )
     stage.notes += ranker.notes()
+    tables = ["rankings", JUDGMENTS]
+    if across is not None:
+        stage.notes.append(across.note())
+        tables.append(JOINT_JUDGMENTS)
     for role, component in (("judge", settings.judge), ("scorer", settings.scorer)):
         if component is not None and (note := same_family(config.policy, component, role=role)):
             stage.notes.append(note)
     return stage.end(
         taken=taken,
         produced=produced,
-        outputs={name: table_hash(folder / name) for name in ("rankings", JUDGMENTS)},
+        outputs={name: table_hash(folder / name) for name in tables},
         engine=engine,
     )
 
@@ -318,7 +333,22 @@ def configured_ranker(config: RunConfig) -> Ranker:
     settings = config.rank
     judge = make_judge(settings.judge, where="rank.judge")
     scorer = None if settings.scorer is None else make_judge(settings.scorer, where="rank.scorer")
-    return Ranker(settings.strategy, judge, scorer, seed=settings.seed)
+    ranker = Ranker(settings.strategy, judge, scorer, seed=settings.seed)
+    if across_of(config, judge) is not None and judge not in ranker.asked:
+        ranker.asked.insert(0, judge)
+    return ranker
+
+
+def across_of(config: RunConfig, judge: Judge) -> AcrossPrompts | None:
+    """The comparisons across prompts of section `rank`; None without any.
+
+    Raises:
+        ConfigError: The judge cannot make them.
+    """
+    settings = config.rank
+    if settings is None or settings.across is None:
+        return None
+    return AcrossPrompts(settings.across, judge, seed=settings.seed, where="rank.judge")
 
 
 def strategy_facts(strategy: Component) -> StrategyFacts:

@@ -5,17 +5,16 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from prefine.config.base import Component
 from prefine.config.components import TABLES, lookup
-from prefine.config.sections import ItemEntry, PairConfig
+from prefine.config.sections import ItemEntry, PairConfig, RunConfig
 from prefine.errors import ConfigError, PrefineError
 from prefine.pairing.filters import TOO_UNEQUAL, check_options
 from prefine.pairing.protocol import Choice, SelectorFacts, selector_facts
 from prefine.pairing.select import (
     Selected,
-    across,
     check_selector,
     checked_choices,
     checked_labels,
@@ -28,26 +27,33 @@ from prefine.pairing.selectors.best_vs import best_vs_random
 from prefine.pairing.view import unjudged
 from prefine.ranking.protocol import facts_of
 from prefine.records import (
-    Completion,
+    Judgment,
     LabelledCompletion,
     PreferenceList,
     PreferencePair,
-    Prompt,
     Ranking,
     content_hash,
+)
+from prefine.stages.joining import (
+    Joined,
+    JoinedByJudge,
+    JoinedByStanding,
+    RankedPrompt,
+    check_joint,
+    choices_of,
 )
 from prefine.stages.pair_options import PairCounts
 
 WITHOUT_PARTNER = "no other prompt to pair with"
-Losers = Mapping[tuple[str, str], PreferencePair]
 
 
-class RankedPrompt(NamedTuple):
-    """A prompt, its completions by id and their ranking."""
+_OF_RANKINGS = ("min_gap", "min_p_chosen", "length_penalty")
+"""Options of pairs that need scores or duels."""
 
-    prompt: Prompt
-    completions: dict[str, Completion]
-    ranking: Ranking
+
+def strategy_of(config: RunConfig) -> Component | None:
+    """The strategy of the rankings that pairs are made of; None if there is none."""
+    return None if config.rank is None or config.unranked else config.rank.strategy
 
 
 class BoundSelector:
@@ -70,6 +76,7 @@ class BoundSelector:
         self._takes_seed = "seed" in inspect.signature(function).parameters
         self._function = component.resolve("selector", where="pair.selector", given=("seed",))
         self._shares = _with_options_of(self._function, self.facts.shares)
+        self._as_judged = _with_options_of(self._function, self.facts.judged)
         if strategy is not None:
             table = {
                 name: lookup("selector", name, where="pair.selector") for name in TABLES["selector"]
@@ -77,6 +84,13 @@ class BoundSelector:
             facts = facts_of(strategy.lookup("strategy", where="rank.strategy"))
             check_selector(component.name, function, strategy.name, facts, table)
             check_options(self.options, self.facts, strategy.name, facts)
+        if self.facts.standing == "reference":
+            for name in _OF_RANKINGS:
+                if getattr(settings, name):
+                    raise ConfigError(
+                        f"pair.{name}: needs the scores or duels of a ranking, and pair.selector "
+                        f"{self.name!r} reads none; leave pair.{name} out"
+                    )
         if self.makes != "pairs" and settings.labels == "shuffled":
             one = {"lists": "a list", "labels": "a labelled answer"}[self.makes]
             raise ConfigError(
@@ -89,6 +103,11 @@ class BoundSelector:
         return "pairs" if self.facts.makes == "joint" else self.facts.makes
 
     @property
+    def reads_judged(self) -> bool:
+        """True if it takes what a judge said of answers to different prompts (`rank.across`)."""
+        return self._as_judged is not None
+
+    @property
     def limit(self) -> int | None:
         """The most pairs that are taken of a prompt; None for all."""
         if self.options.pairs_per_prompt is None:
@@ -96,12 +115,23 @@ class BoundSelector:
         return self.options.pairs_per_prompt
 
     def pairs(
-        self, groups: Sequence[RankedPrompt], held_out_ids: Collection[str], counts: PairCounts
+        self,
+        groups: Sequence[RankedPrompt],
+        held_out_ids: Collection[str],
+        counts: PairCounts,
+        judgments: Sequence[Judgment] | None = None,
     ) -> list[PreferencePair]:
         """The pairs of some prompts.
 
         A joint selector joins only prompts of `groups` that are trained on. Held-out prompts, on
         which accuracy is measured, give as many pairs, all of them within the prompt.
+
+        Args:
+            groups: The prompts.
+            held_out_ids: Those of them that are held out.
+            counts: Of what is left out.
+            judgments: What a judge said of answers to two of them, for a selector that reads it
+                (`reads_judged`); None where nobody asked.
         """
         self._count_left_out(groups, counts)
         if self.facts.makes != "joint":
@@ -113,12 +143,14 @@ class BoundSelector:
         trained = {
             id_: found for id_, found in within.items() if id_ not in held_out_ids and found.pairs
         }
-        proposals = self._proposals(trained)
-        losers = {
-            (id_, pair.rejected.id): pair for id_, found in trained.items() for pair in found.pairs
-        }
+        if judgments is None:
+            proposals = self._proposals(trained)
+            beyond: Joined = JoinedByStanding(trained, self.options)
+        else:
+            beyond = JoinedByJudge(groups, trained, judgments, self.options, counts)
+            proposals = self._judged_proposals(trained, beyond)
         joined = [
-            self._join(found, proposals.get(id_, ()), losers)
+            self._join(found, proposals.get(id_, ()), beyond)
             if id_ in trained
             else Selected(found.pairs[: self.limit], found.dropped)
             for id_, found in within.items()
@@ -202,18 +234,22 @@ class BoundSelector:
         if not within:
             return {}
         where = f"pair.selector.name: {self.name!r}"
-        choices = {
-            id_: [Choice(pair.chosen.id, pair.rejected.id) for pair in found.pairs]
-            for id_, found in within.items()
-        }
-        proposals = self._call(where, _seed_of(self.name, self._seed), choices)
+        proposals = self._call(where, _seed_of(self.name, self._seed), choices_of(within))
         if not isinstance(proposals, Mapping):
             raise ConfigError(
                 f"{where} returns {proposals!r:.80}; return the choices of each prompt by its id"
             )
         return proposals
 
-    def _join(self, within: Selected, proposals: Iterable[Choice], losers: Losers) -> Selected:
+    def _judged_proposals(
+        self, within: Mapping[str, Selected], judged: JoinedByJudge
+    ) -> Mapping[str, Iterable[Choice]]:
+        """The same, where a judge has decided which pairs across prompts there are."""
+        assert self._as_judged is not None, "checked by the caller"
+        found: Mapping[str, Iterable[Choice]] = self._as_judged(choices_of(within), judged.choices)
+        return found
+
+    def _join(self, within: Selected, proposals: Iterable[Choice], beyond: Joined) -> Selected:
         """The first allowed proposals, of those within the prompt and those across prompts."""
         first = within.pairs[0]
         by_rejected = {pair.rejected.id: pair for pair in within.pairs}
@@ -221,12 +257,11 @@ class BoundSelector:
         taken: list[PreferencePair] = []
         dropped = Counter(within.dropped)
         for choice in self._guarded(where, proposals):
-            _check_joint(choice, first, by_rejected, losers, where)
+            check_joint(choice, first, by_rejected, beyond, where)
             if choice.rejected_prompt is None:
                 taken.append(by_rejected[choice.rejected])
             else:
-                other = losers[choice.rejected_prompt, choice.rejected]
-                joined = across(first, other, self.options)
+                joined = beyond.pair(first, choice)
                 if joined is None:
                     dropped[TOO_UNEQUAL] += 1
                 else:
@@ -269,40 +304,15 @@ class BoundSelector:
                 )
 
 
-def _check_joint(
-    choice: Any,
-    first: PreferencePair,
-    by_rejected: Mapping[str, PreferencePair],
-    losers: Losers,
-    where: str,
-) -> None:
-    """Raise ConfigError if a joint selector proposes what it was not given."""
-    if not isinstance(choice, Choice):
-        raise ConfigError(
-            f"{where} proposes {choice!r:.80}; give Choice(chosen, rejected, rejected_prompt)"
-        )
-    partner = choice.rejected_prompt
-    if partner is None:
-        known = choice.rejected in by_rejected
-    else:
-        known = (partner, choice.rejected) in losers
-    if not known or choice.chosen != first.chosen.id or partner == first.prompt.id:
-        raise ConfigError(
-            f"{where} proposes {choice}; the chosen one must be that of the prompt's own choices, "
-            "the rejected one be rejected in those of the prompt or, with its rejected_prompt, of "
-            "another one"
-        )
-
-
 def _with_options_of(
-    bound: Callable[..., Any], shares: Callable[..., Mapping[str, float]] | None
-) -> Callable[[Ranking], Mapping[str, float]] | None:
-    """Bind a selector's function of shares to those of the selector's options that it names."""
-    if shares is None:
+    bound: Callable[..., Any], function: Callable[..., Any] | None
+) -> Callable[..., Any] | None:
+    """Bind a function of a selector's facts to those of the selector's options that it names."""
+    if function is None:
         return None
     options: Mapping[str, Any] = getattr(bound, "keywords", {})
-    named = inspect.signature(shares).parameters
-    return partial(shares, **{name: options[name] for name in named if name in options})
+    named = inspect.signature(function).parameters
+    return partial(function, **{name: options[name] for name in named if name in options})
 
 
 def _seed_of(*parts: object) -> int:

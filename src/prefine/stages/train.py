@@ -24,6 +24,7 @@ from prefine.records import Manifest, content_hash
 from prefine.run.config_changes import config_diff, fingerprinted
 from prefine.run.folder import RunFolder
 from prefine.run.tables import table_hash
+from prefine.run.view import JOINT_JUDGMENTS
 from prefine.stages.anchors import anchor_inputs, automatic_budget, read_anchors
 from prefine.stages.bridged import check_bridged, items_table
 from prefine.stages.lineage import earlier_checkpoints, falls_count_from, first_policy
@@ -382,12 +383,13 @@ def _check_items_made(config: RunConfig, folder: RunFolder, kind: str) -> None:
             f"{folder / kind}: stage pair held out prompts for another train.regularizer_weight "
             "(an automatic one needs more of them); run `prefine pair CONFIG` first"
         )
-    ranked = made.input_hashes.get("rankings")
-    if ranked is not None and ranked != table_hash(folder / "rankings"):
-        raise DataError(
-            f"{folder / 'rankings'}: changed since stage pair made {kind} of them; run `prefine "
-            "pair CONFIG` first"
-        )
+    for table in ("rankings", JOINT_JUDGMENTS):
+        read = made.input_hashes.get(table)
+        if read is not None and read != table_hash(folder / table):
+            raise DataError(
+                f"{folder / table}: changed since stage pair made {kind} of them; run `prefine "
+                "pair CONFIG` first"
+            )
     resolved = config.resolved()
     wanted = fingerprinted({name: resolved[name] for name in made.config if name in resolved})
     changes = [

@@ -29,7 +29,7 @@ class TrainingMemory(NamedTuple):
 
     `reference` is the model of `train.reference` if there is one, in memory before the others;
     `activations` are those of one row of `micro_batch_tokens`, `head` the logits of a chunk of
-    positions.
+    positions, `followers` the copies of what is trained that a step source holds.
     """
 
     weights: int
@@ -38,6 +38,7 @@ class TrainingMemory(NamedTuple):
     reference: int
     activations: int
     head: int
+    followers: int = 0
 
     @property
     def total(self) -> int:
@@ -78,7 +79,16 @@ def training_memory(
         reference=0 if reference is None else _size(skeleton(reference).float()),
         activations=_activations(model, config),
         head=4 * vocabulary * positions,
+        followers=4 * _copies(config) * trained,
     )
+
+
+def _copies(config: TrainConfig) -> int:
+    """The copies of what is trained that the step source holds, in single precision."""
+    source = config.step_source
+    found = source.lookup("step_source", where="train.step_source")
+    copies = getattr(found, "weight_copies", None)
+    return 0 if copies is None else int(copies(source.options))
 
 
 def _size(model: Any) -> int:

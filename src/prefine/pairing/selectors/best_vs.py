@@ -63,3 +63,12 @@ def best_vs_mu_minus_2sigma(ranking: Ranking) -> list[Choice]:
     lower = [id_ for id_ in scores if scores[id_] < scores[champion]]
     lower.sort(key=lambda id_: (abs(scores[id_] - target), id_))
     return [Choice(champion, id_) for id_ in lower]
+
+
+@selector(needs={"best"}, pairs_per_prompt=1, standing="reference")
+def reference_vs_sample(ranking: Ranking, *, seed: int) -> list[Choice]:
+    """The prompt's reference answer over its samples, in random order; nobody judges.
+
+    Source: arXiv:2401.01335 (SPIN), where the policy of each round plays against the data.
+    """
+    return best_vs_random(ranking, seed=seed)

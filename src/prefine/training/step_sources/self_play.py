@@ -68,6 +68,11 @@ class SelfPlay:
         DataError: Items are no pairs, or have several turns, or most answers have no end.
     """
 
+    @staticmethod
+    def weight_copies(options: Mapping[str, Any]) -> int:
+        """Copies of what is trained that it holds: the average, and a reference that moves."""
+        return 1 if options.get("reference") == "fixed" else 2
+
     on_demand: ClassVar[bool] = True
     takes_answers: ClassVar[bool] = True
 
@@ -141,8 +146,10 @@ class SelfPlay:
         """
         if processes.together():
             raise ConfigError(
-                "train.step_source: self_play trains in one process; start it without a launcher "
-                "(prefine train), or use step_source: shuffled"
+                "train.step_source: self_play trains in one process: all steps draw from one "
+                "buffer of rewritten answers, and several processes would have to rewrite them in "
+                "the same batches to get the same bits, with weights that may be divided between "
+                "them. Start it without a launcher (prefine train), or use step_source: shuffled"
             )
         self._policy, self._average = policy, Follower(policy)
         model = self._average.model
