@@ -133,7 +133,7 @@ def trained_at(policy: Component, folder: Path, label: str) -> Component:
     if policy.name == PLAYGROUND:
         return Component(name="hf", path=str(folder), dtype=_DTYPE_OF_PLAYGROUND, label=label)
     options = policy.options | {"path": str(folder)}
-    if policy.name == "hf":
+    if policy.name in ("hf", "served"):
         options["label"] = label
     return Component(name=policy.name, **options)
 
