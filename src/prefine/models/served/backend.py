@@ -187,8 +187,8 @@ class ServedModel:
         """The same folder as it is loaded into this process: tokenizer, template, weights."""
         if self._serving.is_gguf:
             raise ConfigError(
-                f"{option_path(self._config_path, 'path')}: {self.path} is a GGUF file, which has no weights or "
-                "tokenizer that are read here; name a Hugging Face folder"
+                f"{option_path(self._config_path, 'path')}: {self.path} is a GGUF file, whose "
+                "weights and tokenizer are not read here; name a Hugging Face folder"
             )
         from prefine.models.hf.backend import HfModel
 

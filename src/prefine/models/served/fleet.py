@@ -15,6 +15,8 @@ from prefine.models.served.replica import Replica
 
 R = TypeVar("R")
 
+_NOTICED_S = 1.0
+
 
 class Fleet:
     """The servers of a model on one event loop; they are started by the first call.
@@ -58,14 +60,15 @@ class Fleet:
                 died = asyncio.create_task(down.wait())
                 try:
                     await asyncio.wait({sending, died}, return_when=asyncio.FIRST_COMPLETED)
-                    if sending.done() and not (sending.exception() and replica.has_ended):
+                    if sending.done() and sending.exception() is not None:
+                        # A connection breaks before anybody has seen that the process is dead.
+                        await asyncio.wait({died}, timeout=_NOTICED_S)
+                    if sending.done() and not (sending.exception() and down.is_set()):
                         replica.answered()
                         return sending.result()
                 finally:
                     died.cancel()
                     sending.cancel()
-            # It has died, though its tender may not know it yet.
-            await down.wait()
 
     async def _ready(self) -> Replica:
         """Wait for a server, and return the one with the fewest calls in flight."""
