@@ -2,7 +2,8 @@
 
 It continues texts and token ids at `/v1/completions`, answers `/v1/chat/completions`, and writes a
 line of JSON for its start and for every request into the log. Its answers are a pure function of
-prompt and seed, so that every server gives the same.
+prompt and seed, so that every server gives the same. Where token ids are asked for, these are its
+answer, and its text is another one.
 """
 
 import argparse
@@ -67,6 +68,13 @@ def says(prompt: object, seed: object, words: int = 8) -> str:
     return " ".join(WORDS[byte % len(WORDS)] for byte in digest[:words])
 
 
+def token_ids(body: dict[str, Any]) -> list[int]:
+    """The answer in token ids: some of the prompt's, and the first token that ends an answer."""
+    ids = body["prompt"]
+    turned = 1 + body["seed"] % (len(ids) - 1)
+    return [*(ids[turned:] + ids[:turned])[: body["max_tokens"] - 1], body["stop_token_ids"][0]]
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     settings: argparse.Namespace
@@ -106,6 +114,12 @@ class _Handler(BaseHTTPRequestHandler):
         question = body.get("prompt", body.get("messages"))
         text = says(question, body.get("seed"))
         choice: dict[str, Any] = {"index": 0, "finish_reason": "stop", "text": text}
+        if body.get("return_token_ids"):
+            choice |= {"token_ids": token_ids(body), "text": "as the server decodes it"}
+        if first := body.get("logprobs"):
+            top = {"A": -0.25, "B": -1.5}
+            choice["logprobs"] = {"tokens": ["A"], "token_logprobs": [-0.25], "top_logprobs": [top]}
+            assert first == 20
         if "messages" in body:
             choice = {"index": 0, "finish_reason": "stop", "message": {"content": text}}
         return self._reply(
@@ -140,7 +154,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--path", required=True)
     parser.add_argument("--port", required=True, type=int)
-    parser.add_argument("--log", required=True)
+    parser.add_argument("--log", help="else STAND_IN_LOG, and flags of real engines are taken")
     parser.add_argument("--api-key", default="")
     parser.add_argument("--seconds", type=float, default=0.0, help="of an answer")
     parser.add_argument("--dies-at-start", action="store_true")
@@ -154,8 +168,22 @@ def main() -> None:
     parser.add_argument(
         "--leaves-group", action="store_true", help="a child in a session of its own"
     )
-    settings = parser.parse_args()
-    write(settings, "start", path=settings.path, gpus=os.environ.get("CUDA_VISIBLE_DEVICES"))
+    words = sys.argv[1:]
+    if words[:1] == ["serve"]:  # as vLLM has it
+        words = ["--path", *words[1:]]
+    words = ["--path" if word == "--model-path" else word for word in words]  # SGLang
+    settings, others = parser.parse_known_args(words)
+    if others and settings.log:
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
+    settings.log = settings.log or os.environ["STAND_IN_LOG"]
+    settings.api_key = settings.api_key or os.environ.get("VLLM_API_KEY", "")
+    write(
+        settings,
+        "start",
+        path=settings.path,
+        words=words,
+        gpus=os.environ.get("CUDA_VISIBLE_DEVICES"),
+    )
     if settings.ignores_sigterm:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if settings.leaves_group:

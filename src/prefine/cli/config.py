@@ -29,7 +29,7 @@ def check_config(
 
     loaded = load_config(config, set_, run_dir)
     if loaded.rounds is None:
-        counts, notes = check(loaded, strict=strict)[:2]
+        counts, notes, _ = check(loaded, strict=strict)
     else:
         from prefine.rounds.check import check_rounds
         from prefine.rounds.configs import RoundsPlan

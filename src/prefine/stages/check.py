@@ -41,14 +41,13 @@ ALL_PROMPTS = "prompts of all items"
 class Inputs(NamedTuple):
     """The inputs of a run: how many usable rows each has, by its name, and what was set aside.
 
-    `servers` are the models at servers that the run asks, by their config paths; `launches` says
-    which servers it would start itself.
+    `servers` are the models at servers that the run asks, by their config paths; `notes` say which
+    servers it starts itself, too.
     """
 
     counts: dict[str, int]
     notes: tuple[str, ...]
     servers: dict[str, ListsModels]
-    launches: tuple[str, ...] = ()
 
 
 def check(
@@ -136,7 +135,7 @@ def check(
     if trains:
         check_evaluation(config, held_out)
         check_automatic_budget(config, held_out, pairs_per_prompt)
-    return Inputs(counts, tuple(notes), servers, launches)
+    return Inputs(counts, tuple(dict.fromkeys([*launches, *notes])), servers)
 
 
 def prompts_of(counts: Mapping[str, int]) -> int:

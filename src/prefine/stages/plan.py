@@ -65,8 +65,7 @@ def plan(config: RunConfig, *, strict: bool = False, offline: bool = False) -> D
         PrefineError: As `check`.
         BackendError: A server is not there, or refuses the key.
     """
-    counts, notes, servers, launches = check(config, strict=strict)
-    notes += launches
+    counts, notes, servers = check(config, strict=strict)
     if not offline:
         notes += ask_servers(servers)
     amounts = [PlannedAmount(name, count) for name, count in counts.items()]

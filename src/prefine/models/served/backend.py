@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 
 _SEEDS = 2**31
 _NO_LOGPROBS = "the server gives no logprobs"
-_PATIENCE_S = 600.0
+_HANG_S = 60.0
+"""Without a sign of health; less where answers have less time."""
 
 
 @provides(Samples, Replies, HasWeights, At, Releases, Checks, Launches)
@@ -248,12 +249,16 @@ class ServedModel:
                 from prefine.models.hf.loading import free_memory
 
                 free_memory()
-            what = "the adapter and its base" if serving.served.adapter else "the whole model"
+            what = "an adapter, with its base" if serving.served.adapter else "the whole model"
             self.note(
-                f"served by {serving.count} × {serving.name} from {what}; prompts go as "
-                f"{serving.prompts_as.replace('_', ' ')}"
+                f"{self.path} ({what}) is served by {serving.count} × {serving.name}; prompts go "
+                f"as {serving.prompts_as.replace('_', ' ')}"
             )
-            watch = Watch(start_s=calls["start_timeout_s"], silent_s=2 * calls["timeout_s"])
+            watch = Watch(
+                start_s=calls["start_timeout_s"],
+                silent_s=2 * calls["timeout_s"],
+                hang_s=min(_HANG_S, calls["timeout_s"]),
+            )
             ports = set[int]()
             self._fleet = Fleet(
                 [
@@ -274,7 +279,8 @@ class ServedModel:
             api_key_env=None,
             timeout_s=self._calls["timeout_s"],
             max_retries=self._calls["max_retries"],
-            patience_s=_PATIENCE_S,
+            # Longer than it takes to see that the server hangs, and to start it again.
+            patience_s=2 * self._calls["timeout_s"] + _HANG_S,
             requests_per_minute=None,
             tokens_per_minute=None,
             prices=None,

@@ -109,11 +109,13 @@ class Fleet:
         self._lost[replica.number] = why
         if len(self._lost) == len(self.replicas):
             raise BackendError(
-                f"{self._what}: each server died {self._max_restarts + 1} times; mend its "
-                f"arguments, or raise max_restarts. The last one: {why}"
+                f"{self._what}: no server is left, each died more often than max_restarts "
+                f"({self._max_restarts}) allows; mend its arguments, or raise it. The last one: "
+                f"{why}"
             )
         self._note(
-            f"server {replica.number + 1} died {self._max_restarts + 1} times and is left out"
+            f"server {replica.number + 1} died more often than max_restarts "
+            f"({self._max_restarts}) allows, and is left out"
         )
 
     def _announce(self) -> None:

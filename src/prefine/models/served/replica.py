@@ -117,7 +117,7 @@ class Replica:
                 elif looking is not None and looking.done():
                     well_at = now if looking.result() else well_at
                     looking, looked_at = None, now
-                if now - well_at > self._watch.hang_s:
+                if now - well_at > self._watch.hang_s + self._watch.health_every_s:
                     return f"it gave no sign of health for {self._watch.hang_s:g} s"
                 if self.in_flight and now - self._silent_since > self._watch.silent_s:
                     return f"it answered nothing for {self._watch.silent_s:g} s (timeout_s)"
