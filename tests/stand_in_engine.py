@@ -62,6 +62,12 @@ def gone(mark: object, within_s: float) -> bool:
     return True
 
 
+def score(prompt: Any, completion: Any) -> float:
+    """A judge of lengths, who works only while no server of the log in STAND_IN_LOG is there."""
+    assert not running(os.environ["STAND_IN_LOG"]), "a server outlives its stage"
+    return float(len(completion.text))
+
+
 def says(prompt: object, seed: object, words: int = 8) -> str:
     """The answer to a prompt."""
     digest = hashlib.sha256(json.dumps([prompt, seed]).encode()).digest()

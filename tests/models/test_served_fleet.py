@@ -19,13 +19,13 @@ from prefine.calls.http import close_connections, post_json
 from prefine.errors import BackendError
 from prefine.models.served.engines import Launch
 from prefine.models.served.fleet import Fleet
-from prefine.models.served.replica import Replica, Watch
+from prefine.models.served.replica import Patience, Replica
 
-WATCH = Watch(start_s=20.0, silent_s=20.0, health_every_s=0.1, hang_s=0.6, grace_s=0.3)
+PATIENCE = Patience(start_s=20.0, silent_s=20.0, health_every_s=0.1, hang_s=0.6, grace_s=0.3)
 
 
 def fleet(
-    log: Path, *options: str, count: int = 1, max_restarts: int = 2, watch: Watch = WATCH
+    log: Path, *options: str, count: int = 1, max_restarts: int = 2, patience: Patience = PATIENCE
 ) -> tuple[Fleet, list[str]]:
     notes: list[str] = []
 
@@ -34,7 +34,7 @@ def fleet(
         return Launch(tuple(shlex.split(line)), {})
 
     ports: set[int] = set()
-    replicas = [Replica(number, launch, None, watch, ports) for number in range(count)]
+    replicas = [Replica(number, launch, None, patience, ports) for number in range(count)]
     return Fleet(replicas, max_restarts=max_restarts, what="test", note=notes.append), notes
 
 
@@ -112,8 +112,8 @@ def test_a_server_that_hangs_is_killed_and_started_again(tmp_path: Path) -> None
 
 
 def test_a_server_that_is_well_and_answers_nothing_is_started_again(tmp_path: Path) -> None:
-    watch = Watch(start_s=20, silent_s=0.4, health_every_s=0.1, hang_s=20, grace_s=0.3)
-    servers, notes = fleet(tmp_path / "log", "--seconds", "30", max_restarts=1, watch=watch)
+    patience = Patience(start_s=20, silent_s=0.4, health_every_s=0.1, hang_s=20, grace_s=0.3)
+    servers, notes = fleet(tmp_path / "log", "--seconds", "30", max_restarts=1, patience=patience)
     (error,) = ask(servers, [0])
     assert isinstance(error, BackendError)
     assert "each died more often than max_restarts (1) allows" in str(error)
@@ -156,8 +156,8 @@ def test_a_server_that_does_not_start_ends_the_run_with_its_last_words(
     options: list[str], words: list[str], tmp_path: Path
 ) -> None:
     log = tmp_path / "log"
-    watch = Watch(start_s=1.0, silent_s=20, health_every_s=0.1, hang_s=20, grace_s=0.3)
-    servers, _ = fleet(log, *options, watch=watch)
+    patience = Patience(start_s=1.0, silent_s=20, health_every_s=0.1, hang_s=20, grace_s=0.3)
+    servers, _ = fleet(log, *options, patience=patience)
     (error,) = ask(servers, [0])
     assert isinstance(error, BackendError)
     for word in words:
@@ -166,7 +166,7 @@ def test_a_server_that_does_not_start_ends_the_run_with_its_last_words(
 
 
 def test_a_program_that_is_not_there_is_named(tmp_path: Path) -> None:
-    replica = Replica(0, lambda port, key: Launch(("no-such-program",), {}), None, WATCH, set())
+    replica = Replica(0, lambda port, key: Launch(("no-such-program",), {}), None, PATIENCE, set())
     servers = Fleet([replica], max_restarts=3, what="test", note=print)
     (error,) = ask(servers, [0])
     assert "cannot be started" in str(error) and "no-such-program" in str(error)

@@ -180,7 +180,7 @@ def _check_components(
 
     Returns: The models at servers by their config paths, and which servers would be started.
     """
-    servers, launches = {}, list[str]()
+    servers, launches = {}, dict[str, str]()
     for where, kind, component in outer_components(config):
         if kind == "selector" and config.items_entries:
             continue  # not used: `check_imported` looks at it
@@ -202,8 +202,8 @@ def _check_components(
             if (listing := provided(model, ListsModels)) is not None:
                 servers[path] = listing
             if (launching := provided(model, Launches)) is not None:
-                launches.append(f"{path}: {launching.launches()}")
-    return servers, tuple(launches)
+                launches.setdefault(launching.launches(), path)
+    return servers, tuple(f"{path}: {what}" for what, path in launches.items())
 
 
 def _inputs(

@@ -1,6 +1,7 @@
 """Models whose server prefine starts itself: vLLM, SGLang, transformers, llama.cpp, a command."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import date
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -31,7 +32,7 @@ from prefine.models.protocol import (
 )
 from prefine.models.served.engines import ENGINES, EngineName, PromptsAs, flag_of
 from prefine.models.served.fleet import Fleet
-from prefine.models.served.replica import Replica, Watch
+from prefine.models.served.replica import Patience, Replica
 from prefine.models.served.serving import Serving
 from prefine.models.served.wording import Wording, sampling_fields
 from prefine.records import Completion, Message, Prompt, content_hash
@@ -43,6 +44,17 @@ _SEEDS = 2**31
 _NO_LOGPROBS = "the server gives no logprobs"
 _HANG_S = 60.0
 """Without a sign of health; less where answers have less time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asking:
+    """The pace and the patience with which servers are asked; options of `ServedModel`."""
+
+    concurrency: int
+    timeout_s: float
+    max_retries: int
+    start_timeout_s: float
+    max_restarts: int
 
 
 @provides(Samples, Replies, HasWeights, At, Releases, Checks, Launches)
@@ -125,13 +137,13 @@ class ServedModel:
             )
         self.path = path
         self.label = label or path.rstrip("/").rsplit("/", 1)[-1]
-        self._calls: dict[str, Any] = {
-            "concurrency": concurrency or ENGINES[engine].concurrency,
-            "timeout_s": timeout_s,
-            "max_retries": max_retries,
-            "start_timeout_s": start_timeout_s,
-            "max_restarts": max_restarts,
-        }
+        self._asking = Asking(
+            concurrency=concurrency or ENGINES[engine].concurrency,
+            timeout_s=timeout_s,
+            max_retries=max_retries,
+            start_timeout_s=start_timeout_s,
+            max_restarts=max_restarts,
+        )
         self._here: dict[str, Any] = {
             "device": device,
             "chat_template": chat_template,
@@ -156,7 +168,7 @@ class ServedModel:
             command=serving.command,
             executable=serving.executable,
             prompts_as=serving.prompts_as,
-            **self._calls,
+            **asdict(self._asking),
             **self._here,
         )
 
@@ -213,11 +225,11 @@ class ServedModel:
     @property
     def concurrency(self) -> int:
         """Requests in flight at all servers."""
-        return int(self._calls["concurrency"]) * self._serving.count
+        return self._asking.concurrency * self._serving.count
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """How it is served, and what happened to its servers."""
+        """Remarks on how it is served and on what happened to its servers."""
         learned = (note for one in self._learned.values() for note in one.notes)
         return tuple(f"{self.label}: {note}" for note in (*self._notes, *learned))
 
@@ -243,7 +255,7 @@ class ServedModel:
     def _running(self) -> Fleet:
         """The servers; they are started by the first call."""
         if self._fleet is None:
-            serving, calls = self._serving, self._calls
+            serving, asking = self._serving, self._asking
             if serving.gpus:
                 # What a training in this process has left behind, which nobody uses any more.
                 from prefine.models.hf.loading import free_memory
@@ -254,18 +266,18 @@ class ServedModel:
                 f"{self.path} ({what}) is served by {serving.count} × {serving.name}; prompts go "
                 f"as {serving.prompts_as.replace('_', ' ')}"
             )
-            watch = Watch(
-                start_s=calls["start_timeout_s"],
-                silent_s=2 * calls["timeout_s"],
-                hang_s=min(_HANG_S, calls["timeout_s"]),
+            patience = Patience(
+                start_s=asking.start_timeout_s,
+                silent_s=2 * asking.timeout_s,
+                hang_s=min(_HANG_S, asking.timeout_s),
             )
             ports = set[int]()
             self._fleet = Fleet(
                 [
-                    Replica(number, serving.launch, gpus, watch, ports)
+                    Replica(number, serving.launch, gpus, patience, ports)
                     for number, gpus in enumerate(serving.gpu_sets)
                 ],
-                max_restarts=calls["max_restarts"],
+                max_restarts=asking.max_restarts,
                 what=f"{self._config_path or self.label} ({serving.name})",
                 note=self.note,
             )
@@ -277,10 +289,10 @@ class ServedModel:
             model=self._serving.served.name,
             label=self.label,
             api_key_env=None,
-            timeout_s=self._calls["timeout_s"],
-            max_retries=self._calls["max_retries"],
+            timeout_s=self._asking.timeout_s,
+            max_retries=self._asking.max_retries,
             # Longer than it takes to see that the server hangs, and to start it again.
-            patience_s=2 * self._calls["timeout_s"] + _HANG_S,
+            patience_s=2 * self._asking.timeout_s + _HANG_S,
             requests_per_minute=None,
             tokens_per_minute=None,
             prices=None,

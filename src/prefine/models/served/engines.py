@@ -24,7 +24,7 @@ PromptsAs = Literal["token_ids", "text", "messages"]
 
 
 class Served(NamedTuple):
-    """What is to be served.
+    """A model to be served, as command lines are made of it.
 
     Args:
         path: Folder, hub id or file; for an adapter, that of its base.

@@ -25,8 +25,8 @@ _HEALTH_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True)
-class Watch:
-    """How long a server may be silent.
+class Patience:
+    """The times after which a server counts as dead.
 
     Args:
         start_s: From its start to its first good health.
@@ -50,7 +50,7 @@ class Replica:
         number: Of this one, from 0.
         launch: Its command line for a port and a key.
         gpus: The places of its GPUs among those of this process; None leaves it all there are.
-        watch: How long it may be silent.
+        patience: How long it may be silent.
         ports: Ports that it and others have had, which are not taken again.
     """
 
@@ -59,7 +59,7 @@ class Replica:
         number: int,
         launch: Callable[[int, str], Launch],
         gpus: Sequence[int] | None,
-        watch: Watch,
+        patience: Patience,
         ports: set[int],
     ) -> None:
         self.number = number
@@ -68,7 +68,7 @@ class Replica:
         self.in_flight = 0
         self.served = 0
         self.url = self.key = ""
-        self._launch, self._gpus, self._watch = launch, gpus, watch
+        self._launch, self._gpus, self._patience = launch, gpus, patience
         self._ports = ports
         self._process: subprocess.Popen[bytes] | None = None
         self._said: str | None = None
@@ -87,16 +87,16 @@ class Replica:
         launch = self._launch(port, self.key)
         self._said = None
         self.down = asyncio.Event()
-        self._process = _keeper(launch, self._gpus, self._watch.grace_s)
+        self._process = _keeper(launch, self._gpus, self._patience.grace_s)
         began = time.monotonic()
         while not await self._unless_ended(self._is_well()):
             seconds = time.monotonic() - began
             if self.has_ended:
                 raise BackendError(f"the server ended after {seconds:.1f} s{self.last_words()}")
-            if seconds > self._watch.start_s:
+            if seconds > self._patience.start_s:
                 await asyncio.to_thread(self.stop)
                 raise BackendError(
-                    f"the server is not healthy after {self._watch.start_s:g} s "
+                    f"the server is not healthy after {self._patience.start_s:g} s "
                     f"(start_timeout_s){self.last_words()}"
                 )
             await asyncio.sleep(_TICK_S)
@@ -112,15 +112,15 @@ class Replica:
                 now = time.monotonic()
                 if self.has_ended:
                     return f"it ended{self.last_words()}"
-                if looking is None and now - looked_at > self._watch.health_every_s:
+                if looking is None and now - looked_at > self._patience.health_every_s:
                     looking = asyncio.create_task(self._is_well())
                 elif looking is not None and looking.done():
                     well_at = now if looking.result() else well_at
                     looking, looked_at = None, now
-                if now - well_at > self._watch.hang_s + self._watch.health_every_s:
-                    return f"it gave no sign of health for {self._watch.hang_s:g} s"
-                if self.in_flight and now - self._silent_since > self._watch.silent_s:
-                    return f"it answered nothing for {self._watch.silent_s:g} s (timeout_s)"
+                if now - well_at > self._patience.hang_s + self._patience.health_every_s:
+                    return f"it gave no sign of health for {self._patience.hang_s:g} s"
+                if self.in_flight and now - self._silent_since > self._patience.silent_s:
+                    return f"it answered nothing for {self._patience.silent_s:g} s (timeout_s)"
         finally:
             self.up = False
             self.down.set()
@@ -160,7 +160,7 @@ class Replica:
             return
         self.ask_to_stop()
         try:
-            self._process.wait(self._watch.grace_s + 20)
+            self._process.wait(self._patience.grace_s + 20)
         except subprocess.TimeoutExpired:
             # The keeper itself hangs; on Linux the server dies with it.
             os.kill(self._process.pid, signal.SIGKILL)

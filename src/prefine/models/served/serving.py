@@ -27,7 +27,7 @@ GGUF = ".gguf"
 
 @dataclass(eq=False, kw_only=True)
 class Serving:
-    """What is served, by which engine, and on what; the fields are options of `ServedModel`.
+    """A model, its engine and their place; the fields are options of `ServedModel`.
 
     Raises:
         ConfigError: Options do not go together; no file is looked at.
@@ -158,7 +158,7 @@ class Serving:
 
     @cached_property
     def served(self) -> Served:
-        """What is to be served, as command lines are made of it."""
+        """The model as command lines are made of it."""
         path = str(Path(self.path).resolve()) if Path(self.path).exists() else self.path
         adapter, rank = None, 0
         if Path(path).is_dir():
@@ -186,7 +186,7 @@ class Serving:
 
     @property
     def plan(self) -> str:
-        """What would be started, in words."""
+        """Say what would be started."""
         port = 65535
         command = shlex.join(self.launch(port, "KEY").command).replace(str(port), "PORT")
         sets = [",".join(map(str, gpus)) for gpus in self.gpu_sets if gpus is not None]
