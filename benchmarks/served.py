@@ -191,7 +191,11 @@ def killed() -> list[Line]:
                 f"{sum(counts['failed'].values())} failed, {usage['calls']} answers",
                 fine,
             ),
-            Line("… noted in the manifest", notes[0] if notes else "not at all", bool(notes)),
+            Line(
+                "… noted in the manifest",
+                notes[0].partition(";")[0] if notes else "not at all",
+                bool(notes),
+            ),
             Line("… processes left", str(left), left == 0),
         ]
 
@@ -215,7 +219,11 @@ def rounds() -> list[Line]:
                 f"exit {code}; {sum(produced)} of {PROMPTS * SAMPLES} completions, {seconds:.0f} s",
                 code == 0 and sum(produced) == PROMPTS * SAMPLES,
             ),
-            Line("… the second round serves", note.replace(str(place.run), "RUN"), served in note),
+            Line(
+                "… the second round serves",
+                note.replace(str(place.run.resolve()), "RUN"),
+                served in note,
+            ),
             Line("… processes left", str(left), left == 0),
         ]
 

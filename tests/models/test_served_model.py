@@ -273,11 +273,11 @@ def test_an_adapter_is_served_on_its_base_where_the_engine_takes_it(tmp_path: Pa
     )
     words = serving(path=str(adapter), name="sglang").launch(1, "KEY").command
     assert words[-3:] == ("--enable-lora", "--lora-paths", f"served={adapter}")
-    refusing = serving(
-        path=str(adapter), name="command", command="python {path} {port}", prompts_as="messages"
-    )
-    with pytest.raises(ConfigError, match=r"train.adapter.save: merged"):
+    refusing = serving(path=str(adapter), name="transformers", prompts_as="text")
+    with pytest.raises(ConfigError, match=r"train\.adapter\.save: merged"):
         refusing.check()
+    with pytest.raises(ConfigError, match="engine transformers takes none"):
+        refusing.launch(1, "KEY")
 
 
 # --- mistakes, found before anything is started

@@ -131,6 +131,16 @@ def test_an_engine_that_is_not_installed_is_named_before_anything_is_spent(log: 
     assert not (log.parent / "run" / "manifest.json").exists()
 
 
+def test_an_adapter_that_could_not_be_served_is_refused_before_anything_is_spent(log: Path) -> None:
+    train = {"adapter": {"name": "lora"}}
+    evaluate = {"prompts": {"name": "playground", "count": 2, "split": "test"}}
+    file = configuration(log, train=train, evaluate=evaluate)
+    result = prefine("run", file)
+    assert result.code == 2
+    assert "the engine of policy serves no adapters" in result.err and "save: merged" in result.err
+    assert not engine.logged(log, "start")
+
+
 def test_how_it_is_served_may_change_in_a_begun_run_and_what_is_served_not(log: Path) -> None:
     file = configuration(log)
     assert prefine("sample", file).code == 0

@@ -206,6 +206,11 @@ class Checks(Protocol):
 class Launches(Model, Protocol):
     """A model whose servers are started for the time of a stage."""
 
+    @property
+    def takes_adapters(self) -> bool:
+        """True if an adapter's folder can be served; False if only whole models can be."""
+        ...
+
     def launches(self) -> str:
         """Return what would be started, in words."""
         ...

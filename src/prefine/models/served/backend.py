@@ -182,6 +182,11 @@ class ServedModel:
         """Return what would be started for a stage that asks this model."""
         return self._serving.plan
 
+    @property
+    def takes_adapters(self) -> bool:
+        """True if its engine serves an adapter's folder."""
+        return self._serving.engine.takes_adapters
+
     # --- what it is
 
     @cached_property

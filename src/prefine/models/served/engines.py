@@ -4,7 +4,7 @@
 |---|---|---|---|
 | vllm | token ids | beside their base | environment |
 | sglang | token ids | beside their base | command line |
-| transformers | text that has the ids of our rendering, else messages | with their base | none |
+| transformers | text that has the ids of our rendering, else messages | no | none |
 | llama_cpp | messages | no | environment |
 | command | messages, or what `prompts_as` says | no | `{api_key}` |
 """
@@ -114,7 +114,7 @@ def _transformers(served: Served, port: int, key: str) -> Launch:
     return Launch(
         (
             *(served.executable or sys.executable, "-m", "transformers.cli.transformers"),
-            *("serve", served.adapter or served.path, "--host", HOST, "--port", str(port)),
+            *("serve", served.path, "--host", HOST, "--port", str(port)),
             *device,
             *flags(served.arguments),
         ),
@@ -169,7 +169,7 @@ ENGINES: dict[EngineName, Engine] = {
     "transformers": Engine(
         _transformers,
         "text",
-        takes_adapters=True,
+        takes_adapters=False,
         names_models=False,
         concurrency=1,
         program="",

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from prefine.errors import BackendError
-from prefine.models.served.replica import Replica
+from prefine.models.served.replica import LAST_LINES, Replica
 
 R = TypeVar("R")
 
@@ -97,8 +97,7 @@ class Fleet:
                     raise BackendError(f"{self._what}: {error}") from None
                 why = f"started again, {error}"
             await asyncio.to_thread(replica.stop)
-            first, *lines = why.splitlines()
-            self._note(f"server {replica.number + 1}: {' '.join([first, *lines[-1:]])}")
+            self._note(f"server {replica.number + 1}: {_in_short(why)}")
             if restarts == self._max_restarts:
                 self._lose(replica, why)
                 return
@@ -135,3 +134,11 @@ class Fleet:
             replica.ask_to_stop()
         for replica in self.replicas:
             replica.stop()
+
+
+def _in_short(why: str) -> str:
+    """Return a reason with the last line of the server's output alone."""
+    first, *lines = why.splitlines()
+    if not lines:
+        return first
+    return f"{first.removesuffix(LAST_LINES)}; its last line: {lines[-1].strip()}"

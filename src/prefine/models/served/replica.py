@@ -19,6 +19,9 @@ from prefine.errors import BackendError
 from prefine.models.served import keeper
 from prefine.models.served.engines import HOST, Launch
 
+LAST_LINES = "; its last lines:"
+"""Stands before the end of a server's output in messages."""
+
 _TICK_S = 0.05
 _LINES_SHOWN, _LONGEST_LINE = 15, 300
 _HEALTH_TIMEOUT_S = 10.0
@@ -247,7 +250,7 @@ def _in_words(report: str, key: str) -> str:
     if code is not None:
         how = f" (exit code {code})" if code >= 0 else f" ({_signal_name(-code)})"
     shown = "".join(f"\n  {line}" for line in lines[-_LINES_SHOWN:])
-    return f"{how}; its last lines:{shown}" if shown else f"{how}, and said nothing"
+    return f"{how}{LAST_LINES}{shown}" if shown else f"{how}, and said nothing"
 
 
 def _plain(line: str) -> str:

@@ -96,11 +96,6 @@ class Serving:
                 f"{self._option('tensor_parallel')}: {self.tensor_parallel} GPUs for a server, and "
                 f"this process sees {self.gpus}"
             )
-        if self.served.adapter is not None and not self.engine.takes_adapters:
-            raise ConfigError(
-                f"{self._option('path')}: {self.path} is an adapter, and engine {self.name} takes "
-                "none; save the trained model merged (train.adapter.save: merged)"
-            )
 
     def _check_gguf(self) -> None:
         where = self._option("path")
@@ -158,7 +153,11 @@ class Serving:
 
     @cached_property
     def served(self) -> Served:
-        """The model as command lines are made of it."""
+        """The model as command lines are made of it.
+
+        Raises:
+            ConfigError: It is an adapter, and the engine takes none.
+        """
         path = str(Path(self.path).resolve()) if Path(self.path).exists() else self.path
         adapter, rank = None, 0
         if Path(path).is_dir():
@@ -166,11 +165,16 @@ class Serving:
             from prefine.models.hf.adapters import adapter_settings, base_of
 
             if (base := base_of(path)) is not None:
+                if not self.engine.takes_adapters:
+                    raise ConfigError(
+                        f"{self._option('path')}: {path} is an adapter, and engine {self.name} "
+                        "takes none; save the trained model merged (train.adapter.save: merged)"
+                    )
                 path, adapter = base, path
                 rank = int(adapter_settings(adapter).get("r") or 0)
         return Served(
             path=path,
-            name="served" if self.engine.names_models else adapter or path,
+            name="served" if self.engine.names_models else path,
             adapter=adapter,
             rank=rank,
             tensor_parallel=self.tensor_parallel,
