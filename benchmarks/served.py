@@ -205,9 +205,7 @@ def rounds() -> list[Line]:
     evaluate = {"prompts": {"name": "playground", "count": 4, "split": "test"}}
     with tempfile.TemporaryDirectory() as folder:
         place = Place(Path(folder), rounds={"count": 2}, evaluate=evaluate)
-        began = time.monotonic()
-        code = place.start("run").wait(560)
-        seconds = time.monotonic() - began
+        code = place.start("run").wait(900)
         names = ("round-01", "round-02")
         produced = [place.stages(name)["sample"]["counts"]["produced"] for name in names]
         note = place.stages("round-02")["sample"]["notes"][0]
