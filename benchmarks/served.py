@@ -214,7 +214,7 @@ def rounds() -> list[Line]:
         return [
             Line(
                 "two rounds through it",
-                f"exit {code}; {sum(produced)} of {PROMPTS * SAMPLES} completions, {seconds:.0f} s",
+                f"exit {code}; {sum(produced)} of {PROMPTS * SAMPLES} completions",
                 code == 0 and sum(produced) == PROMPTS * SAMPLES,
             ),
             Line(
