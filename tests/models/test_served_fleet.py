@@ -21,7 +21,7 @@ from prefine.models.served.engines import Launch
 from prefine.models.served.fleet import Fleet
 from prefine.models.served.replica import Patience, Replica
 
-PATIENCE = Patience(start_s=20.0, silent_s=20.0, health_every_s=0.1, hang_s=0.6, grace_s=0.3)
+PATIENCE = Patience(start_s=20.0, silent_s=20.0, health_every_s=0.1, hang_s=20.0, grace_s=0.3)
 
 
 def fleet(
@@ -79,7 +79,11 @@ def is_answered(found: Sequence[str | BackendError]) -> bool:
     )
 
 
-def test_calls_are_spread_over_the_servers_and_none_is_left(tmp_path: Path) -> None:
+def test_calls_are_spread_over_the_servers_and_none_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Nobody listens there: requests to this machine must not go through a proxy.
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     log = tmp_path / "log"
     servers, notes = fleet(log, "--seconds", "0.02", count=2)
     assert is_answered(ask(servers, range(24), when_all_are_up=True))
@@ -93,10 +97,10 @@ def test_calls_are_spread_over_the_servers_and_none_is_left(tmp_path: Path) -> N
 def test_a_server_that_dies_is_started_again_and_its_calls_are_asked_again(tmp_path: Path) -> None:
     log = tmp_path / "log"
     servers, notes = fleet(
-        log, "--dies-after", "5", "--once", str(tmp_path / "died"), "--seconds", "0.02", count=2
+        log, "--dies-after", "5", "--once", str(tmp_path / "died"), "--seconds", "0.02"
     )
     assert is_answered(ask(servers, range(30)))
-    assert len(engine.logged(log, "start")) == 3
+    assert len(engine.logged(log, "start")) == 2
     assert 30 < len(engine.logged(log, "request")) <= 30 + 4
     (note,) = notes
     assert note.startswith("server ") and "it ended (exit code 3)" in note
@@ -104,10 +108,13 @@ def test_a_server_that_dies_is_started_again_and_its_calls_are_asked_again(tmp_p
 
 def test_a_server_that_hangs_is_killed_and_started_again(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    servers, notes = fleet(log, "--hangs-after", "3", "--once", str(tmp_path / "hung"))
+    patience = Patience(start_s=20, silent_s=20, health_every_s=0.1, hang_s=1.5, grace_s=0.3)
+    servers, notes = fleet(
+        log, "--hangs-after", "3", "--once", str(tmp_path / "hung"), patience=patience
+    )
     assert is_answered(ask(servers, range(8), at_once=1))
     assert len(engine.logged(log, "start")) == 2
-    assert "it gave no sign of health for 0.6 s" in notes[0]
+    assert "it gave no sign of health for 1.5 s" in notes[0]
     assert not engine.running(log)
 
 
@@ -205,6 +212,8 @@ from pathlib import Path
 servers, _ = t.fleet(Path({log!r}), "--ignores-sigterm", "--leaves-group", count=2)
 async def work():
     await asyncio.gather(*(servers.ask(lambda one: t.question(one, n)) for n in range(8)))
+    while not all(one.up for one in servers.replicas):
+        await asyncio.sleep(0.01)
     print("asked", flush=True)
     await asyncio.sleep(600)
 asyncio.run(work())
@@ -219,13 +228,16 @@ def test_nothing_is_left_when_the_process_that_started_it_is_killed(
     folders = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
     code = PARENT.format(path=folders, log=str(log))
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"asked\n"
-        servers = {line["pid"] for line in engine.logged(log, "start")}
-        keepers = {parent_of(pid) for pid in servers}
-        assert servers <= set(engine.running(log)) and len(keepers) == 2
-        os.kill(process.pid, number)
-        process.wait()
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"asked\n"
+            servers = {line["pid"] for line in engine.logged(log, "start")}
+            keepers = {parent_of(pid) for pid in servers}
+            assert servers <= set(engine.running(log)) and len(keepers) == 2
+            os.kill(process.pid, number)
+            process.wait()
+        finally:
+            process.kill()
     assert engine.gone(log, 10), "servers, their children, and those in sessions of their own"
     end = time.monotonic() + 5
     while any(Path(f"/proc/{pid}").exists() for pid in keepers):

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 _SEEDS = 2**31
 _NO_LOGPROBS = "the server gives no logprobs"
+_RENDERED = 4096
 _HANG_S = 60.0
 """Without a sign of health; less where answers have less time."""
 
@@ -153,6 +154,7 @@ class ServedModel:
         self._config_path = config_path
         self._notes: dict[str, None] = {}
         self._learned = {CHAT: Learned(), TEXT: Learned()}
+        self._rendered: dict[str, Wording] = {}
         self._fleet: Fleet | None = None
 
     def at(self, path: str) -> "ServedModel":
@@ -301,7 +303,6 @@ class ServedModel:
             requests_per_minute=None,
             tokens_per_minute=None,
             prices=None,
-            config_path=self._config_path,
             path=path,
             headers={"Authorization": f"Bearer {replica.key}"},
         )
@@ -436,7 +437,14 @@ class ServedModel:
         return await self._running().ask(send)
 
     def _worded(self, prompt: Prompt) -> Wording:
-        """The prompt as the server is sent it."""
+        """The prompt as the server is sent it; rendered once for its samples, which come soon."""
+        if prompt.id not in self._rendered:
+            if len(self._rendered) >= _RENDERED:
+                self._rendered.clear()
+            self._rendered[prompt.id] = self._wording_of(prompt)
+        return self._rendered[prompt.id]
+
+    def _wording_of(self, prompt: Prompt) -> Wording:
         if self._serving.prompts_as == "token_ids":
             return Wording(self._hf.prompt_ids(prompt))
         if self._serving.prompts_as == "text":
