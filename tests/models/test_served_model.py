@@ -5,6 +5,7 @@ of it.
 import json
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from prefine.config.sections import Decoding
 from prefine.errors import BackendError, ConfigError, PrefineError
 from prefine.models.capabilities import backend_of
 from prefine.models.hf.loading import load_tokenizer
+from prefine.models.mixture import MixtureModel
 from prefine.models.playground import playground_folder
 from prefine.models.protocol import SampleRequest, Samples, sample_key
 from prefine.models.served.backend import ServedModel
@@ -32,7 +34,7 @@ GREEDY = Decoding(temperature=0.0, max_new_tokens=6)
 
 
 def draw(
-    model: ServedModel, folder: Path, decoding: Decoding = GREEDY, prompts: list[Prompt] = PROMPTS
+    model: Samples, folder: Path, decoding: Decoding = GREEDY, prompts: list[Prompt] = PROMPTS
 ) -> list[Any]:
     """Draw two completions of each prompt through an engine with a journal."""
     requests = [SampleRequest(prompt, index) for prompt in prompts for index in range(2)]
@@ -239,6 +241,14 @@ def test_journaled_answers_are_not_asked_again(tmp_path: Path) -> None:
     assert draw(stand_in(log, replicas=2), tmp_path) == first
     assert len(engine.logged(log, "request")) == 6
     assert len(engine.logged(log, "start")) == 1, "no server is started for a full journal"
+
+
+def test_a_mixture_stops_the_servers_of_all_its_models(tmp_path: Path) -> None:
+    logs = [tmp_path / "first", tmp_path / "second"]
+    models = tuple(partial(stand_in, log) for log in logs)
+    assert len(draw(MixtureModel(models=models, weights=(1.0, 1.0)), tmp_path)) == 6
+    assert [len(engine.logged(log, "request")) for log in logs] == [3, 3]
+    assert not any(map(engine.running, logs))
 
 
 # --- GPUs and adapters
